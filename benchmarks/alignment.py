@@ -14,9 +14,10 @@ import scipy.ndimage
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
 from voxlate.images.misalignment import Spacing, misalignment
-from voxlate.images.volume import Volume, unit_of
+from voxlate.images.units import unit_of
 from voxlate.phantoms.head import FIELD_MM, Head, make_head
 from voxlate.phantoms.scanner import image
 

@@ -29,7 +29,7 @@ from voxlate import recipe as recipes
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.files import write_json
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Volume
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model

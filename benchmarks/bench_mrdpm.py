@@ -22,7 +22,7 @@ from voxlate.batch import Batch
 from voxlate.devices import find_device
 from voxlate.diffusion.noise import Noise
 from voxlate.files import write_json
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Volume
 from voxlate.machine import keep_freed_memory
 from voxlate.methods.method import Method
 from voxlate.nets.interface import NetworkInput

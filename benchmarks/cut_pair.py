@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from voxlate.files import whole_file
-from voxlate.images.grid import canonical
-from voxlate.images.volume import Volume, read_volume, write_volume
+from voxlate.images.grid import Volume, canonical
+from voxlate.images.io import read_volume, write_volume
 
 
 def block(volume: Volume, first: int, stop: int) -> Volume:

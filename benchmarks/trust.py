@@ -30,11 +30,11 @@ from voxlate.data.find import find_cohort
 from voxlate.data.grades import GRADES, worst
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
-from voxlate.images.grid import canonical
+from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Percentile
+from voxlate.images.io import read_volume
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
-from voxlate.images.volume import Volume, read_volume
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.tissue import INTRACRANIAL
 from voxlate.planning.plan import plan_training

@@ -14,7 +14,7 @@ from voxlate.data.prepared import open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 from voxlate.methods.tasks import LatentTask
 from voxlate.nets.interface import Channels
 from voxlate.synthesis.model import load

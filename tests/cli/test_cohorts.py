@@ -8,7 +8,8 @@ import numpy as np
 
 from rows import every_row
 from voxlate.files import write_json
-from voxlate.images.volume import Volume, write_volume
+from voxlate.images.grid import Volume
+from voxlate.images.io import write_volume
 from voxlate.reports.page import report
 from voxlate.scoring.options import _masks, _scopes
 from voxlate.shipped_recipes import text as recipe_text

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.images.volume import Volume, write_volume
+from voxlate.images.grid import Volume
+from voxlate.images.io import write_volume
 
 Save = Callable[..., Path]
 SHAPE = (4, 6, 8)  # D, H, W

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from voxlate.data.prepare import prepare
-from voxlate.images.grid import Grid, resample
+from voxlate.images.grid import Grid, Volume, resample
+from voxlate.images.io import write_volume
 from voxlate.images.midline import Midline, find_midline
-from voxlate.images.volume import Volume, write_volume
 from voxlate.phantoms import image, make_head
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model

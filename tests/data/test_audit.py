@@ -19,7 +19,7 @@ from voxlate.data.audit import (
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.files import read_json, write_json
-from voxlate.images.volume import read_volume, write_volume
+from voxlate.images.io import read_volume, write_volume
 from voxlate.phantoms import write_cohort
 from voxlate.recipe import read
 from voxlate.reports.prepared import report_prepared

@@ -16,7 +16,7 @@ from voxlate.data.layout import laid_out
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import Cohort, case_path
 from voxlate.errors import BadInput
-from voxlate.images.volume import content_hash, read_volume
+from voxlate.images.io import content_hash, read_volume
 
 SIZE = (24, 20)
 IDS = [f"p{k:02d}" for k in range(46)]

@@ -9,7 +9,7 @@ import pytest
 from voxlate.data.align import Preparation
 from voxlate.data.case import MOST_MODALITIES, OPEN_FILES, open_case, prepare_case
 from voxlate.errors import BadInput
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Volume
 
 
 @pytest.mark.parametrize("extra", [0, 1])

@@ -91,7 +91,7 @@ def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric) -> Non
     assert "cases the mask is larger than a patch of 8×10 voxels" in every
     assert "at most" in every
     assert "no patch reaches" not in every
-    assert "lies in columns that no patch reaches" in cut_note(cohort, settings())
+    assert "is in columns that no patch reaches" in cut_note(cohort, settings())
     assert cut_note(cohort, replace(settings(), patch=(1, 12, 14))) == ""
 
 
@@ -110,5 +110,5 @@ def test_a_training_says_what_its_patches_leave_of_the_mask(symmetric, tmp_path:
     said: list[str] = []
     cohort = symmetric(14)
     run = train(recipe, cohort.folder, tmp_path / "run", device="cpu", say=said.append)
-    (cut,) = [one for one in said if "lies in columns that no patch reaches" in one]
+    (cut,) = [one for one in said if "is in columns that no patch reaches" in one]
     assert cut in [json.loads(line).get("started") for line in run.log.read_text().splitlines()]

@@ -16,8 +16,8 @@ from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import case_path, open_cohort
 from voxlate.errors import BadInput
-from voxlate.images.dicom import list_series
-from voxlate.images.volume import content_hash, files_of, read_volume
+from voxlate.images.formats.dicom import list_series
+from voxlate.images.io import content_hash, files_of, read_volume
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -401,7 +401,7 @@ def test_prepare_says_what_it_guessed_of_a_series(gold: Path, tmp_path: Path) ->
         header.save_as(file)
     said = [one for one in prepare(gold, tmp_path / "out", preset="gold_atlas", workers=1).warnings if "/t2: " in one]
     assert said == [
-        f"{case}/t2: Slices 1 mm thick lie 2.50 mm apart and are taken to be all. Look whether some are missing."
+        f"{case}/t2: Slices 1 mm thick are 2.50 mm apart; it is assumed that none is missing. Look whether some are missing."
         for case in ("1_01_P", "2_03_P", "3_04_P")
     ]
 

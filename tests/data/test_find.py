@@ -8,7 +8,7 @@ import pytest
 from rows import every_row
 from voxlate.data.find import CaseFiles, find_cohort, load_preset, presets
 from voxlate.errors import BadInput
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 
 
 def touch(root: Path, *paths: str) -> Path:

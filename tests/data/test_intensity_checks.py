@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from voxlate.data.grades import grade_of
-from voxlate.data.intensity_checks import unfamiliar
+from voxlate.data.intensity_checks import out_of_distribution
 from voxlate.images.intensity import Window
 from voxlate.images.statistics import intensity_statistics
 
@@ -23,10 +23,10 @@ def body(median: float, bright: float):
     ("median", "grade", "times"), [(660, "note", "1.1"), (720, "caution", "1.7"), (870, "do not trust", "3.2")]
 )
 def test_the_farther_a_scan_lies_outside_the_training_the_graver_is_the_warning(median, grade, times):
-    said = unfamiliar("t1", body(median, 1320), WINDOW, KNOWN)
+    said = out_of_distribution("t1", body(median, 1320), WINDOW, KNOWN)
     assert f"is {median}, where that of the training cases was 500 to 550 on the same scale, so {times} times" in said
     assert grade_of(said) == grade
 
 
 def test_values_beyond_the_window_do_not_count_for_networks_do_not_see_them():
-    assert unfamiliar("t1", body(520, 2500), WINDOW, KNOWN) == ""
+    assert out_of_distribution("t1", body(520, 2500), WINDOW, KNOWN) == ""

@@ -20,8 +20,9 @@ from voxlate.data.patches import DataSettings, read_patch
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import MinMax
-from voxlate.images.volume import Volume, read_volume
+from voxlate.images.io import read_volume
 from voxlate.recipe import Recipe, from_dict
 from voxlate.synthesis.model import Model
 

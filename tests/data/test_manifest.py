@@ -4,7 +4,7 @@ import pytest
 
 from rows import every_row
 from voxlate.data.find import find_cohort
-from voxlate.data.leakage import refuse_alike
+from voxlate.data.leakage import refuse_similar_names
 from voxlate.errors import BadInput
 
 
@@ -172,7 +172,7 @@ def test_a_column_of_files_that_are_not_read_is_refused(root: Path, value: str) 
         for name in ("mr.png.bak", "mr.xyz"):
             (root / case / name).write_bytes(b"x")
     rows = "".join(f"{case},scans/{case}/ct.png,{value.format(case)}\n" for case in "ab")
-    with pytest.raises(BadInput, match=r"expected scans of a kind that is read .* in the column 't1', found '"):
+    with pytest.raises(BadInput, match=r"expected scans of a known format .* in the column 't1', found '"):
         find_cohort(root, manifest=manifest(root, "case,ct,t1\n" + rows))
 
 
@@ -282,5 +282,5 @@ def test_one_mask_for_several_patients_is_a_guess_that_is_said(root: Path) -> No
 
 def test_blanks_in_names_do_not_make_two_patients() -> None:
     with pytest.raises(BadInput, match=r"found 'P0' and 'p 0'"):
-        refuse_alike(["p 0", "q", "P0"], "patient", "somewhere")
-    refuse_alike(["p0", "p0", "p1", "p_0"], "patient", "somewhere")
+        refuse_similar_names(["p 0", "q", "P0"], "patient", "somewhere")
+    refuse_similar_names(["p0", "p0", "p1", "p_0"], "patient", "somewhere")

@@ -22,9 +22,9 @@ from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort, write_cohort
 from voxlate.errors import BadInput
 from voxlate.files import locked
-from voxlate.images.grid import canonical
+from voxlate.images.grid import Volume, canonical
+from voxlate.images.io import read_volume, write_volume
 from voxlate.images.mask import foreground
-from voxlate.images.volume import Volume, read_volume, write_volume
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
@@ -262,7 +262,7 @@ def test_blank_and_windowed_images_are_warned_of(tmp_path: Path, save) -> None:
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False)
     blank, windowed, padded = sorted(cohort.warnings, key=len)
     assert blank == "a/t1 is blank (every voxel is 7), and counts as missing."
-    assert "a/ct lies in 0 to 31" in windowed or "a/ct lies in 0 to 31" in padded
+    assert "a/ct is between 0 and 31" in windowed or "a/ct is between 0 and 31" in padded
     assert "a/cta has voxels of -3024 HU" in windowed or "a/cta has voxels of -3024 HU" in padded
 
 
@@ -286,7 +286,7 @@ def test_cases_whose_files_changed_are_said_to_be_made_again(cohort_folder: Path
     assert split.startswith("6 patients: 5 for training, 1 for validation, none for test")
     save(cohort_folder / "case2" / "t1.nii.gz", np.ones((4, 6, 8)) * 3)
     prepare(cohort_folder, tmp_path / "out", workers=1, say=said.append)
-    assert said[2:] == ["1 cases were made again, for their files or the options changed since: case2."]
+    assert said[2:] == ["1 cases were prepared again, because their files or the options have changed: case2."]
 
 
 @every_row(
@@ -309,7 +309,7 @@ def test_a_whole_cohort_prepared_in_another_way_is_kept(
     before, text = stamps(tmp_path / "out"), (tmp_path / "out" / "cohort.json").read_text()
     Path("other.csv").write_text("case\ncase1\ncase2\n")
     with pytest.raises(
-        BadInput, match=rf"found a prepared cohort of \d cases made in another way \(differs in: {found}"
+        BadInput, match=rf"found a prepared cohort of \d cases with other options \(differs in: {found}"
     ):
         prepare(cohort_folder, tmp_path / "out", workers=1, **options)
     assert stamps(tmp_path / "out") == before
@@ -439,7 +439,7 @@ def test_pictures_are_prepared_as_single_slices(tmp_path: Path) -> None:
 
 
 def test_the_pair_with_two_frames_is_refused_and_the_tumours_lack_contrasts(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"0% of what the smaller one shows in the other.*--register rigid"):
+    with pytest.raises(BadInput, match=r"0% of the smaller one inside the other.*--register rigid"):
         prepare(shared / "data" / "topcow_pair", tmp_path / "pair", workers=1)
     with pytest.raises(BadInput, match="case BraTS2013-pat0003: expected the modality t1, found flair, t1c"):
         prepare(shared / "data" / "brats_like", tmp_path / "tumours", modalities=["t1", "t2"], workers=1)

@@ -13,7 +13,7 @@ from voxlate.errors import BadInput
 from voxlate.images import register as module
 from voxlate.images.grid import canonical
 from voxlate.images.intensity import Percentile
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
@@ -63,7 +63,7 @@ def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_pat
     assert np.array_equal(cohort.header("a").affine, tof.affine)
     assert np.array_equal(cohort.case("a").volume("tof").data, tof.data)
     with pytest.raises(
-        BadInput, match="case a: expected the modality mr, to which the others are brought, found ct, tof"
+        BadInput, match="case a: expected the modality mr, to whose grid the others are resampled, found ct, tof"
     ):
         prepare(pair, tmp_path / "other", resample=True, fixed="mr", workers=1)
 
@@ -90,7 +90,7 @@ def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_
     by_header = prepare(pair, tmp_path / "header", resample=True, fixed="ct", workers=1, audit=False)
     assert np.array_equal(cohort.case("a").volume("tof").data, by_header.case("a").volume("tof").data)
     (warning,) = cohort.warnings
-    assert warning.startswith("a/tof: rigid registration made it no more like ct, left where its header puts it")
+    assert warning.startswith("a/tof: rigid registration did not make it more similar to ct, resampled by its header")
     assert not (tmp_path / "out" / "transforms").exists()
 
 

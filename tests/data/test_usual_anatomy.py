@@ -7,13 +7,14 @@ import pytest
 
 from rows import every_row
 from voxlate.data.align import Preparation
-from voxlate.data.anatomy import FLIPS, LEFT_RIGHT, Anatomy, Usual, anatomy_of, read_anatomy, seen, strange
+from voxlate.data.anatomy import FLIPS, LEFT_RIGHT, Anatomy, Usual, anatomy_of, anatomy_warnings, body_of, read_anatomy
 from voxlate.data.case import prepare_case
 from voxlate.data.grades import ADVICE, GRADES, advice, grade, grade_of, worst
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile
-from voxlate.images.volume import Volume, write_volume
+from voxlate.images.io import write_volume
 
 MODALITIES = ("t1", "t2")
 MAP = Percentile(low=0, high=99.5, floor=0.0)
@@ -35,7 +36,7 @@ def head(seed: int, *, one_sided: bool = False) -> Volume:
 
 def found(anatomy: Anatomy, scan: Volume) -> list[str]:
     case = prepare_case("case", {"t1": scan}, Preparation(fixed="t1"), masked=False)
-    return strange(anatomy, "t1", seen(case, "t1", MAP))
+    return anatomy_warnings(anatomy, "t1", body_of(case, "t1", MAP))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_a_head_that_is_upside_down_or_looks_back_is_not_to_be_trusted(known, ax
 def test_left_and_right_are_told_apart_where_anatomy_has_sides_and_nothing_is_said_where_it_has_none(known, learn):
     sided = learn(6, one_sided=True)
     turn = FLIPS.index(LEFT_RIGHT)
-    assert (sided.usual["t1"].sees(turn), known.usual["t1"].sees(turn)) == (True, False)
+    assert (sided.usual["t1"].shows_flip(turn), known.usual["t1"].shows_flip(turn)) == (True, False)
     assert "turned left to right" in found(sided, flipped(head(100, one_sided=True), 3))[0]
     assert found(sided, head(100, one_sided=True)) == []
     assert found(known, flipped(head(100), 3)) == found(known, head(100)) == []

@@ -5,8 +5,8 @@ import pytest
 
 from rows import every_row
 from voxlate.errors import BadInput
+from voxlate.images.grid import Volume
 from voxlate.images.mask import brain, largest
-from voxlate.images.volume import Volume
 from voxlate.phantoms import Label, image, make_head
 from voxlate.phantoms.tissue import BRAIN, TUMOUR, VESSEL
 

@@ -7,9 +7,9 @@ import pytest
 
 from rows import every_row
 from voxlate.errors import BadInput
-from voxlate.images.dicom import is_dicom_folder
+from voxlate.images.formats.dicom import is_dicom_folder
 from voxlate.images.grid import canonical, return_to
-from voxlate.images.volume import content_hash, read_volume
+from voxlate.images.io import content_hash, read_volume
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -9,8 +9,8 @@ from rows import every_row
 from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
-from voxlate.images.dicom import list_series
-from voxlate.images.volume import read_volume
+from voxlate.images.formats.dicom import list_series
+from voxlate.images.io import read_volume
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -7,7 +7,7 @@ import pytest
 
 from rows import every_row
 from voxlate.errors import BadInput
-from voxlate.images.volume import read_volume, write_volume
+from voxlate.images.io import read_volume, write_volume
 
 pydicom = pytest.importorskip("pydicom")
 from test_dicom import FIRST, NORMAL, write_slice  # noqa: E402 - needs pydicom
@@ -71,8 +71,8 @@ def test_what_scanners_write_of_whole_series_passes_without_a_word(tmp_path, cas
 
 
 DOUBTED = {
-    "thin slices far apart": ({"step": 10.0, "SliceThickness": 1}, "1 mm thick lie 10.00 mm apart"),
-    "almost twice": ({"step": 5.8, "number": 0, "SliceThickness": 3}, "3 mm thick lie 5.80 mm apart"),
+    "thin slices far apart": ({"step": 10.0, "SliceThickness": 1}, "1 mm thick are 10.00 mm apart"),
+    "almost twice": ({"step": 5.8, "number": 0, "SliceThickness": 3}, "3 mm thick are 5.80 mm apart"),
     "numbered by two": ({"step": 5.0, "number": 2, "SliceThickness": 5}, "InstanceNumber counts by 2"),
 }
 
@@ -90,12 +90,12 @@ def test_info_and_evaluate_say_what_was_guessed_of_a_series(tmp_path, voxlate) -
     (tmp_path / "cohort" / "p0" / "ct").mkdir(parents=True)
     write(tmp_path / "cohort" / "p0" / "ct", step=5.8, number=0, SliceThickness=3)
     answer = voxlate("info", tmp_path / "cohort" / "p0" / "ct", "--json")
-    assert "3 mm thick lie 5.80 mm apart" in json.loads(answer.out)["guessed"][0]
+    assert "3 mm thick are 5.80 mm apart" in json.loads(answer.out)["guessed"][0]
     truth = read_volume(tmp_path / "cohort" / "p0" / "ct")
     write_volume(tmp_path / "out" / "p0" / f"{truth.modality}.nii.gz", truth)
     answer = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "cohort", "--json")
     assert answer.code == 0, answer.err
-    assert "3 mm thick lie 5.80 mm apart" in json.loads(answer.out)["moved"][f"p0/{truth.modality}"]
+    assert "3 mm thick are 5.80 mm apart" in json.loads(answer.out)["moved"][f"p0/{truth.modality}"]
 
 
 def test_numbers_that_count_by_no_rule_say_nothing(tmp_path) -> None:
@@ -124,5 +124,5 @@ def test_a_single_slice_that_states_no_thickness_is_said_to_be_of_one_millimetre
         (tmp_path / name).mkdir()
     guessed = read_volume(write(tmp_path / "without", count=1))
     assert guessed.grid.spacing_mm[0] == pytest.approx(1)
-    assert "1 mm is taken" in " ".join(guessed.guesses)
+    assert "1 mm is assumed" in " ".join(guessed.guesses)
     assert read_volume(write(tmp_path / "with", count=1, SliceThickness=5)).grid.spacing_mm[0] == pytest.approx(5)

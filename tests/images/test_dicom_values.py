@@ -5,7 +5,7 @@ import pytest
 
 from rows import every_row
 from voxlate.errors import BadInput
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 
 pydicom = pytest.importorskip("pydicom")
 from test_dicom import write_series, write_slice  # noqa: E402 - needs pydicom

@@ -11,7 +11,7 @@ import pytest
 from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.images.dynamic import peak_frame
-from voxlate.images.volume import files_of, is_there, read_volume
+from voxlate.images.io import files_of, is_there, read_volume
 
 AFFINE = np.array([[-2.0, 0, 0, 20], [0, 2, 0, -30], [0, 0, 5, 7], [0, 0, 0, 1]])
 

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, canonical, check_affine, resample, return_to, same_grid, with_matrix, with_spacing
-from voxlate.images.volume import Volume
+from voxlate.images.grid import (
+    Grid,
+    Volume,
+    canonical,
+    check_affine,
+    resample,
+    return_to,
+    same_grid,
+    with_matrix,
+    with_spacing,
+)
 
 RANDOM = np.random.default_rng(0)
 ORIENTATIONS = ["".join(letters) for axes in permutations(("LR", "PA", "IS")) for letters in product(*axes)]

@@ -8,10 +8,11 @@ import pytest
 import scipy.ndimage
 from scipy.spatial.transform import Rotation
 
+from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
 from voxlate.images.misalignment import displacement_field, misalignment
 from voxlate.images.similarity import class_of, shared_information
-from voxlate.images.volume import Volume, unit_of
+from voxlate.images.units import unit_of
 from voxlate.phantoms.head import Head, make_head
 from voxlate.phantoms.scanner import image
 

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 
 # sound files in another sense than ours: colour, several frames, no place in a patient, complex, not finite, singular
 REFUSED = {

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.images import register as module
-from voxlate.images.grid import Grid
+from voxlate.images.grid import Grid, Volume
 from voxlate.images.register import (
     Similarity,
     apply_transform,
@@ -21,7 +21,6 @@ from voxlate.images.register import (
     write_transform,
 )
 from voxlate.images.transforms import read_transform
-from voxlate.images.volume import Volume
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
@@ -232,7 +231,7 @@ def test_scans_that_nothing_aligns_are_refused(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_rigid_transform_of_the_real_pair_is_found(shared: Path) -> None:
     from voxlate.images.grid import canonical
-    from voxlate.images.volume import read_volume
+    from voxlate.images.io import read_volume
 
     folder = shared / "data" / "topcow_pair"
     moving, fixed = (

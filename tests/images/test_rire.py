@@ -9,7 +9,7 @@ from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical
-from voxlate.images.volume import content_hash, read_volume
+from voxlate.images.io import content_hash, read_volume
 
 SHAPE = (4, 6, 5)  # slices, rows, columns
 HEADER = """Group length := 65
@@ -73,7 +73,7 @@ def test_another_orientation_is_obeyed_and_one_that_is_missing_is_guessed_and_sa
 def test_pixels_that_are_not_square_are_taken_as_rows_first_and_that_is_said(tmp_path):
     volume = read_volume(write(tmp_path, header=HEADER.replace("1.250000 : 1.250000", "2.0 : 1.0")))
     assert volume.grid.spacing_mm == (4, 2, 1)
-    assert any("between rows" in one for one in volume.guesses)
+    assert any("the distance of rows" in one for one in volume.guesses)
 
 
 @every_row(

@@ -15,8 +15,9 @@ from PIL import Image
 
 from rows import every_row
 from voxlate.errors import BadInput
-from voxlate.images.grid import canonical, return_to
-from voxlate.images.volume import Volume, content_hash, read_volume, unit_of, write_volume
+from voxlate.images.grid import Volume, canonical, return_to
+from voxlate.images.io import content_hash, read_volume, write_volume
+from voxlate.images.units import unit_of
 
 RANDOM = np.random.default_rng(0)
 AFFINE = np.array([[-0.7, 0.1, 0, 90], [0.1, 0.7, 0.2, -126], [0, -0.1, 3, -72], [0, 0, 0, 1]])
@@ -272,7 +273,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "sentence"), [("a.jpg", "to write"), ("a.png", "expected one slice")])
+@pytest.mark.parametrize(("name", "sentence"), [("a.jpg", "file name that ends"), ("a.png", "expected one slice")])
 def test_what_cannot_be_written_is_refused(tmp_path, name, sentence) -> None:
     with pytest.raises(BadInput, match=sentence):
         write_volume(tmp_path / name, volume_of(np.zeros((1, 2, 3, 4))))

@@ -13,7 +13,7 @@ from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.schedules import ExponentialVE
 from voxlate.errors import BadInput
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Volume
 from voxlate.methods.diffusion import Diffusion
 from voxlate.methods.method import required
 from voxlate.methods.tasks import Translate

@@ -404,7 +404,7 @@ def test_a_case_without_the_source_does_not_stop_a_training_for_its_floor(odd_ca
     made = recipe.read(str(tiny), {**words, **maps})
     assert train(made, odd_case, tmp_path / "run", device="cpu").weights().is_file()
     other = recipe.read(str(tiny), {**words, **maps, "intensity.ct": '{kind = "percentile", floor = 100}'})
-    with pytest.raises(BadInput, match=r"case\d: expected ct to lie above 100"):
+    with pytest.raises(BadInput, match=r"case\d: expected ct to be above 100"):
         train(other, odd_case, tmp_path / "other", device="cpu")
 
 

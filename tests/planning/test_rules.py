@@ -10,7 +10,7 @@ from rows import every_row
 from voxlate.data.prepared import Entry
 from voxlate.errors import BadInput
 from voxlate.images.statistics import PERCENTILES, Distribution
-from voxlate.images.volume import unit_of
+from voxlate.images.units import unit_of
 from voxlate.planning import rules
 from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan, _apart, _shape
 from voxlate.planning.roles import roles_of

@@ -8,8 +8,8 @@ import numpy as np
 from voxlate.data.align import Registered
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import Entry, registration_lines
+from voxlate.images.grid import Volume
 from voxlate.images.register import Similarity
-from voxlate.images.volume import Volume
 from voxlate.reports.pictures import CaseImage, ColourScale, _chequered, scan_columns
 from voxlate.reports.prepared import report_prepared
 

@@ -20,9 +20,9 @@ from voxlate.data.naive import fit
 from voxlate.errors import BadInput
 from voxlate.files import read_json
 from voxlate.images import pictures
-from voxlate.images.grid import canonical
+from voxlate.images.grid import Volume, canonical
+from voxlate.images.io import read_volume, write_volume
 from voxlate.images.ranges import range_for
-from voxlate.images.volume import Volume, read_volume, write_volume
 from voxlate.reports import curves
 from voxlate.reports.page import headline, report
 from voxlate.scoring.evaluate import evaluate

@@ -19,12 +19,12 @@ from voxlate.data.naive import BINS, Baselines, fit, fit_cohort
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
 from voxlate.files import write_json
-from voxlate.images.grid import Grid, canonical
+from voxlate.images.grid import Grid, Volume, canonical
 from voxlate.images.intensity import Percentile
+from voxlate.images.io import read_volume, write_volume
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import range_for
 from voxlate.images.statistics import intensity_statistics
-from voxlate.images.volume import Volume, read_volume, write_volume
 from voxlate.scoring import alignment
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS, mae, ssim

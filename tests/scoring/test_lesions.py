@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.images.volume import Volume, write_volume
+from voxlate.images.grid import Volume
+from voxlate.images.io import write_volume
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.regions import regions_from, shares_of_other_side
 

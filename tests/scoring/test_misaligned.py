@@ -9,8 +9,9 @@ import pytest
 from voxlate.data.case import PreparedCase, read_header, write_case
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import case_path, open_cohort
+from voxlate.images.grid import Volume
+from voxlate.images.io import write_volume
 from voxlate.images.misalignment import Misalignment
-from voxlate.images.volume import Volume, write_volume
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.misaligned import floor_of
 

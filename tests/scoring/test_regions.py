@@ -10,8 +10,9 @@ from safetensors.numpy import load_file
 from scipy.ndimage import gaussian_filter
 
 from voxlate.errors import BadInput
+from voxlate.images.grid import Volume
+from voxlate.images.io import write_volume
 from voxlate.images.ranges import range_for
-from voxlate.images.volume import Volume, write_volume
 from voxlate.reports.page import report
 from voxlate.scoring.distances import frechet, kernel_distance, with_error
 from voxlate.scoring.evaluate import evaluate

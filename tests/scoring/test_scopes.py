@@ -10,7 +10,8 @@ from safetensors.numpy import load_file
 
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
-from voxlate.images.volume import Volume, write_volume
+from voxlate.images.grid import Volume
+from voxlate.images.io import write_volume
 from voxlate.reports.page import report
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate

@@ -6,7 +6,7 @@ import pytest
 import voxlate as package
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 from voxlate.synthesis.model import load
 from voxlate.training.run import Run, file_hash
 

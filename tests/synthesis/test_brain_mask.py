@@ -13,8 +13,8 @@ from voxlate import recipe as recipes
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
+from voxlate.images.io import content_hash, read_volume
 from voxlate.images.mask import brain, clearest
-from voxlate.images.volume import content_hash, read_volume
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.tissue import Label
 from voxlate.scoring.evaluate import evaluate

@@ -8,9 +8,9 @@ import pytest
 from safetensors import safe_open
 
 import voxlate as package
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import foreground
-from voxlate.images.volume import Volume
 from voxlate.synthesis.brightness import Peak, find_peak
 from voxlate.training.run import Run
 

@@ -10,9 +10,9 @@ from scipy.ndimage import distance_transform_edt
 
 from rows import every_row
 from voxlate.files import read_json
-from voxlate.images.grid import canonical
+from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Scale
-from voxlate.images.volume import Volume, read_volume
+from voxlate.images.io import read_volume
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.empty import NEAR_MM, background_of, empty_slices
 from voxlate.synthesis.ensemble import Ensemble

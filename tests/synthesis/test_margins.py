@@ -16,8 +16,8 @@ from voxlate.data.case import prepare_case
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
+from voxlate.images.grid import Volume
 from voxlate.images.tiling import Tiled, Whole, fit_to_mask
-from voxlate.images.volume import Volume
 from voxlate.nets.bran import Bran
 from voxlate.nets.interface import Channels
 from voxlate.recipe import from_dict, stage_recipe

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from voxlate import machine
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Volume
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model
 

@@ -13,9 +13,10 @@ from voxlate.config import settings
 from voxlate.data.batches import Batches, batches_of, open_cohort
 from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap, Scale
+from voxlate.images.io import read_volume, write_volume
 from voxlate.images.statistics import Statistics
-from voxlate.images.volume import Volume, read_volume, write_volume
 from voxlate.phantoms import write_cohort
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model, Synthesised

@@ -13,7 +13,7 @@ import voxlate as package
 from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 from voxlate.synthesis.model import load
 from voxlate.training.run import Run, load_method, save_weights
 
@@ -470,11 +470,11 @@ def test_z_scored_scans_are_refused_by_a_map_that_ends_at_zero_in_training_and_a
     nib.save(nib.Nifti1Image(scored.astype(np.float32), image.affine), path)
     answer = voxlate("synth", tmp_path / "r", f"t1={path}", "--out", tmp_path / "out")
     assert (answer.code, (tmp_path / "out" / "case0").exists()) == (2, False)
-    assert "expected t1 to lie above 0 (intensity.t1.floor)" in answer.err
+    assert "expected t1 to be above 0 (intensity.t1.floor)" in answer.err
     assert voxlate("prepare", cohort, "--out", tmp_path / "q", "--shares", "1", "0", "0").code == 0
     answer = voxlate("train", tiny, "--data", tmp_path / "q", "--out", tmp_path / "s")
     assert answer.code == 2
-    assert "case0: expected t1 to lie above 0 (intensity.t1.floor)" in answer.err
+    assert "case0: expected t1 to be above 0 (intensity.t1.floor)" in answer.err
 
 
 def test_python_takes_arrays_and_nibabel_images_and_gives_them_back(run, cohort, tmp_path):

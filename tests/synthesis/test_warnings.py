@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from voxlate.files import read_json
-from voxlate.images.volume import read_volume, write_volume
+from voxlate.images.io import read_volume, write_volume
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import load
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rows import every_row
 from voxlate.errors import BadInput
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Volume
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT

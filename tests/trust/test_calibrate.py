@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 import voxlate as package
 from rows import every_row
 from voxlate.files import read_json
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 from voxlate.records import checksum
 from voxlate.reports.page import report
 from voxlate.scoring.evaluate import evaluate

@@ -24,7 +24,7 @@ from voxlate.data.options import Layout, PrepareOptions
 from voxlate.data.prepared import Cohort
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput, first_of
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.cohort import CohortLesion
 from voxlate.planning.fit import fits

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from voxlate.data.prepare import prepare
 from voxlate.files import HIGH, LOW
 from voxlate.images.grid import canonical
+from voxlate.images.io import read_volume
 from voxlate.images.pictures import montage, palette, shades
-from voxlate.images.volume import read_volume
 from voxlate.phantoms import write_cohort
 from voxlate.recipe import read_with_head
 from voxlate.reports.comparison import write_page

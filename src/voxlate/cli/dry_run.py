@@ -23,7 +23,7 @@ def show_preparation(cohort: Path, options: PrepareOptions, every: bool, as_json
     preparation = preparation_of(options, found.cases)
     with progress_on(err) as bars:
         checked = check_cases(found.cases, preparation, lambda done, total, _: bars("check", done, total))
-    units = {file.name: file.unit for file in checked.seen if file.unit}
+    units = {file.name: file.unit for file in checked.files if file.unit}
     table = overview(found.cases, splits, units, {case.case for case in found.cases if case.mask})
     if as_json:
         facts = {
@@ -32,14 +32,14 @@ def show_preparation(cohort: Path, options: PrepareOptions, every: bool, as_json
             "unread": found.unread,
             "guessed": found.guessed,
             "fixed": preparation.fixed,
-            "files": [vars(file) for file in checked.seen],
+            "files": [vars(file) for file in checked.files],
             "lost": checked.lost,
             "held_out": held_out_patients(splits),
             "problems": checked.problems,
         }
         print(json.dumps(facts))
     else:
-        show_files(checked.seen, root, every)
+        show_files(checked.files, root, every)
         show(table, found)
         if line := held_out_line(splits):
             say(line, err)

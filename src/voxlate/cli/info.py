@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series
-from voxlate.images.volume import family, is_there, read_volume
+from voxlate.images.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
+from voxlate.images.io import format_of, is_there, read_volume
 
 
 def describe_path(path: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
 
 def _scan(path: Path) -> dict[str, Any]:
     """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
-    named = "" if family(path) == "dicom" else path.name.split(".")[0]  # DICOM headers name the modality
+    named = "" if format_of(path) is DICOM else path.name.split(".")[0]  # DICOM headers name the modality
     volume = read_volume(path, named, allow_nan=True)
     values, finite = volume.data, np.isfinite(volume.data)
     low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from voxlate.cli.app import err, say
-from voxlate.data.checking import UNREAD, Seen
+from voxlate.data.checking import UNREAD, CheckedFile
 from voxlate.data.find import CaseFiles, CohortFiles
 from voxlate.data.prepared import SPLITS, Entry
 from voxlate.errors import first_of
@@ -58,7 +58,7 @@ def show(table: Mapping[str, Any], plan: CohortFiles | None = None) -> None:
         say(f"assumed: {sentence}", err)
 
 
-def show_files(seen: Sequence[Seen], root: Path, every: bool) -> None:
+def show_files(seen: Sequence[CheckedFile], root: Path, every: bool) -> None:
     """Which file or series becomes what, on which grid and in which unit, a line each, on stderr.
 
     every: of all files; else of the first ones, and of those that cannot be read.

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from voxlate.errors import BadInput, did_you_mean
-from voxlate.images.grid import Box, Grid, resample, same_grid, share_inside, with_matrix, with_spacing
+from voxlate.images.grid import Box, Grid, Volume, resample, same_grid, share_inside, with_matrix, with_spacing
 from voxlate.images.mask import body_box_mm
 from voxlate.images.midline import midline_grid
 from voxlate.images.register import (
@@ -17,23 +17,22 @@ from voxlate.images.register import (
     covered,
     register,
 )
-from voxlate.images.volume import Volume
 from voxlate.records import Name, Positive, Text
 
-SHARED_FRAME = 0.1  # of the smaller of two scans, or bodies, that lies in the other where headers share a frame
-MOST_PIXELS = 4096  # a side of a slice; more is a slip of the keyboard
+SHARED_FRAME = 0.1  # least share of the smaller of two scans, or bodies, inside the other, if headers share a frame
+MOST_PIXELS = 4096  # a side of a slice; more is a typing error
 Align = Literal["midline"]
 Mask = Literal["body", "brain"]
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a case comes to one grid, and to its mask: chosen for a cohort, repeated at synthesis.
+    """How a case is resampled to one grid and masked: chosen for a cohort, repeated at synthesis.
 
     spacing_mm: (D, H, W) or as scanned; resample: whether scans are resampled to the fixed one's grid by their headers;
-    register: align every scan to the fixed one by its content; fixed: the modality whose grid the case takes
+    register: align every scan to the fixed one by its content; fixed: the modality whose grid is that of the case
     (default: the first). align: "midline" turns and shifts that grid until the head's mid-sagittal plane is its middle
-    column. mask: what is masked where no mask file is given; mask_from: the modality in which a brain is found.
+    column. mask: the region of the mask where no mask file is given; mask_from: the modality in which a brain is found.
     matrix: (H, W), to which the slices of every case are resized, in place of a spacing.
     """
 
@@ -65,9 +64,9 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Registered:
-    """How a scan was registered to another: the method asked for, the one kept, and how alike the two were.
+    """How a scan was registered to another: the method asked for, the one kept, and the similarity of the two.
 
-    kept: the last step that made them more alike, "none" where no step did; transform: its ITK file in the cohort.
+    kept: the last step that increased the similarity, "none" where no step did; transform: its ITK file in the cohort.
     """
 
     to: Name
@@ -80,9 +79,9 @@ class Registered:
 
 @dataclass(frozen=True, eq=False)
 class CommonGrid:
-    """The grid that all scans of a case come to, the grids they have (canonical), and the transforms between them.
+    """The common grid of a case's scans, their own grids (canonical), and the transforms between them.
 
-    fixed: the name and the file of the scan whose grid it is.
+    fixed: the name and the file of the scan that determines the grid.
     """
 
     grid: Grid
@@ -122,8 +121,7 @@ class CommonGrid:
         moved = resample(volume, self.grid, order=order)
         if unequal and np.ptp(moved.data) == 0 < np.ptp(volume.data):
             raise BadInput(
-                f"{volume.origin}: expected it to overlap {file} in space, found nothing of it there. "
-                "Pass --register rigid: their headers do not share a frame."
+                f"{volume.origin}: expected it to overlap {file} in space, found nothing of it there. Pass --register rigid: their headers do not share a frame."
             )
         return moved
 
@@ -134,8 +132,7 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     if name not in scans:
         hint = did_you_mean(name, scans) or f"Name another one by --fixed, or leave the case out (--exclude {case})."
         raise BadInput(
-            f"case {case}: expected the modality {name}, to which the others are brought, found {', '.join(scans)}. "
-            f"{hint}"
+            f"case {case}: expected the modality {name}, to whose grid the others are resampled, found {', '.join(scans)}. {hint}"
         )
     fixed = scans[name]
     aligned = midline_grid(fixed) if preparation.align == "midline" else fixed.grid
@@ -150,13 +147,14 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
         return common
     for other, volume in scans.items():
         if other != name:
-            found = register(volume, fixed, preparation.register)
-            file = "" if found.kept == "none" else transform_name(case, other, found.kept)
+            registration = register(volume, fixed, preparation.register)
+            kept = registration.kept
+            file = "" if kept == "none" else transform_name(case, other, kept)
             common.registered[other] = Registered(
-                name, preparation.register, found.kept, found.before, found.after, file
+                name, preparation.register, kept, registration.before, registration.after, file
             )
-            if found.kept != "none":
-                common.transforms[other] = found.transform
+            if kept != "none":
+                common.transforms[other] = registration.transform
     return common
 
 
@@ -164,16 +162,18 @@ def _resized(grid: Grid, preparation: Preparation) -> Grid:
     """The grid in the size of voxels that is asked for."""
     if preparation.matrix is not None:
         return with_matrix(grid, preparation.matrix)
-    return grid if preparation.spacing_mm is None else with_spacing(grid, preparation.spacing_mm)
+    if preparation.spacing_mm is None:
+        return grid
+    return with_spacing(grid, preparation.spacing_mm)
 
 
 def transform_name(case: str, modality: str, kind: str) -> str:
-    """Where a transform lies below a prepared cohort; dense fields are no text."""
+    """The path of a transform below a prepared cohort; dense fields are stored as HDF5, others as text."""
     return f"transforms/{case}/{modality}{'.h5' if kind == 'ants' else '.tfm'}"
 
 
 def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | None) -> BadInput:
-    """The error of a scan on another grid than the fixed one (None: that scan is not at hand), with the way to go."""
+    """The error of a scan on another grid than the fixed one (None: that scan is not available), with the remedy."""
     name = volume.origin or volume.modality
     shared = max(share_inside(volume.grid, fixed_grid), share_inside(fixed_grid, volume.grid))
     if fixed is not None:
@@ -181,25 +181,22 @@ def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | Non
     if shared < SHARED_FRAME:
         apart = float(np.linalg.norm(volume.grid.centre_mm - fixed_grid.centre_mm))
         return BadInput(
-            f"{name}: expected it to lie where {file} does, found by their headers {shared:.0%} of what the smaller "
-            f"one shows in the other, and their centres {apart:.0f} mm apart: the headers share no frame. Pass "
-            "--register rigid, which aligns the two by what they show, and look at the result."
+            f"{name}: expected it to overlap {file}, found by their headers {shared:.0%} of the smaller one inside the other, and their centres {apart:.0f} mm apart: the headers share no frame. Pass --register rigid, which aligns the two by their content, and look at the result."
         )
     return BadInput(
-        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{_offset(volume.grid, fixed_grid)}. "
-        "Pass --resample to bring it there by its header, or --register to bring it there by what it shows (prepare; "
-        "synth repeats what prepare did)."
+        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{_offset(volume.grid, fixed_grid)}. Pass --resample to resample it by its header, or --register to align it by its content (prepare; synth repeats what prepare did)."
     )
 
 
 def _box_overlap(a: Box, b: Box) -> float:
-    """The share of the smaller of two boxes that lies in the other."""
-    shared = np.maximum(0, np.minimum(a[1], b[1]) - np.maximum(a[0], b[0])).prod()
-    return float(shared / max(min((one[1] - one[0]).prod() for one in (a, b)), 1e-6))
+    """The share of the smaller of two boxes that is inside the other."""
+    sides = np.minimum(a[1], b[1]) - np.maximum(a[0], b[0])
+    smaller = min((a[1] - a[0]).prod(), (b[1] - b[0]).prod())
+    return float(np.maximum(0, sides).prod() / max(smaller, 1e-6))
 
 
 def _offset(found: Grid, expected: Grid) -> str:
-    """The difference of two grids that print alike."""
+    """The difference of two grids whose texts are the same; '' for others."""
     if str(found) != str(expected):
         return ""
     apart = np.abs(found.affine - expected.affine)[:3, 3].max()

@@ -1,4 +1,4 @@
-"""How the bodies of a training lie and how large they are, and whether a new scan's body lies and ends like them.
+"""Orientation, size and appearance of the bodies in a training, and whether those of a new scan are in distribution.
 
 Each source of a case is averaged to voxels of about 4 mm, cropped to its body and stretched to a small box. Such boxes
 are compared with the mean box of the training patients: as they are, and mirrored along each axis.
@@ -19,9 +19,9 @@ from scipy.ndimage import zoom
 from voxlate.data.case import PreparedCase
 from voxlate.data.grades import ADVICE, REFUSE, advice
 from voxlate.data.prepared import Cohort
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import background_value, bounding_box, foreground
-from voxlate.images.volume import Volume
 from voxlate.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 
 Box = NDArray[np.float32]
@@ -49,13 +49,13 @@ FLIPS = tuple(axes for axes in product((False, True), repeat=3) if any(axes))
 
 @dataclass(frozen=True)
 class Usual:
-    """What training patients are like in one source.
+    """The distribution of the training patients' bodies in one source.
 
-    far, width: 1 - correlation with the mean box of the others, its median and how far beyond it a known patient lies;
-    contrast, contrast_width: the same of the voxels inside the body alone, where shape counts for little;
-    lean, spread: for each of FLIPS, by how much the mean box is more similar to a patient than to the mirror image,
-    its mean and deviation; size, deviation: logarithm of the extents in mm along D, H, W; levels: least and largest
-    LEVEL percentile of a foreground.
+    far, width: 1 - correlation with the mean box of the other patients, its median and how far training patients exceed
+    it; contrast, contrast_width: the same of the voxels inside the body, where shape counts for little; lean, spread:
+    for each of FLIPS, by how much the mean box is more similar to a patient than to the mirror image, its mean and
+    deviation; size, deviation: logarithm of the extents in mm along D, H, W; levels: least and largest LEVEL percentile
+    of a foreground.
     """
 
     patients: Annotated[int, Field(ge=FEWEST, le=MOST)]
@@ -69,14 +69,14 @@ class Usual:
     deviation: tuple[Width, Width, Width]
     levels: tuple[Number, Number]
 
-    def sees(self, flip: int) -> bool:
-        """Whether known patients differ from their mirror images clearly enough to tell which is which."""
+    def shows_flip(self, flip: int) -> bool:
+        """Whether training patients differ clearly enough from their mirror images to detect this flip."""
         return self.lean[flip] > TELLS * self.spread[flip]
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Of a training: by source the mean box and what is usual, by target the value of its background.
+    """The bodies of a training: by source the mean box and the usual values, by target the value of its background.
 
     backgrounds: in physical units.
     """
@@ -86,42 +86,49 @@ class Anatomy:
     backgrounds: Mapping[str, float]
 
     def save(self, path: Path) -> None:
-        stated = {"usual": {name: asdict(one) for name, one in self.usual.items()}, "backgrounds": self.backgrounds}
+        usual = {name: asdict(values) for name, values in self.usual.items()}
+        stated = {"usual": usual, "backgrounds": self.backgrounds}
         text = json.dumps(stated, sort_keys=True, allow_nan=False)
         write_tensors(path, self.means, {"anatomy": text, "sha256": checksum(text, self.means)})
 
 
 @dataclass(frozen=True)
 class _Stated:
-    """What the header of a file says."""
+    """The header of a file of anatomy."""
 
     usual: dict[Name, Usual]
     backgrounds: dict[Name, Number]
 
 
 def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
-    """What is usual in a training of these modalities.
+    """Read the anatomy of a training of these modalities.
 
-    Raises BadInput where a file is damaged, edited, of another training or none of ours.
+    Raises BadInput where a file is damaged, was edited, or is of another training or format.
     """
-    record = Record(path, "what is usual in a training", "Remove it: images are then made without these checks.")
+    record = Record(
+        path,
+        "what is usual in a training",
+        "Remove it: images are then synthesised without these checks.",
+    )
     with record.tensors() as file:
-        text, digest = file.text("anatomy"), file.text("sha256")
+        text = file.text("anatomy")
+        digest = file.text("sha256")
         stated: _Stated = record.parse(_Stated, text)
         means = file.read(dict.fromkeys(stated.usual, Shape((SIDE,) * 3, low=-1.001, high=1.001)))  # their length is 1
     record.check_checksum(digest, checksum(text, means))
     others = (stated.usual.keys() | stated.backgrounds.keys()) - set(modalities)
     record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
-    for name, one in stated.usual.items():
-        record.check(one.levels[0] <= one.levels[1], f"levels of {name} from {one.levels[0]:g} to {one.levels[1]:g}")
+    for name, usual in stated.usual.items():
+        least, most = usual.levels
+        record.check(least <= most, f"levels of {name} from {least:g} to {most:g}")
     return Anatomy(means, stated.usual, stated.backgrounds)
 
 
 @dataclass(frozen=True)
-class Seen:
+class Body:
     """A case's body in one source: its box (mean 0, length 1), the logarithm of its extents in mm, and its level.
 
-    grain: what half a voxel more changes in these extents.
+    grain: the change of these extents by half a voxel.
     """
 
     box: Box
@@ -130,29 +137,34 @@ class Seen:
     level: float
 
 
-def seen(case: PreparedCase, name: str, spec: IntensityMap) -> Seen:
-    """A source of a canonical case."""
+def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
+    """The body in one source of a canonical case."""
     statistics = case.header.statistics[name]
     coarse, spacing = _coarse(case.volume(name))
     body = foreground(coarse)
     (z0, z1), (y0, y1), (x0, x1) = bounding_box(body)
-    scaled = spec.scale(statistics).forward(np.where(body, coarse.data[0], coarse.data[0].min()))
+    values = np.where(body, coarse.data[0], coarse.data[0].min())
+    scaled = spec.scale(statistics).forward(values)
     extents = np.array([z1 - z0, y1 - y0, x1 - x0]) * spacing
-    box, grain = _unit(_stretched(scaled[z0:z1, y0:y1, x0:x1])), np.log1p(spacing / 2 / extents)
-    return Seen(box, np.log(extents), grain, statistics.foreground.at(LEVEL))
+    box = _unit(_stretched(scaled[z0:z1, y0:y1, x0:x1]))
+    grain = np.log1p(spacing / 2 / extents)
+    return Body(box, np.log(extents), grain, statistics.foreground.at(LEVEL))
 
 
 def _coarse(volume: Volume) -> tuple[Volume, NDArray[np.float64]]:
-    """A volume averaged over blocks of about COARSE_MM, and its spacing; what fills no block is left out."""
-    data, spacing = volume.data[0], np.array(volume.grid.spacing_mm)
+    """A volume averaged over blocks of about COARSE_MM, and its spacing; voxels that fill no block are left out."""
+    data = volume.data[0]
+    spacing = np.array(volume.grid.spacing_mm)
     for axis, length in enumerate(volume.grid.spacing_mm):
         block = min(data.shape[axis], max(1, round(COARSE_MM / length)))
         if block > 1:
             count = data.shape[axis] // block
             whole = data.take(range(count * block), axis)
-            data = whole.reshape(*data.shape[:axis], count, block, *data.shape[axis + 1 :]).mean(axis + 1)
+            blocks = (*data.shape[:axis], count, block, *data.shape[axis + 1 :])
+            data = whole.reshape(blocks).mean(axis + 1)
             spacing[axis] *= block
-    return Volume(data[None], np.diag([*spacing[::-1], 1.0]), volume.unit, volume.modality), spacing
+    affine = np.diag([*spacing[::-1], 1.0])
+    return Volume(data[None], affine, volume.unit, volume.modality), spacing
 
 
 def _stretched(values: Box) -> Box:
@@ -162,30 +174,34 @@ def _stretched(values: Box) -> Box:
 
 
 def _unit(box: Box) -> Box:
-    box = box - box.mean()
-    found: Box = box / max(float(np.linalg.norm(box)), 1e-9)
-    return found
+    centred = box - box.mean()
+    unit: Box = centred / max(float(np.linalg.norm(centred)), 1e-9)
+    return unit
 
 
 def anatomy_of(
-    cohort: Cohort, cases: Sequence[str], sources: Mapping[str, IntensityMap], targets: Mapping[str, IntensityMap]
+    cohort: Cohort,
+    cases: Sequence[str],
+    sources: Mapping[str, IntensityMap],
+    targets: Mapping[str, IntensityMap],
 ) -> Anatomy:
-    """What is usual in the training cases of a cohort; at most MOST_CASES of them, evenly chosen."""
-    chosen = cases[:: -(-len(cases) // MOST_CASES) or 1]
-    found: dict[str, dict[str, list[Seen]]] = {name: {} for name in sources}
+    """The anatomy of a cohort's training cases; at most MOST_CASES of them, evenly chosen."""
+    step = -(-len(cases) // MOST_CASES) or 1
+    bodies: dict[str, dict[str, list[Body]]] = {name: {} for name in sources}
     airs: dict[str, list[float]] = {name: [] for name in targets}
-    for one in chosen:
-        case = cohort.case(one)
+    for case_name in cases[::step]:
+        case = cohort.case(case_name)
         shown = set(case.header.shown)
         for name in shown & sources.keys():
-            found[name].setdefault(case.header.patient, []).append(seen(case, name, sources[name]))
+            bodies[name].setdefault(case.header.patient, []).append(body_of(case, name, sources[name]))
         for name in shown & targets.keys():
             scale = targets[name].scale(case.header.statistics[name])
-            airs[name].append(float(scale.forward(np.float32(background_value(case.volume(name))))))
-    enough = {name: one for name, one in found.items() if len(one) >= FEWEST}
+            air = np.float32(background_value(case.volume(name)))
+            airs[name].append(float(scale.forward(air)))
+    enough = {name: patients for name, patients in bodies.items() if len(patients) >= FEWEST}
     boxes = {name: _by_patient(patients) for name, patients in enough.items()}
     return Anatomy(
-        {name: one.mean(axis=0).astype(np.float32) for name, one in boxes.items()},
+        {name: box.mean(axis=0).astype(np.float32) for name, box in boxes.items()},
         {name: _usual(boxes[name], patients) for name, patients in enough.items()},
         {
             name: float(cohort.target_scale(targets[name], name, cases).inverse(np.median(values)))
@@ -195,27 +211,32 @@ def anatomy_of(
     )
 
 
-def _by_patient(patients: Mapping[str, Sequence[Seen]]) -> Box:
+def _by_patient(patients: Mapping[str, Sequence[Body]]) -> Box:
     """The mean box of each patient, [P, SIDE, SIDE, SIDE]."""
-    return np.stack([np.mean([one.box for one in cases], axis=0) for cases in patients.values()])
+    return np.stack([np.mean([case.box for case in cases], axis=0) for cases in patients.values()])
 
 
-def _usual(boxes: Box, patients: Mapping[str, Sequence[Seen]]) -> Usual:
+def _usual(boxes: Box, patients: Mapping[str, Sequence[Body]]) -> Usual:
     """How each patient compares with the mean of the others, by the least similar of the patient's cases."""
-    far, contrasts, leans = list[float](), list[float](), list[NDArray[np.float64]]()
+    far = list[float]()
+    contrasts = list[float]()
+    leans = list[NDArray[np.float64]]()
     for own, cases in zip(boxes, patients.values()):
         others = boxes.sum(axis=0) - own
-        found = [_likeness(one.box, others) for one in cases]
-        far.append(1 - min(one[0] for one in found))
-        contrasts.append(1 - min(_inside(one.box, others) for one in cases))
-        leans += [one[0] - one[1:] for one in found]  # slices of a patient differ among each other, too
-    count, lean = len(boxes), np.mean(leans, axis=0)
+        correlations = [_correlations(case.box, others) for case in cases]
+        far.append(1 - min(of_case[0] for of_case in correlations))
+        contrasts.append(1 - min(_inside(case.box, others) for case in cases))
+        leans += [of_case[0] - of_case[1:] for of_case in correlations]  # the slices of a patient differ, too
+    count = len(boxes)
+    lean = np.mean(leans, axis=0)
     squares = (count * np.var(leans, axis=0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
-    every = [one for cases in patients.values() for one in cases]
-    sizes = np.stack([one.size for one in every])
-    spread = (len(sizes) * sizes.var(axis=0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH) * (1 + 1 / count)
+    bodies = [body for cases in patients.values() for body in cases]
+    sizes = np.stack([body.size for body in bodies])
+    variance = (len(sizes) * sizes.var(axis=0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH)
+    spread = variance * (1 + 1 / count)
+    grain = np.mean([body.grain for body in bodies], axis=0)
     margin = MARGIN if count >= ENOUGH else UNPROVED
-    levels = [one.level for one in every]
+    levels = [body.level for body in bodies]
     return Usual(
         count,
         *_middle_and_width(far, margin, LEAST_WIDTH),
@@ -223,7 +244,7 @@ def _usual(boxes: Box, patients: Mapping[str, Sequence[Seen]]) -> Usual:
         tuple(lean.tolist()),
         tuple(np.sqrt(squares).tolist()),
         tuple(sizes.mean(axis=0).tolist()),
-        tuple((np.sqrt(spread) + np.mean([one.grain for one in every], axis=0)).tolist()),
+        tuple((np.sqrt(spread) + grain).tolist()),
         (min(levels), max(levels)),
     )
 
@@ -239,80 +260,72 @@ def _inside(box: Box, mean: Box) -> float:
     return float((_unit(box[body]) * _unit(mean[body])).sum())
 
 
-def _likeness(box: Box, mean: Box) -> NDArray[np.float64]:
+def _correlations(box: Box, mean: Box) -> NDArray[np.float64]:
     """Correlation of a box with a mean one: as it is, then mirrored by each of FLIPS."""
     mean = _unit(mean)
-    mirrored = [np.flip(box, tuple(axis for axis, one in enumerate(flip) if one)) for flip in FLIPS]
-    return np.array([float((one * mean).sum()) for one in (box, *mirrored)])
+    boxes = [box]
+    for flip in FLIPS:
+        axes = tuple(axis for axis, flipped in enumerate(flip) if flipped)
+        boxes.append(np.flip(box, axes))
+    return np.array([float((mirrored * mean).sum()) for mirrored in boxes])
 
 
-def strange(anatomy: Anatomy, name: str, case: Seen) -> list[str]:
-    """Sentences on what a source shows unlike the training's patients; none where too few of them are known."""
+def anatomy_warnings(anatomy: Anatomy, name: str, body: Body) -> list[str]:
+    """Sentences where the body in a source is out of the training's distribution; none after too few patients."""
     if name not in anatomy.usual:
         return []
     usual = anatomy.usual[name]
-    likeness = _likeness(case.box, anatomy.means[name])
-    found = [
-        _turned(name, usual, likeness) or _unlike(name, usual, likeness[0], _inside(case.box, anatomy.means[name])),
-        _other_size(name, usual, case),
-        _other_unit(name, usual, case),
+    mean = anatomy.means[name]
+    correlations = _correlations(body.box, mean)
+    inside = _inside(body.box, mean)
+    sentences = [
+        _turned(name, usual, correlations) or _low_correlation(name, usual, correlations[0], inside),
+        _other_size(name, usual, body),
+        _other_unit(name, usual, body),
     ]
-    return [one for one in found if one]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _turned(name: str, usual: Usual, likeness: NDArray[np.float64]) -> str:
-    """A sentence where a mirror image is familiar, and more similar to the training's mean than the scan itself."""
-    seen = [flip for flip in range(len(FLIPS)) if usual.sees(flip)]
-    sides = usual.sees(FLIPS.index(LEFT_RIGHT))
-    flips = [flip for flip in seen if sides or not FLIPS[flip][-1]]  # else left to right is noise
-    flip = max(flips, key=lambda one: likeness[one + 1], default=None)
-    if flip is None or likeness[flip + 1] <= likeness[0] or _away(usual, likeness[flip + 1]) > REFUSE:
+    """A sentence where a mirror image is in distribution, and more similar to the training's mean than the scan."""
+    flips = [flip for flip in range(len(FLIPS)) if usual.shows_flip(flip)]
+    if not usual.shows_flip(FLIPS.index(LEFT_RIGHT)):  # then a difference of left and right is noise
+        flips = [flip for flip in flips if not FLIPS[flip][-1]]
+    flip = max(flips, key=lambda flip: likeness[flip + 1], default=None)
+    if flip is None or likeness[flip + 1] <= likeness[0] or _distance(usual, likeness[flip + 1]) > REFUSE:
         return ""
-    how = " and ".join(side for side, one in zip(SIDES, FLIPS[flip]) if one)
-    return (
-        f"{name}: the scan is likely turned {how}: its correlation with the mean training scan is {likeness[0]:.2f}, "
-        f"and {likeness[flip + 1]:.2f} when it is mirrored so. Check its orientation. {ADVICE['do not trust']}"
-    )
+    how = " and ".join(side for side, flipped in zip(SIDES, FLIPS[flip]) if flipped)
+    return f"{name}: the scan is likely turned {how}: its correlation with the mean training scan is {likeness[0]:.2f}, and {likeness[flip + 1]:.2f} when it is mirrored so. Check its orientation. {ADVICE['do not trust']}"
 
 
-def _away(usual: Usual, correlation: float) -> float:
-    """How many times as far from the usual as the farthest familiar scans."""
+def _distance(usual: Usual, correlation: float) -> float:
+    """The distance from the usual correlation, in units of the farthest training patient's."""
     return (1 - correlation - usual.far) / usual.width
 
 
-def _unlike(name: str, usual: Usual, whole: float, inside: float) -> str:
+def _low_correlation(name: str, usual: Usual, whole: float, inside: float) -> str:
     """A sentence where correlations with the mean training scan, of the whole box and inside its body, are low."""
     times, correlation, known, where = max(
-        (_away(usual, whole), whole, usual.far, ""),
+        (_distance(usual, whole), whole, usual.far, ""),
         ((1 - inside - usual.contrast) / usual.contrast_width, inside, usual.contrast, " inside the body"),
     )
     if times <= 1:
         return ""
-    return (
-        f"{name}: its correlation with the mean training scan{where} is {correlation:.2f}, that of the training's own "
-        f"patients {1 - known:.2f} (median), so {times:.1f} times as far from the usual as the farthest familiar ones: "
-        f"another modality, field of view or part of the body? {advice(times)}"
-    )
+    return f"{name}: its correlation with the mean training scan{where} is {correlation:.2f}, that of the training's own patients {1 - known:.2f} (median), so {times:.1f} times as far from the usual as the farthest training scan: another modality, field of view or part of the body? {advice(times)}"
 
 
-def _other_size(name: str, usual: Usual, case: Seen) -> str:
+def _other_size(name: str, usual: Usual, case: Body) -> str:
     away = np.abs(case.size - usual.size) / usual.deviation
     axis = int(away.argmax())
     times = float(away[axis]) / FAR_SIZE
     if times <= 1:
         return ""
-    found, mean = np.exp([case.size[axis], usual.size[axis]])
-    return (
-        f"{name}: its body is {found:.0f} mm {('high', 'deep', 'wide')[axis]}, those of the training {mean:.0f} mm on "
-        f"average ({times * FAR_SIZE:.1f} standard deviations): another field of view? {advice(times)}"
-    )
+    extent, mean = np.exp([case.size[axis], usual.size[axis]])
+    return f"{name}: its body is {extent:.0f} mm {('high', 'deep', 'wide')[axis]}, the training bodies {mean:.0f} mm on average ({times * FAR_SIZE:.1f} standard deviations): another field of view? {advice(times)}"
 
 
-def _other_unit(name: str, usual: Usual, case: Seen) -> str:
+def _other_unit(name: str, usual: Usual, case: Body) -> str:
     least, most = usual.levels
     if least <= 0 or least / OTHER_UNIT < case.level < most * OTHER_UNIT:
         return ""
-    return (
-        f"{name}: the {LEVEL}th percentile of its foreground is {case.level:.3g}, that of the training's scans "
-        f"{least:.3g} to {most:.3g}: another unit? {ADVICE['caution']}"
-    )
+    return f"{name}: the {LEVEL}th percentile of its foreground is {case.level:.3g}, that of the training's scans {least:.3g} to {most:.3g}: another unit? {ADVICE['caution']}"

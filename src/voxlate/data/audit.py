@@ -1,4 +1,4 @@
-"""How far the scans of prepared cases lie from each other, and which pairs of a cohort are worth a look."""
+"""The misalignment of the scans of prepared cases, and the pairs of a cohort that a user should look at."""
 
 import hashlib
 from collections import Counter
@@ -7,7 +7,8 @@ from dataclasses import replace
 from statistics import median
 
 from voxlate.data.align import Preparation
-from voxlate.data.case import CaseHeader, PreparedCase
+from voxlate.data.case import PreparedCase
+from voxlate.data.case_header import CaseHeader
 from voxlate.data.prepared import Cohort, Entry
 from voxlate.errors import first_of
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
@@ -36,14 +37,18 @@ def examined_cases(patients: Mapping[str, str], count: int | None = None) -> fro
 
 
 def _shuffled(name: str) -> str:
-    """Sorts names in an order that has nothing to do with the alphabet, and is the same everywhere."""
+    """A key that sorts names in an order which is unrelated to the alphabet, and the same on every machine."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def misalignments(case: PreparedCase, fixed: str | None = None, coarse: bool = False) -> dict[str, Misalignment]:
-    """How far each scan of a case lies from `fixed`, by modality; coarse: without the finest voxels.
+def misalignments(
+    case: PreparedCase,
+    fixed: str | None = None,
+    coarse: bool = False,
+) -> dict[str, Misalignment]:
+    """The misalignment of each scan of a case from `fixed`, by modality; coarse: without the finest voxels.
 
-    Default, or where `fixed` shows nothing: from the first scan that shows anatomy.
+    fixed: by default, or where it shows nothing, the first scan that shows anatomy.
     """
     header = case.header
     if len(header.shown) < 2:
@@ -52,65 +57,63 @@ def misalignments(case: PreparedCase, fixed: str | None = None, coarse: bool = F
     to = fixed if fixed in header.shown else [*anatomy, header.shown[0]][0]
     mask = case.mask([to])
     reference = case.volume(to).data[0]
-    found = {}
+    by_name = {}
     for name in header.shown:
         if name == to:
             continue
-        if not {to, name} <= {*anatomy}:
-            nothing = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
-            found[name] = replace(nothing, to=to)
-            continue
-        units = header.units[to], header.units[name]
-        one = misalignment(reference, case.volume(name).data[0], header.spacing_mm, mask, units, coarse)
-        found[name] = replace(one, to=to)
-    return found
+        if {to, name} <= {*anatomy}:
+            units = header.units[to], header.units[name]
+            moving = case.volume(name).data[0]
+            measured = misalignment(reference, moving, header.spacing_mm, mask, units, coarse)
+        else:
+            measured = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
+        by_name[name] = replace(measured, to=to)
+    return by_name
 
 
 def not_examined(header: CaseHeader | Entry) -> bool:
-    """Whether a case has several scans, and nobody has looked how far they lie from each other."""
+    """Whether a case has several scans whose misalignment was not estimated."""
     shown = header.shown if isinstance(header, CaseHeader) else header.present
     return len(shown) > 1 and not header.misaligned
 
 
 def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
-    """The cases of the worst pairs that only a coarse estimate is known of."""
-    worst = [(header.case, one) for header, _, one in _worst_first(headers) if (one.median_mm or 0.0) > REFINED_MM]
-    return frozenset(case for case, one in worst[:MOST_PAIRS] if one.coarse)
+    """The cases of the worst pairs that have only a coarse estimate."""
+    pairs = _worst_first(headers)
+    far = [(header.case, measured) for header, _, measured in pairs if (measured.median_mm or 0.0) > REFINED_MM]
+    return frozenset(case for case, measured in far[:MOST_PAIRS] if measured.coarse)
 
 
 def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
     """By case the largest median displacement (mm) of these modalities from the fixed scan, where one was estimated."""
-    found = dict[str, float]()
+    largest = dict[str, float]()
     for entry in cohort.cases:
-        known = [one.median_mm for name, one in entry.misaligned.items() if name in {*modalities}]
-        apart = [mm for mm in known if mm is not None]
-        if apart:
-            found[entry.case] = max(apart)
-    return found
+        medians = [measured.median_mm for name, measured in entry.misaligned.items() if name in modalities]
+        estimated = [mm for mm in medians if mm is not None]
+        if estimated:
+            largest[entry.case] = max(estimated)
+    return largest
 
 
 def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
     """A sentence on each of the worst pairs, on what cannot be measured, and on what was not examined."""
-    pairs = [(header, name, one) for header, name, one in _worst_first(headers) if stands_out(header, one)]
+    pairs = [(header, name, one) for header, name, one in _worst_first(headers) if is_misaligned(header, one)]
     for header, name, one in pairs[:MOST_PAIRS]:
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = "register (--register rigid), " if may_register else ""
         yield (
-            f"{header.case}: {name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}: "
-            f"{advice}look at it (voxlate report PREPARED), or leave it out."
+            f"{header.case}: {name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}: {advice}look at it (voxlate report PREPARED), or leave it out."
         )
     if len(pairs) > MOST_PAIRS:
         yield (
-            f"{len(pairs) - MOST_PAIRS} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see "
-            "voxlate report PREPARED."
+            f"{len(pairs) - MOST_PAIRS} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see voxlate report PREPARED."
         )
     yield from _not_measured(headers)
     left = sum(not_examined(header) for header in headers)
     several = sum(len(header.shown) > 1 for header in headers)
     if 0 < left < several:
         yield (
-            f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the "
-            f"patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."
+            f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."
         )
 
 
@@ -129,39 +132,40 @@ def _not_measured(headers: Sequence[CaseHeader]) -> Iterator[str]:
     for reason, lost in reasons.items():
         look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
         yield (
-            f"How far {first_of(lost)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: "
-            f"{reason}{look}"
+            f"How far {first_of(lost)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
         )
 
 
-def stands_out(header: CaseHeader, one: Misalignment) -> bool:
-    """Whether a scan lies more than 1.5 mm, or a voxel where that is more, from the one it was compared with."""
-    voxel_mm = max((mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in one.unseen), default=0.0)
-    return one.median_mm is not None and one.median_mm > max(WORTH_A_WORD_MM, voxel_mm)
+def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
+    """Whether a scan is more than 1.5 mm, or a voxel where that is more, from the scan it was compared with."""
+    if measured.median_mm is None:
+        return False
+    voxel_mm = max((mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in measured.unseen), default=0.0)
+    return measured.median_mm > max(WORTH_A_WORD_MM, voxel_mm)
 
 
 def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
-    """A line on each modality: how far it lies from the scan it was compared with, and in how many cases."""
-    by_name, have = dict[str, dict[str, Misalignment]](), Counter[str]()
+    """A line on each modality: its misalignment from the scan it was compared with, and in how many cases."""
+    by_name = dict[str, dict[str, Misalignment]]()
+    have = Counter[str]()
     for entry in entries:
         have.update(entry.present if len(entry.present) > 1 else [])
         for name, one in entry.misaligned.items():
             by_name.setdefault(name, {})[entry.case] = one
-    return {name: _line(found, have[name]) for name, found in sorted(by_name.items())}
+    return {name: _line(by_case, have[name]) for name, by_case in sorted(by_name.items())}
 
 
-def _line(found: dict[str, Misalignment], cases: int) -> str:
-    known = {case: one.median_mm for case, one in found.items() if one.median_mm is not None}
-    to = next(iter(found.values())).to
-    some = f"; {len(found)} of {cases} cases were examined" if len(found) < cases else ""
+def _line(by_case: dict[str, Misalignment], cases: int) -> str:
+    known = {case: one.median_mm for case, one in by_case.items() if one.median_mm is not None}
+    to = next(iter(by_case.values())).to
+    examined = f"; {len(by_case)} of {cases} cases were examined" if len(by_case) < cases else ""
     if not known:
-        reasons = Counter(one.reason or NOTHING_IN_COMMON for one in found.values())
-        return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){some}"
-    bare = f"; not measurable in {len(found) - len(known)} of {len(found)} cases" if len(known) < len(found) else ""
+        reasons = Counter(one.reason or NOTHING_IN_COMMON for one in by_case.values())
+        return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){examined}"
+    unmeasured = ""
+    if len(known) < len(by_case):
+        unmeasured = f"; not measurable in {len(by_case) - len(known)} of {len(by_case)} cases"
     worst = max(known, key=lambda case: known[case])
-    thick = any("D" in one.unseen for one in found.values())
+    thick = any("D" in one.unseen for one in by_case.values())
     plane = " in the plane of the slices" if thick else ""
-    return (
-        f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {len(known)} cases), at most "
-        f"{known[worst]:.1f} ({worst}){bare}{some}"
-    )
+    return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {len(known)} cases), at most {known[worst]:.1f} ({worst}){unmeasured}{examined}"

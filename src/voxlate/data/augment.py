@@ -67,8 +67,7 @@ def augment(
 ) -> Batch:
     """Augment a training batch; one generator an item; spacing_mm: [B, 3] as (D, H, W); axes: where these grow.
 
-    Label maps are moved with the images and never interpolated. Items for which nothing is drawn come back
-    bit-identical.
+    Label maps are moved with the images and never interpolated. Items for which nothing is drawn stay bit-identical.
     """
     assert batch.target is not None
     parts = [batch.source, batch.target, batch.mask]
@@ -76,10 +75,11 @@ def augment(
     labels = batch.labels
     grid, moved = draw_grid(settings, generators, images.shape[2:], spacing_mm)
     if grid is not None:
-        fill = torch.tensor([BACKGROUND] * (images.shape[1] - 1) + [0.0]).view(1, -1, 1, 1, 1)
+        fills = [BACKGROUND] * (images.shape[1] - 1) + [0.0]
+        fill = torch.tensor(fills).view(1, -1, 1, 1, 1)
         images = torch.where(moved, sample(images - fill, grid).add_(fill), images)
         if labels is not None:
-            missing = (labels < 0).flatten(2).all(dim=2).view(*labels.shape[:2], 1, 1, 1)
+            missing = (labels < 0).flatten(2).all(dim=2)[..., None, None, None]
             fill = -missing.to(labels.dtype)
             labels = torch.where(moved, sample(labels - fill, grid, "nearest").add_(fill), labels)
     flipped = draw_flips(settings, generators, axes)
@@ -87,7 +87,7 @@ def augment(
     source, target, mask = torch.split(images, [part.shape[1] for part in parts], dim=1)
     mask = (mask >= 0.5).to(mask.dtype)
     changed = change_intensities(source, mask, settings, generators, spacing_mm)
-    if not batch.present.all():  # what is absent stays background, as it is at synthesis
+    if not batch.present.all():  # absent modalities stay background, as at synthesis
         changed = torch.where(batch.present[:, :, None, None, None], changed, source)
     return replace(
         batch,
@@ -98,7 +98,11 @@ def augment(
     )
 
 
-def draw_flips(settings: AugmentSettings, generators: Sequence[Generator], axes: str = CANONICAL) -> dict[int, Tensor]:
+def draw_flips(
+    settings: AugmentSettings,
+    generators: Sequence[Generator],
+    axes: str = CANONICAL,
+) -> dict[int, Tensor]:
     """Which items are mirrored along which axis, [B] bool each."""
     chances = {"SI": settings.flip_si, "AP": settings.flip_ap, "LR": settings.flip_lr}
     return {axis_of(axes, pair): _uniform(generators) < chance for pair, chance in chances.items() if chance > 0}
@@ -112,11 +116,14 @@ def flip(x: Tensor, flipped: dict[int, Tensor]) -> Tensor:
 
 
 def draw_grid(
-    settings: AugmentSettings, generators: Sequence[Generator], size: Sequence[int], spacing_mm: Tensor
+    settings: AugmentSettings,
+    generators: Sequence[Generator],
+    size: Sequence[int],
+    spacing_mm: Tensor,
 ) -> tuple[Tensor | None, Tensor]:
     """Where to sample items of `size` (D, H, W) to rotate, scale, shear, shift and bend them (see sampling_grid).
 
-    None where all of it is off. Second: which items are moved at all, bool [B, 1, 1, 1, 1].
+    None where no such change is on. Second: which items are moved, bool [B, 1, 1, 1, 1].
     """
     s = settings
     amounts = (s.rotate_degrees, s.tilt_degrees, s.scale, s.stretch, s.shear, s.translate, s.elastic_mm)
@@ -133,14 +140,17 @@ def draw_grid(
 
 
 def draw_affine(
-    settings: AugmentSettings, generators: Sequence[Generator], size: Sequence[int]
+    settings: AugmentSettings,
+    generators: Sequence[Generator],
+    size: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Random maps from output to input about the centre, in mm, axes (W, H, D): [B, 3, 3]; shifts in voxels: [B, 3]."""
     count = len(generators)
     turn = _signed(generators, math.radians(settings.rotate_degrees))
     tilts = [_signed(generators, math.radians(settings.tilt_degrees)) for _ in range(2)]
     log_scale = _signed(generators, math.log1p(settings.scale))
-    log_stretch = torch.stack([_signed(generators, math.log1p(settings.stretch)) for _ in range(3)], dim=1)
+    most_stretch = math.log1p(settings.stretch)
+    log_stretch = torch.stack([_signed(generators, most_stretch) for _ in range(3)], dim=1)
     shear = _signed(generators, settings.shear)
     share = torch.stack([_signed(generators, settings.translate) for _ in range(2)], dim=1)
     affine = _rotation(turn, 0, 1)
@@ -148,8 +158,10 @@ def draw_affine(
         affine = affine @ _rotation(tilts[0], 0, 2) @ _rotation(tilts[1], 1, 2)
     sheared = torch.eye(3).repeat(count, 1, 1)
     sheared[:, 0, 1] = shear
-    affine = affine @ sheared * torch.exp(log_scale.view(-1, 1, 1) + log_stretch.view(-1, 1, 3))
-    shift = torch.cat([share * torch.tensor([size[2], size[1]]), torch.zeros(count, 1)], dim=1)
+    log_sizes = log_scale.view(-1, 1, 1) + log_stretch.view(-1, 1, 3)
+    affine = affine @ sheared * torch.exp(log_sizes)
+    in_plane = share * torch.tensor([size[2], size[1]])
+    shift = torch.cat([in_plane, torch.zeros(count, 1)], dim=1)
     return affine, shift
 
 
@@ -163,7 +175,11 @@ def _rotation(angle: Tensor, first: int, second: int) -> Tensor:
 
 
 def sampling_grid(
-    affine: Tensor, shift: Tensor, spacing_mm: Tensor, size: Sequence[int], bend_mm: Tensor | None = None
+    affine: Tensor,
+    shift: Tensor,
+    spacing_mm: Tensor,
+    size: Sequence[int],
+    bend_mm: Tensor | None = None,
 ) -> Tensor:
     """Where to sample, in grid_sample's coordinates: [B, D, H, W, 3], or [B, H, W, 2] for a single slice.
 
@@ -175,7 +191,8 @@ def sampling_grid(
     linear = affine * half_mm.view(-1, 1, 3) / half_mm.view(-1, 3, 1)
     offset = shift * spacing_mm.flip(1) / half_mm
     places = [(2 * torch.arange(n) + 1) / n - 1 for n in (size[2], size[1], size[0])]
-    lines = [place.view([1] + [-1 if k == 2 - axis else 1 for k in range(3)]) for axis, place in enumerate(places)]
+    shapes = ((1, 1, 1, -1), (1, 1, -1, 1), (1, -1, 1, 1))
+    lines = [place.view(shape) for place, shape in zip(places, shapes)]
     grid = torch.empty(len(affine), *size, axes)
     for axis in range(axes):
         terms = [linear[:, axis, k].view(-1, 1, 1, 1) * lines[k] for k in range(axes)]
@@ -194,12 +211,18 @@ def sample(x: Tensor, grid: Tensor, mode: Literal["bilinear", "nearest"] = "bili
     return F.grid_sample(x, grid, mode, padding_mode="zeros", align_corners=False)
 
 
-def smooth_field(generators: Sequence[Generator], channels: int, points: int, size: Sequence[int]) -> Tensor:
+def smooth_field(
+    generators: Sequence[Generator],
+    channels: int,
+    points: int,
+    size: Sequence[int],
+) -> Tensor:
     """A smooth random field of unit variance at every voxel, [B, channels, D, H, W]: cubic B-splines on a few knots."""
     counts = [points if length > 1 else 1 for length in size]
     field = _normal(generators, (channels, *counts))
     for axis, (length, count) in enumerate(zip(size, counts), start=2):
-        field = torch.tensordot(field, spline_weights(length, count), dims=([axis], [1])).movedim(-1, axis)
+        weights = spline_weights(length, count)
+        field = torch.tensordot(field, weights, dims=([axis], [1])).movedim(-1, axis)
     return field
 
 
@@ -208,18 +231,25 @@ def spline_weights(length: int, points: int) -> Tensor:
     """Weights [length, points] of uniform cubic B-splines; rows of unit norm, so white knots keep unit variance."""
     if points == 1:
         return torch.ones(length, 1)
-    away = (torch.linspace(0, points - 3, length).view(-1, 1) - (torch.arange(points) - 1)).abs()
-    near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away).clamp(min=0) ** 3 / 6
+    places = torch.linspace(0, points - 3, length).view(-1, 1)
+    away = (places - (torch.arange(points) - 1)).abs()
+    near = 2 / 3 - away**2 + away**3 / 2
+    far = (2 - away).clamp(min=0) ** 3 / 6
     weights = torch.where(away < 1, near, far)
     return F.normalize(weights, dim=1)
 
 
 def change_intensities(
-    source: Tensor, mask: Tensor, settings: AugmentSettings, generators: Sequence[Generator], spacing_mm: Tensor
+    source: Tensor,
+    mask: Tensor,
+    settings: AugmentSettings,
+    generators: Sequence[Generator],
+    spacing_mm: Tensor,
 ) -> Tensor:
-    """Change the source's intensities, all its channels of an item alike but for the noise; background stays -1."""
+    """Change the source's intensities, in all channels of an item equally except for noise; background stays -1."""
     s = settings
-    if not any((s.gamma, s.contrast, s.remap, s.invert, s.bias, s.blur_mm, s.noise)) or s.intensity_share == 0:
+    amounts = (s.gamma, s.contrast, s.remap, s.invert, s.bias, s.blur_mm, s.noise)
+    if not any(amounts) or s.intensity_share == 0:
         return source
     chosen = _per_item(_uniform(generators) < s.intensity_share)
     x = (source + 1) / 2
@@ -237,13 +267,13 @@ def change_intensities(
         x = blur(x, _uniform(generators) * s.blur_mm, spacing_mm, s.blur_mm)
     if s.noise > 0:
         x = x + _per_item(_uniform(generators) * s.noise) * _normal(generators, source.shape[1:])
-    # what rises above the window is not cut: a case whose brightest tissue is lost teaches little
+    # values above the window are not clipped: without its brightest tissue, a case is of little use in training
     return torch.where(chosen, x.clamp(min=0) * 2 - 1, source)
 
 
 def rising_curve(x: Tensor, generators: Sequence[Generator], pieces: int = 8) -> Tensor:
     """A random rising piecewise linear map of 0..1 onto itself, one an item; 0 and 1 stay."""
-    steps = 0.05 + torch.stack([torch.rand(pieces, generator=one) for one in generators])
+    steps = 0.05 + torch.stack([torch.rand(pieces, generator=generator) for generator in generators])
     steps = steps / steps.sum(dim=1, keepdim=True)
     out = torch.zeros_like(x)
     for k in range(pieces):
@@ -257,7 +287,8 @@ def blur(x: Tensor, sigma_mm: Tensor, spacing_mm: Tensor, most_mm: float) -> Ten
         if x.shape[2 + axis] == 1:
             continue
         sigma = (sigma_mm / spacing_mm[:, axis]).clamp(min=1e-3)
-        radius = max(1, math.ceil(3 * most_mm / float(spacing_mm[:, axis].min())))
+        finest_mm = float(spacing_mm[:, axis].min())
+        radius = max(1, math.ceil(3 * most_mm / finest_mm))
         radius = min(radius, x.shape[2 + axis] - 1)
         places = torch.arange(-radius, radius + 1, dtype=x.dtype)
         kernel = torch.exp(-0.5 * (places / sigma.view(-1, 1)) ** 2)
@@ -271,7 +302,9 @@ def _convolve(x: Tensor, kernel: Tensor, axis: int) -> Tensor:
     radius = kernel.shape[1] // 2
     lines = x.movedim(2 + axis, -1)
     flat = F.pad(lines.reshape(len(x), -1, lines.shape[-1]), (radius, radius), mode="replicate")
-    windows = sum(kernel[:, k].view(-1, 1, 1) * flat[..., k : k + lines.shape[-1]] for k in range(kernel.shape[1]))
+    length = lines.shape[-1]
+    weights = kernel.T.unsqueeze(-1).unsqueeze(-1)
+    windows = sum(weight * flat[..., k : k + length] for k, weight in enumerate(weights))
     assert isinstance(windows, Tensor)
     return windows.view(lines.shape).movedim(-1, 2 + axis)
 
@@ -281,13 +314,15 @@ def _per_item(values: Tensor) -> Tensor:
 
 
 def _uniform(generators: Sequence[Generator]) -> Tensor:
-    return torch.cat([torch.rand(1, generator=one) for one in generators])
+    return torch.cat([torch.rand(1, generator=generator) for generator in generators])
 
 
 def _signed(generators: Sequence[Generator], most: float) -> Tensor:
     """Uniform in -most..most, one an item; draws nothing when most is 0."""
-    return (2 * _uniform(generators) - 1) * most if most > 0 else torch.zeros(len(generators))
+    if most > 0:
+        return (2 * _uniform(generators) - 1) * most
+    return torch.zeros(len(generators))
 
 
 def _normal(generators: Sequence[Generator], shape: Sequence[int]) -> Tensor:
-    return torch.stack([torch.randn(*shape, generator=one) for one in generators])
+    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])

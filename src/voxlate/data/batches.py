@@ -23,7 +23,7 @@ from voxlate.images.tiling import Triple
 __all__ = ["Batches", "Cohort", "DataSettings", "open_cohort", "validation_batches"]
 
 T = TypeVar("T")
-TRIES = 8  # random places in the plane that are tried for enough foreground before the best of them is taken
+TRIES = 8  # random places in the plane; where none has enough foreground, the best of them is taken
 
 
 class Batches(Dataset[Batch]):
@@ -33,8 +33,8 @@ class Batches(Dataset[Batch]):
     (step * world + rank) * batch + i alone decides its case, its place and its augmentation. Hence
     workers, restarts and resumption give bit-identical batches. An epoch has an item for each slice (in thicker
     patches, for each patch depth) with enough foreground.
-    unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement (where
-    they may lie apart, of one that has the targets).
+    unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement (with
+    data.apart, from the cases that have the targets).
     moments: a folder that latents.cache_moments filled for these settings; batches then carry them as well.
     """
 
@@ -52,21 +52,27 @@ class Batches(Dataset[Batch]):
         unpaired: bool = False,
         moments: Path | None = None,
     ) -> None:
-        self.cohort, self.data, self.intensity = cohort, data, dict(intensity)
-        self.seed, self.batch, self.steps, self.rank, self.world = seed, batch, steps, rank, world
+        self.cohort = cohort
+        self.data = data
+        self.intensity = dict(intensity)
+        self.seed = seed
+        self.batch = batch
+        self.steps = steps
+        self.rank = rank
+        self.world = world
         self.starts = _starts(cohort, data, usable_cases(cohort, data, "train")[0])
         self.items = _items(self.starts, data.patch[0])
-        self.moments, self.unpaired = moments, unpaired
+        self.moments = moments
+        self.unpaired = unpaired
         self.patients = {case: cohort.header(case).patient for case in self.starts}
-        self.strangers = self
+        self.unpaired_targets = self  # the batches from which targets of other patients are drawn
         if unpaired and data.apart:  # targets are of cases that have them, with their own mask
             own = replace(data, source=data.target, stack=0)
-            self.strangers = Batches(cohort, own, intensity, seed=seed, batch=batch, steps=steps)
-        others = set(self.strangers.patients.values())
+            self.unpaired_targets = Batches(cohort, own, intensity, seed=seed, batch=batch, steps=steps)
+        others = set(self.unpaired_targets.patients.values())
         if unpaired and len(others) < 2 and others <= set(self.patients.values()):
             raise BadInput(
-                f"{cohort.folder}: expected two patients or more in the split train, to take scans of them unpaired, "
-                "found one. Prepare more cases, or choose a method that learns from pairs."
+                f"{cohort.folder}: expected two patients or more in the split train, for unpaired scans, found one. Prepare more cases, or choose a method that learns from pairs."
             )
 
     def __len__(self) -> int:
@@ -81,10 +87,10 @@ class Batches(Dataset[Batch]):
         batch = self._batch(items, [_generator("item", self.seed, number) for number in numbers])
         if not self.unpaired:
             return batch
-        # this word seeds the pairs: another one would give other pairs than in earlier trainings
+        # the word "stranger" seeds the pairs: another word would give other pairs than in earlier trainings
         generators = [_generator("stranger", self.seed, number) for number in numbers]
-        strangers = [self._other_patient(item, one) for item, one in zip(items, generators)]
-        others = self.strangers._batch(strangers, generators)
+        drawn = [self._other_patient(item, generator) for item, generator in zip(items, generators)]
+        others = self.unpaired_targets._batch(drawn, generators)
         return replace(
             batch,
             target=others.target,
@@ -106,29 +112,35 @@ class Batches(Dataset[Batch]):
 
     def _other_patient(self, item: int, generator: Generator) -> int:
         """Any item of another patient, all equally likely."""
-        own, there = self.patients[self.items[item][0]], self.strangers
-        while there.patients[there.items[other := _below(len(there.items), generator)][0]] == own:
-            pass
-        return other
+        own = self.patients[self.items[item][0]]
+        batches = self.unpaired_targets
+        while True:
+            other = _below(len(batches.items), generator)
+            case, _ = batches.items[other]
+            if batches.patients[case] != own:
+                return other
 
     def _place(self, item: int, generator: Generator) -> tuple[str, Triple]:
-        """Draw where a patch begins: along D as the item says, in the plane around the mask."""
+        """Draw the first voxel of a patch: along D that of the item, in the plane around the mask."""
         case, fixed = self.items[item]
-        header, starts = self.cohort.header(case, self.data.axes), self.starts[case]
+        header = self.cohort.header(case, self.data.axes)
+        starts = self.starts[case]
         z = starts[_below(len(starts), generator)] if fixed is None else fixed
-        axes = [_choices(header.shape[k], self.data.patch[k], header.mask_box[k]) for k in (1, 2)]
+        _, *axes = map(_choices, header.shape, self.data.patch, header.mask_box)
         if self.data.centred:
             x = even_start(header.shape[2], self.data.patch[2])
             axes[1] = range(x, x + 1)
-        tries = 1 if all(len(one) == 1 for one in axes) or self.data.foreground == 0 else TRIES
-        best, best_share = (z, 0, 0), -1.0
+        tries = 1 if all(len(axis) == 1 for axis in axes) or self.data.foreground == 0 else TRIES
+        best = (z, 0, 0)
+        best_share = -1.0
         for _ in range(tries):
-            y, x = (one[_below(len(one), generator)] for one in axes)
+            y, x = (axis[_below(len(axis), generator)] for axis in axes)
             if tries == 1:
                 return case, (z, y, x)
             share = mask_share(self.cohort.case(case), self.data, (z, y, x))
             if share > best_share:
-                best, best_share = (z, y, x), share
+                best = (z, y, x)
+                best_share = share
             if share >= self.data.foreground:
                 break
         return case, best
@@ -142,28 +154,38 @@ def validation_batches(
     batch: int = 8,
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """The same patches every time: all slices with enough foreground (or patches end to end), centred, not augmented.
+    """The validation patches, in a fixed order: all slices with enough foreground (or patches end to end), centred.
 
     limit: at most so many items, evenly spaced over all of them.
     """
     yield from batches_of(cohort, data, intensity, even_places(cohort, data, split, limit), batch)
 
 
-def even_places(cohort: Cohort, data: DataSettings, split: str, limit: int | None) -> Sequence[tuple[str, Triple]]:
+def even_places(
+    cohort: Cohort,
+    data: DataSettings,
+    split: str,
+    limit: int | None,
+) -> Sequence[tuple[str, Triple]]:
     """Case and start of each patch of `validation_batches`, in their order."""
     places = [(case, start) for case, starts in whole_cases(cohort, data, split).items() for start in starts]
-    return places if limit is None else evenly_spaced(places, limit)
+    if limit is None:
+        return places
+    return evenly_spaced(places, limit)
 
 
 def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Triple]]:
-    """For each case of a split, where its patches start: end to end along D, centred in the plane."""
+    """The starts of each case's patches in a split: end to end along D, centred in the plane."""
     cases, _ = usable_cases(cohort, data, split)
-    found: dict[str, list[Triple]] = {}
+    places: dict[str, list[Triple]] = {}
     for case, starts in _starts(cohort, data, cases).items():
-        y, x = (even_start(n, patch) for n, patch in zip(cohort.header(case, data.axes).shape[1:], data.patch[1:]))
-        y, x = max(0, y), x if data.centred else max(0, x)  # what is short is padded at its end, unless centred
-        found[case] = [(z, y, x) for z in starts[:: data.patch[0]]]
-    return found
+        _, height, width = cohort.header(case, data.axes).shape
+        y = max(0, even_start(height, data.patch[1]))
+        x = even_start(width, data.patch[2])
+        if not data.centred:  # a short axis is padded at its end
+            x = max(0, x)
+        places[case] = [(z, y, x) for z in starts[:: data.patch[0]]]
+    return places
 
 
 def evenly_spaced(items: Sequence[T], limit: int) -> Sequence[T]:
@@ -197,7 +219,8 @@ def read_batch(
     for case, start in places:
         pair = read_pair(cohort.case(case), data, intensity, start)
         if moments is not None:
-            slices, both = slice(start[0], start[0] + data.patch[0]), (data.source, data.target)
+            slices = slice(start[0], start[0] + data.patch[0])
+            both = (data.source, data.target)
             of_source, of_target = (read_moments(moments, case, slices, names)[None] for names in both)
             pair = replace(pair, source_moments=of_source, target_moments=of_target)
         pairs.append(pair)
@@ -207,33 +230,38 @@ def read_batch(
 def collate(batches: Sequence[Batch]) -> Batch:
     """Several batches of the same settings as one."""
     names = [name for name, value in vars(batches[0]).items() if isinstance(value, Tensor)]
-    joined: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in batches]) for name in names}
+    joined: dict[str, Any] = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
     return replace(batches[0], **joined)
 
 
 def _starts(cohort: Cohort, data: DataSettings, cases: list[str]) -> dict[str, list[int]]:
-    """Where the patches of each case may start along D; raises BadInput where none may anywhere."""
+    """The starts of each case's patches along D; raises BadInput where no case has any."""
     kept = kept_slices(cohort, data.slices, cases) if data.slices is not None else {}
-    starts = {case: starts_of(cohort.header(case, data.axes), data, kept.get(case)) for case in cases}
-    if any(starts.values()):
-        return {case: mine for case, mine in starts.items() if mine}
-    if data.slices is not None and not any(one.any() for one in kept.values()):
+    starts = dict[str, list[int]]()
+    for case in cases:
+        along = starts_of(cohort.header(case, data.axes), data, kept.get(case))
+        if along:
+            starts[case] = along
+    if starts:
+        return starts
+    if data.slices is not None and not any(slices.any() for slices in kept.values()):
         raise BadInput(
-            f"{cohort.folder}: expected slices that pass data.slices (overlap {data.slices.overlap:g}, "
-            f"{data.slices.pixels} pixels), found none in {len(cases)} cases. "
-            "Lower them, change data.slices.above, or prepare with --register if the scans do not lie on each other."
+            f"{cohort.folder}: expected slices that pass data.slices (overlap {data.slices.overlap:g}, {data.slices.pixels} pixels), found none in {len(cases)} cases. Lower them, change data.slices.above, or prepare with --register if the scans are not aligned."
         )
     raise BadInput(
-        f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground, "
-        "found none in any case. Lower data.foreground."
+        f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground, found none in any case. Lower data.foreground."
     )
 
 
 def _items(starts: Mapping[str, list[int]], depth: int) -> list[tuple[str, int | None]]:
     """An item for each slice, by case and start; thick patches are drawn anywhere, as often as they fit."""
-    if depth == 1:
-        return [(case, start) for case, mine in starts.items() for start in mine]
-    return [(case, None) for case, mine in starts.items() for _ in range(max(1, round(len(mine) / depth)))]
+    items = list[tuple[str, int | None]]()
+    for case, along in starts.items():
+        if depth == 1:
+            items += [(case, start) for start in along]
+        else:
+            items += [(case, None)] * max(1, round(len(along) / depth))
+    return items
 
 
 def _choices(length: int, patch: int, box: tuple[int, int]) -> range:

@@ -7,107 +7,27 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from voxlate.data.align import CommonGrid, Preparation, Registered, find_common_grid
+from voxlate.data.align import CommonGrid, Preparation, find_common_grid
 from voxlate.data.case_checks import check_header, check_voxels
+from voxlate.data.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, canonical, same_grid
+from voxlate.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.images.mask import bounding_box, brain, foreground, user_mask
-from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
 from voxlate.images.tiling import Size, resize_slices, zoomed
-from voxlate.images.volume import Volume
-from voxlate.records import (
-    Count,
-    Digest,
-    Length,
-    Name,
-    NotNegative,
-    Number,
-    Positive,
-    Record,
-    Several,
-    Shape,
-    Text,
-    checksum,
-    write_tensors,
-)
-
-Sides = tuple[Length, Length, Length]
-Row = Annotated[list[Number], Field(min_length=4, max_length=4)]
-Affine = Annotated[list[Row], Field(min_length=4, max_length=4)]
-Unit = Annotated[Text, Field(max_length=100)]
+from voxlate.records import Record, Shape, checksum, write_tensors
 
 MASK = "mask"
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
-FOUND = ("brain of ", "foreground of ")  # how the source of a mask that is no file begins
 SCANS = ("F32", "I16")  # how the voxels of scans and label maps are stored
 OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
 DTYPES = {"F32": np.float32, "I16": np.int16, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The grid that a modality had in its file, and the file's name; note, guesses: as those of Volume."""
-
-    file: Text
-    shape: Sides
-    affine: Affine
-    note: Text = ""
-    guesses: tuple[Text, ...] = ()
-
-    @property
-    def grid(self) -> Grid:
-        return Grid(self.shape, np.array(self.affine))
-
-
-@dataclass(frozen=True)
-class CaseHeader:
-    """What can be known of a prepared case without reading its voxels.
-
-    affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
-    voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
-    the preparation; misaligned: how far scans lie from the fixed one, where that was estimated; voxels: digest of each
-    array (modality, mask, label map) by its name; checksum: of the header; inputs and these two empty in memory.
-    """
-
-    case: Name
-    patient: Name
-    shape: Sides
-    spacing_mm: tuple[Positive, Positive, Positive]
-    affine: Affine
-    units: dict[Name, Unit]
-    origins: dict[Name, Origin]
-    labels: list[Name]
-    statistics: dict[Name, Statistics]
-    mask_from: Text
-    mask_area: list[Count]
-    mask_box: list[tuple[Count, Several]]
-    mask_ml: NotNegative
-    inputs: Text = ""
-    voxels: dict[Name, Digest] = field(default_factory=dict)
-    registered: dict[Name, Registered] = field(default_factory=dict)
-    misaligned: dict[Name, Misalignment] = field(default_factory=dict)
-    checksum: Text = ""
-
-    @property
-    def present(self) -> list[str]:
-        return list(self.units)
-
-    @property
-    def shown(self) -> list[str]:
-        """The modalities that show something: a blank scan counts as missing."""
-        return [name for name in self.units if name not in self.statistics or not self.statistics[name].blank]
-
-    @property
-    def has_mask_file(self) -> bool:
-        return bool(self.mask_from) and not self.mask_from.startswith(FOUND)
 
 
 @dataclass(frozen=True)
@@ -115,9 +35,9 @@ class PreparedCase:
     """One patient's scans on one grid, in one orientation, with mask, label maps and statistics.
 
     arrays: each modality, each label map by LABEL + name, and MASK, whose bit k is set where the modality k of the
-    header shows something (all bits, where the mask is a file's or a brain); no MASK where none was needed. Those of a
-    case on disk are mapped: a part of one is read alone. transforms: of the scans that were registered, not kept here.
-    axes: the directions in which D, H, W grow, not canonical where the case was laid out otherwise (see data.layout).
+    header shows something (all bits, where the mask comes from a file or a brain); no MASK where none was needed. The
+    arrays of a case on disk are mapped, so that a part of one can be read alone. transforms: of the scans that were
+    registered, in memory only. axes: the directions in which D, H, W grow; other layouts are those of data/layout.py.
     """
 
     header: CaseHeader
@@ -132,7 +52,13 @@ class PreparedCase:
             known = ", ".join(header.present)
             raise BadInput(f"case {header.case}: expected the modality {modality}, found {known}. Name one of these.")
         data = self.arrays[modality].astype(np.float32, order="C")[None]
-        return Volume(data, np.array(header.affine), header.units[modality], modality, header.origins[modality].file)
+        return Volume(
+            data,
+            np.array(header.affine),
+            header.units[modality],
+            modality,
+            header.origins[modality].file,
+        )
 
     def mask(self, modalities: Iterable[str] | None = None) -> np.ndarray:
         """Where the body or brain is, as far as these modalities show it (None: all of them); bool [D, H, W]."""
@@ -154,15 +80,14 @@ def prepare_case(
     labels: Mapping[str, Volume] | None = None,
     masked: bool = True,
 ) -> PreparedCase:
-    """Resample a patient's scans to one grid, in canonical orientation, and find its mask and statistics.
+    """Resample a patient's scans to one grid, in canonical orientation, and compute their mask and statistics.
 
-    scans, mask, labels: as read; a mask given by the user wins. masked: whether a mask is needed.
+    scans, mask, labels: as read; a mask from the user replaces the computed one. masked: whether a mask is needed.
     Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
     """
     if len(scans) > MOST_MODALITIES:
         raise BadInput(
-            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare "
-            "(--modality), or split the case."
+            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
         )
     labels = labels or {}
     origins = {
@@ -175,7 +100,7 @@ def prepare_case(
     if by_brain:
         scan = _brain_scan(case, in_ras, preparation)
         if not same_grid(scan.grid, common.grid):
-            brain(scan)  # refuses a head that is cut off, before air is put around it
+            brain(scan)  # raises BadInput for a head that is cut off, before resampling adds air around it
     volumes = {name: common.aligned(name, in_ras.pop(name)) for name in scans}
     arrays, statistics, outlines = _stored_and_measured(volumes)
     if not masked:
@@ -188,10 +113,10 @@ def prepare_case(
         bits = _join_bits(outlines)
     if bits is not None:
         if common.transforms:
-            bits[~common.scanned()] = 0  # beyond, a registered scan is no more than its fill
+            bits[~common.scanned()] = 0  # outside its field of view, a registered scan holds only the fill value
         arrays[MASK] = bits
-    for name, one in labels.items():
-        arrays[LABEL + name] = compact(common.aligned_labels(canonical(one)).data[0])
+    for name, label_map in labels.items():
+        arrays[LABEL + name] = compact(common.aligned_labels(canonical(label_map)).data[0])
     header = CaseHeader(
         case=case,
         patient=case,
@@ -209,14 +134,20 @@ def prepare_case(
 def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
     """A case in memory with its slices (first, last + 1) resized to `size`, and the statistics of these."""
     first, last = slices
-    volumes = resize_slices({name: case.volume(name) for name in case.header.present}, size, first, last)
+    volumes = resize_slices(
+        {name: case.volume(name) for name in case.header.present},
+        size,
+        first,
+        last,
+    )
     arrays, statistics, _ = _stored_and_measured(volumes)
     grid = next(iter(volumes.values())).grid
     bits = None
     if MASK in case.arrays:
-        planes = [
-            zoomed(case.mask([name])[first:last].astype(np.float32), size) > 0.5 for name in case.header.present
-        ]  # cubic splines overshoot and undershoot
+        planes = []
+        for name in case.header.present:
+            mask = case.mask([name])[first:last].astype(np.float32)
+            planes.append(zoomed(mask, size) > 0.5)  # cubic splines overshoot and undershoot
         bits = arrays[MASK] = _join_bits(planes)
     header = dataclasses.replace(case.header, statistics=statistics, **_geometry(grid, bits))
     return PreparedCase(header, arrays, axes=case.axes)
@@ -227,34 +158,46 @@ def _stored_and_measured(
 ) -> tuple[dict[str, np.ndarray], dict[str, Statistics], list[np.ndarray]]:
     """The voxels as they are stored, their statistics inside each scan's own foreground, and these foregrounds.
 
-    Its own, because synthesis has no target and, as a rule, no mask file.
+    Each scan has its own foreground because synthesis has no target and, as a rule, no mask file.
     """
-    outlines = [foreground(volume) for volume in volumes.values()]
-    values = {name: compact(volume.data[0]) for name, volume in volumes.items()}
-    statistics = {name: intensity_statistics(one, outline) for (name, one), outline in zip(values.items(), outlines)}
-    return values, statistics, outlines
+    arrays = dict[str, np.ndarray]()
+    statistics = dict[str, Statistics]()
+    outlines = list[np.ndarray]()
+    for name, volume in volumes.items():
+        outline = foreground(volume)
+        arrays[name] = compact(volume.data[0])
+        statistics[name] = intensity_statistics(arrays[name], outline)
+        outlines.append(outline)
+    return arrays, statistics, outlines
 
 
 def _brain_scan(case: str, scans: Mapping[str, Volume], preparation: Preparation) -> Volume:
     name = preparation.mask_from
     if name is None or name not in scans:
         raise BadInput(
-            f"case {case}: expected {name}, in which the brain is found, found {', '.join(scans)}. "
-            "Name another scan by --mask-from, or give this case a mask file."
+            f"case {case}: expected {name}, in which the brain is found, found {', '.join(scans)}. Name another scan by --mask-from, or give this case a mask file."
         )
     return scans[name]
 
 
-def _mask_source(names: list[str], mask: Volume | None, common: CommonGrid, preparation: Preparation) -> str:
+def _mask_source(
+    names: list[str],
+    mask: Volume | None,
+    common: CommonGrid,
+    preparation: Preparation,
+) -> str:
     """A sentence on where the mask comes from."""
-    brain_of, foreground_of = FOUND
-    found = f"{brain_of}{preparation.mask_from}" if preparation.mask == "brain" else foreground_of + ", ".join(names)
-    source = Path(mask.origin).name if mask is not None else found
+    if mask is not None:
+        source = Path(mask.origin).name
+    elif preparation.mask == "brain":
+        source = f"{BRAIN_OF}{preparation.mask_from}"
+    else:
+        source = FOREGROUND_OF + ", ".join(names)
     return f"{source}, where all were scanned" if common.transforms else source
 
 
 def _join_bits(planes: list[np.ndarray]) -> np.ndarray:
-    """Bit k is set where the k-th of some masks is."""
+    """The masks as one array, whose bit k is set inside the k-th mask."""
     bits = np.zeros(planes[0].shape, np.min_scalar_type((1 << len(planes)) - 1))
     for k, plane in enumerate(planes):
         bits[plane] |= bits.dtype.type(1 << k)
@@ -263,11 +206,12 @@ def _join_bits(planes: list[np.ndarray]) -> np.ndarray:
 
 def _all_bits(inside: np.ndarray, modalities: int) -> np.ndarray:
     every = (1 << modalities) - 1
-    return inside.astype(np.min_scalar_type(every)) * np.min_scalar_type(every).type(every)
+    dtype = np.min_scalar_type(every)
+    return inside.astype(dtype) * dtype.type(every)
 
 
 def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
-    """The header's entries on a grid and the mask in it; without one all is inside."""
+    """The header's entries on the grid and on the mask; without a mask, all voxels count as inside."""
     inside = np.ones(grid.shape, bool) if bits is None else bits != 0
     return {
         "shape": grid.shape,
@@ -280,7 +224,7 @@ def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
 
 
 def compact(values: np.ndarray) -> np.ndarray:
-    """The same numbers as int16 where every one of them is one, else as float32."""
+    """The values as int16 where that loses nothing, else as float32."""
     limits = np.iinfo(np.int16)
     if values.min() < limits.min or values.max() > limits.max:
         return values.astype(np.float32)
@@ -289,20 +233,22 @@ def compact(values: np.ndarray) -> np.ndarray:
 
 
 def write_case(path: Path, case: PreparedCase) -> None:
-    """Write a case uncompressed, so that readers map it and copy only the slices they want."""
-    whole = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
-    for name, values in whole.items():
+    """Write a case uncompressed, so that readers map it and copy only the slices that they need."""
+    arrays = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
+    for name, values in arrays.items():
         if not np.isfinite(values).all():
             raise BadInput(f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan.")
-    header = dataclasses.replace(case.header, voxels={name: digest(values) for name, values in whole.items()})
+    digests = {name: digest(values) for name, values in arrays.items()}
+    header = dataclasses.replace(case.header, voxels=digests)
     header = dataclasses.replace(header, checksum=_header_digest(asdict(header)))
     _arrays.cache_clear()  # Windows replaces no file that is mapped
-    write_tensors(path, whole, {"voxlate": json.dumps(asdict(header), allow_nan=False)})
+    write_tensors(path, arrays, {"voxlate": json.dumps(asdict(header), allow_nan=False)})
 
 
 def _header_digest(plain: dict[str, Any]) -> str:
-    """Of a header as it is written, without its checksum; later versions may have more keys."""
-    return hashlib.sha256(json.dumps({**plain, "checksum": ""}, sort_keys=True).encode()).hexdigest()
+    """The checksum of a header as it is written, with an empty checksum; later versions may have more keys."""
+    text = json.dumps({**plain, "checksum": ""}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest(values: np.ndarray) -> str:
@@ -312,7 +258,8 @@ def digest(values: np.ndarray) -> str:
 
 def open_case(path: Path) -> PreparedCase:
     """A case on disk; each process opens its file once, unless the file changes."""
-    header, changed = read_header(path), path.stat().st_mtime_ns
+    header = read_header(path)
+    changed = path.stat().st_mtime_ns
     _check_arrays(path, changed)
     return PreparedCase(header, _arrays(path, changed))
 
@@ -328,25 +275,25 @@ def read_header(path: Path) -> CaseHeader:
 
 @functools.lru_cache(maxsize=OPEN_FILES)
 def _arrays(path: Path, mtime_ns: int) -> dict[str, np.ndarray]:
-    """The arrays of a file; the time stamp as an argument makes a newly prepared file a new entry of the cache."""
+    """The arrays of a file, cached; a newly prepared file has another time stamp and so another entry."""
     return mapped(path)
 
 
 @functools.cache
 def _check_arrays(path: Path, mtime_ns: int) -> None:
     """Compare all arrays with their digests and the header, once in each process; raises BadInput where one differs."""
-    arrays, header = _arrays(path, mtime_ns), _read_header(path, mtime_ns)
+    arrays = _arrays(path, mtime_ns)
+    header = _read_header(path, mtime_ns)
     for name in sorted(arrays):
         if digest(arrays[name]) != header.voxels[name]:
             raise BadInput(
-                f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). "
-                "Remove the file and prepare again."
+                f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). Remove the file and prepare again."
             )
     check_voxels(_record(path), header, arrays, MASK)
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a sound safetensors file: views of it, of which a part is read when it is looked at."""
+    """The arrays of a sound safetensors file, as views of the file: a part is read when it is accessed."""
     whole = np.asarray(np.memmap(path, np.uint8, mode="r"))
     begin = 8 + int.from_bytes(whole[:8].tobytes(), "little")  # a header in JSON and its length come first
     entries = json.loads(whole[8:begin].tobytes())
@@ -366,7 +313,8 @@ def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
         header: CaseHeader = record.parse(CaseHeader, text)
         record.check(header.checksum == _header_digest(json.loads(text)), "another header (its checksum differs)")
         check_header(record, header)
-        record.check(header.voxels.keys() == (shapes := _shapes(header)).keys(), "digests of other arrays")
+        shapes = _shapes(header)
+        record.check(header.voxels.keys() == shapes.keys(), "digests of other arrays")
         file.check(shapes)
     return header
 
@@ -376,9 +324,9 @@ def _record(path: Path) -> Record:
 
 
 def _shapes(header: CaseHeader) -> dict[str, Shape]:
-    """What the arrays of a case are by its header."""
+    """The shapes and types that the arrays of a case have by its header."""
     bits = np.min_scalar_type((1 << len(header.units)) - 1)
-    kinds: dict[str, tuple[str, ...]] = dict.fromkeys(header.units, SCANS)
-    kinds |= {LABEL + name: SCANS for name in header.labels}
-    kinds[MASK] = (next(name for name, one in DTYPES.items() if one == bits),)
-    return {name: Shape(header.shape, kind) for name, kind in kinds.items()}
+    types: dict[str, tuple[str, ...]] = dict.fromkeys(header.units, SCANS)
+    types |= {LABEL + name: SCANS for name in header.labels}
+    types[MASK] = tuple(name for name, dtype in DTYPES.items() if dtype == bits)
+    return {name: Shape(header.shape, some) for name, some in types.items()}

@@ -1,10 +1,10 @@
 """What the header of a prepared case must agree with: itself, and the arrays that it describes."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from voxlate.data.case_header import CaseHeader
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, check_affine
 from voxlate.images.mask import bounding_box
@@ -12,15 +12,14 @@ from voxlate.images.misalignment import Misalignment
 from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
 from voxlate.records import LARGEST, Record, Shape, check_values, close
 
-if TYPE_CHECKING:
-    from voxlate.data.case import CaseHeader
-
 MOST_VOXELS = 1 << 40  # of a scan: a product of three lengths may not overflow
 
 
-def check_header(record: Record, header: "CaseHeader") -> None:
+def check_header(record: Record, header: CaseHeader) -> None:
     """Raise BadInput unless what a header says agrees with itself."""
-    names, depth, plane = header.units.keys(), header.shape[0], header.shape[1] * header.shape[2]
+    names = header.units.keys()
+    depth = header.shape[0]
+    plane = header.shape[1] * header.shape[2]
     record.check(bool(names), "no modality")
     record.check(depth * plane <= MOST_VOXELS, f"a scan of {depth * plane} voxels")
     for what, others in (("origins", header.origins), ("statistics", header.statistics)):
@@ -43,7 +42,12 @@ def check_header(record: Record, header: "CaseHeader") -> None:
         record.check(_is_measured_or_not(apart), f"an impossible misalignment of {name}")
 
 
-def check_voxels(record: Record, header: "CaseHeader", arrays: Mapping[str, np.ndarray], mask: str) -> None:
+def check_voxels(
+    record: Record,
+    header: CaseHeader,
+    arrays: Mapping[str, np.ndarray],
+    mask: str,
+) -> None:
     """Raise BadInput unless a case's voxels are those that its header describes."""
     for name, values in arrays.items():
         check_values(record, name, values, Shape(values.shape, low=-LARGEST, high=LARGEST))
@@ -60,7 +64,7 @@ def check_voxels(record: Record, header: "CaseHeader", arrays: Mapping[str, np.n
     record.check(bounding_box(inside) == [tuple(one) for one in header.mask_box], "the box of another mask")
 
 
-def _check_grid(record: Record, header: "CaseHeader") -> None:
+def _check_grid(record: Record, header: CaseHeader) -> None:
     affine = np.array(header.affine)
     _check_affine(record, affine)
     pairs = zip(Grid(header.shape, affine).spacing_mm, header.spacing_mm)
@@ -75,29 +79,36 @@ def _check_affine(record: Record, affine: np.ndarray) -> None:
         raise record.wrong("an affine that gives voxels no place of their own") from error
 
 
-def _check_statistics(record: Record, what: str, one: Statistics, depth: int) -> None:
-    for part in (one.all, one.foreground):
+def _check_statistics(record: Record, what: str, statistics: Statistics, depth: int) -> None:
+    for part in (statistics.all, statistics.foreground):
         _check_distribution(record, what, part)
-    record.check(len(one.slice_low) == len(one.slice_high) == depth, f"{what} of another number of slices")
-    ordered = all(low <= high for low, high in zip(one.slice_low, one.slice_high))
+    record.check(
+        len(statistics.slice_low) == len(statistics.slice_high) == depth, f"{what} of another number of slices"
+    )
+    ordered = all(low <= high for low, high in zip(statistics.slice_low, statistics.slice_high))
     record.check(ordered, f"{what}, with slices that end before they begin")
-    ends = (min(one.slice_low), one.all.percentiles[0]), (max(one.slice_high), one.all.percentiles[-1])
+    ends = (
+        (min(statistics.slice_low), statistics.all.percentiles[0]),
+        (max(statistics.slice_high), statistics.all.percentiles[-1]),
+    )
     record.check(all(close(*pair) for pair in ends), f"{what}, with slices of another range")
-    low, high = one.all.percentiles[0], one.all.percentiles[-1]
-    first, last = one.foreground.percentiles[0], one.foreground.percentiles[-1]
+    low = statistics.all.percentiles[0]
+    high = statistics.all.percentiles[-1]
+    first = statistics.foreground.percentiles[0]
+    last = statistics.foreground.percentiles[-1]
     inside = (first >= low or close(first, low)) and (last <= high or close(last, high))
     record.check(inside, f"{what}, with a foreground of another range")
 
 
-def _check_distribution(record: Record, what: str, one: Distribution) -> None:
-    record.check(len(one.percentiles) == len(PERCENTILES), f"{what}, with {len(one.percentiles)} percentiles")
-    pairs = zip(one.percentiles, one.percentiles[1:])
+def _check_distribution(record: Record, what: str, values: Distribution) -> None:
+    record.check(len(values.percentiles) == len(PERCENTILES), f"{what}, with {len(values.percentiles)} percentiles")
+    pairs = zip(values.percentiles, values.percentiles[1:])
     record.check(all(low <= high or close(low, high) for low, high in pairs), f"{what}, with percentiles that fall")
-    low, high = one.percentiles[0], one.percentiles[-1]
-    within = low <= one.mean <= high or close(one.mean, low) or close(one.mean, high)
+    low, high = values.percentiles[0], values.percentiles[-1]
+    within = low <= values.mean <= high or close(values.mean, low) or close(values.mean, high)
     record.check(within, f"{what}, with a mean beyond its range")
     spread = high - low
-    record.check(one.sd <= spread or close(one.sd, spread), f"{what}, with a deviation wider than its range")
+    record.check(values.sd <= spread or close(values.sd, spread), f"{what}, with a deviation wider than its range")
 
 
 def _is_measured_or_not(apart: Misalignment) -> bool:

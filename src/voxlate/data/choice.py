@@ -1,4 +1,4 @@
-"""Which cases and files of a cohort count, and which of several files of one modality is taken."""
+"""The cases and files of a cohort that are left out, and the file that is taken of several of one modality."""
 
 import fnmatch
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from voxlate.errors import BadInput, did_you_mean, first_of
 
 @dataclass
 class Choice:
-    """What is asked for, as patterns with * and ?, and what each of them did.
+    """The options --prefer, --exclude and --exclude-file, as patterns with * and ?, and the record of their effects.
 
     exclude: cases or patients to leave out; exclude_file: files to leave out; prefer: of several files of one modality
     in a case, the one to take. Patterns of files fit a file's name, or the end of its path from a folder on.
@@ -19,31 +19,38 @@ class Choice:
     prefer: Sequence[str] = ()
     exclude: Sequence[str] = ()
     exclude_file: Sequence[str] = ()
-    known: set[str] = field(default_factory=set)  # cases and patients that were there
+    known: set[str] = field(default_factory=set)  # names of all cases and patients
     used: set[tuple[str, str]] = field(default_factory=set)  # option and pattern
     cases: set[str] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
     passed_over: set[str] = field(default_factory=set)
-    alone: dict[str, str] = field(default_factory=dict)  # patterns of prefer, and what they fit that has no rival
+    alone: dict[str, str] = field(
+        default_factory=dict
+    )  # patterns of prefer that fit the only file of a modality, and that file
     doubled: bool = False  # whether any case had several files of one modality
 
     def has_case(self, case: str, patient: str | None) -> bool:
         """Whether a case counts."""
         names = {case, patient or case}
         self.known |= names
-        fitting = [one for one in self.exclude if any(fnmatch.fnmatchcase(name, one) for name in names)]
-        self.used |= {("--exclude", one) for one in fitting}
+        fitting = [pattern for pattern in self.exclude if any(fnmatch.fnmatchcase(name, pattern) for name in names)]
+        self.used |= {("--exclude", pattern) for pattern in fitting}
         self.cases |= {case} if fitting else set()
         return not fitting
 
     def has_file(self, path: Path | str, root: Path | None = None, words: str = "") -> bool:
         """Whether a file counts; root: the folder from which a message names it; words: its description, if any."""
-        fitting = [one for one in self.exclude_file if _fits(path, one) or _fits(words, one)]
-        self.used |= {("--exclude-file", one) for one in fitting}
+        fitting = [pattern for pattern in self.exclude_file if _fits(path, pattern) or _fits(words, pattern)]
+        self.used |= {("--exclude-file", pattern) for pattern in fitting}
         self.files |= {_shown(path, root)} if fitting else set()
         return not fitting
 
-    def one_of(self, candidates: Sequence[tuple[Path, str]], modality: str, case: str) -> Path | None:
+    def one_of(
+        self,
+        candidates: Sequence[tuple[Path, str]],
+        modality: str,
+        case: str,
+    ) -> Path | None:
         """The file to take of several of one modality, each with its description; None where it is not clear.
 
         The first pattern of `prefer` that fits one of them alone decides.
@@ -66,16 +73,16 @@ class Choice:
         return [path for path, words in candidates if _fits(path, pattern) or _fits(words, pattern)]
 
     def sentences(self) -> list[str]:
-        """What was left out because it was asked for."""
-        found = (
+        """Sentences on the cases and files that the options left out."""
+        left_out = (
             (self.cases, "cases that --exclude names"),
             (self.files, "files that --exclude-file names"),
             (self.passed_over, "files in whose place --prefer took another"),
         )
-        return [f"{len(some)} {what} ({_some(some)})" for some, what in found if some]
+        return [f"{len(names)} {what} ({_some(names)})" for names, what in left_out if names]
 
     def refuse_unused(self, root: Path) -> None:
-        """Raise BadInput for a pattern that does nothing: it may be a slip of the keyboard."""
+        """Raise BadInput for a pattern that has no effect: it may be a typing error."""
         for pattern in self.prefer:
             if ("--prefer", pattern) not in self.used:
                 raise self._decides_nothing(root, pattern)
@@ -86,16 +93,14 @@ class Choice:
                 what = "a case or patient" if option == "--exclude" else "a file"
                 near = did_you_mean(pattern, self.known) if option == "--exclude" else ""
                 raise BadInput(
-                    f"{option}: expected the name of {what} in {root}, or a pattern such as '*_run-2_*', found "
-                    f"'{pattern}', which fits none. {near or 'Change it, or drop the option.'}"
+                    f"{option}: expected the name of {what} in {root}, or a pattern such as '*_run-2_*', found '{pattern}', which fits none. {near or 'Change it, or drop the option.'}"
                 )
 
     def _decides_nothing(self, root: Path, pattern: str) -> BadInput:
         expected = f"--prefer: expected a pattern of one of several files of a modality in {root}, found '{pattern}'"
         if pattern in self.alone:
             return BadInput(
-                f"{expected}, which fits {self.alone[pattern]}. Drop the option; if two names mean one modality, give "
-                "a preset file (--preset) with [aliases], or name the files by run-, acq- or rec- (t1_run-2)."
+                f"{expected}, which fits {self.alone[pattern]}. Drop the option; if two names mean one modality, give a preset file (--preset) with [aliases], or name the files by run-, acq- or rec- (t1_run-2)."
             )
         none = "" if self.doubled else ", and no case has two files of one modality"
         return BadInput(f"{expected}, which fits none{none}. Change it, or drop the option.")
@@ -112,8 +117,7 @@ def several(candidates: Sequence[tuple[Path, str]], modality: str, case: str) ->
     also = first_of([path for path, _ in others])
     apart = "/".join(first.parts[-2:]) if first.name in {path.name for path, _ in others} else first.name
     return BadInput(
-        f"{first}: expected one {modality} of case {case}, found also {also}. Choose one (--prefer '{apart}'), leave "
-        f"files out (--exclude-file PATTERN), or the case (--exclude {case})."
+        f"{first}: expected one {modality} of case {case}, found also {also}. Choose one (--prefer '{apart}'), leave files out (--exclude-file PATTERN), or the case (--exclude {case})."
     )
 
 
@@ -127,7 +131,9 @@ def _fits(path: Path | str, pattern: str) -> bool:
 
 def _shown(path: Path | str, root: Path | None) -> str:
     place = Path(path)
-    return place.relative_to(root).as_posix() if root and place.is_relative_to(root) else str(path)
+    if root and place.is_relative_to(root):
+        return place.relative_to(root).as_posix()
+    return str(path)
 
 
 def _some(names: Iterable[str]) -> str:

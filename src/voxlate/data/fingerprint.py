@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.data.case import CaseHeader
+from voxlate.data.case_header import CaseHeader
 from voxlate.images.statistics import PERCENTILES
 
 PADDING_HU = -1100  # air is -1000; noise and interpolation reach a little below, scanners' padding far below
 GREY_RANGE = 256
-MOST_ALIKE = 3
+MOST_LISTED = 3  # sentences of one kind
 
 
 def fingerprint(headers: list[CaseHeader], training: list[CaseHeader]) -> dict[str, Any]:
-    """Shapes, spacings and mask volumes of all cases; intensities of the training cases (others stay unseen).
+    """Shapes, spacings and mask volumes of all cases; intensities of the training cases alone.
 
     Shapes and spacings are (D, H, W); intensity percentiles are the medians over cases of those inside the mask.
     """
@@ -35,7 +35,7 @@ def fingerprint(headers: list[CaseHeader], training: list[CaseHeader]) -> dict[s
 
 def geometry(cases: Sequence[Any]) -> dict[str, dict[str, Any]]:
     """Shapes, spacings and mask volumes of cases: of their headers, or of the entries of a list of them."""
-    return {name: _range([getattr(one, name) for one in cases]) for name in ("shape", "spacing_mm", "mask_ml")}
+    return {name: _range([getattr(case, name) for case in cases]) for name in ("shape", "spacing_mm", "mask_ml")}
 
 
 def _range(values: list[Any]) -> dict[str, Any]:
@@ -48,16 +48,16 @@ def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
     if not training:
         return {}
     inside = [header.statistics[name].foreground for header in training]
-    table = np.array([one.percentiles for one in inside])
+    table = np.array([values.percentiles for values in inside])
     return {
         "percentiles": {str(at): float(value) for at, value in zip(PERCENTILES, np.median(table, axis=0))},
-        "mean": float(np.mean([one.mean for one in inside])),
-        "sd": float(np.mean([one.sd for one in inside])),
+        "mean": float(np.mean([values.mean for values in inside])),
+        "sd": float(np.mean([values.sd for values in inside])),
     }
 
 
 def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[str]:
-    """Sentences about findings that do not stop prepare: guesses, duplicates, blank images, odd Hounsfield units."""
+    """Sentences on problems that do not stop prepare: guesses, duplicates, blank images, odd Hounsfield units."""
     odd: dict[tuple[str, str], list[str]] = defaultdict(list)
     for header in headers:
         for name, kind, sentence in _oddities(header):
@@ -67,20 +67,24 @@ def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[st
 
 
 def wide_heads(headers: list[CaseHeader]) -> list[str]:
-    """A sentence where most masks are wider than deep, as no head is: rows and columns are then exchanged."""
-    sizes = [[(end - first) * mm for (first, end), mm in zip(one.mask_box, one.spacing_mm)] for one in headers]
+    """A sentence where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
+    sizes = [_extents_mm(header) for header in headers]
     wide = sum(width > depth for _, depth, width in sizes)
     if 2 * wide <= len(headers):
         return []
     return [
-        f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged. Say how they lie "
-        "in a preset of your own (arrays.part, axes=LP for instance)."
+        f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged. State their orientation in a preset of your own (arrays.part, axes=LP for instance)."
     ]
 
 
+def _extents_mm(header: CaseHeader) -> list[float]:
+    """The sides of the mask's box along D, H, W."""
+    return [(end - first) * mm for (first, end), mm in zip(header.mask_box, header.spacing_mm)]
+
+
 def _some(sentences: list[str]) -> list[str]:
-    """All of a few sentences of one kind; of many the first, for a line a slice would hide all others."""
-    if len(sentences) <= MOST_ALIKE:
+    """All of a few sentences of one kind; of many the first, because a line for each slice would hide the others."""
+    if len(sentences) <= MOST_LISTED:
         return sentences
     return [f"{sentences[0][:-1]} ({len(sentences) - 1} other cases likewise)."]
 
@@ -97,21 +101,26 @@ def _duplicates(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterato
         patients = {header.patient for header, _ in group}
         across = {splits[patient] for patient in patients}
         where = " of different patients" if len(patients) > 1 else ""
-        leak = f", in the splits {', '.join(sorted(across))}: scores will be too good" if len(across) > 1 else ""
+        leak = ""
+        if len(across) > 1:
+            leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
         yield f"The same voxels{where}: {names}{leak}."
 
 
 def _oddities(header: CaseHeader) -> Iterator[tuple[str, str, str]]:
-    """What is odd of each modality: its name, the kind, and a sentence."""
+    """The peculiarities of each modality: its name, the kind, and a sentence."""
     for name, statistics in header.statistics.items():
-        low, high = statistics.all.percentiles[0], statistics.all.percentiles[-1]
+        low = statistics.all.percentiles[0]
+        high = statistics.all.percentiles[-1]
         if low == high:
             yield name, "blank", f"{header.case}/{name} is blank (every voxel is {low:g}), and counts as missing."
         elif header.units[name] == "HU" and low < PADDING_HU:
             padded = f"{header.case}/{name} has voxels of {low:g} HU, below air: padding, or not in Hounsfield units."
             yield name, "padding", padded
         elif header.units[name] == "HU" and low >= 0 and high < GREY_RANGE:
-            grey = f"{header.case}/{name} lies in {low:g} to {high:g}: windowed to grey values, not Hounsfield units."
+            grey = (
+                f"{header.case}/{name} is between {low:g} and {high:g}: windowed to grey values, not Hounsfield units."
+            )
             yield name, "grey", grey
         for guess in header.origins[name].guesses:
             yield name, re.sub(r"\d+", "", guess), f"{header.case}/{name}: {guess}"
@@ -121,8 +130,7 @@ def _unregistered(header: CaseHeader) -> Iterator[str]:
     for name, one in header.registered.items():
         if one.kept != one.asked:
             gain = f"{one.before.mutual_information:.4f} before, {one.after.mutual_information:.4f} after"
-            left = "left where its header puts it" if one.kept == "none" else f"kept {one.kept}"
+            left = "resampled by its header" if one.kept == "none" else f"kept {one.kept}"
             yield (
-                f"{header.case}/{name}: {one.asked} registration made it no more like {one.to}, {left} "
-                f"(mutual information {gain}). Look at it."
+                f"{header.case}/{name}: {one.asked} registration did not make it more similar to {one.to}, {left} (mutual information {gain}). Look at it."
             )

@@ -1,12 +1,12 @@
-"""How much a warning weighs: a note, a caution, or that the image is not to be trusted."""
+"""Grades of warnings: a note, a caution, or that the image must not be trusted."""
 
 from typing import Literal, get_args
 
 Grade = Literal["note", "caution", "do not trust"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 
-CAUTION = 1.5  # times as far from the usual as the farthest familiar scans
-REFUSE = 3.0  # of the phantoms' held-out heads none reaches it (docs/guides/trust.md)
+CAUTION = 1.5  # times as far from the usual as the farthest training scan
+REFUSE = 3.0  # no held-out head of the phantoms reaches it (docs/guides/trust.md)
 ADVICE: dict[Grade, str] = {
     "note": "Note: ordinary scans may lie so far out.",
     "caution": "Caution: look at the scan and at the image.",
@@ -15,7 +15,7 @@ ADVICE: dict[Grade, str] = {
 
 
 def grade(times: float) -> Grade:
-    """The grade of a scan that lies so many times as far from the usual as the farthest familiar ones."""
+    """The grade of a scan that is so many times as far from the usual as the farthest training scan."""
     if times > REFUSE:
         return "do not trust"
     return "caution" if times > CAUTION else "note"
@@ -27,7 +27,7 @@ def advice(times: float) -> str:
 
 
 def grade_of(sentence: str) -> Grade:
-    """The grade of a warning; one that states none is a note."""
+    """The grade that a warning states; a warning without a grade is a note."""
     if "o not trust the image" in sentence:
         return "do not trust"
     return "caution" if "Caution:" in sentence else "note"
@@ -35,4 +35,4 @@ def grade_of(sentence: str) -> Grade:
 
 def worst(sentences: list[str]) -> Grade | None:
     """The highest grade among warnings; None where there are none."""
-    return max((grade_of(one) for one in sentences), key=GRADES.index, default=None)
+    return max((grade_of(sentence) for sentence in sentences), key=GRADES.index, default=None)

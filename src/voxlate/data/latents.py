@@ -20,7 +20,7 @@ Encode = Callable[[Tensor], Tensor]  # [B, 1, D, H, W] in network units to [B, 2
 
 
 def uncacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> str:
-    """Why an item's slices are not the same whole ones every time; "" where they are."""
+    """Why an item's slices are not the same whole slices in every epoch; "" where they are."""
     if data.stack > 0:
         return f"data.stack = {data.stack}"
     if data.augment != AugmentSettings():
@@ -44,9 +44,9 @@ def cache_moments(
 ) -> None:
     """Encode every modality of the training cases once: one file a case, whole or absent; the same call again resumes.
 
-    data: for which `uncacheable` has no objection; folder: of all that the moments depend on in addition to the case's
-    own file (the encoder's weights, say). An absent modality's moments are those of background. progress: called with
-    the cases done and all cases.
+    data: settings for which `uncacheable` is ""; folder: named by all that the moments depend on in addition to the
+    case's own file (the encoder's weights, say). An absent modality's moments are those of background. progress: called
+    with the cases done and all cases.
     """
     known, _ = usable_cases(cohort, data, "train")
     names = list(dict.fromkeys([*data.source, *data.target]))
@@ -54,8 +54,10 @@ def cache_moments(
         _, channels, _, *size = encode(torch.zeros(1, 1, *data.patch)).shape
     for number, name in enumerate(known):
         case = laid_out(cohort.case(name), data.axes)
-        path, stamp = folder / f"{name}.safetensors", f"{case.header.inputs} {folder.name}"
-        if not path.is_file() or _stamp(path, names, (channels, case.header.shape[0], *size)) != stamp:
+        path = folder / f"{name}.safetensors"
+        stamp = f"{case.header.inputs} {folder.name}"
+        lengths = (channels, case.header.shape[0], *size)
+        if not path.is_file() or _stamp(path, names, lengths) != stamp:
             moments = _moments(case, data, intensity, encode)
             write_tensors(path, moments, {"made_of": f"{stamp} {moments_checksum(moments)}"})
         progress(number + 1, len(known))
@@ -63,15 +65,20 @@ def cache_moments(
 
 @torch.no_grad()
 def _moments(
-    case: PreparedCase, data: DataSettings, intensity: Mapping[str, IntensityMap], encode: Encode
+    case: PreparedCase,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    encode: Encode,
 ) -> dict[str, Tensor]:
     """[2 L, D, h, w] of each modality, float32."""
     x = even_start(case.header.shape[2], data.patch[2]) if data.centred else 0
     size = (case.header.shape[0], *data.patch[1:])
     pair = read_pair(case, data, intensity, (0, 0, x), size)
     assert pair.target is not None
-    images = dict(zip([*data.source, *data.target], torch.cat([pair.source, pair.target], dim=1)[0]))
-    return {name: encode(image[None, None])[0].float().cpu().contiguous() for name, image in images.items()}
+    names = [*data.source, *data.target]
+    images = dict(zip(names, torch.cat([pair.source, pair.target], dim=1)[0]))
+    moments = {name: encode(image[None, None])[0] for name, image in images.items()}
+    return {name: values.float().cpu().contiguous() for name, values in moments.items()}
 
 
 def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -> Tensor:
@@ -85,9 +92,9 @@ def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -
 
 
 def _stamp(path: Path, names: Sequence[str], lengths: Sequence[int]) -> str:
-    """What a case's moments [2 L, D, h, w] were made of; "" where a file does not hold them: it is then made anew."""
+    """The stamp of a case's moments [2 L, D, h, w]; "" where the file does not hold them and must be written again."""
     try:
-        with Record(path, "cached latents", "They are made again.").tensors("pt") as file:
+        with Record(path, "cached latents", "They are computed again.").tensors("pt") as file:
             tensors = file.read(dict.fromkeys(names, Shape(lengths)))
             stamp, _, digest = file.text("made_of").rpartition(" ")
             return stamp if digest == moments_checksum(tensors) else ""

@@ -1,7 +1,7 @@
-"""How slices are laid out for a network: the directions in which D, H and W grow, a letter each ("SAR").
+"""The orientation of slices for a network: the directions in which D, H and W grow, a letter each ("SAR").
 
 Prepared cases are canonical: slices grow to Superior, rows to Anterior, columns to Right. A network that was trained on
-slices of another layout sees the same voxels moved and flipped, never interpolated.
+slices of another orientation reads the same voxels permuted and flipped, never interpolated.
 """
 
 import dataclasses
@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from voxlate.data.case import CaseHeader, PreparedCase
+from voxlate.data.case import PreparedCase
+from voxlate.data.case_header import CaseHeader
 
 Axes = Literal["SAR", "SAL", "SPR", "SPL", "SRA", "SRP", "SLA", "SLP"]
 CANONICAL: Axes = "SAR"
@@ -17,11 +18,16 @@ OPPOSITE = dict(zip("SIAPRL", "ISPALR"))
 
 
 def laid_out(case: PreparedCase, axes: str) -> PreparedCase:
-    """The case with other axes (arrays, affine, shape, boxes); its arrays are views of what they were."""
+    """The case with other axes (arrays, affine, shape, boxes); its arrays are views of the old ones."""
     if case.axes == axes:
         return case
     arrays = {name: relaid(array, case.axes, axes) for name, array in case.arrays.items()}
-    return dataclasses.replace(case, header=laid_out_header(case.header, axes, case.axes), arrays=arrays, axes=axes)
+    return dataclasses.replace(
+        case,
+        header=laid_out_header(case.header, axes, case.axes),
+        arrays=arrays,
+        axes=axes,
+    )
 
 
 def laid_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseHeader:
@@ -33,7 +39,8 @@ def laid_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> Case
     step[3, 3] = 1
     boxes = []
     for new, (old, flipped) in enumerate(moves):
-        length, (first, end) = header.shape[old], header.mask_box[old]
+        length = header.shape[old]
+        first, end = header.mask_box[old]
         step[2 - old, 2 - new] = -1 if flipped else 1
         step[2 - old, 3] = length - 1 if flipped else 0
         boxes.append((length - end, length - first) if flipped else (first, end))
@@ -50,9 +57,11 @@ def laid_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> Case
 
 def relaid(values: np.ndarray, now: str, axes: str) -> np.ndarray:
     """Values [..., D, H, W] whose axes are `now` with other axes; a view."""
-    moves, before = _moves(now, axes), values.ndim - 3
+    moves = _moves(now, axes)
+    before = values.ndim - 3
+    order = [*range(before), *(before + old for old, _ in moves)]
     flips = tuple(before + new for new, (_, flipped) in enumerate(moves) if flipped)
-    return np.flip(values.transpose(*range(before), *(before + old for old, _ in moves)), flips)
+    return np.flip(values.transpose(order), flips)
 
 
 def axis_of(axes: str, directions: str) -> int:

@@ -1,4 +1,4 @@
-"""What two cases or patients share and should not, or only on purpose: names, splits, masks."""
+"""Names, splits and masks that two cases or patients share by mistake."""
 
 import unicodedata
 from collections import defaultdict
@@ -14,20 +14,18 @@ def refuse_leak(pairs: Iterable[tuple[str, str | None]], where: Path | str) -> N
     for patient, split in pairs:
         if split is not None and splits.setdefault(patient, split) != split:
             raise BadInput(
-                f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. "
-                "Put all cases of a patient into the same split."
+                f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. Put all cases of a patient into the same split."
             )
 
 
-def refuse_alike(names: Iterable[str], what: str, where: Path | str) -> None:
-    """Raise BadInput where two names of patients, or of cases, differ by case or blanks only: one may be meant."""
+def refuse_similar_names(names: Iterable[str], what: str, where: Path | str) -> None:
+    """Raise BadInput where two names of patients, or of cases, differ by case or blanks alone: they may be the same."""
     spellings: dict[str, str] = {}
     for name in sorted(set(names)):
         plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
         if spellings.setdefault(plain, name) != name:
             raise BadInput(
-                f"{where}: expected one spelling of a {what}, found '{spellings[plain]}' and '{name}'. Write both the "
-                f"same way, or rename one if they are two {what}s."
+                f"{where}: expected one spelling of a {what}, found '{spellings[plain]}' and '{name}'. Write both the same way, or rename one if they are two {what}s."
             )
 
 

@@ -14,7 +14,8 @@ from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import settings
 from voxlate.data.audit import distances
 from voxlate.data.augment import AugmentSettings
-from voxlate.data.case import LABEL, MASK, CaseHeader, PreparedCase
+from voxlate.data.case import LABEL, MASK, PreparedCase
+from voxlate.data.case_header import CaseHeader
 from voxlate.data.layout import CANONICAL, Axes, axis_of, laid_out
 from voxlate.data.prepared import Cohort
 from voxlate.data.slice_filter import SliceFilter
@@ -24,7 +25,7 @@ from voxlate.images.tiling import Triple
 
 Box = tuple[slice, slice, slice]
 COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"
-FILLED = 0.6  # share of a patch that the largest slice fills, below which its rest is worth a word
+FILLED = 0.6  # share of a patch that the largest slice fills, below which a note says so
 NO_LABEL = -1  # in place of a label map that a case lacks
 
 
@@ -32,8 +33,8 @@ NO_LABEL = -1  # in place of a label map that a case lacks
 class DataSettings:
     """Which modalities are read, and in which patches."""
 
-    source: Annotated[list[str], Field(min_length=1, description="modalities that the model is given")]
-    target: Annotated[list[str], Field(min_length=1, description="modalities that the model makes")]
+    source: Annotated[list[str], Field(min_length=1, description="input modalities of the model")]
+    target: Annotated[list[str], Field(min_length=1, description="modalities that the model synthesises")]
     patch: Annotated[
         tuple[int, int, int], Field(description="size of a patch in voxels, D, H, W; a slice has D = 1")
     ] = (1, 256, 256)
@@ -86,7 +87,9 @@ class DataSettings:
     @property
     def channels(self) -> list[tuple[str, int]]:
         """Modality and slice offset of each source channel: the slice itself, then below, above, two below, …"""
-        steps = [0] + [sign * k for k in range(1, self.stack + 1) for sign in (-1, 1)]
+        steps = [0]
+        for k in range(1, self.stack + 1):
+            steps += [-k, k]
         return [(name, step) for step in steps for name in self.source]
 
     @property
@@ -96,7 +99,7 @@ class DataSettings:
 
     @property
     def left_right(self) -> int:
-        """The axis, from the end, along which left and right lie."""
+        """The axis, from the end, that grows to the left or right."""
         return axis_of(self.axes, "LR")
 
     def weight(self, labels: Tensor | None) -> Tensor | None:
@@ -124,13 +127,12 @@ class DataSettings:
                 )
         if self.centred and self.left_right != -1:
             raise BadInput(
-                f"data.axes: expected columns from right to left or back (…R or …L) with data.centred, found "
-                f"{self.axes}. Change it."
+                f"data.axes: expected columns from right to left or back (…R or …L) with data.centred, found {self.axes}. Change it."
             )
-        if self.centred and (moving := self.augment.off_centre):
+        moving = self.augment.off_centre if self.centred else []
+        if moving:
             raise BadInput(
-                f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, "
-                "which moves the mid-plane away from the middle. Set it to 0."
+                f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, which moves the mid-plane away from the middle. Set it to 0."
             )
 
     def _check_weigh(self) -> None:
@@ -138,8 +140,7 @@ class DataSettings:
             name, equals, value = key.partition("=")
             if name not in self.labels:
                 raise BadInput(
-                    f"data.weigh: expected label maps of data.labels ({', '.join(self.labels) or 'none'}), found "
-                    f"{name!r}. Add --set 'data.labels=[\"{name}\"]', or change it."
+                    f"data.weigh: expected label maps of data.labels ({', '.join(self.labels) or 'none'}), found {name!r}. Add --set 'data.labels=[\"{name}\"]', or change it."
                 )
             if equals and not value.isdecimal():
                 raise BadInput(f'data.weigh: expected NAME or NAME=NUMBER, found {key!r}. Write "{name}=3" = 5.')
@@ -147,69 +148,76 @@ class DataSettings:
                 raise BadInput(f"data.weigh.{key}: expected a number above 0, found {times:g}. Change it.")
 
 
-def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[str], dict[str, list[str]]]:
-    """Cases of a split that have what the settings ask for, and the others with the modalities that each lacks.
+def usable_cases(
+    cohort: Cohort,
+    data: DataSettings,
+    split: str,
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Cases of a split that have the modalities of the settings, and the other cases with those that each lacks.
 
-    Where they may lie apart, those that have the sources. Raises BadInput where the cohort has no case with some
-    modality, or the split no usable case.
+    With data.apart, the sources suffice. Raises BadInput where the cohort has no case with some modality, or the split
+    no usable case.
     """
     wanted = list(dict.fromkeys([*data.source, *data.target]))
-    known_labels = {name for one in cohort.cases for name in one.labels}
-    if unknown := [name for name in data.labels if name not in known_labels]:
-        there = ", ".join(sorted(known_labels)) or "none"
+    known_labels = {name for case in cohort.cases for name in case.labels}
+    unknown = [name for name in data.labels if name not in known_labels]
+    if unknown:
+        found = ", ".join(sorted(known_labels)) or "none"
         raise BadInput(
-            f"{cohort.folder}: expected the label map {unknown[0]}, found {there} in the cohort. Change data.labels."
+            f"{cohort.folder}: expected the label map {unknown[0]}, found {found} in the cohort. Change data.labels."
         )
-    if unknown := [name for name in wanted if name not in cohort.modalities]:
-        there = ", ".join(cohort.modalities)
+    unknown = [name for name in wanted if name not in cohort.modalities]
+    if unknown:
+        found = ", ".join(cohort.modalities)
         raise BadInput(
-            f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found {there} in the cohort "
-            f"(no {', '.join(unknown)}). Choose a recipe for these, or set data.source and data.target."
+            f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found {found} in the cohort (no {', '.join(unknown)}). Choose a recipe for these, or set data.source and data.target."
         )
     usable: list[str] = []
     lacking: dict[str, list[str]] = {}
-    for one in cohort.cases:
-        if one.split != split:
+    sides = [data.source] if data.apart else [data.source, data.target]
+    for entry in cohort.cases:
+        if entry.split != split:
             continue
-        absent = [
-            name
-            for names in ([data.source] if data.apart else [data.source, data.target])
-            if not data.allow_missing or not set(names) & set(one.present)
-            for name in names
-            if name not in one.present
-        ]
+        absent = list[str]()
+        for names in sides:
+            if not data.allow_missing or not set(names) & set(entry.present):
+                absent += [name for name in names if name not in entry.present]
         if absent:
-            lacking[one.case] = list(dict.fromkeys(absent))
+            lacking[entry.case] = list(dict.fromkeys(absent))
         else:
-            usable.append(one.case)
+            usable.append(entry.case)
     if not usable:
         first = "".join(f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1])
         gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
         raise BadInput(
-            f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none among "
-            f"its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
+            f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none among its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
         )
-    return without_misaligned(cohort, data, usable) if split == "train" else usable, lacking
+    if split == "train":
+        usable = without_misaligned(cohort, data, usable)
+    return usable, lacking
 
 
 def teaching_cases(cohort: Cohort, data: DataSettings) -> list[str]:
-    """The training cases that teach something: the usable ones; all, where sides lie apart, each in its own cases."""
-    return cohort.splits["train"] if data.apart else usable_cases(cohort, data, "train")[0]
+    """The cases that a training uses: the usable ones; with data.apart all, since each side has cases of its own."""
+    if data.apart:
+        return cohort.splits["train"]
+    return usable_cases(cohort, data, "train")[0]
 
 
 def without_misaligned(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[str]:
-    """The cases whose scans lie on each other as closely as the settings ask; raises BadInput where none does."""
+    """The cases whose scans are aligned as closely as the settings ask; raises BadInput where no case is."""
     if data.most_misaligned_mm is None:
         return cases
     apart = distances(cohort, [*data.source, *data.target])
     kept = [case for case in cases if apart.get(case, 0.0) <= data.most_misaligned_mm]
     if apart and kept:
         return kept
-    found = f"the nearest {min(apart.values()):.1f} mm apart" if apart else "a cohort that was prepared without audit"
+    found = "a cohort that was prepared without audit"
+    if apart:
+        found = f"the nearest {min(apart.values()):.1f} mm apart"
     advice = "Raise or unset it" if apart else "Unset it, or prepare into another folder"
     raise BadInput(
-        f"{cohort.folder}: expected training pairs within data.most_misaligned_mm = {data.most_misaligned_mm:g}, found "
-        f"{found}. {advice}."
+        f"{cohort.folder}: expected training pairs within data.most_misaligned_mm = {data.most_misaligned_mm:g}, found {found}. {advice}."
     )
 
 
@@ -225,7 +233,7 @@ def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = 
 
 
 def cut_note(cohort: Cohort, data: DataSettings) -> str:
-    """A sentence on the case whose mask patches show least of in the plane; "" where they hold all of every mask."""
+    """A sentence on the case of whose mask a patch shows least in the plane; "" where patches hold every mask."""
     cases, _ = usable_cases(cohort, data, "train")
     headers = [cohort.header(case, data.axes) for case in cases]
     shares = [held_shares(header, data) for header in headers]
@@ -235,12 +243,8 @@ def cut_note(cohort: Cohort, data: DataSettings) -> str:
     worst = min(small, key=shares.__getitem__)
     held, reached = shares[worst]
     height, width = (end - first for first, end in headers[worst].mask_box[1:])
-    beyond = f", and {1 - reached:.0%} of it lies in columns that no patch reaches" if reached < 1 else ""
-    return (
-        f"{cohort.folder}: in {len(small)} of {len(cases)} cases the mask is larger than a patch of "
-        f"{data.patch[1]}×{data.patch[2]} voxels. Of {headers[worst].case} ({height}×{width}) a patch shows at most "
-        f"{held:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
-    )
+    beyond = f", and {1 - reached:.0%} of it is in columns that no patch reaches" if reached < 1 else ""
+    return f"{cohort.folder}: in {len(small)} of {len(cases)} cases the mask is larger than a patch of {data.patch[1]}×{data.patch[2]} voxels. Of {headers[worst].case} ({height}×{width}) a patch shows at most {held:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
 
 
 def filled_share(cohort: Cohort, data: DataSettings) -> float:
@@ -255,22 +259,21 @@ def _largest_slice(cohort: Cohort, data: DataSettings) -> tuple[int, int]:
 
 
 def padding_note(cohort: Cohort, data: DataSettings) -> str:
-    """A sentence where patches reach far beyond every slice, and mostly hold what is filled in; else ""."""
+    """A sentence where patches reach far beyond every slice, and mostly hold filled-in background; else ""."""
     if filled_share(cohort, data) > FILLED:
         return ""
-    share, (height, width) = filled_share(cohort, data), _largest_slice(cohort, data)
-    return (
-        f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice "
-        f"({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set "
-        f"the patch to [{data.patch[0]}, {height}, {width}]."
-    )
+    share = filled_share(cohort, data)
+    height, width = _largest_slice(cohort, data)
+    return f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
 
 
 def held_shares(header: CaseHeader, data: DataSettings) -> tuple[float, float]:
     """Shares of the mask's box in the plane: the most that one patch holds, and what all patches together reach."""
-    held, reached = 1.0, 1.0
+    held = 1.0
+    reached = 1.0
     for axis in (1, 2):
-        (first, end), patch = header.mask_box[axis], data.patch[axis]
+        first, end = header.mask_box[axis]
+        patch = data.patch[axis]
         inside = min(patch, end - first)
         if axis == 2 and data.centred:  # the only place along this axis
             start = even_start(header.shape[axis], patch)
@@ -290,7 +293,7 @@ def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
 def even_start(length: int, patch: int) -> int:
     """The start that centres a patch on an axis, below 0 where the patch is the longer one.
 
-    Where length and patch are not both even or both odd, the middle of the axis lies half a voxel above the patch's.
+    Where length and patch are not both even or both odd, the middle of the axis is half a voxel above the patch's.
     """
     return (length - patch) // 2
 
@@ -302,13 +305,14 @@ def read_patch(
     start: Triple,
     size: Triple | None = None,
 ) -> Batch:
-    """Read the sources of a patch at `start` (D, H, W; may lie partly outside, where background is filled in).
+    """Read the sources of a patch at `start` (D, H, W; it may be partly outside, where background is filled in).
 
-    All lie as data.axes says. size: of the patch, else that of the settings. Source channels: the modalities in order,
-    then with `stack` the same again for the slice below, above, two below, …; beyond the first and last slice these are
-    that slice again. Mask: as far as the case's source modalities show it.
+    All axes are those of data.axes. size: of the patch (default: of the settings). Source channels: the modalities in
+    order, then with `stack` the same for the slice below, above, two below, …; beyond the first and last slice, that
+    slice is repeated. Mask: as far as the case's source modalities show it.
     """
-    case, size = laid_out(case, data.axes), size or data.patch
+    case = laid_out(case, data.axes)
+    size = size or data.patch
     z, y, x = start
     source = [_read_modality(case, name, intensity[name], start, size, step) for name, step in data.channels]
     mask = np.ones(size, np.float32)
@@ -337,7 +341,8 @@ def read_pair(
 
     An absent target is background, an absent label map NO_LABEL.
     """
-    case, size = laid_out(case, data.axes), size or data.patch
+    case = laid_out(case, data.axes)
+    size = size or data.patch
     inside, place = _overlap(start, size, case.header.shape)
     labels = np.full((len(data.labels), *size), NO_LABEL, np.float32)
     for name, out in zip(data.labels, labels):
@@ -354,7 +359,12 @@ def read_pair(
 
 
 def _read_modality(
-    case: PreparedCase, name: str, spec: IntensityMap, start: Triple, size: Triple, step: int = 0
+    case: PreparedCase,
+    name: str,
+    spec: IntensityMap,
+    start: Triple,
+    size: Triple,
+    step: int = 0,
 ) -> np.ndarray:
     """A modality in network units, or its neighbours `step` slices away: float32 [D, H, W]; background outside."""
     out = np.full(size, BACKGROUND, np.float32)
@@ -365,19 +375,24 @@ def _read_modality(
     values = case.arrays[name][slices, rows, columns]
     statistics = case.header.statistics.get(name)
     if spec.slicewise:
-        for plane, z, one in zip(out[inside], slices, values):
-            plane[:] = spec.scale(statistics, int(z)).forward(one)
+        for plane, z, slice_values in zip(out[inside], slices, values):
+            plane[:] = spec.scale(statistics, int(z)).forward(slice_values)
     else:
         out[inside] = spec.scale(statistics).forward(values)
     return out
 
 
 def _overlap(start: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:
-    """The part of a patch that lies inside the volume, in the patch's own indices and in the volume's."""
-    firsts = [min(max(0, -first), length) for first, length in zip(start, size)]
-    ends = [max(begin, min(n, whole - first)) for begin, n, whole, first in zip(firsts, size, shape, start)]
-    z, y, x = (slice(begin, end) for begin, end in zip(firsts, ends))
-    d, h, w = (slice(first + one.start, first + one.stop) for first, one in zip(start, (z, y, x)))
+    """The part of a patch inside the volume, in the patch's own indices and in the volume's."""
+    in_patch = list[slice]()
+    in_volume = list[slice]()
+    for first, length, whole in zip(start, size, shape):
+        begin = min(max(0, -first), length)
+        end = max(begin, min(length, whole - first))
+        in_patch.append(slice(begin, end))
+        in_volume.append(slice(first + begin, first + end))
+    z, y, x = in_patch
+    d, h, w = in_volume
     return (z, y, x), (d, h, w)
 
 

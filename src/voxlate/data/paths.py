@@ -42,7 +42,10 @@ def key_of(match: re.Match[str], root: Path) -> Key:
 
 
 def named_cases(
-    found: Mapping[Key, Candidates], layout: Preset, choice: Choice, unclear: Callable[..., BadInput]
+    found: Mapping[Key, Candidates],
+    layout: Preset,
+    choice: Choice,
+    unclear: Callable[..., BadInput],
 ) -> list[CaseFiles]:
     """Cases from the files found for each patient and study.
 
@@ -58,7 +61,8 @@ def named_cases(
             continue
         files = dict[str, Path]()
         for name, candidates in of_case.items():
-            if (chosen := choice.one_of(candidates, name, case)) is None:
+            chosen = choice.one_of(candidates, name, case)
+            if chosen is None:
                 raise unclear(candidates, name, case)
             files[name] = chosen
         cases.append(case_of(case, owner, None, files))

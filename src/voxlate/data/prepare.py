@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 from voxlate import __version__
 from voxlate.data.align import Preparation
 from voxlate.data.audit import examined_cases, misalignment_warnings, misalignments, not_examined, to_refine
-from voxlate.data.case import CaseHeader, PreparedCase, prepare_case, read_header, write_case
+from voxlate.data.case import PreparedCase, prepare_case, read_header, write_case
+from voxlate.data.case_header import CaseHeader
 from voxlate.data.checking import check_unit, finest, lost_by_resampling
 from voxlate.data.choice import as_names
 from voxlate.data.find import CaseFiles, find_cohort, root_and_manifest
@@ -25,16 +26,17 @@ from voxlate.data.slice_lists import known_patients
 from voxlate.data.split import small_cohort_note, split_patients
 from voxlate.errors import BadInput, first_of
 from voxlate.files import is_scaffold, locked
+from voxlate.images.io import content_hash, read_volume
 from voxlate.images.mask import clearest
 from voxlate.images.register import write_transform
-from voxlate.images.volume import content_hash, read_volume, unit_of
+from voxlate.images.units import unit_of
 from voxlate.machine import begin_worker, cores, interrupts_held
 
 CaseProgress = Callable[[int, int, str], None]
 Say = Callable[[str], None]
 MOST_WORKERS = 8
-OWN_NAMES = ("transforms", "latents", "report.html")  # of a cohort: kept, cached, its page
-NO_OPTIONS = ("unread", "left_out", "voxlate")  # of what cohort.json says of its making: may differ
+OWN_NAMES = ("transforms", "latents", "report.html")  # further entries of a cohort's folder
+NO_OPTIONS = ("unread", "left_out", "voxlate")  # entries of cohort.json's provenance that may differ
 
 
 def prepare(
@@ -46,7 +48,7 @@ def prepare(
     say: Say | None = None,
     **options: Any,
 ) -> Cohort:
-    """Prepare a cohort for training; the same call again resumes, and makes again what changed of the cases' files.
+    """Prepare a cohort for training; the same call again resumes, and prepares cases again whose files have changed.
 
     root: a folder, or a manifest (CSV, TSV) in one. options: the fields of PrepareOptions; see find.find_cohort for
     those of the layout. spacing_mm: (D, H, W), default as scanned; matrix: (H, W). resample takes the grid of the
@@ -56,8 +58,9 @@ def prepare(
     mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
     since synthesis has sources only. shares: default see split.usual_shares.
     workers: processes, each holding one case in memory.
-    progress(done, total, case) is called after each case, say(sentence) where cases were made again. Raises BadInput
-    for bad cases, and for an `out` that holds anything else, a cohort prepared in another way included.
+    progress(done, total, case) is called after each case, say(sentence) where cases were prepared again.
+    Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort prepared with other
+    options.
     """
     asked = PrepareOptions(**options)
     (root, table), out = root_and_manifest(root, asked.manifest), Path(out)
@@ -93,10 +96,12 @@ def prepare(
         if asked.audit:
             _refine_worst(cases, out, preparation, workers)
     if again and say:
-        say(f"{len(again)} cases were made again, for their files or the options changed since: {first_of(again)}.")
-    headers = [read_header(case_path(out, one.case)) for one in cases]
+        say(
+            f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(again)}."
+        )
+    headers = [read_header(case_path(out, case.case)) for case in cases]
     _check_units(headers)
-    folds = {one.case: one.fold for one in cases}
+    folds = {case.case: case.fold for case in cases}
     entries = tuple(_entry(header, splits[header.patient], folds[header.case]) for header in headers)
     training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
     cohort = Cohort(
@@ -130,8 +135,8 @@ def preparation_of(options: PrepareOptions, cases: list[CaseFiles]) -> Preparati
     elif asked.resample or asked.register is not None:
         fixed = fixed or finest(cases, _everywhere(cases))
     if asked.mask == "brain":
-        mask_from = mask_from or _clearest_everywhere(cases)
-    return replace(asked, fixed=fixed, mask_from=mask_from if asked.mask == "brain" else None)
+        mask_from = asked.mask_from or _clearest_everywhere(cases)
+    return replace(asked, fixed=fixed, mask_from=mask_from)
 
 
 def _clearest_everywhere(cases: list[CaseFiles]) -> str:
@@ -141,7 +146,7 @@ def _clearest_everywhere(cases: list[CaseFiles]) -> str:
 
 def _everywhere(cases: list[CaseFiles]) -> list[str]:
     """The modalities that every case has."""
-    return [name for name in cases[0].files if all(name in one.files for one in cases)]
+    return [name for name in cases[0].files if all(name in case.files for case in cases)]
 
 
 def _listed(names: Sequence[str] | str | None) -> list[str] | None:
@@ -150,52 +155,73 @@ def _listed(names: Sequence[str] | str | None) -> list[str] | None:
 
 
 def _place(path: Path | str | None) -> str | None:
-    """A path as cohort.json keeps it: whole, so that it is the same from every folder."""
+    """A path as in cohort.json: absolute, so that it is the same from every folder."""
     return None if path is None else str(Path(path).resolve())
 
 
-def _refuse_other(out: Path, made: dict[str, Any], cases: dict[str, list[str | int | None]]) -> None:
+def _refuse_other(
+    out: Path,
+    provenance: dict[str, Any],
+    cases: dict[str, list[str | int | None]],
+) -> None:
     """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort.
 
     cases: patient, split and stated fold of each.
     """
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
-    entries = [one.name for one in out.iterdir() if not is_scaffold(one)] if out.exists() else []
-    strange = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
+    entries = [path.name for path in out.iterdir() if not is_scaffold(path)] if out.exists() else []
+    others = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
     if "cohort.json" not in entries:
-        names = [one.name for one in out.glob("cases/*") if not is_scaffold(one)]
-        strange += sorted(set(names) - {f"{case}.safetensors" for case in cases})
-    if strange:
-        raise BadInput(f"{out}: expected an empty folder or this cohort's, found {strange[0]}. Choose another folder.")
-    if "cohort.json" in entries and (differs := _differences(there := stated(out), made, cases)):
+        names = [path.name for path in out.glob("cases/*") if not is_scaffold(path)]
+        others += sorted(set(names) - {f"{case}.safetensors" for case in cases})
+    if others:
+        raise BadInput(f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder.")
+    if "cohort.json" not in entries:
+        return
+    there = stated(out)
+    differs = _differences(there, provenance, cases)
+    if differs:
         raise BadInput(
-            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of "
-            f"{len(there.get('cases', []))} cases made in another way (differs in: {'; '.join(differs)}). "
-            "Choose another --out, or remove the folder."
+            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases with other options (differs in: {'; '.join(differs)}). Choose another --out, or remove the folder."
         )
 
 
-def _differences(there: dict[str, Any], made: dict[str, Any], cases: dict[str, list[str | int | None]]) -> list[str]:
-    """In what a prepared cohort differs from what is asked for, each in a few words."""
-    old, new = there.get("made", {}), json.loads(json.dumps(made))
-    found = [(name, old.get(name), now) for name, now in new.items() if name not in NO_OPTIONS]
-    said = [
-        f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
-        for name, was, now in found
-        if was != now
-    ]
-    before = {one.get("case"): [one.get(key) for key in ("patient", "split", "fold")] for one in there.get("cases", [])}
+def _differences(
+    there: dict[str, Any],
+    provenance: dict[str, Any],
+    cases: dict[str, list[str | int | None]],
+) -> list[str]:
+    """The differences of a prepared cohort from the call, each in a few words."""
+    old = there.get("made", {})
+    new = json.loads(json.dumps(provenance))
+    differences = list[str]()
+    for name, now in new.items():
+        was = old.get(name)
+        if name not in NO_OPTIONS and was != now:
+            differences.append(
+                f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
+            )
+    before = dict[Any, list[Any]]()
+    for entry in there.get("cases", []):
+        before[entry.get("case")] = [entry.get(key) for key in ("patient", "split", "fold")]
     if before.keys() != cases.keys():
-        said.append(f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both")
+        differences.append(
+            f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both"
+        )
     elif before != cases:
-        said.append("patients, splits or folds")
-    return said
+        differences.append("patients, splits or folds")
+    return differences
 
 
 def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
     """Remove the transforms that no case uses, since an unfinished preparation went on with other options."""
-    used = {out / one.transform for header in headers for one in header.registered.values() if one.transform}
+    used = {
+        out / registration.transform
+        for header in headers
+        for registration in header.registered.values()
+        if registration.transform
+    }
     for path in set(out.glob("transforms/*/*")) - used:
         path.unlink()
     for folder in out.glob("transforms/*"):
@@ -211,35 +237,46 @@ def _prepare_all(
     workers: int | None,
     progress: CaseProgress | None,
 ) -> list[str]:
-    """Prepare the cases; gives the names of those that were there, made from other files or in another way."""
+    """Prepare the cases; gives the names of those that were prepared before from other files or with other options."""
     work = functools.partial(_prepare_files, out=out, preparation=preparation, examined=examined)
     again = list[str]()
     for done, (case, was_there) in enumerate(_each(work, cases, workers), start=1):
-        again += [case] if was_there else []
+        if was_there:
+            again.append(case)
         if progress is not None:
             progress(done, len(cases), case)
     return sorted(again)
 
 
-def _each(work: Callable[[CaseFiles], bool], cases: list[CaseFiles], workers: int | None) -> Iterator[tuple[str, bool]]:
-    """What `work` gives for each case, by its name, in the order in which they are done."""
+def _each(
+    work: Callable[[CaseFiles], bool],
+    cases: list[CaseFiles],
+    workers: int | None,
+) -> Iterator[tuple[str, bool]]:
+    """The name of each case and the result of `work` on it, in the order in which they finish."""
     processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
     if processes == 1:
-        return ((one.case, work(one)) for one in cases)
+        return ((case.case, work(case)) for case in cases)
     return _in_parallel(work, cases, processes)
 
 
-def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation, examined: frozenset[str]) -> bool:
-    """Prepare one case, unless its file is there and was made from the same inputs in the same way.
+def _prepare_files(
+    files: CaseFiles,
+    out: Path,
+    preparation: Preparation,
+    examined: frozenset[str],
+) -> bool:
+    """Prepare one case, unless its file exists and has the same inputs and options.
 
-    Gives whether it replaced a file made from others, or otherwise.
+    Gives whether it replaced a file of other inputs or options.
     """
-    path, audit = case_path(out, files.case), files.case in examined
+    path = case_path(out, files.case)
+    audit = files.case in examined
     inputs = _digest_of_inputs(files, preparation)
-    same = (was_there := path.exists()) and read_header(path).inputs == inputs
-    if same and audit and not_examined(read_header(path)):
-        _examine(path, preparation, coarse=True)
-    if same:
+    was_there = path.exists()
+    if was_there and read_header(path).inputs == inputs:
+        if audit and not_examined(read_header(path)):
+            _examine(path, preparation, coarse=True)
         return False
     case = prepare_case(
         files.case,
@@ -256,11 +293,16 @@ def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation, examin
     return was_there
 
 
-def _refine_worst(cases: list[CaseFiles], out: Path, preparation: Preparation, workers: int | None) -> None:
-    """Estimate at the finest voxels how far the worst pairs lie apart, until the worst of all are known that well."""
+def _refine_worst(
+    cases: list[CaseFiles],
+    out: Path,
+    preparation: Preparation,
+    workers: int | None,
+) -> None:
+    """Estimate the misalignment of the worst pairs at the finest voxels, until the worst of all are estimated so."""
     work = functools.partial(_refine_files, out=out, preparation=preparation)
-    while names := to_refine([read_header(case_path(out, one.case)) for one in cases]):
-        for _ in _each(work, [one for one in cases if one.case in names], workers):
+    while names := to_refine([read_header(case_path(out, case.case)) for case in cases]):
+        for _ in _each(work, [case for case in cases if case.case in names], workers):
             pass
 
 
@@ -270,7 +312,7 @@ def _refine_files(files: CaseFiles, out: Path, preparation: Preparation) -> bool
 
 
 def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
-    """Write how far the scans of a prepared case lie from each other into its header."""
+    """Write the misalignment of a prepared case's scans into its header."""
     case = PreparedCase(read_header(path), load_file(path))  # in memory: a mapped file cannot be replaced everywhere
     misaligned = misalignments(case, preparation.fixed, coarse)
     write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
@@ -279,15 +321,18 @@ def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
 def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
     inputs = [(name, content_hash(path)) for name, path in files.paths.items()]
     how = preparation if preparation.matrix is None else (preparation, preparation.matrix)
-    return hashlib.sha256(repr((VERSION, files.case, files.patient, how, inputs)).encode()).hexdigest()
+    text = repr((VERSION, files.case, files.patient, how, inputs))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _in_parallel(
-    work: Callable[[CaseFiles], bool], cases: list[CaseFiles], processes: int
+    work: Callable[[CaseFiles], bool],
+    cases: list[CaseFiles],
+    processes: int,
 ) -> Iterator[tuple[str, bool]]:
     with interrupts_held():  # a worker that starts knows no handler yet, and half a pool cannot be ended
         pool = ProcessPoolExecutor(processes, initializer=begin_worker)
-        running = {pool.submit(work, one): one.case for one in cases}
+        running = {pool.submit(work, case): case.case for case in cases}
     with pool:
         try:
             for future in as_completed(running):

@@ -15,7 +15,8 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.config import adapter
 from voxlate.data.align import Align, Mask, Preparation, Registered
-from voxlate.data.case import CaseHeader, PreparedCase, Unit, open_case, read_header
+from voxlate.data.case import PreparedCase, open_case, read_header
+from voxlate.data.case_header import CaseHeader, Unit
 from voxlate.data.fingerprint import fingerprint, geometry
 from voxlate.data.layout import CANONICAL, laid_out_header
 from voxlate.data.leakage import refuse_leak
@@ -67,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cohort:
-    """A prepared cohort: its cases with their splits, the modalities and units, the fingerprint, what was done."""
+    """A prepared cohort: its cases with their splits, the modalities and units, the fingerprint, and its provenance."""
 
     folder: Path
     cases: tuple[Entry, ...]
@@ -80,47 +81,54 @@ class Cohort:
     @property
     def splits(self) -> dict[str, list[str]]:
         """The names of the cases in each split."""
-        return {name: [one.case for one in self.cases if one.split == name] for name in SPLITS}
+        return {name: [case.case for case in self.cases if case.split == name] for name in SPLITS}
 
     @property
     def preparation(self) -> Preparation:
         """How its cases came to one grid; the fixed modality by name, also where it is the first of a case."""
-        made = {one.name: self.provenance[one.name] for one in fields(Preparation) if one.name in self.provenance}
+        names = [option.name for option in fields(Preparation) if option.name in self.provenance]
+        options = {name: self.provenance[name] for name in names}
         first, *_ = self.provenance.get("modalities") or self.modalities
-        return adapter(Preparation).validate_python({**made, "fixed": made.get("fixed") or first})
+        return adapter(Preparation).validate_python({**options, "fixed": options.get("fixed") or first})
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits of cohort.json and of what every case was made from: other voxels, another cohort."""
-        inputs = [self.header(one.case).inputs for one in self.cases]
+        """16 hexadecimal digits of cohort.json and of the inputs of every case, which change with any voxel."""
+        inputs = [self.header(case.case).inputs for case in self.cases]
         record = (self.folder / "cohort.json").read_bytes()
         return hashlib.sha256(record + repr(inputs).encode()).hexdigest()[:16]
 
     def in_fold(self, fold: int) -> "Cohort":
         """The cohort with the splits of a fold, 0 to 4 (see split.fold_splits)."""
-        stated = {one.patient: one.fold for one in self.cases if one.fold is not None}
-        splits = fold_splits({one.patient: one.split for one in self.cases}, fold, self.folder, stated)
-        return self.with_splits({one.case: splits[one.patient] for one in self.cases})
+        stated = {case.patient: case.fold for case in self.cases if case.fold is not None}
+        splits = fold_splits(
+            {case.patient: case.split for case in self.cases},
+            fold,
+            self.folder,
+            stated,
+        )
+        return self.with_splits({case.case: splits[case.patient] for case in self.cases})
 
     def with_splits(self, splits: Mapping[str, str]) -> "Cohort":
         """The cohort with other splits of the cases that are named, and so with the statistics of other cases."""
-        cases = tuple(replace(one, split=splits.get(one.case, one.split)) for one in self.cases)
-        headers = [self.header(one.case) for one in cases]
-        training = [header for header, one in zip(headers, cases) if one.split == "train"]
+        cases = tuple(replace(case, split=splits.get(case.case, case.split)) for case in self.cases)
+        headers = [self.header(case.case) for case in cases]
+        training = [header for header, case in zip(headers, cases) if case.split == "train"]
         return replace(self, cases=cases, fingerprint=fingerprint(headers, training))
 
     def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
-        """The header of a case, laid out with these axes (see data.layout)."""
-        return laid_out_header(self._as_listed(read_header(case_path(self.folder, case)), case), axes)
+        """The header of a case with these axes (see data/layout.py)."""
+        header = read_header(case_path(self.folder, case))
+        return laid_out_header(self._as_listed(header, case), axes)
 
     def case(self, case: str) -> PreparedCase:
-        found = open_case(case_path(self.folder, case))
-        self._as_listed(found.header, case)
-        return found
+        prepared = open_case(case_path(self.folder, case))
+        self._as_listed(prepared.header, case)
+        return prepared
 
     @cached_property
     def _listed(self) -> dict[str, Entry]:
-        return {one.case: one for one in self.cases}
+        return {case.case: case for case in self.cases}
 
     def _as_listed(self, header: CaseHeader, case: str) -> CaseHeader:
         """The header of a case; raises BadInput where it is not the one that the list of cases describes."""
@@ -135,8 +143,7 @@ class Cohort:
         units = {name: self.units.get(name) for name in header.units}
         if wanted != found or units != header.units or not close(header.mask_ml, entry.mask_ml, ROUNDED):
             raise BadInput(
-                f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. "
-                "Prepare the cohort again."
+                f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. Prepare the cohort again."
             )
         return header
 
@@ -144,32 +151,37 @@ class Cohort:
         """The typical scale of a modality over training cases (see intensity.typical_scale)."""
         return typical_scale(spec, self._statistics(modality, cases))
 
-    def target_widths(self, spec: IntensityMap, modality: str, cases: Collection[str]) -> list[float]:
+    def target_widths(
+        self,
+        spec: IntensityMap,
+        modality: str,
+        cases: Collection[str],
+    ) -> list[float]:
         """Width of the narrowest and of the widest scale of a modality over training cases, in its unit."""
-        widths = [(one := spec.scale(each)).high - one.low for each in self._statistics(modality, cases)]
+        scales = [spec.scale(statistics) for statistics in self._statistics(modality, cases)]
+        widths = [scale.high - scale.low for scale in scales]
         return [min(widths), max(widths)]
 
     def _statistics(self, modality: str, cases: Collection[str]) -> list[Statistics]:
-        there = [one.case for one in self.cases if one.case in cases and modality in one.present]
-        if not there:
+        names = [entry.case for entry in self.cases if entry.case in cases and modality in entry.present]
+        if not names:
             raise BadInput(f"{self.folder}: expected a training case with {modality}, found none. Prepare one.")
-        return [self.header(case).statistics[modality] for case in there]
+        return [self.header(case).statistics[modality] for case in names]
 
 
 def open_cohort(path: Path | str) -> Cohort:
-    """Open a folder that `prepare` made; raises BadInput where it is none, is damaged or leaks a patient."""
+    """Open a folder that `prepare` wrote; raises BadInput where it is none, is damaged or leaks a patient."""
     folder = Path(path)
     if not (folder / "cohort.json").is_file():
         raise BadInput(f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first.")
     value = stated(folder)
     if value.get("version") != VERSION:
         raise BadInput(
-            f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. "
-            "Prepare it again."
+            f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. Prepare it again."
         )
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
     cohort = replace(_cohort(record, value), folder=folder)
-    refuse_leak(((one.patient, one.split) for one in cohort.cases), folder)
+    refuse_leak(((case.patient, case.split) for case in cohort.cases), folder)
     return cohort
 
 
@@ -203,7 +215,7 @@ class _Fingerprint(TypedDict):
 
 
 class _Made(TypedDict):
-    """How `prepare` made a cohort: the inputs, and the keys of a Preparation."""
+    """The provenance of a cohort: the inputs of `prepare`, and the keys of a Preparation."""
 
     root: Place
     pattern: Text | None
@@ -243,52 +255,64 @@ class _Written:
 
 
 def _cohort(record: Record, value: Any) -> Cohort:
-    """What cohort.json says, as far as it agrees with itself: the fingerprint is that of the list of cases."""
+    """The cohort in cohort.json; raises BadInput where its parts disagree, the fingerprint and the cases, say."""
     written = record.fill(_Written, value)
-    cases, modalities, units = written.cases, set(written.modalities), written.units
-    names = [one.case for one in cases]
+    cases = written.cases
+    modalities = set(written.modalities)
+    units = written.units
+    names = [case.case for case in cases]
     record.check(bool(cases) and len(set(names)) == len(names), "no cases, or one twice")
     record.check(bool(modalities) and units.keys() == modalities, f"units of {', '.join(units) or 'nothing'}")
-    shown = {name for one in cases for name in one.present}
+    shown = {name for case in cases for name in case.present}
     record.check(shown <= modalities, f"scans of {', '.join(sorted(shown - modalities))}, which it does not list")
-    for one in cases:
-        record.check({*one.registered, *one.misaligned} <= modalities, f"{one.case} with an alignment of other scans")
-    found, whole = written.fingerprint, geometry(cases)
-    for name, expected in whole.items():
-        alike = all(np.allclose(found[name][key], value, atol=ROUNDED) for key, value in expected.items())
-        record.check(alike, f"a fingerprint of other cases ({name})")
+    for case in cases:
+        record.check(
+            {*case.registered, *case.misaligned} <= modalities, f"{case.case} with an alignment of other scans"
+        )
+    found = written.fingerprint
+    for name, expected in geometry(cases).items():
+        same = all(np.allclose(found[name][key], value, atol=ROUNDED) for key, value in expected.items())
+        record.check(same, f"a fingerprint of other cases ({name})")
     record.check(found["modalities"].keys() == modalities, "a fingerprint of other modalities")
-    for name, one in found["modalities"].items():
-        record.check(one["unit"] == units[name] and one["cases"] <= len(cases), f"a fingerprint of another {name}")
-        points = one.get("percentiles")
+    for name, values in found["modalities"].items():
+        record.check(
+            values["unit"] == units[name] and values["cases"] <= len(cases), f"a fingerprint of another {name}"
+        )
+        points = values.get("percentiles")
         record.check(points is None or list(points) == [f"{at}" for at in PERCENTILES], f"other percentiles of {name}")
-    return Cohort(Path(), cases, written.modalities, units, value["fingerprint"], written.warnings, value["made"])
+    return Cohort(
+        Path(),
+        cases,
+        written.modalities,
+        units,
+        value["fingerprint"],
+        written.warnings,
+        value["made"],
+    )
 
 
 def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
     """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
-    return {
-        name: _registration_line({one.case: one.registered[name] for one in cases if name in one.registered})
-        for name in sorted({name for one in cases for name in one.registered})
-    }
+    by_name = dict[str, dict[str, Registered]]()
+    for case in cases:
+        for name, registration in case.registered.items():
+            by_name.setdefault(name, {})[case.case] = registration
+    return {name: _registration_line(by_case) for name, by_case in sorted(by_name.items())}
 
 
-def _registration_line(found: dict[str, Registered]) -> str:
-    gains = {case: (one.before.mutual_information, one.after.mutual_information) for case, one in found.items()}
+def _registration_line(by_case: dict[str, Registered]) -> str:
+    gains = {case: (one.before.mutual_information, one.after.mutual_information) for case, one in by_case.items()}
     before, after = (median(values) for values in zip(*gains.values()))
     worst = min(gains, key=lambda case: gains[case][1])
-    steps = Counter(one.kept for one in found.values())
+    steps = Counter(registration.kept for registration in by_case.values())
     kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
-    bare = [case for case, one in found.items() if one.kept == "none"]
-    named = f" ({first_of(bare)})" if bare else ""
-    return (
-        f"registered to {next(iter(found.values())).to}: {kept}{named}; mutual information {before:.3f} → {after:.3f} "
-        f"(median), {gains[worst][0]:.3f} → {gains[worst][1]:.3f} (worst, {worst})"
-    )
+    unchanged = [case for case, registration in by_case.items() if registration.kept == "none"]
+    named = f" ({first_of(unchanged)})" if unchanged else ""
+    return f"registered to {next(iter(by_case.values())).to}: {kept}{named}; mutual information {before:.3f} → {after:.3f} (median), {gains[worst][0]:.3f} → {gains[worst][1]:.3f} (worst, {worst})"
 
 
 def stated(folder: Path) -> dict[str, Any]:
-    """What cohort.json says, of any version and not checked; raises BadInput where it is none of ours."""
+    """The tables of cohort.json, of any version and not checked; raises BadInput where it has another format."""
     value = read_json(folder / "cohort.json")
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise BadInput(f"{folder}/cohort.json: expected a {FORMAT}, found something else. Choose another folder.")
@@ -299,9 +323,9 @@ def write_cohort(cohort: Cohort) -> None:
     """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
     value = {key: item for key, item in asdict(cohort).items() if key != "folder"}
     value["made"] = value.pop("provenance")  # the key of version 0.6
-    value["cases"] = [
-        {key: item for key, item in one.items() if (key, item) != ("fold", None)} for one in value["cases"]
-    ]
+    for case in value["cases"]:
+        if case["fold"] is None:
+            del case["fold"]
     write_json(cohort.folder / "cohort.json", {"format": FORMAT, "version": VERSION, **value})
 
 

@@ -13,13 +13,12 @@ from pydantic import BeforeValidator, Field
 from voxlate.config import fill, settings
 from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import safe_name
-from voxlate.images.arrays import ARRAYS, is_part
-from voxlate.images.dicom import SeriesInfo
-from voxlate.images.dynamic import FRAME
+from voxlate.images.dynamic import is_frame
+from voxlate.images.formats.arrays import is_part
+from voxlate.images.formats.dicom import SeriesInfo
+from voxlate.images.io import holds_slices
 
 SHIPPED = resources.files("voxlate") / "presets"
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".png", ".tiff", ".tif")
-WHERE_NAMED = (*ARRAYS, ".ascii")  # taken for scans only by patterns that end so
 NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels")
@@ -63,16 +62,14 @@ class Tags:
     def __post_init__(self) -> None:
         if not (self.modality or self._expressions()):
             raise BadInput(
-                "expected of a series at least one of modality, description, protocol, image_type, found none of them. "
-                "Add one to its [series] table."
+                "expected of a series at least one of modality, description, protocol, image_type, found none of them. Add one to its [series] table."
             )
         for key, expression in self._expressions().items():
             try:
                 re.compile(expression)
             except re.error as error:
                 raise BadInput(
-                    f"expected of a series' {key} a regular expression, found '{expression}' ({error}). Fix it; in "
-                    "TOML, single quotes leave backslashes alone."
+                    f"expected of a series' {key} a regular expression, found '{expression}' ({error}). Fix it; in TOML, single quotes leave backslashes alone."
                 ) from error
 
     def fits(self, series: SeriesInfo) -> bool:
@@ -92,7 +89,9 @@ class Tags:
 class Arrays:
     """What array files (.npy, .npz, HDF5) do not say: their geometry, splits and patients."""
 
-    part: Annotated[str, Field(description="after '#' of every file, see images/arrays.py: 'axes=PL,mm=0.6'")] = ""
+    part: Annotated[
+        str, Field(description="after '#' of every file, see images/formats/arrays.py: 'axes=PL,mm=0.6'")
+    ] = ""
     lists: Annotated[
         dict[Literal["train", "val", "test"], str], Field(description="split = text file with a case a line")
     ] = field(default_factory=dict)
@@ -103,7 +102,7 @@ class Arrays:
     )
 
     def __post_init__(self) -> None:
-        if self.part and not is_part(Path("a.npy"), self.part):
+        if self.part and not is_part(self.part):
             raise BadInput(f"expected arrays.part like 'axes=PL,mm=0.6x0.6x5', found '{self.part}'. Fix it.")
 
 
@@ -157,22 +156,21 @@ class Preset:
         if not (self.patterns or self.files):
             raise BadInput("expected patterns, or files, to find the cases by, found neither. Add one to the preset.")
         for name, value in self.frames.items():
-            if not FRAME.fullmatch(value.partition("#")[2]):
+            if not is_frame(value.partition("#")[2]):
                 raise BadInput(
                     f"expected of frames.{name} a modality with #frame=N, #peak or #peak+8s, found '{value}'. Fix it."
                 )
         for name, pattern in self.forms:
-            place, part = place_and_part(pattern)
-            if name and part and not is_part(Path(place), part.replace("slice={case}", "slice=0")):
+            _, part = place_and_part(pattern)
+            if name and part and not is_part(part.replace("slice={case}", "slice=0")):
                 raise BadInput(
-                    f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. "
-                    "Fix it."
+                    f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. Fix it."
                 )
 
 
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
-    return sorted(one.name.removesuffix(".toml") for one in SHIPPED.iterdir() if one.name.endswith(".toml"))
+    return sorted(path.name.removesuffix(".toml") for path in SHIPPED.iterdir() if path.name.endswith(".toml"))
 
 
 def load_preset(name: str | Path) -> Preset:
@@ -218,16 +216,10 @@ def modality_name(name: str, aliases: Mapping[str, str]) -> str:
     return lower.get(name.lower(), name.lower())
 
 
-def without_suffix(path: str) -> str:
-    """A path without its image suffix ('.nii.gz' counts as one)."""
-    suffix = next((one for one in SUFFIXES if path.lower().endswith(one)), "")
-    return path[: len(path) - len(suffix)]
-
-
 def place_and_part(pattern: str) -> tuple[str, str]:
     """A pattern's path, and what stands after '#' where that is an array file's; '' for any other."""
     place, mark, part = pattern.rpartition("#")
-    return (place, part) if mark and place.lower().endswith(ARRAYS) else (pattern, "")
+    return (place, part) if mark and holds_slices(place) else (pattern, "")
 
 
 def case_of(case: str, patient: str, split: str | None, found: Mapping[str, Path]) -> CaseFiles:
@@ -236,4 +228,11 @@ def case_of(case: str, patient: str, split: str | None, found: Mapping[str, Path
         safe_name(name, f"case {case}")
     files = {name: path for name, path in sorted(found.items()) if name not in MASKS + LABELS}
     mask = next((found[name] for name in MASKS if name in found), None)
-    return CaseFiles(case, patient, split, files, mask, {name: found[name] for name in LABELS if name in found})
+    return CaseFiles(
+        case,
+        patient,
+        split,
+        files,
+        mask,
+        {name: found[name] for name in LABELS if name in found},
+    )

@@ -35,37 +35,40 @@ class SliceFilter:
     def __post_init__(self) -> None:
         if self.overlap > 0 and len(self.above) < 2:
             raise BadInput(
-                f"data.slices.above: expected two modalities or more for an overlap, found {', '.join(self.above)}. "
-                "Name another one, or leave out data.slices.overlap."
+                f"data.slices.above: expected two modalities or more for an overlap, found {', '.join(self.above)}. Name another one, or leave out data.slices.overlap."
             )
 
 
 def kept_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[str, np.ndarray]:
-    """Which slices of each case are kept, bool [D], by `passing_slices`; each process looks at a case once."""
+    """Which slices of each case are kept, bool [D], by `passing_slices`; each process reads a case once."""
     rule = json.dumps(dataclasses.asdict(chosen))
     return {case: _kept(case_path(cohort.folder, case), cohort.header(case).checksum, rule) for case in cases}
 
 
 @functools.cache
 def _kept(path: Path, checksum: str, rule: str) -> np.ndarray:
-    """The slices of a case file that a rule keeps; by its checksum a case that was prepared anew is another one."""
+    """The slices of a case file that a rule keeps, cached; a case that was prepared again has another checksum."""
     case = open_case(path)
     images = {name: case.arrays[name] for name in case.header.present}
     return passing_slices(images, SliceFilter(**json.loads(rule)))
 
 
 def passing_slices(images: Mapping[str, np.ndarray], chosen: SliceFilter) -> np.ndarray:
-    """Which slices of images [D, H, W] in their own units pass a filter: bool [D]. Slices of one value only do not.
+    """Which slices of images [D, H, W] in their own units pass a filter: bool [D]. Constant slices do not.
 
-    Modalities that are not among the images count for nothing. A mask (bool) may be of one value, if that is true.
+    Modalities that are not among the images are ignored. A mask (bool) may be constant, if it is true.
     """
     kept = np.ones(len(next(iter(images.values()))), bool)
-    bright, area = dict[str, np.ndarray](), dict[str, np.ndarray]()
+    bright = dict[str, np.ndarray]()
+    area = dict[str, np.ndarray]()
     for name, limit in chosen.above.items():
         if name not in images:
             continue
         image = images[name]
-        kept &= image.any((1, 2)) if image.dtype == np.bool_ else image.min((1, 2)) != image.max((1, 2))
+        if image.dtype == np.bool_:
+            kept &= image.any((1, 2))
+        else:
+            kept &= image.min((1, 2)) != image.max((1, 2))
         bright[name] = image > (float(image.mean(dtype=np.float64)) if limit == "mean" else limit)
         area[name] = bright[name].sum((1, 2))
         kept &= area[name] >= chosen.pixels

@@ -1,4 +1,4 @@
-"""Lists that come with slices whose files name no patient: which split they are in, and whose they are."""
+"""Lists of the splits and patients of slices, for array files whose names state neither."""
 
 import re
 from collections import Counter
@@ -11,23 +11,25 @@ from voxlate.data.presets import Arrays, CaseFiles
 from voxlate.data.split import patient_order
 from voxlate.errors import BadInput
 from voxlate.files import safe_name
-from voxlate.images.arrays import ARRAYS, slice_size, stack_shape, states_spacing
-from voxlate.images.dynamic import without_frame
+from voxlate.images.formats.arrays import slice_size, stack_shape, states_spacing
+from voxlate.images.io import file_and_part, holds_slices
 
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
-LARGEST_SHARE = 4  # of the training items at most one in so many is held back
+LARGEST_SHARE = 4  # at most one in so many training items is held out
 STACKED = re.compile(r"slice=\{case\}")
 
 
 def slices_of(file: Path, part: str, common: str) -> Iterator[tuple[str | None, Path]]:
     """The paths of the slices that a pattern's part ('channel=0', 'slice={case}') names in a file, and their cases.
 
-    The case is None where the file's name says it; common: what holds for all files, unless the part says otherwise.
+    The case is None where the file's name states it; common: settings of all files, which the part may override.
     """
-    settings = {one.partition("=")[0]: one for one in f"{common},{part}".split(",") if one}
-    text = ",".join(settings[key] for key in sorted(settings, key=lambda key: key in ("axes", "mm", "unit")))
+    stated = [setting for setting in f"{common},{part}".split(",") if setting]
+    settings = {setting.partition("=")[0]: setting for setting in stated}
+    keys = sorted(settings, key=lambda key: key in ("axes", "mm", "unit"))
+    text = ",".join(settings[key] for key in keys)
     if not STACKED.search(text):
-        yield None, Path(f"{file}#{text}") if text and file.suffix.lower() in ARRAYS else file
+        yield None, Path(f"{file}#{text}") if text and holds_slices(file) else file
         return
     count = stack_shape(file, STACKED.sub("slice=0", text))[0]
     width = max(4, len(str(count - 1)))
@@ -36,12 +38,16 @@ def slices_of(file: Path, part: str, common: str) -> Iterator[tuple[str | None, 
 
 
 def arranged(
-    cases: list[CaseFiles], arrays: Arrays, root: Path, patients: Path | None, named: bool
+    cases: list[CaseFiles],
+    arrays: Arrays,
+    root: Path,
+    patients: Path | None,
+    named: bool,
 ) -> tuple[list[CaseFiles], list[str]]:
-    """The cases of array files with their splits and patients, and a sentence on those that no list has.
+    """The cases of array files with their splits and patients, and a sentence on cases in no list.
 
-    patients: see `with_patients` (default: PATIENTS in root, where it is); named: whether the files' names say the
-    patients. Where nobody says them, they are '' (see `known_patients`), and nothing is held back for validation.
+    patients: see `with_patients` (default: PATIENTS in root, where it is); named: whether the files' names state the
+    patients. Where nothing states them, they are '' (see `known_patients`), and nothing is held out for validation.
     Raises BadInput for stacks of other shapes, and for lists that do not fit.
     """
     _refuse_unequal_stacks(cases)
@@ -50,21 +56,21 @@ def arranged(
         patients = root / PATIENTS
     if patients is not None:
         cases = with_patients(cases, patients)
-        refuse_leak(((one.patient, one.split) for one in cases), patients)
+        refuse_leak(((case.patient, case.split) for case in cases), patients)
     elif not named:
-        cases = [replace(one, patient="") for one in cases]
+        cases = [replace(case, patient="") for case in cases]
     return _held_back(cases, arrays.held_back), left_out
 
 
 def known_patients(cases: Sequence[CaseFiles], root: Path) -> None:
-    """Raise BadInput where nothing says whose slices the cases are, for one patient's may reach two splits."""
-    if all(one.patient for one in cases):
+    """Raise BadInput where nothing states the patients of slices: slices of one patient may reach two splits."""
+    if all(case.patient for case in cases):
         return
-    form = "the patient of each slice, one a line" if _are_stacked(cases) else "'ID PATIENT' a line, or an ID alone "
-    form += "" if _are_stacked(cases) else "where it is a patient of its own"
+    form = "'ID PATIENT' a line, or an ID alone where it is a patient of its own"
+    if _are_stacked(cases):
+        form = "the patient of each slice, one a line"
     raise BadInput(
-        f"{root}: expected a list of patients, as nothing in such files says whose a slice is, and one patient's must "
-        f"not reach two splits, found none. Pass --patients FILE, or save it there as {PATIENTS}: {form}."
+        f"{root}: expected a list of patients, because such files do not state them and the slices of one patient must not be in two splits, found none. Pass --patients FILE, or save it there as {PATIENTS}: {form}."
     )
 
 
@@ -78,104 +84,117 @@ def with_patients(cases: list[CaseFiles], path: Path) -> list[CaseFiles]:
             raise BadInput(
                 f"{path}: expected a patient for each of {len(cases)} slices, one a line, found {found}. Fix the list."
             )
-        return [replace(one, patient=row[0]) for one, row in zip(sorted(cases, key=lambda one: one.case), rows)]
+        ordered = sorted(cases, key=lambda case: case.case)
+        return [replace(case, patient=row[0]) for case, row in zip(ordered, rows)]
     owners = dict[str, str]()
     for (number, line), row in zip(lines, rows):
         if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
             raise BadInput(f"{path}, line {number}: expected 'ID PATIENT', each ID once, found '{line}'. Fix the line.")
-    if lacking := sorted(one.case for one in cases if one.case not in owners):
+    lacking = sorted(case.case for case in cases if case.case not in owners)
+    if lacking:
         raise BadInput(
-            f"{path}: expected 'ID PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of "
-            f"{len(cases)} lack it). Add them; an ID alone is a patient of its own."
+            f"{path}: expected 'ID PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; an ID alone is a patient of its own."
         )
-    return [replace(one, patient=owners[one.case]) for one in cases]
+    return [replace(case, patient=owners[case.case]) for case in cases]
 
 
 def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
     """Raise BadInput where a case lacks a file that others have, or its slices differ in size.
 
-    Neither can be set right: slices state no place by which they could be resampled to each other.
+    Neither can be corrected: slices state no position by which they could be resampled to each other.
     """
-    every = {name for one in cases for name in one.paths}
-    for one in cases:
-        if lacking := sorted(every - one.paths.keys()):
+    every = {name for case in cases for name in case.paths}
+    for case in cases:
+        lacking = sorted(every - case.paths.keys())
+        if lacking:
             raise BadInput(
-                f"{root}: expected {', '.join(sorted(one.paths))} and {lacking[0]} of {one.case}, found no "
-                f"{lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
+                f"{root}: expected {', '.join(sorted(case.paths))} and {lacking[0]} of {case.case}, found no {lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
             )
-        arrays = [path for path in one.paths.values() if without_frame(path)[0].suffix.lower() in (".npy", ".npz")]
-        sizes = ((path, slice_size(*without_frame(path))) for path in arrays)
+        parts = {path: file_and_part(path) for path in case.paths.values()}
+        sizes = [
+            (path, slice_size(*part)) for path, part in parts.items() if part[0].suffix.lower() in (".npy", ".npz")
+        ]
         known = [(path, size) for path, size in sizes if size is not None]
-        _refuse_unequal(known, "height and width", "slices state no place by which to resample them")
+        _refuse_unequal(
+            known,
+            "height and width",
+            "slices state no position by which to resample them",
+        )
 
 
 def _refuse_unequal_stacks(cases: list[CaseFiles]) -> None:
-    files = dict(without_frame(path) for one in cases for path in one.files.values())
+    files = dict(file_and_part(path) for case in cases for path in case.files.values())
     shapes = [(path, stack_shape(path, part)) for path, part in files.items() if "slice=" in part]
     _refuse_unequal(shapes, "slices, height and width", "the two are paired by index")
 
 
 def _refuse_unequal(shapes: Sequence[tuple[Path, tuple[int, ...]]], what: str, why: str) -> None:
-    """Raise BadInput where an array has another shape than the first one."""
+    """Raise BadInput where an array has another shape than the first array."""
     for path, shape in shapes:
         first, expected = shapes[0]
         if shape != expected:
             raise BadInput(
-                f"{path}: expected the {what} of {first.name}, as {why} ({'×'.join(map(str, expected))}), found "
-                f"{'×'.join(map(str, shape))}. Save them on one grid, slice by slice."
+                f"{path}: expected the {what} of {first.name}, as {why} ({'×'.join(map(str, expected))}), found {'×'.join(map(str, shape))}. Save them on one grid, slice by slice."
             )
 
 
 def unstated_spacing(cases: Sequence[CaseFiles]) -> list[str]:
-    """A sentence where the spacing of slices in arrays is a guess."""
-    parts = [without_frame(path) for one in cases for path in one.files.values()]
-    if all(path.suffix.lower() not in ARRAYS or states_spacing(part) for path, part in parts):
+    """A sentence where the spacing of slices in arrays is assumed."""
+    parts = [file_and_part(path) for case in cases for path in case.files.values()]
+    if all(not holds_slices(path) or states_spacing(part) for path, part in parts):
         return []
     return ["spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"]
 
 
-def _with_splits(cases: list[CaseFiles], arrays: Arrays, root: Path) -> tuple[list[CaseFiles], list[str]]:
+def _with_splits(
+    cases: list[CaseFiles],
+    arrays: Arrays,
+    root: Path,
+) -> tuple[list[CaseFiles], list[str]]:
     if not arrays.lists:
         return cases, []
     splits = dict[str, str]()
     for split, name in arrays.lists.items():
-        path = next((base / name for base in (root, root.resolve().parent) if (base / name).is_file()), root / name)
+        beside = root.resolve().parent / name
+        path = beside if beside.is_file() and not (root / name).is_file() else root / name
         ids = [line for _, line in _lines(path)]
-        if twice := [one for one, count in Counter(ids).items() if count > 1]:
+        twice = [one for one, count in Counter(ids).items() if count > 1]
+        if twice:
             raise BadInput(f"{path}: expected each ID once, found '{twice[0]}' twice. Remove one of the lines.")
-        if both := [one for one in ids if one in splits]:
+        both = [one for one in ids if one in splits]
+        if both:
             raise BadInput(
-                f"{path}: expected no ID of another list, found '{both[0]}', which is in that of {splits[both[0]]} too "
-                f"({len(both)} such). Take it out of one of them."
+                f"{path}: expected no ID of another list, found '{both[0]}', which is in that of {splits[both[0]]} too ({len(both)} such). Take it out of one of them."
             )
         splits |= dict.fromkeys(ids, split)
-        if missing := sorted(set(ids) - {one.case for one in cases}):
+        missing = sorted(set(ids) - {case.case for case in cases})
+        if missing:
             raise BadInput(
-                f"{path}: expected files of every ID, found none of '{missing[0]}' ({len(missing)} of {len(ids)} "
-                "have none). Add them, or take the lines out."
+                f"{path}: expected files of every ID, found none of '{missing[0]}' ({len(missing)} of {len(ids)} have none). Add them, or take the lines out."
             )
-    unlisted = [one.case for one in cases if one.case not in splits]
+    unlisted = [case.case for case in cases if case.case not in splits]
     left_out = [f"{len(unlisted)} slices that no list names ('{unlisted[0]}', …)"] if unlisted else []
-    return [replace(one, split=splits[one.case]) for one in cases if one.case in splits], left_out
+    return [replace(case, split=splits[case.case]) for case in cases if case.case in splits], left_out
 
 
 def _held_back(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
-    """The cases with so many training items as validation, patient by patient in the order of a hash of their names."""
-    training = [one for one in cases if one.split == "train"]
+    """The cases with `count` training items moved to validation, patient by patient in the order of hashed names."""
+    training = [case for case in cases if case.split == "train"]
     if not count or not training:
         return cases
-    if not all(one.patient for one in cases):  # which they are is known once the patients are
-        return [replace(one, split=None) if one.split == "train" else one for one in cases]
-    of_patient = Counter(one.patient for one in training)
-    wanted, chosen = min(count, len(training) // LARGEST_SHARE), set[str]()
-    for patient in sorted(of_patient, key=lambda name: patient_order(0, name))[:-1]:  # one is left to learn from
+    if not all(case.patient for case in cases):  # decided once the patients are known
+        return [replace(case, split=None) if case.split == "train" else case for case in cases]
+    of_patient = Counter(case.patient for case in training)
+    wanted = min(count, len(training) // LARGEST_SHARE)
+    chosen = set[str]()
+    for patient in sorted(of_patient, key=lambda name: patient_order(0, name))[:-1]:  # one patient stays in training
         if sum(of_patient[one] for one in chosen) < wanted:
             chosen.add(patient)
-    return [replace(one, split="val") if one.split == "train" and one.patient in chosen else one for one in cases]
+    return [replace(case, split="val") if case.split == "train" and case.patient in chosen else case for case in cases]
 
 
 def _are_stacked(cases: Sequence[CaseFiles]) -> bool:
-    return any("slice=" in without_frame(path)[1] for one in cases for path in one.files.values())
+    return any("slice=" in file_and_part(path)[1] for case in cases for path in case.files.values())
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -185,7 +204,8 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: expected a text file, a line for each slice, found none. Check the path.") from error
     lines = [(number, line.strip()) for number, line in enumerate(text.rstrip().splitlines(), start=1)]
-    if empty := [number for number, line in lines if not line]:
+    empty = [number for number, line in lines if not line]
+    if empty:
         raise BadInput(f"{path}: expected something in every line, found line {empty[0]} empty. Remove it.")
     if not lines:
         raise BadInput(f"{path}: expected a line for each slice, found an empty file. Fill it.")

@@ -1,4 +1,4 @@
-"""Which patient goes to which split."""
+"""The split of each patient."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ SPLITS = ("train", "val", "test")
 FOLDS = 5
 USUAL: Shares = (0.7, 0.15, 0.15)
 WITHOUT_TEST: Shares = (0.8, 0.2, 0.0)
-SMALL = 10  # patients below which a test patient is missed more in training than its score is worth
-LEAST_SHARE = 0.1  # of a patient; a smaller share is a slip of the keyboard
+SMALL = 10  # patients; with fewer, a test patient is more useful in training
+LEAST_SHARE = 0.1  # of a patient; a smaller share is a typing error
 SMALLEST = 6  # patients below which one validates, whatever the shares
 
 
@@ -33,27 +33,29 @@ def small_cohort_note(splits: Mapping[str, str]) -> str:
     validation = placed.count("val")
     train = count - validation - 1
     advice = f" For a test patient:  --shares {train} {validation} 1" if train else ""
-    return (
-        f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because "
-        f"there are fewer than {SMALL}.{advice}"
-    )
+    return f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}.{advice}"
 
 
 def held_out_patients(splits: Mapping[str, str]) -> dict[str, list[str]]:
     """The patients of the splits val and test; splits: of each patient."""
-    return {name: sorted(one for one, split in splits.items() if split == name) for name in ("val", "test")}
+    return {name: sorted(patient for patient, split in splits.items() if split == name) for name in ("val", "test")}
 
 
 def held_out_line(splits: Mapping[str, str]) -> str:
     """Which patients are held out from training, in a line; "" where none is."""
     words = {"val": "validation", "test": "test"}
-    said = [
-        f"{words[split]} {first_of(some)} ({len(some)})" for split, some in held_out_patients(splits).items() if some
-    ]
-    return f"held out from training: {'; '.join(said)}" if said else ""
+    parts = list[str]()
+    for split, patients in held_out_patients(splits).items():
+        if patients:
+            parts.append(f"{words[split]} {first_of(patients)} ({len(patients)})")
+    return f"held out from training: {'; '.join(parts)}" if parts else ""
 
 
-def split_patients(cases: list[tuple[str, str | None]], seed: int = 0, shares: Shares | None = None) -> dict[str, str]:
+def split_patients(
+    cases: list[tuple[str, str | None]],
+    seed: int = 0,
+    shares: Shares | None = None,
+) -> dict[str, str]:
     """The split of each patient: the stated one, else by shares of train, val and test patients.
 
     Patients are ordered by a hash of seed and name, so the order of files does not matter. Two patients or more leave
@@ -71,8 +73,7 @@ def split_patients(cases: list[tuple[str, str | None]], seed: int = 0, shares: S
     if not fits or shares[0] == 0 or (counts and not whole):
         shown = " ".join(f"{share:g}" for share in shares)
         raise BadInput(
-            f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the "
-            f"{count} patients, with some for train, found {shown}. Change them."
+            f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the {count} patients, with some for train, found {shown}. Change them."
         )
     if any(split is not None for _, split in cases):
         return {patient: split for patient, split in cases if split is not None}
@@ -91,7 +92,8 @@ def _numbers(shares: Shares, count: int) -> tuple[int, int]:
     """
     val = max(1, round(shares[1] * count)) if shares[1] > 0 and count >= 2 else 0
     test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
-    val, test = min(val, count - 1), min(test, count - 1 - min(val, count - 1))
+    val = min(val, count - 1)
+    test = min(test, count - 1 - val)
     if 1 < test >= val and val + test > count * (1 - shares[0]) + 1e-6:
         return val, test - 1
     if val > test > 0 and val + test > count * (1 - shares[0]) + 1e-6:
@@ -100,17 +102,19 @@ def _numbers(shares: Shares, count: int) -> tuple[int, int]:
 
 
 def _refuse_empty(shares: Shares, numbers: tuple[int, int, int], asked: bool) -> None:
-    """Raise BadInput where somebody asks for a share that gets no patient, or is too small to have meant one."""
+    """Raise BadInput for a share that gets no patient, or is so small that it must be a typing error."""
     for name, share, number in zip(SPLITS, shares, numbers):
         if asked and share > 0 and (number == 0 or share * sum(numbers) < LEAST_SHARE):
             raise BadInput(
-                f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of "
-                f"{sum(numbers)} patients for {name}. Write 0, or numbers of patients."
+                f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of {sum(numbers)} patients for {name}. Write 0, or numbers of patients."
             )
 
 
 def fold_splits(
-    splits: Mapping[str, str], fold: int, where: object, stated: Mapping[str, int] | None = None
+    splits: Mapping[str, str],
+    fold: int,
+    where: object,
+    stated: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
     """The split of each patient in a fold, 0 to 4: one part in five validates, the rest trains, test stays test.
 
@@ -119,34 +123,40 @@ def fold_splits(
     """
     if not 0 <= fold < FOLDS:
         raise BadInput(f"--fold: expected 0 to {FOLDS - 1}, found {fold}. Choose one of these.")
-    patients = sorted((one for one, split in splits.items() if split != "test"), key=lambda one: patient_order(0, one))
+    tests = {patient for patient, split in splits.items() if split == "test"}
+    patients = sorted(splits.keys() - tests, key=lambda patient: patient_order(0, patient))
     if stated:
         return _stated_splits(splits, fold, where, stated)
     if len(patients) < FOLDS:
         raise BadInput(
-            f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. "
-            "Prepare more, or train without --fold."
+            f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. Prepare more, or train without --fold."
         )
     parts = {patient: number % FOLDS for number, patient in enumerate(patients)}
-    return {
-        one: split if one not in parts else "val" if parts[one] == fold else "train" for one, split in splits.items()
-    }
+    return {patient: _split_in_fold(split, parts.get(patient), fold) for patient, split in splits.items()}
 
 
-def _stated_splits(splits: Mapping[str, str], fold: int, where: object, stated: Mapping[str, int]) -> dict[str, str]:
-    found = {
-        one: split if split == "test" else "val" if stated.get(one) == fold else "train"
-        for one, split in splits.items()
-    }
+def _split_in_fold(split: str, part: int | None, fold: int) -> str:
+    """The split of a patient in a fold; part: the fold in which the patient validates."""
+    if split == "test":
+        return split
+    return "val" if part == fold else "train"
+
+
+def _stated_splits(
+    splits: Mapping[str, str],
+    fold: int,
+    where: object,
+    stated: Mapping[str, int],
+) -> dict[str, str]:
+    in_fold = {patient: _split_in_fold(split, stated.get(patient), fold) for patient, split in splits.items()}
     for name in ("val", "train"):
-        if name not in found.values():
+        if name not in in_fold.values():
             raise BadInput(
-                f"{where}: expected patients who {'validate' if name == 'val' else 'train'} in fold {fold} of the "
-                f"manifest's column 'fold', found none. Choose another --fold, or prepare with other folds."
+                f"{where}: expected patients who {'validate' if name == 'val' else 'train'} in fold {fold} of the manifest's column 'fold', found none. Choose another --fold, or prepare with other folds."
             )
-    return found
+    return in_fold
 
 
 def patient_order(seed: int, name: str) -> bytes:
-    """What patients are sorted by, so that the order of their files does not matter."""
+    """The key by which patients are sorted, so that the order of their files does not matter."""
     return hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=8).digest()

@@ -1,9 +1,9 @@
-"""Where voxels lie: grids, orientations and resampling, all in millimetres."""
+"""Volumes and their grids: orientation, spacing and resampling, all in millimetres."""
 
 import dataclasses
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -11,8 +11,8 @@ import scipy.ndimage
 
 from voxlate.errors import BadInput
 
-if TYPE_CHECKING:
-    from voxlate.images.volume import Volume
+Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linear, 3 is cubic
+Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RAS mm
 
 
 def directions(letters: str) -> np.ndarray:
@@ -24,12 +24,11 @@ def directions(letters: str) -> np.ndarray:
 
 
 LPS_TO_RAS = directions("LPS")
-Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RAS mm
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The lattice of a volume.
+    """The positions of a volume's voxels.
 
     shape: (D, H, W); affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres, as in NIfTI.
     """
@@ -40,12 +39,13 @@ class Grid:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxels along (D, H, W)."""
-        x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
+        x, y, z = (float(length) for length in lengths)
         return z, y, x
 
     @property
     def centre_mm(self) -> np.ndarray:
-        """Where its middle lies: (x, y, z), RAS."""
+        """The position (x, y, z) of the grid's centre, RAS."""
         middle = (np.array(self.shape[::-1]) - 1) / 2
         return np.asarray(self.affine[:3, :3] @ middle + self.affine[:3, 3])
 
@@ -55,124 +55,179 @@ class Grid:
         return f"{size}, {spacing} mm"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Grid) and self.shape == other.shape and np.array_equal(self.affine, other.affine)
+        if not isinstance(other, Grid):
+            return False
+        return self.shape == other.shape and np.array_equal(self.affine, other.affine)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels in physical units, with their grid.
+
+    data: [C, D, H, W] float32; affine: as that of Grid; unit: a value of units.UNITS, or "grey" for 2-D pictures,
+    whose values stay as stored; origin: the file that was read, for messages; note: which part of the file was read
+    (a frame, say); guesses: a sentence on each assumption about what the file does not state.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    unit: str
+    modality: str
+    origin: str = ""
+    note: str = ""
+    guesses: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 4 or self.data.dtype != np.float32:
+            raise ValueError(f"a volume is [C, D, H, W] float32, got {self.data.shape} {self.data.dtype}")
+
+    @property
+    def grid(self) -> Grid:
+        _, depth, height, width = self.data.shape
+        return Grid((depth, height, width), self.affine)
 
 
 def check_affine(affine: np.ndarray, where: object) -> np.ndarray:
-    """The affine in float64. Raises BadInput where it does not place every voxel at a point of its own."""
+    """The affine in float64. Raises BadInput where it is singular or not finite."""
     affine = np.asarray(affine, dtype=np.float64)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    sound = bool(np.isfinite(affine).all() and (lengths > 0).all())
-    if not sound or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-4:
+    finite = bool(np.isfinite(affine).all() and (lengths > 0).all())
+    if not finite or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-4:
+        rows = np.array2string(affine[:3], precision=3, separator=", ").replace("\n", "")
         raise BadInput(
-            f"{where}: expected an affine that gives every voxel a place, found a singular one "
-            f"(rows {np.array2string(affine[:3], precision=3, separator=', ').replace(chr(10), '')}). "
-            "Write the header's sform or qform again, for instance from the original DICOM files."
+            f"{where}: expected an affine that gives every voxel a place, found a singular one (rows {rows}). Write the header's sform or qform again, for instance from the original DICOM files."
         )
     return affine
 
 
 def same_grid(a: Grid, b: Grid, tolerance_mm: float = 0.01) -> bool:
-    """Whether no corner voxel lies more than `tolerance_mm` apart (headers round to float32)."""
+    """Whether no corner voxel differs by more than `tolerance_mm` in position (headers round to float32)."""
     if a.shape != b.shape:
         return False
-    depth, height, width = a.shape
-    corners = np.array([*product((0, width - 1), (0, height - 1), (0, depth - 1), (1,))])  # homogeneous: x, y, z, 1
+    ends = [(0, length - 1) for length in reversed(a.shape)]
+    corners = np.array([*product(*ends, (1,))])  # homogeneous: x, y, z, 1
     apart = (a.affine - b.affine) @ corners.T
     return bool(np.linalg.norm(apart[:3], axis=0).max() <= tolerance_mm)
 
 
 def share_inside(a: Grid, b: Grid) -> float:
-    """The share of a grid's box that lies in that of another, roughly (of 729 points)."""
+    """The share of the box of `a` that is inside the box of `b`, estimated from 729 points."""
     places = (np.linspace(0, length - 1, 9) for length in a.shape[::-1])
     points = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 3)
     in_mm = points @ a.affine[:3, :3].T + a.affine[:3, 3]
-    found = (in_mm - b.affine[:3, 3]) @ np.linalg.inv(b.affine[:3, :3]).T
-    inside = (found > -0.5) & (found < np.array(b.shape[::-1]) - 0.5)
+    to_voxels = np.linalg.inv(b.affine[:3, :3])
+    in_voxels = (in_mm - b.affine[:3, 3]) @ to_voxels.T
+    inside = (in_voxels > -0.5) & (in_voxels < np.array(b.shape[::-1]) - 0.5)
     return float(inside.all(axis=1).mean())
 
 
 def with_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
     """The grid of the same centre and directions with spacing (D, H, W) that covers the same box.
 
-    The box reaches half a voxel beyond the outermost centres; where it is no whole number of new voxels, it grows
+    The box reaches half a voxel beyond the outermost centres. Where it is no whole number of new voxels, it grows
     by less than one voxel, equally on both sides.
     """
     if not all(length > 0 for length in spacing_mm):
         raise ValueError(f"spacing_mm must be positive, got {spacing_mm}")
     old = np.array(grid.spacing_mm)
     new = np.array(spacing_mm, dtype=np.float64)
-    shape = np.maximum(1, np.ceil(np.array(grid.shape) * old / new - 1e-3)).astype(int)
-    affine = np.eye(4)
-    affine[:3, :3] = grid.affine[:3, :3] * (new / old)[::-1]
-    centre = grid.affine[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2 + grid.affine[:3, 3]
-    affine[:3, 3] = centre - affine[:3, :3] @ (shape[::-1] - 1) / 2
-    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+    voxels = np.array(grid.shape) * old / new
+    shape = np.maximum(1, np.ceil(voxels - 1e-3)).astype(int)
+    return _same_centre(grid, shape, new / old)
 
 
 def with_matrix(grid: Grid, matrix: tuple[int, int]) -> Grid:
-    """The grid of the same box and directions whose slices have (H, W) pixels; their sides need not stay square."""
+    """The grid of the same box and directions whose slices have (H, W) pixels, which need not stay square."""
     shape = np.array([grid.shape[0], *matrix])
+    return _same_centre(grid, shape, np.array(grid.shape) / shape)
+
+
+def _same_centre(grid: Grid, shape: np.ndarray, factor: np.ndarray) -> Grid:
+    """The grid of another shape (D, H, W) around the same centre, whose spacing is multiplied by `factor`."""
     affine = np.eye(4)
-    affine[:3, :3] = grid.affine[:3, :3] * (np.array(grid.shape) / shape)[::-1]
-    centre = grid.affine[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2 + grid.affine[:3, 3]
+    affine[:3, :3] = grid.affine[:3, :3] * factor[::-1]
+    middle = np.array(grid.shape[::-1]) - 1
+    centre = grid.affine[:3, :3] @ middle / 2 + grid.affine[:3, 3]
     affine[:3, 3] = centre - affine[:3, :3] @ (shape[::-1] - 1) / 2
-    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+    depth, height, width = (int(length) for length in shape)
+    return Grid((depth, height, width), affine)
 
 
-def oriented(volume: "Volume", axes: str) -> "Volume":
+def oriented(volume: Volume, axes: str) -> Volume:
     """Flip and permute a volume until its (x, y, z) indices grow towards `axes`, say "RAS" or "LPS"; exact."""
-    now = nib.orientations.io_orientation(volume.affine)
-    change = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(tuple(axes)))
+    current = nib.orientations.io_orientation(volume.affine)
+    wanted = nib.orientations.axcodes2ornt(tuple(axes))
+    change = nib.orientations.ornt_transform(current, wanted)
     if np.array_equal(change, [[0, 1], [1, 1], [2, 1]]):
         return volume
-    spatial = volume.data.transpose(3, 2, 1, 0)  # x, y, z, then channels, which the orientation leaves alone
+    spatial = volume.data.transpose(
+        3,
+        2,
+        1,
+        0,
+    )  # x, y, z, then channels, which the orientation leaves alone
     data = nib.orientations.apply_orientation(spatial, change).transpose(3, 2, 1, 0)
     affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
     return dataclasses.replace(volume, data=np.ascontiguousarray(data), affine=affine)
 
 
-def canonical(volume: "Volume") -> "Volume":
+def canonical(volume: Volume) -> Volume:
     """The volume with D growing to Superior, H to Anterior and W to Right, by flips and permutations alone."""
     return oriented(volume, "RAS")
 
 
-def return_to(volume: "Volume", grid: Grid, order: Literal[0, 1, 3] = 1) -> "Volume":
-    """The volume on `grid`: bit-exact where flips and permutations do it (undoing `canonical`), else resampled."""
+def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
+    """The volume on `grid`: bit-exact where flips and permutations suffice (undoing `canonical`), else resampled."""
     flipped = oriented(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
     if same_grid(flipped.grid, grid):
         return dataclasses.replace(flipped, affine=grid.affine)
     return resample(volume, grid, order)
 
 
-def resample(volume: "Volume", grid: Grid, order: Literal[0, 1, 3] = 1, fill: float | None = None) -> "Volume":
+def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = None) -> Volume:
     """Interpolate a volume on `grid` by splines of order 0 (labels), 1 or 3.
 
     Points outside the volume's box get `fill` (default: its lowest value). Between the outermost centres and the box,
-    half a voxel, the edge is continued. No smoothing: at much wider spacing, smooth first.
+    half a voxel, the edge is continued. Nothing is smoothed: where the new spacing is much wider, smooth first.
     """
     if same_grid(volume.grid, grid, tolerance_mm=1e-6):
         return dataclasses.replace(volume, affine=grid.affine)
     to_index = np.linalg.inv(volume.affine) @ grid.affine
     # scipy indexes (D, H, W), affines map (W, H, D)
-    matrix, offset = to_index[:3, :3][::-1, ::-1], to_index[:3, 3][::-1]
+    matrix = to_index[:3, :3][::-1, ::-1]
+    offset = to_index[:3, 3][::-1]
     data = np.empty((len(volume.data), *grid.shape), np.float32)
     for channel, out in zip(volume.data, data):
-        # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for mode "nearest"
-        spline = scipy.ndimage.spline_filter(channel, order, np.float32, mode="mirror") if order > 1 else channel
+        spline = channel
+        if order > 1:  # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for "nearest"
+            spline = scipy.ndimage.spline_filter(channel, order, np.float32, mode="mirror")
         scipy.ndimage.affine_transform(
-            spline, matrix, offset, output=out, output_shape=grid.shape, order=order, mode="nearest", prefilter=False
+            spline,
+            matrix,
+            offset,
+            output=out,
+            output_shape=grid.shape,
+            order=order,
+            mode="nearest",
+            prefilter=False,
         )
     lowest = float(volume.data.min()) if fill is None else fill
     for z in range(grid.shape[0]):  # slice by slice: the coordinates of all voxels would need six times their memory
-        data[:, z, _outside(volume.grid.shape, grid.shape[1:], matrix, offset + z * matrix[:, 0])] = lowest
+        outside = _outside(volume.grid.shape, grid.shape[1:], matrix, offset + z * matrix[:, 0])
+        data[:, z, outside] = lowest
     return dataclasses.replace(volume, data=data, affine=grid.affine)
 
 
-def _outside(shape: tuple[int, ...], plane: tuple[int, ...], matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Which points of a slice [H, W] lie beyond the box of `shape`, half a voxel around the outermost centres."""
+def _outside(
+    shape: tuple[int, ...],
+    plane: tuple[int, ...],
+    matrix: np.ndarray,
+    offset: np.ndarray,
+) -> np.ndarray:
+    """Which points of a slice [H, W] are beyond the box of `shape`, half a voxel around the outermost centres."""
     beyond = np.zeros(plane, dtype=bool)
     y, x = np.ogrid[: plane[0], : plane[1]]
     for row, first, length in zip(matrix, offset, shape):
-        beyond |= np.abs(row[1] * y + row[2] * x + first - (length - 1) / 2) > length / 2 + 1e-4
+        from_centre = row[1] * y + row[2] * x + first - (length - 1) / 2
+        beyond |= np.abs(from_centre) > length / 2 + 1e-4
     return beyond

@@ -25,7 +25,7 @@ class Scale:
     high: float
 
     def forward(self, x: Array) -> Array:
-        """Network units of physical values; what lies beyond low and high is clipped, a constant (low = high) is -1."""
+        """Network units of physical values; values beyond low and high are clipped, a constant (low = high) is -1."""
         return self.of(x).clip(-1, 1)
 
     def of(self, x: Array) -> Array:
@@ -54,7 +54,7 @@ class IntensityMap(ABC):
     """How the scale of a modality is chosen: the settings compute it, so that users may add maps of their own."""
 
     clips: float = 1.0
-    """The largest share of a body's voxels that may lie outside `window`."""
+    """The largest share of a body's voxels that may be outside `window`."""
 
     @property
     def slicewise(self) -> bool:
@@ -124,7 +124,8 @@ class Percentile(IntensityMap):
     def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
         known = _known(statistics)
         inside = known.foreground if self.inside == "foreground" else known.all
-        return Scale(inside.at(self.low) if self.floor is None else self.floor, inside.at(self.high))
+        low = inside.at(self.low) if self.floor is None else self.floor
+        return Scale(low, inside.at(self.high))
 
 
 @settings
@@ -158,14 +159,15 @@ class MinMax(IntensityMap):
         return Scale(known.all.at(0), known.all.at(100))
 
 
-UNREACHED = 1e4  # network units: no value lies there
+UNREACHED = 1e4  # network units: no value reaches it
 
 
 def network_ends(spec: IntensityMap) -> tuple[float, float]:
-    """Between which network units any truth lies: of a window its ends, for what lies beyond is clipped, else open."""
+    """The network units that any truth is between: the ends of a window, which clips; else no limit."""
     if spec.window is not None:
         return -1.0, 1.0
-    return -1.0 if getattr(spec, "floor", None) is not None else -UNREACHED, UNREACHED
+    low = -UNREACHED if getattr(spec, "floor", None) is None else -1.0
+    return low, UNREACHED
 
 
 Intensity = Annotated[Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()]
@@ -177,5 +179,7 @@ def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:
     For a window it is the window itself. Otherwise it is the median over training cases of each case's low and high
     end: MR units are arbitrary, so no better scale exists for a patient whose target was never scanned.
     """
-    scales = [spec.scale(one) for one in cases]
-    return Scale(float(np.median([one.low for one in scales])), float(np.median([one.high for one in scales])))
+    scales = [spec.scale(case) for case in cases]
+    low = np.median([scale.low for scale in scales])
+    high = np.median([scale.high for scale in scales])
+    return Scale(float(low), float(high))

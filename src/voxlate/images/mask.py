@@ -8,8 +8,7 @@ import numpy as np
 import scipy.ndimage
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Box
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Box, Volume
 
 Spacing = tuple[float, float, float]
 
@@ -25,7 +24,7 @@ FORAMEN_MM = 2.0  # half the width of the bridges (nerves, vessels) that are cut
 SULCUS_MM = 5.0  # half the width of the furrows that are filled
 NOISE_HU = 20.0
 RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
-CUT_MM2 = 100.0  # of brain that lies in a side face of the volume; less is a stray voxel
+CUT_MM2 = 100.0  # of brain in a side face of the volume; less is a stray voxel
 STRIPPED = 0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
 SPECK = 0.01  # of the largest component
 LEAST_BODY = 0.01  # of the image; less is no body
@@ -38,24 +37,26 @@ def foreground(volume: Volume) -> np.ndarray:
     Hounsfield units are thresholded between foam and fat. Other units: above the background, which is estimated from
     the in-plane border (a constant, also a negative one, or noise); where there is none, everything is body.
     """
-    image, spacing = volume.data[0], volume.grid.spacing_mm
+    image = volume.data[0]
+    spacing = volume.grid.spacing_mm
     if volume.unit == "HU":
         return _body(image > BODY_HU, spacing, gap_mm=0.0)
     background, threshold, clean = _background(image)
     if threshold is None:
         return np.ones(image.shape, bool)
     if clean and volume.unit != "grey":  # a windowed picture has clean air around a whole head
-        found = fill_slices(largest(np.abs(image - background) > threshold - background))
+        body = fill_slices(largest(np.abs(image - background) > threshold - background))
     else:
-        found = _body(image > threshold, spacing, gap_mm=SCALP_MM)
-    # a few vessels above a threshold (some MRA files) draw no outline
-    return found if found.mean() > LEAST_BODY else np.ones(image.shape, bool)
+        body = _body(image > threshold, spacing, gap_mm=SCALP_MM)
+    if body.mean() <= LEAST_BODY:  # a few vessels above a threshold (some MRA files) draw no outline
+        return np.ones(image.shape, bool)
+    return body
 
 
 def shows(volume: Volume) -> tuple[np.ndarray, bool]:
-    """Voxels above the background, part of a body or not (bool [D, H, W]), and whether the background is one constant.
+    """Voxels above the background, inside a body or not (bool [D, H, W]), and whether the background is one constant.
 
-    Where no background can be found, all voxels are above it, but those that have the lowest value.
+    Where no background can be estimated, it is the lowest value.
     """
     image = volume.data[0]
     if volume.unit == "HU":
@@ -71,7 +72,7 @@ def shows(volume: Volume) -> tuple[np.ndarray, bool]:
 def background_value(volume: Volume) -> float:
     """The value of the air around the body, in the volume's unit: where it is noise of magnitude images, that is 0.
 
-    Where no background is found it is the lowest value.
+    Where no background can be estimated, it is the lowest value.
     """
     background, threshold, clean = _background(volume.data[0])
     lowest = float(volume.data.min())
@@ -83,9 +84,9 @@ def background_value(volume: Volume) -> float:
 
 
 def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
-    """The filled outline of the body: gaps in its skin closed (MR, where bone is as dark as air), thin things removed.
+    """The filled outline of the body: gaps in its skin closed (in MR, bone is as dark as air), thin objects removed.
 
-    Of what is left the part with the most tissue is the body: a table top is large too, but hollow.
+    The component with the most tissue is the body: a table top is large too, but hollow.
     """
     tissue = without_specks(tissue)
     shut = fill_slices(closed(tissue, gap_mm, spacing))
@@ -98,7 +99,9 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
 def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
     """Background value, threshold above it (None: no background), and whether it is one clean constant."""
     values = _sample(image)
-    border = _sample(np.concatenate([image[:, [0, -1]].reshape(-1), image[:, :, [0, -1]].reshape(-1)]))
+    rows = image[:, [0, -1]].reshape(-1)
+    columns = image[:, :, [0, -1]].reshape(-1)
+    border = _sample(np.concatenate([rows, columns]))
     # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
     lowest, background = (float(v) for v in np.percentile(border, [5, 25]))
     spread = (background - lowest) / 0.97  # standard deviation, from two quantiles of the normal law
@@ -106,7 +109,9 @@ def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
     constant = float((border == background).mean()) > 0.25
     if not constant and background - floor > 0.5 * (bright - floor):
         return background, None, False
-    signal = float(values[values > _otsu(values)].mean()) if values.max() > values.min() else background
+    signal = background
+    if values.max() > values.min():
+        signal = float(values[values > _otsu(values)].mean())
     if constant and _is_clean(values, background, signal):
         return background, background + 1e-3 * (signal - background), True
     return background, background + max(6 * spread, 0.1 * (signal - background)), False
@@ -133,28 +138,28 @@ def _otsu(values: np.ndarray) -> float:
     above = below[-1] - below
     sum_below = (counts * middle).cumsum()
     with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sum_below / below - (sum_below[-1] - sum_below) / above) ** 2
+        sum_above = sum_below[-1] - sum_below
+        between = below * above * (sum_below / below - sum_above / above) ** 2
     return float(edges[1 + int(np.nan_to_num(between).argmax())])
 
 
 def brain(volume: Volume) -> np.ndarray:
     """The brain by morphology: bool [D, H, W].
 
-    Hounsfield units: soft tissue inside the bone. Others (T1-like): the tissue that erosion sets free from the scalp;
-    in a skull-stripped volume, all of it. Raises BadInput where no brain is found, and where a CT's field of view
+    Hounsfield units: soft tissue inside the bone. Others (T1-like): the tissue that erosion separates from the scalp;
+    in a skull-stripped volume, all tissue. Raises BadInput where no brain is found, and where a CT's field of view
     cuts the head off at a side (slices may begin and end anywhere).
     """
     body = foreground(volume)
-    found = _brain_in_ct(volume, body) if volume.unit == "HU" else _brain_in_mr(volume, body)
-    none = found.sum() < LEAST_BRAIN * max(1, body.sum())
+    inside = _brain_in_ct(volume, body) if volume.unit == "HU" else _brain_in_mr(volume, body)
+    none = inside.sum() < LEAST_BRAIN * max(1, body.sum())
     if volume.unit == "HU":
-        _refuse_cut(volume, (volume.data[0] > BONE_HU) & body if none else found)
+        _refuse_cut(volume, (volume.data[0] > BONE_HU) & body if none else inside)
     if none:
         raise BadInput(
-            f"{volume.origin or volume.modality}: expected a head, found no brain in it. "
-            "Use the body mask, or give a mask file."
+            f"{volume.origin or volume.modality}: expected a head, found no brain in it. Use the body mask, or give a mask file."
         )
-    return found
+    return inside
 
 
 def user_mask(mask: Volume) -> np.ndarray:
@@ -168,33 +173,37 @@ def user_mask(mask: Volume) -> np.ndarray:
 def clearest(units: Mapping[str, str]) -> str:
     """The modality (given with its unit) in which a brain is found best: plain CT, other CT, T1, else the first."""
     ct = [name for name, unit in units.items() if unit == "HU"]
-    wanted = [*(name for name in ("ncct", "ct") if name in ct), *ct, *(name for name in ("t1", "t1c") if name in units)]
-    return [*wanted, *units][0]
+    plain_ct = [name for name in ("ncct", "ct") if name in ct]
+    t1 = [name for name in ("t1", "t1c") if name in units]
+    return [*plain_ct, *ct, *t1, *units][0]
 
 
 def _refuse_cut(volume: Volume, part: np.ndarray) -> None:
     """Raise BadInput where the brain, or the skull of a head without one, reaches a side face of the volume."""
     depth, height, width = volume.grid.spacing_mm
-    rows, columns = part[:, [0, -1]].sum() * depth * width, part[:, :, [0, -1]].sum() * depth * height
+    rows = part[:, [0, -1]].sum() * depth * width
+    columns = part[:, :, [0, -1]].sum() * depth * height
     if max(rows, columns) > CUT_MM2:
         side = "left or right" if columns > rows else "front or back"
         raise BadInput(
-            f"{volume.origin or volume.modality}: expected a whole head in each slice, found one that the field of "
-            f"view cuts off at the {side}. Reconstruct it wider, or give a mask file."
+            f"{volume.origin or volume.modality}: expected a whole head in each slice, found one that the field of view cuts off at the {side}. Reconstruct it wider, or give a mask file."
         )
 
 
 def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     """Soft tissue that bone encloses in some plane; erosion separates it from tissue in the foramina."""
-    image, spacing = volume.data[0], volume.grid.spacing_mm
+    image = volume.data[0]
+    spacing = volume.grid.spacing_mm
     bone = (image > BONE_HU) & body
     vault = _enclosed(closed(bone, SUTURE_MM, spacing)) & ~bone
-    soft = vault & (image > BRAIN_HU[0] - NOISE_HU) & (image < BRAIN_HU[1] + NOISE_HU)
+    low, high = BRAIN_HU
+    soft = vault & (image > low - NOISE_HU) & (image < high + NOISE_HU)
     core = largest(erode(soft, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & soft
     filled = fill_slices(closed(grown, SUTURE_MM, spacing) & vault)
     # voxels at the rim are partly bone, and blur brightens them: each goes to the tissue that it has more of
-    rim = dilate(filled, 1, (1, 1, 1)) & body & (image > BRAIN_HU[0] - NOISE_HU) & (image < RIM_HU)
+    rim = dilate(filled, 1, (1, 1, 1)) & body
+    rim &= (image > BRAIN_HU[0] - NOISE_HU) & (image < RIM_HU)
     return fill_slices(filled | rim)
 
 
@@ -209,14 +218,17 @@ def _enclosed(bone: np.ndarray) -> np.ndarray:
 
 def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
     """The largest tissue below the scalp that erosion leaves in one piece."""
-    image, spacing = volume.data[0], volume.grid.spacing_mm
+    image = volume.data[0]
+    spacing = volume.grid.spacing_mm
     background, _, clean = _background(image)
     # half way to the median: above bone and fluid, below grey matter
-    tissue = body & (image > background + 0.5 * (float(np.median(_sample(image[body]))) - background))
+    median = float(np.median(_sample(image[body])))
+    tissue = body & (image > background + 0.5 * (median - background))
     if clean and tissue.sum() > STRIPPED * body.sum():
         return body
     if len(body) > 2:
-        tissue &= erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)[1:-1, 1:-1, 1:-1]
+        inner = erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)
+        tissue &= inner[1:-1, 1:-1, 1:-1]
     core = largest(erode(tissue, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & tissue
     return fill_slices(closed(grown, SULCUS_MM, spacing) & body)
@@ -225,7 +237,12 @@ def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
 # Boxes instead of balls: they are separable and thus fast on any size.
 
 
-def _box(filter1d: Callable[..., np.ndarray], mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+def _box(
+    filter1d: Callable[..., np.ndarray],
+    mask: np.ndarray,
+    radius_mm: float,
+    spacing_mm: Spacing,
+) -> np.ndarray:
     """Dilate or erode by a box of half-width `radius_mm`; axes with wider spacing or one voxel stay as they are."""
     for axis, (length, size) in enumerate(zip(spacing_mm, mask.shape)):
         reach = int(radius_mm / length + 1e-6) if size > 1 else 0
@@ -235,20 +252,25 @@ def _box(filter1d: Callable[..., np.ndarray], mask: np.ndarray, radius_mm: float
 
 
 dilate = partial(_box, scipy.ndimage.maximum_filter1d)
-# What is left beyond the edge of the image counts as the edge itself: a head that is cut off keeps its cut.
+# Voxels beyond the edge of the image have the value of the edge: a head that is cut off keeps its cut.
 erode = partial(_box, scipy.ndimage.minimum_filter1d)
 
 
 def bounding_box(mask: np.ndarray) -> list[tuple[int, int]]:
     """First and end of the smallest box around a mask along each axis; the whole image around an empty one."""
-    lines = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return [(int(line[0]), int(line[-1]) + 1) if len(line) else (0, n) for line, n in zip(lines, mask.shape)]
+    box = []
+    for axis, length in enumerate(mask.shape):
+        others = tuple({0, 1, 2} - {axis})
+        filled = np.flatnonzero(mask.any(axis=others))
+        box.append((int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, length))
+    return box
 
 
 def body_box_mm(volume: Volume) -> Box:
     """The smallest box along the axes of RAS mm around the body that a volume shows."""
     edges = [(first - 0.5, end - 0.5) for first, end in reversed(bounding_box(foreground(volume)))]
-    corners = np.array([*product(*edges)]) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    in_voxels = np.array([*product(*edges)])
+    corners = in_voxels @ volume.affine[:3, :3].T + volume.affine[:3, 3]
     return corners.min(axis=0), corners.max(axis=0)
 
 
@@ -257,7 +279,7 @@ def closed(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarra
 
 
 def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """The face-connected component with the most voxels (of those in `weight`); an empty mask stays empty."""
+    """The face-connected component with the most voxels (inside `weight`, if given); an empty mask stays empty."""
     labels, count = scipy.ndimage.label(mask)
     if count < 2:
         return mask
@@ -277,7 +299,7 @@ def without_specks(mask: np.ndarray) -> np.ndarray:
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill what does not reach the border of [D, H, W] or [H, W].
+    """Fill the holes, which do not reach the border of [D, H, W] or [H, W].
 
     The complement is labelled, because scipy's own binary_fill_holes takes minutes on large volumes.
     """

@@ -1,6 +1,7 @@
-"""Windows of a scan moved to where they have most in common with another one, at one size of voxels."""
+"""Windows of a scan, shifted to the most mutual information with another scan, at one size of voxels."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations_with_replacement, product
@@ -20,8 +21,8 @@ Whole = NDArray[np.int64]
 BINS = 16
 COVERED = 0.25  # of a window by the mask, at least
 LEAST_ENTROPY = 0.35  # nats; a window in which nearly all voxels are of one class has no structure
-MOST_POINTS = 2000  # of a window that are compared
-AT_ONCE = 400_000  # pairs of classes counted in one go: what fits a core's cache
+MOST_POINTS = 2000  # of a window, at which scans are compared
+AT_ONCE = 400_000  # pairs of classes that are counted together: they fit a core's cache
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,11 @@ class MatchingLevel:
 
     def scaled(self, factor: float) -> "MatchingLevel":
         return MatchingLevel(
-            self.voxel_mm * factor, self.window_mm * factor, self.apart_mm * factor, self.reach, self.most
+            self.voxel_mm * factor,
+            self.window_mm * factor,
+            self.apart_mm * factor,
+            self.reach,
+            self.most,
         )
 
 
@@ -54,47 +59,54 @@ class Matching:
         mask: Mask,
         spacing_mm: Spacing,
         ranges: list[tuple[float, float]],
-        seen: Mask,
+        resolved: Mask,
         level: MatchingLevel,
     ) -> None:
-        factors = [min(n, max(1, round(level.voxel_mm / mm))) for n, mm in zip(fixed.shape, spacing_mm)]
+        factors = _voxels(level.voxel_mm, fixed.shape, spacing_mm)
         self.spacing = np.array(spacing_mm) * factors
         self.origin = (np.array(factors) - 1) / 2 * spacing_mm
         self.fixed = class_of(averaged(fixed, factors), *ranges[0], BINS)
-        self.moving, self.moving_range = averaged(moving, factors), ranges[1]
+        self.moving = averaged(moving, factors)
+        self.moving_range = ranges[1]
         self.inside = averaged(mask, factors) > 0.5
         self.level = level
-        self.reach = np.where(seen, level.reach, 0)
-        self.size = np.array(
-            [min(n, max(1, round(level.window_mm / mm))) for n, mm in zip(self.fixed.shape, self.spacing)]
-        )
+        self.reach = np.where(resolved, level.reach, 0)
+        self.size = np.array(_voxels(level.window_mm, self.fixed.shape, self.spacing))
         self.places, self.around, self.outer = self._compared()
 
     def shifts(self, field: Field) -> Shifts:
-        """The displacement at the centre of each window that has a distinct one; `field`: what is known so far."""
+        """The displacement at the centre of each window that has a distinct one; field: the estimate so far."""
         starts = self._windows()
         centres = self.origin + self.spacing * (starts + (self.size - 1) / 2)
         before, strain = _linearised(field, centres, self.spacing * self.size / 4)
         share = max(1, AT_ONCE // self.around.size)
         parts = [slice(k, k + share) for k in range(0, len(starts), share)]
-        found = [self._moves(starts[one], centres[one], before[one], strain[one]) for one in parts]
+        found = [self._moves(starts[part], centres[part], before[part], strain[part]) for part in parts]
         moves = np.concatenate(found) if found else np.zeros((0, 3))
         kept = np.isfinite(moves).all(axis=1)
-        return Shifts(centres[kept], before[kept] + moves[kept] * self.spacing, int((~kept).sum()))
+        displacements = before[kept] + moves[kept] * self.spacing
+        return Shifts(centres[kept], displacements, int((~kept).sum()))
 
     def _moves(self, starts: Whole, centres: Floats, before: Floats, strain: Floats) -> Floats:
-        """The shifts of some windows in voxels, on top of what is known around them, [N, 3]; NaN: none is distinct."""
-        near = np.stack([self._near(*one) for one in zip(starts, centres, before, strain)])
+        """The shifts of some windows in voxels, in addition to the estimate so far, [N, 3]; NaN: none is distinct."""
+        near = np.stack([self._near(*window) for window in zip(starts, centres, before, strain)])
         near_classes = class_of(near, *self.moving_range, BINS)
         corners = np.asarray(np.ravel_multi_index(tuple(starts.T), self.fixed.shape))
         here = self.fixed.ravel()[corners[:, None] + self.places]
-        information, entropy = shared_information(here, near_classes.take(self.around, axis=1), BINS)
-        found = peaks(information, self.reach)
-        found[entropy < LEAST_ENTROPY] = np.nan
-        return found
+        shifted = near_classes.take(self.around, axis=1)
+        information, entropy = shared_information(here, shifted, BINS)
+        moves = peaks(information, self.reach)
+        moves[entropy < LEAST_ENTROPY] = np.nan
+        return moves
 
-    def _near(self, start: Whole, centre: Floats, before: Floats, strain: Floats) -> NDArray[np.float32]:
-        """The moving scan around a window, as what is known says that it was displaced and bent there."""
+    def _near(
+        self,
+        start: Whole,
+        centre: Floats,
+        before: Floats,
+        strain: Floats,
+    ) -> NDArray[np.float32]:
+        """The moving scan around a window, displaced and bent by the estimate so far."""
         matrix = (np.eye(3) + strain) * self.spacing / self.spacing[:, None]
         corner = self.origin + self.spacing * (start - self.reach)
         first = (corner + before + strain @ (corner - centre) - self.origin) / self.spacing
@@ -112,9 +124,12 @@ class Matching:
         step = max(1, int(np.prod(self.size)) // MOST_POINTS)
         while math.gcd(step, int(self.size[2])) > 1:
             step += 1
-        own = np.unravel_index(np.arange(0, int(np.prod(self.size)), step), tuple(self.size))
-        moves = np.ravel_multi_index(np.ix_(*[np.arange(2 * r + 1) for r in self.reach]), outer).reshape(-1, 1)
-        return np.ravel_multi_index(own, self.fixed.shape), np.ravel_multi_index(own, outer) + moves, outer
+        compared = np.arange(0, int(np.prod(self.size)), step)
+        own = np.unravel_index(compared, tuple(self.size))
+        tried = np.ix_(*[np.arange(2 * reach + 1) for reach in self.reach])
+        moves = np.ravel_multi_index(tried, outer).reshape(-1, 1)
+        places = np.ravel_multi_index(own, self.fixed.shape)
+        return places, np.ravel_multi_index(own, outer) + moves, outer
 
     def _windows(self) -> Whole:
         """First voxels of the windows: in each cube of the level's `apart_mm`, the one with the most structure."""
@@ -124,12 +139,13 @@ class Matching:
         size = np.maximum(1, self.size // halves)
         inside = averaged(self.inside, halves)
         moving = class_of(self.moving, *self.moving_range, BINS)
-        edges = [_edges(averaged(one % BINS, halves)) * inside for one in (self.fixed, moving)]
-        firsts = [np.arange(0, n - length + 1, max(1, length // 4)) for n, length in zip(inside.shape, size)]
-        structure = np.minimum(*(_box_means(one, firsts, size) for one in edges))
+        edges = [_edges(averaged(classes % BINS, halves)) * inside for classes in (self.fixed, moving)]
+        steps = np.maximum(1, size // 4)
+        firsts = [np.arange(0, n - length + 1, step) for n, length, step in zip(inside.shape, size, steps)]
+        structure = np.minimum(*(_box_means(image, firsts, size) for image in edges))
         structure[_box_means(inside, firsts, size) < COVERED] = 0
         places = np.argwhere(structure > 0)
-        starts = np.stack([line[places[:, k]] * half for k, (line, half) in enumerate(zip(firsts, halves))], axis=1)
+        starts = np.stack([line[place] * half for line, place, half in zip(firsts, places.T, halves)], axis=1)
         cubes = ((starts + self.size / 2) * self.spacing // self.level.apart_mm).astype(np.int64)
         order = np.lexsort((*-starts.T[::-1], -structure[tuple(places.T)]))  # most structure first
         _, best = np.unique(cubes[order], axis=0, return_index=True)
@@ -137,15 +153,21 @@ class Matching:
         return np.minimum(chosen.reshape(-1, 3), np.array(self.fixed.shape) - self.size)
 
 
+def _voxels(length_mm: float, shape: tuple[int, ...], spacing_mm: Iterable[float]) -> list[int]:
+    """A length in voxels along each axis: at least 1, at most the axis."""
+    return [min(n, max(1, round(length_mm / mm))) for n, mm in zip(shape, spacing_mm)]
+
+
 def averaged(image: NDArray[Any], factors: list[int]) -> NDArray[np.float32]:
-    """Means of blocks of so many voxels along each axis; what is left over at the end is cut off."""
+    """Means of blocks of so many voxels along each axis; the remainder at the end is cut off."""
     blocks = image[tuple(slice(n // factor * factor) for n, factor in zip(image.shape, factors))]
     for axis, factor in enumerate(factors):
         if factor > 1:
-            every = [blocks[(slice(None),) * axis + (slice(k, None, factor),)] for k in range(factor)]
+            before = (slice(None),) * axis
+            every = [blocks[(*before, slice(k, None, factor))] for k in range(factor)]
             total = every[0].astype(np.float32)
-            for one in every[1:]:
-                total += one
+            for name in every[1:]:
+                total += name
             blocks = total / np.float32(factor)
     return blocks.astype(np.float32, copy=False)
 
@@ -161,10 +183,12 @@ def _edges(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _box_means(image: NDArray[np.generic], firsts: list[Whole], size: Whole) -> Floats:
     """Means of the boxes that begin at the product of `firsts`, by a summed-volume table."""
-    table = np.pad(image.astype(np.float64), ((1, 0),) * 3).cumsum(0).cumsum(1).cumsum(2)
+    padded = np.pad(image.astype(np.float64), ((1, 0),) * 3)
+    table = padded.cumsum(0).cumsum(1).cumsum(2)
     total = np.zeros([len(line) for line in firsts])
     for far in product((0, 1), repeat=3):
-        corner = table[np.ix_(*[line + end * n for line, end, n in zip(firsts, far, size)])]
+        places = [line + end * n for line, end, n in zip(firsts, far, size)]
+        corner = table[np.ix_(*places)]
         total += (-1) ** (3 - sum(far)) * corner
     return total / np.prod(size)
 
@@ -172,24 +196,29 @@ def _box_means(image: NDArray[np.generic], firsts: list[Whole], size: Whole) -> 
 def _linearised(field: Field, centres: Floats, steps: Floats) -> tuple[Floats, Floats]:
     """A field's displacement [N, 3] and its derivative [N, 3, 3] at points, by differences of so many millimetres."""
     ahead = np.diag(steps)
-    points = np.concatenate([centres, *(centres + one for one in ahead), *(centres - one for one in ahead)])
+    points = np.concatenate([centres, *(centres + step for step in ahead), *(centres - step for step in ahead)])
     values = field(points).reshape(7, -1, 3)
-    return values[0], np.moveaxis((values[1:4] - values[4:]) / (2 * steps[:, None, None]), 0, -1)
+    derivative = (values[1:4] - values[4:]) / (2 * steps[:, None, None])
+    return values[0], np.moveaxis(derivative, 0, -1)
 
 
 def peaks(scores: Floats, reach: Whole) -> Floats:
     """The shift in voxels of the highest score of all shifts, by a quadric through it and its neighbours.
 
-    scores: [N, S]; gives [N, 3], NaN where the highest lies at the end of the reach, or is no maximum along some axis.
+    scores: [N, S]; gives [N, 3], NaN where the highest is at the end of the reach, or is no maximum along some axis.
     """
-    axes, shape = np.flatnonzero(reach), tuple(2 * reach + 1)
+    axes = np.flatnonzero(reach)
+    shape = tuple(2 * reach + 1)
     found = np.full((len(scores), 3), np.nan)
     best = np.stack(np.unravel_index(scores.argmax(axis=1), shape), axis=1)
-    inside = np.flatnonzero(((best > 0) & (best < 2 * reach))[:, axes].all(axis=1))
+    within_reach = (best > 0) & (best < 2 * reach)
+    inside = np.flatnonzero(within_reach[:, axes].all(axis=1))
     near, pairs, solve = _quadric(tuple(axes.tolist()))
-    values = scores[inside[:, None], np.ravel_multi_index((best[inside, None] + near).T, shape).T]
+    neighbours = np.ravel_multi_index((best[inside, None] + near).T, shape).T
+    values = scores[inside[:, None], neighbours]
     terms = values @ solve.T
-    slope, curvature = terms[:, 1 : 1 + len(axes)], np.zeros((len(inside), len(axes), len(axes)))
+    slope = terms[:, 1 : 1 + len(axes)]
+    curvature = np.zeros((len(inside), len(axes), len(axes)))
     for k, (i, j) in enumerate(pairs):
         curvature[:, i, j] = curvature[:, j, i] = terms[:, 1 + len(axes) + k]
     peaked = np.linalg.eigvalsh(curvature)[:, -1] < 0
@@ -204,8 +233,10 @@ def peaks(scores: Floats, reach: Whole) -> Floats:
 @cache
 def _quadric(axes: tuple[int, ...]) -> tuple[Whole, list[tuple[int, int]], Floats]:
     """A voxel and its neighbours along axes [N, 3], pairs of axes, and the matrix from values there to a quadric."""
-    near = np.array([*product(*[(-1, 0, 1) if axis in axes else (0,) for axis in range(3)])])
+    along = [(-1, 0, 1) if axis in axes else (0,) for axis in range(3)]
+    near = np.array([*product(*along)])
     pairs = [*combinations_with_replacement(range(len(axes)), 2)]
     x = near[:, axes].astype(np.float64)
-    terms = [np.ones(len(x)), *x.T, *(x[:, i] * x[:, j] / (2 if i == j else 1) for i, j in pairs)]
+    squares = [x[:, i] * x[:, j] / (2 if i == j else 1) for i, j in pairs]
+    terms = [np.ones(len(x)), *x.T, *squares]
     return near, pairs, np.linalg.pinv(np.stack(terms, axis=1))

@@ -8,9 +8,8 @@ import scipy.ndimage
 import scipy.optimize
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, resample, with_spacing
+from voxlate.images.grid import Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
-from voxlate.images.volume import Volume
 
 COARSE_MM = 4.0  # spacing of the search; interpolation between smooth voxels resolves a tenth of it
 MOST_POINTS = 20_000
@@ -39,14 +38,17 @@ class Midline:
     @property
     def rotation(self) -> np.ndarray:
         """The 3x3 rotation of (x, y, z) that turns the x axis into the plane's normal."""
-        turn, tilt = math.radians(self.turn_deg), math.radians(self.tilt_deg)
-        about_z = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
-        about_y = np.array([[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]])
+        turn = math.radians(self.turn_deg)
+        tilt = math.radians(self.tilt_deg)
+        about_z = np.eye(3)
+        about_z[:2, :2] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+        about_y = np.eye(3)
+        about_y[0::2, 0::2] = [[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]]
         return about_z @ about_y
 
     @property
     def move_mm(self) -> float:
-        """How far the rim of the head is from where it should be, at most."""
+        """The largest displacement of the head's rim from the symmetric position."""
         return abs(self.shift_mm) + RIM_MM * math.radians(math.hypot(self.turn_deg, self.tilt_deg))
 
 
@@ -61,8 +63,7 @@ def find_midline(volume: Volume) -> Midline:
     correlation = search.correlation((turn, tilt, shift))
     if not correlation >= LEAST_CORRELATION:
         raise BadInput(
-            f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation "
-            f"of {correlation:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
+            f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation of {correlation:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
         )
     return Midline(turn, tilt, shift, correlation)
 
@@ -70,24 +71,27 @@ def find_midline(volume: Volume) -> Midline:
 def midline_grid(volume: Volume) -> Grid:
     """The grid of a canonical volume, turned, tilted and shifted sideways until the midline is its middle column.
 
-    A head that is there already (within a quarter of a voxel at its rim) keeps its grid.
+    A head whose midline is there already (within a quarter of a voxel at its rim) keeps its grid.
     """
-    grid, found = volume.grid, find_midline(volume)
-    if found.move_mm < LEAST_MOVE * grid.spacing_mm[2]:
+    grid = volume.grid
+    midline = find_midline(volume)
+    if midline.move_mm < LEAST_MOVE * grid.spacing_mm[2]:
         return grid
     spacing = np.diag([*grid.spacing_mm[::-1], 1.0])
-    centre = np.append(spacing[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2, 1.0)
+    centre = spacing[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2
     move = np.eye(4)
-    move[:3, :3] = found.rotation
-    move[:3, 3] = found.shift_mm * found.rotation[:, 0] + centre[:3] - found.rotation @ centre[:3]
+    move[:3, :3] = midline.rotation
+    shift = midline.shift_mm * midline.rotation[:, 0]
+    move[:3, 3] = shift + centre - midline.rotation @ centre
     return Grid(grid.shape, grid.affine @ np.linalg.inv(spacing) @ move @ spacing)
 
 
 class _Search:
-    """Looks for the plane of symmetry of an image [D, H, W] in [0, 1], 0 in the air."""
+    """The search for the plane of symmetry of an image [D, H, W] in [0, 1], 0 in the air."""
 
     def __init__(self, image: np.ndarray, spacing_mm: tuple[float, float, float]):
-        self.image, self.spacing = image, np.array(spacing_mm)
+        self.image = image
+        self.spacing = np.array(spacing_mm)
         self.centre = (np.array(image.shape) - 1) / 2
         inside = np.argwhere(image > 0)
         step = max(1, round(len(inside) / MOST_POINTS))
@@ -97,10 +101,11 @@ class _Search:
         self.tilts = image.shape[0] * spacing_mm[0] >= LEAST_HEIGHT_MM
 
     def mirrored(self, plane: tuple[float, float, float]) -> np.ndarray:
-        """The values at the mirror images of all points; beyond the top and bottom slices is those slices again."""
+        """The values at the mirror images of all points; beyond the top and bottom slices these are repeated."""
         normal = Midline(*plane, 1.0).rotation[:, 0]
         across = 2 * (self.points @ normal - plane[2])
-        places = ((self.points - across[:, None] * normal)[:, ::-1] / self.spacing + self.centre).T
+        mirror = self.points - across[:, None] * normal
+        places = (mirror[:, ::-1] / self.spacing + self.centre).T
         places[0] = places[0].clip(0, len(self.image) - 1)
         return scipy.ndimage.map_coordinates(self.image, places, order=1, mode="constant")
 
@@ -120,7 +125,8 @@ class _Search:
         starts = []
         for turn in TURNS_DEG:
             normal = Midline(turn, 0.0, 0.0, 1.0).rotation[:, 0]
-            starts += [(float(turn), 0.0, float(middle @ normal + aside)) for aside in (-8.0, 0.0, 8.0)]
+            for aside in (-8.0, 0.0, 8.0):
+                starts.append((float(turn), 0.0, float(middle @ normal + aside)))
         start = np.array(min(starts, key=self.cost))
         free = np.array([0, 1, 2] if self.tilts else [0, 2])
 
@@ -131,22 +137,29 @@ class _Search:
 
         simplex = start[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
         options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
-        found = scipy.optimize.minimize(
-            lambda at: self.cost(plane(at)), start[free], method="Nelder-Mead", options=options
+        optimum = scipy.optimize.minimize(
+            lambda at: self.cost(plane(at)),
+            start[free],
+            method="Nelder-Mead",
+            options=options,
         )
-        return plane(found.x)
+        return plane(optimum.x)
 
 
 def _simple(volume: Volume) -> tuple[np.ndarray, tuple[float, float, float]]:
     """The head alone, windowed to [0, 1] and smoothed, with voxels of about COARSE_MM: image and its spacing."""
     inside = foreground(volume)
     image = volume.data[0]
-    low, high = WINDOW_HU if volume.unit == "HU" else (float(v) for v in np.percentile(image[inside], [1, 99]))
-    shades = np.where(inside, np.clip((image - low) / max(high - low, 1e-9), 0, 1) + 1e-3, 0).astype(np.float32)
+    low, high = WINDOW_HU
+    if volume.unit != "HU":
+        low, high = (float(value) for value in np.percentile(image[inside], [1, 99]))
+    scaled = np.clip((image - low) / max(high - low, 1e-9), 0, 1)
+    shades = np.where(inside, scaled + 1e-3, 0).astype(np.float32)
     spacing = volume.grid.spacing_mm
     least = (0.0, COARSE_MM / 2, COARSE_MM / 2) if len(shades) == 1 else (COARSE_MM,) * 3
     depth, height, width = map(max, spacing, least)
-    blur = [0.5 * new / old if size > 1 else 0 for new, old, size in zip((depth, height, width), spacing, shades.shape)]
+    blur = [0.5 * new / old for new, old in zip((depth, height, width), spacing)]
+    blur = [sigma if size > 1 else 0 for sigma, size in zip(blur, shades.shape)]
     smooth = scipy.ndimage.gaussian_filter(shades, blur)
     smooth[~inside] = 0
     straight = Volume(smooth[None], np.diag([*spacing[::-1], 1.0]), "", "")

@@ -1,4 +1,4 @@
-"""How far two scans on one grid are out of register: local windows are shifted to the most mutual information.
+"""The misalignment of two scans on one grid: local windows are shifted to the most mutual information.
 
 Points and displacements are (D, H, W) in millimetres; a displacement leads from the fixed scan's point to the moving's.
 """
@@ -23,7 +23,7 @@ AGREE_MM = 2.0  # between a window and the field; those further away do not coun
 CONSTANT = 0.1  # share of an image that its first voxel's value has, where the background is one constant
 CUT_OUT = 0.98  # Dice overlap of two such backgrounds from which on one mask has cut both scans
 MASK_POINTS = 3000
-NOTHING_IN_COMMON = "the two show too little in common, or lie further apart than some 20 mm"
+NOTHING_IN_COMMON = "the two show too little in common, or are further apart than some 20 mm"
 
 
 WHOLE = MatchingLevel(8.0, 1e6, 1e6, 4)
@@ -36,14 +36,14 @@ FLAT_LEVELS = (  # a slice has less in a window, and takes little time: larger w
     MatchingLevel(1.0, 32.0, 24.0, 2),
 )
 FINEST_MM = 1.0  # left out of a coarse estimate
-HEAD_MM = 150.0  # what the levels were made for; they shrink with a smaller field of view
+HEAD_MM = 150.0  # the field of view of the levels; they shrink with a smaller one
 
 
 @dataclass(frozen=True)
 class Misalignment:
-    """How far a scan lies from another one on the same grid.
+    """The displacement of a scan from another scan on the same grid.
 
-    median_mm, p95_mm: length of the displacement over the mask, along the axes that can be seen; translation_mm
+    median_mm, p95_mm: length of the displacement over the mask, along the axes that are resolved; translation_mm
     (D, H, W) at the mask's centre and rotation_deg: of the rigid motion nearest to it; None, all four, where too few
     windows have a distinct shift. windows, left_out: how many have one, and how many lack structure or a maximum;
     unseen: the axes ("D") across which slices are too thick or too few; to: the fixed scan's name, where it has one.
@@ -70,24 +70,26 @@ def misalignment(
     units: tuple[str, str] = ("", ""),
     coarse: bool = False,
 ) -> Misalignment:
-    """Estimate the displacement between two scans [D, H, W] on one grid within a mask; the same call gives the same.
+    """Estimate the displacement between two scans [D, H, W] on one grid within a mask; the result is reproducible.
 
     units: of the two; Hounsfield units have an intensity window of their own. coarse: leave the finest voxels out.
     """
-    displacement, shifts, seen = displacement_field(fixed, moving, spacing_mm, mask, units, coarse)
-    unseen = "".join(name for name, one in zip("DHW", seen) if not one)
-    found = Misalignment(None, None, None, None, len(shifts.centres), shifts.left_out, unseen, coarse=coarse)
+    displacement, shifts, resolved = displacement_field(fixed, moving, spacing_mm, mask, units, coarse)
+    unseen = "".join(name for name, one in zip("DHW", resolved) if not one)
+    unmeasured = Misalignment(None, None, None, None, len(shifts.centres), shifts.left_out, unseen)
     if displacement is None:
-        return replace(found, coarse=False, reason=_reason(found, fixed.shape, spacing_mm, bool(mask.any())))
+        reason = _reason(unmeasured, fixed.shape, spacing_mm, bool(mask.any()))
+        return replace(unmeasured, reason=reason)
     places = np.flatnonzero(mask)
     places = places[:: max(1, len(places) // MASK_POINTS)]
     points = np.stack(np.unravel_index(places, mask.shape), axis=1) * np.array(spacing_mm)
     field = displacement(points)
     lengths = np.linalg.norm(field, axis=1)
-    rigid = rigid_motion(points, field, seen)
+    rigid = rigid_motion(points, field, resolved)
     d, h, w = (round(float(mm), 2) for mm in rigid.translation)
     return replace(
-        found,
+        unmeasured,
+        coarse=coarse,
         median_mm=round(float(np.median(lengths)), 2),
         p95_mm=round(float(np.percentile(lengths, 95)), 2),
         translation_mm=(d, h, w),
@@ -99,10 +101,7 @@ def _reason(found: Misalignment, shape: tuple[int, ...], spacing_mm: Spacing, bo
     """Why nothing was measured, to be read after "cannot be measured: "."""
     if len(found.unseen) > 1:
         voxels = "×".join(f"{n}" for n in reversed(shape)), "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm))
-        return (
-            f"{voxels[0]} voxels of {voxels[1]} mm are too few or too large (at least two directions need "
-            f"{FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)"
-        )
+        return f"{voxels[0]} voxels of {voxels[1]} mm are too few or too large (at least two directions need {FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)"
     if not body:
         return "no body was found in the fixed scan"
     if found.windows + found.left_out < FEWEST_WINDOWS:
@@ -119,40 +118,48 @@ def displacement_field(
     units: tuple[str, str],
     coarse: bool = False,
 ) -> tuple[Field | None, Shifts, Mask]:
-    """The displacement as a function of points (None: too few windows), the windows it rests on, and the axes seen."""
-    seen = np.array([n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(fixed.shape, spacing_mm)])
-    if seen.sum() < 2 or not mask.any():
-        return None, Shifts(np.zeros((0, 3)), np.zeros((0, 3))), seen
+    """The displacement as a function of points (None: too few windows), its windows, and the resolved axes."""
+    resolved = np.array([n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(fixed.shape, spacing_mm)])
+    if resolved.sum() < 2 or not mask.any():
+        return None, Shifts(np.zeros((0, 3)), np.zeros((0, 3))), resolved
     fixed, moving = without_cut(fixed, moving)
     ranges = [_range(image, mask, unit) for image, unit in zip((fixed, moving), units)]
-    factor = min(1.0, float((np.array(fixed.shape) * spacing_mm)[seen].max()) / HEAD_MM)
-    pair_at = partial(Matching, fixed, moving, mask, spacing_mm, ranges, seen)
-    whole = pair_at(WHOLE.scaled(factor)).shifts(np.zeros_like).found
+    factor = min(1.0, float((np.array(fixed.shape) * spacing_mm)[resolved].max()) / HEAD_MM)
+    pair_at = partial(Matching, fixed, moving, mask, spacing_mm, ranges, resolved)
+    whole = pair_at(WHOLE.scaled(factor)).shifts(np.zeros_like).displacements
     field: Field = partial(np.full_like, fill_value=whole[0] if len(whole) else 0.0)
-    levels = LEVELS if seen[0] else FLAT_LEVELS
+    levels = LEVELS if resolved[0] else FLAT_LEVELS
     for level in [one for one in levels if one.voxel_mm > FINEST_MM or not coarse]:
         shifts = pair_at(level.scaled(factor)).shifts(field)
-        if len(shifts.found) < FEWEST_WINDOWS:
-            return None, shifts, seen
-        field = fitted(shifts, seen, may_bend=level is not levels[0])
-    apart = np.linalg.norm(shifts.found - field(shifts.centres), axis=1)
+        if len(shifts.displacements) < FEWEST_WINDOWS:
+            return None, shifts, resolved
+        field = fitted(shifts, resolved, may_bend=level is not levels[0])
+    apart = np.linalg.norm(shifts.displacements - field(shifts.centres), axis=1)
     agree = apart <= AGREE_MM * factor
-    shifts = Shifts(shifts.centres[agree], shifts.found[agree], shifts.left_out + int((~agree).sum()))
-    return (field if agree.sum() >= max(FEWEST_WINDOWS, len(agree) / 2) else None), shifts, seen
+    shifts = Shifts(
+        shifts.centres[agree],
+        shifts.displacements[agree],
+        shifts.left_out + int((~agree).sum()),
+    )
+    if agree.sum() < max(FEWEST_WINDOWS, len(agree) / 2):
+        return None, shifts, resolved
+    return field, shifts, resolved
 
 
 def without_cut(fixed: Image, moving: Image) -> tuple[Image, Image]:
-    """Both scans with NaN outside, where one mask has cut both: its edge would say that they lie on each other."""
-    outside = [image == image.flat[0] for image in (fixed, moving)]
-    if min(one.mean() for one in outside) < CONSTANT or not dice(*outside) > CUT_OUT:
+    """Both scans with NaN outside, where one mask has cut both: its edge would make them seem aligned."""
+    outside_fixed = fixed == fixed.flat[0]
+    outside_moving = moving == moving.flat[0]
+    if min(outside_fixed.mean(), outside_moving.mean()) < CONSTANT or not dice(outside_fixed, outside_moving) > CUT_OUT:
         return fixed, moving
-    cut_fixed, cut_moving = (np.where(one, np.float32(np.nan), image) for one, image in zip(outside, (fixed, moving)))
-    return cut_fixed, cut_moving
+    nan = np.float32(np.nan)
+    return np.where(outside_fixed, nan, fixed), np.where(outside_moving, nan, moving)
 
 
 def _range(image: Image, mask: Mask, unit: str) -> tuple[float, float]:
     if unit == "HU":
         return RANGE_HU
     values = image[mask & np.isfinite(image)]
-    low, high = (float(one) for one in np.percentile(values[:: max(1, values.size // SAMPLES)], PERCENTILES))
+    sample = values[:: max(1, values.size // SAMPLES)]
+    low, high = (float(end) for end in np.percentile(sample, PERCENTILES))
     return (low, high) if low < high else (low, low + 1.0)

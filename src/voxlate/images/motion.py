@@ -20,7 +20,7 @@ SETTLED_MM = 1e-3  # a step that moves windows by less ends a fit
 ARM_MM = 100.0  # of a rotation: about the size of a head
 STIFFNESS = (10.0, 100.0)  # smoothing of the spline that follows a warp, from soft to nearly affine
 SPLINE_MM = 100.0  # a unit of the spline's, so that its system of equations is well scaled
-SOFTER = 0.8  # of the rigid motion's error may be left with a spline; edges of two contrasts differ and gain less
+SOFTER = 0.8  # a spline is kept below this share of the rigid motion's error; edges of two contrasts gain less
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,54 +28,59 @@ class Shifts:
     """Centres and displacements of windows, [N, 3] each, and how many windows were left out."""
 
     centres: Floats
-    found: Floats
+    displacements: Floats
     left_out: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Rigid:
-    """A rotation about `middle` and a translation, along the axes seen; weights: of the windows that it was fitted to.
+    """A rotation about `middle` and a translation, along the resolved axes (those with enough thin slices).
 
-    turn: rotation vector in radians.
+    turn: rotation vector in radians; weights: of the windows that the motion was fitted to.
     """
 
     middle: Floats
     translation: Floats
     turn: Floats
-    seen: Mask
+    resolved: Mask
     weights: Floats
 
     def __call__(self, points: Floats) -> Floats:
         around = points - self.middle
-        return (around @ (rotation(self.turn) - np.eye(3)).T + self.translation) * self.seen
+        return (around @ (rotation(self.turn) - np.eye(3)).T + self.translation) * self.resolved
 
 
-def fitted(shifts: Shifts, seen: Mask, may_bend: bool = True) -> Field:
+def fitted(shifts: Shifts, resolved: Mask, may_bend: bool = True) -> Field:
     """The field that predicts left-out windows best: a rigid motion alone, or with a spline of some stiffness."""
-    centres, found = shifts.centres, shifts.found
-    rigid = rigid_motion(centres, found, seen)
+    centres = shifts.centres
+    displacements = shifts.displacements
+    rigid = rigid_motion(centres, displacements, resolved)
     if not may_bend or len(centres) < 4 * FOLDS:
         return rigid
     fold = np.arange(len(centres)) % FOLDS
     apart = np.zeros((1 + len(STIFFNESS), len(centres)))
-    for one in range(FOLDS):
-        out, kept = fold == one, fold != one
-        part = rigid_motion(centres[kept], found[kept], seen)
-        fields: list[Field] = [part, *(_bent(part, centres[kept], found[kept], stiffness) for stiffness in STIFFNESS)]
-        apart[:, out] = [np.linalg.norm(found[out] - field(centres[out]), axis=1) for field in fields]
+    for number in range(FOLDS):
+        out = fold == number
+        part = rigid_motion(centres[~out], displacements[~out], resolved)
+        fields: list[Field] = [part]
+        fields += [_bent(part, centres[~out], displacements[~out], stiffness) for stiffness in STIFFNESS]
+        for k, field in enumerate(fields):
+            apart[k, out] = np.linalg.norm(displacements[out] - field(centres[out]), axis=1)
     errors = np.median(apart, axis=1)
     best = int(errors.argmin())
-    return _bent(rigid, centres, found, STIFFNESS[best - 1]) if errors[best] < SOFTER * errors[0] else rigid
+    if errors[best] < SOFTER * errors[0]:
+        return _bent(rigid, centres, displacements, STIFFNESS[best - 1])
+    return rigid
 
 
-def _bent(rigid: Rigid, centres: Floats, found: Floats, stiffness: float) -> Field:
-    """A rigid motion with a smoothing spline of what it leaves; its kernel is biharmonic in 2 or 3 dimensions."""
+def _bent(rigid: Rigid, centres: Floats, displacements: Floats, stiffness: float) -> Field:
+    """A rigid motion with a smoothing spline of its residuals; the kernel is biharmonic in 2 or 3 dimensions."""
     from scipy.interpolate import RBFInterpolator
 
     axes = np.flatnonzero(np.ptp(centres, axis=0))
     spline = RBFInterpolator(
         centres[:, axes] / SPLINE_MM,
-        (found - rigid(centres)) * rigid.seen,
+        (displacements - rigid(centres)) * rigid.resolved,
         kernel="linear" if len(axes) == 3 else "thin_plate_spline",
         degree=1,
         smoothing=stiffness / SPLINE_MM / rigid.weights,
@@ -83,36 +88,45 @@ def _bent(rigid: Rigid, centres: Floats, found: Floats, stiffness: float) -> Fie
     return lambda points: rigid(points) + spline(points[:, axes] / SPLINE_MM)
 
 
-def rigid_motion(centres: Floats, found: Floats, seen: Mask) -> Rigid:
+def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigid:
     """The rigid motion about the centres' middle that fits displacements.
 
-    By Gauss-Newton steps with Cauchy's weights: displacements far from the motion hardly count, and those across
-    slices (not `seen`) not at all.
+    By Gauss-Newton steps with Cauchy's weights: displacements far from the motion hardly count, and displacements
+    along axes that are not resolved do not count.
     """
     middle = centres.mean(axis=0)
     around = centres - middle
-    translation, turn, weights = np.zeros(3), np.zeros(3), np.ones(len(around))
+    translation = np.zeros(3)
+    turn = np.zeros(3)
+    weights = np.ones(len(around))
     turns = [axis for axis in range(3) if axis == 0 or np.ptp(around[:, 0]) > 0]
-    kept = [*np.flatnonzero(seen), *(3 + axis for axis in turns)]
-    axes = np.flatnonzero(seen)
+    kept = [*np.flatnonzero(resolved), *(3 + axis for axis in turns)]
+    axes = np.flatnonzero(resolved)
     table = np.zeros((len(around), 3, 6))  # derivative of the displacement by translation and rotation
     table[:, :, :3] = np.eye(3)
     for _ in range(STEPS):
         turned = around @ rotation(turn).T
-        rest = (found - (turned - around + translation))[:, axes]
+        rest = (displacements - (turned - around + translation))[:, axes]
         apart = np.sqrt((rest**2).sum(axis=1))
-        weights = 1 / (1 + (apart / max(1.48 * float(np.median(apart)), NOISE_MM)) ** 2)
-        table[:, 0, 4], table[:, 0, 5] = turned[:, 2], -turned[:, 1]
-        table[:, 1, 3], table[:, 1, 5] = -turned[:, 2], turned[:, 0]
-        table[:, 2, 3], table[:, 2, 4] = turned[:, 1], -turned[:, 0]
+        deviation = 1.48 * float(np.median(apart))
+        weights = 1 / (1 + (apart / max(deviation, NOISE_MM)) ** 2)
+        table[:, 0, 4] = turned[:, 2]
+        table[:, 0, 5] = -turned[:, 1]
+        table[:, 1, 3] = -turned[:, 2]
+        table[:, 1, 5] = turned[:, 0]
+        table[:, 2, 3] = turned[:, 1]
+        table[:, 2, 4] = -turned[:, 0]
         flat = table[:, axes][:, :, kept].reshape(-1, len(kept))
         weighted = flat * np.repeat(weights, len(axes))[:, None]
         step = np.zeros(6)
         step[kept] = np.linalg.lstsq(weighted.T @ flat, weighted.T @ rest.ravel())[0]
-        translation, turn = translation + step[:3], turn + step[3:]  # turns are small: their vectors add
-        if max(np.abs(step[:3]).max(), np.abs(step[3:]).max() * ARM_MM) < SETTLED_MM:
+        translation = translation + step[:3]
+        turn = turn + step[3:]  # turns are small: their vectors add
+        moved_mm = np.abs(step[:3]).max()
+        turned_mm = np.abs(step[3:]).max() * ARM_MM
+        if max(moved_mm, turned_mm) < SETTLED_MM:
             break
-    return Rigid(middle, translation, turn, seen, weights)
+    return Rigid(middle, translation, turn, resolved, weights)
 
 
 def rotation(turn: Floats) -> Floats:

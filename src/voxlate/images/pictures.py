@@ -52,7 +52,9 @@ def plane_of(volume: NDArray[Any], plane: Plane, index: int) -> NDArray[Any]:
     """
     if plane == "axial":
         return volume[index, ::-1, ::-1]
-    return volume[::-1, index, ::-1] if plane == "coronal" else volume[::-1, ::-1, index]
+    if plane == "coronal":
+        return volume[::-1, index, ::-1]
+    return volume[::-1, ::-1, index]
 
 
 def pixel_mm(spacing_mm: tuple[float, float, float], plane: Plane) -> tuple[float, float]:
@@ -76,7 +78,8 @@ def palette(name: str) -> Picture:
 
 def square_pixels(image: Picture, pixel: tuple[float, float], shortest: int = 0) -> Picture:
     """Resize bytes [H, W] so that pixels are square (finer side kept), and no side is shorter than `shortest`."""
-    height, width = image.shape[0] * pixel[0], image.shape[1] * pixel[1]
+    height = image.shape[0] * pixel[0]
+    width = image.shape[1] * pixel[1]
     finest = min(pixel)
     enlarge = max(1.0, shortest / max(1.0, min(height, width) / finest))
     size = (max(1, round(width / finest * enlarge)), max(1, round(height / finest * enlarge)))
@@ -106,7 +109,8 @@ def nice(value: float) -> float:
     if not value > 0 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9))
+    ends = [step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)]
+    return next(end for end in ends if end >= value * (1 - 1e-9))
 
 
 def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:
@@ -115,15 +119,23 @@ def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:
         return picture
     size = 14
     columns = max(20, int(picture.width / (0.5 * size)))
-    lines = [line for one in sentences for line in textwrap.wrap(f"! {one}", columns)]
-    sheet = Image.new("RGB", (picture.width, picture.height + (len(lines) + 1) * (size + 4)), "#000000")
+    lines = [line for sentence in sentences for line in textwrap.wrap(f"! {sentence}", columns)]
+    sheet = Image.new(
+        "RGB",
+        (picture.width, picture.height + (len(lines) + 1) * (size + 4)),
+        "#000000",
+    )
     sheet.paste(picture)
     font = ImageFont.load_default(size=size)
     ImageDraw.Draw(sheet).text((4, picture.height + 4), "\n".join(lines), fill="#ffb347", font=font)
     return sheet
 
 
-def labelled_sheet(rows: Sequence[tuple[str, Sequence[Picture]]], titles: Sequence[str], tile: int) -> Image.Image:
+def labelled_sheet(
+    rows: Sequence[tuple[str, Sequence[Picture]]],
+    titles: Sequence[str],
+    tile: int,
+) -> Image.Image:
     """One picture with a row of tiles for each name, which stands above it, and a title above each column.
 
     rows: bytes [H, W] or colours [H, W, 3], each fitted into a square of `tile` pixels.
@@ -135,12 +147,22 @@ def labelled_sheet(rows: Sequence[tuple[str, Sequence[Picture]]], titles: Sequen
     sheet = Image.new("RGB", size, "#000000")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
-        draw.text((column * (tile + gap) + tile / 2, line), title, fill="#b0b0b0", font=font, anchor="mm")
+        draw.text(
+            (column * (tile + gap) + tile / 2, line),
+            title,
+            fill="#b0b0b0",
+            font=font,
+            anchor="mm",
+        )
     for number, (name, images) in enumerate(rows):
         top = 2 * line + number * (tile + 2 * line)
         draw.text((6, top + line / 2), name, fill="#ffd479", font=font, anchor="lm")
         for column, image in enumerate(images):
-            fitted = ImageOps.pad(Image.fromarray(np.ascontiguousarray(image)), (tile, tile), Image.Resampling.BICUBIC)
+            fitted = ImageOps.pad(
+                Image.fromarray(np.ascontiguousarray(image)),
+                (tile, tile),
+                Image.Resampling.BICUBIC,
+            )
             sheet.paste(fitted, (column * (tile + gap), top + line))
     return sheet
 
@@ -158,11 +180,23 @@ def montage(
     rows: axial slices of canonical volumes, [H, W] scaled to [0, 1] or in colours [H, W, 3], each fitted into a square
     of `tile` pixels. labels: a text at the top of each row's last tile.
     """
-    columns, head = max(len(row) for row in rows), 34 if any(titles) else 0
-    sheet = Image.new("RGB", (columns * (tile + gap) - gap, head + len(rows) * (tile + gap) - gap), "#000000")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
+    columns = max(len(row) for row in rows)
+    head = 34 if any(titles) else 0
+    sheet = Image.new(
+        "RGB",
+        (columns * (tile + gap) - gap, head + len(rows) * (tile + gap) - gap),
+        "#000000",
+    )
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=18)
     for column, title in enumerate(titles):
-        draw.text((column * (tile + gap) + tile / 2, head / 2), title, fill="#e6e6e6", font=font, anchor="mm")
+        draw.text(
+            (column * (tile + gap) + tile / 2, head / 2),
+            title,
+            fill="#e6e6e6",
+            font=font,
+            anchor="mm",
+        )
     for number, row in enumerate(rows):
         for column, image in enumerate(row):
             turned = plane_of(np.asarray(image)[None], "axial", 0)

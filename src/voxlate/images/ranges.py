@@ -32,8 +32,7 @@ class Range:
     def __post_init__(self) -> None:
         if not (self.high > self.low and math.isfinite(self.high - self.low)):
             raise BadInput(
-                f"score range: expected finite low < high, found {self.low:g} to {self.high:g}. "
-                "Give the range as low, high."
+                f"score range: expected finite low < high, found {self.low:g} to {self.high:g}. Give the range as low, high."
             )
 
     @property
@@ -43,15 +42,24 @@ class Range:
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g} {self.unit} ({self.rule})"
 
-    def normalise(self, values: NDArray[Any], inside: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    def normalise(
+        self,
+        values: NDArray[Any],
+        inside: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.float32]:
         """Values ready to be scored: clipped to the range, or divided by the image's own peak inside `inside`.
 
         values: [D, H, W]; inside: [D, H, W], the foreground, needed where the unit is arbitrary.
         """
-        return self.alike(values, values, inside)
+        return self.normalise_map(values, values, inside)
 
-    def alike(self, values: NDArray[Any], main: NDArray[Any], inside: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-        """Values ready to be scored as those of `main` are, whose map they are."""
+    def normalise_map(
+        self,
+        values: NDArray[Any],
+        main: NDArray[Any],
+        inside: NDArray[np.bool_] | None,
+    ) -> NDArray[np.float32]:
+        """A map of the image `main`, normalised with the floor and the peak of that image."""
         if not self.own:
             return np.clip(values, self.low, self.high).astype(np.float32)
         floor, peak = own_floor_and_peak(main, inside)
@@ -65,7 +73,10 @@ class Range:
         return peak - floor
 
 
-def own_floor_and_peak(values: NDArray[Any], inside: NDArray[np.bool_] | None) -> tuple[float, float]:
+def own_floor_and_peak(
+    values: NDArray[Any],
+    inside: NDArray[np.bool_] | None,
+) -> tuple[float, float]:
     """The values that stand for 0 and 1 in an image of arbitrary unit.
 
     0 stays 0, unless the background is negative (z-scored files): then it is the image's own 0.5 percentile.
@@ -77,17 +88,32 @@ def own_floor_and_peak(values: NDArray[Any], inside: NDArray[np.bool_] | None) -
     return floor, peak if peak > floor else floor + 1.0
 
 
-def range_for(unit: str, largest: float = 255.0, given: Sequence[float] | None = None, source: str = "given") -> Range:
+def range_for(
+    unit: str,
+    largest: float = 255.0,
+    given: Sequence[float] | None = None,
+    source: str = "given",
+) -> Range:
     """The range of a unit, or the one that the user or the recipe's window states.
 
     largest: the largest value of the cohort, which separates 8 from 16 bit pictures.
     """
     if given is not None:
-        return Range(float(given[0]), float(given[1]), unit, f"{source}; values outside are clipped")
+        return Range(
+            float(given[0]),
+            float(given[1]),
+            unit,
+            f"{source}; values outside are clipped",
+        )
     if unit == "HU":
         return Range(*HU, unit, "SynthRAD's range; values outside are clipped")
     if unit == "grey":
-        return Range(0.0, 255.0 if largest <= 255 else 65535.0, unit, f"{8 if largest <= 255 else 16} bit pictures")
+        return Range(
+            0.0,
+            255.0 if largest <= 255 else 65535.0,
+            unit,
+            f"{8 if largest <= 255 else 16} bit pictures",
+        )
     if unit in PERFUSION:
         return Range(0.0, PERFUSION[unit], unit, "usual display range; values outside are clipped")
     rule = (

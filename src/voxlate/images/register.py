@@ -18,11 +18,10 @@ import scipy.ndimage
 
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
-from voxlate.images.grid import LPS_TO_RAS, Grid, resample, with_spacing
+from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
-from voxlate.images.reading import extra
+from voxlate.images.optional import optional_package
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
-from voxlate.images.volume import Volume
 from voxlate.records import Number
 
 RegistrationMethod = Literal["rigid", "affine", "bspline", "ants"]
@@ -75,30 +74,30 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
     for one in (moving, fixed):
         if min(one.grid.shape) < LEAST_SLICES:
             raise BadInput(
-                f"{one.origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {one.grid}. "
-                "Prepare without --register."
+                f"{one.origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {one.grid}. Prepare without --register."
             )
     with _one_thread():
         pair = CoarsePair(coarse(moving), coarse(fixed))
-        found: Transform = simpleitk().Euler3DTransform(pair.centre.tolist())
+        transform: Transform = simpleitk().Euler3DTransform(pair.centre.tolist())
         kept: RegistrationMethod | Literal["none"] = "none"
-        after = before = pair.compare(found)
+        after = before = pair.compare(transform)
         for name, stage in _STAGES[method]:
-            new = stage(pair, found)
+            new = stage(pair, transform)
             similarity = pair.compare(new) if new is not None else before
             if similarity.mutual_information > after.mutual_information and not pair.folds(new):
-                kept, found, after = name, new, similarity
+                kept = name
+                transform = new
+                after = similarity
     if kept == "none" and before.covered == 0:
         raise BadInput(
-            f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no transform that "
-            "makes them overlap. Look at the two, or leave the case out by a manifest."
+            f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no transform that makes them overlap. Look at the two, or leave the case out by a manifest."
         )
-    return Registration(kept, found, before, after)
+    return Registration(kept, transform, before, after)
 
 
 def simpleitk() -> ModuleType:
     instead = ", or register the scans by another tool and prepare them with --resample"
-    return extra("SimpleITK", "registration", "registration", "SimpleITK", instead)
+    return optional_package("SimpleITK", "registration", "registration", "SimpleITK", instead)
 
 
 @contextlib.contextmanager
@@ -138,20 +137,27 @@ def centre_mm(grid: Grid, mask: np.ndarray | None = None) -> np.ndarray:
 
 
 def apply_transform(
-    volume: Volume, grid: Grid, transform: Transform, order: Literal[0, 1, 3] = 1, fill: float | None = None
+    volume: Volume,
+    grid: Grid,
+    transform: Transform,
+    order: Literal[0, 1, 3] = 1,
+    fill: float | None = None,
 ) -> Volume:
     """The volume on `grid` through a transform, by splines of order 0 (labels), 1 or 3.
 
-    What the volume does not cover gets `fill` (default: its lowest value).
+    Voxels outside the volume get `fill` (default: its lowest value).
     """
     itk = simpleitk()
     interpolator = {0: itk.sitkNearestNeighbor, 1: itk.sitkLinear, 3: itk.sitkBSpline}[order]
     lowest = float(volume.data.min()) if fill is None else fill
     geometry = _geometry(to_image(np.zeros((1, 1, 1), np.uint8), grid))
     size = [int(n) for n in reversed(grid.shape)]
-    images = (to_image(one, volume.grid) for one in volume.data)
-    made = [itk.Resample(one, size, transform, interpolator, *geometry, lowest, itk.sitkFloat32) for one in images]
-    return dataclasses.replace(volume, data=np.stack([itk.GetArrayFromImage(one) for one in made]), affine=grid.affine)
+    channels = []
+    for channel in volume.data:
+        image = to_image(channel, volume.grid)
+        moved = itk.Resample(image, size, transform, interpolator, *geometry, lowest, itk.sitkFloat32)
+        channels.append(itk.GetArrayFromImage(moved))
+    return dataclasses.replace(volume, data=np.stack(channels), affine=grid.affine)
 
 
 def covered(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
@@ -169,11 +175,13 @@ def write_transform(path: Path, transform: Transform) -> None:
 def coarse(volume: Volume) -> Volume:
     """The volume with about COARSE_VOXELS voxels, smoothed before it is thinned out."""
     grid = volume.grid
-    wide = float((np.prod(grid.shape) * np.prod(grid.spacing_mm) / COARSE_VOXELS) ** (1 / 3))
+    volume_mm3 = np.prod(grid.shape) * np.prod(grid.spacing_mm)
+    wide = float((volume_mm3 / COARSE_VOXELS) ** (1 / 3))
     if wide <= min(grid.spacing_mm):
         return volume
-    depth, height, width = (max(wide, one) for one in grid.spacing_mm)
-    sigma = [0.5 * new / old if new > old else 0.0 for new, old in zip((depth, height, width), grid.spacing_mm)]
+    depth, height, width = (max(wide, mm) for mm in grid.spacing_mm)
+    coarser = zip((depth, height, width), grid.spacing_mm)
+    sigma = [0.5 * new / old if new > old else 0.0 for new, old in coarser]
     smooth = dataclasses.replace(volume, data=scipy.ndimage.gaussian_filter(volume.data, [0.0, *sigma]))
     return resample(smooth, with_spacing(grid, (depth, height, width)))
 
@@ -182,57 +190,82 @@ class CoarsePair:
     """Two coarse scans with their outlines and intensity ranges, as all stages need them."""
 
     def __init__(self, moving: Volume, fixed: Volume) -> None:
-        self.moving, self.fixed = moving, fixed
+        self.moving = moving
+        self.fixed = fixed
         self.bodies = foreground(moving), foreground(fixed)
         self.centre = centre_mm(fixed.grid, self.bodies[1])
         self.ranges = _range(moving), _range(fixed)
-        self.images = tuple(
-            to_image(one.data[0].clip(*bounds).astype(np.float32), one.grid)
-            for one, bounds in zip((moving, fixed), self.ranges)
-        )
+        self.images = tuple(_clipped(volume, *ends) for volume, ends in zip((moving, fixed), self.ranges))
 
     def compare(self, transform: Transform) -> Similarity:
         grid = self.fixed.grid
         shared = covered(self.moving.grid, grid, transform)
-        boxes = [float(np.prod(one.grid.shape) * np.prod(one.grid.spacing_mm)) for one in (self.moving, self.fixed)]
+        grids = (self.moving.grid, grid)
+        boxes = [float(np.prod(one.shape) * np.prod(one.spacing_mm)) for one in grids]
         if shared.mean() * boxes[1] < LEAST_SHARED * min(boxes):
             return Similarity(1.0, 0.0, float(shared.mean()))
         moving = apply_transform(self.moving, grid, transform).data[0]
         outline = dataclasses.replace(self.moving, data=self.bodies[0][None].astype(np.float32))
         body = apply_transform(outline, grid, transform, order=0, fill=0.0).data[0] > 0
-        information = mutual_information(moving[shared], self.fixed.data[0][shared], *self.ranges, BINS)
-        information, bodies = np.nan_to_num(information, nan=1.0), np.nan_to_num(dice(body, self.bodies[1]))
+        information = mutual_information(
+            moving[shared],
+            self.fixed.data[0][shared],
+            *self.ranges,
+            BINS,
+        )
+        information = np.nan_to_num(information, nan=1.0)
+        bodies = np.nan_to_num(dice(body, self.bodies[1]))
         return Similarity(float(information), float(bodies), float(shared.mean()))
 
     def folds(self, transform: Transform) -> bool:
         """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
-        itk, image = simpleitk(), self.images[1]
-        field = itk.TransformToDisplacementField(transform, itk.sitkVectorFloat64, image.GetSize(), *_geometry(image))
-        # ITK's own determinant takes the image's axes for the patient's
-        steps = np.stack(np.gradient(itk.GetArrayViewFromImage(field), axis=(0, 1, 2)), axis=-1)
+        itk = simpleitk()
+        image = self.images[1]
+        field = itk.TransformToDisplacementField(
+            transform,
+            itk.sitkVectorFloat64,
+            image.GetSize(),
+            *_geometry(image),
+        )
+        # ITK's own determinant assumes that the image's axes are those of the patient
+        gradient = np.gradient(itk.GetArrayViewFromImage(field), axis=(0, 1, 2))
+        steps = np.stack(gradient, axis=-1)
         across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][:, ::-1]  # the same steps without the transform: D, H, W
         volumes = np.linalg.det(steps + across) / np.linalg.det(across)
         return bool(volumes.min() < LEAST_VOLUME or volumes.max() > 1 / LEAST_VOLUME)
+
+
+def _clipped(volume: Volume, low: float, high: float) -> Any:
+    return to_image(volume.data[0].clip(low, high).astype(np.float32), volume.grid)
 
 
 def _range(volume: Volume) -> tuple[float, float]:
     if volume.unit == "HU":
         return RANGE_HU
     low, high = (float(value) for value in np.percentile(volume.data, PERCENTILES))
-    return (low, high) if low < high else (float(volume.data.min()), float(volume.data.max()))
+    if low < high:
+        return (low, high)
+    return (float(volume.data.min()), float(volume.data.max()))
 
 
 def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
     """The best of several starts: the headers', the boxes' centres, the bodies' centres."""
-    fixed, moving = pair.fixed.grid, pair.moving.grid
-    shifts = np.zeros(3), centre_mm(moving) - centre_mm(fixed), centre_mm(moving, pair.bodies[0]) - pair.centre
-    found: list[tuple[float, int, Transform]] = []
+    fixed = pair.fixed.grid
+    moving = pair.moving.grid
+    by_boxes = centre_mm(moving) - centre_mm(fixed)
+    by_bodies = centre_mm(moving, pair.bodies[0]) - pair.centre
+    shifts = np.zeros(3), by_boxes, by_bodies
+    results: list[tuple[float, int, Transform]] = []
     for shift in shifts:
         begin = simpleitk().Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
         rough = _linear(pair, begin, (4,))
         if rough is not None:
-            found.append((pair.compare(rough).mutual_information, len(found), rough))
-    return _linear(pair, max(found)[2], (2, 1)) if found else None
+            similarity = pair.compare(rough)
+            results.append((similarity.mutual_information, len(results), rough))
+    if not results:
+        return None
+    _, _, best = max(results)
+    return _linear(pair, best, (2, 1))
 
 
 def _affine(pair: CoarsePair, start: Transform) -> Transform | None:
@@ -248,14 +281,18 @@ def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Tran
     registration = _registration(pair, levels)
     # a line search: steps of a fixed length stop early or leave for another optimum
     registration.SetOptimizerAsGradientDescentLineSearch(
-        1.0, 60, convergenceMinimumValue=1e-6, convergenceWindowSize=5, lineSearchMaximumIterations=10
+        1.0,
+        60,
+        convergenceMinimumValue=1e-6,
+        convergenceWindowSize=5,
+        lineSearchMaximumIterations=10,
     )
     registration.SetOptimizerScalesFromPhysicalShift()
     return _optimised(registration, begin, *pair.images)
 
 
 def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) -> Transform | None:
-    """A free-form deformation by cubic splines before what was found so far. Source: Rueckert et al. 1999.
+    """A free-form deformation by cubic splines, applied before the transform so far. Source: Rueckert et al. 1999.
 
     The moving scan is resampled by `start` first, because ITK gives no derivative through an earlier spline. Optimising
     a spline before a moving initial transform deforms more where scans end, until it folds, and is then lost.
@@ -263,25 +300,39 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
     itk = simpleitk()
     moving, fixed = pair.images
     grid = pair.fixed.grid
-    cells = [max(1, round(n * mm / knots_mm)) for n, mm in zip(reversed(grid.shape), reversed(grid.spacing_mm))]
+    lengths_mm = [n * mm for n, mm in zip(grid.shape, grid.spacing_mm)]
+    cells = [max(1, round(length / knots_mm)) for length in reversed(lengths_mm)]
     registration = _registration(pair, (level,))
     registration.SetMetricMovingMask(to_image(covered(pair.moving.grid, grid, start).astype(np.uint8), grid))
     registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
     moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])
-    found = _optimised(registration, itk.BSplineTransformInitializer(fixed, cells, order=3), moved, fixed)
-    return None if found is None else itk.CompositeTransform([start, found])
+    spline = _optimised(
+        registration,
+        itk.BSplineTransformInitializer(fixed, cells, order=3),
+        moved,
+        fixed,
+    )
+    if spline is None:
+        return None
+    return itk.CompositeTransform([start, spline])
 
 
 def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
-    """Symmetric diffeomorphic registration of ANTs after what was found so far. Source: Avants et al. 2008."""
-    ants = extra("ants", "ants", "registration", "antspyx for --register ants", ", or use --register bspline")
+    """Symmetric diffeomorphic registration of ANTs after the transform so far. Source: Avants et al. 2008."""
+    ants = optional_package(
+        "ants",
+        "ants",
+        "registration",
+        "antspyx for --register ants",
+        ", or use --register bspline",
+    )
     itk = simpleitk()
     with tempfile.TemporaryDirectory() as folder:
         names = [str(Path(folder) / name) for name in ("moving.nii.gz", "fixed.nii.gz", "start.tfm")]
         for image, name in zip(pair.images, names):
             itk.WriteImage(image, name)
         itk.WriteTransform(start, names[2])
-        found = ants.registration(
+        files = ants.registration(
             fixed=ants.image_read(names[1]),
             moving=ants.image_read(names[0]),
             type_of_transform="SyNOnly",
@@ -290,7 +341,8 @@ def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
             random_seed=SEED,
             outprefix=f"{folder}/",
         )["fwdtransforms"]
-        warp, linear = itk.ReadImage(found[0], itk.sitkVectorFloat64), itk.ReadTransform(found[1])
+        warp = itk.ReadImage(files[0], itk.sitkVectorFloat64)
+        linear = itk.ReadTransform(files[1])
         return itk.CompositeTransform([linear, itk.DisplacementFieldTransform(warp)])
 
 
@@ -313,8 +365,13 @@ def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
     return registration
 
 
-def _optimised(registration: Any, transform: Transform, moving: Any, fixed: Any) -> Transform | None:
-    """The transform once it is optimised, in place; none where it lost the overlap of the two."""
+def _optimised(
+    registration: Any,
+    transform: Transform,
+    moving: Any,
+    fixed: Any,
+) -> Transform | None:
+    """The transform after its optimisation, in place; None where the two no longer overlap."""
     registration.SetInitialTransform(transform)
     try:
         registration.Execute(fixed, moving)

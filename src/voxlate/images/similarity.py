@@ -1,4 +1,4 @@
-"""How similar two images are: structurally, by mutual information, and the overlap of two masks."""
+"""Similarity of two images (structural, mutual information), and the overlap of two masks."""
 
 import math
 from collections.abc import Callable
@@ -19,43 +19,61 @@ def ssim_map(a: Any, b: Any, data_range: float, window_mean: Callable[[Any], Any
 
     window_mean: the Gaussian-weighted mean around each place (RADIUS, SIGMA), of an image. Source: eq. 13.
     """
-    a, b = a / data_range, b / data_range  # float32 then holds the squares to 1e-7 of the constants' scale
-    mean_a, mean_b = window_mean(a), window_mean(b)
+    # divided, so that float32 holds the squares to 1e-7 of the constants' scale
+    a = a / data_range
+    b = b / data_range
+    mean_a = window_mean(a)
+    mean_b = window_mean(b)
     product = mean_a * mean_b
     squares = mean_a * mean_a + mean_b * mean_b
     covariance = window_mean(a * b) - product
     variances = window_mean(a * a + b * b) - squares
-    c1, c2 = K1**2, K2**2
+    c1 = K1**2
+    c2 = K2**2
     return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
 def mutual_information(
-    a: NDArray[Any], b: NDArray[Any], range_a: tuple[float, float], range_b: tuple[float, float], bins: int
+    a: NDArray[Any],
+    b: NDArray[Any],
+    range_a: tuple[float, float],
+    range_b: tuple[float, float],
+    bins: int,
 ) -> float:
     """Normalised mutual information (H(a) + H(b)) / H(a, b): 1 independent, 2 each determines the other.
 
     a, b: paired values. The histogram has `bins` equal bins over each range; values outside count in the first and last
     bin. NaN where both are constant. Source: Studholme et al. 1999, eq. 6.
     """
-    joint = np.bincount(_bin(a, *range_a, bins) * bins + _bin(b, *range_b, bins), minlength=bins * bins)
-    joint = joint.reshape(bins, bins)
-    of_a, of_b, both = (float(_entropy(one)) for one in (joint.sum(1), joint.sum(0), joint.ravel()))
+    pairs = _bin(a, *range_a, bins) * bins + _bin(b, *range_b, bins)
+    joint = np.bincount(pairs, minlength=bins * bins).reshape(bins, bins)
+    of_a = float(_entropy(joint.sum(1)))
+    of_b = float(_entropy(joint.sum(0)))
+    both = float(_entropy(joint.ravel()))
     return (of_a + of_b) / both if both > 0 else float("nan")
 
 
-def shared_information(a: NDArray[np.uint8], b: NDArray[np.uint8], bins: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def shared_information(
+    a: NDArray[np.uint8],
+    b: NDArray[np.uint8],
+    bins: int,
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Normalised mutual information of rows of classes with several each, [..., S]; the lower of the two entropies in
     nats, [...], each the median over the S.
 
     a: [..., N] classes as by `class_of`, b: [..., S, N]; pairs of which one is outside (the class `bins`) are left out.
     """
-    rows, width = math.prod(b.shape[:-1]), max(bins, int(max(a.max(initial=0), b.max(initial=0))) + 1)
+    rows = math.prod(b.shape[:-1])
+    highest = max(a.max(initial=0), b.max(initial=0))
+    width = max(bins, int(highest) + 1)
     pairs = b.astype(np.intp)
     pairs += (a.astype(np.intp) * width)[..., None, :]
     pairs += (np.arange(rows) * width * width).reshape(*b.shape[:-1], 1)
     counts = np.bincount(pairs.ravel(), minlength=rows * width * width)
-    joint = np.ascontiguousarray(counts.reshape(*b.shape[:-1], width, width)[..., :bins, :bins])
-    of_a, of_b = _entropy_of_few(joint.sum(-1), a.shape[-1]), _entropy_of_few(joint.sum(-2), a.shape[-1])
+    classes = counts.reshape(*b.shape[:-1], width, width)
+    joint = np.ascontiguousarray(classes[..., :bins, :bins])
+    of_a = _entropy_of_few(joint.sum(-1), a.shape[-1])
+    of_b = _entropy_of_few(joint.sum(-2), a.shape[-1])
     both = _entropy_of_few(joint.reshape(*b.shape[:-1], -1), a.shape[-1])
     lower = np.minimum(np.median(of_a, axis=-1), np.median(of_b, axis=-1))
     return (of_a + of_b) / np.maximum(both, NARROWEST), lower
@@ -64,7 +82,8 @@ def shared_information(a: NDArray[np.uint8], b: NDArray[np.uint8], bins: int) ->
 def class_of(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.uint8]:
     """The equal class of each value between two, those beyond in the first and last; `bins` where it is not finite."""
     scaled = (image - np.float32(low)) * np.float32(bins / max(high - low, NARROWEST))
-    return np.where(np.isfinite(scaled), scaled.clip(0, bins - 1), np.float32(bins)).astype(np.uint8)
+    inside = scaled.clip(0, bins - 1)
+    return np.where(np.isfinite(scaled), inside, np.float32(bins)).astype(np.uint8)
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
@@ -81,12 +100,14 @@ def _bin(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.
 def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Entropy in nats along the last axis of counts; 0 where all are 0."""
     shares = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
-    return np.asarray(-(shares * np.log(np.maximum(shares, NARROWEST))).sum(-1), np.float64)
+    logarithms = np.log(np.maximum(shares, NARROWEST))
+    return np.asarray(-(shares * logarithms).sum(-1), np.float64)
 
 
 def _entropy_of_few(counts: NDArray[np.int64], most: int) -> NDArray[np.float64]:
-    """The same of counts that sum up to `most` or less, by a table of k log k: no logarithm of each count."""
+    """The entropy of counts that sum up to `most` or less, by a table of k log k instead of a logarithm for each."""
     whole = np.arange(most + 1, dtype=np.float64)
     table = whole * np.log(np.maximum(whole, 1.0))
-    total = counts.sum(-1)
-    return np.log(np.maximum(total, 1)) - table[counts].sum(-1) / np.maximum(total, 1)
+
+    total = np.maximum(counts.sum(-1), 1)
+    return np.log(total) - table[counts].sum(-1) / total

@@ -1,4 +1,4 @@
-"""Cuts volumes into patches for a network, and blends the images that it makes into volumes."""
+"""Cuts volumes into patches for a network, and blends the images that it synthesises into volumes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from voxlate.config import settings
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Volume
 
 Triple = tuple[int, int, int]
 Size = tuple[int, int]
@@ -58,9 +58,9 @@ def _ramp(patch: int, overlap: int) -> np.ndarray:
 
 
 class Blend:
-    """The weighted mean of tiles, gathered one by one: [C, D, H, W] and one [D, H, W] of weights is all it holds.
+    """The weighted mean of tiles that are added one by one; it holds one [C, D, H, W] and one [D, H, W] of weights.
 
-    background: the value of each channel where no tile comes.
+    background: the value of each channel where there is no tile.
     """
 
     def __init__(self, tiling: Tiling, background: Sequence[float]) -> None:
@@ -71,15 +71,16 @@ class Blend:
         self._weight = np.zeros(tiling.shape, np.float32)
 
     def add(self, tile: np.ndarray, start: Triple) -> None:
-        """Add a tile [C, D, H, W] at `start`; what lies beyond the volume is dropped."""
+        """Add a tile [C, D, H, W] at `start`; its voxels outside the volume are dropped."""
         size = [min(p, n - s) for p, n, s in zip(self.tiling.patch, self.tiling.shape, start)]
         inside = tuple(slice(0, n) for n in size)
         place = tuple(slice(s, s + n) for s, n in zip(start, size))
-        self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * self._tile_weight[inside]
-        self._weight[place] += self._tile_weight[inside]
+        weight = self._tile_weight[inside]
+        self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * weight
+        self._weight[place] += weight
 
     def result(self) -> np.ndarray:
-        """The blended volume [C, D, H, W] in float32; ends the blend, for it is divided in place."""
+        """The blended volume [C, D, H, W] in float32. The sum is divided in place: add no tile afterwards."""
         np.divide(self._total, self._weight, out=self._total, where=self._weight > 0)
         np.copyto(self._total, self._background, where=self._weight == 0)
         return self._total
@@ -87,12 +88,12 @@ class Blend:
 
 @dataclass(frozen=True)
 class SlicePlan:
-    """Which patches of a case a network sees, and where its images belong in the volumes of `shape`.
+    """The patches of a case that a network reads, and the places of its images in the volumes of `shape`.
 
-    input_tiling: of the case that is read; output_tiling: of the volumes that are made. first: the slice of these
-    that is the case's first one; resized: whether images must be resized to the volumes' own slices.
-    margins: left, right, top and bottom of a patch, what is read beyond the tile or (below 0) left out of it.
-    empty: slices of the case in which there is nothing to make.
+    input_tiling: of the case that is read; output_tiling: of the volumes that are synthesised. first: the index of the
+    case's first slice in these volumes; resized: whether images must be resized to the volumes' own slices.
+    margins: voxels at the left, right, top and bottom of a patch that are read beyond the tile, or (below 0) left out.
+    empty: slices of the case in which nothing is synthesised.
     """
 
     input_tiling: Tiling
@@ -108,18 +109,20 @@ class SlicePlan:
         return [start for start in starts if start[0] not in self.empty]
 
     def place(self, start: Triple) -> Triple:
-        """Where in the volumes a tile belongs."""
+        """The first voxel of a tile in the volumes that are synthesised."""
         return (start[0] + self.first, *start[1:])
 
     def patch_at(self, start: Triple) -> tuple[Triple, Triple]:
         """The first voxel and the size of the patch that is read for a tile, its margins included."""
         left, right, top, bottom = self.margins
         depth, height, width = self.input_tiling.patch
-        return (start[0], start[1] - top, start[2] - left), (depth, height + top + bottom, width + left + right)
+        z, y, x = start
+        size = (depth, height + top + bottom, width + left + right)
+        return (z, y - top, x - left), size
 
 
 class SliceOption(ABC):
-    """How the slices of a volume are cut for a network; the settings make the plan themselves."""
+    """How the slices of a volume are cut for a network; each class of settings builds its plan."""
 
     for_volumes: ClassVar[bool] = False
     """Whether it serves models whose patches are several slices thick."""
@@ -128,7 +131,7 @@ class SliceOption(ABC):
 
     @property
     def crop(self) -> int | None:
-        """Margin in voxels around the mask's box, where only the box is made."""
+        """Margin in voxels around the mask's box, where only the box is synthesised."""
         return None
 
     @property
@@ -146,12 +149,13 @@ def whole_slices(shape: Triple) -> Tiling:
 
 
 def whole_volume(shape: Triple) -> SlicePlan:
-    """The volume as one item, for a denoiser that sees windows of its slices in lockstep (synth.windows)."""
+    """The volume as one item, for a denoiser that reads windows of its slices at every step (synth.windows)."""
     return SlicePlan(Tiling(shape, shape), Tiling(shape, shape))
 
 
 def _overlapping(shape: Triple, size: Triple, overlap: float) -> SlicePlan:
-    d, h, w = (min(round(overlap * p), p - 1) if n > p else 0 for n, p in zip(shape, size))
+    shared = [min(round(overlap * length), length - 1) for length in size]
+    d, h, w = (voxels if n > length else 0 for voxels, n, length in zip(shared, shape, size))
     tiling = Tiling(shape, size, (d, h, w))
     return SlicePlan(tiling, tiling)
 
@@ -185,7 +189,9 @@ class Tiled(SliceOption):
     kind: Literal["tiled"] = "tiled"
 
     def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
-        return _overlapping(shape, (1, min(patch[1], shape[1]), min(patch[2], shape[2])), overlap)
+        _, height, width = shape
+        size = (1, min(patch[1], height), min(patch[2], width))
+        return _overlapping(shape, size, overlap)
 
 
 @settings
@@ -210,9 +216,14 @@ AnySlices = Annotated[Whole | Tiled | Resized, Field(discriminator="kind")]
 
 
 def fit_to_mask(
-    plan: SlicePlan, mask: np.ndarray | None, multiple: int, centred: bool, crop: int | None, least: Size
+    plan: SlicePlan,
+    mask: np.ndarray | None,
+    multiple: int,
+    centred: bool,
+    crop: int | None,
+    least: Size,
 ) -> SlicePlan:
-    """A plan of whole slices without those that the mask [D, H, W] leaves empty, with the margins a method wants.
+    """A plan of whole slices, without those that the mask [D, H, W] leaves empty, with the margins of a method.
 
     centred: the middle column stays in the middle (or half a voxel right of it, where widths are odd). crop: cut to the
     box of the whole mask and so many voxels around it, but not below `least`: norms over a slice should see as much
@@ -221,11 +232,15 @@ def fit_to_mask(
     _, height, width = plan.input_tiling.shape
     if plan.input_tiling.patch != (1, height, width):
         return plan
-    rows, columns, empty = (0, height), (0, width), frozenset[int]()
+    rows = (0, height)
+    columns = (0, width)
+    empty = frozenset[int]()
     if mask is not None:
+        _, height_of_mask, width_of_mask = mask.shape
         empty = frozenset(np.flatnonzero(~mask.any(axis=(1, 2))).tolist())
         if crop is not None:
-            rows, columns = (_box(np.flatnonzero(mask.any(axis=(0, k))), mask.shape[3 - k], crop) for k in (2, 1))
+            rows = _box(np.flatnonzero(mask.any(axis=(0, 2))), height_of_mask, crop)
+            columns = _box(np.flatnonzero(mask.any(axis=(0, 1))), width_of_mask, crop)
     sides = _centred if centred else _rounded
     left, right = sides(columns, width, multiple, min(least[1], width))
     top, bottom = _rounded(rows, height, multiple, min(least[0], height))
@@ -233,30 +248,36 @@ def fit_to_mask(
 
 
 def _box(filled: np.ndarray, length: int, margin: int) -> Size:
-    """From the first to the end of the filled rows, with a margin inside the axis; of none, its middle."""
+    """First and end of the filled rows, with a margin inside the axis; its middle where no row is filled."""
     if not len(filled):
         return length // 2, length // 2
-    return max(0, int(filled[0]) - margin), min(length, int(filled[-1]) + 1 + margin)
+    first = int(filled[0]) - margin
+    end = int(filled[-1]) + 1 + margin
+    return max(0, first), min(length, end)
 
 
 def _rounded(box: Size, length: int, multiple: int, least: int) -> Size:
-    """What to add on both sides of an axis, so that a multiple with `box` inside is left; nothing for all of it.
+    """The margins on both sides of an axis, so that a multiple of voxels with `box` inside remains; 0 for all.
 
-    least: of what is left. It begins at a multiple, so that a network halves it where it halves the whole.
+    least: voxels that remain. They begin at a multiple, so that a network halves them where it halves the whole axis.
     """
     if box == (0, length):
         return 0, 0
     more = max(0, least - (box[1] - box[0]))
-    first = min(max(0, box[0] - more // 2), length - least) if more else box[0]
+    first = box[0]
+    if more:
+        first = min(max(0, first - more // 2), length - least)
     first = first // multiple * multiple
     side = _up(max(least, box[1] - first), multiple)
     return -first, first + side - length
 
 
 def _centred(box: Size, length: int, multiple: int, least: int) -> Size:
-    """The same about the middle of the axis, even if all of it is seen."""
+    """The margins of `_rounded`, but symmetric about the middle of the axis, even for the whole axis."""
     odd = length % 2  # then the column right of the middle of an even side is the axis' middle
-    side = _up(max(least, length - 2 * box[0] - odd, 2 * box[1] - length + odd), multiple)
+    before = length - 2 * box[0] - odd
+    after = 2 * box[1] - length + odd
+    side = _up(max(least, before, after), multiple)
     first = (length - side) // 2
     return -first, first + side - length
 
@@ -270,25 +291,36 @@ def varied_slices(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
 
     Values count as equal up to rounding (numpy.isclose's). Both are equal where no slice differs.
     """
-    varied = [any(not np.isclose(array[z], array[z].min()).all() for array in arrays) for z in range(len(arrays[0]))]
-    there = np.flatnonzero(varied)
-    return (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 0)
+    varied = np.zeros(len(arrays[0]), bool)
+    for array in arrays:
+        varied |= [not np.isclose(plane, plane.min()).all() for plane in array]
+    slices = np.flatnonzero(varied)
+    if not len(slices):
+        return 0, 0
+    return int(slices[0]), int(slices[-1]) + 1
 
 
-def resize_slices(volumes: Mapping[str, Volume], size: Size, first: int, last: int) -> dict[str, Volume]:
+def resize_slices(
+    volumes: Mapping[str, Volume],
+    size: Size,
+    first: int,
+    last: int,
+) -> dict[str, Volume]:
     """The slices from first to last - 1 of volumes, resized to `size`; the corner voxels keep their places."""
-    made = {}
+    resized = {}
     for name, volume in volumes.items():
         affine = volume.affine.copy()
         affine[:3, 3] += first * affine[:3, 2]
-        for column, (old, new) in enumerate(zip(volume.grid.shape[:0:-1], size[::-1])):
+        _, height, width = volume.grid.shape
+        for column, (old, new) in enumerate(((width, size[1]), (height, size[0]))):
             affine[:3, column] *= (old - 1) / (new - 1) if old > 1 else 1 / new
-        made[name] = replace(volume, data=zoomed(volume.data[:, first:last], size), affine=affine)
-    return made
+        data = zoomed(volume.data[:, first:last], size)
+        resized[name] = replace(volume, data=data, affine=affine)
+    return resized
 
 
 def zoomed(images: np.ndarray, size: Size) -> np.ndarray:
-    """Planes [..., H, W] at another size by cubic splines, corner on corner; constant ones stay exactly so.
+    """Planes [..., H, W] at another size by cubic splines, corner on corner; constant planes stay exactly constant.
 
     scipy's default mode gives the same bits, except where rounding puts the last row or column beyond the edge (256 to
     45 voxels, say): there it leaves zeros.
@@ -298,7 +330,9 @@ def zoomed(images: np.ndarray, size: Size) -> np.ndarray:
     planes = images.reshape(-1, *images.shape[-2:])
     factors = (size[0] / planes.shape[1], size[1] / planes.shape[2])
     out = np.empty((len(planes), *size), np.float32)
-    for plane, made in zip(planes, out):
-        low, high = plane.min(), plane.max()
-        made[:] = low if low == high else scipy.ndimage.zoom(plane, factors, order=3, mode="mirror")
+    for plane, zoomed_plane in zip(planes, out):
+        if plane.min() == plane.max():
+            zoomed_plane[:] = plane.min()
+        else:
+            zoomed_plane[:] = scipy.ndimage.zoom(plane, factors, order=3, mode="mirror")
     return out.reshape(*images.shape[:-2], *size)

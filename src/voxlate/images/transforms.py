@@ -22,7 +22,11 @@ KIND = re.compile(r"Transform: (\w+)_double_3_3")
 
 def read_transform(path: Path) -> Transform:
     """A transform that `write_transform` wrote; raises BadInput where it is damaged, or none of two scans."""
-    record = Record(path, "a transform between two scans", "Remove the prepared case and prepare again.")
+    record = Record(
+        path,
+        "a transform between two scans",
+        "Remove the prepared case and prepare again.",
+    )
     if path.suffix == ".tfm":
         _check_text(record, path.read_text(encoding="utf-8", errors="replace"))
     try:

@@ -9,8 +9,10 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
+from voxlate.images.grid import Volume
+from voxlate.images.io import write_volume
 from voxlate.images.mask import largest
-from voxlate.images.volume import Volume, unit_of, write_volume
+from voxlate.images.units import unit_of
 from voxlate.machine import cores
 from voxlate.phantoms.anatomy import LesionKind
 from voxlate.phantoms.head import FIELD_MM, Head, make_head

@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from voxlate.data.audit import SHOW_ANATOMY, distances
-from voxlate.data.case import CaseHeader
+from voxlate.data.case_header import CaseHeader
 from voxlate.data.prepared import Cohort, Entry
 from voxlate.errors import BadInput
 from voxlate.images.statistics import PERCENTILES, Distribution

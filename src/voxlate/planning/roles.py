@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from voxlate.errors import BadInput, did_you_mean
-from voxlate.images.volume import HOUNSFIELD
+from voxlate.images.units import HOUNSFIELD
 from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan
 
 # Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from voxlate.files import UNFAMILIAR
 from voxlate.images import pictures
-from voxlate.images.grid import Grid, return_to
+from voxlate.images.grid import Grid, Volume, return_to
+from voxlate.images.io import is_there
 from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.volume import Volume, is_there
 from voxlate.scoring.captions import rows_of
 from voxlate.scoring.intervals import interval_of
 from voxlate.scoring.metrics import METRICS
@@ -180,7 +180,7 @@ def _of_synthesis(
         yield CaseImage("error", "synthesis − truth", shown.cut(ours - true))
     if (interval := interval_of(there, modality, stated)) is not None:
         ends = (read(path, shown.units.synthesis) for path in (interval.low, interval.high))
-        low, high = (scale.alike(end, made.data[0], body) for end in ends)
+        low, high = (scale.normalise_map(end, made.data[0], body) for end in ends)
         yield CaseImage("low", f"{interval.coverage:.0%} interval", shown.cut(low), shades)
         yield CaseImage("high", f"{interval.coverage:.0%} interval", shown.cut(high), shades)
         if true is not None:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, resample, same_grid
+from voxlate.images.grid import Grid, Volume, resample, same_grid
 from voxlate.images.register import Transform, apply_transform, simpleitk
 from voxlate.images.transforms import read_transform
-from voxlate.images.volume import Volume
 
 
 @dataclass(frozen=True)

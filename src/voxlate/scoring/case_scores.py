@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid
+from voxlate.images.grid import Grid, Volume
+from voxlate.images.io import is_there
 from voxlate.images.mask import foreground
 from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
-from voxlate.images.volume import Volume, is_there
 from voxlate.scoring.alignment import Move, find_move
 from voxlate.scoring.distances import Pool
 from voxlate.scoring.intervals import interval_scores, region_coverage
@@ -281,7 +281,7 @@ def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
         # it is in physical units, and of the body's error
         interval = replace(interval, bound=None)
     ends = [units.synthesis(read_canonical(path, truth.item.modality)) for path in (interval.low, interval.high)]
-    low, high = (scale.alike(truth.move.move(one).data[0], synthesis.data[0], truth.body) for one in ends)
+    low, high = (scale.normalise_map(truth.move.move(one).data[0], synthesis.data[0], truth.body) for one in ends)
     found = interval_scores(interval, low, high, truth.on_range(synthesis), truth.values, truth.frame)
     for region, part in truth.regions:
         found |= {f"{region.name}.{key}": one for key, one in region_coverage(low, high, truth.values, part).items()}

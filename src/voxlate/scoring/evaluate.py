@@ -11,8 +11,8 @@ from voxlate.data.presets import CaseFiles
 from voxlate.data.slice_lists import known_patients
 from voxlate.errors import BadInput
 from voxlate.files import seen_from
+from voxlate.images.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.volume import content_hash, is_there, read_volume
 from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.files import HIGH, LOW
-from voxlate.images.volume import content_hash
+from voxlate.images.io import content_hash
 from voxlate.scoring.metrics import LEVELS, correlation
 
 Array = NDArray[np.float32]

@@ -64,10 +64,10 @@ def _share_of_contrast(piece: MaskArray, truth: Array, image: Array) -> float | 
     ring = ndimage.binary_dilation(piece, plane, iterations=RING) & ~piece
     if not ring.any():
         return None
-    stands_out = float(truth[piece].mean() - truth[ring].mean())
-    if abs(stands_out) < VISIBLE * float(truth[ring].std()) or stands_out == 0:
+    is_misaligned = float(truth[piece].mean() - truth[ring].mean())
+    if abs(is_misaligned) < VISIBLE * float(truth[ring].std()) or is_misaligned == 0:
         return None
-    return float(image[piece].mean() - image[ring].mean()) / stands_out
+    return float(image[piece].mean() - image[ring].mean()) / is_misaligned
 
 
 def _invented(inside: MaskArray, found: MaskArray) -> int:

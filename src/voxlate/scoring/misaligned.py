@@ -9,7 +9,7 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from voxlate.data.audit import stands_out
+from voxlate.data.audit import is_misaligned
 from voxlate.data.case import read_header
 from voxlate.data.prepared import case_path
 from voxlate.images.misalignment import Misalignment
@@ -37,7 +37,7 @@ def estimate_for(cohort: Path | None, case: str, modality: str, sources: Collect
     to_sources = [one for name, one in header.misaligned.items() if name == modality and one.to in sources]
     to_truth = [(name, one) for name, one in header.misaligned.items() if one.to == modality and name in sources]
     pairs = [*to_sources, *(replace(one, to=name) for name, one in to_truth)]
-    far = [one for one in pairs if stands_out(header, one)]
+    far = [one for one in pairs if is_misaligned(header, one)]
     return max(far, key=lambda one: one.median_mm or 0.0, default=None)
 
 

@@ -13,11 +13,12 @@ from voxlate.data.find import CaseFiles
 from voxlate.data.leakage import shared_masks
 from voxlate.data.presets import LABELS
 from voxlate.errors import BadInput
-from voxlate.images.grid import canonical, same_grid
+from voxlate.images.grid import Volume, canonical, same_grid
+from voxlate.images.io import is_there, read_volume
 from voxlate.images.mask import bounding_box, brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.similarity import RADIUS, dice
-from voxlate.images.volume import Volume, is_there, read_volume, unit_of
+from voxlate.images.units import unit_of
 from voxlate.scoring.lesion_counts import ledger
 from voxlate.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 

@@ -12,12 +12,11 @@ from voxlate.data.find import CaseFiles
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
 from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
-from voxlate.images.volume import content_hash, is_there
+from voxlate.images.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.scoring.intervals import Interval, interval_of
 from voxlate.scoring.provenance import difference, provenance_of, read_run, run_folders, stated_inputs, way_of
 
 BASELINES = "naive.safetensors"
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,16 +167,15 @@ def images_in(folder: Path) -> dict[str, Path]:
     """Image files by modality: those that synth wrote, where it says so; of several formats the one with least loss."""
     listed = provenance_of(folder).get("images")
     images = dict[str, Path]()
-    for suffix in reversed(SUFFIXES):
-        found = [path for path in sorted(folder.glob(f"*{suffix}")) if listed is None or path.name in listed]
+    for ending in reversed(scan_endings()):
+        found = [path for path in sorted(folder.glob(f"*{ending}")) if listed is None or path.name in listed]
         images |= {_modality(path.name): path for path in found}
     return dict(sorted(images.items()))
 
 
 def _modality(file: str) -> str:
     """The modality that the name of an image file says."""
-    suffix = next((suffix for suffix in SUFFIXES if file.endswith(suffix)), "")
-    return file.removesuffix(suffix).removeprefix(SYNTHETIC)
+    return without_ending(file).removeprefix(SYNTHETIC)
 
 
 def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:

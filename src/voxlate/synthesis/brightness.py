@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
-from voxlate.images.volume import Volume
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue

@@ -13,9 +13,9 @@ from voxlate.data.case import LABEL, MASK, PreparedCase, prepare_case
 from voxlate.data.layout import laid_out
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput
-from voxlate.images.grid import oriented, same_grid
+from voxlate.images.grid import Volume, oriented, same_grid
 from voxlate.images.intensity import Scale
-from voxlate.images.volume import Volume, content_hash, read_volume
+from voxlate.images.io import content_hash, read_volume
 from voxlate.records import Record, Shape, checksum, write_tensors
 from voxlate.scoring.provenance import recorded_splits
 from voxlate.synthesis.calls import PatchProgress

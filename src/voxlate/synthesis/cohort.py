@@ -10,7 +10,7 @@ from typing import Any
 from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked, safe_name
-from voxlate.images.volume import PICTURES
+from voxlate.images.io import is_picture
 from voxlate.scoring.provenance import provenance_of
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
@@ -163,7 +163,7 @@ def _synthesise_case(
         split = "train"
     if split:  # in the provenance of the case, so that it stays with the image
         stated["split"] = split
-    only_pictures = {path.suffix.lower() for path in scans.files.values()} <= set(PICTURES)
+    only_pictures = all(is_picture(path) for path in scans.files.values())
     suffixes = (".nii.gz", ".png") if only_pictures else (".nii.gz",)
     removed = replace(image, provenance=stated).write(folder, suffixes)
     return [f"{folder.name}/{name}" for name in removed]

@@ -15,9 +15,9 @@ from scipy.ndimage import distance_transform_edt
 
 from voxlate.data.anatomy import Anatomy
 from voxlate.data.case import PreparedCase
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import foreground, shows
-from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import shown_sources
 from voxlate.synthesis.intervals import OutputGrid

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.errors import BadInput
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Volume
 from voxlate.recipe import Recipe
 from voxlate.synthesis.calibrations import Answer
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned

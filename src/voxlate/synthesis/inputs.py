@@ -11,15 +11,16 @@ import numpy as np
 
 from voxlate.config import adapter
 from voxlate.data.align import Preparation
-from voxlate.data.anatomy import Anatomy, seen, strange
+from voxlate.data.anatomy import Anatomy, anatomy_warnings, body_of
 from voxlate.data.case import MASK, PreparedCase, digest, prepare_case
 from voxlate.data.grades import advice
-from voxlate.data.intensity_checks import check_floor, unfamiliar, varied_level
+from voxlate.data.intensity_checks import check_floor, out_of_distribution, varied_level
 from voxlate.data.layout import laid_out
 from voxlate.errors import BadInput
-from voxlate.images.grid import canonical, check_affine
+from voxlate.images.grid import Volume, canonical, check_affine
+from voxlate.images.io import content_hash, is_there, read_volume
 from voxlate.images.mask import clearest
-from voxlate.images.volume import Volume, content_hash, is_there, read_volume, unit_of
+from voxlate.images.units import unit_of
 from voxlate.recipe import Recipe
 from voxlate.training.run import DIGITS
 
@@ -188,9 +189,9 @@ def _check_scans(
         spec = recipe.intensity[name]
         check_floor(name, spec, prepared.header, case)
         warnings += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
-        warnings.append(unfamiliar(name, statistics, spec, ranges))
+        warnings.append(out_of_distribution(name, statistics, spec, ranges))
         if anatomy is not None:
-            warnings += strange(anatomy, name, seen(prepared, name, spec))
+            warnings += anatomy_warnings(anatomy, name, body_of(prepared, name, spec))
     warnings.append(_spacing_warning(header, prepared))
     return warnings
 

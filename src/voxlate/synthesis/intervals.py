@@ -8,9 +8,8 @@ import numpy as np
 
 from voxlate.batch import BACKGROUND
 from voxlate.data.case import PreparedCase
-from voxlate.images.grid import Grid, oriented, return_to
+from voxlate.images.grid import Grid, Volume, oriented, return_to
 from voxlate.images.mask import foreground
-from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import shown_sources
 from voxlate.synthesis.result import SynthesisedImage

@@ -31,8 +31,8 @@ from voxlate.data.grades import worst
 from voxlate.devices import find_device, name_of
 from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import SYNTHETIC
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Scale
-from voxlate.images.volume import Volume
 from voxlate.learning.settings import Precision
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict

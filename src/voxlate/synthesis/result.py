@@ -13,8 +13,10 @@ from PIL import Image as Picture
 from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput
 from voxlate.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
-from voxlate.images.grid import canonical
+from voxlate.images.formats.nifti import SYNTHETIC, SYNTHETIC_SCAN, is_synthetic
+from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Scale
+from voxlate.images.io import content_hash, write_volume
 from voxlate.images.pictures import (
     Plane,
     labelled_sheet,
@@ -25,7 +27,6 @@ from voxlate.images.pictures import (
     square_pixels,
     with_lines,
 )
-from voxlate.images.volume import SYNTHETIC, SYNTHETIC_SCAN, Volume, content_hash, says_synthetic, write_volume
 from voxlate.scoring.provenance import provenance_of, read_provenance
 from voxlate.synthesis.brightness import Peak
 from voxlate.trust.calibration import Prediction
@@ -168,7 +169,7 @@ class Synthesised:
         for name, volume in self.files.items():
             for suffix in suffixes:
                 file = f"{name}{suffix}"
-                images[file] = partial(write_volume, volume=volume, what=_description(file))
+                images[file] = partial(write_volume, volume=volume, description=_description(file))
         return write_images(folder, images, self.provenance)
 
     def show(self, tile: int = TILE) -> Picture.Image:
@@ -267,7 +268,7 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
         path = folder / name
         if name in listed or not path.is_file():
             continue
-        if not says_synthetic(path.with_name(f"{name.split('.')[0]}.nii.gz")):
+        if not is_synthetic(path.with_name(f"{name.split('.')[0]}.nii.gz")):
             raise BadInput(
                 f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? Choose another --out."
             )

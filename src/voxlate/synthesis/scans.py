@@ -11,9 +11,9 @@ from voxlate.data.find import find_cohort, load_preset
 from voxlate.data.manifest import TABLES
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, did_you_mean
-from voxlate.images.dicom import is_dicom_folder, without_key
-from voxlate.images.dynamic import without_frame
-from voxlate.images.volume import UNITS, is_there
+from voxlate.images.formats.dicom import is_dicom_folder
+from voxlate.images.io import is_there, location_of
+from voxlate.images.units import UNITS
 from voxlate.scoring.provenance import is_fold, recorded_splits
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
@@ -117,7 +117,7 @@ def _named_scans(
         mask = {MASK: case.mask} if case.mask else {}
         yield Scans(case.case, case.files | mask)
     recorded = splits_of(model)
-    for name in cohort.bare:  # cases without any scan, of which sort_out states that they lack scans
+    for name in cohort.without_scan:  # cases without any scan, of which sort_out states that they lack scans
         if split is None or recorded.get(name) == split:
             yield Scans(name, {})
 
@@ -158,7 +158,7 @@ def in_split(
 
 def _case_of(files: Mapping[str, Path]) -> str:
     """A name for scans that are given as files: that of the first file, or of its folder if that is more specific."""
-    path = without_key(without_frame(next(iter(files.values())))[0])[0]
+    path = location_of(next(iter(files.values())))
     stem = path.name.split(".")[0]
     generic = stem.lower() in {name.lower() for name in files} or stem.lower() in UNITS
     name = path.absolute().parent.name if generic else stem

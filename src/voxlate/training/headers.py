@@ -7,7 +7,7 @@ from typing import Any, NotRequired
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.data.align import Preparation
-from voxlate.data.case import Unit
+from voxlate.data.case_header import Unit
 from voxlate.data.intensity_checks import POINTS
 from voxlate.errors import BadInput
 from voxlate.recipe import needed_code

@@ -20,7 +20,7 @@ from voxlate.config import to_tables
 from voxlate.data.align import Preparation
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.images.volume import unit_of
+from voxlate.images.units import unit_of
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.nets.blocks import Attention, ResBlock
 from voxlate.nets.interface import Channels

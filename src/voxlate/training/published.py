@@ -20,7 +20,7 @@ from voxlate import recipe as recipes
 from voxlate.config import fill, kind_of
 from voxlate.data.align import Preparation
 from voxlate.errors import BadInput
-from voxlate.images.volume import unit_of
+from voxlate.images.units import unit_of
 from voxlate.nets.interface import Channels
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from voxlate.errors import BadInput
-from voxlate.images.volume import content_hash, is_there
+from voxlate.images.io import content_hash, is_there
 from voxlate.records import MOST, Count, Name, NotNegative, Number, Positive, Share, ShortDigest, Text
 from voxlate.scoring.metrics import LEVELS as PERCENTS
 from voxlate.trust.conformal import WIDEST, Bound

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.errors import BadInput
+from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import range_for
-from voxlate.images.volume import Volume
 from voxlate.scoring.regions import regions_from, thresholded
 from voxlate.trust.calibration import BODY
 

@@ -1,4 +1,4 @@
-"""NIfTI and FreeSurfer files, read frame by frame and written so that every viewer places them alike."""
+"""NIfTI and FreeSurfer files, read frame by frame and written so that every viewer shows them at the same place."""
 
 import gzip
 import math
@@ -11,14 +11,16 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, check_affine
-from voxlate.images.reading import DynamicScan, Stored, check_numbers, errors_as
+from voxlate.images.formats.format import DynamicScan, Format, Stored, check_numbers, errors_as
+from voxlate.images.grid import Grid, Volume, check_affine
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
 PACKED = (".gz", ".mgz")
 READ_BYTES = 1 << 20
-DESCRIPTION = "voxlate; research use only"
+DESCRIPTION = "voxlate; research use only"  # in the header, which has room for 80 characters
+SYNTHETIC = "; a synthetic image"
+SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
 AGAIN = "Copy or download it again."
 DEFLATE_MOST = 1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
 
@@ -31,17 +33,16 @@ def _load(path: Path) -> Any:
         start = file.read(2)
     packed = path.suffix.lower() in PACKED
     if packed and start != b"\x1f\x8b":
+        name = path.stem if path.suffix.lower() == ".gz" else f"{path.stem}.mgh"
         raise BadInput(
-            f"{path}: expected gzip data, found a file that is not compressed. "
-            f"Compress it, or rename it to {path.stem if path.suffix.lower() == '.gz' else path.stem + '.mgh'}."
+            f"{path}: expected gzip data, found a file that is not compressed. Compress it, or rename it to {name}."
         )
     sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
     with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
         image = nib.load(path)
     if not isinstance(image, NiftiImage | nib.freesurfer.mghformat.MGHImage):
         raise BadInput(
-            f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, "
-            "which does not state which side is left. Convert it to NIfTI."
+            f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, which does not state which side is left. Convert it to NIfTI."
         )
     return image
 
@@ -68,7 +69,7 @@ def _affine(image: Any, path: Path) -> np.ndarray:
     try:
         return check_affine(scale @ image.affine, path)
     except BadInput:
-        # A set sform that is all zero says nothing; the qform, when set, still does.
+        # A set sform may be all zero; then the qform counts, where it is set.
         qform, code = image.header.get_qform(coded=True)
         if not code:
             raise
@@ -76,7 +77,7 @@ def _affine(image: Any, path: Path) -> np.ndarray:
 
 
 def _units(image: Any) -> tuple[str, str]:
-    """In which a header counts space and time; "unknown" where it has a code that the standard does not know."""
+    """The units of space and time in a header; "unknown" where it has a code that the standard does not define."""
     try:
         return image.header.get_xyzt_units()
     except KeyError:
@@ -107,14 +108,13 @@ def read_nifti(path: Path) -> Stored:
     if scan.count > 1:
         size = _size((*scan.grid.shape[::-1], scan.count))
         raise BadInput(
-            f"{path}: expected one 3-D volume, found {scan.count} frames ({size}). "
-            f"Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
+            f"{path}: expected one 3-D volume, found {scan.count} frames ({size}). Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
         )
     return scan.read(0)
 
 
 def _times(image: Any, count: int) -> np.ndarray | None:
-    """Seconds of the frames, where the header says in which unit the fourth axis counts and how far it steps."""
+    """Seconds of the frames, where the header states the unit and the step of the fourth axis."""
     if not isinstance(image, NiftiImage) or len(image.shape) < 4 or image.shape[3] != count:
         return None
     step = float(image.header["pixdim"][4]) * SECONDS.get(_units(image)[1], 0.0)
@@ -131,9 +131,12 @@ def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> Stored:
 
 def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.ndarray]:
     """The planes [H, W] of frames, scaled, read one by one: x grows fastest in these files, then y, z and time."""
-    stored, (depth, height, width) = image.dataobj, grid.shape
+    stored = image.dataobj
+    depth, height, width = grid.shape
     size = height * width * stored.dtype.itemsize
-    slope, inter = float(stored.slope), float(stored.inter)
+    slope = float(stored.slope)
+    intercept = float(stored.inter)
+    scaled = (slope, intercept) != (1.0, 0.0)
     with (
         errors_as(f"{path}: expected voxels for {grid}, found the file damaged or cut short", AGAIN),
         _opened(Path(stored.file_like)) as file,
@@ -144,7 +147,7 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
             if len(raw) < size:
                 raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
             plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
-            yield plane if (slope, inter) == (1.0, 0.0) else plane * np.float64(slope) + inter
+            yield plane * np.float64(slope) + intercept if scaled else plane
         while isinstance(file, gzip.GzipFile) and file.read(READ_BYTES):  # to the trailer, which has a checksum
             pass
 
@@ -166,16 +169,19 @@ def _check_size(image: Any, grid: Grid, path: Path) -> None:
         )
 
 
-def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray, what: str = "") -> None:
-    """Write [D, H, W] with sform and qform code 1, in millimetres; int16 where that loses nothing, else float32.
+def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
+    """Write a volume with sform and qform code 1, in millimetres; int16 where that loses nothing, else float32.
 
-    what: more for the header's description. The bytes depend on nothing else but voxels and affine: no time, no name.
+    description: is appended to the header's. The bytes depend on nothing but voxels, affine and description: the file
+    holds no time and no name.
     """
-    image = nib.nifti1.Nifti1Image(data.T.astype(np.int16 if _fits_int16(data) else np.float32, copy=False), affine)
+    data = volume.data[0]
+    dtype = np.int16 if _fits_int16(data) else np.float32
+    image = nib.nifti1.Nifti1Image(data.T.astype(dtype, copy=False), volume.affine)
     image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header["descrip"] = f"{DESCRIPTION}{what}".encode()[:79]
+    image.set_sform(volume.affine, code=1)
+    image.set_qform(volume.affine, code=1)
+    image.header["descrip"] = f"{DESCRIPTION}{description}".encode()[:79]
     with open(path, "wb") as file:
         if path.suffix.lower() == ".gz":
             with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:
@@ -186,4 +192,26 @@ def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray, what: str = ""
 
 def _fits_int16(data: np.ndarray) -> bool:
     limits = np.iinfo(np.int16)
-    return bool(limits.min <= data.min() and data.max() <= limits.max and (data == np.rint(data)).all())
+    if data.min() < limits.min or data.max() > limits.max:
+        return False
+    return bool((data == np.rint(data)).all())
+
+
+def is_synthetic(path: Path) -> bool:
+    """Whether the header states that voxlate synthesised the image, even where the provenance was not written."""
+    try:
+        return SYNTHETIC.encode() in nib.nifti1.load(path).header["descrip"].item()
+    except (OSError, nib.filebasedimages.ImageFileError):
+        return False
+
+
+NIFTI = Format(
+    "NIfTI",
+    read_nifti,
+    endings=(".nii.gz", ".nii", ".mgz", ".mgh"),
+    named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
+    read_frames=open_nifti,
+    written_endings=(".nii", ".nii.gz"),
+    write=write_nifti,
+    partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
+)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput, first_of
-from voxlate.images.dicom_geometry import Stack, planes_of, stack_of
-from voxlate.images.dicom_values import (
+from voxlate.images.formats.dicom_geometry import Stack, planes_of, stack_of
+from voxlate.images.formats.dicom_values import (
     GREY,
     VALUE_TAGS,
     Meaning,
@@ -24,13 +24,14 @@ from voxlate.images.dicom_values import (
     tag_errors,
     text_of,
 )
+from voxlate.images.formats.format import DynamicScan, Format, Stored, errors_as
 from voxlate.images.grid import same_grid
-from voxlate.images.reading import DynamicScan, Stored, errors_as, extra
+from voxlate.images.optional import optional_package
 
 DAY_S = 86400.0
 SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by more
 MOST_LISTED = 8
-SUFFIXES = (".dcm", ".ima")
+ENDINGS = (".dcm", ".ima")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 # what may order the images at one place in time, the best first
 ORDERS = ("AcquisitionTime", "ContentTime", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber")
@@ -74,14 +75,15 @@ def looks_like_dicom(path: Path) -> bool:
 
 
 def is_dicom_folder(folder: Path) -> bool:
-    """Whether a folder holds DICOM files: one is called .dcm or .ima, or the first has the DICM mark."""
+    """Whether a folder holds DICOM files: a name ends with .dcm or .ima, or the first file has the DICM mark."""
     entries = [entry for entry in entries_in(folder) if not entry.is_dir()]
-    named = any(entry.suffix.lower() in SUFFIXES for entry in entries)
+    if any(entry.suffix.lower() in ENDINGS for entry in entries):
+        return True
     first = next((entry for entry in entries if entry.is_file()), None)
-    return named or (first is not None and looks_like_dicom(first))
+    return first is not None and looks_like_dicom(first)
 
 
-def without_key(path: Path) -> tuple[Path, str]:
+def folder_and_key(path: Path) -> tuple[Path, str]:
     """The folder and the key of a path 'FOLDER#key' that names one of its series; the path and '' for any other."""
     folder, mark, key = str(path).rpartition("#")
     if not mark or not re.fullmatch("[0-9a-f]{8}", key) or path.exists() or not Path(folder).is_dir():
@@ -94,47 +96,50 @@ def headers_of(path: Path) -> dict[Path, Any]:
 
     Raises BadInput for damaged files, a file that is no image, and a key that no series has.
     """
-    place, key = without_key(path)
-    with warnings.catch_warnings(action="ignore"):  # about values outside the standard; what matters is checked later
-        found = {file: header for file, header in _headers(place) if not key or _key(header, file) == key}
-    if key and not found:
-        there = listing(list_series(place))  # a second pass, so that the first keeps no other series' headers
-        raise BadInput(f"{path}: expected a series of that key, found only {there}. Name another.")
-    return found
+    place, key = folder_and_key(path)
+    with warnings.catch_warnings(action="ignore"):  # about values outside the standard; the tags used are checked later
+        headers = {file: header for file, header in _headers(place) if not key or _key(header, file) == key}
+    if key and not headers:
+        others = listing(list_series(place))  # a second pass, so that the first keeps no other series' headers
+        raise BadInput(f"{path}: expected a series of that key, found only {others}. Name another.")
+    return headers
 
 
 def list_series(folder: Path) -> list[SeriesInfo]:
-    """The image series in a folder, by one pass over its headers; contours, reports and notes are passed over."""
+    """The image series in a folder, by one pass over its headers; contours, reports and notes are skipped."""
     with warnings.catch_warnings(action="ignore"):
         return series_among(_headers(folder))
 
 
 def series_among(headers: Iterable[tuple[Path, Any]]) -> list[SeriesInfo]:
-    """The series that files belong to: those of one have one UID, number, modality and description."""
-    found: dict[str, SeriesInfo] = {}
+    """The series that files belong to: files of one series share its UID, number, modality and description."""
+    by_key: dict[str, SeriesInfo] = {}
     for file, header in headers:
         key = _key(header, file)
-        if key not in found:
+        if key not in by_key:
             names = ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
             modality, description, protocol, image_type = (text_of(header, name, file) for name in names)
-            found[key] = SeriesInfo(file.parent, key, modality, description, protocol, image_type)
-        found[key] = replace(found[key], images=found[key].images + 1)
-    return sorted(found.values(), key=lambda one: (one.modality, one.description, one.key))
+            by_key[key] = SeriesInfo(file.parent, key, modality, description, protocol, image_type)
+        by_key[key] = replace(by_key[key], images=by_key[key].images + 1)
+    return sorted(by_key.values(), key=lambda series: (series.modality, series.description, series.key))
 
 
 def listing(series: list[SeriesInfo]) -> str:
-    """Series in a sentence: what they are, and the paths that name them."""
-    return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})" if series else "none"
+    """Series as a part of a sentence: their descriptions, and the paths that name them."""
+    if not series:
+        return "none"
+    return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})"
 
 
 def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
-    """Every image below a place with its header; files that are clearly something else are passed over.
+    """Every image below a place with its header; files that are clearly something else are skipped.
 
-    Raises BadInput for an entry that is called like the images or says to be DICOM, and cannot be read as an image:
-    a slice less would be a shorter volume without a word.
+    Raises BadInput for an entry that is named like the images or has the mark of DICOM, and cannot be read as an image:
+    if it were skipped, the volume would lack a slice and nobody would notice.
     """
-    pydicom = extra("pydicom", "dicom", place, "pydicom to read DICOM files")
-    suffixes, unreadable = set(SUFFIXES), dict[Path, BadInput]()
+    pydicom = optional_package("pydicom", "dicom", place, "pydicom to read DICOM files")
+    suffixes = set(ENDINGS)
+    unreadable = dict[Path, BadInput]()
     for file in entries_in(place):
         try:
             header = _header(pydicom, file)
@@ -142,37 +147,41 @@ def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
             unreadable[file] = error
             continue
         if header is not None:
-            suffixes.add(_kind_of_name(file))
+            suffixes.add(_suffix_of_images(file))
             yield file, header
     for file, fault in unreadable.items():
-        called_so = _kind_of_name(file) in suffixes and file.stem.lower() not in OTHER_FILES
-        if file == place or called_so or (file.is_file() and looks_like_dicom(file)):
+        named_so = _suffix_of_images(file) in suffixes and file.stem.lower() not in OTHER_FILES
+        if file == place or named_so or (file.is_file() and looks_like_dicom(file)):
             raise fault
 
 
-def _kind_of_name(file: Path) -> str:
-    """The suffix, where it is no number: 'IM.0001' and 'IM.0002' are called alike."""
+def _suffix_of_images(file: Path) -> str:
+    """The suffix of a file, '' where it is a number: 'IM.0001' and 'IM.0002' are images of one series."""
     suffix = file.suffix.lower()
     return "" if suffix[1:].isdigit() else suffix
 
 
 def entries_in(place: Path) -> list[Path]:
-    """All that lies in a folder but what is hidden and folders that are not called like files; a file by itself.
+    """All entries of a folder except hidden ones and folders without a suffix; of a file, the file itself.
 
-    Links that lead nowhere, pipes and folders called '0007.dcm' are among them: each may stand where a slice was.
+    Links that lead nowhere, pipes and folders named '0007.dcm' are among them: each may stand where a slice was.
     """
     if not place.is_dir():
         return [place]
-    shown = (entry for entry in place.iterdir() if not entry.name.startswith("."))
-    return sorted(entry for entry in shown if not entry.is_dir() or _kind_of_name(entry))
+    visible = (entry for entry in place.iterdir() if not entry.name.startswith("."))
+    return sorted(entry for entry in visible if not entry.is_dir() or _suffix_of_images(entry))
 
 
 def _header(pydicom: ModuleType, file: Path) -> Any:
     """The header of a DICOM image, None for an object that is no image; raises BadInput for anything else."""
-    expected, advice = f"{file}: expected a DICOM image, found", "Get the file again, or move it elsewhere."
+    expected = f"{file}: expected a DICOM image, found"
+    advice = "Get the file again, or move it elsewhere."
+    if file.is_dir():
+        raise BadInput(f"{expected} a folder. {advice}")
+    if not file.exists():
+        raise BadInput(f"{expected} a link that leads nowhere. {advice}")
     if not file.is_file():
-        found = "a folder" if file.is_dir() else "no ordinary file" if file.exists() else "a link that leads nowhere"
-        raise BadInput(f"{expected} {found}. {advice}")
+        raise BadInput(f"{expected} no ordinary file. {advice}")
     with errors_as(f"{expected} something else, or a damaged file", advice):
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
         if "Rows" in header and "Columns" in header:
@@ -180,7 +189,8 @@ def _header(pydicom: ModuleType, file: Path) -> Any:
         kind = pydicom.uid.UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")))
         # contours, reports, registrations, vendors' own; a file cut short in its UID has no modality
         whole = "Modality" in header or kind == pydicom.uid.MediaStorageDirectoryStorage
-        if whole and "Image" not in kind.name and (kind.is_private or kind.name != kind):
+        known = kind.is_private or kind.name != kind
+        if whole and known and "Image" not in kind.name:
             return None
     raise BadInput(f"{expected} one without the size of its pixels (cut short?). {advice}")
 
@@ -188,18 +198,20 @@ def _header(pydicom: ModuleType, file: Path) -> Any:
 def _key(header: Any, file: Path) -> str:
     """Eight digits for a series. The UID itself would identify the patient's record in our files."""
     names = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
-    return hashlib.sha256("\n".join(text_of(header, name, file) for name in names).encode()).hexdigest()[:8]
+    text = "\n".join(text_of(header, name, file) for name in names)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def read_series(path: Path) -> Stored:
     """The one series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
 
     Raises BadInput for several series, missing slices, gantry tilt, colour, several frames, damaged files, and scales
-    that the headers leave open.
+    that the headers do not state.
     """
-    with warnings.catch_warnings(action="ignore"):  # about values outside the standard; what matters is checked here
+    with warnings.catch_warnings(action="ignore"):  # about values outside the standard; the tags used are checked here
         headers = _one_series(path)
-        stack, meaning = stack_of(headers, path), meaning_of(headers, path)
+        stack = stack_of(headers, path)
+        meaning = meaning_of(headers, path)
     return _read_stack(stack, meaning)
 
 
@@ -209,13 +221,21 @@ def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
         plane[:] = read_slice(file, plane.shape)
     not_hu, as_hu = hounsfield(meaning, data)
     guesses = stack.guesses + meaning.guesses
-    return Stored(data, stack.grid.affine, "", stack.modality, guesses=guesses, not_hu=not_hu, as_hu=as_hu)
+    return Stored(
+        data,
+        stack.grid.affine,
+        "",
+        stack.modality,
+        guesses=guesses,
+        not_hu=not_hu,
+        as_hu=as_hu,
+    )
 
 
 def series_frames(path: Path) -> DynamicScan:
-    """The frames of a series that has its slices several times: the k-th image of each place makes frame k.
+    """The frames of a series with several images at each place: the k-th images of all places are frame k.
 
-    Raises BadInput as `read_series` does, where places have unequal numbers of images, and where nothing orders them.
+    Raises BadInput as `read_series` does, where places have unequal numbers of images, and where no tag orders them.
     """
     with warnings.catch_warnings(action="ignore"):
         headers = _one_series(path)
@@ -228,17 +248,23 @@ def series_frames(path: Path) -> DynamicScan:
             raise BadInput(
                 f"{path}: expected all frames on one grid ({frames[0].grid}), found frame {number} elsewhere."
             )
-    times = None if moments is None else np.array([np.mean([moments[file] for file in row]) for row in rows])
+    times = None
+    if moments is not None:
+        means = np.array([np.mean([moments[file] for file in row]) for row in rows])
+        times = means - means[0]
     return DynamicScan(
         frames[0].grid,
         len(frames),
-        None if times is None else times - times[0],
+        times,
         lambda: (read_slice(file, frame.grid.shape[1:]) for frame in frames for file in frame.files),
         lambda k: _read_stack(frames[k], meaning),
     )
 
 
-def _by_place(headers: dict[Path, Any], path: Path) -> tuple[list[list[Path]], dict[Path, float] | None]:
+def _by_place(
+    headers: dict[Path, Any],
+    path: Path,
+) -> tuple[list[list[Path]], dict[Path, float] | None]:
     """The files at each place in their order in time, and their seconds where the headers state them."""
     files = list(headers)
     planes, positions = planes_of(headers, path)
@@ -247,23 +273,34 @@ def _by_place(headers: dict[Path, Any], path: Path) -> tuple[list[list[Path]], d
     breaks = np.flatnonzero(np.diff(along[order]) > SAME_PLACE_MM) + 1
     places = [[files[k] for k in group] for group in np.split(order, breaks)]
     if len({len(place) for place in places}) > 1:
-        short, full = min(places, key=len), max(places, key=len)
+        short = min(places, key=len)
+        full = max(places, key=len)
         raise BadInput(
-            f"{path}: expected as many images at every place, found {len(short)} at that of {short[0].name} and "
-            f"{len(full)} at that of {full[0].name}. Add the missing ones, or convert the series with dcm2niix."
+            f"{path}: expected as many images at every place, found {len(short)} at that of {short[0].name} and {len(full)} at that of {full[0].name}. Add the missing ones, or convert the series with dcm2niix."
         )
     for name in ORDERS:
-        clock = name.endswith("Time")
-        found = {file: (_seconds if clock else number_of)(header, name) for file, header in headers.items()}
-        known = {file: moment for file, moment in found.items() if moment is not None}
-        if clock and known and max(known.values()) - min(known.values()) > DAY_S / 2:  # past midnight
-            known = {file: moment + DAY_S * (moment < DAY_S / 2) for file, moment in known.items()}
-        if len(known) == len(files) and all(len({known[file] for file in place}) == len(place) for place in places):
-            return [sorted(place, key=known.__getitem__) for place in places], known if clock else None
+        moments = _moments(headers, name)
+        if len(moments) == len(files) and all(_differ(place, moments) for place in places):
+            ordered = [sorted(place, key=moments.__getitem__) for place in places]
+            return ordered, moments if name.endswith("Time") else None
     raise BadInput(
-        f"{path}: expected an acquisition time or number that separates the images at one place, found none. "
-        "Convert the series with dcm2niix."
+        f"{path}: expected an acquisition time or number that separates the images at one place, found none. Convert the series with dcm2niix."
     )
+
+
+def _moments(headers: dict[Path, Any], name: str) -> dict[Path, float]:
+    """The value of a tag that orders images, for each file that states it; times in seconds, past midnight too."""
+    clock = name.endswith("Time")
+    read = _seconds if clock else number_of
+    values = {file: read(header, name) for file, header in headers.items()}
+    moments = {file: value for file, value in values.items() if value is not None}
+    if clock and moments and max(moments.values()) - min(moments.values()) > DAY_S / 2:  # past midnight
+        return {file: value + DAY_S * (value < DAY_S / 2) for file, value in moments.items()}
+    return moments
+
+
+def _differ(place: list[Path], moments: dict[Path, float]) -> bool:
+    return len({moments[file] for file in place}) == len(place)
 
 
 def _seconds(header: Any, name: str) -> float | None:
@@ -280,14 +317,12 @@ def _one_series(path: Path) -> dict[Path, Any]:
     headers = headers_of(path)
     if not headers:
         raise BadInput(
-            f"{path}: expected a DICOM series, found no DICOM image here. Name the "
-            "folder of its files; a cohort is shown by 'voxlate prepare FOLDER --dry-run'."
+            f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files; 'voxlate prepare FOLDER --dry-run' lists the series of a cohort."
         )
-    found = series_among(headers.items())
-    if len(found) > 1:
+    series = series_among(headers.items())
+    if len(series) > 1:
         raise BadInput(
-            f"{path}: expected one DICOM series, found {listing(found)}. Name one of them by such a path, put it in "
-            "its own folder, or of a cohort choose series by tags (--preset FILE.toml: docs/guides/dicom.md)."
+            f"{path}: expected one DICOM series, found {listing(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
         )
     for file, header in headers.items():
         _check_image(header, file)
@@ -301,27 +336,25 @@ def _check_whole(headers: dict[Path, Any], path: Path) -> None:
         values = {text_of(header, name, file) for file, header in headers.items()}
         if len(values) > 1:
             raise BadInput(
-                f"{path}: expected one series to be of one patient in one frame of reference, found {len(values)} "
-                f"{words} in it. Sort the files."
+                f"{path}: expected one series to be of one patient in one frame of reference, found {len(values)} {words} in it. Sort the files."
             )
     for name in ("ImagesInAcquisition", "NumberOfSlices"):
         stated = {number_of(header, name) or 0 for header in headers.values()}
         if len(stated) == 1 and len(headers) < max(stated):
             raise BadInput(
-                f"{path}: expected the {max(stated):g} images that their headers state ({name}), found {len(headers)}. "
-                "Copy the missing ones, or convert what there is with dcm2niix."
+                f"{path}: expected the {max(stated):g} images that their headers state ({name}), found {len(headers)}. Copy the missing ones, or convert what there is with dcm2niix."
             )
 
 
 def _check_image(header: Any, file: Path) -> None:
     kind = text_of(header, "PhotometricInterpretation", file) or "no PhotometricInterpretation"
     with tag_errors("value in it", file):
-        frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel") or 1)
+        frames = int(header.get("NumberOfFrames") or 1)
+        samples = int(header.get("SamplesPerPixel") or 1)
         missing = [key for key in GEOMETRY if header.get(key) is None]
     if samples != 1 or kind not in GREY:
         raise BadInput(
-            f"{file}: expected grey values ({' or '.join(GREY)}), found {kind} with {samples} samples a pixel. Save it "
-            "as grey values, not in colour, or move it elsewhere."
+            f"{file}: expected grey values ({' or '.join(GREY)}), found {kind} with {samples} samples a pixel. Save it as grey values, not in colour, or move it elsewhere."
         )
     if frames != 1:
         raise BadInput(f"{file}: expected one slice a file, found {frames} frames. Convert it with dcm2niix to NIfTI.")
@@ -329,3 +362,12 @@ def _check_image(header: Any, file: Path) -> None:
         raise BadInput(
             f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
         )
+
+
+DICOM = Format(
+    "DICOM",
+    read_series,
+    named_endings=ENDINGS,
+    read_frames=series_frames,
+    recognises=looks_like_dicom,
+)  # a folder without an ending holds a series too

@@ -1,4 +1,4 @@
-"""DICOM: the place of a series' slices in the patient, and the grid that they make."""
+"""DICOM: the positions of a series' slices in the patient, and the grid of the series."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.dicom_values import number_of, text_of
+from voxlate.images.formats.dicom_values import number_of, text_of
+from voxlate.images.formats.format import errors_as
 from voxlate.images.grid import LPS_TO_RAS, Grid, check_affine
-from voxlate.images.reading import errors_as
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
-ALIKE = 0.05  # of a length: headers round spacings (0.6 for 0.625 mm)
+ROUNDING = 0.05  # of a length: headers round spacings (0.6 for 0.625 mm)
 LOOK = "Look whether some are missing."
 FAR_APART = 1.9  # times the thickness: gaps of whole slices are rare, of up to a half usual
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The files of one series in the order of their slices, the grid they make, and what was taken to be so."""
+    """The files of one series in the order of their slices, their grid, and the assumptions behind it."""
 
     files: tuple[Path, ...]
     grid: Grid
@@ -32,8 +32,8 @@ def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndar
     """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
     files = list(headers)
     with errors_as(f"{path}: expected sound geometry in every header, found a bad value", "Get the series again."):
-        planes = np.array([[*h.ImageOrientationPatient, *h.PixelSpacing, h.Rows, h.Columns] for h in headers.values()])
-        places = np.array([h.ImagePositionPatient for h in headers.values()], dtype=np.float64)
+        planes = np.array([_plane(header) for header in headers.values()])
+        places = np.array([header.ImagePositionPatient for header in headers.values()], dtype=np.float64)
         planes = planes.astype(np.float64)
     rows, columns = planes[:, :3], planes[:, 3:6]
     slant = np.abs((rows * columns).sum(1))
@@ -44,20 +44,22 @@ def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndar
             raise BadInput(f"{file}: expected a place and spacings above 0, found {found}. Get the file again.")
         if not (slant[k] < STRAIGHT and np.allclose(lengths, 1, atol=STRAIGHT)):
             raise BadInput(
-                f"{file}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths "
-                f"{lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
+                f"{file}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths {lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
             )
     if np.abs(planes - planes[0]).max() > 1e-3:
         odd = files[int(np.abs(planes - planes[0]).max(axis=1).argmax())]
         raise BadInput(
-            f"{odd}: expected the direction, spacing and size of {files[0].name}, found others (a localiser?). "
-            "Remove it from the folder."
+            f"{odd}: expected the direction, spacing and size of {files[0].name}, found others (a localiser?). Remove it from the folder."
         )
     return planes, places
 
 
+def _plane(header: Any) -> list[Any]:
+    return [*header.ImageOrientationPatient, *header.PixelSpacing, header.Rows, header.Columns]
+
+
 def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Stack:
-    """Sort the slices along their normal and lay the grid through them.
+    """Sort the slices along their normal and compute their grid.
 
     numbered: whether InstanceNumber counts slices alone, not frames too.
     """
@@ -71,12 +73,24 @@ def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Sta
     order = np.argsort(places @ normal, kind="stable")
     step = _step(places[order], normal, [files[k] for k in order], first)
     lps = np.eye(4)
-    lps[:3, 0], lps[:3, 1], lps[:3, 2] = column_way * column_spacing, row_way * row_spacing, step
+    lps[:3, 0] = column_way * column_spacing
+    lps[:3, 1] = row_way * row_spacing
+    lps[:3, 2] = step
     lps[:3, 3] = places[order[0]]
     shape = (len(files), int(first.Rows), int(first.Columns))
     grid = Grid(shape, check_affine(LPS_TO_RAS @ lps, path))
-    guesses = _guesses_of_step(float(np.linalg.norm(step)), [headers[files[k]] for k in order], path, numbered)
-    return Stack(tuple(files[k] for k in order), grid, str(first.get("Modality", "")).lower(), guesses)
+    guesses = _guesses_of_step(
+        float(np.linalg.norm(step)),
+        [headers[files[k]] for k in order],
+        path,
+        numbered,
+    )
+    return Stack(
+        tuple(files[k] for k in order),
+        grid,
+        str(first.get("Modality", "")).lower(),
+        guesses,
+    )
 
 
 def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any) -> np.ndarray:
@@ -89,64 +103,71 @@ def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any
     if steps.min() < 1e-3:
         k = int(steps.argmin())
         raise BadInput(
-            f"{folder}: expected one image at each place, found {files[k].name} and {files[k + 1].name} at one "
-            "(several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
+            f"{folder}: expected one image at each place, found {files[k].name} and {files[k + 1].name} at one (several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
         )
     if np.abs(steps - usual).max() > max(0.05, 0.03 * usual):
         k = int(np.abs(steps - usual).argmax())
         raise BadInput(
-            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and "
-            f"{files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
+            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and {files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
         )
     step: np.ndarray = (places[-1] - places[0]) / (len(files) - 1)
-    tilt = np.degrees(np.arccos(min(1.0, float(step @ normal) / float(np.linalg.norm(step)))))
+    cosine = float(step @ normal) / float(np.linalg.norm(step))
+    tilt = np.degrees(np.arccos(min(1.0, cosine)))
     if tilt > TILT_DEGREES:
         raise BadInput(
-            f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees "
-            "(gantry tilt). Convert the series with dcm2niix, which straightens it."
+            f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees (gantry tilt). Convert the series with dcm2niix, which straightens it."
         )
     return step
 
 
-def _guesses_of_step(step_mm: float, headers: list[Any], path: Path, numbered: bool) -> tuple[str, ...]:
-    """A sentence where slices may be missing by a rule, none where nothing speaks for it; headers: in order.
+def _guesses_of_step(
+    step_mm: float,
+    headers: list[Any],
+    path: Path,
+    numbered: bool,
+) -> tuple[str, ...]:
+    """A sentence where slices may be missing at regular steps, else none; headers: in order.
 
-    Raises BadInput where what the headers state and the positions differ as they do when every second file is gone.
+    Raises BadInput where headers and positions differ as they do when every second file is missing.
     """
     if len(headers) == 1:
-        return () if _thickness(headers[0], path) else (f"The slice states no thickness: 1 mm is taken. {LOOK}",)
-    spacing, thickness = _stated_mm(headers, "SpacingBetweenSlices"), _stated_mm(headers, "SliceThickness")
+        if _thickness(headers[0], path):
+            return ()
+        return (f"The slice states no thickness: 1 mm is assumed. {LOOK}",)
+    spacing = _stated_mm(headers, "SpacingBetweenSlices")
+    thickness = _stated_mm(headers, "SliceThickness")
     counted = _counted_by(headers) if numbered else 1
     advice = "Copy the missing ones, or, if none are, convert the series with dcm2niix."
     if spacing:
         times = round(step_mm / spacing)
-        multiple = times > 1 and abs(step_mm / spacing - times) < ALIKE * times
+        multiple = times > 1 and abs(step_mm / spacing - times) < ROUNDING * times
         # some scanners write the gap between slices instead
-        gap = spacing < (1 - ALIKE) * thickness and abs(thickness + spacing - step_mm) < ALIKE * step_mm
+        gap = spacing < (1 - ROUNDING) * thickness and abs(thickness + spacing - step_mm) < ROUNDING * step_mm
         if multiple and (not gap or counted == times):
             raise BadInput(
-                f"{path}: expected slices {spacing:g} mm apart, as their SpacingBetweenSlices states, found every step "
-                f"{step_mm:.2f} mm: only one of {times} is here. {advice}"
+                f"{path}: expected slices {spacing:g} mm apart, as their SpacingBetweenSlices states, found every step {step_mm:.2f} mm: only one of {times} is here. {advice}"
             )
-        if gap or abs(spacing - step_mm) < ALIKE * step_mm:
+        if gap or abs(spacing - step_mm) < ROUNDING * step_mm:
             return ()
     far = 0 < FAR_APART * thickness <= step_mm
     if far and counted > 1 and 0.5 <= step_mm / (counted * thickness) <= 1.5:  # overlap or gap of a half
         raise BadInput(
-            f"{path}: expected slices {thickness:g} mm thick to follow each other, found them {step_mm:.2f} mm apart "
-            f"and numbered by {counted} (InstanceNumber): only one of {counted} is here. {advice}"
+            f"{path}: expected slices {thickness:g} mm thick to follow each other, found them {step_mm:.2f} mm apart and numbered by {counted} (InstanceNumber): only one of {counted} is here. {advice}"
         )
     if far:
-        return (f"Slices {thickness:g} mm thick lie {step_mm:.2f} mm apart and are taken to be all. {LOOK}",)
+        return (
+            f"Slices {thickness:g} mm thick are {step_mm:.2f} mm apart; it is assumed that none is missing. {LOOK}",
+        )
     if counted > 1:
-        return (f"InstanceNumber counts by {counted} from slice to slice, which are taken to be all. {LOOK}",)
+        return (f"InstanceNumber counts by {counted} from slice to slice; it is assumed that none is missing. {LOOK}",)
     return ()
 
 
 def _thickness(header: Any, file: Path) -> float | None:
-    """How thick a slice says that it is, in mm; None where it says nothing, BadInput where that is no length."""
+    """The thickness in mm that a header states; None where it states none, BadInput where it is no length."""
     for name in ("SpacingBetweenSlices", "SliceThickness"):
-        if (text := text_of(header, name, file)) and (found := number_of(header, name)) != 0:
+        text = text_of(header, name, file)
+        if text and (found := number_of(header, name)) != 0:
             if found is None or found < 0:
                 raise BadInput(
                     f"{file}: expected a slice thickness above 0, found {text} ({name}). Get the file again."
@@ -157,7 +178,8 @@ def _thickness(header: Any, file: Path) -> float | None:
 
 def _stated_mm(headers: list[Any], name: str) -> float:
     """The median of a length that headers state, without its sign; 0 where none does."""
-    stated = [abs(value) for value in (number_of(header, name) for header in headers) if value]
+    values = [number_of(header, name) for header in headers]
+    stated = [abs(value) for value in values if value]
     return float(np.median(stated)) if stated else 0.0
 
 
@@ -166,6 +188,8 @@ def _counted_by(headers: list[Any]) -> int:
     numbers = [number_of(header, "InstanceNumber") for header in headers]
     known = np.array([number for number in numbers if number is not None])
     steps = np.diff(known)
-    if len(known) < max(3, len(headers)) or steps[0] == 0 or (steps != steps[0]).any():
+    if len(known) < max(3, len(headers)):
+        return 1
+    if steps[0] == 0 or (steps != steps[0]).any():
         return 1
     return int(abs(steps[0]))

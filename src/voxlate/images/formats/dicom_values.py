@@ -1,4 +1,4 @@
-"""DICOM: what the stored values of a series mean, and the values of a slice."""
+"""DICOM: the meaning of a series' stored values, and the values of a slice."""
 
 import warnings
 from collections import Counter
@@ -11,14 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.reading import errors_as
+from voxlate.images.formats.format import errors_as
 
 VALUE_TAGS = ("RescaleSlope", "RescaleIntercept", "RescaleType", "PhotometricInterpretation", "ModalityLUTSequence")
 FRAME_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 HU_TYPES = ("HU", "US", "")  # US: unspecified, as many scanners write
 MOST_APART = 100  # slopes of PET and of Philips' MR differ from slice to slice, but not by so much
-PLAINLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
+CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
 KINDS = {"": "neither", "slope": "RescaleSlope and RescaleIntercept", "table": "a ModalityLUTSequence"}
 AGAIN = "Get the series again."
 Scale = tuple[float, float] | Literal["table"] | None  # slope and intercept, a lookup table, or values as stored
@@ -26,7 +26,7 @@ Scale = tuple[float, float] | Literal["table"] | None  # slope and intercept, a 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the headers of a series say of its values.
+    """The meaning of a series' values by its headers.
 
     scaled: whether they state a scale; not_hu: why they cannot be Hounsfield units, '' where they can; guesses: as
     those of Volume.
@@ -38,10 +38,10 @@ class Meaning:
 
 
 def meaning_of(headers: dict[Path, Any], path: Path) -> Meaning:
-    """What the stored values of a series mean.
+    """The meaning of a series' stored values.
 
-    Raises BadInput for slices of which some state a scale and others none, and for slopes that are not above 0 or not
-    of one size.
+    Raises BadInput where some slices state a scale and others do not, and for slopes that are not above 0 or differ
+    too much.
     """
     scales = {file: scale_of(header, file) for file, header in headers.items()}
     _check_one_kind(scales)
@@ -49,7 +49,12 @@ def meaning_of(headers: dict[Path, Any], path: Path) -> Meaning:
     scale = next(iter(scales.values()))
     types = {text_of(header, "RescaleType", file).upper() for file, header in headers.items()}
     odd = sorted(types - set(HU_TYPES))
-    not_hu = f"RescaleType {odd[0]}" if odd else "a lookup table (ModalityLUTSequence)" if scale == "table" else ""
+    if odd:
+        not_hu = f"RescaleType {odd[0]}"
+    elif scale == "table":
+        not_hu = "a lookup table (ModalityLUTSequence)"
+    else:
+        not_hu = ""
     inverted = any(one.PhotometricInterpretation == GREY[0] and one.get("Modality") != "CT" for one in headers.values())
     guess = "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
     return Meaning(scale is not None, not_hu, (guess,) * inverted)
@@ -64,12 +69,17 @@ def text_of(header: Any, name: str, file: Path) -> str:
     """The value of a tag as text in one line, several values with a backslash between; '' where there is none."""
     with tag_errors(name, file):
         value = header.get(name)
-        parts = value if isinstance(value, MutableSequence) else [] if value is None else [value]
+        if isinstance(value, MutableSequence):
+            parts = value
+        elif value is None:
+            parts = []
+        else:
+            parts = [value]
         return " ".join("\\".join(str(part) for part in parts).split())
 
 
 def number_of(header: Any, name: str) -> float | None:
-    """The value of a tag as a number; None where it is none: a note of no use is as good as none."""
+    """The value of a tag as a number; None where it is absent or no number."""
     try:
         value = float(header.get(name))
     except Exception:
@@ -78,7 +88,7 @@ def number_of(header: Any, name: str) -> float | None:
 
 
 def scale_of(header: Any, file: Path) -> Scale:
-    """How a header says that stored values become physical ones; raises BadInput where it says it badly."""
+    """The scale from stored to physical values that a header states; raises BadInput where it is unusable."""
     with tag_errors("RescaleSlope, RescaleIntercept or ModalityLUTSequence", file):
         table = bool(header.get("ModalityLUTSequence"))
         found = {name: header.get(name) for name in ("RescaleSlope", "RescaleIntercept")}
@@ -103,31 +113,32 @@ def _check_one_kind(scales: dict[Path, Scale]) -> None:
     kinds = {file: KINDS["table" if scale == "table" else "slope" if scale else ""] for file, scale in scales.items()}
     counts = Counter(kinds.values())
     odd = min(kinds, key=lambda file: (kinds[file] != KINDS[""], counts[kinds[file]]))
-    if other := next((file for file in kinds if kinds[file] != kinds[odd]), None):
+    other = next((file for file in kinds if kinds[file] != kinds[odd]), None)
+    if other:
         raise BadInput(
-            f"{odd}: expected its values to be scaled by {kinds[other]}, as those of {other.name} are, found "
-            f"{kinds[odd]} in it. {AGAIN}"
+            f"{odd}: expected its values to be scaled by {kinds[other]}, as those of {other.name} are, found {kinds[odd]} in it. {AGAIN}"
         )
 
 
 def _check_slopes(slopes: dict[Path, float], path: Path) -> None:
     if not slopes:
         return
-    least, most = min(slopes, key=slopes.__getitem__), max(slopes, key=slopes.__getitem__)
+    least = min(slopes, key=slopes.__getitem__)
+    most = max(slopes, key=slopes.__getitem__)
     if slopes[most] > MOST_APART * slopes[least]:
         raise BadInput(
-            f"{path}: expected rescale slopes of one size, found {slopes[least]:g} in {least.name} and "
-            f"{slopes[most]:g} in {most.name}. {AGAIN}"
+            f"{path}: expected rescale slopes of one size, found {slopes[least]:g} in {least.name} and {slopes[most]:g} in {most.name}. {AGAIN}"
         )
 
 
 def hounsfield(meaning: Meaning, data: np.ndarray) -> tuple[str, str]:
-    """Why the values of a series cannot be Hounsfield units, and a sentence where that they are is a guess."""
+    """Why the values of a series cannot be Hounsfield units, and a sentence where it is assumed that they are."""
     if meaning.not_hu or meaning.scaled:
         return meaning.not_hu, ""
-    lowest, silent = float(data.min()), "neither RescaleSlope nor RescaleIntercept"
-    if lowest > PLAINLY_HU:
-        return f"{silent}, and no value below {PLAINLY_HU:g}", ""
+    lowest = float(data.min())
+    silent = "neither RescaleSlope nor RescaleIntercept"
+    if lowest > CLEARLY_HU:
+        return f"{silent}, and no value below {CLEARLY_HU:g}", ""
     return "", f"It states {silent}; its values, from {lowest:g} on, are taken as Hounsfield units."
 
 
@@ -142,8 +153,7 @@ def read_slice(file: Path, shape: tuple[int, ...]) -> np.ndarray:
         scale = scale_of(image, file)
     if any(name in image for name in FRAME_TAGS):
         raise BadInput(
-            f"{file}: expected one slice with its own place and scale, found an enhanced object, which states them by "
-            "frames. Convert it with dcm2niix to NIfTI."
+            f"{file}: expected one slice with its own place and scale, found an enhanced object, which states them by frames. Convert it with dcm2niix to NIfTI."
         )
     if pixels.shape != shape:
         raise BadInput(

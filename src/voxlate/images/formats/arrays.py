@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput, first_of
+from voxlate.images.formats.format import Format, Stored, check_numbers, errors_as, first_line
 from voxlate.images.grid import directions
-from voxlate.images.reading import Stored, check_numbers, errors_as, extra, reason
+from voxlate.images.optional import optional_package
 
-ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
 DATASET = "data"  # of a stack, where the path does not name another
-MOST_BYTES = 1 << 28  # of a slice with its channels; what claims to be larger is damaged, or no slice
-# after '#': which slice it is, and what the file does not say of it ('mCTA/p1.npy#channel=0,axes=PL,mm=0.625x0.625x5')
+MOST_BYTES = 1 << 28  # of a slice with its channels; a larger array is damaged, or no slice
+# after '#': the slice, and what the file does not state ('mCTA/p1.npy#channel=0,axes=PL,mm=0.625x0.625x5')
 SETTINGS = {
     "channel": r"\d{1,9}",
     "slice": r"\d{1,9}",
@@ -35,7 +35,7 @@ AGAIN = "Get the file again."
 
 @dataclass(frozen=True)
 class Part:
-    """What a path says after '#': the slice meant, and its geometry and unit.
+    """The text after '#' in a path: the slice that it names, and the geometry and unit of that slice.
 
     axes: the directions in which the array's first and second axis grow; spacing_mm: along these and between slices.
     """
@@ -49,29 +49,29 @@ class Part:
 
     @property
     def affine(self) -> np.ndarray:
-        """4x4, (column, row, slice) to RAS millimetres; 1 mm where nothing is said."""
+        """4x4, (column, row, slice) to RAS millimetres; 1 mm where the path states no spacing."""
         rows, columns, between = self.spacing_mm or (1.0, 1.0, 1.0)
         return directions(f"{self.axes[1]}{self.axes[0]}S") @ np.diag([columns, rows, between, 1.0])
 
 
-def is_part(path: Path, text: str) -> bool:
-    """Whether `text` may stand after '#' behind an array file."""
-    return path.suffix.lower() in ARRAYS and PART.fullmatch(text) is not None
+def is_part(text: str) -> bool:
+    """Whether a text may stand after '#' in the path of an array file."""
+    return PART.fullmatch(text) is not None
 
 
 def states_spacing(text: str) -> bool:
-    """Whether what stands after '#' says the spacing."""
-    return any(one.startswith("mm=") for one in text.split(","))
+    """Whether the text after '#' in a path states the spacing."""
+    return any(setting.startswith("mm=") for setting in text.split(","))
 
 
-def read_array(path: Path, text: str) -> Stored:
-    """One slice of an array file; text: what its path says after '#', all of which may be left out.
+def read_array(path: Path, text: str = "") -> Stored:
+    """One slice of an array file; text: the settings after '#' in its path, each of which may be left out.
 
-    channel=0 is one of a .npy [H, W, C]; array=src one of a .npz; slice=12 one of an HDF5 file's dataset `data`
-    [slices, H, W] (array= names another), of which no more is read; all count from 0. axes=PL: the directions in which
-    rows and columns follow each other (default); mm=0.625, or mm=0.6x0.6x5 for rows, columns and slices (default: 1);
-    unit=HU in place of the modality's. Objects are never unpickled. Raises BadInput for damaged files, and where what
-    is named is not there, or is no slice of real numbers.
+    channel=0 is a channel of a .npy [H, W, C]; array=src an array of a .npz; slice=12 a slice of an HDF5 file's dataset
+    `data` [slices, H, W] (array= names another), which is read alone; all count from 0. axes=PL: the directions in
+    which rows and columns follow each other (default); mm=0.625, or mm=0.6x0.6x5 for rows, columns and slices (default:
+    1); unit=HU in place of the modality's. Objects are never unpickled. Raises BadInput for damaged files, and where
+    the array that is named does not exist or is no slice of real numbers.
     """
     part = _part(path, text)
     read = {".npy": _from_npy, ".npz": _from_npz}.get(path.suffix.lower(), _from_stack)
@@ -80,7 +80,7 @@ def read_array(path: Path, text: str) -> Stored:
         raise BadInput(f"{path}: expected a slice [H, W], found an array of {_shape(values)}. {_advice(path, values)}")
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is refused where it is checked
         data = values.astype(np.float32)[None]
-    spacing = "" if part.spacing_mm else ", 1 mm taken for a spacing that nothing states"
+    spacing = "" if part.spacing_mm else ", spacing not stated: 1 mm assumed"
     return Stored(data, part.affine, unit=part.unit, note=f"array, axes {part.axes}{spacing}")
 
 
@@ -100,22 +100,26 @@ def slice_size(path: Path, text: str = "") -> tuple[int, int] | None:
             if path.suffix.lower() == ".npz":
                 stream = opened.enter_context(zipfile.ZipFile(stream).open(f"{part.array}.npy"))
             version = np.lib.format.read_magic(stream)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape = header(stream)[0]
-    except Exception:  # the sentence on what is wrong comes when the slice is read
+            if version == (1, 0):
+                shape = np.lib.format.read_array_header_1_0(stream)[0]
+            else:
+                shape = np.lib.format.read_array_header_2_0(stream)[0]
+    except Exception:  # the error is raised when the slice is read
         return None
-    return (shape[0], shape[1]) if len(shape) == (2 if part.channel is None else 3) else None
+    expected = 2 if part.channel is None else 3
+    return (shape[0], shape[1]) if len(shape) == expected else None
 
 
 def _part(path: Path, text: str) -> Part:
-    said = [one.partition("=")[::2] for one in text.split(",")] if text else []
-    given = dict(said)
-    if len(given) < len(said):
+    settings = [setting.partition("=")[::2] for setting in text.split(",") if setting]
+    given = dict(settings)
+    if len(given) < len(settings):
         raise BadInput(f"{path}: expected each key once after '#', found '#{text}'. Remove one of them.")
     allowed = {".npy": {"channel"}, ".npz": {"array"}}.get(path.suffix.lower(), {"slice", "array"})
-    if strange := {"channel", "slice", "array"} & set(given) - allowed:
+    others = {"channel", "slice", "array"} & set(given) - allowed
+    if others:
         raise BadInput(
-            f"{path}: expected {' or '.join(sorted(allowed))}= of such a file, found {strange.pop()}=. Name that."
+            f"{path}: expected {' or '.join(sorted(allowed))}= of such a file, found {others.pop()}=. Name that."
         )
     values: dict[str, Any] = {**given}
     for key in {"channel", "slice"} & set(given):
@@ -149,7 +153,7 @@ def _from_npy(path: Path, part: Part) -> np.ndarray:
 
 def _from_npz(path: Path, part: Part) -> np.ndarray:
     with errors_as(f"{path}: expected a whole .npz, found damage", AGAIN), zipfile.ZipFile(path) as file:
-        members = {one.filename.removesuffix(".npy"): one for one in file.infolist()}
+        members = {member.filename.removesuffix(".npy"): member for member in file.infolist()}
         name = part.array or (next(iter(members)) if len(members) == 1 else "")
         if name not in members:
             wanted = f"an array '{name}'" if name else "one array, or #array= with a name"
@@ -169,7 +173,7 @@ def _parsed(path: Path, whole: bytes, where: str) -> np.ndarray:
         if "Object arrays" in str(error):
             found = "Python objects, which may run code and are not read. Save numbers."
         else:
-            found = f"a damaged file ({reason(error)}). Get it again."
+            found = f"a damaged file ({first_line(error)}). Get it again."
         raise BadInput(f"{where}: expected an array as numpy saves it, found {found}") from error
     if stream.read(1):
         raise BadInput(f"{where}: expected an array alone, found more bytes than its header states. Get it again.")
@@ -184,39 +188,42 @@ def _from_stack(path: Path, part: Part) -> np.ndarray:
             found = "none" if part.slice is None else f"slice={part.slice}"
             raise BadInput(f"{path}: expected #slice= from 0 to {len(dataset) - 1}, found {found}. Name a slice.")
         with errors_as(f"{path}: expected whole voxel data of slice {part.slice}, found it damaged", AGAIN):
-            packed = dataset.chunks[0] if dataset.chunks else 1
-            first = part.slice // packed * packed
-            if packed == 1 or dataset.nbytes // len(dataset) * packed > MOST_BYTES:
+            chunk = dataset.chunks[0] if dataset.chunks else 1  # slices that the file compresses together
+            if chunk == 1 or dataset.nbytes // len(dataset) * chunk > MOST_BYTES:
                 return np.asarray(dataset[part.slice])
-            return _packed(path, path.stat().st_mtime_ns, dataset.name, first, first + packed)[part.slice - first]
+            first = part.slice // chunk * chunk
+            slices = _chunk(path, path.stat().st_mtime_ns, dataset.name, first, first + chunk)
+            return slices[part.slice - first]
 
 
 @functools.lru_cache(maxsize=2)
-def _packed(path: Path, mtime_ns: int, name: str, first: int, end: int) -> np.ndarray:
-    """Slices that the file compresses as one, kept for the next slice of them; a changed file is another."""
+def _chunk(path: Path, mtime_ns: int, name: str, first: int, end: int) -> np.ndarray:
+    """Slices that the file compresses together, kept for the next one of them; a changed file is read again."""
     with _opened(path) as file:
         return np.asarray(file[name][first:end])
 
 
 def _opened(path: Path) -> Any:
-    h5py = extra("h5py", "hdf5", path, "h5py to read HDF5 files")
+    h5py = optional_package("h5py", "hdf5", path, "h5py to read HDF5 files")
     with errors_as(f"{path}: expected a whole HDF5 file, found none", AGAIN):
         return h5py.File(path, "r")
 
 
 def _dataset(path: Path, file: Any, name: str) -> Any:
-    """A stack of slices; nothing that lies in other files, where links of an HDF5 file may lead."""
+    """A stack of slices in the file itself; links of an HDF5 file to other files are not followed."""
     with errors_as(f"{path}: expected a sound HDF5 file, found damage", AGAIN):
         link = file.get(name, getlink=True)
-        found: Any = file[name] if type(link).__name__ == "HardLink" else None
-        shape, names = getattr(found, "shape", None), list(file)
-        elsewhere = shape is not None and (found.external or found.is_virtual)
+        dataset: Any = file[name] if type(link).__name__ == "HardLink" else None
+        shape = getattr(dataset, "shape", None)
+        names = list(file)
+        elsewhere = shape is not None and (dataset.external or dataset.is_virtual)
     if shape is None or elsewhere:
         raise BadInput(f"{path}: expected a dataset '{name}' in the file itself, found {_names(names)}. Rename it so.")
-    if len(shape) != 3 or min(shape) < 1 or shape[1] * shape[2] * found.dtype.itemsize > MOST_BYTES:
-        raise BadInput(f"{path}: expected slices [slices, H, W] in '{name}', found {_shape(found)}. Save them so.")
-    check_numbers(found.dtype, f"{path}, dataset {name}")
-    return found
+    is_stack = len(shape) == 3 and min(shape) > 0
+    if not is_stack or shape[1] * shape[2] * dataset.dtype.itemsize > MOST_BYTES:
+        raise BadInput(f"{path}: expected slices [slices, H, W] in '{name}', found {_shape(dataset)}. Save them so.")
+    check_numbers(dataset.dtype, f"{path}, dataset {name}")
+    return dataset
 
 
 def _shape(values: Any) -> str:
@@ -224,9 +231,20 @@ def _shape(values: Any) -> str:
 
 
 def _names(names: Any) -> str:
-    return first_of([f"'{one}'" for one in sorted(map(str, names))]) or "nothing"
+    quoted = [f"'{name}'" for name in sorted(map(str, names))]
+    return first_of(quoted) or "nothing"
 
 
 def _advice(path: Path, values: np.ndarray) -> str:
-    channels = path.suffix.lower() == ".npy" and values.ndim == 3
-    return f"Name one channel: #channel=0 to {values.shape[-1] - 1}." if channels else "Save slices one by one."
+    if path.suffix.lower() == ".npy" and values.ndim == 3:
+        return f"Name one channel: #channel=0 to {values.shape[-1] - 1}."
+    return "Save slices one by one."
+
+
+ARRAY = Format(
+    "array",
+    read_array,
+    named_endings=(".npy", ".npz", ".h5", ".hdf5"),
+    read_part=read_array,
+    is_part=is_part,
+)

@@ -1,0 +1,19 @@
+"""The physical unit of a modality's voxels, which its name states."""
+
+import re
+
+HOUNSFIELD = ("ct", "ncct", "cect", "cta", "ctv")
+UNITS: dict[str, str] = {
+    **dict.fromkeys(HOUNSFIELD, "HU"),
+    "cbf": "ml/100g/min",
+    "cbv": "ml/100g",
+    **dict.fromkeys(("tmax", "mtt", "ttp", "tmip"), "s"),
+    **dict.fromkeys(("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr"), "a.u."),
+}
+
+
+def unit_of(modality: str) -> str:
+    """The unit of a modality. The first letters of its name suffice: "cta2" has the unit of "cta"; else "a.u."."""
+    name = modality.lower()
+    letters = re.match(r"[a-z]*", name)
+    return UNITS.get(name) or UNITS.get(letters.group() if letters else "", "a.u.")
