@@ -4,7 +4,7 @@ import pytest
 
 from voxlate import recipe
 from voxlate.errors import BadInput, did_you_mean, nearest
-from voxlate.shipped_recipes.text import names
+from voxlate.recipe.text import names
 
 
 @pytest.mark.parametrize(

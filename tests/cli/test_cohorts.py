@@ -11,8 +11,8 @@ from voxlate.cli.model import _samplers
 from voxlate.cli.result import _masks, _scopes
 from voxlate.files import write_json
 from voxlate.images.volume import Volume, write_volume
+from voxlate.recipe import text as recipe_text
 from voxlate.reports.page import report
-from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis.model import load
 from voxlate.training.run import first_change
 

@@ -31,6 +31,7 @@ from voxlate.planning.plan import Mode, Plan, check_same, planned_once
 from voxlate.planning.plan import plan as _plan
 from voxlate.planning.probe import FREE, Limits, free_memory
 from voxlate.recipe import Recipe, read, read_with_head, to_dict
+from voxlate.recipe import text as recipe_text
 from voxlate.reports.page import report as _report
 from voxlate.reports.prepared import report_prepared
 from voxlate.scoring import evaluate as _evaluate
@@ -38,7 +39,6 @@ from voxlate.scoring.compare import compare as _compare
 from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
-from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_back

@@ -42,7 +42,7 @@ from voxlate.cli.planning import (
 from voxlate.cli.progress import progress_on
 from voxlate.cli.warning_lines import by_grade
 from voxlate.errors import BadInput
-from voxlate.shipped_recipes import text as recipe_text
+from voxlate.recipe import text as recipe_text
 
 if TYPE_CHECKING:
     from voxlate.training.run import Run

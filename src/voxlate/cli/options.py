@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from typer import Option
 
 from voxlate.errors import BadInput
-from voxlate.shipped_recipes.text import table
+from voxlate.recipe.text import table
 
 
 def _presets(begun: str) -> list[str]:

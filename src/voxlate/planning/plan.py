@@ -24,8 +24,8 @@ from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict
+from voxlate.recipe import text as recipe_text
 from voxlate.scoring.provenance import read_run
-from voxlate.shipped_recipes import text as recipe_text
 from voxlate.training.lines import append_line
 from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import agreed, by_main, processes

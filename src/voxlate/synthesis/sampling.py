@@ -27,8 +27,8 @@ from voxlate.images.tiling import (
     whole_volume,
     zoomed,
 )
-from voxlate.learning.settings import evaluations
 from voxlate.recipe import Synthesis
+from voxlate.recipe.training import evaluations
 from voxlate.synthesis.calls import PatchProgress, count_calls, no_report
 from voxlate.training.validate import autocast
 from voxlate.trust.calibration import Prediction

@@ -24,9 +24,9 @@ from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import LOCK, whole_file, write_json, write_text
-from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
+from voxlate.recipe.training import Training
 from voxlate.records import Record, Tensors
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import Verdict, logged

@@ -9,7 +9,7 @@ from pydantic import Field
 from voxlate.config import Counts, settings
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings
 from voxlate.errors import BadInput
-from voxlate.learning.optimiser import Optimiser
+from voxlate.recipe.optimiser import Optimiser
 
 VALIDATION_SHARE = 0.05  # of a training's network evaluations, where the recipe does not say how to validate
 VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share

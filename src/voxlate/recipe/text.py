@@ -10,7 +10,7 @@ from typing import Any
 
 from voxlate.errors import BadInput, did_you_mean
 
-SHIPPED = resources.files("voxlate") / "shipped_recipes"
+SHIPPED = resources.files("voxlate") / "recipe" / "shipped"
 
 
 def names() -> list[str]:
