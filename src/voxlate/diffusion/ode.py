@@ -1,12 +1,13 @@
 """The probability-flow ODE, and its integrator with adaptive steps."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from voxlate.diffusion.prediction import per_item, to_eps
-from voxlate.diffusion.samplers import Denoise, Draw, mean_square
+from voxlate.diffusion.samplers import Denoise, Draw, Traits, mean_square, states
 from voxlate.diffusion.schedules import FIRST_TIME, LOG_SNR_LIMIT, Schedule, with_slope
 from voxlate.errors import BadInput
 
@@ -44,6 +45,7 @@ def velocity(denoise: Denoise, schedule: Schedule) -> Slope:
     return slope
 
 
+@states(Traits(evaluations=math.inf, options=("rtol", "atol")))
 def rk45(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, rtol: float = 1e-5, atol: float = 1e-5
 ) -> Tensor:

@@ -34,7 +34,7 @@ from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
-from voxlate.recipe.training import BACKWARD, VALIDATION_SHARE, VALIDATION_STEPS, Precision, Training, evaluations
+from voxlate.recipe.training import BACKWARD, VALIDATION_SHARE, VALIDATION_STEPS, Precision, Training
 
 MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
 
@@ -180,7 +180,7 @@ class FullStage(Stage):
 
     def evaluations(self, sampling: SamplerSettings) -> float:
         """Network evaluations for an item of a validation: its loss, and its image."""
-        return 1 + (evaluations(sampling) if self.method.iterates else 1)
+        return 1 + (sampling.evaluations if self.method.iterates else 1)
 
     def validation_share(self, sampling: SamplerSettings) -> float:
         """Cost of validations with a sampler as a share of the training's, in network evaluations."""

@@ -1,21 +1,18 @@
 """Settings of a training: its length, batches, precision and validation."""
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from voxlate.config import Counts, settings
-from voxlate.diffusion.sample import SAMPLERS, SamplerSettings
-from voxlate.errors import BadInput
+from voxlate.diffusion.sample import check_sampler_name
 from voxlate.recipe.optimiser import Optimiser
 
 VALIDATION_SHARE = 0.05  # of a training's network evaluations, where the recipe does not say how to validate
 VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
 BACKWARD = 3  # evaluations that a forward and a backward pass cost
 Precision = Literal["auto", "bfloat16", "float32"]
-PER_STEP = {"heun": 2, "dpm2": 2, "dpmpp_2s": 2, "dpm3": 3, "rk45": math.inf}  # evaluations; rk45 may take any number
 
 
 @settings
@@ -57,16 +54,7 @@ class Validation:
     steps: Annotated[int, Field(ge=1, description="times at which the network denoises")] = VALIDATION_STEPS
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS and ":" not in self.sampler:
-            raise BadInput(
-                f"train.validation.sampler: expected one of {', '.join(SAMPLERS)}, found {self.sampler!r}. Change it."
-            )
-
-
-def evaluations(sampling: SamplerSettings) -> float:
-    """Network evaluations that a sampler takes for an image; infinite where nobody knows before."""
-    each = 1 + sampling.correctors if sampling.sampler == "predictor_corrector" else PER_STEP.get(sampling.sampler, 1)
-    return each * sampling.steps
+        check_sampler_name(self.sampler, "train.validation.sampler")
 
 
 @settings

@@ -28,7 +28,6 @@ from voxlate.images.tiling import (
     zoomed,
 )
 from voxlate.recipe import Synthesis
-from voxlate.recipe.training import evaluations
 from voxlate.synthesis.calls import PatchProgress, count_calls, no_report
 from voxlate.training.validate import autocast
 from voxlate.trust.calibration import Prediction
@@ -86,7 +85,7 @@ def _progress_in_windows(model: "Model", plan: SlicePlan, progress: PatchProgres
     if synth.windows is None:
         return no_report
     mirrored = 2 if synth.mirror else 1
-    wanted = evaluations(synth) * len(synth.windows.slices(depth)) * synth.samples * mirrored
+    wanted = synth.evaluations * len(synth.windows.slices(depth)) * synth.samples * mirrored
     return lambda count: progress(min(depth, int(depth * count / wanted)), depth)
 
 
