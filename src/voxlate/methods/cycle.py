@@ -40,11 +40,11 @@ class CycleSettings(MethodSettings):
     takes_opponent: ClassVar[bool] = False
     is_stochastic: ClassVar[bool] = False
     kind: Literal["cycle"] = "cycle"
-    game: Annotated[
-        Literal["least_squares", "cross_entropy"], Field(description="what critics and generators play")
+    gan_loss: Annotated[
+        Literal["least_squares", "cross_entropy"], Field(description="Adversarial loss of critics and generators.")
     ] = "least_squares"
     critic: Annotated[AnyCritic, Field(description="the network of each of the two opponents")] = Critic(
-        widths=(64, 128, 256, 512), norm="instance", answer="patches"
+        widths=(64, 128, 256, 512), norm="instance", output="patches"
     )
     cycle: Annotated[
         float, Field(ge=0, description="weight, in each direction, of what an image loses in both generators")
@@ -55,9 +55,9 @@ class CycleSettings(MethodSettings):
     history: Annotated[
         int, Field(ge=0, description="earlier images kept a direction, some of which critics see again; 0: none")
     ] = 50
-    data: Annotated[RegressionSettings, Field(description="how images are compared, as in a regression")] = (
-        RegressionSettings(loss="l1", reduction="all")
-    )
+    distance: Annotated[
+        RegressionSettings, Field(description="Distance between images, stated as for a regression.")
+    ] = RegressionSettings(loss="l1", reduction="all")
 
     @property
     def turns(self) -> Mapping[str, int]:
@@ -103,7 +103,7 @@ class Cycle(Method):
         self.options, self.task = options, task
         nets = dict(zip(DIRECTIONS, (forward, backward)))
         made = dict(zip(DIRECTIONS, (channels.out, channels.joined)))
-        self.generators = nn.ModuleDict({name: Regression(options.data, net, task) for name, net in nets.items()})
+        self.generators = nn.ModuleDict({name: Regression(options.distance, net, task) for name, net in nets.items()})
         self.critics = nn.ModuleDict({name: options.critic.build(channels=count) for name, count in made.items()})
         self.histories = {name: History(options.history) for name in DIRECTIONS}
         self.training_rooms = {name: (options.history, count) for name, count in made.items()}
@@ -128,7 +128,7 @@ class Cycle(Method):
         for here, other in zip(DIRECTIONS, reversed(DIRECTIONS)):
             problem, made = self._make(here, given[here])
             again = self._make(other, replace(given[here], source=made, source_names=()))[1]
-            parts[f"gan_{here}"] = generator_loss(self.critics[here], self.options.game, made)
+            parts[f"gan_{here}"] = generator_loss(self.critics[here], self.options.gan_loss, made)
             parts[f"cycle_{here}"] = self.options.cycle * self._distance(again, problem)
             if self.options.identity:
                 own, same = self._make(here, given[other])
@@ -143,7 +143,7 @@ class Cycle(Method):
                 problem = self.task.pose(given[other])
                 true = self.task.restore(problem.inputs.joined, problem)
             made = self.histories[here].swap(made, noise) if self.training else made
-            losses = discriminator_loss(self.critics[here], self.options.game, true, made)
+            losses = discriminator_loss(self.critics[here], self.options.gan_loss, true, made)
             parts |= {f"{name}_{here}": one for name, one in losses.items()}
         return {"total": parts["gan_to_target"] + parts["gan_to_source"], **parts}
 

@@ -1,5 +1,6 @@
 """Critics of a GAN: convolutional networks with one output an image, or one for each patch."""
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 import torch
@@ -8,14 +9,32 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import Counts, settings
+from voxlate.errors import BadInput
 from voxlate.nets.blocks import start_normal, to_slices, to_volumes
 from voxlate.nets.strided import FEWEST_SLICES, norm
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 
 
+class CriticSettings(ABC):
+    """Settings of a critic. Settings of one's own need only `build`."""
+
+    @abstractmethod
+    def build(self, *, channels: int) -> nn.Module:
+        """The network, with fresh weights; channels: of the image and its condition together."""
+
+    @property
+    def has_map_of_each_channel(self) -> bool:
+        """Whether the network judges each channel of the image in an output of its own."""
+        return False
+
+    def check_channels(self, image: int) -> None:
+        """Raise BadInput where the network's outputs do not fit the number of the image's channels."""
+        return None
+
+
 @settings
-class Critic:
+class Critic(CriticSettings):
     """Strided convolutions with LeakyReLU over the image and its condition (Isola et al. 2017, sec. 3.2).
 
     With widths = [64, 128, 256, 512] and patches it is the critic of 70 pixels of Pix2Pix (norm = batch) and CycleGAN;
@@ -33,14 +52,16 @@ class Critic:
         Literal["none", "instance", "batch"],
         Field(description="between layers, the first apart: of each slice, or of a batch; none suits a penalty"),
     ] = "none"
-    answer: Annotated[
-        Literal["image", "patches"], Field(description="one number a slice (global mean), or one a patch")
+    output: Annotated[
+        Literal["image", "patches"], Field(description="One output for each slice (its mean), or one for each patch.")
     ] = "image"
-    maps: Annotated[int, Field(ge=1, description="outputs at each place: one, or one for each of several labels")] = 1
-    each: Annotated[
+    maps: Annotated[
+        int, Field(ge=1, description="Number of outputs at each place: 1, or one for each channel of the image.")
+    ] = 1
+    separate: Annotated[
         bool,
         Field(
-            description="each of the last `maps` channels is looked at by itself, with planes that say which one it is"
+            description="The critic sees each of the last `maps` channels separately, with planes that state which channel it is."
         ),
     ] = False
     kernel: Annotated[Literal[3, 4], Field(description="side of the kernels")] = 4
@@ -53,8 +74,17 @@ class Critic:
     ] = 2
 
     def build(self, *, channels: int) -> "CriticNet":
-        """The network, with fresh weights; channels: of the image and its condition together."""
         return CriticNet(self, channels)
+
+    @property
+    def has_map_of_each_channel(self) -> bool:
+        return self.maps > 1
+
+    def check_channels(self, image: int) -> None:
+        if self.maps not in ((image,) if self.separate else (1, image)):
+            raise BadInput(
+                f"opponent.critic.maps: expected 1 (without `separate`) or one for each of the image's {image} channels, found {self.maps}. Change it."
+            )
 
 
 class CriticNet(nn.Module):
@@ -69,8 +99,8 @@ class CriticNet(nn.Module):
         self.critic = critic
         volumes = critic.dimensions == 3
         conv, point = (VolumeConv, nn.Conv3d) if volumes else (SliceConv, nn.Conv2d)
-        patches, kernel = critic.answer == "patches", critic.kernel
-        if critic.each:
+        patches, kernel = critic.output == "patches", critic.kernel
+        if critic.separate:
             channels += 1  # the context, one channel of the image, and a plane for each that it may be
         layers: list[nn.Module] = []
         for number, (ins, outs) in enumerate(zip((channels, *critic.widths), critic.widths)):
@@ -81,7 +111,7 @@ class CriticNet(nn.Module):
                 layers.append(norm(normed, outs, critic.dimensions))
             layers.append(nn.LeakyReLU(SLOPE))
         self.layers = nn.Sequential(*layers)
-        maps = 1 if critic.each else critic.maps
+        maps = 1 if critic.separate else critic.maps
         self.pad = (1, 0, 1, 0) if patches and critic.all_halve and kernel == 4 else (0, 0, 0, 0)
         self.head = conv(critic.widths[-1], maps, kernel, False) if patches else point(critic.widths[-1], maps, 1)
         if patches:
@@ -92,7 +122,7 @@ class CriticNet(nn.Module):
         self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self.critic.each:
+        if not self.critic.separate:
             return self._outputs(images)
         maps = self._outputs(one_by_one(images, self.critic.maps))
         return maps.unflatten(0, (len(images), -1)).flatten(1, 2)
@@ -101,11 +131,11 @@ class CriticNet(nn.Module):
         depth, volumes = images.shape[2], self.critic.dimensions == 3
         h = images if volumes else to_slices(images)
         h = self.layers(h.contiguous(memory_format=self.memory_format))
-        if self.critic.answer == "image":
+        if self.critic.output == "image":
             h = h.mean(dim=tuple(range(2, h.ndim)), keepdim=True)
         outputs: Tensor = self.head(F.pad(h, self.pad) if any(self.pad) else h)
         outputs = outputs if volumes else to_volumes(outputs, depth)
-        return outputs if self.critic.answer == "patches" else outputs.flatten(2)
+        return outputs if self.critic.output == "patches" else outputs.flatten(2)
 
 
 def one_by_one(images: Tensor, count: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from voxlate.config import fill, imports, to_tables
 from voxlate.errors import BadInput
 from voxlate.recipe.checks import check
+from voxlate.recipe.renamed import with_new_names
 from voxlate.recipe.settings import SHARED, Recipe
 from voxlate.recipe.text import header, text_of, values_of
 from voxlate.recipe.training import Training
@@ -33,7 +34,7 @@ def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> R
             f"{where}: expected a model of voxlate's own parts, found one that needs the code of {', '.join(needed)}. "
             "If you trust it, pass --allow-code (in Python: allow_code=True)."
         )
-    values = _with_implied(values)
+    values = _with_implied(with_new_names(values))
     recipe = fill(Recipe, values, where)
     if changed := _other_type(values, to_dict(recipe)):
         key, found, taken = changed

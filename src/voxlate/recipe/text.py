@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.errors import BadInput, did_you_mean
+from voxlate.recipe.renamed import with_new_names
 
 SHIPPED = resources.files("voxlate") / "recipe" / "shipped"
 
@@ -58,7 +59,7 @@ def header(text: str) -> str:
 
 def values_of(name: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The tables of a recipe by shipped name or path, over those of its base, with `changes` as in `table`."""
-    return changed(_values(name), changes or {})
+    return changed(with_new_names(_values(name)), changes or {})
 
 
 def changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any
     values = copy.deepcopy(values)
     for key, value in changes.items():
         _change(values, key, value)
+        values = with_new_names(values)
     return values
 
 
@@ -79,7 +81,7 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     if name in before:
         raise BadInput(f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base.")
     try:
-        values = tomllib.loads(text_of(name))
+        values = with_new_names(tomllib.loads(text_of(name)))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
     base = values.pop("base", None)

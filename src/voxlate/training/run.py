@@ -26,6 +26,7 @@ from voxlate.errors import BadInput
 from voxlate.files import LOCK, whole_file, write_json, write_text
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
+from voxlate.recipe.renamed import with_new_names
 from voxlate.recipe.training import Training
 from voxlate.records import Record, Tensors
 from voxlate.scoring.provenance import read_run
@@ -279,7 +280,7 @@ def read_header(path: Path) -> dict[str, Any]:
     with opened(path) as file:
         header = header_of(file)
     _check_whole(path, path.stat().st_mtime_ns)
-    return header
+    return {**header, "recipe": with_new_names(header["recipe"])}
 
 
 @lru_cache(maxsize=64)
