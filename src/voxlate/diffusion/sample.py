@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import imported, settings
+from voxlate.config import named, settings
 from voxlate.diffusion import higher_order, ode, samplers
 from voxlate.diffusion.prediction import rescheduled
 from voxlate.diffusion.samplers import Denoise, Draw, Sampler, Traits, traits_of
@@ -113,10 +113,7 @@ class SamplerSettings:
     @property
     def function(self) -> Sampler:
         """The sampler; raises BadInput where one of the user's own cannot be imported."""
-        if ":" not in self.sampler:
-            return SAMPLERS[self.sampler]
-        own: Sampler = imported(self.sampler)
-        return own
+        return named(self.sampler, SAMPLERS)
 
     @property
     def traits(self) -> Traits:

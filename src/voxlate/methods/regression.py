@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
-from voxlate.config import Importable, imported, settings
+from voxlate.config import Importable, named, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
@@ -92,7 +92,7 @@ class Regression(Method):
         super().__init__()
         self.turns = options.turns
         self.options, self.net, self.task = options, net, task
-        self.error = LOSSES.get(options.loss) or imported(options.loss)
+        self.error = named(options.loss, LOSSES)
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         problem = self.task.pose(batch, noise, progress).weighed(batch.weight)

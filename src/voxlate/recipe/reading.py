@@ -36,23 +36,30 @@ def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> R
         )
     values = _with_implied(with_new_names(values))
     recipe = fill(Recipe, values, where)
-    if changed := _other_type(values, to_dict(recipe)):
-        key, found, taken = changed
-        raise BadInput(f"{where}: expected of '{key}' a value such as {taken!r}, found {found!r}. Write it so.")
+    if changed := _other_types(values, to_dict(recipe)):
+        said = (
+            f"expected of '{key}' a value such as {taken!r}, found {found!r}. Write it so."
+            for key, found, taken in changed
+        )
+        raise BadInput(f"{where}: {' Also '.join(said)}")
     check(recipe, where)
     return recipe
 
 
-def _other_type(given: Any, held: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """The first key whose text or truth value was taken for something else ("12" for 12), what it was, and became."""
+def _other_types(given: Any, held: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """The keys whose text or truth value was taken for something else ("12" for 12), what they were, and became."""
     if isinstance(given, dict) and isinstance(held, dict):
-        inner = [(given[one], held.get(one, given[one]), f"{key}.{one}" if key else one) for one in given]
+        inner = [(given[name], held.get(name, given[name]), name) for name in given]
     elif isinstance(given, list | tuple) and isinstance(held, list):
-        inner = [(one, other, f"{key}.{place}") for place, (one, other) in enumerate(zip(given, held))]
+        inner = [(*pair, str(place)) for place, pair in enumerate(zip(given, held))]
     else:
-        kinds = [(isinstance(one, str), isinstance(one, bool)) for one in (given, held)]
-        return (key, given, held) if kinds[0] != kinds[1] else None
-    return next((found for one in inner if (found := _other_type(*one))), None)
+        is_same_type = all(isinstance(given, kind) == isinstance(held, kind) for kind in (str, bool))
+        return [] if is_same_type else [(key, given, held)]
+    return [
+        wrong
+        for before, after, name in inner
+        for wrong in _other_types(before, after, f"{key}.{name}" if key else name)
+    ]
 
 
 def _with_implied(values: dict[str, Any], data: Any = None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.images.intensity import Percentile, Scale
+from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import Volume
@@ -46,17 +46,19 @@ class Peak:
         )
 
 
-def peak_of(made: Volume, spec: Percentile, scale: Scale, usual_ml: float = 0.0) -> Peak | None:
+def peak_of(made: Volume, spec: IntensityMap, scale: Scale, usual_ml: float = 0.0) -> Peak | None:
     """What moves an image's upper percentile near to where every training scan's lay, whose scale it is.
 
     made: in physical units, on the grid that the model works on; scale: from network units to these; usual_ml: of
-    bodies in training. None: it lies there, nothing can move it, or it shows but a part, which may lack what is bright.
+    bodies in training. None: the map has no upper percentile, it lies there, nothing can move it, or it shows but a part, which may lack what is bright.
     """
+    if spec.upper_percentile is None:
+        return None
     body = foreground(made)
     if body.sum() * np.prod(made.grid.spacing_mm) / 1000 < WHOLE * usual_ml:
         return None
     inside = intensity_statistics(made.data[0], body).foreground
-    middle, peak, goal = inside.at(50), inside.at(spec.high), scale.low + REACHED * (scale.high - scale.low)
+    middle, peak, goal = inside.at(50), inside.at(spec.upper_percentile), scale.low + REACHED * (scale.high - scale.low)
     if not middle < peak < goal:
         return None
     slope = (goal - middle) / (peak - middle)

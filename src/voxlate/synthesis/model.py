@@ -18,7 +18,7 @@ from voxlate.data.grades import worst
 from voxlate.devices import find_device, name_of
 from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import SYNTHETIC
-from voxlate.images.intensity import Percentile, Scale
+from voxlate.images.intensity import Scale
 from voxlate.images.volume import Volume, content_hash, is_there
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
@@ -230,7 +230,7 @@ class Model:
         scale, spec = Scale(*self.header["target_scales"][name]), self.recipe.intensity[name]
         values = scale.inverse(drawn.values)
         made = SynthesisedImage(values, replace(drawn, values=scale.of(values)), scale)
-        if not (self.recipe.synth.peaks and isinstance(spec, Percentile)):
+        if not self.recipe.synth.peaks:
             return made
         volume = Volume(values[None], np.array(prepared.header.affine), self.header["units"][name], name)
         peak = peak_of(volume, spec, scale, float(self.header.get("training_ml") or 0))
