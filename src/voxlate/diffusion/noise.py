@@ -155,7 +155,7 @@ class Correlated:
     kind: Literal["correlated"] = "correlated"
     for_volumes: ClassVar[bool] = False
     length_mm: Annotated[
-        float, Field(gt=0, le=1000, description="distance from which on slices have independent noise")
+        float, Field(gt=0, le=1000, description="Distance from which on the noise of two slices is independent.")
     ] = 20.0
 
     def streams(self, z: int, spacing_mm: float) -> dict[int, float]:

@@ -17,8 +17,8 @@ from voxlate.errors import BadInput
 class Windows:
     """Windows of slices (axis D) that a volume is denoised in."""
 
-    size: Annotated[int, Field(ge=1, description="slices of a window")] = 16
-    overlap: Annotated[int, Field(ge=0, description="slices that neighbouring windows share, at least")] = 4
+    size: Annotated[int, Field(ge=1, description="Number of slices of a window.")] = 16
+    overlap: Annotated[int, Field(ge=0, description="Least number of slices that neighbouring windows share.")] = 4
 
     def __post_init__(self) -> None:
         if self.overlap >= self.size:

@@ -29,15 +29,20 @@ class AutoencodingSettings(MethodSettings):
     makes_targets: ClassVar[bool] = False
     kind: Literal["autoencoding"] = "autoencoding"
     kl_weight: Annotated[
-        float, Field(ge=0, description="weight of the KL term, summed over the latent, against L1 summed over pixels")
+        float,
+        Field(
+            ge=0,
+            description="Weight of the KL term, summed over the latent, relative to the L1 distance summed over pixels.",
+        ),
     ] = 1e-6
     gradient_weight: Annotated[
-        float, Field(ge=0, description="weight of the L1 distance between neighbouring-pixel differences")
+        float, Field(ge=0, description="Weight of the L1 distance between differences of neighbouring pixels.")
     ] = 0.1
     lpips: Annotated[
-        str | None, Field(description="file of LPIPS weights (AlexNet v0.1), to add that distance; unset: none")
+        str | None,
+        Field(description="File of LPIPS weights (AlexNet v0.1) for an LPIPS term of the loss; unset: no such term."),
     ] = None
-    lpips_weight: Annotated[float, Field(ge=0, description="weight of that distance")] = 1.0
+    lpips_weight: Annotated[float, Field(ge=0, description="Weight of the LPIPS term.")] = 1.0
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Autoencoding":
         return Autoencoding(self, net.build(Channels(images={"image": 1}, out=1)))  # type: ignore[arg-type]  # see `check`

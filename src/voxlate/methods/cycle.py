@@ -43,17 +43,29 @@ class CycleSettings(MethodSettings):
     gan_loss: Annotated[
         Literal["least_squares", "cross_entropy"], Field(description="Adversarial loss of critics and generators.")
     ] = "least_squares"
-    critic: Annotated[AnyCritic, Field(description="the network of each of the two opponents")] = Critic(
+    critic: Annotated[AnyCritic, Field(description="Network of each of the two critics.")] = Critic(
         widths=(64, 128, 256, 512), norm="instance", output="patches"
     )
     cycle: Annotated[
-        float, Field(ge=0, description="weight, in each direction, of what an image loses in both generators")
+        float,
+        Field(
+            ge=0,
+            description="Weight, in each direction, of the distance between an image and its copy after both generators.",
+        ),
     ] = 10.0
     identity: Annotated[
-        float, Field(ge=0, description="weight of what a generator does to an image that needs nothing; 0: none")
+        float,
+        Field(
+            ge=0,
+            description="Weight of the distance between an image and the output of the generator that should not change it; 0: no such term.",
+        ),
     ] = 0.0
     history: Annotated[
-        int, Field(ge=0, description="earlier images kept a direction, some of which critics see again; 0: none")
+        int,
+        Field(
+            ge=0,
+            description="Number of earlier outputs kept for each direction, some of which a critic sees again; 0: none.",
+        ),
     ] = 50
     distance: Annotated[
         RegressionSettings, Field(description="Distance between images, stated as for a regression.")

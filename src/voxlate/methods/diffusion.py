@@ -32,23 +32,24 @@ class DiffusionSettings(MethodSettings):
     weighs: ClassVar[bool] = True
     iterates: ClassVar[bool] = True
     kind: Literal["diffusion"] = "diffusion"
-    schedule: Annotated[AnySchedule, Field(description="noise over time")] = ShiftedCosine()
-    prediction: Annotated[Kind, Field(description="what the network gives")] = "v"
-    weight: Annotated[AnyWeight, Field(description="weight of the loss over log-SNR")] = MinSnr()
-    times: Annotated[AnyTimes, Field(description="how training times are drawn")] = UniformTimes()
+    schedule: Annotated[AnySchedule, Field(description="Noise schedule of the training.")] = ShiftedCosine()
+    prediction: Annotated[Kind, Field(description="Quantity that the network predicts.")] = "v"
+    weight: Annotated[AnyWeight, Field(description="Weight of the loss as a function of the log-SNR.")] = MinSnr()
+    times: Annotated[AnyTimes, Field(description="Distribution of the training times.")] = UniformTimes()
     clip: Annotated[
-        tuple[float, float] | None, Field(description="range that denoised states are clipped to; unset: none")
+        tuple[float, float] | None,
+        Field(description="Range to which denoised states are clipped; unset: they are not clipped."),
     ] = None
     scaled_input: Annotated[
         bool,
         Field(
-            description="the network sees the state over sqrt(alpha^2 + sigma^2): of unit variance in exploding "
-            "schedules, too, whose noise would hide the source (c_in of Karras et al. 2022, table 1)"
+            description="Whether the network gets the state divided by sqrt(alpha^2 + sigma^2), so that its variance is 1 in exploding schedules, too (c_in of Karras et al. 2022, table 1)."
         ),
     ] = False
-    loss: Annotated[Literal["l2", "l1"], Field(description="distance between prediction and its target")] = "l2"
+    loss: Annotated[Literal["l2", "l1"], Field(description="Distance between the prediction and its target.")] = "l2"
     reduction: Annotated[
-        Literal["mask", "all"], Field(description="mean over the mask, or over all voxels (Cai et al. 2024)")
+        Literal["mask", "all"],
+        Field(description="Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."),
     ] = "mask"
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Diffusion":

@@ -33,26 +33,30 @@ class OpponentSettings:
         ),
     ] = "wasserstein"
     critic: Annotated[
-        AnyCritic, Field(description="the opponent's network; with a map for each channel, scanned ones count as true")
+        AnyCritic,
+        Field(
+            description="Network of the critic. With an output for each channel, channels that are copies of scans count as true."
+        ),
     ] = Critic()
     context: Annotated[
         Literal["given", "true", "none"],
-        Field(description="what the critic sees with an image: what was given, the true image, or nothing"),
+        Field(description="Additional input of the critic: the conditioning images, the true image, or none."),
     ] = "given"
-    critic_turns: Annotated[int, Field(ge=1, description="the critic's steps for one of the generator")] = 5
+    critic_turns: Annotated[
+        int, Field(ge=1, description="Number of steps of the critic for each step of the generator.")
+    ] = 5
     penalty: Annotated[
-        float, Field(ge=0, description="weight of (gradient norm - 1)^2 between true and made images (WGAN-GP)")
+        float, Field(ge=0, description="Weight of (gradient norm - 1)^2 between true and synthesised images (WGAN-GP).")
     ] = 10.0
-    weight: Annotated[float, Field(ge=0, description="weight of the critic's output in the generator's loss")] = 1e-3
+    weight: Annotated[float, Field(ge=0, description="Weight of the critic's output in the generator's loss.")] = 1e-3
     adaptive: Annotated[
         bool,
         Field(
-            description="times the ratio of both losses' gradients at the network's last kernel, so that `weight` is a "
-            "share of what the method's own loss asks for (Esser et al. 2021, eq. 7)"
+            description="Whether `weight` is multiplied by the ratio of both losses' gradients at the network's last kernel (Esser et al. 2021, eq. 7), so that it is a share of the method's own gradient."
         ),
     ] = False
     start: Annotated[
-        float, Field(ge=0, lt=1, description="share of the training after which the opponent begins to play")
+        float, Field(ge=0, lt=1, description="Share of the training after which the adversarial training begins.")
     ] = 0.0
 
     @property

@@ -44,17 +44,27 @@ class RegressionSettings(MethodSettings):
     loss: Annotated[
         Literal["l1", "mse"],
         Importable(),
-        Field(description="what is minimised inside the mask, or 'module:function' (of image and truth, voxelwise)"),
+        Field(
+            description="Loss inside the mask, or 'module:function', which takes image and truth and returns a value for each voxel."
+        ),
     ] = "l1"
-    ssim: Annotated[float, Field(ge=0, description="weight of 1 - SSIM (11 pixel window) in addition to it")] = 0.0
+    ssim: Annotated[
+        float, Field(ge=0, description="Weight of an additional loss 1 - SSIM, with windows of 11 pixels.")
+    ] = 0.0
     leak: Annotated[
         float,
-        Field(ge=0, le=1, description="slope beyond [-1, 1], the range of images: below 1, outputs may overshoot"),
+        Field(
+            ge=0,
+            le=1,
+            description="Slope of the output outside of [-1, 1], the range of images; below 1 the network's own values may overshoot.",
+        ),
     ] = 1.0
-    reduction: Annotated[Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")] = "mask"
+    reduction: Annotated[
+        Literal["mask", "all"], Field(description="Voxels over which the loss is averaged: the mask, or all voxels.")
+    ] = "mask"
     extras: Annotated[
         dict[str, Annotated[float, Field(ge=0)]],
-        Field(description="weight of the loss of each further result of the network (`Output.extras`), by name"),
+        Field(description="Weight of the loss of each auxiliary output of the network, by its name."),
     ] = field(default_factory=dict)
 
     def check(self, stage: StageSettings, where: str) -> None:

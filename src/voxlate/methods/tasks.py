@@ -20,8 +20,12 @@ from voxlate.methods.method import Method, Problem, StageSettings, Task, TaskSet
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.interface import Channels, NetworkInput
 
-Inside = Annotated[bool, Field(description="noise and loss only inside the mask; outside nothing is synthesised")]
-Strip = Annotated[bool, Field(description="sources and targets are background outside the mask (skull stripping)")]
+Inside = Annotated[
+    bool, Field(description="Whether noise and loss are inside the mask only; nothing is synthesised outside.")
+]
+Strip = Annotated[
+    bool, Field(description="Whether sources and targets are background outside the mask (skull stripping).")
+]
 
 
 @settings
@@ -33,7 +37,7 @@ class Translate(TaskSettings, Task):
     strip: Strip = False
     range: Annotated[
         tuple[float, float],
-        Field(description="numbers that the network sees for background and for the brightest: 0, 1 as in paper 002"),
+        Field(description="Network values of background and of the brightest voxel; paper 002 has 0 and 1."),
     ] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
@@ -100,15 +104,13 @@ class Complete(TaskSettings, Task):
     incomplete: Annotated[
         bool,
         Field(
-            description="train on cases that lack modalities too (adds a bit a modality to the code), with "
-            "data.allow_missing"
+            description="Whether cases that lack modalities are trained on, too; needs data.allow_missing, and adds one bit for each modality to the code."
         ),
     ] = False
     curriculum: Annotated[
         tuple[tuple[float, float], ...],
         Field(
-            description="pairs [until, share]: up to that progress, only the first share of the sets of missing "
-            "modalities, fewest first, is trained; after the last pair all are"
+            description="Pairs [until, share]: up to this progress of the training, only the first share of the sets of missing modalities is trained, fewest missing first; after the last pair all sets are."
         ),
     ] = ()
 
@@ -230,26 +232,30 @@ class Residual(TaskSettings):
     """
 
     kind: Literal["residual"] = "residual"
-    predictor: Annotated[str, Field(description="name of the earlier stage that predicts the image")] = "predictor"
-    scale: Annotated[float, Field(gt=0, description="residuals are multiplied by this to have a spread near 1")] = 1.0
+    predictor: Annotated[str, Field(description="Name of the earlier stage that predicts the image.")] = "predictor"
+    scale: Annotated[
+        float, Field(gt=0, description="Factor on residuals, which should give them a standard deviation near 1.")
+    ] = 1.0
     inside: Inside = False
     strip: Strip = False
-    see_base: Annotated[bool, Field(description="the network also sees the predictor's image")] = True
+    see_base: Annotated[bool, Field(description="Whether the network also gets the predictor's image.")] = True
     asymmetry: Annotated[
         bool,
         Field(
-            description="the network takes the predictor's features and their left-right mirror images (MAP of "
-            "Cai et al. 2024); the mid-plane must lie in the middle of the image"
+            description="Whether the network gets the predictor's features and their left-right mirror images (MAP of Cai et al. 2024); the mid-plane must then be in the middle of the image."
         ),
     ] = False
     predictor_weight: Annotated[
-        float, Field(ge=0, description="weight of the predictor's own L1 loss, times scale; 0 freezes the predictor")
+        float, Field(ge=0, description="Weight of the predictor's own L1 loss, times scale; 0 freezes the predictor.")
     ] = 0.0
     predictor_steady: Annotated[
-        bool, Field(description="a predictor that learns keeps its batch statistics, and drops nothing")
+        bool, Field(description="Whether a predictor that is trained keeps its batch statistics and uses no dropout.")
     ] = False
     detach: Annotated[
-        bool, Field(description="the diffusion's loss does not move the predictor; else through the residual it does")
+        bool,
+        Field(
+            description="Whether the diffusion's loss leaves the predictor unchanged; otherwise it trains the predictor through the residual."
+        ),
     ] = False
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
@@ -364,7 +370,7 @@ class Latent(TaskSettings):
 
     encodes: ClassVar[bool] = True
     kind: Literal["latent"] = "latent"
-    autoencoder: Annotated[str, Field(description="name of the earlier stage that trained the autoencoder")] = (
+    autoencoder: Annotated[str, Field(description="Name of the earlier stage that trained the autoencoder.")] = (
         "autoencoder"
     )
 

@@ -27,10 +27,15 @@ LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity
 
 # keys of the networks that are made of these layers
 Multipliers = Annotated[
-    Counts, Field(min_length=1, description="channels of each level over width; each level halves the size")
+    Counts, Field(min_length=1, description="Channels of each level over width; each level halves the size.")
 ]
-Groups = Annotated[int, Field(gt=0, description="groups of a norm; fewer where under two channels would share one")]
-Kernel = Annotated[Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")]
+Groups = Annotated[
+    int, Field(gt=0, description="Number of groups of a norm; fewer where a group would have less than two channels.")
+]
+Kernel = Annotated[
+    Literal["1x3x3", "3x3x3"],
+    Field(description="Size of kernels, D x H x W; with 1x3x3 convolutions and norms work slice by slice."),
+]
 
 
 Repeat = Literal["never", "synthesis", "always"]
@@ -309,11 +314,14 @@ class Attention(nn.Module):
 
 Of = Annotated[
     Literal["log_snr", "gamma"],
-    Field(description="noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule"),
+    Field(description="Noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule."),
 ]
 Mlp = Annotated[
     int | None,
-    Field(ge=0, description="width of the two layers after the features; 0: none; absent: 4 times the network's width"),
+    Field(
+        ge=0,
+        description="Width of the two layers after the features; 0: no such layers; absent: 4 times the network's width.",
+    ),
 ]
 
 
@@ -325,9 +333,14 @@ class Sinusoidal:
     of: Of = "log_snr"
     scale: Annotated[
         float,
-        Field(gt=0, description="factor before the sinusoids; 25 spreads log_snr from -20 to 20 over 1000 steps"),
+        Field(
+            gt=0,
+            description="Factor on the noise level before the sinusoids; 25 spreads log_snr from -20 to 20 over 1000 steps.",
+        ),
     ] = 25.0
-    size: Annotated[int | None, Field(gt=0, multiple_of=2, description="features; absent: the network's width")] = None
+    size: Annotated[
+        int | None, Field(gt=0, multiple_of=2, description="Number of features; absent: the network's width.")
+    ] = None
     mlp: Mlp = None
 
 
@@ -339,10 +352,15 @@ class Fourier:
     of: Of = "log_snr"
     scale: Annotated[
         float,
-        Field(gt=0, description="factor before the features; 0.05 scales log_snr from -20 to 20 to -1 to 1"),
+        Field(
+            gt=0,
+            description="Factor on the noise level before the features; 0.05 scales log_snr from -20 to 20 to -1 to 1.",
+        ),
     ] = 0.05
-    size: Annotated[int | None, Field(gt=0, multiple_of=2, description="features; absent: the network's width")] = 256
-    std: Annotated[float, Field(gt=0, description="standard deviation of the frequencies")] = 30.0
+    size: Annotated[
+        int | None, Field(gt=0, multiple_of=2, description="Number of features; absent: the network's width.")
+    ] = 256
+    std: Annotated[float, Field(gt=0, description="Standard deviation of the frequencies.")] = 30.0
     mlp: Mlp = 0
 
 

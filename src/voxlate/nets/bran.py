@@ -27,24 +27,36 @@ class Bran(NetSettings):
     """
 
     kind: Literal["bran"] = "bran"
-    width: Annotated[int, Field(gt=0, description="channels after the first stage; they double up to 8 times it")] = 32
+    width: Annotated[
+        int, Field(gt=0, description="Number of channels after the first stage; they double up to 8 times this number.")
+    ] = 32
     stages: Annotated[
-        int, Field(ge=2, description="halvings; sizes are padded up to a multiple of 2 to the power of stages")
+        int,
+        Field(ge=2, description="Number of halvings; sizes are padded to a multiple of 2 to the power of this number."),
     ] = 8
     regions: Annotated[
-        int, Field(ge=0, description="regions with filters of their own before each stage; 0: plain convolutions")
+        int,
+        Field(
+            ge=0, description="Number of regions with filters of their own before each stage; 0: plain convolutions."
+        ),
     ] = 4
-    hidden: Annotated[int, Field(gt=0, description="length of the code that filters are made from")] = 16
+    hidden: Annotated[int, Field(gt=0, description="Length of the code from which filters are computed.")] = 16
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="share of features dropped in the decoder, 1/16 of the size and smaller")
+        float, Field(ge=0, lt=1, description="Share of features dropped in the decoder, at 1/16 of the size and below.")
     ] = 0.5
     drop_block: Annotated[
-        int, Field(ge=1, description="side of the squares that are dropped, odd; 1: single features")
+        int, Field(ge=1, description="Side of the squares that are dropped, an odd number; 1: single features.")
     ] = 3
-    tanh: Annotated[bool, Field(description="limit outputs to -1 to 1")] = True
-    norm: Annotated[Literal["batch", "instance"], Field(description="of a batch, or of each slice or volume")] = "batch"
+    tanh: Annotated[bool, Field(description="Whether outputs are limited to -1 to 1 by tanh.")] = True
+    norm: Annotated[
+        Literal["batch", "instance"],
+        Field(description="Statistics of norms: those of a batch, or of each slice or volume."),
+    ] = "batch"
     dimensions: Annotated[
-        Literal[2, 3], Field(description="2: each slice by itself; 3: volumes, without regions and features")
+        Literal[2, 3],
+        Field(
+            description="Dimensions of convolutions: 2 for single slices, 3 for volumes, without regions and features."
+        ),
     ] = 2
 
     def __post_init__(self) -> None:

@@ -45,12 +45,15 @@ class Critic(CriticSettings):
     widths: Annotated[
         Counts,
         Field(
-            min_length=1, description="channels of each layer; each halves the size, but not the last before patches"
+            min_length=1,
+            description="Numbers of channels of the layers. Each layer halves the size, except the last one with output = 'patches'.",
         ),
     ] = (64, 128, 256, 512, 512)
     norm: Annotated[
         Literal["none", "instance", "batch"],
-        Field(description="between layers, the first apart: of each slice, or of a batch; none suits a penalty"),
+        Field(
+            description="Norms after all layers but the first: of each slice, of a batch, or none. A gradient penalty needs none."
+        ),
     ] = "none"
     output: Annotated[
         Literal["image", "patches"], Field(description="One output for each slice (its mean), or one for each patch.")
@@ -64,13 +67,18 @@ class Critic(CriticSettings):
             description="The critic sees each of the last `maps` channels separately, with planes that state which channel it is."
         ),
     ] = False
-    kernel: Annotated[Literal[3, 4], Field(description="side of the kernels")] = 4
+    kernel: Annotated[Literal[3, 4], Field(description="Side of the kernels.")] = 4
     all_halve: Annotated[
-        bool, Field(description="with patches, every layer halves the size and the last convolution keeps it")
+        bool,
+        Field(
+            description="Whether, with output = 'patches', every layer halves the size and the last convolution keeps it."
+        ),
     ] = False
     dimensions: Annotated[
         Literal[2, 3],
-        Field(description="2: each slice by itself; 3: volumes with cubic kernels, one number or map a volume"),
+        Field(
+            description="Dimensions of convolutions: 2 for single slices, 3 for volumes with cubic kernels, whose output is one for a volume."
+        ),
     ] = 2
 
     def build(self, *, channels: int) -> "CriticNet":

@@ -23,18 +23,28 @@ class Optimiser:
 
     kind: Annotated[
         Literal["adam", "adamw", "muon"],
-        Field(description="Adam, Adam with decoupled weight decay, or kernels by Muon and the rest by adamw"),
+        Field(
+            description="Optimiser: Adam, Adam with decoupled weight decay (adamw), or Muon for kernels with adamw for all other weights."
+        ),
     ] = "adamw"
-    lr: Annotated[float, Field(gt=0, description="highest learning rate")] = 1e-3
-    betas: Annotated[tuple[float, float], Field(description="decay of the gradient's first and second moments")] = (
+    lr: Annotated[float, Field(gt=0, description="Highest learning rate.")] = 1e-3
+    betas: Annotated[
+        tuple[float, float], Field(description="Decay of the first and second moments of the gradient.")
+    ] = (
         0.9,
         0.999,
     )
-    weight_decay: Annotated[float, Field(ge=0, description="weight decay of matrices and kernels")] = 0.01
-    warm_up: Annotated[int, Field(ge=0, description="steps over which the learning rate rises from 0")] = 100
-    decay: Annotated[Literal["none", "cosine", "linear"], Field(description="how it falls after `hold`")] = "cosine"
-    hold: Annotated[float, Field(ge=0, le=1, description="share of the steps before it starts to fall")] = 0.0
-    last: Annotated[float, Field(ge=0, le=1, description="share of the learning rate left at the end")] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, description="Weight decay of matrices and kernels.")] = 0.01
+    warm_up: Annotated[int, Field(ge=0, description="Number of steps over which the learning rate rises from 0.")] = 100
+    decay: Annotated[
+        Literal["none", "cosine", "linear"], Field(description="Decay of the learning rate after `hold`.")
+    ] = "cosine"
+    hold: Annotated[
+        float, Field(ge=0, le=1, description="Share of the steps after which the learning rate begins to decay.")
+    ] = 0.0
+    last: Annotated[
+        float, Field(ge=0, le=1, description="Share of the highest learning rate that is reached at the end.")
+    ] = 0.0
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""

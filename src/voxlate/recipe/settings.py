@@ -50,7 +50,10 @@ AnyNet = Annotated[
 ]
 AnyIntensity = Annotated[Intensity, Importable()]
 StartFrom = Annotated[
-    str | None, Field(description="earlier stage whose weights it begins with; what that lacks starts fresh")
+    str | None,
+    Field(
+        description="Earlier stage whose weights initialise this one; weights that it lacks are initialised at random."
+    ),
 ]
 
 
@@ -60,27 +63,51 @@ class Synthesis(SamplerSettings):
 
     samples: Annotated[
         int,
-        Field(ge=1, le=MOST_SAMPLES, description="images sampled of a case; over 1 gives mean and standard deviation"),
+        Field(
+            ge=1,
+            le=MOST_SAMPLES,
+            description="Number of images sampled for each case; more than 1 give a mean and a standard deviation.",
+        ),
     ] = 1
     batch: Annotated[
-        int, Field(ge=1, description="slices or patches at a time: memory, and rounding unless `exact`")
+        int,
+        Field(
+            ge=1,
+            description="Number of slices or patches computed at a time; it changes memory, and rounding unless `exact` is set.",
+        ),
     ] = 4
     exact: Annotated[
-        bool, Field(description="float32 and one slice or patch at a time: bit-identical whatever the batch (slower)")
+        bool,
+        Field(
+            description="Whether synthesis is bit-identical for every batch: float32, and one slice or patch at a time, which is slower."
+        ),
     ] = False
-    overlap: Annotated[float, Field(ge=0, lt=1, description="share that neighbouring patches or tiles overlap")] = 0.5
-    slices: Annotated[AnySlices, Field(description="how a model sees the slices of a volume")] = Whole()
-    noise: Annotated[SliceNoise, Field(description="how alike the noise of a volume's slices is")] = Independent()
+    overlap: Annotated[
+        float, Field(ge=0, lt=1, description="Share by which neighbouring patches or tiles overlap.")
+    ] = 0.5
+    slices: Annotated[AnySlices, Field(description="Input of a model of slices: whole slices, or parts of them.")] = (
+        Whole()
+    )
+    noise: Annotated[SliceNoise, Field(description="Correlation between the noise of a volume's slices.")] = (
+        Independent()
+    )
     precision: Annotated[
         Precision,
         Field(
-            description="of convolutions and products while drawing; auto: bfloat16 where the training's was and it is "
-            "measured faster on this machine, else float32"
+            description="Precision of convolutions and products in synthesis; auto: bfloat16 where the training used it and it is measured to be faster on this machine, else float32."
         ),
     ] = "auto"
-    mirror: Annotated[bool, Field(description="average with the left-right mirrored input (twice the time)")] = False
+    mirror: Annotated[
+        bool,
+        Field(
+            description="Whether images are averaged with those of the left-right mirrored input, which doubles the time."
+        ),
+    ] = False
     peaks: Annotated[
-        bool, Field(description="stretch above the median until `high` of a percentile map is almost where it belongs")
+        bool,
+        Field(
+            description="Whether values above the median are stretched until the upper percentile of the intensity map is almost where it is in training scans."
+        ),
     ] = False
 
 
@@ -88,17 +115,23 @@ class Synthesis(SamplerSettings):
 class Stage:
     """One training; earlier ones are listed in `stages`, the last one is the recipe itself, called 'final'."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="what later stages call it")]
-    task: Annotated[AnyTask, Field(description="how batches become problems")] = Translate()
-    method: Annotated[AnyMethod, Field(description="what is learned")]
-    opponent: Annotated[OpponentSettings | None, Field(description="a critic of the images; unset: none")] = None
-    net: Annotated[AnyNet, Field(description="the network")]
-    train: Annotated[Training, Field(description="how it is trained")]
-    data: Annotated[DataSettings | None, Field(description="what it sees, where that differs from the recipe's")] = None
+    name: Annotated[
+        str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name by which later stages refer to this one.")
+    ]
+    task: Annotated[AnyTask, Field(description="Task: how a batch becomes a problem for the network.")] = Translate()
+    method: Annotated[AnyMethod, Field(description="Method: the model that is trained, and its loss.")]
+    opponent: Annotated[
+        OpponentSettings | None, Field(description="Critic of the images, for an adversarial loss; unset: none.")
+    ] = None
+    net: Annotated[AnyNet, Field(description="Network of the method.")]
+    train: Annotated[Training, Field(description="Training: steps, batches and the optimiser.")]
+    data: Annotated[
+        DataSettings | None, Field(description="Data of this stage, where they differ from the recipe's.")
+    ] = None
     start_from: StartFrom = None
-    mirror: Annotated[bool, Field(description="as synth.mirror, where this stage gives the answer (--answer mean)")] = (
-        False
-    )
+    mirror: Annotated[
+        bool, Field(description="Value of synth.mirror where this stage predicts the image (--answer mean).")
+    ] = False
 
     @property
     def turns(self) -> Mapping[str, int]:
@@ -110,17 +143,19 @@ class Stage:
 class Recipe:
     """Everything that a result depends on, in addition to the data."""
 
-    title: Annotated[str, Field(description="one line for people")]
-    data: Annotated[DataSettings, Field(description="what the method sees")]
-    intensity: Annotated[dict[str, AnyIntensity], Field(description="a map to network units for each modality")]
-    task: Annotated[AnyTask, Field(description="how batches become problems")] = Translate()
-    method: Annotated[AnyMethod, Field(description="what is learned")]
-    opponent: Annotated[OpponentSettings | None, Field(description="a critic of the images; unset: none")] = None
-    net: Annotated[AnyNet, Field(description="the network")] = UNet()
-    train: Annotated[Training, Field(description="how it is trained")] = Training()
-    synth: Annotated[Synthesis, Field(description="how images are drawn")] = Synthesis()
+    title: Annotated[str, Field(description="Title of the recipe in one line.")]
+    data: Annotated[DataSettings, Field(description="Modalities and patches that the method is trained on.")]
+    intensity: Annotated[dict[str, AnyIntensity], Field(description="Map to network units for each modality.")]
+    task: Annotated[AnyTask, Field(description="Task: how a batch becomes a problem for the network.")] = Translate()
+    method: Annotated[AnyMethod, Field(description="Method: the model that is trained, and its loss.")]
+    opponent: Annotated[
+        OpponentSettings | None, Field(description="Critic of the images, for an adversarial loss; unset: none.")
+    ] = None
+    net: Annotated[AnyNet, Field(description="Network of the method.")] = UNet()
+    train: Annotated[Training, Field(description="Training: steps, batches and the optimiser.")] = Training()
+    synth: Annotated[Synthesis, Field(description="Synthesis: how images are sampled.")] = Synthesis()
     start_from: StartFrom = None
-    stages: Annotated[list[Stage], Field(description="earlier trainings, in order")] = dataclasses.field(
+    stages: Annotated[list[Stage], Field(description="Earlier trainings, in their order.")] = dataclasses.field(
         default_factory=list
     )
 

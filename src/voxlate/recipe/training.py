@@ -22,11 +22,15 @@ class Stop:
     Source: Lyu & Wang 2022 (arXiv 2209.12104), sec. III: 100 epochs, window of 20, 1 %.
     """
 
-    after_epochs: Annotated[int, Field(ge=1, description="epochs that are trained in any case")] = 100
+    after_epochs: Annotated[int, Field(ge=1, description="Number of epochs that are trained in any case.")] = 100
     window: Annotated[
-        int, Field(ge=1, description="epochs before the last one, with whose mean loss it is compared")
+        int,
+        Field(ge=1, description="Number of epochs before the last one with whose mean loss the last one is compared."),
     ] = 20
-    gain: Annotated[float, Field(ge=0, lt=1, description="share by which the loss must lie below that mean")] = 0.01
+    gain: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Share by which the loss must be below this mean for the training to continue."),
+    ] = 0.01
 
     def reached(self, losses: Sequence[float]) -> bool:
         """Whether training ends after these epochs; a loss that is NaN never ends it."""
@@ -50,8 +54,8 @@ class Stop:
 class Validation:
     """How images are drawn during training: `train.validation = { sampler = "ddim", steps = 8 }`."""
 
-    sampler: Annotated[str, Field(description="as synth.sampler")] = "ddim"
-    steps: Annotated[int, Field(ge=1, description="times at which the network denoises")] = VALIDATION_STEPS
+    sampler: Annotated[str, Field(description="Sampler of validations, named as in synth.sampler.")] = "ddim"
+    steps: Annotated[int, Field(ge=1, description="Number of times at which the network denoises.")] = VALIDATION_STEPS
 
     def __post_init__(self) -> None:
         check_sampler_name(self.sampler, "train.validation.sampler")
@@ -61,55 +65,65 @@ class Validation:
 class Training:
     """The training of a stage: steps, batches, optimiser, precision, validation."""
 
-    steps: Annotated[int, Field(ge=0, description="optimiser steps; 0: as `epochs` says")] = 10_000
+    steps: Annotated[int, Field(ge=0, description="Number of optimiser steps; 0: given by `epochs`.")] = 10_000
     more: Annotated[
         Counts | None,
-        Field(description="further steps after `steps`, each number with a warm-up and decay of its own; unset: none"),
+        Field(
+            description="Numbers of additional steps after `steps`, each with its own warm-up and decay; unset: none."
+        ),
     ] = None
     epochs: Annotated[
         int | None,
         Field(
             ge=1,
-            description="length in epochs instead, in each of which the images' own turn (of a GAN the generator's) "
-            "takes as many items as there are; a critic's items are not counted; unset: steps",
+            description="Length of the training in epochs, in place of `steps`. In an epoch the turn that makes images (of a GAN the generator's) takes as many items as there are; a critic's items are not counted.",
         ),
     ] = None
-    stop: Annotated[Stop | None, Field(description="end before `steps` once epochs gain too little; unset: never")] = (
-        None
+    stop: Annotated[
+        Stop | None,
+        Field(description="Rule that ends the training before `steps` once the loss stops falling; unset: none."),
+    ] = None
+    batch: Annotated[int, Field(ge=1, description="Number of items in a step, over all processes together.")] = 8
+    optimiser: Annotated[Optimiser, Field(description="Optimiser and the schedule of its rate.")] = Optimiser()
+    ema: Annotated[float, Field(ge=0, lt=1, description="Decay of the running average of weights; 0: no average.")] = (
+        0.999
     )
-    batch: Annotated[int, Field(ge=1, description="items a step, over all processes together")] = 8
-    optimiser: Annotated[Optimiser, Field(description="how weights move")] = Optimiser()
-    ema: Annotated[float, Field(ge=0, lt=1, description="decay of the running average of weights; 0: none")] = 0.999
-    only: Annotated[str | None, Field(description="only weights whose dotted name has this part move; unset: all")] = (
-        None
-    )
-    clip_norm: Annotated[float, Field(ge=0, description="largest norm of a step's gradient; 0: any")] = 1.0
-    accumulate: Annotated[int, Field(ge=1, description="parts that a batch is split into, one after the other")] = 1
+    only: Annotated[
+        str | None,
+        Field(description="Part of the dotted names of the weights that are trained; unset: all weights are trained."),
+    ] = None
+    clip_norm: Annotated[float, Field(ge=0, description="Largest norm of a step's gradient; 0: no limit.")] = 1.0
+    accumulate: Annotated[
+        int, Field(ge=1, description="Number of parts of a batch that are computed one after the other.")
+    ] = 1
     precision: Annotated[
         Precision,
         Field(
-            description="of convolutions and products; auto: float32, unless bfloat16 is measured faster on the "
-            "machine that begins the run, which keeps it"
+            description="Precision of convolutions and products; auto: float32, unless bfloat16 is measured to be faster on the machine that begins the run, which keeps it."
         ),
     ] = "auto"
     compile: Annotated[
-        bool | None, Field(description="torch.compile the network; unset: on a GPU, and on a CPU over 20,000 steps")
+        bool | None,
+        Field(
+            description="Whether torch.compile compiles the network; unset: on a GPU, and on a CPU for more than 20,000 steps."
+        ),
     ] = None
-    seed: Annotated[int, Field(ge=0, description="of weights, batches, augmentation and noise")] = 0
+    seed: Annotated[int, Field(ge=0, description="Random seed of weights, batches, augmentation and noise.")] = 0
     workers: Annotated[
-        int | None, Field(ge=0, description="processes that read data; unset: 4 with a GPU, none without")
+        int | None, Field(ge=0, description="Number of processes that read data; unset: 4 with a GPU, 0 without.")
     ] = None
-    save_every: Annotated[int, Field(ge=1, description="steps between saved states")] = 500
-    validate_every: Annotated[int, Field(ge=0, description="steps between validations; 0: only at the end")] = 1000
-    validation_items: Annotated[int, Field(ge=1, description="items of each validation")] = 8
+    save_every: Annotated[int, Field(ge=1, description="Number of steps between saved states.")] = 500
+    validate_every: Annotated[
+        int, Field(ge=0, description="Number of steps between validations; 0: one validation at the end.")
+    ] = 1000
+    validation_items: Annotated[int, Field(ge=1, description="Number of items in each validation.")] = 8
     validation: Annotated[
         Validation | None,
         Field(
-            description="its sampler; unset: as synth where that is at most 5 % of the training's network evaluations, "
-            "else ddim with at most 32 steps that are"
+            description="Sampler of validations; unset: that of synth where it costs at most 5 % of the training's network evaluations, else ddim with at most 32 steps."
         ),
     ] = None
-    log_every: Annotated[int, Field(ge=1, description="steps between lines of log.jsonl")] = 20
+    log_every: Annotated[int, Field(ge=1, description="Number of steps between lines of log.jsonl.")] = 20
 
     @property
     def length(self) -> int:

@@ -31,14 +31,20 @@ class CocaGAN(NetSettings):
     """
 
     kind: Literal["coca_gan"] = "coca_gan"
-    widths: Annotated[Counts, Field(min_length=2, description="channels at full size and after each halving")] = (
+    widths: Annotated[
+        Counts, Field(min_length=2, description="Numbers of channels at full size and after each halving.")
+    ] = (
         32,
         64,
         128,
         256,
     )
     classes: Annotated[
-        int, Field(ge=0, description="classes of the label map that is segmented, background included; 0: none")
+        int,
+        Field(
+            ge=0,
+            description="Number of classes of the label map that is segmented, background included; 0: no segmentation.",
+        ),
     ] = 0
 
     @property

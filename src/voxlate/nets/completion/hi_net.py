@@ -26,7 +26,10 @@ class HiNet(NetSettings):
     kind: Literal["hi_net"] = "hi_net"
     width: Annotated[
         int,
-        Field(gt=0, description="channels of an encoder at full size; twice at half of it, four times at a quarter"),
+        Field(
+            gt=0,
+            description="Number of channels of an encoder at full size; twice as many at half of it, four times at a quarter.",
+        ),
     ] = 32
 
     @property

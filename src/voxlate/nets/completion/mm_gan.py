@@ -22,7 +22,9 @@ class MMGAN(NetSettings):
     """U-Net of strided 4x4 convolutions with instance norms (Sharma and Hamarneh 2020, TMI 39:1170)."""
 
     kind: Literal["mm_gan"] = "mm_gan"
-    widths: Annotated[Counts, Field(min_length=2, description="channels after each halving of the size")] = (
+    widths: Annotated[
+        Counts, Field(min_length=2, description="Numbers of channels after each halving of the size.")
+    ] = (
         64,
         128,
         256,
@@ -33,9 +35,9 @@ class MMGAN(NetSettings):
         512,
     )
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="share of features dropped, 1/16 of the size and smaller")
+        float, Field(ge=0, lt=1, description="Share of features dropped at 1/16 of the size and below.")
     ] = 0.2
-    tanh: Annotated[bool, Field(description="limit outputs to -1 to 1")] = False
+    tanh: Annotated[bool, Field(description="Whether outputs are limited to -1 to 1 by tanh.")] = False
 
     @property
     def multiple(self) -> int:

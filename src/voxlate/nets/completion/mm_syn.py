@@ -22,10 +22,11 @@ class MMSYN(NetSettings):
 
     kind: Literal["mm_syn"] = "mm_syn"
     widths: Annotated[
-        Counts, Field(min_length=2, description="channels of an encoder's levels; each halves the size")
+        Counts,
+        Field(min_length=2, description="Numbers of channels of an encoder's levels; each level halves the size."),
     ] = (32, 64, 128)
-    latent: Annotated[int, Field(gt=0, description="channels of a latent, at full size")] = 16
-    decoder: Annotated[int, Field(gt=0, description="channels of a decoder")] = 32
+    latent: Annotated[int, Field(gt=0, description="Number of channels of a latent, at full size.")] = 16
+    decoder: Annotated[int, Field(gt=0, description="Number of channels of a decoder.")] = 32
 
     @property
     def multiple(self) -> int:

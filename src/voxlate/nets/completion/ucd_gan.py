@@ -29,9 +29,9 @@ class UcDGAN(NetSettings):
     """
 
     kind: Literal["ucd_gan"] = "ucd_gan"
-    width: Annotated[int, Field(gt=0, description="channels at full size; each halving doubles them")] = 64
-    halvings: Annotated[int, Field(ge=1, description="how often an anatomy code is half as large as the image")] = 2
-    blocks: Annotated[int, Field(ge=1, description="residual blocks of the encoder, and of the decoder")] = 4
+    width: Annotated[int, Field(gt=0, description="Number of channels at full size; each halving doubles them.")] = 64
+    halvings: Annotated[int, Field(ge=1, description="Number of times the anatomy code is downsampled by two.")] = 2
+    blocks: Annotated[int, Field(ge=1, description="Number of residual blocks of the encoder, and of the decoder.")] = 4
 
     @property
     def multiple(self) -> int:

@@ -28,12 +28,14 @@ class DiT(NetSettings):
     """The published DiT-L/16: adaptive RMS norms, gated layers, patches of the image as tokens (paper 001)."""
 
     kind: Literal["dit"] = "dit"
-    patch: Annotated[int, Field(gt=0, description="side of a patch in pixels; a patch is one token")] = 16
-    width: Annotated[int, Field(gt=0, multiple_of=4, description="channels of a token")] = 1024
-    depth: Annotated[int, Field(gt=0, description="transformer blocks")] = 24
-    heads: Annotated[int, Field(gt=0, description="attention heads, a divisor of width")] = 16
-    mlp_ratio: Annotated[int, Field(gt=0, description="width of the gated layers over width")] = 4
-    frequencies: Annotated[int, Field(gt=0, multiple_of=2, description="sines and cosines of the log-SNR")] = 256
+    patch: Annotated[int, Field(gt=0, description="Side of a patch in pixels; each patch is one token.")] = 16
+    width: Annotated[int, Field(gt=0, multiple_of=4, description="Number of channels of a token.")] = 1024
+    depth: Annotated[int, Field(gt=0, description="Number of transformer blocks.")] = 24
+    heads: Annotated[int, Field(gt=0, description="Number of attention heads, a divisor of width.")] = 16
+    mlp_ratio: Annotated[int, Field(gt=0, description="Width of the gated layers over width.")] = 4
+    frequencies: Annotated[
+        int, Field(gt=0, multiple_of=2, description="Number of sines and cosines of the log-SNR.")
+    ] = 256
 
     def build(self, channels: Channels) -> "DiTNet":
         """Raises BadInput where a task gives more than images and their noise level."""

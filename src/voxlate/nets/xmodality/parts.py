@@ -17,7 +17,7 @@ from voxlate.nets.blocks import MAX_PERIOD, Norm, exact, noise_level, pad_far, t
 from voxlate.nets.interface import NetworkInput, Output
 
 Multipliers = Annotated[
-    Counts, Field(min_length=1, description="channels of each stage over width; each halves the size")
+    Counts, Field(min_length=1, description="Channels of each stage over width; each stage halves the size.")
 ]
 EPS = cpu.RMS_EPS
 Init = Callable[[Tensor], object]

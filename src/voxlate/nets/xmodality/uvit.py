@@ -31,12 +31,16 @@ class UViT(NetSettings):
     """The published U-ViT: a wavelet transform, ADM's stages, and a transformer at their deepest (paper 001)."""
 
     kind: Literal["uvit"] = "uvit"
-    width: Annotated[int, Field(gt=0, description="channels at the wavelet's resolution, half the image's")] = 128
+    width: Annotated[
+        int, Field(gt=0, description="Number of channels at the resolution of the wavelets, half of the image's.")
+    ] = 128
     multipliers: Multipliers = (1, 2, 4)
-    heads: Annotated[int, Field(gt=0, description="heads of the attention along rows")] = 4
-    depth: Annotated[int, Field(gt=0, description="layers of the transformer")] = 16
-    vit_heads: Annotated[int, Field(gt=0, description="heads of the transformer")] = 4
-    mlp_ratio: Annotated[int, Field(gt=0, description="width of the transformer's gated layers over its own")] = 4
+    heads: Annotated[int, Field(gt=0, description="Number of heads of the attention along rows.")] = 4
+    depth: Annotated[int, Field(gt=0, description="Number of layers of the transformer.")] = 16
+    vit_heads: Annotated[int, Field(gt=0, description="Number of heads of the transformer.")] = 4
+    mlp_ratio: Annotated[
+        int, Field(gt=0, description="Width of the transformer's gated layers over its own width.")
+    ] = 4
 
     def build(self, channels: Channels) -> "UViTNet":
         """Raises BadInput where a task gives more than images and their noise level."""
