@@ -109,8 +109,7 @@ def imported(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"expected the Python module '{module}' for {name}, found none ('{error.name}' is not installed). Install "
-            "it, or add its folder to PYTHONPATH."
+            f"expected the Python module '{module}' for {name}, found none ('{error.name}' is not installed). Install it, or add its folder to PYTHONPATH."
         ) from error
     except AttributeError as error:
         raise BadInput(f"expected '{attribute}' in the module '{module}', found none. Check the name.") from error
@@ -186,7 +185,8 @@ def _sentences(kind: Any, errors: Sequence[Any], change: str) -> str:
 
 
 def _sentence(kind: Any, error: Any, change: str) -> str:
-    path, owner = [], kind
+    path = []
+    owner = kind
     for part in error["loc"]:
         owners = members(owner)
         tagged = [one for one in owners if _tag(one) == part]
@@ -197,7 +197,9 @@ def _sentence(kind: Any, error: Any, change: str) -> str:
         known = key_types(owners[0]) if len(owners) == 1 else {}
         if part in known:
             owner = known[part]
-    name, message, found = ".".join(path), error["msg"], error.get("input")
+    name = ".".join(path)
+    message = error["msg"]
+    found = error.get("input")
     if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
         return str(own)  # the settings class states it more precisely
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

@@ -77,7 +77,8 @@ def dpmpp_2s(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noi
         eps = (x - alpha * x0) / sigma
         guess = middle.alpha * x0 + middle.sigma * eps
         change = denoise(guess, at(middle.t, x)) - x0
-        part, whole = _h(here, middle), _h(here, there)
+        part = _h(here, middle)
+        whole = _h(here, there)
         if part > 1e-6:  # else the schedule is held at its limit up to the middle
             x0 = x0 + whole / (2 * part) * change
         x = sigma_s / sigma * x + (alpha_s - alpha * sigma_s / sigma) * x0
@@ -90,14 +91,17 @@ def dpmpp_2m(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noi
 
     Wants times even in log-SNR: two neighbouring steps of very unlike h extrapolate too far.
     """
-    last_x0, last_h, end = None, math.inf, float(times[-1])
+    last_x0 = None
+    last_h = math.inf
+    end = float(times[-1])
     for (t, alpha, sigma), (s, alpha_s, sigma_s) in steps_of(schedule, times):
         x0 = denoise(x, at(t, x))
         ratio = alpha * sigma_s / (sigma * alpha_s)  # e^(−h), h the step of half the log-SNR
         h = -math.log(ratio) if ratio > 0 else math.inf
         d = x0 if last_x0 is None or last_h == 0 or s == end else x0 + h / (2 * last_h) * (x0 - last_x0)
         x = sigma_s / sigma * x + alpha_s * (1 - ratio) * d
-        last_x0, last_h = x0, h
+        last_x0 = x0
+        last_h = h
     return x
 
 

@@ -50,7 +50,8 @@ class Noise:
         samples: int | Sequence[int] = 0,
         tiles: Sequence[Tile] | None = None,
     ) -> None:
-        self.seed, self.tiles = seed, tiles
+        self.seed = seed
+        self.tiles = tiles
         listed = items.tolist() if isinstance(items, Tensor) else items
         self.items = [[_weights(one) for one in (item if isinstance(item, Sequence) else [item])] for item in listed]
         self.samples = [samples] * len(self.items) if isinstance(samples, int) else list(samples)

@@ -82,8 +82,7 @@ class Table:
         rising = all(low < high for low, high in zip(self.log_snr, self.log_snr[1:]))
         if not rising or len(self.weight) != len(self.log_snr):
             raise BadInput(
-                f"weight table: expected rising log_snr and as many weights, found {list(self.log_snr)} and "
-                f"{list(self.weight)}. Sort them in pairs."
+                f"weight table: expected rising log_snr and as many weights, found {list(self.log_snr)} and {list(self.weight)}. Sort them in pairs."
             )
 
     def __call__(self, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:

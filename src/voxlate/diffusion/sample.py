@@ -42,8 +42,7 @@ class SamplerSettings:
     sampler: Annotated[
         str,
         Field(
-            description="Sampler that steps from noise to image: a name of the package, or 'module:function' for one of "
-            "your own."
+            description="Sampler that steps from noise to image: a name of the package, or 'module:function' for one of your own."
         ),
     ] = "ddim"
     steps: Annotated[int, Field(ge=1, description="Number of times at which the network denoises.")] = 32
@@ -74,8 +73,7 @@ class SamplerSettings:
     grid: Annotated[
         GridName | None,
         Field(
-            description="Spacing of the times; unset: the sampler's own ('log_snr' for dpm2, dpm3, dpmpp_2s and "
-            "dpmpp_2m, 't' for others). A schedule that is steep at time 0 needs 'log_snr'."
+            description="Spacing of the times; unset: the sampler's own ('log_snr' for dpm2, dpm3, dpmpp_2s and dpmpp_2m, 't' for others). A schedule that is steep at time 0 needs 'log_snr'."
         ),
     ] = None
     windows: Annotated[
@@ -91,15 +89,13 @@ class SamplerSettings:
         Field(
             ge=0,
             lt=1,
-            description="Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm, dpm1 and "
-            "adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
+            description="Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm, dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
         ),
     ] = None
     close: Annotated[
         bool | None,
         Field(
-            description="Whether the network denoises the last state once more; unset: where noise is left in it. With "
-            "false the result is x(end) itself, as in the ODE of paper 002."
+            description="Whether the network denoises the last state once more; unset: where noise is left in it. With false the result is x(end) itself, as in the ODE of paper 002."
         ),
     ] = None
 
@@ -200,10 +196,13 @@ def sample(
     """
     mask = torch.ones_like(known) if mask is None else mask
     check_sampler_fits(sampling, trained)
-    denoise, schedule = masked_denoiser(denoise, known, mask), trained
+    denoise = masked_denoiser(denoise, known, mask)
+    schedule = trained
     if sampling.schedule is not None:
-        denoise, schedule = rescheduled(denoise, trained, sampling.schedule), sampling.schedule
-    nothing, times = torch.zeros_like(known), sampling.times(schedule)
+        denoise = rescheduled(denoise, trained, sampling.schedule)
+        schedule = sampling.schedule
+    nothing = torch.zeros_like(known)
+    times = sampling.times(schedule)
     alpha, sigma = schedule(times[0])
 
     def draw(x: Tensor) -> Tensor:
@@ -229,6 +228,5 @@ def check_sampler_fits(sampling: SamplerSettings, trained: Schedule) -> None:
     if (share > 4).any():
         kind = getattr(schedule, "kind", type(schedule).__name__)
         raise BadInput(
-            f"synth.sampler: expected one that fits the {kind} schedule, found {sampling.sampler}, whose "
-            f"{sampling.steps} steps to time {float(last[-1]):g} overshoot. Raise steps or end, or choose another one."
+            f"synth.sampler: expected one that fits the {kind} schedule, found {sampling.sampler}, whose {sampling.steps} steps to time {float(last[-1]):g} overshoot. Raise steps or end, or choose another one."
         )

@@ -120,7 +120,8 @@ def euler_maruyama(
 
     The step that ends at time 0 adds no noise and no corrector follows it; see predictor_corrector for those.
     """
-    drifts, g2s = schedule.log_alpha_drift(times).tolist(), schedule.g2(times).tolist()
+    drifts = schedule.log_alpha_drift(times).tolist()
+    g2s = schedule.g2(times).tolist()
     for ((t, alpha, sigma), (s, alpha_s, sigma_s)), f, g2 in zip(steps_of(schedule, times), drifts, g2s):
         score = (alpha * denoise(x, at(t, x)) - x) / sigma**2
         x = x + (t - s) * (g2 * score - f * x)

@@ -66,11 +66,13 @@ class Schedule(ABC):
     def t(self, log_snr: Tensor) -> Tensor:
         """By bisection; schedules with a closed form use that."""
         log_snr = log_snr.double()
-        low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
+        low = torch.zeros_like(log_snr)
+        high = torch.ones_like(log_snr)
         for _ in range(80):  # 53 bits, and as many again for times near 0
             middle = (low + high) / 2
             early = self._log_snr(middle) > log_snr
-            low, high = torch.where(early, middle, low), torch.where(early, high, middle)
+            low = torch.where(early, middle, low)
+            high = torch.where(early, high, middle)
         return high
 
     def log_alpha_drift(self, t: Tensor) -> Tensor:
@@ -288,8 +290,7 @@ class GeometricVE(Schedule):
     def __post_init__(self) -> None:
         if not self.sigma_min < self.sigma_max:
             raise BadInput(
-                f"geometric_ve schedule: expected sigma_min below sigma_max, found {self.sigma_min} and "
-                f"{self.sigma_max}. Swap them."
+                f"geometric_ve schedule: expected sigma_min below sigma_max, found {self.sigma_min} and {self.sigma_max}. Swap them."
             )
 
     def _log_snr(self, t: Tensor) -> Tensor:

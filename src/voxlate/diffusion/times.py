@@ -46,7 +46,8 @@ class EarlyHeavyTimes:
         if not self.count:
             return early_heavy(u.double())
         # Indices below i weigh 2T·i − i·(i − 1)/2 of T·(3T + 1)/2; the quadratic is solved for i.
-        b, total = 4 * self.count + 1, self.count * (3 * self.count + 1) / 2
+        b = 4 * self.count + 1
+        total = self.count * (3 * self.count + 1) / 2
         index = torch.floor((b - torch.sqrt(b**2 - 8 * total * u.double())) / 2)
         return (index.clamp(max=self.count - 1) + 1) / self.count
 
@@ -86,7 +87,8 @@ class UniformLogSnrTimes:
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
-        low, high = last.clamp(min=self.low), first.clamp(max=self.high)
+        low = last.clamp(min=self.low)
+        high = first.clamp(max=self.high)
         return schedule.t(low + u.double() * (high - low))
 
 
@@ -127,14 +129,15 @@ def grid(name: GridName, schedule: Schedule, steps: int, start: float = 1.0, end
     times[0], times[-1] = limits
     if (times.diff() >= 0).any():
         raise BadInput(
-            f'times: expected a log-SNR that falls from {start} to {end} for grid "{name}", found one that is held at '
-            'its limit. Use grid "t" or another schedule.'
+            f'times: expected a log-SNR that falls from {start} to {end} for grid "{name}", found one that is held at its limit. Use grid "t" or another schedule.'
         )
     return times
 
 
 def _karras(first: Tensor, last: Tensor, share: Tensor, rho: float = 7.0) -> Tensor:
-    high, low = torch.exp(-first / 2 / rho), torch.exp(-last / 2 / rho)  # (sigma/alpha)^(1/rho)
+    # (sigma/alpha)^(1/rho)
+    high = torch.exp(-first / 2 / rho)
+    low = torch.exp(-last / 2 / rho)
     return -2 * rho * torch.log(high + share * (low - high))
 
 

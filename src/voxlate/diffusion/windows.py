@@ -40,7 +40,9 @@ def windowed(denoise_for: Callable[[slice], Denoise], depth: int, windows: Windo
     denoise_for: the denoiser of some slices. All windows are at the same time t of one state, so every sampler, and the
     ODE of a likelihood, works as on the whole volume, and seams cannot appear.
     """
-    counts, parts = torch.zeros(depth, 1, 1), []  # of each slice, in how many windows it was up to this one
+    # of each slice, in how many windows it was up to this one
+    counts = torch.zeros(depth, 1, 1)
+    parts = []
     for part in windows.slices(depth):
         counts[part] += 1
         parts.append((part, denoise_for(part), counts[part].clone()))

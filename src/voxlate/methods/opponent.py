@@ -1,4 +1,4 @@
-"""A GAN of any method: a critic learns to tell true images from made ones, and the method to mislead it."""
+"""A GAN of any method: a critic learns to distinguish true from synthesised images, and the method to mislead it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Literal
@@ -19,7 +19,8 @@ from voxlate.nets.critic import Critic, CriticSettings
 
 GanLoss = Literal["wasserstein", "cross_entropy", "least_squares", "hinge"]
 AnyCritic = Annotated[Critic, Importable()]
-CRITIC, GENERATOR = "critic", "generator"
+CRITIC = "critic"
+GENERATOR = "generator"
 
 
 @settings
@@ -66,8 +67,8 @@ class OpponentSettings:
 
     def build(self, method: Method) -> "Opponent":
         """The method with a critic of fresh weights."""
-        image, given = method.pair_channels
-        context = {"given": given, "true": image, "none": 0}[self.context]
+        image, conditioning = method.pair_channels
+        context = {"given": conditioning, "true": image, "none": 0}[self.context]
         if isinstance(self.critic, CriticSettings):
             self.critic.check_channels(image)
         return Opponent(self, method, self.critic.build(channels=image + context))
@@ -84,7 +85,9 @@ class Opponent(Method):
         super().__init__()
         self.training_rooms = dict(generator.training_rooms)
         self.turns = options.turns
-        self.options, self.generator, self.critic = options, generator, critic
+        self.options = options
+        self.generator = generator
+        self.critic = critic
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]
@@ -111,20 +114,23 @@ class Opponent(Method):
         parts = attempt.losses()
         if progress < options.start:
             return parts
-        made = self._with_context(pair, pair.made)
-        gan = generator_loss(self.critic, options.gan_loss, made, self._scanned(pair))
+        synthesised = self._with_context(pair, pair.synthesised)
+        gan = generator_loss(self.critic, options.gan_loss, synthesised, self._scanned(pair))
         if options.adaptive and gan.requires_grad:
             gan = gan * gradient_ratio(parts["total"], gan, last_kernel(self.net))
         return {**parts, "total": parts["total"] + options.weight * gan, "gan": options.weight * gan}
 
     def _critic_loss(self, pair: Pair, noise: Noise) -> Losses:
-        true, made = self._with_context(pair, pair.true), self._with_context(pair, pair.made)
-        parts = discriminator_loss(self.critic, self.options.gan_loss, true, made, self._scanned(pair))
+        true = self._with_context(pair, pair.true)
+        synthesised = self._with_context(pair, pair.synthesised)
+        parts = discriminator_loss(self.critic, self.options.gan_loss, true, synthesised, self._scanned(pair))
         if self.options.penalty:
             share = noise.uniform().to(true).view(-1, 1, 1, 1, 1)
             rounds = -(-len(true) // len(share))  # an autoencoder has a pair for each channel of an item
             share = share.repeat(rounds, 1, 1, 1, 1)[: len(true)]
-            parts["penalty"] = self.options.penalty * gradient_penalty(self.critic, torch.lerp(made, true, share))
+            parts["penalty"] = self.options.penalty * gradient_penalty(
+                self.critic, torch.lerp(synthesised, true, share)
+            )
         return {"total": parts["gan"] + parts.get("penalty", torch.zeros_like(parts["gan"])), **parts}
 
     def _scanned(self, pair: Pair) -> Tensor | None:
@@ -157,7 +163,7 @@ class Opponent(Method):
 
 
 def last_kernel(net: nn.Module) -> nn.Parameter:
-    """The weights of a network's last layer, by the order in which its parts were made."""
+    """The weights of a network's last layer, in the order of its parameters."""
     return [weight for weight in net.parameters() if weight.requires_grad and weight.ndim > 1][-1]
 
 
@@ -177,25 +183,28 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tens
 
 
 def discriminator_loss(
-    critic: nn.Module, kind: GanLoss, true: Tensor, made: Tensor, scanned: Tensor | None = None
+    critic: nn.Module, kind: GanLoss, true: Tensor, synthesised: Tensor, scanned: Tensor | None = None
 ) -> Losses:
-    """A critic's loss on true and on made images ("gan"), and how far apart its outputs lie.
+    """A critic's loss on true and on synthesised images ("gan"), and how far apart its outputs lie.
 
-    scanned: [B, K] bool, the maps of `made` that count as true (None: none does). True and made images pass the
+    scanned: [B, K] bool, the maps of `synthesised` that count as true (None: none does). True and synthesised images pass the
     critic separately: statistics of batch norms over both would give away which is which.
     """
-    of_true, of_made = critic(true).float(), critic(made).float()
+    of_true = critic(true).float()
+    of_synthesised = critic(synthesised).float()
     half = 1.0 if kind == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
-    loss = half * (gan_loss(kind, of_true, True) + gan_loss(kind, of_made, False if scanned is None else scanned))
-    return {"gan": loss, "apart": (of_true.mean() - of_made.mean()).detach()}
+    loss = half * (
+        gan_loss(kind, of_true, True) + gan_loss(kind, of_synthesised, False if scanned is None else scanned)
+    )
+    return {"gan": loss, "apart": (of_true.mean() - of_synthesised.mean()).detach()}
 
 
-def generator_loss(critic: nn.Module, kind: GanLoss, made: Tensor, scanned: Tensor | None = None) -> Tensor:
-    """The generator's loss on made images, with gradients for the images and none for the critic's weights.
+def generator_loss(critic: nn.Module, kind: GanLoss, synthesised: Tensor, scanned: Tensor | None = None) -> Tensor:
+    """The generator's loss on synthesised images, with gradients for the images and none for the critic's weights.
 
-    scanned: [B, K] bool, the maps that do not count, since nothing was made in their channels (None: all count).
+    scanned: [B, K] bool, the maps that do not count, since nothing was synthesised in their channels (None: all count).
     """
-    outputs = with_frozen_weights(critic, made)
+    outputs = with_frozen_weights(critic, synthesised)
     errors = -outputs if kind == "hinge" else gan_errors(kind, outputs, True)  # no margin: Lim and Ye 2017, eq. 4
     return errors.mean() if scanned is None else masked_mean(errors.flatten(2).mean(2), ~scanned).mean()
 
@@ -207,7 +216,7 @@ def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:
 
 
 def gan_loss(kind: GanLoss, outputs: Tensor, true: bool | Tensor) -> Tensor:
-    """The loss of a critic's outputs [B, K, …] for images that are true, or made; true: for all, or [B, K] bool."""
+    """The loss of a critic's outputs [B, K, …] for images that are true, or synthesised; true: for all, or [B, K] bool."""
     return gan_errors(kind, outputs, true).mean()
 
 

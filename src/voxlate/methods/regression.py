@@ -71,18 +71,15 @@ class RegressionSettings(MethodSettings):
         super().check(stage, where)
         if (self.ssim or self.leak < 1) and stage.task.state_range != (-1, 1):
             raise BadInput(
-                f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found "
-                f"{list(stage.task.state_range)}. Drop one of the two."
+                f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found {list(stage.task.state_range)}. Drop one of the two."
             )
         if unknown := [name for name in self.extras if name not in stage.net.extras or name not in EXTRA_LOSSES]:
             raise BadInput(
-                f"{where}: expected method.extras of {', '.join(stage.net.extras) or 'none'}, which the network gives, "
-                f"found '{unknown[0]}'. Drop it."
+                f"{where}: expected method.extras of {', '.join(stage.net.extras) or 'none'}, which the network gives, found '{unknown[0]}'. Drop it."
             )
         if "segmentation" in self.extras and len(stage.data.labels) != 1:
             raise BadInput(
-                f"{where}: expected one label map in data.labels for method.extras.segmentation, found "
-                f"{stage.data.labels or 'none'}. Set data.labels, or drop it."
+                f"{where}: expected one label map in data.labels for method.extras.segmentation, found {stage.data.labels or 'none'}. Set data.labels, or drop it."
             )
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Regression":
@@ -101,7 +98,9 @@ class Regression(Method):
     def __init__(self, options: RegressionSettings, net: nn.Module, task: Task):
         super().__init__()
         self.turns = options.turns
-        self.options, self.net, self.task = options, net, task
+        self.options = options
+        self.net = net
+        self.task = task
         self.error = named(options.loss, LOSSES)
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:

@@ -119,8 +119,7 @@ class Complete(TaskSettings, Task):
         rising = all(before < after for before, after in itertools.pairwise(ends))
         if not rising or any(not 0 < share <= 1 for _, share in self.curriculum) or ends[-1] > 1:
             raise BadInput(
-                "task.curriculum: expected pairs [until, share] of rising progress up to 1 and shares up to 1, found "
-                f"{[list(pair) for pair in self.curriculum]}. Change them."
+                f"task.curriculum: expected pairs [until, share] of rising progress up to 1 and shares up to 1, found {[list(pair) for pair in self.curriculum]}. Change them."
             )
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
@@ -130,24 +129,20 @@ class Complete(TaskSettings, Task):
         data = stage.data
         if data.source != data.target:
             raise BadInput(
-                f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found "
-                f"{data.source} and {data.target}. Make them equal."
+                f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found {data.source} and {data.target}. Make them equal."
             )
         if len(data.target) < 2:
             raise BadInput(
-                f"{where}: expected two modalities or more for task.kind = 'complete', found {data.target}. Add "
-                "others, from which one that is missing is made."
+                f"{where}: expected two modalities or more for task.kind = 'complete', found {data.target}. Add others, from which one that is missing is made."
             )
         if data.allow_missing != self.incomplete:
             found = f"task.incomplete = {self.incomplete} and data.allow_missing = {data.allow_missing}".lower()
             raise BadInput(
-                f"{where}: expected cases that lack modalities to be known to the network and taken, or neither, found "
-                f"{found}. Set both to true, or none."
+                f"{where}: expected cases that lack modalities to be known to the network and taken, or neither, found {found}. Set both to true, or none."
             )
         if data.stack:
             raise BadInput(
-                f"{where}: expected data.stack = 0 for task.kind = 'complete', found {data.stack}: neighbouring slices "
-                "miss the same modalities. Set it to 0."
+                f"{where}: expected data.stack = 0 for task.kind = 'complete', found {data.stack}: neighbouring slices miss the same modalities. Set it to 0."
             )
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
@@ -216,11 +211,11 @@ def _subsets(count: int, most: int) -> Tensor:
 
 def _check_alike(keys: Sequence[str], stage: StageSettings, earlier: StageSettings, where: str) -> None:
     for key in keys:
-        theirs, ours = getattr(earlier.data, key), getattr(stage.data, key)
+        theirs = getattr(earlier.data, key)
+        ours = getattr(stage.data, key)
         if theirs != ours:
             raise BadInput(
-                f"{where}: expected data.{key} of the stage '{earlier.name}' to be {ours}, as in the stage "
-                f"'{stage.name}' that builds on it, found {theirs}. Make them equal."
+                f"{where}: expected data.{key} of the stage '{earlier.name}' to be {ours}, as in the stage '{stage.name}' that builds on it, found {theirs}. Make them equal."
             )
 
 
@@ -266,8 +261,7 @@ class Residual(TaskSettings):
         predictor = earlier.get(self.predictor)
         if predictor is None or not predictor.method.predicts:
             raise BadInput(
-                f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found "
-                f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
+                f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found {sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
         # images are known by their places, not by their names
         _check_alike(("source", "target", "stack", "axes"), stage, predictor, where)
@@ -281,16 +275,15 @@ class Residual(TaskSettings):
         ):
             if not able:
                 raise BadInput(
-                    f"{where}: expected net.kind '{kind}' of the {role} for task.asymmetry, found '{kind_of(net)}'. "
-                    "Change it, or set asymmetry = false."
+                    f"{where}: expected net.kind '{kind}' of the {role} for task.asymmetry, found '{kind_of(net)}'. Change it, or set asymmetry = false."
                 )
         if not stage.data.centred:
             raise BadInput(f"{where}: expected data.centred = true for task.asymmetry, found false. Set it.")
-        multiple, patch = max(stage.net.multiple, predictor.net.multiple), stage.data.patch
+        multiple = max(stage.net.multiple, predictor.net.multiple)
+        patch = stage.data.patch
         if patch[0] > 1 or patch[2] % multiple:
             raise BadInput(
-                f"{where}: expected data.patch of one slice and a multiple of {multiple} columns for task.asymmetry, "
-                f"found {patch}. Change it."
+                f"{where}: expected data.patch of one slice and a multiple of {multiple} columns for task.asymmetry, found {patch}. Change it."
             )
 
     @property
@@ -320,7 +313,8 @@ class ResidualTask(nn.Module, Task):
 
     def __init__(self, residual: Residual, predictor: Any):
         super().__init__()
-        self.residual, self.predictor = residual, predictor
+        self.residual = residual
+        self.predictor = predictor
         predictor.requires_grad_(residual.predictor_weight > 0)
 
     def train(self, mode: bool = True) -> "ResidualTask":
@@ -330,11 +324,13 @@ class ResidualTask(nn.Module, Task):
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         base = {f"base_{name}": 1 for name in targets} if self.residual.see_base else {}
         features = self.predictor.feature_channels if self.residual.asymmetry else ()
-        images, masked = {**dict.fromkeys(sources, 1), **base}, self.residual.needs_mask
+        images = {**dict.fromkeys(sources, 1), **base}
+        masked = self.residual.needs_mask
         return Channels(images, len(targets), state=len(targets), noisy=True, features=features, masked=masked)
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
-        residual, training = self.residual, noise is not None
+        residual = self.residual
+        training = noise is not None
         batch = stripped(batch) if residual.strip else batch
         with torch.set_grad_enabled(training and residual.predictor_weight > 0):
             base, features = self.predictor.predict(batch)
@@ -353,7 +349,9 @@ class ResidualTask(nn.Module, Task):
         return self._with_target(problem, batch) if training else problem
 
     def _with_target(self, problem: Problem, batch: Batch) -> Problem:
-        base, target, residual = required(problem.base), required(batch.target), self.residual
+        base = required(problem.base)
+        target = required(batch.target)
+        residual = self.residual
         errors = {}
         if residual.predictor_weight > 0:
             errors["predictor"] = residual.predictor_weight * residual.scale * (target - base).abs()
@@ -381,14 +379,12 @@ class Latent(TaskSettings):
         autoencoder = earlier.get(self.autoencoder)
         if autoencoder is None or not autoencoder.net.autoencodes:
             raise BadInput(
-                f"{where}: expected an earlier stage '{self.autoencoder}' that is the autoencoder, found "
-                f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
+                f"{where}: expected an earlier stage '{self.autoencoder}' that is the autoencoder, found {sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
         own = {*autoencoder.data.source, *autoencoder.data.target}
         if unknown := [name for name in (*stage.data.source, *stage.data.target) if name not in own]:
             raise BadInput(
-                f"{where}: expected the stage '{self.autoencoder}' to learn all that '{stage.name}' works with, found "
-                f"no {unknown[0]} in its data. Add it there."
+                f"{where}: expected the stage '{self.autoencoder}' to learn all that '{stage.name}' works with, found no {unknown[0]} in its data. Add it there."
             )
         _check_alike(("axes",), stage, autoencoder, where)
 

@@ -117,12 +117,15 @@ class AutoencoderNet(nn.Module):
 
     def _in_parts(self, layers: Iterable[nn.Module], volume: Tensor) -> Tensor:
         """What layers make of a volume, a few slices at a time where no gradient is kept."""
-        depth, most, halo = volume.shape[2], self.net.slices, HALO if self.dims == 3 else 0
+        depth = volume.shape[2]
+        most = self.net.slices
+        halo = HALO if self.dims == 3 else 0
         if torch.is_grad_enabled() or depth <= most:
             return self._run(layers, volume)
         parts = []
         for first in range(0, depth, most):
-            low, high = max(0, first - halo), min(depth, first + most + halo)
+            low = max(0, first - halo)
+            high = min(depth, first + most + halo)
             parts.append(self._run(layers, volume[:, :, low:high])[:, :, first - low : first - low + most])
         return torch.cat(parts, dim=2)
 
@@ -158,7 +161,8 @@ def _middle(net: KLAutoencoder, channels: int, options: BlockOptions) -> list[nn
 
 
 def _encoder(net: KLAutoencoder, channels: int, widths: list[int], options: BlockOptions) -> nn.ModuleList:
-    parts, ins = [conv3(channels, widths[0], options)], widths[0]
+    parts = [conv3(channels, widths[0], options)]
+    ins = widths[0]
     for level, outs in enumerate(widths):
         for _ in range(net.blocks):
             parts.append(ResBlock(ins, outs, options))

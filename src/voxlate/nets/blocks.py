@@ -125,7 +125,8 @@ class Norm(nn.GroupNorm):
         if cpu.usable(h):
             return cpu.group_norm(h, self.weight, self.bias, self.num_groups, self.eps, self.silu)
         with exact(h.device):  # autocast would cast the whole map to float32 and back
-            weight, bias = self.weight.to(h.dtype), self.bias.to(h.dtype)
+            weight = self.weight.to(h.dtype)
+            bias = self.bias.to(h.dtype)
             h = F.group_norm(h, self.num_groups, weight, bias, self.eps)
             return F.silu(h) if self.silu else h
 
@@ -256,7 +257,8 @@ class ResBlock(nn.Module):
         stride: tuple[int, int, int] = (1, 2, 2),
     ) -> None:
         super().__init__()
-        self.resample, self.stride = resample, stride
+        self.resample = resample
+        self.stride = stride
         self.scale_shift = options.modulation == "scale_shift"
         self.norm1 = Norm(ins, options.groups, True, options.norm_eps)
         self.conv1 = conv3(ins, outs, options)
@@ -272,7 +274,8 @@ class ResBlock(nn.Module):
         inner = self.norm1(h)
         if self.resample is not None:
             resample = shrink if self.resample == "down" else enlarge
-            inner, h = resample(inner, self.stride), resample(h, self.stride)
+            inner = resample(inner, self.stride)
+            h = resample(h, self.stride)
         inner = self.conv1(inner, depth)
         inner = self.modulate(inner, embedding)
         return self.skip(h) + self.conv2(self.dropout(inner), depth)

@@ -100,7 +100,8 @@ class BranNet(nn.Module):
     def __init__(self, net: Bran, ins: int, outs: int) -> None:
         super().__init__()
         self.net = net
-        widths, last = net.widths, net.stages - 1
+        widths = net.widths
+        last = net.stages - 1
         self.encoder = nn.ModuleList(
             Down(below, above, net, normed=0 < stage < last, last=stage == last)
             for stage, (below, above) in enumerate(zip((ins, *widths), widths))
@@ -118,7 +119,8 @@ class BranNet(nn.Module):
             self.to(memory_format=last_channels)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
-        image, flat = inputs.joined, self.net.dimensions == 2
+        image = inputs.joined
+        flat = self.net.dimensions == 2
         depth, (height, width) = image.shape[2], image.shape[3:]
         padded, left = self._padded(image)
         h = to_slices(padded).contiguous(memory_format=torch.channels_last) if flat else padded
@@ -144,12 +146,13 @@ class BranNet(nn.Module):
 
         Left and right get as many if the width is a multiple of `Bran.multiple`, else nearly, in whole features.
         """
-        side, feature = 2**self.net.stages, self.net.multiple // 2
+        side = 2**self.net.stages
+        feature = self.net.multiple // 2
         rows, columns = (-size % side for size in image.shape[3:])
         if not rows and not columns:
             return image, 0
         left = columns // 2 // feature * feature
-        # not mirrored: a head next to a head would count in the filters, which are made from the mean of all
+        # not mirrored: a head next to a head would count in the filters, which are computed from the mean of all
         return F.pad(image, (left, columns - left, 0, rows, 0, 0), mode="replicate"), left
 
 
@@ -196,7 +199,8 @@ class RegionalFilters(nn.Module):
 
     def __init__(self, channels: int, regions: int, hidden: int) -> None:
         super().__init__()
-        self.channels, self.regions = channels, regions
+        self.channels = channels
+        self.regions = regions
         self.guide = nn.Conv2d(channels, regions, 1)
         deep = [nn.Conv2d(channels, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1), nn.SiLU()]
         self.deep = nn.Sequential(*deep, self._maker(hidden))
@@ -214,8 +218,8 @@ class RegionalFilters(nn.Module):
     def filters(self, h: Tensor) -> Tensor:
         """W: [N, D, C, C], outputs before inputs."""
         mean = h.mean(dim=(2, 3), keepdim=True)
-        made: Tensor = self.deep(mean) + self.shallow(mean)
-        return made.view(-1, self.regions, self.channels, self.channels)
+        weights: Tensor = self.deep(mean) + self.shallow(mean)
+        return weights.view(-1, self.regions, self.channels, self.channels)
 
     def forward(self, h: Tensor) -> Tensor:
         shares = one_hot(self.guide(h)).to(h.dtype)
@@ -242,7 +246,8 @@ class DropBlock(nn.Module):
 
     def __init__(self, share: float, side: int) -> None:
         super().__init__()
-        self.share, self.side = share, side
+        self.share = share
+        self.side = side
 
     def forward(self, h: Tensor) -> Tensor:
         if not self.training or self.share == 0:

@@ -107,7 +107,8 @@ class CriticNet(nn.Module):
         self.critic = critic
         volumes = critic.dimensions == 3
         conv, point = (VolumeConv, nn.Conv3d) if volumes else (SliceConv, nn.Conv2d)
-        patches, kernel = critic.output == "patches", critic.kernel
+        patches = critic.output == "patches"
+        kernel = critic.kernel
         if critic.separate:
             channels += 1  # the context, one channel of the image, and a plane for each that it may be
         layers: list[nn.Module] = []
@@ -136,7 +137,8 @@ class CriticNet(nn.Module):
         return maps.unflatten(0, (len(images), -1)).flatten(1, 2)
 
     def _outputs(self, images: Tensor) -> Tensor:
-        depth, volumes = images.shape[2], self.critic.dimensions == 3
+        depth = images.shape[2]
+        volumes = self.critic.dimensions == 3
         h = images if volumes else to_slices(images)
         h = self.layers(h.contiguous(memory_format=self.memory_format))
         if self.critic.output == "image":
@@ -151,7 +153,8 @@ def one_by_one(images: Tensor, count: int) -> Tensor:
 
     Before it stand the channels that come before all of them, after it a one-hot plane for each of them.
     """
-    context, each = images[:, :-count], images[:, -count:]
+    context = images[:, :-count]
+    each = images[:, -count:]
     kind = torch.eye(count, device=images.device, dtype=images.dtype).view(1, count, count, 1, 1, 1)
     shape = (len(images), count, -1, *images.shape[2:])
     parts = [context.unsqueeze(1).expand(shape), each.unsqueeze(2), kind.expand(shape)]

@@ -43,7 +43,8 @@ class ResNetNet(nn.Module):
 
     def __init__(self, net: ResNet, ins: int, outs: int) -> None:
         super().__init__()
-        self.volumes, dims = net.dimensions == 3, net.dimensions
+        self.volumes = net.dimensions == 3
+        dims = net.dimensions
         widths = [net.width * 2**level for level in range(HALVINGS + 1)]
         layers = [*_mirrored(ins, widths[0], 7, dims), *_normed(widths[0], dims)]
         for below, above in pairwise(widths):

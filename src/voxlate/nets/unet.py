@@ -136,8 +136,7 @@ def _check(net: UNet, features: bool) -> None:
         if channels % (net.heads or net.head_width):
             name = "heads" if net.heads else "head_width"
             raise BadInput(
-                f"net.{name}: expected a divisor of {channels} channels, found {net.heads or net.head_width}."
-                " Change it."
+                f"net.{name}: expected a divisor of {channels} channels, found {net.heads or net.head_width}. Change it."
             )
 
 
@@ -160,12 +159,13 @@ class LevelStage(nn.Module):
         return h if self.attention is None else self.attention(h)
 
 
-class Level(nn.Module):
+class UNetLevel(nn.Module):
     """The blocks of one resolution, then the resampling to the next one, if there is one."""
 
     def __init__(self, stages: list[LevelStage], resample: nn.Module | None) -> None:
         super().__init__()
-        self.stages, self.resample = nn.ModuleList(stages), resample
+        self.stages = nn.ModuleList(stages)
+        self.resample = resample
 
 
 class ResidualUNet(nn.Module):
@@ -193,7 +193,7 @@ class ResidualUNet(nn.Module):
         self.stem = conv3(channels.joined * net.patch**2, net.width, conditioned)
         self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
         middle = [LevelStage(widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), conditioned)]
-        self.middle = Level([*middle, LevelStage(widths[-1], widths[-1], 0, conditioned)], None)
+        self.middle = UNetLevel([*middle, LevelStage(widths[-1], widths[-1], 0, conditioned)], None)
         self.decoder = self._decoder(widths, skips, conditioned)
         self.norm = Norm(widths[0], net.groups, silu=True)
         self.head = conv3(widths[0], channels.out * net.patch**2, conditioned)
@@ -208,18 +208,23 @@ class ResidualUNet(nn.Module):
         return (self.net.heads or channels // self.net.head_width) if wanted else 0
 
     def _encoder(self, widths: list[int], options: BlockOptions) -> tuple[nn.ModuleList, list[int]]:
-        skips, levels, ins = [widths[0]], nn.ModuleList(), widths[0]
+        skips = [widths[0]]
+        levels = nn.ModuleList()
+        ins = widths[0]
         for level, outs in enumerate(widths):
             heads = self._heads(outs, level in self.net.attention)
             stages = [LevelStage(ins if block == 0 else outs, outs, heads, options) for block in range(self.net.blocks)]
             last = level == len(widths) - 1
-            levels.append(Level(stages, None if last else self._resample("down", outs, self.strides[level], options)))
+            levels.append(
+                UNetLevel(stages, None if last else self._resample("down", outs, self.strides[level], options))
+            )
             skips += [outs] * (self.net.blocks + (not last))
             ins = outs
         return levels, skips
 
     def _decoder(self, widths: list[int], skips: list[int], options: BlockOptions) -> nn.ModuleList:
-        levels, ins = nn.ModuleList(), widths[-1]
+        levels = nn.ModuleList()
+        ins = widths[-1]
         for level, outs in reversed(list(enumerate(widths))):
             heads = self._heads(outs, level in self.net.attention)
             stages = []
@@ -227,7 +232,7 @@ class ResidualUNet(nn.Module):
                 stages.append(LevelStage(ins + skips.pop(), outs, heads, options))
                 ins = outs
             levels.append(
-                Level(stages, self._resample("up", outs, self.strides[level - 1], options) if level else None)
+                UNetLevel(stages, self._resample("up", outs, self.strides[level - 1], options) if level else None)
             )
         return levels
 
@@ -284,5 +289,5 @@ class ResidualUNet(nn.Module):
         return to_volumes(F.pixel_shuffle(h, self.net.patch) if self.net.patch > 1 else h, depth)
 
 
-def _levels(modules: nn.ModuleList) -> Iterable[Level]:
-    return cast(Iterable[Level], modules)
+def _levels(modules: nn.ModuleList) -> Iterable[UNetLevel]:
+    return cast(Iterable[UNetLevel], modules)

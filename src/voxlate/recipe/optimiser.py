@@ -48,7 +48,9 @@ class Optimiser:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""
-        matrices, kernels, vectors = list[nn.Parameter](), list[nn.Parameter](), list[nn.Parameter]()
+        matrices = list[nn.Parameter]()
+        kernels = list[nn.Parameter]()
+        vectors = list[nn.Parameter]()
         for one in parameters:
             is_matrix = self.kind == "muon" and one.ndim > 1 and len(one) >= FEWEST
             (matrices if is_matrix else kernels if one.ndim > 1 else vectors).append(one)
@@ -90,7 +92,8 @@ class Muon(torch.optim.AdamW):
 
     def _move(self, found: Mapping[nn.Parameter, Tensor], lr: float, decay: float) -> None:
         """Move kernels along their gradients' directions."""
-        kernels, grads = list(found), list(found.values())
+        kernels = list(found)
+        grads = list(found.values())
         for kernel in kernels:
             state = self.state[kernel]
             if not state:
@@ -146,7 +149,8 @@ def _polynomial(grams: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     squared_norm = grams.diagonal(dim1=1, dim2=2).sum(1)
     scale = 1 / (squared_norm.sqrt() + 1e-7).view(-1, 1, 1)
-    gram, product = grams.mul_(scale.square()), grams
+    gram = grams.mul_(scale.square())
+    product = grams
     for number in range(1, ROUNDS + 1):
         q = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         q.diagonal(dim1=1, dim2=2).add_(a)

@@ -31,8 +31,7 @@ def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> R
     """Fill and check a recipe from plain tables; raises BadInput, also where it needs code that is not allowed."""
     if (needed := needed_code(values)) and not allow_code:
         raise BadInput(
-            f"{where}: expected a model of voxlate's own parts, found one that needs the code of {', '.join(needed)}. "
-            "If you trust it, pass --allow-code (in Python: allow_code=True)."
+            f"{where}: expected a model of voxlate's own parts, found one that needs the code of {', '.join(needed)}. If you trust it, pass --allow-code (in Python: allow_code=True)."
         )
     values = _with_implied(with_new_names(values))
     recipe = fill(Recipe, values, where)
@@ -90,8 +89,7 @@ def with_steps(recipe: Recipe, epoch_steps: Sequence[int], kept: Mapping[str, in
             wanted = (kept or {}).get(stage.name, options.epochs * steps)
             if options.steps not in (0, wanted):
                 raise BadInput(
-                    f"train.epochs: expected train.epochs or train.steps, found both in the stage '{stage.name}', and "
-                    f"{options.epochs} epochs of this cohort are {wanted} steps, not {options.steps}. Drop one."
+                    f"train.epochs: expected train.epochs or train.steps, found both in the stage '{stage.name}', and {options.epochs} epochs of this cohort are {wanted} steps, not {options.steps}. Drop one."
                 )
             options = dataclasses.replace(options, steps=wanted)
         trained.append(options)

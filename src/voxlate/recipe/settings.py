@@ -208,8 +208,7 @@ class FullStage(Stage):
             method = self.method.build(self.net, task, task.channels(sources, self.data.target))
         except (RuntimeError, ZeroDivisionError, TypeError) as error:
             raise BadInput(
-                f"stage '{self.name}': expected a network that can be built, found settings that do not fit together "
-                f"({str(error).splitlines()[0]}). Change its net table."
+                f"stage '{self.name}': expected a network that can be built, found settings that do not fit together ({str(error).splitlines()[0]}). Change its net table."
             ) from error
         return method if self.opponent is None else self.opponent.build(method)
 
@@ -219,7 +218,9 @@ class FullStage(Stage):
 
     def validation_share(self, sampling: SamplerSettings) -> float:
         """Cost of validations with a sampler as a share of the training's, in network evaluations."""
-        train, passes = self.train, sum(self.turns.values())  # forward and backward, of a step
+        # forward and backward, of a step
+        train = self.train
+        passes = sum(self.turns.values())
         known = (number for number in (train.validate_every, train.steps) if number)  # epochs are no steps yet
         cost = BACKWARD * passes * train.batch * min(known, default=1)
         return train.validation_items * self.evaluations(sampling) / cost

@@ -26,8 +26,7 @@ def text_of(name: str) -> str:
         return (SHIPPED / f"{name.lower()}.toml").read_text(encoding="utf-8")
     if not path.is_file():
         raise BadInput(
-            f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. "
-            f"{_nearest(path.name.removesuffix('.toml'))}"
+            f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. {_nearest(path.name.removesuffix('.toml'))}"
         )
     try:
         return path.read_text(encoding="utf-8")

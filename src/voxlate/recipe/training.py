@@ -41,10 +41,7 @@ class Stop:
     def sentence(self, losses: Sequence[float], step: int) -> str:
         """Why it ended, for the log."""
         before = "loss of the epoch" if self.window == 1 else f"mean loss of the {self.window} epochs"
-        return (
-            f"ended at step {step} by train.stop: the loss of epoch {len(losses)}, {losses[-1]:.4g}, is not "
-            f"{100 * self.gain:.3g} % below the {before} before, {self._before(losses):.4g}."
-        )
+        return f"ended at step {step} by train.stop: the loss of epoch {len(losses)}, {losses[-1]:.4g}, is not {100 * self.gain:.3g} % below the {before} before, {self._before(losses):.4g}."
 
     def _before(self, losses: Sequence[float]) -> float:
         return sum(losses[-1 - self.window : -1]) / self.window

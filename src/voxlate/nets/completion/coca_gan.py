@@ -70,10 +70,10 @@ class CocaGANNet(nn.Module):
     def __init__(self, net: CocaGAN, modalities: Modalities) -> None:
         super().__init__()
         self.net = net
-        self.encoders = nn.ModuleList(_encoder(net.widths) for _ in range(modalities.given))
-        self.decoders = nn.ModuleList(_decoder(net.widths, 1) for _ in range(modalities.made))
+        self.encoders = nn.ModuleList(_encoder(net.widths) for _ in range(modalities.inputs))
+        self.decoders = nn.ModuleList(_decoder(net.widths, 1) for _ in range(modalities.outputs))
         self.segmenter = _decoder(net.widths, net.classes) if net.classes else None
-        self.critic = FeatureCritic(net.widths[-1], modalities.given)
+        self.critic = FeatureCritic(net.widths[-1], modalities.inputs)
         start_normal(self)
 
     def forward(self, inputs: NetworkInput) -> Output:

@@ -54,21 +54,23 @@ class MMGANNet(nn.Module):
     def __init__(self, net: MMGAN, modalities: Modalities) -> None:
         super().__init__()
         self.net = net
-        widths, last = net.widths, len(net.widths)
+        widths = net.widths
+        last = len(net.widths)
         self.encoder = nn.ModuleList(
             Down(below, above, norm=1 < level < last, dropout=net.dropout * (level >= DROPS_FROM))
-            for level, (below, above) in enumerate(pairwise((modalities.given, *widths)), start=1)
+            for level, (below, above) in enumerate(pairwise((modalities.inputs, *widths)), start=1)
         )
         self.decoder = nn.ModuleList(
             Up(widths[level] * (1 if level == last - 1 else 2), widths[level - 1], net.dropout * (level >= DROPS_FROM))
             for level in range(last - 1, 0, -1)
         )
-        self.head = nn.Conv2d(2 * widths[0], modalities.made, 4, padding=1)
+        self.head = nn.Conv2d(2 * widths[0], modalities.outputs, 4, padding=1)
         start_normal(self)
 
     def forward(self, inputs: NetworkInput) -> Output:
         slices = slices_of(inputs, self.net.multiple)
-        h, skips = slices.images, []
+        h = slices.images
+        skips = []
         for down in self.encoder:
             h = down(h)
             skips.append(h)

@@ -50,7 +50,8 @@ class TimeMLP(nn.Module):
         super().__init__()
         self.frequencies = frequencies
         init = partial(nn.init.trunc_normal_, std=0.02, a=-0.04, b=0.04)
-        self.first, self.second = Dense(frequencies, width, init), Dense(width, width, init)
+        self.first = Dense(frequencies, width, init)
+        self.second = Dense(width, width, init)
 
     def forward(self, log_snr: Tensor) -> Tensor:
         sines, cosines = sinusoids(log_snr, self.frequencies, self.frequencies // 2)
@@ -63,8 +64,10 @@ class DiTBlock(nn.Module):
     def __init__(self, net: DiT) -> None:
         super().__init__()
         self.modulation = Dense(net.width, 6 * net.width, nn.init.zeros_)
-        self.norm1, self.attention = RMSNorm(net.width), Attention(net.width, net.heads, lecun_normal_)
-        self.norm2, self.mlp = RMSNorm(net.width), SwiGLU(net.width, net.mlp_ratio * net.width)
+        self.norm1 = RMSNorm(net.width)
+        self.attention = Attention(net.width, net.heads, lecun_normal_)
+        self.norm2 = RMSNorm(net.width)
+        self.mlp = SwiGLU(net.width, net.mlp_ratio * net.width)
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding).float().chunk(6, dim=-1)
@@ -107,7 +110,8 @@ class DiTNet(Backbone):
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         items, height, width, channels = h.shape
-        rows, columns = height // self.patch, width // self.patch
+        rows = height // self.patch
+        columns = width // self.patch
         h = h.view(items, rows, self.patch, columns, self.patch, channels).transpose(2, 3)
         tokens = self.norm(self.embed(self.norm_in(h.reshape(items, rows * columns, -1)))).float()
         tokens = tokens + position_embedding(rows, columns, tokens.shape[-1], h.device)

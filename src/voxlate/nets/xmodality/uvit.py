@@ -47,8 +47,7 @@ class UViT(NetSettings):
         self.takes_only_images(channels, noise=True)
         if self.width * self.multipliers[-1] % 4:
             raise BadInput(
-                f"net.width: expected a transformer of a multiple of 4 channels, found {self.width} · "
-                f"{self.multipliers[-1]}. Change it."
+                f"net.width: expected a transformer of a multiple of 4 channels, found {self.width} · {self.multipliers[-1]}. Change it."
             )
         return UViTNet(self, channels.joined, channels.out, channels.noisy)
 
@@ -58,8 +57,10 @@ class TransformerLayer(nn.Module):
 
     def __init__(self, net: UViT, channels: int, embedding: int) -> None:
         super().__init__()
-        self.norm1, self.attention = RMSNorm(channels), Attention(channels, net.vit_heads)
-        self.norm2, self.mlp = RMSNorm(channels), SwiGLU(channels, net.mlp_ratio * channels, embedding)
+        self.norm1 = RMSNorm(channels)
+        self.attention = Attention(channels, net.vit_heads)
+        self.norm2 = RMSNorm(channels)
+        self.mlp = SwiGLU(channels, net.mlp_ratio * channels, embedding)
 
     def forward(self, tokens: Tensor, embedding: Tensor | None) -> Tensor:
         tokens = tokens + self.attention(self.norm1(tokens))
