@@ -37,7 +37,7 @@ from voxlate.planning.facts import facts_of
 from voxlate.planning.roles import roles_of
 from voxlate.planning.rules import Size
 from voxlate.recipe import FullStage, from_dict
-from voxlate.shipped_recipes import text as recipe_text
+from voxlate.recipe import text as recipe_text
 from voxlate.training.job import Job
 from voxlate.training.step import begin_learner, take_step
 from voxlate.training.validate import autocast

@@ -80,7 +80,11 @@ def test_losses_have_the_weights_of_the_specification_relative_to_the_l1(name, g
         assert made.method.extras == pytest.approx(extras)
         assert made.opponent is None if gan is None else made.opponent.weight == pytest.approx(gan, rel=1e-3)
         if made.opponent is not None:
-            assert (made.opponent.game, made.opponent.critic_turns, made.opponent.penalty) == ("least_squares", 1, 0)
+            assert (made.opponent.gan_loss, made.opponent.critic_turns, made.opponent.penalty) == (
+                "least_squares",
+                1,
+                0,
+            )
         assert made.train.clip_norm == 0
         assert made.train.optimiser.kind == "adam"
     assert recipes.read(name).train.optimiser.lr == (1e-4 if name == "mm_syn" else 2e-4)

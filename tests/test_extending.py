@@ -90,7 +90,7 @@ def test_no_name_in_the_header_of_a_foreign_model_is_imported(where, tmp_path, m
             table = table[key]
         table[last] = name
         with pytest.raises(BadInput):
-            recipe.from_dict(changed, "weights (header)").synth.bound_sampler()
+            assert recipe.from_dict(changed, "weights (header)").synth.function
 
 
 @settings

@@ -9,9 +9,9 @@ import pytest
 from rows import every_row
 from voxlate import recipe
 from voxlate.errors import BadInput
-from voxlate.shipped_recipes.text import names, titles
+from voxlate.recipe.text import names, titles
 
-HEAVY = ("torch", "scipy", "voxlate.recipe")
+HEAVY = ("torch", "scipy", "voxlate.recipe.settings")
 
 
 @every_row("line", [["recipes"], ["recipes", "--json"], ["--help"], ["train", "--help"]])

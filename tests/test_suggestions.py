@@ -5,7 +5,7 @@ import pytest
 from rows import every_row
 from voxlate import recipe
 from voxlate.errors import BadInput, did_you_mean, nearest
-from voxlate.shipped_recipes.text import names
+from voxlate.recipe.text import names
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,20 @@ def test_none_stays_a_choice_where_it_is_one_and_is_refused_where_a_key_is_neede
     assert recipe.read("phantom_t1_to_ct", {"train.optimiser.decay": "none"}).train.optimiser.decay == "none"
     with pytest.raises(BadInput, match=r"expected of 'train.batch'.*found 'none'"):
         recipe.read("phantom_t1_to_ct", {"train.batch": "none"})
+
+
+def test_all_wrong_keys_of_a_recipe_are_listed_at_once() -> None:
+    wrong = {"net.widht": "1", "train.batch": "0", "synth.steps": "few", "no_such_table": "1"}
+    with pytest.raises(BadInput) as error:
+        recipe.read("phantom_t1_to_ct", wrong)
+    said = str(error.value)
+    assert said.startswith("phantom_t1_to_ct: expected")
+    assert said.count("phantom_t1_to_ct") == 1
+    assert "\n" not in said
+    for key in ("net.widht", "train.batch", "synth.steps", "no_such_table"):
+        assert f"'{key}'" in said
+    assert said.count(" Also expected ") == 3
+    with pytest.raises(BadInput, match=r"'train\.steps'.*Also expected of 'synth\.mirror'"):
+        recipe.from_dict(
+            recipe.values_of("phantom_t1_to_ct") | {"train": {"steps": "1"}, "synth": {"mirror": 1}}, "own"
+        )

@@ -16,7 +16,7 @@ REGRESSION = 'method = { kind = "regression" }'
 DIFFUSION = 'method = { kind = "diffusion", clip = [-1, 1] }'
 CRITIC = "critic = { widths = [4, 4] }"
 RESNET_3D = RESNET.replace("blocks = 1", "blocks = 1, dimensions = 3")
-PATCHES = 'critic = { widths = [4, 4], answer = "patches" }'
+PATCHES = 'critic = { widths = [4, 4], output = "patches" }'
 SLICES = f'[[stages]]\nname = "slices"\n{DIFFUSION}\n{UNET}\ntrain = {{ steps = 2, batch = 2 }}'
 PATCHES_3D = PATCHES.replace("]", '], norm = "instance", dimensions = 3')
 PREDICTOR = f'[[stages]]\nname = "predictor"\n{REGRESSION}\n{UNET}\ntrain = {{ steps = 2, batch = 2 }}'
@@ -46,7 +46,7 @@ WAYS = {
             T1_TO_T2.replace("[1, 24, 20]", "[4, 16, 12]"),
             REGRESSION,
             BRAN_3D,
-            f'opponent = {{ game = "least_squares", critic_turns = 1, penalty = 0, {PATCHES_3D} }}',
+            f'opponent = {{ gan_loss = "least_squares", critic_turns = 1, penalty = 0, {PATCHES_3D} }}',
         ],
         [],
     ),
@@ -79,8 +79,8 @@ WAYS = {
         [],
     ),
 }
-MAPS = "critic = { widths = [4, 4], answer = 'patches', maps = 3, each = true }"
-LEAST_SQUARES = f"opponent = {{ game = 'least_squares', penalty = 0, critic_turns = 1, {MAPS} }}"
+MAPS = "critic = { widths = [4, 4], output = 'patches', maps = 3, separate = true }"
+LEAST_SQUARES = f"opponent = {{ gan_loss = 'least_squares', penalty = 0, critic_turns = 1, {MAPS} }}"
 COMPLETION = 'task = { kind = "complete", curriculum = [[0.5, 0.5]] }'
 BASELINES = {  # of paper 003: the network, and the losses of what it gives besides its image
     "mm_gan": ("widths = [4, 8]", ""),

@@ -7,7 +7,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
@@ -22,6 +22,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 UNSET = ("none", "unset")
 IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
 MOST_MEANT = 3  # keys that an error suggests
+MOST_WRONG = 8  # wrong keys that an error lists
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
 
 
@@ -44,7 +45,7 @@ def fill(kind: type[T], values: dict[str, Any], where: str, change: str = IN_REC
     try:
         return adapter(kind).validate_python(_without_unset(kind, values))
     except ValidationError as error:
-        raise BadInput(f"{where}: {_sentence(kind, error.errors()[0], change)}") from error
+        raise BadInput(f"{where}: {_sentences(kind, error.errors(), change)}") from error
 
 
 # what fills settings of a kind and writes them; kept, for a recipe's takes 45 ms to make and is needed twice a reading
@@ -108,11 +109,15 @@ def imported(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"expected the Python module '{module}' for {name}, found none ('{error.name}' is not installed). Install "
-            "it, or add its folder to PYTHONPATH."
+            f"expected the Python module '{module}' for {name}, found none ('{error.name}' is not installed). Install it, or add its folder to PYTHONPATH."
         ) from error
     except AttributeError as error:
         raise BadInput(f"expected '{attribute}' in the module '{module}', found none. Check the name.") from error
+
+
+def named(name: str, known: Mapping[str, T]) -> T:
+    """The object of a name: the package's own, or the one that "module:name" imports."""
+    return imported(name) if ":" in name else known[name]
 
 
 def imports(values: Any) -> list[str]:
@@ -172,8 +177,16 @@ def _options(kind: Any) -> list[Any]:
     return [kind]
 
 
+def _sentences(kind: Any, errors: Sequence[Any], change: str) -> str:
+    """A sentence for each wrong key, the first ones of many."""
+    said = list(dict.fromkeys(_sentence(kind, error, change) for error in errors))
+    listed = " Also ".join(said[:MOST_WRONG])
+    return listed if len(said) <= MOST_WRONG else f"{listed} {len(said) - MOST_WRONG} more keys are wrong."
+
+
 def _sentence(kind: Any, error: Any, change: str) -> str:
-    path, owner = [], kind
+    path = []
+    owner = kind
     for part in error["loc"]:
         owners = members(owner)
         tagged = [one for one in owners if _tag(one) == part]
@@ -184,7 +197,9 @@ def _sentence(kind: Any, error: Any, change: str) -> str:
         known = key_types(owners[0]) if len(owners) == 1 else {}
         if part in known:
             owner = known[part]
-    name, message, found = ".".join(path), error["msg"], error.get("input")
+    name = ".".join(path)
+    message = error["msg"]
+    found = error.get("input")
     if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
         return str(own)  # the settings class states it more precisely
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

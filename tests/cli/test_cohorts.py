@@ -10,9 +10,9 @@ from rows import every_row
 from voxlate.files import write_json
 from voxlate.images.grid import Volume
 from voxlate.images.io import write_volume
+from voxlate.recipe import text as recipe_text
 from voxlate.reports.page import report
 from voxlate.scoring.options import _masks, _scopes
-from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis.model import load
 from voxlate.synthesis.options import _samplers
 from voxlate.training.run import first_change

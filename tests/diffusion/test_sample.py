@@ -1,5 +1,6 @@
 """From noise to image: steps, masks, starts and batches."""
 
+import functools
 import itertools
 from dataclasses import replace
 
@@ -9,10 +10,13 @@ from exact import GAUSS, SCHEDULES, TWO_TISSUES, for_every, some_of
 from torch import Tensor
 
 from rows import every_row
+from voxlate import recipe
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
+from voxlate.diffusion.samplers import Traits, at, states
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, FlowMatching, GeometricVE, LinearBetas, LinearVP
+from voxlate.diffusion.times import grid
 from voxlate.errors import BadInput
 
 ONCE = [name for name in SAMPLERS if name != "dpm1"]  # which is ddim
@@ -209,18 +213,19 @@ def test_a_mask_of_ones_changes_nothing(name):
 def test_the_state_of_a_sampler_itself_stays_zero_outside_the_mask(name, start, monkeypatch):
     """So that norms over a state (Langevin steps, error control) see the inside only."""
     known, mask = image(), torch.tensor([1.0, 0, 0, 1]).reshape(1, 4, 1, 1, 1)
-    outside, states, real = mask.expand(SHAPE) == 0, [], SAMPLERS[name]
+    outside, seen, real = mask.expand(SHAPE) == 0, [], SAMPLERS[name]
 
+    @functools.wraps(real)
     def spy(denoise, schedule, x, times, noise, **options):
         for stop in range(2, len(times) + 1):
-            states.append(real(denoise, schedule, x, times[:stop], noise, **options))
-        return states[-1]
+            seen.append(real(denoise, schedule, x, times[:stop], noise, **options))
+        return seen[-1]
 
     monkeypatch.setitem(SAMPLERS, name, spy)
     sampling = quick(name, steps=5, start=start)
     sample(sampling, odd_network, Cosine(), Noise(0, [1, 2]), known, mask, initial=None if start == 1 else image() + 1)
-    assert len(states) >= 4
-    for x in states:
+    assert len(seen) >= 4
+    for x in seen:
         assert (x[outside] == 0).all()
         assert (x[~outside] != 0).all()
 
@@ -306,6 +311,50 @@ def test_a_recipe_may_name_a_function_of_the_users_own_as_sampler():
     sampling = fill(SamplerSettings, {"sampler": "own_sampler:halving", "end": 0.0}, "recipe")
     found = sample(sampling, odd_network, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 3, 3))
     assert torch.equal(found, Noise(0, [1]).normal((1, 1, 3, 3)) / 2)
+
+
+@states(Traits(evaluations=2, grid="log_snr", end="one_step_early", options=("eta",)))
+def twice(denoise, schedule, x, times, noise, eta):
+    """Denoises twice in each step, and adds eta times the noise."""
+    for s in times[1:].tolist():
+        x0 = denoise(denoise(x, at(s, x)), at(s, x))
+        x = x0 + eta * noise(x)
+    return x
+
+
+@states(Traits(end="image"))
+def still(denoise, schedule, x, times, noise):
+    return x
+
+
+def test_a_sampler_of_ones_own_states_its_evaluations_grid_end_and_options():
+    values = {"title": "own", "data": {"source": ["a"], "target": ["b"], "patch": [1, 8, 8]}}
+    values |= {"intensity": {name: {"kind": "zscore"} for name in "ab"}, "method": {"kind": "diffusion"}}
+    values |= {"net": {"kind": "unet", "width": 8, "groups": 4}}
+    synth = {"sampler": f"{__name__}:twice", "steps": 9, "eta": 0.5}
+    own = recipe.from_dict({**values, "synth": synth}, "own", allow_code=True)
+    assert own.synth.evaluations == 18
+    assert own.all_stages[-1].evaluations(own.synth) == 19
+    schedule = ExponentialVE()
+    torch.testing.assert_close(own.synth.times(schedule), grid("log_snr", schedule, 8, end=1 / 9), rtol=0, atol=0)
+    calls = []
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(1)
+        return torch.zeros_like(x)
+
+    stepped = sample(replace(own.synth, close=False), denoise, schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
+    assert len(calls) == 18
+    assert float(stepped.std()) > 0.2
+    calls.clear()
+    sample(own.synth, denoise, schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
+    assert len(calls) == 17  # 8 steps and the closing evaluation
+    with pytest.raises(BadInput, match="overshoot"):
+        recipe.from_dict({**values, "synth": synth | {"schedule": {"kind": "geometric_ve"}, "steps": 4}}, "own", True)
+    plain = SamplerSettings(sampler=f"{__name__}:still", steps=5)
+    assert (plain.evaluations, float(plain.times(Cosine())[-1])) == (5, 0.0)
+    with pytest.raises(BadInput, match=r"synth.eta: expected 0 for a sampler without this option"):
+        SamplerSettings(sampler=f"{__name__}:still", eta=0.5)
 
 
 @pytest.mark.parametrize("name", ["no_such_module:f", "own_sampler:no_such_function"])

@@ -10,7 +10,7 @@ from voxlate import recipe
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.schedules import LinearVP
 from voxlate.diffusion.spread import STDS, kept_shares, share_after_closing
-from voxlate.shipped_recipes.text import header, names, text_of, values_of
+from voxlate.recipe.text import header, names, text_of, values_of
 
 ENOUGH = 0.9
 ADVISED = {  # a sampler, what it keeps at least of 0.2 to 1 (docs/papers/spread.md)

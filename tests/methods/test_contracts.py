@@ -31,8 +31,8 @@ METHODS = {  # what is learned, and its opponent
     "diffusion": ({"kind": "diffusion"}, None),
     "regression": ({"kind": "regression"}, None),
     "regression_opponent": ({"kind": "regression"}, CRITIC),
-    "diffusion_opponent": ({"kind": "diffusion"}, CRITIC | {"game": "least_squares"}),
-    "cycle": ({"kind": "cycle", "critic": {"widths": [8, 8], "norm": "instance", "answer": "patches"}}, None),
+    "diffusion_opponent": ({"kind": "diffusion"}, CRITIC | {"gan_loss": "least_squares"}),
+    "cycle": ({"kind": "cycle", "critic": {"widths": [8, 8], "norm": "instance", "output": "patches"}}, None),
 }
 TASKS = {
     "translate": ({"kind": "translate"}, []),

@@ -182,7 +182,7 @@ def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() ->
     ones = torch.ones_like(draws)
     full = Batch(draws - 1, ones, ones[:, :, 0, 0, 0].bool(), torch.arange(items), target=0.5 - 0.4 * draws.flip(0))
     mse = RegressionSettings(loss="mse")  # an absolute error holds both lines where they are inverses, far from done
-    method = lines(forward=(-0.1, 0.0), backward=(-1.0, 0.0), cycle=0.3, history=0, data=mse)
+    method = lines(forward=(-0.1, 0.0), backward=(-1.0, 0.0), cycle=0.3, history=0, distance=mse)
     method.critics = nn.ModuleDict({way: Spread() for way in ("to_target", "to_source")})
     rates = {"critics": 0.06, "generators": 0.02}
     optimisers = {
@@ -221,7 +221,7 @@ title = "tiny"
 data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20], augment = { flip_lr = 0.5 } }
 intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
 task = { kind = "translate", inside = true, strip = true }
-method = { kind = "cycle", history = 5, critic = { widths = [4, 8], norm = "instance", answer = "patches" } }
+method = { kind = "cycle", history = 5, critic = { widths = [4, 8], norm = "instance", output = "patches" } }
 net = { kind = "resnet", width = 4, blocks = 1 }
 train = { steps = 7, batch = 2, workers = 0, ema = 0.9, save_every = 3, validate_every = 4, log_every = 1 }
 """

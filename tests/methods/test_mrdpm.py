@@ -7,8 +7,8 @@ import torch
 
 from voxlate import recipe as recipes
 from voxlate.errors import BadInput
-from voxlate.learning.optimiser import Optimiser
 from voxlate.recipe import Recipe
+from voxlate.recipe.optimiser import Optimiser
 
 
 def test_the_schedule_ends_where_the_paper_s_betas_end() -> None:

@@ -63,7 +63,7 @@ def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope(
 @pytest.mark.parametrize(("game", "loss"), [("cross_entropy", math.log(2)), ("least_squares", 0.5), ("hinge", 1)])
 def test_a_critic_that_always_gives_zero_has_the_known_loss(game: str, loss: float) -> None:
     full = batch()
-    parts = opponents(factor=0.0, game=game, penalty=0).loss("critic", full, Noise(0, full.item))
+    parts = opponents(factor=0.0, gan_loss=game, penalty=0).loss("critic", full, Noise(0, full.item))
     assert parts["total"].item() == pytest.approx(loss)
 
 
@@ -76,7 +76,7 @@ def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic
 
 
 def test_the_hinge_loss_has_a_margin_for_the_critic_and_none_for_the_generator() -> None:
-    full, method = batch(), opponents(factor=0.05, game="hinge", penalty=0, weight=0.1)
+    full, method = batch(), opponents(factor=0.05, gan_loss="hinge", penalty=0, weight=0.1)
     true, made = 0.05 * 16 * 0.75, 0.05 * 16 * -0.25  # what the critic gives
     critic = method.loss("critic", full, Noise(0, full.item))["total"]
     assert critic.item() == pytest.approx(0.5 * ((1 - true) + (1 + made)))
@@ -87,7 +87,7 @@ def test_an_adaptive_weight_is_a_share_of_the_gradient_of_the_methods_own_loss()
     """Of d(grey - 0.75)^2 = -2 and d(0.5 * 16 * grey) = 8, whatever the critic's factor."""
     full = batch()
     for factor in (0.5, 5.0):
-        method = opponents(factor=factor, game="hinge", penalty=0, weight=0.25, adaptive=True)
+        method = opponents(factor=factor, gan_loss="hinge", penalty=0, weight=0.25, adaptive=True)
         method.generator.net.grey = nn.Parameter(torch.tensor([[-0.25]]))
         method.loss("generator", full, Noise(0, full.item))["total"].backward()
         assert method.generator.net.grey.grad.item() == pytest.approx(-2 - 0.25 * 2, rel=1e-3)
@@ -117,10 +117,10 @@ def test_a_critic_has_an_output_for_each_slice_by_itself() -> None:
 
 
 def test_the_patch_critic_is_pix2pixs_70_pixel_one() -> None:
-    critic = Critic(widths=(64, 128, 256, 512), norm="instance", answer="patches").build(channels=2)
+    critic = Critic(widths=(64, 128, 256, 512), norm="instance", output="patches").build(channels=2)
     assert critic(torch.zeros(1, 2, 1, 256, 256)).shape == (1, 1, 1, 30, 30)
     image = torch.zeros(1, 2, 1, 256, 256, requires_grad=True)
-    plain = Critic(widths=(8, 8, 8, 8), answer="patches").build(channels=2)
+    plain = Critic(widths=(8, 8, 8, 8), output="patches").build(channels=2)
     plain(image)[0, 0, 0, 15, 15].backward()
     rows = image.grad[0].abs().sum(dim=(0, 1, 3)).nonzero().flatten()
     assert int(rows[-1] - rows[0]) + 1 == 70  # Isola et al. 2017, appendix 6.1.2
@@ -130,13 +130,13 @@ def test_the_patch_critic_has_the_published_parameters_of_pix2pix_and_cyclegan()
     """2.769 million for 3 + 3 channels and 2.765 million for 3, as the code of Isola and Zhu prints."""
     for norm, channels, count in (("batch", 6, 2_768_705), ("instance", 3, 2_764_737)):
         with torch.device("meta"):
-            critic = Critic(widths=(64, 128, 256, 512), norm=norm, answer="patches").build(channels=channels)
+            critic = Critic(widths=(64, 128, 256, 512), norm=norm, output="patches").build(channels=channels)
         assert sum(parameter.numel() for parameter in critic.parameters()) == count
 
 
 def test_the_patch_critic_starts_with_kernels_of_the_published_spread() -> None:
     torch.manual_seed(0)
-    critic = Critic(widths=(64, 128, 256), norm="batch", answer="patches").build(channels=2)
+    critic = Critic(widths=(64, 128, 256), norm="batch", output="patches").build(channels=2)
     for module in critic.modules():
         if isinstance(module, nn.Conv2d) and module.weight.numel() > 10_000:
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.02)
@@ -158,7 +158,7 @@ def test_a_map_for_each_channel_counts_scanned_channels_as_true() -> None:
     answers, scanned = torch.full((1, 2, 1, 3, 3), 0.25), torch.tensor([[True, False]])
     assert gan_loss("least_squares", answers, scanned).item() == pytest.approx((0.75**2 + 0.25**2) / 2)
     assert gan_loss("wasserstein", answers, scanned).item() == pytest.approx(0)
-    critic = Critic(widths=(4, 4), answer="patches", maps=2).build(channels=2)
+    critic = Critic(widths=(4, 4), output="patches", maps=2).build(channels=2)
     assert critic(torch.zeros(3, 2, 1, 16, 16)).shape[:3] == (3, 2, 1)
 
 
@@ -187,7 +187,7 @@ def completion(**options) -> tuple[Opponent, Batch]:
     present = torch.ones(1, 4, dtype=torch.bool)
     full = Batch(images, images[:, :1] * 0 + 1, present, torch.arange(1)[:, None], target=images)
     generator = Regression(RegressionSettings(), Halves(), Complete())
-    settings = OpponentSettings(game="least_squares", penalty=0, weight=1.0, critic=Critic(maps=4), **options)
+    settings = OpponentSettings(gan_loss="least_squares", penalty=0, weight=1.0, critic=Critic(maps=4), **options)
     return Opponent(settings, generator, Keeps()), full
 
 
@@ -222,7 +222,7 @@ def test_the_critic_sees_with_an_image_what_its_context_says(context: str, chann
 def test_a_critic_of_each_channel_needs_a_map_for_each() -> None:
     generator = RegressionSettings().build(MMGAN(widths=(4, 4)), Complete(), Complete().channels("abcd", "abcd"))
     with pytest.raises(BadInput, match=r"opponent\.critic\.maps: expected"):
-        OpponentSettings(critic=Critic(each=True)).build(generator)
+        OpponentSettings(critic=Critic(separate=True)).build(generator)
 
 
 def test_an_opponent_that_begins_late_leaves_the_generator_alone_until_then() -> None:

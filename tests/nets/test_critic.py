@@ -24,9 +24,9 @@ def summing(critic: Critic, channels: int = 1) -> CriticNet:
     [
         ({}, (2, 1, 6)),
         ({"maps": 3}, (2, 3, 6)),
-        ({"maps": 3, "answer": "patches"}, (2, 3, 6, 6, 10)),
+        ({"maps": 3, "output": "patches"}, (2, 3, 6, 6, 10)),
         ({"maps": 3, "dimensions": 3}, (2, 3, 1)),
-        ({"maps": 3, "dimensions": 3, "answer": "patches"}, (2, 3, 3, 6, 10)),
+        ({"maps": 3, "dimensions": 3, "output": "patches"}, (2, 3, 3, 6, 10)),
     ],
 )
 @every_row("norm", ["none", "instance", "batch"])
@@ -88,7 +88,7 @@ def test_the_sum_of_a_volume_of_ones_is_known():
 def test_a_volume_of_equal_slices_gets_the_patch_outputs_of_its_slices_times_the_depth_of_the_kernels():
     """Away from the first and last slices, kernels that are the same in all four slices sum four equal slices."""
     torch.manual_seed(0)
-    slices, volumes = (Critic(widths=(3,), answer="patches", dimensions=d).build(channels=1) for d in (2, 3))
+    slices, volumes = (Critic(widths=(3,), output="patches", dimensions=d).build(channels=1) for d in (2, 3))
     with torch.no_grad():
         for flat, deep in zip(slices.parameters(), volumes.parameters()):
             deep.copy_(flat[:, :, None].expand_as(deep) / 4 if flat.ndim == 4 else flat)
@@ -106,10 +106,10 @@ def test_the_gradient_of_a_volume_critic_can_be_differentiated_again():
     assert all(parameter.grad is not None for name, parameter in critic.named_parameters() if name.endswith("weight"))
 
 
-@pytest.mark.parametrize("options", [{"answer": "patches"}, {"answer": "image"}, {"answer": "patches", "kernel": 3}])
+@pytest.mark.parametrize("options", [{"output": "patches"}, {"output": "image"}, {"output": "patches", "kernel": 3}])
 def test_a_critic_of_each_channel_scores_it_by_itself_and_by_its_place(options):
     torch.manual_seed(0)
-    critic = Critic(widths=(4, 8), maps=3, each=True, norm="instance", **options).build(channels=5)
+    critic = Critic(widths=(4, 8), maps=3, separate=True, norm="instance", **options).build(channels=5)
     images = torch.randn(2, 5, 2, 16, 16)
     outputs = critic(images)
     assert outputs.shape[:3] == (2, 3, 2)
@@ -126,7 +126,7 @@ def test_a_critic_of_each_channel_scores_it_by_itself_and_by_its_place(options):
 
 def test_mm_gans_critic_has_a_map_of_16_pixels_and_its_published_size():
     """Kernels of 4x4 pixels: 8 -> 64 -> 128 -> 256 -> 512 -> 4, with biases."""
-    critic = Critic(widths=(64, 128, 256, 512), norm="instance", answer="patches", all_halve=True, maps=4)
+    critic = Critic(widths=(64, 128, 256, 512), norm="instance", output="patches", all_halve=True, maps=4)
     net = critic.build(channels=8)
     assert net(torch.zeros(1, 8, 1, 256, 256)).shape == (1, 4, 1, 16, 16)
     kernels = 16 * (8 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 4)
@@ -134,7 +134,7 @@ def test_mm_gans_critic_has_a_map_of_16_pixels_and_its_published_size():
 
 
 def test_hi_nets_critic_halves_four_times_with_kernels_of_three():
-    critic = Critic(widths=(32, 64, 128, 256), norm="batch", answer="patches", kernel=3, all_halve=True)
+    critic = Critic(widths=(32, 64, 128, 256), norm="batch", output="patches", kernel=3, all_halve=True)
     net = critic.build(channels=1)
     assert net(torch.zeros(1, 1, 1, 128, 128)).shape == (1, 1, 1, 8, 8)
     kernels = 9 * (32 + 32 * 64 + 64 * 128 + 128 * 256 + 256)
@@ -142,5 +142,5 @@ def test_hi_nets_critic_halves_four_times_with_kernels_of_three():
 
 
 def test_volumes_are_halved_by_kernels_of_three_too():
-    critic = Critic(widths=(4, 6), kernel=3, all_halve=True, answer="patches", dimensions=3).build(channels=1)
+    critic = Critic(widths=(4, 6), kernel=3, all_halve=True, output="patches", dimensions=3).build(channels=1)
     assert critic(torch.randn(1, 1, 8, 32, 32)).shape == (1, 1, 4, 8, 8)

@@ -14,8 +14,8 @@ from rows import every_row
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
 from voxlate.files import read_json, write_json
-from voxlate.learning.optimiser import Optimiser
-from voxlate.learning.settings import Training
+from voxlate.recipe.optimiser import Optimiser
+from voxlate.recipe.training import Training
 from voxlate.synthesis.model import load
 from voxlate.training.continuing import train_further
 from voxlate.training.run import Run, load_state, read_header

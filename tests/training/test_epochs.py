@@ -20,7 +20,7 @@ from voxlate.training.run import Run
 from voxlate.training.train import train
 
 ITEMS = 24  # four training cases of six slices
-CRITIC = "{ game = 'least_squares', penalty = 0, critic_turns = %d, critic = { widths = [4, 4] } }"
+CRITIC = "{ gan_loss = 'least_squares', penalty = 0, critic_turns = %d, critic = { widths = [4, 4] } }"
 AUTOENCODER = "{ kind = 'kl_autoencoder', width = 4, multipliers = [1, 2], blocks = 1, groups = 2 }"
 METHODS = {
     "regression": ({}, Regression, {"net": ITEMS}),
@@ -37,7 +37,7 @@ METHODS = {
         {"critic": ITEMS, "generator": ITEMS},
     ),
     "cycle": (
-        {"method": "{ kind = 'cycle', critic = { widths = [4, 4], norm = 'instance', answer = 'patches' } }"},
+        {"method": "{ kind = 'cycle', critic = { widths = [4, 4], norm = 'instance', output = 'patches' } }"},
         Cycle,
         {"critics": ITEMS, "generators": ITEMS},
     ),

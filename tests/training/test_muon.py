@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from voxlate.learning.optimiser import COEFFICIENTS, MOMENTUM, RMS, ROUNDS, Optimiser, orthogonal
+from voxlate.recipe.optimiser import COEFFICIENTS, MOMENTUM, RMS, ROUNDS, Optimiser, orthogonal
 
 
 def step(optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], grads: list[torch.Tensor]) -> None:

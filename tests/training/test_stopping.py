@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from rows import every_row
 from voxlate import recipe
 from voxlate.errors import Stopped
-from voxlate.learning.settings import Stop
+from voxlate.recipe.training import Stop
 from voxlate.training.learner import Epochs
 from voxlate.training.run import Run, read_header
 from voxlate.training.train import train

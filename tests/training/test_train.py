@@ -16,7 +16,7 @@ from two_stages import TWO_STAGES
 
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
-from voxlate.learning.optimiser import Optimiser
+from voxlate.recipe.optimiser import Optimiser
 from voxlate.training.learner import Average
 from voxlate.training.run import Run, load_method, save_weights, weights_checksum
 from voxlate.training.train import train

@@ -33,6 +33,7 @@ from voxlate.planning.pace import kept_pace
 from voxlate.planning.plan import Mode, Plan, check_same, plan_training, planned_once
 from voxlate.planning.probe import FREE, Limits, free_memory
 from voxlate.recipe import Recipe, read, read_with_head, to_dict
+from voxlate.recipe import text as recipe_text
 from voxlate.reports.page import report as _report
 from voxlate.reports.prepared import report_prepared
 from voxlate.scoring import evaluate as _evaluate
@@ -42,7 +43,6 @@ from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
-from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_out_cases

@@ -27,7 +27,7 @@ from voxlate.cli.progress import progress_on
 from voxlate.cli.warning_lines import by_grade
 from voxlate.errors import BadInput
 from voxlate.options import MAIN, TRAINING, Device, Option, pairs
-from voxlate.shipped_recipes import text as recipe_text
+from voxlate.recipe import text as recipe_text
 from voxlate.synthesis.options import SynthOptions
 
 if TYPE_CHECKING:

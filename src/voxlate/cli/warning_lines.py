@@ -10,6 +10,7 @@ from typing import TextIO
 
 from voxlate.cli.app import err, note, say
 from voxlate.data.grades import Grade, grade_of
+from voxlate.recipe.renamed import RenamedKey
 
 MPS_LACKS = re.compile(r"The operator '(.+?)' is not currently supported on the MPS backend")
 NO_CACHE = re.compile(r"Matplotlib created a temporary cache directory .* default path \((.+?)\)")
@@ -51,9 +52,11 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show a warning as ever, but torch's on an operation that MPS lacks as a sentence, once."""
+    """Show a warning as usual; renamed recipe keys, and operations that MPS lacks, as one sentence each."""
     if lacking := MPS_LACKS.search(str(message)):
         _note_once(f"MPS has no {lacking[1]}: such operations run on the CPU, which takes longer.")
+    elif issubclass(category, RenamedKey):
+        note(str(message))
     else:
         _show_any(message, category, filename, lineno, file, line)
 

@@ -55,7 +55,7 @@ def check_windows(
 
 def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:
     """Raise BadInput where much of a scan is below the floor of its intensity map, and would become background."""
-    floor = getattr(spec, "floor", None)
+    floor = spec.floor
     if floor is None or name not in header.statistics:
         return
     below = _clipped(header.statistics[name].foreground, floor, np.inf)

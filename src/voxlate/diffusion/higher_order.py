@@ -10,10 +10,11 @@ import math
 import torch
 from torch import Tensor
 
-from voxlate.diffusion.samplers import Denoise, Draw, Node, at, nodes, steps_of
+from voxlate.diffusion.samplers import Denoise, Draw, Node, Traits, at, nodes, states, steps_of
 from voxlate.diffusion.schedules import Schedule
 
 
+@states(Traits(evaluations=2))
 def heun(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """Heun's method along dx = x0·d alpha + eps·d sigma, the probability-flow ODE of every schedule; second order.
 
@@ -32,6 +33,7 @@ def heun(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: 
     return x
 
 
+@states(Traits(evaluations=2, grid="log_snr"))
 def dpm2(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DPM-Solver-2 (Lu et al. 2022a, algorithm 1): a step with the eps of its middle in log-SNR; second order.
 
@@ -39,26 +41,28 @@ def dpm2(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: 
     """
     for (here, there), middle in zip(steps_of(schedule, times), _between(schedule, times, 1 / 2)):
         eps = _eps(denoise, x, here)
-        if there[2] == 0:
+        if there.sigma == 0:
             return _move(x, eps, here, there)
         x = _move(x, _eps(denoise, _move(x, eps, here, middle), middle), here, there)
     return x
 
 
+@states(Traits(evaluations=3, grid="log_snr"))
 def dpm3(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DPM-Solver-3 (Lu et al. 2022a, algorithm 2, r1 = 1/3, r2 = 2/3); third order, three denoisings a step."""
     firsts, seconds = (_between(schedule, times, share) for share in (1 / 3, 2 / 3))
     for (here, there), first, second in zip(steps_of(schedule, times), firsts, seconds):
         eps = _eps(denoise, x, here)
-        if there[2] == 0:
+        if there.sigma == 0:
             return _move(x, eps, here, there)
         change = _eps(denoise, _move(x, eps, here, first), first) - eps
-        guess = _move(x, eps, here, second) - 2 * second[2] * _bend(here, second) * change
+        guess = _move(x, eps, here, second) - 2 * second.sigma * _bend(here, second) * change
         change = _eps(denoise, guess, second) - eps
-        x = _move(x, eps, here, there) - 3 / 2 * there[2] * _bend(here, there) * change
+        x = _move(x, eps, here, there) - 3 / 2 * there.sigma * _bend(here, there) * change
     return x
 
 
+@states(Traits(evaluations=2, grid="log_snr"))
 def dpmpp_2s(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DPM-Solver++(2S) (Lu et al. 2022b, algorithm 1), through the middle in t as paper 001 has it; second order.
 
@@ -71,28 +75,33 @@ def dpmpp_2s(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noi
         if sigma_s == 0:
             return alpha_s * x0
         eps = (x - alpha * x0) / sigma
-        guess = middle[1] * x0 + middle[2] * eps
-        change = denoise(guess, at(middle[0], x)) - x0
-        part, whole = _h(here, middle), _h(here, there)
+        guess = middle.alpha * x0 + middle.sigma * eps
+        change = denoise(guess, at(middle.t, x)) - x0
+        part = _h(here, middle)
+        whole = _h(here, there)
         if part > 1e-6:  # else the schedule is held at its limit up to the middle
             x0 = x0 + whole / (2 * part) * change
         x = sigma_s / sigma * x + (alpha_s - alpha * sigma_s / sigma) * x0
     return x
 
 
+@states(Traits(grid="log_snr"))
 def dpmpp_2m(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2), with first-order first and last steps; second order.
 
     Wants times even in log-SNR: two neighbouring steps of very unlike h extrapolate too far.
     """
-    last_x0, last_h, end = None, math.inf, float(times[-1])
+    last_x0 = None
+    last_h = math.inf
+    end = float(times[-1])
     for (t, alpha, sigma), (s, alpha_s, sigma_s) in steps_of(schedule, times):
         x0 = denoise(x, at(t, x))
         ratio = alpha * sigma_s / (sigma * alpha_s)  # e^(−h), h the step of half the log-SNR
         h = -math.log(ratio) if ratio > 0 else math.inf
         d = x0 if last_x0 is None or last_h == 0 or s == end else x0 + h / (2 * last_h) * (x0 - last_x0)
         x = sigma_s / sigma * x + alpha_s * (1 - ratio) * d
-        last_x0, last_h = x0, h
+        last_x0 = x0
+        last_h = h
     return x
 
 

@@ -30,8 +30,10 @@ def bits_per_dim(
     probe = noise(x0).sign() * mask
     state = torch.cat([(x0 * mask).flatten(1), x0.new_zeros(len(x0), 1)], dim=1)
     end = integrate(_with_divergence(slope, probe), state, START, 1.0, FIRST_STEP, tolerance, tolerance)
-    x, log_change = end[:, :-1], end[:, -1]
-    voxels, std = mask.flatten(1).sum(1), float(schedule.start_std(torch.tensor(1.0)))
+    x = end[:, :-1]
+    log_change = end[:, -1]
+    voxels = mask.flatten(1).sum(1)
+    std = float(schedule.start_std(torch.tensor(1.0)))
     log_prior = -voxels * (math.log(std) + math.log(2 * math.pi) / 2) - x.square().sum(1) / (2 * std**2)
     return -(log_prior + log_change) / (voxels * math.log(2))
 

@@ -50,7 +50,8 @@ class Noise:
         samples: int | Sequence[int] = 0,
         tiles: Sequence[Tile] | None = None,
     ) -> None:
-        self.seed, self.tiles = seed, tiles
+        self.seed = seed
+        self.tiles = tiles
         listed = items.tolist() if isinstance(items, Tensor) else items
         self.items = [[_weights(one) for one in (item if isinstance(item, Sequence) else [item])] for item in listed]
         self.samples = [samples] * len(self.items) if isinstance(samples, int) else list(samples)
@@ -155,7 +156,7 @@ class Correlated:
     kind: Literal["correlated"] = "correlated"
     for_volumes: ClassVar[bool] = False
     length_mm: Annotated[
-        float, Field(gt=0, le=1000, description="distance from which on slices have independent noise")
+        float, Field(gt=0, le=1000, description="Distance from which on the noise of two slices is independent.")
     ] = 20.0
 
     def streams(self, z: int, spacing_mm: float) -> dict[int, float]:

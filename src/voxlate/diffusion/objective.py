@@ -58,7 +58,7 @@ class MinSnr:
     """The x0 loss times min(SNR, gamma) (Hang et al. 2023): eps min/SNR, v min/(SNR + 1), x0 min."""
 
     kind: Literal["min_snr"] = "min_snr"
-    gamma: Annotated[float, Field(gt=0, description="where the signal-to-noise ratio is capped")] = 5.0
+    gamma: Annotated[float, Field(gt=0, description="Value at which the signal-to-noise ratio is capped.")] = 5.0
 
     def __call__(self, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
         return from_x0_weight(snr(alpha, sigma).clamp(max=self.gamma), alpha, sigma, kind)
@@ -69,16 +69,20 @@ class Table:
     """Weights given at some log-SNRs, linear between them and constant beyond."""
 
     kind: Literal["table"] = "table"
-    log_snr: Annotated[tuple[float, ...], Field(min_length=2, description="rising log-SNRs")]
-    weight: Annotated[tuple[float, ...], Field(min_length=2, description="the weight at each of them")]
-    of: Annotated[Literal["output", "x0"], Field(description="which loss they weigh")] = "output"
+    log_snr: Annotated[
+        tuple[float, ...], Field(min_length=2, description="Log-SNRs at which weights are given, rising.")
+    ]
+    weight: Annotated[tuple[float, ...], Field(min_length=2, description="Weight at each of the log-SNRs.")]
+    of: Annotated[
+        Literal["output", "x0"],
+        Field(description="Loss that the weights belong to: that of the network's output, or that of x0."),
+    ] = "output"
 
     def __post_init__(self) -> None:
         rising = all(low < high for low, high in zip(self.log_snr, self.log_snr[1:]))
         if not rising or len(self.weight) != len(self.log_snr):
             raise BadInput(
-                f"weight table: expected rising log_snr and as many weights, found {list(self.log_snr)} and "
-                f"{list(self.weight)}. Sort them in pairs."
+                f"weight table: expected rising log_snr and as many weights, found {list(self.log_snr)} and {list(self.weight)}. Sort them in pairs."
             )
 
     def __call__(self, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:

@@ -1,12 +1,13 @@
 """The probability-flow ODE, and its integrator with adaptive steps."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from voxlate.diffusion.prediction import per_item, to_eps
-from voxlate.diffusion.samplers import Denoise, Draw, mean_square
+from voxlate.diffusion.samplers import Denoise, Draw, Traits, mean_square, states
 from voxlate.diffusion.schedules import FIRST_TIME, LOG_SNR_LIMIT, Schedule, with_slope
 from voxlate.errors import BadInput
 
@@ -44,6 +45,7 @@ def velocity(denoise: Denoise, schedule: Schedule) -> Slope:
     return slope
 
 
+@states(Traits(evaluations=math.inf, options=("rtol", "atol")))
 def rk45(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, rtol: float = 1e-5, atol: float = 1e-5
 ) -> Tensor:
@@ -51,7 +53,9 @@ def rk45(
 
     Fifth order, six denoisings a step; of the times between, only the first serves: as the first step to try.
     """
-    start, second, end = times[0].item(), times[1].item(), times[-1].item()
+    start = times[0].item()
+    second = times[1].item()
+    end = times[-1].item()
     return integrate(velocity(denoise, schedule), x, start, end, start - second, rtol, atol)
 
 
@@ -62,7 +66,9 @@ def integrate(slope: Slope, x: Tensor, start: float, end: float, step: float, rt
     error of a step over atol + rtol·|x|. Raises BadInput where no step is short enough for it.
     """
     t, last = (torch.full((len(x),), value, dtype=torch.float64) for value in (start, end))
-    h, towards, rate = torch.full_like(t, step), 1 if end > start else -1, slope(x, t)
+    h = torch.full_like(t, step)
+    towards = 1 if end > start else -1
+    rate = slope(x, t)
     while (running := t != last).any():
         h = torch.minimum(h, (last - t).abs())
         guess, rates = _stages(slope, x, t, towards * h, rate)
@@ -71,19 +77,20 @@ def integrate(slope: Slope, x: Tensor, start: float, end: float, step: float, rt
         kept = ~(error > 1)  # NaN is kept and shows in the image, as with every sampler
         if (~kept & (h < _SMALLEST)).any():
             raise BadInput(
-                f"rk45: expected tolerances that steps of {_SMALLEST:g} keep, found rtol {rtol:g} and atol {atol:g}. "
-                "Raise them, or choose another sampler for this schedule."
+                f"rk45: expected tolerances that steps of {_SMALLEST:g} keep, found rtol {rtol:g} and atol {atol:g}. Raise them, or choose another sampler for this schedule."
             )
         t = torch.where(kept, torch.where(h < (last - t).abs(), t + towards * h, last), t)
         moved = per_item(kept & running, x) > 0
-        x, rate = torch.where(moved, guess, x), torch.where(moved, rates[-1], rate)
+        x = torch.where(moved, guess, x)
+        rate = torch.where(moved, rates[-1], rate)
         h = h * (0.9 * error**-0.2).nan_to_num(nan=1.0).clamp(0.2, 5.0)
     return x
 
 
 def _stages(slope: Slope, x: Tensor, t: Tensor, h: Tensor, rate: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Where a step leads, and the slopes at its seven stages: the first is given, the last begins the next step."""
-    rates, guess = [rate], x
+    rates = [rate]
+    guess = x
     for node, row in zip(_NODES, _STAGES):
         guess = x + per_item(h, x) * sum(weight * each for weight, each in zip(row, rates))
         rates.append(slope(guess, t + node * h))

@@ -17,7 +17,8 @@ def coefficients(alpha: Tensor, sigma: Tensor, kind: Kind) -> tuple[Tensor, Tens
 
     v: Salimans & Ho 2022; score: Song et al. 2021; x_plus_score: paper 003, eq. 5; velocity: Lipman et al. 2023.
     """
-    zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
+    zero = torch.zeros_like(sigma)
+    one = torch.ones_like(sigma)
     match kind:
         case "eps":
             return zero, one, one

@@ -8,31 +8,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import imported, settings
-from voxlate.diffusion.higher_order import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
-from voxlate.diffusion.ode import rk45
+from voxlate.config import named, settings
+from voxlate.diffusion import higher_order, ode, samplers
 from voxlate.diffusion.prediction import rescheduled
-from voxlate.diffusion.samplers import (
-    Denoise,
-    Draw,
-    Sampler,
-    adjusted_ddim,
-    ddim,
-    ddpm,
-    euler_maruyama,
-    predictor_corrector,
-)
+from voxlate.diffusion.samplers import Denoise, Draw, Sampler, Traits, traits_of
 from voxlate.diffusion.schedules import AnySchedule, Schedule
 from voxlate.diffusion.times import GridName, grid
 from voxlate.diffusion.windows import Windows
 from voxlate.errors import BadInput
 
+# every function of these modules that states its traits is a sampler by its own name
 SAMPLERS: dict[str, Sampler] = {
-    **{sampler.__name__: sampler for sampler in (ddim, ddpm, adjusted_ddim, euler_maruyama, predictor_corrector)},
-    **{sampler.__name__: sampler for sampler in (dpm2, dpm3, dpmpp_2s, dpmpp_2m, heun, rk45)},
-    "dpm1": ddim,  # DPM-Solver-1 is DDIM
+    name: function
+    for module in (samplers, higher_order, ode)
+    for name, function in vars(module).items()
+    if hasattr(function, "traits")
 }
-EVEN_IN_LOG_SNR = ("dpm2", "dpm3", "dpmpp_2s", "dpmpp_2m")  # solvers in log-SNR
 
 # Noise of this sigma/alpha is half a grey level of 256 when data are in [−1, 1]. More of it must be denoised, and
 # stepping must come down to it first: one denoising of more flattens what the data leave open (by 4 % of the spread
@@ -44,80 +35,104 @@ FAINT = 0.005
 class SamplerSettings:
     """How images are sampled: `synth = { sampler = "ddim", steps = 32, eta = 0.0 }`.
 
-    `steps` counts the points at which the network denoises. heun, dpm2 and dpmpp_2s do so twice at each but the
-    closing one, dpm3 three times, predictor_corrector 1 + `correctors` times; rk45 finds its own points.
+    `steps` counts the times at which the network denoises. Some samplers denoise more than once at each of them, and
+    some choose their own times: see `evaluations`.
     """
 
     sampler: Annotated[
-        str, Field(description='how to step from noise to image; "module:function" for one of your own')
+        str,
+        Field(
+            description="Sampler that steps from noise to image: a name of the package, or 'module:function' for one of your own."
+        ),
     ] = "ddim"
-    steps: Annotated[int, Field(ge=1, description="times at which the network denoises")] = 32
-    eta: Annotated[float, Field(ge=0, le=1, description="share of fresh noise in ddim; 1 is ddpm")] = 0.0
+    steps: Annotated[int, Field(ge=1, description="Number of times at which the network denoises.")] = 32
+    eta: Annotated[float, Field(ge=0, le=1, description="DDIM noise level: 0 is deterministic, 1 equals DDPM.")] = 0.0
     r: Annotated[
         float,
         Field(
-            gt=0, lt=1, description='length of Langevin steps in predictor_corrector, twice "snr" (Song et al. 2021)'
+            gt=0,
+            lt=1,
+            description="Length of the Langevin steps of predictor_corrector, twice the 'snr' of Song et al. 2021.",
         ),
     ] = 0.32
-    correctors: Annotated[int, Field(ge=1, description="Langevin steps at each time in predictor_corrector")] = 1
-    rtol: Annotated[float, Field(gt=0, description="relative error that a step of rk45 may make")] = 1e-5
-    atol: Annotated[float, Field(gt=0, description="absolute error that a step of rk45 may make")] = 1e-5
+    correctors: Annotated[
+        int, Field(ge=1, description="Number of Langevin steps of predictor_corrector at each time.")
+    ] = 1
+    rtol: Annotated[float, Field(gt=0, description="Largest relative error of one step of rk45.")] = 1e-5
+    atol: Annotated[float, Field(gt=0, description="Largest absolute error of one step of rk45.")] = 1e-5
     temperature: Annotated[
-        float, Field(gt=0, description="factor on all noise; over 1 restores spread that a short training lost")
+        float,
+        Field(
+            gt=0,
+            description="Factor on all noise; a factor above 1 restores spread that a short training has lost.",
+        ),
     ] = 1.0
     schedule: Annotated[
-        AnySchedule | None, Field(description="noise over time while drawing; unset: as in training")
+        AnySchedule | None, Field(description="Noise schedule of sampling; unset: the schedule of the training.")
     ] = None
     grid: Annotated[
         GridName | None,
         Field(
-            description='spacing of the times; by default "log_snr" for dpm2, dpm3, dpmpp_2s and dpmpp_2m, "t" for the '
-            'others (schedules steep at 0 want "log_snr")'
+            description="Spacing of the times; unset: the sampler's own ('log_snr' for dpm2, dpm3, dpmpp_2s and dpmpp_2m, 't' for others). A schedule that is steep at time 0 needs 'log_snr'."
         ),
     ] = None
     windows: Annotated[
-        Windows | None, Field(description="denoise a volume in overlapping windows of slices; unset: whole")
+        Windows | None,
+        Field(description="Overlapping windows of slices in which a volume is denoised; unset: the whole volume."),
     ] = None
     start: Annotated[
-        float, Field(gt=0, le=1, description="time to start from; below 1 keeps part of an initial image")
+        float,
+        Field(gt=0, le=1, description="Time at which sampling starts; below 1 it keeps part of an initial image."),
     ] = 1.0
     end: Annotated[
         float | None,
         Field(
             ge=0,
             lt=1,
-            description="time at which stepping stops; above 0 one denoising closes (see close); by default 0 for "
-            "ddim, ddpm, dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, 0.001 or less "
-            "for others",
+            description="Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm, dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
         ),
     ] = None
-
     close: Annotated[
         bool | None,
         Field(
-            description="denoise the last state once more; unset: where noise is left in it. false gives x(end) itself "
-            "(paper 002's ODE)"
+            description="Whether the network denoises the last state once more; unset: where noise is left in it. With false the result is x(end) itself, as in the ODE of paper 002."
         ),
     ] = None
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS and ":" not in self.sampler:
+        check_sampler_name(self.sampler, "synth.sampler")
+        if self.eta and "eta" not in self.traits.options:
             raise BadInput(
-                f'synth.sampler: expected one of {", ".join(SAMPLERS)}, or "module:function", found {self.sampler!r}. '
-                "Change it."
+                f'synth.eta: expected 0 for a sampler without this option, found {self.eta} with "{self.sampler}". Drop eta, or choose ddim.'
             )
-        if self.eta and self.sampler != "ddim":
-            raise BadInput(
-                f'synth.eta: expected 0 unless sampler = "ddim", found {self.eta} with "{self.sampler}". Drop eta.'
-            )
+
+    @property
+    def function(self) -> Sampler:
+        """The sampler; raises BadInput where one of the user's own cannot be imported."""
+        return named(self.sampler, SAMPLERS)
+
+    @property
+    def traits(self) -> Traits:
+        """What the sampler states about itself."""
+        return traits_of(self.function)
+
+    @property
+    def options(self) -> dict[str, float]:
+        """The settings that are arguments of the sampler."""
+        return {name: getattr(self, name) for name in self.traits.options}
+
+    @property
+    def evaluations(self) -> float:
+        """Network evaluations for one image; infinite where the sampler chooses its own steps."""
+        each = self.traits.evaluations
+        return self.steps * (each(self.options) if callable(each) else each)
 
     def times(self, schedule: Schedule) -> Tensor:
         """The falling times to step through; a closing denoising, where there is one, is the last of `steps`."""
         steps = self.steps - self.closes(schedule)
-        if steps == 0 and self.sampler != "rk45":
+        if steps == 0 and self.evaluations < math.inf:
             return torch.tensor([self.start], dtype=torch.float64)
-        name: GridName = self.grid or ("log_snr" if self.sampler in EVEN_IN_LOG_SNR else "t")
-        return grid(name, schedule, max(1, steps), self.start, self._end(schedule))
+        return grid(self.grid or self.traits.grid, schedule, max(1, steps), self.start, self._end(schedule))
 
     def closes(self, schedule: Schedule) -> bool:
         """Whether the network denoises the last state once more: as asked, else where noise is left in it."""
@@ -127,28 +142,22 @@ class SamplerSettings:
         alpha, sigma = schedule(torch.tensor(end))
         return end > 0 or float(sigma / alpha) > FAINT
 
-    def bound_sampler(self) -> Sampler:
-        """The sampler with its options bound; raises BadInput where one of the user's own cannot be imported."""
-        if ":" in self.sampler:
-            own: Sampler = imported(self.sampler)
-            return own
-        options: dict[str, dict[str, float]] = {
-            "ddim": {"eta": self.eta},
-            "rk45": {"rtol": self.rtol, "atol": self.atol},
-            "predictor_corrector": {"r": self.r, "correctors": self.correctors},
-        }
-        return partial(SAMPLERS[self.sampler], **options.get(self.sampler, {}))
-
     def _end(self, schedule: Schedule) -> float:
         if self.end is not None:
             return self.end
-        if self.sampler in ("euler_maruyama", "predictor_corrector"):
-            # The closing denoising is then a step as long as the others; with a shorter one the last Euler–Maruyama
-            # step overshoots (g²·dt/sigma² > 2 diverges).
-            return self.start / self.steps
-        if self.sampler in ("ddim", "ddpm", "dpm1", "adjusted_ddim"):
+        if self.traits.end == "image":
             return 0.0
+        if self.traits.end == "one_step_early":  # a shorter closing step lets g²·dt/sigma² grow above 2, which diverges
+            return self.start / self.steps
         return min(1e-3, max(0.0, float(schedule.t(torch.tensor(-2 * math.log(FAINT))))))
+
+
+def check_sampler_name(name: str, key: str) -> None:
+    """Raise BadInput where a recipe's key names neither a sampler of the package nor a function."""
+    if name not in SAMPLERS and ":" not in name:
+        raise BadInput(
+            f'{key}: expected one of {", ".join(SAMPLERS)}, or "module:function", found {name!r}. Change it.'
+        )
 
 
 def with_known(x: Tensor, known: Tensor, mask: Tensor) -> Tensor:
@@ -187,10 +196,13 @@ def sample(
     """
     mask = torch.ones_like(known) if mask is None else mask
     check_sampler_fits(sampling, trained)
-    denoise, schedule = masked_denoiser(denoise, known, mask), trained
+    denoise = masked_denoiser(denoise, known, mask)
+    schedule = trained
     if sampling.schedule is not None:
-        denoise, schedule = rescheduled(denoise, trained, sampling.schedule), sampling.schedule
-    nothing, times = torch.zeros_like(known), sampling.times(schedule)
+        denoise = rescheduled(denoise, trained, sampling.schedule)
+        schedule = sampling.schedule
+    nothing = torch.zeros_like(known)
+    times = sampling.times(schedule)
     alpha, sigma = schedule(times[0])
 
     def draw(x: Tensor) -> Tensor:
@@ -200,14 +212,14 @@ def sample(
         x = float(schedule.start_std(times[0])) * draw(known)
     else:
         x = float(alpha) * with_known(initial, nothing, mask) + float(sigma) * draw(known)
-    x = sampling.bound_sampler()(denoise, schedule, x, times, draw)
+    x = partial(sampling.function, **sampling.options)(denoise, schedule, x, times, draw)
     x = denoise(x, times[-1].expand(len(x))) if sampling.closes(schedule) else x
     return with_known(x, known, mask)
 
 
 def check_sampler_fits(sampling: SamplerSettings, trained: Schedule) -> None:
     """Raise BadInput where the last explicit step turns the noise that is left into over 3 times as much, negated."""
-    if sampling.sampler not in ("euler_maruyama", "predictor_corrector"):
+    if sampling.traits.end != "one_step_early":
         return
     schedule = sampling.schedule or trained
     last = sampling.times(schedule)[-2:]
@@ -216,6 +228,5 @@ def check_sampler_fits(sampling: SamplerSettings, trained: Schedule) -> None:
     if (share > 4).any():
         kind = getattr(schedule, "kind", type(schedule).__name__)
         raise BadInput(
-            f"synth.sampler: expected one that fits the {kind} schedule, found {sampling.sampler}, whose "
-            f"{sampling.steps} steps to time {float(last[-1]):g} overshoot. Raise steps or end, or choose another one."
+            f"synth.sampler: expected one that fits the {kind} schedule, found {sampling.sampler}, whose {sampling.steps} steps to time {float(last[-1]):g} overshoot. Raise steps or end, or choose another one."
         )

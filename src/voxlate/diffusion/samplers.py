@@ -5,27 +5,71 @@ times: [N + 1] falling. noise(x): fresh normal draws like x. With t now and s < 
 Coefficients are plain floats made before the loop, so a loop never waits for the device.
 
 DDIM, its variants and the reverse SDE are here; higher_order.py has solvers of higher order, ode.py the adaptive one.
+Beside its lines a sampler states its `Traits`, so that a new sampler is one function with one decorator.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from voxlate.diffusion.schedules import Schedule
+from voxlate.diffusion.times import GridName
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Draw = Callable[[Tensor], Tensor]
-Node = tuple[float, float, float]  # t, alpha, sigma
+F = TypeVar("F", bound=Callable[..., Tensor])
+
+
+class Node(NamedTuple):
+    """A time with the coefficients of x = alpha·x0 + sigma·eps at this time."""
+
+    t: float
+    alpha: float
+    sigma: float
 
 
 class Sampler(Protocol):
     def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, /) -> Tensor: ...
 
 
+@dataclass(frozen=True)
+class Traits:
+    """The properties of a sampler that its settings depend on.
+
+    evaluations: network evaluations of a step, or a function of the options that returns them; infinite where the
+    sampler chooses its own steps. grid: spacing of the times. end: where stepping ends. "image" is time 0. "faint" is
+    where little noise is left. "one_step_early" is one step before the image, for explicit steps, which overshoot where
+    they are long: the closing denoising is then a step as long as the others. options: the keys of SamplerSettings that
+    are arguments of the sampler; a sampler without "eta" refuses that key.
+    """
+
+    evaluations: float | Callable[[Mapping[str, float]], float] = 1
+    grid: GridName = "t"
+    end: Literal["image", "faint", "one_step_early"] = "faint"
+    options: tuple[str, ...] = ()
+
+
+def states(traits: Traits) -> Callable[[F], F]:
+    """A decorator that gives a sampler its traits; a sampler without it has the default ones."""
+
+    def mark(sampler: F) -> F:
+        vars(sampler)["traits"] = traits
+        return sampler
+
+    return mark
+
+
+def traits_of(sampler: Sampler) -> Traits:
+    traits: Traits = getattr(sampler, "traits", Traits())
+    return traits
+
+
+@states(Traits(end="image", options=("eta",)))
 def ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, eta: float = 0.0) -> Tensor:
     """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16); eta = 1 is ancestral sampling with the posterior variance.
 
@@ -42,11 +86,19 @@ def ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: 
     return x
 
 
+@states(Traits(end="image"))
 def ddpm(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """Ancestral sampling (Ho et al. 2020, algorithm 2, with the posterior variance): DDIM with eta = 1."""
     return ddim(denoise, schedule, x, times, noise, eta=1.0)
 
 
+@states(Traits(end="image"))
+def dpm1(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
+    """DPM-Solver-1 (Lu et al. 2022), which is DDIM with eta = 0."""
+    return ddim(denoise, schedule, x, times, noise)
+
+
+@states(Traits(end="image"))
 def adjusted_ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DDIM whose noise is stretched, item by item, to restore the spread that few steps lose; first order.
 
@@ -60,6 +112,7 @@ def adjusted_ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor
     return x
 
 
+@states(Traits(end="one_step_early"))
 def euler_maruyama(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, correctors: int = 0, r: float = 0.32
 ) -> Tensor:
@@ -67,7 +120,8 @@ def euler_maruyama(
 
     The step that ends at time 0 adds no noise and no corrector follows it; see predictor_corrector for those.
     """
-    drifts, g2s = schedule.log_alpha_drift(times).tolist(), schedule.g2(times).tolist()
+    drifts = schedule.log_alpha_drift(times).tolist()
+    g2s = schedule.g2(times).tolist()
     for ((t, alpha, sigma), (s, alpha_s, sigma_s)), f, g2 in zip(steps_of(schedule, times), drifts, g2s):
         score = (alpha * denoise(x, at(t, x)) - x) / sigma**2
         x = x + (t - s) * (g2 * score - f * x)
@@ -80,6 +134,13 @@ def euler_maruyama(
     return x
 
 
+@states(
+    Traits(
+        evaluations=lambda options: 1 + options["correctors"],
+        end="one_step_early",
+        options=("correctors", "r"),
+    )
+)
 def predictor_corrector(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, correctors: int = 1, r: float = 0.32
 ) -> Tensor:
@@ -116,7 +177,7 @@ def steps_of(schedule: Schedule, times: Tensor) -> Iterator[tuple[Node, Node]]:
 
 def nodes(schedule: Schedule, times: Tensor) -> Iterator[Node]:
     alpha, sigma = schedule(times)
-    return zip(times.tolist(), alpha.tolist(), sigma.tolist())
+    return map(Node, times.tolist(), alpha.tolist(), sigma.tolist())
 
 
 def at(t: float, x: Tensor) -> Tensor:

@@ -66,11 +66,13 @@ class Schedule(ABC):
     def t(self, log_snr: Tensor) -> Tensor:
         """By bisection; schedules with a closed form use that."""
         log_snr = log_snr.double()
-        low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
+        low = torch.zeros_like(log_snr)
+        high = torch.ones_like(log_snr)
         for _ in range(80):  # 53 bits, and as many again for times near 0
             middle = (low + high) / 2
             early = self._log_snr(middle) > log_snr
-            low, high = torch.where(early, middle, low), torch.where(early, high, middle)
+            low = torch.where(early, middle, low)
+            high = torch.where(early, high, middle)
         return high
 
     def log_alpha_drift(self, t: Tensor) -> Tensor:
@@ -104,7 +106,7 @@ class Cosine(Schedule):
 
     kind: Literal["cosine"] = "cosine"
     log_snr_max: Annotated[
-        float, Field(gt=0, le=LOG_SNR_LIMIT, description="log-SNR at t = 0, and minus that at 1")
+        float, Field(gt=0, le=LOG_SNR_LIMIT, description="Log-SNR at t = 0; at t = 1 it is minus this number.")
     ] = 15.0
 
     def _log_snr(self, t: Tensor) -> Tensor:
@@ -122,9 +124,13 @@ class ShiftedCosine(Schedule):
     """
 
     kind: Literal["shifted_cosine"] = "shifted_cosine"
-    size: Annotated[float, Field(gt=0, description="side of the images in pixels")] = 256.0
-    reference: Annotated[float, Field(gt=0, description="side at which the plain cosine schedule is right")] = 64.0
-    log_snr_max: Annotated[float, Field(gt=0, le=LOG_SNR_LIMIT, description="log-SNR at t = 0 before the shift")] = 15.0
+    size: Annotated[float, Field(gt=0, description="Side of the images in pixels.")] = 256.0
+    reference: Annotated[
+        float, Field(gt=0, description="Side in pixels for which the plain cosine schedule is right.")
+    ] = 64.0
+    log_snr_max: Annotated[float, Field(gt=0, le=LOG_SNR_LIMIT, description="Log-SNR at t = 0 before the shift.")] = (
+        15.0
+    )
 
     @property
     def shift(self) -> float:
@@ -160,10 +166,15 @@ class Sigmoid(Schedule):
     """
 
     kind: Literal["sigmoid"] = "sigmoid"
-    start: Annotated[float, Field(description="argument of the sigmoid at t = 0, times tau")] = -3.0
-    end: Annotated[float, Field(description="argument of the sigmoid at t = 1, times tau")] = 3.0
-    tau: Annotated[float, Field(gt=0, description="temperature: large is nearly linear, small is steep")] = 1.0
-    power: Annotated[Literal["alpha2", "alpha"], Field(description="what the curve gives: alpha² or alpha")] = "alpha2"
+    start: Annotated[float, Field(description="Argument of the sigmoid at t = 0, times tau.")] = -3.0
+    end: Annotated[float, Field(description="Argument of the sigmoid at t = 1, times tau.")] = 3.0
+    tau: Annotated[
+        float,
+        Field(gt=0, description="Temperature of the sigmoid: a large one is nearly linear, a small one is steep."),
+    ] = 1.0
+    power: Annotated[
+        Literal["alpha2", "alpha"], Field(description="Quantity that the curve gives: alpha² or alpha.")
+    ] = "alpha2"
 
     def __post_init__(self) -> None:
         if self.start == self.end:
@@ -209,10 +220,12 @@ class LinearBetas(Schedule):
     """
 
     kind: Literal["linear_betas"] = "linear_betas"
-    first: Annotated[float, Field(gt=0, lt=1, description="beta of index 0")] = 1e-4
-    last: Annotated[float, Field(gt=0, lt=1, description="beta of the last index")] = 0.02
-    count: Annotated[int, Field(ge=2, description="number of betas, T")] = 1000
-    spacing: Annotated[Literal["linear", "sqrt"], Field(description="whether beta or its root grows evenly")] = "linear"
+    first: Annotated[float, Field(gt=0, lt=1, description="Beta of index 0.")] = 1e-4
+    last: Annotated[float, Field(gt=0, lt=1, description="Beta of the last index.")] = 0.02
+    count: Annotated[int, Field(ge=2, description="Number of betas, T.")] = 1000
+    spacing: Annotated[
+        Literal["linear", "sqrt"], Field(description="Whether beta grows evenly, or its square root.")
+    ] = "linear"
 
     def _log_snr(self, t: Tensor) -> Tensor:
         table = _table(self.first, self.last, self.count, self.spacing).to(t.device)
@@ -237,8 +250,8 @@ class LinearVP(Schedule):
     """Continuous linear betas: alpha² = exp(−B), B = t·first + t²·(last − first)/2 (Song et al. 2021, eq. 33)."""
 
     kind: Literal["linear_vp"] = "linear_vp"
-    first: Annotated[float, Field(gt=0, description="beta at t = 0")] = 0.1
-    last: Annotated[float, Field(gt=0, description="beta at t = 1")] = 20.0
+    first: Annotated[float, Field(gt=0, description="Beta at t = 0.")] = 0.1
+    last: Annotated[float, Field(gt=0, description="Beta at t = 1.")] = 20.0
 
     def _log_snr(self, t: Tensor) -> Tensor:
         return -torch.log(torch.expm1(t * self.first + t**2 * (self.last - self.first) / 2))
@@ -253,7 +266,7 @@ class ExponentialVE(Schedule):
     """dx = base^t dw: g = base^t and sigma² = (base^(2t) − 1) / (2·log base) (Song's tutorial; paper 002, base 25)."""
 
     kind: Literal["exponential_ve"] = "exponential_ve"
-    base: Annotated[float, Field(gt=1, description="g at t = 1")] = 25.0
+    base: Annotated[float, Field(gt=1, description="Diffusion coefficient g at t = 1.")] = 25.0
     path: ClassVar[Path] = "exploding"
 
     def _log_snr(self, t: Tensor) -> Tensor:
@@ -270,15 +283,14 @@ class GeometricVE(Schedule):
     """sigma = sigma_min·(sigma_max / sigma_min)^t (Song et al. 2021, eq. 30)."""
 
     kind: Literal["geometric_ve"] = "geometric_ve"
-    sigma_min: Annotated[float, Field(gt=0, description="sigma at t = 0, in units of the data")] = 0.01
-    sigma_max: Annotated[float, Field(gt=0, lt=2e4, description="sigma at t = 1, in units of the data")] = 50.0
+    sigma_min: Annotated[float, Field(gt=0, description="Sigma at t = 0, in units of the data.")] = 0.01
+    sigma_max: Annotated[float, Field(gt=0, lt=2e4, description="Sigma at t = 1, in units of the data.")] = 50.0
     path: ClassVar[Path] = "exploding"
 
     def __post_init__(self) -> None:
         if not self.sigma_min < self.sigma_max:
             raise BadInput(
-                f"geometric_ve schedule: expected sigma_min below sigma_max, found {self.sigma_min} and "
-                f"{self.sigma_max}. Swap them."
+                f"geometric_ve schedule: expected sigma_min below sigma_max, found {self.sigma_min} and {self.sigma_max}. Swap them."
             )
 
     def _log_snr(self, t: Tensor) -> Tensor:

@@ -19,9 +19,11 @@ class UniformTimes:
     """Every time between `low` and `high` equally likely."""
 
     kind: Literal["uniform"] = "uniform"
-    low: Annotated[float, Field(ge=0, lt=1, description="earliest time (scores are undefined at 0)")] = 0.0
-    high: Annotated[float, Field(gt=0, le=1, description="latest time")] = 1.0
-    count: Annotated[int, Field(ge=0, description="draw the times of a table of so many indices only; 0: any time")] = 0
+    low: Annotated[float, Field(ge=0, lt=1, description="Earliest time; scores are undefined at time 0.")] = 0.0
+    high: Annotated[float, Field(gt=0, le=1, description="Latest time.")] = 1.0
+    count: Annotated[
+        int, Field(ge=0, description="Number of indices of a table whose times alone are drawn; 0: any time.")
+    ] = 0
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         t = self.low + u.double() * (self.high - self.low)
@@ -36,13 +38,16 @@ class EarlyHeavyTimes:
     """
 
     kind: Literal["early_heavy"] = "early_heavy"
-    count: Annotated[int, Field(ge=0, description="indices of the published table; 0: the continuous law")] = 0
+    count: Annotated[
+        int, Field(ge=0, description="Number of indices of the published table; 0: the continuous distribution.")
+    ] = 0
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         if not self.count:
             return early_heavy(u.double())
         # Indices below i weigh 2T·i − i·(i − 1)/2 of T·(3T + 1)/2; the quadratic is solved for i.
-        b, total = 4 * self.count + 1, self.count * (3 * self.count + 1) / 2
+        b = 4 * self.count + 1
+        total = self.count * (3 * self.count + 1) / 2
         index = torch.floor((b - torch.sqrt(b**2 - 8 * total * u.double())) / 2)
         return (index.clamp(max=self.count - 1) + 1) / self.count
 
@@ -52,8 +57,8 @@ class LogitNormalTimes:
     """logit t is normal, so that times in the middle are drawn most (Esser et al. 2024, eq. 19)."""
 
     kind: Literal["logit_normal"] = "logit_normal"
-    mean: Annotated[float, Field(description="mean of logit t; above 0 is noisier")] = 0.0
-    std: Annotated[float, Field(gt=0, description="standard deviation of logit t")] = 1.0
+    mean: Annotated[float, Field(description="Mean of logit t; above 0 times are noisier.")] = 0.0
+    std: Annotated[float, Field(gt=0, description="Standard deviation of logit t.")] = 1.0
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.double()))
@@ -64,8 +69,8 @@ class NormalLogSnrTimes:
     """log-SNR is normal, whatever the schedule: log sigma/alpha of mean −mean/2 (Karras et al. 2022, table 1)."""
 
     kind: Literal["normal_log_snr"] = "normal_log_snr"
-    mean: Annotated[float, Field(description="mean of the log-SNR")] = 2.4
-    std: Annotated[float, Field(gt=0, description="standard deviation of the log-SNR")] = 2.4
+    mean: Annotated[float, Field(description="Mean of the log-SNR.")] = 2.4
+    std: Annotated[float, Field(gt=0, description="Standard deviation of the log-SNR.")] = 2.4
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
@@ -77,12 +82,13 @@ class UniformLogSnrTimes:
     """log-SNR is uniform, whatever the schedule; by default between the schedule's own limits."""
 
     kind: Literal["uniform_log_snr"] = "uniform_log_snr"
-    low: Annotated[float, Field(description="lowest log-SNR (most noise)")] = -LOG_SNR_LIMIT
-    high: Annotated[float, Field(description="highest log-SNR (least noise)")] = LOG_SNR_LIMIT
+    low: Annotated[float, Field(description="Lowest log-SNR, with the most noise.")] = -LOG_SNR_LIMIT
+    high: Annotated[float, Field(description="Highest log-SNR, with the least noise.")] = LOG_SNR_LIMIT
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
-        low, high = last.clamp(min=self.low), first.clamp(max=self.high)
+        low = last.clamp(min=self.low)
+        high = first.clamp(max=self.high)
         return schedule.t(low + u.double() * (high - low))
 
 
@@ -123,14 +129,15 @@ def grid(name: GridName, schedule: Schedule, steps: int, start: float = 1.0, end
     times[0], times[-1] = limits
     if (times.diff() >= 0).any():
         raise BadInput(
-            f'times: expected a log-SNR that falls from {start} to {end} for grid "{name}", found one that is held at '
-            'its limit. Use grid "t" or another schedule.'
+            f'times: expected a log-SNR that falls from {start} to {end} for grid "{name}", found one that is held at its limit. Use grid "t" or another schedule.'
         )
     return times
 
 
 def _karras(first: Tensor, last: Tensor, share: Tensor, rho: float = 7.0) -> Tensor:
-    high, low = torch.exp(-first / 2 / rho), torch.exp(-last / 2 / rho)  # (sigma/alpha)^(1/rho)
+    # (sigma/alpha)^(1/rho)
+    high = torch.exp(-first / 2 / rho)
+    low = torch.exp(-last / 2 / rho)
     return -2 * rho * torch.log(high + share * (low - high))
 
 

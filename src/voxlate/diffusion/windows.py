@@ -17,8 +17,8 @@ from voxlate.errors import BadInput
 class Windows:
     """Windows of slices (axis D) that a volume is denoised in."""
 
-    size: Annotated[int, Field(ge=1, description="slices of a window")] = 16
-    overlap: Annotated[int, Field(ge=0, description="slices that neighbouring windows share, at least")] = 4
+    size: Annotated[int, Field(ge=1, description="Number of slices of a window.")] = 16
+    overlap: Annotated[int, Field(ge=0, description="Least number of slices that neighbouring windows share.")] = 4
 
     def __post_init__(self) -> None:
         if self.overlap >= self.size:
@@ -40,7 +40,9 @@ def windowed(denoise_for: Callable[[slice], Denoise], depth: int, windows: Windo
     denoise_for: the denoiser of some slices. All windows are at the same time t of one state, so every sampler, and the
     ODE of a likelihood, works as on the whole volume, and seams cannot appear.
     """
-    counts, parts = torch.zeros(depth, 1, 1), []  # of each slice, in how many windows it was up to this one
+    # of each slice, in how many windows it was up to this one
+    counts = torch.zeros(depth, 1, 1)
+    parts = []
     for part in windows.slices(depth):
         counts[part] += 1
         parts.append((part, denoise_for(part), counts[part].clone()))

@@ -55,6 +55,13 @@ class IntensityMap(ABC):
 
     clips: float = 1.0
     """The largest share of a body's voxels that may be outside `window`."""
+    floor: float | None = None
+    """The value that becomes -1 in every volume, such as 0 for air; None where each volume has its own."""
+
+    @property
+    def upper_percentile(self) -> float | None:
+        """The percentile of a volume's foreground that becomes 1; None where the upper end is no percentile."""
+        return None
 
     @property
     def slicewise(self) -> bool:
@@ -121,6 +128,10 @@ class Percentile(IntensityMap):
         if not self.low < self.high:
             raise BadInput(f"intensity percentile: expected low < high, found low = {self.low}, high = {self.high}.")
 
+    @property
+    def upper_percentile(self) -> float:
+        return self.high
+
     def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
         known = _known(statistics)
         inside = known.foreground if self.inside == "foreground" else known.all
@@ -166,8 +177,7 @@ def network_ends(spec: IntensityMap) -> tuple[float, float]:
     """The network units that any truth is between: the ends of a window, which clips; else no limit."""
     if spec.window is not None:
         return -1.0, 1.0
-    low = -UNREACHED if getattr(spec, "floor", None) is None else -1.0
-    return low, UNREACHED
+    return -1.0 if spec.floor is not None else -UNREACHED, UNREACHED
 
 
 Intensity = Annotated[Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()]

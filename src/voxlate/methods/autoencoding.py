@@ -29,15 +29,20 @@ class AutoencodingSettings(MethodSettings):
     makes_targets: ClassVar[bool] = False
     kind: Literal["autoencoding"] = "autoencoding"
     kl_weight: Annotated[
-        float, Field(ge=0, description="weight of the KL term, summed over the latent, against L1 summed over pixels")
+        float,
+        Field(
+            ge=0,
+            description="Weight of the KL term, summed over the latent, relative to the L1 distance summed over pixels.",
+        ),
     ] = 1e-6
     gradient_weight: Annotated[
-        float, Field(ge=0, description="weight of the L1 distance between neighbouring-pixel differences")
+        float, Field(ge=0, description="Weight of the L1 distance between differences of neighbouring pixels.")
     ] = 0.1
     lpips: Annotated[
-        str | None, Field(description="file of LPIPS weights (AlexNet v0.1), to add that distance; unset: none")
+        str | None,
+        Field(description="File of LPIPS weights (AlexNet v0.1) for an LPIPS term of the loss; unset: no such term."),
     ] = None
-    lpips_weight: Annotated[float, Field(ge=0, description="weight of that distance")] = 1.0
+    lpips_weight: Annotated[float, Field(ge=0, description="Weight of the LPIPS term.")] = 1.0
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Autoencoding":
         return Autoencoding(self, net.build(Channels(images={"image": 1}, out=1)))  # type: ignore[arg-type]  # see `check`
@@ -45,8 +50,7 @@ class AutoencodingSettings(MethodSettings):
     def check(self, stage: StageSettings, where: str) -> None:
         if not stage.net.autoencodes:
             raise BadInput(
-                f"{where}, stage '{stage.name}': expected net.kind 'kl_autoencoder', found '{kind_of(stage.net)}'. "
-                "Change it."
+                f"{where}, stage '{stage.name}': expected net.kind 'kl_autoencoder', found '{kind_of(stage.net)}'. Change it."
             )
 
 
@@ -87,11 +91,15 @@ class Autoencoding(Method):
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> None:
         """Set the latent's scale to 1 over the standard deviation of the targets' (Rombach et al. 2022, sec. G)."""
-        total, squares, count = 0.0, 0.0, 0
+        total = 0.0
+        squares = 0.0
+        count = 0
         for batch in batches:
             exists = _exists(batch)[:, batch.source.shape[1] :]
             z = with_doubles(self._encoded(required(batch.target), exists, Noise(0, batch.item))[-1]).double()
-            total, squares, count = total + z.sum().item(), squares + z.square().sum().item(), count + z.numel()
+            total = total + z.sum().item()
+            squares = squares + z.square().sum().item()
+            count = count + z.numel()
         self.net.scale.fill_(1 / math.sqrt(squares / count - (total / count) ** 2))
 
     def _encoded(self, images: Tensor, exists: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -104,10 +112,11 @@ class Autoencoding(Method):
 
 @torch.no_grad()
 def reconstruction_error(net: AutoencoderNet, batches: Iterable[Batch]) -> dict[str, float]:
-    """MAE of what an autoencoder gives back of each target modality, of 255, clipped as a synthesis is."""
+    """MAE between each target modality and its reconstruction by an autoencoder, of 255; reconstructions are clipped."""
     errors = dict[str, list[Tensor]]()
     for batch in batches:
-        target, exists = required(batch.target), _exists(batch)[:, batch.source.shape[1] :]
+        target = required(batch.target)
+        exists = _exists(batch)[:, batch.source.shape[1] :]
         error = (_reconstructed(net, target).clamp(-1, 1) - target).abs()
         for channel, name in enumerate(batch.target_names):
             errors.setdefault(name, []).extend(error[exists[:, channel], channel].flatten(1).mean(1))
@@ -115,7 +124,7 @@ def reconstruction_error(net: AutoencoderNet, batches: Iterable[Batch]) -> dict[
 
 
 def _reconstructed(net: AutoencoderNet, images: Tensor) -> Tensor:
-    """What is left of images [B, M, D, H, W] after encoding and decoding each by itself, float32."""
+    """Images [B, M, D, H, W] after encoding and decoding each channel separately, float32."""
     mean, _ = net.encode(images.flatten(0, 1).unsqueeze(1))
     height, width = images.shape[-2:]
     return net.decode(mean, (height, width)).float().unflatten(0, (len(images), -1)).flatten(1, 2)
@@ -129,10 +138,10 @@ def _exists(batch: Batch) -> Tensor:
     return torch.cat([batch.present, targets], dim=1)
 
 
-def _lpips(path: str, true: Tensor, made: Tensor) -> Tensor:
+def _lpips(path: str, true: Tensor, restored: Tensor) -> Tensor:
     """Mean LPIPS of the slices of images [N, 1, D, H, W] in [-1, 1], in float32."""
     with exact(true.device):
-        pictures = (to_slices(one.float()).expand(-1, 3, -1, -1) for one in (true, made))
+        pictures = (to_slices(one.float()).expand(-1, 3, -1, -1) for one in (true, restored))
         return _loaded(path, true.device).layers(*pictures).sum(1).mean()
 
 

@@ -23,7 +23,7 @@ SMOOTH = 1.0  # voxels added to both parts of Dice, so that an absent class that
 
 
 def reconstructions(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
-    """L1 of images of the given modalities, [B, N, D, H, W], against themselves, where available."""
+    """L1 of images of the input modalities, [B, N, D, H, W], against themselves, where available."""
     images, available = modality_images(replace(problem.inputs, state=problem.known))
     return masked_mean((_one(extra) - images).abs(), available[:, :, None, None, None], reduction)
 
@@ -42,9 +42,9 @@ def latent_variance(extra: Extra, problem: Problem, labels: Tensor | None, reduc
 
 
 def codes(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
-    """L1 between two maps of codes, [B, C, …]: of the given images, and of the made ones."""
-    given, made = extra
-    return (given.float() - made.float()).abs().flatten(1).mean(dim=1)
+    """L1 between two maps of codes, [B, C, …]: of the input images, and of the synthesised ones."""
+    of_inputs, of_outputs = extra
+    return (of_inputs.float() - of_outputs.float()).abs().flatten(1).mean(dim=1)
 
 
 def segmentation(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
@@ -52,7 +52,8 @@ def segmentation(extra: Extra, problem: Problem, labels: Tensor | None, reductio
 
     labels: [B, 1, D, H, W], the number of each voxel's class, -1 where there is none.
     """
-    logits, wanted = _one(extra), required(labels)[:, 0].long()
+    logits = _one(extra)
+    wanted = required(labels)[:, 0].long()
     if (highest := int(wanted.max())) >= logits.shape[1]:
         raise BadInput(
             f"net.classes: expected more classes than the highest label, {highest}, found {logits.shape[1]}. Raise it."

@@ -40,24 +40,36 @@ class CycleSettings(MethodSettings):
     takes_opponent: ClassVar[bool] = False
     is_stochastic: ClassVar[bool] = False
     kind: Literal["cycle"] = "cycle"
-    game: Annotated[
-        Literal["least_squares", "cross_entropy"], Field(description="what critics and generators play")
+    gan_loss: Annotated[
+        Literal["least_squares", "cross_entropy"], Field(description="Adversarial loss of critics and generators.")
     ] = "least_squares"
-    critic: Annotated[AnyCritic, Field(description="the network of each of the two opponents")] = Critic(
-        widths=(64, 128, 256, 512), norm="instance", answer="patches"
+    critic: Annotated[AnyCritic, Field(description="Network of each of the two critics.")] = Critic(
+        widths=(64, 128, 256, 512), norm="instance", output="patches"
     )
     cycle: Annotated[
-        float, Field(ge=0, description="weight, in each direction, of what an image loses in both generators")
+        float,
+        Field(
+            ge=0,
+            description="Weight, in each direction, of the distance between an image and its copy after both generators.",
+        ),
     ] = 10.0
     identity: Annotated[
-        float, Field(ge=0, description="weight of what a generator does to an image that needs nothing; 0: none")
+        float,
+        Field(
+            ge=0,
+            description="Weight of the distance between an image and the output of the generator that should not change it; 0: no such term.",
+        ),
     ] = 0.0
     history: Annotated[
-        int, Field(ge=0, description="earlier images kept a direction, some of which critics see again; 0: none")
+        int,
+        Field(
+            ge=0,
+            description="Number of earlier outputs kept for each direction, some of which a critic sees again; 0: none.",
+        ),
     ] = 50
-    data: Annotated[RegressionSettings, Field(description="how images are compared, as in a regression")] = (
-        RegressionSettings(loss="l1", reduction="all")
-    )
+    distance: Annotated[
+        RegressionSettings, Field(description="Distance between images, stated as for a regression.")
+    ] = RegressionSettings(loss="l1", reduction="all")
 
     @property
     def turns(self) -> Mapping[str, int]:
@@ -77,22 +89,21 @@ class CycleSettings(MethodSettings):
             )
         if stage.data.allow_missing:
             raise BadInput(
-                f"{where}: expected data.allow_missing = false for method.kind = 'cycle', whose critics would take "
-                "missing images for true ones, found true. Set it to false."
+                f"{where}: expected data.allow_missing = false for method.kind = 'cycle', whose critics would take missing images for true ones, found true. Set it to false."
             )
-        sources, targets = len(stage.data.source) * (1 + 2 * stage.data.stack), len(stage.data.target)
+        sources = len(stage.data.source) * (1 + 2 * stage.data.stack)
+        targets = len(stage.data.target)
         if self.identity and sources != targets:
             raise BadInput(
-                f"{where}: expected as many source as target channels for method.identity, found {sources} and "
-                f"{targets}. Set it to 0."
+                f"{where}: expected as many source as target channels for method.identity, found {sources} and {targets}. Set it to 0."
             )
 
 
 class Cycle(Method):
-    """The forward generator makes targets from sources, the backward one sources from targets; synthesis needs forward.
+    """The forward generator synthesises targets from sources, the backward one sources from targets.
 
-    Source and target are of different patients: each direction has a mask of its own, and a made image has the mask of
-    the image it was made from. Source: Zhu et al. 2017 (ICCV), eq. 1 to 3, sec. 4.
+    Source and target are of different patients: each direction has a mask of its own, and a synthesised image
+    has the mask of its input. Source: Zhu et al. 2017 (ICCV), eq. 1 to 3, sec. 4.
     """
 
     task: Task
@@ -100,13 +111,14 @@ class Cycle(Method):
     def __init__(self, options: CycleSettings, forward: nn.Module, backward: nn.Module, task: Task, channels: Channels):
         super().__init__()
         self.turns = options.turns
-        self.options, self.task = options, task
+        self.options = options
+        self.task = task
         nets = dict(zip(DIRECTIONS, (forward, backward)))
-        made = dict(zip(DIRECTIONS, (channels.out, channels.joined)))
-        self.generators = nn.ModuleDict({name: Regression(options.data, net, task) for name, net in nets.items()})
-        self.critics = nn.ModuleDict({name: options.critic.build(channels=count) for name, count in made.items()})
+        outputs = dict(zip(DIRECTIONS, (channels.out, channels.joined)))
+        self.generators = nn.ModuleDict({name: Regression(options.distance, net, task) for name, net in nets.items()})
+        self.critics = nn.ModuleDict({name: options.critic.build(channels=count) for name, count in outputs.items()})
         self.histories = {name: History(options.history) for name in DIRECTIONS}
-        self.training_rooms = {name: (options.history, count) for name, count in made.items()}
+        self.training_rooms = {name: (options.history, count) for name, count in outputs.items()}
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]
@@ -120,36 +132,36 @@ class Cycle(Method):
         return (parameter for parameter in part.parameters() if parameter.requires_grad)
 
     def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
-        given = {"to_target": replace(batch, target=None, target_mask=None), "to_source": _reversed(batch)}
-        return self._critics_loss(given, noise) if turn == "critics" else self._generators_loss(given)
+        inputs = {"to_target": replace(batch, target=None, target_mask=None), "to_source": _reversed(batch)}
+        return self._critics_loss(inputs, noise) if turn == "critics" else self._generators_loss(inputs)
 
-    def _generators_loss(self, given: Mapping[str, Batch]) -> Losses:
+    def _generators_loss(self, inputs: Mapping[str, Batch]) -> Losses:
         parts: Losses = {}
         for here, other in zip(DIRECTIONS, reversed(DIRECTIONS)):
-            problem, made = self._make(here, given[here])
-            again = self._make(other, replace(given[here], source=made, source_names=()))[1]
-            parts[f"gan_{here}"] = generator_loss(self.critics[here], self.options.game, made)
+            problem, synthesised = self._make(here, inputs[here])
+            again = self._make(other, replace(inputs[here], source=synthesised, source_names=()))[1]
+            parts[f"gan_{here}"] = generator_loss(self.critics[here], self.options.gan_loss, synthesised)
             parts[f"cycle_{here}"] = self.options.cycle * self._distance(again, problem)
             if self.options.identity:
-                own, same = self._make(here, given[other])
+                own, same = self._make(here, inputs[other])
                 parts[f"identity_{here}"] = self.options.identity * self._distance(same, own)
         return with_total(parts)
 
-    def _critics_loss(self, given: Mapping[str, Batch], noise: Noise) -> Losses:
+    def _critics_loss(self, inputs: Mapping[str, Batch], noise: Noise) -> Losses:
         parts: Losses = {}
         for here, other in zip(DIRECTIONS, reversed(DIRECTIONS)):
             with torch.no_grad():
-                made = self._make(here, given[here])[1]
-                problem = self.task.pose(given[other])
+                synthesised = self._make(here, inputs[here])[1]
+                problem = self.task.pose(inputs[other])
                 true = self.task.restore(problem.inputs.joined, problem)
-            made = self.histories[here].swap(made, noise) if self.training else made
-            losses = discriminator_loss(self.critics[here], self.options.game, true, made)
+            synthesised = self.histories[here].swap(synthesised, noise) if self.training else synthesised
+            losses = discriminator_loss(self.critics[here], self.options.gan_loss, true, synthesised)
             parts |= {f"{name}_{here}": one for name, one in losses.items()}
         return {"total": parts["gan_to_target"] + parts["gan_to_source"], **parts}
 
-    def _make(self, direction: str, given: Batch) -> tuple[Problem, Tensor]:
-        """The problem as posed, and the image made for it: background outside the mask where the task says inside."""
-        problem = self.task.pose(given)
+    def _make(self, direction: str, inputs: Batch) -> tuple[Problem, Tensor]:
+        """The problem as posed, and its synthesised image: background outside the mask where the task says inside."""
+        problem = self.task.pose(inputs)
         return problem, self.task.restore(self.generator(direction).run(problem).image, problem)
 
     def _distance(self, image: Tensor, problem: Problem) -> Tensor:
@@ -168,7 +180,7 @@ class Cycle(Method):
 
 
 class History:
-    """Images made earlier: once there are `size`, every other new one is exchanged for one of them, which it replaces.
+    """Earlier outputs: once there are `size`, every other new one is exchanged for one of them, which it replaces.
 
     Source: Shrivastava et al. 2017, sec. 2.3, in the form of Zhu et al. 2017, sec. 4.
     """
@@ -177,13 +189,14 @@ class History:
         self.size = size
         self.images: list[Tensor] = []
 
-    def swap(self, made: Tensor, noise: Noise) -> Tensor:
+    def swap(self, synthesised: Tensor, noise: Noise) -> Tensor:
         """What a critic sees in place of new images [B, C, D, H, W]: the images themselves, or earlier ones."""
         if self.size == 0:
-            return made
-        old, places = noise.uniform() < 0.5, noise.integers(self.size)
+            return synthesised
+        old = noise.uniform() < 0.5
+        places = noise.integers(self.size)
         seen = []
-        for image, is_old, place in zip(made, old.tolist(), places.tolist()):
+        for image, is_old, place in zip(synthesised, old.tolist(), places.tolist()):
             if len(self.images) < self.size:
                 self.images.append(image.clone())
             elif is_old:

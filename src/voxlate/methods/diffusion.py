@@ -32,23 +32,24 @@ class DiffusionSettings(MethodSettings):
     weighs: ClassVar[bool] = True
     iterates: ClassVar[bool] = True
     kind: Literal["diffusion"] = "diffusion"
-    schedule: Annotated[AnySchedule, Field(description="noise over time")] = ShiftedCosine()
-    prediction: Annotated[Kind, Field(description="what the network gives")] = "v"
-    weight: Annotated[AnyWeight, Field(description="weight of the loss over log-SNR")] = MinSnr()
-    times: Annotated[AnyTimes, Field(description="how training times are drawn")] = UniformTimes()
+    schedule: Annotated[AnySchedule, Field(description="Noise schedule of the training.")] = ShiftedCosine()
+    prediction: Annotated[Kind, Field(description="Quantity that the network predicts.")] = "v"
+    weight: Annotated[AnyWeight, Field(description="Weight of the loss as a function of the log-SNR.")] = MinSnr()
+    times: Annotated[AnyTimes, Field(description="Distribution of the training times.")] = UniformTimes()
     clip: Annotated[
-        tuple[float, float] | None, Field(description="range that denoised states are clipped to; unset: none")
+        tuple[float, float] | None,
+        Field(description="Range to which denoised states are clipped; unset: they are not clipped."),
     ] = None
     scaled_input: Annotated[
         bool,
         Field(
-            description="the network sees the state over sqrt(alpha^2 + sigma^2): of unit variance in exploding "
-            "schedules, too, whose noise would hide the source (c_in of Karras et al. 2022, table 1)"
+            description="Whether the network gets the state divided by sqrt(alpha^2 + sigma^2), so that its variance is 1 in exploding schedules, too (c_in of Karras et al. 2022, table 1)."
         ),
     ] = False
-    loss: Annotated[Literal["l2", "l1"], Field(description="distance between prediction and its target")] = "l2"
+    loss: Annotated[Literal["l2", "l1"], Field(description="Distance between the prediction and its target.")] = "l2"
     reduction: Annotated[
-        Literal["mask", "all"], Field(description="mean over the mask, or over all voxels (Cai et al. 2024)")
+        Literal["mask", "all"],
+        Field(description="Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."),
     ] = "mask"
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Diffusion":
@@ -68,12 +69,16 @@ class Diffusion(Method):
     def __init__(self, options: DiffusionSettings, net: nn.Module, task: Task, state_channels: int):
         super().__init__()
         self.turns = options.turns
-        self.options, self.net, self.task, self.state_channels = options, net, task, state_channels
+        self.options = options
+        self.net = net
+        self.task = task
+        self.state_channels = state_channels
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         problem = self.task.pose(batch, noise, progress).weighed(batch.weight)
         x0 = required(problem.x0)
-        schedule, kind = self.options.schedule, self.options.prediction
+        schedule = self.options.schedule
+        kind = self.options.prediction
         t = self.options.times(noise.uniform(), schedule)
         alpha, sigma = schedule(t)
         eps = noise.normal_like(x0)
@@ -98,7 +103,8 @@ class Diffusion(Method):
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         problem = self.task.pose(batch)
-        mask, schedule = problem.mask, self.options.schedule
+        mask = problem.mask
+        schedule = self.options.schedule
         nothing = mask.new_zeros(len(mask), self.state_channels, *mask.shape[2:])
         known = nothing if problem.known is None else problem.known.expand_as(nothing)
         # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
@@ -118,10 +124,12 @@ class Diffusion(Method):
 
         Of the task's state in network units: the image itself, or its residual or latent. batch.target is needed.
         """
-        problem, x0 = self.task.pose(batch), required(self.task.pose(batch, noise).x0)
+        problem = self.task.pose(batch)
+        x0 = required(self.task.pose(batch, noise).x0)
         if problem.known is not None:
             x0 = with_known(x0, problem.known, problem.mask)
-        denoise, schedule = self._denoiser(problem), self.options.schedule
+        denoise = self._denoiser(problem)
+        schedule = self.options.schedule
         return bits_per_dim(denoise, schedule, x0, noise, problem.mask, tolerance)
 
     def _denoiser(self, problem: Problem, clip: tuple[float, float] | None = None) -> Denoise:

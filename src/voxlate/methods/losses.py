@@ -6,7 +6,9 @@ from torch import Tensor
 
 from voxlate.images.similarity import RADIUS, SIGMA, ssim_map
 
-STRIDE, RANGE = 3, 2.0  # windows overlap by 8 of 11 pixels, so every third is enough; network units span 2
+# windows overlap by 8 of 11 pixels, so every third is enough; network units span 2
+STRIDE = 3
+RANGE = 2.0
 
 
 def dissimilarity(a: Tensor, b: Tensor) -> Tensor:

@@ -101,14 +101,14 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class Pair:
-    """What an opponent compares: true and made images [B, C, D, H, W].
+    """What an opponent compares: true and synthesised images [B, C, D, H, W].
 
-    context: [B, C', D, H, W], what both belong to; scanned: [B, C] bool, the channels of `made` that are copies of true
+    context: [B, C', D, H, W], what both belong to; scanned: [B, C] bool, the channels of `synthesised` that are copies of true
     ones (None: none is).
     """
 
     true: Tensor
-    made: Tensor
+    synthesised: Tensor
     context: Tensor | None = None
     scanned: Tensor | None = None
 
@@ -124,7 +124,7 @@ class Attempt:
 class Method(nn.Module, ABC):
     """Learns by turns (a GAN has two, everything else one) and synthesises; a module, so it moves and saves as one.
 
-    turns: the steps of each, in order; the last one makes images. pair_channels: of the images of `Pair` and of their
+    turns: the steps of each, in order; the last one trains the synthesis. pair_channels: of the images of `Pair` and of their
     context, for methods that take an opponent.
     """
 
@@ -149,7 +149,7 @@ class Method(nn.Module, ABC):
         """Images [B, T, D, H, W] in network units; the batch needs no target."""
 
     def validation_loss(self, batch: Batch, noise: Noise) -> float:
-        """The loss of the turn that makes images, at the end of its training."""
+        """The loss of the turn that trains the synthesis, at the end of its training."""
         *_, last = self.turns
         return self.loss(last, batch, noise)["total"].item()
 
@@ -190,7 +190,7 @@ class Method(nn.Module, ABC):
 
     @property
     def without_opponent(self) -> "Method":
-        """The part that makes images: the method itself, or the one that an opponent is built around."""
+        """The part that synthesises images: the method itself, or the one that an opponent is built around."""
         return self
 
 
@@ -213,7 +213,7 @@ class TaskSettings(ABC):
     """Settings of a task; a task without weights of its own is its own settings (`build` gives self)."""
 
     completes: ClassVar[bool] = False
-    """Whether sources and targets are one list, of which the task makes what is missing."""
+    """Whether sources and targets are one list, of which the task synthesises what is missing."""
     encodes: ClassVar[bool] = False
     """Whether the task works with the latents of an autoencoder, which may be kept."""
 
@@ -228,7 +228,7 @@ class TaskSettings(ABC):
 
     @property
     def inside(self) -> bool:
-        """Whether nothing is made outside the mask."""
+        """Whether nothing is synthesised outside the mask."""
         return False
 
     @property
@@ -292,7 +292,7 @@ class MethodSettings(ABC):
     weighs: ClassVar[bool] = False
     """Whether voxels can count more than once in the loss (data.weigh)."""
     makes_targets: ClassVar[bool] = True
-    """Whether the method makes targets from sources; an autoencoder only repeats what it is given."""
+    """Whether the method synthesises targets from sources; an autoencoder only reconstructs its input."""
 
     @property
     def turns(self) -> Mapping[str, int]:
@@ -306,18 +306,15 @@ class MethodSettings(ABC):
         """Raise BadInput where the method does not fit the rest of its stage."""
         if stage.net.autoencodes:
             raise BadInput(
-                f"{where}, stage '{stage.name}': expected net.kind 'unet', or another that makes images, for this "
-                "method, found an autoencoder. Change it."
+                f"{where}, stage '{stage.name}': expected net.kind 'unet', or another that synthesises images, for this method, found an autoencoder. Change it."
             )
         if stage.data.weigh and not self.weighs:
             raise BadInput(
-                f"{where}, stage '{stage.name}': expected no data.weigh for this method, whose loss is not of voxels "
-                "alone, found it. Drop it, or take method.kind = 'regression' or 'diffusion'."
+                f"{where}, stage '{stage.name}': expected no data.weigh for this method, whose loss is not of voxels alone, found it. Drop it, or take method.kind = 'regression' or 'diffusion'."
             )
         if stage.data.apart and self.needs_pairs:
             raise BadInput(
-                f"{where}, stage '{stage.name}': expected data.apart = false for a method that learns from pairs, "
-                "found true. Set it to false, or take method.kind = 'cycle'."
+                f"{where}, stage '{stage.name}': expected data.apart = false for a method that learns from pairs, found true. Set it to false, or take method.kind = 'cycle'."
             )
 
     def check_sampler(self, sampling: SamplerSettings) -> None:
@@ -326,7 +323,7 @@ class MethodSettings(ABC):
 
 
 def regression_channels(channels: Channels, known_in_state: bool) -> Channels:
-    """Channels of a network that makes the image at once: no noise level, and a state only where that holds images."""
+    """Channels of a network that returns the image in one pass: no noise level, and a state only where that holds images."""
     return replace(channels, state=channels.state if known_in_state else 0, noisy=False)
 
 
@@ -345,13 +342,13 @@ def required(value: Tensor | None) -> Tensor:
 
 
 def pair_of(problem: Problem, state: Tensor, task: Task) -> Pair:
-    """The true state and the one that a method made; what is known, and targets that are absent, are alike in both."""
+    """The true and the synthesised state; known voxels and absent targets are equal in both."""
     x0 = required(problem.x0)
     around = torch.zeros_like(x0) if problem.known is None else problem.known
-    true, made = (with_known(one, around, problem.mask) for one in (x0, problem.where_present(state)))
+    true, synthesised = (with_known(one, around, problem.mask) for one in (x0, problem.where_present(state)))
     images = list(problem.inputs.images.values())
     scanned = problem.mask.flatten(2).amax(2) == 0 if task.known_in_state else None
-    return Pair(true, made, torch.cat(images, dim=1) if images else None, scanned)
+    return Pair(true, synthesised, torch.cat(images, dim=1) if images else None, scanned)
 
 
 def with_total(parts: Mapping[str, Tensor]) -> Losses:

@@ -1,4 +1,4 @@
-"""A GAN of any method: a critic learns to tell true images from made ones, and the method to mislead it."""
+"""A GAN of any method: a critic learns to distinguish true from synthesised images, and the method to mislead it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Literal
@@ -14,44 +14,50 @@ from voxlate.config import Importable, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.errors import BadInput
 from voxlate.methods.method import Losses, Method, Pair
-from voxlate.nets.critic import Critic
+from voxlate.nets.critic import Critic, CriticSettings
 
-Game = Literal["wasserstein", "cross_entropy", "least_squares", "hinge"]
+GanLoss = Literal["wasserstein", "cross_entropy", "least_squares", "hinge"]
 AnyCritic = Annotated[Critic, Importable()]
-CRITIC, GENERATOR = "critic", "generator"
+CRITIC = "critic"
+GENERATOR = "generator"
 
 
 @settings
 class OpponentSettings:
     """A critic, trained in turns with the method of the stage."""
 
-    game: Annotated[
-        Game,
-        Field(description="what is played: Wasserstein distance, cross entropy (Pix2Pix), least squares or hinge loss"),
+    gan_loss: Annotated[
+        GanLoss,
+        Field(
+            description="Adversarial loss: Wasserstein distance, cross entropy (as in Pix2Pix), least squares, or hinge."
+        ),
     ] = "wasserstein"
     critic: Annotated[
-        AnyCritic, Field(description="the opponent's network; with a map for each channel, scanned ones count as true")
+        AnyCritic,
+        Field(
+            description="Network of the critic. With an output for each channel, channels that are copies of scans count as true."
+        ),
     ] = Critic()
     context: Annotated[
         Literal["given", "true", "none"],
-        Field(description="what the critic sees with an image: what was given, the true image, or nothing"),
+        Field(description="Additional input of the critic: the conditioning images, the true image, or none."),
     ] = "given"
-    critic_turns: Annotated[int, Field(ge=1, description="the critic's steps for one of the generator")] = 5
+    critic_turns: Annotated[
+        int, Field(ge=1, description="Number of steps of the critic for each step of the generator.")
+    ] = 5
     penalty: Annotated[
-        float, Field(ge=0, description="weight of (gradient norm - 1)^2 between true and made images (WGAN-GP)")
+        float, Field(ge=0, description="Weight of (gradient norm - 1)^2 between true and synthesised images (WGAN-GP).")
     ] = 10.0
-    weight: Annotated[float, Field(ge=0, description="weight of the critic's output in the generator's loss")] = 1e-3
+    weight: Annotated[float, Field(ge=0, description="Weight of the critic's output in the generator's loss.")] = 1e-3
     adaptive: Annotated[
         bool,
         Field(
-            description="times the ratio of both losses' gradients at the network's last kernel, so that `weight` is a "
-            "share of what the method's own loss asks for (Esser et al. 2021, eq. 7)"
+            description="Whether `weight` is multiplied by the ratio of both losses' gradients at the network's last kernel (Esser et al. 2021, eq. 7), so that it is a share of the method's own gradient."
         ),
     ] = False
     start: Annotated[
-        float, Field(ge=0, lt=1, description="share of the training after which the opponent begins to play")
+        float, Field(ge=0, lt=1, description="Share of the training after which the adversarial training begins.")
     ] = 0.0
 
     @property
@@ -61,14 +67,10 @@ class OpponentSettings:
 
     def build(self, method: Method) -> "Opponent":
         """The method with a critic of fresh weights."""
-        image, given = method.pair_channels
-        context = {"given": given, "true": image, "none": 0}[self.context]
-        maps = getattr(self.critic, "maps", 1)
-        if maps not in ((image,) if getattr(self.critic, "each", False) else (1, image)):
-            raise BadInput(
-                f"opponent.critic.maps: expected 1 (without each) or a map for each of the image's {image} channels, "
-                f"found {maps}. Change it."
-            )
+        image, conditioning = method.pair_channels
+        context = {"given": conditioning, "true": image, "none": 0}[self.context]
+        if isinstance(self.critic, CriticSettings):
+            self.critic.check_channels(image)
         return Opponent(self, method, self.critic.build(channels=image + context))
 
 
@@ -83,7 +85,9 @@ class Opponent(Method):
         super().__init__()
         self.training_rooms = dict(generator.training_rooms)
         self.turns = options.turns
-        self.options, self.generator, self.critic = options, generator, critic
+        self.options = options
+        self.generator = generator
+        self.critic = critic
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]
@@ -110,25 +114,29 @@ class Opponent(Method):
         parts = attempt.losses()
         if progress < options.start:
             return parts
-        made = self._with_context(pair, pair.made)
-        gan = generator_loss(self.critic, options.game, made, self._scanned(pair))
+        synthesised = self._with_context(pair, pair.synthesised)
+        gan = generator_loss(self.critic, options.gan_loss, synthesised, self._scanned(pair))
         if options.adaptive and gan.requires_grad:
             gan = gan * gradient_ratio(parts["total"], gan, last_kernel(self.net))
         return {**parts, "total": parts["total"] + options.weight * gan, "gan": options.weight * gan}
 
     def _critic_loss(self, pair: Pair, noise: Noise) -> Losses:
-        true, made = self._with_context(pair, pair.true), self._with_context(pair, pair.made)
-        parts = discriminator_loss(self.critic, self.options.game, true, made, self._scanned(pair))
+        true = self._with_context(pair, pair.true)
+        synthesised = self._with_context(pair, pair.synthesised)
+        parts = discriminator_loss(self.critic, self.options.gan_loss, true, synthesised, self._scanned(pair))
         if self.options.penalty:
             share = noise.uniform().to(true).view(-1, 1, 1, 1, 1)
             rounds = -(-len(true) // len(share))  # an autoencoder has a pair for each channel of an item
             share = share.repeat(rounds, 1, 1, 1, 1)[: len(true)]
-            parts["penalty"] = self.options.penalty * gradient_penalty(self.critic, torch.lerp(made, true, share))
+            parts["penalty"] = self.options.penalty * gradient_penalty(
+                self.critic, torch.lerp(synthesised, true, share)
+            )
         return {"total": parts["gan"] + parts.get("penalty", torch.zeros_like(parts["gan"])), **parts}
 
     def _scanned(self, pair: Pair) -> Tensor | None:
         """The maps that are of scanned channels, [B, K] bool, of a critic with a map for each."""
-        return pair.scanned if getattr(self.options.critic, "maps", 1) > 1 else None
+        critic = self.options.critic
+        return pair.scanned if isinstance(critic, CriticSettings) and critic.has_map_of_each_channel else None
 
     def _with_context(self, pair: Pair, image: Tensor) -> Tensor:
         """What the critic sees of a pair, [B, C' + C, D, H, W]."""
@@ -155,7 +163,7 @@ class Opponent(Method):
 
 
 def last_kernel(net: nn.Module) -> nn.Parameter:
-    """The weights of a network's last layer, by the order in which its parts were made."""
+    """The weights of a network's last layer, in the order of its parameters."""
     return [weight for weight in net.parameters() if weight.requires_grad and weight.ndim > 1][-1]
 
 
@@ -175,26 +183,29 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tens
 
 
 def discriminator_loss(
-    critic: nn.Module, game: Game, true: Tensor, made: Tensor, scanned: Tensor | None = None
+    critic: nn.Module, kind: GanLoss, true: Tensor, synthesised: Tensor, scanned: Tensor | None = None
 ) -> Losses:
-    """A critic's loss on true and on made images ("gan"), and how far apart its outputs lie.
+    """A critic's loss on true and on synthesised images ("gan"), and how far apart its outputs lie.
 
-    scanned: [B, K] bool, the maps of `made` that count as true (None: none does). True and made images pass the
+    scanned: [B, K] bool, the maps of `synthesised` that count as true (None: none does). True and synthesised images pass the
     critic separately: statistics of batch norms over both would give away which is which.
     """
-    of_true, of_made = critic(true).float(), critic(made).float()
-    half = 1.0 if game == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
-    loss = half * (gan_loss(game, of_true, True) + gan_loss(game, of_made, False if scanned is None else scanned))
-    return {"gan": loss, "apart": (of_true.mean() - of_made.mean()).detach()}
+    of_true = critic(true).float()
+    of_synthesised = critic(synthesised).float()
+    half = 1.0 if kind == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
+    loss = half * (
+        gan_loss(kind, of_true, True) + gan_loss(kind, of_synthesised, False if scanned is None else scanned)
+    )
+    return {"gan": loss, "apart": (of_true.mean() - of_synthesised.mean()).detach()}
 
 
-def generator_loss(critic: nn.Module, game: Game, made: Tensor, scanned: Tensor | None = None) -> Tensor:
-    """The generator's loss on made images, with gradients for the images and none for the critic's weights.
+def generator_loss(critic: nn.Module, kind: GanLoss, synthesised: Tensor, scanned: Tensor | None = None) -> Tensor:
+    """The generator's loss on synthesised images, with gradients for the images and none for the critic's weights.
 
-    scanned: [B, K] bool, the maps that do not count, since nothing was made in their channels (None: all count).
+    scanned: [B, K] bool, the maps that do not count, since nothing was synthesised in their channels (None: all count).
     """
-    outputs = with_frozen_weights(critic, made)
-    errors = -outputs if game == "hinge" else gan_errors(game, outputs, True)  # no margin: Lim and Ye 2017, eq. 4
+    outputs = with_frozen_weights(critic, synthesised)
+    errors = -outputs if kind == "hinge" else gan_errors(kind, outputs, True)  # no margin: Lim and Ye 2017, eq. 4
     return errors.mean() if scanned is None else masked_mean(errors.flatten(2).mean(2), ~scanned).mean()
 
 
@@ -204,21 +215,21 @@ def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:
     return functional_call(critic, fixed, (images,)).float()
 
 
-def gan_loss(game: Game, outputs: Tensor, true: bool | Tensor) -> Tensor:
-    """The loss of a critic's outputs [B, K, …] for images that are true, or made; true: for all, or [B, K] bool."""
-    return gan_errors(game, outputs, true).mean()
+def gan_loss(kind: GanLoss, outputs: Tensor, true: bool | Tensor) -> Tensor:
+    """The loss of a critic's outputs [B, K, …] for images that are true, or synthesised; true: for all, or [B, K] bool."""
+    return gan_errors(kind, outputs, true).mean()
 
 
-def gan_errors(game: Game, outputs: Tensor, true: bool | Tensor) -> Tensor:
+def gan_errors(kind: GanLoss, outputs: Tensor, true: bool | Tensor) -> Tensor:
     """The critic's loss of each of its outputs [B, K, …]; see `gan_loss`."""
     if isinstance(true, bool):
         wanted = torch.full_like(outputs, float(true))
     else:
         wanted = true.to(outputs).reshape(*true.shape, *[1] * (outputs.ndim - 2)).expand_as(outputs)
-    if game == "wasserstein":
+    if kind == "wasserstein":
         return outputs * (1 - 2 * wanted)
-    if game == "hinge":
+    if kind == "hinge":
         return F.relu(1 + outputs * (1 - 2 * wanted))
-    if game == "cross_entropy":
+    if kind == "cross_entropy":
         return F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none")
     return F.mse_loss(outputs, wanted, reduction="none")

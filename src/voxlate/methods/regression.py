@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
-from voxlate.config import Importable, imported, settings
+from voxlate.config import Importable, named, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
@@ -44,35 +44,42 @@ class RegressionSettings(MethodSettings):
     loss: Annotated[
         Literal["l1", "mse"],
         Importable(),
-        Field(description="what is minimised inside the mask, or 'module:function' (of image and truth, voxelwise)"),
+        Field(
+            description="Loss inside the mask, or 'module:function', which takes image and truth and returns a value for each voxel."
+        ),
     ] = "l1"
-    ssim: Annotated[float, Field(ge=0, description="weight of 1 - SSIM (11 pixel window) in addition to it")] = 0.0
+    ssim: Annotated[
+        float, Field(ge=0, description="Weight of an additional loss 1 - SSIM, with windows of 11 pixels.")
+    ] = 0.0
     leak: Annotated[
         float,
-        Field(ge=0, le=1, description="slope beyond [-1, 1], the range of images: below 1, outputs may overshoot"),
+        Field(
+            ge=0,
+            le=1,
+            description="Slope of the output outside of [-1, 1], the range of images; below 1 the network's own values may overshoot.",
+        ),
     ] = 1.0
-    reduction: Annotated[Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")] = "mask"
+    reduction: Annotated[
+        Literal["mask", "all"], Field(description="Voxels over which the loss is averaged: the mask, or all voxels.")
+    ] = "mask"
     extras: Annotated[
         dict[str, Annotated[float, Field(ge=0)]],
-        Field(description="weight of the loss of each further result of the network (`Output.extras`), by name"),
+        Field(description="Weight of the loss of each auxiliary output of the network, by its name."),
     ] = field(default_factory=dict)
 
     def check(self, stage: StageSettings, where: str) -> None:
         super().check(stage, where)
         if (self.ssim or self.leak < 1) and stage.task.state_range != (-1, 1):
             raise BadInput(
-                f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found "
-                f"{list(stage.task.state_range)}. Drop one of the two."
+                f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found {list(stage.task.state_range)}. Drop one of the two."
             )
         if unknown := [name for name in self.extras if name not in stage.net.extras or name not in EXTRA_LOSSES]:
             raise BadInput(
-                f"{where}: expected method.extras of {', '.join(stage.net.extras) or 'none'}, which the network gives, "
-                f"found '{unknown[0]}'. Drop it."
+                f"{where}: expected method.extras of {', '.join(stage.net.extras) or 'none'}, which the network gives, found '{unknown[0]}'. Drop it."
             )
         if "segmentation" in self.extras and len(stage.data.labels) != 1:
             raise BadInput(
-                f"{where}: expected one label map in data.labels for method.extras.segmentation, found "
-                f"{stage.data.labels or 'none'}. Set data.labels, or drop it."
+                f"{where}: expected one label map in data.labels for method.extras.segmentation, found {stage.data.labels or 'none'}. Set data.labels, or drop it."
             )
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Regression":
@@ -91,8 +98,10 @@ class Regression(Method):
     def __init__(self, options: RegressionSettings, net: nn.Module, task: Task):
         super().__init__()
         self.turns = options.turns
-        self.options, self.net, self.task = options, net, task
-        self.error = LOSSES.get(options.loss) or imported(options.loss)
+        self.options = options
+        self.net = net
+        self.task = task
+        self.error = named(options.loss, LOSSES)
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         problem = self.task.pose(batch, noise, progress).weighed(batch.weight)

@@ -20,8 +20,12 @@ from voxlate.methods.method import Method, Problem, StageSettings, Task, TaskSet
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.interface import Channels, NetworkInput
 
-Inside = Annotated[bool, Field(description="noise and loss only inside the mask; outside nothing is synthesised")]
-Strip = Annotated[bool, Field(description="sources and targets are background outside the mask (skull stripping)")]
+Inside = Annotated[
+    bool, Field(description="Whether noise and loss are inside the mask only; nothing is synthesised outside.")
+]
+Strip = Annotated[
+    bool, Field(description="Whether sources and targets are background outside the mask (skull stripping).")
+]
 
 
 @settings
@@ -33,7 +37,7 @@ class Translate(TaskSettings, Task):
     strip: Strip = False
     range: Annotated[
         tuple[float, float],
-        Field(description="numbers that the network sees for background and for the brightest: 0, 1 as in paper 002"),
+        Field(description="Network values of background and of the brightest voxel; paper 002 has 0 and 1."),
     ] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
@@ -100,15 +104,13 @@ class Complete(TaskSettings, Task):
     incomplete: Annotated[
         bool,
         Field(
-            description="train on cases that lack modalities too (adds a bit a modality to the code), with "
-            "data.allow_missing"
+            description="Whether cases that lack modalities are trained on, too; needs data.allow_missing, and adds one bit for each modality to the code."
         ),
     ] = False
     curriculum: Annotated[
         tuple[tuple[float, float], ...],
         Field(
-            description="pairs [until, share]: up to that progress, only the first share of the sets of missing "
-            "modalities, fewest first, is trained; after the last pair all are"
+            description="Pairs [until, share]: up to this progress of the training, only the first share of the sets of missing modalities is trained, fewest missing first; after the last pair all sets are."
         ),
     ] = ()
 
@@ -117,8 +119,7 @@ class Complete(TaskSettings, Task):
         rising = all(before < after for before, after in itertools.pairwise(ends))
         if not rising or any(not 0 < share <= 1 for _, share in self.curriculum) or ends[-1] > 1:
             raise BadInput(
-                "task.curriculum: expected pairs [until, share] of rising progress up to 1 and shares up to 1, found "
-                f"{[list(pair) for pair in self.curriculum]}. Change them."
+                f"task.curriculum: expected pairs [until, share] of rising progress up to 1 and shares up to 1, found {[list(pair) for pair in self.curriculum]}. Change them."
             )
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
@@ -128,24 +129,20 @@ class Complete(TaskSettings, Task):
         data = stage.data
         if data.source != data.target:
             raise BadInput(
-                f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found "
-                f"{data.source} and {data.target}. Make them equal."
+                f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found {data.source} and {data.target}. Make them equal."
             )
         if len(data.target) < 2:
             raise BadInput(
-                f"{where}: expected two modalities or more for task.kind = 'complete', found {data.target}. Add "
-                "others, from which one that is missing is made."
+                f"{where}: expected two modalities or more for task.kind = 'complete', found {data.target}. Add others, from which one that is missing is made."
             )
         if data.allow_missing != self.incomplete:
             found = f"task.incomplete = {self.incomplete} and data.allow_missing = {data.allow_missing}".lower()
             raise BadInput(
-                f"{where}: expected cases that lack modalities to be known to the network and taken, or neither, found "
-                f"{found}. Set both to true, or none."
+                f"{where}: expected cases that lack modalities to be known to the network and taken, or neither, found {found}. Set both to true, or none."
             )
         if data.stack:
             raise BadInput(
-                f"{where}: expected data.stack = 0 for task.kind = 'complete', found {data.stack}: neighbouring slices "
-                "miss the same modalities. Set it to 0."
+                f"{where}: expected data.stack = 0 for task.kind = 'complete', found {data.stack}: neighbouring slices miss the same modalities. Set it to 0."
             )
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
@@ -214,11 +211,11 @@ def _subsets(count: int, most: int) -> Tensor:
 
 def _check_alike(keys: Sequence[str], stage: StageSettings, earlier: StageSettings, where: str) -> None:
     for key in keys:
-        theirs, ours = getattr(earlier.data, key), getattr(stage.data, key)
+        theirs = getattr(earlier.data, key)
+        ours = getattr(stage.data, key)
         if theirs != ours:
             raise BadInput(
-                f"{where}: expected data.{key} of the stage '{earlier.name}' to be {ours}, as in the stage "
-                f"'{stage.name}' that builds on it, found {theirs}. Make them equal."
+                f"{where}: expected data.{key} of the stage '{earlier.name}' to be {ours}, as in the stage '{stage.name}' that builds on it, found {theirs}. Make them equal."
             )
 
 
@@ -230,26 +227,30 @@ class Residual(TaskSettings):
     """
 
     kind: Literal["residual"] = "residual"
-    predictor: Annotated[str, Field(description="name of the earlier stage that predicts the image")] = "predictor"
-    scale: Annotated[float, Field(gt=0, description="residuals are multiplied by this to have a spread near 1")] = 1.0
+    predictor: Annotated[str, Field(description="Name of the earlier stage that predicts the image.")] = "predictor"
+    scale: Annotated[
+        float, Field(gt=0, description="Factor on residuals, which should give them a standard deviation near 1.")
+    ] = 1.0
     inside: Inside = False
     strip: Strip = False
-    see_base: Annotated[bool, Field(description="the network also sees the predictor's image")] = True
+    see_base: Annotated[bool, Field(description="Whether the network also gets the predictor's image.")] = True
     asymmetry: Annotated[
         bool,
         Field(
-            description="the network takes the predictor's features and their left-right mirror images (MAP of "
-            "Cai et al. 2024); the mid-plane must lie in the middle of the image"
+            description="Whether the network gets the predictor's features and their left-right mirror images (MAP of Cai et al. 2024); the mid-plane must then be in the middle of the image."
         ),
     ] = False
     predictor_weight: Annotated[
-        float, Field(ge=0, description="weight of the predictor's own L1 loss, times scale; 0 freezes the predictor")
+        float, Field(ge=0, description="Weight of the predictor's own L1 loss, times scale; 0 freezes the predictor.")
     ] = 0.0
     predictor_steady: Annotated[
-        bool, Field(description="a predictor that learns keeps its batch statistics, and drops nothing")
+        bool, Field(description="Whether a predictor that is trained keeps its batch statistics and uses no dropout.")
     ] = False
     detach: Annotated[
-        bool, Field(description="the diffusion's loss does not move the predictor; else through the residual it does")
+        bool,
+        Field(
+            description="Whether the diffusion's loss leaves the predictor unchanged; otherwise it trains the predictor through the residual."
+        ),
     ] = False
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
@@ -260,8 +261,7 @@ class Residual(TaskSettings):
         predictor = earlier.get(self.predictor)
         if predictor is None or not predictor.method.predicts:
             raise BadInput(
-                f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found "
-                f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
+                f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found {sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
         # images are known by their places, not by their names
         _check_alike(("source", "target", "stack", "axes"), stage, predictor, where)
@@ -275,16 +275,15 @@ class Residual(TaskSettings):
         ):
             if not able:
                 raise BadInput(
-                    f"{where}: expected net.kind '{kind}' of the {role} for task.asymmetry, found '{kind_of(net)}'. "
-                    "Change it, or set asymmetry = false."
+                    f"{where}: expected net.kind '{kind}' of the {role} for task.asymmetry, found '{kind_of(net)}'. Change it, or set asymmetry = false."
                 )
         if not stage.data.centred:
             raise BadInput(f"{where}: expected data.centred = true for task.asymmetry, found false. Set it.")
-        multiple, patch = max(stage.net.multiple, predictor.net.multiple), stage.data.patch
+        multiple = max(stage.net.multiple, predictor.net.multiple)
+        patch = stage.data.patch
         if patch[0] > 1 or patch[2] % multiple:
             raise BadInput(
-                f"{where}: expected data.patch of one slice and a multiple of {multiple} columns for task.asymmetry, "
-                f"found {patch}. Change it."
+                f"{where}: expected data.patch of one slice and a multiple of {multiple} columns for task.asymmetry, found {patch}. Change it."
             )
 
     @property
@@ -314,7 +313,8 @@ class ResidualTask(nn.Module, Task):
 
     def __init__(self, residual: Residual, predictor: Any):
         super().__init__()
-        self.residual, self.predictor = residual, predictor
+        self.residual = residual
+        self.predictor = predictor
         predictor.requires_grad_(residual.predictor_weight > 0)
 
     def train(self, mode: bool = True) -> "ResidualTask":
@@ -324,11 +324,13 @@ class ResidualTask(nn.Module, Task):
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         base = {f"base_{name}": 1 for name in targets} if self.residual.see_base else {}
         features = self.predictor.feature_channels if self.residual.asymmetry else ()
-        images, masked = {**dict.fromkeys(sources, 1), **base}, self.residual.needs_mask
+        images = {**dict.fromkeys(sources, 1), **base}
+        masked = self.residual.needs_mask
         return Channels(images, len(targets), state=len(targets), noisy=True, features=features, masked=masked)
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
-        residual, training = self.residual, noise is not None
+        residual = self.residual
+        training = noise is not None
         batch = stripped(batch) if residual.strip else batch
         with torch.set_grad_enabled(training and residual.predictor_weight > 0):
             base, features = self.predictor.predict(batch)
@@ -347,7 +349,9 @@ class ResidualTask(nn.Module, Task):
         return self._with_target(problem, batch) if training else problem
 
     def _with_target(self, problem: Problem, batch: Batch) -> Problem:
-        base, target, residual = required(problem.base), required(batch.target), self.residual
+        base = required(problem.base)
+        target = required(batch.target)
+        residual = self.residual
         errors = {}
         if residual.predictor_weight > 0:
             errors["predictor"] = residual.predictor_weight * residual.scale * (target - base).abs()
@@ -364,7 +368,7 @@ class Latent(TaskSettings):
 
     encodes: ClassVar[bool] = True
     kind: Literal["latent"] = "latent"
-    autoencoder: Annotated[str, Field(description="name of the earlier stage that trained the autoencoder")] = (
+    autoencoder: Annotated[str, Field(description="Name of the earlier stage that trained the autoencoder.")] = (
         "autoencoder"
     )
 
@@ -375,14 +379,12 @@ class Latent(TaskSettings):
         autoencoder = earlier.get(self.autoencoder)
         if autoencoder is None or not autoencoder.net.autoencodes:
             raise BadInput(
-                f"{where}: expected an earlier stage '{self.autoencoder}' that is the autoencoder, found "
-                f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
+                f"{where}: expected an earlier stage '{self.autoencoder}' that is the autoencoder, found {sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
         own = {*autoencoder.data.source, *autoencoder.data.target}
         if unknown := [name for name in (*stage.data.source, *stage.data.target) if name not in own]:
             raise BadInput(
-                f"{where}: expected the stage '{self.autoencoder}' to learn all that '{stage.name}' works with, found "
-                f"no {unknown[0]} in its data. Add it there."
+                f"{where}: expected the stage '{self.autoencoder}' to learn all that '{stage.name}' works with, found no {unknown[0]} in its data. Add it there."
             )
         _check_alike(("axes",), stage, autoencoder, where)
 

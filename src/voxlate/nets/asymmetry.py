@@ -32,7 +32,9 @@ class AsymmetryPrior(nn.Module):
         self.numbers = {  # level -> which of the features
             level: number for number in range(len(channels)) if 0 <= (level := number + 1 - scale) < len(widths)
         }
-        self.sampled, self.fused, total = nn.ModuleDict(), nn.ModuleDict(), 0
+        self.sampled = nn.ModuleDict()
+        self.fused = nn.ModuleDict()
+        total = 0
         for level, number in self.numbers.items():
             total += channels[number]
             self.sampled[str(level)] = Sampling(channels[number], groups)

@@ -40,33 +40,33 @@ class KLAutoencoder(NetSettings):
 
     autoencodes: ClassVar[bool] = True
     kind: Literal["kl_autoencoder"] = "kl_autoencoder"
-    width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 64
+    width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 64
     multipliers: Multipliers = (1, 2, 4)
     blocks: Annotated[
-        int, Field(gt=0, description="residual blocks a level of the encoder; one more in the decoder")
+        int,
+        Field(gt=0, description="Number of residual blocks at each level of the encoder; the decoder has one more."),
     ] = 2
-    latent: Annotated[int, Field(gt=0, description="channels of the latent")] = 3
-    middle_attention: Annotated[bool, Field(description="self-attention, of one head, between the middle blocks")] = (
-        True
-    )
+    latent: Annotated[int, Field(gt=0, description="Number of channels of the latent.")] = 3
+    middle_attention: Annotated[
+        bool, Field(description="Whether self-attention with one head is between the middle blocks.")
+    ] = True
     groups: Groups = 32
     kernel: Kernel = "1x3x3"
     border: Annotated[
         Literal["zeros", "repeat"] | None,
         Field(
-            description="what convolutions see beyond the border of an image, in training and synthesis; unset: zeros "
-            "in training, the border repeated in synthesis"
+            description="Padding of convolutions in training and synthesis; unset: zeros in training, and the repeated border in synthesis."
         ),
     ] = None
     norm_eps: Annotated[
-        float | None, Field(gt=0, description="added to variances in norms; unset: 1e-5, published ones have 1e-6")
+        float | None,
+        Field(gt=0, description="Number added to variances in norms; unset: 1e-5. Published autoencoders have 1e-6."),
     ] = None
     slices: Annotated[
         int,
         Field(
             ge=1,
-            description="slices of a volume at a time when not training: memory; with kernel 3x3x3 also what a slice "
-            f"sees, with {HALO} more on each side",
+            description=f"Number of slices of a volume that are computed at a time outside of training; with kernel = '3x3x3' together with {HALO} more on each side.",
         ),
     ] = 8
 
@@ -117,12 +117,15 @@ class AutoencoderNet(nn.Module):
 
     def _in_parts(self, layers: Iterable[nn.Module], volume: Tensor) -> Tensor:
         """What layers make of a volume, a few slices at a time where no gradient is kept."""
-        depth, most, halo = volume.shape[2], self.net.slices, HALO if self.dims == 3 else 0
+        depth = volume.shape[2]
+        most = self.net.slices
+        halo = HALO if self.dims == 3 else 0
         if torch.is_grad_enabled() or depth <= most:
             return self._run(layers, volume)
         parts = []
         for first in range(0, depth, most):
-            low, high = max(0, first - halo), min(depth, first + most + halo)
+            low = max(0, first - halo)
+            high = min(depth, first + most + halo)
             parts.append(self._run(layers, volume[:, :, low:high])[:, :, first - low : first - low + most])
         return torch.cat(parts, dim=2)
 
@@ -158,7 +161,8 @@ def _middle(net: KLAutoencoder, channels: int, options: BlockOptions) -> list[nn
 
 
 def _encoder(net: KLAutoencoder, channels: int, widths: list[int], options: BlockOptions) -> nn.ModuleList:
-    parts, ins = [conv3(channels, widths[0], options)], widths[0]
+    parts = [conv3(channels, widths[0], options)]
+    ins = widths[0]
     for level, outs in enumerate(widths):
         for _ in range(net.blocks):
             parts.append(ResBlock(ins, outs, options))

@@ -27,10 +27,15 @@ LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity
 
 # keys of the networks that are made of these layers
 Multipliers = Annotated[
-    Counts, Field(min_length=1, description="channels of each level over width; each level halves the size")
+    Counts, Field(min_length=1, description="Channels of each level over width; each level halves the size.")
 ]
-Groups = Annotated[int, Field(gt=0, description="groups of a norm; fewer where under two channels would share one")]
-Kernel = Annotated[Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")]
+Groups = Annotated[
+    int, Field(gt=0, description="Number of groups of a norm; fewer where a group would have less than two channels.")
+]
+Kernel = Annotated[
+    Literal["1x3x3", "3x3x3"],
+    Field(description="Size of kernels, D x H x W; with 1x3x3 convolutions and norms work slice by slice."),
+]
 
 
 Repeat = Literal["never", "synthesis", "always"]
@@ -120,7 +125,8 @@ class Norm(nn.GroupNorm):
         if cpu.usable(h):
             return cpu.group_norm(h, self.weight, self.bias, self.num_groups, self.eps, self.silu)
         with exact(h.device):  # autocast would cast the whole map to float32 and back
-            weight, bias = self.weight.to(h.dtype), self.bias.to(h.dtype)
+            weight = self.weight.to(h.dtype)
+            bias = self.bias.to(h.dtype)
             h = F.group_norm(h, self.num_groups, weight, bias, self.eps)
             return F.silu(h) if self.silu else h
 
@@ -251,7 +257,8 @@ class ResBlock(nn.Module):
         stride: tuple[int, int, int] = (1, 2, 2),
     ) -> None:
         super().__init__()
-        self.resample, self.stride = resample, stride
+        self.resample = resample
+        self.stride = stride
         self.scale_shift = options.modulation == "scale_shift"
         self.norm1 = Norm(ins, options.groups, True, options.norm_eps)
         self.conv1 = conv3(ins, outs, options)
@@ -267,7 +274,8 @@ class ResBlock(nn.Module):
         inner = self.norm1(h)
         if self.resample is not None:
             resample = shrink if self.resample == "down" else enlarge
-            inner, h = resample(inner, self.stride), resample(h, self.stride)
+            inner = resample(inner, self.stride)
+            h = resample(h, self.stride)
         inner = self.conv1(inner, depth)
         inner = self.modulate(inner, embedding)
         return self.skip(h) + self.conv2(self.dropout(inner), depth)
@@ -309,11 +317,14 @@ class Attention(nn.Module):
 
 Of = Annotated[
     Literal["log_snr", "gamma"],
-    Field(description="noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule"),
+    Field(description="Noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule."),
 ]
 Mlp = Annotated[
     int | None,
-    Field(ge=0, description="width of the two layers after the features; 0: none; absent: 4 times the network's width"),
+    Field(
+        ge=0,
+        description="Width of the two layers after the features; 0: no such layers; absent: 4 times the network's width.",
+    ),
 ]
 
 
@@ -325,9 +336,14 @@ class Sinusoidal:
     of: Of = "log_snr"
     scale: Annotated[
         float,
-        Field(gt=0, description="factor before the sinusoids; 25 spreads log_snr from -20 to 20 over 1000 steps"),
+        Field(
+            gt=0,
+            description="Factor on the noise level before the sinusoids; 25 spreads log_snr from -20 to 20 over 1000 steps.",
+        ),
     ] = 25.0
-    size: Annotated[int | None, Field(gt=0, multiple_of=2, description="features; absent: the network's width")] = None
+    size: Annotated[
+        int | None, Field(gt=0, multiple_of=2, description="Number of features; absent: the network's width.")
+    ] = None
     mlp: Mlp = None
 
 
@@ -339,10 +355,15 @@ class Fourier:
     of: Of = "log_snr"
     scale: Annotated[
         float,
-        Field(gt=0, description="factor before the features; 0.05 scales log_snr from -20 to 20 to -1 to 1"),
+        Field(
+            gt=0,
+            description="Factor on the noise level before the features; 0.05 scales log_snr from -20 to 20 to -1 to 1.",
+        ),
     ] = 0.05
-    size: Annotated[int | None, Field(gt=0, multiple_of=2, description="features; absent: the network's width")] = 256
-    std: Annotated[float, Field(gt=0, description="standard deviation of the frequencies")] = 30.0
+    size: Annotated[
+        int | None, Field(gt=0, multiple_of=2, description="Number of features; absent: the network's width.")
+    ] = 256
+    std: Annotated[float, Field(gt=0, description="Standard deviation of the frequencies.")] = 30.0
     mlp: Mlp = 0
 
 

@@ -27,24 +27,36 @@ class Bran(NetSettings):
     """
 
     kind: Literal["bran"] = "bran"
-    width: Annotated[int, Field(gt=0, description="channels after the first stage; they double up to 8 times it")] = 32
+    width: Annotated[
+        int, Field(gt=0, description="Number of channels after the first stage; they double up to 8 times this number.")
+    ] = 32
     stages: Annotated[
-        int, Field(ge=2, description="halvings; sizes are padded up to a multiple of 2 to the power of stages")
+        int,
+        Field(ge=2, description="Number of halvings; sizes are padded to a multiple of 2 to the power of this number."),
     ] = 8
     regions: Annotated[
-        int, Field(ge=0, description="regions with filters of their own before each stage; 0: plain convolutions")
+        int,
+        Field(
+            ge=0, description="Number of regions with filters of their own before each stage; 0: plain convolutions."
+        ),
     ] = 4
-    hidden: Annotated[int, Field(gt=0, description="length of the code that filters are made from")] = 16
+    hidden: Annotated[int, Field(gt=0, description="Length of the code from which filters are computed.")] = 16
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="share of features dropped in the decoder, 1/16 of the size and smaller")
+        float, Field(ge=0, lt=1, description="Share of features dropped in the decoder, at 1/16 of the size and below.")
     ] = 0.5
     drop_block: Annotated[
-        int, Field(ge=1, description="side of the squares that are dropped, odd; 1: single features")
+        int, Field(ge=1, description="Side of the squares that are dropped, an odd number; 1: single features.")
     ] = 3
-    tanh: Annotated[bool, Field(description="limit outputs to -1 to 1")] = True
-    norm: Annotated[Literal["batch", "instance"], Field(description="of a batch, or of each slice or volume")] = "batch"
+    tanh: Annotated[bool, Field(description="Whether outputs are limited to -1 to 1 by tanh.")] = True
+    norm: Annotated[
+        Literal["batch", "instance"],
+        Field(description="Statistics of norms: those of a batch, or of each slice or volume."),
+    ] = "batch"
     dimensions: Annotated[
-        Literal[2, 3], Field(description="2: each slice by itself; 3: volumes, without regions and features")
+        Literal[2, 3],
+        Field(
+            description="Dimensions of convolutions: 2 for single slices, 3 for volumes, without regions and features."
+        ),
     ] = 2
 
     def __post_init__(self) -> None:
@@ -88,7 +100,8 @@ class BranNet(nn.Module):
     def __init__(self, net: Bran, ins: int, outs: int) -> None:
         super().__init__()
         self.net = net
-        widths, last = net.widths, net.stages - 1
+        widths = net.widths
+        last = net.stages - 1
         self.encoder = nn.ModuleList(
             Down(below, above, net, normed=0 < stage < last, last=stage == last)
             for stage, (below, above) in enumerate(zip((ins, *widths), widths))
@@ -106,7 +119,8 @@ class BranNet(nn.Module):
             self.to(memory_format=last_channels)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
-        image, flat = inputs.joined, self.net.dimensions == 2
+        image = inputs.joined
+        flat = self.net.dimensions == 2
         depth, (height, width) = image.shape[2], image.shape[3:]
         padded, left = self._padded(image)
         h = to_slices(padded).contiguous(memory_format=torch.channels_last) if flat else padded
@@ -132,12 +146,13 @@ class BranNet(nn.Module):
 
         Left and right get as many if the width is a multiple of `Bran.multiple`, else nearly, in whole features.
         """
-        side, feature = 2**self.net.stages, self.net.multiple // 2
+        side = 2**self.net.stages
+        feature = self.net.multiple // 2
         rows, columns = (-size % side for size in image.shape[3:])
         if not rows and not columns:
             return image, 0
         left = columns // 2 // feature * feature
-        # not mirrored: a head next to a head would count in the filters, which are made from the mean of all
+        # not mirrored: a head next to a head would count in the filters, which are computed from the mean of all
         return F.pad(image, (left, columns - left, 0, rows, 0, 0), mode="replicate"), left
 
 
@@ -184,7 +199,8 @@ class RegionalFilters(nn.Module):
 
     def __init__(self, channels: int, regions: int, hidden: int) -> None:
         super().__init__()
-        self.channels, self.regions = channels, regions
+        self.channels = channels
+        self.regions = regions
         self.guide = nn.Conv2d(channels, regions, 1)
         deep = [nn.Conv2d(channels, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1), nn.SiLU()]
         self.deep = nn.Sequential(*deep, self._maker(hidden))
@@ -202,8 +218,8 @@ class RegionalFilters(nn.Module):
     def filters(self, h: Tensor) -> Tensor:
         """W: [N, D, C, C], outputs before inputs."""
         mean = h.mean(dim=(2, 3), keepdim=True)
-        made: Tensor = self.deep(mean) + self.shallow(mean)
-        return made.view(-1, self.regions, self.channels, self.channels)
+        weights: Tensor = self.deep(mean) + self.shallow(mean)
+        return weights.view(-1, self.regions, self.channels, self.channels)
 
     def forward(self, h: Tensor) -> Tensor:
         shares = one_hot(self.guide(h)).to(h.dtype)
@@ -230,7 +246,8 @@ class DropBlock(nn.Module):
 
     def __init__(self, share: float, side: int) -> None:
         super().__init__()
-        self.share, self.side = share, side
+        self.share = share
+        self.side = side
 
     def forward(self, h: Tensor) -> Tensor:
         if not self.training or self.share == 0:

@@ -41,7 +41,8 @@ def enlarged_conv(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Gain: 7 % (width 32, 128², bfloat16), 5 % (the same in float32), none at width 64 and 256².
     """
     columns = _pair_sums(weight, 3)
-    height, width = h.shape[2] - 2, h.shape[3] - 2
+    height = h.shape[2] - 2
+    width = h.shape[3] - 2
     out = []
     for row in range(2):
         line = []
@@ -81,7 +82,8 @@ class _GroupNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
         out, mean, rstd = _normed(x, weight, bias, groups, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
-        ctx.groups, ctx.silu = groups, silu
+        ctx.groups = groups
+        ctx.silu = silu
         return F.silu(out, inplace=True) if silu else out
 
     @staticmethod
@@ -90,16 +92,20 @@ class _GroupNorm(torch.autograd.Function):
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if mean.shape != (len(x), len(weight)):
             mean, rstd = (each.float().repeat_interleave(len(weight) // ctx.groups, 1) for each in (mean, rstd))
-        rows, slopes = _rows(x), _rows(grad)  # slopes: of the loss with respect to the normalised map
+        # slopes: of the loss with respect to the normalised map
+        rows = _rows(x)
+        slopes = _rows(grad)
         scale = rstd * weight
         wide_scale = _spread(scale, rows)
         if ctx.silu:
             shift = torch.addcmul(bias, mean, scale, value=-1)
             normed = torch.addcmul(_spread(shift, rows), rows, wide_scale)
             slopes = torch.ops.aten.silu_backward.grad_input(slopes, normed, grad_input=normed)
-        total, product = _pixel_sum(slopes, len(weight)), _pixel_sum(slopes * rows, len(weight))
+        total = _pixel_sum(slopes, len(weight))
+        product = _pixel_sum(slopes * rows, len(weight))
         # the sums of dy and of dy · x give every gradient (Wu and He 2018, eq. 1)
-        over_group, count = _over_group(len(weight), ctx.groups), x.shape[2:].numel()
+        over_group = _over_group(len(weight), ctx.groups)
+        count = x.shape[2:].numel()
         away = torch.addcmul(product, total, mean, value=-1).mul_(rstd)  # sums of dy · normalised x
         per_pixel = rstd / -count
         slope = torch.mm(away * weight, over_group).mul_(rstd).mul_(per_pixel)
@@ -113,10 +119,13 @@ def _normed(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) ->
 
     torch's kernel is up to 10 times slower on channels-last maps of fewer than 1,024 pixels than on those of more.
     """
-    items, channels, count = len(x), x.shape[1], x.shape[2:].numel()
+    items = len(x)
+    channels = x.shape[1]
+    count = x.shape[2:].numel()
     if count >= FAST:
         return torch.native_group_norm(x, weight, bias, items, channels, count, groups, eps)
-    rows, over_group = _rows(x.float()), _over_group(channels, groups)
+    rows = _rows(x.float())
+    over_group = _over_group(channels, groups)
     mean = torch.mm(_pixel_sum(rows, channels), over_group).div_(count)
     centred = rows - _spread(mean, rows)
     rstd = torch.mm(_pixel_sum(centred.square(), channels), over_group).div_(count).add_(eps).rsqrt_()
@@ -181,10 +190,12 @@ class _RMSNorm(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         h, gain, shift = ctx.saved_tensors
-        out, dgain = torch.empty_like(h), torch.zeros_like(gain)
+        out = torch.empty_like(h)
+        dgain = torch.zeros_like(gain)
         dshift = None if shift is None else torch.zeros_like(shift)
         for row, (x, dx, dy) in _slabs(len(gain), h, out, grad.contiguous()):
-            x, dz = x.float(), dy.float()
+            x = x.float()
+            dz = dy.float()
             inverse = _inverse_rms(x)
             normed = x * inverse
             if ctx.gelu:
@@ -254,7 +265,8 @@ class Attend(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (qkv,) = ctx.saved_tensors
         items, tokens, _, heads, width = qkv.shape
-        out, scale = torch.empty_like(qkv), width**-0.5
+        out = torch.empty_like(qkv)
+        scale = width**-0.5
         step = max(1, SCORES * torch.get_num_threads() // (heads * tokens**2))
         for start in range(0, items, step):
             part = slice(start, min(start + step, items))

@@ -1,5 +1,6 @@
 """Critics of a GAN: convolutional networks with one output an image, or one for each patch."""
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 import torch
@@ -8,14 +9,32 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import Counts, settings
+from voxlate.errors import BadInput
 from voxlate.nets.blocks import start_normal, to_slices, to_volumes
 from voxlate.nets.strided import FEWEST_SLICES, norm
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 
 
+class CriticSettings(ABC):
+    """Settings of a critic. Settings of one's own need only `build`."""
+
+    @abstractmethod
+    def build(self, *, channels: int) -> nn.Module:
+        """The network, with fresh weights; channels: of the image and its condition together."""
+
+    @property
+    def has_map_of_each_channel(self) -> bool:
+        """Whether the network judges each channel of the image in an output of its own."""
+        return False
+
+    def check_channels(self, image: int) -> None:
+        """Raise BadInput where the network's outputs do not fit the number of the image's channels."""
+        return None
+
+
 @settings
-class Critic:
+class Critic(CriticSettings):
     """Strided convolutions with LeakyReLU over the image and its condition (Isola et al. 2017, sec. 3.2).
 
     With widths = [64, 128, 256, 512] and patches it is the critic of 70 pixels of Pix2Pix (norm = batch) and CycleGAN;
@@ -26,35 +45,54 @@ class Critic:
     widths: Annotated[
         Counts,
         Field(
-            min_length=1, description="channels of each layer; each halves the size, but not the last before patches"
+            min_length=1,
+            description="Numbers of channels of the layers. Each layer halves the size, except the last one with output = 'patches'.",
         ),
     ] = (64, 128, 256, 512, 512)
     norm: Annotated[
         Literal["none", "instance", "batch"],
-        Field(description="between layers, the first apart: of each slice, or of a batch; none suits a penalty"),
+        Field(
+            description="Norms after all layers but the first: of each slice, of a batch, or none. A gradient penalty needs none."
+        ),
     ] = "none"
-    answer: Annotated[
-        Literal["image", "patches"], Field(description="one number a slice (global mean), or one a patch")
+    output: Annotated[
+        Literal["image", "patches"], Field(description="One output for each slice (its mean), or one for each patch.")
     ] = "image"
-    maps: Annotated[int, Field(ge=1, description="outputs at each place: one, or one for each of several labels")] = 1
-    each: Annotated[
+    maps: Annotated[
+        int, Field(ge=1, description="Number of outputs at each place: 1, or one for each channel of the image.")
+    ] = 1
+    separate: Annotated[
         bool,
         Field(
-            description="each of the last `maps` channels is looked at by itself, with planes that say which one it is"
+            description="The critic sees each of the last `maps` channels separately, with planes that state which channel it is."
         ),
     ] = False
-    kernel: Annotated[Literal[3, 4], Field(description="side of the kernels")] = 4
+    kernel: Annotated[Literal[3, 4], Field(description="Side of the kernels.")] = 4
     all_halve: Annotated[
-        bool, Field(description="with patches, every layer halves the size and the last convolution keeps it")
+        bool,
+        Field(
+            description="Whether, with output = 'patches', every layer halves the size and the last convolution keeps it."
+        ),
     ] = False
     dimensions: Annotated[
         Literal[2, 3],
-        Field(description="2: each slice by itself; 3: volumes with cubic kernels, one number or map a volume"),
+        Field(
+            description="Dimensions of convolutions: 2 for single slices, 3 for volumes with cubic kernels, whose output is one for a volume."
+        ),
     ] = 2
 
     def build(self, *, channels: int) -> "CriticNet":
-        """The network, with fresh weights; channels: of the image and its condition together."""
         return CriticNet(self, channels)
+
+    @property
+    def has_map_of_each_channel(self) -> bool:
+        return self.maps > 1
+
+    def check_channels(self, image: int) -> None:
+        if self.maps not in ((image,) if self.separate else (1, image)):
+            raise BadInput(
+                f"opponent.critic.maps: expected 1 (without `separate`) or one for each of the image's {image} channels, found {self.maps}. Change it."
+            )
 
 
 class CriticNet(nn.Module):
@@ -69,8 +107,9 @@ class CriticNet(nn.Module):
         self.critic = critic
         volumes = critic.dimensions == 3
         conv, point = (VolumeConv, nn.Conv3d) if volumes else (SliceConv, nn.Conv2d)
-        patches, kernel = critic.answer == "patches", critic.kernel
-        if critic.each:
+        patches = critic.output == "patches"
+        kernel = critic.kernel
+        if critic.separate:
             channels += 1  # the context, one channel of the image, and a plane for each that it may be
         layers: list[nn.Module] = []
         for number, (ins, outs) in enumerate(zip((channels, *critic.widths), critic.widths)):
@@ -81,7 +120,7 @@ class CriticNet(nn.Module):
                 layers.append(norm(normed, outs, critic.dimensions))
             layers.append(nn.LeakyReLU(SLOPE))
         self.layers = nn.Sequential(*layers)
-        maps = 1 if critic.each else critic.maps
+        maps = 1 if critic.separate else critic.maps
         self.pad = (1, 0, 1, 0) if patches and critic.all_halve and kernel == 4 else (0, 0, 0, 0)
         self.head = conv(critic.widths[-1], maps, kernel, False) if patches else point(critic.widths[-1], maps, 1)
         if patches:
@@ -92,20 +131,21 @@ class CriticNet(nn.Module):
         self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self.critic.each:
+        if not self.critic.separate:
             return self._outputs(images)
         maps = self._outputs(one_by_one(images, self.critic.maps))
         return maps.unflatten(0, (len(images), -1)).flatten(1, 2)
 
     def _outputs(self, images: Tensor) -> Tensor:
-        depth, volumes = images.shape[2], self.critic.dimensions == 3
+        depth = images.shape[2]
+        volumes = self.critic.dimensions == 3
         h = images if volumes else to_slices(images)
         h = self.layers(h.contiguous(memory_format=self.memory_format))
-        if self.critic.answer == "image":
+        if self.critic.output == "image":
             h = h.mean(dim=tuple(range(2, h.ndim)), keepdim=True)
         outputs: Tensor = self.head(F.pad(h, self.pad) if any(self.pad) else h)
         outputs = outputs if volumes else to_volumes(outputs, depth)
-        return outputs if self.critic.answer == "patches" else outputs.flatten(2)
+        return outputs if self.critic.output == "patches" else outputs.flatten(2)
 
 
 def one_by_one(images: Tensor, count: int) -> Tensor:
@@ -113,7 +153,8 @@ def one_by_one(images: Tensor, count: int) -> Tensor:
 
     Before it stand the channels that come before all of them, after it a one-hot plane for each of them.
     """
-    context, each = images[:, :-count], images[:, -count:]
+    context = images[:, :-count]
+    each = images[:, -count:]
     kind = torch.eye(count, device=images.device, dtype=images.dtype).view(1, count, count, 1, 1, 1)
     shape = (len(images), count, -1, *images.shape[2:])
     parts = [context.unsqueeze(1).expand(shape), each.unsqueeze(2), kind.expand(shape)]

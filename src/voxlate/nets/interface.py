@@ -51,8 +51,8 @@ class Output:
 class Channels:
     """The channels of a network's inputs and outputs.
 
-    images: of each image, by name and in order; state: 0 where there is none; out: of the image that it makes; code:
-    length of the configuration code; noisy: whether the noise level is given; features: of each feature map; masked:
+    images: of each image, by name and in order; state: 0 where there is none; out: of the image that it returns; code:
+    length of the configuration code; noisy: whether the noise level is an input; features: of each feature map; masked:
     whether all is background outside a mask, so that nothing is synthesised at an image's border.
     """
 
@@ -110,6 +110,5 @@ class NetSettings(ABC):
         if found := next((name for name, there in more.items() if there), None):
             also = " and their noise level" if noise else ""
             raise BadInput(
-                f"net.kind: expected a network that takes {found}, found '{kind_of(self)}', which takes images{also} "
-                "alone. Set net.kind to 'unet'."
+                f"net.kind: expected a network that takes {found}, found '{kind_of(self)}', which takes images{also} alone. Set net.kind to 'unet'."
             )

@@ -74,15 +74,15 @@ class Lpips:
         height, width = a.shape[-2:]
         if min(height, width) < SMALLEST:
             raise BadInput(
-                f"LPIPS: expected slices of at least {SMALLEST}×{SMALLEST} pixels, found {width}×{height}. "
-                "Do without LPIPS."
+                f"LPIPS: expected slices of at least {SMALLEST}×{SMALLEST} pixels, found {width}×{height}. Do without LPIPS."
             )
         device = self.heads[0].device
         shift, scale = (torch.tensor(one, device=device, dtype=a.dtype).view(1, 3, 1, 1) for one in (SHIFT, SCALE))
         x, y = ((one.to(device) - shift) / scale for one in (a, b))
         shares: list[Tensor] = []
         for layer in self.net:
-            x, y = layer(x), layer(y)
+            x = layer(x)
+            y = layer(y)
             if isinstance(layer, nn.ReLU):
                 apart = (_unit(x) - _unit(y)).square()
                 shares.append((apart * self.heads[len(shares)].view(1, -1, 1, 1)).sum(1).mean((1, 2)))
@@ -103,15 +103,13 @@ def load_lpips(path: Path | str, device: torch.device | None = None) -> Lpips:
     path = Path(path)
     if not path.is_file():
         raise BadInput(
-            f"{path}: expected LPIPS weights (AlexNet v0.1, safetensors), found no file. "
-            "Check the path; the package contains none, so without a file do without LPIPS."
+            f"{path}: expected LPIPS weights (AlexNet v0.1, safetensors), found no file. Check the path; the package contains none, so without a file do without LPIPS."
         )
     try:
         state = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise BadInput(
-            f"{path}: expected LPIPS weights as a safetensors file, found something else or a part of one ({error}). "
-            "Convert it, or download it again."
+            f"{path}: expected LPIPS weights as a safetensors file, found something else or a part of one ({error}). Convert it, or download it again."
         ) from error
     wanted = shapes()
     for name, shape in wanted.items():
@@ -119,8 +117,7 @@ def load_lpips(path: Path | str, device: torch.device | None = None) -> Lpips:
         if found != shape:
             text = "none" if found is None else "×".join(map(str, found))
             raise BadInput(
-                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {text}. "
-                "Pass the weights of this network."
+                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {text}. Pass the weights of this network."
             )
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kept = {name: state[name].float().to(device) for name in wanted}

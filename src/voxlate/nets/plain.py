@@ -33,14 +33,15 @@ def settings_of(cls: type[nn.Module]) -> type[NetSettings]:
     arguments = [one for name, one in inspect.signature(cls).parameters.items() if name not in GIVEN]
     if unnamed := [one.name for one in arguments if one.kind not in NAMED]:
         raise BadInput(
-            f"{where}: expected a constructor whose arguments have names, found '{unnamed[0]}', which takes any. "
-            "Write in_channels, out_channels and each option as an argument."
+            f"{where}: expected a constructor whose arguments have names, found '{unnamed[0]}', which takes any. Write in_channels, out_channels and each option as an argument."
         )
     keys: list[Any] = [_key(one) for one in arguments]
     own = {"build": _build(cls), "__pydantic_config__": STRICT}
-    made = make_dataclass(cls.__name__, keys, bases=(NetSettings,), namespace=own, frozen=True, kw_only=True)
-    made.__module__, made.__qualname__ = cls.__module__, cls.__qualname__  # recipes name the class by these
-    return made
+    settings = make_dataclass(cls.__name__, keys, bases=(NetSettings,), namespace=own, frozen=True, kw_only=True)
+    # recipes name the class by these
+    settings.__module__ = cls.__module__
+    settings.__qualname__ = cls.__qualname__
+    return settings
 
 
 def _key(argument: inspect.Parameter) -> tuple[Any, ...]:
@@ -69,7 +70,9 @@ class PlainNet(nn.Module):
 
     def __init__(self, module: nn.Module, noisy: bool, out: int) -> None:
         super().__init__()
-        self.module, self.noisy, self.out = module, noisy, out
+        self.module = module
+        self.noisy = noisy
+        self.out = out
         flat = (nn.Conv2d, nn.ConvTranspose2d)
         deep = (nn.Conv3d, nn.ConvTranspose3d)
         parts = list(module.modules())
@@ -82,12 +85,11 @@ class PlainNet(nn.Module):
         if self.slicewise:
             image = image.movedim(2, 1).flatten(0, 1)
             noise = None if noise is None else noise.repeat_interleave(depth)
-        made: Tensor = self.module(image, log_snr=noise) if self.noisy else self.module(image)
-        if self.slicewise and made.dim() == 4:
-            made = made.unflatten(0, (batch, depth)).movedim(1, 2)
-        if made.shape != (wanted := (batch, self.out, depth, height, width)):
+        output: Tensor = self.module(image, log_snr=noise) if self.noisy else self.module(image)
+        if self.slicewise and output.dim() == 4:
+            output = output.unflatten(0, (batch, depth)).movedim(1, 2)
+        if output.shape != (wanted := (batch, self.out, depth, height, width)):
             raise BadInput(
-                f"{type(self.module).__name__}: expected an image of shape {wanted}, found {tuple(made.shape)}. "
-                "Return as many channels as out_channels says, on the input's own grid."
+                f"{type(self.module).__name__}: expected an image of shape {wanted}, found {tuple(output.shape)}. Return as many channels as out_channels says, on the input's own grid."
             )
-        return Output(made)
+        return Output(output)

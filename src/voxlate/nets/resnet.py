@@ -21,11 +21,15 @@ class ResNet(NetSettings):
     """c7s1-64, d128, d256, residual blocks, u128, u64, c7s1-out, tanh (Zhu et al. 2017, sec. 7.2)."""
 
     kind: Literal["resnet"] = "resnet"
-    width: Annotated[int, Field(gt=0, description="channels at full size; each of two halvings doubles them")] = 64
-    blocks: Annotated[int, Field(ge=1, description="residual blocks at a quarter of the size")] = 9
+    width: Annotated[
+        int, Field(gt=0, description="Number of channels at full size; each of two halvings doubles them.")
+    ] = 64
+    blocks: Annotated[int, Field(ge=1, description="Number of residual blocks at a quarter of the size.")] = 9
     dimensions: Annotated[
         Literal[2, 3],
-        Field(description="2: each slice by itself; 3: volumes, kernels of 3 slices, depth halved where 4 are left"),
+        Field(
+            description="Dimensions of convolutions: 2 for single slices, 3 for volumes with kernels of 3 slices, whose depth is halved while 4 slices are left."
+        ),
     ] = 2
 
     def build(self, channels: Channels) -> "ResNetNet":
@@ -39,7 +43,8 @@ class ResNetNet(nn.Module):
 
     def __init__(self, net: ResNet, ins: int, outs: int) -> None:
         super().__init__()
-        self.volumes, dims = net.dimensions == 3, net.dimensions
+        self.volumes = net.dimensions == 3
+        dims = net.dimensions
         widths = [net.width * 2**level for level in range(HALVINGS + 1)]
         layers = [*_mirrored(ins, widths[0], 7, dims), *_normed(widths[0], dims)]
         for below, above in pairwise(widths):

@@ -37,7 +37,8 @@ class HalvingConv(nn.Conv3d):
         super().__init__(ins, outs, kernel, stride=2, bias=bias)
 
     def forward(self, h: Tensor) -> Tensor:
-        halves, odd = h.shape[2] >= FEWEST_SLICES, h.shape[2] % 2
+        halves = h.shape[2] >= FEWEST_SLICES
+        odd = h.shape[2] % 2
         after = self.kernel_size[0] - 3 + (odd if halves else 1)
         h = F.pad(h, (1, 1, 1, 1, 1, after))
         return F.conv3d(h, self.weight, self.bias, (2 if halves else 1, 2, 2))
@@ -50,7 +51,8 @@ class DoublingConv(nn.ConvTranspose3d):
         super().__init__(ins, outs, kernel, stride=2, bias=bias)
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
-        stride, more = 1 if h.shape[2] == depth else 2, 4 - self.kernel_size[0]
+        stride = 1 if h.shape[2] == depth else 2
+        more = 4 - self.kernel_size[0]
         # the depth is cut by hand: where it pads two slices itself, torch 2.13 (oneDNN) gives bfloat16 gradients of nan
         h = F.conv_transpose3d(
             h, self.weight, self.bias, (stride, 2, 2), padding=(0, 1, 1), output_padding=(0, more, more)

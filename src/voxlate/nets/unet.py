@@ -41,51 +41,60 @@ class UNet(NetSettings):
 
     compares_sides: ClassVar[bool] = True
     kind: Literal["unet"] = "unet"
-    width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 64
+    width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 64
     multipliers: Multipliers = (1, 2, 3, 4)
-    blocks: Annotated[int, Field(gt=0, description="residual blocks a level down; one more going up")] = 2
+    blocks: Annotated[
+        int,
+        Field(gt=0, description="Number of residual blocks at each level of the encoder; the decoder has one more."),
+    ] = 2
     patch: Annotated[
-        Literal[1, 2, 4], Field(description="pixel-unshuffle before the first convolution, undone after the last")
+        Literal[1, 2, 4],
+        Field(
+            description="Factor of a pixel-unshuffle before the first convolution, which is undone after the last one."
+        ),
     ] = 1
     attention: Annotated[
-        tuple[int, ...], Field(description="levels with self-attention after each block; 0 is full size")
+        tuple[int, ...], Field(description="Levels with self-attention after each block; level 0 has full size.")
     ] = ()
-    middle_attention: Annotated[bool, Field(description="self-attention between the two middle blocks")] = True
-    head_width: Annotated[int, Field(gt=0, description="channels of an attention head")] = 32
-    heads: Annotated[int | None, Field(gt=0, description="number of attention heads, in place of head_width")] = None
+    middle_attention: Annotated[bool, Field(description="Whether self-attention is between the two middle blocks.")] = (
+        True
+    )
+    head_width: Annotated[int, Field(gt=0, description="Number of channels of an attention head.")] = 32
+    heads: Annotated[int | None, Field(gt=0, description="Number of attention heads, in place of head_width.")] = None
     resampling: Annotated[
         Literal["conv", "block"],
-        Field(description="conv: strided convolution, nearest and convolution; block: average, nearest in a block"),
+        Field(
+            description="Change of resolution: conv has a strided convolution, and nearest-neighbour interpolation with a convolution; block has an average, and nearest-neighbour interpolation within a block."
+        ),
     ] = "conv"
     modulation: Annotated[
         Literal["add", "scale_shift"],
-        Field(description="how a block takes the embedding: added, or scaling and shifting"),
+        Field(description="Effect of the embedding on a block: it is added, or it scales and shifts."),
     ] = "add"
-    time: Annotated[Sinusoidal | Fourier, Field(discriminator="kind", description="embedding of the noise level")] = (
+    time: Annotated[Sinusoidal | Fourier, Field(discriminator="kind", description="Embedding of the noise level.")] = (
         Sinusoidal()
     )
     inject: Annotated[
-        Literal["all", "decoder"], Field(description="blocks that see the embedding: all, or middle and decoder only")
+        Literal["all", "decoder"],
+        Field(description="Blocks that get the embedding: all, or those of the middle and the decoder."),
     ] = "all"
     groups: Groups = 32
-    dropout: Annotated[float, Field(ge=0, lt=1, description="share of features dropped in each block")] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Share of features dropped in each block.")] = 0.0
     kernel: Kernel = "1x3x3"
     volumetric: Annotated[
-        bool, Field(description="convolutions along depth after the slice-wise ones, starting as the identity")
+        bool, Field(description="Whether convolutions along depth follow those of slices; they start as the identity.")
     ] = False
     depth_halvings: Annotated[
-        int, Field(ge=0, description="how many of the deepest halvings also halve depth (kernel 3x3x3)")
+        int, Field(ge=0, description="Number of the deepest halvings that also halve depth; needs kernel = '3x3x3'.")
     ] = 0
     border: Annotated[
         Literal["zeros", "repeat"] | None,
         Field(
-            description="what convolutions see beyond the border of an image, in training and synthesis (zeros where "
-            "data.patch is the whole slice); unset: zeros in training, and in synthesis the border repeated unless all "
-            "outside the mask is background"
+            description="Padding of convolutions in training and synthesis (zeros where data.patch is the whole slice); unset: zeros in training, and in synthesis the repeated border, except where everything outside the mask is background."
         ),
     ] = None
     zero_init: Annotated[
-        bool, Field(description="last convolution of every block and of the network start at zero")
+        bool, Field(description="Whether the last convolution of every block and of the network starts at zero.")
     ] = True
 
     @property
@@ -127,8 +136,7 @@ def _check(net: UNet, features: bool) -> None:
         if channels % (net.heads or net.head_width):
             name = "heads" if net.heads else "head_width"
             raise BadInput(
-                f"net.{name}: expected a divisor of {channels} channels, found {net.heads or net.head_width}."
-                " Change it."
+                f"net.{name}: expected a divisor of {channels} channels, found {net.heads or net.head_width}. Change it."
             )
 
 
@@ -151,12 +159,13 @@ class LevelStage(nn.Module):
         return h if self.attention is None else self.attention(h)
 
 
-class Level(nn.Module):
+class UNetLevel(nn.Module):
     """The blocks of one resolution, then the resampling to the next one, if there is one."""
 
     def __init__(self, stages: list[LevelStage], resample: nn.Module | None) -> None:
         super().__init__()
-        self.stages, self.resample = nn.ModuleList(stages), resample
+        self.stages = nn.ModuleList(stages)
+        self.resample = resample
 
 
 class ResidualUNet(nn.Module):
@@ -184,7 +193,7 @@ class ResidualUNet(nn.Module):
         self.stem = conv3(channels.joined * net.patch**2, net.width, conditioned)
         self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
         middle = [LevelStage(widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), conditioned)]
-        self.middle = Level([*middle, LevelStage(widths[-1], widths[-1], 0, conditioned)], None)
+        self.middle = UNetLevel([*middle, LevelStage(widths[-1], widths[-1], 0, conditioned)], None)
         self.decoder = self._decoder(widths, skips, conditioned)
         self.norm = Norm(widths[0], net.groups, silu=True)
         self.head = conv3(widths[0], channels.out * net.patch**2, conditioned)
@@ -199,18 +208,23 @@ class ResidualUNet(nn.Module):
         return (self.net.heads or channels // self.net.head_width) if wanted else 0
 
     def _encoder(self, widths: list[int], options: BlockOptions) -> tuple[nn.ModuleList, list[int]]:
-        skips, levels, ins = [widths[0]], nn.ModuleList(), widths[0]
+        skips = [widths[0]]
+        levels = nn.ModuleList()
+        ins = widths[0]
         for level, outs in enumerate(widths):
             heads = self._heads(outs, level in self.net.attention)
             stages = [LevelStage(ins if block == 0 else outs, outs, heads, options) for block in range(self.net.blocks)]
             last = level == len(widths) - 1
-            levels.append(Level(stages, None if last else self._resample("down", outs, self.strides[level], options)))
+            levels.append(
+                UNetLevel(stages, None if last else self._resample("down", outs, self.strides[level], options))
+            )
             skips += [outs] * (self.net.blocks + (not last))
             ins = outs
         return levels, skips
 
     def _decoder(self, widths: list[int], skips: list[int], options: BlockOptions) -> nn.ModuleList:
-        levels, ins = nn.ModuleList(), widths[-1]
+        levels = nn.ModuleList()
+        ins = widths[-1]
         for level, outs in reversed(list(enumerate(widths))):
             heads = self._heads(outs, level in self.net.attention)
             stages = []
@@ -218,7 +232,7 @@ class ResidualUNet(nn.Module):
                 stages.append(LevelStage(ins + skips.pop(), outs, heads, options))
                 ins = outs
             levels.append(
-                Level(stages, self._resample("up", outs, self.strides[level - 1], options) if level else None)
+                UNetLevel(stages, self._resample("up", outs, self.strides[level - 1], options) if level else None)
             )
         return levels
 
@@ -275,5 +289,5 @@ class ResidualUNet(nn.Module):
         return to_volumes(F.pixel_shuffle(h, self.net.patch) if self.net.patch > 1 else h, depth)
 
 
-def _levels(modules: nn.ModuleList) -> Iterable[Level]:
-    return cast(Iterable[Level], modules)
+def _levels(modules: nn.ModuleList) -> Iterable[UNetLevel]:
+    return cast(Iterable[UNetLevel], modules)

@@ -8,7 +8,7 @@ from voxlate.data.patches import filled_share, padding_note, teaching_cases, usa
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.errors import BadInput
 from voxlate.recipe import Recipe, read
-from voxlate.shipped_recipes.text import names
+from voxlate.recipe.text import names
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from voxlate.files import read_json, write_json
 from voxlate.recipe import Recipe, from_dict, to_dict
+from voxlate.recipe import text as recipe_text
 from voxlate.records import Name, NotNegative, Positive, Record, Several
-from voxlate.shipped_recipes import text as recipe_text
 from voxlate.training.lines import logged_seconds
 from voxlate.training.recorded import LEAST, MOST
 from voxlate.training.run import Run

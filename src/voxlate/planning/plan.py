@@ -25,8 +25,8 @@ from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.planning.stages import PREDICTOR, first_stage, mirror, with_samples
 from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict
+from voxlate.recipe import text as recipe_text
 from voxlate.scoring.provenance import read_run
-from voxlate.shipped_recipes import text as recipe_text
 from voxlate.training.lines import append_line
 from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import agreed, by_main, processes

@@ -314,8 +314,8 @@ def training(steps: int, width: int, batch: int, draws: bool = False) -> tuple[T
 
 CYCLE: Tables = {
     "kind": "cycle",
-    "critic": {"widths": [32, 64, 128], "norm": "instance", "answer": "patches"},
-    "data": {"kind": "regression", "loss": "l1"},
+    "critic": {"widths": [32, 64, 128], "norm": "instance", "output": "patches"},
+    "distance": {"kind": "regression", "loss": "l1"},
 }
 CYCLE_TRAINING: Tables = {
     "ema": 0,

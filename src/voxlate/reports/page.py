@@ -17,6 +17,7 @@ from markupsafe import Markup
 from voxlate import __version__
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
+from voxlate.recipe import text as recipe_text
 from voxlate.reports.curves import calibration_chart, curve_chart, curves_of, score_chart
 from voxlate.reports.pictures import sections_of
 from voxlate.scoring.captions import held_out_note
@@ -26,7 +27,6 @@ from voxlate.scoring.provenance import provenance_of, run_folders
 from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import score_tables
 from voxlate.scoring.verdict import lines, logged, verdicts
-from voxlate.shipped_recipes import text as recipe_text
 
 MOST_CASES = 9
 LONGEST_LIST = 12

@@ -16,6 +16,7 @@ from voxlate.data.layout import Axes
 from voxlate.diffusion.windows import Windows
 from voxlate.files import read_json
 from voxlate.images.register import RegistrationMethod
+from voxlate.recipe.renamed import with_new_names
 from voxlate.records import (
     Count,
     FileName,
@@ -190,7 +191,7 @@ def read_run(path: Path) -> dict[str, Any]:
     place = stated.get("prepared", "-")
     sound = isinstance(place, dict) or (isinstance(place, str) and 0 < len(place) < 4000 and "\0" not in place)
     record.check(sound, f"a prepared cohort in {place!r:.80}")
-    return stated
+    return {**stated, "recipe": with_new_names(stated["recipe"])} if "recipe" in stated else stated
 
 
 def run_folders(provenance: Mapping[str, Any]) -> list[Path]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.images.grid import Volume
-from voxlate.images.intensity import Percentile, Scale
+from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
 
@@ -45,23 +45,25 @@ class Peak:
 
 def find_peak(
     image: Volume,
-    spec: Percentile,
+    spec: IntensityMap,
     scale: Scale,
     training_ml: float = 0.0,
 ) -> Peak | None:
     """The stretch that moves an image's upper percentile close to that of the training scans.
 
     image: in physical units, on the network's grid; scale: from network units to physical units; training_ml: median
-    volume of bodies in training. None where the percentile is close already, where no moderate slope moves it there,
+    volume of bodies in training. None where the map has no upper percentile, where it is close already, where no moderate slope moves it there,
     and where the image shows only a part of a body, which may lack the bright tissue.
     """
+    if spec.upper_percentile is None:
+        return None
     body = foreground(image)
     body_ml = body.sum() * np.prod(image.grid.spacing_mm) / 1000
     if body_ml < WHOLE * training_ml:
         return None
     inside = intensity_statistics(image.data[0], body).foreground
     middle = inside.at(50)
-    peak = inside.at(spec.high)
+    peak = inside.at(spec.upper_percentile)
     goal = scale.low + REACHED * (scale.high - scale.low)
     if not middle < peak < goal:
         return None

@@ -33,9 +33,9 @@ from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import SYNTHETIC
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Scale
-from voxlate.learning.settings import Precision
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
+from voxlate.recipe.training import Precision
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
 from voxlate.synthesis.brightness import find_peak

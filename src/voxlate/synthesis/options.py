@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from voxlate.data.options import Layout
 from voxlate.options import INPUT, MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option, pairs
-from voxlate.shipped_recipes.text import table
+from voxlate.recipe.text import table
 
 Setting = str | float | bool | Sequence[float] | None
 Table = Mapping[str, Setting]

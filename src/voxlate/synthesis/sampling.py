@@ -26,9 +26,9 @@ from voxlate.images.tiling import (
     whole_volume,
     zoomed,
 )
-from voxlate.learning.settings import Precision, evaluations
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis
+from voxlate.recipe.training import Precision
 from voxlate.synthesis.calls import PatchProgress, count_calls, no_report
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.training.precision import of_synthesis
@@ -104,7 +104,7 @@ def _progress_in_windows(
         return no_report
     depth = plan.input_tiling.shape[0]
     mirrored = 2 if synth.mirror else 1
-    expected = evaluations(synth) * len(synth.windows.slices(depth)) * synth.samples * mirrored
+    expected = synth.evaluations * len(synth.windows.slices(depth)) * synth.samples * mirrored
     return lambda count: progress(min(depth, int(depth * count / expected)), depth)
 
 

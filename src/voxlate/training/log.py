@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from voxlate.files import write_text
-from voxlate.learning.settings import Training
+from voxlate.recipe.training import Training
 from voxlate.scoring.verdict import Verdict
 from voxlate.training.lines import append_line, lines_of
 

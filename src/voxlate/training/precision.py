@@ -26,10 +26,10 @@ import voxlate
 from voxlate.batch import stable_id
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
-from voxlate.learning.settings import Precision
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.unet import UNet
 from voxlate.recipe import Recipe, with_trainings
+from voxlate.recipe.training import Precision
 from voxlate.training.run import Run, begun_trainings
 
 # of float32's time: what bfloat16 may take at most, so that noise of the clock does not decide

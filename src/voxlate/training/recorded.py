@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from voxlate.errors import BadInput
-from voxlate.learning.settings import Training
 from voxlate.recipe import Recipe, read_with_head, with_trainings
+from voxlate.recipe.training import Training
 from voxlate.training.run import Run
 
 # times the planned steps, to which the pace of a planned training may change them

@@ -23,9 +23,10 @@ from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import LOCK, whole_file, write_json, write_text
-from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
+from voxlate.recipe.renamed import with_new_names
+from voxlate.recipe.training import Training
 from voxlate.records import Record, Tensors, checksum, write_tensors
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import Verdict, logged
@@ -285,7 +286,7 @@ def read_header(path: Path) -> dict[str, Any]:
     with opened(path) as file:
         header = header_of(file)
     _check_whole(path, path.stat().st_mtime_ns)
-    return header
+    return {**header, "recipe": with_new_names(header["recipe"])}
 
 
 @lru_cache(maxsize=64)

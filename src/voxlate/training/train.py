@@ -19,12 +19,12 @@ from voxlate.data.patches import cut_note, teaching_cases
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput, Stopped
 from voxlate.files import locked, seen_from
-from voxlate.learning.settings import Training
 from voxlate.machine import interrupts_held, keep_freed_memory
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
+from voxlate.recipe.training import Training
 from voxlate.scoring.provenance import read_run
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.job import Job

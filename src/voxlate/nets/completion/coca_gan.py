@@ -31,14 +31,20 @@ class CocaGAN(NetSettings):
     """
 
     kind: Literal["coca_gan"] = "coca_gan"
-    widths: Annotated[Counts, Field(min_length=2, description="channels at full size and after each halving")] = (
+    widths: Annotated[
+        Counts, Field(min_length=2, description="Numbers of channels at full size and after each halving.")
+    ] = (
         32,
         64,
         128,
         256,
     )
     classes: Annotated[
-        int, Field(ge=0, description="classes of the label map that is segmented, background included; 0: none")
+        int,
+        Field(
+            ge=0,
+            description="Number of classes of the label map that is segmented, background included; 0: no segmentation.",
+        ),
     ] = 0
 
     @property
@@ -64,10 +70,10 @@ class CocaGANNet(nn.Module):
     def __init__(self, net: CocaGAN, modalities: Modalities) -> None:
         super().__init__()
         self.net = net
-        self.encoders = nn.ModuleList(_encoder(net.widths) for _ in range(modalities.given))
-        self.decoders = nn.ModuleList(_decoder(net.widths, 1) for _ in range(modalities.made))
+        self.encoders = nn.ModuleList(_encoder(net.widths) for _ in range(modalities.inputs))
+        self.decoders = nn.ModuleList(_decoder(net.widths, 1) for _ in range(modalities.outputs))
         self.segmenter = _decoder(net.widths, net.classes) if net.classes else None
-        self.critic = FeatureCritic(net.widths[-1], modalities.given)
+        self.critic = FeatureCritic(net.widths[-1], modalities.inputs)
         start_normal(self)
 
     def forward(self, inputs: NetworkInput) -> Output:

@@ -26,7 +26,10 @@ class HiNet(NetSettings):
     kind: Literal["hi_net"] = "hi_net"
     width: Annotated[
         int,
-        Field(gt=0, description="channels of an encoder at full size; twice at half of it, four times at a quarter"),
+        Field(
+            gt=0,
+            description="Number of channels of an encoder at full size; twice as many at half of it, four times at a quarter.",
+        ),
     ] = 32
 
     @property
@@ -49,13 +52,13 @@ class HiNetNet(nn.Module):
         super().__init__()
         self.net = net
         one, two, four = (net.width * factor for factor in (1, 2, 4))
-        self.encoders = nn.ModuleList(Encoder((1, one, two, four)) for _ in range(modalities.given))
-        self.repeaters = nn.ModuleList(Repeater((four, two, one)) for _ in range(modalities.given))
+        self.encoders = nn.ModuleList(Encoder((1, one, two, four)) for _ in range(modalities.inputs))
+        self.repeaters = nn.ModuleList(Repeater((four, two, one)) for _ in range(modalities.inputs))
         self.down = nn.ModuleList([Fuse(one, 0, two), Fuse(two, two, four), Fuse(four, four, four)])
         self.middle = nn.Sequential(_layer(four, 2 * four, SLOPE), _layer(2 * four, four))
         self.up = nn.ModuleList([Fuse(four, four, two, 0.0), Fuse(two, two, one, 0.0), Fuse(one, one, one, 0.0)])
         self.last = _layer(one, one)
-        self.head = nn.Conv2d(one, modalities.made, 3, padding=1)
+        self.head = nn.Conv2d(one, modalities.outputs, 3, padding=1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:

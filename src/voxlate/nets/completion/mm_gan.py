@@ -22,7 +22,9 @@ class MMGAN(NetSettings):
     """U-Net of strided 4x4 convolutions with instance norms (Sharma and Hamarneh 2020, TMI 39:1170)."""
 
     kind: Literal["mm_gan"] = "mm_gan"
-    widths: Annotated[Counts, Field(min_length=2, description="channels after each halving of the size")] = (
+    widths: Annotated[
+        Counts, Field(min_length=2, description="Numbers of channels after each halving of the size.")
+    ] = (
         64,
         128,
         256,
@@ -33,9 +35,9 @@ class MMGAN(NetSettings):
         512,
     )
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="share of features dropped, 1/16 of the size and smaller")
+        float, Field(ge=0, lt=1, description="Share of features dropped at 1/16 of the size and below.")
     ] = 0.2
-    tanh: Annotated[bool, Field(description="limit outputs to -1 to 1")] = False
+    tanh: Annotated[bool, Field(description="Whether outputs are limited to -1 to 1 by tanh.")] = False
 
     @property
     def multiple(self) -> int:
@@ -52,21 +54,23 @@ class MMGANNet(nn.Module):
     def __init__(self, net: MMGAN, modalities: Modalities) -> None:
         super().__init__()
         self.net = net
-        widths, last = net.widths, len(net.widths)
+        widths = net.widths
+        last = len(net.widths)
         self.encoder = nn.ModuleList(
             Down(below, above, norm=1 < level < last, dropout=net.dropout * (level >= DROPS_FROM))
-            for level, (below, above) in enumerate(pairwise((modalities.given, *widths)), start=1)
+            for level, (below, above) in enumerate(pairwise((modalities.inputs, *widths)), start=1)
         )
         self.decoder = nn.ModuleList(
             Up(widths[level] * (1 if level == last - 1 else 2), widths[level - 1], net.dropout * (level >= DROPS_FROM))
             for level in range(last - 1, 0, -1)
         )
-        self.head = nn.Conv2d(2 * widths[0], modalities.made, 4, padding=1)
+        self.head = nn.Conv2d(2 * widths[0], modalities.outputs, 4, padding=1)
         start_normal(self)
 
     def forward(self, inputs: NetworkInput) -> Output:
         slices = slices_of(inputs, self.net.multiple)
-        h, skips = slices.images, []
+        h = slices.images
+        skips = []
         for down in self.encoder:
             h = down(h)
             skips.append(h)

@@ -22,10 +22,11 @@ class MMSYN(NetSettings):
 
     kind: Literal["mm_syn"] = "mm_syn"
     widths: Annotated[
-        Counts, Field(min_length=2, description="channels of an encoder's levels; each halves the size")
+        Counts,
+        Field(min_length=2, description="Numbers of channels of an encoder's levels; each level halves the size."),
     ] = (32, 64, 128)
-    latent: Annotated[int, Field(gt=0, description="channels of a latent, at full size")] = 16
-    decoder: Annotated[int, Field(gt=0, description="channels of a decoder")] = 32
+    latent: Annotated[int, Field(gt=0, description="Number of channels of a latent, at full size.")] = 16
+    decoder: Annotated[int, Field(gt=0, description="Number of channels of a decoder.")] = 32
 
     @property
     def multiple(self) -> int:
@@ -43,17 +44,18 @@ class MMSYN(NetSettings):
 class MMSYNNet(nn.Module):
     """Works slice by slice, on images of any size.
 
-    Extras: reconstructions of the given modalities from the fused latent; images_by_latent, those of the targets from
+    Extras: reconstructions of the input modalities from the fused latent; images_by_latent, those of the targets from
     each modality's latent alone; latent_variance, [B, 1, D, H, W], across the available latents, mean over channels.
     """
 
     def __init__(self, net: MMSYN, modalities: Modalities) -> None:
         super().__init__()
-        self.net, self.modalities = net, modalities
-        self.encoders = nn.ModuleList(Encoder(net) for _ in range(modalities.given))
-        self.decoders = nn.ModuleList(Decoder(net) for _ in range(modalities.made))
-        # a completion makes what it is given; a translation needs decoders of its own to repeat it
-        repeated = 0 if modalities.completes else modalities.given
+        self.net = net
+        self.modalities = modalities
+        self.encoders = nn.ModuleList(Encoder(net) for _ in range(modalities.inputs))
+        self.decoders = nn.ModuleList(Decoder(net) for _ in range(modalities.outputs))
+        # a completion's outputs are its inputs; a translation needs additional decoders for its inputs
+        repeated = 0 if modalities.completes else modalities.inputs
         self.repeaters = nn.ModuleList(Decoder(net) for _ in range(repeated))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -92,7 +94,8 @@ class Encoder(nn.Module):
         self.latent = nn.Sequential(nn.Conv2d(widths[0], net.latent, 3, padding=1), nn.LeakyReLU(SLOPE))
 
     def forward(self, image: Tensor) -> Tensor:
-        h, skips = image, []
+        h = image
+        skips = []
         for level, pair in enumerate(self.down):
             h = pair(F.max_pool2d(h, 2) if level else h)
             skips.append(h)
@@ -121,5 +124,6 @@ class Decoder(nn.Module):
 
 def _pair(ins: int, outs: int, slope: float = SLOPE) -> nn.Sequential:
     """Two 3x3 convolutions, each with LeakyReLU of this slope below 0."""
-    first, second = nn.Conv2d(ins, outs, 3, padding=1), nn.Conv2d(outs, outs, 3, padding=1)
+    first = nn.Conv2d(ins, outs, 3, padding=1)
+    second = nn.Conv2d(outs, outs, 3, padding=1)
     return nn.Sequential(first, nn.LeakyReLU(slope), second, nn.LeakyReLU(slope))

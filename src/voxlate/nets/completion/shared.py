@@ -23,10 +23,10 @@ Fusion = Literal["max", "mean", "sum", "product"]
 
 @dataclass(frozen=True)
 class Modalities:
-    """How many modalities a network is given and makes; completes: whether these are the same ones."""
+    """The numbers of a network's input and output modalities; completes: whether both are the same modalities."""
 
-    given: int
-    made: int
+    inputs: int
+    outputs: int
     completes: bool
 
 
@@ -35,8 +35,7 @@ def modalities_of(channels: Channels, net: NetSettings) -> Modalities:
     if channels.noisy or channels.features:
         found = "a noise level" if channels.noisy else "feature maps"
         raise BadInput(
-            f"net.kind: expected method.kind 'regression' of task 'complete' or 'translate' for '{kind_of(net)}', "
-            f"found {found} in the network's input. Change method or task, or set net.kind to 'unet'."
+            f"net.kind: expected method.kind 'regression' of task 'complete' or 'translate' for '{kind_of(net)}', found {found} in the network's input. Change method or task, or set net.kind to 'unet'."
         )
     if channels.code:
         return Modalities(channels.state, channels.out, completes=True)

@@ -29,9 +29,9 @@ class UcDGAN(NetSettings):
     """
 
     kind: Literal["ucd_gan"] = "ucd_gan"
-    width: Annotated[int, Field(gt=0, description="channels at full size; each halving doubles them")] = 64
-    halvings: Annotated[int, Field(ge=1, description="how often an anatomy code is half as large as the image")] = 2
-    blocks: Annotated[int, Field(ge=1, description="residual blocks of the encoder, and of the decoder")] = 4
+    width: Annotated[int, Field(gt=0, description="Number of channels at full size; each halving doubles them.")] = 64
+    halvings: Annotated[int, Field(ge=1, description="Number of times the anatomy code is downsampled by two.")] = 2
+    blocks: Annotated[int, Field(ge=1, description="Number of residual blocks of the encoder, and of the decoder.")] = 4
 
     @property
     def multiple(self) -> int:
@@ -49,15 +49,16 @@ class UcDGAN(NetSettings):
 class UcDGANNet(nn.Module):
     """Works slice by slice, on images of any size; a completion makes what is missing alone (elsewhere 0).
 
-    Extras: codes, of the given images and of the made ones, each the mean over its modalities; reconstructions of the
-    given modalities from the code of the made ones.
+    Extras: codes, of the input images and of the synthesised ones, each the mean over its modalities; reconstructions of the
+    input modalities from the code of the synthesised images.
     """
 
     def __init__(self, net: UcDGAN, modalities: Modalities) -> None:
         super().__init__()
-        self.net, self.modalities = net, modalities
+        self.net = net
+        self.modalities = modalities
         widths = [net.width * 2**level for level in range(net.halvings + 1)]
-        kinds = modalities.made if modalities.completes else modalities.given + modalities.made
+        kinds = modalities.outputs if modalities.completes else modalities.inputs + modalities.outputs
         falling = [same_size(1, widths[0], 7), *(half_size(*pair) for pair in pairwise(widths))]
         self.encoder = nn.Sequential(*falling, *(Block(widths[-1]) for _ in range(net.blocks)))
         self.blocks = nn.ModuleList(Block(widths[-1], kinds) for _ in range(net.blocks))
@@ -82,8 +83,8 @@ class UcDGANNet(nn.Module):
         """Which modalities are made, [B*D, M], 0 or 1, and the decoder's number of the first of them."""
         if self.modalities.completes:
             assert inputs.code is not None
-            return inputs.code[:, : self.modalities.made].repeat_interleave(slices.size[0], dim=0), 0
-        return slices.available.new_ones(len(slices.available), self.modalities.made), self.modalities.given
+            return inputs.code[:, : self.modalities.outputs].repeat_interleave(slices.size[0], dim=0), 0
+        return slices.available.new_ones(len(slices.available), self.modalities.outputs), self.modalities.inputs
 
     def encoded(self, images: Tensor, available: Tensor) -> Tensor:
         """The mean anatomy code of the available ones of [B, N, H, W]: [B, C, h, w]."""

@@ -17,9 +17,11 @@ class ADM(NetSettings):
     """The published ADM: two residual blocks and row-wise attention a stage, RMS norms (paper 001)."""
 
     kind: Literal["adm"] = "adm"
-    width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 128
+    width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 128
     multipliers: Multipliers = (1, 2, 4)
-    heads: Annotated[int, Field(gt=0, description="attention heads, a divisor of every stage's channels")] = 4
+    heads: Annotated[
+        int, Field(gt=0, description="Number of attention heads, a divisor of every stage's channels.")
+    ] = 4
 
     def build(self, channels: Channels) -> "ADMNet":
         """Raises BadInput where a task gives more than images and their noise level."""

@@ -28,12 +28,14 @@ class DiT(NetSettings):
     """The published DiT-L/16: adaptive RMS norms, gated layers, patches of the image as tokens (paper 001)."""
 
     kind: Literal["dit"] = "dit"
-    patch: Annotated[int, Field(gt=0, description="side of a patch in pixels; a patch is one token")] = 16
-    width: Annotated[int, Field(gt=0, multiple_of=4, description="channels of a token")] = 1024
-    depth: Annotated[int, Field(gt=0, description="transformer blocks")] = 24
-    heads: Annotated[int, Field(gt=0, description="attention heads, a divisor of width")] = 16
-    mlp_ratio: Annotated[int, Field(gt=0, description="width of the gated layers over width")] = 4
-    frequencies: Annotated[int, Field(gt=0, multiple_of=2, description="sines and cosines of the log-SNR")] = 256
+    patch: Annotated[int, Field(gt=0, description="Side of a patch in pixels; each patch is one token.")] = 16
+    width: Annotated[int, Field(gt=0, multiple_of=4, description="Number of channels of a token.")] = 1024
+    depth: Annotated[int, Field(gt=0, description="Number of transformer blocks.")] = 24
+    heads: Annotated[int, Field(gt=0, description="Number of attention heads, a divisor of width.")] = 16
+    mlp_ratio: Annotated[int, Field(gt=0, description="Width of the gated layers over width.")] = 4
+    frequencies: Annotated[
+        int, Field(gt=0, multiple_of=2, description="Number of sines and cosines of the log-SNR.")
+    ] = 256
 
     def build(self, channels: Channels) -> "DiTNet":
         """Raises BadInput where a task gives more than images and their noise level."""
@@ -48,7 +50,8 @@ class TimeMLP(nn.Module):
         super().__init__()
         self.frequencies = frequencies
         init = partial(nn.init.trunc_normal_, std=0.02, a=-0.04, b=0.04)
-        self.first, self.second = Dense(frequencies, width, init), Dense(width, width, init)
+        self.first = Dense(frequencies, width, init)
+        self.second = Dense(width, width, init)
 
     def forward(self, log_snr: Tensor) -> Tensor:
         sines, cosines = sinusoids(log_snr, self.frequencies, self.frequencies // 2)
@@ -61,8 +64,10 @@ class DiTBlock(nn.Module):
     def __init__(self, net: DiT) -> None:
         super().__init__()
         self.modulation = Dense(net.width, 6 * net.width, nn.init.zeros_)
-        self.norm1, self.attention = RMSNorm(net.width), Attention(net.width, net.heads, lecun_normal_)
-        self.norm2, self.mlp = RMSNorm(net.width), SwiGLU(net.width, net.mlp_ratio * net.width)
+        self.norm1 = RMSNorm(net.width)
+        self.attention = Attention(net.width, net.heads, lecun_normal_)
+        self.norm2 = RMSNorm(net.width)
+        self.mlp = SwiGLU(net.width, net.mlp_ratio * net.width)
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding).float().chunk(6, dim=-1)
@@ -105,7 +110,8 @@ class DiTNet(Backbone):
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         items, height, width, channels = h.shape
-        rows, columns = height // self.patch, width // self.patch
+        rows = height // self.patch
+        columns = width // self.patch
         h = h.view(items, rows, self.patch, columns, self.patch, channels).transpose(2, 3)
         tokens = self.norm(self.embed(self.norm_in(h.reshape(items, rows * columns, -1)))).float()
         tokens = tokens + position_embedding(rows, columns, tokens.shape[-1], h.device)

@@ -17,7 +17,7 @@ from voxlate.nets.blocks import MAX_PERIOD, Norm, exact, noise_level, pad_far, t
 from voxlate.nets.interface import NetworkInput, Output
 
 Multipliers = Annotated[
-    Counts, Field(min_length=1, description="channels of each stage over width; each halves the size")
+    Counts, Field(min_length=1, description="Channels of each stage over width; each stage halves the size.")
 ]
 EPS = cpu.RMS_EPS
 Init = Callable[[Tensor], object]
@@ -91,7 +91,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, h: Tensor, modulation: Tensor | None = None, gelu: bool = False) -> Tensor:
         """modulation: [N, 2 C], scale then shift; with gelu, h may be overwritten where nothing needs it."""
-        gain, shift = self.weight[None], None
+        gain = self.weight[None]
+        shift = None
         if modulation is not None:
             scale, shift = modulation.chunk(2, dim=-1)
             gain = gain * (1 + scale)
@@ -103,7 +104,9 @@ class GroupNorm(Norm):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__(channels, groups)
-        self.num_groups, self.eps = groups, EPS  # Norm would take fewer groups for few channels
+        # Norm would take fewer groups for few channels
+        self.num_groups = groups
+        self.eps = EPS
 
     def forward(self, h: Tensor, modulation: Tensor | None = None, gelu: bool = False) -> Tensor:
         h = super().forward(h.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -148,7 +151,8 @@ class AttentionLayer(nn.Module):
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
-        self.norm, self.attention = RMSNorm(channels), Attention(channels, heads)
+        self.norm = RMSNorm(channels)
+        self.attention = Attention(channels, heads)
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.attention(self.norm(h))
@@ -167,7 +171,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
-        self.first, self.second = ExactDense(width, 4 * width), ExactDense(4 * width, 4 * width)
+        self.first = ExactDense(width, 4 * width)
+        self.second = ExactDense(4 * width, 4 * width)
 
     def forward(self, log_snr: Tensor) -> Tensor:
         sines, cosines = sinusoids(log_snr, self.width, self.width // 2 - 1)
@@ -180,7 +185,8 @@ class Block(nn.Module):
 
     def __init__(self, ins: int, outs: int, norm: MakeNorm) -> None:
         super().__init__()
-        self.conv, self.norm = Conv(ins, outs, 3), norm(outs)
+        self.conv = Conv(ins, outs, 3)
+        self.norm = norm(outs)
 
     def forward(self, h: Tensor, modulation: Tensor | None = None) -> Tensor:
         return self.norm(self.conv(h), modulation, gelu=True)
@@ -197,7 +203,8 @@ class ResNetBlock(nn.Module):
         super().__init__()
         ins = dim if ins is None else ins
         self.time = ExactDense(embedding, 2 * outs) if embedding else None
-        self.block1, self.block2 = Block(ins, outs, norm), Block(outs, outs, norm)
+        self.block1 = Block(ins, outs, norm)
+        self.block2 = Block(outs, outs, norm)
         self.skip = Dense(ins, outs) if dim != outs else None
 
     def forward(self, h: Tensor, embedding: Tensor | None = None) -> Tensor:
@@ -211,7 +218,8 @@ class SwiGLU(nn.Module):
     def __init__(self, channels: int, hidden: int, embedding: int = 0) -> None:
         super().__init__()
         self.time = Dense(embedding, 2 * hidden) if embedding else None
-        self.gate, self.value = Dense(channels, hidden), Dense(channels, hidden)
+        self.gate = Dense(channels, hidden)
+        self.value = Dense(channels, hidden)
         self.out = Dense(hidden, channels)
 
     def forward(self, h: Tensor, embedding: Tensor | None = None) -> Tensor:
@@ -262,14 +270,17 @@ class Backbone(nn.Module, ABC):
 
     def __init__(self, multiple: int, noisy: bool, state_first: bool = False) -> None:
         super().__init__()
-        self.multiple, self.noisy, self.state_first = multiple, noisy, state_first
+        self.multiple = multiple
+        self.noisy = noisy
+        self.state_first = state_first
 
     @abstractmethod
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """[N, H, W, C] -> [N, H, W, C_out]; height and width are multiples of `multiple`."""
 
     def forward(self, inputs: NetworkInput) -> Output:
-        images, state = list(inputs.images.values()), inputs.state
+        images = list(inputs.images.values())
+        state = inputs.state
         image = inputs.joined if self.state_first or state is None else torch.cat([*images, state], dim=1)
         depth, height, width = image.shape[2:]
         h = to_slices(pad_far(image, (1, self.multiple, self.multiple))).permute(0, 2, 3, 1).contiguous()

@@ -29,9 +29,11 @@ class PlainUNet(NetSettings):
     """The published U-Net: one residual block a stage, most without skip, group norm, no attention (paper 001)."""
 
     kind: Literal["xmodality_unet"] = "xmodality_unet"
-    width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 128
+    width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 128
     multipliers: Multipliers = (1, 2, 4)
-    groups: Annotated[int, Field(gt=0, description="groups of a norm, a divisor of every stage's channels")] = 32
+    groups: Annotated[
+        int, Field(gt=0, description="Number of groups of a norm, a divisor of every stage's channels.")
+    ] = 32
 
     def build(self, channels: Channels) -> "PlainUNetNet":
         """Raises BadInput where a task gives more than images and their noise level."""

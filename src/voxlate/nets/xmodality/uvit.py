@@ -31,20 +31,23 @@ class UViT(NetSettings):
     """The published U-ViT: a wavelet transform, ADM's stages, and a transformer at their deepest (paper 001)."""
 
     kind: Literal["uvit"] = "uvit"
-    width: Annotated[int, Field(gt=0, description="channels at the wavelet's resolution, half the image's")] = 128
+    width: Annotated[
+        int, Field(gt=0, description="Number of channels at the resolution of the wavelets, half of the image's.")
+    ] = 128
     multipliers: Multipliers = (1, 2, 4)
-    heads: Annotated[int, Field(gt=0, description="heads of the attention along rows")] = 4
-    depth: Annotated[int, Field(gt=0, description="layers of the transformer")] = 16
-    vit_heads: Annotated[int, Field(gt=0, description="heads of the transformer")] = 4
-    mlp_ratio: Annotated[int, Field(gt=0, description="width of the transformer's gated layers over its own")] = 4
+    heads: Annotated[int, Field(gt=0, description="Number of heads of the attention along rows.")] = 4
+    depth: Annotated[int, Field(gt=0, description="Number of layers of the transformer.")] = 16
+    vit_heads: Annotated[int, Field(gt=0, description="Number of heads of the transformer.")] = 4
+    mlp_ratio: Annotated[
+        int, Field(gt=0, description="Width of the transformer's gated layers over its own width.")
+    ] = 4
 
     def build(self, channels: Channels) -> "UViTNet":
         """Raises BadInput where a task gives more than images and their noise level."""
         self.takes_only_images(channels, noise=True)
         if self.width * self.multipliers[-1] % 4:
             raise BadInput(
-                f"net.width: expected a transformer of a multiple of 4 channels, found {self.width} · "
-                f"{self.multipliers[-1]}. Change it."
+                f"net.width: expected a transformer of a multiple of 4 channels, found {self.width} · {self.multipliers[-1]}. Change it."
             )
         return UViTNet(self, channels.joined, channels.out, channels.noisy)
 
@@ -54,8 +57,10 @@ class TransformerLayer(nn.Module):
 
     def __init__(self, net: UViT, channels: int, embedding: int) -> None:
         super().__init__()
-        self.norm1, self.attention = RMSNorm(channels), Attention(channels, net.vit_heads)
-        self.norm2, self.mlp = RMSNorm(channels), SwiGLU(channels, net.mlp_ratio * channels, embedding)
+        self.norm1 = RMSNorm(channels)
+        self.attention = Attention(channels, net.vit_heads)
+        self.norm2 = RMSNorm(channels)
+        self.mlp = SwiGLU(channels, net.mlp_ratio * channels, embedding)
 
     def forward(self, tokens: Tensor, embedding: Tensor | None) -> Tensor:
         tokens = tokens + self.attention(self.norm1(tokens))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.errors import BadInput, did_you_mean
+from voxlate.recipe.renamed import with_new_names
 
-SHIPPED = resources.files("voxlate") / "shipped_recipes"
+SHIPPED = resources.files("voxlate") / "recipe" / "shipped"
 
 
 def names() -> list[str]:
@@ -25,8 +26,7 @@ def text_of(name: str) -> str:
         return (SHIPPED / f"{name.lower()}.toml").read_text(encoding="utf-8")
     if not path.is_file():
         raise BadInput(
-            f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. "
-            f"{_nearest(path.name.removesuffix('.toml'))}"
+            f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. {_nearest(path.name.removesuffix('.toml'))}"
         )
     try:
         return path.read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def header(text: str) -> str:
 
 def values_of(name: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The tables of a recipe by shipped name or path, over those of its base, with `changes` as in `table`."""
-    return changed(_values(name), changes or {})
+    return changed(with_new_names(_values(name)), changes or {})
 
 
 def changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
@@ -76,6 +76,7 @@ def changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any
     values = copy.deepcopy(values)
     for key, value in changes.items():
         _change(values, key, value)
+        values = with_new_names(values)
     return values
 
 
@@ -89,7 +90,7 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     if name in before:
         raise BadInput(f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base.")
     try:
-        values = tomllib.loads(text_of(name))
+        values = with_new_names(tomllib.loads(text_of(name)))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
     base = values.pop("base", None)

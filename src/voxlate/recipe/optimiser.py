@@ -23,22 +23,34 @@ class Optimiser:
 
     kind: Annotated[
         Literal["adam", "adamw", "muon"],
-        Field(description="Adam, Adam with decoupled weight decay, or kernels by Muon and the rest by adamw"),
+        Field(
+            description="Optimiser: Adam, Adam with decoupled weight decay (adamw), or Muon for kernels with adamw for all other weights."
+        ),
     ] = "adamw"
-    lr: Annotated[float, Field(gt=0, description="highest learning rate")] = 1e-3
-    betas: Annotated[tuple[float, float], Field(description="decay of the gradient's first and second moments")] = (
+    lr: Annotated[float, Field(gt=0, description="Highest learning rate.")] = 1e-3
+    betas: Annotated[
+        tuple[float, float], Field(description="Decay of the first and second moments of the gradient.")
+    ] = (
         0.9,
         0.999,
     )
-    weight_decay: Annotated[float, Field(ge=0, description="weight decay of matrices and kernels")] = 0.01
-    warm_up: Annotated[int, Field(ge=0, description="steps over which the learning rate rises from 0")] = 100
-    decay: Annotated[Literal["none", "cosine", "linear"], Field(description="how it falls after `hold`")] = "cosine"
-    hold: Annotated[float, Field(ge=0, le=1, description="share of the steps before it starts to fall")] = 0.0
-    last: Annotated[float, Field(ge=0, le=1, description="share of the learning rate left at the end")] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, description="Weight decay of matrices and kernels.")] = 0.01
+    warm_up: Annotated[int, Field(ge=0, description="Number of steps over which the learning rate rises from 0.")] = 100
+    decay: Annotated[
+        Literal["none", "cosine", "linear"], Field(description="Decay of the learning rate after `hold`.")
+    ] = "cosine"
+    hold: Annotated[
+        float, Field(ge=0, le=1, description="Share of the steps after which the learning rate begins to decay.")
+    ] = 0.0
+    last: Annotated[
+        float, Field(ge=0, le=1, description="Share of the highest learning rate that is reached at the end.")
+    ] = 0.0
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""
-        matrices, kernels, vectors = list[nn.Parameter](), list[nn.Parameter](), list[nn.Parameter]()
+        matrices = list[nn.Parameter]()
+        kernels = list[nn.Parameter]()
+        vectors = list[nn.Parameter]()
         for one in parameters:
             is_matrix = self.kind == "muon" and one.ndim > 1 and len(one) >= FEWEST
             (matrices if is_matrix else kernels if one.ndim > 1 else vectors).append(one)
@@ -80,7 +92,8 @@ class Muon(torch.optim.AdamW):
 
     def _move(self, found: Mapping[nn.Parameter, Tensor], lr: float, decay: float) -> None:
         """Move kernels along their gradients' directions."""
-        kernels, grads = list(found), list(found.values())
+        kernels = list(found)
+        grads = list(found.values())
         for kernel in kernels:
             state = self.state[kernel]
             if not state:
@@ -136,7 +149,8 @@ def _polynomial(grams: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     squared_norm = grams.diagonal(dim1=1, dim2=2).sum(1)
     scale = 1 / (squared_norm.sqrt() + 1e-7).view(-1, 1, 1)
-    gram, product = grams.mul_(scale.square()), grams
+    gram = grams.mul_(scale.square())
+    product = grams
     for number in range(1, ROUNDS + 1):
         q = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         q.diagonal(dim1=1, dim2=2).add_(a)

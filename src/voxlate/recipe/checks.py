@@ -1,0 +1,102 @@
+"""Checks of a recipe whose settings are valid one by one: whether its stages and tables fit one another."""
+
+from collections.abc import Mapping, Sequence
+
+from voxlate.config import kind_of
+from voxlate.errors import BadInput
+from voxlate.files import safe_name
+from voxlate.recipe.settings import FullStage, Recipe
+
+
+def check_synthesis(recipe: Recipe) -> None:
+    """Raise BadInput where [synth] does not fit the rest: its slices, its noise or its sampler."""
+    synth = recipe.synth
+    depth = recipe.data.patch[0]
+    for key, plain, fits in (
+        ("slices", "whole", synth.slices.for_volumes),
+        ("noise", "independent", synth.noise.for_volumes),
+    ):
+        if depth > 1 and not fits:
+            raise BadInput(
+                f"synth.{key}: expected kind '{plain}' for a model of volumes (patches of {depth} slices), found '{getattr(synth, key).kind}'. Drop synth.{key}."
+            )
+    for stage in recipe.all_stages:
+        stage.method.check_sampler(synth)
+        if stage.task.whole_slices and not synth.slices.keeps_middle:
+            raise BadInput(
+                f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose middle is not the mid-plane. Drop synth.slices."
+            )
+    if synth.windows is not None and (recipe.data.centred or not recipe.method.iterates):
+        centred = "data.centred, whose slices are padded to keep their middle"
+        at_once = f"method.kind = '{kind_of(recipe.method)}', which makes images at once"
+        why = centred if recipe.method.iterates else at_once
+        raise BadInput(f"synth.windows: expected none for {why}, found {synth.windows}. Drop it.")
+    if synth.slices.crop is not None and (depth > 1 or not recipe.ignores_outside):
+        raise BadInput(
+            f"synth.slices.crop: expected a model of slices with task.inside and task.strip, in a predictor, too, found {'one without' if depth == 1 else 'one of volumes'}. Drop it."
+        )
+
+
+def check(recipe: Recipe, where: str) -> None:
+    if missing := sorted(recipe.modalities - set(recipe.intensity)):
+        known = {name.lower(): name for name in recipe.intensity}
+        near = f"Did you mean {known[missing[0].lower()]}? Else add" if missing[0].lower() in known else "Add"
+        raise BadInput(
+            f"{where}: expected an intensity map for every modality, found none for {missing[0]}. {near} --set 'intensity.{missing[0]}={{kind=\"percentile\"}}', or [intensity] in a recipe of your own."
+        )
+    for stage in recipe.all_stages:
+        for name in (stage.name, *stage.data.source, *stage.data.target, *stage.data.labels):
+            safe_name(name, where)  # files are called so
+    earlier: dict[str, FullStage] = {}
+    for stage in recipe.all_stages:
+        if stage.name in earlier:
+            raise BadInput(f"{where}: expected stages of different names, found '{stage.name}' twice. Rename one.")
+        if stage.start_from is not None:
+            _check_start(stage, stage.start_from, earlier, where)
+        if stage.opponent and not stage.method.takes_opponent:
+            raise BadInput(
+                f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
+            )
+        if stage.train.steps == 0 and stage.train.epochs is None:
+            raise BadInput(f"{where}: expected train.steps from 1, or train.epochs, found 0. Change it.")
+        if stage.train.more and stage.train.stop is not None:
+            raise BadInput(
+                f"{where}: expected train.more or train.stop, which ends a training before its last step, found both in the stage '{stage.name}'. Drop one; a run with train.stop is not trained further."
+            )
+        if stage.net.joins_slices and stage.data.patch[0] == 1:
+            raise BadInput(
+                f"{where}: expected patches of several slices in the stage '{stage.name}', whose net.volumetric joins slices, found data.patch = {list(stage.data.patch)}. Give it more, such as 16."
+            )
+        stage.task.check(stage, earlier, where)
+        stage.method.check(stage, where)
+        stage.method.check_sampler(stage.validation_sampling(recipe.synth))
+        earlier[stage.name] = stage
+    check_synthesis(recipe)
+
+
+def _check_start(stage: FullStage, start: str, earlier: Mapping[str, FullStage], where: str) -> None:
+    if start not in earlier:
+        raise BadInput(
+            f"{where}: expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), found '{start}'. Change it."
+        )
+    first = earlier[start]
+    check_order(stage, {"source": first.data.source, "target": first.data.target}, f"'{start}'", where)
+    if other := set(first.task.needs) - set(stage.task.needs):
+        raise BadInput(
+            f"{where}: expected the stage '{stage.name}' to build on '{min(other)}' as '{start}' does, whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
+        )
+
+
+def check_order(stage: FullStage, first: Mapping[str, Sequence[str]], whose: str, where: object) -> None:
+    """Raise BadInput where weights that know modalities by their places would see them in others.
+
+    first: "source" and "target" of the training that the weights are from; whose: its name.
+    """
+    for key in ("source", "target"):
+        ours = getattr(stage.data, key)
+        theirs = first[key]
+        shared = [name for name in theirs if name in ours]
+        if shared != [name for name in ours if name in theirs]:
+            raise BadInput(
+                f"{where}: expected data.{key} of the stage '{stage.name}' in the order of {whose}, whose weights it starts from ({', '.join(theirs)}), found {', '.join(ours)}. Reorder it."
+            )

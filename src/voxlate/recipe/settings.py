@@ -1,0 +1,245 @@
+"""The settings of a recipe: everything that a result depends on, in addition to the data."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from voxlate.config import Importable, settings
+from voxlate.data.batches import DataSettings
+from voxlate.diffusion.noise import Independent, SliceNoise
+from voxlate.diffusion.sample import SamplerSettings
+from voxlate.errors import BadInput
+from voxlate.images.intensity import Intensity
+from voxlate.images.tiling import AnySlices, Whole
+from voxlate.methods.autoencoding import AutoencodingSettings
+from voxlate.methods.cycle import CycleSettings
+from voxlate.methods.diffusion import DiffusionSettings
+from voxlate.methods.method import Method
+from voxlate.methods.opponent import OpponentSettings
+from voxlate.methods.regression import RegressionSettings
+from voxlate.methods.tasks import AnyTask, Translate
+from voxlate.nets.autoencoder import KLAutoencoder
+from voxlate.nets.bran import Bran
+from voxlate.nets.completion.coca_gan import CocaGAN
+from voxlate.nets.completion.hi_net import HiNet
+from voxlate.nets.completion.mm_gan import MMGAN
+from voxlate.nets.completion.mm_syn import MMSYN
+from voxlate.nets.completion.ucd_gan import UcDGAN
+from voxlate.nets.plain import settings_of_module
+from voxlate.nets.resnet import ResNet
+from voxlate.nets.unet import UNet
+from voxlate.nets.xmodality.adm import ADM
+from voxlate.nets.xmodality.dit import DiT
+from voxlate.nets.xmodality.unet import PlainUNet
+from voxlate.nets.xmodality.uvit import UViT
+from voxlate.recipe.training import BACKWARD, VALIDATION_SHARE, VALIDATION_STEPS, Precision, Training
+
+MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
+
+AnyMethod = Annotated[
+    DiffusionSettings | RegressionSettings | CycleSettings | AutoencodingSettings,
+    Field(discriminator="kind"),
+    Importable(),
+]
+AnyNet = Annotated[
+    UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT | HiNet | MMGAN | MMSYN | CocaGAN | UcDGAN,
+    Field(discriminator="kind"),
+    Importable(settings_of_module),
+]
+AnyIntensity = Annotated[Intensity, Importable()]
+StartFrom = Annotated[
+    str | None,
+    Field(
+        description="Earlier stage whose weights initialise this one; weights that it lacks are initialised at random."
+    ),
+]
+
+
+@settings
+class Synthesis(SamplerSettings):
+    """How images are sampled from the trained model."""
+
+    samples: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MOST_SAMPLES,
+            description="Number of images sampled for each case; more than 1 give a mean and a standard deviation.",
+        ),
+    ] = 1
+    batch: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Number of slices or patches computed at a time; it changes memory, and rounding unless `exact` is set.",
+        ),
+    ] = 4
+    exact: Annotated[
+        bool,
+        Field(
+            description="Whether synthesis is bit-identical for every batch: float32, and one slice or patch at a time, which is slower."
+        ),
+    ] = False
+    overlap: Annotated[
+        float, Field(ge=0, lt=1, description="Share by which neighbouring patches or tiles overlap.")
+    ] = 0.5
+    slices: Annotated[AnySlices, Field(description="Input of a model of slices: whole slices, or parts of them.")] = (
+        Whole()
+    )
+    noise: Annotated[SliceNoise, Field(description="Correlation between the noise of a volume's slices.")] = (
+        Independent()
+    )
+    precision: Annotated[
+        Precision,
+        Field(
+            description="Precision of convolutions and products in synthesis; auto: bfloat16 where the training used it and it is measured to be faster on this machine, else float32."
+        ),
+    ] = "auto"
+    mirror: Annotated[
+        bool,
+        Field(
+            description="Whether images are averaged with those of the left-right mirrored input, which doubles the time."
+        ),
+    ] = False
+    peaks: Annotated[
+        bool,
+        Field(
+            description="Whether values above the median are stretched until the upper percentile of the intensity map is almost where it is in training scans."
+        ),
+    ] = False
+
+
+@settings
+class Stage:
+    """One training; earlier ones are listed in `stages`, the last one is the recipe itself, called 'final'."""
+
+    name: Annotated[
+        str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name by which later stages refer to this one.")
+    ]
+    task: Annotated[AnyTask, Field(description="Task: how a batch becomes a problem for the network.")] = Translate()
+    method: Annotated[AnyMethod, Field(description="Method: the model that is trained, and its loss.")]
+    opponent: Annotated[
+        OpponentSettings | None, Field(description="Critic of the images, for an adversarial loss; unset: none.")
+    ] = None
+    net: Annotated[AnyNet, Field(description="Network of the method.")]
+    train: Annotated[Training, Field(description="Training: steps, batches and the optimiser.")]
+    data: Annotated[
+        DataSettings | None, Field(description="Data of this stage, where they differ from the recipe's.")
+    ] = None
+    start_from: StartFrom = None
+    mirror: Annotated[
+        bool, Field(description="Value of synth.mirror where this stage predicts the image (--answer mean).")
+    ] = False
+
+    @property
+    def turns(self) -> Mapping[str, int]:
+        """The training's turns, in order, with the steps of each."""
+        return self.method.turns if self.opponent is None else self.opponent.turns
+
+
+@settings
+class Recipe:
+    """Everything that a result depends on, in addition to the data."""
+
+    title: Annotated[str, Field(description="Title of the recipe in one line.")]
+    data: Annotated[DataSettings, Field(description="Modalities and patches that the method is trained on.")]
+    intensity: Annotated[dict[str, AnyIntensity], Field(description="Map to network units for each modality.")]
+    task: Annotated[AnyTask, Field(description="Task: how a batch becomes a problem for the network.")] = Translate()
+    method: Annotated[AnyMethod, Field(description="Method: the model that is trained, and its loss.")]
+    opponent: Annotated[
+        OpponentSettings | None, Field(description="Critic of the images, for an adversarial loss; unset: none.")
+    ] = None
+    net: Annotated[AnyNet, Field(description="Network of the method.")] = UNet()
+    train: Annotated[Training, Field(description="Training: steps, batches and the optimiser.")] = Training()
+    synth: Annotated[Synthesis, Field(description="Synthesis: how images are sampled.")] = Synthesis()
+    start_from: StartFrom = None
+    stages: Annotated[list[Stage], Field(description="Earlier trainings, in their order.")] = dataclasses.field(
+        default_factory=list
+    )
+
+    @property
+    def all_stages(self) -> tuple["FullStage", ...]:
+        """The earlier stages and the recipe's own training, which is called 'final'; each with its data."""
+        own = {name: getattr(self, name) for name in SHARED}
+        earlier = [{**vars(stage), "data": stage.data or self.data} for stage in self.stages]
+        return tuple(FullStage(**values) for values in (*earlier, {**own, "name": "final"}))
+
+    @property
+    def modalities(self) -> set[str]:
+        """All that some stage is given or makes."""
+        return {name for stage in self.all_stages for name in (*stage.data.source, *stage.data.target)}
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether a task or an earlier one works inside a mask, which must then be found in the sources."""
+        return any(stage.task.needs_mask for stage in self.all_stages)
+
+    def finds_mask_of(self, modality: str | None) -> bool:
+        """Whether a mask that was found in this modality (None: in none, or in any) can be found in the sources."""
+        return not self.needs_mask or modality is None or modality in self.data.source
+
+    @property
+    def ignores_outside(self) -> bool:
+        """Whether voxels outside the mask are neither read nor made: images are background there."""
+        tasks = [self.task, *(stage.task for stage in self.stages if stage.name in self.task.needs)]
+        return all(task.inside and task.strip for task in tasks)
+
+    def build(self) -> Method:
+        """The method of the last stage, with every earlier one inside it where its task needs it; fresh weights."""
+        earlier: dict[str, Method] = {}
+        for stage in self.all_stages:
+            earlier[stage.name] = stage.build(earlier)
+        return earlier["final"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FullStage(Stage):
+    """A stage of a recipe, with the data of the recipe where it has none of its own."""
+
+    data: DataSettings
+
+    def build(self, earlier: Mapping[str, Method]) -> Method:
+        """The method with fresh weights; earlier: the finished methods of the stages before it."""
+        task = self.task.build(earlier)
+        sources = [f"{name}[{step:+d}]" if step else name for name, step in self.data.channels]
+        try:
+            method = self.method.build(self.net, task, task.channels(sources, self.data.target))
+        except (RuntimeError, ZeroDivisionError, TypeError) as error:
+            raise BadInput(
+                f"stage '{self.name}': expected a network that can be built, found settings that do not fit together ({str(error).splitlines()[0]}). Change its net table."
+            ) from error
+        return method if self.opponent is None else self.opponent.build(method)
+
+    def evaluations(self, sampling: SamplerSettings) -> float:
+        """Network evaluations for an item of a validation: its loss, and its image."""
+        return 1 + (sampling.evaluations if self.method.iterates else 1)
+
+    def validation_share(self, sampling: SamplerSettings) -> float:
+        """Cost of validations with a sampler as a share of the training's, in network evaluations."""
+        # forward and backward, of a step
+        train = self.train
+        passes = sum(self.turns.values())
+        known = (number for number in (train.validate_every, train.steps) if number)  # epochs are no steps yet
+        cost = BACKWARD * passes * train.batch * min(known, default=1)
+        return train.validation_items * self.evaluations(sampling) / cost
+
+    def validation_sampling(self, synth: Synthesis) -> Synthesis:
+        """How images are drawn during training: as the recipe says, else as synth does where that costs little."""
+        chosen = self.train.validation
+        if chosen is not None:
+            return _drawn_by(synth, chosen.sampler, chosen.steps)
+        if not self.method.iterates or self.validation_share(synth) <= VALIDATION_SHARE:
+            return synth
+        fewer = (_drawn_by(synth, "ddim", steps) for steps in range(VALIDATION_STEPS, 1, -1))
+        cheap = (one for one in fewer if self.validation_share(one) <= VALIDATION_SHARE)
+        return next(cheap, _drawn_by(synth, "ddim", 2 if synth.grid == "index" else 1))  # whose ends are two
+
+
+def _drawn_by(synth: Synthesis, sampler: str, steps: int) -> Synthesis:
+    """The same synthesis by another sampler, without what belongs to the one it had."""
+    return dataclasses.replace(synth, sampler=sampler, steps=steps, eta=0.0, end=None, close=None)
+
+
+SHARED = ("task", "method", "opponent", "net", "train", "data", "start_from")  # keys of a stage that a recipe has too

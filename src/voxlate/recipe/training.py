@@ -1,0 +1,145 @@
+"""Settings of a training: its length, batches, precision and validation."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from voxlate.config import Counts, settings
+from voxlate.diffusion.sample import check_sampler_name
+from voxlate.recipe.optimiser import Optimiser
+
+VALIDATION_SHARE = 0.05  # of a training's network evaluations, where the recipe does not say how to validate
+VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
+BACKWARD = 3  # evaluations that a forward and a backward pass cost
+Precision = Literal["auto", "bfloat16", "float32"]
+
+
+@settings
+class Stop:
+    """Ends a training early, once an epoch's loss is not below the mean of earlier epochs by the share `gain`.
+
+    Source: Lyu & Wang 2022 (arXiv 2209.12104), sec. III: 100 epochs, window of 20, 1 %.
+    """
+
+    after_epochs: Annotated[int, Field(ge=1, description="Number of epochs that are trained in any case.")] = 100
+    window: Annotated[
+        int,
+        Field(ge=1, description="Number of epochs before the last one with whose mean loss the last one is compared."),
+    ] = 20
+    gain: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Share by which the loss must be below this mean for the training to continue."),
+    ] = 0.01
+
+    def reached(self, losses: Sequence[float]) -> bool:
+        """Whether training ends after these epochs; a loss that is NaN never ends it."""
+        if len(losses) < max(self.after_epochs, self.window + 1):
+            return False
+        return losses[-1] > (1 - self.gain) * self._before(losses)
+
+    def sentence(self, losses: Sequence[float], step: int) -> str:
+        """Why it ended, for the log."""
+        before = "loss of the epoch" if self.window == 1 else f"mean loss of the {self.window} epochs"
+        return f"ended at step {step} by train.stop: the loss of epoch {len(losses)}, {losses[-1]:.4g}, is not {100 * self.gain:.3g} % below the {before} before, {self._before(losses):.4g}."
+
+    def _before(self, losses: Sequence[float]) -> float:
+        return sum(losses[-1 - self.window : -1]) / self.window
+
+
+@settings
+class Validation:
+    """How images are drawn during training: `train.validation = { sampler = "ddim", steps = 8 }`."""
+
+    sampler: Annotated[str, Field(description="Sampler of validations, named as in synth.sampler.")] = "ddim"
+    steps: Annotated[int, Field(ge=1, description="Number of times at which the network denoises.")] = VALIDATION_STEPS
+
+    def __post_init__(self) -> None:
+        check_sampler_name(self.sampler, "train.validation.sampler")
+
+
+@settings
+class Training:
+    """The training of a stage: steps, batches, optimiser, precision, validation."""
+
+    steps: Annotated[int, Field(ge=0, description="Number of optimiser steps; 0: given by `epochs`.")] = 10_000
+    more: Annotated[
+        Counts | None,
+        Field(
+            description="Numbers of additional steps after `steps`, each with its own warm-up and decay; unset: none."
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Length of the training in epochs, in place of `steps`. In an epoch the turn that makes images (of a GAN the generator's) takes as many items as there are; a critic's items are not counted.",
+        ),
+    ] = None
+    stop: Annotated[
+        Stop | None,
+        Field(description="Rule that ends the training before `steps` once the loss stops falling; unset: none."),
+    ] = None
+    batch: Annotated[int, Field(ge=1, description="Number of items in a step, over all processes together.")] = 8
+    optimiser: Annotated[Optimiser, Field(description="Optimiser and the schedule of its rate.")] = Optimiser()
+    ema: Annotated[float, Field(ge=0, lt=1, description="Decay of the running average of weights; 0: no average.")] = (
+        0.999
+    )
+    only: Annotated[
+        str | None,
+        Field(description="Part of the dotted names of the weights that are trained; unset: all weights are trained."),
+    ] = None
+    clip_norm: Annotated[float, Field(ge=0, description="Largest norm of a step's gradient; 0: no limit.")] = 1.0
+    accumulate: Annotated[
+        int, Field(ge=1, description="Number of parts of a batch that are computed one after the other.")
+    ] = 1
+    precision: Annotated[
+        Precision,
+        Field(
+            description="Precision of convolutions and products; auto: float32, unless bfloat16 is measured to be faster on the machine that begins the run, which keeps it."
+        ),
+    ] = "auto"
+    compile: Annotated[
+        bool | None,
+        Field(
+            description="Whether torch.compile compiles the network; unset: on a GPU, and on a CPU for more than 20,000 steps."
+        ),
+    ] = None
+    seed: Annotated[int, Field(ge=0, description="Random seed of weights, batches, augmentation and noise.")] = 0
+    workers: Annotated[
+        int | None, Field(ge=0, description="Number of processes that read data; unset: 4 with a GPU, 0 without.")
+    ] = None
+    save_every: Annotated[int, Field(ge=1, description="Number of steps between saved states.")] = 500
+    validate_every: Annotated[
+        int, Field(ge=0, description="Number of steps between validations; 0: one validation at the end.")
+    ] = 1000
+    validation_items: Annotated[int, Field(ge=1, description="Number of items in each validation.")] = 8
+    validation: Annotated[
+        Validation | None,
+        Field(
+            description="Sampler of validations; unset: that of synth where it costs at most 5 % of the training's network evaluations, else ddim with at most 32 steps."
+        ),
+    ] = None
+    log_every: Annotated[int, Field(ge=1, description="Number of steps between lines of log.jsonl.")] = 20
+
+    @property
+    def length(self) -> int:
+        """Steps in all."""
+        return self.steps + sum(self.more or ())
+
+    def part(self, step: int) -> tuple[int, int]:
+        """Where a step, 0-based, lies: its place in `steps` or in one of `more`, and the length of that part."""
+        parts = (self.steps, *(self.more or ()))
+        for steps in parts[:-1]:
+            if step < steps:
+                return step, steps
+            step -= steps
+        return step, parts[-1]
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, 0-based."""
+        return self.optimiser.lr * self.optimiser.factor(*self.part(step))
+
+    def progress(self, step: int) -> float:
+        """Share of `steps` that is done before a step; further steps go on as the training ended."""
+        return min(step / self.steps, 1.0)
