@@ -29,7 +29,7 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 RATES = (0.5, 1.0, 2.0)
 SEEDS = (0, 1, 2)
 TUNED = 1 / 3  # share of the minutes that a try of a learning rate takes
-MADE = "synthesis"
+SYNTHESIS = "synthesis"
 COLUMNS = ("mae", "ssim_2d", "psnr", "ssim_3d", "ssim_coronal", "mae_z", "gradient_strength")
 
 
@@ -224,7 +224,7 @@ def _summaries(rows: Any, modality: str, answer: str) -> dict[str, list[float]]:
 
 
 def _mean_error(scores: Mapping[str, Any]) -> float:
-    return mean(part[MADE]["mae"][0] for part in scores.values())
+    return mean(part[SYNTHESIS]["mae"][0] for part in scores.values())
 
 
 def _lines() -> list[dict[str, Any]]:
@@ -240,13 +240,13 @@ def print_table(name: str, minutes: float) -> None:
     """A table in Markdown for each target: mean over seeds (least to most), and PSNR's deviation over patients."""
     lines = [one for one in _lines() if (one["table"], one["minutes"]) == (name, minutes)]
     for target in dict.fromkeys(target for one in lines for target in one["scores"]):
-        keys = [key for key in COLUMNS if any(key in one["scores"].get(target, {}).get(MADE, {}) for one in lines)]
+        keys = [key for key in COLUMNS if any(key in one["scores"].get(target, {}).get(SYNTHESIS, {}) for one in lines)]
         print(f"\n**{name}: {target}** ({minutes:g} minutes of one thread a row)\n")
         print("| row | parameters | seeds |", " | ".join(keys), "| PSNR's SD over patients |")
         print("|---" * (len(keys) + 4) + "|")
         for row, draw in dict.fromkeys((one["row"], one["draw"]) for one in lines):
             mine = [one for one in lines if (one["row"], one["draw"]) == (row, draw) and target in one["scores"]]
-            parts = [one["scores"][target][MADE] for one in mine]
+            parts = [one["scores"][target][SYNTHESIS] for one in mine]
             cells = [_cell([part[key][0] for part in parts if key in part]) for key in keys]
             label = f"`{row}`{f', {draw}' if draw else ''}"
             size = f"{mine[0]['parameters'] / 1e6:.2f} M"
@@ -263,7 +263,7 @@ def _naive(lines: list[dict[str, Any]], target: str) -> list[tuple[str, dict[str
     found = {}
     for one in lines:
         for answer, part in one["scores"].get(target, {}).items():
-            if answer != MADE and "mae" in part:
+            if answer != SYNTHESIS and "mae" in part:
                 found[answer] = part
     return sorted(found.items(), key=lambda item: item[1]["mae"][0])
 

@@ -251,7 +251,7 @@ def test_methods_that_learned_from_scored_cases_are_named(folders):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_on": ["c0", "c3"]}))
     found = compare(folders)
     assert found.document["trained_on"] == {"a": [], "b": ["c0", "c3"], "c": []}
-    sentence = "2 of 8 cases were in the model's training (by name): no held-out scores of those."
+    sentence = "2 of 8 cases were in the model's training (by name), so their scores are not held-out scores."
     assert [line for line in found.table().caption if "training" in line] == [f"b: {sentence}"]
 
 

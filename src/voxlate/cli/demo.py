@@ -26,7 +26,7 @@ from voxlate.training.log import StepCallback
 from voxlate.training.train import train
 
 SOURCE, TARGET = "t1", "ct"
-MADE = "synthesis"  # the answer of rows that are no naive baseline
+SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
 RECIPE = "phantom_t1_to_ct"  # of fixed steps: a plan would depend on this machine's speed
 CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tables of the skull
 KNOWN = 9  # heads that intervals are calibrated on: the fewest that bound a new one's error with 90 %
@@ -93,7 +93,7 @@ def demo(out: Path, progress: StepCallback) -> Demo:
 
 def _reached(regression: Scores, sample: Scores) -> str:
     """What the two answers reached on heads that training did not see, next to the best naive baseline."""
-    naive = min(_mean(regression, "mae", name) for name in {row.answer for row in regression.rows} - {MADE})
+    naive = min(_mean(regression, "mae", name) for name in {row.answer for row in regression.rows} - {SYNTHESIS})
     return (
         f"CT from T1 on {len({row.case for row in regression.rows})} held-out phantom heads: mean absolute error "
         f"{_mean(regression, 'mae'):.1f} HU (regression), {_mean(sample, 'mae'):.1f} HU (one sharp sample), "
@@ -102,7 +102,7 @@ def _reached(regression: Scores, sample: Scores) -> str:
     )
 
 
-def _mean(scores: Scores, key: str, answer: str = MADE) -> float:
+def _mean(scores: Scores, key: str, answer: str = SYNTHESIS) -> float:
     return mean(row.scores[key] for row in scores.rows if row.answer == answer)
 
 

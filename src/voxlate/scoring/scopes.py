@@ -51,10 +51,10 @@ class Scope:
             where = f"both images at the low end of the range outside the mask {mask}, then every voxel"
         if not self.pictures:
             return where
-        one = self.pictures.removesuffix("s")
+        picture = self.pictures.removesuffix("s")
         kept = "without the mask" if mask is not None else "where the truth has one value only"
         parts = [
-            f"mean of each axial {one}'s own score",
+            f"mean of each axial {picture}'s own score",
             where,
             f"{self.pictures} {kept} do not count",
         ]
@@ -87,7 +87,7 @@ class Cut:
 
 
 @dataclass(frozen=True, eq=False)
-class Counted:
+class CountedVoxels:
     """What the scopes need of a truth [D, H, W], canonical: its own values, and which voxels and slices count.
 
     values: in its own unit; inside: the mask, without what the image does not cover; covered: without a mask; None for
@@ -118,7 +118,7 @@ class Counted:
 
 def scopes_from(names: Iterable[str], mask: object, regions: Iterable[str] = ()) -> tuple[Scope, ...]:
     """The scopes of these names, each once; raises BadInput for others, or where they need a mask that is not there."""
-    found = []
+    scopes = []
     for name in dict.fromkeys(names):
         if name not in SCOPES:
             raise BadInput(f"--score: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these.")
@@ -126,8 +126,8 @@ def scopes_from(names: Iterable[str], mask: object, regions: Iterable[str] = ())
             raise BadInput(f"--score {name}: expected a mask, found none. Add --mask body, brain, cohort or a file.")
         if name in regions:
             raise BadInput(f"--score {name}: expected no region of that name, found one. Rename the region.")
-        found.append(SCOPES[name])
-    return tuple(found)
+        scopes.append(SCOPES[name])
+    return tuple(scopes)
 
 
 def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope]) -> SliceFilter:
@@ -154,12 +154,12 @@ def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope])
 
 def _counts(values: NDArray[np.float32], inside: MaskArray | None, masked: bool) -> bool:
     """Whether a slice or crop shows anything: a pixel of the mask; without a mask, more than one value of the truth."""
-    seen = values if inside is None else values[inside]
-    return bool(seen.size) and (masked or bool(seen.min() != seen.max()))
+    counted = values if inside is None else values[inside]
+    return bool(counted.size) and (masked or bool(counted.min() != counted.max()))
 
 
 def scope_scores(
-    scope: Scope, pair: ImagePair, truth: Counted, functions: Mapping[str, Score]
+    scope: Scope, pair: ImagePair, truth: CountedVoxels, functions: Mapping[str, Score]
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """The scores of an image in a scope by key, and those of each of its pictures; NaN where no picture counts.
 
@@ -171,11 +171,11 @@ def scope_scores(
     if not scope.pictures:
         return {f"{scope.name}.{key}": score(pair) for key, score in known.items()}, []
     pictures = _pictures(scope, pair, truth)
-    rows = [place | {key: score(one) for key, score in known.items()} for place, one in pictures]
+    rows = [place | {key: score(picture) for key, score in known.items()} for place, picture in pictures]
     return {f"{scope.name}.{key}": _mean([row[key] for row in rows]) for key in known}, rows
 
 
-def _in_area(area: Area, pair: ImagePair, truth: Counted) -> ImagePair:
+def _in_area(area: Area, pair: ImagePair, truth: CountedVoxels) -> ImagePair:
     if not area:
         return pair
     if area == "both_masked":
@@ -185,7 +185,7 @@ def _in_area(area: Area, pair: ImagePair, truth: Counted) -> ImagePair:
     return replace(pair, inside=truth.covered)
 
 
-def _pictures(scope: Scope, pair: ImagePair, truth: Counted) -> Iterator[tuple[dict[str, Any], ImagePair]]:
+def _pictures(scope: Scope, pair: ImagePair, truth: CountedVoxels) -> Iterator[tuple[dict[str, Any], ImagePair]]:
     """The slices, or crops of them, that count, as radiologists look at them, and where the first pixel of each lies.
 
     Raises BadInput for crops far larger than the case's slices.
@@ -258,9 +258,9 @@ def _filter_text(chosen: SliceFilter) -> str:
 
 def check_pictures(scopes: Iterable[Scope], rows: Iterable[Mapping[str, Any]], cut: Cut) -> None:
     """Raise BadInput where a scope has no picture in any case; rows: all pictures."""
-    found = {row["scope"] for row in rows}
+    pictured = {row["scope"] for row in rows}
     for scope in scopes:
-        if scope.pictures and scope.name not in found:
+        if scope.pictures and scope.name not in pictured:
             rule = "" if cut.slices is None else f" with {_filter_text(cut.slices)}"
             raise BadInput(
                 f"--score {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, found none. Change --slices, or check the mask."

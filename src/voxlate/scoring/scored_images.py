@@ -14,7 +14,14 @@ from voxlate.errors import BadInput
 from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.images.volume import content_hash, is_there
 from voxlate.scoring.intervals import Interval, interval_of
-from voxlate.scoring.provenance import difference, provenance_of, read_run, run_folders, stated_inputs, way_of
+from voxlate.scoring.provenance import (
+    difference,
+    provenance_of,
+    read_run,
+    run_folders,
+    shared_settings,
+    stated_inputs,
+)
 
 BASELINES = "naive.safetensors"
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
@@ -58,7 +65,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     """
     if not out.is_dir():
         raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
-    found = ScoredImages([], [], {})
+    scored = ScoredImages([], [], {})
     failed = provenance_of(out).get("failed", {})
     folders = {path.name: images for path in sorted(out.iterdir()) if path.is_dir() and (images := images_in(path))}
     stated = {name for name in folders if (out / name / "provenance.json").is_file()}
@@ -67,31 +74,31 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
         if case and name not in stated and set(images.values()) <= _scans(case):
             continue  # made in place, and nothing of this case
         if case and name in failed:
-            found.refused[name] = f"its image is of an earlier run; {failed[name]}"
+            scored.refused[name] = f"its image is of an earlier run; {failed[name]}"
         elif case and stated and name not in stated:
-            found.refused[name] = "synth was stopped while it wrote this case: make it again"
+            scored.refused[name] = "synth was stopped while it wrote this case: make it again"
         else:
             own = {modality: path for modality, path in images.items() if not is_map(modality, images)}
             for modality, path in own.items():
                 if case is None or modality not in case.files:
-                    found.without_truth.append(f"{name}/{modality}")
+                    scored.without_truth.append(f"{name}/{modality}")
                     continue
-                made = provenance_of(out, name, modality)
+                provenance = provenance_of(out, name, modality)
                 std = spread_of(modality, images)
-                interval = interval_of(images, modality, made)
-                found.items.append(Item(case, modality, path, std, interval, made))
-    if not found.items:
-        refused = next((f" ({case}: {why})" for case, why in found.refused.items()), "")
+                interval = interval_of(images, modality, provenance)
+                scored.items.append(Item(case, modality, path, std, interval, provenance))
+    if not scored.items:
+        refused = next((f" ({case}: {why})" for case, why in scored.refused.items()), "")
         raise BadInput(
             f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that match{refused}. Check the two folders and the names of the modalities."
         )
-    for mine in items_by_modality(found.items).values():
+    for of_modality in items_by_modality(scored.items).values():
         _check_one_way(
             out,
-            {item.case.case: item.provenance for item in mine if item.case.case in stated},
+            {item.case.case: item.provenance for item in of_modality if item.case.case in stated},
         )
-    _check_own_scans(out, {item.case.case for item in found.items}, cases)
-    return found
+    _check_own_scans(out, {item.case.case for item in scored.items}, cases)
+    return scored
 
 
 def is_map(name: str, images: Collection[str]) -> bool:
@@ -115,40 +122,40 @@ def _scans(case: CaseFiles) -> set[Path]:
     }
 
 
-def not_scored(out: Path, found: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
+def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
     """Why images that have a truth are not there to score, by <case>/<modality>, or by case where it has none at all.
 
     Of the cases that synth was asked for, else of all.
     """
-    made = provenance_of(out)
-    scored = {(item.case.case, item.modality) for item in found.items}
-    targets = items_by_modality(found.items)
-    reasons = made.get("failed", {}) | found.refused
+    provenance = provenance_of(out)
+    scored = {(item.case.case, item.modality) for item in images.items}
+    targets = items_by_modality(images.items)
+    reasons = provenance.get("failed", {}) | images.refused
     absent = dict[str, str]()
-    for case in made.get("cases") or cases:
+    for case in provenance.get("cases") or cases:
         expected = set(targets) & set(cases[case].files) - _given(out, case) if case in cases else set[str]()
         for name in sorted(name for name in expected if (case, name) not in scored):
             label = f"{case}/{name}" if any((case, other) in scored for other in targets) else case
             absent[label] = reasons.get(label, f"no image in {out.name}")
-    return absent | found.refused
+    return absent | images.refused
 
 
 def _given(out: Path, case: str) -> set[str]:
     """The modalities of which a case cannot have an image: the scans that all its images were made from."""
-    made = provenance_of(out, case)
-    return set() if "made_without" in made else set(stated_inputs(made))
+    provenance = provenance_of(out, case)
+    return set() if "made_without" in provenance else set(stated_inputs(provenance))
 
 
-def _check_one_way(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_one_way(out: Path, provenances: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise BadInput where cases were made by several models, seeds or options: their scores describe no method."""
     ways: dict[str, list[str]] = {}
-    for case, one in made.items():
-        ways.setdefault(json.dumps(way_of(one), sort_keys=True), []).append(case)
+    for case, provenance in provenances.items():
+        ways.setdefault(json.dumps(shared_settings(provenance), sort_keys=True), []).append(case)
     if len(ways) > 1:
         first, second, *_ = ways.values()
         groups = [f"{len(cases)} as {cases[0]}" for cases in ways.values()]
         raise BadInput(
-            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in {difference(made[first[0]], made[second[0]])}. Run synth again over all cases, or into another folder."
+            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in {difference(provenances[first[0]], provenances[second[0]])}. Run synth again over all cases, or into another folder."
         )
 
 
@@ -156,9 +163,9 @@ def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, Cas
     """Raise BadInput where the provenance of an image names another case of the cohort, or a scan of it."""
     owners = {path.resolve(): name for name, case in cases.items() for path in case.files.values()}
     for name in sorted(scored):
-        made = provenance_of(out, name)
-        owned = {owners.get(place.resolve(), name) for place in stated_inputs(made).values()}
-        if others := (owned | ({made.get("case", name)} & cases.keys())) - {name}:
+        provenance = provenance_of(out, name)
+        owned = {owners.get(place.resolve(), name) for place in stated_inputs(provenance).values()}
+        if others := (owned | ({provenance.get("case", name)} & cases.keys())) - {name}:
             raise BadInput(
                 f"{out / name}: expected an image made from the scans of {name}, found one of {', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
             )
@@ -169,8 +176,8 @@ def images_in(folder: Path) -> dict[str, Path]:
     listed = provenance_of(folder).get("images")
     images = dict[str, Path]()
     for suffix in reversed(SUFFIXES):
-        found = [path for path in sorted(folder.glob(f"*{suffix}")) if listed is None or path.name in listed]
-        images |= {_modality(path.name): path for path in found}
+        paths = [path for path in sorted(folder.glob(f"*{suffix}")) if listed is None or path.name in listed]
+        images |= {_modality(path.name): path for path in paths}
     return dict(sorted(images.items()))
 
 
@@ -209,24 +216,26 @@ def _is_other(folder: Path, modality: str, content: str) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class OfRun:
+class RunFiles:
     """The naive baselines of an image's run, and the prepared cohort that it was trained on, where they are there."""
 
     baselines: Baselines | None
     prepared: Path | None
 
 
-def of_runs(items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None) -> dict[Item, OfRun]:
+def run_files_of(
+    items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None
+) -> dict[Item, RunFiles]:
     """For each image those of its own run; naive and prepared: what was given for all images instead."""
     given = naive if isinstance(naive, Baselines | None) else Baselines.load(naive)
 
     @functools.cache
-    def of_run(folders: tuple[Path, ...]) -> OfRun:
+    def run_files(folders: tuple[Path, ...]) -> RunFiles:
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
         own = Baselines.load(stored[0]) if stored and given is None else given
-        return OfRun(own, _prepared_cohort(folders) if prepared is None else prepared)
+        return RunFiles(own, _prepared_cohort(folders) if prepared is None else prepared)
 
-    return {item: of_run(tuple(run_folders(item.provenance))) for item in items}
+    return {item: run_files(tuple(run_folders(item.provenance))) for item in items}
 
 
 def _prepared_cohort(folders: Iterable[Path]) -> Path | None:

@@ -17,7 +17,7 @@ from voxlate.scoring.resampling import bootstrap
 
 Outcome = Literal["better", "unclear", "worse", "unknown"]
 
-MADE = "synthesis"  # the answer of rows that are no naive baseline
+SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
 METRIC = METRIC_OF["mae"]
 TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
 SYMBOLS: Mapping[Outcome, str] = {
@@ -109,13 +109,13 @@ def verdict_on(
     errors: by answer ("synthesis", or a baseline's name) and case, all measured in the same way; patients: of each
     case; where: what the errors are of, in words; not_held_out: a clause where cases were in the training.
     """
-    own = errors.get(MADE, {})
-    found = [one for name in errors if name != MADE and (one := _compared(name, own, errors[name], patients))]
-    if not found:
+    own = errors.get(SYNTHESIS, {})
+    compared = [one for name in errors if name != SYNTHESIS and (one := _compared(name, own, errors[name], patients))]
+    if not compared:
         said = "no verdict: no naive baseline was scored, so nothing says whether the model is worth its training"
         return Verdict(modality, "unknown", said, unit=unit)
-    most = max(one.cases for one in found)
-    best = min((one for one in found if one.cases == most), key=lambda one: float(one.naive.mean()))
+    most = max(one.cases for one in compared)
+    best = min((one for one in compared if one.cases == most), key=lambda one: float(one.naive.mean()))
     outcome = _outcome(best)
     missing = f"over the {best.cases} of {len(own)} cases that this baseline has" if best.cases < len(own) else ""
     return Verdict(
@@ -151,34 +151,34 @@ def _compared(
     return Compared(baseline, np.array(means[0]), np.array(means[1]), len(cases))
 
 
-def _outcome(found: Compared) -> Outcome:
+def _outcome(compared: Compared) -> Outcome:
     """Better takes most patients, and an interval of the difference without zero; worse takes most patients alone."""
-    half = len(found.naive) / 2
-    share = found.share
+    half = len(compared.naive) / 2
+    share = compared.share
     if abs(share) < TIE:
         return "unclear"
     if share < 0:
-        return "worse" if (found.synthesis > found.naive).sum() > half else "unclear"
-    certain = found.interval is None or found.interval[1] < 0
-    return "better" if certain and found.lower_on > half else "unclear"
+        return "worse" if (compared.synthesis > compared.naive).sum() > half else "unclear"
+    certain = compared.interval is None or compared.interval[1] < 0
+    return "better" if certain and compared.lower_on > half else "unclear"
 
 
-def _sentence(found: Compared, outcome: Outcome, unit: str, where: str) -> str:
+def _sentence(compared: Compared, outcome: Outcome, unit: str, where: str) -> str:
     """The outcome in words."""
-    naive = float(found.naive.mean())
-    count = len(found.naive)
-    own, other = (_value(value, unit) for value in (float(found.synthesis.mean()), naive))
-    best = f"the best naive baseline ({found.baseline}, {other})"
-    share = _percent(found.share)
-    patients = f"{found.lower_on} of {count} patient{'' if count == 1 else 's'}"
+    naive = float(compared.naive.mean())
+    count = len(compared.naive)
+    own, other = (_value(value, unit) for value in (float(compared.synthesis.mean()), naive))
+    best = f"the best naive baseline ({compared.baseline}, {other})"
+    share = _percent(compared.share)
+    patients = f"{compared.lower_on} of {count} patient{'' if count == 1 else 's'}"
     one = "; one patient says nothing of others" if count == 1 else ""
     if outcome == "better":
         return f"beats {best} by {share} on {patients}: MAE {own}, {where}{one}"
-    side = "lower" if found.share > 0 else "higher"
+    side = "lower" if compared.share > 0 else "higher"
     means = f"MAE {own}, {where}, {side} by {share} on average, lower for {patients}"
     if outcome == "worse":
         return f"WORSE THAN {best}: do not use; {means}{one}"
-    return f"NOT CLEARLY BETTER than {best}: {means}{_interval(found, naive)}{one}"
+    return f"NOT CLEARLY BETTER than {best}: {means}{_interval(compared, naive)}{one}"
 
 
 def _value(error: float, unit: str) -> str:
@@ -193,10 +193,10 @@ def _percent(share: float) -> str:
     return f"{100 * abs(share):.0f} %" if abs(share) >= TIE else "less than 1 %"
 
 
-def _interval(found: Compared, like: float) -> str:
-    if found.interval is None:
+def _interval(compared: Compared, like: float) -> str:
+    if compared.interval is None:
         return ""
-    low, high = (METRIC.text(end, like=like) for end in found.interval)
+    low, high = (METRIC.text(end, like=like) for end in compared.interval)
     return f", 95 % interval of the difference {low} to {high}"
 
 
@@ -214,7 +214,7 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
     for row in rows:
         errors.setdefault(row["answer"], {})[row["case"]] = row[METRIC.key]
     patients = {row["case"]: row["patient"] for row in rows}
-    own = errors.get(MADE, {})
+    own = errors.get(SYNTHESIS, {})
     trained = len(own.keys() & set(document.get("trained_on", ())))
     cases = f"{len(own)} case{'' if len(own) == 1 else 's'}"
     clause = f"{trained} of {cases} in the training, so nothing is said of other patients" if trained else ""
@@ -225,24 +225,27 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
 
 def logged(log: Path) -> dict[str, list[Verdict]]:
     """The last verdicts of each stage of a training in its log.jsonl; lines that are no verdicts are left out."""
-    found = dict[str, list[Verdict]]()
+    by_stage = dict[str, list[Verdict]]()
     for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
         with contextlib.suppress(json.JSONDecodeError, ValidationError):  # a killed run may end in half a line
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("verdict"), dict):
                 stated = [adapter(Verdict).validate_python(one) for one in line["verdict"].values()]
-                found[str(line.get("stage", ""))] = stated
-    return found
+                by_stage[str(line.get("stage", ""))] = stated
+    return by_stage
 
 
-def lines(found: Iterable[Verdict]) -> list[str]:
+def lines(verdicts: Iterable[Verdict]) -> list[str]:
     """A line for each verdict, with its symbol, and the modality where there are several."""
-    several = list(found)
-    return [f"{one.symbol} {one.modality}: {one.sentence}" if len(several) > 1 else str(one) for one in several]
+    several = list(verdicts)
+    return [
+        f"{verdict.symbol} {verdict.modality}: {verdict.sentence}" if len(several) > 1 else str(verdict)
+        for verdict in several
+    ]
 
 
-def coloured(found: Iterable[Verdict]) -> Text:
+def coloured(verdicts: Iterable[Verdict]) -> Text:
     """The same lines for a terminal, coloured."""
-    several = list(found)
-    styled = [Text(line, STYLES[one.outcome]) for line, one in zip(lines(several), several)]
+    several = list(verdicts)
+    styled = [Text(line, STYLES[verdict.outcome]) for line, verdict in zip(lines(several), several)]
     return Text("\n").join(styled)

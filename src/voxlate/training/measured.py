@@ -11,7 +11,7 @@ from voxlate.batch import Batch
 from voxlate.data.batches import validation_batches
 from voxlate.data.prepared import Cohort
 from voxlate.recipe import FullStage, Recipe
-from voxlate.scoring.verdict import MADE, Verdict, verdict_on
+from voxlate.scoring.verdict import SYNTHESIS, Verdict, verdict_on
 from voxlate.training.validate import in_pairs, validation_places, validation_split
 
 ITEMS = 32  # of training cases, that baselines are fitted to
@@ -150,7 +150,7 @@ class Measured:
                 if name in sources:
                     continue
                 made = _array(image[item, batch.target_names.index(name)])
-                answers = [(MADE, made), *self.baselines.images(name, sources)]
+                answers = [(SYNTHESIS, made), *self.baselines.images(name, sources)]
                 for answer, values in answers:
                     error = float(np.mean(np.abs(values - truth), dtype=np.float64))
                     self.errors.setdefault(name, {}).setdefault(answer, {})[label] = error
