@@ -1,4 +1,4 @@
-"""What a folder of syntheses holds: images with a truth, all made in one way from the scans of their own case."""
+"""The images of a folder that are scored: each has a truth, and all come from one synthesis of their own case's scans."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One synthesis to score: its case, its modality, its files, and its own provenance."""
+    """One synthesised image: its case, modality, files and provenance."""
 
     case: CaseFiles
     modality: str
@@ -44,14 +44,14 @@ class Item:
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """The scans that it was made from: as its provenance says, else where the cohort has them."""
+        """The source scans by the image's provenance, or at their place in the cohort if they were moved."""
         stated = stated_inputs(self.provenance).items()
         return {name: path if is_there(path) else self.case.files.get(name, path) for name, path in stated}
 
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """The images to score, the names of those without a truth, and by case why an image must not be scored."""
+    """The images to score, the names of images without a truth, and by case the reason against scoring an image."""
 
     items: list[Item]
     without_truth: list[str]
@@ -59,9 +59,9 @@ class ScoredImages:
 
 
 def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredImages:
-    """The syntheses of OUT/<case> whose case has a truth; where: names the cohort in messages.
+    """The syntheses of OUT/<case> whose case has a truth; where: name of the cohort in messages.
 
-    Raises BadInput where none has one, where images were made in several ways, or from another case's scans.
+    Raises BadInput if there are none, if they are from syntheses with different settings, or from another case's scans.
     """
     if not out.is_dir():
         raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
@@ -72,11 +72,11 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     for name, images in folders.items():
         case = cases.get(name)
         if case and name not in stated and set(images.values()) <= _scans(case):
-            continue  # made in place, and nothing of this case
+            continue  # OUT is the cohort itself, and this case has no synthesis
         if case and name in failed:
             scored.refused[name] = f"its image is of an earlier run; {failed[name]}"
         elif case and stated and name not in stated:
-            scored.refused[name] = "synth was stopped while it wrote this case: make it again"
+            scored.refused[name] = "synth was stopped while it wrote this case: run it again"
         else:
             own = {modality: path for modality, path in images.items() if not is_map(modality, images)}
             for modality, path in own.items():
@@ -102,14 +102,14 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
 
 
 def is_map(name: str, images: Collection[str]) -> bool:
-    """Whether a name among those of a case's images is that of a map of one of them: of its spread, say."""
+    """Whether an image of a case is a map of another image of it, such as its standard deviation."""
     own = {suffix for suffix in MAPS if name.endswith(suffix) and name.removesuffix(suffix) in images}
     ends = {LOW: HIGH, HIGH: LOW}  # a scan may be called ct_low
     return any(suffix not in ends or name.removesuffix(suffix) + ends[suffix] in images for suffix in own)
 
 
 def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
-    """The map of an image's standard deviation, where there is one."""
+    """The map of an image's standard deviation, if there is one."""
     return images.get(modality + STD) or images.get(modality + UNCALIBRATED)
 
 
@@ -123,9 +123,9 @@ def _scans(case: CaseFiles) -> set[Path]:
 
 
 def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
-    """Why images that have a truth are not there to score, by <case>/<modality>, or by case where it has none at all.
+    """The reasons why images with a truth are absent, by <case>/<modality>, or by case if it has no image at all.
 
-    Of the cases that synth was asked for, else of all.
+    The cases are those that synth was asked for, or else all.
     """
     provenance = provenance_of(out)
     scored = {(item.case.case, item.modality) for item in images.items}
@@ -141,13 +141,13 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
 
 
 def _given(out: Path, case: str) -> set[str]:
-    """The modalities of which a case cannot have an image: the scans that all its images were made from."""
+    """The modalities that were sources of all images of a case, so that no image of them is expected."""
     provenance = provenance_of(out, case)
     return set() if "made_without" in provenance else set(stated_inputs(provenance))
 
 
 def _check_one_way(out: Path, provenances: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise BadInput where cases were made by several models, seeds or options: their scores describe no method."""
+    """Raise BadInput if images are from several models, seeds or options, because their scores describe no method."""
     ways: dict[str, list[str]] = {}
     for case, provenance in provenances.items():
         ways.setdefault(json.dumps(shared_settings(provenance), sort_keys=True), []).append(case)
@@ -160,7 +160,7 @@ def _check_one_way(out: Path, provenances: Mapping[str, Mapping[str, Any]]) -> N
 
 
 def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, CaseFiles]) -> None:
-    """Raise BadInput where the provenance of an image names another case of the cohort, or a scan of it."""
+    """Raise BadInput if the provenance of an image names another case of the cohort, or a scan of another case."""
     owners = {path.resolve(): name for name, case in cases.items() for path in case.files.values()}
     for name in sorted(scored):
         provenance = provenance_of(out, name)
@@ -172,7 +172,7 @@ def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, Cas
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Image files by modality: those that synth wrote, where it says so; of several formats the one with least loss."""
+    """Image files by modality: those that the provenance lists, if it does, in the format with the least loss."""
     listed = provenance_of(folder).get("images")
     images = dict[str, Path]()
     for suffix in reversed(SUFFIXES):
@@ -182,32 +182,32 @@ def images_in(folder: Path) -> dict[str, Path]:
 
 
 def _modality(file: str) -> str:
-    """The modality that the name of an image file says."""
+    """The modality in the name of an image file."""
     suffix = next((suffix for suffix in SUFFIXES if file.endswith(suffix)), "")
     return file.removesuffix(suffix).removeprefix(SYNTHETIC)
 
 
 def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """The items of each modality, in the order of their names."""
+    """The images of each modality, sorted by the modalities' names."""
     names = sorted({item.modality for item in items})
     return {name: [item for item in items if item.modality == name] for name in names}
 
 
 def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
-    """Raise BadInput where images of OUT have changed since the scores in `document`; scores copied elsewhere pass.
+    """Raise BadInput if images of OUT have changed since the scores in `document`.
 
-    So do those that are gone, unless their case's provenance lists others now.
+    Scores without their images pass, unless the provenance of the case lists other images now.
     """
     for name, content in document.get("images", {}).items():
         case, modality = name.split("/")
         if (out / case).is_dir() and _is_other(out / case, modality, content):
             raise BadInput(
-                f"{out}: expected scores of the images that lie here, found {name} changed since. Run voxlate evaluate again."
+                f"{out}: expected scores of the images in this folder, found {name} changed since. Run voxlate evaluate again."
             )
 
 
 def _is_other(folder: Path, modality: str, content: str) -> bool:
-    """Whether the image of a case is another one than that of this content."""
+    """Whether the image of a case has another content."""
     listed = provenance_of(folder).get("images")
     path = images_in(folder).get(modality)
     if listed and modality not in map(_modality, listed):
@@ -217,7 +217,7 @@ def _is_other(folder: Path, modality: str, content: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class RunFiles:
-    """The naive baselines of an image's run, and the prepared cohort that it was trained on, where they are there."""
+    """The naive baselines and the prepared cohort of an image's run, if they exist."""
 
     baselines: Baselines | None
     prepared: Path | None
@@ -226,7 +226,7 @@ class RunFiles:
 def run_files_of(
     items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None
 ) -> dict[Item, RunFiles]:
-    """For each image those of its own run; naive and prepared: what was given for all images instead."""
+    """The files of each image's run; naive, prepared: files for all images instead."""
     given = naive if isinstance(naive, Baselines | None) else Baselines.load(naive)
 
     @functools.cache
@@ -240,9 +240,9 @@ def run_files_of(
 
 def _prepared_cohort(folders: Iterable[Path]) -> Path | None:
     for run in folders:
-        if (run / "provenance.json").is_file() and isinstance(
-            stated := read_run(run / "provenance.json").get("prepared"), str
-        ):
-            folder = Path(os.path.normpath(run / str(stated)))
+        path = run / "provenance.json"
+        stated = read_run(path).get("prepared") if path.is_file() else None
+        if isinstance(stated, str):
+            folder = Path(os.path.normpath(run / stated))
             return folder if (folder / "cohort.json").is_file() else None
     return None

@@ -32,7 +32,7 @@ MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")
 class Row:
     """Scores of one answer (the synthesis, or a naive baseline) for one modality of one case.
 
-    slices: how many the case has; pictures: scope, slice, place and scores of each picture that scopes count.
+    slices: number of the case's slices; pictures: scope, slice, place and scores of each picture of the scopes.
     """
 
     case: str
@@ -57,17 +57,19 @@ class Row:
 
 
 def _finite(scores: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in scores.items()
-    }
+    plain = dict(scores)
+    for key, value in scores.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            plain[key] = None
+    return plain
 
 
 @dataclass(frozen=True)
 class Scores:
-    """All rows with the options that they were computed with.
+    """All rows with the options of their evaluation.
 
-    header: facts of the whole; choices: mask, paddings and weights, which must agree for numbers to compare;
-    ranges and features by modality; distances, of all cases together, by modality, answer and metric.
+    header: facts of the whole evaluation; choices: mask, paddings and weights, which must agree for a comparison;
+    ranges, features: by modality; distances: pooled over all cases, by modality, answer and metric.
     """
 
     rows: tuple[Row, ...]
@@ -92,7 +94,7 @@ class Scores:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Whether the syntheses of each modality are better than the best naive baseline."""
+        """The verdict on each modality: whether its syntheses are better than the best naive baseline."""
         return verdicts(self.document())
 
     def to_frame(self) -> Any:
@@ -169,7 +171,7 @@ class Scores:
                 pictures,
             )
         else:
-            # of an evaluation before this one
+            # The file may be from an earlier evaluation.
             (out / "pictures.csv").unlink(missing_ok=True)
 
     def _stated(self, row: Row) -> dict[str, Any]:
@@ -193,7 +195,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 
 
 def over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
-    """Under "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state them."""
+    """The entry "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state."""
     scope, _, key = metric.key.rpartition(".")
     values = np.array([picture[key] for row in rows for picture in row.pictures if picture["scope"] == scope])
     kept = values[np.isfinite(values)]
@@ -202,10 +204,10 @@ def over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
 
 
 def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[str, Any]:
-    """Mean, standard deviation between cases, and bootstrap interval of the mean, over the finite values.
+    """Mean, standard deviation between cases, and bootstrap interval of the mean over the finite values.
 
-    Patients (or cases) are drawn with replacement, each with all its cases, so that slices of one head are not
-    counted as independent.
+    Patients (or cases) are drawn with replacement, each with all its cases, because cases of one patient are not
+    independent.
     """
     kept = [row for row in rows if math.isfinite(row.scores.get(metric.key, math.nan))]
     values = np.array([row.scores[metric.key] for row in kept])
@@ -239,9 +241,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Tables:
-    """Scores of methods by modality ("": of all), for the terminal and the page.
+    """Scores of methods by modality ("" stands for all), for the terminal and the page.
 
-    On a terminal a line is a metric and a column a method, in several tables where the methods do not fit.
+    On a terminal, lines are metrics and columns are methods, in several tables if the methods do not fit.
     """
 
     title: str
@@ -268,7 +270,7 @@ class Tables:
         yield Text("\n".join(self.caption), style="dim")
 
     def _repr_html_(self) -> str:
-        """As on a terminal, in a notebook."""
+        """The terminal's output for a notebook."""
         return in_html(self)
 
     def _head(self, modality: str, line: Line) -> tuple[str, str]:
@@ -291,7 +293,7 @@ class Tables:
 
 
 def in_html(*parts: RenderableType) -> str:
-    """What a terminal prints, for a notebook."""
+    """The terminal's output as HTML for a notebook."""
     console = Console(record=True, width=120, file=io.StringIO())
     for part in parts:
         console.print(part)
@@ -299,7 +301,7 @@ def in_html(*parts: RenderableType) -> str:
 
 
 def _folded(name: str, wide: int) -> str:
-    """A name in lines of at most `wide` letters, broken after _ or / or a blank where that is possible."""
+    """A name in lines of at most `wide` letters, broken after _ or / or a blank if possible."""
     lines = [""]
     for part in re.findall(r"[^_/ ]*[_/ ]?", name):
         if len(lines[-1]) + len(part) > wide and lines[-1]:
@@ -335,7 +337,7 @@ def score_tables(document: Mapping[str, Any]) -> Tables:
 
 
 def short_tables(document: Mapping[str, Any]) -> Tables:
-    """The main scores in a metrics.json, and those asked for, of the synthesis and of the best naive baseline."""
+    """The main and the requested scores in a metrics.json for the synthesis and the best naive baseline."""
     keys = keys_of(document)
     metrics = [
         metric for key, metric in metrics_of(document).items() if key in keys and metric.in_table and is_main(metric)
@@ -352,7 +354,7 @@ def short_tables(document: Mapping[str, Any]) -> Tables:
 
 
 def _short_line(metric: Metric, part: Mapping[str, Any], baseline: str | None) -> Line:
-    """A metric of the synthesis and of one baseline, whose name stands below the first metric."""
+    """A metric of the synthesis and of one baseline, whose name is printed below the first metric."""
     answers = part["answers"]
     ours = _score_cell(answers.get(SYNTHESIS, {}), SYNTHESIS, metric)
     naive = _score_cell(answers.get(baseline, {}), baseline or "", metric)
@@ -362,7 +364,7 @@ def _short_line(metric: Metric, part: Mapping[str, Any], baseline: str | None) -
 
 
 def is_main(metric: Metric) -> bool:
-    """Whether a metric is printed without --all: a main one, or one that is scored only where it is asked for."""
+    """Whether a metric is printed without --all: a main metric, or one that is computed only on request."""
     return metric.key in MAIN or "." in metric.key or metric.pooled or metric.key == "lpips"
 
 
@@ -376,7 +378,7 @@ def _score_cell(scores: Mapping[str, Any], answer: str, metric: Metric) -> Cell:
 
 
 def _conventions(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The conventions of one value, which metrics.json states with it."""
+    """The conventions that metrics.json states with each value."""
     of_ssim = ("ssim_padding", "ssim_from") if metric.score.startswith("ssim") else ()
     of_lpips = ("lpips",) if metric.score == "lpips" else ()
     kept = {key: stated[key] for key in ("range", "range_rule", "mask", *of_ssim, *of_lpips)}

@@ -1,4 +1,4 @@
-"""The verdict on syntheses: whether they have a lower error than the best naive baseline, in one sentence."""
+"""The verdict on syntheses: a sentence on whether their error is lower than that of the best naive baseline."""
 
 import contextlib
 import json
@@ -38,9 +38,9 @@ STYLES: Mapping[Outcome, str] = {
 class Verdict:
     """Whether syntheses of a modality are better than the best naive baseline on the same patients, voxels and range.
 
-    synthesis, naive: mean absolute error of both in `unit`, each patient counted once; share: by which part of the
-    baseline's that of the synthesis is lower; lower_on: for how many of `patients` it is lower; difference_ci95: of
-    the paired difference (synthesis − baseline), None below two patients. None where no baseline was scored.
+    synthesis, naive: mean absolute error of both in `unit`, where each patient counts once; share: relative reduction of
+    the baseline's error; lower_on: number of `patients` with a lower error; difference_ci95: interval of the paired
+    difference (synthesis − baseline), None below two patients. Numbers are None if no baseline was scored.
     """
 
     modality: str
@@ -61,7 +61,7 @@ class Verdict:
         return SYMBOLS[self.outcome]
 
     def document(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The verdict as JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Compared:
-    """The synthesis and one baseline on the cases that both have: mean errors of each patient."""
+    """Mean errors by patient of the synthesis and one baseline, on the cases that both have."""
 
     baseline: str
     synthesis: np.ndarray
@@ -79,7 +79,7 @@ class Compared:
 
     @property
     def share(self) -> float:
-        """By which part of the baseline's the error of the synthesis is lower; −∞ where the baseline has none."""
+        """The relative reduction of the baseline's error; −∞ if the baseline has no error."""
         own = float(self.synthesis.mean())
         other = float(self.naive.mean())
         if other > 0:
@@ -106,16 +106,18 @@ def verdict_on(
 ) -> Verdict:
     """The verdict on syntheses by their mean absolute errors and those of the naive baselines.
 
-    errors: by answer ("synthesis", or a baseline's name) and case, all measured in the same way; patients: of each
-    case; where: what the errors are of, in words; not_held_out: a clause where cases were in the training.
+    errors: by answer ("synthesis", or a baseline's name) and case, all measured with the same conventions; patients: by
+    case; where: words on the voxels or items of the errors; not_held_out: a clause if cases were in the training.
     """
     own = errors.get(SYNTHESIS, {})
-    compared = [one for name in errors if name != SYNTHESIS and (one := _compared(name, own, errors[name], patients))]
+    every = [_compared(name, own, errors[name], patients) for name in errors if name != SYNTHESIS]
+    compared = [pair for pair in every if pair is not None]
     if not compared:
-        said = "no verdict: no naive baseline was scored, so nothing says whether the model is worth its training"
+        said = "no verdict: no naive baseline was scored, so it is unknown whether the model is worth its training"
         return Verdict(modality, "unknown", said, unit=unit)
-    most = max(one.cases for one in compared)
-    best = min((one for one in compared if one.cases == most), key=lambda one: float(one.naive.mean()))
+    most = max(pair.cases for pair in compared)
+    largest = [pair for pair in compared if pair.cases == most]
+    best = min(largest, key=lambda pair: float(pair.naive.mean()))
     outcome = _outcome(best)
     missing = f"over the {best.cases} of {len(own)} cases that this baseline has" if best.cases < len(own) else ""
     return Verdict(
@@ -139,7 +141,7 @@ def _compared(
     other: Mapping[str, float],
     patients: Mapping[str, str],
 ) -> Compared | None:
-    """None where no case has both."""
+    """Errors on the cases that both have; None if there is no such case."""
     cases = [case for case in own if case in other and np.isfinite([own[case], other[case]]).all()]
     groups = list(dict.fromkeys(patients[case] for case in cases))
     if not cases:
@@ -152,7 +154,7 @@ def _compared(
 
 
 def _outcome(compared: Compared) -> Outcome:
-    """Better takes most patients, and an interval of the difference without zero; worse takes most patients alone."""
+    """The outcome: better needs most patients and an interval of the difference below zero; worse needs most patients."""
     half = len(compared.naive) / 2
     share = compared.share
     if abs(share) < TIE:
@@ -164,7 +166,7 @@ def _outcome(compared: Compared) -> Outcome:
 
 
 def _sentence(compared: Compared, outcome: Outcome, unit: str, where: str) -> str:
-    """The outcome in words."""
+    """The sentence of an outcome."""
     naive = float(compared.naive.mean())
     count = len(compared.naive)
     own, other = (_value(value, unit) for value in (float(compared.synthesis.mean()), naive))
@@ -224,7 +226,7 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
 
 
 def logged(log: Path) -> dict[str, list[Verdict]]:
-    """The last verdicts of each stage of a training in its log.jsonl; lines that are no verdicts are left out."""
+    """The last verdicts of each stage of a training by its log.jsonl; other lines are skipped."""
     by_stage = dict[str, list[Verdict]]()
     for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
         with contextlib.suppress(json.JSONDecodeError, ValidationError):  # a killed run may end in half a line
@@ -236,7 +238,7 @@ def logged(log: Path) -> dict[str, list[Verdict]]:
 
 
 def lines(verdicts: Iterable[Verdict]) -> list[str]:
-    """A line for each verdict, with its symbol, and the modality where there are several."""
+    """A line for each verdict with its symbol, and with the modality if there are several."""
     several = list(verdicts)
     return [
         f"{verdict.symbol} {verdict.modality}: {verdict.sentence}" if len(several) > 1 else str(verdict)
@@ -245,7 +247,7 @@ def lines(verdicts: Iterable[Verdict]) -> list[str]:
 
 
 def coloured(verdicts: Iterable[Verdict]) -> Text:
-    """The same lines for a terminal, coloured."""
+    """The same lines, coloured for a terminal."""
     several = list(verdicts)
     styled = [Text(line, STYLES[verdict.outcome]) for line, verdict in zip(lines(several), several)]
     return Text("\n").join(styled)

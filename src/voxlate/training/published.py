@@ -55,7 +55,7 @@ SCOPES = {  # of our classes; modules of others are no scopes: their parts count
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a published array goes: the parameter, which third of it (query, key, value), and the array's shape."""
+    """The place of a published array: the parameter, its third (query, key, value), and the array's shape."""
 
     parameter: str
     shape: tuple[int, ...]
@@ -64,7 +64,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """A network's settings, its input channels (all together), output channels, and whether it takes a noise level."""
+    """A network's settings, its number of input and output channels, and whether it has a noise level."""
 
     name: str
     net: PlainUNet | ADM | UViT | DiT
@@ -94,7 +94,7 @@ class _Arrays:
         return shape
 
     def count(self, scope: str) -> int:
-        """How many scopes of a class there are: "DiTBlock" counts DiTBlock_0, DiTBlock_1, …"""
+        """The number of scopes of a class, such as DiTBlock_0, DiTBlock_1, …"""
         numbered = (re.match(rf"{scope}_(\d+)/", key) for key in self.of)
         return len({match[1] for match in numbered if match})
 
@@ -109,33 +109,33 @@ def _unlike(sentence: str) -> BadInput:
 
 
 def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] | None = None) -> Run:
-    """Make a published file a run folder for `synth`: TOF-MRA to CTA by the paper's recipe, with the file's network.
+    """Write a published file as a run folder for `synth`: TOF-MRA to CTA by the paper's recipe with the file's network.
 
-    changes: to the recipe, as with --set. Raises BadInput where the file is none of the four networks, or its channels
-    are not those of the recipe's modalities.
+    changes: changes of the recipe, as with --set. Raises BadInput if the file is none of the four networks, or if its
+    channels are not those of the recipe's modalities.
     """
     weights = Path(weights)
     out = Path(out)
-    found, state = read_weights(weights)
-    made = _recipe(found, weights, changes)
+    network, state = read_weights(weights)
+    recipe = _recipe(network, weights, changes)
     with torch.device("meta"):
-        method = made.build()
+        method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {"file": weights.name, "sha256": digest, "format": "xmodality (flax)"}
     run = begin_run(
         out,
-        made,
+        recipe,
         f"# Imported from {weights.name} (sha256 {digest}).\n",
         {"imported": origin},
     )
-    save_weights(run.weights(), method, {**_header(made, method), "imported": origin})
+    save_weights(run.weights(), method, {**_header(recipe, method), "imported": origin})
     return run
 
 
 def layout(net: nn.Module) -> dict[str, Slot]:
-    """Every key of the published file of a network, with where it goes."""
+    """The place of every key in the published file of a network."""
     return dict(_slots(net, "", "", Counter()))
 
 
@@ -175,16 +175,16 @@ def _attention_slots(attention: Attention, ours: str, path: str) -> Iterator[tup
 
 
 def read_weights(path: Path) -> tuple[PublishedNetwork, dict[str, Tensor]]:
-    """Which of the four networks a published file holds, and its tensors under our names and in our layouts.
+    """The network of a published file, and its tensors with our names and layouts.
 
-    Raises BadInput where it is none of them, or has an unknown key, lacks one, or one of another shape.
+    Raises BadInput if it is none of the four networks, or if keys are unknown, absent or of another shape.
     """
     with Record(path, "published weights", "Download it again.").tensors("pt") as file:
         shapes = {key: lengths for key, (lengths, _) in file.shapes.items()}
-        found = detect(shapes, str(path))
-        slots = layout(found.build())
-        _compare(shapes, slots, f"{path}: expected the weights of the {found.name}")
-        return found, _state({key: _converted(file.file.get_tensor(key), key) for key in slots}, slots)
+        network = detect(shapes, str(path))
+        slots = layout(network.build())
+        _compare(shapes, slots, f"{path}: expected the weights of the {network.name}")
+        return network, _state({key: _converted(file.file.get_tensor(key), key) for key in slots}, slots)
 
 
 def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], where: str) -> None:
@@ -199,7 +199,7 @@ def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], w
 
 
 def _converted(array: Tensor, key: str) -> Tensor:
-    """Kernels come as [..., ins, outs], those of attention with heads apart."""
+    """A published array in our layout; published kernels are [..., ins, outs], with separate heads in attention."""
     array = array.float()
     *_, role, leaf = ["", *key.split("/")]
     if leaf != "kernel":
@@ -220,35 +220,35 @@ def _state(arrays: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> dict[str,
     }
 
 
-def _recipe(found: PublishedNetwork, weights: Path, changes: Mapping[str, str] | None) -> Recipe:
-    """The paper's recipe for a network; a U-Net with a noise level is a denoiser like the others."""
-    name = "tof_to_cta_adm" if found.noisy and found.name == "unet" else f"tof_to_cta_{found.name}"
-    made = recipes.read(name, changes)
-    made = replace(made, net=found.net, title=f"{made.title}: {weights.name}, imported")
-    known = len(made.data.channels)
-    outs = len(made.data.target)
-    if (known + outs * found.noisy, outs) != (found.ins, found.outs):
+def _recipe(network: PublishedNetwork, weights: Path, changes: Mapping[str, str] | None) -> Recipe:
+    """The paper's recipe for a network; a U-Net with a noise level is a denoiser."""
+    name = "tof_to_cta_adm" if network.noisy and network.name == "unet" else f"tof_to_cta_{network.name}"
+    recipe = recipes.read(name, changes)
+    recipe = replace(recipe, net=network.net, title=f"{recipe.title}: {weights.name}, imported")
+    known = len(recipe.data.channels)
+    outs = len(recipe.data.target)
+    if (known + outs * network.noisy, outs) != (network.ins, network.outs):
         raise BadInput(
-            f"{weights}: expected a network of {known} source and {outs} target channels as in the recipe, found {found.ins - found.outs * found.noisy} and {found.outs}. Change data.source and data.target."
+            f"{weights}: expected a network of {known} source and {outs} target channels as in the recipe, found {network.ins - network.outs * network.noisy} and {network.outs}. Change data.source and data.target."
         )
-    return made
+    return recipe
 
 
-def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
-    """As run.weights_header; what the file does not state (seconds, training cases) is 0."""
-    scales = recipes.fixed_ranges(made)
-    for name in made.data.target:
+def _header(recipe: Recipe, method: nn.Module) -> dict[str, Any]:
+    """The header as of run.weights_header; unknown entries (seconds, training cases) are 0."""
+    scales = recipes.fixed_ranges(recipe)
+    for name in recipe.data.target:
         if name not in scales:
             raise BadInput(
-                f"intensity.{name}: expected a window, found {kind_of(made.intensity[name])}: without training cases nothing else says what the network's numbers mean. Set one."
+                f"intensity.{name}: expected a window, found {kind_of(recipe.intensity[name])}: without training cases, only a window defines the meaning of the network's numbers. Set one."
             )
     return {
-        "recipe": recipes.to_dict(made),
-        "units": {name: unit_of(name) for name in (*made.data.source, *made.data.target)},
-        "target_scales": {name: scales[name] for name in made.data.target},
+        "recipe": recipes.to_dict(recipe),
+        "units": {name: unit_of(name) for name in (*recipe.data.source, *recipe.data.target)},
+        "target_scales": {name: scales[name] for name in recipe.data.target},
         "preparation": asdict(Preparation()),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
-        "steps": made.train.steps,
+        "steps": recipe.train.steps,
         "seconds": 0.0,
         "training_cases": 0,
         "made_by": made_by(),
@@ -256,7 +256,7 @@ def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
 
 
 def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> PublishedNetwork:
-    """Raises BadInput where the arrays are those of none of the four networks, or a size cannot be read from them."""
+    """The network of these arrays; raises BadInput if it is none of the four, or if a size cannot be read."""
     file = _Arrays(shapes, where)
     if file.count("DiTBlock"):
         return _dit(file)

@@ -1,4 +1,4 @@
-"""One step of a training: what it begins with, and every turn of a method once."""
+"""One step of a training, in which each turn of a method runs once, and the state before the first step."""
 
 import copy
 import itertools
@@ -18,11 +18,11 @@ from voxlate.training.validate import autocast
 
 
 def begin_learner(method: Method, options: Training, device: torch.device, epoch_steps: int) -> Learner:
-    """The state of a training before its first step; epoch_steps: 0 where the losses of epochs count for nothing."""
+    """The state of a training before its first step; epoch_steps: 0 if the losses of epochs are not needed."""
     method.to(device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
-    # compiling takes half a minute on a CPU, and gains 4-20 %; further steps decide nothing, since it moves roundings
+    # Compiling takes half a minute on a CPU and gains 4-20 %. Additional steps do not count, because it changes roundings.
     long = device.type in ("cuda", "xpu") or options.steps > 20_000
     if (long and can_compile(device)) if options.compile is None else options.compile:
         method.net.compile()
@@ -38,7 +38,7 @@ def take_step(
     device: torch.device,
     clock: Clock | None = None,
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Every turn once (or as often as its method says); returns each turn's last losses, still on the device."""
+    """Run every turn of the method as often as it states; returns each turn's last losses, still on the device."""
     losses = {}
     rate = options.rate(learner.step)
     progress = options.progress(learner.step)
@@ -69,7 +69,7 @@ def take_step(
                 clock.lap("backward")
                 calls += 1
             if options.clip_norm:
-                moving = [one for group in optimiser.param_groups for one in group["params"]]
+                moving = [parameter for group in optimiser.param_groups for parameter in group["params"]]
                 # elsewhere torch takes all tensors together by itself
                 on_cpu = True if device.type == "cpu" else None
                 nn.utils.clip_grad_norm_(moving, options.clip_norm, foreach=on_cpu)

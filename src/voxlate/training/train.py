@@ -62,15 +62,15 @@ from voxlate.training.validate import (
 )
 
 PACED = 0.1  # share of a stage's steps after which its speed is known
-# enough for a standard deviation to 1 % (paper 004's system: at least 200)
+# These slices suffice for a standard deviation to 1 % (paper 004's system uses at least 200).
 CALIBRATION_SLICES = 256
 BOUND_SLICES = 64
 
 
 class Pace(Protocol):
-    """Answers, once a tenth of a stage's steps is done, with the recipe of other lengths that is trained from there on.
+    """Gives the recipe with other lengths by which a training continues after a tenth of a stage's steps.
 
-    seconds: of a step so far. None keeps the recipe. Only the main process asks.
+    seconds: those of a step so far. None keeps the recipe. Only the main process calls it.
     """
 
     def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None: ...
@@ -94,12 +94,11 @@ def train(
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
     head: comment lines for the run's recipe.toml; pace: may change the lengths of stages once; start: weights (or
-    their run) that the last stage begins from instead of random ones; begun: in place of start, the hash of those
-    that the run in `out` began from; reuse: other runs, from which earlier stages are taken that are the same, data
-    and seed included; fold: train and validate on these parts of the patients, 0 to 4, whatever their splits (see
-    split.fold_splits); say: is given a sentence for each thing worth knowing before the first step. Of several
-    processes the main one writes. Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at
-    SIGINT or SIGTERM once the state is saved.
+    their run) from which the last stage is initialised; begun: instead of start, the hash of the weights from which the
+    run in `out` began; reuse: other runs whose earlier stages are used if recipe, data and seed are equal; fold: train
+    and validate on this fold of the patients, 0 to 4 (see split.fold_splits); say: receives messages before the first
+    step. Only the main process writes. Raises BadInput if recipe and cohort do not fit or the folder is another run's,
+    and Stopped at SIGINT or SIGTERM after the state was saved.
     """
     keep_freed_memory()
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
@@ -120,27 +119,27 @@ def train(
         **({} if fold is None else {"fold": fold}),
     }
     given = [Run(Path(other)) for other in reuse]
-    others = [one for one in given if not is_imported(one)]
-    pretrained = [one for one in given if is_imported(one)]
+    others = [other for other in given if not is_imported(other)]
+    pretrained = [other for other in given if is_imported(other)]
 
     def begin() -> None:
         held.enter_context(locked(out))
         place = seen_from(out, Path(data).resolve())
-        # what those weights have seen
+        # The start weights were trained on these voxels.
         inherited = read_header(start).get("training_voxels", []) if start else []
         run = begin_run(out, recipe, head, about, {"prepared": place, "inherited_voxels": inherited})
         if not run.naive.exists():
             naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
         if not run.anatomy.exists():
-            maps = [{name: recipe.intensity[name] for name in one} for one in (recipe.data.source, recipe.data.target)]
-            anatomy_of(cohort, teaching_cases(cohort, recipe.data), *maps).save(run.anatomy)
+            sources = {name: recipe.intensity[name] for name in recipe.data.source}
+            targets = {name: recipe.intensity[name] for name in recipe.data.target}
+            anatomy_of(cohort, teaching_cases(cohort, recipe.data), sources, targets).save(run.anatomy)
         notes = [] if fold is None else [fold_note(cohort, fold)]
-        notes += [
-            *notes_on(recipe, cohort),
-            f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}",
-        ]
-        for name in (stage.name for stage in recipe.stages if not run.weights(stage.name).exists()):
-            notes += reuse_weights(run, others, stage_recipe(recipe, name), name)
+        notes += notes_on(recipe, cohort)
+        notes.append(f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}")
+        for stage in recipe.stages:
+            if not run.weights(stage.name).exists():
+                notes += reuse_weights(run, others, stage_recipe(recipe, stage.name), stage.name)
         for note in notes:
             say(note)
 
@@ -160,25 +159,25 @@ def _with_precision(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Recipe:
-    """The recipe with a precision in place of "auto": that of the run where it has begun, else of this machine.
+    """The recipe with a precision instead of "auto": that of a run that has begun, or else that of this machine.
 
-    One for all processes, which might measure differently.
+    The main process decides for all, because processes may measure differently.
     """
-    found: list[Recipe] = [recipe]
+    settled_recipe: list[Recipe] = [recipe]
 
     def choose_once() -> None:
         kept = kept_precisions(run)
-        found[0] = settled(recipe, device, kept)
-        if found[0] != recipe and not kept:
+        settled_recipe[0] = settled(recipe, device, kept)
+        if settled_recipe[0] != recipe and not kept:
             say(f"train.precision: {choose(device).why}.")
 
     by_main(accelerator, choose_once)
-    return agreed(accelerator, found[0])
+    return agreed(accelerator, settled_recipe[0])
 
 
 @dataclass(frozen=True)
 class _Session:
-    """What the stages of a training share: its folder, signals to stop that have arrived, and who follows it."""
+    """The objects that all stages of a training share: its run, received stop signals, and callbacks."""
 
     run: Run
     stop: Sequence[int]
@@ -189,7 +188,7 @@ class _Session:
 
 
 def _train_stages(session: _Session, jobs: Sequence[Job], start: Path | None) -> Recipe | None:
-    """Train what is not finished; returns the recipe to go on with where the pace of a stage changed it."""
+    """Train all stages that are not finished; returns the new recipe if the pace of a stage has changed it."""
     run = session.run
     earlier = dict[str, Method]()
     for job in jobs:
@@ -211,9 +210,9 @@ def _train_stages(session: _Session, jobs: Sequence[Job], start: Path | None) ->
 
 
 def _pretrained(job: Job, session: _Session, method: Method) -> Method | None:
-    """The method of an autoencoder's stage with imported weights, its latents' scale measured on the cohort's targets.
+    """The method of an autoencoder's stage with imported weights, and the latents' scale of the cohort's targets.
 
-    None where the stage is another one, or no imported autoencoder has its network, which is said.
+    None if the stage is no autoencoder, or if no imported autoencoder has its network, which is reported.
     """
     stage = job.stage
     main = job.accelerator.is_main_process
@@ -222,8 +221,8 @@ def _pretrained(job: Job, session: _Session, method: Method) -> Method | None:
     for run in session.pretrained:
         change = unfit(run, stage)
         if main:
-            taken = f"not taken from {run.folder}: {change}" if change else f"taken from {run.folder}, not trained"
-            session.say(f"stage '{stage.name}' is {taken}.")
+            source = f"not taken from {run.folder}: {change}" if change else f"taken from {run.folder}, not trained"
+            session.say(f"stage '{stage.name}' is {source}.")
         if not change:
             load_weights(method.without_opponent, run.weights())
             method.to(job.device)
@@ -238,24 +237,25 @@ def _pretrained(job: Job, session: _Session, method: Method) -> Method | None:
 
 
 def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run) -> None:
-    """Raise BadInput where a stage's weights hold another autoencoder than the stage that trained it."""
+    """Raise BadInput if the autoencoder in a stage's weights differs from that of the stage that trained it."""
     if method.autoencoder is None:
         return
     inside = method.autoencoder.state_dict()
     for name in stage.task.needs:
         own = earlier[name].net.state_dict()
-        if own.keys() != inside.keys() or any(not torch.equal(own[key].cpu(), inside[key].cpu()) for key in own):
+        same = own.keys() == inside.keys() and all(torch.equal(own[key].cpu(), inside[key].cpu()) for key in own)
+        if not same:
             raise BadInput(
                 f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."
             )
 
 
 def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
-    """How near an autoencoder comes to unseen slices, for its own header and those of all models of its latents."""
+    """The header entry with the reconstruction error of an autoencoder on held-out slices."""
     stage = job.stage
     if stage.method.makes_targets:
         stated = [read_header(run.weights(name)).get("bound", {}) for name in stage.task.needs]
-        own = {name: one for bound in stated for name, one in bound.items() if name in stage.data.target}
+        own = {name: value for bound in stated for name, value in bound.items() if name in stage.data.target}
         return {"bound": own} if own else {}
     batches = whole_slices(job.recipe, stage, job.cohort, validation_split(job.cohort), BOUND_SLICES)
     net = cast(AutoencoderNet, method.net)  # as such methods have
@@ -263,9 +263,10 @@ def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
 
 
 def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> None:
-    """Build every stage once, and raise BadInput for what cannot work, before the first step is trained."""
+    """Build every stage once, and raise BadInput for impossible settings, before the first step is trained."""
     cohort = jobs[0].cohort
-    if not recipe.finds_mask_of(name := cohort.provenance.get("mask_from")):
+    name = cohort.provenance.get("mask_from")
+    if not recipe.finds_mask_of(name):
         raise BadInput(
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
@@ -289,7 +290,7 @@ def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> No
 
 
 def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
-    """The untrained method of a stage, and a sentence for the log where not all its weights are random."""
+    """The untrained method of a stage, and a sentence for the log if some of its weights are not random."""
     method = stage.build(earlier)
     started = ""
     if stage.start_from is not None:
@@ -300,14 +301,15 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
 
 
 def _train_stage(job: Job, session: _Session, method: Method, started: str) -> Method | Recipe:
-    """Train a stage to its end, or until its pace changes the recipe; the saved state is what that goes on from."""
+    """Train a stage to its end, or until its pace changes the recipe, which continues from the saved state."""
     stage = job.stage
     options = job.stage.train
     device = job.device
     run = session.run
     main = job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
-    if state := _saved(job, run):
+    state = _saved(job, run)
+    if state:
         if options.stop and isinstance(state.get("epochs"), dict):
             # of a run that version 0.6 began
             state["epochs"].setdefault("steps", job.epoch_steps_of_all_turns)
@@ -339,15 +341,7 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
             _check_finite(learner, losses, job, run, weights_too=saves)
         learner.seconds = log.add_step(learner.step, losses)
         if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
-            picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
-            measured = begin_measuring(job.recipe, stage, job.cohort) if last and _makes_images(stage, items) else None
-            add = None if measured is None else measured.add
-            scores = validate(learner.averaged, items, job.recipe, stage, device, picture, add)
-            seen = "training_items_" if validation_split(job.cohort) == "train" else ""
-            scores = {f"{seen}{name}": value for name, value in scores.items()}
-            learner.seconds = log.add_validation(learner.step, scores)
-            if measured is not None:
-                log.add_verdicts(learner.step, verdicts_on(measured, stage, job.cohort))
+            _log_validation(job, run, learner, items, log, last)
         if main and last:
             session.say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
             if options.stop and learner.step < options.length:
@@ -356,7 +350,10 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
             save_state(run.state, {**learner.state(), "stage": stage.name})
         if stops and not last:
             raise Stopped(f"stopped at step {learner.step} of {options.length} ({stage.name})")
-        if learner.step == paced_at and not last and (changed := _repaced(job, session, learner, log.step_seconds)):
+        if learner.step != paced_at or last:
+            continue
+        changed = _repaced(job, session, learner, log.step_seconds)
+        if changed:
             if main:
                 save_state(run.state, {**learner.state(), "stage": stage.name})
             job.accelerator.wait_for_everyone()
@@ -364,13 +361,24 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
     return _finish(job, run, learner)
 
 
-def _makes_images(stage: FullStage, items: Sequence[Batch]) -> bool:
-    """Whether there are validation items of a stage that a naive baseline could make, too."""
-    return bool(items) and stage.method.makes_targets
+def _log_validation(job: Job, run: Run, learner: Learner, items: Sequence[Batch], log: Log, last: bool) -> None:
+    """Validate the averaged method; after the last step, also compare it with naive baselines."""
+    stage = job.stage
+    picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
+    measured = None
+    if last and items and stage.method.makes_targets:
+        measured = begin_measuring(job.recipe, stage, job.cohort)
+    add = None if measured is None else measured.add
+    scores = validate(learner.averaged, items, job.recipe, stage, job.device, picture, add)
+    prefix = "training_items_" if validation_split(job.cohort) == "train" else ""
+    scores = {f"{prefix}{name}": value for name, value in scores.items()}
+    learner.seconds = log.add_validation(learner.step, scores)
+    if measured is not None:
+        log.add_verdicts(learner.step, verdicts_on(measured, stage, job.cohort))
 
 
 def _saved(job: Job, run: Run) -> dict[str, Any] | None:
-    """The state that was saved in the stage of a job; raises BadInput where it is of no stage of the recipe."""
+    """The saved state of a job's stage; raises BadInput if it is of no stage of the recipe."""
     if not run.state.exists():
         return None
     state = load_state(run.state)
@@ -383,7 +391,7 @@ def _saved(job: Job, run: Run) -> dict[str, Any] | None:
 
 
 def _repaced(job: Job, session: _Session, learner: Learner, step_seconds: float) -> Recipe | None:
-    """The recipe with other lengths that the pace asks for, once for each stage; the run's files then hold it."""
+    """The recipe with other lengths by the pace, once for each stage; it is written to the run."""
     name = job.stage.name
     changed = list[Recipe | None]([None])
 
@@ -405,9 +413,9 @@ def _repaced(job: Job, session: _Session, learner: Learner, step_seconds: float)
 
 
 def _finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None = None) -> Method:
-    """The trained method as those that build on it will use it; the main process writes its weights.
+    """The trained method for later stages; the main process writes its weights, which are a whole model.
 
-    notes: more of their header. These are a whole model; the state stays until the next stage writes its own.
+    notes: additional entries of the header. The state stays until the next stage writes its own.
     """
     method = (learner.averaged if job.stage.train.ema else learner.method).eval()
     slices = whole_slices(job.recipe, job.stage, job.cohort, "train", CALIBRATION_SLICES)
@@ -426,7 +434,7 @@ def _finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | Non
 
 
 def _kept_moments(job: Job, method: Method, session: _Session) -> Path | None:
-    """Where the moments of the training cases' latents are kept, encoded once; None where there is nothing to keep."""
+    """The folder with the moments of the training cases' latents, encoded once; None if there are none to keep."""
     if method.autoencoder is None or why_not_kept(job.stage, job.cohort):
         return None
 
@@ -452,23 +460,29 @@ def _check_finite(
     run: Run,
     weights_too: bool,
 ) -> None:
-    """Raise BadInput, in all processes, where a loss, or a weight before it is saved, is not finite.
+    """Raise BadInput in all processes if a loss, or a weight before it is saved, is not finite.
 
-    The state saved before stays.
+    The previous state stays.
     """
-    found = [
+    faults = [
         f"{turn}.{name} of {float(value):g}"
         for turn, parts in losses.items()
         for name, value in parts.items()
         if not math.isfinite(float(value))
     ]
-    if not found and weights_too:
-        found = [f"weights '{name}'" for name, one in learner.method.named_parameters() if not one.isfinite().all()]
-    if found := found if job.alone else gather_object(found):
+    if not faults and weights_too:
+        faults = [
+            f"weights '{name}'"
+            for name, parameter in learner.method.named_parameters()
+            if not parameter.isfinite().all()
+        ]
+    if not job.alone:
+        faults = gather_object(faults)
+    if faults:
         kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
         exact = " or in train.precision float32" if job.stage.train.precision == "bfloat16" else ""
         raise BadInput(
-            f"{run.folder}: expected finite losses and weights, found a {found[0]} at step {learner.step} of stage '{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower train.optimiser.lr (now {job.stage.train.optimiser.lr:g}){exact}."
+            f"{run.folder}: expected finite losses and weights, found a {faults[0]} at step {learner.step} of stage '{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower train.optimiser.lr (now {job.stage.train.optimiser.lr:g}){exact}."
         )
 
 
@@ -477,13 +491,13 @@ def _add_to_epoch(
     losses: Mapping[str, Mapping[str, torch.Tensor]],
     accelerator: Accelerator,
 ) -> None:
-    """Add a step's loss, of the turn that makes images, to its epoch, with one mean loss in all processes."""
-    *_, made = losses.values()
-    if learner.epochs.add(made["total"]) and accelerator.num_processes > 1:
+    """Add the loss of the turn that synthesises images to its epoch, with the same mean loss in all processes."""
+    *_, of_images = losses.values()
+    if learner.epochs.add(of_images["total"]) and accelerator.num_processes > 1:
         loss = torch.tensor(learner.epochs.losses[-1], device=accelerator.device)
         learner.epochs.losses[-1] = accelerator.reduce(loss, "mean").item()
 
 
 def _stops_early(learner: Learner, options: Training) -> bool:
-    """Whether the recipe's rule ends the training; the losses alone decide, so a restart decides the same."""
+    """Whether the recipe's rule ends the training; it depends on the losses alone, so a restart decides the same."""
     return options.stop is not None and options.stop.reached(learner.epochs.losses)
