@@ -10,7 +10,7 @@ from torch import Tensor
 from voxlate import machine
 from voxlate.errors import BadInput
 
-# of which torch.compile needs one to run on a CPU
+# torch.compile needs one of them to run on a CPU.
 COMPILERS = ("c++", "g++", "clang++", "cl")
 # MPS; CPUs of Linux and of Windows
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")

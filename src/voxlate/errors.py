@@ -4,10 +4,10 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-MOST_NAMED = 6  # of many, in a sentence
-# likeness of names from which on one is suggested, and how far below the best
+MOST_NAMED = 6  # number of names in a sentence
+# Names are suggested from this similarity on, and at most SPREAD below the best.
 NEAR, SPREAD = 0.66, 0.12
-# letters; longer texts are no slips of the keyboard, and comparing them takes long
+# Longer texts (in letters) are no typing errors, and comparing them takes long.
 LONGEST = 80
 
 

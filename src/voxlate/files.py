@@ -16,9 +16,9 @@ from typing import Any
 from voxlate.errors import BadInput, CannotWrite
 
 LONGEST_NAME = 100
-# before the name of an image that completes a case, so that no scan has that name (BIDS)
+# Prefix of an image that completes a case, so that no scan has this name (BIDS).
 SYNTHETIC = "desc-synthetic_"
-# after the name of an image: maps of it
+# Suffixes of the maps of an image.
 STD = "_std"
 UNCALIBRATED = "_std_uncalibrated"
 LOW = "_low"
@@ -26,9 +26,9 @@ HIGH = "_high"
 UNFAMILIAR = "_unfamiliar"
 MAPS = (UNCALIBRATED, STD, LOW, HIGH, UNFAMILIAR)
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
-# in a folder while voxlate writes there; it stays after a crash, and then holds nobody off
+# This file exists while voxlate writes in a folder; after a crash it remains without effect.
 LOCK = ".lock"
-WRITING = ".writing-"  # before the name of a file that is not whole yet
+WRITING = ".writing-"  # prefix of an incomplete file
 # Windows keeps these for devices, with any ending (Microsoft, "Naming Files, Paths, and Namespaces")
 DEVICES = {
     "con",
@@ -121,7 +121,7 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
 
     Raises BadInput if another process still holds the lock after the wait. The lock ends with the process in any case.
     """
-    # here, because commands that write nothing need none of it
+    # The import is here, because commands that write nothing do not need it.
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
@@ -142,7 +142,9 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
                 stray.unlink(missing_ok=True)
         yield
     finally:
-        with contextlib.suppress(OSError):  # while it is held: filelock sees that a lock's file is gone
+        with contextlib.suppress(
+            OSError
+        ):  # the file is removed before the release, and filelock detects that it is gone
             (folder / LOCK).unlink()
         lock.release()
 
@@ -171,7 +173,7 @@ def seen_from(folder: Path, path: Path) -> str:
 
 def write_text(path: Path | str, text: str) -> None:
     with whole_file(path) as temporary:
-        # the same bytes on every system; names of files need not be text
+        # The bytes are the same on every system; names of files need not be valid text.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 

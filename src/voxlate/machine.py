@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-# mallopt(3); other libraries than glibc know no such call
+# Parameters of mallopt(3), which only glibc has.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-# when to give memory back; blocks below this size come from what lies free
+# Memory is never given back; blocks below this size are taken from free memory.
 NEVER, BLOCK = -1, 2**30
 STOPPED = 130  # exit code of a process that Ctrl-C ended
 
@@ -37,14 +37,14 @@ def load() -> float:
 
 def free_memory() -> float:
     """Bytes of memory that processes may still take without swapping."""
-    import psutil  # here and below, because a command's --help needs none of it
+    import psutil  # the import is here and below, because a command's --help does not need it
 
     return float(psutil.virtual_memory().available)
 
 
 def forget_peak_memory() -> None:
     """Start a new measurement of `peak_memory` (Linux)."""
-    with contextlib.suppress(OSError):  # proc(5): 5 resets the peak of the process
+    with contextlib.suppress(OSError):  # by proc(5), 5 resets the peak of the process
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
@@ -60,7 +60,7 @@ def peak_memory() -> float:
 
         memory = psutil.Process().memory_info()
         return float(getattr(memory, "peak_wset", memory.rss))
-    # getrusage(2) counts bytes on macOS, kilobytes elsewhere
+    # getrusage(2) counts bytes on macOS and kilobytes elsewhere.
     unit = 1 if sys.platform == "darwin" else 1024
     return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 

@@ -108,7 +108,11 @@ def kept_pace(run: Path, recipe: Recipe, say: Callable[[str], None] = lambda _: 
     path = Run(run).pace
     if not path.exists():
         return None
-    record = Record(path, "the speed and steps of a plan", "Remove it: the run then keeps the steps of its recipe.")
+    record = Record(
+        path,
+        "the speed and steps of a plan",
+        "Remove it: the run then keeps the steps of its recipe.",
+    )
     kept: PaceRecord = record.fill(PaceRecord, read_json(path))
     stages = {stage.name for stage in recipe.all_stages}
     same = kept.step_seconds.keys() == kept.most_steps.keys() == stages

@@ -50,7 +50,12 @@ OUTLYING = 6.0
 REACH = 1.5
 
 LIGHT: Tables = {"flip_lr": 0.5}
-MEDIUM: Tables = {"rotate_degrees": 7, "scale": 0.08, "translate": 0.03, "elastic_mm": 2}
+MEDIUM: Tables = {
+    "rotate_degrees": 7,
+    "scale": 0.08,
+    "translate": 0.03,
+    "elastic_mm": 2,
+}
 FULL: Tables = {
     "rotate_degrees": 12,
     "scale": 0.12,
@@ -149,7 +154,10 @@ def _percentiles(scan: Scan) -> tuple[Tables, str]:
     has_air = scan.least >= 0 or scan.empty
     if has_air and low >= -0.05 * (high - low):
         return {**table, "low": 0, "floor": 0}, why + "; air is 0"
-    return table, why + f"; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile"
+    return (
+        table,
+        why + f"; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile",
+    )
 
 
 def _no_air(scan: Scan) -> str:
@@ -275,7 +283,7 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
     table |= {"patch": size.stem} if size.stem > 1 else {}
     table |= {"head_width": 16} if size.width * table["multipliers"][-1] % 32 else {}
     if features / 2 ** (levels - 1) > 16:
-        # its cost grows with the square of the features there
+        # The cost of attention grows with the square of the number of features.
         table["middle_attention"] = False
     wide_mm = size.stem * facts.pixel_mm
     stem = f"pixels of {facts.pixel_mm:.2g} mm: a stem of {size.stem} makes features of {wide_mm:.2g} mm"

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from voxlate.scoring.metrics import Metric
 from voxlate.training.lines import lines_of
 
-POINTS = 400  # more than a curve has pixels
+POINTS = 400  # a curve has fewer pixels
 LONGEST_NAME = 20
-STEPS = [1, 2, 2.5, 5, 10]  # between ticks
+STEPS = [1, 2, 2.5, 5, 10]  # allowed distances of ticks
 # These placeholders become the page's CSS variables, which differ between its light and dark mode.
 COLOURS = {f"#0000c{n}": f"--c{n}" for n in range(6)}
 INK, SOFT, FAINT, RULE, ACCENT, OTHER = (f"#0000d{n}" for n in range(6))
@@ -55,7 +55,7 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
                 label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
                 if math.isfinite(value):
                     points = points_of.setdefault((line.get("stage", ""), group), {}).setdefault(label, {})
-                    # a resumed run writes some steps twice; the later line counts
+                    # A resumed run writes some steps twice, and the later line counts.
                     points[line["step"]] = value
     curves: dict[tuple[str, str], list[Curve]] = {}
     for key, named in points_of.items():

@@ -31,8 +31,20 @@ from voxlate.shipped_recipes import text as recipe_text
 MOST_CASES = 9
 LONGEST_LIST = 12
 HEADLINES = ("mae", "ssim_2d")
-CHART_METRICS = ("mae", "rmse", "psnr", "ssim_2d", "ssim_3d", "nmi", "gradient_strength")
-BETTER = {"lower": "lower is better", "higher": "higher is better", "one": "1 is ideal; below is blur, above is noise"}
+CHART_METRICS = (
+    "mae",
+    "rmse",
+    "psnr",
+    "ssim_2d",
+    "ssim_3d",
+    "nmi",
+    "gradient_strength",
+)
+BETTER = {
+    "lower": "lower is better",
+    "higher": "higher is better",
+    "one": "1 is ideal; below is blur, above is noise",
+}
 CURVES = (
     ("loss", "Training loss", True),
     ("validation", "Validation", False),
@@ -60,7 +72,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
         )
-    stated = {} if is_run else provenance_of(folder)  # its paths are whole
+    stated = {} if is_run else provenance_of(folder)  # its paths are absolute
     runs = (
         [folder]
         if is_run
@@ -69,7 +81,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     run = next(iter(runs), None)
     recipe = (run / "recipe.toml").read_text(encoding="utf-8") if run and (run / "recipe.toml").is_file() else ""
     if recipe:
-        provenance.pop("recipe", None)  # shown once, as its file
+        provenance.pop("recipe", None)  # the recipe is shown as its file
     of_training = logged(folder / "log.jsonl").get("final", []) if is_run else []
     found_verdicts = verdicts(scores) if scores else of_training
     context = {
@@ -123,7 +135,9 @@ def _unlike_shipped(text: str) -> str:
     name = next((name for name, head in heads.items() if head and text.startswith(head)), None)
     if name is None:
         return ""
-    from voxlate import recipe as recipes  # this import takes seconds, because it loads all networks
+    from voxlate import (
+        recipe as recipes,
+    )  # this import takes seconds, because it loads all networks
 
     try:
         own = dict(flat(tomllib.loads(text)))
@@ -163,7 +177,7 @@ def _summary(modality: str, part: Mapping[str, Any]) -> dict[str, Any]:
         answers[name] = {key: value for key, value in scores.items() if value["mean"] is not None}
     known = {key for scores in answers.values() for key in scores}
     own = answers.get("synthesis", {})
-    # six fill the page
+    # Six charts fill the page.
     keys = known & set(CHART_METRICS) - {"rmse" if "ssim_3d" in known else "ssim_3d"}
     charts = []
     for metric in [metric for metric in METRICS if metric.key in keys]:
@@ -239,7 +253,7 @@ def _charts(log: Path) -> list[dict[str, Any]]:
     for stage, (group, heading, smooth) in itertools.product(stages, CURVES):
         title = heading if len(stages) == 1 else f"{heading}, {stage}"
         drawn = [curve for curve in curves.get((stage, group), []) if len(curve.steps) > 1]
-        # validation scores have different units: one chart each
+        # Validation scores have different units, so each has its own chart.
         for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
             if part:
                 names = [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in part]

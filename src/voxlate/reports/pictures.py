@@ -26,10 +26,10 @@ from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.regions import read_canonical
 from voxlate.scoring.scored_images import images_in, is_map, spread_of
 
-SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, since a browser would blur them
-# the usual window (width 400, level 40) where a wider range is scored
+SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
+# This usual window (width 400, level 40) replaces wider scored ranges.
 SOFT_TISSUE_HU = (-160.0, 240.0)
-# of the brain and its vessels, by how a modality's name begins
+# Windows of the brain and its vessels by the beginning of a modality's name.
 WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}
 PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
 SIDES: dict[Plane, tuple[str, str]] = {
@@ -38,8 +38,8 @@ SIDES: dict[Plane, tuple[str, str]] = {
     "sagittal": ("A", "P"),
 }
 
-SQUARES = 8  # of a chequerboard, along its shorter side
-WIDEST = 7  # columns that fit next to each other; more stand in rows of about equal length
+SQUARES = 8  # squares of a chequerboard along its shorter side
+WIDEST = 7  # columns of a row; more columns have rows of about equal length
 CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "mae_z", "gradient_strength")
 METHOD_SCORES = ("mae", "ssim_2d")
 LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}
@@ -140,7 +140,7 @@ def read_case(
     units = {name: network_units(stated, name, out / case) for name in of_network}
     own = units.get(modality, OWN)
     image = read_canonical(there[modality], modality)
-    # a CT may be of grey values
+    # A CT may have grey values.
     image = replace(image, unit=stated.get("units", {}).get(modality, image.unit))
     file = scores.get("truth_files", {}).get(f"{case}/{modality}")
     truth = read_canonical(out.resolve() / file, modality) if file and is_there(out.resolve() / file) else None
@@ -151,13 +151,24 @@ def read_case(
     for name, path in _inputs(out, scores, case, stated).items() if sources else ():
         if is_there(path):
             scan = return_to(units.get(name, OWN).truth(read_canonical(path, name)), main.grid)
-            images.append(_scan("source", name, scan, shown.at, NETWORK_RANGE if name in units else None))
+            images.append(
+                _scan(
+                    "source",
+                    name,
+                    scan,
+                    shown.at,
+                    NETWORK_RANGE if name in units else None,
+                )
+            )
     images += _of_synthesis(shown, there, stated, None if truth is None else own.truth(truth))
     return CaseImages(case, main.grid, images, stated.get("warnings", ()))
 
 
 def _of_synthesis(
-    shown: Shown, there: Mapping[str, Path], stated: Mapping[str, Any], truth: Volume | None
+    shown: Shown,
+    there: Mapping[str, Path],
+    stated: Mapping[str, Any],
+    truth: Volume | None,
 ) -> Iterator[CaseImage]:
     """A synthesis, its truth and error, and its maps, as far as they exist."""
     synthesis = shown.synthesis
@@ -201,7 +212,7 @@ def _of_synthesis(
 
 def _inputs(out: Path, scores: Mapping[str, Any], case: str, stated: Mapping[str, Any]) -> dict[str, Path]:
     """The source scans of an image by its provenance, at the places that its scores state."""
-    # as seen from OUT, and of all images of the case
+    # These paths are relative to OUT, and of all images of the case.
     scored = scores.get("source_files", {}).get(case, {})
     own = stated_inputs(stated)
     inputs = {name: out.resolve() / file for name, file in scored.items() if name in own or not own}
@@ -309,7 +320,12 @@ def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None, note
         columns.append(_column(about, image, {}))
         if fixed and name != fixed:
             board = {plane: _chequered(images[fixed], image, plane, about.pixel_mm(plane)) for plane in at}
-            both = CaseImage("chequerboard", f"{fixed} and {name}", board, ColourScale(0, 1, "gray", ""))
+            both = CaseImage(
+                "chequerboard",
+                f"{fixed} and {name}",
+                board,
+                ColourScale(0, 1, "gray", ""),
+            )
             columns.append(
                 replace(
                     _column(about, both, {}),
@@ -320,7 +336,13 @@ def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None, note
     return columns
 
 
-def _scan(role: str, name: str, scan: Volume, at: Mapping[Plane, int], scale: Range | None = None) -> CaseImage:
+def _scan(
+    role: str,
+    name: str,
+    scan: Volume,
+    at: Mapping[Plane, int],
+    scale: Range | None = None,
+) -> CaseImage:
     """The image of a single scan; scale: by default that of its unit."""
     scale = scale or range_for(scan.unit, float(scan.data.max()))
     values = scale.normalise(scan.data[0], foreground(scan))
@@ -379,7 +401,12 @@ def in_a_row(columns: int) -> int:
 
 def _column(case: CaseImages, image: CaseImage, scales: Scales) -> Column:
     scale = image.scale or scales[image.role]
-    return Column(image.role, image.name, _pictures(case, image, scales, image.role), [("", scale)])
+    return Column(
+        image.role,
+        image.name,
+        _pictures(case, image, scales, image.role),
+        [("", scale)],
+    )
 
 
 def _pictures(case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = "") -> list[dict[str, Any]]:
@@ -398,7 +425,10 @@ def _pictures(case: CaseImages, image: CaseImage, scales: Scales, title: str, la
 def _score_texts(row: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> list[tuple[str, str]]:
     """Labels and values of some scores of one case."""
     return [
-        (metric.label, f"{metric.text(row[metric.key])} {metric.unit_for(unit)}".strip())
+        (
+            metric.label,
+            f"{metric.text(row[metric.key])} {metric.unit_for(unit)}".strip(),
+        )
         for metric in METRICS
         if metric.key in keys and row.get(metric.key) is not None
     ]
@@ -437,4 +467,10 @@ def _scale_of(scale: Range, modality: str) -> ColourScale:
 
 def _range(part: Mapping[str, Any]) -> Range:
     low, high = part["range"]
-    return Range(float(low), float(high), part["unit"], part.get("range_rule", ""), part["own_peak"])
+    return Range(
+        float(low),
+        float(high),
+        part["unit"],
+        part.get("range_rule", ""),
+        part["own_peak"],
+    )

@@ -58,7 +58,10 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
 
 
 def _least_similar(entry: Entry) -> float:
-    return min((registered.after.mutual_information for registered in entry.registered.values()), default=0.0)
+    return min(
+        (registered.after.mutual_information for registered in entry.registered.values()),
+        default=0.0,
+    )
 
 
 def _compared_with(entry: Entry) -> str | None:
@@ -67,7 +70,10 @@ def _compared_with(entry: Entry) -> str | None:
 
 def _most_apart(entry: Entry) -> float:
     """Sort key of the page: the largest misalignment comes first, and cases that were not examined last."""
-    return -max((estimate.median_mm or 0.0 for estimate in entry.misaligned.values()), default=-1.0)
+    return -max(
+        (estimate.median_mm or 0.0 for estimate in entry.misaligned.values()),
+        default=-1.0,
+    )
 
 
 def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> dict[str, Any]:

@@ -74,7 +74,10 @@ def find_alignment(
     to_image = "" if frame is None else _transform(cohort, case, frame)
     if to_truth is None or to_image is None:
         if not apart:
-            return Alignment(truth.grid, note="aligned by the headers, without the registration of prepare")
+            return Alignment(
+                truth.grid,
+                note="aligned by the headers, without the registration of prepare",
+            )
         lost = truth.modality if to_truth is None else frame
         raise BadInput(
             f"{truth.origin}: expected the transform by which prepare registered {lost} ({method}), because the image is on another grid ({image}), found none. Pass --prepared with the prepared cohort."

@@ -94,7 +94,14 @@ class Truth:
     def alignment_from(self, grid: Grid, frame: str | None = None) -> Alignment:
         """The alignment of an image on a grid, in the frame of a scan (default: that of the scored image)."""
         prepared = self.options.run_files[self.item].prepared
-        return find_alignment(self.volume, grid, self.item.provenance, prepared, self.item.case.case, frame)
+        return find_alignment(
+            self.volume,
+            grid,
+            self.item.provenance,
+            prepared,
+            self.item.case.case,
+            frame,
+        )
 
     @cached_property
     def mask(self) -> MaskArray | None:
@@ -244,7 +251,14 @@ def _scores(truth: Truth, answer: str, image: Volume) -> tuple[dict[str, float],
     options = truth.options
     case = truth.item.case
     values = truth.on_range(image)
-    pair = ImagePair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
+    pair = ImagePair(
+        truth.values,
+        values,
+        truth.scale,
+        truth.inside,
+        options.padding,
+        options.ssim_from,
+    )
     if options.pool:
         options.pool.add(truth.item.modality, answer, (case.case, case.patient), pair)
     scored = {key: score(pair) for key, score in options.functions.items()}
@@ -285,7 +299,8 @@ def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
         # The bound is in physical units and applies to the error in the body.
         interval = replace(interval, bound=None)
     ends = [units.synthesis(read_canonical(path, truth.item.modality)) for path in (interval.low, interval.high)]
-    low, high = (scale.alike(truth.alignment.apply(end).data[0], synthesis.data[0], truth.body) for end in ends)
+    aligned = [truth.alignment.apply(end).data[0] for end in ends]
+    low, high = (scale.alike(end, synthesis.data[0], truth.body) for end in aligned)
     scores = interval_scores(interval, low, high, truth.on_range(synthesis), truth.values, truth.frame)
     for region, part in truth.regions:
         of_region = region_coverage(low, high, truth.values, part)

@@ -23,7 +23,7 @@ from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import Tables
 from voxlate.scoring.verdict import SYNTHESIS
 
-# for scores to compare
+# Scores compare only if these entries agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")
 EFFORT = ("seconds_per_slice", "network_calls")  # entries of a case's provenance
 
@@ -59,7 +59,12 @@ class Comparison:
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each score of each method and modality, with tests if there are any."""
         return dataframe(
-            {"modality": modality, "score": score, "method": method, **_flat(metric, result)}
+            {
+                "modality": modality,
+                "score": score,
+                "method": method,
+                **_flat(metric, result),
+            }
             for modality, part in self.document["modalities"].items()
             for score, metric in part["metrics"].items()
             for method, result in metric["methods"].items()
@@ -132,7 +137,7 @@ def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
     if len(folders) < 2:
         raise BadInput(f"compare: expected at least two scored folders, found {len(folders)}. Add another one.")
     documents = [_document(folder, answer) for folder in folders]
-    # a bound, no synthesis
+    # Such scores are a bound and not those of a synthesis.
     given = [" (given the truth)" if document.get("given_truth") else "" for document in documents]
     names = [f"{name}{note}" for name, note in zip(_names(folders), given)]
     return [ScoredMethod(*method, answer) for method in zip(names, folders, documents)]
@@ -215,7 +220,13 @@ def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metri
             rows = rows_of(method.document, name, answer)
             values = [rows[case].get("mae") if case in rows else None for case in cases]
             if answer != SYNTHESIS and None not in values:
-                baselines.append((_mean_of(method, name, answer, "mae", cases)["mean"], method, answer))
+                baselines.append(
+                    (
+                        _mean_of(method, name, answer, "mae", cases)["mean"],
+                        method,
+                        answer,
+                    )
+                )
     if not baselines:
         return None
     _, method, answer = min(baselines, key=lambda baseline: baseline[0])
@@ -231,7 +242,8 @@ def _mean_of(method: ScoredMethod, name: str, answer: str, key: str, cases: Sequ
     rows = rows_of(method.document, name, answer)
     patients = [rows[case]["patient"] for case in cases]
     groups = patients if len(set(patients)) > 1 else cases
-    values, _ = _by_group(np.array([[rows[case].get(key) for case in cases]], np.float64), groups)
+    by_case = [rows[case].get(key) for case in cases]
+    values, _ = _by_group(np.array([by_case], np.float64), groups)
     return mean_and_sd(values[0])
 
 
@@ -321,10 +333,17 @@ def _pooled(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Map
     values = [part["answers"][method.answer].get(metric.key) for method, part in zip(methods, parts)]
     if not all(value and value["mean"] is not None for value in values):
         return {}
-    if len({(part["features"]["name"], value["n"]) for part, value in zip(parts, values)}) > 1:
+    features = {part["features"]["name"] for part in parts}
+    counts = {value["n"] for value in values}
+    if len(features) > 1 or len(counts) > 1:
         return {}
     summaries = {
-        method.name: {"mean": value["mean"], "sd": None, "se": value["se"], "ci95": None}
+        method.name: {
+            "mean": value["mean"],
+            "sd": None,
+            "se": value["se"],
+            "ci95": None,
+        }
         for method, value in zip(methods, values)
     }
     best = min(summaries, key=lambda name: summaries[name]["mean"])

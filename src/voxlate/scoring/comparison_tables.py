@@ -42,7 +42,10 @@ def comparison_tables(document: Mapping[str, Any], everything: bool = True) -> T
             Line(
                 "Time",
                 "s/slice",
-                (*(Cell(_seconds(times) if times else "–") for times in effort), *empty),
+                (
+                    *(Cell(_seconds(times) if times else "–") for times in effort),
+                    *empty,
+                ),
             ),
             Line(
                 "Network calls",

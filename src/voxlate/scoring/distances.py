@@ -23,12 +23,12 @@ KEYS = {
 }
 FEWEST = 3  # cases or patients below which errors come from blocks of slices
 PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
-# random orders in which they are cut; with fewer the draw shows in the intercept
+# The sets are cut in this number of random orders; with fewer, the intercept depends on the draw.
 ORDERS = 4
-# images per dimension below which FD is no line over 1/N yet: the intercept is then off by over a tenth
+# With fewer images per dimension, FD is not linear in 1/N, and the intercept is wrong by more than a tenth.
 ENOUGH = 4
-FOLDS = 10  # groups that the error of FD is found from, however many cases there are
-RADIOLOGICAL = "SPL"  # pictures: front up, the patient's right at the left
+FOLDS = 10  # number of groups for the error of FD, for any number of cases
+RADIOLOGICAL = "SPL"  # pictures have anterior at the top and the patient's right on the left
 BLOCK = 1024  # rows of the kernel matrix in memory at a time
 
 Vectors = NDArray[np.float64]
@@ -163,7 +163,7 @@ def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
     a = _vectors(a)
     b = _vectors(b)
     fewest = min(len(a), len(b))
-    # the smallest parts are then twice the dimensions
+    # The smallest parts then have twice as many images as dimensions.
     parts = min(PARTS, fewest // (ENOUGH // 2 * a.shape[1]))
     if parts < 2:
         return float("nan")
@@ -214,7 +214,10 @@ def kernel_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None) 
 def jackknife_error(without: Sequence[float] | NDArray[Any]) -> float:
     """Standard error of an estimate from its values without each group; NaN where there are none."""
     values = np.asarray(without, np.float64)
-    return float(np.sqrt((len(values) - 1) * np.mean((values - values.mean()) ** 2))) if len(values) else float("nan")
+    if not len(values):
+        return float("nan")
+    variance = np.mean((values - values.mean()) ** 2)
+    return float(np.sqrt((len(values) - 1) * variance))
 
 
 def _vectors(vectors: Any) -> Vectors:

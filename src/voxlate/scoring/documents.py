@@ -10,11 +10,12 @@ from typing_extensions import TypedDict
 
 from voxlate.files import read_json
 from voxlate.records import Count, Name, NotNegative, Number, Place, Record, Several, Share, Text, close
+from voxlate.scoring.captions import rows_of
 from voxlate.scoring.intervals import Bound
 from voxlate.scoring.lesion_counts import COUNTS
 from voxlate.scoring.verdict import Verdict
 
-# case/modality
+# A label is CASE/MODALITY.
 Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]
 Pair = tuple[Number, Number]
 HEAD = ("case", "patient", "modality", "answer")
@@ -164,7 +165,7 @@ def read_scores(path: Path, whole: bool = False) -> dict[str, Any]:
     for name, part in document["modalities"].items():
         _check_part(record, name, part, document, whole)
     for name, part in document.get("misaligned", {}).items():
-        rows = _rows(document, name, "synthesis")
+        rows = rows_of(document, name, "synthesis")
         known = name in document["modalities"] and part["cases"] and part["cases"].keys() <= rows.keys()
         record.check(bool(known), f"misaligned cases of {name} that have no scores")
         record.check(
@@ -172,11 +173,6 @@ def read_scores(path: Path, whole: bool = False) -> dict[str, Any]:
             f"no mae of misaligned {name}",
         )
     return document
-
-
-def _rows(document: Mapping[str, Any], modality: str, answer: str) -> dict[str, dict[str, Any]]:
-    rows = [row for row in document["cases"] if (row["modality"], row["answer"]) == (modality, answer)]
-    return {row["case"]: row for row in rows}
 
 
 def _check_rows(record: Record, document: Mapping[str, Any]) -> None:
@@ -247,7 +243,7 @@ def _check_part(
             f"{part.get(key)} {key} of {name}, and rows of {count}",
         )
     for answer, summaries in part["answers"].items():
-        own = _rows(document, name, answer)
+        own = rows_of(document, name, answer)
         record.check(bool(own), f"no rows of {name}/{answer!s:.80}")
         for key, summary in summaries.items():
             lacking = OF_SUMMARY - summary.keys() if whole else set[str]()

@@ -22,13 +22,13 @@ from torch.nn import functional
 from voxlate.errors import BadInput
 
 VIT = "google/vit-base-patch16-224-in21k"  # ViT-B/16 trained on ImageNet-21k, the paper's
-SIDE = 256  # the paper's pictures, and 16 x 16 patches
+SIDE = 256  # side of the paper's pictures, which have 16 x 16 patches
 BATCH = 16
 SCALES = 4
 ANGLES = 4
 LEVELS = 8
 GREY_STEP = 1 / 256  # amplitudes below one step of an 8 bit picture hardly count
-REACH = 4  # of the filters, in standard deviations
+REACH = 4  # half size of the filters in standard deviations
 
 Pictures = NDArray[np.float32]
 Vectors = NDArray[np.float64]
@@ -84,12 +84,15 @@ class Texture:
     def _describe(self, image: Tensor) -> Tensor:
         """[N, 1, H, W] -> [N, dimensions]."""
         centres = torch.linspace(0, 1, LEVELS)[:, None, None]
-        shares = (1 - (image - centres).abs() * (LEVELS - 1)).clamp(min=0).mean((2, 3))
+        distances = (image - centres).abs() * (LEVELS - 1)
+        shares = (1 - distances).clamp(min=0).mean((2, 3))
         parts = [shares.sqrt()]
         for _ in range(SCALES):
             responses, gradient = _responses(image)
-            parts.append(torch.log1p(responses.abs().mean((2, 3)) / GREY_STEP))
-            parts.append(torch.log1p(gradient.square().sum(1).mean((1, 2)).sqrt()[:, None] / GREY_STEP))
+            strength = responses.abs().mean((2, 3))
+            slope = gradient.square().sum(1).mean((1, 2)).sqrt()[:, None]
+            parts.append(torch.log1p(strength / GREY_STEP))
+            parts.append(torch.log1p(slope / GREY_STEP))
             image = _half(image)
         return torch.cat(parts, 1)
 
@@ -171,13 +174,16 @@ def load_vit(where: str) -> Vit:
     _check_kind(where)
     logging.disable_progress_bar()  # it would break our own progress bar
     verbosity = logging.get_verbosity()
-    # the pooling layer of the published file is left out on purpose
+    # The pooling layer of the published file is not needed.
     logging.set_verbosity_error()
     try:
         stored, info = ViTModel.from_pretrained(
-            where, add_pooling_layer=False, use_safetensors=True, output_loading_info=True
+            where,
+            add_pooling_layer=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    except Exception as error:  # the loader has a type for each of a dozen causes; none is a fault of ours
+    except Exception as error:  # the loader raises a dozen types, all due to the files
         raise BadInput(_absent(where, f"none ({type(error).__name__})")) from error
     finally:
         logging.set_verbosity(verbosity)

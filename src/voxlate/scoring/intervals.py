@@ -66,7 +66,12 @@ def counted_as(bound: str, confidence: float) -> str:
 
 
 def interval_scores(
-    interval: Interval, low: Array, high: Array, prediction: Array, truth: Array, inside: Mask
+    interval: Interval,
+    low: Array,
+    high: Array,
+    prediction: Array,
+    truth: Array,
+    inside: Mask,
 ) -> dict[str, float]:
     """Coverage, width, and the width's correlation with the error; arrays are [D, H, W] on the scored range."""
     below = (prediction - low)[inside]

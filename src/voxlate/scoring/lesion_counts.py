@@ -105,6 +105,8 @@ def lesion_sentence(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 def _interval(share: float, patients: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927), with one trial per patient."""
     z = 1.96
-    middle = (share + z**2 / (2 * patients)) / (1 + z**2 / patients)
-    half = z / (1 + z**2 / patients) * math.sqrt(share * (1 - share) / patients + z**2 / (4 * patients**2))
+    scale = 1 + z**2 / patients
+    middle = (share + z**2 / (2 * patients)) / scale
+    variance = share * (1 - share) / patients + z**2 / (4 * patients**2)
+    half = z / scale * math.sqrt(variance)
     return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -21,7 +21,7 @@ SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
 
 UNIT = "unit of the images"  # placeholder of the scored modality's unit
-# coronal and sagittal SSIM take every fourth slice: all would make an evaluation half as long again
+# Coronal and sagittal SSIM use every fourth slice, because all slices would take half of the evaluation's time again.
 SEVERAL = 4
 SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100 MiB
 
@@ -51,7 +51,14 @@ class ImagePair:
         origin = np.float32(self.scale.low if self.ssim_from == "low" else 0)
         a, b = (slices_along(image, plane) - origin for image in (self.truth, self.synthesis))
         mask = None if self.inside is None else slices_along(self.inside, plane)
-        return ssim(a, b, self.scale.width, dimensions=dimensions, padding=self.padding, mask=mask)
+        return ssim(
+            a,
+            b,
+            self.scale.width,
+            dimensions=dimensions,
+            padding=self.padding,
+            mask=mask,
+        )
 
 
 Score = Callable[[ImagePair], float]
@@ -349,11 +356,13 @@ def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[NDArray[np.f
     if a.shape != b.shape or a.ndim != 3:
         raise ValueError(f"expected two volumes [D, H, W] of one shape, got {a.shape} and {b.shape}")
     steps = np.abs(np.diff(b - a, axis=0))
-    if mask is None:
-        return steps.sum((1, 2), dtype=np.float64), np.full(len(steps), a[0].size)
-    inside = _array(mask).astype(bool)
-    both = inside[1:] & inside[:-1]
-    return np.where(both, steps, 0).sum((1, 2), dtype=np.float64), both.sum((1, 2))
+    counts = np.full(len(steps), a[0].size)
+    if mask is not None:
+        inside = _array(mask).astype(bool)
+        both = inside[1:] & inside[:-1]
+        steps = np.where(both, steps, 0)
+        counts = both.sum((1, 2))
+    return steps.sum((1, 2), dtype=np.float64), counts
 
 
 def slices_along(volume: NDArray[Any], plane: Plane) -> NDArray[Any]:

@@ -56,7 +56,7 @@ def floor_of(
     assert estimate.translation_mm is not None
     direction = np.array(estimate.translation_mm)
     length = float(np.linalg.norm(direction))
-    # a rotation alone: any will do
+    # A pure rotation has no direction, so any direction serves.
     direction = direction / length if length > 0 else np.array([0.0, 1.0, 0.0])
     voxels = estimate.median_mm * direction / np.array(spacing_mm)
     smooth = scipy.ndimage.gaussian_filter(truth, [SMOOTHED if n > 1 else 0.0 for n in truth.shape])

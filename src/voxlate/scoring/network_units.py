@@ -54,20 +54,23 @@ def network_units(provenance: Mapping[str, Any], modality: str, where: object) -
         ) from error
     gain = np.float32(TOP / (typical.high - typical.low))
     return Units(
-        truth=lambda volume: _on_255(volume, scaled_by.scale(intensity_statistics(volume.data[0], foreground(volume)))),
+        truth=lambda volume: _on_255(
+            volume,
+            scaled_by.scale(intensity_statistics(volume.data[0], foreground(volume))),
+        ),
         synthesis=lambda volume: _on_255(volume, typical),
         spread=lambda volume: replace(volume, data=volume.data * gain),
     )
 
 
 def _on_255(volume: Volume, scale: Scale) -> Volume:
-    return replace(
-        volume,
-        data=((scale.forward(volume.data) + 1) * (TOP / 2)).astype(np.float32),
-        unit=RANGE.unit,
-    )
+    values = (scale.forward(volume.data) + 1) * (TOP / 2)
+    return replace(volume, data=values.astype(np.float32), unit=RANGE.unit)
 
 
 def stated_units(maps: Mapping[str, IntensityMap], scales: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
     """The entry of provenance for each modality."""
-    return {name: {"map": vars(maps[name]), "low": low, "high": high} for name, (low, high) in scales.items()}
+    stated: dict[str, Any] = {}
+    for name, (low, high) in scales.items():
+        stated[name] = {"map": vars(maps[name]), "low": low, "high": high}
+    return stated

@@ -35,7 +35,7 @@ from voxlate.scoring.intervals import Bound
 
 # All cases of one synthesis share these entries.
 SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")
-# key of a provenance: the case was used for the calibration
+# This key of a provenance states that the case was used for the calibration.
 TAUGHT = "taught_calibration"
 
 
@@ -163,7 +163,11 @@ class _Trained(TypedDict, total=False):
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """The provenance.json of images; raises BadInput if its form is not that of `synth`."""
-    record = Record(path, "the provenance of a synthesis", "Synthesise the image again, or remove this file.")
+    record = Record(
+        path,
+        "the provenance of a synthesis",
+        "Synthesise the image again, or remove this file.",
+    )
     content = read_json(path)
     record.check(isinstance(content, dict), "no table")
     _check_stated(record, content)
@@ -254,7 +258,7 @@ def window_borders(provenance: Mapping[str, Any], depth: int) -> list[int]:
     if not stated or moved:
         return []
     windows = fill(Windows, stated, "provenance.json: synth.windows")
-    # slices run to Superior in every layout of a network's, as here
+    # Slices run to Superior in every layout of a network, as in canonical images.
     parts = windows.slices(depth)
     return sorted({border for part in parts for border in (part.start, part.stop)} - {0, depth})
 
@@ -286,7 +290,10 @@ def provenance_of(out: Path, case: str = "", modality: str = "") -> dict[str, An
     for path in (out / case / "provenance.json", out / "provenance.json"):
         if path.is_file():
             stated = read_provenance(path)
-            return _with_paths({**stated, **stated.get("made_without", {}).get(modality, {})}, path.parent)
+            return _with_paths(
+                {**stated, **stated.get("made_without", {}).get(modality, {})},
+                path.parent,
+            )
     return {}
 
 

@@ -78,7 +78,10 @@ def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
             pairs[name] = (match[1], match[2])
     ratios = {name: pair for name, pair in pairs.items() if not set(pair) & pairs.keys()}
     plain = [_region(name, text) for name, text in given.items() if name not in ratios]
-    return (*plain, *(Region(name, given[name], over=pair) for name, pair in ratios.items()))
+    return (
+        *plain,
+        *(Region(name, given[name], over=pair) for name, pair in ratios.items()),
+    )
 
 
 def _region(name: str, text: str) -> Region:
@@ -97,7 +100,14 @@ def _region(name: str, text: str) -> Region:
         case (False, "=" | "==", False):
             return Region(name, f"{modality} = {value:g}", modality, value - 0.5, value + 0.5)
         case (False, "<", True):
-            return Region(name, f"{modality} < {value:g} %", modality, 0.0, value / 100, mirrored=True)
+            return Region(
+                name,
+                f"{modality} < {value:g} %",
+                modality,
+                0.0,
+                value / 100,
+                mirrored=True,
+            )
         case (False, "<", False):
             return Region(name, f"{modality} < {value:g}", modality, high=value)
         case (False, ">", False):
@@ -183,7 +193,10 @@ def region_scores(
     truth = pair.truth
     other = pair.synthesis
     width = pair.scale.width
-    scores = {"voxels": float(inside.sum()), "truth_volume": voxel_ml * float(inside.sum())}
+    scores = {
+        "voxels": float(inside.sum()),
+        "truth_volume": voxel_ml * float(inside.sum()),
+    }
     scores |= dict.fromkeys(("mean", "truth_mean", "mae", "mae_z", "psnr", "ssim_3d"), math.nan)
     if inside.any():
         box = tuple(slice(max(0, first - RADIUS), end + RADIUS) for first, end in bounding_box(inside))
@@ -197,7 +210,10 @@ def region_scores(
         scores["mae_z"] = mae_z(a, b, inside[box])
         scores["ssim_3d"] = ssim(a, b, width, dimensions=3, mask=inside[box])
     if overlap is not None:
-        scores |= {"dice": dice(inside, overlap), "volume": voxel_ml * float(overlap.sum())}
+        scores |= {
+            "dice": dice(inside, overlap),
+            "volume": voxel_ml * float(overlap.sum()),
+        }
         scores["volume_error"] = abs(scores["volume"] - scores["truth_volume"])
     scores |= count_lesions(inside, truth, other, overlap)
     return {f"{name}.{key}": value for key, value in scores.items()}

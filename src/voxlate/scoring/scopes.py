@@ -22,8 +22,8 @@ MaskArray = NDArray[np.bool_]
 Area = Literal["", "whole", "both_masked"]
 Pictures = Literal["", "slices", "crops"]
 
-CROP = 256  # pixels a side: paper 001, table 1
-# of a slice's longer side: beyond it, a crop shows its own border and little else
+CROP = 256  # side in pixels, from paper 001, table 1
+# Factor of a slice's longer side; larger crops would consist mainly of their border.
 LARGEST_CROP = 2
 SMALLEST_CROP = 11  # SSIM's window
 MASK = "mask"  # the name of the evaluation's own mask in a slice filter
@@ -180,7 +180,9 @@ def _in_area(area: Area, pair: ImagePair, truth: CountedVoxels) -> ImagePair:
         return pair
     if area == "both_masked":
         assert truth.inside is not None
-        a, b = (np.where(truth.inside, image, np.float32(pair.scale.low)) for image in (pair.truth, pair.synthesis))
+        low = np.float32(pair.scale.low)
+        a = np.where(truth.inside, pair.truth, low)
+        b = np.where(truth.inside, pair.synthesis, low)
         pair = replace(pair, truth=a, synthesis=b)
     return replace(pair, inside=truth.covered)
 
@@ -215,7 +217,10 @@ def _pictures(scope: Scope, pair: ImagePair, truth: CountedVoxels) -> Iterator[t
             a, b = (_extended(image, cut.size, pair.scale.low) for image in (a, b))
             within = None if within is None else _extended(within, cut.size, False)
         place = {"scope": scope.name, "slice": number, "row": row, "column": column}
-        yield place, replace(pair, truth=a, synthesis=b, inside=within, axes=RADIOLOGICAL)
+        yield (
+            place,
+            replace(pair, truth=a, synthesis=b, inside=within, axes=RADIOLOGICAL),
+        )
 
 
 def _layer(values: NDArray[Any], number: int) -> NDArray[Any]:
@@ -231,7 +236,9 @@ def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> t
     drawn = hashlib.sha256(f"{cut.seed} {content} {number}".encode()).digest()
     height, width = shape
     row, column = (int.from_bytes(part) for part in (drawn[:8], drawn[8:16]))
-    return row % (max(height - cut.size, 0) + 1), column % (max(width - cut.size, 0) + 1)
+    rows = max(height - cut.size, 0) + 1
+    columns = max(width - cut.size, 0) + 1
+    return row % rows, column % columns
 
 
 def _extended(crop: NDArray[Any], size: int, value: float) -> NDArray[Any]:

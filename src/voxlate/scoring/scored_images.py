@@ -67,7 +67,8 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
         raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
     scored = ScoredImages([], [], {})
     failed = provenance_of(out).get("failed", {})
-    folders = {path.name: images for path in sorted(out.iterdir()) if path.is_dir() and (images := images_in(path))}
+    every = {path.name: images_in(path) for path in sorted(out.iterdir()) if path.is_dir()}
+    folders = {name: images for name, images in every.items() if images}
     stated = {name for name in folders if (out / name / "provenance.json").is_file()}
     for name, images in folders.items():
         case = cases.get(name)
@@ -133,7 +134,9 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
     reasons = provenance.get("failed", {}) | images.refused
     absent = dict[str, str]()
     for case in provenance.get("cases") or cases:
-        expected = set(targets) & set(cases[case].files) - _given(out, case) if case in cases else set[str]()
+        expected = set[str]()
+        if case in cases:
+            expected = set(targets) & set(cases[case].files) - _given(out, case)
         for name in sorted(name for name in expected if (case, name) not in scored):
             label = f"{case}/{name}" if any((case, other) in scored for other in targets) else case
             absent[label] = reasons.get(label, f"no image in {out.name}")

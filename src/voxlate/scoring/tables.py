@@ -23,8 +23,8 @@ from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.resampling import RESAMPLES, bootstrap, mean_and_sd
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, coloured, verdicts
 
-NARROWEST = 13  # of a method's column: 0.994 ± 0.001
-# metrics that are printed without --all
+NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
+# These metrics are printed without --all.
 MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")
 
 
@@ -258,10 +258,12 @@ class Tables:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         cells = [line.cells for lines in self.lines.values() for line in lines]
         wide = [max([NARROWEST, *(cell.width for cell in row)]) for row in zip(*cells)]
-        heads = [len(text) for name, lines in self.lines.items() for line in lines for text in self._head(name, line)]
+        heads = [self._head(name, line) for name, lines in self.lines.items() for line in lines]
+        head = max((len(text) for texts in heads for text in texts), default=0)
+        room = options.max_width - head - 4
         groups: list[list[int]] = [[]]
         for column in range(len(self.methods)):
-            if sum(wide[other] + 3 for other in [*groups[-1], column]) > options.max_width - max(heads, default=0) - 4:
+            if sum(wide[other] + 3 for other in [*groups[-1], column]) > room:
                 groups.append([])
             groups[-1].append(column)
         yield Text(self.title, style="italic")
@@ -348,9 +350,10 @@ def short_tables(document: Mapping[str, Any]) -> Tables:
         for modality, part in document["modalities"].items()
     }
     title = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
-    methods = (SYNTHESIS, "best naive baseline") if any(best.values()) else (SYNTHESIS,)
-    cut = {name: [replace(row, cells=row.cells[: len(methods)]) for row in rows] for name, rows in lines.items()}
-    return Tables(title, methods, cut, short_caption(document))
+    if any(best.values()):
+        return Tables(title, (SYNTHESIS, "best naive baseline"), lines, short_caption(document))
+    alone = {name: [replace(row, cells=row.cells[:1]) for row in rows] for name, rows in lines.items()}
+    return Tables(title, (SYNTHESIS,), alone, short_caption(document))
 
 
 def _short_line(metric: Metric, part: Mapping[str, Any], baseline: str | None) -> Line:
@@ -385,4 +388,9 @@ def _conventions(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dic
     if metric.pooled:
         kept["features"] = stated["features"]["name"]
     unit = "share of the range" if metric.scale != 1 else metric.unit_for(scale.unit)
-    return {"unit": unit, "better": metric.better, "reduction": metric.reduction, **kept}
+    return {
+        "unit": unit,
+        "better": metric.better,
+        "reduction": metric.reduction,
+        **kept,
+    }

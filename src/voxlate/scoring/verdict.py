@@ -142,7 +142,8 @@ def _compared(
     patients: Mapping[str, str],
 ) -> Compared | None:
     """Errors on the cases that both have; None if there is no such case."""
-    cases = [case for case in own if case in other and np.isfinite([own[case], other[case]]).all()]
+    shared = [case for case in own if case in other]
+    cases = [case for case in shared if np.isfinite([own[case], other[case]]).all()]
     groups = list(dict.fromkeys(patients[case] for case in cases))
     if not cases:
         return None

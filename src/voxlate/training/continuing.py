@@ -130,7 +130,10 @@ def _with_more(
         steps = _steps_in(minutes or 0, done, say)
     values = {
         **stated["recipe"],
-        "train": {**stated["recipe"]["train"], "more": [*(recipe.train.more or ()), steps]},
+        "train": {
+            **stated["recipe"]["train"],
+            "more": [*(recipe.train.more or ()), steps],
+        },
     }
     from_dict(values, f"{run.recipe}", allow_code=True)
     head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""

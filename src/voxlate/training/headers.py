@@ -14,7 +14,7 @@ from voxlate.recipe import needed_code
 from voxlate.records import Count, Digest, NotNegative, Number, Positive, ShortDigest, Tensors, Text
 from voxlate.scoring.provenance import ShownStage, ShownTraining
 
-# types of networks' tensors
+# These are the types of networks' tensors.
 TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 LEAST_SIZE = 4096  # numbers up to this one are allowed in all settings of a network
 
@@ -100,7 +100,10 @@ def header_of(file: Tensors) -> dict[str, Any]:
         ("bound", {*sources, *targets}),
     ):
         record.check(header.get(key, {}).keys() <= known, f"'{key}' of other modalities")
-    ordered = [*header["target_scales"].values(), *header.get("target_widths", {}).values()]
+    ordered = [
+        *header["target_scales"].values(),
+        *header.get("target_widths", {}).values(),
+    ]
     record.check(all(low <= high for low, high in ordered), "a scale that ends before it begins")
     for span in header.get("training_ranges", {}).values():
         pairs = list(zip(span["low"], span["high"]))
@@ -119,8 +122,17 @@ def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
     shapes = file.shapes
     for name, (lengths, kind) in shapes.items():
         file.record.check(kind in TYPES and 0 not in lengths, f"'{name}' of {kind} {lengths}")
-    largest = max([LEAST_SIZE, len(shapes), *(math.prod(lengths) for lengths, _ in shapes.values())])
-    stages = [recipe, *(stage for stage in recipe.get("stages", ()) if isinstance(stage, dict))]
+    largest = max(
+        [
+            LEAST_SIZE,
+            len(shapes),
+            *(math.prod(lengths) for lengths, _ in shapes.values()),
+        ]
+    )
+    stages = [
+        recipe,
+        *(stage for stage in recipe.get("stages", ()) if isinstance(stage, dict)),
+    ]
     settings = [stage.get(key) for stage in stages for key in ("net", "method")]
     for number in (size for table in settings for size in _numbers(table)):
         file.record.check(

@@ -15,7 +15,7 @@ from voxlate.errors import BadInput
 from voxlate.machine import begin_reader, cores
 from voxlate.recipe import FullStage, Recipe
 
-# with MPS each holds a torch of its own in memory that the GPU shares
+# With MPS, each reader has its own torch in the memory that the GPU shares.
 READERS = {"cuda": 4, "xpu": 4, "mps": 2}
 
 

@@ -15,8 +15,8 @@ from voxlate.recipe import FullStage
 from voxlate.training.run import checksum
 from voxlate.training.validate import autocast
 
-FOLDER = "latents"  # of a prepared cohort
-# another one where networks or intensity maps give other numbers by the same settings
+FOLDER = "latents"  # folder inside a prepared cohort
+# It changes if networks or intensity maps give other numbers for the same settings.
 VERSION = 1
 
 

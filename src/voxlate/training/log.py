@@ -37,9 +37,9 @@ class Log:
         self.begun = time.monotonic() - seconds
         self.resumed = seconds
         self.previous = (step, seconds)
-        # after the first step of this start, which also allocates
+        # Step and seconds after the first step since this start, which also allocates memory.
         self.warm: tuple[int, float] | None = None
-        self.step_seconds = 0.0  # of a step since then
+        self.step_seconds = 0.0  # mean seconds of a step since then
         self.latest: dict[str, float] = {}
         self.board = None
         if main:

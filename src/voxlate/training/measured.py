@@ -15,7 +15,7 @@ from voxlate.scoring.verdict import SYNTHESIS, Verdict, verdict_on
 from voxlate.training.validate import in_pairs, validation_places, validation_split
 
 ITEMS = 32  # training items for the fit of baselines
-VOXELS = 20_000  # of each, which give a bin of a table 2,500 values on average
+VOXELS = 20_000  # voxels of each item, about 2,500 values for each bin of a table
 BINS = 256
 UNIT = "network units"
 
@@ -65,7 +65,7 @@ def fit_items(batches: Iterable[Batch]) -> ItemBaselines:
             there = {**_sources(batch, item), **_targets(batch, item)}
             for name in {*batch.source_names, *batch.target_names}:
                 size = next(iter(there.values())).size
-                # odd, so that it walks through all columns of a slice
+                # The step is odd, so that it visits all columns of a slice.
                 step = max(1, size // VOXELS) | 1
                 absent = np.full(len(range(0, size, step)), np.nan, np.float32)
                 columns.setdefault(name, []).append(there[name].ravel()[::step] if name in there else absent)
@@ -150,7 +150,10 @@ class Measured:
                 if name in sources:
                     continue
                 prediction = _array(image[item, batch.target_names.index(name)])
-                answers = [(SYNTHESIS, prediction), *self.baselines.images(name, sources)]
+                answers = [
+                    (SYNTHESIS, prediction),
+                    *self.baselines.images(name, sources),
+                ]
                 for answer, values in answers:
                     error = float(np.mean(np.abs(values - truth), dtype=np.float64))
                     self.errors.setdefault(name, {}).setdefault(answer, {})[label] = error

@@ -32,15 +32,15 @@ from voxlate.nets.unet import UNet
 from voxlate.recipe import Recipe, with_trainings
 from voxlate.training.run import Run, begun_trainings
 
-# of float32's time: what bfloat16 may take at most, so that noise of the clock does not decide
+# bfloat16 may take at most this share of float32's time, so that noise of the clock does not decide.
 FASTER = 0.9
 NET = UNet(width=32, multipliers=(1, 2), blocks=1, middle_attention=False)
 BATCH = 2
-SMALLEST, LARGEST = 32, 256  # pixels a side
-# of a float32 step: shorter ones are all overhead, as on many cores, and the image is enlarged
+SMALLEST, LARGEST = 32, 256  # side in pixels
+# A float32 step takes at least this time; shorter steps consist of overhead, so the image is enlarged.
 LEAST_SECONDS = 0.03
-ROUNDS, FEWEST = 7, 3  # in which both are timed, one after the other
-# after which the probe ends with FEWEST rounds, or with one that leaves no doubt
+ROUNDS, FEWEST = 7, 3  # rounds that time both precisions
+# After this time the probe ends with FEWEST rounds, or with one round whose ratio exceeds NO_DOUBT.
 SECONDS = 1.0
 NO_DOUBT = 1.5
 
@@ -76,7 +76,10 @@ def settled(recipe: Recipe, device: torch.device, kept: Mapping[str, Precision] 
     for stage in recipe.all_stages:
         options = stage.train
         if options.precision == "auto":
-            options = replace(options, precision=(kept or {}).get(stage.name) or choose(device).precision)
+            options = replace(
+                options,
+                precision=(kept or {}).get(stage.name) or choose(device).precision,
+            )
         trainings.append(options)
     return with_trainings(recipe, trainings)
 
@@ -98,12 +101,15 @@ def of_synthesis(recipe: Recipe, device: torch.device) -> Precision:
 def choose(device: torch.device) -> Choice:
     """The precision of "auto" on a device."""
     if device.type == "cuda":
-        # torch.cuda.is_bf16_supported() asks the same of the current GPU only
+        # torch.cuda.is_bf16_supported() checks the current GPU only.
         if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
             return Choice("bfloat16", "bfloat16: the GPU computes in it")
         return Choice("float32", "float32: the GPU does not compute in bfloat16")
-    if device.type != "cpu":  # torch's autocast and the kernels there differ by version, and none was at hand
-        return Choice("float32", f"float32: bfloat16 was not tested on devices of type {device.type}")
+    if device.type != "cpu":  # autocast and kernels of such devices differ by version and were not tested
+        return Choice(
+            "float32",
+            f"float32: bfloat16 was not tested on devices of type {device.type}",
+        )
     ratio = kept_ratio(this_machine())
     precision: Precision = "bfloat16" if ratio <= FASTER else "float32"
     return Choice(
@@ -148,7 +154,7 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "voxlate"
     stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # relative ones: ignored, by the standard
+    # The standard demands that relative paths are ignored.
     return (stated if stated.is_absolute() else home / ".cache") / "voxlate"
 
 
@@ -157,7 +163,7 @@ def ratio_file(machine: Machine) -> Path:
     return cache_folder() / f"precision.{stable_id(repr(machine)):016x}.json"
 
 
-@functools.cache  # where nothing can be kept, a process measures once
+@functools.cache  # a process measures only once if the cache cannot be written
 def kept_ratio(machine: Machine) -> float:
     """Time of a step in bfloat16 over that in float32, from the cache folder or measured now."""
     path = ratio_file(machine)
@@ -175,7 +181,10 @@ def kept_ratio(machine: Machine) -> float:
 
 def keep_ratio(machine: Machine, ratio: float) -> None:
     """Write the result of a machine's probe; raises BadInput if the cache folder cannot be written."""
-    write_json(ratio_file(machine), {"machine": asdict(machine), "bfloat16_over_float32": ratio})
+    write_json(
+        ratio_file(machine),
+        {"machine": asdict(machine), "bfloat16_over_float32": ratio},
+    )
 
 
 def _read(path: Path, machine: Machine) -> float | None:
@@ -202,7 +211,7 @@ def measured_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
         size = SMALLEST
         while True:
             images = torch.randn(BATCH, 1, 1, size, size)
-            # the first of a size also makes kernels
+            # The first pass of a size also builds kernels.
             _seconds(net, images, clock, low=False)
             if size == LARGEST or _seconds(net, images, clock, low=False) >= LEAST_SECONDS:
                 break

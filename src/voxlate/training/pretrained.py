@@ -5,33 +5,30 @@ This equals the sum over the first kernel's input channels and the mean over the
 here, so that the network has one channel. Sources: Rombach et al. 2022, app. G; diffusers.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from voxlate import recipe as recipes
 from voxlate.config import to_tables
-from voxlate.data.align import Preparation
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.images.volume import unit_of
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.nets.blocks import Attention, ResBlock
 from voxlate.nets.interface import Channels
 from voxlate.recipe import FullStage, Recipe
 from voxlate.records import Record
-from voxlate.training.run import Run, begin_run, first_change, made_by, read_header, save_weights
+from voxlate.training.imported import write_imported, wrong_weights
+from voxlate.training.run import Run, first_change, read_header
 
 Source = Literal["kl-f4", "kl-f8"]
 LEVELS = {"kl-f4": 3, "kl-f8": 4}
-PREFIX = "first_stage_model."  # of the autoencoder in a file of a whole latent diffusion
-LEAST_WIDTH = 64  # norms of 32 groups then have two channels in each, as ours do
+PREFIX = "first_stage_model."  # prefix of the autoencoder in a file of a whole latent diffusion
+LEAST_WIDTH = 64  # norms of 32 groups then have at least two channels in each, as ours
 GROUPS = 32
 NORM_EPS = 1e-6
 
@@ -42,26 +39,11 @@ def import_autoencoder(source: Source, weights: Path | str, out: Path | str) -> 
     Raises BadInput if the file is no such autoencoder, or if keys are unknown, absent or of another shape.
     """
     weights = Path(weights)
-    out = Path(out)
     net, state = read_autoencoder(source, weights)
     recipe = _recipe(source, net)
     method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = {
-        "file": weights.name,
-        "sha256": digest,
-        "format": f"{source} (latent diffusion)",
-    }
-    run = begin_run(
-        out,
-        recipe,
-        f"# Imported from {weights.name} (sha256 {digest}).\n",
-        {"imported": origin},
-    )
-    save_weights(run.weights(), method, {**_header(recipe, method), "imported": origin})
-    return run
+    return write_imported(Path(out), weights, f"{source} (latent diffusion)", recipe, method, steps=0)
 
 
 def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[str, Tensor]]:
@@ -70,33 +52,37 @@ def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[st
         names = list(file.shapes)
         prefix = PREFIX if any(name.startswith(PREFIX) for name in names) else ""
         own = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
-        # of its critic and LPIPS
+        # The loss contains its critic and LPIPS.
         own = {ours: name for ours, name in own.items() if not ours.startswith("loss.")}
         theirs = {ours: file.file.get_tensor(name).float() for ours, name in own.items()}
-    net = _detected(source, {name: tuple(tensor.shape) for name, tensor in theirs.items()}, str(path))
+    net = _detected(
+        source,
+        {name: tuple(tensor.shape) for name, tensor in theirs.items()},
+        str(path),
+    )
     with torch.device("meta"):
         built = net.build(Channels(images={"image": 1}, out=1))
     wanted = _names(net, built, theirs)
     if unknown := sorted(theirs.keys() - {name for names in wanted.values() for name in names}):
-        raise _unlike(f"{path}: expected the weights of {source}, found the unknown key '{unknown[0]}'")
-    # known once a cohort's latents are (see Autoencoding.finish)
+        raise wrong_weights(f"{path}: expected the weights of {source}, found the unknown key '{unknown[0]}'")
+    # The scale is set from a cohort's latents later (see Autoencoding.finish).
     state = {"scale": torch.ones(())}
     for ours, place in built.named_parameters():
         for name in wanted[ours]:
             if name not in theirs:
-                raise _unlike(f"{path}: expected the weights of {source}, found no key '{name}'")
-        values = _grey(ours, torch.cat([theirs[name] for name in wanted[ours]]), len(built.decoder) - 1)
-        # attention is of kernels of one pixel there
+                raise wrong_weights(f"{path}: expected the weights of {source}, found no key '{name}'")
+        values = _grey(
+            ours,
+            torch.cat([theirs[name] for name in wanted[ours]]),
+            len(built.decoder) - 1,
+        )
+        # Published attention has kernels of one pixel.
         values = values.flatten(1) if place.ndim == 2 else values
         if values.shape != place.shape:
             found = tuple(theirs[wanted[ours][0]].shape)
-            raise _unlike(f"{path}: expected '{wanted[ours][0]}' of the size of its neighbours, found {found}")
+            raise wrong_weights(f"{path}: expected '{wanted[ours][0]}' of the size of its neighbours, found {found}")
         state[ours] = values.contiguous()
     return net, state
-
-
-def _unlike(sentence: str) -> BadInput:
-    return BadInput(f"{sentence}. Use the file as it was published.")
 
 
 def _grey(ours: str, values: Tensor, last: int) -> Tensor:
@@ -128,7 +114,7 @@ def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str)
         )
     width, colours = stem[:2]
     if width % GROUPS or width < LEAST_WIDTH or colours != 3 or any(channels % width for channels in firsts):
-        raise _unlike(
+        raise wrong_weights(
             f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found {firsts} and {colours}"
         )
     blocks = sum(f"encoder.{down}.0.{block}.{number}.conv1.weight" in shapes for number in range(len(shapes)))
@@ -154,7 +140,13 @@ def _names(net: KLAutoencoder, built: AutoencoderNet, theirs: Mapping[str, Tenso
         for number, scope in enumerate(scopes):
             module = getattr(built, part)[number]
             for leaf, _ in module.named_parameters():
-                names = _leaves(leaf, scope, module, diffusers, f"{part}.{scope}.query.weight" in theirs)
+                names = _leaves(
+                    leaf,
+                    scope,
+                    module,
+                    diffusers,
+                    f"{part}.{scope}.query.weight" in theirs,
+                )
                 published[f"{part}.{number}.{leaf}"] = [f"{part}.{scope}.{name}" for name in names]
     for ours, name in (("quant", "quant_conv"), ("post_quant", "post_quant_conv")):
         published |= {f"{ours}.{leaf}": [f"{name}.{leaf}"] for leaf in ("weight", "bias")}
@@ -223,21 +215,6 @@ def _recipe(source: Source, net: KLAutoencoder) -> Recipe:
         "train": {"precision": "float32"},
     }
     return recipes.from_dict(values, source)
-
-
-def _header(recipe: Recipe, method: nn.Module) -> dict[str, Any]:
-    """The header as of run.weights_header; unknown entries (steps, seconds, training cases) are 0."""
-    return {
-        "recipe": recipes.to_dict(recipe),
-        "units": {"image": unit_of("image")},
-        "target_scales": recipes.fixed_ranges(recipe),
-        "preparation": asdict(Preparation()),
-        "parameters": sum(parameter.numel() for parameter in method.parameters()),
-        "steps": 0,
-        "seconds": 0.0,
-        "training_cases": 0,
-        "made_by": made_by(),
-    }
 
 
 def is_imported(run: Run) -> bool:

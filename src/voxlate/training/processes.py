@@ -16,7 +16,7 @@ from voxlate.errors import BadInput
 
 T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ASKED_SECONDS = 3.0  # between two looks of several processes at each other's signals
+ASKED_SECONDS = 3.0  # interval in which several processes exchange their signals
 
 
 def processes(device: str) -> tuple[Accelerator, torch.device]:
@@ -31,7 +31,7 @@ def processes(device: str) -> tuple[Accelerator, torch.device]:
         raise BadInput(
             "--device: expected GPUs or a CPU that several processes can share a training on, found mps. Start one process, or give --device cpu."
         )
-    # of a single process accelerate is not asked for a device: it would take any, and refuse another one later
+    # accelerate does not choose the device of a single process, because it would take any, and later refuse another one.
     accelerator = Accelerator(cpu=chosen.type == "cpu" or not several)
     return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 

@@ -4,12 +4,11 @@ A published key is the path of flax scopes, "ResNetBlock_0/Block_1/Conv_0/kernel
 order of construction, and our networks construct their parts in that order.
 """
 
-import hashlib
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from voxlate import recipe as recipes
-from voxlate.config import fill, kind_of
-from voxlate.data.align import Preparation
+from voxlate.config import fill
 from voxlate.errors import BadInput
-from voxlate.images.volume import unit_of
 from voxlate.nets.interface import Channels
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
@@ -29,9 +26,10 @@ from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.recipe import Recipe
 from voxlate.records import Record
-from voxlate.training.run import Run, begin_run, made_by, save_weights
+from voxlate.training.imported import write_imported, wrong_weights
+from voxlate.training.run import Run
 
-SCOPES = {  # of our classes; modules of others are no scopes: their parts count as their owner's
+SCOPES = {  # scopes of our classes; parts of other modules belong to their owner's scope
     **{
         name: name
         for name in (
@@ -88,9 +86,9 @@ class _Arrays:
     def get(self, key: str, ndim: int) -> tuple[int, ...]:
         shape = self.of.get(key)
         if shape is None:
-            raise _unlike(f"{self.where}: expected the key '{key}', found none")
+            raise wrong_weights(f"{self.where}: expected the key '{key}', found none")
         if len(shape) != ndim or 0 in shape:
-            raise _unlike(f"{self.where}: expected '{key}' with {ndim} dimensions, found the shape {shape}")
+            raise wrong_weights(f"{self.where}: expected '{key}' with {ndim} dimensions, found the shape {shape}")
         return shape
 
     def count(self, scope: str) -> int:
@@ -100,12 +98,8 @@ class _Arrays:
 
     def over(self, total: int, part: int, key: str) -> int:
         if total % part:
-            raise _unlike(f"{self.where}: expected '{key}' with a multiple of {part} channels, found {total}")
+            raise wrong_weights(f"{self.where}: expected '{key}' with a multiple of {part} channels, found {total}")
         return total // part
-
-
-def _unlike(sentence: str) -> BadInput:
-    return BadInput(f"{sentence}. Use the file as it was published.")
 
 
 def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] | None = None) -> Run:
@@ -115,23 +109,12 @@ def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] 
     channels are not those of the recipe's modalities.
     """
     weights = Path(weights)
-    out = Path(out)
     network, state = read_weights(weights)
     recipe = _recipe(network, weights, changes)
     with torch.device("meta"):
         method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = {"file": weights.name, "sha256": digest, "format": "xmodality (flax)"}
-    run = begin_run(
-        out,
-        recipe,
-        f"# Imported from {weights.name} (sha256 {digest}).\n",
-        {"imported": origin},
-    )
-    save_weights(run.weights(), method, {**_header(recipe, method), "imported": origin})
-    return run
+    return write_imported(Path(out), weights, "xmodality (flax)", recipe, method, recipe.train.steps)
 
 
 def layout(net: nn.Module) -> dict[str, Slot]:
@@ -168,7 +151,10 @@ def _attention_slots(attention: Attention, ours: str, path: str) -> Iterator[tup
     heads = attention.heads
     each = (heads, channels // heads)
     for third, role in enumerate(("query", "key", "value")):
-        yield f"{path}{role}/kernel", Slot(f"{ours}qkv.weight", (channels, *each), third)
+        yield (
+            f"{path}{role}/kernel",
+            Slot(f"{ours}qkv.weight", (channels, *each), third),
+        )
         yield f"{path}{role}/bias", Slot(f"{ours}qkv.bias", each, third)
     yield f"{path}out/kernel", Slot(f"{ours}out.weight", (*each, channels))
     yield f"{path}out/bias", Slot(f"{ours}out.bias", (channels,))
@@ -190,12 +176,12 @@ def read_weights(path: Path) -> tuple[PublishedNetwork, dict[str, Tensor]]:
 def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], where: str) -> None:
     for key in shapes:
         if key not in slots:
-            raise _unlike(f"{where}, found the unknown key '{key}'")
+            raise wrong_weights(f"{where}, found the unknown key '{key}'")
     for key, slot in slots.items():
         if key not in shapes:
-            raise _unlike(f"{where}, found no key '{key}'")
+            raise wrong_weights(f"{where}, found no key '{key}'")
         if shapes[key] != slot.shape:
-            raise _unlike(f"{where} with '{key}' of shape {slot.shape}, found {shapes[key]}")
+            raise wrong_weights(f"{where} with '{key}' of shape {slot.shape}, found {shapes[key]}")
 
 
 def _converted(array: Tensor, key: str) -> Tensor:
@@ -234,27 +220,6 @@ def _recipe(network: PublishedNetwork, weights: Path, changes: Mapping[str, str]
     return recipe
 
 
-def _header(recipe: Recipe, method: nn.Module) -> dict[str, Any]:
-    """The header as of run.weights_header; unknown entries (seconds, training cases) are 0."""
-    scales = recipes.fixed_ranges(recipe)
-    for name in recipe.data.target:
-        if name not in scales:
-            raise BadInput(
-                f"intensity.{name}: expected a window, found {kind_of(recipe.intensity[name])}: without training cases, only a window defines the meaning of the network's numbers. Set one."
-            )
-    return {
-        "recipe": recipes.to_dict(recipe),
-        "units": {name: unit_of(name) for name in (*recipe.data.source, *recipe.data.target)},
-        "target_scales": {name: scales[name] for name in recipe.data.target},
-        "preparation": asdict(Preparation()),
-        "parameters": sum(parameter.numel() for parameter in method.parameters()),
-        "steps": recipe.train.steps,
-        "seconds": 0.0,
-        "training_cases": 0,
-        "made_by": made_by(),
-    }
-
-
 def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> PublishedNetwork:
     """The network of these arrays; raises BadInput if it is none of the four, or if a size cannot be read."""
     file = _Arrays(shapes, where)
@@ -271,7 +236,7 @@ def _convolutional(file: _Arrays) -> PublishedNetwork:
     ins, width = file.get("Conv_0/kernel", 4)[2:]
     attends = file.count("MultiHeadDotProductAttention")
     vit = file.count("Transformer")
-    blocks = 2 if attends else 1  # a stage, on the way down
+    blocks = 2 if attends else 1  # number of blocks of a stage in the encoder
     stages = 1 + file.count("PixelShuffleDownsample")
     multipliers = []
     for stage in range(stages):
@@ -296,7 +261,7 @@ def _convolutional(file: _Arrays) -> PublishedNetwork:
 def _dit(file: _Arrays) -> PublishedNetwork:
     pixels_in, width = file.get("Dense_0/kernel", 2)
     pixels_out = file.get("FinalLayer_0/Dense_1/kernel", 2)[1]
-    # patch² · outs numbers leave for each patch: the largest square that divides them, so the fewest output channels
+    # Each patch has patch² · outs outputs; the largest square divisor gives the fewest output channels.
     patch = max(side for side in range(1, math.isqrt(pixels_out) + 1) if pixels_out % side**2 == 0)
     hidden = file.get("DiTBlock_0/SwiGLU_0/Dense_0/kernel", 2)[1]
     values = {

@@ -9,7 +9,7 @@ from voxlate.learning.settings import Training
 from voxlate.recipe import Recipe, read_with_head, with_trainings
 from voxlate.training.run import Run
 
-# times the planned steps, to which the pace of a planned training may change them
+# The pace of a planned training may change its steps by these factors.
 LEAST, MOST = 0.5, 4.0
 
 

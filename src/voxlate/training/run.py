@@ -34,8 +34,8 @@ from voxlate.training.headers import header_of
 from voxlate.training.states import check_outline
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
-DIGITS = 16  # of a digest, where only chance could make two alike
-LONGEST_VALUE = 80  # characters of a list or text, in a message
+DIGITS = 16  # digits of a digest that identifies a scan
+LONGEST_VALUE = 80  # characters of a list or text in a message
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,10 @@ def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
     """Continue a run with another recipe, and add notes to its provenance, by which it resumes."""
     plain = to_dict(recipe)
     write_json(run.provenance, {**read_run(run.provenance), "recipe": plain, **notes})
-    write_text(run.recipe, header(run.recipe.read_text(encoding="utf-8")) + tomli_w.dumps(plain))
+    write_text(
+        run.recipe,
+        header(run.recipe.read_text(encoding="utf-8")) + tomli_w.dumps(plain),
+    )
 
 
 def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[str]:
@@ -318,7 +321,10 @@ def _as_trained(stated: Any, trained: Any) -> Any:
     if trained_more == asked or trained_more != asked[: len(trained_more)]:
         return stated
     train = {key: value for key, value in stated["train"].items() if key != "more"}
-    return {**stated, "train": {**train, **({"more": trained_more} if trained_more else {})}}
+    return {
+        **stated,
+        "train": {**train, **({"more": trained_more} if trained_more else {})},
+    }
 
 
 def load_weights(method: nn.Module, path: Path) -> None:
@@ -346,7 +352,7 @@ def _built(recipe: Recipe, path: Path) -> Method:
     with (
         suppress(NotImplementedError, RuntimeError),
         torch.device("meta"),
-    ):  # code of others may compute as it builds
+    ):  # external code may compute while it builds
         method = recipe.build()
         _check_shapes(method, tensors, path)
         parameters = sum(parameter.numel() for parameter in method.parameters())
@@ -418,7 +424,7 @@ def load_state(path: Path) -> dict[str, Any]:
             if packed.testzip() is not None:  # torch compares no checksums
                 raise ValueError("a checksum differs")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises many kinds for a file that is cut or foreign
+    except Exception as error:  # the reader raises many types for a damaged or foreign file
         raise BadInput(
             f"{path}: expected a training state, found an unreadable file. Delete it to start again."
         ) from error
@@ -434,7 +440,11 @@ def first_change(old: Any, new: Any, name: str = "") -> str:
     second = _as_tables(new)
     if first is not None and second is not None:
         for place in sorted({*first, *second}):
-            if change := first_change(first.get(place), second.get(place), f"{name}.{place}" if name else place):
+            if change := first_change(
+                first.get(place),
+                second.get(place),
+                f"{name}.{place}" if name else place,
+            ):
                 return change
     return f"{name} is {_in_words(old)} there and {_in_words(new)} here"
 

@@ -46,7 +46,10 @@ def _record(path: Path | str) -> Record:
 def check_outline(path: Path, state: object) -> None:
     """Raise BadInput unless a state has all entries, a stage and a step."""
     record = _record(path)
-    record.check(isinstance(state, dict) and all(isinstance(key, str) for key in state), "no table")
+    record.check(
+        isinstance(state, dict) and all(isinstance(key, str) for key in state),
+        "no table",
+    )
     assert isinstance(state, dict)
     lacking = sorted(OUTLINE - state.keys())
     more = sorted(state.keys() - OUTLINE)
@@ -107,7 +110,10 @@ def _check_optimiser(
     assert isinstance(state, dict)
     groups = state["param_groups"]
     wanted = optimiser.state_dict()["param_groups"]
-    record.check(isinstance(groups, list) and len(groups) == len(wanted), f"other groups in {where}")
+    record.check(
+        isinstance(groups, list) and len(groups) == len(wanted),
+        f"other groups in {where}",
+    )
     expected = dict[int, tuple[Tensor, bool]]()
     for group, own, real in zip(groups, wanted, optimiser.param_groups):
         record.check(isinstance(group, dict), f"{where} with a group that is none")
@@ -133,7 +139,10 @@ def _check_optimiser(
             f"{where} with moments of no parameter",
         )
         parameter, orthogonal = expected[number]
-        shapes = {"step": torch.zeros(()), **dict.fromkeys(_moments(orthogonal), parameter)}
+        shapes = {
+            "step": torch.zeros(()),
+            **dict.fromkeys(_moments(orthogonal), parameter),
+        }
         _check_tensors(record, f"{where}.{number}", moments, shapes)
         count = float(moments["step"])
         record.check(
@@ -159,7 +168,7 @@ def _check_epochs(record: Record, state: object, epochs: "Epochs", step: int) ->
     }
     record.check(known, "epochs without losses")
     assert isinstance(state, dict)
-    steps = state.get("steps", epochs.steps)  # version 0.6 wrote none
+    steps = state.get("steps", epochs.steps)  # version 0.6 did not write them
     sound = _is_whole(steps) and 0 <= steps <= MOST and bool(steps) == bool(epochs.steps)
     record.check(sound, f"epochs of {steps!r:.80} steps")
     losses = state["losses"]
@@ -185,13 +194,16 @@ def _check_epochs(record: Record, state: object, epochs: "Epochs", step: int) ->
 def _check_memory(record: Record, state: object, method: Method, patch: Sequence[int]) -> None:
     """Check the images that a method stores: their number, and the size of a patch."""
     rooms = method.training_rooms
-    record.check(isinstance(state, dict) and state.keys() <= rooms.keys(), "a memory of other images")
+    record.check(
+        isinstance(state, dict) and state.keys() <= rooms.keys(),
+        "a memory of other images",
+    )
     assert isinstance(state, dict)
     for name, images in state.items():
         most, channels = rooms[name]
         known = isinstance(images, Tensor) and images.ndim > 0 and 1 <= len(images) <= most
         record.check(known, f"a memory '{name}' of no images, or too many")
-        # as the training computes
+        # This is the precision of the training.
         kind = torch.bfloat16 if images.dtype == torch.bfloat16 else torch.float32
         wanted = torch.empty((len(images), channels, *patch), dtype=kind, device="meta")
         _check_tensors(record, "memory", {name: images}, {name: wanted})

@@ -46,7 +46,9 @@ def take_step(
     clock = Clock(device) if clock is None else clock
     clock.start()
     for turn, repeats in learner.method.turns.items():
-        if not learner.method.takes_turn(turn, progress):  # skip its batches: those of a step depend on the step alone
+        if not learner.method.takes_turn(
+            turn, progress
+        ):  # its batches are skipped, because batches depend on the step alone
             calls += sum(1 for _ in itertools.islice(batches, repeats * options.accumulate))
             continue
         optimiser = learner.optimisers[turn]
@@ -58,8 +60,8 @@ def take_step(
                 batch = next(batches)
                 clock.lap("data")
                 noise = Noise(stable_id(seed, learner.step, calls), batch.item)
-                # for dropout, the same after a restart
-                # the latter looks for GPUs: 1 ms
+                # This seed of dropout is the same after a restart.
+                # torch.manual_seed looks for GPUs, which takes 1 ms.
                 seed_of = torch.default_generator if device.type == "cpu" else torch
                 seed_of.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
                 with autocast(device, options.precision):
@@ -70,7 +72,7 @@ def take_step(
                 calls += 1
             if options.clip_norm:
                 moving = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-                # elsewhere torch takes all tensors together by itself
+                # On other devices torch processes all tensors together by default.
                 on_cpu = True if device.type == "cpu" else None
                 nn.utils.clip_grad_norm_(moving, options.clip_norm, foreach=on_cpu)
             optimiser.step()

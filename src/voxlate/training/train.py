@@ -258,7 +258,7 @@ def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
         own = {name: value for bound in stated for name, value in bound.items() if name in stage.data.target}
         return {"bound": own} if own else {}
     batches = whole_slices(job.recipe, stage, job.cohort, validation_split(job.cohort), BOUND_SLICES)
-    net = cast(AutoencoderNet, method.net)  # as such methods have
+    net = cast(AutoencoderNet, method.net)  # such methods have this network
     return {"bound": reconstruction_error(net, (batch.to(job.device) for batch in batches))}
 
 
@@ -311,16 +311,24 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
     state = _saved(job, run)
     if state:
         if options.stop and isinstance(state.get("epochs"), dict):
-            # of a run that version 0.6 began
+            # A run of version 0.6 has no such entry.
             state["epochs"].setdefault("steps", job.epoch_steps_of_all_turns)
         check_state(run.state, state, learner, options.length, stage.data.patch)
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, _kept_moments(job, method, session))
-    with interrupts_held():  # of processes that start, until they leave Ctrl-C to this one
+    with interrupts_held():  # readers that start must not receive Ctrl-C
         batches = iter(loader)
     items = validation_items(job.recipe, stage, job.cohort)
-    log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, session.progress)
+    log = Log(
+        run.log,
+        stage.name,
+        options,
+        learner.step,
+        learner.seconds,
+        main,
+        session.progress,
+    )
     if learner.step == 0:
         log.add_start(started)
         log.add_start(cut_note(job.cohort, stage.data))
@@ -337,7 +345,7 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
         logs = learner.step % options.log_every == 0
         stops = agreement.reached(learner.step, log.step_seconds)
         saves = saves or stops
-        if saves or logs:  # else it would wait for the device at every step
+        if saves or logs:  # a check at every step would wait for the device
             _check_finite(learner, losses, job, run, weights_too=saves)
         learner.seconds = log.add_step(learner.step, losses)
         if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
@@ -345,7 +353,10 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
         if main and last:
             session.say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
             if options.stop and learner.step < options.length:
-                log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
+                log.add_end(
+                    learner.step,
+                    options.stop.sentence(learner.epochs.losses, learner.step),
+                )
         if main and saves:
             save_state(run.state, {**learner.state(), "stage": stage.name})
         if stops and not last:

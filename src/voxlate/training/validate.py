@@ -73,7 +73,14 @@ def whole_slices(recipe: Recipe, stage: FullStage, cohort: Cohort, split: str, c
         slices=recipe.data.slices,
     )
     limit = -(-count // shape[0])
-    return validation_batches(cohort, data, recipe.intensity, split=split, batch=recipe.synth.batch, limit=limit)
+    return validation_batches(
+        cohort,
+        data,
+        recipe.intensity,
+        split=split,
+        batch=recipe.synth.batch,
+        limit=limit,
+    )
 
 
 @torch.no_grad()
@@ -110,10 +117,23 @@ def validate(
             measure(batch, given, image)
         for item in range(len(batch)):
             target = _shown_target(batch, given, item)
-            rows.append(_row(given, image[item, target], batch.target[item, target], item, stage.data))
+            rows.append(
+                _row(
+                    given,
+                    image[item, target],
+                    batch.target[item, target],
+                    item,
+                    stage.data,
+                )
+            )
             labels.append(batch.target_names[target])
     if rows:
-        montage(rows[:6], [*stage.data.source, "synthesis", "truth"], picture, labels=labels[:6])
+        montage(
+            rows[:6],
+            [*stage.data.source, "synthesis", "truth"],
+            picture,
+            labels=labels[:6],
+        )
     count = len(losses)
     return {"loss": sum(losses) / count, "mae": sum(errors) / count} if count else {}
 
