@@ -14,7 +14,7 @@ from kinds import RECIPE, Kind, done, keep, run
 from voxlate import recipe
 from voxlate.errors import Stopped
 from voxlate.files import read_json
-from voxlate.planning.pace import Kept, kept_pace
+from voxlate.planning.pace import PaceRecord, kept_pace
 from voxlate.training.train import train
 
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
@@ -120,7 +120,9 @@ def prepare_planned() -> None:
     long = recipe.read("tiny.toml", LONG)
     for name, last in (("planned", 1), ("paced", 5)):
         Path(name).mkdir()
-        Kept(minutes=2.0, probed_seconds=1.0, step_seconds={"final": 0.02}, most_steps={"final": 30}).write(Path(name))
+        PaceRecord(minutes=2.0, probed_seconds=1.0, step_seconds={"final": 0.02}, most_steps={"final": 30}).write(
+            Path(name)
+        )
         calls = list[None]()
 
         def stop(*_: object, last: int = last, calls: list[None] = calls) -> None:

@@ -129,7 +129,7 @@ def test_kept_latents_that_are_cut_or_gone_are_encoded_again(voxlate, volume, pr
 
 
 def test_kept_latents_train_what_encoding_at_every_step_does(voxlate, volume, prepared, tmp_path, monkeypatch):
-    for module in ("train", "notes"):
+    for module in ("stage", "messages"):
         monkeypatch.setattr(f"voxlate.training.{module}.why_not_kept", lambda stage, cohort: "a test")
     answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "direct")
     assert answer.code == 0

@@ -50,8 +50,8 @@ def _likeness(name: str, other: str) -> float:
     if "".join(ours) == "".join(theirs):
         return 1.0
     spelt = _ratio("".join(ours), "".join(theirs))
-    found = sum(max(_ratio(word, candidate) for candidate in theirs) for word in ours) / len(ours)
-    return max(spelt, 0.8 * found + 0.2 * spelt)
+    by_words = sum(max(_ratio(word, candidate) for candidate in theirs) for word in ours) / len(ours)
+    return max(spelt, 0.8 * by_words + 0.2 * spelt)
 
 
 def _ratio(name: str, other: str) -> float:

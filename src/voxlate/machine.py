@@ -55,7 +55,7 @@ def peak_memory() -> float:
         return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
     try:
         import resource
-    except ImportError:  # Windows, whose own peak psutil knows
+    except ImportError:  # Windows, where psutil states the peak
         import psutil
 
         memory = psutil.Process().memory_info()

@@ -180,7 +180,7 @@ def test_the_table_says_what_was_tested_and_how(folders, tmp_path):
         "8 cases of 8 patients",
         "Wilcoxon",
         "Holm",
-        "no p lies below 0.016 after Holm's correction for 2 comparisons",
+        "no p is below 0.016 after Holm's correction for 2 comparisons",
     ):
         assert part in text
     found.write(tmp_path / "table.json")
@@ -292,7 +292,7 @@ def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
     own = found.document["modalities"]["ct"]["metrics"]["mae"]["methods"]["c"]
     assert own["p_holm"] == own["smallest_p_holm"] == least_p(6, 2) == 2 * 2 / 2**6, "one sign: the least there is"
     assert own["smallest_p"] == 2 / 2**6
-    said = "no p lies below 0.062 after Holm's correction for 2 comparisons, so that no difference can reach p < 0.05"
+    said = "no p is below 0.062 after Holm's correction for 2 comparisons, so that no difference can reach p < 0.05"
     assert said in printed(found)
 
 

@@ -64,14 +64,9 @@ def make_head(
     thickness = max(1, _SLAB_VOXELS // (size[0] * size[1]))
     starts = range(0, size[2], thickness)
     slabs = [_slab(shape, (x, y, z[start : start + thickness]), voxel_mm) for start in starts]
-    return Head(
-        *(np.concatenate(parts) for parts in zip(*slabs)),
-        affine=affine,
-        lesion=shape.lesion,
-        tissue=patient(tissue_rng),
-        seed=seed,
-        case=case,
-    )
+    labels, second, share, lesion_map, texture = (np.concatenate(parts) for parts in zip(*slabs))
+    tissue = patient(tissue_rng)
+    return Head(labels, second, share, lesion_map, texture, affine, shape.lesion, tissue, seed, case)
 
 
 class _Canvas:

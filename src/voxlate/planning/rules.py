@@ -98,7 +98,7 @@ def intensity(scan: Scan, is_target: bool) -> tuple[Tables, str]:
     """The intensity map of a modality, and its reason; is_target: whether the modality is synthesised."""
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         named = f", not the {scan.unit} that its name suggests" if scan.unit == "HU" else ""
-        return _window(0, 255), f"values lie in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
+        return _window(0, 255), f"values are in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
     if scan.unit == "HU":
         return _whole_body(scan) if is_target else _soft_tissue(scan)
     if scan.unit != "a.u.":
@@ -288,7 +288,7 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
     wide_mm = size.stem * facts.pixel_mm
     stem = f"pixels of {facts.pixel_mm:.2g} mm: a stem of {size.stem} makes features of {wide_mm:.2g} mm"
     if facts.apart_mm * BLURRED > FINEST_MM:
-        stem += f", and scans lie {facts.apart_mm:.1f} mm from each other"
+        stem += f", and scans are misaligned by {facts.apart_mm:.1f} mm"
     return (
         table,
         f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}",
@@ -351,7 +351,7 @@ def regression(facts: Facts) -> tuple[Tables, str]:
     if not facts.apart_mm:
         return table | {"ssim": SSIM / 4}, "L1 and a little SSIM, because the misalignment of scans is unknown"
     pixels = facts.apart_mm / facts.pixel_mm
-    apart = f"scans lie {facts.apart_mm:.1f} mm from each other, {pixels:.1f} times the pixel"
+    apart = f"scans are misaligned by {facts.apart_mm:.1f} mm, {pixels:.1f} times the pixel"
     if pixels < EXACT:
         return table, f"L1 alone, because {apart}"
     if pixels < ALMOST:

@@ -201,7 +201,7 @@ def _of_synthesis(
         colours = ColourScale(0, 4, "magma", "")
         yield CaseImage(
             "unfamiliar",
-            "unlike known scans (1: as the last of them)",
+            "distance from training scans (1: the farthest of them)",
             shown.cut(far),
             colours,
         )

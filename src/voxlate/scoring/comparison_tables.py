@@ -89,7 +89,7 @@ def _reachable(document: Mapping[str, Any], size: int) -> str:
     least = least_p(size, tests)
     corrected = f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
     lost = f", so that no difference can reach p < {SIGNIFICANT}" if least >= SIGNIFICANT else ""
-    return f"no p lies below {least:.2g}{corrected}{lost}"
+    return f"no p is below {least:.2g}{corrected}{lost}"
 
 
 def _partial_notes(document: Mapping[str, Any]) -> Iterator[str]:

@@ -135,7 +135,7 @@ def _finite(number: float) -> float | None:
 
 
 def frechet(a: Any, b: Any) -> float:
-    """Fréchet distance of two sets of features [N, F] and [M, F] (N and M may lie below F).
+    """Fréchet distance of two sets of features [N, F] and [M, F] (N and M may be below F).
 
     |mean_a - mean_b|² + tr(C_a + C_b - 2 (C_a C_b)^½) with unbiased covariances C.
     Too high on average with few images; see `frechet_limit` and `kernel_distance`.
@@ -190,7 +190,7 @@ def with_error(distance: Callable[[Vectors, Vectors], float], a: Any, b: Any, gr
 def kernel_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None) -> Estimate:
     """KD: squared maximum mean discrepancy with the kernel (x·y / F + 1)³, unbiased for any number of images.
 
-    a, b: [N, F] and [M, F]. groups: labels [N] and [M] of what is not independent (the case, in both sets): pairs of
+    a, b: [N, F] and [M, F]. groups: labels [N] and [M] of dependent rows (the case in both sets): pairs of
     rows with one label do not count, which leaves no bias from them; by default each row is a group of its own.
     The value may be negative if the sets are similar. The error is that of the jackknife over groups; NaN below three.
     Source: Bińkowski et al. 2018, section 3 (KID); Gretton et al. 2012, eq. 3 and 4.

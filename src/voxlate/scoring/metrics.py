@@ -268,7 +268,7 @@ def ssim(
 
     truth, synthesis: [..., H, W] (2) or [D, H, W] (3), measured from the low end of the range, since the
     luminance term depends on an offset. 2 is the mean over slices, 3 uses one window in three directions.
-    padding "valid" keeps the windows that lie wholly inside the image, "same" extends the image with zeros.
+    padding "valid" keeps the windows that are completely inside the image, "same" extends the image with zeros.
     With a mask: the mean of the similarity map inside it. NaN where no window fits, or the mask is empty.
     Computed in slabs, so that memory stays bounded. Source: Wang et al. 2004, eq. 13.
     """

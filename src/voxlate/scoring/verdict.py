@@ -174,7 +174,7 @@ def _sentence(compared: Compared, outcome: Outcome, unit: str, where: str) -> st
     best = f"the best naive baseline ({compared.baseline}, {other})"
     share = _percent(compared.share)
     patients = f"{compared.lower_on} of {count} patient{'' if count == 1 else 's'}"
-    one = "; one patient says nothing of others" if count == 1 else ""
+    one = "; one patient does not represent others" if count == 1 else ""
     if outcome == "better":
         return f"beats {best} by {share} on {patients}: MAE {own}, {where}{one}"
     side = "lower" if compared.share > 0 else "higher"
@@ -220,7 +220,7 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
     own = errors.get(SYNTHESIS, {})
     trained = len(own.keys() & set(document.get("trained_on", ())))
     cases = f"{len(own)} case{'' if len(own) == 1 else 's'}"
-    clause = f"{trained} of {cases} in the training, so nothing is said of other patients" if trained else ""
+    clause = f"{trained} of {cases} in the training, so this is no result on other patients" if trained else ""
     mask = part["mask"]
     where = mask if mask == "whole image" else f"inside the mask {mask}"
     return verdict_on(name, errors, patients, part["unit"], where, clause)

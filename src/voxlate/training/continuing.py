@@ -59,7 +59,7 @@ def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None,
     """Check that the run can continue, and write the place of its cohort and the requested steps."""
     if not run.provenance.is_file():
         raise BadInput(
-            f"{run.folder}: expected a run to train further, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
+            f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
         )
     with locked(run.folder):
         stated = read_run(run.provenance)
@@ -123,7 +123,7 @@ def _with_more(
         return stated
     done = read_header(run.weights())
     if not asked:
-        say(f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} trains it further.")
+        say(f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} continues it.")
         return stated
     _check_state(run, done["steps"])
     if steps is None:
