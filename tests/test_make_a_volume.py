@@ -129,11 +129,11 @@ def test_kept_latents_that_are_cut_or_gone_are_encoded_again(voxlate, volume, pr
 
 
 def test_kept_latents_train_what_encoding_at_every_step_does(voxlate, volume, prepared, tmp_path, monkeypatch):
-    for module in ("train", "messages"):
+    for module in ("stage", "messages"):
         monkeypatch.setattr(f"voxlate.training.{module}.why_not_kept", lambda stage, cohort: "a test")
     answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "direct")
     assert answer.code == 0
-    assert "latents of stage 'slices' are encoded anew at every step, since there is a test" in answer.err
+    assert "latents of stage 'slices' are encoded again at every step, because there is a test" in answer.err
     direct, kept = (load_file(one / "weights.safetensors") for one in (tmp_path / "direct", volume))
     for name, tensor in kept.items():
         torch.testing.assert_close(direct[name], tensor, atol=2e-3, rtol=0.02)

@@ -51,8 +51,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """`voxlate.load(run)` opens a trained model, and so on; what each needs is imported only then."""
-    if name == "load":  # without what training needs
+    """Import a function such as `voxlate.load` on first use."""
+    if name == "load":  # it needs no imports of training
         from voxlate.cli.arguments import checked
         from voxlate.synthesis.model import load
 

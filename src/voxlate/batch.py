@@ -1,4 +1,4 @@
-"""The batch that methods get from the data, and the stable ids of its items."""
+"""The batch of items that methods process, and the stable ids of its items."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ BACKGROUND = -1.0  # network units: where the intensity maps put air
 
 
 def stable_id(*parts: str | int) -> int:
-    """A 63-bit number that names an item the same on every machine, in every batch (key of its noise stream)."""
+    """A 63-bit id of an item that is equal on every machine and in every batch (the key of its noise stream)."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -23,11 +23,11 @@ def stable_id(*parts: str | int) -> int:
 class Batch:
     """Items in network units ([-1, 1] unless the recipe's intensity map says otherwise).
 
-    source: [B, S, D, H, W], one channel for each name in source_names; present: [B, S] bool, which of them exist;
-    target: [B, T, D, H, W], None at inference; target_present: [B, T] bool, which targets exist (None: all);
-    mask: [B, 1, D, H, W], 1 inside the body or brain; target_mask: the same where the targets are of other patients
-    (None: mask serves them too); labels: [B, K, D, H, W] whole numbers, -1 where an item has no such label map; weight:
-    [B, 1, D, H, W], how often a voxel counts in the loss (None: once);
+    source: [B, S, D, H, W], one channel for each name in source_names; present: [B, S] bool, whether they exist;
+    target: [B, T, D, H, W], None at inference; target_present: [B, T] bool, whether they exist (None: all do);
+    mask: [B, 1, D, H, W], 1 inside the body or brain; target_mask: the mask of targets of other patients (None: that of
+    the sources); labels: [B, K, D, H, W] whole numbers, -1 if an item has no such label map; weight: [B, 1, D, H, W],
+    the weight of a voxel in the loss (None: 1);
     source_moments, target_moments: [B, S or T, 2 L, D, h, w], mean and log variance of cached latents;
     item: [B, D] int64, a stable id for each slice of each item, the key of its noise stream (see stable_id).
     """

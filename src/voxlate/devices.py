@@ -1,4 +1,4 @@
-"""The device that networks run on: its name, its memory, what it lacks, and how to wait for it."""
+"""The device of networks: its name, its memory, its limitations, and waiting for it."""
 
 import importlib.util
 import shutil
@@ -10,24 +10,24 @@ from torch import Tensor
 from voxlate import machine
 from voxlate.errors import BadInput
 
-# of which torch.compile needs one to run on a CPU
+# torch.compile needs one of them to run on a CPU.
 COMPILERS = ("c++", "g++", "clang++", "cl")
 # MPS; CPUs of Linux and of Windows
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def find_device(name: str) -> torch.device:
-    """The device called auto (a GPU if there is one), cpu, cuda, cuda:1, mps, xpu or xpu:1.
+    """The device by its name: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, xpu or xpu:1.
 
-    Raises BadInput where there is none such.
+    Raises BadInput if there is no such device.
     """
-    found = {
+    counts = {
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
         "xpu": torch.xpu.device_count() if torch.xpu.is_available() else 0,
     }
-    kinds = [kind for kind, count in found.items() if count]
-    numbered = [f"{kind}:{number}" for kind in kinds for number in range(found[kind])]
+    kinds = [kind for kind, count in counts.items() if count]
+    numbered = [f"{kind}:{number}" for kind in kinds for number in range(counts[kind])]
     there = ["cpu", *kinds, *numbered]
     if name not in ("auto", *there):
         raise BadInput(
@@ -37,34 +37,31 @@ def find_device(name: str) -> torch.device:
 
 
 def name_of(device: torch.device) -> str:
-    """The name of the GPU's model, where torch knows one."""
+    """The model of the GPU if torch knows it, or else the type of the device."""
     return str(_own(device).get_device_name(device)) if device.type in ("cuda", "xpu") else device.type
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has done what it was given."""
+    """Wait until a device has finished its queue."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that are free on a device now."""
-    if device.type == "mps":  # it shares the machine's memory, of which it takes no more than it recommends
+    """Bytes of memory that are free on a device now."""
+    if device.type == "mps":  # it shares the machine's memory, and uses at most a recommended part of it
         left = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
         return float(min(max(left, 0), machine.free_memory()))
     if device.type == "cpu":
         return machine.free_memory()
     try:
         return float(_own(device).mem_get_info(device)[0])
-    except (
-        AttributeError,
-        RuntimeError,
-    ):  # torch before 2.7 on XPUs, and drivers that cannot say
+    except (AttributeError, RuntimeError):  # torch before 2.7 on XPUs, and some drivers
         return float(_own(device).get_device_properties(device).total_memory - _own(device).memory_reserved(device))
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory` count from now on, as far as it can."""
+    """Start a new measurement of `peak_memory`, as far as the system allows it."""
     if device.type == "mps":
         torch.mps.empty_cache()
     elif device.type != "cpu":
@@ -73,45 +70,45 @@ def forget_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Bytes at the peak since it was forgotten: of the GPU's memory, or of the process."""
-    if device.type == "mps":  # counts no peak, but keeps what it has taken until it is told to empty its cache
+    """Peak memory in bytes since `forget_peak_memory`: that of the GPU, or of the process."""
+    if device.type == "mps":  # it measures no peak, but keeps allocated memory until its cache is emptied
         return float(torch.mps.driver_allocated_memory())
     return machine.peak_memory() if device.type == "cpu" else float(_own(device).max_memory_reserved(device))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of the device or of the machine."""
+    """Whether the error is that the memory of device or machine is exhausted."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in OUT_OF_MEMORY)
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs here: Triton on a GPU (not on Windows), a compiler on a CPU."""
+    """Whether torch.compile works here: it needs Triton on a GPU (not on Windows), and a compiler on a CPU."""
     if device.type == "cpu":
         return any(shutil.which(name) for name in COMPILERS)
     return device.type != "mps" and importlib.util.find_spec("triton") is not None
 
 
 def has_doubles(device: torch.device) -> bool:
-    """Whether a device computes in float64: MPS does not, and not every XPU."""
+    """Whether a device computes in float64, which MPS and some XPUs do not."""
     if device.type == "xpu":
         return bool(getattr(_own(device).get_device_properties(device), "has_fp64", False))
     return device.type != "mps"
 
 
 def with_doubles(x: Tensor) -> Tensor:
-    """The tensor where float64 can be computed: as it is, or on the CPU."""
+    """The tensor on a device that computes in float64: its own, or the CPU."""
     return x if has_doubles(x.device) else x.cpu()
 
 
 def moved(values: Tensor, like: Tensor) -> Tensor:
-    """Values in the type and on the device of a tensor."""
+    """Values with the type and device of a tensor."""
     return values.to(like.dtype).to(like.device, non_blocking=may_not_wait(like.device))
 
 
 def may_not_wait(device: torch.device) -> bool:
-    """Whether a copy to a device may be left to it: MPS would read values whose memory is freed already.
+    """Whether copies to a device may be asynchronous; MPS would read values after their memory was freed.
 
     Source: issues 139550 and 189690 of PyTorch.
     """

@@ -1,57 +1,57 @@
-"""Errors that users can fix, what they may have meant, and the stop that they asked for."""
+"""Errors that users can correct, suggestions of similar names, and the stop on request."""
 
 import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-MOST_NAMED = 6  # of many, in a sentence
-# likeness of names from which on one is suggested, and how far below the best
+MOST_NAMED = 6  # number of names in a sentence
+# Names are suggested from this similarity on, and at most SPREAD below the best.
 NEAR, SPREAD = 0.66, 0.12
-# letters; longer texts are no slips of the keyboard, and comparing them takes long
+# Longer texts (in letters) are no typing errors, and comparing them takes long.
 LONGEST = 80
 
 
 class BadInput(ValueError):
-    """One sentence: what was expected, what was found, where, and what to do (exit code 2)."""
+    """An error that states what was expected, what was found, where, and what to do (exit code 2)."""
 
 
 class CannotWrite(BadInput):
-    """The place for results takes none: other cases would fare no better."""
+    """Results cannot be written, which holds for all cases."""
 
 
 class Stopped(Exception):
-    """A long run was asked to stop and has saved its state (exit code 130)."""
+    """A long run has stopped on request and has saved its state (exit code 130)."""
 
 
 def first_of(names: Sequence[object], most: int = MOST_NAMED, separator: str = ", ") -> str:
-    """The first names of many, for a sentence: "a, b, …"."""
+    """The first of many names for a sentence, such as "a, b, …"."""
     return separator.join([*map(str, names[:most]), *(["…"] if len(names) > most else [])])
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
-    """A sentence on the names that somebody may have meant ("Did you mean 't1'?"); '' where none is near."""
+    """A suggestion of similar names, such as "Did you mean 't1'?"; '' if there are none."""
     near = nearest(name, known)[:most]
-    return f"Did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
+    return f"Did you mean {' or '.join(repr(candidate) for candidate in near)}?" if near else ""
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The known names that are near to one, the nearest first: spelt almost like it, or made of the same words."""
-    ranked = [(_likeness(name[:LONGEST], one), one) for one in dict.fromkeys(known)]
+    """The known names with similar spelling or words, the most similar first."""
+    ranked = [(_likeness(name[:LONGEST], candidate), candidate) for candidate in dict.fromkeys(known)]
     best = max((likeness for likeness, _ in ranked), default=0.0)
     near = [pair for pair in ranked if pair[0] >= max(NEAR, best - SPREAD)]
-    return [one for _, one in sorted(near, key=lambda pair: (-pair[0], len(pair[1]), pair[1]))]
+    return [candidate for _, candidate in sorted(near, key=lambda pair: (-pair[0], len(pair[1]), pair[1]))]
 
 
 def _likeness(name: str, other: str) -> float:
-    """1 for the same letters and digits, in either case; else how alike names, or the words in them, are spelt."""
-    ours, theirs = (re.findall(r"[^\W_]+", one.casefold()) for one in (name, other))
+    """Similarity of two names: 1 for equal letters and digits in any case, else by the spelling of names and words."""
+    ours, theirs = (re.findall(r"[^\W_]+", candidate.casefold()) for candidate in (name, other))
     if not ours or not theirs:
         return 0.0
     if "".join(ours) == "".join(theirs):
         return 1.0
     spelt = _ratio("".join(ours), "".join(theirs))
-    found = sum(max(_ratio(word, one) for one in theirs) for word in ours) / len(ours)
-    return max(spelt, 0.8 * found + 0.2 * spelt)
+    by_words = sum(max(_ratio(word, candidate) for candidate in theirs) for word in ours) / len(ours)
+    return max(spelt, 0.8 * by_words + 0.2 * spelt)
 
 
 def _ratio(name: str, other: str) -> float:

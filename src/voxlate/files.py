@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, below the folder that they are meant for, by one process at a time."""
+"""Writing of files: they appear whole or not at all, and one process at a time writes in a folder."""
 
 import contextlib
 import errno
@@ -16,9 +16,9 @@ from typing import Any
 from voxlate.errors import BadInput, CannotWrite
 
 LONGEST_NAME = 100
-# before the name of an image that completes a case, so that no scan has that name (BIDS)
+# Prefix of an image that completes a case, so that no scan has this name (BIDS).
 SYNTHETIC = "desc-synthetic_"
-# after the name of an image: maps of it
+# Suffixes of the maps of an image.
 STD = "_std"
 UNCALIBRATED = "_std_uncalibrated"
 LOW = "_low"
@@ -26,9 +26,9 @@ HIGH = "_high"
 UNFAMILIAR = "_unfamiliar"
 MAPS = (UNCALIBRATED, STD, LOW, HIGH, UNFAMILIAR)
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
-# in a folder while voxlate writes there; it stays after a crash, and then holds nobody off
+# This file exists while voxlate writes in a folder; after a crash it remains without effect.
 LOCK = ".lock"
-WRITING = ".writing-"  # before the name of a file that is not whole yet
+WRITING = ".writing-"  # prefix of an incomplete file
 # Windows keeps these for devices, with any ending (Microsoft, "Naming Files, Paths, and Namespaces")
 DEVICES = {
     "con",
@@ -40,11 +40,11 @@ DEVICES = {
 
 
 def safe_name(name: str, where: object) -> str:
-    """The name, where it may become a file's or folder's; raises BadInput for any other.
+    """The name if it is allowed for files and folders; raises BadInput otherwise.
 
-    Letters, digits, '-', '_' and '.', no '.' at either end, at most 100 characters, and no name that Windows forbids:
-    the one rule for the names of cases, patients, modalities, label maps and stages, wherever they come from, so that
-    what one machine writes another can read.
+    Allowed are letters, digits, '-', '_' and '.', no '.' at either end, at most 100 characters, and no name that Windows
+    forbids. This rule holds for all names of cases, patients, modalities, label maps and stages, so that every machine
+    can read the files of others.
     """
     if name.partition(".")[0].lower() in DEVICES:
         raise BadInput(
@@ -60,16 +60,16 @@ def safe_name(name: str, where: object) -> str:
 
 
 def inside(root: Path, path: Path) -> bool:
-    """Whether a path lies below a folder once '..' and symbolic links are followed."""
+    """Whether a path is below a folder after '..' and symbolic links are resolved."""
     return path.resolve().is_relative_to(root.resolve())
 
 
 @contextlib.contextmanager
 def whole_file(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path next to `path`, and rename it to `path` once the block has written it.
+    """Yield a temporary path next to `path`, and rename it to `path` after the block has written it.
 
-    The temporary name ends with the name of `path`, so writers that look at the suffix still work.
-    Raises BadInput where the disk is full or the folder cannot be written; nothing is left behind then.
+    The temporary name ends with the name of `path`, so writers that depend on the suffix still work.
+    Raises BadInput if the disk is full or the folder cannot be written; no file remains then.
     """
     path = Path(path)
     temporary = None
@@ -104,7 +104,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
 
 
 def _replace(new: Path, old: Path) -> None:
-    """Rename a file over another; Windows refuses that while the other is open."""
+    """Replace a file by another one, which Windows refuses while the old file is open."""
     try:
         os.replace(new, old)
     except PermissionError as error:
@@ -117,12 +117,11 @@ def _replace(new: Path, old: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
-    """Hold a folder (made where there is none) against other voxlate processes, and clear what dead ones left in it.
+    """Lock a folder (created if necessary) against other voxlate processes, and remove files of killed processes.
 
-    Raises BadInput where another process still holds it after the wait. The lock goes with the process, however that
-    ends.
+    Raises BadInput if another process still holds the lock after the wait. The lock ends with the process in any case.
     """
-    # here, because commands that write nothing need none of it
+    # The import is here, because commands that write nothing do not need it.
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
@@ -135,34 +134,36 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
             f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another folder."
         ) from error
     except OSError as error:
-        found = "a file" if isinstance(error, FileExistsError | NotADirectoryError) else f"'{error.strerror}'"
-        raise BadInput(f"{folder}: expected a folder to write in, found {found}. Choose another name.") from error
+        obstacle = "a file" if isinstance(error, FileExistsError | NotADirectoryError) else f"'{error.strerror}'"
+        raise BadInput(f"{folder}: expected a folder to write in, found {obstacle}. Choose another name.") from error
     try:
-        for stray in folder.rglob(f"{WRITING}*"):  # who held the lock before has left them
+        for stray in folder.rglob(f"{WRITING}*"):  # a killed process has left these files
             if not _held_inside(stray, folder):
                 stray.unlink(missing_ok=True)
         yield
     finally:
-        with contextlib.suppress(OSError):  # while it is held: filelock sees that a lock's file is gone
+        with contextlib.suppress(
+            OSError
+        ):  # the file is removed before the release, and filelock detects that it is gone
             (folder / LOCK).unlink()
         lock.release()
 
 
 def _held_inside(path: Path, folder: Path) -> bool:
-    """Whether a folder between a file and a locked one has a lock of its own: its process may be writing the file."""
-    between = itertools.takewhile(lambda one: one != folder, path.parents)
-    return any((one / LOCK).exists() for one in between)
+    """Whether a folder between a file and a locked folder has its own lock, whose process may be writing the file."""
+    between = itertools.takewhile(lambda parent: parent != folder, path.parents)
+    return any((parent / LOCK).exists() for parent in between)
 
 
 def is_scaffold(path: Path) -> bool:
-    """Whether a file is a lock or one that is not whole yet, and so nothing that its folder is for."""
+    """Whether a file is a lock or an incomplete file, which do not belong to the folder's content."""
     return path.name == LOCK or path.name.startswith(WRITING)
 
 
 def seen_from(folder: Path, path: Path) -> str:
-    """A path relative to a folder, with '/': what is written holds no absolute path, and moves with both.
+    """A path relative to a folder, with '/', so that written paths stay valid when both are moved.
 
-    On another drive of Windows it stays absolute, because no relative path leads there.
+    A path on another drive of Windows stays absolute, because it has no relative path.
     """
     try:
         return Path(os.path.relpath(path, folder.resolve())).as_posix()
@@ -172,12 +173,12 @@ def seen_from(folder: Path, path: Path) -> str:
 
 def write_text(path: Path | str, text: str) -> None:
     with whole_file(path) as temporary:
-        # the same bytes on every system; names of files need not be text
+        # The bytes are the same on every system; names of files need not be valid text.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
-    """Write a table with a checksum of what it says, which `read_json` compares."""
+    """Write a table with a checksum of its content, which `read_json` compares."""
     plain = json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False))
     text = json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=2, ensure_ascii=False)
     write_text(path, text + "\n")
@@ -188,7 +189,7 @@ def _checksum(value: Mapping[str, Any]) -> str:
 
 
 def read_json(path: Path | str) -> Any:
-    """The content of a file; raises BadInput where it is absent, is not JSON, or was changed since voxlate wrote it."""
+    """The content of a file; raises BadInput if it is absent, is not JSON, or was changed after voxlate wrote it."""
     path = Path(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -206,7 +207,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def _disk_is_full(error: Exception, folder: Path) -> bool:
-    """Writers in C++ and Rust wrap the system's error, so their words and the room left are looked at as well."""
+    """Whether the disk is full; writers in C++ and Rust wrap the system's error, so text and free space are checked."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     if isinstance(error, BadInput):

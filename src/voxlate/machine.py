@@ -1,6 +1,6 @@
-"""What differs from one operating system to another: cores, memory, Ctrl-C and worker processes.
+"""Differences between operating systems: cores, memory, Ctrl-C and worker processes.
 
-Nothing outside this file calls what only some systems have, and each call here does without it where it is absent.
+Only this file calls functions that some systems lack, and each call has a fallback.
 """
 
 import contextlib
@@ -16,57 +16,57 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-# mallopt(3); other libraries than glibc know no such call
+# Parameters of mallopt(3), which only glibc has.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-# when to give memory back; blocks below this size come from what lies free
+# Memory is never given back; blocks below this size are taken from free memory.
 NEVER, BLOCK = -1, 2**30
 STOPPED = 130  # exit code of a process that Ctrl-C ended
 
 
 def cores() -> int:
-    """The cores that this process may use; all of the machine where the system cannot say (macOS, Windows)."""
+    """Number of cores that this process may use; all cores if the system does not state it (macOS, Windows)."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def load() -> float:
-    """Processes that ran or waited for a core in the last minute, on average; 0 where it is unknown (Windows)."""
+    """Average number of processes that ran or waited for a core in the last minute; 0 if unknown (Windows)."""
     averages = getattr(os, "getloadavg", None)
     return float(averages()[0]) if averages else 0.0
 
 
 def free_memory() -> float:
     """Bytes of memory that processes may still take without swapping."""
-    import psutil  # here and below, because a command's --help needs none of it
+    import psutil  # the import is here and below, because a command's --help does not need it
 
     return float(psutil.virtual_memory().available)
 
 
 def forget_peak_memory() -> None:
-    """Let `peak_memory` count from now on (Linux)."""
-    with contextlib.suppress(OSError):  # proc(5): 5 resets the peak of the process
+    """Start a new measurement of `peak_memory` (Linux)."""
+    with contextlib.suppress(OSError):  # by proc(5), 5 resets the peak of the process
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory() -> float:
-    """Most bytes of memory that this process held since it was forgotten; elsewhere than on Linux since it began."""
+    """Peak memory of this process in bytes since `forget_peak_memory`; on other systems than Linux since its start."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
     try:
         import resource
-    except ImportError:  # Windows, whose own peak psutil knows
+    except ImportError:  # Windows, where psutil states the peak
         import psutil
 
         memory = psutil.Process().memory_info()
         return float(getattr(memory, "peak_wset", memory.rss))
-    # getrusage(2) counts bytes on macOS, kilobytes elsewhere
+    # getrusage(2) counts bytes on macOS and kilobytes elsewhere.
     unit = 1 if sys.platform == "darwin" else 1024
     return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks of freed memory; else the system takes them back and clears them again every step.
+    """Make glibc reuse large blocks of freed memory, which the system would otherwise clear again in every step.
 
     Gain: 6 % (default network, 256², float32), 8 % (width 32, 128², bfloat16); on others between −7 and 4 %.
     """
@@ -78,9 +78,9 @@ def keep_freed_memory() -> None:
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is done; on Windows it is lost meanwhile.
+    """Defer Ctrl-C to the end of the block; on Windows it is lost meanwhile.
 
-    Processes that the block starts hold or ignore it, too, so that it cannot hit them before they know what to do.
+    Processes that the block starts inherit this, so that Ctrl-C cannot end them before they handle it.
     """
     mask = getattr(signal, "pthread_sigmask", None)
     before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None
@@ -94,13 +94,14 @@ def interrupts_held() -> Iterator[None]:
 
 
 def _ignore_interrupts(whether: bool) -> None:
-    """Let this process and those that it starts ignore Ctrl-C, or not (Windows, SetConsoleCtrlHandler)."""
-    if windows := getattr(ctypes, "windll", None):
+    """Set whether this process and its children ignore Ctrl-C (Windows, SetConsoleCtrlHandler)."""
+    windows = getattr(ctypes, "windll", None)
+    if windows:
         windows.kernel32.SetConsoleCtrlHandler(None, whether)
 
 
 def begin_worker() -> None:
-    """Begin a worker process: it ends with its parent, and at Ctrl-C at once and without a word: the parent says it."""
+    """Start a worker process: it ends with its parent, and at Ctrl-C immediately and without a message."""
     from multiprocessing import parent_process
 
     if parent := parent_process():
@@ -112,11 +113,11 @@ def begin_worker() -> None:
 
 
 def begin_reader(_: int) -> None:
-    """Begin a process that reads batches: Ctrl-C is for its parent, which needs it up to the end of the step."""
+    """Start a process that reads batches; it ignores Ctrl-C, because its parent needs it until the end of the step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end_after(parent: "BaseProcess") -> None:
-    """End this process when another is gone, even killed: a pipe or handle that it held tells on every system."""
+    """End this process after another one has ended, even if it was killed."""
     parent.join()
     os._exit(STOPPED)

@@ -167,7 +167,7 @@ def test_fine_pixels_get_a_patch_stem_and_coarse_ones_none():
 def test_scans_that_do_not_lie_on_each_other_get_a_coarser_stem():
     assert [rules.stems(replace(facts(), apart_mm=mm))[0] for mm in (0.0, 0.5, 1.8)] == [2, 2, 4]
     assert (
-        "scans lie 1.8 mm from each other"
+        "scans are misaligned by 1.8 mm"
         in rules.net(replace(facts(), apart_mm=1.8), rules.Size(16, 4, 4), [200, 160])[1]
     )
 

@@ -180,7 +180,7 @@ def test_the_table_says_what_was_tested_and_how(folders, tmp_path):
         "8 cases of 8 patients",
         "Wilcoxon",
         "Holm",
-        "no p lies below 0.016 after Holm's correction for 2 comparisons",
+        "no p is below 0.016 after Holm's correction for 2 comparisons",
     ):
         assert part in text
     found.write(tmp_path / "table.json")
@@ -251,7 +251,7 @@ def test_methods_that_learned_from_scored_cases_are_named(folders):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_on": ["c0", "c3"]}))
     found = compare(folders)
     assert found.document["trained_on"] == {"a": [], "b": ["c0", "c3"], "c": []}
-    sentence = "2 of 8 cases were in the model's training (by name): no held-out scores of those."
+    sentence = "2 of 8 cases were in the model's training (by name), so their scores are not held-out scores."
     assert [line for line in found.table().caption if "training" in line] == [f"b: {sentence}"]
 
 
@@ -292,7 +292,7 @@ def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
     own = found.document["modalities"]["ct"]["metrics"]["mae"]["methods"]["c"]
     assert own["p_holm"] == own["smallest_p_holm"] == least_p(6, 2) == 2 * 2 / 2**6, "one sign: the least there is"
     assert own["smallest_p"] == 2 / 2**6
-    said = "no p lies below 0.062 after Holm's correction for 2 comparisons, so that no difference can reach p < 0.05"
+    said = "no p is below 0.062 after Holm's correction for 2 comparisons, so that no difference can reach p < 0.05"
     assert said in printed(found)
 
 

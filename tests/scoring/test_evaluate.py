@@ -154,7 +154,7 @@ def test_a_number_that_would_round_to_zero_keeps_three_digits():
 def test_intervals_of_two_patients_are_cautioned(cohort, shifted):
     shutil.rmtree(shifted / "p2")
     caption = evaluate(shifted, cohort).table().caption
-    assert "ct: two patients, so the intervals say next to nothing of other patients." in caption
+    assert "ct: two patients, so the intervals carry hardly any information on other patients." in caption
 
 
 def test_a_mask_that_is_neither_a_word_nor_a_file_is_refused_with_the_words(cohort, shifted):
@@ -251,7 +251,7 @@ def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tm
     itk.WriteTransform(to_moving, str(tmp_path / "prepared" / "transforms" / "p0" / "ct.tfm"))
     scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
-    assert "by prepare's registration" in scores.document()["moved"]["p0/ct"]
+    assert "by the registration of prepare" in scores.document()["moved"]["p0/ct"]
     with pytest.raises(BadInput, match=r"found nothing of it there|expected the transform"):
         evaluate(tmp_path / "out", tmp_path / "cohort")
 
@@ -276,7 +276,7 @@ def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_tru
         itk.WriteTransform(itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(path))
     scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
-    assert "by prepare's registration" in scores.document()["moved"]["p0/cta"]
+    assert "by the registration of prepare" in scores.document()["moved"]["p0/cta"]
     with pytest.raises(BadInput, match="expected the transform by which prepare registered"):
         evaluate(tmp_path / "out", tmp_path / "cohort")
 

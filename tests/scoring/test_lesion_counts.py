@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlate.scoring.lesion_counts import ledger, sentence
+from voxlate.scoring.lesion_counts import count_lesions, lesion_sentence
 
 SHAPE = (8, 40, 40)
 
@@ -19,7 +19,7 @@ def test_pieces_of_a_threshold_are_kept_shrunk_erased_and_invented():
     image[at(2, 20, 3)] = 100  # a quarter
     image[at(30, 30)] = 100  # nothing there in truth
     truth[0, 39, 39] = 100  # one voxel is no piece
-    counts = ledger(truth > 50, truth, image, image > 50)
+    counts = count_lesions(truth > 50, truth, image, image > 50)
     assert counts == {"pieces": 3, "kept": 1, "shrunk": 1, "erased": 1, "unseen": 0, "invented": 1}
 
 
@@ -30,14 +30,14 @@ def test_pieces_of_a_label_map_are_compared_by_their_contrast():
         label[at(y, x)] = True
         truth[at(y, x)] += there
         image[at(y, x)] += made
-    counts = ledger(label, truth, image)
+    counts = count_lesions(label, truth, image)
     assert counts == {"pieces": 4, "kept": 1, "shrunk": 1, "erased": 1, "unseen": 1}
 
 
 def test_a_lesion_of_the_wrong_sign_is_erased():
     label = np.zeros(SHAPE, bool)
     label[at(10, 10)] = True
-    assert ledger(label, label * 10.0, label * -10.0)["erased"] == 1
+    assert count_lesions(label, label * 10.0, label * -10.0)["erased"] == 1
 
 
 def test_the_ledger_is_one_sentence_over_all_cases():
@@ -45,13 +45,13 @@ def test_the_ledger_is_one_sentence_over_all_cases():
         {"tumour.pieces": 2.0, "tumour.kept": 1.0, "tumour.erased": 1.0, "tumour.shrunk": 0.0, "tumour.invented": 3.0},
         {"tumour.pieces": 1.0, "tumour.kept": 0.0, "tumour.erased": 0.0, "tumour.shrunk": 1.0, "tumour.invented": None},
     ]
-    assert sentence("tumour", rows) == (
+    assert lesion_sentence("tumour", rows) == (
         "tumour, piece by piece: of 3 in 2 cases 1 kept, 1 shrunk, 1 erased; 3 invented where there is none. "
         "Kept of those it shows: 33% (5%-84%)."
     )
-    assert sentence("bone", rows) == ""
+    assert lesion_sentence("bone", rows) == ""
 
 
 def test_the_interval_of_what_is_kept_is_wilsons_over_patients():
     rows = [{"patient": f"p{k // 2}", "tumour.pieces": 1.0, "tumour.kept": float(k < 18)} for k in range(20)]
-    assert sentence("tumour", rows).endswith("Kept of those it shows: 90% (60%-98%).")  # 9 of 10: 0.596 to 0.982
+    assert lesion_sentence("tumour", rows).endswith("Kept of those it shows: 90% (60%-98%).")  # 9 of 10: 0.596 to 0.982

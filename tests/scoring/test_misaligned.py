@@ -70,13 +70,13 @@ def test_evaluate_says_how_much_of_the_error_comes_from_scans_that_lie_apart(pre
     part = json.loads((tmp_path / "out" / "metrics.json").read_text())["misaligned"]["ct"]
     assert list(part["cases"]) == ["b"]
     assert part["mae"] == part["cases"]["b"]["mae"] == pytest.approx(5.0, abs=0.3)
-    line = next(one for one in scores.table().caption if "do not lie on" in one)
+    line = next(one for one in scores.table().caption if "are misaligned with" in one)
     assert line.startswith(
-        "ct: 1 of 2 cases do not lie on t1, by prepare's estimate (3.0 mm on average). Of their MAE of 8.00 HU about 5."
+        "ct: 1 of 2 cases are misaligned with t1, by 3.0 mm on average (estimate of prepare). Of their MAE of 8.00 HU, about 5."
     )
 
 
 def test_without_an_estimate_nothing_is_said(prepared, tmp_path):
     scores = evaluate(tmp_path / "out", tmp_path / "in")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["misaligned"] == {}
-    assert not any("do not lie on" in one for one in scores.table().caption)
+    assert not any("are misaligned with" in one for one in scores.table().caption)

@@ -329,7 +329,7 @@ def test_scopes_that_cannot_be_scored_are_refused(scalp, tmp_path):
         ({"scopes": ["crops"], "crop": 10}, "--crop: expected at least 11 pixels"),
         ({"scopes": ["slices"], "slices": "pixels>200"}, "--slices: expected a table such as above="),
         ({"scopes": ["slices"], "slices": "above={tmax=0}, pixel=2"}, "--slices: expected .*pixel"),
-        ({"scopes": ["slices"], "slices": "above={mask=0}"}, "expected a mask, since above names it"),
+        ({"scopes": ["slices"], "slices": "above={mask=0}"}, "expected a mask, because above names it"),
         ({"scopes": ["slices"], "slices": "above={cta=0}"}, r"expected a modality of p0 \(tmax\) or mask, found cta"),
         ({"scopes": ["slices"], "slices": "above={tmax=25}, pixels=1"}, "expected slices that show something with"),
         ({"slices": "above={tmax=25}"}, "--slices: expected a --score of slices or crops"),

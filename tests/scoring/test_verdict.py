@@ -67,7 +67,7 @@ def test_patients_are_counted_and_weigh_the_same_whatever_their_cases():
 def test_one_patient_says_nothing_of_others():
     found = on({"c0": "a"}, synthesis=errors(10), copy=errors(60))
     assert (found.outcome, found.difference_ci95) == ("better", None)
-    assert found.sentence.endswith("on 1 of 1 patient: MAE 10.0 HU, whole image; one patient says nothing of others")
+    assert found.sentence.endswith("on 1 of 1 patient: MAE 10.0 HU, whole image; one patient does not represent others")
 
 
 def test_without_baselines_there_is_no_verdict():
@@ -125,7 +125,7 @@ def test_images_that_were_given_the_truth_are_no_success():
 def test_cases_of_the_training_are_named_in_the_verdict():
     ct, _ = verdicts(document(trained_on=["c1"]))
     assert ct.outcome == "unclear"
-    assert ct.sentence.endswith("1 of 2 cases in the training, so nothing is said of other patients")
+    assert ct.sentence.endswith("1 of 2 cases in the training, so this is no result on other patients")
 
 
 def test_a_value_that_is_not_finite_counts_in_neither_mean():

@@ -46,11 +46,11 @@ def test_a_contrast_that_was_left_out_is_no_source_of_its_own_picture(scored):
 
 
 def test_scores_by_an_images_own_peak_say_that_they_cannot_see_its_brightness(scored):
-    said = "Divided by its own peak, an image that is too bright or too dark as a whole scores as one that is not"
+    said = "Each image is divided by its own peak, so its overall brightness does not change its scores"
     document = read_json(scored / "metrics.json")
     assert said not in " ".join(score_tables(document).caption)
     document["modalities"]["t1"]["own_peak"] = True
-    assert f"{said}; --units network counts that." in score_tables(document).caption
+    assert f"{said}; with --units network it does." in score_tables(document).caption
 
 
 def test_what_synth_warned_of_stands_with_the_pictures_of_that_case(voxlate, completing, cohort, tmp_path):

@@ -143,7 +143,7 @@ def test_scores_of_training_cases_are_said_to_be_no_held_out_scores(voxlate, run
     assert voxlate("synth", run, cohort, "--out", out).code == 0
     assert voxlate("synth", run, cohort, "--out", unseen, "--split", "val").code == 0
     run.rename(tmp_path / "elsewhere")  # each image's own provenance names the split
-    sentence = f"{len(splits['train'])} of 6 cases were in the model's training (by name): no held-out scores of those."
+    sentence = f"{len(splits['train'])} of 6 cases were in the model's training (by name), so their scores are not held-out scores."
     answer = voxlate("evaluate", out, "--truth", cohort)
     assert sentence in answer.err
     assert sentence in " ".join(answer.out.split())
@@ -161,7 +161,7 @@ def test_images_of_earlier_versions_take_their_split_from_the_run(voxlate, run, 
     assert voxlate("synth", run, cohort / case, "--out", out).code == 0
     path = out / case / "provenance.json"
     write_json(path, {key: one for key, one in read_json(path).items() if key not in ("split", "sha256")})
-    sentence = "1 of 1 case was in the model's training (by name): no held-out scores of those."
+    sentence = "1 of 1 case was in the model's training (by name), so their scores are not held-out scores."
     assert sentence in voxlate("evaluate", out, "--truth", cohort).err
 
 

@@ -122,7 +122,7 @@ def test_a_finished_run_without_further_steps_is_left_as_it_is(voxlate, run):
     before = Run(run).weights().stat().st_mtime_ns, Run(run).provenance.read_text()
     answer = voxlate("train", run, "--device", "cpu")
     assert answer.code == 0, answer.err
-    assert "is finished, with 6 steps; --steps +6 trains it further" in answer.err.replace("\n", " ")
+    assert "is finished, with 6 steps; --steps +6 continues it" in answer.err.replace("\n", " ")
     assert (Run(run).weights().stat().st_mtime_ns, Run(run).provenance.read_text()) == before
 
 
@@ -178,7 +178,7 @@ def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tm
         (["RUN", "--steps", "+0"], "found +0"),
         (["RUN", "--steps", "+2", "--minutes", "+1"], "expected --steps or --minutes, found both"),
         (["RUN", "--steps", "+2", "--set", "train.batch=4"], "--set: expected a recipe with it, found the run"),
-        (["FOLDER", "--steps", "+2"], "expected a run to train further, found no provenance.json"),
+        (["FOLDER", "--steps", "+2"], "expected a run to continue, found no provenance.json"),
         (["RECIPE", "--data", "P", "--out", "O", "--steps", "2000"], "--set train.steps=2000"),
         (["RECIPE", "--out", "O"], "--data: expected a prepared cohort"),
         (["RECIPE", "--data", "P"], "--out: expected a folder for the run"),

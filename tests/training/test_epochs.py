@@ -14,7 +14,7 @@ from voxlate.errors import Stopped
 from voxlate.methods.cycle import Cycle
 from voxlate.methods.opponent import Opponent
 from voxlate.methods.regression import Regression
-from voxlate.training import train as loop
+from voxlate.training import stage as loop
 from voxlate.training.job import Job
 from voxlate.training.run import Run
 from voxlate.training.train import train

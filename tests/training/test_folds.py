@@ -111,4 +111,4 @@ def test_the_command_says_what_the_fold_holds_out(voxlate, prepared, tiny, tmp_p
     assert answer.code == 0, answer.err
     (held_out,) = read_json(tmp_path / "run" / "provenance.json")["data"]["splits"]["val"]
     words = " ".join(answer.err.split())
-    assert f"fold 4 of 5: 4 cases train, 1 validate ({held_out}); the test split (1) is left alone." in words
+    assert f"fold 4 of 5: 4 cases train, 1 validate ({held_out}); the test split (1) is not used." in words

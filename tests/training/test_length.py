@@ -57,7 +57,7 @@ def test_validation_is_counted_as_it_is(prepared, tiny, tmp_path, monkeypatch):
     sampling, counted = stage.validation_sampling(made.synth), []
     assert (sampling.sampler, sampling.steps) == ("ddim", 1)
 
-    from voxlate.training import train as module
+    from voxlate.training import stage as module
 
     validate = module.validate
 

@@ -31,7 +31,7 @@ def only_training(cohort, tmp_path) -> Path:
 def test_without_validation_cases_training_items_are_looked_at_and_called_so(voxlate, only_training, tiny, tmp_path):
     answer = voxlate("train", tiny, "--data", only_training, "--out", tmp_path / "run", "--device", "cpu")
     assert answer.code == 0, answer.err
-    assert answer.err.count("no validation cases: training items are looked at instead") == 1
+    assert answer.err.count("no validation cases: training items are used instead") == 1
     lines = [json.loads(line) for line in Run(tmp_path / "run").log.read_text().splitlines()]
     names = [set(line["validation"]) for line in lines if "validation" in line]
     assert names == [{"training_items_loss", "training_items_mae"}] * 2

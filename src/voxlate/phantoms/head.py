@@ -65,18 +65,8 @@ def make_head(
     starts = range(0, size[2], thickness)
     slabs = [_slab(shape, (x, y, z[start : start + thickness]), voxel_mm) for start in starts]
     labels, second, share, lesion_map, texture = (np.concatenate(parts) for parts in zip(*slabs))
-    return Head(
-        labels=labels,
-        second=second,
-        share=share,
-        lesion_map=lesion_map,
-        texture=texture,
-        affine=affine,
-        lesion=shape.lesion,
-        tissue=patient(tissue_rng),
-        seed=seed,
-        case=case,
-    )
+    tissue = patient(tissue_rng)
+    return Head(labels, second, share, lesion_map, texture, affine, shape.lesion, tissue, seed, case)
 
 
 class _Canvas:

@@ -1,4 +1,4 @@
-"""From a prepared cohort to a recipe: facts, rules that turn them into settings with a reason each, and a probe.
+"""Planning of a recipe for a prepared cohort: facts, rules that turn them into settings with reasons, and a probe.
 
-Nothing here trains or knows a cohort by name: what is decided stands in the plan, an ordinary recipe.
+This folder does not train, and has no rules for cohorts by name. A plan is an ordinary recipe.
 """

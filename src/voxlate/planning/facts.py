@@ -13,11 +13,11 @@ from voxlate.data.prepared import Cohort, Entry
 from voxlate.errors import BadInput
 from voxlate.images.statistics import PERCENTILES, Distribution
 
-GREY_LEVELS = 255  # of pictures with 8 bits
-OFFSET_HU = 600  # between percentiles: beyond, one lacks the offset of 1024
-# the least voxel of a scan lies below the first; above the second there is no air
+GREY_LEVELS = 255  # largest value of pictures with 8 bits
+OFFSET_HU = 600  # difference of percentiles above which a scan lacks the offset of 1024
+# The minimum of a scan with air is below the first value; above the second there is no air.
 AIR_HU = (-800, -200)
-NARROWEST_HU = 50  # a body has fat, water and bone
+NARROWEST_HU = 50  # a body contains fat, water and bone, so it varies by more
 EDGE = PERCENTILES.index(10)
 
 

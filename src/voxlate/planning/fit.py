@@ -103,5 +103,8 @@ def _notes(recipe: Recipe, cohort: Cohort) -> list[str]:
     deepest = max(entry.shape[0] for entry in cohort.cases)
     notes = [padding_note(cohort, stage.data) for stage in recipe.all_stages]
     if depth > deepest:
-        notes.insert(0, f"needs {depth} slices at once, and the cohort's deepest scan has {deepest}")
+        notes.insert(
+            0,
+            f"needs {depth} slices at once, and the cohort's deepest scan has {deepest}",
+        )
     return [note for note in notes if note]

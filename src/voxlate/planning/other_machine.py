@@ -23,15 +23,15 @@ NUMBER = r"(?<![\w.])(?<!(?<!\w)[-+])(?<!\de[-+])(?<!\d,)(\d+\.?\d*|\.\d+)"
 SIZE = re.compile(rf"{NUMBER}\s*([kmgt]?)i?b", re.IGNORECASE)
 RATE = re.compile(rf"{NUMBER}\s*([tp])flop/?s?", re.IGNORECASE)
 MEMORIES = (100 * 2**20, 2.0**50)  # bytes, the range of GPUs
-PEAKS = (1e10, 1e18)  # operations a second
+PEAKS = (1e10, 1e18)  # operations per second, the range of GPUs
 RATES = {"t": 1e12, "p": 1e15}
 
-# share of the stated peak that convolutions of these sizes reach; an assumption
+# Convolutions of these sizes are assumed to reach this share of the stated peak.
 REACHED = 0.25
-# of starting one operation from Python, whatever its size; an assumption
+# Starting one operation from Python is assumed to take this time for any size.
 KERNEL_SECONDS = 8e-6
-CONTEXT_BYTES = 600 * 2**20  # that a GPU's driver and libraries take; an assumption
-# times the counted memory, because convolutions need workspace and allocations have gaps
+CONTEXT_BYTES = 600 * 2**20  # assumed memory of a GPU's driver and libraries
+# Factor of the counted memory, because convolutions need workspace and allocations have gaps.
 WORKSPACE = 1.3
 
 

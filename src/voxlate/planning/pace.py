@@ -42,7 +42,7 @@ class PaceRecord:
 
 @dataclass(frozen=True)
 class Paced:
-    """Chooses the steps that still fit before a deadline; see training.train.Pace.
+    """Chooses the steps that still fit before a deadline; see training.stage.Pace.
 
     deadline: value of time.monotonic() by which the last step should end; step_seconds: probed seconds of a step by
     stage; most: largest useful number of steps by stage.
@@ -108,7 +108,11 @@ def kept_pace(run: Path, recipe: Recipe, say: Callable[[str], None] = lambda _: 
     path = Run(run).pace
     if not path.exists():
         return None
-    record = Record(path, "the speed and steps of a plan", "Remove it: the run then keeps the steps of its recipe.")
+    record = Record(
+        path,
+        "the speed and steps of a plan",
+        "Remove it: the run then keeps the steps of its recipe.",
+    )
     kept: PaceRecord = record.fill(PaceRecord, read_json(path))
     stages = {stage.name for stage in recipe.all_stages}
     same = kept.step_seconds.keys() == kept.most_steps.keys() == stages

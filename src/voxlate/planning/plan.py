@@ -40,7 +40,11 @@ LEAST = 300  # steps below which a training is too short
 # With fewer steps of a diffusion, its samples are worse than a copy of the input.
 DRAWN_LEAST = 300
 FEW = 2  # passes over the slices below which a training is too short
-SHARES = {"both": 0.55, "samples": 0.4, "mean": 1.0}  # share of the time for the regression
+SHARES = {
+    "both": 0.55,
+    "samples": 0.4,
+    "mean": 1.0,
+}  # share of the time for the regression
 # After changes of these keys, steps were set by hand, or a recipe with corrected steps may give other weights.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
 
@@ -173,7 +177,7 @@ def begun(run: Path) -> tuple[Recipe, str] | None:
         return recipe, head
     paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code=True)
     recorded(files, paced, paced=True)
-    if recipe != paced:  # stopped between the two files
+    if recipe != paced:  # the run was stopped between writing both files
         write_text(files.recipe, head + tomli_w.dumps(to_dict(paced)))
     return paced, head
 

@@ -43,7 +43,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < math.inf:
-            raise BadInput(f"--minutes: expected a number above 0, found {self.minutes:g}. Give 60, say.")
+            raise BadInput(f"--minutes: expected a number above 0, found {self.minutes:g}. Give a number such as 60.")
 
 
 @dataclass(frozen=True)

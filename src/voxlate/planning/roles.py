@@ -27,7 +27,7 @@ RISING = (
     "ncct",
     "ct",
 )
-CONTRASTS = 3  # of one kind: then any of them may be missing
+CONTRASTS = 3  # from this number of contrasts on, any of them may be missing
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,18 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
         return guess
     pairs = len(facts.with_all([*guess.source, *guess.target]))
     if pairs:
-        return replace(guess, why=f"{guess.why}; {pairs} of {len(facts.training)} training cases have all of them")
+        return replace(
+            guess,
+            why=f"{guess.why}; {pairs} of {len(facts.training)} training cases have all of them",
+        )
     has_source = any(facts.with_all([name]) for name in guess.source)
     has_target = any(facts.with_all([name]) for name in guess.target)
     if has_source and has_target:
-        return replace(guess, pairing="unpaired", why=f"{guess.why}; no training case has both: unpaired")
+        return replace(
+            guess,
+            pairing="unpaired",
+            why=f"{guess.why}; no training case has both: unpaired",
+        )
     raise BadInput(
         f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
     )
@@ -84,7 +91,11 @@ def _rest(facts: Facts, source: Sequence[str], target: Sequence[str]) -> Roles:
     if source:
         first = max(others, key=_rank)
         return Roles(tuple(source), (first,), f"{first} is the target, a guess (--target)")
-    return Roles(tuple(others), tuple(target), f"{', '.join(others)} are the sources (--source for fewer)")
+    return Roles(
+        tuple(others),
+        tuple(target),
+        f"{', '.join(others)} are the sources (--source for fewer)",
+    )
 
 
 def _guess(facts: Facts) -> Roles:
@@ -93,7 +104,11 @@ def _guess(facts: Facts) -> Roles:
     rest = [name for name in facts.scans if name not in maps and name not in tomograms]
     others = [*tomograms, *rest]
     if maps and others:
-        return Roles(tuple(others), tuple(maps), "maps with a unit are synthesised from the scans")
+        return Roles(
+            tuple(others),
+            tuple(maps),
+            "maps with a unit are synthesised from the scans",
+        )
     if tomograms and rest:
         target = min(tomograms, key=HOUNSFIELD.index) if set(tomograms) <= set(HOUNSFIELD) else tomograms[0]
         why = f"{target} is synthesised from {', '.join(rest)} (change it with --source and --target)"

@@ -50,7 +50,12 @@ OUTLYING = 6.0
 REACH = 1.5
 
 LIGHT: Tables = {"flip_lr": 0.5}
-MEDIUM: Tables = {"rotate_degrees": 7, "scale": 0.08, "translate": 0.03, "elastic_mm": 2}
+MEDIUM: Tables = {
+    "rotate_degrees": 7,
+    "scale": 0.08,
+    "translate": 0.03,
+    "elastic_mm": 2,
+}
 FULL: Tables = {
     "rotate_degrees": 12,
     "scale": 0.12,
@@ -93,7 +98,7 @@ def intensity(scan: Scan, is_target: bool) -> tuple[Tables, str]:
     """The intensity map of a modality, and its reason; is_target: whether the modality is synthesised."""
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         named = f", not the {scan.unit} that its name suggests" if scan.unit == "HU" else ""
-        return _window(0, 255), f"values lie in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
+        return _window(0, 255), f"values are in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
     if scan.unit == "HU":
         return _whole_body(scan) if is_target else _soft_tissue(scan)
     if scan.unit != "a.u.":
@@ -149,7 +154,10 @@ def _percentiles(scan: Scan) -> tuple[Tables, str]:
     has_air = scan.least >= 0 or scan.empty
     if has_air and low >= -0.05 * (high - low):
         return {**table, "low": 0, "floor": 0}, why + "; air is 0"
-    return table, why + f"; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile"
+    return (
+        table,
+        why + f"; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile",
+    )
 
 
 def _no_air(scan: Scan) -> str:
@@ -275,12 +283,12 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
     table |= {"patch": size.stem} if size.stem > 1 else {}
     table |= {"head_width": 16} if size.width * table["multipliers"][-1] % 32 else {}
     if features / 2 ** (levels - 1) > 16:
-        # its cost grows with the square of the features there
+        # The cost of attention grows with the square of the number of features.
         table["middle_attention"] = False
     wide_mm = size.stem * facts.pixel_mm
     stem = f"pixels of {facts.pixel_mm:.2g} mm: a stem of {size.stem} makes features of {wide_mm:.2g} mm"
     if facts.apart_mm * BLURRED > FINEST_MM:
-        stem += f", and scans lie {facts.apart_mm:.1f} mm from each other"
+        stem += f", and scans are misaligned by {facts.apart_mm:.1f} mm"
     return (
         table,
         f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}",
@@ -343,7 +351,7 @@ def regression(facts: Facts) -> tuple[Tables, str]:
     if not facts.apart_mm:
         return table | {"ssim": SSIM / 4}, "L1 and a little SSIM, because the misalignment of scans is unknown"
     pixels = facts.apart_mm / facts.pixel_mm
-    apart = f"scans lie {facts.apart_mm:.1f} mm from each other, {pixels:.1f} times the pixel"
+    apart = f"scans are misaligned by {facts.apart_mm:.1f} mm, {pixels:.1f} times the pixel"
     if pixels < EXACT:
         return table, f"L1 alone, because {apart}"
     if pixels < ALMOST:

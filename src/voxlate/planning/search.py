@@ -61,7 +61,10 @@ class Search:
         if not fitting:
             return []
         first = fitting[0]
-        return [first, *(candidate for candidate in candidates if candidate is not first)]
+        return [
+            first,
+            *(candidate for candidate in candidates if candidate is not first),
+        ]
 
     def retimed(self, candidate: Candidate, seconds: float, most_items: float) -> Candidate:
         """The candidate after its step was timed again, or for another time."""
@@ -93,7 +96,10 @@ class Search:
         if largest is None or not refused:
             return size
         middle = math.sqrt(largest * min(refused))
-        width = max((candidate for candidate in WIDTHS if largest < candidate <= middle), default=size.width)
+        width = max(
+            (candidate for candidate in WIDTHS if largest < candidate <= middle),
+            default=size.width,
+        )
         return replace(size, width=min(width, size.width))
 
     def _candidates(self, seconds: float, most_items: float) -> list[Candidate]:
@@ -135,7 +141,10 @@ class Search:
         near, *others = sorted(self._fitting, key=lambda other: _distance(other, size))
         power = BY_WIDTH
         second = others[0] if others else None
-        if second and (second.stem, second.batch) == (near.stem, near.batch) == (size.stem, size.batch):
+        if second and (second.stem, second.batch) == (near.stem, near.batch) == (
+            size.stem,
+            size.batch,
+        ):
             growth = math.log(self._fitting[second] / self._fitting[near])
             power = max(growth / math.log(second.width / near.width), 0.0)
         wider = (size.width / near.width) ** power

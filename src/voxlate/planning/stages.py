@@ -26,7 +26,13 @@ def first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tab
     intensity: Tables = {name: table for name, (table, _) in maps.items()}
     peaks, of_peaks = rules.peaks(intensity, roles)
     synth = {"batch": rules.BATCH, **peaks}
-    tables = {"task": task, **learned, "data": data, "intensity": intensity, "synth": synth}
+    tables = {
+        "task": task,
+        **learned,
+        "data": data,
+        "intensity": intensity,
+        "synth": synth,
+    }
     why |= {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | of_learned | of_peaks
     patch = data["patch"]
     slices = facts.shape

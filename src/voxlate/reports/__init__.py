@@ -1,4 +1,4 @@
 """Offline HTML pages about runs, syntheses and comparisons.
 
-Nothing here computes a score or runs a model.
+This folder neither computes scores nor runs models.
 """

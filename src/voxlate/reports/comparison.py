@@ -1,4 +1,4 @@
-"""The page of several methods: their table, and their pictures of the same cases on the same colour scales."""
+"""The page of a comparison: the table of methods, and pictures of the same cases on the same colour scales."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from voxlate.reports.pictures import sections_of
 from voxlate.scoring.comparison_tables import comparison_tables
 
 MOST_CASES = 4
-SCALES = "Axial, coronal and sagittal slices through the middle. Images, errors (image − truth) and standard deviations (sd) share one colour scale each over all methods and cases."
+SCALES = "Axial, coronal and sagittal slices through the middle. Images, errors (image − truth) and standard deviations (sd) each have one colour scale for all methods and cases."
 
 
 def write_page(document: Mapping[str, Any], path: Path | str) -> None:

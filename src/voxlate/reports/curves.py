@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from voxlate.scoring.metrics import Metric
 from voxlate.training.lines import lines_of
 
-POINTS = 400  # more than a curve has pixels
+POINTS = 400  # a curve has fewer pixels
 LONGEST_NAME = 20
-STEPS = [1, 2, 2.5, 5, 10]  # between ticks
-# placeholders that become the page's CSS variables, which differ between its light and dark mode
+STEPS = [1, 2, 2.5, 5, 10]  # allowed distances of ticks
+# These placeholders become the page's CSS variables, which differ between its light and dark mode.
 COLOURS = {f"#0000c{n}": f"--c{n}" for n in range(6)}
 INK, SOFT, FAINT, RULE, ACCENT, OTHER = (f"#0000d{n}" for n in range(6))
 COLOURS |= {
@@ -45,8 +45,8 @@ class Curve:
 
 
 def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
-    """The curves in a log.jsonl by (stage, group): "loss", "validation", "lr", "items_per_s"; broken lines left out."""
-    found: dict[tuple[str, str], dict[str, dict[float, float]]] = {}
+    """The curves in a log.jsonl by stage and group ("loss", "validation", "lr", "items_per_s"), without cut lines."""
+    points_of: dict[tuple[str, str], dict[str, dict[float, float]]] = {}
     for _, line in lines_of(log):
         turn = line.get("turn")
         for group in ("loss", "validation", "lr", "items_per_s"):
@@ -54,19 +54,19 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
             for name, value in (values if isinstance(values, dict) else {group: values}).items():
                 label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
                 if math.isfinite(value):
-                    points = found.setdefault((line.get("stage", ""), group), {}).setdefault(label, {})
-                    # a resumed run writes some steps twice; the later line counts
+                    points = points_of.setdefault((line.get("stage", ""), group), {}).setdefault(label, {})
+                    # A resumed run writes some steps twice, and the later line counts.
                     points[line["step"]] = value
-    return {
-        key: [Curve(name, *zip(*sorted(points.items()))) for name, points in curves.items()]
-        for key, curves in found.items()
-    }
+    curves: dict[tuple[str, str], list[Curve]] = {}
+    for key, named in points_of.items():
+        curves[key] = [Curve(name, *zip(*sorted(points.items()))) for name, points in named.items()]
+    return curves
 
 
 def curve_chart(curves: Sequence[Curve], label: str, smooth: bool = False) -> Markup:
-    """A line a curve, on a log scale where the values span more than a decade and are positive.
+    """A chart with a line for each curve, on a log scale if positive values span more than a decade.
 
-    smooth: draw the raw values faint and their running mean over 1/40 of the points on top.
+    smooth: draw the raw values in a faint colour, and their running mean over 1/40 of the points on top.
     """
     chart, axes = _chart(560, 260, (58, 14, 34, 14))
     for number, curve in enumerate(curves):
@@ -96,7 +96,7 @@ def curve_chart(curves: Sequence[Curve], label: str, smooth: bool = False) -> Ma
 
 
 def score_chart(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """A line a method: its name, its mean with the 95 % interval, and the number; the synthesis is emphasised."""
+    """A chart with a line for each method: its name, its mean with the 95 % interval, and the number."""
     height = 26 * len(values) + 20
     chart, axes = _chart(360, height, (138, 62, 20, 0))
     axes.set_ylim(len(values) - 0.5, -0.5)
@@ -147,10 +147,10 @@ def score_chart(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> Mark
     return _svg(chart, f"{metric.label}: {spoken}")
 
 
-def calibration_chart(found: Mapping[int, Mapping[str, Any]]) -> Markup:
-    """Shares of voxels within intervals, in per cent, against the shares that were asked for; the diagonal is right."""
+def calibration_chart(levels_found: Mapping[int, Mapping[str, Any]]) -> Markup:
+    """Measured coverage in per cent over the nominal coverage; on the dashed diagonal, both are equal."""
     chart, axes = _chart(360, 240, (46, 20, 40, 14))
-    levels = sorted(found)
+    levels = sorted(levels_found)
     axes.plot(
         [levels[0], levels[-1]],
         [levels[0], levels[-1]],
@@ -159,17 +159,17 @@ def calibration_chart(found: Mapping[int, Mapping[str, Any]]) -> Markup:
         linestyle="--",
     )
     for level in levels:
-        if found[level]["ci95"]:
+        if levels_found[level]["ci95"]:
             axes.plot(
                 [level] * 2,
-                [100 * end for end in found[level]["ci95"]],
+                [100 * end for end in levels_found[level]["ci95"]],
                 color=ACCENT,
                 alpha=0.5,
                 linewidth=4,
             )
     axes.plot(
         levels,
-        [100 * found[level]["mean"] for level in levels],
+        [100 * levels_found[level]["mean"] for level in levels],
         "o-",
         color=ACCENT,
         linewidth=1.5,
@@ -178,19 +178,19 @@ def calibration_chart(found: Mapping[int, Mapping[str, Any]]) -> Markup:
     axes.set_ylabel("% inside", color=SOFT, size=12)
     return _svg(
         chart,
-        "; ".join(f"{level} % asked for: {found[level]['mean']:.1%} inside" for level in levels),
+        "; ".join(f"{level} % asked for: {levels_found[level]['mean']:.1%} inside" for level in levels),
     )
 
 
 def short(value: float) -> str:
-    """A number for an axis: 12k, 0.05, 3e-05."""
+    """A number for an axis, such as 12k, 0.05, 3e-05."""
     if abs(value) >= 1000:
         return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1000:g}k"
     return f"{value:.3g}"
 
 
 def _chart(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple[Figure, Axes]:
-    """A figure of so many pixels with axes inside margins (left, right, bottom, top)."""
+    """A figure of this size in pixels with axes inside margins (left, right, bottom, top)."""
     left, right, bottom, top = margins
     chart = Figure(figsize=(width / 72, height / 72))
     box = (
@@ -205,7 +205,7 @@ def _chart(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple
 
 
 def _svg(chart: Figure, label: str) -> Markup:
-    """An SVG that stands inside the page: without a style sheet and clip paths, in the page's colours."""
+    """An SVG for the page, without style sheet and clip paths, in the page's colours."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         chart.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -221,7 +221,7 @@ def _svg(chart: Figure, label: str) -> Markup:
 
 
 def _limits(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> tuple[float, float]:
-    """Where the axis begins and ends: errors from 0, similarity up to 1, the rest around what is there."""
+    """The limits of the axis: errors start at 0, similarity ends at 1, other scores have a margin around the values."""
     ends = [end for value in values.values() for end in (value["ci95"] or [value["mean"]])]
     low = min(ends)
     high = max(ends)
@@ -241,7 +241,7 @@ def _short_name(name: str) -> str:
 
 
 def _running_mean(values: NDArray[Any], width: int) -> NDArray[Any]:
-    """Of the last `width` values at each place, of fewer at the first ones."""
+    """The mean of the last `width` values at each point, and of fewer at the first points."""
     sums = np.convolve(values, np.ones(width))[: len(values)]
     return np.asarray(sums / np.minimum(np.arange(1, len(values) + 1), width))
 

@@ -31,11 +31,19 @@ from voxlate.scoring.verdict import lines, logged, verdicts
 MOST_CASES = 9
 LONGEST_LIST = 12
 HEADLINES = ("mae", "ssim_2d")
-CHART_METRICS = ("mae", "rmse", "psnr", "ssim_2d", "ssim_3d", "nmi", "gradient_strength")
+CHART_METRICS = (
+    "mae",
+    "rmse",
+    "psnr",
+    "ssim_2d",
+    "ssim_3d",
+    "nmi",
+    "gradient_strength",
+)
 BETTER = {
     "lower": "lower is better",
     "higher": "higher is better",
-    "one": "1 is right; below blur, above noise",
+    "one": "1 is ideal; below is blur, above is noise",
 }
 CURVES = (
     ("loss", "Training loss", True),
@@ -44,13 +52,13 @@ CURVES = (
     ("items_per_s", "Speed, items per second", True),
 )
 Answer = Mapping[str, Mapping[str, Any]]  # summaries of scores by key
-ALL_CASES = "Errors and spreads share one colour scale over all cases."
+ALL_CASES = "Errors and standard deviations each have one colour scale for all cases."
 
 
 def report(path: Path | str, out: Path | str | None = None) -> Path:
-    """Write the report of a RUN or an OUT folder (default: report.html inside it) and give its path.
+    """Write the report of a RUN or an OUT folder (default: report.html inside it) and return its path.
 
-    Everything is inside the one file: it opens without a network. Raises BadInput where the folder is neither.
+    The file contains everything and needs no network. Raises BadInput if the folder is neither of both.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -64,12 +72,16 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
         )
-    made = {} if is_run else provenance_of(folder)  # its paths are whole
-    runs = [folder] if is_run else [one for one in run_folders(made) if (one / "log.jsonl").is_file()]
+    stated = {} if is_run else provenance_of(folder)  # its paths are absolute
+    runs = (
+        [folder]
+        if is_run
+        else [folder_of_run for folder_of_run in run_folders(stated) if (folder_of_run / "log.jsonl").is_file()]
+    )
     run = next(iter(runs), None)
     recipe = (run / "recipe.toml").read_text(encoding="utf-8") if run and (run / "recipe.toml").is_file() else ""
     if recipe:
-        provenance.pop("recipe", None)  # shown once, as its file
+        provenance.pop("recipe", None)  # the recipe is shown as its file
     of_training = logged(folder / "log.jsonl").get("final", []) if is_run else []
     found_verdicts = verdicts(scores) if scores else of_training
     context = {
@@ -77,7 +89,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         "folder": folder.name,
         "title": _title(recipe, folder, scores),
         "caution": held_out_note(scores),
-        "verdicts": [(one.outcome, line) for one, line in zip(found_verdicts, lines(found_verdicts))],
+        "verdicts": [(verdict.outcome, line) for verdict, line in zip(found_verdicts, lines(found_verdicts))],
         "summaries": [_summary(name, part) for name, part in scores.get("modalities", {}).items()],
         "tables": score_tables(scores) if scores else None,
         "cases": cases,
@@ -94,7 +106,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
 
 
 def render(context: Mapping[str, Any]) -> str:
-    """Fill the page's template; sections that the context does not have are left out."""
+    """Fill the page's template; sections without an entry in the context are left out."""
     template = resources.files("voxlate.reports").joinpath("templates", "page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     always = {
@@ -106,31 +118,33 @@ def render(context: Mapping[str, Any]) -> str:
 
 
 def json_in(path: Path) -> dict[str, Any]:
-    """A JSON object, or nothing where there is none."""
-    found = read_json(path) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
+    """A JSON object, or {} if there is none."""
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
 
 
 def scores_in(folder: Path) -> dict[str, Any]:
-    """The scores of a folder; nothing where there are none, or those of another tool, which are not shown."""
+    """The scores of a folder; {} if there are none, or if they are from another tool."""
     path = folder / "metrics.json"
     return read_scores(path, whole=True) if json_in(path).get("modalities") else {}
 
 
 def _unlike_shipped(text: str) -> str:
-    """A sentence on how a recipe differs from the shipped one whose head it bears; "" where there is nothing to say."""
+    """A sentence on the differences between a recipe and the shipped recipe with the same head; "" if there are none."""
     heads = {name: recipe_text.header(recipe_text.text_of(name)) for name in recipe_text.names()}
     name = next((name for name, head in heads.items() if head and text.startswith(head)), None)
     if name is None:
         return ""
-    from voxlate import recipe as recipes  # takes seconds, for it knows all networks
+    from voxlate import (
+        recipe as recipes,
+    )  # this import takes seconds, because it loads all networks
 
     try:
         own = dict(flat(tomllib.loads(text)))
         shipped = dict(flat(recipes.to_dict(recipes.read(name))))
     except tomllib.TOMLDecodeError:
         return ""
-    # steps 0: those of its epochs, which a run knows
+    # A shipped recipe with steps 0 has a length in epochs, which a run converts to steps.
     changed = [
         key
         for key in own
@@ -144,51 +158,51 @@ def _unlike_shipped(text: str) -> str:
 
 
 def _title(recipe: str, folder: Path, scores: Mapping[str, Any]) -> str:
-    """The recipe's title, else what was made from what."""
+    """The recipe's title, or else the targets and sources."""
     try:
         title = tomllib.loads(recipe).get("title")
     except tomllib.TOMLDecodeError:
         title = None
-    made = ", ".join(scores.get("modalities", {}))
+    targets = ", ".join(scores.get("modalities", {}))
     sources = {name for files in scores.get("source_files", {}).values() for name in files}
-    described = f"{made} from {', '.join(sorted(sources))}" if made and sources else made
+    described = f"{targets} from {', '.join(sorted(sources))}" if targets and sources else targets
     return str(title or described or folder.name)
 
 
 def _summary(modality: str, part: Mapping[str, Any]) -> dict[str, Any]:
-    """The headline of one modality, its uncertainty in words, and a chart of each main metric with all baselines."""
+    """The headline of one modality, sentences on its uncertainty, and a chart of each main metric with all baselines."""
     unit = part["unit"]
     answers = dict[str, Answer]()
     for name, scores in part["answers"].items():
         answers[name] = {key: value for key, value in scores.items() if value["mean"] is not None}
     known = {key for scores in answers.values() for key in scores}
-    ours = answers.get("synthesis", {})
-    # six fill the page
+    own = answers.get("synthesis", {})
+    # Six charts fill the page.
     keys = known & set(CHART_METRICS) - {"rmse" if "ssim_3d" in known else "ssim_3d"}
     charts = []
-    for metric in [one for one in METRICS if one.key in keys]:
+    for metric in [metric for metric in METRICS if metric.key in keys]:
         chart = score_chart(
             metric,
-            {name: mine[metric.key] for name, mine in answers.items() if metric.key in mine},
+            {name: scores[metric.key] for name, scores in answers.items() if metric.key in scores},
         )
         charts.append((metric.label, metric.unit_for(unit), BETTER[metric.better], chart))
     return {
         "modality": modality,
         "headline": " ".join(headline(answers, unit, key) for key in HEADLINES).strip(),
-        "uncertainty": " ".join(filter(None, [_uncertainty(ours, unit), _intervals(ours, unit)])),
+        "uncertainty": " ".join(filter(None, [_uncertainty(own, unit), _intervals(own, unit)])),
         "charts": charts,
-        "calibration": _calibration(ours),
+        "calibration": _calibration(own),
     }
 
 
 def headline(answers: Mapping[str, Any], unit: str, key: str) -> str:
-    """A sentence that compares a score of the synthesis with the best naive baseline."""
+    """A sentence that compares a score of the synthesis with that of the best naive baseline."""
     metric = METRIC_OF[key]
     means = {answer: scores[key]["mean"] for answer, scores in answers.items() if key in scores}
-    ours = means.pop("synthesis", None)
-    if ours is None:
+    own = means.pop("synthesis", None)
+    if own is None:
         return ""
-    text = f"{metric.label} {metric.text(ours)} {metric.unit_for(unit)}".strip()
+    text = f"{metric.label} {metric.text(own)} {metric.unit_for(unit)}".strip()
     if not means:
         return f"{text}."
     best = min(
@@ -197,60 +211,60 @@ def headline(answers: Mapping[str, Any], unit: str, key: str) -> str:
     )
     other = f"the best naive baseline ({best}, {metric.text(means[best])})"
     if metric.better == "lower" and means[best] > 0:
-        share = 1 - ours / means[best]
+        share = 1 - own / means[best]
         return f"{text}, {100 * abs(share):.0f} % {'below' if share >= 0 else 'above'} {other}."
-    return f"{text}, {'above' if ours > means[best] else 'not above'} {other}."
+    return f"{text}, {'above' if own > means[best] else 'not above'} {other}."
 
 
-def _uncertainty(ours: Answer, unit: str) -> str:
-    """How much the samples differ, in words."""
-    if "std" not in ours:
+def _uncertainty(scores: Answer, unit: str) -> str:
+    """A sentence on the differences between samples."""
+    if "std" not in scores:
         return ""
-    spread = f"{METRIC_OF['std'].text(ours['std']['mean'])} {unit}"
+    spread = f"{METRIC_OF['std'].text(scores['std']['mean'])} {unit}"
     text = f"The samples of a case differ by {spread} on average (standard deviation)"
-    if "std_error_r" not in ours:
+    if "std_error_r" not in scores:
         return text + "."
-    r = METRIC_OF["std_error_r"].text(ours["std_error_r"]["mean"])
+    r = METRIC_OF["std_error_r"].text(scores["std_error_r"]["mean"])
     return f"{text}; where they differ more, the error is larger with correlation {r}."
 
 
-def _intervals(ours: Answer, unit: str) -> str:
-    """How often truth was within its interval, in words."""
-    if "coverage" not in ours:
+def _intervals(scores: Answer, unit: str) -> str:
+    """A sentence on the coverage of intervals."""
+    if "coverage" not in scores:
         return ""
-    width = f"{METRIC_OF['interval'].text(ours['interval']['mean'])} {unit}"
-    inside = METRIC_OF["coverage"].mean_text(ours["coverage"])
+    width = f"{METRIC_OF['interval'].text(scores['interval']['mean'])} {unit}"
+    inside = METRIC_OF["coverage"].mean_text(scores["coverage"])
     text = f"Truth is within its interval in {inside} % of the body's voxels; intervals are {width} wide"
-    if "mae_bound_held" not in ours:
+    if "mae_bound_held" not in scores:
         return text + "."
-    return f"{text}; the stated bound of the MAE holds in {ours['mae_bound_held']['mean']:.0%} of the cases."
+    return f"{text}; the stated bound of the MAE holds in {scores['mae_bound_held']['mean']:.0%} of the cases."
 
 
-def _calibration(ours: Answer) -> Any:
-    """The share of voxels inside for each level that was asked for; None without intervals."""
-    found = {level: ours[f"coverage_{level}"] for level in LEVELS if f"coverage_{level}" in ours}
-    return calibration_chart(found) if len(found) > 1 else None
+def _calibration(scores: Answer) -> Any:
+    """The chart of the coverage at each nominal level; None without intervals."""
+    coverage = {level: scores[f"coverage_{level}"] for level in LEVELS if f"coverage_{level}" in scores}
+    return calibration_chart(coverage) if len(coverage) > 1 else None
 
 
 def _charts(log: Path) -> list[dict[str, Any]]:
     curves = curves_of(log)
     stages = list(dict.fromkeys(stage for stage, _ in curves))
-    found = []
+    charts = []
     for stage, (group, heading, smooth) in itertools.product(stages, CURVES):
         title = heading if len(stages) == 1 else f"{heading}, {stage}"
         drawn = [curve for curve in curves.get((stage, group), []) if len(curve.steps) > 1]
-        # validation scores have different units: one chart each
+        # Validation scores have different units, so each has its own chart.
         for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
             if part:
                 names = [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in part]
-                found.append(
+                charts.append(
                     {
                         "title": title,
                         "names": names,
                         "svg": curve_chart(part, title, smooth),
                     }
                 )
-    return found
+    return charts
 
 
 def _validation(run: Path) -> list[tuple[str, str]]:
@@ -264,7 +278,7 @@ def _validation(run: Path) -> list[tuple[str, str]]:
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """A nested table as dotted keys and texts."""
+    """A nested table as pairs of dotted key and text."""
     if isinstance(value, dict):
         return [pair for key, part in value.items() for pair in flat(part, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(value, list) and not any(isinstance(part, (dict, list)) for part in value):
@@ -281,7 +295,7 @@ def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def toml_markup(text: str) -> Markup:
-    """TOML with comments, tables, keys and strings marked for the page's style."""
+    """TOML with markup of comments, tables, keys and strings for the page's style."""
     lines = []
     for line in text.strip().splitlines():
         escaped = html.escape(line, quote=False)

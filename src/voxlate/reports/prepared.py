@@ -1,4 +1,4 @@
-"""The page of a prepared cohort: whether its scans lie on each other, or what they show, case by case."""
+"""The page of a prepared cohort: the alignment of its scans, or the scans side by side, case by case."""
 
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,27 @@ SIDE_BY_SIDE = "The scans of a case on its one grid, each on its own colour scal
 
 
 def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
-    """Write the page of a prepared cohort (default: report.html inside it) and give its path.
+    """Write the page of a prepared cohort (default: report.html inside it) and return its path.
 
-    Raises BadInput where the folder is no prepared cohort, or is damaged.
+    Raises BadInput if the folder is no prepared cohort, or is damaged.
     """
     cohort = open_cohort(path)
-    made = cohort.preparation
+    preparation = cohort.preparation
     moved = bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
-    cases = sorted(cohort.cases, key=_least_similar if made.register else _most_apart)
-    known = any(one.median_mm is not None for entry in cohort.cases for one in entry.misaligned.values())
+    cases = sorted(cohort.cases, key=_least_similar if preparation.register else _most_apart)
+    known = any(estimate.median_mm is not None for entry in cohort.cases for estimate in entry.misaligned.values())
     examined = [entry for entry in cases if entry.misaligned]
-    if known and not made.register and len(examined) >= MOST_CASES:
+    if known and not preparation.register and len(examined) >= MOST_CASES:
         cases = examined
     chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
     unregistered = "from the most to the least out of register" if known else "in the order of the list"
-    ordered = "from the least to the most similar" if made.register else unregistered
+    ordered = "from the least to the most similar" if preparation.register else unregistered
     boards = moved or known
     of = f"{len(cases)} examined cases" if len(cases) < len(cohort.cases) else f"{len(cases)} cases"
     some = f"{len(chosen)} of {of}, evenly {ordered}. " if len(chosen) < len(cohort.cases) else ""
-    sections = [_section(cohort, entry, made.fixed if moved else _compared_with(entry), known) for entry in chosen]
+    sections = [
+        _section(cohort, entry, preparation.fixed if moved else _compared_with(entry), known) for entry in chosen
+    ]
     context = {
         "kind": "Prepared cohort",
         "folder": cohort.folder.name,
@@ -43,7 +45,7 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
             *misalignment_lines(cohort.cases).items(),
-            *(("warning", one) for one in cohort.warnings),
+            *(("warning", warning) for warning in cohort.warnings),
         ],
         "cases": sections,
         "cases_total": len(sections),
@@ -56,27 +58,33 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
 
 
 def _least_similar(entry: Entry) -> float:
-    return min((one.after.mutual_information for one in entry.registered.values()), default=0.0)
+    return min(
+        (registered.after.mutual_information for registered in entry.registered.values()),
+        default=0.0,
+    )
 
 
 def _compared_with(entry: Entry) -> str | None:
-    return next((one.to for one in entry.misaligned.values()), None)
+    return next((estimate.to for estimate in entry.misaligned.values()), None)
 
 
 def _most_apart(entry: Entry) -> float:
-    """The order of the page: the worst first, and at the end those that nobody examined."""
-    return -max((one.median_mm or 0.0 for one in entry.misaligned.values()), default=-1.0)
+    """Sort key of the page: the largest misalignment comes first, and cases that were not examined last."""
+    return -max(
+        (estimate.median_mm or 0.0 for estimate in entry.misaligned.values()),
+        default=-1.0,
+    )
 
 
 def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> dict[str, Any]:
-    """The pictures of one case, with how far its scans lie from each other, and what registration gained."""
+    """The pictures of one case, with the misalignment of its scans and the gain of registration."""
     case = cohort.case(entry.case)
     scans = {name: case.volume(name) for name in case.header.present}
-    apart = {name: _distance(one) for name, one in entry.misaligned.items()}
+    apart = {name: _distance(estimate) for name, estimate in entry.misaligned.items()}
     if audited and not_examined(entry):
         apart = dict.fromkeys(entry.present, "distance from the others not examined")
-    gains = {name: _gain(one) for name, one in entry.registered.items()}
-    notes = {name: "; ".join(one[name] for one in (gains, apart) if name in one) for name in gains | apart}
+    gains = {name: _gain(registered) for name, registered in entry.registered.items()}
+    notes = {name: "; ".join(texts[name] for texts in (gains, apart) if name in texts) for name in gains | apart}
     columns = scan_columns(entry.case, scans, fixed if fixed in scans else None, notes)
     facts = [entry.split, str(next(iter(scans.values())).grid)]
     return {
@@ -87,16 +95,16 @@ def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> 
     }
 
 
-def _gain(one: Registered) -> str:
-    before = one.before
-    after = one.after
-    step = "none kept" if one.kept == "none" else one.kept
+def _gain(registered: Registered) -> str:
+    before = registered.before
+    after = registered.after
+    step = "none kept" if registered.kept == "none" else registered.kept
     information = f"mutual information {before.mutual_information:.3f} → {after.mutual_information:.3f}"
     return f"{step}: {information}, bodies {before.bodies:.2f} → {after.bodies:.2f}"
 
 
-def _distance(one: Misalignment) -> str:
-    if one.median_mm is None:
-        return f"distance from {one.to} cannot be measured: {one.reason or NOTHING_IN_COMMON}"
-    plane = ", in the plane of the slices" if "D" in one.unseen else ""
-    return f"{one.median_mm:.1f} mm from {one.to} (95th percentile {one.p95_mm:.1f}){plane}: {one.windows} windows, {one.left_out} left out{', coarse estimate' if one.coarse else ''}"
+def _distance(estimate: Misalignment) -> str:
+    if estimate.median_mm is None:
+        return f"distance from {estimate.to} cannot be measured: {estimate.reason or NOTHING_IN_COMMON}"
+    plane = ", in the plane of the slices" if "D" in estimate.unseen else ""
+    return f"{estimate.median_mm:.1f} mm from {estimate.to} (95th percentile {estimate.p95_mm:.1f}){plane}: {estimate.windows} windows, {estimate.left_out} left out{', coarse estimate' if estimate.coarse else ''}"

@@ -1,4 +1,4 @@
 """Scores of syntheses against the truth, their tables, and paired tests between methods.
 
-Nothing here knows a trained model, or writes a page.
+This folder neither runs models nor writes pages.
 """

@@ -1,4 +1,4 @@
-"""An image on the grid of its truth: as it is, resampled by the headers, or moved back by the cohort's registration."""
+"""Alignment of an image with its truth: on the same grid, resampled by the headers, or by the cohort's registration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from voxlate.images.transforms import read_transform
 
 
 @dataclass(frozen=True)
-class Move:
-    """How images made from a case's scans come to the grid of a truth; transform: from the truth's points to theirs."""
+class Alignment:
+    """The mapping of a case's synthesised images to the grid of a truth; transform: from the truth's points to theirs."""
 
     grid: Grid
     transform: Transform | None = None
     note: str = ""
 
     def keeps(self, grid: Grid) -> bool:
-        """Whether the voxels of an image on `grid` are those of the truth."""
+        """Whether an image on `grid` has the voxels of the truth."""
         return self.transform is None and same_grid(grid, self.grid)
 
-    def move(self, volume: Volume, order: Literal[0, 1] = 1, fill: float | None = None) -> Volume:
-        """The volume on the truth's grid, interpolated where it has another; see `resample`."""
+    def apply(self, volume: Volume, order: Literal[0, 1] = 1, fill: float | None = None) -> Volume:
+        """The volume on the truth's grid, interpolated if it has another grid (see `resample`)."""
         if self.keeps(volume.grid):
             return volume
         if self.transform is None:
@@ -36,34 +36,34 @@ class Move:
         return apply_transform(volume, self.grid, self.transform, order, fill)
 
     def covered(self, grid: Grid) -> NDArray[np.bool_] | None:
-        """Which voxels of the truth lie in the field of view of an image on `grid`: bool [D, H, W]; None for all."""
+        """The truth's voxels in the field of view of an image on `grid`: bool [D, H, W]; None stands for all."""
         if self.keeps(grid):
             return None
         box = Volume(np.ones((1, *grid.shape), np.float32), grid.affine, "", "")
-        found: NDArray[np.bool_] = self.move(box, order=0, fill=0.0).data[0] > 0
-        return None if found.all() else found
+        covered: NDArray[np.bool_] = self.apply(box, order=0, fill=0.0).data[0] > 0
+        return None if covered.all() else covered
 
 
-def find_move(
+def find_alignment(
     truth: Volume,
     image: Grid,
-    made: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     cohort: Path | None,
     case: str,
     frame: str | None = None,
-) -> Move:
-    """How images on `image`'s frame come to the truth's grid.
+) -> Alignment:
+    """The alignment of images on the grid `image` with the truth.
 
-    made: the provenance of the synthesis, whose "prepared" states whether scans were registered, and in whose frame the
-    image lies (`frame`: the scan in whose frame another one does); cohort: the prepared cohort that keeps the
-    transforms to the frame of its fixed scan. Raises BadInput where a scan was registered and no transform of it is
-    found on another grid, or the truth's has no inverse.
+    provenance: that of the synthesis, whose "prepared" states whether scans were registered, and the frame of the image
+    (`frame`: that of another scan); cohort: the prepared cohort with the transforms to the frame of its fixed scan.
+    Raises BadInput if the transform of a registered scan on another grid is absent, or if the truth's transform cannot
+    be inverted.
     """
-    stated = made.get("prepared", {})
+    stated = provenance.get("prepared", {})
     method = stated.get("register")
     frame = frame or stated.get("on_grid_of")
     apart = not same_grid(image, truth.grid)
-    by_headers = Move(
+    by_headers = Alignment(
         truth.grid,
         note="resampled linearly to the truth's grid by the headers" if apart else "",
     )
@@ -73,37 +73,37 @@ def find_move(
     to_image = "" if frame is None else _transform(cohort, case, frame)
     if to_truth is None or to_image is None:
         if not apart:
-            return Move(
+            return Alignment(
                 truth.grid,
-                note="as the headers lie, without the registration that prepare made",
+                note="aligned by the headers, without the registration of prepare",
             )
         lost = truth.modality if to_truth is None else frame
         raise BadInput(
-            f"{truth.origin}: expected the transform by which prepare registered {lost} ({method}), for the image lies on another grid ({image}), found none. Pass --prepared with the prepared cohort."
+            f"{truth.origin}: expected the transform by which prepare registered {lost} ({method}), because the image is on another grid ({image}), found none. Pass --prepared with the prepared cohort."
         )
     if to_truth == to_image:
         return by_headers
-    note = "moved back to the truth's grid by prepare's registration, interpolated linearly"
-    return Move(truth.grid, _between(to_truth, to_image, method), note)
+    note = "moved back to the truth's grid by the registration of prepare, interpolated linearly"
+    return Alignment(truth.grid, _between(to_truth, to_image, method), note)
 
 
-def check_prepared(cohort: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise BadInput where a folder is no prepared cohort, or its transforms could not be used for a case.
+def check_prepared(cohort: Path, provenance: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise BadInput if a folder is no prepared cohort, or if its transforms cannot be used for a case.
 
-    made: the provenance of each case's synthesis, without which nobody knows in which scan's frame the image lies.
+    provenance: that of each case's synthesis, which states the frame of the image.
     """
     transforms = (cohort / "transforms").is_dir()
     if not transforms and not (cohort / "cohort.json").is_file():
         raise BadInput(f"--prepared: expected a prepared cohort, found none in {cohort}. Check the path.")
-    bare = [case for case, stated in made.items() if stated.get("prepared", {}).get("register") is None]
+    bare = [case for case, stated in provenance.items() if stated.get("prepared", {}).get("register") is None]
     if transforms and bare:
         raise BadInput(
-            f"--prepared: expected provenance of each image that says in which registered scan's frame it lies, found none of {bare[0]} ({len(bare)} of {len(made)} lack it). Leave the option out to go by the headers."
+            f"--prepared: expected provenance of each image that states the registered scan in whose frame it is, found none of {bare[0]} ({len(bare)} of {len(provenance)} lack it). Leave the option out to align by the headers."
         )
 
 
 def _transform(cohort: Path | None, case: str, modality: str) -> Path | Literal[""] | None:
-    """The file that leads from the cohort's frame to a scan's; "" where the scan stayed, None where nobody knows."""
+    """The transform file from the cohort's frame to a scan's; "" if the scan was not moved, None if it is unknown."""
     if cohort is None:
         return None
     file = next((cohort / "transforms" / case).glob(f"{modality}.*"), None)
@@ -111,7 +111,7 @@ def _transform(cohort: Path | None, case: str, modality: str) -> Path | Literal[
 
 
 def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method: str) -> Transform:
-    """From the truth's points to the image's: back to the cohort's frame, and on to that of the image."""
+    """The transform from the truth's points to the image's, through the cohort's frame."""
     steps = [read_transform(to_image)] if to_image else []
     back = read_transform(to_truth) if to_truth else None
     try:
@@ -124,7 +124,7 @@ def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method:
 
 
 def _was_left(cohort: Path, case: str, modality: str) -> bool:
-    """Whether a prepared cohort says that a case's scan stayed where its header puts it (it was fixed, or no gain)."""
+    """Whether a prepared cohort states that a case's scan was not moved, because it is fixed or nothing was gained."""
     if not (cohort / "cohort.json").is_file():
         return False
     return any(

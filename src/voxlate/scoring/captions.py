@@ -1,4 +1,4 @@
-"""The scores of a metrics.json in words: what stands below their table."""
+"""The captions below tables of scores: sentences on the content of a metrics.json."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,30 +8,31 @@ import numpy as np
 from voxlate.data.grades import worst
 from voxlate.errors import first_of
 from voxlate.scoring.intervals import counted_as
-from voxlate.scoring.lesion_counts import sentence as ledger_sentence
+from voxlate.scoring.lesion_counts import lesion_sentence
 from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
 
 FEW = 4  # notes on cases that are printed without --all
-WIDE = 0.6  # of the scored range, from which intervals say next to nothing
-OWN_PEAK = "Divided by its own peak, an image that is too bright or too dark as a whole scores as one that is not; --units network counts that."
+WIDE = 0.6  # share of the scored range above which intervals carry hardly any information
+OWN_PEAK = "Each image is divided by its own peak, so its overall brightness does not change its scores; with --units network it does."
 
 Document = Mapping[str, Any]
 
 
 def rows_of(document: Document, modality: str, answer: str = "synthesis") -> dict[str, Mapping[str, Any]]:
     """The scores in a metrics.json by case."""
-    rows = [row for row in document.get("cases", []) if (row["modality"], row["answer"]) == (modality, answer)]
-    return {row["case"]: row for row in rows}
+    wanted = (modality, answer)
+    rows = document.get("cases", [])
+    return {row["case"]: row for row in rows if (row["modality"], row["answer"]) == wanted}
 
 
 def keys_of(document: Document) -> set[str]:
-    """Keys of the metrics that have a value somewhere."""
+    """Keys of all metrics that have at least one value."""
     answers = [scores for part in document["modalities"].values() for scores in part["answers"].values()]
     return {key for scores in answers for key, value in scores.items() if value["mean"] is not None}
 
 
 def caption(document: Document) -> list[str]:
-    """Range, mask, window, units and numbers of cases, in words."""
+    """The full caption: range, mask, window, units and numbers of cases."""
     modalities = document["modalities"]
     lines = [held_out_note(document), *_of_intervals(document)]
     for name, part in modalities.items():
@@ -39,7 +40,7 @@ def caption(document: Document) -> list[str]:
         if part["patients"] == 1 and part["cases"] > 1:
             lines.append(f"{name}: one patient, so the intervals describe these cases and not other patients.")
         if part["patients"] == 2:
-            lines.append(f"{name}: two patients, so the intervals say next to nothing of other patients.")
+            lines.append(f"{name}: two patients, so the intervals carry hardly any information on other patients.")
     lines += [_misaligned_line(name, part, document) for name, part in document.get("misaligned", {}).items()]
     if any(part["own_peak"] for part in modalities.values()):
         lines.append(OWN_PEAK)
@@ -47,20 +48,23 @@ def caption(document: Document) -> list[str]:
     lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
     lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
     ours = [row for row in document["cases"] if row["answer"] == "synthesis"]
-    lines += [ledger_sentence(name, ours) for name in document.get("regions", {})]
+    lines += [lesion_sentence(name, ours) for name in document.get("regions", {})]
     return [line for line in [*lines, *_of_cases(document)] if line]
 
 
 def short_caption(document: Document) -> list[str]:
-    """Range, mask and numbers of cases, what intervals are worth, and how many cases have warnings."""
+    """The short caption: range, mask, numbers of cases, value of intervals, and number of cases with warnings."""
     lines = [held_out_note(document), *_of_intervals(document)]
     lines += [f"{range_note(name, part)}; mask: {part['mask']}." for name, part in document["modalities"].items()]
     lines += [_misaligned_line(name, part, document) for name, part in document.get("misaligned", {}).items()]
     lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
     lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
-    if without := document.get("without_truth"):
+    without = document.get("without_truth")
+    if without:
         lines.append(f"Without truth, not scored: {plural(len(without), 'image')}.")
-    if warned := [case for case, said in document.get("scan_warnings", {}).items() if worst(said) != "note"]:
+    all_warnings = document.get("scan_warnings", {})
+    warned = [case for case, warnings in all_warnings.items() if worst(warnings) != "note"]
+    if warned:
         lines.append(f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why.")
     notes = list(_grouped_notes(document))
     lines += notes[:FEW]
@@ -70,40 +74,41 @@ def short_caption(document: Document) -> list[str]:
 
 
 def held_out_note(document: Document) -> str:
-    """A sentence on the cases of a metrics.json that were in the model's training; "" where none is known to be."""
-    return not_held_out(
-        len(document.get("trained_on", [])),
-        len({row["case"] for row in document.get("cases", [])}),
-    )
+    """A sentence on the cases of a metrics.json that were in the model's training; "" if none is known."""
+    cases = {row["case"] for row in document.get("cases", [])}
+    return not_held_out(len(document.get("trained_on", [])), len(cases))
 
 
 def not_held_out(trained: int, scored: int) -> str:
-    """A sentence on scored cases that were in the training; "" where none was."""
+    """A sentence on scored cases that were in the training; "" if there are none."""
+    if not trained:
+        return ""
     cases = f"{plural(scored, 'case')} {'was' if trained == 1 else 'were'}"
-    return f"{trained} of {cases} in the model's training (by name): no held-out scores of those." if trained else ""
+    return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
 
 
 def _of_intervals(document: Document) -> Iterator[str]:
-    """What coverage is worth: how intervals were learned, how wide they are, and which cases say nothing of them."""
-    for one in document.get("calibrations", []):
+    """The value of coverage: calibration and width of the intervals, and the cases that are no test of them."""
+    for calibration in document.get("calibrations", []):
         yield (
-            f"Intervals are to hold {one['coverage']:.0%} of a new patient's voxels inside the body, learned of {one['patients']} patients, {counted_as(one['bound'], one['confidence'])}."
+            f"Intervals should contain {calibration['coverage']:.0%} of a new patient's voxels inside the body; they were calibrated on {calibration['patients']} patients, {counted_as(calibration['bound'], calibration['confidence'])}."
         )
     for name, part in document["modalities"].items():
         wide = (part["answers"].get("synthesis", {}).get("interval") or {}).get("mean")
         whole = part["range"][1] - part["range"][0]
         if wide is not None and wide > WIDE * whole:
-            yield f"{name}: intervals are {wide / whole:.0%} of the scored range wide: they say next to nothing."
+            yield f"{name}: intervals are {wide / whole:.0%} of the scored range wide, so they carry hardly any information."
         if wide is not None and "peak" in part["unit"]:
-            yield f"{name}: coverage is up to each scan's own gain, as all scores in arbitrary units are."
+            yield f"{name}: coverage does not depend on each scan's gain, as all scores in arbitrary units."
     rows = [row for row in document["cases"] if row["answer"] == "synthesis"]
-    if taught := document.get("calibrated_on"):
+    calibrated_on = document.get("calibrated_on")
+    if calibrated_on:
         yield (
-            f"{len(taught)} of {len({row['case'] for row in rows})} cases are of those that the calibration was learned from: that truth lies within their intervals, and that their bounds hold, is no test."
+            f"{len(calibrated_on)} of {len({row['case'] for row in rows})} cases were used for the calibration, so the coverage of their intervals and bounds is no test."
         )
     lacking = sum(row.get("coverage") is None for row in rows)
     if 0 < lacking < len(rows):
-        yield f"{lacking} of {len(rows)} images have no intervals, and do not count in their coverage."
+        yield f"{lacking} of {len(rows)} images have no intervals and do not count in the coverage."
 
 
 def _of_metrics(document: Document) -> Iterator[str]:
@@ -129,14 +134,14 @@ def _of_metrics(document: Document) -> Iterator[str]:
 
 
 def _of_cases(document: Document) -> Iterator[str]:
-    """What naive baselines and bounds are from, and what is to be known of single cases."""
+    """The origin of naive baselines and bounds, and notes on single cases."""
     if number := document.get("naive_cases"):
         several = isinstance(number, dict)
         shown = ", ".join(f"{count} ({name})" for name, count in number.items()) if several else number
         yield f"Mean image, copy and intensity table: from {shown} training cases."
     for name, bound in document.get("bounds", {}).items():
         yield (
-            f"{name}: the autoencoder alone gives whole validation slices back with an MAE of {bound:.2f} of 255 network units; a model of its latents is hardly nearer."
+            f"{name}: the autoencoder alone reconstructs whole validation slices with an MAE of {bound:.2f} of 255 network units; a model of its latents can hardly have a lower error."
         )
     if document.get("without_truth"):
         yield f"Without truth, not scored: {', '.join(document['without_truth'])}."
@@ -148,15 +153,15 @@ def _of_cases(document: Document) -> Iterator[str]:
 
 
 def _grouped_notes(document: Document) -> Iterator[str]:
-    """How images came to their truths' grids and which baselines are absent, the cases of one note together."""
+    """Notes on the alignment of images and on absent baselines, each with all of its cases."""
     for notes in (document.get("moved", {}), document.get("naive_left_out", {})):
         for note in dict.fromkeys(notes.values()):
-            cases = [case for case, one in notes.items() if one == note]
+            cases = [case for case, other in notes.items() if other == note]
             yield f"{', '.join(cases)}: {note.removesuffix('.')}."
 
 
 def range_note(name: str, part: Mapping[str, Any]) -> str:
-    """How many cases and patients a modality has, and the range of its scores."""
+    """The numbers of cases and patients of a modality, and the range of its scores."""
     low, high = part["range"]
     cases = plural(part["cases"], "case")
     patients = plural(part["patients"], "patient")
@@ -168,29 +173,29 @@ def plural(number: int, name: str) -> str:
 
 
 def _misaligned_line(modality: str, part: Mapping[str, Any], document: Document) -> str:
-    """What share of the error comes from scans that do not lie on each other, over the cases where that is so."""
+    """The part of the error that is due to misaligned scans, over the cases with misaligned scans."""
     metric = metrics_of(document)["mae"]
     unit = document["modalities"][modality]["unit"]
     rows = rows_of(document, modality)
     cases = part["cases"]
     error = float(np.mean([row["mae"] for case, row in rows.items() if case in cases]))
     shown, of = (f"{metric.text(value, like=error)} {metric.unit_for(unit)}" for value in (part["mae"], error))
-    share = f"about {shown} come" if part["mae"] < error else f"as good as all ({shown}) comes"
+    share = f"about {shown} are" if part["mae"] < error else f"nearly all ({shown}) is"
     source = next(iter(cases.values()))["source"]
-    return f"{modality}: {len(cases)} of {plural(len(rows), 'case')} do not lie on {source}, by prepare's estimate ({part['mm']:.1f} mm on average). Of their MAE of {of} {share} from that: so much the truth differs from itself when it is moved as far."
+    return f"{modality}: {len(cases)} of {plural(len(rows), 'case')} are misaligned with {source}, by {part['mm']:.1f} mm on average (estimate of prepare). Of their MAE of {of}, {share} due to that: the truth differs by as much from a copy that is shifted by this distance."
 
 
 def _features_note(part: Mapping[str, Any]) -> str:
-    """The features of the distances, the number of images and its effect."""
+    """The features of the distances, and the number of images with its effect."""
     name = "FD, FD∞ and KD" if part["kind"] == "fd" else "Texture distances (not FD: other features, another scale)"
-    text = f"{name}: features: {part['name']}; {part['dimensions']} numbers a slice; {part['images']} axial slices pooled, resize {part['resize']}; ± is the standard error ({part['errors']}). The plain distance is too high with few images, so it compares only at one number of them; ∞ extrapolates it, the kernel distance has no such bias."
+    text = f"{name}: features: {part['name']}; {part['dimensions']} numbers a slice; {part['images']} axial slices pooled, resize {part['resize']}; ± is the standard error ({part['errors']}). The plain distance is too high with few images, so it compares only between equal numbers of images; ∞ extrapolates it, and the kernel distance has no such bias."
     if part["images"] < part["images_for_limit"]:
         text += f" ∞ needs {part['images_for_limit']} images."
     return text
 
 
 def _scope_rule(name: str, rule: str, document: Document) -> str:
-    """The rule of a scope, and how many of its pictures count."""
+    """The rule of a scope, and the number of its pictures that count."""
     numbers = []
     for modality, part in document["modalities"].items():
         counted = part["answers"].get("synthesis", {}).get(f"{name}.mae", {}).get("pictures")

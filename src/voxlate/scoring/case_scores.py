@@ -1,4 +1,4 @@
-"""One item scored: its truth, the image and the naive baselines on the truth's grid, and all scores of each."""
+"""The scores of one image: truth, image and naive baselines on the truth's grid, and all scores of each."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from voxlate.images.io import is_there
 from voxlate.images.mask import foreground
 from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
-from voxlate.scoring.alignment import Move, find_move
+from voxlate.scoring.alignment import Alignment, find_alignment
 from voxlate.scoring.distances import Pool
 from voxlate.scoring.intervals import interval_scores, region_coverage
 from voxlate.scoring.metrics import ImagePair, Padding, Score, SsimOrigin, correlation, seam
@@ -34,8 +34,8 @@ from voxlate.scoring.regions import (
     region_scores,
     thresholded,
 )
-from voxlate.scoring.scopes import MASK, Counted, Cut, Scope, scope_scores
-from voxlate.scoring.scored_images import Item, OfRun
+from voxlate.scoring.scopes import MASK, CountedVoxels, Cut, Scope, scope_scores
+from voxlate.scoring.scored_images import Item, RunFiles
 from voxlate.scoring.tables import Row
 
 UnitsName = Literal["own", "network"]
@@ -43,10 +43,10 @@ UnitsName = Literal["own", "network"]
 
 @dataclass(frozen=True)
 class Options:
-    """The options of an evaluation, checked and loaded; functions: of each metric that is scored from an image pair."""
+    """The checked options of an evaluation; functions: for each metric that is computed from a pair of images."""
 
     mask: str | Path | None
-    of_run: Mapping[Item, OfRun]
+    run_files: Mapping[Item, RunFiles]
     padding: Padding
     ssim_from: SsimOrigin
     regions: tuple[Region, ...]
@@ -59,7 +59,7 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The truth of one item on the scored range, and what of it counts; grid: that of the image which is scored."""
+    """The truth of one image on the scored range, and the voxels that count; grid: that of the scored image."""
 
     item: Item
     options: Options
@@ -69,32 +69,39 @@ class Truth:
 
     @cached_property
     def scan(self) -> Volume:
-        """As it was scanned, canonical."""
+        """The truth as it was scanned, in canonical orientation."""
         return read_canonical(self.item.case.files[self.item.modality], self.item.modality)
 
     @cached_property
     def volume(self) -> Volume:
-        """In the unit that is scored."""
+        """The truth in the scored unit."""
         return self.units.truth(self.scan)
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
-        """[D, H, W] on the scored range."""
+        """The truth's values [D, H, W] on the scored range."""
         return self.on_range(self.volume)
 
     def on_range(self, image: Volume) -> NDArray[np.float32]:
-        """The values on the scored range of an image in the scored unit, on the truth's grid."""
+        """Values on the scored range of an image that is in the scored unit and on the truth's grid."""
         return self.scale.normalise(image.data[0], self.body)
 
     @cached_property
-    def move(self) -> Move:
-        """How the image comes to the truth's grid."""
-        return self.move_from(self.grid)
+    def alignment(self) -> Alignment:
+        """The alignment of the image with the truth."""
+        return self.alignment_from(self.grid)
 
-    def move_from(self, grid: Grid, frame: str | None = None) -> Move:
-        """How what lies on a grid, in the frame of a scan (default: that of the image), comes to the truth's."""
-        prepared = self.options.of_run[self.item].prepared
-        return find_move(self.volume, grid, self.item.provenance, prepared, self.item.case.case, frame)
+    def alignment_from(self, grid: Grid, frame: str | None = None) -> Alignment:
+        """The alignment of an image on a grid, in the frame of a scan (default: that of the scored image)."""
+        prepared = self.options.run_files[self.item].prepared
+        return find_alignment(
+            self.volume,
+            grid,
+            self.item.provenance,
+            prepared,
+            self.item.case.case,
+            frame,
+        )
 
     @cached_property
     def mask(self) -> MaskArray | None:
@@ -102,12 +109,12 @@ class Truth:
 
     @cached_property
     def covered(self) -> MaskArray | None:
-        """The voxels that the image covers; None for all."""
-        return self.move.covered(self.grid)
+        """The voxels that the image covers; None stands for all."""
+        return self.alignment.covered(self.grid)
 
     @cached_property
     def inside(self) -> MaskArray | None:
-        """The voxels that count: the mask, without what the image does not cover; None for all."""
+        """The voxels that count: those of the mask that the image covers; None stands for all."""
         if self.covered is None:
             return self.mask
         inside = self.covered if self.mask is None else self.covered & self.mask
@@ -122,7 +129,8 @@ class Truth:
         """The share of the voxels to be scored that the image does not cover."""
         if self.covered is None:
             return 0.0
-        return float(np.mean(~self.covered if self.mask is None else ~self.covered[self.mask]))
+        absent = ~self.covered
+        return float(np.mean(absent if self.mask is None else absent[self.mask]))
 
     @cached_property
     def outline(self) -> MaskArray:
@@ -130,25 +138,26 @@ class Truth:
 
     @property
     def body(self) -> MaskArray | None:
-        """The foreground inside which an image's own peak is found, where images are divided by it."""
+        """The foreground in which an image's own peak is measured, if images are divided by it."""
         return self.outline if self.scale.own else None
 
     @property
     def frame(self) -> MaskArray:
-        """What regions and intervals lie within."""
+        """The voxels that limit regions and intervals."""
         return self.outline if self.inside is None else self.inside
 
     @cached_property
     def regions(self) -> list[tuple[Region, MaskArray]]:
-        """Where each named region lies; ratios of two have no place."""
+        """The voxels of each named region; ratios of two regions have none."""
         where = (self.volume, self.scale, self.body, self.item.case, self.frame)
-        return [(region, find_region(region, *where)) for region in self.options.regions if region.over is None]
+        placed = [region for region in self.options.regions if region.over is None]
+        return [(region, find_region(region, *where)) for region in placed]
 
     @cached_property
-    def counted(self) -> Counted:
-        """What its scopes need."""
+    def counted(self) -> CountedVoxels:
+        """The facts of the truth that scopes need."""
         options = self.options
-        return Counted(
+        return CountedVoxels(
             self.volume.data[0],
             self.inside,
             self.covered,
@@ -158,7 +167,7 @@ class Truth:
         )
 
     def _image_of(self, name: str) -> NDArray[Any]:
-        """An image of the case, or the mask, on the truth's grid, for a filter of slices."""
+        """An image of the case, or the mask, on the truth's grid, for a slice filter."""
         if name == MASK and self.mask is not None:
             return self.frame
         if name == self.item.modality:
@@ -168,19 +177,21 @@ class Truth:
             raise BadInput(
                 f"--slices: expected a modality of {self.item.case.case} ({', '.join(sorted(files))}) or mask, found {name}. Choose one of these."
             )
-        return self.move.move(read_canonical(files[name], name)).data[0]
+        return self.alignment.apply(read_canonical(files[name], name)).data[0]
 
     @property
     def borders(self) -> list[int]:
         """Slices at which windows of the synthesis begin or end."""
-        return window_borders(self.item.provenance, len(self.values)) if self.move.keeps(self.grid) else []
+        if not self.alignment.keeps(self.grid):
+            return []
+        return window_borders(self.item.provenance, len(self.values))
 
 
 @dataclass(frozen=True)
 class ScoredItem:
-    """The row of a synthesis and of each naive baseline, how the image came to the truth's grid, and what is absent.
+    """The rows of a synthesis and its naive baselines, with a note on the alignment and on absent baselines.
 
-    floor: what the scans' lying apart costs, where they do.
+    floor: the effect of misaligned scans, if they are misaligned.
     """
 
     rows: list[Row]
@@ -190,13 +201,13 @@ class ScoredItem:
 
 
 def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
-    """Score an image of a case, and what the naive baselines make of it; raises BadInput where that cannot be."""
+    """Score an image of a case and the naive baselines; raises BadInput if that is impossible."""
     case = item.case
     modality = item.modality
     units = network_units(item.provenance, modality, case.case) if options.units == "network" else OWN
     image = units.synthesis(read_canonical(item.synthesis, modality))
     truth = Truth(item, options, scale, units, image.grid)
-    synthesis = truth.move.move(image)
+    synthesis = truth.alignment.apply(image)
     naive, left_out = _naive_images(truth)
     rows = []
     for answer, volume in {"synthesis": synthesis, **naive}.items():
@@ -218,29 +229,36 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
 
 
 def _note(truth: Truth) -> str:
-    """How the image came to the truth's grid, and what of it is not as it should be."""
-    parts = [truth.move.note]
+    """A note on the alignment of the image and on its faults."""
+    parts = [truth.alignment.note]
     if truth.item.interval is not None and truth.item.interval.changed:
-        parts.append("its intervals are other files than synth wrote, and are not scored")
+        parts.append("its intervals were changed after synth wrote them, and are not scored")
     if truth.uncovered:
-        parts.append(f"{truth.uncovered:.1%} of the scored voxels lie outside it and do not count")
+        parts.append(f"{truth.uncovered:.1%} of the scored voxels are outside the image and do not count")
     return "; ".join(filter(None, [*parts, *truth.volume.guesses]))
 
 
 def _floor(truth: Truth) -> Floor | None:
     item = truth.item
     sources = item.inputs or {name for name in item.case.files if name != item.modality}
-    estimate = estimate_for(truth.options.of_run[item].prepared, item.case.case, item.modality, sources)
+    estimate = estimate_for(truth.options.run_files[item].prepared, item.case.case, item.modality, sources)
     spacing_mm = truth.volume.grid.spacing_mm
     return None if estimate is None else floor_of(truth.values, truth.inside, spacing_mm, estimate)
 
 
 def _scores(truth: Truth, answer: str, image: Volume) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """All scores of one image of a case, and those of its pictures; its slices go into the pool."""
+    """All scores of one image of a case, and those of its pictures; its slices are added to the pool."""
     options = truth.options
     case = truth.item.case
     values = truth.on_range(image)
-    pair = ImagePair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
+    pair = ImagePair(
+        truth.values,
+        values,
+        truth.scale,
+        truth.inside,
+        options.padding,
+        options.ssim_from,
+    )
     if options.pool:
         options.pool.add(truth.item.modality, answer, (case.case, case.patient), pair)
     scored = {key: score(pair) for key, score in options.functions.items()}
@@ -256,67 +274,71 @@ def _scores(truth: Truth, answer: str, image: Volume) -> tuple[dict[str, float],
 
 
 def _in_regions(truth: Truth, image: Volume, pair: ImagePair) -> dict[str, float]:
-    """Scores in each region; pair: the image on the scored range."""
-    found = dict[str, float]()
+    """Scores in each region; pair: truth and image on the scored range."""
+    scores = dict[str, float]()
     voxel_ml = float(np.prod(truth.volume.grid.spacing_mm)) / 1000
     for region, inside in truth.regions:
         overlap = None
         if region.modality == truth.item.modality:
             overlap = region.select(thresholded(image, truth.scale, truth.body), truth.frame)
-        found |= region_scores(region.name, inside, pair, overlap, voxel_ml)
+        scores |= region_scores(region.name, inside, pair, overlap, voxel_ml)
     for ratio in truth.options.regions:
         if ratio.over is not None:
-            found |= ratio_scores(ratio.name, ratio.over, found)
-    return found
+            scores |= ratio_scores(ratio.name, ratio.over, scores)
+    return scores
 
 
 def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
-    """Scores of the intervals that a synthesis states, scaled as it is itself."""
+    """Scores of a synthesis's intervals, scaled as the synthesis."""
     interval = truth.item.interval
     units = truth.units
     scale = truth.scale
     if interval is None or interval.changed:
         return {}
     if units is not OWN or scale.own or truth.options.mask not in (None, "body"):
-        # it is in physical units, and of the body's error
+        # The bound is in physical units and applies to the error in the body.
         interval = replace(interval, bound=None)
     ends = [units.synthesis(read_canonical(path, truth.item.modality)) for path in (interval.low, interval.high)]
-    low, high = (scale.normalise_map(truth.move.move(one).data[0], synthesis.data[0], truth.body) for one in ends)
-    found = interval_scores(interval, low, high, truth.on_range(synthesis), truth.values, truth.frame)
+    aligned = [truth.alignment.apply(end).data[0] for end in ends]
+    low, high = (scale.normalise_map(end, synthesis.data[0], truth.body) for end in aligned)
+    scores = interval_scores(interval, low, high, truth.on_range(synthesis), truth.values, truth.frame)
     for region, part in truth.regions:
-        found |= {f"{region.name}.{key}": one for key, one in region_coverage(low, high, truth.values, part).items()}
-    return found
+        of_region = region_coverage(low, high, truth.values, part)
+        scores |= {f"{region.name}.{key}": value for key, value in of_region.items()}
+    return scores
 
 
 def _spread_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
-    """Mean standard deviation of a synthesis's samples, and whether it is large where the error is."""
+    """Mean standard deviation of a synthesis's samples, and its correlation with the error."""
     if truth.item.std is None:
         return {}
-    std = truth.move.move(truth.units.spread(read_canonical(truth.item.std, truth.item.modality)))
+    stored = read_canonical(truth.item.std, truth.item.modality)
+    std = truth.alignment.apply(truth.units.spread(stored))
     spread = std.data[0] / truth.scale.gain(synthesis.data[0], truth.body)
     error = np.abs(truth.on_range(synthesis) - truth.values)
-    found = {
+    scores = {
         "std": _mean(spread, truth.inside),
         "std_error_r": correlation(spread, error, truth.inside),
     }
-    return found | {f"{region.name}.std": _mean(spread, part) for region, part in truth.regions}
+    return scores | {f"{region.name}.std": _mean(spread, part) for region, part in truth.regions}
 
 
 def _mean(values: NDArray[np.float32], inside: MaskArray | None) -> float:
-    """NaN where nothing is inside."""
+    """The mean of the voxels inside, NaN if there are none."""
     counted = values if inside is None else values[inside]
     return float(np.mean(counted, dtype=np.float64)) if counted.size else math.nan
 
 
 def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
-    """The images by name, and a sentence for each that could not be made."""
+    """The images of the naive baselines by name, and a sentence for each that is impossible."""
     item = truth.item
-    of_run = truth.options.of_run
+    run_files = truth.options.run_files
     target = truth.item.modality
-    baselines = of_run[item].baselines
+    baselines = run_files[item].baselines
     if baselines is None:
-        others = any(one.baselines for one in of_run.values())
-        return {}, ["No naive baselines: the run of this image has none."] if others else []
+        if not any(other.baselines for other in run_files.values()):
+            return {}, []
+        return {}, ["No naive baselines: the run of this image has none."]
     files = {name: path for name, path in item.case.files.items() if name != target}
     inputs = item.inputs or files
     left_out = list[str]()
@@ -331,7 +353,7 @@ def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
         if (name, target) in baselines.tables and is_there(path):
             try:
                 scan = read_canonical(path, name)
-                sources[name] = truth.move_from(scan.grid, name).move(scan)
+                sources[name] = truth.alignment_from(scan.grid, name).apply(scan)
             except BadInput as error:
                 left_out.append(f"No copy and no table of {name}: {error}")
     for name, values in baselines.images(target, sources, truth.volume.grid).items():
@@ -340,7 +362,7 @@ def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
 
 
 def _in_scored_unit(image: Volume, baselines: Baselines, truth: Truth) -> Volume:
-    """In arbitrary units a baseline is in shares of a peak, as it is scored unless a range or network units are."""
+    """A baseline in the scored unit; in arbitrary units, a baseline is stored in shares of a peak."""
     if truth.scale.own:
         return image
     known = baselines.in_own_unit(image)
@@ -349,15 +371,15 @@ def _in_scored_unit(image: Volume, baselines: Baselines, truth: Truth) -> Volume
 
 
 def _mean_image(baselines: Baselines, truth: Truth, files: dict[str, Path]) -> Volume:
-    """The mean fills the grid of the scan whose grid prepared cases take."""
+    """The mean image on the truth's grid; it fills the grid of the scan that defines the grid of prepared cases."""
     fixed = baselines.fixed or truth.item.modality
     if fixed == truth.item.modality:
         scan = truth.volume
-        move = Move(truth.volume.grid)
+        alignment = Alignment(truth.volume.grid)
     elif fixed in files and is_there(files[fixed]):
         scan = read_canonical(files[fixed], fixed)
-        move = truth.move_from(scan.grid, fixed)
+        alignment = truth.alignment_from(scan.grid, fixed)
     else:
         raise BadInput(f"expected {fixed}, whose grid it fills, found no such scan. Add it to the cohort.")
     box = midline_grid(scan) if baselines.align else scan.grid
-    return move.move(baselines.mean_image(truth.item.modality, box))
+    return alignment.apply(baselines.mean_image(truth.item.modality, box))

@@ -21,16 +21,16 @@ from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.resampling import bootstrap, mean_and_sd
 from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import Tables
-from voxlate.scoring.verdict import MADE
+from voxlate.scoring.verdict import SYNTHESIS
 
-# for scores to compare
+# Scores compare only if these entries agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")
 EFFORT = ("seconds_per_slice", "network_calls")  # entries of a case's provenance
 
 
 @dataclass(frozen=True)
 class ScoredMethod:
-    """One method: a folder of syntheses with its metrics.json, and which of its answers is compared."""
+    """One method: a folder of syntheses with its metrics.json; answer: its images that are compared."""
 
     name: str
     path: Path
@@ -44,7 +44,7 @@ class ScoredMethod:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The table of methods as a document: JSON for programs, `table` for people."""
+    """The comparison of methods as a document in plain tables; `table` prints it."""
 
     document: Mapping[str, Any]
 
@@ -57,12 +57,17 @@ class Comparison:
         return comparison_tables(self.document, everything=False)
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame with a row for each score of each method and modality; a test's columns where tested."""
+        """A pandas DataFrame with a row for each score of each method and modality, with tests if there are any."""
         return dataframe(
-            {"modality": modality, "score": score, "method": method, **_flat(metric, found)}
+            {
+                "modality": modality,
+                "score": score,
+                "method": method,
+                **_flat(metric, result),
+            }
             for modality, part in self.document["modalities"].items()
             for score, metric in part["metrics"].items()
-            for method, found in metric["methods"].items()
+            for method, result in metric["methods"].items()
         )
 
     def _repr_html_(self) -> str:
@@ -72,10 +77,10 @@ class Comparison:
         write_json(path, self.document)
 
 
-def _flat(metric: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """What a comparison says of a method's score, an interval as two columns; n: the patients (or cases) compared."""
+def _flat(metric: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a method's score; an interval has two columns; n: number of compared patients (or cases)."""
     flat = {"label": metric["label"], "better": metric["better"], "n": metric["n"]}
-    for key, value in found.items():
+    for key, value in result.items():
         if key.endswith("ci95"):
             flat |= {f"{key}_low": value[0], f"{key}_high": value[1]} if value else {}
         else:
@@ -91,10 +96,9 @@ def compare(
 ) -> Comparison:
     """Mean and sd of each method and metric, and paired Wilcoxon tests against `reference`, Holm-corrected.
 
-    folders: what `evaluate` scored (each holds a metrics.json).
-    reference: a name; by default the best method of each metric. answer: "synthesis", or a naive baseline.
-    Several cases of one patient are averaged first, where there are several patients.
-    Raises BadInput where cases, ranges or masks differ. Source: Wilcoxon 1945; Holm 1979.
+    folders: folders that `evaluate` scored (each has a metrics.json); reference: name of a method, by default the best
+    method of each metric; answer: "synthesis", or a naive baseline. Cases of one patient are averaged first if there
+    are several patients. Raises BadInput if cases, ranges or masks differ. Source: Wilcoxon 1945; Holm 1979.
     """
     methods = _methods([Path(folder) for folder in folders], answer)
     if reference is not None and reference not in [method.name for method in methods]:
@@ -103,18 +107,15 @@ def compare(
     modalities = list(methods[0].document["modalities"])
     for other in methods[1:]:
         if set(other.document["modalities"]) != set(modalities):
-            found = ", ".join(other.document["modalities"])
+            others = ", ".join(other.document["modalities"])
             raise BadInput(
-                f"{other.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {found}. Compare folders of the same targets."
+                f"{other.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {others}. Compare folders of the same targets."
             )
-    shared = {
-        "regions": methods[0].document.get("regions", {}),
-        "scopes": {
-            name: rule
-            for name, rule in methods[0].document.get("scopes", {}).items()
-            if all(name in method.document.get("scopes", {}) for method in methods)
-        },
-    }
+    first = methods[0].document
+    scopes = dict(first.get("scopes", {}))
+    for method in methods:
+        scopes = {name: rule for name, rule in scopes.items() if name in method.document.get("scopes", {})}
+    shared = {"regions": first.get("regions", {}), "scopes": scopes}
     catalogue = metrics_of(shared)
     return Comparison(
         {
@@ -127,7 +128,7 @@ def compare(
             "trained_on": {method.name: method.document.get("trained_on", []) for method in methods},
             "effort": {method.name: _effort(method) for method in methods},
             "modalities": {name: _modality(name, methods, catalogue, reference) for name in modalities},
-            "naive": {name: _naive(name, methods, catalogue) for name in modalities} if answer == MADE else {},
+            "naive": {name: _naive(name, methods, catalogue) for name in modalities} if answer == SYNTHESIS else {},
         }
     )
 
@@ -136,14 +137,14 @@ def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
     if len(folders) < 2:
         raise BadInput(f"compare: expected at least two scored folders, found {len(folders)}. Add another one.")
     documents = [_document(folder, answer) for folder in folders]
-    # a bound, no synthesis
-    given = [" (given the truth)" if one.get("given_truth") else "" for one in documents]
+    # Such scores are a bound and not those of a synthesis.
+    given = [" (given the truth)" if document.get("given_truth") else "" for document in documents]
     names = [f"{name}{note}" for name, note in zip(_names(folders), given)]
-    return [ScoredMethod(*one, answer) for one in zip(names, folders, documents)]
+    return [ScoredMethod(*method, answer) for method in zip(names, folders, documents)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of the paths, as many as make all of them different."""
+    """The last parts of the paths, as many as are needed to distinguish them."""
     paths = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, paths)) + 1):
         names = ["/".join(path[-depth:]) for path in paths]
@@ -179,16 +180,16 @@ def _modality(
     patients = [rows[0][case]["patient"] for case in cases]
     over = "patients" if len(set(patients)) > 1 else "cases"
     groups = patients if over == "patients" else cases
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for key, metric in known.items():
         if metric.pooled:
-            found |= _pooled(metric, methods, parts)
+            results |= _pooled(metric, methods, parts)
             continue
         if metric.score == "lpips" and len({part.get("lpips") for part in parts}) > 1:
-            continue  # other weights, other numbers
+            continue  # scores by different weights do not compare
         having = [k for k, by_case in enumerate(rows) if any(key in row for row in by_case.values())]
         if key == "std":
-            # less is not better, so nothing is tested
+            # A smaller standard deviation is not better, so it is not tested.
             metric = replace(metric, better="truth")
         elif not metric.in_table:
             continue
@@ -196,35 +197,42 @@ def _modality(
             continue
         # None becomes NaN
         values = np.array([[rows[k][case].get(key) for case in cases] for k in having], np.float64)
-        found[key] = _tested(metric, [methods[k] for k in having], *_by_group(values, groups), reference)
+        results[key] = _tested(metric, [methods[k] for k in having], *_by_group(values, groups), reference)
     stated = {key: parts[0].get(key) for key in MUST_AGREE}
     return {
         **stated,
         "cases": len(cases),
         "patients": len(set(patients)),
         "over": over,
-        "metrics": found,
+        "metrics": results,
     }
 
 
 def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric]) -> dict[str, Any] | None:
-    """The best naive baseline of any method by its MAE: its name, whose it is, and its scores; None without any.
+    """The best naive baseline of all methods by its MAE: its name, method and scores; None if there is none.
 
-    Only baselines of all cases count. Cases of one patient are averaged first, as those of methods are.
+    Only baselines with all cases count. Cases of one patient are averaged first, as for methods.
     """
     cases = sorted(methods[0].rows(name))
-    found = list[tuple[float, ScoredMethod, str]]()
+    baselines = list[tuple[float, ScoredMethod, str]]()
     for method in methods:
         for answer in method.document["modalities"][name]["answers"]:
             rows = rows_of(method.document, name, answer)
             values = [rows[case].get("mae") if case in rows else None for case in cases]
-            if answer != MADE and None not in values:
-                found.append((_mean_of(method, name, answer, "mae", cases)["mean"], method, answer))
-    if not found:
+            if answer != SYNTHESIS and None not in values:
+                baselines.append(
+                    (
+                        _mean_of(method, name, answer, "mae", cases)["mean"],
+                        method,
+                        answer,
+                    )
+                )
+    if not baselines:
         return None
-    _, method, answer = min(found, key=lambda one: one[0])
+    _, method, answer = min(baselines, key=lambda baseline: baseline[0])
     own = rows_of(method.document, name, answer).values()
-    keys = [key for key, one in known.items() if one.in_table and not one.pooled and any(key in row for row in own)]
+    scored = {key for row in own for key in row}
+    keys = [key for key, metric in known.items() if metric.in_table and not metric.pooled and key in scored]
     scores = {key: _mean_of(method, name, answer, key, cases) for key in keys}
     return {"baseline": answer, "of": method.name, "metrics": scores}
 
@@ -234,17 +242,18 @@ def _mean_of(method: ScoredMethod, name: str, answer: str, key: str, cases: Sequ
     rows = rows_of(method.document, name, answer)
     patients = [rows[case]["patient"] for case in cases]
     groups = patients if len(set(patients)) > 1 else cases
-    values, _ = _by_group(np.array([[rows[case].get(key) for case in cases]], np.float64), groups)
+    by_case = [rows[case].get(key) for case in cases]
+    values, _ = _by_group(np.array([by_case], np.float64), groups)
     return mean_and_sd(values[0])
 
 
 def _check(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
-    """Raise BadInput where two methods were scored with different options, or on different cases."""
-    wanted, found = (method.document["modalities"][name] for method in (first, other))
+    """Raise BadInput if two methods were scored with different options, or on different cases."""
+    wanted, actual = (method.document["modalities"][name] for method in (first, other))
     for key in MUST_AGREE:
-        if wanted.get(key) != found.get(key):
+        if wanted.get(key) != actual.get(key):
             raise BadInput(
-                f"{other.path}: expected {name} scored with {key} {wanted.get(key)} as in {first.path}, found {found.get(key)}. Score both with the same options."
+                f"{other.path}: expected {name} scored with {key} {wanted.get(key)} as in {first.path}, found {actual.get(key)}. Score both with the same options."
             )
     for kind, option in (
         ("regions", "--region"),
@@ -266,7 +275,7 @@ def _check(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
 
 
 def _by_group(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDArray[np.float64], int]:
-    """Means over the cases of each patient [methods, patients] of cases that every method has a value for; how many."""
+    """Means over the cases of each patient [methods, patients], and the number of cases with values of all methods."""
     kept = np.isfinite(values).all(0)
     names, member = np.unique(np.asarray(groups)[kept], return_inverse=True)
     sums = np.array([np.bincount(member, row[kept], len(names)) for row in values])
@@ -280,14 +289,14 @@ def _tested(
     used: int,
     reference: str | None,
 ) -> dict[str, Any]:
-    """Mean and sd of each method, and p of its difference to the reference over all that every method has."""
+    """Mean and sd of each method, and p of its difference to the reference over the shared patients."""
     size = values.shape[1]
     names = [method.name for method in methods]
     loss = {"lower": values, "higher": -values, "one": np.abs(values - 1)}.get(metric.better)
     summaries: dict[str, dict[str, Any]] = {
         name: {**mean_and_sd(row), "ci95": None} for name, row in zip(names, values)
     }
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "label": metric.label,
         "better": metric.better,
         "n": size,
@@ -297,12 +306,12 @@ def _tested(
         "methods": summaries,
     }
     if loss is None or size < 2 or len(names) < 2:
-        return found
-    found["best"] = names[int(loss.mean(1).argmin())]
+        return result
+    result["best"] = names[int(loss.mean(1).argmin())]
     if reference is not None and reference not in names:
-        return found  # the reference has no such score
-    found["reference"] = reference or found["best"]
-    to = names.index(found["reference"])
+        return result  # the reference has no such score
+    result["reference"] = reference or result["best"]
+    to = names.index(result["reference"])
     others = [number for number in range(len(names)) if number != to]
     tests = [wilcoxon_p(loss[number], loss[to]) for number in others]
     for number, p, corrected in zip(others, tests, holm(tests)):
@@ -316,18 +325,25 @@ def _tested(
             "smallest_p": 2.0 ** (1 - size),
             "smallest_p_holm": least_p(size, len(others)),
         }
-    return found
+    return result
 
 
 def _pooled(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Distances of pooled slices, where all methods have them by the same features and of as many images."""
+    """Distances of pooled slices, if all methods have them by the same features and number of images."""
     values = [part["answers"][method.answer].get(metric.key) for method, part in zip(methods, parts)]
     if not all(value and value["mean"] is not None for value in values):
         return {}
-    if len({(part["features"]["name"], value["n"]) for part, value in zip(parts, values)}) > 1:
+    features = {part["features"]["name"] for part in parts}
+    counts = {value["n"] for value in values}
+    if len(features) > 1 or len(counts) > 1:
         return {}
     summaries = {
-        method.name: {"mean": value["mean"], "sd": None, "se": value["se"], "ci95": None}
+        method.name: {
+            "mean": value["mean"],
+            "sd": None,
+            "se": value["se"],
+            "ci95": None,
+        }
         for method, value in zip(methods, values)
     }
     best = min(summaries, key=lambda name: summaries[name]["mean"])
@@ -348,18 +364,21 @@ def _pooled(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Map
 
 
 def _effort(method: ScoredMethod) -> dict[str, Any] | None:
-    """Mean and sd of time and network calls over the cases whose provenance states them; None where none does."""
+    """Mean and sd of time and network calls over the cases whose provenance states them; None if there are none."""
     folder = method.path if method.path.is_dir() else method.path.parent
     rows = [row for row in method.document["cases"] if row["answer"] == method.answer == "synthesis"]
-    made = [(row["case"], provenance_of(folder, row["case"], row["modality"])) for row in rows]
-    whole = [(case, one) for case, one in made if all(key in one for key in EFFORT)]
-    # images made at once
-    stated = list({(case, *(one[key] for key in EFFORT)): one for case, one in whole}.values())
+    provenances = [(row["case"], provenance_of(folder, row["case"], row["modality"])) for row in rows]
+    # Images of one case that were synthesised together count once.
+    by_run: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for case, provenance in provenances:
+        if all(key in provenance for key in EFFORT):
+            by_run[case, *(provenance[key] for key in EFFORT)] = provenance
+    stated = list(by_run.values())
     if not stated:
         return None
     return {
-        **{key: mean_and_sd(np.array([float(one[key]) for one in stated])) for key in EFFORT},
-        "samples": sorted({one.get("synth", {}).get("samples", 1) for one in stated}),
-        "devices": sorted({one.get("device", "an unknown device") for one in stated}),
+        **{key: mean_and_sd(np.array([float(provenance[key]) for provenance in stated])) for key in EFFORT},
+        "samples": sorted({provenance.get("synth", {}).get("samples", 1) for provenance in stated}),
+        "devices": sorted({provenance.get("device", "an unknown device") for provenance in stated}),
         "cases": len(stated),
     }

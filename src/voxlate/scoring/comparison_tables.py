@@ -12,25 +12,25 @@ NAIVE = "best naive"  # the column of the best naive baseline
 
 
 def comparison_tables(document: Mapping[str, Any], everything: bool = True) -> Tables:
-    """The metrics of each modality, and under "" time and network calls of all of them.
+    """The tables of a comparison by modality; the key "" holds time and network calls.
 
-    everything: not only the main metrics. The best naive baseline is the last of the methods.
+    everything: also others than the main metrics. The best naive baseline is the last method.
     """
     names = list(document["methods"])
     known = metrics_of(document)
-    naive = {name: one for name, one in document.get("naive", {}).items() if one}
+    naive = {name: baseline for name, baseline in document.get("naive", {}).items() if baseline}
     lines = {
         modality: [
             Line(
                 known[key].label,
                 known[key].unit_for(part["unit"]),
                 (
-                    *(_cell(one, name, known[key]) for name in names),
+                    *(_cell(result, name, known[key]) for name in names),
                     *([_naive_cell(naive.get(modality), known[key])] if naive else []),
                 ),
             )
-            for key, one in part["metrics"].items()
-            if any(value["mean"] is not None for value in one["methods"].values())
+            for key, result in part["metrics"].items()
+            if any(value["mean"] is not None for value in result["methods"].values())
             and (everything or is_main(known[key]))
         ]
         for modality, part in document["modalities"].items()
@@ -42,12 +42,15 @@ def comparison_tables(document: Mapping[str, Any], everything: bool = True) -> T
             Line(
                 "Time",
                 "s/slice",
-                (*(Cell(_seconds(one) if one else "–") for one in effort), *empty),
+                (
+                    *(Cell(_seconds(times) if times else "–") for times in effort),
+                    *empty,
+                ),
             ),
             Line(
                 "Network calls",
                 "× samples",
-                (*(Cell(_calls(one) if one else "–") for one in effort), *empty),
+                (*(Cell(_calls(times) if times else "–") for times in effort), *empty),
             ),
         ]
     title = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
@@ -56,7 +59,7 @@ def comparison_tables(document: Mapping[str, Any], everything: bool = True) -> T
 
 
 def _caption(document: Mapping[str, Any]) -> list[str]:
-    """Range, mask, tests and times, in words."""
+    """The caption: range, mask, tests and times."""
     scored = max(part["cases"] for part in document["modalities"].values())
     trained = {name: len(cases) for name, cases in document["trained_on"].items() if cases}
     lines = [f"{name}: {not_held_out(number, scored)}" for name, number in trained.items()]
@@ -67,13 +70,13 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
             f"{range_note(name, part)}; mask: {part['mask']}. Tests over {over}: {_reachable(document, size)}."
         )
         if part["over"] == "cases":
-            lines.append(f"{name}: one patient, so nothing is said of other patients.")
+            lines.append(f"{name}: one patient, so the tests do not apply to other patients.")
     lines += _partial_notes(document)
-    chosen = document["reference"] or "the best of each metric (chosen after the fact, so p is a little too small)"
+    chosen = document["reference"] or "the best of each metric (chosen by the scores, so p is slightly too small)"
     lines.append(
         f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; the metrics themselves are not corrected for their number. Differences: 95 % bootstrap interval of the paired mean. Pooled distances: ± standard error, no test."
     )
-    lines += [_naive_note(name, one) for name, one in document.get("naive", {}).items() if one]
+    lines += [_naive_note(name, baseline) for name, baseline in document.get("naive", {}).items() if baseline]
     lines += [f"{scope_label(name)}: {rule}." for name, rule in document["scopes"].items()]
     if any("std" in part["metrics"] for part in document["modalities"].values()):
         lines.append("Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better.")
@@ -81,27 +84,27 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
 
 
 def _reachable(document: Mapping[str, Any], size: int) -> str:
-    """The least p that a test of so many pairs can have once it is corrected, in words."""
+    """A clause on the least possible p of a test with this number of pairs after correction."""
     tests = len(document["methods"]) - 1
     least = least_p(size, tests)
     corrected = f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
     lost = f", so that no difference can reach p < {SIGNIFICANT}" if least >= SIGNIFICANT else ""
-    return f"no p lies below {least:.2g}{corrected}{lost}"
+    return f"no p is below {least:.2g}{corrected}{lost}"
 
 
 def _partial_notes(document: Mapping[str, Any]) -> Iterator[str]:
-    """Which metrics some methods lack, and which are of fewer cases than the others."""
+    """Notes on metrics that some methods lack, and on metrics with fewer cases than others."""
     known = metrics_of(document)
     names = list(document["methods"])
     lacking = dict[tuple[str, ...], list[str]]()
     fewer = dict[tuple[str, int], list[str]]()
     for modality, part in document["modalities"].items():
-        for key, one in part["metrics"].items():
-            absent = tuple(name for name in names if name not in one["methods"])
+        for key, result in part["metrics"].items():
+            absent = tuple(name for name in names if name not in result["methods"])
             if absent:
                 lacking.setdefault(absent, []).append(known[key].label)
-            if one.get("cases_used", part["cases"]) < part["cases"]:
-                fewer.setdefault((modality, one["cases_used"]), []).append(known[key].label)
+            if result.get("cases_used", part["cases"]) < part["cases"]:
+                fewer.setdefault((modality, result["cases_used"]), []).append(known[key].label)
     for absent, labels in lacking.items():
         yield f"Not scored for {', '.join(absent)}: {', '.join(dict.fromkeys(labels))}."
     for (modality, used), labels in fewer.items():
@@ -109,12 +112,14 @@ def _partial_notes(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{modality}: {', '.join(labels)} over {used} of {total} cases, which all methods with that score have."
 
 
-def _naive_note(modality: str, found: Mapping[str, Any]) -> str:
-    return f"{modality}: best naive baseline by its MAE: {found['baseline']} (scored with {found['of']}), no test."
+def _naive_note(modality: str, baseline: Mapping[str, Any]) -> str:
+    return (
+        f"{modality}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
+    )
 
 
 def _caption_of_times(effort: Mapping[str, Any]) -> list[str]:
-    devices = {name: ", ".join(one["devices"]) for name, one in effort.items() if one}
+    devices = {name: ", ".join(times["devices"]) for name, times in effort.items() if times}
     if not devices:
         return []
     where = sorted(set(devices.values()))
@@ -125,13 +130,13 @@ def _caption_of_times(effort: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _cell(found: Mapping[str, Any], name: str, metric: Metric) -> Cell:
-    value = found["methods"].get(name)
-    below = "=" if found["reference"] == name else ""
+def _cell(result: Mapping[str, Any], name: str, metric: Metric) -> Cell:
+    value = result["methods"].get(name)
+    below = "=" if result["reference"] == name else ""
     if value and "p_holm" in value:
         p = f"p {value['p_holm']:.2g}{'*' if value['p_holm'] < SIGNIFICANT else ''}"
         below = f"{_difference(value, metric)}\n{p}"
-    return Cell(metric.mean_text(value), below, found["best"] == name)
+    return Cell(metric.mean_text(value), below, result["best"] == name)
 
 
 def _difference(value: Mapping[str, Any], metric: Metric) -> str:
@@ -145,12 +150,12 @@ def _difference(value: Mapping[str, Any], metric: Metric) -> str:
     return f"{text} ({low}…{high})"
 
 
-def _naive_cell(found: Mapping[str, Any] | None, metric: Metric) -> Cell:
-    """A score of the best naive baseline; its name stands below its MAE."""
-    if found is None:
+def _naive_cell(baseline: Mapping[str, Any] | None, metric: Metric) -> Cell:
+    """A score of the best naive baseline; its name is printed below its MAE."""
+    if baseline is None:
         return Cell("–")
-    below = found["baseline"] if metric.key == "mae" else ""
-    return Cell(metric.mean_text(found["metrics"].get(metric.key)), below)
+    below = baseline["baseline"] if metric.key == "mae" else ""
+    return Cell(metric.mean_text(baseline["metrics"].get(metric.key)), below)
 
 
 def _seconds(effort: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""Distances between the slices of all syntheses and of all truths, pooled over the cases, by feature vectors.
+"""Distances between feature vectors of the slices of all syntheses and of all truths, pooled over the cases.
 
-The Fréchet distance (FD) of few images is too high: its expectation falls towards the true value as 1/N, faster or
-slower for other models, so that FDs of different N do not compare. `frechet_limit` extrapolates N to infinity, and
-`kernel_distance` is right on average for any N.
+The Fréchet distance (FD) of few images is too high: its expectation decreases towards the true value as 1/N, at a rate
+that depends on the model, so FDs of different N do not compare. `frechet_limit` extrapolates N to infinity, and
+`kernel_distance` is unbiased for any N.
 """
 
 import math
@@ -23,12 +23,12 @@ KEYS = {
 }
 FEWEST = 3  # cases or patients below which errors come from blocks of slices
 PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
-# random orders in which they are cut; with fewer the draw shows in the intercept
+# The sets are cut in this number of random orders; with fewer, the intercept depends on the draw.
 ORDERS = 4
-# images per dimension below which FD is no line over 1/N yet: the intercept is then off by over a tenth
+# With fewer images per dimension, FD is not linear in 1/N, and the intercept is wrong by more than a tenth.
 ENOUGH = 4
-FOLDS = 10  # groups that the error of FD is found from, however many cases there are
-RADIOLOGICAL = "SPL"  # pictures: front up, the patient's right at the left
+FOLDS = 10  # number of groups for the error of FD, for any number of cases
+RADIOLOGICAL = "SPL"  # pictures have anterior at the top and the patient's right on the left
 BLOCK = 1024  # rows of the kernel matrix in memory at a time
 
 Vectors = NDArray[np.float64]
@@ -38,7 +38,7 @@ SliceStack = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its standard error; NaN where too few images or cases are there."""
+    """A value and its standard error; NaN if there are too few images or cases."""
 
     value: float
     error: float = float("nan")
@@ -54,14 +54,14 @@ class Pool:
     vectors: dict[tuple[str, str], Cases] = field(default_factory=dict)
 
     def add(self, modality: str, answer: str, case: tuple[str, str], pair: ImagePair) -> None:
-        """All slices of an image of one case, and of its truth; case: its name and its patient."""
+        """Add all slices of an image and of its truth; case: its name and its patient."""
         for name, values in ((answer, pair.synthesis), ("truth", pair.truth)):
             cases = self.vectors.setdefault((modality, name), {})
-            if case not in cases:  # one truth serves all answers
+            if case not in cases:  # all images of a case share one truth
                 cases[case] = self.features(slices_of(values, pair, self.axes))
 
     def distances(self, modality: str) -> dict[str, dict[str, dict[str, Any]]]:
-        """Distances to the truth by answer and key, each with its standard error, numbers and units of error."""
+        """Distances to the truth by answer and key, each with its standard error and number of images."""
         pooled = {answer: cases for (name, answer), cases in self.vectors.items() if name == modality}
         truth = pooled.pop("truth", {})
         return {answer: self._distances(truth, ours) for answer, ours in pooled.items()}
@@ -74,10 +74,11 @@ class Pool:
         plain = with_error(frechet, a, b, groups)
         limit = with_error(lambda x, y: frechet_limit(x, y, self.seed), a, b, groups)
         kernel = kernel_distance(a, b, groups, groups)
-        return {key: _entry(one, len(a), over) for key, one in zip(KEYS[self.features.kind], (plain, limit, kernel))}
+        keys = KEYS[self.features.kind]
+        return {key: _entry(estimate, len(a), over) for key, estimate in zip(keys, (plain, limit, kernel))}
 
     def stated(self, modality: str) -> dict[str, Any]:
-        """Features, numbers of images and conventions of the distances, for metrics.json and the caption."""
+        """Features, number of images and conventions of the distances, for metrics.json and the caption."""
         truth = self.vectors.get((modality, "truth"), {})
         images = sum(map(len, truth.values()))
         return {
@@ -94,9 +95,9 @@ class Pool:
 
 
 def slices_of(values: NDArray[np.float32], pair: ImagePair, axes: str = RADIOLOGICAL) -> SliceStack:
-    """Axial slices [N, H, W] in [0, 1] of one image of a pair, by default as radiologists look at them.
+    """Axial slices [N, H, W] in [0, 1] of one image of a pair, by default in radiological orientation.
 
-    values: [D, H, W], mapped to the range. Slices without any of the mask are left out.
+    values: [D, H, W], mapped to the range. Slices outside the mask are left out.
     """
     grey = np.clip((values - pair.scale.low) / pair.scale.width, 0, 1).astype(np.float32)
     if pair.inside is not None:
@@ -105,7 +106,7 @@ def slices_of(values: NDArray[np.float32], pair: ImagePair, axes: str = RADIOLOG
 
 
 def _groups(cases: Cases) -> tuple[NDArray[Any], str]:
-    """Labels of independent groups of slices, one a slice: patients, else cases, else blocks of neighbours."""
+    """The group label of each slice: its patient, else its case, else its block of neighbouring slices."""
     counts = list(map(len, cases.values()))
     for number, name in ((1, "patients"), (0, "cases")):
         names = [pair[number] for pair in cases]
@@ -117,21 +118,24 @@ def _groups(cases: Cases) -> tuple[NDArray[Any], str]:
 
 
 def _entry(estimate: Estimate, images: int, over: str) -> dict[str, Any]:
-    """In the form of a summary over cases, so that tables and reports show both; `n` counts images."""
-    value, error = (number if math.isfinite(number) else None for number in (estimate.value, estimate.error))
+    """An entry with the keys of a summary over cases, so that tables and reports show both; `n` counts images."""
     return {
-        "mean": value,
+        "mean": _finite(estimate.value),
         "sd": None,
         "ci95": None,
         "n": images,
         "not_finite": 0,
-        "se": error,
+        "se": _finite(estimate.error),
         "errors": over,
     }
 
 
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
 def frechet(a: Any, b: Any) -> float:
-    """Fréchet distance of two sets of features [N, F] and [M, F] (N and M may lie below F).
+    """Fréchet distance of two sets of features [N, F] and [M, F] (N and M may be below F).
 
     |mean_a - mean_b|² + tr(C_a + C_b - 2 (C_a C_b)^½) with unbiased covariances C.
     Too high on average with few images; see `frechet_limit` and `kernel_distance`.
@@ -145,23 +149,21 @@ def frechet(a: Any, b: Any) -> float:
     # C_a C_b has the eigenvalues of (R_a R_bᵀ)(R_a R_bᵀ)ᵀ, so the trace of its root is the sum of singular values.
     # Unlike a matrix square root this never meets a negative or complex eigenvalue, and needs no term on the diagonal.
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    return max(
-        0.0,
-        float(gap @ gap) + float(np.vdot(root_a, root_a) + np.vdot(root_b, root_b) - 2 * cross),
-    )
+    traces = np.vdot(root_a, root_a) + np.vdot(root_b, root_b)
+    return max(0.0, float(gap @ gap) + float(traces - 2 * cross))
 
 
 def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
     """FD∞: the intercept of a straight line through FD over 1/N; NaN below ENOUGH images per dimension.
 
-    a, b: [N, F] and [M, F]; rows of sets of one size belong together and stay together.
+    a, b: [N, F] and [M, F]; rows of sets of equal size are paired and stay together.
     Both sets are cut in k = 1 ... PARTS equal parts in random orders; the mean FD of parts is a point at k/N.
     Source: Chong and Forsyth 2020, section 4, with disjoint parts, which use every image at every N, for their draws.
     """
     a = _vectors(a)
     b = _vectors(b)
     fewest = min(len(a), len(b))
-    # the smallest parts are then twice the dimensions
+    # The smallest parts then have twice as many images as dimensions.
     parts = min(PARTS, fewest // (ENOUGH // 2 * a.shape[1]))
     if parts < 2:
         return float("nan")
@@ -173,7 +175,7 @@ def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
 
 
 def with_error(distance: Callable[[Vectors, Vectors], float], a: Any, b: Any, groups: Any) -> Estimate:
-    """A distance of paired sets [N, F], with its standard error from leaving out one group (case) after the other.
+    """A distance of paired sets [N, F], with its standard error by leaving out one group (case) at a time.
 
     groups: N labels; more than FOLDS of them are joined. The error is NaN below three groups.
     Source: Efron and Tibshirani 1993, eq. 11.5 (jackknife).
@@ -188,9 +190,9 @@ def with_error(distance: Callable[[Vectors, Vectors], float], a: Any, b: Any, gr
 def kernel_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None) -> Estimate:
     """KD: squared maximum mean discrepancy with the kernel (x·y / F + 1)³, unbiased for any number of images.
 
-    a, b: [N, F] and [M, F]. groups: labels [N] and [M] of what is not independent (the case, in both sets): pairs of
+    a, b: [N, F] and [M, F]. groups: labels [N] and [M] of dependent rows (the case in both sets): pairs of
     rows with one label do not count, which leaves no bias from them; by default each row is a group of its own.
-    May be negative where the sets are alike. The error is the jackknife's over groups; NaN below three of them.
+    The value may be negative if the sets are similar. The error is that of the jackknife over groups; NaN below three.
     Source: Bińkowski et al. 2018, section 3 (KID); Gretton et al. 2012, eq. 3 and 4.
     """
     a = _vectors(a)
@@ -212,14 +214,17 @@ def kernel_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None) 
 def jackknife_error(without: Sequence[float] | NDArray[Any]) -> float:
     """Standard error of an estimate from its values without each group; NaN where there are none."""
     values = np.asarray(without, np.float64)
-    return float(np.sqrt((len(values) - 1) * np.mean((values - values.mean()) ** 2))) if len(values) else float("nan")
+    if not len(values):
+        return float("nan")
+    variance = np.mean((values - values.mean()) ** 2)
+    return float(np.sqrt((len(values) - 1) * variance))
 
 
 def _vectors(vectors: Any) -> Vectors:
-    found = np.asarray(vectors, np.float64)
-    if found.ndim != 2 or len(found) < 2:
-        raise ValueError(f"features must be [N, F] with N of at least 2, not {found.shape}")
-    return found
+    array = np.asarray(vectors, np.float64)
+    if array.ndim != 2 or len(array) < 2:
+        raise ValueError(f"features must be [N, F] with N of at least 2, not {array.shape}")
+    return array
 
 
 def _root(vectors: Vectors) -> Vectors:
@@ -238,7 +243,7 @@ def _mean_of_parts(a: Vectors, b: Vectors, count: int, draw: np.random.Generator
 
 
 def _mean_kernel(a: Vectors, b: Vectors, of_a: NDArray[Any], of_b: NDArray[Any], groups: int) -> tuple[float, Vectors]:
-    """Mean kernel over pairs of rows of different groups, and the same means without each group in turn."""
+    """Mean kernel over pairs of rows of different groups, and the means without one group at a time."""
     by_row = np.zeros(len(a))
     by_column = np.zeros(len(b))
     for start in range(0, len(a), BLOCK):

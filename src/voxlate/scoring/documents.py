@@ -1,4 +1,4 @@
-"""metrics.json as comparisons and reports read it: its strict schema, and what must agree in it."""
+"""The strict schema of metrics.json, and the checks that its numbers agree with each other."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +10,16 @@ from typing_extensions import TypedDict
 
 from voxlate.files import read_json
 from voxlate.records import Count, Name, NotNegative, Number, Place, Record, Several, Share, Text, close
+from voxlate.scoring.captions import rows_of
+from voxlate.scoring.intervals import Bound
 from voxlate.scoring.lesion_counts import COUNTS
 from voxlate.scoring.verdict import Verdict
 
-# case/modality
+# A label is CASE/MODALITY.
 Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]
 Pair = tuple[Number, Number]
 HEAD = ("case", "patient", "modality", "answer")
-# keys that tables and captions need, and comparisons do not: those of scores made by hand may lack them
+# Tables and captions need these keys and comparisons do not, so scores written by hand may lack them.
 OF_PART = {
     "range_rule",
     "mask",
@@ -104,7 +106,7 @@ class _Calibration(TypedDict):
     patients: Several
     coverage: Share
     confidence: Share
-    bound: Literal["none", "normal", "any"]
+    bound: Bound
 
 
 class _Floor(TypedDict):
@@ -148,22 +150,22 @@ class _Document(TypedDict, total=False):
 
 
 def read_scores(path: Path, whole: bool = False) -> dict[str, Any]:
-    """What a metrics.json says; whole: with all that tables and captions need.
+    """The content of a metrics.json; whole: with all keys that tables and captions need.
 
-    Raises BadInput where it is not as `evaluate` writes it.
+    Raises BadInput if the file is not as `evaluate` writes it.
     """
     record = Record(path, "scores", "Run voxlate evaluate again.")
-    found: Any = read_json(path)
-    sound = isinstance(found, dict) and {"modalities", "cases"} <= found.keys()
+    content: Any = read_json(path)
+    sound = isinstance(content, dict) and {"modalities", "cases"} <= content.keys()
     record.check(sound, "other JSON")
-    record.fill(_Document, found)
-    document: dict[str, Any] = found
+    record.fill(_Document, content)
+    document: dict[str, Any] = content
     record.check(bool(document["modalities"]) and bool(document["cases"]), "no scores")
     _check_rows(record, document)
     for name, part in document["modalities"].items():
         _check_part(record, name, part, document, whole)
     for name, part in document.get("misaligned", {}).items():
-        rows = _rows(document, name, "synthesis")
+        rows = rows_of(document, name, "synthesis")
         known = name in document["modalities"] and part["cases"] and part["cases"].keys() <= rows.keys()
         record.check(bool(known), f"misaligned cases of {name} that have no scores")
         record.check(
@@ -173,14 +175,9 @@ def read_scores(path: Path, whole: bool = False) -> dict[str, Any]:
     return document
 
 
-def _rows(document: Mapping[str, Any], modality: str, answer: str) -> dict[str, dict[str, Any]]:
-    rows = [row for row in document["cases"] if (row["modality"], row["answer"]) == (modality, answer)]
-    return {row["case"]: row for row in rows}
-
-
 def _check_rows(record: Record, document: Mapping[str, Any]) -> None:
-    """Each row is of a case, a patient, a modality and an answer of the document, once; the rest of it are numbers."""
-    seen = set[tuple[str, ...]]()
+    """Check that each row names a case, patient, modality and answer of the document once, and else has numbers."""
+    known_rows = set[tuple[str, ...]]()
     for row in document["cases"]:
         texts = {key for key, value in row.items() if isinstance(value, str)}
         record.check(
@@ -194,24 +191,24 @@ def _check_rows(record: Record, document: Mapping[str, Any]) -> None:
         key = (row["case"], row["modality"], row["answer"])
         known = document["modalities"].get(row["modality"], {}).get("answers", {})
         record.check(
-            key not in seen and row["answer"] in known,
+            key not in known_rows and row["answer"] in known,
             f"a row of {'/'.join(key)!s:.200}, unknown or twice",
         )
-        seen.add(key)
+        known_rows.add(key)
         for region in document.get("regions", {}):
             _check_pieces(record, region, row)
 
 
 def _check_pieces(record: Record, region: str, row: Mapping[str, Any]) -> None:
-    """Pieces of a region are kept, shrunk, erased or unseen."""
+    """Check that each connected piece of a region counts as kept, shrunk, erased or unseen."""
     counts = {key: row.get(f"{region}.{key}") for key in COUNTS}
     record.check(
-        all(one is None or one >= 0 for one in counts.values()),
+        all(count is None or count >= 0 for count in counts.values()),
         f"negative counts of {region}",
     )
     parts = [counts[key] for key in ("kept", "shrunk", "erased", "unseen")]
-    if counts["pieces"] is not None or any(one is not None for one in parts):
-        total = sum(one or 0 for one in parts)
+    if counts["pieces"] is not None or any(count is not None for count in parts):
+        total = sum(count or 0 for count in parts)
         record.check(
             counts["pieces"] == total,
             f"{counts['pieces']} pieces of {region}, of which {total} are counted",
@@ -246,7 +243,7 @@ def _check_part(
             f"{part.get(key)} {key} of {name}, and rows of {count}",
         )
     for answer, summaries in part["answers"].items():
-        own = _rows(document, name, answer)
+        own = rows_of(document, name, answer)
         record.check(bool(own), f"no rows of {name}/{answer!s:.80}")
         for key, summary in summaries.items():
             lacking = OF_SUMMARY - summary.keys() if whole else set[str]()
@@ -260,14 +257,14 @@ def _check_part(
 
 
 def _check_summary(record: Record, what: str, summary: Mapping[str, Any], values: list[float | None]) -> None:
-    """A summary's mean is that of the rows, which pooled distances have none of."""
+    """Check that a summary's mean is that of the rows; pooled distances have no rows."""
     if summary.get("ci95"):
         low, high = summary["ci95"]
         record.check(
             summary["mean"] is not None and low <= high,
             f"an interval of {what} that is none",
         )
-    finite = [one for one in values if one is not None]
+    finite = [value for value in values if value is not None]
     if not finite:
         return
     count = summary.get("n", len(finite))

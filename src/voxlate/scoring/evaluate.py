@@ -1,4 +1,4 @@
-"""Scores a folder of syntheses, and the naive baselines, against the truth, and states how each number was made."""
+"""The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -25,14 +25,14 @@ from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
 from voxlate.scoring.scopes import Cut, check_pictures, filter_from, scopes_from
-from voxlate.scoring.scored_images import Item, OfRun, find_items, items_by_modality, not_scored, of_runs
+from voxlate.scoring.scored_images import Item, RunFiles, find_items, items_by_modality, not_scored, run_files_of
 from voxlate.scoring.tables import Row, Scores
 
 Progress = Callable[[int, int, str], None]
 
 
 def _is_in(split: str | None, case: CaseFiles, out: Path) -> bool:
-    """Whether a case belongs to a split by its cohort's table, or else by what its image says of the training."""
+    """Whether a case is in a split by its cohort's table, or else by the provenance of its image."""
     return split is None or (case.split or provenance_of(out, case.case).get("split")) == split
 
 
@@ -47,16 +47,16 @@ def evaluate(
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
 
     options: the fields of EvaluateOptions; see find.find_cohort for those of the layout.
-    mask: None for the whole image, "body" or "brain" (found in the truth), "cohort" (the cohort's own mask files),
-    or a file (`{case}` in its path stands for the case). value_range: (low, high), for all or by modality.
+    mask: None for the whole image, "body" or "brain" (computed from the truth), "cohort" (the cohort's mask
+    files), or a file (`{case}` in its path stands for the case). value_range: (low, high), for all or by modality.
     naive: the naive baselines, or their file; by default those of the run that each image's provenance names.
-    cases: the only cases to score, where not the cohort decides which are in the split.
-    ssim_from: SSIM measures values from the "low" end of the range, or from "zero" (the TOF-to-CTA paper's way).
+    cases: the cases to score, instead of those of the split.
+    ssim_from: SSIM measures values from the "low" end of the range, or from "zero" (as the TOF-to-CTA paper).
     features: "texture" (built in), "vit", or a ViT's folder, for distances between all slices of truth and synthesis.
     lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
-    regions: parts scored by themselves, by name: "cta>150" or a mask file, within the mask (the body without one);
+    regions: parts with scores of their own, by name: "cta>150" or a mask file, within the mask (the body without one);
     "tmax>6" with its volume, and the mismatch ratio of two such parts as "lesion/core".
-    scopes: the same scores of something else, too (docs/guides/comparing.md): "whole", "both_masked", "slices",
+    scopes: additional scopes of the same scores (docs/guides/comparing.md): "whole", "both_masked", "slices",
     "crops", "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its
     text); units: "own" divides each image in arbitrary units by its own peak; "network" is what networks gave and were
     given in training, on 0 to 255. crop: pixels a side of crops. seed: of crops, intervals and distances.
@@ -83,10 +83,10 @@ def evaluate(
     scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
     slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
     cut = Cut(slices, asked.crop, asked.seed)
-    of_run = of_runs(images.items, asked.naive, asked.prepared)
+    run_files = run_files_of(images.items, asked.naive, asked.prepared)
     rules = Options(
         asked.mask,
-        of_run,
+        run_files,
         asked.padding,
         asked.ssim_from,
         regions,
@@ -126,31 +126,31 @@ def _ranges(items: Sequence[Item], given: Any, units: UnitsName) -> dict[str, Ra
     if units == "network" and given is not None:
         raise BadInput("--units network: expected no --range, found one: the range is 0 to 255. Give one of the two.")
     by_modality = items_by_modality(items).items()
-    return {name: RANGE if units == "network" else _range(mine, given) for name, mine in by_modality}
+    return {name: RANGE if units == "network" else _range(own, given) for name, own in by_modality}
 
 
 def _functions(weights: Lpips | None) -> dict[str, Score]:
-    """What is computed of a pair of images, by the key of the metric."""
+    """The functions of a pair of images, by the key of the metric."""
     known = {metric.key: metric.compute for metric in METRICS if metric.compute}
     return known if weights is None else known | {"lpips": partial(_lpips, weights)}
 
 
 def _lpips(weights: Lpips, pair: ImagePair) -> float:
-    """Mean over the slices that show any of the mask."""
+    """Mean LPIPS over the slices that intersect the mask."""
     return float(weights(slices_of(pair.truth, pair), slices_of(pair.synthesis, pair)).mean())
 
 
 def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -> dict[str, Any]:
-    """What metrics.json says of the images that were scored: of which run, files and scans they are."""
+    """The entries of metrics.json on the scored images: their runs, files and scans."""
     items = list(scored)
-    floors = {(item.modality, item.case.case): one.floor for item, one in scored.items() if one.floor}
+    floors = {(item.modality, item.case.case): result.floor for item, result in scored.items() if result.floor}
     return {
         "trained_on": trained_on((item.case.case, item.provenance) for item in items),
         "calibrations": _calibrations(items),
         "calibrated_on": sorted({item.case.case for item in items if item.provenance.get(TAUGHT)}),
-        "naive_cases": _naive_cases(options.of_run),
-        "moved": {item.label: one.note for item, one in scored.items() if one.note},
-        "naive_left_out": {item.label: one.left_out for item, one in scored.items() if one.left_out},
+        "naive_cases": _naive_cases(options.run_files),
+        "moved": {item.label: result.note for item, result in scored.items() if result.note},
+        "naive_left_out": {item.label: result.left_out for item, result in scored.items() if result.left_out},
         "scan_warnings": _warnings(items),
         "misaligned": misaligned_part(floors),
         "bounds": _bounds(items),
@@ -163,7 +163,7 @@ def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -
 
 
 def _rules(options: Options, ranges: Mapping[str, Range]) -> dict[str, Any]:
-    """Regions and scopes in words."""
+    """Sentences on regions and scopes."""
     mask = None if options.mask is None else str(options.mask)
     within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
     return {
@@ -173,14 +173,17 @@ def _rules(options: Options, ranges: Mapping[str, Range]) -> dict[str, Any]:
 
 
 def _calibrations(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """By how many patients the intervals were learned, and how these were counted."""
+    """The different calibrations of the intervals: number of patients, coverage and confidence."""
     learned = [item.provenance["calibration"] for item in items if item.interval is not None]
-    found = [{key: one.get(key) for key in ("patients", "coverage", "confidence", "bound")} for one in learned]
-    return [one for number, one in enumerate(found) if one not in found[:number]]
+    stated = [
+        {key: calibration.get(key) for key in ("patients", "coverage", "confidence", "bound")}
+        for calibration in learned
+    ]
+    return [calibration for number, calibration in enumerate(stated) if calibration not in stated[:number]]
 
 
 def _range(items: Sequence[Item], given: Any) -> Range:
-    """The range of one modality, from the first truth that can be read; of pictures the largest value of all."""
+    """The range of one modality by the first readable truth; pictures need the largest value of all truths."""
     modality = items[0].modality
     unit = ""
     largest = 0.0
@@ -188,7 +191,7 @@ def _range(items: Sequence[Item], given: Any) -> Range:
     for item in items:
         try:
             truth = read_volume(item.case.files[modality], modality)
-        except BadInput as error:  # said again where this item is scored
+        except BadInput as error:  # raised again when this image is scored
             unread.append(error)
             continue
         unit = truth.unit
@@ -221,7 +224,7 @@ def _score_items(
     options: Options,
     progress: Progress | None,
 ) -> tuple[dict[Item, ScoredItem], dict[str, str]]:
-    """What was scored, and by <case>/<modality> why it could not be; raises BadInput where no item can be scored."""
+    """The scored images, and errors by <case>/<modality>; raises BadInput if no image can be scored."""
     scored = dict[Item, ScoredItem]()
     failed = dict[str, BadInput]()
     for number, item in enumerate(items):
@@ -239,45 +242,50 @@ def _score_items(
 
 
 def _source_files(out: Path, items: Sequence[Item]) -> dict[str, dict[str, str]]:
-    """The scans that any image of a case was made from, by case."""
-    found = dict[str, dict[str, str]]()
+    """The source scans of all images of a case, by case."""
+    files = dict[str, dict[str, str]]()
     for item in items:
-        mine = {name: seen_from(out, path) for name, path in item.inputs.items()}
-        found.setdefault(item.case.case, {}).update(mine)
-    return found
+        own = {name: seen_from(out, path) for name, path in item.inputs.items()}
+        files.setdefault(item.case.case, {}).update(own)
+    return files
 
 
-def _naive_cases(of_run: Mapping[Item, OfRun]) -> int | dict[str, int] | None:
-    """How many training cases the naive baselines are from; by modality, where runs differ; None without any."""
-    found = {item.modality: one.baselines.cases for item, one in of_run.items() if one.baselines is not None}
-    return found if len(set(found.values())) > 1 else next(iter(found.values()), None)
+def _naive_cases(run_files: Mapping[Item, RunFiles]) -> int | dict[str, int] | None:
+    """Number of training cases of the naive baselines, by modality if runs differ; None without baselines."""
+    counts: dict[str, int] = {}
+    for item, files in run_files.items():
+        if files.baselines is not None:
+            counts[item.modality] = files.baselines.cases
+    if len(set(counts.values())) > 1:
+        return counts
+    return next(iter(counts.values()), None)
 
 
 def _warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
-    """What synth warned of, by case, and where an image was made of other scans than its truth's case has."""
-    found = dict[str, list[Any]]()
+    """The warnings of synth by case, and warnings of images whose sources differ from those of the truth's case."""
+    warnings = dict[str, list[Any]]()
     for item in items:
-        for note in [*item.provenance.get("warnings", []), *_of_others(item)]:
-            if note not in (mine := found.setdefault(item.case.case, [])):
-                mine.append(note)
-    return found
+        own = warnings.setdefault(item.case.case, [])
+        own += [*item.provenance.get("warnings", []), *_of_others(item)]
+    return {case: list(dict.fromkeys(own)) for case, own in warnings.items() if own}
 
 
 def _of_others(item: Item) -> list[str]:
-    """A sentence for each scan that an image was made of, where the truth's case has another of its name."""
-    found = []
+    """A sentence for each source scan of an image that differs from the scan of this name in the truth's case."""
+    sentences = []
     for name, stated in item.provenance.get("inputs", {}).items():
         own = item.case.files.get(name)
         content = stated.get("sha256")
         if content and own is not None and is_there(own) and content_hash(own) != content:
-            found.append(f"It was made of another {name} than the one next to its truth: is it the same patient?")
-    return found
+            sentences.append(f"Its source {name} differs from the {name} next to its truth: is it the same patient?")
+    return sentences
 
 
 def _bounds(items: Iterable[Item]) -> dict[str, float]:
-    """MAE of 255 network units of the autoencoder alone, by modality that a latent model makes."""
-    return {
-        item.modality: found
-        for item in items
-        if (found := item.provenance.get("bound", {}).get(item.modality)) is not None
-    }
+    """MAE of the autoencoder alone in 255 network units, by target of a latent model."""
+    bounds: dict[str, float] = {}
+    for item in items:
+        bound = item.provenance.get("bound", {}).get(item.modality)
+        if bound is not None:
+            bounds[item.modality] = bound
+    return bounds

@@ -1,7 +1,7 @@
-"""Feature vectors of pictures, for distances between sets of them: of a ViT, or of a filter bank without download.
+"""Feature vectors of pictures for distances between sets of them: by a ViT, or by a filter bank without download.
 
-A distance on the ViT's vectors is the field's Fréchet distance (FD). One on the filter bank's is called texture
-distance throughout, since its numbers have another scale and another meaning.
+A distance on the ViT's vectors is the Fréchet distance (FD) of the field. A distance on the filter bank's vectors is
+called texture distance, because its numbers have another scale and meaning.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from torch.nn import functional
 from voxlate.errors import BadInput
 
 VIT = "google/vit-base-patch16-224-in21k"  # ViT-B/16 trained on ImageNet-21k, the paper's
-SIDE = 256  # the paper's pictures, and 16 x 16 patches
+SIDE = 256  # side of the paper's pictures, which have 16 x 16 patches
 BATCH = 16
 SCALES = 4
 ANGLES = 4
 LEVELS = 8
 GREY_STEP = 1 / 256  # amplitudes below one step of an 8 bit picture hardly count
-REACH = 4  # of the filters, in standard deviations
+REACH = 4  # half size of the filters in standard deviations
 
 Pictures = NDArray[np.float32]
 Vectors = NDArray[np.float64]
@@ -63,12 +63,12 @@ def features_for(name: str | Path) -> Features:
 
 @dataclass(frozen=True)
 class Texture:
-    """Built-in features: how strong edges and lines are at four scales and angles, and which greys occur; 44 numbers.
+    """Built-in features: strength of edges and lines at four scales and angles, and the grey levels; 44 numbers.
 
-    At scales of 1, 2, 4 and 8 pixels the picture meets derivatives of a Gaussian of first order (edges) and second
-    order (lines), steered to 0, 45, 90 and 135 degrees. Each of these 32 gives log(1 + mean |response| / grey step),
-    each scale log(1 + RMS of its gradient / grey step), and 8 triangular grey levels the root of their share.
-    Weights are formulas: nothing is learned or drawn. Source of the steering: Freeman and Adelson 1991, table III.
+    At scales of 1, 2, 4 and 8 pixels the picture is filtered by derivatives of a Gaussian of first order (edges) and
+    second order (lines), steered to 0, 45, 90 and 135 degrees. Each of these 32 responses gives log(1 + mean |response|
+    / grey step), each scale log(1 + RMS of its gradient / grey step), and 8 triangular grey levels give the root of
+    their share. Weights are formulas and not learned. Source of the steering: Freeman and Adelson 1991, table III.
     """
 
     name: str = "texture (built in: Gaussian derivatives at 4 scales and 4 angles, 8 grey levels)"
@@ -78,18 +78,21 @@ class Texture:
 
     @torch.no_grad()
     def __call__(self, pictures: Pictures) -> Vectors:
-        found = [self._describe(torch.from_numpy(batch)[:, None]) for batch in _batches(pictures)]
-        return torch.cat(found).double().numpy()
+        vectors = [self._describe(torch.from_numpy(batch)[:, None]) for batch in _batches(pictures)]
+        return torch.cat(vectors).double().numpy()
 
     def _describe(self, image: Tensor) -> Tensor:
         """[N, 1, H, W] -> [N, dimensions]."""
         centres = torch.linspace(0, 1, LEVELS)[:, None, None]
-        shares = (1 - (image - centres).abs() * (LEVELS - 1)).clamp(min=0).mean((2, 3))
+        distances = (image - centres).abs() * (LEVELS - 1)
+        shares = (1 - distances).clamp(min=0).mean((2, 3))
         parts = [shares.sqrt()]
         for _ in range(SCALES):
             responses, gradient = _responses(image)
-            parts.append(torch.log1p(responses.abs().mean((2, 3)) / GREY_STEP))
-            parts.append(torch.log1p(gradient.square().sum(1).mean((1, 2)).sqrt()[:, None] / GREY_STEP))
+            strength = responses.abs().mean((2, 3))
+            slope = gradient.square().sum(1).mean((1, 2)).sqrt()[:, None]
+            parts.append(torch.log1p(strength / GREY_STEP))
+            parts.append(torch.log1p(slope / GREY_STEP))
             image = _half(image)
         return torch.cat(parts, 1)
 
@@ -123,9 +126,10 @@ def _gaussian_derivatives(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _separable(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Correlate [N, 1, H, W] with one filter down the rows and one along the columns; edges are repeated."""
+    """Correlate [N, 1, H, W] with a filter along the rows and a filter along the columns; edges are repeated."""
     padded = functional.pad(image, (REACH, REACH, REACH, REACH), mode="replicate")
-    return functional.conv2d(functional.conv2d(padded, rows.view(1, 1, -1, 1)), columns.view(1, 1, 1, -1))
+    filtered = functional.conv2d(padded, rows.view(1, 1, -1, 1))
+    return functional.conv2d(filtered, columns.view(1, 1, 1, -1))
 
 
 def _half(image: Tensor) -> Tensor:
@@ -136,10 +140,10 @@ def _half(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Vit:
-    """The class token of a vision transformer after its last norm, of pictures at 256 x 256 and grey in [0, 1].
+    """The class token of a vision transformer after its last norm, for pictures of 256 x 256 with grey in [0, 1].
 
-    Grey is repeated to three channels and not normalised further. Pictures of another size are stretched by cubic
-    splines (the aspect ratio is not kept). Source: the TOF-to-CTA paper's Fréchet distance.
+    Grey is repeated to three channels without further normalisation. Pictures of another size are resized by cubic
+    splines, without keeping the aspect ratio. Source: the TOF-to-CTA paper's Fréchet distance.
     """
 
     model: Any
@@ -150,16 +154,16 @@ class Vit:
 
     @torch.no_grad()
     def __call__(self, pictures: Pictures) -> Vectors:
-        found = []
+        vectors = []
         for batch in _batches(pictures):
             pixels = torch.from_numpy(np.stack([_stretch(picture) for picture in batch]))
             pixels = pixels[:, None].expand(-1, 3, -1, -1).to(self.model.device)
-            found.append(self.model(pixels).last_hidden_state[:, 0].cpu().double())
-        return torch.cat(found).numpy()
+            vectors.append(self.model(pixels).last_hidden_state[:, 0].cpu().double())
+        return torch.cat(vectors).numpy()
 
 
 def load_vit(where: str) -> Vit:
-    """A ViT from a folder or the hub (safetensors only), its position embedding stretched linearly to 256 x 256."""
+    """A ViT from a folder or the hub (safetensors only), with its position embedding resized linearly to 256 x 256."""
     try:
         from transformers import ViTModel
         from transformers.utils import logging
@@ -170,13 +174,16 @@ def load_vit(where: str) -> Vit:
     _check_kind(where)
     logging.disable_progress_bar()  # it would break our own progress bar
     verbosity = logging.get_verbosity()
-    # the pooling layer of the published file is left out on purpose
+    # The pooling layer of the published file is not needed.
     logging.set_verbosity_error()
     try:
         stored, info = ViTModel.from_pretrained(
-            where, add_pooling_layer=False, use_safetensors=True, output_loading_info=True
+            where,
+            add_pooling_layer=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    except Exception as error:  # the loader has a type for each of a dozen causes; none is a fault of ours
+    except Exception as error:  # the loader raises a dozen types, all due to the files
         raise BadInput(_absent(where, f"none ({type(error).__name__})")) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -206,8 +213,9 @@ def stretch_positions(positions: Tensor, side: int) -> Tensor:
 
 
 def digest(model: torch.nn.Module) -> str:
-    """The first 12 hex digits of a SHA-256 of all weights, whatever they are called: equal digests compare."""
-    parts = [hashlib.sha256(one.detach().cpu().contiguous().numpy()).digest() for one in model.state_dict().values()]
+    """The first 12 hex digits of a SHA-256 of all weights, which does not depend on their names."""
+    arrays = [tensor.detach().cpu().contiguous().numpy() for tensor in model.state_dict().values()]
+    parts = [hashlib.sha256(array).digest() for array in arrays]
     return hashlib.sha256(b"".join(sorted(parts))).hexdigest()[:12]
 
 

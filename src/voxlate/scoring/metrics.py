@@ -1,4 +1,4 @@
-"""The catalogue of metrics (name, unit, direction, reduction, function), and the functions."""
+"""The catalogue of metrics (name, unit, direction, reduction, function) and their functions."""
 
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -14,23 +14,23 @@ from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range
 from voxlate.images.similarity import RADIUS, SIGMA, mutual_information, ssim_map
 
-LEVELS = (50, 60, 70, 80, 90, 95)  # per cent, of the calibration curve
+LEVELS = (50, 60, 70, 80, 90, 95)  # levels of the calibration curve in per cent
 
 Padding = Literal["valid", "same"]
 SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
 
-UNIT = "unit of the images"  # stands for the unit of the modality that is scored
-# coronal and sagittal SSIM take every fourth slice: all would make an evaluation half as long again
+UNIT = "unit of the images"  # placeholder of the scored modality's unit
+# Coronal and sagittal SSIM use every fourth slice, because all slices would take half of the evaluation's time again.
 SEVERAL = 4
 SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100 MiB
 
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A truth and a synthesis [D, H, W] mapped to the scored range; inside: the voxels that count; axes: their layout.
+    """A truth and a synthesis [D, H, W] on the scored range; inside: the voxels that count; axes: their layout.
 
-    Volumes are canonical, single slices of a scope lie as radiologists look at them.
+    Volumes are canonical; single slices of a scope are in radiological orientation.
     """
 
     truth: NDArray[np.float32]
@@ -45,13 +45,20 @@ class ImagePair:
         return function(self.truth, self.synthesis, self.inside)
 
     def ssim(self, dimensions: Literal[2, 3], plane: Plane = "axial") -> float:
-        """NaN but for axial slices where the volume is thinner than the window."""
+        """SSIM in a plane; NaN for other planes than axial and in 3-D if the volume is thinner than the window."""
         if (dimensions == 3 or plane != "axial") and len(self.truth) < 2 * RADIUS + 1:
             return math.nan
         origin = np.float32(self.scale.low if self.ssim_from == "low" else 0)
-        a, b = (slices_along(one, plane) - origin for one in (self.truth, self.synthesis))
+        a, b = (slices_along(image, plane) - origin for image in (self.truth, self.synthesis))
         mask = None if self.inside is None else slices_along(self.inside, plane)
-        return ssim(a, b, self.scale.width, dimensions=dimensions, padding=self.padding, mask=mask)
+        return ssim(
+            a,
+            b,
+            self.scale.width,
+            dimensions=dimensions,
+            padding=self.padding,
+            mask=mask,
+        )
 
 
 Score = Callable[[ImagePair], float]
@@ -59,10 +66,10 @@ Score = Callable[[ImagePair], float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: name, unit, direction, reduction of many voxels to one number, and the function.
+    """A metric: name, unit, direction, reduction of many voxels to one number, and function.
 
-    scale: what the value is multiplied by to be printed. compute: None where the score comes from elsewhere (samples,
-    regions, features). pooled: one value for all cases together, with a standard error. in_table: not only in files.
+    scale: factor of printed values; compute: None if the score is not computed from a pair of images (samples, regions,
+    features); pooled: one value for all cases together, with a standard error; in_table: printed in tables.
     """
 
     key: str
@@ -78,25 +85,28 @@ class Metric:
 
     @property
     def score(self) -> str:
-        """What is computed, wherever: psnr, of the keys psnr and both_masked.psnr."""
+        """The score without its scope: psnr for the keys psnr and both_masked.psnr."""
         return self.key.rpartition(".")[2]
 
     def unit_for(self, images: str) -> str:
-        """The unit, where `images` is that of the voxels."""
+        """The unit, if `images` is that of the voxels."""
         return images if self.unit == UNIT else self.unit
 
     def text(self, value: float, like: float | None = None) -> str:
-        """A value with the digits that fit its size, or that of another value that it is printed with.
+        """A value with digits that fit its size, or the size of another value that is printed with it.
 
-        Where that would round to zero: three significant digits.
+        A value that would round to zero gets three significant digits.
         """
         size = abs(value if like is None else like)
-        digits = self.digits if self.unit != UNIT or size < 1 else 2 if size < 10 else 1
-        rounds_to_zero = size > 0 and round(size * self.scale, digits) == 0
-        return f"{value * self.scale:.3g}" if rounds_to_zero else f"{value * self.scale:.{digits}f}"
+        digits = self.digits
+        if self.unit == UNIT and size >= 1:
+            digits = 2 if size < 10 else 1
+        if size > 0 and round(size * self.scale, digits) == 0:
+            return f"{value * self.scale:.3g}"
+        return f"{value * self.scale:.{digits}f}"
 
     def mean_text(self, summary: Mapping[str, Any] | None) -> str:
-        """0.068 ± 0.012: a mean with its standard deviation, of pooled values with the standard error."""
+        """A mean with its standard deviation, such as 0.068 ± 0.012; pooled values have the standard error."""
         if not summary or summary["mean"] is None:
             return "–"
         spread = summary["sd"] if summary["sd"] is not None else summary.get("se")
@@ -160,7 +170,7 @@ METRICS = (
     Metric("texture_kd", "Texture kernel distance", "", "lower", KERNEL, 4, pooled=True),
 )
 METRIC_OF = {metric.key: metric for metric in METRICS}
-# of a scope: NAME.mae; a single slice or crop has none of those that are of how slices follow each other
+# Scores of a scope have keys such as NAME.mae; single slices and crops have no scores across slices.
 OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
 SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
 VOLUME = "voxels that pass the threshold, times their size"
@@ -195,7 +205,7 @@ REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAM
 
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
-    """All metrics that a metrics.json may hold, by key: the fixed ones, those of its scopes and of its regions."""
+    """All possible metrics of a metrics.json by key: those of the catalogue, of its scopes and of its regions."""
     scoped = [metric for metric in METRICS if metric.key in SCOPED]
     of_scopes = (_scoped(metric, name) for name in document.get("scopes", {}) for metric in scoped)
     of_regions = (
@@ -207,7 +217,7 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 def _scoped(metric: Metric, scope: str) -> Metric:
-    """The metric in a scope: the label PSNR becomes "PSNR, both masked, slices"."""
+    """The metric in a scope, whose label PSNR becomes "PSNR, both masked, slices"."""
     pictures = scope.rpartition(".")[2]
     reduction = metric.reduction
     if pictures in ("slices", "crops"):
@@ -223,24 +233,24 @@ def _scoped(metric: Metric, scope: str) -> Metric:
 
 
 def scope_label(scope: str) -> str:
-    """The name of a scope as it is printed: "both masked, slices"."""
+    """The printed name of a scope, such as "both masked, slices"."""
     return scope.replace("_", " ").replace(".", ", ")
 
 
 def mae(truth: Any, synthesis: Any, mask: Any = None) -> float:
-    """Mean absolute error, in the unit of the images; inside the mask where one is given."""
+    """Mean absolute error in the unit of the images, inside the mask if there is one."""
     truth, synthesis = _pair(truth, synthesis, mask)
     return float(np.mean(np.abs(synthesis - truth), dtype=np.float64))
 
 
 def rmse(truth: Any, synthesis: Any, mask: Any = None) -> float:
-    """Root of the mean squared error, in the unit of the images; inside the mask where one is given."""
+    """Root of the mean squared error in the unit of the images, inside the mask if there is one."""
     truth, synthesis = _pair(truth, synthesis, mask)
     return float(np.sqrt(np.mean(np.square(synthesis - truth, dtype=np.float64))))
 
 
 def psnr(truth: Any, synthesis: Any, data_range: float, mask: Any = None) -> float:
-    """Peak signal-to-noise ratio in dB: 20 log10(range / RMSE); infinite where the images are equal."""
+    """Peak signal-to-noise ratio in dB: 20 log10(range / RMSE); infinite if the images are equal."""
     error = rmse(truth, synthesis, mask)
     return float(20 * np.log10(data_range / error)) if error > 0 else float("inf")
 
@@ -258,11 +268,12 @@ def ssim(
 
     truth, synthesis: [..., H, W] (2) or [D, H, W] (3), measured from the low end of the range, since the
     luminance term depends on an offset. 2 is the mean over slices, 3 uses one window in three directions.
-    padding "valid" keeps the windows that lie wholly inside the image, "same" extends the image with zeros.
+    padding "valid" keeps the windows that are completely inside the image, "same" extends the image with zeros.
     With a mask: the mean of the similarity map inside it. NaN where no window fits, or the mask is empty.
     Computed in slabs, so that memory stays bounded. Source: Wang et al. 2004, eq. 13.
     """
-    a, b = (_slices(image) for image in (truth, synthesis))
+    a = _slices(truth)
+    b = _slices(synthesis)
     inside = None if mask is None else _slices(mask).astype(bool)
     halo = RADIUS if dimensions == 3 else 0
     first, last = (halo, len(a) - halo) if padding == "valid" else (0, len(a))
@@ -297,8 +308,8 @@ def gradient_strength(
 ) -> float:
     """Mean |difference of neighbouring rows, or slices| of the synthesis over the truth's.
 
-    1 is right, below is blur, above is noise (between slices: flicker). Images [..., H, W], or [..., D, H, W] along
-    slices; with a mask both neighbours lie inside it. NaN where the truth has no gradient, as of one slice alone.
+    1 is ideal, below is blur, above is noise (between slices: flicker). Images are [..., H, W], or [..., D, H, W] along
+    slices; with a mask, both neighbours are inside it. NaN if the truth has no gradient, such as a single slice.
     """
     axis = -2 if along == "rows" else -3
     pair: Any = ...
@@ -315,49 +326,59 @@ def gradient_strength(
 def mae_z(truth: Any, synthesis: Any, mask: Any = None) -> float:
     """Mean |(b_k+1 − b_k) − (a_k+1 − a_k)| over neighbouring slices of truth a and synthesis b [D, H, W].
 
-    0 where every slice is off by the same error; what jumps from slice to slice counts, wherever else it is right.
-    With a mask both neighbours lie inside it. NaN where no slice has a neighbour.
+    The value is 0 if all slices have the same error, and large if errors change from slice to slice. With a mask, both
+    neighbours are inside it. NaN if no slice has a neighbour.
     """
     total, count = _steps_of_error(truth, synthesis, mask)
     return float(total.sum() / count.sum()) if count.sum() else float("nan")
 
 
 def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None) -> float:
-    """`mae_z` at the borders of windows over that elsewhere: 1 is no seam, 2 twice the error of a usual step.
+    """`mae_z` at the borders of windows over `mae_z` elsewhere; 1 means that there is no seam.
 
-    borders: k where a window of slices begins or ends between k − 1 and k. NaN without any, or where all are.
+    borders: k if a window of slices begins or ends between k − 1 and k. NaN if no slice or every slice is a border.
     """
     total, count = _steps_of_error(truth, synthesis, mask)
     at = np.isin(np.arange(1, len(total) + 1), list(borders))
-    (here, some), (there, others) = ((float(total[where].sum()), int(count[where].sum())) for where in (at, ~at))
-    return (here / some) / (there / others) if some and others and there > 0 else float("nan")
+    here = float(total[at].sum())
+    there = float(total[~at].sum())
+    voxels_here = int(count[at].sum())
+    voxels_there = int(count[~at].sum())
+    if not voxels_here or not voxels_there or not there > 0:
+        return float("nan")
+    return (here / voxels_here) / (there / voxels_there)
 
 
 def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Of each pair of neighbouring slices [D - 1]: the sum of |steps of the error|, and how many voxels it is of."""
+    """The sum of |steps of the error| and its number of voxels for each pair of neighbouring slices [D - 1]."""
     a = _array(truth)
     b = _array(synthesis)
     if a.shape != b.shape or a.ndim != 3:
         raise ValueError(f"expected two volumes [D, H, W] of one shape, got {a.shape} and {b.shape}")
     steps = np.abs(np.diff(b - a, axis=0))
-    if mask is None:
-        return steps.sum((1, 2), dtype=np.float64), np.full(len(steps), a[0].size)
-    inside = _array(mask).astype(bool)
-    both = inside[1:] & inside[:-1]
-    return np.where(both, steps, 0).sum((1, 2), dtype=np.float64), both.sum((1, 2))
+    counts = np.full(len(steps), a[0].size)
+    if mask is not None:
+        inside = _array(mask).astype(bool)
+        both = inside[1:] & inside[:-1]
+        steps = np.where(both, steps, 0)
+        counts = both.sum((1, 2))
+    return steps.sum((1, 2), dtype=np.float64), counts
 
 
 def slices_along(volume: NDArray[Any], plane: Plane) -> NDArray[Any]:
-    """The slices [N, ., .] of a canonical volume [D, H, W] in a plane, as a view; not axial: every fourth one."""
+    """A view of the slices [N, ., .] of a canonical volume [D, H, W]; only every fourth one in other planes than axial."""
     if plane == "axial":
         return volume
-    return volume[:, ::SEVERAL].swapaxes(0, 1) if plane == "coronal" else volume[..., ::SEVERAL].transpose(2, 0, 1)
+    if plane == "coronal":
+        return volume[:, ::SEVERAL].swapaxes(0, 1)
+    return volume[..., ::SEVERAL].transpose(2, 0, 1)
 
 
 def correlation(a: Any, b: Any, mask: Any = None) -> float:
-    """Pearson's correlation of two images (uncertainty and error, say); NaN where one of them is constant."""
+    """Pearson's correlation of two images, such as uncertainty and error; NaN if one of them is constant."""
     a, b = _pair(a, b, mask)
-    a, b = (image - np.mean(image, dtype=np.float64) for image in (a.astype(np.float64), b.astype(np.float64)))
+    a, b = (image.astype(np.float64) for image in (a, b))
+    a, b = (image - np.mean(image, dtype=np.float64) for image in (a, b))
     spread = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
     return float(np.vdot(a, b)) / spread if spread > 0 else float("nan")
 

@@ -1,4 +1,4 @@
-"""How much of an error comes from scans that do not lie on each other: the truth against itself, moved as far."""
+"""The part of an error that is due to misaligned scans: the error of the truth against a shifted copy of itself."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,13 +15,13 @@ from voxlate.data.prepared import case_path
 from voxlate.images.misalignment import Misalignment
 from voxlate.scoring.metrics import mae
 
-# standard deviation in voxels: takes noise away, and leaves the mean error of a moved edge as it is
+# The standard deviation in voxels removes noise and keeps the mean error of a shifted edge.
 SMOOTHED = 1.0
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What a misalignment costs: its length in mm, from the scan `source`, and the truth's MAE against itself moved."""
+    """The effect of a misalignment: its length in mm to the scan `source`, and the MAE of the shifted truth."""
 
     source: str
     mm: float
@@ -29,16 +29,20 @@ class Floor:
 
 
 def estimate_for(cohort: Path | None, case: str, modality: str, sources: Collection[str]) -> Misalignment | None:
-    """What prepare found between a truth and one of its sources (`to`), where it is over its threshold; else None."""
+    """The largest misalignment of a truth with one of its sources (`to`) above the threshold of prepare, or None."""
     path = None if cohort is None else case_path(cohort, case)
     if path is None or not path.is_file():
         return None
     header = read_header(path)
-    to_sources = [one for name, one in header.misaligned.items() if name == modality and one.to in sources]
-    to_truth = [(name, one) for name, one in header.misaligned.items() if one.to == modality and name in sources]
-    pairs = [*to_sources, *(replace(one, to=name) for name, one in to_truth)]
-    far = [one for one in pairs if is_misaligned(header, one)]
-    return max(far, key=lambda one: one.median_mm or 0.0, default=None)
+    to_sources = [
+        estimate for name, estimate in header.misaligned.items() if name == modality and estimate.to in sources
+    ]
+    to_truth = [
+        (name, estimate) for name, estimate in header.misaligned.items() if estimate.to == modality and name in sources
+    ]
+    pairs = [*to_sources, *(replace(estimate, to=name) for name, estimate in to_truth)]
+    far = [estimate for estimate in pairs if is_misaligned(header, estimate)]
+    return max(far, key=lambda estimate: estimate.median_mm or 0.0, default=None)
 
 
 def floor_of(
@@ -47,12 +51,12 @@ def floor_of(
     spacing_mm: tuple[float, float, float],
     estimate: Misalignment,
 ) -> Floor:
-    """The truth [D, H, W] on its scored range against itself, moved by the median length in the mean direction."""
+    """The error of the truth [D, H, W] on its scored range after a shift by the median length in the mean direction."""
     assert estimate.median_mm is not None
     assert estimate.translation_mm is not None
     direction = np.array(estimate.translation_mm)
     length = float(np.linalg.norm(direction))
-    # a rotation alone: any will do
+    # A pure rotation has no direction, so any direction serves.
     direction = direction / length if length > 0 else np.array([0.0, 1.0, 0.0])
     voxels = estimate.median_mm * direction / np.array(spacing_mm)
     smooth = scipy.ndimage.gaussian_filter(truth, [SMOOTHED if n > 1 else 0.0 for n in truth.shape])
@@ -61,13 +65,13 @@ def floor_of(
 
 
 def misaligned_part(floors: Mapping[tuple[str, str], Floor]) -> dict[str, Any]:
-    """The entry of metrics.json: floors by (modality, case), and their means by modality; empty without any."""
-    found = dict[str, Any]()
+    """The entry of metrics.json from floors by (modality, case), with their means by modality; empty without any."""
+    parts = dict[str, Any]()
     for modality in dict.fromkeys(name for name, _ in floors):
-        mine = {case: one for (name, case), one in floors.items() if name == modality}
-        found[modality] = {
-            "mm": float(np.mean([one.mm for one in mine.values()])),
-            "mae": float(np.mean([one.mae for one in mine.values()])),
-            "cases": {case: asdict(one) for case, one in mine.items()},
+        of_modality = {case: floor for (name, case), floor in floors.items() if name == modality}
+        parts[modality] = {
+            "mm": float(np.mean([floor.mm for floor in of_modality.values()])),
+            "mae": float(np.mean([floor.mae for floor in of_modality.values()])),
+            "cases": {case: asdict(floor) for case, floor in of_modality.items()},
         }
-    return found
+    return parts

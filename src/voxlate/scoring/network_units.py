@@ -1,4 +1,4 @@
-"""Scores of what networks give and are given, on 0 to 255, as papers count that compare just these."""
+"""Network units: scores of network outputs and targets on the range 0 to 255, as some papers state them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ Conversion = Callable[[Volume], Volume]
 
 @dataclass(frozen=True)
 class Units:
-    """How a truth, an image without one, and an image's standard deviation come to the units that are scored."""
+    """The conversions of a truth, an image and an image's standard deviation to the scored units."""
 
     truth: Conversion
     synthesis: Conversion
@@ -39,10 +39,10 @@ OWN = Units(_same, _same, _same)
 
 
 def network_units(provenance: Mapping[str, Any], modality: str, where: object) -> Units:
-    """The units that a case's provenance states for a modality; raises BadInput where it states none.
+    """The units that a case's provenance states for a modality; raises BadInput if it states none.
 
-    A truth then is as the network's target was in training, scaled by its own statistics, and an image as the network
-    gave it, by the training's typical scale.
+    The truth is scaled by its own statistics, as a target in training; the image by the typical scale of the training,
+    which gives the network's output.
     """
     try:
         stated = provenance["network_units"][modality]
@@ -54,20 +54,23 @@ def network_units(provenance: Mapping[str, Any], modality: str, where: object) -
         ) from error
     gain = np.float32(TOP / (typical.high - typical.low))
     return Units(
-        truth=lambda one: _on_255(one, scaled_by.scale(intensity_statistics(one.data[0], foreground(one)))),
-        synthesis=lambda one: _on_255(one, typical),
-        spread=lambda one: replace(one, data=one.data * gain),
+        truth=lambda volume: _on_255(
+            volume,
+            scaled_by.scale(intensity_statistics(volume.data[0], foreground(volume))),
+        ),
+        synthesis=lambda volume: _on_255(volume, typical),
+        spread=lambda volume: replace(volume, data=volume.data * gain),
     )
 
 
 def _on_255(volume: Volume, scale: Scale) -> Volume:
-    return replace(
-        volume,
-        data=((scale.forward(volume.data) + 1) * (TOP / 2)).astype(np.float32),
-        unit=RANGE.unit,
-    )
+    values = (scale.forward(volume.data) + 1) * (TOP / 2)
+    return replace(volume, data=values.astype(np.float32), unit=RANGE.unit)
 
 
 def stated_units(maps: Mapping[str, IntensityMap], scales: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
-    """What provenance states of them, by modality."""
-    return {name: {"map": vars(maps[name]), "low": low, "high": high} for name, (low, high) in scales.items()}
+    """The entry of provenance for each modality."""
+    stated: dict[str, Any] = {}
+    for name, (low, high) in scales.items():
+        stated[name] = {"map": vars(maps[name]), "low": low, "high": high}
+    return stated

@@ -1,4 +1,4 @@
-"""Paired tests of the scores of methods on the same patients, corrected for their number."""
+"""Paired tests of methods on the same patients, corrected for the number of tests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +10,15 @@ SIGNIFICANT = 0.05
 
 
 def least_p(pairs: int, tests: int) -> float:
-    """The least p of an exact signed-rank test of so many pairs once it is corrected for so many tests by Holm.
+    """The least possible p of an exact signed-rank test after Holm's correction.
 
-    All differences of one sign: 2 of 2^pairs outcomes; the smallest p then counts once for each test.
+    If all differences have one sign, p is 2 of 2^pairs outcomes; Holm multiplies the smallest p by the number of tests.
     """
     return min(1.0, tests * 2.0 ** (1 - pairs))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number: the k-th smallest of m times m - k + 1, never falling, at most 1.
+    """Corrected p-values: the k-th smallest of m times m - k + 1, made monotonic, at most 1.
 
     Source: Holm 1979.
     """
@@ -30,7 +30,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def wilcoxon_p(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Two-sided p of the signed-rank test of paired values; 1 where no pair differs. Exact up to 50 untied pairs."""
+    """Two-sided p of the signed-rank test of paired values; 1 if no pair differs; exact up to 50 untied pairs."""
     from scipy.stats import wilcoxon
 
     if not np.any(a != b):

@@ -1,10 +1,10 @@
-"""The provenance that `synth` writes, as scores and reports read it."""
+"""The schema of the provenance that `synth` and `train` write, and the facts that scores and reports take from it."""
 
 import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Any, Required
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
@@ -32,10 +32,11 @@ from voxlate.records import (
     Split,
     Text,
 )
+from voxlate.scoring.intervals import Bound
 
-# entries that all cases of one synthesis share
-WAY = ("model", "seed", "synth", "units", "axes", "range")
-# key of a provenance: the case is one that the calibration was learned from
+# All cases of one synthesis share these entries.
+SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")
+# This key of a provenance states that the case was used for the calibration.
 TAUGHT = "taught_calibration"
 
 
@@ -45,7 +46,7 @@ class _Input(TypedDict, total=False):
 
 
 class _Prepared(TypedDict, total=False):
-    """How a case was prepared: the keys of a Preparation, and in whose frame the image lies."""
+    """The preparation of a case: the keys of a Preparation, and the frame of the image."""
 
     spacing_mm: tuple[Positive, Positive, Positive] | None
     matrix: tuple[Several, Several] | None
@@ -79,7 +80,7 @@ class _Calibration(TypedDict, total=False):
     patients: Several
     coverage: Required[Share]
     confidence: Share
-    bound: Literal["none", "normal", "any"]
+    bound: Bound
     way: dict[Name, Text]
     levels: dict[
         Name,
@@ -91,7 +92,7 @@ class _Calibration(TypedDict, total=False):
 
 
 class _Stated(TypedDict, total=False):
-    """What is read of a provenance; the rest is passed on."""
+    """The checked keys of a provenance; other keys are passed on."""
 
     run: Place
     runs: list[Place]
@@ -127,7 +128,7 @@ class _Data(TypedDict, total=False):
 
 
 class ShownTraining(TypedDict, total=False):
-    """What is read of a stage's training before it checks itself."""
+    """The keys of a stage's training that are read before it checks itself."""
 
     more: list[Several] | None
 
@@ -151,43 +152,47 @@ class _Continued(TypedDict):
 
 
 class _Trained(TypedDict, total=False):
-    """What is read of a run's provenance, or of an image's; the recipe checks itself further."""
+    """The checked keys of the provenance of a run or an image; the recipe checks itself further."""
 
     data: _Data
     recipe: _Recipe
-    prepared: Any  # of a run a place, of an image a table
+    prepared: Any  # a path in the provenance of a run, a table in that of an image
     inherited_voxels: list[ShortDigest]
     continuations: list[_Continued]
     paced: dict[Name, dict[Text, Number]]
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """What a provenance.json says of images; raises BadInput where it says that in another form than `synth`."""
-    record = Record(path, "the provenance of a synthesis", "Make the image again, or remove this file.")
-    found = read_json(path)
-    record.check(isinstance(found, dict), "no table")
-    _check_stated(record, found)
-    stated: dict[str, Any] = found
+    """The provenance.json of images; raises BadInput if its form is not that of `synth`."""
+    record = Record(
+        path,
+        "the provenance of a synthesis",
+        "Synthesise the image again, or remove this file.",
+    )
+    content = read_json(path)
+    record.check(isinstance(content, dict), "no table")
+    _check_stated(record, content)
+    stated: dict[str, Any] = content
     return stated
 
 
-def _check_stated(record: Record, found: Mapping[str, Any]) -> None:
-    record.fill(_Stated, found, known=False)
-    pairs = [*found.get("range", {}).values()]
-    pairs += [(one["low"], one["high"]) for one in found.get("network_units", {}).values()]
+def _check_stated(record: Record, content: Mapping[str, Any]) -> None:
+    record.fill(_Stated, content, known=False)
+    pairs = [*content.get("range", {}).values()]
+    pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]
     record.check(all(low < high for low, high in pairs), "a range that ends before it begins")
-    for own in found.get("made_without", {}).values():
+    for own in content.get("made_without", {}).values():
         record.fill(_Stated, own, known=False)
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """What the provenance.json of a run says; raises BadInput where it says that in another form than `train`."""
-    advice = "Restore the file: without it nobody knows which cases were trained on."
+    """The provenance.json of a run; raises BadInput if its form is not that of `train`."""
+    advice = "Restore the file: it states which cases were used for training."
     record = Record(path, "the provenance of a training", advice)
-    found = read_json(path)
-    record.check(isinstance(found, dict), "no table")
-    record.fill(_Trained, found, known=False)
-    stated: dict[str, Any] = found
+    content = read_json(path)
+    record.check(isinstance(content, dict), "no table")
+    record.fill(_Trained, content, known=False)
+    stated: dict[str, Any] = content
     place = stated.get("prepared", "-")
     sound = isinstance(place, dict) or (isinstance(place, str) and 0 < len(place) < 4000 and "\0" not in place)
     record.check(sound, f"a prepared cohort in {place!r:.80}")
@@ -195,17 +200,20 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
-    """Folders where the run of a synthesis may be: its provenance names the folder, or a weights file in it."""
-    return [Path(provenance["run"]), Path(provenance["run"]).parent] if "run" in provenance else []
+    """Possible folders of a synthesis's run; its provenance names the folder, or a weights file in it."""
+    if "run" not in provenance:
+        return []
+    run = Path(provenance["run"])
+    return [run, run.parent]
 
 
 def recorded_splits(folders: Iterable[Path]) -> dict[str, list[str]]:
-    """The cases of each split in the training of the first of these folders that is a run; {} where none is."""
+    """The cases of each split in the training of the first of these folders that is a run; {} if there is none."""
     return _recorded(folders).get("splits", {})
 
 
 def is_fold(folders: Iterable[Path]) -> bool:
-    """Whether the first of these folders that is a run was trained in a fold: its cohort then has other splits."""
+    """Whether the first of these folders that is a run was trained in a fold, so that its cohort has other splits."""
     return "fold" in _recorded(folders)
 
 
@@ -219,30 +227,30 @@ def _recorded(folders: Iterable[Path]) -> _Data:
 
 
 def trained_on(images: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """The cases that the models of their images learned from, by name: as each image's provenance says, or its run's.
+    """The names of cases on which the models of their images were trained, by the provenance of image or run.
 
-    images: the case and the provenance of each.
+    images: case and provenance of each image.
     """
     splits_of = functools.cache(recorded_splits)
 
-    def learned(case: str, made: Mapping[str, Any]) -> bool:
-        if made.get("split"):
-            return bool(made["split"] == "train")
-        return made.get("case", case) in splits_of(tuple(run_folders(made))).get("train", ())
+    def learned(case: str, provenance: Mapping[str, Any]) -> bool:
+        if provenance.get("split"):
+            return bool(provenance["split"] == "train")
+        return provenance.get("case", case) in splits_of(tuple(run_folders(provenance))).get("train", ())
 
-    return list(dict.fromkeys(case for case, made in images if learned(case, made)))
+    return list(dict.fromkeys(case for case, provenance in images if learned(case, provenance)))
 
 
 def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
-    """The source files that a provenance names, by modality; a mask is none."""
+    """The source files that a provenance names, by modality, without the mask."""
     inputs = provenance.get("inputs", {})
-    return {name: Path(one["path"]) for name, one in inputs.items() if name != MASK and "path" in one}
+    return {name: Path(scan["path"]) for name, scan in inputs.items() if name != MASK and "path" in scan}
 
 
 def window_borders(provenance: Mapping[str, Any], depth: int) -> list[int]:
-    """Slices of an image [D = depth], canonical, at which a window that it was denoised in begins or ends.
+    """Slices of a canonical image with this depth at which a window of its synthesis begins or ends.
 
-    Empty where it was denoised whole, or prepared on a grid other than that of its scan, whose slices are then others.
+    The list is empty if the image has no windows, or if it was prepared on a grid with other slices than its scan.
     """
     stated = provenance.get("synth", {}).get("windows")
     prepared = provenance.get("prepared", {})
@@ -251,19 +259,19 @@ def window_borders(provenance: Mapping[str, Any], depth: int) -> list[int]:
     if not stated or moved:
         return []
     windows = fill(Windows, stated, "provenance.json: synth.windows")
-    # slices run to Superior in every layout of a network's, as here
+    # Slices run to Superior in every layout of a network, as in canonical images.
     parts = windows.slices(depth)
     return sorted({border for part in parts for border in (part.start, part.stop)} - {0, depth})
 
 
-def way_of(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """How an image was made, whatever its case: equal for all images that scores may be taken of together."""
-    return {key: provenance.get(key) for key in WAY}
+def shared_settings(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a synthesis without those of its case; images that are scored together must agree in them."""
+    return {key: provenance.get(key) for key in SHARED_KEYS}
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """The first thing in which two ways differ, in words; "" where they are the same."""
-    for key in WAY:
+    """The first difference between the settings of two syntheses; "" if they are equal."""
+    for key in SHARED_KEYS:
         first = one.get(key)
         second = other.get(key)
         if first == second:
@@ -276,22 +284,25 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def provenance_of(out: Path, case: str = "", modality: str = "") -> dict[str, Any]:
-    """The provenance of a case's synthesis, or else that of the whole folder; its paths are made whole.
+    """The provenance of a case's synthesis, or else that of the whole folder, with absolute paths.
 
-    modality: of this image, where a case's images were each made in a way of its own (`made_without`).
+    modality: that of the image, if each image of a case has its own provenance (`made_without`).
     """
     for path in (out / case / "provenance.json", out / "provenance.json"):
         if path.is_file():
-            found = read_provenance(path)
-            return _with_paths({**found, **found.get("made_without", {}).get(modality, {})}, path.parent)
+            stated = read_provenance(path)
+            return _with_paths(
+                {**stated, **stated.get("made_without", {}).get(modality, {})},
+                path.parent,
+            )
     return {}
 
 
 def _with_paths(stated: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Provenance states paths as seen from its own folder."""
+    """The provenance with absolute paths; its file states them relative to its own folder."""
     inputs = {
-        name: {**one, "path": os.path.normpath(folder / one["path"])} if "path" in one else one
-        for name, one in stated.get("inputs", {}).items()
+        name: {**scan, "path": os.path.normpath(folder / scan["path"])} if "path" in scan else scan
+        for name, scan in stated.get("inputs", {}).items()
     }
     run = {"run": os.path.normpath(folder / stated["run"])} if "run" in stated else {}
     return {**stated, "inputs": inputs, **run}

@@ -1,4 +1,4 @@
-"""The mask of all scores, and named regions that are scored separately."""
+"""The mask of all scores, and named regions with scores of their own."""
 
 import math
 import re
@@ -19,7 +19,7 @@ from voxlate.images.mask import bounding_box, brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.similarity import RADIUS, dice
 from voxlate.images.units import unit_of
-from voxlate.scoring.lesion_counts import ledger
+from voxlate.scoring.lesion_counts import count_lesions
 from voxlate.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 
 MaskArray = NDArray[np.bool_]
@@ -31,10 +31,10 @@ RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
 
 @dataclass(frozen=True)
 class Region:
-    """A named part of each case: where a modality or label map of the truth lies between two values, or a mask file.
+    """A named part of each case: a modality or label map of the truth between two values, or a mask file.
 
-    low, high: in the modality's unit, in shares of the image's own peak where that is arbitrary; plain in label maps.
-    mirrored: in shares of the other hemisphere's mean instead. over: the ratio of the volumes of two other regions.
+    low, high: in the modality's unit, in shares of the image's own peak if the unit is arbitrary, or labels; mirrored:
+    in shares of the other hemisphere's mean; over: this region is the ratio of the volumes of these two regions.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Region:
     over: tuple[str, str] | None = None
 
     def select(self, values: NDArray[np.float32], frame: MaskArray) -> MaskArray:
-        """The part of `frame` whose values lie between low and high; values, frame: [D, H, W], canonical."""
+        """The part of `frame` with values between low and high; values, frame: [D, H, W], canonical."""
         if self.mirrored:
             values = shares_of_other_side(values, frame)
         chosen: MaskArray = (values > self.low) & (values < self.high) & frame
         return chosen
 
     def rule(self, ranges: Mapping[str, Range], within: str) -> str:
-        """In words, for the caption: `cta > 150 HU within body`."""
+        """The rule for the caption, such as `cta > 150 HU within body`."""
         if self.over is not None:
             return f"volume of {self.over[0]} / volume of {self.over[1]}"
         if self.mirrored:
@@ -68,16 +68,21 @@ class Region:
 def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
     """Regions by name: "cta>150", "ct<-300", "150<cta<600", "seg=4", or a mask file ("masks/{case}.nii.gz").
 
-    "cbf<30%" compares with the mean of the other hemisphere; "lesion/core", two names of others, is a mismatch ratio.
-    Raises BadInput for a text that is none of these.
+    "cbf<30%" compares with the mean of the other hemisphere; "lesion/core", the names of two regions, is a mismatch
+    ratio. Raises BadInput for other texts.
     """
     given = {name: str(text) for name, text in (texts or {}).items()}
-    slashed = {name: found.groups() for name, text in given.items() if (found := RATIO.fullmatch(text.strip()))}
-    # others are paths
-    named = {name: pair for name, pair in slashed.items() if set(pair) <= given.keys()}
-    ratios = {name: pair for name, pair in named.items() if not set(pair) & named.keys()}
-    plain = tuple(_region(name, text) for name, text in given.items() if name not in ratios)
-    return plain + tuple(Region(name, given[name], over=(top, bottom)) for name, (top, bottom) in ratios.items())
+    pairs: dict[str, tuple[str, str]] = {}
+    for name, text in given.items():
+        match = RATIO.fullmatch(text.strip())
+        if match and {match[1], match[2]} <= given.keys():  # other texts with a slash are paths
+            pairs[name] = (match[1], match[2])
+    ratios = {name: pair for name, pair in pairs.items() if not set(pair) & pairs.keys()}
+    plain = [_region(name, text) for name, text in given.items() if name not in ratios]
+    return (
+        *plain,
+        *(Region(name, given[name], over=pair) for name, pair in ratios.items()),
+    )
 
 
 def _region(name: str, text: str) -> Region:
@@ -85,18 +90,25 @@ def _region(name: str, text: str) -> Region:
         raise BadInput(
             f"region: expected a name of letters, digits, _ and -, found {name!r}. Write it as vessels=cta>150."
         )
-    found = RULE.fullmatch(text.strip())
-    if found is None and "<" not in text and ">" not in text:
+    rule = RULE.fullmatch(text.strip())
+    if rule is None and "<" not in text and ">" not in text:
         if not text:
             raise BadInput(f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=cta>150.")
         return Region(name, text, path=text)
-    below, modality, sign, number, percent = found.groups() if found else ("", "", "", "0", "")
+    below, modality, sign, number, percent = rule.groups() if rule else ("", "", "", "0", "")
     value = float(number)
     match (bool(below), sign, bool(percent)):
         case (False, "=" | "==", False):
             return Region(name, f"{modality} = {value:g}", modality, value - 0.5, value + 0.5)
         case (False, "<", True):
-            return Region(name, f"{modality} < {value:g} %", modality, 0.0, value / 100, mirrored=True)
+            return Region(
+                name,
+                f"{modality} < {value:g} %",
+                modality,
+                0.0,
+                value / 100,
+                mirrored=True,
+            )
         case (False, "<", False):
             return Region(name, f"{modality} < {value:g}", modality, high=value)
         case (False, ">", False):
@@ -116,14 +128,14 @@ def find_region(
     case: CaseFiles,
     frame: MaskArray,
 ) -> MaskArray:
-    """Where the region lies in one case, [D, H, W] canonical, within `frame`. May be empty.
+    """The voxels of the region in one case, [D, H, W] canonical, within `frame`; there may be none.
 
-    scale: the range that the truth is scored on; body: the truth's foreground, where that range is its own.
+    scale: the scored range of the truth; body: the truth's foreground, if the range is that of the image's own peak.
     """
     if region.path is not None:
         path = _file_of(region.path, case)
-        found: MaskArray = on_grid_of(truth, path, "mask").data[0] > 0.5
-        return found & frame
+        inside: MaskArray = on_grid_of(truth, path, "mask").data[0] > 0.5
+        return inside & frame
     assert region.modality is not None
     if region.modality == truth.modality:
         return region.select(thresholded(truth, scale, body), frame)
@@ -140,10 +152,11 @@ def find_region(
 
 
 def shares_of_other_side(values: NDArray[np.float32], frame: MaskArray) -> NDArray[np.float32]:
-    """Values over the mean of the other half of the frame: [D, H, W], canonical, so that W runs from left to right.
+    """Values over the mean of the other half of the frame: [D, H, W], canonical, so W runs from left to right.
 
-    The halves meet in the middle of the frame's box. Only values above 0 count: fluid is not perfused. A half whose
-    other half has none becomes NaN. Source of the threshold: Campbell et al. 2011 (Stroke 42), relative CBF of a core.
+    The halves meet in the middle of the frame's box. Only values above 0 count, because fluid is not perfused. A half
+    becomes NaN if the other half has no such value. Source of the threshold: Campbell et al. 2011 (Stroke 42), relative
+    CBF of a core.
     """
     shares = np.full(values.shape, np.nan, np.float32)
     columns = np.flatnonzero(frame.any(axis=(0, 1)))
@@ -153,7 +166,7 @@ def shares_of_other_side(values: NDArray[np.float32], frame: MaskArray) -> NDArr
     last = int(columns[-1]) + 1
     left = slice(0, (first + last) // 2)
     right = slice((first + last + 1) // 2, None)
-    middle = slice(left.stop, right.start)  # of an odd width: a column of no side
+    middle = slice(left.stop, right.start)  # an odd width has a column of no side
     perfused = frame & (values > 0)
     for here, others in ((left, (right,)), (right, (left,)), (middle, (left, right))):
         known = np.concatenate([values[..., other][perfused[..., other]] for other in others])
@@ -163,7 +176,7 @@ def shares_of_other_side(values: NDArray[np.float32], frame: MaskArray) -> NDArr
 
 
 def thresholded(volume: Volume, scale: Range, body: MaskArray | None) -> NDArray[np.float32]:
-    """Values that a threshold applies to, [D, H, W]: not clipped; in arbitrary units shares of the peak."""
+    """The values for a threshold, [D, H, W], not clipped; in arbitrary units they are shares of the peak."""
     return scale.normalise(volume.data[0], body) if scale.own else volume.data[0]
 
 
@@ -174,40 +187,46 @@ def region_scores(
     overlap: MaskArray | None,
     voxel_ml: float,
 ) -> dict[str, float]:
-    """MAE (of slices' differences, too), PSNR, SSIM, both means, volume (ml) and the fate of pieces inside a region.
+    """MAE (also of slices' differences), PSNR, SSIM, both means, volume (ml) and lesion counts of a region.
 
-    Where `overlap`, the same region of the other image, is known also their Dice, its volume and the volume's error.
+    With `overlap`, the same region of the synthesis, also the Dice, its volume and the error of the volume.
     """
     truth = pair.truth
     other = pair.synthesis
     width = pair.scale.width
-    found = {"voxels": float(inside.sum()), "truth_volume": voxel_ml * float(inside.sum())}
-    found |= dict.fromkeys(("mean", "truth_mean", "mae", "mae_z", "psnr", "ssim_3d"), math.nan)
+    scores = {
+        "voxels": float(inside.sum()),
+        "truth_volume": voxel_ml * float(inside.sum()),
+    }
+    scores |= dict.fromkeys(("mean", "truth_mean", "mae", "mae_z", "psnr", "ssim_3d"), math.nan)
     if inside.any():
         box = tuple(slice(max(0, first - RADIUS), end + RADIUS) for first, end in bounding_box(inside))
-        a, b = (one[box] - np.float32(pair.scale.low) for one in (truth, other))
-        found["mean"] = float(np.mean(other[inside], dtype=np.float64))
-        found["truth_mean"] = float(np.mean(truth[inside], dtype=np.float64))
-        found["mae"], found["psnr"] = (
+        a, b = (image[box] - np.float32(pair.scale.low) for image in (truth, other))
+        scores["mean"] = float(np.mean(other[inside], dtype=np.float64))
+        scores["truth_mean"] = float(np.mean(truth[inside], dtype=np.float64))
+        scores["mae"], scores["psnr"] = (
             mae(truth, other, inside),
             psnr(truth, other, width, inside),
         )
-        found["mae_z"] = mae_z(a, b, inside[box])
-        found["ssim_3d"] = ssim(a, b, width, dimensions=3, mask=inside[box])
+        scores["mae_z"] = mae_z(a, b, inside[box])
+        scores["ssim_3d"] = ssim(a, b, width, dimensions=3, mask=inside[box])
     if overlap is not None:
-        found |= {"dice": dice(inside, overlap), "volume": voxel_ml * float(overlap.sum())}
-        found["volume_error"] = abs(found["volume"] - found["truth_volume"])
-    found |= ledger(inside, truth, other, overlap)
-    return {f"{name}.{key}": value for key, value in found.items()}
+        scores |= {
+            "dice": dice(inside, overlap),
+            "volume": voxel_ml * float(overlap.sum()),
+        }
+        scores["volume_error"] = abs(scores["volume"] - scores["truth_volume"])
+    scores |= count_lesions(inside, truth, other, overlap)
+    return {f"{name}.{key}": value for key, value in scores.items()}
 
 
 def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:
-    """The volumes of two regions divided, in the image and in the truth, and the error; NaN where the lower is empty.
+    """The ratio of the volumes of two regions in image and truth, and the error; NaN if the second is empty.
 
-    A region that is not found in the image itself (another modality, a label map, a file) has the truth's volume.
+    A region that is not defined by the image (another modality, a label map, a file) has the truth's volume.
     """
     of_truth = [scored[f"{part}.truth_volume"] for part in over]
-    of_image = [scored.get(f"{part}.volume", scored[f"{part}.truth_volume"]) for part in over]
+    of_image = [scored.get(f"{part}.volume", volume) for part, volume in zip(over, of_truth)]
     ratio, truth = (top / bottom if bottom else math.nan for top, bottom in (of_image, of_truth))
     return {
         f"{name}.ratio": ratio,
@@ -217,7 +236,7 @@ def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) 
 
 
 def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArray | None:
-    """The voxels that count, [D, H, W]; None for the whole image. truth: canonical."""
+    """The voxels that count, [D, H, W]; None stands for the whole image; truth: canonical."""
     if mask is None:
         return None
     if mask in ("body", "brain"):
@@ -244,17 +263,17 @@ def _file_of(text: str, case: CaseFiles) -> Path:
 
 
 def masks_of_several(mask: str | Path | None, regions: Iterable[Region], cases: Sequence[CaseFiles]) -> list[str]:
-    """A sentence for each mask file, of the evaluation or of a region, that is used for several patients."""
+    """A sentence for each mask file of the evaluation or a region that is used for several patients."""
     texts = [region.path for region in regions if region.path is not None]
     if mask not in (None, "body", "brain", "cohort"):
         texts.append(str(mask))
-    files = [(one.patient, _file_of(text, one)) for text in texts for one in cases]
-    own = [(one.patient, one.mask) for one in cases if one.mask is not None] if mask == "cohort" else []
+    files = [(case.patient, _file_of(text, case)) for text in texts for case in cases]
+    own = [(case.patient, case.mask) for case in cases if case.mask is not None] if mask == "cohort" else []
     return shared_masks([*files, *own])
 
 
 def _brain_of(truth: Volume, case: CaseFiles) -> MaskArray:
-    """The brain in the truth; where that is a map (of flow, of time), in the case's CT."""
+    """The brain in the truth, or in the case's CT if the truth is a map of perfusion."""
     units = {truth.modality: truth.unit, **{name: unit_of(name) for name in case.files}}
     name = clearest(units)
     if truth.unit in ("HU", "a.u.", "grey") or units[name] != "HU":
@@ -263,7 +282,7 @@ def _brain_of(truth: Volume, case: CaseFiles) -> MaskArray:
 
 
 def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:
-    """The image of `path`, canonical; raises BadInput where its grid is not the truth's."""
+    """The image of `path`, canonical; raises BadInput if its grid is not that of the truth."""
     volume = read_canonical(path, modality)
     if same_grid(volume.grid, truth.grid):
         return volume
@@ -273,6 +292,6 @@ def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:
 
 
 def read_canonical(path: Path, modality: str) -> Volume:
-    """A scan in canonical orientation: slices are then axial and rows run the same way in all files."""
+    """A scan in canonical orientation, in which slices are axial and rows have the same direction in all files."""
     turned = canonical(read_volume(path, modality))
     return replace(turned, data=np.ascontiguousarray(turned.data))

@@ -10,7 +10,7 @@ RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 
 
 def mean_and_sd(values: NDArray[Any]) -> dict[str, float | None]:
-    """Of finite values; None where there are none, or one alone has no deviation."""
+    """Mean and standard deviation of finite values; None if there are too few values."""
     return {
         "mean": float(values.mean()) if len(values) else None,
         "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
@@ -18,7 +18,7 @@ def mean_and_sd(values: NDArray[Any]) -> dict[str, float | None]:
 
 
 def bootstrap(values: NDArray[Any], groups: Sequence[str], seed: int) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean when whole groups are drawn with replacement; None below two groups.
+    """95 % percentile interval of the mean by drawing whole groups with replacement; None below two groups.
 
     Source: Efron and Tibshirani 1993, chapter 13.
     """

@@ -1,4 +1,4 @@
-"""Other scopes of the same scores, by name: the whole image, both images masked, slice by slice, crop by crop."""
+"""Additional scopes of the same scores, by name: the whole image, both images masked, single slices, crops."""
 
 import hashlib
 import math
@@ -31,10 +31,10 @@ MASK = "mask"  # the name of the evaluation's own mask in a slice filter
 
 @dataclass(frozen=True)
 class Scope:
-    """What a score is of: `area`, the voxels that count; `pictures`, whose own scores are averaged over a case.
+    """The scope of a score: `area`, the voxels that count; `pictures`, the parts whose scores are averaged over a case.
 
-    area: "" as the other scores of the evaluation; "whole" every voxel; "both_masked" every voxel, once truth and image
-    are the low end of the range outside the mask. pictures: "" none, the case is scored as one.
+    area: "" is that of the other scores; "whole" is every voxel; "both_masked" is every voxel after truth and image were
+    set to the low end of the range outside the mask. pictures: "" scores the case as a whole.
     """
 
     area: Area
@@ -45,16 +45,16 @@ class Scope:
         return ".".join(filter(None, (self.area, self.pictures)))
 
     def rule(self, mask: str | None, cut: "Cut") -> str:
-        """In words, for the caption and metrics.json."""
+        """A sentence for the caption and metrics.json."""
         where = "every voxel" if self.area == "whole" or mask is None else f"voxels in the mask {mask}"
         if self.area == "both_masked":
             where = f"both images at the low end of the range outside the mask {mask}, then every voxel"
         if not self.pictures:
             return where
-        one = self.pictures.removesuffix("s")
+        picture = self.pictures.removesuffix("s")
         kept = "without the mask" if mask is not None else "where the truth has one value only"
         parts = [
-            f"mean of each axial {one}'s own score",
+            f"mean of each axial {picture}'s own score",
             where,
             f"{self.pictures} {kept} do not count",
         ]
@@ -73,7 +73,7 @@ SCOPES = {scope.name: scope for scope in EVERY if scope.name}
 
 @dataclass(frozen=True)
 class Cut:
-    """Which slices count (None: all that have a foreground), and the side (pixels) and seed of crops."""
+    """A filter of slices (None: all slices with a foreground), and the side (pixels) and seed of crops."""
 
     slices: SliceFilter | None = None
     size: int = CROP
@@ -87,11 +87,11 @@ class Cut:
 
 
 @dataclass(frozen=True, eq=False)
-class Counted:
-    """What the scopes need of a truth [D, H, W], canonical: its own values, and which voxels and slices count.
+class CountedVoxels:
+    """The facts of a canonical truth [D, H, W] that scopes need: its values, and the voxels and slices that count.
 
-    values: in its own unit; inside: the mask, without what the image does not cover; covered: without a mask; None for
-    all. image_of: another image of the case that the filter of slices names.
+    values: in the truth's unit; inside: voxels of the mask that the image covers; covered: voxels that the image covers;
+    None stands for all. image_of: gives another image of the case that the slice filter names.
     """
 
     values: NDArray[np.float32]
@@ -117,8 +117,8 @@ class Counted:
 
 
 def scopes_from(names: Iterable[str], mask: object, regions: Iterable[str] = ()) -> tuple[Scope, ...]:
-    """The scopes of these names, each once; raises BadInput for others, or where they need a mask that is not there."""
-    found = []
+    """The scopes of these names, each once; raises BadInput for other names, or if a mask is absent."""
+    scopes = []
     for name in dict.fromkeys(names):
         if name not in SCOPES:
             raise BadInput(f"--score: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these.")
@@ -126,14 +126,14 @@ def scopes_from(names: Iterable[str], mask: object, regions: Iterable[str] = ())
             raise BadInput(f"--score {name}: expected a mask, found none. Add --mask body, brain, cohort or a file.")
         if name in regions:
             raise BadInput(f"--score {name}: expected no region of that name, found one. Rename the region.")
-        found.append(SCOPES[name])
-    return tuple(found)
+        scopes.append(SCOPES[name])
+    return tuple(scopes)
 
 
 def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope]) -> SliceFilter:
-    """A slice filter, or the text of a TOML table, with or without braces, as a recipe's data.slices has it.
+    """A slice filter, from the text of a TOML table as in a recipe's data.slices, with or without braces.
 
-    "mask" names the evaluation's own mask. Raises BadInput for other texts, or where there is no mask or no such scope.
+    "mask" names the evaluation's mask. Raises BadInput for other texts, or if the mask or such a scope is absent.
     """
     if not any(scope.pictures for scope in scopes):
         raise BadInput("--slices: expected a --score of slices or crops, found none. Add --score slices.")
@@ -148,47 +148,49 @@ def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope])
         ) from error
     chosen = fill(SliceFilter, table, "--slices", "Change it in --slices.")
     if MASK in chosen.above and mask is None:
-        raise BadInput("--slices: expected a mask, since above names it, found none. Add --mask.")
+        raise BadInput("--slices: expected a mask, because above names it, found none. Add --mask.")
     return chosen
 
 
 def _counts(values: NDArray[np.float32], inside: MaskArray | None, masked: bool) -> bool:
-    """Whether a slice or crop shows anything: a pixel of the mask; without a mask, more than one value of the truth."""
-    seen = values if inside is None else values[inside]
-    return bool(seen.size) and (masked or bool(seen.min() != seen.max()))
+    """Whether a slice or crop has a foreground: a pixel of the mask, or without a mask more than one value."""
+    counted = values if inside is None else values[inside]
+    return bool(counted.size) and (masked or bool(counted.min() != counted.max()))
 
 
 def scope_scores(
-    scope: Scope, pair: ImagePair, truth: Counted, functions: Mapping[str, Score]
+    scope: Scope, pair: ImagePair, truth: CountedVoxels, functions: Mapping[str, Score]
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """The scores of an image in a scope by key, and those of each of its pictures; NaN where no picture counts.
+    """The scores of an image in a scope by key, and those of each of its pictures; NaN if no picture counts.
 
-    functions: by key, those of other metrics are left out. Pictures whose own score is not finite (the PSNR of equal
-    images) are left out of that score's mean.
+    functions: scores by key, of which those that apply are computed. Pictures with a score that is not finite (the PSNR
+    of equal images) are left out of its mean.
     """
     pair = _in_area(scope.area, pair, truth)
     known = {key: score for key, score in functions.items() if key in (OF_PICTURES if scope.pictures else SCOPED)}
     if not scope.pictures:
         return {f"{scope.name}.{key}": score(pair) for key, score in known.items()}, []
     pictures = _pictures(scope, pair, truth)
-    rows = [place | {key: score(one) for key, score in known.items()} for place, one in pictures]
+    rows = [place | {key: score(picture) for key, score in known.items()} for place, picture in pictures]
     return {f"{scope.name}.{key}": _mean([row[key] for row in rows]) for key in known}, rows
 
 
-def _in_area(area: Area, pair: ImagePair, truth: Counted) -> ImagePair:
+def _in_area(area: Area, pair: ImagePair, truth: CountedVoxels) -> ImagePair:
     if not area:
         return pair
     if area == "both_masked":
         assert truth.inside is not None
-        a, b = (np.where(truth.inside, image, np.float32(pair.scale.low)) for image in (pair.truth, pair.synthesis))
+        low = np.float32(pair.scale.low)
+        a = np.where(truth.inside, pair.truth, low)
+        b = np.where(truth.inside, pair.synthesis, low)
         pair = replace(pair, truth=a, synthesis=b)
     return replace(pair, inside=truth.covered)
 
 
-def _pictures(scope: Scope, pair: ImagePair, truth: Counted) -> Iterator[tuple[dict[str, Any], ImagePair]]:
-    """The slices, or crops of them, that count, as radiologists look at them, and where the first pixel of each lies.
+def _pictures(scope: Scope, pair: ImagePair, truth: CountedVoxels) -> Iterator[tuple[dict[str, Any], ImagePair]]:
+    """The slices or crops that count, in radiological orientation, with the place of their first pixels.
 
-    Raises BadInput for crops far larger than the case's slices.
+    Raises BadInput for crops that are far larger than the case's slices.
     """
     (height, width), cut = truth.values.shape[1:], truth.cut
     most = max(CROP, LARGEST_CROP * height, LARGEST_CROP * width)
@@ -215,27 +217,32 @@ def _pictures(scope: Scope, pair: ImagePair, truth: Counted) -> Iterator[tuple[d
             a, b = (_extended(image, cut.size, pair.scale.low) for image in (a, b))
             within = None if within is None else _extended(within, cut.size, False)
         place = {"scope": scope.name, "slice": number, "row": row, "column": column}
-        yield place, replace(pair, truth=a, synthesis=b, inside=within, axes=RADIOLOGICAL)
+        yield (
+            place,
+            replace(pair, truth=a, synthesis=b, inside=within, axes=RADIOLOGICAL),
+        )
 
 
 def _layer(values: NDArray[Any], number: int) -> NDArray[Any]:
-    """One slice [1, H, W] as radiologists look at it: its lower right corner is that of paper 001's slices, too."""
+    """One slice [1, H, W] in radiological orientation; its lower right corner is that of the slices in paper 001."""
     return relaid(values[number : number + 1], CANONICAL, RADIOLOGICAL)
 
 
 def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> tuple[int, int]:
-    """First row and column of the crop of a slice [H, W]: every place is as likely as another.
+    """First row and column of the crop of a slice [H, W], drawn uniformly.
 
-    A function of the seed, the truth's content and the slice's number alone.
+    They depend on the seed, the truth's content and the slice's number alone.
     """
     drawn = hashlib.sha256(f"{cut.seed} {content} {number}".encode()).digest()
     height, width = shape
     row, column = (int.from_bytes(part) for part in (drawn[:8], drawn[8:16]))
-    return row % (max(height - cut.size, 0) + 1), column % (max(width - cut.size, 0) + 1)
+    rows = max(height - cut.size, 0) + 1
+    columns = max(width - cut.size, 0) + 1
+    return row % rows, column % columns
 
 
 def _extended(crop: NDArray[Any], size: int, value: float) -> NDArray[Any]:
-    """A crop [1, H, W] with rows and columns of one value at the end, up to `size`."""
+    """A crop [1, H, W], extended to `size` by rows and columns of one value at the end."""
     return np.pad(
         crop,
         [(0, 0), *((0, size - length) for length in crop.shape[1:])],
@@ -244,7 +251,7 @@ def _extended(crop: NDArray[Any], size: int, value: float) -> NDArray[Any]:
 
 
 def _mean(values: list[float]) -> float:
-    """Of the finite values; where there are none, of all."""
+    """The mean of the finite values, or of all values if none is finite."""
     kept = [value for value in values if math.isfinite(value)] or values
     return float(np.mean(kept)) if kept else math.nan
 
@@ -257,10 +264,10 @@ def _filter_text(chosen: SliceFilter) -> str:
 
 
 def check_pictures(scopes: Iterable[Scope], rows: Iterable[Mapping[str, Any]], cut: Cut) -> None:
-    """Raise BadInput where a scope has no picture in any case; rows: all pictures."""
-    found = {row["scope"] for row in rows}
+    """Raise BadInput if a scope has no picture in any case; rows: all pictures."""
+    pictured = {row["scope"] for row in rows}
     for scope in scopes:
-        if scope.pictures and scope.name not in found:
+        if scope.pictures and scope.name not in pictured:
             rule = "" if cut.slices is None else f" with {_filter_text(cut.slices)}"
             raise BadInput(
                 f"--score {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, found none. Change --slices, or check the mask."

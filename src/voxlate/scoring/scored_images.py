@@ -1,4 +1,4 @@
-"""What a folder of syntheses holds: images with a truth, all made in one way from the scans of their own case."""
+"""The images of a folder that are scored: each has a truth, and all come from one synthesis of their own case's scans."""
 
 import functools
 import json
@@ -14,14 +14,21 @@ from voxlate.errors import BadInput
 from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.images.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.scoring.intervals import Interval, interval_of
-from voxlate.scoring.provenance import difference, provenance_of, read_run, run_folders, stated_inputs, way_of
+from voxlate.scoring.provenance import (
+    difference,
+    provenance_of,
+    read_run,
+    run_folders,
+    shared_settings,
+    stated_inputs,
+)
 
 BASELINES = "naive.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One synthesis to score: its case, its modality, its files, and its own provenance."""
+    """One synthesised image: its case, modality, files and provenance."""
 
     case: CaseFiles
     modality: str
@@ -36,14 +43,14 @@ class Item:
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """The scans that it was made from: as its provenance says, else where the cohort has them."""
+        """The source scans by the image's provenance, or at their place in the cohort if they were moved."""
         stated = stated_inputs(self.provenance).items()
         return {name: path if is_there(path) else self.case.files.get(name, path) for name, path in stated}
 
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """The images to score, the names of those without a truth, and by case why an image must not be scored."""
+    """The images to score, the names of images without a truth, and by case the reason against scoring an image."""
 
     items: list[Item]
     without_truth: list[str]
@@ -51,57 +58,58 @@ class ScoredImages:
 
 
 def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredImages:
-    """The syntheses of OUT/<case> whose case has a truth; where: names the cohort in messages.
+    """The syntheses of OUT/<case> whose case has a truth; where: name of the cohort in messages.
 
-    Raises BadInput where none has one, where images were made in several ways, or from another case's scans.
+    Raises BadInput if there are none, if they are from syntheses with different settings, or from another case's scans.
     """
     if not out.is_dir():
         raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
-    found = ScoredImages([], [], {})
+    scored = ScoredImages([], [], {})
     failed = provenance_of(out).get("failed", {})
-    folders = {path.name: images for path in sorted(out.iterdir()) if path.is_dir() and (images := images_in(path))}
+    every = {path.name: images_in(path) for path in sorted(out.iterdir()) if path.is_dir()}
+    folders = {name: images for name, images in every.items() if images}
     stated = {name for name in folders if (out / name / "provenance.json").is_file()}
     for name, images in folders.items():
         case = cases.get(name)
         if case and name not in stated and set(images.values()) <= _scans(case):
-            continue  # made in place, and nothing of this case
+            continue  # OUT is the cohort itself, and this case has no synthesis
         if case and name in failed:
-            found.refused[name] = f"its image is of an earlier run; {failed[name]}"
+            scored.refused[name] = f"its image is of an earlier run; {failed[name]}"
         elif case and stated and name not in stated:
-            found.refused[name] = "synth was stopped while it wrote this case: make it again"
+            scored.refused[name] = "synth was stopped while it wrote this case: run it again"
         else:
             own = {modality: path for modality, path in images.items() if not is_map(modality, images)}
             for modality, path in own.items():
                 if case is None or modality not in case.files:
-                    found.without_truth.append(f"{name}/{modality}")
+                    scored.without_truth.append(f"{name}/{modality}")
                     continue
-                made = provenance_of(out, name, modality)
+                provenance = provenance_of(out, name, modality)
                 std = spread_of(modality, images)
-                interval = interval_of(images, modality, made)
-                found.items.append(Item(case, modality, path, std, interval, made))
-    if not found.items:
-        refused = next((f" ({case}: {why})" for case, why in found.refused.items()), "")
+                interval = interval_of(images, modality, provenance)
+                scored.items.append(Item(case, modality, path, std, interval, provenance))
+    if not scored.items:
+        refused = next((f" ({case}: {why})" for case, why in scored.refused.items()), "")
         raise BadInput(
             f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that match{refused}. Check the two folders and the names of the modalities."
         )
-    for mine in items_by_modality(found.items).values():
+    for of_modality in items_by_modality(scored.items).values():
         _check_one_way(
             out,
-            {item.case.case: item.provenance for item in mine if item.case.case in stated},
+            {item.case.case: item.provenance for item in of_modality if item.case.case in stated},
         )
-    _check_own_scans(out, {item.case.case for item in found.items}, cases)
-    return found
+    _check_own_scans(out, {item.case.case for item in scored.items}, cases)
+    return scored
 
 
 def is_map(name: str, images: Collection[str]) -> bool:
-    """Whether a name among those of a case's images is that of a map of one of them: of its spread, say."""
+    """Whether an image of a case is a map of another image of it, such as its standard deviation."""
     own = {suffix for suffix in MAPS if name.endswith(suffix) and name.removesuffix(suffix) in images}
     ends = {LOW: HIGH, HIGH: LOW}  # a scan may be called ct_low
     return any(suffix not in ends or name.removesuffix(suffix) + ends[suffix] in images for suffix in own)
 
 
 def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
-    """The map of an image's standard deviation, where there is one."""
+    """The map of an image's standard deviation, if there is one."""
     return images.get(modality + STD) or images.get(modality + UNCALIBRATED)
 
 
@@ -114,57 +122,59 @@ def _scans(case: CaseFiles) -> set[Path]:
     }
 
 
-def not_scored(out: Path, found: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
-    """Why images that have a truth are not there to score, by <case>/<modality>, or by case where it has none at all.
+def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
+    """The reasons why images with a truth are absent, by <case>/<modality>, or by case if it has no image at all.
 
-    Of the cases that synth was asked for, else of all.
+    The cases are those that synth was asked for, or else all.
     """
-    made = provenance_of(out)
-    scored = {(item.case.case, item.modality) for item in found.items}
-    targets = items_by_modality(found.items)
-    reasons = made.get("failed", {}) | found.refused
+    provenance = provenance_of(out)
+    scored = {(item.case.case, item.modality) for item in images.items}
+    targets = items_by_modality(images.items)
+    reasons = provenance.get("failed", {}) | images.refused
     absent = dict[str, str]()
-    for case in made.get("cases") or cases:
-        expected = set(targets) & set(cases[case].files) - _given(out, case) if case in cases else set[str]()
+    for case in provenance.get("cases") or cases:
+        expected = set[str]()
+        if case in cases:
+            expected = set(targets) & set(cases[case].files) - _given(out, case)
         for name in sorted(name for name in expected if (case, name) not in scored):
             label = f"{case}/{name}" if any((case, other) in scored for other in targets) else case
             absent[label] = reasons.get(label, f"no image in {out.name}")
-    return absent | found.refused
+    return absent | images.refused
 
 
 def _given(out: Path, case: str) -> set[str]:
-    """The modalities of which a case cannot have an image: the scans that all its images were made from."""
-    made = provenance_of(out, case)
-    return set() if "made_without" in made else set(stated_inputs(made))
+    """The modalities that were sources of all images of a case, so that no image of them is expected."""
+    provenance = provenance_of(out, case)
+    return set() if "made_without" in provenance else set(stated_inputs(provenance))
 
 
-def _check_one_way(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise BadInput where cases were made by several models, seeds or options: their scores describe no method."""
+def _check_one_way(out: Path, provenances: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise BadInput if images are from several models, seeds or options, because their scores describe no method."""
     ways: dict[str, list[str]] = {}
-    for case, one in made.items():
-        ways.setdefault(json.dumps(way_of(one), sort_keys=True), []).append(case)
+    for case, provenance in provenances.items():
+        ways.setdefault(json.dumps(shared_settings(provenance), sort_keys=True), []).append(case)
     if len(ways) > 1:
         first, second, *_ = ways.values()
         groups = [f"{len(cases)} as {cases[0]}" for cases in ways.values()]
         raise BadInput(
-            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in {difference(made[first[0]], made[second[0]])}. Run synth again over all cases, or into another folder."
+            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in {difference(provenances[first[0]], provenances[second[0]])}. Run synth again over all cases, or into another folder."
         )
 
 
 def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, CaseFiles]) -> None:
-    """Raise BadInput where the provenance of an image names another case of the cohort, or a scan of it."""
+    """Raise BadInput if the provenance of an image names another case of the cohort, or a scan of another case."""
     owners = {path.resolve(): name for name, case in cases.items() for path in case.files.values()}
     for name in sorted(scored):
-        made = provenance_of(out, name)
-        owned = {owners.get(place.resolve(), name) for place in stated_inputs(made).values()}
-        if others := (owned | ({made.get("case", name)} & cases.keys())) - {name}:
+        provenance = provenance_of(out, name)
+        owned = {owners.get(place.resolve(), name) for place in stated_inputs(provenance).values()}
+        if others := (owned | ({provenance.get("case", name)} & cases.keys())) - {name}:
             raise BadInput(
                 f"{out / name}: expected an image made from the scans of {name}, found one of {', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
             )
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Image files by modality: those that synth wrote, where it says so; of several formats the one with least loss."""
+    """Image files by modality: those that the provenance lists, if it does, in the format with the least loss."""
     listed = provenance_of(folder).get("images")
     images = dict[str, Path]()
     for ending in reversed(scan_endings()):
@@ -179,26 +189,26 @@ def _modality(file: str) -> str:
 
 
 def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """The items of each modality, in the order of their names."""
+    """The images of each modality, sorted by the modalities' names."""
     names = sorted({item.modality for item in items})
     return {name: [item for item in items if item.modality == name] for name in names}
 
 
 def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
-    """Raise BadInput where images of OUT have changed since the scores in `document`; scores copied elsewhere pass.
+    """Raise BadInput if images of OUT have changed since the scores in `document`.
 
-    So do those that are gone, unless their case's provenance lists others now.
+    Scores without their images pass, unless the provenance of the case lists other images now.
     """
     for name, content in document.get("images", {}).items():
         case, modality = name.split("/")
         if (out / case).is_dir() and _is_other(out / case, modality, content):
             raise BadInput(
-                f"{out}: expected scores of the images that lie here, found {name} changed since. Run voxlate evaluate again."
+                f"{out}: expected scores of the images in this folder, found {name} changed since. Run voxlate evaluate again."
             )
 
 
 def _is_other(folder: Path, modality: str, content: str) -> bool:
-    """Whether the image of a case is another one than that of this content."""
+    """Whether the image of a case has another content."""
     listed = provenance_of(folder).get("images")
     path = images_in(folder).get(modality)
     if listed and modality not in map(_modality, listed):
@@ -207,31 +217,33 @@ def _is_other(folder: Path, modality: str, content: str) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class OfRun:
-    """The naive baselines of an image's run, and the prepared cohort that it was trained on, where they are there."""
+class RunFiles:
+    """The naive baselines and the prepared cohort of an image's run, if they exist."""
 
     baselines: Baselines | None
     prepared: Path | None
 
 
-def of_runs(items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None) -> dict[Item, OfRun]:
-    """For each image those of its own run; naive and prepared: what was given for all images instead."""
+def run_files_of(
+    items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None
+) -> dict[Item, RunFiles]:
+    """The files of each image's run; naive, prepared: files for all images instead."""
     given = naive if isinstance(naive, Baselines | None) else Baselines.load(naive)
 
     @functools.cache
-    def of_run(folders: tuple[Path, ...]) -> OfRun:
+    def run_files(folders: tuple[Path, ...]) -> RunFiles:
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
         own = Baselines.load(stored[0]) if stored and given is None else given
-        return OfRun(own, _prepared_cohort(folders) if prepared is None else prepared)
+        return RunFiles(own, _prepared_cohort(folders) if prepared is None else prepared)
 
-    return {item: of_run(tuple(run_folders(item.provenance))) for item in items}
+    return {item: run_files(tuple(run_folders(item.provenance))) for item in items}
 
 
 def _prepared_cohort(folders: Iterable[Path]) -> Path | None:
     for run in folders:
-        if (run / "provenance.json").is_file() and isinstance(
-            stated := read_run(run / "provenance.json").get("prepared"), str
-        ):
-            folder = Path(os.path.normpath(run / str(stated)))
+        path = run / "provenance.json"
+        stated = read_run(path).get("prepared") if path.is_file() else None
+        if isinstance(stated, str):
+            folder = Path(os.path.normpath(run / stated))
             return folder if (folder / "cohort.json").is_file() else None
     return None

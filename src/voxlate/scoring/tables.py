@@ -21,10 +21,10 @@ from voxlate.images.ranges import Range
 from voxlate.scoring.captions import caption, keys_of, short_caption
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.resampling import RESAMPLES, bootstrap, mean_and_sd
-from voxlate.scoring.verdict import MADE, Verdict, coloured, verdicts
+from voxlate.scoring.verdict import SYNTHESIS, Verdict, coloured, verdicts
 
-NARROWEST = 13  # of a method's column: 0.994 ± 0.001
-# metrics that are printed without --all
+NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
+# These metrics are printed without --all.
 MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")
 
 
@@ -32,7 +32,7 @@ MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")
 class Row:
     """Scores of one answer (the synthesis, or a naive baseline) for one modality of one case.
 
-    slices: how many the case has; pictures: scope, slice, place and scores of each picture that scopes count.
+    slices: number of the case's slices; pictures: scope, slice, place and scores of each picture of the scopes.
     """
 
     case: str
@@ -57,17 +57,19 @@ class Row:
 
 
 def _finite(scores: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in scores.items()
-    }
+    plain = dict(scores)
+    for key, value in scores.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            plain[key] = None
+    return plain
 
 
 @dataclass(frozen=True)
 class Scores:
-    """All rows with the options that they were computed with.
+    """All rows with the options of their evaluation.
 
-    header: facts of the whole; choices: mask, paddings and weights, which must agree for numbers to compare;
-    ranges and features by modality; distances, of all cases together, by modality, answer and metric.
+    header: facts of the whole evaluation; choices: mask, paddings and weights, which must agree for a comparison;
+    ranges, features: by modality; distances: pooled over all cases, by modality, answer and metric.
     """
 
     rows: tuple[Row, ...]
@@ -81,18 +83,18 @@ class Scores:
     def document(self) -> dict[str, Any]:
         """The content of metrics.json: each value with its unit, range, mask, window, reduction and number of cases."""
         modalities = dict.fromkeys(row.modality for row in self.rows)
-        made = {
+        document = {
             "voxlate": __version__,
             "note": "Research software, not a medical device.",
             **self.header,
             "modalities": {name: self._modality(name) for name in modalities},
             "cases": [row.flat() for row in self.rows],
         }
-        return made | {"verdict": {one.modality: one.document() for one in verdicts(made)}}
+        return document | {"verdict": {verdict.modality: verdict.document() for verdict in verdicts(document)}}
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Whether the syntheses of each modality are better than the best naive baseline."""
+        """The verdict on each modality: whether its syntheses are better than the best naive baseline."""
         return verdicts(self.document())
 
     def to_frame(self) -> Any:
@@ -117,14 +119,14 @@ class Scores:
         }
         answers: dict[str, Any] = {}
         for answer in dict.fromkeys(row.answer for row in rows):
-            mine = [row for row in rows if row.answer == answer]
+            of_answer = [row for row in rows if row.answer == answer]
             pooled = self.distances.get(name, {}).get(answer, {})
             answers[answer] = {
-                key: (pooled.get(key) or summary(mine, metric, over, self.seed))
-                | over_pictures(mine, metric)
+                key: (pooled.get(key) or summary(of_answer, metric, over, self.seed))
+                | over_pictures(of_answer, metric)
                 | _conventions(metric, scale, stated)
                 for key, metric in metrics_of(self.header).items()
-                if key in pooled or any(key in row.scores for row in mine)
+                if key in pooled or any(key in row.scores for row in of_answer)
             }
         return {"unit": scale.unit, **stated, "answers": answers}
 
@@ -152,24 +154,24 @@ class Scores:
             "range_high",
             "mask",
         ]
-        found = {key for row in self.rows for key in row.scores}
+        scored = {key for row in self.rows for key in row.scores}
         known = metrics_of(self.header)
-        columns += [key for key, metric in known.items() if not metric.pooled and ("." not in key or key in found)]
+        columns += [key for key, metric in known.items() if not metric.pooled and ("." not in key or key in scored)]
         _write_csv(
             out / "metrics.csv",
             columns,
             (row.flat() | self._stated(row) for row in self.rows),
         )
-        pictures = [row.head | self._stated(row) | _finite(one) for row in self.rows for one in row.pictures]
+        pictures = [row.head | self._stated(row) | _finite(picture) for row in self.rows for picture in row.pictures]
         if pictures:
-            scores = [key for key in known if any(key in one for one in pictures)]
+            scores = [key for key in known if any(key in picture for picture in pictures)]
             _write_csv(
                 out / "pictures.csv",
                 [*columns[:8], "scope", "slice", "row", "column", *scores],
                 pictures,
             )
         else:
-            # of an evaluation before this one
+            # The file may be from an earlier evaluation.
             (out / "pictures.csv").unlink(missing_ok=True)
 
     def _stated(self, row: Row) -> dict[str, Any]:
@@ -193,19 +195,19 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 
 
 def over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
-    """Under "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state them."""
+    """The entry "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state."""
     scope, _, key = metric.key.rpartition(".")
-    found = np.array([one[key] for row in rows for one in row.pictures if one["scope"] == scope])
-    kept = found[np.isfinite(found)]
-    counts = {"n": len(kept), "not_finite": len(found) - len(kept)}
-    return {"pictures": mean_and_sd(kept) | counts} if len(found) else {}
+    values = np.array([picture[key] for row in rows for picture in row.pictures if picture["scope"] == scope])
+    kept = values[np.isfinite(values)]
+    counts = {"n": len(kept), "not_finite": len(values) - len(kept)}
+    return {"pictures": mean_and_sd(kept) | counts} if len(values) else {}
 
 
 def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[str, Any]:
-    """Mean, standard deviation between cases, and bootstrap interval of the mean, over the finite values.
+    """Mean, standard deviation between cases, and bootstrap interval of the mean over the finite values.
 
-    Patients (or cases) are drawn with replacement, each with all its cases, so that slices of one head are not
-    counted as independent.
+    Patients (or cases) are drawn with replacement, each with all its cases, because cases of one patient are not
+    independent.
     """
     kept = [row for row in rows if math.isfinite(row.scores.get(metric.key, math.nan))]
     values = np.array([row.scores[metric.key] for row in kept])
@@ -239,9 +241,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Tables:
-    """Scores of methods by modality ("": of all), for the terminal and the page.
+    """Scores of methods by modality ("" stands for all), for the terminal and the page.
 
-    On a terminal a line is a metric and a column a method, in several tables where the methods do not fit.
+    On a terminal, lines are metrics and columns are methods, in several tables if the methods do not fit.
     """
 
     title: str
@@ -254,12 +256,14 @@ class Tables:
         return [name for name in self.lines if name]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        cells = [line.cells for mine in self.lines.values() for line in mine]
-        wide = [max([NARROWEST, *(one.width for one in row)]) for row in zip(*cells)]
-        heads = [len(text) for name, mine in self.lines.items() for line in mine for text in self._head(name, line)]
+        cells = [line.cells for lines in self.lines.values() for line in lines]
+        wide = [max([NARROWEST, *(cell.width for cell in row)]) for row in zip(*cells)]
+        heads = [self._head(name, line) for name, lines in self.lines.items() for line in lines]
+        head = max((len(text) for texts in heads for text in texts), default=0)
+        room = options.max_width - head - 4
         groups: list[list[int]] = [[]]
         for column in range(len(self.methods)):
-            if sum(wide[other] + 3 for other in [*groups[-1], column]) > options.max_width - max(heads, default=0) - 4:
+            if sum(wide[other] + 3 for other in [*groups[-1], column]) > room:
                 groups.append([])
             groups[-1].append(column)
         yield Text(self.title, style="italic")
@@ -268,7 +272,7 @@ class Tables:
         yield Text("\n".join(self.caption), style="dim")
 
     def _repr_html_(self) -> str:
-        """As on a terminal, in a notebook."""
+        """The terminal's output for a notebook."""
         return in_html(self)
 
     def _head(self, modality: str, line: Line) -> tuple[str, str]:
@@ -282,8 +286,8 @@ class Tables:
             name = _folded(self.methods[column], wide[column])
             width = wide[column]
             result.add_column(name, justify="right", min_width=width, max_width=width, overflow="fold")
-        for modality, mine in self.lines.items():
-            for line in mine:
+        for modality, lines in self.lines.items():
+            for line in lines:
                 cells = (line.cells[column] for column in columns)
                 result.add_row("\n".join(self._head(modality, line)).rstrip(), *map(_marked, cells))
             result.add_section()
@@ -291,7 +295,7 @@ class Tables:
 
 
 def in_html(*parts: RenderableType) -> str:
-    """What a terminal prints, for a notebook."""
+    """The terminal's output as HTML for a notebook."""
     console = Console(record=True, width=120, file=io.StringIO())
     for part in parts:
         console.print(part)
@@ -299,7 +303,7 @@ def in_html(*parts: RenderableType) -> str:
 
 
 def _folded(name: str, wide: int) -> str:
-    """A name in lines of at most `wide` letters, broken after _ or / or a blank where that is possible."""
+    """A name in lines of at most `wide` letters, broken after _ or / or a blank if possible."""
     lines = [""]
     for part in re.findall(r"[^_/ ]*[_/ ]?", name):
         if len(lines[-1]) + len(part) > wide and lines[-1]:
@@ -308,15 +312,15 @@ def _folded(name: str, wide: int) -> str:
     return "\n".join(lines)
 
 
-def _marked(one: Cell) -> Text:
-    text = Text(one.text, "bold" if one.bold else "")
-    return text.append(f"\n{one.below}", "not bold") if one.below else text
+def _marked(cell: Cell) -> Text:
+    text = Text(cell.text, "bold" if cell.bold else "")
+    return text.append(f"\n{cell.below}", "not bold") if cell.below else text
 
 
 def score_tables(document: Mapping[str, Any]) -> Tables:
     """The scores in a metrics.json: a column for the synthesis and for each naive baseline, mean ± sd over cases."""
-    found = keys_of(document)
-    metrics = [one for key, one in metrics_of(document).items() if key in found and one.in_table]
+    keys = keys_of(document)
+    metrics = [metric for key, metric in metrics_of(document).items() if key in keys and metric.in_table]
     modalities = document["modalities"]
     answers = tuple(dict.fromkeys(answer for part in modalities.values() for answer in part["answers"]))
     lines = {
@@ -335,24 +339,27 @@ def score_tables(document: Mapping[str, Any]) -> Tables:
 
 
 def short_tables(document: Mapping[str, Any]) -> Tables:
-    """The main scores in a metrics.json, and those asked for, of the synthesis and of the best naive baseline."""
-    found = keys_of(document)
-    metrics = [one for key, one in metrics_of(document).items() if key in found and one.in_table and is_main(one)]
-    best = {one.modality: one.baseline for one in verdicts(document)}
+    """The main and the requested scores in a metrics.json for the synthesis and the best naive baseline."""
+    keys = keys_of(document)
+    metrics = [
+        metric for key, metric in metrics_of(document).items() if key in keys and metric.in_table and is_main(metric)
+    ]
+    best = {verdict.modality: verdict.baseline for verdict in verdicts(document)}
     lines = {
         modality: [_short_line(metric, part, best[modality]) for metric in metrics]
         for modality, part in document["modalities"].items()
     }
     title = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
-    methods = (MADE, "best naive baseline") if any(best.values()) else (MADE,)
-    cut = {name: [replace(one, cells=one.cells[: len(methods)]) for one in mine] for name, mine in lines.items()}
-    return Tables(title, methods, cut, short_caption(document))
+    if any(best.values()):
+        return Tables(title, (SYNTHESIS, "best naive baseline"), lines, short_caption(document))
+    alone = {name: [replace(row, cells=row.cells[:1]) for row in rows] for name, rows in lines.items()}
+    return Tables(title, (SYNTHESIS,), alone, short_caption(document))
 
 
 def _short_line(metric: Metric, part: Mapping[str, Any], baseline: str | None) -> Line:
-    """A metric of the synthesis and of one baseline, whose name stands below the first metric."""
+    """A metric of the synthesis and of one baseline, whose name is printed below the first metric."""
     answers = part["answers"]
-    ours = _score_cell(answers.get(MADE, {}), MADE, metric)
+    ours = _score_cell(answers.get(SYNTHESIS, {}), SYNTHESIS, metric)
     naive = _score_cell(answers.get(baseline, {}), baseline or "", metric)
     if baseline and metric.key == MAIN[0]:
         naive = replace(naive, below=f"{naive.below}\n{baseline}".lstrip())
@@ -360,7 +367,7 @@ def _short_line(metric: Metric, part: Mapping[str, Any], baseline: str | None) -
 
 
 def is_main(metric: Metric) -> bool:
-    """Whether a metric is printed without --all: a main one, or one that is scored only where it is asked for."""
+    """Whether a metric is printed without --all: a main metric, or one that is computed only on request."""
     return metric.key in MAIN or "." in metric.key or metric.pooled or metric.key == "lpips"
 
 
@@ -370,15 +377,20 @@ def _score_cell(scores: Mapping[str, Any], answer: str, metric: Metric) -> Cell:
     if value and value["mean"] is not None and value["ci95"]:
         low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
         below = f"{low}…{high}" if low.startswith("-") else f"{low}–{high}"
-    return Cell(metric.mean_text(value), below, bold=answer == MADE)
+    return Cell(metric.mean_text(value), below, bold=answer == SYNTHESIS)
 
 
 def _conventions(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The conventions of one value, which metrics.json states with it."""
+    """The conventions that metrics.json states with each value."""
     of_ssim = ("ssim_padding", "ssim_from") if metric.score.startswith("ssim") else ()
     of_lpips = ("lpips",) if metric.score == "lpips" else ()
     kept = {key: stated[key] for key in ("range", "range_rule", "mask", *of_ssim, *of_lpips)}
     if metric.pooled:
         kept["features"] = stated["features"]["name"]
     unit = "share of the range" if metric.scale != 1 else metric.unit_for(scale.unit)
-    return {"unit": unit, "better": metric.better, "reduction": metric.reduction, **kept}
+    return {
+        "unit": unit,
+        "better": metric.better,
+        "reduction": metric.reduction,
+        **kept,
+    }

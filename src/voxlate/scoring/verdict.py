@@ -1,4 +1,4 @@
-"""The verdict on syntheses: whether they have a lower error than the best naive baseline, in one sentence."""
+"""The verdict on syntheses: a sentence on whether their error is lower than that of the best naive baseline."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from voxlate.scoring.resampling import bootstrap
 
 Outcome = Literal["better", "unclear", "worse", "unknown"]
 
-MADE = "synthesis"  # the answer of rows that are no naive baseline
+SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
 METRIC = METRIC_OF["mae"]
 TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
 SYMBOLS: Mapping[Outcome, str] = {
@@ -38,9 +38,9 @@ STYLES: Mapping[Outcome, str] = {
 class Verdict:
     """Whether syntheses of a modality are better than the best naive baseline on the same patients, voxels and range.
 
-    synthesis, naive: mean absolute error of both in `unit`, each patient counted once; share: by which part of the
-    baseline's that of the synthesis is lower; lower_on: for how many of `patients` it is lower; difference_ci95: of
-    the paired difference (synthesis − baseline), None below two patients. None where no baseline was scored.
+    synthesis, naive: mean absolute error of both in `unit`, where each patient counts once; share: relative reduction of
+    the baseline's error; lower_on: number of `patients` with a lower error; difference_ci95: interval of the paired
+    difference (synthesis − baseline), None below two patients. Numbers are None if no baseline was scored.
     """
 
     modality: str
@@ -61,7 +61,7 @@ class Verdict:
         return SYMBOLS[self.outcome]
 
     def document(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The verdict as JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Compared:
-    """The synthesis and one baseline on the cases that both have: mean errors of each patient."""
+    """Mean errors by patient of the synthesis and one baseline, on the cases that both have."""
 
     baseline: str
     synthesis: np.ndarray
@@ -79,7 +79,7 @@ class Compared:
 
     @property
     def share(self) -> float:
-        """By which part of the baseline's the error of the synthesis is lower; −∞ where the baseline has none."""
+        """The relative reduction of the baseline's error; −∞ if the baseline has no error."""
         own = float(self.synthesis.mean())
         other = float(self.naive.mean())
         if other > 0:
@@ -106,16 +106,18 @@ def verdict_on(
 ) -> Verdict:
     """The verdict on syntheses by their mean absolute errors and those of the naive baselines.
 
-    errors: by answer ("synthesis", or a baseline's name) and case, all measured in the same way; patients: of each
-    case; where: what the errors are of, in words; not_held_out: a clause where cases were in the training.
+    errors: by answer ("synthesis", or a baseline's name) and case, all measured with the same conventions; patients: by
+    case; where: words on the voxels or items of the errors; not_held_out: a clause if cases were in the training.
     """
-    own = errors.get(MADE, {})
-    found = [one for name in errors if name != MADE and (one := _compared(name, own, errors[name], patients))]
-    if not found:
-        said = "no verdict: no naive baseline was scored, so nothing says whether the model is worth its training"
+    own = errors.get(SYNTHESIS, {})
+    every = [_compared(name, own, errors[name], patients) for name in errors if name != SYNTHESIS]
+    compared = [pair for pair in every if pair is not None]
+    if not compared:
+        said = "no verdict: no naive baseline was scored, so it is unknown whether the model is worth its training"
         return Verdict(modality, "unknown", said, unit=unit)
-    most = max(one.cases for one in found)
-    best = min((one for one in found if one.cases == most), key=lambda one: float(one.naive.mean()))
+    most = max(pair.cases for pair in compared)
+    largest = [pair for pair in compared if pair.cases == most]
+    best = min(largest, key=lambda pair: float(pair.naive.mean()))
     outcome = _outcome(best)
     missing = f"over the {best.cases} of {len(own)} cases that this baseline has" if best.cases < len(own) else ""
     return Verdict(
@@ -139,8 +141,9 @@ def _compared(
     other: Mapping[str, float],
     patients: Mapping[str, str],
 ) -> Compared | None:
-    """None where no case has both."""
-    cases = [case for case in own if case in other and np.isfinite([own[case], other[case]]).all()]
+    """Errors on the cases that both have; None if there is no such case."""
+    shared = [case for case in own if case in other]
+    cases = [case for case in shared if np.isfinite([own[case], other[case]]).all()]
     groups = list(dict.fromkeys(patients[case] for case in cases))
     if not cases:
         return None
@@ -151,34 +154,34 @@ def _compared(
     return Compared(baseline, np.array(means[0]), np.array(means[1]), len(cases))
 
 
-def _outcome(found: Compared) -> Outcome:
-    """Better takes most patients, and an interval of the difference without zero; worse takes most patients alone."""
-    half = len(found.naive) / 2
-    share = found.share
+def _outcome(compared: Compared) -> Outcome:
+    """The outcome: better needs most patients and an interval of the difference below zero; worse needs most patients."""
+    half = len(compared.naive) / 2
+    share = compared.share
     if abs(share) < TIE:
         return "unclear"
     if share < 0:
-        return "worse" if (found.synthesis > found.naive).sum() > half else "unclear"
-    certain = found.interval is None or found.interval[1] < 0
-    return "better" if certain and found.lower_on > half else "unclear"
+        return "worse" if (compared.synthesis > compared.naive).sum() > half else "unclear"
+    certain = compared.interval is None or compared.interval[1] < 0
+    return "better" if certain and compared.lower_on > half else "unclear"
 
 
-def _sentence(found: Compared, outcome: Outcome, unit: str, where: str) -> str:
-    """The outcome in words."""
-    naive = float(found.naive.mean())
-    count = len(found.naive)
-    own, other = (_value(value, unit) for value in (float(found.synthesis.mean()), naive))
-    best = f"the best naive baseline ({found.baseline}, {other})"
-    share = _percent(found.share)
-    patients = f"{found.lower_on} of {count} patient{'' if count == 1 else 's'}"
-    one = "; one patient says nothing of others" if count == 1 else ""
+def _sentence(compared: Compared, outcome: Outcome, unit: str, where: str) -> str:
+    """The sentence of an outcome."""
+    naive = float(compared.naive.mean())
+    count = len(compared.naive)
+    own, other = (_value(value, unit) for value in (float(compared.synthesis.mean()), naive))
+    best = f"the best naive baseline ({compared.baseline}, {other})"
+    share = _percent(compared.share)
+    patients = f"{compared.lower_on} of {count} patient{'' if count == 1 else 's'}"
+    one = "; one patient does not represent others" if count == 1 else ""
     if outcome == "better":
         return f"beats {best} by {share} on {patients}: MAE {own}, {where}{one}"
-    side = "lower" if found.share > 0 else "higher"
+    side = "lower" if compared.share > 0 else "higher"
     means = f"MAE {own}, {where}, {side} by {share} on average, lower for {patients}"
     if outcome == "worse":
         return f"WORSE THAN {best}: do not use; {means}{one}"
-    return f"NOT CLEARLY BETTER than {best}: {means}{_interval(found, naive)}{one}"
+    return f"NOT CLEARLY BETTER than {best}: {means}{_interval(compared, naive)}{one}"
 
 
 def _value(error: float, unit: str) -> str:
@@ -193,10 +196,10 @@ def _percent(share: float) -> str:
     return f"{100 * abs(share):.0f} %" if abs(share) >= TIE else "less than 1 %"
 
 
-def _interval(found: Compared, like: float) -> str:
-    if found.interval is None:
+def _interval(compared: Compared, like: float) -> str:
+    if compared.interval is None:
         return ""
-    low, high = (METRIC.text(end, like=like) for end in found.interval)
+    low, high = (METRIC.text(end, like=like) for end in compared.interval)
     return f", 95 % interval of the difference {low} to {high}"
 
 
@@ -214,35 +217,38 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
     for row in rows:
         errors.setdefault(row["answer"], {})[row["case"]] = row[METRIC.key]
     patients = {row["case"]: row["patient"] for row in rows}
-    own = errors.get(MADE, {})
+    own = errors.get(SYNTHESIS, {})
     trained = len(own.keys() & set(document.get("trained_on", ())))
     cases = f"{len(own)} case{'' if len(own) == 1 else 's'}"
-    clause = f"{trained} of {cases} in the training, so nothing is said of other patients" if trained else ""
+    clause = f"{trained} of {cases} in the training, so this is no result on other patients" if trained else ""
     mask = part["mask"]
     where = mask if mask == "whole image" else f"inside the mask {mask}"
     return verdict_on(name, errors, patients, part["unit"], where, clause)
 
 
 def logged(log: Path) -> dict[str, list[Verdict]]:
-    """The last verdicts of each stage of a training in its log.jsonl; lines that are no verdicts are left out."""
-    found = dict[str, list[Verdict]]()
+    """The last verdicts of each stage of a training by its log.jsonl; other lines are skipped."""
+    by_stage = dict[str, list[Verdict]]()
     for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
         with contextlib.suppress(json.JSONDecodeError, ValidationError):  # a killed run may end in half a line
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("verdict"), dict):
                 stated = [adapter(Verdict).validate_python(one) for one in line["verdict"].values()]
-                found[str(line.get("stage", ""))] = stated
-    return found
+                by_stage[str(line.get("stage", ""))] = stated
+    return by_stage
 
 
-def lines(found: Iterable[Verdict]) -> list[str]:
-    """A line for each verdict, with its symbol, and the modality where there are several."""
-    several = list(found)
-    return [f"{one.symbol} {one.modality}: {one.sentence}" if len(several) > 1 else str(one) for one in several]
+def lines(verdicts: Iterable[Verdict]) -> list[str]:
+    """A line for each verdict with its symbol, and with the modality if there are several."""
+    several = list(verdicts)
+    return [
+        f"{verdict.symbol} {verdict.modality}: {verdict.sentence}" if len(several) > 1 else str(verdict)
+        for verdict in several
+    ]
 
 
-def coloured(found: Iterable[Verdict]) -> Text:
-    """The same lines for a terminal, coloured."""
-    several = list(found)
-    styled = [Text(line, STYLES[one.outcome]) for line, one in zip(lines(several), several)]
+def coloured(verdicts: Iterable[Verdict]) -> Text:
+    """The same lines, coloured for a terminal."""
+    several = list(verdicts)
+    styled = [Text(line, STYLES[verdict.outcome]) for line, verdict in zip(lines(several), several)]
     return Text("\n").join(styled)

@@ -1,4 +1,4 @@
-"""The training loop with its log, its state and its weights, for every method alike.
+"""The training loop of all methods, with its log, state and weights.
 
-Losses belong to methods, reading of cases to data.
+Losses are in methods/, and the reading of cases is in data/.
 """

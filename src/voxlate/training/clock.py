@@ -1,4 +1,4 @@
-"""Where the time of a training goes: waiting for data, forward, backward with the optimiser."""
+"""The time of a training by parts: waiting for data, forward pass, backward pass with the optimiser."""
 
 import time
 from collections import deque
@@ -17,21 +17,21 @@ PARTS = {
 
 
 class _Mark(Protocol):
-    """A moment, and whether it is over; like torch.cuda.Event."""
+    """A point in time that a device may not have reached yet, such as torch.cuda.Event."""
 
     def query(self) -> bool: ...
 
     def elapsed_time(self, end: Any, /) -> float:
-        """Milliseconds until a later one."""
+        """Milliseconds until a later mark."""
         ...
 
 
 class Clock:
     """Seconds of each part of a training's steps, lap by lap.
 
-    With CUDA and XPU marks are put in the GPU's queue and read once it has passed them, so that no step waits for it:
-    "data" is then the time that the GPU itself idles for them. With MPS every lap waits for the GPU, since its events
-    may come in the wrong order, or never (PyTorch's pull request 196395).
+    With CUDA and XPU, marks are put in the GPU's queue and read after it has passed them, so no step waits for them, and
+    "data" is the idle time of the GPU. With MPS, every lap waits for the GPU, because its events may come in the wrong
+    order or never (PyTorch's pull request 196395).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -41,11 +41,11 @@ class Clock:
         self.last = self._mark()
 
     def start(self) -> None:
-        """Begin a lap here: what lies before it belongs to no part."""
+        """Begin a lap; the time before it belongs to no part."""
         self.last = self._mark()
 
     def lap(self, part: str) -> None:
-        """End a lap, which belongs to a part, and begin the next."""
+        """End a lap of a part, and begin the next one."""
         begin = self.last
         self.last = self._mark()
         self.laps.append((part, begin, self.last))
@@ -64,7 +64,7 @@ class Clock:
 
 
 class _Moment(float):
-    """A mark on a CPU, which is over when it is made; in seconds."""
+    """A mark on a CPU in seconds, which is reached immediately."""
 
     def query(self) -> bool:
         return True
@@ -74,7 +74,7 @@ class _Moment(float):
 
 
 def time_note(stage: str, parts: Mapping[str, float], seconds: float) -> str:
-    """What share of a training's seconds each part took."""
+    """A sentence on the share of each part in a training's seconds."""
     shares = ", ".join(f"{parts[key] / seconds:.0%} {name}" for key, name in PARTS.items())
     rest = max(0.0, 1 - sum(parts.values()) / seconds)
     return f"stage '{stage}': of {seconds:.3g} s, {shares}, {rest:.0%} the rest (validation, files)."

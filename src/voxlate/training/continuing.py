@@ -1,4 +1,4 @@
-"""More training of a finished run, and resuming any run by its folder alone."""
+"""Continuing a run by its folder alone: more steps of a finished run, or resuming a stopped one."""
 
 import os
 from collections.abc import Callable
@@ -31,12 +31,12 @@ def train_further(
     progress: StepCallback = lambda *_: None,
     say: Say = lambda _: None,
 ) -> Run:
-    """Train the last stage of a finished run further; without steps and minutes resume the run as its recipe says.
+    """Train the last stage of a finished run for additional steps; without steps and minutes, resume the run.
 
-    The further steps warm up and decay by themselves (`train.more`), from the run's weights, their average and the
-    optimiser's moments; the weights of before stay in place until those that replace them are whole. minutes: at the
-    speed of the run so far; data: where its prepared cohort lies now, if it was moved. Asking again for what was
-    stopped resumes it. Raises BadInput where the folder is no run, its cohort is another one, or its state is gone.
+    The additional steps have a warm-up and decay of their own (`train.more`). They start from the run's weights, their
+    average and the optimiser's moments; the previous weights stay until the new ones are complete. minutes: converted
+    to steps by the speed of the run; data: the prepared cohort, if it was moved. The same call resumes a stopped
+    continuation. Raises BadInput if the folder is no run, if the cohort differs, or if the state is absent.
     """
     run = Run(Path(folder))
     accelerator, _ = processes(device)
@@ -56,10 +56,10 @@ def train_further(
 
 
 def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None, say: Say) -> None:
-    """Check that the run can go on, and write into it where its cohort is and what is asked for."""
+    """Check that the run can continue, and write the place of its cohort and the requested steps."""
     if not run.provenance.is_file():
         raise BadInput(
-            f"{run.folder}: expected a run to train further, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
+            f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
         )
     with locked(run.folder):
         stated = read_run(run.provenance)
@@ -68,16 +68,18 @@ def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None,
         place = seen_from(run.folder, (data or _prepared(run, stated)).resolve())
         moved = {**stated, "prepared": place}
         _check_cohort(run, moved)
-        asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""
+        asked = f"--minutes +{minutes:g}" if minutes else ""
+        if steps:
+            asked = f"--steps +{steps}"
         wanted = _with_more(run, moved, asked, steps, minutes, say)
         if wanted != stated:
             write_json(run.provenance, wanted)
 
 
 def _prepared(run: Run, stated: dict[str, Any]) -> Path:
-    """Where the run's prepared cohort is, as its provenance says, seen from the run."""
+    """The run's prepared cohort; its provenance states the place relative to the run."""
     if "prepared" not in stated:
-        raise BadInput(f"{run.provenance}: expected where the prepared cohort is, found nothing. Say it with --data.")
+        raise BadInput(f"{run.provenance}: expected the place of the prepared cohort, found none. Give it with --data.")
     return Path(os.path.normpath(run.folder / stated["prepared"]))
 
 
@@ -85,7 +87,7 @@ def _check_cohort(run: Run, stated: dict[str, Any]) -> None:
     place = _prepared(run, stated)
     if not (place / "cohort.json").is_file():
         raise BadInput(
-            f"{run.folder}: expected its prepared cohort in {place}, found none. Say where it is with --data."
+            f"{run.folder}: expected its prepared cohort in {place}, found none. Give its place with --data."
         )
     if open_cohort(place).digest != stated["data"]["cohort"]:
         raise BadInput(
@@ -101,9 +103,10 @@ def _with_more(
     minutes: float | None,
     say: Say,
 ) -> dict[str, Any]:
-    """The provenance of the run with the steps that are asked for; recipe.toml is written before it."""
+    """The provenance of the run with the requested steps; recipe.toml is written before it."""
     recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
-    if change := first_change(stated["recipe"], to_dict(recipe)):
+    change = first_change(stated["recipe"], to_dict(recipe))
+    if change:
         raise BadInput(
             f"{run.folder}: expected a run of this version of voxlate, found another ({change}). Train anew."
         )
@@ -120,14 +123,17 @@ def _with_more(
         return stated
     done = read_header(run.weights())
     if not asked:
-        say(f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} trains it further.")
+        say(f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} continues it.")
         return stated
     _check_state(run, done["steps"])
     if steps is None:
         steps = _steps_in(minutes or 0, done, say)
     values = {
         **stated["recipe"],
-        "train": {**stated["recipe"]["train"], "more": [*(recipe.train.more or ()), steps]},
+        "train": {
+            **stated["recipe"]["train"],
+            "more": [*(recipe.train.more or ()), steps],
+        },
     }
     from_dict(values, f"{run.recipe}", allow_code=True)
     head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
@@ -138,7 +144,7 @@ def _with_more(
 
 
 def _steps_in(minutes: float, done: dict[str, Any], say: Say) -> int:
-    """So many steps at the speed of the run so far, validations included."""
+    """The steps that fit at the speed of the run so far, including validations."""
     each = done["seconds"] / done["steps"]
     steps = max(1, round(60 * minutes / each))
     say(f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far.")
@@ -146,7 +152,7 @@ def _steps_in(minutes: float, done: dict[str, Any], say: Say) -> int:
 
 
 def _check_resumable(run: Run, stated: dict[str, Any]) -> None:
-    """Raise BadInput where what the training goes on from is gone."""
+    """Raise BadInput if the state from which the training continues is absent."""
     if run.weights().exists():
         _check_state(run, None)
     elif stated["data"].get("start") and _stage_and_step(run)[0] != "final":
@@ -156,18 +162,18 @@ def _check_resumable(run: Run, stated: dict[str, Any]) -> None:
 
 
 def _check_state(run: Run, step: int | None) -> None:
-    """Raise BadInput where state.pt is not that of the last stage, at this step."""
-    stage, found = _stage_and_step(run)
-    if stage == "final" and step in (None, found):
+    """Raise BadInput if state.pt is not of the last stage at this step."""
+    stage, saved = _stage_and_step(run)
+    if stage == "final" and step in (None, saved):
         return
-    there = f"one of stage '{stage}' at step {found}" if stage else "none"
+    there = f"one of stage '{stage}' at step {saved}" if stage else "none"
     raise BadInput(
         f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {there}. Restore it, or begin a new run from these weights with --init {run.folder}."
     )
 
 
 def _stage_and_step(run: Run) -> tuple[str, int]:
-    """Whose state was saved last, and at which step; "" where there is none."""
+    """Stage and step of the saved state; "" if there is none."""
     if not run.state.exists():
         return "", 0
     state = load_state(run.state)

@@ -1,4 +1,4 @@
-"""The header of a weights file: its strict schema, and what must agree in it with the tensors that it describes."""
+"""The header of a weights file: its strict schema, and the checks that it agrees with its tensors."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from voxlate.recipe import needed_code
 from voxlate.records import Count, Digest, NotNegative, Number, Positive, ShortDigest, Tensors, Text
 from voxlate.scoring.provenance import ShownStage, ShownTraining
 
-# of what networks hold
+# These are the types of networks' tensors.
 TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
-LEAST_SIZE = 4096  # that a number of a network's settings may always have
+LEAST_SIZE = 4096  # numbers up to this one are allowed in all settings of a network
 
 
 class _Data(TypedDict):
@@ -25,7 +25,7 @@ class _Data(TypedDict):
 
 
 class _Recipe(TypedDict):
-    """What is read of a recipe before it checks itself."""
+    """The keys of a recipe that are read before it checks itself."""
 
     title: Text
     data: _Data
@@ -54,7 +54,7 @@ class _Span(TypedDict):
 
 
 class Header(TypedDict):
-    """All that synthesis needs in addition to the tensors."""
+    """All data that synthesis needs in addition to the tensors."""
 
     recipe: dict[str, Any]
     units: dict[Text, Unit]
@@ -77,7 +77,7 @@ class Header(TypedDict):
 
 
 def header_of(file: Tensors) -> dict[str, Any]:
-    """The header of an open weights file, of the right types and in agreement with itself; raises BadInput."""
+    """The header of an open weights file; raises BadInput if its types are wrong or its entries contradict each other."""
     if "voxlate" not in file.metadata:
         raise BadInput(
             f"{file.record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
@@ -100,11 +100,14 @@ def header_of(file: Tensors) -> dict[str, Any]:
         ("bound", {*sources, *targets}),
     ):
         record.check(header.get(key, {}).keys() <= known, f"'{key}' of other modalities")
-    ordered = [*header["target_scales"].values(), *header.get("target_widths", {}).values()]
+    ordered = [
+        *header["target_scales"].values(),
+        *header.get("target_widths", {}).values(),
+    ]
     record.check(all(low <= high for low, high in ordered), "a scale that ends before it begins")
-    for one in header.get("training_ranges", {}).values():
-        pairs = list(zip(one["low"], one["high"]))
-        sound = len(one["low"]) == len(one["high"]) == len(POINTS) and all(low <= high for low, high in pairs)
+    for span in header.get("training_ranges", {}).values():
+        pairs = list(zip(span["low"], span["high"]))
+        sound = len(span["low"]) == len(span["high"]) == len(POINTS) and all(low <= high for low, high in pairs)
         record.check(sound, "a training range that is none")
     record.check(
         header.get("imports", []) == needed_code(header["recipe"]),
@@ -115,13 +118,23 @@ def header_of(file: Tensors) -> dict[str, Any]:
 
 
 def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
-    """Raise BadInput where a network is asked for that is far larger than the tensors: building it would take ages."""
+    """Raise BadInput if the settings name a network far larger than the tensors, which would take minutes to build."""
     shapes = file.shapes
     for name, (lengths, kind) in shapes.items():
         file.record.check(kind in TYPES and 0 not in lengths, f"'{name}' of {kind} {lengths}")
-    largest = max([LEAST_SIZE, len(shapes), *(math.prod(lengths) for lengths, _ in shapes.values())])
-    stages = [recipe, *(one for one in recipe.get("stages", ()) if isinstance(one, dict))]
-    for number in (one for stage in stages for key in ("net", "method") for one in _numbers(stage.get(key))):
+    largest = max(
+        [
+            LEAST_SIZE,
+            len(shapes),
+            *(math.prod(lengths) for lengths, _ in shapes.values()),
+        ]
+    )
+    stages = [
+        recipe,
+        *(stage for stage in recipe.get("stages", ()) if isinstance(stage, dict)),
+    ]
+    settings = [stage.get(key) for stage in stages for key in ("net", "method")]
+    for number in (size for table in settings for size in _numbers(table)):
         file.record.check(
             abs(number) <= largest,
             f"a network of {number!r:.40} in the recipe, which its tensors are not",
@@ -131,7 +144,7 @@ def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
 def _numbers(value: Any) -> list[float]:
     """All numbers in tables and lists."""
     if isinstance(value, Mapping):
-        return [one for inner in value.values() for one in _numbers(inner)]
+        return [number for inner in value.values() for number in _numbers(inner)]
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [one for inner in value for one in _numbers(inner)]
+        return [number for inner in value for number in _numbers(inner)]
     return [value] if isinstance(value, int | float) else []

@@ -15,7 +15,7 @@ from voxlate.errors import BadInput
 from voxlate.machine import begin_reader, cores
 from voxlate.recipe import FullStage, Recipe
 
-# with MPS each holds a torch of its own in memory that the GPU shares
+# With MPS, each reader has its own torch in the memory that the GPU shares.
 READERS = {"cuda": 4, "xpu": 4, "mps": 2}
 
 
@@ -31,35 +31,35 @@ class Job:
 
     @property
     def seed(self) -> int:
-        """By the stage's place: a first stage trained alone ends with the same weights."""
+        """The seed by the stage's place, so that a first stage that is trained alone has the same weights."""
         place = [stage.name for stage in self.recipe.all_stages].index(self.stage.name)
         return stable_id(self.stage.train.seed, "stage", place)
 
     @property
     def epoch_steps(self) -> int:
-        """Steps in which the turn that makes images takes as many items as there are, whatever other turns take."""
+        """Steps in which the turn that synthesises images uses as many items as there are."""
         *_, of_images = self.stage.turns.values()
         return self._steps_of_pass(of_images)
 
     @property
     def epoch_steps_of_all_turns(self) -> int:
-        """Steps in which all turns together take as many items as there are: an epoch of version 0.6 and before."""
+        """Steps in which all turns together use as many items as there are: an epoch up to version 0.6."""
         return self._steps_of_pass(sum(self.stage.turns.values()))
 
     def _steps_of_pass(self, batches: int) -> int:
-        """Steps of so many batches each in which as many items are taken as there are."""
+        """Steps with this number of batches in which as many items are used as there are."""
         items = len(Batches(self.cohort, self.stage.data, self.recipe.intensity).items)
         return math.ceil(items / (self.stage.train.batch * batches))
 
     @property
     def alone(self) -> bool:
-        """Whether no other process trains along."""
+        """Whether this is the only process of the training."""
         return self.accelerator.num_processes == 1
 
     def batches(self, step: int = 0, moments: Path | None = None) -> DataLoader[Batch]:
-        """Batches from a step on; batch k is a function of the seed and k alone, so resuming skips without reading.
+        """Batches from a step on; batch k depends on the seed and k alone, so resuming skips batches without reading.
 
-        moments: where those of their latents are kept.
+        moments: folder with the moments of their latents.
         """
         options = self.stage.train
         world = self.accelerator.num_processes
@@ -93,5 +93,5 @@ class Job:
 
 
 def _readers(device: torch.device) -> int:
-    """Processes that read batches; on a CPU they would only take cores from the step, whose late threads stall all."""
+    """Number of processes that read batches; on a CPU there are none, because they would take cores from the step."""
     return min(READERS[device.type], cores()) if device.type != "cpu" else 0

@@ -1,4 +1,4 @@
-"""The latents of a cohort under a frozen autoencoder, encoded once for all trainings that build on it."""
+"""The latents of a cohort under a frozen autoencoder, encoded once for all trainings that use them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,13 +15,13 @@ from voxlate.recipe import FullStage
 from voxlate.training.run import weights_checksum
 from voxlate.training.validate import autocast
 
-FOLDER = "latents"  # of a prepared cohort
-# another one where networks or intensity maps give other numbers by the same settings
+FOLDER = "latents"  # folder inside a prepared cohort
+# It changes if networks or intensity maps give other numbers for the same settings.
 VERSION = 1
 
 
 def why_not_kept(stage: FullStage, cohort: Cohort) -> str:
-    """What forbids to keep latents, since they would not be the same in every epoch; "" where nothing does."""
+    """The reason against keeping latents, namely that they differ between epochs; "" if there is none."""
     return uncacheable(cohort, stage.data, usable_cases(cohort, stage.data, "train")[0])
 
 
@@ -31,7 +31,7 @@ def moments_folder(
     intensity: Mapping[str, IntensityMap],
     autoencoder: AutoencoderNet,
 ) -> Path:
-    """PREPARED/latents/<hash of the autoencoder and of how slices are read>: another autoencoder has another folder."""
+    """PREPARED/latents/<hash>, where the hash depends on the autoencoder and the reading of slices."""
     weights = {name: tensor.cpu() for name, tensor in autoencoder.state_dict().items()}
     data = stage.data
     read = {
@@ -56,7 +56,7 @@ def keep_moments(
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Encode what is not yet in the folder."""
+    """Encode the cases that are not in the folder yet."""
 
     def encode(images: Tensor) -> Tensor:
         with autocast(device, stage.train.precision):

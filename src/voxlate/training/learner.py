@@ -1,4 +1,4 @@
-"""The state of a training: weights, their running average, the optimisers, and the losses of its epochs."""
+"""The state of a training: weights, their running average, optimisers, and losses of epochs."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,9 +14,9 @@ from voxlate.methods.method import Method
 
 @dataclass
 class Epochs:
-    """Mean loss of each epoch so far, and the sum of the one that runs.
+    """Mean loss of each epoch so far, and the sum of losses in the current epoch.
 
-    steps: of an epoch; 0 where its loss is not needed.
+    steps: number of steps of an epoch; 0 if its loss is not needed.
     """
 
     steps: int
@@ -25,7 +25,7 @@ class Epochs:
     count: int = 0
 
     def add(self, loss: Tensor) -> bool:
-        """Add a step's loss; returns whether that ended an epoch. Only then does it wait for the device."""
+        """Add a step's loss; returns whether an epoch ended. Only then it waits for the device."""
         if not self.steps:
             return False
         loss = loss.detach().to(torch.float64 if has_doubles(loss.device) else torch.float32)
@@ -48,7 +48,7 @@ class Epochs:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on as the run began; a state of version 0.6 may lack the steps of an epoch, which are then this one's."""
+        """Continue from a state; in version 0.6 it may lack the steps of an epoch, which then stay as they are."""
         self.steps = state.get("steps", self.steps)
         self.losses = list(state["losses"])
         self.count = state["count"]
@@ -56,15 +56,16 @@ class Epochs:
 
 
 class Average:
-    """The running average of a model's weights; its tensors are listed once, which takes longer than a step of it."""
+    """The running average of a model's weights; its tensors are listed once, because listing is slower than a step."""
 
     def __init__(self, averaged: nn.Module, model: nn.Module) -> None:
-        self.averaged, self.weights = ([one.data for one in each.parameters()] for each in (averaged, model))
+        self.averaged = [parameter.data for parameter in averaged.parameters()]
+        self.weights = [parameter.data for parameter in model.parameters()]
         self.buffers = list(zip(averaged.buffers(), model.buffers()))
 
     @torch.no_grad()
     def move(self, decay: float, step: int) -> None:
-        """One step; early steps count more, so that the average forgets the start.
+        """Update the average; early steps have more weight, so that the start is forgotten.
 
         Buffers are copied. Source of the ramp (1 + n) / (10 + n): Abadi et al., TensorFlow's ExponentialMovingAverage.
         """
@@ -86,7 +87,7 @@ class Learner:
 
     @cached_property
     def average(self) -> Average:
-        """What moves `averaged` towards `method`."""
+        """The running average, which moves `averaged` towards `method`."""
         return Average(self.averaged, self.method)
 
     def state(self) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class Learner:
     def load_state(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
         device = next(self.method.parameters()).device
-        self.method.load_training_state({name: one.to(device) for name, one in state["memory"].items()})
+        self.method.load_training_state({name: tensor.to(device) for name, tensor in state["memory"].items()})
         self.averaged.load_state_dict(state["averaged"])
         for turn, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][turn])
@@ -115,17 +116,17 @@ class Learner:
 
 
 def start_from(method: Method, earlier: Method, name: str) -> str:
-    """Copy the weights of an earlier stage's method, whatever their opponents; returns a sentence for the log.
+    """Copy the weights of an earlier stage's method, except for its opponent; returns a sentence for the log.
 
-    Raises BadInput where a weight has no place of its name and shape.
+    Raises BadInput if a weight has no counterpart with its name and shape.
     """
     here = method.without_opponent.state_dict()
     there = earlier.without_opponent.state_dict()
     for key, tensor in there.items():
         if key not in here or here[key].shape != tensor.shape:
-            found = tuple(here[key].shape) if key in here else "none"
+            shape = tuple(here[key].shape) if key in here else "none"
             raise BadInput(
-                f"start_from = '{name}': expected a place for each of its weights, found {found} for '{key}' of shape {tuple(tensor.shape)}. Make the networks alike except for new parts."
+                f"start_from = '{name}': expected a weight for each of its weights, found {shape} for '{key}' of shape {tuple(tensor.shape)}. Use the same networks except for new parts."
             )
     method.without_opponent.load_state_dict({**here, **there})
     fresh = len(here) - len(there)
@@ -133,7 +134,7 @@ def start_from(method: Method, earlier: Method, name: str) -> str:
 
 
 def train_only(method: Method, part: str) -> None:
-    """Freeze the weights whose dotted name lacks a part, critics apart; raises BadInput where none is left to train."""
+    """Freeze all weights without this part in their dotted name, except for critics; raises BadInput if none remains."""
     moving = 0
     for name, parameter in method.without_opponent.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and f".{part}." in f".{name}.")
@@ -143,7 +144,8 @@ def train_only(method: Method, part: str) -> None:
         if frozen and isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = 0.0  # its statistics are no parameters, but would move
     if not moving:
-        names = sorted({one for name, _ in method.without_opponent.named_parameters() for one in name.split(".")[:-1]})
+        paths = [name.split(".")[:-1] for name, _ in method.without_opponent.named_parameters()]
+        names = sorted({part for path in paths for part in path})
         raise BadInput(
             f"train.only: expected a part of the weights' names ({', '.join(names[:12])}, …), found '{part}', which is in none that may move. Change it."
         )

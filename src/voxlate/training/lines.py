@@ -11,13 +11,13 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from voxlate.records import Count, NotNegative, Number, Record, Text
 from voxlate.scoring.verdict import Verdict
 
-LARGEST_LOSS = 1e38  # of float32; what is not finite may be logged, too
+LARGEST_LOSS = 1e38  # limit of float32; infinite losses may be logged, too
 
 Readings = dict[Text, float]
 
 
 class Line(TypedDict):
-    """A line: a step's losses, a validation, seconds, what was planned and what it took, or a sentence."""
+    """A line: a step's losses, a validation, seconds, planned and measured cost, or a sentence."""
 
     stage: Text
     step: Count
@@ -42,16 +42,16 @@ def append_line(log: Path, line: Mapping[str, object]) -> None:
 
 
 def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The text of each line with what it says, without those that a killed run cut short; none without a log.
+    """The text and content of each line, without lines that a killed run cut short; none without a log.
 
-    Raises BadInput where a line is whole and says something else than a training does.
+    Raises BadInput if a complete line is not from a training.
     """
     texts = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     for number, text in enumerate(texts, start=1):
         record = Record(f"{log}, line {number}", "a line of a training's log", "Remove it.")
         try:
             json.loads(text)
-        except (ValueError, RecursionError):  # as a crash leaves it
+        except (ValueError, RecursionError):  # a crash may cut a line short
             continue
         line: dict[str, Any] = record.parse(Line, text, infinite=True)
         for readings in (line.get("loss", {}), line.get("validation", {})):
@@ -62,7 +62,7 @@ def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def logged_seconds(log: Path) -> float:
-    """Seconds that a run trained so far, all stages together, by its log; 0 where there is none."""
+    """Seconds of a run's training so far, summed over its stages, by its log; 0 if there is none."""
     by_stage = dict[str, float]()
     for _, line in lines_of(log):
         if "seconds" in line:

@@ -1,4 +1,4 @@
-"""log.jsonl and TensorBoard: the numbers of a training, without gaps or repeats after a restart."""
+"""The log of a training: its numbers in log.jsonl and TensorBoard, without gaps or repeats after a restart."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 class Log:
-    """Writes a line every `log_every` steps and every validation; drops lines after the step it starts from."""
+    """Writes a line every `log_every` steps and every validation; removes lines after the step from which it starts."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class Log:
         self.begun = time.monotonic() - seconds
         self.resumed = seconds
         self.previous = (step, seconds)
-        # after the first step of this start, which also allocates
+        # Step and seconds after the first step since this start, which also allocates memory.
         self.warm: tuple[int, float] | None = None
-        self.step_seconds = 0.0  # of a step since then
+        self.step_seconds = 0.0  # mean seconds of a step since then
         self.latest: dict[str, float] = {}
         self.board = None
         if main:
@@ -47,7 +47,7 @@ class Log:
             self.board = SummaryWriter(str(log.parent / "tensorboard" / stage), purge_step=step)
 
     def add_step(self, step: int, losses: Mapping[str, Mapping[str, Tensor]]) -> float:
-        """Log a step if it is one to log; returns the seconds trained so far."""
+        """Log a step if its turn has come; returns the seconds of training so far."""
         seconds = time.monotonic() - self.begun
         if self.warm is None:
             self.warm = (step, seconds)
@@ -82,7 +82,7 @@ class Log:
         return seconds
 
     def add_validation(self, step: int, scores: Mapping[str, float]) -> float:
-        """Log a validation; returns the seconds trained so far."""
+        """Log a validation; returns the seconds of training so far."""
         seconds = time.monotonic() - self.begun
         self._write(step, validation=dict(scores), seconds=seconds)
         self._plot({f"validation/{name}": value for name, value in scores.items()}, step)
@@ -90,28 +90,28 @@ class Log:
         self.previous = (step, seconds)
         return seconds
 
-    def add_verdicts(self, step: int, found: Sequence[Verdict]) -> None:
-        """Log whether the stage is better than naive baselines on the items of its last validation."""
-        self._write(step, verdict={one.modality: one.document() for one in found})
+    def add_verdicts(self, step: int, verdicts: Sequence[Verdict]) -> None:
+        """Log the comparison with naive baselines on the items of the last validation."""
+        self._write(step, verdict={verdict.modality: verdict.document() for verdict in verdicts})
 
     def add_time(self, step: int, parts: Mapping[str, float]) -> float:
-        """Log the seconds of each part of the steps since the training began or resumed; returns those of all."""
+        """Log the seconds of each part of the steps since the training began or resumed; returns their total time."""
         seconds = time.monotonic() - self.begun - self.resumed
         self._write(step, time={**parts, "all": seconds})
         return seconds
 
     def add_end(self, step: int, sentence: str) -> None:
-        """Log in one sentence why the training ended before its last step."""
+        """Log the reason why the training ended before its last step."""
         self._write(step, ended=sentence)
         self.on_step(self.stage, step, step, self.latest)
 
     def add_start(self, sentence: str) -> None:
-        """Log in one sentence what the training begins with: its weights, or what patches leave out; "" is nothing."""
+        """Log a sentence on the start of the training, such as its weights or the size of patches; "" is not logged."""
         if self.main and sentence:
             self._write(0, started=sentence)
 
-    def _write(self, step: int, **found: object) -> None:
-        append_line(self.log, {"stage": self.stage, "step": step, **found})
+    def _write(self, step: int, **content: object) -> None:
+        append_line(self.log, {"stage": self.stage, "step": step, **content})
 
     def _plot(self, values: Mapping[str, float], step: int) -> None:
         if self.board:
@@ -120,7 +120,7 @@ class Log:
             self.board.flush()
 
     def _drop_after(self, step: int) -> None:
-        """Remove lines of steps that a killed run logged but never saved, since it repeats those steps."""
+        """Remove lines of steps that a killed run logged but did not save, because it repeats those steps."""
         if not self.log.exists():
             return
         lines = lines_of(self.log)

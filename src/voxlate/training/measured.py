@@ -1,4 +1,4 @@
-"""The errors of a model and of naive baselines on the validation items, in network units, measured in the same way."""
+"""The errors of a model and of naive baselines on the same validation items, in network units."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from voxlate.batch import Batch
 from voxlate.data.batches import validation_batches
 from voxlate.data.prepared import Cohort
 from voxlate.recipe import FullStage, Recipe
-from voxlate.scoring.verdict import MADE, Verdict, verdict_on
+from voxlate.scoring.verdict import SYNTHESIS, Verdict, verdict_on
 from voxlate.training.validate import in_pairs, validation_places, validation_split
 
-ITEMS = 32  # of training cases, that baselines are fitted to
-VOXELS = 20_000  # of each, which give a bin of a table 2,500 values on average
+ITEMS = 32  # training items for the fit of baselines
+VOXELS = 20_000  # voxels of each item, about 2,500 values for each bin of a table
 BINS = 256
 UNIT = "network units"
 
@@ -24,7 +24,7 @@ Values = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Table:
-    """The mean value of a target where a source lies in a bin between `low` and `high`."""
+    """The mean value of a target by the bin of a source between `low` and `high`."""
 
     low: float
     high: float
@@ -36,13 +36,13 @@ class Table:
 
 @dataclass(frozen=True)
 class ItemBaselines:
-    """Naive baselines of items in network units, from training items: copies, intensity tables, least squares."""
+    """Naive baselines in network units, fitted to training items: copies, intensity tables, least squares."""
 
     tables: Mapping[tuple[str, str], Table]
     products: Mapping[tuple[str, ...], NDArray[np.float64]]
 
     def images(self, target: str, sources: Mapping[str, Values]) -> Iterator[tuple[str, Values]]:
-        """Each baseline's image of a target; sources: those that the item has, without the target itself."""
+        """Each baseline's image of a target; sources: those of the item, without the target itself."""
         several = len(sources) > 1
         for name, values in sources.items():
             yield f"copy of {name}", values
@@ -58,14 +58,14 @@ class ItemBaselines:
 
 
 def fit_items(batches: Iterable[Batch]) -> ItemBaselines:
-    """Learn the baselines from training items; a voxel counts for the modalities that its item has."""
+    """Fit the baselines to training items; a voxel counts for the modalities of its item."""
     columns = dict[str, list[Values]]()
     for batch in batches:
         for item in range(len(batch)):
             there = {**_sources(batch, item), **_targets(batch, item)}
             for name in {*batch.source_names, *batch.target_names}:
                 size = next(iter(there.values())).size
-                # odd, so that it walks through all columns of a slice
+                # The step is odd, so that it visits all columns of a slice.
                 step = max(1, size // VOXELS) | 1
                 absent = np.full(len(range(0, size, step)), np.nan, np.float32)
                 columns.setdefault(name, []).append(there[name].ravel()[::step] if name in there else absent)
@@ -100,7 +100,7 @@ def _bins(values: Values, low: float, high: float) -> NDArray[np.intp]:
 
 
 def _least_squares_maps(values: Mapping[str, Values], target: str) -> dict[tuple[str, ...], NDArray[np.float64]]:
-    """Weights of all other modalities and 1 that give a target, where some voxels have all of them."""
+    """Weights of all other modalities and of 1 that predict a target, if some voxels have all of them."""
     names = sorted(values.keys() - {target})
     whole = np.isfinite([values[name] for name in (*names, target)]).all(0)
     if len(names) < 2 or not whole.any():
@@ -111,7 +111,7 @@ def _least_squares_maps(values: Mapping[str, Values], target: str) -> dict[tuple
 
 
 def _sources(batch: Batch, item: int) -> dict[str, Values]:
-    """The sources that an item has: of a stack its own slices, which come first."""
+    """The sources of an item; in a stack, these are its own slices, which come first."""
     present = batch.present[item].tolist()
     return {name: _array(batch.source[item, k]) for k, name in enumerate(batch.source_names) if present[k]}
 
@@ -124,15 +124,15 @@ def _targets(batch: Batch, item: int) -> dict[str, Values]:
 
 
 def _array(values: Tensor) -> Values:
-    found: Values = values.detach().cpu().float().numpy()
-    return found
+    array: Values = values.detach().cpu().float().numpy()
+    return array
 
 
 @dataclass
 class Measured:
-    """Mean absolute errors of items by target and answer, the model's and the baselines' on the same voxels.
+    """Mean absolute errors of items by target and answer (the model or a baseline) on the same voxels.
 
-    patients: of each item, in the order in which `add` gets them. A target that the model was given does not count.
+    patients: the patient of each item in the order of `add`. A target that was an input of the model does not count.
     """
 
     baselines: ItemBaselines
@@ -141,7 +141,7 @@ class Measured:
     errors: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def add(self, batch: Batch, given: Batch, image: Tensor) -> None:
-        """Measure a batch; given: what the model saw of it; image: what it made."""
+        """Measure a batch; given: the input of the model; image: its prediction."""
         for item in range(len(batch)):
             sources = _sources(given, item)
             label = str(self.count)
@@ -149,29 +149,32 @@ class Measured:
             for name, truth in _targets(batch, item).items():
                 if name in sources:
                     continue
-                made = _array(image[item, batch.target_names.index(name)])
-                answers = [(MADE, made), *self.baselines.images(name, sources)]
+                prediction = _array(image[item, batch.target_names.index(name)])
+                answers = [
+                    (SYNTHESIS, prediction),
+                    *self.baselines.images(name, sources),
+                ]
                 for answer, values in answers:
                     error = float(np.mean(np.abs(values - truth), dtype=np.float64))
                     self.errors.setdefault(name, {}).setdefault(answer, {})[label] = error
 
     def verdicts(self, where: str, not_held_out: str) -> list[Verdict]:
-        """The verdict on each target; where: what was measured, in words."""
+        """The verdict on each target; where: words on the measured items."""
         patients = {str(number): patient for number, patient in enumerate(self.patients)}
-        return [verdict_on(name, mine, patients, UNIT, where, not_held_out) for name, mine in self.errors.items()]
+        return [verdict_on(name, errors, patients, UNIT, where, not_held_out) for name, errors in self.errors.items()]
 
 
 def begin_measuring(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Measured:
-    """Fit the baselines to training items like those of the validation; `Measured.add` then takes these in turn.
+    """Fit the baselines to training items similar to those of the validation, which `Measured.add` then takes.
 
-    Where no training case has both sources and targets, only copies remain.
+    If no training case has both sources and targets, only copies remain.
     """
     data = in_pairs(stage)
     wanted = {*stage.data.source, *stage.data.target}
     training: Iterable[Batch] = ()
     if not stage.data.apart or any(wanted <= set(one.present) for one in cohort.cases if one.split == "train"):
         training = validation_batches(cohort, data, recipe.intensity, split="train", batch=1, limit=ITEMS)
-    patients = {one.case: one.patient for one in cohort.cases}
+    patients = {entry.case: entry.patient for entry in cohort.cases}
     places = validation_places(stage, cohort)
     return Measured(fit_items(training), [patients[case] for case, _ in places])
 
@@ -181,5 +184,5 @@ def verdicts_on(measured: Measured, stage: FullStage, cohort: Cohort) -> list[Ve
     drawn = ", one sample each" if stage.method.iterates else ""
     where = f"on {measured.count} validation items{drawn}"
     known = validation_split(cohort) == "train"
-    clause = "these are training items, since no patient validates: nothing is said of other patients" if known else ""
+    clause = "these are training items, because there is no validation patient" if known else ""
     return measured.verdicts(where, clause)

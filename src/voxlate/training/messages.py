@@ -1,4 +1,4 @@
-"""What is worth knowing of a recipe and a cohort before the first step: sentences, none of which stops a training."""
+"""Messages on a recipe and a cohort before the first step; none of them stops a training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,15 +19,15 @@ from voxlate.training.validate import validation_split
 
 
 def notes_on(recipe: Recipe, cohort: Cohort) -> list[str]:
-    """Sentences on what the stages see that is not as usual, and on how they are validated, each once."""
-    said = (one for stage in recipe.all_stages for one in _of_stage(stage, recipe, cohort))
-    return [one for one in dict.fromkeys(said) if one]
+    """Messages on unusual data of the stages and on their validation, each once."""
+    messages = (message for stage in recipe.all_stages for message in _of_stage(stage, recipe, cohort))
+    return [message for message in dict.fromkeys(messages) if message]
 
 
 def fold_note(cohort: Cohort, fold: int) -> str:
-    """Which cases a fold holds out."""
+    """A sentence on the held-out cases of a fold."""
     train, val, test = (cohort.splits[name] for name in SPLITS)
-    return f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is left alone."
+    return f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
 
 
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:
@@ -39,21 +39,24 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]
         yield f"left out of training: {cases}."
     yield _misaligned(stage, cohort)
     if validation_split(cohort) == "train":
-        yield "no validation cases: training items are looked at instead, and called so in the log."
+        yield "no validation cases: training items are used instead, and named so in the log."
     teaching = teaching_cases(cohort, stage.data)
     for name in stage.data.target:
         yield varied_level(name, cohort.target_widths(recipe.intensity[name], name, teaching))
-    if stage.task.encodes and (reason := why_not_kept(stage, cohort)):
-        yield f"latents of stage '{stage.name}' are encoded anew at every step, since there is {reason}."
-    of = f"stage '{stage.name}': " if recipe.stages else ""
-    yield from (f"{of}{one}" for one in (cut_note(cohort, stage.data), padding_note(cohort, stage.data)) if one)
+    reason = why_not_kept(stage, cohort) if stage.task.encodes else ""
+    if reason:
+        yield f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."
+    of_stage = f"stage '{stage.name}': " if recipe.stages else ""
+    for note in (cut_note(cohort, stage.data), padding_note(cohort, stage.data)):
+        if note:
+            yield f"{of_stage}{note}"
     yield _start_note(stage, recipe)
     yield _weights_note(stage, cohort, teaching)
-    yield _validation_plan(stage, recipe.synth)
+    yield _validation_note(stage, recipe.synth)
 
 
 def _weights_note(stage: FullStage, cohort: Cohort, teaching: Sequence[str]) -> str:
-    """How many training cases have voxels that count more than once; "" where none are asked for."""
+    """The number of training cases with weighted voxels; "" if the recipe weights none."""
     if not stage.data.weigh:
         return ""
     marked = sum(_is_marked(cohort.case(case), stage.data) for case in teaching)
@@ -73,20 +76,21 @@ def _is_marked(case: PreparedCase, data: DataSettings) -> bool:
 
 def _sides(stage: FullStage, cohort: Cohort) -> str:
     """How many cases have the sources, and how many the targets, where they are taken apart."""
-    training = [set(one.present) for one in cohort.cases if one.split == "train"]
-    given, made = (sum(set(side) <= there for there in training) for side in (stage.data.source, stage.data.target))
-    return f"without pairs: {given} training cases have {', '.join(stage.data.source)}, {made} have {', '.join(stage.data.target)}; validation needs cases with both."
+    training = [set(entry.present) for entry in cohort.cases if entry.split == "train"]
+    with_sources = sum(set(stage.data.source) <= there for there in training)
+    with_targets = sum(set(stage.data.target) <= there for there in training)
+    return f"without pairs: {with_sources} training cases have {', '.join(stage.data.source)}, {with_targets} have {', '.join(stage.data.target)}; validation needs cases with both."
 
 
 def _misaligned(stage: FullStage, cohort: Cohort) -> str:
-    """The pairs that data.most_misaligned_mm leaves out, by name; "" where there are none."""
+    """The cases that data.most_misaligned_mm leaves out; "" if there are none."""
     most = stage.data.most_misaligned_mm
     if most is None:
         return ""
     every, _ = usable_cases(cohort, replace(stage.data, most_misaligned_mm=None), "train")
     apart = distances(cohort, [*stage.data.source, *stage.data.target])
     far = [f"{case} ({apart[case]:.1f} mm)" for case in every if apart.get(case, 0.0) > most]
-    entries = {one.case: one for one in cohort.cases}
+    entries = {entry.case: entry for entry in cohort.cases}
     unknown = sum(not_examined(entries[case]) for case in every)
     kept = f" {unknown} cases that prepare did not examine stay in (--audit-cases)." if unknown else ""
     if not far:
@@ -95,17 +99,17 @@ def _misaligned(stage: FullStage, cohort: Cohort) -> str:
 
 
 def _start_note(stage: FullStage, recipe: Recipe) -> str:
-    """A sentence where a stage starts from the weights of one that sees slices of another size."""
+    """A warning if a stage starts from the weights of a stage with patches of another size."""
     own = stage.data.patch[1:]
     for other in recipe.all_stages:
         if other.name == stage.start_from and other.data.patch[1:] != own:
-            seen = "×".join(map(str, other.data.patch[1:]))
-            return f"stage '{stage.name}' sees patches of {own[0]}×{own[1]}, '{other.name}', whose weights it starts from, of {seen}: set data.patch and stages.{other.name}.data.patch alike."
+            theirs = "×".join(map(str, other.data.patch[1:]))
+            return f"stage '{stage.name}' sees patches of {own[0]}×{own[1]}, '{other.name}', whose weights it starts from, of {theirs}: set data.patch and stages.{other.name}.data.patch alike."
     return ""
 
 
-def _validation_plan(stage: FullStage, synth: Synthesis) -> str:
-    """How the stage is validated, and what share of the training that costs."""
+def _validation_note(stage: FullStage, synth: Synthesis) -> str:
+    """A sentence on the validation of a stage, and its share of the training."""
     options = stage.train
     sampling = stage.validation_sampling(synth)
     often = f"every {options.validate_every} steps" if options.validate_every else "at the end"

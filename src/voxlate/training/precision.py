@@ -1,8 +1,8 @@
-"""The precision of convolutions and products where a recipe says "auto": float32, unless bfloat16 is faster here.
+"""The precision of convolutions and products if a recipe states "auto": float32, unless bfloat16 is faster here.
 
-bfloat16 takes half the time of float32 on CPUs that multiply it, and up to nine times as long on those that do not. A
-small network is therefore timed in both, once on a machine: the result is kept in the user's cache folder. A training
-takes the choice into its run, which keeps it on every machine.
+bfloat16 takes half the time of float32 on CPUs that multiply it, and up to nine times as long on other CPUs. A small
+network is therefore timed in both precisions once on a machine, and the result is stored in the user's cache folder. The
+run of a training stores the choice, so that it is the same on every machine.
 """
 
 import functools
@@ -32,15 +32,15 @@ from voxlate.recipe import Recipe, with_trainings
 from voxlate.recipe.training import Precision
 from voxlate.training.run import Run, begun_trainings
 
-# of float32's time: what bfloat16 may take at most, so that noise of the clock does not decide
+# bfloat16 may take at most this share of float32's time, so that noise of the clock does not decide.
 FASTER = 0.9
 NET = UNet(width=32, multipliers=(1, 2), blocks=1, middle_attention=False)
 BATCH = 2
-SMALLEST, LARGEST = 32, 256  # pixels a side
-# of a float32 step: shorter ones are all overhead, as on many cores, and the image is enlarged
+SMALLEST, LARGEST = 32, 256  # side in pixels
+# A float32 step takes at least this time; shorter steps consist of overhead, so the image is enlarged.
 LEAST_SECONDS = 0.03
-ROUNDS, FEWEST = 7, 3  # in which both are timed, one after the other
-# after which the probe ends with FEWEST rounds, or with one that leaves no doubt
+ROUNDS, FEWEST = 7, 3  # rounds that time both precisions
+# After this time the probe ends with FEWEST rounds, or with one round whose ratio exceeds NO_DOUBT.
 SECONDS = 1.0
 NO_DOUBT = 1.5
 
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Choice:
-    """A precision, bfloat16 or float32, and why."""
+    """A precision, bfloat16 or float32, with its reason."""
 
     precision: Precision
     why: str
@@ -57,7 +57,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides how a CPU's times in float32 and bfloat16 compare."""
+    """The properties that determine a CPU's times in float32 and bfloat16."""
 
     cpu: str
     instructions: str
@@ -68,41 +68,48 @@ class Machine:
 
 
 def settled(recipe: Recipe, device: torch.device, kept: Mapping[str, Precision] | None = None) -> Recipe:
-    """The recipe with a precision in place of each training's "auto".
+    """The recipe with a precision instead of each training's "auto".
 
-    kept: by stage, of a run that has begun.
+    kept: precisions by stage of a run that has begun.
     """
     trainings = []
     for stage in recipe.all_stages:
         options = stage.train
         if options.precision == "auto":
-            options = replace(options, precision=(kept or {}).get(stage.name) or choose(device).precision)
+            options = replace(
+                options,
+                precision=(kept or {}).get(stage.name) or choose(device).precision,
+            )
         trainings.append(options)
     return with_trainings(recipe, trainings)
 
 
 def kept_precisions(run: Run) -> dict[str, Precision]:
-    """The precision of each stage of a run that has begun; nothing where it has not, or where there is no run."""
+    """The precision of each stage of a run that has begun; empty if there is no such run."""
     stated = {name: train.get("precision") for name, train in begun_trainings(run).items()}
-    return {name: one for name, one in stated.items() if one in ("bfloat16", "float32")}
+    return {name: precision for name, precision in stated.items() if precision in ("bfloat16", "float32")}
 
 
 def of_synthesis(recipe: Recipe, device: torch.device) -> Precision:
-    """The precision of a synthesis on a device: "auto" is never less exact than the training was."""
-    if recipe.synth.exact or (recipe.synth.precision == "auto" and recipe.train.precision == "float32"):
+    """The precision of a synthesis on a device; "auto" is never less exact than the training."""
+    stated = recipe.synth.precision
+    if recipe.synth.exact or (stated == "auto" and recipe.train.precision == "float32"):
         return "float32"
-    return choose(device).precision if recipe.synth.precision == "auto" else recipe.synth.precision
+    return choose(device).precision if stated == "auto" else stated
 
 
 def choose(device: torch.device) -> Choice:
-    """What "auto" is on a device."""
+    """The precision of "auto" on a device."""
     if device.type == "cuda":
-        # torch.cuda.is_bf16_supported() asks the same of the current GPU only
+        # torch.cuda.is_bf16_supported() checks the current GPU only.
         if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
             return Choice("bfloat16", "bfloat16: the GPU computes in it")
         return Choice("float32", "float32: the GPU does not compute in bfloat16")
-    if device.type != "cpu":  # torch's autocast and the kernels there differ by version, and none was at hand
-        return Choice("float32", f"float32: bfloat16 was not tested on devices of type {device.type}")
+    if device.type != "cpu":  # autocast and kernels of such devices differ by version and were not tested
+        return Choice(
+            "float32",
+            f"float32: bfloat16 was not tested on devices of type {device.type}",
+        )
     ratio = kept_ratio(this_machine())
     precision: Precision = "bfloat16" if ratio <= FASTER else "float32"
     return Choice(
@@ -123,9 +130,9 @@ def this_machine() -> Machine:
 
 
 def _cpu_name() -> str:
-    """The CPU's model and what it states of bfloat16, where the system says, and the number of cores.
+    """The CPU's model, its bfloat16 instructions if the system lists them, and the number of cores.
 
-    Virtual machines give CPUs of several generations one name.
+    The model alone does not suffice, because virtual machines give CPUs of several generations one name.
     """
     name = platform.processor() or platform.machine()
     able = ""
@@ -137,8 +144,9 @@ def _cpu_name() -> str:
 
 
 def cache_folder() -> Path:
-    """The folder for what voxlate may compute again: VOXLATE_CACHE, else the system's place for caches of the user."""
-    if own := os.environ.get("VOXLATE_CACHE"):
+    """The cache folder: VOXLATE_CACHE, or else the system's folder for the user's caches."""
+    own = os.environ.get("VOXLATE_CACHE")
+    if own:
         return Path(own)
     home = Path(os.path.expanduser("~"))
     if sys.platform == "win32":
@@ -146,21 +154,21 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "voxlate"
     stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # relative ones: ignored, by the standard
+    # The standard demands that relative paths are ignored.
     return (stated if stated.is_absolute() else home / ".cache") / "voxlate"
 
 
 def ratio_file(machine: Machine) -> Path:
-    """Where the result of a machine's probe is kept."""
+    """The file with the result of a machine's probe."""
     return cache_folder() / f"precision.{stable_id(repr(machine)):016x}.json"
 
 
-@functools.cache  # where nothing can be kept, a process measures once
+@functools.cache  # a process measures only once if the cache cannot be written
 def kept_ratio(machine: Machine) -> float:
     """Time of a step in bfloat16 over that in float32, from the cache folder or measured now."""
     path = ratio_file(machine)
-    if (found := _read(path, machine)) is not None:
-        return found
+    if (kept := _read(path, machine)) is not None:
+        return kept
     ratio = measured_ratio()
     try:
         keep_ratio(machine, ratio)
@@ -172,23 +180,26 @@ def kept_ratio(machine: Machine) -> float:
 
 
 def keep_ratio(machine: Machine, ratio: float) -> None:
-    """Write the result of a machine's probe; raises BadInput where the cache folder cannot be written."""
-    write_json(ratio_file(machine), {"machine": asdict(machine), "bfloat16_over_float32": ratio})
+    """Write the result of a machine's probe; raises BadInput if the cache folder cannot be written."""
+    write_json(
+        ratio_file(machine),
+        {"machine": asdict(machine), "bfloat16_over_float32": ratio},
+    )
 
 
 def _read(path: Path, machine: Machine) -> float | None:
-    """The ratio in a file; None where the file is absent, damaged, not readable, or of something else."""
+    """The ratio in a file; None if the file is absent, damaged, not readable, or of another machine."""
     try:
-        found: Any = read_json(path)
-        ratio = float(found["bfloat16_over_float32"])
-        own = found["machine"] == asdict(machine)
+        content: Any = read_json(path)
+        ratio = float(content["bfloat16_over_float32"])
+        own = content["machine"] == asdict(machine)
     except (BadInput, OSError, KeyError, TypeError, ValueError):
         return None
     return ratio if own and 0 < ratio < math.inf else None
 
 
 def measured_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
-    """The median over interleaved rounds of a small U-Net's forward and backward pass, bfloat16 over float32."""
+    """The time of a small U-Net's forward and backward pass, bfloat16 over float32: median of interleaved rounds."""
     begun = clock()
     ratios = list[float]()
     with (
@@ -200,15 +211,15 @@ def measured_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
         size = SMALLEST
         while True:
             images = torch.randn(BATCH, 1, 1, size, size)
-            # the first of a size also makes kernels
+            # The first pass of a size also builds kernels.
             _seconds(net, images, clock, low=False)
             if size == LARGEST or _seconds(net, images, clock, low=False) >= LEAST_SECONDS:
                 break
             size *= 2
         _seconds(net, images, clock, low=True)
         while len(ratios) < ROUNDS:
-            full, low = (_seconds(net, images, clock, low=low) for low in (False, True))
-            ratios.append(low / full)
+            full = _seconds(net, images, clock, low=False)
+            ratios.append(_seconds(net, images, clock, low=True) / full)
             enough = len(ratios) >= FEWEST or ratios[0] > NO_DOUBT
             if enough and clock() - begun > SECONDS:
                 break
@@ -220,6 +231,6 @@ def _seconds(net: torch.nn.Module, images: torch.Tensor, clock: Callable[[], flo
     net.zero_grad(set_to_none=True)
     begun = clock()
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        made = net(NetworkInput({"image": images})).image
-    made.float().square().mean().backward()
+        image = net(NetworkInput({"image": images})).image
+    image.float().square().mean().backward()
     return clock() - begun

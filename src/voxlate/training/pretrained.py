@@ -1,113 +1,99 @@
 """Pretrained autoencoders of latent diffusion (kl-f4, kl-f8) as runs, from CompVis' layout and from diffusers'.
 
-They take colour pictures in [-1, 1]. A grey image is repeated to three channels and the mean of the three that come
-out is taken: the same as the sum over the first kernel's input channels and the mean over the last one's outputs, which
-is what is kept here, so that the network has one channel. Sources: Rombach et al. 2022, app. G; diffusers.
+They take colour pictures in [-1, 1]. A grey image would be repeated to three channels, and the three outputs averaged.
+This equals the sum over the first kernel's input channels and the mean over the last kernel's outputs, which are stored
+here, so that the network has one channel. Sources: Rombach et al. 2022, app. G; diffusers.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from voxlate import recipe as recipes
 from voxlate.config import to_tables
-from voxlate.data.align import Preparation
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.images.units import unit_of
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.nets.blocks import Attention, ResBlock
 from voxlate.nets.interface import Channels
 from voxlate.recipe import FullStage, Recipe
 from voxlate.records import Record
-from voxlate.training.run import Run, begin_run, first_change, made_by, read_header, save_weights
+from voxlate.training.imported import write_imported, wrong_weights
+from voxlate.training.run import Run, first_change, read_header
 
 Source = Literal["kl-f4", "kl-f8"]
 LEVELS = {"kl-f4": 3, "kl-f8": 4}
-PREFIX = "first_stage_model."  # of the autoencoder in a file of a whole latent diffusion
-LEAST_WIDTH = 64  # norms of 32 groups then have two channels in each, as ours do
+PREFIX = "first_stage_model."  # prefix of the autoencoder in a file of a whole latent diffusion
+LEAST_WIDTH = 64  # norms of 32 groups then have at least two channels in each, as ours
 GROUPS = 32
 NORM_EPS = 1e-6
 
 
 def import_autoencoder(source: Source, weights: Path | str, out: Path | str) -> Run:
-    """Make a pretrained autoencoder a run folder, which `train --reuse` takes in place of training that stage.
+    """Write a pretrained autoencoder as a run folder, which `train --reuse` uses instead of training that stage.
 
-    Raises BadInput where the file is no such autoencoder, or has a key too many, lacks one, or one of another shape.
+    Raises BadInput if the file is no such autoencoder, or if keys are unknown, absent or of another shape.
     """
     weights = Path(weights)
-    out = Path(out)
     net, state = read_autoencoder(source, weights)
-    made = _recipe(source, net)
-    method = made.build()
+    recipe = _recipe(source, net)
+    method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = {
-        "file": weights.name,
-        "sha256": digest,
-        "format": f"{source} (latent diffusion)",
-    }
-    run = begin_run(
-        out,
-        made,
-        f"# Imported from {weights.name} (sha256 {digest}).\n",
-        {"imported": origin},
-    )
-    save_weights(run.weights(), method, {**_header(made, method), "imported": origin})
-    return run
+    return write_imported(Path(out), weights, f"{source} (latent diffusion)", recipe, method, steps=0)
 
 
 def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[str, Tensor]]:
-    """The settings of a pretrained autoencoder of three channels, and its tensors as ours of one channel has them."""
+    """The settings of a pretrained autoencoder with three channels, and its tensors for our network with one channel."""
     with Record(path, "a pretrained autoencoder", "Download it again.").tensors("pt") as file:
         names = list(file.shapes)
         prefix = PREFIX if any(name.startswith(PREFIX) for name in names) else ""
         own = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
-        # of its critic and LPIPS
+        # The loss contains its critic and LPIPS.
         own = {ours: name for ours, name in own.items() if not ours.startswith("loss.")}
         theirs = {ours: file.file.get_tensor(name).float() for ours, name in own.items()}
-    net = _detected(source, {name: tuple(one.shape) for name, one in theirs.items()}, str(path))
+    net = _detected(
+        source,
+        {name: tuple(tensor.shape) for name, tensor in theirs.items()},
+        str(path),
+    )
     with torch.device("meta"):
         built = net.build(Channels(images={"image": 1}, out=1))
     wanted = _names(net, built, theirs)
     if unknown := sorted(theirs.keys() - {name for names in wanted.values() for name in names}):
-        raise _unlike(f"{path}: expected the weights of {source}, found the unknown key '{unknown[0]}'")
-    # known once a cohort's latents are (see Autoencoding.finish)
+        raise wrong_weights(f"{path}: expected the weights of {source}, found the unknown key '{unknown[0]}'")
+    # The scale is set from a cohort's latents later (see Autoencoding.finish).
     state = {"scale": torch.ones(())}
     for ours, place in built.named_parameters():
         for name in wanted[ours]:
             if name not in theirs:
-                raise _unlike(f"{path}: expected the weights of {source}, found no key '{name}'")
-        made = _grey(ours, torch.cat([theirs[name] for name in wanted[ours]]), len(built.decoder) - 1)
-        # attention is of kernels of one pixel there
-        made = made.flatten(1) if place.ndim == 2 else made
-        if made.shape != place.shape:
+                raise wrong_weights(f"{path}: expected the weights of {source}, found no key '{name}'")
+        values = _grey(
+            ours,
+            torch.cat([theirs[name] for name in wanted[ours]]),
+            len(built.decoder) - 1,
+        )
+        # Published attention has kernels of one pixel.
+        values = values.flatten(1) if place.ndim == 2 else values
+        if values.shape != place.shape:
             found = tuple(theirs[wanted[ours][0]].shape)
-            raise _unlike(f"{path}: expected '{wanted[ours][0]}' of the size of its neighbours, found {found}")
-        state[ours] = made.contiguous()
+            raise wrong_weights(f"{path}: expected '{wanted[ours][0]}' of the size of its neighbours, found {found}")
+        state[ours] = values.contiguous()
     return net, state
 
 
-def _unlike(sentence: str) -> BadInput:
-    return BadInput(f"{sentence}. Use the file as it was published.")
-
-
 def _grey(ours: str, values: Tensor, last: int) -> Tensor:
-    """A tensor of the colour network in the one of a grey channel."""
+    """A tensor of the colour network, converted to one grey channel."""
     if ours == "encoder.0.weight":
         return values.sum(1, keepdim=True)
     return values.mean(0, keepdim=True) if ours.startswith(f"decoder.{last}.") else values
 
 
 def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str) -> KLAutoencoder:
-    """The sizes of an autoencoder; raises BadInput where they cannot be read, or are not those of the source."""
+    """The settings of an autoencoder; raises BadInput if they cannot be read, or are not those of the source."""
     diffusers = any(".resnets." in name for name in shapes)
     down, block = ("down_blocks", "resnets") if diffusers else ("down", "block")
     firsts = list[int]()
@@ -127,12 +113,12 @@ def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str)
             f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} halvings ({right}). Name that one, or choose another file."
         )
     width, colours = stem[:2]
-    if width % GROUPS or width < LEAST_WIDTH or colours != 3 or any(one % width for one in firsts):
-        raise _unlike(
+    if width % GROUPS or width < LEAST_WIDTH or colours != 3 or any(channels % width for channels in firsts):
+        raise wrong_weights(
             f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found {firsts} and {colours}"
         )
     blocks = sum(f"encoder.{down}.0.{block}.{number}.conv1.weight" in shapes for number in range(len(shapes)))
-    multipliers = tuple(one // width for one in firsts)
+    multipliers = tuple(channels // width for channels in firsts)
     return KLAutoencoder(
         width=width,
         multipliers=multipliers,
@@ -144,9 +130,9 @@ def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str)
 
 
 def _names(net: KLAutoencoder, built: AutoencoderNet, theirs: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """The published names of each of our parameters; queries, keys and values are three of theirs."""
+    """The published names of each of our parameters; ours of queries, keys and values has three of them."""
     diffusers = any(".resnets." in name for name in theirs)
-    found = dict[str, list[str]]()
+    published = dict[str, list[str]]()
     for part, scopes in (
         ("encoder", _encoder_scopes(net, diffusers)),
         ("decoder", _decoder_scopes(net, diffusers)),
@@ -154,15 +140,21 @@ def _names(net: KLAutoencoder, built: AutoencoderNet, theirs: Mapping[str, Tenso
         for number, scope in enumerate(scopes):
             module = getattr(built, part)[number]
             for leaf, _ in module.named_parameters():
-                names = _leaves(leaf, scope, module, diffusers, f"{part}.{scope}.query.weight" in theirs)
-                found[f"{part}.{number}.{leaf}"] = [f"{part}.{scope}.{name}" for name in names]
+                names = _leaves(
+                    leaf,
+                    scope,
+                    module,
+                    diffusers,
+                    f"{part}.{scope}.query.weight" in theirs,
+                )
+                published[f"{part}.{number}.{leaf}"] = [f"{part}.{scope}.{name}" for name in names]
     for ours, name in (("quant", "quant_conv"), ("post_quant", "post_quant_conv")):
-        found |= {f"{ours}.{leaf}": [f"{name}.{leaf}"] for leaf in ("weight", "bias")}
-    return found
+        published |= {f"{ours}.{leaf}": [f"{name}.{leaf}"] for leaf in ("weight", "bias")}
+    return published
 
 
 def _leaves(leaf: str, scope: str, module: nn.Module, diffusers: bool, old: bool) -> list[str]:
-    """What a parameter of a layer is called there; old: diffusers before 0.17."""
+    """The published names of a layer's parameter; old: diffusers before 0.17."""
     if isinstance(module, ResBlock):
         return [leaf.replace("skip.", "conv_shortcut." if diffusers else "nin_shortcut.")]
     if not isinstance(module, Attention):
@@ -195,7 +187,7 @@ def _encoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
 
 
 def _decoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
-    """As _encoder_scopes; diffusers numbers levels in the order in which they run, CompVis by their size."""
+    """The published scopes of our decoder; diffusers numbers levels in running order, CompVis by size."""
     up, block, doubling = ("up_blocks", "resnets", "upsamplers.0") if diffusers else ("up", "block", "upsample")
     scopes = ["conv_in", *_middle_scopes(diffusers)]
     last = len(net.multipliers) - 1
@@ -225,35 +217,20 @@ def _recipe(source: Source, net: KLAutoencoder) -> Recipe:
     return recipes.from_dict(values, source)
 
 
-def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
-    """As run.weights_header; what the file does not state (steps, seconds, training cases) is 0."""
-    return {
-        "recipe": recipes.to_dict(made),
-        "units": {"image": unit_of("image")},
-        "target_scales": recipes.fixed_ranges(made),
-        "preparation": asdict(Preparation()),
-        "parameters": sum(parameter.numel() for parameter in method.parameters()),
-        "steps": 0,
-        "seconds": 0.0,
-        "training_cases": 0,
-        "made_by": made_by(),
-    }
-
-
 def is_imported(run: Run) -> bool:
     """Whether a run holds a pretrained autoencoder."""
     return run.provenance.is_file() and "imported" in read_json(run.provenance).get("data", {})
 
 
 def unfit(run: Run, stage: FullStage) -> str:
-    """Why a pretrained autoencoder cannot take the place of a stage's; "" where it can."""
+    """The reason why a pretrained autoencoder cannot replace that of a stage; "" if it can."""
     theirs = read_header(run.weights())["recipe"]
     ours = {"kind": stage.net.kind, **to_tables(stage.net)}
     return first_change(theirs["net"], ours, "net")
 
 
 def net_changes(run: Run) -> str:
-    """The options that give a latent recipe's autoencoder the network of a pretrained one."""
+    """The options that set a latent recipe's autoencoder to the network of a pretrained one."""
     net = read_header(run.weights())["recipe"]["net"]
     own = (
         "width",

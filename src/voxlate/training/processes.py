@@ -1,4 +1,4 @@
-"""Several processes of one training: what the main one does or decides for all, and when all of them stop."""
+"""Several processes of one training: the tasks and decisions of the main process, and stopping together."""
 
 import contextlib
 import os
@@ -16,14 +16,14 @@ from voxlate.errors import BadInput
 
 T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ASKED_SECONDS = 3.0  # between two looks of several processes at each other's signals
+ASKED_SECONDS = 3.0  # interval in which several processes exchange their signals
 
 
 def processes(device: str) -> tuple[Accelerator, torch.device]:
-    """The processes that train together, and the device of this one.
+    """The processes that train together, and the device of this process.
 
-    Alone it trains on the device of that name; of several, each has the GPU that its launcher gave it, or a CPU.
-    Raises BadInput where there is no such device, and for several processes on MPS.
+    A single process trains on the device of this name; each of several has the GPU of its launcher, or a CPU. Raises
+    BadInput if there is no such device, and for several processes on MPS.
     """
     chosen = find_device(device)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -31,13 +31,13 @@ def processes(device: str) -> tuple[Accelerator, torch.device]:
         raise BadInput(
             "--device: expected GPUs or a CPU that several processes can share a training on, found mps. Start one process, or give --device cpu."
         )
-    # of a single process accelerate is not asked for a device: it would take any, and refuse another one later
+    # accelerate does not choose the device of a single process, because it would take any, and later refuse another one.
     accelerator = Accelerator(cpu=chosen.type == "cpu" or not several)
     return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
 
 def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
-    """Let the main process do something while the others wait; a BadInput there is raised in all of them."""
+    """Call a function in the main process while the others wait; all of them raise its BadInput."""
     failed: list[BadInput | None] = [None]
     if accelerator.is_main_process:
         try:
@@ -51,7 +51,7 @@ def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
 
 
 def agreed(accelerator: Accelerator, value: T) -> T:
-    """The value that the main process holds, in all processes."""
+    """The value of the main process, sent to all processes."""
     held = [value]
     if accelerator.num_processes > 1:
         broadcast_object_list(held)
@@ -60,9 +60,9 @@ def agreed(accelerator: Accelerator, value: T) -> T:
 
 @dataclass
 class StopAgreement:
-    """Whether to stop after a step, which several processes decide together, every few seconds and at the same steps.
+    """The decision to stop after a step, which several processes take together every few seconds.
 
-    stop: signals that this process received.
+    stop: signals that this process has received.
     """
 
     accelerator: Accelerator
@@ -70,7 +70,7 @@ class StopAgreement:
     next_step: int = 0
 
     def reached(self, step: int, step_seconds: float) -> bool:
-        """Whether this process, or any other that was asked, received a signal; step_seconds: of a step so far."""
+        """Whether this or another process has received a signal; step_seconds: seconds of a step so far."""
         if self.accelerator.num_processes == 1:
             return bool(self.stop)
         if step < self.next_step:

@@ -4,12 +4,11 @@ A published key is the path of flax scopes, "ResNetBlock_0/Block_1/Conv_0/kernel
 order of construction, and our networks construct their parts in that order.
 """
 
-import hashlib
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from voxlate import recipe as recipes
-from voxlate.config import fill, kind_of
-from voxlate.data.align import Preparation
+from voxlate.config import fill
 from voxlate.errors import BadInput
-from voxlate.images.units import unit_of
 from voxlate.nets.interface import Channels
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
@@ -29,9 +26,10 @@ from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.recipe import Recipe
 from voxlate.records import Record
-from voxlate.training.run import Run, begin_run, made_by, save_weights
+from voxlate.training.imported import write_imported, wrong_weights
+from voxlate.training.run import Run
 
-SCOPES = {  # of our classes; modules of others are no scopes: their parts count as their owner's
+SCOPES = {  # scopes of our classes; parts of other modules belong to their owner's scope
     **{
         name: name
         for name in (
@@ -55,7 +53,7 @@ SCOPES = {  # of our classes; modules of others are no scopes: their parts count
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a published array goes: the parameter, which third of it (query, key, value), and the array's shape."""
+    """The place of a published array: the parameter, its third (query, key, value), and the array's shape."""
 
     parameter: str
     shape: tuple[int, ...]
@@ -64,7 +62,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """A network's settings, its input channels (all together), output channels, and whether it takes a noise level."""
+    """A network's settings, its number of input and output channels, and whether it has a noise level."""
 
     name: str
     net: PlainUNet | ADM | UViT | DiT
@@ -88,54 +86,39 @@ class _Arrays:
     def get(self, key: str, ndim: int) -> tuple[int, ...]:
         shape = self.of.get(key)
         if shape is None:
-            raise _unlike(f"{self.where}: expected the key '{key}', found none")
+            raise wrong_weights(f"{self.where}: expected the key '{key}', found none")
         if len(shape) != ndim or 0 in shape:
-            raise _unlike(f"{self.where}: expected '{key}' with {ndim} dimensions, found the shape {shape}")
+            raise wrong_weights(f"{self.where}: expected '{key}' with {ndim} dimensions, found the shape {shape}")
         return shape
 
     def count(self, scope: str) -> int:
-        """How many scopes of a class there are: "DiTBlock" counts DiTBlock_0, DiTBlock_1, …"""
+        """The number of scopes of a class, such as DiTBlock_0, DiTBlock_1, …"""
         numbered = (re.match(rf"{scope}_(\d+)/", key) for key in self.of)
         return len({match[1] for match in numbered if match})
 
     def over(self, total: int, part: int, key: str) -> int:
         if total % part:
-            raise _unlike(f"{self.where}: expected '{key}' with a multiple of {part} channels, found {total}")
+            raise wrong_weights(f"{self.where}: expected '{key}' with a multiple of {part} channels, found {total}")
         return total // part
 
 
-def _unlike(sentence: str) -> BadInput:
-    return BadInput(f"{sentence}. Use the file as it was published.")
-
-
 def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] | None = None) -> Run:
-    """Make a published file a run folder for `synth`: TOF-MRA to CTA by the paper's recipe, with the file's network.
+    """Write a published file as a run folder for `synth`: TOF-MRA to CTA by the paper's recipe with the file's network.
 
-    changes: to the recipe, as with --set. Raises BadInput where the file is none of the four networks, or its channels
-    are not those of the recipe's modalities.
+    changes: changes of the recipe, as with --set. Raises BadInput if the file is none of the four networks, or if its
+    channels are not those of the recipe's modalities.
     """
     weights = Path(weights)
-    out = Path(out)
-    found, state = read_weights(weights)
-    made = _recipe(found, weights, changes)
+    network, state = read_weights(weights)
+    recipe = _recipe(network, weights, changes)
     with torch.device("meta"):
-        method = made.build()
+        method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = {"file": weights.name, "sha256": digest, "format": "xmodality (flax)"}
-    run = begin_run(
-        out,
-        made,
-        f"# Imported from {weights.name} (sha256 {digest}).\n",
-        {"imported": origin},
-    )
-    save_weights(run.weights(), method, {**_header(made, method), "imported": origin})
-    return run
+    return write_imported(Path(out), weights, "xmodality (flax)", recipe, method, recipe.train.steps)
 
 
 def layout(net: nn.Module) -> dict[str, Slot]:
-    """Every key of the published file of a network, with where it goes."""
+    """The place of every key in the published file of a network."""
     return dict(_slots(net, "", "", Counter()))
 
 
@@ -168,38 +151,41 @@ def _attention_slots(attention: Attention, ours: str, path: str) -> Iterator[tup
     heads = attention.heads
     each = (heads, channels // heads)
     for third, role in enumerate(("query", "key", "value")):
-        yield f"{path}{role}/kernel", Slot(f"{ours}qkv.weight", (channels, *each), third)
+        yield (
+            f"{path}{role}/kernel",
+            Slot(f"{ours}qkv.weight", (channels, *each), third),
+        )
         yield f"{path}{role}/bias", Slot(f"{ours}qkv.bias", each, third)
     yield f"{path}out/kernel", Slot(f"{ours}out.weight", (*each, channels))
     yield f"{path}out/bias", Slot(f"{ours}out.bias", (channels,))
 
 
 def read_weights(path: Path) -> tuple[PublishedNetwork, dict[str, Tensor]]:
-    """Which of the four networks a published file holds, and its tensors under our names and in our layouts.
+    """The network of a published file, and its tensors with our names and layouts.
 
-    Raises BadInput where it is none of them, or has an unknown key, lacks one, or one of another shape.
+    Raises BadInput if it is none of the four networks, or if keys are unknown, absent or of another shape.
     """
     with Record(path, "published weights", "Download it again.").tensors("pt") as file:
         shapes = {key: lengths for key, (lengths, _) in file.shapes.items()}
-        found = detect(shapes, str(path))
-        slots = layout(found.build())
-        _compare(shapes, slots, f"{path}: expected the weights of the {found.name}")
-        return found, _state({key: _converted(file.file.get_tensor(key), key) for key in slots}, slots)
+        network = detect(shapes, str(path))
+        slots = layout(network.build())
+        _compare(shapes, slots, f"{path}: expected the weights of the {network.name}")
+        return network, _state({key: _converted(file.file.get_tensor(key), key) for key in slots}, slots)
 
 
 def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], where: str) -> None:
     for key in shapes:
         if key not in slots:
-            raise _unlike(f"{where}, found the unknown key '{key}'")
+            raise wrong_weights(f"{where}, found the unknown key '{key}'")
     for key, slot in slots.items():
         if key not in shapes:
-            raise _unlike(f"{where}, found no key '{key}'")
+            raise wrong_weights(f"{where}, found no key '{key}'")
         if shapes[key] != slot.shape:
-            raise _unlike(f"{where} with '{key}' of shape {slot.shape}, found {shapes[key]}")
+            raise wrong_weights(f"{where} with '{key}' of shape {slot.shape}, found {shapes[key]}")
 
 
 def _converted(array: Tensor, key: str) -> Tensor:
-    """Kernels come as [..., ins, outs], those of attention with heads apart."""
+    """A published array in our layout; published kernels are [..., ins, outs], with separate heads in attention."""
     array = array.float()
     *_, role, leaf = ["", *key.split("/")]
     if leaf != "kernel":
@@ -220,43 +206,22 @@ def _state(arrays: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> dict[str,
     }
 
 
-def _recipe(found: PublishedNetwork, weights: Path, changes: Mapping[str, str] | None) -> Recipe:
-    """The paper's recipe for a network; a U-Net with a noise level is a denoiser like the others."""
-    name = "tof_to_cta_adm" if found.noisy and found.name == "unet" else f"tof_to_cta_{found.name}"
-    made = recipes.read(name, changes)
-    made = replace(made, net=found.net, title=f"{made.title}: {weights.name}, imported")
-    known = len(made.data.channels)
-    outs = len(made.data.target)
-    if (known + outs * found.noisy, outs) != (found.ins, found.outs):
+def _recipe(network: PublishedNetwork, weights: Path, changes: Mapping[str, str] | None) -> Recipe:
+    """The paper's recipe for a network; a U-Net with a noise level is a denoiser."""
+    name = "tof_to_cta_adm" if network.noisy and network.name == "unet" else f"tof_to_cta_{network.name}"
+    recipe = recipes.read(name, changes)
+    recipe = replace(recipe, net=network.net, title=f"{recipe.title}: {weights.name}, imported")
+    known = len(recipe.data.channels)
+    outs = len(recipe.data.target)
+    if (known + outs * network.noisy, outs) != (network.ins, network.outs):
         raise BadInput(
-            f"{weights}: expected a network of {known} source and {outs} target channels as in the recipe, found {found.ins - found.outs * found.noisy} and {found.outs}. Change data.source and data.target."
+            f"{weights}: expected a network of {known} source and {outs} target channels as in the recipe, found {network.ins - network.outs * network.noisy} and {network.outs}. Change data.source and data.target."
         )
-    return made
-
-
-def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
-    """As run.weights_header; what the file does not state (seconds, training cases) is 0."""
-    scales = recipes.fixed_ranges(made)
-    for name in made.data.target:
-        if name not in scales:
-            raise BadInput(
-                f"intensity.{name}: expected a window, found {kind_of(made.intensity[name])}: without training cases nothing else says what the network's numbers mean. Set one."
-            )
-    return {
-        "recipe": recipes.to_dict(made),
-        "units": {name: unit_of(name) for name in (*made.data.source, *made.data.target)},
-        "target_scales": {name: scales[name] for name in made.data.target},
-        "preparation": asdict(Preparation()),
-        "parameters": sum(parameter.numel() for parameter in method.parameters()),
-        "steps": made.train.steps,
-        "seconds": 0.0,
-        "training_cases": 0,
-        "made_by": made_by(),
-    }
+    return recipe
 
 
 def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> PublishedNetwork:
-    """Raises BadInput where the arrays are those of none of the four networks, or a size cannot be read from them."""
+    """The network of these arrays; raises BadInput if it is none of the four, or if a size cannot be read."""
     file = _Arrays(shapes, where)
     if file.count("DiTBlock"):
         return _dit(file)
@@ -271,7 +236,7 @@ def _convolutional(file: _Arrays) -> PublishedNetwork:
     ins, width = file.get("Conv_0/kernel", 4)[2:]
     attends = file.count("MultiHeadDotProductAttention")
     vit = file.count("Transformer")
-    blocks = 2 if attends else 1  # a stage, on the way down
+    blocks = 2 if attends else 1  # number of blocks of a stage in the encoder
     stages = 1 + file.count("PixelShuffleDownsample")
     multipliers = []
     for stage in range(stages):
@@ -296,7 +261,7 @@ def _convolutional(file: _Arrays) -> PublishedNetwork:
 def _dit(file: _Arrays) -> PublishedNetwork:
     pixels_in, width = file.get("Dense_0/kernel", 2)
     pixels_out = file.get("FinalLayer_0/Dense_1/kernel", 2)[1]
-    # patch² · outs numbers leave for each patch: the largest square that divides them, so the fewest output channels
+    # Each patch has patch² · outs outputs; the largest square divisor gives the fewest output channels.
     patch = max(side for side in range(1, math.isqrt(pixels_out) + 1) if pixels_out % side**2 == 0)
     hidden = file.get("DiTBlock_0/SwiGLU_0/Dense_0/kernel", 2)[1]
     values = {

@@ -1,4 +1,4 @@
-"""The recipe that a run goes on by: that of its provenance, with which its recipe.toml must agree."""
+"""The recipe by which a run continues: that of its provenance, with which its recipe.toml must agree."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from voxlate.recipe import Recipe, read_with_head, with_trainings
 from voxlate.recipe.training import Training
 from voxlate.training.run import Run
 
-# times the planned steps, to which the pace of a planned training may change them
+# The pace of a planned training may change its steps by these factors.
 LEAST, MOST = 0.5, 4.0
 
 
 def recorded(run: Run, kept: Recipe, paced: bool) -> tuple[Recipe, str]:
-    """The recipe of recipe.toml and its head; kept: that of the provenance, paced: whether steps in it were changed.
+    """The recipe of recipe.toml and its head; kept: that of the provenance; paced: whether its steps were changed.
 
-    They differ where the run was stopped between writing the two files: by the steps that the pace of a plan changed,
-    or by further steps that recipe.toml alone names. Raises BadInput where they differ by more.
+    They differ if the run was stopped between writing both files: by the steps that the pace of a plan changed, or by
+    additional steps in recipe.toml alone. Raises BadInput if they differ in other keys.
     """
     shown, head = read_with_head(str(run.recipe))
     trainings = [stage.train for stage in kept.all_stages]
@@ -37,11 +37,11 @@ def _same_trainings(shown: Sequence[Training], kept: Sequence[Training], paced: 
 
 
 def _same_lengths(shown: Sequence[Training], kept: Sequence[Training], paced: bool) -> bool:
-    """Whether trainings are the same but for steps that a pace may have changed."""
-    for one, other in zip(shown, kept):
-        if replace(one, steps=other.steps) != other:
+    """Whether trainings are equal except for steps that a pace may have changed."""
+    for own, other in zip(shown, kept):
+        if replace(own, steps=other.steps) != other:
             return False
-        in_reach = paced and math.floor(LEAST * one.steps) <= other.steps <= MOST * one.steps
-        if one.steps != other.steps and not in_reach:
+        in_reach = paced and math.floor(LEAST * own.steps) <= other.steps <= MOST * own.steps
+        if own.steps != other.steps and not in_reach:
             return False
     return True

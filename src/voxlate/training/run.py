@@ -1,4 +1,4 @@
-"""A training's folder: its recipe, its log, and the weights as one file that is a whole model."""
+"""The folder of a training: its recipe, its log, and its weights as one file with a whole model."""
 
 import hashlib
 import json
@@ -34,8 +34,8 @@ from voxlate.training.headers import header_of
 from voxlate.training.states import check_outline
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
-DIGITS = 16  # of a digest, where only chance could make two alike
-LONGEST_VALUE = 80  # characters of a list or text, in a message
+DIGITS = 16  # digits of a digest that identifies a scan
+LONGEST_VALUE = 80  # characters of a list or text in a message
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Whether the trained model is better than naive baselines on its validation items; empty where unknown."""
+        """The verdicts on the validation items, compared with naive baselines; empty if unknown."""
         return logged(self.log).get("final", [])
 
     @property
@@ -79,7 +79,7 @@ class Run:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a state or weights were saved."""
+        """Whether a state or weights have been saved."""
         return self.state.exists() or any(self.folder.glob("weights*.safetensors"))
 
     def weights(self, stage: str = "final") -> Path:
@@ -87,7 +87,7 @@ class Run:
 
 
 def weights_of(path: Path) -> Path:
-    """The weights of a run folder; any other path is that of weights itself."""
+    """The weights file of a run folder; any other path is returned as it is."""
     return Run(path).weights() if path.is_dir() else path
 
 
@@ -98,16 +98,16 @@ def begin_run(
     data: dict[str, Any],
     notes: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Make the folder of a new run, or open the one that is there if it is the same recipe on the same data.
+    """Create the folder of a run, or open an existing run of the same recipe on the same data.
 
-    head: comment lines for recipe.toml; data: what the cohort is (its hash and splits); notes: what may differ. A run
-    in which nothing was trained yet is replaced. Raises BadInput where the folder holds anything else.
+    head: comment lines for recipe.toml; data: hash and splits of the cohort; notes: entries that may differ. A run
+    without any training is replaced. Raises BadInput if the folder holds other files.
     """
     run = Run(folder)
     wanted = {"recipe": to_dict(recipe), "data": data}
     if run.provenance.exists():
-        found = read_run(run.provenance)
-        change = first_change({key: found.get(key) for key in wanted}, wanted)
+        recorded = read_run(run.provenance)
+        change = first_change({key: recorded.get(key) for key in wanted}, wanted)
         if not change:
             return run
         if run.has_begun:
@@ -126,7 +126,7 @@ def begin_run(
 
 
 def check_free(run: Run) -> None:
-    """Raise BadInput where a folder that is no run yet holds anything but a plan."""
+    """Raise BadInput if a folder that is no run yet holds other files than those of a plan."""
     folder = run.folder
     if not folder.exists():
         return
@@ -139,18 +139,18 @@ def check_free(run: Run) -> None:
 
 
 def begun_trainings(run: Run) -> dict[str, dict[str, Any]]:
-    """The train table of each stage of a run that has begun; nothing where it has not, or where there is no run."""
+    """The train table of each stage of a run that has begun; empty if there is no such run."""
     if not run.has_begun or not run.provenance.is_file():
         return {}
     recipe = read_run(run.provenance).get("recipe", {})
     tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
-    return {one.get("name"): one.get("train", {}) for one in tables}
+    return {table.get("name"): table.get("train", {}) for table in tables}
 
 
 def kept_steps(run: Run, recipe: Recipe) -> dict[str, int]:
-    """The steps of the stages of a run that has begun whose lengths are as many epochs as the recipe's.
+    """The steps of stages in a run that has begun, if their numbers of epochs are those of the recipe.
 
-    What an epoch is may have changed since then; a run goes on as it began.
+    The definition of an epoch may have changed since then, and a run continues as it began.
     """
     begun = begun_trainings(run)
     asked = {stage.name: stage.train.epochs for stage in recipe.all_stages if stage.train.epochs is not None}
@@ -162,29 +162,32 @@ def kept_steps(run: Run, recipe: Recipe) -> dict[str, int]:
 
 
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
-    """Let a run that has begun go on by another recipe, and add notes to its provenance, which is what is resumed."""
+    """Continue a run with another recipe, and add notes to its provenance, by which it resumes."""
     plain = to_dict(recipe)
     write_json(run.provenance, {**read_run(run.provenance), "recipe": plain, **notes})
-    write_text(run.recipe, header(run.recipe.read_text(encoding="utf-8")) + tomli_w.dumps(plain))
+    write_text(
+        run.recipe,
+        header(run.recipe.read_text(encoding="utf-8")) + tomli_w.dumps(plain),
+    )
 
 
 def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[str]:
-    """Copy the weights of a stage from the first run that trained it by the same recipe on the same data, if any did.
+    """Copy the weights of a stage from the first other run with the same recipe and data.
 
-    recipe: the run's, up to that stage. Returns a sentence for each run: taken from it, or why not. Raises BadInput
-    where one of the others is no run.
+    recipe: that of the run up to this stage. Returns a sentence for each other run: that its weights are used, or the
+    reason against it. Raises BadInput if one of them is no run.
     """
-    said = []
+    sentences = []
     wanted = _trained_by(to_dict(recipe))
     data = read_run(run.provenance).get("data", {})
     for other in others:
         if not other.provenance.exists():
             raise BadInput(f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run.")
         theirs = other.weights(stage)
-        seen = read_run(other.provenance).get("data", {})
-        if seen.get("cohort") != data.get("cohort"):
+        their_data = read_run(other.provenance).get("data", {})
+        if their_data.get("cohort") != data.get("cohort"):
             change = "it saw another cohort"
-        elif seen.get("splits") != data.get("splits"):
+        elif their_data.get("splits") != data.get("splits"):
             change = "it trained on other cases (--fold)"
         elif not theirs.exists():
             change = f"it has no finished stage '{stage}'"
@@ -194,17 +197,17 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
             with whole_file(run.weights(stage)) as temporary:
                 shutil.copyfile(theirs, temporary)
             return [f"stage '{stage}' is taken from {other.folder}."]
-        said.append(f"stage '{stage}' is not taken from {other.folder}: {change}.")
-    return said
+        sentences.append(f"stage '{stage}' is not taken from {other.folder}: {change}.")
+    return sentences
 
 
 def _trained_by(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The part of a recipe that decides about weights; a key that is unset there and set here is a difference."""
+    """The part of a recipe that determines the weights."""
     return {key: value for key, value in recipe.items() if key not in ("title", "synth")}
 
 
 def made_by() -> dict[str, Any]:
-    """Which software made a file, and that it is no medical device."""
+    """The versions of the software that writes a file, and the notice that it is no medical device."""
     packages = {name: metadata.version(name) for name in ("torch", "numpy", "nibabel", "safetensors")}
     return {
         "voxlate": voxlate.__version__,
@@ -215,10 +218,10 @@ def made_by() -> dict[str, Any]:
 
 
 def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
-    """The header of a weights file: all that synthesis needs in addition to the tensors."""
-    cases = teaching_cases(cohort, recipe.data)  # others may be scaled otherwise
+    """The header of a weights file: all data that synthesis needs in addition to the tensors."""
+    cases = teaching_cases(cohort, recipe.data)  # other cases may have another scale
     maps = {name: recipe.intensity[name] for name in recipe.data.target}
-    scales = {name: cohort.target_scale(one, name, cases) for name, one in maps.items()}
+    scales = {name: cohort.target_scale(intensity, name, cases) for name, intensity in maps.items()}
     plain = to_dict(recipe)
     sources = {name: recipe.intensity[name] for name in recipe.data.source}
     return {
@@ -226,7 +229,7 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
         "units": {name: cohort.units[name] for name in (*recipe.data.source, *recipe.data.target)},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
-        "target_widths": {name: cohort.target_widths(one, name, cases) for name, one in maps.items()},
+        "target_widths": {name: cohort.target_widths(intensity, name, cases) for name, intensity in maps.items()},
         "preparation": asdict(cohort.preparation),
         "training_ranges": training_ranges([cohort.header(case) for case in cases], sources),
         "training_spacing_mm": cohort.fingerprint["spacing_mm"]["median"],
@@ -252,9 +255,9 @@ def file_hash(path: Path) -> str:
 
 
 def save_weights(path: Path, method: nn.Module, header: dict[str, Any]) -> None:
-    """One safetensors file with the recipe, intensity scales, units, provenance and a checksum in its header.
+    """Write one safetensors file with recipe, intensity scales, units, provenance and a checksum in its header.
 
-    Raises BadInput where a weight is not finite.
+    Raises BadInput if a weight is not finite.
     """
     tensors = dict(method.state_dict())
     _check_finite(tensors, path)
@@ -277,12 +280,12 @@ def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def opened(path: Path, advice: str = "Copy or train it again.") -> AbstractContextManager[Tensors]:
-    """A weights file; raises BadInput where there is none at the path, with advice where it cannot be read."""
+    """An open weights file; raises BadInput if it is absent, or with the advice if it cannot be read."""
     return Record(path, "a trained model (voxlate train makes one)", advice).tensors("pt")
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a weights file; raises BadInput where it is no weights file of ours, or was changed."""
+    """The header of a weights file; raises BadInput if voxlate did not write the file, or if it was changed."""
     with opened(path) as file:
         header = header_of(file)
     _check_whole(path, path.stat().st_mtime_ns)
@@ -296,7 +299,7 @@ def _check_whole(path: Path, mtime_ns: int) -> None:
 
 
 def is_finished(path: Path, options: Training) -> bool:
-    """Whether a weights file is of a stage's whole training: until further steps are done, that of before stays."""
+    """Whether a weights file is of a stage's whole training; it is not while additional steps are missing."""
     return path.exists() and _more(read_header(path)["recipe"]) == list(options.more or ())
 
 
@@ -307,17 +310,20 @@ def _more(recipe: Any) -> list[int]:
 
 
 def _as_trained(stated: Any, trained: Any) -> Any:
-    """A run's recipe without the further steps that its weights have not seen yet."""
-    seen = _more(trained)
+    """A run's recipe without additional steps that its weights have not been trained for yet."""
+    trained_more = _more(trained)
     asked = _more(stated)
-    if seen == asked or seen != asked[: len(seen)]:
+    if trained_more == asked or trained_more != asked[: len(trained_more)]:
         return stated
     train = {key: value for key, value in stated["train"].items() if key != "more"}
-    return {**stated, "train": {**train, **({"more": seen} if seen else {})}}
+    return {
+        **stated,
+        "train": {**train, **({"more": trained_more} if trained_more else {})},
+    }
 
 
 def load_weights(method: nn.Module, path: Path) -> None:
-    """Fill a method; raises BadInput naming the first tensor that is missing, unknown or of another shape."""
+    """Load weights into a method; raises BadInput with the first tensor that is missing, unknown or of another shape."""
     tensors = read_weights(path)
     _check_finite(tensors, path)
     _check_shapes(method, tensors, path)
@@ -335,18 +341,19 @@ def _check_shapes(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def _built(recipe: Recipe, path: Path) -> Method:
-    """The method of a recipe, once it is known to be that of the weights: another may be too large to be built."""
+    """The method of a recipe after a check that it fits the weights, because another may be too large to build."""
     header = read_header(path)
     tensors = read_weights(path)
     with (
         suppress(NotImplementedError, RuntimeError),
         torch.device("meta"),
-    ):  # code of others may compute as it builds
+    ):  # external code may compute while it builds
         method = recipe.build()
         _check_shapes(method, tensors, path)
-        if (found := sum(one.numel() for one in method.parameters())) != header["parameters"]:
+        parameters = sum(parameter.numel() for parameter in method.parameters())
+        if parameters != header["parameters"]:
             raise BadInput(
-                f"{path}: expected weights of {header['parameters']} parameters, as their header says, found {found}. Get the file again."
+                f"{path}: expected weights of {header['parameters']} parameters, as their header states, found {parameters}. Get the file again."
             )
     return recipe.build()
 
@@ -376,8 +383,8 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     weights = weights_of(path)
     if path.is_dir() and not weights.exists():
         unfinished = "a training that is not finished (run the same train command to resume)"
-        found = unfinished if Run(path).state.exists() else "none"
-        raise BadInput(f"{path}: expected a run with weights.safetensors, found {found}.")
+        state = unfinished if Run(path).state.exists() else "none"
+        raise BadInput(f"{path}: expected a run with weights.safetensors, found {state}.")
     header = read_header(weights)
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
@@ -409,7 +416,7 @@ def load_state(path: Path) -> dict[str, Any]:
             if packed.testzip() is not None:  # torch compares no checksums
                 raise ValueError("a checksum differs")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises many kinds for a file that is cut or foreign
+    except Exception as error:  # the reader raises many types for a damaged or foreign file
         raise BadInput(
             f"{path}: expected a training state, found an unreadable file. Delete it to start again."
         ) from error
@@ -418,23 +425,27 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def first_change(old: Any, new: Any, name: str = "") -> str:
-    """The first key, as a dotted path, that differs, with both values; "" where nothing does."""
+    """The first differing key as a dotted path, with both values; "" if there is none."""
     if old == new:
         return ""
     first = _as_tables(old)
     second = _as_tables(new)
     if first is not None and second is not None:
         for place in sorted({*first, *second}):
-            if change := first_change(first.get(place), second.get(place), f"{name}.{place}" if name else place):
+            if change := first_change(
+                first.get(place),
+                second.get(place),
+                f"{name}.{place}" if name else place,
+            ):
                 return change
     return f"{name} is {_in_words(old)} there and {_in_words(new)} here"
 
 
 def _as_tables(value: Any) -> dict[str, Any] | None:
     """A table, or a list of tables such as stages by their names; None for anything else."""
-    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-        return {str(one.get("name", place)): one for place, one in enumerate(value)}
-    return {str(key): one for key, one in value.items()} if isinstance(value, dict) else None
+    if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+        return {str(entry.get("name", place)): entry for place, entry in enumerate(value)}
+    return {str(key): entry for key, entry in value.items()} if isinstance(value, dict) else None
 
 
 def _in_words(value: Any) -> str:

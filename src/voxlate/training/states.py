@@ -1,4 +1,4 @@
-"""What state.pt must hold before any of it is loaded: the tensors and numbers of the training that goes on from it."""
+"""The checks of state.pt before it is loaded: the tensors and numbers of a training that continues from it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ OUTLINE = {
     "seconds",
     "stage",
 }
-# keys of torch's groups that say how a step is computed, not what it gives; other versions of torch have others
+# These keys of torch's groups change how a step is computed and not its result; they depend on the version of torch.
 OF_TORCH = {
     "amsgrad",
     "maximize",
@@ -35,7 +35,7 @@ OF_TORCH = {
     "decoupled_weight_decay",
 }
 
-# of these, those that would train otherwise
+# These keys change the training.
 CHANGES_STEPS = {"amsgrad", "maximize", "decoupled_weight_decay"}
 
 
@@ -44,15 +44,18 @@ def _record(path: Path | str) -> Record:
 
 
 def check_outline(path: Path, state: object) -> None:
-    """Raise BadInput unless a state has its entries, its stage and its step."""
+    """Raise BadInput unless a state has all entries, a stage and a step."""
     record = _record(path)
-    record.check(isinstance(state, dict) and all(isinstance(key, str) for key in state), "no table")
+    record.check(
+        isinstance(state, dict) and all(isinstance(key, str) for key in state),
+        "no table",
+    )
     assert isinstance(state, dict)
     lacking = sorted(OUTLINE - state.keys())
     more = sorted(state.keys() - OUTLINE)
     record.check(
         not lacking and not more,
-        f"{', '.join([*(f'no {one}' for one in lacking), *more])}"[:200],
+        f"{', '.join([*(f'no {key}' for key in lacking), *more])}"[:200],
     )
     record.check(isinstance(state["stage"], str), "a stage without a name")
     record.check(
@@ -73,7 +76,7 @@ def check_state(
     length: int,
     patch: Sequence[int],
 ) -> None:
-    """Raise BadInput unless a state (see `check_outline`) is one of this training, of so many steps on such patches."""
+    """Raise BadInput unless a state (see `check_outline`) is of this training, with its length and patch."""
     record = _record(path)
     step = state["step"]
     record.check(step <= length, f"the step {step} of a training of {length}")
@@ -97,17 +100,20 @@ def check_state(
 def _check_optimiser(
     record: Record,
     where: str,
-    found: object,
+    state: object,
     optimiser: torch.optim.Optimizer,
     most_steps: int,
 ) -> None:
-    """Moments are those of the optimiser's own parameters, and its settings those of the recipe."""
-    sound = isinstance(found, dict) and found.keys() == {"state", "param_groups"} and isinstance(found["state"], dict)
+    """Check that moments are of the optimiser's parameters, and settings are those of the recipe."""
+    sound = isinstance(state, dict) and state.keys() == {"state", "param_groups"} and isinstance(state["state"], dict)
     record.check(sound, f"{where} without moments")
-    assert isinstance(found, dict)
-    groups = found["param_groups"]
+    assert isinstance(state, dict)
+    groups = state["param_groups"]
     wanted = optimiser.state_dict()["param_groups"]
-    record.check(isinstance(groups, list) and len(groups) == len(wanted), f"other groups in {where}")
+    record.check(
+        isinstance(groups, list) and len(groups) == len(wanted),
+        f"other groups in {where}",
+    )
     expected = dict[int, tuple[Tensor, bool]]()
     for group, own, real in zip(groups, wanted, optimiser.param_groups):
         record.check(isinstance(group, dict), f"{where} with a group that is none")
@@ -124,14 +130,19 @@ def _check_optimiser(
             record.check(same, f"{where}.{key} of {value}, not {own.get(key)}")
         rate = group["lr"]
         record.check(type(rate) is float and 0 <= rate <= LARGEST, f"{where}.lr of {rate!r:.80}")
-        expected |= {number: (one, bool(own.get("orthogonal"))) for number, one in zip(own["params"], real["params"])}
-    for number, moments in found["state"].items():
+        expected |= {
+            number: (parameter, bool(own.get("orthogonal"))) for number, parameter in zip(own["params"], real["params"])
+        }
+    for number, moments in state["state"].items():
         record.check(
             type(number) is int and number in expected,
             f"{where} with moments of no parameter",
         )
         parameter, orthogonal = expected[number]
-        shapes = {"step": torch.zeros(()), **dict.fromkeys(_moments(orthogonal), parameter)}
+        shapes = {
+            "step": torch.zeros(()),
+            **dict.fromkeys(_moments(orthogonal), parameter),
+        }
         _check_tensors(record, f"{where}.{number}", moments, shapes)
         count = float(moments["step"])
         record.check(
@@ -149,23 +160,23 @@ def _moments(orthogonal: bool) -> tuple[str, ...]:
     return ("momentum",) if orthogonal else ("exp_avg", "exp_avg_sq")
 
 
-def _check_epochs(record: Record, found: object, epochs: "Epochs", step: int) -> None:
-    known = isinstance(found, dict) and found.keys() - {"steps"} == {
+def _check_epochs(record: Record, state: object, epochs: "Epochs", step: int) -> None:
+    known = isinstance(state, dict) and state.keys() - {"steps"} == {
         "losses",
         "running",
         "count",
     }
     record.check(known, "epochs without losses")
-    assert isinstance(found, dict)
-    steps = found.get("steps", epochs.steps)  # version 0.6 wrote none
+    assert isinstance(state, dict)
+    steps = state.get("steps", epochs.steps)  # version 0.6 did not write them
     sound = _is_whole(steps) and 0 <= steps <= MOST and bool(steps) == bool(epochs.steps)
     record.check(sound, f"epochs of {steps!r:.80} steps")
-    losses = found["losses"]
-    running = found["running"]
-    count = found["count"]
+    losses = state["losses"]
+    running = state["running"]
+    count = state["count"]
     record.check(isinstance(losses, list) and _is_whole(count), "epochs whose losses are none")
     record.check(
-        all(type(one) is float and math.isfinite(one) for one in losses),
+        all(type(loss) is float and math.isfinite(loss) for loss in losses),
         "losses that are no numbers",
     )
     whole, part = divmod(step, steps) if steps else (0, 0)
@@ -180,45 +191,49 @@ def _check_epochs(record: Record, found: object, epochs: "Epochs", step: int) ->
         _check_tensors(record, "epochs", {"running": running}, {"running": wanted})
 
 
-def _check_memory(record: Record, found: object, method: Method, patch: Sequence[int]) -> None:
-    """Images that a method remembers: some of each name, as large as a patch."""
+def _check_memory(record: Record, state: object, method: Method, patch: Sequence[int]) -> None:
+    """Check the images that a method stores: their number, and the size of a patch."""
     rooms = method.training_rooms
-    record.check(isinstance(found, dict) and found.keys() <= rooms.keys(), "a memory of other images")
-    assert isinstance(found, dict)
-    for name, images in found.items():
+    record.check(
+        isinstance(state, dict) and state.keys() <= rooms.keys(),
+        "a memory of other images",
+    )
+    assert isinstance(state, dict)
+    for name, images in state.items():
         most, channels = rooms[name]
         known = isinstance(images, Tensor) and images.ndim > 0 and 1 <= len(images) <= most
         record.check(known, f"a memory '{name}' of no images, or too many")
-        # as the training computes
+        # This is the precision of the training.
         kind = torch.bfloat16 if images.dtype == torch.bfloat16 else torch.float32
         wanted = torch.empty((len(images), channels, *patch), dtype=kind, device="meta")
         _check_tensors(record, "memory", {name: images}, {name: wanted})
 
 
-def _check_tensors(record: Record, where: str, found: object, wanted: Mapping[str, Tensor]) -> None:
-    """A table of these tensors: names, types and shapes, before values are looked at; all finite."""
-    record.check(isinstance(found, dict), f"'{where}' that is no table")
-    assert isinstance(found, dict)
-    if odd := [*(wanted.keys() - found.keys()), *(found.keys() - wanted.keys())]:
+def _check_tensors(record: Record, where: str, tensors: object, wanted: Mapping[str, Tensor]) -> None:
+    """Check names, types and shapes of tensors, and that all values are finite."""
+    record.check(isinstance(tensors, dict), f"'{where}' that is no table")
+    assert isinstance(tensors, dict)
+    odd = list(wanted.keys() ^ tensors.keys())
+    if odd:
         raise record.wrong(f"'{where}' where '{odd[0]!s:.80}' is missing or unknown")
-    for name, one in wanted.items():
-        value = found[name]
+    for name, expected in wanted.items():
+        value = tensors[name]
         plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
         record.check(plain, f"'{where}.{name}' that is no tensor")
-        same = value.shape == one.shape and value.dtype == one.dtype
+        same = value.shape == expected.shape and value.dtype == expected.dtype
         record.check(
             same,
-            f"'{where}.{name}' of shape {tuple(value.shape)} {value.dtype}, not {tuple(one.shape)}",
+            f"'{where}.{name}' of shape {tuple(value.shape)} {value.dtype}, not {tuple(expected.shape)}",
         )
         sound = not value.is_floating_point() or bool(value.isfinite().all())
         record.check(sound, f"'{where}.{name}' with values that are not finite")
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two plain values are equal, also by type; a list is as good as a tuple."""
+def _same(value: Any, other: Any) -> bool:
+    """Whether two plain values are equal and of one type; a list may equal a tuple."""
     if isinstance(other, list | tuple):
-        return isinstance(one, list | tuple) and len(one) == len(other) and all(map(_same, one, other))
-    return type(one) is type(other) and bool(one == other)
+        return isinstance(value, list | tuple) and len(value) == len(other) and all(map(_same, value, other))
+    return type(value) is type(other) and bool(value == other)
 
 
 def _is_whole(value: object) -> bool:

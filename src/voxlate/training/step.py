@@ -1,4 +1,4 @@
-"""One step of a training: what it begins with, and every turn of a method once."""
+"""One step of a training, in which each turn of a method runs once, and the state before the first step."""
 
 import copy
 import itertools
@@ -19,11 +19,11 @@ from voxlate.training.validate import autocast
 
 
 def begin_learner(method: Method, options: Training, device: torch.device, epoch_steps: int) -> Learner:
-    """The state of a training before its first step; epoch_steps: 0 where the losses of epochs count for nothing."""
+    """The state of a training before its first step; epoch_steps: 0 if the losses of epochs are not needed."""
     method.to(device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
-    # compiling takes half a minute on a CPU, and gains 4-20 %; further steps decide nothing, since it moves roundings
+    # Compiling takes half a minute on a CPU and gains 4-20 %. Additional steps do not count, because it changes roundings.
     long = device.type in ("cuda", "xpu") or options.steps > 20_000
     if (long and can_compile(device)) if options.compile is None else options.compile:
         method.net.compile()
@@ -39,7 +39,7 @@ def take_step(
     device: torch.device,
     clock: Clock | None = None,
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Every turn once (or as often as its method says); returns each turn's last losses, still on the device."""
+    """Run every turn of the method as often as it states; returns each turn's last losses, still on the device."""
     losses = {}
     rate = options.rate(learner.step)
     progress = options.progress(learner.step)
@@ -47,7 +47,9 @@ def take_step(
     clock = Clock(device) if clock is None else clock
     clock.start()
     for turn, repeats in learner.method.turns.items():
-        if not learner.method.takes_turn(turn, progress):  # skip its batches: those of a step depend on the step alone
+        if not learner.method.takes_turn(
+            turn, progress
+        ):  # its batches are skipped, because batches depend on the step alone
             calls += sum(1 for _ in itertools.islice(batches, repeats * options.accumulate))
             continue
         optimiser = learner.optimisers[turn]
@@ -59,8 +61,8 @@ def take_step(
                 batch = next(batches)
                 clock.lap("data")
                 noise = Noise(stable_id(seed, learner.step, calls), batch.item)
-                # for dropout, the same after a restart
-                # the latter looks for GPUs: 1 ms
+                # This seed of dropout is the same after a restart.
+                # torch.manual_seed looks for GPUs, which takes 1 ms.
                 seed_of = torch.default_generator if device.type == "cpu" else torch
                 seed_of.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
                 with volumes_in_float32(device):  # around the backward pass, too, which may compute layers again
@@ -71,8 +73,8 @@ def take_step(
                 clock.lap("backward")
                 calls += 1
             if options.clip_norm:
-                moving = [one for group in optimiser.param_groups for one in group["params"]]
-                # elsewhere torch takes all tensors together by itself
+                moving = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+                # On other devices torch processes all tensors together by default.
                 on_cpu = True if device.type == "cpu" else None
                 nn.utils.clip_grad_norm_(moving, options.clip_norm, foreach=on_cpu)
             optimiser.step()

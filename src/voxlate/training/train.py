@@ -1,79 +1,45 @@
-"""The training loop of every method; the same command resumes a stopped run."""
+"""The training of all stages of a recipe into a run; the same command resumes a stopped run."""
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
-from voxlate.batch import Batch
 from voxlate.data import naive
 from voxlate.data.anatomy import anatomy_of
 from voxlate.data.intensity_checks import check_windows
-from voxlate.data.patches import cut_note, teaching_cases
+from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import open_cohort
-from voxlate.errors import BadInput, Stopped
+from voxlate.errors import BadInput
 from voxlate.files import locked, seen_from
-from voxlate.machine import interrupts_held, keep_freed_memory
-from voxlate.methods.autoencoding import reconstruction_error
+from voxlate.machine import keep_freed_memory
 from voxlate.methods.method import Method
-from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
-from voxlate.recipe.training import Training
 from voxlate.scoring.provenance import read_run
-from voxlate.training.clock import Clock, time_note
 from voxlate.training.job import Job
-from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only
-from voxlate.training.log import Log, StepCallback
-from voxlate.training.measured import begin_measuring, verdicts_on
+from voxlate.training.log import StepCallback
 from voxlate.training.messages import fold_note, notes_on
 from voxlate.training.precision import choose, kept_precisions, settled
 from voxlate.training.pretrained import is_imported, unfit
-from voxlate.training.processes import StopAgreement, agreed, by_main, processes, stop_signal
+from voxlate.training.processes import agreed, by_main, processes, stop_signal
 from voxlate.training.run import (
     Run,
     begin_run,
-    change_recipe,
     file_hash,
     is_finished,
     kept_steps,
-    load_state,
     load_weights,
     read_header,
     reuse_weights,
-    save_state,
-    save_weights,
-    weights_header,
     weights_of,
 )
-from voxlate.training.states import check_state
-from voxlate.training.step import begin_learner, take_step
+from voxlate.training.stage import Pace, Session, finish, train_stage
 from voxlate.training.validate import (
-    validate,
     validation_items,
-    validation_split,
-    whole_slices,
 )
-
-PACED = 0.1  # share of a stage's steps after which its speed is known
-# enough for a standard deviation to 1 % (paper 004's system: at least 200)
-CALIBRATION_SLICES = 256
-BOUND_SLICES = 64
-
-
-class Pace(Protocol):
-    """Answers, once a tenth of a stage's steps is done, with the recipe of other lengths that is trained from there on.
-
-    seconds: of a step so far. None keeps the recipe. Only the main process asks.
-    """
-
-    def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None: ...
 
 
 def train(
@@ -94,12 +60,11 @@ def train(
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
     head: comment lines for the run's recipe.toml; pace: may change the lengths of stages once; start: weights (or
-    their run) that the last stage begins from instead of random ones; begun: in place of start, the hash of those
-    that the run in `out` began from; reuse: other runs, from which earlier stages are taken that are the same, data
-    and seed included; fold: train and validate on these parts of the patients, 0 to 4, whatever their splits (see
-    split.fold_splits); say: is given a sentence for each thing worth knowing before the first step. Of several
-    processes the main one writes. Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at
-    SIGINT or SIGTERM once the state is saved.
+    their run) from which the last stage is initialised; begun: instead of start, the hash of the weights from which the
+    run in `out` began; reuse: other runs whose earlier stages are used if recipe, data and seed are equal; fold: train
+    and validate on this fold of the patients, 0 to 4 (see split.fold_splits); say: receives messages before the first
+    step. Only the main process writes. Raises BadInput if recipe and cohort do not fit or the folder is another run's,
+    and Stopped at SIGINT or SIGTERM after the state was saved.
     """
     keep_freed_memory()
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
@@ -120,33 +85,33 @@ def train(
         **({} if fold is None else {"fold": fold}),
     }
     given = [Run(Path(other)) for other in reuse]
-    others = [one for one in given if not is_imported(one)]
-    pretrained = [one for one in given if is_imported(one)]
+    others = [other for other in given if not is_imported(other)]
+    pretrained = [other for other in given if is_imported(other)]
 
     def begin() -> None:
         held.enter_context(locked(out))
         place = seen_from(out, Path(data).resolve())
-        # what those weights have seen
+        # The start weights were trained on these voxels.
         inherited = read_header(start).get("training_voxels", []) if start else []
         run = begin_run(out, recipe, head, about, {"prepared": place, "inherited_voxels": inherited})
         if not run.naive.exists():
             naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
         if not run.anatomy.exists():
-            maps = [{name: recipe.intensity[name] for name in one} for one in (recipe.data.source, recipe.data.target)]
-            anatomy_of(cohort, teaching_cases(cohort, recipe.data), *maps).save(run.anatomy)
+            sources = {name: recipe.intensity[name] for name in recipe.data.source}
+            targets = {name: recipe.intensity[name] for name in recipe.data.target}
+            anatomy_of(cohort, teaching_cases(cohort, recipe.data), sources, targets).save(run.anatomy)
         notes = [] if fold is None else [fold_note(cohort, fold)]
-        notes += [
-            *notes_on(recipe, cohort),
-            f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}",
-        ]
-        for name in (stage.name for stage in recipe.stages if not run.weights(stage.name).exists()):
-            notes += reuse_weights(run, others, stage_recipe(recipe, name), name)
+        notes += notes_on(recipe, cohort)
+        notes.append(f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}")
+        for stage in recipe.stages:
+            if not run.weights(stage.name).exists():
+                notes += reuse_weights(run, others, stage_recipe(recipe, stage.name), stage.name)
         for note in notes:
             say(note)
 
     with contextlib.ExitStack() as held:
         by_main(accelerator, begin)
-        session = _Session(Run(out), held.enter_context(stop_signal()), progress, say, pace, pretrained)
+        session = Session(Run(out), held.enter_context(stop_signal()), progress, say, pace, pretrained)
         changed: Recipe | None = recipe
         while changed is not None:
             changed = _train_stages(session, jobs_of(changed), start)
@@ -160,36 +125,24 @@ def _with_precision(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Recipe:
-    """The recipe with a precision in place of "auto": that of the run where it has begun, else of this machine.
+    """The recipe with a precision instead of "auto": that of a run that has begun, or else that of this machine.
 
-    One for all processes, which might measure differently.
+    The main process decides for all, because processes may measure differently.
     """
-    found: list[Recipe] = [recipe]
+    settled_recipe: list[Recipe] = [recipe]
 
     def choose_once() -> None:
         kept = kept_precisions(run)
-        found[0] = settled(recipe, device, kept)
-        if found[0] != recipe and not kept:
+        settled_recipe[0] = settled(recipe, device, kept)
+        if settled_recipe[0] != recipe and not kept:
             say(f"train.precision: {choose(device).why}.")
 
     by_main(accelerator, choose_once)
-    return agreed(accelerator, found[0])
+    return agreed(accelerator, settled_recipe[0])
 
 
-@dataclass(frozen=True)
-class _Session:
-    """What the stages of a training share: its folder, signals to stop that have arrived, and who follows it."""
-
-    run: Run
-    stop: Sequence[int]
-    progress: StepCallback
-    say: Callable[[str], None]
-    pace: Pace | None = None
-    pretrained: Sequence[Run] = ()
-
-
-def _train_stages(session: _Session, jobs: Sequence[Job], start: Path | None) -> Recipe | None:
-    """Train what is not finished; returns the recipe to go on with where the pace of a stage changed it."""
+def _train_stages(session: Session, jobs: Sequence[Job], start: Path | None) -> Recipe | None:
+    """Train all stages that are not finished; returns the new recipe if the pace of a stage has changed it."""
     run = session.run
     earlier = dict[str, Method]()
     for job in jobs:
@@ -202,7 +155,7 @@ def _train_stages(session: _Session, jobs: Sequence[Job], start: Path | None) ->
         else:
             if start and name == "final":
                 load_weights(method, start)
-            trained = _pretrained(job, session, method) or _train_stage(job, session, method, started)
+            trained = _pretrained(job, session, method) or train_stage(job, session, method, started)
             if isinstance(trained, Recipe):
                 return trained
             method = trained
@@ -210,10 +163,10 @@ def _train_stages(session: _Session, jobs: Sequence[Job], start: Path | None) ->
     return None
 
 
-def _pretrained(job: Job, session: _Session, method: Method) -> Method | None:
-    """The method of an autoencoder's stage with imported weights, its latents' scale measured on the cohort's targets.
+def _pretrained(job: Job, session: Session, method: Method) -> Method | None:
+    """The method of an autoencoder's stage with imported weights, and the latents' scale of the cohort's targets.
 
-    None where the stage is another one, or no imported autoencoder has its network, which is said.
+    None if the stage is no autoencoder, or if no imported autoencoder has its network, which is reported.
     """
     stage = job.stage
     main = job.accelerator.is_main_process
@@ -222,13 +175,13 @@ def _pretrained(job: Job, session: _Session, method: Method) -> Method | None:
     for run in session.pretrained:
         change = unfit(run, stage)
         if main:
-            taken = f"not taken from {run.folder}: {change}" if change else f"taken from {run.folder}, not trained"
-            session.say(f"stage '{stage.name}' is {taken}.")
+            source = f"not taken from {run.folder}: {change}" if change else f"taken from {run.folder}, not trained"
+            session.say(f"stage '{stage.name}' is {source}.")
         if not change:
             load_weights(method.without_opponent, run.weights())
             method.to(job.device)
             origin = read_run(run.provenance)["data"]["imported"]
-            return _finish(
+            return finish(
                 job,
                 session.run,
                 Learner(method, method, {}, Epochs(0)),
@@ -238,34 +191,24 @@ def _pretrained(job: Job, session: _Session, method: Method) -> Method | None:
 
 
 def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run) -> None:
-    """Raise BadInput where a stage's weights hold another autoencoder than the stage that trained it."""
+    """Raise BadInput if the autoencoder in a stage's weights differs from that of the stage that trained it."""
     if method.autoencoder is None:
         return
     inside = method.autoencoder.state_dict()
     for name in stage.task.needs:
         own = earlier[name].net.state_dict()
-        if own.keys() != inside.keys() or any(not torch.equal(own[key].cpu(), inside[key].cpu()) for key in own):
+        same = own.keys() == inside.keys() and all(torch.equal(own[key].cpu(), inside[key].cpu()) for key in own)
+        if not same:
             raise BadInput(
                 f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."
             )
 
 
-def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
-    """How near an autoencoder comes to unseen slices, for its own header and those of all models of its latents."""
-    stage = job.stage
-    if stage.method.makes_targets:
-        stated = [read_header(run.weights(name)).get("bound", {}) for name in stage.task.needs]
-        own = {name: one for bound in stated for name, one in bound.items() if name in stage.data.target}
-        return {"bound": own} if own else {}
-    batches = whole_slices(job.recipe, stage, job.cohort, validation_split(job.cohort), BOUND_SLICES)
-    net = cast(AutoencoderNet, method.net)  # as such methods have
-    return {"bound": reconstruction_error(net, (batch.to(job.device) for batch in batches))}
-
-
 def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> None:
-    """Build every stage once, and raise BadInput for what cannot work, before the first step is trained."""
+    """Build every stage once, and raise BadInput for impossible settings, before the first step is trained."""
     cohort = jobs[0].cohort
-    if not recipe.finds_mask_of(name := cohort.provenance.get("mask_from")):
+    name = cohort.provenance.get("mask_from")
+    if not recipe.finds_mask_of(name):
         raise BadInput(
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
@@ -289,7 +232,7 @@ def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> No
 
 
 def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
-    """The untrained method of a stage, and a sentence for the log where not all its weights are random."""
+    """The untrained method of a stage, and a sentence for the log if some of its weights are not random."""
     method = stage.build(earlier)
     started = ""
     if stage.start_from is not None:
@@ -297,193 +240,3 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
     if stage.train.only is not None:
         train_only(method, stage.train.only)
     return method, started
-
-
-def _train_stage(job: Job, session: _Session, method: Method, started: str) -> Method | Recipe:
-    """Train a stage to its end, or until its pace changes the recipe; the saved state is what that goes on from."""
-    stage = job.stage
-    options = job.stage.train
-    device = job.device
-    run = session.run
-    main = job.accelerator.is_main_process
-    learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
-    if state := _saved(job, run):
-        if options.stop and isinstance(state.get("epochs"), dict):
-            # of a run that version 0.6 began
-            state["epochs"].setdefault("steps", job.epoch_steps_of_all_turns)
-        check_state(run.state, state, learner, options.length, stage.data.patch)
-        learner.load_state(state)
-    parallel = method if job.alone else job.accelerator.prepare(method)
-    loader = job.batches(learner.step, _kept_moments(job, method, session))
-    with interrupts_held():  # of processes that start, until they leave Ctrl-C to this one
-        batches = iter(loader)
-    items = validation_items(job.recipe, stage, job.cohort)
-    log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, session.progress)
-    if learner.step == 0:
-        log.add_start(started)
-        log.add_start(cut_note(job.cohort, stage.data))
-    clock = Clock(device)
-    agreement = StopAgreement(job.accelerator, session.stop)
-    paced_at = None if session.pace is None else max(1, round(PACED * options.steps))
-    while learner.step < options.length and not _stops_early(learner, options):
-        losses = take_step(learner, parallel, options, job.seed, batches, device, clock)
-        learner.average.move(options.ema, options.part(learner.step)[0])
-        learner.step += 1
-        _add_to_epoch(learner, losses, job.accelerator)
-        last = learner.step == options.length or _stops_early(learner, options)
-        saves = last or learner.step % options.save_every == 0
-        logs = learner.step % options.log_every == 0
-        stops = agreement.reached(learner.step, log.step_seconds)
-        saves = saves or stops
-        if saves or logs:  # else it would wait for the device at every step
-            _check_finite(learner, losses, job, run, weights_too=saves)
-        learner.seconds = log.add_step(learner.step, losses)
-        if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
-            picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
-            measured = begin_measuring(job.recipe, stage, job.cohort) if last and _makes_images(stage, items) else None
-            add = None if measured is None else measured.add
-            scores = validate(learner.averaged, items, job.recipe, stage, device, picture, add)
-            seen = "training_items_" if validation_split(job.cohort) == "train" else ""
-            scores = {f"{seen}{name}": value for name, value in scores.items()}
-            learner.seconds = log.add_validation(learner.step, scores)
-            if measured is not None:
-                log.add_verdicts(learner.step, verdicts_on(measured, stage, job.cohort))
-        if main and last:
-            session.say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
-            if options.stop and learner.step < options.length:
-                log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
-        if main and saves:
-            save_state(run.state, {**learner.state(), "stage": stage.name})
-        if stops and not last:
-            raise Stopped(f"stopped at step {learner.step} of {options.length} ({stage.name})")
-        if learner.step == paced_at and not last and (changed := _repaced(job, session, learner, log.step_seconds)):
-            if main:
-                save_state(run.state, {**learner.state(), "stage": stage.name})
-            job.accelerator.wait_for_everyone()
-            return changed
-    return _finish(job, run, learner)
-
-
-def _makes_images(stage: FullStage, items: Sequence[Batch]) -> bool:
-    """Whether there are validation items of a stage that a naive baseline could make, too."""
-    return bool(items) and stage.method.makes_targets
-
-
-def _saved(job: Job, run: Run) -> dict[str, Any] | None:
-    """The state that was saved in the stage of a job; raises BadInput where it is of no stage of the recipe."""
-    if not run.state.exists():
-        return None
-    state = load_state(run.state)
-    names = [stage.name for stage in job.recipe.all_stages]
-    if state["stage"] not in names:
-        raise BadInput(
-            f"{run.state}: expected a state of one of the stages {', '.join(names)}, found one of '{state['stage']:.80}'. Delete it to start again."
-        )
-    return state if state["stage"] == job.stage.name else None
-
-
-def _repaced(job: Job, session: _Session, learner: Learner, step_seconds: float) -> Recipe | None:
-    """The recipe with other lengths that the pace asks for, once for each stage; the run's files then hold it."""
-    name = job.stage.name
-    changed = list[Recipe | None]([None])
-
-    def ask() -> None:
-        noted = read_run(session.run.provenance).get("paced", {})
-        if session.pace is None or name in noted:
-            return
-        recipe = session.pace(job.recipe, name, learner.step, step_seconds)
-        note = {
-            "step": learner.step,
-            "seconds": step_seconds,
-            "steps_before": job.stage.train.steps,
-        }
-        change_recipe(session.run, recipe or job.recipe, {"paced": {**noted, name: note}})
-        changed[0] = recipe
-
-    by_main(job.accelerator, ask)
-    return agreed(job.accelerator, changed[0])
-
-
-def _finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None = None) -> Method:
-    """The trained method as those that build on it will use it; the main process writes its weights.
-
-    notes: more of their header. These are a whole model; the state stays until the next stage writes its own.
-    """
-    method = (learner.averaged if job.stage.train.ema else learner.method).eval()
-    slices = whole_slices(job.recipe, job.stage, job.cohort, "train", CALIBRATION_SLICES)
-    method.finish(batch.to(job.device) for batch in slices)
-    if job.accelerator.is_main_process:
-        recipe = stage_recipe(job.recipe, job.stage.name)
-        header = weights_header(recipe, method, job.cohort, learner.step, learner.seconds)
-        header["training_voxels"] += read_run(run.provenance).get("inherited_voxels", [])
-        save_weights(
-            run.weights(job.stage.name),
-            method,
-            header | _bound(job, method, run) | dict(notes or {}),
-        )
-    job.accelerator.wait_for_everyone()
-    return method
-
-
-def _kept_moments(job: Job, method: Method, session: _Session) -> Path | None:
-    """Where the moments of the training cases' latents are kept, encoded once; None where there is nothing to keep."""
-    if method.autoencoder is None or why_not_kept(job.stage, job.cohort):
-        return None
-
-    def report(done: int, total: int) -> None:
-        session.progress(f"{job.stage.name} (latents)", done, total, {})
-        if session.stop and done < total:
-            raise Stopped(f"stopped at case {done} of {total} whose latents are encoded ({job.stage.name})")
-
-    maps = job.recipe.intensity
-    autoencoder = method.autoencoder
-    folder = moments_folder(job.stage, job.cohort, maps, autoencoder)
-    by_main(
-        job.accelerator,
-        lambda: keep_moments(job.stage, job.cohort, maps, autoencoder, job.device, folder, report),
-    )
-    return folder
-
-
-def _check_finite(
-    learner: Learner,
-    losses: Mapping[str, Mapping[str, torch.Tensor]],
-    job: Job,
-    run: Run,
-    weights_too: bool,
-) -> None:
-    """Raise BadInput, in all processes, where a loss, or a weight before it is saved, is not finite.
-
-    The state saved before stays.
-    """
-    found = [
-        f"{turn}.{name} of {float(value):g}"
-        for turn, parts in losses.items()
-        for name, value in parts.items()
-        if not math.isfinite(float(value))
-    ]
-    if not found and weights_too:
-        found = [f"weights '{name}'" for name, one in learner.method.named_parameters() if not one.isfinite().all()]
-    if found := found if job.alone else gather_object(found):
-        kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
-        exact = " or in train.precision float32" if job.stage.train.precision == "bfloat16" else ""
-        raise BadInput(
-            f"{run.folder}: expected finite losses and weights, found a {found[0]} at step {learner.step} of stage '{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower train.optimiser.lr (now {job.stage.train.optimiser.lr:g}){exact}."
-        )
-
-
-def _add_to_epoch(
-    learner: Learner,
-    losses: Mapping[str, Mapping[str, torch.Tensor]],
-    accelerator: Accelerator,
-) -> None:
-    """Add a step's loss, of the turn that makes images, to its epoch, with one mean loss in all processes."""
-    *_, made = losses.values()
-    if learner.epochs.add(made["total"]) and accelerator.num_processes > 1:
-        loss = torch.tensor(learner.epochs.losses[-1], device=accelerator.device)
-        learner.epochs.losses[-1] = accelerator.reduce(loss, "mean").item()
-
-
-def _stops_early(learner: Learner, options: Training) -> bool:
-    """Whether the recipe's rule ends the training; the losses alone decide, so a restart decides the same."""
-    return options.stop is not None and options.stop.reached(learner.epochs.losses)
