@@ -23,7 +23,15 @@ from voxlate.phantoms.scanner import image
 
 Floats = NDArray[np.float64]
 PAIRS = (("t1", "ct"), ("t1", "t2"), ("tof", "cta"), ("pd", "t1"))
-RIGID = ((0.0, 0.0), (0.7, 0.0), (1.0, 1.0), (2.0, 0.0), (3.0, 2.0), (4.5, 3.0), (6.0, 5.0))  # mm, degrees
+RIGID = (
+    (0.0, 0.0),
+    (0.7, 0.0),
+    (1.0, 1.0),
+    (2.0, 0.0),
+    (3.0, 2.0),
+    (4.5, 3.0),
+    (6.0, 5.0),
+)  # mm, degrees
 WARPS_MM = (1.0, 2.0, 4.0)  # median length
 WAVE_MM = 250.0  # of a warp
 SEED = 5
@@ -63,16 +71,26 @@ def rigid(
     return lambda points: (points - middle - shift) @ back.T + middle
 
 
-def warp(draw: np.random.Generator, inside: Floats, mm: float, flat: bool) -> Callable[[Floats], Floats]:
+def warp(
+    draw: np.random.Generator, inside: Floats, mm: float, flat: bool
+) -> Callable[[Floats], Floats]:
     """The points from which a warped scan is taken: four waves, of `mm` in the median."""
-    waves = [(draw.standard_normal(3), draw.uniform(0, 2 * np.pi), draw.standard_normal(3)) for _ in range(4)]
+    waves = [
+        (draw.standard_normal(3), draw.uniform(0, 2 * np.pi), draw.standard_normal(3))
+        for _ in range(4)
+    ]
 
     def bend(points: Floats) -> Floats:
         made = np.zeros_like(points)
         for wave, phase, along in waves:
             if flat:
                 wave, along = wave * [0, 1, 1], along * [0, 1, 1]
-            made += np.cos(points @ (wave * 2 * np.pi / WAVE_MM / np.linalg.norm(wave)) + phase)[:, None] * along
+            made += (
+                np.cos(points @ (wave * 2 * np.pi / WAVE_MM / np.linalg.norm(wave)) + phase)[
+                    :, None
+                ]
+                * along
+            )
         return made
 
     scale = mm / float(np.median(np.linalg.norm(bend(inside), axis=1)))
@@ -103,27 +121,40 @@ def run(name: str, pair: tuple[str, str], cases: int) -> list[tuple[float, float
         motions = [rigid(draw, extent, mm, degrees, flat) for mm, degrees in RIGID]
         motions += [warp(draw, inside, mm, flat) for mm in WARPS_MM]
         for back in motions:
-            moved = scipy.ndimage.map_coordinates(scans[1], (back(grid) / spacing).T, order=3, mode="nearest")
+            moved = scipy.ndimage.map_coordinates(
+                scans[1], (back(grid) / spacing).T, order=3, mode="nearest"
+            )
             begun = time.perf_counter()
             units = unit_of(pair[0]), unit_of(pair[1])
             distances: Spacing = whole.spacing_mm
-            got = misalignment(scans[0], moved.reshape(mask.shape).astype(np.float32), distances, mask, units)
+            got = misalignment(
+                scans[0], moved.reshape(mask.shape).astype(np.float32), distances, mask, units
+            )
             seconds = time.perf_counter() - begun
             seen = np.array([axis not in got.unseen for axis in "DHW"])
             true = np.linalg.norm(displacement(back, inside) * seen, axis=1)
             median = np.nan if got.median_mm is None else got.median_mm
             p95 = np.nan if got.p95_mm is None else got.p95_mm
-            found.append((float(np.median(true)), median, p95 - float(np.percentile(true, 95)), seconds))
+            found.append(
+                (float(np.median(true)), median, p95 - float(np.percentile(true, 95)), seconds)
+            )
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=2)
     parser.add_argument("--sizes", nargs="+", choices=[*SIZES], default=[*SIZES])
     options = parser.parse_args()
-    voxel = {name: "×".join(f"{mm / n:.2f}" for mm, n in zip(FIELD_MM, size.voxels)) for name, size in SIZES.items()}
-    print("size, pair | n | median within 0.5 mm | 95th within 1 mm | aligned: stated | median error | not stated | s")
+    voxel = {
+        name: "×".join(f"{mm / n:.2f}" for mm, n in zip(FIELD_MM, size.voxels))
+        for name, size in SIZES.items()
+    }
+    print(
+        "size, pair | n | median within 0.5 mm | 95th within 1 mm | aligned: stated | median error | not stated | s"
+    )
     for name in options.sizes:
         for pair in PAIRS:
             rows = np.array(run(name, pair, options.cases))

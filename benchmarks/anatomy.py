@@ -30,7 +30,15 @@ from voxlate.data.batches import Batches, DataSettings
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.methods.method import Losses, Method, MethodSettings, Problem, Task, TaskSettings, required
+from voxlate.methods.method import (
+    Losses,
+    Method,
+    MethodSettings,
+    Problem,
+    Task,
+    TaskSettings,
+    required,
+)
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import Translate
 from voxlate.nets.blocks import to_slices, to_volumes
@@ -38,10 +46,27 @@ from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.recipe import Recipe
 
 SHARE = 0.17  # of the CPU minutes, for the first stage
-HU_EDGES = (-150.0, -20.0, 20.0, 150.0, 600.0)  # air, fat, fluid, soft tissue, spongy and compact bone
-AIR, BRIGHTEST = -0.95, 0.9  # network units: a window's ends hold many pixels, which belong to one class each
+HU_EDGES = (
+    -150.0,
+    -20.0,
+    20.0,
+    150.0,
+    600.0,
+)  # air, fat, fluid, soft tissue, spongy and compact bone
+AIR, BRIGHTEST = (
+    -0.95,
+    0.9,
+)  # network units: a window's ends hold many pixels, which belong to one class each
 CLASSES = 6
-CHANGES = {"flip_lr": 0.5, "gamma": 0.4, "contrast": 0.15, "remap": 0.8, "bias": 0.1, "blur_mm": 0.8, "noise": 0.05}
+CHANGES = {
+    "flip_lr": 0.5,
+    "gamma": 0.4,
+    "contrast": 0.15,
+    "remap": 0.8,
+    "bias": 0.1,
+    "blur_mm": 0.8,
+    "noise": 0.05,
+}
 
 
 @settings
@@ -49,7 +74,9 @@ class Eyes(NetSettings):
     """A small network of slices: levels of two convolutions, each at half the size of the one before, and back."""
 
     width: Annotated[int, Field(gt=0, description="channels of every level")] = 16
-    levels: Annotated[int, Field(gt=0, description="the first one has half the image's rows and columns")] = 3
+    levels: Annotated[
+        int, Field(gt=0, description="the first one has half the image's rows and columns")
+    ] = 3
 
     def build(self, channels: Channels) -> "EyesNet":
         self.takes_only_images(channels)
@@ -59,10 +86,15 @@ class Eyes(NetSettings):
 class EyesNet(nn.Module):
     def __init__(self, ins: int, width: int, levels: int, out: int):
         super().__init__()
-        self.levels = nn.ModuleList(_level(width if level else ins, width) for level in range(levels))
+        self.levels = nn.ModuleList(
+            _level(width if level else ins, width) for level in range(levels)
+        )
         self.back = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(levels))
         self.last = nn.Conv2d(width, 4 * out, 3, padding=1)
-        for name, one in self.named_parameters():  # with torch's own, a third of so short a training goes by
+        for (
+            name,
+            one,
+        ) in self.named_parameters():  # with torch's own, a third of so short a training goes by
             nn.init.zeros_(one) if name.endswith("bias") else nn.init.kaiming_normal_(one)
 
     def features(self, x: Tensor) -> list[Tensor]:
@@ -76,9 +108,15 @@ class EyesNet(nn.Module):
         image = to_slices(inputs.joined)
         x: Tensor | None = None
         for one, back in zip(reversed(self.features(image)), self.back):
-            x = back(one) if x is None else F.silu(back(one) + F.interpolate(x, one.shape[-2:], mode="bilinear"))
+            x = (
+                back(one)
+                if x is None
+                else F.silu(back(one) + F.interpolate(x, one.shape[-2:], mode="bilinear"))
+            )
         fine = F.pixel_shuffle(self.last(required(x)), 2)
-        return Output(to_volumes(fine[..., : image.shape[-2], : image.shape[-1]], inputs.joined.shape[2]))
+        return Output(
+            to_volumes(fine[..., : image.shape[-2], : image.shape[-1]], inputs.joined.shape[2])
+        )
 
 
 def _level(ins: int, width: int) -> nn.Sequential:
@@ -107,7 +145,10 @@ class Classifier(Method):
         self.register_buffer("edges", torch.tensor(options.edges))
 
     def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
-        scores, answer = self.scores(batch), torch.bucketize(required(batch.target)[:, 0].contiguous(), self.edges)
+        scores, answer = (
+            self.scores(batch),
+            torch.bucketize(required(batch.target)[:, 0].contiguous(), self.edges),
+        )
         right = (scores.argmax(1) == answer)[answer > 0].float().mean()  # of what is not air
         return {"total": F.cross_entropy(scores, answer), "right": right}
 
@@ -117,7 +158,9 @@ class Classifier(Method):
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
-        return self.scores(batch).argmax(1, keepdim=True) * (2 / len(self.edges)) - 1  # grey values, for the picture
+        return (
+            self.scores(batch).argmax(1, keepdim=True) * (2 / len(self.edges)) - 1
+        )  # grey values, for the picture
 
 
 @settings
@@ -155,7 +198,10 @@ class Anatomical(RegressionSettings):
     """A regression whose loss has in addition the distance of features, for task.kind = "anatomy:Seen"."""
 
     takes_opponent: ClassVar[bool] = False
-    anatomy: Annotated[float, Field(ge=0, description="size of that distance in the loss, as a share of the error's")]
+    anatomy: Annotated[
+        float,
+        Field(ge=0, description="size of that distance in the loss, as a share of the error's"),
+    ]
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "AnatomicalRegression":
         method = super().build(net, task, channels)
@@ -168,9 +214,13 @@ class AnatomicalRegression(Regression):
 
     def compare(self, image: Tensor, problem: Problem) -> Losses:
         terms = super().compare(image, problem)
-        far = distance(self.task.eyes.to(image.device), problem.where_present(image), required(problem.x0))
+        far = distance(
+            self.task.eyes.to(image.device), problem.where_present(image), required(problem.x0)
+        )
         # at every step as large as the share says: networks that were trained for minutes have features of any size
-        size = self.options.anatomy * terms[self.options.loss].detach() / far.detach().clamp(min=1e-6)
+        size = (
+            self.options.anatomy * terms[self.options.loss].detach() / far.detach().clamp(min=1e-6)
+        )
         return {**terms, "total": terms["total"] + size * far, "anatomy": far.detach()}
 
 
@@ -200,7 +250,9 @@ def edges_of(cohort: Cohort, data: DataSettings, recipe: Recipe) -> list[float]:
     return [AIR, *(round(edge, 3) for edge in inner.tolist())]
 
 
-def with_anatomy(base: Recipe, weight: float, steps: tuple[int, int], edges: Sequence[float]) -> Recipe:
+def with_anatomy(
+    base: Recipe, weight: float, steps: tuple[int, int], edges: Sequence[float]
+) -> Recipe:
     """The recipe of a regression with the first stage and the loss; steps: of the stage, and of the regression."""
     values = recipes.to_dict(base)
     train, data = values["train"], values["data"]
@@ -209,7 +261,13 @@ def with_anatomy(base: Recipe, weight: float, steps: tuple[int, int], edges: Seq
         "name": "anatomy",
         "method": {"kind": "anatomy:Classes", "edges": list(edges)},
         "net": {"kind": "anatomy:Eyes"},
-        "train": {**train, "steps": steps[0], "save_every": steps[0], "ema": 0.98, "optimiser": fast},
+        "train": {
+            **train,
+            "steps": steps[0],
+            "save_every": steps[0],
+            "ema": 0.98,
+            "optimiser": fast,
+        },
         "data": {**data, "source": data["target"], "stack": 0, "augment": CHANGES},
     }
     method = {**values["method"], "kind": "anatomy:Anatomical", "anatomy": weight}
@@ -239,16 +297,25 @@ def measure(name: str, variant: str, weight: str, seed: int, work: Path) -> dict
     base = ingredients.recipe_of(task, changes, seed, 1000, folder)
     edges = edges_of(open_cohort(data), base.data, base)
     # the first stage has one step here, which the probe leaves out as warming up
-    seen, alone = (with_anatomy(base, float(weight), steps, edges) for steps in ((1, 1000), (1000, 1)))
+    seen, alone = (
+        with_anatomy(base, float(weight), steps, edges) for steps in ((1, 1000), (1000, 1))
+    )
     named = {"plain": base, "seen": seen, "anatomy": recipes.stage_recipe(alone, "anatomy")}
     steps = lengths(name, variant, named, data=data, folder=folder, reuse=[])
     recipe = with_anatomy(base, float(weight), steps, edges)
     row = ingredients.row_of(name, f"{variant}+anatomy{weight}", seed, recipe, data, [], folder)
-    return {**row, "changes": {**changes, "anatomy": weight}, "anatomy_steps": steps[0], "edges": edges}
+    return {
+        **row,
+        "changes": {**changes, "anatomy": weight},
+        "anatomy_steps": steps[0],
+        "edges": edges,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path)
     parser.add_argument("rows", nargs="+")
     arguments = parser.parse_args()

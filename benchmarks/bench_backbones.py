@@ -33,7 +33,9 @@ TARGETS = {("adm", "forward", "float32"): 0.70, ("adm", "forward", "bfloat16"): 
 PATIENCE_S = 15
 CLOCKS: dict[str, Callable[[], float]] = {
     "wall": time.perf_counter,
-    "cpu": lambda: time.process_time() / torch.get_num_threads(),  # for a machine that others use, too
+    "cpu": lambda: (
+        time.process_time() / torch.get_num_threads()
+    ),  # for a machine that others use, too
 }
 
 
@@ -65,7 +67,9 @@ def build(name: str) -> nn.Module:
     return NETS[name].build(Channels(images={"image": 1}, out=1, state=int(noisy), noisy=noisy))
 
 
-def steps(name: str, net: nn.Module, size: int, batch: int, low: bool) -> dict[str, Callable[[], object]]:
+def steps(
+    name: str, net: nn.Module, size: int, batch: int, low: bool
+) -> dict[str, Callable[[], object]]:
     """The two tasks: a forward pass, and a training step with Adam."""
     device = next(net.parameters()).device
     x, y, target = torch.randn(3, batch, 1, 1, size, size, device=device)
@@ -104,7 +108,9 @@ def operations(name: str, size: int, batch: int) -> dict[str, float]:
     return counted
 
 
-def measure(name: str, size: int, batch: int, repeats: int, clock: Callable[[], float]) -> list[Speed]:
+def measure(
+    name: str, size: int, batch: int, repeats: int, clock: Callable[[], float]
+) -> list[Speed]:
     """Medians over rounds in which the network and the convolution take turns, after one round that is not counted.
 
     A task gets no new round once its rounds took PATIENCE_S, so that the largest networks do not take hours.
@@ -131,11 +137,31 @@ def measure(name: str, size: int, batch: int, repeats: int, clock: Callable[[], 
 
 
 def show(speeds: list[Speed], console: Console) -> None:
-    table = Table("net", "task", "batch", "precision", "seconds", "GFLOP/s", "convolution's", "share", "target")
+    table = Table(
+        "net",
+        "task",
+        "batch",
+        "precision",
+        "seconds",
+        "GFLOP/s",
+        "convolution's",
+        "share",
+        "target",
+    )
     for row in speeds:
-        target = "" if row.target is None else f"{row.target:.2f} {'reached' if row.share >= row.target else 'missed'}"
-        rates = (f"{row.gflops_per_second:.0f}", f"{row.ceiling_gflops_per_second:.0f}", f"{row.share:.2f}")
-        table.add_row(row.net, row.task, str(row.batch), row.precision, f"{row.seconds:.3f}", *rates, target)
+        target = (
+            ""
+            if row.target is None
+            else f"{row.target:.2f} {'reached' if row.share >= row.target else 'missed'}"
+        )
+        rates = (
+            f"{row.gflops_per_second:.0f}",
+            f"{row.ceiling_gflops_per_second:.0f}",
+            f"{row.share:.2f}",
+        )
+        table.add_row(
+            row.net, row.task, str(row.batch), row.precision, f"{row.seconds:.3f}", *rates, target
+        )
     console.print(table)
 
 
@@ -145,8 +171,12 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--repeats", type=int, default=3, help="rounds that count")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: seconds of its own, a thread")
-    parser.add_argument("--quick", action="store_true", help="64², one round, batch 1: does it run?")
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: seconds of its own, a thread"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="64², one round, batch 1: does it run?"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench/backbones.json"))
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -159,7 +189,12 @@ def main() -> None:
             speeds += measure(name, size, batch, repeats, CLOCKS[chosen.clock])
     show(speeds, console)
     rows = [{**dataclasses.asdict(row), "share": row.share} for row in speeds]
-    about = {"size": size, "threads": chosen.threads, "clock": chosen.clock, "torch": torch.__version__}
+    about = {
+        "size": size,
+        "threads": chosen.threads,
+        "clock": chosen.clock,
+        "torch": torch.__version__,
+    }
     write_json(chosen.out, {**about, "speed": rows})
     console.print(f"written to {chosen.out}")
 

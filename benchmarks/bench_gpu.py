@@ -37,7 +37,12 @@ from voxlate.training.precision import settled
 
 XMODALITY = tuple(f"tof_to_cta_{name}" for name in ("unet", "adm", "uvit", "dit"))
 RECIPES = ("mr_to_ct_ddpm", "mrdpm", "cyclegan_tmax", *XMODALITY)
-TINY = {"net.width": "8", "net.multipliers": "[1, 2]", "net.head_width": "8", "data.patch": "[1, 32, 32]"}
+TINY = {
+    "net.width": "8",
+    "net.multipliers": "[1, 2]",
+    "net.head_width": "8",
+    "data.patch": "[1, 32, 32]",
+}
 QUICK = {**TINY, "train.batch": "2", "synth.steps": "9"}
 KERNELS = {
     function.__name__: function
@@ -74,7 +79,9 @@ class Recorder(TorchFunctionMode):
     def __init__(self) -> None:
         self.calls: dict[Call, None] = {}
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         if KERNELS.get(getattr(function, "__name__", "")) is function:
             call = Call(
@@ -87,7 +94,13 @@ class Recorder(TorchFunctionMode):
 
 
 def _shape(value: Any) -> Any:
-    return value.shape if isinstance(value, Tensor) else tuple(value) if isinstance(value, list) else value
+    return (
+        value.shape
+        if isinstance(value, Tensor)
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+    )
 
 
 def error_of(call: Call, device: torch.device) -> float:
@@ -95,23 +108,39 @@ def error_of(call: Call, device: torch.device) -> float:
     generator = torch.Generator().manual_seed(0)
 
     def drawn(shape: torch.Size) -> Tensor:
-        values = torch.randn(shape, generator=generator) / max(1, shape[1:].numel() if len(shape) > 1 else 1) ** 0.25
+        values = (
+            torch.randn(shape, generator=generator)
+            / max(1, shape[1:].numel() if len(shape) > 1 else 1) ** 0.25
+        )
         return values.to(device, torch.bfloat16)
 
-    tensors = {place: drawn(one) for place, one in enumerate(call.arguments) if isinstance(one, torch.Size)}
+    tensors = {
+        place: drawn(one) for place, one in enumerate(call.arguments) if isinstance(one, torch.Size)
+    }
     options = {name: drawn(one) for name, one in call.options if isinstance(one, torch.Size)}
-    if call.kernel in ("batch_norm", "instance_norm"):  # moments that are kept are no part of the result in training
+    if call.kernel in (
+        "batch_norm",
+        "instance_norm",
+    ):  # moments that are kept are no part of the result in training
         tensors = {place: one for place, one in tensors.items() if place not in (1, 2)}
         arguments = [None if place in (1, 2) else one for place, one in enumerate(call.arguments)]
         call = Call(call.kernel, tuple(arguments), call.options)
     found = []
     for dtype in (torch.bfloat16, torch.float32):
         leaves: dict[Any, Tensor] = {
-            key: one.to(dtype).requires_grad_() for part in (tensors, options) for key, one in part.items()
+            key: one.to(dtype).requires_grad_()
+            for part in (tensors, options)
+            for key, one in part.items()
         }
-        result = call.run({place: leaves[place] for place in tensors}, {name: leaves[name] for name in options})
-        weight = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(device, torch.bfloat16)
-        gradients = torch.autograd.grad(result, list(leaves.values()), weight.to(dtype), allow_unused=True)
+        result = call.run(
+            {place: leaves[place] for place in tensors}, {name: leaves[name] for name in options}
+        )
+        weight = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(
+            device, torch.bfloat16
+        )
+        gradients = torch.autograd.grad(
+            result, list(leaves.values()), weight.to(dtype), allow_unused=True
+        )
         found.append([result.detach(), *(one for one in gradients if one is not None)])
     return max(_distance(rounded, exact) for rounded, exact in zip(*found))
 
@@ -164,7 +193,9 @@ def shares(recipe: Recipe, device: torch.device, peak: float, repeats: int) -> d
     recipe = settled(recipe, device)
     torch.manual_seed(0)
     method, batch = recipe.build().to(device).train(), example(recipe, device)
-    optimiser = recipe.train.optimiser.build([one for one in method.parameters() if one.requires_grad])
+    optimiser = recipe.train.optimiser.build(
+        [one for one in method.parameters() if one.requires_grad]
+    )
 
     def forward() -> None:
         with torch.no_grad():
@@ -184,7 +215,9 @@ def shares(recipe: Recipe, device: torch.device, peak: float, repeats: int) -> d
         row[f"{name}_seconds"] = seconds_of(step, device, repeats)
         row[f"{name}_share"] = counter.get_total_flops() / row[f"{name}_seconds"] / peak
         row[f"{name}_gib"] = (
-            torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else machine.peak_memory() / 2**30
+            torch.cuda.max_memory_allocated() / 2**30
+            if device.type == "cuda"
+            else machine.peak_memory() / 2**30
         )
     return row
 
@@ -198,51 +231,77 @@ def calls_of(recipe: Recipe, device: torch.device) -> list[Call]:
     return list(recorder.calls)
 
 
-def volume_seconds(recipe: Recipe, device: torch.device, shape: tuple[int, int, int]) -> dict[str, float]:
+def volume_seconds(
+    recipe: Recipe, device: torch.device, shape: tuple[int, int, int]
+) -> dict[str, float]:
     """What the synthesis of a volume [D, H, W] takes, with the recipe's own sampler; a head of noise in air."""
     torch.manual_seed(0)
     method = recipe.build().to(device).eval().requires_grad_(False)
     scales = {name: [-1000.0, 2000.0] for name in recipe.data.target}
     units = dict.fromkeys({*recipe.data.source, *recipe.data.target}, "a.u.")
     header = {"target_scales": scales, "units": units, "weights_hash": "", "steps": 0}
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size, dtype=np.float32) for size in shape), indexing="ij", sparse=True)
+    z, y, x = np.meshgrid(
+        *(np.linspace(-1, 1, size, dtype=np.float32) for size in shape), indexing="ij", sparse=True
+    )
     inside = (z / 1.2) ** 2 + (y / 0.9) ** 2 + (x / 0.8) ** 2 < 1
-    data = np.where(inside, np.random.default_rng(0).normal(600, 50, shape), 0).astype(np.float32)[None]
-    scans = {name: Volume(data, np.diag([0.5, 0.5, 1.0, 1.0]), "a.u.", name) for name in recipe.data.source}
+    data = np.where(inside, np.random.default_rng(0).normal(600, 50, shape), 0).astype(np.float32)[
+        None
+    ]
+    scans = {
+        name: Volume(data, np.diag([0.5, 0.5, 1.0, 1.0]), "a.u.", name)
+        for name in recipe.data.source
+    }
     model = Model(method, recipe, header, device, Path("benchmark"))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     begun = time.perf_counter()
     model.synthesise(scans)
-    gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else machine.peak_memory() / 2**30
+    gib = (
+        torch.cuda.max_memory_allocated() / 2**30
+        if device.type == "cuda"
+        else machine.peak_memory() / 2**30
+    )
     return {"seconds": time.perf_counter() - begun, "gib": gib}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the code")
     parser.add_argument("--repeats", type=int, default=10, help="rounds that count")
-    parser.add_argument("--quick", action="store_true", help="one tiny network and volume: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="one tiny network and volume: does it run?"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench/gpu.json"))
     chosen = parser.parse_args()
     console = Console()
     if chosen.device == "cuda" and not torch.cuda.is_available():
-        console.print("bench_gpu: expected a GPU, found none on this machine; run it where torch.cuda.is_available().")
+        console.print(
+            "bench_gpu: expected a GPU, found none on this machine; run it where torch.cuda.is_available()."
+        )
         return 2
     device = torch.device(chosen.device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is the reference
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
+        False  # float32 is the reference
+    )
     found = {name: recipes.read(name) for name in chosen.recipes}
     if chosen.quick:
         found = {"mr_to_ct_ddpm": recipes.read("mr_to_ct_ddpm", QUICK)}
     wrong = check_kernels(found, device, console)
     peak = peak_flops(device, 256 if chosen.quick else SIDE)
-    rows = {name: shares(recipe, device, peak, 1 if chosen.quick else chosen.repeats) for name, recipe in found.items()}
+    rows = {
+        name: shares(recipe, device, peak, 1 if chosen.quick else chosen.repeats)
+        for name, recipe in found.items()
+    }
     show(rows, peak, console)
     first = next(iter(found.values()))
     shape = (2, 48, 40) if chosen.quick else (160, 512, 512)
     volume = volume_seconds(first, device, shape)
-    console.print(f"a volume of {shape[2]}×{shape[1]}×{shape[0]}: {volume['seconds']:.0f} s, {volume['gib']:.2f} GiB")
+    console.print(
+        f"a volume of {shape[2]}×{shape[1]}×{shape[0]}: {volume['seconds']:.0f} s, {volume['gib']:.2f} GiB"
+    )
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     about = {"device": name, "torch": torch.__version__, "peak_flops": peak}
     write_json(chosen.out, {**about, "wrong": wrong, "recipes": rows, "volume": volume})
@@ -250,13 +309,18 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def check_kernels(found: dict[str, Recipe], device: torch.device, console: Console) -> dict[str, float]:
+def check_kernels(
+    found: dict[str, Recipe], device: torch.device, console: Console
+) -> dict[str, float]:
     """The calls whose error is above BOUND, printed as they are found."""
     calls = dict.fromkeys(call for recipe in found.values() for call in calls_of(recipe, device))
     errors = {str(call): error_of(call, device) for call in calls}
     wrong = {name: error for name, error in errors.items() if error > BOUND}
     for name, error in wrong.items():
-        console.print(f"WRONG in bfloat16: {name}: relative error {error:.3g}, expected below {BOUND}", style="red")
+        console.print(
+            f"WRONG in bfloat16: {name}: relative error {error:.3g}, expected below {BOUND}",
+            style="red",
+        )
     worst = max(errors.values(), default=0.0)
     console.print(
         f"{len(calls)} kernel shapes in bfloat16 against float32: {len(wrong)} wrong, largest error {worst:.3g}"
@@ -265,9 +329,16 @@ def check_kernels(found: dict[str, Recipe], device: torch.device, console: Conso
 
 
 def show(rows: dict[str, dict[str, float]], peak: float, console: Console) -> None:
-    table = Table("recipe", *(f"{task} {what}" for task in ("forward", "step") for what in ("s", "share", "GiB")))
+    table = Table(
+        "recipe",
+        *(f"{task} {what}" for task in ("forward", "step") for what in ("s", "share", "GiB")),
+    )
     for name, row in rows.items():
-        cells = [f"{row[f'{task}_{what}']:.3g}" for task in ("forward", "step") for what in ("seconds", "share", "gib")]
+        cells = [
+            f"{row[f'{task}_{what}']:.3g}"
+            for task in ("forward", "step")
+            for what in ("seconds", "share", "gib")
+        ]
         table.add_row(name, *cells)
     console.print(f"peak: {peak / 1e12:.3g} TFLOP/s, a product of bfloat16 matrices")
     console.print(table)

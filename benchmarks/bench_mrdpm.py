@@ -35,11 +35,15 @@ AIM = 0.40  # of the denoiser's time
 PROBE_STEPS = (2, 6)
 CLOCKS: dict[str, Callable[[], float]] = {
     "wall": time.perf_counter,
-    "cpu": lambda: time.process_time() / torch.get_num_threads(),  # for a machine that others use, too
+    "cpu": lambda: (
+        time.process_time() / torch.get_num_threads()
+    ),  # for a machine that others use, too
 }
 
 
-def timed(tasks: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
+def timed(
+    tasks: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float]
+) -> dict[str, float]:
     """Median seconds of each task."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(repeats + 1):
@@ -58,12 +62,19 @@ def method_of(recipe: Recipe, device: torch.device) -> Method:
     return recipe.build().to(device)
 
 
-def forwards(size: int, batch: int, names: dict[str, str], device: torch.device) -> dict[str, Callable[[], object]]:
+def forwards(
+    size: int, batch: int, names: dict[str, str], device: torch.device
+) -> dict[str, Callable[[], object]]:
     """One evaluation of the denoiser without and with MAP, and BRAN's one pass with its features."""
     recipe = settled(recipes.read(names["mrdpm"]), device)
-    with_map, plain = (method_of(recipes.read(names[key]), device).eval() for key in ("mrdpm", "bran"))
+    with_map, plain = (
+        method_of(recipes.read(names[key]), device).eval() for key in ("mrdpm", "bran")
+    )
     y = torch.randn(batch, len(recipe.data.source), 1, size, size, device=device)
-    x, log_snr = torch.randn(batch, 1, 1, size, size, device=device), torch.zeros(batch, device=device)
+    x, log_snr = (
+        torch.randn(batch, 1, 1, size, size, device=device),
+        torch.zeros(batch, device=device),
+    )
     predictor: Any = with_map.task.predictor.net  # type: ignore[union-attr]
 
     def run(call: Callable[[], object]) -> Callable[[], object]:
@@ -84,7 +95,9 @@ def forwards(size: int, batch: int, names: dict[str, str], device: torch.device)
     }
 
 
-def trainings(size: int, batch: int, names: dict[str, str], device: torch.device) -> dict[str, Callable[[], object]]:
+def trainings(
+    size: int, batch: int, names: dict[str, str], device: torch.device
+) -> dict[str, Callable[[], object]]:
     """One training step of the masked denoiser alone, and with BRAN and MAP learning too."""
     tasks: dict[str, Callable[[], object]] = {}
     for label, key in (("step of the denoiser", "masked"), ("step with BRAN and MAP", "mrdpm")):
@@ -96,7 +109,12 @@ def trainings(size: int, batch: int, names: dict[str, str], device: torch.device
         present = torch.ones(batch, source.shape[1], dtype=torch.bool)
         made = Batch(source, ones, present, torch.arange(batch), target=source[:, :1]).to(device)
 
-        def step(method: Method = method, optimiser=optimiser, made: Batch = made, low: str = recipe.train.precision):
+        def step(
+            method: Method = method,
+            optimiser=optimiser,
+            made: Batch = made,
+            low: str = recipe.train.precision,
+        ):
             with autocast(device, low):
                 loss = method.loss("net", made, Noise(0, made.item))["total"]
             loss.backward()
@@ -109,9 +127,16 @@ def trainings(size: int, batch: int, names: dict[str, str], device: torch.device
 
 def model(name: str, device: torch.device, **synth: object) -> Model:
     recipe = recipes.read(name)
-    header = {"target_scales": {"tmax": [0, 30]}, "units": {"tmax": "s"}, "weights_hash": "", "steps": 0}
+    header = {
+        "target_scales": {"tmax": [0, 30]},
+        "units": {"tmax": "s"},
+        "weights_hash": "",
+        "steps": 0,
+    }
     method = method_of(recipe, device).eval().requires_grad_(False)
-    return Model(method, recipe, header, device, Path("benchmark")).with_options(sampler="ddim", **synth)
+    return Model(method, recipe, header, device, Path("benchmark")).with_options(
+        sampler="ddim", **synth
+    )
 
 
 def patient(size: int, slices: int, sources: list[str]) -> dict[str, Volume]:
@@ -122,11 +147,19 @@ def patient(size: int, slices: int, sources: list[str]) -> dict[str, Volume]:
     tissue = np.random.default_rng(0).normal(40, 10, inside.shape)
     data = np.where(inside, tissue, -1000).astype(np.float32)[None]
     spacing = 230 / size
-    return {name: Volume(data, np.diag([spacing, spacing, 4.0, 1.0]), "HU", name) for name in sources}
+    return {
+        name: Volume(data, np.diag([spacing, spacing, 4.0, 1.0]), "HU", name) for name in sources
+    }
 
 
 def case(
-    name: str, size: int, slices: int, steps: int, patience_s: float, device: torch.device, clock: Callable[[], float]
+    name: str,
+    size: int,
+    slices: int,
+    steps: int,
+    patience_s: float,
+    device: torch.device,
+    clock: Callable[[], float],
 ) -> dict[str, object]:
     """Seconds of a case, whole and cropped; from a slice's first and further steps where it takes too long."""
     found: dict[str, object] = {}
@@ -144,7 +177,12 @@ def case(
             begun = clock()
             made.synthesise(whole, steps=steps)
             seconds, how = clock() - begun, "measured"
-        found[label] = {"seconds": seconds, "how": how, "slice_step_s": step, "once_a_slice_s": first}
+        found[label] = {
+            "seconds": seconds,
+            "how": how,
+            "slice_step_s": step,
+            "once_a_slice_s": first,
+        }
     return found
 
 
@@ -158,29 +196,57 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: seconds of its own, a thread")
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: seconds of its own, a thread"
+    )
     parser.add_argument("--small", action="store_true", help="mrdpm_small and its rows")
     parser.add_argument("--case", action="store_true", help="a whole case instead of the parts")
-    parser.add_argument("--patience", type=float, default=1200, help="seconds; longer cases are extrapolated")
-    parser.add_argument("--quick", action="store_true", help="64 pixels, 8 slices, one round: does it run?")
+    parser.add_argument(
+        "--patience", type=float, default=1200, help="seconds; longer cases are extrapolated"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="64 pixels, 8 slices, one round: does it run?"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench/mrdpm.json"))
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     keep_freed_memory()
     if chosen.quick:
-        chosen.size, chosen.slices, chosen.steps, chosen.repeats, chosen.train_batch = 64, 8, 8, 1, 2
+        chosen.size, chosen.slices, chosen.steps, chosen.repeats, chosen.train_batch = (
+            64,
+            8,
+            8,
+            1,
+            2,
+        )
     device, suffix = find_device(chosen.device), "_small" if chosen.small else ""
-    names = {"mrdpm": f"mrdpm{suffix}", **{key: f"mrdpm_{key}{suffix}" for key in ("bran", "masked")}}
+    names = {
+        "mrdpm": f"mrdpm{suffix}",
+        **{key: f"mrdpm_{key}{suffix}" for key in ("bran", "masked")},
+    }
     console = Console()
     if chosen.case:
         report = show_case(chosen, names["mrdpm"], device, console)
     else:
         report = show_parts(chosen, names, device, console)
-    write_json(chosen.out, {"device": str(device), **{k: str(v) for k, v in vars(chosen).items()}, **report})
+    write_json(
+        chosen.out,
+        {"device": str(device), **{k: str(v) for k, v in vars(chosen).items()}, **report},
+    )
 
 
-def show_case(chosen: argparse.Namespace, name: str, device: torch.device, console: Console) -> dict[str, object]:
-    found = case(name, chosen.size, chosen.slices, chosen.steps, chosen.patience, device, CLOCKS[chosen.clock])
+def show_case(
+    chosen: argparse.Namespace, name: str, device: torch.device, console: Console
+) -> dict[str, object]:
+    found = case(
+        name,
+        chosen.size,
+        chosen.slices,
+        chosen.steps,
+        chosen.patience,
+        device,
+        CLOCKS[chosen.clock],
+    )
     for label, one in found.items():
         console.print(
             f"{name}, {chosen.slices} slices of {chosen.size}², {chosen.steps} DDIM steps, {label}: "
@@ -200,9 +266,14 @@ def show_parts(
     denoiser, with_map, bran, alone, both = parts.values()
     sampling = (chosen.steps * (with_map - denoiser) + bran) / (chosen.steps * denoiser)
     training = (both - alone) / alone
-    for where, share in ((f"one sampling of {chosen.steps} steps", sampling), ("a training step", training)):
+    for where, share in (
+        (f"one sampling of {chosen.steps} steps", sampling),
+        ("a training step", training),
+    ):
         verdict = "reached" if share < AIM else "missed"
-        console.print(f"MAP and BRAN in {where}: {share:.1%} of the denoiser's time (aim: below {AIM:.0%}, {verdict})")
+        console.print(
+            f"MAP and BRAN in {where}: {share:.1%} of the denoiser's time (aim: below {AIM:.0%}, {verdict})"
+        )
     return {"seconds": parts, "sampling_share": sampling, "training_share": training}
 
 

@@ -62,7 +62,9 @@ class Share:
         return self.network_flops_per_second / self.ceiling_flops_per_second
 
 
-def networks(settings: UNet) -> dict[str, tuple[Any, Callable[[Any, Tensor, Tensor, Tensor], Tensor]]]:
+def networks(
+    settings: UNet,
+) -> dict[str, tuple[Any, Callable[[Any, Tensor, Tensor, Tensor], Tensor]]]:
     """Ours and the peers' of the same widths and depth, each with the way it is called on (state, image, time)."""
     from diffusers import UNet2DModel
     from monai.networks.nets import DiffusionModelUNet
@@ -115,7 +117,10 @@ def steps(settings: UNet, size: int, batch: int, train: bool) -> dict[tuple[str,
                 optimiser: torch.optim.Optimizer | None = optimiser,
                 low: bool = precision == "bfloat16",
             ) -> None:
-                with torch.set_grad_enabled(optimiser is not None), torch.autocast("cpu", torch.bfloat16, enabled=low):
+                with (
+                    torch.set_grad_enabled(optimiser is not None),
+                    torch.autocast("cpu", torch.bfloat16, enabled=low),
+                ):
                     out = call(net, x, y, t)
                 if optimiser is not None:
                     optimiser.zero_grad()
@@ -152,14 +157,20 @@ def compare(settings: UNet, size: int, repeats: int, console: Console) -> list[S
             ):
                 best = min(PEERS, key=lambda peer: taken[peer, peer_precision])
                 mine, theirs = taken[OURS, precision], taken[best, peer_precision]
-                found.append(Speed(task, precision, mine, f"{best} {peer_precision}", theirs, target))
+                found.append(
+                    Speed(task, precision, mine, f"{best} {peer_precision}", theirs, target)
+                )
     return found
 
 
 def shares(size: int, repeats: int) -> list[Share]:
     """How near a network of width 128 comes to the speed of its convolutions."""
     net = UNet(width=128, multipliers=(1, 2, 2), blocks=2).build(CHANNELS)
-    x, y, log_snr = torch.randn(1, 1, 1, size, size), torch.randn(1, 1, 1, size, size), torch.zeros(1)
+    x, y, log_snr = (
+        torch.randn(1, 1, 1, size, size),
+        torch.randn(1, 1, 1, size, size),
+        torch.zeros(1),
+    )
     found = []
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         convolve, convolution_gflop = convolution(dtype)
@@ -168,7 +179,9 @@ def shares(size: int, repeats: int) -> list[Share]:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low):
                 net(NetworkInput({"image": y}, x, log_snr=log_snr))
 
-        taken = medians({("network", precision): network, ("ceiling", precision): convolve}, repeats)
+        taken = medians(
+            {("network", precision): network, ("ceiling", precision): convolve}, repeats
+        )
         with FlopCounterMode(display=False) as counter:
             network()
         rate = counter.get_total_flops() / taken["network", precision]
@@ -178,7 +191,9 @@ def shares(size: int, repeats: int) -> list[Share]:
 
 
 def show(speeds: list[Speed], found: list[Share], console: Console) -> None:
-    table = Table("task", "voxlate", "seconds", "better peer", "seconds", "times faster", "target", "")
+    table = Table(
+        "task", "voxlate", "seconds", "better peer", "seconds", "times faster", "target", ""
+    )
     for row in speeds:
         cells = (
             f"{row.seconds:.3f}",
@@ -187,11 +202,18 @@ def show(speeds: list[Speed], found: list[Share], console: Console) -> None:
             f"{row.ratio:.2f}",
             f"{row.target:.1f}",
         )
-        table.add_row(row.task, row.ours, *cells, "reached" if row.ratio >= row.target else "missed")
+        table.add_row(
+            row.task, row.ours, *cells, "reached" if row.ratio >= row.target else "missed"
+        )
     console.print(table)
-    table = Table("width 128, 256²", "network GFLOP/s", "one convolution GFLOP/s", "share", "target", "")
+    table = Table(
+        "width 128, 256²", "network GFLOP/s", "one convolution GFLOP/s", "share", "target", ""
+    )
     for part in found:
-        flops = (f"{part.network_flops_per_second / 1e9:.0f}", f"{part.ceiling_flops_per_second / 1e9:.0f}")
+        flops = (
+            f"{part.network_flops_per_second / 1e9:.0f}",
+            f"{part.ceiling_flops_per_second / 1e9:.0f}",
+        )
         verdict = "reached" if part.share >= part.target else "missed"
         table.add_row(part.precision, *flops, f"{part.share:.2f}", f"{part.target:.2f}", verdict)
     console.print(table)

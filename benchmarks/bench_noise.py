@@ -34,7 +34,9 @@ def measure(model: Model, chosen: argparse.Namespace, console: Console) -> dict[
         document = evaluate(Path(folder), chosen.cohort, mask=chosen.mask).document()
     (part,) = document["modalities"].values()
     answers = part["answers"]["synthesis"]
-    scores = {key: {name: answers[key][name] for name in ("mean", "sd", "ci95")} for key in MEASURES}
+    scores = {
+        key: {name: answers[key][name] for name in ("mean", "sd", "ci95")} for key in MEASURES
+    }
     return {"unit": part["unit"], "cases": part["cases"], "scores": scores, "seconds": seconds}
 
 
@@ -43,21 +45,37 @@ def show(found: list[dict[str, Any]], console: Console) -> None:
     for row in found:
         means = [row["scores"][key]["mean"] for key in MEASURES]
         cells = ["–" if mean is None else f"{mean:.4g}" for mean in means]
-        noise = row["noise"]["kind"] + (f" {row['noise']['length_mm']:g} mm" if "length_mm" in row["noise"] else "")
-        table.add_row(noise, str(row["samples"]), f"{row['sampler']} {row['steps']}", *cells, f"{row['seconds']:.1f}")
+        noise = row["noise"]["kind"] + (
+            f" {row['noise']['length_mm']:g} mm" if "length_mm" in row["noise"] else ""
+        )
+        table.add_row(
+            noise,
+            str(row["samples"]),
+            f"{row['sampler']} {row['steps']}",
+            *cells,
+            f"{row['seconds']:.1f}",
+        )
     console.print(table)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("cohort", type=Path)
     parser.add_argument("--split", default="val")
-    parser.add_argument("--samples", nargs="+", type=int, default=[1, 4], help="images drawn and averaged")
-    parser.add_argument("--length-mm", nargs="+", type=float, default=[20.0], help="of correlated noise")
+    parser.add_argument(
+        "--samples", nargs="+", type=int, default=[1, 4], help="images drawn and averaged"
+    )
+    parser.add_argument(
+        "--length-mm", nargs="+", type=float, default=[20.0], help="of correlated noise"
+    )
     parser.add_argument("--sampler", help="another than the recipe's")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--mask", choices=["body", "brain"], default="body", help="where scores are taken")
+    parser.add_argument(
+        "--mask", choices=["body", "brain"], default="body", help="where scores are taken"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("bench/noise.json"))
@@ -75,10 +93,17 @@ def main() -> None:
                 "sampler": synth.sampler,
                 "steps": synth.steps,
             }
-            row = options | {"seed": chosen.seed, "run": str(chosen.run), "split": chosen.split, "mask": chosen.mask}
+            row = options | {
+                "seed": chosen.seed,
+                "run": str(chosen.run),
+                "split": chosen.split,
+                "mask": chosen.mask,
+            }
             if any(row.items() <= old.items() for old in found):
                 continue
-            found.append(row | measure(model.with_options(noise=noise, samples=samples), chosen, console))
+            found.append(
+                row | measure(model.with_options(noise=noise, samples=samples), chosen, console)
+            )
             write_json(chosen.out, {"rows": found})
     show(found, console)
     console.print(f"written to {chosen.out}")

@@ -31,7 +31,9 @@ def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Ba
     for scans in find_scans([str(cohort)], model, split=split)[:count]:
         case = model.prepare(scans.files, scans.case).prepared
         depth, height, width = case.header.shape
-        found.append(read_patch(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width)))
+        found.append(
+            read_patch(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width))
+        )
     return found
 
 
@@ -52,7 +54,9 @@ def reference(slope: Slope, x: torch.Tensor, end: float, tolerance: float) -> to
         state = torch.from_numpy(y.astype(np.float32)).reshape(x.shape)
         return slope(state, torch.tensor([t], dtype=torch.float64)).double().numpy().ravel()
 
-    solved = solve_ivp(flat, (1.0, end), x.double().numpy().ravel(), method="RK45", rtol=tolerance, atol=tolerance)
+    solved = solve_ivp(
+        flat, (1.0, end), x.double().numpy().ravel(), method="RK45", rtol=tolerance, atol=tolerance
+    )
     return torch.from_numpy(solved.y[:, -1]).reshape(x.shape)
 
 
@@ -71,21 +75,30 @@ def compare(method: Diffusion, batch: Batch, end: float, tolerance: float) -> di
         start = time.perf_counter()
         if name == "voxlate":
             times = torch.tensor([1.0, 1.0 - 1e-2, end], dtype=torch.float64)
-            made[name] = rk45(denoise, schedule, x, times, Noise(0, batch.item), tolerance, tolerance).double()
+            made[name] = rk45(
+                denoise, schedule, x, times, Noise(0, batch.item), tolerance, tolerance
+            ).double()
         else:
             made[name] = reference(velocity(denoise, schedule), x, end, tolerance)
-        row[f"{name}_seconds"], row[f"{name}_evaluations"] = time.perf_counter() - start, float(calls[0])
+        row[f"{name}_seconds"], row[f"{name}_evaluations"] = (
+            time.perf_counter() - start,
+            float(calls[0]),
+        )
     row["difference"] = float((made["voxlate"] - made["scipy"]).abs().max())
     return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("cohort", type=Path)
     parser.add_argument("--split", default="val")
     parser.add_argument("--slices", type=int, default=2)
-    parser.add_argument("--tolerance", type=float, default=1e-7, help="at 1e-5 either is 1e-3 from the truth")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-7, help="at 1e-5 either is 1e-3 from the truth"
+    )
     parser.add_argument("--end", type=float, default=1e-3, help="time at which both stop")
     parser.add_argument("--out", type=Path, default=Path("bench/ode.json"))
     chosen = parser.parse_args()
@@ -102,7 +115,10 @@ def main() -> None:
     Console().print(
         f"scipy's seconds over ours: {ratio:.2f}; largest difference {max(r['difference'] for r in rows):.2g}"
     )
-    write_json(chosen.out, {"tolerance": chosen.tolerance, "end": chosen.end, "ratio": ratio, "slices": rows})
+    write_json(
+        chosen.out,
+        {"tolerance": chosen.tolerance, "end": chosen.end, "ratio": ratio, "slices": rows},
+    )
 
 
 if __name__ == "__main__":

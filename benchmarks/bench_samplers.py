@@ -27,11 +27,20 @@ from voxlate.synthesis.scans import find_scans
 matplotlib.use("svg")
 from matplotlib import pyplot
 
-GRIDS = {"dpmpp_2m": "log_snr"}  # a multistep solver wants equal steps of log-SNR; others take the recipe's grid
-MEASURES = {"mae": "MAE", "psnr": "PSNR (dB)", "gradient_strength": "edges over the truth's", "texture_distance": ""}
+GRIDS = {
+    "dpmpp_2m": "log_snr"
+}  # a multistep solver wants equal steps of log-SNR; others take the recipe's grid
+MEASURES = {
+    "mae": "MAE",
+    "psnr": "PSNR (dB)",
+    "gradient_strength": "edges over the truth's",
+    "texture_distance": "",
+}
 
 
-def measure(model: Model, cohort: Path, split: str | None, features: str, console: Console) -> dict[str, Any]:
+def measure(
+    model: Model, cohort: Path, split: str | None, features: str, console: Console
+) -> dict[str, Any]:
     """Mean scores over the cases and seconds a slice of one sampler at one number of steps."""
     scans = find_scans([str(cohort)], model, split=split)
     with tempfile.TemporaryDirectory() as folder, progress_on(console) as bars:
@@ -41,8 +50,15 @@ def measure(model: Model, cohort: Path, split: str | None, features: str, consol
     (part,) = document["modalities"].values()
     answers = part["answers"]["synthesis"]
     scores = {name: answer["mean"] for name, answer in answers.items() if isinstance(answer, dict)}
-    means = {key: statistics.mean(one[key] for one in effort) for key in ("network_calls", "seconds_per_slice")}
-    return {**scores, "evaluations": means["network_calls"], "seconds_per_slice": means["seconds_per_slice"]}
+    means = {
+        key: statistics.mean(one[key] for one in effort)
+        for key in ("network_calls", "seconds_per_slice")
+    }
+    return {
+        **scores,
+        "evaluations": means["network_calls"],
+        "seconds_per_slice": means["seconds_per_slice"],
+    }
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
@@ -51,9 +67,20 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(1, len(keys), figsize=(4 * len(keys), 3.2), layout="constrained")
     for axis, key in zip(axes, keys):
         for sampler in dict.fromkeys(row["sampler"] for row in found):
-            rows = sorted((row for row in found if row["sampler"] == sampler), key=lambda row: row["evaluations"])
-            axis.plot([row["evaluations"] for row in rows], [row[key] for row in rows], "o-", ms=3, label=sampler)
-        axis.set(xscale="log", xlabel="network evaluations", title=MEASURES[key] or key.replace("_", " "))
+            rows = sorted(
+                (row for row in found if row["sampler"] == sampler),
+                key=lambda row: row["evaluations"],
+            )
+            axis.plot(
+                [row["evaluations"] for row in rows],
+                [row[key] for row in rows],
+                "o-",
+                ms=3,
+                label=sampler,
+            )
+        axis.set(
+            xscale="log", xlabel="network evaluations", title=MEASURES[key] or key.replace("_", " ")
+        )
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     with whole_file(path) as temporary:
@@ -73,11 +100,38 @@ def made_up(folder: Path) -> tuple[Path, Path]:
     """A run and its cohort: the SDE of paper 002, small, on heads of the phantom; made once."""
     cohort, prepared, run = folder / "phantom", folder / "prepared", folder / "run"
     window = '{t2={kind="percentile",floor=0},ct={kind="window",low=-1000,high=2000}}'
-    changes = ['data.source=["t2"]', "data.patch=[1,64,64]", f"intensity={window}", "train.steps=400"]
+    changes = [
+        'data.source=["t2"]',
+        "data.patch=[1,64,64]",
+        f"intensity={window}",
+        "train.steps=400",
+    ]
     commands: tuple[list[Any], ...] = (
-        ["phantom", "--out", cohort, "--cases", 10, "--size", 64, 64, 12, "--modality", "t2", "--modality", "ct"],
+        [
+            "phantom",
+            "--out",
+            cohort,
+            "--cases",
+            10,
+            "--size",
+            64,
+            64,
+            12,
+            "--modality",
+            "t2",
+            "--modality",
+            "ct",
+        ],
         ["prepare", cohort, "--out", prepared],
-        ["train", "mr_to_ct_em_small", "--data", prepared, "--out", run, *(f"--set={change}" for change in changes)],
+        [
+            "train",
+            "mr_to_ct_em_small",
+            "--data",
+            prepared,
+            "--out",
+            run,
+            *(f"--set={change}" for change in changes),
+        ],
     )
     for command in commands:
         if command[0] == "train" or not Path(command[command.index("--out") + 1]).exists():
@@ -86,7 +140,9 @@ def made_up(folder: Path) -> tuple[Path, Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("cohort", type=Path, nargs="?")
     parser.add_argument("--split", default="val")
@@ -96,7 +152,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/samplers.json"))
     chosen = parser.parse_args()
     console = Console()
-    run, cohort = (chosen.run, chosen.cohort) if chosen.cohort else made_up(chosen.out.parent / "samplers")
+    run, cohort = (
+        (chosen.run, chosen.cohort) if chosen.cohort else made_up(chosen.out.parent / "samplers")
+    )
     found: list[dict[str, Any]] = read_json(chosen.out)["rows"] if chosen.out.exists() else []
     for sampler in chosen.samplers:
         for steps in chosen.steps:

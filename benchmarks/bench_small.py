@@ -68,7 +68,11 @@ class Timed:
     """An optimiser that keeps the seconds of its last step, or does nothing."""
 
     def __init__(self, optimiser: torch.optim.Optimizer) -> None:
-        self.optimiser, self.param_groups, self.zero_grad = optimiser, optimiser.param_groups, optimiser.zero_grad
+        self.optimiser, self.param_groups, self.zero_grad = (
+            optimiser,
+            optimiser.param_groups,
+            optimiser.zero_grad,
+        )
         self.moves, self.seconds = True, 0.0
 
     def step(self) -> None:
@@ -86,12 +90,18 @@ class Trained:
         source, target = torch.rand(2, BATCH, 1, 1, *SIZE) * 2 - 1
         present = torch.ones(BATCH, 1, dtype=torch.bool)
         mask, item = torch.ones_like(target), torch.arange(BATCH)[:, None]
-        batch = Batch(source, mask, present, item, target, source_names=("mr",), target_names=("ct",))
+        batch = Batch(
+            source, mask, present, item, target, source_names=("mr",), target_names=("ct",)
+        )
         self.batches = repeat(batch)
         task = Translate()
-        self.method = RegressionSettings(ssim=0.1, leak=0.1).build(net, task, task.channels(("mr",), ("ct",)))
+        self.method = RegressionSettings(ssim=0.1, leak=0.1).build(
+            net, task, task.channels(("mr",), ("ct",))
+        )
         optimiser = Optimiser(kind="muon", betas=(0.9, 0.99))
-        self.options = Training(batch=BATCH, optimiser=optimiser, ema=0.99, precision=precision, compile=False)
+        self.options = Training(
+            batch=BATCH, optimiser=optimiser, ema=0.99, precision=precision, compile=False
+        )
         self.learner = begin_learner(self.method, self.options, DEVICE, 0)
         self.optimiser = Timed(self.learner.optimisers["net"])
         self.learner.optimisers["net"] = cast(torch.optim.Optimizer, self.optimiser)
@@ -119,13 +129,19 @@ def seconds_of(step: Callable[[], object]) -> float:
 def measure(width: int, stem: Stem, precision: Precision, rounds: int) -> Row:
     net = UNet(width=width, multipliers=LEVELS[stem], blocks=1, patch=stem, middle_attention=False)
     ours, peer = Trained(net, precision), Trained(BasicUNet(width=width), precision)
-    convolve, convolution_gflop = convolution(torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    convolve, convolution_gflop = convolution(
+        torch.bfloat16 if precision == "bfloat16" else torch.float32
+    )
     gflop = ours.gflop()
     taken: dict[str, list[float]] = {"ours": [], "muon": [], "peer": [], "ceiling": []}
     for turn in range(rounds + 1):
-        ours_seconds, peer_seconds, ceiling_seconds = (seconds_of(each) for each in (ours.step, peer.step, convolve))
+        ours_seconds, peer_seconds, ceiling_seconds = (
+            seconds_of(each) for each in (ours.step, peer.step, convolve)
+        )
         if turn:  # the first one allocates
-            for name, seconds in zip(taken, (ours_seconds, ours.optimiser.seconds, peer_seconds, ceiling_seconds)):
+            for name, seconds in zip(
+                taken, (ours_seconds, ours.optimiser.seconds, peer_seconds, ceiling_seconds)
+            ):
                 taken[name].append(seconds)
     median = {name: statistics.median(values) for name, values in taken.items()}
     ceiling = convolution_gflop / median["ceiling"]
@@ -155,7 +171,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="rounds that count")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
+    parser.add_argument(
+        "--precision", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"]
+    )
     parser.add_argument("--quick", action="store_true", help="one width, one round: does it run?")
     parser.add_argument("--out", type=Path, default=Path("bench/small.json"))
     chosen = parser.parse_args()
@@ -167,7 +185,8 @@ def main() -> None:
         rows = [measure(width, stem, precision, rounds) for stem in LEVELS for width in widths]
         show(rows, precision, console)
         report[precision] = [
-            {**dataclasses.asdict(row), "share": row.share, "muon_share": row.muon_share} for row in rows
+            {**dataclasses.asdict(row), "share": row.share, "muon_share": row.muon_share}
+            for row in rows
         ]
     write_json(chosen.out, {"threads": chosen.threads, "torch": torch.__version__, **report})
     console.print(f"written to {chosen.out}")

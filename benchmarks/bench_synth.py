@@ -28,13 +28,23 @@ from voxlate.synthesis.scans import Scans
 RECIPE = {
     "title": "benchmark",
     "data": {"source": ["t1"], "target": ["ct"], "patch": [1, 256, 256]},
-    "intensity": {"t1": {"kind": "percentile"}, "ct": {"kind": "window", "low": -1000, "high": 2000}},
+    "intensity": {
+        "t1": {"kind": "percentile"},
+        "ct": {"kind": "window", "low": -1000, "high": 2000},
+    },
     "method": {"kind": "diffusion"},
     "synth": {"sampler": "ddim", "steps": 8, "batch": 4},
 }
 SMALL = {"kind": "unet", "width": 32, "multipliers": [1, 2, 4, 4], "blocks": 1, "patch": 4}
 
-TINY = {"kind": "unet", "width": 16, "multipliers": [1, 2], "blocks": 1, "patch": 4, "middle_attention": False}
+TINY = {
+    "kind": "unet",
+    "width": 16,
+    "multipliers": [1, 2],
+    "blocks": 1,
+    "patch": 4,
+    "middle_attention": False,
+}
 
 
 def model(net: dict | None = None, intensity: dict | None = None, **synth: object) -> Model:
@@ -69,7 +79,9 @@ def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:
 
     method.net.forward = timed  # type: ignore[method-assign]
     source = torch.zeros(1, 1, 1, 256, 256)
-    batch = Batch(source, torch.ones_like(source), torch.ones(1, 1, dtype=torch.bool), torch.tensor([1]))
+    batch = Batch(
+        source, torch.ones_like(source), torch.ones(1, 1, dtype=torch.bool), torch.tensor([1])
+    )
     shares = []
     for repeat in range(repeats + 1):
         spent, begun = 0.0, time.perf_counter()
@@ -85,7 +97,11 @@ def peak(kind: str, depth: int) -> dict[str, float]:
         path = Path(folder) / "scan.nii.gz"
         write_scan(path, kind, depth)
         command = [sys.executable, __file__, "--volume", str(path), "--kind", kind]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().splitlines()
+        printed = (
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            .stdout.strip()
+            .splitlines()
+        )
     gib, seconds = printed[-1].split()
     return {"gib": float(gib), "seconds": float(seconds)}
 
@@ -94,7 +110,9 @@ def write_scan(path: Path, kind: str, depth: int) -> None:
     """A head of noise in noisy air, whole numbers; written plane by plane, so that this process stays small as well."""
     draw = np.random.default_rng(0)
     y, x = np.ogrid[-1:1:512j, -1:1:512j]
-    image = nib.Nifti1Image(np.broadcast_to(np.int16(0), (512, 512, depth)), np.diag([0.5, 0.5, 1.0, 1.0]))
+    image = nib.Nifti1Image(
+        np.broadcast_to(np.int16(0), (512, 512, depth)), np.diag([0.5, 0.5, 1.0, 1.0])
+    )
     with gzip.open(path, "wb", compresslevel=1) as file:
         image.header.write_to(file)
         file.write(bytes(4))
@@ -102,14 +120,18 @@ def write_scan(path: Path, kind: str, depth: int) -> None:
             head = (x / 0.8) ** 2 + (y / 0.9) ** 2 + (z / 1.2) ** 2 < 1
             plane = draw.normal(0, 20, (512, 512)) + np.where(head, 40, -1000)
             file.write(
-                (plane if kind == "ct" else np.abs(plane + np.where(head, 560, 1000))).astype(np.int16).tobytes()
+                (plane if kind == "ct" else np.abs(plane + np.where(head, 560, 1000)))
+                .astype(np.int16)
+                .tobytes()
             )
 
 
 def volume(path: Path, kind: str) -> None:
     """What `peak` measures: a file through the whole of synth, to files again."""
     begun = time.perf_counter()
-    intensity = {"kind": "window", "low": -1000, "high": 2000} if kind == "ct" else {"kind": "percentile"}
+    intensity = (
+        {"kind": "window", "low": -1000, "high": 2000} if kind == "ct" else {"kind": "percentile"}
+    )
     made = model(TINY, intensity, steps=2, samples=2)
     synthesise_cases(made, [Scans("case", {"t1": path})], path.parent / "out")
     print(machine.peak_memory() / 2**30, time.perf_counter() - begun)
@@ -118,16 +140,22 @@ def volume(path: Path, kind: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few slices: does it run?")
-    parser.add_argument("--volume", type=Path, help="(internal) synthesise this scan and print the peak")
+    parser.add_argument(
+        "--volume", type=Path, help="(internal) synthesise this scan and print the peak"
+    )
     parser.add_argument("--kind", choices=("ct", "mr"), help="(internal) how the scan is scaled")
     parser.add_argument("--out", type=Path, default=Path("bench/synth.json"))
     options = parser.parse_args()
     if options.volume:
         return volume(options.volume, options.kind)
     console = Console()
-    shares = {name: overhead(net) for name, net in (("default network", None), ("small network", SMALL))}
+    shares = {
+        name: overhead(net) for name, net in (("default network", None), ("small network", SMALL))
+    }
     for name, share in shares.items():
-        console.print(f"sampler overhead at 256², {name}: {100 * share:.1f} % of the time (target: under 5 %)")
+        console.print(
+            f"sampler overhead at 256², {name}: {100 * share:.1f} % of the time (target: under 5 %)"
+        )
     peaks = {}
     for kind, scaled in (("ct", "window"), ("mr", "percentiles of the foreground")):
         for depth in (4, 8) if options.quick else (40, 160, 320):

@@ -24,17 +24,30 @@ def block(volume: Volume, first: int, stop: int) -> Volume:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scans", nargs="+", metavar="MODALITY=FILE")
-    parser.add_argument("--held", nargs=2, type=int, required=True, metavar=("FIRST", "STOP"), help="slices, upwards")
+    parser.add_argument(
+        "--held",
+        nargs=2,
+        type=int,
+        required=True,
+        metavar=("FIRST", "STOP"),
+        help="slices, upwards",
+    )
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     first, stop = chosen.held
     for modality, path in (scan.split("=", 1) for scan in chosen.scans):
         volume = canonical(read_volume(Path(path), modality))
-        for name, span in (("below", (0, first)), ("held", (first, stop)), ("above", (stop, volume.grid.shape[0]))):
+        for name, span in (
+            ("below", (0, first)),
+            ("held", (first, stop)),
+            ("above", (stop, volume.grid.shape[0])),
+        ):
             (chosen.out / name).mkdir(parents=True, exist_ok=True)
             write_volume(chosen.out / name / f"{modality}.nii.gz", block(volume, *span))
     with whole_file(chosen.out / "cases.csv") as temporary:
-        temporary.write_text("case,patient,split\nbelow,below,train\nheld,held,val\nabove,above,train\n")
+        temporary.write_text(
+            "case,patient,split\nbelow,below,train\nheld,held,val\nabove,above,train\n"
+        )
 
 
 if __name__ == "__main__":

@@ -37,10 +37,18 @@ from voxlate.synthesis.scans import find_scans
 from voxlate.training.train import train
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-SCORES = {"mae": "mae_rel", "ssim": "ssim_2d", "psnr": "psnr", "gradient": "gradient_strength"}  # MAE: share of range
+SCORES = {
+    "mae": "mae_rel",
+    "ssim": "ssim_2d",
+    "psnr": "psnr",
+    "gradient": "gradient_strength",
+}  # MAE: share of range
 PROBED, WARM_UP = 8, 3  # steps that are timed, and before them (allocation, caches)
 FREE = (  # keys that make no step slower
-    *(f"train.optimiser.{key}" for key in ("lr", "betas", "decay", "hold", "last", "weight_decay", "warm_up")),
+    *(
+        f"train.optimiser.{key}"
+        for key in ("lr", "betas", "decay", "hold", "last", "weight_decay", "warm_up")
+    ),
     *("train.ema", "train.seed", "method.leak", "synth.", "intensity.", "method.times"),
 )
 
@@ -94,7 +102,10 @@ VARIANTS: dict[str, dict[str, str]] = {
     **{f"mirror_{w}": {"synth.mirror": w} for w in ("true", "false")},
     **{f"ema{w}": {"train.ema": w} for w in ("0", "0.98", "0.99", "0.995", "0.999")},
     **{f"lr{w}": {"train.optimiser.lr": w} for w in ("5e-4", "1e-3", "2e-3", "3e-3", "5e-3")},
-    **{f"muon{w}": {"train.optimiser.kind": "muon", "train.optimiser.lr": w} for w in ("5e-4", "1e-3", "2e-3", "4e-3")},
+    **{
+        f"muon{w}": {"train.optimiser.kind": "muon", "train.optimiser.lr": w}
+        for w in ("5e-4", "1e-3", "2e-3", "4e-3")
+    },
     **{f"dropout{w}": {"net.dropout": w} for w in ("0.1", "0.2")},
     **{f"decay{w}": {"train.optimiser.weight_decay": w} for w in ("0.1", "0.5")},
     "rate_constant": {"train.optimiser.decay": "none"},
@@ -111,9 +122,20 @@ VARIANTS: dict[str, dict[str, str]] = {
     "patch128": {"data.patch": "[1, 128, 128]"},
     "patch_head": {"data.patch": "[1, 152, 128]"},
     "zscore": {"intensity.t1": "{ kind = 'zscore' }"},
-    "log_snr_3.5": {"method.times": "{ kind = 'uniform_log_snr', low = -3.5, high = 3.5 }", "synth.end": "0.1384"},
-    "log_snr_wide": {"method.times": "{ kind = 'uniform_log_snr', low = -6, high = 6 }", "synth.start": "0.95"},
-    "volumetric": {"net.volumetric": "true", "data.patch": "[4, 104, 88]", "train.batch": "1", **VOLUMES},
+    "log_snr_3.5": {
+        "method.times": "{ kind = 'uniform_log_snr', low = -3.5, high = 3.5 }",
+        "synth.end": "0.1384",
+    },
+    "log_snr_wide": {
+        "method.times": "{ kind = 'uniform_log_snr', low = -6, high = 6 }",
+        "synth.start": "0.95",
+    },
+    "volumetric": {
+        "net.volumetric": "true",
+        "data.patch": "[4, 104, 88]",
+        "train.batch": "1",
+        **VOLUMES,
+    },
     "kernel3": {"net.kernel": "3x3x3", "data.patch": "[8, 104, 88]", "train.batch": "1", **VOLUMES},
 }
 
@@ -122,7 +144,9 @@ class Enough(Exception):
     """Ends a probe."""
 
 
-def recipe_of(task: Task, variant: Mapping[str, str], seed: int, steps: int, folder: Path) -> Recipe:
+def recipe_of(
+    task: Task, variant: Mapping[str, str], seed: int, steps: int, folder: Path
+) -> Recipe:
     """The base recipe of a task with changes, at so many steps."""
     base = recipes.stage_recipe(recipes.read(task.recipe), task.stage)
     path = folder / "base.toml"
@@ -130,7 +154,14 @@ def recipe_of(task: Task, variant: Mapping[str, str], seed: int, steps: int, fol
     path.write_text(tomli_w.dumps(recipes.to_dict(base)))
     fixed = {"train.steps": f"{steps}", "train.seed": f"{seed}", "train.save_every": f"{steps}"}
     return recipes.read(
-        str(path), {**fixed, "train.validate_every": "0", "train.validation_items": "1", **task.fixed, **variant}
+        str(path),
+        {
+            **fixed,
+            "train.validate_every": "0",
+            "train.validation_items": "1",
+            **task.fixed,
+            **variant,
+        },
     )
 
 
@@ -144,7 +175,9 @@ def earlier_stages(name: str, work: Path) -> list[Path]:
     return [run]
 
 
-def step_seconds(named: Mapping[str, Recipe], data: Path, folder: Path, reuse: list[Path]) -> dict[str, float]:
+def step_seconds(
+    named: Mapping[str, Recipe], data: Path, folder: Path, reuse: list[Path]
+) -> dict[str, float]:
     """CPU seconds of a step of each recipe, medians of two rounds in turn."""
     times: dict[str, list[float]] = {name: [] for name in named}
     for _ in range(2 if len(named) > 1 else 1):
@@ -152,7 +185,11 @@ def step_seconds(named: Mapping[str, Recipe], data: Path, folder: Path, reuse: l
             ticks: list[float] = []
 
             def tick(
-                stage: str, step: int, steps: int, latest: Mapping[str, float], ticks: list[float] = ticks
+                stage: str,
+                step: int,
+                steps: int,
+                latest: Mapping[str, float],
+                ticks: list[float] = ticks,
             ) -> None:
                 ticks.append(time.process_time())
                 if step == WARM_UP + PROBED:
@@ -161,11 +198,15 @@ def step_seconds(named: Mapping[str, Recipe], data: Path, folder: Path, reuse: l
             shutil.rmtree(folder / "probe", ignore_errors=True)
             with contextlib.suppress(Enough):
                 train(recipe, data, folder / "probe", reuse=reuse, device="cpu", progress=tick)
-            times[name] += [after - before for before, after in zip(ticks[WARM_UP - 1 :], ticks[WARM_UP:])]
+            times[name] += [
+                after - before for before, after in zip(ticks[WARM_UP - 1 :], ticks[WARM_UP:])
+            ]
     return {name: median(one) for name, one in times.items()}
 
 
-def steps_for(task: str, recipe: Recipe, base: Recipe, changes: Mapping[str, str], **probe: Any) -> int:
+def steps_for(
+    task: str, recipe: Recipe, base: Recipe, changes: Mapping[str, str], **probe: Any
+) -> int:
     """How many steps of a recipe fit into the minutes: as many as the base had, over how much slower a step is."""
     had = [row["steps"] for row in finished() if row["task"] == task and row["variant"] == "base"]
     if not had:
@@ -177,7 +218,9 @@ def steps_for(task: str, recipe: Recipe, base: Recipe, changes: Mapping[str, str
 
 
 def finished(results: Path = RESULTS) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    return (
+        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    )
 
 
 def measure(name: str, variant: str, seed: int, work: Path) -> dict[str, Any]:
@@ -226,7 +269,9 @@ def row_of(
 
 
 def is_finished(task: str, variant: str, seed: int) -> bool:
-    return (task, variant, seed) in {(row["task"], row["variant"], row["seed"]) for row in finished()}
+    return (task, variant, seed) in {
+        (row["task"], row["variant"], row["seed"]) for row in finished()
+    }
 
 
 def keep(row: Mapping[str, Any]) -> None:
@@ -238,14 +283,18 @@ def keep(row: Mapping[str, Any]) -> None:
 
 def scored(task: Task, model: Model, data: Path, made: Path) -> dict[str, float]:
     """Mean scores of the images of the cases that training does not see."""
-    return means(held_out(model, data.with_name(f"{data.name}_scans"), data, made, task.mask), SCORES)
+    return means(
+        held_out(model, data.with_name(f"{data.name}_scans"), data, made, task.mask), SCORES
+    )
 
 
 def held_out(model: Model, cohort: Path, data: Path, made: Path, mask: str | None) -> Scores:
     """Make and score the cases that training does not see; cohort: of scans, data: as prepared."""
     splits = open_cohort(data).splits
     unseen = {*splits["val"], *splits["test"]}
-    scans = [one for one in find_scans([str(cohort)], model, **layout(cohort)) if one.case in unseen]
+    scans = [
+        one for one in find_scans([str(cohort)], model, **layout(cohort)) if one.case in unseen
+    ]
     synthesise_cases(model, scans, made, warn=lambda _: None)
     return evaluate(made, cohort, mask=mask, cases=unseen, **layout(cohort))
 
@@ -270,10 +319,20 @@ def table() -> str:
         base = {row["seed"]: row["mae"] for row in rows if row["variant"] == "base"}
         also = list(TASKS[task].also)
         heads = [f"**{task}**", "seed", "steps", "weights", "MAE", "of base", "SSIM", "edges"]
-        lines += ["", f"| {' | '.join([*heads, *(f'MAE, {way}' for way in also)])} |", "|---" * (8 + len(also)) + "|"]
+        lines += [
+            "",
+            f"| {' | '.join([*heads, *(f'MAE, {way}' for way in also)])} |",
+            "|---" * (8 + len(also)) + "|",
+        ]
         for row in sorted(rows, key=lambda one: float(one["mae"])):
             share = f"{row['mae'] / base[row['seed']]:.1%}" if row["seed"] in base else ""
-            cells = [row["variant"], row["seed"], row["steps"], f"{row['parameters'] / 1e6:.2f} M", f"{row['mae']:.4f}"]
+            cells = [
+                row["variant"],
+                row["seed"],
+                row["steps"],
+                f"{row['parameters'] / 1e6:.2f} M",
+                f"{row['mae']:.4f}",
+            ]
             cells += [share, f"{row['ssim']:.3f}", f"{row['gradient']:.2f}"]
             cells += [f"{row['also'][way]['mae']:.4f}" for way in also]
             lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -281,7 +340,9 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path)
     parser.add_argument("rows", nargs="*", help="none: every task with every variant")
     parser.add_argument("--table", action="store_true", help="print what is finished as Markdown")

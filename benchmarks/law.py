@@ -65,7 +65,12 @@ TASKS = {
 }
 
 
-STEMS = {"slices": (4, 2), "brains": (4, 2), "heads": (2, 4, 1), "many": (4, 2)}  # the first with more rows
+STEMS = {
+    "slices": (4, 2),
+    "brains": (4, 2),
+    "heads": (2, 4, 1),
+    "many": (4, 2),
+}  # the first with more rows
 
 
 class Measured(NamedTuple):
@@ -115,7 +120,10 @@ def grid() -> list[Row]:
         rows += [Row(task, 32, stems[0], steps, 2) for steps in (150, 450, 1350)]
         rows += [Row(task, 32, stems[0], steps, 8) for steps in (112, 337)]
         rows += [Row(task, 32, stems[0], 225, seed=seed) for seed in (1, 2)]
-        rows += [Row(task, 32, stems[0], steps, changes={"train.optimiser.hold": "0.2"}) for steps in (225, 675)]
+        rows += [
+            Row(task, 32, stems[0], steps, changes={"train.optimiser.hold": "0.2"})
+            for steps in (225, 675)
+        ]
     return rows
 
 
@@ -171,7 +179,9 @@ def _errors(
         batch = batch.to(device)
         with autocast(device, stage.train.precision):
             image = method.synthesise(
-                method.as_at_inference(batch), Noise(0, batch.item), stage.validation_sampling(synth)
+                method.as_at_inference(batch),
+                Noise(0, batch.item),
+                stage.validation_sampling(synth),
             ).float()
         assert batch.target is not None
         error = (image - batch.target).abs()
@@ -193,7 +203,12 @@ def fit() -> tuple[dict[str, float], float]:
         late, decay, coarse, narrow, few, gain = values[len(tasks) :]
         found = []
         for row in rows:
-            worth = np.exp(late) * (row.feature_mm / 2) ** coarse * (32 / row.width) ** narrow * (4 / row.batch) ** few
+            worth = (
+                np.exp(late)
+                * (row.feature_mm / 2) ** coarse
+                * (32 / row.width) ** narrow
+                * (4 / row.batch) ** few
+            )
             own = values[tasks.index(row.task)] - gain * np.log(row.width / 32)
             found.append(own + np.log(1 + (worth / row.steps) ** decay) - np.log(row.error))
         return np.array([*found, 0.5 * (gain - 0.05), 0.3 * (decay - 0.8)])
@@ -208,7 +223,9 @@ def fit() -> tuple[dict[str, float], float]:
 
 
 def finished() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return (
+        [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    )
 
 
 def _key(row: Mapping[str, Any]) -> str:
@@ -218,7 +235,9 @@ def _key(row: Mapping[str, Any]) -> str:
 
 def _work(queue: Any, results: Any, work: Path, device: str, until: float) -> None:
     torch.set_num_threads(1)
-    cohorts = {name: open_cohort(work / name) for name in TASKS if (work / name / "cohort.json").exists()}
+    cohorts = {
+        name: open_cohort(work / name) for name in TASKS if (work / name / "cohort.json").exists()
+    }
     while time.time() < until and (row := queue.get()) is not None:
         try:
             results.put(measured(row, cohorts[row.task], torch.device(device)))
@@ -228,18 +247,25 @@ def _work(queue: Any, results: Any, work: Path, device: str, until: float) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path, nargs="?", default=Path("bench"))
     parser.add_argument("tasks", nargs="*")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1e9, help="no training begins after these")
     parser.add_argument("--most-steps", type=int, default=10**9)
-    parser.add_argument("--fit", action="store_true", help="fit the law to the rows that are there, and print it")
+    parser.add_argument(
+        "--fit", action="store_true", help="fit the law to the rows that are there, and print it"
+    )
     arguments = parser.parse_args()
     if arguments.fit:
         constants, rms = fit()
-        print(", ".join(f"{name} {value:.3g}" for name, value in constants.items()), f"; misfit {rms:.1%}")
+        print(
+            ", ".join(f"{name} {value:.3g}" for name, value in constants.items()),
+            f"; misfit {rms:.1%}",
+        )
         return
     began = time.time()
     names = arguments.tasks or list(TASKS)
@@ -258,7 +284,9 @@ def main() -> None:
     until = began + arguments.seconds
     for _ in range(arguments.jobs):
         context.Process(
-            target=_work, args=(queue, results, arguments.work, arguments.device, until), daemon=True
+            target=_work,
+            args=(queue, results, arguments.work, arguments.device, until),
+            daemon=True,
         ).start()
     ended = 0
     while ended < arguments.jobs:

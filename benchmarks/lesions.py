@@ -73,7 +73,12 @@ def prepared(share: int, work: Path) -> tuple[Path, Path]:
                 files = ",".join(str((case / f"{name}.nii.gz").resolve()) for name in names)
                 lines.append(f"{lesion}_{number:03d},{lesion}_{number:03d},{split},{files}")
         table.write_text("\n".join(lines) + "\n")
-        options: dict[str, Any] = {"mask": "brain", "align": "midline", "audit": False, "allow_outside": True}
+        options: dict[str, Any] = {
+            "mask": "brain",
+            "align": "midline",
+            "audit": False,
+            "allow_outside": True,
+        }
         prepare(work, folder / "prepared", manifest=table, **options)
     return table, folder / "prepared"
 
@@ -82,7 +87,11 @@ def recipe_of(family: str, data: Path) -> Recipe:
     if not family.startswith("auto"):
         return read(family, {"train.steps": str(STEPS[family]), "train.validate_every": "0"})
     made = plan_training(
-        data, source=SOURCES, target=(TARGET,), limits=Limits(MINUTES, free_memory("cpu")), device="cpu"
+        data,
+        source=SOURCES,
+        target=(TARGET,),
+        limits=Limits(MINUTES, free_memory("cpu")),
+        device="cpu",
     )
     if family == "auto":
         return made.recipe
@@ -103,15 +112,29 @@ def measure(name: str, work: Path) -> Iterator[dict[str, Any]]:
     asked = [one.case for one in cases if one.split == "test"]
     for answer in ("mean", "sample") if recipe.stages else ("",):
         model = load(weights.parent, "cpu", answer=answer or None)  # type: ignore[arg-type]
-        mine = [one for one in find_scans([str(work)], model, manifest=table, allow_outside=True) if one.case in asked]
+        mine = [
+            one
+            for one in find_scans([str(work)], model, manifest=table, allow_outside=True)
+            if one.case in asked
+        ]
         synthesise_cases(model, mine, folder / f"out{answer}", warn=lambda _: None)
-        options: dict[str, Any] = {"manifest": table, "allow_outside": True, "mask": "brain", "cases": asked}
+        options: dict[str, Any] = {
+            "manifest": table,
+            "allow_outside": True,
+            "mask": "brain",
+            "cases": asked,
+        }
         options["value_range"] = (0, 30)  # the plan's own window ends where its cohort does
         regions = {"stroke": "tmax>6", "lesion": "lesion>0.5"}
         rows = evaluate(folder / f"out{answer}", work, regions=regions, **options).rows
         ours = [row for row in rows if row.answer == "synthesis"]
-        found = {kind: [row.scores for row in ours if row.case.startswith(kind)] for kind in ("stroke", "none")}
-        counts = {key: sum(one.get(f"stroke.{key}") or 0 for one in found["stroke"]) for key in COUNTS}
+        found = {
+            kind: [row.scores for row in ours if row.case.startswith(kind)]
+            for kind in ("stroke", "none")
+        }
+        counts = {
+            key: sum(one.get(f"stroke.{key}") or 0 for one in found["stroke"]) for key in COUNTS
+        }
         yield {
             "row": name,
             "answer": answer or "only",
@@ -122,7 +145,9 @@ def measure(name: str, work: Path) -> Iterator[dict[str, Any]]:
             "dice": mean(found["stroke"], "stroke.dice"),
             **counts,
             "invented_without": sum(one.get("stroke.invented") or 0 for one in found["none"]),
-            "heads_with_invented": sum((one.get("stroke.invented") or 0) > 0 for one in found["none"]),
+            "heads_with_invented": sum(
+                (one.get("stroke.invented") or 0) > 0 for one in found["none"]
+            ),
         }
 
 
@@ -133,15 +158,31 @@ def mean(rows: list[Any], key: str) -> float:
 
 def table() -> str:
     """The results as Markdown."""
-    heads = ["strokes in training", "recipe, answer", "kept", "shrunk", "erased", "invented, with / without stroke"]
+    heads = [
+        "strokes in training",
+        "recipe, answer",
+        "kept",
+        "shrunk",
+        "erased",
+        "invented, with / without stroke",
+    ]
     heads += ["Dice", "MAE, s: brain, lesion"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     order = {share: number for number, share in enumerate(map(str, SHARES))}
-    for row in sorted(finished(RESULTS), key=lambda one: (order[one["row"].partition(":")[0]], one["row"])):
+    for row in sorted(
+        finished(RESULTS), key=lambda one: (order[one["row"].partition(":")[0]], one["row"])
+    ):
         share, _, family = row["row"].partition(":")
         kept, shrunk, erased = (f"{row[key]:.0f}" for key in ("kept", "shrunk", "erased"))
         invented = f"{row['invented']:.0f} / {row['invented_without']:.0f} in {row['heads_with_invented']} of 20"
-        cells = [f"{share} %", f"{family}, {row['answer']}", f"{kept} of {row['pieces']:.0f}", shrunk, erased, invented]
+        cells = [
+            f"{share} %",
+            f"{family}, {row['answer']}",
+            f"{kept} of {row['pieces']:.0f}",
+            shrunk,
+            erased,
+            invented,
+        ]
         lines.append(
             f"| {' | '.join([*cells, format(row['dice'], '.2f')])} | {row['mae']:.3f}, {row['mae_lesion']:.2f} |"
         )
@@ -149,17 +190,26 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path, nargs="?", default=Path("bench"))
     parser.add_argument("rows", nargs="*")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--table", action="store_true", help="print the results, and measure nothing")
+    parser.add_argument(
+        "--table", action="store_true", help="print the results, and measure nothing"
+    )
     arguments = parser.parse_args()
     if arguments.table:
         print(table())
         return
     torch.set_num_threads(arguments.threads)
-    every = [f"{share}:{family}" for family in FAMILIES for share in SHARES if share or family != "auto_weighed"]
+    every = [
+        f"{share}:{family}"
+        for family in FAMILIES
+        for share in SHARES
+        if share or family != "auto_weighed"
+    ]
     for name in arguments.rows or every:
         if name in {one["row"] for one in finished(RESULTS)}:
             continue

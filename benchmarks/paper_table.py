@@ -23,7 +23,9 @@ console = Console(soft_wrap=True)
 def voxlate(*arguments: object) -> None:
     """Run one command, or stop with its exit code."""
     words = [str(argument) for argument in arguments]
-    console.print("$ " + shlex.join(["voxlate", *words]), style="bold", highlight=False, markup=False)
+    console.print(
+        "$ " + shlex.join(["voxlate", *words]), style="bold", highlight=False, markup=False
+    )
     done = subprocess.run([sys.executable, "-m", "voxlate", *words])
     if done.returncode:
         raise SystemExit(done.returncode)
@@ -35,19 +37,29 @@ def trainings(names: list[str], changes: dict[str, str]) -> dict[str, str]:
     found = {}
     for name in names:
         table = recipes.to_dict(recipes.read(name, changes))
-        trained = repr({key: value for key, value in table.items() if key not in ("title", "synth")})
+        trained = repr(
+            {key: value for key, value in table.items() if key not in ("title", "synth")}
+        )
         found[name] = first.setdefault(trained, name)
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("rows", nargs="+", metavar="ROW")
     parser.add_argument("--data", type=Path, required=True, help="the prepared cohort")
     parser.add_argument("--cohort", type=Path, required=True, help="the scans themselves")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--split", default="val")
-    parser.add_argument("--set", dest="change", action="append", default=[], help="as in voxlate train, for every row")
+    parser.add_argument(
+        "--set",
+        dest="change",
+        action="append",
+        default=[],
+        help="as in voxlate train, for every row",
+    )
     parser.add_argument("--evaluate", default="", help="options of voxlate evaluate, as one text")
     chosen = parser.parse_args()
     options = [part for change in chosen.change for part in ("--set", change)]
@@ -67,7 +79,14 @@ def main() -> None:
         voxlate("evaluate", made, "--truth", chosen.cohort, *chosen.evaluate.split())
     if len(chosen.rows) > 1:
         folders = [chosen.out / row.replace(":", "_") for row in chosen.rows]
-        voxlate("compare", *folders, "--out", chosen.out / "compare.json", "--report", chosen.out / "compare.html")
+        voxlate(
+            "compare",
+            *folders,
+            "--out",
+            chosen.out / "compare.json",
+            "--report",
+            chosen.out / "compare.html",
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,12 @@ class BasicUNet(NetSettings):
         self.takes_only_images(channels)
         dims = 3 if self.volumetric else 2
         features = [self.width * factor for factor in (1, 1, 2, 4, 8, 1)]
-        net = Net(spatial_dims=dims, in_channels=channels.joined, out_channels=channels.out, features=features)
+        net = Net(
+            spatial_dims=dims,
+            in_channels=channels.joined,
+            out_channels=channels.out,
+            features=features,
+        )
         return Peer(net, self.volumetric, 16)
 
 
@@ -52,7 +57,9 @@ class ResEncUNet(NetSettings):
             nonlin=nn.LeakyReLU,
             nonlin_kwargs={"inplace": True},
         )
-        del net.decoder.encoder  # the same weights by other names, which a weights file cannot hold twice
+        del (
+            net.decoder.encoder
+        )  # the same weights by other names, which a weights file cannot hold twice
         for module in [one for one in net.modules() if hasattr(one, "all_modules")]:
             for name in ("conv", "norm"):
                 if hasattr(module, name):

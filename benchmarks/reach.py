@@ -76,7 +76,9 @@ TASKS = {
     "slices": Task(("mr",), "ct", 20),
     "brains": Task(("t1",), "t2", 12, mask="body"),
 }
-TASKS |= {f"brains{fold}": Task(("t1",), "t2", 3, mask="body") for fold in range(4)}  # each patient left out once
+TASKS |= {
+    f"brains{fold}": Task(("t1",), "t2", 3, mask="body") for fold in range(4)
+}  # each patient left out once
 GREY = "gamma = 0.4, contrast = 0.15, remap = 0.6, bias = 0.15, noise = 0.02"
 CHANGES: dict[str, dict[str, str]] = {
     "none": {"data.augment": "{ flip_lr = 0.5 }"},
@@ -102,7 +104,13 @@ def cohort_of(name: str, work: Path) -> tuple[Path, Path]:
             for case in sorted(scans.glob("phantom_*")):
                 _write_pet(case)
     if not (prepared / "cohort.json").exists():
-        prepare(scans, prepared, modalities=[*task.source, task.target], **layout(scans), **(task.options or {}))
+        prepare(
+            scans,
+            prepared,
+            modalities=[*task.source, task.target],
+            **layout(scans),
+            **(task.options or {}),
+        )
     return scans, prepared
 
 
@@ -119,7 +127,11 @@ def peer_recipe(who: str, made: Plan, prepared: Path, limits: Limits, seed: int)
     """A plan's data and intensities, with a peer's network, L1 and as many steps as fit."""
     planned = to_dict(made.recipe)
     data = {**planned["data"], "augment": {"flip_lr": 0.5}, "stack": 0}
-    synth: dict[str, Any] = {"batch": 4, "slices": planned["synth"]["slices"], "overlap": planned["synth"]["overlap"]}
+    synth: dict[str, Any] = {
+        "batch": 4,
+        "slices": planned["synth"]["slices"],
+        "overlap": planned["synth"]["overlap"],
+    }
     if PEERS[who].get("volumetric"):
         data["patch"], synth["slices"] = [32, *data["patch"][1:]], {"kind": "tiled"}
     tables: dict[str, Any] = {
@@ -129,7 +141,12 @@ def peer_recipe(who: str, made: Plan, prepared: Path, limits: Limits, seed: int)
         "method": {"kind": "regression", "loss": "l1"},
         "net": PEERS[who],
         "synth": synth,
-        "train": {"steps": 1000, "batch": 1 if PEERS[who].get("volumetric") else 4, "seed": seed, "validate_every": 0},
+        "train": {
+            "steps": 1000,
+            "batch": 1 if PEERS[who].get("volumetric") else 4,
+            "seed": seed,
+            "validate_every": 0,
+        },
     }
     tables["train"]["optimiser"] = {"kind": "adamw", "lr": 1e-3, "decay": "cosine"}
     probe = Probe(open_cohort(prepared), limits, "cpu", allow_code=True)
@@ -142,13 +159,18 @@ def peer_recipe(who: str, made: Plan, prepared: Path, limits: Limits, seed: int)
 def measure(name: str, label: str, seed: int, work: Path) -> Iterator[dict[str, Any]]:
     """Plan, train, synthesise and score; a row for each answer."""
     task, (scans, prepared), threads = TASKS[name], cohort_of(name, work), torch.get_num_threads()
-    folder, limits = work / "runs" / f"{name}_{label}_{seed}", Limits(task.minutes * 2 / threads, free_memory("cpu"))
+    folder, limits = (
+        work / "runs" / f"{name}_{label}_{seed}",
+        Limits(task.minutes * 2 / threads, free_memory("cpu")),
+    )
     shutil.rmtree(folder, ignore_errors=True)
     began = time.monotonic()
     who, *named = label.split("+")
     changes = {key: value for one in named for key, value in CHANGES[one].items()}
     mode: Any = "mean" if who == "auto_mean" else "both"
-    made = plan_training(prepared, source=task.source, target=(task.target,), limits=limits, mode=mode, device="cpu")
+    made = plan_training(
+        prepared, source=task.source, target=(task.target,), limits=limits, mode=mode, device="cpu"
+    )
     if who in PEERS:
         began = time.monotonic()
         recipe = peer_recipe(who, made, prepared, limits, seed)
@@ -188,7 +210,9 @@ def table() -> str:
     heads = ["task", "minutes", "who", "answer", "seed", "took", "threads", "steps", "weights"]
     heads += ["MAE", "SSIM", "edges", "naive MAE"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in sorted(finished(RESULTS), key=lambda one: (list(TASKS).index(one["task"]), one["mae"])):
+    for row in sorted(
+        finished(RESULTS), key=lambda one: (list(TASKS).index(one["task"]), one["mae"])
+    ):
         steps = " + ".join(f"{one:,}" for one in row["steps"])
         cells = [
             row["task"],
@@ -207,7 +231,9 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path)
     parser.add_argument("rows", nargs="*", help="none: every task by auto and by MONAI's BasicUNet")
     parser.add_argument("--threads", type=int, default=2)
@@ -218,7 +244,9 @@ def main() -> None:
         return
     torch.set_num_threads(arguments.threads)
     sys.path.insert(0, str(Path(__file__).parent))  # where recipes find peers.py
-    for text in arguments.rows or [f"{task}:{who}" for task in TASKS for who in ("auto", "basic_unet")]:
+    for text in arguments.rows or [
+        f"{task}:{who}" for task in TASKS for who in ("auto", "basic_unet")
+    ]:
         task, who, *seed = text.split(":")
         key = (task, who, int(seed[0]) if seed else 0)
         if key in {(row["task"], row["who"], row["seed"]) for row in finished(RESULTS)}:

@@ -86,7 +86,10 @@ class Table:
     completes: bool = False
 
 
-SHARP = {"sampler": "dpmpp_2m", "steps": 32}  # keeps at least 90 % of the true standard deviation (docs: spread)
+SHARP = {
+    "sampler": "dpmpp_2m",
+    "steps": 32,
+}  # keeps at least 90 % of the true standard deviation (docs: spread)
 CONTRASTS = ("flair", "t1", "t1c", "t2")
 COMPLETION = {
     "cases": 40,
@@ -124,9 +127,13 @@ TABLES = {
         {
             "as shipped": Row(("umm_csgm_small",)),
             "no stem": Row(("umm_csgm_small",), changes={"net.patch": "1"}),
-            "times even in t": Row(("umm_csgm_small",), changes={"method.times": '{ kind = "uniform" }'}),
+            "times even in t": Row(
+                ("umm_csgm_small",), changes={"method.times": '{ kind = "uniform" }'}
+            ),
             "predicts eps": Row(("umm_csgm_small",), changes={"method.prediction": '"eps"'}),
-            "regression, same network": Row(("umm_csgm_small",), changes={"method": '{ kind = "regression" }'}),
+            "regression, same network": Row(
+                ("umm_csgm_small",), changes={"method": '{ kind = "regression" }'}
+            ),
         },
         columns=("mae", "ssim", "psnr", "gradient"),
         completes=True,
@@ -137,7 +144,8 @@ TABLES = {
         {"units": "network", "regions": {"arteries": "seg=13", "vessels": "tof>150"}},
         {
             "make_a_volume_swi_mra_small": Row(
-                ("make_a_volume_swi_mra_small",), {"4 steps": {}, "32 steps": SHARP | {"end": 0.005}}
+                ("make_a_volume_swi_mra_small",),
+                {"4 steps": {}, "32 steps": SHARP | {"end": 0.005}},
             ),
             "make_a_volume_slices_swi_mra_small": Row(("make_a_volume_slices_swi_mra_small",)),
             "pix2pix_swi_mra_small": Row(("pix2pix_swi_mra_small",)),
@@ -152,12 +160,20 @@ TABLES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path)
     parser.add_argument("wanted", nargs="*", metavar="TABLE[:ROW[:SEED]]")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of one thread, for each row and seed")
-    parser.add_argument("--time", dest="timed", action="store_true", help="only time a step of every row")
-    parser.add_argument("--print", dest="shown", action="store_true", help="only print what was measured")
+    parser.add_argument(
+        "--minutes", type=float, default=2.0, help="of one thread, for each row and seed"
+    )
+    parser.add_argument(
+        "--time", dest="timed", action="store_true", help="only time a step of every row"
+    )
+    parser.add_argument(
+        "--print", dest="shown", action="store_true", help="only print what was measured"
+    )
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     for name, row, seed in _wanted(chosen.wanted):
@@ -187,17 +203,31 @@ def measure(work: Path, name: str, row: str, seed: int, minutes: float) -> None:
     if not missing:
         return
     heads, prepared = cohort(work, table)
-    before = [line for line in _lines() if (line["table"], line["row"], line["minutes"]) == (name, row, minutes)]
+    before = [
+        line
+        for line in _lines()
+        if (line["table"], line["row"], line["minutes"]) == (name, row, minutes)
+    ]
     if before:
         rate, steps = before[0]["rate"], before[0]["steps"]
     else:
         rate = tuned_rate(work, table, one, row, heads, prepared, minutes)
         steps = steps_in(minutes, one, prepared)
-    runs, stated = trained(work / "runs" / f"{row}_{seed}_{minutes:g}", one, prepared, steps, rate, seed)
+    runs, stated = trained(
+        work / "runs" / f"{row}_{seed}_{minutes:g}", one, prepared, steps, rate, seed
+    )
     for draw in missing:
         place = work / "out" / f"{row}_{draw.replace(' ', '_')}_{seed}_{minutes:g}"
         scores = scored(table, runs, heads, place, "test", one.draws[draw])
-        line = {"table": name, "row": row, "draw": draw, "seed": seed, "minutes": minutes, "rate": rate, **stated}
+        line = {
+            "table": name,
+            "row": row,
+            "draw": draw,
+            "seed": seed,
+            "minutes": minutes,
+            "rate": rate,
+            **stated,
+        }
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "scores": scores}) + "\n")
 
@@ -210,7 +240,9 @@ def cohort(work: Path, table: Table) -> tuple[Path, Path]:
     return heads, prepared
 
 
-def tuned_rate(work: Path, table: Table, row: Row, name: str, heads: Path, prepared: Path, minutes: float) -> float:
+def tuned_rate(
+    work: Path, table: Table, row: Row, name: str, heads: Path, prepared: Path, minutes: float
+) -> float:
     """The factor of the learning rates that does best on the validation heads; kept in WORK/rates.json."""
     path = work / "rates.json"
     known = json.loads(path.read_text()) if path.exists() else {}
@@ -224,8 +256,13 @@ def tuned_rate(work: Path, table: Table, row: Row, name: str, heads: Path, prepa
             if not errors and stated["seconds"]:
                 correct_paces(row, prepared, stated["seconds"] / (minutes * TUNED * 60))
             place = work / "tries" / f"{name}_{rate:g}_{minutes:g}_out"
-            errors[rate] = _mean_error(scored(replace(table, scoring=PLAIN), runs, heads, place, "val", {}))
-        known[key] = {"rate": min(errors, key=errors.__getitem__), "errors": {str(k): v for k, v in errors.items()}}
+            errors[rate] = _mean_error(
+                scored(replace(table, scoring=PLAIN), runs, heads, place, "val", {})
+            )
+        known[key] = {
+            "rate": min(errors, key=errors.__getitem__),
+            "errors": {str(k): v for k, v in errors.items()},
+        }
         path.write_text(json.dumps(known, indent=1))
     return float(known[key]["rate"])
 
@@ -260,7 +297,12 @@ def time_row(work: Path, table: Table, row: Row) -> None:
     """Measure the steps of a row's recipes, before anything else keeps the machine busy."""
     _, prepared = cohort(work, table)
     for name in row.recipes:
-        print(name, seconds_of_steps(row, name, prepared), "seconds of one thread for a step of each stage", flush=True)
+        print(
+            name,
+            seconds_of_steps(row, name, prepared),
+            "seconds of one thread for a step of each stage",
+            flush=True,
+        )
 
 
 def seconds_of_steps(row: Row, name: str, prepared: Path) -> list[float]:
@@ -269,7 +311,9 @@ def seconds_of_steps(row: Row, name: str, prepared: Path) -> list[float]:
     if key not in known:
         probe = Probe(open_cohort(prepared), Limits(1.0, math.inf), "cpu")
         recipe = read(name, row.changes)
-        measured = [probe.measure(to_dict(recipe), number) for number in range(len(recipe.all_stages))]
+        measured = [
+            probe.measure(to_dict(recipe), number) for number in range(len(recipe.all_stages))
+        ]
         known[key] = [step.seconds for step in measured if step is not None]
         _keep_paces(prepared, known)
     return known[key]
@@ -305,7 +349,12 @@ def steps_in(minutes: float, row: Row, prepared: Path) -> list[list[int]]:
     for name in row.recipes:
         shares = [stage.train.steps or 1000 for stage in read(name, row.changes).all_stages]
         seconds = seconds_of_steps(row, name, prepared)
-        factor = minutes / len(row.recipes) * 60 / sum(a * b for a, b in zip(seconds, shares, strict=True))
+        factor = (
+            minutes
+            / len(row.recipes)
+            * 60
+            / sum(a * b for a, b in zip(seconds, shares, strict=True))
+        )
         steps.append([max(int(share * factor), 1) for share in shares])
     return steps
 
@@ -323,12 +372,19 @@ def as_row(row: Row, name: str, steps: list[int], rate: float, seed: int) -> Rec
 
 
 def scored(
-    table: Table, runs: list[Run], heads: Path, out: Path, split: Literal["val", "test"], draw: Mapping[str, Any]
+    table: Table,
+    runs: list[Run],
+    heads: Path,
+    out: Path,
+    split: Literal["val", "test"],
+    draw: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Mean and standard deviation over patients of each score, by target and answer."""
     if table.completes:
         folders: Any = [run.folder for run in runs]
-        scores = voxlate.evaluate(out, heads, run=folders, missing="one", split=split, synth=draw, **table.scoring)
+        scores = voxlate.evaluate(
+            out, heads, run=folders, missing="one", split=split, synth=draw, **table.scoring
+        )
     else:
         voxlate.synthesise(runs[0].folder, heads, out, split=split, **draw)
         scores = voxlate.evaluate(out, heads, **table.scoring)
@@ -343,7 +399,9 @@ def _summaries(rows: Any, modality: str, answer: str) -> dict[str, list[float]]:
     found = [row.scores for row in rows if (row.modality, row.answer) == (modality, answer)]
     keys = [key for key in found[0] if all(isinstance(one.get(key), float) for one in found)]
     values = {key: [one[key] for one in found] for key in keys}
-    return {key: [mean(each), stdev(each) if len(each) > 1 else 0.0] for key, each in values.items()}
+    return {
+        key: [mean(each), stdev(each) if len(each) > 1 else 0.0] for key, each in values.items()
+    }
 
 
 def _mean_error(scores: Mapping[str, Any]) -> float:
@@ -356,7 +414,9 @@ def _lines() -> list[dict[str, Any]]:
 
 
 def _done() -> set[tuple[str, str, str, int, float]]:
-    return {(one["table"], one["row"], one["draw"], one["seed"], one["minutes"]) for one in _lines()}
+    return {
+        (one["table"], one["row"], one["draw"], one["seed"], one["minutes"]) for one in _lines()
+    }
 
 
 def print_table(name: str, minutes: float) -> None:
@@ -366,9 +426,15 @@ def print_table(name: str, minutes: float) -> None:
     difference counts as none.
     """
     lines = [line for line in _lines() if (line["table"], line["minutes"]) == (name, minutes)]
-    columns = [key for key in TABLES[name].columns if any(COLUMNS[key].score in part for part in _parts(lines))]
+    columns = [
+        key
+        for key in TABLES[name].columns
+        if any(COLUMNS[key].score in part for part in _parts(lines))
+    ]
     print(f"\n**{name}**, {minutes:g} minutes of one thread a row\n")
-    print("|target|row|parameters|rate|seeds|" + "|".join(COLUMNS[key].title for key in columns) + "|")
+    print(
+        "|target|row|parameters|rate|seeds|" + "|".join(COLUMNS[key].title for key in columns) + "|"
+    )
     print("|---" * (len(columns) + 5) + "|")
     for target in dict.fromkeys(target for line in lines for target in line["scores"]):
         for heading, scores in _with_bold(_rows(lines, target), columns).items():
@@ -385,7 +451,11 @@ def _rows(lines: list[dict[str, Any]], target: str) -> dict[str, dict[str, list[
     """The values over seeds of each score, by the first cells of a row: name, parameters, rate, seeds."""
     rows: dict[str, dict[str, list[float]]] = {}
     for row, draw in dict.fromkeys((line["row"], line["draw"]) for line in lines):
-        mine = [line for line in lines if (line["row"], line["draw"]) == (row, draw) and target in line["scores"]]
+        mine = [
+            line
+            for line in lines
+            if (line["row"], line["draw"]) == (row, draw) and target in line["scores"]
+        ]
         if not mine:
             continue
         label = f"`{row}`" + (f", {draw}" if draw else "")
@@ -406,7 +476,9 @@ def _values(parts: list[Mapping[str, list[float]]]) -> dict[str, list[float]]:
     }
 
 
-def _strongest_naive(lines: list[dict[str, Any]], target: str) -> dict[str, Mapping[str, list[float]]]:
+def _strongest_naive(
+    lines: list[dict[str, Any]], target: str
+) -> dict[str, Mapping[str, list[float]]]:
     """The naive baselines of a target with the lowest MAE and with the highest SSIM; no training changes them."""
     naive = {
         answer: part
@@ -442,7 +514,11 @@ def _cell(values: list[float], digits: int) -> str:
     if not values:
         return ""
     text = f"{mean(values):.{digits}f}"
-    return text if len(values) < 2 else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return (
+        text
+        if len(values) < 2
+        else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    )
 
 
 if __name__ == "__main__":

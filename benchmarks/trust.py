@@ -45,11 +45,25 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
 from voxlate.training.train import train
-from voxlate.trust.out_of_distribution import Patches, ReferencePatches, Verdict, fit_references, patches_of, verdict_on
+from voxlate.trust.out_of_distribution import (
+    Patches,
+    ReferencePatches,
+    Verdict,
+    fit_references,
+    patches_of,
+    verdict_on,
+)
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 HEADS = ("case02", "case16", "case20", "case32", "case34", "case37", "case41")
-KEYS: tuple[str, ...] = ("mae", "coverage", "interval", "interval_r", "mae_bound_held", "mae_bound_ratio")
+KEYS: tuple[str, ...] = (
+    "mae",
+    "coverage",
+    "interval",
+    "interval_r",
+    "mae_bound_held",
+    "mae_bound_ratio",
+)
 KEYS += tuple(f"coverage_{level}" for level in (50, 60, 70, 80, 90, 95))
 Change = Callable[[Volume], Volume]
 SIZE, COUNT = (72, 88, 14), 240
@@ -65,8 +79,13 @@ def learned(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         table = folder / "cases.csv"
-        lines = [f"{one.case},{one.patient},{split[one.case]}," + ",".join(map(str, paths(one))) for one in found]
-        table.write_text("\n".join(["case,patient,split," + ",".join(sorted(found[0].files)), *lines]) + "\n")
+        lines = [
+            f"{one.case},{one.patient},{split[one.case]}," + ",".join(map(str, paths(one)))
+            for one in found
+        ]
+        table.write_text(
+            "\n".join(["case,patient,split," + ",".join(sorted(found[0].files)), *lines]) + "\n"
+        )
         prepare(scans, folder / "prepared", manifest=table, audit=False, allow_outside=True)
         limits = Limits(minutes, free_memory("cpu"))
         made = plan_training(folder / "prepared", limits=limits, mode="mean", device="cpu")
@@ -81,7 +100,10 @@ def learned(
     keys = [*KEYS, *(f"{region}.coverage" for region in regions)]
     header = calibration.header
     compared = {way: one.width for way, one in next(iter(header.targets.values())).compared.items()}
-    flagged = [json.loads((folder / "out" / one.case / "provenance.json").read_text())["familiar"] for one in mine]
+    flagged = [
+        json.loads((folder / "out" / one.case / "provenance.json").read_text())["familiar"]
+        for one in mine
+    ]
     return {
         "row": name,
         "patients": header.patients,
@@ -102,7 +124,11 @@ def means(rows: list[Any], key: str) -> float | None:
     for row in rows:
         if (value := row.scores.get(key)) is not None and np.isfinite(value):
             by_patient.setdefault(row.patient, []).append(value)
-    return round(float(np.mean([np.mean(one) for one in by_patient.values()])), 5) if by_patient else None
+    return (
+        round(float(np.mean([np.mean(one) for one in by_patient.values()])), 5)
+        if by_patient
+        else None
+    )
 
 
 def harvard(head: str, work: Path) -> dict[str, Any]:
@@ -125,10 +151,15 @@ def phantom(task: str, work: Path) -> dict[str, Any]:
     source, target = task.split("-")
     scans = heads(work, source, target)
     names = sorted(one.case for one in find_cohort(scans).cases)
-    split = {name: "train" if k < 40 else "val" if k < 80 else "test" for k, name in enumerate(names)}
+    split = {
+        name: "train" if k < 40 else "val" if k < 80 else "test" for k, name in enumerate(names)
+    }
     rules = {"lesion": "lesion>0.5", "bone": f"{target}>250", "soft": f"-200<{target}<250"}
     if target == "cta":
-        rules |= {"bone": "3.5<seg<5.5", "vessels": "12.5<seg<15.5"}  # contrast in vessels is as bright as thin bone
+        rules |= {
+            "bone": "3.5<seg<5.5",
+            "vessels": "12.5<seg<15.5",
+        }  # contrast in vessels is as bright as thin bone
     return learned(f"phantom:{task}", scans, split, 12, work, **rules)
 
 
@@ -147,7 +178,10 @@ def motion(scan: Volume, draw: np.random.Generator) -> Volume:
     lines = np.fft.fft(scan.data[0], axis=1)
     frequency = np.fft.fftfreq(lines.shape[1])
     for _ in range(12):
-        at = np.arange(first := draw.integers(lines.shape[1]), first + draw.integers(2, 6)) % lines.shape[1]
+        at = (
+            np.arange(first := draw.integers(lines.shape[1]), first + draw.integers(2, 6))
+            % lines.shape[1]
+        )
         lines[:, at] *= np.exp(-2j * np.pi * frequency[at][None, :, None] * draw.uniform(4, 12))
     return replace(scan, data=np.abs(np.fft.ifft(lines, axis=1)).astype(np.float32)[None])
 
@@ -190,20 +224,42 @@ def unlike(work: Path) -> Iterator[dict[str, Any]]:
     }
     asked = range(80, 110)
     for name, change in changes.items():
-        found = [verdict_on(memory, seen(change(scan(number), np.random.default_rng(number)))) for number in asked]
+        found = [
+            verdict_on(memory, seen(change(scan(number), np.random.default_rng(number))))
+            for number in asked
+        ]
         yield row(name, memory, usual, found)
-    yield row("CT given as T1", memory, usual, [verdict_on(memory, seen(scan(number, "ct"))) for number in asked])
+    yield row(
+        "CT given as T1",
+        memory,
+        usual,
+        [verdict_on(memory, seen(scan(number, "ct"))) for number in asked],
+    )
     usual = [verdict_on(without_jaw, seen(cut(scan(number)))) for number in range(80, 140)]
-    yield row("jaw added", without_jaw, usual, [verdict_on(without_jaw, seen(scan(number))) for number in asked])
+    yield row(
+        "jaw added",
+        without_jaw,
+        usual,
+        [verdict_on(without_jaw, seen(scan(number))) for number in asked],
+    )
 
     def brain(number: int) -> Volume:
         tissue = np.isin(scan(number, "seg").data, INTRACRANIAL)
-        return replace(whole := scan(number), data=np.where(tissue, whole.data, 0).astype(np.float32))
+        return replace(
+            whole := scan(number), data=np.where(tissue, whole.data, 0).astype(np.float32)
+        )
 
     brains = fit_references([seen(brain(number)) for number in known], patients)
     usual = [verdict_on(brains, seen(brain(number))) for number in range(80, 140)]
-    yield row("not skull-stripped", brains, usual, [verdict_on(brains, seen(scan(number))) for number in asked])
-    with_tumour, others = ([number for number in range(COUNT) if (number % 3 == 0) == one] for one in (True, False))
+    yield row(
+        "not skull-stripped",
+        brains,
+        usual,
+        [verdict_on(brains, seen(scan(number))) for number in asked],
+    )
+    with_tumour, others = (
+        [number for number in range(COUNT) if (number % 3 == 0) == one] for one in (True, False)
+    )
     healthy = fit_references([seen(scan(number)) for number in others[:40]], patients)
     usual = [verdict_on(healthy, seen(scan(number))) for number in others[40:100]]
     found = [verdict_on(healthy, seen(scan(number))) for number in with_tumour[:30]]
@@ -262,7 +318,12 @@ def uncalibrated(work: Path) -> Iterator[dict[str, Any]]:
         run = work / f"one_step_{source}"
         limits = Limits(10, free_memory("cpu"))
         made = plan_training(
-            work / "whole_prepared", source=(source,), target=(target,), limits=limits, mode="mean", device="cpu"
+            work / "whole_prepared",
+            source=(source,),
+            target=(target,),
+            limits=limits,
+            mode="mean",
+            device="cpu",
         )
         train(made.changed({"train.steps": "1"}).recipe, work / "whole_prepared", run, device="cpu")
         model = load(run)
@@ -270,10 +331,20 @@ def uncalibrated(work: Path) -> Iterator[dict[str, Any]]:
         for name, change in others.items():
             given = target if name.endswith(f"as {source}") else source
             found = [
-                said_of(model, source, change(_scan(scans / one / f"{given}.nii.gz", source))) for one in names[20:]
+                said_of(model, source, change(_scan(scans / one / f"{given}.nii.gz", source)))
+                for one in names[20:]
             ]
-            shares = {each: round(found.count(each) / len(found), 4) for each in (*GRADES, "refused", "nothing")}
-            yield {"row": "uncalibrated", "source": source, "change": name, "scans": len(found), **shares}
+            shares = {
+                each: round(found.count(each) / len(found), 4)
+                for each in (*GRADES, "refused", "nothing")
+            }
+            yield {
+                "row": "uncalibrated",
+                "source": source,
+                "change": name,
+                "scans": len(found),
+                **shares,
+            }
 
 
 def _scan(path: Path, modality: str) -> Volume:
@@ -289,16 +360,28 @@ def said_of(model: Model, source: str, scan: Volume) -> str:
         return "refused"
 
 
-def row(name: str, memory: ReferencePatches, usual: list[Verdict], found: list[Verdict]) -> dict[str, Any]:
+def row(
+    name: str, memory: ReferencePatches, usual: list[Verdict], found: list[Verdict]
+) -> dict[str, Any]:
     """The share of pairs in which the strange scan has the higher score, and what is flagged."""
     low, high = (np.array([one.score for one in verdicts]) for verdicts in (usual, found))
     above = (high[:, None] > low).mean() + 0.5 * (high[:, None] == low).mean()
-    alarms, hits = (float(np.mean([one.flagged for one in verdicts])) for verdicts in (usual, found))
-    return {"row": "unlike", "change": name, "auroc": float(above), "flagged": hits, "false_alarms": alarms}
+    alarms, hits = (
+        float(np.mean([one.flagged for one in verdicts])) for verdicts in (usual, found)
+    )
+    return {
+        "row": "unlike",
+        "change": name,
+        "auroc": float(above),
+        "flagged": hits,
+        "false_alarms": alarms,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path)
     parser.add_argument("rows", nargs="*")
     parser.add_argument("--threads", type=int, default=2)
@@ -316,7 +399,11 @@ def main() -> None:
         kind, _, which = name.partition(":")
         one_row = {"harvard": harvard, "phantom": phantom}
         all_rows = {"unlike": unlike, "uncalibrated": uncalibrated}
-        rows = [one_row[kind](which, arguments.work)] if which else list(all_rows[kind](arguments.work))
+        rows = (
+            [one_row[kind](which, arguments.work)]
+            if which
+            else list(all_rows[kind](arguments.work))
+        )
         with RESULTS.open("a") as file:
             file.writelines(json.dumps(one) + "\n" for one in rows)
         print(*map(json.dumps, rows), sep="\n", flush=True)

@@ -30,13 +30,18 @@ toc_object_entries = False
 RST = re.compile(r"([\\*_|])")
 
 
-def plain_docstring(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+def plain_docstring(
+    _app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
     """Docstrings are plain text with code in backticks: write them so that reStructuredText shows them as they are."""
     paragraphs = "\n".join(lines).strip().split("\n\n")
     lines.clear()
     for paragraph in paragraphs:
         parts = " ".join(paragraph.split()).split("`")
-        shown = [RST.sub(r"\\\1", part) if number % 2 == 0 else f"``{part}``" for number, part in enumerate(parts)]
+        shown = [
+            RST.sub(r"\\\1", part) if number % 2 == 0 else f"``{part}``"
+            for number, part in enumerate(parts)
+        ]
         lines += [r"\ ".join(shown), ""]
 
 

@@ -20,7 +20,10 @@ from voxlate.scoring.metrics import METRICS, REGION_METRICS, Metric
 
 DOCS = Path(__file__).parent
 MARKUP = re.compile(r"([\\*_\[\]<>|{}#$])")
-PANELS = {"argument": "Arguments", "option": "Options"}  # of parameters that name no panel of their own
+PANELS = {
+    "argument": "Arguments",
+    "option": "Options",
+}  # of parameters that name no panel of their own
 
 
 def write_pages(folder: Path) -> None:
@@ -41,7 +44,10 @@ def write_pages(folder: Path) -> None:
 def commands() -> str:
     """Every command with its arguments and options, as its --help states them."""
     group: Any = typer.main.get_command(app)
-    parts = ["# Commands", f"{escaped(group.help)}\n\n`voxlate COMMAND --help` prints the same in a terminal."]
+    parts = [
+        "# Commands",
+        f"{escaped(group.help)}\n\n`voxlate COMMAND --help` prints the same in a terminal.",
+    ]
     parts += [_command(name, command) for name, command in group.commands.items()]
     return "\n\n".join(parts) + "\n"
 
@@ -96,7 +102,9 @@ def _settings(name: str, kind: Any) -> str:
     for field in _keys(kind).values():
         kinds = [str(getattr(one, "kind", "")) for one in members(hints[field.name])]
         choice = f" ({', '.join(code(one) for one in kinds)})" if len(kinds) > 1 else ""
-        rows.append((code(field.name), _default(field), escaped(_meaning(hints[field.name])) + choice))
+        rows.append(
+            (code(field.name), _default(field), escaped(_meaning(hints[field.name])) + choice)
+        )
     heading = f'{title}: kind = "{chosen}"' if isinstance(chosen, str) else title
     sentence = escaped((kind.__doc__ or "").split("\n\n")[0])
     text = table(("key", "default", "meaning"), rows) if rows else "No keys."
@@ -131,14 +139,31 @@ def _default(field: dataclasses.Field[Any]) -> str:
 def scores() -> str:
     """Every score with its unit, what is better, and how voxels become one number."""
     head = "Files of scores use these keys; [a guide](../guides/comparing.md) explains ranges, masks and scopes."
-    parts = ["# Scores", head, _metrics(METRICS), "## Scores of a region", "`NAME.` stands for the region's name."]
+    parts = [
+        "# Scores",
+        head,
+        _metrics(METRICS),
+        "## Scores of a region",
+        "`NAME.` stands for the region's name.",
+    ]
     return "\n\n".join([*parts, _metrics(REGION_METRICS, "NAME.")]) + "\n"
 
 
 def _metrics(metrics: Iterable[Metric], prefix: str = "") -> str:
-    best = {"lower": "lower", "higher": "higher", "one": "near 1", "truth": "as the truth or as asked"}
+    best = {
+        "lower": "lower",
+        "higher": "higher",
+        "one": "near 1",
+        "truth": "as the truth or as asked",
+    }
     rows = [
-        (code(prefix + one.key), escaped(one.label), escaped(one.unit), best[one.better], escaped(one.reduction))
+        (
+            code(prefix + one.key),
+            escaped(one.label),
+            escaped(one.unit),
+            best[one.better],
+            escaped(one.reduction),
+        )
         for one in metrics
     ]
     return table(("key", "name", "unit", "better", "reduction"), rows)
@@ -163,7 +188,10 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def escaped(text: str) -> str:
     """Plain text with code in backticks as Markdown that shows every other character as it is."""
     parts = " ".join(text.split()).split("`")
-    shown = [MARKUP.sub(r"\\\1", part) if number % 2 == 0 else code(part) for number, part in enumerate(parts)]
+    shown = [
+        MARKUP.sub(r"\\\1", part) if number % 2 == 0 else code(part)
+        for number, part in enumerate(parts)
+    ]
     return "".join(shown)
 
 

@@ -20,7 +20,9 @@ from voxlate.training.train import train
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
 TRAIN = RECIPE[RECIPE.index("train = ") :]
 REGRESSION = 'method = { kind = "regression" }'
-DIFFUSION = 'method = { kind = "diffusion", clip = [-1, 1] }\nsynth = { sampler = "ddim", steps = 2 }'
+DIFFUSION = (
+    'method = { kind = "diffusion", clip = [-1, 1] }\nsynth = { sampler = "ddim", steps = 2 }'
+)
 CRITIC = 'critic = { widths = [4, 4], answer = "patches" }'
 MUON = RECIPE.replace("steps = 1,", 'steps = 1, optimiser = { kind = "muon" },')
 CYCLE = RECIPE.replace(REGRESSION, f'method = {{ kind = "cycle", {CRITIC} }}').replace(
@@ -35,9 +37,9 @@ name = "autoencoder"
 method = {{ kind = "autoencoding" }}
 net = {{ kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }}
 {TRAIN}"""
-COMPLETION = RECIPE.replace('source = ["t1"], target = ["t2"]', 'source = ["t1", "t2"], target = ["t1", "t2"]').replace(
-    REGRESSION, f'task = {{ kind = "complete" }}\n{REGRESSION}'
-)
+COMPLETION = RECIPE.replace(
+    'source = ["t1"], target = ["t2"]', 'source = ["t1", "t2"], target = ["t1", "t2"]'
+).replace(REGRESSION, f'task = {{ kind = "complete" }}\n{REGRESSION}')
 RECIPES = {
     "muon": MUON, "cycle": CYCLE, "opponent": OPPONENT, "residual": RESIDUAL, "latent": LATENT, "complete": COMPLETION,
 }  # fmt: skip
@@ -120,9 +122,9 @@ def prepare_planned() -> None:
     long = recipe.read("tiny.toml", LONG)
     for name, last in (("planned", 1), ("paced", 5)):
         Path(name).mkdir()
-        PaceRecord(minutes=2.0, probed_seconds=1.0, step_seconds={"final": 0.02}, most_steps={"final": 30}).write(
-            Path(name)
-        )
+        PaceRecord(
+            minutes=2.0, probed_seconds=1.0, step_seconds={"final": 0.02}, most_steps={"final": 30}
+        ).write(Path(name))
         calls = list[None]()
 
         def stop(*_: object, last: int = last, calls: list[None] = calls) -> None:
@@ -131,8 +133,17 @@ def prepare_planned() -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         with contextlib.suppress(Stopped):
-            train(long, Path("prepared"), Path(name), device="cpu", progress=stop, pace=kept_pace(Path(name), long))
-    if "paced" in read_json("planned/provenance.json") or "paced" not in read_json("paced/provenance.json"):
+            train(
+                long,
+                Path("prepared"),
+                Path(name),
+                device="cpu",
+                progress=stop,
+                pace=kept_pace(Path(name), long),
+            )
+    if "paced" in read_json("planned/provenance.json") or "paced" not in read_json(
+        "paced/provenance.json"
+    ):
         raise SystemExit("expected one run before the correction of its steps, and one after it")
 
 
@@ -141,7 +152,10 @@ def prepare_registered() -> None:
     shutil.copytree("cohort", "shifted")
     for path in Path("shifted").glob("*/t2.nii.gz"):
         image = nib.nifti1.load(path)
-        nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine + np.eye(4, k=3) * 6), path)
+        nib.save(
+            nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine + np.eye(4, k=3) * 6),
+            path,
+        )
     done(
         ("prepare", "shifted", "--register", "rigid", "--fixed", "t1", "--out", "registered"),
         ("train", "tiny.toml", "--data", "registered", "--out", "there"),

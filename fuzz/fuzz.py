@@ -30,10 +30,37 @@ from further import FURTHER, prepare_further
 from kinds import KINDS, Kind, prepare_files, run
 
 LONGEST = 40  # seconds of a command that otherwise takes one
-STRUCTURED, STAMPED = 0.8, 0.85  # shares of mutations of our own files, and of those with their checksum made anew
-UNSTAMPED = ("lines", "state", "json", "naive", "calibration", "words", "evidence", "latents")  # forms without
+STRUCTURED, STAMPED = (
+    0.8,
+    0.85,
+)  # shares of mutations of our own files, and of those with their checksum made anew
+UNSTAMPED = (
+    "lines",
+    "state",
+    "json",
+    "naive",
+    "calibration",
+    "words",
+    "evidence",
+    "latents",
+)  # forms without
 # a checksum, or whose file is made again where it is another
-ODD: list[Any] = [-1, 0, 1e308, float("inf"), "", "../../evil", "x" * 300, True, [], {}, [[]], "[/]", "\x00", "é" * 99]
+ODD: list[Any] = [
+    -1,
+    0,
+    1e308,
+    float("inf"),
+    "",
+    "../../evil",
+    "x" * 300,
+    True,
+    [],
+    {},
+    [[]],
+    "[/]",
+    "\x00",
+    "é" * 99,
+]
 
 
 class Hung(BaseException):
@@ -46,14 +73,26 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--only", default="", help="kinds whose name holds this text")
     options.add_argument("--own", action="store_true", help="only files that voxlate writes")
-    options.add_argument("--further", action="store_true", help="also files of further methods (minutes to make)")
-    options.add_argument("--files", type=Path, help="a folder that keeps the files made first, for later runs")
+    options.add_argument(
+        "--further", action="store_true", help="also files of further methods (minutes to make)"
+    )
+    options.add_argument(
+        "--files", type=Path, help="a folder that keeps the files made first, for later runs"
+    )
     chosen = options.parse_args()
-    draw, counts, faults = np.random.default_rng(chosen.seed), Counter[tuple[str, str]](), list[str]()
+    draw, counts, faults = (
+        np.random.default_rng(chosen.seed),
+        Counter[tuple[str, str]](),
+        list[str](),
+    )
     with in_files(chosen.files, chosen.further):
         kinds = [kind for kind in (*KINDS, *FURTHER) if file_of(kind) and chosen.only in kind.name]
         kinds = [kind for kind in kinds if kind.form or not chosen.own]
-        right = {kind.name: run(kind.command)[1] for kind in kinds if not kind.form and kind.command[0] == "info"}
+        right = {
+            kind.name: run(kind.command)[1]
+            for kind in kinds
+            if not kind.form and kind.command[0] == "info"
+        }
         end, number = time.monotonic() + chosen.seconds, 0
         while time.monotonic() < end:
             kind = kinds[number % len(kinds)]
@@ -61,7 +100,9 @@ def main() -> int:
             outcome, said = attempt(kind, draw, right.get(kind.name))
             counts[kind.name, outcome] += 1
             if outcome in ("crashed", "hung", "wrong"):
-                faults.append(f"{kind.name} ({' '.join(kind.command)}), try {number}: {outcome}: {said[-1200:]}")
+                faults.append(
+                    f"{kind.name} ({' '.join(kind.command)}), try {number}: {outcome}: {said[-1200:]}"
+                )
     show(counts)
     for fault in faults[:40]:
         print(fault)
@@ -98,7 +139,9 @@ def attempt(kind: Kind, draw: np.random.Generator, right: str | None) -> tuple[s
     before = set(folder.rglob("*"))
     try:
         code, out, err = timed(kind.command)
-        strange = [str(one) for one in Path("new").rglob("*.nii.gz") if code == 0 and not is_finite(one)]
+        strange = [
+            str(one) for one in Path("new").rglob("*.nii.gz") if code == 0 and not is_finite(one)
+        ]
         left = [one for one in set(folder.rglob("*")) - before if one.name.startswith(".writing-")]
     except Hung:
         return "hung", f"{changes(whole, changed)}"
@@ -143,7 +186,9 @@ def change(kind: Kind, path: Path, whole: bytes, draw: np.random.Generator) -> t
 def changes(whole: bytes, changed: bytes) -> str:
     """Around the first byte that differs."""
     pairs = enumerate(zip(whole, changed))
-    place = next((number for number, (one, other) in pairs if one != other), min(len(whole), len(changed)))
+    place = next(
+        (number for number, (one, other) in pairs if one != other), min(len(whole), len(changed))
+    )
     start = max(0, place - 60)
     return f"{whole[start : place + 60]!r} became {changed[start : place + 60]!r}"
 

@@ -58,8 +58,18 @@ KINDS = (
         ("prepare", "slices", "--preset", "xmodality", "--out", "new"),
         text=True,
     ),
-    Kind("scan of a cohort", "cohort/case1/t1.nii.gz", ("prepare", "cohort", "--out", "new"), checked=True),
-    Kind("scan to synthesise", "cohort/case1/t1.nii.gz", ("synth", "run", "cohort", "--out", "new"), checked=True),
+    Kind(
+        "scan of a cohort",
+        "cohort/case1/t1.nii.gz",
+        ("prepare", "cohort", "--out", "new"),
+        checked=True,
+    ),
+    Kind(
+        "scan to synthesise",
+        "cohort/case1/t1.nii.gz",
+        ("synth", "run", "cohort", "--out", "new"),
+        checked=True,
+    ),
     Kind(
         "synthesis to score",
         "out/case1/t2.nii.gz",
@@ -68,7 +78,12 @@ KINDS = (
         restored="out",
     ),
     Kind("manifest", "cohort/cases.csv", ("prepare", "cohort", "--out", "new"), text=True),
-    Kind("preset", "own.toml", ("prepare", "cohort", "--preset", "own.toml", "--out", "new"), text=True),
+    Kind(
+        "preset",
+        "own.toml",
+        ("prepare", "cohort", "--preset", "own.toml", "--out", "new"),
+        text=True,
+    ),
     # steps are given, for without them a recipe asks for 10,000
     Kind(
         "recipe",
@@ -77,7 +92,9 @@ KINDS = (
         text=True,
     ),
     *(
-        Kind("cohort.json", "prepared/cohort.json", command, text=True, form="json", restored=folder)
+        Kind(
+            "cohort.json", "prepared/cohort.json", command, text=True, form="json", restored=folder
+        )
         for command, folder in (
             (("info", "prepared", "--json"), ""),
             (("report", "prepared", "--out", "new.html"), ""),
@@ -86,11 +103,20 @@ KINDS = (
         )
     ),
     *(
-        Kind("prepared case", "prepared/cases/case1.safetensors", command, checked=True, form="case")
+        Kind(
+            "prepared case", "prepared/cases/case1.safetensors", command, checked=True, form="case"
+        )
         for command in (TRAIN, ("report", "prepared", "--out", "new.html"))
     ),
     *(
-        Kind("weights", "run/weights.safetensors", command, checked=True, form="weights", restored=folder)
+        Kind(
+            "weights",
+            "run/weights.safetensors",
+            command,
+            checked=True,
+            form="weights",
+            restored=folder,
+        )
         for command, folder in (
             (("synth", "run", "cohort/case0", "--out", "new"), ""),
             (("info", "run", "--json"), ""),
@@ -98,7 +124,14 @@ KINDS = (
         )
     ),
     *(
-        Kind("run's provenance", f"{run}/provenance.json", command, text=True, form="json", restored=run)
+        Kind(
+            "run's provenance",
+            f"{run}/provenance.json",
+            command,
+            text=True,
+            form="json",
+            restored=run,
+        )
         for run, command in (
             ("run", ("synth", "run", "cohort/case0", "--out", "new")),
             ("run", ("evaluate", "out", "--truth", "cohort", "--json")),
@@ -107,10 +140,25 @@ KINDS = (
             ("stopped", ("train", "stopped")),
         )
     ),
-    Kind("run's recipe", "stopped/recipe.toml", ("train", "stopped"), text=True, restored="stopped"),
-    Kind("anatomy", "run/anatomy.safetensors", ("synth", "run", "cohort/case0", "--out", "new"), True, form="anatomy"),
+    Kind(
+        "run's recipe", "stopped/recipe.toml", ("train", "stopped"), text=True, restored="stopped"
+    ),
+    Kind(
+        "anatomy",
+        "run/anatomy.safetensors",
+        ("synth", "run", "cohort/case0", "--out", "new"),
+        True,
+        form="anatomy",
+    ),
     *(
-        Kind("provenance", f"out/{place}provenance.json", command, text=True, form="json", restored="out")
+        Kind(
+            "provenance",
+            f"out/{place}provenance.json",
+            command,
+            text=True,
+            form="json",
+            restored="out",
+        )
         for place in ("case1/", "")
         for command in (
             ("evaluate", "out", "--truth", "cohort", "--json"),
@@ -122,9 +170,17 @@ KINDS = (
     ),
     *(
         Kind("metrics.json", "out/metrics.json", command, text=True, form="json", restored="out")
-        for command in (("report", "out"), ("compare", "out", "other", "--json", "--report", "new.html"))
+        for command in (
+            ("report", "out"),
+            ("compare", "out", "other", "--json", "--report", "new.html"),
+        )
     ),
-    Kind("naive baselines", "run/naive.safetensors", ("evaluate", "out", "--truth", "cohort", "--json"), form="naive"),
+    Kind(
+        "naive baselines",
+        "run/naive.safetensors",
+        ("evaluate", "out", "--truth", "cohort", "--json"),
+        form="naive",
+    ),
     Kind(
         "calibration",
         "cal/calibration.mean.1.safetensors",
@@ -138,7 +194,10 @@ KINDS = (
     ),
     *(
         Kind("state", f"{run}/state.pt", command, form="state", restored=run)
-        for run, command in (("stopped", (*TRAIN[:-1], "stopped")), ("run", ("train", "run", "--steps", "+1")))
+        for run, command in (
+            ("stopped", (*TRAIN[:-1], "stopped")),
+            ("run", ("train", "run", "--steps", "+1")),
+        )
     ),
 )
 
@@ -156,7 +215,8 @@ def prepare_files() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(values.astype(np.float32), affine), path)
     Path("cohort/cases.csv").write_text(
-        "case,patient,split\n" + "".join(f"case{k},p{k},{'val' if k == 3 else 'train'}\n" for k in range(4))
+        "case,patient,split\n"
+        + "".join(f"case{k},p{k},{'val' if k == 3 else 'train'}\n" for k in range(4))
     )
     Path("own.toml").write_text(
         'title = "own"\nsource = "here"\npatterns = ["{case}/{modality}"]\n[aliases]\nt1w = "t1"\n'
@@ -223,8 +283,16 @@ def write_series(whole: np.ndarray) -> None:
     Path("series").mkdir()
     for k in range(4):
         header = pydicom.Dataset()
-        header.SOPClassUID, header.SOPInstanceUID, header.Modality = "1.2.840.10008.5.1.4.1.1.4", f"1.2.{k}", "MR"
-        header.SeriesInstanceUID, header.PatientID, header.FrameOfReferenceUID = "1.2.3", "p", "1.2.5"
+        header.SOPClassUID, header.SOPInstanceUID, header.Modality = (
+            "1.2.840.10008.5.1.4.1.1.4",
+            f"1.2.{k}",
+            "MR",
+        )
+        header.SeriesInstanceUID, header.PatientID, header.FrameOfReferenceUID = (
+            "1.2.3",
+            "p",
+            "1.2.5",
+        )
         header.Rows, header.Columns, header.SamplesPerPixel = 24, 20, 1
         header.PhotometricInterpretation, header.PixelRepresentation = "MONOCHROME2", 1
         header.BitsAllocated, header.BitsStored, header.HighBit = 16, 16, 15

@@ -36,7 +36,13 @@ NAMES = {np.dtype(one): name for name, one in DTYPES.items()}
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every table or list in a value, with each of its keys."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, one in list(items):
         yield value, key
         yield from places(one)
@@ -56,9 +62,13 @@ def change(value: Any, draw: Draw) -> None:
     elif way == 1:
         _add(owner, key, draw)
     elif way == 2 and isinstance(old, int | float) and not isinstance(old, bool):
-        owner[key] = [-old, old * 1e6, old + 1, str(old), float(old), [old], old * 1e-9, int(old)][draw.integers(8)]
+        owner[key] = [-old, old * 1e6, old + 1, str(old), float(old), [old], old * 1e-9, int(old)][
+            draw.integers(8)
+        ]
     elif way == 3 and isinstance(old, list):
-        owner[key] = [old[:-1], old * 2, old[::-1], old[:1], dict(enumerate(map(str, old)))][draw.integers(5)]
+        owner[key] = [old[:-1], old * 2, old[::-1], old[:1], dict(enumerate(map(str, old)))][
+            draw.integers(5)
+        ]
     elif way == 4:
         owner[key] = [old]
     elif way == 5:
@@ -119,7 +129,9 @@ class Packed:
         metadata, arrays = entries.pop("__metadata__", {}), {}
         for name, one in entries.items():
             first, last = (begin + offset for offset in one["data_offsets"])
-            arrays[name] = np.frombuffer(whole[first:last], DTYPES[one["dtype"]]).reshape(one["shape"])
+            arrays[name] = np.frombuffer(whole[first:last], DTYPES[one["dtype"]]).reshape(
+                one["shape"]
+            )
         return cls(metadata, arrays)
 
     def bytes(self) -> bytes:
@@ -127,7 +139,11 @@ class Packed:
         for name, one in self.arrays.items():
             raw = np.ascontiguousarray(one).tobytes()
             offsets = [len(data), len(data) + len(raw)]
-            entries[name] = {"dtype": NAMES[one.dtype], "shape": list(one.shape), "data_offsets": offsets}
+            entries[name] = {
+                "dtype": NAMES[one.dtype],
+                "shape": list(one.shape),
+                "data_offsets": offsets,
+            }
             data += raw
         text = json.dumps({"__metadata__": self.metadata, **entries}).encode()
         text += b" " * (-len(text) % 8)
@@ -156,7 +172,11 @@ def change_arrays(arrays: dict[str, np.ndarray], draw: Draw) -> None:
         else:
             odd = [np.nan, np.inf, -np.inf, -1, 0, 1e30, -1e9, 0.5, 300, 1e15][draw.integers(10)]
             new = old.copy().reshape(-1)
-            spread = slice(None) if draw.random() < 0.3 else slice(*sorted(draw.integers(len(new) + 1, size=2)))
+            spread = (
+                slice(None)
+                if draw.random() < 0.3
+                else slice(*sorted(draw.integers(len(new) + 1, size=2)))
+            )
             new[spread] = np.array(odd, np.float64).astype(old.dtype)
             arrays[name] = new.reshape(old.shape)
 
@@ -167,7 +187,9 @@ def texts_changed(metadata: dict[str, str], draw: Draw) -> None:
     change(trees, draw)
     for key in list(metadata):
         del metadata[key]
-    metadata |= {str(key): one if isinstance(one, str) else json.dumps(one) for key, one in trees.items()}
+    metadata |= {
+        str(key): one if isinstance(one, str) else json.dumps(one) for key, one in trees.items()
+    }
 
 
 def stamped_case(file: Packed) -> None:
@@ -230,7 +252,13 @@ def mutated(form: str, path: Path, whole: bytes, draw: Draw, stamped: bool) -> b
         else:
             change_arrays(file.arrays, draw)
         if stamped:
-            gone = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)  # what is stamped
+            gone = (
+                KeyError,
+                TypeError,
+                ValueError,
+                AttributeError,
+                RuntimeError,
+            )  # what is stamped
             with contextlib.suppress(*gone):
                 STAMPS[form](file)
         return file.bytes()
@@ -256,7 +284,18 @@ def mutated(form: str, path: Path, whole: bytes, draw: Draw, stamped: bool) -> b
 
 def _word_changed(text: str, draw: Draw) -> str:
     words = text.split(" ")
-    odd = ["", "nan", "inf", "-1", "1e30", "0", "0.5", "x", "1e400", words[draw.integers(len(words))]]
+    odd = [
+        "",
+        "nan",
+        "inf",
+        "-1",
+        "1e30",
+        "0",
+        "0.5",
+        "x",
+        "1e400",
+        words[draw.integers(len(words))],
+    ]
     words[draw.integers(len(words))] = odd[draw.integers(len(odd))]
     return " ".join(words)
 
@@ -269,4 +308,6 @@ def _change_header(form: str, file: Packed, draw: Draw) -> None:
     value = json.loads(file.metadata[key])
     inner = json.loads(value["header"]) if form == "calibration" else value
     change(inner, draw)
-    file.metadata[key] = json.dumps({**value, "header": json.dumps(inner)} if form == "calibration" else inner)
+    file.metadata[key] = json.dumps(
+        {**value, "header": json.dumps(inner)} if form == "calibration" else inner
+    )

@@ -12,11 +12,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; more threads each would only fight
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tests run side by side; more threads each would only fight
 BARE = str(Path(__file__).parent / "bare")
 
 if "--bare" in sys.argv:  # before anything else is imported
-    os.environ["PYTHONPATH"] = os.pathsep.join([BARE, *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [BARE, *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     sys.path.insert(0, BARE)
     import bare_machine  # noqa: F401
 
@@ -27,7 +31,9 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--bare", action="store_true", help="as on a machine without fcntl, resource, /proc, fork and signal masks"
+        "--bare",
+        action="store_true",
+        help="as on a machine without fcntl, resource, /proc, fork and signal masks",
     )
 
 
@@ -36,7 +42,9 @@ def shared() -> Path:
     """The folder of development scans next to the project; tests that need it skip where it is absent."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "data").is_dir():
-        pytest.skip(f"the development scans are not here (no folder '{folder.name}' next to the project)")
+        pytest.skip(
+            f"the development scans are not here (no folder '{folder.name}' next to the project)"
+        )
     return folder
 
 
@@ -85,7 +93,8 @@ def write_head(folder: Path, seed: int, shape=(20, 24, 6), modalities=("t1", "t2
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     inside = (x / 0.8) ** 2 + (y / 0.9) ** 2 + (z / 1.1) ** 2 < 1
     waves = sum(
-        np.sin(draw.uniform(2, 6) * (draw.normal() * x + draw.normal() * y) + draw.uniform(0, 6)) for _ in range(4)
+        np.sin(draw.uniform(2, 6) * (draw.normal() * x + draw.normal() * y) + draw.uniform(0, 6))
+        for _ in range(4)
     )
     t1 = inside * (600 + 100 * waves)
     images = {"t1": t1, "t2": inside * (1400 - t1), "ct": np.where(inside, t1 / 10, -1000)}
@@ -140,7 +149,9 @@ def prepared_once(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("once")
     _write_cohort(folder / "cohort")
     splits = (4, 1, 1)  # a test patient, too, whom so small a cohort has only where it is asked for
-    prepare(folder / "cohort", folder / "prepared", workers=0, audit=False, shares=splits)  # audits: tested elsewhere
+    prepare(
+        folder / "cohort", folder / "prepared", workers=0, audit=False, shares=splits
+    )  # audits: tested elsewhere
     return folder / "prepared"
 
 
@@ -160,7 +171,10 @@ def once(tmp_path_factory):
     kept = tmp_path_factory.mktemp("trainings")
 
     def fill(text: str, prepared: Path, run: Path, train: Callable[[], object]) -> Path:
-        place = kept / hashlib.sha256(text.encode() + (prepared / "cohort.json").read_bytes()).hexdigest()
+        place = (
+            kept
+            / hashlib.sha256(text.encode() + (prepared / "cohort.json").read_bytes()).hexdigest()
+        )
         folders = {place / "run": run, place / "latents": prepared / "latents"}
         first = not place.exists()
         if first:
@@ -210,4 +224,6 @@ def _trained(once, recipe_path: Path, prepared: Path, out: Path) -> Path:
     from voxlate.training.train import train
 
     made = recipe.read(str(recipe_path))
-    return once(recipe_path.read_text(), prepared, out, lambda: train(made, prepared, out, device="cpu"))
+    return once(
+        recipe_path.read_text(), prepared, out, lambda: train(made, prepared, out, device="cpu")
+    )

@@ -36,9 +36,14 @@ def every_row(names: str | tuple[str, ...], rows: Iterable[Any]) -> Callable[[Te
                         test(**given | {name: own[name] for name in ALONE & given.keys()}, **values)
                     except (Exception, pytest.fail.Exception) as error:
                         place = "".join(traceback.format_tb(error.__traceback__, limit=-1))
-                        failures.append(f"row {number}, {values}:\n{place}{type(error).__name__}: {error}")
+                        failures.append(
+                            f"row {number}, {values}:\n{place}{type(error).__name__}: {error}"
+                        )
             if failures:
-                pytest.fail(f"{len(failures)} of {len(table)} rows failed\n\n" + "\n\n".join(failures), pytrace=False)
+                pytest.fail(
+                    f"{len(failures)} of {len(table)} rows failed\n\n" + "\n\n".join(failures),
+                    pytrace=False,
+                )
 
         on_all_rows.__signature__ = signature.replace(parameters=fixtures)  # type: ignore[attr-defined]
         return on_all_rows

@@ -54,7 +54,8 @@ def test_features_lie_apart_only_where_images_differ_and_move_the_image_alone(an
 
 def test_classes_of_a_ct_follow_hounsfield_units(anatomy, prepared, tiny):
     ct = recipe.read(
-        str(tiny), {"data.target": '["ct"]', "intensity.ct": '{ kind = "window", low = -200, high = 1200 }'}
+        str(tiny),
+        {"data.target": '["ct"]', "intensity.ct": '{ kind = "window", low = -200, high = 1200 }'},
     )
     cohort = open_cohort(prepared)
     cohort.units["ct"] = "HU"

@@ -18,14 +18,27 @@ WRONG: tuple[Any, ...] = (object(), b"bytes", 3 + 4j, {"a": object()}, [object()
 
 
 def parameters() -> list[tuple[str, str]]:
-    names = [(command, inspect.signature(getattr(package, command)).parameters) for command in COMMANDS]
-    return [(command, one.name) for command, some in names for one in some.values() if one.kind is not one.VAR_KEYWORD]
+    names = [
+        (command, inspect.signature(getattr(package, command)).parameters) for command in COMMANDS
+    ]
+    return [
+        (command, one.name)
+        for command, some in names
+        for one in some.values()
+        if one.kind is not one.VAR_KEYWORD
+    ]
 
 
 @every_row(("command", "name"), parameters())
-def test_every_argument_of_a_wrong_type_is_refused_in_one_sentence(command: str, name: str, tmp_path) -> None:
+def test_every_argument_of_a_wrong_type_is_refused_in_one_sentence(
+    command: str, name: str, tmp_path
+) -> None:
     function: Callable[..., Any] = getattr(package, command)
-    needed = [one.name for one in inspect.signature(function).parameters.values() if one.default is one.empty]
+    needed = [
+        one.name
+        for one in inspect.signature(function).parameters.values()
+        if one.default is one.empty
+    ]
     given = {one: tmp_path / one for one in needed if one not in ("options", "folders")}
     given |= {"folders": [tmp_path]} if "folders" in needed else {}
     for wrong in WRONG:
@@ -46,16 +59,40 @@ def test_every_argument_of_a_wrong_type_is_refused_in_one_sentence(command: str,
             lambda path: package.train("auto", path, path, minutes="two"),
             "minutes: expected a number, found 'two' (str)",
         ),
-        (lambda path: package.train("auto", path, path, fold="1"), "fold: expected a whole number, found '1' (str)"),
-        (lambda path: package.train("auto", path, path, stepz=1), "train: expected a known argument, found 'stepz'"),
-        (lambda path: package.plan(path, minutes=float("nan")), "minutes: expected a number, found nan (float)"),
-        (lambda path: package.plan(path, minutes=-1), "minutes: expected a number above 0, found -1"),
+        (
+            lambda path: package.train("auto", path, path, fold="1"),
+            "fold: expected a whole number, found '1' (str)",
+        ),
+        (
+            lambda path: package.train("auto", path, path, stepz=1),
+            "train: expected a known argument, found 'stepz'",
+        ),
+        (
+            lambda path: package.plan(path, minutes=float("nan")),
+            "minutes: expected a number, found nan (float)",
+        ),
+        (
+            lambda path: package.plan(path, minutes=-1),
+            "minutes: expected a number above 0, found -1",
+        ),
         (lambda path: package.plan(path, minuts=1), "found 'minuts'. Did you mean 'minutes'?"),
-        (lambda path: package.prepare(path, path, modalities="t1"), "modalities: expected a list (a text), found 't1'"),
-        (lambda path: package.prepare(path, path, resample="yes"), "resample: expected True or False, found 'yes'"),
-        (lambda path: package.prepare(path, path, spacing_mm=[1, 1]), "spacing_mm: expected 3 values, found [1, 1]"),
+        (
+            lambda path: package.prepare(path, path, modalities="t1"),
+            "modalities: expected a list (a text), found 't1'",
+        ),
+        (
+            lambda path: package.prepare(path, path, resample="yes"),
+            "resample: expected True or False, found 'yes'",
+        ),
+        (
+            lambda path: package.prepare(path, path, spacing_mm=[1, 1]),
+            "spacing_mm: expected 3 values, found [1, 1]",
+        ),
         (lambda path: package.compare(str(path)), "folders: expected a list (a path or a text)"),
-        (lambda path: package.load(path, answer="both"), "answer: expected 'mean', 'sample', found 'both' (str)"),
+        (
+            lambda path: package.load(path, answer="both"),
+            "answer: expected 'mean', 'sample', found 'both' (str)",
+        ),
     ],
 )
 def test_the_error_names_the_expected_and_the_found_value(call, said: str, tmp_path) -> None:
@@ -67,7 +104,12 @@ def test_the_error_names_the_expected_and_the_found_value(call, said: str, tmp_p
 def test_numbers_of_numpy_and_lists_for_tuples_are_taken(cohort, tmp_path) -> None:
     spacing = np.array([3.0, 2.0, 2.0])
     made = package.prepare(
-        cohort, tmp_path / "out", spacing_mm=spacing, seed=np.int64(1), audit=np.bool_(False), workers=1
+        cohort,
+        tmp_path / "out",
+        spacing_mm=spacing,
+        seed=np.int64(1),
+        audit=np.bool_(False),
+        workers=1,
     )
     assert len(made.cases) == 6
 
@@ -86,10 +128,16 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort) -> Non
         (3, 'scans: expected scans by modality, as {"t1": "scan.nii.gz"}, found int'),
         (None, "found NoneType"),
         ("gone.nii.gz", "gone.nii.gz"),
-        ((np.zeros((2, 2)), np.eye(4)), "expected an array [x, y, z] of finite values, found the shape (2, 2)"),
+        (
+            (np.zeros((2, 2)), np.eye(4)),
+            "expected an array [x, y, z] of finite values, found the shape (2, 2)",
+        ),
         ((np.zeros((2, 2, 2)), np.eye(3)), "expected an affine of the shape (4, 4), found (3, 3)"),
         ((np.zeros((2, 2, 2)), "RAS"), "expected numbers for an array and its affine"),
-        ((np.ma.masked_less(np.zeros((2, 2, 2)), 1), np.eye(4)), "t1: expected an array in which no voxel is masked"),
+        (
+            (np.ma.masked_less(np.zeros((2, 2, 2)), 1), np.eye(4)),
+            "t1: expected an array in which no voxel is masked",
+        ),
         ((np.zeros((2, 2, 2), complex), np.eye(4)), "expected real numbers, found complex ones"),
         (([[1, 2], [3]], np.eye(4)), "expected numbers for an array and its affine"),
         ((np.zeros((2, 2, 2)),), "expected a path, a Volume, a nibabel image, or a pair"),
@@ -108,7 +156,9 @@ def test_an_input_that_is_not_a_scan_is_refused_in_one_sentence(run, scan: Any, 
 def test_a_model_of_several_sources_asks_for_their_names() -> None:
     from voxlate.synthesis.inputs import by_name
 
-    with pytest.raises(BadInput, match="expected scans by modality for a model of t1, flair, found one"):
+    with pytest.raises(
+        BadInput, match="expected scans by modality for a model of t1, flair, found one"
+    ):
         by_name("scan.nii.gz", ["t1", "flair"])
 
 

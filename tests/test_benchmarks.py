@@ -19,9 +19,13 @@ def bench_gpu(monkeypatch):
     return bench_gpu
 
 
-def test_the_gpu_benchmark_runs_on_a_tiny_network_and_writes_every_part(bench_gpu, tmp_path, monkeypatch):
+def test_the_gpu_benchmark_runs_on_a_tiny_network_and_writes_every_part(
+    bench_gpu, tmp_path, monkeypatch
+):
     out = tmp_path / "gpu.json"
-    monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--device", "cpu", "--quick", "--out", str(out)])
+    monkeypatch.setattr(
+        sys, "argv", ["bench_gpu.py", "--device", "cpu", "--quick", "--out", str(out)]
+    )
     assert bench_gpu.main() == 0
     report = json.loads(out.read_text())
     assert report["wrong"] == {}

@@ -37,18 +37,32 @@ def cluster(tmp_path, monkeypatch):
 
 
 def environment(**values: object) -> dict[str, str]:
-    return {**os.environ, "SLURM_JOB_ID": "17", **{name: str(value) for name, value in values.items()}}
+    return {
+        **os.environ,
+        "SLURM_JOB_ID": "17",
+        **{name: str(value) for name, value in values.items()},
+    }
 
 
-def submitted(name: str, tasks: range | None = None, **values: object) -> list[subprocess.Popen[str]]:
+def submitted(
+    name: str, tasks: range | None = None, **values: object
+) -> list[subprocess.Popen[str]]:
     """The jobs that a script is submitted as, all at the same time: one, or one for each task of its array."""
     jobs = []
     for task in tasks or range(1):
-        array = {"ID": task, "MIN": tasks[0], "MAX": tasks[-1], "COUNT": len(tasks)} if tasks else {}
-        env = environment(**{f"SLURM_ARRAY_TASK_{key}": value for key, value in array.items()}, **values)
+        array = (
+            {"ID": task, "MIN": tasks[0], "MAX": tasks[-1], "COUNT": len(tasks)} if tasks else {}
+        )
+        env = environment(
+            **{f"SLURM_ARRAY_TASK_{key}": value for key, value in array.items()}, **values
+        )
         jobs.append(
             subprocess.Popen(
-                ["bash", SCRIPTS / name], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                ["bash", SCRIPTS / name],
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         )
     return jobs
@@ -68,11 +82,16 @@ def test_every_script_names_its_submission_and_is_valid_bash():
         assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
 
 
-def test_an_array_synthesises_a_cohort_into_one_folder_that_is_scored_together(cluster, run, cohort):
+def test_an_array_synthesises_a_cohort_into_one_folder_that_is_scored_together(
+    cluster, run, cohort
+):
     said = ended(submitted("synth.sh", range(1, 3), RUN=run, COHORT=cohort, OUT="out"))
     assert all("3 cases in out" in one for one in said)
     ended(submitted("score.sh", COHORT=cohort, OUT="out"))
-    assert len({row.split(",")[0] for row in Path("out/metrics.csv").read_text().splitlines()[1:]}) == 6
+    assert (
+        len({row.split(",")[0] for row in Path("out/metrics.csv").read_text().splitlines()[1:]})
+        == 6
+    )
     assert Path("out/report.html").exists()
 
 
@@ -81,9 +100,13 @@ def test_a_resubmitted_task_makes_its_own_part_and_an_array_with_gaps_needs_thei
 
     def answered(task, **values):
         array = {"ID": task, "MIN": 3, "MAX": 5, "COUNT": 2}
-        env = environment(**{f"SLURM_ARRAY_TASK_{key}": value for key, value in array.items()}, **values)
+        env = environment(
+            **{f"SLURM_ARRAY_TASK_{key}": value for key, value in array.items()}, **values
+        )
         env |= {"RUN": "run", "COHORT": "cohort", "OUT": "out"}
-        return subprocess.run(["bash", SCRIPTS / "synth.sh"], env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            ["bash", SCRIPTS / "synth.sh"], env=env, capture_output=True, text=True, check=False
+        )
 
     assert [answered(task, PARTS=8).stdout.split()[-1] for task in (3, 5)] == ["3/8", "5/8"]
     refused = answered(5)
@@ -92,9 +115,13 @@ def test_a_resubmitted_task_makes_its_own_part_and_an_array_with_gaps_needs_thei
 
 
 @pytest.mark.slow
-def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(cluster, prepared, cohort):
+def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(
+    cluster, prepared, cohort
+):
     ended(submitted("folds.sh", range(2), PREPARED=prepared, RUNS="runs", MINUTES=0.2))
-    assert [read_json(Run(Path(f"runs/fold{fold}")).provenance)["data"]["fold"] for fold in (0, 1)] == [0, 1]
+    assert [
+        read_json(Run(Path(f"runs/fold{fold}")).provenance)["data"]["fold"] for fold in (0, 1)
+    ] == [0, 1]
     both = "runs/fold0 runs/fold1"
     ended(submitted("synth.sh", range(1, 2), RUN=both, COHORT=cohort, OUT="out", SPLIT="test"))
     assert len(list(Path("out").glob("*/t2.nii.gz"))) == 1
@@ -102,7 +129,13 @@ def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(cluste
 
 @pytest.mark.slow
 def test_the_processes_of_one_node_train_one_plan(cluster, prepared):
-    words = {"PREPARED": prepared, "RUN": "run", "MINUTES": 0.4, "DEVICE": "cpu", "SLURM_GPUS_ON_NODE": 2}
+    words = {
+        "PREPARED": prepared,
+        "RUN": "run",
+        "MINUTES": 0.4,
+        "DEVICE": "cpu",
+        "SLURM_GPUS_ON_NODE": 2,
+    }
     ended(submitted("several_gpus.sh", **words))
     assert Run(Path("run")).weights().exists()
 
@@ -110,7 +143,13 @@ def test_the_processes_of_one_node_train_one_plan(cluster, prepared):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["one_gpu.sh", "several_gpus.sh"])
 def test_a_job_at_its_time_limit_saves_its_state_and_queues_itself_again(cluster, prepared, script):
-    words = {"PREPARED": prepared, "RUN": "run", "MINUTES": 3, "DEVICE": "cpu", "SLURM_GPUS_ON_NODE": 2}
+    words = {
+        "PREPARED": prepared,
+        "RUN": "run",
+        "MINUTES": 3,
+        "DEVICE": "cpu",
+        "SLURM_GPUS_ON_NODE": 2,
+    }
     (job,) = submitted(script, **words)
     end = time.monotonic() + 120
     while not Run(Path("run")).log.exists() and time.monotonic() < end:

@@ -30,18 +30,37 @@ def tumours(tmp_path_factory, small_head):
     return folder
 
 
-FURTHER = [pytest.param(name, marks=pytest.mark.slow) for name in HI_NETS if name != "hi_net_t1"]  # other targets
+FURTHER = [
+    pytest.param(name, marks=pytest.mark.slow) for name in HI_NETS if name != "hi_net_t1"
+]  # other targets
 
 
 @pytest.mark.parametrize("name", [*ANY, "hi_net_t1", *FURTHER])
 def test_a_small_recipe_trains_and_synthesises_what_is_missing(name, tumours, voxlate, tmp_path):
     run, out, target = tmp_path / "run", tmp_path / "out", HI_NETS.get(name, "t1c")
-    changes = ("data.patch=[1,24,20]", "train.epochs=1", "train.batch=2", "train.validation_items=2")
+    changes = (
+        "data.patch=[1,24,20]",
+        "train.epochs=1",
+        "train.batch=2",
+        "train.validation_items=2",
+    )
     left_out = ("--missing", target) if name in ANY else ()
     sets = [word for change in changes for word in ("--set", change)]
     ran = [
-        voxlate("train", f"{name}_small", "--data", tumours / "prepared", "--out", run, "--device", "cpu", *sets),
-        voxlate("synth", run, tumours / "scans" / "case0", "--out", out, *left_out, "--device", "cpu"),
+        voxlate(
+            "train",
+            f"{name}_small",
+            "--data",
+            tumours / "prepared",
+            "--out",
+            run,
+            "--device",
+            "cpu",
+            *sets,
+        ),
+        voxlate(
+            "synth", run, tumours / "scans" / "case0", "--out", out, *left_out, "--device", "cpu"
+        ),
     ]
     assert [one.code for one in ran] == [0, 0], "\n".join(one.err for one in ran)
     (made,) = (out / "case0").glob("*.nii.gz")
@@ -60,7 +79,10 @@ def test_all_baselines_see_the_same_contrasts_on_the_same_scale():
             assert {*made.data.source, *made.data.target} == set(MODALITIES)
     for name, target in HI_NETS.items():
         data = recipes.read(name).data
-        assert (data.target, data.source) == ([target], [one for one in MODALITIES if one != target])
+        assert (data.target, data.source) == (
+            [target],
+            [one for one in MODALITIES if one != target],
+        )
 
 
 @pytest.mark.parametrize(
@@ -78,7 +100,11 @@ def test_losses_have_the_weights_of_the_specification_relative_to_the_l1(name, g
         made = recipes.read(f"{name}{size}")
         assert made.method.loss == "l1"
         assert made.method.extras == pytest.approx(extras)
-        assert made.opponent is None if gan is None else made.opponent.weight == pytest.approx(gan, rel=1e-3)
+        assert (
+            made.opponent is None
+            if gan is None
+            else made.opponent.weight == pytest.approx(gan, rel=1e-3)
+        )
         if made.opponent is not None:
             assert (made.opponent.gan_loss, made.opponent.critic_turns, made.opponent.penalty) == (
                 "least_squares",
@@ -88,4 +114,6 @@ def test_losses_have_the_weights_of_the_specification_relative_to_the_l1(name, g
         assert made.train.clip_norm == 0
         assert made.train.optimiser.kind == "adam"
     assert recipes.read(name).train.optimiser.lr == (1e-4 if name == "mm_syn" else 2e-4)
-    assert recipes.read(name).train.optimiser.betas == ((0.9, 0.999) if name == "mm_syn" else (0.5, 0.999))
+    assert recipes.read(name).train.optimiser.betas == (
+        (0.9, 0.999) if name == "mm_syn" else (0.5, 0.999)
+    )

@@ -49,7 +49,9 @@ def every_settings_class(kind: Any) -> set[Any]:
 
 def test_the_page_of_recipe_keys_has_every_key_of_every_settings_class(generate):
     page = generate.recipe_keys()
-    named = {field.name for kind in every_settings_class(Recipe) for field in dataclasses.fields(kind)} - {"kind"}
+    named = {
+        field.name for kind in every_settings_class(Recipe) for field in dataclasses.fields(kind)
+    } - {"kind"}
     assert len(named) > 150
     assert named == set(re.findall(r"^\| `([a-z_0-9]+)` \|", page, flags=re.M))
     assert "| `low` | required | value that becomes -1, in the volume's unit |" in section(
@@ -80,12 +82,25 @@ def test_each_fault_names_a_test_file_that_exists():
 @pytest.mark.slow
 def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
     pytest.importorskip("furo", reason="the extra 'docs' is not installed")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet", ROOT / "docs", tmp_path / "html"]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "--quiet",
+        ROOT / "docs",
+        tmp_path / "html",
+    ]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     pages = list((tmp_path / "html").rglob("*.html"))
     assert len(pages) > 20
     loaded = r"""<(?:script|img|iframe)[^>]*\ssrc=["']https?:|<link[^>]*\shref=["']https?:"""
-    assert [page.name for page in pages if re.search(loaded, page.read_text(encoding="utf-8"))] == []
+    assert [
+        page.name for page in pages if re.search(loaded, page.read_text(encoding="utf-8"))
+    ] == []
     styles = (tmp_path / "html").rglob("*.css")
-    assert [style.name for style in styles if re.search(r"url\(.?https?:|@import", style.read_text())] == []
+    assert [
+        style.name for style in styles if re.search(r"url\(.?https?:|@import", style.read_text())
+    ] == []

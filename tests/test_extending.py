@@ -30,27 +30,46 @@ def block(language: str) -> str:
     return text
 
 
-def test_the_documented_example_trains_synthesises_and_is_scored(voxlate, cohort, prepared, tmp_path, monkeypatch):
+def test_the_documented_example_trains_synthesises_and_is_scored(
+    voxlate, cohort, prepared, tmp_path, monkeypatch
+):
     code = block("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 32
     (tmp_path / "my_parts.py").write_text(code)
     (tmp_path / "my_recipe.toml").write_text(block("toml"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    names = {"my_recipe.toml": "my_recipe.toml", "PREPARED": "prepared", "RUN": "run", "COHORT": "cohort", "OUT": "out"}
+    names = {
+        "my_recipe.toml": "my_recipe.toml",
+        "PREPARED": "prepared",
+        "RUN": "run",
+        "COHORT": "cohort",
+        "OUT": "out",
+    }
     for line in block("sh").splitlines():
-        words = [str(tmp_path / names[word]) if word in names else word for word in line.split()[1:]]
+        words = [
+            str(tmp_path / names[word]) if word in names else word for word in line.split()[1:]
+        ]
         said = voxlate(*words)
         assert said.code == 0, said.err
     needed = ["my_parts:Small", "my_parts:charbonnier"]
     assert read_header(Run(tmp_path / "run").weights())["imports"] == needed
-    assert "Needs code that is no part of voxlate: my_parts:Small" in (tmp_path / "run" / "recipe.toml").read_text()
-    assert json.loads(voxlate("info", tmp_path / "run", "--json").out)["needs code"] == ", ".join(needed)
+    assert (
+        "Needs code that is no part of voxlate: my_parts:Small"
+        in (tmp_path / "run" / "recipe.toml").read_text()
+    )
+    assert json.loads(voxlate("info", tmp_path / "run", "--json").out)["needs code"] == ", ".join(
+        needed
+    )
 
 
-def test_code_is_imported_only_where_it_is_allowed_and_found(voxlate, cohort, prepared, tmp_path, monkeypatch):
+def test_code_is_imported_only_where_it_is_allowed_and_found(
+    voxlate, cohort, prepared, tmp_path, monkeypatch
+):
     (tmp_path / "own_parts.py").write_text(block("python"))
     path = tmp_path / "own.toml"
-    path.write_text(block("toml").replace("my_parts", "own_parts").replace("steps = 20", "steps = 1"))
+    path.write_text(
+        block("toml").replace("my_parts", "own_parts").replace("steps = 20", "steps = 1")
+    )
     missing = voxlate("train", path, "--data", prepared, "--out", tmp_path / "run")
     assert missing.code == 2
     assert "expected the Python module 'own_parts'" in missing.err
@@ -71,12 +90,21 @@ def test_a_plan_takes_a_network_of_ones_own_that_set_names(prepared, tmp_path, m
     (tmp_path / "planned_parts.py").write_text(block("python"))
     monkeypatch.syspath_prepend(str(tmp_path))
     tables = recipe.to_dict(recipe.read("t1_to_t2_brain"))
-    made = Plan(tables, {}, 1.0, 1.0, Limits(1, 1e9), "here").changed({"net": '{kind = "planned_parts:Small"}'})
+    made = Plan(tables, {}, 1.0, 1.0, Limits(1, 1e9), "here").changed(
+        {"net": '{kind = "planned_parts:Small"}'}
+    )
     assert type(made.recipe.net).__name__ == "Small"
 
 
 @every_row(
-    "where", [("net", "kind"), ("method", "loss"), ("synth", "sampler"), ("task", "kind"), ("intensity", "t1", "kind")]
+    "where",
+    [
+        ("net", "kind"),
+        ("method", "loss"),
+        ("synth", "sampler"),
+        ("task", "kind"),
+        ("intensity", "t1", "kind"),
+    ],
 )
 def test_no_name_in_the_header_of_a_foreign_model_is_imported(where, tmp_path, monkeypatch):
     (tmp_path / "harmful.py").write_text("raise SystemExit('imported')")
@@ -133,7 +161,12 @@ class LeastMethod(Method):
     def loss(self, turn, batch, noise, progress=1.0):
         if self.training:
             self.options.progress.append(progress)
-        return {"total": (self.synthesise(batch, noise, None) - batch.target).abs().pow(self.options.power).mean()}
+        return {
+            "total": (self.synthesise(batch, noise, None) - batch.target)
+            .abs()
+            .pow(self.options.power)
+            .mean()
+        }
 
     def synthesise(self, batch, noise, sampling):
         return self.net(NetworkInput(channels_by_name(("t1",), batch.source))).image
@@ -149,17 +182,25 @@ train = { steps = 8, batch = 2, precision = "float32", workers = 0, optimiser = 
 """
 
 
-def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(voxlate, cohort, prepared, tmp_path):
+def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(
+    voxlate, cohort, prepared, tmp_path
+):
     (tmp_path / "own.toml").write_text(OWN)
     made = recipe.read(str(tmp_path / "own.toml"))
     assert recipe.from_dict(recipe.to_dict(made), "again", allow_code=True) == made
     Least.progress.clear()
-    assert voxlate("train", tmp_path / "own.toml", "--data", prepared, "--out", tmp_path / "run").code == 0
+    assert (
+        voxlate("train", tmp_path / "own.toml", "--data", prepared, "--out", tmp_path / "run").code
+        == 0
+    )
     weights = load_file(Run(tmp_path / "run").weights())
     assert list(weights) == ["net.weights.t1"]
     assert weights["net.weights.t1"] != 0
     assert Least.progress == [step / 8 for step in range(8)]
-    assert voxlate("synth", tmp_path / "run", cohort, "--out", tmp_path / "out", "--allow-code").code == 0
+    assert (
+        voxlate("synth", tmp_path / "run", cohort, "--out", tmp_path / "out", "--allow-code").code
+        == 0
+    )
     scored = voxlate("evaluate", tmp_path / "out", "--truth", cohort, "--json")
     assert scored.code == 0
     assert "t2" in json.loads(scored.out)["modalities"]
@@ -168,7 +209,9 @@ def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(voxlate
         recipe.from_dict(unknown, "own", allow_code=True)
 
 
-def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name(tmp_path, monkeypatch):
+def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name(
+    tmp_path, monkeypatch
+):
     (tmp_path / "inheriting.py").write_text(
         "from voxlate.config import settings\nfrom voxlate.methods.regression import RegressionSettings\n"
         "@settings\nclass Mine(RegressionSettings):\n    strength: float = 1.0\n"

@@ -55,7 +55,11 @@ def _losses(run: Path) -> list[float]:
 @pytest.mark.parametrize("version", OLD)
 def test_a_prepared_cohort_opens_with_its_cases_splits_and_voxels(version, unpacked):
     cohort = open_cohort(unpacked / version / "prepared")
-    assert {name: len(cases) for name, cases in cohort.splits.items()} == {"train": 3, "val": 1, "test": 2}
+    assert {name: len(cases) for name, cases in cohort.splits.items()} == {
+        "train": 3,
+        "val": 1,
+        "test": 2,
+    }
     assert cohort.units == {"t1": "a.u.", "t2": "a.u."}
     for entry in cohort.cases:
         scan = nib.load(unpacked / "scans" / entry.case / "t1.nii.gz").get_fdata(dtype=np.float32)
@@ -64,43 +68,66 @@ def test_a_prepared_cohort_opens_with_its_cases_splits_and_voxels(version, unpac
 
 
 @pytest.mark.parametrize(("version", "name"), RUNS)
-def test_a_run_synthesises_the_images_that_the_old_code_wrote(version, name, voxlate, unpacked, tmp_path):
+def test_a_run_synthesises_the_images_that_the_old_code_wrote(
+    version, name, voxlate, unpacked, tmp_path
+):
     missing = ("--missing", "t1") if name == "gan" else ()
     case = unpacked / "scans" / "phantom_001"
-    answer = voxlate("synth", unpacked / version / name, case, "--out", tmp_path, *missing, "--device", "cpu")
+    answer = voxlate(
+        "synth", unpacked / version / name, case, "--out", tmp_path, *missing, "--device", "cpu"
+    )
     assert answer.code == 0, answer.err
     expected = _images(unpacked / version / "synthesised" / name / "phantom_001")
     found = _images(tmp_path / "phantom_001")
     if version == "before_renames" and name == "diffusion":
-        assert {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz"} < expected.keys()  # the calibration's intervals
+        assert {
+            "t2.nii.gz",
+            "t2_low.nii.gz",
+            "t2_high.nii.gz",
+        } < expected.keys()  # the calibration's intervals
     assert found.keys() == expected.keys()
     for file, values in expected.items():
-        np.testing.assert_allclose(found[file], values, rtol=0, atol=ROUNDING * np.abs(values).max(), err_msg=file)
+        np.testing.assert_allclose(
+            found[file], values, rtol=0, atol=ROUNDING * np.abs(values).max(), err_msg=file
+        )
 
 
 def test_a_calibration_states_what_it_was_fitted_to(unpacked):
     calibration = load(unpacked / "before_renames" / "diffusion").calibration()
     assert calibration is not None
-    stated = read_json(unpacked / "before_renames" / "synthesised" / "diffusion" / "provenance.json")["calibration"]
+    stated = read_json(
+        unpacked / "before_renames" / "synthesised" / "diffusion" / "provenance.json"
+    )["calibration"]
     assert calibration.header.patients == stated["patients"] == 2
     assert calibration.header.coverage == stated["coverage"] == 0.9
     assert sorted(calibration.header.cases) == ["phantom_001", "phantom_004"]
 
 
-def test_an_interrupted_training_resumes_and_ends_with_the_same_weights(files, voxlate, monkeypatch):
+def test_an_interrupted_training_resumes_and_ends_with_the_same_weights(
+    files, voxlate, monkeypatch
+):
     monkeypatch.chdir(files / "before_renames")
-    answer = voxlate("train", "diffusion.toml", "--data", "prepared", "--out", "stopped", "--device", "cpu")
+    answer = voxlate(
+        "train", "diffusion.toml", "--data", "prepared", "--out", "stopped", "--device", "cpu"
+    )
     assert answer.code == 0, answer.err
     assert _losses(Path("stopped")) == pytest.approx(_losses(Path("diffusion")), rel=1e-4)
-    expected, found = load_file("diffusion/weights.safetensors"), load_file("stopped/weights.safetensors")
+    expected, found = (
+        load_file("diffusion/weights.safetensors"),
+        load_file("stopped/weights.safetensors"),
+    )
     assert found.keys() == expected.keys()
     for tensor, values in expected.items():
         np.testing.assert_allclose(found[tensor], values, rtol=0, atol=1e-5, err_msg=tensor)
 
 
-def test_a_prepared_cohort_of_version_0_6_0_trains_a_recipe_of_its_time(files, voxlate, monkeypatch):
+def test_a_prepared_cohort_of_version_0_6_0_trains_a_recipe_of_its_time(
+    files, voxlate, monkeypatch
+):
     monkeypatch.chdir(files / "version_0_6_0")
-    answer = voxlate("train", "diffusion.toml", "--data", "prepared", "--out", "again", "--device", "cpu")
+    answer = voxlate(
+        "train", "diffusion.toml", "--data", "prepared", "--out", "again", "--device", "cpu"
+    )
     assert answer.code == 0, answer.err
     assert _losses(Path("again")) == pytest.approx(_losses(Path("diffusion")), rel=1e-4)
 
@@ -123,7 +150,9 @@ def test_scores_keep_their_columns_keys_and_values(version, voxlate, files, monk
     for row in expected["cases"]:
         for key, value in row.items():
             new = ours[row["case"], row["answer"]][key]
-            assert new == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), key
+            assert new == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), (
+                key
+            )
 
 
 def test_scores_of_before_the_renames_are_compared(files):

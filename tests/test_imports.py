@@ -30,7 +30,11 @@ def _imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("voxlate"):
-            named = {f"voxlate.{alias.name}" for alias in node.names} if node.module == "voxlate" else {node.module}
+            named = (
+                {f"voxlate.{alias.name}" for alias in node.names}
+                if node.module == "voxlate"
+                else {node.module}
+            )
             found |= {_part(name) for name in named}
         elif isinstance(node, ast.Import):
             found |= {_part(alias.name) for alias in node.names if alias.name.startswith("voxlate")}
@@ -44,7 +48,9 @@ def test_every_module_imports_only_what_lies_below_it():
         for other in sorted(_imports(path) - {here}):
             if LEVELS[other] >= LEVELS[here]:
                 name = path.relative_to(ROOT)
-                violations.append(f"{name} (level {LEVELS[here]}) imports {other} (level {LEVELS[other]})")
+                violations.append(
+                    f"{name} (level {LEVELS[here]}) imports {other} (level {LEVELS[other]})"
+                )
     assert not violations, "\n".join(violations)
 
 
@@ -70,7 +76,11 @@ def _imported_modules(path: Path) -> set[Path]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    files = {ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names if name.startswith("voxlate.")}
+    files = {
+        ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py")
+        for name in names
+        if name.startswith("voxlate.")
+    }
     return {file for file in files if file.is_file()}
 
 
@@ -78,4 +88,6 @@ def test_no_modules_import_each_other_in_a_circle():
     imports = {path: _imported_modules(path) for path in _modules()}
     while leaves := {path for path, others in imports.items() if not others & imports.keys()}:
         imports = {path: others for path, others in imports.items() if path not in leaves}
-    assert not imports, f"in or above a circle: {sorted(str(path.relative_to(ROOT)) for path in imports)}"
+    assert not imports, (
+        f"in or above a circle: {sorted(str(path.relative_to(ROOT)) for path in imports)}"
+    )

@@ -93,7 +93,10 @@ def _dead() -> int:
 def test_a_lock_goes_with_its_process_even_if_that_is_killed(tmp_path):
     line = f"from voxlate.files import locked; lock = locked({str(tmp_path)!r}); lock.__enter__(); print(1, flush=True)"
     holder = subprocess.Popen(
-        [sys.executable, "-c", f"{line}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", f"{line}; input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "1\n"
@@ -112,13 +115,17 @@ def test_what_fails_in_a_locked_folder_is_not_taken_for_a_lock(tmp_path):
         pass
 
 
-@every_row("name", ["con", "NUL", "aux.nii", "com1", "Lpt9.x", "lpt²", "case1.", "a..", ".a", "a b", ""])
+@every_row(
+    "name", ["con", "NUL", "aux.nii", "com1", "Lpt9.x", "lpt²", "case1.", "a..", ".a", "a b", ""]
+)
 def test_a_name_that_some_system_forbids_is_refused(name):
     with pytest.raises(BadInput, match="here: expected a name"):
         safe_name(name, "here")
 
 
-@every_row("name", ["con1", "control", "auxiliary", "a.nul", "com", "lpt10", "x", "P.1-a_b", "Müller"])
+@every_row(
+    "name", ["con1", "control", "auxiliary", "a.nul", "com", "lpt10", "x", "P.1-a_b", "Müller"]
+)
 def test_a_name_that_every_system_allows_is_kept(name):
     assert safe_name(name, "here") == name
 
@@ -139,7 +146,9 @@ def test_a_file_that_another_program_has_open_is_one_sentence(tmp_path, monkeypa
 
     (tmp_path / "scores.json").write_text("old")
     monkeypatch.setattr(files.os, "replace", in_use)
-    with pytest.raises(CannotWrite, match=r"expected a file that can be replaced, found Access is denied\. Close"):
+    with pytest.raises(
+        CannotWrite, match=r"expected a file that can be replaced, found Access is denied\. Close"
+    ):
         write_text(tmp_path / "scores.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
 
@@ -171,7 +180,9 @@ def test_where_signals_cannot_be_held_processes_that_start_ignore_ctrl_c(monkeyp
             self.asked.append((handler, ignored))
 
     monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
-    monkeypatch.setattr(machine.ctypes, "windll", type("Windows", (), {"kernel32": Console()}), raising=False)
+    monkeypatch.setattr(
+        machine.ctypes, "windll", type("Windows", (), {"kernel32": Console()}), raising=False
+    )
     with machine.interrupts_held():
         assert Console.asked == [(None, True)]
     assert Console.asked == [(None, True), (None, False)]

@@ -78,15 +78,28 @@ def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_
     for name in tensors:
         if ".volumetric." in name:
             one = torch.empty_like(tensors[name])
-            tensors[name] = torch.nn.init.dirac_(one) if name.endswith("weight") else torch.zeros_like(one)
+            tensors[name] = (
+                torch.nn.init.dirac_(one) if name.endswith("weight") else torch.zeros_like(one)
+            )
     own = load(volume)
     own.method.load_state_dict(tensors)
-    header = {key: value for key, value in read_header(volume / "weights.safetensors").items() if key != "sha256"}
+    header = {
+        key: value
+        for key, value in read_header(volume / "weights.safetensors").items()
+        if key != "sha256"
+    }
     save_weights(tmp_path / "identity.safetensors", own.method, header)
     wanted = made(voxlate, volume / "weights.slices.safetensors", cohort, tmp_path / "slices")
     for size in (2, 4, 9):
         windows = f"windows={{size={size},overlap=1}}"
-        found = made(voxlate, tmp_path / "identity.safetensors", cohort, tmp_path / f"o{size}", "--set", windows)
+        found = made(
+            voxlate,
+            tmp_path / "identity.safetensors",
+            cohort,
+            tmp_path / f"o{size}",
+            "--set",
+            windows,
+        )
         np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max(), rtol=0)
 
 
@@ -100,7 +113,9 @@ def test_an_item_of_a_volume_has_one_time_for_all_its_slices(volume, prepared):
     assert given.state.shape == (2, 3, 4, 12, 10)
 
 
-def test_latents_are_encoded_once_for_both_stages_and_anew_for_another_autoencoder(voxlate, volume, prepared, tmp_path):
+def test_latents_are_encoded_once_for_both_stages_and_anew_for_another_autoencoder(
+    voxlate, volume, prepared, tmp_path
+):
     (folder,) = (prepared / "latents").iterdir()
     cases = open_cohort(prepared).splits["train"]
     assert sorted(path.stem for path in folder.iterdir()) == sorted(cases)
@@ -128,12 +143,21 @@ def test_kept_latents_that_are_cut_or_gone_are_encoded_again(voxlate, volume, pr
     assert all(torch.equal(same[name], wanted[name]) for name in wanted)
 
 
-def test_kept_latents_train_what_encoding_at_every_step_does(voxlate, volume, prepared, tmp_path, monkeypatch):
+def test_kept_latents_train_what_encoding_at_every_step_does(
+    voxlate, volume, prepared, tmp_path, monkeypatch
+):
     for module in ("stage", "messages"):
-        monkeypatch.setattr(f"voxlate.training.{module}.why_not_kept", lambda stage, cohort: "a test")
-    answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "direct")
+        monkeypatch.setattr(
+            f"voxlate.training.{module}.why_not_kept", lambda stage, cohort: "a test"
+        )
+    answer = voxlate(
+        "train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "direct"
+    )
     assert answer.code == 0
-    assert "latents of stage 'slices' are encoded again at every step, because there is a test" in answer.err
+    assert (
+        "latents of stage 'slices' are encoded again at every step, because there is a test"
+        in answer.err
+    )
     direct, kept = (load_file(one / "weights.safetensors") for one in (tmp_path / "direct", volume))
     for name, tensor in kept.items():
         torch.testing.assert_close(direct[name], tensor, atol=2e-3, rtol=0.02)
@@ -148,7 +172,10 @@ def test_another_autoencoder_in_the_folder_of_a_run_is_refused(voxlate, volume, 
     (volume / "weights.safetensors").unlink()
     answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", volume)
     assert answer.code == 2
-    assert "expected a model of the latents of weights.autoencoder.safetensors, found one of another" in answer.err
+    assert (
+        "expected a model of the latents of weights.autoencoder.safetensors, found one of another"
+        in answer.err
+    )
 
 
 def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohort, tmp_path):
@@ -177,7 +204,9 @@ def test_slices_of_a_latent_are_decoded_a_few_at_a_time(volume):
         parts = [autoencoder.encode(x[:, :, k : k + 1])[0] for k in range(11)]
         torch.testing.assert_close(mean, torch.cat(parts, dim=2), atol=1e-5, rtol=1e-4)
         seen = []
-        autoencoder.post_quant.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+        autoencoder.post_quant.register_forward_hook(
+            lambda _, given, __: seen.append(len(given[0]))
+        )
         autoencoder.decode(mean)
     assert seen == [8, 3]
 
@@ -185,9 +214,14 @@ def test_slices_of_a_latent_are_decoded_a_few_at_a_time(volume):
 def test_the_published_schedule_and_networks_are_the_recipes():
     made = recipes.read("make_a_volume_swi_mra")
     slices, final = made.all_stages[1:]
-    assert float(final.method.schedule(torch.tensor([1.0]))[0] ** 2) == pytest.approx(1.4230e-4, rel=1e-4)
+    assert float(final.method.schedule(torch.tensor([1.0]))[0] ** 2) == pytest.approx(
+        1.4230e-4, rel=1e-4
+    )
     with torch.device("meta"):
-        nets = [stage.net.build(Channels(images={"swi": 3}, state=3, out=3, noisy=True)) for stage in (slices, final)]
+        nets = [
+            stage.net.build(Channels(images={"swi": 3}, state=3, out=3, noisy=True))
+            for stage in (slices, final)
+        ]
     counts = [sum(parameter.numel() for parameter in net.parameters()) for net in nets]
     assert counts == [89_539_075, 89_539_075 + 20_070_942]
 
@@ -195,11 +229,17 @@ def test_the_published_schedule_and_networks_are_the_recipes():
 def test_a_volume_in_windows_reports_its_slices_as_they_are_denoised(volume, cohort):
     seen = []
     scan = cohort / "case1" / "t1.nii.gz"
-    load(volume).synthesise({"t1": scan}, steps=4, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(number * 6 // 8, 6) for number in range(1, 9)], "two windows of six slices, four steps"
+    load(volume).synthesise(
+        {"t1": scan}, steps=4, progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(number * 6 // 8, 6) for number in range(1, 9)], (
+        "two windows of six slices, four steps"
+    )
 
 
-def test_the_scale_makes_latents_of_whole_slices_as_later_stages_see_them_of_unit_spread(volume, prepared):
+def test_the_scale_makes_latents_of_whole_slices_as_later_stages_see_them_of_unit_spread(
+    volume, prepared
+):
     model = load(volume)
     cohort, task = open_cohort(prepared), model.method.task
     data = dataclasses.replace(model.recipe.data, patch=(1, 24, 20))
@@ -207,13 +247,17 @@ def test_the_scale_makes_latents_of_whole_slices_as_later_stages_see_them_of_uni
     for batch in validation_batches(cohort, data, model.recipe.intensity, split="train"):
         mean, log_variance = task.autoencoder.encode(batch.target)
         spread.append(mean + torch.randn(50, *mean.shape) * (0.5 * log_variance).exp())
-    assert (torch.cat(spread, dim=1) * task.autoencoder.scale).std().item() == pytest.approx(1, abs=0.02)
+    assert (torch.cat(spread, dim=1) * task.autoencoder.scale).std().item() == pytest.approx(
+        1, abs=0.02
+    )
 
 
 def test_other_scans_of_the_same_names_are_another_cohort(voxlate, volume, cohort, tmp_path):
     again = ("train", tmp_path / "volume.toml", "--data", tmp_path / "changed", "--out")
     scan = nib.load(cohort / "case0" / "t2.nii.gz")
-    nib.save(nib.Nifti1Image(scan.get_fdata()[::-1].copy(), scan.affine), cohort / "case0" / "t2.nii.gz")
+    nib.save(
+        nib.Nifti1Image(scan.get_fdata()[::-1].copy(), scan.affine), cohort / "case0" / "t2.nii.gz"
+    )
     assert voxlate("prepare", cohort, "--out", tmp_path / "changed").code == 0
     refused = voxlate(*again, volume)
     assert refused.code == 2
@@ -223,16 +267,33 @@ def test_other_scans_of_the_same_names_are_another_cohort(voxlate, volume, cohor
 
 
 def test_what_would_swap_the_autoencoder_of_a_model_is_refused(voxlate, volume, prepared, tmp_path):
-    answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "o", "--init", volume)
+    answer = voxlate(
+        "train",
+        tmp_path / "volume.toml",
+        "--data",
+        prepared,
+        "--out",
+        tmp_path / "o",
+        "--init",
+        volume,
+    )
     assert answer.code == 2
     assert "--init: expected a model without an autoencoder of its own" in answer.err
-    text = STAGES.replace('task = { kind = "latent" }', 'task = { kind = "latent", autoencoder = "second" }', 1)
+    text = STAGES.replace(
+        'task = { kind = "latent" }', 'task = { kind = "latent", autoencoder = "second" }', 1
+    )
     first = STAGES[STAGES.index("[[stages]]") : STAGES.index('[[stages]]\nname = "slices"')]
     (tmp_path / "two.toml").write_text(text + first.replace('"autoencoder"', '"second"', 1))
-    with pytest.raises(BadInput, match="expected the stage 'final' to build on 'autoencoder' as 'slices' does"):
+    with pytest.raises(
+        BadInput, match="expected the stage 'final' to build on 'autoencoder' as 'slices' does"
+    ):
         recipes.read(str(tmp_path / "two.toml"))
-    (tmp_path / "ct.toml").write_text(STAGES.replace('target = ["t2"], patch = [4', 'target = ["ct"], patch = [4'))
-    with pytest.raises(BadInput, match=r"expected (data|the stage 'autoencoder' to learn all|an intensity map)"):
+    (tmp_path / "ct.toml").write_text(
+        STAGES.replace('target = ["t2"], patch = [4', 'target = ["ct"], patch = [4')
+    )
+    with pytest.raises(
+        BadInput, match=r"expected (data|the stage 'autoencoder' to learn all|an intensity map)"
+    ):
         recipes.read(str(tmp_path / "ct.toml"))
 
 
@@ -246,7 +307,9 @@ def test_a_stage_without_data_of_its_own_is_another_where_the_recipes_differ(tmp
         assert all(one.data is not None for one in recipes.stage_recipe(made, name).stages)
 
 
-def test_kept_latents_with_other_numbers_than_were_written_are_encoded_again(voxlate, volume, prepared, tmp_path):
+def test_kept_latents_with_other_numbers_than_were_written_are_encoded_again(
+    voxlate, volume, prepared, tmp_path
+):
     (folder,) = (prepared / "latents").iterdir()
     path = min(folder.iterdir())
     whole = path.read_bytes()
@@ -257,21 +320,31 @@ def test_kept_latents_with_other_numbers_than_were_written_are_encoded_again(vox
 
 
 def test_windows_for_a_method_without_a_sampler_are_refused(voxlate, run, cohort, tmp_path):
-    answer = voxlate("synth", run, cohort, "--out", tmp_path / "o", "--set", "windows={size=4,overlap=2}")
+    answer = voxlate(
+        "synth", run, cohort, "--out", tmp_path / "o", "--set", "windows={size=4,overlap=2}"
+    )
     assert answer.code == 2
     assert "synth.windows: expected none for method.kind = 'regression'" in answer.err
 
 
-def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(voxlate, volume, prepared, tmp_path):
+def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(
+    voxlate, volume, prepared, tmp_path
+):
     line = ("train", tmp_path / "volume.toml", "--data", prepared, "--out")
     wide = voxlate(*line, tmp_path / "wide", "--set", "data.patch=[4,48,40]")
     said = " ".join(wide.err.split())
     assert "stage 'final': " in said
-    assert "patches of 48×40 voxels reach beyond the largest slice (24×20): 75% of them is filled in" in said
+    assert (
+        "patches of 48×40 voxels reach beyond the largest slice (24×20): 75% of them is filled in"
+        in said
+    )
     assert "set data.patch and stages.slices.data.patch alike" in said
     flat = voxlate(*line, tmp_path / "flat", "--set", "data.patch=[1,24,20]")
     assert flat.code == 2
-    assert "expected patches of several slices in the stage 'final', whose net.volumetric joins slices" in flat.err
+    assert (
+        "expected patches of several slices in the stage 'final', whose net.volumetric joins slices"
+        in flat.err
+    )
 
 
 def test_another_sampler_leaves_the_eta_of_the_recipes_own(volume):

@@ -21,7 +21,11 @@ def definitions(path: Path) -> set[str]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):
-            names |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+            names |= {
+                f"{node.name}.{part.name}"
+                for part in node.body
+                if isinstance(part, ast.FunctionDef)
+            }
     return names
 
 
@@ -46,7 +50,9 @@ def test_the_page_of_a_paper_says_where_its_equations_are(paper):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_each_page_and_picture_that_a_page_links_exists(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        assert target.startswith("https://") or (page.parent / target).is_file(), f"{page.name}: {target}"
+        assert target.startswith("https://") or (page.parent / target).is_file(), (
+            f"{page.name}: {target}"
+        )
 
 
 def test_each_page_that_the_package_names_exists():

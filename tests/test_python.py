@@ -23,7 +23,9 @@ def results(cohort, tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.chdir(tmp_path)
     package.prepare("cohort", "PREPARED")
     plan = package.plan("PREPARED", minutes=1, mode="samples", progress=False)
-    plan = plan.changed({"train.steps": "4", "stages.regression.train.steps": "4", "train.seed": "1"})
+    plan = plan.changed(
+        {"train.steps": "4", "stages.regression.train.steps": "4", "train.seed": "1"}
+    )
     package.train(plan, "PREPARED", "RUN")
     mean = package.synthesise("RUN", "cohort", "MEAN", split="val", answer="mean")
     samples = package.synthesise("RUN", "cohort", "SAMPLES", split="val", samples=3)
@@ -32,7 +34,9 @@ def results(cohort, tmp_path, monkeypatch) -> SimpleNamespace:
     table = package.compare(["SAMPLES", "MEAN"])
     one = package.load("RUN").synthesise({"t1": cohort / "case0" / "t1.nii.gz"}, samples=2)
     page = package.report("SAMPLES")
-    return SimpleNamespace(plan=plan, mean=mean, samples=samples, scores=scores, table=table, one=one, page=page)
+    return SimpleNamespace(
+        plan=plan, mean=mean, samples=samples, scores=scores, table=table, one=one, page=page
+    )
 
 
 def test_every_step_returns_a_result_that_shows_itself(results, tmp_path):
@@ -59,7 +63,9 @@ def test_a_run_that_was_begun_by_auto_resumes(prepared, tmp_path):
 
 
 def test_the_package_lists_its_commands():
-    assert {"prepare", "plan", "train", "synthesise", "evaluate", "compare", "load"} <= set(dir(package))
+    assert {"prepare", "plan", "train", "synthesise", "evaluate", "compare", "load"} <= set(
+        dir(package)
+    )
 
 
 def test_several_runs_are_one_ensemble(run, cohort, tmp_path):
@@ -68,14 +74,19 @@ def test_several_runs_are_one_ensemble(run, cohort, tmp_path):
     assert (tmp_path / "out" / "case0" / "t2_std_uncalibrated.nii.gz").is_file()
 
 
-COMMANDS = {"import": "import_weights", "synth": "synthesise"}  # those whose functions have other names
+COMMANDS = {
+    "import": "import_weights",
+    "synth": "synthesise",
+}  # those whose functions have other names
 
 
 def test_every_command_has_its_function():
     from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)
     from voxlate.cli.app import app
 
-    commands = [one.name or one.callback.__name__.removeprefix("list_") for one in app.registered_commands]
+    commands = [
+        one.name or one.callback.__name__.removeprefix("list_") for one in app.registered_commands
+    ]
     assert len(commands) == 14
     assert {COMMANDS.get(name, name) for name in commands} <= {*package.__all__}
 
@@ -101,7 +112,9 @@ def test_progress_goes_to_stderr_to_a_function_or_nowhere(cohort, tmp_path, capf
     package.prepare(cohort, tmp_path / "quiet", audit=False, workers=0, progress=False)
     assert capfd.readouterr() == ("", "")
     seen = []
-    package.prepare(cohort, tmp_path / "own", audit=False, workers=0, progress=lambda *found: seen.append(found))
+    package.prepare(
+        cohort, tmp_path / "own", audit=False, workers=0, progress=lambda *found: seen.append(found)
+    )
     assert seen[-1] == ("prepare", 6, 6, {})
 
 
@@ -119,16 +132,22 @@ def test_a_finished_run_is_trained_further_by_its_folder_alone(run):
 
 
 def test_phantoms_are_made_from_python(tmp_path):
-    folders = package.phantom(tmp_path / "cohort", 2, (24, 28, 8), modalities=["t1", "t2"], progress=False)
+    folders = package.phantom(
+        tmp_path / "cohort", 2, (24, 28, 8), modalities=["t1", "t2"], progress=False
+    )
     assert [one.name for one in folders] == ["phantom_000", "phantom_001"]
 
 
 def test_other_publishers_weights_are_refused(tmp_path):
-    with pytest.raises(BadInput, match="source: expected 'xmodality', 'kl-f4', 'kl-f8', found 'monai'"):
+    with pytest.raises(
+        BadInput, match="source: expected 'xmodality', 'kl-f4', 'kl-f8', found 'monai'"
+    ):
         package.import_weights("monai", tmp_path / "w.safetensors", tmp_path / "run")
 
 
-def test_one_scan_takes_progress_as_the_commands_do_and_states_no_bounds_without_a_calibration(run, cohort):
+def test_one_scan_takes_progress_as_the_commands_do_and_states_no_bounds_without_a_calibration(
+    run, cohort
+):
     model = package.load(run)
     made = model.synthesise(cohort / "case0" / "t1.nii.gz", progress=False)
     assert made.bounds == {}
@@ -137,7 +156,12 @@ def test_one_scan_takes_progress_as_the_commands_do_and_states_no_bounds_without
 
 def test_changes_may_be_numbers_and_truths(prepared, tiny, tmp_path):
     run = package.train(
-        tiny, prepared, tmp_path / "run", changes={"train.steps": 2, "synth.exact": True}, device="cpu", progress=False
+        tiny,
+        prepared,
+        tmp_path / "run",
+        changes={"train.steps": 2, "synth.exact": True},
+        device="cpu",
+        progress=False,
     )
     assert package.info(run.folder)["steps"] == 2
     with pytest.raises(BadInput, match=r"expected a known key, found 'train\.stps'"):
@@ -149,9 +173,13 @@ def test_a_planned_run_of_another_target_is_refused_and_not_resumed(prepared, tm
     package.train("auto", prepared, tmp_path / "run", source="t1", target="t2", **options)
     with pytest.raises(BadInput, match="found one that was planned with t1"):
         package.train("auto", prepared, tmp_path / "run", source="t2", target="t1", **options)
-    answer = voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--target", "t1")
+    answer = voxlate(
+        "train", "auto", "--data", prepared, "--out", tmp_path / "run", "--target", "t1"
+    )
     assert answer.code == 2
-    assert "expected a run with the target t1, found one that was planned with t2" in " ".join(answer.err.split())
+    assert "expected a run with the target t1, found one that was planned with t2" in " ".join(
+        answer.err.split()
+    )
 
 
 OPTIONS = [
@@ -163,13 +191,21 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("command", "function", "table"), OPTIONS)
-def test_a_field_of_an_options_dataclass_is_an_option_of_the_command_and_a_keyword_in_python(command, function, table):
+def test_a_field_of_an_options_dataclass_is_an_option_of_the_command_and_a_keyword_in_python(
+    command, function, table
+):
     from voxlate.cli import cohort, model, result  # noqa: F401  (they add their commands)
     from voxlate.cli.app import app
 
-    on_command_line = {one.name: one for one in typer.main.get_command(app).commands[command].params}
+    on_command_line = {
+        one.name: one for one in typer.main.get_command(app).commands[command].params
+    }
     in_python = inspect.signature(getattr(package, function)).parameters
-    shown = [name for name, hint in get_type_hints(table, include_extras=True).items() if hasattr(hint, "__metadata__")]
+    shown = [
+        name
+        for name, hint in get_type_hints(table, include_extras=True).items()
+        if hasattr(hint, "__metadata__")
+    ]
     assert len(shown) >= 7
     for field in dataclasses.fields(table):
         assert in_python[field.name].default == field.default

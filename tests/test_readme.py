@@ -32,7 +32,11 @@ def test_each_command_on_a_page_exists_and_takes_the_options_that_it_is_used_wit
     for line in commands_on(page):
         for part in line.split("  #")[0].split("&&"):
             words = shlex.split(part.removeprefix(" voxlate"))
-            known = {name for one in commands[words[0]].params for name in (*one.opts, *one.secondary_opts)}
+            known = {
+                name
+                for one in commands[words[0]].params
+                for name in (*one.opts, *one.secondary_opts)
+            }
             options = {word for word in words[1:] if word.startswith("--")}
             assert options <= known | {"--help"}, f"{words[0]}: {sorted(options - known)}"
 
@@ -43,7 +47,12 @@ def commands_on(page: Path) -> list[str]:
 
 
 def test_the_readme_shows_the_way_from_scans_to_scores():
-    assert [line.split()[0] for line in commands_on(PAGES[0])][:4] == ["prepare", "train", "synth", "evaluate"]
+    assert [line.split()[0] for line in commands_on(PAGES[0])][:4] == [
+        "prepare",
+        "train",
+        "synth",
+        "evaluate",
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -78,7 +87,9 @@ def test_the_whole_way_of_the_readme_on_a_small_cohort(voxlate, cohort, tiny, tm
     answer = voxlate("evaluate", out, "--truth", cohort)
     assert answer.code == 0
     assert "best naive" in answer.out
-    assert answer.out.splitlines()[-1].startswith("✗ WORSE THAN the best naive baseline"), "six steps teach nothing"
+    assert answer.out.splitlines()[-1].startswith("✗ WORSE THAN the best naive baseline"), (
+        "six steps teach nothing"
+    )
     assert voxlate("report", out).code == 0
     page = (out / "report.html").read_text()
     assert "data:image/" in page

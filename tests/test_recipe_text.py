@@ -40,15 +40,29 @@ def test_a_recipe_that_is_not_there_is_answered_with_the_nearest_names(voxlate):
     assert len(answer.err) < 300
 
 
-def test_stages_are_changed_by_their_names_and_a_change_of_the_last_alone_is_said(voxlate, prepared, tmp_path):
+def test_stages_are_changed_by_their_names_and_a_change_of_the_last_alone_is_said(
+    voxlate, prepared, tmp_path
+):
     made = recipe.read("mr_to_ct_slices", {"stages.regression.train.steps": "7"})
     assert made.stages[0].train.steps == 7
-    with pytest.raises(BadInput, match=r"expected one of regression, of a list's entry, found 'regresion'"):
+    with pytest.raises(
+        BadInput, match=r"expected one of regression, of a list's entry, found 'regresion'"
+    ):
         recipe.read("mr_to_ct_slices", {"stages.regresion.train.steps": "7"})
     answer = voxlate(
-        "train", "mr_to_ct_slices", "--data", prepared, "--out", tmp_path / "run", "--set", "train.steps=3"
+        "train",
+        "mr_to_ct_slices",
+        "--data",
+        prepared,
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "train.steps=3",
     )
-    assert "--set train… changes the last stage alone; the others are stages.regression.train." in answer.err
+    assert (
+        "--set train… changes the last stage alone; the others are stages.regression.train."
+        in answer.err
+    )
 
 
 @every_row(
@@ -84,11 +98,29 @@ def test_names_that_are_no_file_names_are_refused_in_recipes(tiny, name):
 
 def test_a_run_to_reuse_that_does_not_fit_says_why(voxlate, prepared, run, tiny, tmp_path):
     staged = tmp_path / "staged.toml"
-    body = "".join(line for line in tiny.read_text().splitlines(True) if line.startswith(("method", "net", "train")))
+    body = "".join(
+        line
+        for line in tiny.read_text().splitlines(True)
+        if line.startswith(("method", "net", "train"))
+    )
     staged.write_text(f'{tiny.read_text()}[[stages]]\nname = "first"\n{body}')
-    answer = voxlate("train", staged, "--data", prepared, "--out", tmp_path / "new", "--reuse", run, "--device", "cpu")
+    answer = voxlate(
+        "train",
+        staged,
+        "--data",
+        prepared,
+        "--out",
+        tmp_path / "new",
+        "--reuse",
+        run,
+        "--device",
+        "cpu",
+    )
     assert answer.code == 0, answer.err
-    assert f"note: stage 'first' is not taken from {run}: it has no finished stage 'first'." in answer.err
+    assert (
+        f"note: stage 'first' is not taken from {run}: it has no finished stage 'first'."
+        in answer.err
+    )
 
 
 def test_a_level_without_channels_is_refused(tmp_path):
@@ -98,12 +130,21 @@ def test_a_level_without_channels_is_refused(tmp_path):
 
 
 def test_a_recipe_may_update_the_stages_of_its_base_by_name(tmp_path):
-    (tmp_path / "own.toml").write_text('base = "phantom_t1_to_ct"\n[stages.regression.train]\nsteps = 7\n')
-    (before,), (after,) = recipe.read("phantom_t1_to_ct").stages, recipe.read(str(tmp_path / "own.toml")).stages
+    (tmp_path / "own.toml").write_text(
+        'base = "phantom_t1_to_ct"\n[stages.regression.train]\nsteps = 7\n'
+    )
+    (before,), (after,) = (
+        recipe.read("phantom_t1_to_ct").stages,
+        recipe.read(str(tmp_path / "own.toml")).stages,
+    )
     assert after.train.steps == 7
     assert (after.net, after.train.batch) == (before.net, before.train.batch)
-    (tmp_path / "own.toml").write_text('base = "phantom_t1_to_ct"\n[stages.regressed.train]\nsteps = 7\n')
-    with pytest.raises(BadInput, match=r"stages.regressed: expected a stage of the base \(regression\)"):
+    (tmp_path / "own.toml").write_text(
+        'base = "phantom_t1_to_ct"\n[stages.regressed.train]\nsteps = 7\n'
+    )
+    with pytest.raises(
+        BadInput, match=r"stages.regressed: expected a stage of the base \(regression\)"
+    ):
         recipe.read(str(tmp_path / "own.toml"))
 
 

@@ -31,7 +31,9 @@ def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_w
 def test_numbers_in_a_head_name_the_precision_they_were_measured_in():
     for name in recipes.names():
         head = recipes.header(recipes.text_of(name))
-        measured = re.search(r"Measured(?!:? (not|see|no scores))|step of \d+ (slices|crops)|In float32", head)
+        measured = re.search(
+            r"Measured(?!:? (not|see|no scores))|step of \d+ (slices|crops)|In float32", head
+        )
         if measured:
             assert re.search("bfloat16|float32", head[measured.start() :].split("\n")[0]), name
 
@@ -51,9 +53,16 @@ NARROW = {
         for row in ("", "_bran", "_pix2pix", "_cbf", "_cbv")
     },
     **{f"mrdpm{row}": {"net.width": "16"} for row in ("_masked", "_plain")},
-    **{f"pix2pix_tmax{row}": {"net.width": "8", "opponent.critic.widths": "[8, 16, 32, 64]"} for row in ("", "_plain")},
     **{
-        f"cyclegan_tmax{row}": {"net.width": "8", "net.blocks": "2", "method.critic.widths": "[8, 16, 32, 64]"}
+        f"pix2pix_tmax{row}": {"net.width": "8", "opponent.critic.widths": "[8, 16, 32, 64]"}
+        for row in ("", "_plain")
+    },
+    **{
+        f"cyclegan_tmax{row}": {
+            "net.width": "8",
+            "net.blocks": "2",
+            "method.critic.widths": "[8, 16, 32, 64]",
+        }
         for row in ("", "_plain")
     },
     **{
@@ -62,7 +71,11 @@ NARROW = {
         for row, changes in {
             "pix2pix": {"net.width": "8", "opponent.critic.widths": "[8, 16, 32, 64]"},
             "pix2pix_3d": {"net.width": "4", "opponent.critic.widths": "[4, 8, 8]"},
-            "cyclegan_3d": {"net.width": "4", "net.blocks": "1", "method.critic.widths": "[4, 8, 8]"},
+            "cyclegan_3d": {
+                "net.width": "4",
+                "net.blocks": "1",
+                "method.critic.widths": "[4, 8, 8]",
+            },
             "palette": {"net.width": "16"},
             "palette_tuned": {"net.width": "16"},
         }.items()
@@ -86,7 +99,9 @@ NARROW = {
     "mm_syn": {"net.widths": "[4, 8]", "net.latent": "4", "net.decoder": "4"},
 }
 LIKE = [  # these train what another one trains, and draw otherwise
-    f"mr_to_ct_{row}{size}" for row in ("ddpm_m", "em_m", "pc", "pc_m", "ode", "ode_m") for size in ("", "_small")
+    f"mr_to_ct_{row}{size}"
+    for row in ("ddpm_m", "em_m", "pc", "pc_m", "ode", "ode_m")
+    for size in ("", "_small")
 ]
 WHOLE = [pytest.param(name, {}, id=f"{name} whole", marks=pytest.mark.slow) for name in NARROW]
 REPRESENTATIVES = (  # one recipe of each kind; the slow tests take a step of all others
@@ -127,7 +142,12 @@ REPRESENTATIVES = (  # one recipe of each kind; the slow tests take a step of al
     "umm_csgm_small",
 )
 TRAINED = [
-    pytest.param(name, NARROW.get(name, {}), id=name, marks=() if name in REPRESENTATIVES else pytest.mark.slow)
+    pytest.param(
+        name,
+        NARROW.get(name, {}),
+        id=name,
+        marks=() if name in REPRESENTATIVES else pytest.mark.slow,
+    )
     for name in recipes.names()
     if name not in LIKE
 ]
@@ -142,7 +162,9 @@ def _kind(name: str) -> str:
         diffusion = (schedule.kind, method.prediction) if schedule else ()
         gan = stage.opponent.game if stage.opponent else ""
         volumes, stacks = stage.data.patch[0] > 1, stage.data.stack > 0
-        stages.append((stage.task.kind, method.kind, diffusion, stage.net.kind, gan, volumes, stacks))
+        stages.append(
+            (stage.task.kind, method.kind, diffusion, stage.net.kind, gan, volumes, stacks)
+        )
     return repr(stages)
 
 
@@ -185,15 +207,22 @@ def test_every_stage_of_a_recipe_takes_a_step(name, changes):
 
 def test_a_recipe_that_only_draws_otherwise_trains_what_its_head_says():
     for name in LIKE:
-        row, size = name.removeprefix("mr_to_ct_").removesuffix("_small"), "_small" if name.endswith("_small") else ""
-        made, trained = recipes.read(name), recipes.read(f"mr_to_ct_{'ddpm' if 'ddpm' in row else 'em'}{size}")
+        row, size = (
+            name.removeprefix("mr_to_ct_").removesuffix("_small"),
+            "_small" if name.endswith("_small") else "",
+        )
+        made, trained = (
+            recipes.read(name),
+            recipes.read(f"mr_to_ct_{'ddpm' if 'ddpm' in row else 'em'}{size}"),
+        )
         assert dataclasses.replace(made, synth=trained.synth, title=trained.title) == trained
         assert made.synth != trained.synth
 
 
 def test_a_change_on_the_command_line_reaches_its_key():
     made = recipes.read(
-        "t1_to_t2_brain", {"train.steps": "7", "data.patch": "[1, 64, 64]", "train.precision": "float32"}
+        "t1_to_t2_brain",
+        {"train.steps": "7", "data.patch": "[1, 64, 64]", "train.precision": "float32"},
     )
     assert made.train.steps == 7
     assert made.data.patch == (1, 64, 64)
@@ -216,20 +245,27 @@ def test_a_completion_of_stacked_slices_is_refused():
     names = plain["data"]["source"] + plain["data"]["target"]
     data = {**plain["data"], "source": names, "target": names, "stack": 1}
     with pytest.raises(BadInput, match=r"expected data\.stack = 0"):
-        recipes.from_dict({**plain, "task": {"kind": "complete"}, "method": {"kind": "regression"}, "data": data}, "x")
+        recipes.from_dict(
+            {**plain, "task": {"kind": "complete"}, "method": {"kind": "regression"}, "data": data},
+            "x",
+        )
 
 
 def test_a_stage_of_a_modality_without_an_intensity_map_is_refused():
     values = recipes.values_of("mr_to_ct_slices")
     values["stages"][0]["data"] = values["data"] | {"source": ["t2"]}
-    with pytest.raises(BadInput, match="expected an intensity map for every modality, found none for t2"):
+    with pytest.raises(
+        BadInput, match="expected an intensity map for every modality, found none for t2"
+    ):
         recipes.from_dict(values, "mine")
 
 
 def test_a_completion_needs_two_modalities_and_takes_cases_with_gaps_only_where_its_code_says_so():
     plain = recipes.to_dict(recipes.read("umm_csgm_small"))
     with pytest.raises(BadInput, match=r"expected two modalities or more .* found \['t2'\]"):
-        recipes.from_dict(plain | {"data": plain["data"] | {"source": ["t2"], "target": ["t2"]}}, "x")
+        recipes.from_dict(
+            plain | {"data": plain["data"] | {"source": ["t2"], "target": ["t2"]}}, "x"
+        )
     for change in ({"task.incomplete": "true"}, {"data.allow_missing": "true"}):
         with pytest.raises(BadInput, match=r"Set both to true, or none\."):
             recipes.read("umm_csgm_small", change)

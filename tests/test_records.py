@@ -22,9 +22,13 @@ from voxlate.training.states import check_outline
 RECORD = Record("file", "a table", "Make it again.")
 
 
-@every_row("text", ["NaN", "[Infinity]", '{"a": 1e999}', "[", '"\\ud800"', "9" * 19, '"7"', "true", "1e16"])
+@every_row(
+    "text", ["NaN", "[Infinity]", '{"a": 1e999}', "[", '"\\ud800"', "9" * 19, '"7"', "true", "1e16"]
+)
 def test_a_number_is_finite_plain_and_within_bounds(text: str) -> None:
-    with pytest.raises(BadInput, match=r"^file: expected a table as voxlate writes it, found .* Make it again\.$"):
+    with pytest.raises(
+        BadInput, match=r"^file: expected a table as voxlate writes it, found .* Make it again\.$"
+    ):
         RECORD.parse(Number, text)
 
 
@@ -48,18 +52,26 @@ def test_a_table_has_no_other_key_and_lacks_none() -> None:
         (np.full((2, 3), 8, np.float32), "values of 'a' from 8 to 8"),
     ],
 )
-def test_an_array_has_its_type_shape_and_bounds(tmp_path: Path, values: np.ndarray, found: str) -> None:
+def test_an_array_has_its_type_shape_and_bounds(
+    tmp_path: Path, values: np.ndarray, found: str
+) -> None:
     save_file({"a": values}, tmp_path / "a.safetensors")
     record = Record(tmp_path / "a.safetensors", "an array", "Make it again.")
     with record.tensors() as file, pytest.raises(BadInput, match=found):
         file.read({"a": Shape((2, None), high=7)})
 
 
-def test_a_checksum_is_of_the_text_and_of_names_shapes_types_and_bytes_in_the_order_of_names() -> None:
+def test_a_checksum_is_of_the_text_and_of_names_shapes_types_and_bytes_in_the_order_of_names() -> (
+    None
+):
     arrays = {"b": np.array([[1, 2]], np.int16), "a": np.array(0.5, np.float32)}
-    known = hashlib.sha256(b"text" + b"a()float32" + b"\x00\x00\x00?" + b"b(1, 2)int16" + b"\x01\x00\x02\x00")
+    known = hashlib.sha256(
+        b"text" + b"a()float32" + b"\x00\x00\x00?" + b"b(1, 2)int16" + b"\x01\x00\x02\x00"
+    )
     assert checksum("text", arrays) == known.hexdigest()
-    assert checksum("text", {"b": arrays["b"].copy(order="F"), "a": arrays["a"]}) == known.hexdigest()
+    assert (
+        checksum("text", {"b": arrays["b"].copy(order="F"), "a": arrays["a"]}) == known.hexdigest()
+    )
 
 
 def test_tensors_of_types_that_numpy_lacks_are_written_with_their_checksum(tmp_path: Path) -> None:
@@ -81,7 +93,9 @@ HU = {"low": -1024.0, "high": 3071.0, "unit": "HU", "rule": ""}
 def baselines(tmp_path: Path) -> Path:
     hu = Range(-1024.0, 3071.0, "HU", "")
     mean, table = np.zeros((2, 3, 4), np.float32), np.zeros(1024, np.float32)
-    Baselines({"t1": hu, "ct": hu}, {"ct": mean}, {("t1", "ct"): table}, 3).save(tmp_path / "naive.safetensors")
+    Baselines({"t1": hu, "ct": hu}, {"ct": mean}, {("t1", "ct"): table}, 3).save(
+        tmp_path / "naive.safetensors"
+    )
     return tmp_path / "naive.safetensors"
 
 
@@ -103,8 +117,12 @@ def test_baselines_of_another_header_are_refused(baselines: Path, key: str, valu
     stated["ranges"] = dict.fromkeys(("t1", "ct"), HU)
     save_file(tensors, baselines, {name: json.dumps(one) for name, one in stated.items()})
     assert Baselines.load(baselines).cases == 3, "as version 0.6 wrote it, without a checksum"
-    save_file(tensors, baselines, {name: json.dumps(one) for name, one in {**stated, key: value}.items()})
-    with pytest.raises(BadInput, match="expected the naive baselines of a training as voxlate writes it"):
+    save_file(
+        tensors, baselines, {name: json.dumps(one) for name, one in {**stated, key: value}.items()}
+    )
+    with pytest.raises(
+        BadInput, match="expected the naive baselines of a training as voxlate writes it"
+    ):
         Baselines.load(baselines)
 
 
@@ -116,13 +134,30 @@ def test_a_changed_baseline_differs_from_its_checksum(baselines: Path) -> None:
         Baselines.load(baselines)
 
 
-LINE = {"stage": "final", "step": 1, "turn": "net", "loss": {"total": 0.5}, "lr": 1e-3, "items_per_s": 2.0}
+LINE = {
+    "stage": "final",
+    "step": 1,
+    "turn": "net",
+    "loss": {"total": 0.5},
+    "lr": 1e-3,
+    "items_per_s": 2.0,
+}
 
 
 @every_row(
-    "change", [{"stage": None}, {"step": "1"}, {"step": -1}, {"loss": 3}, {"loss": {"total": "0.5"}}, {"more": 1}]
+    "change",
+    [
+        {"stage": None},
+        {"step": "1"},
+        {"step": -1},
+        {"loss": 3},
+        {"loss": {"total": "0.5"}},
+        {"more": 1},
+    ],
 )
-def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(tmp_path: Path, change: dict) -> None:
+def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(
+    tmp_path: Path, change: dict
+) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text(f'{json.dumps(LINE)}\n{{"stage": "fi')
     assert [line for _, line in lines_of(log)] == [LINE]
@@ -189,8 +224,16 @@ def test_provenance_of_a_run_in_another_form_is_refused(tmp_path: Path, change: 
         read_run(path)
 
 
-ROWS = [{"case": name, "patient": name, "modality": "ct", "answer": "synthesis", "mae": 2.0} for name in "ab"]
-PART = {"unit": "HU", "range": [0, 1], "own_peak": False, "answers": {"synthesis": {"mae": {"mean": 2.0, "n": 2}}}}
+ROWS = [
+    {"case": name, "patient": name, "modality": "ct", "answer": "synthesis", "mae": 2.0}
+    for name in "ab"
+]
+PART = {
+    "unit": "HU",
+    "range": [0, 1],
+    "own_peak": False,
+    "answers": {"synthesis": {"mae": {"mean": 2.0, "n": 2}}},
+}
 
 
 @every_row(
@@ -207,11 +250,15 @@ PART = {"unit": "HU", "range": [0, 1], "own_peak": False, "answers": {"synthesis
         ({}, {"modality": "mr"}),
     ],
 )
-def test_scores_that_disagree_with_their_rows_are_refused(tmp_path: Path, part: dict, row: dict) -> None:
+def test_scores_that_disagree_with_their_rows_are_refused(
+    tmp_path: Path, part: dict, row: dict
+) -> None:
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({"modalities": {"ct": PART}, "cases": ROWS}))
     assert read_scores(path)["cases"] == ROWS
-    path.write_text(json.dumps({"modalities": {"ct": PART | part}, "cases": [ROWS[0] | row, ROWS[1]]}))
+    path.write_text(
+        json.dumps({"modalities": {"ct": PART | part}, "cases": [ROWS[0] | row, ROWS[1]]})
+    )
     with pytest.raises(BadInput, match="expected scores as voxlate writes it"):
         read_scores(path)
 

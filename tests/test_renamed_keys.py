@@ -54,25 +54,34 @@ def test_a_recipe_with_old_names_is_the_recipe_with_the_new_ones_and_says_so_onc
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert old == recipe.read(str(tmp_path / "new.toml"))
-        assert recipe.read(str(tmp_path / "old.toml"), {"opponent.game": "least_squares"}).opponent.gan_loss == (
-            "least_squares"
-        )
+        assert recipe.read(
+            str(tmp_path / "old.toml"), {"opponent.game": "least_squares"}
+        ).opponent.gan_loss == ("least_squares")
 
 
 def test_old_names_change_shipped_recipes_their_bases_and_their_stages(tmp_path):
-    changed = recipe.read("pix2pix_tmax", {"opponent.game": "hinge", "opponent.critic.answer": "image"})
+    changed = recipe.read(
+        "pix2pix_tmax", {"opponent.game": "hinge", "opponent.critic.answer": "image"}
+    )
     assert (changed.opponent.gan_loss, changed.opponent.critic.output) == ("hinge", "image")
     (tmp_path / "own.toml").write_text(
         'base = "cyclegan_tmax"\nmethod = { game = "cross_entropy", data = { loss = "mse" } }'
     )
     own = recipe.read(str(tmp_path / "own.toml")).method
-    assert (own.gan_loss, own.distance.loss, own.distance.reduction) == ("cross_entropy", "mse", "all")
+    assert (own.gan_loss, own.distance.loss, own.distance.reduction) == (
+        "cross_entropy",
+        "mse",
+        "all",
+    )
     staged = recipe.read("make_a_volume_swi_mra", {"stages.autoencoder.opponent.game": "hinge"})
     assert staged.stages[0].opponent.gan_loss == "hinge"
 
 
 def test_old_names_are_kept_where_the_settings_are_of_other_code():
-    own = {"method": {"kind": "mine:Method", "game": 1, "data": 2}, "opponent": {"critic": {"kind": "a:B", "each": 3}}}
+    own = {
+        "method": {"kind": "mine:Method", "game": 1, "data": 2},
+        "opponent": {"critic": {"kind": "a:B", "each": 3}},
+    }
     assert renamed.with_new_names(own) == own
 
 
@@ -92,10 +101,18 @@ def test_a_run_with_old_names_loads_resumes_and_lends_its_stages(prepared, tmp_p
     assert again == wanted
     assert read_header(run.weights())["recipe"] == recipe.to_dict(wanted)
     train(wanted, prepared, run.folder, device="cpu")  # the same run: nothing is trained anew
-    assert all((a == b).all() for a, b in zip(loaded.parameters(), load_method(run.folder)[0].parameters()))
+    assert all(
+        (a == b).all() for a, b in zip(loaded.parameters(), load_method(run.folder)[0].parameters())
+    )
     copy = Run(tmp_path / "copy")
     copy.folder.mkdir()
     shutil.copy(run.provenance, copy.provenance)
-    assert reuse_weights(copy, [run], wanted, "final") == [f"stage 'final' is taken from {run.folder}."]
+    assert reuse_weights(copy, [run], wanted, "final") == [
+        f"stage 'final' is taken from {run.folder}."
+    ]
     with pytest.raises(BadInput, match="expected an empty folder or this very run"):
-        train(recipe.read(str(tmp_path / "new.toml"), {"opponent.gan_loss": "least_squares"}), prepared, run.folder)
+        train(
+            recipe.read(str(tmp_path / "new.toml"), {"opponent.gan_loss": "least_squares"}),
+            prepared,
+            run.folder,
+        )

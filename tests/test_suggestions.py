@@ -10,7 +10,11 @@ from voxlate.recipe.text import names
 
 @pytest.mark.parametrize(
     ("name", "first"),
-    [("t1_to_ctt", "phantom_t1_to_ct"), ("T1-to-T2", "t1_to_t2_brain"), ("pix2pix_swi", "pix2pix_swi_mra")],
+    [
+        ("t1_to_ctt", "phantom_t1_to_ct"),
+        ("T1-to-T2", "t1_to_t2_brain"),
+        ("pix2pix_swi", "pix2pix_swi_mra"),
+    ],
 )
 def test_the_nearest_recipe_comes_first(name: str, first: str) -> None:
     assert nearest(name, names())[0] == first
@@ -39,19 +43,26 @@ def test_what_is_near_nothing_gets_no_suggestion() -> None:
         ("dropout", "'net.dropout'"),
     ],
 )
-def test_a_key_is_looked_for_in_its_table_then_in_all_then_by_its_meaning(key: str, meant: str) -> None:
+def test_a_key_is_looked_for_in_its_table_then_in_all_then_by_its_meaning(
+    key: str, meant: str
+) -> None:
     with pytest.raises(BadInput) as error:
         recipe.read("phantom_t1_to_ct", {key: "1"})
     assert f"found '{key}'. Did you mean {meant}" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("option", "meant"), [("--resampel", "--resample"), ("--shapes", "--shares"), ("--exclude-files", "--exclude-file")]
+    ("option", "meant"),
+    [("--resampel", "--resample"), ("--shapes", "--shares"), ("--exclude-files", "--exclude-file")],
 )
-def test_an_unknown_option_is_answered_with_the_nearest(voxlate, cohort, option: str, meant: str) -> None:
+def test_an_unknown_option_is_answered_with_the_nearest(
+    voxlate, cohort, option: str, meant: str
+) -> None:
     refused = voxlate("prepare", cohort, option)
     assert refused.code == 2
-    assert f"No such option: {option} (Possible options: {meant}" in " ".join(refused.err.replace("│", " ").split())
+    assert f"No such option: {option} (Possible options: {meant}" in " ".join(
+        refused.err.replace("│", " ").split()
+    )
 
 
 @pytest.mark.parametrize("word", ["none", "unset", '"none"'])
@@ -63,7 +74,10 @@ def test_an_optional_key_is_unset_by_name(word: str) -> None:
 
 
 def test_none_stays_a_choice_where_it_is_one_and_is_refused_where_a_key_is_needed() -> None:
-    assert recipe.read("phantom_t1_to_ct", {"train.optimiser.decay": "none"}).train.optimiser.decay == "none"
+    assert (
+        recipe.read("phantom_t1_to_ct", {"train.optimiser.decay": "none"}).train.optimiser.decay
+        == "none"
+    )
     with pytest.raises(BadInput, match=r"expected of 'train.batch'.*found 'none'"):
         recipe.read("phantom_t1_to_ct", {"train.batch": "none"})
 
@@ -81,5 +95,7 @@ def test_all_wrong_keys_of_a_recipe_are_listed_at_once() -> None:
     assert said.count(" Also expected ") == 3
     with pytest.raises(BadInput, match=r"'train\.steps'.*Also expected of 'synth\.mirror'"):
         recipe.from_dict(
-            recipe.values_of("phantom_t1_to_ct") | {"train": {"steps": "1"}, "synth": {"mirror": 1}}, "own"
+            recipe.values_of("phantom_t1_to_ct")
+            | {"train": {"steps": "1"}, "synth": {"mirror": 1}},
+            "own",
         )

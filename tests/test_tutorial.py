@@ -15,7 +15,9 @@ def cells() -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_cell_of_the_tutorial_runs_and_the_model_beats_the_naive_baselines(tmp_path, monkeypatch):
+def test_every_cell_of_the_tutorial_runs_and_the_model_beats_the_naive_baselines(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
     for cell in cells():

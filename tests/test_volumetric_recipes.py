@@ -20,7 +20,9 @@ def parameters(name: str) -> dict[str, int]:
 def test_two_dimensional_pix2pix_has_the_size_of_isolas_code_with_one_channel():
     """Its 54,413,955 of 3 channels on either side, less 3 biases and the kernels of 2 channels at either end."""
     net = 54_413_955 - 3 - 2 * 16 * 64 - 2 * 16 * 128
-    critics = 16 * (2 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 64 + 2 * (128 + 256 + 512) + 1
+    critics = (
+        16 * (2 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 64 + 2 * (128 + 256 + 512) + 1
+    )
     assert parameters("pix2pix_swi_mra") == {"net": net, "critics": critics}
 
 
@@ -39,14 +41,19 @@ def test_all_rows_see_the_same_images_on_the_same_scale(pair):
         assert (made.data.source, made.data.target) == ([source], [target])
         assert (made.data.patch[0] > 1) == ("_3d_" in name)
         for modality in (source, target):
-            high = 99.9 if modality == "tof" else 99.5  # of TOF the 99.5th percentile lies within the arteries
+            high = (
+                99.9 if modality == "tof" else 99.5
+            )  # of TOF the 99.5th percentile lies within the arteries
             assert (made.intensity[modality].low, made.intensity[modality].high) == (0.5, high)
 
 
 def test_t1_to_t2_is_trained_as_swi_to_mra_is():
     for row in ROWS:
         for size in ("", "_small"):
-            ours, theirs = (recipes.to_dict(recipes.read(f"{row}_{pair}{size}")) for pair in ("t1_t2", "swi_mra"))
+            ours, theirs = (
+                recipes.to_dict(recipes.read(f"{row}_{pair}{size}"))
+                for pair in ("t1_t2", "swi_mra")
+            )
             for values in (ours, theirs):
                 del values["title"], values["data"]["source"], values["data"]["target"]
             assert ours == theirs
@@ -62,7 +69,9 @@ def test_palette_trains_with_2000_betas_and_samples_with_1000_others():
     ):
         half = torch.tensor(0.5)
         betas = torch.linspace(first, last, count, dtype=torch.double)[: count // 2]
-        assert schedule(half)[0].square().item() == pytest.approx((1 - betas).prod().item(), rel=1e-6)
+        assert schedule(half)[0].square().item() == pytest.approx(
+            (1 - betas).prod().item(), rel=1e-6
+        )
 
 
 def test_the_well_tuned_palette_samples_with_the_noise_that_it_was_trained_with():

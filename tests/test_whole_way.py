@@ -10,7 +10,9 @@ from voxlate.files import read_json
 
 UNET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
 UNET_3D = UNET.replace("blocks = 1", 'blocks = 1, kernel = "3x3x3"')
-BRAN_3D = 'net = { kind = "bran", width = 4, stages = 2, regions = 0, norm = "instance", dimensions = 3 }'
+BRAN_3D = (
+    'net = { kind = "bran", width = 4, stages = 2, regions = 0, norm = "instance", dimensions = 3 }'
+)
 RESNET = 'net = { kind = "resnet", width = 4, blocks = 1 }'
 REGRESSION = 'method = { kind = "regression" }'
 DIFFUSION = 'method = { kind = "diffusion", clip = [-1, 1] }'
@@ -19,7 +21,9 @@ RESNET_3D = RESNET.replace("blocks = 1", "blocks = 1, dimensions = 3")
 PATCHES = 'critic = { widths = [4, 4], output = "patches" }'
 SLICES = f'[[stages]]\nname = "slices"\n{DIFFUSION}\n{UNET}\ntrain = {{ steps = 2, batch = 2 }}'
 PATCHES_3D = PATCHES.replace("]", '], norm = "instance", dimensions = 3')
-PREDICTOR = f'[[stages]]\nname = "predictor"\n{REGRESSION}\n{UNET}\ntrain = {{ steps = 2, batch = 2 }}'
+PREDICTOR = (
+    f'[[stages]]\nname = "predictor"\n{REGRESSION}\n{UNET}\ntrain = {{ steps = 2, batch = 2 }}'
+)
 AUTOENCODER = (
     '[[stages]]\nname = "autoencoder"\nmethod = { kind = "autoencoding" }\n'
     'net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }\n'
@@ -37,10 +41,16 @@ WAYS = {
     "diffusion": ([T1_TO_T2, DIFFUSION, UNET], []),
     "regression_with_opponent": ([T1_TO_T2, REGRESSION, UNET, f"opponent = {{ {CRITIC} }}"], []),
     "cycle": ([T1_TO_T2, f'method = {{ kind = "cycle", {PATCHES} }}', RESNET], []),
-    "inside_the_mask": ([T1_TO_T2, 'task = { kind = "translate", inside = true, strip = true }', DIFFUSION, UNET], []),
+    "inside_the_mask": (
+        [T1_TO_T2, 'task = { kind = "translate", inside = true, strip = true }', DIFFUSION, UNET],
+        [],
+    ),
     "neighbouring_slices": ([T1_TO_T2.replace("patch", "stack = 1, patch"), REGRESSION, UNET], []),
     "volumes": ([T1_TO_T2.replace("[1, 24, 20]", "[4, 12, 12]"), REGRESSION, UNET_3D], []),
-    "volumes_by_diffusion": ([T1_TO_T2.replace("[1, 24, 20]", "[4, 12, 12]"), DIFFUSION, UNET_3D], []),
+    "volumes_by_diffusion": (
+        [T1_TO_T2.replace("[1, 24, 20]", "[4, 12, 12]"), DIFFUSION, UNET_3D],
+        [],
+    ),
     "volumes_by_pix2pix": (
         [
             T1_TO_T2.replace("[1, 24, 20]", "[4, 16, 12]"),
@@ -59,7 +69,10 @@ WAYS = {
         [],
     ),
     "completion": ([ALL, 'task = { kind = "complete" }', DIFFUSION, UNET], ["t2"]),
-    "completion_by_regression": ([ALL, 'task = { kind = "complete" }', REGRESSION, UNET], ["t2", "ct"]),
+    "completion_by_regression": (
+        [ALL, 'task = { kind = "complete" }', REGRESSION, UNET],
+        ["t2", "ct"],
+    ),
     "completion_with_opponent": (
         [ALL, 'task = { kind = "complete" }', REGRESSION, UNET, f"opponent = {{ {PATCHES} }}"],
         ["t1"],
@@ -68,19 +81,36 @@ WAYS = {
         [GAPS, 'task = { kind = "complete", incomplete = true }', DIFFUSION, UNET],
         ["t2"],
     ),
-    "residual": ([T1_TO_T2, 'task = { kind = "residual", scale = 2.0 }', DIFFUSION, UNET, PREDICTOR], []),
+    "residual": (
+        [T1_TO_T2, 'task = { kind = "residual", scale = 2.0 }', DIFFUSION, UNET, PREDICTOR],
+        [],
+    ),
     "latent": ([T1_TO_T2, 'task = { kind = "latent" }', DIFFUSION, UNET, AUTOENCODER], []),
     "latent_of_volumes": (
-        [T1_TO_T2.replace("[1,", "[4,"), 'task = { kind = "latent" }', DIFFUSION, VOLUMETRIC, AUTOENCODER_3D],
+        [
+            T1_TO_T2.replace("[1,", "[4,"),
+            'task = { kind = "latent" }',
+            DIFFUSION,
+            VOLUMETRIC,
+            AUTOENCODER_3D,
+        ],
         [],
     ),
     "volumetric_layers_on_slices": (
-        [T1_TO_T2.replace("[1,", "[4,"), 'start_from = "slices"', DIFFUSION, VOLUMETRIC, f"{SLICES}\n{T1_TO_T2}"],
+        [
+            T1_TO_T2.replace("[1,", "[4,"),
+            'start_from = "slices"',
+            DIFFUSION,
+            VOLUMETRIC,
+            f"{SLICES}\n{T1_TO_T2}",
+        ],
         [],
     ),
 }
 MAPS = "critic = { widths = [4, 4], output = 'patches', maps = 3, separate = true }"
-LEAST_SQUARES = f"opponent = {{ gan_loss = 'least_squares', penalty = 0, critic_turns = 1, {MAPS} }}"
+LEAST_SQUARES = (
+    f"opponent = {{ gan_loss = 'least_squares', penalty = 0, critic_turns = 1, {MAPS} }}"
+)
 COMPLETION = 'task = { kind = "complete", curriculum = [[0.5, 0.5]] }'
 BASELINES = {  # of paper 003: the network, and the losses of what it gives besides its image
     "mm_gan": ("widths = [4, 8]", ""),
@@ -146,7 +176,18 @@ def test_a_task_and_a_method_go_the_whole_way(way, cohorts, voxlate, tmp_path):
     with (tmp_path / "own.toml").open("a") as file:
         file.write("\n".join(line for line in lines if line.startswith("[[")))
     run, out = tmp_path / "run", tmp_path / "out"
-    ran = [voxlate("train", tmp_path / "own.toml", "--data", f"{cohort}_prepared", "--out", run, "--device", "cpu")]
+    ran = [
+        voxlate(
+            "train",
+            tmp_path / "own.toml",
+            "--data",
+            f"{cohort}_prepared",
+            "--out",
+            run,
+            "--device",
+            "cpu",
+        )
+    ]
     left_out = [word for name in missing for word in ("--missing", name)]
     ran.append(voxlate("synth", run, cohort / "case0", "--out", out, *left_out, "--device", "cpu"))
     ran.append(voxlate("evaluate", out, "--truth", cohort, "--json"))
@@ -162,10 +203,19 @@ def test_a_task_and_a_method_go_the_whole_way(way, cohorts, voxlate, tmp_path):
         assert image.shape == (20, 24, 6)
 
 
-def test_an_autoencoder_alone_reconstructs_the_truth_and_says_that_it_is_a_bound(cohorts, voxlate, tmp_path):
+def test_an_autoencoder_alone_reconstructs_the_truth_and_says_that_it_is_a_bound(
+    cohorts, voxlate, tmp_path
+):
     lines = [T1_TO_T2, 'method = { kind = "autoencoding" }', AUTOENCODER.splitlines()[3]]
     (tmp_path / "own.toml").write_text("\n".join([*TOP, *lines, *BELOW]))
-    trained = voxlate("train", tmp_path / "own.toml", "--data", cohorts / "full_prepared", "--out", tmp_path / "run")
+    trained = voxlate(
+        "train",
+        tmp_path / "own.toml",
+        "--data",
+        cohorts / "full_prepared",
+        "--out",
+        tmp_path / "run",
+    )
     assert trained.code == 0, trained.err
     made = voxlate("synth", tmp_path / "run", cohorts / "full" / "case0", "--out", tmp_path / "out")
     assert made.code == 0, made.err

@@ -9,7 +9,16 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import core_schema
@@ -54,7 +63,9 @@ adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 def to_tables(settings_object: Any) -> dict[str, Any]:
     """Plain tables that `fill` reads back to equal settings."""
-    return adapter(type(settings_object)).dump_python(settings_object, mode="json", exclude_none=True)
+    return adapter(type(settings_object)).dump_python(
+        settings_object, mode="json", exclude_none=True
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,9 @@ class Importable:
 
     settings_of: Callable[[Any], type | None] = lambda _: None
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
         inner = handler(source)
         filled = functools.partial(_filled, settings_of=self.settings_of)
         written = core_schema.wrap_serializer_function_ser_schema(_plain, schema=inner)
@@ -86,7 +99,9 @@ def _filled(value: Any, inner: Any, settings_of: Callable[[Any], type | None]) -
         return name
     kind = found if dataclasses.is_dataclass(found) else settings_of(found)
     if kind is None:
-        raise BadInput(f"expected a class made with voxlate.config.settings, found {name}. Decorate it with @settings.")
+        raise BadInput(
+            f"expected a class made with voxlate.config.settings, found {name}. Decorate it with @settings."
+        )
     rest = {key: one for key, one in value.items() if key != "kind"}
     return fill(typing.cast(type, kind), rest, name)
 
@@ -112,7 +127,9 @@ def imported(name: str) -> Any:
             f"expected the Python module '{module}' for {name}, found none ('{error.name}' is not installed). Install it, or add its folder to PYTHONPATH."
         ) from error
     except AttributeError as error:
-        raise BadInput(f"expected '{attribute}' in the module '{module}', found none. Check the name.") from error
+        raise BadInput(
+            f"expected '{attribute}' in the module '{module}', found none. Check the name."
+        ) from error
 
 
 def named(name: str, known: Mapping[str, T]) -> T:
@@ -122,7 +139,9 @@ def named(name: str, known: Mapping[str, T]) -> T:
 
 def imports(values: Any) -> list[str]:
     """Every "module:name" in plain tables, sorted: the code that filling settings from them imports."""
-    return sorted(set(re.findall(f'"({IMPORT.pattern})"', json.dumps(values, ensure_ascii=False), re.ASCII)))
+    return sorted(
+        set(re.findall(f'"({IMPORT.pattern})"', json.dumps(values, ensure_ascii=False), re.ASCII))
+    )
 
 
 def kind_of(settings_object: Any) -> str:
@@ -153,7 +172,9 @@ def _without_unset(kind: Any, value: Any) -> Any:
     """Tables with None for the texts "none" and "unset", where a key is optional and they are no choice of its own."""
     options = _options(kind)
     if isinstance(value, str) and value in UNSET:
-        choices = [one for option in options if get_origin(option) is Literal for one in get_args(option)]
+        choices = [
+            one for option in options if get_origin(option) is Literal for one in get_args(option)
+        ]
         return None if type(None) in options and value not in choices else value
     within = {get_origin(option): get_args(option) for option in options}
     if isinstance(value, list) and list in within:
@@ -165,7 +186,9 @@ def _without_unset(kind: Any, value: Any) -> Any:
     owners = [one for one in options if dataclasses.is_dataclass(one)]
     chosen = [one for one in owners if len(owners) == 1 or _tag(one) == value.get("kind")]
     known = key_types(chosen[0]) if chosen else {}
-    return {key: _without_unset(known[key], one) if key in known else one for key, one in value.items()}
+    return {
+        key: _without_unset(known[key], one) if key in known else one for key, one in value.items()
+    }
 
 
 def _options(kind: Any) -> list[Any]:
@@ -181,7 +204,11 @@ def _sentences(kind: Any, errors: Sequence[Any], change: str) -> str:
     """A sentence for each wrong key, the first ones of many."""
     said = list(dict.fromkeys(_sentence(kind, error, change) for error in errors))
     listed = " Also ".join(said[:MOST_WRONG])
-    return listed if len(said) <= MOST_WRONG else f"{listed} {len(said) - MOST_WRONG} more keys are wrong."
+    return (
+        listed
+        if len(said) <= MOST_WRONG
+        else f"{listed} {len(said) - MOST_WRONG} more keys are wrong."
+    )
 
 
 def _sentence(kind: Any, error: Any, change: str) -> str:
@@ -210,15 +237,23 @@ def _sentence(kind: Any, error: Any, change: str) -> str:
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         tags = ", ".join(sorted(str(_tag(one)) for one in members(owner)))
         kind_found = found.get("kind") if isinstance(found, dict) else found
-        return f"expected {name}.kind to be one of {tags}, found {kind_found!r}. Choose one of these."
+        return (
+            f"expected {name}.kind to be one of {tags}, found {kind_found!r}. Choose one of these."
+        )
     message = message.removeprefix("Value error, ").removeprefix("Input ")
     return f"expected of '{name}': {message}; found {found!r}. {change.replace('KEY', name)}"
 
 
 def _unknown(kind: Any, name: str, key: str, owner: Any) -> str:
     known = sorted({field for one in members(owner) for field in key_types(one)})
-    near = _elsewhere(key, kind, [f"{name.removesuffix(key)}{one}" for one in nearest(key, known)])[:MOST_MEANT]
-    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known keys here: {', '.join(known)}."
+    near = _elsewhere(key, kind, [f"{name.removesuffix(key)}{one}" for one in nearest(key, known)])[
+        :MOST_MEANT
+    ]
+    hint = (
+        f"Did you mean {' or '.join(map(repr, near))}?"
+        if near
+        else f"Known keys here: {', '.join(known)}."
+    )
     return f"expected a known key, found '{name}'. {hint}"
 
 
@@ -229,7 +264,10 @@ def _elsewhere(key: str, kind: Any, here: list[str]) -> list[str]:
     if near := [*(path for path in everywhere if last[path] == key), *here]:
         return list(dict.fromkeys(near))
     if names := nearest(key, last.values()):
-        return sorted((path for path in everywhere if last[path] in names), key=lambda path: names.index(last[path]))
+        return sorted(
+            (path for path in everywhere if last[path] in names),
+            key=lambda path: names.index(last[path]),
+        )
     words = re.compile(rf"\b{re.escape(key.lower().replace('_', ' '))}\b")
     return [path for path, meaning in everywhere.items() if words.search(meaning.lower())]
 
@@ -240,7 +278,9 @@ def _meanings(kind: Any, table: str = "") -> dict[str, str]:
     for owner in _options(kind):
         for name, hint in key_types(owner).items() if dataclasses.is_dataclass(owner) else ():
             notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-            meaning = next((one.description for one in notes if getattr(one, "description", None)), "")
+            meaning = next(
+                (one.description for one in notes if getattr(one, "description", None)), ""
+            )
             found.setdefault(f"{table}{name}", meaning)
             for path, inner in _meanings(hint, f"{table}{name}.").items():
                 found.setdefault(path, inner)

@@ -11,5 +11,7 @@ def dataframe(rows: Iterable[Mapping[str, Any]]) -> Any:
     try:
         import pandas  # an optional dependency of this function alone
     except ImportError as error:
-        raise BadInput("to_frame: expected pandas, found none. Install it with pip install pandas.") from error
+        raise BadInput(
+            "to_frame: expected pandas, found none. Install it with pip install pandas."
+        ) from error
     return pandas.DataFrame(list(rows))

@@ -38,7 +38,9 @@ def find_device(name: str) -> torch.device:
 
 def name_of(device: torch.device) -> str:
     """The model of the GPU if torch knows it, or else the type of the device."""
-    return str(_own(device).get_device_name(device)) if device.type in ("cuda", "xpu") else device.type
+    return (
+        str(_own(device).get_device_name(device)) if device.type in ("cuda", "xpu") else device.type
+    )
 
 
 def wait_for(device: torch.device) -> None:
@@ -49,7 +51,9 @@ def wait_for(device: torch.device) -> None:
 
 def free_memory(device: torch.device) -> float:
     """Bytes of memory that are free on a device now."""
-    if device.type == "mps":  # it shares the machine's memory, and uses at most a recommended part of it
+    if (
+        device.type == "mps"
+    ):  # it shares the machine's memory, and uses at most a recommended part of it
         left = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
         return float(min(max(left, 0), machine.free_memory()))
     if device.type == "cpu":
@@ -57,7 +61,10 @@ def free_memory(device: torch.device) -> float:
     try:
         return float(_own(device).mem_get_info(device)[0])
     except (AttributeError, RuntimeError):  # torch before 2.7 on XPUs, and some drivers
-        return float(_own(device).get_device_properties(device).total_memory - _own(device).memory_reserved(device))
+        return float(
+            _own(device).get_device_properties(device).total_memory
+            - _own(device).memory_reserved(device)
+        )
 
 
 def forget_peak_memory(device: torch.device) -> None:
@@ -71,9 +78,15 @@ def forget_peak_memory(device: torch.device) -> None:
 
 def peak_memory(device: torch.device) -> float:
     """Peak memory in bytes since `forget_peak_memory`: that of the GPU, or of the process."""
-    if device.type == "mps":  # it measures no peak, but keeps allocated memory until its cache is emptied
+    if (
+        device.type == "mps"
+    ):  # it measures no peak, but keeps allocated memory until its cache is emptied
         return float(torch.mps.driver_allocated_memory())
-    return machine.peak_memory() if device.type == "cpu" else float(_own(device).max_memory_reserved(device))
+    return (
+        machine.peak_memory()
+        if device.type == "cpu"
+        else float(_own(device).max_memory_reserved(device))
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

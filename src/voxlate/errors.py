@@ -36,10 +36,15 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names with similar spelling or words, the most similar first."""
-    ranked = [(_likeness(name[:LONGEST], candidate), candidate) for candidate in dict.fromkeys(known)]
+    ranked = [
+        (_likeness(name[:LONGEST], candidate), candidate) for candidate in dict.fromkeys(known)
+    ]
     best = max((likeness for likeness, _ in ranked), default=0.0)
     near = [pair for pair in ranked if pair[0] >= max(NEAR, best - SPREAD)]
-    return [candidate for _, candidate in sorted(near, key=lambda pair: (-pair[0], len(pair[1]), pair[1]))]
+    return [
+        candidate
+        for _, candidate in sorted(near, key=lambda pair: (-pair[0], len(pair[1]), pair[1]))
+    ]
 
 
 def _likeness(name: str, other: str) -> float:
@@ -50,7 +55,9 @@ def _likeness(name: str, other: str) -> float:
     if "".join(ours) == "".join(theirs):
         return 1.0
     spelt = _ratio("".join(ours), "".join(theirs))
-    by_words = sum(max(_ratio(word, candidate) for candidate in theirs) for word in ours) / len(ours)
+    by_words = sum(max(_ratio(word, candidate) for candidate in theirs) for word in ours) / len(
+        ours
+    )
     return max(spelt, 0.8 * by_words + 0.2 * spelt)
 
 

@@ -96,7 +96,9 @@ def whole_file(path: Path | str) -> Iterator[Path]:
             errno.ENAMETOOLONG,
             errno.EIO,
         ):
-            raise CannotWrite(f"{path}: expected a place to write, found: {error.strerror}. Choose another.") from error
+            raise CannotWrite(
+                f"{path}: expected a place to write, found: {error.strerror}. Choose another."
+            ) from error
         raise
     finally:
         if temporary is not None:
@@ -134,8 +136,14 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
             f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another folder."
         ) from error
     except OSError as error:
-        obstacle = "a file" if isinstance(error, FileExistsError | NotADirectoryError) else f"'{error.strerror}'"
-        raise BadInput(f"{folder}: expected a folder to write in, found {obstacle}. Choose another name.") from error
+        obstacle = (
+            "a file"
+            if isinstance(error, FileExistsError | NotADirectoryError)
+            else f"'{error.strerror}'"
+        )
+        raise BadInput(
+            f"{folder}: expected a folder to write in, found {obstacle}. Choose another name."
+        ) from error
     try:
         for stray in folder.rglob(f"{WRITING}*"):  # a killed process has left these files
             if not _held_inside(stray, folder):
@@ -193,13 +201,19 @@ def read_json(path: Path | str) -> Any:
     path = Path(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != _checksum(value):
+        if (
+            isinstance(value, dict)
+            and CHECKSUM in value
+            and value.pop(CHECKSUM) != _checksum(value)
+        ):
             raise BadInput(
                 f"{path}: expected what voxlate wrote, found a changed file (its checksum differs). Make it again."
             )
         return value
     except RecursionError as error:
-        raise BadInput(f"{path}: expected JSON of some levels, found too many. Check the file.") from error
+        raise BadInput(
+            f"{path}: expected JSON of some levels, found too many. Check the file."
+        ) from error
     except FileNotFoundError as error:
         raise BadInput(f"{path}: expected this file, found none. Check the path.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -212,4 +226,8 @@ def _disk_is_full(error: Exception, folder: Path) -> bool:
         return True
     if isinstance(error, BadInput):
         return False
-    return "os error 28" in str(error) or "No space left" in str(error) or shutil.disk_usage(folder).free < 2**16
+    return (
+        "os error 28" in str(error)
+        or "No space left" in str(error)
+        or shutil.disk_usage(folder).free < 2**16
+    )

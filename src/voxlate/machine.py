@@ -70,7 +70,9 @@ def keep_freed_memory() -> None:
 
     Gain: 6 % (default network, 256², float32), 8 % (width 32, 128², bfloat16); on others between −7 and 4 %.
     """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # Windows cannot open the program itself
+    with contextlib.suppress(
+        AttributeError, OSError, TypeError
+    ):  # Windows cannot open the program itself
         library = ctypes.CDLL(None)
         library.mallopt(TRIM_THRESHOLD, NEVER)
         library.mallopt(MMAP_THRESHOLD, BLOCK)

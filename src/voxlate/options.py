@@ -46,7 +46,10 @@ class Option:
     complete: Callable[[str], list[str]] | None = None
 
 
-Device = Annotated[str, Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME")]
+Device = Annotated[
+    str,
+    Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME"),
+]
 AllowCode = Annotated[bool, Option("Import and run the Python code that the model names.")]
 
 
@@ -58,5 +61,7 @@ def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
             raise BadInput(f"{option}: expected KEY=VALUE, found {text!r}. Add the value.")
         key, _, value = text.partition("=")
         if table.setdefault(key.strip(), value) != value:
-            raise BadInput(f"{option}: expected each key once, found '{key.strip()}' twice. Remove one of the two.")
+            raise BadInput(
+                f"{option}: expected each key once, found '{key.strip()}' twice. Remove one of the two."
+            )
     return table

@@ -24,7 +24,9 @@ from voxlate.files import whole_file
 T = TypeVar("T")
 
 LARGEST = 1e15  # of a number: squares of it are finite in float32, and no scan holds such values
-MOST = 2**48  # of a count: far above any number of voxels, far below where floats skip whole numbers
+MOST = (
+    2**48
+)  # of a count: far above any number of voxels, far below where floats skip whole numbers
 DIGITS = 18  # of an integer, so that 64 bits hold it
 LONGEST_TEXT = 1 << 16
 LONGEST_SHOWN = 120  # characters of a value, in a message
@@ -38,8 +40,12 @@ Count = Annotated[int, Field(ge=0, le=MOST)]
 Several = Annotated[int, Field(ge=1, le=MOST)]
 Length = Annotated[int, Field(ge=1, le=1 << 20)]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=LONGEST_TEXT)]
-Name = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+$", max_length=1000)]  # of a case, a modality, a part
-FileName = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$", max_length=250)]  # no way out of its folder
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00/\\]+$", max_length=1000)
+]  # of a case, a modality, a part
+FileName = Annotated[
+    str, StringConstraints(pattern=r"^[\w-][\w.-]*$", max_length=250)
+]  # no way out of its folder
 Place = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=4000)]
 Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -56,7 +62,9 @@ class Record:
 
     def wrong(self, found: object) -> BadInput:
         """The error of a file that is not as voxlate writes it."""
-        return BadInput(f"{self.path}: expected {self.what} as voxlate writes it, found {found}. {self.advice}")
+        return BadInput(
+            f"{self.path}: expected {self.what} as voxlate writes it, found {found}. {self.advice}"
+        )
 
     def check(self, sound: bool, found: object) -> None:
         """Raise BadInput unless something holds; found: what was found where it does not."""
@@ -69,13 +77,17 @@ class Record:
 
     def table(self, text: str | bytes, infinite: bool = False) -> Any:
         """The content of JSON without NaN and infinity; infinite: these may be in it."""
-        strict: dict[str, Any] = {} if infinite else {"parse_constant": _refused, "parse_float": _finite}
+        strict: dict[str, Any] = (
+            {} if infinite else {"parse_constant": _refused, "parse_float": _finite}
+        )
         try:
             return json.loads(text, parse_int=_whole, **strict)
         except (ValueError, RecursionError) as error:
             raise self.wrong(f"none that can be read ({error})") from error
 
-    def parse(self, kind: Any, text: str | bytes, infinite: bool = False, known: bool = True) -> Any:
+    def parse(
+        self, kind: Any, text: str | bytes, infinite: bool = False, known: bool = True
+    ) -> Any:
         """JSON as an object of a kind: no value is converted, no key may lack or be one too many.
 
         known: False lets other keys through, which the type then states. Raises BadInput.
@@ -97,11 +109,12 @@ class Record:
             with safetensors.safe_open(self.path, framework) as file:
                 yield Tensors(self, file)
         except FileNotFoundError as error:
-            raise BadInput(f"{self.path}: expected {self.what}, found no such file. Check the path.") from error
+            raise BadInput(
+                f"{self.path}: expected {self.what}, found no such file. Check the path."
+            ) from error
         except (safetensors.SafetensorError, OSError) as error:
             raise BadInput(
-                f"{self.path}: expected {self.what} in a safetensors file, found something else or a part of one "
-                f"({error}). {self.advice}"
+                f"{self.path}: expected {self.what} in a safetensors file, found something else or a part of one ({error}). {self.advice}"
             ) from error
 
 
@@ -122,7 +135,9 @@ class Shape:
         """Whether an array of these lengths and type is one."""
         if kind not in self.types or len(lengths) != len(self.lengths):
             return False
-        return all(found > 0 and wanted in (None, found) for wanted, found in zip(self.lengths, lengths))
+        return all(
+            found > 0 and wanted in (None, found) for wanted, found in zip(self.lengths, lengths)
+        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +174,9 @@ class Tensors:
                 raise self.record.wrong(f"an array '{name:.{LONGEST_SHOWN}}' that none has")
             if not wanted[name].fits(*found[name]):
                 lengths, kind = found[name]
-                raise self.record.wrong(f"'{name}' of {'×'.join(map(str, lengths))} {kind}, not {wanted[name]}")
+                raise self.record.wrong(
+                    f"'{name}' of {'×'.join(map(str, lengths))} {kind}, not {wanted[name]}"
+                )
 
     def read(self, wanted: Mapping[str, Shape]) -> dict[str, Any]:
         """The arrays, finite and within their bounds; raises BadInput where they are not as wanted."""
@@ -192,7 +209,9 @@ def description(name: str, array: Any) -> str:
     return f"{name}{tuple(array.shape)}{array.dtype}"
 
 
-def checksum(text: str, arrays: Mapping[str, Any], describe: Callable[[str, Any], str] = description) -> str:
+def checksum(
+    text: str, arrays: Mapping[str, Any], describe: Callable[[str, Any], str] = description
+) -> str:
     """SHA-256 of a text, and of the descriptions and values of arrays in the order of their names."""
     digest = hashlib.sha256(text.encode())
     for name, one in sorted(arrays.items()):
@@ -206,7 +225,9 @@ def _bytes(array: Any) -> memoryview:
     if not isinstance(array, np.ndarray):
         import torch  # here, because most readers of records need none of it
 
-        array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()  # numpy has no bfloat16
+        array = (
+            array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        )  # numpy has no bfloat16
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
@@ -249,4 +270,8 @@ def _in_words(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     value = repr(first.get("input"))
     value = value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}…"
-    return f"{value} where '{place:.{LONGEST_SHOWN}}' {message}" if place else f"another content ({message})"
+    return (
+        f"{value} where '{place:.{LONGEST_SHOWN}}' {message}"
+        if place
+        else f"another content ({message})"
+    )

@@ -19,7 +19,13 @@ TAKEN = {
     os: ("fork", "forkpty", "sched_getaffinity", "sched_setaffinity", "getloadavg"),
     signal: ("pthread_sigmask", "pthread_kill", "sigwait"),
 }
-_open, _listdir, _readlink, _replace, _sysconf = builtins.open, os.listdir, os.readlink, os.replace, os.sysconf
+_open, _listdir, _readlink, _replace, _sysconf = (
+    builtins.open,
+    os.listdir,
+    os.readlink,
+    os.replace,
+    os.sysconf,
+)
 
 
 def _without_proc(file, *arguments, **options):

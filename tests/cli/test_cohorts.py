@@ -21,7 +21,11 @@ from voxlate.training.run import first_change
 @every_row(
     ("old", "new", "said"),
     [
-        ({"train": {"lr": 1.0}}, {"train": {"lr": 2.0}}, "recipe.train.lr is 1.0 there and 2.0 here"),
+        (
+            {"train": {"lr": 1.0}},
+            {"train": {"lr": 2.0}},
+            "recipe.train.lr is 1.0 there and 2.0 here",
+        ),
         (
             {"stages": [{"name": "first", "net": {"kind": "unet", "width": 32}}]},
             {"stages": [{"name": "first", "net": {"kind": "unet", "width": 48}}]},
@@ -37,8 +41,16 @@ from voxlate.training.run import first_change
             {},
             "recipe.opponent is a table of kind, weight there and unset here",
         ),
-        ({"cases": ["a", "b"]}, {"cases": ["a"]}, "recipe.cases is ['a', 'b'] there and ['a'] here"),
-        ({"stages": [{"name": "a"}, {"name": "b"}]}, {"stages": [{"name": "b"}, {"name": "a"}]}, "recipe.stages is"),
+        (
+            {"cases": ["a", "b"]},
+            {"cases": ["a"]},
+            "recipe.cases is ['a', 'b'] there and ['a'] here",
+        ),
+        (
+            {"stages": [{"name": "a"}, {"name": "b"}]},
+            {"stages": [{"name": "b"}, {"name": "a"}]},
+            "recipe.stages is",
+        ),
         ({"a": 1}, {"a": 1}, ""),
     ],
 )
@@ -70,11 +82,21 @@ def test_info_rounds_the_mean_to_six_digits(voxlate, cohort) -> None:
 def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     voxlate, tiny, prepared, tmp_path
 ) -> None:
-    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", 'data.source=["T1"]')
+    answer = voxlate(
+        "train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", 'data.source=["T1"]'
+    )
     assert answer.code == 2
-    assert "found none for T1. Did you mean t1? Else add --set 'intensity.T1={kind=\"percentile\"}'" in answer.err
-    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", 'data.source=["pd"]')
-    assert "found none for pd. Add --set 'intensity.pd={kind=\"percentile\"}', or [intensity] in a recipe" in answer.err
+    assert (
+        "found none for T1. Did you mean t1? Else add --set 'intensity.T1={kind=\"percentile\"}'"
+        in answer.err
+    )
+    answer = voxlate(
+        "train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", 'data.source=["pd"]'
+    )
+    assert (
+        "found none for pd. Add --set 'intensity.pd={kind=\"percentile\"}', or [intensity] in a recipe"
+        in answer.err
+    )
     advised = ["--set", 'data.source=["pd"]', "--set", 'intensity.pd={kind="percentile"}']
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", *advised)
     assert "intensity" not in answer.err, "the advice is enough for the recipe"
@@ -86,17 +108,24 @@ def test_an_unknown_split_is_answered_with_those_there_are(voxlate, run, cohort,
     assert all(name in answer.err for name in ("'train'", "'val'", "'test'"))
 
 
-def test_a_modality_that_no_case_has_is_answered_with_those_there_are(voxlate, cohort, tmp_path) -> None:
+def test_a_modality_that_no_case_has_is_answered_with_those_there_are(
+    voxlate, cohort, tmp_path
+) -> None:
     answer = voxlate("prepare", cohort, "--modality", "T2w", "--out", tmp_path / "out")
     assert answer.code == 2
-    assert "expected cases with the modality T2w, found none, only t1, t2. Did you mean 't2'?" in answer.err
+    assert (
+        "expected cases with the modality T2w, found none, only t1, t2. Did you mean 't2'?"
+        in answer.err
+    )
 
 
 def test_info_prints_words_and_no_python(voxlate, cohort, prepared) -> None:
     for path in (cohort, prepared, cohort / "case0" / "t1.nii.gz"):
         said = voxlate("info", path)
         assert said.code == 0
-        assert not re.search(r"[\[\]{}']|None|True|False", said.out.replace(str(path), "")), said.out
+        assert not re.search(r"[\[\]{}']|None|True|False", said.out.replace(str(path), "")), (
+            said.out
+        )
     assert "modalities       t1 a.u., t2 a.u." in voxlate("info", prepared).out
     assert "shape_xyz       20, 24, 6" in said.out
 
@@ -104,11 +133,18 @@ def test_info_prints_words_and_no_python(voxlate, cohort, prepared) -> None:
 def test_the_table_counts_mask_files(voxlate, cohort, tmp_path) -> None:
     assert (
         "mask"
-        not in json.loads(voxlate("prepare", cohort, "--out", tmp_path / "none", "--json").out)["overview"]["rows"]
+        not in json.loads(voxlate("prepare", cohort, "--out", tmp_path / "none", "--json").out)[
+            "overview"
+        ]["rows"]
     )
     image = nib.load(cohort / "case0" / "t1.nii.gz")
-    nib.save(nib.Nifti1Image((image.get_fdata() > 0).astype(np.uint8), image.affine), cohort / "case0" / "mask.nii.gz")
-    plan = json.loads(voxlate("prepare", cohort, "--out", tmp_path / "out", "--dry-run", "--json").out)
+    nib.save(
+        nib.Nifti1Image((image.get_fdata() > 0).astype(np.uint8), image.affine),
+        cohort / "case0" / "mask.nii.gz",
+    )
+    plan = json.loads(
+        voxlate("prepare", cohort, "--out", tmp_path / "out", "--dry-run", "--json").out
+    )
     done = json.loads(voxlate("prepare", cohort, "--out", tmp_path / "out", "--json").out)
     assert plan["rows"]["mask"] == done["overview"]["rows"]["mask"]
     assert done["overview"]["rows"]["mask"]["all"] == 1
@@ -118,7 +154,10 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(vo
     assert voxlate("recipes", "MRDPM").out.startswith(recipe_text.text_of("mrdpm"))
     assert "Did you mean 'mrdpm'" in voxlate("recipes", "MRDP").err
     listed = {one["name"]: one for one in json.loads(voxlate("recipes", "--json").out)}
-    assert (listed["t1_to_t2_brain"]["source"], listed["t1_to_t2_brain"]["target"]) == (["t1"], ["t2"])
+    assert (listed["t1_to_t2_brain"]["source"], listed["t1_to_t2_brain"]["target"]) == (
+        ["t1"],
+        ["t2"],
+    )
 
 
 def test_values_complete_in_the_shell() -> None:
@@ -129,16 +168,28 @@ def test_values_complete_in_the_shell() -> None:
 
 def test_models_and_syntheses_print_as_one_line(run, cohort) -> None:
     model = load(run)
-    assert repr(model) == f"Model('{model.recipe.title}', t1 → t2, {model.header['steps']} steps, cpu)"
+    assert (
+        repr(model) == f"Model('{model.recipe.title}', t1 → t2, {model.header['steps']} steps, cpu)"
+    )
     made = model.synthesise({"t1": cohort / "case0" / "t1.nii.gz"})
     assert repr(made) == f"Synthesised(t2 {made.volume.grid} in a.u.)"
 
 
 def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(voxlate, tmp_path):
     write_volume(
-        tmp_path / "o" / "a" / "ct.nii.gz", Volume(np.full((1, 4, 4, 4), 9, np.float32), np.eye(4), "grey", "ct")
+        tmp_path / "o" / "a" / "ct.nii.gz",
+        Volume(np.full((1, 4, 4, 4), 9, np.float32), np.eye(4), "grey", "ct"),
     )
-    assert json.loads(voxlate("info", tmp_path / "o" / "a" / "ct.nii.gz", "--json").out)["unit"] == "HU"
-    write_json(tmp_path / "o" / "a" / "provenance.json", {"units": {"ct": "grey"}, "inputs": {}, "synth": {}})
-    assert json.loads(voxlate("info", tmp_path / "o" / "a" / "ct.nii.gz", "--json").out)["unit"] == "grey"
+    assert (
+        json.loads(voxlate("info", tmp_path / "o" / "a" / "ct.nii.gz", "--json").out)["unit"]
+        == "HU"
+    )
+    write_json(
+        tmp_path / "o" / "a" / "provenance.json",
+        {"units": {"ct": "grey"}, "inputs": {}, "synth": {}},
+    )
+    assert (
+        json.loads(voxlate("info", tmp_path / "o" / "a" / "ct.nii.gz", "--json").out)["unit"]
+        == "grey"
+    )
     assert ">HU<" not in report(tmp_path / "o").read_text()

@@ -40,7 +40,16 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     run, out = tmp_path / "run", tmp_path / "out"
     assert voxlate("import", "xmodality", published, "--out", run).code == 0
     source = scan(tmp_path / "tof.nii.gz")
-    options = ("--steps", 1, "--slices", "whole", "--schedule", "shifted_cosine", "--sampler", "ddim")
+    options = (
+        "--steps",
+        1,
+        "--slices",
+        "whole",
+        "--schedule",
+        "shifted_cosine",
+        "--sampler",
+        "ddim",
+    )
     answer = voxlate("synth", run, f"tof={source}", "--out", out, *options, "--noise", "shared")
     assert answer.code == 0, answer.err
     (folder,) = out.glob("*/")  # "tof" says nothing of the patient, so its folder's name is taken
@@ -56,7 +65,9 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
 
 def test_a_file_that_is_no_published_network_is_one_sentence(voxlate, tmp_path):
     (tmp_path / "other.safetensors").write_bytes(b"no weights")
-    answer = voxlate("import", "xmodality", tmp_path / "other.safetensors", "--out", tmp_path / "run")
+    answer = voxlate(
+        "import", "xmodality", tmp_path / "other.safetensors", "--out", tmp_path / "run"
+    )
     assert answer.code == 2
     assert "expected" in answer.err
     assert not (tmp_path / "run").exists()
@@ -82,8 +93,16 @@ def test_a_wrong_synthesis_option_is_named(voxlate, run, cohort, tmp_path, optio
 
 def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(voxlate, run, cohort, tmp_path):
     for name in ("mirror", "synth.mirror"):
-        assert voxlate("synth", run, cohort / "case0", "--out", tmp_path / name, "--set", f"{name}=true").code == 0
-    stated = [json.loads(next((tmp_path / name).glob("*/*.json")).read_text()) for name in ("mirror", "synth.mirror")]
+        assert (
+            voxlate(
+                "synth", run, cohort / "case0", "--out", tmp_path / name, "--set", f"{name}=true"
+            ).code
+            == 0
+        )
+    stated = [
+        json.loads(next((tmp_path / name).glob("*/*.json")).read_text())
+        for name in ("mirror", "synth.mirror")
+    ]
     assert stated[0]["synth"] == stated[1]["synth"]
     assert stated[0]["synth"]["mirror"] is True
 
@@ -100,7 +119,9 @@ def test_scored_folders_are_compared(voxlate, run, cohort, tmp_path):
 
 
 def test_a_recipe_may_say_how_it_differs_from_another(tmp_path, tiny):
-    (tmp_path / "more.toml").write_text(f'base = "{tiny}"\n[train]\nsteps = 7\n[synth]\nsamples = 3\n')
+    (tmp_path / "more.toml").write_text(
+        f'base = "{tiny}"\n[train]\nsteps = 7\n[synth]\nsamples = 3\n'
+    )
     base, more = recipe.read(str(tiny)), recipe.read(str(tmp_path / "more.toml"))
     assert (more.train.steps, more.synth.samples) == (7, 3)
     assert more.train.batch == base.train.batch
@@ -109,7 +130,19 @@ def test_a_recipe_may_say_how_it_differs_from_another(tmp_path, tiny):
 
 def test_without_a_terminal_progress_is_lines_with_the_time_left(voxlate, tmp_path, monkeypatch):
     monkeypatch.setattr("voxlate.cli.progress.SECONDS", 0.0)
-    answer = voxlate("phantom", "--out", tmp_path / "heads", "--cases", 3, "--size", 16, 16, 8, "--modality", "ct")
+    answer = voxlate(
+        "phantom",
+        "--out",
+        tmp_path / "heads",
+        "--cases",
+        3,
+        "--size",
+        16,
+        16,
+        8,
+        "--modality",
+        "ct",
+    )
     assert answer.code == 0, answer.err
     lines = answer.err.splitlines()
     assert lines[-1].startswith("phantom 3/3")

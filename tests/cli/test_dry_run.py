@@ -58,7 +58,9 @@ def test_paths_are_never_cut(voxlate, tmp_path: Path) -> None:
     assert f"{name}/t1.nii.gz" in voxlate("prepare", tmp_path / "in", "--dry-run").err
 
 
-def test_the_patients_held_out_are_named_by_the_dry_run_and_by_prepare(voxlate, cohort: Path, tmp_path: Path) -> None:
+def test_the_patients_held_out_are_named_by_the_dry_run_and_by_prepare(
+    voxlate, cohort: Path, tmp_path: Path
+) -> None:
     options = ("--shares", 4, 1, 1)
     dry = json.loads(voxlate("prepare", cohort, "--dry-run", "--json", *options).out)["held_out"]
     ((val,), (test,)) = dry["val"], dry["test"]
@@ -79,7 +81,9 @@ def test_a_dry_run_says_what_resampling_loses(voxlate, tmp_path: Path) -> None:
     assert "t1 LOSES DETAIL on the case's grid in 1 of 1 cases: in a from 12×12×12" in coarse.err
 
 
-def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(voxlate, tmp_path: Path) -> None:
+def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(
+    voxlate, tmp_path: Path
+) -> None:
     write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
     write(tmp_path / "in" / "a" / "t2.nii.gz", (12, 12, 12), 1.5, origin=100.0)
     for options in (("--dry-run",), ("--out", tmp_path / "out", "--no-audit")):
@@ -108,7 +112,11 @@ def test_a_scan_that_the_finest_grid_cuts_is_named(voxlate, tmp_path: Path) -> N
     write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
     write(tmp_path / "in" / "a" / "t2.nii.gz", (12, 12, 12), 2.0)
     said = voxlate("prepare", tmp_path / "in", "--dry-run", "--resample").err
-    assert "t2 IS CUT to the case's grid in 1 of 1 cases: in a 17% of its volume lies on it" in said  # (5 / 9)³
+    assert (
+        "t2 IS CUT to the case's grid in 1 of 1 cases: in a 17% of its volume lies on it" in said
+    )  # (5 / 9)³
     assert "t1 IS CUT" not in said
-    real = voxlate("prepare", tmp_path / "in", "--out", tmp_path / "out", "--resample", "--no-audit").err
+    real = voxlate(
+        "prepare", tmp_path / "in", "--out", tmp_path / "out", "--resample", "--no-audit"
+    ).err
     assert "t2 IS CUT to the case's grid in 1 of 1 cases" in real

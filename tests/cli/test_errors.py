@@ -46,7 +46,9 @@ def prepare(voxlate, cohort, tmp_path, *options):
 
 def test_a_missing_modality(voxlate, cohort, tmp_path):
     (cohort / "case3" / "t2.nii.gz").unlink()
-    refused(prepare(voxlate, cohort, tmp_path, "--modality", "t1", "--modality", "t2"), "case3", "t2")
+    refused(
+        prepare(voxlate, cohort, tmp_path, "--modality", "t1", "--modality", "t2"), "case3", "t2"
+    )
 
 
 def test_a_scan_without_the_modality_that_the_model_needs(voxlate, run, cohort, tmp_path):
@@ -81,7 +83,9 @@ def test_a_truncated_gzip(voxlate, cohort, tmp_path):
     refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz", "cut short")
 
 
-@pytest.mark.parametrize("content", [b"not an image", gzip.compress(b"nor this", mtime=0)], ids=["text", "gzip"])
+@pytest.mark.parametrize(
+    "content", [b"not an image", gzip.compress(b"nor this", mtime=0)], ids=["text", "gzip"]
+)
 def test_a_file_that_is_no_image(voxlate, cohort, tmp_path, content):
     (cohort / "case0" / "t2.nii.gz").write_bytes(content)
     refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz")
@@ -101,11 +105,18 @@ def test_the_same_patient_in_two_splits(voxlate, cohort, tmp_path):
         f"case{k},{'anna' if k in (0, 5) else k},{'val' if k == 5 else 'train'}" for k in range(6)
     ]
     (tmp_path / "cases.csv").write_text("\n".join(rows))
-    refused(prepare(voxlate, cohort, tmp_path, "--manifest", tmp_path / "cases.csv"), "anna", "train", "val")
+    refused(
+        prepare(voxlate, cohort, tmp_path, "--manifest", tmp_path / "cases.csv"),
+        "anna",
+        "train",
+        "val",
+    )
 
 
 def test_an_unknown_recipe_key_names_the_nearest_known_one(voxlate, prepared, tiny, tmp_path):
-    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.stepz=3")
+    answer = voxlate(
+        "train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.stepz=3"
+    )
     refused(answer, "train.stepz", "Did you mean 'train.steps'")
     assert not (tmp_path / "r").exists()
 
@@ -121,7 +132,9 @@ def test_an_unknown_recipe_key_names_the_nearest_known_one(voxlate, prepared, ti
         ("data.patch=[1, 2]", ["data.patch"]),
     ],
 )
-def test_a_recipe_value_out_of_range_is_refused_with_its_key(voxlate, prepared, tiny, tmp_path, change, words):
+def test_a_recipe_value_out_of_range_is_refused_with_its_key(
+    voxlate, prepared, tiny, tmp_path, change, words
+):
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", change)
     refused(answer, *words)
     assert not (tmp_path / "r").exists()
@@ -129,11 +142,19 @@ def test_a_recipe_value_out_of_range_is_refused_with_its_key(voxlate, prepared, 
 
 def test_a_recipe_that_is_no_toml(voxlate, prepared, tmp_path):
     (tmp_path / "bad.toml").write_text("title = [")
-    refused(voxlate("train", tmp_path / "bad.toml", "--data", prepared, "--out", tmp_path / "r"), "TOML", "line")
+    refused(
+        voxlate("train", tmp_path / "bad.toml", "--data", prepared, "--out", tmp_path / "r"),
+        "TOML",
+        "line",
+    )
 
 
 def test_a_recipe_that_does_not_exist(voxlate, prepared, tmp_path):
-    refused(voxlate("train", "nonesuch", "--data", prepared, "--out", tmp_path / "r"), "nonesuch", "phantom_t1_to_ct")
+    refused(
+        voxlate("train", "nonesuch", "--data", prepared, "--out", tmp_path / "r"),
+        "nonesuch",
+        "phantom_t1_to_ct",
+    )
 
 
 def test_a_recipe_for_other_modalities_than_the_cohorts(voxlate, prepared, tiny, tmp_path):
@@ -145,7 +166,9 @@ def test_a_recipe_for_other_modalities_than_the_cohorts(voxlate, prepared, tiny,
 
 def test_an_output_folder_that_holds_another_run(voxlate, run, prepared, tiny):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    answer = voxlate("train", tiny, "--data", prepared, "--out", run, "--set", "train.optimiser.lr=0.5")
+    answer = voxlate(
+        "train", tiny, "--data", prepared, "--out", run, "--set", "train.optimiser.lr=0.5"
+    )
     refused(answer, "another run", "lr")
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
@@ -172,7 +195,10 @@ def test_weights_from_a_wrong_recipe(voxlate, run, prepared, tiny, tmp_path):
 
 def test_weights_that_are_not_this_runs(voxlate, run, prepared, tiny, cohort, tmp_path):
     other = tmp_path / "other"
-    assert voxlate("train", tiny, "--data", prepared, "--out", other, "--set", "net.width=16").code == 0
+    assert (
+        voxlate("train", tiny, "--data", prepared, "--out", other, "--set", "net.width=16").code
+        == 0
+    )
     shutil.copy(Run(other).weights(), Run(run).weights())
     refused(voxlate("synth", run, cohort, "--out", tmp_path / "o"), "weights.safetensors", "width")
 
@@ -189,7 +215,9 @@ def test_a_run_that_is_not_finished(voxlate, run, cohort, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "synth"])
-def test_a_full_disk_leaves_no_half_file(voxlate, run, prepared, cohort, tiny, tmp_path, monkeypatch, command):
+def test_a_full_disk_leaves_no_half_file(
+    voxlate, run, prepared, cohort, tiny, tmp_path, monkeypatch, command
+):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -215,28 +243,52 @@ def test_a_full_disk_leaves_no_half_file(voxlate, run, prepared, cohort, tiny, t
         (["--slices", "tiled", "--crop", "4"], ["slices.crop"]),
     ],
 )
-def test_invalid_synthesis_options_are_refused_with_their_names(voxlate, run, cohort, tmp_path, options, words):
+def test_invalid_synthesis_options_are_refused_with_their_names(
+    voxlate, run, cohort, tmp_path, options, words
+):
     refused(voxlate("synth", run, cohort, "--out", tmp_path / "o", *options), *words)
     assert not (tmp_path / "o").exists()
 
 
 def test_sampling_options_out_of_range(voxlate, run, cohort, tmp_path):
-    for change in ("rtol=0", "rtol=-0.1", "atol=0", "r=0", "r=1", "r=-0.1", "correctors=0", "samples=0"):
+    for change in (
+        "rtol=0",
+        "rtol=-0.1",
+        "atol=0",
+        "r=0",
+        "r=1",
+        "r=-0.1",
+        "correctors=0",
+        "samples=0",
+    ):
         name, value = change.split("=")
         sampler = "rk45" if name.endswith("tol") else "predictor_corrector"
-        answer = voxlate("synth", run, cohort, "--out", tmp_path / "o", "--sampler", sampler, "--set", change)
+        answer = voxlate(
+            "synth", run, cohort, "--out", tmp_path / "o", "--sampler", sampler, "--set", change
+        )
         refused(answer, f"'{name}'", f"found {value}", f"--set {name}=VALUE")
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "o", "--samples", 0)
     assert (answer.code, "Invalid value for '--samples'" in answer.err) == (2, True)
     assert not (tmp_path / "o").exists()
 
 
-OVERSHOOTING = ["--set", "method.kind=diffusion", "--set", "synth.sampler=euler_maruyama", "--set", "synth.steps=4"]
+OVERSHOOTING = [
+    "--set",
+    "method.kind=diffusion",
+    "--set",
+    "synth.sampler=euler_maruyama",
+    "--set",
+    "synth.steps=4",
+]
 GEOMETRIC = ["--set", "method.schedule={ kind = 'geometric_ve' }"]
 
 
-def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_training(voxlate, prepared, tiny, tmp_path):
-    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", *OVERSHOOTING, *GEOMETRIC)
+def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_training(
+    voxlate, prepared, tiny, tmp_path
+):
+    answer = voxlate(
+        "train", tiny, "--data", prepared, "--out", tmp_path / "r", *OVERSHOOTING, *GEOMETRIC
+    )
     refused(answer, "synth.sampler", "geometric_ve", "euler_maruyama", "overshoot", "Raise steps")
     assert not (tmp_path / "r").exists()
 
@@ -245,14 +297,24 @@ def test_a_sampler_that_does_not_fit_another_schedule_is_refused_before_synthesi
     voxlate, prepared, tiny, cohort, tmp_path
 ):
     quick = ["--set", "train.steps=1", "--set", "train.validate_every=0"]
-    assert voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", *OVERSHOOTING, *quick).code == 0
-    answer = voxlate("synth", tmp_path / "r", cohort, "--out", tmp_path / "o", "--schedule", "geometric_ve")
+    assert (
+        voxlate(
+            "train", tiny, "--data", prepared, "--out", tmp_path / "r", *OVERSHOOTING, *quick
+        ).code
+        == 0
+    )
+    answer = voxlate(
+        "synth", tmp_path / "r", cohort, "--out", tmp_path / "o", "--schedule", "geometric_ve"
+    )
     refused(answer, "geometric_ve", "euler_maruyama", "overshoot")
     assert not (tmp_path / "o").exists()
 
 
 def test_a_set_without_a_value(voxlate, prepared, tiny, tmp_path):
-    refused(voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.steps"), "KEY=VALUE")
+    refused(
+        voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.steps"),
+        "KEY=VALUE",
+    )
 
 
 def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
@@ -265,7 +327,14 @@ def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
     assert "Traceback" not in answer.err
 
 
-PLACES = ("output below a file", "file as output", "a name of 300 letters", "no voxels", "only masks", "a list's tenth")
+PLACES = (
+    "output below a file",
+    "file as output",
+    "a name of 300 letters",
+    "no voxels",
+    "only masks",
+    "a list's tenth",
+)
 
 
 @every_row("name", PLACES)
@@ -281,8 +350,24 @@ def test_a_place_or_a_manifest_that_cannot_be_used(voxlate, cohort, prepared, ti
         "file as output": ("phantom", "--cases", 1, "--out", file),
         "a name of 300 letters": ("prepare", cohort, "--out", tmp_path / ("n" * 300)),
         "no voxels": ("info", tmp_path / "t1.hdr"),
-        "only masks": ("prepare", tmp_path, "--manifest", tmp_path / "masks.csv", "--out", tmp_path / "ready"),
-        "a list's tenth": ("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "data.source.9=t2"),
+        "only masks": (
+            "prepare",
+            tmp_path,
+            "--manifest",
+            tmp_path / "masks.csv",
+            "--out",
+            tmp_path / "ready",
+        ),
+        "a list's tenth": (
+            "train",
+            tiny,
+            "--data",
+            prepared,
+            "--out",
+            tmp_path / "r",
+            "--set",
+            "data.source.9=t2",
+        ),
     }
     refused(voxlate(*lines[name]))
     assert file.read_text() == "x"
@@ -322,7 +407,9 @@ def test_a_file_nested_beyond_reason(voxlate, cohort, run, tmp_path, file):
     ],
 )
 @every_row("command", ["info", "synth"])
-def test_a_weights_header_with_a_wrong_value_is_refused(voxlate, run, cohort, tmp_path, command, place, value):
+def test_a_weights_header_with_a_wrong_value_is_refused(
+    voxlate, run, cohort, tmp_path, command, place, value
+):
     method, _, header = load_method(run)
     inner = header = json.loads(json.dumps(header))
     for key in place[:-1]:
@@ -337,11 +424,16 @@ def test_info_of_a_large_scan_holds_it_once(tmp_path):
     """A scan of 200 MB as floats is looked at within its own size and a third beyond what a small one takes."""
     peaks = {}
     for size in (8, 370):
-        nib.save(nib.Nifti1Image(np.ones((size, size, size), np.int16), np.eye(4)), tmp_path / f"{size}.nii")
+        nib.save(
+            nib.Nifti1Image(np.ones((size, size, size), np.int16), np.eye(4)),
+            tmp_path / f"{size}.nii",
+        )
         look = (
             "import sys; from voxlate import cli, machine; sys.argv[0] = 'voxlate'\n"
             "try: cli.main()\nexcept SystemExit: print(machine.peak_memory())"
         )
         line = [sys.executable, "-c", look, "info", str(tmp_path / f"{size}.nii")]
-        peaks[size] = float(subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[-1])
+        peaks[size] = float(
+            subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[-1]
+        )
     assert peaks[370] - peaks[8] < 4 / 3 * 4 * 370**3

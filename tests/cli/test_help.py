@@ -20,4 +20,6 @@ def test_the_help_of_a_command_fits_on_two_screens(help_of, command):
     lines = help_of(command)
     assert len(lines) <= SCREENS * LINES
     assert max(map(len, lines)) == COLUMNS
-    assert re.search(rf"^ voxlate {command} ", "\n".join(lines), flags=re.M), "no example of one line"
+    assert re.search(rf"^ voxlate {command} ", "\n".join(lines), flags=re.M), (
+        "no example of one line"
+    )

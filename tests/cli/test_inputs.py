@@ -27,29 +27,44 @@ def images(cohort, tmp_path):
 
 
 def test_a_modality_that_is_given_twice_is_refused(voxlate, run, cohort, tmp_path):
-    pairs = [f"{name}={cohort / case / 't1.nii.gz'}" for name, case in (("t1", "case0"), ("T1", "case1"))]
+    pairs = [
+        f"{name}={cohort / case / 't1.nii.gz'}" for name, case in (("t1", "case0"), ("T1", "case1"))
+    ]
     refused(voxlate("synth", run, *pairs, "--out", tmp_path / "o"), "t1", "twice")
     assert not (tmp_path / "o").exists()
 
 
 def test_a_key_that_is_set_twice_to_two_values_is_refused(voxlate, images, cohort):
-    answer = voxlate("evaluate", images, "--truth", cohort, "--region", "a=t2>900", "--region", "a=t2>800")
+    answer = voxlate(
+        "evaluate", images, "--truth", cohort, "--region", "a=t2>900", "--region", "a=t2>800"
+    )
     refused(answer, "--region", "'a' twice")
 
 
-@every_row("shares", [("nan", 1, 1), (0.7, "inf", 0.1), (2.5, 2.5, 1), (3, -1, 4), (4, 1, 2), (0.7, 0.2, 0.2)])
+@every_row(
+    "shares",
+    [("nan", 1, 1), (0.7, "inf", 0.1), (2.5, 2.5, 1), (3, -1, 4), (4, 1, 2), (0.7, 0.2, 0.2)],
+)
 @every_row("table", [False, True])
-def test_shares_are_shares_of_one_or_whole_counts_of_all_patients(voxlate, cohort, tmp_path, shares, table):
+def test_shares_are_shares_of_one_or_whole_counts_of_all_patients(
+    voxlate, cohort, tmp_path, shares, table
+):
     if table:
-        (cohort / "cases.csv").write_text("case,split\n" + "".join(f"case{k},train\n" for k in range(6)))
+        (cohort / "cases.csv").write_text(
+            "case,split\n" + "".join(f"case{k},train\n" for k in range(6))
+        )
     answer = voxlate("prepare", cohort, "--dry-run", "--out", tmp_path / "o", "--shares", *shares)
     refused(answer, "--shares", " ".join(f"{float(one):g}" for one in shares))
 
 
-def test_a_mask_file_of_several_patients_is_said_by_prepare_and_evaluate(voxlate, cohort, images, tmp_path):
+def test_a_mask_file_of_several_patients_is_said_by_prepare_and_evaluate(
+    voxlate, cohort, images, tmp_path
+):
     grid = nib.load(cohort / "case0" / "t1.nii.gz")
     nib.save(nib.Nifti1Image(np.ones(grid.shape, np.uint8), grid.affine), tmp_path / "m.nii.gz")
-    rows = "".join(f"case{k},cohort/case{k}/t1.nii.gz,cohort/case{k}/t2.nii.gz,m.nii.gz\n" for k in range(2))
+    rows = "".join(
+        f"case{k},cohort/case{k}/t1.nii.gz,cohort/case{k}/t2.nii.gz,m.nii.gz\n" for k in range(2)
+    )
     (tmp_path / "table.csv").write_text("case,t1,t2,mask\n" + rows)
     said = "ssumed: the mask m.nii.gz fits all 2 patients for whom it is used"
     table = ("--manifest", tmp_path / "table.csv")
@@ -57,32 +72,47 @@ def test_a_mask_file_of_several_patients_is_said_by_prepare_and_evaluate(voxlate
     for mask in (tmp_path / "m.nii.gz", "cohort"):
         assert said in voxlate("evaluate", images, "--truth", cohort, *table, "--mask", mask).err
         assert json.loads((images / "metrics.json").read_text())["shared_masks"]
-    answer = voxlate("evaluate", images, "--truth", cohort, "--region", f"part={tmp_path / 'm.nii.gz'}")
+    answer = voxlate(
+        "evaluate", images, "--truth", cohort, "--region", f"part={tmp_path / 'm.nii.gz'}"
+    )
     assert said.replace("2", "6") in answer.err
     for k in range(6):
         shutil.copy(tmp_path / "m.nii.gz", tmp_path / f"case{k}.nii.gz")
     assert (
-        "assumed: the" not in voxlate("evaluate", images, "--truth", cohort, "--mask", tmp_path / "{case}.nii.gz").err
+        "assumed: the"
+        not in voxlate(
+            "evaluate", images, "--truth", cohort, "--mask", tmp_path / "{case}.nii.gz"
+        ).err
     )
 
 
-def test_a_mask_file_on_another_grid_than_one_of_the_cases_is_refused(voxlate, cohort, images, tmp_path):
+def test_a_mask_file_on_another_grid_than_one_of_the_cases_is_refused(
+    voxlate, cohort, images, tmp_path
+):
     grid = nib.load(cohort / "case0" / "t1.nii.gz")
     nib.save(nib.Nifti1Image(np.ones((20, 24, 5), np.uint8), grid.affine), tmp_path / "m.nii.gz")
-    refused(voxlate("evaluate", images, "--truth", cohort, "--mask", tmp_path / "m.nii.gz"), "m.nii.gz", "20×24×5")
+    refused(
+        voxlate("evaluate", images, "--truth", cohort, "--mask", tmp_path / "m.nii.gz"),
+        "m.nii.gz",
+        "20×24×5",
+    )
 
 
 def test_a_prepared_cohort_that_would_not_be_used_is_refused(voxlate, cohort, images, prepared):
     evaluate = ("evaluate", images, "--truth", cohort, "--prepared")
     refused(voxlate(*evaluate, cohort), "a prepared cohort")
-    assert voxlate(*evaluate, prepared).code == 0  # nothing was registered there: headers say it all
+    assert (
+        voxlate(*evaluate, prepared).code == 0
+    )  # nothing was registered there: headers say it all
     (prepared / "transforms" / "case0").mkdir(parents=True)
     refused(voxlate(*evaluate, prepared), "provenance", "case0", "--prepared")
 
 
 @every_row("range_", [(0, "inf"), ("-inf", 0), ("nan", 1), (1, 0)])
 def test_a_range_that_is_not_finite_is_refused(voxlate, cohort, images, range_):
-    refused(voxlate("evaluate", images, "--truth", cohort, "--json", "--range", *range_), "score range")
+    refused(
+        voxlate("evaluate", images, "--truth", cohort, "--json", "--range", *range_), "score range"
+    )
 
 
 def test_a_crop_far_larger_than_the_slices_is_refused_before_it_is_made(voxlate, cohort, images):
@@ -95,5 +125,10 @@ def test_a_crop_far_larger_than_the_slices_is_refused_before_it_is_made(voxlate,
 @pytest.mark.parametrize("option", ["--samples", "--set"])
 def test_more_samples_than_anybody_waits_for_are_refused(voxlate, run, cohort, tmp_path, option):
     value = 1_000_000_000 if option == "--samples" else "samples=1000000000"
-    refused(voxlate("synth", run, cohort, "--out", tmp_path / "o", option, value), "samples", "10000", "1000000000")
+    refused(
+        voxlate("synth", run, cohort, "--out", tmp_path / "o", option, value),
+        "samples",
+        "10000",
+        "1000000000",
+    )
     assert not (tmp_path / "o").exists()

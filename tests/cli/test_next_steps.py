@@ -57,12 +57,32 @@ def split(cohort, **held_out):
 def train(voxlate, cohort, tmp_path):
     """Prepares the cohort and trains one step on it; gives what both commands say."""
 
-    def run(*layout, source=("t1",), target=("t2",), kind="regression", extra="", scans=cohort, options=()):
-        text = RECIPE.replace("SOURCE", str(list(source))).replace("TARGET", str(list(target))).replace("KIND", kind)
+    def run(
+        *layout,
+        source=("t1",),
+        target=("t2",),
+        kind="regression",
+        extra="",
+        scans=cohort,
+        options=(),
+    ):
+        text = (
+            RECIPE.replace("SOURCE", str(list(source)))
+            .replace("TARGET", str(list(target)))
+            .replace("KIND", kind)
+        )
         (tmp_path / "recipe.toml").write_text(extra + text)
         ready = voxlate("prepare", scans, "--out", tmp_path / "p", "--no-audit", *layout)
         assert ready.code == 0, ready.err
-        answer = voxlate("train", tmp_path / "recipe.toml", "--data", tmp_path / "p", "--out", tmp_path / "r", *options)
+        answer = voxlate(
+            "train",
+            tmp_path / "recipe.toml",
+            "--data",
+            tmp_path / "p",
+            "--out",
+            tmp_path / "r",
+            *options,
+        )
         assert answer.code == 0, answer.err
         return answer
 
@@ -91,9 +111,13 @@ def test_a_translation_names_synth_and_that_names_the_scores(train, follow, coho
 
 
 @pytest.mark.slow
-def test_images_without_a_truth_have_their_report_as_the_next_command(train, follow, cohort, voxlate, tmp_path):
+def test_images_without_a_truth_have_their_report_as_the_next_command(
+    train, follow, cohort, voxlate, tmp_path
+):
     train()
-    made = voxlate("synth", tmp_path / "r", f"t1={cohort / 'case0' / 't1.nii.gz'}", "--out", tmp_path / "o")
+    made = voxlate(
+        "synth", tmp_path / "r", f"t1={cohort / 'case0' / 't1.nii.gz'}", "--out", tmp_path / "o"
+    )
     assert named(made) == [f"report {tmp_path / 'o'}"]
     follow(made)
 
@@ -116,7 +140,9 @@ def test_a_completion_whose_cases_all_lack_something_is_not_told_to_score(comple
     follow(made)
 
 
-def test_whole_test_cases_are_scored_where_validation_cases_lack_something(complete, follow, cohort):
+def test_whole_test_cases_are_scored_where_validation_cases_lack_something(
+    complete, follow, cohort
+):
     split(cohort)
     (cohort / "case4" / "t1.nii.gz").unlink()
     answer = complete()
@@ -137,7 +163,9 @@ def test_a_completion_of_mixed_cases_names_its_report_and_the_scores_of_whole_on
 
 @pytest.mark.slow
 @pytest.mark.parametrize("splits", [{"case5": "test"}, {"case9": "val"}])
-def test_without_validation_patients_the_test_patients_or_all_are_made(train, follow, cohort, splits):
+def test_without_validation_patients_the_test_patients_or_all_are_made(
+    train, follow, cohort, splits
+):
     split(cohort, **splits)
     answer = train()
     assert ("--split test" in named(answer)[0]) == ("case5" in splits)
@@ -178,7 +206,9 @@ def test_the_layout_of_slices_is_part_of_the_next_command(voxlate, train, follow
 
 
 @pytest.mark.slow
-def test_a_fold_and_the_ensemble_of_folds_name_commands_that_work(voxlate, train, follow, cohort, tmp_path):
+def test_a_fold_and_the_ensemble_of_folds_name_commands_that_work(
+    voxlate, train, follow, cohort, tmp_path
+):
     answer = train(options=("--fold", "0"))
     (made,) = follow(answer)
     follow(made)
@@ -190,7 +220,9 @@ def test_a_fold_and_the_ensemble_of_folds_name_commands_that_work(voxlate, train
 
 
 @pytest.mark.slow
-def test_calibrate_names_synth_as_it_was_calibrated(voxlate, train, follow, cohort, small_head, tmp_path):
+def test_calibrate_names_synth_as_it_was_calibrated(
+    voxlate, train, follow, cohort, small_head, tmp_path
+):
     train()
     for number in range(2):
         small_head(tmp_path / "others" / f"new{number}", 100 + number)
@@ -208,7 +240,9 @@ def test_a_run_that_went_on_names_what_works(voxlate, train, follow, cohort, tmp
     follow(answer)
 
 
-def test_a_run_whose_prepared_cohort_is_gone_names_a_command_for_any_scans(voxlate, train, follow, cohort, tmp_path):
+def test_a_run_whose_prepared_cohort_is_gone_names_a_command_for_any_scans(
+    voxlate, train, follow, cohort, tmp_path
+):
     train()
     again = ("train", tmp_path / "recipe.toml", "--data", tmp_path / "p", "--out", tmp_path / "r")
     provenance = (tmp_path / "r" / "provenance.json").read_text()
@@ -218,7 +252,9 @@ def test_a_run_whose_prepared_cohort_is_gone_names_a_command_for_any_scans(voxla
     from voxlate.recipe import read
 
     shutil.rmtree(tmp_path / "p")
-    assert after_training(tmp_path / "r", read(str(tmp_path / "recipe.toml")).data, False).startswith("synth ")
+    assert after_training(
+        tmp_path / "r", read(str(tmp_path / "recipe.toml")).data, False
+    ).startswith("synth ")
 
 
 def test_prepare_names_no_training_that_cannot_be_planned(voxlate, cohort, tmp_path):
@@ -230,7 +266,9 @@ def test_prepare_names_no_training_that_cannot_be_planned(voxlate, cohort, tmp_p
 
 
 @pytest.mark.slow
-def test_the_way_from_a_phantom_to_scores_works_as_each_command_names_the_next(voxlate, follow, tmp_path):
+def test_the_way_from_a_phantom_to_scores_works_as_each_command_names_the_next(
+    voxlate, follow, tmp_path
+):
     answer = voxlate(
         "phantom",
         "--out",
@@ -256,7 +294,9 @@ def test_the_way_from_a_phantom_to_scores_works_as_each_command_names_the_next(v
     (made,) = follow(trained)
     (scored,) = follow(made)
     assert scored.out.splitlines()[-1][0] in "✓?✗"
-    auto = voxlate(*shlex.split(command)[:2], "--data", place / "PREPARED", "--out", tmp_path / "auto", *short)
+    auto = voxlate(
+        *shlex.split(command)[:2], "--data", place / "PREPARED", "--out", tmp_path / "auto", *short
+    )
     assert auto.code == 0, auto.err
     (place / "OUT").rename(place / "BEFORE")
     follow(auto)

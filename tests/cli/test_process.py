@@ -35,8 +35,12 @@ def test_a_command_reports_its_progress_into_a_pipe(cohort, tmp_path):
     assert re.search(r"^prepare \d/6", said, re.MULTILINE)
 
 
-def test_train_and_synth_report_their_progress_where_no_terminal_is(voxlate, cohort, prepared, tiny, run, tmp_path):
-    trained = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "made", "--device", "cpu")
+def test_train_and_synth_report_their_progress_where_no_terminal_is(
+    voxlate, cohort, prepared, tiny, run, tmp_path
+):
+    trained = voxlate(
+        "train", tiny, "--data", prepared, "--out", tmp_path / "made", "--device", "cpu"
+    )
     made = voxlate("synth", run, cohort, "--out", tmp_path / "out", "--device", "cpu")
     assert (trained.code, made.code) == (0, 0), trained.err + made.err
     assert "\x1b" not in trained.err + made.err
@@ -51,12 +55,38 @@ def commands(cohort: Path, diffusion: Path, tmp_path: Path) -> dict[str, tuple]:
     return {
         "phantom": ("phantom", "--out", tmp_path / "out", "--cases", 500),
         "prepare": ("prepare", cohort, "--out", tmp_path / "out"),
-        "train": ("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", tmp_path / "out", *long),
+        "train": (
+            "train",
+            tmp_path / "tiny.toml",
+            "--data",
+            tmp_path / "prepared",
+            "--out",
+            tmp_path / "out",
+            *long,
+        ),
         "train with readers": (
-            *("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", tmp_path / "out", *long),
+            *(
+                "train",
+                tmp_path / "tiny.toml",
+                "--data",
+                tmp_path / "prepared",
+                "--out",
+                tmp_path / "out",
+                *long,
+            ),
             *("--set", "train.workers=2"),
         ),
-        "synth": ("synth", diffusion, cohort, "--out", tmp_path / "out", "--samples", 4000, "--device", "cpu"),
+        "synth": (
+            "synth",
+            diffusion,
+            cohort,
+            "--out",
+            tmp_path / "out",
+            "--samples",
+            4000,
+            "--device",
+            "cpu",
+        ),
         "evaluate": ("evaluate", tmp_path / "images", "--truth", cohort),
     }
 
@@ -65,14 +95,20 @@ def wait_until_numpy_is_imported(process: subprocess.Popen[str]) -> None:
     """Ctrl-C is ours only once Python has started, which takes longer on a busy machine."""
     with contextlib.suppress(psutil.NoSuchProcess):
         started = psutil.Process(process.pid)
-        while process.poll() is None and not any("numpy" in one.path for one in started.memory_maps()):
+        while process.poll() is None and not any(
+            "numpy" in one.path for one in started.memory_maps()
+        ):
             time.sleep(0.01)
 
 
 # while modules are imported, scans are read, and at work; the other pairs are slow tests
 STOPS = [("phantom", 0.1), ("prepare", 0.0), ("evaluate", 1.0), ("synth", 3.3)]
 COMMANDS = ["phantom", "prepare", "train", "synth", "evaluate"]
-PAIRS = [*((name, seconds) for name in COMMANDS for seconds in (0.0, 0.1, 1.0)), ("prepare", 2.3), ("train", 3.3)]
+PAIRS = [
+    *((name, seconds) for name in COMMANDS for seconds in (0.0, 0.1, 1.0)),
+    ("prepare", 2.3),
+    ("train", 3.3),
+]
 PAIRS += [("train with readers", seconds) for seconds in (1.0, 3.3, 6.0)]
 FURTHER = [pytest.param(*one, marks=pytest.mark.slow) for one in PAIRS if one not in STOPS]
 
@@ -135,7 +171,9 @@ finally:
 def imported_by(*line, **environment: str) -> set[str]:
     """The packages that a command line of its own process has imported when it ends."""
     command = [sys.executable, "-c", SHOWN_MODULES, *map(str, line)]
-    done = subprocess.run(command, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return {*done.stderr.splitlines()[-1].split()}
 
@@ -149,12 +187,20 @@ def test_help_recipes_and_completion_import_nothing_that_computes():
 
 
 def test_info_of_a_scan_imports_no_torch_and_draws_nothing(cohort):
-    assert not {"torch", "matplotlib", "accelerate", "psutil"} & imported_by("info", cohort / "case0" / "t1.nii.gz")
+    assert not {"torch", "matplotlib", "accelerate", "psutil"} & imported_by(
+        "info", cohort / "case0" / "t1.nii.gz"
+    )
 
 
 @pytest.mark.parametrize(
     ("line", "computes"),
-    [("train x --data y", True), ("synth --help", False), ("info x", False), ("recipes", False), ("", False)],
+    [
+        ("train x --data y", True),
+        ("synth --help", False),
+        ("info x", False),
+        ("recipes", False),
+        ("", False),
+    ],
 )
 def test_only_a_command_that_computes_looks_at_the_load_first(line, computes):
     from voxlate.cli import _computes

@@ -26,14 +26,21 @@ def askew() -> Volume:
     move = np.eye(4)
     move[:3, :3], move[0, 3] = rotation, -6.0
     grid = Grid(made.labels.shape, move @ made.affine)
-    seen = resample(Volume(image(made, "ncct")[None], made.affine, "HU", "ncct"), grid, fill=-1000.0)
+    seen = resample(
+        Volume(image(made, "ncct")[None], made.affine, "HU", "ncct"), grid, fill=-1000.0
+    )
     return Volume(np.rint(seen.data), made.affine, "HU", "ncct")
 
 
-def test_prepare_aligns_a_case_and_its_labels_with_the_midline_and_keeps_both_grids(askew, tmp_path: Path) -> None:
+def test_prepare_aligns_a_case_and_its_labels_with_the_midline_and_keeps_both_grids(
+    askew, tmp_path: Path
+) -> None:
     folder = tmp_path / "in" / "a"
     write_volume(folder / "ncct.nii.gz", askew)
-    write_volume(folder / "seg.nii.gz", Volume((askew.data > 300).astype(np.float32), askew.affine, "", "seg"))
+    write_volume(
+        folder / "seg.nii.gz",
+        Volume((askew.data > 300).astype(np.float32), askew.affine, "", "seg"),
+    )
     cohort = prepare(tmp_path / "in", tmp_path / "out", align="midline", workers=1)
     straight = cohort.case("a").volume("ncct")
     assert cohort.provenance["align"] == "midline"
@@ -46,7 +53,9 @@ def test_prepare_aligns_a_case_and_its_labels_with_the_midline_and_keeps_both_gr
     assert straight.data[0][bone].mean() > 300, "the label moved with the scan"
 
 
-def test_heads_are_aligned_by_their_plain_ct_where_nothing_else_is_said(askew, tmp_path: Path) -> None:
+def test_heads_are_aligned_by_their_plain_ct_where_nothing_else_is_said(
+    askew, tmp_path: Path
+) -> None:
     write_volume(tmp_path / "in" / "a" / "ncct.nii.gz", askew)
     level = Volume(np.zeros_like(askew.data), askew.affine, "ml/100g/min", "cbf")  # has no midline
     write_volume(tmp_path / "in" / "a" / "cbf.nii.gz", level)
@@ -56,7 +65,9 @@ def test_heads_are_aligned_by_their_plain_ct_where_nothing_else_is_said(askew, t
 
 
 @pytest.mark.parametrize("sources", [["ncct"], ["cta1", "ncct"]])
-def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_grid(askew, sources: list[str]) -> None:
+def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_grid(
+    askew, sources: list[str]
+) -> None:
     """The network gives its source back, so the answer is the scan but for two interpolations."""
 
     seen = []
@@ -81,7 +92,12 @@ def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_
         },
         "stand-in",
     )
-    header = {"target_scales": {"ct": [-100, 300]}, "units": {"ct": "HU"}, "weights_hash": "", "steps": 0}
+    header = {
+        "target_scales": {"ct": [-100, 300]},
+        "units": {"ct": "HU"},
+        "weights_hash": "",
+        "steps": 0,
+    }
     aligned = {"preparation": {"align": "midline", "fixed": "ncct"}}
     model = Model(Method(), recipe, {**header, **aligned}, torch.device("cpu"), SimpleNamespace())
     scans = {"cta1": blank, "ncct": askew}

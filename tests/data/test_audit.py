@@ -127,7 +127,10 @@ def test_all_of_few_cases_are_examined_and_a_tenth_of_many():
 def test_the_examined_slices_are_of_all_patients_and_do_not_depend_on_the_order_of_the_cases():
     patients = {f"p{k % 8}_s{k}": f"p{k % 8}" for k in range(134)}
     chosen = examined_cases(patients)
-    counts = [sum(patients[case] == patient for case in chosen) for patient in sorted({*patients.values()})]
+    counts = [
+        sum(patients[case] == patient for case in chosen)
+        for patient in sorted({*patients.values()})
+    ]
     assert counts == [3] * 8
     assert examined_cases(dict(reversed(patients.items()))) == chosen
 
@@ -160,11 +163,15 @@ def test_only_the_worst_pairs_are_refined(prepared):
     far = header.misaligned["t2"]
 
     def at(k: int, mm: float, coarse: bool):
-        return replace(header, case=f"c{k}", misaligned={"t2": replace(far, median_mm=mm, coarse=coarse)})
+        return replace(
+            header, case=f"c{k}", misaligned={"t2": replace(far, median_mm=mm, coarse=coarse)}
+        )
 
     headers = [at(k, 9.0 - k, coarse=True) for k in range(8)]
     assert to_refine(headers) == {f"c{k}" for k in range(MOST_PAIRS)}
-    assert to_refine([at(9, 12.0, coarse=False), *headers]) == {f"c{k}" for k in range(MOST_PAIRS - 1)}
+    assert to_refine([at(9, 12.0, coarse=False), *headers]) == {
+        f"c{k}" for k in range(MOST_PAIRS - 1)
+    }
     assert to_refine([at(0, 0.9, coarse=True)]) == frozenset()
 
 

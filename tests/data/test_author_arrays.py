@@ -40,7 +40,9 @@ def arrays_000(tmp_path: Path) -> Path:
     """dataset/{Tmax,mCTA,mask}/ID.npy, the lists above it, and PATIENTS.txt: each ID is its own patient."""
     root = tmp_path / "dataset"
     for k, name in enumerate(IDS):
-        phases = np.stack([HEAD * values(4 * k + c, 100 * c, 100 * c + 50) for c in range(4)], axis=-1)
+        phases = np.stack(
+            [HEAD * values(4 * k + c, 100 * c, 100 * c + 50) for c in range(4)], axis=-1
+        )
         save(root / "mCTA" / f"{name}.npy", phases)
         save(root / "Tmax" / f"{name}.npy", (HEAD * values(1000 + k, 1, 20)).astype(np.float64))
         save(root / "mask" / f"{name}.npy", HEAD.astype(np.uint8))
@@ -56,7 +58,9 @@ def arrays_001(tmp_path: Path) -> Path:
     root = tmp_path / "slices"
     root.mkdir()
     for k in range(16):
-        np.savez_compressed(root / f"s{k:02d}.npz", src=values(k, -1, 3), tgt=values(100 + k, -900, 900))
+        np.savez_compressed(
+            root / f"s{k:02d}.npz", src=values(k, -1, 3), tgt=values(100 + k, -900, 900)
+        )
     (root / "patients.txt").write_text("".join(f"s{k:02d} sub{k // 4}\n" for k in range(16)))
     return root
 
@@ -81,13 +85,17 @@ def splits_of(cohort: Cohort) -> dict[str, list[str]]:
     return {split: list(cases) for split, cases in cohort.splits.items()}
 
 
-def test_channels_of_paper_000_become_four_scans_with_the_map_and_the_file_s_mask(arrays_000, tmp_path):
+def test_channels_of_paper_000_become_four_scans_with_the_map_and_the_file_s_mask(
+    arrays_000, tmp_path
+):
     cohort = prepare(arrays_000, tmp_path / "out", preset="mrdpm")
     assert cohort.modalities == ("cta1", "cta2", "cta3", "ncct", "tmax")
     assert cohort.units == {"ncct": "HU", "cta1": "HU", "cta2": "HU", "cta3": "HU", "tmax": "s"}
     case, stored = case_in(cohort, "p07"), np.load(arrays_000 / "mCTA" / "p07.npy")
     for channel, name in enumerate(("ncct", "cta1", "cta2", "cta3")):
-        as_seen = case.volume(name).data[0, 0][::-1, ::-1]  # canonical rows run to the front, columns to the right
+        as_seen = case.volume(name).data[0, 0][
+            ::-1, ::-1
+        ]  # canonical rows run to the front, columns to the right
         np.testing.assert_array_equal(as_seen, stored[..., channel])
     np.testing.assert_array_equal(case.mask()[0][::-1, ::-1], HEAD)
     assert case.header.spacing_mm == pytest.approx((1, 0.625, 0.625))
@@ -95,7 +103,9 @@ def test_channels_of_paper_000_become_four_scans_with_the_map_and_the_file_s_mas
     assert case.header.origins["cta2"].file == "p07.npy#channel=2,axes=PL,mm=0.625"
 
 
-def test_the_lists_of_paper_000_are_its_splits_and_ten_training_items_are_held_back(arrays_000, tmp_path):
+def test_the_lists_of_paper_000_are_its_splits_and_ten_training_items_are_held_back(
+    arrays_000, tmp_path
+):
     cohort = prepare(arrays_000, tmp_path / "out", preset="mrdpm")
     splits = splits_of(cohort)
     assert splits["test"] == TEST
@@ -108,7 +118,9 @@ def test_the_lists_of_paper_000_are_its_splits_and_ten_training_items_are_held_b
 
 def test_items_are_held_back_by_whole_patients(arrays_000, tmp_path):
     owners = {name: f"pat{k // 4}" for k, name in enumerate(IDS)}
-    (tmp_path / "owners.txt").write_text("".join(f"{name}\t{patient}\n" for name, patient in owners.items()))
+    (tmp_path / "owners.txt").write_text(
+        "".join(f"{name}\t{patient}\n" for name, patient in owners.items())
+    )
     cases = find_cohort(arrays_000, preset="mrdpm", patients=tmp_path / "owners.txt").cases
     held = Counter(one.patient for one in cases if one.split == "val")
     assert sum(held.values()) == 12  # the fewest patients that make ten
@@ -119,13 +131,18 @@ def test_lists_that_put_slices_of_one_patient_into_two_splits_are_refused(arrays
     (tmp_path / "owners.txt").write_text(
         "\n".join(f"{name} {'same' if name in ('p00', 'p45') else name}" for name in IDS)
     )
-    with pytest.raises(BadInput, match="expected each patient in one split, found same in train and test"):
+    with pytest.raises(
+        BadInput, match="expected each patient in one split, found same in train and test"
+    ):
         find_cohort(arrays_000, preset="mrdpm", patients=tmp_path / "owners.txt")
 
 
-def test_what_is_guessed_of_arrays_is_said_and_stays_with_the_cohort(arrays_000, arrays_001, arrays_002, tmp_path):
+def test_what_is_guessed_of_arrays_is_said_and_stays_with_the_cohort(
+    arrays_000, arrays_001, arrays_002, tmp_path
+):
     assert any(
-        "channels of mCTA are plain CT" in one for one in prepare(arrays_000, tmp_path / "a", preset="mrdpm").warnings
+        "channels of mCTA are plain CT" in one
+        for one in prepare(arrays_000, tmp_path / "a", preset="mrdpm").warnings
     )
     for root, preset in ((arrays_001, "xmodality"), (arrays_002, "lyu_wang")):
         warnings = prepare(root, tmp_path / preset, preset=preset).warnings
@@ -145,7 +162,10 @@ def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, t
 
 
 def test_heads_that_are_wider_than_deep_are_said_to_lie_wrongly(arrays_000, tmp_path):
-    assert not any("wider than deep" in one for one in prepare(arrays_000, tmp_path / "right", preset="mrdpm").warnings)
+    assert not any(
+        "wider than deep" in one
+        for one in prepare(arrays_000, tmp_path / "right", preset="mrdpm").warnings
+    )
     own = tmp_path / "own.toml"
     own.write_text('base = "mrdpm"\narrays = { part = "axes=LP,mm=0.625" }\n')
     warnings = prepare(arrays_000, tmp_path / "wrong", preset=own).warnings
@@ -165,7 +185,9 @@ def test_networks_of_paper_001_see_its_slices_as_they_are_stored(arrays_001, tmp
 def test_slices_of_paper_002_are_paired_by_index_and_split_by_patient(arrays_002, tmp_path):
     cohort = prepare(arrays_002, tmp_path / "out", preset="lyu_wang", shares=(2, 1, 1))
     assert [len(cases) for cases in splits_of(cohort).values()] == [6, 3, 3]
-    assert {one.patient: one.split for one in cohort.cases}.keys() == {f"pelvis{k}" for k in range(4)}
+    assert {one.patient: one.split for one in cohort.cases}.keys() == {
+        f"pelvis{k}" for k in range(4)
+    }
     case = case_in(cohort, "slice0010")
     assert case.header.patient == "pelvis3"
     np.testing.assert_array_equal(case.volume("t2").data[0, 0][::-1, ::-1], values(10, 0, 500))
@@ -173,7 +195,8 @@ def test_slices_of_paper_002_are_paired_by_index_and_split_by_patient(arrays_002
 
 
 @pytest.mark.parametrize(
-    ("fixture", "preset"), [("arrays_000", "mrdpm"), ("arrays_001", "xmodality"), ("arrays_002", "lyu_wang")]
+    ("fixture", "preset"),
+    [("arrays_000", "mrdpm"), ("arrays_001", "xmodality"), ("arrays_002", "lyu_wang")],
 )
 def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_need_not(
     fixture, preset, request, voxlate, tmp_path
@@ -230,7 +253,9 @@ def test_a_manifest_may_say_the_patients_instead(arrays_002, tmp_path):
     (arrays_002 / "patients.txt").unlink()
     rows = "".join(f"slice{k:04d},a{k // 6}\n" for k in range(12))
     (tmp_path / "whose.csv").write_text("case,patient\n" + rows)
-    cohort = prepare(arrays_002, tmp_path / "out", preset="lyu_wang", manifest=tmp_path / "whose.csv")
+    cohort = prepare(
+        arrays_002, tmp_path / "out", preset="lyu_wang", manifest=tmp_path / "whose.csv"
+    )
     assert {one.patient for one in cohort.cases} == {"a0", "a1"}
 
 
@@ -238,7 +263,9 @@ def test_only_the_slice_that_is_named_is_read_of_a_stack(arrays_002, monkeypatch
     asked = []
     original = h5py.Dataset.__getitem__
     monkeypatch.setattr(
-        h5py.Dataset, "__getitem__", lambda self, key, **kw: asked.append(key) or original(self, key, **kw)
+        h5py.Dataset,
+        "__getitem__",
+        lambda self, key, **kw: asked.append(key) or original(self, key, **kw),
     )
     found = find_cohort(arrays_002, preset="lyu_wang")
     assert not asked
@@ -253,10 +280,14 @@ def test_slices_that_are_compressed_as_one_are_unpacked_once(arrays_002, monkeyp
     asked = []
     original = h5py.Dataset.__getitem__
     monkeypatch.setattr(
-        h5py.Dataset, "__getitem__", lambda self, key, **kw: asked.append(key) or original(self, key, **kw)
+        h5py.Dataset,
+        "__getitem__",
+        lambda self, key, **kw: asked.append(key) or original(self, key, **kw),
     )
     for k in range(12):
-        np.testing.assert_array_equal(read_volume(f"{arrays_002}/mr.h5#slice={k}").data[0, 0], stack[k])
+        np.testing.assert_array_equal(
+            read_volume(f"{arrays_002}/mr.h5#slice={k}").data[0, 0], stack[k]
+        )
     assert asked == [slice(0, 5), slice(5, 10), slice(10, 15)]
 
 
@@ -285,7 +316,11 @@ def test_the_hash_of_a_slice_goes_by_its_file_and_by_what_the_path_says(arrays_0
 
 def damage(root: Path, how: str) -> None:
     """Make one thing wrong with the files of a paper."""
-    train, test, mcta = root.parent / "train_list.txt", root.parent / "test_list.txt", root / "mCTA" / "p07.npy"
+    train, test, mcta = (
+        root.parent / "train_list.txt",
+        root.parent / "test_list.txt",
+        root / "mCTA" / "p07.npy",
+    )
     if how == "both":
         test.write_text(test.read_text() + "p07\n")
     elif how == "twice":
@@ -319,7 +354,10 @@ def damage(root: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("both", "test_list.txt: expected no ID of another list, found 'p07', which is in that of train"),
+        (
+            "both",
+            "test_list.txt: expected no ID of another list, found 'p07', which is in that of train",
+        ),
         ("twice", "train_list.txt: expected each ID once, found 'p07' twice"),
         ("missing id", "train_list.txt: expected files of every ID, found none of 'p99'"),
         ("no list", "train_list.txt: expected a text file"),
@@ -329,13 +367,18 @@ def damage(root: Path, how: str) -> None:
         ("longer", "p07.npy: expected an array alone, found more bytes than its header states"),
         ("nan", "expected finite voxels, found 480 NaN"),
         ("channels", "expected channel 3, from 0, of .H, W, C., found shape .24, 20, 3."),
-        ("size", "p07.npy#axes=PL,mm=0.625: expected the height and width of p07.npy#channel=1.* found 25×20"),
+        (
+            "size",
+            "p07.npy#axes=PL,mm=0.625: expected the height and width of p07.npy#channel=1.* found 25×20",
+        ),
         ("mask's size", "mask/p07.npy.*expected the height and width of .* .24×20., found 20×24"),
         ("objects", "found Python objects, which may run code and are not read"),
         ("complex", "expected real numbers, found complex64"),
     ],
 )
-def test_damaged_or_mismatched_files_of_paper_000_give_one_sentence(how, sentence, arrays_000, tmp_path):
+def test_damaged_or_mismatched_files_of_paper_000_give_one_sentence(
+    how, sentence, arrays_000, tmp_path
+):
     damage(arrays_000, how)
     with pytest.raises(BadInput, match=sentence):
         prepare(arrays_000, tmp_path / "out", preset="mrdpm", workers=1)
@@ -351,7 +394,9 @@ def test_files_that_no_list_names_are_said(arrays_000):
 def test_an_npz_without_a_key_or_with_flipped_bits_gives_one_sentence(arrays_001, tmp_path):
     path = arrays_001 / "s03.npz"
     whole = path.read_bytes()
-    for place in np.random.default_rng(0).integers(0, len(whole), 60):  # its checksum covers every value
+    for place in np.random.default_rng(0).integers(
+        0, len(whole), 60
+    ):  # its checksum covers every value
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         try:
             again = read_volume(f"{path}#array=src").data[0, 0]
@@ -362,12 +407,17 @@ def test_an_npz_without_a_key_or_with_flipped_bits_gives_one_sentence(arrays_001
     with pytest.raises(BadInput, match="expected an array 'tgt', found 'src', 'target'"):
         prepare(arrays_001, tmp_path / "out", preset="xmodality", workers=1)
     np.savez(path, src=values(3, -1, 3)[None], tgt=values(3, -1, 3))
-    with pytest.raises(BadInput, match=r"expected a slice .H, W., found an array of shape .1, 24, 20."):
+    with pytest.raises(
+        BadInput, match=r"expected a slice .H, W., found an array of shape .1, 24, 20."
+    ):
         prepare(arrays_001, tmp_path / "out", preset="xmodality", workers=1)
 
 
 def test_an_npz_that_unpacks_to_more_than_a_slice_is_refused_before_it_is_unpacked(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file, file.open("src.npy", "w") as member:
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("src.npy", "w") as member,
+    ):
         for _ in range(300):
             member.write(bytes(1 << 20))
     with pytest.raises(BadInput, match="expected a slice in 'src', found 314572800 bytes"):
@@ -376,13 +426,19 @@ def test_an_npz_that_unpacks_to_more_than_a_slice_is_refused_before_it_is_unpack
 
 def test_a_list_of_patients_that_does_not_fit_gives_one_sentence(arrays_001, arrays_002):
     (arrays_001 / "patients.txt").write_text("s00 a\ns01 a b\n")
-    with pytest.raises(BadInput, match="line 2: expected 'ID PATIENT', each ID once, found 's01 a b'"):
+    with pytest.raises(
+        BadInput, match="line 2: expected 'ID PATIENT', each ID once, found 's01 a b'"
+    ):
         find_cohort(arrays_001, preset="xmodality")
     (arrays_001 / "patients.txt").write_text("s00 a\n")
-    with pytest.raises(BadInput, match=r"expected 'ID PATIENT' for every case, found none for s01 .15 of 16"):
+    with pytest.raises(
+        BadInput, match=r"expected 'ID PATIENT' for every case, found none for s01 .15 of 16"
+    ):
         find_cohort(arrays_001, preset="xmodality")
     (arrays_002 / "patients.txt").write_text("a\n" * 11)
-    with pytest.raises(BadInput, match="expected a patient for each of 12 slices, one a line, found 11 lines"):
+    with pytest.raises(
+        BadInput, match="expected a patient for each of 12 slices, one a line, found 11 lines"
+    ):
         find_cohort(arrays_002, preset="lyu_wang")
     (arrays_002 / "patients.txt").write_text("a\n" * 5 + "\n" + "b\n" * 6)
     with pytest.raises(BadInput, match="found line 6 empty"):
@@ -400,13 +456,17 @@ def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(arrays_002, tmp_pa
 
     whole = (arrays_002 / "ct.h5").read_bytes()
     with_ct(data=np.zeros((11, *SIZE)))
-    with pytest.raises(BadInput, match=r"paired by index \(12×24×20\), found 11×24×20|11×24×20\), found 12×24×20"):
+    with pytest.raises(
+        BadInput, match=r"paired by index \(12×24×20\), found 11×24×20|11×24×20\), found 12×24×20"
+    ):
         find_cohort(arrays_002, preset="lyu_wang")
     with_ct(data=np.zeros((12, *SIZE[::-1])))
     with pytest.raises(BadInput, match="paired by index"):
         find_cohort(arrays_002, preset="lyu_wang")
     with_ct(images=np.zeros((12, *SIZE)))
-    with pytest.raises(BadInput, match="expected a dataset 'data' in the file itself, found 'images'"):
+    with pytest.raises(
+        BadInput, match="expected a dataset 'data' in the file itself, found 'images'"
+    ):
         find_cohort(arrays_002, preset="lyu_wang")
     with_ct(data=np.zeros((12, *SIZE, 1)))
     with pytest.raises(BadInput, match=r"expected slices \[slices, H, W\] in 'data'"):
@@ -419,7 +479,9 @@ def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(arrays_002, tmp_pa
         find_cohort(arrays_002, preset="lyu_wang")
     (arrays_002 / "ct.h5").unlink()
     cases = find_cohort(arrays_002, preset="lyu_wang").cases
-    assert {name for one in cases for name in one.files} == {"t2"}  # said by the table, and asked for by --modality
+    assert {name for one in cases for name in one.files} == {
+        "t2"
+    }  # said by the table, and asked for by --modality
     with pytest.raises(BadInput, match="expected cases with the modality ct, found none, only t2"):
         find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
 
@@ -434,7 +496,9 @@ def test_a_manifest_names_slices_as_presets_do(arrays_000, tmp_path):
         table = csv.writer(file)
         table.writerow(["case", "split", "cta1", "tmax"])
         for name, split in (("p01", "train"), ("p02", "val")):
-            table.writerow([name, split, f"dataset/mCTA/{name}.npy#channel=1", f"dataset/Tmax/{name}.npy"])
+            table.writerow(
+                [name, split, f"dataset/mCTA/{name}.npy#channel=1", f"dataset/Tmax/{name}.npy"]
+            )
     cases = find_cohort(tmp_path).cases
     assert [one.split for one in cases] == ["train", "val"]
     assert cases[0].files["cta1"].name == "p01.npy#channel=1"
@@ -454,7 +518,9 @@ def test_a_base_that_is_no_preset_and_a_part_that_is_none_are_refused(arrays_001
             find_cohort(arrays_001, preset=tmp_path / "own.toml")
 
 
-@every_row("part", ["mm=0", "mm=1x1", "mm=1.2.3", "slice=1", "channel=1,channel=2", "axes=LR", "frame=1"])
+@every_row(
+    "part", ["mm=0", "mm=1x1", "mm=1.2.3", "slice=1", "channel=1,channel=2", "axes=LR", "frame=1"]
+)
 def test_what_stands_after_the_mark_is_checked(part, arrays_000):
     with pytest.raises(BadInput):
         read_volume(f"{arrays_000}/mCTA/p00.npy#channel=0,{part}")

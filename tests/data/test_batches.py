@@ -20,7 +20,9 @@ from voxlate.images.intensity import Intensity, MinMax, Window
 
 WINDOWS: Mapping[str, Intensity] = {"t1": Window(low=0, high=1000), "t2": Window(low=0, high=500)}
 SLICES = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8))
-STRONG = AugmentSettings(flip_lr=0.5, rotate_degrees=30, scale=0.2, elastic_mm=1, gamma=0.5, noise=0.1)
+STRONG = AugmentSettings(
+    flip_lr=0.5, rotate_degrees=30, scale=0.2, elastic_mm=1, gamma=0.5, noise=0.1
+)
 
 
 @pytest.fixture
@@ -30,16 +32,21 @@ def cohort(cohort_folder: Path, tmp_path: Path) -> Cohort:
 
 def equal(a: Batch, b: Batch) -> bool:
     return all(
-        torch.equal(getattr(a, name), getattr(b, name)) for name in ("source", "target", "mask", "present", "item")
+        torch.equal(getattr(a, name), getattr(b, name))
+        for name in ("source", "target", "mask", "present", "item")
     )
 
 
 def scaled(cohort: Cohort, case: str, name: str) -> torch.Tensor:
     """The whole volume in network units, the slow way."""
-    return torch.from_numpy(WINDOWS[name].scale(None).forward(cohort.case(case).volume(name).data[0]))
+    return torch.from_numpy(
+        WINDOWS[name].scale(None).forward(cohort.case(case).volume(name).data[0])
+    )
 
 
-def read(cohort: Cohort, data: DataSettings, maps: Mapping[str, Intensity], case: str, start) -> Batch:
+def read(
+    cohort: Cohort, data: DataSettings, maps: Mapping[str, Intensity], case: str, start
+) -> Batch:
     return read_pair(cohort.case(case), data, maps, start)
 
 
@@ -53,7 +60,9 @@ def test_a_slice_is_that_slice_of_the_volume(cohort: Cohort) -> None:
 
 
 @every_row("start", [(1, 2, 3), (-1, -2, -3), (2, 4, 6), (0, -1, 2)])
-def test_a_patch_is_that_part_and_background_beyond_the_volume(cohort: Cohort, start: tuple[int, int, int]) -> None:
+def test_a_patch_is_that_part_and_background_beyond_the_volume(
+    cohort: Cohort, start: tuple[int, int, int]
+) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(3, 4, 5))
     patch = read(cohort, data, WINDOWS, "case1", start)
     z, y, x = (slice(first + 9, first + 9 + size) for first, size in zip(start, data.patch))
@@ -73,7 +82,9 @@ def test_neighbouring_slices_follow_the_slice_itself_and_repeat_at_the_ends(coho
     data = DataSettings(source=["t1", "t2"], target=["t2"], patch=(1, 6, 8), stack=2)
     patch = read(cohort, data, WINDOWS, "case1", (1, 0, 0))
     depths = [1, 0, 2, 0, 3]  # itself, below, above, two below (the end again), two above
-    expected = torch.stack([scaled(cohort, "case1", name)[d] for d in depths for name in ("t1", "t2")])
+    expected = torch.stack(
+        [scaled(cohort, "case1", name)[d] for d in depths for name in ("t1", "t2")]
+    )
     assert torch.equal(patch.source[0, :, 0], expected)
     assert patch.present.shape == (1, 10)
 
@@ -87,32 +98,54 @@ def test_minmax_by_slice_takes_the_whole_slices_range_for_a_patch(cohort: Cohort
     for d in (1, 2):
         expected = 2 * (t1[d] - t1[d].min()) / (t1[d].max() - t1[d].min()) - 1
         assert np.allclose(patch.source[0, 0, d - 1], expected[2:5, 2:5], atol=1e-6)
-    assert np.allclose(patch.target[0, 0], (2 * (t2 - t2.min()) / (t2.max() - t2.min()) - 1)[1:3, 2:5, 2:5], atol=1e-6)
+    assert np.allclose(
+        patch.target[0, 0],
+        (2 * (t2 - t2.min()) / (t2.max() - t2.min()) - 1)[1:3, 2:5, 2:5],
+        atol=1e-6,
+    )
 
 
-def test_batches_map_each_slice_by_its_own_range_and_a_constant_slice_to_background(tmp_path: Path, save) -> None:
-    values = np.random.default_rng(0).integers(0, 900, (5, 6, 8)).astype(float) + 100 * np.arange(5)[:, None, None]
+def test_batches_map_each_slice_by_its_own_range_and_a_constant_slice_to_background(
+    tmp_path: Path, save
+) -> None:
+    values = (
+        np.random.default_rng(0).integers(0, 900, (5, 6, 8)).astype(float)
+        + 100 * np.arange(5)[:, None, None]
+    )
     values[3] = 700
     for name in ("t1", "t2", "mask"):
-        save(tmp_path / "in" / "a" / f"{name}.nii.gz", values if name != "mask" else np.ones((5, 6, 8)))
+        save(
+            tmp_path / "in" / "a" / f"{name}.nii.gz",
+            values if name != "mask" else np.ones((5, 6, 8)),
+        )
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
     by_slice: dict[str, Intensity] = {"t1": MinMax(per="slice"), "t2": MinMax(per="slice")}
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 8, 8))
     batch = Batches(cohort, data, by_slice, batch=5, steps=1)[0]
-    order = [next(d for d in range(5) if item == stable_id("a", d, 0, 0)) for item in batch.item[:, 0].tolist()]
+    order = [
+        next(d for d in range(5) if item == stable_id("a", d, 0, 0))
+        for item in batch.item[:, 0].tolist()
+    ]
     assert sorted(order) == list(range(5))
     for i, d in enumerate(order):
         low, high = values[d].min(), values[d].max()
         expected = -np.ones((6, 8)) if d == 3 else 2 * (values[d] - low) / (high - low) - 1
         assert np.allclose(batch.source[i, 0, 0, :6], expected, atol=1e-6)
         assert np.allclose(batch.target[i, 0, 0, :6], expected, atol=1e-6)  # type: ignore[index]
-        assert (batch.source[i, 0, 0, 6:] == -1).all()  # background follows after scaling, whatever the slice's range
+        assert (
+            batch.source[i, 0, 0, 6:] == -1
+        ).all()  # background follows after scaling, whatever the slice's range
 
 
 def test_random_crops_reach_every_offset_and_the_last_one(tmp_path: Path, save) -> None:
-    values = np.arange(2 * 260 * 258).reshape(2, 260, 258) % 30000  # each pixel of a slice tells its place
+    values = (
+        np.arange(2 * 260 * 258).reshape(2, 260, 258) % 30000
+    )  # each pixel of a slice tells its place
     for name in ("t1", "t2", "mask"):
-        save(tmp_path / "in" / "a" / f"{name}.nii.gz", values if name != "mask" else np.ones((2, 260, 258)))
+        save(
+            tmp_path / "in" / "a" / f"{name}.nii.gz",
+            values if name != "mask" else np.ones((2, 260, 258)),
+        )
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 256, 256))
     maps: dict[str, Intensity] = {"t1": Window(low=0, high=30000), "t2": Window(low=0, high=30000)}
@@ -123,7 +156,9 @@ def test_random_crops_reach_every_offset_and_the_last_one(tmp_path: Path, save) 
         batch = batches[step]
         y, x = places[int(batch.item[0])]
         z = next(z for z in range(2) if int(batch.item[0]) == stable_id("a", z, y, x))
-        expected = maps["t1"].scale(None).forward(values[z, y : y + 256, x : x + 256].astype(np.float32))
+        expected = (
+            maps["t1"].scale(None).forward(values[z, y : y + 256, x : x + 256].astype(np.float32))
+        )
         assert np.array_equal(batch.source[0, 0, 0], expected)
         seen.add((y, x))
     assert seen == {(y, x) for y in range(5) for x in range(3)}
@@ -142,7 +177,9 @@ def test_only_the_voxels_of_the_patch_are_read(cohort: Cohort) -> None:
             return values
 
     case = cohort.case("case1")
-    watched = PreparedCase(case.header, {name: Watched(array) for name, array in case.arrays.items()})
+    watched = PreparedCase(
+        case.header, {name: Watched(array) for name, array in case.arrays.items()}
+    )
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 2, 3))
     read_pair(watched, data, WINDOWS, (1, 1, 1))
     assert counted == [6, 6, 6]
@@ -161,7 +198,10 @@ def test_a_mirror_takes_a_landmark_from_the_right_to_the_left(tmp_path: Path, sa
     sides = {}
     for probability in (0.0, 1.0):
         data = DataSettings(
-            source=["t1"], target=["t2"], patch=(1, 8, 10), augment=AugmentSettings(flip_lr=probability)
+            source=["t1"],
+            target=["t2"],
+            patch=(1, 8, 10),
+            augment=AugmentSettings(flip_lr=probability),
         )
         batch = Batches(cohort, data, WINDOWS, batch=1, steps=1)[0]
         place = (batch.source[0, 0, 0] == 1).nonzero()[0].tolist()
@@ -196,20 +236,29 @@ def test_workers_give_the_batches_that_one_process_gives(cohort: Cohort) -> None
 def test_processes_share_the_items_that_one_would_take(cohort: Cohort) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
     whole = Batches(cohort, data, WINDOWS, seed=4, batch=4, steps=6)
-    parts = [Batches(cohort, data, WINDOWS, seed=4, batch=2, steps=6, rank=rank, world=2) for rank in (0, 1)]
+    parts = [
+        Batches(cohort, data, WINDOWS, seed=4, batch=2, steps=6, rank=rank, world=2)
+        for rank in (0, 1)
+    ]
     for step in range(6):
         joined = torch.cat([part[step].item for part in parts])
         assert torch.equal(joined, whole[step].item)
-        assert torch.allclose(torch.cat([part[step].source for part in parts]), whole[step].source, atol=1e-5)
+        assert torch.allclose(
+            torch.cat([part[step].source for part in parts]), whole[step].source, atol=1e-5
+        )
 
 
-def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely_of_any_other(cohort: Cohort) -> None:
+def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely_of_any_other(
+    cohort: Cohort,
+) -> None:
     paired = Batches(cohort, SLICES, WINDOWS, seed=2, batch=4, steps=100)
     apart = Batches(cohort, SLICES, WINDOWS, seed=2, batch=4, steps=100, unpaired=True)
     training = cohort.splits["train"]
     places = [(case, z) for case in training for z in range(4)]
     images = {place: scaled(cohort, place[0], "t2")[place[1]] for place in places}
-    masks = {place: torch.from_numpy(cohort.case(place[0]).mask()[place[1]]).float() for place in places}
+    masks = {
+        place: torch.from_numpy(cohort.case(place[0]).mask()[place[1]]).float() for place in places
+    }
     own = {stable_id(case, z, 0, 0): case for case, z in places}
     drawn: list[tuple[str, int]] = []
     for step in range(100):
@@ -233,7 +282,8 @@ def test_unpaired_targets_depend_on_the_items_number_alone(cohort: Cohort) -> No
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
     whole = Batches(cohort, data, WINDOWS, seed=4, batch=4, steps=6, unpaired=True)
     parts = [
-        Batches(cohort, data, WINDOWS, seed=4, batch=2, steps=6, rank=rank, world=2, unpaired=True) for rank in (0, 1)
+        Batches(cohort, data, WINDOWS, seed=4, batch=2, steps=6, rank=rank, world=2, unpaired=True)
+        for rank in (0, 1)
     ]
     for step, loaded in enumerate(DataLoader(whole, batch_size=None, num_workers=2)):
         assert equal(loaded, whole[step])
@@ -250,7 +300,9 @@ def test_unpaired_scans_of_one_patient_alone_are_refused(cohort: Cohort) -> None
 
 
 def test_an_epoch_takes_every_slice_once_in_a_new_order_each_time(cohort: Cohort) -> None:
-    batches = Batches(cohort, SLICES, WINDOWS, batch=4, steps=8)  # 4 training cases of 4 slices: two epochs
+    batches = Batches(
+        cohort, SLICES, WINDOWS, batch=4, steps=8
+    )  # 4 training cases of 4 slices: two epochs
     ids = torch.cat([batches[step].item[:, 0] for step in range(8)]).tolist()
     assert len(set(ids[:16])) == 16
     assert set(ids[:16]) == set(ids[16:])
@@ -267,7 +319,11 @@ def test_slices_with_too_little_foreground_are_skipped(cohort: Cohort) -> None:
     wanted = {stable_id(case, d, 0, 0) for case in training for d in (1, 2, 3)}
     assert {int(batches[step].item) for step in range(12)} == wanted
     with pytest.raises(BadInput, match=r"Lower data\.foreground"):
-        Batches(cohort, DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), foreground=0.5), WINDOWS)
+        Batches(
+            cohort,
+            DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), foreground=0.5),
+            WINDOWS,
+        )
 
 
 def test_random_patches_lie_in_the_volume_and_find_the_foreground(cohort: Cohort) -> None:
@@ -281,15 +337,21 @@ def test_random_patches_lie_in_the_volume_and_find_the_foreground(cohort: Cohort
 def test_a_patch_larger_than_the_volume_is_padded_at_the_far_sides(cohort: Cohort) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(6, 8, 12))
     (batch,) = (Batches(cohort, data, WINDOWS, batch=4, steps=1)[0],)
-    for i, case in enumerate([one for k in range(4) for one in cohort.splits["train"] if _is_of(batch, k, one)]):
+    for i, case in enumerate(
+        [one for k in range(4) for one in cohort.splits["train"] if _is_of(batch, k, one)]
+    ):
         assert torch.equal(batch.source[i, 0, :4, :6, :8], scaled(cohort, case, "t1"))
-        assert torch.equal(batch.mask[i, 0, :4, :6, :8], torch.from_numpy(cohort.case(case).mask()).float())
+        assert torch.equal(
+            batch.mask[i, 0, :4, :6, :8], torch.from_numpy(cohort.case(case).mask()).float()
+        )
     beyond = torch.nn.functional.pad(torch.zeros(4, 6, 8), (0, 4, 0, 2, 0, 2), value=1).bool()
     assert (batch.source[:, 0, beyond] == -1).all()
     assert (batch.target[:, 0, beyond] == -1).all()  # type: ignore[index]
     assert (batch.mask[:, 0, beyond] == 0).all()
     (validated,) = validation_batches(cohort, data, WINDOWS)
-    assert torch.equal(validated.source[0, 0, :4, :6, :8], scaled(cohort, cohort.splits["val"][0], "t1"))
+    assert torch.equal(
+        validated.source[0, 0, :4, :6, :8], scaled(cohort, cohort.splits["val"][0], "t1")
+    )
 
 
 def _is_of(batch: Batch, place: int, case: str) -> bool:
@@ -301,7 +363,9 @@ def ragged(cohort_folder: Path, tmp_path: Path) -> Cohort:
     """case0 lacks t1, case1 lacks t2, all are for training."""
     (cohort_folder / "case0" / "t1.nii.gz").unlink()
     (cohort_folder / "case1" / "t2.nii.gz").unlink()
-    (cohort_folder / "cases.csv").write_text("case,split\n" + "".join(f"case{k},train\n" for k in range(4)))
+    (cohort_folder / "cases.csv").write_text(
+        "case,split\n" + "".join(f"case{k},train\n" for k in range(4))
+    )
     return prepare(cohort_folder, tmp_path / "prepared", workers=1)
 
 
@@ -312,7 +376,9 @@ def test_cases_without_source_or_target_are_left_out_and_listed(ragged: Cohort) 
     assert batches[0].present.all()
 
 
-def test_where_the_recipe_allows_it_a_missing_source_is_background_and_not_present(ragged: Cohort) -> None:
+def test_where_the_recipe_allows_it_a_missing_source_is_background_and_not_present(
+    ragged: Cohort,
+) -> None:
     data = DataSettings(source=["t1", "t2"], target=["t2"], patch=(1, 6, 8), allow_missing=True)
     batches = Batches(ragged, data, WINDOWS, batch=12, steps=1)
     assert set(batches.starts) == {"case0", "case2", "case3"}
@@ -325,7 +391,9 @@ def test_where_the_recipe_allows_it_a_missing_source_is_background_and_not_prese
 
 def test_targets_may_be_absent_for_some_items_but_not_all(ragged: Cohort) -> None:
     """As completion of incomplete cases needs it: each case has a source and a target, if not all of them."""
-    data = DataSettings(source=["t1", "t2"], target=["t1", "t2"], patch=(1, 6, 8), allow_missing=True)
+    data = DataSettings(
+        source=["t1", "t2"], target=["t1", "t2"], patch=(1, 6, 8), allow_missing=True
+    )
     batches = Batches(ragged, data, WINDOWS, batch=16, steps=1)
     assert set(batches.starts) == {"case0", "case1", "case2", "case3"}
     assert usable_cases(ragged, data, "train")[1] == {}
@@ -353,7 +421,9 @@ def test_label_maps_are_read_and_are_minus_one_where_a_case_has_none(cohort: Coh
     batch = Batches(cohort, data, WINDOWS, batch=2, steps=1)[0]
     assert batch.labels is not None
     assert batch.labels.shape == (2, 1, 2, 8, 10)
-    weighed = replace(data, weigh={"seg=3": 5.0}, augment=AugmentSettings(flip_lr=1.0, rotate_degrees=20.0))
+    weighed = replace(
+        data, weigh={"seg=3": 5.0}, augment=AugmentSettings(flip_lr=1.0, rotate_degrees=20.0)
+    )
     for step in range(3):
         batch = Batches(cohort, weighed, WINDOWS, steps=3)[step]
         assert torch.equal(batch.weight == 5, batch.labels == 3)  # after both were moved
@@ -387,9 +457,14 @@ def test_the_slices_of_a_patch_have_the_ids_that_they_have_alone(cohort: Cohort)
 
 def test_a_recipe_for_other_modalities_is_refused_with_both_lists(cohort: Cohort) -> None:
     with pytest.raises(
-        BadInput, match=r"expected the recipe's modalities t1, ct, found t1, t2 in the cohort \(no ct\)"
+        BadInput,
+        match=r"expected the recipe's modalities t1, ct, found t1, t2 in the cohort \(no ct\)",
     ):
-        Batches(cohort, DataSettings(source=["t1"], target=["ct"]), {**WINDOWS, "ct": Window(low=0, high=1)})
+        Batches(
+            cohort,
+            DataSettings(source=["t1"], target=["ct"]),
+            {**WINDOWS, "ct": Window(low=0, high=1)},
+        )
 
 
 def test_a_split_without_cases_is_one_sentence(ragged: Cohort) -> None:
@@ -402,7 +477,9 @@ def test_validation_takes_every_slice_in_order_without_augmentation(cohort: Coho
     (case,) = cohort.splits["val"]
     batches = list(validation_batches(cohort, data, WINDOWS, batch=3))
     assert [len(batch) for batch in batches] == [3, 1]
-    assert torch.equal(torch.cat([batch.source for batch in batches])[:, 0, 0], scaled(cohort, case, "t1"))
+    assert torch.equal(
+        torch.cat([batch.source for batch in batches])[:, 0, 0], scaled(cohort, case, "t1")
+    )
     limited = list(validation_batches(cohort, data, WINDOWS, batch=3, limit=2))
     assert [int(item) for item in limited[0].item] == [stable_id(case, d, 0, 0) for d in (1, 3)]
 
@@ -417,7 +494,9 @@ def test_validation_of_thick_patches_takes_them_end_to_end_in_the_centre(cohort:
 def test_the_target_scale_is_the_typical_one_of_training_cases(cohort: Cohort) -> None:
     training = cohort.splits["train"]
     highs = [cohort.case(case).volume("t2").data.max() for case in training]
-    assert cohort.target_scale(MinMax(per="volume"), "t2", training).high == pytest.approx(np.median(highs))
+    assert cohort.target_scale(MinMax(per="volume"), "t2", training).high == pytest.approx(
+        np.median(highs)
+    )
 
 
 def test_settings_that_cannot_be_meant_are_refused() -> None:

@@ -31,6 +31,9 @@ def test_opened_cases_hold_fewer_files_than_a_process_may_open(prepared, tmp_pat
     if not here.is_dir():
         pytest.skip("this system does not list a process's open files")
     before = len(list(here.iterdir()))
-    opened = [open_case(shutil.copy(one, tmp_path / f"{number}.safetensors")).header for number in range(300)]
+    opened = [
+        open_case(shutil.copy(one, tmp_path / f"{number}.safetensors")).header
+        for number in range(300)
+    ]
     assert len(opened) == 300
     assert len(list(here.iterdir())) - before <= OPEN_FILES

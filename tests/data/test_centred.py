@@ -38,14 +38,20 @@ def symmetric(tmp_path: Path, save: Callable[..., Path]) -> Callable[[int], Coho
 
 def settings(centred: bool = True, **augment: float) -> DataSettings:
     augmented = AugmentSettings(**augment)  # type: ignore[arg-type]
-    return DataSettings(source=["t1"], target=["t2"], patch=(1, 8, 10), centred=centred, augment=augmented)
+    return DataSettings(
+        source=["t1"], target=["t2"], patch=(1, 8, 10), centred=centred, augment=augmented
+    )
 
 
 @pytest.mark.parametrize("width", [6, 14])
-def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(symmetric, width: int) -> None:
+def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(
+    symmetric, width: int
+) -> None:
     cohort = symmetric(width)
     still = Batches(cohort, settings(), INTENSITY, batch=4, steps=4)
-    resized = Batches(cohort, settings(scale=0.2, stretch=0.1, flip_lr=0.5), INTENSITY, batch=4, steps=4)
+    resized = Batches(
+        cohort, settings(scale=0.2, stretch=0.1, flip_lr=0.5), INTENSITY, batch=4, steps=4
+    )
     validation = list(validation_batches(cohort, settings(), INTENSITY))
     for batch in [*(still[k] for k in range(4)), *validation]:
         assert batch.target is not None
@@ -62,7 +68,9 @@ def test_without_it_they_are_not(symmetric) -> None:
 
 
 @pytest.mark.parametrize(("width", "middle"), [(7, 5), (13, 5)])
-def test_the_middle_of_an_odd_width_lies_right_of_the_middle_of_an_even_patch(symmetric, width, middle) -> None:
+def test_the_middle_of_an_odd_width_lies_right_of_the_middle_of_an_even_patch(
+    symmetric, width, middle
+) -> None:
     batch = Batches(symmetric(width), settings(), INTENSITY, batch=4, steps=1)[0]
     around = (
         [batch.source[..., middle - k] for k in (1, 2, 3, 4)],
@@ -86,7 +94,10 @@ def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric) -> Non
     height, width = bottom - top, end - first
     held = min(8, height) / height * min(10, width) / width
     assert held_shares(cohort.header("case0"), settings(centred=False)) == (pytest.approx(held), 1)
-    assert held_shares(cohort.header("case0"), settings()) == (pytest.approx(held), pytest.approx(10 / width))
+    assert held_shares(cohort.header("case0"), settings()) == (
+        pytest.approx(held),
+        pytest.approx(10 / width),
+    )
     every = cut_note(cohort, settings(centred=False))
     assert "cases the mask is larger than a patch of 8×10 voxels" in every
     assert "at most" in every
@@ -102,7 +113,14 @@ def test_a_training_says_what_its_patches_leave_of_the_mask(symmetric, tmp_path:
             "data": {"source": ["t1"], "target": ["t2"], "patch": [1, 8, 10], "centred": True},
             "intensity": {name: {"kind": "window", "low": 0, "high": 100} for name in ("t1", "t2")},
             "method": {"kind": "regression"},
-            "net": {"kind": "unet", "width": 4, "multipliers": [1, 1], "blocks": 1, "groups": 2, "head_width": 4},
+            "net": {
+                "kind": "unet",
+                "width": 4,
+                "multipliers": [1, 1],
+                "blocks": 1,
+                "groups": 2,
+                "head_width": 4,
+            },
             "train": {"steps": 1, "batch": 1, "validate_every": 0},
         },
         "here",

@@ -50,7 +50,10 @@ def test_the_preferred_of_two_files_is_taken_and_the_other_is_named(two_runs: Pa
 
 
 def test_a_preference_that_fits_both_files_leaves_the_next_to_decide(two_runs: Path) -> None:
-    assert t1_of(find_cohort(two_runs, prefer=["*T1w*", "*run-1*"]), "sub-01") == "sub-01_run-1_T1w.nii.gz"
+    assert (
+        t1_of(find_cohort(two_runs, prefer=["*T1w*", "*run-1*"]), "sub-01")
+        == "sub-01_run-1_T1w.nii.gz"
+    )
     with pytest.raises(BadInput, match="expected one t1 of case sub-01"):
         find_cohort(two_runs, prefer=["*T1w*"])
 
@@ -74,21 +77,32 @@ def test_a_second_run_of_a_modality_is_preferred_and_is_a_modality_of_its_own_wi
         "t2": "t2.nii.gz",
     }
     assert t1_of(found, "b") == "t1.nii.gz"
-    assert any("files in whose place --prefer took another" in one and "a/t1.nii.gz" in one for one in found.unclaimed)
+    assert any(
+        "files in whose place --prefer took another" in one and "a/t1.nii.gz" in one
+        for one in found.unclaimed
+    )
     assert t1_of(find_cohort(two_t1, prefer="t1.nii.gz"), "a") == "t1.nii.gz"
     assert sorted(find_cohort(two_t1).cases[0].files) == ["t1", "t1_run-2", "t2"]
 
 
-def test_a_preference_that_decides_nothing_is_refused_and_says_why(two_t1: Path, two_runs: Path) -> None:
-    with pytest.raises(BadInput, match=r"'\*nothing\*', which fits none, and no case has two files of one modality"):
+def test_a_preference_that_decides_nothing_is_refused_and_says_why(
+    two_t1: Path, two_runs: Path
+) -> None:
+    with pytest.raises(
+        BadInput, match=r"'\*nothing\*', which fits none, and no case has two files of one modality"
+    ):
         find_cohort(two_t1, prefer="*nothing*")
     with pytest.raises(BadInput, match=r"'\*nothing\*', which fits none\. Change it"):
         find_cohort(two_runs, prefer=["*run-2*", "*nothing*"])
-    with pytest.raises(BadInput, match=r"fits t1_new.nii.gz, the only t1_new of case b.*\[aliases\]"):
+    with pytest.raises(
+        BadInput, match=r"fits t1_new.nii.gz, the only t1_new of case b.*\[aliases\]"
+    ):
         find_cohort(two_t1, prefer="*new*")
 
 
-def test_aliases_make_two_names_one_modality_as_the_refusal_of_a_preference_says(two_t1: Path) -> None:
+def test_aliases_make_two_names_one_modality_as_the_refusal_of_a_preference_says(
+    two_t1: Path,
+) -> None:
     preset = two_t1.parent / "mine.toml"
     preset.write_text('patterns = ["{case}/{modality}"]\n[aliases]\nt1_new = "t1"\n')
     assert t1_of(find_cohort(two_t1, preset=preset, prefer="*new*"), "b") == "t1_new.nii.gz"
@@ -97,7 +111,9 @@ def test_aliases_make_two_names_one_modality_as_the_refusal_of_a_preference_says
 def test_an_excluded_file_leaves_the_other_one(two_runs: Path) -> None:
     found = find_cohort(two_runs, exclude_file=["anat/*run-1*"])
     assert t1_of(found, "sub-01") == "sub-01_run-2_T1w.nii.gz"
-    assert found.unclaimed == ["1 files that --exclude-file names ('sub-01/anat/sub-01_run-1_T1w.nii.gz')"]
+    assert found.unclaimed == [
+        "1 files that --exclude-file names ('sub-01/anat/sub-01_run-1_T1w.nii.gz')"
+    ]
 
 
 def test_an_excluded_case_is_not_looked_at(two_runs: Path) -> None:
@@ -107,7 +123,9 @@ def test_an_excluded_case_is_not_looked_at(two_runs: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"exclude": "sub-03"}, {"exclude_file": "*.mgz"}])
-def test_what_is_to_be_left_out_and_is_not_there_is_refused(two_runs: Path, options: dict[str, str]) -> None:
+def test_what_is_to_be_left_out_and_is_not_there_is_refused(
+    two_runs: Path, options: dict[str, str]
+) -> None:
     with pytest.raises(BadInput, match="which fits none") as error:
         find_cohort(two_runs, prefer="*run-1*", **options)
     assert ("Did you mean 'sub-01' or 'sub-02'?" in str(error.value)) == ("exclude" in options)
@@ -129,7 +147,10 @@ def test_of_two_rows_of_one_modality_the_preferred_one_counts(two_runs: Path) ->
     path.write_text("\n".join(["case,modality,path", *rows]) + "\n")
     with pytest.raises(BadInput, match="expected one t1 of case sub-01"):
         find_cohort(two_runs, manifest=path)
-    assert t1_of(find_cohort(two_runs, manifest=path, prefer="*run-2*"), "sub-01") == "sub-01_run-2_T1w.nii.gz"
+    assert (
+        t1_of(find_cohort(two_runs, manifest=path, prefer="*run-2*"), "sub-01")
+        == "sub-01_run-2_T1w.nii.gz"
+    )
 
 
 def test_a_table_may_be_the_cohort(two_runs: Path) -> None:
@@ -144,7 +165,9 @@ def test_a_table_may_be_the_cohort(two_runs: Path) -> None:
 
 @every_row("column", ["split", "set", "Fold"])
 @every_row("owner", ["patient", "Subject"])
-def test_subject_set_and_fold_are_other_names_of_columns(two_runs: Path, owner: str, column: str) -> None:
+def test_subject_set_and_fold_are_other_names_of_columns(
+    two_runs: Path, owner: str, column: str
+) -> None:
     path = two_runs / "cases.csv"
     path.write_text(f"case,{owner},{column}\nsub-01,a,train\nsub-02,b,validation\n")
     found = find_cohort(two_runs, prefer="*run-1*")
@@ -176,7 +199,9 @@ def test_folds_that_cannot_be_are_refused(two_runs: Path, rows: str, sentence: s
         find_cohort(two_runs, prefer="*run-1*")
 
 
-def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(cohort: Path, tmp_path: Path) -> None:
+def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(
+    cohort: Path, tmp_path: Path
+) -> None:
     table = cohort / "cases.csv"
     table.write_text("case,fold\n" + "".join(f"case{number},{number % 3}\n" for number in range(6)))
     prepare(cohort, tmp_path / "prepared", workers=1, audit=False)
@@ -189,7 +214,9 @@ def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(cohort: Path, tmp
     }
     with pytest.raises(BadInput, match="expected patients who validate in fold 4"):
         opened.in_fold(4)
-    table.write_text("case,fold\n" + "".join(f"case{number},{(number % 3) * 2}\n" for number in range(6)))
+    table.write_text(
+        "case,fold\n" + "".join(f"case{number},{(number % 3) * 2}\n" for number in range(6))
+    )
     with pytest.raises(BadInput, match="patients, splits or folds"):
         prepare(cohort, tmp_path / "prepared", workers=1, audit=False)
 
@@ -216,7 +243,9 @@ def test_prepare_synth_and_evaluate_take_a_table_and_leave_the_same_cases_out(
     assert evaluate(tmp_path / "out", table, exclude="case[1234]", prefer="t1.nii.gz").rows
 
 
-def test_the_same_choice_resumes_and_another_is_refused(voxlate, cohort: Path, tmp_path: Path) -> None:
+def test_the_same_choice_resumes_and_another_is_refused(
+    voxlate, cohort: Path, tmp_path: Path
+) -> None:
     command = ("prepare", cohort, "--out", tmp_path / "prepared", "--no-audit", "--exclude")
     assert voxlate(*command, "case1").code == 0
     assert voxlate(*command, "case1").code == 0

@@ -63,11 +63,22 @@ def write_series(
         header = pydicom.Dataset()
         header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", f"{uid}.{number}"
         header.SeriesInstanceUID, header.SeriesNumber, header.InstanceNumber = uid, 3, number
-        header.Modality, header.SeriesDescription, header.ProtocolName = modality, description, f"pelvis {stem}"
-        header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"] if modality == "CT" else ["DERIVED", "PRIMARY", "M"]
+        header.Modality, header.SeriesDescription, header.ProtocolName = (
+            modality,
+            description,
+            f"pelvis {stem}",
+        )
+        header.ImageType = (
+            ["ORIGINAL", "PRIMARY", "AXIAL"] if modality == "CT" else ["DERIVED", "PRIMARY", "M"]
+        )
         header.Rows, header.Columns = plane.shape
         header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-        header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+        header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = (
+            16,
+            16,
+            15,
+            1,
+        )
         header.PixelSpacing, header.SliceThickness = [0.875, 0.875], step
         header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         header.ImagePositionPatient = [first[0], first[1], first[2] + step * k]
@@ -79,7 +90,11 @@ def write_series(
 def write_contours(folder: Path) -> None:
     header = pydicom.Dataset()
     header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.9.9"
-    header.Modality, header.SeriesDescription, header.SeriesInstanceUID = "RTSTRUCT", "T2 CTtoMR contours", "1.2.9"
+    header.Modality, header.SeriesDescription, header.SeriesInstanceUID = (
+        "RTSTRUCT",
+        "T2 CTtoMR contours",
+        "1.2.9",
+    )
     header.StructureSetLabel = "observers"
     save(folder / "RS.1.dcm", header)
 
@@ -88,8 +103,18 @@ def write_patient(folder: Path, number: int = 1, downward: bool = True) -> Path:
     """One flat folder as in the Gold Atlas; every series has the same number, as those of several studies may have."""
     uid = f"1.2.{number}"
     write_series(folder, "MRT2", t2_values(), "MR", DESCRIPTIONS["t2"], uid=f"{uid}.2")
-    write_series(folder, "MRT1", t2_values()[:4], "MR", DESCRIPTIONS["t1"], uid=f"{uid}.1", step=3.0)
-    write_series(folder, "CT", ct_values() + 8, "CT", "RT p+ Buk 3.0 B30f", uid=f"{uid}.3", first=(0, 0, 90.0))
+    write_series(
+        folder, "MRT1", t2_values()[:4], "MR", DESCRIPTIONS["t1"], uid=f"{uid}.1", step=3.0
+    )
+    write_series(
+        folder,
+        "CT",
+        ct_values() + 8,
+        "CT",
+        "RT p+ Buk 3.0 B30f",
+        uid=f"{uid}.3",
+        first=(0, 0, 90.0),
+    )
     write_series(
         folder,
         "CTdef",
@@ -142,18 +167,24 @@ def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(gold: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["1_01_P", "2_03_P"])
-def test_a_series_of_a_mixed_folder_has_its_own_values_in_the_order_of_their_places(gold: Path, name: str) -> None:
+def test_a_series_of_a_mixed_folder_has_its_own_values_in_the_order_of_their_places(
+    gold: Path, name: str
+) -> None:
     files = {one.case: one.files for one in find_cohort(gold, preset="gold_atlas").cases}[name]
     t2, ct = read_volume(files["t2"], "t2"), read_volume(files["ct"], "ct")
     np.testing.assert_array_equal(t2.data[0], t2_values())
     np.testing.assert_array_equal(ct.data[0], ct_values())
     assert (t2.unit, ct.unit) == ("a.u.", "HU")
     for volume in (t2, ct):
-        np.testing.assert_allclose(volume.affine @ [0, 0, 1, 1], [20, -30, -5, 1])  # second slice; LPS to RAS
+        np.testing.assert_allclose(
+            volume.affine @ [0, 0, 1, 1], [20, -30, -5, 1]
+        )  # second slice; LPS to RAS
 
 
 def test_a_folder_of_several_series_names_the_paths_of_each(gold: Path) -> None:
-    with pytest.raises(BadInput, match=r'found 4 .*MR "Ax T1 FSE GOLD ATLAS", 4 images: 1_01_P#') as caught:
+    with pytest.raises(
+        BadInput, match=r'found 4 .*MR "Ax T1 FSE GOLD ATLAS", 4 images: 1_01_P#'
+    ) as caught:
         read_volume(gold / "1_01_P")
     for series in list_series(gold / "1_01_P"):
         assert series.path.name in str(caught.value)
@@ -163,33 +194,60 @@ def test_a_folder_of_several_series_names_the_paths_of_each(gold: Path) -> None:
 def traces_of_patients(content: str | bytes) -> list[str]:
     """What of a patient's name, number or record is in a text."""
     text = content if isinstance(content, bytes) else content.encode()
-    return [word for word in (PATIENT, "Bertil", RECORD, "1.2.1.2", "1.2.2.4") if word.encode() in text]
+    return [
+        word for word in (PATIENT, "Bertil", RECORD, "1.2.1.2", "1.2.2.4") if word.encode() in text
+    ]
 
 
-def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_patients(voxlate, gold, tmp_path) -> None:
+def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_patients(
+    voxlate, gold, tmp_path
+) -> None:
     out = tmp_path / "prepared"
     answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", out, "--json")
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["modalities"] == ["ct", "t2"]
     cohort = open_cohort(out)
     assert cohort.units == {"ct": "HU", "t2": "a.u."}
-    for entry in cohort.cases:  # canonical: H to Anterior, W to Right, so both axes of an axial slice turn round
-        np.testing.assert_array_equal(cohort.case(entry.case).volume("t2").data[0], t2_values()[:, ::-1, ::-1])
-        np.testing.assert_array_equal(cohort.case(entry.case).volume("ct").data[0], ct_values()[:, ::-1, ::-1])
+    for entry in (
+        cohort.cases
+    ):  # canonical: H to Anterior, W to Right, so both axes of an axial slice turn round
+        np.testing.assert_array_equal(
+            cohort.case(entry.case).volume("t2").data[0], t2_values()[:, ::-1, ::-1]
+        )
+        np.testing.assert_array_equal(
+            cohort.case(entry.case).volume("ct").data[0], ct_values()[:, ::-1, ::-1]
+        )
         assert cohort.header(entry.case).origins["t2"].file.startswith(f"{entry.case}#")
-    assert traces_of_patients((gold / "2_03_P" / "CTdef.1.dcm").read_bytes()) == [PATIENT, "Bertil", RECORD, "1.2.2.4"]
-    assert traces_of_patients(everything_in(out)) == traces_of_patients(answer.out + answer.err) == []
+    assert traces_of_patients((gold / "2_03_P" / "CTdef.1.dcm").read_bytes()) == [
+        PATIENT,
+        "Bertil",
+        RECORD,
+        "1.2.2.4",
+    ]
+    assert (
+        traces_of_patients(everything_in(out)) == traces_of_patients(answer.out + answer.err) == []
+    )
 
 
 def test_only_a_change_of_the_chosen_series_is_prepared_again(gold: Path, tmp_path: Path) -> None:
     def stamps() -> list[int]:
         prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1)
-        return [path.stat().st_mtime_ns for path in sorted((tmp_path / "prepared" / "cases").iterdir())]
+        return [
+            path.stat().st_mtime_ns for path in sorted((tmp_path / "prepared" / "cases").iterdir())
+        ]
 
     first = stamps()
     (gold / "1_01_P" / "MRT1.1.dcm").unlink()
     assert stamps() == first
-    write_series(gold / "1_01_P", "MRT2", t2_values() + 1, "MR", DESCRIPTIONS["t2"], uid="1.2.1.2", intercept=0)
+    write_series(
+        gold / "1_01_P",
+        "MRT2",
+        t2_values() + 1,
+        "MR",
+        DESCRIPTIONS["t2"],
+        uid="1.2.1.2",
+        intercept=0,
+    )
     assert [new != old for new, old in zip(stamps(), first)] == [True, False, False]
 
 
@@ -220,9 +278,13 @@ def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path: Pat
 
 def test_a_modality_in_two_folders_of_a_case_is_refused(tmp_path: Path) -> None:
     for number in (1, 2):
-        write_series(tmp_path / "scans" / "p1" / str(number), "a", t2_values(), "MR", "t2", uid=f"1.{number}")
+        write_series(
+            tmp_path / "scans" / "p1" / str(number), "a", t2_values(), "MR", "t2", uid=f"1.{number}"
+        )
     text = 'patterns = ["{case}/*"]\nseries.t2 = { modality = "MR" }'
-    with pytest.raises(BadInput, match=r"p1/1 and \S+p1/2: expected one series .* found 2 \(.*: 1#\S+; .*: 2#"):
+    with pytest.raises(
+        BadInput, match=r"p1/1 and \S+p1/2: expected one series .* found 2 \(.*: 1#\S+; .*: 2#"
+    ):
         find_cohort(tmp_path / "scans", preset=write_preset(tmp_path / "ours.toml", text))
 
 
@@ -251,7 +313,9 @@ def no_ct(gold: Path) -> None:
 
 def other_origin(gold: Path) -> None:
     first = (FIRST[0] + 0.4, *FIRST[1:])
-    write_series(gold / "1_01_P", "MRT2", t2_values(), "MR", DESCRIPTIONS["t2"], uid="1.2.1.2", first=first)
+    write_series(
+        gold / "1_01_P", "MRT2", t2_values(), "MR", DESCRIPTIONS["t2"], uid="1.2.1.2", first=first
+    )
 
 
 def damaged(gold: Path) -> None:
@@ -270,13 +334,19 @@ PROBLEMS = {
         ["--modality", "t2", "--modality", "ct"],
         "case 2_03_P: expected the modality ct, found t2 (1 of 3 cases lack it)",
     ),
-    "another origin": (other_origin, [], "in another place or direction (first voxels 0.40 mm apart). Pass --resample"),
+    "another origin": (
+        other_origin,
+        [],
+        "in another place or direction (first voxels 0.40 mm apart). Pass --resample",
+    ),
     "damaged": (damaged, [], "MRT2.3.dcm: expected whole pixel data, found none that can be read"),
 }
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(voxlate, gold, tmp_path, problem) -> None:
+def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(
+    voxlate, gold, tmp_path, problem
+) -> None:
     spoil, options, sentence = PROBLEMS[problem]
     spoil(gold)
     answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", tmp_path / "out", *options)
@@ -294,7 +364,9 @@ def test_a_patient_without_a_series_lacks_that_modality(gold: Path) -> None:
 
 def test_resample_puts_a_shifted_t2_on_the_grid_of_its_ct(gold: Path, tmp_path: Path) -> None:
     other_origin(gold)
-    cohort = prepare(gold, tmp_path / "out", preset="gold_atlas", resample=True, fixed="t2", workers=1)
+    cohort = prepare(
+        gold, tmp_path / "out", preset="gold_atlas", resample=True, fixed="t2", workers=1
+    )
     assert cohort.header("1_01_P").affine[0][3] == pytest.approx(20 - 0.4 - 19 * 0.875)
 
 
@@ -302,12 +374,17 @@ def test_resample_puts_a_shifted_t2_on_the_grid_of_its_ct(gold: Path, tmp_path: 
     ("text", "sentence"),
     [
         ('[series.t2]\nmodality = "US"', "found none in 3 cases; 1_01_P has 4 (CT "),
-        ('[series.t2]\ndescription = "T2("', "expected of a series' description a regular expression, found 'T2('"),
+        (
+            '[series.t2]\ndescription = "T2("',
+            "expected of a series' description a regular expression, found 'T2('",
+        ),
         ("[series.t2]", "expected of a series at least one of modality, description, protocol"),
         ('[series.t2]\ndescripton = "T2"', "Did you mean 'series.t2.description'?"),
     ],
 )
-def test_a_preset_that_chooses_no_series_gets_one_sentence(gold, tmp_path, text: str, sentence: str) -> None:
+def test_a_preset_that_chooses_no_series_gets_one_sentence(
+    gold, tmp_path, text: str, sentence: str
+) -> None:
     preset = write_preset(tmp_path / "ours.toml", f'patterns = ["{{case}}"]\n{text}\n')
     with pytest.raises(BadInput) as error:
         find_cohort(gold, preset=preset)
@@ -316,10 +393,15 @@ def test_a_preset_that_chooses_no_series_gets_one_sentence(gold, tmp_path, text:
 
 
 def test_folders_of_another_form_get_one_sentence(gold: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"like '\{patient\}/\{case\}', found 3 of another form \('1_01_P', '2_03_P',"):
+    with pytest.raises(
+        BadInput,
+        match=r"like '\{patient\}/\{case\}', found 3 of another form \('1_01_P', '2_03_P',",
+    ):
         find_cohort(gold, "{patient}/{case}", preset="gold_atlas")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match=r"expected folders of DICOM files like '\*\*/\{case\}', found none"):
+    with pytest.raises(
+        BadInput, match=r"expected folders of DICOM files like '\*\*/\{case\}', found none"
+    ):
         find_cohort(tmp_path / "empty", preset="gold_atlas")
 
 
@@ -353,7 +435,16 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
     (tmp_path / "tiny.toml").write_text(RECIPE)
     run, out, ours = tmp_path / "run", tmp_path / "out", ("--preset", "gold_atlas")
     prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1)
-    said("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", run, "--device", "cpu")
+    said(
+        "train",
+        tmp_path / "tiny.toml",
+        "--data",
+        tmp_path / "prepared",
+        "--out",
+        run,
+        "--device",
+        "cpu",
+    )
     said("synth", run, gold, *ours, "--out", out)
     t2 = find_cohort(gold, preset="gold_atlas").cases[1].files["t2"]
     image = read_volume(out / "2_03_P" / "ct.nii.gz")
@@ -371,17 +462,26 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
     said("evaluate", out, "--truth", gold, *ours)
     scores = json.loads((out / "metrics.json").read_text())
     assert scores["source_files"]["2_03_P"] == {"t2": f"../GOLD/{t2.name}"}
-    assert "2_03_P,2_03_P,ct,intensity table" in (out / "metrics.csv").read_text()  # which reads the source again
-    facts = json.loads(said("info", find_cohort(gold, preset="gold_atlas").cases[1].files["ct"], "--json"))
+    assert (
+        "2_03_P,2_03_P,ct,intensity table" in (out / "metrics.csv").read_text()
+    )  # which reads the source again
+    facts = json.loads(
+        said("info", find_cohort(gold, preset="gold_atlas").cases[1].files["ct"], "--json")
+    )
     assert (facts["unit"], facts["range"]) == ("HU", [-1000, ct_values().max()])
     assert traces_of_patients(everything_in(out) + everything_in(run)) == []
 
 
-def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(voxlate, gold: Path, tmp_path: Path) -> None:
+def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(
+    voxlate, gold: Path, tmp_path: Path
+) -> None:
     (tmp_path / "tiny.toml").write_text(RECIPE)
     prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1)
     run, out = tmp_path / "run", tmp_path / "out"
-    assert voxlate("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", run).code == 0
+    assert (
+        voxlate("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", run).code
+        == 0
+    )
     t2 = find_cohort(gold, preset="gold_atlas").cases[1].files["t2"]
     assert voxlate("synth", run, t2, "--out", out).code == 0
     (image,) = out.rglob("ct.nii.gz")
@@ -399,7 +499,11 @@ def test_prepare_says_what_it_guessed_of_a_series(gold: Path, tmp_path: Path) ->
         header = pydicom.dcmread(file)
         header.SliceThickness = 1  # of slices 2.5 mm apart, and no SpacingBetweenSlices
         header.save_as(file)
-    said = [one for one in prepare(gold, tmp_path / "out", preset="gold_atlas", workers=1).warnings if "/t2: " in one]
+    said = [
+        one
+        for one in prepare(gold, tmp_path / "out", preset="gold_atlas", workers=1).warnings
+        if "/t2: " in one
+    ]
     assert said == [
         f"{case}/t2: Slices 1 mm thick are 2.50 mm apart; it is assumed that none is missing. Look whether some are missing."
         for case in ("1_01_P", "2_03_P", "3_04_P")
@@ -434,7 +538,9 @@ def documented(tmp_path: Path) -> tuple[Path, Path]:
     return root, layout
 
 
-def test_the_documented_file_chooses_series_by_their_tags(voxlate, documented: tuple[Path, Path]) -> None:
+def test_the_documented_file_chooses_series_by_their_tags(
+    voxlate, documented: tuple[Path, Path]
+) -> None:
     root, layout = documented
     found = find_cohort(root, preset=layout)
     assert [(one.case, sorted(one.files)) for one in found.cases] == [
@@ -446,7 +552,9 @@ def test_the_documented_file_chooses_series_by_their_tags(voxlate, documented: t
     assert "patient01#" in dry.err
 
 
-def test_of_two_series_that_fit_one_is_preferred_by_its_description(documented: tuple[Path, Path]) -> None:
+def test_of_two_series_that_fit_one_is_preferred_by_its_description(
+    documented: tuple[Path, Path],
+) -> None:
     root, layout = documented
     write_series(root / "patient01", "d", t2_values(), "MR", "Ax T2 late", uid="1.2.1.3")
     with pytest.raises(
@@ -462,11 +570,16 @@ def test_of_two_series_that_fit_one_is_preferred_by_its_description(documented: 
     assert chosen[fewer.cases[0].files["t2"]] == "Ax t2 tse"
 
 
-def test_mixed_series_without_a_preset_are_answered_with_the_way(voxlate, documented: tuple[Path, Path]) -> None:
+def test_mixed_series_without_a_preset_are_answered_with_the_way(
+    voxlate, documented: tuple[Path, Path]
+) -> None:
     root, layout = documented
     refused = voxlate("prepare", root, "--dry-run")
     assert refused.code == 2
-    assert "Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags" in refused.err
+    assert (
+        "Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags"
+        in refused.err
+    )
     layout.write_text('patterns = ["{patient}"]\n[series.t2]\nmodality = 3\n')
     wrong = voxlate("prepare", root, "--preset", layout, "--dry-run")
     assert "expected of 'series.t2.modality'" in wrong.err

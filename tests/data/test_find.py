@@ -24,16 +24,29 @@ def names(cases: list[CaseFiles]) -> dict[str, list[str]]:
 
 def test_a_folder_a_case_needs_no_option(tmp_path: Path) -> None:
     touch(
-        tmp_path, "b/t1.nii.gz", "b/ct.mha", "a/t1.NII", "a/ct.png", "a/notes.txt", "a/.hidden.nii.gz", "a/ct_std.png"
+        tmp_path,
+        "b/t1.nii.gz",
+        "b/ct.mha",
+        "a/t1.NII",
+        "a/ct.png",
+        "a/notes.txt",
+        "a/.hidden.nii.gz",
+        "a/ct_std.png",
     )
     cases = find_cohort(tmp_path).cases
     assert names(cases) == {"a": ["ct", "t1"], "b": ["ct", "t1"]}
     assert cases[1].files["ct"] == tmp_path / "b" / "ct.mha"
-    assert [(one.patient, one.split, one.mask) for one in cases] == [("a", None, None), ("b", None, None)]
+    assert [(one.patient, one.split, one.mask) for one in cases] == [
+        ("a", None, None),
+        ("b", None, None),
+    ]
 
 
 def test_masks_and_label_maps_are_no_modalities(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"a/{name}.nii.gz" for name in ("t1", "seg", "lesion", "labels", "brainmask", "mask")))
+    touch(
+        tmp_path,
+        *(f"a/{name}.nii.gz" for name in ("t1", "seg", "lesion", "labels", "brainmask", "mask")),
+    )
     (case,) = find_cohort(tmp_path).cases
     assert list(case.files) == ["t1"]
     assert sorted(case.labels) == ["labels", "lesion", "seg"]
@@ -63,14 +76,21 @@ def test_a_dicom_folder_is_a_modality(tmp_path: Path) -> None:
 def test_a_pattern_names_patient_case_and_modality(tmp_path: Path) -> None:
     touch(tmp_path, "p1/day1/T1.nii.gz", "p1/day2/T1.nii.gz", "p2/day3/T1.nii.gz")
     cases = find_cohort(tmp_path, "{patient}/{case}/{modality}.nii.gz").cases
-    assert [(one.case, one.patient) for one in cases] == [("day1", "p1"), ("day2", "p1"), ("day3", "p2")]
+    assert [(one.case, one.patient) for one in cases] == [
+        ("day1", "p1"),
+        ("day2", "p1"),
+        ("day3", "p2"),
+    ]
     assert list(cases[0].files) == ["t1"]
 
 
 def test_studies_called_alike_in_two_patients_stay_apart(tmp_path: Path) -> None:
     touch(tmp_path, "p1/baseline/t1.nii.gz", "p2/baseline/t1.nii.gz")
     cases = find_cohort(tmp_path, "{patient}/{case}/{modality}.nii.gz").cases
-    assert [(one.case, one.patient) for one in cases] == [("p1_baseline", "p1"), ("p2_baseline", "p2")]
+    assert [(one.case, one.patient) for one in cases] == [
+        ("p1_baseline", "p1"),
+        ("p2_baseline", "p2"),
+    ]
 
 
 def test_a_pattern_may_hold_wildcards_and_leave_the_suffix_open(tmp_path: Path) -> None:
@@ -90,9 +110,18 @@ def test_every_preset_loads_and_says_where_its_layout_is_from() -> None:
 
 def test_brats_spellings_of_2019_and_2023_mean_the_same(tmp_path: Path) -> None:
     old, new = "HGG/BraTS19_2013_10_1/BraTS19_2013_10_1", "BraTS-GLI-00008-001/BraTS-GLI-00008-001"
-    touch(tmp_path / "old", *(f"{old}_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair", "seg")))
-    touch(tmp_path / "new", *(f"{new}-{name}.nii.gz" for name in ("t1n", "t1c", "t2w", "t2f", "seg")))
-    for year, preset in (("old", "brats"), ("new", "brats"), ("old", "brats2019"), ("new", "brats2023")):
+    touch(
+        tmp_path / "old", *(f"{old}_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair", "seg"))
+    )
+    touch(
+        tmp_path / "new", *(f"{new}-{name}.nii.gz" for name in ("t1n", "t1c", "t2w", "t2f", "seg"))
+    )
+    for year, preset in (
+        ("old", "brats"),
+        ("new", "brats"),
+        ("old", "brats2019"),
+        ("new", "brats2023"),
+    ):
         (case,) = find_cohort(tmp_path / year, preset=preset).cases
         assert sorted(case.files) == ["flair", "t1", "t1c", "t2"]
         assert list(case.labels) == ["seg"]
@@ -115,7 +144,11 @@ def test_the_decathlon_s_volumes_are_flair_t1_t1c_and_t2(tmp_path: Path) -> None
 def test_open_ms_scans_are_found_in_both_spellings_with_mask_and_lesions(tmp_path: Path) -> None:
     scans = ("FLAIR", "T1W", "T1WKS", "T2W", "consensus_gt", "brainmask")
     touch(tmp_path, *(f"coregistered/patient01/{name}.nii.gz" for name in scans))
-    touch(tmp_path, *(f"coregistered/patient10/patient10_{name}.nii.gz" for name in scans), "raw/patient01/T1W.nii.gz")
+    touch(
+        tmp_path,
+        *(f"coregistered/patient10/patient10_{name}.nii.gz" for name in scans),
+        "raw/patient01/T1W.nii.gz",
+    )
     for case in find_cohort(tmp_path, preset="open_ms").cases:
         assert (sorted(case.files), list(case.labels)) == (["flair", "t1", "t1c", "t2"], ["lesion"])
         assert case.mask is not None
@@ -133,7 +166,11 @@ def test_ixi_joins_the_archives_by_subject(tmp_path: Path) -> None:
     touch(tmp_path, "IXI-T1/IXI002-Guys-0828-T1.nii.gz", "IXI-T2/IXI002-Guys-0828-T2.nii.gz")
     touch(tmp_path, "IXI-DTI/IXI002-Guys-0828-DTI-00.nii.gz")
     (case,) = find_cohort(tmp_path, preset="ixi").cases
-    assert (case.case, case.patient, list(case.files)) == ("IXI002-Guys-0828", "IXI002", ["t1", "t2"])
+    assert (case.case, case.patient, list(case.files)) == (
+        "IXI002-Guys-0828",
+        "IXI002",
+        ["t1", "t2"],
+    )
 
 
 def test_ixi_leaves_out_and_names_who_lacks_a_contrast_that_is_asked_for(tmp_path: Path) -> None:
@@ -145,7 +182,9 @@ def test_ixi_leaves_out_and_names_who_lacks_a_contrast_that_is_asked_for(tmp_pat
         ("IXI002", ["t2", "mra"]),
         ("IXI014", ["t2", "mra"]),
     ]
-    assert found.unclaimed == ["1 of 3 cases that lack a modality which is asked for (IXI013-HH-1212 has no mra)"]
+    assert found.unclaimed == [
+        "1 of 3 cases that lack a modality which is asked for (IXI013-HH-1212 has no mra)"
+    ]
     assert len(find_cohort(tmp_path, preset="ixi", modalities=["t1", "pd"]).cases) == 3
 
 
@@ -165,7 +204,9 @@ def test_topcow_pairs_the_two_scans_of_a_patient(tmp_path: Path) -> None:
 
 def test_a_users_own_preset_is_read_from_its_path(tmp_path: Path) -> None:
     preset = tmp_path / "ours.toml"
-    preset.write_text('title = "x"\nsource = "y"\npatterns = ["{modality}/{case}.png"]\n[aliases]\nA = "t1"\n')
+    preset.write_text(
+        'title = "x"\nsource = "y"\npatterns = ["{modality}/{case}.png"]\n[aliases]\nA = "t1"\n'
+    )
     touch(tmp_path / "c", "A/1.png", "B/1.png")
     assert names(find_cohort(tmp_path / "c", preset=preset).cases) == {"1": ["b", "t1"]}
 
@@ -176,13 +217,29 @@ def test_a_users_own_preset_is_read_from_its_path(tmp_path: Path) -> None:
         (["readme.txt"], {}, "an empty cohort"),
         (["a/seg.png"], {}, "an empty cohort"),
         (["deep/a/t1.png"], {}, "found 1 of another form ('deep/a/t1.png'). Pass --pattern"),
-        (["a/t1.png"], {"pattern": "{case}-{modality}.png"}, "expected paths like '{case}-{modality}.png', found 1"),
+        (
+            ["a/t1.png"],
+            {"pattern": "{case}-{modality}.png"},
+            "expected paths like '{case}-{modality}.png', found 1",
+        ),
         (["a/t1.png"], {"pattern": "{case}/{contrast}.png"}, "found {contrast}. Use these names."),
         (["a/t1.png"], {"pattern": "{case}/t1.png"}, "expected {modality} in it"),
         (["a/t1.png", "a/t1.nii.gz"], {}, "expected one t1 of case a, found also"),
-        (["a/t1.png", "b/t2.png"], {"modalities": ["t1"]}, "case b: expected the modality t1, found t2 (1 of 2 cases"),
-        (["a/t1.png"], {"modalities": ["ct"]}, "expected cases with the modality ct, found none, only t1"),
-        (["a/t1.png"], {"preset": "brast"}, "expected one of bids, brats, brats2019, brats2023, gold_atlas"),
+        (
+            ["a/t1.png", "b/t2.png"],
+            {"modalities": ["t1"]},
+            "case b: expected the modality t1, found t2 (1 of 2 cases",
+        ),
+        (
+            ["a/t1.png"],
+            {"modalities": ["ct"]},
+            "expected cases with the modality ct, found none, only t1",
+        ),
+        (
+            ["a/t1.png"],
+            {"preset": "brast"},
+            "expected one of bids, brats, brats2019, brats2023, gold_atlas",
+        ),
     ],
 )
 def test_a_folder_that_is_not_a_cohort_is_refused_in_one_sentence(
@@ -224,8 +281,13 @@ def test_a_scan_goes_to_the_first_pattern_it_matches_and_none_is_lost(tmp_path: 
         "dataset_description.json",
     )
     found = find_cohort(tmp_path)
-    assert names(found.cases) == {"sub-1": ["flair", "t1", "t1c", "t2"], "sub-2": ["flair", "t1", "t2"]}
-    assert found.unclaimed == ["1 scans that no pattern claims ('sub-2/func/sub-2_task-rest_bold.nii.gz')"]
+    assert names(found.cases) == {
+        "sub-1": ["flair", "t1", "t1c", "t2"],
+        "sub-2": ["flair", "t1", "t2"],
+    }
+    assert found.unclaimed == [
+        "1 scans that no pattern claims ('sub-2/func/sub-2_task-rest_bold.nii.gz')"
+    ]
 
 
 def test_two_files_that_claim_one_name_are_named(tmp_path: Path) -> None:
@@ -235,20 +297,30 @@ def test_two_files_that_claim_one_name_are_named(tmp_path: Path) -> None:
     assert "found also" in str(caught.value)
 
 
-def test_flat_folders_are_many_cases_or_one_or_refused_but_never_glued_together(tmp_path: Path) -> None:
+def test_flat_folders_are_many_cases_or_one_or_refused_but_never_glued_together(
+    tmp_path: Path,
+) -> None:
     touch(tmp_path / "flat", *(f"p{k}_{one}.nii.gz" for k in (1, 2, 3) for one in ("t1", "flair")))
-    assert names(find_cohort(tmp_path / "flat").cases) == {f"p{k}": ["flair", "t1"] for k in (1, 2, 3)}
+    assert names(find_cohort(tmp_path / "flat").cases) == {
+        f"p{k}": ["flair", "t1"] for k in (1, 2, 3)
+    }
     touch(tmp_path / "heads", "anna.nii.gz", "bert.nii.gz")
-    with pytest.raises(BadInput, match=r"found 2 scans of another form .* Pass --pattern '\{case\}_\{modality\}'"):
+    with pytest.raises(
+        BadInput, match=r"found 2 scans of another form .* Pass --pattern '\{case\}_\{modality\}'"
+    ):
         find_cohort(tmp_path / "heads")
     touch(tmp_path / "dicom", "scan_a/1.dcm", "scan_b/1.dcm")
-    with pytest.raises(BadInput, match=r"found DICOM files right in 'scan_a', 'scan_b'. Pass --preset FILE.toml"):
+    with pytest.raises(
+        BadInput, match=r"found DICOM files right in 'scan_a', 'scan_b'. Pass --preset FILE.toml"
+    ):
         find_cohort(tmp_path / "dicom")
 
 
 def test_nnunets_folders_are_read_by_their_dataset_json(tmp_path: Path) -> None:
     touch(
-        tmp_path, *(f"imagesTr/BRATS_{k:03}_{c:04}.nii.gz" for k in (1, 2) for c in (0, 1)), "labelsTr/BRATS_001.nii.gz"
+        tmp_path,
+        *(f"imagesTr/BRATS_{k:03}_{c:04}.nii.gz" for k in (1, 2) for c in (0, 1)),
+        "labelsTr/BRATS_001.nii.gz",
     )
     (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "FLAIR", "1": "T1w"}}')
     one, two = find_cohort(tmp_path).cases
@@ -287,7 +359,9 @@ def test_a_folder_that_is_a_link_to_nothing_is_listed(tmp_path: Path) -> None:
     (tmp_path / "b" / "notes.txt").symlink_to("/lost/notes.txt")
     found = find_cohort(tmp_path)
     assert names(found.cases) == {"a": ["t1"], "b": ["t1"]}
-    assert found.unread == [f"{tmp_path}/b/ct: expected a folder or file, found a link that leads nowhere"]
+    assert found.unread == [
+        f"{tmp_path}/b/ct: expected a folder or file, found a link that leads nowhere"
+    ]
 
 
 def test_links_to_a_parent_do_not_go_round_without_end(tmp_path: Path) -> None:

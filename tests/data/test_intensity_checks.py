@@ -14,17 +14,31 @@ KNOWN = {"t1": {"low": [-0.8, -0.5, 0.0, 0.4, 1.6], "high": [-0.7, -0.4, 0.1, 0.
 
 def body(median: float, bright: float):
     """Values whose percentiles lie in the known range, but for the median and the bright end."""
-    points = {0: 90, 5: 130, 25: 270, 50: median, 75: max(720, median + 20), 95: bright, 100: bright}
+    points = {
+        0: 90,
+        5: 130,
+        25: 270,
+        50: median,
+        75: max(720, median + 20),
+        95: bright,
+        100: bright,
+    }
     values = np.interp(np.linspace(0, 100, 10_001), list(points), list(points.values()))
     return intensity_statistics(values.reshape(1, 1, -1).astype(np.float32))
 
 
 @pytest.mark.parametrize(
-    ("median", "grade", "times"), [(660, "note", "1.1"), (720, "caution", "1.7"), (870, "do not trust", "3.2")]
+    ("median", "grade", "times"),
+    [(660, "note", "1.1"), (720, "caution", "1.7"), (870, "do not trust", "3.2")],
 )
-def test_the_farther_a_scan_lies_outside_the_training_the_graver_is_the_warning(median, grade, times):
+def test_the_farther_a_scan_lies_outside_the_training_the_graver_is_the_warning(
+    median, grade, times
+):
     said = out_of_distribution("t1", body(median, 1320), WINDOW, KNOWN)
-    assert f"is {median}, where that of the training cases was 500 to 550 on the same scale, so {times} times" in said
+    assert (
+        f"is {median}, where that of the training cases was 500 to 550 on the same scale, so {times} times"
+        in said
+    )
     assert grade_of(said) == grade
 
 

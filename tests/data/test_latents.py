@@ -34,10 +34,15 @@ def test_batches_carry_the_moments_that_the_encoder_gives_of_their_slices(cohort
     folder = cohort.folder / "latents"
     cache_moments(cohort, DATA, MAPS, halved, folder)
     for depth in (1, 3):  # slices, or windows of them
-        batches = Batches(cohort, replace(DATA, patch=(depth, 8, 8)), MAPS, batch=5, steps=3, moments=folder)
+        batches = Batches(
+            cohort, replace(DATA, patch=(depth, 8, 8)), MAPS, batch=5, steps=3, moments=folder
+        )
         for step in range(3):
             batch = batches[step]
-            for images, moments in ((batch.source, batch.source_moments), (batch.target, batch.target_moments)):
+            for images, moments in (
+                (batch.source, batch.source_moments),
+                (batch.target, batch.target_moments),
+            ):
                 assert images is not None
                 assert moments is not None
                 assert torch.equal(moments, halved(images).unsqueeze(1))
@@ -62,7 +67,9 @@ def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(
     save(cohort_folder / "case3" / "t1.nii.gz", values)
     changed = prepare(cohort_folder, tmp_path / "prepared", workers=1)
     seen: list[tuple[int, int]] = []
-    cache_moments(changed, DATA, MAPS, watched, folder, lambda done, total: seen.append((done, total)))
+    cache_moments(
+        changed, DATA, MAPS, watched, folder, lambda done, total: seen.append((done, total))
+    )
     assert counted == [1, 1, 4, 4], "four slices of two modalities"
     assert seen == [(number + 1, len(seen)) for number in range(len(seen))]
     (batch,) = batches_of(changed, DATA, MAPS, [("case3", (2, 0, 0))], 1)
@@ -79,7 +86,9 @@ def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(
         ({"stack": 1}, "data.stack = 1"),
     ],
 )
-def test_what_is_not_the_same_slice_every_time_is_not_cached(cohort: Cohort, changes, words: str) -> None:
+def test_what_is_not_the_same_slice_every_time_is_not_cached(
+    cohort: Cohort, changes, words: str
+) -> None:
     assert words in uncacheable(cohort, replace(DATA, **changes), cohort.splits["train"])
     assert uncacheable(cohort, DATA, cohort.splits["train"]) == ""
 

@@ -59,7 +59,10 @@ def test_every_layout_moves_each_voxel_with_its_place(axes: str) -> None:
     np.testing.assert_array_equal(relaid(moved, axes, "SAR"), values)
     (z, y, x), mask = other.header.mask_box, other.arrays[MASK][:]
     assert [list(one) for one in (z, y, x)] == [
-        [int(np.flatnonzero(mask.any(axis=rest)).min()), int(np.flatnonzero(mask.any(axis=rest)).max()) + 1]
+        [
+            int(np.flatnonzero(mask.any(axis=rest)).min()),
+            int(np.flatnonzero(mask.any(axis=rest)).max()) + 1,
+        ]
         for rest in ((1, 2), (0, 2), (0, 1))
     ]
 
@@ -68,7 +71,11 @@ def test_every_layout_moves_each_voxel_with_its_place(axes: str) -> None:
 def test_a_part_of_a_case_is_that_part_of_the_whole(axes: str) -> None:
     case = laid_out(case_of(), axes)
     whole = case.arrays["t1"][:]
-    for place in [(slice(1, 3), slice(0, 2), slice(2, 5)), slice(1, 2), (slice(None), slice(3, 5), slice(None))]:
+    for place in [
+        (slice(1, 3), slice(0, 2), slice(2, 5)),
+        slice(1, 2),
+        (slice(None), slice(3, 5), slice(None)),
+    ]:
         np.testing.assert_array_equal(case.arrays["t1"][place], whole[place])
 
 
@@ -81,12 +88,16 @@ STORED = {  # a file of each orientation, and what brings its array to LPS, as t
 
 
 @every_row("name", STORED)
-def test_slp_slices_are_the_slices_of_the_stored_lps_array_bit_for_bit(shared: Path, name: str) -> None:
+def test_slp_slices_are_the_slices_of_the_stored_lps_array_bit_for_bit(
+    shared: Path, name: str
+) -> None:
     codes, (left, back) = STORED[name]
     image = nib.load(shared / "data" / name)
     assert "".join(nib.aff2axcodes(image.affine)) == codes
     raw = image.get_fdata(dtype=np.float32)[::left, ::back]
-    case = prepare_case("a", {"t1": read_volume(shared / "data" / name, "t1")}, Preparation(), masked=False)
+    case = prepare_case(
+        "a", {"t1": read_volume(shared / "data" / name, "t1")}, Preparation(), masked=False
+    )
     data = DataSettings(source=["t1"], target=["t1"], patch=(1, *raw.shape[:2]), axes="SLP")
     for k in range(0, raw.shape[2], 7):
         seen = read_patch(case, data, {"t1": SLICEWISE}, (k, 0, 0)).source[0, 0, 0].numpy()
@@ -108,7 +119,9 @@ def ready(small_head, tmp_path_factory) -> tuple[Cohort, Volume]:
 
 
 @every_row("axes", get_args(Axes))
-def test_training_and_synthesis_see_the_same_slices_and_the_image_lies_on_the_scan_s_grid(ready, axes: str) -> None:
+def test_training_and_synthesis_see_the_same_slices_and_the_image_lies_on_the_scan_s_grid(
+    ready, axes: str
+) -> None:
     """A method that answers with its input: the image is then the scan."""
     cohort, scan = ready
     recipe = tiny_recipe(axes)
@@ -117,17 +130,25 @@ def test_training_and_synthesis_see_the_same_slices_and_the_image_lies_on_the_sc
     assert made.grid == scan.grid
     _, height, width = seen[0].shape[1:]
     assert (height, width) == ((24, 20) if axes[1] in "AP" else (20, 24))
-    (batch,) = batches_of(cohort, recipe.data, recipe.intensity, [("a", (z, 0, 0)) for z in range(6)], 6)
+    (batch,) = batches_of(
+        cohort, recipe.data, recipe.intensity, [("a", (z, 0, 0)) for z in range(6)], 6
+    )
     for drawn, one in zip(batch.source, seen, strict=True):
         assert torch.equal(drawn[..., :height, :width], one)
-        assert drawn[..., height:, :].eq(-1).all()  # padded at the bottom and at the right, as the network sees it
+        assert (
+            drawn[..., height:, :].eq(-1).all()
+        )  # padded at the bottom and at the right, as the network sees it
         assert drawn[..., :, width:].eq(-1).all()
 
 
 def test_resized_slices_are_those_of_the_layout_resized(ready) -> None:
     _, scan = ready
-    made, seen = synthesised(tiny_recipe("SLP", synth={"slices": {"kind": "resized", "size": [40, 30]}}), scan)
-    _, plain = synthesised(tiny_recipe("SAR", synth={"slices": {"kind": "resized", "size": [30, 40]}}), scan)
+    made, seen = synthesised(
+        tiny_recipe("SLP", synth={"slices": {"kind": "resized", "size": [40, 30]}}), scan
+    )
+    _, plain = synthesised(
+        tiny_recipe("SAR", synth={"slices": {"kind": "resized", "size": [30, 40]}}), scan
+    )
     for one, other in zip(seen, plain, strict=True):
         assert one.shape[1:] == (1, 40, 30)
         torch.testing.assert_close(one[0, 0], other[0, 0].flip(0, 1).mT, atol=1e-4, rtol=0)
@@ -139,9 +160,13 @@ def test_left_and_right_are_mirrored_whatever_the_axis(ready, axes: str) -> None
     cohort, scan = ready
     axis = -1 if axes[2] in "LR" else -2
     _, seen = synthesised(tiny_recipe(axes, synth={"mirror": True, "batch": 6}), scan)
-    assert all(torch.equal(once.flip(axis), again) for once, again in zip(seen[:6], seen[6:], strict=True))
+    assert all(
+        torch.equal(once.flip(axis), again) for once, again in zip(seen[:6], seen[6:], strict=True)
+    )
     plain, flipped = (
-        Batches(cohort, tiny_recipe(axes, flip_lr=share).data, tiny_recipe(axes).intensity, batch=6)[0]
+        Batches(
+            cohort, tiny_recipe(axes, flip_lr=share).data, tiny_recipe(axes).intensity, batch=6
+        )[0]
         for share in (0.0, 1.0)
     )
     assert torch.equal(plain.source.flip(axis), flipped.source)
@@ -196,7 +221,12 @@ class Echo(torch.nn.Module):
 
 
 def synthesised(recipe: Recipe, scan: Volume) -> tuple[Volume, list[Tensor]]:
-    header = {"units": {"t2": "a.u."}, "target_scales": {"t2": [0.0, 1200.0]}, "weights_hash": "", "steps": 1}
+    header = {
+        "units": {"t2": "a.u."},
+        "target_scales": {"t2": [0.0, 1200.0]},
+        "weights_hash": "",
+        "steps": 1,
+    }
     method = Echo()
     recipe = replace(recipe, synth=replace(recipe.synth, batch=6))
     model = Model(method, recipe, header, torch.device("cpu"), Path("run"))  # type: ignore[arg-type]

@@ -25,7 +25,9 @@ def manifest(root: Path, text: str, name: str = "table.csv") -> Path:
 
 
 def test_notes_alone_add_patient_and_split_to_files_found_by_layout(root: Path) -> None:
-    (root / "cases.csv").write_text("case,patient,slice,split\nb,p1,4,Training\na,p1,5,train\nc,p2,1,Validation\n")
+    (root / "cases.csv").write_text(
+        "case,patient,slice,split\nb,p1,4,Training\na,p1,5,train\nc,p2,1,Validation\n"
+    )
     cases = find_cohort(root).cases
     assert [(one.case, one.patient, one.split) for one in cases] == [
         ("a", "p1", "train"),
@@ -36,13 +38,18 @@ def test_notes_alone_add_patient_and_split_to_files_found_by_layout(root: Path) 
 
 
 def test_cases_that_a_manifest_does_not_list_are_left_out(root: Path) -> None:
-    assert [one.case for one in find_cohort(root, manifest=manifest(root, "case\na\nc\n")).cases] == ["a", "c"]
+    assert [
+        one.case for one in find_cohort(root, manifest=manifest(root, "case\na\nc\n")).cases
+    ] == ["a", "c"]
 
 
 def test_a_wide_table_holds_a_path_a_modality_and_may_leave_one_empty(root: Path) -> None:
     text = "Case\tPatient\tAge\tT1\tCT\nx\tp\t61\tscans/a/mr.png\tscans/a/ct.png\ny\tq\t50\tscans/b/mr.png\t\n"
     cases = find_cohort(root, manifest=manifest(root, text, "wide.tsv")).cases
-    assert [(one.case, one.patient, list(one.files)) for one in cases] == [("x", "p", ["ct", "t1"]), ("y", "q", ["t1"])]
+    assert [(one.case, one.patient, list(one.files)) for one in cases] == [
+        ("x", "p", ["ct", "t1"]),
+        ("y", "q", ["t1"]),
+    ]
     assert cases[0].files["t1"].samefile(root / "a" / "mr.png")
 
 
@@ -57,7 +64,9 @@ def test_a_table_by_patient_takes_all_cases_of_each(root: Path) -> None:
         (root / case).rename(root / f"p1-{case}")
     text = "patient,split\np1,train\nc,val\n"
     preset = root.parent / "ours.toml"
-    preset.write_text('title = "x"\nsource = "y"\npatterns = ["{case}/{modality}.png"]\npatient = "^(p1)-"\n')
+    preset.write_text(
+        'title = "x"\nsource = "y"\npatterns = ["{case}/{modality}.png"]\npatient = "^(p1)-"\n'
+    )
     cases = find_cohort(root, preset=preset, manifest=manifest(root, text)).cases
     assert [(one.case, one.patient, one.split) for one in cases] == [
         ("c", "c", "val"),
@@ -69,13 +78,28 @@ def test_a_table_by_patient_takes_all_cases_of_each(root: Path) -> None:
 @every_row(
     ("text", "sentence"),
     [
-        ("case,patient,split\na,p,train\nb,p,val\n", "expected each patient in one split, found p in train and val"),
+        (
+            "case,patient,split\na,p,train\nb,p,val\n",
+            "expected each patient in one split, found p in train and val",
+        ),
         ("case,split\na,train\nb,exam\n", "expected a split train, val or test, found 'exam'"),
-        ("case,split\na,train\nb,\n", "expected a split for every case or for none, found none for b"),
+        (
+            "case,split\na,train\nb,\n",
+            "expected a split for every case or for none, found none for b",
+        ),
         ("case,split\na,train\na,train\n", "expected each case in one row, found a twice"),
-        ("case,split\na,train\nz,train\n", "expected files of the case z, found only others (a, b, c, …)"),
-        ("case,mr\na,a/mr.png\nb,b/gone.png\n", "expected the file b/gone.png for mr of case b, found none"),
-        ("case,modality,path\na,mr,a/mr.png\na,MR,b/mr.png\n", "expected one mr of case a, found also"),
+        (
+            "case,split\na,train\nz,train\n",
+            "expected files of the case z, found only others (a, b, c, …)",
+        ),
+        (
+            "case,mr\na,a/mr.png\nb,b/gone.png\n",
+            "expected the file b/gone.png for mr of case b, found none",
+        ),
+        (
+            "case,modality,path\na,mr,a/mr.png\na,MR,b/mr.png\n",
+            "expected one mr of case a, found also",
+        ),
         (
             "case,modality,path,split\na,mr,a/mr.png,val\na,ct,a/ct.png,test\n",
             "expected one patient and split of case a",
@@ -85,7 +109,9 @@ def test_a_table_by_patient_takes_all_cases_of_each(root: Path) -> None:
         ("case,split\n", "an empty cohort"),
     ],
 )
-def test_an_ambiguous_or_empty_manifest_is_refused_in_one_sentence(root: Path, text: str, sentence: str) -> None:
+def test_an_ambiguous_or_empty_manifest_is_refused_in_one_sentence(
+    root: Path, text: str, sentence: str
+) -> None:
     with pytest.raises(BadInput) as error:
         find_cohort(root, manifest=manifest(root, text))
     assert sentence in str(error.value)
@@ -96,8 +122,13 @@ def test_a_manifest_that_is_not_there_is_refused(root: Path) -> None:
         find_cohort(root, manifest=root / "gone.csv")
 
 
-@every_row("way", ["{root}/../outside/t1.nii.gz", "../outside/t1.nii.gz", "link.nii.gz", "linked/t1.nii.gz"])
-def test_paths_that_leave_the_cohort_are_read_only_where_that_is_allowed(tmp_path: Path, way: str) -> None:
+@every_row(
+    "way",
+    ["{root}/../outside/t1.nii.gz", "../outside/t1.nii.gz", "link.nii.gz", "linked/t1.nii.gz"],
+)
+def test_paths_that_leave_the_cohort_are_read_only_where_that_is_allowed(
+    tmp_path: Path, way: str
+) -> None:
     root = tmp_path / "root"
     for folder in (root / "a", tmp_path / "outside"):
         folder.mkdir(parents=True)
@@ -121,7 +152,9 @@ def test_tables_that_spreadsheets_export_are_read(tmp_path: Path, form: str) -> 
         "backslash": text.replace("a/", "a\\"),
         "na": text.replace("gz,\n", "gz,NA\n"),
     }
-    (tmp_path / "m.csv").write_text(changed.get(form, text), encoding="utf-16" if form == "utf-16" else "utf-8")
+    (tmp_path / "m.csv").write_text(
+        changed.get(form, text), encoding="utf-16" if form == "utf-16" else "utf-8"
+    )
     cases = find_cohort(tmp_path, manifest=tmp_path / "m.csv").cases
     assert [(one.case, list(one.files)) for one in cases] == [("p1", ["t1", "t2"]), ("p2", ["t1"])]
 
@@ -140,16 +173,25 @@ QUOTES = [
 ]
 
 
-@pytest.mark.parametrize("text", QUOTES, ids=["lone quote", "line break in a cell", "text after a quote"])
-def test_a_quote_that_its_line_does_not_close_is_refused_with_its_line(root: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", QUOTES, ids=["lone quote", "line break in a cell", "text after a quote"]
+)
+def test_a_quote_that_its_line_does_not_close_is_refused_with_its_line(
+    root: Path, text: str
+) -> None:
     with pytest.raises(BadInput, match=r"table\.csv, line 2: expected quotes in pairs"):
         find_cohort(root, manifest=manifest(root, text))
 
 
 def test_quotes_hold_separators_and_may_follow_a_blank(root: Path) -> None:
-    text = 'case, patient, note, split\na, "p1", "old, but good", train\n\n,,,\nb,p2,"say ""a""",val\n'
+    text = (
+        'case, patient, note, split\na, "p1", "old, but good", train\n\n,,,\nb,p2,"say ""a""",val\n'
+    )
     cases = find_cohort(root, manifest=manifest(root, text)).cases
-    assert [(one.case, one.patient, one.split) for one in cases] == [("a", "p1", "train"), ("b", "p2", "val")]
+    assert [(one.case, one.patient, one.split) for one in cases] == [
+        ("a", "p1", "train"),
+        ("b", "p2", "val"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +199,10 @@ def test_quotes_hold_separators_and_may_follow_a_blank(root: Path) -> None:
     [
         ("case,Split,split \na,train,test\n", "expected each column once, found 'split' twice"),
         ("case,split\na,train,p1\n", "line 2: expected 2 cells, as in the first line, found 3"),
-        ("case,age,split\na,61,train\n\nb,train\n", "line 4: expected 3 cells, as in the first line, found 2"),
+        (
+            "case,age,split\na,61,train\n\nb,train\n",
+            "line 4: expected 3 cells, as in the first line, found 2",
+        ),
     ],
 )
 def test_rows_that_do_not_fit_the_columns_are_refused(root: Path, text: str, sentence: str) -> None:
@@ -172,18 +217,27 @@ def test_a_column_of_files_that_are_not_read_is_refused(root: Path, value: str) 
         for name in ("mr.png.bak", "mr.xyz"):
             (root / case / name).write_bytes(b"x")
     rows = "".join(f"{case},scans/{case}/ct.png,{value.format(case)}\n" for case in "ab")
-    with pytest.raises(BadInput, match=r"expected scans of a known format .* in the column 't1', found '"):
+    with pytest.raises(
+        BadInput, match=r"expected scans of a known format .* in the column 't1', found '"
+    ):
         find_cohort(root, manifest=manifest(root, "case,ct,t1\n" + rows))
 
 
 def test_columns_that_name_no_scan_are_said_in_one_line(root: Path) -> None:
     (root / "a" / "about.json").write_text("{}")
-    text = "case,age,,about,seen,said\na,61,0,scans/a/about.json,01/02/2020,no/rest\nb,,1,,02/02/2020,"
+    text = (
+        "case,age,,about,seen,said\na,61,0,scans/a/about.json,01/02/2020,no/rest\nb,,1,,02/02/2020,"
+    )
     text += "#/" + 100 * "long " + "\n"
     found = find_cohort(root, manifest=manifest(root, text))
     assert [one.case for one in found.cases] == ["a", "b"]
-    assert found.unclaimed == ["columns of table.csv that name no scans ('about', 'age', 'column 3', 'said', 'seen')"]
-    assert find_cohort(root, manifest=manifest(root, "case,split,\na,train,\nb,val,\n")).unclaimed == []
+    assert found.unclaimed == [
+        "columns of table.csv that name no scans ('about', 'age', 'column 3', 'said', 'seen')"
+    ]
+    assert (
+        find_cohort(root, manifest=manifest(root, "case,split,\na,train,\nb,val,\n")).unclaimed
+        == []
+    )
 
 
 def test_cases_without_any_file_are_said(root: Path) -> None:
@@ -219,7 +273,9 @@ def test_a_wide_table_takes_every_kind_that_is_read(root: Path, suffix: str) -> 
         ("case,ptaient,split", "ptaient", "patient"),
     ],
 )
-def test_a_column_that_looks_like_one_of_ours_is_refused(root: Path, columns: str, found: str, meant: str) -> None:
+def test_a_column_that_looks_like_one_of_ours_is_refused(
+    root: Path, columns: str, found: str, meant: str
+) -> None:
     first = "train" if meant != "split" or found == "group" else "0"
     with pytest.raises(BadInput) as error:
         find_cohort(root, manifest=manifest(root, f"{columns}\na,p1,{first}\nb,p1,test\n"))
@@ -229,31 +285,58 @@ def test_a_column_that_looks_like_one_of_ours_is_refused(root: Path, columns: st
 def test_columns_like_ours_are_notes_where_ours_are_there(root: Path) -> None:
     text = "case,patient,subject,fold,split\na,p1,x,0,train\nb,p2,x,1,test\n"
     found = find_cohort(root, manifest=manifest(root, text))
-    assert [(one.case, one.patient, one.split) for one in found.cases] == [("a", "p1", "train"), ("b", "p2", "test")]
+    assert [(one.case, one.patient, one.split) for one in found.cases] == [
+        ("a", "p1", "train"),
+        ("b", "p2", "test"),
+    ]
 
 
 def test_scans_next_to_the_two_columns_of_a_long_table_are_refused(root: Path) -> None:
     text = "case,modality,path,mask\na,mr,a/mr.png,a/ct.png\n"
-    with pytest.raises(BadInput, match=r"expected a row for each file .* found scans in the column 'mask', too"):
+    with pytest.raises(
+        BadInput, match=r"expected a row for each file .* found scans in the column 'mask', too"
+    ):
         find_cohort(root, manifest=manifest(root, text))
-    with pytest.raises(BadInput, match="expected the columns modality and path together, found path alone"):
+    with pytest.raises(
+        BadInput, match="expected the columns modality and path together, found path alone"
+    ):
         find_cohort(root, manifest=manifest(root, "case,path\na,a/mr.png\n"))
 
 
 @every_row(
     ("text", "sentence"),
     [
-        ("case,patient,split\na,p0,train\nb,P0,test\n", "expected one spelling of a patient, found 'P0' and 'p0'"),
-        ("case,patient,split\na,p 0,train\nb,p0,test\n", "line 2, patient: expected a name of letters"),
-        ('case,patient,split\na,p0,train\nb,p0",test\n', "line 3, patient: expected a name of letters"),
+        (
+            "case,patient,split\na,p0,train\nb,P0,test\n",
+            "expected one spelling of a patient, found 'P0' and 'p0'",
+        ),
+        (
+            "case,patient,split\na,p 0,train\nb,p0,test\n",
+            "line 2, patient: expected a name of letters",
+        ),
+        (
+            'case,patient,split\na,p0,train\nb,p0",test\n',
+            "line 3, patient: expected a name of letters",
+        ),
         ("case,mr\nA,a/mr.png\na,b/mr.png\n", "expected one spelling of a case, found 'A' and 'a'"),
-        ("case,patient,split\na,p0,train\nb,,test\n", "line 3: expected a patient in every row or in none"),
-        ("case,patient,split\na,p0,train\n,p1,test\n", "line 3: expected a case in every row or in none"),
+        (
+            "case,patient,split\na,p0,train\nb,,test\n",
+            "line 3: expected a patient in every row or in none",
+        ),
+        (
+            "case,patient,split\na,p0,train\n,p1,test\n",
+            "line 3: expected a case in every row or in none",
+        ),
         (f"case,mr\na,{'x' * 300}.png\n", "expected the file xxx"),
-        ("patient,age,split\na,1,train\na,2,train\n", "expected each case in one row, found a twice"),
+        (
+            "patient,age,split\na,1,train\na,2,train\n",
+            "expected each case in one row, found a twice",
+        ),
     ],
 )
-def test_patients_and_cases_that_may_be_one_are_refused(root: Path, text: str, sentence: str) -> None:
+def test_patients_and_cases_that_may_be_one_are_refused(
+    root: Path, text: str, sentence: str
+) -> None:
     with pytest.raises(BadInput) as error:
         find_cohort(root, manifest=manifest(root, text))
     assert sentence in str(error.value)
@@ -269,7 +352,9 @@ def test_a_list_of_patients_with_two_spellings_is_refused(root: Path) -> None:
 @pytest.mark.parametrize("text", ["case,mr\na,a/mr.png\nb,{}\n", "case,mr,ct\na,a/mr.png,{}\n"])
 def test_a_file_that_is_listed_twice_is_refused(root: Path, text: str, value: str) -> None:
     (root / "link.png").symlink_to(root / "a" / "mr.png")
-    with pytest.raises(BadInput, match=r"expected each scan once, found it as .* of case a and as "):
+    with pytest.raises(
+        BadInput, match=r"expected each scan once, found it as .* of case a and as "
+    ):
         find_cohort(root, manifest=manifest(root, text.format(value)))
 
 

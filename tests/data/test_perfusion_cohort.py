@@ -43,7 +43,9 @@ def write(path: Path, values: np.ndarray, step: float | None = 1.0, middle: bool
     nib.save(image, path)
 
 
-def isles24(root: Path, subject: str, session: str, raw: str = "raw_data", step: float = 1.0) -> None:
+def isles24(
+    root: Path, subject: str, session: str, raw: str = "raw_data", step: float = 1.0
+) -> None:
     """A case of ISLES'24 with all that lies around what is wanted."""
     name, folder = f"{subject}_{session}1", f"{subject}/{session}1"
     write(root / raw / folder / f"{name}_ncct.nii.gz", head())
@@ -57,13 +59,17 @@ def isles24(root: Path, subject: str, session: str, raw: str = "raw_data", step:
     for kind in ("lvo-msk", "cow-msk"):
         write(there / f"{name}_space-ncct_{kind}.nii.gz", head() * 0)
     for k, kind in enumerate(("tmax", "mtt", "cbf", "cbv")):
-        write(there / "perfusion-maps" / f"{name}_space-ncct_{kind}.nii.gz", (head() > 0) * (k + 2.0))
+        write(
+            there / "perfusion-maps" / f"{name}_space-ncct_{kind}.nii.gz", (head() > 0) * (k + 2.0)
+        )
     later = root / "derivatives" / subject / f"{session}2"
     write(later / f"{subject}_{session}2_space-ncct_lesion-msk.nii.gz", head() > 0)
     write(later / f"{subject}_{session}2_space-ncct_adc.nii.gz", head())
 
 
-def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_multiphase_cta(tmp_path: Path) -> None:
+def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_multiphase_cta(
+    tmp_path: Path,
+) -> None:
     root = tmp_path / "ISLES24"
     isles24(root, "sub-stroke0001", "ses-0")
     isles24(root, "sub-strokecase0007", "ses-000", step=2.0)
@@ -75,16 +81,25 @@ def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_m
     assert [cohort.units[name] for name in ("cbf", "cbv", "mtt", "tmax", "cta2")] == [
         "ml/100g/min", "ml/100g", "s", "s", "HU",
     ]  # fmt: skip
-    for case, step, numbers in (("sub-stroke0001", 1.0, (9, 17, 25)), ("sub-strokecase0007", 2.0, (9, 13, 17))):
+    for case, step, numbers in (
+        ("sub-stroke0001", 1.0, (9, 17, 25)),
+        ("sub-strokecase0007", 2.0, (9, 13, 17)),
+    ):
         header = cohort.header(case)
         assert header.labels == ["lesion"]
         frames = passage(step=step)
-        for name, number, after in zip(PHASES, numbers, ("arterial peak", "peak + 8 s", "peak + 16 s")):
+        for name, number, after in zip(
+            PHASES, numbers, ("arterial peak", "peak + 8 s", "peak + 16 s")
+        ):
             assert header.origins[name].note == f"pseudo: CTP frame {number + 1} of 30, {after}"
             stored = cohort.case(case).volume(name).data[0]
-            np.testing.assert_array_equal(stored[:, :, ::-1], frames[number])  # x grows to Left in the files
+            np.testing.assert_array_equal(
+                stored[:, :, ::-1], frames[number]
+            )  # x grows to Left in the files
         assert header.origins["cta"].note == ""
-        np.testing.assert_array_equal(cohort.case(case).volume("cta").data[0][:, :, ::-1], head() + 1)
+        np.testing.assert_array_equal(
+            cohort.case(case).volume("cta").data[0][:, :, ::-1], head() + 1
+        )
 
 
 def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path: Path) -> None:
@@ -98,7 +113,8 @@ def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path: Path) -> None
 def test_a_scan_too_short_for_the_third_phase_is_refused_by_its_file(tmp_path: Path) -> None:
     isles24(tmp_path, "sub-stroke0001", "ses-0", step=0.5)
     with pytest.raises(
-        BadInput, match=r"space-ncct_ctp\.nii\.gz#peak\+16s: expected frames until then, found the peak"
+        BadInput,
+        match=r"space-ncct_ctp\.nii\.gz#peak\+16s: expected frames until then, found the peak",
     ):
         prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}_out", preset="isles24", workers=1)
 
@@ -112,7 +128,9 @@ def isles18(root: Path, case: str) -> None:
     (root / case / name / "License.txt").write_text("")
 
 
-def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_word_in_the_header(tmp_path: Path) -> None:
+def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_word_in_the_header(
+    tmp_path: Path,
+) -> None:
     for case in ("case_1", "case_12"):
         isles18(tmp_path / "TRAINING", case)
     cohort = prepare(tmp_path / "TRAINING", tmp_path / "out", preset="isles18", workers=1)
@@ -124,24 +142,41 @@ def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_wor
     assert notes == ["pseudo: CTP frame 10", "pseudo: CTP frame 18", "pseudo: CTP frame 26"]
 
 
-def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_case(tmp_path: Path) -> None:
+def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_case(
+    tmp_path: Path,
+) -> None:
     write(tmp_path / "a" / "ctp.nii.gz", passage(), step=None)
-    (tmp_path / "cases.csv").write_text("case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+8s@1s\n")
+    (tmp_path / "cases.csv").write_text(
+        "case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+8s@1s\n"
+    )
     cohort = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}_out", workers=1)
-    np.testing.assert_array_equal(cohort.case("anna").volume("before").data[0][:, :, ::-1], passage()[0])
-    np.testing.assert_array_equal(cohort.case("anna").volume("cta2").data[0][:, :, ::-1], passage()[17])
+    np.testing.assert_array_equal(
+        cohort.case("anna").volume("before").data[0][:, :, ::-1], passage()[0]
+    )
+    np.testing.assert_array_equal(
+        cohort.case("anna").volume("cta2").data[0][:, :, ::-1], passage()[17]
+    )
     made = case_path(cohort.folder, "anna").stat().st_mtime_ns
     prepare(tmp_path, cohort.folder, workers=1)
     assert case_path(cohort.folder, "anna").stat().st_mtime_ns == made
-    (tmp_path / "cases.csv").write_text("case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+9s@1s\n")
+    (tmp_path / "cases.csv").write_text(
+        "case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+9s@1s\n"
+    )
     again = prepare(tmp_path, cohort.folder, workers=1)
-    assert again.header("anna").origins["cta2"].note.startswith("pseudo: CTP frame 19 of 30, peak + 9 s")
+    assert (
+        again.header("anna")
+        .origins["cta2"]
+        .note.startswith("pseudo: CTP frame 19 of 30, peak + 9 s")
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('[frames]\ncta2 = "ctp#pique"', r"expected of frames\.cta2 a modality with #frame=N, #peak or #peak\+8s"),
+        (
+            '[frames]\ncta2 = "ctp#pique"',
+            r"expected of frames\.cta2 a modality with #frame=N, #peak or #peak\+8s",
+        ),
         ("", "expected patterns, or files, to find the cases by, found neither"),
     ],
 )
@@ -154,10 +189,14 @@ def test_a_preset_that_cannot_work_is_refused(tmp_path: Path, text: str, sentenc
 
 def test_files_of_another_form_are_named_with_what_the_preset_expects(tmp_path: Path) -> None:
     write(tmp_path / "a" / "t1.nii.gz", head())
-    with pytest.raises(BadInput, match=r"expected paths like '\*\*/raw\*/\{case\}.*found 1 of another form \('a/t1"):
+    with pytest.raises(
+        BadInput, match=r"expected paths like '\*\*/raw\*/\{case\}.*found 1 of another form \('a/t1"
+    ):
         find_cohort(tmp_path, preset="isles24")
 
 
 def test_a_wrong_preset_is_answered_with_all_presets(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=f"preset: expected one of {', '.join(presets())} or a TOML file"):
+    with pytest.raises(
+        BadInput, match=f"preset: expected one of {', '.join(presets())} or a TOML file"
+    ):
         find_cohort(tmp_path, preset="of_nobody")

@@ -39,13 +39,17 @@ def known_step(monkeypatch: pytest.MonkeyPatch, ras: np.ndarray) -> None:
     monkeypatch.setitem(module._STAGES, "rigid", (("rigid", lambda pair, start: shift),))
 
 
-def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, tmp_path, monkeypatch) -> None:
+def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(
+    pair, tmp_path, monkeypatch
+) -> None:
     known_step(monkeypatch, SHIFT_RAS)
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1, audit=False)
     ct, tof = (cohort.case("a").volume(name).data[0] for name in ("ct", "tof"))
     assert np.allclose(tof, 1000 - ct, atol=1e-3)
     assert np.array_equal(cohort.case("a").arrays["label.seg"][:], ct > 600)
-    assert np.array_equal(cohort.case("a").arrays["label.lesion"][:], ct > 800)  # drawn on the tof, moved with it
+    assert np.array_equal(
+        cohort.case("a").arrays["label.lesion"][:], ct > 800
+    )  # drawn on the tof, moved with it
     kept = cohort.header("a").registered["tof"]
     assert cohort.cases[0].registered == {"tof": kept}
     assert (kept.to, kept.asked, kept.kept) == ("ct", "rigid", "rigid")
@@ -53,8 +57,14 @@ def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, tmp_p
     assert cohort.warnings == ()
     # any tool that reads ITK files gets the same scan from the user's own files
     read = itk.ReadTransform(str(tmp_path / "out" / kept.transform))
-    moving, fixed = (itk.ReadImage(str(pair / "a" / f"{name}.nii.gz"), itk.sitkFloat32) for name in ("tof", "ct"))
-    assert np.allclose(itk.GetArrayFromImage(itk.Resample(moving, fixed, read, itk.sitkLinear, 0.0)), tof, atol=1e-3)
+    moving, fixed = (
+        itk.ReadImage(str(pair / "a" / f"{name}.nii.gz"), itk.sitkFloat32) for name in ("tof", "ct")
+    )
+    assert np.allclose(
+        itk.GetArrayFromImage(itk.Resample(moving, fixed, read, itk.sitkLinear, 0.0)),
+        tof,
+        atol=1e-3,
+    )
 
 
 def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_path) -> None:
@@ -63,18 +73,24 @@ def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_pat
     assert np.array_equal(cohort.header("a").affine, tof.affine)
     assert np.array_equal(cohort.case("a").volume("tof").data, tof.data)
     with pytest.raises(
-        BadInput, match="case a: expected the modality mr, to whose grid the others are resampled, found ct, tof"
+        BadInput,
+        match="case a: expected the modality mr, to whose grid the others are resampled, found ct, tof",
     ):
         prepare(pair, tmp_path / "other", resample=True, fixed="mr", workers=1)
 
 
 def test_beyond_the_moving_scan_nothing_is_masked(pair, tmp_path, monkeypatch) -> None:
-    known_step(monkeypatch, SHIFT_RAS + np.array([0, 0, 3]))  # the three topmost slices of the ct lie beyond the tof
+    known_step(
+        monkeypatch, SHIFT_RAS + np.array([0, 0, 3])
+    )  # the three topmost slices of the ct lie beyond the tof
     monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.1, 1.2))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     assert not cohort.case("a").mask()[9:].any()
     assert cohort.case("a").mask()[2:9].any()
-    assert cohort.case("a").volume("tof").data[0, 9:].max() == cohort.case("a").volume("tof").data.min()
+    assert (
+        cohort.case("a").volume("tof").data[0, 9:].max()
+        == cohort.case("a").volume("tof").data.min()
+    )
     assert cohort.header("a").mask_from == "foreground of ct, tof, where all were scanned"
 
 
@@ -83,18 +99,28 @@ def similarities_are(*similarities: float):
     return lambda pair, transform: module.Similarity(next(values), 0.5, 1.0)
 
 
-def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_path, monkeypatch) -> None:
+def test_a_registration_that_does_harm_is_undone_and_similarities_are(
+    pair, tmp_path, monkeypatch
+) -> None:
     known_step(monkeypatch, SHIFT_RAS)
     monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.2, 1.1))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1, audit=False)
-    by_header = prepare(pair, tmp_path / "header", resample=True, fixed="ct", workers=1, audit=False)
-    assert np.array_equal(cohort.case("a").volume("tof").data, by_header.case("a").volume("tof").data)
+    by_header = prepare(
+        pair, tmp_path / "header", resample=True, fixed="ct", workers=1, audit=False
+    )
+    assert np.array_equal(
+        cohort.case("a").volume("tof").data, by_header.case("a").volume("tof").data
+    )
     (warning,) = cohort.warnings
-    assert warning.startswith("a/tof: rigid registration did not make it more similar to ct, resampled by its header")
+    assert warning.startswith(
+        "a/tof: rigid registration did not make it more similar to ct, resampled by its header"
+    )
     assert not (tmp_path / "out" / "transforms").exists()
 
 
-def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(pair, tmp_path, monkeypatch) -> None:
+def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(
+    pair, tmp_path, monkeypatch
+) -> None:
     known_step(monkeypatch, SHIFT_RAS)
     out = tmp_path / "out"
     first = prepare(pair, out, register="rigid", fixed="ct", workers=1)

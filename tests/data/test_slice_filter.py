@@ -35,7 +35,10 @@ def cohort(tmp_path: Path, save) -> Cohort:
         (box(20, 20), box(20, 20, 15)),  # 100 of 400 in common, Dice 0.25
         (box(20, 10), box(20, 10)),  # 200 pixels: kept
         (box(20, 10), box(20, 10) - box(1, 1)),  # 199 pixels in cta
-        (box(20, 20), box(40, 40) + 1),  # cta is 1 or 2 HU everywhere, all bright: Dice 2·400/(400+1600) = 0.4: kept
+        (
+            box(20, 20),
+            box(40, 40) + 1,
+        ),  # cta is 1 or 2 HU everywhere, all bright: Dice 2·400/(400+1600) = 0.4: kept
         (box(20, 20), box(0, 0) + 5),  # cta is the same everywhere
     ]
     for k in range(3):
@@ -101,12 +104,16 @@ def test_a_case_prepared_anew_is_counted_anew(cohort: Cohort, tmp_path: Path, sa
 def test_where_nothing_is_left_the_sentence_says_what_to_change(cohort: Cohort) -> None:
     strict = SliceFilter(pixels=1601, above={"tof": "mean"})
     data = DataSettings(source=["tof"], target=["cta"], patch=(1, 40, 40), slices=strict)
-    with pytest.raises(BadInput, match=r"expected slices that pass data\.slices .*found none in 2 cases"):
+    with pytest.raises(
+        BadInput, match=r"expected slices that pass data\.slices .*found none in 2 cases"
+    ):
         Batches(cohort, data, MAPS)
 
 
 def test_settings_of_the_filter_are_checked(cohort: Cohort) -> None:
-    read = fill(SliceFilter, {"overlap": 0.3, "pixels": 200, "above": {"tof": "mean", "cta": 0}}, "recipe")
+    read = fill(
+        SliceFilter, {"overlap": 0.3, "pixels": 200, "above": {"tof": "mean", "cta": 0}}, "recipe"
+    )
     assert read == PAPER
     with pytest.raises(BadInput, match="expected two modalities or more for an overlap, found cta"):
         fill(SliceFilter, {"overlap": 0.3, "above": {"cta": 0}}, "recipe")

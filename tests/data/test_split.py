@@ -10,7 +10,9 @@ patients = st.lists(st.text("abcdefgh", min_size=1, max_size=4), min_size=1, max
 
 
 @given(patients, st.integers(0, 5))
-def test_the_order_of_files_does_not_matter_and_training_is_never_empty(names: list[str], seed: int) -> None:
+def test_the_order_of_files_does_not_matter_and_training_is_never_empty(
+    names: list[str], seed: int
+) -> None:
     splits = split_patients([(name, None) for name in names], seed)
     assert splits == split_patients([(name, None) for name in reversed(names)], seed)
     assert set(splits) == set(names)
@@ -23,7 +25,11 @@ def test_shares_are_of_patients() -> None:
     for count, val, test in ((4, 1, 1), (20, 3, 3), (24, 4, 3), (100, 15, 15)):
         cases = [(f"p{k}", None) for k in range(count) for _ in range(k % 3 + 1)]
         splits = list(split_patients(cases, shares=USUAL).values())
-        assert (splits.count("val"), splits.count("test"), splits.count("train")) == (val, test, count - val - test)
+        assert (splits.count("val"), splits.count("test"), splits.count("train")) == (
+            val,
+            test,
+            count - val - test,
+        )
 
 
 def test_small_cohorts_hold_out_no_test_patient_and_the_smallest_validate_on_one() -> None:
@@ -40,7 +46,11 @@ def test_small_cohorts_hold_out_no_test_patient_and_the_smallest_validate_on_one
     ):
         splits = split_patients([(f"p{k}", None) for k in range(count)])
         placed = [*splits.values()]
-        assert (placed.count("val"), placed.count("test"), placed.count("train")) == (val, test, count - val - test)
+        assert (placed.count("val"), placed.count("test"), placed.count("train")) == (
+            val,
+            test,
+            count - val - test,
+        )
         assert bool(small_cohort_note(splits)) == (1 < count < SMALL)
 
 
@@ -58,7 +68,10 @@ def test_another_seed_gives_another_split() -> None:
 
 
 def test_stated_splits_win() -> None:
-    assert split_patients([("a", "test"), ("b", "train"), ("a", "test")]) == {"a": "test", "b": "train"}
+    assert split_patients([("a", "test"), ("b", "train"), ("a", "test")]) == {
+        "a": "test",
+        "b": "train",
+    }
 
 
 @every_row("count", range(SMALL, 60))
@@ -79,7 +92,9 @@ def test_training_gets_its_share_of_the_patients(count: int) -> None:
     ],
 )
 def test_a_share_that_gets_no_patient_is_refused(count: int, shares, found: str) -> None:
-    with pytest.raises(BadInput, match=f"expected 0 for a split, or a share that gets a patient, found {found}"):
+    with pytest.raises(
+        BadInput, match=f"expected 0 for a split, or a share that gets a patient, found {found}"
+    ):
         split_patients([(f"p{k}", None) for k in range(count)], shares=shares)
 
 
@@ -94,12 +109,19 @@ def test_shares_that_do_not_add_up_are_refused() -> None:
             split_patients([("a", None), ("b", None)], shares=shares)
 
 
-@given(st.dictionaries(st.text("abcdefgh", min_size=1, max_size=4), st.sampled_from(["train", "val", "test"])))
-def test_over_the_folds_each_patient_validates_once_and_the_test_patients_never(splits: dict[str, str]) -> None:
+@given(
+    st.dictionaries(
+        st.text("abcdefgh", min_size=1, max_size=4), st.sampled_from(["train", "val", "test"])
+    )
+)
+def test_over_the_folds_each_patient_validates_once_and_the_test_patients_never(
+    splits: dict[str, str],
+) -> None:
     learning = {name for name, split in splits.items() if split != "test"}
     if len(learning) < FOLDS:
         with pytest.raises(
-            BadInput, match=f"expected 5 patients or more outside the test split.*found {len(learning)}"
+            BadInput,
+            match=f"expected 5 patients or more outside the test split.*found {len(learning)}",
         ):
             fold_splits(splits, 0, "cohort")
         return

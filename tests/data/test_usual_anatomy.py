@@ -7,7 +7,16 @@ import pytest
 
 from rows import every_row
 from voxlate.data.align import Preparation
-from voxlate.data.anatomy import FLIPS, LEFT_RIGHT, Anatomy, Usual, anatomy_of, anatomy_warnings, body_of, read_anatomy
+from voxlate.data.anatomy import (
+    FLIPS,
+    LEFT_RIGHT,
+    Anatomy,
+    Usual,
+    anatomy_of,
+    anatomy_warnings,
+    body_of,
+    read_anatomy,
+)
 from voxlate.data.case import prepare_case
 from voxlate.data.grades import ADVICE, GRADES, advice, grade, grade_of, worst
 from voxlate.data.prepare import prepare
@@ -49,9 +58,15 @@ def learn(tmp_path_factory):
             (folder / "scans" / f"head{number:02d}").mkdir(parents=True)
             for name in ("t1", "t2"):
                 scan = head(number, **kind)
-                scan = scan if name == "t1" else replace(scan, data=np.where(scan.data > 0, 1000 - scan.data, 0))
+                scan = (
+                    scan
+                    if name == "t1"
+                    else replace(scan, data=np.where(scan.data > 0, 1000 - scan.data, 0))
+                )
                 write_volume(folder / "scans" / f"head{number:02d}" / f"{name}.nii.gz", scan)
-        cohort = prepare(folder / "scans", folder / "prepared", workers=0, audit=False, shares=(1, 0, 0))
+        cohort = prepare(
+            folder / "scans", folder / "prepared", workers=0, audit=False, shares=(1, 0, 0)
+        )
         return anatomy_of(cohort, cohort.splits["train"], {"t1": MAP}, {"t2": MAP})
 
     return from_heads
@@ -72,7 +87,8 @@ def test_other_heads_of_the_same_kind_are_familiar(known):
 
 
 @pytest.mark.parametrize(
-    ("axes", "words"), [((1,), "upside down"), ((2,), "front to back"), ((1, 2), "upside down and front to back")]
+    ("axes", "words"),
+    [((1,), "upside down"), ((2,), "front to back"), ((1, 2), "upside down and front to back")],
 )
 def test_a_head_that_is_upside_down_or_looks_back_is_not_to_be_trusted(known, axes, words):
     for seed in range(100, 104):
@@ -81,7 +97,9 @@ def test_a_head_that_is_upside_down_or_looks_back_is_not_to_be_trusted(known, ax
         assert grade_of(said[0]) == "do not trust"
 
 
-def test_left_and_right_are_told_apart_where_anatomy_has_sides_and_nothing_is_said_where_it_has_none(known, learn):
+def test_left_and_right_are_told_apart_where_anatomy_has_sides_and_nothing_is_said_where_it_has_none(
+    known, learn
+):
     sided = learn(6, one_sided=True)
     turn = FLIPS.index(LEFT_RIGHT)
     assert (sided.usual["t1"].shows_flip(turn), known.usual["t1"].shows_flip(turn)) == (True, False)
@@ -100,7 +118,10 @@ def test_a_field_of_view_that_ends_within_the_head_is_said_in_millimetres(known)
 
 def test_another_modality_is_not_to_be_trusted(known):
     scan = head(100)
-    assert worst(found(known, replace(scan, data=np.where(scan.data > 0, 1000 - scan.data, 0)))) == "do not trust"
+    assert (
+        worst(found(known, replace(scan, data=np.where(scan.data > 0, 1000 - scan.data, 0))))
+        == "do not trust"
+    )
 
 
 @pytest.mark.parametrize("factor", [1000.0, 0.001])
@@ -165,14 +186,23 @@ def test_a_file_of_a_training_on_other_modalities_is_refused(known, tmp_path):
 
 
 def test_mean_boxes_that_cannot_be_are_refused_even_with_the_right_checksum(known, tmp_path):
-    for box in (known.means["t1"] * 99, known.means["t1"][1:], known.means["t1"].astype(np.float64)):
+    for box in (
+        known.means["t1"] * 99,
+        known.means["t1"][1:],
+        known.means["t1"].astype(np.float64),
+    ):
         replace(known, means={"t1": box}).save(tmp_path / "anatomy.safetensors")
         with pytest.raises(BadInput, match="expected what is usual in a training"):
             read_anatomy(tmp_path / "anatomy.safetensors", MODALITIES)
 
 
 def test_warnings_weigh_more_the_farther_a_scan_lies_out():
-    assert [grade(times) for times in (1.1, 1.6, 3.1, 8.6)] == ["note", "caution", "do not trust", "do not trust"]
+    assert [grade(times) for times in (1.1, 1.6, 3.1, 8.6)] == [
+        "note",
+        "caution",
+        "do not trust",
+        "do not trust",
+    ]
     for times in (1.1, 1.6, 3.1):
         assert grade_of(f"Something. {advice(times)}") == grade(times)
     assert grade_of("t1: Slices lie far apart.") == "note"

@@ -39,7 +39,8 @@ def test_weights_of_nothing_are_refused(weigh, said):
 
 def test_the_loss_is_the_weighted_mean_of_the_errors(tiny):
     recipe = recipes.read(
-        str(tiny), {"method.loss": "mse", "data.labels": '["lesion"]', "data.weigh": "{ lesion = 9 }"}
+        str(tiny),
+        {"method.loss": "mse", "data.labels": '["lesion"]', "data.weigh": "{ lesion = 9 }"},
     )
     method = recipe.build()
     batch = Batch(
@@ -82,10 +83,15 @@ def test_a_training_says_how_many_cases_have_marked_voxels(voxlate, cohort, tiny
         marks = np.zeros(image.shape, np.uint8)
         marks[8:12, 8:12, 2] = number == 0
         nib.save(nib.Nifti1Image(marks, image.affine), cohort / f"case{number}" / "lesion.nii.gz")
-    assert voxlate("prepare", cohort, "--out", tmp_path / "p", "--no-audit", "--shares", 4, 1, 1).code == 0
+    assert (
+        voxlate("prepare", cohort, "--out", tmp_path / "p", "--no-audit", "--shares", 4, 1, 1).code
+        == 0
+    )
     weighed = ("--set", 'data.labels=["lesion"]', "--set", "data.weigh={lesion=10}")
     answer = voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "run", *weighed)
     assert answer.code == 0, answer.err
     said = " ".join(answer.err.split())
     assert "of 4 training cases have voxels that count more in the loss (lesion 10 times)" in said
-    assert ("1 of 4 training" in said) != ("0 of 4 training cases" in said and "CHANGES NOTHING" in said)
+    assert ("1 of 4 training" in said) != (
+        "0 of 4 training cases" in said and "CHANGES NOTHING" in said
+    )

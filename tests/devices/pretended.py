@@ -19,7 +19,11 @@ class OnMps(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner):
-        laid = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
+        laid = {
+            "strides": inner.stride(),
+            "storage_offset": inner.storage_offset(),
+            "dtype": inner.dtype,
+        }
         # "meta", so that torch sees another device than the CPU and knows how to differentiate
         made = torch.Tensor._make_wrapper_subclass(cls, inner.size(), device="meta", **laid)
         made.inner = inner
@@ -77,10 +81,18 @@ def _run(func, args, kwargs):
     there = any(isinstance(one, OnMps) for one in tensors)
     asked = kwargs.get("device")
     name = func._schema.name.partition("::")[2]
-    if there and name not in MIXED and any(not isinstance(one, OnMps) and one.dim() for one in tensors):
-        raise RuntimeError(f"{name}: expected all tensors to be on the same device, found mps:0 and cpu")
+    if (
+        there
+        and name not in MIXED
+        and any(not isinstance(one, OnMps) and one.dim() for one in tensors)
+    ):
+        raise RuntimeError(
+            f"{name}: expected all tensors to be on the same device, found mps:0 and cpu"
+        )
     if kwargs.get("non_blocking") and (there or _is_there(asked)):
-        raise RuntimeError(f"{name}: a copy to or from MPS that does not wait reads memory that may be freed")
+        raise RuntimeError(
+            f"{name}: a copy to or from MPS that does not wait reads memory that may be freed"
+        )
     if asked is not None:
         there, kwargs = _is_there(asked), {**kwargs, "device": "cpu"}
     inner = tree_map(lambda one: one.inner if isinstance(one, OnMps) else one, (args, kwargs))
@@ -88,7 +100,9 @@ def _run(func, args, kwargs):
     if not there:
         return result
     written = [
-        one for place, one in zip(func._schema.arguments, args) if place.alias_info and place.alias_info.is_write
+        one
+        for place, one in zip(func._schema.arguments, args)
+        if place.alias_info and place.alias_info.is_write
     ]
     if written and isinstance(result, torch.Tensor):
         return written[0]
@@ -107,5 +121,7 @@ def _there(value):
     if not isinstance(value, torch.Tensor):
         return value
     if value.dtype == torch.float64:
-        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        raise TypeError(
+            "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64"
+        )
     return OnMps(value)

@@ -78,7 +78,9 @@ def test_a_training_on_another_device_than_the_last_one_is_no_error(has):
     has(cuda=1)
     accelerator, device = train.processes("cuda")
     assert str(device) == "cuda"
-    assert accelerator.device == torch.device("cpu")  # accelerate keeps the first one for the whole process
+    assert accelerator.device == torch.device(
+        "cpu"
+    )  # accelerate keeps the first one for the whole process
     assert train.processes("cpu")[1] == torch.device("cpu")
     has(mps=1)
     assert train.processes("auto")[1] == torch.device("mps")
@@ -105,12 +107,18 @@ def test_without_float64_values_are_computed_on_the_cpu(monkeypatch):
     assert has_doubles(torch.device("cpu"))
     assert has_doubles(torch.device("cuda"))
     for able in (True, False):
-        monkeypatch.setattr("torch.xpu.get_device_properties", lambda device, able=able: SimpleNamespace(has_fp64=able))
+        monkeypatch.setattr(
+            "torch.xpu.get_device_properties",
+            lambda device, able=able: SimpleNamespace(has_fp64=able),
+        )
         assert has_doubles(torch.device("xpu")) is able
 
 
 def test_only_copies_to_cuda_may_be_left_to_the_device():
-    assert [devices.may_not_wait(torch.device(name)) for name in ("cuda", "mps", "xpu", "cpu")] == [True, *[False] * 3]
+    assert [devices.may_not_wait(torch.device(name)) for name in ("cuda", "mps", "xpu", "cpu")] == [
+        True,
+        *[False] * 3,
+    ]
 
 
 def test_memory_that_is_free_and_that_was_taken_is_known_of_every_kind(monkeypatch):
@@ -133,7 +141,9 @@ def test_an_xpu_whose_driver_cannot_say_what_is_free_is_asked_for_its_size(monke
         raise RuntimeError("The device doesn't support querying the available free memory.")
 
     monkeypatch.setattr("torch.xpu.mem_get_info", unknown)
-    monkeypatch.setattr("torch.xpu.get_device_properties", lambda device: SimpleNamespace(total_memory=8 * GIB))
+    monkeypatch.setattr(
+        "torch.xpu.get_device_properties", lambda device: SimpleNamespace(total_memory=8 * GIB)
+    )
     monkeypatch.setattr("torch.xpu.memory_reserved", lambda device: GIB)
     assert devices.free_memory(torch.device("xpu")) == 7 * GIB
 
@@ -141,14 +151,20 @@ def test_an_xpu_whose_driver_cannot_say_what_is_free_is_asked_for_its_size(monke
 OUT = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("MPS backend out of memory (MPS allocated: 5.50 GB, max allowed: 20.40 GB)."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+    ),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate"
+    ),
     MemoryError(),
 ]
 
 
 @every_row("error", OUT)
-def test_a_network_for_which_memory_does_not_suffice_is_passed_over_on_every_device(prepared, tiny, monkeypatch, error):
+def test_a_network_for_which_memory_does_not_suffice_is_passed_over_on_every_device(
+    prepared, tiny, monkeypatch, error
+):
     def raising(*_):
         raise error
 
@@ -171,8 +187,12 @@ def test_another_error_of_a_network_is_not_taken_for_a_lack_of_memory(prepared, 
 def test_networks_are_compiled_only_where_there_is_a_compiler(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert not any(devices.can_compile(torch.device(name)) for name in ("cpu", "cuda", "xpu", "mps"))
-    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/clang++" if name == "clang++" else None)
+    assert not any(
+        devices.can_compile(torch.device(name)) for name in ("cpu", "cuda", "xpu", "mps")
+    )
+    monkeypatch.setattr(
+        "shutil.which", lambda name: "/usr/bin/clang++" if name == "clang++" else None
+    )
     assert devices.can_compile(torch.device("cpu"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     assert devices.can_compile(torch.device("cuda"))
@@ -208,7 +228,9 @@ def test_what_mps_lacks_is_said_in_one_sentence(voxlate, run, cohort, tmp_path, 
         warnings.simplefilter("default")
         answer = voxlate("synth", run, cohort, "--out", tmp_path / "out", "--device", "cpu")
     assert answer.code == 0, answer.err
-    sentence = "note: MPS has no aten::linalg_qr: such operations run on the CPU, which takes longer."
+    sentence = (
+        "note: MPS has no aten::linalg_qr: such operations run on the CPU, which takes longer."
+    )
     assert answer.err.count(sentence) == 1
     assert "MPSFallback" not in answer.err
 
@@ -216,6 +238,10 @@ def test_what_mps_lacks_is_said_in_one_sentence(voxlate, run, cohort, tmp_path, 
 def test_torch_is_told_to_fall_back_to_the_cpu_before_it_is_imported():
     look = "import voxlate, os, sys; print(os.environ['PYTORCH_ENABLE_MPS_FALLBACK'], 'torch' in sys.modules)"
     for given, said in ({}, "1 False"), ({"PYTORCH_ENABLE_MPS_FALLBACK": "0"}, "0 False"):
-        before = {key: value for key, value in os.environ.items() if key != "PYTORCH_ENABLE_MPS_FALLBACK"}
-        done = subprocess.run([sys.executable, "-c", look], env={**before, **given}, capture_output=True, text=True)
+        before = {
+            key: value for key, value in os.environ.items() if key != "PYTORCH_ENABLE_MPS_FALLBACK"
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", look], env={**before, **given}, capture_output=True, text=True
+        )
         assert done.stdout.strip() == said, done.stderr

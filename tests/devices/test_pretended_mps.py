@@ -30,10 +30,24 @@ train = { steps = 2, batch = 2, precision = "float32" }
 """
 EXPLODING = 'schedule = { kind = "geometric_ve" }, prediction = "score", scaled_input = true'
 WAYS = {
-    "a state that the network sees scaled": [ONE, f'method = {{ kind = "diffusion", {EXPLODING} }}', UNET],
+    "a state that the network sees scaled": [
+        ONE,
+        f'method = {{ kind = "diffusion", {EXPLODING} }}',
+        UNET,
+    ],
     "completion": [ALL, 'task = { kind = "complete" }', 'method = { kind = "diffusion" }', UNET],
-    "cycle": [ONE, 'method = { kind = "cycle", critic = { widths = [4, 4], answer = "patches" } }', RESNET],
-    "latents": [ONE, 'task = { kind = "latent" }', 'method = { kind = "diffusion" }', UNET, LATENTS],
+    "cycle": [
+        ONE,
+        'method = { kind = "cycle", critic = { widths = [4, 4], answer = "patches" } }',
+        RESNET,
+    ],
+    "latents": [
+        ONE,
+        'task = { kind = "latent" }',
+        'method = { kind = "diffusion" }',
+        UNET,
+        LATENTS,
+    ],
 }
 TOP = """title = "tiny"
 train = { steps = 3, batch = 2, precision = "float32", validate_every = 3, validation_items = 2, save_every = 1 }
@@ -74,7 +88,9 @@ def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(way, ready, tmp_path, mo
         run = train(made, ready / "ready", tmp_path / "mps", device="auto")
         model = load(run.folder, device="mps")
         assert all(isinstance(one, OnMps) for one in model.method.state_dict().values())
-        scans = find_scans([str(ready / "scans")], model, missing=["t2"] if way == "completion" else None)
+        scans = find_scans(
+            [str(ready / "scans")], model, missing=["t2"] if way == "completion" else None
+        )
         folders, failed = synthesise_cases(model, scans[:1], tmp_path / "out")
         assert len(folders) == 1
         assert not failed

@@ -51,7 +51,11 @@ def for_every(**axes: Iterable[Any]) -> Callable[[Callable[..., None]], Callable
 def some_of(every: int, cases: Iterable[tuple[Any, ...]]) -> list[Any]:
     """Every so many-th of many cases by default; the others run with the slow tests."""
     return [
-        pytest.param(*case, marks=() if number % every == 0 else pytest.mark.slow, id="-".join(map(_name, case)))
+        pytest.param(
+            *case,
+            marks=() if number % every == 0 else pytest.mark.slow,
+            id="-".join(map(_name, case)),
+        )
         for number, case in enumerate(cases)
     ]
 
@@ -82,8 +86,12 @@ class Mixture:
         return float((self.width**2 + square - self.mean**2) ** 0.5)
 
     def draw(self, shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
-        index = torch.multinomial(torch.tensor(self.shares), torch.Size(shape).numel(), True, generator=stream)
-        return torch.tensor(self.means)[index].reshape(shape) + self.width * torch.randn(shape, generator=stream)
+        index = torch.multinomial(
+            torch.tensor(self.shares), torch.Size(shape).numel(), True, generator=stream
+        )
+        return torch.tensor(self.means)[index].reshape(shape) + self.width * torch.randn(
+            shape, generator=stream
+        )
 
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x_t = x]."""

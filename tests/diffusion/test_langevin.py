@@ -14,7 +14,9 @@ from voxlate.diffusion.schedules import ExponentialVE, LinearBetas, LinearVP
 
 
 def draws() -> tuple[Tensor, Tensor, Tensor]:
-    x, score, z = torch.randn(3, 4, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x, score, z = torch.randn(
+        3, 4, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     return x, score * torch.tensor([0.1, 1, 5, 30]).reshape(4, 1, 1, 1, 1), z
 
 
@@ -59,11 +61,17 @@ def test_langevin_steps_keep_a_gaussian_up_to_their_length():
     for _ in range(120):
         x = langevin(x, (0.4 - x) / width**2, torch.randn(x.shape, generator=stream), r)
     assert float(x.mean()) == pytest.approx(0.4, abs=4 * width / 128)
-    assert float(x.std()) == pytest.approx(width / math.sqrt(1 - r**2 / 4), rel=4 / 128 / math.sqrt(2))
+    assert float(x.std()) == pytest.approx(
+        width / math.sqrt(1 - r**2 / 4), rel=4 / 128 / math.sqrt(2)
+    )
 
 
-@pytest.mark.parametrize(("schedule", "factor"), [(ExponentialVE(), 1.0), (LinearBetas(), 1 - 0.02)])
-def test_a_corrector_after_a_step_is_one_minus_beta_as_long_under_vp_and_whole_under_ve(schedule, factor):
+@pytest.mark.parametrize(
+    ("schedule", "factor"), [(ExponentialVE(), 1.0), (LinearBetas(), 1 - 0.02)]
+)
+def test_a_corrector_after_a_step_is_one_minus_beta_as_long_under_vp_and_whole_under_ve(
+    schedule, factor
+):
     """alpha_i of algorithm 5 of Song et al. 2021; the last of the betas is 0.02."""
     times = torch.tensor([1.0, 0.999], dtype=torch.float64)
     x = torch.randn(1, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -73,16 +81,22 @@ def test_a_corrector_after_a_step_is_one_minus_beta_as_long_under_vp_and_whole_u
     corrected = predictor_corrector(GAUSS.denoiser(schedule), schedule, x, times, noise, r=0.3)
     again = Noise(3, [1])
     again(x)
-    score = (alpha * GAUSS.denoise(predicted, alpha.reshape(1), sigma.reshape(1)) - predicted) / sigma**2
+    score = (
+        alpha * GAUSS.denoise(predicted, alpha.reshape(1), sigma.reshape(1)) - predicted
+    ) / sigma**2
     expected = langevin(predicted, score, again(x), 0.3 * math.sqrt(factor))
     torch.testing.assert_close(corrected, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("schedule", [ExponentialVE(), LinearVP()], ids=lambda schedule: schedule.kind)
+@pytest.mark.parametrize(
+    "schedule", [ExponentialVE(), LinearVP()], ids=lambda schedule: schedule.kind
+)
 def test_the_settings_of_paper_002_reach_two_percent(schedule):
     """500 predictors and 499 correctors (spec 002, section 4 and fact 3: spread 0.1976), under VE and VP."""
     sampling = SamplerSettings(sampler="predictor_corrector", steps=500)
-    x = sample(sampling, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
+    x = sample(
+        sampling, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64)
+    )
     assert float(x.mean()) == pytest.approx(0.4, abs=0.002 + 4 * 0.2 / 64)
     assert float(x.std()) == pytest.approx(0.2, rel=0.02 + 4 / 64 / math.sqrt(2))
 
@@ -92,9 +106,20 @@ def test_more_correctors_improve_a_rough_predictor():
 
     def error(correctors: int) -> float:
         sampling = SamplerSettings(
-            sampler="predictor_corrector", steps=8, correctors=correctors, r=0.4, grid="log_snr", end=1e-3
+            sampler="predictor_corrector",
+            steps=8,
+            correctors=correctors,
+            r=0.4,
+            grid="log_snr",
+            end=1e-3,
         )
-        x = sample(sampling, GAUSS.denoiser(LinearVP()), LinearVP(), Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
+        x = sample(
+            sampling,
+            GAUSS.denoiser(LinearVP()),
+            LinearVP(),
+            Noise(0, [1]),
+            torch.zeros(1, 1, 1, 64, 64),
+        )
         return abs(float(x.std()) / 0.2 - 1)
 
     assert error(20) < error(1) / 2

@@ -24,7 +24,10 @@ def exact_bits(denoise, schedule, x0: Tensor, **options) -> Tensor:
     """By the trace itself, of one voxel, two, or independent ones: what these two probes add to it cancels."""
     same, other = torch.ones_like(x0), torch.ones_like(x0)
     other[..., 0] = -1
-    bits = [bits_per_dim(denoise, schedule, x0, lambda _, signs=signs: signs, **options) for signs in (same, other)]
+    bits = [
+        bits_per_dim(denoise, schedule, x0, lambda _, signs=signs: signs, **options)
+        for signs in (same, other)
+    ]
     return torch.stack(bits).mean(0)
 
 
@@ -57,7 +60,9 @@ def test_the_density_of_a_mixture_is_its_own_and_integrates_to_one():
     x = torch.linspace(-1.6, 1.5, 125, dtype=torch.float64)
     density = 2 ** -exact_bits(TWO_TISSUES.denoiser(Cosine()), Cosine(), x.reshape(-1, 1, 1, 1, 1))
     assert float(torch.trapezoid(density, x)) == pytest.approx(1, abs=1e-3)
-    components = torch.distributions.Normal(torch.tensor(TWO_TISSUES.means).double(), TWO_TISSUES.width)
+    components = torch.distributions.Normal(
+        torch.tensor(TWO_TISSUES.means).double(), TWO_TISSUES.width
+    )
     expected = components.log_prob(x[:, None]).exp() @ torch.tensor(TWO_TISSUES.shares).double()
     torch.testing.assert_close(density, expected, rtol=0.01, atol=1e-3)
 
@@ -93,14 +98,20 @@ def test_random_probes_are_right_on_average():
     denoise, _ = turned(schedule)
     x0 = torch.tensor([[0.1, 0.2]], dtype=torch.float64).reshape(1, 1, 1, 1, 2)
     exact = exact_bits(denoise, schedule, x0)
-    probed = bits_per_dim(denoise, schedule, x0.expand(64, -1, -1, -1, -1), Noise(0, list(range(64))))
+    probed = bits_per_dim(
+        denoise, schedule, x0.expand(64, -1, -1, -1, -1), Noise(0, list(range(64)))
+    )
     assert float(probed.std()) > 0.5
     assert float(probed.mean()) == pytest.approx(float(exact), abs=4 * float(probed.std()) / 8)
 
 
 def test_one_probe_is_exact_where_voxels_do_not_depend_on_each_other_and_belongs_to_its_item():
     x0, schedule = images(TWO_TISSUES, (3, 1, 1, 4, 4)).float(), LinearVP()
-    exact = exact_bits(TWO_TISSUES.denoiser(schedule), schedule, x0.reshape(-1, 1, 1, 1, 1)).reshape(3, -1).mean(1)
+    exact = (
+        exact_bits(TWO_TISSUES.denoiser(schedule), schedule, x0.reshape(-1, 1, 1, 1, 1))
+        .reshape(3, -1)
+        .mean(1)
+    )
     probed = bits_per_dim(TWO_TISSUES.denoiser(schedule), schedule, x0, Noise(5, [1, 2, 3]))
     alone = bits_per_dim(TWO_TISSUES.denoiser(schedule), schedule, x0[1:2], Noise(5, [2]))
     torch.testing.assert_close(probed, exact, rtol=0, atol=1e-3)
@@ -122,7 +133,9 @@ def test_what_is_outside_the_mask_is_given_and_does_not_count(divergence):
         alpha, sigma = schedule(t)
         mean = b / c * second
         gain = alpha * width**2 / (alpha**2 * width**2 + sigma**2)
-        return torch.stack([mean + gain * (first - alpha * mean), 7 * second], dim=1).reshape(x.shape)
+        return torch.stack([mean + gain * (first - alpha * mean), 7 * second], dim=1).reshape(
+            x.shape
+        )
 
     mask = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 1, 2)
     x0_voxels = x0.reshape(2, 1, 1, 1, 2)
@@ -140,7 +153,9 @@ def test_brighter_units_cost_their_logarithm():
     x0 = images(GAUSS, (2, 1, 1, 2, 2))
     small = exact_bits(GAUSS.denoiser(Cosine()), Cosine(), x0)
     large = exact_bits(wide.denoiser(Cosine()), Cosine(), 4 * x0)
-    torch.testing.assert_close(large - small, torch.full((2,), 2.0, dtype=torch.float64), rtol=0, atol=3e-3)
+    torch.testing.assert_close(
+        large - small, torch.full((2,), 2.0, dtype=torch.float64), rtol=0, atol=3e-3
+    )
 
 
 def test_networks_keep_their_weights_and_get_no_gradient():

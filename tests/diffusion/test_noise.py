@@ -132,5 +132,7 @@ def test_tiles_of_a_slice_have_the_noise_of_the_slice_in_their_places():
     draws = Noise(3, [[7]] * 3, tiles=tiles).normal((2, 1, 7, 6))
     for (y, x), draw in zip(corners, draws):
         assert torch.equal(draw, whole[..., y : y + 7, x : x + 6])
-    latent = Noise(3, [[7]], tiles=[Tile((4, 4), (8, 4), (12, 8))]).normal((3, 1, 4, 2))[0]  # half the size
+    latent = Noise(3, [[7]], tiles=[Tile((4, 4), (8, 4), (12, 8))]).normal((3, 1, 4, 2))[
+        0
+    ]  # half the size
     assert torch.equal(latent, Noise(3, [[7]]).normal((3, 1, 6, 4))[0][..., 2:, 2:])

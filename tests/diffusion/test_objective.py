@@ -5,7 +5,16 @@ import torch
 from exact import KINDS, SCHEDULES, for_every
 from pydantic import TypeAdapter
 
-from voxlate.diffusion.objective import AnyWeight, MinSnr, Snr, Table, Uniform, from_x0_weight, masked_mean, snr
+from voxlate.diffusion.objective import (
+    AnyWeight,
+    MinSnr,
+    Snr,
+    Table,
+    Uniform,
+    from_x0_weight,
+    masked_mean,
+    snr,
+)
 from voxlate.diffusion.prediction import diffuse, target, to_x0
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, FlowMatching
 from voxlate.errors import BadInput
@@ -20,7 +29,9 @@ def test_a_weighted_output_error_is_the_weighted_error_of_the_image(name, kind):
     stream = torch.Generator().manual_seed(0)
     x0, eps, error = torch.randn(3, len(T), 5, generator=stream, dtype=torch.float64)
     x_t, right = diffuse(x0, eps, alpha, sigma), target(x0, eps, alpha, sigma, kind)
-    image_error = to_x0(right + error, x_t, alpha, sigma, kind) - to_x0(right, x_t, alpha, sigma, kind)
+    image_error = to_x0(right + error, x_t, alpha, sigma, kind) - to_x0(
+        right, x_t, alpha, sigma, kind
+    )
     weight = from_x0_weight(torch.full_like(T, 3.0), alpha, sigma, kind)
     torch.testing.assert_close(weight[:, None] * error**2, 3 * image_error**2, rtol=1e-4, atol=1e-9)
 
@@ -45,7 +56,9 @@ def test_the_snr_weight_is_one_for_eps_and_the_variance_for_the_score():
 
 def test_uniform_on_velocity_is_the_image_loss_over_t_squared():
     alpha, sigma = FlowMatching()(T)
-    torch.testing.assert_close(from_x0_weight(1 / T**2, alpha, sigma, "velocity"), Uniform()(alpha, sigma, "velocity"))
+    torch.testing.assert_close(
+        from_x0_weight(1 / T**2, alpha, sigma, "velocity"), Uniform()(alpha, sigma, "velocity")
+    )
 
 
 @for_every(weight=[Uniform(), Snr(), MinSnr()], kind=KINDS)
@@ -69,7 +82,9 @@ def test_a_table_of_x0_weights_is_turned_into_those_of_the_output():
     torch.testing.assert_close(table(alpha, sigma, "eps"), 1 / snr(alpha, sigma))
 
 
-@pytest.mark.parametrize(("log_snr", "weight"), [((1.0, 0.0), (1.0, 1.0)), ((0.0, 1.0), (1.0, 1.0, 1.0))])
+@pytest.mark.parametrize(
+    ("log_snr", "weight"), [((1.0, 0.0), (1.0, 1.0)), ((0.0, 1.0), (1.0, 1.0, 1.0))]
+)
 def test_a_table_out_of_order_is_refused(log_snr, weight):
     with pytest.raises(BadInput, match="rising log_snr"):
         Table(log_snr=log_snr, weight=weight)
@@ -77,7 +92,9 @@ def test_a_table_out_of_order_is_refused(log_snr, weight):
 
 def test_a_recipe_names_a_weight_by_its_kind():
     table = {"kind": "table", "log_snr": [0, 1], "weight": [1, 2]}
-    assert TypeAdapter(AnyWeight).validate_python(table) == Table(log_snr=(0.0, 1.0), weight=(1.0, 2.0))
+    assert TypeAdapter(AnyWeight).validate_python(table) == Table(
+        log_snr=(0.0, 1.0), weight=(1.0, 2.0)
+    )
 
 
 def brain() -> torch.Tensor:
@@ -90,7 +107,9 @@ def brain() -> torch.Tensor:
 def test_the_mean_over_the_mask_counts_only_what_is_inside():
     error = torch.arange(64.0).reshape(2, 2, 1, 4, 4)
     expected = [error[0, :, :, :2].mean(), error[1, :, :, 0, 0].mean()]
-    assert masked_mean(error, brain()).tolist() == pytest.approx([float(value) for value in expected])
+    assert masked_mean(error, brain()).tolist() == pytest.approx(
+        [float(value) for value in expected]
+    )
 
 
 def test_the_mean_over_all_voxels_falls_with_the_size_of_the_brain():

@@ -50,33 +50,51 @@ def test_rk45_follows_the_exact_map_within_its_tolerances(name):
     schedule = SCHEDULES[name]
     x = START * schedule.start_std(TIMES[0])
     found = rk45(gaussian_denoiser(schedule), schedule, x, TIMES, no_noise)
-    torch.testing.assert_close(found, exact_map(schedule, x, TIMES), rtol=0, atol=1e-4 if name in SMOOTH else 5e-3)
+    torch.testing.assert_close(
+        found, exact_map(schedule, x, TIMES), rtol=0, atol=1e-4 if name in SMOOTH else 5e-3
+    )
 
 
-@pytest.mark.parametrize("schedule", [Cosine(), LinearVP(), ExponentialVE()], ids=lambda schedule: schedule.kind)
+@pytest.mark.parametrize(
+    "schedule", [Cosine(), LinearVP(), ExponentialVE()], ids=lambda schedule: schedule.kind
+)
 def test_a_smaller_tolerance_means_a_smaller_error(schedule):
     x = START * schedule.start_std(TIMES[0])
     coarse, fine = (
-        float((rk45(gaussian_denoiser(schedule), schedule, x, TIMES, no_noise, tol, tol) - exact).abs().max())
+        float(
+            (rk45(gaussian_denoiser(schedule), schedule, x, TIMES, no_noise, tol, tol) - exact)
+            .abs()
+            .max()
+        )
         for exact in [exact_map(schedule, x, TIMES)]
         for tol in (1e-3, 1e-6)
     )
     assert fine < min(coarse / 50, 2e-5)
 
 
-@pytest.mark.parametrize("schedule", [LinearVP(), ExponentialVE()], ids=lambda schedule: schedule.kind)
+@pytest.mark.parametrize(
+    "schedule", [LinearVP(), ExponentialVE()], ids=lambda schedule: schedule.kind
+)
 def test_float32_agrees_with_scipy_to_one_in_ten_thousand(schedule):
     """A mixture, whose map has no closed form; scipy in float64, our states in float32."""
     denoise = TWO_TISSUES.denoiser(schedule)
-    x = torch.randn(2, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * float(schedule.start_std(TIMES[0]))
+    x = torch.randn(2, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * float(
+        schedule.start_std(TIMES[0])
+    )
     found = rk45(denoise, schedule, x, TIMES, no_noise, rtol=1e-6, atol=1e-6)
     slope = velocity(denoise, schedule)
 
     def of_item(t: float, y: np.ndarray) -> np.ndarray:
-        return slope(torch.tensor(y).reshape(1, 1, 1, 2, 2), torch.tensor([t], dtype=torch.float64)).numpy().ravel()
+        return (
+            slope(torch.tensor(y).reshape(1, 1, 1, 2, 2), torch.tensor([t], dtype=torch.float64))
+            .numpy()
+            .ravel()
+        )
 
     for item, start in zip(found, x.double()):
-        truth = solve_ivp(of_item, (1, 1e-3), start.numpy().ravel(), method="RK45", rtol=1e-6, atol=1e-6).y[:, -1]
+        truth = solve_ivp(
+            of_item, (1, 1e-3), start.numpy().ravel(), method="RK45", rtol=1e-6, atol=1e-6
+        ).y[:, -1]
         np.testing.assert_allclose(item.numpy().ravel(), truth, rtol=0, atol=1e-4)
 
 
@@ -99,7 +117,10 @@ def test_the_integrator_has_fifth_order():
     def slope(x: Tensor, t: Tensor) -> Tensor:
         return x * torch.cos(t)[:, None]
 
-    errors = [abs(float(integrate(slope, x, 0.0, h, h, 1e6, 1e6)) - math.exp(math.sin(h))) for h in (2 * step, step)]
+    errors = [
+        abs(float(integrate(slope, x, 0.0, h, h, 1e6, 1e6)) - math.exp(math.sin(h)))
+        for h in (2 * step, step)
+    ]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(6, abs=0.5)
     assert errors[1] < 1e-7
 
@@ -111,7 +132,9 @@ def test_the_integrator_goes_up_and_down_in_time():
     x = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
     up = integrate(slope, x, 0.0, 1.5, 0.1, 1e-9, 1e-9)
     torch.testing.assert_close(up, x * math.exp(-(1.5**3)), rtol=1e-7, atol=0)
-    torch.testing.assert_close(integrate(slope, up, 1.5, 0.0, 0.1, 1e-9, 1e-9), x, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        integrate(slope, up, 1.5, 0.0, 0.1, 1e-9, 1e-9), x, rtol=1e-6, atol=0
+    )
 
 
 def test_an_item_takes_the_same_steps_alone_and_among_others():
@@ -161,7 +184,9 @@ def test_the_error_is_of_what_the_mask_leaves_free():
 
 def test_a_network_that_gives_no_numbers_ends():
     sampling = SamplerSettings(sampler="rk45")
-    x = sample(sampling, lambda x, t: x * float("nan"), Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
+    x = sample(
+        sampling, lambda x, t: x * float("nan"), Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2)
+    )
     assert x.isnan().all()
 
 
@@ -171,7 +196,9 @@ def test_a_slope_that_no_step_can_follow_is_refused_in_one_sentence():
     def slope(x: Tensor, t: Tensor) -> Tensor:
         return 1e9 * torch.randn(x.shape, generator=stream, dtype=x.dtype)
 
-    with pytest.raises(BadInput, match=r"expected tolerances.*found rtol 1e-05.*choose another sampler"):
+    with pytest.raises(
+        BadInput, match=r"expected tolerances.*found rtol 1e-05.*choose another sampler"
+    ):
         integrate(slope, torch.ones(1, 4, dtype=torch.float64), 0.0, 1.0, 0.1, 1e-5, 1e-5)
 
 
@@ -179,5 +206,11 @@ def test_a_sampled_point_mass_is_the_point():
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
     for schedule in (LinearVP(), ExponentialVE()):
         sampling = SamplerSettings(sampler="rk45")
-        found = sample(sampling, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4))
+        found = sample(
+            sampling,
+            lambda x, t: x0.expand_as(x),
+            schedule,
+            Noise(0, [1, 2]),
+            torch.zeros(2, 1, 1, 4, 4),
+        )
         torch.testing.assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=1e-6)

@@ -19,7 +19,11 @@ def pair(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @settings(max_examples=200)
-@given(st.sampled_from(list(SCHEDULES)), st.sampled_from(KINDS), st.lists(st.floats(1e-4, 1), min_size=3, max_size=3))
+@given(
+    st.sampled_from(list(SCHEDULES)),
+    st.sampled_from(KINDS),
+    st.lists(st.floats(1e-4, 1), min_size=3, max_size=3),
+)
 def test_the_image_comes_back_from_every_kind_of_output(name, kind, t):
     x0, eps = pair()
     alpha, sigma = SCHEDULES[name](torch.tensor(t, dtype=torch.float64))
@@ -32,7 +36,9 @@ def test_the_image_comes_back_from_every_kind_of_output(name, kind, t):
 def test_the_noise_comes_back_from_the_image(name):
     x0, eps = pair()
     alpha, sigma = SCHEDULES[name](torch.tensor([0.01, 0.4, 1.0]))
-    torch.testing.assert_close(to_eps(x0, diffuse(x0, eps, alpha, sigma), alpha, sigma), eps, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        to_eps(x0, diffuse(x0, eps, alpha, sigma), alpha, sigma), eps, rtol=0, atol=1e-6
+    )
 
 
 @every_kind
@@ -61,7 +67,9 @@ def test_the_score_is_the_gradient_of_the_log_density(name):
     normal = torch.distributions.Normal(per_item(alpha, x0) * x0, per_item(sigma, x0).expand_as(x0))
     (score,) = torch.autograd.grad(normal.log_prob(x_t).sum(), x_t)
     torch.testing.assert_close(target(x0, eps, alpha, sigma, "score"), score, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(target(x0, eps, alpha, sigma, "x_plus_score"), x_t + score, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        target(x0, eps, alpha, sigma, "x_plus_score"), x_t + score, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_the_velocity_is_the_speed_of_the_state_under_flow_matching():
@@ -69,7 +77,9 @@ def test_the_velocity_is_the_speed_of_the_state_under_flow_matching():
     t, h = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64), 1e-5
     ahead, behind = (diffuse(x0, eps, *FlowMatching()(t + step)) for step in (h, -h))
     speed = (ahead - behind) / (2 * h)
-    torch.testing.assert_close(target(x0, eps, *FlowMatching()(t), "velocity"), speed, rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        target(x0, eps, *FlowMatching()(t), "velocity"), speed, rtol=0, atol=1e-9
+    )
 
 
 def test_v_turns_the_pair_of_state_and_output_by_the_angle_of_the_schedule():

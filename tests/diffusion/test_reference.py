@@ -49,13 +49,17 @@ def test_schedules_agree_and_are_finite_where_the_reference_is_not(reference, na
     expected = tensor(reference["schedules"][name]["logsnr"]).clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
     torch.testing.assert_close(schedule.log_snr(t), expected, rtol=1e-9, atol=1e-9)
     alpha, sigma = schedule(t)
-    torch.testing.assert_close(alpha**2, torch.sigmoid(expected), rtol=1e-9, atol=3e-9)  # sigma(0) may be below e^−10
+    torch.testing.assert_close(
+        alpha**2, torch.sigmoid(expected), rtol=1e-9, atol=3e-9
+    )  # sigma(0) may be below e^−10
     torch.testing.assert_close(sigma**2, torch.sigmoid(-expected), rtol=1e-9, atol=3e-9)
 
 
 @every_row("name", [name for name in PUBLISHED if "corrected" not in name])
 def test_schedules_agree_with_the_single_precision_of_the_published_training(reference, name):
-    expected = tensor(reference["schedules"][name]["logsnr_f32"]).clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+    expected = tensor(reference["schedules"][name]["logsnr_f32"]).clamp(
+        -LOG_SNR_LIMIT, LOG_SNR_LIMIT
+    )
     found = PUBLISHED[name].log_snr(tensor(reference["t"]))
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-6)
 
@@ -84,10 +88,13 @@ def test_loss_weights_agree_with_and_without_min_snr(reference, kind, name):
 def test_states_v_targets_and_the_loss_agree(reference):
     given = reference["q_sample"]
     x0, eps, x_t, v, out = (
-        tensor(given[key]).reshape(given["shape"]) for key in ("x0", "noise", "x_t", "v_target", "model_out")
+        tensor(given[key]).reshape(given["shape"])
+        for key in ("x0", "noise", "x_t", "v_target", "model_out")
     )
     alpha, sigma = Cosine()(tensor(given["t"]))
-    torch.testing.assert_close(Cosine().log_snr(tensor(given["t"])), tensor(given["log_snr"]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        Cosine().log_snr(tensor(given["t"])), tensor(given["log_snr"]), rtol=0, atol=1e-12
+    )
     torch.testing.assert_close(diffuse(x0, eps, alpha, sigma), x_t, rtol=0, atol=1e-12)
     torch.testing.assert_close(target(x0, eps, alpha, sigma, "v"), v, rtol=0, atol=1e-12)
     each, weight = masked_mean((out - v) ** 2), MinSnr(gamma=5.0)(alpha, sigma, "v")
@@ -159,7 +166,9 @@ def test_samplers_agree_step_by_step(reference, trace, sampler, clip):
 
 def test_every_trace_of_the_reference_is_tried_but_those_published_wrong(reference):
     outputs = reference["toy_samplers"]["outputs"]
-    assert {name for name in outputs if "AS_PUBLISHED" not in name} == {trace for trace, _, _ in TRACES}
+    assert {name for name in outputs if "AS_PUBLISHED" not in name} == {
+        trace for trace, _, _ in TRACES
+    }
 
 
 def test_the_time_grid_is_that_of_the_default_settings(reference):

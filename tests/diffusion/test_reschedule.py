@@ -13,7 +13,14 @@ from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.prediction import diffuse, rescheduled, target, to_eps
 from voxlate.diffusion.sample import SamplerSettings, sample
-from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearVP, ShiftedCosine, Sigmoid, preserving
+from voxlate.diffusion.schedules import (
+    Cosine,
+    ExponentialVE,
+    LinearVP,
+    ShiftedCosine,
+    Sigmoid,
+    preserving,
+)
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.tasks import Translate
 from voxlate.nets.interface import NetworkInput, Output
@@ -30,18 +37,28 @@ def image() -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(7))
 
 
-SWAPPED = {name: SCHEDULES[name] for name in ("cosine", "sigmoid", "betas_of_002", "exponential_ve", "flow")}
+SWAPPED = {
+    name: SCHEDULES[name]
+    for name in ("cosine", "sigmoid", "betas_of_002", "exponential_ve", "flow")
+}
 
 
 @pytest.mark.parametrize(
     ("trained", "schedule"),
-    some_of(3, itertools.product(["shifted_cosine", "linear_vp", "flow", "exponential_ve"], SWAPPED.values())),
+    some_of(
+        3,
+        itertools.product(
+            ["shifted_cosine", "linear_vp", "flow", "exponential_ve"], SWAPPED.values()
+        ),
+    ),
 )
 def test_a_model_gives_the_same_law_under_another_schedule(trained, schedule):
     """Mean 0.4 and spread 0.2 within 4 standard errors, 0.003, and what a start with mean 0 leaves."""
     trained, count = SCHEDULES[trained], 4096
     sampling = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)
-    x = sample(sampling, GAUSS.denoiser(trained), trained, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
+    x = sample(
+        sampling, GAUSS.denoiser(trained), trained, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64)
+    )
     alpha, sigma = (float(value) for value in schedule(torch.tensor(1.0)))
     assert abs(float(x.mean()) - 0.4) < 4 * 0.2 / count**0.5 + 0.003 + 0.08 * alpha / sigma
     assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.02)
@@ -51,7 +68,9 @@ def test_a_model_gives_the_same_law_under_another_schedule(trained, schedule):
 def test_a_network_sees_states_as_in_training_under_another_schedule(schedule):
     """alpha·x0 + sigma·eps at the same log-SNR, where training reached it; else a state of the size at the end."""
     trained, t = SCHEDULES["betas_of_000"], torch.linspace(0.02, 1, 30, dtype=torch.float64)
-    x0, eps = torch.randn(2, 30, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x0, eps = torch.randn(
+        2, 30, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     seen = {}
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
@@ -62,16 +81,28 @@ def test_a_network_sees_states_as_in_training_under_another_schedule(schedule):
     reached = schedule.log_snr(t) >= trained.log_snr(torch.tensor(1.0))
     assert reached.sum() > 0
     expected = diffuse(x0, eps, *trained(seen["t"]))
-    torch.testing.assert_close(trained.log_snr(seen["t"])[reached], schedule.log_snr(t)[reached], rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        trained.log_snr(seen["t"])[reached], schedule.log_snr(t)[reached], rtol=0, atol=1e-8
+    )
     torch.testing.assert_close(seen["x"][reached], expected[reached], rtol=0, atol=1e-8)
-    size = seen["x"][~reached].square().mean() / eps[~reached].square().mean() if not reached.all() else torch.ones(())
+    size = (
+        seen["x"][~reached].square().mean() / eps[~reached].square().mean()
+        if not reached.all()
+        else torch.ones(())
+    )
     assert 0.8 < float(size) < 1.25
 
 
 def test_the_training_schedule_named_again_changes_nothing():
     known = torch.zeros(SHAPE)
     plain, named = (
-        sample(SamplerSettings(steps=6, schedule=schedule), odd_network, Cosine(), Noise(0, [1, 2]), known)
+        sample(
+            SamplerSettings(steps=6, schedule=schedule),
+            odd_network,
+            Cosine(),
+            Noise(0, [1, 2]),
+            known,
+        )
         for schedule in (None, Cosine())
     )
     torch.testing.assert_close(plain, named, rtol=0, atol=1e-5)
@@ -88,14 +119,17 @@ def test_known_channels_keep_their_values_under_another_schedule():
 
     sampling = SamplerSettings(steps=5, schedule=LinearVP())
     assert torch.equal(
-        sample(sampling, denoise, ExponentialVE(), Noise(0, [1, 2]), known, mask)[scanned], known[scanned]
+        sample(sampling, denoise, ExponentialVE(), Noise(0, [1, 2]), known, mask)[scanned],
+        known[scanned],
     )
 
 
 def test_a_recipe_names_the_schedule_of_a_synthesis_by_its_kind():
     sampling = fill(SamplerSettings, {"schedule": {"kind": "sigmoid", "tau": 0.5}}, "synth")
     assert sampling.schedule == Sigmoid(tau=0.5)
-    assert fill(SamplerSettings, {**vars(sampling), "steps": 3}, "synth").schedule == Sigmoid(tau=0.5)
+    assert fill(SamplerSettings, {**vars(sampling), "steps": 3}, "synth").schedule == Sigmoid(
+        tau=0.5
+    )
 
 
 # The whole method, with a network that knows two tissues by the log-SNR alone
@@ -120,7 +154,9 @@ def perfect(offset: float, side: int) -> tuple[Diffusion, Batch]:
         item=torch.tensor([1, 2]),
         target=offset + TWO_TISSUES.draw(shape, torch.Generator().manual_seed(0)),
     )
-    return Diffusion(DiffusionSettings(schedule=ShiftedCosine()), PerfectNet(), Translate(), 1), batch
+    return Diffusion(
+        DiffusionSettings(schedule=ShiftedCosine()), PerfectNet(), Translate(), 1
+    ), batch
 
 
 @every_row("schedule", [None, Cosine(), Sigmoid(), ExponentialVE()])
@@ -141,7 +177,9 @@ def test_a_trained_method_knows_how_likely_the_truth_is(width):
         method, batch = perfect(offset, side=width)
         found.append(method.bits_per_dim(batch, Noise(0, batch.item)))
         parts = torch.distributions.Normal(torch.tensor(TWO_TISSUES.means), TWO_TISSUES.width)
-        density = parts.log_prob(batch.target[..., None] - offset).exp() @ torch.tensor(TWO_TISSUES.shares)
+        density = parts.log_prob(batch.target[..., None] - offset).exp() @ torch.tensor(
+            TWO_TISSUES.shares
+        )
         expected = -density.log2().flatten(1).mean(1)
         torch.testing.assert_close(found[-1], expected, rtol=0, atol=5e-3)
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=5e-3)

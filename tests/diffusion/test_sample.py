@@ -15,7 +15,14 @@ from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.diffusion.samplers import Traits, at, states
-from voxlate.diffusion.schedules import Cosine, ExponentialVE, FlowMatching, GeometricVE, LinearBetas, LinearVP
+from voxlate.diffusion.schedules import (
+    Cosine,
+    ExponentialVE,
+    FlowMatching,
+    GeometricVE,
+    LinearBetas,
+    LinearVP,
+)
 from voxlate.diffusion.times import grid
 from voxlate.errors import BadInput
 
@@ -43,7 +50,9 @@ def image() -> Tensor:
 # Steps
 
 
-@for_every(name=[name for name in ONCE if name != "rk45"], schedule=SCHEDULES.values(), steps=[1, 2, 5])
+@for_every(
+    name=[name for name in ONCE if name != "rk45"], schedule=SCHEDULES.values(), steps=[1, 2, 5]
+)
 def test_steps_are_the_times_at_which_the_network_denoises(name, schedule, steps):
     seen = []
 
@@ -110,7 +119,10 @@ def test_euler_maruyama_stops_one_step_before_the_image():
 def test_noise_that_a_schedule_leaves_at_time_zero_is_denoised_once_more():
     sampling = SamplerSettings(sampler="ddim", steps=10)
     assert sampling.closes(GeometricVE(sigma_min=0.01, sigma_max=50))
-    assert not any(sampling.closes(schedule) for schedule in (Cosine(), FlowMatching(), LinearBetas(), ExponentialVE()))
+    assert not any(
+        sampling.closes(schedule)
+        for schedule in (Cosine(), FlowMatching(), LinearBetas(), ExponentialVE())
+    )
 
 
 @for_every(name=[name for name in SAMPLERS if name != "ddim"])
@@ -121,7 +133,15 @@ def test_eta_is_refused_where_it_means_nothing(name):
 
 @every_row(
     "table",
-    [{"r": 0}, {"r": 1}, {"rtol": 0}, {"atol": -1e-5}, {"correctors": 0}, {"sampler": "dpm4"}, {"schedule": "cosine"}],
+    [
+        {"r": 0},
+        {"r": 1},
+        {"rtol": 0},
+        {"atol": -1e-5},
+        {"correctors": 0},
+        {"sampler": "dpm4"},
+        {"schedule": "cosine"},
+    ],
 )
 def test_impossible_options_are_refused_in_one_sentence(table):
     with pytest.raises(BadInput, match=f"^synth: .*{next(iter(table))}.* found"):
@@ -132,15 +152,30 @@ def test_impossible_options_are_refused_in_one_sentence(table):
 def test_a_sampler_whose_steps_overshoot_under_a_schedule_is_refused(name):
     """g²·dt/sigma² = 2·log(5000)/4 = 4.3: each step would leave 3.3 times the noise that it finds."""
     with pytest.raises(BadInput, match=r"fits the geometric_ve schedule.*overshoot"):
-        sample(quick(name, steps=4), lambda x, t: x, GeometricVE(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
-    sample(quick(name, steps=9), lambda x, t: x, GeometricVE(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
+        sample(
+            quick(name, steps=4),
+            lambda x, t: x,
+            GeometricVE(),
+            Noise(0, [1]),
+            torch.zeros(1, 1, 1, 2, 2),
+        )
+    sample(
+        quick(name, steps=9),
+        lambda x, t: x,
+        GeometricVE(),
+        Noise(0, [1]),
+        torch.zeros(1, 1, 1, 2, 2),
+    )
 
 
 def test_ddim_with_eta_one_is_ddpm():
     known = torch.zeros(SHAPE)
     ddim, ddpm = (
         sample(sampling, odd_network, Cosine(), Noise(0, [1, 2]), known)
-        for sampling in (SamplerSettings(sampler="ddim", eta=1.0, steps=6), SamplerSettings(sampler="ddpm", steps=6))
+        for sampling in (
+            SamplerSettings(sampler="ddim", eta=1.0, steps=6),
+            SamplerSettings(sampler="ddpm", steps=6),
+        )
     )
     assert torch.equal(ddim, ddpm)
 
@@ -150,7 +185,9 @@ def test_ddim_with_eta_one_is_ddpm():
 CONFIGURATIONS = [code for code in itertools.product((0.0, 1.0), repeat=4) if 0 < sum(code) < 4]
 
 
-@for_every(case=[(name, code) for name in ONCE for code in CONFIGURATIONS[:: 1 if name == "ddim" else 4]])
+@for_every(
+    case=[(name, code) for name in ONCE for code in CONFIGURATIONS[:: 1 if name == "ddim" else 4]]
+)
 def test_known_channels_are_bit_identical_at_every_step_and_in_the_result(case):
     """All 14 configurations of four modalities (spec 003, fact 1)."""
     name, code = case
@@ -175,7 +212,14 @@ def test_the_truth_inside_the_mask_has_no_influence(name):
     mask = torch.tensor([0.0, 1, 0, 1]).reshape(1, 4, 1, 1, 1)
     sampling, known = quick(name, steps=4), image()
     results = [
-        sample(sampling, odd_network, Cosine(), Noise(0, [1, 2]), torch.where(mask > 0, inside_value, known), mask)
+        sample(
+            sampling,
+            odd_network,
+            Cosine(),
+            Noise(0, [1, 2]),
+            torch.where(mask > 0, inside_value, known),
+            mask,
+        )
         for inside_value in (0.0, 123.0, float("nan"))
     ]
     assert torch.equal(results[0], results[1])
@@ -205,7 +249,9 @@ def test_a_state_is_exactly_zero_outside_the_brain(name):
 def test_a_mask_of_ones_changes_nothing(name):
     sampling, known = quick(name, steps=4), torch.zeros(SHAPE)
     plain = sample(sampling, odd_network, LinearVP(), Noise(0, [1, 2]), known)
-    masked = sample(sampling, odd_network, LinearVP(), Noise(0, [1, 2]), known, torch.ones(2, 1, 1, 6, 5))
+    masked = sample(
+        sampling, odd_network, LinearVP(), Noise(0, [1, 2]), known, torch.ones(2, 1, 1, 6, 5)
+    )
     assert torch.equal(plain, masked)
 
 
@@ -223,7 +269,15 @@ def test_the_state_of_a_sampler_itself_stays_zero_outside_the_mask(name, start, 
 
     monkeypatch.setitem(SAMPLERS, name, spy)
     sampling = quick(name, steps=5, start=start)
-    sample(sampling, odd_network, Cosine(), Noise(0, [1, 2]), known, mask, initial=None if start == 1 else image() + 1)
+    sample(
+        sampling,
+        odd_network,
+        Cosine(),
+        Noise(0, [1, 2]),
+        known,
+        mask,
+        initial=None if start == 1 else image() + 1,
+    )
     assert len(seen) >= 4
     for x in seen:
         assert (x[outside] == 0).all()
@@ -241,7 +295,9 @@ def test_an_item_is_the_same_alone_and_among_others(name):
     sampling, items = quick(name, steps=6), [11, 22, 33]
     together = sample(sampling, own_network, Cosine(), Noise(5, items), torch.zeros(3, 1, 1, 8, 8))
     for k, item in enumerate(items):
-        alone = sample(sampling, own_network, Cosine(), Noise(5, [item]), torch.zeros(1, 1, 1, 8, 8))
+        alone = sample(
+            sampling, own_network, Cosine(), Noise(5, [item]), torch.zeros(1, 1, 1, 8, 8)
+        )
         torch.testing.assert_close(together[k : k + 1], alone, rtol=0, atol=1e-6)
 
 
@@ -249,7 +305,11 @@ def test_samples_differ_by_their_number_and_repeat_by_their_seed():
     def draw(seed: int, k: int) -> Tensor:
         sampling = SamplerSettings(sampler="ddim", steps=4)
         return sample(
-            sampling, TWO_TISSUES.denoiser(Cosine()), Cosine(), Noise(seed, [1]).sample(k), torch.zeros(1, 1, 1, 4, 4)
+            sampling,
+            TWO_TISSUES.denoiser(Cosine()),
+            Cosine(),
+            Noise(seed, [1]).sample(k),
+            torch.zeros(1, 1, 1, 4, 4),
         )
 
     assert torch.equal(draw(0, 1), draw(0, 1))
@@ -257,7 +317,9 @@ def test_samples_differ_by_their_number_and_repeat_by_their_seed():
     assert not torch.equal(draw(0, 1), draw(1, 1))
 
 
-@pytest.mark.parametrize(("name", "schedule"), some_of(5, itertools.product(STARTED_LATE, SCHEDULES.values())))
+@pytest.mark.parametrize(
+    ("name", "schedule"), some_of(5, itertools.product(STARTED_LATE, SCHEDULES.values()))
+)
 def test_sampling_from_a_noised_initial_image_keeps_the_law_of_the_data(name, schedule):
     """Where the initial image is drawn from the data, noising and denoising it gives the data again.
 
@@ -266,7 +328,14 @@ def test_sampling_from_a_noised_initial_image_keeps_the_law_of_the_data(name, sc
     count = 4096
     initial = GAUSS.draw((1, 1, 1, 64, 64), torch.Generator().manual_seed(3))
     sampling = SamplerSettings(sampler=name, steps=50, start=0.5, grid="log_snr", end=1e-4)
-    x = sample(sampling, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros_like(initial), initial=initial)
+    x = sample(
+        sampling,
+        GAUSS.denoiser(schedule),
+        schedule,
+        Noise(0, [1]),
+        torch.zeros_like(initial),
+        initial=initial,
+    )
     assert abs(float(x.mean()) - 0.4) < 4 * 0.2 / count**0.5 + 0.005
     assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.06)
 
@@ -274,7 +343,14 @@ def test_sampling_from_a_noised_initial_image_keeps_the_law_of_the_data(name, sc
 def test_an_initial_image_survives_a_late_start():
     initial = image()
     sampling = SamplerSettings(sampler="ddim", steps=3, start=1e-4)
-    out = sample(sampling, lambda x, t: x, FlowMatching(), Noise(0, [1, 2]), torch.zeros(SHAPE), initial=initial)
+    out = sample(
+        sampling,
+        lambda x, t: x,
+        FlowMatching(),
+        Noise(0, [1, 2]),
+        torch.zeros(SHAPE),
+        initial=initial,
+    )
     torch.testing.assert_close(out, initial, rtol=0, atol=1e-3)
 
 
@@ -297,7 +373,9 @@ def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
 
     def draw(temperature: float) -> Tensor:
         sampling = quick(name, steps=8, temperature=temperature)
-        return sample(sampling, GAUSS.denoiser(Cosine()), Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 8, 8))
+        return sample(
+            sampling, GAUSS.denoiser(Cosine()), Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 8, 8)
+        )
 
     one, middle, two = draw(1.0), draw(1.5), draw(2.0)
     torch.testing.assert_close(one + two, 2 * middle, rtol=0, atol=1e-3 if name == "rk45" else 1e-5)
@@ -329,28 +407,43 @@ def still(denoise, schedule, x, times, noise):
 
 def test_a_sampler_of_ones_own_states_its_evaluations_grid_end_and_options():
     values = {"title": "own", "data": {"source": ["a"], "target": ["b"], "patch": [1, 8, 8]}}
-    values |= {"intensity": {name: {"kind": "zscore"} for name in "ab"}, "method": {"kind": "diffusion"}}
+    values |= {
+        "intensity": {name: {"kind": "zscore"} for name in "ab"},
+        "method": {"kind": "diffusion"},
+    }
     values |= {"net": {"kind": "unet", "width": 8, "groups": 4}}
     synth = {"sampler": f"{__name__}:twice", "steps": 9, "eta": 0.5}
     own = recipe.from_dict({**values, "synth": synth}, "own", allow_code=True)
     assert own.synth.evaluations == 18
     assert own.all_stages[-1].evaluations(own.synth) == 19
     schedule = ExponentialVE()
-    torch.testing.assert_close(own.synth.times(schedule), grid("log_snr", schedule, 8, end=1 / 9), rtol=0, atol=0)
+    torch.testing.assert_close(
+        own.synth.times(schedule), grid("log_snr", schedule, 8, end=1 / 9), rtol=0, atol=0
+    )
     calls = []
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         calls.append(1)
         return torch.zeros_like(x)
 
-    stepped = sample(replace(own.synth, close=False), denoise, schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
+    stepped = sample(
+        replace(own.synth, close=False),
+        denoise,
+        schedule,
+        Noise(0, [1]),
+        torch.zeros(1, 1, 1, 4, 4),
+    )
     assert len(calls) == 18
     assert float(stepped.std()) > 0.2
     calls.clear()
     sample(own.synth, denoise, schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
     assert len(calls) == 17  # 8 steps and the closing evaluation
     with pytest.raises(BadInput, match="overshoot"):
-        recipe.from_dict({**values, "synth": synth | {"schedule": {"kind": "geometric_ve"}, "steps": 4}}, "own", True)
+        recipe.from_dict(
+            {**values, "synth": synth | {"schedule": {"kind": "geometric_ve"}, "steps": 4}},
+            "own",
+            True,
+        )
     plain = SamplerSettings(sampler=f"{__name__}:still", steps=5)
     assert (plain.evaluations, float(plain.times(Cosine())[-1])) == (5, 0.0)
     with pytest.raises(BadInput, match=r"synth.eta: expected 0 for a sampler without this option"):
@@ -360,4 +453,10 @@ def test_a_sampler_of_ones_own_states_its_evaluations_grid_end_and_options():
 @pytest.mark.parametrize("name", ["no_such_module:f", "own_sampler:no_such_function"])
 def test_a_sampler_that_cannot_be_imported_is_refused_in_one_sentence(name):
     with pytest.raises(BadInput, match=r"^expected .* found none"):
-        sample(SamplerSettings(sampler=name), odd_network, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 3, 3))
+        sample(
+            SamplerSettings(sampler=name),
+            odd_network,
+            Cosine(),
+            Noise(0, [1]),
+            torch.zeros(1, 1, 1, 3, 3),
+        )

@@ -48,11 +48,17 @@ def gaussian_denoiser(schedule):
 
 def flow_error(sampler, schedule, times: Tensor) -> float:
     """Largest distance from the exact map, over the three widths and starts at −2 … 2 standard deviations."""
-    x = torch.linspace(-2, 2, 5, dtype=torch.float64) * schedule.start_std(times[0]) * torch.ones_like(WIDTHS)
+    x = (
+        torch.linspace(-2, 2, 5, dtype=torch.float64)
+        * schedule.start_std(times[0])
+        * torch.ones_like(WIDTHS)
+    )
     (alpha, alpha_s), (sigma, sigma_s) = schedule(times[[0, -1]])
     growth = torch.hypot(alpha_s * WIDTHS, sigma_s) / torch.hypot(alpha * WIDTHS, sigma)
     exact = alpha_s * MEAN + (x - alpha * MEAN) * growth
-    return float((sampler(gaussian_denoiser(schedule), schedule, x, times, no_noise) - exact).abs().max())
+    return float(
+        (sampler(gaussian_denoiser(schedule), schedule, x, times, no_noise) - exact).abs().max()
+    )
 
 
 @every_row(
@@ -70,7 +76,10 @@ def flow_error(sampler, schedule, times: Tensor) -> float:
 )
 def test_deterministic_samplers_converge_at_their_order(sampler, spacing, order):
     for name, schedule in STEPPED.items():
-        coarse, fine = (flow_error(sampler, schedule, grid(spacing, schedule, n, 0.95, 0.05)) for n in (100, 200))
+        coarse, fine = (
+            flow_error(sampler, schedule, grid(spacing, schedule, n, 0.95, 0.05))
+            for n in (100, 200)
+        )
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.12), (name, coarse, fine)
         assert fine < {1: 0.02, 2: 1e-3, 3: 5e-7}[order], name
 
@@ -100,7 +109,8 @@ def added_std(sampler, schedule, t: float, s: float) -> float:
     """The noise that one step adds: its result with noise 1 less its result with noise 0."""
     x, times = torch.zeros(1, 1, dtype=torch.float64), torch.tensor([t, s], dtype=torch.float64)
     one, nil = (
-        sampler(lambda x, t: torch.zeros_like(x), schedule, x, times, draw) for draw in (torch.ones_like, zero_noise)
+        sampler(lambda x, t: torch.zeros_like(x), schedule, x, times, draw)
+        for draw in (torch.ones_like, zero_noise)
     )
     return float(one - nil)
 
@@ -115,7 +125,10 @@ def added_std(sampler, schedule, t: float, s: float) -> float:
 )
 def test_ddim_with_eta_one_has_the_ddpm_posterior_variance(schedule, first, last):
     power = 2 if schedule.spacing == "sqrt" else 1
-    betas = torch.linspace(schedule.first ** (1 / power), schedule.last ** (1 / power), 1000).double() ** power
+    betas = (
+        torch.linspace(schedule.first ** (1 / power), schedule.last ** (1 / power), 1000).double()
+        ** power
+    )
     abar = (1 - betas).cumprod(0)
     expected = betas[1:] * (1 - abar[:-1]) / (1 - abar[1:])
     chosen = [1, 2, 3, 10, 100, 500, 998, 999]
@@ -142,7 +155,9 @@ def test_a_ddim_step_keeps_the_law_of_x_t_given_x0(schedule, eta):
     (alpha, alpha_s), (sigma, sigma_s) = (pair.tolist() for pair in schedule(times))
     x0 = torch.full((2, 1), 0.6, dtype=torch.float64)
     x = alpha * x0 + sigma * torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    mean, shifted = ddim(lambda x, t: x0, schedule, x, times, zero_noise, eta=eta).flatten().tolist()
+    mean, shifted = (
+        ddim(lambda x, t: x0, schedule, x, times, zero_noise, eta=eta).flatten().tolist()
+    )
     noised = ddim(lambda x, t: x0, schedule, x, times, torch.ones_like, eta=eta)[0].item()
     assert mean == pytest.approx(alpha_s * 0.6, rel=1e-9)
     assert math.hypot(shifted - mean, noised - mean) == pytest.approx(sigma_s, rel=1e-9)
@@ -170,13 +185,23 @@ def law(sampling: SamplerSettings, schedule) -> tuple[float, float]:
 
 @pytest.mark.parametrize(
     ("name", "schedule"),
-    some_of(4, itertools.product(["ddim", "ddpm", "euler_maruyama", "heun", "dpmpp_2m"], SCHEDULES.values())),
+    some_of(
+        4,
+        itertools.product(
+            ["ddim", "ddpm", "euler_maruyama", "heun", "dpmpp_2m"], SCHEDULES.values()
+        ),
+    ),
 )
 def test_the_law_of_samples_tends_to_the_law_of_the_data(name, schedule):
     """240 steps even in log-SNR: the spread is right to 5 % (first order) or 1 % (second), and 60 are worse."""
-    laws = [law(SamplerSettings(sampler=name, steps=steps, grid="log_snr", end=1e-4), schedule) for steps in (60, 240)]
+    laws = [
+        law(SamplerSettings(sampler=name, steps=steps, grid="log_snr", end=1e-4), schedule)
+        for steps in (60, 240)
+    ]
     alpha, sigma = (float(value) for value in schedule(torch.tensor(1.0)))
-    left = alpha * GAUSS.mean / math.hypot(alpha * GAUSS.width, sigma) * GAUSS.width  # the start has mean 0
+    left = (
+        alpha * GAUSS.mean / math.hypot(alpha * GAUSS.width, sigma) * GAUSS.width
+    )  # the start has mean 0
     coarse, fine = (abs(std / GAUSS.width - 1) for _, std in laws)
     assert abs(laws[-1][0] - GAUSS.mean) < 1.2 * left + 0.001
     assert fine < (0.01 if name in SECOND_ORDER else 0.05)
@@ -185,7 +210,8 @@ def test_the_law_of_samples_tends_to_the_law_of_the_data(name, schedule):
 
 
 @pytest.mark.parametrize(
-    ("name", "schedule"), some_of(4, itertools.product(["dpm3", "heun", "dpmpp_2s", "dpmpp_2m"], SCHEDULES.values()))
+    ("name", "schedule"),
+    some_of(4, itertools.product(["dpm3", "heun", "dpmpp_2s", "dpmpp_2m"], SCHEDULES.values())),
 )
 def test_higher_orders_are_right_to_two_percent_as_they_are_set_by_default(name, schedule):
     """But for heun, whose times are even in t, under schedules that leave the image very fast: 6 %."""
@@ -218,7 +244,8 @@ def mixture_cases():
         (sampler, name, KINDS[(row + column) % len(KINDS)])
         for row, sampler in enumerate(ONCE)
         for column, name in enumerate(SCHEDULES)
-        if sampler != "rk45" or name in ("cosine", "linear_vp", "exponential_ve", "flow")  # others take it seconds
+        if sampler != "rk45"
+        or name in ("cosine", "linear_vp", "exponential_ve", "flow")  # others take it seconds
     ]
 
 
@@ -226,11 +253,21 @@ def mixture_cases():
 def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
     """Within 4 standard errors and the error of 40 steps stated here."""
     count, schedule = 4096, SCHEDULES[schedule]
-    sampling = SamplerSettings(sampler=sampler, steps=40, grid="log_snr", end=1e-4, rtol=1e-3, atol=1e-3)
-    x = sample(sampling, TWO_TISSUES.through(schedule, kind), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
+    sampling = SamplerSettings(
+        sampler=sampler, steps=40, grid="log_snr", end=1e-4, rtol=1e-3, atol=1e-3
+    )
+    x = sample(
+        sampling,
+        TWO_TISSUES.through(schedule, kind),
+        schedule,
+        Noise(0, [1]),
+        torch.zeros(1, 1, 1, 64, 64),
+    )
     # the spread of a mixture's sample variance is below that of a Gaussian's
     chance = 4 * TWO_TISSUES.std / math.sqrt(count)
-    step_error = 0.04 if sampler == "ddpm" else 0.01 if sampler in ("rk45", "dpm3", *SECOND_ORDER) else 0.02
+    step_error = (
+        0.04 if sampler == "ddpm" else 0.01 if sampler in ("rk45", "dpm3", *SECOND_ORDER) else 0.02
+    )
     assert x.isfinite().all()
     assert abs(float(x.mean()) - TWO_TISSUES.mean) < chance + step_error / 2
     assert abs(float(x.std()) - TWO_TISSUES.std) < chance / math.sqrt(2) + step_error
@@ -239,43 +276,72 @@ def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
 # Perfect networks
 
 
-@for_every(schedule=SCHEDULES.values(), name=[name for name in ONCE if name not in ("adjusted_ddim", "rk45")])
+@for_every(
+    schedule=SCHEDULES.values(),
+    name=[name for name in ONCE if name not in ("adjusted_ddim", "rk45")],
+)
 def test_a_network_that_knows_the_image_returns_it(name, schedule):
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
     sampling = SamplerSettings(sampler=name, steps=20)
-    found = sample(sampling, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4))
+    found = sample(
+        sampling,
+        lambda x, t: x0.expand_as(x),
+        schedule,
+        Noise(0, [1, 2]),
+        torch.zeros(2, 1, 1, 4, 4),
+    )
     sigma = float(schedule(torch.tensor(0.0))[1]) if not sampling.closes(schedule) else 0.0
     torch.testing.assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=5 * sigma + 1e-6)
 
 
-@for_every(schedule=SCHEDULES.values(), mask=[None, torch.tensor([1.0, 1, 0, 1]).reshape(1, 1, 1, 4, 1)])
+@for_every(
+    schedule=SCHEDULES.values(), mask=[None, torch.tensor([1.0, 1, 0, 1]).reshape(1, 1, 1, 4, 1)]
+)
 def test_adjusted_ddim_gives_back_the_spread_of_the_image_that_its_paper_expects(schedule, mask):
     """In every item alike, and inside its mask: 0.1 / (2 + SNR) at the time of the last step, which leaves no noise."""
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
     sampling = SamplerSettings(sampler="adjusted_ddim", steps=20, end=0.0)
     (alpha, alpha_s), (sigma, sigma_s) = schedule(sampling.times(schedule)[-2:])
-    found = sample(sampling, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4), mask)
-    expected = sigma_s**2 + (alpha_s - alpha * sigma_s / sigma) ** 2 * 0.1 / (2 + (alpha / sigma) ** 2)
-    off = (found - alpha_s * x0).expand(2, 1, 1, 4, 4)[(torch.ones(2, 1, 1, 4, 4) * (1 if mask is None else mask)) > 0]
+    found = sample(
+        sampling,
+        lambda x, t: x0.expand_as(x),
+        schedule,
+        Noise(0, [1, 2]),
+        torch.zeros(2, 1, 1, 4, 4),
+        mask,
+    )
+    expected = sigma_s**2 + (alpha_s - alpha * sigma_s / sigma) ** 2 * 0.1 / (
+        2 + (alpha / sigma) ** 2
+    )
+    off = (found - alpha_s * x0).expand(2, 1, 1, 4, 4)[
+        (torch.ones(2, 1, 1, 4, 4) * (1 if mask is None else mask)) > 0
+    ]
     if not sampling.closes(schedule):
         torch.testing.assert_close(
             off.reshape(2, -1).square().mean(1), expected.float().expand(2), rtol=1e-3, atol=1e-9
         )
 
 
-@for_every(name=[name for name in ONCE if name != "rk45"], spacing=["t", "log_snr"], end=[0.0, 1e-3])
+@for_every(
+    name=[name for name in ONCE if name != "rk45"], spacing=["t", "log_snr"], end=[0.0, 1e-3]
+)
 def test_a_schedule_that_is_nearly_all_noise_gives_no_nan(name, spacing, end):
     """A sigmoid so steep that most of its times are held at the limit of the log-SNR: steps between them are empty."""
     sampling = SamplerSettings(sampler=name, steps=8, grid=spacing, end=end)
     schedule = Sigmoid(start=0.0, end=3.0, tau=0.008, power="alpha")
-    x = sample(sampling, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
+    x = sample(
+        sampling, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4)
+    )
     assert x.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["eps", "v"])
 def test_a_thousand_ancestral_steps_with_the_true_noise_return_the_image(kind):
     """Specs 000 (fact 3) and 002 (fact 5), through the network's output and the clip, in float32."""
-    schedule, x0 = LinearBetas(first=1e-6, last=0.01, count=1000), torch.linspace(-1, 1, 8).reshape(1, 1, 1, 2, 4)
+    schedule, x0 = (
+        LinearBetas(first=1e-6, last=0.01, count=1000),
+        torch.linspace(-1, 1, 8).reshape(1, 1, 1, 2, 4),
+    )
     now: list[Tensor] = []
     inner = denoiser(lambda x, log_snr: output(x), schedule, kind, clip=(-1, 1))
 
@@ -304,6 +370,12 @@ def test_euler_maruyama_that_steps_to_zero_returns_the_mean_of_its_last_step():
 @for_every(name=DETERMINISTIC)
 def test_deterministic_samplers_draw_no_noise_and_repeat_themselves(name):
     schedule = Cosine()
-    x, times = torch.randn(1, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)), grid("t", schedule, 5, end=1e-3)
-    runs = [SAMPLERS[name](TWO_TISSUES.denoiser(schedule), schedule, x, times, no_noise) for _ in range(2)]
+    x, times = (
+        torch.randn(1, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)),
+        grid("t", schedule, 5, end=1e-3),
+    )
+    runs = [
+        SAMPLERS[name](TWO_TISSUES.denoiser(schedule), schedule, x, times, no_noise)
+        for _ in range(2)
+    ]
     assert torch.equal(*runs)

@@ -25,7 +25,9 @@ from voxlate.diffusion.schedules import (
     Sigmoid,
 )
 
-INSIDE = torch.arange(13, 987, 16, dtype=torch.float64) / 1000 + 0.0005  # between the nodes of a table of 1000
+INSIDE = (
+    torch.arange(13, 987, 16, dtype=torch.float64) / 1000 + 0.0005
+)  # between the nodes of a table of 1000
 FINE = torch.linspace(0, 1, 4001, dtype=torch.float64)
 
 
@@ -54,7 +56,9 @@ def test_alpha_and_sigma_have_the_log_snr(schedule):
 @every_schedule
 def test_each_path_keeps_its_sum(schedule):
     alpha, sigma = schedule(FINE)
-    total = {"preserving": alpha**2 + sigma**2, "exploding": alpha, "straight": alpha + sigma}[schedule.path]
+    total = {"preserving": alpha**2 + sigma**2, "exploding": alpha, "straight": alpha + sigma}[
+        schedule.path
+    ]
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-15)
 
 
@@ -155,14 +159,18 @@ def test_shifting_the_cosine_schedule_halves_alpha_over_sigma_when_the_side_doub
     t=st.floats(0.001, 0.999),
     power=st.sampled_from(["alpha2", "alpha"]),
 )
-def test_the_sigmoid_schedule_is_right_for_every_start_and_end(start, span, backwards, tau, t, power):
+def test_the_sigmoid_schedule_is_right_for_every_start_and_end(
+    start, span, backwards, tau, t, power
+):
     end = start - span if backwards else start + span
     with mp.workdps(400):
 
         def sigmoid(x: float):
             return 1 / (1 + mp.exp(-mpf(x) / mpf(tau)))
 
-        g = (sigmoid(end) - sigmoid(mpf(start) + mpf(t) * (mpf(end) - mpf(start)))) / (sigmoid(end) - sigmoid(start))
+        g = (sigmoid(end) - sigmoid(mpf(start) + mpf(t) * (mpf(end) - mpf(start)))) / (
+            sigmoid(end) - sigmoid(start)
+        )
         alpha2 = g if power == "alpha2" else g**2
         expected = float(mp.log(alpha2 / (1 - alpha2)))
     found = float(Sigmoid(start=start, end=end, tau=tau, power=power).log_snr(times(t)))
@@ -184,7 +192,9 @@ def test_the_exponential_ve_has_the_published_standard_deviations(t, std):
 
 
 def test_the_exponential_ve_has_g_equal_to_base_to_the_t():
-    torch.testing.assert_close(ExponentialVE(base=25.0).g2(INSIDE), 25.0 ** (2 * INSIDE), rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        ExponentialVE(base=25.0).g2(INSIDE), 25.0 ** (2 * INSIDE), rtol=1e-10, atol=0
+    )
     assert float(ExponentialVE(base=25.0).g2(times(1))) == pytest.approx(625)
     assert float(ExponentialVE(base=25.0).g2(times(0))) == pytest.approx(1, rel=1e-6)
 
@@ -198,7 +208,9 @@ def test_the_linear_vp_has_the_published_means_and_its_beta():
     schedule = LinearVP(first=0.1, last=20.0)
     alpha, sigma = schedule(times(0.5, 1, 0.01, 1e-3, 1e-5))
     assert alpha[:2].tolist() == pytest.approx([0.2811829, 0.0065716], abs=5e-8)
-    assert sigma.tolist() == pytest.approx([0.9596542, 0.9999784, 0.0446432, 0.0104854, 0.0010005], abs=5e-8)
+    assert sigma.tolist() == pytest.approx(
+        [0.9596542, 0.9999784, 0.0446432, 0.0104854, 0.0010005], abs=5e-8
+    )
     beta = 0.1 + 19.9 * INSIDE
     torch.testing.assert_close(schedule.g2(INSIDE), beta, rtol=1e-10, atol=0)
     torch.testing.assert_close(schedule.log_alpha_drift(INSIDE), -beta / 2, rtol=1e-10, atol=0)
@@ -208,7 +220,9 @@ def test_flow_matching_is_a_straight_line():
     alpha, sigma = FlowMatching()(INSIDE)
     torch.testing.assert_close(alpha, 1 - INSIDE, rtol=1e-14, atol=0)
     torch.testing.assert_close(sigma, INSIDE, rtol=1e-14, atol=0)
-    torch.testing.assert_close(FlowMatching().g2(INSIDE), 2 * INSIDE / (1 - INSIDE), rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        FlowMatching().g2(INSIDE), 2 * INSIDE / (1 - INSIDE), rtol=1e-9, atol=0
+    )
     assert FlowMatching()(times(0))[1] == 0
 
 
@@ -255,7 +269,10 @@ def test_a_table_starts_at_exactly_the_image(schedule, last, half):
 
 def test_a_table_agrees_with_the_continuous_betas_it_approximates():
     """betas first/T … last/T are Euler steps of LinearVP(first, last); both grow alike to within 1/T."""
-    table, continuous = LinearBetas(first=1e-4, last=0.02, count=1000), LinearVP(first=0.1, last=20.0)
+    table, continuous = (
+        LinearBetas(first=1e-4, last=0.02, count=1000),
+        LinearVP(first=0.1, last=20.0),
+    )
     torch.testing.assert_close(table.log_snr(INSIDE), continuous.log_snr(INSIDE), rtol=0, atol=0.1)
 
 
@@ -264,7 +281,10 @@ def test_a_table_agrees_with_the_continuous_betas_it_approximates():
 
 @every_schedule
 def test_a_recipe_table_names_the_schedule_by_its_kind(schedule):
-    assert TypeAdapter(AnySchedule).validate_python(dict(vars(schedule), kind=schedule.kind)) == schedule
+    assert (
+        TypeAdapter(AnySchedule).validate_python(dict(vars(schedule), kind=schedule.kind))
+        == schedule
+    )
 
 
 @every_row(

@@ -23,7 +23,10 @@ ERROR = 4.5 / VOXELS**0.5  # of a sample correlation; 4.5 standard errors
 def items(kind, depth=12, spacing_mm=3.0, case="case", place=(0, 0)):
     """The slices of a volume as synthesis names them."""
     return [
-        {stable_id(case, other, *place): weight for other, weight in kind.streams(z, spacing_mm).items()}
+        {
+            stable_id(case, other, *place): weight
+            for other, weight in kind.streams(z, spacing_mm).items()
+        }
         for z in range(depth)
     ]
 
@@ -36,7 +39,9 @@ def expected(kind, distance, spacing_mm=3.0):
 @given(st.integers(-20, 20), st.floats(0.2, 12), st.floats(1e-300, 60))
 def test_weights_of_every_strategy_leave_the_noise_standard_normal(z, spacing_mm, length_mm):
     for kind in (Independent(), Shared(), Correlated(length_mm=length_mm)):
-        assert sum(weight**2 for weight in kind.streams(z, spacing_mm).values()) == pytest.approx(1, abs=1e-12)
+        assert sum(weight**2 for weight in kind.streams(z, spacing_mm).values()) == pytest.approx(
+            1, abs=1e-12
+        )
 
 
 @every_row("n", [1, 3, 5, 9])
@@ -55,10 +60,14 @@ def test_correlation_over_fine_slices_is_that_of_half_a_cosine_with_itself(share
     distance = round(share * length_mm / spacing_mm)
     u = distance * spacing_mm / length_mm
     curve = (1 - u) * math.cos(math.pi * u) + math.sin(math.pi * u) / math.pi if u < 1 else 0.0
-    assert expected(Correlated(length_mm=length_mm), distance, spacing_mm) == pytest.approx(curve, abs=1e-4)
+    assert expected(Correlated(length_mm=length_mm), distance, spacing_mm) == pytest.approx(
+        curve, abs=1e-4
+    )
 
 
-@pytest.mark.parametrize("kind", [Independent(), Shared(), Correlated(length_mm=12.0)], ids=lambda kind: kind.kind)
+@pytest.mark.parametrize(
+    "kind", [Independent(), Shared(), Correlated(length_mm=12.0)], ids=lambda kind: kind.kind
+)
 def test_draws_have_the_correlation_that_the_weights_say_at_every_draw(kind):
     noise = Noise(0, items(kind))
     wanted = torch.tensor([[expected(kind, abs(i - j)) for i in range(12)] for j in range(12)])
@@ -81,10 +90,18 @@ def test_what_samplers_draw_correlates_as_the_noise_does(sampler):
         return alpha * 0.25 / (0.25 * alpha**2 + sigma**2) * x
 
     like = torch.zeros(5, 1, 1, 200, 200)
-    x = sample(SamplerSettings(sampler=sampler, steps=8), denoise, schedule, Noise(1, items(kind, 5)), like)
+    x = sample(
+        SamplerSettings(sampler=sampler, steps=8), denoise, schedule, Noise(1, items(kind, 5)), like
+    )
     wanted = torch.tensor([[expected(kind, abs(i - j)) for i in range(5)] for j in range(5)])
     assert (torch.corrcoef(x.flatten(1)) - wanted).abs().max() < ERROR
-    shared = sample(SamplerSettings(sampler=sampler, steps=8), denoise, schedule, Noise(1, items(Shared(), 5)), like)
+    shared = sample(
+        SamplerSettings(sampler=sampler, steps=8),
+        denoise,
+        schedule,
+        Noise(1, items(Shared(), 5)),
+        like,
+    )
     assert torch.equal(shared, shared[:1].expand_as(shared))
 
 
@@ -107,7 +124,11 @@ def test_correlated_draws_do_not_depend_on_batch_mates_or_order(chosen, count, l
 
 
 def test_shared_slices_are_equal_and_other_cases_places_and_samples_are_not():
-    slices = items(Shared(), depth=3) + items(Shared(), 1, case="other") + items(Shared(), 1, place=(0, 64))
+    slices = (
+        items(Shared(), depth=3)
+        + items(Shared(), 1, case="other")
+        + items(Shared(), 1, place=(0, 64))
+    )
     noise = Noise(0, slices)
     draw = noise.normal((VOXELS,))
     assert torch.equal(draw[0], draw[1])

@@ -16,7 +16,10 @@ ENOUGH = 0.9
 ADVISED = {  # a sampler, what it keeps at least of 0.2 to 1 (docs/papers/spread.md)
     "umm_csgm_small": ({"sampler": "dpmpp_2m", "steps": 32}, 0.93),
     "make_a_volume_swi_mra_small": ({"sampler": "dpmpp_2m", "steps": 32, "end": 0.005}, 0.91),
-    "make_a_volume_slices_swi_mra_small": ({"sampler": "dpmpp_2m", "steps": 32, "end": 0.005}, 0.91),
+    "make_a_volume_slices_swi_mra_small": (
+        {"sampler": "dpmpp_2m", "steps": 32, "end": 0.005},
+        0.91,
+    ),
     "make_a_volume_t1_t2_small": ({"sampler": "dpmpp_2m", "steps": 32, "end": 0.005}, 0.91),
     "palette_tuned_swi_mra_small": ({"sampler": "dpmpp_2m", "steps": 32}, 0.91),
     "palette_tuned_t1_t2_small": ({"sampler": "dpmpp_2m", "steps": 32}, 0.91),
@@ -43,11 +46,15 @@ def test_heads_say_what_a_sample_keeps_where_that_is_not_nine_tenths() -> None:
         for name in recipes:
             said = re.search(r"One sample keeps (\d+) to (\d+) %", header(text_of(name)))
             found = [float(share) for share in said.groups()] if said else []
-            assert found == pytest.approx(wanted, abs=1.0), f"{name}: a sample keeps {wanted} %, its head says {found}"
+            assert found == pytest.approx(wanted, abs=1.0), (
+                f"{name}: a sample keeps {wanted} %, its head says {found}"
+            )
 
 
 @pytest.mark.parametrize("name", ADVISED)
-def test_the_advised_settings_keep_nine_tenths_of_what_is_a_tenth_of_the_range_or_more(name: str) -> None:
+def test_the_advised_settings_keep_nine_tenths_of_what_is_a_tenth_of_the_range_or_more(
+    name: str,
+) -> None:
     changes, least = ADVISED[name]
     made = recipe.read(name)
     advised = dataclasses.replace(made.synth, eta=0.0, **changes)
@@ -68,9 +75,14 @@ def test_what_is_lost_with_many_steps_is_what_the_closing_denoising_takes() -> N
 
 def test_ancestral_steps_lose_more_than_deterministic_ones() -> None:
     """Its fresh noise is that of an image known exactly, which leaves out what the data leave open."""
-    ancestral, plain = (SamplerSettings(steps=8, eta=eta, end=0.0, grid="log_snr") for eta in (1.0, 0.0))
+    ancestral, plain = (
+        SamplerSettings(steps=8, eta=eta, end=0.0, grid="log_snr") for eta in (1.0, 0.0)
+    )
     schedule = LinearVP()
-    assert all(one < other for one, other in zip(kept_shares(ancestral, schedule), kept_shares(plain, schedule)))
+    assert all(
+        one < other
+        for one, other in zip(kept_shares(ancestral, schedule), kept_shares(plain, schedule))
+    )
 
 
 def test_one_step_without_closing_noise_gives_the_mean_alone() -> None:

@@ -22,7 +22,9 @@ from voxlate.diffusion.times import (
 )
 from voxlate.errors import BadInput
 
-EVEN = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000  # u at even quantiles: means are integrals
+EVEN = (
+    torch.arange(200_000, dtype=torch.float64) + 0.5
+) / 200_000  # u at even quantiles: means are integrals
 TABLE = LinearBetas(first=1e-6, last=1e-2, count=1000)
 
 
@@ -53,7 +55,9 @@ def test_uniform_times_fill_their_range():
 def test_uniform_times_of_a_table_are_its_indices():
     t = UniformTimes(count=1000)(EVEN, TABLE)
     values, counts = torch.unique(t, return_counts=True)
-    torch.testing.assert_close(values, torch.arange(1, 1001, dtype=torch.float64) / 1000, rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        values, torch.arange(1, 1001, dtype=torch.float64) / 1000, rtol=0, atol=1e-15
+    )
     assert counts.unique().tolist() == [200]
 
 
@@ -80,7 +84,9 @@ def test_log_snr_laws_stay_within_the_schedule():
 
 
 def test_a_recipe_names_training_times_by_their_kind():
-    assert TypeAdapter(AnyTimes).validate_python({"kind": "early_heavy", "count": 4}) == EarlyHeavyTimes(count=4)
+    assert TypeAdapter(AnyTimes).validate_python(
+        {"kind": "early_heavy", "count": 4}
+    ) == EarlyHeavyTimes(count=4)
 
 
 # Sampling
@@ -114,12 +120,16 @@ def test_whole_grids_reach_the_image(name, schedule):
 
 
 def test_the_even_grid_is_linspace():
-    torch.testing.assert_close(grid("t", Cosine(), 128), torch.linspace(1, 0, 129, dtype=torch.float64))
+    torch.testing.assert_close(
+        grid("t", Cosine(), 128), torch.linspace(1, 0, 129, dtype=torch.float64)
+    )
 
 
 def test_the_euler_maruyama_grid_of_paper_002_has_steps_of_a_thousandth():
     times = grid("t", ExponentialVE(), 999, start=1.0, end=1e-3)
-    torch.testing.assert_close(times.diff(), torch.full((999,), -1e-3, dtype=torch.float64), rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        times.diff(), torch.full((999,), -1e-3, dtype=torch.float64), rtol=0, atol=1e-15
+    )
 
 
 def test_the_log_snr_grid_is_even_in_log_snr():
@@ -139,7 +149,9 @@ def test_the_karras_grid_has_the_published_sigmas():
 def test_the_early_heavy_grid_steps_finer_near_the_image():
     steps = -grid("early_heavy", Cosine(), 50).diff()
     assert (steps.diff() < 0).all()
-    assert float(steps[0] / steps[-1]) == pytest.approx(2, rel=0.05)  # density 2 − t: twice as dense at 0 as at 1
+    assert float(steps[0] / steps[-1]) == pytest.approx(
+        2, rel=0.05
+    )  # density 2 − t: twice as dense at 0 as at 1
 
 
 @every_row("steps", [2, 50, 200, 999, 1000])
@@ -151,7 +163,9 @@ def test_the_index_grid_visits_the_published_indices_and_ends_at_the_image(steps
 
 
 def test_all_indices_of_a_table_are_the_even_grid():
-    torch.testing.assert_close(grid("index", TABLE, 1000), grid("t", TABLE, 1000), rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        grid("index", TABLE, 1000), grid("t", TABLE, 1000), rtol=0, atol=1e-15
+    )
 
 
 def test_the_index_grid_can_start_in_the_middle():
@@ -165,7 +179,10 @@ def test_the_index_grid_can_start_in_the_middle():
         (("index", Cosine(), 10), "linear_betas"),
         (("index", TABLE, 1001), "2 to 1000 steps"),
         (("t", Cosine(), 10, 0.2, 0.3), "end < start"),
-        (("log_snr", Sigmoid(start=0, end=3, tau=0.008, power="alpha"), 10, 1.0, 0.5), "held at its limit"),
+        (
+            ("log_snr", Sigmoid(start=0, end=3, tau=0.008, power="alpha"), 10, 1.0, 0.5),
+            "held at its limit",
+        ),
     ],
 )
 def test_impossible_grids_are_refused_in_one_sentence(arguments, sentence):

@@ -27,7 +27,9 @@ def slice_wise(part: slice):
 
 
 @given(size=st.integers(1, 20), overlap=st.integers(0, 19), depth=st.integers(1, 60))
-def test_windows_cover_a_volume_evenly_overlap_as_asked_and_are_as_few_as_that_allows(size, overlap, depth):
+def test_windows_cover_a_volume_evenly_overlap_as_asked_and_are_as_few_as_that_allows(
+    size, overlap, depth
+):
     if overlap >= size:
         return
     parts = Windows(size=size, overlap=overlap).slices(depth)
@@ -40,12 +42,22 @@ def test_windows_cover_a_volume_evenly_overlap_as_asked_and_are_as_few_as_that_a
     assert len(parts) == max(1, math.ceil((depth - overlap) / (size - overlap)))
 
 
-@for_every(name=list(SAMPLERS), windows=[Windows(size=4, overlap=3), Windows(size=5, overlap=1), Windows(size=30)])
-def test_a_denoiser_of_single_slices_gives_the_same_bits_in_windows_with_every_sampler(name, windows):
+@for_every(
+    name=list(SAMPLERS),
+    windows=[Windows(size=4, overlap=3), Windows(size=5, overlap=1), Windows(size=30)],
+)
+def test_a_denoiser_of_single_slices_gives_the_same_bits_in_windows_with_every_sampler(
+    name, windows
+):
     sampling = SamplerSettings(sampler=name, steps=5, rtol=0.1, atol=0.1)
-    known, mask = torch.zeros(2, 1, DEPTH, 3, 4), (torch.arange(4) > 0).float().reshape(1, 1, 1, 1, 4)
+    known, mask = (
+        torch.zeros(2, 1, DEPTH, 3, 4),
+        (torch.arange(4) > 0).float().reshape(1, 1, 1, 1, 4),
+    )
     whole = sample(sampling, slice_wise(slice(None)), Cosine(), Noise(0, ITEMS), known, mask)
-    parts = sample(sampling, windowed(slice_wise, DEPTH, windows), Cosine(), Noise(0, ITEMS), known, mask)
+    parts = sample(
+        sampling, windowed(slice_wise, DEPTH, windows), Cosine(), Noise(0, ITEMS), known, mask
+    )
     assert torch.equal(parts, whole)
 
 
@@ -60,7 +72,10 @@ def test_each_call_denoises_every_window_once_with_its_own_slices():
 
         return denoise
 
-    sampling, denoise = SamplerSettings(sampler="heun", steps=3), windowed(denoise_for, 10, Windows(size=4, overlap=1))
+    sampling, denoise = (
+        SamplerSettings(sampler="heun", steps=3),
+        windowed(denoise_for, 10, Windows(size=4, overlap=1)),
+    )
     sample(sampling, denoise, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 10, 2, 2))
     calls = 1 + 2 * 2  # two steps of two denoisings, and the closing one
     assert asked == calls * [(0, 4), (3, 7), (6, 10)]
@@ -79,7 +94,9 @@ def test_the_law_of_a_volume_whose_slices_depend_on_each_other_is_kept_within_wi
     def denoise_for(part: slice):
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = Cosine()(t)
-            mean = x.unflatten(2, (-1, 4)).mean(3)  # what a block says of its one value has a quarter of the variance
+            mean = x.unflatten(2, (-1, 4)).mean(
+                3
+            )  # what a block says of its one value has a quarter of the variance
             return GAUSS.denoise(mean, alpha, sigma / 2).repeat_interleave(4, 2)
 
         return denoise
@@ -87,7 +104,13 @@ def test_the_law_of_a_volume_whose_slices_depend_on_each_other_is_kept_within_wi
     sampling = SamplerSettings(sampler="dpmpp_2m", steps=60)
     items = torch.arange(12)[None]
     like = torch.zeros(1, 1, 12, 48, 48)
-    x = sample(sampling, windowed(denoise_for, 12, Windows(size=8, overlap=4)), Cosine(), Noise(0, items), like)
+    x = sample(
+        sampling,
+        windowed(denoise_for, 12, Windows(size=8, overlap=4)),
+        Cosine(),
+        Noise(0, items),
+        like,
+    )
     blocks = x.unflatten(2, (3, 4))
     assert blocks.std(3).max() < 1e-3
     count = blocks.mean(3).numel()
@@ -107,5 +130,7 @@ def test_a_likelihood_in_windows_is_that_of_the_whole_volume():
 
 
 def test_an_overlap_of_a_whole_window_is_refused():
-    with pytest.raises(BadInput, match=r"synth\.windows: expected an overlap below the size, found 4 and 4"):
+    with pytest.raises(
+        BadInput, match=r"synth\.windows: expected an overlap below the size, found 4 and 4"
+    ):
         Windows(size=4, overlap=4)

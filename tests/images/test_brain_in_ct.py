@@ -29,7 +29,9 @@ def test_the_brain_in_ct_is_what_the_phantom_has_inside_its_skull(head, modality
     found = brain(ct(head, modality))
     tissue = np.isin(head.labels, BRAIN) & truth
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.97
-    assert (found & tissue).sum() / tissue.sum() > 0.99, "no brain is lost at the rim, where bone brightens it"
+    assert (found & tissue).sum() / tissue.sum() > 0.99, (
+        "no brain is lost at the rim, where bone brightens it"
+    )
 
 
 @every_row(
@@ -41,7 +43,9 @@ def test_the_brain_in_ct_is_what_the_phantom_has_inside_its_skull(head, modality
     ],
 )
 def test_a_head_that_the_field_of_view_cuts_off_is_refused(head, box, side):
-    with pytest.raises(BadInput, match=f"expected a whole head in each slice, .* cuts off at the {side}"):
+    with pytest.raises(
+        BadInput, match=f"expected a whole head in each slice, .* cuts off at the {side}"
+    ):
         brain(ct(head, box=box))
 
 

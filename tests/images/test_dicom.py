@@ -26,8 +26,18 @@ def write_slice(folder, name, k, **changes):
     header = pydicom.Dataset()
     header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4"
     header.SeriesInstanceUID, header.SeriesNumber, header.Modality = "1.2.3", 4, "CT"
-    header.Rows, header.Columns, header.SamplesPerPixel, header.PhotometricInterpretation = 3, 4, 1, "MONOCHROME2"
-    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+    header.Rows, header.Columns, header.SamplesPerPixel, header.PhotometricInterpretation = (
+        3,
+        4,
+        1,
+        "MONOCHROME2",
+    )
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = (
+        16,
+        16,
+        15,
+        1,
+    )
     header.PixelSpacing = [0.5, 0.8]  # between rows, between columns
     header.ImageOrientationPatient = [f"{v:.10f}" for v in (*ROW_WAY, *COLUMN_WAY)]
     header.ImagePositionPatient = [f"{v:.8f}" for v in FIRST + 2.5 * k * NORMAL]
@@ -46,14 +56,18 @@ def write_series(folder, slices=range(5)):
     return folder
 
 
-def test_slices_are_ordered_by_place_rescaled_and_every_voxel_lies_where_dicom_says(tmp_path) -> None:
+def test_slices_are_ordered_by_place_rescaled_and_every_voxel_lies_where_dicom_says(
+    tmp_path,
+) -> None:
     volume = read_volume(write_series(tmp_path))
     assert (volume.unit, volume.modality, volume.data.shape) == ("HU", "ct", (1, 5, 3, 4))
     k, row, column = np.meshgrid(np.arange(5), np.arange(3), np.arange(4), indexing="ij")
     np.testing.assert_array_equal(volume.data[0], 2 * (100 * k + 10 * row + column) - 1024)
     # DICOM PS3.3 C.7.6.2.1.1: position + 0.8 column · row direction + 0.5 row · column direction; LPS to RAS
     lps = FIRST + 0.8 * 3 * ROW_WAY + 0.5 * 2 * COLUMN_WAY + 2.5 * 4 * NORMAL
-    np.testing.assert_allclose(volume.affine @ [3, 2, 4, 1], [-lps[0], -lps[1], lps[2], 1], atol=1e-5)
+    np.testing.assert_allclose(
+        volume.affine @ [3, 2, 4, 1], [-lps[0], -lps[1], lps[2], 1], atol=1e-5
+    )
     np.testing.assert_array_equal(return_to(canonical(volume), volume.grid).data, volume.data)
 
 
@@ -92,39 +106,66 @@ PROBLEMS = {
     ),
     "doubled slice": (lambda d: write_slice(d, "x", 2), "at one"),
     "gantry tilt": (tilted, r"sheared by 15\.6 degrees"),
-    "localiser": (lambda d: write_slice(d, "x", 9, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]), "localiser"),
+    "localiser": (
+        lambda d: write_slice(d, "x", 9, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+        "localiser",
+    ),
     "frames": (lambda d: write_slice(d, "x", 9, NumberOfFrames=3), "found 3 frames"),
     "colour": (lambda d: write_slice(d, "x", 9, SamplesPerPixel=3), "colour"),
-    "no place": (lambda d: write_slice(d, "x", 9, ImagePositionPatient=None), "no ImagePositionPatient"),
+    "no place": (
+        lambda d: write_slice(d, "x", 9, ImagePositionPatient=None),
+        "no ImagePositionPatient",
+    ),
     "end slice cut in its header": (
         lambda d: (d / "3.dcm").write_bytes((d / "3.dcm").read_bytes()[:300]),
         "damaged|cut",
     ),
-    "end slice without pixels": (lambda d: write_slice(d, "9", 4, PixelData=b""), "whole pixel data"),
-    "end slice that is no DICOM": (lambda d: (d / "9.dcm").write_bytes(b"lost" * 99), "found something else"),
+    "end slice without pixels": (
+        lambda d: write_slice(d, "9", 4, PixelData=b""),
+        "whole pixel data",
+    ),
+    "end slice that is no DICOM": (
+        lambda d: (d / "9.dcm").write_bytes(b"lost" * 99),
+        "found something else",
+    ),
     "fewer images than stated": (
-        lambda d: [write_slice(d, f"{(k * 7 + 3) % 11}", k, ImagesInAcquisition=7) for k in range(5)],
+        lambda d: [
+            write_slice(d, f"{(k * 7 + 3) % 11}", k, ImagesInAcquisition=7) for k in range(5)
+        ],
         "state",
     ),
     "two patients": (lambda d: write_slice(d, "9", 4, PatientID="other"), "2 patients"),
-    "two frames of reference": (lambda d: write_slice(d, "9", 4, FrameOfReferenceUID="1.9"), "2 frames of reference"),
+    "two frames of reference": (
+        lambda d: write_slice(d, "9", 4, FrameOfReferenceUID="1.9"),
+        "2 frames of reference",
+    ),
     "no spacing": (
-        lambda d: [write_slice(d, f"{(k * 7 + 3) % 11}", k, PixelSpacing=[0, 0.8]) for k in range(5)],
+        lambda d: [
+            write_slice(d, f"{(k * 7 + 3) % 11}", k, PixelSpacing=[0, 0.8]) for k in range(5)
+        ],
         "above 0",
     ),
     "negative spacing": (
-        lambda d: [write_slice(d, f"{(k * 7 + 3) % 11}", k, PixelSpacing=[0.5, -0.8]) for k in range(5)],
+        lambda d: [
+            write_slice(d, f"{(k * 7 + 3) % 11}", k, PixelSpacing=[0.5, -0.8]) for k in range(5)
+        ],
         "above 0",
     ),
     "slope 0": (lambda d: write_slice(d, "9", 4, RescaleSlope="0"), "slope above 0"),
     "slanted directions": (
         lambda d: [
-            write_slice(d, f"{(k * 7 + 3) % 11}", k, ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]) for k in range(5)
+            write_slice(
+                d, f"{(k * 7 + 3) % 11}", k, ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]
+            )
+            for k in range(5)
         ],
         "right angles",
     ),
     "cut pixels": (lambda d: write_slice(d, "x", 5, PixelData=b"\0" * 10), "pixel data"),
-    "cut file": (lambda d: (d / "3.dcm").write_bytes((d / "3.dcm").read_bytes()[:-20]), "pixel data"),
+    "cut file": (
+        lambda d: (d / "3.dcm").write_bytes((d / "3.dcm").read_bytes()[:-20]),
+        "pixel data",
+    ),
 }
 
 
@@ -140,7 +181,10 @@ def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case) -
 
 def test_objects_that_are_no_images_lie_next_to_a_series(tmp_path) -> None:
     write_series(tmp_path)
-    for name, kind in (("rs", "1.2.840.10008.5.1.4.1.1.481.3"), ("sr", "1.2.840.10008.5.1.4.1.1.88.11")):
+    for name, kind in (
+        ("rs", "1.2.840.10008.5.1.4.1.1.481.3"),
+        ("sr", "1.2.840.10008.5.1.4.1.1.88.11"),
+    ):
         other = pydicom.Dataset()
         other.SOPClassUID, other.SOPInstanceUID, other.Modality = kind, "1.2.8", name.upper()
         other.file_meta = pydicom.dataset.FileMetaDataset()
@@ -205,9 +249,13 @@ def test_every_entry_that_is_called_like_the_images_counts(tmp_path, how, suffix
         assert read_volume(tmp_path).data.shape == (1, 4, 3, 4)
         return
     kind = {"l": "a link that leads nowhere", "f": "a folder", "p": "no ordinary file"}[how[0]]
-    with pytest.raises(BadInput, match=rf"9{suffix}: expected a DICOM image, found {kind}\. Get the file again"):
+    with pytest.raises(
+        BadInput, match=rf"9{suffix}: expected a DICOM image, found {kind}\. Get the file again"
+    ):
         read_volume(tmp_path)
-    assert content_hash(tmp_path) != before  # so that nothing that was made before is taken for the result
+    assert (
+        content_hash(tmp_path) != before
+    )  # so that nothing that was made before is taken for the result
 
 
 def test_folders_and_links_of_other_names_lie_next_to_a_series(tmp_path) -> None:

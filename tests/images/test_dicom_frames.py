@@ -32,7 +32,12 @@ def save(path: Path, values: np.ndarray, z: float, uid: str = "1.2.3", **tags: o
     header.SeriesInstanceUID, header.SeriesNumber, header.Modality = uid, 4, "CT"
     header.Rows, header.Columns = values.shape
     header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = (
+        16,
+        16,
+        15,
+        1,
+    )
     header.PixelSpacing, header.ImageOrientationPatient = [2.0, 2.0], [1, 0, 0, 0, 1, 0]
     header.ImagePositionPatient = [-9, -8, z]
     header.RescaleSlope, header.RescaleIntercept = "1", "-1024"
@@ -55,25 +60,41 @@ def times() -> np.ndarray:
     return np.concatenate([np.arange(9) * 2.0, 16 + np.arange(1, COUNT - 8) * 4.0])
 
 
-def write(folder: Path, tag: str = "AcquisitionTime", jitter: float = 0.0, leave_out: int = -1) -> Path:
+def write(
+    folder: Path, tag: str = "AcquisitionTime", jitter: float = 0.0, leave_out: int = -1
+) -> Path:
     """The series with one tag that tells its times apart, in files whose names do not."""
     frames = dynamic()
     names = np.random.default_rng(0).permutation(COUNT * DEPTH)
     for k, name in enumerate(names):
         t, z = divmod(k, DEPTH)
         moment = times()[t] + 0.1 * z  # slices of one frame come after one another
-        value = clock(moment) if tag.endswith("Time") else t + 1 if tag != "InstanceNumber" else k + 1
+        value = (
+            clock(moment) if tag.endswith("Time") else t + 1 if tag != "InstanceNumber" else k + 1
+        )
         if k != leave_out:
             save(
-                folder / f"{name:03d}.dcm", frames[t, z], 5.0 * z + jitter * (-1) ** t, **({tag: value} if tag else {})
+                folder / f"{name:03d}.dcm",
+                frames[t, z],
+                5.0 * z + jitter * (-1) ** t,
+                **({tag: value} if tag else {}),
             )
     return folder
 
 
 @every_row(
-    "tag", ["AcquisitionTime", "ContentTime", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber"]
+    "tag",
+    [
+        "AcquisitionTime",
+        "ContentTime",
+        "TemporalPositionIdentifier",
+        "AcquisitionNumber",
+        "InstanceNumber",
+    ],
 )
-def test_the_images_of_each_place_are_frames_in_their_order_in_time(tmp_path: Path, tag: str) -> None:
+def test_the_images_of_each_place_are_frames_in_their_order_in_time(
+    tmp_path: Path, tag: str
+) -> None:
     folder = write(tmp_path / "a", tag, jitter=0.02)
     for k in (0, 4, COUNT - 1):
         volume = read_volume(f"{folder}#frame={k + 1}", "cta1")
@@ -82,14 +103,22 @@ def test_the_images_of_each_place_are_frames_in_their_order_in_time(tmp_path: Pa
     assert read_volume(f"{folder}#peak").note == "pseudo: CTP frame 7 of 18, arterial peak"
 
 
-def test_unequal_steps_in_time_are_heeded_and_the_series_key_may_stand_before_the_frame(tmp_path: Path) -> None:
+def test_unequal_steps_in_time_are_heeded_and_the_series_key_may_stand_before_the_frame(
+    tmp_path: Path,
+) -> None:
     folder = write(tmp_path / "a")
     save(folder / "localiser.dcm", dynamic()[0, 0], 90.0, uid="9.9")
     (key,) = [one.path for one in list_series(folder) if one.images > 1]
     # the peak is at 12 s, the frames after it at 14, 16, 20, 24 and 28 s
     assert read_volume(f"{key}#peak+16s").note == "pseudo: CTP frame 12 of 18, peak + 16 s"
-    assert read_volume(f"{key}#peak+11s").note == "pseudo: CTP frame 11 of 18, peak + 11 s (nearest: +12.0 s)"
-    assert read_volume(f"{key}#peak+10s").note == "pseudo: CTP frame 10 of 18, peak + 10 s (nearest: +8.0 s)"
+    assert (
+        read_volume(f"{key}#peak+11s").note
+        == "pseudo: CTP frame 11 of 18, peak + 11 s (nearest: +12.0 s)"
+    )
+    assert (
+        read_volume(f"{key}#peak+10s").note
+        == "pseudo: CTP frame 10 of 18, peak + 10 s (nearest: +8.0 s)"
+    )
     np.testing.assert_array_equal(read_volume(f"{key}#peak+8s").data[0], dynamic()[9])
     np.testing.assert_array_equal(read_volume(f"{key}#peak+8s@2s").data[0], dynamic()[10])
     with pytest.raises(BadInput, match="expected one DICOM series, found 2"):
@@ -98,8 +127,14 @@ def test_unequal_steps_in_time_are_heeded_and_the_series_key_may_stand_before_th
 
 BAD = {
     "#peak": ({"leave_out": 20}, "expected as many images at every place, found 17 at that of"),
-    "#frame=1": ({"tag": ""}, "expected an acquisition time or number that separates the images at one place"),
-    "#peak+8s": ({"tag": "AcquisitionNumber"}, r"expected the times of its frames in the header, found none"),
+    "#frame=1": (
+        {"tag": ""},
+        "expected an acquisition time or number that separates the images at one place",
+    ),
+    "#peak+8s": (
+        {"tag": "AcquisitionNumber"},
+        r"expected the times of its frames in the header, found none",
+    ),
     "#peak+60s": ({}, r"expected frames until then, found the peak at 12\.0 s \(frame 7\)"),
     "": ({}, r"several echoes or times.*#frame=1 or #peak"),
 }
@@ -122,15 +157,24 @@ def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_p
         save(root / other / "1.dcm", dynamic()[0, 0], 0.0)
     for k, kind in enumerate(("CBF", "CBV", "MTT", "TTP", "Delay")):
         for z in range(DEPTH):
-            save(root / f"{name}_Maps/NLR_{kind}/NLR_{kind}{z}.dcm", dynamic()[0, z] * 0 + k + 1, 5.0 * z, uid=f"7.{k}")
+            save(
+                root / f"{name}_Maps/NLR_{kind}/NLR_{kind}{z}.dcm",
+                dynamic()[0, z] * 0 + k + 1,
+                5.0 * z,
+                uid=f"7.{k}",
+            )
     (case,) = find_cohort(root, preset="unitobrain").cases
     assert case.case == "MOL-001"
     cohort = prepare(root, tmp_path / "out", preset="unitobrain", fixed="ncct", workers=1)
     assert cohort.modalities == ("cbf", "cbv", "cta1", "cta2", "cta3", "mtt", "ncct", "ttp")
     assert cohort.units["ttp"] == "s"
-    notes = {key: origin.note for key, origin in cohort.header("MOL-001").origins.items() if origin.note}
+    notes = {
+        key: origin.note for key, origin in cohort.header("MOL-001").origins.items() if origin.note
+    }
     assert notes["ncct"] == "frame 1 of 18"
     assert notes["cta1"] == "pseudo: CTP frame 7 of 18, arterial peak"
     assert notes["cta2"] == "pseudo: CTP frame 10 of 18, peak + 8 s"
     assert notes["cta3"] == "pseudo: CTP frame 12 of 18, peak + 16 s"
-    np.testing.assert_array_equal(cohort.case("MOL-001").volume("cta1").data[0][:, ::-1, ::-1], dynamic()[PEAK])
+    np.testing.assert_array_equal(
+        cohort.case("MOL-001").volume("cta1").data[0][:, ::-1, ::-1], dynamic()[PEAK]
+    )

@@ -17,7 +17,11 @@ def write(folder, step=3.0, count=6, number=1, numbers=None, **tags):
     """Slices `step` mm apart; number: what InstanceNumber counts by (0: none is written)."""
     for k in range(count):
         place = [f"{v:.8f}" for v in FIRST + step * k * NORMAL]
-        named = {"InstanceNumber": numbers[k] if numbers else 7 + number * k} if number or numbers else {}
+        named = (
+            {"InstanceNumber": numbers[k] if numbers else 7 + number * k}
+            if number or numbers
+            else {}
+        )
         write_slice(folder, str(k), k, ImagePositionPatient=place, **named, **tags)
     return folder
 
@@ -27,12 +31,32 @@ MISSING = {  # every second, third ... file was deleted
     "half, numbered": {"step": 6.0, "number": 2, "SpacingBetweenSlices": 3, "SliceThickness": 3},
     "half, numbered downward": {"step": 6.0, "number": -2, "count": 4, "SpacingBetweenSlices": 3},
     "half, downward spacing": {"step": 6.0, "number": 2, "SpacingBetweenSlices": -3},
-    "half, rounded spacing": {"step": 1.25, "number": 2, "SpacingBetweenSlices": 0.6, "SliceThickness": 0.6},
+    "half, rounded spacing": {
+        "step": 1.25,
+        "number": 2,
+        "SpacingBetweenSlices": 0.6,
+        "SliceThickness": 0.6,
+    },
     "two of three": {"step": 9.0, "number": 3, "SpacingBetweenSlices": 3, "SliceThickness": 2.5},
     "two slices": {"step": 6.0, "count": 2, "SpacingBetweenSlices": 3},
-    "half of a gapped one": {"step": 12.0, "number": 2, "SpacingBetweenSlices": 6, "SliceThickness": 5},
-    "half of one that states the gap": {"step": 12.0, "number": 2, "SpacingBetweenSlices": 1, "SliceThickness": 5},
-    "of an overlapping one": {"step": 4.0, "number": 4, "SpacingBetweenSlices": 1, "SliceThickness": 3},
+    "half of a gapped one": {
+        "step": 12.0,
+        "number": 2,
+        "SpacingBetweenSlices": 6,
+        "SliceThickness": 5,
+    },
+    "half of one that states the gap": {
+        "step": 12.0,
+        "number": 2,
+        "SpacingBetweenSlices": 1,
+        "SliceThickness": 5,
+    },
+    "of an overlapping one": {
+        "step": 4.0,
+        "number": 4,
+        "SpacingBetweenSlices": 1,
+        "SliceThickness": 3,
+    },
     "no spacing stated": {"step": 6.0, "number": 2, "SliceThickness": 3},
     "no spacing stated, gap": {"step": 11.0, "number": -2, "SliceThickness": 5},
 }
@@ -40,7 +64,9 @@ MISSING = {  # every second, third ... file was deleted
 
 @every_row("case", MISSING)
 def test_a_series_that_misses_slices_by_a_rule_is_refused(tmp_path, case) -> None:
-    with pytest.raises(BadInput, match=r"expected slices .* only one of \d+ .*\. Copy the missing ones, or") as caught:
+    with pytest.raises(
+        BadInput, match=r"expected slices .* only one of \d+ .*\. Copy the missing ones, or"
+    ) as caught:
         read_volume(write(tmp_path, **MISSING[case]))
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
@@ -72,8 +98,14 @@ def test_what_scanners_write_of_whole_series_passes_without_a_word(tmp_path, cas
 
 DOUBTED = {
     "thin slices far apart": ({"step": 10.0, "SliceThickness": 1}, "1 mm thick are 10.00 mm apart"),
-    "almost twice": ({"step": 5.8, "number": 0, "SliceThickness": 3}, "3 mm thick are 5.80 mm apart"),
-    "numbered by two": ({"step": 5.0, "number": 2, "SliceThickness": 5}, "InstanceNumber counts by 2"),
+    "almost twice": (
+        {"step": 5.8, "number": 0, "SliceThickness": 3},
+        "3 mm thick are 5.80 mm apart",
+    ),
+    "numbered by two": (
+        {"step": 5.0, "number": 2, "SliceThickness": 5},
+        "InstanceNumber counts by 2",
+    ),
 }
 
 
@@ -115,7 +147,9 @@ def test_real_series_pass_and_every_second_file_of_them_does_not(tmp_path, share
 
 @pytest.mark.parametrize("thickness", ["NaN", "inf", "-3"])
 def test_a_single_slice_whose_thickness_is_no_length_is_refused(tmp_path, thickness) -> None:
-    with pytest.raises(BadInput, match=r"expected a slice thickness above 0, found .* \(SliceThickness\)"):
+    with pytest.raises(
+        BadInput, match=r"expected a slice thickness above 0, found .* \(SliceThickness\)"
+    ):
         read_volume(write(tmp_path, count=1, SliceThickness=thickness))
 
 
@@ -125,4 +159,6 @@ def test_a_single_slice_that_states_no_thickness_is_said_to_be_of_one_millimetre
     guessed = read_volume(write(tmp_path / "without", count=1))
     assert guessed.grid.spacing_mm[0] == pytest.approx(1)
     assert "1 mm is assumed" in " ".join(guessed.guesses)
-    assert read_volume(write(tmp_path / "with", count=1, SliceThickness=5)).grid.spacing_mm[0] == pytest.approx(5)
+    assert read_volume(write(tmp_path / "with", count=1, SliceThickness=5)).grid.spacing_mm[
+        0
+    ] == pytest.approx(5)

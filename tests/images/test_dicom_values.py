@@ -50,31 +50,55 @@ REFUSED = {
         {"only": [2], **NO_RESCALE},
         r"6.dcm: .* by RescaleSlope and RescaleIntercept, as those of \d+.dcm are, found neither",
     ),
-    "empty rescale in one slice": ({"only": [0], "RescaleSlope": "", "RescaleIntercept": ""}, "found neither"),
+    "empty rescale in one slice": (
+        {"only": [0], "RescaleSlope": "", "RescaleIntercept": ""},
+        "found neither",
+    ),
     "rescale in one slice alone": ({"only": [0, 1, 3, 4], **NO_RESCALE}, "found neither"),
     "a table in one slice": (
         {"only": [3], **NO_RESCALE, "ModalityLUTSequence": table([1, 2])},
         r"2.dcm: .* by RescaleSlope and RescaleIntercept, as those of \d+.dcm are, found a ModalityLUTSequence in it",
     ),
-    "a table and a slope": ({"ModalityLUTSequence": table([1, 2])}, "a lookup table or a slope, found both"),
-    "a table of 12 bits": ({**NO_RESCALE, "ModalityLUTSequence": TWELVE_BITS}, "expected a whole lookup table"),
+    "a table and a slope": (
+        {"ModalityLUTSequence": table([1, 2])},
+        "a lookup table or a slope, found both",
+    ),
+    "a table of 12 bits": (
+        {**NO_RESCALE, "ModalityLUTSequence": TWELVE_BITS},
+        "expected a whole lookup table",
+    ),
     "negative slope": ({"RescaleSlope": "-2"}, "slope above 0, found -2"),
     "negative slope in one slice": ({"only": [3], "RescaleSlope": "-2"}, "slope above 0, found -2"),
-    "slopes apart": ({"only": [0], "RescaleSlope": "0.015"}, r"found 0.015 in 3.dcm and 2 in \d+.dcm"),
+    "slopes apart": (
+        {"only": [0], "RescaleSlope": "0.015"},
+        r"found 0.015 in 3.dcm and 2 in \d+.dcm",
+    ),
     "palette": ({"PhotometricInterpretation": "PALETTE COLOR"}, "found PALETTE COLOR"),
     "YBR of one sample": ({"only": [1], "PhotometricInterpretation": "YBR_FULL"}, "found YBR_FULL"),
-    "no interpretation": ({"only": [1], "PhotometricInterpretation": ""}, "found no PhotometricInterpretation"),
+    "no interpretation": (
+        {"only": [1], "PhotometricInterpretation": ""},
+        "found no PhotometricInterpretation",
+    ),
     "enhanced": (
-        {"SharedFunctionalGroupsSequence": [item(PixelValueTransformationSequence=[item(RescaleSlope="3")])]},
+        {
+            "SharedFunctionalGroupsSequence": [
+                item(PixelValueTransformationSequence=[item(RescaleSlope="3")])
+            ]
+        },
         "found an enhanced .* Convert it with dcm2niix",
     ),
-    "enhanced by frames": ({"only": [4], "PerFrameFunctionalGroupsSequence": [item()]}, "found an enhanced"),
+    "enhanced by frames": (
+        {"only": [4], "PerFrameFunctionalGroupsSequence": [item()]},
+        "found an enhanced",
+    ),
 }
 
 
 @every_row("modality", ["ct", "t1"])
 @every_row("case", REFUSED)
-def test_values_that_headers_leave_open_are_refused_in_one_sentence(tmp_path, case, modality) -> None:
+def test_values_that_headers_leave_open_are_refused_in_one_sentence(
+    tmp_path, case, modality
+) -> None:
     how, sentence = REFUSED[case]
     with pytest.raises(BadInput, match=sentence) as caught:
         read_volume(write(tmp_path, **how), modality)
@@ -84,20 +108,30 @@ def test_values_that_headers_leave_open_are_refused_in_one_sentence(tmp_path, ca
 
 
 NO_HU = {
-    "no rescale": (NO_RESCALE, "found neither RescaleSlope nor RescaleIntercept, and no value below -500"),
+    "no rescale": (
+        NO_RESCALE,
+        "found neither RescaleSlope nor RescaleIntercept, and no value below -500",
+    ),
     "empty rescale": ({"RescaleSlope": "", "RescaleIntercept": ""}, "found neither"),
     "a table": ({**NO_RESCALE, "ModalityLUTSequence": table(range(500))}, "found a lookup table"),
     "optical density": ({"RescaleType": "OD"}, "found RescaleType OD"),
-    "atomic numbers in one slice": ({"only": [2], "RescaleType": "Z_EFF"}, "found RescaleType Z_EFF"),
+    "atomic numbers in one slice": (
+        {"only": [2], "RescaleType": "Z_EFF"},
+        "found RescaleType Z_EFF",
+    ),
 }
 
 
 @every_row("case", NO_HU)
-def test_a_ct_that_is_not_in_hounsfield_units_is_refused_and_may_be_named_otherwise(tmp_path, case) -> None:
+def test_a_ct_that_is_not_in_hounsfield_units_is_refused_and_may_be_named_otherwise(
+    tmp_path, case
+) -> None:
     how, sentence = NO_HU[case]
     folder = write(tmp_path, **how)
     for modality in ("", "ct", "cta2"):
-        with pytest.raises(BadInput, match=f"expected Hounsfield units, {sentence}.* Get the series"):
+        with pytest.raises(
+            BadInput, match=f"expected Hounsfield units, {sentence}.* Get the series"
+        ):
             read_volume(folder, modality)
     assert read_volume(folder, "cbf").unit == "ml/100g/min"
 
@@ -109,7 +143,9 @@ def test_usual_rescale_types_of_a_ct_pass(tmp_path, kind) -> None:
     assert (volume.unit, volume.guesses) == ("HU", ())
 
 
-def test_a_ct_without_rescale_whose_values_are_plainly_hounsfield_units_is_read_and_said(tmp_path) -> None:
+def test_a_ct_without_rescale_whose_values_are_plainly_hounsfield_units_is_read_and_said(
+    tmp_path,
+) -> None:
     folder = write(tmp_path, **NO_RESCALE)
     for file in folder.iterdir():
         header = pydicom.dcmread(file)
@@ -137,7 +173,11 @@ def test_a_lookup_table_is_applied(tmp_path) -> None:
 
 
 def test_stored_values_beyond_a_lookup_table_take_its_ends(tmp_path) -> None:
-    tags = {**NO_RESCALE, "ModalityLUTSequence": table(range(7000, 7300), first=100), "Modality": "MR"}
+    tags = {
+        **NO_RESCALE,
+        "ModalityLUTSequence": table(range(7000, 7300), first=100),
+        "Modality": "MR",
+    }
     expected = 7000 + np.clip(STORED - 100, 0, 299)
     np.testing.assert_array_equal(read_volume(write(tmp_path, **tags)).data[0], expected)
 
@@ -151,19 +191,29 @@ def test_slices_of_different_slopes_are_each_scaled_by_their_own(tmp_path) -> No
 
 
 @pytest.mark.parametrize("modality", ["CT", "MR"])
-def test_values_stored_for_inverted_display_are_taken_as_they_are_and_said_but_of_a_ct(tmp_path, modality) -> None:
-    volume = read_volume(write(tmp_path, Modality=modality, PhotometricInterpretation="MONOCHROME1"))
+def test_values_stored_for_inverted_display_are_taken_as_they_are_and_said_but_of_a_ct(
+    tmp_path, modality
+) -> None:
+    volume = read_volume(
+        write(tmp_path, Modality=modality, PhotometricInterpretation="MONOCHROME1")
+    )
     np.testing.assert_array_equal(volume.data[0], 2 * STORED - 1024)
     if modality == "CT":
         assert volume.guesses == ()
     else:
         (sentence,) = volume.guesses
-        assert sentence.startswith("Its display is inverted (MONOCHROME1); its values are taken as stored.")
+        assert sentence.startswith(
+            "Its display is inverted (MONOCHROME1); its values are taken as stored."
+        )
 
 
 def test_real_scans_pass_without_a_guess(shared) -> None:
     odd = shared / "data" / "odd"
-    for path in (odd / "dicom_ct_small_ok.dcm", odd / "dicom_mr_rle.dcm", *(shared / "data" / "dicom").iterdir()):
+    for path in (
+        odd / "dicom_ct_small_ok.dcm",
+        odd / "dicom_mr_rle.dcm",
+        *(shared / "data" / "dicom").iterdir(),
+    ):
         assert read_volume(path).guesses == ()
 
 

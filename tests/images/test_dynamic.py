@@ -23,19 +23,34 @@ def gamma_variate(seconds: np.ndarray, arrival: float, peak: float) -> np.ndarra
 
 
 def bolus(
-    count: int = 45, step: float = 1.0, peak: float = 18.0, noise: float = 0.0, seed: int = 0, vein: float = 250.0
+    count: int = 45,
+    step: float = 1.0,
+    peak: float = 18.0,
+    noise: float = 0.0,
+    seed: int = 0,
+    vein: float = 250.0,
 ) -> np.ndarray:
     """CT perfusion in HU, [T, D, H, W]: tissue, bone, small arteries and a large vein that is brighter, 7 s later."""
     seconds = np.arange(count) * step
     frames = np.full((count, 6, 32, 32), 35.0)
     frames[:, :, 2:30, 2:30] += 4 * gamma_variate(seconds, 10, 24)[:, None, None, None]
     frames[:, :, :2] = 1000.0  # bone, which does not enhance
-    frames[:, 2:5, 10:12, 10:12] += 120 * gamma_variate(seconds, peak - 7, peak)[:, None, None, None]
-    frames[:, 1:6, 27:29, 14:17] += vein * gamma_variate(seconds, peak, peak + 7)[:, None, None, None]
+    frames[:, 2:5, 10:12, 10:12] += (
+        120 * gamma_variate(seconds, peak - 7, peak)[:, None, None, None]
+    )
+    frames[:, 1:6, 27:29, 14:17] += (
+        vein * gamma_variate(seconds, peak, peak + 7)[:, None, None, None]
+    )
     return frames + np.random.default_rng(seed).normal(size=frames.shape) * noise
 
 
-def stored(path: Path, frames: np.ndarray, step: float | None = 1.0, unit: str = "sec", middle: bool = False) -> Path:
+def stored(
+    path: Path,
+    frames: np.ndarray,
+    step: float | None = 1.0,
+    unit: str = "sec",
+    middle: bool = False,
+) -> Path:
     """frames [T, D, H, W] as NIfTI x, y, z, t (or x, y, z, 1, t), int16 with a slope of 2."""
     voxels = np.rint(frames.transpose(3, 2, 1, 0) / 2).astype(np.int16)
     image = nib.Nifti1Image(voxels[..., None, :] if middle else voxels, AFFINE)
@@ -51,7 +66,10 @@ def test_the_peak_of_a_gamma_variate_bolus_is_found_among_bone_a_brighter_vein_a
     for step in (0.5, 1.0, 1.5, 3.0):
         for noise in (0.0, 8.0):
             frames = bolus(count=int(60 / step), step=step, noise=noise)
-            assert abs(peak_frame(frames) * step - 18) <= (step if noise else step / 2), (step, noise)
+            assert abs(peak_frame(frames) * step - 18) <= (step if noise else step / 2), (
+                step,
+                noise,
+            )
 
 
 def test_an_early_artery_of_few_voxels_is_not_outvoted_by_tissue() -> None:
@@ -83,7 +101,10 @@ def test_a_single_bright_frame_a_late_step_and_voxels_that_are_not_finite_are_no
         (bolus(count=5), "expected at least 6 frames"),
         (np.full((20, 2, 4, 4), 7.0), "found nothing that brightens and washes out"),
         (np.full((20, 2, 4, 4), np.nan), "found nothing that brightens and washes out"),
-        (np.random.default_rng(1).normal(size=(40, 8, 24, 24)), "found nothing that brightens and washes out"),
+        (
+            np.random.default_rng(1).normal(size=(40, 8, 24, 24)),
+            "found nothing that brightens and washes out",
+        ),
         (bolus()[:13], "found nothing that brightens and washes out"),  # it ends before the peak
     ],
 )
@@ -93,7 +114,9 @@ def test_where_no_bolus_passes_no_peak_is_made_up(frames: np.ndarray, sentence: 
 
 
 @pytest.mark.parametrize("name", ["ctp.nii", "ctp.nii.gz"])
-def test_a_frame_is_read_by_its_number_from_one_as_if_it_were_a_file_of_its_own(tmp_path: Path, name: str) -> None:
+def test_a_frame_is_read_by_its_number_from_one_as_if_it_were_a_file_of_its_own(
+    tmp_path: Path, name: str
+) -> None:
     frames = np.random.default_rng(0).integers(-500, 500, (4, 3, 5, 7)) * 2.0
     path = stored(tmp_path / name, frames)
     for k in range(4):
@@ -127,12 +150,18 @@ def test_time_on_the_fifth_axis_is_read_with_the_step_that_the_path_says(tmp_pat
     frames = bolus()
     path = stored(tmp_path / "a.nii", frames, middle=True)
     np.testing.assert_allclose(read_volume(f"{path}#peak+8s@1s").data[0], frames[26], atol=1.01)
-    with pytest.raises(BadInput, match="expected the times of its frames in the header, found none"):
+    with pytest.raises(
+        BadInput, match="expected the times of its frames in the header, found none"
+    ):
         read_volume(f"{path}#peak+8s")
 
 
-def test_large_planes_are_averaged_on_the_way_to_the_peak_so_that_memory_stays_small(tmp_path: Path) -> None:
-    frames = bolus(count=16, step=2.5, peak=17.5)[:, 2:3].repeat(9, axis=2).repeat(9, axis=3)  # 3 x 3 voxels a block
+def test_large_planes_are_averaged_on_the_way_to_the_peak_so_that_memory_stays_small(
+    tmp_path: Path,
+) -> None:
+    frames = (
+        bolus(count=16, step=2.5, peak=17.5)[:, 2:3].repeat(9, axis=2).repeat(9, axis=3)
+    )  # 3 x 3 voxels a block
     noise = np.random.default_rng(0).normal(size=frames.shape[1:]) * 20
     path = stored(tmp_path / "a.nii", frames + np.array([np.roll(noise, 7 * k) for k in range(16)]))
     tracemalloc.start()
@@ -185,5 +214,8 @@ def test_an_unavailable_frame_is_refused_in_one_sentence(tmp_path: Path, case: s
 
 def test_pictures_have_no_frames(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(BadInput, match=r"expected a NIfTI file or a DICOM series to take a frame from, found '\.png'"):
+    with pytest.raises(
+        BadInput,
+        match=r"expected a NIfTI file or a DICOM series to take a frame from, found '\.png'",
+    ):
         read_volume(tmp_path / "a.png#frame=1")

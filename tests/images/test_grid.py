@@ -20,14 +20,20 @@ from voxlate.images.grid import (
 )
 
 RANDOM = np.random.default_rng(0)
-ORIENTATIONS = ["".join(letters) for axes in permutations(("LR", "PA", "IS")) for letters in product(*axes)]
+ORIENTATIONS = [
+    "".join(letters) for axes in permutations(("LR", "PA", "IS")) for letters in product(*axes)
+]
 
 
-def turned(axes: str, tilt_degrees: float = 12.0, shape: tuple[int, int, int] = (4, 5, 6)) -> Volume:
+def turned(
+    axes: str, tilt_degrees: float = 12.0, shape: tuple[int, int, int] = (4, 5, 6)
+) -> Volume:
     """A volume of uneven size and spacing whose (x, y, z) grow towards `axes`, a little oblique."""
     to_axes = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(tuple(axes)), (1, 1, 1))
     angle = np.radians(tilt_degrees)
-    tilt = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    tilt = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
     affine = np.eye(4)
     affine[:3, :3] = tilt @ np.linalg.inv(to_axes)[:3, :3] @ np.diag([0.7, 1.3, 2.5])
     affine[:3, 3] = [-31.25, 12.5, 80.0]
@@ -46,7 +52,9 @@ def ramp(grid: Grid) -> np.ndarray:
     return np.tensordot(row, indices(grid), 1)[None].astype(np.float32)
 
 
-def test_canonical_is_ras_keeps_every_place_and_returns_bit_identical_from_all_48_orientations() -> None:
+def test_canonical_is_ras_keeps_every_place_and_returns_bit_identical_from_all_48_orientations() -> (
+    None
+):
     assert len(set(ORIENTATIONS)) == 48
     for axes in ORIENTATIONS:
         volume = turned(axes)
@@ -54,8 +62,12 @@ def test_canonical_is_ras_keeps_every_place_and_returns_bit_identical_from_all_4
         ras = canonical(volume)
         assert "".join(nib.aff2axcodes(ras.affine)) == "RAS"
         # an independent implementation agrees on voxels and affine
-        oracle = nib.as_closest_canonical(nib.Nifti1Image(volume.data[0].transpose(2, 1, 0), volume.affine))
-        np.testing.assert_array_equal(ras.data[0].transpose(2, 1, 0), oracle.get_fdata(dtype=np.float32), axes)
+        oracle = nib.as_closest_canonical(
+            nib.Nifti1Image(volume.data[0].transpose(2, 1, 0), volume.affine)
+        )
+        np.testing.assert_array_equal(
+            ras.data[0].transpose(2, 1, 0), oracle.get_fdata(dtype=np.float32), axes
+        )
         np.testing.assert_allclose(ras.affine, oracle.affine, atol=1e-12, err_msg=axes)
         back = return_to(ras, volume.grid)
         assert back.data.tobytes() == np.ascontiguousarray(volume.data).tobytes(), axes
@@ -101,7 +113,9 @@ def test_points_beyond_the_box_get_the_fill_and_the_box_reaches_half_a_voxel() -
 
 
 def test_labels_stay_labels_and_the_default_fill_is_the_lowest_value() -> None:
-    labels = Volume(RANDOM.integers(2, 5, (1, 6, 7, 8)).astype(np.float32), np.eye(4), "a.u.", "seg")
+    labels = Volume(
+        RANDOM.integers(2, 5, (1, 6, 7, 8)).astype(np.float32), np.eye(4), "a.u.", "seg"
+    )
     fine = with_spacing(labels.grid, (0.8, 0.7, 0.6))
     assert set(np.unique(resample(labels, fine, order=0).data)) == {2.0, 3.0, 4.0}
     shifted = fine.affine.copy()
@@ -150,7 +164,10 @@ def test_same_grid_measures_millimetres_at_the_corners() -> None:
 
 
 def test_a_grid_reads_as_users_know_it() -> None:
-    assert str(Grid((80, 512, 512), np.diag([0.98, 0.98, 3.0, 1.0]))) == "512×512×80, 0.98×0.98×3.00 mm"
+    assert (
+        str(Grid((80, 512, 512), np.diag([0.98, 0.98, 3.0, 1.0])))
+        == "512×512×80, 0.98×0.98×3.00 mm"
+    )
 
 
 def test_a_singular_affine_is_bad_input() -> None:

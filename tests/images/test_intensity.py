@@ -9,7 +9,15 @@ from hypothesis.extra.numpy import arrays
 from pydantic import TypeAdapter, ValidationError
 
 from rows import every_row
-from voxlate.images.intensity import Intensity, MinMax, Percentile, Scale, Window, ZScore, typical_scale
+from voxlate.images.intensity import (
+    Intensity,
+    MinMax,
+    Percentile,
+    Scale,
+    Window,
+    ZScore,
+    typical_scale,
+)
 from voxlate.images.statistics import PERCENTILES, distribution, intensity_statistics
 
 VALUES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-3000, 3000, width=32))
@@ -21,12 +29,16 @@ def whole(spec: Intensity, values: np.ndarray, mask: np.ndarray | None = None) -
     return spec.scale(intensity_statistics(values.reshape(1, 1, -1), mask))
 
 
-RANGES = st.tuples(st.floats(-2000, 2000), st.floats(1, 4000)).map(lambda r: Scale(r[0], r[0] + r[1]))
+RANGES = st.tuples(st.floats(-2000, 2000), st.floats(1, 4000)).map(
+    lambda r: Scale(r[0], r[0] + r[1])
+)
 
 
 @given(VALUES, RANGES)
 def test_inverse_after_forward_is_clipping(x, scale) -> None:
-    np.testing.assert_allclose(scale.inverse(scale.forward(x)), x.clip(scale.low, scale.high), atol=2e-3)
+    np.testing.assert_allclose(
+        scale.inverse(scale.forward(x)), x.clip(scale.low, scale.high), atol=2e-3
+    )
 
 
 @given(VALUES, RANGES)
@@ -42,7 +54,9 @@ def test_forward_stays_in_range_and_keeps_order_and_float32(x, scale) -> None:
 def test_tensors_and_arrays_agree(x, scale) -> None:
     tensor = torch.from_numpy(x)
     np.testing.assert_allclose(scale.forward(tensor).numpy(), scale.forward(x), atol=1e-6)
-    np.testing.assert_allclose(scale.inverse(tensor).numpy(), scale.inverse(x), rtol=1e-5, atol=1e-2)
+    np.testing.assert_allclose(
+        scale.inverse(tensor).numpy(), scale.inverse(x), rtol=1e-5, atol=1e-2
+    )
 
 
 @given(VALUES)
@@ -62,7 +76,9 @@ def test_forward_does_not_change_its_input() -> None:
 
 def test_a_window_of_hounsfield_units() -> None:
     scale = Window(low=-50, high=350).scale(None)
-    np.testing.assert_allclose(scale.forward(np.array([-1000, -50, 150, 350, 900], np.int16)), [-1, -1, 0, 1, 1])
+    np.testing.assert_allclose(
+        scale.forward(np.array([-1000, -50, 150, 350, 900], np.int16)), [-1, -1, 0, 1, 1]
+    )
     assert scale.forward(np.array([1], np.int16)).dtype == np.float32
     assert scale.inverse(np.array([1.5])) == pytest.approx(450)  # beyond the range stays visible
 
@@ -80,7 +96,10 @@ def test_a_range_too_narrow_for_float32_counts_as_constant() -> None:
 
 def test_zscore_spreads_mean_and_clip_deviations_of_the_mask() -> None:
     inside = np.random.default_rng(0).normal(100, 20, 100_000).astype(np.float32)
-    values, mask = np.concatenate([inside, np.zeros(100_000, np.float32)]), np.arange(200_000) < 100_000
+    values, mask = (
+        np.concatenate([inside, np.zeros(100_000, np.float32)]),
+        np.arange(200_000) < 100_000,
+    )
     scale = whole(ZScore(clip=4), values, mask)
     assert (scale.low, scale.high) == pytest.approx((20, 180), abs=1)
     assert scale.forward(np.array([100.0]))[0] == pytest.approx(0, abs=0.01)
@@ -91,12 +110,16 @@ def test_percentiles_are_of_the_foreground_by_default() -> None:
     mask = values >= 0
     assert whole(Percentile(low=10, high=90), values, mask) == Scale(10, 90)
     assert whole(Percentile(low=10, high=99, inside="all"), values, mask).low == -5
-    assert whole(Percentile(low=0, high=100), values, np.zeros_like(mask)) == Scale(-5, 100)  # an empty mask: all
+    assert whole(Percentile(low=0, high=100), values, np.zeros_like(mask)) == Scale(
+        -5, 100
+    )  # an empty mask: all
 
 
 def test_a_recipe_table_chooses_the_map_by_its_kind() -> None:
     adapter = TypeAdapter(Intensity)
-    assert adapter.validate_python({"kind": "window", "low": -50, "high": 350}) == Window(low=-50.0, high=350.0)
+    assert adapter.validate_python({"kind": "window", "low": -50, "high": 350}) == Window(
+        low=-50.0, high=350.0
+    )
     assert adapter.validate_python({"kind": "zscore"}) == ZScore(clip=5.0)
 
 
@@ -137,7 +160,9 @@ def test_minmax_by_slice_is_each_slices_own_range(volume) -> None:
 
 def test_percentiles_between_stored_ones_are_interpolated() -> None:
     ramp = distribution(np.arange(10001, dtype=np.float32))  # percentile p of a ramp is 100 p
-    assert [ramp.at(p) for p in PERCENTILES] == pytest.approx([100 * p for p in PERCENTILES], abs=1e-3)
+    assert [ramp.at(p) for p in PERCENTILES] == pytest.approx(
+        [100 * p for p in PERCENTILES], abs=1e-3
+    )
     assert ramp.at(37.25) == pytest.approx(3725, abs=1e-2)
 
 
@@ -150,11 +175,16 @@ def test_without_a_mask_or_with_an_empty_one_all_is_foreground(volume) -> None:
 
 def test_int16_and_float_voxels_of_the_same_values_have_the_same_statistics() -> None:
     values = np.random.default_rng(1).integers(-1000, 3000, (3, 8, 8))
-    assert intensity_statistics(values.astype(np.int16)) == intensity_statistics(values.astype(np.float32))
+    assert intensity_statistics(values.astype(np.int16)) == intensity_statistics(
+        values.astype(np.float32)
+    )
 
 
 def test_the_typical_scale_is_the_median_over_cases_and_a_window_is_itself() -> None:
-    cases = [intensity_statistics(np.linspace(0, top, 1000).reshape(10, 10, 10)) for top in (1.0, 3.0, 100.0)]
+    cases = [
+        intensity_statistics(np.linspace(0, top, 1000).reshape(10, 10, 10))
+        for top in (1.0, 3.0, 100.0)
+    ]
     assert typical_scale(MinMax(per="volume"), cases) == Scale(0, 3)
     assert typical_scale(Window(low=-5, high=7), cases) == Scale(-5, 7)
 

@@ -14,9 +14,13 @@ from voxlate.images.mask import brain, closed, fill_holes, fill_slices, foregrou
 SHAPE, SPACING = (40, 84, 64), (4.0, 3.0, 3.0)  # D, H, W
 
 
-def ellipsoid(*half_mm: float, centre_mm=(0.0, 0.0, 0.0), shape=SHAPE, spacing=SPACING) -> np.ndarray:
+def ellipsoid(
+    *half_mm: float, centre_mm=(0.0, 0.0, 0.0), shape=SHAPE, spacing=SPACING
+) -> np.ndarray:
     """The voxels inside an ellipsoid with half-axes (D, H, W) around the centre of the grid."""
-    places = np.meshgrid(*((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing)), indexing="ij")
+    places = np.meshgrid(
+        *((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing)), indexing="ij"
+    )
     return sum(((p - c) / h) ** 2 for p, c, h in zip(places, centre_mm, half_mm)) <= 1
 
 
@@ -74,7 +78,9 @@ def test_one_slice_is_masked_as_well() -> None:
 @pytest.mark.parametrize("background", [0.0, -3.2, 100.0])
 def test_a_stripped_brain_stands_out_from_any_constant(background) -> None:
     """Also where fluid is darker than the background, as after standardising."""
-    image = np.where(BRAIN, background + 4 + np.random.default_rng(0).normal(0, 0.5, SHAPE), background)
+    image = np.where(
+        BRAIN, background + 4 + np.random.default_rng(0).normal(0, 0.5, SHAPE), background
+    )
     volume = volume_of(image, "a.u.")
     assert dice(foreground(volume), BRAIN) > 0.99
     assert dice(brain(volume), BRAIN) > 0.97
@@ -114,7 +120,11 @@ def test_holes_and_components_follow_their_definition() -> None:
 
 
 masks = st.tuples(
-    st.integers(1, 7), st.integers(1, 9), st.integers(1, 9), st.floats(0.1, 0.9), st.integers(0, 999)
+    st.integers(1, 7),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.floats(0.1, 0.9),
+    st.integers(0, 999),
 ).map(lambda args: np.random.default_rng(args[4]).random(args[:3]) < args[3])
 
 
@@ -132,7 +142,9 @@ def test_morphology_follows_scipys(mask, radius) -> None:
 
 
 @pytest.mark.parametrize("modality", ["t1c", "flair"])
-def test_real_brains_with_a_negative_background_match_their_published_mask(shared, modality) -> None:
+def test_real_brains_with_a_negative_background_match_their_published_mask(
+    shared, modality
+) -> None:
     folder = shared / "data" / "brats_like" / "BraTS2013-pat0003"
     truth = read_volume(folder / "brainmask.nii.gz").data[0] > 0
     assert dice(foreground(read_volume(folder / f"{modality}.nii.gz")), truth) > 0.99

@@ -46,7 +46,9 @@ def test_a_head_aligned_to_its_midline_is_its_own_mirror_image_and_goes_back_to_
     after = find_midline(aligned)
     assert before.move_mm > 15
     assert after.move_mm < 1.5
-    assert (canonical(aligned).data == aligned.data).all(), "its axes are still right, anterior and superior"
+    assert (canonical(aligned).data == aligned.data).all(), (
+        "its axes are still right, anterior and superior"
+    )
     back = return_to(aligned, askew.grid)
     assert same_grid(back.grid, askew.grid)
     inner = (0, slice(10, 32), slice(15, 45), slice(15, 35))
@@ -66,5 +68,10 @@ def test_what_is_unlike_its_mirror_image_is_refused():
     noise[:, :, :15] = 0
     with pytest.raises(BadInput, match="expected a head whose sides mirror each other"):
         find_midline(
-            Volume(noise[None] * np.linspace(0, 1, 30, dtype=np.float32), np.diag([4, 4, 6, 1.0]), "a.u.", "x")
+            Volume(
+                noise[None] * np.linspace(0, 1, 30, dtype=np.float32),
+                np.diag([4, 4, 6, 1.0]),
+                "a.u.",
+                "x",
+            )
         )

@@ -30,10 +30,16 @@ def scan(case: int, modality: str, size: tuple[int, int, int] = SIZE) -> np.ndar
 
 
 def body(case: int, modality: str, size: tuple[int, int, int] = SIZE) -> np.ndarray:
-    return foreground(Volume(scan(case, modality, size)[None], head(case, size).affine, unit_of(modality), modality))
+    return foreground(
+        Volume(
+            scan(case, modality, size)[None], head(case, size).affine, unit_of(modality), modality
+        )
+    )
 
 
-def moved(scan: np.ndarray, spacing: np.ndarray, shift_mm: np.ndarray, turn_degrees: np.ndarray) -> tuple:
+def moved(
+    scan: np.ndarray, spacing: np.ndarray, shift_mm: np.ndarray, turn_degrees: np.ndarray
+) -> tuple:
     """The scan after a rigid motion about its middle, and the displacement at points (mm)."""
     matrix = Rotation.from_rotvec(turn_degrees, degrees=True).as_matrix()
     middle = (np.array(scan.shape) - 1) / 2 * spacing
@@ -43,18 +49,26 @@ def moved(scan: np.ndarray, spacing: np.ndarray, shift_mm: np.ndarray, turn_degr
     return made, lambda points: (points - middle) @ matrix.T + middle + shift_mm - points
 
 
-def compared(case: int, pair: tuple[str, str], shift_mm: tuple, turn: tuple, size: tuple = SIZE) -> tuple:
+def compared(
+    case: int, pair: tuple[str, str], shift_mm: tuple, turn: tuple, size: tuple = SIZE
+) -> tuple:
     """The estimate and the true median of the displacement along the axes that were seen."""
     spacing = np.array(head(case, size).spacing_mm)
     fixed, mask = scan(case, pair[0], size), body(case, pair[0], size)
-    moving, displacement = moved(scan(case, pair[1], size), spacing, np.array(shift_mm), np.array(turn))
+    moving, displacement = moved(
+        scan(case, pair[1], size), spacing, np.array(shift_mm), np.array(turn)
+    )
     found = misalignment(fixed, moving, tuple(spacing), mask, (unit_of(pair[0]), unit_of(pair[1])))
     seen = np.array([axis not in found.unseen for axis in "DHW"])
     true = np.linalg.norm(displacement(np.argwhere(mask) * spacing) * seen, axis=1)
     return found, float(np.median(true))
 
 
-MOTIONS = (((0, 0, 0), (0, 0, 0)), ((2.0, -1.0, 2.0), (0, 0, 0)), ((3.0, 4.0, -3.3), (2.0, -3.0, 3.5)))
+MOTIONS = (
+    ((0, 0, 0), (0, 0, 0)),
+    ((2.0, -1.0, 2.0), (0, 0, 0)),
+    ((3.0, 4.0, -3.3), (2.0, -3.0, 3.5)),
+)
 PAIRS = (("t1", "ct"), ("t1", "t2"), ("tof", "cta"), ("pd", "t1"))
 
 
@@ -78,16 +92,24 @@ def test_the_rigid_motion_of_a_moved_head_is_stated_with_its_direction():
 def test_a_warped_head_is_followed_where_a_rigid_motion_would_be_wrong():
     spacing = np.array(head(0, SIZE).spacing_mm)
     points = np.indices(SIZE[::-1]).reshape(3, -1).T * spacing
-    bent = 4.0 * np.sin(2 * np.pi * points[:, 1] / 260)  # rows at the front to one side, at the back to the other
+    bent = 4.0 * np.sin(
+        2 * np.pi * points[:, 1] / 260
+    )  # rows at the front to one side, at the back to the other
 
     def across(x: np.ndarray) -> np.ndarray:
         return np.stack([0 * x, 0 * x, x], axis=1)
 
-    moving = scipy.ndimage.map_coordinates(scan(0, "t2"), ((points - across(bent)) / spacing).T, order=3)
-    field, _, _ = displacement_field(scan(0, "t1"), moving.reshape(SIZE[::-1]), tuple(spacing), body(0, "t1"), ("", ""))
+    moving = scipy.ndimage.map_coordinates(
+        scan(0, "t2"), ((points - across(bent)) / spacing).T, order=3
+    )
+    field, _, _ = displacement_field(
+        scan(0, "t1"), moving.reshape(SIZE[::-1]), tuple(spacing), body(0, "t1"), ("", "")
+    )
     inside = np.argwhere(body(0, "t1"))[::97] * spacing
     true = across(4.0 * np.sin(2 * np.pi * inside[:, 1] / 260))
-    assert np.median(np.linalg.norm(field(inside) - true, axis=1)) < 0.8  # where a rigid motion leaves 1.8 mm
+    assert (
+        np.median(np.linalg.norm(field(inside) - true, axis=1)) < 0.8
+    )  # where a rigid motion leaves 1.8 mm
 
 
 def test_shifts_across_thick_slices_are_said_to_be_unseen_and_not_stated():
@@ -130,4 +152,10 @@ def test_shared_information_is_highest_where_classes_determine_each_other():
 
 
 def test_classes_end_at_the_range_and_leave_out_what_is_not_finite():
-    assert class_of(np.array([-9.0, 0.0, 0.6, 9.0, np.nan]), 0.0, 1.0, 4).tolist() == [0, 0, 2, 3, 4]
+    assert class_of(np.array([-9.0, 0.0, 0.6, 9.0, np.nan]), 0.0, 1.0, 4).tolist() == [
+        0,
+        0,
+        2,
+        3,
+        4,
+    ]

@@ -40,12 +40,17 @@ def _volume(modality: str, seed: int) -> Volume:
     return Volume(data, AFFINE, "a.u.", modality)
 
 
-def test_a_registered_format_is_found_in_a_cohort_and_read(tmp_path: Path, raw_format: Format) -> None:
+def test_a_registered_format_is_found_in_a_cohort_and_read(
+    tmp_path: Path, raw_format: Format
+) -> None:
     for case in ("anna", "ben"):
         for seed, modality in enumerate(("t1", "t2")):
             write_volume(tmp_path / case / f"{modality}.raw.bin", _volume(modality, seed))
     cases = find_cohort(tmp_path).cases
-    assert [(one.case, sorted(one.files)) for one in cases] == [("anna", ["t1", "t2"]), ("ben", ["t1", "t2"])]
+    assert [(one.case, sorted(one.files)) for one in cases] == [
+        ("anna", ["t1", "t2"]),
+        ("ben", ["t1", "t2"]),
+    ]
     volume = read_volume(cases[1].files["t2"], "t2")
     np.testing.assert_array_equal(volume.data, _volume("t2", 1).data)
     np.testing.assert_array_equal(volume.affine, AFFINE)
@@ -58,7 +63,9 @@ def test_a_registered_format_is_named_in_a_manifest(tmp_path: Path, raw_format: 
     assert find_cohort(tmp_path).cases[0].files == {"t1": tmp_path / "scan.raw.bin"}
 
 
-def test_synthesised_images_are_written_in_a_registered_format_and_found_by_evaluate(tmp_path, raw_format) -> None:
+def test_synthesised_images_are_written_in_a_registered_format_and_found_by_evaluate(
+    tmp_path, raw_format
+) -> None:
     volume = _volume("t2", 0)
     Synthesised({"t2": volume}, {}, {"recipe": "any"}).write(tmp_path, (".raw.bin",))
     images = images_in(tmp_path)
@@ -77,7 +84,9 @@ def test_without_its_registration_the_format_is_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("one", io.FORMATS, ids=lambda one: one.name)
-def test_each_format_writes_only_endings_that_it_reads_and_no_two_formats_share_an_ending(one: Format) -> None:
+def test_each_format_writes_only_endings_that_it_reads_and_no_two_formats_share_an_ending(
+    one: Format,
+) -> None:
     assert set(one.written_endings) <= set(one.all_endings)
     assert bool(one.written_endings) == (one.write is not None)
     assert (one.read_part is None) == (one.is_part is None)

@@ -42,9 +42,14 @@ def check_loads(path, row) -> None:
     columns_and_rows = [int(n) for n in row["expected_shape"].split("x")]
     _, depth, height, width = volume.data.shape
     # DICOM arrays are listed as rows × columns, NIfTI ones as x × y
-    assert [height, width, depth] == [*columns_and_rows, 1] or [width, height, depth] == [*columns_and_rows, 1]
+    assert [height, width, depth] == [*columns_and_rows, 1] or [width, height, depth] == [
+        *columns_and_rows,
+        1,
+    ]
     low, high = (float(value) for value in row["value_range"].split(".."))
-    shift = -1024 if path.name == "dicom_ct_small_ok.dcm" else 0  # the list has values before the rescale intercept
+    shift = (
+        -1024 if path.name == "dicom_ct_small_ok.dcm" else 0
+    )  # the list has values before the rescale intercept
     assert (volume.data.min(), volume.data.max()) == (low + shift, high + shift), path.name
 
 

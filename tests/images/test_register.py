@@ -25,8 +25,12 @@ from voxlate.images.transforms import read_transform
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
 Points = np.ndarray  # [..., 3] in RAS mm
-FIXED = Grid((24, 28, 26), np.array([[6.0, 0, 0, -75], [0, 6, 0, -81], [0, 0, 6, -69], [0, 0, 0, 1]]))
-MOVING = Grid((30, 30, 30), np.array([[-6.0, 0, 0, 90], [0, 5.5, 0, -80], [0, 0, 5, -70], [0, 0, 0, 1]]))
+FIXED = Grid(
+    (24, 28, 26), np.array([[6.0, 0, 0, -75], [0, 6, 0, -81], [0, 0, 6, -69], [0, 0, 0, 1]])
+)
+MOVING = Grid(
+    (30, 30, 30), np.array([[-6.0, 0, 0, 90], [0, 5.5, 0, -80], [0, 0, 5, -70], [0, 0, 0, 1]])
+)
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +60,9 @@ def head(place: Points, contrast: str) -> np.ndarray:
 
 
 def scan(grid: Grid, to_head: Callable[[Points], Points], contrast: str) -> Volume:
-    return Volume(head(to_head(points(grid)), contrast)[None], grid.affine, "a.u.", contrast, contrast)
+    return Volume(
+        head(to_head(points(grid)), contrast)[None], grid.affine, "a.u.", contrast, contrast
+    )
 
 
 def error_mm(transform: object, to_head: Callable[[Points], Points]) -> np.ndarray:
@@ -96,7 +102,10 @@ def test_a_turned_head_in_another_contrast_is_registered(monkeypatch: pytest.Mon
 
 def test_headers_of_two_frames_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SAMPLES", 4000)  # a turn needs fewer than a bend
-    far = Grid(MOVING.shape, MOVING.affine + np.array([[0, 0, 0, 900], [0, 0, 0, -700], [0, 0, 0, 400], [0, 0, 0, 0]]))
+    far = Grid(
+        MOVING.shape,
+        MOVING.affine + np.array([[0, 0, 0, 900], [0, 0, 0, -700], [0, 0, 0, 400], [0, 0, 0, 0]]),
+    )
 
     def from_far(place: Points) -> Points:
         return turned(place - [900.0, -700.0, 400.0])
@@ -107,7 +116,9 @@ def test_headers_of_two_frames_do_not_matter(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_splines_follow_a_bend_that_no_linear_map_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module._STAGES, "bspline", module._STAGES["bspline"][:3])  # the coarse splines: enough here
+    monkeypatch.setitem(
+        module._STAGES, "bspline", module._STAGES["bspline"][:3]
+    )  # the coarse splines: enough here
     moving, fixed = scan(MOVING, bent, "b"), scan(FIXED, same, "a")
     found = register(moving, fixed, "bspline")
     assert found.kept == "bspline"
@@ -125,7 +136,9 @@ def test_the_same_call_gives_the_same_transform(monkeypatch: pytest.MonkeyPatch)
     assert first == again
 
 
-def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def away(pair: object, start: object) -> object:
         return itk.TranslationTransform(3, (25.0, 0.0, 0.0))
 
@@ -144,12 +157,16 @@ def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(monkey
 def test_a_mirrored_pair_is_not_unfolded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mirror image would be more alike: still no transform may turn a patient inside out."""
     monkeypatch.setitem(
-        module._STAGES, "rigid", (("rigid", lambda pair, start: itk.ScaleTransform(3, (-1.0, 1.0, 1.0))),)
+        module._STAGES,
+        "rigid",
+        (("rigid", lambda pair, start: itk.ScaleTransform(3, (-1.0, 1.0, 1.0))),),
     )
     mirrored = scan(FIXED, lambda place: place * [-1, 1, 1], "b")
     pair = module.CoarsePair(mirrored, scan(FIXED, same, "a"))
     mirror = itk.ScaleTransform(3, (-1.0, 1.0, 1.0))
-    assert pair.compare(mirror).mutual_information > pair.compare(itk.Transform()).mutual_information
+    assert (
+        pair.compare(mirror).mutual_information > pair.compare(itk.Transform()).mutual_information
+    )
     assert register(mirrored, scan(FIXED, same, "a"), "rigid").kept == "none"
 
 
@@ -157,7 +174,9 @@ def test_moving_by_a_transform_takes_values_from_where_it_points() -> None:
     grid = Grid((4, 5, 6), np.array([[-2.0, 0, 0, 3], [0, 3, 0, 1], [0, 0, 4, -2], [0, 0, 0, 1]]))
     values = np.arange(120, dtype=np.float32).reshape(1, 4, 5, 6)
     volume = Volume(values, grid.affine, "a.u.", "t1")
-    shift = itk.TranslationTransform(3, (2.0, 0.0, 4.0))  # LPS: one voxel along x (which grows to L), one along z
+    shift = itk.TranslationTransform(
+        3, (2.0, 0.0, 4.0)
+    )  # LPS: one voxel along x (which grows to L), one along z
     moved = apply_transform(volume, grid, shift).data[0]
     assert np.allclose(moved[:3, :, :5], values[0, 1:, :, 1:])
     assert (moved[3] == 0).all()
@@ -183,8 +202,12 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path: Path) -> None:
     for name in ("moved.tfm", "moved.h5"):
         write_transform(tmp_path / name, whole)
         read = itk.ReadTransform(str(tmp_path / name))
-        assert read_transform(tmp_path / name).TransformPoint((7.0, 8.0, 9.0)) == read.TransformPoint((7.0, 8.0, 9.0))
-        assert read.TransformPoint((7.0, 8.0, 9.0)) == pytest.approx(whole.TransformPoint((7.0, 8.0, 9.0)))
+        assert read_transform(tmp_path / name).TransformPoint(
+            (7.0, 8.0, 9.0)
+        ) == read.TransformPoint((7.0, 8.0, 9.0))
+        assert read.TransformPoint((7.0, 8.0, 9.0)) == pytest.approx(
+            whole.TransformPoint((7.0, 8.0, 9.0))
+        )
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -198,14 +221,18 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path: Path) -> None:
         (("Parameters: 0.9", "Parameters:"), "11 and 3 numbers of a AffineTransform"),
     ],
 )
-def test_a_transform_that_aligns_nothing_is_refused(tmp_path: Path, change: tuple[str, str], found: str) -> None:
+def test_a_transform_that_aligns_nothing_is_refused(
+    tmp_path: Path, change: tuple[str, str], found: str
+) -> None:
     path = tmp_path / "t1.tfm"
     affine = itk.AffineTransform(3)
     affine.SetMatrix((0.9, 0.1, 0.0, -0.1, 1.0, 0.0, 0.0, 0.0, 1.0))
     write_transform(path, affine)
     assert read_transform(path).TransformPoint((1.0, 0.0, 0.0)) == pytest.approx((0.9, -0.1, 0.0))
     path.write_text(path.read_text().replace(*change))
-    with pytest.raises(BadInput, match=f"expected a transform between two scans as voxlate writes it, .*({found})"):
+    with pytest.raises(
+        BadInput, match=f"expected a transform between two scans as voxlate writes it, .*({found})"
+    ):
         read_transform(path)
 
 
@@ -225,7 +252,9 @@ def test_what_cannot_be_registered_gets_one_sentence(monkeypatch: pytest.MonkeyP
 def test_scans_that_nothing_aligns_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     far = Grid(FIXED.shape, FIXED.affine + np.array([[0, 0, 0, 900]] + [[0, 0, 0, 0]] * 3))
     monkeypatch.setitem(module._STAGES, "rigid", ())
-    with pytest.raises(BadInput, match="expected a scan of the same part of the body as a, found no transform"):
+    with pytest.raises(
+        BadInput, match="expected a scan of the same part of the body as a, found no transform"
+    ):
         register(scan(far, same, "b"), scan(FIXED, same, "a"), "rigid")
 
 
@@ -235,10 +264,16 @@ def test_the_rigid_transform_of_the_real_pair_is_found(shared: Path) -> None:
 
     folder = shared / "data" / "topcow_pair"
     moving, fixed = (
-        canonical(read_volume(folder / f"{name}.nii.gz", kind)) for name, kind in (("cta", "cta"), ("mra", "tof"))
+        canonical(read_volume(folder / f"{name}.nii.gz", kind))
+        for name, kind in (("cta", "cta"), ("mra", "tof"))
     )
     found = register(moving, fixed, "rigid")
-    given = itk.ReadTransform(str(folder / "cta_to_mra_rigid.tfm"))  # found by others from four random starts
+    given = itk.ReadTransform(
+        str(folder / "cta_to_mra_rigid.tfm")
+    )  # found by others from four random starts
     corners = points(fixed.grid)[::33, ::61, ::69].reshape(-1, 3) * [-1, -1, 1]
-    apart = [np.subtract(given.TransformPoint(one), found.transform.TransformPoint(one)) for one in corners.tolist()]
+    apart = [
+        np.subtract(given.TransformPoint(one), found.transform.TransformPoint(one))
+        for one in corners.tolist()
+    ]
     assert np.linalg.norm(apart, axis=-1).max() < 0.3  # voxels of the scans are 0.3 to 0.7 mm wide

@@ -58,7 +58,9 @@ def test_voxels_are_signed_big_endian_numbers_slice_by_slice_and_row_by_row(tmp_
 def test_columns_grow_to_the_left_rows_to_posterior_and_slices_to_the_head(tmp_path):
     volume = read_volume(write(tmp_path), "t1")
     assert np.array_equal(volume.affine @ [1, 2, 3, 1], [-1.25, -2.5, 12, 1])
-    assert canonical(volume).data[0, 0, -1, -1] == -20, "the first voxel: lowest, most anterior, at the right"
+    assert canonical(volume).data[0, 0, -1, -1] == -20, (
+        "the first voxel: lowest, most anterior, at the right"
+    )
 
 
 def test_another_orientation_is_obeyed_and_one_that_is_missing_is_guessed_and_said(tmp_path):
@@ -66,7 +68,10 @@ def test_another_orientation_is_obeyed_and_one_that_is_missing_is_guessed_and_sa
     assert np.array_equal(read_volume(path).affine @ [1, 2, 3, 1], [1.25, -2.5, -12, 1])
     stated, bare = HEADER, HEADER.replace("Patient Orientation := L : P : H\n", "")
     guesses = [read_volume(write(tmp_path, header=text)).guesses for text in (stated, bare)]
-    assert [any("no Patient Orientation" in one for one in several) for several in guesses] == [False, True]
+    assert [any("no Patient Orientation" in one for one in several) for several in guesses] == [
+        False,
+        True,
+    ]
     assert all("no position" in several[0] for several in guesses)
 
 
@@ -135,16 +140,22 @@ def test_the_preset_pairs_scans_by_patient_and_leaves_out_and_says_who_lacks_one
         "training_001 (RIRE's example, none of the 17 pairs of paper 004; a manifest takes it)",
         "1 of 3 cases that lack a modality which is asked for (patient_103 has no t2)",
     ]
-    assert "patient_103" in [one.case for one in find_cohort(tmp_path, preset="rire").cases], "its T1 can be used"
+    assert "patient_103" in [one.case for one in find_cohort(tmp_path, preset="rire").cases], (
+        "its T1 can be used"
+    )
 
 
-def test_what_the_preset_leaves_out_is_taken_from_a_manifest_and_where_nothing_else_is_there(tmp_path):
+def test_what_the_preset_leaves_out_is_taken_from_a_manifest_and_where_nothing_else_is_there(
+    tmp_path,
+):
     cohort(tmp_path)
     (tmp_path / "list.csv").write_text("case,t1\nx,training_001/mr_T1/header.ascii\n")
     named = find_cohort(tmp_path, preset="rire", manifest=tmp_path / "list.csv")
     assert [one.case for one in named.cases] == ["x"]
     write(tmp_path / "alone" / "training_001" / "mr_T1", head(1))
-    assert [one.case for one in find_cohort(tmp_path / "alone", preset="rire").cases] == ["training_001"]
+    assert [one.case for one in find_cohort(tmp_path / "alone", preset="rire").cases] == [
+        "training_001"
+    ]
 
 
 def test_rectified_scans_are_a_preset_of_their_own(tmp_path):
@@ -153,7 +164,11 @@ def test_rectified_scans_are_a_preset_of_their_own(tmp_path):
 
 
 def test_copies_in_metaimage_are_found_in_folders_and_next_to_each_other(tmp_path):
-    for name in ("patient_001/mr_T1/patient_001_mr_T1.mhd", "patient_001/mr_T2/x.mha", "patient_002_mr_T1.mha"):
+    for name in (
+        "patient_001/mr_T1/patient_001_mr_T1.mhd",
+        "patient_001/mr_T2/x.mha",
+        "patient_002_mr_T1.mha",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = {one.case: sorted(one.files) for one in find_cohort(tmp_path, preset="rire").cases}
@@ -161,7 +176,13 @@ def test_copies_in_metaimage_are_found_in_folders_and_next_to_each_other(tmp_pat
 
 
 def test_a_rire_cohort_is_prepared_and_its_guesses_are_said(tmp_path):
-    ready = prepare(cohort(tmp_path / "RIRE"), tmp_path / "out", preset="rire", modalities=["t1", "t2"], workers=1)
+    ready = prepare(
+        cohort(tmp_path / "RIRE"),
+        tmp_path / "out",
+        preset="rire",
+        modalities=["t1", "t2"],
+        workers=1,
+    )
     assert len(ready.cases) == 2
     assert any("training_001 (RIRE's example" in one for one in ready.warnings)
     assert any("patient_103 has no t2" in one for one in ready.warnings)

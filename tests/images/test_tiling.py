@@ -20,10 +20,16 @@ def seam(volume: np.ndarray, tiling: Tiling) -> float:
     for axis, (length, patch) in enumerate(zip(tiling.shape, tiling.patch)):
         starts = {start[axis] for start in tiling.starts()}
         faces = {s for s in starts if s > 0} | {s + patch for s in starts if s + patch < length}
-        steps = np.abs(np.diff(volume, axis=axis + 1)).mean(axis=tuple(k for k in range(4) if k != axis + 1))
+        steps = np.abs(np.diff(volume, axis=axis + 1)).mean(
+            axis=tuple(k for k in range(4) if k != axis + 1)
+        )
         at_face = np.isin(np.arange(1, length), list(faces))
         if at_face.any() and not at_face.all():
-            ratios.append(float(steps[at_face].mean() / max(steps[~at_face].mean(), np.finfo(np.float32).tiny)))
+            ratios.append(
+                float(
+                    steps[at_face].mean() / max(steps[~at_face].mean(), np.finfo(np.float32).tiny)
+                )
+            )
     return max(ratios)
 
 

@@ -69,9 +69,13 @@ def test_slope_and_intercept_are_applied(tmp_path) -> None:
     raw = RANDOM.integers(-1000, 1000, (4, 5, 6)).astype(np.int16)
     path = stored(tmp_path / "a.nii", raw)
     content = bytearray(path.read_bytes())
-    content[112:120] = np.array([0.25, 7.5], np.float32).tobytes()  # scl_slope and scl_inter, which nibabel resets
+    content[112:120] = np.array(
+        [0.25, 7.5], np.float32
+    ).tobytes()  # scl_slope and scl_inter, which nibabel resets
     path.write_bytes(content)
-    np.testing.assert_allclose(read_volume(tmp_path / "a.nii").data[0].transpose(2, 1, 0), raw * 0.25 + 7.5)
+    np.testing.assert_allclose(
+        read_volume(tmp_path / "a.nii").data[0].transpose(2, 1, 0), raw * 0.25 + 7.5
+    )
 
 
 @every_row(("unit", "factor"), [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
@@ -79,7 +83,9 @@ def test_spacing_comes_in_millimetres(tmp_path, unit, factor) -> None:
     image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.diag([1.0, 2.0, 3.0, 1.0]))
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "a.nii")
-    np.testing.assert_allclose(read_volume(tmp_path / "a.nii").grid.spacing_mm, np.array([3, 2, 1]) * factor, rtol=1e-6)
+    np.testing.assert_allclose(
+        read_volume(tmp_path / "a.nii").grid.spacing_mm, np.array([3, 2, 1]) * factor, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("sform", "qform", "winner"), [(1, 1, "s"), (0, 1, "q"), (2, 0, "s")])
@@ -88,7 +94,9 @@ def test_the_sform_rules_where_it_is_set_then_the_qform(tmp_path, sform, qform, 
     image.set_qform(np.diag([2.0, 2, 2, 1]), qform)
     image.set_sform(np.diag([3.0, 3, 3, 1]), sform)
     nib.save(image, tmp_path / "a.nii")
-    assert read_volume(tmp_path / "a.nii").grid.spacing_mm == pytest.approx((3.0,) * 3 if winner == "s" else (2.0,) * 3)
+    assert read_volume(tmp_path / "a.nii").grid.spacing_mm == pytest.approx(
+        (3.0,) * 3 if winner == "s" else (2.0,) * 3
+    )
 
 
 def test_a_set_but_empty_sform_yields_to_a_set_qform(tmp_path) -> None:
@@ -111,7 +119,10 @@ def test_last_axes_of_one_and_single_slices_are_volumes(tmp_path, shape) -> None
 
 def test_freesurfer_and_nifti2_files_are_read(tmp_path) -> None:
     array = RANDOM.normal(size=(3, 4, 5)).astype(np.float32)
-    for path, kind in ((tmp_path / "a.mgz", nib.MGHImage), (tmp_path / "b.nii.gz", nib.Nifti2Image)):
+    for path, kind in (
+        (tmp_path / "a.mgz", nib.MGHImage),
+        (tmp_path / "b.nii.gz", nib.Nifti2Image),
+    ):
         volume = read_volume(stored(path, array, kind=kind))
         np.testing.assert_array_equal(volume.data[0].transpose(2, 1, 0), array)
         np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
@@ -120,7 +131,11 @@ def test_freesurfer_and_nifti2_files_are_read(tmp_path) -> None:
 @pytest.mark.parametrize("suffix", ["mha", "nrrd"])
 def test_itk_files_lie_where_their_nifti_twin_lies(tmp_path, suffix) -> None:
     itk = pytest.importorskip("SimpleITK", exc_type=ImportError)
-    path = stored(tmp_path / "a.nii", RANDOM.normal(size=(3, 4, 5)).astype(np.float32), np.diag([-1, 0.5, 2, 1.0]))
+    path = stored(
+        tmp_path / "a.nii",
+        RANDOM.normal(size=(3, 4, 5)).astype(np.float32),
+        np.diag([-1, 0.5, 2, 1.0]),
+    )
     itk.WriteImage(itk.ReadImage(str(path)), str(tmp_path / f"a.{suffix}"))
     ours, twin = read_volume(tmp_path / f"a.{suffix}"), read_volume(path)
     np.testing.assert_array_equal(ours.data, twin.data)
@@ -146,7 +161,11 @@ def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, s
     else:
         Image.fromarray(pixels).save(path)
     picture = read_volume(path, "mr")
-    assert (picture.unit, picture.modality, str(picture.grid)) == ("grey", "mr", "9×7×1, 1.00×1.00×1.00 mm")
+    assert (picture.unit, picture.modality, str(picture.grid)) == (
+        "grey",
+        "mr",
+        "9×7×1, 1.00×1.00×1.00 mm",
+    )
     np.testing.assert_array_equal(picture.data[0, 0], pixels)
     ras = canonical(picture)
     np.testing.assert_array_equal(ras.data[0, 0], pixels[::-1, ::-1])
@@ -171,9 +190,18 @@ def test_a_grey_picture_stored_as_colour_is_grey(tmp_path) -> None:
 
 
 def test_modalities_have_their_units() -> None:
-    known = {"ct": "HU", "cta2": "HU", "CTA_venous": "HU", "cbf": "ml/100g/min", "cbv": "ml/100g", "Tmax": "s"}
+    known = {
+        "ct": "HU",
+        "cta2": "HU",
+        "CTA_venous": "HU",
+        "cbf": "ml/100g/min",
+        "cbv": "ml/100g",
+        "Tmax": "s",
+    }
     assert {name: unit_of(name) for name in known} == known
-    assert {unit_of(name) for name in ("t1", "t1c", "flair", "swi", "tof", "", "anything")} == {"a.u."}
+    assert {unit_of(name) for name in ("t1", "t1c", "flair", "swi", "tof", "", "anything")} == {
+        "a.u."
+    }
 
 
 def cut(path, keep):
@@ -206,14 +234,23 @@ BAD = {
     "empty file": (lambda d: written(d / "a.nii", b""), "found an empty file"),
     "unknown suffix": (lambda d: written(d / "a.xyz", b"x" * 500), r"found '\.xyz'"),
     "no image": (lambda d: written(d / "a.nii.gz", gzip.compress(b"hello" * 200)), "found none"),
-    "not gzip": (lambda d: written(d / "a.nii.gz", b"x" * 400), "not compressed.*rename it to a.nii"),
+    "not gzip": (
+        lambda d: written(d / "a.nii.gz", b"x" * 400),
+        "not compressed.*rename it to a.nii",
+    ),
     "cut gzip": (lambda d: cut(stored(d / "a.nii.gz", NOISE), 0.6), "cut short"),
     "cut nifti": (lambda d: cut(stored(d / "a.nii", NOISE), 0.6), "damaged or cut short"),
     "cut header": (lambda d: cut(stored(d / "a.nii", NOISE), 0.05), "found none"),
-    "frames": (lambda d: stored(d / "a.nii", np.zeros((2, 2, 2, 20), np.int16)), r"found 20 frames \(2×2×2×20\)"),
+    "frames": (
+        lambda d: stored(d / "a.nii", np.zeros((2, 2, 2, 20), np.int16)),
+        r"found 20 frames \(2×2×2×20\)",
+    ),
     "colour": (lambda d: rgb_nifti(d / "a.nii"), "colour"),
     "complex": (lambda d: stored(d / "a.nii", NOISE.astype(np.complex64)), "complex.*magnitude"),
-    "overflow": (lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e300)), "found 0 NaN and 8 infinite ones of 8"),
+    "overflow": (
+        lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e300)),
+        "found 0 NaN and 8 infinite ones of 8",
+    ),
     "colour png": (lambda d: colour_png(d / "a.png"), "colour"),
     "cut png": (lambda d: cut(colour_png(d / "a.png"), 0.6), "damaged"),
     "no png": (lambda d: written(d / "a.png", b"hello" * 20), "found something else"),
@@ -242,7 +279,9 @@ def test_nan_and_infinity_are_counted_or_let_through(tmp_path) -> None:
     assert np.isnan(read_volume(path, allow_nan=True).data).sum() == 2
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=6))
 def test_a_header_of_garbage_is_read_or_refused_but_never_crashes(tmp_path, changes) -> None:
     path = stored(tmp_path / "a.nii", NOISE)
@@ -254,7 +293,9 @@ def test_a_header_of_garbage_is_read_or_refused_but_never_crashes(tmp_path, chan
         assert np.isfinite(read_volume(path, allow_nan=True).affine).all()
 
 
-def test_a_header_that_promises_more_than_the_file_holds_is_refused_before_memory_is_taken(tmp_path) -> None:
+def test_a_header_that_promises_more_than_the_file_holds_is_refused_before_memory_is_taken(
+    tmp_path,
+) -> None:
     path = stored(tmp_path / "a.nii", NOISE)
     raw = bytearray(path.read_bytes())
     raw[42:48] = np.array([30000, 30000, 30000], np.int16).tobytes()
@@ -273,7 +314,9 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "sentence"), [("a.jpg", "file name that ends"), ("a.png", "expected one slice")])
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("a.jpg", "file name that ends"), ("a.png", "expected one slice")]
+)
 def test_what_cannot_be_written_is_refused(tmp_path, name, sentence) -> None:
     with pytest.raises(BadInput, match=sentence):
         write_volume(tmp_path / name, volume_of(np.zeros((1, 2, 3, 4))))
@@ -317,7 +360,11 @@ def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(
     pair = nib.Nifti1Pair(np.zeros((4, 5, 6), np.int16), AFFINE)
     nib.save(pair, tmp_path / "a.img")
     nib.save(pair, tmp_path / "b.img")
-    assert content_hash(tmp_path / "a.hdr") == content_hash(tmp_path / "a.img") == content_hash(tmp_path / "b.hdr")
+    assert (
+        content_hash(tmp_path / "a.hdr")
+        == content_hash(tmp_path / "a.img")
+        == content_hash(tmp_path / "b.hdr")
+    )
     before = content_hash(tmp_path / "a.hdr")
     (tmp_path / "a.img").write_bytes(b"\1" + (tmp_path / "a.img").read_bytes()[1:])
     assert content_hash(tmp_path / "a.hdr") != before

@@ -36,10 +36,14 @@ def problem(missing: list[int], absent: list[int] | None = None) -> Problem:
     there = torch.tensor([absent or [0, 0, 0, 0]]) == 0
     truth = flat(GREYS[None])
     known = truth.masked_fill((hidden | ~there)[:, :, None, None, None], -1)
-    return Problem(NetworkInput(code=bits), mask=flat(hidden.float()), known=known, x0=truth, x0_present=there)
+    return Problem(
+        NetworkInput(code=bits), mask=flat(hidden.float()), known=known, x0=truth, x0_present=there
+    )
 
 
-def loss(name: str, extra, of: Problem, labels: Tensor | None = None, reduction: str = "mask") -> float:
+def loss(
+    name: str, extra, of: Problem, labels: Tensor | None = None, reduction: str = "mask"
+) -> float:
     (value,) = LOSSES[name](extra, of, labels, reduction).tolist()
     return value
 
@@ -47,12 +51,19 @@ def loss(name: str, extra, of: Problem, labels: Tensor | None = None, reduction:
 def test_reconstructions_are_compared_where_available() -> None:
     images = flat(GREYS[None] + torch.tensor([[0.1, 9.0, 0.3, 9.0]]))
     assert loss("reconstructions", images, problem([0, 1, 0, 1])) == pytest.approx(0.2)
-    assert loss("reconstructions", images, problem([0, 1, 0, 1]), reduction="all") == pytest.approx(0.1)
-    assert loss("reconstructions", images, problem([0, 1, 0, 0], [0, 0, 0, 1])) == pytest.approx(0.2)
-    translation = Problem(
-        NetworkInput({"a": flat(GREYS[None, :1]), "b": flat(GREYS[None, 1:2])}), flat(GREYS[None, :1])
+    assert loss("reconstructions", images, problem([0, 1, 0, 1]), reduction="all") == pytest.approx(
+        0.1
     )
-    assert loss("reconstructions", flat(torch.tensor([[0.1, 0.6]])), translation) == pytest.approx(0.2)
+    assert loss("reconstructions", images, problem([0, 1, 0, 0], [0, 0, 0, 1])) == pytest.approx(
+        0.2
+    )
+    translation = Problem(
+        NetworkInput({"a": flat(GREYS[None, :1]), "b": flat(GREYS[None, 1:2])}),
+        flat(GREYS[None, :1]),
+    )
+    assert loss("reconstructions", flat(torch.tensor([[0.1, 0.6]])), translation) == pytest.approx(
+        0.2
+    )
 
 
 def test_images_of_each_available_latent_count_one_each() -> None:
@@ -60,7 +71,9 @@ def test_images_of_each_available_latent_count_one_each() -> None:
     images = tuple(flat(GREYS[None]) + number / 10 for number in (1, 9, 2, 3))
     assert loss("images_by_latent", images, problem([0, 1, 0, 0])) == pytest.approx(0.1 + 0.2 + 0.3)
     gaps = tuple(one + flat(torch.tensor([[0.0, 0, 0, 5]])) for one in images)
-    assert loss("images_by_latent", gaps, problem([0, 1, 0, 0], [0, 0, 0, 1])) == pytest.approx(0.1 + 0.2)
+    assert loss("images_by_latent", gaps, problem([0, 1, 0, 0], [0, 0, 0, 1])) == pytest.approx(
+        0.1 + 0.2
+    )
 
 
 def test_variance_and_codes_are_means() -> None:
@@ -74,7 +87,9 @@ def test_a_segmentation_of_nothing_learned_has_the_known_loss() -> None:
     labels = torch.tensor([0.0, 1, 1, 0, 0, 0]).view(1, 1, *SIZE)
     dice = [(2 * 2 / 4 + 1) / (2 + 6 / 4 + 1), 1 / (6 / 4 + 1), 1 / (6 / 4 + 1)]
     expected = math.log(4) + 1 - sum(dice) / 3
-    assert loss("segmentation", torch.zeros(1, 4, *SIZE), problem([1, 0, 0, 0]), labels) == pytest.approx(expected)
+    assert loss(
+        "segmentation", torch.zeros(1, 4, *SIZE), problem([1, 0, 0, 0]), labels
+    ) == pytest.approx(expected)
 
 
 def test_a_segmentation_counts_labelled_voxels_alone() -> None:
@@ -83,13 +98,22 @@ def test_a_segmentation_counts_labelled_voxels_alone() -> None:
     wrong = right.clone()
     wrong[..., 1, 1:] = torch.tensor([-99.0, 99, 5]).view(1, 3, 1, 1)
     for logits in (right, wrong):
-        assert loss("segmentation", logits, problem([1, 0, 0, 0]), labels) == pytest.approx(0, abs=1e-6)
+        assert loss("segmentation", logits, problem([1, 0, 0, 0]), labels) == pytest.approx(
+            0, abs=1e-6
+        )
     assert loss("segmentation", wrong, problem([1, 0, 0, 0]), labels * 0 - 1) == 0
 
 
 def test_a_label_beyond_the_classes_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"net\.classes: expected more classes than the highest label, 4, found 4"):
-        loss("segmentation", torch.zeros(1, 4, *SIZE), problem([1, 0, 0, 0]), torch.full((1, 1, *SIZE), 4.0))
+    with pytest.raises(
+        BadInput, match=r"net\.classes: expected more classes than the highest label, 4, found 4"
+    ):
+        loss(
+            "segmentation",
+            torch.zeros(1, 4, *SIZE),
+            problem([1, 0, 0, 0]),
+            torch.full((1, 1, *SIZE), 4.0),
+        )
 
 
 def test_the_critic_of_features_knows_available_modalities() -> None:
@@ -111,7 +135,9 @@ class Gives(nn.Module):
 
 def test_a_regression_weighs_the_losses_of_extras() -> None:
     images = torch.full((3, 4, 1, 4, 4), 0.5)
-    full = Batch(images, images[:, :1], torch.ones(3, 4, dtype=torch.bool), torch.arange(3)[:, None], images)
+    full = Batch(
+        images, images[:, :1], torch.ones(3, 4, dtype=torch.bool), torch.arange(3)[:, None], images
+    )
     method = Regression(RegressionSettings(extras={"reconstructions": 20.0}), Gives(), Complete())
     parts = method.loss("net", full, Noise(0, full.item))
     assert parts["l1"].item() == pytest.approx(0.5)
@@ -125,14 +151,27 @@ def test_a_regression_weighs_the_losses_of_extras() -> None:
     [
         (Bran(), {"codes": 1.0}, [], r"expected method\.extras of none"),
         (CocaGAN(), {"segmentation": 1.0}, ["seg"], r"expected method\.extras of modality_logits"),
-        (MMSYN(), {"codes": 1.0}, [], r"reconstructions, images_by_latent, latent_variance, which the network gives"),
+        (
+            MMSYN(),
+            {"codes": 1.0},
+            [],
+            r"reconstructions, images_by_latent, latent_variance, which the network gives",
+        ),
         (CocaGAN(classes=2), {"segmentation": 1.0}, [], r"expected one label map in data\.labels"),
-        (CocaGAN(classes=2), {"segmentation": 1.0}, ["seg", "lesion"], r"expected one label map in data\.labels"),
+        (
+            CocaGAN(classes=2),
+            {"segmentation": 1.0},
+            ["seg", "lesion"],
+            r"expected one label map in data\.labels",
+        ),
     ],
 )
 def test_extras_that_a_stage_cannot_give_or_score_are_refused(net, extras, labels, said) -> None:
     stage = SimpleNamespace(
-        name="final", net=net, task=Translate(), data=SimpleNamespace(labels=labels, apart=False, weigh={})
+        name="final",
+        net=net,
+        task=Translate(),
+        data=SimpleNamespace(labels=labels, apart=False, weigh={}),
     )
     with pytest.raises(BadInput, match=said):
         RegressionSettings(extras=extras).check(stage, "mine")

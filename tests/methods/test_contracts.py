@@ -10,12 +10,26 @@ from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.recipe import from_dict
 
-TINY = {"kind": "unet", "width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, "middle_attention": False}
+TINY = {
+    "kind": "unet",
+    "width": 8,
+    "multipliers": [1, 2],
+    "blocks": 1,
+    "groups": 4,
+    "middle_attention": False,
+}
 TRAIN = {"steps": 1, "batch": 2, "precision": "float32"}
 AUTOENCODER = {
     "name": "autoencoder",
     "method": {"kind": "autoencoding"},
-    "net": {"kind": "kl_autoencoder", "width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, "latent": 3},
+    "net": {
+        "kind": "kl_autoencoder",
+        "width": 8,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "groups": 4,
+        "latent": 3,
+    },
     "train": TRAIN,
 }
 PREDICTOR = {"name": "predictor", "method": {"kind": "regression"}, "net": TINY, "train": TRAIN}
@@ -32,7 +46,10 @@ METHODS = {  # what is learned, and its opponent
     "regression": ({"kind": "regression"}, None),
     "regression_opponent": ({"kind": "regression"}, CRITIC),
     "diffusion_opponent": ({"kind": "diffusion"}, CRITIC | {"gan_loss": "least_squares"}),
-    "cycle": ({"kind": "cycle", "critic": {"widths": [8, 8], "norm": "instance", "output": "patches"}}, None),
+    "cycle": (
+        {"kind": "cycle", "critic": {"widths": [8, 8], "norm": "instance", "output": "patches"}},
+        None,
+    ),
 }
 TASKS = {
     "translate": ({"kind": "translate"}, []),
@@ -41,12 +58,21 @@ TASKS = {
     "residual_inside": ({"kind": "residual", "inside": True, "predictor_weight": 0.1}, [PREDICTOR]),
     "translate_inside": ({"kind": "translate", "inside": True, "strip": True}, []),
     "asymmetry": (
-        {"kind": "residual", "inside": True, "strip": True, "asymmetry": True, "predictor_weight": 0.1},
+        {
+            "kind": "residual",
+            "inside": True,
+            "strip": True,
+            "asymmetry": True,
+            "predictor_weight": 0.1,
+        },
         [BRAN],
     ),
     "latent": ({"kind": "latent"}, [AUTOENCODER]),
 }
-FEW = {"cycle": ("translate", "translate_inside"), "diffusion_opponent": ("translate", "complete", "latent")}
+FEW = {
+    "cycle": ("translate", "translate_inside"),
+    "diffusion_opponent": ("translate", "complete", "latent"),
+}
 CASES = [(method, task) for method in METHODS for task in FEW.get(method, TASKS)]
 every_method_and_task = pytest.mark.parametrize(("method_name", "task"), CASES)
 
@@ -84,7 +110,13 @@ def batch(task: str, items: int = 2, size: int = 16) -> Batch:
     present = torch.ones(items, channels, dtype=torch.bool)
     mask = torch.zeros(items, 1, 1, size, size)
     mask[..., 4:12, 4:12] = 1
-    return Batch(source=images, mask=mask, present=present, item=torch.arange(items)[:, None] + 100, target=target)
+    return Batch(
+        source=images,
+        mask=mask,
+        present=present,
+        item=torch.arange(items)[:, None] + 100,
+        target=target,
+    )
 
 
 def asked(task: str, full: Batch) -> Batch:
@@ -116,7 +148,9 @@ def trained(method_name: str, task: str):
 
 
 @every_method_and_task
-def test_a_step_against_the_gradient_lowers_the_loss_and_a_batch_counts_the_mean_of_its_items(method_name, task):
+def test_a_step_against_the_gradient_lowers_the_loss_and_a_batch_counts_the_mean_of_its_items(
+    method_name, task
+):
     method, _ = trained(method_name, task)
     full = batch(task)
     *_, last = method.turns
@@ -176,5 +210,9 @@ def test_the_autoencoder_lowers_its_loss_and_scales_its_latents_to_unit_spread()
     assert losses[-1] < 0.8 * losses[0]
     method.finish([full])
     mean, log_variance = method.net.encode(full.target.flatten(0, 1).unsqueeze(1))
-    drawn = mean + torch.randn(400, *mean.shape) * (0.5 * log_variance).exp()  # training sees draws, not means
-    torch.testing.assert_close((drawn * method.net.scale).std(), torch.tensor(1.0), rtol=0.06, atol=0)  # of 768 draws
+    drawn = (
+        mean + torch.randn(400, *mean.shape) * (0.5 * log_variance).exp()
+    )  # training sees draws, not means
+    torch.testing.assert_close(
+        (drawn * method.net.scale).std(), torch.tensor(1.0), rtol=0.06, atol=0
+    )  # of 768 draws

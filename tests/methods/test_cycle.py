@@ -26,7 +26,10 @@ class Line(nn.Module):
 
     def __init__(self, factor: float, offset: float) -> None:
         super().__init__()
-        self.factor, self.offset = nn.Parameter(torch.tensor(factor)), nn.Parameter(torch.tensor(offset))
+        self.factor, self.offset = (
+            nn.Parameter(torch.tensor(factor)),
+            nn.Parameter(torch.tensor(offset)),
+        )
 
     def forward(self, inputs):
         return Output(self.factor * inputs.joined + self.offset)
@@ -44,9 +47,13 @@ class Grey(nn.Module):
         return self.factor * images.flatten(1).mean(1, keepdim=True)
 
 
-def lines(forward=(0.5, 0.25), backward=(2.0, -0.5), task=None, answer: float = 0.0, **options) -> Cycle:
+def lines(
+    forward=(0.5, 0.25), backward=(2.0, -0.5), task=None, answer: float = 0.0, **options
+) -> Cycle:
     channels = Channels(images={"a": 1}, out=1)
-    made = Cycle(CycleSettings(**options), Line(*forward), Line(*backward), task or Translate(), channels)
+    made = Cycle(
+        CycleSettings(**options), Line(*forward), Line(*backward), task or Translate(), channels
+    )
     made.critics = nn.ModuleDict({name: Grey(answer) for name in ("to_target", "to_source")})
     return made
 
@@ -64,12 +71,16 @@ def batch(items: int = 3) -> Batch:
 @pytest.mark.parametrize("inside", [False, True])
 def test_the_cycle_costs_nothing_where_the_generators_are_exact_inverses(inside: bool) -> None:
     full = batch()
-    parts = lines(task=Translate(strip=inside, inside=inside)).loss("generators", full, Noise(0, full.item))
+    parts = lines(task=Translate(strip=inside, inside=inside)).loss(
+        "generators", full, Noise(0, full.item)
+    )
     assert parts["cycle_to_target"].item() == pytest.approx(0, abs=1e-5)
     assert parts["cycle_to_source"].item() == pytest.approx(0, abs=1e-5)
 
 
-def test_a_cycle_that_misses_by_a_constant_costs_ten_times_that_on_the_mask_of_its_own_start() -> None:
+def test_a_cycle_that_misses_by_a_constant_costs_ten_times_that_on_the_mask_of_its_own_start() -> (
+    None
+):
     full = batch()
     parts = lines(backward=(2.0, -0.3), task=Translate(strip=True, inside=True)).loss(
         "generators", full, Noise(0, full.item)
@@ -77,13 +88,17 @@ def test_a_cycle_that_misses_by_a_constant_costs_ten_times_that_on_the_mask_of_i
     # forward, then backward: 0.2 on the half that is body, over all pixels; backward, then forward: half of it again
     assert parts["cycle_to_target"].item() == pytest.approx(10 * 0.2 / 2, rel=1e-5)
     assert parts["cycle_to_source"].item() == pytest.approx(10 * 0.1 / 2, rel=1e-5)
-    assert parts["gan_to_target"].item() == pytest.approx(1)  # (0 - 1)^2, of a critic that answers 0
+    assert parts["gan_to_target"].item() == pytest.approx(
+        1
+    )  # (0 - 1)^2, of a critic that answers 0
     assert parts["total"].item() == pytest.approx(10 * 0.3 / 2 + 2, rel=1e-5)
 
 
 def test_an_image_that_needs_nothing_pays_for_what_is_done_to_it() -> None:
     full = batch()
-    parts = lines(forward=(1.0, 0.25), backward=(1.0, 0.0), identity=5.0).loss("generators", full, Noise(0, full.item))
+    parts = lines(forward=(1.0, 0.25), backward=(1.0, 0.0), identity=5.0).loss(
+        "generators", full, Noise(0, full.item)
+    )
     assert parts["identity_to_target"].item() == pytest.approx(5 * 0.25, rel=1e-5)
     assert parts["identity_to_source"].item() == 0
 
@@ -116,7 +131,10 @@ def test_a_source_is_translated_the_same_whatever_target_comes_with_it() -> None
 
 def test_each_turn_moves_its_own_side_alone() -> None:
     full, method = batch(), lines(answer=0.5)
-    sides = {"generators": list(method.generators.parameters()), "critics": list(method.critics.parameters())}
+    sides = {
+        "generators": list(method.generators.parameters()),
+        "critics": list(method.critics.parameters()),
+    }
     for turn, other in (("generators", "critics"), ("critics", "generators")):
         method.zero_grad()
         method.loss(turn, full, Noise(0, full.item))["total"].backward()
@@ -129,13 +147,20 @@ def test_other_tasks_and_an_identity_between_unequal_channels_are_refused() -> N
     plain = recipe.to_dict(recipe.read("cyclegan_tmax_small"))
     with pytest.raises(BadInput, match=r"expected task\.kind 'translate'"):
         recipe.from_dict(
-            plain | {"task": {"kind": "complete"}, "data": plain["data"] | {"target": plain["data"]["source"]}}, "x"
+            plain
+            | {
+                "task": {"kind": "complete"},
+                "data": plain["data"] | {"target": plain["data"]["source"]},
+            },
+            "x",
         )
     with pytest.raises(BadInput, match="found 4 and 1"):
         recipe.from_dict(plain | {"method": plain["method"] | {"identity": 5.0}}, "x")
 
 
-def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_never_made() -> None:
+def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_never_made() -> (
+    None
+):
     history, size, count = History(50), 50, 1000
     seen = []
     for step in range(count // 4):
@@ -144,9 +169,13 @@ def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_
     assert seen[:size] == list(range(size))  # filling up: the images themselves
     assert all(number <= step for step, number in enumerate(seen))
     assert len(history.images) == size
-    assert max(seen.count(number) for number in range(size)) == 2  # when they were new, and when they were replaced
+    assert (
+        max(seen.count(number) for number in range(size)) == 2
+    )  # when they were new, and when they were replaced
     assert max(seen.count(number) for number in range(size, count)) == 1
-    fresh = sum(number == step for step, number in enumerate(seen[size:], start=size)) / (count - size)
+    fresh = sum(number == step for step, number in enumerate(seen[size:], start=size)) / (
+        count - size
+    )
     assert fresh == pytest.approx(0.5, abs=4 * 0.5 / (count - size) ** 0.5)
 
 
@@ -158,7 +187,9 @@ def test_the_history_is_for_training_alone_and_no_part_of_the_weights() -> None:
     memory, twin = method.training_state(), lines()
     assert torch.equal(memory["to_target"], 0.5 * full.source + 0.25)
     twin.load_training_state(memory)
-    assert all(torch.equal(memory[way], twin.training_state()[way]) for way in ("to_target", "to_source"))
+    assert all(
+        torch.equal(memory[way], twin.training_state()[way]) for way in ("to_target", "to_source")
+    )
     assert set(method.state_dict()) == set(lines().state_dict())
 
 
@@ -180,13 +211,22 @@ def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() ->
     items, steps = 64, 300
     draws = -torch.log1p(-(torch.arange(items) + 0.5) / items).view(items, 1, 1, 1, 1)
     ones = torch.ones_like(draws)
-    full = Batch(draws - 1, ones, ones[:, :, 0, 0, 0].bool(), torch.arange(items), target=0.5 - 0.4 * draws.flip(0))
-    mse = RegressionSettings(loss="mse")  # an absolute error holds both lines where they are inverses, far from done
+    full = Batch(
+        draws - 1,
+        ones,
+        ones[:, :, 0, 0, 0].bool(),
+        torch.arange(items),
+        target=0.5 - 0.4 * draws.flip(0),
+    )
+    mse = RegressionSettings(
+        loss="mse"
+    )  # an absolute error holds both lines where they are inverses, far from done
     method = lines(forward=(-0.1, 0.0), backward=(-1.0, 0.0), cycle=0.3, history=0, distance=mse)
     method.critics = nn.ModuleDict({way: Spread() for way in ("to_target", "to_source")})
     rates = {"critics": 0.06, "generators": 0.02}
     optimisers = {
-        turn: torch.optim.Adam(method.parameters_of(turn), lr=rates[turn], betas=(0.0, 0.9)) for turn in rates
+        turn: torch.optim.Adam(method.parameters_of(turn), lr=rates[turn], betas=(0.0, 0.9))
+        for turn in rates
     }
     for step in range(steps):
         for turn, optimiser in optimisers.items():
@@ -208,12 +248,16 @@ def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() ->
         ("pix2pix_tmax", {"generator": 54_410_880, "critic": 2_767_681}),
     ],
 )
-def test_the_recipes_networks_are_the_published_ones_with_other_channels(name: str, counts: dict[str, int]) -> None:
+def test_the_recipes_networks_are_the_published_ones_with_other_channels(
+    name: str, counts: dict[str, int]
+) -> None:
     """The published counts for 3 to 3 channels, with first and last kernels of 4 to 1 (or 1 to 4) instead."""
     with torch.device("meta"):
         method = recipe.read(name).build()
     for part, count in counts.items():
-        assert sum(parameter.numel() for parameter in method.get_submodule(part).parameters()) == count
+        assert (
+            sum(parameter.numel() for parameter in method.get_submodule(part).parameters()) == count
+        )
 
 
 TINY = """

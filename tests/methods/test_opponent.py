@@ -9,7 +9,13 @@ from torch import nn
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
-from voxlate.methods.opponent import Opponent, OpponentSettings, discriminator_loss, gan_loss, gradient_penalty
+from voxlate.methods.opponent import (
+    Opponent,
+    OpponentSettings,
+    discriminator_loss,
+    gan_loss,
+    gradient_penalty,
+)
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import Complete, Translate
 from voxlate.nets.completion.mm_gan import MMGAN
@@ -46,7 +52,9 @@ def opponents(factor: float = 0.5, grey: float = -0.25, **options) -> Opponent:
 
 def batch(items: int = 3) -> Batch:
     ones = torch.ones(items, 1, 1, 4, 4)
-    return Batch(ones * 0.1, ones, ones[:, :, 0, 0, 0].bool(), torch.arange(items), target=ones * 0.75)
+    return Batch(
+        ones * 0.1, ones, ones[:, :, 0, 0, 0].bool(), torch.arange(items), target=ones * 0.75
+    )
 
 
 def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope() -> None:
@@ -60,10 +68,14 @@ def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope(
     assert parts["total"].item() == pytest.approx(penalty - distance)
 
 
-@pytest.mark.parametrize(("game", "loss"), [("cross_entropy", math.log(2)), ("least_squares", 0.5), ("hinge", 1)])
+@pytest.mark.parametrize(
+    ("game", "loss"), [("cross_entropy", math.log(2)), ("least_squares", 0.5), ("hinge", 1)]
+)
 def test_a_critic_that_always_gives_zero_has_the_known_loss(game: str, loss: float) -> None:
     full = batch()
-    parts = opponents(factor=0.0, gan_loss=game, penalty=0).loss("critic", full, Noise(0, full.item))
+    parts = opponents(factor=0.0, gan_loss=game, penalty=0).loss(
+        "critic", full, Noise(0, full.item)
+    )
     assert parts["total"].item() == pytest.approx(loss)
 
 
@@ -71,7 +83,9 @@ def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic
     full, method = batch(), opponents(factor=0.5, weight=0.1)
     method.loss("generator", full, Noise(0, full.item))["total"].backward()
     # d/dgrey of (grey - 0.75)^2 - 0.1 * 0.5 * 16 * grey
-    assert method.generator.net.grey.grad.item() == pytest.approx(2 * (-0.25 - 0.75) - 0.1 * 0.5 * 16)
+    assert method.generator.net.grey.grad.item() == pytest.approx(
+        2 * (-0.25 - 0.75) - 0.1 * 0.5 * 16
+    )
     assert method.critic.factor.grad is None
 
 
@@ -80,7 +94,9 @@ def test_the_hinge_loss_has_a_margin_for_the_critic_and_none_for_the_generator()
     true, made = 0.05 * 16 * 0.75, 0.05 * 16 * -0.25  # what the critic gives
     critic = method.loss("critic", full, Noise(0, full.item))["total"]
     assert critic.item() == pytest.approx(0.5 * ((1 - true) + (1 + made)))
-    assert method.loss("generator", full, Noise(0, full.item))["gan"].item() == pytest.approx(-0.1 * made)
+    assert method.loss("generator", full, Noise(0, full.item))["gan"].item() == pytest.approx(
+        -0.1 * made
+    )
 
 
 def test_an_adaptive_weight_is_a_share_of_the_gradient_of_the_methods_own_loss() -> None:
@@ -130,7 +146,9 @@ def test_the_patch_critic_has_the_published_parameters_of_pix2pix_and_cyclegan()
     """2.769 million for 3 + 3 channels and 2.765 million for 3, as the code of Isola and Zhu prints."""
     for norm, channels, count in (("batch", 6, 2_768_705), ("instance", 3, 2_764_737)):
         with torch.device("meta"):
-            critic = Critic(widths=(64, 128, 256, 512), norm=norm, output="patches").build(channels=channels)
+            critic = Critic(widths=(64, 128, 256, 512), norm=norm, output="patches").build(
+                channels=channels
+            )
         assert sum(parameter.numel() for parameter in critic.parameters()) == count
 
 
@@ -147,7 +165,10 @@ def test_batch_norms_of_the_critic_see_true_and_made_images_apart() -> None:
     """A batch norm makes 0 of any grey, but 1 and -1 of two greys that it sees at once."""
     shape = (2, 1, 1, 4, 4)
     parts = discriminator_loss(
-        nn.BatchNorm3d(1, affine=False), "least_squares", torch.full(shape, 0.3), torch.full(shape, -0.8)
+        nn.BatchNorm3d(1, affine=False),
+        "least_squares",
+        torch.full(shape, 0.3),
+        torch.full(shape, -0.8),
     )
     assert parts["apart"].item() == pytest.approx(0, abs=1e-3)
     assert parts["gan"].item() == pytest.approx(0.5, abs=1e-3)
@@ -156,7 +177,9 @@ def test_batch_norms_of_the_critic_see_true_and_made_images_apart() -> None:
 def test_a_map_for_each_channel_counts_scanned_channels_as_true() -> None:
     """Two maps that answer 0.25: of least squares, 0.75² where the channel was scanned and 0.25² where it was made."""
     answers, scanned = torch.full((1, 2, 1, 3, 3), 0.25), torch.tensor([[True, False]])
-    assert gan_loss("least_squares", answers, scanned).item() == pytest.approx((0.75**2 + 0.25**2) / 2)
+    assert gan_loss("least_squares", answers, scanned).item() == pytest.approx(
+        (0.75**2 + 0.25**2) / 2
+    )
     assert gan_loss("wasserstein", answers, scanned).item() == pytest.approx(0)
     critic = Critic(widths=(4, 4), output="patches", maps=2).build(channels=2)
     assert critic(torch.zeros(3, 2, 1, 16, 16)).shape[:3] == (3, 2, 1)
@@ -183,11 +206,15 @@ class Keeps(nn.Module):
 
 def completion(**options) -> tuple[Opponent, Batch]:
     """Least squares over four maps, of a batch whose images are 0.1, 0.2, 0.3, 0.4 and lack the first two channels."""
-    images = torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1, 1).expand(1, 4, 1, 4, 4).contiguous()
+    images = (
+        torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1, 1).expand(1, 4, 1, 4, 4).contiguous()
+    )
     present = torch.ones(1, 4, dtype=torch.bool)
     full = Batch(images, images[:, :1] * 0 + 1, present, torch.arange(1)[:, None], target=images)
     generator = Regression(RegressionSettings(), Halves(), Complete())
-    settings = OpponentSettings(gan_loss="least_squares", penalty=0, weight=1.0, critic=Critic(maps=4), **options)
+    settings = OpponentSettings(
+        gan_loss="least_squares", penalty=0, weight=1.0, critic=Critic(maps=4), **options
+    )
     return Opponent(settings, generator, Keeps()), full
 
 
@@ -199,7 +226,9 @@ def test_scanned_channels_count_as_true_for_the_critic_and_not_at_all_for_the_ge
     assert parts["l1"].item() == pytest.approx((0.4 + 0.3) / 2)
     true = sum((1 - value) ** 2 for value in (0.1, 0.2, 0.3, 0.4)) / 4
     made = (0.5**2 + 0.5**2 + (1 - 0.3) ** 2 + (1 - 0.4) ** 2) / 4
-    assert method.loss("critic", full, Noise(seed, full.item))["gan"].item() == pytest.approx((true + made) / 2)
+    assert method.loss("critic", full, Noise(seed, full.item))["gan"].item() == pytest.approx(
+        (true + made) / 2
+    )
 
 
 def missing(full: Batch, noise: Noise) -> list[int]:
@@ -213,21 +242,30 @@ def test_the_critic_sees_with_an_image_what_its_context_says(context: str, chann
     assert method.critic.seen.shape[1] == channels
     if context == "true":
         assert torch.equal(method.critic.seen[:, :4], full.target)
-    generator = RegressionSettings().build(MMGAN(widths=(4, 4)), Complete(), Complete().channels("abcd", "abcd"))
+    generator = RegressionSettings().build(
+        MMGAN(widths=(4, 4)), Complete(), Complete().channels("abcd", "abcd")
+    )
     critic = Critic(widths=(4,), maps=4)
     built = OpponentSettings(context=context, critic=critic).build(generator)
     assert built.critic.layers[0].in_channels == channels
 
 
 def test_a_critic_of_each_channel_needs_a_map_for_each() -> None:
-    generator = RegressionSettings().build(MMGAN(widths=(4, 4)), Complete(), Complete().channels("abcd", "abcd"))
+    generator = RegressionSettings().build(
+        MMGAN(widths=(4, 4)), Complete(), Complete().channels("abcd", "abcd")
+    )
     with pytest.raises(BadInput, match=r"opponent\.critic\.maps: expected"):
         OpponentSettings(critic=Critic(separate=True)).build(generator)
 
 
 def test_an_opponent_that_begins_late_leaves_the_generator_alone_until_then() -> None:
     full, method = batch(), opponents(factor=0.5, weight=0.1, start=0.5)
-    assert [method.takes_turn("critic", progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [False, False, True, True]
+    assert [method.takes_turn("critic", progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert method.takes_turn("generator", 0.0)
     alone = method.generator.loss("net", full, Noise(0, full.item))["total"]
     assert method.loss("generator", full, Noise(0, full.item), 0.49)["total"] == alone

@@ -45,7 +45,13 @@ def method(name: str = "mr_to_ct_ode") -> Diffusion:
 def batch(items: int = 2) -> Batch:
     source = torch.linspace(-1, 1, items * 64).reshape(items, 1, 1, 8, 8)
     ones = torch.ones_like(source)
-    return Batch(source, ones, torch.ones(items, 1, dtype=torch.bool), torch.arange(items)[:, None], target=-source)
+    return Batch(
+        source,
+        ones,
+        torch.ones(items, 1, dtype=torch.bool),
+        torch.arange(items)[:, None],
+        target=-source,
+    )
 
 
 def test_the_ode_row_gives_the_state_at_a_thousandth_of_the_published_equation() -> None:
@@ -71,7 +77,9 @@ def test_the_network_is_shown_data_from_0_to_1_and_the_published_noise() -> None
     torch.testing.assert_close(required(problem.x0), (1 - batch().source) / 2)
     torch.testing.assert_close(ours.task.restore(required(problem.x0), problem), -batch().source)
     many = batch(400)
-    many = replace(many, target=torch.full_like(many.source, -1.0))  # black: 0 in [0, 1], so the state is noise alone
+    many = replace(
+        many, target=torch.full_like(many.source, -1.0)
+    )  # black: 0 in [0, 1], so the state is noise alone
     ours.loss("net", many, Noise(0, many.item))
     (given,) = ours.net.seen
     sigma = torch.exp(-required(given.log_snr).double() / 2).view(-1, 1, 1, 1, 1)
@@ -101,12 +109,20 @@ def test_the_ode_row_draws_in_float32(name: str, expected: bool) -> None:
             return batch.source
 
     found: list[bool] = []
-    header = {"units": {"ct": "HU"}, "target_scales": {"ct": [0.0, 1.0]}, "weights_hash": "", "steps": 1}
+    header = {
+        "units": {"ct": "HU"},
+        "target_scales": {"ct": [0.0, 1.0]},
+        "weights_hash": "",
+        "steps": 1,
+    }
     chosen = recipes.read(
-        name, {"train.precision": "bfloat16", **({"synth.precision": "bfloat16"} if expected else {})}
+        name,
+        {"train.precision": "bfloat16", **({"synth.precision": "bfloat16"} if expected else {})},
     )
     model = Model(Drawn(), chosen, header, torch.device("cpu"), Path("run"))  # type: ignore[arg-type]
-    scan = Volume(np.random.default_rng(0).random((1, 1, 6, 6)).astype(np.float32), np.eye(4), "a.u.", "t2")
+    scan = Volume(
+        np.random.default_rng(0).random((1, 1, 6, 6)).astype(np.float32), np.eye(4), "a.u.", "t2"
+    )
     model.synthesise({"t2": scan})
     assert found == [expected]
 
@@ -114,5 +130,7 @@ def test_the_ode_row_draws_in_float32(name: str, expected: bool) -> None:
 def test_ranges_that_do_not_fit_are_refused() -> None:
     with pytest.raises(BadInput, match=r"task\.range: expected a lower and an upper end"):
         Translate(range=(1, 0))
-    with pytest.raises(BadInput, match=r"expected task\.range = \[-1, 1\] for method.ssim and method.leak"):
+    with pytest.raises(
+        BadInput, match=r"expected task\.range = \[-1, 1\] for method.ssim and method.leak"
+    ):
         recipes.read("mr_to_ct_cnn", {"method.leak": "0.1"})

@@ -19,7 +19,14 @@ from voxlate.errors import BadInput
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.regression import Regression, RegressionSettings, leaky
-from voxlate.methods.tasks import Complete, LatentTask, Residual, ResidualTask, Translate, draw_missing
+from voxlate.methods.tasks import (
+    Complete,
+    LatentTask,
+    Residual,
+    ResidualTask,
+    Translate,
+    draw_missing,
+)
 from voxlate.nets.autoencoder import KLAutoencoder
 from voxlate.nets.interface import Channels, Output
 
@@ -35,7 +42,9 @@ class Wild(nn.Module):
         x, log_snr = inputs.state, inputs.log_snr
         shift = log_snr[:, None, None, None, None] if log_snr is not None else 0
         given = sum(inputs.images.values(), torch.zeros(()))
-        return Output(torch.tanh(3 * x.roll(1, 1) - x.mean((1, 3, 4), keepdim=True) + shift + given))
+        return Output(
+            torch.tanh(3 * x.roll(1, 1) - x.mean((1, 3, 4), keepdim=True) + shift + given)
+        )
 
 
 class Half(nn.Module):
@@ -46,7 +55,10 @@ class Half(nn.Module):
 
 
 def batch(channels=4, items=2, size=8, present=None, target=True) -> Batch:
-    images = torch.rand(items, channels, 1, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    images = (
+        torch.rand(items, channels, 1, size, size, generator=torch.Generator().manual_seed(1)) * 2
+        - 1
+    )
     mask = torch.zeros(items, 1, 1, size, size)
     mask[..., 2:6, 2:6] = 1
     there = torch.ones(items, channels, dtype=torch.bool) if present is None else present
@@ -61,7 +73,9 @@ def test_scanned_modalities_come_back_bit_identical_and_missing_ones_have_no_inf
         made = method.synthesise(full, Noise(0, full.item), HOW)
         assert torch.equal(made[present], full.source[present])
         assert not torch.equal(made[~present], full.source[~present])
-        other = replace(full, source=full.source.masked_fill(~present[:, :, None, None, None], torch.nan))
+        other = replace(
+            full, source=full.source.masked_fill(~present[:, :, None, None, None], torch.nan)
+        )
         assert torch.equal(made, method.synthesise(other, Noise(0, full.item), HOW))
 
 
@@ -86,10 +100,19 @@ def test_a_curriculum_draws_the_published_sets_and_no_others():
     """Sharma and Hamarneh's list of the 14 configurations by number available, from index 10, 7, 3 and 0 on."""
     task = Complete(curriculum=((0.17, 0.286), (0.33, 0.5), (0.5, 0.786)))
     available = sorted(
-        (bits for bits in product("01", repeat=4) if len(set(bits)) == 2), key=lambda one: one.count("1")
+        (bits for bits in product("01", repeat=4) if len(set(bits)) == 2),
+        key=lambda one: one.count("1"),
     )
     everything = torch.ones(800, 4, dtype=torch.bool)
-    for progress, index in ((0.0, 10), (0.169, 10), (0.17, 7), (0.33, 3), (0.49, 3), (0.5, 0), (1.0, 0)):
+    for progress, index in (
+        (0.0, 10),
+        (0.169, 10),
+        (0.17, 7),
+        (0.33, 3),
+        (0.49, 3),
+        (0.5, 0),
+        (1.0, 0),
+    ):
         expected = {"".join("10"[int(bit)] for bit in one) for one in available[index:]}
         assert drawn_sets(task, progress, everything) == expected, progress
         assert len(expected) == 14 - index
@@ -142,10 +165,19 @@ def test_absent_modalities_have_bits_of_their_own_and_no_loss():
 
 
 def test_each_validation_item_misses_one_modality_in_turn():
-    assert torch.equal(Complete().as_at_inference(batch(items=4)).present, ~torch.eye(4, dtype=torch.bool))
-    gaps = batch(items=3, present=torch.tensor([[True, False, True, True]] * 2 + [[False, True, False, False]]))
+    assert torch.equal(
+        Complete().as_at_inference(batch(items=4)).present, ~torch.eye(4, dtype=torch.bool)
+    )
+    gaps = batch(
+        items=3,
+        present=torch.tensor([[True, False, True, True]] * 2 + [[False, True, False, False]]),
+    )
     hidden = gaps.present & ~Complete().as_at_inference(gaps).present
-    assert hidden.tolist() == [[True, False, False, False], [False, False, True, False], [False] * 4]
+    assert hidden.tolist() == [
+        [True, False, False, False],
+        [False, False, True, False],
+        [False] * 4,
+    ]
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -176,10 +208,14 @@ def test_a_late_start_of_a_residual_begins_at_the_predictors_image():
             return Output(torch.zeros_like(inputs.state))
 
     full = batch(channels=1, target=False)
-    method = Diffusion(DiffusionSettings(prediction="x0"), Nothing(), ResidualTask(Residual(), Half()), 1)
+    method = Diffusion(
+        DiffusionSettings(prediction="x0"), Nothing(), ResidualTask(Residual(), Half()), 1
+    )
     sampling = SamplerSettings(sampler="ddim", steps=3, start=0.5)
     made = method.synthesise(full, Noise(0, full.item), sampling)
-    torch.testing.assert_close(made, full.source / 2, rtol=0, atol=5e-3)  # sigma is e^-7.5 at t = 0, not 0
+    torch.testing.assert_close(
+        made, full.source / 2, rtol=0, atol=5e-3
+    )  # sigma is e^-7.5 at t = 0, not 0
 
 
 def test_a_frozen_predictor_stays_frozen_and_a_joint_one_learns():
@@ -196,7 +232,12 @@ def test_a_frozen_predictor_stays_frozen_and_a_joint_one_learns():
     full = batch(channels=1)
     for weight, learns in ((0.0, False), (0.1, True)):
         layer.requires_grad_(True)
-        method = Diffusion(DiffusionSettings(), Wild(), ResidualTask(Residual(predictor_weight=weight), Learning()), 1)
+        method = Diffusion(
+            DiffusionSettings(),
+            Wild(),
+            ResidualTask(Residual(predictor_weight=weight), Learning()),
+            1,
+        )
         assert any(parameter is layer.weight for parameter in method.parameters_of("net")) == learns
         loss = method.loss("net", full, Noise(0, full.item))
         assert ("predictor" in loss) == learns
@@ -240,8 +281,12 @@ def test_an_empty_mask_gives_the_picture_that_was_there_before(task):
     task = ResidualTask(Residual(inside=True), Half()) if task == "residual" else task
     full = batch(channels=1, target=False)
     full.mask[0] = 0
-    made = Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(full, Noise(0, full.item), HOW)
-    assert torch.equal(made[0], full.source[0] / 2 if isinstance(task, ResidualTask) else -torch.ones(1, 1, 8, 8))
+    made = Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(
+        full, Noise(0, full.item), HOW
+    )
+    assert torch.equal(
+        made[0], full.source[0] / 2 if isinstance(task, ResidualTask) else -torch.ones(1, 1, 8, 8)
+    )
 
 
 def test_with_a_full_mask_and_a_predictor_of_nothing_a_residual_is_a_plain_diffusion():
@@ -250,22 +295,32 @@ def test_with_a_full_mask_and_a_predictor_of_nothing_a_residual_is_a_plain_diffu
             return torch.zeros_like(batch.source), ()
 
     full = replace(batch(channels=1, target=False), mask=torch.ones(2, 1, 1, 8, 8))
-    tasks = (ResidualTask(Residual(inside=True, see_base=False), Nothing()), Translate(), Translate(inside=True))
+    tasks = (
+        ResidualTask(Residual(inside=True, see_base=False), Nothing()),
+        Translate(),
+        Translate(inside=True),
+    )
     first, *others = (
-        Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(full, Noise(0, full.item), HOW) for task in tasks
+        Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(full, Noise(0, full.item), HOW)
+        for task in tasks
     )
     assert all(torch.equal(first, other) for other in others)
 
 
 class Sums(nn.Module):
     def forward(self, inputs):
-        return Output(inputs.joined.mean((-2, -1), keepdim=True) + inputs.joined.sum(1, keepdim=True) / 2)
+        return Output(
+            inputs.joined.mean((-2, -1), keepdim=True) + inputs.joined.sum(1, keepdim=True) / 2
+        )
 
 
 def test_a_mask_keeps_what_lies_outside_out_of_the_loss():
     full = batch(channels=1)
     other = replace(full, target=torch.where(full.mask == 0, 9.0, full.target))
-    for task in (Translate(inside=True), ResidualTask(Residual(inside=True, predictor_weight=0.1), Half())):
+    for task in (
+        Translate(inside=True),
+        ResidualTask(Residual(inside=True, predictor_weight=0.1), Half()),
+    ):
         method = Diffusion(DiffusionSettings(reduction="all"), Wild(), task, 1)
         losses = [method.loss("net", one, Noise(0, one.item)) for one in (full, other)]
         assert losses[0] == losses[1]
@@ -277,7 +332,9 @@ def test_the_predictors_loss_is_of_the_scaled_residual_and_averaged_as_the_metho
     inside = (full.mask * (full.target - full.source / 2)).abs().sum() * 0.5 * 0.1
     for reduction, voxels in (("mask", 2 * 16), ("all", 2 * 64)):
         method = Diffusion(DiffusionSettings(reduction=reduction), Wild(), task, 1)
-        torch.testing.assert_close(method.loss("net", full, Noise(0, full.item))["predictor"], inside / voxels)
+        torch.testing.assert_close(
+            method.loss("net", full, Noise(0, full.item))["predictor"], inside / voxels
+        )
 
 
 class Offering(nn.Module):
@@ -310,9 +367,15 @@ def test_features_never_move_the_predictor_and_the_residual_does_unless_detached
         assert torch.autograd.grad(loss, predictor.weight)[0] != 0
 
 
-@pytest.mark.parametrize(("weight", "steady", "acts"), [(0.1, False, True), (0.1, True, False), (0.0, False, False)])
-def test_a_predictor_drops_features_only_where_it_learns_and_is_not_held_steady(weight, steady, acts):
-    task = ResidualTask(Residual(predictor_weight=weight, predictor_steady=steady), Offering()).train()
+@pytest.mark.parametrize(
+    ("weight", "steady", "acts"), [(0.1, False, True), (0.1, True, False), (0.0, False, False)]
+)
+def test_a_predictor_drops_features_only_where_it_learns_and_is_not_held_steady(
+    weight, steady, acts
+):
+    task = ResidualTask(
+        Residual(predictor_weight=weight, predictor_steady=steady), Offering()
+    ).train()
     assert task.predictor.drop.training == acts
 
 
@@ -329,7 +392,9 @@ def test_a_network_that_knows_the_noise_gives_the_target_back_by_the_published_s
             return Output((inputs.state - alpha * x0) / sigma)
 
     options = DiffusionSettings(schedule=schedule, prediction="eps", clip=(-1, 1))
-    method = Diffusion(options, Knowing(), ResidualTask(Residual(inside=True, scale=0.5), Half()), 1)
+    method = Diffusion(
+        options, Knowing(), ResidualTask(Residual(inside=True, scale=0.5), Half()), 1
+    )
     made = method.synthesise(full, Noise(0, full.item), SamplerSettings(sampler="ddpm", steps=100))
     inside = full.mask > 0
     torch.testing.assert_close(made[inside], full.target[inside], rtol=0, atol=1e-3)
@@ -355,7 +420,9 @@ def test_cached_moments_pose_the_same_latent_problem_as_the_images():
     net.scale.fill_(0.7)
     task, full = LatentTask(net), batch(channels=2, size=16)
     with torch.no_grad():
-        moments = torch.stack([torch.cat(net.encode(full.source[:, k : k + 1]), dim=1) for k in range(2)], dim=1)
+        moments = torch.stack(
+            [torch.cat(net.encode(full.source[:, k : k + 1]), dim=1) for k in range(2)], dim=1
+        )
     cached = replace(full, source_moments=moments, target_moments=moments)
     one, other = (task.pose(each, Noise(0, full.item)) for each in (full, cached))
     torch.testing.assert_close(one.x0, other.x0)
@@ -366,11 +433,20 @@ def test_a_loss_counts_only_the_targets_that_exist():
     full = replace(batch(channels=2), target_present=torch.tensor([[True, False], [True, True]]))
     other = replace(full, target=full.target.clone())
     other.target[0, 1] = 5
-    for task in (Translate(), Translate(inside=True), ResidualTask(Residual(see_base=False), Half())):
-        for method in (Diffusion(DiffusionSettings(), Wild(), task, 2), Regression(RegressionSettings(), Sums(), task)):
+    for task in (
+        Translate(),
+        Translate(inside=True),
+        ResidualTask(Residual(see_base=False), Half()),
+    ):
+        for method in (
+            Diffusion(DiffusionSettings(), Wild(), task, 2),
+            Regression(RegressionSettings(), Sums(), task),
+        ):
             if isinstance(method, Regression) and isinstance(task, ResidualTask):
                 continue
-            plain, changed = (method.loss("net", one, Noise(0, full.item))["total"] for one in (full, other))
+            plain, changed = (
+                method.loss("net", one, Noise(0, full.item))["total"] for one in (full, other)
+            )
             assert isinstance(method, Regression) == torch.equal(plain, changed)
 
 
@@ -380,14 +456,22 @@ def test_windows_of_a_slice_wise_network_give_what_the_whole_volume_gives(name):
     depth, draw = 11, torch.Generator().manual_seed(3)
     images = torch.rand(2, 2 if name == "complete" else 1, depth, 8, 8, generator=draw) * 2 - 1
     mask = (torch.rand(2, 1, depth, 8, 8, generator=draw) > 0.3).float()
-    present = torch.tensor([[True, False]] * 2) if name == "complete" else torch.ones(2, 1, dtype=torch.bool)
+    present = (
+        torch.tensor([[True, False]] * 2)
+        if name == "complete"
+        else torch.ones(2, 1, dtype=torch.bool)
+    )
     full = Batch(images, mask, present, torch.arange(2 * depth).view(2, depth))
-    task = {"complete": Complete(), "inside": Translate(inside=True)}.get(name) or ResidualTask(Residual(), Half())
+    task = {"complete": Complete(), "inside": Translate(inside=True)}.get(name) or ResidualTask(
+        Residual(), Half()
+    )
 
     class BySlice(nn.Module):
         def forward(self, inputs):
             given = sum(inputs.images.values(), torch.zeros(()))
-            return Output(torch.tanh(2 * inputs.state - inputs.state.mean((1, 3, 4), keepdim=True) + given))
+            return Output(
+                torch.tanh(2 * inputs.state - inputs.state.mean((1, 3, 4), keepdim=True) + given)
+            )
 
     method = Diffusion(DiffusionSettings(), BySlice(), task, images.shape[1])
     for sampler in (HOW, SamplerSettings(sampler="heun", steps=3)):
@@ -404,7 +488,10 @@ def test_a_plain_translation_has_nothing_known_and_counts_every_voxel():
 
 
 def test_the_dissimilarity_is_one_minus_the_ssim_of_every_third_window():
-    a, b = (torch.rand(2, 1, 1, 40, 37, generator=torch.Generator().manual_seed(k)) * 2 - 1 for k in (0, 1))
+    a, b = (
+        torch.rand(2, 1, 1, 40, 37, generator=torch.Generator().manual_seed(k)) * 2 - 1
+        for k in (0, 1)
+    )
     expected = []
     for one, other in zip(a[:, 0, 0].numpy(), (a + 0.3 * b)[:, 0, 0].numpy()):
         options = {
@@ -429,7 +516,14 @@ def test_an_output_beyond_the_range_counts_with_its_leak() -> None:
 def test_what_an_absent_target_holds_changes_no_loss():
     from voxlate.recipe import from_dict
 
-    net = {"kind": "unet", "width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, "middle_attention": False}
+    net = {
+        "kind": "unet",
+        "width": 8,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "groups": 4,
+        "middle_attention": False,
+    }
     data = {"source": ["a"], "target": ["b", "c"], "patch": [1, 16, 16], "allow_missing": True}
     base = {
         "title": "tiny",
@@ -460,4 +554,8 @@ def test_what_an_absent_target_holds_changes_no_loss():
             for part in totals["one"]:
                 # a critic sees such a channel, alike in true and in made images
                 if part != "gan" and not (part == "total" and opponent):
-                    assert torch.equal(totals["one"][part], totals["other"][part]), (method, opponent, part)
+                    assert torch.equal(totals["one"][part], totals["other"][part]), (
+                        method,
+                        opponent,
+                        part,
+                    )

@@ -15,12 +15,22 @@ from voxlate.nets.unet import UNet
 
 def test_a_network_of_slices_draws_the_same_volume_in_windows_as_whole():
     torch.manual_seed(0)
-    net = UNet(width=4, multipliers=(1, 2), blocks=1, groups=2, middle_attention=False, zero_init=False)
+    net = UNet(
+        width=4, multipliers=(1, 2), blocks=1, groups=2, middle_attention=False, zero_init=False
+    )
     method = Diffusion(
-        DiffusionSettings(schedule=Cosine()), net.build(Channels({"a": 1}, 1, 1, noisy=True)), Translate(), 1
+        DiffusionSettings(schedule=Cosine()),
+        net.build(Channels({"a": 1}, 1, 1, noisy=True)),
+        Translate(),
+        1,
     ).eval()
     source = torch.randn(2, 1, 7, 8, 8)
-    batch = Batch(source, torch.ones_like(source), torch.ones(2, 1, dtype=torch.bool), torch.arange(14).reshape(2, 7))
+    batch = Batch(
+        source,
+        torch.ones_like(source),
+        torch.ones(2, 1, dtype=torch.bool),
+        torch.arange(14).reshape(2, 7),
+    )
     whole, parts = (
         method.synthesise(batch, Noise(0, batch.item), SamplerSettings(steps=3, windows=windows))
         for windows in (None, Windows(size=4, overlap=2))

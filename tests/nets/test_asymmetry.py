@@ -51,7 +51,9 @@ def test_the_published_prior_has_5855424_parameters_and_62639617_of_the_denoiser
 
 def test_at_first_the_prior_changes_nothing_and_then_it_does() -> None:
     net, plain = small((4, 6)), small(())
-    own = {name: value for name, value in net.state_dict().items() if not name.startswith("asymmetry.")}
+    own = {
+        name: value for name, value in net.state_dict().items() if not name.startswith("asymmetry.")
+    }
     plain.load_state_dict(own)
     x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
     features = (torch.randn(2, 4, 1, 8, 8), torch.randn(2, 6, 1, 4, 4))
@@ -89,7 +91,9 @@ def test_maps_of_another_padding_are_cut_or_their_border_repeated() -> None:
     assert on_grid(feature, 2, 5)[0, 0].tolist() == [[0, 1, 2, 2, 2], [3, 4, 5, 5, 5]]
 
 
-def pyramid(channels: tuple[int, ...], features: tuple[Tensor, ...], patch: int = 1, width: int = 16):
+def pyramid(
+    channels: tuple[int, ...], features: tuple[Tensor, ...], patch: int = 1, width: int = 16
+):
     torch.manual_seed(0)
     prior = AsymmetryPrior([8, 12, 16, 16], channels, patch, groups=4, zero_init=True)
     return prior, prior(features, (16 // patch, 16 // patch), width)
@@ -105,7 +109,9 @@ def test_each_level_gets_its_own_map_and_the_averages_of_those_before() -> None:
     assert [one.shape[1] for one in maps[3]] == [6, 6, 4]
     first = maps[1][0].unflatten(-1, (4, 2)).unflatten(-3, (4, 2)).mean(dim=(-1, -3))
     torch.testing.assert_close(maps[2][1], first)
-    torch.testing.assert_close(maps[3][2], first.unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean(dim=(-1, -3)))
+    torch.testing.assert_close(
+        maps[3][2], first.unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean(dim=(-1, -3))
+    )
 
 
 def test_the_mirrored_patient_gives_the_mirror_image_of_everything() -> None:
@@ -118,14 +124,18 @@ def test_the_mirrored_patient_gives_the_mirror_image_of_everything() -> None:
 
 
 @pytest.mark.parametrize(("patch", "levels"), [(1, [1, 2]), (2, [0, 1]), (4, [0])])
-def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(patch: int, levels: list[int]) -> None:
+def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(
+    patch: int, levels: list[int]
+) -> None:
     features = (torch.randn(1, 4, 1, 8, 8), torch.randn(1, 6, 1, 4, 4))
     _, maps = pyramid((4, 6), features, patch)
     assert list(maps) == levels
     assert all(maps[level][0].shape[-1] == 16 // patch >> level for level in levels)
 
 
-def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_kernels_are_symmetric() -> None:
+def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_kernels_are_symmetric() -> (
+    None
+):
     torch.manual_seed(0)
     predictor = Bran(width=4, stages=3, hidden=4).build(channels(0, 2, 1, noisy=False))
     net = small(predictor.net.feature_channels)

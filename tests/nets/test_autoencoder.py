@@ -17,7 +17,9 @@ def _tiny() -> AutoencoderNet:
 def test_the_published_f4_layout_has_its_parameter_count() -> None:
     with torch.device("meta"):
         net = KLAutoencoder(width=128).build(channels(0, 3, 3, noisy=False))
-    assert sum(p.numel() for p in net.parameters()) == 55_312_063  # as diffusers' AutoencoderKL of these widths
+    assert (
+        sum(p.numel() for p in net.parameters()) == 55_312_063
+    )  # as diffusers' AutoencoderKL of these widths
 
 
 def test_a_latent_has_a_quarter_of_the_pixels_a_side_and_moments_that_are_finite() -> None:
@@ -31,7 +33,9 @@ def test_slices_are_encoded_and_decoded_one_by_one() -> None:
     net, x = _tiny(), torch.randn(2, 1, 3, 8, 8)
     mean, _ = net.encode(x)
     torch.testing.assert_close(net.encode(x[:, :, 1:2])[0], mean[:, :, 1:2], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(net.decode(mean[:, :, 1:2]), net.decode(mean)[:, :, 1:2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        net.decode(mean[:, :, 1:2]), net.decode(mean)[:, :, 1:2], atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("size", [(7, 9), (8, 10)])

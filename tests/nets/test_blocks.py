@@ -39,14 +39,18 @@ def test_attention_is_the_softmax_average_of_the_values() -> None:
 def test_going_up_is_a_convolution_of_the_enlarged_map(
     size: tuple[int, int], volumetric: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voxlate.nets.blocks.FEWEST_PRODUCTS", 10_000)  # the larger size has more, the smaller fewer
+    monkeypatch.setattr(
+        "voxlate.nets.blocks.FEWEST_PRODUCTS", 10_000
+    )  # the larger size has more, the smaller fewer
     torch.manual_seed(0)
     up = Up(6, (1, 2, 2), BlockOptions(volumetric=volumetric))
     h = torch.randn(2, 6, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
     pairs = []
     for out in (up(h, None, 2), up.conv(enlarge(h, (1, 2, 2)), 2)):
         wave = torch.arange(out.numel()).reshape(out.shape).sin()
-        pairs.append([out, *torch.autograd.grad((out * wave).sum(), (h, up.conv.weight, up.conv.bias))])
+        pairs.append(
+            [out, *torch.autograd.grad((out * wave).sum(), (h, up.conv.weight, up.conv.bias))]
+        )
     for mine, plain in zip(*pairs):
         torch.testing.assert_close(mine, plain, atol=1e-4, rtol=1e-4)
 
@@ -82,7 +86,9 @@ def test_only_the_centre_tap_acts_on_a_single_slice() -> None:
 
 
 @pytest.mark.parametrize(("size", "mirrored"), [((1, 5, 7), True), ((1, 2, 1), False)])
-def test_padding_keeps_the_image_and_mirrors_its_far_sides(size: tuple[int, int, int], mirrored: bool) -> None:
+def test_padding_keeps_the_image_and_mirrors_its_far_sides(
+    size: tuple[int, int, int], mirrored: bool
+) -> None:
     image = torch.randn(2, 1, *size)
     padded = pad_far(image, (1, 4, 4))
     assert all(side % multiple == 0 for side, multiple in zip(padded.shape[2:], (1, 4, 4)))
@@ -103,7 +109,9 @@ def test_fourier_frequencies_are_fixed_but_saved() -> None:
     features = FourierFeatures(6, std=30.0)
     assert not list(features.parameters())
     phase = 2 * math.pi * 0.3 * features.state_dict()["frequency"]
-    torch.testing.assert_close(features(torch.tensor([0.3])), torch.cat([phase.sin(), phase.cos()])[None])
+    torch.testing.assert_close(
+        features(torch.tensor([0.3])), torch.cat([phase.sin(), phase.cos()])[None]
+    )
 
 
 def test_bfloat16_gradients_of_volumes_are_those_of_float32_for_every_small_depth() -> None:

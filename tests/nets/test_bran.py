@@ -33,7 +33,10 @@ def test_the_published_network_has_29885296_parameters_11394096_of_them_for_regi
     with torch.device("meta"):
         net = built(Bran(), sources=4)
     assert count(net) == 29_885_296
-    assert sum(count(module) for module in net.modules() if isinstance(module, RegionalFilters)) == 11_394_096
+    assert (
+        sum(count(module) for module in net.modules() if isinstance(module, RegionalFilters))
+        == 11_394_096
+    )
 
 
 def test_without_regions_it_has_the_size_of_the_generator_of_pix2pix() -> None:
@@ -55,7 +58,9 @@ def test_in_three_dimensions_the_generator_of_paper_004_has_its_parameters() -> 
 
 @every_row("norm", ["batch", "instance"])
 @every_row("size", [(1, 16, 16), (3, 20, 12), (6, 16, 24), (13, 16, 16)])
-def test_a_volume_comes_back_in_its_own_size_and_its_slices_depend_on_each_other(size, norm) -> None:
+def test_a_volume_comes_back_in_its_own_size_and_its_slices_depend_on_each_other(
+    size, norm
+) -> None:
     torch.manual_seed(0)
     net = built(Bran(width=4, stages=3, regions=0, norm=norm, dimensions=3)).eval()
     images = torch.randn(2, 2, *size)
@@ -114,13 +119,17 @@ def test_the_guide_of_every_stage_learns() -> None:
     torch.manual_seed(0)
     net = built(Bran(width=4, stages=3, hidden=4)).train()
     ask(net, None, torch.randn(2, 2, 1, 16, 16), None).square().mean().backward()
-    guides = [module.guide.weight.grad for module in net.modules() if isinstance(module, RegionalFilters)]
+    guides = [
+        module.guide.weight.grad for module in net.modules() if isinstance(module, RegionalFilters)
+    ]
     assert len(guides) == 3
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in guides)
 
 
 @pytest.mark.parametrize("width", [16, 24])
-def test_the_mirrored_patient_has_the_mirrored_output_and_features_if_kernels_are_symmetric(width: int) -> None:
+def test_the_mirrored_patient_has_the_mirrored_output_and_features_if_kernels_are_symmetric(
+    width: int,
+) -> None:
     torch.manual_seed(0)
     net = built(Bran(width=4, stages=3, hidden=4)).eval()
     symmetric(net)
@@ -144,7 +153,11 @@ def test_features_have_a_half_a_quarter_and_an_eighth_of_the_size() -> None:
     answer = net(NetworkInput({"image": torch.randn(1, 2, 3, 20, 16)}))  # padded to 32 x 16
     out, features = answer.image, answer.extras["features"]
     assert out.shape == (1, 1, 3, 20, 16)
-    assert [tuple(one.shape) for one in features] == [(1, 8, 3, 16, 8), (1, 16, 3, 8, 4), (1, 32, 3, 4, 2)]
+    assert [tuple(one.shape) for one in features] == [
+        (1, 8, 3, 16, 8),
+        (1, 16, 3, 8, 4),
+        (1, 32, 3, 4, 2),
+    ]
 
 
 @pytest.mark.parametrize("side", [1, 3])
@@ -156,7 +169,9 @@ def test_dropped_squares_leave_the_wanted_share_and_the_mean(side: int) -> None:
     inner = kept[..., 1:-1, 1:-1].float().mean()
     assert inner == pytest.approx(0.5, abs=0.02)
     torch.testing.assert_close(out.mean(dim=(1, 2, 3)), torch.ones(4))
-    alone = nn.functional.max_pool2d(kept.float(), 3, stride=1, padding=1) == 0  # centres of whole dropped squares
+    alone = (
+        nn.functional.max_pool2d(kept.float(), 3, stride=1, padding=1) == 0
+    )  # centres of whole dropped squares
     covered = nn.functional.max_pool2d(alone.float(), 3, stride=1, padding=1) > 0
     if side == 3:  # every dropped feature away from the border lies in a whole square
         assert (kept | covered)[..., 2:-2, 2:-2].all()

@@ -69,8 +69,22 @@ def test_mm_gan_has_the_published_size() -> None:
 
 
 def test_mm_syn_has_the_published_size() -> None:
-    down = conv(1, 32, 3) + conv(32, 32, 3) + conv(32, 64, 3) + conv(64, 64, 3) + conv(64, 128, 3) + conv(128, 128, 3)
-    up = conv(128, 64, 3) + conv(128, 64, 3) + conv(64, 64, 3) + conv(64, 32, 3) + conv(64, 32, 3) + conv(32, 32, 3)
+    down = (
+        conv(1, 32, 3)
+        + conv(32, 32, 3)
+        + conv(32, 64, 3)
+        + conv(64, 64, 3)
+        + conv(64, 128, 3)
+        + conv(128, 128, 3)
+    )
+    up = (
+        conv(128, 64, 3)
+        + conv(128, 64, 3)
+        + conv(64, 64, 3)
+        + conv(64, 32, 3)
+        + conv(64, 32, 3)
+        + conv(32, 32, 3)
+    )
     decoder = conv(16, 32, 3) + conv(32, 32, 3) + conv(48, 32, 3) + conv(32, 32, 3) + conv(80, 1, 1)
     with torch.device("meta"):
         assert count(MMSYN().build(COMPLETE)) == 4 * (down + up + conv(32, 16, 3) + decoder)
@@ -82,13 +96,17 @@ def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum() -> None:
     net = built(NETS["mm_syn"])
     output = net(asked(NETS["mm_syn"], 1 - SINGLE))
     for item in range(4):
-        torch.testing.assert_close(output.extras["images_by_latent"][item][item], output.image[item])
+        torch.testing.assert_close(
+            output.extras["images_by_latent"][item][item], output.image[item]
+        )
     assert output.extras["reconstructions"] is output.image
     assert output.extras["latent_variance"].shape == (4, 1, 2, 16, 24)
     assert not output.extras["latent_variance"].any()
     assert (output.image >= -1).all()
     given = asked(NETS["mm_syn"], torch.tensor([[0.0, 0, 1, 1]]))
-    first, second = (encoder(given.state[:, number, :1] + 1) for number, encoder in enumerate(net.encoders[:2]))
+    first, second = (
+        encoder(given.state[:, number, :1] + 1) for number, encoder in enumerate(net.encoders[:2])
+    )
     spread = ((first - second) / 2).square().mean(dim=1)
     torch.testing.assert_close(net(given).extras["latent_variance"][:, 0, 0], spread)
 
@@ -109,10 +127,31 @@ def layer(ins: int, outs: int) -> int:
 def test_hi_net_has_the_published_size() -> None:
     pairs = ((1, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128))
     encoder = sum(layer(ins, outs) for ins, outs in pairs)
-    repeater = layer(128, 128) + layer(128, 64) + layer(64, 64) + layer(64, 32) + 2 * layer(32, 32) + conv(32, 1, 3)
-    down = layer(96, 32) + layer(32, 64) + layer(192, 64) + layer(128, 128) + layer(384, 128) + layer(256, 128)
+    repeater = (
+        layer(128, 128)
+        + layer(128, 64)
+        + layer(64, 64)
+        + layer(64, 32)
+        + 2 * layer(32, 32)
+        + conv(32, 1, 3)
+    )
+    down = (
+        layer(96, 32)
+        + layer(32, 64)
+        + layer(192, 64)
+        + layer(128, 128)
+        + layer(384, 128)
+        + layer(256, 128)
+    )
     middle = layer(128, 256) + layer(256, 128)
-    up = layer(384, 128) + layer(256, 64) + layer(192, 64) + layer(128, 32) + layer(96, 32) + layer(64, 32)
+    up = (
+        layer(384, 128)
+        + layer(256, 64)
+        + layer(192, 64)
+        + layer(128, 32)
+        + layer(96, 32)
+        + layer(64, 32)
+    )
     one = down + middle + up + layer(32, 32) + conv(32, 1, 3)
     with torch.device("meta"):
         assert count(HiNet().build(TRANSLATE)) == 3 * (encoder + repeater) + one
@@ -124,7 +163,9 @@ def test_hi_net_repeats_a_modality_from_its_own_image_alone() -> None:
     before = net(given).extras["reconstructions"]
     other = given.state.clone()
     other[:, 1] = other[:, 1].flip(-1)
-    changed = (net(replace(given, state=other)).extras["reconstructions"] != before).flatten(2).any(2)
+    changed = (
+        (net(replace(given, state=other)).extras["reconstructions"] != before).flatten(2).any(2)
+    )
     assert changed.tolist() == [[False, True, False, False]]
     assert before.shape == given.state.shape
 
@@ -154,7 +195,9 @@ def test_coca_gan_asks_of_each_modalitys_features_alone_which_one_it_is() -> Non
     assert extras["segmentation"].shape == (2, 3, 2, 16, 24)
     other = given.state.clone()
     other[1, 2, 1] = other[1, 2, 1].flip(-1)
-    changed = (net(replace(given, state=other)).extras["modality_logits"] != extras["modality_logits"]).any(2)
+    changed = (
+        net(replace(given, state=other)).extras["modality_logits"] != extras["modality_logits"]
+    ).any(2)
     assert changed.nonzero().tolist() == [[1, 2, 1]]
 
 
@@ -173,7 +216,9 @@ def test_ucd_gan_has_the_size_of_the_specification() -> None:
     decoder = blocks + styles + conv(256, 128, 3) + conv(128, 64, 3) + conv(64, 1, 7)
     with torch.device("meta"):
         assert count(UcDGAN().build(COMPLETE)) == encoder + decoder
-        assert count(UcDGAN().build(TRANSLATE)) == encoder + decoder  # three given and one made: four again
+        assert (
+            count(UcDGAN().build(TRANSLATE)) == encoder + decoder
+        )  # three given and one made: four again
 
 
 def test_ucd_gan_reads_anatomy_whatever_the_modality() -> None:
@@ -184,13 +229,24 @@ def test_ucd_gan_reads_anatomy_whatever_the_modality() -> None:
 
 
 def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available() -> None:
-    net, given = built(NETS["ucd_gan"]), asked(NETS["ucd_gan"], torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 0]]))
+    net, given = (
+        built(NETS["ucd_gan"]),
+        asked(NETS["ucd_gan"], torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 0]])),
+    )
     output = net(given)
-    assert output.image.flatten(2).any(2).tolist() == [[False, True, False, True], [True, False, False, False]]
+    assert output.image.flatten(2).any(2).tolist() == [
+        [False, True, False, True],
+        [True, False, False, False],
+    ]
     repeated = output.extras["reconstructions"]
-    assert repeated.flatten(2).any(2).tolist() == [[True, False, True, False], [False, True, True, True]]
+    assert repeated.flatten(2).any(2).tolist() == [
+        [True, False, True, False],
+        [False, True, True, True],
+    ]
     of_given, of_made = output.extras["codes"]
-    torch.testing.assert_close(of_given[0], net.encoder(given.state[0, [0, 2], 0].unsqueeze(1)).mean(0))
+    torch.testing.assert_close(
+        of_given[0], net.encoder(given.state[0, [0, 2], 0].unsqueeze(1)).mean(0)
+    )
     torch.testing.assert_close(of_made[2], net.encoder(output.image[1, 0, :1].unsqueeze(1))[0])
     assert not net(replace(given, extras=())).extras
 
@@ -228,7 +284,9 @@ def test_a_brain_at_the_far_side_has_no_mirror_image_beyond_it(name: str) -> Non
 
 @every_row("name", NETS)
 @every_row("size", [(1, 16, 16), (3, 17, 23)])
-def test_images_keep_their_size_and_slices_do_not_mix(name: str, size: tuple[int, int, int]) -> None:
+def test_images_keep_their_size_and_slices_do_not_mix(
+    name: str, size: tuple[int, int, int]
+) -> None:
     net = NETS[name]
     given = asked(net, torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 0]]), size)
     module = built(net)
@@ -240,14 +298,21 @@ def test_images_keep_their_size_and_slices_do_not_mix(name: str, size: tuple[int
 
 
 @every_row("name", NETS)
-@every_row(("channels", "code"), [(COMPLETE, [[1, 0, 1, 0]]), (INCOMPLETE, [[1, 0, 0, 0, 0, 0, 1, 0]])])
-def test_what_a_missing_or_absent_channel_holds_changes_nothing(name: str, channels: Channels, code: list) -> None:
+@every_row(
+    ("channels", "code"), [(COMPLETE, [[1, 0, 1, 0]]), (INCOMPLETE, [[1, 0, 0, 0, 0, 0, 1, 0]])]
+)
+def test_what_a_missing_or_absent_channel_holds_changes_nothing(
+    name: str, channels: Channels, code: list
+) -> None:
     net = NETS[name]
     given = asked(net, torch.tensor(code, dtype=torch.float32))
     hidden = torch.zeros(1, 4, 1, 1, 1, dtype=torch.bool)
     hidden[0, [0, 2]] = True
     module = built(net, channels)
-    first, other = module(given), module(replace(given, state=given.state.masked_fill(hidden, torch.nan)))
+    first, other = (
+        module(given),
+        module(replace(given, state=given.state.masked_fill(hidden, torch.nan))),
+    )
     assert torch.equal(first.image, other.image)
     assert first.image.isfinite().all()
     for channel in (1, 3):
@@ -278,7 +343,12 @@ def test_a_task_that_is_neither_completion_nor_translation_is_refused(name: str)
 
 @every_row(
     ("how", "expected"),
-    [("max", [5.0, -2.0, 0.0]), ("mean", [3.0, -2.0, 0.0]), ("sum", [6.0, -2.0, 0.0]), ("product", [5.0, -2.0, 0.0])],
+    [
+        ("max", [5.0, -2.0, 0.0]),
+        ("mean", [3.0, -2.0, 0.0]),
+        ("sum", [6.0, -2.0, 0.0]),
+        ("product", [5.0, -2.0, 0.0]),
+    ],
 )
 def test_maps_are_fused_over_those_available_alone(how: str, expected: list[float]) -> None:
     """Of the items, the first has 1 and 5, the second -2, the third nothing; elsewhere lie infinities."""
@@ -292,7 +362,9 @@ def test_maps_are_fused_over_those_available_alone(how: str, expected: list[floa
 
 def test_available_is_what_is_neither_missing_nor_absent() -> None:
     state = torch.rand(1, 4, 1, 2, 2)
-    images, available = modality_images(NetworkInput(state=state, code=torch.tensor([[1.0, 0, 0, 0, 0, 0, 1, 0]])))
+    images, available = modality_images(
+        NetworkInput(state=state, code=torch.tensor([[1.0, 0, 0, 0, 0, 0, 1, 0]]))
+    )
     assert available.tolist() == [[0, 1, 0, 1]]
     assert torch.equal(images[:, 1::2], state[:, 1::2])
     assert (images[:, ::2] == -1).all()

@@ -19,7 +19,9 @@ def _case(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Norm, torch.Tenso
     return norm, x.to(dtype).contiguous(memory_format=form).requires_grad_(), grad.to(dtype)
 
 
-@every_row("shape", [(3, 12, 7, 5), (2, 12, 33, 32), (2, 12, 3, 5, 4)])  # small maps, large ones, volumes
+@every_row(
+    "shape", [(3, 12, 7, 5), (2, 12, 33, 32), (2, 12, 3, 5, 4)]
+)  # small maps, large ones, volumes
 @every_row(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @every_row("silu", [True, False])
 def test_norm_and_its_gradients_are_those_of_the_reference(
@@ -46,7 +48,9 @@ def test_the_eager_and_the_compiled_form_agree(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(norm(x), eager, atol=1e-6, rtol=1e-5)
 
 
-@every_row(("channels", "groups"), [(512, 32), (64, 32), (48, 24), (16, 8), (20, 10), (2, 1), (1, 1)])
+@every_row(
+    ("channels", "groups"), [(512, 32), (64, 32), (48, 24), (16, 8), (20, 10), (2, 1), (1, 1)]
+)
 def test_groups_divide_the_channels_and_leave_two_in_each(channels: int, groups: int) -> None:
     assert group_count(channels, 32) == groups
 
@@ -58,7 +62,9 @@ def test_a_map_that_is_not_channels_last_gives_the_same(dtype: torch.dtype) -> N
     found = torch.autograd.grad(norm(plain), (plain, norm.weight, norm.bias), grad)
     expected = torch.autograd.grad(norm(x), (x, norm.weight, norm.bias), grad)
     for mine, theirs in zip(found, expected):
-        assert (mine - theirs).abs().max() <= (1e-5 if dtype == torch.float32 else 3e-2) * theirs.abs().max()
+        assert (mine - theirs).abs().max() <= (
+            1e-5 if dtype == torch.float32 else 3e-2
+        ) * theirs.abs().max()
 
 
 @pytest.mark.parametrize("size", [(7, 5), (33, 32)])

@@ -40,13 +40,18 @@ def test_lpips_gives_the_published_networks_distances(shared):
     folder = shared / "data" / "weights"
     if not (folder / "lpips_alex.safetensors").is_file():
         pytest.skip("the weights of LPIPS are not here")
-    score, known = load_lpips(folder / "lpips_alex.safetensors"), np.load(folder / "lpips_alex_reference.npz")
+    score, known = (
+        load_lpips(folder / "lpips_alex.safetensors"),
+        np.load(folder / "lpips_alex_reference.npz"),
+    )
     found = score.layers(torch.from_numpy(known["x"]), torch.from_numpy(known["y"])).cpu().numpy()
     np.testing.assert_allclose(found, known["per_layer_float64"], rtol=1e-4)
     np.testing.assert_allclose(found.sum(1), known["lpips_float64"], rtol=1e-5)
 
 
-def test_lpips_of_one_picture_and_itself_is_zero_and_of_two_does_not_know_their_order(weights, pictures):
+def test_lpips_of_one_picture_and_itself_is_zero_and_of_two_does_not_know_their_order(
+    weights, pictures
+):
     score, (a, b) = load_lpips(weights), pictures
     assert (score(a, a) == 0).all()
     assert (score(a, b) > 0.01).all()
@@ -56,7 +61,9 @@ def test_lpips_of_one_picture_and_itself_is_zero_and_of_two_does_not_know_their_
 def test_lpips_of_many_pictures_is_that_of_each(weights):
     a, b = np.random.default_rng(1).random((2, 11, 31, 33)).astype(np.float32)
     score = load_lpips(weights)
-    np.testing.assert_allclose(score(a, b), [score(a[k : k + 1], b[k : k + 1])[0] for k in range(11)], rtol=1e-5)
+    np.testing.assert_allclose(
+        score(a, b), [score(a[k : k + 1], b[k : k + 1])[0] for k in range(11)], rtol=1e-5
+    )
 
 
 def test_lpips_is_its_formula():
@@ -78,14 +85,19 @@ def test_lpips_is_its_formula():
     grey = (0.6, 0.9)
     values = [(2 * g - 1 - SHIFT[0]) / SCALE[0] for g in grey]
     unit = [np.array([v, 1.0]) / np.hypot(v, 1) for v in values]
-    expected = 15 * float((np.array([1.0, 2.0]) * (unit[0] - unit[1]) ** 2).sum())  # 15 = 1 + 2 + 3 + 4 + 5
+    expected = 15 * float(
+        (np.array([1.0, 2.0]) * (unit[0] - unit[1]) ** 2).sum()
+    )  # 15 = 1 + 2 + 3 + 4 + 5
     a, b = (np.full((1, 64, 64), g, np.float32) for g in grey)
     assert score(a, b)[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_lpips_says_how_large_a_slice_must_be(weights):
     score = load_lpips(weights)
-    enough, small = np.zeros((1, SMALLEST, SMALLEST), np.float32), np.zeros((1, SMALLEST, SMALLEST - 1), np.float32)
+    enough, small = (
+        np.zeros((1, SMALLEST, SMALLEST), np.float32),
+        np.zeros((1, SMALLEST, SMALLEST - 1), np.float32),
+    )
     assert np.isfinite(score(enough, enough + 0.5)).all()
     with pytest.raises(BadInput, match="expected slices of at least 31×31 pixels, found 30×31"):
         score(small, small)
@@ -102,7 +114,9 @@ def test_weights_that_are_absent_or_of_another_network_are_refused(tmp_path):
     with pytest.raises(BadInput, match=r"expected lin3 of shape 1×256×1×1 .* found none"):
         load_lpips(tmp_path / "fewer")
     save_file({**state, "features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "vgg")
-    with pytest.raises(BadInput, match=r"expected features.0.weight of shape 64×3×11×11 .* found 64×3×3×3"):
+    with pytest.raises(
+        BadInput, match=r"expected features.0.weight of shape 64×3×11×11 .* found 64×3×3×3"
+    ):
         load_lpips(tmp_path / "vgg")
 
 
@@ -112,8 +126,13 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
     made[1] = truth[1]
     for folder, data in (("truth", truth), ("out", made)):
         affine = np.diag([2.0, 2.0, 5.0, 1.0])
-        write_volume(tmp_path / folder / "p0" / "cbf.nii.gz", Volume(data[None], affine, "ml/100g/min", "cbf"))
-    said = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "truth", "--lpips", weights, "--all")
+        write_volume(
+            tmp_path / folder / "p0" / "cbf.nii.gz",
+            Volume(data[None], affine, "ml/100g/min", "cbf"),
+        )
+    said = voxlate(
+        "evaluate", tmp_path / "out", "--truth", tmp_path / "truth", "--lpips", weights, "--all"
+    )
     assert said.code == 0, said.err
     part = json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["cbf"]
     seen = [image[:, ::-1, ::-1] / 200 for image in (truth, made)]  # as radiologists look at it
@@ -126,7 +145,9 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
 
 
 def test_the_loss_of_an_autoencoder_is_the_score_and_has_gradients(weights, pictures):
-    true, made = (torch.from_numpy(one)[:, None, None] for one in pictures)  # [N, 1, 1, H, W] in [0, 1]
+    true, made = (
+        torch.from_numpy(one)[:, None, None] for one in pictures
+    )  # [N, 1, 1, H, W] in [0, 1]
     made.requires_grad_()
     loss = _lpips(str(weights), true * 2 - 1, made * 2 - 1)
     assert loss.item() == pytest.approx(load_lpips(weights)(*pictures).mean(), rel=1e-5)

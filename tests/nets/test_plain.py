@@ -15,7 +15,9 @@ HERE = __name__
 class TwoLayers(nn.Module):
     def __init__(self, in_channels, out_channels, width: int = 4):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1), nn.Conv2d(width, out_channels, 1))
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, padding=1), nn.Conv2d(width, out_channels, 1)
+        )
 
     def forward(self, image):
         return self.layers(image)
@@ -73,12 +75,16 @@ def test_a_module_without_a_noise_level_is_refused_for_a_diffusion():
 
 def test_an_image_of_another_size_is_one_sentence():
     made = settings_of(Halving)().build(Channels(images={"t1": 1}, out=1))
-    with pytest.raises(BadInput, match=r"expected an image of shape \(1, 1, 2, 4, 4\), found \(1, 1, 1, 2, 2\)"):
+    with pytest.raises(
+        BadInput, match=r"expected an image of shape \(1, 1, 2, 4, 4\), found \(1, 1, 1, 2, 2\)"
+    ):
         made(NetworkInput({"t1": torch.randn(1, 1, 2, 4, 4)}))
 
 
 def test_arguments_without_names_are_refused():
-    with pytest.raises(BadInput, match="expected a constructor whose arguments have names, found 'sizes'"):
+    with pytest.raises(
+        BadInput, match="expected a constructor whose arguments have names, found 'sizes'"
+    ):
         settings_of(Anything)
 
 
@@ -95,8 +101,17 @@ def test_a_recipe_names_the_class_and_its_options_and_is_written_as_it_was_read(
 
 def test_a_plain_module_trains_and_synthesises(voxlate, cohort, prepared, tiny, tmp_path):
     train = voxlate(
-        "train", tiny, "--data", prepared, "--out", tmp_path / "run", "--set", f'net={{ kind = "{HERE}:TwoLayers" }}'
+        "train",
+        tiny,
+        "--data",
+        prepared,
+        "--out",
+        tmp_path / "run",
+        "--set",
+        f'net={{ kind = "{HERE}:TwoLayers" }}',
     )
     assert train.code == 0, train.err
-    made = voxlate("synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out", "--allow-code")
+    made = voxlate(
+        "synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out", "--allow-code"
+    )
     assert made.code == 0, made.err

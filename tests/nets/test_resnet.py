@@ -73,11 +73,15 @@ def test_in_three_dimensions_a_slice_depends_on_the_others() -> None:
 
 
 @pytest.mark.parametrize(("dimensions", "depth"), [(2, 1), (3, 4)])
-def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(dimensions: Literal[2, 3], depth: int) -> None:
+def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(
+    dimensions: Literal[2, 3], depth: int
+) -> None:
     """Reflection keeps a constant constant to the border, so instance norms remove any line of grey values."""
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=2, dimensions=dimensions)).double()
-    images = torch.randn(1, 1, depth, 16, 16, dtype=torch.double) * 100  # large against the norm's epsilon
+    images = (
+        torch.randn(1, 1, depth, 16, 16, dtype=torch.double) * 100
+    )  # large against the norm's epsilon
     a, b = (ask(net, None, x, None) for x in (images, 3 * images + 70))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 

@@ -20,7 +20,11 @@ SMALL_LATENT = UNet(width=64, multipliers=(1, 2, 3, 4), attention=(2, 3))
 
 def _volumetric(net: nn.Module) -> dict[str, nn.Parameter]:
     """What a slice-wise network lacks: train.only = "volumetric"."""
-    return {name: parameter for name, parameter in net.named_parameters() if ".volumetric." in f".{name}"}
+    return {
+        name: parameter
+        for name, parameter in net.named_parameters()
+        if ".volumetric." in f".{name}"
+    }
 
 
 def _numbers(net: nn.Module) -> int:
@@ -79,7 +83,9 @@ def test_volumetric_layers_have_their_parameter_counts(net: UNet, expected: int)
 
 def test_decoder_injection_leaves_the_encoder_without_embedding_layers() -> None:
     net = UNet(
-        attention=(3,), inject="decoder", time=Sinusoidal(of="gamma", scale=1000.0, size=64, mlp=256)
+        attention=(3,),
+        inject="decoder",
+        time=Sinusoidal(of="gamma", scale=1000.0, size=64, mlp=256),
     )  # mm-CSN: 4 -> 4 channels, a code of 4 bits
     with torch.device("meta"):
         whole = dataclasses.replace(net, inject="all").build(channels(4, 0, 4, code=4))
@@ -118,7 +124,9 @@ def test_slices_do_not_see_each_other_without_volumetric_layers() -> None:
     net = _tiny(attention=(1,))
     x, condition, log_snr = _inputs(3, 8, 8)
     alone = ask(net, x[:, :, 1:2], condition[:, :, 1:2], log_snr)
-    torch.testing.assert_close(ask(net, x, condition, log_snr)[:, :, 1:2], alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        ask(net, x, condition, log_snr)[:, :, 1:2], alone, atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,7 +207,9 @@ def test_a_denoiser_hears_the_noise_level_and_outlives_infinite_ones() -> None:
     for time in (Sinusoidal(), Sinusoidal(of="gamma", scale=1000.0), Fourier()):
         net = _tiny(time=time)
         x, condition, _ = _inputs(1, 8, 8)
-        low, high = (ask(net, x, condition, torch.full((2,), level)) for level in (-torch.inf, torch.inf))
+        low, high = (
+            ask(net, x, condition, torch.full((2,), level)) for level in (-torch.inf, torch.inf)
+        )
         assert torch.isfinite(low).all()
         assert (low - high).abs().max() > 1e-3
 
@@ -209,11 +219,15 @@ def test_the_state_comes_before_the_condition_images() -> None:
     with torch.no_grad():
         net.stem.weight[:, 0].zero_()
     x, condition, log_snr = _inputs(1, 8, 8)
-    assert torch.equal(ask(net, x, condition, log_snr), ask(net, torch.zeros_like(x), condition, log_snr))
+    assert torch.equal(
+        ask(net, x, condition, log_snr), ask(net, torch.zeros_like(x), condition, log_snr)
+    )
 
 
 @pytest.mark.parametrize(("inject", "heard"), [("all", True), ("decoder", False)])
-def test_the_code_changes_the_encoder_only_where_it_is_injected_there(inject: str, heard: bool) -> None:
+def test_the_code_changes_the_encoder_only_where_it_is_injected_there(
+    inject: str, heard: bool
+) -> None:
     net = _tiny(code=4, inject=inject)
     x, condition, log_snr = _inputs(1, 8, 8)
     encoded: list[Tensor] = []
@@ -248,7 +262,9 @@ def test_the_decoder_is_handed_the_map_from_before_features_entered_it(blocks: i
     net.encoder[1].stages[0].register_forward_hook(lambda *call: plain.append(call[-1]))
     net.asymmetry.fused["1"].register_forward_hook(lambda *call: enhanced.append(call[-1]))
     # skips come back last one first: that of the level's first block is the last of the level but for its resampling
-    net.decoder[0].stages[blocks - 1].register_forward_pre_hook(lambda _, given: handed.append(given[0]))
+    net.decoder[0].stages[blocks - 1].register_forward_pre_hook(
+        lambda _, given: handed.append(given[0])
+    )
     ask(net, x, condition, log_snr, features=(torch.randn(2, 6, 2, 4, 4),))
     skip = handed[0][:, -plain[0].shape[1] :]
     assert torch.equal(skip, plain[0])
@@ -266,7 +282,9 @@ def test_the_decoder_is_handed_the_map_from_before_features_entered_it(blocks: i
         ({"head_width": 5}, "expected a divisor of 16 channels, found 5"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], sentence: str) -> None:
+def test_settings_that_contradict_each_other_are_refused(
+    changes: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(BadInput, match=sentence):
         _tiny(**changes)
 
@@ -280,18 +298,28 @@ def test_the_network_compiles_into_one_graph(backend: str) -> None:
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
-@every_row("changes", [{}, {"patch": 2}, {"resampling": "block"}, {"kernel": "3x3x3", "depth_halvings": 1}])
+@every_row(
+    "changes", [{}, {"patch": 2}, {"resampling": "block"}, {"kernel": "3x3x3", "depth_halvings": 1}]
+)
 def test_a_constant_image_stays_constant_up_to_its_corners(changes: dict[str, Any]) -> None:
-    net = UNet(width=8, multipliers=(1, 2, 4), blocks=1, head_width=8, groups=4, zero_init=False, **changes)
+    net = UNet(
+        width=8, multipliers=(1, 2, 4), blocks=1, head_width=8, groups=4, zero_init=False, **changes
+    )
     torch.manual_seed(0)
-    out = ask(net.build(channels(0, 1, 1, noisy=False)).eval(), None, torch.full((1, 1, 4, 20, 28), -1.0))
+    out = ask(
+        net.build(channels(0, 1, 1, noisy=False)).eval(), None, torch.full((1, 1, 4, 20, 28), -1.0)
+    )
     # a pixel-shuffled head may draw a pattern of two pixels; with zeros around, corners were off by about 1
     assert (out[..., 2:, 2:] - out[..., :-2, :-2]).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("changes", [{}, {"resampling": "block"}, {"kernel": "3x3x3"}], ids=str)
-def test_with_background_all_around_convolutions_pad_in_synthesis_as_in_training(changes: dict[str, Any]) -> None:
-    net = UNet(width=8, multipliers=(1, 2, 4), blocks=1, head_width=8, groups=4, zero_init=False, **changes)
+def test_with_background_all_around_convolutions_pad_in_synthesis_as_in_training(
+    changes: dict[str, Any],
+) -> None:
+    net = UNet(
+        width=8, multipliers=(1, 2, 4), blocks=1, head_width=8, groups=4, zero_init=False, **changes
+    )
     image = torch.full((1, 1, 4, 20, 28), -1.0).index_fill(3, torch.arange(8, 14), 0.5)
     for masked in (True, False):
         torch.manual_seed(0)

@@ -22,7 +22,9 @@ def test_convolutions_over_volumes_are_exact_where_the_cpu_multiplies_tiles(monk
     weight = torch.randn(4, 2, 3, 3, 3, requires_grad=True)
     F.conv3d(image, weight, padding=1).square().mean().backward()
     monkeypatch.setattr(cpu, "_multiplies_tiles", lambda: True)
-    torch.testing.assert_close(gradient_of_weights(cpu.volumes_in_float32(torch.device("cpu"))), weight.grad)
+    torch.testing.assert_close(
+        gradient_of_weights(cpu.volumes_in_float32(torch.device("cpu"))), weight.grad
+    )
 
 
 def test_slices_stay_in_bfloat16(monkeypatch) -> None:
@@ -41,7 +43,12 @@ def test_wide_volumes_have_finite_gradients_on_any_cpu() -> None:
 
 def test_a_limit_of_instructions_without_tiles_is_respected(monkeypatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    for limit, expected in {"": True, "AVX2": False, "AVX512_CORE_BF16": False, "AVX512_CORE_AMX": True}.items():
+    for limit, expected in {
+        "": True,
+        "AVX2": False,
+        "AVX512_CORE_BF16": False,
+        "AVX512_CORE_AMX": True,
+    }.items():
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
         cpu._multiplies_tiles.cache_clear()
         assert cpu._multiplies_tiles() is expected

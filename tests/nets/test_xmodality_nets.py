@@ -68,7 +68,9 @@ def test_a_batch_of_volumes_is_its_slices_one_by_one(name):
             for d in range(3):
                 one = condition[item : item + 1, :, d : d + 1]
                 alone = ask(net, x[item : item + 1, :, d : d + 1], one, log_snr[item : item + 1])
-                torch.testing.assert_close(whole[item : item + 1, :, d : d + 1], alone, rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(
+                    whole[item : item + 1, :, d : d + 1], alone, rtol=1e-4, atol=1e-5
+                )
 
 
 @every_row("name", SMALL)
@@ -109,7 +111,9 @@ def test_a_regressor_needs_no_state_and_no_time(name):
 def test_every_weight_gets_a_gradient(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
     ask(net, x, condition, log_snr).square().mean().backward()
-    without = [key for key, parameter in net.named_parameters() if not parameter.grad.abs().max() > 0]
+    without = [
+        key for key, parameter in net.named_parameters() if not parameter.grad.abs().max() > 0
+    ]
     assert without == []
 
 
@@ -118,7 +122,9 @@ def test_the_condition_and_the_state_may_come_in_one_piece(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
     parts = (x, condition) if name == "dit" else (condition, x)
     with torch.no_grad():
-        torch.testing.assert_close(ask(net, None, torch.cat(parts, 1), log_snr), ask(net, x, condition, log_snr))
+        torch.testing.assert_close(
+            ask(net, None, torch.cat(parts, 1), log_snr), ask(net, x, condition, log_snr)
+        )
 
 
 @pytest.mark.parametrize("name", ["adm", "uvit"])
@@ -153,13 +159,21 @@ def test_fresh_weights_have_the_published_spreads():
         bound = (6 / fans) ** 0.5  # Glorot and Bengio 2010, eq. 16
         assert bound * 0.99 < weight.abs().max() <= bound
         assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
-    dit = dataclasses.replace(SMALL["dit"], width=256, heads=4, frequencies=256).build(channels(1, 1, 1))
+    dit = dataclasses.replace(SMALL["dit"], width=256, heads=4, frequencies=256).build(
+        channels(1, 1, 1)
+    )
     block = dit.blocks[0]
-    assert block.attention.qkv.weight.std().item() == pytest.approx(256**-0.5, rel=0.02)  # LeCun, after the cut
+    assert block.attention.qkv.weight.std().item() == pytest.approx(
+        256**-0.5, rel=0.02
+    )  # LeCun, after the cut
     assert dit.time.first.weight.abs().max() <= 0.04
     assert dit.time.first.weight.std().item() == pytest.approx(0.02 * 0.8796, rel=0.02)
     assert block.modulation.weight.abs().max() == 0 == dit.final.out.weight.abs().max()
-    assert all(parameter.abs().max() == 0 for key, parameter in dit.named_parameters() if key.endswith("bias"))
+    assert all(
+        parameter.abs().max() == 0
+        for key, parameter in dit.named_parameters()
+        if key.endswith("bias")
+    )
 
 
 @every_row(
@@ -168,7 +182,10 @@ def test_fresh_weights_have_the_published_spreads():
         (ADM(width=30), "net.heads: expected a divisor of 30 channels, found 4"),
         (PlainUNet(width=16), "net.groups: expected a divisor of 16 channels, found 32"),
         (DiT(width=64, heads=3), "net.heads: expected a divisor of 64 channels, found 3"),
-        (UViT(width=6, heads=2, multipliers=(1,)), "net.width: expected a transformer of a multiple of 4"),
+        (
+            UViT(width=6, heads=2, multipliers=(1,)),
+            "net.width: expected a transformer of a multiple of 4",
+        ),
     ],
 )
 def test_sizes_that_contradict_each_other_are_refused(settings, words):

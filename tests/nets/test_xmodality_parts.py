@@ -48,7 +48,9 @@ def test_norms_of_small_numbers_show_the_published_epsilon(units):
     rms.weight.data, group.weight.data, group.bias.data = scale, scale, bias
     _near(rms(x), units["rmsnorm"], 1e-5)
     _near(group(x), units["groupnorm32"], 2e-5)
-    assert (F.rms_norm(x, (64,), scale, 1e-5) - units["rmsnorm"]).abs().max() > 1e-3  # so the vectors decide
+    assert (
+        F.rms_norm(x, (64,), scale, 1e-5) - units["rmsnorm"]
+    ).abs().max() > 1e-3  # so the vectors decide
 
 
 def test_time_features_of_both_kinds(units):
@@ -105,7 +107,9 @@ def test_wavelet_loses_nothing_of_any_even_size(height, width, seed):
 
 def test_wavelet_of_a_constant_is_all_in_the_low_band():
     bands = wavelet.analyse(torch.ones(1, 8, 12, 1))
-    _near(bands[..., 0], torch.full((1, 4, 6), 2.0), 1e-5)  # each low filter sums to the square root of 2
+    _near(
+        bands[..., 0], torch.full((1, 4, 6), 2.0), 1e-5
+    )  # each low filter sums to the square root of 2
     _near(bands[..., 1:], torch.zeros(1, 4, 6, 3), 1e-5)
 
 
@@ -119,7 +123,9 @@ def _plain_norm(h: Tensor, gain: Tensor, shift: Tensor | None, gelu: bool) -> Te
 @every_row("gelu", [False, True])
 @every_row("rows", [1, 3])
 @every_row("shifted", [False, True])
-def test_the_fused_norm_and_its_gradients_are_those_of_the_formula(gelu, rows, shifted, monkeypatch):
+def test_the_fused_norm_and_its_gradients_are_those_of_the_formula(
+    gelu, rows, shifted, monkeypatch
+):
     monkeypatch.setattr("voxlate.nets.cpu.SLAB", 64)  # several slabs an item, the last one shorter
     torch.manual_seed(rows)
     h = torch.randn(3, 5, 7, 8)
@@ -166,7 +172,9 @@ def test_the_norm_of_bfloat16_is_rounded_once():
     torch.manual_seed(0)
     h, gain, shift = torch.randn(2, 9, 8, 16).bfloat16(), torch.randn(2, 16), torch.randn(2, 16)
     exact = _plain_norm(h.float(), gain, shift, True)
-    assert ((rms_norm(h, gain, shift, True).float() - exact).abs() <= exact.abs() * 2**-8 + 1e-6).all()
+    assert (
+        (rms_norm(h, gain, shift, True).float() - exact).abs() <= exact.abs() * 2**-8 + 1e-6
+    ).all()
 
 
 def test_gradients_of_attention_in_bfloat16_are_those_of_float32(monkeypatch):

@@ -46,7 +46,9 @@ def fraction(head: Head, *labels: Label) -> np.ndarray:
 
 def pure(head: Head, label: Label) -> np.ndarray:
     """Voxels of one tissue whose neighbours are of that tissue too, away from lesions."""
-    return ndimage.binary_erosion((head.labels == label) & (head.share == 1)) & (head.lesion_map == 0)
+    return ndimage.binary_erosion((head.labels == label) & (head.share == 1)) & (
+        head.lesion_map == 0
+    )
 
 
 @of_the_phantom
@@ -55,10 +57,21 @@ def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour: Head) -> 
     tr, te, sine, cosine = 18.0, 3.0, 0.42261826, 0.90630779  # flip 25 degrees
 
     def ernst(pd: float, t1: float, t2star: float) -> float:
-        return float(pd * sine * (1 - np.exp(-tr / t1)) / (1 - cosine * np.exp(-tr / t1)) * np.exp(-te / t2star))
+        return float(
+            pd
+            * sine
+            * (1 - np.exp(-tr / t1))
+            / (1 - cosine * np.exp(-tr / t1))
+            * np.exp(-te / t2star)
+        )
 
-    white, grey = (picture[(tumour.labels == label) & (tumour.share == 1)] for label in (Label.WHITE, Label.GREY))
-    assert np.median(white) / np.median(grey) == pytest.approx(ernst(0.70, 832, 47) / ernst(0.82, 1331, 47), rel=1e-4)
+    white, grey = (
+        picture[(tumour.labels == label) & (tumour.share == 1)]
+        for label in (Label.WHITE, Label.GREY)
+    )
+    assert np.median(white) / np.median(grey) == pytest.approx(
+        ernst(0.70, 832, 47) / ernst(0.82, 1331, 47), rel=1e-4
+    )
 
 
 @of_the_phantom
@@ -87,12 +100,20 @@ def test_gadolinium_brightens_the_rim_and_the_vessels_but_not_the_necrosis(tumou
 
 def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumour: Head) -> None:
     picture = image(average(tumour), "ncct")
-    for label, units, noise_hu in ((Label.WHITE, 30, 2.5), (Label.MUSCLE, 55, 2.5), (Label.AIR, -1000, 2.5)):
-        inside = ndimage.binary_erosion((tumour.labels == label) & (tumour.share == 1), iterations=2)
+    for label, units, noise_hu in (
+        (Label.WHITE, 30, 2.5),
+        (Label.MUSCLE, 55, 2.5),
+        (Label.AIR, -1000, 2.5),
+    ):
+        inside = ndimage.binary_erosion(
+            (tumour.labels == label) & (tumour.share == 1), iterations=2
+        )
         inside &= tumour.lesion_map == 0
         assert inside.sum() > 200
         # Whole Hounsfield units and 99.99 % of a normal law; blur from a neighbour is under a tenth of a unit here.
-        assert picture[inside].mean() == pytest.approx(units, abs=4 * noise_hu / np.sqrt(inside.sum()) + 0.3)
+        assert picture[inside].mean() == pytest.approx(
+            units, abs=4 * noise_hu / np.sqrt(inside.sum()) + 0.3
+        )
         assert picture[inside].std() == pytest.approx(np.sqrt(noise_hu**2 + 1 / 12), rel=0.15)
 
 
@@ -102,7 +123,9 @@ def test_air_on_mr_has_the_rayleigh_law_of_magnitude_noise(tumour: Head) -> None
     air = ndimage.binary_erosion(tumour.labels == Label.AIR, iterations=3, border_value=1)
     air &= np.indices(air.shape)[2] < 6
     assert air.sum() > 1000
-    assert picture[air].mean() / picture[air].std() == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.05)
+    assert picture[air].mean() / picture[air].std() == pytest.approx(
+        np.sqrt(np.pi / (4 - np.pi)), rel=0.05
+    )
 
 
 def test_tmax_exceeds_six_seconds_in_core_and_penumbra_and_nowhere_else(stroke: Head) -> None:
@@ -111,10 +134,14 @@ def test_tmax_exceeds_six_seconds_in_core_and_penumbra_and_nowhere_else(stroke: 
 
 
 @of_the_phantom
-def test_core_has_under_thirty_percent_of_the_normal_flow_and_the_penumbra_more(stroke: Head) -> None:
+def test_core_has_under_thirty_percent_of_the_normal_flow_and_the_penumbra_more(
+    stroke: Head,
+) -> None:
     cbf = signal(average(stroke), "cbf")
     whole = (stroke.labels == Label.WHITE) & (stroke.share == 1)
-    normal, core, penumbra = (np.median(cbf[whole & (stroke.lesion_map == value)]) for value in (0, 1, 2))
+    normal, core, penumbra = (
+        np.median(cbf[whole & (stroke.lesion_map == value)]) for value in (0, 1, 2)
+    )
     assert core < 0.3 * normal < penumbra < normal
 
 
@@ -128,11 +155,14 @@ def test_volume_is_flow_times_transit_time(stroke: Head) -> None:
 
 
 @of_the_phantom
-def test_contrast_comes_first_to_arteries_then_to_veins_and_late_behind_a_clot(stroke: Head) -> None:
+def test_contrast_comes_first_to_arteries_then_to_veins_and_late_behind_a_clot(
+    stroke: Head,
+) -> None:
     early, middle, late = (signal(stroke, f"cta{phase}") for phase in (1, 2, 3))
     whole = stroke.share > 0.8
     artery, vein, behind = (
-        whole & (stroke.labels == label) for label in (Label.ARTERY, Label.VEIN, Label.ARTERY_BEYOND_CLOT)
+        whole & (stroke.labels == label)
+        for label in (Label.ARTERY, Label.VEIN, Label.ARTERY_BEYOND_CLOT)
     )
     assert np.median(early[artery]) > np.median(middle[artery]) > np.median(late[artery])
     assert np.median(middle[vein]) > np.median(early[vein])
@@ -168,10 +198,14 @@ def test_veins_are_dark_on_swi(tumour: Head) -> None:
 
 
 @of_the_phantom
-def test_arteries_on_swi_are_bright_at_the_base_and_fade_upward_but_never_to_fluid(stroke: Head) -> None:
+def test_arteries_on_swi_are_bright_at_the_base_and_fade_upward_but_never_to_fluid(
+    stroke: Head,
+) -> None:
     picture, middle = signal(stroke, "swi"), len(stroke.labels) // 3
     arteries = (stroke.labels == Label.ARTERY) & (stroke.share > 0.8)
-    low, high = (np.median(picture[part][arteries[part]]) for part in (slice(0, middle), slice(middle, None)))
+    low, high = (
+        np.median(picture[part][arteries[part]]) for part in (slice(0, middle), slice(middle, None))
+    )
     assert low > 1.2 * picture[pure(stroke, Label.WHITE)].mean()
     assert low > 1.2 * high > 1.2 * picture[stroke.labels == Label.VENTRICLE].mean()
 
@@ -216,7 +250,9 @@ def test_heads_of_different_cases_differ_and_the_same_case_does_not() -> None:
 def test_the_same_case_has_the_same_anatomy_at_every_size() -> None:
     coarse, fine = (make_head(7, 0, size, "tumour") for size in ((40, 48, 32), (80, 96, 64)))
     for label in (Label.WHITE, Label.GREY, Label.VENTRICLE, Label.EYE):
-        volumes = [fraction(head, label).sum() * np.prod(head.spacing_mm) for head in (coarse, fine)]
+        volumes = [
+            fraction(head, label).sum() * np.prod(head.spacing_mm) for head in (coarse, fine)
+        ]
         assert volumes[0] == pytest.approx(volumes[1], rel=0.12)
 
 
@@ -224,7 +260,12 @@ def test_the_same_case_has_the_same_anatomy_at_every_size() -> None:
 def test_volumes_of_the_brain_are_those_of_adults(tumour: Head) -> None:
     """Intracranial volume 1.2-1.8 l, brain over 1 l: Rushton and Ankney 2009, Int J Neurosci 119:692."""
     litre = np.prod(tumour.spacing_mm) / 1e6
-    tissue = fraction(tumour, Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.OEDEMA, Label.NECROSIS).sum() * litre
+    tissue = (
+        fraction(
+            tumour, Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.OEDEMA, Label.NECROSIS
+        ).sum()
+        * litre
+    )
     fluid = fraction(tumour, Label.CSF, Label.VENTRICLE).sum() * litre
     assert 1.0 < tissue < 1.6
     assert 1.2 < tissue + fluid < 1.9
@@ -244,14 +285,18 @@ def test_every_modality_is_finite_and_within_its_unit(stroke: Head) -> None:
 def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball() -> None:
     points = tuple(np.random.default_rng(0).uniform(-40, 40, (3, 500)).astype(np.float32))
     exact = np.sqrt(sum((p - c) ** 2 for p, c in zip(points, (1, 2, 3)))) - 10
-    assert np.allclose(ellipsoid((points[0], points[1], points[2]), (1, 2, 3), (10, 10, 10)), exact, atol=1e-4)
+    assert np.allclose(
+        ellipsoid((points[0], points[1], points[2]), (1, 2, 3), (10, 10, 10)), exact, atol=1e-4
+    )
 
 
 @of_the_phantom
 def test_tubes_have_the_distance_of_a_cylinder_between_their_ends() -> None:
     axis = np.linspace(-12, 12, 25, dtype=np.float32)
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    distance = tubes((x, y, z), (axis, axis, axis), [Tube(((0, 0, -30), (0, 0, 30)), (3.0, 3.0))], 5)
+    distance = tubes(
+        (x, y, z), (axis, axis, axis), [Tube(((0, 0, -30), (0, 0, 30)), (3.0, 3.0))], 5
+    )
     assert np.allclose(distance, np.minimum(np.hypot(x, y) - 3, 5), atol=1e-5)
 
 
@@ -260,20 +305,28 @@ def test_noise_has_unit_variance_and_repeats_after_its_period() -> None:
     field = noise(np.random.default_rng(0), 20, 5, 24)
     point = np.linspace(0, 50, 20, dtype=np.float32)
     assert field.values.std() == pytest.approx(1, rel=1e-5)
-    assert np.allclose(field.at((point, point, point)), field.at((point + 120, point - 120, point)), atol=1e-4)
+    assert np.allclose(
+        field.at((point, point, point)), field.at((point + 120, point - 120, point)), atol=1e-4
+    )
 
 
-def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of_cases(tmp_path: Path) -> None:
+def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of_cases(
+    tmp_path: Path,
+) -> None:
     wanted = ["t1", "ct", "tmax"]
     calls: list[tuple[int, int]] = []
-    folders = write_cohort(tmp_path / "two", 2, SMALL, seed=4, modalities=wanted, progress=lambda *at: calls.append(at))
+    folders = write_cohort(
+        tmp_path / "two", 2, SMALL, seed=4, modalities=wanted, progress=lambda *at: calls.append(at)
+    )
     write_cohort(tmp_path / "three", 3, SMALL, seed=4, modalities=wanted)
     assert calls == [(1, 2), (2, 2)]
     assert [folder.name for folder in folders] == ["phantom_000", "phantom_001"]
     assert sorted(file.name for file in folders[1].iterdir()) == sorted(
         f"{n}.nii.gz" for n in [*wanted, "seg", "lesion"]
     )
-    one, other = (nibabel.load(tmp_path / name / "phantom_001" / "ct.nii.gz") for name in ("two", "three"))
+    one, other = (
+        nibabel.load(tmp_path / name / "phantom_001" / "ct.nii.gz") for name in ("two", "three")
+    )
     assert np.array_equal(one.get_fdata(), other.get_fdata())
     assert nibabel.aff2axcodes(one.affine) == ("R", "A", "S")
     assert one.shape == SMALL
@@ -283,7 +336,9 @@ def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of
     assert note["seg"]["white"] == int(Label.WHITE)
 
 
-def test_writing_a_cohort_again_keeps_what_is_there_and_adds_what_is_missing(tmp_path: Path) -> None:
+def test_writing_a_cohort_again_keeps_what_is_there_and_adds_what_is_missing(
+    tmp_path: Path,
+) -> None:
     write_cohort(tmp_path, 1, SMALL, modalities=["t1", "t2"])
     kept, lost = tmp_path / "phantom_000" / "t1.nii.gz", tmp_path / "phantom_000" / "t2.nii.gz"
     before, then = nibabel.load(lost).get_fdata(), kept.stat().st_mtime_ns
@@ -309,7 +364,9 @@ def test_a_folder_with_another_cohort_is_refused(tmp_path: Path) -> None:
         ({"lesion": "bleed"}, "found bleed"),
     ],
 )
-def test_wrong_settings_are_named_and_leave_no_folder(tmp_path: Path, wrong: dict, sentence: str) -> None:
+def test_wrong_settings_are_named_and_leave_no_folder(
+    tmp_path: Path, wrong: dict, sentence: str
+) -> None:
     with pytest.raises(BadInput, match=sentence):
         write_cohort(tmp_path / "out", **{"cases": 1, "size": SMALL, **wrong})
     assert not (tmp_path / "out").exists()
@@ -317,15 +374,28 @@ def test_wrong_settings_are_named_and_leave_no_folder(tmp_path: Path, wrong: dic
 
 def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_around_it(tmp_path):
     for name, stripped in (("whole", False), ("stripped", True)):
-        write_cohort(tmp_path / name, 1, (48, 56, 24), lesion="tumour", modalities=["t1", "ct"], stripped=stripped)
+        write_cohort(
+            tmp_path / name,
+            1,
+            (48, 56, 24),
+            lesion="tumour",
+            modalities=["t1", "ct"],
+            stripped=stripped,
+        )
     seg = nibabel.load(tmp_path / "whole/phantom_000/seg.nii.gz").get_fdata()
-    brain = np.isin(seg, [Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.VENTRICLE, Label.NECROSIS, Label.OEDEMA])
+    brain = np.isin(
+        seg,
+        [Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.VENTRICLE, Label.NECROSIS, Label.OEDEMA],
+    )
     outer = np.isin(seg, [Label.AIR, Label.SKIN, Label.FAT, Label.BONE, Label.DIPLOE, Label.EYE])
     for name, empty in (("t1", 0), ("ct", -1000)):
         whole, left = (
-            nibabel.load(tmp_path / f"{one}/phantom_000/{name}.nii.gz").get_fdata() for one in ("whole", "stripped")
+            nibabel.load(tmp_path / f"{one}/phantom_000/{name}.nii.gz").get_fdata()
+            for one in ("whole", "stripped")
         )
         assert np.mean(left[brain] == whole[brain]) > 0.999, "all but specks that hang on nothing"
         assert (left[outer] == empty).all()
     with pytest.raises(BadInput, match="a cohort with stripped True, found stripped False"):
-        write_cohort(tmp_path / "whole", 1, (48, 56, 24), lesion="tumour", modalities=["t1"], stripped=True)
+        write_cohort(
+            tmp_path / "whole", 1, (48, 56, 24), lesion="tumour", modalities=["t1"], stripped=True
+        )

@@ -33,16 +33,26 @@ def test_memory_and_rate_are_read_in_any_order_and_case():
     assert machine_of("A100-80GB, 312TFLOPS") == Elsewhere(80 * 2**30, 312e12)
 
 
-SIGNED = ["24GB, -80 TFLOPS", "-24GB, 80 TFLOPS", "1e99GB, 80 TFLOPS", "24GB, 1e-9 TFLOPS", "24GB, 1,500 TFLOPS"]
+SIGNED = [
+    "24GB, -80 TFLOPS",
+    "-24GB, 80 TFLOPS",
+    "1e99GB, 80 TFLOPS",
+    "24GB, 1e-9 TFLOPS",
+    "24GB, 1,500 TFLOPS",
+]
 
 
-@every_row("text", ["24GB", "80 TFLOPS", "", "0GB, 80 TFLOPS", "an A100", "24GB, 0 TFLOPS", *SIGNED])
+@every_row(
+    "text", ["24GB", "80 TFLOPS", "", "0GB, 80 TFLOPS", "an A100", "24GB, 0 TFLOPS", *SIGNED]
+)
 def test_a_machine_without_memory_or_rate_is_refused_in_one_sentence(text):
     with pytest.raises(BadInput, match="--plan-for: expected a GPU's memory and its peak"):
         machine_of(text)
 
 
-@every_row("text", ["99MB, 80 TFLOPS", "1025TB, 80 TFLOPS", "24GB, 0.009 TFLOPS", "24GB, 1001 PFLOPS"])
+@every_row(
+    "text", ["99MB, 80 TFLOPS", "1025TB, 80 TFLOPS", "24GB, 0.009 TFLOPS", "24GB, 1001 PFLOPS"]
+)
 def test_a_machine_beyond_any_gpu_is_refused_in_one_sentence(text):
     with pytest.raises(BadInput, match="--plan-for: expected a GPU of 100 MB to 1 PB"):
         machine_of(text)
@@ -58,9 +68,15 @@ def test_a_plan_for_a_folder_that_holds_a_run_says_so(voxlate, prepared, run):
 def test_operations_and_bytes_of_a_convolution_are_those_of_its_formula():
     conv = nn.Conv2d(INS, OUTS, 3, padding=1, bias=False)
     image = torch.randn(1, INS, SIDE, SIDE)
-    cost = count(lambda: conv(image).sum().backward(), sum(one.numel() for one in conv.parameters()), copies=5)
+    cost = count(
+        lambda: conv(image).sum().backward(),
+        sum(one.numel() for one in conv.parameters()),
+        copies=5,
+    )
     forward = 2 * SIDE**2 * 9 * INS * OUTS  # a multiplication and an addition for each tap
-    assert cost.flops == 2 * forward  # the image needs no gradient, so that the kernel's is the only one
+    assert (
+        cost.flops == 2 * forward
+    )  # the image needs no gradient, so that the kernel's is the only one
     assert cost.state_bytes == 5 * 4 * 9 * INS * OUTS
     assert cost.saved_bytes == 4 * SIDE**2 * INS  # the image; the kernel counts as state
     assert cost.kernels > 2
@@ -82,12 +98,17 @@ def test_what_cannot_be_counted_is_refused():
     assert math.isfinite(count(lambda: torch.ones(2, 2) @ torch.ones(2, 2), 0, copies=5).flops)
 
 
-def test_a_run_planned_for_another_machine_is_trained_where_it_is_copied_to(voxlate, prepared, tmp_path):
+def test_a_run_planned_for_another_machine_is_trained_where_it_is_copied_to(
+    voxlate, prepared, tmp_path
+):
     run = tmp_path / "run"
     options = ("train", "auto", "--data", prepared, "--out", run)
     planned = voxlate(*options, "--minutes", 0.02, "--mode", "mean", "--plan-for", "1GB, 1 TFLOPS")
     assert planned.code == 0, planned.err
-    assert f"Next, after copying {prepared} and {run} to the other machine:  voxlate train auto" in planned.out
+    assert (
+        f"Next, after copying {prepared} and {run} to the other machine:  voxlate train auto"
+        in planned.out
+    )
     assert {one.name for one in run.iterdir()} == {"recipe.toml", "plan.json"}
     assert "# Predicted for a machine with 1 GB and 1 TFLOPS: " in (run / "recipe.toml").read_text()
     assert read(str(run / "recipe.toml")).train.precision == "auto"  # the other machine's choice
@@ -102,12 +123,15 @@ def test_a_run_planned_for_another_machine_is_trained_where_it_is_copied_to(voxl
 
 def test_memory_bounds_the_network_that_is_planned_for_another_machine(prepared):
     small, large = (
-        plan(prepared, minutes=5, mode="mean", plan_for=f"{size}, 40 TFLOPS").recipe for size in ("800MB", "40GB")
+        plan(prepared, minutes=5, mode="mean", plan_for=f"{size}, 40 TFLOPS").recipe
+        for size in ("800MB", "40GB")
     )
     assert small.net.width < large.net.width
 
 
 def test_only_auto_is_planned_for_another_machine(voxlate, prepared, tiny, tmp_path):
-    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--plan-for", "1GB, 1 TFLOPS")
+    answer = voxlate(
+        "train", tiny, "--data", prepared, "--out", tmp_path / "run", "--plan-for", "1GB, 1 TFLOPS"
+    )
     assert answer.code == 2
     assert "--plan-for: expected the recipe auto" in " ".join(answer.err.split())

@@ -55,7 +55,13 @@ def steps_of(one: Recipe) -> list[int]:
 
 def paced(seconds: float, *, now: float = 0.0, most: int = 10**6, say=lambda _: None) -> Paced:
     """A pace whose probe measured 1 s for a step of either stage, with so many seconds until the deadline."""
-    return Paced(seconds, {"regression": 1.0, "final": 1.0}, {"regression": most, "final": most}, say, lambda: now)
+    return Paced(
+        seconds,
+        {"regression": 1.0, "final": 1.0},
+        {"regression": most, "final": most},
+        say,
+        lambda: now,
+    )
 
 
 def test_a_machine_as_fast_as_its_probe_keeps_the_plan(planned):
@@ -106,7 +112,9 @@ def test_a_corrected_recipe_trained_anew_gives_the_same_weights(planned, prepare
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_training_stopped_after_its_correction_resumes_to_the_same_weights(planned, prepared, tmp_path):
+def test_a_training_stopped_after_its_correction_resumes_to_the_same_weights(
+    planned, prepared, tmp_path
+):
     def pace(one: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
         return paced(30)(one, stage, step, 1.0) if stage == "regression" else None
 
@@ -123,17 +131,23 @@ def test_a_training_stopped_after_its_correction_resumes_to_the_same_weights(pla
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_written_again(planned, prepared, tmp_path):
+def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_written_again(
+    planned, prepared, tmp_path
+):
     def pace(one: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
         return paced(30)(one, stage, step, 1.0) if stage == "regression" else None
 
     run = train(planned, prepared, tmp_path / "run", device="cpu", pace=pace)
     after = run.recipe.read_text()
-    run.recipe.write_text(after.replace("steps = 16", f"steps = {STEPS}"))  # as where it was stopped between the files
+    run.recipe.write_text(
+        after.replace("steps = 16", f"steps = {STEPS}")
+    )  # as where it was stopped between the files
     assert steps_of(begun(run.folder)[0])[0] == 16
     assert steps_of(recipe.read(str(run.recipe)))[0] == 16
     run.recipe.write_text(after.replace("seed = 0", "seed = 5"))
-    with pytest.raises(BadInput, match="expected the recipe that this run began with, found an edited one"):
+    with pytest.raises(
+        BadInput, match="expected the recipe that this run began with, found an edited one"
+    ):
         begun(run.folder)
 
 
@@ -147,7 +161,9 @@ def test_a_machine_that_is_too_slow_for_the_fewest_steps_is_said_loudly(planned)
 
 
 def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp_path):
-    PaceRecord(minutes=2, probed_seconds=10, step_seconds=STEP_SECONDS, most_steps=MOST_STEPS).write(tmp_path)
+    PaceRecord(
+        minutes=2, probed_seconds=10, step_seconds=STEP_SECONDS, most_steps=MOST_STEPS
+    ).write(tmp_path)
     Run(tmp_path).log.write_text(
         '{"stage": "regression", "step": 5, "seconds": 20.0}\n{"stage": "regression", "step": 9, "seconds": 30.0}\n'
         '{"stage": "final", "step": 1, "seconds": 5.0}\n{"stage": "final", "st'  # cut short by a kill
@@ -174,9 +190,16 @@ def test_a_run_whose_lengths_were_set_by_hand_has_no_pace(planned, tmp_path):
     ],
 )
 def test_a_kept_plan_of_another_form_or_of_other_stages_is_refused(planned, tmp_path, change):
-    whole = {"minutes": 2.0, "probed_seconds": 1.0, "step_seconds": STEP_SECONDS, "most_steps": MOST_STEPS}
+    whole = {
+        "minutes": 2.0,
+        "probed_seconds": 1.0,
+        "step_seconds": STEP_SECONDS,
+        "most_steps": MOST_STEPS,
+    }
     write_json(Run(tmp_path).pace, whole)
     assert kept_pace(tmp_path, planned) is not None
     write_json(Run(tmp_path).pace, whole | change)
-    with pytest.raises(BadInput, match=r"plan\.json: expected the speed and steps of a plan as voxlate writes it"):
+    with pytest.raises(
+        BadInput, match=r"plan\.json: expected the speed and steps of a plan as voxlate writes it"
+    ):
         kept_pace(tmp_path, planned)

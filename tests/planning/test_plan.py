@@ -34,13 +34,22 @@ def planned(prepared_once):
 
 
 def test_a_plan_is_an_ordinary_recipe_that_says_why(voxlate, prepared, tmp_path):
-    answer = voxlate("plan", prepared, "--minutes", 0.3, "--mode", "samples", "--out", tmp_path / "plan.toml")
+    answer = voxlate(
+        "plan", prepared, "--minutes", 0.3, "--mode", "samples", "--out", tmp_path / "plan.toml"
+    )
     assert answer.code == 0, answer.err
     text = (tmp_path / "plan.toml").read_text()
     made = recipe.read(str(tmp_path / "plan.toml"))
     assert (made.data.source, made.data.target, made.data.patch) == (["t1"], ["t2"], (1, 24, 20))
     assert [stage.name for stage in made.all_stages] == ["regression", "final"]
-    for key in ("data.source", "data.patch", "data.augment", "intensity.t1", "net.width", "train.steps"):
+    for key in (
+        "data.source",
+        "data.patch",
+        "data.augment",
+        "intensity.t1",
+        "net.width",
+        "train.steps",
+    ):
         assert f"# {key}: " in text
         assert f"{key}: " in answer.out
     assert "patch = [1, 24, 20]" in text  # lists stand on a line
@@ -66,13 +75,25 @@ def test_what_a_plan_predicts_lies_within_what_it_may_take(planned):
 @pytest.mark.slow
 def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_path):
     begun = time.monotonic()
-    assert voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 2).code == 0
+    assert (
+        voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 2).code
+        == 0
+    )
     assert 108 < time.monotonic() - begun < 132
 
 
 def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
     answer = voxlate(
-        "train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.1, "--mode", "samples"
+        "train",
+        "auto",
+        "--data",
+        prepared,
+        "--out",
+        tmp_path / "run",
+        "--minutes",
+        0.1,
+        "--mode",
+        "samples",
     )
     assert answer.code == 0, answer.err
     assert (tmp_path / "run" / "weights.regression.safetensors").exists()
@@ -111,11 +132,16 @@ def test_keys_of_a_plan_are_changed_by_set(voxlate, prepared, tmp_path):
         (("--memory", "1MB"), "expected enough for the smallest network, found 0.00 GiB"),
         (("--memory", "much"), "expected a size such as 8GB, found 'much'"),
         (("--target", "ct"), "expected modalities of the cohort (t1, t2), found 'ct'"),
-        (("--source", "t1", "--target", "t1"), "expected each modality in one of them, found t1 in both"),
+        (
+            ("--source", "t1", "--target", "t1"),
+            "expected each modality in one of them, found t1 in both",
+        ),
         (("--out", "plan.txt"), "expected the name of a .toml file"),
     ],
 )
-def test_a_plan_that_cannot_be_met_is_refused_in_one_sentence(voxlate, prepared, tmp_path, monkeypatch, options, words):
+def test_a_plan_that_cannot_be_met_is_refused_in_one_sentence(
+    voxlate, prepared, tmp_path, monkeypatch, options, words
+):
     monkeypatch.chdir(tmp_path)
     answer = voxlate("plan", prepared, *options)
     assert answer.code == 2
@@ -145,10 +171,14 @@ def test_one_patient_is_too_few(voxlate, small_head, tmp_path):
 
 
 def test_recipes_that_fit_a_cohort_are_separated_from_those_that_do_not(voxlate, prepared):
-    found = {one["name"]: one for one in json.loads(voxlate("recipes", "--for", prepared, "--json").out)}
+    found = {
+        one["name"]: one for one in json.loads(voxlate("recipes", "--for", prepared, "--json").out)
+    }
     assert len(found) == len(recipe.names())
     assert not found["t1_to_t2_brain"]["against"]
-    assert "filled in" in found["t1_to_t2_brain"]["notes"][0]  # its patches are far larger than these slices
+    assert (
+        "filled in" in found["t1_to_t2_brain"]["notes"][0]
+    )  # its patches are far larger than these slices
     assert found["phantom_t1_to_ct"]["against"] == "needs ct, which the cohort lacks"
     plain = voxlate("recipes", "--for", prepared).out
     assert "t1_to_t2_brain" in plain
@@ -162,8 +192,13 @@ def test_the_recipes_that_fit_are_ranked_and_each_says_by_what(voxlate, prepared
     shares = [round(one["filled"], 1) for one in fitting]
     assert shares == sorted(shares)
     best = [one for one in fitting if round(one["filled"], 1) == shares[0] and not one["unused"]]
-    assert fitting[0]["steps"] == min(one["steps"] for one in best if len(one["notes"]) == len(fitting[0]["notes"]))
-    assert f"4 of 4 training cases; every modality used; {fitting[0]['steps']} steps" in fitting[0]["why"]
+    assert fitting[0]["steps"] == min(
+        one["steps"] for one in best if len(one["notes"]) == len(fitting[0]["notes"])
+    )
+    assert (
+        f"4 of 4 training cases; every modality used; {fitting[0]['steps']} steps"
+        in fitting[0]["why"]
+    )
     plain = voxlate("recipes", "--for", prepared).out
     assert f"1. {fitting[0]['name']}  " in plain
     assert "The first fills its patches best" in plain
@@ -189,15 +224,21 @@ def test_scans_that_no_case_has_both_of_are_learned_without_pairs(voxlate, apart
     said = " ".join(answer.err.split())
     assert "no training case has both: unpaired" in said
     assert "without pairs: 4 training cases have t1, 4 have ct" in said
-    made = voxlate("synth", tmp_path / "run", tmp_path / "scans", "--split", "val", "--out", tmp_path / "out")
+    made = voxlate(
+        "synth", tmp_path / "run", tmp_path / "scans", "--split", "val", "--out", tmp_path / "out"
+    )
     assert made.code == 0, made.err
     assert voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "scans").code == 0
 
 
 def test_a_method_of_pairs_refuses_scans_that_lie_apart(voxlate, apart, tiny, tmp_path):
-    answer = voxlate("train", tiny, "--data", apart, "--out", tmp_path / "run", "--set", "data.apart=true")
+    answer = voxlate(
+        "train", tiny, "--data", apart, "--out", tmp_path / "run", "--set", "data.apart=true"
+    )
     assert answer.code == 2
-    assert "expected data.apart = false for a method that learns from pairs" in " ".join(answer.err.split())
+    assert "expected data.apart = false for a method that learns from pairs" in " ".join(
+        answer.err.split()
+    )
 
 
 def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_head):
@@ -209,7 +250,9 @@ def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_h
                 tmp_path / "scans" / f"c{number}" / f"{ {'ct': 'flair'}.get(name, name) }.nii.gz"
             )
     assert voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "gaps").code == 0
-    answer = voxlate("train", "auto", "--data", tmp_path / "gaps", "--out", tmp_path / "run", *SHORT)
+    answer = voxlate(
+        "train", "auto", "--data", tmp_path / "gaps", "--out", tmp_path / "run", *SHORT
+    )
     assert answer.code == 0, answer.err
     assert "any missing contrast is synthesised from the others" in " ".join(answer.err.split())
     made = voxlate("synth", tmp_path / "run", tmp_path / "scans", "--out", tmp_path / "out")
@@ -268,7 +311,9 @@ def any_length(monkeypatch):
     monkeypatch.setattr("voxlate.planning.rules.most_items", lambda *_, **__: 10**9)
 
 
-@pytest.mark.parametrize(("minutes", "largest"), [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 40)])
+@pytest.mark.parametrize(
+    ("minutes", "largest"), [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 40)]
+)
 def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
     prepared, clockwork, any_length, minutes, largest
 ):
@@ -283,7 +328,10 @@ def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
     every = [Size(width, stem, batch) for stem in stems for width in WIDTHS for batch in BATCHES]
     fitting = [size for size in every if size.width / size.stem <= largest]
     best = min(fitting, key=error)
-    assert (made.tables["net"]["width"], made.tables["net"].get("patch", 1)) == (best.width, best.stem)
+    assert (made.tables["net"]["width"], made.tables["net"].get("patch", 1)) == (
+        best.width,
+        best.stem,
+    )
     assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / step_seconds(best))
     assert len(clockwork()) <= 7  # the law passes over the others
     assert f"{best} gets" in made.why["net.width"]
@@ -296,7 +344,9 @@ def test_the_two_runners_up_are_named_with_what_they_would_lose(prepared, clockw
     assert all(float(part.split("%")[0]) >= 0 for part in others.split(" +")[1:])
 
 
-def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(prepared, clockwork, any_length, monkeypatch):
+def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(
+    prepared, clockwork, any_length, monkeypatch
+):
     monkeypatch.setattr("voxlate.planning.rules.stems", lambda _: [1, 2])
     monkeypatch.setattr("voxlate.planning.law.COARSE", 0.0)  # features of any size are equally good
     short = {"limits": Limits(0.05, 2**33), "mode": "mean"}
@@ -306,12 +356,16 @@ def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(prepared, clockwork
     assert "patch" not in plan_training(prepared, **short).tables["net"]
 
 
-def test_time_beyond_what_few_patients_are_worth_is_filled_up_to_a_quarter(prepared, clockwork, monkeypatch):
+def test_time_beyond_what_few_patients_are_worth_is_filled_up_to_a_quarter(
+    prepared, clockwork, monkeypatch
+):
     for most, filled in ((10**9, True), (10, False)):
         monkeypatch.setattr("voxlate.planning.rules.most_items", lambda *_, most=most, **__: most)
         made = plan_training(prepared, limits=Limits(0.25, 2**30), mode="mean")
         steps, seconds = made.tables["train"]["steps"], made.seconds
-        assert steps * made.tables["train"]["batch"] <= FILLED * max(most, made.tables["train"]["batch"])
+        assert steps * made.tables["train"]["batch"] <= FILLED * max(
+            most, made.tables["train"]["batch"]
+        )
         assert (seconds > 0.9 * 0.96 * 15) == filled
 
 
@@ -338,10 +392,14 @@ def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on
     monkeypatch.setitem(globals(), "step_seconds", lambda size: 0.1)
     short = plan_training(prepared, limits=Limits(1, 2**33))
     assert "stages" not in short.tables
-    assert short.tables["train"]["steps"] == pytest.approx(576, abs=1)  # all of the minute, less 4 %
+    assert short.tables["train"]["steps"] == pytest.approx(
+        576, abs=1
+    )  # all of the minute, less 4 %
     minutes = int(short.why["stages"].split("--minutes ")[1].rstrip(")"))
     assert len(plan_training(prepared, limits=Limits(minutes, 2**33)).recipe.stages) == 1
-    assert len(plan_training(prepared, limits=Limits(1, 2**33), mode="samples").recipe.stages) == 1  # asked for
+    assert (
+        len(plan_training(prepared, limits=Limits(1, 2**33), mode="samples").recipe.stages) == 1
+    )  # asked for
 
 
 def rescaled(scans, cases, scale, offset):
@@ -400,10 +458,15 @@ def test_a_case_without_the_source_does_not_stop_a_plan_for_its_scale(odd_case):
 
 def test_a_case_without_the_source_does_not_stop_a_training_for_its_floor(odd_case, tiny, tmp_path):
     words = {"data.source": '["t1"]', "data.target": '["ct"]', "train.steps": "1"}
-    maps = {"intensity.ct": '{kind = "percentile", floor = 0}', "intensity.t1": '{kind = "percentile"}'}
+    maps = {
+        "intensity.ct": '{kind = "percentile", floor = 0}',
+        "intensity.t1": '{kind = "percentile"}',
+    }
     made = recipe.read(str(tiny), {**words, **maps})
     assert train(made, odd_case, tmp_path / "run", device="cpu").weights().is_file()
-    other = recipe.read(str(tiny), {**words, **maps, "intensity.ct": '{kind = "percentile", floor = 100}'})
+    other = recipe.read(
+        str(tiny), {**words, **maps, "intensity.ct": '{kind = "percentile", floor = 100}'}
+    )
     with pytest.raises(BadInput, match=r"case\d: expected ct to be above 100"):
         train(other, odd_case, tmp_path / "other", device="cpu")
 
@@ -436,7 +499,13 @@ def test_cases_that_teach_nothing_decide_nothing(voxlate, tmp_path, small_head):
     rows = [f"case{k},case{k},{'val' if k == 7 else 'train'}" for k in range(8)]
     (scans / "cases.csv").write_text("\n".join(["case,patient,split", *rows]))
     assert voxlate("prepare", scans, "--out", tmp_path / "ready", "--no-audit").code == 0
-    made = plan_training(tmp_path / "ready", source=("t1",), target=("t2",), limits=Limits(0.3, 8 * 2**30), mode="mean")
+    made = plan_training(
+        tmp_path / "ready",
+        source=("t1",),
+        target=("t2",),
+        limits=Limits(0.3, 8 * 2**30),
+        mode="mean",
+    )
     assert made.tables["intensity"]["t1"].get("floor") == 0
     assert "of 2 patients" in made.why["data.augment"]
 
@@ -453,7 +522,11 @@ def test_only_cases_that_teach_are_counted(voxlate, tmp_path, ct_cohort):
         (ct_cohort / f"case{number}" / "ct.nii.gz").unlink()
     assert voxlate("prepare", ct_cohort, "--shares", 4, 1, 1, "--out", tmp_path / "ready").code == 0
     made = plan_training(tmp_path / "ready", limits=Limits(0.2, 8 * 2**30))
-    learned = [one for one in open_cohort(tmp_path / "ready").cases if one.split == "train" and "ct" in one.present]
+    learned = [
+        one
+        for one in open_cohort(tmp_path / "ready").cases
+        if one.split == "train" and "ct" in one.present
+    ]
     assert len(learned) < 4
     assert f"of {len(learned)} patients" in made.why["data.augment"]
 
@@ -466,7 +539,17 @@ def test_reasons_of_keys_that_were_changed_are_no_longer_stated(planned):
 
 
 def test_a_resumed_plan_says_that_set_changes_nothing(voxlate, prepared, tmp_path):
-    options = ("train", "auto", "--data", prepared, "--out", tmp_path / "run", *SHORT, "--mode", "mean")
+    options = (
+        "train",
+        "auto",
+        "--data",
+        prepared,
+        "--out",
+        tmp_path / "run",
+        *SHORT,
+        "--mode",
+        "mean",
+    )
     assert voxlate(*options).code == 0
     answer = voxlate(*options, "--set", "train.batch=2")
     assert "--set train.steps, --set train.batch change nothing" in " ".join(answer.err.split())
@@ -477,7 +560,9 @@ def test_wishes_in_python_are_checked_as_on_the_command_line(prepared):
         package.plan(prepared, mode="man", minutes=1)
     with pytest.raises(BadInput, match="expected a number above 0, found inf"):
         package.plan(prepared, minutes=float("inf"))
-    assert package.plan(prepared, source="t2", target="t1", minutes=0.2).recipe.data.source == ["t2"]
+    assert package.plan(prepared, source="t2", target="t1", minutes=0.2).recipe.data.source == [
+        "t2"
+    ]
 
 
 def test_a_stage_of_fewer_steps_than_the_probe_takes_is_timed_too(planned, prepared):
@@ -486,7 +571,9 @@ def test_a_stage_of_fewer_steps_than_the_probe_takes_is_timed_too(planned, prepa
 
 
 @pytest.mark.parametrize(("minutes", "timed"), [(20, 30), (4, 10), (1, 0)])
-def test_what_is_left_of_the_probes_time_goes_into_a_second_try(prepared, monkeypatch, minutes, timed):
+def test_what_is_left_of_the_probes_time_goes_into_a_second_try(
+    prepared, monkeypatch, minutes, timed
+):
     taken = []
     monkeypatch.setattr(Probe, "measure", lambda self, *_, steps: taken.append(steps))
     assert Probe(open_cohort(prepared), Limits(minutes, 2**33)).again({}, 1.0) == 1.0
@@ -496,7 +583,10 @@ def test_what_is_left_of_the_probes_time_goes_into_a_second_try(prepared, monkey
 
 
 def test_a_network_that_was_not_tried_is_never_called_worse_than_the_one_taken():
-    tried, untried = Candidate(Size(16, 1, 2), 0.3, 78, 1.0), Candidate(Size(16, 2, 2), 0.1, 397, 0.85)
+    tried, untried = (
+        Candidate(Size(16, 1, 2), 0.3, 78, 1.0),
+        Candidate(Size(16, 2, 2), 0.1, 397, 0.85),
+    )
     assert "of the networks that were tried" in reason([tried, untried])
     assert "-15.0%" in reason([tried, untried])
     assert "were tried" not in reason([untried, tried])

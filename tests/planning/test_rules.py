@@ -16,7 +16,9 @@ from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan, _apart, _shape
 from voxlate.planning.roles import roles_of
 
 
-def scan(name="t1", unit="a.u.", low=0.0, high=1000.0, least=None, tail=1.0, empty=True, reach=None) -> Scan:
+def scan(
+    name="t1", unit="a.u.", low=0.0, high=1000.0, least=None, tail=1.0, empty=True, reach=None
+) -> Scan:
     """A modality whose foreground is uniform over a range; tail: what the last 0.05 % are multiplied by."""
     points = [low + (high - low) * at / 100 * (tail if at > 99.8 else 1) for at in PERCENTILES]
     inside = Distribution((low + high) / 2, (high - low) / 12**0.5, tuple(points))
@@ -24,12 +26,15 @@ def scan(name="t1", unit="a.u.", low=0.0, high=1000.0, least=None, tail=1.0, emp
     return Scan(name, unit, 8, inside, *ends, points[-1] if reach is None else reach, empty)
 
 
-def facts(*scans: Scan, spacing=(1.0, 1.0, 1.0), shape=(150, 200, 160), box=(140, 180, 140), present=None) -> Facts:
+def facts(
+    *scans: Scan, spacing=(1.0, 1.0, 1.0), shape=(150, 200, 160), box=(140, 180, 140), present=None
+) -> Facts:
     """Eight training cases with these modalities; present: those of each case, where they differ."""
     names = [one.name for one in scans] or ["t1", "ct"]
     has = present or [names] * 8
     cases = tuple(
-        Entry(f"case{k}", f"patient{k}", "train", list(own), [], shape, spacing, 1000.0) for k, own in enumerate(has)
+        Entry(f"case{k}", f"patient{k}", "train", list(own), [], shape, spacing, 1000.0)
+        for k, own in enumerate(has)
     )
     known = {one.name: one for one in scans or (scan(), scan("ct", "HU", -100, 1200, -1024))}
 
@@ -46,8 +51,13 @@ def test_hounsfield_units_get_a_window_that_holds_the_body_in_round_numbers():
 
 
 def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue():
-    points = [{5: -110, 25: 34, 75: 167}.get(at, 900 if at > 90 else 50 if at > 25 else -800) for at in PERCENTILES]
-    table, why = rules.intensity(replace(scan("cta1", "HU"), inside=Distribution(0, 1, tuple(points))), is_target=False)
+    points = [
+        {5: -110, 25: 34, 75: 167}.get(at, 900 if at > 90 else 50 if at > 25 else -800)
+        for at in PERCENTILES
+    ]
+    table, why = rules.intensity(
+        replace(scan("cta1", "HU"), inside=Distribution(0, 1, tuple(points))), is_target=False
+    )
     assert table == {"kind": "window", "low": -110.0, "high": 370.0, "clips": 1.0}
     assert "bone beyond is clipped" in why
 
@@ -59,7 +69,12 @@ def test_a_ct_of_8_bits_is_not_trained_on_hounsfield_units():
 
 
 def test_mr_is_scaled_by_its_own_percentiles_with_air_at_0():
-    assert rules.intensity(scan(), is_target=True)[0] == {"kind": "percentile", "low": 0, "high": 99.5, "floor": 0}
+    assert rules.intensity(scan(), is_target=True)[0] == {
+        "kind": "percentile",
+        "low": 0,
+        "high": 99.5,
+        "floor": 0,
+    }
 
 
 def test_z_scored_mr_keeps_its_dark_half():
@@ -84,14 +99,21 @@ def test_a_map_with_values_below_zero_gets_a_window_that_holds_them():
     table, why = rules.intensity(replace(scan("tmax", "s", -4, 10), depth=-3.9), is_target=True)
     assert table == {"kind": "window", "low": -5.0, "high": 10.0}
     assert "the lowest 0.1st percentile is -3.9" in why
-    table, _ = rules.intensity(replace(scan("tmax", "s", 0, 10), depth=-0.05), is_target=True)  # noise
+    table, _ = rules.intensity(
+        replace(scan("tmax", "s", 0, 10), depth=-0.05), is_target=True
+    )  # noise
     assert table["low"] == 0
 
 
 def test_a_case_that_alone_sets_the_range_of_a_map_is_named():
-    _, why = rules.intensity(replace(scan("tmax", "s", 0, 3.5, reach=35.0), farthest="case7"), is_target=True)
+    _, why = rules.intensity(
+        replace(scan("tmax", "s", 0, 3.5, reach=35.0), farthest="case7"), is_target=True
+    )
     assert "IS case7 IN ANOTHER UNIT?" in why
-    assert "ANOTHER UNIT" not in rules.intensity(scan("tmax", "s", 0, 3.5, reach=13.0), is_target=True)[1]
+    assert (
+        "ANOTHER UNIT"
+        not in rules.intensity(scan("tmax", "s", 0, 3.5, reach=13.0), is_target=True)[1]
+    )
 
 
 def test_bodies_are_measured_in_mm_and_unlike_pixels_are_said():
@@ -102,7 +124,10 @@ def test_bodies_are_measured_in_mm_and_unlike_pixels_are_said():
 
 
 def test_a_ct_without_air_is_said_to_lack_its_offset():
-    assert "was an offset forgotten?" in rules.intensity(scan("ct", "HU", 800, 2300, 0), is_target=True)[1]
+    assert (
+        "was an offset forgotten?"
+        in rules.intensity(scan("ct", "HU", 800, 2300, 0), is_target=True)[1]
+    )
     assert "offset" not in rules.intensity(scan("ct", "HU", -200, 1500, -1024), is_target=True)[1]
 
 
@@ -113,7 +138,12 @@ def test_a_ct_without_air_is_said_to_lack_its_offset():
         (["ct", "mr"], ("mr",), ("ct",), "pairs"),
         (["cta", "tof"], ("tof",), ("cta",), "pairs"),
         (["t2", "t1"], ("t1",), ("t2",), "pairs"),
-        (["flair", "t1", "t1c", "t2"], ("flair", "t1", "t1c", "t2"), ("flair", "t1", "t1c", "t2"), "complete"),
+        (
+            ["flair", "t1", "t1c", "t2"],
+            ("flair", "t1", "t1c", "t2"),
+            ("flair", "t1", "t1c", "t2"),
+            "complete",
+        ),
     ],
 )
 def test_what_is_harder_to_scan_is_made_of_what_is_easier(names, source, target, way):
@@ -144,9 +174,13 @@ def test_scans_that_no_case_has_both_of_are_unpaired():
 def test_a_single_modality_and_unknown_names_are_refused():
     with pytest.raises(BadInput, match="expected two modalities"):
         roles_of(facts(scan("t1")))
-    with pytest.raises(BadInput, match=r"expected modalities of the cohort \(t1, ct\), found 'pet'"):
+    with pytest.raises(
+        BadInput, match=r"expected modalities of the cohort \(t1, ct\), found 'pet'"
+    ):
         roles_of(facts(), target=["pet"])
-    with pytest.raises(BadInput, match=r"expected a modality for each of them, found all \(t1, ct\) in one"):
+    with pytest.raises(
+        BadInput, match=r"expected a modality for each of them, found all \(t1, ct\) in one"
+    ):
         roles_of(facts(), target=["t1", "ct"])
 
 
@@ -174,7 +208,8 @@ def test_scans_that_do_not_lie_on_each_other_get_a_coarser_stem():
 
 def test_ssim_is_minimised_unless_scans_fit_exactly():
     weights = {
-        mm: rules.regression(replace(facts(), apart_mm=mm))[0].get("ssim", 0) for mm in (0.0, 0.1, 0.3, 0.6, 2.0)
+        mm: rules.regression(replace(facts(), apart_mm=mm))[0].get("ssim", 0)
+        for mm in (0.0, 0.1, 0.3, 0.6, 2.0)
     }
     assert weights == {0.0: 0.1, 0.1: 0, 0.3: 0.1, 0.6: 0.4, 2.0: 0.4}
 
@@ -201,7 +236,10 @@ def test_the_more_often_slices_are_seen_the_more_they_are_changed():
 
 
 def test_scans_of_unlike_contrast_are_changed_in_intensity_however_short_the_training():
-    alike, unlike = facts(), facts(replace(scan(), contrast=0.1), scan("ct", "HU", -100, 1200, -1024))
+    alike, unlike = (
+        facts(),
+        facts(replace(scan(), contrast=0.1), scan("ct", "HU", -100, 1200, -1024)),
+    )
     assert "remap" not in rules.augment(alike, roles_of(alike), 2)[0]
     table, why = rules.augment(unlike, roles_of(unlike), 2)
     assert "remap" in table
@@ -212,21 +250,29 @@ def test_scans_of_unlike_contrast_are_changed_in_intensity_however_short_the_tra
 def test_contrast_is_how_far_percentiles_lie_apart_on_one_scale():
     linear = [float(at) for at in PERCENTILES]
     bent = [float(min(at * 2, 99.5)) for at in PERCENTILES]  # half of it is as bright as can be
-    shapes = [_shape(Distribution(0, 1, tuple(points))) for points in (linear, [3 * at for at in linear], bent)]
+    shapes = [
+        _shape(Distribution(0, 1, tuple(points)))
+        for points in (linear, [3 * at for at in linear], bent)
+    ]
     np.testing.assert_allclose(shapes[0], shapes[1])
     np.testing.assert_allclose(np.subtract(shapes[2], shapes[0]) * 99.5, [5, 25, 49.5, 24.5])
 
 
 def test_a_map_says_nothing_about_how_scans_lie():
     found = {"cta1": 0.4, "cta2": 0.2, "tmax": 3.1}
-    case = SimpleNamespace(case="a", misaligned={name: SimpleNamespace(median_mm=mm) for name, mm in found.items()})
+    case = SimpleNamespace(
+        case="a", misaligned={name: SimpleNamespace(median_mm=mm) for name, mm in found.items()}
+    )
     shown = [name for name in found if unit_of(name) in SHOW_ANATOMY]
     assert _apart(SimpleNamespace(cases=[case]), [case], shown) == 0.4
 
 
 def test_only_what_is_made_on_a_scale_of_its_own_has_its_peaks_corrected():
     t2, ct = facts(scan(), scan("t2")), facts()
-    maps = {"t2": {"kind": "percentile", "high": 99.5}, "ct": {"kind": "window", "low": -100, "high": 1200}}
+    maps = {
+        "t2": {"kind": "percentile", "high": 99.5},
+        "ct": {"kind": "window", "low": -100, "high": 1200},
+    }
     made, why = rules.peaks(maps, roles_of(t2))
     assert made == {"peaks": True}
     assert "t2: the 99.5th percentile" in why["synth.peaks"]

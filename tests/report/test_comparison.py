@@ -32,7 +32,10 @@ def make(folder, cases=2, methods=METHODS):
     for number in range(cases):
         draw = np.random.default_rng(number)
         inside = z**2 + (y / 0.9) ** 2 + (x / 0.8) ** 2 < 0.8
-        tissue, noise = 40 + 200 * gaussian_filter(draw.normal(0, 1, SHAPE), 1), draw.normal(0, 20, SHAPE)
+        tissue, noise = (
+            40 + 200 * gaussian_filter(draw.normal(0, 1, SHAPE), 1),
+            draw.normal(0, 20, SHAPE),
+        )
         images = {"unet": gaussian_filter(tissue, 1), "ddpm_m": tissue + noise, "oracle": tissue}
         source = folder / "cohort" / f"head{number}" / "t1.nii.gz"
         write_volume(source, scan(np.sqrt(np.abs(tissue) + 300) * inside, "t1"))
@@ -42,7 +45,11 @@ def make(folder, cases=2, methods=METHODS):
             write_volume(made / "ct.nii.gz", scan(np.where(inside, images[method], -1000), "ct"))
             if samples > 1:
                 write_volume(made / "ct_std.nii.gz", scan(np.where(inside, 20.0, 0), "ct"))
-            took = {"seconds_per_slice": 0.2 * samples**2, "network_calls": 5 * samples, "device": "cpu"}
+            took = {
+                "seconds_per_slice": 0.2 * samples**2,
+                "network_calls": 5 * samples,
+                "device": "cpu",
+            }
             inputs = {"inputs": {"t1": {"path": str(source)}}, "synth": {"samples": samples}}
             (made / "provenance.json").write_text(json.dumps({**took, **inputs}))
     for method in methods:
@@ -68,7 +75,9 @@ def test_the_page_needs_nothing_outside_itself(page):
     assert not re.search(r"https?://|@import|url\(", page)
 
 
-def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_once_in_three_planes(page):
+def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_once_in_three_planes(
+    page,
+):
     alts = [image["alt"] for image in Page(page).images if image["alt"]]
     for case, plane in itertools.product(("head0", "head1"), ("axial", "coronal", "sagittal")):
         mine = [alt for alt in alts if alt.endswith(f"{plane} slice of {case}")]
@@ -79,11 +88,19 @@ def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_o
 
 def test_the_page_has_the_table_with_uncertainty_time_and_network_calls(page, outs):
     text = Page(page).text
-    scores = json.loads((outs[1] / "metrics.json").read_text())["modalities"]["ct"]["answers"]["synthesis"]
+    scores = json.loads((outs[1] / "metrics.json").read_text())["modalities"]["ct"]["answers"][
+        "synthesis"
+    ]
     assert f"{scores['mae']['mean']:.1f} ± {scores['mae']['sd']:.1f}" in text
     assert "20.0 ± 0.0" in text, "the mean of the standard deviations inside the body, in HU"
     assert "50 × 10" in text
-    for part in ("Uncertainty HU", "Time s/slice", "2 cases of 2 patients", "Not a medical device", "Wilcoxon"):
+    for part in (
+        "Uncertainty HU",
+        "Time s/slice",
+        "2 cases of 2 patients",
+        "Not a medical device",
+        "Wilcoxon",
+    ):
         assert part in text
 
 

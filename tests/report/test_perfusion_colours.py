@@ -22,7 +22,9 @@ def test_a_perfusion_map_grows_lighter_with_its_values_and_begins_in_black():
         steps = np.diff(lightness(palette(name).astype(float)))
         assert (palette(name)[0] == 0).all()
         assert (steps > -0.05).all(), "but for the rounding to bytes"
-        assert np.convolve(steps, np.ones(8), "valid").max() < 12, "no step that looks like a border"
+        assert np.convolve(steps, np.ones(8), "valid").max() < 12, (
+            "no step that looks like a border"
+        )
         assert lightness(palette(name)[-1:].astype(float))[0] > 90
 
 

@@ -24,20 +24,32 @@ def write(path: Path, shape: tuple[int, int, int], mm: float, seed: int) -> None
 def entry(case: str, kept: str, before: float, after: float) -> Entry:
     likeness = [Similarity(value, 0.5, 1.0) for value in (before, after)]
     registered = Registered("ct", "affine", kept, *likeness, "")
-    return Entry(case, case, "train", ["ct", "t1"], [], (9, 9, 9), (1.0, 1.0, 1.0), 1.0, {"t1": registered})
+    return Entry(
+        case, case, "train", ["ct", "t1"], [], (9, 9, 9), (1.0, 1.0, 1.0), 1.0, {"t1": registered}
+    )
 
 
 def test_one_line_says_how_a_modality_was_registered() -> None:
-    cases = [entry("a", "rigid", 1.1, 1.3), entry("b", "none", 1.05, 1.05), entry("c", "rigid", 1.2, 1.4)]
+    cases = [
+        entry("a", "rigid", 1.1, 1.3),
+        entry("b", "none", 1.05, 1.05),
+        entry("c", "rigid", 1.2, 1.4),
+    ]
     assert registration_lines(cases) == {
         "t1": "registered to ct: rigid kept in 2, none kept in 1 (b); mutual information 1.100 → 1.300 (median), "
         "1.050 → 1.050 (worst, b)"
     }
 
 
-def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_its_own_shades() -> None:
-    bright = CaseImage("fixed", "ct", {"axial": np.full((16, 32), 300.0)}, ColourScale(-100, 300, "gray", "HU"))
-    dark = CaseImage("moving", "t1", {"axial": np.full((16, 32), 2.0)}, ColourScale(0, 8, "gray", ""))
+def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_its_own_shades() -> (
+    None
+):
+    bright = CaseImage(
+        "fixed", "ct", {"axial": np.full((16, 32), 300.0)}, ColourScale(-100, 300, "gray", "HU")
+    )
+    dark = CaseImage(
+        "moving", "t1", {"axial": np.full((16, 32), 2.0)}, ColourScale(0, 8, "gray", "")
+    )
     board = _chequered(bright, dark, "axial", (2.0, 1.0))  # squares of 4 mm: 2 rows, 4 columns
     assert (board[:2, :4] == 1).all()
     assert (board[:2, 4:8] == 0.25).all()
@@ -46,7 +58,10 @@ def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_it
 
 
 def test_scans_that_are_not_registered_have_no_chequerboard() -> None:
-    scans = {name: Volume(np.ones((1, 6, 6, 6), np.float32), np.eye(4), "a.u.", name) for name in ("t1", "t2")}
+    scans = {
+        name: Volume(np.ones((1, 6, 6, 6), np.float32), np.eye(4), "a.u.", name)
+        for name in ("t1", "t2")
+    }
     assert [one.role for one in scan_columns("a", scans, None, {})] == ["scan", "scan"]
     columns = scan_columns("a", scans, "t2", {"t1": "rigid"})
     assert [(one.role, one.title) for one in columns] == [

@@ -80,12 +80,23 @@ def run(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "recipe.toml").write_text(RECIPE)
-    (folder / "provenance.json").write_text(json.dumps({"seed": 0, "recipe": {"net": 1}, "data": {"cases": 12}}))
+    (folder / "provenance.json").write_text(
+        json.dumps({"seed": 0, "recipe": {"net": 1}, "data": {"cases": 12}})
+    )
     lines = [
-        {"stage": "final", "step": s, "turn": "net", "loss": {"total": 1 / s}, "lr": 1e-3, "items_per_s": 20.0}
+        {
+            "stage": "final",
+            "step": s,
+            "turn": "net",
+            "loss": {"total": 1 / s},
+            "lr": 1e-3,
+            "items_per_s": 20.0,
+        }
         for s in range(1, 200)
     ]
-    lines += [{"stage": "final", "step": s, "validation": {"mae": 1 / s}} for s in range(20, 200, 20)]
+    lines += [
+        {"stage": "final", "step": s, "validation": {"mae": 1 / s}} for s in range(20, 200, 20)
+    ]
     (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 20')
     return folder
 
@@ -104,11 +115,15 @@ def out(tmp_path, run):
             write_volume(tmp_path / "cohort" / f"head{number}" / f"{name}.nii.gz", volume)
         made = tmp_path / "out" / f"head{number}"
         write_volume(made / "ct.nii.gz", scan(gaussian_filter(ct, 1), "ct", "HU"))
-        write_volume(made / "ct_std.nii.gz", scan(np.abs(gaussian_filter(ct, 1) - ct) / 2, "ct", "HU"))
+        write_volume(
+            made / "ct_std.nii.gz", scan(np.abs(gaussian_filter(ct, 1) - ct) / 2, "ct", "HU")
+        )
         source = tmp_path / "cohort" / f"head{number}" / "t1.nii.gz"
         (made / "provenance.json").write_text(json.dumps({"inputs": {"t1": {"path": str(source)}}}))
         cases.append(({name: canonical(volume) for name, volume in case.items()}, None))
-    (tmp_path / "out" / "provenance.json").write_text(json.dumps({"run": str(run), "sampler": "ddim", "steps": 16}))
+    (tmp_path / "out" / "provenance.json").write_text(
+        json.dumps({"run": str(run), "sampler": "ddim", "steps": 16})
+    )
     naive = fit(cases[:1], ["t1"], ["ct"], {"ct": range_for("HU"), "t1": range_for("a.u.")})
     evaluate(tmp_path / "out", tmp_path / "cohort", naive=naive)
     return tmp_path / "out"
@@ -128,7 +143,13 @@ def test_the_page_needs_nothing_outside_itself(out):
 
 def test_the_page_says_what_it_is_and_what_it_is_not(out):
     text = page_of(report(out)).text
-    for part in ("T1 to CT <fast>", "Not a medical device", "left is on the right", "-1024 to 3071 HU", "ddim"):
+    for part in (
+        "T1 to CT <fast>",
+        "Not a medical device",
+        "left is on the right",
+        "-1024 to 3071 HU",
+        "ddim",
+    ):
         assert part in text
 
 
@@ -153,20 +174,34 @@ def test_the_page_shows_the_numbers_of_metrics_json(out):
     answers = json.loads((out / "metrics.json").read_text())["modalities"]["ct"]["answers"]
     for answer in ("synthesis", "mean image", "copy of t1", "intensity table"):
         assert answer in text
-        assert f"{answers[answer]['ssim_2d']['mean']:.3f} ± {answers[answer]['ssim_2d']['sd']:.3f}" in text
+        assert (
+            f"{answers[answer]['ssim_2d']['mean']:.3f} ± {answers[answer]['ssim_2d']['sd']:.3f}"
+            in text
+        )
 
 
 def test_each_case_has_every_picture_in_every_plane(out):
     alts = [image["alt"] for image in page_of(report(out)).images if image["alt"]]
     for case in ("head0", "head1"):
-        for role in ("source (t1)", "synthesis (ct)", "truth (ct)", "error (synthesis − truth)", "spread (standard"):
+        for role in (
+            "source (t1)",
+            "synthesis (ct)",
+            "truth (ct)",
+            "error (synthesis − truth)",
+            "spread (standard",
+        ):
             for plane in ("axial", "coronal", "sagittal"):
-                assert sum(alt.startswith(role) and f"{plane} slice of {case}" in alt for alt in alts) == 1
+                assert (
+                    sum(alt.startswith(role) and f"{plane} slice of {case}" in alt for alt in alts)
+                    == 1
+                )
 
 
 def test_pictures_are_in_millimetres(out):
     images = {image["alt"]: image["src"] for image in page_of(report(out)).images if image["alt"]}
-    axial, coronal = (opened(images[f"truth (ct), {plane} slice of head0"]) for plane in ("axial", "coronal"))
+    axial, coronal = (
+        opened(images[f"truth (ct), {plane} slice of head0"]) for plane in ("axial", "coronal")
+    )
     assert axial.width / axial.height == pytest.approx(32 / 40, abs=0.02)
     assert coronal.width / coronal.height == pytest.approx(32 / (3 * 12), abs=0.02)
 
@@ -179,11 +214,16 @@ def opened(uri):
 def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_differs(run, every):
     def written(name, **changes):
         head = recipe.header(recipe.text_of(name))
-        (run / "recipe.toml").write_text(head + tomli_w.dumps(recipe.to_dict(recipe.read(name, changes))))
+        (run / "recipe.toml").write_text(
+            head + tomli_w.dumps(recipe.to_dict(recipe.read(name, changes)))
+        )
         return page_of(report(run)).text
 
     text = written("mr_to_ct_slices", **{"train.steps": "60", "stages.0.train.steps": "5"})
-    assert "of the recipe as shipped (mr_to_ct_slices); this run differs in: train.steps 60 (1500)," in text
+    assert (
+        "of the recipe as shipped (mr_to_ct_slices); this run differs in: train.steps 60 (1500),"
+        in text
+    )
     assert "stages.0.train.steps 5 (2300)." in text
     for name in recipe.names()[::every]:
         assert "as shipped (" not in written(name)
@@ -211,9 +251,16 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path):
 
 
 def test_validation_pictures_are_inlined(run):
-    pictures.montage([[np.eye(8), np.zeros((8, 4))]], ["source", "synthesis"], run / "validation" / "step_100.png")
+    pictures.montage(
+        [[np.eye(8), np.zeros((8, 4))]],
+        ["source", "synthesis"],
+        run / "validation" / "step_100.png",
+    )
     page = page_of(report(run))
-    assert any(image["alt"] == "step_100" and image["src"].startswith("data:image/png") for image in page.images)
+    assert any(
+        image["alt"] == "step_100" and image["src"].startswith("data:image/png")
+        for image in page.images
+    )
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):
@@ -247,16 +294,24 @@ def test_radiological_convention_puts_the_patients_left_on_the_right():
 
 
 def test_a_picture_file_is_shown_as_it_was_stored():
-    picture = Volume(np.arange(12, dtype=np.float32).reshape(1, 1, 3, 4), np.diag([-1.0, -1, 1, 1]), "grey", "mr")
-    assert np.array_equal(pictures.plane_of(canonical(picture).data[0], "axial", 0), picture.data[0, 0])
+    picture = Volume(
+        np.arange(12, dtype=np.float32).reshape(1, 1, 3, 4), np.diag([-1.0, -1, 1, 1]), "grey", "mr"
+    )
+    assert np.array_equal(
+        pictures.plane_of(canonical(picture).data[0], "axial", 0), picture.data[0, 0]
+    )
 
 
 def test_shades_span_the_window_and_clip_beyond_it():
-    assert pictures.shades(np.array([[-5.0, 0, 5, 10, 99]]), 0, 10).tolist() == [[0, 0, 128, 255, 255]]
+    assert pictures.shades(np.array([[-5.0, 0, 5, 10, 99]]), 0, 10).tolist() == [
+        [0, 0, 128, 255, 255]
+    ]
 
 
 def test_no_error_is_black_and_opposite_errors_differ():
-    low, zero, high = pictures.palette("error")[pictures.shades(np.array([-1.0, 0.0, 1.0]), -1, 1)].astype(int)
+    low, zero, high = pictures.palette("error")[
+        pictures.shades(np.array([-1.0, 0.0, 1.0]), -1, 1)
+    ].astype(int)
     assert zero.max() <= 2
     assert low[2] > low[0]
     assert high[0] > high[2]
@@ -272,7 +327,9 @@ def test_data_uris_hold_the_picture_exactly():
 def test_a_montage_has_a_tile_for_each_picture_the_right_way_up(tmp_path):
     half = np.zeros((10, 10))
     half[5:] = 1  # anterior half of an axial slice
-    pictures.montage([[half, half], [half, half]], ["one", "two"], tmp_path / "m.png", tile=32, gap=2)
+    pictures.montage(
+        [[half, half], [half, half]], ["one", "two"], tmp_path / "m.png", tile=32, gap=2
+    )
     sheet = np.asarray(Image.open(tmp_path / "m.png"))
     assert sheet.shape == (34 + 2 * 34 - 2, 2 * 34 - 2, 3)
     assert sheet[34 + 4, 16].tolist() == [255, 255, 255]
@@ -302,18 +359,25 @@ def test_later_lines_of_a_resumed_run_count(tmp_path):
 def drawn(svg):
     """The points of the longest line in a chart."""
     lines = re.findall(r'd="(M [^"]*)"[^>]*stroke: var\(--(?:c0|accent)\)', svg)
-    return np.array([float(number) for number in re.findall(r"[\d.]+", max(lines, key=len))]).reshape(-1, 2)
+    return np.array(
+        [float(number) for number in re.findall(r"[\d.]+", max(lines, key=len))]
+    ).reshape(-1, 2)
 
 
 def test_a_falling_curve_is_drawn_falling_in_the_pages_colours():
-    points = drawn(curves.curve_chart([curves.Curve("loss", (0.0, 50.0, 100.0), (3.0, 2.0, 1.0))], "loss <b>"))
+    points = drawn(
+        curves.curve_chart([curves.Curve("loss", (0.0, 50.0, 100.0), (3.0, 2.0, 1.0))], "loss <b>")
+    )
     assert np.diff(points[:, 0]) == pytest.approx([244, 244], abs=1)
     assert (np.diff(points[:, 1]) > 0).all(), "y grows downwards in SVG"
     assert points.max() <= 560
 
 
 def test_an_interval_is_drawn_to_scale_and_names_cannot_break_the_chart():
-    values = {"synthesis": {"mean": 0.5, "sd": 0.1, "ci95": [0.4, 0.6]}, "<b>": {"mean": 0.2, "sd": None, "ci95": None}}
+    values = {
+        "synthesis": {"mean": 0.5, "sd": 0.1, "ci95": [0.4, 0.6]},
+        "<b>": {"mean": 0.2, "sd": None, "ci95": None},
+    }
     svg = curves.score_chart(next(one for one in METRICS if one.key == "ssim_2d"), values)
     (left, _), (right, _) = drawn(svg)
     assert (left, right) == pytest.approx((138 + 0.4 * 160, 138 + 0.6 * 160))
@@ -327,7 +391,9 @@ def answer(mean):
 
 
 def test_the_headline_says_when_a_baseline_is_better():
-    better = headline({"synthesis": answer(50.0), "mean image": answer(100.0), "copy": answer(80.0)}, "HU", "mae")
+    better = headline(
+        {"synthesis": answer(50.0), "mean image": answer(100.0), "copy": answer(80.0)}, "HU", "mae"
+    )
     assert better == "MAE 50.0 HU, 38 % below the best naive baseline (copy, 80.0)."
     worse = headline({"synthesis": answer(90.0), "copy": answer(75.0)}, "HU", "mae")
     assert worse == "MAE 90.0 HU, 20 % above the best naive baseline (copy, 75.0)."
@@ -338,6 +404,11 @@ def test_the_source_volume_is_read_from_the_provenance(out, tmp_path):
     moved = tmp_path / "elsewhere.nii.gz"
     write_volume(moved, volume)
     (tmp_path / "cohort" / "head0" / "t1.nii.gz").unlink()
-    (out / "head0" / "provenance.json").write_text(json.dumps({"inputs": {"t1": {"path": str(moved)}}}))
+    (out / "head0" / "provenance.json").write_text(
+        json.dumps({"inputs": {"t1": {"path": str(moved)}}})
+    )
     (out / "metrics.json").unlink()
-    assert any(image["alt"].startswith("source (t1), axial slice of head0") for image in page_of(report(out)).images)
+    assert any(
+        image["alt"].startswith("source (t1), axial slice of head0")
+        for image in page_of(report(out)).images
+    )

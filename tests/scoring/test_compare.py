@@ -33,7 +33,9 @@ def write(folder, values, patients=None, pooled=None, **changes):
         "answers": {"synthesis": pooled or {}},
     }
     folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps({"modalities": {"ct": part | changes}, "cases": rows}))
+    (folder / "metrics.json").write_text(
+        json.dumps({"modalities": {"ct": part | changes}, "cases": rows})
+    )
     return folder
 
 
@@ -56,8 +58,12 @@ def test_the_best_method_is_the_reference_and_the_others_are_tested_against_it(f
     assert mae["methods"]["a"]["mean"] == pytest.approx(103.5)
     assert mae["methods"]["a"]["sd"] == pytest.approx(np.std(EIGHT, ddof=1))
     assert mae["methods"]["a"]["difference"] == pytest.approx(1)
-    assert mae["methods"]["a"]["p"] == pytest.approx(2 / 2**8), "all eight differences have one sign"
-    assert mae["methods"]["a"]["p_holm"] == pytest.approx(4 / 2**8), "the smaller of two p counts twice"
+    assert mae["methods"]["a"]["p"] == pytest.approx(2 / 2**8), (
+        "all eight differences have one sign"
+    )
+    assert mae["methods"]["a"]["p_holm"] == pytest.approx(4 / 2**8), (
+        "the smaller of two p counts twice"
+    )
     assert mae["methods"]["c"]["p_holm"] == mae["methods"]["c"]["p"] > 0.05
     assert "p" not in mae["methods"]["b"]
 
@@ -109,8 +115,12 @@ def test_slices_of_a_patient_are_one_value(tmp_path):
     write(tmp_path / "b", {"mae": list(values)}, patients)
     part = compare([tmp_path / "a", tmp_path / "b"]).document["modalities"]["ct"]
     assert (part["over"], part["cases"], part["patients"]) == ("patients", 60, 6)
-    assert part["metrics"]["mae"]["methods"]["a"]["p"] == pytest.approx(2 / 2**6), "sixty slices are not sixty heads"
-    assert part["metrics"]["mae"]["methods"]["b"]["sd"] == pytest.approx(values.reshape(6, 10).mean(1).std(ddof=1))
+    assert part["metrics"]["mae"]["methods"]["a"]["p"] == pytest.approx(2 / 2**6), (
+        "sixty slices are not sixty heads"
+    )
+    assert part["metrics"]["mae"]["methods"]["b"]["sd"] == pytest.approx(
+        values.reshape(6, 10).mean(1).std(ddof=1)
+    )
 
 
 def test_a_case_without_a_value_is_left_out_of_all_methods(tmp_path):
@@ -125,7 +135,10 @@ def test_pooled_distances_are_in_the_table_without_a_test_where_they_compare(tmp
     one = {"texture_kd": {"mean": 0.5, "se": 0.1, "n": 80}}
     other = {"texture_kd": {"mean": 0.7, "se": 0.1, "n": 80}}
     fewer = {"texture_kd": {"mean": 0.7, "se": 0.1, "n": 20}}
-    folders = [write(tmp_path / name, {"mae": [1, 2]}, None, p) for name, p in zip("abc", (one, other, fewer))]
+    folders = [
+        write(tmp_path / name, {"mae": [1, 2]}, None, p)
+        for name, p in zip("abc", (one, other, fewer))
+    ]
     found = compare(folders[:2]).document["modalities"]["ct"]["metrics"]["texture_kd"]
     assert found["best"] == "a"
     assert found["methods"]["b"] == {"mean": 0.7, "sd": None, "se": 0.1, "ci95": None}
@@ -190,7 +203,12 @@ def test_the_table_says_what_was_tested_and_how(folders, tmp_path):
 def took(folder, seconds, calls, samples=1, device="cpu"):
     """What each case's synthesis took, as synth writes it."""
     for number, one in enumerate(seconds):
-        said = {"seconds_per_slice": one, "network_calls": calls, "device": device, "synth": {"samples": samples}}
+        said = {
+            "seconds_per_slice": one,
+            "network_calls": calls,
+            "device": device,
+            "synth": {"samples": samples},
+        }
         (folder / f"c{number}").mkdir(exist_ok=True)
         (folder / f"c{number}" / "provenance.json").write_text(json.dumps(said))
 
@@ -207,7 +225,11 @@ def test_times_and_network_calls_come_from_the_provenance_of_those_that_have_it(
     found = compare(folders)
     effort = found.document["effort"]
     assert effort["a"]["seconds_per_slice"] == {"mean": 2.0, "sd": 1.0}
-    assert (effort["a"]["network_calls"]["mean"], effort["a"]["samples"], effort["a"]["cases"]) == (1000, [10], 3)
+    assert (effort["a"]["network_calls"]["mean"], effort["a"]["samples"], effort["a"]["cases"]) == (
+        1000,
+        [10],
+        3,
+    )
     assert effort["c"] is None
     text = printed(found)
     assert "Time 2 0.25 –" in text
@@ -218,20 +240,26 @@ def test_times_and_network_calls_come_from_the_provenance_of_those_that_have_it(
 def test_times_of_different_devices_are_said_not_to_compare(folders):
     took(folders[0], [1.0], 4)
     took(folders[1], [0.1], 4, device="a GPU")
-    assert "a on cpu; b on a GPU. Times on different devices do not compare." in printed(compare(folders))
+    assert "a on cpu; b on a GPU. Times on different devices do not compare." in printed(
+        compare(folders)
+    )
     for folder in folders:
         (folder / "c0" / "provenance.json").unlink(missing_ok=True)
     assert "Time" not in printed(compare(folders))
 
 
 def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
-    folders = [write(tmp_path / f"method_{number}", {"mae": list(EIGHT + number)}) for number in range(10)]
+    folders = [
+        write(tmp_path / f"method_{number}", {"mae": list(EIGHT + number)}) for number in range(10)
+    ]
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(compare(folders).table())
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
-    assert all(f"method_{number}" in text and f"{3.5 + number:.2f}"[:4] in text for number in range(10))
+    assert all(
+        f"method_{number}" in text and f"{3.5 + number:.2f}"[:4] in text for number in range(10)
+    )
     assert text.count("Wilcoxon") == 1
 
 
@@ -281,7 +309,9 @@ def test_the_exact_p_counts_the_signs_that_are_as_extreme():
     ranks = np.argsort(np.argsort(np.abs(a - b))) + 1
     observed = abs(ranks[a > b].sum() - 10.5)
     sums = [ranks[list(signs)].sum() for signs in itertools.product([True, False], repeat=6)]
-    assert wilcoxon_p(a, b) == pytest.approx(np.mean([abs(total - 10.5) >= observed for total in sums]))
+    assert wilcoxon_p(a, b) == pytest.approx(
+        np.mean([abs(total - 10.5) >= observed for total in sums])
+    )
 
 
 def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
@@ -290,7 +320,9 @@ def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
         write(tmp_path / name, {"mae": [10.0 * (case + 1) + number for case in range(6)]})
     found = compare([tmp_path / name for name in names])
     own = found.document["modalities"]["ct"]["metrics"]["mae"]["methods"]["c"]
-    assert own["p_holm"] == own["smallest_p_holm"] == least_p(6, 2) == 2 * 2 / 2**6, "one sign: the least there is"
+    assert own["p_holm"] == own["smallest_p_holm"] == least_p(6, 2) == 2 * 2 / 2**6, (
+        "one sign: the least there is"
+    )
     assert own["smallest_p"] == 2 / 2**6
     said = "no p is below 0.062 after Holm's correction for 2 comparisons, so that no difference can reach p < 0.05"
     assert said in printed(found)
@@ -310,7 +342,11 @@ def test_the_interval_of_a_paired_difference_is_that_of_its_bootstrap(folders):
 
 
 def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):
-    calibrated = {"coverage": [0.9, 0.91, 0.89], "interval": [80, 90, 100], "mae_bound_held": [1, 1, 0]}
+    calibrated = {
+        "coverage": [0.9, 0.91, 0.89],
+        "interval": [80, 90, 100],
+        "mae_bound_held": [1, 1, 0],
+    }
     write(tmp_path / "a", {"mae": [1, 2, 3], **calibrated})
     write(tmp_path / "b", {"mae": [2, 3, 4], **calibrated})
     write(tmp_path / "plain", {"mae": [3, 4, 5]})
@@ -329,7 +365,9 @@ def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):
 def test_a_score_that_one_method_alone_has_is_neither_best_nor_tested(tmp_path):
     write(tmp_path / "a", {"mae": [1, 2, 3], "interval": [80, 90, 100]})
     write(tmp_path / "b", {"mae": [2, 3, 4]})
-    interval = compare([tmp_path / "a", tmp_path / "b"]).document["modalities"]["ct"]["metrics"]["interval"]
+    interval = compare([tmp_path / "a", tmp_path / "b"]).document["modalities"]["ct"]["metrics"][
+        "interval"
+    ]
     assert (interval["best"], interval["reference"]) == (None, None)
     assert "p" not in interval["methods"]["a"]
 
@@ -348,7 +386,13 @@ def with_baselines(folder, baselines):
     for answer, values in baselines.items():
         document["modalities"]["ct"]["answers"][answer] = {}
         document["cases"] += [
-            {"case": f"c{number}", "patient": f"p{number}", "modality": "ct", "answer": answer, "mae": value}
+            {
+                "case": f"c{number}",
+                "patient": f"p{number}",
+                "modality": "ct",
+                "answer": answer,
+                "mae": value,
+            }
             for number, value in enumerate(values)
         ]
     (folder / "metrics.json").write_text(json.dumps(document))

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
 
-from voxlate.scoring.distances import Estimate, frechet, frechet_limit, jackknife_error, kernel_distance, with_error
+from voxlate.scoring.distances import (
+    Estimate,
+    frechet,
+    frechet_limit,
+    jackknife_error,
+    kernel_distance,
+    with_error,
+)
 
 
 def draws(count, dimensions=3, seed=0, shift=0.0, scale=1.0):
@@ -31,7 +38,11 @@ def textbook(a, b):
     return gap @ gap + np.trace(cov_a + cov_b - 2 * np.real(sqrtm(cov_a @ cov_b)))
 
 
-@given(gap=st.floats(-5, 5), deviations=st.tuples(*[st.floats(0.1, 5)] * 4), angle=st.floats(0, 2 * math.pi))
+@given(
+    gap=st.floats(-5, 5),
+    deviations=st.tuples(*[st.floats(0.1, 5)] * 4),
+    angle=st.floats(0, 2 * math.pi),
+)
 def test_gaussians_that_share_their_axes_differ_by_means_and_deviations(gap, deviations, angle):
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     first, second = np.array(deviations[:2]), np.array(deviations[2:])
@@ -42,7 +53,9 @@ def test_gaussians_that_share_their_axes_differ_by_means_and_deviations(gap, dev
 
 def test_two_gaussians_whose_axes_differ_have_the_two_dimensional_closed_form():
     a, b = np.array([[4.0, 1.0], [1.0, 2.0]]), np.array([[1.0, -0.5], [-0.5, 3.0]])
-    root_trace = math.sqrt(np.trace(a @ b) + 2 * math.sqrt(np.linalg.det(a) * np.linalg.det(b)))  # of 2 x 2 matrices
+    root_trace = math.sqrt(
+        np.trace(a @ b) + 2 * math.sqrt(np.linalg.det(a) * np.linalg.det(b))
+    )  # of 2 x 2 matrices
     expected = np.trace(a) + np.trace(b) - 2 * root_trace
     assert frechet(gaussian([1, 1], a), gaussian([1, 1], b)) == pytest.approx(expected, abs=1e-12)
 
@@ -61,14 +74,18 @@ def test_the_distance_is_symmetric_and_nothing_between_a_set_and_itself():
 def test_a_shift_is_its_squared_length_even_with_fewer_images_than_dimensions():
     a = draws(5, 768)
     assert frechet(a, a + 0.1) == pytest.approx(768 * 0.01, rel=1e-9)
-    assert frechet(a, 3 * a - 2 * a.mean(0)) == pytest.approx(4 * np.trace(np.cov(a, rowvar=False)), rel=1e-9)
+    assert frechet(a, 3 * a - 2 * a.mean(0)) == pytest.approx(
+        4 * np.trace(np.cov(a, rowvar=False)), rel=1e-9
+    )
 
 
 def test_the_reference_sets_have_the_published_distance(shared):
     folder = shared / "reference" / "xmodality" / "dev"
     sets = load_file(folder / "pipeline_io.safetensors")
     expected = json.loads((folder / "pipeline.json").read_text())["fd"]
-    assert frechet(sets["fd_features_a"], sets["fd_features_b"]) == pytest.approx(expected, abs=1e-9)
+    assert frechet(sets["fd_features_a"], sets["fd_features_b"]) == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 def test_few_images_raise_the_distance_and_its_limit_takes_that_back():
@@ -102,7 +119,9 @@ def test_the_limit_of_a_perfect_synthesis_is_nothing():
 def test_errors_of_distances_match_the_spread_over_repetitions():
     found = [
         (with_error(frechet, a, b, np.arange(200)), kernel_distance(a, b))
-        for a, b in ((draws(200, 4, seed), draws(200, 4, 500 + seed, shift=0.5)) for seed in range(40))
+        for a, b in (
+            (draws(200, 4, seed), draws(200, 4, 500 + seed, shift=0.5)) for seed in range(40)
+        )
     ]
     for estimates in zip(*found):
         spread = np.std([one.value for one in estimates], ddof=1)
@@ -132,13 +151,20 @@ def test_leaving_groups_out_of_the_kernel_distance_is_dropping_their_rows():
     a, b = draws(12, 3), draws(12, 3, 1, shift=0.5)
     groups = np.repeat(list("wxyz"), 3)
     without = [
-        kernel_distance(a[groups != g], b[groups != g], groups[groups != g], groups[groups != g]).value for g in "wxyz"
+        kernel_distance(
+            a[groups != g], b[groups != g], groups[groups != g], groups[groups != g]
+        ).value
+        for g in "wxyz"
     ]
-    assert kernel_distance(a, b, groups, groups).error == pytest.approx(jackknife_error(without), rel=1e-9)
+    assert kernel_distance(a, b, groups, groups).error == pytest.approx(
+        jackknife_error(without), rel=1e-9
+    )
 
 
 def test_the_kernel_distance_has_no_bias_with_few_images():
-    values = [kernel_distance(draws(10, 4, seed), draws(10, 4, 5000 + seed)).value for seed in range(300)]
+    values = [
+        kernel_distance(draws(10, 4, seed), draws(10, 4, 5000 + seed)).value for seed in range(300)
+    ]
     assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(len(values))
 
 

@@ -62,7 +62,9 @@ def shifted(cohort, tmp_path):
     """Syntheses that are 50, 100 and 150 HU too bright."""
     for number in range(3):
         truth = read_volume(cohort / f"p{number}" / "ct.nii.gz", "ct")
-        write_volume(tmp_path / "out" / f"p{number}" / "ct.nii.gz", volume(truth.data[0] + 50 * (number + 1)))
+        write_volume(
+            tmp_path / "out" / f"p{number}" / "ct.nii.gz", volume(truth.data[0] + 50 * (number + 1))
+        )
     return tmp_path / "out"
 
 
@@ -78,10 +80,15 @@ def test_a_constant_shift_is_the_mean_error_in_the_unit_of_the_truth(cohort, shi
 
 def test_jumps_between_slices_show_in_mae_z_and_where_windows_meet_in_the_seam(cohort, tmp_path):
     truth = read_volume(cohort / "p0" / "ct.nii.gz", "ct")
-    jumps = np.array([4, 4, 20, 4, 4, 20, 4, 4, 20, 4, 4])  # windows of 6 that share 2 begin or end at 3, 6 and 9
+    jumps = np.array(
+        [4, 4, 20, 4, 4, 20, 4, 4, 20, 4, 4]
+    )  # windows of 6 that share 2 begin or end at 3, 6 and 9
     offsets = np.concatenate([[0], jumps.cumsum()]).astype(np.float32)[:, None, None]
     write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(truth.data[0] + offsets))
-    made = {"synth": {"windows": {"size": 6, "overlap": 2}}, "prepared": {"spacing_mm": None, "resample": False}}
+    made = {
+        "synth": {"windows": {"size": 6, "overlap": 2}},
+        "prepared": {"spacing_mm": None, "resample": False},
+    }
     write_json(tmp_path / "out" / "p0" / "provenance.json", made)
     scores = evaluate(tmp_path / "out", cohort)
     assert scores.rows[0].scores["mae_z"] == pytest.approx(jumps.mean(), abs=1e-3)
@@ -104,7 +111,9 @@ def test_every_value_stands_with_the_choices_that_made_it(cohort, shifted):
     assert mean["unit"] == "HU"
     assert mean["mean"] == pytest.approx(100, abs=1e-3)
     assert mean["sd"] == pytest.approx(50, abs=1e-3)
-    assert mean["ci95"][0] == pytest.approx(50, abs=1e-3), "three patients: one draw in 27 takes the best one thrice"
+    assert mean["ci95"][0] == pytest.approx(50, abs=1e-3), (
+        "three patients: one draw in 27 takes the best one thrice"
+    )
 
 
 def test_the_csv_has_a_line_for_each_case_and_answer(cohort, shifted):
@@ -131,7 +140,9 @@ def test_the_table_prints_range_mask_and_numbers(cohort, shifted):
 
 
 def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(cohort, tmp_path):
-    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", read_volume(cohort / "p0" / "ct.nii.gz", "ct"))
+    write_volume(
+        tmp_path / "out" / "p0" / "ct.nii.gz", read_volume(cohort / "p0" / "ct.nii.gz", "ct")
+    )
     (row,) = evaluate(tmp_path / "out", cohort).rows
     assert row.scores["mae"] == 0
     assert row.scores["ssim_2d"] == pytest.approx(1, abs=1e-6)
@@ -148,17 +159,26 @@ def test_a_number_that_would_round_to_zero_keeps_three_digits():
     assert metric.mean_text({"mean": 0.0123, "sd": 0.00001}) == "0.0123 ± 0.0000"
     assert metric.mean_text({"mean": 0.0, "sd": 0.0}) == "0.0000 ± 0.0000"
     mae = next(one for one in METRICS if one.key == "mae")
-    assert [mae.text(value) for value in (0.000412, 0.0006, -0.00025)] == ["0.000412", "0.001", "-0.00025"]
+    assert [mae.text(value) for value in (0.000412, 0.0006, -0.00025)] == [
+        "0.000412",
+        "0.001",
+        "-0.00025",
+    ]
 
 
 def test_intervals_of_two_patients_are_cautioned(cohort, shifted):
     shutil.rmtree(shifted / "p2")
     caption = evaluate(shifted, cohort).table().caption
-    assert "ct: two patients, so the intervals carry hardly any information on other patients." in caption
+    assert (
+        "ct: two patients, so the intervals carry hardly any information on other patients."
+        in caption
+    )
 
 
 def test_a_mask_that_is_neither_a_word_nor_a_file_is_refused_with_the_words(cohort, shifted):
-    with pytest.raises(BadInput, match=r"expected body, brain, cohort \(its mask files\) or a file, found skul,"):
+    with pytest.raises(
+        BadInput, match=r"expected body, brain, cohort \(its mask files\) or a file, found skul,"
+    ):
         evaluate(shifted, cohort, mask="skul")
 
 
@@ -219,19 +239,27 @@ def test_a_synthesis_stored_in_another_orientation_scores_the_same(cohort, shift
 def ramp(shape, affine):
     """Values that grow along x and z in millimetres: linear interpolation of it is exact on any grid."""
     z, _, x = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
-    return (10 * (affine[0, 0] * x + affine[0, 3]) + 4 * (affine[2, 2] * z + affine[2, 3])).astype(np.float32)
+    return (10 * (affine[0, 0] * x + affine[0, 3]) + 4 * (affine[2, 2] * z + affine[2, 3])).astype(
+        np.float32
+    )
 
 
 def test_an_image_on_another_grid_is_scored_on_the_truths_own_where_it_covers_it(tmp_path):
     fine, coarse = np.diag([1.0, 1, 1, 1]), np.diag([2.0, 2, 2, 1])
     coarse[:3, 3] = 0.5
-    write_volume(tmp_path / "cohort" / "p0" / "ct.nii.gz", volume(ramp((8, 24, 20), fine), affine=fine))
+    write_volume(
+        tmp_path / "cohort" / "p0" / "ct.nii.gz", volume(ramp((8, 24, 20), fine), affine=fine)
+    )
     image = ramp((4, 12, 8), coarse) + 50  # 16 of the 20 columns
     write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(image, affine=coarse))
     scores = evaluate(tmp_path / "out", tmp_path / "cohort")
-    assert scores.rows[0].scores["mae"] == pytest.approx(50, abs=2)  # half a voxel at the edge is continued, not linear
+    assert scores.rows[0].scores["mae"] == pytest.approx(
+        50, abs=2
+    )  # half a voxel at the edge is continued, not linear
     (note,) = scores.document()["moved"].values()
-    assert note.startswith("resampled linearly to the truth's grid by the headers; 20.0% of the scored voxels")
+    assert note.startswith(
+        "resampled linearly to the truth's grid by the headers; 20.0% of the scored voxels"
+    )
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(scores.table())
     assert "p0/ct: resampled linearly" in console.export_text()
@@ -257,7 +285,9 @@ def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tm
 
 
 @pytest.mark.parametrize("truth_moved", [False, True])
-def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_truth(tmp_path, monkeypatch, truth_moved):
+def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_truth(
+    tmp_path, monkeypatch, truth_moved
+):
     """TOF to CTA: prepare moved the TOF to the CTA, synth sees the TOF alone, in its own frame, 300 mm from the CTA."""
     itk = pytest.importorskip("SimpleITK")
     away = np.diag([1.0, 1, 1, 1])
@@ -268,8 +298,12 @@ def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_tru
     (tmp_path / "out" / "p0" / "provenance.json").write_text(
         '{"prepared": {"register": "rigid", "fixed": "tof", "on_grid_of": "tof"}}'
     )
-    shifts = {"tof": 300.0} if not truth_moved else {"tof": 100.0, "cta": -200.0}  # from the cohort's frame, LPS
-    monkeypatch.setattr(alignment, "_was_left", lambda cohort, case, name: name == "cta")  # as cohort.json says
+    shifts = (
+        {"tof": 300.0} if not truth_moved else {"tof": 100.0, "cta": -200.0}
+    )  # from the cohort's frame, LPS
+    monkeypatch.setattr(
+        alignment, "_was_left", lambda cohort, case, name: name == "cta"
+    )  # as cohort.json says
     for name, shift in shifts.items():
         path = tmp_path / "prepared" / "transforms" / "p0" / f"{name}.tfm"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -283,11 +317,15 @@ def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_tru
 
 def test_cases_without_an_image_are_listed_with_the_reason(voxlate, cohort, shifted):
     shutil.rmtree(shifted / "p1")
-    (shifted / "provenance.json").write_text('{"cases": ["p0", "p1", "p2"], "failed": {"p1": "p1: no T1"}}')
+    (shifted / "provenance.json").write_text(
+        '{"cases": ["p0", "p1", "p2"], "failed": {"p1": "p1: no T1"}}'
+    )
     answer = voxlate("evaluate", shifted, "--truth", cohort)
     assert answer.code == 2
     assert "voxlate: not scored: p1 (p1: no T1)" in answer.err
-    assert json.loads((shifted / "metrics.json").read_text())["not_synthesised"] == {"p1": "p1: no T1"}
+    assert json.loads((shifted / "metrics.json").read_text())["not_synthesised"] == {
+        "p1": "p1: no T1"
+    }
     (shifted / "provenance.json").write_text('{"cases": ["p0", "p2"]}')  # p1 was never asked for
     assert voxlate("evaluate", shifted, "--truth", cohort).code == 0
 
@@ -296,7 +334,9 @@ def test_a_modality_that_a_case_lacks_is_listed(cohort, shifted):
     write_volume(shifted / "p0" / "t1.nii.gz", read_volume(cohort / "p0" / "t1.nii.gz", "t1"))
     lacking = {"p1/t1": "no image in out", "p2/t1": "no image in out"}
     assert evaluate(shifted, cohort).header["not_synthesised"] == lacking
-    given = {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}  # a scan, so that no image of it can be
+    given = {
+        "inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}
+    }  # a scan, so that no image of it can be
     (shifted / "p1" / "provenance.json").write_text(json.dumps(given))
     for name in ("p0", "p2"):
         (shifted / name / "provenance.json").write_text("{}")
@@ -312,18 +352,32 @@ def test_a_list_of_images_leads_nowhere_else(cohort, shifted, name):
 
 def test_images_made_in_several_ways_are_not_scored_together(cohort, shifted):
     for number in range(3):
-        made = {"case": f"p{number}", "seed": 0, "model": {"weights": "aa"}, "synth": {"samples": 1 if number else 8}}
+        made = {
+            "case": f"p{number}",
+            "seed": 0,
+            "model": {"weights": "aa"},
+            "synth": {"samples": 1 if number else 8},
+        }
         (shifted / f"p{number}" / "provenance.json").write_text(json.dumps(made))
-    with pytest.raises(BadInput, match=r"2 \(1 as p0, 2 as p1\) that differ in synth: samples 8 and 1"):
+    with pytest.raises(
+        BadInput, match=r"2 \(1 as p0, 2 as p1\) that differ in synth: samples 8 and 1"
+    ):
         evaluate(shifted, cohort)
 
 
 def test_an_image_of_a_run_before_the_one_that_failed_is_not_scored(voxlate, cohort, shifted):
-    (shifted / "provenance.json").write_text('{"cases": ["p0", "p1", "p2"], "failed": {"p1": "p1: expected 3-D"}}')
+    (shifted / "provenance.json").write_text(
+        '{"cases": ["p0", "p1", "p2"], "failed": {"p1": "p1: expected 3-D"}}'
+    )
     answer = voxlate("evaluate", shifted, "--truth", cohort)
     assert answer.code == 2
-    assert "voxlate: not scored: p1 (its image is of an earlier run; p1: expected 3-D)" in answer.err
-    assert [row["case"] for row in json.loads((shifted / "metrics.json").read_text())["cases"]] == ["p0", "p2"]
+    assert (
+        "voxlate: not scored: p1 (its image is of an earlier run; p1: expected 3-D)" in answer.err
+    )
+    assert [row["case"] for row in json.loads((shifted / "metrics.json").read_text())["cases"]] == [
+        "p0",
+        "p2",
+    ]
 
 
 def test_a_case_that_synth_was_writing_when_it_was_killed_is_not_scored(cohort, shifted):
@@ -334,7 +388,9 @@ def test_a_case_that_synth_was_writing_when_it_was_killed_is_not_scored(cohort, 
     assert {row.case for row in scores.rows} == {"p0", "p2"}
 
 
-@pytest.mark.parametrize("stated", [{"case": "p1"}, {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}])
+@pytest.mark.parametrize(
+    "stated", [{"case": "p1"}, {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}]
+)
 def test_a_folder_with_the_name_of_another_case_is_refused(cohort, shifted, stated):
     (shifted / "p1" / "provenance.json").write_text("{}")
     (shifted / "p2" / "provenance.json").write_text("{}")
@@ -349,10 +405,14 @@ def test_a_case_that_cannot_be_scored_is_listed_and_the_others_are_scored(voxlat
     answer = voxlate("evaluate", shifted, "--truth", cohort)
     assert answer.code == 2
     assert answer.err.count("voxlate: not scored: p") == 2
-    assert [row["case"] for row in json.loads((shifted / "metrics.json").read_text())["cases"]] == ["p1"]
+    assert [row["case"] for row in json.loads((shifted / "metrics.json").read_text())["cases"]] == [
+        "p1"
+    ]
 
 
-def test_scores_of_images_that_changed_since_are_neither_compared_nor_reported(voxlate, cohort, shifted, tmp_path):
+def test_scores_of_images_that_changed_since_are_neither_compared_nor_reported(
+    voxlate, cohort, shifted, tmp_path
+):
     shutil.copytree(shifted, tmp_path / "other")
     for out in (shifted, tmp_path / "other"):
         assert voxlate("evaluate", out, "--truth", cohort).code == 0
@@ -397,7 +457,10 @@ def test_the_spread_of_samples_is_compared_with_the_error(cohort, shifted):
 
 def cases_of(cohort, names):
     for name in names:
-        yield {m: canonical(read_volume(cohort / name / f"{m}.nii.gz", m)) for m in ("t1", "ct")}, None
+        yield (
+            {m: canonical(read_volume(cohort / name / f"{m}.nii.gz", m)) for m in ("t1", "ct")},
+            None,
+        )
 
 
 @pytest.fixture
@@ -407,7 +470,9 @@ def naive(cohort):
 
 
 def test_the_mean_image_is_the_mean_of_the_training_targets(cohort, naive):
-    expected = np.mean([read_volume(cohort / name / "ct.nii.gz").data[0] for name in ("p0", "p1")], axis=0)
+    expected = np.mean(
+        [read_volume(cohort / name / "ct.nii.gz").data[0] for name in ("p0", "p1")], axis=0
+    )
     grid = Grid((12, 24, 20), np.eye(4))
     assert np.allclose(naive.mean_image("ct", grid).data[0], expected, atol=1e-3)
 
@@ -423,7 +488,9 @@ def test_the_mean_image_lies_where_its_scans_lay_in_training(cohort, shifted, tm
     shutil.rmtree(shifted / "p0")
     shutil.rmtree(shifted / "p1")
     expected = np.mean([head(0), head(1)], axis=0)
-    row = next(row for row in evaluate(shifted, cohort, naive=naive).rows if row.answer == "mean image")
+    row = next(
+        row for row in evaluate(shifted, cohort, naive=naive).rows if row.answer == "mean image"
+    )
     assert row.scores["mae"] == pytest.approx(np.abs(expected - head(2)).mean(), abs=0.01)
 
 
@@ -434,7 +501,9 @@ def test_the_copy_of_a_registered_source_is_moved_from_its_own_frame(tmp_path):
     away[0, 3] = 300
     for name, affine in (("t1", np.eye(4)), ("t2", away), ("ct", np.eye(4))):
         unit = "HU" if name == "ct" else "a.u."
-        write_volume(tmp_path / "cohort" / "p0" / f"{name}.nii.gz", volume(data + 1024, name, unit, affine))
+        write_volume(
+            tmp_path / "cohort" / "p0" / f"{name}.nii.gz", volume(data + 1024, name, unit, affine)
+        )
     write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(data + 1024))
     inputs = {name: {"path": f"../../cohort/p0/{name}.nii.gz"} for name in ("t1", "t2")}
     made = {"prepared": {"register": "rigid", "fixed": "t1", "on_grid_of": "t1"}, "inputs": inputs}
@@ -442,13 +511,23 @@ def test_the_copy_of_a_registered_source_is_moved_from_its_own_frame(tmp_path):
     folder = tmp_path / "prepared" / "transforms" / "p0"
     folder.mkdir(parents=True)
     for name, shift in (("t1", 0.0), ("t2", -300.0), ("ct", 0.0)):  # ITK's points are LPS
-        itk.WriteTransform(itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(folder / f"{name}.tfm"))
+        itk.WriteTransform(
+            itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(folder / f"{name}.tfm")
+        )
     case = {
-        name: canonical(read_volume(tmp_path / "cohort" / "p0" / f"{name}.nii.gz", name)) for name in ("t1", "t2", "ct")
+        name: canonical(read_volume(tmp_path / "cohort" / "p0" / f"{name}.nii.gz", name))
+        for name in ("t1", "t2", "ct")
     }
     case["t2"] = replace(case["t2"], affine=case["t1"].affine)
-    naive = fit([(case, None)], ["t1", "t2"], ["ct"], {"ct": range_for("HU"), "t1": range_for(""), "t2": range_for("")})
-    rows = evaluate(tmp_path / "out", tmp_path / "cohort", naive=naive, prepared=tmp_path / "prepared").rows
+    naive = fit(
+        [(case, None)],
+        ["t1", "t2"],
+        ["ct"],
+        {"ct": range_for("HU"), "t1": range_for(""), "t2": range_for("")},
+    )
+    rows = evaluate(
+        tmp_path / "out", tmp_path / "cohort", naive=naive, prepared=tmp_path / "prepared"
+    ).rows
     by_answer = {row.answer: row.scores["mae"] for row in rows}
     assert by_answer["copy of t2"] == pytest.approx(by_answer["copy of t1"], abs=0.01)
 
@@ -467,7 +546,9 @@ def test_the_table_is_the_least_squares_fit_among_functions_of_the_bin():
     target = levels + rng.normal(0, 20, levels.shape)
     case = {"mr": volume(levels, "mr", "grey"), "ct": volume(np.clip(target, 0, 255), "ct", "grey")}
     ranges = {"mr": range_for("grey"), "ct": range_for("grey")}
-    images = fit([(case, None)], ["mr"], ["ct"], ranges).images("ct", {"mr": case["mr"]}, case["mr"].grid)
+    images = fit([(case, None)], ["mr"], ["ct"], ranges).images(
+        "ct", {"mr": case["mr"]}, case["mr"].grid
+    )
     for level in np.unique(levels):
         there = levels == level
         mean = case["ct"].data[0][there].mean()
@@ -479,15 +560,23 @@ def test_of_several_sources_the_linear_map_and_the_mean_are_baselines_too(tmp_pa
     draw, ranges = np.random.default_rng(3), {name: range_for("grey") for name in ("a", "b", "ct")}
     inside = np.zeros((1, 48, 48), bool)
     inside[:, 10:40, 8:30] = True
-    a, b = (np.where(inside, draw.uniform(20, 250, inside.shape), 0).astype(np.float32) for _ in "ab")
+    a, b = (
+        np.where(inside, draw.uniform(20, 250, inside.shape), 0).astype(np.float32) for _ in "ab"
+    )
     ct = np.where(inside, 0.5 * a - 0.25 * b + 0.3 * 255, 0)
     case = {name: volume(data, name, "grey") for name, data in (("a", a), ("b", b), ("ct", ct))}
-    fit([({name: canonical(one) for name, one in case.items()}, None)], ["a", "b"], ["ct"], ranges).save(tmp_path / "n")
-    images = Baselines.load(tmp_path / "n").images("ct", {name: case[name] for name in "ab"}, case["ct"].grid)
+    fit(
+        [({name: canonical(one) for name, one in case.items()}, None)], ["a", "b"], ["ct"], ranges
+    ).save(tmp_path / "n")
+    images = Baselines.load(tmp_path / "n").images(
+        "ct", {name: case[name] for name in "ab"}, case["ct"].grid
+    )
     np.testing.assert_allclose(images["least squares"], ct, atol=1e-3)
     np.testing.assert_allclose(images["mean of the sources"], (a + b) / 2, atol=1e-3)
     alone = Baselines.load(tmp_path / "n").images("ct", {"a": case["a"]}, case["ct"].grid)
-    assert set(alone) == {"copy of a", "intensity table of a"}, "one source has a table, which is no worse"
+    assert set(alone) == {"copy of a", "intensity table of a"}, (
+        "one source has a table, which is no worse"
+    )
 
 
 def test_the_copy_of_a_picture_is_the_picture_itself():
@@ -498,7 +587,9 @@ def test_the_copy_of_a_picture_is_the_picture_itself():
     images = naive.images("ct", {"mr": picture}, picture.grid)
     mean = naive.mean_image("ct", picture.grid).data[0]
     assert np.array_equal(images["copy of mr"], picture.data[0])
-    assert np.array_equal(mean, picture.data[0]), "fitted canonical, returned to the picture's own axes"
+    assert np.array_equal(mean, picture.data[0]), (
+        "fitted canonical, returned to the picture's own axes"
+    )
 
 
 def test_naive_baselines_come_back_from_their_file(naive, tmp_path):
@@ -540,7 +631,12 @@ def test_naive_baselines_of_the_run_are_scored_with_the_synthesis(cohort, shifte
     (shifted / "provenance.json").write_text(json.dumps({"run": str(tmp_path / "run")}))
     scores = evaluate(shifted, cohort)
     assert scores.document()["naive_cases"] == 2
-    assert {row.answer for row in scores.rows} == {"synthesis", "mean image", "copy of t1", "intensity table"}
+    assert {row.answer for row in scores.rows} == {
+        "synthesis",
+        "mean image",
+        "copy of t1",
+        "intensity table",
+    }
     by_answer = scores.document()["modalities"]["ct"]["answers"]
     assert by_answer["intensity table"]["mae"]["mean"] < by_answer["mean image"]["mae"]["mean"], (
         "ct is a function of t1"
@@ -555,9 +651,13 @@ def scored_with_naive(voxlate, cohort, shifted, naive, tmp_path):
     return lambda *options: voxlate("evaluate", shifted, "--truth", cohort, *options)
 
 
-def test_evaluate_ends_with_the_verdict_on_the_terminal_and_in_every_json(scored_with_naive, shifted):
+def test_evaluate_ends_with_the_verdict_on_the_terminal_and_in_every_json(
+    scored_with_naive, shifted
+):
     answer = scored_with_naive()
-    assert answer.out.splitlines()[-1].startswith("✗ WORSE THAN the best naive baseline (intensity table, ")
+    assert answer.out.splitlines()[-1].startswith(
+        "✗ WORSE THAN the best naive baseline (intensity table, "
+    )
     printed = json.loads(scored_with_naive("--json").out)["verdict"]["ct"]
     assert printed == json.loads((shifted / "metrics.json").read_text())["verdict"]["ct"]
     assert (printed["outcome"], printed["patients"], printed["lower_on"]) == ("worse", 3, 0)
@@ -570,7 +670,10 @@ def test_the_terminal_has_the_main_scores_and_all_of_them_where_asked(scored_wit
     assert "intensity table" in short
     assert not any(part in short for part in ("PSNR", "NMI", "copy of t1", "Gaussian window"))
     everything = scored_with_naive("--all").out
-    assert all(part in everything for part in ("PSNR", "NMI", "copy of t1", "Gaussian window", "✗ WORSE THAN"))
+    assert all(
+        part in everything
+        for part in ("PSNR", "NMI", "copy of t1", "Gaussian window", "✗ WORSE THAN")
+    )
     with open(shifted / "metrics.csv", newline="") as file:
         assert {line["answer"] for line in csv.DictReader(file)} > {"copy of t1", "mean image"}
 
@@ -594,17 +697,28 @@ def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
         splits = {row["case"]: row["split"] for row in csv.DictReader(file)}
 
     def read(case: str) -> dict[str, Volume]:
-        return {name: read_volume(Path(folder) / case / f"{name}.png", name) for name in ("mr", "ct")}
+        return {
+            name: read_volume(Path(folder) / case / f"{name}.png", name) for name in ("mr", "ct")
+        }
 
-    training = (({k: canonical(v) for k, v in read(case).items()}, None) for case, s in splits.items() if s == "train")
+    training = (
+        ({k: canonical(v) for k, v in read(case).items()}, None)
+        for case, s in splits.items()
+        if s == "train"
+    )
     naive = fit(training, ["mr"], ["ct"], {"mr": range_for("grey"), "ct": range_for("grey")})
     found: dict[str, list[tuple[float, float]]] = {}
     for case in [case for case, split in splits.items() if split == "val"]:
         scans = read(case)
         truth = scans["ct"].data[0] / 255
         images = naive.images("ct", {"mr": scans["mr"]}, scans["ct"].grid)
-        for name, image in {**images, "mean image": naive.mean_image("ct", scans["ct"].grid).data[0]}.items():
-            found.setdefault(name, []).append((mae(truth, image / 255), ssim(truth, image / 255, 1.0)))
+        for name, image in {
+            **images,
+            "mean image": naive.mean_image("ct", scans["ct"].grid).data[0],
+        }.items():
+            found.setdefault(name, []).append(
+                (mae(truth, image / 255), ssim(truth, image / 255, 1.0))
+            )
     means = {name: np.mean(values, axis=0) for name, values in found.items()}
     assert means["mean image"] == pytest.approx([0.165, 0.396], abs=6e-4)
     assert means["copy of mr"] == pytest.approx([0.169, 0.503], abs=6e-4)
@@ -669,9 +783,14 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
     for name in ("p0", "p1", "p2"):
         truth = read_volume(cohort / name / "t1.nii.gz", "t1")
         peak = spec.scale(intensity_statistics(truth.data[0], foreground(truth))).high
-        answer = truth.data[0].clip(0, peak) / peak * typical - typical * 0.1  # a tenth of the range too dark
+        answer = (
+            truth.data[0].clip(0, peak) / peak * typical - typical * 0.1
+        )  # a tenth of the range too dark
         write_volume(tmp_path / "out" / name / "t1.nii.gz", volume(answer, "t1", "a.u."))
-        write_volume(tmp_path / "out" / name / "t1_std.nii.gz", volume(np.full_like(answer, 4.0), "t1", "a.u."))
+        write_volume(
+            tmp_path / "out" / name / "t1_std.nii.gz",
+            volume(np.full_like(answer, 4.0), "t1", "a.u."),
+        )
         stated = {"case": name, "network_units": stated_units({"t1": spec}, {"t1": (0.0, typical)})}
         write_json(tmp_path / "out" / name / "provenance.json", stated)
     scores = evaluate(tmp_path / "out", cohort, units="network")
@@ -681,12 +800,23 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
         assert row.scores["std"] == pytest.approx(25.5, abs=1e-3)
     (tmp_path / "out" / "p1" / "provenance.json").write_text('{"case": "p1"}')
     scores = evaluate(tmp_path / "out", cohort, units="network")
-    assert "expected provenance that states the network's units" in scores.header["not_synthesised"]["p1/t1"]
+    assert (
+        "expected provenance that states the network's units"
+        in scores.header["not_synthesised"]["p1/t1"]
+    )
 
 
-def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_a_network(cohort, tmp_path):
+def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_a_network(
+    cohort, tmp_path
+):
     cases = [
-        ({name: canonical(read_volume(cohort / case / f"{name}.nii.gz", name)) for name in ("ct", "t1")}, None)
+        (
+            {
+                name: canonical(read_volume(cohort / case / f"{name}.nii.gz", name))
+                for name in ("ct", "t1")
+            },
+            None,
+        )
         for case in ("p0", "p1", "p2")
     ]
     learned = fit(cases, ["ct"], ["t1"], {"ct": range_for("HU"), "t1": range_for("a.u.")})
@@ -700,15 +830,22 @@ def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_
         write_json(tmp_path / "out" / name / "provenance.json", stated)
     options = {"naive": tmp_path / "naive.safetensors"}
     own, ranged, network = (
-        {row.answer: row.scores for row in evaluate(tmp_path / "out", cohort, **options, **more).rows}
+        {
+            row.answer: row.scores
+            for row in evaluate(tmp_path / "out", cohort, **options, **more).rows
+        }
         for more in ({}, {"value_range": (0, 50)}, {"units": "network"})
     )
     assert own["intensity table"]["mae"] < 0.02, "T1 is a function of the CT"
     assert ranged["intensity table"]["mae"] < 0.02 * 50
-    assert network["intensity table"]["mae"] < 0.04 * 255, "p90 and 34 stand for one another up to the cases' spread"
+    assert network["intensity table"]["mae"] < 0.04 * 255, (
+        "p90 and 34 stand for one another up to the cases' spread"
+    )
 
 
 def test_an_input_whose_place_is_not_stated_is_none(cohort, shifted):
     for name in ("p0", "p1", "p2"):
-        write_json(shifted / name / "provenance.json", {"case": name, "inputs": {"t1": {"sha256": "0"}}})
+        write_json(
+            shifted / name / "provenance.json", {"case": name, "inputs": {"t1": {"sha256": "0"}}}
+        )
     assert len(evaluate(shifted, cohort).rows) == 3

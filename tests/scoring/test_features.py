@@ -63,7 +63,10 @@ OTHERS = scenes(1)  # not the truth's own scenes: a distance between sets knows 
         [OTHERS, *(gaussian_filter(OTHERS, (0, width, width)) for width in (1, 2, 4))],
         [
             OTHERS,
-            *(OTHERS + level * np.random.default_rng(2).normal(size=OTHERS.shape) for level in (0.04, 0.08, 0.16)),
+            *(
+                OTHERS + level * np.random.default_rng(2).normal(size=OTHERS.shape)
+                for level in (0.04, 0.08, 0.16)
+            ),
         ],
         [OTHERS, *(OTHERS * gain for gain in (0.8, 0.6, 0.4))],
         [OTHERS, *(OTHERS * gain for gain in (1.15, 1.3, 1.5))],
@@ -74,7 +77,9 @@ def test_the_more_a_picture_is_spoilt_the_larger_is_the_texture_distance(truth, 
     plain, kernel = distances(truth, versions)
     assert_rising(plain)
     assert_rising([one.value for one in kernel[1:]])
-    assert abs(kernel[0].value) < 2 * kernel[0].error, "an unspoilt set of other scenes is no distance away"
+    assert abs(kernel[0].value) < 2 * kernel[0].error, (
+        "an unspoilt set of other scenes is no distance away"
+    )
     assert kernel[1].value > 2 * kernel[1].error
 
 
@@ -95,11 +100,15 @@ def test_the_filters_are_exact_on_ramps_and_parabolas():
     middle = (..., slice(REACH, -REACH), slice(REACH, -REACH))
     assert torch.allclose(gradient[0, 0][middle], torch.tensor(0.5).double(), atol=1e-9)
     assert torch.allclose(gradient[0, 1][middle], torch.tensor(-2.0).double(), atol=1e-9)
-    assert torch.allclose(responses[0, 4][middle], torch.tensor(-2.0).double(), atol=1e-9), "edges at 90 degrees"
+    assert torch.allclose(responses[0, 4][middle], torch.tensor(-2.0).double(), atol=1e-9), (
+        "edges at 90 degrees"
+    )
     curved, _ = _responses((x.square() + 3 * x * y)[None, None].double())
     along_x, along_diagonal = curved[0, 1][middle], curved[0, 3][middle]
     assert torch.allclose(along_x, torch.tensor(2.0).double(), atol=1e-8)
-    assert torch.allclose(along_diagonal, torch.tensor(1.0 + 3.0).double(), atol=1e-8), "(1, 1) / √2: f_xx/2 + f_xy"
+    assert torch.allclose(along_diagonal, torch.tensor(1.0 + 3.0).double(), atol=1e-8), (
+        "(1, 1) / √2: f_xx/2 + f_xy"
+    )
 
 
 def test_the_gaussian_filter_is_scipys():
@@ -117,7 +126,9 @@ def test_texture_features_turn_with_the_picture():
     at = 8
     for _ in range(4):
         edges_and_lines = before[at : at + 8].reshape(4, 2)
-        assert after[at : at + 8].reshape(4, 2) == pytest.approx(edges_and_lines[[2, 3, 0, 1]], abs=1e-4)
+        assert after[at : at + 8].reshape(4, 2) == pytest.approx(
+            edges_and_lines[[2, 3, 0, 1]], abs=1e-4
+        )
         at += 9
 
 
@@ -144,10 +155,17 @@ def test_pictures_of_any_size_and_batch_give_the_same_vectors():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A tiny ViT with random weights: 3 x 3 patches of 16 pixels."""
-    transformers = pytest.importorskip("transformers", reason="the extra 'features' is not installed")
+    transformers = pytest.importorskip(
+        "transformers", reason="the extra 'features' is not installed"
+    )
     torch.manual_seed(0)
     config = transformers.ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=48, patch_size=16
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        image_size=48,
+        patch_size=16,
     )
     path = tmp_path_factory.mktemp("vit")
     model = transformers.ViTModel(config, add_pooling_layer=False)
@@ -179,11 +197,18 @@ def test_the_vit_gives_its_class_token_after_the_last_norm(folder):
     pixels = torch.from_numpy(picture)[:, None].repeat(1, 3, 1, 1)
     with torch.no_grad():
         patches = model.embeddings.patch_embeddings.projection(pixels).flatten(2).transpose(1, 2)
-        tokens = torch.cat([model.embeddings.cls_token, patches], 1) + model.embeddings.position_embeddings
+        tokens = (
+            torch.cat([model.embeddings.cls_token, patches], 1)
+            + model.embeddings.position_embeddings
+        )
         handed = {}
-        model.layernorm.register_forward_hook(lambda module, inputs, output: handed.update(output=output))
+        model.layernorm.register_forward_hook(
+            lambda module, inputs, output: handed.update(output=output)
+        )
         seen = {}
-        model.embeddings.register_forward_hook(lambda module, inputs, output: seen.update(output=output))
+        model.embeddings.register_forward_hook(
+            lambda module, inputs, output: seen.update(output=output)
+        )
         vector = vit(picture)
     assert torch.allclose(seen["output"], tokens, atol=1e-5)
     assert vector == pytest.approx(handed["output"][:, 0].double().numpy(), abs=1e-6)
@@ -221,7 +246,11 @@ def test_weights_that_lack_a_layer_are_refused_instead_of_made_up(folder, tmp_pa
 
     tensors = load_file(folder / "model.safetensors")
     dropped = next(key for key in tensors if "layernorm" in key.split("."))
-    save_file({k: v for k, v in tensors.items() if k != dropped}, tmp_path / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in tensors.items() if k != dropped},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(BadInput, match="without"):
         features_for(tmp_path)
@@ -234,7 +263,9 @@ def test_another_kind_of_model_is_refused(folder, tmp_path):
 
 
 def test_the_hubs_vit_without_network_or_cache_is_one_sentence(monkeypatch, tmp_path):
-    transformers = pytest.importorskip("transformers", reason="the extra 'features' is not installed")
+    transformers = pytest.importorskip(
+        "transformers", reason="the extra 'features' is not installed"
+    )
 
     def offline(*arguments, **options):
         assert options["use_safetensors"] is True

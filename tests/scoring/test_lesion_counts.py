@@ -26,7 +26,12 @@ def test_pieces_of_a_threshold_are_kept_shrunk_erased_and_invented():
 def test_pieces_of_a_label_map_are_compared_by_their_contrast():
     noise = np.random.default_rng(0).normal(0, 1, SHAPE).astype(np.float32)
     truth, image, label = noise.copy(), noise.copy(), np.zeros(SHAPE, bool)
-    for (y, x), there, made in [((2, 2), 20, 19), ((2, 20), -20, -6), ((20, 2), 20, 0), ((20, 20), 0, 20)]:
+    for (y, x), there, made in [
+        ((2, 2), 20, 19),
+        ((2, 20), -20, -6),
+        ((20, 2), 20, 0),
+        ((20, 20), 0, 20),
+    ]:
         label[at(y, x)] = True
         truth[at(y, x)] += there
         image[at(y, x)] += made
@@ -42,8 +47,20 @@ def test_a_lesion_of_the_wrong_sign_is_erased():
 
 def test_the_ledger_is_one_sentence_over_all_cases():
     rows = [
-        {"tumour.pieces": 2.0, "tumour.kept": 1.0, "tumour.erased": 1.0, "tumour.shrunk": 0.0, "tumour.invented": 3.0},
-        {"tumour.pieces": 1.0, "tumour.kept": 0.0, "tumour.erased": 0.0, "tumour.shrunk": 1.0, "tumour.invented": None},
+        {
+            "tumour.pieces": 2.0,
+            "tumour.kept": 1.0,
+            "tumour.erased": 1.0,
+            "tumour.shrunk": 0.0,
+            "tumour.invented": 3.0,
+        },
+        {
+            "tumour.pieces": 1.0,
+            "tumour.kept": 0.0,
+            "tumour.erased": 0.0,
+            "tumour.shrunk": 1.0,
+            "tumour.invented": None,
+        },
     ]
     assert lesion_sentence("tumour", rows) == (
         "tumour, piece by piece: of 3 in 2 cases 1 kept, 1 shrunk, 1 erased; 3 invented where there is none. "
@@ -53,5 +70,10 @@ def test_the_ledger_is_one_sentence_over_all_cases():
 
 
 def test_the_interval_of_what_is_kept_is_wilsons_over_patients():
-    rows = [{"patient": f"p{k // 2}", "tumour.pieces": 1.0, "tumour.kept": float(k < 18)} for k in range(20)]
-    assert lesion_sentence("tumour", rows).endswith("Kept of those it shows: 90% (60%-98%).")  # 9 of 10: 0.596 to 0.982
+    rows = [
+        {"patient": f"p{k // 2}", "tumour.pieces": 1.0, "tumour.kept": float(k < 18)}
+        for k in range(20)
+    ]
+    assert lesion_sentence("tumour", rows).endswith(
+        "Kept of those it shows: 90% (60%-98%)."
+    )  # 9 of 10: 0.596 to 0.982

@@ -33,7 +33,9 @@ def flow(columns) -> np.ndarray:
     cbf = np.zeros((6, 28, 24))
     cbf[BOX] = 50
     cbf[1:5, 4:24, 2:12] = 40
-    cbf[1:5, 12:17, 21 - columns : 21] = 12.5  # over 40: 31 %, unless the left half's mean is above 41.7
+    cbf[1:5, 12:17, 21 - columns : 21] = (
+        12.5  # over 40: 31 %, unless the left half's mean is above 41.7
+    )
     cbf[1:5, 6:8, 11:13] = 0
     return cbf
 
@@ -78,7 +80,9 @@ def test_a_mismatch_ratio_divides_two_volumes_of_which_the_synthesis_shows_one(f
 def test_where_there_is_no_core_there_is_no_mismatch_ratio(folders):
     out, truth = folders
     write_volume(truth / "p1" / "lesion.nii.gz", volume(np.zeros((6, 28, 24)), "lesion", ""))
-    row = evaluate(out, truth, regions={"lesion": "tmax>6", "core": "lesion=1", "mismatch": "lesion/core"}).rows[1]
+    row = evaluate(
+        out, truth, regions={"lesion": "tmax>6", "core": "lesion=1", "mismatch": "lesion/core"}
+    ).rows[1]
     assert row.scores["core.truth_volume"] == 0
     assert math.isnan(row.scores["mismatch.ratio"])
 
@@ -97,7 +101,9 @@ def test_a_perfused_part_is_compared_with_the_mean_of_the_other_half():
 def test_a_core_below_a_share_of_the_other_hemisphere_is_found_without_fluid(tmp_path):
     """12.5 is 31.25 % of the left half's 40."""
     for folder, columns in (("truth", 3), ("out", 2)):
-        write_volume(tmp_path / folder / "p0" / "cbf.nii.gz", volume(flow(columns), "cbf", "ml/100g/min"))
+        write_volume(
+            tmp_path / folder / "p0" / "cbf.nii.gz", volume(flow(columns), "cbf", "ml/100g/min")
+        )
     mask = volume(flow(3) >= 0, "mask", "")
     mask.data[:] = 0
     mask.data[(slice(None), *BOX)] = 1
@@ -106,7 +112,9 @@ def test_a_core_below_a_share_of_the_other_hemisphere_is_found_without_fluid(tmp
     scores = evaluate(tmp_path / "out", tmp_path / "truth", regions={"core": "cbf<32%"}, **options)
     assert scores.rows[0].scores["core.truth_volume"] == pytest.approx(4 * 5 * 3 * 0.01)
     assert scores.rows[0].scores["core.volume"] == pytest.approx(4 * 5 * 2 * 0.01)
-    assert scores.document()["regions"]["core"].startswith("cbf < 32 % of the other hemisphere's mean, where above 0")
+    assert scores.document()["regions"]["core"].startswith(
+        "cbf < 32 % of the other hemisphere's mean, where above 0"
+    )
     with pytest.raises(BadInput, match="expected voxels of cbf < 31 %"):
         evaluate(tmp_path / "out", tmp_path / "truth", regions={"core": "cbf<31%"}, **options)
 

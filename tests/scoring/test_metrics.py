@@ -15,7 +15,18 @@ from voxlate.diffusion.noise import Correlated, Noise
 from voxlate.images.ranges import Range
 from voxlate.methods.losses import dissimilarity
 from voxlate.scoring import metrics
-from voxlate.scoring.metrics import ImagePair, correlation, gradient_strength, mae, mae_z, nmi, psnr, rmse, seam, ssim
+from voxlate.scoring.metrics import (
+    ImagePair,
+    correlation,
+    gradient_strength,
+    mae,
+    mae_z,
+    nmi,
+    psnr,
+    rmse,
+    seam,
+    ssim,
+)
 
 ORACLE = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 images = arrays(np.float64, (2, 13, 12), elements=st.floats(0, 1, width=32))
@@ -52,7 +63,9 @@ def test_images_of_different_shapes_are_refused():
 
 def test_ssim_in_two_dimensions_is_the_mean_of_scikit_image_over_slices(pair):
     truth, synthesis = pair
-    slices = [structural_similarity(a, b, data_range=4.0, **ORACLE) for a, b in zip(truth, synthesis)]
+    slices = [
+        structural_similarity(a, b, data_range=4.0, **ORACLE) for a, b in zip(truth, synthesis)
+    ]
     assert ssim(truth, synthesis, 4.0, dimensions=2) == pytest.approx(np.mean(slices), abs=1e-6)
 
 
@@ -62,15 +75,21 @@ def test_ssim_in_three_dimensions_is_that_of_scikit_image(pair):
     assert ssim(truth, synthesis, 4.0, dimensions=3) == pytest.approx(expected, abs=1e-6)
 
 
-def test_coronal_and_sagittal_ssim_are_the_mean_of_scikit_image_over_every_fourth_of_those_slices(pair):
+def test_coronal_and_sagittal_ssim_are_the_mean_of_scikit_image_over_every_fourth_of_those_slices(
+    pair,
+):
     truth, synthesis = pair
     synthesis[:, 10:, :9] = 0
     images = ImagePair(truth, synthesis, Range(0.0, 4.0, "a.u.", ""), None)
     for plane, axis in (("coronal", 1), ("sagittal", 2)):
         slices = [np.moveaxis(image, axis, 0)[::4] for image in (truth, synthesis)]
-        expected = np.mean([structural_similarity(a, b, data_range=4.0, **ORACLE) for a, b in zip(*slices)])
+        expected = np.mean(
+            [structural_similarity(a, b, data_range=4.0, **ORACLE) for a, b in zip(*slices)]
+        )
         assert images.ssim(2, plane) == pytest.approx(expected, abs=1e-6)
-    assert abs(images.ssim(2, "coronal") - images.ssim(2, "sagittal")) > 0.01, "the planes differ here"
+    assert abs(images.ssim(2, "coronal") - images.ssim(2, "sagittal")) > 0.01, (
+        "the planes differ here"
+    )
 
 
 def test_coronal_ssim_in_a_mask_is_the_mean_of_the_map_inside_it(pair):
@@ -78,7 +97,9 @@ def test_coronal_ssim_in_a_mask_is_the_mean_of_the_map_inside_it(pair):
     mask = np.zeros(truth.shape, bool)
     mask[6:9, 12, 8:14] = True
     images = ImagePair(truth, synthesis, Range(0.0, 4.0, "a.u.", ""), mask)
-    _, full = structural_similarity(truth[:, 12], synthesis[:, 12], data_range=4.0, full=True, **ORACLE)
+    _, full = structural_similarity(
+        truth[:, 12], synthesis[:, 12], data_range=4.0, full=True, **ORACLE
+    )
     assert images.ssim(2, "coronal") == pytest.approx(full[mask[:, 12]].mean(), abs=1e-5)
 
 
@@ -95,8 +116,12 @@ def offset(truth, offsets):
 def test_mae_z_is_the_mean_jump_of_the_error_from_slice_to_slice(pair):
     truth = pair[0][:4].astype(np.float64)
     assert mae_z(truth, offset(truth, [0, 1, 3, 3])) == pytest.approx((1 + 2 + 0) / 3)
-    assert mae_z(truth, offset(truth, [7, 7, 7, 7])) == pytest.approx(0, abs=1e-6), "each slice is off by as much"
-    assert mae_z(truth, np.zeros_like(truth)) == pytest.approx(np.abs(np.diff(truth, axis=0)).mean())
+    assert mae_z(truth, offset(truth, [7, 7, 7, 7])) == pytest.approx(0, abs=1e-6), (
+        "each slice is off by as much"
+    )
+    assert mae_z(truth, np.zeros_like(truth)) == pytest.approx(
+        np.abs(np.diff(truth, axis=0)).mean()
+    )
     assert math.isnan(mae_z(truth[:1], truth[:1]))
 
 
@@ -135,7 +160,9 @@ def test_ssim_in_a_mask_is_the_mean_of_the_map_inside_it(pair):
     mask = np.zeros(truth.shape, bool)
     mask[6:9, 10:20, 8:14] = True
     _, full = structural_similarity(truth, synthesis, data_range=4.0, full=True, **ORACLE)
-    assert ssim(truth, synthesis, 4.0, dimensions=3, mask=mask) == pytest.approx(full[mask].mean(), abs=1e-6)
+    assert ssim(truth, synthesis, 4.0, dimensions=3, mask=mask) == pytest.approx(
+        full[mask].mean(), abs=1e-6
+    )
 
 
 def test_the_ssim_loss_of_one_window_is_one_minus_the_metric(pair):
@@ -230,14 +257,18 @@ def test_gradient_strength_in_a_mask_sees_only_pairs_of_rows_inside_it():
 
 
 def folded_normal_mean(mean, sd):
-    return sd * math.sqrt(2 / math.pi) * math.exp(-((mean / sd) ** 2) / 2) + mean * math.erf(mean / sd / math.sqrt(2))
+    return sd * math.sqrt(2 / math.pi) * math.exp(-((mean / sd) ** 2) / 2) + mean * math.erf(
+        mean / sd / math.sqrt(2)
+    )
 
 
 @given(images, st.floats(0.125, 8))
 def test_gradient_along_slices_is_the_factor_of_the_contrast(truth, factor):
     assume(np.ptp(truth, axis=0).max() > 1e-3)
     assert gradient_strength(truth, truth, along="slices") == 1.0
-    assert gradient_strength(truth, 3 - factor * truth, along="slices") == pytest.approx(factor, rel=1e-6)
+    assert gradient_strength(truth, 3 - factor * truth, along="slices") == pytest.approx(
+        factor, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("sd", [0.5, 2.0, 20.0])
@@ -246,8 +277,12 @@ def test_noise_of_each_slice_flickers_as_much_as_the_folded_normal_says(sd):
     truth = np.broadcast_to(3.0 * np.arange(9)[:, None, None], (9, 300, 300))
     noise = np.random.default_rng(0).normal(0, sd, truth.shape)
     wanted = folded_normal_mean(3.0, math.sqrt(2) * sd) / 3
-    error = 4.5 * math.sqrt(2) * sd / 3 / math.sqrt(8 * 300 * 300 / 2)  # a difference shares noise with the next one
-    assert gradient_strength(truth, truth + noise, along="slices") == pytest.approx(wanted, abs=error)
+    error = (
+        4.5 * math.sqrt(2) * sd / 3 / math.sqrt(8 * 300 * 300 / 2)
+    )  # a difference shares noise with the next one
+    assert gradient_strength(truth, truth + noise, along="slices") == pytest.approx(
+        wanted, abs=error
+    )
     shared = truth + noise[:1]
     assert gradient_strength(truth, shared, along="slices") == pytest.approx(1, abs=1e-9)
 
@@ -259,12 +294,16 @@ def test_correlated_noise_flickers_by_the_root_of_what_is_not_shared():
     truth = np.broadcast_to(np.arange(9.0)[:, None, None], noise.shape)
     correlation_1 = math.cos(math.pi / 6)  # of neighbours, in a sum over five slices
     wanted = folded_normal_mean(1.0, math.sqrt(2 * (1 - correlation_1)))
-    assert gradient_strength(truth, truth + noise, along="slices") == pytest.approx(wanted, rel=0.005)
+    assert gradient_strength(truth, truth + noise, along="slices") == pytest.approx(
+        wanted, rel=0.005
+    )
 
 
 def test_repeated_slices_halve_the_gradient_along_slices():
     truth = np.random.default_rng(0).normal(size=(1, 8, 8)) * np.arange(9)[:, None, None]
-    doubled = np.repeat(truth[::2], 2, axis=0)[:9]  # every second step is 0, the others are two steps
+    doubled = np.repeat(truth[::2], 2, axis=0)[
+        :9
+    ]  # every second step is 0, the others are two steps
     assert gradient_strength(truth[:8], doubled[:8], along="slices") == pytest.approx(6 / 7)
 
 
@@ -272,7 +311,9 @@ def test_gradient_along_slices_in_a_mask_sees_only_pairs_inside_it():
     truth, synthesis = np.array([0.0, 1, 2, 3]), np.array([0.0, 2, 4, 90])
     column = np.array([1, 1, 1, 0])
     shape = (4, 1, 1)
-    found = gradient_strength(*(a.reshape(shape) for a in (truth, synthesis)), column.reshape(shape), along="slices")
+    found = gradient_strength(
+        *(a.reshape(shape) for a in (truth, synthesis)), column.reshape(shape), along="slices"
+    )
     assert found == 2.0
 
 

@@ -26,15 +26,21 @@ def apart(mm: float, translation_mm=(0.0, 0.0, 1.0)) -> Misalignment:
 
 def edge() -> np.ndarray:
     """Voxels of 0 on the left and 100 on the right."""
-    return np.broadcast_to(np.where(np.arange(WIDTH) < WIDTH // 2, 0.0, 100.0), (12, 20, WIDTH)).astype(np.float32)
+    return np.broadcast_to(
+        np.where(np.arange(WIDTH) < WIDTH // 2, 0.0, 100.0), (12, 20, WIDTH)
+    ).astype(np.float32)
 
 
 def test_a_moved_edge_costs_its_height_times_the_share_of_voxels_it_passes():
     floor = floor_of(edge(), None, SPACING_MM, apart(3.0))
     assert floor.mae == pytest.approx(100 * 3.0 / WIDTH, rel=1e-3)
     assert (floor.mm, floor.source) == (3.0, "ct")
-    assert floor_of(edge(), None, SPACING_MM, apart(3.0, (0.0, 0.0, -0.2))).mae == pytest.approx(floor.mae, rel=1e-3)
-    assert floor_of(edge(), None, SPACING_MM, apart(3.0, (1.0, 0.0, 0.0))).mae == pytest.approx(0, abs=1e-4)
+    assert floor_of(edge(), None, SPACING_MM, apart(3.0, (0.0, 0.0, -0.2))).mae == pytest.approx(
+        floor.mae, rel=1e-3
+    )
+    assert floor_of(edge(), None, SPACING_MM, apart(3.0, (1.0, 0.0, 0.0))).mae == pytest.approx(
+        0, abs=1e-4
+    )
 
 
 def test_noise_is_next_to_nothing_of_the_cost():
@@ -50,7 +56,8 @@ def prepared(tmp_path):
         ct = edge() + draw.normal(0, 1, edge().shape).astype(np.float32)
         for name, data, unit in (("ct", ct, "HU"), ("t1", 300 - ct, "a.u.")):
             write_volume(
-                tmp_path / "in" / case / f"{name}.nii.gz", Volume(data[None], np.diag([1, 1, 2, 1.0]), unit, name)
+                tmp_path / "in" / case / f"{name}.nii.gz",
+                Volume(data[None], np.diag([1, 1, 2, 1.0]), unit, name),
             )
             if name == "ct":
                 made = Volume(data[None] + 8, np.diag([1, 1, 2, 1.0]), unit, name)

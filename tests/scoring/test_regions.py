@@ -28,7 +28,9 @@ def volume(data, modality="cta", unit="HU"):
 def head(number):
     """Soft tissue of 40 HU in air, with a vessel of 300 HU along z: columns 8 to 11 of rows 12 to 15."""
     data = np.full((12, 28, 24), -1000.0)
-    data[1:-1, 4:24, 4:20] = 40 + gaussian_filter(np.random.default_rng(number).normal(0, 20, (10, 20, 16)), 1)
+    data[1:-1, 4:24, 4:20] = 40 + gaussian_filter(
+        np.random.default_rng(number).normal(0, 20, (10, 20, 16)), 1
+    )
     data[1:-1, 12:16, 8:12] = 300
     return data
 
@@ -38,7 +40,9 @@ def cohort(tmp_path):
     for number in range(3):
         folder = tmp_path / "cohort" / f"p{number}"
         write_volume(folder / "cta.nii.gz", volume(head(number)))
-        write_volume(folder / "tof.nii.gz", volume(np.maximum(head(number) + 100, 0), "tof", "a.u."))
+        write_volume(
+            folder / "tof.nii.gz", volume(np.maximum(head(number) + 100, 0), "tof", "a.u.")
+        )
     return tmp_path / "cohort"
 
 
@@ -69,12 +73,18 @@ def test_a_threshold_scores_its_structure_alone(cohort, out):
 
 
 def test_the_similarity_of_a_region_is_that_of_the_whole_map_inside_it(tmp_path):
-    a, b = (np.random.default_rng(k).normal(100, 40, (30, 40, 36)).astype(np.float32) for k in (1, 2))
+    a, b = (
+        np.random.default_rng(k).normal(100, 40, (30, 40, 36)).astype(np.float32) for k in (1, 2)
+    )
     inside = np.zeros(a.shape, bool)
     inside[12:18, 14:20, 13:25] = True
-    scores = region_scores("lesion", inside, ImagePair(a, b, range_for("HU", given=(-50, 350)), None), None, 1.0)
+    scores = region_scores(
+        "lesion", inside, ImagePair(a, b, range_for("HU", given=(-50, 350)), None), None, 1.0
+    )
     whole = ssim(a + 50, b + 50, 400, dimensions=3, mask=inside)
-    assert scores["lesion.ssim_3d"] == pytest.approx(whole, rel=1e-6), "its box is wide enough for every window"
+    assert scores["lesion.ssim_3d"] == pytest.approx(whole, rel=1e-6), (
+        "its box is wide enough for every window"
+    )
     jumps = np.abs(np.diff(b - a, axis=0))[inside[1:] & inside[:-1]]
     assert scores["lesion.mae_z"] == pytest.approx(jumps.mean(), rel=1e-5)
     error = np.sqrt(np.mean((a - b)[inside].astype(np.float64) ** 2))
@@ -88,7 +98,9 @@ def test_a_region_lies_within_the_mask(cohort, out, tmp_path):
         write_volume(tmp_path / "half" / f"p{number}.nii.gz", volume(half, "mask", ""))
     mask = tmp_path / "half" / "{case}.nii.gz"
     scores = evaluate(out, cohort, mask=mask, regions={"vessels": "cta>150"})
-    assert of(scores, "vessels.mae")["mean"] == pytest.approx(60, abs=1e-3), "the missing half lies outside"
+    assert of(scores, "vessels.mae")["mean"] == pytest.approx(60, abs=1e-3), (
+        "the missing half lies outside"
+    )
     assert of(scores, "vessels.dice")["mean"] == 1
     assert scores.document()["regions"]["vessels"].endswith(f"within mask {mask}")
 
@@ -98,7 +110,9 @@ def test_a_region_below_a_threshold_does_not_hold_the_air_around_the_body(cohort
         data = head(0)
         data[4:7, 18:21, 9:12] = -1000
         write_volume(folder / "p0" / "cta.nii.gz", volume(data))
-    scores = evaluate(out, cohort, mask="body", regions={"sinus": "cta<-500", "tissue": "-200<cta<150"})
+    scores = evaluate(
+        out, cohort, mask="body", regions={"sinus": "cta<-500", "tissue": "-200<cta<150"}
+    )
     assert scores.document()["regions"]["sinus"] == "cta < -500 HU within body"
     assert scores.rows[0].scores["sinus.voxels"] == 27
     assert scores.rows[0].scores["sinus.dice"] == 1
@@ -108,8 +122,13 @@ def test_a_region_below_a_threshold_does_not_hold_the_air_around_the_body(cohort
 
 def test_a_mask_file_is_a_region_without_dice(cohort, out, tmp_path):
     for number in range(3):
-        write_volume(tmp_path / "masks" / f"p{number}" / "vessels.nii.gz", volume(head(number) == 300, "mask", ""))
-    scores = evaluate(out, cohort, regions={"vessels": str(tmp_path / "masks" / "{case}" / "vessels.nii.gz")})
+        write_volume(
+            tmp_path / "masks" / f"p{number}" / "vessels.nii.gz",
+            volume(head(number) == 300, "mask", ""),
+        )
+    scores = evaluate(
+        out, cohort, regions={"vessels": str(tmp_path / "masks" / "{case}" / "vessels.nii.gz")}
+    )
     assert of(scores, "vessels.mae")["mean"] == pytest.approx(160, abs=1e-3)
     assert "vessels.dice" not in scores.rows[0].scores
 
@@ -131,11 +150,17 @@ def test_a_label_map_of_the_case_may_say_where_to_look(cohort, out):
     assert of(scores, "vessels.voxels")["mean"] == 160
     assert of(scores, "vessels.mae")["mean"] == pytest.approx(160, abs=1e-3)
     assert of(scores, "head.voxels")["mean"] == 10 * 20 * 16
-    assert scores.document()["regions"] == {"vessels": "seg = 4 within body", "head": "seg > 0 within body"}
+    assert scores.document()["regions"] == {
+        "vessels": "seg = 4 within body",
+        "head": "seg > 0 within body",
+    }
 
 
 def test_thresholds_of_arbitrary_units_are_shares_of_the_images_own_peak(cohort, tmp_path):
-    write_volume(tmp_path / "made" / "p0" / "tof.nii.gz", volume(7 * np.maximum(head(0) + 100, 0), "tof", "a.u."))
+    write_volume(
+        tmp_path / "made" / "p0" / "tof.nii.gz",
+        volume(7 * np.maximum(head(0) + 100, 0), "tof", "a.u."),
+    )
     row = evaluate(tmp_path / "made", cohort, regions={"vessels": "tof>0.9"}).rows[0]
     assert row.scores["vessels.dice"] == 1
     assert row.scores["vessels.mae"] == pytest.approx(0, abs=1e-5)
@@ -150,7 +175,9 @@ def test_a_region_that_one_case_lacks_is_left_out_there(cohort, out):
 
 
 def test_a_region_that_no_case_has_is_refused(cohort, out):
-    with pytest.raises(BadInput, match="expected voxels of cta > 900 in at least one case, found none"):
+    with pytest.raises(
+        BadInput, match="expected voxels of cta > 900 in at least one case, found none"
+    ):
         evaluate(out, cohort, regions={"vessels": "cta>900"})
 
 
@@ -168,19 +195,29 @@ def test_a_region_needs_a_plain_name_and_a_text():
 
 
 def test_a_region_of_a_modality_that_the_case_lacks_is_refused(cohort, out):
-    with pytest.raises(BadInput, match=r"expected a modality or label map of p0 \(cta, tof\), found swi"):
+    with pytest.raises(
+        BadInput, match=r"expected a modality or label map of p0 \(cta, tof\), found swi"
+    ):
         evaluate(out, cohort, regions={"vessels": "swi>1"})
 
 
 def test_regions_stand_in_the_table_the_csv_and_the_report(cohort, out):
     scores = evaluate(out, cohort, regions={"vessels": "cta>150"})
     text = printed(scores)
-    for part in ("vessels MAE", "vessels Dice", "160.0", "vessels: cta > 150 HU within body", "truth's mean 300.0"):
+    for part in (
+        "vessels MAE",
+        "vessels Dice",
+        "160.0",
+        "vessels: cta > 150 HU within body",
+        "truth's mean 300.0",
+    ):
         assert part in text
     assert "vessels voxels" not in text
     with open(out / "metrics.csv", newline="") as file:
         assert float(next(csv.DictReader(file))["vessels.dice"]) == pytest.approx(2 / 3)
-    assert ("vessels MAE", "HU") in [(line.label, line.unit) for line in scores.table().lines["cta"]]
+    assert ("vessels MAE", "HU") in [
+        (line.label, line.unit) for line in scores.table().lines["cta"]
+    ]
     assert "cta &gt; 150 HU" in report(out).read_text()
 
 
@@ -204,15 +241,21 @@ def test_texture_distances_are_those_of_the_slices_of_all_cases(cohort, out):
         grey = np.clip((data + 1024) / 4095, 0, 1).astype(np.float32)
         return Texture()(grey[:, ::-1, ::-1])
 
-    a, b = (np.concatenate([vectors(number, made) for number in range(3)]) for made in (False, True))
+    a, b = (
+        np.concatenate([vectors(number, made) for number in range(3)]) for made in (False, True)
+    )
     cases = np.repeat(np.arange(3), 12)
     plain = with_error(frechet, a, b, cases)
     found = of(scores, "texture_distance")
     assert found["mean"] == pytest.approx(frechet(a, b), rel=1e-5)
     assert found["se"] == pytest.approx(plain.error, rel=1e-4)
     assert found["n"] == 36
-    assert of(scores, "texture_kd")["mean"] == pytest.approx(kernel_distance(a, b, cases, cases).value, rel=1e-5)
-    assert of(scores, "texture_distance_inf")["mean"] is None, "36 slices are too few for 44 numbers each"
+    assert of(scores, "texture_kd")["mean"] == pytest.approx(
+        kernel_distance(a, b, cases, cases).value, rel=1e-5
+    )
+    assert of(scores, "texture_distance_inf")["mean"] is None, (
+        "36 slices are too few for 44 numbers each"
+    )
     assert "fd" not in scores.document()["modalities"]["cta"]["answers"]["synthesis"]
 
 
@@ -286,7 +329,9 @@ def means(number, made):
 @pytest.fixture
 def reference(shared):
     folder = shared / "reference" / "xmodality" / "dev"
-    return load_file(folder / "pipeline_io.safetensors"), json.loads((folder / "pipeline.json").read_text())
+    return load_file(folder / "pipeline_io.safetensors"), json.loads(
+        (folder / "pipeline.json").read_text()
+    )
 
 
 def test_volumes_score_as_the_paper_scores_them(reference, tmp_path):
@@ -302,7 +347,10 @@ def test_volumes_score_as_the_paper_scores_them(reference, tmp_path):
     assert row.scores["ssim_3d"] == pytest.approx(wanted["ssim"], abs=1e-6)
     low = evaluate(tmp_path / "out", tmp_path / "truth", value_range=(-50, 350)).rows[0]
     assert abs(low.scores["ssim_3d"] - wanted["ssim"]) > 5e-5, "the origin matters"
-    assert of(evaluate(tmp_path / "out", tmp_path / "truth", **options), "ssim_3d")["ssim_from"] == "zero"
+    assert (
+        of(evaluate(tmp_path / "out", tmp_path / "truth", **options), "ssim_3d")["ssim_from"]
+        == "zero"
+    )
 
 
 def test_slices_score_as_the_paper_scores_them(reference):
@@ -310,5 +358,9 @@ def test_slices_score_as_the_paper_scores_them(reference):
     truth, made = arrays["img2d_true"][..., 0], arrays["img2d_pred"][..., 0]
     wanted = expected["metrics2d"]
     assert mae(truth, made) == pytest.approx(wanted["mae"], rel=1e-6)
-    assert [psnr(a, b, 1.0) for a, b in zip(truth, made)] == pytest.approx(wanted["psnr_per_image"], abs=1e-5)
-    assert [ssim(a, b, 1.0) for a, b in zip(truth, made)] == pytest.approx(wanted["ssim_per_image"], abs=1e-6)
+    assert [psnr(a, b, 1.0) for a, b in zip(truth, made)] == pytest.approx(
+        wanted["psnr_per_image"], abs=1e-5
+    )
+    assert [ssim(a, b, 1.0) for a, b in zip(truth, made)] == pytest.approx(
+        wanted["ssim_per_image"], abs=1e-6
+    )

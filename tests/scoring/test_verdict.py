@@ -18,7 +18,11 @@ def on(patients=FOUR, not_held_out="", **answers):
 
 
 def test_a_lower_error_of_all_patients_beats_the_best_baseline_by_its_share():
-    found = on(synthesis=errors(60, 61, 62, 63), mean_image=errors(*[200] * 4), intensity_table=errors(*[89] * 4))
+    found = on(
+        synthesis=errors(60, 61, 62, 63),
+        mean_image=errors(*[200] * 4),
+        intensity_table=errors(*[89] * 4),
+    )
     assert found.outcome == "better"
     assert found.sentence.startswith(
         "beats the best naive baseline (intensity table, 89.0 HU) by 31 % on 4 of 4 patients: MAE 61.5 HU"
@@ -31,7 +35,9 @@ def test_a_lower_error_of_all_patients_beats_the_best_baseline_by_its_share():
 def test_a_higher_error_is_worse_in_capitals():
     found = on(synthesis=errors(70, 71, 70, 71), copy_of_t1=errors(68, 68, 68, 68))
     assert found.outcome == "worse"
-    assert found.sentence.startswith("WORSE THAN the best naive baseline (copy of t1, 68.0 HU): do not use")
+    assert found.sentence.startswith(
+        "WORSE THAN the best naive baseline (copy of t1, 68.0 HU): do not use"
+    )
     assert "higher by 4 % on average, lower for 0 of 4 patients" in found.sentence
     assert str(found).startswith("✗ WORSE THAN"), "without colour, too"
 
@@ -67,7 +73,9 @@ def test_patients_are_counted_and_weigh_the_same_whatever_their_cases():
 def test_one_patient_says_nothing_of_others():
     found = on({"c0": "a"}, synthesis=errors(10), copy=errors(60))
     assert (found.outcome, found.difference_ci95) == ("better", None)
-    assert found.sentence.endswith("on 1 of 1 patient: MAE 10.0 HU, whole image; one patient does not represent others")
+    assert found.sentence.endswith(
+        "on 1 of 1 patient: MAE 10.0 HU, whole image; one patient does not represent others"
+    )
 
 
 def test_without_baselines_there_is_no_verdict():
@@ -102,7 +110,10 @@ def test_training_cases_are_never_a_clear_success_but_may_be_a_failure():
 def document(**changes):
     """A metrics.json of two targets: a good CT and a bad T2 of the same two cases."""
     rows = []
-    for modality, values in {"ct": {"synthesis": 5, "copy": 9}, "t2": {"synthesis": 9, "copy": 5}}.items():
+    for modality, values in {
+        "ct": {"synthesis": 5, "copy": 9},
+        "t2": {"synthesis": 9, "copy": 5},
+    }.items():
         for answer, value in values.items():
             own = {"modality": modality, "answer": answer, "mae": value}
             rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(2)]
@@ -125,7 +136,9 @@ def test_images_that_were_given_the_truth_are_no_success():
 def test_cases_of_the_training_are_named_in_the_verdict():
     ct, _ = verdicts(document(trained_on=["c1"]))
     assert ct.outcome == "unclear"
-    assert ct.sentence.endswith("1 of 2 cases in the training, so this is no result on other patients")
+    assert ct.sentence.endswith(
+        "1 of 2 cases in the training, so this is no result on other patients"
+    )
 
 
 def test_a_value_that_is_not_finite_counts_in_neither_mean():

@@ -52,32 +52,46 @@ def test_the_mean_answer_is_the_predictors_own_image(voxlate, residual, cohort, 
 def test_a_predictor_that_mirrors_does_so_alone_and_in_no_sample(trained, residual, cohort):
     mirrors = trained("mirrors", RESIDUAL.replace('name = "base"', 'name = "base"\nmirror = true'))
     own, wanted = (
-        load(residual, answer="mean").synthesise(t1_of(cohort), mirror=mirror).volume.data for mirror in (False, True)
+        load(residual, answer="mean").synthesise(t1_of(cohort), mirror=mirror).volume.data
+        for mirror in (False, True)
     )
     assert (own != wanted).any()
-    np.testing.assert_array_equal(load(mirrors, answer="mean").synthesise(t1_of(cohort)).volume.data, wanted)
-    sample, as_before = (load(one).synthesise(t1_of(cohort)).volume.data for one in (mirrors, residual))
+    np.testing.assert_array_equal(
+        load(mirrors, answer="mean").synthesise(t1_of(cohort)).volume.data, wanted
+    )
+    sample, as_before = (
+        load(one).synthesise(t1_of(cohort)).volume.data for one in (mirrors, residual)
+    )
     np.testing.assert_array_equal(sample, as_before)
 
 
 def test_the_sample_is_what_the_last_stage_draws_as_without_a_wish(residual, cohort):
     plain, sample, mean = (
-        load(residual, answer=answer).synthesise(t1_of(cohort)).volume.data for answer in (None, "sample", "mean")
+        load(residual, answer=answer).synthesise(t1_of(cohort)).volume.data
+        for answer in (None, "sample", "mean")
     )
     np.testing.assert_array_equal(plain, sample)
     assert (sample != mean).any()
 
 
 def test_a_regression_has_its_image_for_a_mean_and_no_sample(voxlate, run, cohort, tmp_path):
-    plain, mean = (load(run, answer=answer).synthesise(t1_of(cohort)).volume.data for answer in (None, "mean"))
+    plain, mean = (
+        load(run, answer=answer).synthesise(t1_of(cohort)).volume.data for answer in (None, "mean")
+    )
     np.testing.assert_array_equal(plain, mean)
-    answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--answer", "sample")
+    answer = voxlate(
+        "synth", run, cohort / "case0", "--out", tmp_path / "out", "--answer", "sample"
+    )
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "found 'tiny', which makes one image of a case" in answer.err
 
 
-def test_a_diffusion_without_predictor_points_to_the_mean_of_its_samples(voxlate, diffusion, cohort, tmp_path):
-    answer = voxlate("synth", diffusion, cohort / "case0", "--out", tmp_path / "out", "--answer", "mean")
+def test_a_diffusion_without_predictor_points_to_the_mean_of_its_samples(
+    voxlate, diffusion, cohort, tmp_path
+):
+    answer = voxlate(
+        "synth", diffusion, cohort / "case0", "--out", tmp_path / "out", "--answer", "mean"
+    )
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "--samples 10" in answer.err
     with pytest.raises(BadInput, match="expected 'mean' or 'sample', found 'median'"):

@@ -29,16 +29,25 @@ def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_o
     prepared, cohort, tiny, tmp_path, border, same
 ):
     """Unset, as in the runs of version 0.6, training pads zeros and synthesis repeats the border."""
-    changes = {"train.steps": "2", "train.validate_every": "0", "train.ema": "0", "net.zero_init": "false"}
+    changes = {
+        "train.steps": "2",
+        "train.validate_every": "0",
+        "train.ema": "0",
+        "net.zero_init": "false",
+    }
     changes |= {} if border is None else {"net.border": f"'{border}'"}
     run = train(recipe.read(str(tiny), changes), prepared, tmp_path / "run", device="cpu")
     model, opened = load(run.folder, device="cpu"), open_cohort(prepared)
     case = opened.splits["train"][0]
-    synthesised = outputs_of(model.method.net, lambda: model.synthesise({"t1": cohort / case / "t1.nii.gz"}))
+    synthesised = outputs_of(
+        model.method.net, lambda: model.synthesise({"t1": cohort / case / "t1.nii.gz"})
+    )
     batch = read_batch(opened, model.recipe.data, model.recipe.intensity, [(case, (PLACE, 0, 0))])
     (turn,) = model.method.turns
     model.method.train()
-    trained = outputs_of(model.method.net, lambda: model.method.loss(turn, batch, Noise(0, batch.item)))
+    trained = outputs_of(
+        model.method.net, lambda: model.method.loss(turn, batch, Noise(0, batch.item))
+    )
     apart = (trained[0] - synthesised[PLACE]).abs()
     assert (apart.max() < 1e-5) == same
 
@@ -58,7 +67,9 @@ def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_o
 def test_a_convolution_repeats_the_border_when_it_should(kind, repeat, training, edge) -> None:
     """Sums of three ones along a row: 2 where the third one is a zero beyond the border."""
     options = BlockOptions(dims=2 if kind is SliceConv else 3, repeat=repeat)
-    conv = SliceConv(1, 1, 3, options) if kind is SliceConv else VolumeConv(1, 1, options, (1, 1, 1))
+    conv = (
+        SliceConv(1, 1, 3, options) if kind is SliceConv else VolumeConv(1, 1, options, (1, 1, 1))
+    )
     conv.train(training)
     torch.nn.init.zeros_(conv.weight)
     torch.nn.init.zeros_(conv.bias)

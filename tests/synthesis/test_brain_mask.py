@@ -54,7 +54,13 @@ def heads(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def ready(heads, tmp_path_factory) -> Path:
-    prepare(heads, tmp_path_factory.mktemp("ready") / "out", mask="brain", workers=1, shares=(0.6, 0.4, 0))
+    prepare(
+        heads,
+        tmp_path_factory.mktemp("ready") / "out",
+        mask="brain",
+        workers=1,
+        shares=(0.6, 0.4, 0),
+    )
     return tmp_path_factory.getbasetemp() / "ready0" / "out"
 
 
@@ -118,15 +124,28 @@ def test_a_mask_file_wins_when_a_cohort_is_prepared(heads: Path, tmp_path: Path)
     assert cohort.header("a").mask_from == "mask.nii.gz"
 
 
-def test_a_mask_from_a_scan_that_the_model_is_not_given_is_refused(heads: Path, tmp_path: Path) -> None:
+def test_a_mask_from_a_scan_that_the_model_is_not_given_is_refused(
+    heads: Path, tmp_path: Path
+) -> None:
     prepare(heads, tmp_path / "out", mask="brain", mask_from="ncct", workers=1)
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace('source = ["ncct", "cta1"]', 'source = ["cta1"]'))
-    with pytest.raises(BadInput, match=r"found the brain of ncct\. Prepare it with --mask-from cta1"):
-        train(recipes.read(str(tmp_path / "recipe.toml")), tmp_path / "out", tmp_path / "run", device="cpu")
+    (tmp_path / "recipe.toml").write_text(
+        RECIPE.replace('source = ["ncct", "cta1"]', 'source = ["cta1"]')
+    )
+    with pytest.raises(
+        BadInput, match=r"found the brain of ncct\. Prepare it with --mask-from cta1"
+    ):
+        train(
+            recipes.read(str(tmp_path / "recipe.toml")),
+            tmp_path / "out",
+            tmp_path / "run",
+            device="cpu",
+        )
 
 
 def test_a_case_without_the_scan_that_shows_the_brain_is_named(heads: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="case phantom_000: expected cta9, in which the brain is found"):
+    with pytest.raises(
+        BadInput, match="case phantom_000: expected cta9, in which the brain is found"
+    ):
         prepare(heads, tmp_path / "out", mask="brain", mask_from="cta9", workers=1)
 
 
@@ -140,14 +159,18 @@ def test_nothing_is_synthesised_outside_the_brain_of_the_input(heads: Path, run:
 def test_what_lies_outside_the_mask_changes_nothing(heads: Path, run: Path) -> None:
     volumes = {name: read_volume(path, name) for name, path in scans(heads).items()}
     inside = brain(volumes["ncct"])
-    mask = volumes["ncct"].__class__(inside[None].astype(np.float32), volumes["ncct"].affine, "", "mask")
+    mask = volumes["ncct"].__class__(
+        inside[None].astype(np.float32), volumes["ncct"].affine, "", "mask"
+    )
     plain = load(run).synthesise({**volumes, "mask": mask}).volume.data
     for volume in volumes.values():
         volume.data[0][~inside] += 50
     assert np.array_equal(load(run).synthesise({**volumes, "mask": mask}).volume.data, plain)
 
 
-def test_a_given_mask_wins_at_synthesis_and_is_recorded(voxlate, heads: Path, run: Path, tmp_path: Path) -> None:
+def test_a_given_mask_wins_at_synthesis_and_is_recorded(
+    voxlate, heads: Path, run: Path, tmp_path: Path
+) -> None:
     half = np.zeros(SIZE, np.uint8)
     half[:24] = 1
     path = save_like(tmp_path / "half.nii.gz", half, scans(heads)["ncct"])
@@ -160,7 +183,9 @@ def test_a_given_mask_wins_at_synthesis_and_is_recorded(voxlate, heads: Path, ru
     assert said["inputs"]["mask"]["sha256"] == content_hash(path)
 
 
-def test_a_cohort_s_mask_files_are_found_at_synthesis(voxlate, heads: Path, run: Path, tmp_path: Path) -> None:
+def test_a_cohort_s_mask_files_are_found_at_synthesis(
+    voxlate, heads: Path, run: Path, tmp_path: Path
+) -> None:
     case = tmp_path / "in" / "a"
     case.mkdir(parents=True)
     for name, path in scans(heads).items():
@@ -176,12 +201,17 @@ def test_a_cohort_s_mask_files_are_found_at_synthesis(voxlate, heads: Path, run:
 
 @pytest.mark.parametrize(
     ("shape", "value", "sentence"),
-    [((48, 52, 19), 1, "mask.nii.gz: expected the grid of"), (SIZE, 0, "expected a mask with voxels above 0")],
+    [
+        ((48, 52, 19), 1, "mask.nii.gz: expected the grid of"),
+        (SIZE, 0, "expected a mask with voxels above 0"),
+    ],
 )
 def test_a_mask_that_does_not_fit_is_refused_in_one_sentence(
     heads: Path, run: Path, tmp_path: Path, shape: tuple[int, int, int], value: int, sentence: str
 ) -> None:
-    path = save_like(tmp_path / "mask.nii.gz", np.full(shape, value, np.uint8), scans(heads)["ncct"])
+    path = save_like(
+        tmp_path / "mask.nii.gz", np.full(shape, value, np.uint8), scans(heads)["ncct"]
+    )
     with pytest.raises(BadInput, match=sentence):
         load(run).synthesise({**scans(heads), "mask": path})
 
@@ -190,15 +220,26 @@ def test_no_brain_and_a_missing_phase_are_one_sentence_each(heads: Path, run: Pa
     volumes = {name: read_volume(path, name) for name, path in scans(heads).items()}
     with pytest.raises(BadInput, match=r"case: expected ncct and cta1, found ncct\. Add cta1"):
         load(run).synthesise({"ncct": volumes["ncct"]})
-    volumes["ncct"].data[:] = np.where(volumes["ncct"].data > -300, 30, -1000)  # a body without bone
+    volumes["ncct"].data[:] = np.where(
+        volumes["ncct"].data > -300, 30, -1000
+    )  # a body without bone
     with pytest.raises(BadInput, match="expected a head, found no brain"):
         load(run).synthesise(volumes)
 
 
-def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads: Path, tmp_path: Path) -> None:
+def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(
+    heads: Path, tmp_path: Path
+) -> None:
     (tmp_path / "recipe.toml").write_text(RECIPE)
-    prepare(heads, tmp_path / "whole", mask="brain", align="midline", workers=1, shares=(0.6, 0.4, 0))
-    train(recipes.read(str(tmp_path / "recipe.toml")), tmp_path / "whole", tmp_path / "run", device="cpu")
+    prepare(
+        heads, tmp_path / "whole", mask="brain", align="midline", workers=1, shares=(0.6, 0.4, 0)
+    )
+    train(
+        recipes.read(str(tmp_path / "recipe.toml")),
+        tmp_path / "whole",
+        tmp_path / "run",
+        device="cpu",
+    )
     folder = tmp_path / "in" / "a"
     folder.mkdir(parents=True)
     for name, path in scans(heads).items():
@@ -212,29 +253,47 @@ def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads: Path, 
         load(tmp_path / "run").synthesise(cut)
     part = np.ones(nib.load(cut["ncct"]).shape, np.uint8)
     mask = save_like(tmp_path / "part.nii.gz", part, cut["ncct"])
-    assert load(tmp_path / "run").synthesise({**cut, "mask": mask}).volume.data.any(), "who gives a mask knows better"
+    assert load(tmp_path / "run").synthesise({**cut, "mask": mask}).volume.data.any(), (
+        "who gives a mask knows better"
+    )
 
 
-def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(heads: Path, run: Path, tmp_path: Path) -> None:
+def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(
+    heads: Path, run: Path, tmp_path: Path
+) -> None:
     made = load(run).synthesise(scans(heads))
     out = tmp_path / "out" / "phantom_001"
     out.mkdir(parents=True)
-    nib.save(nib.Nifti1Image(made.volume.data[0].transpose(2, 1, 0), made.volume.affine), out / "tmax.nii.gz")
+    nib.save(
+        nib.Nifti1Image(made.volume.data[0].transpose(2, 1, 0), made.volume.affine),
+        out / "tmax.nii.gz",
+    )
     truth = read_volume(heads / "phantom_001" / "tmax.nii.gz", "tmax").data[0]
     inside = brain(read_volume(scans(heads)["ncct"], "ncct"))
     scores = evaluate(tmp_path / "out", heads, mask="brain")
     row = next(row for row in scores.rows if row.answer == "synthesis")
-    assert row.scores["mae"] == pytest.approx(np.abs(made.volume.data[0] - truth)[inside].mean(), rel=1e-4)
+    assert row.scores["mae"] == pytest.approx(
+        np.abs(made.volume.data[0] - truth)[inside].mean(), rel=1e-4
+    )
 
 
-def test_where_the_scan_of_the_brain_is_missing_it_is_found_in_another_and_said(tmp_path: Path, voxlate: Any) -> None:
+def test_where_the_scan_of_the_brain_is_missing_it_is_found_in_another_and_said(
+    tmp_path: Path, voxlate: Any
+) -> None:
     """A phantom without the T1 in which its brain was found in training: the T1c shows it as well."""
     heads, out = tmp_path / "heads", tmp_path / "out"
     shape = ("--size", "64", "80", "16", "--modality", "t1", "--modality", "t1c", "--cases", "3")
     assert voxlate("phantom", "--out", heads, *shape).code == 0
-    assert voxlate("prepare", heads, "--out", tmp_path / "ready", "--mask", "brain", "--mask-from", "t1").code == 0
+    assert (
+        voxlate(
+            "prepare", heads, "--out", tmp_path / "ready", "--mask", "brain", "--mask-from", "t1"
+        ).code
+        == 0
+    )
     (tmp_path / "complete.toml").write_text(COMPLETE)
-    answer = voxlate("train", tmp_path / "complete.toml", "--data", tmp_path / "ready", "--out", tmp_path / "run")
+    answer = voxlate(
+        "train", tmp_path / "complete.toml", "--data", tmp_path / "ready", "--out", tmp_path / "run"
+    )
     assert answer.code == 0, answer.err
     answer = voxlate("synth", tmp_path / "run", heads, "--missing", "t1", "--out", out)
     assert answer.code == 0, answer.err

@@ -36,13 +36,17 @@ def test_what_is_above_the_median_is_stretched_until_the_percentile_is_near_the_
     below = made.data[0] <= peak.middle
     np.testing.assert_array_equal(stretched[below], made.data[0][below])
     brightest = stretched[inside].max()
-    assert brightest == pytest.approx(40 + 20 * 55 / 19.6, rel=0.02)  # the slope is (95 - 40) / (59.6 - 40)
+    assert brightest == pytest.approx(
+        40 + 20 * 55 / 19.6, rel=0.02
+    )  # the slope is (95 - 40) / (59.6 - 40)
 
 
 def test_a_standard_deviation_is_stretched_as_its_image():
     peak = Peak(10, 2)
     np.testing.assert_array_equal(peak.stretch(np.array([4, 10, 11.5])), [4, 10, 13])
-    np.testing.assert_array_equal(peak.stretch_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6])
+    np.testing.assert_array_equal(
+        peak.stretch_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6]
+    )
 
 
 @pytest.mark.parametrize("values", [(50, 50), (20, 21), (60, 98)])
@@ -65,7 +69,9 @@ def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny
     assert np.percentile(corrected.volume.data[0][foreground(plain.volume)], 99.5) == pytest.approx(
         0.95 * (high - low) + low, rel=0.02
     )
-    in_window = package.load(run).synthesise(scans, peaks=True)  # its scale is the same for all scans
+    in_window = package.load(run).synthesise(
+        scans, peaks=True
+    )  # its scale is the same for all scans
     assert "peaks" not in in_window.provenance
 
 

@@ -29,12 +29,16 @@ def test_pictures_show_network_units_where_these_were_scored(scored, cohort):
         raw = nib.load(cohort / case / f"{name}.nii.gz").get_fdata()
         depth = round(float(np.nonzero(raw)[2].mean()))
         expected = np.sort(np.clip(raw[:, :, depth] * 255 / high, 0, 255).ravel())
-        np.testing.assert_allclose(np.sort(shown["truth"].slices["axial"].ravel()), expected, atol=0.01)
+        np.testing.assert_allclose(
+            np.sort(shown["truth"].slices["axial"].ravel()), expected, atol=0.01
+        )
         difference = shown["synthesis"].slices["axial"] - shown["truth"].slices["axial"]
         np.testing.assert_allclose(shown["error"].slices["axial"], difference, atol=1e-3)
         path = scored / case / f"desc-synthetic_{name}_std_uncalibrated.nii.gz"
         spread = np.sort(nib.load(path).get_fdata()[:, :, depth].ravel()) * 255 / high
-        np.testing.assert_allclose(np.sort(shown["spread"].slices["axial"].ravel()), spread, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(
+            np.sort(shown["spread"].slices["axial"].ravel()), spread, rtol=1e-4, atol=1e-3
+        )
 
 
 def test_a_contrast_that_was_left_out_is_no_source_of_its_own_picture(scored):
@@ -53,13 +57,24 @@ def test_scores_by_an_images_own_peak_say_that_they_cannot_see_its_brightness(sc
     assert f"{said}; with --units network it does." in score_tables(document).caption
 
 
-def test_what_synth_warned_of_stands_with_the_pictures_of_that_case(voxlate, completing, cohort, tmp_path):
+def test_what_synth_warned_of_stands_with_the_pictures_of_that_case(
+    voxlate, completing, cohort, tmp_path
+):
     for case in ("case1", "case2"):
         shutil.copytree(cohort / case, tmp_path / "two" / case)
-    assert voxlate("synth", completing, tmp_path / "two", "--missing", "t2", "--out", tmp_path / "o").code == 0
+    assert (
+        voxlate(
+            "synth", completing, tmp_path / "two", "--missing", "t2", "--out", tmp_path / "o"
+        ).code
+        == 0
+    )
     path = tmp_path / "o" / "case1" / "provenance.json"
-    write_json(path, read_json(path) | {"warnings": ["t1: another scanner? Do not trust the image."]})
+    write_json(
+        path, read_json(path) | {"warnings": ["t1: another scanner? Do not trust the image."]}
+    )
     assert voxlate("report", tmp_path / "o").code == 0
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     shown = page.split('<article class="case card">')
-    assert ['<p class="warning">t1: another scanner? Do not trust' in part for part in shown[1:]] == [True, False]
+    assert [
+        '<p class="warning">t1: another scanner? Do not trust' in part for part in shown[1:]
+    ] == [True, False]

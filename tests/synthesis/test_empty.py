@@ -53,7 +53,9 @@ def test_slices_without_a_source_are_the_targets_background_and_no_other_voxel_c
     assert (made.volume.data[0, -ABOVE:] == 0).all()
     own = model.synthesise({"t1": head}).volume.data[0]
     np.testing.assert_array_equal(canonical(made.volume).data[0, :-ABOVE], raw[:-ABOVE])
-    np.testing.assert_allclose(made.volume.data[0, :-ABOVE], own, atol=0.01)  # rounding of another batch
+    np.testing.assert_allclose(
+        made.volume.data[0, :-ABOVE], own, atol=0.01
+    )  # rounding of another batch
     assert made.provenance["empty"] == {
         "slices": 4,
         "noise": 0,
@@ -66,7 +68,9 @@ def test_slices_without_a_source_are_the_targets_background_and_no_other_voxel_c
     )
 
 
-def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is_kept_where_it_did_not(run, head):
+def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is_kept_where_it_did_not(
+    run, head
+):
     model, scans = load(run), {"t1": with_noise(with_air(head))}
     learned_all = model.synthesise(scans)
     assert "empty" not in learned_all.provenance
@@ -74,7 +78,9 @@ def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is
     left_out = replace(model, recipe=replace(model.recipe, data=data)).synthesise(scans)
     assert (left_out.volume.data[0, -ABOVE:] == 0).all()
     well_filled = slice(1, -ABOVE - 1)  # the first and the last slice of the head hold little of it
-    np.testing.assert_array_equal(left_out.volume.data[0, well_filled], learned_all.volume.data[0, well_filled])
+    np.testing.assert_array_equal(
+        left_out.volume.data[0, well_filled], learned_all.volume.data[0, well_filled]
+    )
     assert (
         "4 of them hold noise, or less than data.foreground = 0.05 of the slice outside the body"
         in (left_out.warnings[-1])
@@ -82,7 +88,9 @@ def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is
 
 
 @pytest.mark.parametrize("share", [0.002, 0.04, 0.2])
-def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_away_from_it(run, head, share):
+def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_away_from_it(
+    run, head, share
+):
     model, scan = load(run), with_air(head)
     edge = scan.data[0, -ABOVE]
     rows, columns = (np.arange(size)[:, None] - size // 2 for size in edge.shape)
@@ -90,11 +98,16 @@ def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_a
     edge.ravel()[nearest] = 600.0  # the tip of the head below it
     data = replace(model.recipe.data, foreground=0.05)
     chosen = replace(model, recipe=replace(model.recipe, data=data))
-    made, raw = canonical(chosen.synthesise({"t1": scan}).volume).data[0], drawn(chosen, {"t1": scan})
+    made, raw = (
+        canonical(chosen.synthesise({"t1": scan}).volume).data[0],
+        drawn(chosen, {"t1": scan}),
+    )
     body = canonical(scan).data[0] > 100
     little = (body.mean(axis=(1, 2)) < 0.1) & body.any(axis=(1, 2))
     assert little[-ABOVE] == (share < 0.1)
-    far = (distance_transform_edt(~body, sampling=scan.grid.spacing_mm) > NEAR_MM) & little[:, None, None]
+    far = (distance_transform_edt(~body, sampling=scan.grid.spacing_mm) > NEAR_MM) & little[
+        :, None, None
+    ]
     assert (made[far] == 0).all()
     kept = ~far[: 1 - ABOVE]
     np.testing.assert_array_equal(made[: 1 - ABOVE][kept], raw[: 1 - ABOVE][kept])
@@ -109,7 +122,9 @@ def test_what_was_filled_in_slices_with_little_body_is_said_and_stated(run, head
     assert "2 slices have less body than training usually saw (below 10%)" in made.warnings[-1]
 
 
-def test_samples_do_not_differ_where_there_is_nothing_and_neither_do_members_of_an_ensemble(diffusion, run, head):
+def test_samples_do_not_differ_where_there_is_nothing_and_neither_do_members_of_an_ensemble(
+    diffusion, run, head
+):
     scans = {"t1": with_air(head)}
     made = load(diffusion).synthesise(scans, samples=2)
     assert (made.std["t2"].data[0, -ABOVE:] == 0).all()
@@ -127,14 +142,19 @@ def test_a_completion_fills_slices_that_the_scans_it_has_do_not_show(completing,
 
 def test_air_is_filled_on_the_grid_of_a_file_that_was_resampled(run, head):
     model, scan = load(run), with_air(head)
-    header = {**model.header, "preparation": {"fixed": "t1", "resample": True, "spacing_mm": (2.0, 2.0, 2.0)}}
+    header = {
+        **model.header,
+        "preparation": {"fixed": "t1", "resample": True, "spacing_mm": (2.0, 2.0, 2.0)},
+    }
     made = replace(model, header=header).synthesise({"t1": scan})
     assert made.volume.grid == scan.grid
     assert (made.volume.data[0, 1 - ABOVE :] == 0).all()
     assert made.volume.data[0, :-ABOVE].max() > 100
 
 
-def test_intervals_are_closed_where_there_is_nothing(voxlate, run, tmp_path, small_head, monkeypatch):
+def test_intervals_are_closed_where_there_is_nothing(
+    voxlate, run, tmp_path, small_head, monkeypatch
+):
     shorter = {way: replace(one, steps=20) for way, one in widths.SETTINGS.items()}
     monkeypatch.setattr(widths, "SETTINGS", shorter)
     for number in range(3):
@@ -150,7 +170,9 @@ def test_intervals_are_closed_where_there_is_nothing(voxlate, run, tmp_path, sma
 
 def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, cohort):
     model = load(run)
-    recipe = replace(model.recipe, data=replace(model.recipe.data, source=["t1", "t2"], target=["ct"]))
+    recipe = replace(
+        model.recipe, data=replace(model.recipe.data, source=["t1", "t2"], target=["ct"])
+    )
     t1, t2 = (read_volume(cohort / "case0" / f"{name}.nii.gz", name) for name in ("t1", "t2"))
     t1, t2 = with_air(t1), with_air(t2)
     t2.data[0, -ABOVE, 8:16, 8:14] = 700
@@ -189,13 +211,19 @@ def test_a_run_keeps_the_background_of_its_targets(run):
     assert load(run).anatomy.backgrounds == {"t2": 0.0}
 
 
-def test_the_same_train_command_adds_that_file_to_an_older_run_and_trains_nothing(voxlate, run, tiny, prepared):
+def test_the_same_train_command_adds_that_file_to_an_older_run_and_trains_nothing(
+    voxlate, run, tiny, prepared
+):
     path, weights = run / "anatomy.safetensors", (run / "weights.safetensors").read_bytes()
     before = load_file(path)
     path.unlink()
     assert voxlate("train", tiny, "--data", prepared, "--out", run).code == 0
-    after = load_file(path)  # the bytes of the file differ, because the order of its header's entries is random
-    assert {name: one.tobytes() for name, one in after.items()} == {name: one.tobytes() for name, one in before.items()}
+    after = load_file(
+        path
+    )  # the bytes of the file differ, because the order of its header's entries is random
+    assert {name: one.tobytes() for name, one in after.items()} == {
+        name: one.tobytes() for name, one in before.items()
+    }
     assert (run / "weights.safetensors").read_bytes() == weights
 
 

@@ -42,15 +42,21 @@ def t1_of(cohort):
     return {"t1": cohort / "case0" / "t1.nii.gz"}
 
 
-def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(voxlate, constant, cohort, tmp_path):
+def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(
+    voxlate, constant, cohort, tmp_path
+):
     one, three, out = constant(1), constant(3), tmp_path / "out"
     answer = voxlate("synth", one, three, cohort / "case0", "--out", out)
     assert answer.code == 0, answer.err
     np.testing.assert_array_equal(read_volume(out / "case0" / "t2.nii.gz").data, 2)
-    np.testing.assert_allclose(read_volume(out / "case0" / "t2_std_uncalibrated.nii.gz").data, np.sqrt(2), rtol=1e-6)
+    np.testing.assert_allclose(
+        read_volume(out / "case0" / "t2_std_uncalibrated.nii.gz").data, np.sqrt(2), rtol=1e-6
+    )
     for folder in (out, out / "case0"):
         made = read_json(folder / "provenance.json")
-        assert [each["weights"] for each in made["members"]] == [file_hash(Run(run).weights()) for run in (one, three)]
+        assert [each["weights"] for each in made["members"]] == [
+            file_hash(Run(run).weights()) for run in (one, three)
+        ]
         assert [(folder / place).resolve() for place in made["runs"]] == [one, three]
         assert (folder / made["run"]).resolve() == one
         assert made["model"]["title"] == "tiny (ensemble of 2)"
@@ -65,7 +71,8 @@ def test_members_of_another_brightness_are_refused(run):
     one = load(run)
     own = replace(one.recipe, intensity={**one.recipe.intensity, "t2": Percentile()})
     bright, dark = (
-        replace(one, recipe=own, header={**one.header, "target_scales": {"t2": (0, high)}}) for high in (1000, 1)
+        replace(one, recipe=own, header={**one.header, "target_scales": {"t2": (0, high)}})
+        for high in (1000, 1)
     )
     with pytest.raises(BadInput, match="expected t2 as bright as"):
         Ensemble((bright, dark))
@@ -88,7 +95,9 @@ def test_equal_members_add_samples_that_tell_nothing_new(diffusion, cohort):
     alone = load(diffusion).synthesise(t1_of(cohort), samples=3)
     made = Ensemble((load(diffusion), load(diffusion))).synthesise(t1_of(cohort), samples=3)
     np.testing.assert_array_equal(made.volume.data, alone.volume.data)
-    np.testing.assert_allclose(made.std["t2"].data, alone.std["t2"].data * np.sqrt(2 * 2 / 5), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        made.std["t2"].data, alone.std["t2"].data * np.sqrt(2 * 2 / 5), rtol=1e-5, atol=1e-4
+    )
     assert made.provenance["network_calls"] == 2 * alone.provenance["network_calls"]
 
 
@@ -107,10 +116,16 @@ def test_members_count_the_same_however_many_samples_they_drew():
     draw = np.random.default_rng(1)
     variances = []
     for _ in range(400):  # 2 and 3 images of one distribution: without bias whatever the counts
-        few, many, pool = draw.normal(0, 1, (2, 1, 1, 1, 50)), draw.normal(0, 1, (3, 1, 1, 1, 50)), _Pool()
+        few, many, pool = (
+            draw.normal(0, 1, (2, 1, 1, 1, 50)),
+            draw.normal(0, 1, (3, 1, 1, 1, 50)),
+            _Pool(),
+        )
         pool.add(_made(few.astype(np.float32)), 2, "case")
         pool.add(_made(many.astype(np.float32)), 3, "case")
-        np.testing.assert_allclose(pool.mean["ct"].data, (few.mean(0) + many.mean(0)) / 2, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            pool.mean["ct"].data, (few.mean(0) + many.mean(0)) / 2, rtol=1e-4, atol=1e-6
+        )
         variances.append(np.square(pool.std()["ct"].data).mean())
     assert np.mean(variances) == pytest.approx(1, abs=0.03)
 
@@ -122,11 +137,17 @@ def _made(samples) -> Synthesised:
     return Synthesised({"ct": volume(samples.mean(0))}, {"ct": volume(samples.std(0, ddof=1))}, {})
 
 
-def test_members_that_make_something_else_are_refused(voxlate, run, prepared, tiny, cohort, tmp_path):
-    text = tiny.read_text().replace('source = ["t1"], target = ["t2"]', 'source = ["t2"], target = ["t1"]')
+def test_members_that_make_something_else_are_refused(
+    voxlate, run, prepared, tiny, cohort, tmp_path
+):
+    text = tiny.read_text().replace(
+        'source = ["t1"], target = ["t2"]', 'source = ["t2"], target = ["t1"]'
+    )
     (tmp_path / "back.toml").write_text(text)
     back = tmp_path / "back"
-    train(recipe.read(str(tmp_path / "back.toml"), {"train.steps": "1"}), prepared, back, device="cpu")
+    train(
+        recipe.read(str(tmp_path / "back.toml"), {"train.steps": "1"}), prepared, back, device="cpu"
+    )
     answer = voxlate("synth", run, back, cohort, "--out", tmp_path / "out")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "expected a model that makes t2 [a.u.] of t1 [a.u.], as" in answer.err
@@ -146,19 +167,29 @@ def test_runs_without_scans_are_refused(voxlate, run, tmp_path):
 def test_members_whose_images_lie_on_other_grids_are_refused():
     pool, made = _Pool(), _made(np.zeros((2, 1, 2, 3, 4)))
     pool.add(made, 2, "case")
-    moved = {name: replace(one, affine=np.diag([1.0, 1, 2, 1])) for name, one in made.volumes.items()}
+    moved = {
+        name: replace(one, affine=np.diag([1.0, 1, 2, 1])) for name, one in made.volumes.items()
+    }
     with pytest.raises(BadInput, match="case: expected ct on the same grid from every member"):
         pool.add(replace(made, volumes=moved), 2, "case")
 
 
 def test_what_one_member_trained_on_is_no_held_out_case(voxlate, prepared, tiny, cohort, tmp_path):
     chosen = recipe.read(str(tiny), {"train.steps": "1", "train.validate_every": "0"})
-    folds = [train(chosen, prepared, tmp_path / f"fold{k}", fold=k, device="cpu").folder for k in range(2)]
+    folds = [
+        train(chosen, prepared, tmp_path / f"fold{k}", fold=k, device="cpu").folder
+        for k in range(2)
+    ]
     (test,) = read_json(Run(folds[0]).provenance)["data"]["splits"]["test"]
-    answer = voxlate("synth", *folds, cohort, "--out", tmp_path / "test", "--split", "test", "--json")
+    answer = voxlate(
+        "synth", *folds, cohort, "--out", tmp_path / "test", "--split", "test", "--json"
+    )
     assert json.loads(answer.out)["cases"] == [test], answer.err
     none = voxlate("synth", *folds, cohort, "--out", tmp_path / "val", "--split", "val")
     assert none.code == 2  # each was trained on by the other
     assert voxlate("synth", *folds, cohort, "--out", tmp_path / "all").code == 0
-    splits = {path.parent.name: read_json(path)["split"] for path in (tmp_path / "all").glob("*/provenance.json")}
+    splits = {
+        path.parent.name: read_json(path)["split"]
+        for path in (tmp_path / "all").glob("*/provenance.json")
+    }
     assert splits == {f"case{k}": "test" if f"case{k}" == test else "train" for k in range(6)}

@@ -42,7 +42,9 @@ def ready(tmp_path_factory):
     for case in range(3):
         (folder / "cohort" / f"case{case}").mkdir(parents=True)
         for name in ("t1", "t2"):
-            image = nib.Nifti1Image(draw.uniform(100, 1200, (8, 8, 6)).astype(np.float32), np.diag([2.0, 2, 3, 1]))
+            image = nib.Nifti1Image(
+                draw.uniform(100, 1200, (8, 8, 6)).astype(np.float32), np.diag([2.0, 2, 3, 1])
+            )
             nib.save(image, folder / "cohort" / f"case{case}" / f"{name}.nii.gz")
     prepare(folder / "cohort", folder / "prepared", workers=0)
     return folder
@@ -74,12 +76,17 @@ def bits_under_noise(prepared, run):
     """−log2 N(x; 0, 1) of each slice of the validation case, by hand."""
     _, made, _ = load_method(run)
     targets = torch.cat(
-        [batch.target for batch in validation_batches(open_cohort(prepared), made.data, made.intensity)]
+        [
+            batch.target
+            for batch in validation_batches(open_cohort(prepared), made.data, made.intensity)
+        ]
     )
     return (targets.square().flatten(1).mean(1) / math.log(4) + math.log2(2 * math.pi) / 2).numpy()
 
 
-def test_a_network_that_says_nothing_leaves_the_density_of_the_noise(voxlate, prepared, silent, tmp_path):
+def test_a_network_that_says_nothing_leaves_the_density_of_the_noise(
+    voxlate, prepared, silent, tmp_path
+):
     answer = voxlate("likelihood", silent, prepared, "--json", "--out", tmp_path / "bits.json")
     assert answer.code == 0, answer.err
     said = json.loads(answer.out)
@@ -90,7 +97,9 @@ def test_a_network_that_says_nothing_leaves_the_density_of_the_noise(voxlate, pr
     assert row["sd"] == pytest.approx(expected.std(ddof=1), abs=1e-4)
     part = said["targets"]["t2"]
     assert (part["mean"], part["cases"], part["sd"]) == (row["bits_per_dim"], 1, None)
-    assert part["in_unit"] == {"unit": "a.u.", "adds": pytest.approx(math.log2(700))}, "1400 units fill [-1, 1]"
+    assert part["in_unit"] == {"unit": "a.u.", "adds": pytest.approx(math.log2(700))}, (
+        "1400 units fill [-1, 1]"
+    )
     assert part["network_calls"] >= 7
     assert read_json(tmp_path / "bits.json") == said
 
@@ -98,21 +107,30 @@ def test_a_network_that_says_nothing_leaves_the_density_of_the_noise(voxlate, pr
 def test_neither_the_batch_nor_the_other_slices_change_a_slices_bits(ready, prepared):
     """The network speaks here, so that the probes matter: each slice has its own."""
     torch.manual_seed(0)
-    run = trained(ready, TINY, "speaking", lambda parameter: parameter.add_(0.05 * torch.randn(parameter.shape)))
+    run = trained(
+        ready,
+        TINY,
+        "speaking",
+        lambda parameter: parameter.add_(0.05 * torch.randn(parameter.shape)),
+    )
 
     def bits(batch, seed=0):
         found = likelihood(run, prepared, tolerance=1e-2, slices=2, batch=batch, seed=seed)
         return found.document["cases"][0]["bits_per_dim"]
 
     alone = bits(batch=1)
-    assert bits(batch=2) == pytest.approx(alone, abs=5e-3), "rounding moves where steps end, within the tolerance"
+    assert bits(batch=2) == pytest.approx(alone, abs=5e-3), (
+        "rounding moves where steps end, within the tolerance"
+    )
     assert abs(bits(batch=2, seed=1) - alone) > 0.02, "other probes"
 
 
 def test_fewer_slices_are_spread_over_the_case(prepared, silent):
     row = likelihood(silent, prepared, slices=3, tolerance=1e-3).document["cases"][0]
     assert row["pieces"] == 3
-    assert row["bits_per_dim"] == pytest.approx(bits_under_noise(prepared, silent)[[1, 3, 5]].mean(), abs=1e-3)
+    assert row["bits_per_dim"] == pytest.approx(
+        bits_under_noise(prepared, silent)[[1, 3, 5]].mean(), abs=1e-3
+    )
 
 
 def test_a_residuals_density_is_said_to_be_one_and_counts_its_scale(voxlate, ready, prepared):
@@ -126,8 +144,12 @@ def test_a_residuals_density_is_said_to_be_one_and_counts_its_scale(voxlate, rea
 
 
 def test_a_completing_model_is_asked_for_each_modality_in_turn(ready, prepared):
-    both = TINY.replace('source = ["t1"], target = ["t2"]', 'source = ["t1", "t2"], target = ["t1", "t2"]')
-    run = trained(ready, both.replace("intensity", 'task = { kind = "complete" }\nintensity'), "completing")
+    both = TINY.replace(
+        'source = ["t1"], target = ["t2"]', 'source = ["t1", "t2"], target = ["t1", "t2"]'
+    )
+    run = trained(
+        ready, both.replace("intensity", 'task = { kind = "complete" }\nintensity'), "completing"
+    )
     parts = likelihood(run, prepared, tolerance=1e-3, slices=2).document["targets"]
     assert list(parts) == ["t1", "t2"]
     _, made, _ = load_method(run)
@@ -147,8 +169,12 @@ def test_a_run_that_has_no_density_is_refused(voxlate, ready, prepared):
 
 
 @pytest.mark.parametrize("tolerance", ["0", "-1e-5", "nan"])
-def test_a_tolerance_that_no_step_can_keep_is_refused(voxlate, silent, prepared, tolerance, tmp_path):
-    answer = voxlate("likelihood", silent, prepared, "--tolerance", tolerance, "--out", tmp_path / "bits.json")
+def test_a_tolerance_that_no_step_can_keep_is_refused(
+    voxlate, silent, prepared, tolerance, tmp_path
+):
+    answer = voxlate(
+        "likelihood", silent, prepared, "--tolerance", tolerance, "--out", tmp_path / "bits.json"
+    )
     assert answer.code == 2
     assert "voxlate: --tolerance: expected a number above 0, found" in answer.err
     assert not (tmp_path / "bits.json").exists()

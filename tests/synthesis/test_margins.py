@@ -28,7 +28,10 @@ INSIDE = {"inside": True, "strip": True}
 RECIPE = {
     "title": "narrow MRDPM",
     "data": {"source": ["ncct"], "target": ["tmax"], "patch": [1, 64, 64], "centred": True},
-    "intensity": {"ncct": {"kind": "window", "low": 0, "high": 80}, "tmax": {"kind": "window", "low": 0, "high": 30}},
+    "intensity": {
+        "ncct": {"kind": "window", "low": 0, "high": 80},
+        "tmax": {"kind": "window", "low": 0, "high": 30},
+    },
     "task": {"kind": "residual", "asymmetry": True, "see_base": False, "scale": 2.0, **INSIDE},
     "method": {"kind": "diffusion", "prediction": "x0"},
     "net": {
@@ -71,7 +74,12 @@ def model(predictor_only: bool = False, symmetric: bool = True, **synth: object)
     method = shaken(recipe.build().eval(), symmetric)
     if predictor_only:
         recipe, method = stage_recipe(recipe, recipe.stages[0].name), method.task.predictor
-    header = {"target_scales": {"tmax": [0, 30]}, "units": {"tmax": "s"}, "weights_hash": "", "steps": 0}
+    header = {
+        "target_scales": {"tmax": [0, 30]},
+        "units": {"tmax": "s"},
+        "weights_hash": "",
+        "steps": 0,
+    }
     return Model(method, recipe, header, torch.device("cpu"), Path("nowhere"))
 
 
@@ -108,10 +116,17 @@ class Turned(Noise):
         return super().normal(shape).flip(-1)
 
 
-WHOLE, CROPPED, RESIZED = {"kind": "whole"}, {"kind": "whole", "crop": 2}, {"kind": "resized", "size": [56, 80]}
+WHOLE, CROPPED, RESIZED = (
+    {"kind": "whole"},
+    {"kind": "whole", "crop": 2},
+    {"kind": "resized", "size": [56, 80]},
+)
 
 
-@every_row(("width", "slices"), [(48, WHOLE), (64, WHOLE), (86, WHOLE), (100, WHOLE), (100, CROPPED), (86, RESIZED)])
+@every_row(
+    ("width", "slices"),
+    [(48, WHOLE), (64, WHOLE), (86, WHOLE), (100, WHOLE), (100, CROPPED), (86, RESIZED)],
+)
 def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, slices) -> None:
     """Narrower than the patch, equal and wider; kernels are symmetric and the noise is mirrored with the patient."""
     drawn, data = model(slices=slices), head(width)
@@ -143,7 +158,9 @@ def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left(width) -
 def test_both_halves_of_what_the_prior_compares_are_equal_for_a_symmetric_head(width) -> None:
     drawn, halves = model(), []
     for stage in drawn.method.net.asymmetry.sampled.values():
-        stage.norm.register_forward_pre_hook(lambda _, inputs: halves.append(inputs[0].chunk(2, dim=1)))
+        stage.norm.register_forward_pre_hook(
+            lambda _, inputs: halves.append(inputs[0].chunk(2, dim=1))
+        )
     made(head(width, symmetric=True), drawn)
     assert len(halves) >= 6
     for own, mirrored in halves:
@@ -181,13 +198,17 @@ def test_an_empty_slice_would_have_been_drawn_as_the_lowest_value() -> None:
     drawn, data = model(), head(64)
     case = prepared_like(scan(data), drawn)
     assert not case.mask()[0].any()
-    batch = read_patch(case, drawn.recipe.data, drawn.recipe.intensity, (0, 0, 0), (1, *data.shape[1:]))
+    batch = read_patch(
+        case, drawn.recipe.data, drawn.recipe.intensity, (0, 0, 0), (1, *data.shape[1:])
+    )
     image = drawn.method.synthesise(batch, Noise(0, batch.item), drawn.recipe.synth)
     assert (image == -1).all()
 
 
 def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch) -> None:
-    monkeypatch.setattr("voxlate.data.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool))
+    monkeypatch.setattr(
+        "voxlate.data.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool)
+    )
     for crop in (None, 4):
         result = made(head(64), model(slices={"kind": "whole", "crop": crop}))
         assert (result == 0).all()
@@ -197,7 +218,9 @@ def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan() -> None:
     sizes = []
     for crop in (None, 0):
         drawn = model(slices={"kind": "whole", "crop": crop})
-        drawn.method.net.register_forward_hook(lambda _, inputs, out: sizes.append(tuple(out.image.shape[-2:])))
+        drawn.method.net.register_forward_hook(
+            lambda _, inputs, out: sizes.append(tuple(out.image.shape[-2:]))
+        )
         plan = drawn.synthesise(scan(head(112, 96))).provenance
         assert plan["synth"]["slices"] == {"kind": "whole", "crop": crop}
     assert set(sizes) == {(96, 112), (64, 64)}
@@ -221,7 +244,9 @@ def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only() ->
 
 @pytest.mark.parametrize("crop", [0, 30])
 def test_slices_as_large_as_the_patch_are_not_cropped(crop) -> None:
-    results = [made(head(64, 64), model(slices={"kind": "whole", "crop": one})) for one in (None, crop)]
+    results = [
+        made(head(64, 64), model(slices={"kind": "whole", "crop": one})) for one in (None, crop)
+    ]
     np.testing.assert_array_equal(*results)
 
 
@@ -238,7 +263,9 @@ def test_a_frame_holds_the_mask_has_whole_multiples_and_its_middle_where_the_vol
     shape, multiple, patch, centred, crop, data
 ) -> None:
     mask = np.zeros(shape, bool)
-    box = [sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)))) for n in shape]
+    box = [
+        sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)))) for n in shape
+    ]
     mask[tuple(slice(low, high + 1) for low, high in box)] = True
     plan = fit_to_mask(Whole().plan(shape, (1, *patch), 0.5), mask, multiple, centred, crop, patch)
     left, right, top, bottom = plan.margins
@@ -269,13 +296,20 @@ def test_only_whole_slices_have_margins_and_resized_ones_are_not_cropped() -> No
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"task": {"kind": "translate", "inside": True}}, "crop: expected .* task.strip.* found one without"),
+        (
+            {"task": {"kind": "translate", "inside": True}},
+            "crop: expected .* task.strip.* found one without",
+        ),
         ({"data": {"patch": [8, 64, 64]}}, "found one of volumes"),
     ],
 )
 def test_a_crop_without_a_mask_is_refused(changes, words) -> None:
     plain = {key: value for key, value in RECIPE.items() if key != "stages"}
-    values = {**plain, "task": {"kind": "translate", **INSIDE}, "synth": {"slices": {"kind": "whole", "crop": 4}}}
+    values = {
+        **plain,
+        "task": {"kind": "translate", **INSIDE},
+        "synth": {"slices": {"kind": "whole", "crop": 4}},
+    }
     assert from_dict(values, "here").synth.slices == Whole(crop=4)
     for key, value in changes.items():
         values[key] = value if key == "task" else {**values[key], **value}
@@ -296,7 +330,10 @@ def test_a_crop_is_refused_where_a_predictor_is_not_held_inside() -> None:
         ({"centred": False}, "data.centred = true"),
         ({"patch": [1, 64, 72]}, "multiple of 16 columns"),
         ({"patch": [4, 64, 64]}, "one slice"),
-        ({"augment": {"rotate_degrees": 5}}, "data.augment.rotate_degrees: expected 0 with data.centred, found 5"),
+        (
+            {"augment": {"rotate_degrees": 5}},
+            "data.augment.rotate_degrees: expected 0 with data.centred, found 5",
+        ),
         ({"augment": {"elastic_mm": 2}}, "moves the mid-plane"),
     ],
 )
@@ -306,5 +343,8 @@ def test_data_that_move_the_mid_plane_are_refused_before_training(data, words) -
 
 
 def test_flips_and_sizes_keep_the_mid_plane() -> None:
-    data = {**RECIPE["data"], "augment": {"flip_lr": 0.5, "scale": 0.1, "stretch": 0.1, "noise": 0.1}}
+    data = {
+        **RECIPE["data"],
+        "augment": {"flip_lr": 0.5, "scale": 0.1, "stretch": 0.1, "noise": 0.1},
+    }
     assert replace(from_dict({**RECIPE, "data": data}, "here")).data.centred

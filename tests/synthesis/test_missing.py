@@ -34,7 +34,9 @@ def scored(voxlate, out, cohort, *options):
 
 
 def scored_modalities(document):
-    return {(row["case"], row["modality"]) for row in document["cases"] if row["answer"] == "synthesis"}
+    return {
+        (row["case"], row["modality"]) for row in document["cases"] if row["answer"] == "synthesis"
+    }
 
 
 def test_scores_of_another_model_are_not_replaced_and_those_of_the_same_are_resumed(
@@ -46,12 +48,16 @@ def test_scores_of_another_model_are_not_replaced_and_those_of_the_same_are_resu
     assert answer.code == 2
     assert "found images of another (case0: model: title" in answer.err
     assert "whose scores would be lost. Choose another folder." in answer.err
-    assert {path: path.read_bytes() for path in (tmp_path / "o").glob("**/*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "o").glob("**/*") if path.is_file()
+    } == before
     again = scored(voxlate, tmp_path / "o", cohort, "--run", two_ways[0], "--run", two_ways[1])
     assert again["cases"] == first["cases"]
 
 
-def test_images_that_synth_made_are_not_replaced_by_an_evaluation_of_its_run(voxlate, completing, cohort, tmp_path):
+def test_images_that_synth_made_are_not_replaced_by_an_evaluation_of_its_run(
+    voxlate, completing, cohort, tmp_path
+):
     out = tmp_path / "o"
     assert voxlate("synth", completing, cohort, "--missing", "t2", "--out", out).code == 0
     answer = voxlate("evaluate", out, "--truth", cohort, "--run", completing)
@@ -59,16 +65,22 @@ def test_images_that_synth_made_are_not_replaced_by_an_evaluation_of_its_run(vox
     assert "case0: synth made them" in answer.err
 
 
-def test_an_evaluation_says_that_it_makes_images_of_another_seed_again(voxlate, completing, cohort, tmp_path):
+def test_an_evaluation_says_that_it_makes_images_of_another_seed_again(
+    voxlate, completing, cohort, tmp_path
+):
     command = ("evaluate", tmp_path / "o", "--truth", cohort, "--run", completing, "--split", "val")
     assert voxlate(*command).code == 0
     answer = voxlate(*command, "--seed", "1")
     assert answer.code == 0
-    assert "without_t1 made in another way (seed: 0 and 1) are made again" in " ".join(answer.err.split())
+    assert "without_t1 made in another way (seed: 0 and 1) are made again" in " ".join(
+        answer.err.split()
+    )
 
 
 @pytest.mark.parametrize("place", ["done", "prepared", "elsewhere"])
-def test_synth_never_replaces_the_provenance_of_something_else(voxlate, completing, cohort, tmp_path, place):
+def test_synth_never_replaces_the_provenance_of_something_else(
+    voxlate, completing, cohort, tmp_path, place
+):
     out, run = tmp_path / place, completing
     if place == "elsewhere":
         out.mkdir()
@@ -80,7 +92,10 @@ def test_synth_never_replaces_the_provenance_of_something_else(voxlate, completi
     ):
         answer = voxlate(*command)
         assert answer.code == 2
-        assert f"{out}: expected a new folder, one of scans, or one that voxlate synth wrote, found " in answer.err
+        assert (
+            f"{out}: expected a new folder, one of scans, or one that voxlate synth wrote, found "
+            in answer.err
+        )
         assert {path: path.read_bytes() for path in out.glob("**/*") if path.is_file()} == before
     made = voxlate("synth", run, cohort / "case0", "--missing", "t2", "--out", tmp_path / "new")
     assert made.code == 0, "the run still loads"
@@ -95,21 +110,29 @@ def test_a_provenance_of_something_else_in_a_case_is_kept_and_in_another_case_pa
     (cohort / "case2" / "t1.nii.gz").unlink()
     answer = voxlate("synth", completing, cohort, "--out", cohort)
     assert answer.code == 2
-    assert "case0: expected a new folder, one of scans, or one that voxlate synth wrote, found provenance" in answer.err
+    assert (
+        "case0: expected a new folder, one of scans, or one that voxlate synth wrote, found provenance"
+        in answer.err
+    )
     assert (cohort / "case0" / "provenance.json").read_text() == '{"inputs": ["scanner"]}'
     assert (cohort / "case2" / "desc-synthetic_t1.nii.gz").is_file()
 
 
-def test_a_run_whose_provenance_is_of_something_else_is_refused_by_that_files_name(voxlate, run, cohort, tmp_path):
+def test_a_run_whose_provenance_is_of_something_else_is_refused_by_that_files_name(
+    voxlate, run, cohort, tmp_path
+):
     (run / "provenance.json").write_text('{"cases": ["case0"]}')
     answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "o")
     assert answer.code == 2
     assert (
-        "run/provenance.json: expected the provenance of a training, with its recipe, found one without" in answer.err
+        "run/provenance.json: expected the provenance of a training, with its recipe, found one without"
+        in answer.err
     )
 
 
-def test_completing_in_place_scores_the_synthesis_and_not_the_scan(voxlate, completing, cohort, tmp_path):
+def test_completing_in_place_scores_the_synthesis_and_not_the_scan(
+    voxlate, completing, cohort, tmp_path
+):
     shutil.copytree(cohort, tmp_path / "place")
     for source, out in ((tmp_path / "place", tmp_path / "place"), (cohort, tmp_path / "apart")):
         assert voxlate("synth", completing, source, "--missing", "t2", "--out", out).code == 0
@@ -117,7 +140,17 @@ def test_completing_in_place_scores_the_synthesis_and_not_the_scan(voxlate, comp
     assert list(inside["modalities"]) == ["t2"]
     assert inside["cases"] == apart["cases"]
     assert all(row["mae"] > 0 for row in inside["cases"])
-    again = ("synth", completing, tmp_path / "place", "--missing", "t2", "--out", tmp_path / "place", "--seed", "1")
+    again = (
+        "synth",
+        completing,
+        tmp_path / "place",
+        "--missing",
+        "t2",
+        "--out",
+        tmp_path / "place",
+        "--seed",
+        "1",
+    )
     assert voxlate(*again).code == 0
     assert len(list(tmp_path.glob("place/*/t[12].nii.gz"))) == 12, "scans stay"
 
@@ -126,18 +159,32 @@ def test_images_of_other_models_do_not_stay_in_a_case(voxlate, completing, run, 
     out = tmp_path / "o"
     assert voxlate("synth", completing, cohort, "--missing", "t2", "--out", out).code == 0
     answer = voxlate("synth", run, cohort, "--out", out)
-    assert "6 images of an earlier synthesis, which is not this one, are removed (case0/desc-synthetic_t2" in answer.err
-    assert sorted(path.name for path in (out / "case0").iterdir()) == ["provenance.json", "t2.nii.gz"]
+    assert (
+        "6 images of an earlier synthesis, which is not this one, are removed (case0/desc-synthetic_t2"
+        in answer.err
+    )
+    assert sorted(path.name for path in (out / "case0").iterdir()) == [
+        "provenance.json",
+        "t2.nii.gz",
+    ]
     assert voxlate("synth", run, cohort, "--out", tmp_path / "new").code == 0
-    assert scored(voxlate, out, cohort)["cases"] == scored(voxlate, tmp_path / "new", cohort)["cases"]
+    assert (
+        scored(voxlate, out, cohort)["cases"] == scored(voxlate, tmp_path / "new", cohort)["cases"]
+    )
 
 
-def test_scores_of_images_that_are_gone_for_others_are_not_reported(voxlate, completing, cohort, tmp_path):
+def test_scores_of_images_that_are_gone_for_others_are_not_reported(
+    voxlate, completing, cohort, tmp_path
+):
     out = tmp_path / "o"
     assert voxlate("synth", completing, cohort, "--missing", "t1", "--out", out).code == 0
     scored(voxlate, out, cohort)
     assert voxlate("report", out).code == 0
-    write_images(out / "case0", {"desc-synthetic_t2.nii.gz": partial(shutil.copyfile, cohort / "case0/t2.nii.gz")}, {})
+    write_images(
+        out / "case0",
+        {"desc-synthetic_t2.nii.gz": partial(shutil.copyfile, cohort / "case0/t2.nii.gz")},
+        {},
+    )
     answer = voxlate("report", out)
     assert answer.code == 2
     assert "found case0/t1 changed since" in answer.err
@@ -155,7 +202,17 @@ def test_a_second_split_in_the_same_folder_is_scored_alone(voxlate, completing, 
 
 def test_the_spread_of_more_samples_is_gone_with_them(voxlate, completing, cohort, tmp_path):
     def keys(samples):
-        document = scored(voxlate, tmp_path / "o", cohort, "--run", completing, "--split", "val", "--samples", samples)
+        document = scored(
+            voxlate,
+            tmp_path / "o",
+            cohort,
+            "--run",
+            completing,
+            "--split",
+            "val",
+            "--samples",
+            samples,
+        )
         return {key for row in document["cases"] for key in row}
 
     assert "std" in keys(2)
@@ -171,7 +228,9 @@ def test_each_image_is_scored_by_the_run_that_made_it(voxlate, two_ways, cohort,
         "t1": {"synthesis", "mean image", "copy of t2", "intensity table"},
         "t2": {"synthesis", "mean image", "copy of t1", "intensity table"},
     }
-    trained = [set(read_json(one / "provenance.json")["data"]["splits"]["train"]) for one in two_ways]
+    trained = [
+        set(read_json(one / "provenance.json")["data"]["splits"]["train"]) for one in two_ways
+    ]
     assert trained[0] != trained[1]
     assert set(document["trained_on"]) == trained[0] | trained[1]
     made = read_json(out / "case0" / "provenance.json")
@@ -179,20 +238,29 @@ def test_each_image_is_scored_by_the_run_that_made_it(voxlate, two_ways, cohort,
     assert "model" not in read_json(out / "provenance.json"), "several made what is here"
     titles = {name: own["model"]["title"] for name, own in made["made_without"].items()}
     assert titles == {"t1": "back", "t2": "tiny"}
-    assert {name: list(own["inputs"]) for name, own in made["made_without"].items()} == {"t1": ["t2"], "t2": ["t1"]}
+    assert {name: list(own["inputs"]) for name, own in made["made_without"].items()} == {
+        "t1": ["t2"],
+        "t2": ["t1"],
+    }
     assert voxlate("report", out).code == 0
 
 
-def test_what_an_images_own_run_says_needs_no_folder_of_its_scenario(voxlate, two_ways, cohort, tmp_path):
+def test_what_an_images_own_run_says_needs_no_folder_of_its_scenario(
+    voxlate, two_ways, cohort, tmp_path
+):
     out = tmp_path / "o"
     before = scored(voxlate, out, cohort, "--run", two_ways[0], "--run", two_ways[1])
     for folder in out.glob("without_*"):
         shutil.rmtree(folder)
     after = scored(voxlate, out, cohort)
-    assert {key: after[key] for key in ("cases", "trained_on")} == {key: before[key] for key in ("cases", "trained_on")}
+    assert {key: after[key] for key in ("cases", "trained_on")} == {
+        key: before[key] for key in ("cases", "trained_on")
+    }
 
 
-def test_a_run_without_naive_baselines_is_said_next_to_one_that_has_them(voxlate, two_ways, cohort, tmp_path):
+def test_a_run_without_naive_baselines_is_said_next_to_one_that_has_them(
+    voxlate, two_ways, cohort, tmp_path
+):
     (two_ways[1] / "naive.safetensors").unlink()
     document = scored(voxlate, tmp_path / "o", cohort, "--run", two_ways[0], "--run", two_ways[1])
     sentence = "No naive baselines: the run of this image has none."
@@ -200,9 +268,13 @@ def test_a_run_without_naive_baselines_is_said_next_to_one_that_has_them(voxlate
     assert set(document["modalities"]["t1"]["answers"]) == {"synthesis"}
 
 
-def test_a_modality_that_a_run_could_not_make_of_a_case_is_listed(voxlate, completing, cohort, tmp_path):
+def test_a_modality_that_a_run_could_not_make_of_a_case_is_listed(
+    voxlate, completing, cohort, tmp_path
+):
     scored(voxlate, tmp_path / "o", cohort, "--run", completing)
-    image = nib.load(cohort / "case2" / "t1.nii.gz")  # t2 cannot be made of a scan that shows nothing
+    image = nib.load(
+        cohort / "case2" / "t1.nii.gz"
+    )  # t2 cannot be made of a scan that shows nothing
     nib.save(nib.Nifti1Image(image.get_fdata() * 0, image.affine), cohort / "case2" / "t1.nii.gz")
     answer = voxlate("evaluate", tmp_path / "o", "--truth", cohort, "--run", completing, "--json")
     assert answer.code == 2
@@ -223,23 +295,33 @@ def test_an_image_that_is_gone_or_changed_is_made_again(voxlate, run, cohort, tm
     assert "note: 4 of 6 cases were made before and are kept." in answer.err
     assert "2 cases are made again: their images are gone, changed" in answer.err
     for path, content in before.items():
-        assert (nib.load(path).get_fdata() == nib.Nifti1Image.from_bytes(gzip.decompress(content)).get_fdata()).all()
+        assert (
+            nib.load(path).get_fdata()
+            == nib.Nifti1Image.from_bytes(gzip.decompress(content)).get_fdata()
+        ).all()
 
 
-def test_images_of_versions_that_recorded_none_are_scored_as_they_lie(voxlate, run, cohort, tmp_path):
+def test_images_of_versions_that_recorded_none_are_scored_as_they_lie(
+    voxlate, run, cohort, tmp_path
+):
     out = tmp_path / "o"
     assert voxlate("synth", run, cohort, "--out", out).code == 0
     new = scored(voxlate, out, cohort)
     for path in out.glob("*/provenance.json"):
-        path.write_text(json.dumps({key: one for key, one in read_json(path).items() if key != "images"}))
+        path.write_text(
+            json.dumps({key: one for key, one in read_json(path).items() if key != "images"})
+        )
     assert scored(voxlate, out, cohort)["cases"] == new["cases"]
     answer = voxlate("synth", run, cohort, "--out", out)
     assert "6 cases are made again" in answer.err, "nobody knows whether they are what was made"
 
 
-def test_the_seed_of_an_evaluation_is_that_of_its_synthesis_and_its_intervals(voxlate, completing, cohort, tmp_path):
+def test_the_seed_of_an_evaluation_is_that_of_its_synthesis_and_its_intervals(
+    voxlate, completing, cohort, tmp_path
+):
     first, other = (
-        scored(voxlate, tmp_path / f"o{seed}", cohort, "--run", completing, "--seed", seed) for seed in (0, 7)
+        scored(voxlate, tmp_path / f"o{seed}", cohort, "--run", completing, "--seed", seed)
+        for seed in (0, 7)
     )
     assert first["images"] != other["images"]
     assert "seed 7" in other["modalities"]["t1"]["bootstrap"]
@@ -247,7 +329,9 @@ def test_the_seed_of_an_evaluation_is_that_of_its_synthesis_and_its_intervals(vo
     assert other["cases"] == [row.flat() for row in evaluate(tmp_path / "o7", cohort, seed=7).rows]
 
 
-@every_row("option", [("--missing", "all"), ("--missing", "one"), ("--steps", "3"), ("--samples", "9")])
+@every_row(
+    "option", [("--missing", "all"), ("--missing", "one"), ("--steps", "3"), ("--samples", "9")]
+)
 def test_options_of_a_synthesis_are_refused_without_a_run(voxlate, cohort, tmp_path, option):
     answer = voxlate("evaluate", tmp_path, "--truth", cohort, *option)
     assert answer.code == 2
@@ -259,30 +343,48 @@ def test_only_files_that_were_listed_and_are_unchanged_are_removed(tmp_path):
         return lambda path: path.write_text(text)
 
     (tmp_path / "scan.nii.gz").write_text("a scan")
-    assert write_images(tmp_path, {name: content(name) for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz")}, {}) == []
+    assert (
+        write_images(
+            tmp_path, {name: content(name) for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz")}, {}
+        )
+        == []
+    )
     assert is_unchanged(tmp_path)
     (tmp_path / "b.nii.gz").write_text("somebody's own")
     assert not is_unchanged(tmp_path)
     assert write_images(tmp_path, {"c.nii.gz": content("new")}, {}) == ["a.nii.gz"]
-    assert sorted(path.name for path in tmp_path.glob("*.gz")) == ["b.nii.gz", "c.nii.gz", "scan.nii.gz"]
+    assert sorted(path.name for path in tmp_path.glob("*.gz")) == [
+        "b.nii.gz",
+        "c.nii.gz",
+        "scan.nii.gz",
+    ]
     assert list(read_json(tmp_path / "provenance.json")["images"]) == ["c.nii.gz"]
 
 
 @pytest.mark.parametrize("inputs", [{"t1": "x"}, [1]])
 def test_provenance_of_another_form_is_one_sentence(voxlate, run, cohort, tmp_path, inputs):
     (tmp_path / "o" / "case0").mkdir(parents=True)
-    (tmp_path / "o" / "case0" / "provenance.json").write_text(json.dumps({"inputs": inputs, "synth": {}}))
+    (tmp_path / "o" / "case0" / "provenance.json").write_text(
+        json.dumps({"inputs": inputs, "synth": {}})
+    )
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "o")
     assert answer.code == 2
-    assert "expected the provenance of a synthesis as voxlate writes it" in " ".join(answer.err.split())
+    assert "expected the provenance of a synthesis as voxlate writes it" in " ".join(
+        answer.err.split()
+    )
 
 
-def test_synthesis_of_an_evaluation_takes_the_options_that_synth_takes(voxlate, completing, cohort, tmp_path):
+def test_synthesis_of_an_evaluation_takes_the_options_that_synth_takes(
+    voxlate, completing, cohort, tmp_path
+):
     how = ("--set", "synth.sampler=ddpm", "--set", "steps=3", "--noise", "shared")
     assert scored(voxlate, tmp_path / "new", cohort, "--run", completing, *how)["cases"]
     stated = [read_json(path)["synth"] for path in (tmp_path / "new").glob("*/provenance.json")]
     assert stated
-    assert all((one["sampler"], one["steps"], one["noise"]["kind"]) == ("ddpm", 3, "shared") for one in stated)
+    assert all(
+        (one["sampler"], one["steps"], one["noise"]["kind"]) == ("ddpm", 3, "shared")
+        for one in stated
+    )
     for option in (("--set", "steps=3"), ("--noise", "shared")):
         answer = voxlate("evaluate", tmp_path / "new", "--truth", cohort, *option)
         assert answer.code == 2

@@ -77,7 +77,12 @@ def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Ba
         recipe = from_dict(
             {
                 "title": "recorder",
-                "data": {"source": ["ncct", "t1"], "target": ["t2"], "patch": [1, SIZE[1], SIZE[0]], **data},
+                "data": {
+                    "source": ["ncct", "t1"],
+                    "target": ["t2"],
+                    "patch": [1, SIZE[1], SIZE[0]],
+                    **data,
+                },
                 "intensity": {"t2": WINDOW, **intensity},
                 "task": task or {"kind": "translate"},
                 "method": {"kind": "regression"},
@@ -91,7 +96,9 @@ def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Ba
         model = Model(Recorder(), recipe, header, torch.device("cpu"), tmp_path)
         (files,) = [one for one in find_cohort(root).cases if one.case == case]
         scans = {**files.files, **({"mask": files.mask} if files.mask else {})}
-        made = model.synthesise({name: scans[name] for name in model.scan_names if name in scans}, case=case, batch=1)
+        made = model.synthesise(
+            {name: scans[name] for name in model.scan_names if name in scans}, case=case, batch=1
+        )
         depth = cohort.header(case).shape[0] if recipe.data.patch[0] == 1 else 1
         places = [(case, (z, 0, 0)) for z in range(depth)]
         (trained,) = batches_of(cohort, recipe.data, recipe.intensity, places, len(places))
@@ -103,7 +110,10 @@ def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Ba
 def assert_equal(trained: Batch, synthesised: list[Batch], mask: bool = True) -> None:
     for name in ("source", "present", "item", *(["mask"] if mask else [])):
         mine = torch.cat([getattr(batch, name) for batch in synthesised])
-        chosen = [trained.item.tolist().index(item) for item in torch.cat([b.item for b in synthesised]).tolist()]
+        chosen = [
+            trained.item.tolist().index(item)
+            for item in torch.cat([b.item for b in synthesised]).tolist()
+        ]
         assert torch.equal(getattr(trained, name)[chosen], mine), name
     assert synthesised[0].source_names == trained.source_names
     assert trained.source.std() > 0.1
@@ -133,7 +143,9 @@ def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t
     ],
 )
 def test_every_preparation_is_repeated_at_synthesis(both_ways, data, preparation) -> None:
-    trained, synthesised, _ = both_ways(data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, **preparation)
+    trained, synthesised, _ = both_ways(
+        data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, **preparation
+    )
     assert_equal(trained, synthesised)
     assert 0.05 < trained.mask.mean() < 0.95
 
@@ -155,14 +167,18 @@ def copied(heads: Path, root: Path, change: Callable[[str, Volume], Volume]) -> 
     return root
 
 
-def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(both_ways, heads, tmp_path) -> None:
+def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(
+    both_ways, heads, tmp_path
+) -> None:
     def change(name: str, volume: Volume) -> Volume:
         if name == "t2":
             volume.data[:, 2:-2, 2:-2, 2:-2] += 500
         return volume
 
     root = copied(heads, tmp_path / "in", change)
-    trained, synthesised, _ = both_ways({}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root)
+    trained, synthesised, _ = both_ways(
+        {}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root
+    )
     assert_equal(trained, synthesised)
     foreground_of_all = open_cohort(tmp_path / "out").case("a").mask()
     assert foreground_of_all.sum() > 1.2 * trained.mask.sum()
@@ -174,10 +190,14 @@ def test_a_mask_file_wins_both_ways(both_ways, heads, tmp_path) -> None:
     box.data[:] = 0
     box.data[:, 3:9, 8:20, 5:25] = 1
     write_volume(root / "a" / "mask.nii.gz", box)
-    trained, synthesised, made = both_ways({}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root)
+    trained, synthesised, made = both_ways(
+        {}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root
+    )
     assert_equal(trained, synthesised)
     assert trained.mask.sum() == box.data.sum()
-    assert (made.volume.data[0, [0, 1, 2, 9, 10, 11]] == -100).all(), "slices outside the mask are not made"
+    assert (made.volume.data[0, [0, 1, 2, 9, 10, 11]] == -100).all(), (
+        "slices outside the mask are not made"
+    )
 
 
 def test_unequal_grids_are_resampled_both_ways_and_the_image_has_the_first_source_s_own(
@@ -187,7 +207,9 @@ def test_unequal_grids_are_resampled_both_ways_and_the_image_has_the_first_sourc
         if name != "t1":
             return volume
         affine = volume.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
-        return Volume(np.ascontiguousarray(volume.data[:, ::2, ::2, ::2]), affine, volume.unit, name)
+        return Volume(
+            np.ascontiguousarray(volume.data[:, ::2, ::2, ::2]), affine, volume.unit, name
+        )
 
     root = copied(heads, tmp_path / "in", change)
     data = {"source": ["t1", "ncct"]}
@@ -204,7 +226,9 @@ def test_unequal_grids_are_resampled_both_ways_and_the_image_has_the_first_sourc
 
 def test_a_missing_source_is_background_both_ways(both_ways) -> None:
     data = {"allow_missing": True, "stack": 1}
-    trained, synthesised, _ = both_ways(data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="phantom_002")
+    trained, synthesised, _ = both_ways(
+        data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="phantom_002"
+    )
     assert_equal(trained, synthesised)
     assert trained.present[0].tolist() == [True, False] * 3
     assert trained.source_names == ("ncct", "t1", "ncct[-1]", "t1[-1]", "ncct[+1]", "t1[+1]")
@@ -213,7 +237,9 @@ def test_a_missing_source_is_background_both_ways(both_ways) -> None:
 
 def test_a_batch_of_training_holds_the_same_patches(heads, tmp_path) -> None:
     """Without augmentation, Batches gives what is read at its items' places."""
-    cohort = prepare(heads, tmp_path / "out", workers=1, shares=(1, 0, 0), modalities=["ncct", "t2"])
+    cohort = prepare(
+        heads, tmp_path / "out", workers=1, shares=(1, 0, 0), modalities=["ncct", "t2"]
+    )
     recipe = from_dict(
         {
             "title": "recorder",

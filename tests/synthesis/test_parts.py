@@ -32,11 +32,15 @@ def test_parts_share_out_all_cases_and_each_once():
 
 @every_row("text", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/3/5"])
 def test_an_invalid_part_is_refused_in_one_sentence(text):
-    with pytest.raises(BadInput, match="--part: expected the number of a part and how many there are"):
+    with pytest.raises(
+        BadInput, match="--part: expected the number of a part and how many there are"
+    ):
         part_of(text)
 
 
-def test_parts_give_the_same_files_as_one_job_and_scores_miss_an_unfinished_part(voxlate, run, cohort, tmp_path):
+def test_parts_give_the_same_files_as_one_job_and_scores_miss_an_unfinished_part(
+    voxlate, run, cohort, tmp_path
+):
     options = ("synth", run, cohort, "--split", "train", "--out")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert voxlate(*options, whole).code == 0
@@ -49,7 +53,9 @@ def test_parts_give_the_same_files_as_one_job_and_scores_miss_an_unfinished_part
     assert voxlate(*options, parts, "--part", "1/2").code == 0
     assert voxlate("evaluate", parts, "--truth", cohort).code == 0
     for case in cases:
-        assert (parts / case / "t2.nii.gz").read_bytes() == (whole / case / "t2.nii.gz").read_bytes()
+        assert (parts / case / "t2.nii.gz").read_bytes() == (
+            whole / case / "t2.nii.gz"
+        ).read_bytes()
     assert sorted(read_json(parts / "provenance.json")["cases"]) == cases
 
 
@@ -67,7 +73,10 @@ def test_a_case_that_another_job_makes_is_left_to_it(voxlate, run, cohort, tmp_p
     assert "case0: expected no other voxlate to write here" in " ".join(answer.err.split())
     assert (out / "case1" / "t2.nii.gz").exists()
     assert voxlate("synth", run, cohort, "--out", out, "--part", "1/1").code == 0
-    assert "failed" not in read_json(out / "provenance.json") or not read_json(out / "provenance.json")["failed"]
+    assert (
+        "failed" not in read_json(out / "provenance.json")
+        or not read_json(out / "provenance.json")["failed"]
+    )
 
 
 def contents(out):
@@ -78,10 +87,14 @@ def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_i
     voxlate, run, cohort, tmp_path
 ):
     out = tmp_path / "out"
-    assert voxlate("synth", run, cohort, "--split", "train", "--out", out, "--part", "1/2").code == 0
+    assert (
+        voxlate("synth", run, cohort, "--split", "train", "--out", out, "--part", "1/2").code == 0
+    )
     before = contents(out)
     for part in ("1/2", "2/2"):
-        answer = voxlate("synth", run, cohort, "--split", "train", "--out", out, "--part", part, "--seed", 7)
+        answer = voxlate(
+            "synth", run, cohort, "--split", "train", "--out", out, "--part", part, "--seed", 7
+        )
         assert answer.code == 2
         assert "expected images made in one way" in answer.err
         assert "seed: 0 and 7" in " ".join(answer.err.split())
@@ -103,8 +116,12 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
         during.setattr(cohorts, "_synthesise_case", killed)
         with pytest.raises(KeyboardInterrupt):
             synthesise_cases(model, own, out, others=others)
-    assert [path.name for path in out.iterdir() if path.is_dir() and any(path.glob("*.nii.gz"))] == []
-    with pytest.raises(BadInput, match=r"provenance.json: expected the way in which this part.*seed: 0 and 7"):
+    assert [
+        path.name for path in out.iterdir() if path.is_dir() and any(path.glob("*.nii.gz"))
+    ] == []
+    with pytest.raises(
+        BadInput, match=r"provenance.json: expected the way in which this part.*seed: 0 and 7"
+    ):
         synthesise_cases(model, own, out, others=others, seed=7)
     made, failed = synthesise_cases(model, own[:1], out, others=[*names(own[1:]), *others])
     assert (len(made), failed) == (1, {})
@@ -134,7 +151,9 @@ def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, tmp
     assert "expected no other voxlate to write here" in " ".join(answer.err.split())
 
 
-def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(voxlate, run, cohort, tmp_path):
+def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(
+    voxlate, run, cohort, tmp_path
+):
     assert voxlate("synth", run, cohort, "--out", tmp_path / "out").code == 0
     held_out = voxlate("evaluate", tmp_path / "out", "--truth", cohort, "--split", "val", "--json")
     assert held_out.code == 0, held_out.err
@@ -153,7 +172,9 @@ def test_another_patient_with_the_name_of_a_training_case_counts_as_held_out(
     assert json.loads(scored.out)["trained_on"] == []
     own = voxlate("synth", run, cohort, "--out", tmp_path / "own", "--split", "train")
     assert "other voxels" not in own.err
-    assert json.loads(voxlate("evaluate", tmp_path / "own", "--truth", cohort, "--json").out)["trained_on"]
+    assert json.loads(voxlate("evaluate", tmp_path / "own", "--truth", cohort, "--json").out)[
+        "trained_on"
+    ]
 
 
 def test_a_training_case_under_another_name_counts_as_one(voxlate, run, cohort, tmp_path):

@@ -45,9 +45,16 @@ def stand_in(function, **synth) -> Model:
 
         def synthesise(self, batch, noise, sampling):
             self.seen.append(tuple(batch.source.shape[1:]))
-            return function(batch.source) if function is not None else noise.normal_like(batch.source)
+            return (
+                function(batch.source) if function is not None else noise.normal_like(batch.source)
+            )
 
-    header = {"target_scales": {"cta": [-50, 350]}, "units": {"cta": "HU"}, "weights_hash": "", "steps": 0}
+    header = {
+        "target_scales": {"cta": [-50, 350]},
+        "units": {"cta": "HU"},
+        "weights_hash": "",
+        "steps": 0,
+    }
     recipe = from_dict({**RECIPE, "synth": synth}, "stand-in")
     recipe = replace(recipe, train=replace(recipe.train, precision="float32"))
     return Model(Method(), recipe, header, torch.device("cpu"), SimpleNamespace())
@@ -111,7 +118,9 @@ def test_the_corner_voxels_of_resized_slices_lie_where_they_lay() -> None:
     moved = np.array([[23, 15, 2, 1], [0, 0, 0, 1], [23, 0, 1, 1]])
     np.testing.assert_allclose(made["tof"].affine @ moved.T, AFFINE @ corners.T, atol=1e-9)
     np.testing.assert_allclose(
-        made["tof"].data[0, :, [0, 0, -1, -1], [0, -1, 0, -1]].T, data[1:][:, [0, 0, -1, -1], [0, -1, 0, -1]], atol=1e-5
+        made["tof"].data[0, :, [0, 0, -1, -1], [0, -1, 0, -1]].T,
+        data[1:][:, [0, 0, -1, -1], [0, -1, 0, -1]],
+        atol=1e-5,
     )
 
 
@@ -120,16 +129,22 @@ def test_a_cubic_is_zoomed_exactly_away_from_the_edges() -> None:
     places, fine = np.linspace(-1, 1, 61), np.linspace(-1, 1, 97)
     curve = 3 * places**3 - places**2 + places
     made = zoomed(np.tile(curve, (2, 5, 1)).astype(np.float32), (5, 97))
-    np.testing.assert_allclose(made[:, 2, 25:-25], np.tile(3 * fine**3 - fine**2 + fine, (2, 1))[:, 25:-25], atol=2e-6)
+    np.testing.assert_allclose(
+        made[:, 2, 25:-25], np.tile(3 * fine**3 - fine**2 + fine, (2, 1))[:, 25:-25], atol=2e-6
+    )
 
 
 def test_zooming_is_scipys_but_for_its_zeros_at_the_edge() -> None:
     plane = np.random.default_rng(0).normal(10, 1, (256, 40)).astype(np.float32)
-    np.testing.assert_array_equal(zoomed(plane, (44, 57)), scipy.ndimage.zoom(plane, (44 / 256, 57 / 40), order=3))
+    np.testing.assert_array_equal(
+        zoomed(plane, (44, 57)), scipy.ndimage.zoom(plane, (44 / 256, 57 / 40), order=3)
+    )
     default = scipy.ndimage.zoom(plane, (45 / 256, 1), order=3)
     assert (default[-1] == 0).all()  # the defect that is avoided
     np.testing.assert_array_equal(zoomed(plane, (45, 40))[:-1], default[:-1])
-    np.testing.assert_allclose(zoomed(plane, (45, 40))[-1], plane[-1], atol=1e-5)  # corner on corner
+    np.testing.assert_allclose(
+        zoomed(plane, (45, 40))[-1], plane[-1], atol=1e-5
+    )  # corner on corner
 
 
 @pytest.mark.parametrize("axes", [(-1, -1, 1), (1, -1, 1), (-1, 1, -1)])
@@ -170,9 +185,14 @@ def test_slices_draw_the_noise_of_their_places_by_the_strategy() -> None:
     model, scan = stand_in(None), scan_of(np.random.default_rng(0).normal(500, 80, (5, 20, 24)))
     key = _voxels_key(scan.values())
     length = {"kind": "correlated", "length_mm": 6 * scan["tof"].grid.spacing_mm[0]}
-    for noise, weights in (("independent", {0: 1}), (length, dict(zip(range(-2, 3), (1, 3**0.5, 2, 3**0.5, 1))))):
+    for noise, weights in (
+        ("independent", {0: 1}),
+        (length, dict(zip(range(-2, 3), (1, 3**0.5, 2, 3**0.5, 1)))),
+    ):
         norm = sum(weight**2 for weight in weights.values()) ** 0.5
-        streams = [{stable_id(key, z + k, 0, 0): w / norm for k, w in weights.items()} for z in range(5)]
+        streams = [
+            {stable_id(key, z + k, 0, 0): w / norm for k, w in weights.items()} for z in range(5)
+        ]
         wanted = Noise(4, streams).normal((20, 24)).clamp(-1, 1).numpy()
         kind = noise if isinstance(noise, dict) else {"kind": noise}
         made = model.synthesise(scan, case="a", seed=4, noise=kind).volume.data[0]
@@ -199,14 +219,18 @@ def test_tiles_of_large_slices_blend_to_what_whole_slices_give() -> None:
     whole = stand_in(NETWORKS["affine"])
     tiled = stand_in(NETWORKS["affine"], slices={"kind": "tiled"}, overlap=0.25)
     np.testing.assert_allclose(
-        tiled.synthesise(scan_of(data)).volume.data, whole.synthesise(scan_of(data)).volume.data, atol=1e-3
+        tiled.synthesise(scan_of(data)).volume.data,
+        whole.synthesise(scan_of(data)).volume.data,
+        atol=1e-3,
     )
     assert set(whole.method.seen) == {(1, 1, 300, 280)}
     assert set(tiled.method.seen) == {(1, 1, 256, 256)}
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.tuples(*[st.integers(1, 40)] * 3), st.tuples(*[st.integers(2, 40)] * 2), st.floats(0, 0.9))
+@given(
+    st.tuples(*[st.integers(1, 40)] * 3), st.tuples(*[st.integers(2, 40)] * 2), st.floats(0, 0.9)
+)
 def test_tiles_are_never_larger_than_the_slice(shape, patch, overlap) -> None:
     plan = Tiled().plan(shape, (1, *patch), overlap)
     assert plan.input_tiling.patch == (1, min(patch[0], shape[1]), min(patch[1], shape[2]))
@@ -230,8 +254,12 @@ def test_an_unknown_type_of_slices_is_refused_in_one_sentence(slices, words) -> 
 @pytest.mark.parametrize("kind", ["tiled", "resized"])
 def test_a_model_of_volumes_refuses_options_for_slices(kind) -> None:
     model = stand_in(None)
-    deep = replace(model, recipe=replace(model.recipe, data=replace(model.recipe.data, patch=(8, 64, 64))))
-    with pytest.raises(BadInput, match=f"expected kind 'whole' for a model of volumes.*found '{kind}'"):
+    deep = replace(
+        model, recipe=replace(model.recipe, data=replace(model.recipe.data, patch=(8, 64, 64)))
+    )
+    with pytest.raises(
+        BadInput, match=f"expected kind 'whole' for a model of volumes.*found '{kind}'"
+    ):
         deep.with_options(slices={"kind": kind})
 
 

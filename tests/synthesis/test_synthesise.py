@@ -34,16 +34,22 @@ def test_the_output_has_the_inputs_own_grid_and_the_targets_unit(run, cohort):
 @pytest.mark.parametrize("axes", ["LPS", "SRA", "AIL"])
 def test_any_orientation_of_the_same_scan_gives_the_same_image(run, cohort, tmp_path, axes):
     image = nib.load(cohort / "case0" / "t1.nii.gz")
-    turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes))
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes)
+    )
     nib.save(image.as_reoriented(turn), tmp_path / "t1.nii.gz")
     model = load(run)
     one = model.synthesise(t1_of(cohort), case="a").volume
     other = model.synthesise({"t1": tmp_path / "t1.nii.gz"}, case="a").volume
     assert other.grid == read_volume(tmp_path / "t1.nii.gz").grid
-    first, second = (nib.Nifti1Image(made.data[0].transpose(2, 1, 0), made.affine) for made in (one, other))
+    first, second = (
+        nib.Nifti1Image(made.data[0].transpose(2, 1, 0), made.affine) for made in (one, other)
+    )
     back = second.as_reoriented(nib.io_orientation(nib.as_closest_canonical(second).affine))
     np.testing.assert_allclose(
-        nib.as_closest_canonical(first).get_fdata(), nib.as_closest_canonical(second).get_fdata(), atol=1e-3
+        nib.as_closest_canonical(first).get_fdata(),
+        nib.as_closest_canonical(second).get_fdata(),
+        atol=1e-3,
     )
     assert back.shape  # reorientation stayed valid
 
@@ -53,7 +59,9 @@ def test_the_batch_size_changes_nothing(diffusion, cohort, size):
     model = load(diffusion)
     one = model.synthesise(t1_of(cohort), samples=3, batch=2)
     other = model.synthesise(t1_of(cohort), samples=3, batch=size)
-    np.testing.assert_allclose(one.volume.data, other.volume.data, atol=0.05)  # of 1400: rounding of another batch
+    np.testing.assert_allclose(
+        one.volume.data, other.volume.data, atol=0.05
+    )  # of 1400: rounding of another batch
     np.testing.assert_allclose(one.std["t2"].data, other.std["t2"].data, atol=0.05)
 
 
@@ -76,12 +84,18 @@ def _samples(model, cohort, count):
     real = sampling.Noise
     for number in range(count):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sampling, "Noise", lambda seed, items, _, k=number, **more: real(seed, items, k, **more))
+            patch.setattr(
+                sampling,
+                "Noise",
+                lambda seed, items, _, k=number, **more: real(seed, items, k, **more),
+            )
             yield model.synthesise(t1_of(cohort), samples=1).volume.data[0]
 
 
 def test_the_seed_decides_and_nothing_else(diffusion, cohort):
-    first, again, other = (load(diffusion).synthesise(t1_of(cohort), seed=seed).volume.data for seed in (0, 0, 1))
+    first, again, other = (
+        load(diffusion).synthesise(t1_of(cohort), seed=seed).volume.data for seed in (0, 0, 1)
+    )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -103,7 +117,9 @@ def test_three_dimensional_patches_blend_to_what_the_whole_volume_gives(run, coh
 
     model = replace(load(run), method=Negative())
     whole = model.synthesise(t1_of(cohort)).volume.data
-    tiled = replace(model, recipe=replace(model.recipe, data=replace(model.recipe.data, patch=(4, 9, 8))))
+    tiled = replace(
+        model, recipe=replace(model.recipe, data=replace(model.recipe.data, patch=(4, 9, 8)))
+    )
     np.testing.assert_allclose(tiled.synthesise(t1_of(cohort)).volume.data, whole, atol=1e-3)
 
 
@@ -123,7 +139,9 @@ def test_a_cohort_is_synthesised_case_by_case_and_resumed(voxlate, run, cohort, 
     assert voxlate("synth", run, cohort, "--out", out).code == 0
     written = {path: path.stat().st_mtime_ns for path in out.glob("*/t2.nii.gz")}
     assert len(written) == 6
-    (out / "case2" / "provenance.json").unlink()  # as a run that was killed while it wrote case2 leaves it
+    (
+        out / "case2" / "provenance.json"
+    ).unlink()  # as a run that was killed while it wrote case2 leaves it
     answer = voxlate("synth", run, cohort, "--out", out)
     assert answer.code == 0
     assert "note: 5 of 6 cases were made before and are kept." in answer.err
@@ -149,7 +167,9 @@ def test_scores_of_training_cases_are_said_to_be_no_held_out_scores(voxlate, run
     assert sentence in " ".join(answer.out.split())
     assert json.loads((out / "metrics.json").read_text())["trained_on"] == sorted(splits["train"])
     assert voxlate("report", out).code == 0
-    assert (out / "report.html").read_text().count(sentence.replace("'", "&#39;")) == 2  # headline and caption
+    assert (out / "report.html").read_text().count(
+        sentence.replace("'", "&#39;")
+    ) == 2  # headline and caption
     answer = voxlate("evaluate", unseen, "--truth", cohort)
     assert json.loads((unseen / "metrics.json").read_text())["trained_on"] == []
     assert "held-out" not in answer.out + answer.err
@@ -160,7 +180,9 @@ def test_images_of_earlier_versions_take_their_split_from_the_run(voxlate, run, 
     out = tmp_path / "out"
     assert voxlate("synth", run, cohort / case, "--out", out).code == 0
     path = out / case / "provenance.json"
-    write_json(path, {key: one for key, one in read_json(path).items() if key not in ("split", "sha256")})
+    write_json(
+        path, {key: one for key, one in read_json(path).items() if key not in ("split", "sha256")}
+    )
     sentence = "1 of 1 case was in the model's training (by name), so their scores are not held-out scores."
     assert sentence in voxlate("evaluate", out, "--truth", cohort).err
 
@@ -168,7 +190,9 @@ def test_images_of_earlier_versions_take_their_split_from_the_run(voxlate, run, 
 def test_a_report_of_images_without_scores_shows_their_sources_and_their_run(
     voxlate, run, cohort, tmp_path, monkeypatch
 ):
-    assert voxlate("synth", run, f"t1={cohort}/case0/t1.nii.gz", "--out", tmp_path / "out").code == 0
+    assert (
+        voxlate("synth", run, f"t1={cohort}/case0/t1.nii.gz", "--out", tmp_path / "out").code == 0
+    )
     path = tmp_path / "out" / "case0" / "provenance.json"
     made = {key: one for key, one in read_json(path).items() if key != "checksum"}
     mask = {"path": "../../cohort/case1/t1.nii.gz"}
@@ -182,11 +206,20 @@ def test_a_report_of_images_without_scores_shows_their_sources_and_their_run(
     assert "Over optimiser steps" in page, "the run's curves"
 
 
-def test_a_run_draws_as_another_recipe_that_trains_the_same(voxlate, diffusion, cohort, tiny, tmp_path):
+def test_a_run_draws_as_another_recipe_that_trains_the_same(
+    voxlate, diffusion, cohort, tiny, tmp_path
+):
     other = tmp_path / "other.toml"
-    other.write_text('base = "diffusion.toml"\ntitle = "other"\nsynth = { sampler = "heun", steps = 3, samples = 2 }')
+    other.write_text(
+        'base = "diffusion.toml"\ntitle = "other"\nsynth = { sampler = "heun", steps = 3, samples = 2 }'
+    )
     other.write_text(other.read_text().replace("diffusion.toml", str(tmp_path / "diffusion.toml")))
-    assert voxlate("synth", diffusion, cohort / "case1", "--out", tmp_path / "out", "--like", other).code == 0
+    assert (
+        voxlate(
+            "synth", diffusion, cohort / "case1", "--out", tmp_path / "out", "--like", other
+        ).code
+        == 0
+    )
     said = json.loads((tmp_path / "out" / "case1" / "provenance.json").read_text())["synth"]
     assert (said["sampler"], said["steps"], said["samples"]) == ("heun", 3, 2)
     answer = voxlate("synth", diffusion, cohort / "case1", "--out", tmp_path / "no", "--like", tiny)
@@ -219,10 +252,14 @@ def test_the_provenance_counts_what_the_network_was_asked_for_each_sample(diffus
         assert said["seconds_per_slice"] > 0
 
 
-def test_rk45s_evaluations_are_counted_as_they_happen_and_are_no_part_of_the_plan(diffusion, cohort):
+def test_rk45s_evaluations_are_counted_as_they_happen_and_are_no_part_of_the_plan(
+    diffusion, cohort
+):
     model = load(diffusion).with_options(sampler="rk45", rtol=0.1, atol=0.1)
     asked = []
-    hook = model.method.net.register_forward_pre_hook(lambda _, given: asked.append(len(given[0].state)))
+    hook = model.method.net.register_forward_pre_hook(
+        lambda _, given: asked.append(len(given[0].state))
+    )
     made = model.synthesise(t1_of(cohort))
     hook.remove()
     assert made.provenance["network_calls"] == sum(asked) / 6 > 7
@@ -250,12 +287,18 @@ def test_pictures_come_back_as_pictures_too(voxlate, tmp_path, tiny):
         for name in ("t1", "t2"):
             Image.fromarray(draw.integers(0, 256, (24, 20), np.uint8)).save(folder / f"{name}.png")
     assert voxlate("prepare", tmp_path / "cohort", "--out", tmp_path / "prepared").code == 0
-    assert voxlate("train", tiny, "--data", tmp_path / "prepared", "--out", tmp_path / "run").code == 0
-    assert voxlate("synth", tmp_path / "run", tmp_path / "cohort", "--out", tmp_path / "out").code == 0
+    assert (
+        voxlate("train", tiny, "--data", tmp_path / "prepared", "--out", tmp_path / "run").code == 0
+    )
+    assert (
+        voxlate("synth", tmp_path / "run", tmp_path / "cohort", "--out", tmp_path / "out").code == 0
+    )
     picture = np.asarray(Image.open(tmp_path / "out" / "c0" / "t2.png"))
     volume = nib.load(tmp_path / "out" / "c0" / "t2.nii.gz")
     assert picture.shape == (24, 20)
-    np.testing.assert_allclose(picture.T, np.clip(np.rint(volume.get_fdata()[..., 0]), 0, 255), atol=1)
+    np.testing.assert_allclose(
+        picture.T, np.clip(np.rint(volume.get_fdata()[..., 0]), 0, 255), atol=1
+    )
 
 
 def test_a_method_loads_with_its_recipe_and_header(run):
@@ -292,37 +335,58 @@ def test_names_of_scans_are_known_in_either_case_or_refused(voxlate, run, cohort
     assert voxlate("synth", run, cohort, "--missing", "t9", "--out", tmp_path / "c").code == 2
 
 
-def test_without_the_scan_whose_grid_training_took_its_spacing_is_kept(tmp_path, tiny, small_head, voxlate):
+def test_without_the_scan_whose_grid_training_took_its_spacing_is_kept(
+    tmp_path, tiny, small_head, voxlate
+):
     """t1 has the grid of training, 3 mm thick; t2 alone, 6 mm thick, is what the model is given."""
     for number in range(4):
         folder = tmp_path / "cohort" / f"case{number}"
         small_head(folder, number)
         thick = nib.load(folder / "t2.nii.gz")
-        halved = nib.Nifti1Image(np.asarray(thick.dataobj)[..., ::2], np.diag([-2.0, -2.0, 6.0, 1.0]))
+        halved = nib.Nifti1Image(
+            np.asarray(thick.dataobj)[..., ::2], np.diag([-2.0, -2.0, 6.0, 1.0])
+        )
         nib.save(halved, folder / "t2.nii.gz")
     prepared, made = tmp_path / "prepared", tmp_path / "run"
     assert voxlate("prepare", tmp_path / "cohort", "--resample", "--out", prepared).code == 0
     turned = ["--set", 'data.source=["t2"]', "--set", 'data.target=["t1"]']
     trained = voxlate("train", tiny, "--data", prepared, "--out", made, *turned)
     assert trained.code == 0, trained.err
-    done = voxlate("synth", made, f"t2={tmp_path}/cohort/case0/t2.nii.gz", "--out", tmp_path / "out")
+    done = voxlate(
+        "synth", made, f"t2={tmp_path}/cohort/case0/t2.nii.gz", "--out", tmp_path / "out"
+    )
     assert done.code == 0, done.err
     provenance = json.loads((tmp_path / "out" / "case0" / "provenance.json").read_text())
     assert provenance["prepared"]["spacing_mm"] == [3.0, 2.0, 2.0]
     assert "in place of the training's t1" in provenance["prepared"]["grid_of"]
-    assert nib.load(tmp_path / "out" / "case0" / "t1.nii.gz").shape == (20, 24, 3)  # the given scan's own grid
+    assert nib.load(tmp_path / "out" / "case0" / "t1.nii.gz").shape == (
+        20,
+        24,
+        3,
+    )  # the given scan's own grid
 
 
-def test_the_noise_goes_by_what_a_scan_shows_not_by_names_or_places(voxlate, diffusion, cohort, tmp_path):
+def test_the_noise_goes_by_what_a_scan_shows_not_by_names_or_places(
+    voxlate, diffusion, cohort, tmp_path
+):
     image = nib.load(cohort / "case0" / "t1.nii.gz")
     (tmp_path / "elsewhere").mkdir()
     nib.save(nib.as_closest_canonical(image), tmp_path / "elsewhere" / "anna.nii")
-    for number, path in enumerate((cohort / "case0" / "t1.nii.gz", tmp_path / "elsewhere" / "anna.nii")):
-        assert voxlate("synth", diffusion, f"t1={path}", "--out", tmp_path / f"o{number}", "--exact").code == 0
+    for number, path in enumerate(
+        (cohort / "case0" / "t1.nii.gz", tmp_path / "elsewhere" / "anna.nii")
+    ):
+        assert (
+            voxlate(
+                "synth", diffusion, f"t1={path}", "--out", tmp_path / f"o{number}", "--exact"
+            ).code
+            == 0
+        )
     first, second = (nib.load(next(tmp_path.glob(f"o{number}/*/t2.nii.gz"))) for number in (0, 1))
     assert (tmp_path / "o1" / "anna" / "t2.nii.gz").exists()
     np.testing.assert_array_equal(nib.as_closest_canonical(first).get_fdata(), second.get_fdata())
-    memory = load(diffusion).synthesise({"t1": read_volume(cohort / "case0" / "t1.nii.gz")}, exact=True, case="x")
+    memory = load(diffusion).synthesise(
+        {"t1": read_volume(cohort / "case0" / "t1.nii.gz")}, exact=True, case="x"
+    )
     np.testing.assert_array_equal(memory.volume.data[0].T, np.asarray(first.dataobj, np.float32))
 
 
@@ -333,7 +397,9 @@ def test_exact_is_bit_identical_whatever_the_batch(diffusion, cohort):
     np.testing.assert_array_equal(one.std["t2"].data, other.std["t2"].data)
 
 
-def test_cases_that_lack_a_scan_or_cannot_be_read_are_listed_and_the_others_made(voxlate, run, cohort, tmp_path):
+def test_cases_that_lack_a_scan_or_cannot_be_read_are_listed_and_the_others_made(
+    voxlate, run, cohort, tmp_path
+):
     (cohort / "case1" / "t1.nii.gz").unlink()
     (cohort / "case4" / "t1.nii.gz").write_bytes(b"no image")
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "out")
@@ -348,7 +414,9 @@ def test_cases_that_lack_a_scan_or_cannot_be_read_are_listed_and_the_others_made
         "case3",
         "case5",
     ]
-    assert list(json.loads((tmp_path / "out" / "provenance.json").read_text())["failed"]) == ["case4"]
+    assert list(json.loads((tmp_path / "out" / "provenance.json").read_text())["failed"]) == [
+        "case4"
+    ]
 
 
 def test_images_made_in_another_way_do_not_stay_next_to_new_ones(voxlate, run, cohort, tmp_path):
@@ -368,11 +436,16 @@ def test_images_made_again_with_other_options_are_counted(voxlate, run, cohort, 
     count = len([path for path in out.iterdir() if path.is_dir()])
     answer = voxlate("synth", run, cohort, "--split", "val", "--seed", "1", "--out", out)
     assert answer.code == 0
-    assert f"note: {count} images in {out} made in another way (seed: 0 and 1) are made again." in answer.err
+    assert (
+        f"note: {count} images in {out} made in another way (seed: 0 and 1) are made again."
+        in answer.err
+    )
     assert "kept" not in answer.err
 
 
-def test_an_old_image_of_a_case_that_now_lacks_its_scan_is_not_scored(voxlate, run, cohort, tmp_path):
+def test_an_old_image_of_a_case_that_now_lacks_its_scan_is_not_scored(
+    voxlate, run, cohort, tmp_path
+):
     out = tmp_path / "out"
     assert voxlate("synth", run, cohort, "--out", out).code == 0
     (cohort / "case1" / "t1.nii.gz").unlink()
@@ -388,18 +461,24 @@ def test_an_old_image_of_a_case_that_now_lacks_its_scan_is_not_scored(voxlate, r
 def test_an_image_of_another_patient_is_never_written_over(voxlate, run, cohort, tmp_path):
     for place, case in (("a", "case0"), ("b", "case1")):
         (tmp_path / place / "patient").mkdir(parents=True)
-        (tmp_path / place / "patient" / "t1.nii.gz").write_bytes((cohort / case / "t1.nii.gz").read_bytes())
+        (tmp_path / place / "patient" / "t1.nii.gz").write_bytes(
+            (cohort / case / "t1.nii.gz").read_bytes()
+        )
     first = tmp_path / "a" / "patient" / "t1.nii.gz"
     assert voxlate("synth", run, f"T1={first}", "--out", tmp_path / "out").code == 0
     answer = voxlate("synth", run, f"t1={tmp_path}/b/patient/t1.nii.gz", "--out", tmp_path / "out")
     assert answer.code == 2
     assert "expected no image of another scan" in answer.err
-    first.write_bytes((cohort / "case2" / "t1.nii.gz").read_bytes())  # the same patient's scan, corrected
+    first.write_bytes(
+        (cohort / "case2" / "t1.nii.gz").read_bytes()
+    )  # the same patient's scan, corrected
     assert voxlate("synth", run, f"t1={first}", "--out", tmp_path / "out").code == 0
 
 
 @every_row("name", ["../../evil", "/tmp/evil", ".hidden", "a" * 101])
-def test_a_name_in_a_weights_header_that_would_leave_its_folder_is_refused(run, cohort, tmp_path, name):
+def test_a_name_in_a_weights_header_that_would_leave_its_folder_is_refused(
+    run, cohort, tmp_path, name
+):
     method, _, header = load_method(run)
     text = json.dumps(header["recipe"]).replace('"t2"', json.dumps(name))
     changed = {**header, "recipe": json.loads(text), "units": {"t1": "a.u.", name: "a.u."}}
@@ -421,16 +500,24 @@ def test_an_image_that_is_not_finite_is_not_written(run, cohort):
 
 
 def test_what_was_guessed_of_a_scan_is_said_of_its_image(run, cohort):
-    scan = replace(read_volume(cohort / "case0" / "t1.nii.gz", "t1"), guesses=("Slices lie far apart.",))
-    assert load(run).synthesise({"t1": scan}).provenance["warnings"] == ["t1: Slices lie far apart."]
+    scan = replace(
+        read_volume(cohort / "case0" / "t1.nii.gz", "t1"), guesses=("Slices lie far apart.",)
+    )
+    assert load(run).synthesise({"t1": scan}).provenance["warnings"] == [
+        "t1: Slices lie far apart."
+    ]
 
 
 def test_scans_on_another_scale_than_the_training_are_said_to_be(voxlate, run, cohort, tmp_path):
     image = nib.load(cohort / "case0" / "t1.nii.gz")
     for name, factor in (("same", 1.05), ("other", 1.9)):
         (tmp_path / name).mkdir()
-        nib.save(nib.Nifti1Image(image.get_fdata() * factor, image.affine), tmp_path / name / "t1.nii.gz")
-    assert "warnings" not in load(run).synthesise({"t1": tmp_path / "same" / "t1.nii.gz"}).provenance
+        nib.save(
+            nib.Nifti1Image(image.get_fdata() * factor, image.affine), tmp_path / name / "t1.nii.gz"
+        )
+    assert (
+        "warnings" not in load(run).synthesise({"t1": tmp_path / "same" / "t1.nii.gz"}).provenance
+    )
     answer = voxlate("synth", run, f"t1={tmp_path}/other/t1.nii.gz", "--out", tmp_path / "out")
     assert answer.code == 0
     assert "Do not trust the image" in " ".join(answer.err.split())
@@ -444,7 +531,9 @@ def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
 ):
     for path in cohort.glob("*/t1.nii.gz"):
         image = nib.load(path)
-        nib.save(nib.Nifti1Image((image.get_fdata() * factor).astype(np.float32), image.affine), path)
+        nib.save(
+            nib.Nifti1Image((image.get_fdata() * factor).astype(np.float32), image.affine), path
+        )
     assert voxlate("prepare", cohort, "--out", tmp_path / "p").code == 0
     answer = voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "r")
     assert answer.code == 2
@@ -452,14 +541,21 @@ def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
     assert not (tmp_path / "r").exists()
     if factor > 1:
         change = ["--set", "intensity.t1.clips=1", "--set", "train.steps=1"]
-        assert voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "r", *change).code == 0
+        assert (
+            voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "r", *change).code
+            == 0
+        )
 
 
 def test_z_scored_scans_are_refused_by_a_map_that_ends_at_zero_in_training_and_at_synthesis(
     voxlate, cohort, tiny, tmp_path
 ):
     floor = 'intensity = { t1 = { kind = "percentile", floor = 0 }, t2'
-    tiny.write_text(tiny.read_text().replace('intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2', floor))
+    tiny.write_text(
+        tiny.read_text().replace(
+            'intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2', floor
+        )
+    )
     assert voxlate("prepare", cohort, "--out", tmp_path / "p").code == 0
     answer = voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "r")
     assert answer.code == 0, answer.err
@@ -489,11 +585,15 @@ def test_python_takes_arrays_and_nibabel_images_and_gives_them_back(run, cohort,
     np.testing.assert_allclose(nib.load(written).get_fdata(), made.volume.data[0].T, atol=1e-4)
     assert made.show().size[0] > 60
     assert "load" in dir(package)
-    with pytest.raises(BadInput, match=r"expected an array \[x, y, z\] of finite values, found the shape"):
+    with pytest.raises(
+        BadInput, match=r"expected an array \[x, y, z\] of finite values, found the shape"
+    ):
         model.synthesise({"t1": (np.zeros((2, 3)), np.eye(4))})
 
 
-def test_a_run_whose_provenance_names_no_lists_of_cases_is_refused_in_one_sentence(voxlate, run, cohort, tmp_path):
+def test_a_run_whose_provenance_names_no_lists_of_cases_is_refused_in_one_sentence(
+    voxlate, run, cohort, tmp_path
+):
     path = run / "provenance.json"
     stated = json.loads(path.read_text())
     stated["data"]["splits"]["train"] = 7
@@ -510,7 +610,8 @@ def test_a_scan_is_never_replaced_by_a_synthesis(voxlate, run, cohort, tmp_path)
     answer = voxlate("synth", run, cohort, "--out", cohort)
     assert answer.code == 2
     assert (
-        "t2.nii.gz: expected no file of this name that voxlate did not write, found one: is it the scan" in answer.err
+        "t2.nii.gz: expected no file of this name that voxlate did not write, found one: is it the scan"
+        in answer.err
     )
     assert truth.read_bytes() == before
     made = load(run).synthesise({"t1": cohort / "case0" / "t1.nii.gz"})

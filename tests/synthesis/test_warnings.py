@@ -17,7 +17,9 @@ def doubled(cohort, tmp_path):
     """A scan of twice the brightness, which the training's fixed window does not know."""
     scan = read_volume(cohort / "case0" / "t1.nii.gz", "t1")
     (tmp_path / "bright").mkdir()
-    write_volume(tmp_path / "bright" / "t1.nii.gz", type(scan)(scan.data * 1.9, scan.affine, scan.unit, "t1"))
+    write_volume(
+        tmp_path / "bright" / "t1.nii.gz", type(scan)(scan.data * 1.9, scan.affine, scan.unit, "t1")
+    )
     return tmp_path / "bright" / "t1.nii.gz"
 
 
@@ -25,7 +27,9 @@ def test_python_warns_of_a_strange_scan_once_and_repr_and_picture_say_it(run, co
     model = load(run)
     with pytest.warns(UserWarning, match="Do not trust the image") as said:
         made = model.synthesise({"t1": doubled})
-    assert [str(one.message) for one in said] == [one for one in made.warnings if "Do not trust" in one]
+    assert [str(one.message) for one in said] == [
+        one for one in made.warnings if "Do not trust" in one
+    ]
     assert said[0].filename == __file__  # where it was called, not inside the package
     assert made.provenance["warnings"] == list(made.warnings)
     assert made.warnings[0] in repr(made)
@@ -46,16 +50,20 @@ def test_an_ensemble_warns_once_for_all_members(run, doubled):
     assert len(said) == len([one for one in made.warnings if "Do not trust" in one]) == 1
 
 
-def test_the_terminal_and_json_state_warnings_by_their_grade_also_of_images_that_are_kept(voxlate, run, doubled):
+def test_the_terminal_and_json_state_warnings_by_their_grade_also_of_images_that_are_kept(
+    voxlate, run, doubled
+):
     out = doubled.parents[1] / "out"
     answer = voxlate("synth", run, f"t1={doubled}", "--out", out)
     assert "WARNING: bright: t1: the " in " ".join(answer.err.split())
     for _ in range(2):
-        stated = json.loads(voxlate("synth", run, f"t1={doubled}", "--out", out, "--json").out)["warnings"]
-        assert [one["grade"] for one in stated["bright"]] == ["do not trust"]
-        assert [one["sentence"] for one in stated["bright"]] == read_json(out / "bright" / "provenance.json")[
+        stated = json.loads(voxlate("synth", run, f"t1={doubled}", "--out", out, "--json").out)[
             "warnings"
         ]
+        assert [one["grade"] for one in stated["bright"]] == ["do not trust"]
+        assert [one["sentence"] for one in stated["bright"]] == read_json(
+            out / "bright" / "provenance.json"
+        )["warnings"]
 
 
 def test_nothing_is_listed_in_json_of_ordinary_scans(voxlate, run, cohort, tmp_path):

@@ -14,7 +14,9 @@ from voxlate.training.train import train
 
 
 def test_laps_add_up_by_part_and_what_lies_between_steps_is_no_part(monkeypatch):
-    moments = iter([0, 10, 12, 15, 21, 100, 101, 103, 107])  # made, then start and three laps, twice
+    moments = iter(
+        [0, 10, 12, 15, 21, 100, 101, 103, 107]
+    )  # made, then start and three laps, twice
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(moments))
     clock = Clock(torch.device("cpu"))
     for _ in range(2):
@@ -60,9 +62,13 @@ def test_on_a_gpu_marks_are_read_once_they_are_over_and_nothing_waits(monkeypatc
     assert clock.seconds == {"data": 0.5, "forward": 0.5, "backward": 0.5}
 
 
-def test_a_training_says_where_its_time_went_and_logs_it_once(prepared, tiny, tmp_path, monkeypatch):
+def test_a_training_says_where_its_time_went_and_logs_it_once(
+    prepared, tiny, tmp_path, monkeypatch
+):
     read, said = Batches.__getitem__, []
-    monkeypatch.setattr(Batches, "__getitem__", lambda self, step: time.sleep(0.05) or read(self, step))
+    monkeypatch.setattr(
+        Batches, "__getitem__", lambda self, step: time.sleep(0.05) or read(self, step)
+    )
     run = train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu", say=said.append)
     lines = [json.loads(text) for text in run.log.read_text().splitlines()]
     (parts,) = [line["time"] for line in lines if "time" in line]

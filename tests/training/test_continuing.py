@@ -26,7 +26,10 @@ SHORT = {"train.steps": "8", "train.ema": "0.9", "stages.predictor.train.steps":
 
 def read_two(tmp_path, **changes):
     (tmp_path / "two.toml").write_text(TWO_STAGES)
-    return recipe.read(str(tmp_path / "two.toml"), SHORT | {f"train.{key}": value for key, value in changes.items()})
+    return recipe.read(
+        str(tmp_path / "two.toml"),
+        SHORT | {f"train.{key}": value for key, value in changes.items()},
+    )
 
 
 def same_weights(one, other) -> bool:
@@ -51,14 +54,25 @@ def steps_in(log):
 
 
 def test_each_part_of_a_training_has_a_rate_of_its_own():
-    options = Training(steps=100, more=(50,), optimiser=Optimiser(lr=2.0, warm_up=10, decay="linear"))
+    options = Training(
+        steps=100, more=(50,), optimiser=Optimiser(lr=2.0, warm_up=10, decay="linear")
+    )
     assert options.length == 150
-    assert [options.part(step) for step in (0, 99, 100, 149)] == [(0, 100), (99, 100), (0, 50), (49, 50)]
+    assert [options.part(step) for step in (0, 99, 100, 149)] == [
+        (0, 100),
+        (99, 100),
+        (0, 50),
+        (49, 50),
+    ]
     assert [options.rate(step) for step in (0, 9, 10)] == [0.2, 2.0, 2.0]
     assert options.rate(55) == pytest.approx(1.0)
     assert [options.rate(step) for step in (100, 109, 110)] == [0.2, 2.0, 2.0]
     assert options.rate(130) == pytest.approx(1.0)
-    assert [options.progress(step) for step in (0, 50, 120)] == [0, 0.5, 1]  # curricula do not begin again
+    assert [options.progress(step) for step in (0, 50, 120)] == [
+        0,
+        0.5,
+        1,
+    ]  # curricula do not begin again
 
 
 def test_a_continued_run_is_the_run_of_a_recipe_that_asks_for_more(prepared, tmp_path):
@@ -80,7 +94,9 @@ def test_a_continued_run_is_the_run_of_a_recipe_that_asks_for_more(prepared, tmp
 
 
 @pytest.mark.parametrize("again", [{}, pytest.param({"steps": 6}, marks=pytest.mark.slow)])
-def test_a_stopped_continuation_resumes_and_the_weights_of_before_serve_until_then(prepared, cohort, tmp_path, again):
+def test_a_stopped_continuation_resumes_and_the_weights_of_before_serve_until_then(
+    prepared, cohort, tmp_path, again
+):
     train(read_two(tmp_path, more="[6]"), prepared, tmp_path / "whole", device="cpu")
     run = train(read_two(tmp_path), prepared, tmp_path / "run", device="cpu")
     scan = {"t1": cohort / "case0" / "t1.nii.gz"}
@@ -89,7 +105,9 @@ def test_a_stopped_continuation_resumes_and_the_weights_of_before_serve_until_th
         train_further(run.folder, steps=6, device="cpu", progress=stop_after(3))
     assert run.weights().read_bytes() == before
     assert (load(run.folder, "cpu").synthesise(scan).volume.data == image).all()
-    with pytest.raises(BadInput, match=r"expected a finished run for --steps \+7, found one that stopped"):
+    with pytest.raises(
+        BadInput, match=r"expected a finished run for --steps \+7, found one that stopped"
+    ):
         train_further(run.folder, steps=7, device="cpu")
     train_further(run.folder, device="cpu", **again)  # the same command, or the run alone
     assert same_weights(tmp_path / "whole", run.folder)
@@ -106,7 +124,9 @@ def test_a_first_training_that_was_stopped_resumes_by_its_folder_alone(voxlate, 
     assert same_weights(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_provenance_that_asks_for_other_steps_than_the_recipe_of_its_run_is_refused(prepared, tmp_path):
+def test_a_provenance_that_asks_for_other_steps_than_the_recipe_of_its_run_is_refused(
+    prepared, tmp_path
+):
     with pytest.raises(Stopped):
         train(read_two(tmp_path), prepared, tmp_path / "run", device="cpu", progress=stop_after(2))
     provenance = tmp_path / "run" / "provenance.json"
@@ -114,7 +134,9 @@ def test_a_provenance_that_asks_for_other_steps_than_the_recipe_of_its_run_is_re
     huge = {**stated["recipe"], "train": {**stated["recipe"]["train"], "steps": 10**9}}
     for paced in ({}, {"paced": {"final": {"step": 1, "seconds": 1.0, "steps_before": 4}}}):
         write_json(provenance, {**stated, "recipe": huge, **paced})
-        with pytest.raises(BadInput, match=r"recipe\.toml: expected the recipe that this run began with"):
+        with pytest.raises(
+            BadInput, match=r"recipe\.toml: expected the recipe that this run began with"
+        ):
             train_further(tmp_path / "run", device="cpu")
 
 
@@ -135,7 +157,9 @@ def test_minutes_are_steps_at_the_speed_of_the_run(voxlate, run):
     assert recipe.read(str(Run(run).recipe)).train.more == (wanted,)
 
 
-def test_a_cohort_that_moved_is_given_and_another_one_is_refused(prepared, run, cohort, small_head, tmp_path):
+def test_a_cohort_that_moved_is_given_and_another_one_is_refused(
+    prepared, run, cohort, small_head, tmp_path
+):
     from voxlate.data.prepare import prepare
 
     moved = tmp_path / "elsewhere"
@@ -177,14 +201,19 @@ def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tm
         (["RUN", "--steps", "2000"], "--steps: expected a number above 0 after a +"),
         (["RUN", "--steps", "+0"], "found +0"),
         (["RUN", "--steps", "+2", "--minutes", "+1"], "expected --steps or --minutes, found both"),
-        (["RUN", "--steps", "+2", "--set", "train.batch=4"], "--set: expected a recipe with it, found the run"),
+        (
+            ["RUN", "--steps", "+2", "--set", "train.batch=4"],
+            "--set: expected a recipe with it, found the run",
+        ),
         (["FOLDER", "--steps", "+2"], "expected a run to continue, found no provenance.json"),
         (["RECIPE", "--data", "P", "--out", "O", "--steps", "2000"], "--set train.steps=2000"),
         (["RECIPE", "--out", "O"], "--data: expected a prepared cohort"),
         (["RECIPE", "--data", "P"], "--out: expected a folder for the run"),
     ],
 )
-def test_an_invalid_number_of_steps_is_refused_in_one_sentence(voxlate, run, tiny, tmp_path, arguments, words):
+def test_an_invalid_number_of_steps_is_refused_in_one_sentence(
+    voxlate, run, tiny, tmp_path, arguments, words
+):
     (tmp_path / "folder").mkdir()
     places = {"RUN": run, "FOLDER": tmp_path / "folder", "RECIPE": tiny}
     answer = voxlate("train", *(places.get(one, one) for one in arguments))

@@ -20,12 +20,18 @@ from voxlate.training.run import Run
 from voxlate.training.train import train
 
 ITEMS = 24  # four training cases of six slices
-CRITIC = "{ gan_loss = 'least_squares', penalty = 0, critic_turns = %d, critic = { widths = [4, 4] } }"
+CRITIC = (
+    "{ gan_loss = 'least_squares', penalty = 0, critic_turns = %d, critic = { widths = [4, 4] } }"
+)
 AUTOENCODER = "{ kind = 'kl_autoencoder', width = 4, multipliers = [1, 2], blocks = 1, groups = 2 }"
 METHODS = {
     "regression": ({}, Regression, {"net": ITEMS}),
     "opponent": ({"opponent": CRITIC % 1}, Opponent, {"critic": ITEMS, "generator": ITEMS}),
-    "five critic turns": ({"opponent": CRITIC % 5}, Opponent, {"critic": 5 * ITEMS, "generator": ITEMS}),
+    "five critic turns": (
+        {"opponent": CRITIC % 5},
+        Opponent,
+        {"critic": 5 * ITEMS, "generator": ITEMS},
+    ),
     "diffusion and opponent": (
         {"method": "{ kind = 'diffusion' }", "opponent": CRITIC % 1},
         Opponent,
@@ -37,7 +43,9 @@ METHODS = {
         {"critic": ITEMS, "generator": ITEMS},
     ),
     "cycle": (
-        {"method": "{ kind = 'cycle', critic = { widths = [4, 4], norm = 'instance', output = 'patches' } }"},
+        {
+            "method": "{ kind = 'cycle', critic = { widths = [4, 4], norm = 'instance', output = 'patches' } }"
+        },
         Cycle,
         {"critics": ITEMS, "generators": ITEMS},
     ),
@@ -49,7 +57,12 @@ def test_in_an_epoch_the_turn_that_makes_images_takes_as_many_items_as_there_are
     prepared, tiny, tmp_path, monkeypatch, name
 ):
     changes, method, wanted = METHODS[name]
-    few = {"train.epochs": "1", "train.batch": "4", "train.validate_every": "0", "train.validation_items": "1"}
+    few = {
+        "train.epochs": "1",
+        "train.batch": "4",
+        "train.validate_every": "0",
+        "train.validation_items": "1",
+    }
     taken, inner = Counter[str](), method.loss
 
     def counting(self, turn, batch, *others):
@@ -62,9 +75,16 @@ def test_in_an_epoch_the_turn_that_makes_images_takes_as_many_items_as_there_are
     assert taken == wanted
 
 
-def test_a_run_that_counted_the_critics_items_goes_on_as_it_began(prepared, tiny, tmp_path, monkeypatch):
+def test_a_run_that_counted_the_critics_items_goes_on_as_it_began(
+    prepared, tiny, tmp_path, monkeypatch
+):
     """Version 0.6 took a critic's items for those of the epoch: half as many steps, and no word of it in its state."""
-    changes = {"opponent": CRITIC % 1, "train.epochs": "2", "train.batch": "4", "train.save_every": "100"}
+    changes = {
+        "opponent": CRITIC % 1,
+        "train.epochs": "2",
+        "train.batch": "4",
+        "train.save_every": "100",
+    }
     changes |= {"train.validate_every": "0", "train.stop": "{ after_epochs = 50 }"}
     asked, out = recipe.read(str(tiny), changes), tmp_path / "run"
     old = property(lambda job: job.epoch_steps_of_all_turns)
@@ -72,7 +92,13 @@ def test_a_run_that_counted_the_critics_items_goes_on_as_it_began(prepared, tiny
         before.setattr(Job, "epoch_steps", old)
         whole = train(asked, prepared, tmp_path / "whole", device="cpu")
         with pytest.raises(Stopped):
-            train(asked, prepared, out, device="cpu", progress=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+            train(
+                asked,
+                prepared,
+                out,
+                device="cpu",
+                progress=lambda *_: os.kill(os.getpid(), signal.SIGTERM),
+            )
     state = torch.load(out / "state.pt", weights_only=True)
     del state["epochs"]["steps"]
     torch.save(state, out / "state.pt")

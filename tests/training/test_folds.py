@@ -22,7 +22,11 @@ from voxlate.training.train import train
 def by_percentile(tiny, tmp_path):
     """A recipe whose target's scale comes from the training cases."""
     path = tmp_path / "percentile.toml"
-    path.write_text(tiny.read_text().replace('{ kind = "window", low = 0, high = 1400 }', '{ kind = "percentile" }'))
+    path.write_text(
+        tiny.read_text().replace(
+            '{ kind = "window", low = 0, high = 1400 }', '{ kind = "percentile" }'
+        )
+    )
     return recipe.read(str(path), {"train.steps": "2", "train.validate_every": "0"})
 
 
@@ -46,13 +50,19 @@ def test_over_the_folds_each_patient_is_validated_once_and_not_trained_on(prepar
 
 def test_the_run_of_a_fold_knows_its_scales_and_its_splits(fold_run, prepared, by_percentile):
     cohort = open_cohort(prepared)
-    fold, header, stated = cohort.in_fold(1), read_header(Run(fold_run).weights()), read_json(Run(fold_run).provenance)
+    fold, header, stated = (
+        cohort.in_fold(1),
+        read_header(Run(fold_run).weights()),
+        read_json(Run(fold_run).provenance),
+    )
     assert (stated["data"]["fold"], stated["data"]["splits"]) == (1, fold.splits)
     training = [cohort.header(case) for case in fold.splits["train"]]
     spec = by_percentile.intensity["t2"]
     highs = [spec.scale(one.statistics["t2"]).high for one in training]
     assert header["target_scales"]["t2"][1] == pytest.approx(float(np.median(highs)))
-    everyone = [spec.scale(cohort.header(case).statistics["t2"]).high for case in cohort.splits["train"]]
+    everyone = [
+        spec.scale(cohort.header(case).statistics["t2"]).high for case in cohort.splits["train"]
+    ]
     assert np.median(highs) != np.median(everyone)  # else the test could not fail
     assert header["training_cases"] == len(training)
     headers = [cohort.header(one.case) for one in cohort.cases]
@@ -70,28 +80,42 @@ def test_the_same_fold_resumes_and_another_one_is_refused(fold_run, by_percentil
     assert read_json(Run(fold_run).provenance)["data"]["fold"] == 1
 
 
-def test_synth_takes_the_cases_that_the_fold_held_out_whatever_the_cohort_says(voxlate, fold_run, cohort, tmp_path):
+def test_synth_takes_the_cases_that_the_fold_held_out_whatever_the_cohort_says(
+    voxlate, fold_run, cohort, tmp_path
+):
     (held_out,) = read_json(Run(fold_run).provenance)["data"]["splits"]["val"]
     rows = [f"case{k},case{k},{'val' if f'case{k}' != held_out else 'train'}" for k in range(6)]
     (cohort / "manifest.csv").write_text(
-        "case,patient,split,t1,t2\n" + "".join(f"{row},{row[:5]}/t1.nii.gz,{row[:5]}/t2.nii.gz\n" for row in rows)
+        "case,patient,split,t1,t2\n"
+        + "".join(f"{row},{row[:5]}/t1.nii.gz,{row[:5]}/t2.nii.gz\n" for row in rows)
     )
-    answer = voxlate("synth", fold_run, cohort, "--out", tmp_path / "out", "--split", "val", "--json")
+    answer = voxlate(
+        "synth", fold_run, cohort, "--out", tmp_path / "out", "--split", "val", "--json"
+    )
     assert json.loads(answer.out)["cases"] == [held_out], answer.err
     assert read_json(tmp_path / "out" / held_out / "provenance.json")["split"] == "val"
 
 
 def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, tiny):
-    own = tiny.read_text().replace('kind = "regression"', 'kind = "diffusion"').replace("steps = 6", "steps = 1")
+    own = (
+        tiny.read_text()
+        .replace('kind = "regression"', 'kind = "diffusion"')
+        .replace("steps = 6", "steps = 1")
+    )
     stage = "".join(
-        f"{line}\n" for line in tiny.read_text().splitlines() if line.startswith(("method", "net", "train"))
+        f"{line}\n"
+        for line in tiny.read_text().splitlines()
+        if line.startswith(("method", "net", "train"))
     )
     (tmp_path / "two.toml").write_text(
         f'{own}task = {{ kind = "residual", predictor = "first" }}\n[[stages]]\nname = "first"\n{stage}'
     )
     chosen = recipe.read(str(tmp_path / "two.toml"))
     train(chosen, prepared, tmp_path / "one", fold=0, device="cpu")
-    for fold, words in ((0, "stage 'first' is taken from"), (1, "it trained on other cases (--fold)")):
+    for fold, words in (
+        (0, "stage 'first' is taken from"),
+        (1, "it trained on other cases (--fold)"),
+    ):
         said: list[str] = []
         train(
             chosen,
@@ -106,9 +130,21 @@ def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, tiny):
 
 
 def test_the_command_says_what_the_fold_holds_out(voxlate, prepared, tiny, tmp_path):
-    out = ("--data", prepared, "--out", tmp_path / "run", "--device", "cpu", "--set", "train.steps=1")
+    out = (
+        "--data",
+        prepared,
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+        "--set",
+        "train.steps=1",
+    )
     answer = voxlate("train", tiny, *out, "--fold", 4)
     assert answer.code == 0, answer.err
     (held_out,) = read_json(tmp_path / "run" / "provenance.json")["data"]["splits"]["val"]
     words = " ".join(answer.err.split())
-    assert f"fold 4 of 5: 4 cases train, 1 validate ({held_out}); the test split (1) is not used." in words
+    assert (
+        f"fold 4 of 5: 4 cases train, 1 validate ({held_out}); the test split (1) is not used."
+        in words
+    )

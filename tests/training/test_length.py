@@ -25,7 +25,9 @@ def test_a_length_in_epochs_is_that_in_steps_once_the_cohort_is_known(prepared, 
     a = load_file(run.weights())
     b = load_file(train(by_steps, prepared, tmp_path / "steps", device="cpu").weights())
     assert all(torch.equal(a[name], b[name]) for name in a)
-    train(saved, prepared, tmp_path / "epochs", device="cpu")  # the run's own recipe is the same run
+    train(
+        saved, prepared, tmp_path / "epochs", device="cpu"
+    )  # the run's own recipe is the same run
 
 
 def test_one_length_replaces_the_other_and_both_must_agree(prepared, tiny, tmp_path):
@@ -34,7 +36,9 @@ def test_one_length_replaces_the_other_and_both_must_agree(prepared, tiny, tmp_p
     more = recipe.read(str(tmp_path / "more.toml"))
     assert (more.train.steps, more.train.epochs) == (0, 3)
     assert recipe.read(str(tmp_path / "more.toml"), {"train.steps": "9"}).train.epochs is None
-    (tmp_path / "both.toml").write_text(tiny.read_text().replace("steps = 6,", "steps = 6, epochs = 50,"))
+    (tmp_path / "both.toml").write_text(
+        tiny.read_text().replace("steps = 6,", "steps = 6, epochs = 50,")
+    )
     with pytest.raises(BadInput, match=r"expected train\.epochs or train\.steps, found both"):
         train(recipe.read(str(tmp_path / "both.toml")), prepared, tmp_path / "run", device="cpu")
     with pytest.raises(BadInput, match=r"expected train\.steps from 1, or train\.epochs, found 0"):
@@ -51,7 +55,11 @@ def test_validation_takes_at_most_a_twentieth_of_every_shipped_training():
 
 def test_validation_is_counted_as_it_is(prepared, tiny, tmp_path, monkeypatch):
     """The counted evaluations of the averaged network are those that the recipe promises."""
-    changes = {"method.kind": "diffusion", "train.validate_every": "3", "train.validation_items": "4"}
+    changes = {
+        "method.kind": "diffusion",
+        "train.validate_every": "3",
+        "train.validation_items": "4",
+    }
     made = recipe.read(str(tiny), {**changes, "synth.sampler": "ddpm", "synth.steps": "500"})
     (stage,) = made.all_stages
     sampling, counted = stage.validation_sampling(made.synth), []
@@ -75,7 +83,12 @@ def test_validation_is_counted_as_it_is(prepared, tiny, tmp_path, monkeypatch):
 def test_how_validation_draws_does_not_change_the_weights(voxlate, prepared, tiny, tmp_path):
     for name, change in {"few": "{steps = 2}", "many": '{sampler = "heun", steps = 5}'}.items():
         out = ("--data", prepared, "--out", tmp_path / name, "--device", "cpu")
-        options = ("--set", 'method = {kind = "diffusion"}', "--set", f"train.validation = {change}")
+        options = (
+            "--set",
+            'method = {kind = "diffusion"}',
+            "--set",
+            f"train.validation = {change}",
+        )
         answer = voxlate("train", tiny, *out, *options)
         assert answer.code == 0, answer.err
         assert "note: validation of stage 'final' every 3 steps: 8 items drawn by" in answer.err

@@ -49,7 +49,10 @@ def test_the_table_of_an_item_recovers_a_function_of_its_source():
 
 def test_least_squares_of_two_sources_recovers_their_sum():
     batches = [
-        items({"a": image(n), "b": image(n + 10)}, {"ct": 0.3 * image(n) - 0.5 * image(n + 10) + 0.1}) for n in range(3)
+        items(
+            {"a": image(n), "b": image(n + 10)}, {"ct": 0.3 * image(n) - 0.5 * image(n + 10) + 0.1}
+        )
+        for n in range(3)
     ]
     a, b = image(20), image(30)
     truth = items({"a": a, "b": b}, {"ct": 0.3 * a - 0.5 * b + 0.1})
@@ -98,7 +101,12 @@ def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, pre
 
 def test_lines_of_a_log_that_are_no_verdicts_are_left_out(tmp_path):
     good = {"modality": "ct", "outcome": "better", "sentence": "beats it"}
-    lines = [{"stage": "final", "verdict": {"ct": good}}, {"stage": "final", "verdict": {"ct": {"outcome": 3}}}, [], 3]
+    lines = [
+        {"stage": "final", "verdict": {"ct": good}},
+        {"stage": "final", "verdict": {"ct": {"outcome": 3}}},
+        [],
+        3,
+    ]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "fi')
     assert [one.sentence for one in logged(tmp_path / "log.jsonl")["final"]] == ["beats it"]
     assert logged(tmp_path / "none.jsonl") == {}

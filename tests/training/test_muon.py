@@ -9,18 +9,24 @@ from torch import nn
 from voxlate.recipe.optimiser import COEFFICIENTS, MOMENTUM, RMS, ROUNDS, Optimiser, orthogonal
 
 
-def step(optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], grads: list[torch.Tensor]) -> None:
+def step(
+    optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], grads: list[torch.Tensor]
+) -> None:
     for parameter, grad in zip(parameters, grads):
         parameter.grad = grad.clone()
     optimiser.step()
 
 
-def muon(parameters: list[nn.Parameter], lr: float = 0.01, decay: float = 0.0) -> torch.optim.Optimizer:
+def muon(
+    parameters: list[nn.Parameter], lr: float = 0.01, decay: float = 0.0
+) -> torch.optim.Optimizer:
     return Optimiser(kind="muon", lr=lr, betas=(0.9, 0.99), weight_decay=decay).build(parameters)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 90), (90, 16)])
-def test_a_matrix_keeps_its_singular_vectors_and_gets_equal_singular_values(shape: tuple[int, int]) -> None:
+def test_a_matrix_keeps_its_singular_vectors_and_gets_equal_singular_values(
+    shape: tuple[int, int],
+) -> None:
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     values = torch.linspace(0.2, 1, 16)
@@ -36,7 +42,9 @@ def test_the_size_of_a_gradient_does_not_matter() -> None:
     torch.testing.assert_close(orthogonal(1e4 * matrix), orthogonal(matrix), atol=0.02, rtol=0)
 
 
-def reference(grads: list[list[torch.Tensor]], kernels: list[torch.Tensor], lr: float) -> list[torch.Tensor]:
+def reference(
+    grads: list[list[torch.Tensor]], kernels: list[torch.Tensor], lr: float
+) -> list[torch.Tensor]:
     """What steps make of kernels, one by one and in float64, by the iteration as it is published."""
     kernels = [one.detach().double() for one in kernels]
     momenta = [torch.zeros_like(one) for one in kernels]
@@ -48,7 +56,10 @@ def reference(grads: list[list[torch.Tensor]], kernels: list[torch.Tensor], lr: 
             x = x / (x.norm() + 1e-7)
             for _ in range(ROUNDS):
                 gram = x @ x.T
-                x = COEFFICIENTS[0] * x + (COEFFICIENTS[1] * gram + COEFFICIENTS[2] * gram @ gram) @ x
+                x = (
+                    COEFFICIENTS[0] * x
+                    + (COEFFICIENTS[1] * gram + COEFFICIENTS[2] * gram @ gram) @ x
+                )
             x = x.T if len(matrix) > matrix.shape[1] else x
             kernel.sub_(lr * RMS * max(matrix.shape) ** 0.5 * x.reshape(kernel.shape))
     return kernels
@@ -60,7 +71,10 @@ SHAPES = ((16, 8, 3, 3), (16, 16, 3, 3), (32, 16, 1, 1), (64, 16), (16, 32, 3, 3
 def kernels_of(generator: torch.Generator) -> list[nn.Parameter]:
     """Kernels of several shapes; those of four axes channels-last, as networks hold them."""
     drawn = [torch.randn(shape, generator=generator) for shape in SHAPES]
-    return [nn.Parameter(one.contiguous(memory_format=torch.channels_last) if one.ndim == 4 else one) for one in drawn]
+    return [
+        nn.Parameter(one.contiguous(memory_format=torch.channels_last) if one.ndim == 4 else one)
+        for one in drawn
+    ]
 
 
 def test_kernels_that_move_together_move_as_each_does_by_the_published_iteration() -> None:
@@ -108,7 +122,9 @@ def test_a_kernel_moves_by_the_learning_rate_whatever_its_shape() -> None:
     for shape in ((32, 32, 3, 3), (128, 16, 1, 1), (64, 64, 3, 3, 3)):
         kernel = nn.Parameter(torch.zeros(shape))
         step(muon([kernel], lr=0.01), [kernel], [torch.randn(shape)])
-        assert kernel.square().mean().sqrt().item() == pytest.approx(0.01 * RMS, rel=0.35)  # values of 0.7 to 1.2
+        assert kernel.square().mean().sqrt().item() == pytest.approx(
+            0.01 * RMS, rel=0.35
+        )  # values of 0.7 to 1.2
 
 
 def test_the_direction_looks_ahead_by_the_momentum() -> None:
@@ -120,14 +136,18 @@ def test_the_direction_looks_ahead_by_the_momentum() -> None:
     before = kernel.detach().clone()
     step(optimiser, [kernel], [h])
     wanted = (1 - MOMENTUM) * h + MOMENTUM * (1 - MOMENTUM) * (MOMENTUM * g + h)
-    torch.testing.assert_close(before - kernel, RMS * 20**0.5 * orthogonal(wanted), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        before - kernel, RMS * 20**0.5 * orthogonal(wanted), atol=0.02, rtol=0
+    )
 
 
 def test_vectors_and_heads_of_few_channels_move_as_by_adamw() -> None:
     torch.manual_seed(0)
     start = [torch.randn(30), torch.randn(1, 32, 3, 3)]
     ours, theirs = ([nn.Parameter(one.clone()) for one in start] for _ in range(2))
-    optimisers = [Optimiser(kind=kind).build(own) for kind, own in (("muon", ours), ("adamw", theirs))]
+    optimisers = [
+        Optimiser(kind=kind).build(own) for kind, own in (("muon", ours), ("adamw", theirs))
+    ]
     for _ in range(3):
         grads = [torch.randn_like(one) for one in start]
         step(optimisers[0], ours, grads)
@@ -138,7 +158,10 @@ def test_vectors_and_heads_of_few_channels_move_as_by_adamw() -> None:
 
 def test_weight_decay_shrinks_a_kernel_besides_its_step() -> None:
     torch.manual_seed(0)
-    grad, (plain, decayed) = torch.randn(16, 16), [nn.Parameter(torch.ones(16, 16)) for _ in range(2)]
+    grad, (plain, decayed) = (
+        torch.randn(16, 16),
+        [nn.Parameter(torch.ones(16, 16)) for _ in range(2)],
+    )
     step(muon([plain], lr=0.1), [plain], [grad])
     step(muon([decayed], lr=0.1, decay=0.5), [decayed], [grad])
     torch.testing.assert_close(plain - decayed, torch.full((16, 16), 0.05))

@@ -56,12 +56,17 @@ def auto(path: Path) -> recipe.Recipe:
     return recipe.read(str(path), {"train.precision": "auto", "train.steps": "1"})
 
 
-@every_row(("ratio", "chosen"), [(0.5, "bfloat16"), (0.9, "bfloat16"), (0.92, "float32"), (4.3, "float32")])
+@every_row(
+    ("ratio", "chosen"), [(0.5, "bfloat16"), (0.9, "bfloat16"), (0.92, "float32"), (4.3, "float32")]
+)
 def test_bfloat16_is_taken_where_it_saves_a_tenth_of_the_time(machine, ratio, chosen):
     machine(ratio)
     found = precision.choose(CPU)
     assert found.precision == chosen
-    assert found.why == f"{chosen}: a step in bfloat16 takes {ratio:.2g} times as long as in float32 here"
+    assert (
+        found.why
+        == f"{chosen}: a step in bfloat16 takes {ratio:.2g} times as long as in float32 here"
+    )
 
 
 def test_the_probe_runs_once_on_a_machine(probes):
@@ -107,7 +112,9 @@ def test_a_changed_number_in_a_cache_file_is_measured_anew(probes):
     assert precision.kept_ratio(MACHINE) == 0.5
 
 
-def test_a_cache_folder_that_cannot_be_written_is_one_sentence_once(probes, monkeypatch, tmp_path, caplog):
+def test_a_cache_folder_that_cannot_be_written_is_one_sentence_once(
+    probes, monkeypatch, tmp_path, caplog
+):
     (tmp_path / "file").touch()
     monkeypatch.setenv("VOXLATE_CACHE", str(tmp_path / "file" / "cache"))
     with caplog.at_level(logging.WARNING):
@@ -177,20 +184,31 @@ def test_devices_that_were_never_tested_compute_in_float32():
 
 @pytest.mark.parametrize("native", [True, False])
 def test_a_gpu_computes_in_bfloat16_where_it_is_native(monkeypatch, native):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0) if native else (7, 5))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: (9, 0) if native else (7, 5)
+    )
     assert precision.choose(torch.device("cuda")).precision == ("bfloat16" if native else "float32")
 
 
-def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(prepared, tiny, tmp_path, machine):
+def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(
+    prepared, tiny, tmp_path, machine
+):
     machine(0.5)
     said: list[str] = []
     run = train(auto(tiny), prepared, tmp_path / "run", device="cpu", say=said.append)
-    for stated in (recipe.read(str(run.recipe)), recipe.from_dict(read_header(run.weights())["recipe"], "header")):
+    for stated in (
+        recipe.read(str(run.recipe)),
+        recipe.from_dict(read_header(run.weights())["recipe"], "header"),
+    ):
         assert stated.train.precision == "bfloat16"
-    assert [one for one in said if "bfloat16" in one] == [f"train.precision: {precision.choose(CPU).why}."]
+    assert [one for one in said if "bfloat16" in one] == [
+        f"train.precision: {precision.choose(CPU).why}."
+    ]
     machine(2.0)
     weights = run.weights().read_bytes()
-    assert train(auto(tiny), prepared, run.folder, device="cpu") == run  # another precision would be another run
+    assert (
+        train(auto(tiny), prepared, run.folder, device="cpu") == run
+    )  # another precision would be another run
     assert run.weights().read_bytes() == weights
     assert recipe.read(str(run.recipe)).train.precision == "bfloat16"
 
@@ -214,7 +232,9 @@ def test_a_run_in_which_nothing_was_trained_keeps_no_precision(run):
         ("bfloat16", "float32", 0.5, "float32"),
     ],
 )
-def test_a_synthesis_in_auto_is_as_exact_as_the_training_or_more(tiny, machine, trained, asked, ratio, drawn):
+def test_a_synthesis_in_auto_is_as_exact_as_the_training_or_more(
+    tiny, machine, trained, asked, ratio, drawn
+):
     machine(ratio)
     chosen = recipe.read(str(tiny), {"train.precision": trained, "synth.precision": asked})
     assert precision.of_synthesis(chosen, CPU) == drawn
@@ -223,7 +243,9 @@ def test_a_synthesis_in_auto_is_as_exact_as_the_training_or_more(tiny, machine, 
 
 def test_provenance_states_the_precision_of_an_image(voxlate, run, cohort, tmp_path):
     def stated(name: str, *options: str) -> str:
-        answer = voxlate("synth", run, cohort / "case1", "--out", tmp_path / name, "--device", "cpu", *options)
+        answer = voxlate(
+            "synth", run, cohort / "case1", "--out", tmp_path / name, "--device", "cpu", *options
+        )
         assert answer.code == 0, answer.err
         made = json.loads(next((tmp_path / name).glob("*/provenance.json")).read_text())
         return made["synth"]["precision"]

@@ -15,7 +15,14 @@ from rows import every_row
 from voxlate import recipe
 from voxlate.errors import BadInput
 from voxlate.nets.interface import Channels
-from voxlate.training.pretrained import LEVELS, Source, import_autoencoder, net_changes, read_autoencoder, unfit
+from voxlate.training.pretrained import (
+    LEVELS,
+    Source,
+    import_autoencoder,
+    net_changes,
+    read_autoencoder,
+    unfit,
+)
 from voxlate.training.run import Run, read_header
 
 WIDTHS = {"kl-f4": (64, 64, 128), "kl-f8": (64, 64, 128, 128)}
@@ -36,7 +43,9 @@ def norm(name: str, channels: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.bias", (channels,)
 
 
-def residual(name: str, ins: int, outs: int, diffusers: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+def residual(
+    name: str, ins: int, outs: int, diffusers: bool
+) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from norm(f"{name}.norm1", ins)
     yield from conv(f"{name}.conv1", ins, outs)
     yield from norm(f"{name}.norm2", outs)
@@ -46,7 +55,11 @@ def residual(name: str, ins: int, outs: int, diffusers: bool) -> Iterator[tuple[
 
 
 def middle(part: str, channels: int, diffusers: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
-    blocks = ("mid_block.resnets.0", "mid_block.resnets.1") if diffusers else ("mid.block_1", "mid.block_2")
+    blocks = (
+        ("mid_block.resnets.0", "mid_block.resnets.1")
+        if diffusers
+        else ("mid.block_1", "mid.block_2")
+    )
     for block in blocks:
         yield from residual(f"{part}.{block}", channels, channels, diffusers)
     if diffusers:
@@ -63,13 +76,19 @@ def middle(part: str, channels: int, diffusers: bool) -> Iterator[tuple[str, tup
 def published(source: Source, diffusers: bool) -> dict[str, tuple[int, ...]]:
     """The shapes of a file of one residual block a level, by key."""
     widths, latent, last = WIDTHS[source], LATENT[source], LEVELS[source] - 1
-    found = dict(conv("encoder.conv_in", 3, widths[0])) | dict(conv("decoder.conv_in", latent, widths[-1]))
+    found = dict(conv("encoder.conv_in", 3, widths[0])) | dict(
+        conv("decoder.conv_in", latent, widths[-1])
+    )
     ins = widths[0]
     for level, outs in enumerate(widths):
         down = f"encoder.down_blocks.{level}" if diffusers else f"encoder.down.{level}"
-        found |= dict(residual(f"{down}.{'resnets' if diffusers else 'block'}.0", ins, outs, diffusers))
+        found |= dict(
+            residual(f"{down}.{'resnets' if diffusers else 'block'}.0", ins, outs, diffusers)
+        )
         if level < last:
-            found |= dict(conv(f"{down}.{'downsamplers.0' if diffusers else 'downsample'}.conv", outs, outs))
+            found |= dict(
+                conv(f"{down}.{'downsamplers.0' if diffusers else 'downsample'}.conv", outs, outs)
+            )
         ins = outs
     for level in range(last, -1, -1):
         up = f"decoder.up_blocks.{last - level}" if diffusers else f"decoder.up.{level}"
@@ -78,13 +97,19 @@ def published(source: Source, diffusers: bool) -> dict[str, tuple[int, ...]]:
             found |= dict(residual(name, ins, widths[level], diffusers))
             ins = widths[level]
         if level:
-            found |= dict(conv(f"{up}.{'upsamplers.0' if diffusers else 'upsample'}.conv", ins, ins))
+            found |= dict(
+                conv(f"{up}.{'upsamplers.0' if diffusers else 'upsample'}.conv", ins, ins)
+            )
     ends = {"encoder": (widths[-1], 2 * latent), "decoder": (widths[0], 3)}
     for part, (channels, outs) in ends.items():
-        found |= dict(middle(part, widths[-1], diffusers)) | dict(conv(f"{part}.conv_out", channels, outs))
+        found |= dict(middle(part, widths[-1], diffusers)) | dict(
+            conv(f"{part}.conv_out", channels, outs)
+        )
         found |= dict(norm(f"{part}.{'conv_norm_out' if diffusers else 'norm_out'}", channels))
     return (
-        found | dict(conv("quant_conv", 2 * latent, 2 * latent, 1)) | dict(conv("post_quant_conv", latent, latent, 1))
+        found
+        | dict(conv("quant_conv", 2 * latent, 2 * latent, 1))
+        | dict(conv("post_quant_conv", latent, latent, 1))
     )
 
 
@@ -106,7 +131,10 @@ def written(path: Path, source: Source, diffusers: bool = True, prefix: str = ""
     shapes, other = published(source, False), in_compvis(source)
     state = {name: values(name, shape) for name, shape in published(source, True).items()}
     if not diffusers:
-        state = {f"{prefix}{other[name]}": one.reshape(shapes[other[name]]) for name, one in state.items()}
+        state = {
+            f"{prefix}{other[name]}": one.reshape(shapes[other[name]])
+            for name, one in state.items()
+        }
     save_file(state, path)
     return path
 
@@ -129,17 +157,25 @@ def ours(path: Path, source: Source) -> tuple[Tensor, Tensor, Tensor]:
 
 @every_row("source", LEVELS)
 @every_row("layout", ["diffusers", "compvis", "compvis of a whole latent diffusion"])
-def test_imported_weights_give_what_diffusers_gave(tmp_path: Path, source: Source, layout: str) -> None:
+def test_imported_weights_give_what_diffusers_gave(
+    tmp_path: Path, source: Source, layout: str
+) -> None:
     prefix = "first_stage_model." if "whole" in layout else ""
-    mean, _, decoded = ours(written(tmp_path / "a.safetensors", source, layout == "diffusers", prefix), source)
+    mean, _, decoded = ours(
+        written(tmp_path / "a.safetensors", source, layout == "diffusers", prefix), source
+    )
     latents, pixels = GOLDEN[source]
     assert mean[0, 0, 0, :3].tolist() == pytest.approx(latents, abs=1e-5)
     assert decoded[0, 0, 7, 7:10].tolist() == pytest.approx(pixels, abs=1e-5)
 
 
 @pytest.mark.parametrize("source", LEVELS)
-def test_imported_weights_give_what_diffusers_own_module_gives(tmp_path: Path, source: Source) -> None:
-    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (it is in the extra bench)")
+def test_imported_weights_give_what_diffusers_own_module_gives(
+    tmp_path: Path, source: Source
+) -> None:
+    diffusers = pytest.importorskip(
+        "diffusers", reason="diffusers is not installed (it is in the extra bench)"
+    )
     levels = LEVELS[source]
     module = diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -153,20 +189,31 @@ def test_imported_weights_give_what_diffusers_own_module_gives(tmp_path: Path, s
     with torch.no_grad():
         there = module.encode(image()[:, :, 0].expand(-1, 3, -1, -1)).latent_dist
         colours = module.decode(there.mean).sample
-    for mine, theirs in zip(ours(path, source), (there.mean, there.logvar, colours.mean(1, keepdim=True)), strict=True):
+    for mine, theirs in zip(
+        ours(path, source), (there.mean, there.logvar, colours.mean(1, keepdim=True)), strict=True
+    ):
         assert (mine - theirs).abs().max() <= 1e-5
 
 
 def test_a_file_that_is_no_such_autoencoder_is_one_sentence(tmp_path: Path) -> None:
     path = written(tmp_path / "a.safetensors", "kl-f4")
-    with pytest.raises(BadInput, match=r"expected kl-f8, which halves the sides 3 times, found 2 halvings \(kl-f4\)"):
+    with pytest.raises(
+        BadInput,
+        match=r"expected kl-f8, which halves the sides 3 times, found 2 halvings \(kl-f4\)",
+    ):
         import_autoencoder("kl-f8", path, tmp_path / "run")
     state = load_file(path)
     for change, found in (
         ({"other.weight": torch.zeros(1)}, "found the unknown key 'other.weight'"),
-        ({"quant_conv.bias": torch.zeros(5)}, "expected 'quant_conv.bias' of the size of its neighbours"),
+        (
+            {"quant_conv.bias": torch.zeros(5)},
+            "expected 'quant_conv.bias' of the size of its neighbours",
+        ),
         ({"encoder.conv_out.bias": None}, "found no key 'encoder.conv_out.bias'"),
-        ({"post_quant_conv.weight": None}, "expected an autoencoder in the layout of latent diffusion"),
+        (
+            {"post_quant_conv.weight": None},
+            "expected an autoencoder in the layout of latent diffusion",
+        ),
     ):
         kept = {name: one for name, one in (state | change).items() if one is not None}
         save_file(kept, tmp_path / "b.safetensors")
@@ -202,8 +249,19 @@ def test_a_latent_recipe_takes_a_pretrained_autoencoder_in_place_of_training_its
     changes = net_changes(Run(tmp_path / "kl"))
     assert changes in " ".join(answer.out.split())
     (tmp_path / "latent.toml").write_text(LATENT_RECIPE)
-    given = ("train", tmp_path / "latent.toml", "--data", prepared, "--reuse", tmp_path / "kl", "--device", "cpu")
-    sets = [part for one in changes.split("--set ")[1:] for part in ("--set", one.strip().strip("'"))]
+    given = (
+        "train",
+        tmp_path / "latent.toml",
+        "--data",
+        prepared,
+        "--reuse",
+        tmp_path / "kl",
+        "--device",
+        "cpu",
+    )
+    sets = [
+        part for one in changes.split("--set ")[1:] for part in ("--set", one.strip().strip("'"))
+    ]
     answer = voxlate(*given, "--out", tmp_path / "run", *sets)
     assert answer.code == 0, answer.err
     assert "stage 'autoencoder' is taken from" in answer.err
@@ -214,7 +272,9 @@ def test_a_latent_recipe_takes_a_pretrained_autoencoder_in_place_of_training_its
     header = read_header(taken)
     assert header["imported"]["format"] == "kl-f4 (latent diffusion)"
     assert header["bound"]["t2"] > 0
-    answer = voxlate("synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out", "--json")
+    answer = voxlate(
+        "synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out", "--json"
+    )
     assert json.loads(answer.out)["cases"] == ["case0"]
     autoencoder, _ = recipe.read(str(tmp_path / "latent.toml")).all_stages
     assert unfit(Run(tmp_path / "kl"), autoencoder) == "net.blocks is 1 there and 2 here"

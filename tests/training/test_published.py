@@ -40,8 +40,12 @@ def _channels(joined: int, noisy: bool) -> Channels:
     return Channels(images={"image": joined}, out=1, noisy=noisy)
 
 
-def ask(net: nn.Module, noisy: Tensor | None, condition: Tensor | None, log_snr: Tensor | None) -> Tensor:
-    return net(NetworkInput({} if condition is None else {"image": condition}, noisy, log_snr=log_snr)).image
+def ask(
+    net: nn.Module, noisy: Tensor | None, condition: Tensor | None, log_snr: Tensor | None
+) -> Tensor:
+    return net(
+        NetworkInput({} if condition is None else {"image": condition}, noisy, log_snr=log_snr)
+    ).image
 
 
 def load_network(path: Path) -> nn.Module:
@@ -58,13 +62,20 @@ def _most(name: str) -> float:
 
 def _difference(path: Path, io: dict[str, Tensor], suffix: str = "") -> float:
     """The largest absolute difference from the reference output."""
-    images = {key.removesuffix(suffix): values for key, values in io.items() if key.endswith(suffix)}
+    images = {
+        key.removesuffix(suffix): values for key, values in io.items() if key.endswith(suffix)
+    }
     noisy, condition, expected = (
         None if key not in images else images[key].permute(0, 3, 1, 2)[:, :, None]
         for key in ("noisy", "condition", "output")
     )
     with torch.no_grad():
-        return (ask(load_network(path), noisy, condition, images.get("log_snr")) - expected).abs().max().item()
+        return (
+            (ask(load_network(path), noisy, condition, images.get("log_snr")) - expected)
+            .abs()
+            .max()
+            .item()
+        )
 
 
 @every_row("suffix", ["", "_rect"])
@@ -108,18 +119,28 @@ def test_bfloat16_of_the_reference_networks_is_within_a_hundredth(reference, nam
     noisy, condition = (io[key].permute(0, 3, 1, 2)[:, :, None] for key in ("noisy", "condition"))
     expected = io["output"].permute(0, 3, 1, 2)[:, :, None]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        rounded = ask(load_network(reference / "dev" / f"{name}.safetensors"), noisy, condition, io["log_snr"])
+        rounded = ask(
+            load_network(reference / "dev" / f"{name}.safetensors"), noisy, condition, io["log_snr"]
+        )
     assert (rounded - expected).norm() < 1e-2 * expected.norm()
 
 
 @every_row("name", NETS)
 def test_the_published_keys_and_shapes_are_ours(reference, name):
     published = json.loads((reference / "default_params.json").read_text())[name]["params"]
-    settings = {"unet": PlainUNet(), "unet_time": PlainUNet(), "adm": ADM(), "uvit": UViT(), "dit": DiT()}[name]
+    settings = {
+        "unet": PlainUNet(),
+        "unet_time": PlainUNet(),
+        "adm": ADM(),
+        "uvit": UViT(),
+        "dit": DiT(),
+    }[name]
     noisy = name != "unet"
     with torch.device("meta"):
         net = settings.build(_channels(int(noisy) + 1, noisy))
-    assert {key: slot.shape for key, slot in layout(net).items()} == {key: tuple(s) for key, s in published.items()}
+    assert {key: slot.shape for key, slot in layout(net).items()} == {
+        key: tuple(s) for key, s in published.items()
+    }
 
 
 def _file(path: Path, name: str, sources: int = 1, noisy: bool | None = None, **changes) -> Path:
@@ -134,7 +155,10 @@ def _file(path: Path, name: str, sources: int = 1, noisy: bool | None = None, **
 
 
 @every_row("sources", [1, 3])
-@every_row(("name", "noisy"), [("unet", False), ("unet", True), ("adm", True), ("uvit", True), ("dit", True)])
+@every_row(
+    ("name", "noisy"),
+    [("unet", False), ("unet", True), ("adm", True), ("uvit", True), ("dit", True)],
+)
 def test_network_and_sizes_are_read_from_the_file(name, noisy, sources, tmp_path):
     arrays = load_file(_file(tmp_path / "w.safetensors", name, sources, noisy))
     found = detect({key: tuple(values.shape) for key, values in arrays.items()}, "w")
@@ -156,10 +180,16 @@ BAD = {
     "unknown key": ({"Extra_0/kernel": torch.zeros(2)}, "found the unknown key 'Extra_0/kernel'"),
     "missing key": ({"RMSNorm_1/scale": None}, "found no key 'RMSNorm_1/scale'"),
     "missing key that tells a size": ({"Conv_0/kernel": None}, "Conv_0/kernel"),
-    "wrong shape": ({"RMSNorm_1/scale": torch.zeros(5)}, r"'RMSNorm_1/scale' of shape \(24,\), found \(5,\)"),
+    "wrong shape": (
+        {"RMSNorm_1/scale": torch.zeros(5)},
+        r"'RMSNorm_1/scale' of shape \(24,\), found \(5,\)",
+    ),
     "wrong number of dimensions": ({"Conv_0/kernel": torch.zeros(3)}, "with 4 dimensions"),
     "transposed": ({"Dense_0/kernel": torch.zeros(32, 8)}, r"of shape \(8, 32\), found \(32, 8\)"),
-    "heads that do not fit": ({"MultiHeadDotProductAttention_0/query/kernel": torch.zeros(8, 3, 3)}, "found 3"),
+    "heads that do not fit": (
+        {"MultiHeadDotProductAttention_0/query/kernel": torch.zeros(8, 3, 3)},
+        "found 3",
+    ),
     "a block too many": ({"ResNetBlock_9/Dense_7/bias": torch.zeros(2)}, "unknown key"),
 }
 
@@ -191,7 +221,9 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
     with pytest.raises(BadInput, match="in a safetensors file"):
         load_network(path)
     save_file({"conv.weight": torch.zeros(3)}, path)
-    with pytest.raises(BadInput, match=r"one of the published networks .* found other weights \(conv.weight"):
+    with pytest.raises(
+        BadInput, match=r"one of the published networks .* found other weights \(conv.weight"
+    ):
         load_network(path)
     whole = _file(path, "dit").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -204,7 +236,9 @@ def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
     weights = _file(tmp_path / f"{name}.safetensors", name)
     run = import_run(weights, tmp_path / "run", {"synth.steps": "2"} if name != "unet" else None)
     data = np.random.default_rng(0).uniform(0, 900, (1, 2, 18, 20)).astype(np.float32)
-    made = load(run.folder).synthesise({"tof": Volume(data, np.diag([1.0, 1, 2, 1]), "a.u.", "tof")})
+    made = load(run.folder).synthesise(
+        {"tof": Volume(data, np.diag([1.0, 1, 2, 1]), "a.u.", "tof")}
+    )
     assert made.volume.data.shape == data.shape
     assert made.volume.unit == "HU"
     assert -50 <= made.volume.data.min() < made.volume.data.max() <= 350
@@ -216,7 +250,11 @@ def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
 def test_an_imported_network_gives_the_same_numbers_inside_its_run(tmp_path):
     weights = _file(tmp_path / "adm.safetensors", "adm")
     inside = load(import_run(weights, tmp_path / "run").folder).method.net
-    x, image, log_snr = torch.randn(2, 1, 1, 12, 12), torch.randn(2, 1, 1, 12, 12), torch.tensor([0.5, -4.0])
+    x, image, log_snr = (
+        torch.randn(2, 1, 1, 12, 12),
+        torch.randn(2, 1, 1, 12, 12),
+        torch.tensor([0.5, -4.0]),
+    )
     alone = load_network(weights)
     with torch.no_grad():
         torch.testing.assert_close(ask(alone, x, image, log_snr), ask(inside, x, image, log_snr))
@@ -239,7 +277,11 @@ def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the
     nib.save(image, tmp_path / "tof.nii.gz")
     weights = _file(tmp_path / "w.safetensors", kind)
     changes = {"synth.slices": '{kind="whole"}'}
-    changes |= {"synth.steps": "1", "synth.sampler": "ddim", "synth.temperature": "1e-30"} if kind == "adm" else {}
+    changes |= (
+        {"synth.steps": "1", "synth.sampler": "ddim", "synth.temperature": "1e-30"}
+        if kind == "adm"
+        else {}
+    )
     run = import_run(weights, tmp_path / "run", {**changes, "train.precision": "float32"})
     made = load(run.folder).synthesise({"tof": tmp_path / "tof.nii.gz"}).volume
 
@@ -271,7 +313,12 @@ def test_a_unet_with_a_noise_level_is_imported_as_a_denoiser(tmp_path):
 
 def test_an_import_for_other_modalities_needs_as_many_channels(tmp_path):
     weights = _file(tmp_path / "w.safetensors", "adm", sources=2)
-    with pytest.raises(BadInput, match="1 source and 1 target channels as in the recipe, found 2 and 1"):
+    with pytest.raises(
+        BadInput, match="1 source and 1 target channels as in the recipe, found 2 and 1"
+    ):
         import_run(weights, tmp_path / "run")
     changes = {"data.source": '["tof", "t1"]', "intensity.t1.kind": '"minmax"'}
-    assert load(import_run(weights, tmp_path / "run", changes).folder).recipe.data.source == ["tof", "t1"]
+    assert load(import_run(weights, tmp_path / "run", changes).folder).recipe.data.source == [
+        "tof",
+        "t1",
+    ]

@@ -32,15 +32,23 @@ def stage(name: str, tiny, **changes):
 RESIDUAL = {"kind": "residual", "predictor": "predictor"}
 
 
-def test_a_stage_that_trains_its_predictor_leaves_that_of_other_stages_alone(prepared, tiny, tmp_path):
+def test_a_stage_that_trains_its_predictor_leaves_that_of_other_stages_alone(
+    prepared, tiny, tmp_path
+):
     stages = [
         stage("predictor", tiny),
-        stage("middle", tiny, task={**RESIDUAL, "predictor_weight": 1.0}, method={"kind": "diffusion"}),
+        stage(
+            "middle", tiny, task={**RESIDUAL, "predictor_weight": 1.0}, method={"kind": "diffusion"}
+        ),
     ]
     recipe = staged(tiny, tmp_path, task=RESIDUAL, method={"kind": "diffusion"}, stages=stages)
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     alone, final = load_file(run.weights("predictor")), load_file(run.weights())
-    held = {name.removeprefix("task.predictor."): one for name, one in final.items() if name.startswith("task.")}
+    held = {
+        name.removeprefix("task.predictor."): one
+        for name, one in final.items()
+        if name.startswith("task.")
+    }
     assert held
     assert all(torch.equal(held[name], alone[name]) for name in held)
     for path in (run.weights(), run.state):
@@ -60,7 +68,10 @@ def test_a_stage_is_reused_only_where_all_that_it_depends_on_is_the_same(prepare
     taken, trained = (load_file(run.weights("b")) for run in (reusing, alone))
     assert all(torch.equal(taken[name], trained[name]) for name in trained)
     assert not torch.equal(
-        *(load_file(Run(tmp_path / name).weights("b"))["net.head.weight"] for name in ("one", "two"))
+        *(
+            load_file(Run(tmp_path / name).weights("b"))["net.head.weight"]
+            for name in ("one", "two")
+        )
     )
 
 
@@ -68,11 +79,16 @@ def test_weights_are_not_started_from_where_modalities_lie_in_other_places(tiny,
     data = {"source": ["t2", "t1"], "target": ["t2", "t1"], "patch": [1, 24, 20]}
     swapped = {**data, "source": ["t1", "t2"], "target": ["t1", "t2"]}
     stages = [stage("a", tiny, data=data), stage("b", tiny, data=swapped, start_from="a")]
-    with pytest.raises(BadInput, match=r"in the order of 'a', whose weights it starts from \(t2, t1\), found t1, t2"):
+    with pytest.raises(
+        BadInput,
+        match=r"in the order of 'a', whose weights it starts from \(t2, t1\), found t1, t2",
+    ):
         staged(tiny, tmp_path, stages=stages)
 
 
 def test_a_predictor_must_be_given_the_modalities_of_the_stage_that_builds_on_it(tiny, tmp_path):
     data = {"source": ["t2"], "target": ["t2"], "patch": [1, 24, 20]}
-    with pytest.raises(BadInput, match=r"expected data.source of the stage 'predictor' to be \['t1'\]"):
+    with pytest.raises(
+        BadInput, match=r"expected data.source of the stage 'predictor' to be \['t1'\]"
+    ):
         staged(tiny, tmp_path, task=RESIDUAL, stages=[stage("predictor", tiny, data=data)])

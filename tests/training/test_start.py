@@ -23,13 +23,19 @@ from voxlate.training.train import train
 def only_training(cohort, tmp_path) -> Path:
     """A prepared cohort without validation and test cases, one of which lacks t2."""
     (cohort / "case3" / "t2.nii.gz").unlink()
-    (cohort / "cases.csv").write_text("case,split\n" + "".join(f"case{k},train\n" for k in range(6)))
+    (cohort / "cases.csv").write_text(
+        "case,split\n" + "".join(f"case{k},train\n" for k in range(6))
+    )
     prepare(cohort, tmp_path / "ready", workers=0, manifest=cohort / "cases.csv")
     return tmp_path / "ready"
 
 
-def test_without_validation_cases_training_items_are_looked_at_and_called_so(voxlate, only_training, tiny, tmp_path):
-    answer = voxlate("train", tiny, "--data", only_training, "--out", tmp_path / "run", "--device", "cpu")
+def test_without_validation_cases_training_items_are_looked_at_and_called_so(
+    voxlate, only_training, tiny, tmp_path
+):
+    answer = voxlate(
+        "train", tiny, "--data", only_training, "--out", tmp_path / "run", "--device", "cpu"
+    )
     assert answer.code == 0, answer.err
     assert answer.err.count("no validation cases: training items are used instead") == 1
     lines = [json.loads(line) for line in Run(tmp_path / "run").log.read_text().splitlines()]
@@ -37,8 +43,12 @@ def test_without_validation_cases_training_items_are_looked_at_and_called_so(vox
     assert names == [{"training_items_loss", "training_items_mae"}] * 2
 
 
-def test_train_lists_the_cases_that_it_leaves_out_and_what_they_lack(voxlate, only_training, tiny, tmp_path):
-    answer = voxlate("train", tiny, "--data", only_training, "--out", tmp_path / "run", "--device", "cpu")
+def test_train_lists_the_cases_that_it_leaves_out_and_what_they_lack(
+    voxlate, only_training, tiny, tmp_path
+):
+    answer = voxlate(
+        "train", tiny, "--data", only_training, "--out", tmp_path / "run", "--device", "cpu"
+    )
     assert "note: left out of training: case3 (no t2)." in answer.err
 
 
@@ -62,24 +72,45 @@ def test_a_start_that_failed_late_does_not_block_the_next(prepared, tiny, tmp_pa
     first = replace(recipe.read(str(tiny)), stages=[replace(one, name="first")])
     with pytest.raises(BadInput, match="expected a run to take stages from"):
         train(first, prepared, tmp_path / "out", reuse=[tmp_path / "no_run"], device="cpu")
-    train(recipe.read(str(tiny)), prepared, tmp_path / "out", device="cpu")  # another recipe, the same folder
+    train(
+        recipe.read(str(tiny)), prepared, tmp_path / "out", device="cpu"
+    )  # another recipe, the same folder
     assert recipe.read(str(tmp_path / "out" / "recipe.toml")) == recipe.read(str(tiny))
 
 
 PORT = str(29600 + os.getpid() % 1000)
 LAUNCH = {
     "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", PORT],
-    "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", PORT],
+    "accelerate": [
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        PORT,
+    ],
 }
 
 
 @pytest.mark.parametrize(
-    ("launcher", "starts"), [("torchrun", 1), *(pytest.param(name, 3, marks=pytest.mark.slow) for name in LAUNCH)]
+    ("launcher", "starts"),
+    [("torchrun", 1), *(pytest.param(name, 3, marks=pytest.mark.slow) for name in LAUNCH)],
 )
 def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher, starts):
     for start in range(starts):
         out = tmp_path / f"run{start}"
-        line = ["-m", *LAUNCH[launcher], "-m", "voxlate", "train", tiny, "--data", prepared, "--out", out]
+        line = [
+            "-m",
+            *LAUNCH[launcher],
+            "-m",
+            "voxlate",
+            "train",
+            tiny,
+            "--data",
+            prepared,
+            "--out",
+            out,
+        ]
         done = subprocess.run(
             [sys.executable, *map(str, line), "--device", "cpu"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -93,9 +124,20 @@ def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher, star
 
 def torchrun(*arguments: object) -> subprocess.Popen:
     """Two processes of the command line, whose output is read as one text."""
-    line = [sys.executable, "-m", *LAUNCH["torchrun"], "-m", "voxlate", *map(str, arguments), "--device", "cpu"]
+    line = [
+        sys.executable,
+        "-m",
+        *LAUNCH["torchrun"],
+        "-m",
+        "voxlate",
+        *map(str, arguments),
+        "--device",
+        "cpu",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.slow
@@ -110,7 +152,14 @@ def test_two_processes_train_one_plan(prepared, tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path):
-    lengths = ("--set", "train.steps=100000", "--set", "train.validate_every=0", "--set", "train.log_every=1000")
+    lengths = (
+        "--set",
+        "train.steps=100000",
+        "--set",
+        "train.validate_every=0",
+        "--set",
+        "train.log_every=1000",
+    )
     running = torchrun("train", tiny, "--data", prepared, "--out", tmp_path / "run", *lengths)
     while not Run(tmp_path / "run").state.exists():
         assert running.poll() is None
@@ -121,7 +170,9 @@ def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path
     assert time.monotonic() - begun < 10
 
 
-def test_weights_whose_modalities_lie_in_another_order_are_no_start(voxlate, prepared, tiny, tmp_path):
+def test_weights_whose_modalities_lie_in_another_order_are_no_start(
+    voxlate, prepared, tiny, tmp_path
+):
     both = ["--set", 'data.source=["t1", "t2"]', "--set", 'data.target=["t1", "t2"]']
     turned = ["--set", 'data.source=["t2", "t1"]', "--set", 'data.target=["t2", "t1"]']
     assert voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "one", *both).code == 0
@@ -129,6 +180,12 @@ def test_weights_whose_modalities_lie_in_another_order_are_no_start(voxlate, pre
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "two", *turned, *start)
     assert answer.code == 2
     assert "expected data.source of the stage 'final' in the order of" in answer.err
-    assert "weights.safetensors, whose weights it starts from (t1, t2), found t2, t1. Reorder it." in answer.err
+    assert (
+        "weights.safetensors, whose weights it starts from (t1, t2), found t2, t1. Reorder it."
+        in answer.err
+    )
     assert not (tmp_path / "two").exists()
-    assert voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "two", *both, *start).code == 0
+    assert (
+        voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "two", *both, *start).code
+        == 0
+    )

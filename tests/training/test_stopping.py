@@ -56,7 +56,11 @@ def test_the_window_must_be_full_and_no_number_ends_nothing():
     assert first_end(Stop(after_epochs=1, window=3), [math.nan] * 9) is None
 
 
-@given(st.lists(st.floats(0, 10, width=32), min_size=1, max_size=40), st.integers(1, 7), st.integers(0, 40))
+@given(
+    st.lists(st.floats(0, 10, width=32), min_size=1, max_size=40),
+    st.integers(1, 7),
+    st.integers(0, 40),
+)
 def test_epochs_are_means_of_their_steps_wherever_they_go_on(losses, steps, cut):
     epochs = Epochs(steps)
     for number, loss in enumerate(losses):
@@ -66,7 +70,9 @@ def test_epochs_are_means_of_their_steps_wherever_they_go_on(losses, steps, cut)
             epochs = again
         epochs.add(torch.tensor(loss))
     whole = len(losses) // steps
-    assert epochs.losses == pytest.approx([sum(losses[n * steps : (n + 1) * steps]) / steps for n in range(whole)])
+    assert epochs.losses == pytest.approx(
+        [sum(losses[n * steps : (n + 1) * steps]) / steps for n in range(whole)]
+    )
 
 
 CHANGES = {
@@ -88,11 +94,15 @@ def test_a_training_that_learns_nothing_ends_early_and_says_why(prepared, tiny, 
     (said,) = [line for line in lines if "ended" in line]
     assert len(losses) == said["step"] == 6
     assert f"the loss of epoch 2, {sum(losses[3:]) / 3:.4g}" in said["ended"]
-    assert f"is not 1 % below the loss of the epoch before, {sum(losses[:3]) / 3:.4g}" in said["ended"]
+    assert (
+        f"is not 1 % below the loss of the epoch before, {sum(losses[:3]) / 3:.4g}" in said["ended"]
+    )
     assert sum("validation" in line for line in lines) == 1
 
 
-def test_stopped_or_killed_it_ends_at_the_same_epoch_with_the_same_weights(prepared, tiny, tmp_path):
+def test_stopped_or_killed_it_ends_at_the_same_epoch_with_the_same_weights(
+    prepared, tiny, tmp_path
+):
     chosen = recipe.read(str(tiny), CHANGES)
     whole = train(chosen, prepared, tmp_path / "whole", device="cpu")
     calls = []
@@ -107,7 +117,10 @@ def test_stopped_or_killed_it_ends_at_the_same_epoch_with_the_same_weights(prepa
             train(chosen, prepared, tmp_path / "parts", device="cpu", progress=stop)
     parts = train(chosen, prepared, tmp_path / "parts", device="cpu")
     assert tensors(parts) == tensors(whole)
-    ends = [[line for line in run.log.read_text().splitlines() if "ended" in line] for run in (whole, parts)]
+    ends = [
+        [line for line in run.log.read_text().splitlines() if "ended" in line]
+        for run in (whole, parts)
+    ]
     assert ends[0] == ends[1] != []
     log = parts.log.read_text()
     parts.weights().unlink()  # as a kill between the last state and the weights leaves it
@@ -123,7 +136,10 @@ def tensors(run: Run) -> dict:
 def test_a_training_that_diverges_stops_with_the_step_and_keeps_the_last_good_state(
     voxlate, prepared, tiny, tmp_path, monkeypatch, by
 ):
-    out, options = tmp_path / "r", ["--set", "train.steps=40", "--set", "train.clip_norm=0", "--set", "train.ema=0"]
+    out, options = (
+        tmp_path / "r",
+        ["--set", "train.steps=40", "--set", "train.clip_norm=0", "--set", "train.ema=0"],
+    )
     if by == "rate":
         options += ["--set", "train.optimiser.lr=1e30", "--set", "train.optimiser.warm_up=5"]
     else:
@@ -132,7 +148,9 @@ def test_a_training_that_diverges_stops_with_the_step_and_keeps_the_last_good_st
         steps = iter(range(1000))
         bad = lambda image, truth: (image - truth).abs() * (float("inf") if next(steps) >= 7 else 1)  # noqa: E731
         monkeypatch.setitem(regression.LOSSES, "l1", bad)
-    answer = voxlate("train", tiny, "--data", prepared, "--out", out, *options, "--set", "train.validate_every=0")
+    answer = voxlate(
+        "train", tiny, "--data", prepared, "--out", out, *options, "--set", "train.validate_every=0"
+    )
     assert answer.code == 2, answer
     assert "the training diverged" in answer.err
     assert "at step " in answer.err

@@ -37,7 +37,9 @@ def same_weights(one: Path, other: Path) -> bool:
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("stop_after", [5, 16, pytest.param(1, marks=SLOW), pytest.param(9, marks=SLOW)])
+@pytest.mark.parametrize(
+    "stop_after", [5, 16, pytest.param(1, marks=SLOW), pytest.param(9, marks=SLOW)]
+)
 def test_a_stopped_training_resumes_to_the_same_weights(prepared, two_stages, tmp_path, stop_after):
     chosen = recipe.read(str(two_stages))
     train(chosen, prepared, tmp_path / "whole", device="cpu")
@@ -56,14 +58,27 @@ def test_a_stopped_training_resumes_to_the_same_weights(prepared, two_stages, tm
 
 
 @pytest.mark.slow
-def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(prepared, two_stages, tmp_path):
-    line = ["train", str(two_stages), "--data", str(prepared), "--device", "cpu", "--set", "train.steps=60"]
+def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(
+    prepared, two_stages, tmp_path
+):
+    line = [
+        "train",
+        str(two_stages),
+        "--data",
+        str(prepared),
+        "--device",
+        "cpu",
+        "--set",
+        "train.steps=60",
+    ]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(to: Path) -> subprocess.Popen:
         command = [sys.executable, "-m", "voxlate", *line, "--out", str(to)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     assert start(whole).wait() == 0
     running = start(parts)
@@ -93,7 +108,9 @@ def test_a_finished_training_is_left_as_it_is(prepared, two_stages, tmp_path):
 
 def test_the_number_of_readers_does_not_change_the_weights(prepared, two_stages, tmp_path):
     for workers in (0, 2):
-        chosen = recipe.read(str(two_stages), {"train.workers": str(workers), "stages.0.train.workers": str(workers)})
+        chosen = recipe.read(
+            str(two_stages), {"train.workers": str(workers), "stages.0.train.workers": str(workers)}
+        )
         train(chosen, prepared, tmp_path / f"run{workers}", device="cpu")
     assert same_weights(tmp_path / "run0", tmp_path / "run2")
 
@@ -109,7 +126,13 @@ def test_accumulated_parts_of_a_batch_count_as_the_whole(prepared, tiny, tmp_pat
 
 def test_a_training_learns_what_can_be_learned(prepared, tiny, tmp_path):
     chosen = recipe.read(
-        str(tiny), {"train.steps": "150", "train.batch": "4", "train.validate_every": "0", "train.save_every": "150"}
+        str(tiny),
+        {
+            "train.steps": "150",
+            "train.batch": "4",
+            "train.validate_every": "0",
+            "train.save_every": "150",
+        },
     )
     run = train(chosen, prepared, tmp_path / "run", device="cpu")
     lines = [json.loads(line) for line in run.log.read_text().splitlines()]
@@ -145,7 +168,10 @@ def test_a_first_stage_trained_alone_ends_with_the_same_weights(prepared, two_st
     alone = recipe.stage_recipe(both, "predictor")
     train(both, prepared, tmp_path / "both", device="cpu")
     train(alone, prepared, tmp_path / "alone", device="cpu")
-    a, b = load_file(Run(tmp_path / "both").weights("predictor")), load_file(Run(tmp_path / "alone").weights())
+    a, b = (
+        load_file(Run(tmp_path / "both").weights("predictor")),
+        load_file(Run(tmp_path / "alone").weights()),
+    )
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -153,21 +179,44 @@ def test_a_first_stage_trained_alone_ends_with_the_same_weights(prepared, two_st
 def test_two_processes_train_what_one_does(prepared, tiny, tmp_path):
     """The batch is split between processes, so their number changes speed and rounding only."""
     line = ["-m", "voxlate", "train", str(tiny), "--data", str(prepared), "--device", "cpu"]
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_cpu_threads_per_process", "1"]
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_cpu_threads_per_process",
+        "1",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *launch, *line, "--out", str(tmp_path / "two")], check=True, env=environment)
-    subprocess.run([sys.executable, *line, "--out", str(tmp_path / "one")], check=True, env=environment)
+    subprocess.run(
+        [sys.executable, *launch, *line, "--out", str(tmp_path / "two")],
+        check=True,
+        env=environment,
+    )
+    subprocess.run(
+        [sys.executable, *line, "--out", str(tmp_path / "one")], check=True, env=environment
+    )
     a, b = (load_file(Run(tmp_path / name).weights()) for name in ("one", "two"))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
 
 
-def test_a_stage_of_another_run_is_taken_over_only_where_it_is_the_same(prepared, two_stages, tmp_path):
+def test_a_stage_of_another_run_is_taken_over_only_where_it_is_the_same(
+    prepared, two_stages, tmp_path
+):
     first, same, other = tmp_path / "first", tmp_path / "same", tmp_path / "other"
     train(recipe.read(str(two_stages)), prepared, first, device="cpu")
     stages = []
     changed = recipe.read(str(two_stages), {"net.width": "12"})
-    train(changed, prepared, same, reuse=[first], device="cpu", progress=lambda stage, *_: stages.append(stage))
+    train(
+        changed,
+        prepared,
+        same,
+        reuse=[first],
+        device="cpu",
+        progress=lambda stage, *_: stages.append(stage),
+    )
     assert set(stages) == {"final"}
     assert load_weights_of(same) == load_weights_of(first)
     train(changed, prepared, tmp_path / "alone", device="cpu")
@@ -178,12 +227,17 @@ def test_a_stage_of_another_run_is_taken_over_only_where_it_is_the_same(prepared
 
 
 def load_weights_of(folder: Path) -> dict[str, list[float]]:
-    return {name: one.flatten().tolist() for name, one in load_file(Run(folder).weights("predictor")).items()}
+    return {
+        name: one.flatten().tolist()
+        for name, one in load_file(Run(folder).weights("predictor")).items()
+    }
 
 
 def test_a_folder_to_take_stages_from_must_be_a_run(prepared, two_stages, tmp_path):
     with pytest.raises(BadInput, match="expected a run to take stages from"):
-        train(recipe.read(str(two_stages)), prepared, tmp_path / "out", reuse=[tmp_path], device="cpu")
+        train(
+            recipe.read(str(two_stages)), prepared, tmp_path / "out", reuse=[tmp_path], device="cpu"
+        )
 
 
 def test_a_flipped_bit_in_a_weights_file_is_refused(run: Path) -> None:
@@ -197,7 +251,9 @@ def test_a_flipped_bit_in_a_weights_file_is_refused(run: Path) -> None:
             load_method(path)
 
 
-def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(run: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
+    run: Path, tmp_path: Path
+) -> None:
     method, _, header = load_method(run)
     next(method.parameters()).data[0] = float("nan")
     with pytest.raises(BadInput, match="expected finite weights, found"):

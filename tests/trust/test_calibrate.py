@@ -46,8 +46,16 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     said = voxlate("synth", run, others, "--out", out)
     assert said.code == 0
     made = {path.name for path in (out / "new0").iterdir()}
-    assert made == {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "t2_unfamiliar.nii.gz", "provenance.json"}
-    image, low, high = (read_volume(out / "new0" / f"t2{end}.nii.gz").data for end in ("", "_low", "_high"))
+    assert made == {
+        "t2.nii.gz",
+        "t2_low.nii.gz",
+        "t2_high.nii.gz",
+        "t2_unfamiliar.nii.gz",
+        "provenance.json",
+    }
+    image, low, high = (
+        read_volume(out / "new0" / f"t2{end}.nii.gz").data for end in ("", "_low", "_high")
+    )
     assert (low <= image + 1e-3).all()
     assert (high >= image - 1e-3).all()
     assert low.min() >= 0 and high.max() <= 1400  # noqa: PT018 - the window
@@ -55,10 +63,15 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     assert stated["calibration"]["patients"] == 10
     assert stated["bounds"]["t2"]["mae"] > 0
     assert "each exceeded with a probability of 10% at most" in said.out
-    assert f"new0: t2 MAE inside the body {METRIC_OF['mae'].text(stated['bounds']['t2']['mae'])}" in said.out
+    assert (
+        f"new0: t2 MAE inside the body {METRIC_OF['mae'].text(stated['bounds']['t2']['mae'])}"
+        in said.out
+    )
     scores = evaluate(out, others)
     ours = [row.scores for row in scores.rows if row.answer == "synthesis"]
-    assert np.mean([one["coverage"] for one in ours]) >= 0.89  # of the patients that it learned from
+    assert (
+        np.mean([one["coverage"] for one in ours]) >= 0.89
+    )  # of the patients that it learned from
     assert np.mean([one["mae_bound_held"] for one in ours]) >= 0.9
     assert ours[0]["coverage_50"] < ours[0]["coverage_90"] == pytest.approx(ours[0]["coverage"])
     page = report(out).read_text()
@@ -83,17 +96,23 @@ def test_coverage_is_the_share_of_the_bodys_voxels_between_the_maps(voxlate, run
     voxlate("calibrate", run, others)
     out = tmp_path / "out"
     voxlate("synth", run, others, "--out", out)
-    (row,) = [row for row in evaluate(out, others, cases=["new3"]).rows if row.answer == "synthesis"]
+    (row,) = [
+        row for row in evaluate(out, others, cases=["new3"]).rows if row.answer == "synthesis"
+    ]
     truth, low, high = (
         read_volume(folder / f"t2{end}.nii.gz").data
         for folder, end in ((others / "new3", ""), (out / "new3", "_low"), (out / "new3", "_high"))
     )
     body = truth > 0
-    assert row.scores["coverage"] == pytest.approx(np.mean((truth >= low) & (truth <= high), where=body), abs=0.03)
+    assert row.scores["coverage"] == pytest.approx(
+        np.mean((truth >= low) & (truth <= high), where=body), abs=0.03
+    )
     assert row.scores["interval"] == pytest.approx((high - low)[body].mean(), rel=0.02)
 
 
-def test_samples_without_calibration_say_so_in_name_and_header(voxlate, diffusion, cohort, others, tmp_path):
+def test_samples_without_calibration_say_so_in_name_and_header(
+    voxlate, diffusion, cohort, others, tmp_path
+):
     out = tmp_path / "out"
     assert voxlate("synth", diffusion, others / "new0", "--out", out, "--samples", "2").code == 0
     spread = out / "new0" / "t2_std_uncalibrated.nii.gz"
@@ -101,21 +120,37 @@ def test_samples_without_calibration_say_so_in_name_and_header(voxlate, diffusio
     assert voxlate("calibrate", diffusion, others, "--samples", "2").code == 0
     assert voxlate("synth", diffusion, others / "new0", "--out", out, "--samples", "2").code == 0
     assert not spread.exists()
-    assert b"upper end of intervals" in nib.load(out / "new0" / "t2_high.nii.gz").header["descrip"].item()
+    assert (
+        b"upper end of intervals"
+        in nib.load(out / "new0" / "t2_high.nii.gz").header["descrip"].item()
+    )
     assert (out / "new0" / "t2_std.nii.gz").is_file()
-    refused = voxlate("synth", diffusion, others / "new0", "--out", tmp_path / "o3", "--samples", "3")
+    refused = voxlate(
+        "synth", diffusion, others / "new0", "--out", tmp_path / "o3", "--samples", "3"
+    )
     assert refused.code == 2
     assert "found one of 2 samples" in " ".join(refused.err.split())
     plain = voxlate("synth", diffusion, others / "new0", "--out", tmp_path / "o1")
     assert plain.code == 0
     assert "the run is calibrated for 2 samples" in " ".join(plain.err.split())
     assert (
-        voxlate("synth", diffusion, others / "new0", "--out", tmp_path / "o3", "--samples", "3", "--no-intervals").code
+        voxlate(
+            "synth",
+            diffusion,
+            others / "new0",
+            "--out",
+            tmp_path / "o3",
+            "--samples",
+            "3",
+            "--no-intervals",
+        ).code
         == 0
     )
 
 
-def test_patients_of_the_training_are_refused_whatever_they_are_called(voxlate, run, cohort, others, tmp_path):
+def test_patients_of_the_training_are_refused_whatever_they_are_called(
+    voxlate, run, cohort, others, tmp_path
+):
     trained = read_json(run / "provenance.json")["data"]["splits"]["train"]
     named = voxlate("calibrate", run, cohort)
     assert named.code == 2
@@ -123,7 +158,9 @@ def test_patients_of_the_training_are_refused_whatever_they_are_called(voxlate, 
     shutil.copytree(cohort / trained[0], others / "stranger")
     hidden = voxlate("calibrate", run, others)
     assert hidden.code == 2
-    assert "found stranger, which was in it (by the voxels of its scans)" in " ".join(hidden.err.split())
+    assert "found stranger, which was in it (by the voxels of its scans)" in " ".join(
+        hidden.err.split()
+    )
 
 
 def test_a_calibration_of_other_weights_is_refused(voxlate, run, others, tmp_path):
@@ -147,7 +184,9 @@ def test_a_damaged_calibration_and_a_lone_patient_are_one_sentence(voxlate, run,
     assert "found something else or a part of one" in " ".join(answer.err.split())
 
 
-def test_a_stopped_calibration_goes_on_and_ends_the_same(voxlate, run, others, tmp_path, monkeypatch):
+def test_a_stopped_calibration_goes_on_and_ends_the_same(
+    voxlate, run, others, tmp_path, monkeypatch
+):
     whole = json.loads(voxlate("calibrate", run, others, "--json").out)
     (run / "calibration.mean.1.safetensors").unlink()
     seen, draw = [], type(load(run)).sample
@@ -165,15 +204,26 @@ def test_a_stopped_calibration_goes_on_and_ends_the_same(voxlate, run, others, t
     shorter = {name: one[1:] if name.endswith("/made") else one for name, one in arrays.items()}
     save_file(shorter, kept, {"sha256": checksum("", shorter)})
     again = json.loads(voxlate("calibrate", run, others, "--json").out)
-    assert seen == [f"new{k}" for k in (0, 1, 2, 3, 1, *range(3, 10))], "what was kept of new1 is none of a case"
+    assert seen == [f"new{k}" for k in (0, 1, 2, 3, 1, *range(3, 10))], (
+        "what was kept of new1 is none of a case"
+    )
     assert again == whole
     assert not list(run.glob("*.parts"))
 
 
-def test_intervals_hold_on_the_files_own_voxels_where_the_network_sees_coarser_ones(voxlate, run, others, tmp_path):
+def test_intervals_hold_on_the_files_own_voxels_where_the_network_sees_coarser_ones(
+    voxlate, run, others, tmp_path
+):
     method, _, header = load_method(run)
-    coarse = {**header["preparation"], "spacing_mm": [2 * one for one in header["training_spacing_mm"]]}
-    save_weights(run / "weights.safetensors", method, {**header, "preparation": coarse, "training_voxels": ["0" * 16]})
+    coarse = {
+        **header["preparation"],
+        "spacing_mm": [2 * one for one in header["training_spacing_mm"]],
+    }
+    save_weights(
+        run / "weights.safetensors",
+        method,
+        {**header, "preparation": coarse, "training_voxels": ["0" * 16]},
+    )
     assert voxlate("calibrate", run, others, "--bound", "none").code == 0
     assert voxlate("synth", run, others, "--out", tmp_path / "out").code == 0
     scores = evaluate(tmp_path / "out", others)
@@ -188,7 +238,9 @@ def test_any_whole_percent_is_scored_and_others_are_refused(voxlate, run, others
     answer = voxlate("evaluate", tmp_path / "out", "--truth", others)
     assert answer.code == 0, answer.err
     assert "10 of 10 cases were used for the calibration" in " ".join(answer.out.split())
-    ours = [row.scores for row in evaluate(tmp_path / "out", others).rows if row.answer == "synthesis"]
+    ours = [
+        row.scores for row in evaluate(tmp_path / "out", others).rows if row.answer == "synthesis"
+    ]
     assert np.mean([one["coverage"] for one in ours]) == pytest.approx(0.85, abs=0.01)
 
 
@@ -226,12 +278,16 @@ def test_the_same_scans_under_another_name_are_no_other_patient(voxlate, run, ot
     assert "10 patients that training did not see" in answer.out
 
 
-def test_patients_of_the_run_that_another_began_from_are_refused(voxlate, run, prepared, cohort, small_head, tmp_path):
+def test_patients_of_the_run_that_another_began_from_are_refused(
+    voxlate, run, prepared, cohort, small_head, tmp_path
+):
     for number in range(4):
         small_head(tmp_path / "more" / f"more{number}", 50 + number)
     assert voxlate("prepare", tmp_path / "more", "--out", tmp_path / "p2", "--no-audit").code == 0
     tuned = tmp_path / "tuned"
-    answer = voxlate("train", run / "recipe.toml", "--data", tmp_path / "p2", "--out", tuned, "--init", run)
+    answer = voxlate(
+        "train", run / "recipe.toml", "--data", tmp_path / "p2", "--out", tuned, "--init", run
+    )
     assert answer.code == 0, answer.err
     refused = voxlate("calibrate", tuned, cohort)
     assert refused.code == 2

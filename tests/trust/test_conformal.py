@@ -32,7 +32,9 @@ def test_the_cases_of_a_patient_share_his_weight():
     assert conformal_quantile(scores, 0.75) == 10
 
 
-@pytest.mark.parametrize(("bound", "shares"), [("normal", stats.norm(0.1, 0.03)), ("any", stats.beta(0.5, 4.5))])
+@pytest.mark.parametrize(
+    ("bound", "shares"), [("normal", stats.norm(0.1, 0.03)), ("any", stats.beta(0.5, 4.5))]
+)
 def test_a_bound_fails_as_seldom_as_it_says(bound, shares):
     draw = np.random.default_rng(0)
     below = [upper_bound(shares.rvs(20, random_state=draw), 0.9, bound) < 0.1 for _ in range(2000)]

@@ -27,20 +27,43 @@ def patient(number: int, voxels: int = 3000, sd: str = "noise") -> CalibrationVo
     x = draw.uniform(size=voxels).astype(np.float32)
     true = (0.02 + 0.08 * x) * draw.uniform(0.9, 1.1)
     error = (draw.normal(size=voxels) * true).astype(np.float32)
-    stated = {"noise": draw.uniform(0.01, 0.1, voxels), "right": true / 3 - widths.NARROWEST}[sd].astype(np.float32)
+    stated = {"noise": draw.uniform(0.01, 0.1, voxels), "right": true / 3 - widths.NARROWEST}[
+        sd
+    ].astype(np.float32)
     made, inside = np.zeros(voxels, np.float32), np.ones(voxels, bool)
     parts = {"body": inside, "bright": x > 0.8}
     ends = (made - stated, made + stated)
     features = np.stack([x, draw.normal(size=voxels).astype(np.float32)], 1)
     prediction = Prediction(made, stated, *ends)
-    return CalibrationVoxels(f"case{number}", f"p{number}", features, prediction, made + error, parts, {"body": inside})
+    return CalibrationVoxels(
+        f"case{number}", f"p{number}", features, prediction, made + error, parts, {"body": inside}
+    )
 
 
 def test_the_narrowest_way_is_taken_and_holds_new_patients():
-    target, learned = fit([patient(k) for k in range(20)], {"bright": "ct>0.8"}, COVERAGE, 0.9, "normal", 0)
+    target, learned = fit(
+        [patient(k) for k in range(20)], {"bright": "ct>0.8"}, COVERAGE, 0.9, "normal", 0
+    )
     assert target.way in ("learned", "difficulty")
-    assert target.compared["learned"].width < 0.95 * target.compared["constant"].width < target.compared["sd"].width
-    header = Header("w", {}, COVERAGE, 0.9, "normal", 20, {}, "val", 0, {"ct": target}, {"ct": "HU"}, {"ct": 1.0})
+    assert (
+        target.compared["learned"].width
+        < 0.95 * target.compared["constant"].width
+        < target.compared["sd"].width
+    )
+    header = Header(
+        "w",
+        {},
+        COVERAGE,
+        0.9,
+        "normal",
+        20,
+        {},
+        "val",
+        0,
+        {"ct": target},
+        {"ct": "HU"},
+        {"ct": 1.0},
+    )
     shares, held = [], []
     for k in range(100, 140):
         one = patient(k)
@@ -50,7 +73,9 @@ def test_the_narrowest_way_is_taken_and_holds_new_patients():
         shares.append(np.mean((one.truth >= low) & (one.truth <= high)))
         shaped = [values.reshape(1, 50, 60) for values in (low, high)]
         body = {"body": np.ones((1, 50, 60), bool)}
-        bound = Calibration(header, {"ct": learned}, references=None).bounds("ct", *shaped, body)["mae"]
+        bound = Calibration(header, {"ct": learned}, references=None).bounds("ct", *shaped, body)[
+            "mae"
+        ]
         held.append(np.abs(one.truth).mean() <= bound)
     assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
     assert np.mean(held) >= 0.8
@@ -77,7 +102,9 @@ def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are()
     beyond = []
     for k in range(12):
         one = patient(k)
-        truth = np.where(np.arange(len(one.truth)) < 0.05 * len(one.truth), np.float32(1.3), one.truth)
+        truth = np.where(
+            np.arange(len(one.truth)) < 0.05 * len(one.truth), np.float32(1.3), one.truth
+        )
         beyond.append(replace(one, truth=truth))
     target, _ = fit(beyond, {}, COVERAGE, 0.9, "none", 0)
     assert max(one.coverage["body"][0] for one in target.compared.values()) <= 0.95
@@ -91,7 +118,9 @@ def test_the_bound_is_of_the_truths_body_though_the_image_shows_less_of_it():
     half = []
     for k in range(20):
         one, shown = patient(k), np.arange(3000) < 1500
-        truth = np.where(shown, one.truth, one.truth + 0.3).astype(np.float32)  # what is missed is wrong by far more
+        truth = np.where(shown, one.truth, one.truth + 0.3).astype(
+            np.float32
+        )  # what is missed is wrong by far more
         half.append(replace(one, truth=truth, image_parts={"body": shown}))
     target, learned = fit(half, {}, COVERAGE, 0.9, "none", 0)
     scale, held = target.scales[COVERAGE], []

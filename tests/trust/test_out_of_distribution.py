@@ -21,7 +21,9 @@ def head(seed: int) -> np.ndarray:
     """An ellipsoid with a bright rim and an off-centre blob, in network units."""
     draw = np.random.default_rng(seed)
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in (12, 48, 40)), indexing="ij")
-    radius = np.sqrt((x / draw.uniform(0.78, 0.82)) ** 2 + (y / draw.uniform(0.83, 0.87)) ** 2 + (z / 0.95) ** 2)
+    radius = np.sqrt(
+        (x / draw.uniform(0.78, 0.82)) ** 2 + (y / draw.uniform(0.83, 0.87)) ** 2 + (z / 0.95) ** 2
+    )
     image = np.where(radius < 1, 0.0, -1.0) + 0.6 * np.exp(-(((radius - 0.9) / 0.08) ** 2))
     image += 0.4 * np.exp(-((x - 0.1) ** 2 + (y - 0.3 + draw.normal(0, 0.03)) ** 2 + z**2) / 0.05)
     noise = ndimage.gaussian_filter(draw.normal(size=image.shape), (0, 1, 1)) * 0.05
@@ -59,7 +61,9 @@ def with_metal(image):
     ],
 )
 def test_heads_of_another_kind_are_flagged(references, change, worst):
-    verdicts = [verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)]
+    verdicts = [
+        verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)
+    ]
     assert all(one.flagged for one in verdicts)
     assert all(one.sentence.startswith("Unlike the scans") for one in verdicts)
     if worst:
@@ -90,13 +94,26 @@ def test_a_patients_own_scans_do_not_make_him_familiar():
 
 
 def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
-    assert len(patches_of([np.zeros((1, 20, 20), np.float32)], np.ones((1, 20, 20), bool), SPACING).features)
-    assert len(patches_of([np.zeros((1, 1, 9), np.float32)], np.zeros((1, 1, 9), bool), SPACING).features) == 1
+    assert len(
+        patches_of(
+            [np.zeros((1, 20, 20), np.float32)], np.ones((1, 20, 20), bool), SPACING
+        ).features
+    )
+    assert (
+        len(
+            patches_of(
+                [np.zeros((1, 1, 9), np.float32)], np.zeros((1, 1, 9), bool), SPACING
+            ).features
+        )
+        == 1
+    )
 
 
 @every_row("known", [2, 3, 4, 6])
 def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known):
-    references = fit_references([seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)])
+    references = fit_references(
+        [seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)]
+    )
     verdicts = [verdict_on(references, seen(head(k))) for k in range(100, 120)]
     assert max(one.statistics["size"] for one in verdicts) < 1
     other = head(100)

@@ -31,7 +31,9 @@ def test_the_mean_size_of_known_errors_is_found_for_both_sides():
     widths = fit_widths("difficulty", x[:, None], errors_of(x, draw), np.ones_like(x), alpha=0.1)
     at = np.array([[0.2], [0.5], [0.9]], np.float32)
     below, above = widths.predict(at)
-    right = 1.5 * np.sqrt(2 / np.pi) * (0.05 + 0.2 * at[:, 0])  # of a normal error, that lies twice as far above
+    right = (
+        1.5 * np.sqrt(2 / np.pi) * (0.05 + 0.2 * at[:, 0])
+    )  # of a normal error, that lies twice as far above
     np.testing.assert_allclose(below, right + SETTINGS["difficulty"].least, rtol=0.08)
     np.testing.assert_array_equal(below, above)
 
@@ -41,19 +43,25 @@ def test_rare_errors_that_weigh_more_widen_the_intervals():
     rare = draw.uniform(size=40_000) < 0.05
     error = (draw.normal(size=len(rare)) * np.where(rare, 0.5, 0.05)).astype(np.float32)
     features = draw.normal(size=(len(rare), 1)).astype(np.float32)  # says nothing of which is which
-    plain = fit_widths("learned", features, error, np.ones(len(rare), np.float32), 0.1).predict(features[:100])[1]
-    weighed = fit_widths("learned", features, error, np.where(rare, 19, 1).astype(np.float32), 0.1).predict(
+    plain = fit_widths("learned", features, error, np.ones(len(rare), np.float32), 0.1).predict(
         features[:100]
     )[1]
+    weighed = fit_widths(
+        "learned", features, error, np.where(rare, 19, 1).astype(np.float32), 0.1
+    ).predict(features[:100])[1]
     assert plain.mean() == pytest.approx(0.09, abs=0.02)
-    assert weighed.mean() > 5 * plain.mean()  # half of all weight is theirs: the 90 % quantile of them, 0.64
+    assert (
+        weighed.mean() > 5 * plain.mean()
+    )  # half of all weight is theirs: the 90 % quantile of them, 0.64
 
 
 def test_a_kept_network_predicts_the_same_and_the_random_state_stays():
     features = np.random.default_rng(2).normal(size=(2000, 3)).astype(np.float32)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    widths = fit_widths("learned", features, features[:, 0] / 10, np.ones(2000, np.float32), 0.1, seed=3)
+    widths = fit_widths(
+        "learned", features, features[:, 0] / 10, np.ones(2000, np.float32), 0.1, seed=3
+    )
     assert torch.equal(before, torch.get_rng_state())
     again = widths_from(widths.tensors("ct"), "ct")
     for one, other in zip(widths.predict(features), again.predict(features)):

@@ -29,7 +29,12 @@ def _wait_as_the_load_asks() -> None:
 
 def _computes(words: list[str]) -> bool:
     """Whether a command line may import torch: what only shows something need not look at the cores first."""
-    return bool(words) and words[0] not in SHOWING and not {"--help", "-h"} & {*words} and COMPLETING not in os.environ
+    return (
+        bool(words)
+        and words[0] not in SHOWING
+        and not {"--help", "-h"} & {*words}
+        and COMPLETING not in os.environ
+    )
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -69,7 +69,11 @@ compare, load = checked(_compare), checked(_load)
 
 def _taken(table: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Takes the options that are fields of a dataclass from all options."""
-    return {field.name: options.pop(field.name) for field in dataclasses.fields(table) if field.name in options}
+    return {
+        field.name: options.pop(field.name)
+        for field in dataclasses.fields(table)
+        if field.name in options
+    }
 
 
 def _texts(changes: Mapping[str, Setting] | None) -> dict[str, str]:
@@ -115,7 +119,9 @@ def prepare(root: Path | str, out: Path | str, *, progress: Shown = True, **opti
     """Prepare a cohort for training; options: the fields of data.options.PrepareOptions, workers and say."""
     options.setdefault("say", noted(progress))
     with shown(progress) as step:
-        return _prepare.prepare(root, out, progress=lambda done, total, _: step("prepare", done, total, {}), **options)
+        return _prepare.prepare(
+            root, out, progress=lambda done, total, _: step("prepare", done, total, {}), **options
+        )
 
 
 @takes(plan_training)
@@ -176,7 +182,9 @@ def train(
         unfit = [*options.keys() - {"say"}, *(["changes"] if changes else [])]
         with shown(progress) as step:
             prepared = None if data is None else Path(data)
-            return resume.go_on(Path(recipe), lengths, unfit, data=prepared, device=device, progress=step, say=say)
+            return resume.go_on(
+                Path(recipe), lengths, unfit, data=prepared, device=device, progress=step, say=say
+            )
     named = recipe if isinstance(recipe, str) else "the recipe"
     cohort = None if data is None else Path(data)
     folder = None if out is None else Path(out)
@@ -198,7 +206,9 @@ def train(
         chosen, head, new_plan = planned_once(out, make, device)
         if new_plan is None:
             check_same(out, chosen, as_names(source), as_names(target))
-            say(f"{out / 'recipe.toml'} is resumed as it was planned; other options change nothing.")
+            say(
+                f"{out / 'recipe.toml'} is resumed as it was planned; other options change nothing."
+            )
         options.setdefault("pace", kept_pace(out, chosen, say))
     elif isinstance(recipe, Recipe):
         chosen, head = recipe, ""
@@ -226,17 +236,25 @@ class Syntheses:
 
     def __repr__(self) -> str:
         text = f"Syntheses({len(self.cases)} cases in {self.folder}, {len(self.left_out)} left out)"
-        lines = [f"  {case}: {warning['sentence']}" for case, some in self.warnings.items() for warning in some]
+        lines = [
+            f"  {case}: {warning['sentence']}"
+            for case, some in self.warnings.items()
+            for warning in some
+        ]
         return "\n".join([text, *lines])
 
     def show(self, case: str | None = None) -> Image.Image:
         """Middle slices of the images of a case, by default of the first, with its warnings."""
         if not self.cases or (case is not None and case not in self.cases):
             known = first_of(self.cases) or "none"
-            raise BadInput(f"case: expected a synthesised case ({known}), found {case!r}. Choose one of these.")
+            raise BadInput(
+                f"case: expected a synthesised case ({known}), found {case!r}. Choose one of these."
+            )
         folder = self.folder / (case or self.cases[0])
         images = images_in(folder)
-        volumes = {name: read_volume(path) for name, path in images.items() if not is_map(name, images)}
+        volumes = {
+            name: read_volume(path) for name, path in images.items() if not is_map(name, images)
+        }
         return Synthesised(volumes, {}, provenance_of(folder)).show()
 
     def _repr_png_(self) -> bytes:
@@ -275,7 +293,9 @@ def synthesise(
             progress=step,
             say=noted(progress),
         )
-    return Syntheses(Path(out), tuple(folder.name for folder in folders), {**selected.lacking, **failed})
+    return Syntheses(
+        Path(out), tuple(folder.name for folder in folders), {**selected.lacking, **failed}
+    )
 
 
 @takes(
@@ -288,7 +308,9 @@ def synthesise(
         "slices": SliceFilter | str | None,
     },
 )
-def evaluate(out: Path | str, truth: Path | str, *, progress: Shown = True, **options: Any) -> Scores:
+def evaluate(
+    out: Path | str, truth: Path | str, *, progress: Shown = True, **options: Any
+) -> Scores:
     """Score images; with run: first synthesise each modality from the others.
 
     options: the fields of scoring.options.EvaluateOptions and synthesis.options.RunOptions; without a run also cases.
@@ -297,10 +319,15 @@ def evaluate(out: Path | str, truth: Path | str, *, progress: Shown = True, **op
     with shown(progress) as step:
         if by_run.run is None:
             return _evaluate.evaluate(
-                out, truth, progress=lambda done, total, _: step("evaluate", done, total, {}), **options
+                out,
+                truth,
+                progress=lambda done, total, _: step("evaluate", done, total, {}),
+                **options,
             )
         asked = EvaluateOptions(**options)
-        return score_run(Path(truth), Path(out), by_run, asked, progress=step, say=noted(progress)).scores
+        return score_run(
+            Path(truth), Path(out), by_run, asked, progress=step, say=noted(progress)
+        ).scores
 
 
 @takes(_calibrate, Layout)
@@ -322,7 +349,9 @@ def calibrate(
     calibration is written into the run.
     """
     layout = _taken(Layout, options)
-    model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(samples=samples)
+    model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(
+        samples=samples
+    )
     cases = held_out_cases(model, Path(cohort), split, **layout)
     with shown(progress) as step:
         _, fitted = _calibrate(model, cases, split=split, progress=step, **options)
@@ -330,7 +359,9 @@ def calibrate(
 
 
 @takes(_likelihood.likelihood)
-def likelihood(run: Path | str, cohort: Path | str, *, progress: Shown = True, **options: Any) -> Likelihood:
+def likelihood(
+    run: Path | str, cohort: Path | str, *, progress: Shown = True, **options: Any
+) -> Likelihood:
     """Bits per dimension of true images under a diffusion; options: as of synthesis.likelihood."""
     with shown(progress) as step:
         return _likelihood.likelihood(
@@ -363,7 +394,11 @@ def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any
 
 @takes()
 def import_weights(
-    source: Source, weights: Path | str, out: Path | str, *, changes: Mapping[str, Setting] | None = None
+    source: Source,
+    weights: Path | str,
+    out: Path | str,
+    *,
+    changes: Mapping[str, Setting] | None = None,
 ) -> Run:
     """Turn published weights into a run: a network that synthesise accepts, or an autoencoder for train's `reuse`.
 
@@ -372,7 +407,9 @@ def import_weights(
     if source == "xmodality":
         return import_run(Path(weights), Path(out), _texts(changes))
     if changes:
-        raise BadInput(f"changes: expected none with {source}, whose file states all keys, found {changes}. Drop them.")
+        raise BadInput(
+            f"changes: expected none with {source}, whose file states all keys, found {changes}. Drop them."
+        )
     return import_autoencoder(source, Path(weights), Path(out))
 
 

@@ -24,8 +24,14 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except Exception as error:  # Typer keeps the class of that error to itself
             command = getattr(getattr(error, "ctx", None), "command", None)
-            if command is not None and hasattr(error, "possibilities") and hasattr(error, "option_name"):
-                known = [name for one in command.params for name in one.opts if name.startswith("--")]
+            if (
+                command is not None
+                and hasattr(error, "possibilities")
+                and hasattr(error, "option_name")
+            ):
+                known = [
+                    name for one in command.params for name in one.opts if name.startswith("--")
+                ]
                 error.possibilities = nearest(error.option_name, known)[:3]
             raise
 
@@ -33,14 +39,15 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="voxlate",
     cls=Commands,
-    help="Synthesise one kind of medical scan from another, and state the uncertainty of the images.\n\n"
-    "Research software, not a medical device.",
+    help="Synthesise one kind of medical scan from another, and state the uncertainty of the images.\n\nResearch software, not a medical device.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-main_process = os.environ.get("RANK", "0") == "0"  # of those that torchrun or accelerate started: it alone prints
+main_process = (
+    os.environ.get("RANK", "0") == "0"
+)  # of those that torchrun or accelerate started: it alone prints
 # paths and titles may hold '[/]' or ':x:', which are no markup
 out = Console(quiet=not main_process, markup=False, emoji=False)
 err = Console(stderr=True, quiet=not main_process, markup=False, emoji=False)
@@ -58,9 +65,15 @@ def fail(error: BaseException) -> NoReturn:
             _fail(f"{error}; run the same command again to resume.", 130)
         case OSError() if error.filename is not None:
             found = f"'{error.strerror}'"
-            _fail(f"{error.filename}: expected a path that can be used, found {found}. Check its name and rights.", 2)
+            _fail(
+                f"{error.filename}: expected a path that can be used, found {found}. Check its name and rights.",
+                2,
+            )
         case _:
-            _fail(f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.", 1)
+            _fail(
+                f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.",
+                1,
+            )
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
@@ -97,9 +110,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    show_debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    show_debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     global debug

@@ -24,7 +24,14 @@ WORDS = {
     Path: "a path",
     type(None): "None",
 }
-INTERNAL = ("options", "head", "pace", "begun", "limits", "elsewhere")  # that commands see to, not their callers
+INTERNAL = (
+    "options",
+    "head",
+    "pace",
+    "begun",
+    "limits",
+    "elsewhere",
+)  # that commands see to, not their callers
 LONGEST = 60  # characters of a value in a message
 
 
@@ -41,8 +48,12 @@ def checked(
     name, the types of options that the dataclasses leave open, because they are heavy to import.
     """
     signature, hints = inspect.signature(command), typing.get_type_hints(command)
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
-    hints_of_options = {name: hint for one in options_of for name, hint in typing.get_type_hints(one).items()}
+    takes_any = any(
+        one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values()
+    )
+    hints_of_options = {
+        name: hint for one in options_of for name, hint in typing.get_type_hints(one).items()
+    }
     hints_of_options |= objects or {}
     passed_on = _options_of(options_of, hints_of_options)
     known = [name for name in (*signature.parameters, *passed_on) if name not in INTERNAL]
@@ -52,19 +63,29 @@ def checked(
         for name in kwargs:
             if name not in known and not others:
                 hint = did_you_mean(name, known) or f"Its arguments are {', '.join(known)}."
-                raise BadInput(f"{command.__name__}: expected a known argument, found '{name}'. {hint}")
+                raise BadInput(
+                    f"{command.__name__}: expected a known argument, found '{name}'. {hint}"
+                )
         bound = signature.bind(*args, **kwargs)
         given = bound.arguments
         left_over = given.pop("options", {}) if takes_any else {}
-        given.update({name: _stated(name, value, hints.get(name, Any)) for name, value in given.items()})
+        given.update(
+            {name: _stated(name, value, hints.get(name, Any)) for name, value in given.items()}
+        )
         if left_over:
-            stated = {name: (value, hints_of_options.get(name, Any)) for name, value in left_over.items()}
+            stated = {
+                name: (value, hints_of_options.get(name, Any)) for name, value in left_over.items()
+            }
             given["options"] = {name: _stated(name, *one) for name, one in stated.items()}
         return command(*bound.args, **bound.kwargs)
 
     if options_of:
         own = [one for name, one in signature.parameters.items() if name != "options"]
-        more = [one for name, one in passed_on.items() if name in known and name not in signature.parameters]
+        more = [
+            one
+            for name, one in passed_on.items()
+            if name in known and name not in signature.parameters
+        ]
         rest = [signature.parameters["options"]] if others else []
         run.__signature__ = signature.replace(parameters=[*own, *more, *rest])  # type: ignore[attr-defined]
     return run
@@ -77,7 +98,9 @@ def takes(
     return lambda command: checked(command, *options_of, others=others, objects=objects)
 
 
-def _options_of(owners: Iterable[Callable[..., Any]], hints: Mapping[str, Any]) -> dict[str, inspect.Parameter]:
+def _options_of(
+    owners: Iterable[Callable[..., Any]], hints: Mapping[str, Any]
+) -> dict[str, inspect.Parameter]:
     """The keywords of functions, and the fields of options dataclasses, by name, with their plain types."""
     found = dict[str, inspect.Parameter]()
     for owner in owners:
@@ -107,7 +130,11 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return isinstance(value, str | int) and value in inner
     if hint is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(float(value))
+        return (
+            isinstance(value, numbers.Real)
+            and not isinstance(value, bool)
+            and not math.isnan(float(value))
+        )
     if hint is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if hint is bool:
@@ -116,7 +143,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return _fits_tuple(value, inner)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         keys, values = inner
-        return isinstance(value, Mapping) and all(_fits(k, keys) and _fits(v, values) for k, v in value.items())
+        return isinstance(value, Mapping) and all(
+            _fits(k, keys) and _fits(v, values) for k, v in value.items()
+        )
     if isinstance(origin, type) and issubclass(origin, Collection | Iterable):
         several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
         return several and all(_fits(one, inner[0]) for one in value)
@@ -137,7 +166,9 @@ def _fits_tuple(value: Any, inner: tuple[Any, ...]) -> bool:
     if not isinstance(value, tuple | list | np.ndarray):
         return False
     expected = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else [*inner]
-    return len(value) == len(expected) and all(_fits(one, hint) for one, hint in zip(value, expected))
+    return len(value) == len(expected) and all(
+        _fits(one, hint) for one, hint in zip(value, expected)
+    )
 
 
 def _is_instance(value: Any, hint: Any) -> bool:

@@ -14,7 +14,9 @@ MOST_CASES = 12  # of more, the lowest, the median and the highest bound are pri
 
 def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """By case and modality, the bounds that synth wrote: of the MAE inside the body and of the means of regions."""
-    return {folder.name: bounds for folder in folders if (bounds := provenance_of(folder).get("bounds"))}
+    return {
+        folder.name: bounds for folder in folders if (bounds := provenance_of(folder).get("bounds"))
+    }
 
 
 def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
@@ -34,12 +36,16 @@ def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
 
 def _texts(bounds: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) -> Iterator[str]:
     for modality, values in bounds.items():
-        regions = [f"mean of {name} {_text(value)}" for name, value in values.items() if name != "mae"]
+        regions = [
+            f"mean of {name} {_text(value)}" for name, value in values.items() if name != "mae"
+        ]
         whole = [f"MAE inside the body {_text(values['mae'])}"] if "mae" in values else []
         yield f"{modality} {', '.join([*whole, *regions])} {units.get(modality, '')}".rstrip()
 
 
-def _summary(by_case: Mapping[str, Mapping[str, Mapping[str, float]]], units: Mapping[str, str]) -> Iterator[str]:
+def _summary(
+    by_case: Mapping[str, Mapping[str, Mapping[str, float]]], units: Mapping[str, str]
+) -> Iterator[str]:
     for modality in dict.fromkeys(name for bounds in by_case.values() for name in bounds):
         of_modality = {case: bounds.get(modality, {}) for case, bounds in by_case.items()}
         values = {case: bounds["mae"] for case, bounds in of_modality.items() if "mae" in bounds}
@@ -47,8 +53,7 @@ def _summary(by_case: Mapping[str, Mapping[str, Mapping[str, float]]], units: Ma
             low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
             middle = float(np.median(list(values.values())))
             yield (
-                f"  {modality} MAE inside the body: {_text(values[low])} ({low}) to {_text(values[high])} ({high}), "
-                f"median {_text(middle)} {units.get(modality, '')}".rstrip()
+                f"  {modality} MAE inside the body: {_text(values[low])} ({low}) to {_text(values[high])} ({high}), median {_text(middle)} {units.get(modality, '')}".rstrip()
             )
 
 

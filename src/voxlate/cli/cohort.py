@@ -20,7 +20,9 @@ from voxlate.options import MAIN, OUTPUT, Option
 def phantom(
     to: To,
     cases: Annotated[int, Option("Number of heads.", panel=MAIN, least=1)] = 24,
-    size: Annotated[tuple[int, int, int], Option("Number of voxels in x, y and z.", panel=MAIN, metavar="X Y Z")] = (
+    size: Annotated[
+        tuple[int, int, int], Option("Number of voxels in x, y and z.", panel=MAIN, metavar="X Y Z")
+    ] = (
         96,
         96,
         48,
@@ -50,7 +52,9 @@ def phantom(
             stripped=stripped,
             progress=lambda done, total: bars("phantom", done, total),
         )
-    say(f"{len(folders)} cases in {to}. Next:  voxlate prepare {shlex.quote(str(to))} --out PREPARED")
+    say(
+        f"{len(folders)} cases in {to}. Next:  voxlate prepare {shlex.quote(str(to))} --out PREPARED"
+    )
 
 
 @command(
@@ -59,15 +63,26 @@ def phantom(
     "prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED",
 )
 def prepare(
-    cohort: Annotated[Path, Argument(metavar="COHORT", help="Folder with one folder per case, or a manifest (CSV).")],
-    to: Annotated[Path | None, Option("Output folder. Not needed with --dry-run.", flag="--out", panel=MAIN)] = None,
+    cohort: Annotated[
+        Path,
+        Argument(metavar="COHORT", help="Folder with one folder per case, or a manifest (CSV)."),
+    ],
+    to: Annotated[
+        Path | None, Option("Output folder. Not needed with --dry-run.", flag="--out", panel=MAIN)
+    ] = None,
     *,
     options: PrepareOptions,
     dry_run: Annotated[
-        bool, Option("Read and check all scans, list the resulting files, and write nothing.", panel=MAIN)
+        bool,
+        Option(
+            "Read and check all scans, list the resulting files, and write nothing.", panel=MAIN
+        ),
     ] = False,
     every: Annotated[
-        bool, Option("List all files of a --dry-run instead of the first ones.", flag="--all", panel=OUTPUT)
+        bool,
+        Option(
+            "List all files of a --dry-run instead of the first ones.", flag="--all", panel=OUTPUT
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -86,7 +101,9 @@ def prepare(
         show_preparation(cohort, options, every, as_json)
         return
     if to is None:
-        raise BadInput("--out: expected a folder for the prepared cohort, found none. Add --out PREPARED.")
+        raise BadInput(
+            "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
+        )
     _, manifest = root_and_manifest(cohort, options.manifest)
     with progress_on(err) as bars:
         prepared = run(
@@ -101,7 +118,11 @@ def prepare(
     table = overview(prepared.cases, splits, prepared.units, masked)
     counts = {split: len(cases) for split, cases in prepared.splits.items()}
     if as_json:
-        facts = {"cases": counts, "modalities": list(prepared.modalities), "warnings": list(prepared.warnings)}
+        facts = {
+            "cases": counts,
+            "modalities": list(prepared.modalities),
+            "warnings": list(prepared.warnings),
+        }
         held_out = held_out_patients(splits)
         print(json.dumps({"out": str(to), **facts, "overview": table, "held_out": held_out}))
         end(prepared.provenance["unread"])
@@ -132,7 +153,10 @@ def prepare(
 def info(
     path: Annotated[
         Path,
-        Argument(metavar="PATH", help="Scan, DICOM folder or FOLDER#series, cohort, output of synth, run or weights."),
+        Argument(
+            metavar="PATH",
+            help="Scan, DICOM folder or FOLDER#series, cohort, output of synth, run or weights.",
+        ),
     ],
     as_json: Json = False,
 ) -> None:

@@ -86,20 +86,21 @@ def demo(out: Path, progress: StepCallback) -> Demo:
     }
     compared, page = compare(folders), out / "report.html"
     write_page(compared.document, page)
-    pages = [page, report(folders[0])]  # the second with intervals and naive baselines, of one method alone
+    pages = [
+        page,
+        report(folders[0]),
+    ]  # the second with intervals and naive baselines, of one method alone
     picture = _picture(cohort, folders, held_out[:ROWS], out / "picture.png")
     return Demo(compared, pages, picture, _reached(scored["regression"], scored["one sample"]))
 
 
 def _reached(regression: Scores, sample: Scores) -> str:
     """The errors of both predictions on held-out heads, next to the best naive baseline."""
-    naive = min(_mean(regression, "mae", name) for name in {row.answer for row in regression.rows} - {SYNTHESIS})
-    return (
-        f"CT from T1 on {len({row.case for row in regression.rows})} held-out phantom heads: mean absolute error "
-        f"{_mean(regression, 'mae'):.1f} HU (regression), {_mean(sample, 'mae'):.1f} HU (one sharp sample), "
-        f"{naive:.1f} HU (best naive baseline); {_mean(regression, 'coverage'):.1%} of the body lies within the "
-        "regression's 90 % intervals."
+    naive = min(
+        _mean(regression, "mae", name)
+        for name in {row.answer for row in regression.rows} - {SYNTHESIS}
     )
+    return f"CT from T1 on {len({row.case for row in regression.rows})} held-out phantom heads: mean absolute error {_mean(regression, 'mae'):.1f} HU (regression), {_mean(sample, 'mae'):.1f} HU (one sharp sample), {naive:.1f} HU (best naive baseline); {_mean(regression, 'coverage'):.1%} of the body lies within the regression's 90 % intervals."
 
 
 def _mean(scores: Scores, key: str, answer: str = SYNTHESIS) -> float:
@@ -114,19 +115,36 @@ def _calibrate(model: Model, cohort: Path, progress: StepCallback) -> None:
     def drawn(done: int, total: int) -> None:
         progress("further heads", done, total, {})
 
-    write_cohort(cohort, CALIBRATION_HEADS, SIZE, lesion="tumour", modalities=[SOURCE, TARGET], seed=1, progress=drawn)
+    write_cohort(
+        cohort,
+        CALIBRATION_HEADS,
+        SIZE,
+        lesion="tumour",
+        modalities=[SOURCE, TARGET],
+        seed=1,
+        progress=drawn,
+    )
     cases = held_out_cases(model, cohort, None)
 
     def known(name: str, done: int, total: int) -> None:
         progress(f"calibrate: {name}", done, total, {})
 
-    calibrate(model, cases, progress=known, warn=lambda _: None)  # that names are those of other heads
+    calibrate(
+        model, cases, progress=known, warn=lambda _: None
+    )  # that names are those of other heads
 
 
-def _synthesise(name: str, model: Model, cohort: Path, cases: list[str], out: Path, progress: StepCallback) -> Scores:
+def _synthesise(
+    name: str, model: Model, cohort: Path, cases: list[str], out: Path, progress: StepCallback
+) -> Scores:
     """Synthesise some cases with one model, and score them."""
     scans = [case for case in find_scans([str(cohort)], model) if case.case in cases]
-    synthesise_cases(model, scans, out, progress=lambda case, done, total: progress(f"{name} {case}", done, total, {}))
+    synthesise_cases(
+        model,
+        scans,
+        out,
+        progress=lambda case, done, total: progress(f"{name} {case}", done, total, {}),
+    )
     return evaluate(out, cohort)
 
 
@@ -151,7 +169,10 @@ def _row(truth: Path, folders: list[Path]) -> list[NDArray[np.uint8]]:
     true, given = (_slice(truth / f"{name}.nii.gz", level) for name in (TARGET, SOURCE))
     least, most = (_slice(folders[0] / f"{TARGET}{end}.nii.gz", level) for end in (LOW, HIGH))
     low, high = SHOWN_HU
-    grey = [colours(given, 0, float(given.max())), *(colours(one, low, high) for one in (regression, sample, true))]
+    grey = [
+        colours(given, 0, float(given.max())),
+        *(colours(one, low, high) for one in (regression, sample, true)),
+    ]
     error = np.abs(regression.clip(low, high) - true.clip(low, high))
     outside = np.maximum(least - true, 0) + np.maximum(true - most, 0)
     hot = [colours(one, 0, LARGEST_HU, "inferno") for one in ((most - least) / 2, error, outside)]
@@ -164,6 +185,8 @@ def _slice(path: Path, level: int) -> NDArray[np.float32]:
     return image
 
 
-def colours(image: NDArray[np.floating], low: float, high: float, name: str = "gray") -> NDArray[np.uint8]:
+def colours(
+    image: NDArray[np.floating], low: float, high: float, name: str = "gray"
+) -> NDArray[np.uint8]:
     """Values [H, W] as an RGB picture [H, W, 3] through a window and a colour map."""
     return palette(name)[shades(image, low, high)]

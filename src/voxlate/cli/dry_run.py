@@ -19,10 +19,14 @@ def show_preparation(cohort: Path, options: PrepareOptions, every: bool, as_json
     root, _ = root_and_manifest(cohort, options.manifest)
     found = find_cohort(cohort, modalities=options.modalities, **options.layout)
     known_patients(found.cases, root)
-    splits = split_patients([(case.patient, case.split) for case in found.cases], options.seed, options.shares)
+    splits = split_patients(
+        [(case.patient, case.split) for case in found.cases], options.seed, options.shares
+    )
     preparation = preparation_of(options, found.cases)
     with progress_on(err) as bars:
-        checked = check_cases(found.cases, preparation, lambda done, total, _: bars("check", done, total))
+        checked = check_cases(
+            found.cases, preparation, lambda done, total, _: bars("check", done, total)
+        )
     units = {file.name: file.unit for file in checked.files if file.unit}
     table = overview(found.cases, splits, units, {case.case for case in found.cases if case.mask})
     if as_json:
@@ -43,7 +47,11 @@ def show_preparation(cohort: Path, options: PrepareOptions, every: bool, as_json
         show(table, found)
         if line := held_out_line(splits):
             say(line, err)
-        if options.shares is None and found.cases[0].split is None and (sentence := small_cohort_note(splits)):
+        if (
+            options.shares is None
+            and found.cases[0].split is None
+            and (sentence := small_cohort_note(splits))
+        ):
             note(sentence)
         if preparation.fixed is not None:
             say(f"The grid of each case is that of its {preparation.fixed}.", err)

@@ -31,7 +31,9 @@ def _lines(value: Any, name: str) -> Iterator[str]:
 def _meaning(hint: Any) -> str:
     if get_origin(hint) is not Annotated:
         return ""
-    return next((part.description for part in get_args(hint)[1:] if getattr(part, "description", None)), "")
+    return next(
+        (part.description for part in get_args(hint)[1:] if getattr(part, "description", None)), ""
+    )
 
 
 def _default(field: dataclasses.Field, held: Any) -> str:

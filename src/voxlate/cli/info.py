@@ -16,7 +16,9 @@ from voxlate.images.io import format_of, is_there, read_volume
 def describe_path(path: Path) -> dict[str, Any]:
     """Facts about a scan, a cohort (prepared or not), a synthesis, a run or weights; raises BadInput for others."""
     if not is_there(path):
-        raise BadInput(f"{path}: expected a scan, a run or a prepared cohort, found nothing there. Check the path.")
+        raise BadInput(
+            f"{path}: expected a scan, a run or a prepared cohort, found nothing there. Check the path."
+        )
     if (path / "cohort.json").is_file():
         return _cohort(path)
     if path.suffix == ".safetensors" or (path / "recipe.toml").is_file():
@@ -38,7 +40,12 @@ def _folder(path: Path) -> dict[str, Any]:
     try:
         cohort = find_cohort(path)
     except BadInput:
-        series = [one for folder in sorted(path.iterdir()) if is_dicom_folder(folder) for one in list_series(folder)]
+        series = [
+            one
+            for folder in sorted(path.iterdir())
+            if is_dicom_folder(folder)
+            for one in list_series(folder)
+        ]
         if not series:
             raise
         return _series(path, series)
@@ -72,7 +79,9 @@ def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
     return {
         "DICOM series": len(series),
         **{
-            str(one.path): f"{one.modality}, {one.description or 'no description'}, {one.images} images"
+            str(
+                one.path
+            ): f"{one.modality}, {one.description or 'no description'}, {one.images} images"
             for one in series
         },
         "next": f"voxlate info {series[0].path}, or for a cohort a file of [series] tables: docs/guides/dicom.md",
@@ -81,7 +90,9 @@ def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
 
 def _scan(path: Path) -> dict[str, Any]:
     """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
-    named = "" if format_of(path) is DICOM else path.name.split(".")[0]  # DICOM headers name the modality
+    named = (
+        "" if format_of(path) is DICOM else path.name.split(".")[0]
+    )  # DICOM headers name the modality
     volume = read_volume(path, named, allow_nan=True)
     values, finite = volume.data, np.isfinite(volume.data)
     low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
@@ -107,14 +118,18 @@ def _stated_unit(path: Path, modality: str) -> str | None:
     provenance = path.parent / "provenance.json"
     if not provenance.is_file():
         return None
-    from voxlate.synthesis.result import stated_synthesis  # imports torch, which other scans are described without
+    from voxlate.synthesis.result import (
+        stated_synthesis,
+    )  # imports torch, which other scans are described without
 
     units: dict[str, str] = stated_synthesis(provenance).get("units", {})
     return units.get(modality)
 
 
 def _cohort(path: Path) -> dict[str, Any]:
-    from voxlate.data.prepared import open_cohort  # a scan is described without it, in half the time
+    from voxlate.data.prepared import (
+        open_cohort,
+    )  # a scan is described without it, in half the time
 
     cohort = open_cohort(path)
     return {
@@ -132,7 +147,11 @@ def _model(path: Path) -> dict[str, Any]:
 
     weights = Run(path).weights() if path.is_dir() else path
     if path.is_dir() and not weights.exists():
-        state = "stopped; the same train command resumes it" if Run(path).state.exists() else "not begun"
+        state = (
+            "stopped; the same train command resumes it"
+            if Run(path).state.exists()
+            else "not begun"
+        )
         return {"run": str(path), "state": state}
     header = read_header(weights)
     recipe = header["recipe"]

@@ -50,7 +50,11 @@ def list_recipes(
     ] = None,
     cohort: Annotated[
         Path | None,
-        Option("Prepared cohort for which recipes are ranked, or refused with a reason.", flag="--for", panel=MAIN),
+        Option(
+            "Prepared cohort for which recipes are ranked, or refused with a reason.",
+            flag="--for",
+            panel=MAIN,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -97,21 +101,31 @@ def train(
         Option("Prepared cohort. For a run only needed if the cohort was moved.", panel=MAIN),
     ] = None,
     to: Annotated[
-        Path | None, Option("Output folder. Not needed when continuing a run.", flag="--out", panel=MAIN)
+        Path | None,
+        Option("Output folder. Not needed when continuing a run.", flag="--out", panel=MAIN),
     ] = None,
     minutes: Annotated[
         str | None,
-        Option("Training time of auto (default: 60), or additional time of a finished run (+30).", panel=MAIN),
+        Option(
+            "Training time of auto (default: 60), or additional time of a finished run (+30).",
+            panel=MAIN,
+        ),
     ] = None,
-    steps: Annotated[str | None, Option("Additional steps of a finished run (+2000).", panel=MAIN)] = None,
+    steps: Annotated[
+        str | None, Option("Additional steps of a finished run (+2000).", panel=MAIN)
+    ] = None,
     change: Changes = None,
     start: Annotated[
         Path | None,
-        Option("Run or weights from which the network is initialised.", flag="--init", panel=TRAINING),
+        Option(
+            "Run or weights from which the network is initialised.", flag="--init", panel=TRAINING
+        ),
     ] = None,
     reuse: Annotated[
         list[Path] | None,
-        Option("Run whose earlier stages are reused if they are identical. Repeatable.", panel=TRAINING),
+        Option(
+            "Run whose earlier stages are reused if they are identical. Repeatable.", panel=TRAINING
+        ),
     ] = None,
     fold: Annotated[
         int | None,
@@ -141,10 +155,14 @@ def train(
     lengths = {"--steps": steps, "--minutes": minutes}
     of_plan = given(source=source, target=target, memory=memory, mode=mode, plan_for=plan_for)
     if to is None and Path(recipe).is_dir():
-        unfit = [f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **of_plan)]
+        unfit = [
+            f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **of_plan)
+        ]
         unfit = [name.replace("_", "-") for name in unfit]
         with progress_on(err) as bars:
-            resume.go_on(Path(recipe), lengths, unfit, data=data, device=device, progress=bars, say=note)
+            resume.go_on(
+                Path(recipe), lengths, unfit, data=data, device=device, progress=bars, say=note
+            )
         _say_next(Path(recipe))
         return
     data, to = resume.required(recipe, data, to, {"--steps": steps} if recipe == AUTO else lengths)
@@ -160,7 +178,9 @@ def train(
         chosen, head, new_plan = auto_recipe(data, to, changes, of_plan, device=device, fold=fold)
     elif of_plan:
         option = next(iter(of_plan)).replace("_", "-")
-        raise BadInput(f"--{option}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
+        raise BadInput(
+            f"--{option}: expected the recipe auto, which is planned, found {recipe}. Drop it."
+        )
     else:
         chosen, head = read_with_head(recipe, changes)
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
@@ -169,7 +189,13 @@ def train(
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     with progress_on(err) as bars:
         pace = kept_pace(to, chosen, note) if recipe == AUTO else None
-        options: dict[str, Any] = {"pace": pace, "start": start, "reuse": reuse or (), "fold": fold, "device": device}
+        options: dict[str, Any] = {
+            "pace": pace,
+            "start": start,
+            "reuse": reuse or (),
+            "fold": fold,
+            "device": device,
+        }
         done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
     if new_plan is not None:
         note(new_plan.outcome(done, time.monotonic() - began, device))
@@ -233,7 +259,9 @@ def import_weights(
             )
         taken = import_autoencoder(source, weights, to)
         say(f"{taken.weights()} is the autoencoder. Next:")
-        say(f"  voxlate train LATENT_RECIPE --data PREPARED --out RUN --reuse {to} {net_changes(taken)}")
+        say(
+            f"  voxlate train LATENT_RECIPE --data PREPARED --out RUN --reuse {to} {net_changes(taken)}"
+        )
         return
     from voxlate.training.published import import_run
 
@@ -274,7 +302,9 @@ def synth(
     members, inputs = members_and_scans(inputs)
     selected = select([run, *members], inputs, options)
     if not selected.scans and not as_json:
-        say(f"--part {options.part} holds none of the {len(selected.others or ())} cases: nothing to do.")
+        say(
+            f"--part {options.part} holds none of the {len(selected.others or ())} cases: nothing to do."
+        )
         return
     with progress_on(err) as bars:
         folders, failed = synthesise_cases(
@@ -298,18 +328,26 @@ def synth(
             "left_out": left_out,
             "complete": complete,
             "bounds": bounds_of(folders),
-            "warnings": {folder.name: graded for folder in folders if (graded := graded_warnings(folder))},
+            "warnings": {
+                folder.name: graded for folder in folders if (graded := graded_warnings(folder))
+            },
         }
         print(json.dumps(facts))
     else:
         for line in bound_lines(folders):
             say(line)
-        with_truth = {scans.case for scans in selected.scans if scans.truths} & {folder.name for folder in folders}
+        with_truth = {scans.case for scans in selected.scans if scans.truths} & {
+            folder.name for folder in folders
+        }
         after = after_synthesis(to, inputs[0], options.layout, bool(with_truth))
         if complete:
-            say(f"{len(complete)} cases lack no modality and are not synthesised: {', '.join(complete)}")
+            say(
+                f"{len(complete)} cases lack no modality and are not synthesised: {', '.join(complete)}"
+            )
         say(f"{len(folders)} cases in {to}.{f' Next:  voxlate {after}' if folders else ''}")
-        if complete and folders:  # the synthesised modalities have no true scan, but these cases have one
+        if (
+            complete and folders
+        ):  # the synthesised modalities have no true scan, but these cases have one
             command_line = after_completing(run, inputs[0], options.layout, options.split)
             say(f"To score the model on complete cases:  voxlate {command_line}")
     end(f"left out {sentence}" for sentence in left_out.values())

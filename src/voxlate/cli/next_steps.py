@@ -15,7 +15,12 @@ from voxlate.files import read_json
 from voxlate.scoring.provenance import recorded_splits
 
 COHORT = "COHORT"  # stands for the scans if their folder is unknown
-LAYOUT = {"pattern": "--pattern", "preset": "--preset", "manifest": "--manifest", "patients": "--patients"}
+LAYOUT = {
+    "pattern": "--pattern",
+    "preset": "--preset",
+    "manifest": "--manifest",
+    "patients": "--patients",
+}
 HELD_OUT = ("val", "test")
 
 
@@ -27,7 +32,11 @@ def shown(path: Path | str) -> str:
 
 def layout_options(layout: Mapping[str, Any]) -> str:
     """The layout of a cohort as options of a command."""
-    named = "".join(f" {option} {shlex.quote(str(layout[key]))}" for key, option in LAYOUT.items() if layout.get(key))
+    named = "".join(
+        f" {option} {shlex.quote(str(layout[key]))}"
+        for key, option in LAYOUT.items()
+        if layout.get(key)
+    )
     return named + (" --allow-outside" if layout.get("allow_outside") else "")
 
 
@@ -103,7 +112,11 @@ def _cases(cohort: Cohort) -> Sequence[CaseFiles]:
         return []
     try:
         return find_cohort(
-            root, layout["pattern"], layout["manifest"], layout["preset"], patients=layout["patients"]
+            root,
+            layout["pattern"],
+            layout["manifest"],
+            layout["preset"],
+            patients=layout["patients"],
         ).cases
     except BadInput:  # scans that were changed since do not make a training fail
         return []
@@ -111,7 +124,9 @@ def _cases(cohort: Cohort) -> Sequence[CaseFiles]:
 
 def _prepared(run: Path) -> Cohort | None:
     """The prepared cohort of a run; None if it does not exist any more."""
-    stated = read_json(path).get("prepared") if (path := run / "provenance.json").is_file() else None
+    stated = (
+        read_json(path).get("prepared") if (path := run / "provenance.json").is_file() else None
+    )
     folder = Path(os.path.normpath(run / stated)) if isinstance(stated, str) else None
     if folder is None or not (folder / "cohort.json").is_file():
         return None

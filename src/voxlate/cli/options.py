@@ -19,7 +19,8 @@ METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
 To = Annotated[Path, Option("Output folder.", flag="--out", panel=MAIN)]
 Json = Annotated[bool, Option("Print the result as JSON.", flag="--json", panel=OUTPUT)]
 Everything = Annotated[
-    bool, Option("Print all scores and baselines instead of the main ones.", flag="--all", panel=OUTPUT)
+    bool,
+    Option("Print all scores and baselines instead of the main ones.", flag="--all", panel=OUTPUT),
 ]
 Changes = Annotated[
     list[str] | None,
@@ -35,7 +36,10 @@ Command = Callable[..., None]
 
 def command(*examples: str, name: str | None = None) -> Callable[[Command], Command]:
     """Add a function to the command line, with examples at the end of its --help."""
-    shown = ["Example:" if len(examples) == 1 else "Examples:", *(f"voxlate {one}" for one in examples)]
+    shown = [
+        "Example:" if len(examples) == 1 else "Examples:",
+        *(f"voxlate {one}" for one in examples),
+    ]
 
     def add(function: Command) -> Command:
         app.command(name=name, epilog="\n".join(shown))(with_options(function))
@@ -50,7 +54,9 @@ def with_options(function: Command) -> Command:
     The parameters are sorted by panel. A dataclass is filled with the values that the command line gives.
     """
     own = inspect.signature(function).parameters
-    tables: dict[str, Any] = {name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)}
+    tables: dict[str, Any] = {
+        name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)
+    }
     fields = {name: _fields(table) for name, table in tables.items()}
     parameters = [one for name, one in own.items() if name not in tables]
     parameters += [one for some in fields.values() for one in some]
@@ -64,7 +70,9 @@ def with_options(function: Command) -> Command:
         filled = {}
         for name, table in tables.items():
             of_table = {one.name: values.pop(one.name) for one in fields[name]}
-            filled[name] = table(**{key: value for key, value in of_table.items() if not _is_unset(value)})
+            filled[name] = table(
+                **{key: value for key, value in of_table.items() if not _is_unset(value)}
+            )
         function(**values, **filled)
 
     def panel(parameter: inspect.Parameter) -> int:
@@ -84,7 +92,10 @@ def _is_unset(value: Any) -> bool:
 def _fields(table: Any) -> list[inspect.Parameter]:
     """The fields of an options dataclass that are options of the command line."""
     hints = typing.get_type_hints(table, include_extras=True)
-    named = [one.replace(annotation=hints[name]) for name, one in inspect.signature(table).parameters.items()]
+    named = [
+        one.replace(annotation=hints[name])
+        for name, one in inspect.signature(table).parameters.items()
+    ]
     return [one for one in named if _option(one.annotation) is not None]
 
 
@@ -115,7 +126,10 @@ def _for_typer(parameter: inspect.Parameter, option: Option | None) -> inspect.P
     if default is None or default == ():
         kind, default = kind | None, None
     return inspect.Parameter(
-        parameter.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown]
+        parameter.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, shown],
     )
 
 

@@ -17,7 +17,10 @@ MOST_ROWS = 12  # files of a dry run; --all shows the others
 
 
 def overview(
-    cases: Sequence[CaseFiles | Entry], splits: Mapping[str, str], units: Mapping[str, str], masked: Collection[str]
+    cases: Sequence[CaseFiles | Entry],
+    splits: Mapping[str, str],
+    units: Mapping[str, str],
+    masked: Collection[str],
 ) -> dict[str, Any]:
     """Cases and patients in all and by split, and the same for each modality and label map; grids once prepared.
 
@@ -31,7 +34,9 @@ def overview(
         rows[name] = _by_split([one for one in cases if name in _present(one)], splits)
     if masked:
         rows["mask"] = _by_split([one for one in cases if one.case in masked], splits)
-    grids = Counter("×".join(map(str, reversed(one.shape))) for one in cases if isinstance(one, Entry))
+    grids = Counter(
+        "×".join(map(str, reversed(one.shape))) for one in cases if isinstance(one, Entry)
+    )
     return {"rows": rows, "units": dict(units), "grids": dict(grids.most_common())}
 
 
@@ -48,7 +53,9 @@ def show(table: Mapping[str, Any], plan: CohortFiles | None = None) -> None:
     """The table on stderr, with the grids (the commonest first) and, for a plan, what is left out."""
     drawn = Table("", "all", *SPLITS, "unit", box=None)
     for name, counts in table["rows"].items():
-        drawn.add_row(name, *(str(counts[key]) for key in ("all", *SPLITS)), table["units"].get(name, ""))
+        drawn.add_row(
+            name, *(str(counts[key]) for key in ("all", *SPLITS)), table["units"].get(name, "")
+        )
     err.print(drawn)
     if grids := list(table["grids"].items()):
         say(f"grids: {first_of([f'{grid} ({count})' for grid, count in grids], 4)}", err)
@@ -63,7 +70,9 @@ def show_files(seen: Sequence[CheckedFile], root: Path, every: bool) -> None:
 
     every: of all files; else of the first ones, and of those that cannot be read.
     """
-    shown = [one for number, one in enumerate(seen) if every or number < MOST_ROWS or one.grid == UNREAD]
+    shown = [
+        one for number, one in enumerate(seen) if every or number < MOST_ROWS or one.grid == UNREAD
+    ]
     rows = [("case", "becomes", "file or series", "grid", "unit")]
     for one in shown:
         place = Path(one.path)

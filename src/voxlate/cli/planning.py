@@ -22,17 +22,22 @@ if TYPE_CHECKING:
     from voxlate.recipe import Recipe
 
 AUTO = "auto"
-RANKED = (
-    "The first fills its patches best; among equals come those that learn from more cases, use more modalities, have "
-    "less that is unusual, and take fewer steps. What a recipe reaches on the cohort is not predicted.\n"
-)
+RANKED = "The first fills its patches best; among equals come those that learn from more cases, use more modalities, have less that is unusual, and take fewer steps. What a recipe reaches on the cohort is not predicted.\n"
 
 Memory = Annotated[
     str | None,
-    Option("Memory of the training, such as 8GB. Default: most of the free memory.", panel=PLAN, metavar="SIZE"),
+    Option(
+        "Memory of the training, such as 8GB. Default: most of the free memory.",
+        panel=PLAN,
+        metavar="SIZE",
+    ),
 ]
-Source = Annotated[list[str] | None, Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME")]
-Target = Annotated[list[str] | None, Option("Modality to synthesise. Repeatable.", panel=PLAN, metavar="NAME")]
+Source = Annotated[
+    list[str] | None, Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME")
+]
+Target = Annotated[
+    list[str] | None, Option("Modality to synthesise. Repeatable.", panel=PLAN, metavar="NAME")
+]
 Mode = Annotated[
     Literal["both", "mean", "samples"] | None,
     Option(
@@ -53,8 +58,12 @@ PlanFor = Annotated[
 @command("plan PREPARED --minutes 20", "plan PREPARED --source t1 --target ct --memory 8GB")
 def plan(
     data: Annotated[Path, Argument(metavar="PREPARED", help="Prepared cohort.")],
-    to: Annotated[Path, Option("TOML file of the recipe.", flag="--out", panel=MAIN)] = Path("plan.toml"),
-    minutes: Annotated[float | None, Option("Training time on this machine. Default: 60.", panel=MAIN, least=0)] = None,
+    to: Annotated[Path, Option("TOML file of the recipe.", flag="--out", panel=MAIN)] = Path(
+        "plan.toml"
+    ),
+    minutes: Annotated[
+        float | None, Option("Training time on this machine. Default: 60.", panel=MAIN, least=0)
+    ] = None,
     source: Source = None,
     target: Target = None,
     memory: Memory = None,
@@ -68,15 +77,23 @@ def plan(
     A few training steps are timed on this machine.
     """
     if to.suffix != ".toml" or to.is_dir():
-        raise BadInput(f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml.")
+        raise BadInput(
+            f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml."
+        )
     if to.exists():
-        raise BadInput(f"{to}: expected a new file, found one that is there. Choose another --out, or remove it.")
-    options = given(source=source, target=target, minutes=minutes, memory=memory, mode=mode, plan_for=plan_for)
+        raise BadInput(
+            f"{to}: expected a new file, found one that is there. Choose another --out, or remove it."
+        )
+    options = given(
+        source=source, target=target, minutes=minutes, memory=memory, mode=mode, plan_for=plan_for
+    )
     chosen = planned(data, {}, **options, device=device)
     chosen.save(to)
     for key, why in chosen.why.items():
         say(f"{key}: {why}.")
-    say(f"{to} is the recipe. Next:  voxlate train {shlex.quote(str(to))} --data {shlex.quote(str(data))} --out RUN")
+    say(
+        f"{to} is the recipe. Next:  voxlate train {shlex.quote(str(to))} --data {shlex.quote(str(data))} --out RUN"
+    )
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -84,7 +101,9 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, [])}
 
 
-def planned(data: Path, changes: Mapping[str, str], memory: str | None = None, **options: Any) -> "Plan":
+def planned(
+    data: Path, changes: Mapping[str, str], memory: str | None = None, **options: Any
+) -> "Plan":
     """The plan for a prepared cohort, with changes of its keys; messages of the probe go to stderr."""
     from voxlate.cli.api import plan as run
 
@@ -93,7 +112,13 @@ def planned(data: Path, changes: Mapping[str, str], memory: str | None = None, *
 
 
 def write_planned(
-    data: Path, run: Path, changes: Mapping[str, str], options: Mapping[str, Any], *, device: str, fold: int | None
+    data: Path,
+    run: Path,
+    changes: Mapping[str, str],
+    options: Mapping[str, Any],
+    *,
+    device: str,
+    fold: int | None,
 ) -> None:
     """Write the folder of a run that is planned for another machine, which trains it."""
     chosen = planned(data, changes, **options, device=device, fold=fold)
@@ -106,7 +131,13 @@ def write_planned(
 
 
 def auto_recipe(
-    data: Path, run: Path, changes: Mapping[str, str], options: Mapping[str, Any], *, device: str, fold: int | None
+    data: Path,
+    run: Path,
+    changes: Mapping[str, str],
+    options: Mapping[str, Any],
+    *,
+    device: str,
+    fold: int | None,
 ) -> tuple["Recipe", str, "Plan | None"]:
     """The recipe that `train auto` trains, its head, and its plan.
 
@@ -121,7 +152,11 @@ def auto_recipe(
     if new_plan is None:
         check_same(run, recipe, options.get("source", ()), options.get("target", ()))
         ignored = [*(f"--{name}" for name in options), *(f"--set {key}" for key in changes)]
-        unused = f"; {', '.join(ignored)} change nothing (another --out makes another plan)" if ignored else ""
+        unused = (
+            f"; {', '.join(ignored)} change nothing (another --out makes another plan)"
+            if ignored
+            else ""
+        )
         note(f"{run / 'recipe.toml'} is resumed as it was planned{unused}.")
         return recipe, head, None
     for key, why in new_plan.why.items():
@@ -138,7 +173,9 @@ def show_fits(data: Path, as_json: bool) -> None:
         print(json.dumps([asdict(recipe) for recipe in recipes]))
         return
     fitting = [recipe for recipe in recipes if not recipe.against]
-    say(f"{len(fitting)} of {len(recipes)} recipes fit {data}; `voxlate train auto` plans one for it.")
+    say(
+        f"{len(fitting)} of {len(recipes)} recipes fit {data}; `voxlate train auto` plans one for it."
+    )
     if fitting:
         say(RANKED)
     for number, recipe in enumerate(fitting, start=1):
@@ -156,7 +193,9 @@ def show_fits(data: Path, as_json: bool) -> None:
 def minutes_of(text: str) -> float:
     """`--minutes` of train, which may also be +30; raises BadInput where it is no number of minutes for a plan."""
     if re.fullmatch(resume.MINUTES, text) is None:
-        raise BadInput(f"--minutes: expected the minutes of a training, such as 60, found {text!r}. Write it so.")
+        raise BadInput(
+            f"--minutes: expected the minutes of a training, such as 60, found {text!r}. Write it so."
+        )
     return float(text)
 
 

@@ -28,7 +28,9 @@ SECONDS = 20.0  # from one plain line to the next: a few a minute
 class Report(Protocol):
     """Takes the name of what advances, steps done, steps in all, and numbers where there are any."""
 
-    def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None, /) -> None: ...
+    def __call__(
+        self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None, /
+    ) -> None: ...
 
 
 class Bars:
@@ -38,11 +40,15 @@ class Bars:
         self.progress = progress
         self.tasks: dict[str, TaskID] = {}
 
-    def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
+    def __call__(
+        self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
+    ) -> None:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, completed=done, note="")
         elif done < self.progress.tasks[self.tasks[name]].completed:
-            self.progress.reset(self.tasks[name], total=total, completed=done)  # the slices of the next case
+            self.progress.reset(
+                self.tasks[name], total=total, completed=done
+            )  # the slices of the next case
         self.progress.update(self.tasks[name], completed=done, total=total, note=_note(numbers))
 
 
@@ -55,16 +61,24 @@ class Lines:
         self.last: dict[str, int] = {}
         self.printed = 0.0
 
-    def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
+    def __call__(
+        self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
+    ) -> None:
         now = time.monotonic()
         if done < self.last.get(name, 0):
             del self.started[name]  # the slices of the next case
         self.last[name] = done
-        start, before = self.started.setdefault(name, (now, done))  # a resumed run does not begin at 0
+        start, before = self.started.setdefault(
+            name, (now, done)
+        )  # a resumed run does not begin at 0
         if now - self.printed < SECONDS and done < total:
             return
         self.printed = now
-        left = f", {_clock((now - start) / (done - before) * (total - done))} left" if before < done < total else ""
+        left = (
+            f", {_clock((now - start) / (done - before) * (total - done))} left"
+            if before < done < total
+            else ""
+        )
         note = _note(numbers)
         say(f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", self.console)
 
@@ -76,9 +90,20 @@ def progress_on(console: Console) -> Iterator[Bars | Lines]:
     if not drawn:
         yield Lines(console)
         return
-    columns = (SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-    times = (TimeElapsedColumn(), TextColumn("[dim]left"), TimeRemainingColumn(elapsed_when_finished=False))
-    with Progress(*columns, *times, TextColumn("[dim]{task.fields[note]}"), console=console) as progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+    )
+    times = (
+        TimeElapsedColumn(),
+        TextColumn("[dim]left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(
+        *columns, *times, TextColumn("[dim]{task.fields[note]}"), console=console
+    ) as progress:
         yield Bars(progress)
 
 
@@ -106,7 +131,9 @@ def _nothing(*_: object) -> None:
 def _with_numbers(own: StepCallback) -> Report:
     """A caller's function, which is always given numbers."""
 
-    def report(name: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
+    def report(
+        name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
+    ) -> None:
         own(name, done, total, numbers or {})
 
     return report

@@ -21,7 +21,9 @@ from voxlate.synthesis.options import RunOptions
     "evaluate NEW --truth COHORT --run RUN --missing all --mask brain",
 )
 def evaluate(
-    to: Annotated[Path, Argument(metavar="OUT", help="Folder that synth wrote; with --run a new one.")],
+    to: Annotated[
+        Path, Argument(metavar="OUT", help="Folder that synth wrote; with --run a new one.")
+    ],
     truth: Annotated[Path, Option("Cohort with the true scans.", panel=MAIN)],
     *,
     options: EvaluateOptions,
@@ -51,7 +53,10 @@ def evaluate(
         else:
             _refuse_options_of_runs(by_run)
             scores = score_images(
-                to, truth, progress=lambda done, total, _: bars("evaluate", done, total), **vars(options)
+                to,
+                truth,
+                progress=lambda done, total, _: bars("evaluate", done, total),
+                **vars(options),
             )
     document = scores.document()
     if sentence := held_out_note(document):
@@ -63,7 +68,9 @@ def evaluate(
         out.print(summary.table())
     if not as_json:
         say(coloured(scores.verdicts))
-    absent = [f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()]
+    absent = [
+        f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()
+    ]
     end([*absent, *(f"left out {sentence}" for sentence in failed.values())])
 
 
@@ -86,16 +93,29 @@ def _refuse_options_of_runs(options: RunOptions) -> None:
 
 @command("compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
 def compare(
-    folders: Annotated[list[Path], Argument(metavar="OUT...", help="Scored folders of the same cases.")],
+    folders: Annotated[
+        list[Path], Argument(metavar="OUT...", help="Scored folders of the same cases.")
+    ],
     reference: Annotated[
         str | None,
-        Option("Folder against which the others are tested. Default: the best.", panel=MAIN, metavar="NAME"),
+        Option(
+            "Folder against which the others are tested. Default: the best.",
+            panel=MAIN,
+            metavar="NAME",
+        ),
     ] = None,
-    page: Annotated[Path | None, Option("HTML page with the table and pictures.", flag="--report", panel=MAIN)] = None,
+    page: Annotated[
+        Path | None, Option("HTML page with the table and pictures.", flag="--report", panel=MAIN)
+    ] = None,
     answer: Annotated[
-        str, Option("Naive baseline that is compared instead of the synthesised images.", metavar="NAME")
+        str,
+        Option(
+            "Naive baseline that is compared instead of the synthesised images.", metavar="NAME"
+        ),
     ] = "synthesis",
-    to: Annotated[Path | None, Option("JSON file of the table.", flag="--out", panel=OUTPUT)] = None,
+    to: Annotated[
+        Path | None, Option("JSON file of the table.", flag="--out", panel=OUTPUT)
+    ] = None,
     everything: Everything = False,
     as_json: Json = False,
 ) -> None:
@@ -114,17 +134,32 @@ def compare(
 
 @command("likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
 def likelihood(
-    run: Annotated[Path, Argument(metavar="RUN", help="Run folder or weights file of a diffusion model.")],
-    cohort: Annotated[Path, Argument(metavar="PREPARED", help="Prepared cohort with the true targets.")],
-    split: Annotated[str, Option("Split that is evaluated: train, val or test.", panel=MAIN, metavar="NAME")] = "val",
+    run: Annotated[
+        Path, Argument(metavar="RUN", help="Run folder or weights file of a diffusion model.")
+    ],
+    cohort: Annotated[
+        Path, Argument(metavar="PREPARED", help="Prepared cohort with the true targets.")
+    ],
+    split: Annotated[
+        str, Option("Split that is evaluated: train, val or test.", panel=MAIN, metavar="NAME")
+    ] = "val",
     slices: Annotated[
-        int | None, Option("Largest number of slices a case, evenly spaced. Default: all.", panel=MAIN, least=1)
+        int | None,
+        Option(
+            "Largest number of slices a case, evenly spaced. Default: all.", panel=MAIN, least=1
+        ),
     ] = None,
-    tolerance: Annotated[float, Option("Error of a step of the ODE; a larger one is faster.", panel=SAMPLING)] = 1e-5,
+    tolerance: Annotated[
+        float, Option("Error of a step of the ODE; a larger one is faster.", panel=SAMPLING)
+    ] = 1e-5,
     seed: Annotated[int, Option("Random seed of the probes.", panel=SAMPLING, least=0)] = 0,
-    to: Annotated[Path | None, Option("JSON file of the result.", flag="--out", panel=OUTPUT)] = None,
+    to: Annotated[
+        Path | None, Option("JSON file of the result.", flag="--out", panel=OUTPUT)
+    ] = None,
     as_json: Json = False,
-    batch: Annotated[int | None, Option("Number of slices at a time: changes memory alone.", least=1)] = None,
+    batch: Annotated[
+        int | None, Option("Number of slices at a time: changes memory alone.", least=1)
+    ] = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
@@ -162,8 +197,12 @@ def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool)
 
 @command("report OUT", "report PREPARED")
 def report(
-    path: Annotated[Path, Argument(metavar="PATH", help="Run, folder that synth wrote, or prepared cohort.")],
-    to: Annotated[Path | None, Option("HTML file. Default: PATH/report.html.", flag="--out", panel=MAIN)] = None,
+    path: Annotated[
+        Path, Argument(metavar="PATH", help="Run, folder that synth wrote, or prepared cohort.")
+    ],
+    to: Annotated[
+        Path | None, Option("HTML file. Default: PATH/report.html.", flag="--out", panel=MAIN)
+    ] = None,
 ) -> None:
     """Write an offline HTML page with pictures, curves and tables."""
     if (path / "cohort.json").is_file():

@@ -14,7 +14,9 @@ MINUTES = r"(\d+\.?\d*|\.\d+)"
 NUMBERS = {"--steps": r"\+[1-9]\d{0,7}", "--minutes": rf"\+{MINUTES}"}
 
 
-def required(recipe: str, data: Path | None, to: Path | None, lengths: Mapping[str, str | None]) -> tuple[Path, Path]:
+def required(
+    recipe: str, data: Path | None, to: Path | None, lengths: Mapping[str, str | None]
+) -> tuple[Path, Path]:
     """The cohort and the folder that a recipe needs; raises BadInput without them, or if a length is given."""
     for option, text in lengths.items():
         if text is not None:
@@ -23,27 +25,42 @@ def required(recipe: str, data: Path | None, to: Path | None, lengths: Mapping[s
                 f"{option}: expected a run's folder to train further, found the recipe {recipe}, whose length is a key: --set train.steps={number}, say. Write it so, or give the folder."
             )
     if data is None:
-        raise BadInput(f"--data: expected a prepared cohort to train {recipe} on, found none. Add --data PREPARED.")
+        raise BadInput(
+            f"--data: expected a prepared cohort to train {recipe} on, found none. Add --data PREPARED."
+        )
     if to is None:
-        raise BadInput(f"--out: expected a folder for the run of {recipe}, found none. Add --out RUN.")
+        raise BadInput(
+            f"--out: expected a folder for the run of {recipe}, found none. Add --out RUN."
+        )
     return data, to
 
 
-def go_on(run: Path, lengths: Mapping[str, str | None], unfit: Sequence[str], **options: Any) -> "Run":
+def go_on(
+    run: Path, lengths: Mapping[str, str | None], unfit: Sequence[str], **options: Any
+) -> "Run":
     """Continue a run by `--steps +N` or `--minutes +M`, or resume it; unfit: given options that no run takes."""
     from voxlate.training.continuing import train_further
 
     if unfit:
-        raise BadInput(f"{unfit[0]}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it.")
+        raise BadInput(
+            f"{unfit[0]}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it."
+        )
     asked = {option: text for option, text in lengths.items() if text is not None}
     if len(asked) > 1:
-        raise BadInput(f"--steps: expected --steps or --minutes, found both ({', '.join(asked.values())}). Drop one.")
+        raise BadInput(
+            f"--steps: expected --steps or --minutes, found both ({', '.join(asked.values())}). Drop one."
+        )
     for option, text in asked.items():
         if not re.fullmatch(NUMBERS[option], text) or float(text) == 0:
             digits = "of at most 8 digits, " if option == "--steps" else ""
-            what = f"a number above 0 after a +, {digits}of {option[2:]} in addition to those of {run}"
+            what = (
+                f"a number above 0 after a +, {digits}of {option[2:]} in addition to those of {run}"
+            )
             raise BadInput(f"{option}: expected {what}, found {text}. Write {option} +30, say.")
     steps, minutes = lengths.get("--steps"), lengths.get("--minutes")
     return train_further(
-        run, steps=None if steps is None else int(steps), minutes=None if minutes is None else float(minutes), **options
+        run,
+        steps=None if steps is None else int(steps),
+        minutes=None if minutes is None else float(minutes),
+        **options,
     )

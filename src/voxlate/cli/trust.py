@@ -21,21 +21,28 @@ from voxlate.synthesis.options import ANSWER, SAMPLES, SET, synth_table
     "synth RUN NEW --out OUT --samples 8",
 )
 def calibrate(
-    run: Annotated[Path, Argument(metavar="RUN", help="Run folder, into which the calibration is written.")],
-    cohort: Annotated[Path, Argument(metavar="COHORT", help="Cases with true scans that training did not use.")],
+    run: Annotated[
+        Path, Argument(metavar="RUN", help="Run folder, into which the calibration is written.")
+    ],
+    cohort: Annotated[
+        Path, Argument(metavar="COHORT", help="Cases with true scans that training did not use.")
+    ],
     split: Annotated[
         Literal["train", "val", "test"] | None,
         Option("Split that calibrates: train, val or test.", panel=MAIN),
     ] = None,
     answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None,
     samples: Annotated[int | None, SAMPLES] = None,
-    coverage: Annotated[float, Option("Share of a new patient's voxels that the intervals contain.", panel=MAIN)] = 0.9,
-    confidence: Annotated[float, Option("Confidence in the coverage, on average over patients.", panel=MAIN)] = 0.9,
+    coverage: Annotated[
+        float, Option("Share of a new patient's voxels that the intervals contain.", panel=MAIN)
+    ] = 0.9,
+    confidence: Annotated[
+        float, Option("Confidence in the coverage, on average over patients.", panel=MAIN)
+    ] = 0.9,
     bound: Annotated[
         Literal["normal", "any", "none"] | None,
         Option(
-            "Margin for the number of patients: normal (Student's t; the default from 10 patients on), any (no "
-            "assumption; needs 22 patients for 90 %) or none (the default below 10)."
+            "Margin for the number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10)."
         ),
     ] = None,
     region: Annotated[
@@ -63,7 +70,9 @@ def calibrate(
     from voxlate.synthesis.model import load
     from voxlate.trust.summary import sentences, table
 
-    model = load(run, device, allow_code, answer).with_options(samples=samples, **synth_table(change))
+    model = load(run, device, allow_code, answer).with_options(
+        samples=samples, **synth_table(change)
+    )
     cases = held_out_cases(model, cohort, split, **vars(layout))
     with progress_on(err) as bars:
         path, fitted = fit(
@@ -79,7 +88,11 @@ def calibrate(
             warn=note,
         )
     if as_json:
-        print(json.dumps({"calibration": str(path), **fitted.stated, "compared": table(fitted.header)}))
+        print(
+            json.dumps(
+                {"calibration": str(path), **fitted.stated, "compared": table(fitted.header)}
+            )
+        )
         return
     for line in sentences(fitted.header):
         say(line)

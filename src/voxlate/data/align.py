@@ -6,7 +6,16 @@ from typing import Literal
 import numpy as np
 
 from voxlate.errors import BadInput, did_you_mean
-from voxlate.images.grid import Box, Grid, Volume, resample, same_grid, share_inside, with_matrix, with_spacing
+from voxlate.images.grid import (
+    Box,
+    Grid,
+    Volume,
+    resample,
+    same_grid,
+    share_inside,
+    with_matrix,
+    with_spacing,
+)
 from voxlate.images.mask import body_box_mm
 from voxlate.images.midline import midline_grid
 from voxlate.images.register import (
@@ -43,7 +52,9 @@ class Preparation:
     align: Align | None = None
     mask: Mask = "body"
     mask_from: Name | None = None
-    matrix: tuple[int, int] | None = field(default=None, repr=False)  # no part of the digests of cases without one
+    matrix: tuple[int, int] | None = field(
+        default=None, repr=False
+    )  # no part of the digests of cases without one
 
     def __post_init__(self) -> None:
         if self.matrix is None:
@@ -130,7 +141,10 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     """Choose the grid of a case and register its scans to it where that is asked for."""
     name = preparation.fixed or next(iter(scans))
     if name not in scans:
-        hint = did_you_mean(name, scans) or f"Name another one by --fixed, or leave the case out (--exclude {case})."
+        hint = (
+            did_you_mean(name, scans)
+            or f"Name another one by --fixed, or leave the case out (--exclude {case})."
+        )
         raise BadInput(
             f"case {case}: expected the modality {name}, to whose grid the others are resampled, found {', '.join(scans)}. {hint}"
         )

@@ -34,11 +34,24 @@ SIDE = 16  # voxels of a box along each axis
 COARSE_MM = 4.0
 MOST_CASES = 200  # a mean of more is the same
 FEWEST = 3  # patients, below which nobody can say what is usual
-MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19  # times the farthest known patient; UNPROVED for fewer patients than ENOUGH
-LEAST_WIDTH, LEAST_CONTRAST = 0.05, 0.15  # of 1 - correlation with the mean box, and inside its body
-USUAL_SPREAD, WORTH = 0.05, 3  # of heads' extents, as a logarithm; it counts as much as so many patients
+MARGIN, UNPROVED, ENOUGH = (
+    1.2,
+    1.5,
+    19,
+)  # times the farthest known patient; UNPROVED for fewer patients than ENOUGH
+LEAST_WIDTH, LEAST_CONTRAST = (
+    0.05,
+    0.15,
+)  # of 1 - correlation with the mean box, and inside its body
+USUAL_SPREAD, WORTH = (
+    0.05,
+    3,
+)  # of heads' extents, as a logarithm; it counts as much as so many patients
 FAR_SIZE = 3.0  # deviations of an extent, below which nothing is said
-USUAL_LEAN, LEAN_WORTH = 0.02, 3  # deviation of a difference of correlations; it counts as much as so many patients
+USUAL_LEAN, LEAN_WORTH = (
+    0.02,
+    3,
+)  # deviation of a difference of correlations; it counts as much as so many patients
 TELLS = 4.0  # deviations by which known patients must differ from their mirror images, so that a flip can be seen
 OTHER_UNIT = 100.0  # times the largest or least level of the training
 LEVEL = 95  # percentile of the foreground
@@ -114,7 +127,9 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
         text = file.text("anatomy")
         digest = file.text("sha256")
         stated: _Stated = record.parse(_Stated, text)
-        means = file.read(dict.fromkeys(stated.usual, Shape((SIDE,) * 3, low=-1.001, high=1.001)))  # their length is 1
+        means = file.read(
+            dict.fromkeys(stated.usual, Shape((SIDE,) * 3, low=-1.001, high=1.001))
+        )  # their length is 1
     record.check_checksum(digest, checksum(text, means))
     others = (stated.usual.keys() | stated.backgrounds.keys()) - set(modalities)
     record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
@@ -193,7 +208,9 @@ def anatomy_of(
         case = cohort.case(case_name)
         shown = set(case.header.shown)
         for name in shown & sources.keys():
-            bodies[name].setdefault(case.header.patient, []).append(body_of(case, name, sources[name]))
+            bodies[name].setdefault(case.header.patient, []).append(
+                body_of(case, name, sources[name])
+            )
         for name in shown & targets.keys():
             scale = targets[name].scale(case.header.statistics[name])
             air = np.float32(background_value(case.volume(name)))
@@ -226,7 +243,9 @@ def _usual(boxes: Box, patients: Mapping[str, Sequence[Body]]) -> Usual:
         correlations = [_correlations(case.box, others) for case in cases]
         far.append(1 - min(of_case[0] for of_case in correlations))
         contrasts.append(1 - min(_inside(case.box, others) for case in cases))
-        leans += [of_case[0] - of_case[1:] for of_case in correlations]  # the slices of a patient differ, too
+        leans += [
+            of_case[0] - of_case[1:] for of_case in correlations
+        ]  # the slices of a patient differ, too
     count = len(boxes)
     lean = np.mean(leans, axis=0)
     squares = (count * np.var(leans, axis=0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
@@ -279,7 +298,8 @@ def anatomy_warnings(anatomy: Anatomy, name: str, body: Body) -> list[str]:
     correlations = _correlations(body.box, mean)
     inside = _inside(body.box, mean)
     sentences = [
-        _turned(name, usual, correlations) or _low_correlation(name, usual, correlations[0], inside),
+        _turned(name, usual, correlations)
+        or _low_correlation(name, usual, correlations[0], inside),
         _other_size(name, usual, body),
         _other_unit(name, usual, body),
     ]
@@ -289,10 +309,16 @@ def anatomy_warnings(anatomy: Anatomy, name: str, body: Body) -> list[str]:
 def _turned(name: str, usual: Usual, likeness: NDArray[np.float64]) -> str:
     """A sentence where a mirror image is in distribution, and more similar to the training's mean than the scan."""
     flips = [flip for flip in range(len(FLIPS)) if usual.shows_flip(flip)]
-    if not usual.shows_flip(FLIPS.index(LEFT_RIGHT)):  # then a difference of left and right is noise
+    if not usual.shows_flip(
+        FLIPS.index(LEFT_RIGHT)
+    ):  # then a difference of left and right is noise
         flips = [flip for flip in flips if not FLIPS[flip][-1]]
     flip = max(flips, key=lambda flip: likeness[flip + 1], default=None)
-    if flip is None or likeness[flip + 1] <= likeness[0] or _distance(usual, likeness[flip + 1]) > REFUSE:
+    if (
+        flip is None
+        or likeness[flip + 1] <= likeness[0]
+        or _distance(usual, likeness[flip + 1]) > REFUSE
+    ):
         return ""
     how = " and ".join(side for side, flipped in zip(SIDES, FLIPS[flip]) if flipped)
     return f"{name}: the scan is likely turned {how}: its correlation with the mean training scan is {likeness[0]:.2f}, and {likeness[flip + 1]:.2f} when it is mirrored so. Check its orientation. {ADVICE['do not trust']}"
@@ -307,7 +333,12 @@ def _low_correlation(name: str, usual: Usual, whole: float, inside: float) -> st
     """A sentence where correlations with the mean training scan, of the whole box and inside its body, are low."""
     times, correlation, known, where = max(
         (_distance(usual, whole), whole, usual.far, ""),
-        ((1 - inside - usual.contrast) / usual.contrast_width, inside, usual.contrast, " inside the body"),
+        (
+            (1 - inside - usual.contrast) / usual.contrast_width,
+            inside,
+            usual.contrast,
+            " inside the body",
+        ),
     )
     if times <= 1:
         return ""

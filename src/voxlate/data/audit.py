@@ -14,12 +14,18 @@ from voxlate.errors import first_of
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
-REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm; pairs below it are never named
+REFINED_MM = (
+    1.0  # of a coarse estimate, whose error is below 0.7 mm; pairs below it are never named
+)
 MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
 ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so many of the others
 MAPS = "a map shows no anatomy to compare"
-SHOW_ANATOMY = ("HU", "a.u.", "grey")  # units of scans whose place can be seen: a map of seconds seemed 3 mm off
+SHOW_ANATOMY = (
+    "HU",
+    "a.u.",
+    "grey",
+)  # units of scans whose place can be seen: a map of seconds seemed 3 mm off
 
 
 def examined_cases(patients: Mapping[str, str], count: int | None = None) -> frozenset[str]:
@@ -80,7 +86,11 @@ def not_examined(header: CaseHeader | Entry) -> bool:
 def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
     """The cases of the worst pairs that have only a coarse estimate."""
     pairs = _worst_first(headers)
-    far = [(header.case, measured) for header, _, measured in pairs if (measured.median_mm or 0.0) > REFINED_MM]
+    far = [
+        (header.case, measured)
+        for header, _, measured in pairs
+        if (measured.median_mm or 0.0) > REFINED_MM
+    ]
     return frozenset(case for case, measured in far[:MOST_PAIRS] if measured.coarse)
 
 
@@ -88,7 +98,9 @@ def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
     """By case the largest median displacement (mm) of these modalities from the fixed scan, where one was estimated."""
     largest = dict[str, float]()
     for entry in cohort.cases:
-        medians = [measured.median_mm for name, measured in entry.misaligned.items() if name in modalities]
+        medians = [
+            measured.median_mm for name, measured in entry.misaligned.items() if name in modalities
+        ]
         estimated = [mm for mm in medians if mm is not None]
         if estimated:
             largest[entry.case] = max(estimated)
@@ -97,7 +109,11 @@ def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
 
 def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
     """A sentence on each of the worst pairs, on what cannot be measured, and on what was not examined."""
-    pairs = [(header, name, one) for header, name, one in _worst_first(headers) if is_misaligned(header, one)]
+    pairs = [
+        (header, name, one)
+        for header, name, one in _worst_first(headers)
+        if is_misaligned(header, one)
+    ]
     for header, name, one in pairs[:MOST_PAIRS]:
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = "register (--register rigid), " if may_register else ""
@@ -124,7 +140,11 @@ def _worst_first(headers: Sequence[CaseHeader]) -> list[tuple[CaseHeader, str, M
 
 def _not_measured(headers: Sequence[CaseHeader]) -> Iterator[str]:
     """A sentence on each reason why pairs could not be measured."""
-    pairs = [(f"{header.case}/{name}", one) for header in headers for name, one in header.misaligned.items()]
+    pairs = [
+        (f"{header.case}/{name}", one)
+        for header in headers
+        for name, one in header.misaligned.items()
+    ]
     reasons = dict[str, list[str]]()
     for pair, one in pairs:
         if one.median_mm is None and one.reason != MAPS:
@@ -140,7 +160,10 @@ def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
     """Whether a scan is more than 1.5 mm, or a voxel where that is more, from the scan it was compared with."""
     if measured.median_mm is None:
         return False
-    voxel_mm = max((mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in measured.unseen), default=0.0)
+    voxel_mm = max(
+        (mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in measured.unseen),
+        default=0.0,
+    )
     return measured.median_mm > max(WORTH_A_WORD_MM, voxel_mm)
 
 

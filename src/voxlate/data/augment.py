@@ -34,22 +34,50 @@ class AugmentSettings:
     flip_ap: Annotated[Share, Field(description="probability of mirroring front and back")] = 0.0
     flip_si: Annotated[Share, Field(description="probability of mirroring top and bottom")] = 0.0
     rotate_degrees: Annotated[Degrees, Field(description="largest turn in the axial plane")] = 0.0
-    tilt_degrees: Annotated[Degrees, Field(description="largest turn out of it, patches of several slices")] = 0.0
-    scale: Annotated[Fraction, Field(description="largest change of size: 0.1 is 1/1.1 to 1.1 times")] = 0.0
+    tilt_degrees: Annotated[
+        Degrees, Field(description="largest turn out of it, patches of several slices")
+    ] = 0.0
+    scale: Annotated[
+        Fraction, Field(description="largest change of size: 0.1 is 1/1.1 to 1.1 times")
+    ] = 0.0
     stretch: Annotated[Fraction, Field(description="the same for each axis by itself")] = 0.0
     shear: Annotated[Fraction, Field(description="largest shear in the axial plane")] = 0.0
-    translate: Annotated[Share, Field(description="largest shift in the plane, share of the patch's side")] = 0.0
-    elastic_mm: Annotated[Amount, Field(description="largest standard deviation of a smooth random displacement")] = 0.0
-    elastic_points: Annotated[int, Field(ge=4, description="control points of that displacement along each side")] = 6
-    spatial_share: Annotated[Share, Field(description="share of items with spatial changes, flips apart")] = 1.0
-    gamma: Annotated[Amount, Field(description="largest |log| of the exponent on intensities in 0..1")] = 0.0
-    contrast: Annotated[Fraction, Field(description="largest change of the factor on intensities")] = 0.0
-    remap: Annotated[Share, Field(description="largest share of a random rising curve mixed into intensities")] = 0.0
-    invert: Annotated[Share, Field(description="probability of turning bright and dark inside the mask")] = 0.0
-    bias: Annotated[Amount, Field(description="standard deviation of a smooth random log gain")] = 0.0
-    blur_mm: Annotated[Amount, Field(description="largest standard deviation of Gaussian smoothing")] = 0.0
-    noise: Annotated[Amount, Field(description="largest standard deviation of white noise, intensities in 0..1")] = 0.0
-    intensity_share: Annotated[Share, Field(description="share of items whose intensities change")] = 1.0
+    translate: Annotated[
+        Share, Field(description="largest shift in the plane, share of the patch's side")
+    ] = 0.0
+    elastic_mm: Annotated[
+        Amount, Field(description="largest standard deviation of a smooth random displacement")
+    ] = 0.0
+    elastic_points: Annotated[
+        int, Field(ge=4, description="control points of that displacement along each side")
+    ] = 6
+    spatial_share: Annotated[
+        Share, Field(description="share of items with spatial changes, flips apart")
+    ] = 1.0
+    gamma: Annotated[
+        Amount, Field(description="largest |log| of the exponent on intensities in 0..1")
+    ] = 0.0
+    contrast: Annotated[
+        Fraction, Field(description="largest change of the factor on intensities")
+    ] = 0.0
+    remap: Annotated[
+        Share, Field(description="largest share of a random rising curve mixed into intensities")
+    ] = 0.0
+    invert: Annotated[
+        Share, Field(description="probability of turning bright and dark inside the mask")
+    ] = 0.0
+    bias: Annotated[Amount, Field(description="standard deviation of a smooth random log gain")] = (
+        0.0
+    )
+    blur_mm: Annotated[
+        Amount, Field(description="largest standard deviation of Gaussian smoothing")
+    ] = 0.0
+    noise: Annotated[
+        Amount, Field(description="largest standard deviation of white noise, intensities in 0..1")
+    ] = 0.0
+    intensity_share: Annotated[
+        Share, Field(description="share of items whose intensities change")
+    ] = 1.0
 
     @property
     def off_centre(self) -> list[str]:
@@ -105,7 +133,11 @@ def draw_flips(
 ) -> dict[int, Tensor]:
     """Which items are mirrored along which axis, [B] bool each."""
     chances = {"SI": settings.flip_si, "AP": settings.flip_ap, "LR": settings.flip_lr}
-    return {axis_of(axes, pair): _uniform(generators) < chance for pair, chance in chances.items() if chance > 0}
+    return {
+        axis_of(axes, pair): _uniform(generators) < chance
+        for pair, chance in chances.items()
+        if chance > 0
+    }
 
 
 def flip(x: Tensor, flipped: dict[int, Tensor]) -> Tensor:
@@ -126,7 +158,15 @@ def draw_grid(
     None where no such change is on. Second: which items are moved, bool [B, 1, 1, 1, 1].
     """
     s = settings
-    amounts = (s.rotate_degrees, s.tilt_degrees, s.scale, s.stretch, s.shear, s.translate, s.elastic_mm)
+    amounts = (
+        s.rotate_degrees,
+        s.tilt_degrees,
+        s.scale,
+        s.stretch,
+        s.shear,
+        s.translate,
+        s.elastic_mm,
+    )
     if not any(amounts) or s.spatial_share == 0:
         return None, torch.zeros(len(generators), 1, 1, 1, 1, dtype=torch.bool)
     moved = _per_item(_uniform(generators) < s.spatial_share)
@@ -207,7 +247,9 @@ def sampling_grid(
 def sample(x: Tensor, grid: Tensor, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
     """Interpolation of [B, C, D, H, W] on a sampling grid, 0 beyond the edges; a slice the faster 2-D way."""
     if grid.dim() == 4:
-        return F.grid_sample(x[:, :, 0], grid, mode, padding_mode="zeros", align_corners=False).unsqueeze(2)
+        return F.grid_sample(
+            x[:, :, 0], grid, mode, padding_mode="zeros", align_corners=False
+        ).unsqueeze(2)
     return F.grid_sample(x, grid, mode, padding_mode="zeros", align_corners=False)
 
 
@@ -273,7 +315,9 @@ def change_intensities(
 
 def rising_curve(x: Tensor, generators: Sequence[Generator], pieces: int = 8) -> Tensor:
     """A random rising piecewise linear map of 0..1 onto itself, one an item; 0 and 1 stay."""
-    steps = 0.05 + torch.stack([torch.rand(pieces, generator=generator) for generator in generators])
+    steps = 0.05 + torch.stack(
+        [torch.rand(pieces, generator=generator) for generator in generators]
+    )
     steps = steps / steps.sum(dim=1, keepdim=True)
     out = torch.zeros_like(x)
     for k in range(pieces):

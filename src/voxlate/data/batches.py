@@ -13,7 +13,14 @@ from torch.utils.data import Dataset
 from voxlate.batch import Batch, stable_id
 from voxlate.data.augment import augment
 from voxlate.data.latents import read_moments
-from voxlate.data.patches import DataSettings, even_start, mask_share, read_pair, starts_of, usable_cases
+from voxlate.data.patches import (
+    DataSettings,
+    even_start,
+    mask_share,
+    read_pair,
+    starts_of,
+    usable_cases,
+)
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.data.slice_filter import kept_slices
 from voxlate.errors import BadInput
@@ -68,7 +75,9 @@ class Batches(Dataset[Batch]):
         self.unpaired_targets = self  # the batches from which targets of other patients are drawn
         if unpaired and data.apart:  # targets are of cases that have them, with their own mask
             own = replace(data, source=data.target, stack=0)
-            self.unpaired_targets = Batches(cohort, own, intensity, seed=seed, batch=batch, steps=steps)
+            self.unpaired_targets = Batches(
+                cohort, own, intensity, seed=seed, batch=batch, steps=steps
+            )
         others = set(self.unpaired_targets.patients.values())
         if unpaired and len(others) < 2 and others <= set(self.patients.values()):
             raise BadInput(
@@ -102,7 +111,9 @@ class Batches(Dataset[Batch]):
     def _batch(self, items: Sequence[int], generators: Sequence[Generator]) -> Batch:
         places = [self._place(item, generator) for item, generator in zip(items, generators)]
         plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments)
-        spacing_mm = torch.tensor([self.cohort.header(case, self.data.axes).spacing_mm for case, _ in places])
+        spacing_mm = torch.tensor(
+            [self.cohort.header(case, self.data.axes).spacing_mm for case, _ in places]
+        )
         changed = augment(plain, self.data.augment, generators, spacing_mm, self.data.axes)
         return replace(changed, weight=self.data.weight(changed.labels))
 
@@ -168,7 +179,11 @@ def even_places(
     limit: int | None,
 ) -> Sequence[tuple[str, Triple]]:
     """Case and start of each patch of `validation_batches`, in their order."""
-    places = [(case, start) for case, starts in whole_cases(cohort, data, split).items() for start in starts]
+    places = [
+        (case, start)
+        for case, starts in whole_cases(cohort, data, split).items()
+        for start in starts
+    ]
     if limit is None:
         return places
     return evenly_spaced(places, limit)
@@ -221,7 +236,9 @@ def read_batch(
         if moments is not None:
             slices = slice(start[0], start[0] + data.patch[0])
             both = (data.source, data.target)
-            of_source, of_target = (read_moments(moments, case, slices, names)[None] for names in both)
+            of_source, of_target = (
+                read_moments(moments, case, slices, names)[None] for names in both
+            )
             pair = replace(pair, source_moments=of_source, target_moments=of_target)
         pairs.append(pair)
     return collate(pairs)
@@ -230,7 +247,9 @@ def read_batch(
 def collate(batches: Sequence[Batch]) -> Batch:
     """Several batches of the same settings as one."""
     names = [name for name, value in vars(batches[0]).items() if isinstance(value, Tensor)]
-    joined: dict[str, Any] = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(batch, name) for batch in batches]) for name in names
+    }
     return replace(batches[0], **joined)
 
 

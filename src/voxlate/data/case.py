@@ -27,7 +27,14 @@ LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
 SCANS = ("F32", "I16")  # how the voxels of scans and label maps are stored
 OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
-DTYPES = {"F32": np.float32, "I16": np.int16, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
+DTYPES = {
+    "F32": np.float32,
+    "I16": np.int16,
+    "U8": np.uint8,
+    "U16": np.uint16,
+    "U32": np.uint32,
+    "U64": np.uint64,
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,9 @@ class PreparedCase:
         header = self.header
         if modality not in header.units:
             known = ", ".join(header.present)
-            raise BadInput(f"case {header.case}: expected the modality {modality}, found {known}. Name one of these.")
+            raise BadInput(
+                f"case {header.case}: expected the modality {modality}, found {known}. Name one of these."
+            )
         data = self.arrays[modality].astype(np.float32, order="C")[None]
         return Volume(
             data,
@@ -91,7 +100,9 @@ def prepare_case(
         )
     labels = labels or {}
     origins = {
-        name: Origin(Path(scan.origin).name, scan.grid.shape, scan.affine.tolist(), scan.note, scan.guesses)
+        name: Origin(
+            Path(scan.origin).name, scan.grid.shape, scan.affine.tolist(), scan.note, scan.guesses
+        )
         for name, scan in scans.items()
     }
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
@@ -100,7 +111,9 @@ def prepare_case(
     if by_brain:
         scan = _brain_scan(case, in_ras, preparation)
         if not same_grid(scan.grid, common.grid):
-            brain(scan)  # raises BadInput for a head that is cut off, before resampling adds air around it
+            brain(
+                scan
+            )  # raises BadInput for a head that is cut off, before resampling adds air around it
     volumes = {name: common.aligned(name, in_ras.pop(name)) for name in scans}
     arrays, statistics, outlines = _stored_and_measured(volumes)
     if not masked:
@@ -113,7 +126,9 @@ def prepare_case(
         bits = _join_bits(outlines)
     if bits is not None:
         if common.transforms:
-            bits[~common.scanned()] = 0  # outside its field of view, a registered scan holds only the fill value
+            bits[~common.scanned()] = (
+                0  # outside its field of view, a registered scan holds only the fill value
+            )
         arrays[MASK] = bits
     for name, label_map in labels.items():
         arrays[LABEL + name] = compact(common.aligned_labels(canonical(label_map)).data[0])
@@ -237,7 +252,9 @@ def write_case(path: Path, case: PreparedCase) -> None:
     arrays = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
     for name, values in arrays.items():
         if not np.isfinite(values).all():
-            raise BadInput(f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan.")
+            raise BadInput(
+                f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan."
+            )
     digests = {name: digest(values) for name, values in arrays.items()}
     header = dataclasses.replace(case.header, voxels=digests)
     header = dataclasses.replace(header, checksum=_header_digest(asdict(header)))
@@ -269,7 +286,9 @@ def read_header(path: Path) -> CaseHeader:
     try:
         changed = path.stat().st_mtime_ns
     except OSError as error:
-        raise BadInput(f"{path}: expected a prepared case, found none. Prepare the cohort again.") from error
+        raise BadInput(
+            f"{path}: expected a prepared case, found none. Prepare the cohort again."
+        ) from error
     return _read_header(path, changed)
 
 
@@ -295,7 +314,9 @@ def _check_arrays(path: Path, mtime_ns: int) -> None:
 def mapped(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a sound safetensors file, as views of the file: a part is read when it is accessed."""
     whole = np.asarray(np.memmap(path, np.uint8, mode="r"))
-    begin = 8 + int.from_bytes(whole[:8].tobytes(), "little")  # a header in JSON and its length come first
+    begin = 8 + int.from_bytes(
+        whole[:8].tobytes(), "little"
+    )  # a header in JSON and its length come first
     entries = json.loads(whole[8:begin].tobytes())
     entries.pop("__metadata__", None)
     arrays = {}
@@ -311,7 +332,10 @@ def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
     with record.tensors() as file:
         text = file.text("voxlate")
         header: CaseHeader = record.parse(CaseHeader, text)
-        record.check(header.checksum == _header_digest(json.loads(text)), "another header (its checksum differs)")
+        record.check(
+            header.checksum == _header_digest(json.loads(text)),
+            "another header (its checksum differs)",
+        )
         check_header(record, header)
         shapes = _shapes(header)
         record.check(header.voxels.keys() == shapes.keys(), "digests of other arrays")

@@ -23,19 +23,26 @@ def check_header(record: Record, header: CaseHeader) -> None:
     record.check(bool(names), "no modality")
     record.check(depth * plane <= MOST_VOXELS, f"a scan of {depth * plane} voxels")
     for what, others in (("origins", header.origins), ("statistics", header.statistics)):
-        record.check(others.keys() == names, f"{what} of {', '.join(others)} for {', '.join(names)}")
+        record.check(
+            others.keys() == names, f"{what} of {', '.join(others)} for {', '.join(names)}"
+        )
     for what, known in (("registered", header.registered), ("misaligned", header.misaligned)):
         record.check(known.keys() <= names, f"'{what}' of scans that it has not")
     record.check(len(set(header.labels)) == len(header.labels), "a label map twice")
     _check_grid(record, header)
     for origin in header.origins.values():
         _check_affine(record, np.array(origin.affine))
-    record.check(len(header.mask_area) == depth and max(header.mask_area) <= plane, "a mask of another size")
+    record.check(
+        len(header.mask_area) == depth and max(header.mask_area) <= plane, "a mask of another size"
+    )
     box = zip(header.mask_box, header.shape)
     sound = len(header.mask_box) == 3 and all(first < end <= length for (first, end), length in box)
     record.check(sound, f"the box {header.mask_box} of its mask")
     volume = sum(header.mask_area) * float(np.prod(header.spacing_mm)) / 1000
-    record.check(close(volume, header.mask_ml), f"a mask of {header.mask_ml:g} ml whose voxels are {volume:g} ml")
+    record.check(
+        close(volume, header.mask_ml),
+        f"a mask of {header.mask_ml:g} ml whose voxels are {volume:g} ml",
+    )
     for name, one in header.statistics.items():
         _check_statistics(record, f"the statistics of {name}", one, depth)
     for name, apart in header.misaligned.items():
@@ -56,12 +63,17 @@ def check_voxels(
             (arrays[name].min(axis=(1, 2)), statistics.slice_low),
             (arrays[name].max(axis=(1, 2)), statistics.slice_high),
         )
-        record.check(all(np.allclose(*pair, rtol=1e-5) for pair in ends), f"statistics of other voxels ({name})")
+        record.check(
+            all(np.allclose(*pair, rtol=1e-5) for pair in ends),
+            f"statistics of other voxels ({name})",
+        )
     bits = arrays[mask]
     record.check(int(bits.max()) < 1 << len(header.units), "a mask of more scans than it has")
     inside = bits != 0
     record.check(inside.sum(axis=(1, 2)).tolist() == header.mask_area, "the area of another mask")
-    record.check(bounding_box(inside) == [tuple(one) for one in header.mask_box], "the box of another mask")
+    record.check(
+        bounding_box(inside) == [tuple(one) for one in header.mask_box], "the box of another mask"
+    )
 
 
 def _check_grid(record: Record, header: CaseHeader) -> None:
@@ -83,7 +95,8 @@ def _check_statistics(record: Record, what: str, statistics: Statistics, depth: 
     for part in (statistics.all, statistics.foreground):
         _check_distribution(record, what, part)
     record.check(
-        len(statistics.slice_low) == len(statistics.slice_high) == depth, f"{what} of another number of slices"
+        len(statistics.slice_low) == len(statistics.slice_high) == depth,
+        f"{what} of another number of slices",
     )
     ordered = all(low <= high for low, high in zip(statistics.slice_low, statistics.slice_high))
     record.check(ordered, f"{what}, with slices that end before they begin")
@@ -101,14 +114,23 @@ def _check_statistics(record: Record, what: str, statistics: Statistics, depth: 
 
 
 def _check_distribution(record: Record, what: str, values: Distribution) -> None:
-    record.check(len(values.percentiles) == len(PERCENTILES), f"{what}, with {len(values.percentiles)} percentiles")
+    record.check(
+        len(values.percentiles) == len(PERCENTILES),
+        f"{what}, with {len(values.percentiles)} percentiles",
+    )
     pairs = zip(values.percentiles, values.percentiles[1:])
-    record.check(all(low <= high or close(low, high) for low, high in pairs), f"{what}, with percentiles that fall")
+    record.check(
+        all(low <= high or close(low, high) for low, high in pairs),
+        f"{what}, with percentiles that fall",
+    )
     low, high = values.percentiles[0], values.percentiles[-1]
     within = low <= values.mean <= high or close(values.mean, low) or close(values.mean, high)
     record.check(within, f"{what}, with a mean beyond its range")
     spread = high - low
-    record.check(values.sd <= spread or close(values.sd, spread), f"{what}, with a deviation wider than its range")
+    record.check(
+        values.sd <= spread or close(values.sd, spread),
+        f"{what}, with a deviation wider than its range",
+    )
 
 
 def _is_measured_or_not(apart: Misalignment) -> bool:

@@ -10,7 +10,17 @@ from voxlate.data.align import Registered
 from voxlate.images.grid import Grid
 from voxlate.images.misalignment import Misalignment
 from voxlate.images.statistics import Statistics
-from voxlate.records import Count, Digest, Length, Name, NotNegative, Number, Positive, Several, Text
+from voxlate.records import (
+    Count,
+    Digest,
+    Length,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Several,
+    Text,
+)
 
 Sides = tuple[Length, Length, Length]
 Row = Annotated[list[Number], Field(min_length=4, max_length=4)]
@@ -77,7 +87,11 @@ class CaseHeader:
     @property
     def shown(self) -> list[str]:
         """The modalities that show something: a blank scan counts as missing."""
-        return [name for name in self.units if name not in self.statistics or not self.statistics[name].blank]
+        return [
+            name
+            for name in self.units
+            if name not in self.statistics or not self.statistics[name].blank
+        ]
 
     @property
     def has_mask_file(self) -> bool:

@@ -75,7 +75,9 @@ def _checked_file(case: CaseFiles, name: str, volume: Volume) -> CheckedFile:
     return CheckedFile(case.case, name, str(case.paths[name]), str(volume.grid), unit)
 
 
-def _moved(case: CaseFiles, volumes: Mapping[str, Volume], preparation: Preparation) -> list[Resampled]:
+def _moved(
+    case: CaseFiles, volumes: Mapping[str, Volume], preparation: Preparation
+) -> list[Resampled]:
     """Resample a case's scans, mask and labels to one grid by their headers; raises BadInput where they do not fit."""
     in_ras = {name: canonical(volume) for name, volume in volumes.items()}
     scans = {name: in_ras[name] for name in case.files}
@@ -111,7 +113,9 @@ def finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
         return next(iter(names), None)
     compared = (cases[0], cases[len(cases) // 2], cases[-1])
     some = {case.case: case for case in compared}.values()
-    sizes = {name: [read_volume(one.files[name], name).grid.spacing_mm for one in some] for name in names}
+    sizes = {
+        name: [read_volume(one.files[name], name).grid.spacing_mm for one in some] for name in names
+    }
 
     def loss(name: str) -> tuple[float, float]:
         widest = max(max(spacing) for spacing in sizes[name])

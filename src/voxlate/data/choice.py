@@ -33,14 +33,22 @@ class Choice:
         """Whether a case counts."""
         names = {case, patient or case}
         self.known |= names
-        fitting = [pattern for pattern in self.exclude if any(fnmatch.fnmatchcase(name, pattern) for name in names)]
+        fitting = [
+            pattern
+            for pattern in self.exclude
+            if any(fnmatch.fnmatchcase(name, pattern) for name in names)
+        ]
         self.used |= {("--exclude", pattern) for pattern in fitting}
         self.cases |= {case} if fitting else set()
         return not fitting
 
     def has_file(self, path: Path | str, root: Path | None = None, words: str = "") -> bool:
         """Whether a file counts; root: the folder from which a message names it; words: its description, if any."""
-        fitting = [pattern for pattern in self.exclude_file if _fits(path, pattern) or _fits(words, pattern)]
+        fitting = [
+            pattern
+            for pattern in self.exclude_file
+            if _fits(path, pattern) or _fits(words, pattern)
+        ]
         self.used |= {("--exclude-file", pattern) for pattern in fitting}
         self.files |= {_shown(path, root)} if fitting else set()
         return not fitting
@@ -58,13 +66,17 @@ class Choice:
         fitting = {pattern: self.preferred(candidates, pattern) for pattern in self.prefer}
         if len(candidates) == 1:
             for pattern in (pattern for pattern, some in fitting.items() if some):
-                self.alone.setdefault(pattern, f"{candidates[0][0].name}, the only {modality} of case {case}")
+                self.alone.setdefault(
+                    pattern, f"{candidates[0][0].name}, the only {modality} of case {case}"
+                )
             return candidates[0][0]
         self.doubled = True
         self.used |= {("--prefer", pattern) for pattern, some in fitting.items() if some}
         for some in fitting.values():
             if len(some) == 1:
-                self.passed_over |= {_shown(path, None) for path, _ in candidates if path != some[0]}
+                self.passed_over |= {
+                    _shown(path, None) for path, _ in candidates if path != some[0]
+                }
                 return some[0]
         return None
 
@@ -86,7 +98,10 @@ class Choice:
         for pattern in self.prefer:
             if ("--prefer", pattern) not in self.used:
                 raise self._decides_nothing(root, pattern)
-        for option, patterns in (("--exclude", self.exclude), ("--exclude-file", self.exclude_file)):
+        for option, patterns in (
+            ("--exclude", self.exclude),
+            ("--exclude-file", self.exclude_file),
+        ):
             for pattern in patterns:
                 if (option, pattern) in self.used:
                     continue
@@ -115,7 +130,11 @@ def several(candidates: Sequence[tuple[Path, str]], modality: str, case: str) ->
     """The error of a case with several files of one modality of which none was chosen."""
     (first, _), *others = candidates
     also = first_of([path for path, _ in others])
-    apart = "/".join(first.parts[-2:]) if first.name in {path.name for path, _ in others} else first.name
+    apart = (
+        "/".join(first.parts[-2:])
+        if first.name in {path.name for path, _ in others}
+        else first.name
+    )
     return BadInput(
         f"{first}: expected one {modality} of case {case}, found also {also}. Choose one (--prefer '{apart}'), leave files out (--exclude-file PATTERN), or the case (--exclude {case})."
     )

@@ -12,7 +12,15 @@ from pathlib import Path
 from voxlate.data.choice import Choice, as_names, several
 from voxlate.data.leakage import refuse_similar_names, shared_masks
 from voxlate.data.manifest import read_manifest, root_and_manifest
-from voxlate.data.paths import Folders, Key, key_of, named_cases, path_expression, some_of, with_runs
+from voxlate.data.paths import (
+    Folders,
+    Key,
+    key_of,
+    named_cases,
+    path_expression,
+    some_of,
+    with_runs,
+)
 from voxlate.data.presets import (
     LABELS,
     MASKS,
@@ -26,7 +34,13 @@ from voxlate.data.presets import (
     presets,
 )
 from voxlate.data.series import cases_by_series
-from voxlate.data.slice_lists import arranged, refuse_unfit, slices_of, unstated_spacing, with_patients
+from voxlate.data.slice_lists import (
+    arranged,
+    refuse_unfit,
+    slices_of,
+    unstated_spacing,
+    with_patients,
+)
 from voxlate.errors import BadInput, did_you_mean, first_of
 from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, read_json
 from voxlate.images.formats.dicom import is_dicom_folder
@@ -34,11 +48,35 @@ from voxlate.images.formats.nifti import is_synthetic
 from voxlate.images.io import holds_slices, named_endings, scan_endings, without_ending
 from voxlate.images.units import UNITS
 
-__all__ = ["CaseFiles", "CohortFiles", "Preset", "find_cohort", "load_preset", "presets", "root_and_manifest"]
+__all__ = [
+    "CaseFiles",
+    "CohortFiles",
+    "Preset",
+    "find_cohort",
+    "load_preset",
+    "presets",
+    "root_and_manifest",
+]
 
 # '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
-KNOWN = ("t1w", "t2w", "pdw", "t1gd", "dwi", "adc", "mri", "cbct", "ctp", "qsm", "phase", "mag", "fa", "md", "dsa")
+KNOWN = (
+    "t1w",
+    "t2w",
+    "pdw",
+    "t1gd",
+    "dwi",
+    "adc",
+    "mri",
+    "cbct",
+    "ctp",
+    "qsm",
+    "phase",
+    "mag",
+    "fa",
+    "md",
+    "dsa",
+)
 AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # assumed for arrays of unknown orientation
 
 
@@ -100,7 +138,9 @@ def find_cohort(
         cases, others = read_manifest(table, root, layout, on_disk, allow_outside, choice)
         found.unclaimed += others
     choice.refuse_unused(root)
-    cases = [case for case in cases if choice.has_case(case.case, case.patient)]  # a list may have named their patients
+    cases = [
+        case for case in cases if choice.has_case(case.case, case.patient)
+    ]  # a list may have named their patients
     found.unclaimed += choice.sentences()
     if not cases:
         raise BadInput(
@@ -108,7 +148,9 @@ def find_cohort(
         )
     refuse_similar_names((case.case for case in cases), "case", table or root)
     refuse_similar_names((case.patient for case in cases), "patient", patients or table or root)
-    cases = sorted((_take_frames(case, layout.frames) for case in cases), key=lambda case: case.case)
+    cases = sorted(
+        (_take_frames(case, layout.frames) for case in cases), key=lambda case: case.case
+    )
     if modalities is not None:
         cases = _with_modalities(cases, modalities, layout.gaps, root, found)
     if layout.arrays is not None:
@@ -116,7 +158,9 @@ def find_cohort(
         found.guessed += layout.arrays.guessed
         found.heads = layout.arrays.heads
     found.guessed += unstated_spacing(cases)
-    found.guessed += shared_masks((case.patient, case.mask) for case in cases if case.mask is not None)
+    found.guessed += shared_masks(
+        (case.patient, case.mask) for case in cases if case.mask is not None
+    )
     found.cases = cases
     return found
 
@@ -129,7 +173,9 @@ def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Prese
     layout = layout or Preset(title="", source="", patterns=list(DEFAULT_PATTERNS))
     if pattern is not None:
         layout = dataclasses.replace(layout, patterns=[pattern], files={})
-    if layout.arrays is None and any(holds_slices(place_and_part(pattern)[0]) for _, pattern in layout.forms):
+    if layout.arrays is None and any(
+        holds_slices(place_and_part(pattern)[0]) for _, pattern in layout.forms
+    ):
         layout = dataclasses.replace(layout, arrays=Arrays(guessed=[AS_PICTURES]))
     return layout
 
@@ -161,7 +207,10 @@ def recognised(root: Path) -> Preset | None:
     if (root / "dataset.json").is_file() and any(root.glob("images*")):
         return _nnunet(root)
     if (root / "trainA").is_dir() and (root / "trainB").is_dir():
-        files = {name.lower(): [f"{part}{name}/{{case}}" for part in ("train", "val", "test")] for name in "AB"}
+        files = {
+            name.lower(): [f"{part}{name}/{{case}}" for part in ("train", "val", "test")]
+            for name in "AB"
+        }
         return Preset(
             title="trainA and trainB",
             source="https://github.com/junyanz/CycleGAN",
@@ -173,7 +222,9 @@ def recognised(root: Path) -> Preset | None:
 def _nnunet(root: Path) -> Preset:
     """nnU-Net's raw data sets: imagesTr/CASE_0000.nii.gz, its channels named by dataset.json, labelsTr/CASE.nii.gz."""
     stated = read_json(root / "dataset.json")
-    channels = stated.get("channel_names") or stated.get("modality") if isinstance(stated, dict) else None
+    channels = (
+        stated.get("channel_names") or stated.get("modality") if isinstance(stated, dict) else None
+    )
     if not isinstance(channels, dict) or not channels:
         raise BadInput(
             f"{root}/dataset.json: expected channel_names, as nnU-Net writes them, found none. Add them, or pass --pattern 'imagesTr/{{case}}_{{modality}}'."
@@ -182,7 +233,10 @@ def _nnunet(root: Path) -> Preset:
     images = dict[str, list[str]]()
     for number, channel in channels.items():
         name = modality_name(re.sub(r"[^\w-]+", "_", str(channel)).strip("_"), aliases)
-        images[name] = [f"imagesTr/{{case}}_{int(number):04d}", f"imagesTs/{{case}}_{int(number):04d}"]
+        images[name] = [
+            f"imagesTr/{{case}}_{int(number):04d}",
+            f"imagesTs/{{case}}_{int(number):04d}",
+        ]
     labels = ["labelsTr/{case}", "labelsTs/{case}"]
     return Preset(
         title="nnU-Net",
@@ -217,7 +271,10 @@ def _with_modalities(
             raise BadInput(
                 f"case {without[0].case}: expected the modality {wanted}, found {', '.join(without[0].files)} ({len(without)} of {len(cases)} cases lack it). Add the file, leave the case out by a manifest, or do not name this modality."
             )
-    return [dataclasses.replace(one, files={name: one.files[name] for name in modalities}) for one in cases]
+    return [
+        dataclasses.replace(one, files={name: one.files[name] for name in modalities})
+        for one in cases
+    ]
 
 
 def _without_left_out(
@@ -262,7 +319,9 @@ def cases_by_path(
     single = layout.patterns == list(DEFAULT_PATTERNS)
     skip = [path_expression(pattern) for pattern in layout.skip]
     places = [place_and_part(pattern)[0].lower() for _, pattern in layout.forms]
-    named = [ending for ending in named_endings() if any(place.endswith(ending) for place in places)]
+    named = [
+        ending for ending in named_endings() if any(place.endswith(ending) for place in places)
+    ]
     kinds = (*scan_endings(), *named)
     synthetic = list[str]()
     paths = list[str]()
@@ -343,7 +402,9 @@ def _without_images(
         data = sorted(name for name in files if not name.lower().endswith(NOTES))
         images = any(name.lower().endswith(kinds) for name in data)
         if data and not images and folder.parent in levels and folder not in with_cases:
-            sentences.append(f"{folder.relative_to(root)}: no image of a kind that is read ({some_of(data)})")
+            sentences.append(
+                f"{folder.relative_to(root)}: no image of a kind that is read ({some_of(data)})"
+            )
     return sentences
 
 
@@ -351,7 +412,9 @@ def _folders(root: Path, unread: list[str]) -> Folders:
     """All folders from root down with the names of their files, each visited once; hidden ones are left out."""
 
     def note(error: OSError) -> None:
-        unread.append(f"{error.filename}: expected a folder that may be read, found '{error.strerror}'")
+        unread.append(
+            f"{error.filename}: expected a folder that may be read, found '{error.strerror}'"
+        )
 
     visited = set[Path]()
     found = list[tuple[Path, list[str]]]()
@@ -401,7 +464,9 @@ def _matching(
             raise BadInput(
                 f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
-        known = expressions.setdefault(place, (expression, any_suffix and not holds_slices(place), []))
+        known = expressions.setdefault(
+            place, (expression, any_suffix and not holds_slices(place), [])
+        )
         if part or not known[2]:
             known[2].append((modality, part))
     common = layout.arrays.part if layout.arrays else ""
@@ -423,7 +488,9 @@ def _matching(
             unmatched.append(path)
     files = dict[Key, dict[str, list[tuple[Path, str]]]]()
     for key, of_case in found.items():
-        files[key] = {name: [(path, "") for path in candidates] for name, candidates in of_case.items()}
+        files[key] = {
+            name: [(path, "") for path in candidates] for name, candidates in of_case.items()
+        }
     return named_cases(with_runs(files, choice), layout, choice, several), unmatched
 
 

@@ -10,7 +10,9 @@ import numpy as np
 from voxlate.data.case_header import CaseHeader
 from voxlate.images.statistics import PERCENTILES
 
-PADDING_HU = -1100  # air is -1000; noise and interpolation reach a little below, scanners' padding far below
+PADDING_HU = (
+    -1100
+)  # air is -1000; noise and interpolation reach a little below, scanners' padding far below
 GREY_RANGE = 256
 MOST_LISTED = 3  # sentences of one kind
 
@@ -35,12 +37,19 @@ def fingerprint(headers: list[CaseHeader], training: list[CaseHeader]) -> dict[s
 
 def geometry(cases: Sequence[Any]) -> dict[str, dict[str, Any]]:
     """Shapes, spacings and mask volumes of cases: of their headers, or of the entries of a list of them."""
-    return {name: _range([getattr(case, name) for case in cases]) for name in ("shape", "spacing_mm", "mask_ml")}
+    return {
+        name: _range([getattr(case, name) for case in cases])
+        for name in ("shape", "spacing_mm", "mask_ml")
+    }
 
 
 def _range(values: list[Any]) -> dict[str, Any]:
     table = np.array(values, dtype=np.float64)
-    stats = {"least": table.min(axis=0), "median": np.median(table, axis=0), "most": table.max(axis=0)}
+    stats = {
+        "least": table.min(axis=0),
+        "median": np.median(table, axis=0),
+        "most": table.max(axis=0),
+    }
     return {name: np.round(value, 4).tolist() for name, value in stats.items()}
 
 
@@ -50,7 +59,9 @@ def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
     inside = [header.statistics[name].foreground for header in training]
     table = np.array([values.percentiles for values in inside])
     return {
-        "percentiles": {str(at): float(value) for at, value in zip(PERCENTILES, np.median(table, axis=0))},
+        "percentiles": {
+            str(at): float(value) for at, value in zip(PERCENTILES, np.median(table, axis=0))
+        },
         "mean": float(np.mean([values.mean for values in inside])),
         "sd": float(np.mean([values.sd for values in inside])),
     }
@@ -63,7 +74,11 @@ def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[st
         for name, kind, sentence in _oddities(header):
             odd[name, kind].append(sentence)
     grouped = (text for several in odd.values() for text in _some(several))
-    return [*_duplicates(headers, splits), *grouped, *(text for header in headers for text in _unregistered(header))]
+    return [
+        *_duplicates(headers, splits),
+        *grouped,
+        *(text for header in headers for text in _unregistered(header)),
+    ]
 
 
 def wide_heads(headers: list[CaseHeader]) -> list[str]:
@@ -113,14 +128,16 @@ def _oddities(header: CaseHeader) -> Iterator[tuple[str, str, str]]:
         low = statistics.all.percentiles[0]
         high = statistics.all.percentiles[-1]
         if low == high:
-            yield name, "blank", f"{header.case}/{name} is blank (every voxel is {low:g}), and counts as missing."
+            yield (
+                name,
+                "blank",
+                f"{header.case}/{name} is blank (every voxel is {low:g}), and counts as missing.",
+            )
         elif header.units[name] == "HU" and low < PADDING_HU:
             padded = f"{header.case}/{name} has voxels of {low:g} HU, below air: padding, or not in Hounsfield units."
             yield name, "padding", padded
         elif header.units[name] == "HU" and low >= 0 and high < GREY_RANGE:
-            grey = (
-                f"{header.case}/{name} is between {low:g} and {high:g}: windowed to grey values, not Hounsfield units."
-            )
+            grey = f"{header.case}/{name} is between {low:g} and {high:g}: windowed to grey values, not Hounsfield units."
             yield name, "grey", grey
         for guess in header.origins[name].guesses:
             yield name, re.sub(r"\d+", "", guess), f"{header.case}/{name}: {guess}"

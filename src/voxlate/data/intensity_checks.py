@@ -11,7 +11,13 @@ from voxlate.errors import BadInput
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
 
-POINTS = (5, 25, 50, 75, 95)  # percentiles of a scan's foreground that are compared, in network units
+POINTS = (
+    5,
+    25,
+    50,
+    75,
+    95,
+)  # percentiles of a scan's foreground that are compared, in network units
 NARROWEST = 0.02  # share of a window that the middle 98 % of a body must fill: in other units it is a flat grey
 MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
 MOST_VARIED = 3.0  # times the narrowest scale of a modality: beyond, the typical scale is a poor guess of a patient's
@@ -30,7 +36,9 @@ def check_windows(
     z-scored, say). bodies: False where only voxels inside a mask count, whose statistics the headers do not hold.
     """
     for name, spec in intensity.items():
-        bodies_of = [header.statistics[name].foreground for header in headers if name in header.statistics]
+        bodies_of = [
+            header.statistics[name].foreground for header in headers if name in header.statistics
+        ]
         for header in headers:
             check_floor(name, spec, header, f"{where}: {header.case}")
         if spec.window is None or not bodies_of:
@@ -78,9 +86,16 @@ def training_ranges(
     """The range of POINTS over training cases, by modality, in network units: {"t1": {"low": [...], "high": [...]}}."""
     ranges = {}
     for name, spec in intensity.items():
-        points = [_points(header.statistics[name], spec) for header in headers if name in header.statistics]
+        points = [
+            _points(header.statistics[name], spec)
+            for header in headers
+            if name in header.statistics
+        ]
         if points:
-            ranges[name] = {"low": np.min(points, axis=0).tolist(), "high": np.max(points, axis=0).tolist()}
+            ranges[name] = {
+                "low": np.min(points, axis=0).tolist(),
+                "high": np.max(points, axis=0).tolist(),
+            }
     return ranges
 
 
@@ -103,7 +118,9 @@ def out_of_distribution(
     if times <= 1:
         return ""
     scale = spec.scale(statistics)
-    value, least, most = (float(scale.inverse(point)) for point in np.array([points, low, high])[:, worst])
+    value, least, most = (
+        float(scale.inverse(point)) for point in np.array([points, low, high])[:, worst]
+    )
     return f"{name}: the {POINTS[worst]}th percentile of its foreground is {value:.4g}, where that of the training cases was {least:.4g} to {most:.4g} on the same scale, so {times:.1f} times as far outside as is tolerated: another scanner, unit or part of the body? {advice(times)}"
 
 

@@ -16,7 +16,9 @@ from voxlate.errors import BadInput
 from voxlate.images.intensity import IntensityMap
 from voxlate.records import Record, Shape, checksum, write_tensors
 
-Encode = Callable[[Tensor], Tensor]  # [B, 1, D, H, W] in network units to [B, 2 L, D, h, w], mean and log variance
+Encode = Callable[
+    [Tensor], Tensor
+]  # [B, 1, D, H, W] in network units to [B, 2 L, D, h, w], mean and log variance
 
 
 def uncacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> str:
@@ -87,7 +89,9 @@ def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -
     try:
         moments = mapped(path)
     except FileNotFoundError as error:
-        raise BadInput(f"{path}: expected the cached latents of {case}, found none. Cache them again.") from error
+        raise BadInput(
+            f"{path}: expected the cached latents of {case}, found none. Cache them again."
+        ) from error
     return torch.from_numpy(np.stack([moments[name][:, slices] for name in names]))
 
 

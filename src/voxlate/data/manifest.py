@@ -31,7 +31,16 @@ TABLES = (".csv", ".tsv")
 SAME = {"subject": "patient", "set": "split", "fold": "split"}  # other names of our columns
 OWN_COLUMNS = ("case", "patient", "split", "modality", "path")
 SYNONYMS = {  # other names of our columns, their letters alone
-    "patient": ("patientid", "patientname", "subject", "subjects", "subjectid", "participant", "participantid", "pid"),
+    "patient": (
+        "patientid",
+        "patientname",
+        "subject",
+        "subjects",
+        "subjectid",
+        "participant",
+        "participantid",
+        "pid",
+    ),
     "case": ("cases", "caseid", "casename"),
     "split": ("splitting", "fold", "folds", "partition", "subset"),
     "modality": ("modalities",),
@@ -54,7 +63,9 @@ def root_and_manifest(
     if root.suffix.lower() not in TABLES or root.is_dir():
         return root, Path(manifest) if manifest is not None else manifest_in(root)
     if manifest is not None:
-        raise BadInput(f"{root}: expected one manifest, found also {manifest} (--manifest). Give one of the two.")
+        raise BadInput(
+            f"{root}: expected one manifest, found also {manifest} (--manifest). Give one of the two."
+        )
     return root.parent, root
 
 
@@ -79,7 +90,9 @@ def read_manifest(
     choice = choice or Choice()
     rows = [row for row in _rows(path) if choice.has_case(_name(row), row.get("patient"))]
     if not rows:
-        raise BadInput(f"{path}: expected a case that --exclude does not name, found none. Leave some in.")
+        raise BadInput(
+            f"{path}: expected a case that --exclude does not name, found none. Leave some in."
+        )
     columns = set(rows[0]) - {"case", "patient", "split", FOLD}
     long = {"modality", "path"} <= columns
     scans, notes = _scan_columns(
@@ -98,7 +111,9 @@ def read_manifest(
         )
     twice = [name for name, count in Counter(map(_name, rows)).items() if count > 1]
     if twice and not long:
-        raise BadInput(f"{path}: expected each case in one row, found {twice[0]} twice. Remove one of the rows.")
+        raise BadInput(
+            f"{path}: expected each case in one row, found {twice[0]} twice. Remove one of the rows."
+        )
     if long:
         entries = [(row, row["modality"], row["path"]) for row in rows if row["path"]]
     else:
@@ -109,7 +124,9 @@ def read_manifest(
     else:
         cases = _from_notes(path, rows, on_disk())
     if not any(case.files for case in cases):
-        raise BadInput(f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path.")
+        raise BadInput(
+            f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path."
+        )
     cases = _with_folds(path, rows, cases)
     refuse_leak(((case.patient, case.split) for case in cases), path)
     if len({case.split is None for case in cases}) > 1:
@@ -129,7 +146,9 @@ def _left_out(path: Path, rows: list[Row], notes: list[str], found: set[str]) ->
         sentences.append(f"columns of {path.name} that name no scans ({columns})")
     missing = [name for name in dict.fromkeys(map(_name, rows)) if name not in found]
     if missing:
-        sentences.append(f"{len(missing)} cases of {path.name} that have no scan in it ('{missing[0]}', …)")
+        sentences.append(
+            f"{len(missing)} cases of {path.name} that have no scan in it ('{missing[0]}', …)"
+        )
     return sentences
 
 
@@ -141,7 +160,9 @@ def _rows(path: Path) -> list[Row]:
     """The rows of a manifest; raises BadInput where they name no case, or only some name a case or a patient."""
     table = read_table(path)
     if not table:
-        raise BadInput(f"{path}: expected a row for each case, found none: an empty cohort. Fill the manifest.")
+        raise BadInput(
+            f"{path}: expected a row for each case, found none: an empty cohort. Fill the manifest."
+        )
     table = _in_our_words(table)
     _take_folds(path, table)
     rows = [row for _, row in table]
@@ -244,7 +265,9 @@ def _split(row: Row, path: Path) -> str | None:
     word = row.get("split", "").lower()
     split = OTHER_WORDS.get(word, word)
     if split and split not in SPLITS:
-        raise BadInput(f"{path}: expected a split train, val or test, found '{row['split']}'. Use these words.")
+        raise BadInput(
+            f"{path}: expected a split train, val or test, found '{row['split']}'. Use these words."
+        )
     return split or None
 
 
@@ -261,7 +284,9 @@ def _scan_columns(
     scans, notes = list[str](), list[str]()
     for name in sorted(columns):
         values = list(dict.fromkeys(row[name] for row in rows if row[name]))
-        files = {value: [file for _, file in _located(value, path.parent, root)] for value in values}
+        files = {
+            value: [file for _, file in _located(value, path.parent, root)] for value in values
+        }
         if any(_names_scan(value, files[value]) for value in values):
             scans.append(name)
             continue
@@ -284,7 +309,11 @@ def _is_unknown(file: Path) -> bool:
 def _located(value: str, *bases: Path) -> list[tuple[Path, Path]]:
     """The places of a cell's path, each with its file or folder on disk, without a frame or a series' key."""
     try:
-        places = [base / name for base in bases for name in dict.fromkeys((value, value.replace("\\", "/")))]
+        places = [
+            base / name
+            for base in bases
+            for name in dict.fromkeys((value, value.replace("\\", "/")))
+        ]
         found = [(place, location_of(place)) for place in places]
         return [(place, file) for place, file in found if file.exists()]
     except OSError:  # a text that is too long to be a path
@@ -296,7 +325,9 @@ def _names_scan(value: str, files: list[Path]) -> bool:
     if value.lower().endswith(scan_endings()):
         return True
     path_like = re.search("[/#]", value) is not None
-    return any(path_like if file.is_dir() else format_by_ending(file.name) is not None for file in files)
+    return any(
+        path_like if file.is_dir() else format_by_ending(file.name) is not None for file in files
+    )
 
 
 def _looks_like_scan(value: str) -> bool:
@@ -317,7 +348,9 @@ def _from_paths(
 ) -> list[CaseFiles]:
     found: dict[str, dict[str, list[tuple[Path, str]]]] = defaultdict(lambda: defaultdict(list))
     owners: dict[str, tuple[str, str | None]] = {}  # patient and split
-    uses: dict[tuple[Path, str], str] = {}  # of a file and what part of it; one mask may be that of several cases
+    uses: dict[
+        tuple[Path, str], str
+    ] = {}  # of a file and what part of it; one mask may be that of several cases
     for row, modality, value in entries:
         case = _name(row)
         places = _located(value, path.parent, root)
@@ -343,7 +376,10 @@ def _from_paths(
             raise BadInput(
                 f"{path}: expected one patient and split of case {case}, found {owners[case]} and {owner}. Fix them."
             )
-    return [case_of(case, *owners[case], _one_each(files, case, choice)) for case, files in found.items()]
+    return [
+        case_of(case, *owners[case], _one_each(files, case, choice))
+        for case, files in found.items()
+    ]
 
 
 def _one_each(

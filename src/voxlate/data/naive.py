@@ -21,7 +21,19 @@ from voxlate.files import CHECKSUM
 from voxlate.images.grid import Grid, Volume, canonical, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, own_floor_and_peak, range_for
-from voxlate.records import FLOATS, LARGEST, Name, Number, Record, Several, Shape, Text, checksum, close, write_tensors
+from voxlate.records import (
+    FLOATS,
+    LARGEST,
+    Name,
+    Number,
+    Record,
+    Several,
+    Shape,
+    Text,
+    checksum,
+    close,
+    write_tensors,
+)
 
 BINS = 1024  # of an intensity table: four for each level of 8 bit pictures, 4 HU for CT
 MEAN_VOXELS = 1 << 22  # a mean of many heads is smooth: 16 MiB hold it however large the scans are
@@ -54,8 +66,12 @@ class Baselines:
     typical: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
-        tensors: dict[str, NDArray[Any]] = {f"mean:{name}": mean for name, mean in self.means.items()}
-        tensors |= {f"table:{source}:{target}": table for (source, target), table in self.tables.items()}
+        tensors: dict[str, NDArray[Any]] = {
+            f"mean:{name}": mean for name, mean in self.means.items()
+        }
+        tensors |= {
+            f"table:{source}:{target}": table for (source, target), table in self.tables.items()
+        }
         if self.products is not None:
             tensors["products"] = self.products
         stated = {name: getattr(self, name) for name in ("cases", "fixed", "align", "typical")}
@@ -194,7 +210,9 @@ def _ends(scale: Range) -> tuple[float, float]:
 def _check(record: Record, found: Baselines) -> None:
     """Raise BadInput unless the parts of a file agree with each other."""
     own = {name for name in found.means if found.ranges[name].own}
-    record.check(found.typical.keys() == own, f"typical values of {', '.join(found.typical) or 'no target'}")
+    record.check(
+        found.typical.keys() == own, f"typical values of {', '.join(found.typical) or 'no target'}"
+    )
     for name, (low, high) in found.typical.items():
         record.check(low < high, f"typical values of {name} from {low:g} to {high:g}")
     for name, mean in found.means.items():
@@ -211,7 +229,9 @@ def _check(record: Record, found: Baselines) -> None:
 def baselines_checksum(texts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> str:
     """The checksum of a file of baselines."""
     ordered = json.dumps(texts, sort_keys=True)
-    return checksum(ordered, tensors, lambda name, values: repr((name, values.shape, values.dtype.str)))
+    return checksum(
+        ordered, tensors, lambda name, values: repr((name, values.shape, values.dtype.str))
+    )
 
 
 def fit(
@@ -255,7 +275,10 @@ def fit(
         for (source, target), table in sums.items():
             if source in values and target in values:
                 bins = _bins(values[source], ranges[source]).ravel()
-                table += np.bincount(bins, values[target].ravel(), BINS), np.bincount(bins, minlength=BINS)
+                table += (
+                    np.bincount(bins, values[target].ravel(), BINS),
+                    np.bincount(bins, minlength=BINS),
+                )
     empty = [name for name in targets if not images[name]]
     if empty:
         raise BadInput(
@@ -286,11 +309,15 @@ def fit_cohort(
     windows: (low, high) of modalities whose range the recipe fixes.
     """
     wanted = {*sources, *targets}
-    training = [case for case in cohort.cases if case.split == "train" and wanted & set(case.present)]
+    training = [
+        case for case in cohort.cases if case.split == "train" and wanted & set(case.present)
+    ]
     chosen = training[:: -(-len(training) // MOST_CASES) or 1]
     fixed = windows or {}
     ranges = {
-        name: range_for(cohort.units[name], _largest(cohort, name), fixed.get(name), "the recipe's window")
+        name: range_for(
+            cohort.units[name], _largest(cohort, name), fixed.get(name), "the recipe's window"
+        )
         for name in wanted & cohort.units.keys()
     }
     cases = (

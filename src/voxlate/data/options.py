@@ -27,11 +27,14 @@ class Layout:
     """Where the files of a cohort are, and to which patients they belong; see find.find_cohort."""
 
     pattern: Annotated[
-        str | None, Option("Path of each scan, with {patient}, {case} and {modality} in it.", panel=INPUT)
+        str | None,
+        Option("Path of each scan, with {patient}, {case} and {modality} in it.", panel=INPUT),
     ] = None
     manifest: Annotated[
         Path | str | None,
-        Option("Table (CSV, TSV) with case, patient, split and a path for each modality.", panel=INPUT),
+        Option(
+            "Table (CSV, TSV) with case, patient, split and a path for each modality.", panel=INPUT
+        ),
     ] = None
     preset: Annotated[
         Path | str | None,
@@ -51,7 +54,8 @@ class Layout:
         ),
     ] = None
     allow_outside: Annotated[
-        bool, Option("Allow the paths of a manifest to leave its folder and the cohort.", panel=INPUT)
+        bool,
+        Option("Allow the paths of a manifest to leave its folder and the cohort.", panel=INPUT),
     ] = False
     prefer: Annotated[
         Sequence[str] | str | None,
@@ -63,7 +67,11 @@ class Layout:
     ] = None
     exclude: Annotated[
         Sequence[str] | str | None,
-        Option("Case or patient to leave out (* and ? are wildcards). Repeatable.", panel=INPUT, takes=list[str]),
+        Option(
+            "Case or patient to leave out (* and ? are wildcards). Repeatable.",
+            panel=INPUT,
+            takes=list[str],
+        ),
     ] = None
     exclude_file: Annotated[
         Sequence[str] | str | None,
@@ -94,7 +102,9 @@ class PrepareOptions(Layout):
             takes=list[str],
         ),
     ] = None
-    resample: Annotated[bool, Option("Resample the scans of a case to the finest of their grids.", panel=MAIN)] = False
+    resample: Annotated[
+        bool, Option("Resample the scans of a case to the finest of their grids.", panel=MAIN)
+    ] = False
     register: Annotated[
         Literal["rigid", "affine", "bspline", "ants"] | None,
         Option("Register the scans of a case: rigid, affine, bspline or ants.", panel=MAIN),
@@ -120,11 +130,18 @@ class PrepareOptions(Layout):
     ] = None
     fixed: Annotated[
         str | None,
-        Option("Modality whose grid the other scans are resampled to.", panel=PREPARATION, metavar="NAME"),
+        Option(
+            "Modality whose grid the other scans are resampled to.",
+            panel=PREPARATION,
+            metavar="NAME",
+        ),
     ] = None
     align: Annotated[
         Literal["midline"] | None,
-        Option("Align heads: midline turns and shifts them until left and right mirror each other.", panel=PREPARATION),
+        Option(
+            "Align heads: midline turns and shifts them until left and right mirror each other.",
+            panel=PREPARATION,
+        ),
     ] = None
     mask: Annotated[
         Literal["body", "brain"],
@@ -141,16 +158,21 @@ class PrepareOptions(Layout):
     shares: Annotated[
         tuple[float, float, float] | None,
         Option(
-            "Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if "
-            "there are fewer than 10. The splits of a manifest take precedence.",
+            "Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.",
             panel=PREPARATION,
             metavar="A B C",
         ),
     ] = None
-    seed: Annotated[int, Option("Random seed of the split by patient.", panel=PREPARATION, least=0)] = 0
+    seed: Annotated[
+        int, Option("Random seed of the split by patient.", panel=PREPARATION, least=0)
+    ] = 0
     audit: Annotated[
         bool,
-        Option("Estimate how far the scans of a case are misaligned.", flag="--audit/--no-audit", panel=ADVANCED),
+        Option(
+            "Estimate how far the scans of a case are misaligned.",
+            flag="--audit/--no-audit",
+            panel=ADVANCED,
+        ),
     ] = True
     audit_cases: Annotated[
         int | None,

@@ -34,21 +34,29 @@ class DataSettings:
     """Which modalities are read, and in which patches."""
 
     source: Annotated[list[str], Field(min_length=1, description="input modalities of the model")]
-    target: Annotated[list[str], Field(min_length=1, description="modalities that the model synthesises")]
+    target: Annotated[
+        list[str], Field(min_length=1, description="modalities that the model synthesises")
+    ]
     patch: Annotated[
-        tuple[int, int, int], Field(description="size of a patch in voxels, D, H, W; a slice has D = 1")
+        tuple[int, int, int],
+        Field(description="size of a patch in voxels, D, H, W; a slice has D = 1"),
     ] = (1, 256, 256)
     axes: Annotated[
         Axes,
         Field(
-            description="directions in which slices, rows and columns grow; SLP are slices of arrays stored as LPS, "
-            "[:, :, k], as paper 001 reads them: rows to the left, columns to the back"
+            description="directions in which slices, rows and columns grow; SLP are slices of arrays stored as LPS, [:, :, k], as paper 001 reads them: rows to the left, columns to the back"
         ),
     ] = CANONICAL
-    stack: Annotated[int, Field(ge=0, description="neighbouring slices on each side as more source channels")] = 0
+    stack: Annotated[
+        int, Field(ge=0, description="neighbouring slices on each side as more source channels")
+    ] = 0
     foreground: Annotated[
         float,
-        Field(ge=0, lt=1, description="least share of a patch that the body must cover; emptier ones are skipped"),
+        Field(
+            ge=0,
+            lt=1,
+            description="least share of a patch that the body must cover; emptier ones are skipped",
+        ),
     ] = 0.0
     slices: Annotated[
         SliceFilter | None,
@@ -56,28 +64,36 @@ class DataSettings:
     ] = None
     centred: Annotated[
         bool,
-        Field(description="left and right are cut off, or filled, evenly: the mid-plane stays in the middle column"),
+        Field(
+            description="left and right are cut off, or filled, evenly: the mid-plane stays in the middle column"
+        ),
     ] = False
     allow_missing: Annotated[
         bool,
-        Field(description="keep cases with some source and some target (channels of others are background)"),
+        Field(
+            description="keep cases with some source and some target (channels of others are background)"
+        ),
     ] = False
     apart: Annotated[
         bool,
-        Field(description="take cases with sources or with targets alone, too: for a method that needs no pairs"),
+        Field(
+            description="take cases with sources or with targets alone, too: for a method that needs no pairs"
+        ),
     ] = False
     most_misaligned_mm: Annotated[
         float | None,
-        Field(gt=0, description="leave out training pairs that prepare found further out of register; unset: all"),
+        Field(
+            gt=0,
+            description="leave out training pairs that prepare found further out of register; unset: all",
+        ),
     ] = None
-    labels: Annotated[list[str], Field(description="label maps that are read in addition: of lesions, say")] = field(
-        default_factory=list
-    )
+    labels: Annotated[
+        list[str], Field(description="label maps that are read in addition: of lesions, say")
+    ] = field(default_factory=list)
     weigh: Annotated[
         dict[str, float],
         Field(
-            description="how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one "
-            "value { 'seg=13' = 5 }; where several do, their product"
+            description="how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one value { 'seg=13' = 5 }; where several do, their product"
         ),
     ] = field(default_factory=dict)
     augment: Annotated[AugmentSettings, Field(description="random changes in training")] = field(
@@ -143,9 +159,13 @@ class DataSettings:
                     f"data.weigh: expected label maps of data.labels ({', '.join(self.labels) or 'none'}), found {name!r}. Add --set 'data.labels=[\"{name}\"]', or change it."
                 )
             if equals and not value.isdecimal():
-                raise BadInput(f'data.weigh: expected NAME or NAME=NUMBER, found {key!r}. Write "{name}=3" = 5.')
+                raise BadInput(
+                    f'data.weigh: expected NAME or NAME=NUMBER, found {key!r}. Write "{name}=3" = 5.'
+                )
             if not 0 < times < math.inf:
-                raise BadInput(f"data.weigh.{key}: expected a number above 0, found {times:g}. Change it.")
+                raise BadInput(
+                    f"data.weigh.{key}: expected a number above 0, found {times:g}. Change it."
+                )
 
 
 def usable_cases(
@@ -187,7 +207,9 @@ def usable_cases(
         else:
             usable.append(entry.case)
     if not usable:
-        first = "".join(f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1])
+        first = "".join(
+            f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1]
+        )
         gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
         raise BadInput(
             f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none among its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
@@ -243,7 +265,9 @@ def cut_note(cohort: Cohort, data: DataSettings) -> str:
     worst = min(small, key=shares.__getitem__)
     held, reached = shares[worst]
     height, width = (end - first for first, end in headers[worst].mask_box[1:])
-    beyond = f", and {1 - reached:.0%} of it is in columns that no patch reaches" if reached < 1 else ""
+    beyond = (
+        f", and {1 - reached:.0%} of it is in columns that no patch reaches" if reached < 1 else ""
+    )
     return f"{cohort.folder}: in {len(small)} of {len(cases)} cases the mask is larger than a patch of {data.patch[1]}×{data.patch[2]} voxels. Of {headers[worst].case} ({height}×{width}) a patch shows at most {held:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
 
 
@@ -254,7 +278,9 @@ def filled_share(cohort: Cohort, data: DataSettings) -> float:
 
 
 def _largest_slice(cohort: Cohort, data: DataSettings) -> tuple[int, int]:
-    shapes = [cohort.header(case, data.axes).shape for case in usable_cases(cohort, data, "train")[0]]
+    shapes = [
+        cohort.header(case, data.axes).shape for case in usable_cases(cohort, data, "train")[0]
+    ]
     return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
 
 
@@ -314,7 +340,10 @@ def read_patch(
     case = laid_out(case, data.axes)
     size = size or data.patch
     z, y, x = start
-    source = [_read_modality(case, name, intensity[name], start, size, step) for name, step in data.channels]
+    source = [
+        _read_modality(case, name, intensity[name], start, size, step)
+        for name, step in data.channels
+    ]
     mask = np.ones(size, np.float32)
     if MASK in case.arrays:
         inside, place = _overlap(start, size, case.header.shape)

@@ -13,7 +13,9 @@ ENTITY = re.compile(r"_(run|acq|rec)-[a-z0-9]+")  # of BIDS, in the name of a mo
 MOST_PATHS = 3  # of the paths that have another form, in a message
 Key = tuple[str | None, str]  # patient and study, as a path states them
 Folders = list[tuple[Path, list[str]]]  # each with the names of its files
-Candidates = Mapping[str, Sequence[tuple[Path, str]]]  # of each modality: files, each with what describes it
+Candidates = Mapping[
+    str, Sequence[tuple[Path, str]]
+]  # of each modality: files, each with what describes it
 
 
 def path_expression(pattern: str) -> re.Pattern[str]:
@@ -81,7 +83,9 @@ def with_runs(found: Mapping[Key, Candidates], choice: Choice) -> Mapping[Key, C
             groups[ENTITY.sub("", name)].append(name)
         for plain, names in groups.items():
             files = [one for name in names for one in of_case[name]]
-            if len(names) > 1 and any(choice.preferred(files, pattern) for pattern in choice.prefer):
+            if len(names) > 1 and any(
+                choice.preferred(files, pattern) for pattern in choice.prefer
+            ):
                 merged |= dict.fromkeys(names, plain)
     joined: dict[Key, dict[str, list[tuple[Path, str]]]] = {}
     for key, of_case in found.items():

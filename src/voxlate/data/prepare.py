@@ -13,7 +13,13 @@ from safetensors.numpy import load_file
 
 from voxlate import __version__
 from voxlate.data.align import Preparation
-from voxlate.data.audit import examined_cases, misalignment_warnings, misalignments, not_examined, to_refine
+from voxlate.data.audit import (
+    examined_cases,
+    misalignment_warnings,
+    misalignments,
+    not_examined,
+    to_refine,
+)
 from voxlate.data.case import PreparedCase, prepare_case, read_header, write_case
 from voxlate.data.case_header import CaseHeader
 from voxlate.data.checking import check_unit, finest, lost_by_resampling
@@ -21,7 +27,15 @@ from voxlate.data.choice import as_names
 from voxlate.data.find import CaseFiles, find_cohort, root_and_manifest
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.options import PrepareOptions
-from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
+from voxlate.data.prepared import (
+    VERSION,
+    Cohort,
+    Entry,
+    case_path,
+    open_cohort,
+    stated,
+    write_cohort,
+)
 from voxlate.data.slice_lists import known_patients
 from voxlate.data.split import small_cohort_note, split_patients
 from voxlate.errors import BadInput, first_of
@@ -36,7 +50,11 @@ CaseProgress = Callable[[int, int, str], None]
 Say = Callable[[str], None]
 MOST_WORKERS = 8
 OWN_NAMES = ("transforms", "latents", "report.html")  # further entries of a cohort's folder
-NO_OPTIONS = ("unread", "left_out", "voxlate")  # entries of cohort.json's provenance that may differ
+NO_OPTIONS = (
+    "unread",
+    "left_out",
+    "voxlate",
+)  # entries of cohort.json's provenance that may differ
 
 
 def prepare(
@@ -89,8 +107,12 @@ def prepare(
         "split_by": by_whom if stated else by_patient,
         "voxlate": __version__,
     }
-    _refuse_other(out, made, {one.case: [one.patient, splits[one.patient], one.fold] for one in cases})
-    examined = examined_cases({one.case: one.patient for one in cases}, asked.audit_cases if asked.audit else 0)
+    _refuse_other(
+        out, made, {one.case: [one.patient, splits[one.patient], one.fold] for one in cases}
+    )
+    examined = examined_cases(
+        {one.case: one.patient for one in cases}, asked.audit_cases if asked.audit else 0
+    )
     with locked(out):
         again = _prepare_all(cases, out, preparation, examined, workers, progress)
         if asked.audit:
@@ -102,7 +124,9 @@ def prepare(
     headers = [read_header(case_path(out, case.case)) for case in cases]
     _check_units(headers)
     folds = {case.case: case.fold for case in cases}
-    entries = tuple(_entry(header, splits[header.patient], folds[header.case]) for header in headers)
+    entries = tuple(
+        _entry(header, splits[header.patient], folds[header.case]) for header in headers
+    )
     training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
     cohort = Cohort(
         folder=out,
@@ -128,7 +152,9 @@ def prepare(
 
 def preparation_of(options: PrepareOptions, cases: list[CaseFiles]) -> Preparation:
     """How cases are prepared, with the modalities that the options leave open: the fixed one, and that of the brain."""
-    asked = Preparation(**{field.name: getattr(options, field.name) for field in fields(Preparation)})
+    asked = Preparation(
+        **{field.name: getattr(options, field.name) for field in fields(Preparation)}
+    )
     fixed, mask_from = asked.fixed, asked.mask_from
     if asked.align is not None:
         fixed = fixed or _clearest_everywhere(cases)
@@ -176,7 +202,9 @@ def _refuse_other(
         names = [path.name for path in out.glob("cases/*") if not is_scaffold(path)]
         others += sorted(set(names) - {f"{case}.safetensors" for case in cases})
     if others:
-        raise BadInput(f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder.")
+        raise BadInput(
+            f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder."
+        )
     if "cohort.json" not in entries:
         return
     there = stated(out)
@@ -313,7 +341,9 @@ def _refine_files(files: CaseFiles, out: Path, preparation: Preparation) -> bool
 
 def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
     """Write the misalignment of a prepared case's scans into its header."""
-    case = PreparedCase(read_header(path), load_file(path))  # in memory: a mapped file cannot be replaced everywhere
+    case = PreparedCase(
+        read_header(path), load_file(path)
+    )  # in memory: a mapped file cannot be replaced everywhere
     misaligned = misalignments(case, preparation.fixed, coarse)
     write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
 
@@ -330,7 +360,9 @@ def _in_parallel(
     cases: list[CaseFiles],
     processes: int,
 ) -> Iterator[tuple[str, bool]]:
-    with interrupts_held():  # a worker that starts knows no handler yet, and half a pool cannot be ended
+    with (
+        interrupts_held()
+    ):  # a worker that starts knows no handler yet, and half a pool cannot be ended
         pool = ProcessPoolExecutor(processes, initializer=begin_worker)
         running = {pool.submit(work, case): case.case for case in cases}
     with pool:

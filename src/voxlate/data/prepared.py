@@ -44,7 +44,12 @@ from voxlate.records import (
 
 FORMAT = "voxlate prepared cohort"
 VERSION = 3
-SHARED = ("patient", "labels", "shape", "spacing_mm")  # facts of a case that its file and the list of cases state
+SHARED = (
+    "patient",
+    "labels",
+    "shape",
+    "spacing_mm",
+)  # facts of a case that its file and the list of cases state
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
 ROUNDED = 2e-3  # a list of cases states volumes to three digits, their fingerprint to four
 
@@ -89,7 +94,9 @@ class Cohort:
         names = [option.name for option in fields(Preparation) if option.name in self.provenance]
         options = {name: self.provenance[name] for name in names}
         first, *_ = self.provenance.get("modalities") or self.modalities
-        return adapter(Preparation).validate_python({**options, "fixed": options.get("fixed") or first})
+        return adapter(Preparation).validate_python(
+            {**options, "fixed": options.get("fixed") or first}
+        )
 
     @property
     def digest(self) -> str:
@@ -135,13 +142,20 @@ class Cohort:
         entry = self._listed.get(case)
         if entry is None:
             return header
-        wanted = {name: getattr(entry, name) for name in SHARED} | {"case": case, "present": sorted(entry.present)}
+        wanted = {name: getattr(entry, name) for name in SHARED} | {
+            "case": case,
+            "present": sorted(entry.present),
+        }
         found = {name: getattr(header, name) for name in SHARED} | {
             "case": header.case,
             "present": sorted(header.shown),
         }
         units = {name: self.units.get(name) for name in header.units}
-        if wanted != found or units != header.units or not close(header.mask_ml, entry.mask_ml, ROUNDED):
+        if (
+            wanted != found
+            or units != header.units
+            or not close(header.mask_ml, entry.mask_ml, ROUNDED)
+        ):
             raise BadInput(
                 f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. Prepare the cohort again."
             )
@@ -163,9 +177,13 @@ class Cohort:
         return [min(widths), max(widths)]
 
     def _statistics(self, modality: str, cases: Collection[str]) -> list[Statistics]:
-        names = [entry.case for entry in self.cases if entry.case in cases and modality in entry.present]
+        names = [
+            entry.case for entry in self.cases if entry.case in cases and modality in entry.present
+        ]
         if not names:
-            raise BadInput(f"{self.folder}: expected a training case with {modality}, found none. Prepare one.")
+            raise BadInput(
+                f"{self.folder}: expected a training case with {modality}, found none. Prepare one."
+            )
         return [self.header(case).statistics[modality] for case in names]
 
 
@@ -173,7 +191,9 @@ def open_cohort(path: Path | str) -> Cohort:
     """Open a folder that `prepare` wrote; raises BadInput where it is none, is damaged or leaks a patient."""
     folder = Path(path)
     if not (folder / "cohort.json").is_file():
-        raise BadInput(f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first.")
+        raise BadInput(
+            f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first."
+        )
     value = stated(folder)
     if value.get("version") != VERSION:
         raise BadInput(
@@ -262,24 +282,36 @@ def _cohort(record: Record, value: Any) -> Cohort:
     units = written.units
     names = [case.case for case in cases]
     record.check(bool(cases) and len(set(names)) == len(names), "no cases, or one twice")
-    record.check(bool(modalities) and units.keys() == modalities, f"units of {', '.join(units) or 'nothing'}")
+    record.check(
+        bool(modalities) and units.keys() == modalities, f"units of {', '.join(units) or 'nothing'}"
+    )
     shown = {name for case in cases for name in case.present}
-    record.check(shown <= modalities, f"scans of {', '.join(sorted(shown - modalities))}, which it does not list")
+    record.check(
+        shown <= modalities,
+        f"scans of {', '.join(sorted(shown - modalities))}, which it does not list",
+    )
     for case in cases:
         record.check(
-            {*case.registered, *case.misaligned} <= modalities, f"{case.case} with an alignment of other scans"
+            {*case.registered, *case.misaligned} <= modalities,
+            f"{case.case} with an alignment of other scans",
         )
     found = written.fingerprint
     for name, expected in geometry(cases).items():
-        same = all(np.allclose(found[name][key], value, atol=ROUNDED) for key, value in expected.items())
+        same = all(
+            np.allclose(found[name][key], value, atol=ROUNDED) for key, value in expected.items()
+        )
         record.check(same, f"a fingerprint of other cases ({name})")
     record.check(found["modalities"].keys() == modalities, "a fingerprint of other modalities")
     for name, values in found["modalities"].items():
         record.check(
-            values["unit"] == units[name] and values["cases"] <= len(cases), f"a fingerprint of another {name}"
+            values["unit"] == units[name] and values["cases"] <= len(cases),
+            f"a fingerprint of another {name}",
         )
         points = values.get("percentiles")
-        record.check(points is None or list(points) == [f"{at}" for at in PERCENTILES], f"other percentiles of {name}")
+        record.check(
+            points is None or list(points) == [f"{at}" for at in PERCENTILES],
+            f"other percentiles of {name}",
+        )
     return Cohort(
         Path(),
         cases,
@@ -301,7 +333,10 @@ def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
 
 
 def _registration_line(by_case: dict[str, Registered]) -> str:
-    gains = {case: (one.before.mutual_information, one.after.mutual_information) for case, one in by_case.items()}
+    gains = {
+        case: (one.before.mutual_information, one.after.mutual_information)
+        for case, one in by_case.items()
+    }
     before, after = (median(values) for values in zip(*gains.values()))
     worst = min(gains, key=lambda case: gains[case][1])
     steps = Counter(registration.kept for registration in by_case.values())
@@ -315,7 +350,9 @@ def stated(folder: Path) -> dict[str, Any]:
     """The tables of cohort.json, of any version and not checked; raises BadInput where it has another format."""
     value = read_json(folder / "cohort.json")
     if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise BadInput(f"{folder}/cohort.json: expected a {FORMAT}, found something else. Choose another folder.")
+        raise BadInput(
+            f"{folder}/cohort.json: expected a {FORMAT}, found something else. Choose another folder."
+        )
     return value
 
 

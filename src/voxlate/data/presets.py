@@ -19,10 +19,26 @@ from voxlate.images.formats.dicom import SeriesInfo
 from voxlate.images.io import holds_slices
 
 SHIPPED = resources.files("voxlate") / "presets"
-NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
+NOTES = (
+    ".txt",
+    ".md",
+    ".rst",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".pdf",
+    ".xml",
+    ".html",
+    ".log",
+    ".yaml",
+    ".yml",
+    ".toml",
+)
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels")
-Several = Annotated[list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)]
+Several = Annotated[
+    list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,9 @@ class Tags:
     """What the headers of a DICOM series must hold to be a modality; what is left empty may be anything."""
 
     modality: Annotated[str, Field(description="Modality, in either case: MR, CT, PT")] = ""
-    description: Annotated[str, Field(description="regular expression to find in SeriesDescription")] = ""
+    description: Annotated[
+        str, Field(description="regular expression to find in SeriesDescription")
+    ] = ""
     protocol: Annotated[str, Field(description="regular expression to find in ProtocolName")] = ""
     image_type: Annotated[
         str, Field(description=r"regular expression to find in ImageType, its values joined by '\'")
@@ -76,7 +94,10 @@ class Tags:
         """Whether a series has all these tags."""
         if self.modality and self.modality.upper() != series.modality.upper():
             return False
-        return all(re.search(expression, getattr(series, key)) for key, expression in self._expressions().items())
+        return all(
+            re.search(expression, getattr(series, key))
+            for key, expression in self._expressions().items()
+        )
 
     def __str__(self) -> str:
         return " and ".join(f"{key} '{value}'" for key, value in vars(self).items() if value)
@@ -90,20 +111,30 @@ class Arrays:
     """What array files (.npy, .npz, HDF5) do not say: their geometry, splits and patients."""
 
     part: Annotated[
-        str, Field(description="after '#' of every file, see images/formats/arrays.py: 'axes=PL,mm=0.6'")
+        str,
+        Field(
+            description="after '#' of every file, see images/formats/arrays.py: 'axes=PL,mm=0.6'"
+        ),
     ] = ""
     lists: Annotated[
-        dict[Literal["train", "val", "test"], str], Field(description="split = text file with a case a line")
+        dict[Literal["train", "val", "test"], str],
+        Field(description="split = text file with a case a line"),
     ] = field(default_factory=dict)
-    heads: Annotated[bool, Field(description="slices are of heads; prepare says if most are wider than deep")] = False
-    held_back: Annotated[int, Field(ge=0, description="training items (at most a quarter) for validation")] = 0
-    guessed: Annotated[list[str], Field(description="what is taken to be so without being known; prepare says it")] = (
-        field(default_factory=list)
-    )
+    heads: Annotated[
+        bool, Field(description="slices are of heads; prepare says if most are wider than deep")
+    ] = False
+    held_back: Annotated[
+        int, Field(ge=0, description="training items (at most a quarter) for validation")
+    ] = 0
+    guessed: Annotated[
+        list[str], Field(description="what is taken to be so without being known; prepare says it")
+    ] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.part and not is_part(self.part):
-            raise BadInput(f"expected arrays.part like 'axes=PL,mm=0.6x0.6x5', found '{self.part}'. Fix it.")
+            raise BadInput(
+                f"expected arrays.part like 'axes=PL,mm=0.6x0.6x5', found '{self.part}'. Fix it."
+            )
 
 
 @settings
@@ -112,38 +143,48 @@ class Preset:
 
     title: Annotated[str, Field(description="name of the data set")] = ""
     source: Annotated[str, Field(description="where the layout is described")] = ""
-    patterns: Annotated[list[str], Field(description="paths below the root; a scan goes to the first it matches")] = (
-        field(default_factory=list)
-    )
+    patterns: Annotated[
+        list[str], Field(description="paths below the root; a scan goes to the first it matches")
+    ] = field(default_factory=list)
     files: Annotated[
         dict[str, Several],
         Field(
-            description="our name = path with {case} (or several), tried before patterns; in array files with the part "
-            "meant: '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}'"
+            description="our name = path with {case} (or several), tried before patterns; in array files with the part meant: '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}'"
         ),
     ] = field(default_factory=dict)
-    aliases: Annotated[dict[str, str], Field(description="file's modality name = our name")] = field(
-        default_factory=dict
+    aliases: Annotated[dict[str, str], Field(description="file's modality name = our name")] = (
+        field(default_factory=dict)
     )
     patient: Annotated[
-        str, Field(description="regular expression whose first group, in the case name, is the patient")
+        str,
+        Field(description="regular expression whose first group, in the case name, is the patient"),
     ] = ""
     series: Annotated[
         dict[str, Tags],
-        Field(description="our name = the tags of its DICOM series; patterns then name the folders that hold series"),
+        Field(
+            description="our name = the tags of its DICOM series; patterns then name the folders that hold series"
+        ),
     ] = field(default_factory=dict)
     frames: Annotated[
-        dict[str, str], Field(description="our name = a modality of several frames and one of them: 'ctp#peak+8s'")
+        dict[str, str],
+        Field(description="our name = a modality of several frames and one of them: 'ctp#peak+8s'"),
     ] = field(default_factory=dict)
-    skip: Annotated[list[str], Field(description="path patterns to leave out (* and **)")] = field(default_factory=list)
+    skip: Annotated[list[str], Field(description="path patterns to leave out (* and **)")] = field(
+        default_factory=list
+    )
     leave_out: Annotated[
-        dict[str, str], Field(description="case = why it is left out unless a manifest names it; prepare says it")
+        dict[str, str],
+        Field(description="case = why it is left out unless a manifest names it; prepare says it"),
     ] = field(default_factory=dict)
     gaps: Annotated[
-        bool, Field(description="cases that lack a modality which is asked for are left out, and prepare says it")
+        bool,
+        Field(
+            description="cases that lack a modality which is asked for are left out, and prepare says it"
+        ),
     ] = False
     arrays: Annotated[
-        Arrays | None, Field(description="of cohorts of slices in array files, whose patients a list must say")
+        Arrays | None,
+        Field(description="of cohorts of slices in array files, whose patients a list must say"),
     ] = None
 
     @property
@@ -154,7 +195,9 @@ class Preset:
 
     def __post_init__(self) -> None:
         if not (self.patterns or self.files):
-            raise BadInput("expected patterns, or files, to find the cases by, found neither. Add one to the preset.")
+            raise BadInput(
+                "expected patterns, or files, to find the cases by, found neither. Add one to the preset."
+            )
         for name, value in self.frames.items():
             if not is_frame(value.partition("#")[2]):
                 raise BadInput(
@@ -170,7 +213,9 @@ class Preset:
 
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
-    return sorted(path.name.removesuffix(".toml") for path in SHIPPED.iterdir() if path.name.endswith(".toml"))
+    return sorted(
+        path.name.removesuffix(".toml") for path in SHIPPED.iterdir() if path.name.endswith(".toml")
+    )
 
 
 def load_preset(name: str | Path) -> Preset:
@@ -183,24 +228,36 @@ def load_preset(name: str | Path) -> Preset:
         base = values.pop("base", None)
         if base is not None:
             if base not in presets():
-                raise BadInput(f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it.")
+                raise BadInput(
+                    f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it."
+                )
             values = _over(_tables(base), values)
-        return fill(Preset, values, f"preset {name}", "Change it in that file (see docs/guides/dicom.md).")
+        return fill(
+            Preset, values, f"preset {name}", "Change it in that file (see docs/guides/dicom.md)."
+        )
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadInput(f"preset {name}: expected TOML, found something else ({error}). Fix the file.") from error
+        raise BadInput(
+            f"preset {name}: expected TOML, found something else ({error}). Fix the file."
+        ) from error
 
 
 def _tables(name: str | Path) -> dict[str, Any]:
     path = SHIPPED / f"{name}.toml" if name in presets() else Path(name)
     if not path.is_file():
         hint = did_you_mean(str(name), presets()) or "Choose one of these."
-        raise BadInput(f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. {hint}")
+        raise BadInput(
+            f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. {hint}"
+        )
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Tables with the keys of others in place of their own."""
-    tables = {key for key, value in above.items() if isinstance(value, dict) and isinstance(below.get(key), dict)}
+    tables = {
+        key
+        for key, value in above.items()
+        if isinstance(value, dict) and isinstance(below.get(key), dict)
+    }
     return {**below, **above, **{key: _over(below[key], above[key]) for key in tables}}
 
 

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from voxlate.data.choice import Choice
-from voxlate.data.paths import Candidates, Folders, Key, key_of, named_cases, path_expression, some_of
+from voxlate.data.paths import (
+    Candidates,
+    Folders,
+    Key,
+    key_of,
+    named_cases,
+    path_expression,
+    some_of,
+)
 from voxlate.data.presets import CaseFiles, Preset, Tags
 from voxlate.errors import BadInput
 from voxlate.images.formats.dicom import SeriesInfo, is_dicom_folder, list_series, listing
@@ -38,7 +46,11 @@ def cases_by_series(
             match = expression.fullmatch(name)
             if match:
                 of_case = series[key_of(match, root)]
-                of_case += [info for info in list_series(folder) if choice.has_file(info.path, root, info.description)]
+                of_case += [
+                    info
+                    for info in list_series(folder)
+                    if choice.has_file(info.path, root, info.description)
+                ]
         if series:
             fitting = {key: _fitting(of_case, layout.series) for key, of_case in series.items()}
             if not any(fitting.values()):

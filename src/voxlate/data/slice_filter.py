@@ -24,11 +24,17 @@ class SliceFilter:
     above: Annotated[
         dict[str, float | Literal["mean"]],
         Field(
-            min_length=1, description="modality = value in its unit above which it is bright, or 'mean', its volume's"
+            min_length=1,
+            description="modality = value in its unit above which it is bright, or 'mean', its volume's",
         ),
     ]
     overlap: Annotated[
-        float, Field(ge=0, le=1, description="least Dice overlap of the bright parts, for each pair of modalities")
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="least Dice overlap of the bright parts, for each pair of modalities",
+        ),
     ] = 0.0
     pixels: Annotated[int, Field(ge=0, description="least pixels of each bright part")] = 0
 
@@ -42,7 +48,10 @@ class SliceFilter:
 def kept_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[str, np.ndarray]:
     """Which slices of each case are kept, bool [D], by `passing_slices`; each process reads a case once."""
     rule = json.dumps(dataclasses.asdict(chosen))
-    return {case: _kept(case_path(cohort.folder, case), cohort.header(case).checksum, rule) for case in cases}
+    return {
+        case: _kept(case_path(cohort.folder, case), cohort.header(case).checksum, rule)
+        for case in cases
+    }
 
 
 @functools.cache

@@ -77,7 +77,10 @@ def known_patients(cases: Sequence[CaseFiles], root: Path) -> None:
 def with_patients(cases: list[CaseFiles], path: Path) -> list[CaseFiles]:
     """The cases with the patients that a text file names: of a stack one a line, in order, else 'ID PATIENT'."""
     lines = _lines(path)
-    rows = [[safe_name(word, f"{path}, line {n}") for word in re.split(r"[\s,;]+", one)] for n, one in lines]
+    rows = [
+        [safe_name(word, f"{path}, line {n}") for word in re.split(r"[\s,;]+", one)]
+        for n, one in lines
+    ]
     if _are_stacked(cases):
         if len(rows) != len(cases) or any(len(row) != 1 for row in rows):
             found = f"{len(rows)} lines" if len(rows) != len(cases) else "lines of several words"
@@ -89,7 +92,9 @@ def with_patients(cases: list[CaseFiles], path: Path) -> list[CaseFiles]:
     owners = dict[str, str]()
     for (number, line), row in zip(lines, rows):
         if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
-            raise BadInput(f"{path}, line {number}: expected 'ID PATIENT', each ID once, found '{line}'. Fix the line.")
+            raise BadInput(
+                f"{path}, line {number}: expected 'ID PATIENT', each ID once, found '{line}'. Fix the line."
+            )
     lacking = sorted(case.case for case in cases if case.case not in owners)
     if lacking:
         raise BadInput(
@@ -112,7 +117,9 @@ def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
             )
         parts = {path: file_and_part(path) for path in case.paths.values()}
         sizes = [
-            (path, slice_size(*part)) for path, part in parts.items() if part[0].suffix.lower() in (".npy", ".npz")
+            (path, slice_size(*part))
+            for path, part in parts.items()
+            if part[0].suffix.lower() in (".npy", ".npz")
         ]
         known = [(path, size) for path, size in sizes if size is not None]
         _refuse_unequal(
@@ -143,7 +150,9 @@ def unstated_spacing(cases: Sequence[CaseFiles]) -> list[str]:
     parts = [file_and_part(path) for case in cases for path in case.files.values()]
     if all(not holds_slices(path) or states_spacing(part) for path, part in parts):
         return []
-    return ["spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"]
+    return [
+        "spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"
+    ]
 
 
 def _with_splits(
@@ -160,7 +169,9 @@ def _with_splits(
         ids = [line for _, line in _lines(path)]
         twice = [one for one, count in Counter(ids).items() if count > 1]
         if twice:
-            raise BadInput(f"{path}: expected each ID once, found '{twice[0]}' twice. Remove one of the lines.")
+            raise BadInput(
+                f"{path}: expected each ID once, found '{twice[0]}' twice. Remove one of the lines."
+            )
         both = [one for one in ids if one in splits]
         if both:
             raise BadInput(
@@ -173,8 +184,12 @@ def _with_splits(
                 f"{path}: expected files of every ID, found none of '{missing[0]}' ({len(missing)} of {len(ids)} have none). Add them, or take the lines out."
             )
     unlisted = [case.case for case in cases if case.case not in splits]
-    left_out = [f"{len(unlisted)} slices that no list names ('{unlisted[0]}', …)"] if unlisted else []
-    return [replace(case, split=splits[case.case]) for case in cases if case.case in splits], left_out
+    left_out = (
+        [f"{len(unlisted)} slices that no list names ('{unlisted[0]}', …)"] if unlisted else []
+    )
+    return [
+        replace(case, split=splits[case.case]) for case in cases if case.case in splits
+    ], left_out
 
 
 def _held_back(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
@@ -187,10 +202,15 @@ def _held_back(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
     of_patient = Counter(case.patient for case in training)
     wanted = min(count, len(training) // LARGEST_SHARE)
     chosen = set[str]()
-    for patient in sorted(of_patient, key=lambda name: patient_order(0, name))[:-1]:  # one patient stays in training
+    for patient in sorted(of_patient, key=lambda name: patient_order(0, name))[
+        :-1
+    ]:  # one patient stays in training
         if sum(of_patient[one] for one in chosen) < wanted:
             chosen.add(patient)
-    return [replace(case, split="val") if case.split == "train" and case.patient in chosen else case for case in cases]
+    return [
+        replace(case, split="val") if case.split == "train" and case.patient in chosen else case
+        for case in cases
+    ]
 
 
 def _are_stacked(cases: Sequence[CaseFiles]) -> bool:
@@ -202,11 +222,17 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: expected a text file, a line for each slice, found none. Check the path.") from error
-    lines = [(number, line.strip()) for number, line in enumerate(text.rstrip().splitlines(), start=1)]
+        raise BadInput(
+            f"{path}: expected a text file, a line for each slice, found none. Check the path."
+        ) from error
+    lines = [
+        (number, line.strip()) for number, line in enumerate(text.rstrip().splitlines(), start=1)
+    ]
     empty = [number for number, line in lines if not line]
     if empty:
-        raise BadInput(f"{path}: expected something in every line, found line {empty[0]} empty. Remove it.")
+        raise BadInput(
+            f"{path}: expected something in every line, found line {empty[0]} empty. Remove it."
+        )
     if not lines:
         raise BadInput(f"{path}: expected a line for each slice, found an empty file. Fill it.")
     return lines

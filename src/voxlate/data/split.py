@@ -38,7 +38,10 @@ def small_cohort_note(splits: Mapping[str, str]) -> str:
 
 def held_out_patients(splits: Mapping[str, str]) -> dict[str, list[str]]:
     """The patients of the splits val and test; splits: of each patient."""
-    return {name: sorted(patient for patient, split in splits.items() if split == name) for name in ("val", "test")}
+    return {
+        name: sorted(patient for patient, split in splits.items() if split == name)
+        for name in ("val", "test")
+    }
 
 
 def held_out_line(splits: Mapping[str, str]) -> str:
@@ -69,7 +72,9 @@ def split_patients(
     shares = usual_shares(count) if shares is None else shares
     counts = sum(shares) > 1 + 1e-6
     whole = all(share % 1 == 0 for share in shares)
-    fits = min(shares) >= 0 and abs(sum(shares) - (count if counts else 1)) <= 1e-6  # never of a sum that is NaN
+    fits = (
+        min(shares) >= 0 and abs(sum(shares) - (count if counts else 1)) <= 1e-6
+    )  # never of a sum that is NaN
     if not fits or shares[0] == 0 or (counts and not whole):
         shown = " ".join(f"{share:g}" for share in shares)
         raise BadInput(
@@ -132,7 +137,10 @@ def fold_splits(
             f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. Prepare more, or train without --fold."
         )
     parts = {patient: number % FOLDS for number, patient in enumerate(patients)}
-    return {patient: _split_in_fold(split, parts.get(patient), fold) for patient, split in splits.items()}
+    return {
+        patient: _split_in_fold(split, parts.get(patient), fold)
+        for patient, split in splits.items()
+    }
 
 
 def _split_in_fold(split: str, part: int | None, fold: int) -> str:
@@ -148,7 +156,10 @@ def _stated_splits(
     where: object,
     stated: Mapping[str, int],
 ) -> dict[str, str]:
-    in_fold = {patient: _split_in_fold(split, stated.get(patient), fold) for patient, split in splits.items()}
+    in_fold = {
+        patient: _split_in_fold(split, stated.get(patient), fold)
+        for patient, split in splits.items()
+    }
     for name in ("val", "train"):
         if name not in in_fold.values():
             raise BadInput(

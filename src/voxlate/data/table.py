@@ -26,7 +26,9 @@ def read_table(path: Path) -> list[tuple[int, Row]]:
     names = [name.lower() or f"column {place}" for place, name in enumerate(table[0][1], start=1)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise BadInput(f"{path}: expected each column once, found '{twice[0]}' twice. Rename or remove one of them.")
+        raise BadInput(
+            f"{path}: expected each column once, found '{twice[0]}' twice. Rename or remove one of them."
+        )
     rows = []
     for number, cells in table[1:]:
         if len(cells) != len(names):
@@ -39,7 +41,10 @@ def read_table(path: Path) -> list[tuple[int, Row]]:
     named = {name for name, cell in zip(names, table[0][1]) if cell}
     for _, row in rows:
         named |= {name for name, cell in row.items() if cell}
-    return [(number, {name: cell for name, cell in row.items() if name in named}) for number, row in rows]
+    return [
+        (number, {name: cell for name, cell in row.items() if name in named})
+        for number, row in rows
+    ]
 
 
 def _text(path: Path) -> str:

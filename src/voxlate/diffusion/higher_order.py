@@ -98,7 +98,11 @@ def dpmpp_2m(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noi
         x0 = denoise(x, at(t, x))
         ratio = alpha * sigma_s / (sigma * alpha_s)  # e^(−h), h the step of half the log-SNR
         h = -math.log(ratio) if ratio > 0 else math.inf
-        d = x0 if last_x0 is None or last_h == 0 or s == end else x0 + h / (2 * last_h) * (x0 - last_x0)
+        d = (
+            x0
+            if last_x0 is None or last_h == 0 or s == end
+            else x0 + h / (2 * last_h) * (x0 - last_x0)
+        )
         x = sigma_s / sigma * x + alpha_s * (1 - ratio) * d
         last_x0 = x0
         last_h = h

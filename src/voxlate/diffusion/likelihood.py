@@ -10,12 +10,19 @@ from voxlate.diffusion.sample import masked_denoiser
 from voxlate.diffusion.samplers import Denoise, Draw
 from voxlate.diffusion.schedules import Schedule
 
-START = 1e-5  # the time that an image is taken for, since the density of a clean one may be infinite
+START = (
+    1e-5  # the time that an image is taken for, since the density of a clean one may be infinite
+)
 FIRST_STEP = 1e-3  # the first step to try, in units of t
 
 
 def bits_per_dim(
-    denoise: Denoise, schedule: Schedule, x0: Tensor, noise: Draw, mask: Tensor | None = None, tolerance: float = 1e-5
+    denoise: Denoise,
+    schedule: Schedule,
+    x0: Tensor,
+    noise: Draw,
+    mask: Tensor | None = None,
+    tolerance: float = 1e-5,
 ) -> Tensor:
     """−log2 of the density of each image over its number of voxels, [B]; of the voxels in the mask given the others.
 
@@ -29,12 +36,16 @@ def bits_per_dim(
     slope = velocity(masked_denoiser(denoise, x0, mask), schedule)
     probe = noise(x0).sign() * mask
     state = torch.cat([(x0 * mask).flatten(1), x0.new_zeros(len(x0), 1)], dim=1)
-    end = integrate(_with_divergence(slope, probe), state, START, 1.0, FIRST_STEP, tolerance, tolerance)
+    end = integrate(
+        _with_divergence(slope, probe), state, START, 1.0, FIRST_STEP, tolerance, tolerance
+    )
     x = end[:, :-1]
     log_change = end[:, -1]
     voxels = mask.flatten(1).sum(1)
     std = float(schedule.start_std(torch.tensor(1.0)))
-    log_prior = -voxels * (math.log(std) + math.log(2 * math.pi) / 2) - x.square().sum(1) / (2 * std**2)
+    log_prior = -voxels * (math.log(std) + math.log(2 * math.pi) / 2) - x.square().sum(1) / (
+        2 * std**2
+    )
     return -(log_prior + log_change) / (voxels * math.log(2))
 
 

@@ -29,7 +29,10 @@ class Tile:
         corner = [start * new // old for start, new, old in zip(self.corner, size, self.size)]
         plane = [-(-whole * new // old) for whole, new, old in zip(self.plane, size, self.size)]
         rows, columns = (slice(start, start + length) for start, length in zip(corner, size))
-        return [max(whole, part.stop) for whole, part in zip(plane, (rows, columns))], (rows, columns)
+        return [max(whole, part.stop) for whole, part in zip(plane, (rows, columns))], (
+            rows,
+            columns,
+        )
 
 
 class Noise:
@@ -53,16 +56,23 @@ class Noise:
         self.seed = seed
         self.tiles = tiles
         listed = items.tolist() if isinstance(items, Tensor) else items
-        self.items = [[_weights(one) for one in (item if isinstance(item, Sequence) else [item])] for item in listed]
+        self.items = [
+            [_weights(one) for one in (item if isinstance(item, Sequence) else [item])]
+            for item in listed
+        ]
         self.samples = [samples] * len(self.items) if isinstance(samples, int) else list(samples)
-        places: dict[tuple[int, int], list[tuple[int, int, float]]] = {}  # stream and sample: item, slice, weight
+        places: dict[
+            tuple[int, int], list[tuple[int, int, float]]
+        ] = {}  # stream and sample: item, slice, weight
         for number, (slices, sample) in enumerate(zip(self.items, self.samples)):
             for depth, weights in enumerate(slices):
                 for stream, weight in weights.items():
                     places.setdefault((stream, sample), []).append((number, depth, weight))
         # sorted, so that a slice's sum is rounded alike in every batch
         self._places = dict(sorted(places.items()))
-        self._streams = {key: torch.Generator().manual_seed(_key(seed, *key)) for key in self._places}
+        self._streams = {
+            key: torch.Generator().manual_seed(_key(seed, *key)) for key in self._places
+        }
 
     def __len__(self) -> int:
         return len(self.items)
@@ -76,7 +86,9 @@ class Noise:
         out = torch.zeros(len(self), *shape)
         sliced = any(len(slices) > 1 for slices in self.items)
         if sliced and any(len(slices) != shape[-3] for slices in self.items):
-            raise ValueError(f"noise for {len(self.items[0])} slices an item cannot fill the shape {tuple(shape)}")
+            raise ValueError(
+                f"noise for {len(self.items[0])} slices an item cannot fill the shape {tuple(shape)}"
+            )
         whole: list[int] = list(shape[-2:])
         parts: list[Any] = [...] * len(self)
         if self.tiles is not None:
@@ -99,7 +111,12 @@ class Noise:
 
     def uniform(self) -> Tensor:
         """One draw from (0, 1) an item, float64 [B] on the CPU; never 0 or 1, so every inverse exists."""
-        return self._each(lambda stream: torch.rand((), generator=stream, dtype=torch.float64)).double() + 2.0**-54
+        return (
+            self._each(
+                lambda stream: torch.rand((), generator=stream, dtype=torch.float64)
+            ).double()
+            + 2.0**-54
+        )
 
     def integers(self, high: int) -> Tensor:
         """One of 0 … high − 1 an item, int64 [B] on the CPU."""
@@ -108,7 +125,10 @@ class Noise:
     def _each(self, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
         """A number an item, from the heaviest stream of its first slice; all streams advance by one draw."""
         drawn = {key: draw(stream) for key, stream in self._streams.items()}
-        own = [(max(item[0], key=item[0].__getitem__), sample) for item, sample in zip(self.items, self.samples)]
+        own = [
+            (max(item[0], key=item[0].__getitem__), sample)
+            for item, sample in zip(self.items, self.samples)
+        ]
         return torch.stack([drawn[key] for key in own]) if own else torch.empty(0)
 
 
@@ -156,13 +176,20 @@ class Correlated:
     kind: Literal["correlated"] = "correlated"
     for_volumes: ClassVar[bool] = False
     length_mm: Annotated[
-        float, Field(gt=0, le=1000, description="Distance from which on the noise of two slices is independent.")
+        float,
+        Field(
+            gt=0,
+            le=1000,
+            description="Distance from which on the noise of two slices is independent.",
+        ),
     ] = 20.0
 
     def streams(self, z: int, spacing_mm: float) -> dict[int, float]:
         """The slices nearer than half the length."""
         reach = max(math.ceil(self.length_mm / spacing_mm / 2) - 1, 0)
-        weights = {k: math.cos(math.pi * k * spacing_mm / self.length_mm) for k in range(-reach, reach + 1)}
+        weights = {
+            k: math.cos(math.pi * k * spacing_mm / self.length_mm) for k in range(-reach, reach + 1)
+        }
         norm = math.hypot(*weights.values())
         return {z + k: weight / norm for k, weight in weights.items()}
 

@@ -58,7 +58,9 @@ class MinSnr:
     """The x0 loss times min(SNR, gamma) (Hang et al. 2023): eps min/SNR, v min/(SNR + 1), x0 min."""
 
     kind: Literal["min_snr"] = "min_snr"
-    gamma: Annotated[float, Field(gt=0, description="Value at which the signal-to-noise ratio is capped.")] = 5.0
+    gamma: Annotated[
+        float, Field(gt=0, description="Value at which the signal-to-noise ratio is capped.")
+    ] = 5.0
 
     def __call__(self, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
         return from_x0_weight(snr(alpha, sigma).clamp(max=self.gamma), alpha, sigma, kind)
@@ -70,12 +72,17 @@ class Table:
 
     kind: Literal["table"] = "table"
     log_snr: Annotated[
-        tuple[float, ...], Field(min_length=2, description="Log-SNRs at which weights are given, rising.")
+        tuple[float, ...],
+        Field(min_length=2, description="Log-SNRs at which weights are given, rising."),
     ]
-    weight: Annotated[tuple[float, ...], Field(min_length=2, description="Weight at each of the log-SNRs.")]
+    weight: Annotated[
+        tuple[float, ...], Field(min_length=2, description="Weight at each of the log-SNRs.")
+    ]
     of: Annotated[
         Literal["output", "x0"],
-        Field(description="Loss that the weights belong to: that of the network's output, or that of x0."),
+        Field(
+            description="Loss that the weights belong to: that of the network's output, or that of x0."
+        ),
     ] = "output"
 
     def __post_init__(self) -> None:
@@ -86,7 +93,10 @@ class Table:
             )
 
     def __call__(self, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
-        knots, values = (torch.tensor(v, dtype=sigma.dtype, device=sigma.device) for v in (self.log_snr, self.weight))
+        knots, values = (
+            torch.tensor(v, dtype=sigma.dtype, device=sigma.device)
+            for v in (self.log_snr, self.weight)
+        )
         place = torch.log(snr(alpha, sigma)).clamp(knots[0], knots[-1])
         right = torch.searchsorted(knots, place).clamp(min=1)
         share = (place - knots[right - 1]) / (knots[right] - knots[right - 1])
@@ -97,7 +107,9 @@ class Table:
 AnyWeight = Annotated[Uniform | Snr | MinSnr | Table, Field(discriminator="kind")]
 
 
-def masked_mean(error: Tensor, mask: Tensor | None = None, reduction: Literal["mask", "all"] = "mask") -> Tensor:
+def masked_mean(
+    error: Tensor, mask: Tensor | None = None, reduction: Literal["mask", "all"] = "mask"
+) -> Tensor:
     """Mean of an error inside the mask, per item: [B, C, ...] -> [B].
 
     mask: 0 or 1, broadcasts to error. "mask" divides by the number of voxels in the mask (an empty mask gives 0),

@@ -11,7 +11,9 @@ from voxlate.diffusion.samplers import Denoise, Draw, Traits, mean_square, state
 from voxlate.diffusion.schedules import FIRST_TIME, LOG_SNR_LIMIT, Schedule, with_slope
 from voxlate.errors import BadInput
 
-Slope = Callable[[Tensor, Tensor], Tensor]  # x: [B, ...], t: [B] float64 on the CPU -> dx/dt, [B, ...]
+Slope = Callable[
+    [Tensor, Tensor], Tensor
+]  # x: [B, ...], t: [B] float64 on the CPU -> dx/dt, [B, ...]
 
 # Dormand & Prince 1980, 5(4): the last row of _STAGES is the solution of fifth order, _ERROR what separates it from
 # that of fourth.
@@ -47,7 +49,13 @@ def velocity(denoise: Denoise, schedule: Schedule) -> Slope:
 
 @states(Traits(evaluations=math.inf, options=("rtol", "atol")))
 def rk45(
-    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, rtol: float = 1e-5, atol: float = 1e-5
+    denoise: Denoise,
+    schedule: Schedule,
+    x: Tensor,
+    times: Tensor,
+    noise: Draw,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
 ) -> Tensor:
     """The probability-flow ODE from times[0] to times[-1] within tolerances (Song et al. 2021; paper 002, eq. 33).
 
@@ -59,7 +67,9 @@ def rk45(
     return integrate(velocity(denoise, schedule), x, start, end, start - second, rtol, atol)
 
 
-def integrate(slope: Slope, x: Tensor, start: float, end: float, step: float, rtol: float, atol: float) -> Tensor:
+def integrate(
+    slope: Slope, x: Tensor, start: float, end: float, step: float, rtol: float, atol: float
+) -> Tensor:
     """Runge–Kutta 5(4) from `start` to `end`, up or down, where each item has an error and steps of its own.
 
     step: the first to try. An item's error is the root mean square, over its voxels that are not held at 0, of the
@@ -73,7 +83,13 @@ def integrate(slope: Slope, x: Tensor, start: float, end: float, step: float, rt
         h = torch.minimum(h, (last - t).abs())
         guess, rates = _stages(slope, x, t, towards * h, rate)
         off = per_item(h, x) * sum(weight * each for weight, each in zip(_ERROR, rates))
-        error = mean_square(off / (atol + rtol * torch.maximum(x.abs(), guess.abs()))).sqrt().flatten().cpu().double()
+        error = (
+            mean_square(off / (atol + rtol * torch.maximum(x.abs(), guess.abs())))
+            .sqrt()
+            .flatten()
+            .cpu()
+            .double()
+        )
         kept = ~(error > 1)  # NaN is kept and shows in the image, as with every sampler
         if (~kept & (h < _SMALLEST)).any():
             raise BadInput(
@@ -87,7 +103,9 @@ def integrate(slope: Slope, x: Tensor, start: float, end: float, step: float, rt
     return x
 
 
-def _stages(slope: Slope, x: Tensor, t: Tensor, h: Tensor, rate: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _stages(
+    slope: Slope, x: Tensor, t: Tensor, h: Tensor, rate: Tensor
+) -> tuple[Tensor, list[Tensor]]:
     """Where a step leads, and the slopes at its seven stages: the first is given, the last begins the next step."""
     rates = [rate]
     guess = x

@@ -96,7 +96,9 @@ def rescheduled(
 
     def other(x_t: Tensor, t: Tensor) -> Tensor:
         t_trained = trained.t(schedule.log_snr(t)).clamp(0, 1)
-        return denoise(per_item(_size(trained, t_trained) / _size(schedule, t), x_t) * x_t, t_trained)
+        return denoise(
+            per_item(_size(trained, t_trained) / _size(schedule, t), x_t) * x_t, t_trained
+        )
 
     return other
 

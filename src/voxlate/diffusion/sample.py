@@ -45,8 +45,12 @@ class SamplerSettings:
             description="Sampler that steps from noise to image: a name of the package, or 'module:function' for one of your own."
         ),
     ] = "ddim"
-    steps: Annotated[int, Field(ge=1, description="Number of times at which the network denoises.")] = 32
-    eta: Annotated[float, Field(ge=0, le=1, description="DDIM noise level: 0 is deterministic, 1 equals DDPM.")] = 0.0
+    steps: Annotated[
+        int, Field(ge=1, description="Number of times at which the network denoises.")
+    ] = 32
+    eta: Annotated[
+        float, Field(ge=0, le=1, description="DDIM noise level: 0 is deterministic, 1 equals DDPM.")
+    ] = 0.0
     r: Annotated[
         float,
         Field(
@@ -56,10 +60,15 @@ class SamplerSettings:
         ),
     ] = 0.32
     correctors: Annotated[
-        int, Field(ge=1, description="Number of Langevin steps of predictor_corrector at each time.")
+        int,
+        Field(ge=1, description="Number of Langevin steps of predictor_corrector at each time."),
     ] = 1
-    rtol: Annotated[float, Field(gt=0, description="Largest relative error of one step of rk45.")] = 1e-5
-    atol: Annotated[float, Field(gt=0, description="Largest absolute error of one step of rk45.")] = 1e-5
+    rtol: Annotated[
+        float, Field(gt=0, description="Largest relative error of one step of rk45.")
+    ] = 1e-5
+    atol: Annotated[
+        float, Field(gt=0, description="Largest absolute error of one step of rk45.")
+    ] = 1e-5
     temperature: Annotated[
         float,
         Field(
@@ -68,7 +77,8 @@ class SamplerSettings:
         ),
     ] = 1.0
     schedule: Annotated[
-        AnySchedule | None, Field(description="Noise schedule of sampling; unset: the schedule of the training.")
+        AnySchedule | None,
+        Field(description="Noise schedule of sampling; unset: the schedule of the training."),
     ] = None
     grid: Annotated[
         GridName | None,
@@ -78,11 +88,17 @@ class SamplerSettings:
     ] = None
     windows: Annotated[
         Windows | None,
-        Field(description="Overlapping windows of slices in which a volume is denoised; unset: the whole volume."),
+        Field(
+            description="Overlapping windows of slices in which a volume is denoised; unset: the whole volume."
+        ),
     ] = None
     start: Annotated[
         float,
-        Field(gt=0, le=1, description="Time at which sampling starts; below 1 it keeps part of an initial image."),
+        Field(
+            gt=0,
+            le=1,
+            description="Time at which sampling starts; below 1 it keeps part of an initial image.",
+        ),
     ] = 1.0
     end: Annotated[
         float | None,
@@ -132,7 +148,9 @@ class SamplerSettings:
         steps = self.steps - self.closes(schedule)
         if steps == 0 and self.evaluations < math.inf:
             return torch.tensor([self.start], dtype=torch.float64)
-        return grid(self.grid or self.traits.grid, schedule, max(1, steps), self.start, self._end(schedule))
+        return grid(
+            self.grid or self.traits.grid, schedule, max(1, steps), self.start, self._end(schedule)
+        )
 
     def closes(self, schedule: Schedule) -> bool:
         """Whether the network denoises the last state once more: as asked, else where noise is left in it."""
@@ -147,7 +165,9 @@ class SamplerSettings:
             return self.end
         if self.traits.end == "image":
             return 0.0
-        if self.traits.end == "one_step_early":  # a shorter closing step lets g²·dt/sigma² grow above 2, which diverges
+        if (
+            self.traits.end == "one_step_early"
+        ):  # a shorter closing step lets g²·dt/sigma² grow above 2, which diverges
             return self.start / self.steps
         return min(1e-3, max(0.0, float(schedule.t(torch.tensor(-2 * math.log(FAINT))))))
 

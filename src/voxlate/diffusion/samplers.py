@@ -34,7 +34,9 @@ class Node(NamedTuple):
 
 
 class Sampler(Protocol):
-    def __call__(self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, /) -> Tensor: ...
+    def __call__(
+        self, denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, /
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ def traits_of(sampler: Sampler) -> Traits:
 
 
 @states(Traits(end="image", options=("eta",)))
-def ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, eta: float = 0.0) -> Tensor:
+def ddim(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, eta: float = 0.0
+) -> Tensor:
     """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16); eta = 1 is ancestral sampling with the posterior variance.
 
     The step that ends at time 0 adds no noise. First order for eta = 0, and then DPM-Solver-1 as well (Lu et al. 2022).
@@ -99,7 +103,9 @@ def dpm1(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: 
 
 
 @states(Traits(end="image"))
-def adjusted_ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
+def adjusted_ddim(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw
+) -> Tensor:
     """DDIM whose noise is stretched, item by item, to restore the spread that few steps lose; first order.
 
     Source: Heek, Hoogeboom & Salimans 2024 (aDDIM), which takes 0.1 / (2 + SNR) for the variance of x0 given x.
@@ -114,7 +120,13 @@ def adjusted_ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor
 
 @states(Traits(end="one_step_early"))
 def euler_maruyama(
-    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, correctors: int = 0, r: float = 0.32
+    denoise: Denoise,
+    schedule: Schedule,
+    x: Tensor,
+    times: Tensor,
+    noise: Draw,
+    correctors: int = 0,
+    r: float = 0.32,
 ) -> Tensor:
     """Euler–Maruyama on the reverse SDE dx = (f·x − g²·score)·dt + g·dw (Song et al. 2021, eq. 6).
 
@@ -122,7 +134,9 @@ def euler_maruyama(
     """
     drifts = schedule.log_alpha_drift(times).tolist()
     g2s = schedule.g2(times).tolist()
-    for ((t, alpha, sigma), (s, alpha_s, sigma_s)), f, g2 in zip(steps_of(schedule, times), drifts, g2s):
+    for ((t, alpha, sigma), (s, alpha_s, sigma_s)), f, g2 in zip(
+        steps_of(schedule, times), drifts, g2s
+    ):
         score = (alpha * denoise(x, at(t, x)) - x) / sigma**2
         x = x + (t - s) * (g2 * score - f * x)
         if s == 0:
@@ -130,7 +144,9 @@ def euler_maruyama(
         x = x + math.sqrt(g2 * (t - s)) * noise(x)
         for _ in range(correctors):
             score = (alpha_s * denoise(x, at(s, x)) - x) / sigma_s**2
-            x = langevin(x, score, noise(x), r * alpha / alpha_s)  # alpha/alpha_s: 1 for VE, sqrt(1 − beta) for VP
+            x = langevin(
+                x, score, noise(x), r * alpha / alpha_s
+            )  # alpha/alpha_s: 1 for VE, sqrt(1 − beta) for VP
     return x
 
 
@@ -142,7 +158,13 @@ def euler_maruyama(
     )
 )
 def predictor_corrector(
-    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, correctors: int = 1, r: float = 0.32
+    denoise: Denoise,
+    schedule: Schedule,
+    x: Tensor,
+    times: Tensor,
+    noise: Draw,
+    correctors: int = 1,
+    r: float = 0.32,
 ) -> Tensor:
     """Euler–Maruyama with Langevin steps after each of its own (Song et al. 2021, algorithms 4 and 5; paper 002).
 

@@ -106,7 +106,12 @@ class Cosine(Schedule):
 
     kind: Literal["cosine"] = "cosine"
     log_snr_max: Annotated[
-        float, Field(gt=0, le=LOG_SNR_LIMIT, description="Log-SNR at t = 0; at t = 1 it is minus this number.")
+        float,
+        Field(
+            gt=0,
+            le=LOG_SNR_LIMIT,
+            description="Log-SNR at t = 0; at t = 1 it is minus this number.",
+        ),
     ] = 15.0
 
     def _log_snr(self, t: Tensor) -> Tensor:
@@ -126,11 +131,12 @@ class ShiftedCosine(Schedule):
     kind: Literal["shifted_cosine"] = "shifted_cosine"
     size: Annotated[float, Field(gt=0, description="Side of the images in pixels.")] = 256.0
     reference: Annotated[
-        float, Field(gt=0, description="Side in pixels for which the plain cosine schedule is right.")
+        float,
+        Field(gt=0, description="Side in pixels for which the plain cosine schedule is right."),
     ] = 64.0
-    log_snr_max: Annotated[float, Field(gt=0, le=LOG_SNR_LIMIT, description="Log-SNR at t = 0 before the shift.")] = (
-        15.0
-    )
+    log_snr_max: Annotated[
+        float, Field(gt=0, le=LOG_SNR_LIMIT, description="Log-SNR at t = 0 before the shift.")
+    ] = 15.0
 
     @property
     def shift(self) -> float:
@@ -166,27 +172,39 @@ class Sigmoid(Schedule):
     """
 
     kind: Literal["sigmoid"] = "sigmoid"
-    start: Annotated[float, Field(description="Argument of the sigmoid at t = 0, times tau.")] = -3.0
+    start: Annotated[
+        float, Field(description="Argument of the sigmoid at t = 0, times tau.")
+    ] = -3.0
     end: Annotated[float, Field(description="Argument of the sigmoid at t = 1, times tau.")] = 3.0
     tau: Annotated[
         float,
-        Field(gt=0, description="Temperature of the sigmoid: a large one is nearly linear, a small one is steep."),
+        Field(
+            gt=0,
+            description="Temperature of the sigmoid: a large one is nearly linear, a small one is steep.",
+        ),
     ] = 1.0
     power: Annotated[
-        Literal["alpha2", "alpha"], Field(description="Quantity that the curve gives: alpha² or alpha.")
+        Literal["alpha2", "alpha"],
+        Field(description="Quantity that the curve gives: alpha² or alpha."),
     ] = "alpha2"
 
     def __post_init__(self) -> None:
         if self.start == self.end:
-            raise BadInput(f"sigmoid schedule: expected start and end to differ, found {self.start} twice. Change one.")
+            raise BadInput(
+                f"sigmoid schedule: expected start and end to differ, found {self.start} twice. Change one."
+            )
 
     def _log_snr(self, t: Tensor) -> Tensor:
         # sigmoid(p) − sigmoid(q) = sigmoid(p)·sigmoid(−q)·(1 − e^(q − p)): no digits are lost where both are nearly 1.
-        first, last = torch.tensor([self.start, self.end], dtype=t.dtype, device=t.device) / self.tau
+        first, last = (
+            torch.tensor([self.start, self.end], dtype=t.dtype, device=t.device) / self.tau
+        )
         u = first + t * (last - first)
         log_range = logsigmoid(last) + logsigmoid(-first) + _log_gap(first - last)
         log_g = logsigmoid(last) + logsigmoid(-u) + _log_gap((t - 1) * (last - first)) - log_range
-        log_rest = logsigmoid(u) + logsigmoid(-first) + _log_gap(-t * (last - first)) - log_range  # log(1 − g)
+        log_rest = (
+            logsigmoid(u) + logsigmoid(-first) + _log_gap(-t * (last - first)) - log_range
+        )  # log(1 − g)
         if self.power == "alpha2":
             return log_g - log_rest
         return 2 * log_g - log_rest - torch.log1p(torch.exp(log_g))  # log g²/(1 − g²)
@@ -224,7 +242,8 @@ class LinearBetas(Schedule):
     last: Annotated[float, Field(gt=0, lt=1, description="Beta of the last index.")] = 0.02
     count: Annotated[int, Field(ge=2, description="Number of betas, T.")] = 1000
     spacing: Annotated[
-        Literal["linear", "sqrt"], Field(description="Whether beta grows evenly, or its square root.")
+        Literal["linear", "sqrt"],
+        Field(description="Whether beta grows evenly, or its square root."),
     ] = "linear"
 
     def _log_snr(self, t: Tensor) -> Tensor:
@@ -240,7 +259,10 @@ class LinearBetas(Schedule):
 def _table(first: float, last: float, count: int, spacing: str) -> Tensor:
     """Log-SNR of each index, float64 [count]."""
     power = 2.0 if spacing == "sqrt" else 1.0
-    betas = torch.linspace(first ** (1 / power), last ** (1 / power), count, dtype=torch.float64) ** power
+    betas = (
+        torch.linspace(first ** (1 / power), last ** (1 / power), count, dtype=torch.float64)
+        ** power
+    )
     log_alpha2 = torch.log1p(-betas).cumsum(0)
     return log_alpha2 - torch.log(-torch.expm1(log_alpha2))
 
@@ -283,8 +305,12 @@ class GeometricVE(Schedule):
     """sigma = sigma_min·(sigma_max / sigma_min)^t (Song et al. 2021, eq. 30)."""
 
     kind: Literal["geometric_ve"] = "geometric_ve"
-    sigma_min: Annotated[float, Field(gt=0, description="Sigma at t = 0, in units of the data.")] = 0.01
-    sigma_max: Annotated[float, Field(gt=0, lt=2e4, description="Sigma at t = 1, in units of the data.")] = 50.0
+    sigma_min: Annotated[
+        float, Field(gt=0, description="Sigma at t = 0, in units of the data.")
+    ] = 0.01
+    sigma_max: Annotated[
+        float, Field(gt=0, lt=2e4, description="Sigma at t = 1, in units of the data.")
+    ] = 50.0
     path: ClassVar[Path] = "exploding"
 
     def __post_init__(self) -> None:
@@ -297,7 +323,9 @@ class GeometricVE(Schedule):
         return -2 * (math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min))
 
     def t(self, log_snr: Tensor) -> Tensor:
-        return (-log_snr.double() / 2 - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+        return (-log_snr.double() / 2 - math.log(self.sigma_min)) / math.log(
+            self.sigma_max / self.sigma_min
+        )
 
 
 @settings

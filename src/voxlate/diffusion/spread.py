@@ -11,11 +11,20 @@ from voxlate.diffusion.prediction import per_item
 from voxlate.diffusion.sample import SamplerSettings, sample
 from voxlate.diffusion.schedules import Schedule
 
-STDS = (0.05, 0.1, 0.2, 0.5, 1.0)  # of what a source leaves open, in network units: 6 to 128 of 255 grey levels
+STDS = (
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+)  # of what a source leaves open, in network units: 6 to 128 of 255 grey levels
 
 
 def kept_shares(
-    sampling: SamplerSettings, schedule: Schedule, stds: Sequence[float] = STDS, voxels: int = 20_000
+    sampling: SamplerSettings,
+    schedule: Schedule,
+    stds: Sequence[float] = STDS,
+    voxels: int = 20_000,
 ) -> list[float]:
     """Standard deviation of one sample over that of normal data, for each standard deviation, by the exact denoiser.
 
@@ -41,5 +50,7 @@ def share_after_closing(sampling: SamplerSettings, schedule: Schedule, std: floa
     """What the closing denoising alone keeps, after stepping without error: 1 / sqrt(1 + (sigma/alpha)² / std²)."""
     if not sampling.closes(schedule):
         return 1.0
-    alpha, sigma = (float(one) for one in (sampling.schedule or schedule)(sampling.times(schedule)[-1]))
+    alpha, sigma = (
+        float(one) for one in (sampling.schedule or schedule)(sampling.times(schedule)[-1])
+    )
     return 1 / math.hypot(1.0, sigma / alpha / std)

@@ -19,10 +19,16 @@ class UniformTimes:
     """Every time between `low` and `high` equally likely."""
 
     kind: Literal["uniform"] = "uniform"
-    low: Annotated[float, Field(ge=0, lt=1, description="Earliest time; scores are undefined at time 0.")] = 0.0
+    low: Annotated[
+        float, Field(ge=0, lt=1, description="Earliest time; scores are undefined at time 0.")
+    ] = 0.0
     high: Annotated[float, Field(gt=0, le=1, description="Latest time.")] = 1.0
     count: Annotated[
-        int, Field(ge=0, description="Number of indices of a table whose times alone are drawn; 0: any time.")
+        int,
+        Field(
+            ge=0,
+            description="Number of indices of a table whose times alone are drawn; 0: any time.",
+        ),
     ] = 0
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
@@ -39,7 +45,11 @@ class EarlyHeavyTimes:
 
     kind: Literal["early_heavy"] = "early_heavy"
     count: Annotated[
-        int, Field(ge=0, description="Number of indices of the published table; 0: the continuous distribution.")
+        int,
+        Field(
+            ge=0,
+            description="Number of indices of the published table; 0: the continuous distribution.",
+        ),
     ] = 0
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
@@ -74,7 +84,9 @@ class NormalLogSnrTimes:
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
-        return schedule.t((self.mean + self.std * torch.special.ndtri(u.double())).clamp(last, first))
+        return schedule.t(
+            (self.mean + self.std * torch.special.ndtri(u.double())).clamp(last, first)
+        )
 
 
 @settings
@@ -82,8 +94,12 @@ class UniformLogSnrTimes:
     """log-SNR is uniform, whatever the schedule; by default between the schedule's own limits."""
 
     kind: Literal["uniform_log_snr"] = "uniform_log_snr"
-    low: Annotated[float, Field(description="Lowest log-SNR, with the most noise.")] = -LOG_SNR_LIMIT
-    high: Annotated[float, Field(description="Highest log-SNR, with the least noise.")] = LOG_SNR_LIMIT
+    low: Annotated[
+        float, Field(description="Lowest log-SNR, with the most noise.")
+    ] = -LOG_SNR_LIMIT
+    high: Annotated[float, Field(description="Highest log-SNR, with the least noise.")] = (
+        LOG_SNR_LIMIT
+    )
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
@@ -106,7 +122,9 @@ def early_heavy(u: Tensor) -> Tensor:
 GridName = Literal["t", "log_snr", "early_heavy", "karras", "index"]
 
 
-def grid(name: GridName, schedule: Schedule, steps: int, start: float = 1.0, end: float = 0.0) -> Tensor:
+def grid(
+    name: GridName, schedule: Schedule, steps: int, start: float = 1.0, end: float = 0.0
+) -> Tensor:
     """steps + 1 falling times from `start` to `end`, float64 on the CPU.
 
     "t": even in t. "log_snr": even in log-SNR. "early_heavy": steps shrink towards the image as paper 004 draws
@@ -114,7 +132,9 @@ def grid(name: GridName, schedule: Schedule, steps: int, start: float = 1.0, end
     round(linspace(T − 1, 0, steps)) of a discrete schedule, then `end`.
     """
     if not 0 <= end < start <= 1:
-        raise BadInput(f"times: expected 0 <= end < start <= 1, found start {start} and end {end}. Change one of them.")
+        raise BadInput(
+            f"times: expected 0 <= end < start <= 1, found start {start} and end {end}. Change one of them."
+        )
     if name == "index":
         return _index_grid(schedule, steps, start, end)
     share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
@@ -125,7 +145,9 @@ def grid(name: GridName, schedule: Schedule, steps: int, start: float = 1.0, end
         times = end + (start - end) * early_heavy(1 - share)
     else:
         first, last = schedule.log_snr(limits)
-        times = schedule.t(first + share * (last - first) if name == "log_snr" else _karras(first, last, share))
+        times = schedule.t(
+            first + share * (last - first) if name == "log_snr" else _karras(first, last, share)
+        )
     times[0], times[-1] = limits
     if (times.diff() >= 0).any():
         raise BadInput(
@@ -149,6 +171,8 @@ def _index_grid(schedule: Schedule, steps: int, start: float, end: float) -> Ten
         )
     top = round(start * schedule.count) - 1
     if not 2 <= steps <= top + 1:
-        raise BadInput(f'times: expected 2 to {top + 1} steps for grid "index", found {steps}. Change steps.')
+        raise BadInput(
+            f'times: expected 2 to {top + 1} steps for grid "index", found {steps}. Change steps.'
+        )
     times = (torch.linspace(top, 0, steps, dtype=torch.float64).round() + 1) / schedule.count
     return torch.cat([times[times > end], times.new_tensor([end])])

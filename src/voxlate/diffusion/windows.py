@@ -18,7 +18,9 @@ class Windows:
     """Windows of slices (axis D) that a volume is denoised in."""
 
     size: Annotated[int, Field(ge=1, description="Number of slices of a window.")] = 16
-    overlap: Annotated[int, Field(ge=0, description="Least number of slices that neighbouring windows share.")] = 4
+    overlap: Annotated[
+        int, Field(ge=0, description="Least number of slices that neighbouring windows share.")
+    ] = 4
 
     def __post_init__(self) -> None:
         if self.overlap >= self.size:

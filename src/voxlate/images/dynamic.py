@@ -12,14 +12,26 @@ from voxlate.errors import BadInput
 from voxlate.images.formats.format import DynamicScan, Stored
 
 # '#frame=12' (from 1), '#peak' or '#peak+8s' after a path; '@1.5s' after these: seconds from one frame to the next
-FRAME = re.compile(r"(?:frame=(?P<number>\d+)|peak(?:(?P<after>[+-]\d+(?:\.\d+)?)s)?)(?:@(?P<step>\d+(?:\.\d+)?)s)?")
-MOST_BLOCKS = (32, 128, 128)  # along D, H, W, in which the peak is searched: about 2 mm, less noise, little memory
+FRAME = re.compile(
+    r"(?:frame=(?P<number>\d+)|peak(?:(?P<after>[+-]\d+(?:\.\d+)?)s)?)(?:@(?P<step>\d+(?:\.\d+)?)s)?"
+)
+MOST_BLOCKS = (
+    32,
+    128,
+    128,
+)  # along D, H, W, in which the peak is searched: about 2 mm, less noise, little memory
 FEWEST_FRAMES = 6
 BASELINE_FRAMES = 3  # before the bolus comes
 BRIGHTEST = 0.001  # share of the blocks whose mean says how much vessels enhance; a single block may be a fault
-VESSEL = 0.3  # of that: far above tissue, and small arteries that fill a part of a block still count
-EARLIEST = 0.05  # share of the vessels that has filled by the time until which vessels count as arteries
-WASHED_OUT = 0.7  # of a curve's height; a curve that stays above this after its top has moved, not enhanced
+VESSEL = (
+    0.3  # of that: far above tissue, and small arteries that fill a part of a block still count
+)
+EARLIEST = (
+    0.05  # share of the vessels that has filled by the time until which vessels count as arteries
+)
+WASHED_OUT = (
+    0.7  # of a curve's height; a curve that stays above this after its top has moved, not enhanced
+)
 STANDS_OUT = 2.0  # times the noise of the baseline
 
 Reader = Callable[[Path], DynamicScan]
@@ -58,7 +70,9 @@ def _number(path: Path, frame: str, scan: DynamicScan, read_frames: Reader) -> t
     if wanted["number"]:
         number = int(wanted["number"]) - 1
         if not 0 <= number < scan.count:
-            raise BadInput(f"{path}: expected a frame from 1 to {scan.count}, found #{frame}. Name one of these.")
+            raise BadInput(
+                f"{path}: expected a frame from 1 to {scan.count}, found #{frame}. Name one of these."
+            )
         return number, f"frame {number + 1} of {scan.count}"
     changed = path.stat().st_mtime_ns if path.exists() else 0
     peak = _peak(path, changed, read_frames)
@@ -74,7 +88,10 @@ def _number(path: Path, frame: str, scan: DynamicScan, read_frames: Reader) -> t
     apart_s = float(times[number] - times[peak])
     nearest = "" if abs(apart_s - after_s) < 0.05 else f" (nearest: {apart_s:+.1f} s)"
     sign = "+" if after_s >= 0 else "-"
-    return number, f"pseudo: CTP frame {number + 1} of {scan.count}, peak {sign} {abs(after_s):g} s{nearest}"
+    return (
+        number,
+        f"pseudo: CTP frame {number + 1} of {scan.count}, peak {sign} {abs(after_s):g} s{nearest}",
+    )
 
 
 def _nearest(times: np.ndarray, moment: float, where: str, peak: int) -> int:
@@ -85,7 +102,9 @@ def _nearest(times: np.ndarray, moment: float, where: str, peak: int) -> int:
         raise BadInput(
             f"{where}: expected frames until then, found the peak at {times[peak]:.1f} s (frame {peak + 1}) of {times[-1]:.1f} s. Leave the case out by a manifest, or name another time."
         )
-    return int(np.abs(times - moment).round(3).argmin())  # of two that are equally near, the earlier
+    return int(
+        np.abs(times - moment).round(3).argmin()
+    )  # of two that are equally near, the earlier
 
 
 @functools.lru_cache(maxsize=64)
@@ -101,7 +120,9 @@ def _peak(path: Path, mtime_ns: int, read_frames: Reader) -> int:
 def _blocks(scan: DynamicScan) -> np.ndarray:
     """Means over blocks of voxels, [frame, D', H', W'], at most MOST_BLOCKS, in one pass over the planes."""
     depth, height, width = scan.grid.shape
-    z_step, y_step, x_step = (-(-length // most) for length, most in zip(scan.grid.shape, MOST_BLOCKS))
+    z_step, y_step, x_step = (
+        -(-length // most) for length, most in zip(scan.grid.shape, MOST_BLOCKS)
+    )
     rows, columns = height // y_step, width // x_step
     blocks = np.zeros((scan.count, -(-depth // z_step), rows, columns), np.float32)
     for k, plane in enumerate(scan.planes()):
@@ -121,7 +142,9 @@ def peak_frame(frames: np.ndarray) -> int:
     """
     count = len(frames)
     if count < FEWEST_FRAMES:
-        raise BadInput(f"expected at least {FEWEST_FRAMES} frames to find a peak, found {count}. Name it: #frame=N.")
+        raise BadInput(
+            f"expected at least {FEWEST_FRAMES} frames to find a peak, found {count}. Name it: #frame=N."
+        )
     curves = frames.reshape(count, -1)
     curves = curves[:, np.isfinite(curves).all(axis=0)]
     vessels = _vessels(curves - curves[:BASELINE_FRAMES].mean(axis=0))
@@ -138,7 +161,9 @@ def _vessels(curves: np.ndarray) -> np.ndarray:
     """The enhancement [T, N] of the large vessels among all curves; none where they do not exceed the noise."""
     if curves.size == 0:
         return curves
-    lasting = np.minimum(curves[1:], curves[:-1]).max(axis=0)  # for two frames: a single bright one is noise
+    lasting = np.minimum(curves[1:], curves[:-1]).max(
+        axis=0
+    )  # for two frames: a single bright one is noise
     heights = np.where(_washes_out(curves), lasting, 0)
     level = _mean_of_brightest(heights)
     noise = max(_mean_of_brightest(frame) for frame in curves[:BASELINE_FRAMES])

@@ -79,7 +79,9 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or self.data.dtype != np.float32:
-            raise ValueError(f"a volume is [C, D, H, W] float32, got {self.data.shape} {self.data.dtype}")
+            raise ValueError(
+                f"a volume is [C, D, H, W] float32, got {self.data.shape} {self.data.dtype}"
+            )
 
     @property
     def grid(self) -> Grid:
@@ -199,7 +201,9 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     data = np.empty((len(volume.data), *grid.shape), np.float32)
     for channel, out in zip(volume.data, data):
         spline = channel
-        if order > 1:  # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for "nearest"
+        if (
+            order > 1
+        ):  # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for "nearest"
             spline = scipy.ndimage.spline_filter(channel, order, np.float32, mode="mirror")
         scipy.ndimage.affine_transform(
             spline,
@@ -212,7 +216,9 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
             prefilter=False,
         )
     lowest = float(volume.data.min()) if fill is None else fill
-    for z in range(grid.shape[0]):  # slice by slice: the coordinates of all voxels would need six times their memory
+    for z in range(
+        grid.shape[0]
+    ):  # slice by slice: the coordinates of all voxels would need six times their memory
         outside = _outside(volume.grid.shape, grid.shape[1:], matrix, offset + z * matrix[:, 0])
         data[:, z, outside] = lowest
     return dataclasses.replace(volume, data=data, affine=grid.affine)

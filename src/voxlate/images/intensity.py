@@ -91,16 +91,27 @@ def _known(statistics: Statistics | None) -> Statistics:
 class Window(IntensityMap):
     """A fixed range in the volume's unit, the same for every volume: for Hounsfield units and maps."""
 
-    low: Annotated[float, Field(description="value that becomes -1, in the volume's unit", allow_inf_nan=False)]
-    high: Annotated[float, Field(description="value that becomes 1, in the volume's unit", allow_inf_nan=False)]
+    low: Annotated[
+        float, Field(description="value that becomes -1, in the volume's unit", allow_inf_nan=False)
+    ]
+    high: Annotated[
+        float, Field(description="value that becomes 1, in the volume's unit", allow_inf_nan=False)
+    ]
     clips: Annotated[
-        float, Field(ge=0, le=1, description="largest share of bodies' voxels outside it that training accepts")
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="largest share of bodies' voxels outside it that training accepts",
+        ),
     ] = 0.2
     kind: Literal["window"] = "window"
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise BadInput(f"intensity window: expected low < high, found low = {self.low}, high = {self.high}.")
+            raise BadInput(
+                f"intensity window: expected low < high, found low = {self.low}, high = {self.high}."
+            )
 
     @property
     def window(self) -> tuple[float, float]:
@@ -117,16 +128,22 @@ class Percentile(IntensityMap):
     low: Annotated[float, Field(description="percentile that becomes -1", ge=0, le=100)] = 0.5
     high: Annotated[float, Field(description="percentile that becomes 1", ge=0, le=100)] = 99.5
     floor: Annotated[
-        float | None, Field(description="value that becomes -1 in place of the low percentile, such as 0 for air")
+        float | None,
+        Field(
+            description="value that becomes -1 in place of the low percentile, such as 0 for air"
+        ),
     ] = None
     inside: Annotated[
-        Literal["foreground", "all"], Field(description="whether the percentiles are of the mask or of all voxels")
+        Literal["foreground", "all"],
+        Field(description="whether the percentiles are of the mask or of all voxels"),
     ] = "foreground"
     kind: Literal["percentile"] = "percentile"
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise BadInput(f"intensity percentile: expected low < high, found low = {self.low}, high = {self.high}.")
+            raise BadInput(
+                f"intensity percentile: expected low < high, found low = {self.low}, high = {self.high}."
+            )
 
     @property
     def upper_percentile(self) -> float:
@@ -143,7 +160,9 @@ class Percentile(IntensityMap):
 class ZScore(IntensityMap):
     """Mean ± clip standard deviations of each volume, inside the mask, spread over -1 to 1."""
 
-    clip: Annotated[float, Field(description="standard deviations from the mean that become -1 and 1", gt=0)] = 5.0
+    clip: Annotated[
+        float, Field(description="standard deviations from the mean that become -1 and 1", gt=0)
+    ] = 5.0
     kind: Literal["zscore"] = "zscore"
 
     def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
@@ -156,7 +175,9 @@ class ZScore(IntensityMap):
 class MinMax(IntensityMap):
     """The full range of each slice or of each volume."""
 
-    per: Annotated[Literal["slice", "volume"], Field(description="what has a range of its own")] = "slice"
+    per: Annotated[Literal["slice", "volume"], Field(description="what has a range of its own")] = (
+        "slice"
+    )
     kind: Literal["minmax"] = "minmax"
 
     @property
@@ -180,7 +201,9 @@ def network_ends(spec: IntensityMap) -> tuple[float, float]:
     return -1.0 if spec.floor is not None else -UNREACHED, UNREACHED
 
 
-Intensity = Annotated[Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()]
+Intensity = Annotated[
+    Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()
+]
 
 
 def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:

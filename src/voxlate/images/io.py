@@ -55,9 +55,13 @@ def format_of(path: Path) -> Format:
     if location_of(file).is_dir():
         return DICOM
     if not file.exists():
-        raise BadInput(f"{file}: expected an image file or a DICOM folder, found nothing there. {_advice(file)}")
+        raise BadInput(
+            f"{file}: expected an image file or a DICOM folder, found nothing there. {_advice(file)}"
+        )
     if file.stat().st_size == 0:
-        raise BadInput(f"{file}: expected an image, found an empty file. Copy or download it again.")
+        raise BadInput(
+            f"{file}: expected an image, found an empty file. Copy or download it again."
+        )
     by_ending = format_by_ending(file.name)
     if by_ending is not None:
         return by_ending
@@ -66,7 +70,9 @@ def format_of(path: Path) -> Format:
             return one
     known = ", ".join(scan_endings() + named_endings())
     found = file.suffix.lower() or file.name
-    raise BadInput(f"{file}: expected an image ({known} or a DICOM folder), found '{found}'. Convert it.")
+    raise BadInput(
+        f"{file}: expected an image ({known} or a DICOM folder), found '{found}'. Convert it."
+    )
 
 
 def _advice(path: Path) -> str:
@@ -82,7 +88,9 @@ def file_and_part(path: Path) -> tuple[Path, str]:
     if not mark or path.exists() or not folder_and_key(Path(whole))[0].exists():
         return path, ""
     by_ending = format_by_ending(whole)
-    is_part = by_ending.is_part if by_ending is not None and by_ending.is_part is not None else is_frame
+    is_part = (
+        by_ending.is_part if by_ending is not None and by_ending.is_part is not None else is_frame
+    )
     return (Path(whole), part) if is_part(part) else (path, "")
 
 
@@ -162,9 +170,13 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
     check_affine(volume.affine, path)
     _check_finite(volume.data, path)
     if writable[ending].is_picture and oriented(volume, "LPS").grid.shape[0] != 1:
-        raise BadInput(f"{path}: expected one slice for a picture, found {volume.grid}. Write .nii.gz instead.")
+        raise BadInput(
+            f"{path}: expected one slice for a picture, found {volume.grid}. Write .nii.gz instead."
+        )
     write = writable[ending].write
-    assert write is not None, f"{writable[ending].name} has written_endings and no function that writes"
+    assert write is not None, (
+        f"{writable[ending].name} has written_endings and no function that writes"
+    )
     with whole_file(path) as temporary:
         write(temporary, volume, description)
 

@@ -25,7 +25,9 @@ SULCUS_MM = 5.0  # half the width of the furrows that are filled
 NOISE_HU = 20.0
 RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
 CUT_MM2 = 100.0  # of brain in a side face of the volume; less is a stray voxel
-STRIPPED = 0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
+STRIPPED = (
+    0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
+)
 SPECK = 0.01  # of the largest component
 LEAST_BODY = 0.01  # of the image; less is no body
 LEAST_BRAIN = 0.05  # of the body; less is no brain
@@ -48,7 +50,9 @@ def foreground(volume: Volume) -> np.ndarray:
         body = fill_slices(largest(np.abs(image - background) > threshold - background))
     else:
         body = _body(image > threshold, spacing, gap_mm=SCALP_MM)
-    if body.mean() <= LEAST_BODY:  # a few vessels above a threshold (some MRA files) draw no outline
+    if (
+        body.mean() <= LEAST_BODY
+    ):  # a few vessels above a threshold (some MRA files) draw no outline
         return np.ones(image.shape, bool)
     return body
 
@@ -104,7 +108,9 @@ def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
     border = _sample(np.concatenate([rows, columns]))
     # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
     lowest, background = (float(v) for v in np.percentile(border, [5, 25]))
-    spread = (background - lowest) / 0.97  # standard deviation, from two quantiles of the normal law
+    spread = (
+        background - lowest
+    ) / 0.97  # standard deviation, from two quantiles of the normal law
     floor, bright = (float(v) for v in np.percentile(values, [0.1, 90]))
     constant = float((border == background).mean()) > 0.25
     if not constant and background - floor > 0.5 * (bright - floor):
@@ -166,7 +172,9 @@ def user_mask(mask: Volume) -> np.ndarray:
     """Where a user's mask is above 0, bool [D, H, W]; raises BadInput where it is nowhere."""
     inside: np.ndarray = mask.data[0] > 0
     if not inside.any():
-        raise BadInput(f"{mask.origin}: expected a mask with voxels above 0, found none. Fix or remove the file.")
+        raise BadInput(
+            f"{mask.origin}: expected a mask with voxels above 0, found none. Fix or remove the file."
+        )
     return inside
 
 
@@ -247,7 +255,9 @@ def _box(
     for axis, (length, size) in enumerate(zip(spacing_mm, mask.shape)):
         reach = int(radius_mm / length + 1e-6) if size > 1 else 0
         if reach:
-            mask = filter1d(mask.view(np.uint8), 2 * reach + 1, axis=axis, mode="nearest").view(bool)
+            mask = filter1d(mask.view(np.uint8), 2 * reach + 1, axis=axis, mode="nearest").view(
+                bool
+            )
     return mask
 
 
@@ -283,7 +293,9 @@ def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     labels, count = scipy.ndimage.label(mask)
     if count < 2:
         return mask
-    sizes = np.bincount(labels.reshape(-1) if weight is None else labels[weight], minlength=count + 1)
+    sizes = np.bincount(
+        labels.reshape(-1) if weight is None else labels[weight], minlength=count + 1
+    )
     return labels == 1 + sizes[1:].argmax()
 
 

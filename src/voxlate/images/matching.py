@@ -81,7 +81,9 @@ class Matching:
         before, strain = _linearised(field, centres, self.spacing * self.size / 4)
         share = max(1, AT_ONCE // self.around.size)
         parts = [slice(k, k + share) for k in range(0, len(starts), share)]
-        found = [self._moves(starts[part], centres[part], before[part], strain[part]) for part in parts]
+        found = [
+            self._moves(starts[part], centres[part], before[part], strain[part]) for part in parts
+        ]
         moves = np.concatenate(found) if found else np.zeros((0, 3))
         kept = np.isfinite(moves).all(axis=1)
         displacements = before[kept] + moves[kept] * self.spacing
@@ -135,17 +137,25 @@ class Matching:
         """First voxels of the windows: in each cube of the level's `apart_mm`, the one with the most structure."""
         if (self.size == self.fixed.shape).all():
             return np.zeros((1, 3), np.int64)
-        halves = [min(2, n) for n in self.fixed.shape]  # structure is measured on voxels twice as wide: fast enough
+        halves = [
+            min(2, n) for n in self.fixed.shape
+        ]  # structure is measured on voxels twice as wide: fast enough
         size = np.maximum(1, self.size // halves)
         inside = averaged(self.inside, halves)
         moving = class_of(self.moving, *self.moving_range, BINS)
-        edges = [_edges(averaged(classes % BINS, halves)) * inside for classes in (self.fixed, moving)]
+        edges = [
+            _edges(averaged(classes % BINS, halves)) * inside for classes in (self.fixed, moving)
+        ]
         steps = np.maximum(1, size // 4)
-        firsts = [np.arange(0, n - length + 1, step) for n, length, step in zip(inside.shape, size, steps)]
+        firsts = [
+            np.arange(0, n - length + 1, step) for n, length, step in zip(inside.shape, size, steps)
+        ]
         structure = np.minimum(*(_box_means(image, firsts, size) for image in edges))
         structure[_box_means(inside, firsts, size) < COVERED] = 0
         places = np.argwhere(structure > 0)
-        starts = np.stack([line[place] * half for line, place, half in zip(firsts, places.T, halves)], axis=1)
+        starts = np.stack(
+            [line[place] * half for line, place, half in zip(firsts, places.T, halves)], axis=1
+        )
         cubes = ((starts + self.size / 2) * self.spacing // self.level.apart_mm).astype(np.int64)
         order = np.lexsort((*-starts.T[::-1], -structure[tuple(places.T)]))  # most structure first
         _, best = np.unique(cubes[order], axis=0, return_index=True)
@@ -196,7 +206,9 @@ def _box_means(image: NDArray[np.generic], firsts: list[Whole], size: Whole) -> 
 def _linearised(field: Field, centres: Floats, steps: Floats) -> tuple[Floats, Floats]:
     """A field's displacement [N, 3] and its derivative [N, 3, 3] at points, by differences of so many millimetres."""
     ahead = np.diag(steps)
-    points = np.concatenate([centres, *(centres + step for step in ahead), *(centres - step for step in ahead)])
+    points = np.concatenate(
+        [centres, *(centres + step for step in ahead), *(centres - step for step in ahead)]
+    )
     values = field(points).reshape(7, -1, 3)
     derivative = (values[1:4] - values[4:]) / (2 * steps[:, None, None])
     return values[0], np.moveaxis(derivative, 0, -1)

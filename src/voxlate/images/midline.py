@@ -18,8 +18,13 @@ STEPS = np.array([3.0, 3.0, 4.0])  # degrees, degrees, mm: of the simplex
 RIM_MM = 80.0  # half the width of a head, where a turn moves most
 LEAST_MOVE = 0.25  # voxels at the rim; less is not worth the blur of an interpolation
 LEAST_HEIGHT_MM = 40.0  # below it a tilt cannot be estimated
-LEAST_CORRELATION = 0.3  # correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
-WINDOW_HU = (-100.0, 300.0)  # fat to bone; denser bone, metal and contrast agent have no stable value
+LEAST_CORRELATION = (
+    0.3  # correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
+)
+WINDOW_HU = (
+    -100.0,
+    300.0,
+)  # fat to bone; denser bone, metal and contrast agent have no stable value
 
 
 @dataclass(frozen=True)

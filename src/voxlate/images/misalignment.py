@@ -20,14 +20,20 @@ THICKEST_MM = 3.0  # across slices further apart a shift shows too roughly to be
 FEWEST_SLICES = 8  # across fewer no window can be moved
 FEWEST_WINDOWS = 6  # with a distinct maximum; fewer say nothing of the whole
 AGREE_MM = 2.0  # between a window and the field; those further away do not count as found
-CONSTANT = 0.1  # share of an image that its first voxel's value has, where the background is one constant
+CONSTANT = (
+    0.1  # share of an image that its first voxel's value has, where the background is one constant
+)
 CUT_OUT = 0.98  # Dice overlap of two such backgrounds from which on one mask has cut both scans
 MASK_POINTS = 3000
 NOTHING_IN_COMMON = "the two show too little in common, or are further apart than some 20 mm"
 
 
 WHOLE = MatchingLevel(8.0, 1e6, 1e6, 4)
-LEVELS = (MatchingLevel(4.0, 48.0, 40.0, 3), MatchingLevel(2.0, 32.0, 34.0, 2), MatchingLevel(1.0, 24.0, 32.0, 2))
+LEVELS = (
+    MatchingLevel(4.0, 48.0, 40.0, 3),
+    MatchingLevel(2.0, 32.0, 34.0, 2),
+    MatchingLevel(1.0, 24.0, 32.0, 2),
+)
 FLAT_LEVELS = (  # a slice has less in a window, and takes little time: larger windows, and each step twice
     MatchingLevel(4.0, 64.0, 30.0, 3),
     MatchingLevel(2.0, 48.0, 28.0, 3),
@@ -74,7 +80,9 @@ def misalignment(
 
     units: of the two; Hounsfield units have an intensity window of their own. coarse: leave the finest voxels out.
     """
-    displacement, shifts, resolved = displacement_field(fixed, moving, spacing_mm, mask, units, coarse)
+    displacement, shifts, resolved = displacement_field(
+        fixed, moving, spacing_mm, mask, units, coarse
+    )
     unseen = "".join(name for name, one in zip("DHW", resolved) if not one)
     unmeasured = Misalignment(None, None, None, None, len(shifts.centres), shifts.left_out, unseen)
     if displacement is None:
@@ -100,7 +108,10 @@ def misalignment(
 def _reason(found: Misalignment, shape: tuple[int, ...], spacing_mm: Spacing, body: bool) -> str:
     """Why nothing was measured, to be read after "cannot be measured: "."""
     if len(found.unseen) > 1:
-        voxels = "×".join(f"{n}" for n in reversed(shape)), "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm))
+        voxels = (
+            "×".join(f"{n}" for n in reversed(shape)),
+            "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm)),
+        )
         return f"{voxels[0]} voxels of {voxels[1]} mm are too few or too large (at least two directions need {FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)"
     if not body:
         return "no body was found in the fixed scan"
@@ -119,7 +130,9 @@ def displacement_field(
     coarse: bool = False,
 ) -> tuple[Field | None, Shifts, Mask]:
     """The displacement as a function of points (None: too few windows), its windows, and the resolved axes."""
-    resolved = np.array([n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(fixed.shape, spacing_mm)])
+    resolved = np.array(
+        [n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(fixed.shape, spacing_mm)]
+    )
     if resolved.sum() < 2 or not mask.any():
         return None, Shifts(np.zeros((0, 3)), np.zeros((0, 3))), resolved
     fixed, moving = without_cut(fixed, moving)
@@ -150,7 +163,10 @@ def without_cut(fixed: Image, moving: Image) -> tuple[Image, Image]:
     """Both scans with NaN outside, where one mask has cut both: its edge would make them seem aligned."""
     outside_fixed = fixed == fixed.flat[0]
     outside_moving = moving == moving.flat[0]
-    if min(outside_fixed.mean(), outside_moving.mean()) < CONSTANT or not dice(outside_fixed, outside_moving) > CUT_OUT:
+    if (
+        min(outside_fixed.mean(), outside_moving.mean()) < CONSTANT
+        or not dice(outside_fixed, outside_moving) > CUT_OUT
+    ):
         return fixed, moving
     nan = np.float32(np.nan)
     return np.where(outside_fixed, nan, fixed), np.where(outside_moving, nan, moving)

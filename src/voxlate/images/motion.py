@@ -63,7 +63,9 @@ def fitted(shifts: Shifts, resolved: Mask, may_bend: bool = True) -> Field:
         out = fold == number
         part = rigid_motion(centres[~out], displacements[~out], resolved)
         fields: list[Field] = [part]
-        fields += [_bent(part, centres[~out], displacements[~out], stiffness) for stiffness in STIFFNESS]
+        fields += [
+            _bent(part, centres[~out], displacements[~out], stiffness) for stiffness in STIFFNESS
+        ]
         for k, field in enumerate(fields):
             apart[k, out] = np.linalg.norm(displacements[out] - field(centres[out]), axis=1)
     errors = np.median(apart, axis=1)
@@ -102,7 +104,9 @@ def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigi
     turns = [axis for axis in range(3) if axis == 0 or np.ptp(around[:, 0]) > 0]
     kept = [*np.flatnonzero(resolved), *(3 + axis for axis in turns)]
     axes = np.flatnonzero(resolved)
-    table = np.zeros((len(around), 3, 6))  # derivative of the displacement by translation and rotation
+    table = np.zeros(
+        (len(around), 3, 6)
+    )  # derivative of the displacement by translation and rotation
     table[:, :, :3] = np.eye(3)
     for _ in range(STEPS):
         turned = around @ rotation(turn).T

@@ -33,7 +33,9 @@ PERFUSION = {
     "tmax": ("#000000", "#123a5c", "#22718f", "#5f9a86", "#d19b45", "#f7b267", "#ffe9cf"),
 }
 PNG_LEVEL = 3  # of zlib's: a twelfth of the time of the smallest file, which is 15 % smaller
-LOWER = 1.35  # above 1 the low end, where tissue lies (CBF 20 to 60 of 200), has more of the colours
+LOWER = (
+    1.35  # above 1 the low end, where tissue lies (CBF 20 to 60 of 200), has more of the colours
+)
 
 
 def _rising(name: str, stops: Sequence[str]) -> Colormap:
@@ -200,7 +202,9 @@ def montage(
     for number, row in enumerate(rows):
         for column, image in enumerate(row):
             turned = plane_of(np.asarray(image)[None], "axial", 0)
-            picture = Image.fromarray(np.ascontiguousarray(turned if turned.ndim == 3 else shades(turned, 0, 1)))
+            picture = Image.fromarray(
+                np.ascontiguousarray(turned if turned.ndim == 3 else shades(turned, 0, 1))
+            )
             fitted = ImageOps.pad(picture, (tile, tile), Image.Resampling.BICUBIC)
             sheet.paste(fitted, (column * (tile + gap), head + number * (tile + gap)))
         if number < len(labels):

@@ -13,7 +13,11 @@ from voxlate.errors import BadInput
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5
 HU = (-1024.0, 3071.0)  # SynthRAD 2023 and 2025: the range of their PSNR and SSIM
-PERFUSION = {"ml/100g/min": 200.0, "ml/100g": 20.0, "s": 30.0}  # CBF, CBV, Tmax: a lesion is still visible
+PERFUSION = {
+    "ml/100g/min": 200.0,
+    "ml/100g": 20.0,
+    "s": 30.0,
+}  # CBF, CBV, Tmax: a lesion is still visible
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,5 @@ def range_for(
         )
     if unit in PERFUSION:
         return Range(0.0, PERFUSION[unit], unit, "usual display range; values outside are clipped")
-    rule = (
-        "arbitrary unit: each image divided by its own 99.5 percentile inside the truth's foreground, nothing clipped"
-    )
+    rule = "arbitrary unit: each image divided by its own 99.5 percentile inside the truth's foreground, nothing clipped"
     return Range(0.0, 1.0, "× peak", rule, own=True)

@@ -36,7 +36,12 @@ PYRAMID_VOXELS = 16  # along an axis; with a coarser image the first steps go wr
 LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
 LEAST_SHARED = 0.25  # of the smaller scan's box; with less in common, similarity says nothing
 SEED = 1
-NO_OVERLAP = ("map outside moving image", "outside the image", "No valid points", "VirtualSampledPointSet")  # ITK says
+NO_OVERLAP = (
+    "map outside moving image",
+    "outside the image",
+    "No valid points",
+    "VirtualSampledPointSet",
+)  # ITK says
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,9 @@ def apply_transform(
     channels = []
     for channel in volume.data:
         image = to_image(channel, volume.grid)
-        moved = itk.Resample(image, size, transform, interpolator, *geometry, lowest, itk.sitkFloat32)
+        moved = itk.Resample(
+            image, size, transform, interpolator, *geometry, lowest, itk.sitkFloat32
+        )
         channels.append(itk.GetArrayFromImage(moved))
     return dataclasses.replace(volume, data=np.stack(channels), affine=grid.affine)
 
@@ -182,7 +189,9 @@ def coarse(volume: Volume) -> Volume:
     depth, height, width = (max(wide, mm) for mm in grid.spacing_mm)
     coarser = zip((depth, height, width), grid.spacing_mm)
     sigma = [0.5 * new / old if new > old else 0.0 for new, old in coarser]
-    smooth = dataclasses.replace(volume, data=scipy.ndimage.gaussian_filter(volume.data, [0.0, *sigma]))
+    smooth = dataclasses.replace(
+        volume, data=scipy.ndimage.gaussian_filter(volume.data, [0.0, *sigma])
+    )
     return resample(smooth, with_spacing(grid, (depth, height, width)))
 
 
@@ -195,7 +204,9 @@ class CoarsePair:
         self.bodies = foreground(moving), foreground(fixed)
         self.centre = centre_mm(fixed.grid, self.bodies[1])
         self.ranges = _range(moving), _range(fixed)
-        self.images = tuple(_clipped(volume, *ends) for volume, ends in zip((moving, fixed), self.ranges))
+        self.images = tuple(
+            _clipped(volume, *ends) for volume, ends in zip((moving, fixed), self.ranges)
+        )
 
     def compare(self, transform: Transform) -> Similarity:
         grid = self.fixed.grid
@@ -230,7 +241,9 @@ class CoarsePair:
         # ITK's own determinant assumes that the image's axes are those of the patient
         gradient = np.gradient(itk.GetArrayViewFromImage(field), axis=(0, 1, 2))
         steps = np.stack(gradient, axis=-1)
-        across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][:, ::-1]  # the same steps without the transform: D, H, W
+        across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][
+            :, ::-1
+        ]  # the same steps without the transform: D, H, W
         volumes = np.linalg.det(steps + across) / np.linalg.det(across)
         return bool(volumes.min() < LEAST_VOLUME or volumes.max() > 1 / LEAST_VOLUME)
 
@@ -303,7 +316,9 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
     lengths_mm = [n * mm for n, mm in zip(grid.shape, grid.spacing_mm)]
     cells = [max(1, round(length / knots_mm)) for length in reversed(lengths_mm)]
     registration = _registration(pair, (level,))
-    registration.SetMetricMovingMask(to_image(covered(pair.moving.grid, grid, start).astype(np.uint8), grid))
+    registration.SetMetricMovingMask(
+        to_image(covered(pair.moving.grid, grid, start).astype(np.uint8), grid)
+    )
     registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
     moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])
     spline = _optimised(
@@ -328,7 +343,9 @@ def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
     )
     itk = simpleitk()
     with tempfile.TemporaryDirectory() as folder:
-        names = [str(Path(folder) / name) for name in ("moving.nii.gz", "fixed.nii.gz", "start.tfm")]
+        names = [
+            str(Path(folder) / name) for name in ("moving.nii.gz", "fixed.nii.gz", "start.tfm")
+        ]
         for image, name in zip(pair.images, names):
             itk.WriteImage(image, name)
         itk.WriteTransform(start, names[2])
@@ -357,7 +374,9 @@ def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
     shrink = [min(level, max(1, shortest // PYRAMID_VOXELS)) for level in levels]
     voxels = int(np.prod(pair.fixed.grid.shape))
     registration.SetMetricSamplingStrategy(registration.RANDOM)
-    registration.SetMetricSamplingPercentagePerLevel([min(1.0, SAMPLES * k**3 / voxels) for k in shrink], SEED)
+    registration.SetMetricSamplingPercentagePerLevel(
+        [min(1.0, SAMPLES * k**3 / voxels) for k in shrink], SEED
+    )
     registration.SetInterpolator(simpleitk().sitkLinear)
     registration.SetShrinkFactorsPerLevel(shrink)
     registration.SetSmoothingSigmasPerLevel([k / 2 if k > 1 else 0.0 for k in shrink])

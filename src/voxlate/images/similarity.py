@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 RADIUS, SIGMA = 5, 1.5  # Wang et al. 2004, section III.B: an 11 x 11 Gaussian window of 1.5 pixels
 K1, K2 = 0.01, 0.03
-RANGE_HU = (-150.0, 600.0)  # fat to bone: air below and metal above would take most of a histogram's bins
+RANGE_HU = (
+    -150.0,
+    600.0,
+)  # fat to bone: air below and metal above would take most of a histogram's bins
 PERCENTILES = (0.5, 99.5)  # the range of other units
 NARROWEST = 1e-30  # the range of a constant image is 0
 

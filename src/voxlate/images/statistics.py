@@ -7,7 +7,30 @@ import numpy as np
 from voxlate.records import NotNegative, Number
 
 # The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
-PERCENTILES = (0, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 25, 50, 75, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 99.95, 100)
+PERCENTILES = (
+    0,
+    0.1,
+    0.2,
+    0.5,
+    1,
+    2,
+    3,
+    5,
+    10,
+    25,
+    50,
+    75,
+    90,
+    95,
+    97,
+    98,
+    99,
+    99.5,
+    99.8,
+    99.9,
+    99.95,
+    100,
+)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if not all(0 <= o < p for o, p in zip(self.overlap, self.patch)):
-            raise ValueError(f"overlap must be from 0 to below the patch, got {self.overlap} and {self.patch}")
+            raise ValueError(
+                f"overlap must be from 0 to below the patch, got {self.overlap} and {self.patch}"
+            )
 
     def starts(self) -> list[Triple]:
         """The first voxel of every tile, in the order of D, H, W."""
@@ -170,8 +172,7 @@ class Whole(SliceOption):
         int | None,
         Field(
             ge=0,
-            description="draw only in the box of the volume's mask and so many voxels around it, never in less than a "
-            "patch of the training; for methods that work inside a mask; unset: everywhere",
+            description="draw only in the box of the volume's mask and so many voxels around it, never in less than a patch of the training; for methods that work inside a mask; unset: everywhere",
         ),
     ] = None
 
@@ -201,7 +202,9 @@ class Resized(SliceOption):
     kind: Literal["resized"] = "resized"
     size: Annotated[
         tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]],
-        Field(description="height and width that the network sees, whatever the shape of the slice"),
+        Field(
+            description="height and width that the network sees, whatever the shape of the slice"
+        ),
     ] = (256, 256)
 
     @property

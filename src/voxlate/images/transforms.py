@@ -16,7 +16,9 @@ LINEAR = {  # parameters, and fixed ones: the centre
     "TranslationTransform": (3, (0,)),
 }
 SPLINE_FIXED = 18  # of a spline: knots, origin, spacing and direction
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)  # ITK reads no other spelling
+NUMBER = re.compile(
+    r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE
+)  # ITK reads no other spelling
 KIND = re.compile(r"Transform: (\w+)_double_3_3")
 
 
@@ -35,11 +37,18 @@ def read_transform(path: Path) -> Transform:
         raise record.wrong("a file that ITK cannot read") from error
     record.check(found.GetDimension() == 3, f"one of {found.GetDimension()} dimensions")
     numbers = np.array([*found.GetParameters(), *found.GetFixedParameters()])
-    record.check(bool((np.abs(numbers) <= FARTHEST_MM).all()), "numbers that are not finite, or far too large")
+    record.check(
+        bool((np.abs(numbers) <= FARTHEST_MM).all()),
+        "numbers that are not finite, or far too large",
+    )
     if found.IsLinear():
-        points = np.array([found.TransformPoint(point) for point in ((0.0, 0.0, 0.0), *np.eye(3).tolist())])
+        points = np.array(
+            [found.TransformPoint(point) for point in ((0.0, 0.0, 0.0), *np.eye(3).tolist())]
+        )
         volume = float(np.linalg.det(points[1:] - points[0]))
-        record.check(LEAST_VOLUME <= volume <= 1 / LEAST_VOLUME, f"one that changes volumes by {volume:g}")
+        record.check(
+            LEAST_VOLUME <= volume <= 1 / LEAST_VOLUME, f"one that changes volumes by {volume:g}"
+        )
     return found
 
 
@@ -55,7 +64,9 @@ def _check_text(record: Record, text: str) -> None:
         assert kind is not None
         own = _numbers(record, lines[first + 1], "Parameters:")
         fixed = _numbers(record, lines[first + 2], "FixedParameters:")
-        record.check(_fit(kind[1], own, fixed), f"{len(own)} and {len(fixed)} numbers of a {kind[1]:.80}")
+        record.check(
+            _fit(kind[1], own, fixed), f"{len(own)} and {len(fixed)} numbers of a {kind[1]:.80}"
+        )
 
 
 def _numbers(record: Record, line: str, name: str) -> list[float]:
@@ -63,7 +74,10 @@ def _numbers(record: Record, line: str, name: str) -> list[float]:
     record.check(words[:1] == [name], f"no {name}")
     record.check(all(NUMBER.fullmatch(word) for word in words[1:]), f"no numbers in its {name}")
     found = [float(word) for word in words[1:]]
-    record.check(all(abs(one) <= FARTHEST_MM for one in found), "numbers that are not finite, or far too large")
+    record.check(
+        all(abs(one) <= FARTHEST_MM for one in found),
+        "numbers that are not finite, or far too large",
+    )
     return found
 
 

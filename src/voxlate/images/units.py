@@ -8,7 +8,10 @@ UNITS: dict[str, str] = {
     "cbf": "ml/100g/min",
     "cbv": "ml/100g",
     **dict.fromkeys(("tmax", "mtt", "ttp", "tmip"), "s"),
-    **dict.fromkeys(("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr"), "a.u."),
+    **dict.fromkeys(
+        ("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr"),
+        "a.u.",
+    ),
 }
 
 

@@ -15,7 +15,16 @@ from voxlate.devices import with_doubles
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
-from voxlate.methods.method import Attempt, Losses, Method, MethodSettings, Pair, StageSettings, Task, required
+from voxlate.methods.method import (
+    Attempt,
+    Losses,
+    Method,
+    MethodSettings,
+    Pair,
+    StageSettings,
+    Task,
+    required,
+)
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.blocks import exact, to_slices
 from voxlate.nets.interface import Channels, NetSettings
@@ -36,11 +45,17 @@ class AutoencodingSettings(MethodSettings):
         ),
     ] = 1e-6
     gradient_weight: Annotated[
-        float, Field(ge=0, description="Weight of the L1 distance between differences of neighbouring pixels.")
+        float,
+        Field(
+            ge=0,
+            description="Weight of the L1 distance between differences of neighbouring pixels.",
+        ),
     ] = 0.1
     lpips: Annotated[
         str | None,
-        Field(description="File of LPIPS weights (AlexNet v0.1) for an LPIPS term of the loss; unset: no such term."),
+        Field(
+            description="File of LPIPS weights (AlexNet v0.1) for an LPIPS term of the loss; unset: no such term."
+        ),
     ] = None
     lpips_weight: Annotated[float, Field(ge=0, description="Weight of the LPIPS term.")] = 1.0
 
@@ -74,7 +89,9 @@ class Autoencoding(Method):
         def losses() -> Losses:
             fit = (restored - x).abs().mean()
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum() / x.numel()
-            edges = sum((restored.diff(dim=axis) - x.diff(dim=axis)).abs().mean() for axis in (-1, -2))
+            edges = sum(
+                (restored.diff(dim=axis) - x.diff(dim=axis)).abs().mean() for axis in (-1, -2)
+            )
             whole = fit + self.options.kl_weight * kl + self.options.gradient_weight * edges
             parts = {"l1": fit, "kl": kl, "edges": torch.as_tensor(edges)}
             if self.options.lpips is not None:
@@ -86,7 +103,9 @@ class Autoencoding(Method):
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
-        return _reconstructed(self.net, batch.source if batch.target is None else batch.target)  # alone: its input
+        return _reconstructed(
+            self.net, batch.source if batch.target is None else batch.target
+        )  # alone: its input
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> None:
@@ -96,17 +115,25 @@ class Autoencoding(Method):
         count = 0
         for batch in batches:
             exists = _exists(batch)[:, batch.source.shape[1] :]
-            z = with_doubles(self._encoded(required(batch.target), exists, Noise(0, batch.item))[-1]).double()
+            z = with_doubles(
+                self._encoded(required(batch.target), exists, Noise(0, batch.item))[-1]
+            ).double()
             total = total + z.sum().item()
             squares = squares + z.square().sum().item()
             count = count + z.numel()
         self.net.scale.fill_(1 / math.sqrt(squares / count - (total / count) ** 2))
 
-    def _encoded(self, images: Tensor, exists: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _encoded(
+        self, images: Tensor, exists: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Those of [B, M, D, H, W] that exist, each by itself, their latents' mean and log variance, and a draw."""
         x = images.flatten(0, 1).unsqueeze(1)[exists.flatten()]
         mean, log_variance = (moment.float() for moment in self.net.encode(x))
-        drawn = noise.normal((images.shape[1], *mean.shape[1:])).to(mean.device).flatten(0, 1)[exists.flatten()]
+        drawn = (
+            noise.normal((images.shape[1], *mean.shape[1:]))
+            .to(mean.device)
+            .flatten(0, 1)[exists.flatten()]
+        )
         return x, mean, log_variance, mean + drawn * (0.5 * log_variance).exp()
 
 
@@ -119,8 +146,12 @@ def reconstruction_error(net: AutoencoderNet, batches: Iterable[Batch]) -> dict[
         exists = _exists(batch)[:, batch.source.shape[1] :]
         error = (_reconstructed(net, target).clamp(-1, 1) - target).abs()
         for channel, name in enumerate(batch.target_names):
-            errors.setdefault(name, []).extend(error[exists[:, channel], channel].flatten(1).mean(1))
-    return {name: torch.stack(found).mean().item() * 127.5 for name, found in errors.items() if found}
+            errors.setdefault(name, []).extend(
+                error[exists[:, channel], channel].flatten(1).mean(1)
+            )
+    return {
+        name: torch.stack(found).mean().item() * 127.5 for name, found in errors.items() if found
+    }
 
 
 def _reconstructed(net: AutoencoderNet, images: Tensor) -> Tensor:

@@ -22,21 +22,33 @@ ExtraLoss = Callable[[Extra, Problem, Tensor | None, Reduction], Tensor]
 SMOOTH = 1.0  # voxels added to both parts of Dice, so that an absent class that is not found counts as found
 
 
-def reconstructions(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+def reconstructions(
+    extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction
+) -> Tensor:
     """L1 of images of the input modalities, [B, N, D, H, W], against themselves, where available."""
     images, available = modality_images(replace(problem.inputs, state=problem.known))
     return masked_mean((_one(extra) - images).abs(), available[:, :, None, None, None], reduction)
 
 
-def images_by_latent(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+def images_by_latent(
+    extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction
+) -> Tensor:
     """L1 of the images, [B, C, D, H, W], that each available modality's latent gives alone, summed over these."""
-    truth, (_, available) = required(problem.x0), modality_images(replace(problem.inputs, state=problem.known))
+    truth, (_, available) = (
+        required(problem.x0),
+        modality_images(replace(problem.inputs, state=problem.known)),
+    )
     there = truth.new_ones(truth.shape[:2]) if problem.x0_present is None else problem.x0_present
-    errors = [masked_mean((one.float() - truth).abs(), there[:, :, None, None, None], reduction) for one in extra]
+    errors = [
+        masked_mean((one.float() - truth).abs(), there[:, :, None, None, None], reduction)
+        for one in extra
+    ]
     return (torch.stack(errors, dim=1) * available).sum(dim=1)
 
 
-def latent_variance(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+def latent_variance(
+    extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction
+) -> Tensor:
     """Mean of a map of variances across latents, [B, 1, D, H, W]."""
     return _one(extra).flatten(1).mean(dim=1)
 
@@ -47,7 +59,9 @@ def codes(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Redu
     return (of_inputs.float() - of_outputs.float()).abs().flatten(1).mean(dim=1)
 
 
-def segmentation(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+def segmentation(
+    extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction
+) -> Tensor:
     """Cross entropy and 1 − Dice of the classes above 0, of logits [B, K, D, H, W], where there are labels.
 
     labels: [B, 1, D, H, W], the number of each voxel's class, -1 where there is none.
@@ -59,7 +73,9 @@ def segmentation(extra: Extra, problem: Problem, labels: Tensor | None, reductio
             f"net.classes: expected more classes than the highest label, {highest}, found {logits.shape[1]}. Raise it."
         )
     known = (wanted >= 0)[:, None].float()
-    entropy = masked_mean(F.cross_entropy(logits, wanted, ignore_index=-1, reduction="none")[:, None], known)
+    entropy = masked_mean(
+        F.cross_entropy(logits, wanted, ignore_index=-1, reduction="none")[:, None], known
+    )
     chances = logits.softmax(dim=1) * known
     truth = F.one_hot(wanted.clamp(min=0), logits.shape[1]).movedim(-1, 1) * known
     both, either = (one[:, 1:].flatten(2).sum(dim=2) for one in (chances * truth, chances + truth))
@@ -67,11 +83,20 @@ def segmentation(extra: Extra, problem: Problem, labels: Tensor | None, reductio
     return entropy + (1 - dice) * known.flatten(1).amax(dim=1)
 
 
-def modality_logits(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+def modality_logits(
+    extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction
+) -> Tensor:
     """Cross entropy of which modality a latent is of, [B, N, N, …], logits before places, over those available."""
-    logits, (_, available) = _one(extra), modality_images(replace(problem.inputs, state=problem.known))
+    logits, (_, available) = (
+        _one(extra),
+        modality_images(replace(problem.inputs, state=problem.known)),
+    )
     each = logits.flatten(0, 1).flatten(2)  # [B * N, N, places]
-    kind = torch.arange(logits.shape[1], device=logits.device).repeat(len(logits))[:, None].expand(-1, each.shape[2])
+    kind = (
+        torch.arange(logits.shape[1], device=logits.device)
+        .repeat(len(logits))[:, None]
+        .expand(-1, each.shape[2])
+    )
     entropies = F.cross_entropy(each, kind, reduction="none").mean(dim=1)
     return masked_mean(entropies.view(available.shape), available)
 

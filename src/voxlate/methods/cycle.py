@@ -41,7 +41,8 @@ class CycleSettings(MethodSettings):
     is_stochastic: ClassVar[bool] = False
     kind: Literal["cycle"] = "cycle"
     gan_loss: Annotated[
-        Literal["least_squares", "cross_entropy"], Field(description="Adversarial loss of critics and generators.")
+        Literal["least_squares", "cross_entropy"],
+        Field(description="Adversarial loss of critics and generators."),
     ] = "least_squares"
     critic: Annotated[AnyCritic, Field(description="Network of each of the two critics.")] = Critic(
         widths=(64, 128, 256, 512), norm="instance", output="patches"
@@ -68,7 +69,8 @@ class CycleSettings(MethodSettings):
         ),
     ] = 50
     distance: Annotated[
-        RegressionSettings, Field(description="Distance between images, stated as for a regression.")
+        RegressionSettings,
+        Field(description="Distance between images, stated as for a regression."),
     ] = RegressionSettings(loss="l1", reduction="all")
 
     @property
@@ -108,15 +110,26 @@ class Cycle(Method):
 
     task: Task
 
-    def __init__(self, options: CycleSettings, forward: nn.Module, backward: nn.Module, task: Task, channels: Channels):
+    def __init__(
+        self,
+        options: CycleSettings,
+        forward: nn.Module,
+        backward: nn.Module,
+        task: Task,
+        channels: Channels,
+    ):
         super().__init__()
         self.turns = options.turns
         self.options = options
         self.task = task
         nets = dict(zip(DIRECTIONS, (forward, backward)))
         outputs = dict(zip(DIRECTIONS, (channels.out, channels.joined)))
-        self.generators = nn.ModuleDict({name: Regression(options.distance, net, task) for name, net in nets.items()})
-        self.critics = nn.ModuleDict({name: options.critic.build(channels=count) for name, count in outputs.items()})
+        self.generators = nn.ModuleDict(
+            {name: Regression(options.distance, net, task) for name, net in nets.items()}
+        )
+        self.critics = nn.ModuleDict(
+            {name: options.critic.build(channels=count) for name, count in outputs.items()}
+        )
         self.histories = {name: History(options.history) for name in DIRECTIONS}
         self.training_rooms = {name: (options.history, count) for name, count in outputs.items()}
 
@@ -132,15 +145,24 @@ class Cycle(Method):
         return (parameter for parameter in part.parameters() if parameter.requires_grad)
 
     def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
-        inputs = {"to_target": replace(batch, target=None, target_mask=None), "to_source": _reversed(batch)}
-        return self._critics_loss(inputs, noise) if turn == "critics" else self._generators_loss(inputs)
+        inputs = {
+            "to_target": replace(batch, target=None, target_mask=None),
+            "to_source": _reversed(batch),
+        }
+        return (
+            self._critics_loss(inputs, noise)
+            if turn == "critics"
+            else self._generators_loss(inputs)
+        )
 
     def _generators_loss(self, inputs: Mapping[str, Batch]) -> Losses:
         parts: Losses = {}
         for here, other in zip(DIRECTIONS, reversed(DIRECTIONS)):
             problem, synthesised = self._make(here, inputs[here])
             again = self._make(other, replace(inputs[here], source=synthesised, source_names=()))[1]
-            parts[f"gan_{here}"] = generator_loss(self.critics[here], self.options.gan_loss, synthesised)
+            parts[f"gan_{here}"] = generator_loss(
+                self.critics[here], self.options.gan_loss, synthesised
+            )
             parts[f"cycle_{here}"] = self.options.cycle * self._distance(again, problem)
             if self.options.identity:
                 own, same = self._make(here, inputs[other])
@@ -154,8 +176,12 @@ class Cycle(Method):
                 synthesised = self._make(here, inputs[here])[1]
                 problem = self.task.pose(inputs[other])
                 true = self.task.restore(problem.inputs.joined, problem)
-            synthesised = self.histories[here].swap(synthesised, noise) if self.training else synthesised
-            losses = discriminator_loss(self.critics[here], self.options.gan_loss, true, synthesised)
+            synthesised = (
+                self.histories[here].swap(synthesised, noise) if self.training else synthesised
+            )
+            losses = discriminator_loss(
+                self.critics[here], self.options.gan_loss, true, synthesised
+            )
             parts |= {f"{name}_{here}": one for name, one in losses.items()}
         return {"total": parts["gan_to_target"] + parts["gan_to_source"], **parts}
 
@@ -166,7 +192,9 @@ class Cycle(Method):
 
     def _distance(self, image: Tensor, problem: Problem) -> Tensor:
         """How far an image is from what the problem gave, on its mask."""
-        return self.generator("to_target").compare(image, replace(problem, x0=problem.inputs.joined))["total"]
+        return self.generator("to_target").compare(
+            image, replace(problem, x0=problem.inputs.joined)
+        )["total"]
 
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         return self.generator("to_target").synthesise(batch, noise, sampling)

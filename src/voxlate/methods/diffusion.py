@@ -20,7 +20,16 @@ from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
 from voxlate.diffusion.windows import windowed
-from voxlate.methods.method import Attempt, Losses, Method, MethodSettings, Problem, Task, pair_of, required
+from voxlate.methods.method import (
+    Attempt,
+    Losses,
+    Method,
+    MethodSettings,
+    Problem,
+    Task,
+    pair_of,
+    required,
+)
 from voxlate.nets.interface import Channels, NetSettings, Output
 
 
@@ -32,13 +41,21 @@ class DiffusionSettings(MethodSettings):
     weighs: ClassVar[bool] = True
     iterates: ClassVar[bool] = True
     kind: Literal["diffusion"] = "diffusion"
-    schedule: Annotated[AnySchedule, Field(description="Noise schedule of the training.")] = ShiftedCosine()
+    schedule: Annotated[AnySchedule, Field(description="Noise schedule of the training.")] = (
+        ShiftedCosine()
+    )
     prediction: Annotated[Kind, Field(description="Quantity that the network predicts.")] = "v"
-    weight: Annotated[AnyWeight, Field(description="Weight of the loss as a function of the log-SNR.")] = MinSnr()
-    times: Annotated[AnyTimes, Field(description="Distribution of the training times.")] = UniformTimes()
+    weight: Annotated[
+        AnyWeight, Field(description="Weight of the loss as a function of the log-SNR.")
+    ] = MinSnr()
+    times: Annotated[AnyTimes, Field(description="Distribution of the training times.")] = (
+        UniformTimes()
+    )
     clip: Annotated[
         tuple[float, float] | None,
-        Field(description="Range to which denoised states are clipped; unset: they are not clipped."),
+        Field(
+            description="Range to which denoised states are clipped; unset: they are not clipped."
+        ),
     ] = None
     scaled_input: Annotated[
         bool,
@@ -46,10 +63,14 @@ class DiffusionSettings(MethodSettings):
             description="Whether the network gets the state divided by sqrt(alpha^2 + sigma^2), so that its variance is 1 in exploding schedules, too (c_in of Karras et al. 2022, table 1)."
         ),
     ] = False
-    loss: Annotated[Literal["l2", "l1"], Field(description="Distance between the prediction and its target.")] = "l2"
+    loss: Annotated[
+        Literal["l2", "l1"], Field(description="Distance between the prediction and its target.")
+    ] = "l2"
     reduction: Annotated[
         Literal["mask", "all"],
-        Field(description="Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."),
+        Field(
+            description="Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."
+        ),
     ] = "mask"
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Diffusion":
@@ -98,7 +119,9 @@ class Diffusion(Method):
             }
             return {"total": fit + sum(extra.values()), "diffusion": fit, **extra}
 
-        return Attempt(losses, lambda: pair_of(problem, to_x0(out, x_t, alpha, sigma, kind), self.task))
+        return Attempt(
+            losses, lambda: pair_of(problem, to_x0(out, x_t, alpha, sigma, kind), self.task)
+        )
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
@@ -109,7 +132,9 @@ class Diffusion(Method):
         known = nothing if problem.known is None else problem.known.expand_as(nothing)
         # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
         initial = nothing if sampling.start < 1 else None
-        x0 = sample(sampling, self._windowed(problem, sampling), schedule, noise, known, mask, initial)
+        x0 = sample(
+            sampling, self._windowed(problem, sampling), schedule, noise, known, mask, initial
+        )
         return self.task.restore(x0, problem)
 
     def _windowed(self, problem: Problem, sampling: SamplerSettings) -> Denoise:
@@ -117,7 +142,11 @@ class Diffusion(Method):
         if sampling.windows is None:
             return self._denoiser(problem, self.options.clip)
         depth = problem.mask.shape[2]
-        return windowed(lambda part: self._denoiser(problem.part(part), self.options.clip), depth, sampling.windows)
+        return windowed(
+            lambda part: self._denoiser(problem.part(part), self.options.clip),
+            depth,
+            sampling.windows,
+        )
 
     def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
         """−log2 density of what is to be synthesised, given the rest, over its voxels, [B]; see diffusion.likelihood.
@@ -133,7 +162,9 @@ class Diffusion(Method):
         return bits_per_dim(denoise, schedule, x0, noise, problem.mask, tolerance)
 
     def _denoiser(self, problem: Problem, clip: tuple[float, float] | None = None) -> Denoise:
-        return denoiser(partial(self._run, problem), self.options.schedule, self.options.prediction, clip)
+        return denoiser(
+            partial(self._run, problem), self.options.schedule, self.options.prediction, clip
+        )
 
     def _run(self, problem: Problem, x_t: Tensor, log_snr: Tensor) -> Tensor:
         """The network's output, float32."""

@@ -53,7 +53,11 @@ class Problem:
     @property
     def loss_mask(self) -> Tensor:
         """How often voxels count in the loss: in the mask, of the targets that exist; [B, 1 or C, D, H, W]."""
-        mask = self.mask if self.x0_present is None else self.mask * self.x0_present[:, :, None, None, None]
+        mask = (
+            self.mask
+            if self.x0_present is None
+            else self.mask * self.x0_present[:, :, None, None, None]
+        )
         return mask if self.weight is None else mask * self.weight
 
     def weighed(self, weight: Tensor | None) -> "Problem":
@@ -69,8 +73,12 @@ class Problem:
             return None if x is None else x[:, :, slices]
 
         images = {name: cut(image) for name, image in self.inputs.images.items()}
-        inputs = replace(self.inputs, images=images, features=tuple(cut(one) for one in self.inputs.features))
-        return replace(self, inputs=inputs, mask=cut(self.mask), known=cut(self.known), base=cut(self.base))
+        inputs = replace(
+            self.inputs, images=images, features=tuple(cut(one) for one in self.inputs.features)
+        )
+        return replace(
+            self, inputs=inputs, mask=cut(self.mask), known=cut(self.known), base=cut(self.base)
+        )
 
 
 class Task(ABC):
@@ -224,7 +232,9 @@ class TaskSettings(ABC):
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
         """Raise BadInput where the task does not fit the rest of its stage, or the stages before it."""
         if missing := [name for name in self.needs if name not in earlier]:
-            raise BadInput(f"{where}: expected an earlier stage '{missing[0]}', found {sorted(earlier) or 'none'}.")
+            raise BadInput(
+                f"{where}: expected an earlier stage '{missing[0]}', found {sorted(earlier) or 'none'}."
+            )
 
     @property
     def inside(self) -> bool:
@@ -327,11 +337,15 @@ def regression_channels(channels: Channels, known_in_state: bool) -> Channels:
     return replace(channels, state=channels.state if known_in_state else 0, noisy=False)
 
 
-def channels_by_name(batch_names: Sequence[str], images: Tensor, prefix: str = "source") -> dict[str, Tensor]:
+def channels_by_name(
+    batch_names: Sequence[str], images: Tensor, prefix: str = "source"
+) -> dict[str, Tensor]:
     """The channels of [B, C, D, H, W] by name; "source0", … where the batch gives no names."""
     names = batch_names or [f"{prefix}{number}" for number in range(images.shape[1])]
     if not len(set(names)) == len(names) == images.shape[1]:
-        raise ValueError(f"expected a name of its own for each of {images.shape[1]} channels, found {names}")
+        raise ValueError(
+            f"expected a name of its own for each of {images.shape[1]} channels, found {names}"
+        )
     return dict(zip(names, images.chunk(images.shape[1], dim=1)))
 
 
@@ -345,7 +359,9 @@ def pair_of(problem: Problem, state: Tensor, task: Task) -> Pair:
     """The true and the synthesised state; known voxels and absent targets are equal in both."""
     x0 = required(problem.x0)
     around = torch.zeros_like(x0) if problem.known is None else problem.known
-    true, synthesised = (with_known(one, around, problem.mask) for one in (x0, problem.where_present(state)))
+    true, synthesised = (
+        with_known(one, around, problem.mask) for one in (x0, problem.where_present(state))
+    )
     images = list(problem.inputs.images.values())
     scanned = problem.mask.flatten(2).amax(2) == 0 if task.known_in_state else None
     return Pair(true, synthesised, torch.cat(images, dim=1) if images else None, scanned)

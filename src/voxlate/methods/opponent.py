@@ -41,15 +41,24 @@ class OpponentSettings:
     ] = Critic()
     context: Annotated[
         Literal["given", "true", "none"],
-        Field(description="Additional input of the critic: the conditioning images, the true image, or none."),
+        Field(
+            description="Additional input of the critic: the conditioning images, the true image, or none."
+        ),
     ] = "given"
     critic_turns: Annotated[
-        int, Field(ge=1, description="Number of steps of the critic for each step of the generator.")
+        int,
+        Field(ge=1, description="Number of steps of the critic for each step of the generator."),
     ] = 5
     penalty: Annotated[
-        float, Field(ge=0, description="Weight of (gradient norm - 1)^2 between true and synthesised images (WGAN-GP).")
+        float,
+        Field(
+            ge=0,
+            description="Weight of (gradient norm - 1)^2 between true and synthesised images (WGAN-GP).",
+        ),
     ] = 10.0
-    weight: Annotated[float, Field(ge=0, description="Weight of the critic's output in the generator's loss.")] = 1e-3
+    weight: Annotated[
+        float, Field(ge=0, description="Weight of the critic's output in the generator's loss.")
+    ] = 1e-3
     adaptive: Annotated[
         bool,
         Field(
@@ -57,7 +66,12 @@ class OpponentSettings:
         ),
     ] = False
     start: Annotated[
-        float, Field(ge=0, lt=1, description="Share of the training after which the adversarial training begins.")
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Share of the training after which the adversarial training begins.",
+        ),
     ] = 0.0
 
     @property
@@ -118,25 +132,40 @@ class Opponent(Method):
         gan = generator_loss(self.critic, options.gan_loss, synthesised, self._scanned(pair))
         if options.adaptive and gan.requires_grad:
             gan = gan * gradient_ratio(parts["total"], gan, last_kernel(self.net))
-        return {**parts, "total": parts["total"] + options.weight * gan, "gan": options.weight * gan}
+        return {
+            **parts,
+            "total": parts["total"] + options.weight * gan,
+            "gan": options.weight * gan,
+        }
 
     def _critic_loss(self, pair: Pair, noise: Noise) -> Losses:
         true = self._with_context(pair, pair.true)
         synthesised = self._with_context(pair, pair.synthesised)
-        parts = discriminator_loss(self.critic, self.options.gan_loss, true, synthesised, self._scanned(pair))
+        parts = discriminator_loss(
+            self.critic, self.options.gan_loss, true, synthesised, self._scanned(pair)
+        )
         if self.options.penalty:
             share = noise.uniform().to(true).view(-1, 1, 1, 1, 1)
-            rounds = -(-len(true) // len(share))  # an autoencoder has a pair for each channel of an item
+            rounds = -(
+                -len(true) // len(share)
+            )  # an autoencoder has a pair for each channel of an item
             share = share.repeat(rounds, 1, 1, 1, 1)[: len(true)]
             parts["penalty"] = self.options.penalty * gradient_penalty(
                 self.critic, torch.lerp(synthesised, true, share)
             )
-        return {"total": parts["gan"] + parts.get("penalty", torch.zeros_like(parts["gan"])), **parts}
+        return {
+            "total": parts["gan"] + parts.get("penalty", torch.zeros_like(parts["gan"])),
+            **parts,
+        }
 
     def _scanned(self, pair: Pair) -> Tensor | None:
         """The maps that are of scanned channels, [B, K] bool, of a critic with a map for each."""
         critic = self.options.critic
-        return pair.scanned if isinstance(critic, CriticSettings) and critic.has_map_of_each_channel else None
+        return (
+            pair.scanned
+            if isinstance(critic, CriticSettings) and critic.has_map_of_each_channel
+            else None
+        )
 
     def _with_context(self, pair: Pair, image: Tensor) -> Tensor:
         """What the critic sees of a pair, [B, C' + C, D, H, W]."""
@@ -169,7 +198,9 @@ def last_kernel(net: nn.Module) -> nn.Parameter:
 
 def gradient_ratio(first: Tensor, second: Tensor, weight: nn.Parameter) -> Tensor:
     """The norm of one loss's gradient for a weight over another's, at most 1e4 (Esser et al. 2021, eq. 7)."""
-    one, other = (torch.autograd.grad(loss, weight, retain_graph=True)[0].norm() for loss in (first, second))
+    one, other = (
+        torch.autograd.grad(loss, weight, retain_graph=True)[0].norm() for loss in (first, second)
+    )
     return (one / (other + 1e-4)).clamp(max=1e4).detach()
 
 
@@ -183,7 +214,11 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tens
 
 
 def discriminator_loss(
-    critic: nn.Module, kind: GanLoss, true: Tensor, synthesised: Tensor, scanned: Tensor | None = None
+    critic: nn.Module,
+    kind: GanLoss,
+    true: Tensor,
+    synthesised: Tensor,
+    scanned: Tensor | None = None,
 ) -> Losses:
     """A critic's loss on true and on synthesised images ("gan"), and how far apart its outputs lie.
 
@@ -194,19 +229,28 @@ def discriminator_loss(
     of_synthesised = critic(synthesised).float()
     half = 1.0 if kind == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
     loss = half * (
-        gan_loss(kind, of_true, True) + gan_loss(kind, of_synthesised, False if scanned is None else scanned)
+        gan_loss(kind, of_true, True)
+        + gan_loss(kind, of_synthesised, False if scanned is None else scanned)
     )
     return {"gan": loss, "apart": (of_true.mean() - of_synthesised.mean()).detach()}
 
 
-def generator_loss(critic: nn.Module, kind: GanLoss, synthesised: Tensor, scanned: Tensor | None = None) -> Tensor:
+def generator_loss(
+    critic: nn.Module, kind: GanLoss, synthesised: Tensor, scanned: Tensor | None = None
+) -> Tensor:
     """The generator's loss on synthesised images, with gradients for the images and none for the critic's weights.
 
     scanned: [B, K] bool, the maps that do not count, since nothing was synthesised in their channels (None: all count).
     """
     outputs = with_frozen_weights(critic, synthesised)
-    errors = -outputs if kind == "hinge" else gan_errors(kind, outputs, True)  # no margin: Lim and Ye 2017, eq. 4
-    return errors.mean() if scanned is None else masked_mean(errors.flatten(2).mean(2), ~scanned).mean()
+    errors = (
+        -outputs if kind == "hinge" else gan_errors(kind, outputs, True)
+    )  # no margin: Lim and Ye 2017, eq. 4
+    return (
+        errors.mean()
+        if scanned is None
+        else masked_mean(errors.flatten(2).mean(2), ~scanned).mean()
+    )
 
 
 def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:

@@ -30,7 +30,10 @@ from voxlate.methods.method import (
 )
 from voxlate.nets.interface import Channels, NetSettings, Output
 
-LOSSES = {"l1": lambda image, truth: (image - truth).abs(), "mse": lambda image, truth: (image - truth).square()}
+LOSSES = {
+    "l1": lambda image, truth: (image - truth).abs(),
+    "mse": lambda image, truth: (image - truth).square(),
+}
 
 
 @settings
@@ -49,7 +52,10 @@ class RegressionSettings(MethodSettings):
         ),
     ] = "l1"
     ssim: Annotated[
-        float, Field(ge=0, description="Weight of an additional loss 1 - SSIM, with windows of 11 pixels.")
+        float,
+        Field(
+            ge=0, description="Weight of an additional loss 1 - SSIM, with windows of 11 pixels."
+        ),
     ] = 0.0
     leak: Annotated[
         float,
@@ -60,11 +66,14 @@ class RegressionSettings(MethodSettings):
         ),
     ] = 1.0
     reduction: Annotated[
-        Literal["mask", "all"], Field(description="Voxels over which the loss is averaged: the mask, or all voxels.")
+        Literal["mask", "all"],
+        Field(description="Voxels over which the loss is averaged: the mask, or all voxels."),
     ] = "mask"
     extras: Annotated[
         dict[str, Annotated[float, Field(ge=0)]],
-        Field(description="Weight of the loss of each auxiliary output of the network, by its name."),
+        Field(
+            description="Weight of the loss of each auxiliary output of the network, by its name."
+        ),
     ] = field(default_factory=dict)
 
     def check(self, stage: StageSettings, where: str) -> None:
@@ -73,7 +82,9 @@ class RegressionSettings(MethodSettings):
             raise BadInput(
                 f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found {list(stage.task.state_range)}. Drop one of the two."
             )
-        if unknown := [name for name in self.extras if name not in stage.net.extras or name not in EXTRA_LOSSES]:
+        if unknown := [
+            name for name in self.extras if name not in stage.net.extras or name not in EXTRA_LOSSES
+        ]:
             raise BadInput(
                 f"{where}: expected method.extras of {', '.join(stage.net.extras) or 'none'}, which the network gives, found '{unknown[0]}'. Drop it."
             )
@@ -83,7 +94,9 @@ class RegressionSettings(MethodSettings):
             )
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Regression":
-        method = Regression(self, net.build(regression_channels(channels, task.known_in_state)), task)
+        method = Regression(
+            self, net.build(regression_channels(channels, task.known_in_state)), task
+        )
         method.pair_channels = (channels.out, sum(channels.images.values()))
         method.feature_channels = net.feature_channels
         return method
@@ -111,7 +124,9 @@ class Regression(Method):
         def losses() -> Losses:
             terms = self.compare(image, problem)
             for name, weight in self.options.extras.items():
-                loss = EXTRA_LOSSES[name](output.extras[name], problem, batch.labels, self.options.reduction)
+                loss = EXTRA_LOSSES[name](
+                    output.extras[name], problem, batch.labels, self.options.reduction
+                )
                 terms[name] = weight * loss.mean()
                 terms["total"] = terms["total"] + terms[name]
             return terms
@@ -122,10 +137,15 @@ class Regression(Method):
         """How far an image [B, C, D, H, W] is from the truth."""
         x0 = required(problem.x0)
         errors = {self.options.loss: self.error(image, x0), **problem.errors}
-        mean = {name: masked_mean(one, problem.loss_mask, self.options.reduction) for name, one in errors.items()}
+        mean = {
+            name: masked_mean(one, problem.loss_mask, self.options.reduction)
+            for name, one in errors.items()
+        }
         terms: dict[str, Tensor] = {name: one.mean() for name, one in mean.items()}
         if self.options.ssim:
-            terms["ssim"] = self.options.ssim * dissimilarity(problem.where_present(image), x0).mean()
+            terms["ssim"] = (
+                self.options.ssim * dissimilarity(problem.where_present(image), x0).mean()
+            )
         return with_total(terms)
 
     def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -143,7 +163,9 @@ class Regression(Method):
         state = problem.known if self.task.known_in_state else None
         output: Output = self.net(replace(problem.inputs, state=state, extras=extras))
         image = output.image.float()
-        return replace(output, image=image if self.options.leak == 1 else leaky(image, self.options.leak))
+        return replace(
+            output, image=image if self.options.leak == 1 else leaky(image, self.options.leak)
+        )
 
 
 def leaky(x: Tensor, slope: float) -> Tensor:

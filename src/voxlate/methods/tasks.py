@@ -16,15 +16,29 @@ from voxlate.config import Importable, kind_of, settings
 from voxlate.devices import with_doubles
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
-from voxlate.methods.method import Method, Problem, StageSettings, Task, TaskSettings, channels_by_name, required
+from voxlate.methods.method import (
+    Method,
+    Problem,
+    StageSettings,
+    Task,
+    TaskSettings,
+    channels_by_name,
+    required,
+)
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.interface import Channels, NetworkInput
 
 Inside = Annotated[
-    bool, Field(description="Whether noise and loss are inside the mask only; nothing is synthesised outside.")
+    bool,
+    Field(
+        description="Whether noise and loss are inside the mask only; nothing is synthesised outside."
+    ),
 ]
 Strip = Annotated[
-    bool, Field(description="Whether sources and targets are background outside the mask (skull stripping).")
+    bool,
+    Field(
+        description="Whether sources and targets are background outside the mask (skull stripping)."
+    ),
 ]
 
 
@@ -37,19 +51,25 @@ class Translate(TaskSettings, Task):
     strip: Strip = False
     range: Annotated[
         tuple[float, float],
-        Field(description="Network values of background and of the brightest voxel; paper 002 has 0 and 1."),
+        Field(
+            description="Network values of background and of the brightest voxel; paper 002 has 0 and 1."
+        ),
     ] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
         if not self.range[0] < self.range[1]:
-            raise BadInput(f"task.range: expected a lower and an upper end, found {list(self.range)}. Swap them.")
+            raise BadInput(
+                f"task.range: expected a lower and an upper end, found {list(self.range)}. Swap them."
+            )
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
         return self
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         count = len(targets)
-        return Channels(dict.fromkeys(sources, 1), count, state=count, noisy=True, masked=self.needs_mask)
+        return Channels(
+            dict.fromkeys(sources, 1), count, state=count, noisy=True, masked=self.needs_mask
+        )
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         batch = stripped(batch) if self.strip else batch
@@ -148,7 +168,9 @@ class Complete(TaskSettings, Task):
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         count = len(targets)
         code = count * (1 + self.incomplete)
-        return Channels(images={}, state=count, out=count, code=code, noisy=True, masked=self.needs_mask)
+        return Channels(
+            images={}, state=count, out=count, code=code, noisy=True, masked=self.needs_mask
+        )
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         batch = stripped(batch) if self.strip else batch
@@ -195,7 +217,9 @@ def draw_missing(present: Tensor, noise: Noise, share: float = 1.0) -> Tensor:
     table = torch.stack([_subsets(number, known.shape[1]) for number in range(known.shape[1] + 1)])
     place = (noise.uniform().to(known.device) * drawn_from).long()
     number = table.to(known.device)[count, place]
-    position = (count[:, None] - known.cumsum(dim=1)).clamp(min=0)  # the bit of each present modality, the last 0
+    position = (count[:, None] - known.cumsum(dim=1)).clamp(
+        min=0
+    )  # the bit of each present modality, the last 0
     return present & ((number[:, None] >> position) & 1).bool().to(present.device)
 
 
@@ -205,11 +229,15 @@ def _subsets(count: int, most: int) -> Tensor:
 
     Among those of as many, the last modalities come first (Sharma and Hamarneh's order, from its end).
     """
-    numbers = sorted(range(1, max(2**count - 1, 2)), key=lambda number: (number.bit_count(), number))
+    numbers = sorted(
+        range(1, max(2**count - 1, 2)), key=lambda number: (number.bit_count(), number)
+    )
     return torch.tensor(numbers + [0] * (max(2**most - 2, 1) - len(numbers)))
 
 
-def _check_alike(keys: Sequence[str], stage: StageSettings, earlier: StageSettings, where: str) -> None:
+def _check_alike(
+    keys: Sequence[str], stage: StageSettings, earlier: StageSettings, where: str
+) -> None:
     for key in keys:
         theirs = getattr(earlier.data, key)
         ours = getattr(stage.data, key)
@@ -227,13 +255,21 @@ class Residual(TaskSettings):
     """
 
     kind: Literal["residual"] = "residual"
-    predictor: Annotated[str, Field(description="Name of the earlier stage that predicts the image.")] = "predictor"
+    predictor: Annotated[
+        str, Field(description="Name of the earlier stage that predicts the image.")
+    ] = "predictor"
     scale: Annotated[
-        float, Field(gt=0, description="Factor on residuals, which should give them a standard deviation near 1.")
+        float,
+        Field(
+            gt=0,
+            description="Factor on residuals, which should give them a standard deviation near 1.",
+        ),
     ] = 1.0
     inside: Inside = False
     strip: Strip = False
-    see_base: Annotated[bool, Field(description="Whether the network also gets the predictor's image.")] = True
+    see_base: Annotated[
+        bool, Field(description="Whether the network also gets the predictor's image.")
+    ] = True
     asymmetry: Annotated[
         bool,
         Field(
@@ -241,10 +277,17 @@ class Residual(TaskSettings):
         ),
     ] = False
     predictor_weight: Annotated[
-        float, Field(ge=0, description="Weight of the predictor's own L1 loss, times scale; 0 freezes the predictor.")
+        float,
+        Field(
+            ge=0,
+            description="Weight of the predictor's own L1 loss, times scale; 0 freezes the predictor.",
+        ),
     ] = 0.0
     predictor_steady: Annotated[
-        bool, Field(description="Whether a predictor that is trained keeps its batch statistics and uses no dropout.")
+        bool,
+        Field(
+            description="Whether a predictor that is trained keeps its batch statistics and uses no dropout."
+        ),
     ] = False
     detach: Annotated[
         bool,
@@ -278,7 +321,9 @@ class Residual(TaskSettings):
                     f"{where}: expected net.kind '{kind}' of the {role} for task.asymmetry, found '{kind_of(net)}'. Change it, or set asymmetry = false."
                 )
         if not stage.data.centred:
-            raise BadInput(f"{where}: expected data.centred = true for task.asymmetry, found false. Set it.")
+            raise BadInput(
+                f"{where}: expected data.centred = true for task.asymmetry, found false. Set it."
+            )
         multiple = max(stage.net.multiple, predictor.net.multiple)
         patch = stage.data.patch
         if patch[0] > 1 or patch[2] % multiple:
@@ -326,7 +371,9 @@ class ResidualTask(nn.Module, Task):
         features = self.predictor.feature_channels if self.residual.asymmetry else ()
         images = {**dict.fromkeys(sources, 1), **base}
         masked = self.residual.needs_mask
-        return Channels(images, len(targets), state=len(targets), noisy=True, features=features, masked=masked)
+        return Channels(
+            images, len(targets), state=len(targets), noisy=True, features=features, masked=masked
+        )
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         residual = self.residual
@@ -368,9 +415,9 @@ class Latent(TaskSettings):
 
     encodes: ClassVar[bool] = True
     kind: Literal["latent"] = "latent"
-    autoencoder: Annotated[str, Field(description="Name of the earlier stage that trained the autoencoder.")] = (
-        "autoencoder"
-    )
+    autoencoder: Annotated[
+        str, Field(description="Name of the earlier stage that trained the autoencoder.")
+    ] = "autoencoder"
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
         return LatentTask(copy.deepcopy(earlier[self.autoencoder].net))  # type: ignore[arg-type]  # see `check`
@@ -382,7 +429,9 @@ class Latent(TaskSettings):
                 f"{where}: expected an earlier stage '{self.autoencoder}' that is the autoencoder, found {sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
         own = {*autoencoder.data.source, *autoencoder.data.target}
-        if unknown := [name for name in (*stage.data.source, *stage.data.target) if name not in own]:
+        if unknown := [
+            name for name in (*stage.data.source, *stage.data.target) if name not in own
+        ]:
             raise BadInput(
                 f"{where}: expected the stage '{self.autoencoder}' to learn all that '{stage.name}' works with, found no {unknown[0]} in its data. Add it there."
             )
@@ -417,7 +466,9 @@ class LatentTask(nn.Module, Task):
         width = self.autoencoder.net.latent
         state = len(targets) * width
         # whole slices in training: zeros around them are what the network knows in synthesis, too
-        return Channels(images=dict.fromkeys(sources, width), state=state, out=state, noisy=True, masked=True)
+        return Channels(
+            images=dict.fromkeys(sources, width), state=state, out=state, noisy=True, masked=True
+        )
 
     @torch.no_grad()
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
@@ -425,7 +476,9 @@ class LatentTask(nn.Module, Task):
         names = list(channels_by_name(batch.source_names, batch.source))
         images = dict(zip(names, source.split(self.autoencoder.net.latent, dim=1), strict=True))
         height, width = batch.source.shape[-2:]
-        problem = Problem(NetworkInput(images), torch.ones_like(source[:, :1]), size=(height, width))
+        problem = Problem(
+            NetworkInput(images), torch.ones_like(source[:, :1]), size=(height, width)
+        )
         if noise is None:
             return problem
         mean, log_variance = self._moments(required(batch.target), batch.target_moments)
@@ -439,16 +492,27 @@ class LatentTask(nn.Module, Task):
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         width = self.autoencoder.net.latent
         latents = x0.unflatten(1, (-1, width)).flatten(0, 1) / self.autoencoder.scale
-        return self.autoencoder.decode(latents, problem.size).float().unflatten(0, (x0.shape[0], -1)).flatten(1, 2)
+        return (
+            self.autoencoder.decode(latents, problem.size)
+            .float()
+            .unflatten(0, (x0.shape[0], -1))
+            .flatten(1, 2)
+        )
 
     def _moments(self, images: Tensor, cached: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scaled mean and unscaled log variance, [B, M·L, D, h, w]; images: [B, M, D, H, W]; cached: [B, M, 2 L, …]."""
         if cached is None:
             mean, log_variance = self.autoencoder.encode(images.flatten(0, 1).unsqueeze(1))
-            mean, log_variance = (one.unflatten(0, (images.shape[0], -1)) for one in (mean, log_variance))
+            mean, log_variance = (
+                one.unflatten(0, (images.shape[0], -1)) for one in (mean, log_variance)
+            )
         else:
             mean, log_variance = cached.chunk(2, dim=2)
-        return mean.float().flatten(1, 2) * self.autoencoder.scale, log_variance.float().flatten(1, 2)
+        return mean.float().flatten(1, 2) * self.autoencoder.scale, log_variance.float().flatten(
+            1, 2
+        )
 
 
-AnyTask = Annotated[Translate | Complete | Residual | Latent, Field(discriminator="kind"), Importable()]
+AnyTask = Annotated[
+    Translate | Complete | Residual | Latent, Field(discriminator="kind"), Importable()
+]

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from voxlate.nets.blocks import Norm, to_slices, zeroed
 
-Pyramid = dict[int, tuple[Tensor, ...]]  # for each level, its own map, then those of the levels before it
+Pyramid = dict[
+    int, tuple[Tensor, ...]
+]  # for each level, its own map, then those of the levels before it
 
 
 class AsymmetryPrior(nn.Module):
@@ -25,12 +27,19 @@ class AsymmetryPrior(nn.Module):
     """
 
     def __init__(
-        self, widths: Sequence[int], channels: Sequence[int], patch: int, groups: int, zero_init: bool
+        self,
+        widths: Sequence[int],
+        channels: Sequence[int],
+        patch: int,
+        groups: int,
+        zero_init: bool,
     ) -> None:
         super().__init__()
         scale = patch.bit_length() - 1
         self.numbers = {  # level -> which of the features
-            level: number for number in range(len(channels)) if 0 <= (level := number + 1 - scale) < len(widths)
+            level: number
+            for number in range(len(channels))
+            if 0 <= (level := number + 1 - scale) < len(widths)
         }
         self.sampled = nn.ModuleDict()
         self.fused = nn.ModuleDict()

@@ -44,11 +44,15 @@ class KLAutoencoder(NetSettings):
     multipliers: Multipliers = (1, 2, 4)
     blocks: Annotated[
         int,
-        Field(gt=0, description="Number of residual blocks at each level of the encoder; the decoder has one more."),
+        Field(
+            gt=0,
+            description="Number of residual blocks at each level of the encoder; the decoder has one more.",
+        ),
     ] = 2
     latent: Annotated[int, Field(gt=0, description="Number of channels of the latent.")] = 3
     middle_attention: Annotated[
-        bool, Field(description="Whether self-attention with one head is between the middle blocks.")
+        bool,
+        Field(description="Whether self-attention with one head is between the middle blocks."),
     ] = True
     groups: Groups = 32
     kernel: Kernel = "1x3x3"
@@ -60,7 +64,10 @@ class KLAutoencoder(NetSettings):
     ] = None
     norm_eps: Annotated[
         float | None,
-        Field(gt=0, description="Number added to variances in norms; unset: 1e-5. Published autoencoders have 1e-6."),
+        Field(
+            gt=0,
+            description="Number added to variances in norms; unset: 1e-5. Published autoencoders have 1e-6.",
+        ),
     ] = None
     slices: Annotated[
         int,
@@ -90,7 +97,9 @@ class AutoencoderNet(nn.Module):
         super().__init__()
         self.net = net
         self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
-        repeat: Repeat = "synthesis" if net.border is None else "always" if net.border == "repeat" else "never"
+        repeat: Repeat = (
+            "synthesis" if net.border is None else "always" if net.border == "repeat" else "never"
+        )
         eps = NORM_EPS if net.norm_eps is None else net.norm_eps
         options = BlockOptions(self.dims, net.groups, zero_init=False, repeat=repeat, norm_eps=eps)
         widths = [net.width * factor for factor in net.multipliers]
@@ -126,12 +135,16 @@ class AutoencoderNet(nn.Module):
         for first in range(0, depth, most):
             low = max(0, first - halo)
             high = min(depth, first + most + halo)
-            parts.append(self._run(layers, volume[:, :, low:high])[:, :, first - low : first - low + most])
+            parts.append(
+                self._run(layers, volume[:, :, low:high])[:, :, first - low : first - low + most]
+            )
         return torch.cat(parts, dim=2)
 
     def _run(self, layers: Iterable[nn.Module], volume: Tensor) -> Tensor:
         depth = volume.shape[2]
-        h = (to_slices(volume) if self.dims == 2 else volume).contiguous(memory_format=self.memory_format)
+        h = (to_slices(volume) if self.dims == 2 else volume).contiguous(
+            memory_format=self.memory_format
+        )
         for layer in layers:
             if isinstance(layer, ResBlock | Up):
                 h = layer(h, None, depth)
@@ -157,10 +170,16 @@ class Halving(nn.Module):
 
 def _middle(net: KLAutoencoder, channels: int, options: BlockOptions) -> list[nn.Module]:
     attention = [Attention(channels, 1, options)] if net.middle_attention else []
-    return [ResBlock(channels, channels, options), *attention, ResBlock(channels, channels, options)]
+    return [
+        ResBlock(channels, channels, options),
+        *attention,
+        ResBlock(channels, channels, options),
+    ]
 
 
-def _encoder(net: KLAutoencoder, channels: int, widths: list[int], options: BlockOptions) -> nn.ModuleList:
+def _encoder(
+    net: KLAutoencoder, channels: int, widths: list[int], options: BlockOptions
+) -> nn.ModuleList:
     parts = [conv3(channels, widths[0], options)]
     ins = widths[0]
     for level, outs in enumerate(widths):
@@ -177,7 +196,9 @@ def _encoder(net: KLAutoencoder, channels: int, widths: list[int], options: Bloc
     return nn.ModuleList(parts)
 
 
-def _decoder(net: KLAutoencoder, channels: int, widths: list[int], options: BlockOptions) -> nn.ModuleList:
+def _decoder(
+    net: KLAutoencoder, channels: int, widths: list[int], options: BlockOptions
+) -> nn.ModuleList:
     ins = widths[-1]
     parts = [conv3(net.latent, ins, options), *_middle(net, ins, options)]
     for level, outs in reversed(list(enumerate(widths))):

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from voxlate.config import Counts, settings
 from voxlate.nets import cpu
 
-FEWEST_PRODUCTS = 1 << 22  # a tap, for cpu.enlarged_conv: with fewer, its small operations cost more than it saves
+FEWEST_PRODUCTS = (
+    1 << 22
+)  # a tap, for cpu.enlarged_conv: with fewer, its small operations cost more than it saves
 NORM_EPS = 1e-5  # added to a variance; as torch has it
 MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
@@ -27,14 +29,23 @@ LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity
 
 # keys of the networks that are made of these layers
 Multipliers = Annotated[
-    Counts, Field(min_length=1, description="Channels of each level over width; each level halves the size.")
+    Counts,
+    Field(
+        min_length=1, description="Channels of each level over width; each level halves the size."
+    ),
 ]
 Groups = Annotated[
-    int, Field(gt=0, description="Number of groups of a norm; fewer where a group would have less than two channels.")
+    int,
+    Field(
+        gt=0,
+        description="Number of groups of a norm; fewer where a group would have less than two channels.",
+    ),
 ]
 Kernel = Annotated[
     Literal["1x3x3", "3x3x3"],
-    Field(description="Size of kernels, D x H x W; with 1x3x3 convolutions and norms work slice by slice."),
+    Field(
+        description="Size of kernels, D x H x W; with 1x3x3 convolutions and norms work slice by slice."
+    ),
 ]
 
 
@@ -77,7 +88,11 @@ def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
     if not any(missing):
         return image
     mirror = all(extra < size for extra, size in zip(missing, image.shape[2:]))
-    return F.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]), mode="reflect" if mirror else "replicate")
+    return F.pad(
+        image,
+        (0, missing[2], 0, missing[1], 0, missing[0]),
+        mode="reflect" if mirror else "replicate",
+    )
 
 
 def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -117,7 +132,9 @@ def group_count(channels: int, most: int) -> int:
 class Norm(nn.GroupNorm):
     """Group normalisation (and SiLU, where asked) in the precision of its input, with float32 statistics."""
 
-    def __init__(self, channels: int, groups: int, silu: bool = False, eps: float = NORM_EPS) -> None:
+    def __init__(
+        self, channels: int, groups: int, silu: bool = False, eps: float = NORM_EPS
+    ) -> None:
         super().__init__(group_count(channels, groups), channels, eps)
         self.silu = silu
 
@@ -148,9 +165,13 @@ class Volumetric(nn.Module):
     def forward(self, h: Tensor, depth: int) -> Tensor:
         slices, channels, height, width = h.shape
         # channels-last memory [B, D, H*W, C] is a picture D high and H*W wide, so that no line along D is ever copied
-        volume = h.permute(0, 2, 3, 1).reshape(-1, depth, height * width, channels).permute(0, 3, 1, 2)
+        volume = (
+            h.permute(0, 2, 3, 1).reshape(-1, depth, height * width, channels).permute(0, 3, 1, 2)
+        )
         volume = F.conv2d(volume, self.weight[..., None], self.bias, padding=(1, 0))
-        return volume.permute(0, 2, 3, 1).reshape(slices, height, width, channels).permute(0, 3, 1, 2)
+        return (
+            volume.permute(0, 2, 3, 1).reshape(slices, height, width, channels).permute(0, 3, 1, 2)
+        )
 
 
 def repeats(conv: "SliceConv | VolumeConv") -> bool:
@@ -161,14 +182,21 @@ def repeats(conv: "SliceConv | VolumeConv") -> bool:
 class SliceConv(nn.Conv2d):
     """A convolution within slices, followed by one along depth where `volumetric` asks for it."""
 
-    def __init__(self, ins: int, outs: int, size: int, options: BlockOptions, stride: int = 1) -> None:
+    def __init__(
+        self, ins: int, outs: int, size: int, options: BlockOptions, stride: int = 1
+    ) -> None:
         super().__init__(ins, outs, size, stride=stride, padding=size // 2)
         self.repeat = options.repeat
         self.volumetric = Volumetric(outs) if options.volumetric else None
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
         if repeats(self):
-            h = F.conv2d(repeat_border(h, (self.kernel_size[0] // 2,) * 2), self.weight, self.bias, self.stride)
+            h = F.conv2d(
+                repeat_border(h, (self.kernel_size[0] // 2,) * 2),
+                self.weight,
+                self.bias,
+                self.stride,
+            )
         else:
             h = super().forward(h)
         return h if self.volumetric is None else self.volumetric(h, depth)
@@ -177,7 +205,9 @@ class SliceConv(nn.Conv2d):
 class VolumeConv(nn.Conv3d):
     """A convolution over (3, 3, 3) voxels; `depth` is in the shape of its input."""
 
-    def __init__(self, ins: int, outs: int, options: BlockOptions, stride: tuple[int, int, int]) -> None:
+    def __init__(
+        self, ins: int, outs: int, options: BlockOptions, stride: tuple[int, int, int]
+    ) -> None:
         super().__init__(ins, outs, 3, stride=stride, padding=1)
         self.repeat = options.repeat
 
@@ -186,11 +216,15 @@ class VolumeConv(nn.Conv3d):
             return F.conv3d(repeat_border(h, (1, 1, 1)), self.weight, self.bias, self.stride)
         if h.shape[2] == 2 and h.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # where it pads two slices itself, torch 2.13 (oneDNN) gives wrong bfloat16 gradients of its weights
-            return F.conv3d(F.pad(h, (0, 0, 0, 0, 1, 1)), self.weight, self.bias, self.stride, (0, 1, 1))
+            return F.conv3d(
+                F.pad(h, (0, 0, 0, 0, 1, 1)), self.weight, self.bias, self.stride, (0, 1, 1)
+            )
         return super().forward(h)
 
 
-def conv3(ins: int, outs: int, options: BlockOptions, stride: tuple[int, int, int] = (1, 1, 1)) -> nn.Module:
+def conv3(
+    ins: int, outs: int, options: BlockOptions, stride: tuple[int, int, int] = (1, 1, 1)
+) -> nn.Module:
     """A 3x3 (or 3x3x3) convolution that keeps the size, or divides it by `stride` along D, H, W."""
     if options.dims == 2:
         return SliceConv(ins, outs, 3, options, stride=stride[-1])
@@ -233,7 +267,11 @@ class Up(nn.Module):
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
         conv = self.conv
-        if isinstance(conv, SliceConv) and h.device.type == "cpu" and h.numel() * len(conv.weight) >= FEWEST_PRODUCTS:
+        if (
+            isinstance(conv, SliceConv)
+            and h.device.type == "cpu"
+            and h.numel() * len(conv.weight) >= FEWEST_PRODUCTS
+        ):
             h = repeat_border(h, (1, 1)) if repeats(conv) else F.pad(h, (1, 1, 1, 1))
             h = cpu.enlarged_conv(h, conv.weight, conv.bias)
             return h if conv.volumetric is None else conv.volumetric(h, depth)
@@ -262,7 +300,11 @@ class ResBlock(nn.Module):
         self.scale_shift = options.modulation == "scale_shift"
         self.norm1 = Norm(ins, options.groups, True, options.norm_eps)
         self.conv1 = conv3(ins, outs, options)
-        self.embed = nn.Linear(options.embedding, outs * (1 + self.scale_shift)) if options.embedding else None
+        self.embed = (
+            nn.Linear(options.embedding, outs * (1 + self.scale_shift))
+            if options.embedding
+            else None
+        )
         self.norm2 = Norm(outs, options.groups, not self.scale_shift, options.norm_eps)
         self.dropout = nn.Dropout(options.dropout)
         self.conv2 = conv3(outs, outs, options)
@@ -308,8 +350,12 @@ class Attention(nn.Module):
             zeroed(self.out)
 
     def forward(self, h: Tensor) -> Tensor:
-        tokens = self.norm(h).flatten(2).transpose(1, 2)  # [N, pixels, C], a view of channels-last memory
-        query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        tokens = (
+            self.norm(h).flatten(2).transpose(1, 2)
+        )  # [N, pixels, C], a view of channels-last memory
+        query, key, value = (
+            self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         mixed = F.scaled_dot_product_attention(query, key, value)
         mixed = self.out(mixed.transpose(1, 2).flatten(2)).to(h.dtype)
         return h + mixed.transpose(1, 2).reshape(h.shape)
@@ -317,7 +363,9 @@ class Attention(nn.Module):
 
 Of = Annotated[
     Literal["log_snr", "gamma"],
-    Field(description="Noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule."),
+    Field(
+        description="Noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule."
+    ),
 ]
 Mlp = Annotated[
     int | None,
@@ -342,7 +390,8 @@ class Sinusoidal:
         ),
     ] = 25.0
     size: Annotated[
-        int | None, Field(gt=0, multiple_of=2, description="Number of features; absent: the network's width.")
+        int | None,
+        Field(gt=0, multiple_of=2, description="Number of features; absent: the network's width."),
     ] = None
     mlp: Mlp = None
 
@@ -361,7 +410,8 @@ class Fourier:
         ),
     ] = 0.05
     size: Annotated[
-        int | None, Field(gt=0, multiple_of=2, description="Number of features; absent: the network's width.")
+        int | None,
+        Field(gt=0, multiple_of=2, description="Number of features; absent: the network's width."),
     ] = 256
     std: Annotated[float, Field(gt=0, description="Standard deviation of the frequencies.")] = 30.0
     mlp: Mlp = 0
@@ -370,7 +420,10 @@ class Fourier:
 def sinusoids(value: Tensor, size: int) -> Tensor:
     """Cosines, then sines, of value * 10000^(-i / half): [B] -> [B, size]."""
     half = size // 2
-    frequency = torch.exp(torch.arange(half, device=value.device, dtype=torch.float32) * (-math.log(MAX_PERIOD) / half))
+    frequency = torch.exp(
+        torch.arange(half, device=value.device, dtype=torch.float32)
+        * (-math.log(MAX_PERIOD) / half)
+    )
     phase = value.float()[:, None] * frequency
     return torch.cat([phase.cos(), phase.sin()], dim=1)
 
@@ -381,7 +434,9 @@ class FourierFeatures(nn.Module):
     def __init__(self, size: int, std: float) -> None:
         super().__init__()
         self.frequency: Tensor
-        self.register_buffer("frequency", torch.randn(size // 2) * std)  # fixed, but saved with the weights
+        self.register_buffer(
+            "frequency", torch.randn(size // 2) * std
+        )  # fixed, but saved with the weights
 
     def forward(self, value: Tensor) -> Tensor:
         phase = 2 * math.pi * value.float()[:, None] * self.frequency.float()
@@ -404,7 +459,11 @@ class Embedding(nn.Module):
         self.features = width if time.size is None else time.size
         hidden = 4 * width if time.mlp is None else time.mlp
         self.size = (hidden or self.features) if noisy or code_bits else 0
-        self.fourier = FourierFeatures(self.features, time.std) if noisy and isinstance(time, Fourier) else None
+        self.fourier = (
+            FourierFeatures(self.features, time.std)
+            if noisy and isinstance(time, Fourier)
+            else None
+        )
         self.level = _mlp(self.features, self.size) if noisy and hidden else None
         self.code = _mlp(code_bits, self.size) if code_bits else None
         self.noisy = noisy
@@ -414,13 +473,17 @@ class Embedding(nn.Module):
         if self.noisy:
             value = noise_level(log_snr)
             value = (value if self.time.of == "log_snr" else value.sigmoid()) * self.time.scale
-            features = sinusoids(value, self.features) if self.fourier is None else self.fourier(value)
+            features = (
+                sinusoids(value, self.features) if self.fourier is None else self.fourier(value)
+            )
             parts.append(features if self.level is None else self.level(features))
         if self.code is not None:
             if code is None:
                 raise ValueError("this network needs a configuration: give it a code")
             parts.append(self.code(code.float()))
-        return F.silu(sum(parts[1:], parts[0])) if parts else None  # every block would start with this SiLU
+        return (
+            F.silu(sum(parts[1:], parts[0])) if parts else None
+        )  # every block would start with this SiLU
 
 
 def _mlp(ins: int, outs: int) -> nn.Sequential:

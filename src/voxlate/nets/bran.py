@@ -28,26 +28,47 @@ class Bran(NetSettings):
 
     kind: Literal["bran"] = "bran"
     width: Annotated[
-        int, Field(gt=0, description="Number of channels after the first stage; they double up to 8 times this number.")
+        int,
+        Field(
+            gt=0,
+            description="Number of channels after the first stage; they double up to 8 times this number.",
+        ),
     ] = 32
     stages: Annotated[
         int,
-        Field(ge=2, description="Number of halvings; sizes are padded to a multiple of 2 to the power of this number."),
+        Field(
+            ge=2,
+            description="Number of halvings; sizes are padded to a multiple of 2 to the power of this number.",
+        ),
     ] = 8
     regions: Annotated[
         int,
         Field(
-            ge=0, description="Number of regions with filters of their own before each stage; 0: plain convolutions."
+            ge=0,
+            description="Number of regions with filters of their own before each stage; 0: plain convolutions.",
         ),
     ] = 4
-    hidden: Annotated[int, Field(gt=0, description="Length of the code from which filters are computed.")] = 16
+    hidden: Annotated[
+        int, Field(gt=0, description="Length of the code from which filters are computed.")
+    ] = 16
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Share of features dropped in the decoder, at 1/16 of the size and below.")
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Share of features dropped in the decoder, at 1/16 of the size and below.",
+        ),
     ] = 0.5
     drop_block: Annotated[
-        int, Field(ge=1, description="Side of the squares that are dropped, an odd number; 1: single features.")
+        int,
+        Field(
+            ge=1,
+            description="Side of the squares that are dropped, an odd number; 1: single features.",
+        ),
     ] = 3
-    tanh: Annotated[bool, Field(description="Whether outputs are limited to -1 to 1 by tanh.")] = True
+    tanh: Annotated[bool, Field(description="Whether outputs are limited to -1 to 1 by tanh.")] = (
+        True
+    )
     norm: Annotated[
         Literal["batch", "instance"],
         Field(description="Statistics of norms: those of a batch, or of each slice or volume."),
@@ -61,13 +82,17 @@ class Bran(NetSettings):
 
     def __post_init__(self) -> None:
         if self.dimensions == 3 and self.regions:
-            raise BadInput(f"net.regions: expected 0 with net.dimensions = 3, found {self.regions}. Set it to 0.")
+            raise BadInput(
+                f"net.regions: expected 0 with net.dimensions = 3, found {self.regions}. Set it to 0."
+            )
         if self.regions and self.hidden % self.regions:
             raise BadInput(
                 f"net.hidden: expected a multiple of {self.regions} regions, found {self.hidden}. Change one of them."
             )
         if self.drop_block % 2 == 0:
-            raise BadInput(f"net.drop_block: expected an odd side, found {self.drop_block}. Change it.")
+            raise BadInput(
+                f"net.drop_block: expected an odd side, found {self.drop_block}. Change it."
+            )
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -77,7 +102,11 @@ class Bran(NetSettings):
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels of the decoder's maps at 1/2, 1/4 and 1/8 of the size, in the output's extras["features"]."""
-        return tuple(2 * width for width in self.widths[: min(3, self.stages - 1)]) if self.dimensions == 2 else ()
+        return (
+            tuple(2 * width for width in self.widths[: min(3, self.stages - 1)])
+            if self.dimensions == 2
+            else ()
+        )
 
     @property
     def multiple(self) -> int:
@@ -107,7 +136,12 @@ class BranNet(nn.Module):
             for stage, (below, above) in enumerate(zip((ins, *widths), widths))
         )
         self.decoder = nn.ModuleList(
-            Up(widths[stage] * (1 if stage == last else 2), widths[stage - 1], net, NOT_DROPPED <= stage < last)
+            Up(
+                widths[stage] * (1 if stage == last else 2),
+                widths[stage - 1],
+                net,
+                NOT_DROPPED <= stage < last,
+            )
             for stage in range(last, 0, -1)
         )
         self.head = doubling(2 * widths[0], outs, 4, net.dimensions, bias=False)
@@ -138,7 +172,10 @@ class BranNet(nn.Module):
         out = out.tanh() if self.net.tanh else out
         out = (to_volumes(out, depth) if flat else out)[..., :height, left : left + width]
         near = list(reversed(maps))[: len(self.net.feature_channels)]
-        features = (to_volumes(one, depth)[..., left >> halvings :] for halvings, one in enumerate(near, start=1))
+        features = (
+            to_volumes(one, depth)[..., left >> halvings :]
+            for halvings, one in enumerate(near, start=1)
+        )
         return Output(out.to(image.dtype), {"features": tuple(features)})
 
     def _padded(self, image: Tensor) -> tuple[Tensor, int]:
@@ -204,12 +241,16 @@ class RegionalFilters(nn.Module):
         self.guide = nn.Conv2d(channels, regions, 1)
         deep = [nn.Conv2d(channels, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1), nn.SiLU()]
         self.deep = nn.Sequential(*deep, self._maker(hidden))
-        self.shallow = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.Sigmoid(), self._maker(hidden))
+        self.shallow = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.Sigmoid(), self._maker(hidden)
+        )
 
     def _maker(self, hidden: int) -> nn.Conv2d:
         """From code to filters, each region from its own part of the code."""
         maker = nn.Conv2d(hidden, self.regions * self.channels**2, 1, groups=self.regions)
-        std = (2 * self.channels) ** -0.5  # two summed filters of C inputs then keep the size of what they filter
+        std = (
+            2 * self.channels
+        ) ** -0.5  # two summed filters of C inputs then keep the size of what they filter
         nn.init.normal_(maker.weight, std=std * (self.regions / hidden) ** 0.5)
         assert maker.bias is not None
         nn.init.normal_(maker.bias, std=std)
@@ -223,8 +264,12 @@ class RegionalFilters(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         shares = one_hot(self.guide(h)).to(h.dtype)
-        parted = (shares[:, :, None] * h[:, None]).flatten(1, 2).flatten(2)  # [N, D*C, pixels], 0 beyond each region
-        filters = self.filters(h).transpose(1, 2).flatten(2)  # [N, C, D*C]: one product sums over the regions
+        parted = (
+            (shares[:, :, None] * h[:, None]).flatten(1, 2).flatten(2)
+        )  # [N, D*C, pixels], 0 beyond each region
+        filters = (
+            self.filters(h).transpose(1, 2).flatten(2)
+        )  # [N, C, D*C]: one product sums over the regions
         return torch.bmm(filters, parted.to(filters.dtype)).unflatten(2, h.shape[2:]).to(h.dtype)
 
 

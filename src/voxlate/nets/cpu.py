@@ -23,7 +23,9 @@ FAST = 1024  # pixels of a map from which torch's group norm is fast
 LONGEST = 1024  # tokens; of more, the scores of one item would be too many to hold
 
 RMS_EPS = 1e-6
-LINEAR = 2 * (2 / math.pi) ** 0.5  # tanh GELU is x · sigmoid(LINEAR · x + CUBIC · x³): Hendrycks and Gimpel 2016
+LINEAR = (
+    2 * (2 / math.pi) ** 0.5
+)  # tanh GELU is x · sigmoid(LINEAR · x + CUBIC · x³): Hendrycks and Gimpel 2016
 CUBIC = 0.044715 * LINEAR
 
 
@@ -49,7 +51,9 @@ def enlarged_conv(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         for column in range(2):
             kernel = _pair_sums(columns[column], 2)[row]
             position = F.conv2d(h, kernel.contiguous(memory_format=torch.channels_last), bias)
-            line.append(position[..., row : row + height, column : column + width].permute(0, 2, 3, 1))
+            line.append(
+                position[..., row : row + height, column : column + width].permute(0, 2, 3, 1)
+            )
         out.append(torch.stack(line, dim=3))
     return torch.stack(out, dim=2).reshape(len(h), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
@@ -60,14 +64,18 @@ def _pair_sums(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return torch.stack([first, middle + last], dim), torch.stack([first + middle, last], dim)
 
 
-def group_norm(h: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+def group_norm(
+    h: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+) -> Tensor:
     """`silu(group_norm(h))`, or without the SiLU, in the precision of h with float32 statistics.
 
     Gain: 42 % (default network, 256², bfloat16), 64 % (width 32, 128²), 34 % (paper 001's U-Net).
     """
     if h.movedim(1, -1).is_contiguous():
         return _GroupNorm.apply(h, weight, bias, groups, eps, silu)
-    out = torch.native_group_norm(h, weight, bias, len(h), h.shape[1], h.shape[2:].numel(), groups, eps)[0]
+    out = torch.native_group_norm(
+        h, weight, bias, len(h), h.shape[1], h.shape[2:].numel(), groups, eps
+    )[0]
     return F.silu(out) if silu else out
 
 
@@ -79,7 +87,9 @@ class _GroupNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+    ) -> Tensor:
         out, mean, rstd = _normed(x, weight, bias, groups, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.groups = groups
@@ -91,7 +101,10 @@ class _GroupNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if mean.shape != (len(x), len(weight)):
-            mean, rstd = (each.float().repeat_interleave(len(weight) // ctx.groups, 1) for each in (mean, rstd))
+            mean, rstd = (
+                each.float().repeat_interleave(len(weight) // ctx.groups, 1)
+                for each in (mean, rstd)
+            )
         # slopes: of the loss with respect to the normalised map
         rows = _rows(x)
         slopes = _rows(grad)
@@ -109,12 +122,25 @@ class _GroupNorm(torch.autograd.Function):
         away = torch.addcmul(product, total, mean, value=-1).mul_(rstd)  # sums of dy · normalised x
         per_pixel = rstd / -count
         slope = torch.mm(away * weight, over_group).mul_(rstd).mul_(per_pixel)
-        offset = torch.mm(total * weight, over_group).mul_(per_pixel).addcmul_(slope, mean, value=-1)
-        dx = torch.addcmul(_spread(offset, rows), rows, _spread(slope, rows)).addcmul_(slopes, wide_scale)
-        return _image(dx, x), away.sum(0).to(weight.dtype), total.sum(0).to(bias.dtype), None, None, None
+        offset = (
+            torch.mm(total * weight, over_group).mul_(per_pixel).addcmul_(slope, mean, value=-1)
+        )
+        dx = torch.addcmul(_spread(offset, rows), rows, _spread(slope, rows)).addcmul_(
+            slopes, wide_scale
+        )
+        return (
+            _image(dx, x),
+            away.sum(0).to(weight.dtype),
+            total.sum(0).to(bias.dtype),
+            None,
+            None,
+            None,
+        )
 
 
-def _normed(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _normed(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """`group_norm(x)`, means and reciprocal standard deviations, [B, C], or [B, groups] of a large map.
 
     torch's kernel is up to 10 times slower on channels-last maps of fewer than 1,024 pixels than on those of more.
@@ -128,7 +154,9 @@ def _normed(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) ->
     over_group = _over_group(channels, groups)
     mean = torch.mm(_pixel_sum(rows, channels), over_group).div_(count)
     centred = rows - _spread(mean, rows)
-    rstd = torch.mm(_pixel_sum(centred.square(), channels), over_group).div_(count).add_(eps).rsqrt_()
+    rstd = (
+        torch.mm(_pixel_sum(centred.square(), channels), over_group).div_(count).add_(eps).rsqrt_()
+    )
     out = torch.addcmul(bias, centred, _spread(rstd * weight, rows))
     return _image(out.to(x.dtype), x), mean, rstd
 
@@ -199,7 +227,11 @@ class _RMSNorm(torch.autograd.Function):
             inverse = _inverse_rms(x)
             normed = x * inverse
             if ctx.gelu:
-                z = normed * gain[row] if shift is None else torch.addcmul(shift[row], normed, gain[row])
+                z = (
+                    normed * gain[row]
+                    if shift is None
+                    else torch.addcmul(shift[row], normed, gain[row])
+                )
                 dz = _gelu_backward(dz, z)
             if dshift is not None:
                 dshift[row] += dz.sum(0)
@@ -223,7 +255,13 @@ def _rms_forward(h: Tensor, gain: Tensor, shift: Tensor | None, gelu: bool, out:
 
 def _inverse_rms(x: Tensor) -> Tensor:
     """[P, C] -> [P, 1]."""
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(RMS_EPS).rsqrt_()
+    return (
+        torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        .square_()
+        .div_(x.shape[-1])
+        .add_(RMS_EPS)
+        .rsqrt_()
+    )
 
 
 def gelu_(x: Tensor) -> Tensor:
@@ -297,7 +335,9 @@ def volumes_in_float32(device: torch.device) -> AbstractContextManager[Any]:
 def _multiplies_tiles() -> bool:
     """Whether oneDNN uses the CPU's AMX instructions."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-    return torch.cpu._is_amx_tile_supported() and (not limit or limit == "DEFAULT" or "AMX" in limit)
+    return torch.cpu._is_amx_tile_supported() and (
+        not limit or limit == "DEFAULT" or "AMX" in limit
+    )
 
 
 class _VolumesInFloat32(TorchFunctionMode):
@@ -309,10 +349,14 @@ class _VolumesInFloat32(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
-        if function not in (torch.conv3d, torch.conv_transpose3d) or not torch.is_autocast_enabled("cpu"):
+        if function not in (torch.conv3d, torch.conv_transpose3d) or not torch.is_autocast_enabled(
+            "cpu"
+        ):
             return function(*args, **named)
         with torch.autocast("cpu", enabled=False):
-            return function(*map(_exact, args), **{name: _exact(value) for name, value in named.items()})
+            return function(
+                *map(_exact, args), **{name: _exact(value) for name, value in named.items()}
+            )
 
 
 def _exact(value: Any) -> Any:

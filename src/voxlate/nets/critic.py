@@ -56,10 +56,15 @@ class Critic(CriticSettings):
         ),
     ] = "none"
     output: Annotated[
-        Literal["image", "patches"], Field(description="One output for each slice (its mean), or one for each patch.")
+        Literal["image", "patches"],
+        Field(description="One output for each slice (its mean), or one for each patch."),
     ] = "image"
     maps: Annotated[
-        int, Field(ge=1, description="Number of outputs at each place: 1, or one for each channel of the image.")
+        int,
+        Field(
+            ge=1,
+            description="Number of outputs at each place: 1, or one for each channel of the image.",
+        ),
     ] = 1
     separate: Annotated[
         bool,
@@ -110,19 +115,27 @@ class CriticNet(nn.Module):
         patches = critic.output == "patches"
         kernel = critic.kernel
         if critic.separate:
-            channels += 1  # the context, one channel of the image, and a plane for each that it may be
+            channels += (
+                1  # the context, one channel of the image, and a plane for each that it may be
+            )
         layers: list[nn.Module] = []
         for number, (ins, outs) in enumerate(zip((channels, *critic.widths), critic.widths)):
             halve = number < len(critic.widths) - 1 or not patches or critic.all_halve
             normed = critic.norm if number else "none"
-            layers.append(conv(ins, outs, kernel, halve, depth=halve and number > 0, bias=normed != "batch"))
+            layers.append(
+                conv(ins, outs, kernel, halve, depth=halve and number > 0, bias=normed != "batch")
+            )
             if normed != "none":
                 layers.append(norm(normed, outs, critic.dimensions))
             layers.append(nn.LeakyReLU(SLOPE))
         self.layers = nn.Sequential(*layers)
         maps = 1 if critic.separate else critic.maps
         self.pad = (1, 0, 1, 0) if patches and critic.all_halve and kernel == 4 else (0, 0, 0, 0)
-        self.head = conv(critic.widths[-1], maps, kernel, False) if patches else point(critic.widths[-1], maps, 1)
+        self.head = (
+            conv(critic.widths[-1], maps, kernel, False)
+            if patches
+            else point(critic.widths[-1], maps, 1)
+        )
         if patches:
             start_normal(self)
         self.memory_format = torch.channels_last_3d if volumes else torch.channels_last
@@ -164,19 +177,25 @@ def one_by_one(images: Tensor, count: int) -> Tensor:
 class SliceConv(nn.Conv2d):
     """Halves the size or, with 4x4 pixels, takes a pixel of it."""
 
-    def __init__(self, ins: int, outs: int, kernel: int, halve: bool, depth: bool = False, bias: bool = True) -> None:
+    def __init__(
+        self, ins: int, outs: int, kernel: int, halve: bool, depth: bool = False, bias: bool = True
+    ) -> None:
         super().__init__(ins, outs, kernel, stride=2 if halve else 1, padding=1, bias=bias)
 
 
 class VolumeConv(nn.Conv3d):
     """Halves height and width or, with 4x4x4 voxels, takes a voxel of them; keeps the depth, or halves it, too."""
 
-    def __init__(self, ins: int, outs: int, kernel: int, halve: bool, depth: bool = False, bias: bool = True) -> None:
+    def __init__(
+        self, ins: int, outs: int, kernel: int, halve: bool, depth: bool = False, bias: bool = True
+    ) -> None:
         super().__init__(ins, outs, kernel, stride=2 if halve else 1, bias=bias)
         self.depth = depth
 
     def forward(self, h: Tensor) -> Tensor:
         halves = self.depth and h.shape[2] >= FEWEST_SLICES
-        after = self.kernel_size[0] - 2 if not halves else 1  # slices that are filled in behind, to keep the depth
+        after = (
+            self.kernel_size[0] - 2 if not halves else 1
+        )  # slices that are filled in behind, to keep the depth
         h = F.pad(h, (1, 1, 1, 1, 1, after))
         return F.conv3d(h, self.weight, self.bias, (2 if halves else 1, *self.stride[1:]))

@@ -64,7 +64,10 @@ class Lpips:
         found = [np.zeros(0)]
         for start in range(0, len(a), BATCH):
             part = slice(start, start + BATCH)
-            colours = [torch.from_numpy(np.ascontiguousarray(one[part])).float()[:, None] * 2 - 1 for one in (a, b)]
+            colours = [
+                torch.from_numpy(np.ascontiguousarray(one[part])).float()[:, None] * 2 - 1
+                for one in (a, b)
+            ]
             left, right = (one.expand(-1, 3, -1, -1) for one in colours)
             found.append(self.layers(left, right).sum(1).cpu().double().numpy())
         return np.concatenate(found)
@@ -77,7 +80,10 @@ class Lpips:
                 f"LPIPS: expected slices of at least {SMALLEST}×{SMALLEST} pixels, found {width}×{height}. Do without LPIPS."
             )
         device = self.heads[0].device
-        shift, scale = (torch.tensor(one, device=device, dtype=a.dtype).view(1, 3, 1, 1) for one in (SHIFT, SCALE))
+        shift, scale = (
+            torch.tensor(one, device=device, dtype=a.dtype).view(1, 3, 1, 1)
+            for one in (SHIFT, SCALE)
+        )
         x, y = ((one.to(device) - shift) / scale for one in (a, b))
         shares: list[Tensor] = []
         for layer in self.net:
@@ -85,7 +91,9 @@ class Lpips:
             y = layer(y)
             if isinstance(layer, nn.ReLU):
                 apart = (_unit(x) - _unit(y)).square()
-                shares.append((apart * self.heads[len(shares)].view(1, -1, 1, 1)).sum(1).mean((1, 2)))
+                shares.append(
+                    (apart * self.heads[len(shares)].view(1, -1, 1, 1)).sum(1).mean((1, 2))
+                )
         return torch.stack(shares, 1)
 
 
@@ -121,8 +129,12 @@ def load_lpips(path: Path | str, device: torch.device | None = None) -> Lpips:
             )
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kept = {name: state[name].float().to(device) for name in wanted}
-    digest = hashlib.sha256(b"".join(kept[name].cpu().numpy().tobytes() for name in sorted(kept))).hexdigest()[:12]
+    digest = hashlib.sha256(
+        b"".join(kept[name].cpu().numpy().tobytes() for name in sorted(kept))
+    ).hexdigest()[:12]
     net = alexnet().to(device).requires_grad_(False)
-    net.load_state_dict({name.removeprefix("features."): kept[name] for name in kept if name.startswith("features")})
+    net.load_state_dict(
+        {name.removeprefix("features."): kept[name] for name in kept if name.startswith("features")}
+    )
     heads = tuple(kept[name].flatten() for name in kept if name.startswith("lin"))
     return Lpips(net, heads, f"AlexNet v0.1 (weights {digest})")

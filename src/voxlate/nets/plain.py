@@ -30,14 +30,18 @@ def settings_of(cls: type[nn.Module]) -> type[NetSettings]:
     be called in this way.
     """
     where = f"{cls.__module__}:{cls.__qualname__}"
-    arguments = [one for name, one in inspect.signature(cls).parameters.items() if name not in GIVEN]
+    arguments = [
+        one for name, one in inspect.signature(cls).parameters.items() if name not in GIVEN
+    ]
     if unnamed := [one.name for one in arguments if one.kind not in NAMED]:
         raise BadInput(
             f"{where}: expected a constructor whose arguments have names, found '{unnamed[0]}', which takes any. Write in_channels, out_channels and each option as an argument."
         )
     keys: list[Any] = [_key(one) for one in arguments]
     own = {"build": _build(cls), "__pydantic_config__": STRICT}
-    settings = make_dataclass(cls.__name__, keys, bases=(NetSettings,), namespace=own, frozen=True, kw_only=True)
+    settings = make_dataclass(
+        cls.__name__, keys, bases=(NetSettings,), namespace=own, frozen=True, kw_only=True
+    )
     # recipes name the class by these
     settings.__module__ = cls.__module__
     settings.__qualname__ = cls.__qualname__
@@ -76,7 +80,9 @@ class PlainNet(nn.Module):
         flat = (nn.Conv2d, nn.ConvTranspose2d)
         deep = (nn.Conv3d, nn.ConvTranspose3d)
         parts = list(module.modules())
-        self.slicewise = any(isinstance(one, flat) for one in parts) and not any(isinstance(one, deep) for one in parts)
+        self.slicewise = any(isinstance(one, flat) for one in parts) and not any(
+            isinstance(one, deep) for one in parts
+        )
 
     def forward(self, inputs: NetworkInput) -> Output:
         image = inputs.joined

@@ -22,9 +22,14 @@ class ResNet(NetSettings):
 
     kind: Literal["resnet"] = "resnet"
     width: Annotated[
-        int, Field(gt=0, description="Number of channels at full size; each of two halvings doubles them.")
+        int,
+        Field(
+            gt=0, description="Number of channels at full size; each of two halvings doubles them."
+        ),
     ] = 64
-    blocks: Annotated[int, Field(ge=1, description="Number of residual blocks at a quarter of the size.")] = 9
+    blocks: Annotated[
+        int, Field(ge=1, description="Number of residual blocks at a quarter of the size.")
+    ] = 9
     dimensions: Annotated[
         Literal[2, 3],
         Field(
@@ -62,13 +67,19 @@ class ResNetNet(nn.Module):
         image = inputs.joined
         depth, height, width = image.shape[2:]
         padded = pad_far(image, (1, 2**HALVINGS, 2**HALVINGS))
-        out = self._volume(padded) if self.volumes else to_volumes(self.layers(to_slices(padded)), depth)
+        out = (
+            self._volume(padded)
+            if self.volumes
+            else to_volumes(self.layers(to_slices(padded)), depth)
+        )
         return Output(out[:, :, :depth, :height, :width].to(image.dtype))
 
     def _volume(self, h: Tensor) -> Tensor:
         if h.shape[2] == 1:  # cannot be mirrored
             h = F.pad(h, (0, 0, 0, 0, 0, 1), mode="replicate")
-        h = h.contiguous(memory_format=torch.channels_last_3d)  # twice as fast on a CPU with 8 channels in bfloat16
+        h = h.contiguous(
+            memory_format=torch.channels_last_3d
+        )  # twice as fast on a CPU with 8 channels in bfloat16
         depths: list[int] = []
         for layer in self.layers:
             if isinstance(layer, HalvingConv):
@@ -94,7 +105,10 @@ def _mirrored(ins: int, outs: int, size: int, dims: Dimensions) -> list[nn.Modul
     """A convolution over `size` pixels each way, and 3 slices of volumes, that sees the image mirrored beyond it."""
     half = size // 2
     if dims == 3:
-        return [nn.ReflectionPad3d((half, half, half, half, 1, 1)), nn.Conv3d(ins, outs, (3, size, size))]
+        return [
+            nn.ReflectionPad3d((half, half, half, half, 1, 1)),
+            nn.Conv3d(ins, outs, (3, size, size)),
+        ]
     return [nn.ReflectionPad2d(half), nn.Conv2d(ins, outs, size)]
 
 

@@ -9,18 +9,24 @@ FEWEST_SLICES = 4  # that a layer halves: fewer would be nearly all padding
 Dimensions = Literal[2, 3]
 
 
-def halving(ins: int, outs: int, kernel: int, dimensions: Dimensions, bias: bool = True) -> nn.Module:
+def halving(
+    ins: int, outs: int, kernel: int, dimensions: Dimensions, bias: bool = True
+) -> nn.Module:
     """A strided convolution of slices [N, C, H, W], or of volumes, whose height and width are even."""
     if dimensions == 3:
         return HalvingConv(ins, outs, kernel, bias)
     return nn.Conv2d(ins, outs, kernel, stride=2, padding=1, bias=bias)
 
 
-def doubling(ins: int, outs: int, kernel: int, dimensions: Dimensions, bias: bool = True) -> nn.Module:
+def doubling(
+    ins: int, outs: int, kernel: int, dimensions: Dimensions, bias: bool = True
+) -> nn.Module:
     """A transposed convolution of slices [N, C, H, W], or of volumes, which also takes the depth to reach."""
     if dimensions == 3:
         return DoublingConv(ins, outs, kernel, bias)
-    return nn.ConvTranspose2d(ins, outs, kernel, stride=2, padding=1, output_padding=4 - kernel, bias=bias)
+    return nn.ConvTranspose2d(
+        ins, outs, kernel, stride=2, padding=1, output_padding=4 - kernel, bias=bias
+    )
 
 
 def norm(kind: Literal["batch", "instance"], channels: int, dimensions: Dimensions) -> nn.Module:
@@ -55,6 +61,11 @@ class DoublingConv(nn.ConvTranspose3d):
         more = 4 - self.kernel_size[0]
         # the depth is cut by hand: where it pads two slices itself, torch 2.13 (oneDNN) gives bfloat16 gradients of nan
         h = F.conv_transpose3d(
-            h, self.weight, self.bias, (stride, 2, 2), padding=(0, 1, 1), output_padding=(0, more, more)
+            h,
+            self.weight,
+            self.bias,
+            (stride, 2, 2),
+            padding=(0, 1, 1),
+            output_padding=(0, more, more),
         )
         return h[:, :, 1 : 1 + depth]

@@ -45,7 +45,10 @@ class UNet(NetSettings):
     multipliers: Multipliers = (1, 2, 3, 4)
     blocks: Annotated[
         int,
-        Field(gt=0, description="Number of residual blocks at each level of the encoder; the decoder has one more."),
+        Field(
+            gt=0,
+            description="Number of residual blocks at each level of the encoder; the decoder has one more.",
+        ),
     ] = 2
     patch: Annotated[
         Literal[1, 2, 4],
@@ -54,13 +57,18 @@ class UNet(NetSettings):
         ),
     ] = 1
     attention: Annotated[
-        tuple[int, ...], Field(description="Levels with self-attention after each block; level 0 has full size.")
+        tuple[int, ...],
+        Field(description="Levels with self-attention after each block; level 0 has full size."),
     ] = ()
-    middle_attention: Annotated[bool, Field(description="Whether self-attention is between the two middle blocks.")] = (
-        True
-    )
-    head_width: Annotated[int, Field(gt=0, description="Number of channels of an attention head.")] = 32
-    heads: Annotated[int | None, Field(gt=0, description="Number of attention heads, in place of head_width.")] = None
+    middle_attention: Annotated[
+        bool, Field(description="Whether self-attention is between the two middle blocks.")
+    ] = True
+    head_width: Annotated[
+        int, Field(gt=0, description="Number of channels of an attention head.")
+    ] = 32
+    heads: Annotated[
+        int | None, Field(gt=0, description="Number of attention heads, in place of head_width.")
+    ] = None
     resampling: Annotated[
         Literal["conv", "block"],
         Field(
@@ -69,23 +77,37 @@ class UNet(NetSettings):
     ] = "conv"
     modulation: Annotated[
         Literal["add", "scale_shift"],
-        Field(description="Effect of the embedding on a block: it is added, or it scales and shifts."),
+        Field(
+            description="Effect of the embedding on a block: it is added, or it scales and shifts."
+        ),
     ] = "add"
-    time: Annotated[Sinusoidal | Fourier, Field(discriminator="kind", description="Embedding of the noise level.")] = (
-        Sinusoidal()
-    )
+    time: Annotated[
+        Sinusoidal | Fourier,
+        Field(discriminator="kind", description="Embedding of the noise level."),
+    ] = Sinusoidal()
     inject: Annotated[
         Literal["all", "decoder"],
-        Field(description="Blocks that get the embedding: all, or those of the middle and the decoder."),
+        Field(
+            description="Blocks that get the embedding: all, or those of the middle and the decoder."
+        ),
     ] = "all"
     groups: Groups = 32
-    dropout: Annotated[float, Field(ge=0, lt=1, description="Share of features dropped in each block.")] = 0.0
+    dropout: Annotated[
+        float, Field(ge=0, lt=1, description="Share of features dropped in each block.")
+    ] = 0.0
     kernel: Kernel = "1x3x3"
     volumetric: Annotated[
-        bool, Field(description="Whether convolutions along depth follow those of slices; they start as the identity.")
+        bool,
+        Field(
+            description="Whether convolutions along depth follow those of slices; they start as the identity."
+        ),
     ] = False
     depth_halvings: Annotated[
-        int, Field(ge=0, description="Number of the deepest halvings that also halve depth; needs kernel = '3x3x3'.")
+        int,
+        Field(
+            ge=0,
+            description="Number of the deepest halvings that also halve depth; needs kernel = '3x3x3'.",
+        ),
     ] = 0
     border: Annotated[
         Literal["zeros", "repeat"] | None,
@@ -94,7 +116,10 @@ class UNet(NetSettings):
         ),
     ] = None
     zero_init: Annotated[
-        bool, Field(description="Whether the last convolution of every block and of the network starts at zero.")
+        bool,
+        Field(
+            description="Whether the last convolution of every block and of the network starts at zero."
+        ),
     ] = True
 
     @property
@@ -126,11 +151,17 @@ def _check(net: UNet, features: bool) -> None:
             "net.volumetric: expected kernel 1x3x3, found 3x3x3, which joins slices already. Set one of the two."
         )
     if features and net.kernel == "3x3x3":
-        raise BadInput("net.kernel: expected 1x3x3 with feature maps of slices, found 3x3x3. Set it to 1x3x3.")
+        raise BadInput(
+            "net.kernel: expected 1x3x3 with feature maps of slices, found 3x3x3. Set it to 1x3x3."
+        )
     if net.depth_halvings and net.kernel == "1x3x3":
-        raise BadInput("net.depth_halvings: expected 0 with kernel 1x3x3, found more. Set kernel to 3x3x3.")
+        raise BadInput(
+            "net.depth_halvings: expected 0 with kernel 1x3x3, found more. Set kernel to 3x3x3."
+        )
     if net.depth_halvings > last:
-        raise BadInput(f"net.depth_halvings: expected at most {last}, found {net.depth_halvings}. Lower it.")
+        raise BadInput(
+            f"net.depth_halvings: expected at most {last}, found {net.depth_halvings}. Lower it."
+        )
     attending = {*net.attention, *([last] if net.middle_attention else [])}
     for channels in (net.width * net.multipliers[level] for level in attending):
         if channels % (net.heads or net.head_width):
@@ -189,10 +220,16 @@ class ResidualUNet(nn.Module):
         plain = replace(conditioned, embedding=0)
         widths = [net.width * factor for factor in net.multipliers]
         last = len(widths) - 1
-        self.strides = [(2 if level >= last - net.depth_halvings else 1, 2, 2) for level in range(last)]
+        self.strides = [
+            (2 if level >= last - net.depth_halvings else 1, 2, 2) for level in range(last)
+        ]
         self.stem = conv3(channels.joined * net.patch**2, net.width, conditioned)
         self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
-        middle = [LevelStage(widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), conditioned)]
+        middle = [
+            LevelStage(
+                widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), conditioned
+            )
+        ]
         self.middle = UNetLevel([*middle, LevelStage(widths[-1], widths[-1], 0, conditioned)], None)
         self.decoder = self._decoder(widths, skips, conditioned)
         self.norm = Norm(widths[0], net.groups, silu=True)
@@ -213,10 +250,16 @@ class ResidualUNet(nn.Module):
         ins = widths[0]
         for level, outs in enumerate(widths):
             heads = self._heads(outs, level in self.net.attention)
-            stages = [LevelStage(ins if block == 0 else outs, outs, heads, options) for block in range(self.net.blocks)]
+            stages = [
+                LevelStage(ins if block == 0 else outs, outs, heads, options)
+                for block in range(self.net.blocks)
+            ]
             last = level == len(widths) - 1
             levels.append(
-                UNetLevel(stages, None if last else self._resample("down", outs, self.strides[level], options))
+                UNetLevel(
+                    stages,
+                    None if last else self._resample("down", outs, self.strides[level], options),
+                )
             )
             skips += [outs] * (self.net.blocks + (not last))
             ins = outs
@@ -232,12 +275,19 @@ class ResidualUNet(nn.Module):
                 stages.append(LevelStage(ins + skips.pop(), outs, heads, options))
                 ins = outs
             levels.append(
-                UNetLevel(stages, self._resample("up", outs, self.strides[level - 1], options) if level else None)
+                UNetLevel(
+                    stages,
+                    self._resample("up", outs, self.strides[level - 1], options) if level else None,
+                )
             )
         return levels
 
     def _resample(
-        self, way: Literal["down", "up"], channels: int, stride: tuple[int, int, int], options: BlockOptions
+        self,
+        way: Literal["down", "up"],
+        channels: int,
+        stride: tuple[int, int, int],
+        options: BlockOptions,
     ) -> nn.Module:
         if self.net.resampling == "block":
             return ResBlock(channels, channels, options, resample=way, stride=stride)
@@ -245,13 +295,21 @@ class ResidualUNet(nn.Module):
 
     def forward(self, inputs: NetworkInput) -> Output:
         image = inputs.joined
-        h, depth = self._fold(pad_far(image, (2**self.net.depth_halvings, self.net.multiple, self.net.multiple)))
+        h, depth = self._fold(
+            pad_far(image, (2**self.net.depth_halvings, self.net.multiple, self.net.multiple))
+        )
         embedding = self.embedding(inputs.log_snr, inputs.code)
         if embedding is not None and self.dims == 2:
             embedding = embedding.repeat_interleave(depth, dim=0)
-        pyramid = self.asymmetry(inputs.features, h.shape[2:], image.shape[-1]) if self.asymmetry is not None else {}
+        pyramid = (
+            self.asymmetry(inputs.features, h.shape[2:], image.shape[-1])
+            if self.asymmetry is not None
+            else {}
+        )
         out = self._unfold(self._blocks(h, embedding, depth, pyramid), depth)
-        return Output(out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype))
+        return Output(
+            out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype)
+        )
 
     def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, pyramid: Pyramid) -> Tensor:
         h = self.stem(h, depth)
@@ -260,7 +318,9 @@ class ResidualUNet(nn.Module):
             for position, stage in enumerate(level.stages):
                 h = stage(h, embedding, depth)
                 skips.append(h)
-                if position == 0 and self.asymmetry is not None:  # the decoder sees the map without it, as published
+                if (
+                    position == 0 and self.asymmetry is not None
+                ):  # the decoder sees the map without it, as published
                     h = self.asymmetry.fuse(index, h, pyramid)
             if level.resample is not None:
                 h = level.resample(h, embedding, depth)

@@ -79,18 +79,26 @@ def lesion_of(lesion: CohortLesion, case: int) -> LesionKind:
     return kinds[case % 3]
 
 
-def _check(cases: int, size: tuple[int, int, int], lesion: str, modalities: tuple[str, ...]) -> None:
+def _check(
+    cases: int, size: tuple[int, int, int], lesion: str, modalities: tuple[str, ...]
+) -> None:
     if cases < 1:
         raise BadInput(f"cases: expected at least 1, found {cases}. Ask for one case or more.")
     if len(size) != 3 or min(size) < 8 or max(size) > 1024:
         given = " ".join(map(str, size))
-        raise BadInput(f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {given}. Try 128 128 64.")
+        raise BadInput(
+            f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {given}. Try 128 128 64."
+        )
     kinds = get_args(CohortLesion)
     if lesion not in kinds:
-        raise BadInput(f"lesion: expected one of {', '.join(kinds)}, found {lesion}. Choose one of them.")
+        raise BadInput(
+            f"lesion: expected one of {', '.join(kinds)}, found {lesion}. Choose one of them."
+        )
     unknown = [name for name in modalities if name not in MODALITIES]
     if unknown:
-        raise BadInput(f"modalities: expected some of {', '.join(MODALITIES)}, found {', '.join(unknown)}. Remove it.")
+        raise BadInput(
+            f"modalities: expected some of {', '.join(MODALITIES)}, found {', '.join(unknown)}. Remove it."
+        )
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
@@ -108,7 +116,10 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _description(size: Sequence[int]) -> dict[str, Any]:
-    lesion_map = {kind: {name: i for i, name in enumerate(names, start=1)} for kind, names in LESION_MAP.items()}
+    lesion_map = {
+        kind: {name: i for i, name in enumerate(names, start=1)}
+        for kind, names in LESION_MAP.items()
+    }
     return {
         "what": "Simulated heads, computed from equations without data of any patient.",
         "field_mm": list(FIELD_MM),

@@ -66,7 +66,9 @@ def make_head(
     slabs = [_slab(shape, (x, y, z[start : start + thickness]), voxel_mm) for start in starts]
     labels, second, share, lesion_map, texture = (np.concatenate(parts) for parts in zip(*slabs))
     tissue = patient(tissue_rng)
-    return Head(labels, second, share, lesion_map, texture, affine, shape.lesion, tissue, seed, case)
+    return Head(
+        labels, second, share, lesion_map, texture, affine, shape.lesion, tissue, seed, case
+    )
 
 
 class _Canvas:
@@ -123,7 +125,9 @@ def _slab(shape: Anatomy, axes: Points, voxel_mm: float) -> tuple[np.ndarray, ..
     )
 
 
-def _face_and_skull(canvas: _Canvas, shape: Anatomy, points: Points, axes: Points, cavity: np.ndarray) -> None:
+def _face_and_skull(
+    canvas: _Canvas, shape: Anatomy, points: Points, axes: Points, cavity: np.ndarray
+) -> None:
     x, y, z = points
     half: Points = (np.abs(x), y, z)
     rough = shape.rough.at(half)

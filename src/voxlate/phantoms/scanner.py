@@ -50,7 +50,16 @@ def _fitted(head: Head, modality: str, clean: np.ndarray, rng: np.random.Generat
 def _shading(head: Head, rng: np.random.Generator) -> np.ndarray:
     """The receive coil's sensitivity: a smooth positive field of about ±12 % and mean near 1."""
     field: np.ndarray = np.zeros((1, 1, 1), dtype=np.float32)
-    for order in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 0, 0), (0, 2, 0), (0, 0, 2), (1, 1, 0), (0, 1, 1)):
+    for order in (
+        (1, 0, 0),
+        (0, 1, 0),
+        (0, 0, 1),
+        (2, 0, 0),
+        (0, 2, 0),
+        (0, 0, 2),
+        (1, 1, 0),
+        (0, 1, 1),
+    ):
         strength = rng.standard_normal() / sum(order)
         wave: np.ndarray = np.full((1, 1, 1), strength, dtype=np.float32)
         for axis, (k, n) in enumerate(zip(order, head.labels.shape)):

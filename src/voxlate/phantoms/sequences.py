@@ -19,7 +19,9 @@ SWI = (28.0, 20.0, 15.0)
 TOF = (22.0, 3.5, 20.0)
 
 
-def spoiled_gradient(pd: Array, t1_ms: Array, t2star_ms: Array, tr_ms: float, te_ms: float, flip_deg: float) -> Array:
+def spoiled_gradient(
+    pd: Array, t1_ms: Array, t2star_ms: Array, tr_ms: float, te_ms: float, flip_deg: float
+) -> Array:
     """Steady state of a spoiled gradient echo. Source: Ernst and Anderson 1966, Rev Sci Instrum 37:93."""
     e1 = np.exp(-tr_ms / t1_ms)
     flip = np.radians(flip_deg)
@@ -31,9 +33,15 @@ def spin_echo(pd: Array, t1_ms: Array, t2_ms: Array, tr_ms: float, te_ms: float)
     return pd * (1 - np.exp(-tr_ms / t1_ms)) * np.exp(-te_ms / t2_ms)
 
 
-def inversion_recovery(pd: Array, t1_ms: Array, t2_ms: Array, tr_ms: float, te_ms: float, ti_ms: float) -> Array:
+def inversion_recovery(
+    pd: Array, t1_ms: Array, t2_ms: Array, tr_ms: float, te_ms: float, ti_ms: float
+) -> Array:
     """Magnitude of an inversion-recovery spin echo. Source: Bernstein et al. 2004, section 14.2."""
-    return pd * np.abs(1 - 2 * np.exp(-ti_ms / t1_ms) + np.exp(-tr_ms / t1_ms)) * np.exp(-te_ms / t2_ms)
+    return (
+        pd
+        * np.abs(1 - 2 * np.exp(-ti_ms / t1_ms) + np.exp(-tr_ms / t1_ms))
+        * np.exp(-te_ms / t2_ms)
+    )
 
 
 def nulling_time_ms(t1_ms: float, tr_ms: float) -> float:

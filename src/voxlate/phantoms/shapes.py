@@ -83,7 +83,9 @@ def tubes(points: Points, straight: Points, parts: Sequence[Tube], reach_mm: flo
     return out
 
 
-def _capsule(points: list[np.ndarray], a: np.ndarray, b: np.ndarray, ra: float, rb: float) -> np.ndarray:
+def _capsule(
+    points: list[np.ndarray], a: np.ndarray, b: np.ndarray, ra: float, rb: float
+) -> np.ndarray:
     along = b - a
     from_a = [p - np.float32(c) for p, c in zip(points, a)]
     product = sum(d * np.float32(c) for d, c in zip(from_a, along))
@@ -102,7 +104,9 @@ class NoiseField:
 
     def at(self, points: Points) -> np.ndarray:
         index = np.stack([np.asarray(p, dtype=np.float32) / self.pitch_mm for p in points])
-        return ndimage.map_coordinates(self.values, index, order=1, mode="grid-wrap", output=np.float32)
+        return ndimage.map_coordinates(
+            self.values, index, order=1, mode="grid-wrap", output=np.float32
+        )
 
     def distance_to_zero(self) -> "NoiseField":
         """The distance in mm to the noise's zero surfaces, f / |grad f|, bounded where the slope vanishes."""

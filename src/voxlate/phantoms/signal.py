@@ -31,7 +31,9 @@ class _Voxels:
     penumbra: np.ndarray
     height_mm: float
 
-    def of(self, table: np.ndarray, texture: float | np.ndarray = 0.0, core: float = 0.0) -> np.ndarray:
+    def of(
+        self, table: np.ndarray, texture: float | np.ndarray = 0.0, core: float = 0.0
+    ) -> np.ndarray:
         return table[self.label] * (1 + texture * self.texture + core * self.core)
 
     def has(self, *labels: Label) -> np.ndarray:
@@ -79,12 +81,20 @@ def _spin_echo(voxels: _Voxels, protocol: tuple[float, float]) -> np.ndarray:
 def _flair(voxels: _Voxels) -> np.ndarray:
     pd, t1, t2, _ = voxels.relaxation
     still = mr.nulling_time_ms(float(voxels.head.tissue.t1_ms[Label.CSF]), mr.FLAIR[0])
-    return _flow_void(voxels) * _fat_saturation(voxels, 0.5) * mr.inversion_recovery(pd, t1, t2, *mr.FLAIR, still)
+    return (
+        _flow_void(voxels)
+        * _fat_saturation(voxels, 0.5)
+        * mr.inversion_recovery(pd, t1, t2, *mr.FLAIR, still)
+    )
 
 
 def _flow_void(voxels: _Voxels) -> np.ndarray:
     """Blood that leaves between excitation and refocusing gives no spin echo; behind a clot it is slow."""
-    lost = 0.9 * voxels.has(Label.ARTERY) + 0.7 * voxels.has(Label.VEIN) + 0.3 * voxels.has(Label.ARTERY_BEYOND_CLOT)
+    lost = (
+        0.9 * voxels.has(Label.ARTERY)
+        + 0.7 * voxels.has(Label.VEIN)
+        + 0.3 * voxels.has(Label.ARTERY_BEYOND_CLOT)
+    )
     return (1 - lost).astype(np.float32)
 
 
@@ -95,7 +105,9 @@ def _swi(voxels: _Voxels) -> np.ndarray:
     whole head, from below, blood receives a pulse every 2.8 mm; that of time of flight is quicker and in thin slabs.
     """
     pd, t1, _, t2star = voxels.relaxation
-    pulses = np.where(voxels.has(Label.ARTERY), np.clip(0.36 * (voxels.height_mm + 80), 5, None), 1e4)
+    pulses = np.where(
+        voxels.has(Label.ARTERY), np.clip(0.36 * (voxels.height_mm + 80), 5, None), 1e4
+    )
     mask = max(0.0, 1 - mr.venous_phase_rad(te_ms=mr.SWI[1]) / np.pi) ** 4
     weight = np.where(voxels.has(Label.VEIN), mask, 1).astype(np.float32)
     return weight * mr.inflow(pd, t1, t2star, pulses, *mr.SWI)

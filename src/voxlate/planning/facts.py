@@ -164,7 +164,9 @@ def _apart(cohort: Cohort, training: Sequence[Entry], names: Sequence[str]) -> f
 def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
     statistics = [header.statistics[name] for header in headers]
     if not statistics:
-        raise BadInput(f"{name}: expected a training case where it is not blank, found none. Prepare other cases.")
+        raise BadInput(
+            f"{name}: expected a training case where it is not blank, found none. Prepare other cases."
+        )
     points = np.median([case.foreground.percentiles for case in statistics], axis=0)
     inside = Distribution(
         mean=median(case.foreground.mean for case in statistics),
@@ -206,23 +208,23 @@ def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
         return
     inside = {header.case: header.statistics[name].foreground for header in headers}
     ends = {header.case: header.statistics[name].all for header in headers}
-    grey = [case for case, values in ends.items() if values.at(0) >= 0 and values.at(100) <= GREY_LEVELS]
+    grey = [
+        case for case, values in ends.items() if values.at(0) >= 0 and values.at(100) <= GREY_LEVELS
+    ]
     widths = [values.at(99.9) - values.at(0.1) for values in inside.values()]
-    usual = {percent: median(values.at(percent) for values in ends.values()) for percent in (10, 75, 90)}
+    usual = {
+        percent: median(values.at(percent) for values in ends.values()) for percent in (10, 75, 90)
+    }
     shifted = [case for case, values in ends.items() if _shifted(values, usual)]
     low = min(ends, key=lambda case: ends[case].at(0))
     high = max(ends, key=lambda case: ends[case].at(0))
     if 0 < len(grey) < len(headers):
         other = next(case for case in ends if case not in grey)
-        contradiction = (
-            f"0 to {GREY_LEVELS} in {_some(grey)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
-        )
+        contradiction = f"0 to {GREY_LEVELS} in {_some(grey)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
     elif ends[low].at(0) < AIR_HU[0] and ends[high].at(0) > AIR_HU[1]:
         contradiction = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
     elif shifted:
-        contradiction = (
-            f"{ends[shifted[0]].at(75):.0f} as the upper quartile of {_some(shifted)} and {usual[75]:.0f} in others"
-        )
+        contradiction = f"{ends[shifted[0]].at(75):.0f} as the upper quartile of {_some(shifted)} and {usual[75]:.0f} in others"
     elif max(widths) < NARROWEST_HU:
         contradiction = f"bodies that vary by {max(widths):.3g} at most"
     else:

@@ -58,7 +58,9 @@ def _fit(name: str, cohort: Cohort) -> Fit:
         return Fit(name, recipe.title, f"needs {', '.join(missing)}, which the cohort lacks")
     brain_of = cohort.provenance.get("mask_from")
     if not recipe.finds_mask_of(brain_of):
-        against = f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
+        against = (
+            f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
+        )
         return Fit(name, recipe.title, against)
     try:
         for stage in recipe.all_stages:
@@ -70,7 +72,9 @@ def _fit(name: str, cohort: Cohort) -> Fit:
     except BadInput as error:
         return Fit(name, recipe.title, _reason(str(error)))
     notes = tuple(dict.fromkeys(_notes(recipe, cohort)))
-    training_cases = {case for stage in recipe.all_stages for case in teaching_cases(cohort, stage.data)}
+    training_cases = {
+        case for stage in recipe.all_stages for case in teaching_cases(cohort, stage.data)
+    }
     empty = max(1 - filled_share(cohort, stage.data) for stage in recipe.all_stages)
     unused = tuple(sorted(set(cohort.modalities) - recipe.modalities))
     steps = sum(stage.train.steps for stage in recipe.all_stages)

@@ -66,7 +66,8 @@ class Paced:
         left = max(self.deadline - self.now(), 0.0)
         factor = left / max(cost, 1e-9)
         lengths = {
-            name: self._length(name, step if name == stage else 0, steps, factor) for name, steps in ahead.items()
+            name: self._length(name, step if name == stage else 0, steps, factor)
+            for name, steps in ahead.items()
         }
         if all(abs(lengths[name] - steps) <= TOLERANCE * steps for name, steps in ahead.items()):
             return None
@@ -100,7 +101,9 @@ def _late(needed: float, left: float) -> str:
     return f" THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and {left / 60:.1f} are left. To keep the minutes, stop and plan anew on this machine, into another --out."
 
 
-def kept_pace(run: Path, recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Paced | None:
+def kept_pace(
+    run: Path, recipe: Recipe, say: Callable[[str], None] = lambda _: None
+) -> Paced | None:
     """The pace of a planned run when it starts or resumes; None if its lengths were set by hand.
 
     recipe: that of the run. Raises BadInput if RUN/plan.json has another form or names other stages.

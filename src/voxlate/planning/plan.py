@@ -113,7 +113,9 @@ class Plan:
             if _touched(key, changes):
                 why[key] = "set by hand"
         if changes:
-            why["by hand"] = f"{', '.join(changes)}; reasons with other numbers are those of the plan before"
+            why["by hand"] = (
+                f"{', '.join(changes)}; reasons with other numbers are those of the plan before"
+            )
         fixed = self.fixed or any(re.search(DECIDES_LENGTH, key) for key in changes)
         return replace(self, tables=recipe_text.changed(self.tables, changes), why=why, fixed=fixed)
 
@@ -132,15 +134,24 @@ class Plan:
         return f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
 
     def _repr_html_(self) -> str:
-        rows = (f"<tr><td><code>{key}</code></td><td>{html.escape(why)}</td></tr>" for key, why in self.why.items())
+        rows = (
+            f"<tr><td><code>{key}</code></td><td>{html.escape(why)}</td></tr>"
+            for key, why in self.why.items()
+        )
         return f"<b>{html.escape(self.tables['title'])}</b><table>{''.join(rows)}</table>"
 
     @property
     def text(self) -> str:
         """The recipe as TOML, with its reasons as comments at its head."""
-        head = [f"Planned by voxlate from {self.where}. This is an ordinary recipe, which may be edited."]
+        head = [
+            f"Planned by voxlate from {self.where}. This is an ordinary recipe, which may be edited."
+        ]
         head += [f"{key}: {why}." for key, why in self.why.items()]
-        source = f"for a machine with {self.elsewhere}" if self.elsewhere else "by a probe on this machine"
+        source = (
+            f"for a machine with {self.elsewhere}"
+            if self.elsewhere
+            else "by a probe on this machine"
+        )
         head.append(
             f"Predicted {source}: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, {self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
         )
@@ -182,7 +193,9 @@ def begun(run: Path) -> tuple[Recipe, str] | None:
     return paced, head
 
 
-def planned_once(run: Path, make: Callable[[], Plan], device: str = "auto") -> tuple[Recipe, str, Plan | None]:
+def planned_once(
+    run: Path, make: Callable[[], Plan], device: str = "auto"
+) -> tuple[Recipe, str, Plan | None]:
     """The recipe of a run that has begun, and its head; otherwise those of a new plan, and the plan.
 
     Only the main process plans, because probes of several processes would differ; the others receive its plan.
@@ -300,7 +313,9 @@ def _one_stage(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
             "synth": {**tables["synth"], **rules.SAMPLING},
         }
         why |= of_train
-        why["method"] = "a diffusion of missing images; --samples 8 gives their mean and standard deviation"
+        why["method"] = (
+            "a diffusion of missing images; --samples 8 gives their mean and standard deviation"
+        )
     elif roles.pairing != "unpaired":
         tables["synth"] |= mirror(tables)
     seconds = {"final": best.seconds}
@@ -337,13 +352,17 @@ def _two_stages(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
     why["train.steps"] = (
         f"the remaining time, for a diffusion of the residual: {drawn:,} steps of {measured.seconds:.3f} s"
     )
-    why["synth.steps"] = f"{sampled} steps from log-SNR -3, because the regression suffices at higher noise"
+    why["synth.steps"] = (
+        f"{sampled} steps from log-SNR -3, because the regression suffices at higher noise"
+    )
     seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
     most_steps = {PREDICTOR: most / best.size.batch, "final": most_drawn}
     return _completed(facts, probe, tables, why, seconds, most_steps)
 
 
-def _first(facts: Facts, roles: Roles, search: Search, share: float, most_items: int) -> tuple[Candidate, Tables, Why]:
+def _first(
+    facts: Facts, roles: Roles, search: Search, share: float, most_items: int
+) -> tuple[Candidate, Tables, Why]:
     """The network of the first stage, with its tables and reasons."""
     ranked = _ranked(search, share, most_items)
     best = ranked[0]

@@ -30,7 +30,9 @@ STEPS = 3  # timed steps of each network that is tried
 MOST_STEPS = 30  # timed steps of the chosen network
 # Only so many networks are counted, because one step of a large network takes seconds on a CPU.
 COUNTED = 8
-COPIES = 5  # float32 copies of the weights: weights, gradients, two moments, and the running average
+COPIES = (
+    5  # float32 copies of the weights: weights, gradients, two moments, and the running average
+)
 FREE = 0.8  # default share of the free memory
 
 
@@ -43,7 +45,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < math.inf:
-            raise BadInput(f"--minutes: expected a number above 0, found {self.minutes:g}. Give a number such as 60.")
+            raise BadInput(
+                f"--minutes: expected a number above 0, found {self.minutes:g}. Give a number such as 60."
+            )
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,9 @@ class Probe:
         steps: number of timed steps.
         """
         recipe = from_dict(dict(tables), "the plan", self.allow_code)
-        measured = self._predict(recipe, stage) if self.elsewhere else self._time(recipe, stage, steps)
+        measured = (
+            self._predict(recipe, stage) if self.elsewhere else self._time(recipe, stage, steps)
+        )
         if measured is None:
             return None
         if measured.memory > self.limits.memory_bytes:
@@ -150,7 +156,10 @@ def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, s
 
 def _cost(recipe: Recipe, cohort: Cohort, stage: int) -> Cost:
     """The cost of a step with one item, counted on the CPU in float32."""
-    trainings = [replace(trained.train, batch=1, accumulate=1, precision="float32") for trained in recipe.all_stages]
+    trainings = [
+        replace(trained.train, batch=1, accumulate=1, precision="float32")
+        for trained in recipe.all_stages
+    ]
     step, method = _steps(with_trainings(recipe, trainings), cohort, stage, torch.device("cpu"), 1)
     return count(step, sum(parameter.numel() for parameter in method.parameters()), COPIES)
 

@@ -46,13 +46,17 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
         if name not in facts.scans:
             known = ", ".join(facts.scans)
             hint = did_you_mean(name, facts.scans) or "Name one of these."
-            raise BadInput(f"--source, --target: expected modalities of the cohort ({known}), found '{name}'. {hint}")
+            raise BadInput(
+                f"--source, --target: expected modalities of the cohort ({known}), found '{name}'. {hint}"
+            )
     if len(facts.scans) < 2:
         raise BadInput(
             f"{facts.cohort.folder}: expected two modalities, a source and a target, found {', '.join(facts.scans)} alone. Prepare the cohort with both."
         )
     if both := set(source) & set(target):
-        raise BadInput(f"--source, --target: expected each modality in one of them, found {min(both)} in both.")
+        raise BadInput(
+            f"--source, --target: expected each modality in one of them, found {min(both)} in both."
+        )
     if len(set(source or target)) == len(facts.scans):
         known = ", ".join(facts.scans)
         raise BadInput(
@@ -110,8 +114,14 @@ def _guess(facts: Facts) -> Roles:
             "maps with a unit are synthesised from the scans",
         )
     if tomograms and rest:
-        target = min(tomograms, key=HOUNSFIELD.index) if set(tomograms) <= set(HOUNSFIELD) else tomograms[0]
-        why = f"{target} is synthesised from {', '.join(rest)} (change it with --source and --target)"
+        target = (
+            min(tomograms, key=HOUNSFIELD.index)
+            if set(tomograms) <= set(HOUNSFIELD)
+            else tomograms[0]
+        )
+        why = (
+            f"{target} is synthesised from {', '.join(rest)} (change it with --source and --target)"
+        )
         return Roles(tuple(rest), (target,), why)
     names = tuple(facts.scans)
     if len(names) >= CONTRASTS:

@@ -98,7 +98,9 @@ def intensity(scan: Scan, is_target: bool) -> tuple[Tables, str]:
     """The intensity map of a modality, and its reason; is_target: whether the modality is synthesised."""
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         named = f", not the {scan.unit} that its name suggests" if scan.unit == "HU" else ""
-        return _window(0, 255), f"values are in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
+        return _window(
+            0, 255
+        ), f"values are in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
     if scan.unit == "HU":
         return _whole_body(scan) if is_target else _soft_tissue(scan)
     if scan.unit != "a.u.":
@@ -182,7 +184,9 @@ def stems(facts: Facts) -> list[int]:
     most_mm = max(FINEST_MM, BLURRED * facts.apart_mm)
     finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= most_mm), default=1)
     side = min(patch(facts, finest)[0][1:])
-    return [stem for stem in (1, 2, 4) if stem == finest or (stem > finest and side >= FEWEST * stem)]
+    return [
+        stem for stem in (1, 2, 4) if stem == finest or (stem > finest and side >= FEWEST * stem)
+    ]
 
 
 def most_items(facts: Facts, samples: bool = False) -> int:
@@ -200,7 +204,10 @@ def patch(facts: Facts, stem: int) -> tuple[list[int], bool, str]:
         sizes = [height, width]
     sizes = [min(side, LONGEST * stem) for side in sizes]
     if sizes != [height, width]:
-        sizes = [min(8 * math.ceil(side / 8), 8 * (full // 8) or full) for side, full in zip(sizes, (height, width))]
+        sizes = [
+            min(8 * math.ceil(side / 8), 8 * (full // 8) or full)
+            for side, full in zip(sizes, (height, width))
+        ]
     part = sizes[0] < height or sizes[1] < width
     shape = f"{sizes[0]} x {sizes[1]} pixels of {facts.pixel_mm:.2g} mm"
     why = f"whole slices, {shape}"
@@ -225,7 +232,9 @@ def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, 
     depth = facts.shape[0]
     if depth > 1:
         table["foreground"] = 0.03 if facts.brain else 0.05
-        reasons["data.foreground"] = f"slices with less than {table['foreground']:.0%} of body contribute little"
+        reasons["data.foreground"] = (
+            f"slices with less than {table['foreground']:.0%} of body contribute little"
+        )
         stack, reasons["data.stack"] = _stack(facts, roles)
         if stack:
             table["stack"] = stack
@@ -236,7 +245,9 @@ def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, 
         table["allow_missing"] = True
         lack = len(facts.training) - len(facts.with_all(list(facts.scans)))
         which = ", ".join(f"{name} in {count}" for name, count in facts.gaps.items())
-        reasons["data.allow_missing"] = f"{lack} of {len(facts.training)} training cases lack some ({which})"
+        reasons["data.allow_missing"] = (
+            f"{lack} of {len(facts.training)} training cases lack some ({which})"
+        )
     return table, reasons
 
 
@@ -349,7 +360,9 @@ def regression(facts: Facts) -> tuple[Tables, str]:
     """The loss of a regression, and its reason: SSIM tolerates small shifts, but costs error without any."""
     table: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
     if not facts.apart_mm:
-        return table | {"ssim": SSIM / 4}, "L1 and a little SSIM, because the misalignment of scans is unknown"
+        return table | {
+            "ssim": SSIM / 4
+        }, "L1 and a little SSIM, because the misalignment of scans is unknown"
     pixels = facts.apart_mm / facts.pixel_mm
     apart = f"scans are misaligned by {facts.apart_mm:.1f} mm, {pixels:.1f} times the pixel"
     if pixels < EXACT:

@@ -90,7 +90,9 @@ class Search:
 
     def _halfway(self, size: Size) -> Size:
         """The size, or a narrower one between the largest that fits and the smallest that did not."""
-        similar = [other for other in self.tried if (other.stem, other.batch) == (size.stem, size.batch)]
+        similar = [
+            other for other in self.tried if (other.stem, other.batch) == (size.stem, size.batch)
+        ]
         largest = max((other.width for other in similar if other in self._fitting), default=None)
         refused = [other.width for other in similar if other not in self._fitting]
         if largest is None or not refused:
@@ -108,7 +110,9 @@ class Search:
         possible = [size for size in sizes if not self._too_large(size) and self._pays(size)]
         if not self._fitting:  # the smallest network is tried first
             return [Candidate(size, math.inf, 1, math.inf) for size in possible[:1]]
-        candidates = [self._candidate(size, self._seconds(size), seconds, most_items) for size in possible]
+        candidates = [
+            self._candidate(size, self._seconds(size), seconds, most_items) for size in possible
+        ]
         return sorted(candidates, key=lambda candidate: candidate.error)
 
     def _candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
@@ -121,7 +125,9 @@ class Search:
     def _too_large(self, size: Size) -> bool:
         """Whether this size, or one that needs less memory, did not fit."""
         for other, seconds in self.tried.items():
-            larger = size.width >= other.width and size.stem <= other.stem and size.batch >= other.batch
+            larger = (
+                size.width >= other.width and size.stem <= other.stem and size.batch >= other.batch
+            )
             if larger and seconds == math.inf:
                 return True
         return False
@@ -167,7 +173,9 @@ def _apart(a: int, b: int) -> float:
 def reason(ranked: list[Candidate]) -> str:
     """The reason for the first candidate, with the predicted loss of the next ones."""
     best, *others = ranked
-    text = f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s: the least predicted error"
+    text = (
+        f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s: the least predicted error"
+    )
     if any(candidate.error < best.error for candidate in others):
         text += " of the networks that were tried (with more minutes, others would be tried)"
     named = [

@@ -33,16 +33,22 @@ def first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tab
         "intensity": intensity,
         "synth": synth,
     }
-    why |= {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | of_learned | of_peaks
+    why |= (
+        {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | of_learned | of_peaks
+    )
     patch = data["patch"]
     slices = facts.shape
     if patch[1] < slices[1] or patch[2] < slices[2]:
         tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
-        why["synth.slices"] = "patches as in training, because whole slices contain more air, which changes the norms"
+        why["synth.slices"] = (
+            "patches as in training, because whole slices contain more air, which changes the norms"
+        )
     return tables, why
 
 
-def _regression(facts: Facts, roles: Roles, size: Size, steps: int, data: Tables) -> tuple[Tables, Why]:
+def _regression(
+    facts: Facts, roles: Roles, size: Size, steps: int, data: Tables
+) -> tuple[Tables, Why]:
     """Title, method, network and training of a regression of target images or of missing images."""
     net, of_net = rules.net(facts, size, data["patch"][1:])
     train, of_train = rules.training(steps, size.width, size.batch)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from voxlate.recipe.text import header, names, table, text_of, values_of
 
-if TYPE_CHECKING:  # the settings import all networks, which takes seconds; a list of recipes needs none of them
+if (
+    TYPE_CHECKING
+):  # the settings import all networks, which takes seconds; a list of recipes needs none of them
     from voxlate.recipe.checks import check_order, check_synthesis
     from voxlate.recipe.reading import (
         fixed_ranges,

@@ -40,7 +40,11 @@ def check_synthesis(recipe: Recipe) -> None:
 def check(recipe: Recipe, where: str) -> None:
     if missing := sorted(recipe.modalities - set(recipe.intensity)):
         known = {name.lower(): name for name in recipe.intensity}
-        near = f"Did you mean {known[missing[0].lower()]}? Else add" if missing[0].lower() in known else "Add"
+        near = (
+            f"Did you mean {known[missing[0].lower()]}? Else add"
+            if missing[0].lower() in known
+            else "Add"
+        )
         raise BadInput(
             f"{where}: expected an intensity map for every modality, found none for {missing[0]}. {near} --set 'intensity.{missing[0]}={{kind=\"percentile\"}}', or [intensity] in a recipe of your own."
         )
@@ -50,7 +54,9 @@ def check(recipe: Recipe, where: str) -> None:
     earlier: dict[str, FullStage] = {}
     for stage in recipe.all_stages:
         if stage.name in earlier:
-            raise BadInput(f"{where}: expected stages of different names, found '{stage.name}' twice. Rename one.")
+            raise BadInput(
+                f"{where}: expected stages of different names, found '{stage.name}' twice. Rename one."
+            )
         if stage.start_from is not None:
             _check_start(stage, stage.start_from, earlier, where)
         if stage.opponent and not stage.method.takes_opponent:
@@ -58,7 +64,9 @@ def check(recipe: Recipe, where: str) -> None:
                 f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
             )
         if stage.train.steps == 0 and stage.train.epochs is None:
-            raise BadInput(f"{where}: expected train.steps from 1, or train.epochs, found 0. Change it.")
+            raise BadInput(
+                f"{where}: expected train.steps from 1, or train.epochs, found 0. Change it."
+            )
         if stage.train.more and stage.train.stop is not None:
             raise BadInput(
                 f"{where}: expected train.more or train.stop, which ends a training before its last step, found both in the stage '{stage.name}'. Drop one; a run with train.stop is not trained further."
@@ -74,20 +82,26 @@ def check(recipe: Recipe, where: str) -> None:
     check_synthesis(recipe)
 
 
-def _check_start(stage: FullStage, start: str, earlier: Mapping[str, FullStage], where: str) -> None:
+def _check_start(
+    stage: FullStage, start: str, earlier: Mapping[str, FullStage], where: str
+) -> None:
     if start not in earlier:
         raise BadInput(
             f"{where}: expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), found '{start}'. Change it."
         )
     first = earlier[start]
-    check_order(stage, {"source": first.data.source, "target": first.data.target}, f"'{start}'", where)
+    check_order(
+        stage, {"source": first.data.source, "target": first.data.target}, f"'{start}'", where
+    )
     if other := set(first.task.needs) - set(stage.task.needs):
         raise BadInput(
             f"{where}: expected the stage '{stage.name}' to build on '{min(other)}' as '{start}' does, whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
         )
 
 
-def check_order(stage: FullStage, first: Mapping[str, Sequence[str]], whose: str, where: object) -> None:
+def check_order(
+    stage: FullStage, first: Mapping[str, Sequence[str]], whose: str, where: object
+) -> None:
     """Raise BadInput where weights that know modalities by their places would see them in others.
 
     first: "source" and "target" of the training that the weights are from; whose: its name.

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from voxlate.config import settings
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's polynomial: after five rounds, singular values are 0.7 to 1.2
+COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # Jordan's polynomial: after five rounds, singular values are 0.7 to 1.2
 ROUNDS = 5
 MOMENTUM = 0.95
 RMS = 0.2  # of an update over the learning rate, near Adam's, so that one rate serves both (Liu et al. 2025, eq. 4)
@@ -29,21 +33,35 @@ class Optimiser:
     ] = "adamw"
     lr: Annotated[float, Field(gt=0, description="Highest learning rate.")] = 1e-3
     betas: Annotated[
-        tuple[float, float], Field(description="Decay of the first and second moments of the gradient.")
+        tuple[float, float],
+        Field(description="Decay of the first and second moments of the gradient."),
     ] = (
         0.9,
         0.999,
     )
-    weight_decay: Annotated[float, Field(ge=0, description="Weight decay of matrices and kernels.")] = 0.01
-    warm_up: Annotated[int, Field(ge=0, description="Number of steps over which the learning rate rises from 0.")] = 100
+    weight_decay: Annotated[
+        float, Field(ge=0, description="Weight decay of matrices and kernels.")
+    ] = 0.01
+    warm_up: Annotated[
+        int, Field(ge=0, description="Number of steps over which the learning rate rises from 0.")
+    ] = 100
     decay: Annotated[
-        Literal["none", "cosine", "linear"], Field(description="Decay of the learning rate after `hold`.")
+        Literal["none", "cosine", "linear"],
+        Field(description="Decay of the learning rate after `hold`."),
     ] = "cosine"
     hold: Annotated[
-        float, Field(ge=0, le=1, description="Share of the steps after which the learning rate begins to decay.")
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of the steps after which the learning rate begins to decay.",
+        ),
     ] = 0.0
     last: Annotated[
-        float, Field(ge=0, le=1, description="Share of the highest learning rate that is reached at the end.")
+        float,
+        Field(
+            ge=0, le=1, description="Share of the highest learning rate that is reached at the end."
+        ),
     ] = 0.0
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -60,7 +78,9 @@ class Optimiser:
             {"params": vectors, "weight_decay": 0.0, "orthogonal": False},
         ]
         cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon}[self.kind]
-        return cls([group for group in groups if group["params"]], lr=self.lr, betas=self.betas, fused=True)
+        return cls(
+            [group for group in groups if group["params"]], lr=self.lr, betas=self.betas, fused=True
+        )
 
     def factor(self, step: int, steps: int) -> float:
         """Share of the highest learning rate at a step, 0-based, of `steps`."""
@@ -68,7 +88,11 @@ class Optimiser:
             return (step + 1) / self.warm_up
         begin = max(self.warm_up, round(self.hold * steps))
         progress = min(max((step - begin) / max(steps - begin, 1), 0.0), 1.0)
-        falling = {"none": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
+        falling = {
+            "none": 1.0,
+            "linear": 1 - progress,
+            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        }
         return self.last + (1 - self.last) * falling[self.decay]
 
 
@@ -97,11 +121,15 @@ class Muon(torch.optim.AdamW):
         for kernel in kernels:
             state = self.state[kernel]
             if not state:
-                state.update(step=torch.tensor(0.0), momentum=torch.zeros_like(kernel))  # AdamW looks for the step
+                state.update(
+                    step=torch.tensor(0.0), momentum=torch.zeros_like(kernel)
+                )  # AdamW looks for the step
         momenta = [self.state[kernel]["momentum"] for kernel in kernels]
         torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(momenta, grads, 1 - MOMENTUM)  # Nesterov's look ahead
-        largest = torch._foreach_norm(ahead, ord=float("inf"))  # only directions count; squares then stay finite
+        largest = torch._foreach_norm(
+            ahead, ord=float("inf")
+        )  # only directions count; squares then stay finite
         torch._foreach_clamp_min_(largest, torch.finfo(torch.float32).tiny)
         torch._foreach_div_(ahead, largest)
         matrices = [_as_matrix(one, kernel) for one, kernel in zip(ahead, kernels)]

@@ -52,7 +52,9 @@ def _other_types(given: Any, held: Any, key: str = "") -> list[tuple[str, Any, A
     elif isinstance(given, list | tuple) and isinstance(held, list):
         inner = [(*pair, str(place)) for place, pair in enumerate(zip(given, held))]
     else:
-        is_same_type = all(isinstance(given, kind) == isinstance(held, kind) for kind in (str, bool))
+        is_same_type = all(
+            isinstance(given, kind) == isinstance(held, kind) for kind in (str, bool)
+        )
         return [] if is_same_type else [(key, given, held)]
     return [
         wrong
@@ -72,11 +74,16 @@ def _with_implied(values: dict[str, Any], data: Any = None) -> dict[str, Any]:
     if isinstance(train := values.get("train"), dict) and "epochs" in train:
         values["train"] = {"steps": 0} | train
     if isinstance(stages := values.get("stages"), list):
-        values["stages"] = [_with_implied(one, values.get("data")) if isinstance(one, dict) else one for one in stages]
+        values["stages"] = [
+            _with_implied(one, values.get("data")) if isinstance(one, dict) else one
+            for one in stages
+        ]
     return values
 
 
-def with_steps(recipe: Recipe, epoch_steps: Sequence[int], kept: Mapping[str, int] | None = None) -> Recipe:
+def with_steps(
+    recipe: Recipe, epoch_steps: Sequence[int], kept: Mapping[str, int] | None = None
+) -> Recipe:
     """The recipe with the steps of trainings whose length is in epochs; epoch_steps: steps an epoch, by stage.
 
     kept: the steps of stages whose run has begun, which stay. Raises BadInput where a recipe gives both and they
@@ -99,7 +106,9 @@ def with_steps(recipe: Recipe, epoch_steps: Sequence[int], kept: Mapping[str, in
 def with_trainings(recipe: Recipe, trainings: Sequence[Training]) -> Recipe:
     """The recipe with other trainings of its stages, in the order of `all_stages`."""
     *earlier, own = trainings
-    stages = [dataclasses.replace(stage, train=options) for stage, options in zip(recipe.stages, earlier)]
+    stages = [
+        dataclasses.replace(stage, train=options) for stage, options in zip(recipe.stages, earlier)
+    ]
     return dataclasses.replace(recipe, train=own, stages=stages)
 
 
@@ -115,7 +124,9 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def fixed_ranges(recipe: Recipe) -> dict[str, list[float]]:
     """The ranges that the recipe fixes in physical units; other modalities have a range for each volume."""
-    return {name: list(one.window) for name, one in recipe.intensity.items() if one.window is not None}
+    return {
+        name: list(one.window) for name, one in recipe.intensity.items() if one.window is not None
+    }
 
 
 def stage_recipe(recipe: Recipe, name: str) -> Recipe:
@@ -125,8 +136,12 @@ def stage_recipe(recipe: Recipe, name: str) -> Recipe:
     if name == "final":
         return recipe
     own = {key: getattr(stages[place], key) for key in SHARED}
-    earlier = [dataclasses.replace(one, data=one.data or recipe.data) for one in recipe.stages[:place]]
+    earlier = [
+        dataclasses.replace(one, data=one.data or recipe.data) for one in recipe.stages[:place]
+    ]
     windows = recipe.synth.windows if stages[place].method.iterates else None
     mirror = recipe.synth.mirror or recipe.stages[place].mirror
     synth = dataclasses.replace(recipe.synth, windows=windows, mirror=mirror)
-    return dataclasses.replace(recipe, title=f"{recipe.title} ({name} alone)", stages=earlier, synth=synth, **own)
+    return dataclasses.replace(
+        recipe, title=f"{recipe.title} ({name} alone)", stages=earlier, synth=synth, **own
+    )

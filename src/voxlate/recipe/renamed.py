@@ -42,8 +42,14 @@ def with_new_names(recipe: Any) -> Any:
     recipe = _with_new_names(recipe, found)
     if new := [key for key in dict.fromkeys(found) if key not in _SAID]:
         _SAID.update(new)
-        names = ", ".join(f"'{key.table}.{key.old}' is called '{key.table}.{key.new}'" for key in new)
-        warnings.warn(f"Recipe keys have new names: {names}. The old names still work.", RenamedKey, stacklevel=3)
+        names = ", ".join(
+            f"'{key.table}.{key.old}' is called '{key.table}.{key.new}'" for key in new
+        )
+        warnings.warn(
+            f"Recipe keys have new names: {names}. The old names still work.",
+            RenamedKey,
+            stacklevel=3,
+        )
     return recipe
 
 
@@ -51,7 +57,9 @@ def _with_new_names(recipe: Any, found: list[Renamed]) -> Any:
     if not isinstance(recipe, dict):
         return recipe
     method = recipe.get("method")
-    kind = method.get("kind") if isinstance(method, dict) else None  # None also where a base states it
+    kind = (
+        method.get("kind") if isinstance(method, dict) else None
+    )  # None also where a base states it
     for key in RENAMED:
         if kind is None or key.method in (None, kind):
             recipe = _renamed(recipe, key.table.split("."), key, found)
@@ -59,16 +67,23 @@ def _with_new_names(recipe: Any, found: list[Renamed]) -> Any:
     if isinstance(stages, list):
         return {**recipe, "stages": [_with_new_names(stage, found) for stage in stages]}
     if isinstance(stages, dict):  # changes of a base's stages, by their names
-        return {**recipe, "stages": {name: _with_new_names(stage, found) for name, stage in stages.items()}}
+        return {
+            **recipe,
+            "stages": {name: _with_new_names(stage, found) for name, stage in stages.items()},
+        }
     return recipe
 
 
 def _renamed(table: Any, path: list[str], key: Renamed, found: list[Renamed]) -> Any:
-    if not isinstance(table, dict) or ":" in str(table.get("kind", "")):  # settings of somebody's own code
+    if not isinstance(table, dict) or ":" in str(
+        table.get("kind", "")
+    ):  # settings of somebody's own code
         return table
     if path:
         first, *rest = path
-        return {**table, first: _renamed(table[first], rest, key, found)} if first in table else table
+        return (
+            {**table, first: _renamed(table[first], rest, key, found)} if first in table else table
+        )
     if key.old not in table:
         return table
     found.append(key)

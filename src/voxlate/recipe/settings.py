@@ -34,7 +34,13 @@ from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
-from voxlate.recipe.training import BACKWARD, VALIDATION_SHARE, VALIDATION_STEPS, Precision, Training
+from voxlate.recipe.training import (
+    BACKWARD,
+    VALIDATION_SHARE,
+    VALIDATION_STEPS,
+    Precision,
+    Training,
+)
 
 MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
 
@@ -44,7 +50,19 @@ AnyMethod = Annotated[
     Importable(),
 ]
 AnyNet = Annotated[
-    UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT | HiNet | MMGAN | MMSYN | CocaGAN | UcDGAN,
+    UNet
+    | Bran
+    | ResNet
+    | KLAutoencoder
+    | PlainUNet
+    | ADM
+    | UViT
+    | DiT
+    | HiNet
+    | MMGAN
+    | MMSYN
+    | CocaGAN
+    | UcDGAN,
     Field(discriminator="kind"),
     Importable(settings_of_module),
 ]
@@ -83,14 +101,15 @@ class Synthesis(SamplerSettings):
         ),
     ] = False
     overlap: Annotated[
-        float, Field(ge=0, lt=1, description="Share by which neighbouring patches or tiles overlap.")
+        float,
+        Field(ge=0, lt=1, description="Share by which neighbouring patches or tiles overlap."),
     ] = 0.5
-    slices: Annotated[AnySlices, Field(description="Input of a model of slices: whole slices, or parts of them.")] = (
-        Whole()
-    )
-    noise: Annotated[SliceNoise, Field(description="Correlation between the noise of a volume's slices.")] = (
-        Independent()
-    )
+    slices: Annotated[
+        AnySlices, Field(description="Input of a model of slices: whole slices, or parts of them.")
+    ] = Whole()
+    noise: Annotated[
+        SliceNoise, Field(description="Correlation between the noise of a volume's slices.")
+    ] = Independent()
     precision: Annotated[
         Precision,
         Field(
@@ -116,21 +135,34 @@ class Stage:
     """One training; earlier ones are listed in `stages`, the last one is the recipe itself, called 'final'."""
 
     name: Annotated[
-        str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name by which later stages refer to this one.")
+        str,
+        Field(
+            pattern=r"^[a-z][a-z0-9_]*$",
+            description="Name by which later stages refer to this one.",
+        ),
     ]
-    task: Annotated[AnyTask, Field(description="Task: how a batch becomes a problem for the network.")] = Translate()
-    method: Annotated[AnyMethod, Field(description="Method: the model that is trained, and its loss.")]
+    task: Annotated[
+        AnyTask, Field(description="Task: how a batch becomes a problem for the network.")
+    ] = Translate()
+    method: Annotated[
+        AnyMethod, Field(description="Method: the model that is trained, and its loss.")
+    ]
     opponent: Annotated[
-        OpponentSettings | None, Field(description="Critic of the images, for an adversarial loss; unset: none.")
+        OpponentSettings | None,
+        Field(description="Critic of the images, for an adversarial loss; unset: none."),
     ] = None
     net: Annotated[AnyNet, Field(description="Network of the method.")]
     train: Annotated[Training, Field(description="Training: steps, batches and the optimiser.")]
     data: Annotated[
-        DataSettings | None, Field(description="Data of this stage, where they differ from the recipe's.")
+        DataSettings | None,
+        Field(description="Data of this stage, where they differ from the recipe's."),
     ] = None
     start_from: StartFrom = None
     mirror: Annotated[
-        bool, Field(description="Value of synth.mirror where this stage predicts the image (--answer mean).")
+        bool,
+        Field(
+            description="Value of synth.mirror where this stage predicts the image (--answer mean)."
+        ),
     ] = False
 
     @property
@@ -144,19 +176,32 @@ class Recipe:
     """Everything that a result depends on, in addition to the data."""
 
     title: Annotated[str, Field(description="Title of the recipe in one line.")]
-    data: Annotated[DataSettings, Field(description="Modalities and patches that the method is trained on.")]
-    intensity: Annotated[dict[str, AnyIntensity], Field(description="Map to network units for each modality.")]
-    task: Annotated[AnyTask, Field(description="Task: how a batch becomes a problem for the network.")] = Translate()
-    method: Annotated[AnyMethod, Field(description="Method: the model that is trained, and its loss.")]
+    data: Annotated[
+        DataSettings, Field(description="Modalities and patches that the method is trained on.")
+    ]
+    intensity: Annotated[
+        dict[str, AnyIntensity], Field(description="Map to network units for each modality.")
+    ]
+    task: Annotated[
+        AnyTask, Field(description="Task: how a batch becomes a problem for the network.")
+    ] = Translate()
+    method: Annotated[
+        AnyMethod, Field(description="Method: the model that is trained, and its loss.")
+    ]
     opponent: Annotated[
-        OpponentSettings | None, Field(description="Critic of the images, for an adversarial loss; unset: none.")
+        OpponentSettings | None,
+        Field(description="Critic of the images, for an adversarial loss; unset: none."),
     ] = None
     net: Annotated[AnyNet, Field(description="Network of the method.")] = UNet()
-    train: Annotated[Training, Field(description="Training: steps, batches and the optimiser.")] = Training()
-    synth: Annotated[Synthesis, Field(description="Synthesis: how images are sampled.")] = Synthesis()
+    train: Annotated[Training, Field(description="Training: steps, batches and the optimiser.")] = (
+        Training()
+    )
+    synth: Annotated[Synthesis, Field(description="Synthesis: how images are sampled.")] = (
+        Synthesis()
+    )
     start_from: StartFrom = None
-    stages: Annotated[list[Stage], Field(description="Earlier trainings, in their order.")] = dataclasses.field(
-        default_factory=list
+    stages: Annotated[list[Stage], Field(description="Earlier trainings, in their order.")] = (
+        dataclasses.field(default_factory=list)
     )
 
     @property
@@ -169,7 +214,9 @@ class Recipe:
     @property
     def modalities(self) -> set[str]:
         """All that some stage is given or makes."""
-        return {name for stage in self.all_stages for name in (*stage.data.source, *stage.data.target)}
+        return {
+            name for stage in self.all_stages for name in (*stage.data.source, *stage.data.target)
+        }
 
     @property
     def needs_mask(self) -> bool:
@@ -221,7 +268,9 @@ class FullStage(Stage):
         # forward and backward, of a step
         train = self.train
         passes = sum(self.turns.values())
-        known = (number for number in (train.validate_every, train.steps) if number)  # epochs are no steps yet
+        known = (
+            number for number in (train.validate_every, train.steps) if number
+        )  # epochs are no steps yet
         cost = BACKWARD * passes * train.batch * min(known, default=1)
         return train.validation_items * self.evaluations(sampling) / cost
 
@@ -234,7 +283,9 @@ class FullStage(Stage):
             return synth
         fewer = (_drawn_by(synth, "ddim", steps) for steps in range(VALIDATION_STEPS, 1, -1))
         cheap = (one for one in fewer if self.validation_share(one) <= VALIDATION_SHARE)
-        return next(cheap, _drawn_by(synth, "ddim", 2 if synth.grid == "index" else 1))  # whose ends are two
+        return next(
+            cheap, _drawn_by(synth, "ddim", 2 if synth.grid == "index" else 1)
+        )  # whose ends are two
 
 
 def _drawn_by(synth: Synthesis, sampler: str, steps: int) -> Synthesis:
@@ -242,4 +293,12 @@ def _drawn_by(synth: Synthesis, sampler: str, steps: int) -> Synthesis:
     return dataclasses.replace(synth, sampler=sampler, steps=steps, eta=0.0, end=None, close=None)
 
 
-SHARED = ("task", "method", "opponent", "net", "train", "data", "start_from")  # keys of a stage that a recipe has too
+SHARED = (
+    "task",
+    "method",
+    "opponent",
+    "net",
+    "train",
+    "data",
+    "start_from",
+)  # keys of a stage that a recipe has too

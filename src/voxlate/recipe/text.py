@@ -16,7 +16,9 @@ SHIPPED = resources.files("voxlate") / "recipe" / "shipped"
 
 def names() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(file.name.removesuffix(".toml") for file in SHIPPED.iterdir() if file.name.endswith(".toml"))
+    return sorted(
+        file.name.removesuffix(".toml") for file in SHIPPED.iterdir() if file.name.endswith(".toml")
+    )
 
 
 def text_of(name: str) -> str:
@@ -31,7 +33,9 @@ def text_of(name: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{name}: expected a TOML text, found bytes that are no text. Check the path.") from error
+        raise BadInput(
+            f"{name}: expected a TOML text, found bytes that are no text. Check the path."
+        ) from error
 
 
 def _nearest(name: str) -> str:
@@ -56,7 +60,14 @@ def table_of_recipes() -> list[dict[str, Any]]:
     for name in names():
         values = values_of(name)
         data = values["data"]
-        rows.append({"name": name, "title": values["title"], "source": data["source"], "target": data["target"]})
+        rows.append(
+            {
+                "name": name,
+                "title": values["title"],
+                "source": data["source"],
+                "target": data["target"],
+            }
+        )
     return rows
 
 
@@ -88,7 +99,9 @@ def table(changes: Mapping[str, str]) -> dict[str, Any]:
 def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     """The tables of a recipe, over those of its base."""
     if name in before:
-        raise BadInput(f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base.")
+        raise BadInput(
+            f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base."
+        )
     try:
         values = with_new_names(tomllib.loads(text_of(name)))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -119,7 +132,9 @@ def _updated_stages(below: list[Any], above: dict[str, Any]) -> list[Any]:
     names = [one.get("name") if isinstance(one, dict) else None for one in below]
     if unknown := [name for name in above if name not in names]:
         known = ", ".join(str(name) for name in names)
-        raise BadInput(f"stages.{unknown[0]}: expected a stage of the base ({known}). Change it, or list all stages.")
+        raise BadInput(
+            f"stages.{unknown[0]}: expected a stage of the base ({known}). Change it, or list all stages."
+        )
     return [_updated(one, above[name]) if name in above else one for one, name in zip(below, names)]
 
 
@@ -131,9 +146,15 @@ def _drop_other_length(table: dict[str, Any], key: str) -> None:
 def _change(values: dict[str, Any], key: str, value: str) -> None:
     *tables, last = key.split(".")
     for part in tables:
-        values = values[_place(values, part, key)] if isinstance(values, list) else values.setdefault(part, {})
+        values = (
+            values[_place(values, part, key)]
+            if isinstance(values, list)
+            else values.setdefault(part, {})
+        )
         if not isinstance(values, (dict, list)):
-            raise BadInput(f"--set {key}: expected '{part}' to be a table, found a value. Check the key.")
+            raise BadInput(
+                f"--set {key}: expected '{part}' to be a table, found a value. Check the key."
+            )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
@@ -154,5 +175,9 @@ def _place(values: list[Any], part: str, key: str) -> int:
         return called.index(part)
     if part.isdigit() and int(part) < len(values):
         return int(part)
-    known = f"one of {', '.join(map(str, called))}" if any(called) else f"a number from 0 to {len(values) - 1}"
+    known = (
+        f"one of {', '.join(map(str, called))}"
+        if any(called)
+        else f"a number from 0 to {len(values) - 1}"
+    )
     raise BadInput(f"--set {key}: expected {known}, of a list's entry, found '{part}'. Change it.")

@@ -9,7 +9,9 @@ from voxlate.config import Counts, settings
 from voxlate.diffusion.sample import check_sampler_name
 from voxlate.recipe.optimiser import Optimiser
 
-VALIDATION_SHARE = 0.05  # of a training's network evaluations, where the recipe does not say how to validate
+VALIDATION_SHARE = (
+    0.05  # of a training's network evaluations, where the recipe does not say how to validate
+)
 VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
 BACKWARD = 3  # evaluations that a forward and a backward pass cost
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -22,14 +24,23 @@ class Stop:
     Source: Lyu & Wang 2022 (arXiv 2209.12104), sec. III: 100 epochs, window of 20, 1 %.
     """
 
-    after_epochs: Annotated[int, Field(ge=1, description="Number of epochs that are trained in any case.")] = 100
+    after_epochs: Annotated[
+        int, Field(ge=1, description="Number of epochs that are trained in any case.")
+    ] = 100
     window: Annotated[
         int,
-        Field(ge=1, description="Number of epochs before the last one with whose mean loss the last one is compared."),
+        Field(
+            ge=1,
+            description="Number of epochs before the last one with whose mean loss the last one is compared.",
+        ),
     ] = 20
     gain: Annotated[
         float,
-        Field(ge=0, lt=1, description="Share by which the loss must be below this mean for the training to continue."),
+        Field(
+            ge=0,
+            lt=1,
+            description="Share by which the loss must be below this mean for the training to continue.",
+        ),
     ] = 0.01
 
     def reached(self, losses: Sequence[float]) -> bool:
@@ -40,7 +51,9 @@ class Stop:
 
     def sentence(self, losses: Sequence[float], step: int) -> str:
         """Why it ended, for the log."""
-        before = "loss of the epoch" if self.window == 1 else f"mean loss of the {self.window} epochs"
+        before = (
+            "loss of the epoch" if self.window == 1 else f"mean loss of the {self.window} epochs"
+        )
         return f"ended at step {step} by train.stop: the loss of epoch {len(losses)}, {losses[-1]:.4g}, is not {100 * self.gain:.3g} % below the {before} before, {self._before(losses):.4g}."
 
     def _before(self, losses: Sequence[float]) -> float:
@@ -51,8 +64,12 @@ class Stop:
 class Validation:
     """How images are drawn during training: `train.validation = { sampler = "ddim", steps = 8 }`."""
 
-    sampler: Annotated[str, Field(description="Sampler of validations, named as in synth.sampler.")] = "ddim"
-    steps: Annotated[int, Field(ge=1, description="Number of times at which the network denoises.")] = VALIDATION_STEPS
+    sampler: Annotated[
+        str, Field(description="Sampler of validations, named as in synth.sampler.")
+    ] = "ddim"
+    steps: Annotated[
+        int, Field(ge=1, description="Number of times at which the network denoises.")
+    ] = VALIDATION_STEPS
 
     def __post_init__(self) -> None:
         check_sampler_name(self.sampler, "train.validation.sampler")
@@ -62,7 +79,9 @@ class Validation:
 class Training:
     """The training of a stage: steps, batches, optimiser, precision, validation."""
 
-    steps: Annotated[int, Field(ge=0, description="Number of optimiser steps; 0: given by `epochs`.")] = 10_000
+    steps: Annotated[
+        int, Field(ge=0, description="Number of optimiser steps; 0: given by `epochs`.")
+    ] = 10_000
     more: Annotated[
         Counts | None,
         Field(
@@ -78,20 +97,34 @@ class Training:
     ] = None
     stop: Annotated[
         Stop | None,
-        Field(description="Rule that ends the training before `steps` once the loss stops falling; unset: none."),
+        Field(
+            description="Rule that ends the training before `steps` once the loss stops falling; unset: none."
+        ),
     ] = None
-    batch: Annotated[int, Field(ge=1, description="Number of items in a step, over all processes together.")] = 8
-    optimiser: Annotated[Optimiser, Field(description="Optimiser and the schedule of its rate.")] = Optimiser()
-    ema: Annotated[float, Field(ge=0, lt=1, description="Decay of the running average of weights; 0: no average.")] = (
-        0.999
-    )
+    batch: Annotated[
+        int, Field(ge=1, description="Number of items in a step, over all processes together.")
+    ] = 8
+    optimiser: Annotated[
+        Optimiser, Field(description="Optimiser and the schedule of its rate.")
+    ] = Optimiser()
+    ema: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Decay of the running average of weights; 0: no average."),
+    ] = 0.999
     only: Annotated[
         str | None,
-        Field(description="Part of the dotted names of the weights that are trained; unset: all weights are trained."),
+        Field(
+            description="Part of the dotted names of the weights that are trained; unset: all weights are trained."
+        ),
     ] = None
-    clip_norm: Annotated[float, Field(ge=0, description="Largest norm of a step's gradient; 0: no limit.")] = 1.0
+    clip_norm: Annotated[
+        float, Field(ge=0, description="Largest norm of a step's gradient; 0: no limit.")
+    ] = 1.0
     accumulate: Annotated[
-        int, Field(ge=1, description="Number of parts of a batch that are computed one after the other.")
+        int,
+        Field(
+            ge=1, description="Number of parts of a batch that are computed one after the other."
+        ),
     ] = 1
     precision: Annotated[
         Precision,
@@ -105,22 +138,36 @@ class Training:
             description="Whether torch.compile compiles the network; unset: on a GPU, and on a CPU for more than 20,000 steps."
         ),
     ] = None
-    seed: Annotated[int, Field(ge=0, description="Random seed of weights, batches, augmentation and noise.")] = 0
+    seed: Annotated[
+        int, Field(ge=0, description="Random seed of weights, batches, augmentation and noise.")
+    ] = 0
     workers: Annotated[
-        int | None, Field(ge=0, description="Number of processes that read data; unset: 4 with a GPU, 0 without.")
+        int | None,
+        Field(
+            ge=0, description="Number of processes that read data; unset: 4 with a GPU, 0 without."
+        ),
     ] = None
-    save_every: Annotated[int, Field(ge=1, description="Number of steps between saved states.")] = 500
+    save_every: Annotated[int, Field(ge=1, description="Number of steps between saved states.")] = (
+        500
+    )
     validate_every: Annotated[
-        int, Field(ge=0, description="Number of steps between validations; 0: one validation at the end.")
+        int,
+        Field(
+            ge=0, description="Number of steps between validations; 0: one validation at the end."
+        ),
     ] = 1000
-    validation_items: Annotated[int, Field(ge=1, description="Number of items in each validation.")] = 8
+    validation_items: Annotated[
+        int, Field(ge=1, description="Number of items in each validation.")
+    ] = 8
     validation: Annotated[
         Validation | None,
         Field(
             description="Sampler of validations; unset: that of synth where it costs at most 5 % of the training's network evaluations, else ddim with at most 32 steps."
         ),
     ] = None
-    log_every: Annotated[int, Field(ge=1, description="Number of steps between lines of log.jsonl.")] = 20
+    log_every: Annotated[
+        int, Field(ge=1, description="Number of steps between lines of log.jsonl.")
+    ] = 20
 
     @property
     def length(self) -> int:

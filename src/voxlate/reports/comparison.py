@@ -25,7 +25,9 @@ def write_page(document: Mapping[str, Any], path: Path | str) -> None:
     context = {
         "kind": "Comparison",
         "folder": f"{document['answer']} of {len(names)} methods",
-        "title": f"{targets}: {', '.join(names[:-1])} and {names[-1]}" if len(names) < 5 else f"{targets}, compared",
+        "title": f"{targets}: {', '.join(names[:-1])} and {names[-1]}"
+        if len(names) < 5
+        else f"{targets}, compared",
         "tables": comparison_tables(document),
         "paths": document["methods"],
         "cases": sections_of(folders, scores, MOST_CASES * len(modalities)) if pictured else [],

@@ -54,7 +54,9 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
             for name, value in (values if isinstance(values, dict) else {group: values}).items():
                 label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
                 if math.isfinite(value):
-                    points = points_of.setdefault((line.get("stage", ""), group), {}).setdefault(label, {})
+                    points = points_of.setdefault((line.get("stage", ""), group), {}).setdefault(
+                        label, {}
+                    )
                     # A resumed run writes some steps twice, and the later line counts.
                     points[line["step"]] = value
     curves: dict[tuple[str, str], list[Curve]] = {}
@@ -178,7 +180,9 @@ def calibration_chart(levels_found: Mapping[int, Mapping[str, Any]]) -> Markup:
     axes.set_ylabel("% inside", color=SOFT, size=12)
     return _svg(
         chart,
-        "; ".join(f"{level} % asked for: {levels_found[level]['mean']:.1%} inside" for level in levels),
+        "; ".join(
+            f"{level} % asked for: {levels_found[level]['mean']:.1%} inside" for level in levels
+        ),
     )
 
 
@@ -216,7 +220,9 @@ def _svg(chart: Figure, label: str) -> Markup:
     for drawn, name in COLOURS.items():
         body = body.replace(drawn, f"var({name})")
     width, height = (round(72 * size) for size in chart.get_size_inches())
-    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(width, height, label)
+    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+        width, height, label
+    )
     return head + Markup(body)  # matplotlib has escaped the texts in it
 
 

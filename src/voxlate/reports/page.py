@@ -62,7 +62,9 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise BadInput(f"{folder}: expected the folder of a run or of syntheses, found none. Check the path.")
+        raise BadInput(
+            f"{folder}: expected the folder of a run or of syntheses, found none. Check the path."
+        )
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
     provenance = json_in(folder / "provenance.json")
     scores = scores_in(folder)
@@ -76,10 +78,18 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     runs = (
         [folder]
         if is_run
-        else [folder_of_run for folder_of_run in run_folders(stated) if (folder_of_run / "log.jsonl").is_file()]
+        else [
+            folder_of_run
+            for folder_of_run in run_folders(stated)
+            if (folder_of_run / "log.jsonl").is_file()
+        ]
     )
     run = next(iter(runs), None)
-    recipe = (run / "recipe.toml").read_text(encoding="utf-8") if run and (run / "recipe.toml").is_file() else ""
+    recipe = (
+        (run / "recipe.toml").read_text(encoding="utf-8")
+        if run and (run / "recipe.toml").is_file()
+        else ""
+    )
     if recipe:
         provenance.pop("recipe", None)  # the recipe is shown as its file
     of_training = logged(folder / "log.jsonl").get("final", []) if is_run else []
@@ -89,7 +99,9 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         "folder": folder.name,
         "title": _title(recipe, folder, scores),
         "caution": held_out_note(scores),
-        "verdicts": [(verdict.outcome, line) for verdict, line in zip(found_verdicts, lines(found_verdicts))],
+        "verdicts": [
+            (verdict.outcome, line) for verdict, line in zip(found_verdicts, lines(found_verdicts))
+        ],
         "summaries": [_summary(name, part) for name, part in scores.get("modalities", {}).items()],
         "tables": score_tables(scores) if scores else None,
         "cases": cases,
@@ -107,7 +119,11 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
 
 def render(context: Mapping[str, Any]) -> str:
     """Fill the page's template; sections without an entry in the context are left out."""
-    template = resources.files("voxlate.reports").joinpath("templates", "page.html").read_text(encoding="utf-8")
+    template = (
+        resources.files("voxlate.reports")
+        .joinpath("templates", "page.html")
+        .read_text(encoding="utf-8")
+    )
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     always = {
         "date": datetime.date.today().isoformat(),
@@ -148,7 +164,8 @@ def _unlike_shipped(text: str) -> str:
     changed = [
         key
         for key in own
-        if own[key] != shipped.get(key) and not (key.endswith("train.steps") and shipped.get(key) == "0")
+        if own[key] != shipped.get(key)
+        and not (key.endswith("train.steps") and shipped.get(key) == "0")
     ]
     if not changed:
         return ""
@@ -242,7 +259,9 @@ def _intervals(scores: Answer, unit: str) -> str:
 
 def _calibration(scores: Answer) -> Any:
     """The chart of the coverage at each nominal level; None without intervals."""
-    coverage = {level: scores[f"coverage_{level}"] for level in LEVELS if f"coverage_{level}" in scores}
+    coverage = {
+        level: scores[f"coverage_{level}"] for level in LEVELS if f"coverage_{level}" in scores
+    }
     return calibration_chart(coverage) if len(coverage) > 1 else None
 
 
@@ -274,13 +293,20 @@ def _validation(run: Path) -> list[tuple[str, str]]:
         key=lambda path: (path.stat().st_mtime, path.name),
     )[-4:]
     start = "data:image/png;base64,"
-    return [(path.stem, start + base64.b64encode(path.read_bytes()).decode()) for path in reversed(files)]
+    return [
+        (path.stem, start + base64.b64encode(path.read_bytes()).decode())
+        for path in reversed(files)
+    ]
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """A nested table as pairs of dotted key and text."""
     if isinstance(value, dict):
-        return [pair for key, part in value.items() for pair in flat(part, f"{prefix}.{key}" if prefix else str(key))]
+        return [
+            pair
+            for key, part in value.items()
+            for pair in flat(part, f"{prefix}.{key}" if prefix else str(key))
+        ]
     if isinstance(value, list) and not any(isinstance(part, (dict, list)) for part in value):
         text = ", ".join(map(str, value[:LONGEST_LIST]))
         return [
@@ -290,7 +316,9 @@ def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
             )
         ]
     if isinstance(value, list):
-        return [pair for number, part in enumerate(value) for pair in flat(part, f"{prefix}.{number}")]
+        return [
+            pair for number, part in enumerate(value) for pair in flat(part, f"{prefix}.{number}")
+        ]
     return [(prefix, "–" if value is None else str(value))]
 
 

@@ -136,14 +136,20 @@ def read_case(
         return None
     stated = provenance_of(out, case, modality)
     part = scores.get("modalities", {}).get(modality)
-    of_network = stated.get("network_units", {}) if part and part["unit"] == NETWORK_RANGE.unit else {}
+    of_network = (
+        stated.get("network_units", {}) if part and part["unit"] == NETWORK_RANGE.unit else {}
+    )
     units = {name: network_units(stated, name, out / case) for name in of_network}
     own = units.get(modality, OWN)
     image = read_canonical(there[modality], modality)
     # A CT may have grey values.
     image = replace(image, unit=stated.get("units", {}).get(modality, image.unit))
     file = scores.get("truth_files", {}).get(f"{case}/{modality}")
-    truth = read_canonical(out.resolve() / file, modality) if file and is_there(out.resolve() / file) else None
+    truth = (
+        read_canonical(out.resolve() / file, modality)
+        if file and is_there(out.resolve() / file)
+        else None
+    )
     main = image if truth is None else truth
     scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
     shown = Shown(return_to(own.synthesis(image), main.grid), own, scale, foreground(main))
@@ -178,7 +184,9 @@ def _of_synthesis(
     shades = _scale_of(scale, modality)
 
     def read(path: Path, convert: Conversion) -> NDArray[np.float32]:
-        data: NDArray[np.float32] = return_to(convert(read_canonical(path, modality)), synthesis.grid).data[0]
+        data: NDArray[np.float32] = return_to(
+            convert(read_canonical(path, modality)), synthesis.grid
+        ).data[0]
         return data
 
     ours = scale.normalise(synthesis.data[0], body)
@@ -210,7 +218,9 @@ def _of_synthesis(
         yield CaseImage("spread", "standard deviation", shown.cut(spread))
 
 
-def _inputs(out: Path, scores: Mapping[str, Any], case: str, stated: Mapping[str, Any]) -> dict[str, Path]:
+def _inputs(
+    out: Path, scores: Mapping[str, Any], case: str, stated: Mapping[str, Any]
+) -> dict[str, Path]:
     """The source scans of an image by its provenance, at the places that its scores state."""
     # These paths are relative to OUT, and of all images of the case.
     scored = scores.get("source_files", {}).get(case, {})
@@ -232,7 +242,12 @@ def shared_scales(cases: Sequence[CaseImages]) -> Scales:
         ("spread", 0.0, "magma"),
         ("outside", -1.0, "error"),
     ):
-        values = [np.abs(values).ravel() for image in images if image.role == role for values in image.slices.values()]
+        values = [
+            np.abs(values).ravel()
+            for image in images
+            if image.role == role
+            for values in image.slices.values()
+        ]
         if values:
             high = pictures.nice(float(np.percentile(np.concatenate(values), 99)))
             scales[role] = ColourScale(low * high, high, colours, unit)
@@ -248,9 +263,13 @@ def sections_of(
     scores: their metrics.json; {} if there is none.
     """
     first = next(iter(folders))
-    modalities = list(scores[first].get("modalities", {})) or sorted({name for _, name in _made(folders[first])})
+    modalities = list(scores[first].get("modalities", {})) or sorted(
+        {name for _, name in _made(folders[first])}
+    )
     each = max(1, most // max(1, len(modalities)))
-    return [section for modality in modalities for section in _sections(modality, folders, scores, each)]
+    return [
+        section for modality in modalities for section in _sections(modality, folders, scores, each)
+    ]
 
 
 def _sections(
@@ -263,10 +282,16 @@ def _sections(
     layout = _alone if len(folders) == 1 else _several
     rows = {name: rows_of(scores[name], modality) for name in folders}
     scored = bool(rows[first])
-    cases = list(rows[first]) if scored else [case for case, name in _made(folders[first]) if name == modality]
+    cases = (
+        list(rows[first])
+        if scored
+        else [case for case, name in _made(folders[first]) if name == modality]
+    )
     ordered = sorted(
         cases,
-        key=lambda case: sum(scores_of.get(case, {}).get("mae") or 0.0 for scores_of in rows.values()),
+        key=lambda case: sum(
+            scores_of.get(case, {}).get("mae") or 0.0 for scores_of in rows.values()
+        ),
     )
     ranks = evenly(len(ordered), most)
     last = len(ordered) - 1
@@ -278,8 +303,16 @@ def _sections(
         if by_method:
             case = ordered[rank]
             facts = [modality, str(next(iter(by_method.values())).grid)]
-            facts += [f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}"] if scored else []
-            warnings = list(dict.fromkeys(note for case_images in by_method.values() for note in case_images.warnings))
+            facts += (
+                [f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}"]
+                if scored
+                else []
+            )
+            warnings = list(
+                dict.fromkeys(
+                    note for case_images in by_method.values() for note in case_images.warnings
+                )
+            )
             own_rows = {name: rows[name].get(case, {}) for name in by_method}
             yield {
                 "case": case,
@@ -303,7 +336,9 @@ def _of_methods(
     return images
 
 
-def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None, notes: Mapping[str, str]) -> list[Column]:
+def scan_columns(
+    case: str, scans: Mapping[str, Volume], fixed: str | None, notes: Mapping[str, str]
+) -> list[Column]:
     """The middle slices of scans on one grid in a column each, and chequerboards of `fixed` with each other scan.
 
     notes: text below the heading of a scan's chequerboard.
@@ -319,7 +354,10 @@ def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None, note
         image = images[name] = _scan(role, name, scans[name], at)
         columns.append(_column(about, image, {}))
         if fixed and name != fixed:
-            board = {plane: _chequered(images[fixed], image, plane, about.pixel_mm(plane)) for plane in at}
+            board = {
+                plane: _chequered(images[fixed], image, plane, about.pixel_mm(plane))
+                for plane in at
+            }
             both = CaseImage(
                 "chequerboard",
                 f"{fixed} and {name}",
@@ -349,7 +387,9 @@ def _scan(
     return CaseImage(role, name, _cut(values, at), _scale_of(scale, name))
 
 
-def _chequered(first: CaseImage, second: CaseImage, plane: Plane, pixel: tuple[float, float]) -> NDArray[Any]:
+def _chequered(
+    first: CaseImage, second: CaseImage, plane: Plane, pixel: tuple[float, float]
+) -> NDArray[Any]:
     """Two slices of one plane in alternating squares, each in shades of its own scale from 0 to 1."""
     shown = []
     for image in (first, second):
@@ -367,24 +407,39 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(number * (count - 1) / max(1, chosen - 1)) for number in range(chosen)]
 
 
-def _alone(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str) -> dict[str, Any]:
+def _alone(
+    methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str
+) -> dict[str, Any]:
     """A column for each image with its own colour bar."""
     ((name, case),) = methods.items()
     columns = [_column(case, image, scales) for image in case.images]
     return {"columns": columns, "scores": _score_texts(rows[name], CASE_SCORES, unit)}
 
 
-def _several(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str) -> dict[str, Any]:
+def _several(
+    methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str
+) -> dict[str, Any]:
     """Sources and truth, then a column for each method: its image, error and standard deviation."""
     first = next(iter(methods.values()))
-    columns = [_column(first, image, scales) for image in first.images if image.role in ("source", "truth")]
+    columns = [
+        _column(first, image, scales) for image in first.images if image.role in ("source", "truth")
+    ]
     bars: dict[str, tuple[str, ColourScale]] = {}
     for name, case in methods.items():
         ownhesis = [image for image in case.images if image.role in LABELS]
-        shown = [picture for image in ownhesis for picture in _pictures(case, image, scales, name, LABELS[image.role])]
-        notes = [f"{label} {value}" for label, value in _score_texts(rows[name], METHOD_SCORES, unit)]
+        shown = [
+            picture
+            for image in ownhesis
+            for picture in _pictures(case, image, scales, name, LABELS[image.role])
+        ]
+        notes = [
+            f"{label} {value}" for label, value in _score_texts(rows[name], METHOD_SCORES, unit)
+        ]
         columns.append(Column("", name, shown, [], notes))
-        bars |= {image.role: (LABELS[image.role], image.scale or scales[image.role]) for image in ownhesis}
+        bars |= {
+            image.role: (LABELS[image.role], image.scale or scales[image.role])
+            for image in ownhesis
+        }
     # All methods share colour bars, which are placed below the truth if there is one.
     holder = next(
         (n for n, column in enumerate(columns) if column.role == "truth"),
@@ -409,7 +464,9 @@ def _column(case: CaseImages, image: CaseImage, scales: Scales) -> Column:
     )
 
 
-def _pictures(case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = "") -> list[dict[str, Any]]:
+def _pictures(
+    case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = ""
+) -> list[dict[str, Any]]:
     """The slices of one image."""
     scale = image.scale or scales[image.role]
     cells = []
@@ -438,12 +495,20 @@ def _made(out: Path) -> list[tuple[str, str]]:
     """Cases and modalities of the syntheses in a folder."""
     cases = [path for path in sorted(out.iterdir()) if path.is_dir()]
     images_of = {case.name: images_in(case) for case in cases}
-    return [(case, name) for case, images in images_of.items() for name in images if not is_map(name, images)]
+    return [
+        (case, name)
+        for case, images in images_of.items()
+        for name in images
+        if not is_map(name, images)
+    ]
 
 
 def _cut(values: NDArray[Any], at: Mapping[Plane, int]) -> dict[Plane, NDArray[Any]]:
     """Slices of a canonical volume [D, H, W] in radiological orientation."""
-    return {plane: pictures.plane_of(values, plane, index).astype(np.float32) for plane, index in at.items()}
+    return {
+        plane: pictures.plane_of(values, plane, index).astype(np.float32)
+        for plane, index in at.items()
+    }
 
 
 def _centre(body: NDArray[np.bool_]) -> dict[Plane, int]:

@@ -25,18 +25,25 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     preparation = cohort.preparation
     moved = bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
     cases = sorted(cohort.cases, key=_least_similar if preparation.register else _most_apart)
-    known = any(estimate.median_mm is not None for entry in cohort.cases for estimate in entry.misaligned.values())
+    known = any(
+        estimate.median_mm is not None
+        for entry in cohort.cases
+        for estimate in entry.misaligned.values()
+    )
     examined = [entry for entry in cases if entry.misaligned]
     if known and not preparation.register and len(examined) >= MOST_CASES:
         cases = examined
     chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
-    unregistered = "from the most to the least out of register" if known else "in the order of the list"
+    unregistered = (
+        "from the most to the least out of register" if known else "in the order of the list"
+    )
     ordered = "from the least to the most similar" if preparation.register else unregistered
     boards = moved or known
     of = f"{len(cases)} examined cases" if len(cases) < len(cohort.cases) else f"{len(cases)} cases"
     some = f"{len(chosen)} of {of}, evenly {ordered}. " if len(chosen) < len(cohort.cases) else ""
     sections = [
-        _section(cohort, entry, preparation.fixed if moved else _compared_with(entry), known) for entry in chosen
+        _section(cohort, entry, preparation.fixed if moved else _compared_with(entry), known)
+        for entry in chosen
     ]
     context = {
         "kind": "Prepared cohort",
@@ -84,7 +91,10 @@ def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> 
     if audited and not_examined(entry):
         apart = dict.fromkeys(entry.present, "distance from the others not examined")
     gains = {name: _gain(registered) for name, registered in entry.registered.items()}
-    notes = {name: "; ".join(texts[name] for texts in (gains, apart) if name in texts) for name in gains | apart}
+    notes = {
+        name: "; ".join(texts[name] for texts in (gains, apart) if name in texts)
+        for name in gains | apart
+    }
     columns = scan_columns(entry.case, scans, fixed if fixed in scans else None, notes)
     facts = [entry.split, str(next(iter(scans.values())).grid)]
     return {
@@ -99,7 +109,9 @@ def _gain(registered: Registered) -> str:
     before = registered.before
     after = registered.after
     step = "none kept" if registered.kept == "none" else registered.kept
-    information = f"mutual information {before.mutual_information:.3f} → {after.mutual_information:.3f}"
+    information = (
+        f"mutual information {before.mutual_information:.3f} → {after.mutual_information:.3f}"
+    )
     return f"{step}: {information}, bodies {before.bodies:.2f} → {after.bodies:.2f}"
 
 

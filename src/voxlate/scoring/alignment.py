@@ -94,8 +94,14 @@ def check_prepared(cohort: Path, provenance: Mapping[str, Mapping[str, Any]]) ->
     """
     transforms = (cohort / "transforms").is_dir()
     if not transforms and not (cohort / "cohort.json").is_file():
-        raise BadInput(f"--prepared: expected a prepared cohort, found none in {cohort}. Check the path.")
-    bare = [case for case, stated in provenance.items() if stated.get("prepared", {}).get("register") is None]
+        raise BadInput(
+            f"--prepared: expected a prepared cohort, found none in {cohort}. Check the path."
+        )
+    bare = [
+        case
+        for case, stated in provenance.items()
+        if stated.get("prepared", {}).get("register") is None
+    ]
     if transforms and bare:
         raise BadInput(
             f"--prepared: expected provenance of each image that states the registered scan in whose frame it is, found none of {bare[0]} ({len(bare)} of {len(provenance)} lack it). Leave the option out to align by the headers."
@@ -128,6 +134,7 @@ def _was_left(cohort: Path, case: str, modality: str) -> bool:
     if not (cohort / "cohort.json").is_file():
         return False
     return any(
-        entry.case == case and (modality not in entry.registered or entry.registered[modality].kept == "none")
+        entry.case == case
+        and (modality not in entry.registered or entry.registered[modality].kept == "none")
         for entry in open_cohort(cohort).cases
     )

@@ -18,7 +18,9 @@ OWN_PEAK = "Each image is divided by its own peak, so its overall brightness doe
 Document = Mapping[str, Any]
 
 
-def rows_of(document: Document, modality: str, answer: str = "synthesis") -> dict[str, Mapping[str, Any]]:
+def rows_of(
+    document: Document, modality: str, answer: str = "synthesis"
+) -> dict[str, Mapping[str, Any]]:
     """The scores in a metrics.json by case."""
     wanted = (modality, answer)
     rows = document.get("cases", [])
@@ -27,7 +29,9 @@ def rows_of(document: Document, modality: str, answer: str = "synthesis") -> dic
 
 def keys_of(document: Document) -> set[str]:
     """Keys of all metrics that have at least one value."""
-    answers = [scores for part in document["modalities"].values() for scores in part["answers"].values()]
+    answers = [
+        scores for part in document["modalities"].values() for scores in part["answers"].values()
+    ]
     return {key for scores in answers for key, value in scores.items() if value["mean"] is not None}
 
 
@@ -36,17 +40,30 @@ def caption(document: Document) -> list[str]:
     modalities = document["modalities"]
     lines = [held_out_note(document), *_of_intervals(document)]
     for name, part in modalities.items():
-        lines.append(f"{range_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}.")
+        lines.append(
+            f"{range_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}."
+        )
         if part["patients"] == 1 and part["cases"] > 1:
-            lines.append(f"{name}: one patient, so the intervals describe these cases and not other patients.")
+            lines.append(
+                f"{name}: one patient, so the intervals describe these cases and not other patients."
+            )
         if part["patients"] == 2:
-            lines.append(f"{name}: two patients, so the intervals carry hardly any information on other patients.")
-    lines += [_misaligned_line(name, part, document) for name, part in document.get("misaligned", {}).items()]
+            lines.append(
+                f"{name}: two patients, so the intervals carry hardly any information on other patients."
+            )
+    lines += [
+        _misaligned_line(name, part, document)
+        for name, part in document.get("misaligned", {}).items()
+    ]
     if any(part["own_peak"] for part in modalities.values()):
         lines.append(OWN_PEAK)
     lines += _of_metrics(document)
-    lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
-    lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
+    lines += [
+        _scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()
+    ]
+    lines += [
+        _region_note(name, rule, document) for name, rule in document.get("regions", {}).items()
+    ]
     ours = [row for row in document["cases"] if row["answer"] == "synthesis"]
     lines += [lesion_sentence(name, ours) for name in document.get("regions", {})]
     return [line for line in [*lines, *_of_cases(document)] if line]
@@ -55,21 +72,35 @@ def caption(document: Document) -> list[str]:
 def short_caption(document: Document) -> list[str]:
     """The short caption: range, mask, numbers of cases, value of intervals, and number of cases with warnings."""
     lines = [held_out_note(document), *_of_intervals(document)]
-    lines += [f"{range_note(name, part)}; mask: {part['mask']}." for name, part in document["modalities"].items()]
-    lines += [_misaligned_line(name, part, document) for name, part in document.get("misaligned", {}).items()]
-    lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
-    lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
+    lines += [
+        f"{range_note(name, part)}; mask: {part['mask']}."
+        for name, part in document["modalities"].items()
+    ]
+    lines += [
+        _misaligned_line(name, part, document)
+        for name, part in document.get("misaligned", {}).items()
+    ]
+    lines += [
+        _scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()
+    ]
+    lines += [
+        _region_note(name, rule, document) for name, rule in document.get("regions", {}).items()
+    ]
     without = document.get("without_truth")
     if without:
         lines.append(f"Without truth, not scored: {plural(len(without), 'image')}.")
     all_warnings = document.get("scan_warnings", {})
     warned = [case for case, warnings in all_warnings.items() if worst(warnings) != "note"]
     if warned:
-        lines.append(f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why.")
+        lines.append(
+            f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why."
+        )
     notes = list(_grouped_notes(document))
     lines += notes[:FEW]
     if len(notes) > FEW:
-        lines.append(f"{plural(len(notes) - FEW, 'further note')} on grids and baselines: --all prints all.")
+        lines.append(
+            f"{plural(len(notes) - FEW, 'further note')} on grids and baselines: --all prints all."
+        )
     return [line for line in lines if line]
 
 
@@ -115,7 +146,9 @@ def _of_metrics(document: Document) -> Iterator[str]:
     """The conventions of SSIM, NMI, gradients, distances and LPIPS."""
     first = next(iter(document["modalities"].values()))
     keys = keys_of(document)
-    windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
+    windows = (
+        "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
+    )
     if first["ssim_from"] == "zero":
         windows += "; values measured from zero, not from the low end of the range"
     gradient = "Gradient: 1 right, below blur, above noise"
@@ -137,7 +170,9 @@ def _of_cases(document: Document) -> Iterator[str]:
     """The origin of naive baselines and bounds, and notes on single cases."""
     if number := document.get("naive_cases"):
         several = isinstance(number, dict)
-        shown = ", ".join(f"{count} ({name})" for name, count in number.items()) if several else number
+        shown = (
+            ", ".join(f"{count} ({name})" for name, count in number.items()) if several else number
+        )
         yield f"Mean image, copy and intensity table: from {shown} training cases."
     for name, bound in document.get("bounds", {}).items():
         yield (
@@ -179,7 +214,10 @@ def _misaligned_line(modality: str, part: Mapping[str, Any], document: Document)
     rows = rows_of(document, modality)
     cases = part["cases"]
     error = float(np.mean([row["mae"] for case, row in rows.items() if case in cases]))
-    shown, of = (f"{metric.text(value, like=error)} {metric.unit_for(unit)}" for value in (part["mae"], error))
+    shown, of = (
+        f"{metric.text(value, like=error)} {metric.unit_for(unit)}"
+        for value in (part["mae"], error)
+    )
     share = f"about {shown} are" if part["mae"] < error else f"nearly all ({shown}) is"
     source = next(iter(cases.values()))["source"]
     return f"{modality}: {len(cases)} of {plural(len(rows), 'case')} are misaligned with {source}, by {part['mm']:.1f} mm on average (estimate of prepare). Of their MAE of {of}, {share} due to that: the truth differs by as much from a copy that is shifted by this distance."
@@ -187,7 +225,11 @@ def _misaligned_line(modality: str, part: Mapping[str, Any], document: Document)
 
 def _features_note(part: Mapping[str, Any]) -> str:
     """The features of the distances, and the number of images with its effect."""
-    name = "FD, FD∞ and KD" if part["kind"] == "fd" else "Texture distances (not FD: other features, another scale)"
+    name = (
+        "FD, FD∞ and KD"
+        if part["kind"] == "fd"
+        else "Texture distances (not FD: other features, another scale)"
+    )
     text = f"{name}: features: {part['name']}; {part['dimensions']} numbers a slice; {part['images']} axial slices pooled, resize {part['resize']}; ± is the standard error ({part['errors']}). The plain distance is too high with few images, so it compares only between equal numbers of images; ∞ extrapolates it, and the kernel distance has no such bias."
     if part["images"] < part["images_for_limit"]:
         text += f" ∞ needs {part['images_for_limit']} images."

@@ -204,7 +204,9 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     """Score an image of a case and the naive baselines; raises BadInput if that is impossible."""
     case = item.case
     modality = item.modality
-    units = network_units(item.provenance, modality, case.case) if options.units == "network" else OWN
+    units = (
+        network_units(item.provenance, modality, case.case) if options.units == "network" else OWN
+    )
     image = units.synthesis(read_canonical(item.synthesis, modality))
     truth = Truth(item, options, scale, units, image.grid)
     synthesis = truth.alignment.apply(image)
@@ -234,19 +236,25 @@ def _note(truth: Truth) -> str:
     if truth.item.interval is not None and truth.item.interval.changed:
         parts.append("its intervals were changed after synth wrote them, and are not scored")
     if truth.uncovered:
-        parts.append(f"{truth.uncovered:.1%} of the scored voxels are outside the image and do not count")
+        parts.append(
+            f"{truth.uncovered:.1%} of the scored voxels are outside the image and do not count"
+        )
     return "; ".join(filter(None, [*parts, *truth.volume.guesses]))
 
 
 def _floor(truth: Truth) -> Floor | None:
     item = truth.item
     sources = item.inputs or {name for name in item.case.files if name != item.modality}
-    estimate = estimate_for(truth.options.run_files[item].prepared, item.case.case, item.modality, sources)
+    estimate = estimate_for(
+        truth.options.run_files[item].prepared, item.case.case, item.modality, sources
+    )
     spacing_mm = truth.volume.grid.spacing_mm
     return None if estimate is None else floor_of(truth.values, truth.inside, spacing_mm, estimate)
 
 
-def _scores(truth: Truth, answer: str, image: Volume) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def _scores(
+    truth: Truth, answer: str, image: Volume
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """All scores of one image of a case, and those of its pictures; its slices are added to the pool."""
     options = truth.options
     case = truth.item.case
@@ -298,10 +306,15 @@ def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     if units is not OWN or scale.own or truth.options.mask not in (None, "body"):
         # The bound is in physical units and applies to the error in the body.
         interval = replace(interval, bound=None)
-    ends = [units.synthesis(read_canonical(path, truth.item.modality)) for path in (interval.low, interval.high)]
+    ends = [
+        units.synthesis(read_canonical(path, truth.item.modality))
+        for path in (interval.low, interval.high)
+    ]
     aligned = [truth.alignment.apply(end).data[0] for end in ends]
     low, high = (scale.normalise_map(end, synthesis.data[0], truth.body) for end in aligned)
-    scores = interval_scores(interval, low, high, truth.on_range(synthesis), truth.values, truth.frame)
+    scores = interval_scores(
+        interval, low, high, truth.on_range(synthesis), truth.values, truth.frame
+    )
     for region, part in truth.regions:
         of_region = region_coverage(low, high, truth.values, part)
         scores |= {f"{region.name}.{key}": value for key, value in of_region.items()}
@@ -358,7 +371,9 @@ def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
                 left_out.append(f"No copy and no table of {name}: {error}")
     for name, values in baselines.images(target, sources, truth.volume.grid).items():
         images[name] = replace(truth.scan, data=values[None])
-    return {name: _in_scored_unit(image, baselines, truth) for name, image in images.items()}, left_out
+    return {
+        name: _in_scored_unit(image, baselines, truth) for name, image in images.items()
+    }, left_out
 
 
 def _in_scored_unit(image: Volume, baselines: Baselines, truth: Truth) -> Volume:
@@ -380,6 +395,8 @@ def _mean_image(baselines: Baselines, truth: Truth, files: dict[str, Path]) -> V
         scan = read_canonical(files[fixed], fixed)
         alignment = truth.alignment_from(scan.grid, fixed)
     else:
-        raise BadInput(f"expected {fixed}, whose grid it fills, found no such scan. Add it to the cohort.")
+        raise BadInput(
+            f"expected {fixed}, whose grid it fills, found no such scan. Add it to the cohort."
+        )
     box = midline_grid(scan) if baselines.align else scan.grid
     return alignment.apply(baselines.mean_image(truth.item.modality, box))

@@ -103,7 +103,9 @@ def compare(
     methods = _methods([Path(folder) for folder in folders], answer)
     if reference is not None and reference not in [method.name for method in methods]:
         known = ", ".join(method.name for method in methods)
-        raise BadInput(f"--reference: expected one of {known}, found {reference!r}. Choose one of these.")
+        raise BadInput(
+            f"--reference: expected one of {known}, found {reference!r}. Choose one of these."
+        )
     modalities = list(methods[0].document["modalities"])
     for other in methods[1:]:
         if set(other.document["modalities"]) != set(modalities):
@@ -114,7 +116,9 @@ def compare(
     first = methods[0].document
     scopes = dict(first.get("scopes", {}))
     for method in methods:
-        scopes = {name: rule for name, rule in scopes.items() if name in method.document.get("scopes", {})}
+        scopes = {
+            name: rule for name, rule in scopes.items() if name in method.document.get("scopes", {})
+        }
     shared = {"regions": first.get("regions", {}), "scopes": scopes}
     catalogue = metrics_of(shared)
     return Comparison(
@@ -125,17 +129,25 @@ def compare(
             "reference": reference,
             **shared,
             "methods": {method.name: str(method.path) for method in methods},
-            "trained_on": {method.name: method.document.get("trained_on", []) for method in methods},
+            "trained_on": {
+                method.name: method.document.get("trained_on", []) for method in methods
+            },
             "effort": {method.name: _effort(method) for method in methods},
-            "modalities": {name: _modality(name, methods, catalogue, reference) for name in modalities},
-            "naive": {name: _naive(name, methods, catalogue) for name in modalities} if answer == SYNTHESIS else {},
+            "modalities": {
+                name: _modality(name, methods, catalogue, reference) for name in modalities
+            },
+            "naive": {name: _naive(name, methods, catalogue) for name in modalities}
+            if answer == SYNTHESIS
+            else {},
         }
     )
 
 
 def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
     if len(folders) < 2:
-        raise BadInput(f"compare: expected at least two scored folders, found {len(folders)}. Add another one.")
+        raise BadInput(
+            f"compare: expected at least two scored folders, found {len(folders)}. Add another one."
+        )
     documents = [_document(folder, answer) for folder in folders]
     # Such scores are a bound and not those of a synthesis.
     given = [" (given the truth)" if document.get("given_truth") else "" for document in documents]
@@ -150,18 +162,24 @@ def _names(folders: Sequence[Path]) -> list[str]:
         names = ["/".join(path[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names
-    raise BadInput(f"compare: expected different folders, found one twice in {', '.join(map(str, folders))}. Drop it.")
+    raise BadInput(
+        f"compare: expected different folders, found one twice in {', '.join(map(str, folders))}. Drop it."
+    )
 
 
 def _document(folder: Path, answer: str) -> Mapping[str, Any]:
     path = folder / "metrics.json" if folder.is_dir() else folder
     if not path.is_file():
-        raise BadInput(f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first.")
+        raise BadInput(
+            f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first."
+        )
     document = read_scores(path)
     for name, part in document["modalities"].items():
         if answer not in part["answers"]:
             known = ", ".join(part["answers"])
-            raise BadInput(f"{path}: expected scores of {answer} for {name}, found {known}. Choose one of these.")
+            raise BadInput(
+                f"{path}: expected scores of {answer} for {name}, found {known}. Choose one of these."
+            )
     check_unchanged(folder, document)
     return document
 
@@ -187,7 +205,9 @@ def _modality(
             continue
         if metric.score == "lpips" and len({part.get("lpips") for part in parts}) > 1:
             continue  # scores by different weights do not compare
-        having = [k for k, by_case in enumerate(rows) if any(key in row for row in by_case.values())]
+        having = [
+            k for k, by_case in enumerate(rows) if any(key in row for row in by_case.values())
+        ]
         if key == "std":
             # A smaller standard deviation is not better, so it is not tested.
             metric = replace(metric, better="truth")
@@ -197,7 +217,9 @@ def _modality(
             continue
         # None becomes NaN
         values = np.array([[rows[k][case].get(key) for case in cases] for k in having], np.float64)
-        results[key] = _tested(metric, [methods[k] for k in having], *_by_group(values, groups), reference)
+        results[key] = _tested(
+            metric, [methods[k] for k in having], *_by_group(values, groups), reference
+        )
     stated = {key: parts[0].get(key) for key in MUST_AGREE}
     return {
         **stated,
@@ -208,7 +230,9 @@ def _modality(
     }
 
 
-def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric]) -> dict[str, Any] | None:
+def _naive(
+    name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric]
+) -> dict[str, Any] | None:
     """The best naive baseline of all methods by its MAE: its name, method and scores; None if there is none.
 
     Only baselines with all cases count. Cases of one patient are averaged first, as for methods.
@@ -232,12 +256,18 @@ def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metri
     _, method, answer = min(baselines, key=lambda baseline: baseline[0])
     own = rows_of(method.document, name, answer).values()
     scored = {key for row in own for key in row}
-    keys = [key for key, metric in known.items() if metric.in_table and not metric.pooled and key in scored]
+    keys = [
+        key
+        for key, metric in known.items()
+        if metric.in_table and not metric.pooled and key in scored
+    ]
     scores = {key: _mean_of(method, name, answer, key, cases) for key in keys}
     return {"baseline": answer, "of": method.name, "metrics": scores}
 
 
-def _mean_of(method: ScoredMethod, name: str, answer: str, key: str, cases: Sequence[str]) -> dict[str, Any]:
+def _mean_of(
+    method: ScoredMethod, name: str, answer: str, key: str, cases: Sequence[str]
+) -> dict[str, Any]:
     """Mean and sd over patients of a score of one answer."""
     rows = rows_of(method.document, name, answer)
     patients = [rows[case]["patient"] for case in cases]
@@ -274,7 +304,9 @@ def _check(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
         )
 
 
-def _by_group(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDArray[np.float64], int]:
+def _by_group(
+    values: NDArray[np.float64], groups: Sequence[str]
+) -> tuple[NDArray[np.float64], int]:
     """Means over the cases of each patient [methods, patients], and the number of cases with values of all methods."""
     kept = np.isfinite(values).all(0)
     names, member = np.unique(np.asarray(groups)[kept], return_inverse=True)
@@ -328,9 +360,13 @@ def _tested(
     return result
 
 
-def _pooled(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _pooled(
+    metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Distances of pooled slices, if all methods have them by the same features and number of images."""
-    values = [part["answers"][method.answer].get(metric.key) for method, part in zip(methods, parts)]
+    values = [
+        part["answers"][method.answer].get(metric.key) for method, part in zip(methods, parts)
+    ]
     if not all(value and value["mean"] is not None for value in values):
         return {}
     features = {part["features"]["name"] for part in parts}
@@ -366,8 +402,12 @@ def _pooled(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Map
 def _effort(method: ScoredMethod) -> dict[str, Any] | None:
     """Mean and sd of time and network calls over the cases whose provenance states them; None if there are none."""
     folder = method.path if method.path.is_dir() else method.path.parent
-    rows = [row for row in method.document["cases"] if row["answer"] == method.answer == "synthesis"]
-    provenances = [(row["case"], provenance_of(folder, row["case"], row["modality"])) for row in rows]
+    rows = [
+        row for row in method.document["cases"] if row["answer"] == method.answer == "synthesis"
+    ]
+    provenances = [
+        (row["case"], provenance_of(folder, row["case"], row["modality"])) for row in rows
+    ]
     # Images of one case that were synthesised together count once.
     by_run: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for case, provenance in provenances:
@@ -377,7 +417,10 @@ def _effort(method: ScoredMethod) -> dict[str, Any] | None:
     if not stated:
         return None
     return {
-        **{key: mean_and_sd(np.array([float(provenance[key]) for provenance in stated])) for key in EFFORT},
+        **{
+            key: mean_and_sd(np.array([float(provenance[key]) for provenance in stated]))
+            for key in EFFORT
+        },
         "samples": sorted({provenance.get("synth", {}).get("samples", 1) for provenance in stated}),
         "devices": sorted({provenance.get("device", "an unknown device") for provenance in stated}),
         "cases": len(stated),

@@ -72,14 +72,23 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
         if part["over"] == "cases":
             lines.append(f"{name}: one patient, so the tests do not apply to other patients.")
     lines += _partial_notes(document)
-    chosen = document["reference"] or "the best of each metric (chosen by the scores, so p is slightly too small)"
+    chosen = (
+        document["reference"]
+        or "the best of each metric (chosen by the scores, so p is slightly too small)"
+    )
     lines.append(
         f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; the metrics themselves are not corrected for their number. Differences: 95 % bootstrap interval of the paired mean. Pooled distances: ± standard error, no test."
     )
-    lines += [_naive_note(name, baseline) for name, baseline in document.get("naive", {}).items() if baseline]
+    lines += [
+        _naive_note(name, baseline)
+        for name, baseline in document.get("naive", {}).items()
+        if baseline
+    ]
     lines += [f"{scope_label(name)}: {rule}." for name, rule in document["scopes"].items()]
     if any("std" in part["metrics"] for part in document["modalities"].values()):
-        lines.append("Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better.")
+        lines.append(
+            "Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better."
+        )
     return lines + _caption_of_times(document["effort"])
 
 
@@ -113,9 +122,7 @@ def _partial_notes(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _naive_note(modality: str, baseline: Mapping[str, Any]) -> str:
-    return (
-        f"{modality}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
-    )
+    return f"{modality}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
 
 
 def _caption_of_times(effort: Mapping[str, Any]) -> list[str]:
@@ -123,7 +130,11 @@ def _caption_of_times(effort: Mapping[str, Any]) -> list[str]:
     if not devices:
         return []
     where = sorted(set(devices.values()))
-    on = f"on {where[0]}" if len(where) == 1 else "; ".join(f"{name} on {place}" for name, place in devices.items())
+    on = (
+        f"on {where[0]}"
+        if len(where) == 1
+        else "; ".join(f"{name} on {place}" for name, place in devices.items())
+    )
     beware = " Times on different devices do not compare." if len(where) > 1 else ""
     return [
         f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} Network calls: evaluations of the network for one sample of a slice or patch."

@@ -62,7 +62,9 @@ class Pool:
 
     def distances(self, modality: str) -> dict[str, dict[str, dict[str, Any]]]:
         """Distances to the truth by answer and key, each with its standard error and number of images."""
-        pooled = {answer: cases for (name, answer), cases in self.vectors.items() if name == modality}
+        pooled = {
+            answer: cases for (name, answer), cases in self.vectors.items() if name == modality
+        }
         truth = pooled.pop("truth", {})
         return {answer: self._distances(truth, ours) for answer, ours in pooled.items()}
 
@@ -75,7 +77,10 @@ class Pool:
         limit = with_error(lambda x, y: frechet_limit(x, y, self.seed), a, b, groups)
         kernel = kernel_distance(a, b, groups, groups)
         keys = KEYS[self.features.kind]
-        return {key: _entry(estimate, len(a), over) for key, estimate in zip(keys, (plain, limit, kernel))}
+        return {
+            key: _entry(estimate, len(a), over)
+            for key, estimate in zip(keys, (plain, limit, kernel))
+        }
 
     def stated(self, modality: str) -> dict[str, Any]:
         """Features, number of images and conventions of the distances, for metrics.json and the caption."""
@@ -114,7 +119,9 @@ def _groups(cases: Cases) -> tuple[NDArray[Any], str]:
             return np.repeat(names, counts), f"{len(set(names))} {name}"
     total = sum(counts)
     blocks = min(FOLDS, total)
-    return np.arange(total) * blocks // max(total, 1), f"{blocks} blocks of neighbouring slices, so too small"
+    return np.arange(total) * blocks // max(
+        total, 1
+    ), f"{blocks} blocks of neighbouring slices, so too small"
 
 
 def _entry(estimate: Estimate, images: int, over: str) -> dict[str, Any]:
@@ -174,7 +181,9 @@ def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
     return float(np.polyfit(np.arange(1, parts + 1), means, 1)[1])
 
 
-def with_error(distance: Callable[[Vectors, Vectors], float], a: Any, b: Any, groups: Any) -> Estimate:
+def with_error(
+    distance: Callable[[Vectors, Vectors], float], a: Any, b: Any, groups: Any
+) -> Estimate:
     """A distance of paired sets [N, F], with its standard error by leaving out one group (case) at a time.
 
     groups: N labels; more than FOLDS of them are joined. The error is NaN below three groups.
@@ -242,7 +251,9 @@ def _mean_of_parts(a: Vectors, b: Vectors, count: int, draw: np.random.Generator
     return float(np.mean([frechet(a[rows_a], b[rows_b]) for rows_a, rows_b in parts]))
 
 
-def _mean_kernel(a: Vectors, b: Vectors, of_a: NDArray[Any], of_b: NDArray[Any], groups: int) -> tuple[float, Vectors]:
+def _mean_kernel(
+    a: Vectors, b: Vectors, of_a: NDArray[Any], of_b: NDArray[Any], groups: int
+) -> tuple[float, Vectors]:
     """Mean kernel over pairs of rows of different groups, and the means without one group at a time."""
     by_row = np.zeros(len(a))
     by_column = np.zeros(len(b))

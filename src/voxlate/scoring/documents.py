@@ -9,7 +9,18 @@ from pydantic import StringConstraints
 from typing_extensions import TypedDict
 
 from voxlate.files import read_json
-from voxlate.records import Count, Name, NotNegative, Number, Place, Record, Several, Share, Text, close
+from voxlate.records import (
+    Count,
+    Name,
+    NotNegative,
+    Number,
+    Place,
+    Record,
+    Several,
+    Share,
+    Text,
+    close,
+)
 from voxlate.scoring.captions import rows_of
 from voxlate.scoring.intervals import Bound
 from voxlate.scoring.lesion_counts import COUNTS
@@ -166,7 +177,9 @@ def read_scores(path: Path, whole: bool = False) -> dict[str, Any]:
         _check_part(record, name, part, document, whole)
     for name, part in document.get("misaligned", {}).items():
         rows = rows_of(document, name, "synthesis")
-        known = name in document["modalities"] and part["cases"] and part["cases"].keys() <= rows.keys()
+        known = (
+            name in document["modalities"] and part["cases"] and part["cases"].keys() <= rows.keys()
+        )
         record.check(bool(known), f"misaligned cases of {name} that have no scores")
         record.check(
             all(rows[case].get("mae") is not None for case in part["cases"]),
@@ -256,7 +269,9 @@ def _check_part(
             )
 
 
-def _check_summary(record: Record, what: str, summary: Mapping[str, Any], values: list[float | None]) -> None:
+def _check_summary(
+    record: Record, what: str, summary: Mapping[str, Any], values: list[float | None]
+) -> None:
     """Check that a summary's mean is that of the rows; pooled distances have no rows."""
     if summary.get("ci95"):
         low, high = summary["ci95"]

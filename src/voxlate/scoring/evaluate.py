@@ -25,7 +25,14 @@ from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
 from voxlate.scoring.scopes import Cut, check_pictures, filter_from, scopes_from
-from voxlate.scoring.scored_images import Item, RunFiles, find_items, items_by_modality, not_scored, run_files_of
+from voxlate.scoring.scored_images import (
+    Item,
+    RunFiles,
+    find_items,
+    items_by_modality,
+    not_scored,
+    run_files_of,
+)
 from voxlate.scoring.tables import Row, Scores
 
 Progress = Callable[[int, int, str], None]
@@ -68,15 +75,25 @@ def evaluate(
     out, truth = Path(out), Path(truth)
     found = find_cohort(truth, **asked.layout).cases
     known_patients(found, truth)
-    chosen = {case.case for case in found if _is_in(asked.split, case, out)} if cases is None else set(cases)
+    chosen = (
+        {case.case for case in found if _is_in(asked.split, case, out)}
+        if cases is None
+        else set(cases)
+    )
     wanted = {case.case: case for case in found if case.case in chosen}
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
     ranges = _ranges(images.items, asked.value_range, asked.units)
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
     by_name = isinstance(asked.features, str | Path)
     features = features_for(asked.features) if by_name else asked.features
-    axes = provenance_of(out).get("axes", CANONICAL)  # of the model's input, where that has a layout of its own
-    pool = None if features is None else Pool(features, asked.seed, RADIOLOGICAL if axes == CANONICAL else axes)
+    axes = provenance_of(out).get(
+        "axes", CANONICAL
+    )  # of the model's input, where that has a layout of its own
+    pool = (
+        None
+        if features is None
+        else Pool(features, asked.seed, RADIOLOGICAL if axes == CANONICAL else axes)
+    )
     if asked.prepared is not None:
         check_prepared(asked.prepared, {item.label: item.provenance for item in images.items})
     regions = regions_from(asked.regions)
@@ -124,7 +141,9 @@ def evaluate(
 def _ranges(items: Sequence[Item], given: Any, units: UnitsName) -> dict[str, Range]:
     """The scored range of each modality."""
     if units == "network" and given is not None:
-        raise BadInput("--units network: expected no --range, found one: the range is 0 to 255. Give one of the two.")
+        raise BadInput(
+            "--units network: expected no --range, found one: the range is 0 to 255. Give one of the two."
+        )
     by_modality = items_by_modality(items).items()
     return {name: RANGE if units == "network" else _range(own, given) for name, own in by_modality}
 
@@ -143,22 +162,34 @@ def _lpips(weights: Lpips, pair: ImagePair) -> float:
 def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -> dict[str, Any]:
     """The entries of metrics.json on the scored images: their runs, files and scans."""
     items = list(scored)
-    floors = {(item.modality, item.case.case): result.floor for item, result in scored.items() if result.floor}
+    floors = {
+        (item.modality, item.case.case): result.floor
+        for item, result in scored.items()
+        if result.floor
+    }
     return {
         "trained_on": trained_on((item.case.case, item.provenance) for item in items),
         "calibrations": _calibrations(items),
         "calibrated_on": sorted({item.case.case for item in items if item.provenance.get(TAUGHT)}),
         "naive_cases": _naive_cases(options.run_files),
         "moved": {item.label: result.note for item, result in scored.items() if result.note},
-        "naive_left_out": {item.label: result.left_out for item, result in scored.items() if result.left_out},
+        "naive_left_out": {
+            item.label: result.left_out for item, result in scored.items() if result.left_out
+        },
         "scan_warnings": _warnings(items),
         "misaligned": misaligned_part(floors),
         "bounds": _bounds(items),
-        "given_truth": sorted({item.modality for item in items if item.modality in stated_inputs(item.provenance)}),
+        "given_truth": sorted(
+            {item.modality for item in items if item.modality in stated_inputs(item.provenance)}
+        ),
         "images": {item.label: content_hash(item.synthesis) for item in items},
-        "truth_files": {item.label: seen_from(out, item.case.files[item.modality]) for item in items},
+        "truth_files": {
+            item.label: seen_from(out, item.case.files[item.modality]) for item in items
+        },
         "source_files": _source_files(out, items),
-        "shared_masks": masks_of_several(options.mask, options.regions, [item.case for item in items]),
+        "shared_masks": masks_of_several(
+            options.mask, options.regions, [item.case for item in items]
+        ),
     }
 
 
@@ -179,7 +210,11 @@ def _calibrations(items: Iterable[Item]) -> list[dict[str, Any]]:
         {key: calibration.get(key) for key in ("patients", "coverage", "confidence", "bound")}
         for calibration in learned
     ]
-    return [calibration for number, calibration in enumerate(stated) if calibration not in stated[:number]]
+    return [
+        calibration
+        for number, calibration in enumerate(stated)
+        if calibration not in stated[:number]
+    ]
 
 
 def _range(items: Sequence[Item], given: Any) -> Range:
@@ -277,7 +312,9 @@ def _of_others(item: Item) -> list[str]:
         own = item.case.files.get(name)
         content = stated.get("sha256")
         if content and own is not None and is_there(own) and content_hash(own) != content:
-            sentences.append(f"Its source {name} differs from the {name} next to its truth: is it the same patient?")
+            sentences.append(
+                f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
+            )
     return sentences
 
 

@@ -41,7 +41,9 @@ class Interval:
     changed: bool = False
 
 
-def interval_of(images: Mapping[str, Path], modality: str, provenance: Mapping[str, Any]) -> Interval | None:
+def interval_of(
+    images: Mapping[str, Path], modality: str, provenance: Mapping[str, Any]
+) -> Interval | None:
     """The intervals of an image among its case's maps, as its provenance describes them; None if there are none."""
     low = images.get(modality + LOW)
     high = images.get(modality + HIGH)
@@ -50,7 +52,9 @@ def interval_of(images: Mapping[str, Path], modality: str, provenance: Mapping[s
         return None
     bound = provenance.get("bounds", {}).get(modality, {}).get("mae")
     listed = provenance.get("images", {})
-    changed = any(path.name in listed and listed[path.name] != content_hash(path) for path in (low, high))
+    changed = any(
+        path.name in listed and listed[path.name] != content_hash(path) for path in (low, high)
+    )
     levels = stated.get("levels", {}).get(modality, {})
     return Interval(low, high, float(stated["coverage"]), levels, bound, changed)
 

@@ -93,10 +93,14 @@ def lesion_sentence(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     kept = ""
     if shown:
         visible = [(counts["pieces"] or 0) > (counts["unseen"] or 0) for counts in counted]
-        patients = {row.get("patient") or number for number, row in enumerate(rows) if visible[number]}
+        patients = {
+            row.get("patient") or number for number, row in enumerate(rows) if visible[number]
+        }
         low, high = _interval(totals["kept"] / shown, len(patients))
         kept = f". Kept of those it shows: {totals['kept'] / shown:.0%} ({low:.0%}-{high:.0%})"
-    unseen = f", {totals['unseen']:.0f} that the truth itself does not show" if totals["unseen"] else ""
+    unseen = (
+        f", {totals['unseen']:.0f} that the truth itself does not show" if totals["unseen"] else ""
+    )
     can_invent = any(counts["invented"] is not None for counts in counted)
     invented = f"; {totals['invented']:.0f} invented where there is none" if can_invent else ""
     return f"{name}, piece by piece: of {totals['pieces']:.0f} in {len(rows)} cases {counts}{unseen}{invented}{kept}."

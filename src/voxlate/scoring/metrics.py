@@ -349,12 +349,16 @@ def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None)
     return (here / voxels_here) / (there / voxels_there)
 
 
-def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _steps_of_error(
+    truth: Any, synthesis: Any, mask: Any
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The sum of |steps of the error| and its number of voxels for each pair of neighbouring slices [D - 1]."""
     a = _array(truth)
     b = _array(synthesis)
     if a.shape != b.shape or a.ndim != 3:
-        raise ValueError(f"expected two volumes [D, H, W] of one shape, got {a.shape} and {b.shape}")
+        raise ValueError(
+            f"expected two volumes [D, H, W] of one shape, got {a.shape} and {b.shape}"
+        )
     steps = np.abs(np.diff(b - a, axis=0))
     counts = np.full(len(steps), a[0].size)
     if mask is not None:

@@ -28,17 +28,23 @@ class Floor:
     mae: float
 
 
-def estimate_for(cohort: Path | None, case: str, modality: str, sources: Collection[str]) -> Misalignment | None:
+def estimate_for(
+    cohort: Path | None, case: str, modality: str, sources: Collection[str]
+) -> Misalignment | None:
     """The largest misalignment of a truth with one of its sources (`to`) above the threshold of prepare, or None."""
     path = None if cohort is None else case_path(cohort, case)
     if path is None or not path.is_file():
         return None
     header = read_header(path)
     to_sources = [
-        estimate for name, estimate in header.misaligned.items() if name == modality and estimate.to in sources
+        estimate
+        for name, estimate in header.misaligned.items()
+        if name == modality and estimate.to in sources
     ]
     to_truth = [
-        (name, estimate) for name, estimate in header.misaligned.items() if estimate.to == modality and name in sources
+        (name, estimate)
+        for name, estimate in header.misaligned.items()
+        if estimate.to == modality and name in sources
     ]
     pairs = [*to_sources, *(replace(estimate, to=name) for name, estimate in to_truth)]
     far = [estimate for estimate in pairs if is_misaligned(header, estimate)]

@@ -68,7 +68,9 @@ def _on_255(volume: Volume, scale: Scale) -> Volume:
     return replace(volume, data=values.astype(np.float32), unit=RANGE.unit)
 
 
-def stated_units(maps: Mapping[str, IntensityMap], scales: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+def stated_units(
+    maps: Mapping[str, IntensityMap], scales: Mapping[str, tuple[float, float]]
+) -> dict[str, Any]:
     """The entry of provenance for each modality."""
     stated: dict[str, Any] = {}
     for name, (low, high) in scales.items():

@@ -42,8 +42,7 @@ class EvaluateOptions(Layout):
     regions: Annotated[
         Mapping[str, str] | None,
         Option(
-            "Region to score by itself: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE or "
-            "ratio=lesion/core. Repeatable.",
+            "Region to score by itself: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE or ratio=lesion/core. Repeatable.",
             flag="--region",
             panel=MAIN,
             metavar="RULE",
@@ -53,7 +52,9 @@ class EvaluateOptions(Layout):
     ] = None
     split: Annotated[
         str | None,
-        Option("Split to score: train, val or test.", panel=MAIN, takes=Literal["train", "val", "test"]),
+        Option(
+            "Split to score: train, val or test.", panel=MAIN, takes=Literal["train", "val", "test"]
+        ),
     ] = None
     value_range: Annotated[
         Mapping[str, Sequence[float]] | Sequence[float] | None,
@@ -68,8 +69,7 @@ class EvaluateOptions(Layout):
     scopes: Annotated[
         Sequence[str],
         Option(
-            "Additional scope of the scores: whole, both_masked, slices, crops, both_masked.slices, … Repeatable "
-            "(docs/guides/comparing.md).",
+            "Additional scope of the scores: whole, both_masked, slices, crops, both_masked.slices, … Repeatable (docs/guides/comparing.md).",
             flag="--score",
             panel=SCORES,
             metavar="NAME",
@@ -113,13 +113,25 @@ class EvaluateOptions(Layout):
     ] = "low"
     padding: Literal["valid", "same"] = "valid"
     seed: Annotated[
-        int, Option("Random seed of crops, intervals, distances and the synthesis by --run.", panel=SCORES, least=0)
+        int,
+        Option(
+            "Random seed of crops, intervals, distances and the synthesis by --run.",
+            panel=SCORES,
+            least=0,
+        ),
     ] = 0
     prepared: Annotated[
         Path | None,
-        Option("Prepared cohort with the transforms of registered scans. Default: that of the run.", panel=ADVANCED),
+        Option(
+            "Prepared cohort with the transforms of registered scans. Default: that of the run.",
+            panel=ADVANCED,
+        ),
     ] = None
     naive: Annotated[
         Any,
-        Option("Naive baselines (naive.safetensors). Default: those of the run.", panel=ADVANCED, takes=Path),
+        Option(
+            "Naive baselines (naive.safetensors). Default: those of the run.",
+            panel=ADVANCED,
+            takes=Path,
+        ),
     ] = None

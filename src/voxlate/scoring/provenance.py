@@ -194,7 +194,9 @@ def read_run(path: Path) -> dict[str, Any]:
     record.fill(_Trained, content, known=False)
     stated: dict[str, Any] = content
     place = stated.get("prepared", "-")
-    sound = isinstance(place, dict) or (isinstance(place, str) and 0 < len(place) < 4000 and "\0" not in place)
+    sound = isinstance(place, dict) or (
+        isinstance(place, str) and 0 < len(place) < 4000 and "\0" not in place
+    )
     record.check(sound, f"a prepared cohort in {place!r:.80}")
     return {**stated, "recipe": with_new_names(stated["recipe"])} if "recipe" in stated else stated
 
@@ -236,7 +238,9 @@ def trained_on(images: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
     def learned(case: str, provenance: Mapping[str, Any]) -> bool:
         if provenance.get("split"):
             return bool(provenance["split"] == "train")
-        return provenance.get("case", case) in splits_of(tuple(run_folders(provenance))).get("train", ())
+        return provenance.get("case", case) in splits_of(tuple(run_folders(provenance))).get(
+            "train", ()
+        )
 
     return list(dict.fromkeys(case for case, provenance in images if learned(case, provenance)))
 
@@ -244,7 +248,9 @@ def trained_on(images: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
 def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
     """The source files that a provenance names, by modality, without the mask."""
     inputs = provenance.get("inputs", {})
-    return {name: Path(scan["path"]) for name, scan in inputs.items() if name != MASK and "path" in scan}
+    return {
+        name: Path(scan["path"]) for name, scan in inputs.items() if name != MASK and "path" in scan
+    }
 
 
 def window_borders(provenance: Mapping[str, Any], depth: int) -> list[int]:
@@ -278,7 +284,9 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
             continue
         if isinstance(first, dict) and isinstance(second, dict):
             names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
-            return f"{key}: " + ", ".join(f"{name} {first.get(name)} and {second.get(name)}" for name in names)
+            return f"{key}: " + ", ".join(
+                f"{name} {first.get(name)} and {second.get(name)}" for name in names
+            )
         return f"{key}: {first} and {second}"
     return ""
 

@@ -93,7 +93,9 @@ def _region(name: str, text: str) -> Region:
     rule = RULE.fullmatch(text.strip())
     if rule is None and "<" not in text and ">" not in text:
         if not text:
-            raise BadInput(f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=cta>150.")
+            raise BadInput(
+                f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=cta>150."
+            )
         return Region(name, text, path=text)
     below, modality, sign, number, percent = rule.groups() if rule else ("", "", "", "0", "")
     value = float(number)
@@ -200,7 +202,9 @@ def region_scores(
     }
     scores |= dict.fromkeys(("mean", "truth_mean", "mae", "mae_z", "psnr", "ssim_3d"), math.nan)
     if inside.any():
-        box = tuple(slice(max(0, first - RADIUS), end + RADIUS) for first, end in bounding_box(inside))
+        box = tuple(
+            slice(max(0, first - RADIUS), end + RADIUS) for first, end in bounding_box(inside)
+        )
         a, b = (image[box] - np.float32(pair.scale.low) for image in (truth, other))
         scores["mean"] = float(np.mean(other[inside], dtype=np.float64))
         scores["truth_mean"] = float(np.mean(truth[inside], dtype=np.float64))
@@ -254,7 +258,9 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArra
             )
         inside = on_grid_of(truth, path, "mask").data[0] > 0.5
     if not inside.any():
-        raise BadInput(f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask.")
+        raise BadInput(
+            f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask."
+        )
     return inside
 
 
@@ -262,13 +268,19 @@ def _file_of(text: str, case: CaseFiles) -> Path:
     return Path(text.replace("{case}", case.case))
 
 
-def masks_of_several(mask: str | Path | None, regions: Iterable[Region], cases: Sequence[CaseFiles]) -> list[str]:
+def masks_of_several(
+    mask: str | Path | None, regions: Iterable[Region], cases: Sequence[CaseFiles]
+) -> list[str]:
     """A sentence for each mask file of the evaluation or a region that is used for several patients."""
     texts = [region.path for region in regions if region.path is not None]
     if mask not in (None, "body", "brain", "cohort"):
         texts.append(str(mask))
     files = [(case.patient, _file_of(text, case)) for text in texts for case in cases]
-    own = [(case.patient, case.mask) for case in cases if case.mask is not None] if mask == "cohort" else []
+    own = (
+        [(case.patient, case.mask) for case in cases if case.mask is not None]
+        if mask == "cohort"
+        else []
+    )
     return shared_masks([*files, *own])
 
 

@@ -46,9 +46,13 @@ class Scope:
 
     def rule(self, mask: str | None, cut: "Cut") -> str:
         """A sentence for the caption and metrics.json."""
-        where = "every voxel" if self.area == "whole" or mask is None else f"voxels in the mask {mask}"
+        where = (
+            "every voxel" if self.area == "whole" or mask is None else f"voxels in the mask {mask}"
+        )
         if self.area == "both_masked":
-            where = f"both images at the low end of the range outside the mask {mask}, then every voxel"
+            where = (
+                f"both images at the low end of the range outside the mask {mask}, then every voxel"
+            )
         if not self.pictures:
             return where
         picture = self.pictures.removesuffix("s")
@@ -116,16 +120,24 @@ class CountedVoxels:
         return hashlib.sha256(np.ascontiguousarray(self.values).tobytes()).hexdigest()
 
 
-def scopes_from(names: Iterable[str], mask: object, regions: Iterable[str] = ()) -> tuple[Scope, ...]:
+def scopes_from(
+    names: Iterable[str], mask: object, regions: Iterable[str] = ()
+) -> tuple[Scope, ...]:
     """The scopes of these names, each once; raises BadInput for other names, or if a mask is absent."""
     scopes = []
     for name in dict.fromkeys(names):
         if name not in SCOPES:
-            raise BadInput(f"--score: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these.")
+            raise BadInput(
+                f"--score: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these."
+            )
         if SCOPES[name].area == "both_masked" and mask is None:
-            raise BadInput(f"--score {name}: expected a mask, found none. Add --mask body, brain, cohort or a file.")
+            raise BadInput(
+                f"--score {name}: expected a mask, found none. Add --mask body, brain, cohort or a file."
+            )
         if name in regions:
-            raise BadInput(f"--score {name}: expected no region of that name, found one. Rename the region.")
+            raise BadInput(
+                f"--score {name}: expected no region of that name, found one. Rename the region."
+            )
         scopes.append(SCOPES[name])
     return tuple(scopes)
 
@@ -136,7 +148,9 @@ def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope])
     "mask" names the evaluation's mask. Raises BadInput for other texts, or if the mask or such a scope is absent.
     """
     if not any(scope.pictures for scope in scopes):
-        raise BadInput("--slices: expected a --score of slices or crops, found none. Add --score slices.")
+        raise BadInput(
+            "--slices: expected a --score of slices or crops, found none. Add --score slices."
+        )
     if isinstance(given, SliceFilter):
         return given
     braced = given.strip() if given.strip().startswith("{") else "{" + given + "}"
@@ -167,11 +181,17 @@ def scope_scores(
     of equal images) are left out of its mean.
     """
     pair = _in_area(scope.area, pair, truth)
-    known = {key: score for key, score in functions.items() if key in (OF_PICTURES if scope.pictures else SCOPED)}
+    known = {
+        key: score
+        for key, score in functions.items()
+        if key in (OF_PICTURES if scope.pictures else SCOPED)
+    }
     if not scope.pictures:
         return {f"{scope.name}.{key}": score(pair) for key, score in known.items()}, []
     pictures = _pictures(scope, pair, truth)
-    rows = [place | {key: score(picture) for key, score in known.items()} for place, picture in pictures]
+    rows = [
+        place | {key: score(picture) for key, score in known.items()} for place, picture in pictures
+    ]
     return {f"{scope.name}.{key}": _mean([row[key] for row in rows]) for key in known}, rows
 
 
@@ -187,7 +207,9 @@ def _in_area(area: Area, pair: ImagePair, truth: CountedVoxels) -> ImagePair:
     return replace(pair, inside=truth.covered)
 
 
-def _pictures(scope: Scope, pair: ImagePair, truth: CountedVoxels) -> Iterator[tuple[dict[str, Any], ImagePair]]:
+def _pictures(
+    scope: Scope, pair: ImagePair, truth: CountedVoxels
+) -> Iterator[tuple[dict[str, Any], ImagePair]]:
     """The slices or crops that count, in radiological orientation, with the place of their first pixels.
 
     Raises BadInput for crops that are far larger than the case's slices.
@@ -202,7 +224,9 @@ def _pictures(scope: Scope, pair: ImagePair, truth: CountedVoxels) -> Iterator[t
         row = column = 0
         box: tuple[slice, ...] = ()
         if scope.pictures == "crops":
-            row, column = crop_place(cut, truth.content, number, _layer(truth.values, number).shape[1:])
+            row, column = crop_place(
+                cut, truth.content, number, _layer(truth.values, number).shape[1:]
+            )
             box = (
                 slice(None),
                 slice(row, row + cut.size),
@@ -257,7 +281,10 @@ def _mean(values: list[float]) -> float:
 
 
 def _filter_text(chosen: SliceFilter) -> str:
-    limits = {name: "its mean" if limit == "mean" else f"{limit:g}" for name, limit in chosen.above.items()}
+    limits = {
+        name: "its mean" if limit == "mean" else f"{limit:g}"
+        for name, limit in chosen.above.items()
+    }
     above = " and ".join(f"{name} > {limit}" for name, limit in limits.items())
     overlap = f", Dice {chosen.overlap:g}" if chosen.overlap else ""
     return f"{chosen.pixels} pixels of {above}{' each' if len(limits) > 1 else ''}{overlap}"

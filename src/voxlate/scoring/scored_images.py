@@ -45,7 +45,10 @@ class Item:
     def inputs(self) -> dict[str, Path]:
         """The source scans by the image's provenance, or at their place in the cohort if they were moved."""
         stated = stated_inputs(self.provenance).items()
-        return {name: path if is_there(path) else self.case.files.get(name, path) for name, path in stated}
+        return {
+            name: path if is_there(path) else self.case.files.get(name, path)
+            for name, path in stated
+        }
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     Raises BadInput if there are none, if they are from syntheses with different settings, or from another case's scans.
     """
     if not out.is_dir():
-        raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
+        raise BadInput(
+            f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path."
+        )
     scored = ScoredImages([], [], {})
     failed = provenance_of(out).get("failed", {})
     every = {path.name: images_in(path) for path in sorted(out.iterdir()) if path.is_dir()}
@@ -78,7 +83,9 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
         elif case and stated and name not in stated:
             scored.refused[name] = "synth was stopped while it wrote this case: run it again"
         else:
-            own = {modality: path for modality, path in images.items() if not is_map(modality, images)}
+            own = {
+                modality: path for modality, path in images.items() if not is_map(modality, images)
+            }
             for modality, path in own.items():
                 if case is None or modality not in case.files:
                     scored.without_truth.append(f"{name}/{modality}")
@@ -103,9 +110,13 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
 
 def is_map(name: str, images: Collection[str]) -> bool:
     """Whether an image of a case is a map of another image of it, such as its standard deviation."""
-    own = {suffix for suffix in MAPS if name.endswith(suffix) and name.removesuffix(suffix) in images}
+    own = {
+        suffix for suffix in MAPS if name.endswith(suffix) and name.removesuffix(suffix) in images
+    }
     ends = {LOW: HIGH, HIGH: LOW}  # a scan may be called ct_low
-    return any(suffix not in ends or name.removesuffix(suffix) + ends[suffix] in images for suffix in own)
+    return any(
+        suffix not in ends or name.removesuffix(suffix) + ends[suffix] in images for suffix in own
+    )
 
 
 def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
@@ -178,7 +189,11 @@ def images_in(folder: Path) -> dict[str, Path]:
     listed = provenance_of(folder).get("images")
     images = dict[str, Path]()
     for ending in reversed(scan_endings()):
-        found = [path for path in sorted(folder.glob(f"*{ending}")) if listed is None or path.name in listed]
+        found = [
+            path
+            for path in sorted(folder.glob(f"*{ending}"))
+            if listed is None or path.name in listed
+        ]
         images |= {_modality(path.name): path for path in found}
     return dict(sorted(images.items()))
 

@@ -90,7 +90,9 @@ class Scores:
             "modalities": {name: self._modality(name) for name in modalities},
             "cases": [row.flat() for row in self.rows],
         }
-        return document | {"verdict": {verdict.modality: verdict.document() for verdict in verdicts(document)}}
+        return document | {
+            "verdict": {verdict.modality: verdict.document() for verdict in verdicts(document)}
+        }
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -156,13 +158,21 @@ class Scores:
         ]
         scored = {key for row in self.rows for key in row.scores}
         known = metrics_of(self.header)
-        columns += [key for key, metric in known.items() if not metric.pooled and ("." not in key or key in scored)]
+        columns += [
+            key
+            for key, metric in known.items()
+            if not metric.pooled and ("." not in key or key in scored)
+        ]
         _write_csv(
             out / "metrics.csv",
             columns,
             (row.flat() | self._stated(row) for row in self.rows),
         )
-        pictures = [row.head | self._stated(row) | _finite(picture) for row in self.rows for picture in row.pictures]
+        pictures = [
+            row.head | self._stated(row) | _finite(picture)
+            for row in self.rows
+            for picture in row.pictures
+        ]
         if pictures:
             scores = [key for key in known if any(key in picture for picture in pictures)]
             _write_csv(
@@ -197,7 +207,9 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 def over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
     """The entry "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state."""
     scope, _, key = metric.key.rpartition(".")
-    values = np.array([picture[key] for row in rows for picture in row.pictures if picture["scope"] == scope])
+    values = np.array(
+        [picture[key] for row in rows for picture in row.pictures if picture["scope"] == scope]
+    )
     kept = values[np.isfinite(values)]
     counts = {"n": len(kept), "not_finite": len(values) - len(kept)}
     return {"pictures": mean_and_sd(kept) | counts} if len(values) else {}
@@ -211,7 +223,9 @@ def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[s
     """
     kept = [row for row in rows if math.isfinite(row.scores.get(metric.key, math.nan))]
     values = np.array([row.scores[metric.key] for row in kept])
-    interval = bootstrap(values, [row.patient if over == "patients" else row.case for row in kept], seed)
+    interval = bootstrap(
+        values, [row.patient if over == "patients" else row.case for row in kept], seed
+    )
     counts = {"n": len(values), "not_finite": len(rows) - len(values)}
     return mean_and_sd(values) | {"ci95": list(interval) if interval else None} | counts
 
@@ -255,7 +269,9 @@ class Tables:
     def modalities(self) -> list[str]:
         return [name for name in self.lines if name]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
         cells = [line.cells for lines in self.lines.values() for line in lines]
         wide = [max([NARROWEST, *(cell.width for cell in row)]) for row in zip(*cells)]
         heads = [self._head(name, line) for name, lines in self.lines.items() for line in lines]
@@ -285,7 +301,9 @@ class Tables:
         for column in columns:
             name = _folded(self.methods[column], wide[column])
             width = wide[column]
-            result.add_column(name, justify="right", min_width=width, max_width=width, overflow="fold")
+            result.add_column(
+                name, justify="right", min_width=width, max_width=width, overflow="fold"
+            )
         for modality, lines in self.lines.items():
             for line in lines:
                 cells = (line.cells[column] for column in columns)
@@ -299,7 +317,9 @@ def in_html(*parts: RenderableType) -> str:
     console = Console(record=True, width=120, file=io.StringIO())
     for part in parts:
         console.print(part)
-    return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>')
+    return console.export_html(
+        inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>'
+    )
 
 
 def _folded(name: str, wide: int) -> str:
@@ -320,15 +340,22 @@ def _marked(cell: Cell) -> Text:
 def score_tables(document: Mapping[str, Any]) -> Tables:
     """The scores in a metrics.json: a column for the synthesis and for each naive baseline, mean ± sd over cases."""
     keys = keys_of(document)
-    metrics = [metric for key, metric in metrics_of(document).items() if key in keys and metric.in_table]
+    metrics = [
+        metric for key, metric in metrics_of(document).items() if key in keys and metric.in_table
+    ]
     modalities = document["modalities"]
-    answers = tuple(dict.fromkeys(answer for part in modalities.values() for answer in part["answers"]))
+    answers = tuple(
+        dict.fromkeys(answer for part in modalities.values() for answer in part["answers"])
+    )
     lines = {
         modality: [
             Line(
                 metric.label,
                 metric.unit_for(part["unit"]),
-                tuple(_score_cell(part["answers"].get(answer, {}), answer, metric) for answer in answers),
+                tuple(
+                    _score_cell(part["answers"].get(answer, {}), answer, metric)
+                    for answer in answers
+                ),
             )
             for metric in metrics
         ]
@@ -342,7 +369,9 @@ def short_tables(document: Mapping[str, Any]) -> Tables:
     """The main and the requested scores in a metrics.json for the synthesis and the best naive baseline."""
     keys = keys_of(document)
     metrics = [
-        metric for key, metric in metrics_of(document).items() if key in keys and metric.in_table and is_main(metric)
+        metric
+        for key, metric in metrics_of(document).items()
+        if key in keys and metric.in_table and is_main(metric)
     ]
     best = {verdict.modality: verdict.baseline for verdict in verdicts(document)}
     lines = {
@@ -352,7 +381,9 @@ def short_tables(document: Mapping[str, Any]) -> Tables:
     title = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
     if any(best.values()):
         return Tables(title, (SYNTHESIS, "best naive baseline"), lines, short_caption(document))
-    alone = {name: [replace(row, cells=row.cells[:1]) for row in rows] for name, rows in lines.items()}
+    alone = {
+        name: [replace(row, cells=row.cells[:1]) for row in rows] for name, rows in lines.items()
+    }
     return Tables(title, (SYNTHESIS,), alone, short_caption(document))
 
 

@@ -119,7 +119,11 @@ def verdict_on(
     largest = [pair for pair in compared if pair.cases == most]
     best = min(largest, key=lambda pair: float(pair.naive.mean()))
     outcome = _outcome(best)
-    missing = f"over the {best.cases} of {len(own)} cases that this baseline has" if best.cases < len(own) else ""
+    missing = (
+        f"over the {best.cases} of {len(own)} cases that this baseline has"
+        if best.cases < len(own)
+        else ""
+    )
     return Verdict(
         modality,
         "unclear" if outcome == "better" and not_held_out else outcome,
@@ -148,7 +152,10 @@ def _compared(
     if not cases:
         return None
     means = [
-        [float(np.mean([errors[case] for case in cases if patients[case] == patient])) for patient in groups]
+        [
+            float(np.mean([errors[case] for case in cases if patients[case] == patient]))
+            for patient in groups
+        ]
         for errors in (own, other)
     ]
     return Compared(baseline, np.array(means[0]), np.array(means[1]), len(cases))
@@ -212,7 +219,11 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
     if name in document.get("given_truth", ()):
         said = "no verdict: the truth itself was given to the model, so this is a bound and no synthesis"
         return Verdict(name, "unknown", said, unit=part["unit"])
-    rows = [row for row in document["cases"] if row["modality"] == name and row.get(METRIC.key) is not None]
+    rows = [
+        row
+        for row in document["cases"]
+        if row["modality"] == name and row.get(METRIC.key) is not None
+    ]
     errors = dict[str, dict[str, float]]()
     for row in rows:
         errors.setdefault(row["answer"], {})[row["case"]] = row[METRIC.key]
@@ -220,7 +231,11 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
     own = errors.get(SYNTHESIS, {})
     trained = len(own.keys() & set(document.get("trained_on", ())))
     cases = f"{len(own)} case{'' if len(own) == 1 else 's'}"
-    clause = f"{trained} of {cases} in the training, so this is no result on other patients" if trained else ""
+    clause = (
+        f"{trained} of {cases} in the training, so this is no result on other patients"
+        if trained
+        else ""
+    )
     mask = part["mask"]
     where = mask if mask == "whole image" else f"inside the mask {mask}"
     return verdict_on(name, errors, patients, part["unit"], where, clause)
@@ -229,8 +244,12 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
 def logged(log: Path) -> dict[str, list[Verdict]]:
     """The last verdicts of each stage of a training by its log.jsonl; other lines are skipped."""
     by_stage = dict[str, list[Verdict]]()
-    for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
-        with contextlib.suppress(json.JSONDecodeError, ValidationError):  # a killed run may end in half a line
+    for text in (
+        log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ()
+    ):
+        with contextlib.suppress(
+            json.JSONDecodeError, ValidationError
+        ):  # a killed run may end in half a line
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("verdict"), dict):
                 stated = [adapter(Verdict).validate_python(one) for one in line["verdict"].values()]
@@ -242,7 +261,9 @@ def lines(verdicts: Iterable[Verdict]) -> list[str]:
     """A line for each verdict with its symbol, and with the modality if there are several."""
     several = list(verdicts)
     return [
-        f"{verdict.symbol} {verdict.modality}: {verdict.sentence}" if len(several) > 1 else str(verdict)
+        f"{verdict.symbol} {verdict.modality}: {verdict.sentence}"
+        if len(several) > 1
+        else str(verdict)
         for verdict in several
     ]
 

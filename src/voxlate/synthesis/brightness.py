@@ -25,7 +25,9 @@ class Peak:
     def stretch(self, values: np.ndarray) -> np.ndarray:
         """Values of any shape, in the unit of `middle`."""
         bright = values > self.middle
-        return np.where(bright, self.middle + (values - self.middle) * np.float32(self.slope), values)
+        return np.where(
+            bright, self.middle + (values - self.middle) * np.float32(self.slope), values
+        )
 
     def stretch_sd(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The standard deviations that belong to the stretched values."""

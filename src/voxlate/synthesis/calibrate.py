@@ -63,7 +63,9 @@ def calibrate(
     rules = {name: _regions(name, model, labels, regions or {}) for name in names}
     path = model.calibration_file
     if path.is_file():
-        warn(f"{path.name} is there: it is replaced, and images of before name another calibration than the run has.")
+        warn(
+            f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
+        )
     with locked(path.parent):
         collector = Collector(model, rules, 1 - coverage, seed, warn)
         data = _collect(collector, cases, progress)
@@ -74,7 +76,9 @@ def calibrate(
         for number, (name, voxels) in enumerate(data.voxels.items()):
             progress("fits", number + 1, len(data.voxels))
             ends = network_ends(model.recipe.intensity[name])
-            targets[name], network = fit(voxels, rules[name], coverage, confidence, bound, seed, ends)
+            targets[name], network = fit(
+                voxels, rules[name], coverage, confidence, bound, seed, ends
+            )
             if network is not None:
                 networks[name] = network
         header = Header(
@@ -89,7 +93,10 @@ def calibrate(
             seed=seed,
             targets=targets,
             units={name: model.header["units"][name] for name in names},
-            halves={name: (high - low) / 2 for name, (low, high) in model.header["target_scales"].items()},
+            halves={
+                name: (high - low) / 2
+                for name, (low, high) in model.header["target_scales"].items()
+            },
             made_by=made_by(),
         )
         references = fit_references(data.patches, data.patient_of_case, seed)
@@ -114,7 +121,9 @@ class _CalibrationData:
         return set(self.patient_of_case)
 
 
-def _collect(collector: Collector, cases: Sequence[CaseFiles], progress: Progress) -> _CalibrationData:
+def _collect(
+    collector: Collector, cases: Sequence[CaseFiles], progress: Progress
+) -> _CalibrationData:
     """The data of all cases; a case that cannot be synthesised is left out with a warning.
 
     Raises BadInput where the patients are too few.
@@ -151,7 +160,9 @@ def _collect(collector: Collector, cases: Sequence[CaseFiles], progress: Progres
     progress("cases", len(cases), len(cases))
     if len(data.patients) < FEWEST:
         why = f": {failed[0]}" if failed else ""
-        raise _too_few(rules, f"{len(data.patients)} ({len(data.contents)} of {len(cases)} cases{why})")
+        raise _too_few(
+            rules, f"{len(data.patients)} ({len(data.contents)} of {len(cases)} cases{why})"
+        )
     for name, voxels_of_cases in data.voxels.items():
         _check_regions(name, voxels_of_cases, rules[name])
         warn_of_outliers(name, voxels_of_cases, warn)

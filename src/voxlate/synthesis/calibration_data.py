@@ -79,7 +79,15 @@ class Collector:
         """The voxels of a case, by target, and the patches of its scans; both are kept in a file as well."""
         model = self.model
         weights = model.header["weights_hash"]
-        options = (weights, model.synthesis_options, self.alpha, self.seed, content, self.rules, BODY_VOXELS)
+        options = (
+            weights,
+            model.synthesis_options,
+            self.alpha,
+            self.seed,
+            content,
+            self.rules,
+            BODY_VOXELS,
+        )
         digest = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
         path = self.folder / f"{case.case}.{digest}.safetensors"
         arrays = self._read(path)
@@ -110,7 +118,9 @@ class Collector:
         recipe = self.model.recipe
         try:
             with Record(path, "what a case teaches", "It is made again.").tensors() as file:
-                shapes = kept_shapes(file.shapes, self.rules, len(recipe.data.source), recipe.synth.samples)
+                shapes = kept_shapes(
+                    file.shapes, self.rules, len(recipe.data.source), recipe.synth.samples
+                )
                 arrays = file.read(shapes)
                 return arrays if file.text("sha256") == checksum("", arrays) else None
         except BadInput:
@@ -122,7 +132,9 @@ class Collector:
         wanted = [*data.source, *data.target]
         missing = [name for name in wanted if name not in case.files]
         if missing:
-            raise BadInput(f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}.")
+            raise BadInput(
+                f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}."
+            )
         files = {name: case.files[name] for name in wanted}
         if case.mask and MASK in self.model.scan_names:
             files[MASK] = case.mask
@@ -165,11 +177,17 @@ class Collector:
         """The truth as it is in its file, as in evaluate; resampled only where its grid is another."""
         recipe = self.model.recipe
         data = recipe.data
-        preparation = preparation_for(self.model.header, {name: scans[name] for name in data.source})
+        preparation = preparation_for(
+            self.model.header, {name: scans[name] for name in data.source}
+        )
         whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
         self._refuse_training(whole)
         prepared = laid_out(whole, data.axes)
-        moved = {name for name, registered in prepared.header.registered.items() if registered.kept != "none"}
+        moved = {
+            name
+            for name, registered in prepared.header.registered.items()
+            if registered.kept != "none"
+        }
 
         def on_output_grid(
             own: Volume,
@@ -178,7 +196,9 @@ class Collector:
         ) -> Volume:
             """The file itself where it has the image's voxels, and registration did not move it."""
             from_file = oriented(own, data.axes[::-1])
-            from_prepared = output_grid.laid(output_grid.written(values, own.modality, own.unit, order))
+            from_prepared = output_grid.laid(
+                output_grid.written(values, own.modality, own.unit, order)
+            )
             same = own.modality not in moved and same_grid(from_file.grid, from_prepared.grid)
             return from_file if same else from_prepared
 
@@ -187,7 +207,9 @@ class Collector:
         for name in data.target:
             statistics = prepared.header.statistics[name]
             if statistics.blank:
-                raise BadInput(f"{case}: expected {name} to show something, found the same value everywhere.")
+                raise BadInput(
+                    f"{case}: expected {name} to show something, found the same value everywhere."
+                )
             volumes[name] = on_output_grid(scans[name], prepared.arrays[name][:], 1)
             scales[name] = recipe.intensity[name].scale(statistics)
         labels = dict[str, NDArray[np.generic]]()
@@ -204,7 +226,9 @@ class Collector:
                 f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
             )
         if case in recorded_splits([self.folder.parent]).get("train", []):
-            self.warn(f"{case} has the name of a training case and other voxels: it counts as another patient.")
+            self.warn(
+                f"{case} has the name of a training case and other voxels: it counts as another patient."
+            )
 
     def _voxels(
         self,

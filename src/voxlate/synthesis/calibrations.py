@@ -63,12 +63,17 @@ def find_calibration(
     if not place.file.is_file():
         own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
         if place.samples != own_samples and place.other_samples:
-            raise _mismatch(place, f"{place.samples} samples, found one of {place.other_samples} samples")
+            raise _mismatch(
+                place, f"{place.samples} samples, found one of {place.other_samples} samples"
+            )
         return None
     calibration = _read_once(place.file, place.file.stat().st_mtime_ns)
     stated = calibration.header
     if stated.weights != header["weights_hash"]:
-        raise _mismatch(place, f"these weights ({header['weights_hash']}), found one of others ({stated.weights})")
+        raise _mismatch(
+            place,
+            f"these weights ({header['weights_hash']}), found one of others ({stated.weights})",
+        )
     change = first_change(without_precision(stated.synth), without_precision(options))
     if change:
         raise _mismatch(place, f"images drawn as these are, found one of others ({change})")

@@ -81,14 +81,18 @@ def synthesise_cases(
         if others is None:
             outdated = output.outdated(cases)
             if outdated:
-                say(f"{len(outdated)} images in {out} made in another way ({outdated[0]}) are made again.")
+                say(
+                    f"{len(outdated)} images in {out} made in another way ({outdated[0]}) are made again."
+                )
         else:
             with locked(out, SHARED_SECONDS):  # a process that synthesises all cases would hold it
                 output.claim([*cases, *others])
         for number, one in enumerate(scans):
             progress("cases", number, len(scans))
             try:
-                _synthesise_or_keep(model, one, output, splits, seed, partial(progress, "slices"), warn, results)
+                _synthesise_or_keep(
+                    model, one, output, splits, seed, partial(progress, "slices"), warn, results
+                )
             except BadInput as error:
                 if len(scans) == 1 or isinstance(error, CannotWrite):
                     raise
@@ -142,10 +146,18 @@ def _synthesise_case(
     """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
     check_free(folder, model.files_of(scans.files))
     image = model.synthesise(
-        scans.files, case=scans.case, seed=seed, progress=progress, warn=lambda text: warn(f"{scans.case}: {text}")
+        scans.files,
+        case=scans.case,
+        seed=seed,
+        progress=progress,
+        warn=lambda text: warn(f"{scans.case}: {text}"),
     )
-    if scans.others and model.recipe.task.completes:  # a scan by another name would count as missing
-        warn(f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name.")
+    if (
+        scans.others and model.recipe.task.completes
+    ):  # a scan by another name would count as missing
+        warn(
+            f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name."
+        )
     inputs = dict[str, Any]()
     for name, scan in image.provenance["inputs"].items():
         inputs[name] = {**scan, "path": place_from(scans.files[name], folder)}
@@ -158,7 +170,9 @@ def _synthesise_case(
     in_training = image.provenance.get("in_training")
     if split == "train" and in_training is False:
         split = OTHER
-        warn(f"{scans.case} has the name of a training case and other voxels: it counts as another patient.")
+        warn(
+            f"{scans.case} has the name of a training case and other voxels: it counts as another patient."
+        )
     elif in_training:
         split = "train"
     if split:  # in the provenance of the case, so that it stays with the image

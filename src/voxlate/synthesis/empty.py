@@ -154,11 +154,15 @@ def empty_slices(
         empty &= blank | noise
         constant &= blank
     outside = np.zeros(prepared.header.shape, bool)
-    if least > 0 and recipe.data.patch[0] == 1:  # the share of one slice does not exclude patches of several slices
+    if (
+        least > 0 and recipe.data.patch[0] == 1
+    ):  # the share of one slice does not exclude patches of several slices
         outside = _far_from_the_body(volumes, EDGE * least)
         outside[empty] = False
     trained = {} if anatomy is None else anatomy.backgrounds
-    values = {name: background_of(scale, units[name], trained.get(name)) for name, scale in scales.items()}
+    values = {
+        name: background_of(scale, units[name], trained.get(name)) for name, scale in scales.items()
+    }
     return Empty(empty, empty & ~constant, outside, values, shown, least)
 
 
@@ -168,7 +172,9 @@ def _far_from_the_body(volumes: Sequence[Volume], share: float) -> NDArray[np.bo
     few = (body.mean(axis=(1, 2)) < share) & body.any()
     if not few.any():
         return np.zeros(body.shape, bool)
-    far: NDArray[np.bool_] = distance_transform_edt(~body, sampling=volumes[0].grid.spacing_mm) > NEAR_MM
+    far: NDArray[np.bool_] = (
+        distance_transform_edt(~body, sampling=volumes[0].grid.spacing_mm) > NEAR_MM
+    )
     far[~few] = False
     return far
 

@@ -20,9 +20,18 @@ from voxlate.synthesis.model import COST, Model, load
 from voxlate.synthesis.result import Synthesised
 from voxlate.training.run import Run
 
-SHARED_IF_EQUAL = ("peaks", "network_units", "bound", "empty")  # entries of the ensemble if all members agree
-MOST_WIDTH_RATIO = 1.25  # between ranges of intensity: those of folds of one cohort differ by a percent
-MOST_SHIFT = 0.1  # of the narrower window: upper ends that are planned for folds differ by a few percent
+SHARED_IF_EQUAL = (
+    "peaks",
+    "network_units",
+    "bound",
+    "empty",
+)  # entries of the ensemble if all members agree
+MOST_WIDTH_RATIO = (
+    1.25  # between ranges of intensity: those of folds of one cohort differ by a percent
+)
+MOST_SHIFT = (
+    0.1  # of the narrower window: upper ends that are planned for folds differ by a few percent
+)
 OPTIONS_OF_MEMBERS = ("synth", "axes", "range")
 
 
@@ -108,14 +117,20 @@ class Ensemble:
         stated = list[dict[str, Any]]()
         for number, member in enumerate(ensemble.members):
             own_progress = _shifted(reporting(progress), number, len(self.members))
-            image = member.synthesise(scans, case=case, seed=seed, progress=own_progress, warn=no_report)
+            image = member.synthesise(
+                scans, case=case, seed=seed, progress=own_progress, warn=no_report
+            )
             pool.add(image, member.recipe.synth.samples, case)
             stated.append(image.provenance)
-        warnings = list(dict.fromkeys(sentence for one in stated for sentence in one.get("warnings", ())))
+        warnings = list(
+            dict.fromkeys(sentence for one in stated for sentence in one.get("warnings", ()))
+        )
         for sentence in warnings:
             warn(sentence)
         first = stated[0]
-        differing = {key for key in SHARED_IF_EQUAL if any(one.get(key) != first.get(key) for one in stated)}
+        differing = {
+            key for key in SHARED_IF_EQUAL if any(one.get(key) != first.get(key) for one in stated)
+        }
         provenance = {key: value for key, value in first.items() if key not in differing}
         provenance |= ensemble.plan({}, seed)
         provenance["inputs"] = first["inputs"]
@@ -129,7 +144,10 @@ class Ensemble:
 
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
         """All that decides a case's images; `members` has the entries in which the models may differ."""
-        plans = [self.first.plan(files, seed), *(member.plan({}, seed) for member in self.members[1:])]
+        plans = [
+            self.first.plan(files, seed),
+            *(member.plan({}, seed) for member in self.members[1:]),
+        ]
         models = [plan["model"] for plan in plans]
         joined = "".join(model["weights"] for model in models)
         weights = hashlib.sha256(joined.encode()).hexdigest()[:16]
@@ -151,14 +169,18 @@ def load_members(
     models = tuple(load(run, device, allow_code, answer) for run in runs)
     if len(models) == 1:
         return models[0]
-    return Ensemble(tuple(model.without_intervals() for model in models))  # calibrations do not hold for the mean
+    return Ensemble(
+        tuple(model.without_intervals() for model in models)
+    )  # calibrations do not hold for the mean
 
 
 def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Split arguments into the runs and weights files at their beginning, and the rest, which names scans."""
     models = [*itertools.takewhile(_is_model, map(Path, inputs))]
     if len(models) == len(inputs):
-        raise BadInput(f"INPUT: expected scans after the runs, found only runs ({', '.join(inputs)}). Add a cohort.")
+        raise BadInput(
+            f"INPUT: expected scans after the runs, found only runs ({', '.join(inputs)}). Add a cohort."
+        )
     return models, list(inputs[len(models) :])
 
 
@@ -238,4 +260,7 @@ class _Pool:
         """The standard deviation over all images, by modality."""
         freedom = np.float32(self.count - self.shares / self.count)
         variances = {name: squares / freedom for name, squares in self.squares.items()}
-        return {name: replace(self.mean[name], data=np.sqrt(variance)) for name, variance in variances.items()}
+        return {
+            name: replace(self.mean[name], data=np.sqrt(variance))
+            for name, variance in variances.items()
+        }

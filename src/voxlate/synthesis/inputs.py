@@ -161,7 +161,9 @@ def preparation_for(header: Mapping[str, Any], scans: Mapping[str, Volume]) -> P
     return replace(trained, fixed=next(iter(scans)))
 
 
-def _preparation_entries(trained: Preparation, used: Preparation, prepared: PreparedCase) -> dict[str, Any]:
+def _preparation_entries(
+    trained: Preparation, used: Preparation, prepared: PreparedCase
+) -> dict[str, Any]:
     """The entries of a provenance on how a case was prepared."""
     moves = used.resample or used.register or used.align
     note = f"{used.fixed} in place of the training's {trained.fixed}, which is no scan of this case"
@@ -185,7 +187,9 @@ def _check_scans(
     for name, statistics in prepared.header.statistics.items():
         if statistics.blank:
             found = f"every voxel {statistics.all.at(0):g}"
-            raise BadInput(f"{case}: expected {name} to show something, found {found}. Check the scan.")
+            raise BadInput(
+                f"{case}: expected {name} to show something, found {found}. Check the scan."
+            )
         spec = recipe.intensity[name]
         check_floor(name, spec, prepared.header, case)
         warnings += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
@@ -237,17 +241,25 @@ def _read(scan: Scan, modality: str) -> Volume:
         values = np.asarray(pair[0], np.float32)
         affine = np.asarray(pair[1], np.float64)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"{modality}: expected numbers for an array and its affine, found others ({error}).") from error
+        raise BadInput(
+            f"{modality}: expected numbers for an array and its affine, found others ({error})."
+        ) from error
     if affine.shape != (4, 4):
-        raise BadInput(f"{modality}: expected an affine of the shape (4, 4), found {affine.shape}. Change it.")
+        raise BadInput(
+            f"{modality}: expected an affine of the shape (4, 4), found {affine.shape}. Change it."
+        )
     found = ""
     if values.ndim != 3:
         found = f"the shape {values.shape}"
     elif not np.isfinite(values).all():
         found = "values that are not"
     if found:
-        raise BadInput(f"{modality}: expected an array [x, y, z] of finite values, found {found}. Change it.")
-    return Volume(values.T[None].copy(), check_affine(affine, modality), unit_of(modality), modality)
+        raise BadInput(
+            f"{modality}: expected an array [x, y, z] of finite values, found {found}. Change it."
+        )
+    return Volume(
+        values.T[None].copy(), check_affine(affine, modality), unit_of(modality), modality
+    )
 
 
 def _check_plain(values: Any, modality: str) -> None:
@@ -257,4 +269,6 @@ def _check_plain(values: Any, modality: str) -> None:
             f"{modality}: expected an array in which no voxel is masked, found a masked one. Fill these voxels (array.filled(0)), and give the mask as a scan called '{MASK}'."
         )
     if getattr(getattr(values, "dtype", None), "kind", "") == "c":  # a tensor's dtype has no kind
-        raise BadInput(f"{modality}: expected real numbers, found complex ones. Give the magnitude (np.abs).")
+        raise BadInput(
+            f"{modality}: expected real numbers, found complex ones. Give the magnitude (np.abs)."
+        )

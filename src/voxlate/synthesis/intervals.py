@@ -85,7 +85,9 @@ def sources_of(recipe: Recipe, prepared: PreparedCase) -> list[np.ndarray]:
 
 def patches_in(recipe: Recipe, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
     """The patches of a case's scans, for the comparison with a calibration's; sources: in network units."""
-    body = np.logical_or.reduce([foreground(prepared.volume(name)) for name in shown_sources(recipe, prepared)])
+    body = np.logical_or.reduce(
+        [foreground(prepared.volume(name)) for name in shown_sources(recipe, prepared)]
+    )
     return patches_of(sources, body, prepared.header.spacing_mm)
 
 
@@ -122,13 +124,17 @@ def case_intervals(
     sources = sources_of(recipe, prepared)
     resampled_sources = [output_grid.resampled(source) for source in sources]
     for name, image in images.items():
-        ends = calibration.interval(name, image.prediction.each(output_grid.resampled), resampled_sources)
+        ends = calibration.interval(
+            name, image.prediction.each(output_grid.resampled), resampled_sources
+        )
         volume = output_grid.laid(output_grid.written(image.values, name, output_grid.units[name]))
         for maps, values in zip((low, high), ends):
             physical = replace(volume, data=image.scale.inverse(values)[None])
             maps[name] = return_to(physical, output_grid.file)
         parts = region_masks(calibration.header.targets[name].regions, volume)
         in_network_units = calibration.bounds(name, *ends, parts)
-        bounds[name] = {key: round(bound * image.half, 4) for key, bound in in_network_units.items()}
+        bounds[name] = {
+            key: round(bound * image.half, 4) for key, bound in in_network_units.items()
+        }
     verdict = verdict_on(calibration.references, patches_in(recipe, prepared, sources))
     return CaseIntervals(low, high, bounds, verdict)

@@ -77,11 +77,15 @@ def likelihood(
     folders = [Path(run), Path(run).parent]
     if is_fold(folders):
         splits = recorded_splits(folders)
-        prepared = prepared.with_splits({case: name for name, cases in splits.items() for case in cases})
+        prepared = prepared.with_splits(
+            {case: name for name, cases in splits.items() for case in cases}
+        )
     _check_spacing(prepared, header)
     # only existing images have a density, so that incomplete cases are excluded
     places = whole_cases(prepared, replace(recipe.data, allow_missing=False), split)
-    chosen = {case: list(evenly_spaced(starts, slices or len(starts))) for case, starts in places.items()}
+    chosen = {
+        case: list(evenly_spaced(starts, slices or len(starts))) for case, starts in places.items()
+    }
     model = method.to(find_device(device))
     estimator = _Estimator(model, recipe, prepared, batch or recipe.synth.batch, seed, tolerance)
     stated = {
@@ -155,12 +159,16 @@ class _Estimator:
         """Bits per dimension of the patches of a case, batch by batch; None for patches without a voxel to synthesise."""
         device = next(self.model.parameters()).device
         places = [(case, start) for start in starts]
-        for batch in batches_of(self.cohort, self.recipe.data, self.recipe.intensity, places, self.batch):
+        for batch in batches_of(
+            self.cohort, self.recipe.data, self.recipe.intensity, places, self.batch
+        ):
             present = batch.present.clone()
             present[:, hidden] = False
             patches = replace(batch, present=present).to(device)
             with torch.no_grad():
-                bits = self.model.bits_per_dim(patches, Noise(self.seed, patches.item), self.tolerance).tolist()
+                bits = self.model.bits_per_dim(
+                    patches, Noise(self.seed, patches.item), self.tolerance
+                ).tolist()
             if self.recipe.task.inside:
                 has_voxels = patches.mask.flatten(1).any(1).tolist()
                 bits = [value if inside else None for value, inside in zip(bits, has_voxels)]
@@ -223,7 +231,9 @@ def _in_unit(
 
 def _check_options(slices: int | None, tolerance: float) -> None:
     if not (tolerance > 0 and math.isfinite(tolerance)):
-        raise BadInput(f"--tolerance: expected a number above 0, found {tolerance:g}. Give 1e-5, say.")
+        raise BadInput(
+            f"--tolerance: expected a number above 0, found {tolerance:g}. Give 1e-5, say."
+        )
     if slices is not None and slices < 1:
         raise BadInput(f"--slices: expected at least 1, found {slices}. Leave it out to take all.")
 
@@ -243,16 +253,26 @@ def _check_spacing(cohort: Cohort, header: Mapping[str, Any]) -> None:
 
 def _table(document: Mapping[str, Any]) -> Table:
     patches = document["pieces"]
-    lines = [f"−log2 of the density of {document['of']}, over its voxels; values in network units [-1, 1]."]
+    lines = [
+        f"−log2 of the density of {document['of']}, over its voxels; values in network units [-1, 1]."
+    ]
     result = Table(title="Bits per dimension (lower is better)", caption_justify="left")
     for heading in ("target", "case", patches, "bits per dimension", f"sd of {patches}"):
         result.add_column(heading, justify="left" if heading in ("target", "case") else "right")
     for name, part in document["targets"].items():
         for row in document["cases"]:
             if row["target"] == name:
-                result.add_row(name, row["case"], f"{row['pieces']}", _number(row["bits_per_dim"]), _number(row["sd"]))
+                result.add_row(
+                    name,
+                    row["case"],
+                    f"{row['pieces']}",
+                    _number(row["bits_per_dim"]),
+                    _number(row["sd"]),
+                )
         mean = f"{_number(part['mean'])} ± {_number(part['sd'])}"
-        result.add_row(name, f"mean ± sd of {part['cases']} cases", f"{part['pieces']}", mean, "", style="bold")
+        result.add_row(
+            name, f"mean ± sd of {part['cases']} cases", f"{part['pieces']}", mean, "", style="bold"
+        )
         result.add_section()
         if part["in_unit"]:
             lines.append(

@@ -22,7 +22,13 @@ from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.options import RunOptions
 from voxlate.synthesis.output_folder import place_from
-from voxlate.synthesis.result import Writer, check_folder, remove_images, stated_synthesis, write_images
+from voxlate.synthesis.result import (
+    Writer,
+    check_folder,
+    remove_images,
+    stated_synthesis,
+    write_images,
+)
 from voxlate.synthesis.scans import Scans, find_scans
 
 HowMany = Literal["one", "all"]
@@ -134,7 +140,9 @@ def score_run(
     runs = [by_run.run] if isinstance(by_run.run, Path | str) else by_run.run or []
     opened = [load(run, by_run.device, by_run.allow_code) for run in runs]
     models = [model.with_options(**by_run.table) for model in opened]
-    return score_scenarios(models, cohort, out, by_run.missing or "one", options, progress=progress, say=say)
+    return score_scenarios(
+        models, cohort, out, by_run.missing or "one", options, progress=progress, say=say
+    )
 
 
 def score_scenarios(
@@ -178,7 +186,13 @@ def score_scenarios(
             scans, lacking = _complete_cases(scenario, scans_of[scenario.model.origin], cohort)
             incomplete |= lacking
             _, failed = synthesise_cases(
-                scenario.model, scans, folder, seed=options.seed, progress=progress, warn=say_once, say=say_once
+                scenario.model,
+                scans,
+                folder,
+                seed=options.seed,
+                progress=progress,
+                warn=say_once,
+                say=say_once,
             )
             all_failed |= failed
             cases = tuple(one.case for one in scans)
@@ -232,7 +246,9 @@ def _complete_cases(
     for one in scans:
         lacking = sorted(needed - set(one.files))
         if lacking:
-            left_out[one.case] = f"{one.case}: expected all of {', '.join(sorted(names))}, found no {lacking[0]}."
+            left_out[one.case] = (
+                f"{one.case}: expected all of {', '.join(sorted(names))}, found no {lacking[0]}."
+            )
         else:
             files = {name: path for name, path in one.files.items() if name not in scenario.missing}
             kept.append(replace(one, files=files))
@@ -275,14 +291,20 @@ def _gather_case(folders: Mapping[str, Path], out: Path) -> None:
     for name, entries in stated.items():
         images |= {image: partial(_copy, folders[name] / image) for image in entries["images"]}
         inputs |= entries["inputs"]
-        own[name] = {key: value for key, value in entries.items() if key not in shared and key != "images"}
+        own[name] = {
+            key: value for key, value in entries.items() if key not in shared and key != "images"
+        }
     write_images(out, images, {**shared, "inputs": inputs, "made_without": own})
 
 
 def _shared(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The entries that are equal in all provenances."""
     first, *others = provenances
-    return {key: value for key, value in first.items() if all(key in one and one[key] == value for one in others)}
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in one and one[key] == value for one in others)
+    }
 
 
 def _moved_provenance(folder: Path, out: Path) -> dict[str, Any]:

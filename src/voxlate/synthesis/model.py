@@ -59,7 +59,11 @@ from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, file_hash, load_method, made_by, read_header, weights_of
 from voxlate.trust.calibration import Calibration, Prediction
 
-COST = ("network_calls", "seconds_per_slice", "device")  # measured, and therefore not part of the plan
+COST = (
+    "network_calls",
+    "seconds_per_slice",
+    "device",
+)  # measured, and therefore not part of the plan
 
 
 @dataclass(frozen=True)
@@ -190,12 +194,18 @@ class Model:
 
         outer: see sampling.sample_targets.
         """
-        predictions, calls = sample_targets(self.method, self.recipe, self.device, inputs, seed, progress, outer)
+        predictions, calls = sample_targets(
+            self.method, self.recipe, self.device, inputs, seed, progress, outer
+        )
         by_target = dict(zip(self.recipe.data.target, predictions))
         wanted = targets_for(self.recipe, inputs.files)
-        return {name: self._in_physical_units(name, by_target[name], inputs.prepared) for name in wanted}, calls
+        return {
+            name: self._in_physical_units(name, by_target[name], inputs.prepared) for name in wanted
+        }, calls
 
-    def _in_physical_units(self, name: str, prediction: Prediction, prepared: PreparedCase) -> SynthesisedImage:
+    def _in_physical_units(
+        self, name: str, prediction: Prediction, prepared: PreparedCase
+    ) -> SynthesisedImage:
         """A prediction in physical units; its bright end is corrected where synth.peaks asks for it."""
         scale = self._target_scale(name)
         values = scale.inverse(prediction.values)
@@ -203,7 +213,9 @@ class Model:
         spec = self.recipe.intensity[name]
         if not self.recipe.synth.peaks or not isinstance(spec, Percentile):
             return image
-        volume = Volume(values[None], np.array(prepared.header.affine), self.header["units"][name], name)
+        volume = Volume(
+            values[None], np.array(prepared.header.affine), self.header["units"][name], name
+        )
         peak = find_peak(volume, spec, scale, float(self.header.get("training_ml") or 0))
         return image if peak is None else image.stretched(peak)
 
@@ -253,7 +265,9 @@ class Model:
             "bound": self.header.get("bound"),
         }
         entries |= {key: value for key, value in optional.items() if value}
-        in_training = seen_in_training(self.header, inputs.prepared, shown_sources(self.recipe, inputs.prepared))
+        in_training = seen_in_training(
+            self.header, inputs.prepared, shown_sources(self.recipe, inputs.prepared)
+        )
         if in_training is not None:
             entries["in_training"] = in_training
         return entries
@@ -303,7 +317,9 @@ class Model:
     @property
     def synthesis_options(self) -> dict[str, Any]:
         """The options that decide the images, as plain values; the batch size decides nothing."""
-        options: dict[str, Any] = to_jsonable_python({**vars(self.recipe.synth), "precision": self.precision})
+        options: dict[str, Any] = to_jsonable_python(
+            {**vars(self.recipe.synth), "precision": self.precision}
+        )
         return {key: value for key, value in options.items() if key != "batch"}
 
     def check_names(self, scans: Collection[str], case: str) -> None:
@@ -312,7 +328,9 @@ class Model:
         known = (*sources, *self.recipe.data.target, MASK)
         if unknown := sorted(set(scans) - set(known)):
             hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
-            raise BadInput(f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. {hint}")
+            raise BadInput(
+                f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. {hint}"
+            )
         missing = [name for name in sources if name not in scans]
         may_lack = self.recipe.task.completes or self.recipe.data.allow_missing
         if len(missing) == len(sources) or (missing and not may_lack):
@@ -348,7 +366,11 @@ class Model:
         recipe = self.recipe
         calibration = self.calibration()
         plan = {
-            "model": {"title": recipe.title, "weights": self.header["weights_hash"], "steps": self.header["steps"]},
+            "model": {
+                "title": recipe.title,
+                "weights": self.header["weights_hash"],
+                "steps": self.header["steps"],
+            },
             "seed": seed,
             "synth": self.synthesis_options,
             "empty_slices": "background",  # earlier versions did not write this entry; their images are synthesised again
@@ -361,7 +383,9 @@ class Model:
             "inputs": contents_of(files),
             "units": self.header["units"],
             "axes": recipe.data.axes,
-            "range": {name: window for name, window in windows.items() if name in recipe.data.target},
+            "range": {
+                name: window for name, window in windows.items() if name in recipe.data.target
+            },
         }
 
 
@@ -379,7 +403,9 @@ def load(
     """
     path = _answering(Path(run), answer, allow_code)
     method, recipe, header = load_method(path, allow_code)
-    if not recipe.method.makes_targets:  # an autoencoder alone, whose inputs are the images that it reconstructs
+    if (
+        not recipe.method.makes_targets
+    ):  # an autoencoder alone, whose inputs are the images that it reconstructs
         recipe = replace(recipe, data=replace(recipe.data, source=recipe.data.target, stack=0))
     found_device = find_device(device)
     origin = path.resolve()
@@ -396,7 +422,9 @@ def _answering(path: Path, answer: Answer | None, allow_code: bool) -> Path:
     if answer is None or not weights.exists():
         return path
     if answer not in get_args(Answer):
-        raise BadInput(f"answer: expected 'mean' or 'sample', found {answer!r}. Choose one of these.")
+        raise BadInput(
+            f"answer: expected 'mean' or 'sample', found {answer!r}. Choose one of these."
+        )
     recipe = from_dict(read_header(weights)["recipe"], f"{weights} (header)", allow_code)
     if answer == "sample" and not recipe.method.is_stochastic:
         raise BadInput(

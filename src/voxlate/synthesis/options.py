@@ -14,10 +14,15 @@ from voxlate.recipe.text import table
 
 Setting = str | float | bool | Sequence[float] | None
 Table = Mapping[str, Setting]
-SAMPLES = Option("Number of samples a case, of which mean and standard deviation are written.", panel=SAMPLING, least=1)
+SAMPLES = Option(
+    "Number of samples a case, of which mean and standard deviation are written.",
+    panel=SAMPLING,
+    least=1,
+)
 SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
 ANSWER = Option(
-    "Prediction of a residual diffusion: mean (least error) or sample (sharp). Default: sample.", panel=MAIN
+    "Prediction of a residual diffusion: mean (least error) or sample (sharp). Default: sample.",
+    panel=MAIN,
 )
 SET = Option(
     "Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.",
@@ -50,7 +55,12 @@ class Sampling:
 
     samples: Annotated[int | None, SAMPLES] = None
     steps: Annotated[
-        int | None, Option("Number of sampling steps, each of which evaluates the network.", panel=SAMPLING, least=1)
+        int | None,
+        Option(
+            "Number of sampling steps, each of which evaluates the network.",
+            panel=SAMPLING,
+            least=1,
+        ),
     ] = None
     noise: Annotated[
         Table | None,
@@ -71,7 +81,9 @@ class Sampling:
 
 def _named_keys(options: Sampling, kind: type[Sampling]) -> dict[str, Any]:
     """The keys of the synth table that have a field of their own."""
-    return {field.name: getattr(options, field.name) for field in fields(kind) if field.name != "synth"}
+    return {
+        field.name: getattr(options, field.name) for field in fields(kind) if field.name != "synth"
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +100,10 @@ class RunOptions(Sampling):
     ] = None
     missing: Annotated[
         Literal["one", "all"] | None,
-        Option("Modalities missing at a time in --run: one (the default) or all subsets.", panel=SAMPLING),
+        Option(
+            "Modalities missing at a time in --run: one (the default) or all subsets.",
+            panel=SAMPLING,
+        ),
     ] = None
     device: Device = "auto"
     allow_code: bool = False
@@ -100,11 +115,15 @@ class SynthKeys(Sampling):
 
     sampler: Annotated[
         str | None,
-        Option("Sampler, instead of the recipe's.", panel=SAMPLING, metavar="NAME", complete=_samplers),
+        Option(
+            "Sampler, instead of the recipe's.", panel=SAMPLING, metavar="NAME", complete=_samplers
+        ),
     ] = None
     eta: Annotated[
         float | None,
-        Option("DDIM noise level: 0 is deterministic, 1 equals DDPM.", panel=SAMPLING, least=0, most=1),
+        Option(
+            "DDIM noise level: 0 is deterministic, 1 equals DDPM.", panel=SAMPLING, least=0, most=1
+        ),
     ] = None
     schedule: Annotated[
         Table | None,
@@ -138,7 +157,8 @@ class SynthKeys(Sampling):
         Option("Number of slices at a time: changes memory, and rounding unless --exact.", least=1),
     ] = None
     exact: Annotated[
-        bool | None, Option("Compute in float32, one slice at a time: bit-identical for every --batch, slower.")
+        bool | None,
+        Option("Compute in float32, one slice at a time: bit-identical for every --batch, slower."),
     ] = None
 
     @property
@@ -177,7 +197,11 @@ class SynthOptions(SynthKeys, Layout):
     ] = None
     like: Annotated[
         str | None,
-        Option("Recipe of the same method, whose synth table replaces the model's.", panel=SAMPLING, metavar="RECIPE"),
+        Option(
+            "Recipe of the same method, whose synth table replaces the model's.",
+            panel=SAMPLING,
+            metavar="RECIPE",
+        ),
     ] = None
     seed: Annotated[int, Option("Random seed of the synthesis.", panel=SAMPLING, least=0)] = 0
     intervals: Annotated[

@@ -91,16 +91,24 @@ class OutputFolder:
         stated = read_provenance(folder / "provenance.json")
         inputs = stated.get("inputs", {})
         contents = {name: scan.get("sha256") for name, scan in inputs.items()}
-        same_scans = contents == {name: scan.get("sha256") for name, scan in contents_of(files).items()}
+        same_scans = contents == {
+            name: scan.get("sha256") for name, scan in contents_of(files).items()
+        }
         places = {name: scan.get("path") for name, scan in inputs.items()}
-        elsewhere = all(places.get(name) != place_from(path, folder) for name, path in files.items())
+        elsewhere = all(
+            places.get(name) != place_from(path, folder) for name, path in files.items()
+        )
         if places and elsewhere and not same_scans:
             raise BadInput(
                 f"{folder}: expected no image of another scan, found that of {' and '.join(map(str, places.values()))}. Choose another --out, or remove the folder."
             )
-        if stated.get("calibration") != self.plan.get("calibration"):  # a calibration that is missing is a difference
+        if stated.get("calibration") != self.plan.get(
+            "calibration"
+        ):  # a calibration that is missing is a difference
             return False
-        return same_scans and all(stated.get(key) == value for key, value in self.plan.items() if key != "inputs")
+        return same_scans and all(
+            stated.get(key) == value for key, value in self.plan.items() if key != "inputs"
+        )
 
     def write_provenance(
         self,
@@ -117,7 +125,11 @@ class OutputFolder:
         before = provenance_of(self.path)
         old = {case: why for case, why in lacking.items() if (self.path / case).is_dir()}
         still = {case: why for case, why in before.get("failed", {}).items() if case not in cases}
-        listed = [*before.get("cases", []), *cases, *(self.others or ())]  # evaluate states which have no image
+        listed = [
+            *before.get("cases", []),
+            *cases,
+            *(self.others or ()),
+        ]  # evaluate states which have no image
         write_json(
             self.path / "provenance.json",
             {
@@ -135,7 +147,10 @@ def _difference(stated: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     calibrations = [stated.get("calibration"), plan.get("calibration")]
     if change or calibrations[0] == calibrations[1]:
         return change
-    names = [f"calibration {one.get('sha256', '')[:8]}" if one else "no calibration" for one in calibrations]
+    names = [
+        f"calibration {one.get('sha256', '')[:8]}" if one else "no calibration"
+        for one in calibrations
+    ]
     return " and ".join(names)
 
 

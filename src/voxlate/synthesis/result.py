@@ -34,7 +34,11 @@ from voxlate.trust.calibration import Prediction
 Writer = Callable[[Path], object]
 
 OTHERS = ("cohort.json", "weights.safetensors")  # files of the folders that prepare and train write
-OF_SYNTHESIS = {"images", "cases", "synth"}  # keys, one of which every provenance of a synthesis has
+OF_SYNTHESIS = {
+    "images",
+    "cases",
+    "synth",
+}  # keys, one of which every provenance of a synthesis has
 TILE = 320  # pixels along each side of a slice in a picture
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
@@ -111,7 +115,9 @@ class Synthesised:
     @property
     def files(self) -> dict[str, Volume]:
         """All images and maps by the name of their file, without its suffix."""
-        spread = STD if self.low else UNCALIBRATED  # the name states whether there are intervals, too
+        spread = (
+            STD if self.low else UNCALIBRATED
+        )  # the name states whether there are intervals, too
         files = dict(self.volumes)
         maps = {
             spread: self.std,
@@ -125,7 +131,11 @@ class Synthesised:
 
     def __repr__(self) -> str:
         images = ", ".join(f"{name} {one.grid} in {one.unit}" for name, one in self.volumes.items())
-        maps = [name for name, found in (("standard deviation", self.std), ("intervals", self.low)) if found]
+        maps = [
+            name
+            for name, found in (("standard deviation", self.std), ("intervals", self.low))
+            if found
+        ]
         text = f"Synthesised({images}{', with ' if maps else ''}{' and '.join(maps)})"
         return "\n".join([text, *(f"  {one}" for one in self.warnings)])
 
@@ -188,7 +198,9 @@ class Synthesised:
                 text = f"{self.mark}{name}: standard deviation of the samples, 0 to {most:.4g} {volume.unit}"
                 rows.append((text, _three_planes(spread, 0, most, "inferno")))
         sheet = labelled_sheet(rows, PLANES, tile)
-        return with_lines(sheet, [sentence for sentence in self.warnings if grade_of(sentence) != "note"])
+        return with_lines(
+            sheet, [sentence for sentence in self.warnings if grade_of(sentence) != "note"]
+        )
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""
@@ -233,7 +245,11 @@ def write_images(
 def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
     """Remove the provenance of a folder, and the images in it that are unchanged since they were written."""
     listed = _listed(folder).items()
-    removed = [name for name, content in listed if name not in keep and _has_content(folder / name, content)]
+    removed = [
+        name
+        for name, content in listed
+        if name not in keep and _has_content(folder / name, content)
+    ]
     for name in removed:
         (folder / name).unlink()
     (folder / "provenance.json").unlink(missing_ok=True)
@@ -277,7 +293,9 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
 def is_unchanged(folder: Path) -> bool:
     """Whether the provenance lists images, and all of them are unchanged since they were written."""
     listed = _listed(folder)
-    return bool(listed) and all(_has_content(folder / name, content) for name, content in listed.items())
+    return bool(listed) and all(
+        _has_content(folder / name, content) for name, content in listed.items()
+    )
 
 
 def _listed(folder: Path) -> dict[str, str]:

@@ -61,15 +61,22 @@ def sample_targets(
         size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
             chosen = starts[begin : begin + size]
-            patches = [read_patch(prepared, recipe.data, recipe.intensity, *plan.patch_at(start)) for start in chosen]
-            noise = _noise_of(synth, plan, chosen, patches, prepared.header.spacing_mm[0], inputs.key, seed)
+            patches = [
+                read_patch(prepared, recipe.data, recipe.intensity, *plan.patch_at(start))
+                for start in chosen
+            ]
+            noise = _noise_of(
+                synth, plan, chosen, patches, prepared.header.spacing_mm[0], inputs.key, seed
+            )
             images = network.moments(collate(patches), noise, outer)
             for start, image in zip(chosen, images):
                 blend.add(image, plan.place(start))
             if synth.windows is None:
                 progress(begin + len(chosen), len(starts))
     evaluations_each = calls.count / max(1, len(starts) * synth.samples)
-    return _predictions(prepared.header.case, blend.result(), len(recipe.data.target)), evaluations_each
+    return _predictions(
+        prepared.header.case, blend.result(), len(recipe.data.target)
+    ), evaluations_each
 
 
 def _background(recipe: Recipe, outer: float | None) -> list[float]:
@@ -121,13 +128,17 @@ def _plan_slices(recipe: Recipe, prepared: PreparedCase) -> tuple[SlicePlan, Pre
     plan = slices.plan(shape, recipe.data.patch, recipe.synth.overlap)
     if slices.resize_to is not None:
         first, last = varied_slices([prepared.arrays[name][:] for name in prepared.header.present])
-        plan = replace(plan, input_tiling=whole_slices((last - first, *slices.resize_to)), first=first)
+        plan = replace(
+            plan, input_tiling=whole_slices((last - first, *slices.resize_to)), first=first
+        )
         if last == first:
             return plan, prepared
         prepared = resize_case(prepared, slices.resize_to, (first, last))
     mask = prepared.mask(recipe.data.source) if recipe.ignores_outside else None
     multiple = max(stage.net.multiple for stage in recipe.all_stages)
-    return fit_to_mask(plan, mask, multiple, recipe.data.centred, slices.crop, recipe.data.patch[1:]), prepared
+    return fit_to_mask(
+        plan, mask, multiple, recipe.data.centred, slices.crop, recipe.data.patch[1:]
+    ), prepared
 
 
 def _noise_of(

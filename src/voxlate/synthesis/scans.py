@@ -50,7 +50,9 @@ def part_of(text: str) -> Part:
     """The part that "3/8" names; raises BadInput for any other text."""
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise BadInput(f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}.")
+        raise BadInput(
+            f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}."
+        )
     return Part(int(match[1]), int(match[2]))
 
 
@@ -72,7 +74,9 @@ def find_scans(
     unknown = sorted(ignored - {name.lower() for name in data.source})
     if unknown:
         hint = did_you_mean(unknown[0], data.source) or "Choose one of these."
-        raise BadInput(f"--missing: expected some of {', '.join(data.source)}, found {unknown[0]}. {hint}")
+        raise BadInput(
+            f"--missing: expected some of {', '.join(data.source)}, found {unknown[0]}. {hint}"
+        )
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
     found = []
@@ -93,7 +97,9 @@ def _named_scans(
 ) -> Iterator[Scans]:
     """All scans that the inputs name, whether the model uses them or not."""
     sources = model.recipe.data.source
-    if all("=" in text and not is_there(Path(text)) for text in inputs):  # 'mr.h5#slice=3' is a scan, not a pair
+    if all(
+        "=" in text and not is_there(Path(text)) for text in inputs
+    ):  # 'mr.h5#slice=3' is a scan, not a pair
         files = _pairs(inputs, sources)
         yield Scans(_case_of(files), files)
         return
@@ -103,7 +109,9 @@ def _named_scans(
         )
     path = Path(inputs[0])
     if not is_there(path):
-        raise BadInput(f"{path}: expected a case, a cohort or a file, found nothing there. Check the path.")
+        raise BadInput(
+            f"{path}: expected a case, a cohort or a file, found nothing there. Check the path."
+        )
     if _is_one_scan(path, layout):
         if len(sources) != 1:
             raise BadInput(
@@ -117,7 +125,9 @@ def _named_scans(
         mask = {MASK: case.mask} if case.mask else {}
         yield Scans(case.case, case.files | mask)
     recorded = splits_of(model)
-    for name in cohort.without_scan:  # cases without any scan, of which sort_out states that they lack scans
+    for name in (
+        cohort.without_scan
+    ):  # cases without any scan, of which sort_out states that they lack scans
         if split is None or recorded.get(name) == split:
             yield Scans(name, {})
 
@@ -129,7 +139,9 @@ def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
     unknown = [name for name, _ in pairs if name.lower() not in names]
     if unknown:
         hint = did_you_mean(unknown[0], names) or "Choose one of these."
-        raise BadInput(f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. {hint}")
+        raise BadInput(
+            f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. {hint}"
+        )
     files = {names[name.lower()]: Path(path) for name, path in pairs}
     if len(files) < len(pairs):
         raise BadInput(
@@ -187,7 +199,9 @@ def splits_of(model: Model | Ensemble) -> dict[str, str]:
     return splits
 
 
-def sort_out(model: Model | Ensemble, scans: list[Scans]) -> tuple[list[Scans], dict[str, str], list[str]]:
+def sort_out(
+    model: Model | Ensemble, scans: list[Scans]
+) -> tuple[list[Scans], dict[str, str], list[str]]:
     """The cases that can be synthesised, a sentence for each that lacks a scan, and those in which nothing is missing.
 
     Raises BadInput where no case can be synthesised; for a single case with its own sentence.

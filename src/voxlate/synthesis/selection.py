@@ -26,7 +26,9 @@ class Selection:
     complete: list[str]
 
 
-def select(runs: Model | Ensemble | Sequence[Path | str], inputs: Sequence[str], options: SynthOptions) -> Selection:
+def select(
+    runs: Model | Ensemble | Sequence[Path | str], inputs: Sequence[str], options: SynthOptions
+) -> Selection:
     """Open the runs, set the options of the sampling, and find the cases; raises BadInput if there are none."""
     if isinstance(runs, Model | Ensemble):
         model = runs
@@ -39,7 +41,8 @@ def select(runs: Model | Ensemble | Sequence[Path | str], inputs: Sequence[str],
     model = model.with_options(**options.table)
     missing = None if options.missing is None else list(options.missing)
     scans, lacking, complete = sort_out(
-        model, find_scans(list(inputs), model, split=options.split, missing=missing, **options.layout)
+        model,
+        find_scans(list(inputs), model, split=options.split, missing=missing, **options.layout),
     )
     others = None
     if options.part is not None:

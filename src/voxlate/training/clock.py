@@ -77,4 +77,6 @@ def time_note(stage: str, parts: Mapping[str, float], seconds: float) -> str:
     """A sentence on the share of each part in a training's seconds."""
     shares = ", ".join(f"{parts[key] / seconds:.0%} {name}" for key, name in PARTS.items())
     rest = max(0.0, 1 - sum(parts.values()) / seconds)
-    return f"stage '{stage}': of {seconds:.3g} s, {shares}, {rest:.0%} the rest (validation, files)."
+    return (
+        f"stage '{stage}': of {seconds:.3g} s, {shares}, {rest:.0%} the rest (validation, files)."
+    )

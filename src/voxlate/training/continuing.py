@@ -64,7 +64,9 @@ def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None,
     with locked(run.folder):
         stated = read_run(run.provenance)
         if not isinstance(stated.get("recipe"), dict) or not stated.get("data", {}).get("cohort"):
-            raise BadInput(f"{run.folder}: expected a run that voxlate trained, found none. Train a new one.")
+            raise BadInput(
+                f"{run.folder}: expected a run that voxlate trained, found none. Train a new one."
+            )
         place = seen_from(run.folder, (data or _prepared(run, stated)).resolve())
         moved = {**stated, "prepared": place}
         _check_cohort(run, moved)
@@ -79,7 +81,9 @@ def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None,
 def _prepared(run: Run, stated: dict[str, Any]) -> Path:
     """The run's prepared cohort; its provenance states the place relative to the run."""
     if "prepared" not in stated:
-        raise BadInput(f"{run.provenance}: expected the place of the prepared cohort, found none. Give it with --data.")
+        raise BadInput(
+            f"{run.provenance}: expected the place of the prepared cohort, found none. Give it with --data."
+        )
     return Path(os.path.normpath(run.folder / stated["prepared"]))
 
 
@@ -123,7 +127,9 @@ def _with_more(
         return stated
     done = read_header(run.weights())
     if not asked:
-        say(f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} continues it.")
+        say(
+            f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} continues it."
+        )
         return stated
     _check_state(run, done["steps"])
     if steps is None:
@@ -147,7 +153,9 @@ def _steps_in(minutes: float, done: dict[str, Any], say: Say) -> int:
     """The steps that fit at the speed of the run so far, including validations."""
     each = done["seconds"] / done["steps"]
     steps = max(1, round(60 * minutes / each))
-    say(f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far.")
+    say(
+        f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far."
+    )
     return steps
 
 

@@ -107,7 +107,9 @@ def header_of(file: Tensors) -> dict[str, Any]:
     record.check(all(low <= high for low, high in ordered), "a scale that ends before it begins")
     for span in header.get("training_ranges", {}).values():
         pairs = list(zip(span["low"], span["high"]))
-        sound = len(span["low"]) == len(span["high"]) == len(POINTS) and all(low <= high for low, high in pairs)
+        sound = len(span["low"]) == len(span["high"]) == len(POINTS) and all(
+            low <= high for low, high in pairs
+        )
         record.check(sound, "a training range that is none")
     record.check(
         header.get("imports", []) == needed_code(header["recipe"]),

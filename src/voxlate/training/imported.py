@@ -20,7 +20,9 @@ def wrong_weights(sentence: str) -> BadInput:
     return BadInput(f"{sentence}. Use the file as it was published.")
 
 
-def write_imported(out: Path, weights: Path, form: str, recipe: Recipe, method: nn.Module, steps: int) -> Run:
+def write_imported(
+    out: Path, weights: Path, form: str, recipe: Recipe, method: nn.Module, steps: int
+) -> Run:
     """Write the run of a method whose weights are from a file; form: the file's format."""
     header = _header(recipe, method, steps)
     with weights.open("rb") as file:

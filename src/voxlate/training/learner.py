@@ -106,7 +106,9 @@ class Learner:
     def load_state(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
         device = next(self.method.parameters()).device
-        self.method.load_training_state({name: tensor.to(device) for name, tensor in state["memory"].items()})
+        self.method.load_training_state(
+            {name: tensor.to(device) for name, tensor in state["memory"].items()}
+        )
         self.averaged.load_state_dict(state["averaged"])
         for turn, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][turn])

@@ -124,5 +124,7 @@ class Log:
         if not self.log.exists():
             return
         lines = lines_of(self.log)
-        kept = [text for text, line in lines if line["stage"] != self.stage or 0 < step >= line["step"]]
+        kept = [
+            text for text, line in lines if line["stage"] != self.stage or 0 < step >= line["step"]
+        ]
         write_text(self.log, "".join(f"{text}\n" for text in kept))

@@ -68,7 +68,9 @@ def fit_items(batches: Iterable[Batch]) -> ItemBaselines:
                 # The step is odd, so that it visits all columns of a slice.
                 step = max(1, size // VOXELS) | 1
                 absent = np.full(len(range(0, size, step)), np.nan, np.float32)
-                columns.setdefault(name, []).append(there[name].ravel()[::step] if name in there else absent)
+                columns.setdefault(name, []).append(
+                    there[name].ravel()[::step] if name in there else absent
+                )
     values = {name: np.concatenate(parts) for name, parts in columns.items()}
     tables = dict[tuple[str, str], Table]()
     products = dict[tuple[str, ...], NDArray[np.float64]]()
@@ -99,13 +101,17 @@ def _bins(values: Values, low: float, high: float) -> NDArray[np.intp]:
     return np.clip((values - low) * (BINS / width), 0, BINS - 1).astype(np.intp)
 
 
-def _least_squares_maps(values: Mapping[str, Values], target: str) -> dict[tuple[str, ...], NDArray[np.float64]]:
+def _least_squares_maps(
+    values: Mapping[str, Values], target: str
+) -> dict[tuple[str, ...], NDArray[np.float64]]:
     """Weights of all other modalities and of 1 that predict a target, if some voxels have all of them."""
     names = sorted(values.keys() - {target})
     whole = np.isfinite([values[name] for name in (*names, target)]).all(0)
     if len(names) < 2 or not whole.any():
         return {}
-    matrix = np.stack([*(values[name][whole] for name in names), np.ones(int(whole.sum()))], 1).astype(np.float64)
+    matrix = np.stack(
+        [*(values[name][whole] for name in names), np.ones(int(whole.sum()))], 1
+    ).astype(np.float64)
     weights = np.linalg.lstsq(matrix, values[target][whole].astype(np.float64), rcond=1e-9)[0]
     return {(*names, target): weights.astype(np.float64)}
 
@@ -113,13 +119,19 @@ def _least_squares_maps(values: Mapping[str, Values], target: str) -> dict[tuple
 def _sources(batch: Batch, item: int) -> dict[str, Values]:
     """The sources of an item; in a stack, these are its own slices, which come first."""
     present = batch.present[item].tolist()
-    return {name: _array(batch.source[item, k]) for k, name in enumerate(batch.source_names) if present[k]}
+    return {
+        name: _array(batch.source[item, k])
+        for k, name in enumerate(batch.source_names)
+        if present[k]
+    }
 
 
 def _targets(batch: Batch, item: int) -> dict[str, Values]:
     assert batch.target is not None
     names = batch.target_names
-    present = [True] * len(names) if batch.target_present is None else batch.target_present[item].tolist()
+    present = (
+        [True] * len(names) if batch.target_present is None else batch.target_present[item].tolist()
+    )
     return {name: _array(batch.target[item, k]) for k, name in enumerate(names) if present[k]}
 
 
@@ -161,7 +173,10 @@ class Measured:
     def verdicts(self, where: str, not_held_out: str) -> list[Verdict]:
         """The verdict on each target; where: words on the measured items."""
         patients = {str(number): patient for number, patient in enumerate(self.patients)}
-        return [verdict_on(name, errors, patients, UNIT, where, not_held_out) for name, errors in self.errors.items()]
+        return [
+            verdict_on(name, errors, patients, UNIT, where, not_held_out)
+            for name, errors in self.errors.items()
+        ]
 
 
 def begin_measuring(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Measured:
@@ -172,8 +187,12 @@ def begin_measuring(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Measure
     data = in_pairs(stage)
     wanted = {*stage.data.source, *stage.data.target}
     training: Iterable[Batch] = ()
-    if not stage.data.apart or any(wanted <= set(one.present) for one in cohort.cases if one.split == "train"):
-        training = validation_batches(cohort, data, recipe.intensity, split="train", batch=1, limit=ITEMS)
+    if not stage.data.apart or any(
+        wanted <= set(one.present) for one in cohort.cases if one.split == "train"
+    ):
+        training = validation_batches(
+            cohort, data, recipe.intensity, split="train", batch=1, limit=ITEMS
+        )
     patients = {entry.case: entry.patient for entry in cohort.cases}
     places = validation_places(stage, cohort)
     return Measured(fit_items(training), [patients[case] for case, _ in places])

@@ -9,7 +9,14 @@ import torch
 from voxlate.data.audit import distances, not_examined
 from voxlate.data.case import LABEL, PreparedCase
 from voxlate.data.intensity_checks import varied_level
-from voxlate.data.patches import NO_LABEL, DataSettings, cut_note, padding_note, teaching_cases, usable_cases
+from voxlate.data.patches import (
+    NO_LABEL,
+    DataSettings,
+    cut_note,
+    padding_note,
+    teaching_cases,
+    usable_cases,
+)
 from voxlate.data.prepared import SPLITS, Cohort
 from voxlate.data.split import FOLDS
 from voxlate.errors import first_of
@@ -20,7 +27,9 @@ from voxlate.training.validate import validation_split
 
 def notes_on(recipe: Recipe, cohort: Cohort) -> list[str]:
     """Messages on unusual data of the stages and on their validation, each once."""
-    messages = (message for stage in recipe.all_stages for message in _of_stage(stage, recipe, cohort))
+    messages = (
+        message for stage in recipe.all_stages for message in _of_stage(stage, recipe, cohort)
+    )
     return [message for message in dict.fromkeys(messages) if message]
 
 
@@ -69,7 +78,10 @@ def _weights_note(stage: FullStage, cohort: Cohort, teaching: Sequence[str]) -> 
 
 def _is_marked(case: PreparedCase, data: DataSettings) -> bool:
     nothing = np.full(case.header.shape, NO_LABEL, np.float32)
-    maps = [case.arrays[LABEL + name][:] if name in case.header.labels else nothing for name in data.labels]
+    maps = [
+        case.arrays[LABEL + name][:] if name in case.header.labels else nothing
+        for name in data.labels
+    ]
     weight = data.weight(torch.from_numpy(np.stack(maps).astype(np.float32))[None])
     return weight is not None and bool((weight != 1).any())
 
@@ -92,7 +104,9 @@ def _misaligned(stage: FullStage, cohort: Cohort) -> str:
     far = [f"{case} ({apart[case]:.1f} mm)" for case in every if apart.get(case, 0.0) > most]
     entries = {entry.case: entry for entry in cohort.cases}
     unknown = sum(not_examined(entries[case]) for case in every)
-    kept = f" {unknown} cases that prepare did not examine stay in (--audit-cases)." if unknown else ""
+    kept = (
+        f" {unknown} cases that prepare did not examine stay in (--audit-cases)." if unknown else ""
+    )
     if not far:
         return kept.lstrip()
     return f"left out of training, out of register by more than data.most_misaligned_mm = {most:g}: {len(far)} of {len(every)} cases, {', '.join(far)}.{kept}"
@@ -113,6 +127,8 @@ def _validation_note(stage: FullStage, synth: Synthesis) -> str:
     options = stage.train
     sampling = stage.validation_sampling(synth)
     often = f"every {options.validate_every} steps" if options.validate_every else "at the end"
-    drawn = f" drawn by {sampling.sampler} in {sampling.steps} steps" if stage.method.iterates else ""
+    drawn = (
+        f" drawn by {sampling.sampler} in {sampling.steps} steps" if stage.method.iterates else ""
+    )
     share = stage.validation_share(sampling)
     return f"validation of stage '{stage.name}' {often}: {options.validation_items} items{drawn}, {share:.1%} of the network evaluations."

@@ -67,7 +67,9 @@ class Machine:
     voxlate: str
 
 
-def settled(recipe: Recipe, device: torch.device, kept: Mapping[str, Precision] | None = None) -> Recipe:
+def settled(
+    recipe: Recipe, device: torch.device, kept: Mapping[str, Precision] | None = None
+) -> Recipe:
     """The recipe with a precision instead of each training's "auto".
 
     kept: precisions by stage of a run that has begun.
@@ -87,7 +89,11 @@ def settled(recipe: Recipe, device: torch.device, kept: Mapping[str, Precision] 
 def kept_precisions(run: Run) -> dict[str, Precision]:
     """The precision of each stage of a run that has begun; empty if there is no such run."""
     stated = {name: train.get("precision") for name, train in begun_trainings(run).items()}
-    return {name: precision for name, precision in stated.items() if precision in ("bfloat16", "float32")}
+    return {
+        name: precision
+        for name, precision in stated.items()
+        if precision in ("bfloat16", "float32")
+    }
 
 
 def of_synthesis(recipe: Recipe, device: torch.device) -> Precision:
@@ -105,7 +111,9 @@ def choose(device: torch.device) -> Choice:
         if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
             return Choice("bfloat16", "bfloat16: the GPU computes in it")
         return Choice("float32", "float32: the GPU does not compute in bfloat16")
-    if device.type != "cpu":  # autocast and kernels of such devices differ by version and were not tested
+    if (
+        device.type != "cpu"
+    ):  # autocast and kernels of such devices differ by version and were not tested
         return Choice(
             "float32",
             f"float32: bfloat16 was not tested on devices of type {device.type}",
@@ -150,7 +158,9 @@ def cache_folder() -> Path:
         return Path(own)
     home = Path(os.path.expanduser("~"))
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "voxlate" / "cache"
+        return (
+            Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "voxlate" / "cache"
+        )
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "voxlate"
     stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -226,7 +236,9 @@ def measured_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
     return statistics.median(ratios)
 
 
-def _seconds(net: torch.nn.Module, images: torch.Tensor, clock: Callable[[], float], low: bool) -> float:
+def _seconds(
+    net: torch.nn.Module, images: torch.Tensor, clock: Callable[[], float], low: bool
+) -> float:
     """The time of a forward and a backward pass."""
     net.zero_grad(set_to_none=True)
     begun = clock()

@@ -43,7 +43,9 @@ def import_autoencoder(source: Source, weights: Path | str, out: Path | str) -> 
     recipe = _recipe(source, net)
     method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
-    return write_imported(Path(out), weights, f"{source} (latent diffusion)", recipe, method, steps=0)
+    return write_imported(
+        Path(out), weights, f"{source} (latent diffusion)", recipe, method, steps=0
+    )
 
 
 def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[str, Tensor]]:
@@ -64,13 +66,17 @@ def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[st
         built = net.build(Channels(images={"image": 1}, out=1))
     wanted = _names(net, built, theirs)
     if unknown := sorted(theirs.keys() - {name for names in wanted.values() for name in names}):
-        raise wrong_weights(f"{path}: expected the weights of {source}, found the unknown key '{unknown[0]}'")
+        raise wrong_weights(
+            f"{path}: expected the weights of {source}, found the unknown key '{unknown[0]}'"
+        )
     # The scale is set from a cohort's latents later (see Autoencoding.finish).
     state = {"scale": torch.ones(())}
     for ours, place in built.named_parameters():
         for name in wanted[ours]:
             if name not in theirs:
-                raise wrong_weights(f"{path}: expected the weights of {source}, found no key '{name}'")
+                raise wrong_weights(
+                    f"{path}: expected the weights of {source}, found no key '{name}'"
+                )
         values = _grey(
             ours,
             torch.cat([theirs[name] for name in wanted[ours]]),
@@ -80,7 +86,9 @@ def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[st
         values = values.flatten(1) if place.ndim == 2 else values
         if values.shape != place.shape:
             found = tuple(theirs[wanted[ours][0]].shape)
-            raise wrong_weights(f"{path}: expected '{wanted[ours][0]}' of the size of its neighbours, found {found}")
+            raise wrong_weights(
+                f"{path}: expected '{wanted[ours][0]}' of the size of its neighbours, found {found}"
+            )
         state[ours] = values.contiguous()
     return net, state
 
@@ -99,7 +107,9 @@ def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str)
     firsts = list[int]()
     while (key := f"encoder.{down}.{len(firsts)}.{block}.0.conv1.weight") in shapes:
         firsts.append(shapes[key][0])
-    stem, latent = (shapes.get(f"{name}.weight", ()) for name in ("encoder.conv_in", "post_quant_conv"))
+    stem, latent = (
+        shapes.get(f"{name}.weight", ()) for name in ("encoder.conv_in", "post_quant_conv")
+    )
     if len(stem) != 4 or len(latent) != 4 or not firsts:
         raise BadInput(
             f"{where}: expected an autoencoder in the layout of latent diffusion or of diffusers' AutoencoderKL, found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
@@ -113,11 +123,18 @@ def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str)
             f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} halvings ({right}). Name that one, or choose another file."
         )
     width, colours = stem[:2]
-    if width % GROUPS or width < LEAST_WIDTH or colours != 3 or any(channels % width for channels in firsts):
+    if (
+        width % GROUPS
+        or width < LEAST_WIDTH
+        or colours != 3
+        or any(channels % width for channels in firsts)
+    ):
         raise wrong_weights(
             f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found {firsts} and {colours}"
         )
-    blocks = sum(f"encoder.{down}.0.{block}.{number}.conv1.weight" in shapes for number in range(len(shapes)))
+    blocks = sum(
+        f"encoder.{down}.0.{block}.{number}.conv1.weight" in shapes for number in range(len(shapes))
+    )
     multipliers = tuple(channels // width for channels in firsts)
     return KLAutoencoder(
         width=width,
@@ -129,7 +146,9 @@ def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str)
     )
 
 
-def _names(net: KLAutoencoder, built: AutoencoderNet, theirs: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def _names(
+    net: KLAutoencoder, built: AutoencoderNet, theirs: Mapping[str, Tensor]
+) -> dict[str, list[str]]:
     """The published names of each of our parameters; ours of queries, keys and values has three of them."""
     diffusers = any(".resnets." in name for name in theirs)
     published = dict[str, list[str]]()
@@ -161,7 +180,13 @@ def _leaves(leaf: str, scope: str, module: nn.Module, diffusers: bool, old: bool
         return [leaf]
     part, _, kind = leaf.partition(".")
     if part == "qkv":
-        names = ("query", "key", "value") if old else ("to_q", "to_k", "to_v") if diffusers else ("q", "k", "v")
+        names = (
+            ("query", "key", "value")
+            if old
+            else ("to_q", "to_k", "to_v")
+            if diffusers
+            else ("q", "k", "v")
+        )
         return [f"{name}.{kind}" for name in names]
     if part == "norm":
         return [f"{'group_norm' if diffusers else 'norm'}.{kind}"]
@@ -171,7 +196,9 @@ def _leaves(leaf: str, scope: str, module: nn.Module, diffusers: bool, old: bool
 def _encoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
     """The published scope of each layer of our encoder, in its order."""
     down, block, halving = (
-        ("down_blocks", "resnets", "downsamplers.0") if diffusers else ("down", "block", "downsample")
+        ("down_blocks", "resnets", "downsamplers.0")
+        if diffusers
+        else ("down", "block", "downsample")
     )
     scopes = ["conv_in"]
     last = len(net.multipliers) - 1
@@ -188,7 +215,9 @@ def _encoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
 
 def _decoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
     """The published scopes of our decoder; diffusers numbers levels in running order, CompVis by size."""
-    up, block, doubling = ("up_blocks", "resnets", "upsamplers.0") if diffusers else ("up", "block", "upsample")
+    up, block, doubling = (
+        ("up_blocks", "resnets", "upsamplers.0") if diffusers else ("up", "block", "upsample")
+    )
     scopes = ["conv_in", *_middle_scopes(diffusers)]
     last = len(net.multipliers) - 1
     for level in range(last, -1, -1):

@@ -86,7 +86,10 @@ def stop_signal() -> Iterator[list[int]]:
     """A list that is empty until SIGINT or SIGTERM arrives; outside the main thread it stays empty."""
     received: list[int] = []
     try:
-        before = {name: signal.signal(name, lambda number, _: received.append(number)) for name in STOP_SIGNALS}
+        before = {
+            name: signal.signal(name, lambda number, _: received.append(number))
+            for name in STOP_SIGNALS
+        }
     except ValueError:  # only the main thread may listen
         before = {}
     try:

@@ -73,7 +73,9 @@ class PublishedNetwork:
     def build(self) -> Backbone:
         """The network without weights (on torch's meta device)."""
         with torch.device("meta"):
-            return self.net.build(Channels(images={"all": self.ins}, out=self.outs, noisy=self.noisy))
+            return self.net.build(
+                Channels(images={"all": self.ins}, out=self.outs, noisy=self.noisy)
+            )
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ class _Arrays:
         if shape is None:
             raise wrong_weights(f"{self.where}: expected the key '{key}', found none")
         if len(shape) != ndim or 0 in shape:
-            raise wrong_weights(f"{self.where}: expected '{key}' with {ndim} dimensions, found the shape {shape}")
+            raise wrong_weights(
+                f"{self.where}: expected '{key}' with {ndim} dimensions, found the shape {shape}"
+            )
         return shape
 
     def count(self, scope: str) -> int:
@@ -98,11 +102,15 @@ class _Arrays:
 
     def over(self, total: int, part: int, key: str) -> int:
         if total % part:
-            raise wrong_weights(f"{self.where}: expected '{key}' with a multiple of {part} channels, found {total}")
+            raise wrong_weights(
+                f"{self.where}: expected '{key}' with a multiple of {part} channels, found {total}"
+            )
         return total // part
 
 
-def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] | None = None) -> Run:
+def import_run(
+    weights: Path | str, out: Path | str, changes: Mapping[str, str] | None = None
+) -> Run:
     """Write a published file as a run folder for `synth`: TOF-MRA to CTA by the paper's recipe with the file's network.
 
     changes: changes of the recipe, as with --set. Raises BadInput if the file is none of the four networks, or if its
@@ -114,7 +122,9 @@ def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] 
     with torch.device("meta"):
         method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
-    return write_imported(Path(out), weights, "xmodality (flax)", recipe, method, recipe.train.steps)
+    return write_imported(
+        Path(out), weights, "xmodality (flax)", recipe, method, recipe.train.steps
+    )
 
 
 def layout(net: nn.Module) -> dict[str, Slot]:
@@ -122,7 +132,9 @@ def layout(net: nn.Module) -> dict[str, Slot]:
     return dict(_slots(net, "", "", Counter()))
 
 
-def _slots(module: nn.Module, ours: str, scope: str, numbers: Counter[str]) -> Iterator[tuple[str, Slot]]:
+def _slots(
+    module: nn.Module, ours: str, scope: str, numbers: Counter[str]
+) -> Iterator[tuple[str, Slot]]:
     for name, child in module.named_children():
         kind = SCOPES.get(type(child).__name__)
         if kind is None:
@@ -170,7 +182,9 @@ def read_weights(path: Path) -> tuple[PublishedNetwork, dict[str, Tensor]]:
         network = detect(shapes, str(path))
         slots = layout(network.build())
         _compare(shapes, slots, f"{path}: expected the weights of the {network.name}")
-        return network, _state({key: _converted(file.file.get_tensor(key), key) for key in slots}, slots)
+        return network, _state(
+            {key: _converted(file.file.get_tensor(key), key) for key in slots}, slots
+        )
 
 
 def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], where: str) -> None:
@@ -208,7 +222,11 @@ def _state(arrays: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> dict[str,
 
 def _recipe(network: PublishedNetwork, weights: Path, changes: Mapping[str, str] | None) -> Recipe:
     """The paper's recipe for a network; a U-Net with a noise level is a denoiser."""
-    name = "tof_to_cta_adm" if network.noisy and network.name == "unet" else f"tof_to_cta_{network.name}"
+    name = (
+        "tof_to_cta_adm"
+        if network.noisy and network.name == "unet"
+        else f"tof_to_cta_{network.name}"
+    )
     recipe = recipes.read(name, changes)
     recipe = replace(recipe, net=network.net, title=f"{recipe.title}: {weights.name}, imported")
     known = len(recipe.data.channels)
@@ -249,13 +267,19 @@ def _convolutional(file: _Arrays) -> PublishedNetwork:
         return PublishedNetwork("unet", fill(PlainUNet, values, file.where), ins, outs, noisy)
     values["heads"] = file.get("MultiHeadDotProductAttention_0/query/kernel", 3)[1]
     if not vit:
-        return PublishedNetwork("adm", fill(ADM, values, file.where), ins, file.get("Dense_2/kernel", 2)[1])
-    channels, values["vit_heads"], _ = file.get("Transformer_0/MultiHeadDotProductAttention_0/query/kernel", 3)
+        return PublishedNetwork(
+            "adm", fill(ADM, values, file.where), ins, file.get("Dense_2/kernel", 2)[1]
+        )
+    channels, values["vit_heads"], _ = file.get(
+        "Transformer_0/MultiHeadDotProductAttention_0/query/kernel", 3
+    )
     values["depth"] = file.count("Transformer_0/SwiGLU")
     key = "Transformer_0/SwiGLU_0/Dense_1/kernel"
     values["mlp_ratio"] = file.over(file.get(key, 2)[1], channels, key)
     outs = file.get("Dense_3/kernel", 2)[1]
-    return PublishedNetwork("uvit", fill(UViT, values, file.where), file.over(ins, 4, "Conv_0/kernel"), outs)
+    return PublishedNetwork(
+        "uvit", fill(UViT, values, file.where), file.over(ins, 4, "Conv_0/kernel"), outs
+    )
 
 
 def _dit(file: _Arrays) -> PublishedNetwork:

@@ -22,7 +22,9 @@ def recorded(run: Run, kept: Recipe, paced: bool) -> tuple[Recipe, str]:
     shown, head = read_with_head(str(run.recipe))
     trainings = [stage.train for stage in kept.all_stages]
     same = len(trainings) == len(shown.all_stages) and with_trainings(shown, trainings) == kept
-    if not same or not _same_trainings([stage.train for stage in shown.all_stages], trainings, paced):
+    if not same or not _same_trainings(
+        [stage.train for stage in shown.all_stages], trainings, paced
+    ):
         raise BadInput(
             f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
         )

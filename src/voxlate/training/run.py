@@ -83,7 +83,9 @@ class Run:
         return self.state.exists() or any(self.folder.glob("weights*.safetensors"))
 
     def weights(self, stage: str = "final") -> Path:
-        return self.folder / ("weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors")
+        return self.folder / (
+            "weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors"
+        )
 
 
 def weights_of(path: Path) -> Path:
@@ -134,8 +136,12 @@ def check_free(run: Run) -> None:
     if folder.is_dir() and set(folder.iterdir()) <= of_plan:
         return
     if run.has_begun or run.provenance.is_file():
-        raise BadInput(f"{folder}: expected an empty folder or a plan, found a run. Choose another --out.")
-    raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
+        raise BadInput(
+            f"{folder}: expected an empty folder or a plan, found a run. Choose another --out."
+        )
+    raise BadInput(
+        f"{folder}: expected an empty folder or a run, found other files. Choose another --out."
+    )
 
 
 def begun_trainings(run: Run) -> dict[str, dict[str, Any]]:
@@ -153,7 +159,11 @@ def kept_steps(run: Run, recipe: Recipe) -> dict[str, int]:
     The definition of an epoch may have changed since then, and a run continues as it began.
     """
     begun = begun_trainings(run)
-    asked = {stage.name: stage.train.epochs for stage in recipe.all_stages if stage.train.epochs is not None}
+    asked = {
+        stage.name: stage.train.epochs
+        for stage in recipe.all_stages
+        if stage.train.epochs is not None
+    }
     return {
         name: begun[name]["steps"]
         for name, epochs in asked.items()
@@ -182,7 +192,9 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
     data = read_run(run.provenance).get("data", {})
     for other in others:
         if not other.provenance.exists():
-            raise BadInput(f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run.")
+            raise BadInput(
+                f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run."
+            )
         theirs = other.weights(stage)
         their_data = read_run(other.provenance).get("data", {})
         if their_data.get("cohort") != data.get("cohort"):
@@ -208,7 +220,9 @@ def _trained_by(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def made_by() -> dict[str, Any]:
     """The versions of the software that writes a file, and the notice that it is no medical device."""
-    packages = {name: metadata.version(name) for name in ("torch", "numpy", "nibabel", "safetensors")}
+    packages = {
+        name: metadata.version(name) for name in ("torch", "numpy", "nibabel", "safetensors")
+    }
     return {
         "voxlate": voxlate.__version__,
         "python": platform.python_version(),
@@ -217,7 +231,9 @@ def made_by() -> dict[str, Any]:
     }
 
 
-def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
+def weights_header(
+    recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float
+) -> dict[str, Any]:
     """The header of a weights file: all data that synthesis needs in addition to the tensors."""
     cases = teaching_cases(cohort, recipe.data)  # other cases may have another scale
     maps = {name: recipe.intensity[name] for name in recipe.data.target}
@@ -229,7 +245,9 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
         "units": {name: cohort.units[name] for name in (*recipe.data.source, *recipe.data.target)},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
-        "target_widths": {name: cohort.target_widths(intensity, name, cases) for name, intensity in maps.items()},
+        "target_widths": {
+            name: cohort.target_widths(intensity, name, cases) for name, intensity in maps.items()
+        },
         "preparation": asdict(cohort.preparation),
         "training_ranges": training_ranges([cohort.header(case) for case in cases], sources),
         "training_spacing_mm": cohort.fingerprint["spacing_mm"]["median"],
@@ -371,7 +389,11 @@ def _shape(tensor: Tensor | None) -> str:
     if tensor is None:
         return "nothing"
     shape = "×".join(map(str, tensor.shape)) or "a number"
-    return shape if tensor.dtype == torch.float32 else f"{shape} of {tensor.dtype}".replace("torch.", "")
+    return (
+        shape
+        if tensor.dtype == torch.float32
+        else f"{shape} of {tensor.dtype}".replace("torch.", "")
+    )
 
 
 def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, dict[str, Any]]:
@@ -452,7 +474,11 @@ def _in_words(value: Any) -> str:
     if value is None or value == []:
         return "unset"
     if (table := _as_tables(value)) is not None:
-        return f"a table of {', '.join(table)}" if isinstance(value, dict) else f"a list of {', '.join(table)}"
+        return (
+            f"a table of {', '.join(table)}"
+            if isinstance(value, dict)
+            else f"a list of {', '.join(table)}"
+        )
     text = repr(value)
     if len(text) <= LONGEST_VALUE:
         return text

@@ -120,10 +120,14 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
         if saves or logs:  # a check at every step would wait for the device
             _check_finite(learner, losses, job, run, weights_too=saves)
         learner.seconds = log.add_step(learner.step, losses)
-        if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
+        if main and (
+            last or (options.validate_every and learner.step % options.validate_every == 0)
+        ):
             _log_validation(job, run, learner, items, log, last)
         if main and last:
-            session.say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
+            session.say(
+                time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds))
+            )
             if options.stop and learner.step < options.length:
                 log.add_end(
                     learner.step,
@@ -149,14 +153,23 @@ def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
     stage = job.stage
     if stage.method.makes_targets:
         stated = [read_header(run.weights(name)).get("bound", {}) for name in stage.task.needs]
-        own = {name: value for bound in stated for name, value in bound.items() if name in stage.data.target}
+        own = {
+            name: value
+            for bound in stated
+            for name, value in bound.items()
+            if name in stage.data.target
+        }
         return {"bound": own} if own else {}
-    batches = whole_slices(job.recipe, stage, job.cohort, validation_split(job.cohort), BOUND_SLICES)
+    batches = whole_slices(
+        job.recipe, stage, job.cohort, validation_split(job.cohort), BOUND_SLICES
+    )
     net = cast(AutoencoderNet, method.net)  # such methods have this network
     return {"bound": reconstruction_error(net, (batch.to(job.device) for batch in batches))}
 
 
-def _log_validation(job: Job, run: Run, learner: Learner, items: Sequence[Batch], log: Log, last: bool) -> None:
+def _log_validation(
+    job: Job, run: Run, learner: Learner, items: Sequence[Batch], log: Log, last: bool
+) -> None:
     """Validate the averaged method; after the last step, also compare it with naive baselines."""
     stage = job.stage
     picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
@@ -236,7 +249,9 @@ def _kept_moments(job: Job, method: Method, session: Session) -> Path | None:
     def report(done: int, total: int) -> None:
         session.progress(f"{job.stage.name} (latents)", done, total, {})
         if session.stop and done < total:
-            raise Stopped(f"stopped at case {done} of {total} whose latents are encoded ({job.stage.name})")
+            raise Stopped(
+                f"stopped at case {done} of {total} whose latents are encoded ({job.stage.name})"
+            )
 
     maps = job.recipe.intensity
     autoencoder = method.autoencoder
@@ -274,7 +289,9 @@ def _check_finite(
     if not job.alone:
         faults = gather_object(faults)
     if faults:
-        kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
+        kept = (
+            "the last state before it is kept" if run.state.exists() else "no state was saved yet"
+        )
         exact = " or in train.precision float32" if job.stage.train.precision == "bfloat16" else ""
         raise BadInput(
             f"{run.folder}: expected finite losses and weights, found a {faults[0]} at step {learner.step} of stage '{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower train.optimiser.lr (now {job.stage.train.optimiser.lr:g}){exact}."

@@ -105,7 +105,11 @@ def _check_optimiser(
     most_steps: int,
 ) -> None:
     """Check that moments are of the optimiser's parameters, and settings are those of the recipe."""
-    sound = isinstance(state, dict) and state.keys() == {"state", "param_groups"} and isinstance(state["state"], dict)
+    sound = (
+        isinstance(state, dict)
+        and state.keys() == {"state", "param_groups"}
+        and isinstance(state["state"], dict)
+    )
     record.check(sound, f"{where} without moments")
     assert isinstance(state, dict)
     groups = state["param_groups"]
@@ -131,7 +135,8 @@ def _check_optimiser(
         rate = group["lr"]
         record.check(type(rate) is float and 0 <= rate <= LARGEST, f"{where}.lr of {rate!r:.80}")
         expected |= {
-            number: (parameter, bool(own.get("orthogonal"))) for number, parameter in zip(own["params"], real["params"])
+            number: (parameter, bool(own.get("orthogonal")))
+            for number, parameter in zip(own["params"], real["params"])
         }
     for number, moments in state["state"].items():
         record.check(
@@ -209,7 +214,9 @@ def _check_memory(record: Record, state: object, method: Method, patch: Sequence
         _check_tensors(record, "memory", {name: images}, {name: wanted})
 
 
-def _check_tensors(record: Record, where: str, tensors: object, wanted: Mapping[str, Tensor]) -> None:
+def _check_tensors(
+    record: Record, where: str, tensors: object, wanted: Mapping[str, Tensor]
+) -> None:
     """Check names, types and shapes of tensors, and that all values are finite."""
     record.check(isinstance(tensors, dict), f"'{where}' that is no table")
     assert isinstance(tensors, dict)
@@ -218,7 +225,11 @@ def _check_tensors(record: Record, where: str, tensors: object, wanted: Mapping[
         raise record.wrong(f"'{where}' where '{odd[0]!s:.80}' is missing or unknown")
     for name, expected in wanted.items():
         value = tensors[name]
-        plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        plain = (
+            isinstance(value, Tensor)
+            and value.layout == torch.strided
+            and value.device.type == "cpu"
+        )
         record.check(plain, f"'{where}.{name}' that is no tensor")
         same = value.shape == expected.shape and value.dtype == expected.dtype
         record.check(
@@ -232,7 +243,11 @@ def _check_tensors(record: Record, where: str, tensors: object, wanted: Mapping[
 def _same(value: Any, other: Any) -> bool:
     """Whether two plain values are equal and of one type; a list may equal a tuple."""
     if isinstance(other, list | tuple):
-        return isinstance(value, list | tuple) and len(value) == len(other) and all(map(_same, value, other))
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(other)
+            and all(map(_same, value, other))
+        )
     return type(value) is type(other) and bool(value == other)
 
 

@@ -18,11 +18,15 @@ from voxlate.training.learner import Epochs, Learner
 from voxlate.training.validate import autocast
 
 
-def begin_learner(method: Method, options: Training, device: torch.device, epoch_steps: int) -> Learner:
+def begin_learner(
+    method: Method, options: Training, device: torch.device, epoch_steps: int
+) -> Learner:
     """The state of a training before its first step; epoch_steps: 0 if the losses of epochs are not needed."""
     method.to(device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
-    optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
+    optimisers = {
+        turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns
+    }
     # Compiling takes half a minute on a CPU and gains 4-20 %. Additional steps do not count, because it changes roundings.
     long = device.type in ("cuda", "xpu") or options.steps > 20_000
     if (long and can_compile(device)) if options.compile is None else options.compile:
@@ -65,7 +69,9 @@ def take_step(
                 # torch.manual_seed looks for GPUs, which takes 1 ms.
                 seed_of = torch.default_generator if device.type == "cpu" else torch
                 seed_of.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
-                with volumes_in_float32(device):  # around the backward pass, too, which may compute layers again
+                with volumes_in_float32(
+                    device
+                ):  # around the backward pass, too, which may compute layers again
                     with autocast(device, options.precision):
                         parts = parallel(turn, batch.to(device), noise, progress)
                     clock.lap("forward")
@@ -73,7 +79,9 @@ def take_step(
                 clock.lap("backward")
                 calls += 1
             if options.clip_norm:
-                moving = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+                moving = [
+                    parameter for group in optimiser.param_groups for parameter in group["params"]
+                ]
                 # On other devices torch processes all tensors together by default.
                 on_cpu = True if device.type == "cpu" else None
                 nn.utils.clip_grad_norm_(moving, options.clip_norm, foreach=on_cpu)

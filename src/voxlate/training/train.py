@@ -93,13 +93,19 @@ def train(
         place = seen_from(out, Path(data).resolve())
         # The start weights were trained on these voxels.
         inherited = read_header(start).get("training_voxels", []) if start else []
-        run = begin_run(out, recipe, head, about, {"prepared": place, "inherited_voxels": inherited})
+        run = begin_run(
+            out, recipe, head, about, {"prepared": place, "inherited_voxels": inherited}
+        )
         if not run.naive.exists():
-            naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
+            naive.fit_cohort(
+                cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)
+            ).save(run.naive)
         if not run.anatomy.exists():
             sources = {name: recipe.intensity[name] for name in recipe.data.source}
             targets = {name: recipe.intensity[name] for name in recipe.data.target}
-            anatomy_of(cohort, teaching_cases(cohort, recipe.data), sources, targets).save(run.anatomy)
+            anatomy_of(cohort, teaching_cases(cohort, recipe.data), sources, targets).save(
+                run.anatomy
+            )
         notes = [] if fold is None else [fold_note(cohort, fold)]
         notes += notes_on(recipe, cohort)
         notes.append(f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}")
@@ -111,7 +117,9 @@ def train(
 
     with contextlib.ExitStack() as held:
         by_main(accelerator, begin)
-        session = Session(Run(out), held.enter_context(stop_signal()), progress, say, pace, pretrained)
+        session = Session(
+            Run(out), held.enter_context(stop_signal()), progress, say, pace, pretrained
+        )
         changed: Recipe | None = recipe
         while changed is not None:
             changed = _train_stages(session, jobs_of(changed), start)
@@ -155,7 +163,9 @@ def _train_stages(session: Session, jobs: Sequence[Job], start: Path | None) -> 
         else:
             if start and name == "final":
                 load_weights(method, start)
-            trained = _pretrained(job, session, method) or train_stage(job, session, method, started)
+            trained = _pretrained(job, session, method) or train_stage(
+                job, session, method, started
+            )
             if isinstance(trained, Recipe):
                 return trained
             method = trained
@@ -175,7 +185,11 @@ def _pretrained(job: Job, session: Session, method: Method) -> Method | None:
     for run in session.pretrained:
         change = unfit(run, stage)
         if main:
-            source = f"not taken from {run.folder}: {change}" if change else f"taken from {run.folder}, not trained"
+            source = (
+                f"not taken from {run.folder}: {change}"
+                if change
+                else f"taken from {run.folder}, not trained"
+            )
             session.say(f"stage '{stage.name}' is {source}.")
         if not change:
             load_weights(method.without_opponent, run.weights())
@@ -190,14 +204,18 @@ def _pretrained(job: Job, session: Session, method: Method) -> Method | None:
     return None
 
 
-def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run) -> None:
+def _check_autoencoder(
+    method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run
+) -> None:
     """Raise BadInput if the autoencoder in a stage's weights differs from that of the stage that trained it."""
     if method.autoencoder is None:
         return
     inside = method.autoencoder.state_dict()
     for name in stage.task.needs:
         own = earlier[name].net.state_dict()
-        same = own.keys() == inside.keys() and all(torch.equal(own[key].cpu(), inside[key].cpu()) for key in own)
+        same = own.keys() == inside.keys() and all(
+            torch.equal(own[key].cpu(), inside[key].cpu()) for key in own
+        )
         if not same:
             raise BadInput(
                 f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."

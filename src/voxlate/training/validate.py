@@ -50,7 +50,9 @@ def validation_places(stage: FullStage, cohort: Cohort) -> Sequence[tuple[str, T
     """Case and start of each validation item of a stage, in order."""
     split = validation_split(cohort)
     wanted = {*stage.data.source, *stage.data.target}
-    if stage.data.apart and not any(wanted <= set(one.present) for one in cohort.cases if one.split == split):
+    if stage.data.apart and not any(
+        wanted <= set(one.present) for one in cohort.cases if one.split == split
+    ):
         return []
     return even_places(cohort, in_pairs(stage), split, stage.train.validation_items)
 
@@ -60,7 +62,9 @@ def in_pairs(stage: FullStage) -> DataSettings:
     return replace(stage.data, apart=False)
 
 
-def whole_slices(recipe: Recipe, stage: FullStage, cohort: Cohort, split: str, count: int) -> Iterator[Batch]:
+def whole_slices(
+    recipe: Recipe, stage: FullStage, cohort: Cohort, split: str, count: int
+) -> Iterator[Batch]:
     """About `count` slices of a stage's modalities with the recipe's own size, not augmented, spread over a split.
 
     An autoencoder may be trained on smaller patches, but it is measured on the slices of the stages that use it.
@@ -112,7 +116,9 @@ def validate(
             image = method.synthesise(given, Noise(SEED, batch.item), sampling).float()
         assert batch.target is not None
         error = (image - batch.target).abs()
-        errors.append((error if batch.target_present is None else error[batch.target_present]).mean().item())
+        errors.append(
+            (error if batch.target_present is None else error[batch.target_present]).mean().item()
+        )
         if measure is not None:
             measure(batch, given, image)
         for item in range(len(batch)):
@@ -142,7 +148,11 @@ def _shown_target(batch: Batch, given: Batch, item: int) -> int:
     """The first existing target of the item that was hidden from the model, or else its first existing target."""
     hidden = (batch.present & ~given.present)[item].tolist()
     names = {name for name, was_hidden in zip(batch.source_names, hidden) if was_hidden}
-    present = [True] * len(batch.target_names) if batch.target_present is None else batch.target_present[item].tolist()
+    present = (
+        [True] * len(batch.target_names)
+        if batch.target_present is None
+        else batch.target_present[item].tolist()
+    )
     there = [place for place, is_there in enumerate(present) if is_there]
     return next(
         (place for place in there if batch.target_names[place] in names),
@@ -150,9 +160,14 @@ def _shown_target(batch: Batch, given: Batch, item: int) -> int:
     )
 
 
-def _row(given: Batch, image: Tensor, truth: Tensor, item: int, data: DataSettings) -> list[np.ndarray]:
+def _row(
+    given: Batch, image: Tensor, truth: Tensor, item: int, data: DataSettings
+) -> list[np.ndarray]:
     """Middle slices of one item as pictures: its sources (black if absent), its synthesis, the truth."""
     there = given.present[item, : len(data.source), None, None, None]
     sources = given.source[item, : len(data.source)].masked_fill(~there, BACKGROUND)
-    volumes = [relaid(tensor.cpu().float().numpy(), data.axes, CANONICAL) for tensor in (*sources, image, truth)]
+    volumes = [
+        relaid(tensor.cpu().float().numpy(), data.axes, CANONICAL)
+        for tensor in (*sources, image, truth)
+    ]
     return [(volume[len(volume) // 2] + 1) / 2 for volume in volumes]

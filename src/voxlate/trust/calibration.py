@@ -12,7 +12,17 @@ from pydantic import Field
 
 from voxlate.errors import BadInput
 from voxlate.images.io import content_hash, is_there
-from voxlate.records import MOST, Count, Name, NotNegative, Number, Positive, Share, ShortDigest, Text
+from voxlate.records import (
+    MOST,
+    Count,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Share,
+    ShortDigest,
+    Text,
+)
 from voxlate.scoring.metrics import LEVELS as PERCENTS
 from voxlate.trust.conformal import WIDEST, Bound
 from voxlate.trust.features import number_of_features, voxel_features
@@ -34,7 +44,9 @@ LEVELS = tuple(percent / 100 for percent in PERCENTS)  # of the calibration curv
 CoverageLevel = Annotated[float, Field(ge=0.5, lt=1)]
 Scaling = Annotated[float, Field(ge=0, le=WIDEST)]
 BODY = "body"
-MEMORY = ".memory"  # the beginning of the names of the reference patches' tensors, as of no modality
+MEMORY = (
+    ".memory"  # the beginning of the names of the reference patches' tensors, as of no modality
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,10 @@ class Calibration:
             "confidence": header.confidence,
             "bound": header.bound,
             "way": {name: INTERVAL_METHODS[target.way] for name, target in header.targets.items()},
-            "levels": {name: relative_widths(target, header.coverage) for name, target in header.targets.items()},
+            "levels": {
+                name: relative_widths(target, header.coverage)
+                for name, target in header.targets.items()
+            },
         }
 
     @property
@@ -204,7 +219,9 @@ class Calibration:
 def relative_widths(target: Target, coverage: float) -> dict[str, float]:
     """The widths of intervals of other levels, relative to that of the coverage."""
     own = target.scales[coverage]
-    return {f"{level:g}": round(scale / own, 5) for level, scale in target.scales.items() if own > 0}
+    return {
+        f"{level:g}": round(scale / own, 5) for level, scale in target.scales.items() if own > 0
+    }
 
 
 def distances(

@@ -70,9 +70,17 @@ def _shapes(file: Tensors, header: Header) -> dict[str, Shape]:
 def _check(record: Record, header: Header) -> None:
     """Raise BadInput unless the entries of a header agree with each other."""
     names = header.targets.keys()
-    record.check(bool(names) and header.units.keys() == names, f"units of {', '.join(header.units) or 'nothing'}")
-    record.check(header.halves.keys() == names, f"scales of {', '.join(header.halves) or 'nothing'}")
-    record.check(len(header.cases) >= header.patients, f"{header.patients} patients of {len(header.cases)} cases")
+    record.check(
+        bool(names) and header.units.keys() == names,
+        f"units of {', '.join(header.units) or 'nothing'}",
+    )
+    record.check(
+        header.halves.keys() == names, f"scales of {', '.join(header.halves) or 'nothing'}"
+    )
+    record.check(
+        len(header.cases) >= header.patients,
+        f"{header.patients} patients of {len(header.cases)} cases",
+    )
     samples = header.synth.get("samples")
     record.check(type(samples) is int and samples >= 1, "options of no synthesis")
     for name, target in header.targets.items():
@@ -86,11 +94,18 @@ def _check_target(
     coverage: float,
     samples: int,
 ) -> None:
-    record.check(target.scales.get(coverage, 0) > 0, f"no scale of {name} for the coverage {coverage:g}")
+    record.check(
+        target.scales.get(coverage, 0) > 0, f"no scale of {name} for the coverage {coverage:g}"
+    )
     record.check(target.way in target.compared, f"a way of {name} that was not compared")
     needs_samples = {target.way, *target.compared} & set(SAMPLE_METHODS)
-    record.check(not needs_samples or samples > 1, f"intervals of {name} by samples, of images of one")
-    record.check(target.ends[0] < target.ends[1], f"ends of {name} from {target.ends[0]:g} to {target.ends[1]:g}")
+    record.check(
+        not needs_samples or samples > 1, f"intervals of {name} by samples, of images of one"
+    )
+    record.check(
+        target.ends[0] < target.ends[1],
+        f"ends of {name} from {target.ends[0]:g} to {target.ends[1]:g}",
+    )
     try:
         regions = regions_from(target.regions)
     except BadInput as error:

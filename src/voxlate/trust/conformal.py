@@ -122,7 +122,9 @@ def least_scale(
 
 def shares_outside(scores: Sequence[Array], scale: float) -> Array:
     """The share of each patient's voxels whose score is above `scale`; scores are sorted."""
-    return np.array([1 - np.searchsorted(voxels, scale, side="right") / len(voxels) for voxels in scores])
+    return np.array(
+        [1 - np.searchsorted(voxels, scale, side="right") / len(voxels) for voxels in scores]
+    )
 
 
 def mean_interval(values: Sequence[float] | Array, confidence: float = 0.95) -> tuple[float, float]:

@@ -46,7 +46,9 @@ def _image_features(image: Array) -> list[Array]:
     narrow = blur(image, NARROW)
     wide = blur(image, WIDE)
     neighbourhood = (1, 3, 3)
-    span = ndimage.maximum_filter(image, neighbourhood) - ndimage.minimum_filter(image, neighbourhood)
+    span = ndimage.maximum_filter(image, neighbourhood) - ndimage.minimum_filter(
+        image, neighbourhood
+    )
     return [image, narrow, wide, gradient(narrow), gradient(wide), span]
 
 

@@ -113,7 +113,9 @@ def fit(
     regions: rules by name; ends: the limits of all intervals, in network units.
     """
     alpha = 1 - coverage
-    candidates = {method: _candidate(method, cases, alpha, seed, ends) for method in _methods(cases)}
+    candidates = {
+        method: _candidate(method, cases, alpha, seed, ends) for method in _methods(cases)
+    }
     compared = dict[IntervalMethod, Comparison]()
     for method, candidate in candidates.items():
         scores = candidate.scores()
@@ -239,4 +241,6 @@ def _bounds(candidate: _Candidate, scale: float, level: float) -> dict[str, floa
             ratio = 2 * float(own / widths[inside].mean())
             key = "mae" if region == BODY else region
             ratios.setdefault(key, []).append((case.patient, ratio))
-    return {key: conformal_quantile(by_patient(pairs).values(), level) for key, pairs in ratios.items()}
+    return {
+        key: conformal_quantile(by_patient(pairs).values(), level) for key, pairs in ratios.items()
+    }

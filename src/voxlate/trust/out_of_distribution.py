@@ -36,7 +36,10 @@ SIZE_PATIENTS = 3  # patients that this prior counts as
 FEWEST_MM = 1e-3
 AT_ONCE = 1024
 LEAST_SIZE = 1e-4  # deviation of an extent, below that of any calibration
-LEAST_SPREAD, LEAST_WIDTH = 1e-3, 1e-6  # of features and of statistics that do not vary in the calibration
+LEAST_SPREAD, LEAST_WIDTH = (
+    1e-3,
+    1e-6,
+)  # of features and of statistics that do not vary in the calibration
 EXTENTS = 4  # logarithms of a body's three extents, and of the cubic root of its volume
 LARGEST = 1e9  # of a stored value: features are some network units
 
@@ -52,7 +55,9 @@ STATISTICS = {
 }
 
 
-PROVING = least_patients(1 - FALSE_ALARMS / len(STATISTICS))  # patients that can prove the rate of false alarms
+PROVING = least_patients(
+    1 - FALSE_ALARMS / len(STATISTICS)
+)  # patients that can prove the rate of false alarms
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,11 @@ def reference_shapes(points: Sequence[int]) -> dict[str, Shape]:
 def references_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> ReferencePatches:
     """The reference patches from the tensors of `ReferencePatches.tensors`."""
     start = f"{prefix}."
-    own = {name.removeprefix(start): tensor.numpy() for name, tensor in tensors.items() if name.startswith(start)}
+    own = {
+        name.removeprefix(start): tensor.numpy()
+        for name, tensor in tensors.items()
+        if name.startswith(start)
+    }
     near, patients = own.pop("numbers").tolist()
     own["sizes"][1] = np.maximum(own["sizes"][1], LEAST_SIZE)  # a file from elsewhere may have none
     return ReferencePatches(median=own.pop("usual"), **own, near=near, patients=round(patients))
@@ -171,7 +180,9 @@ class Verdict:
         at = tuple(self.places.T)
         distances[at] = self.distances
         is_patch[at] = True
-        nearest = ndimage.distance_transform_edt(~is_patch, return_distances=False, return_indices=True)
+        nearest = ndimage.distance_transform_edt(
+            ~is_patch, return_distances=False, return_indices=True
+        )
         filled: Array = distances[tuple(nearest)]
         return filled
 
@@ -277,7 +288,9 @@ def fit_references(
     )
 
 
-def _limits(deviations: Sequence[NDArray[np.float64]], median: NDArray[np.float64]) -> NDArray[np.float64]:
+def _limits(
+    deviations: Sequence[NDArray[np.float64]], median: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """For each of STATISTICS, the distance above the median beyond which a case is flagged.
 
     deviations: from the median, [cases, statistics] of each patient.
@@ -308,11 +321,15 @@ def _size_distribution(sizes: Array, voxel_size: Array) -> Array:
 
 def verdict_on(references: ReferencePatches, case: Patches) -> Verdict:
     """How far a case is out of the distribution of the reference patches."""
-    distances = _distances((case.features - references.centre) / references.spread, references.points)
+    distances = _distances(
+        (case.features - references.centre) / references.spread, references.points
+    )
     statistics = np.array(_statistics(distances, case.size, references.sizes))
     relative = (statistics - references.median) / references.width
     by_name = {name: float(value) for name, value in zip(STATISTICS, relative)}
-    return Verdict(by_name, distances / np.float32(references.near), case.places, references.patients)
+    return Verdict(
+        by_name, distances / np.float32(references.near), case.places, references.patients
+    )
 
 
 def _statistics(distances: Array, size: Array, sizes: Array) -> list[float]:
@@ -328,6 +345,8 @@ def _distances(features: Array, points: Array) -> Array:
     references = torch.from_numpy(np.ascontiguousarray(points, np.float32))
     patches = torch.from_numpy(np.ascontiguousarray(features, np.float32))
     with torch.inference_mode():
-        nearest = [torch.cdist(part, references).min(dim=1).values for part in patches.split(AT_ONCE)]
+        nearest = [
+            torch.cdist(part, references).min(dim=1).values for part in patches.split(AT_ONCE)
+        ]
     distances: Array = (torch.cat(nearest) / math.sqrt(features.shape[1])).numpy()
     return distances

@@ -63,7 +63,9 @@ def _comparison(name: str, target: Target, header: Header) -> list[str]:
     least = target.compared[target.way].least
     lines.append(f"  Of the patient who has least, {least:.0%} of the voxels are inside.")
     if header.bound == "normal" and 1 - least > SKEWED * (1 - header.coverage):
-        lines[-1] += " SHARES ARE FAR FROM NORMAL, and Student's t promises too much then: see --bound any."
+        lines[-1] += (
+            " SHARES ARE FAR FROM NORMAL, and Student's t promises too much then: see --bound any."
+        )
     return lines
 
 

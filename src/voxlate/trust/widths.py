@@ -66,7 +66,12 @@ class Widths:
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """All tensors, by names that begin with a prefix."""
-        tensors = {"centre": self.centre, "spread": self.spread, "unit": self.unit, "least": self.least}
+        tensors = {
+            "centre": self.centre,
+            "spread": self.spread,
+            "unit": self.unit,
+            "least": self.least,
+        }
         tensors |= self.net.state_dict()
         return {f"{prefix}.{name}": tensor.contiguous() for name, tensor in tensors.items()}
 
@@ -88,7 +93,11 @@ def widths_shapes(method: Learned, features: int) -> dict[str, Shape]:
 def widths_from(tensors: Mapping[str, Tensor], prefix: str) -> Widths:
     """The network from the tensors of `Widths.tensors`."""
     start = f"{prefix}."
-    own = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+    own = {
+        name.removeprefix(start): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(start)
+    }
     centre, spread, unit, least = (own.pop(name) for name in ("centre", "spread", "unit", "least"))
     biases = [tensor for name, tensor in sorted(own.items()) if name.endswith("bias")]
     net = _network([len(centre), *map(len, biases)])
@@ -121,7 +130,9 @@ def fit_widths(
     model = Widths(net, all_features.mean(0), spread, unit, torch.tensor(settings.least))
     optimiser = torch.optim.Adam(net.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
-    for chosen in _batches(torch.from_numpy(np.ascontiguousarray(weights, np.float32)), settings.steps, seed):
+    for chosen in _batches(
+        torch.from_numpy(np.ascontiguousarray(weights, np.float32)), settings.steps, seed
+    ):
         widths = model.widths(all_features[chosen])
         error = all_errors[chosen]
         if method == "learned":

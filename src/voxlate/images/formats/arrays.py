@@ -77,8 +77,12 @@ def read_array(path: Path, text: str = "") -> Stored:
     read = {".npy": _from_npy, ".npz": _from_npz}.get(path.suffix.lower(), _from_stack)
     values = read(path, part)
     if values.ndim != 2 or not values.size:
-        raise BadInput(f"{path}: expected a slice [H, W], found an array of {_shape(values)}. {_advice(path, values)}")
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is refused where it is checked
+        raise BadInput(
+            f"{path}: expected a slice [H, W], found an array of {_shape(values)}. {_advice(path, values)}"
+        )
+    with np.errstate(
+        over="ignore"
+    ):  # float64 beyond float32 becomes infinite, which is refused where it is checked
         data = values.astype(np.float32)[None]
     spacing = "" if part.spacing_mm else ", spacing not stated: 1 mm assumed"
     return Stored(data, part.affine, unit=part.unit, note=f"array, axes {part.axes}{spacing}")
@@ -114,7 +118,9 @@ def _part(path: Path, text: str) -> Part:
     settings = [setting.partition("=")[::2] for setting in text.split(",") if setting]
     given = dict(settings)
     if len(given) < len(settings):
-        raise BadInput(f"{path}: expected each key once after '#', found '#{text}'. Remove one of them.")
+        raise BadInput(
+            f"{path}: expected each key once after '#', found '#{text}'. Remove one of them."
+        )
     allowed = {".npy": {"channel"}, ".npz": {"array"}}.get(path.suffix.lower(), {"slice", "array"})
     others = {"channel", "slice", "array"} & set(given) - allowed
     if others:
@@ -135,7 +141,9 @@ def _spacing(path: Path, text: str) -> tuple[float, float, float]:
     except ValueError:
         rows = columns = between = 0.0
     if min(rows, columns, between) <= 0 or not math.isfinite(rows * columns * between):
-        raise BadInput(f"{path}: expected mm=0.6 or mm=0.6x0.6x5, above 0, found mm={text}. Fix the spacing.")
+        raise BadInput(
+            f"{path}: expected mm=0.6 or mm=0.6x0.6x5, above 0, found mm={text}. Fix the spacing."
+        )
     return rows, columns, between
 
 
@@ -145,21 +153,30 @@ def _from_npy(path: Path, part: Part) -> np.ndarray:
     if part.channel is None:
         return values
     if values.ndim < 3:
-        raise BadInput(f"{path}: expected channels [H, W, C], found {_shape(values)}. Leave out channel=.")
+        raise BadInput(
+            f"{path}: expected channels [H, W, C], found {_shape(values)}. Leave out channel=."
+        )
     if values.ndim != 3 or part.channel >= values.shape[-1]:
-        raise BadInput(f"{path}: expected channel {part.channel}, from 0, of [H, W, C], found {_shape(values)}.")
+        raise BadInput(
+            f"{path}: expected channel {part.channel}, from 0, of [H, W, C], found {_shape(values)}."
+        )
     return values[..., part.channel]
 
 
 def _from_npz(path: Path, part: Part) -> np.ndarray:
-    with errors_as(f"{path}: expected a whole .npz, found damage", AGAIN), zipfile.ZipFile(path) as file:
+    with (
+        errors_as(f"{path}: expected a whole .npz, found damage", AGAIN),
+        zipfile.ZipFile(path) as file,
+    ):
         members = {member.filename.removesuffix(".npy"): member for member in file.infolist()}
         name = part.array or (next(iter(members)) if len(members) == 1 else "")
         if name not in members:
             wanted = f"an array '{name}'" if name else "one array, or #array= with a name"
             raise BadInput(f"{path}: expected {wanted}, found {_names(members)}. Check the file.")
         if members[name].file_size > MOST_BYTES:
-            raise BadInput(f"{path}: expected a slice in '{name}', found {members[name].file_size} bytes. Check it.")
+            raise BadInput(
+                f"{path}: expected a slice in '{name}', found {members[name].file_size} bytes. Check it."
+            )
         whole = file.read(members[name])  # to the end, where its checksum is compared
     return _parsed(path, whole, f"{path}, array {name}")
 
@@ -176,7 +193,9 @@ def _parsed(path: Path, whole: bytes, where: str) -> np.ndarray:
             found = f"a damaged file ({first_line(error)}). Get it again."
         raise BadInput(f"{where}: expected an array as numpy saves it, found {found}") from error
     if stream.read(1):
-        raise BadInput(f"{where}: expected an array alone, found more bytes than its header states. Get it again.")
+        raise BadInput(
+            f"{where}: expected an array alone, found more bytes than its header states. Get it again."
+        )
     check_numbers(values.dtype, where)
     return values
 
@@ -186,9 +205,15 @@ def _from_stack(path: Path, part: Part) -> np.ndarray:
         dataset = _dataset(path, file, part.array or DATASET)
         if part.slice is None or part.slice >= len(dataset):
             found = "none" if part.slice is None else f"slice={part.slice}"
-            raise BadInput(f"{path}: expected #slice= from 0 to {len(dataset) - 1}, found {found}. Name a slice.")
-        with errors_as(f"{path}: expected whole voxel data of slice {part.slice}, found it damaged", AGAIN):
-            chunk = dataset.chunks[0] if dataset.chunks else 1  # slices that the file compresses together
+            raise BadInput(
+                f"{path}: expected #slice= from 0 to {len(dataset) - 1}, found {found}. Name a slice."
+            )
+        with errors_as(
+            f"{path}: expected whole voxel data of slice {part.slice}, found it damaged", AGAIN
+        ):
+            chunk = (
+                dataset.chunks[0] if dataset.chunks else 1
+            )  # slices that the file compresses together
             if chunk == 1 or dataset.nbytes // len(dataset) * chunk > MOST_BYTES:
                 return np.asarray(dataset[part.slice])
             first = part.slice // chunk * chunk
@@ -218,10 +243,14 @@ def _dataset(path: Path, file: Any, name: str) -> Any:
         names = list(file)
         elsewhere = shape is not None and (dataset.external or dataset.is_virtual)
     if shape is None or elsewhere:
-        raise BadInput(f"{path}: expected a dataset '{name}' in the file itself, found {_names(names)}. Rename it so.")
+        raise BadInput(
+            f"{path}: expected a dataset '{name}' in the file itself, found {_names(names)}. Rename it so."
+        )
     is_stack = len(shape) == 3 and min(shape) > 0
     if not is_stack or shape[1] * shape[2] * dataset.dtype.itemsize > MOST_BYTES:
-        raise BadInput(f"{path}: expected slices [slices, H, W] in '{name}', found {_shape(dataset)}. Save them so.")
+        raise BadInput(
+            f"{path}: expected slices [slices, H, W] in '{name}', found {_shape(dataset)}. Save them so."
+        )
     check_numbers(dataset.dtype, f"{path}, dataset {name}")
     return dataset
 

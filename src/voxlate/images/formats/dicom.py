@@ -34,13 +34,26 @@ MOST_LISTED = 8
 ENDINGS = (".dcm", ".ima")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 # what may order the images at one place in time, the best first
-ORDERS = ("AcquisitionTime", "ContentTime", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber")
+ORDERS = (
+    "AcquisitionTime",
+    "ContentTime",
+    "TemporalPositionIdentifier",
+    "AcquisitionNumber",
+    "InstanceNumber",
+)
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
     *GEOMETRY,
     *VALUE_TAGS,
-    *("Modality", "SeriesNumber", "SeriesInstanceUID", "SeriesDescription", "ProtocolName", "ImageType"),
+    *(
+        "Modality",
+        "SeriesNumber",
+        "SeriesInstanceUID",
+        "SeriesDescription",
+        "ProtocolName",
+        "ImageType",
+    ),
     *("SOPClassUID", "PatientID", "FrameOfReferenceUID", "ImagesInAcquisition", "NumberOfSlices"),
     *("NumberOfFrames", "SamplesPerPixel", "SpacingBetweenSlices", "SliceThickness"),
     *ORDERS,
@@ -86,7 +99,12 @@ def is_dicom_folder(folder: Path) -> bool:
 def folder_and_key(path: Path) -> tuple[Path, str]:
     """The folder and the key of a path 'FOLDER#key' that names one of its series; the path and '' for any other."""
     folder, mark, key = str(path).rpartition("#")
-    if not mark or not re.fullmatch("[0-9a-f]{8}", key) or path.exists() or not Path(folder).is_dir():
+    if (
+        not mark
+        or not re.fullmatch("[0-9a-f]{8}", key)
+        or path.exists()
+        or not Path(folder).is_dir()
+    ):
         return path, ""
     return Path(folder), key
 
@@ -97,10 +115,16 @@ def headers_of(path: Path) -> dict[Path, Any]:
     Raises BadInput for damaged files, a file that is no image, and a key that no series has.
     """
     place, key = folder_and_key(path)
-    with warnings.catch_warnings(action="ignore"):  # about values outside the standard; the tags used are checked later
-        headers = {file: header for file, header in _headers(place) if not key or _key(header, file) == key}
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # about values outside the standard; the tags used are checked later
+        headers = {
+            file: header for file, header in _headers(place) if not key or _key(header, file) == key
+        }
     if key and not headers:
-        others = listing(list_series(place))  # a second pass, so that the first keeps no other series' headers
+        others = listing(
+            list_series(place)
+        )  # a second pass, so that the first keeps no other series' headers
         raise BadInput(f"{path}: expected a series of that key, found only {others}. Name another.")
     return headers
 
@@ -118,10 +142,14 @@ def series_among(headers: Iterable[tuple[Path, Any]]) -> list[SeriesInfo]:
         key = _key(header, file)
         if key not in by_key:
             names = ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
-            modality, description, protocol, image_type = (text_of(header, name, file) for name in names)
+            modality, description, protocol, image_type = (
+                text_of(header, name, file) for name in names
+            )
             by_key[key] = SeriesInfo(file.parent, key, modality, description, protocol, image_type)
         by_key[key] = replace(by_key[key], images=by_key[key].images + 1)
-    return sorted(by_key.values(), key=lambda series: (series.modality, series.description, series.key))
+    return sorted(
+        by_key.values(), key=lambda series: (series.modality, series.description, series.key)
+    )
 
 
 def listing(series: list[SeriesInfo]) -> str:
@@ -186,7 +214,9 @@ def _header(pydicom: ModuleType, file: Path) -> Any:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
         if "Rows" in header and "Columns" in header:
             return header
-        kind = pydicom.uid.UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")))
+        kind = pydicom.uid.UID(
+            str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
+        )
         # contours, reports, registrations, vendors' own; a file cut short in its UID has no modality
         whole = "Modality" in header or kind == pydicom.uid.MediaStorageDirectoryStorage
         known = kind.is_private or kind.name != kind
@@ -208,7 +238,9 @@ def read_series(path: Path) -> Stored:
     Raises BadInput for several series, missing slices, gantry tilt, colour, several frames, damaged files, and scales
     that the headers do not state.
     """
-    with warnings.catch_warnings(action="ignore"):  # about values outside the standard; the tags used are checked here
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # about values outside the standard; the tags used are checked here
         headers = _one_series(path)
         stack = stack_of(headers, path)
         meaning = meaning_of(headers, path)
@@ -256,7 +288,9 @@ def series_frames(path: Path) -> DynamicScan:
         frames[0].grid,
         len(frames),
         times,
-        lambda: (read_slice(file, frame.grid.shape[1:]) for frame in frames for file in frame.files),
+        lambda: (
+            read_slice(file, frame.grid.shape[1:]) for frame in frames for file in frame.files
+        ),
         lambda k: _read_stack(frames[k], meaning),
     )
 
@@ -294,7 +328,9 @@ def _moments(headers: dict[Path, Any], name: str) -> dict[Path, float]:
     read = _seconds if clock else number_of
     values = {file: read(header, name) for file, header in headers.items()}
     moments = {file: value for file, value in values.items() if value is not None}
-    if clock and moments and max(moments.values()) - min(moments.values()) > DAY_S / 2:  # past midnight
+    if (
+        clock and moments and max(moments.values()) - min(moments.values()) > DAY_S / 2
+    ):  # past midnight
         return {file: value + DAY_S * (value < DAY_S / 2) for file, value in moments.items()}
     return moments
 
@@ -357,7 +393,9 @@ def _check_image(header: Any, file: Path) -> None:
             f"{file}: expected grey values ({' or '.join(GREY)}), found {kind} with {samples} samples a pixel. Save it as grey values, not in colour, or move it elsewhere."
         )
     if frames != 1:
-        raise BadInput(f"{file}: expected one slice a file, found {frames} frames. Convert it with dcm2niix to NIfTI.")
+        raise BadInput(
+            f"{file}: expected one slice a file, found {frames} frames. Convert it with dcm2niix to NIfTI."
+        )
     if missing:
         raise BadInput(
             f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."

@@ -31,9 +31,14 @@ class Stack:
 def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
     files = list(headers)
-    with errors_as(f"{path}: expected sound geometry in every header, found a bad value", "Get the series again."):
+    with errors_as(
+        f"{path}: expected sound geometry in every header, found a bad value",
+        "Get the series again.",
+    ):
         planes = np.array([_plane(header) for header in headers.values()])
-        places = np.array([header.ImagePositionPatient for header in headers.values()], dtype=np.float64)
+        places = np.array(
+            [header.ImagePositionPatient for header in headers.values()], dtype=np.float64
+        )
         planes = planes.astype(np.float64)
     rows, columns = planes[:, :3], planes[:, 3:6]
     slant = np.abs((rows * columns).sum(1))
@@ -41,7 +46,9 @@ def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndar
         lengths = np.linalg.norm(rows[k]), np.linalg.norm(columns[k])
         if not np.isfinite(places[k]).all() or not (planes[k, 6:8] > 0).all():
             found = f"PixelSpacing {planes[k, 6]:g}\\{planes[k, 7]:g}"
-            raise BadInput(f"{file}: expected a place and spacings above 0, found {found}. Get the file again.")
+            raise BadInput(
+                f"{file}: expected a place and spacings above 0, found {found}. Get the file again."
+            )
         if not (slant[k] < STRAIGHT and np.allclose(lengths, 1, atol=STRAIGHT)):
             raise BadInput(
                 f"{file}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths {lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
@@ -66,7 +73,10 @@ def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Sta
     files = list(headers)
     first = headers[files[0]]
     planes, places = planes_of(headers, path)
-    column_way, row_way = planes[0, :3], planes[0, 3:6]  # the directions in which columns and rows count up
+    column_way, row_way = (
+        planes[0, :3],
+        planes[0, 3:6],
+    )  # the directions in which columns and rows count up
     row_spacing, column_spacing = planes[0, 6:8]
     normal = np.cross(column_way, row_way)
     normal /= np.linalg.norm(normal)
@@ -142,7 +152,10 @@ def _guesses_of_step(
         times = round(step_mm / spacing)
         multiple = times > 1 and abs(step_mm / spacing - times) < ROUNDING * times
         # some scanners write the gap between slices instead
-        gap = spacing < (1 - ROUNDING) * thickness and abs(thickness + spacing - step_mm) < ROUNDING * step_mm
+        gap = (
+            spacing < (1 - ROUNDING) * thickness
+            and abs(thickness + spacing - step_mm) < ROUNDING * step_mm
+        )
         if multiple and (not gap or counted == times):
             raise BadInput(
                 f"{path}: expected slices {spacing:g} mm apart, as their SpacingBetweenSlices states, found every step {step_mm:.2f} mm: only one of {times} is here. {advice}"
@@ -150,7 +163,9 @@ def _guesses_of_step(
         if gap or abs(spacing - step_mm) < ROUNDING * step_mm:
             return ()
     far = 0 < FAR_APART * thickness <= step_mm
-    if far and counted > 1 and 0.5 <= step_mm / (counted * thickness) <= 1.5:  # overlap or gap of a half
+    if (
+        far and counted > 1 and 0.5 <= step_mm / (counted * thickness) <= 1.5
+    ):  # overlap or gap of a half
         raise BadInput(
             f"{path}: expected slices {thickness:g} mm thick to follow each other, found them {step_mm:.2f} mm apart and numbered by {counted} (InstanceNumber): only one of {counted} is here. {advice}"
         )
@@ -159,7 +174,9 @@ def _guesses_of_step(
             f"Slices {thickness:g} mm thick are {step_mm:.2f} mm apart; it is assumed that none is missing. {LOOK}",
         )
     if counted > 1:
-        return (f"InstanceNumber counts by {counted} from slice to slice; it is assumed that none is missing. {LOOK}",)
+        return (
+            f"InstanceNumber counts by {counted} from slice to slice; it is assumed that none is missing. {LOOK}",
+        )
     return ()
 
 

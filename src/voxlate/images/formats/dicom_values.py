@@ -13,15 +13,27 @@ import numpy as np
 from voxlate.errors import BadInput
 from voxlate.images.formats.format import errors_as
 
-VALUE_TAGS = ("RescaleSlope", "RescaleIntercept", "RescaleType", "PhotometricInterpretation", "ModalityLUTSequence")
+VALUE_TAGS = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "PhotometricInterpretation",
+    "ModalityLUTSequence",
+)
 FRAME_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 HU_TYPES = ("HU", "US", "")  # US: unspecified, as many scanners write
 MOST_APART = 100  # slopes of PET and of Philips' MR differ from slice to slice, but not by so much
 CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
-KINDS = {"": "neither", "slope": "RescaleSlope and RescaleIntercept", "table": "a ModalityLUTSequence"}
+KINDS = {
+    "": "neither",
+    "slope": "RescaleSlope and RescaleIntercept",
+    "table": "a ModalityLUTSequence",
+}
 AGAIN = "Get the series again."
-Scale = tuple[float, float] | Literal["table"] | None  # slope and intercept, a lookup table, or values as stored
+Scale = (
+    tuple[float, float] | Literal["table"] | None
+)  # slope and intercept, a lookup table, or values as stored
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,9 @@ def meaning_of(headers: dict[Path, Any], path: Path) -> Meaning:
     """
     scales = {file: scale_of(header, file) for file, header in headers.items()}
     _check_one_kind(scales)
-    _check_slopes({file: scale[0] for file, scale in scales.items() if isinstance(scale, tuple)}, path)
+    _check_slopes(
+        {file: scale[0] for file, scale in scales.items() if isinstance(scale, tuple)}, path
+    )
     scale = next(iter(scales.values()))
     types = {text_of(header, "RescaleType", file).upper() for file, header in headers.items()}
     odd = sorted(types - set(HU_TYPES))
@@ -55,14 +69,19 @@ def meaning_of(headers: dict[Path, Any], path: Path) -> Meaning:
         not_hu = "a lookup table (ModalityLUTSequence)"
     else:
         not_hu = ""
-    inverted = any(one.PhotometricInterpretation == GREY[0] and one.get("Modality") != "CT" for one in headers.values())
+    inverted = any(
+        one.PhotometricInterpretation == GREY[0] and one.get("Modality") != "CT"
+        for one in headers.values()
+    )
     guess = "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
     return Meaning(scale is not None, not_hu, (guess,) * inverted)
 
 
 def tag_errors(name: str, file: Path) -> AbstractContextManager[None]:
     """The errors of reading a tag as a sentence; pydicom converts values when they are asked for."""
-    return errors_as(f"{file}: expected a sound DICOM header, found a bad {name}", "Get the file again.")
+    return errors_as(
+        f"{file}: expected a sound DICOM header, found a bad {name}", "Get the file again."
+    )
 
 
 def text_of(header: Any, name: str, file: Path) -> str:
@@ -110,7 +129,10 @@ def scale_of(header: Any, file: Path) -> Scale:
 
 
 def _check_one_kind(scales: dict[Path, Scale]) -> None:
-    kinds = {file: KINDS["table" if scale == "table" else "slope" if scale else ""] for file, scale in scales.items()}
+    kinds = {
+        file: KINDS["table" if scale == "table" else "slope" if scale else ""]
+        for file, scale in scales.items()
+    }
     counts = Counter(kinds.values())
     odd = min(kinds, key=lambda file: (kinds[file] != KINDS[""], counts[kinds[file]]))
     other = next((file for file in kinds if kinds[file] != kinds[odd]), None)
@@ -176,6 +198,8 @@ def _read_pixels(file: Path) -> tuple[Any, np.ndarray]:
     with errors_as(sentence, "Get the file again."):
         image = pydicom.dcmread(file)
         packed = image.file_meta.TransferSyntaxUID.is_compressed
-    decoder = "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
+    decoder = (
+        "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
+    )
     with errors_as(sentence, decoder if packed else "Get the file again."):
         return image, image.pixel_array

@@ -29,7 +29,9 @@ def read_itk(path: Path) -> Stored:
     try:
         reader.ReadImageInformation()
     except Exception as error:
-        raise BadInput(f"{path}: expected a MetaImage or NRRD file, found something else. Check the file.") from error
+        raise BadInput(
+            f"{path}: expected a MetaImage or NRRD file, found something else. Check the file."
+        ) from error
     size = reader.GetSize()
     frames = int(np.prod(size[3:]))
     values = reader.GetNumberOfComponents()
@@ -76,7 +78,10 @@ def _check_compressed(path: Path) -> None:
                 break
         name = header.get(b"ElementDataFile", header.get(b"data file", b"LOCAL"))
         encoding = header.get(b"encoding")
-        if header.get(b"CompressedData", b"").lower() != b"true" and encoding not in (b"gzip", b"gz"):
+        if header.get(b"CompressedData", b"").lower() != b"true" and encoding not in (
+            b"gzip",
+            b"gz",
+        ):
             return
         data = file.read() if name == b"LOCAL" else (path.parent / name.decode()).read_bytes()
     if encoding:

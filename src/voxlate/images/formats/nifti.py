@@ -15,14 +15,19 @@ from voxlate.images.formats.format import DynamicScan, Format, Stored, check_num
 from voxlate.images.grid import Grid, Volume, check_affine
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
-MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
+MILLIMETRES = {
+    "meter": 1000.0,
+    "micron": 0.001,
+}  # xyzt_units; "mm" and "unknown" are taken as millimetres
 PACKED = (".gz", ".mgz")
 READ_BYTES = 1 << 20
 DESCRIPTION = "voxlate; research use only"  # in the header, which has room for 80 characters
 SYNTHETIC = "; a synthetic image"
 SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
 AGAIN = "Copy or download it again."
-DEFLATE_MOST = 1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
+DEFLATE_MOST = (
+    1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
+)
 
 NiftiImage = nib.nifti1.Nifti1Pair
 
@@ -51,7 +56,9 @@ def _grid(image: Any, path: Path) -> Grid:
     """The grid of a loaded header. Raises BadInput for colour, complex voxels and bad affines."""
     shape = tuple(int(n) for n in image.shape)
     if len(shape) < 2 or min(shape) < 1:
-        raise BadInput(f"{path}: expected a volume, found an image of size {_size(shape)}. Check the file.")
+        raise BadInput(
+            f"{path}: expected a volume, found an image of size {_size(shape)}. Check the file."
+        )
     check_numbers(image.get_data_dtype(), path)
     width, height, depth = (*shape, 1)[:3]
     return Grid((depth, height, width), _affine(image, path))
@@ -123,8 +130,12 @@ def _times(image: Any, count: int) -> np.ndarray | None:
 
 def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> Stored:
     data = np.empty(grid.shape, np.float32)
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the reader of volumes reports
-        for z, stored in enumerate(_planes(image, grid, path, range(number, number + 1))):  # to its end
+    with np.errstate(
+        over="ignore"
+    ):  # beyond float32 becomes infinite, which the reader of volumes reports
+        for z, stored in enumerate(
+            _planes(image, grid, path, range(number, number + 1))
+        ):  # to its end
             data[z] = stored
     return Stored(data, grid.affine)
 
@@ -138,7 +149,9 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
     intercept = float(stored.inter)
     scaled = (slope, intercept) != (1.0, 0.0)
     with (
-        errors_as(f"{path}: expected voxels for {grid}, found the file damaged or cut short", AGAIN),
+        errors_as(
+            f"{path}: expected voxels for {grid}, found the file damaged or cut short", AGAIN
+        ),
         _opened(Path(stored.file_like)) as file,
     ):
         file.seek(stored.offset + frames.start * depth * size)
@@ -148,7 +161,9 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
                 raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
             plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
             yield plane * np.float64(slope) + intercept if scaled else plane
-        while isinstance(file, gzip.GzipFile) and file.read(READ_BYTES):  # to the trailer, which has a checksum
+        while isinstance(file, gzip.GzipFile) and file.read(
+            READ_BYTES
+        ):  # to the trailer, which has a checksum
             pass
 
 
@@ -161,7 +176,9 @@ def _check_size(image: Any, grid: Grid, path: Path) -> None:
     """Raise BadInput where a file is too small for its header's shape, before memory is allocated."""
     file = Path(image.dataobj.file_like)
     if not file.exists():
-        raise BadInput(f"{path}: expected the voxels of this header in {file.name}, found no such file. Copy both.")
+        raise BadInput(
+            f"{path}: expected the voxels of this header in {file.name}, found no such file. Copy both."
+        )
     most = file.stat().st_size * (DEFLATE_MOST if file.suffix.lower() in PACKED else 1)
     if math.prod(image.shape) * image.dataobj.dtype.itemsize > most:
         raise BadInput(
@@ -184,7 +201,9 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
     image.header["descrip"] = f"{DESCRIPTION}{description}".encode()[:79]
     with open(path, "wb") as file:
         if path.suffix.lower() == ".gz":
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:
+            with gzip.GzipFile(
+                filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0
+            ) as packed:
                 image.to_stream(packed)
         else:
             image.to_stream(file)

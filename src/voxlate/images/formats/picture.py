@@ -10,7 +10,9 @@ from voxlate.errors import BadInput
 from voxlate.images.formats.format import Format, Stored, errors_as
 from voxlate.images.grid import LPS_TO_RAS, Volume, oriented
 
-CONVERTED = {"1": "L", "LA": "L"} | dict.fromkeys(("P", "PA", "CMYK", "YCbCr"), "RGB")  # modes of PIL
+CONVERTED = {"1": "L", "LA": "L"} | dict.fromkeys(
+    ("P", "PA", "CMYK", "YCbCr"), "RGB"
+)  # modes of PIL
 
 
 def read_picture(path: Path) -> Stored:
@@ -24,9 +26,14 @@ def read_picture(path: Path) -> Stored:
     ):
         picture: Image.Image = Image.open(path)
         pages = getattr(picture, "n_frames", 1)
-    with errors_as(f"{path}: expected a whole picture, found damaged pixels", "Get the file again."), picture:
+    with (
+        errors_as(f"{path}: expected a whole picture, found damaged pixels", "Get the file again."),
+        picture,
+    ):
         if pages > 1:
-            raise BadInput(f"{path}: expected one picture, found {pages} pages. Save the slices as a NIfTI volume.")
+            raise BadInput(
+                f"{path}: expected one picture, found {pages} pages. Save the slices as a NIfTI volume."
+            )
         with Image.open(path) as checked:
             checked.verify()  # the checksums of a PNG, which reading its pixels does not compare
         if picture.mode in CONVERTED:
@@ -35,7 +42,9 @@ def read_picture(path: Path) -> Stored:
     if pixels.ndim == 3:
         colour = pixels[..., :3]
         if (colour != colour[..., :1]).any():
-            raise BadInput(f"{path}: expected grey values, found a colour picture. Save it as greyscale.")
+            raise BadInput(
+                f"{path}: expected grey values, found a colour picture. Save it as greyscale."
+            )
         pixels = colour[..., 0]
     return Stored(pixels[None].astype(np.float32), LPS_TO_RAS, unit="grey")
 

@@ -31,12 +31,20 @@ def read_rire(path: Path) -> Stored:
     between_rows, between_columns = _numbers(path, header, "Pixel size", 2)
     (between_slices,) = _numbers(path, header, "Slice thickness", 1)
     stated = header.get(ORIENTATION.lower())
-    affine = _directions(path, stated or USUAL) @ np.diag([between_columns, between_rows, between_slices, 1.0])
-    guesses = ["its header states no position, so the first voxel is put at 0: --register aligns the scans."]
+    affine = _directions(path, stated or USUAL) @ np.diag(
+        [between_columns, between_rows, between_slices, 1.0]
+    )
+    guesses = [
+        "its header states no position, so the first voxel is put at 0: --register aligns the scans."
+    ]
     if stated is None:
-        guesses.append(f"its header states no {ORIENTATION}: {USUAL} is assumed, as in all images of RIRE.")
+        guesses.append(
+            f"its header states no {ORIENTATION}: {USUAL} is assumed, as in all images of RIRE."
+        )
     if between_rows != between_columns:
-        guesses.append("the first number of its pixel size is assumed to be the distance of rows, as in ACR-NEMA.")
+        guesses.append(
+            "the first number of its pixel size is assumed to be the distance of rows, as in ACR-NEMA."
+        )
     return Stored(
         _voxels(path.with_name(VOXELS), (slices, rows, columns)),
         affine,
@@ -66,7 +74,9 @@ def _check_header(path: Path, header: dict[str, str]) -> None:
     for key, fixed in FIXED.items():
         stated = header.get(key.lower(), str(fixed))
         if stated != str(fixed):
-            raise BadInput(f"{path}: expected {key} := {fixed}, found {stated}. Convert it to NIfTI.")
+            raise BadInput(
+                f"{path}: expected {key} := {fixed}, found {stated}. Convert it to NIfTI."
+            )
 
 
 def _numbers(
@@ -83,14 +93,20 @@ def _numbers(
     except ValueError:
         numbers = []
     positive = all(math.isfinite(number) and number > 0 for number in numbers)
-    if len(numbers) != count or not positive or (whole and any(number != int(number) for number in numbers)):
+    if (
+        len(numbers) != count
+        or not positive
+        or (whole and any(number != int(number) for number in numbers))
+    ):
         if whole:
             kind = "a whole number"
         elif count == 1:
             kind = "a number of mm"
         else:
             kind = "two numbers of mm, a : b"
-        raise BadInput(f"{path}: expected {key} := {kind} above 0, found '{text[:40]}'. Get the file again.")
+        raise BadInput(
+            f"{path}: expected {key} := {kind} above 0, found '{text[:40]}'. Get the file again."
+        )
     return numbers
 
 
@@ -107,7 +123,11 @@ def _directions(path: Path, text: str) -> np.ndarray:
 def _voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """float32 [D, H, W]; raises BadInput unless the file has as many bytes as the header says."""
     if not path.is_file():
-        packed = [file for ending in (".Z", ".gz") if (file := path.with_name(f"{VOXELS}{ending}")).exists()]
+        packed = [
+            file
+            for ending in (".Z", ".gz")
+            if (file := path.with_name(f"{VOXELS}{ending}")).exists()
+        ]
         found = "none. Get it again"
         if packed:
             found = f"only {packed[0].name}. Decompress it: gunzip {packed[0]}"

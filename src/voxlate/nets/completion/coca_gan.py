@@ -32,7 +32,8 @@ class CocaGAN(NetSettings):
 
     kind: Literal["coca_gan"] = "coca_gan"
     widths: Annotated[
-        Counts, Field(min_length=2, description="Numbers of channels at full size and after each halving.")
+        Counts,
+        Field(min_length=2, description="Numbers of channels at full size and after each halving."),
     ] = (
         32,
         64,
@@ -84,14 +85,18 @@ class CocaGANNet(nn.Module):
         extras: dict[str, Tensor | tuple[Tensor, ...]] = {}
         if "modality_logits" in inputs.extras:
             logits = torch.stack([self.critic(reversed_gradient(one)) for one in features], dim=1)
-            extras["modality_logits"] = logits.unflatten(0, (-1, slices.size[0])).permute(0, 2, 3, 1)
+            extras["modality_logits"] = logits.unflatten(0, (-1, slices.size[0])).permute(
+                0, 2, 3, 1
+            )
         if "segmentation" in inputs.extras and self.segmenter is not None:
             extras["segmentation"] = slices.volumes(self.segmenter(common))
         return Output(slices.volumes(image), extras)
 
 
 def _encoder(widths: tuple[int, ...]) -> nn.Sequential:
-    return nn.Sequential(same_size(1, widths[0], 3), *(half_size(ins, outs) for ins, outs in pairwise(widths)))
+    return nn.Sequential(
+        same_size(1, widths[0], 3), *(half_size(ins, outs) for ins, outs in pairwise(widths))
+    )
 
 
 def _decoder(widths: tuple[int, ...], outs: int) -> nn.Sequential:
@@ -104,7 +109,9 @@ class FeatureCritic(nn.Module):
 
     def __init__(self, channels: int, modalities: int) -> None:
         super().__init__()
-        halves = (nn.Conv2d(ins, ins // 2, 3, stride=2, padding=1) for ins in (channels, channels // 2))
+        halves = (
+            nn.Conv2d(ins, ins // 2, 3, stride=2, padding=1) for ins in (channels, channels // 2)
+        )
         layers = [layer for conv in halves for layer in (conv, nn.LeakyReLU(SLOPE))]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels // 4, modalities, 1))
 

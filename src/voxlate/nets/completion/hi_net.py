@@ -52,11 +52,15 @@ class HiNetNet(nn.Module):
         super().__init__()
         self.net = net
         one, two, four = (net.width * factor for factor in (1, 2, 4))
-        self.encoders = nn.ModuleList(Encoder((1, one, two, four)) for _ in range(modalities.inputs))
+        self.encoders = nn.ModuleList(
+            Encoder((1, one, two, four)) for _ in range(modalities.inputs)
+        )
         self.repeaters = nn.ModuleList(Repeater((four, two, one)) for _ in range(modalities.inputs))
         self.down = nn.ModuleList([Fuse(one, 0, two), Fuse(two, two, four), Fuse(four, four, four)])
         self.middle = nn.Sequential(_layer(four, 2 * four, SLOPE), _layer(2 * four, four))
-        self.up = nn.ModuleList([Fuse(four, four, two, 0.0), Fuse(two, two, one, 0.0), Fuse(one, one, one, 0.0)])
+        self.up = nn.ModuleList(
+            [Fuse(four, four, two, 0.0), Fuse(two, two, one, 0.0), Fuse(one, one, one, 0.0)]
+        )
         self.last = _layer(one, one)
         self.head = nn.Conv2d(one, modalities.outputs, 3, padding=1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -64,7 +68,9 @@ class HiNetNet(nn.Module):
     def forward(self, inputs: NetworkInput) -> Output:
         slices = slices_of(inputs, self.net.multiple)
         features = [encoder(slices.of(number)) for number, encoder in enumerate(self.encoders)]
-        levels = [list(level) for level in zip(*features)]  # at 1/2, 1/4 and 1/8 of the size, of every modality
+        levels = [
+            list(level) for level in zip(*features)
+        ]  # at 1/2, 1/4 and 1/8 of the size, of every modality
         h = None
         for fuse, level in zip(self.down, levels):
             h = fuse(level, slices.available, None if h is None else F.max_pool2d(h, 2))
@@ -84,7 +90,9 @@ class Encoder(nn.Module):
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        pairs = ((_layer(ins, outs, SLOPE), _layer(outs, outs, SLOPE)) for ins, outs in pairwise(widths))
+        pairs = (
+            (_layer(ins, outs, SLOPE), _layer(outs, outs, SLOPE)) for ins, outs in pairwise(widths)
+        )
         self.levels = nn.ModuleList(nn.Sequential(*pair) for pair in pairs)
 
     def forward(self, h: Tensor) -> list[Tensor]:
@@ -100,7 +108,9 @@ class Repeater(nn.Module):
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        steps = zip(widths, (*widths[1:], widths[-1]))  # each keeps its width, doubles the size, then narrows
+        steps = zip(
+            widths, (*widths[1:], widths[-1])
+        )  # each keeps its width, doubles the size, then narrows
         enlarge = nn.Upsample(scale_factor=2.0)
         self.levels = nn.Sequential(
             *(nn.Sequential(_layer(ins, ins), enlarge, _layer(ins, outs)) for ins, outs in steps)
@@ -126,4 +136,6 @@ class Fuse(nn.Module):
 
 def _layer(ins: int, outs: int, slope: float = 0.0) -> nn.Sequential:
     """A 3x3 convolution, batch norm and LeakyReLU of this slope below 0."""
-    return nn.Sequential(nn.Conv2d(ins, outs, 3, padding=1), nn.BatchNorm2d(outs), nn.LeakyReLU(slope))
+    return nn.Sequential(
+        nn.Conv2d(ins, outs, 3, padding=1), nn.BatchNorm2d(outs), nn.LeakyReLU(slope)
+    )

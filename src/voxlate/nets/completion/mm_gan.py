@@ -23,7 +23,8 @@ class MMGAN(NetSettings):
 
     kind: Literal["mm_gan"] = "mm_gan"
     widths: Annotated[
-        Counts, Field(min_length=2, description="Numbers of channels after each halving of the size.")
+        Counts,
+        Field(min_length=2, description="Numbers of channels after each halving of the size."),
     ] = (
         64,
         128,
@@ -35,9 +36,12 @@ class MMGAN(NetSettings):
         512,
     )
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Share of features dropped at 1/16 of the size and below.")
+        float,
+        Field(ge=0, lt=1, description="Share of features dropped at 1/16 of the size and below."),
     ] = 0.2
-    tanh: Annotated[bool, Field(description="Whether outputs are limited to -1 to 1 by tanh.")] = False
+    tanh: Annotated[bool, Field(description="Whether outputs are limited to -1 to 1 by tanh.")] = (
+        False
+    )
 
     @property
     def multiple(self) -> int:
@@ -61,7 +65,11 @@ class MMGANNet(nn.Module):
             for level, (below, above) in enumerate(pairwise((modalities.inputs, *widths)), start=1)
         )
         self.decoder = nn.ModuleList(
-            Up(widths[level] * (1 if level == last - 1 else 2), widths[level - 1], net.dropout * (level >= DROPS_FROM))
+            Up(
+                widths[level] * (1 if level == last - 1 else 2),
+                widths[level - 1],
+                net.dropout * (level >= DROPS_FROM),
+            )
             for level in range(last - 1, 0, -1)
         )
         self.head = nn.Conv2d(2 * widths[0], modalities.outputs, 4, padding=1)

@@ -23,9 +23,14 @@ class MMSYN(NetSettings):
     kind: Literal["mm_syn"] = "mm_syn"
     widths: Annotated[
         Counts,
-        Field(min_length=2, description="Numbers of channels of an encoder's levels; each level halves the size."),
+        Field(
+            min_length=2,
+            description="Numbers of channels of an encoder's levels; each level halves the size.",
+        ),
     ] = (32, 64, 128)
-    latent: Annotated[int, Field(gt=0, description="Number of channels of a latent, at full size.")] = 16
+    latent: Annotated[
+        int, Field(gt=0, description="Number of channels of a latent, at full size.")
+    ] = 16
     decoder: Annotated[int, Field(gt=0, description="Number of channels of a decoder.")] = 32
 
     @property
@@ -62,16 +67,22 @@ class MMSYNNet(nn.Module):
     def forward(self, inputs: NetworkInput) -> Output:
         slices = slices_of(inputs, self.net.multiple)
         # background is 0 here, as a rectifier gives it
-        latents = [encoder(slices.of(number) - BACKGROUND) for number, encoder in enumerate(self.encoders)]
+        latents = [
+            encoder(slices.of(number) - BACKGROUND) for number, encoder in enumerate(self.encoders)
+        ]
         together = fused(latents, slices.available, "max")
 
         def images(decoders: nn.ModuleList, latent: Tensor) -> Tensor:
-            return slices.volumes(torch.cat([decoder(latent) for decoder in decoders], dim=1) + BACKGROUND)
+            return slices.volumes(
+                torch.cat([decoder(latent) for decoder in decoders], dim=1) + BACKGROUND
+            )
 
         image = images(self.decoders, together)
         extras: dict[str, Tensor | tuple[Tensor, ...]] = {}
         if "reconstructions" in inputs.extras:
-            extras["reconstructions"] = image if self.modalities.completes else images(self.repeaters, together)
+            extras["reconstructions"] = (
+                image if self.modalities.completes else images(self.repeaters, together)
+            )
         if "images_by_latent" in inputs.extras:
             extras["images_by_latent"] = tuple(images(self.decoders, latent) for latent in latents)
         if "latent_variance" in inputs.extras:
@@ -91,7 +102,9 @@ class Encoder(nn.Module):
         rising = list(pairwise(reversed(widths)))
         self.up = nn.ModuleList(nn.Conv2d(ins, outs, 3, padding=1) for ins, outs in rising)
         self.join = nn.ModuleList(_pair(2 * outs, outs) for _, outs in rising)
-        self.latent = nn.Sequential(nn.Conv2d(widths[0], net.latent, 3, padding=1), nn.LeakyReLU(SLOPE))
+        self.latent = nn.Sequential(
+            nn.Conv2d(widths[0], net.latent, 3, padding=1), nn.LeakyReLU(SLOPE)
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         h = image

@@ -56,7 +56,9 @@ def modality_images(inputs: NetworkInput) -> tuple[Tensor, Tensor]:
         return images, images.new_ones(images.shape[:2])
     assert inputs.state is not None
     hidden = inputs.code.unflatten(1, (-1, inputs.state.shape[1])).amax(dim=1) > 0
-    return inputs.state.masked_fill(hidden[:, :, None, None, None], BACKGROUND), (~hidden).to(inputs.state.dtype)
+    return inputs.state.masked_fill(hidden[:, :, None, None, None], BACKGROUND), (~hidden).to(
+        inputs.state.dtype
+    )
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ def slices_of(inputs: NetworkInput, multiple: int) -> Slices:
     images, available = modality_images(inputs)
     depth, height, width = images.shape[2:]
     padded = F.pad(images, (0, -width % multiple, 0, -height % multiple), value=BACKGROUND)
-    return Slices(to_slices(padded), available.repeat_interleave(depth, dim=0), (depth, height, width))
+    return Slices(
+        to_slices(padded), available.repeat_interleave(depth, dim=0), (depth, height, width)
+    )
 
 
 def fused(maps: list[Tensor], available: Tensor, how: Fusion) -> Tensor:
@@ -95,7 +99,9 @@ def fused(maps: list[Tensor], available: Tensor, how: Fusion) -> Tensor:
     """
     there = available.to(maps[0].dtype).T[:, :, None, None, None].unbind()
     lowest = torch.finfo(maps[0].dtype).min
-    neutral, join = {"product": (1.0, torch.mul), "max": (lowest, torch.maximum)}.get(how, (0.0, torch.add))
+    neutral, join = {"product": (1.0, torch.mul), "max": (lowest, torch.maximum)}.get(
+        how, (0.0, torch.add)
+    )
     total = reduce(join, [torch.where(one > 0, h, neutral) for h, one in zip(maps, there)])
     if how in ("product", "max"):
         return total * available.amax(dim=1)[:, None, None, None].to(total.dtype)
@@ -104,12 +110,16 @@ def fused(maps: list[Tensor], available: Tensor, how: Fusion) -> Tensor:
 
 def same_size(ins: int, outs: int, kernel: int) -> nn.Sequential:
     """A convolution, instance norm and ReLU."""
-    return nn.Sequential(nn.Conv2d(ins, outs, kernel, padding=kernel // 2), nn.InstanceNorm2d(outs), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(ins, outs, kernel, padding=kernel // 2), nn.InstanceNorm2d(outs), nn.ReLU()
+    )
 
 
 def half_size(ins: int, outs: int) -> nn.Sequential:
     """A 3x3 convolution to half the size, instance norm and ReLU."""
-    return nn.Sequential(nn.Conv2d(ins, outs, 3, stride=2, padding=1), nn.InstanceNorm2d(outs), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(ins, outs, 3, stride=2, padding=1), nn.InstanceNorm2d(outs), nn.ReLU()
+    )
 
 
 def twice_size(ins: int, outs: int) -> nn.Sequential:

@@ -29,9 +29,16 @@ class UcDGAN(NetSettings):
     """
 
     kind: Literal["ucd_gan"] = "ucd_gan"
-    width: Annotated[int, Field(gt=0, description="Number of channels at full size; each halving doubles them.")] = 64
-    halvings: Annotated[int, Field(ge=1, description="Number of times the anatomy code is downsampled by two.")] = 2
-    blocks: Annotated[int, Field(ge=1, description="Number of residual blocks of the encoder, and of the decoder.")] = 4
+    width: Annotated[
+        int, Field(gt=0, description="Number of channels at full size; each halving doubles them.")
+    ] = 64
+    halvings: Annotated[
+        int, Field(ge=1, description="Number of times the anatomy code is downsampled by two.")
+    ] = 2
+    blocks: Annotated[
+        int,
+        Field(ge=1, description="Number of residual blocks of the encoder, and of the decoder."),
+    ] = 4
 
     @property
     def multiple(self) -> int:
@@ -58,7 +65,9 @@ class UcDGANNet(nn.Module):
         self.net = net
         self.modalities = modalities
         widths = [net.width * 2**level for level in range(net.halvings + 1)]
-        kinds = modalities.outputs if modalities.completes else modalities.inputs + modalities.outputs
+        kinds = (
+            modalities.outputs if modalities.completes else modalities.inputs + modalities.outputs
+        )
         falling = [same_size(1, widths[0], 7), *(half_size(*pair) for pair in pairwise(widths))]
         self.encoder = nn.Sequential(*falling, *(Block(widths[-1]) for _ in range(net.blocks)))
         self.blocks = nn.ModuleList(Block(widths[-1], kinds) for _ in range(net.blocks))
@@ -83,8 +92,12 @@ class UcDGANNet(nn.Module):
         """Which modalities are made, [B*D, M], 0 or 1, and the decoder's number of the first of them."""
         if self.modalities.completes:
             assert inputs.code is not None
-            return inputs.code[:, : self.modalities.outputs].repeat_interleave(slices.size[0], dim=0), 0
-        return slices.available.new_ones(len(slices.available), self.modalities.outputs), self.modalities.inputs
+            return inputs.code[:, : self.modalities.outputs].repeat_interleave(
+                slices.size[0], dim=0
+            ), 0
+        return slices.available.new_ones(
+            len(slices.available), self.modalities.outputs
+        ), self.modalities.inputs
 
     def encoded(self, images: Tensor, available: Tensor) -> Tensor:
         """The mean anatomy code of the available ones of [B, N, H, W]: [B, C, h, w]."""
@@ -115,7 +128,9 @@ class Block(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
         self.norm = nn.InstanceNorm2d(channels)
-        self.styles = nn.ModuleList(nn.Embedding(kinds, 2 * channels) for _ in range(2 if kinds else 0))
+        self.styles = nn.ModuleList(
+            nn.Embedding(kinds, 2 * channels) for _ in range(2 if kinds else 0)
+        )
         for style in self.styles:
             nn.init.normal_(style.weight, std=0.02)  # type: ignore[arg-type]
 

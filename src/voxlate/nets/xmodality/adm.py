@@ -8,7 +8,14 @@ from torch import Tensor
 
 from voxlate.config import settings
 from voxlate.nets.interface import Channels, NetSettings
-from voxlate.nets.xmodality.parts import AttentionLayer, Backbone, Conv, ExactDense, Multipliers, TimeEmbedding
+from voxlate.nets.xmodality.parts import (
+    AttentionLayer,
+    Backbone,
+    Conv,
+    ExactDense,
+    Multipliers,
+    TimeEmbedding,
+)
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
 
@@ -20,7 +27,8 @@ class ADM(NetSettings):
     width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 128
     multipliers: Multipliers = (1, 2, 4)
     heads: Annotated[
-        int, Field(gt=0, description="Number of attention heads, a divisor of every stage's channels.")
+        int,
+        Field(gt=0, description="Number of attention heads, a divisor of every stage's channels."),
     ] = 4
 
     def build(self, channels: Channels) -> "ADMNet":

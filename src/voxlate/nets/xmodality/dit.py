@@ -28,10 +28,16 @@ class DiT(NetSettings):
     """The published DiT-L/16: adaptive RMS norms, gated layers, patches of the image as tokens (paper 001)."""
 
     kind: Literal["dit"] = "dit"
-    patch: Annotated[int, Field(gt=0, description="Side of a patch in pixels; each patch is one token.")] = 16
-    width: Annotated[int, Field(gt=0, multiple_of=4, description="Number of channels of a token.")] = 1024
+    patch: Annotated[
+        int, Field(gt=0, description="Side of a patch in pixels; each patch is one token.")
+    ] = 16
+    width: Annotated[
+        int, Field(gt=0, multiple_of=4, description="Number of channels of a token.")
+    ] = 1024
     depth: Annotated[int, Field(gt=0, description="Number of transformer blocks.")] = 24
-    heads: Annotated[int, Field(gt=0, description="Number of attention heads, a divisor of width.")] = 16
+    heads: Annotated[
+        int, Field(gt=0, description="Number of attention heads, a divisor of width.")
+    ] = 16
     mlp_ratio: Annotated[int, Field(gt=0, description="Width of the gated layers over width.")] = 4
     frequencies: Annotated[
         int, Field(gt=0, multiple_of=2, description="Number of sines and cosines of the log-SNR.")
@@ -70,7 +76,9 @@ class DiTBlock(nn.Module):
         self.mlp = SwiGLU(net.width, net.mlp_ratio * net.width)
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding).float().chunk(6, dim=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = (
+            self.modulation(embedding).float().chunk(6, dim=-1)
+        )
         mixed = self.attention(self.norm1(tokens, torch.cat([scale1, shift1], dim=-1)))
         tokens = torch.addcmul(tokens, gate1[:, None], mixed)
         mixed = self.mlp(self.norm2(tokens, torch.cat([scale2, shift2], dim=-1)))

@@ -17,7 +17,10 @@ from voxlate.nets.blocks import MAX_PERIOD, Norm, exact, noise_level, pad_far, t
 from voxlate.nets.interface import NetworkInput, Output
 
 Multipliers = Annotated[
-    Counts, Field(min_length=1, description="Channels of each stage over width; each stage halves the size.")
+    Counts,
+    Field(
+        min_length=1, description="Channels of each stage over width; each stage halves the size."
+    ),
 ]
 EPS = cpu.RMS_EPS
 Init = Callable[[Tensor], object]
@@ -78,7 +81,10 @@ def position_embedding(height: int, width: int, size: int, device: torch.device)
     rows, columns = torch.meshgrid(
         torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
     )
-    parts = [*sinusoids(columns, 2 * quarter, quarter - 1), *sinusoids(rows, 2 * quarter, quarter - 1)]
+    parts = [
+        *sinusoids(columns, 2 * quarter, quarter - 1),
+        *sinusoids(rows, 2 * quarter, quarter - 1),
+    ]
     return torch.cat(parts, dim=-1).flatten(0, 1)
 
 
@@ -136,9 +142,13 @@ class Attention(nn.Module):
     def __init__(self, channels: int, heads: int, init: Init = nn.init.xavier_uniform_) -> None:
         super().__init__()
         if channels % heads:
-            raise BadInput(f"net.heads: expected a divisor of {channels} channels, found {heads}. Change it.")
+            raise BadInput(
+                f"net.heads: expected a divisor of {channels} channels, found {heads}. Change it."
+            )
         self.heads = heads
-        self.qkv = Dense(channels, 3 * channels, lambda weight: [init(part) for part in weight.detach().chunk(3)])
+        self.qkv = Dense(
+            channels, 3 * channels, lambda weight: [init(part) for part in weight.detach().chunk(3)]
+        )
         self.out = Dense(channels, channels, init)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -160,7 +170,12 @@ class AttentionLayer(nn.Module):
 
 def attend(qkv: Tensor) -> Tensor:
     """softmax(q kᵀ / √d) v: [B, T, 3, heads, d] -> [B, T, heads, d]."""
-    if cpu.usable(qkv) and qkv.dtype == torch.bfloat16 and qkv.shape[1] <= cpu.LONGEST and qkv.requires_grad:
+    if (
+        cpu.usable(qkv)
+        and qkv.dtype == torch.bfloat16
+        and qkv.shape[1] <= cpu.LONGEST
+        and qkv.requires_grad
+    ):
         return cpu.Attend.apply(qkv)
     return F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2)
 
@@ -199,7 +214,9 @@ class ResNetBlock(nn.Module):
     there a skip, a 1x1 convolution: the published networks have no identity skips.
     """
 
-    def __init__(self, dim: int, outs: int, norm: MakeNorm, embedding: int = 0, ins: int | None = None) -> None:
+    def __init__(
+        self, dim: int, outs: int, norm: MakeNorm, embedding: int = 0, ins: int | None = None
+    ) -> None:
         super().__init__()
         ins = dim if ins is None else ins
         self.time = ExactDense(embedding, 2 * outs) if embedding else None
@@ -239,7 +256,9 @@ class Down(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         channels = h.shape[-1]
-        kernel = self.dense.weight.view(channels, channels, 2, 2).contiguous(memory_format=torch.channels_last)
+        kernel = self.dense.weight.view(channels, channels, 2, 2).contiguous(
+            memory_format=torch.channels_last
+        )
         out = F.conv2d(h.permute(0, 3, 1, 2), kernel, self.dense.bias, stride=2)
         return out.permute(0, 2, 3, 1).contiguous()
 
@@ -254,9 +273,15 @@ class Up(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         items, height, width, channels = h.shape
         # weights are sorted so that the channels of a new pixel are neighbours, and pixels move as a whole
-        weight = self.dense.weight.view(channels, 4, channels).transpose(0, 1).reshape(4 * channels, channels)
+        weight = (
+            self.dense.weight.view(channels, 4, channels)
+            .transpose(0, 1)
+            .reshape(4 * channels, channels)
+        )
         bias = self.dense.bias.view(channels, 4).t().reshape(-1)
-        h = F.gelu(F.linear(h, weight, bias), approximate="tanh").view(items, height, width, 2, 2 * channels)
+        h = F.gelu(F.linear(h, weight, bias), approximate="tanh").view(
+            items, height, width, 2, 2 * channels
+        )
         return h.transpose(2, 3).reshape(items, 2 * height, 2 * width, channels)
 
 
@@ -281,9 +306,23 @@ class Backbone(nn.Module, ABC):
     def forward(self, inputs: NetworkInput) -> Output:
         images = list(inputs.images.values())
         state = inputs.state
-        image = inputs.joined if self.state_first or state is None else torch.cat([*images, state], dim=1)
+        image = (
+            inputs.joined
+            if self.state_first or state is None
+            else torch.cat([*images, state], dim=1)
+        )
         depth, height, width = image.shape[2:]
-        h = to_slices(pad_far(image, (1, self.multiple, self.multiple))).permute(0, 2, 3, 1).contiguous()
-        log_snr = noise_level(inputs.log_snr).repeat_interleave(depth) if self.noisy else h.new_zeros(len(h))
+        h = (
+            to_slices(pad_far(image, (1, self.multiple, self.multiple)))
+            .permute(0, 2, 3, 1)
+            .contiguous()
+        )
+        log_snr = (
+            noise_level(inputs.log_snr).repeat_interleave(depth)
+            if self.noisy
+            else h.new_zeros(len(h))
+        )
         out = self.slices(h, None if self.time is None else self.time(log_snr))
-        return Output(to_volumes(out.permute(0, 3, 1, 2), depth)[..., :height, :width].to(image.dtype))
+        return Output(
+            to_volumes(out.permute(0, 3, 1, 2), depth)[..., :height, :width].to(image.dtype)
+        )

@@ -48,7 +48,9 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList(DownStage(*pair, heads, embedding) for pair in pairwise(widths))
         self.downs = nn.ModuleList(Down(above) for above in widths[1:-1])
 
-    def forward(self, h: Tensor, embedding: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def forward(
+        self, h: Tensor, embedding: Tensor | None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         kept = []
         for stage, down in zip(self.stages, [*self.downs, nn.Identity()]):
             kept.append(stage(h, embedding))
@@ -64,7 +66,9 @@ class Decoder(nn.Module):
         pairs = reversed(list(pairwise(widths[1:])))
         self.stages = nn.ModuleList(UpStage(*pair, heads, embedding) for pair in pairs)
 
-    def forward(self, h: Tensor, kept: list[tuple[Tensor, Tensor]], embedding: Tensor | None) -> Tensor:
+    def forward(
+        self, h: Tensor, kept: list[tuple[Tensor, Tensor]], embedding: Tensor | None
+    ) -> Tensor:
         for stage, (first, last) in zip(self.stages, reversed(kept)):
             h = stage(h, first, last, embedding)
         return h

@@ -32,7 +32,8 @@ class PlainUNet(NetSettings):
     width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 128
     multipliers: Multipliers = (1, 2, 4)
     groups: Annotated[
-        int, Field(gt=0, description="Number of groups of a norm, a divisor of every stage's channels.")
+        int,
+        Field(gt=0, description="Number of groups of a norm, a divisor of every stage's channels."),
     ] = 32
 
     def build(self, channels: Channels) -> "PlainUNetNet":
@@ -49,13 +50,17 @@ class PlainUNetNet(Backbone):
         widths = [net.width, *(net.width * factor for factor in net.multipliers)]
         for channels in widths:
             if channels % net.groups:
-                raise BadInput(f"net.groups: expected a divisor of {channels} channels, found {net.groups}. Change it.")
+                raise BadInput(
+                    f"net.groups: expected a divisor of {channels} channels, found {net.groups}. Change it."
+                )
         block = partial(ResNetBlock, norm=partial(GroupNorm, groups=net.groups))
         embedding = 4 * net.width if noisy else 0
         self.time = TimeEmbedding(net.width) if noisy else None
         self.stem = Conv(ins, net.width, 7)
         stages = list(pairwise(widths))
-        self.encoder = nn.ModuleList(block(below, above, embedding=embedding) for below, above in stages)
+        self.encoder = nn.ModuleList(
+            block(below, above, embedding=embedding) for below, above in stages
+        )
         self.downs = nn.ModuleList(Down(above) for _, above in stages[:-1])
         self.middle = block(widths[-1], widths[-1], embedding=embedding)
         self.decoder = nn.ModuleList(
@@ -74,5 +79,7 @@ class PlainUNetNet(Backbone):
             h = down(skips[-1])
         h = self.middle(h, embedding)
         for block, up in zip(self.decoder, self.ups):
-            h = up(block(torch.cat([h, skips.pop()], dim=-1), embedding))  # the first stage's skip stays unused
+            h = up(
+                block(torch.cat([h, skips.pop()], dim=-1), embedding)
+            )  # the first stage's skip stays unused
         return self.head(self.final(torch.cat([h, start], dim=-1)))

@@ -32,10 +32,16 @@ class UViT(NetSettings):
 
     kind: Literal["uvit"] = "uvit"
     width: Annotated[
-        int, Field(gt=0, description="Number of channels at the resolution of the wavelets, half of the image's.")
+        int,
+        Field(
+            gt=0,
+            description="Number of channels at the resolution of the wavelets, half of the image's.",
+        ),
     ] = 128
     multipliers: Multipliers = (1, 2, 4)
-    heads: Annotated[int, Field(gt=0, description="Number of heads of the attention along rows.")] = 4
+    heads: Annotated[
+        int, Field(gt=0, description="Number of heads of the attention along rows.")
+    ] = 4
     depth: Annotated[int, Field(gt=0, description="Number of layers of the transformer.")] = 16
     vit_heads: Annotated[int, Field(gt=0, description="Number of heads of the transformer.")] = 4
     mlp_ratio: Annotated[
@@ -72,7 +78,9 @@ class Transformer(nn.Module):
 
     def __init__(self, net: UViT, channels: int, embedding: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TransformerLayer(net, channels, embedding) for _ in range(net.depth))
+        self.layers = nn.ModuleList(
+            TransformerLayer(net, channels, embedding) for _ in range(net.depth)
+        )
         self.norm = RMSNorm(channels)
 
     def forward(self, h: Tensor, embedding: Tensor | None) -> Tensor:

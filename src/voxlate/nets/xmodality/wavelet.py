@@ -46,7 +46,9 @@ def _analysis(size: int) -> Tensor:
     for tap, (low, high) in enumerate(zip(ANALYSIS_LOW, ANALYSIS_HIGH)):
         column = (2 * half + tap - 4) % size
         matrix.index_put_((half, column), torch.tensor(low, dtype=torch.float64), accumulate=True)
-        matrix.index_put_((half + size // 2, column), torch.tensor(high, dtype=torch.float64), accumulate=True)
+        matrix.index_put_(
+            (half + size // 2, column), torch.tensor(high, dtype=torch.float64), accumulate=True
+        )
     return matrix.float()
 
 
@@ -57,5 +59,7 @@ def _synthesis(size: int) -> Tensor:
         row = torch.arange((tap + 1) % 2, size, 2)
         column = (row + tap - 5) // 2 % (size // 2)
         matrix.index_put_((row, column), torch.tensor(low, dtype=torch.float64), accumulate=True)
-        matrix.index_put_((row, column + size // 2), torch.tensor(high, dtype=torch.float64), accumulate=True)
+        matrix.index_put_(
+            (row, column + size // 2), torch.tensor(high, dtype=torch.float64), accumulate=True
+        )
     return matrix.float()
