@@ -160,7 +160,7 @@ def _kind(name: str) -> str:
         method = stage.method
         schedule = getattr(method, "schedule", None)
         diffusion = (schedule.kind, method.prediction) if schedule else ()
-        gan = stage.opponent.game if stage.opponent else ""
+        gan = stage.opponent.gan_loss if stage.opponent else ""
         volumes, stacks = stage.data.patch[0] > 1, stage.data.stack > 0
         stages.append(
             (stage.task.kind, method.kind, diffusion, stage.net.kind, gan, volumes, stacks)

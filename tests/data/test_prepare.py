@@ -14,7 +14,6 @@ import pytest
 from safetensors import safe_open
 
 from rows import every_row
-from voxlate.data import case as prepared
 from voxlate.data.align import Preparation
 from voxlate.data.case import compact, open_case, read_header
 from voxlate.data.find import find_cohort
@@ -475,7 +474,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(prepared, "save_file", full)
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
     with pytest.raises(BadInput, match="found a full disk"):
         prepare(cohort_folder, tmp_path / "out", workers=1)
     assert list((tmp_path / "out" / "cases").iterdir()) == []
