@@ -22,7 +22,7 @@ from voxlate.synthesis.options import RunOptions
 )
 def evaluate(
     to: Annotated[
-        Path, Argument(metavar="OUT", help="Folder that synth wrote; with --run a new one.")
+        Path, Argument(metavar="OUT", help="Folder that synth wrote; with --run, a new output folder.")
     ],
     truth: Annotated[Path, Option("Cohort with the true scans.", panel=MAIN)],
     *,
@@ -99,7 +99,7 @@ def compare(
     reference: Annotated[
         str | None,
         Option(
-            "Folder against which the others are tested. Default: the best.",
+            "Folder against which the others are tested. Default: the best one.",
             panel=MAIN,
             metavar="NAME",
         ),

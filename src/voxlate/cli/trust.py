@@ -42,7 +42,7 @@ def calibrate(
     bound: Annotated[
         Literal["normal", "any", "none"] | None,
         Option(
-            "Margin for the number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10)."
+            "Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10)."
         ),
     ] = None,
     region: Annotated[

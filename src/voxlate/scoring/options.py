@@ -80,7 +80,7 @@ class EvaluateOptions(Layout):
     slices: Annotated[
         Any,
         Option(
-            "Slices that those scopes count: 'above={tof=\"mean\",cta=0}, pixels=200, overlap=0.3'.",
+            "Slices that count in the scopes of --score: 'above={tof=\"mean\",cta=0}, pixels=200, overlap=0.3'.",
             panel=SCORES,
             metavar="TABLE",
             takes=str,

@@ -70,8 +70,7 @@ COST = (
 class Model:
     """A trained method with its recipe, scales and units, which synthesises images in physical units from scans.
 
-    header: of the weights file; origin: the run folder or weights file; calibrations: the folder of calibrations, None
-    for images without intervals; anatomy: of the training patients, None where scans are not compared with it.
+    header: of the weights file; origin: the run folder or weights file; calibrations: the folder of calibrations, None disables intervals; anatomy: of the training patients, None where scans are not compared with it.
     """
 
     method: Method
@@ -93,7 +92,7 @@ class Model:
         return (self.origin,)
 
     def with_options(self, **changes: Any) -> "Model":
-        """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's.
+        """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's value.
 
         Raises BadInput for an unknown option, a value out of range, a type of slices that the model does not have, a
         sampler that does not fit the schedule, and several samples of a method that is not stochastic.
@@ -143,7 +142,7 @@ class Model:
 
         The scans are resampled, registered, aligned and masked as in training; the images are on the grid of the first
         source's own file. case: name in messages and provenance; the noise depends on the seed and the scans' voxels.
-        progress: is called with the number of finished slices and of all slices; True and False report nothing. warn:
+        progress: is called with the number of finished slices or patches and their total; True and False report nothing. warn:
         is called with each warning; by default Python warns of all that are more than notes. options: as in the
         recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
@@ -190,7 +189,7 @@ class Model:
     def sample(
         self, inputs: CaseInputs, seed: int, progress: PatchProgress, outer: float | None
     ) -> tuple[dict[str, SynthesisedImage], float]:
-        """The images of a case on the network's grid, and evaluations of the network for each sample.
+        """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch.
 
         outer: see sampling.sample_targets.
         """
@@ -235,7 +234,7 @@ class Model:
         intervals: CaseIntervals,
         calibration: Calibration | None,
     ) -> dict[str, Any]:
-        """The entries of the provenance on a case's inputs, images and errors; entries without content are left out."""
+        """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
         peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
         place = self.calibration_place
         sentences = [
@@ -274,7 +273,7 @@ class Model:
 
     @property
     def unchecked(self) -> str:
-        """A sentence where orientation, field of view and modality of scans cannot be checked; else ''."""
+        """The message that orientation, field of view and modality of scans cannot be checked; '' if they can."""
         if self.anatomy is None:
             return f"{self.origin.name}: expected anatomy.safetensors next to the weights, found none (an older run, or weights alone): orientation and field of view of scans are not checked. Give the train command of the run again, which adds it."
         missing = [name for name in self.recipe.data.source if name not in self.anatomy.usual]
@@ -340,7 +339,7 @@ class Model:
             )
         if self.recipe.task.completes and not missing:
             raise BadInput(
-                f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. Name one with --missing to make it anyway."
+                f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. Name one with --missing to synthesise it anyway."
             )
 
     def files_of(self, scans: Collection[str]) -> list[str]:
@@ -395,7 +394,7 @@ def load(
     allow_code: bool = False,
     answer: Answer | None = None,
 ) -> Model:
-    """Open a run folder or a weights file for synthesis; raises BadInput where it is none.
+    """Open a run folder or a weights file for synthesis; raises BadInput if the path is neither.
 
     allow_code: import, and thereby run, the code outside voxlate that the model names. answer: "mean" opens the
     predictor of a run that samples its predictor's residual, "sample" and None its last stage; raises BadInput where
