@@ -14,7 +14,7 @@ from voxlate import recipe
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
-from voxlate.diffusion.samplers import Traits, at, states
+from voxlate.diffusion.samplers import Traits, at, with_traits
 from voxlate.diffusion.schedules import (
     Cosine,
     ExponentialVE,
@@ -391,7 +391,7 @@ def test_a_recipe_may_name_a_function_of_the_users_own_as_sampler():
     assert torch.equal(found, Noise(0, [1]).normal((1, 1, 3, 3)) / 2)
 
 
-@states(Traits(evaluations=2, grid="log_snr", end="one_step_early", options=("eta",)))
+@with_traits(Traits(evaluations=2, grid="log_snr", end="one_step_early", options=("eta",)))
 def twice(denoise, schedule, x, times, noise, eta):
     """Denoises twice in each step, and adds eta times the noise."""
     for s in times[1:].tolist():
@@ -400,7 +400,7 @@ def twice(denoise, schedule, x, times, noise, eta):
     return x
 
 
-@states(Traits(end="image"))
+@with_traits(Traits(end="image"))
 def still(denoise, schedule, x, times, noise):
     return x
 

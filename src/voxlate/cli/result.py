@@ -22,7 +22,8 @@ from voxlate.synthesis.options import RunOptions
 )
 def evaluate(
     to: Annotated[
-        Path, Argument(metavar="OUT", help="Folder that synth wrote; with --run, a new output folder.")
+        Path,
+        Argument(metavar="OUT", help="Folder that synth wrote; with --run, a new output folder."),
     ],
     truth: Annotated[Path, Option("Cohort with the true scans.", panel=MAIN)],
     *,

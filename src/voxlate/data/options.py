@@ -39,7 +39,7 @@ class Layout:
     preset: Annotated[
         Path | str | None,
         Option(
-            "Layout of a public data set (bids, brats, ixi, synthrad, …) or a TOML file; a wrong name lists all.",
+            "Layout of a public data set (bids, brats, ixi, synthrad, …) or a TOML file; an unknown name lists all.",
             panel=INPUT,
             metavar="NAME",
             takes=str,

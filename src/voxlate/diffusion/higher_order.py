@@ -10,11 +10,11 @@ import math
 import torch
 from torch import Tensor
 
-from voxlate.diffusion.samplers import Denoise, Draw, Node, Traits, at, nodes, states, steps_of
+from voxlate.diffusion.samplers import Denoise, Draw, Node, Traits, at, nodes, steps_of, with_traits
 from voxlate.diffusion.schedules import Schedule
 
 
-@states(Traits(evaluations=2))
+@with_traits(Traits(evaluations=2))
 def heun(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """Heun's method along dx = x0·d alpha + eps·d sigma, the probability-flow ODE of every schedule; second order.
 
@@ -33,7 +33,7 @@ def heun(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: 
     return x
 
 
-@states(Traits(evaluations=2, grid="log_snr"))
+@with_traits(Traits(evaluations=2, grid="log_snr"))
 def dpm2(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DPM-Solver-2 (Lu et al. 2022a, algorithm 1): a step with the eps of its middle in log-SNR; second order.
 
@@ -47,7 +47,7 @@ def dpm2(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: 
     return x
 
 
-@states(Traits(evaluations=3, grid="log_snr"))
+@with_traits(Traits(evaluations=3, grid="log_snr"))
 def dpm3(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DPM-Solver-3 (Lu et al. 2022a, algorithm 2, r1 = 1/3, r2 = 2/3); third order, three denoisings a step."""
     firsts, seconds = (_between(schedule, times, share) for share in (1 / 3, 2 / 3))
@@ -62,7 +62,7 @@ def dpm3(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: 
     return x
 
 
-@states(Traits(evaluations=2, grid="log_snr"))
+@with_traits(Traits(evaluations=2, grid="log_snr"))
 def dpmpp_2s(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DPM-Solver++(2S) (Lu et al. 2022b, algorithm 1), through the middle in t as paper 001 has it; second order.
 
@@ -85,7 +85,7 @@ def dpmpp_2s(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noi
     return x
 
 
-@states(Traits(grid="log_snr"))
+@with_traits(Traits(grid="log_snr"))
 def dpmpp_2m(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2), with first-order first and last steps; second order.
 

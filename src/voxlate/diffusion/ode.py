@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from voxlate.diffusion.prediction import per_item, to_eps
-from voxlate.diffusion.samplers import Denoise, Draw, Traits, mean_square, states
+from voxlate.diffusion.samplers import Denoise, Draw, Traits, mean_square, with_traits
 from voxlate.diffusion.schedules import FIRST_TIME, LOG_SNR_LIMIT, Schedule, with_slope
 from voxlate.errors import BadInput
 
@@ -47,7 +47,7 @@ def velocity(denoise: Denoise, schedule: Schedule) -> Slope:
     return slope
 
 
-@states(Traits(evaluations=math.inf, options=("rtol", "atol")))
+@with_traits(Traits(evaluations=math.inf, options=("rtol", "atol")))
 def rk45(
     denoise: Denoise,
     schedule: Schedule,

@@ -1,11 +1,11 @@
-"""Samplers: from the state at times[0] to the state at times[-1], each a pure function of its paper's few lines.
+"""Samplers: from the state at times[0] to the state at times[-1], each a pure function that follows its paper's algorithm.
 
-denoise(x, t) -> x0 hides the network, the kind of its output, the condition and the clipping; t: [B] float64, CPU.
+denoise(x, t) -> x0 wraps the network, its prediction type, the conditioning and the clipping; t: [B] float64, CPU.
 times: [N + 1] falling. noise(x): fresh normal draws like x. With t now and s < t next, x = alpha·x0 + sigma·eps.
 Coefficients are plain floats made before the loop, so a loop never waits for the device.
 
 DDIM, its variants and the reverse SDE are here; higher_order.py has solvers of higher order, ode.py the adaptive one.
-Beside its lines a sampler states its `Traits`, so that a new sampler is one function with one decorator.
+Each sampler declares its `Traits` with a decorator, so that a new sampler is one function in one file.
 """
 
 import math
@@ -44,9 +44,9 @@ class Traits:
     """The properties of a sampler that its settings depend on.
 
     evaluations: network evaluations of a step, or a function of the options that returns them; infinite where the
-    sampler chooses its own steps. grid: spacing of the times. end: where stepping ends. "image" is time 0. "faint" is
-    where little noise is left. "one_step_early" is one step before the image, for explicit steps, which overshoot where
-    they are long: the closing denoising is then a step as long as the others. options: the keys of SamplerSettings that
+    sampler chooses its own steps. grid: spacing of the times. end: the last time. "image": 0.
+    "faint": little noise is left. "one_step_early": one step before the image, for explicit steps, which diverge where
+    the closing step is shorter than the others. options: the keys of SamplerSettings that
     are arguments of the sampler; a sampler without "eta" refuses that key.
     """
 
@@ -56,8 +56,8 @@ class Traits:
     options: tuple[str, ...] = ()
 
 
-def states(traits: Traits) -> Callable[[F], F]:
-    """A decorator that gives a sampler its traits; a sampler without it has the default ones."""
+def with_traits(traits: Traits) -> Callable[[F], F]:
+    """A decorator that attaches traits to a sampler; a sampler without it has the default traits."""
 
     def mark(sampler: F) -> F:
         vars(sampler)["traits"] = traits
@@ -71,7 +71,7 @@ def traits_of(sampler: Sampler) -> Traits:
     return traits
 
 
-@states(Traits(end="image", options=("eta",)))
+@with_traits(Traits(end="image", options=("eta",)))
 def ddim(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, eta: float = 0.0
 ) -> Tensor:
@@ -90,23 +90,23 @@ def ddim(
     return x
 
 
-@states(Traits(end="image"))
+@with_traits(Traits(end="image"))
 def ddpm(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """Ancestral sampling (Ho et al. 2020, algorithm 2, with the posterior variance): DDIM with eta = 1."""
     return ddim(denoise, schedule, x, times, noise, eta=1.0)
 
 
-@states(Traits(end="image"))
+@with_traits(Traits(end="image"))
 def dpm1(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DPM-Solver-1 (Lu et al. 2022), which is DDIM with eta = 0."""
     return ddim(denoise, schedule, x, times, noise)
 
 
-@states(Traits(end="image"))
+@with_traits(Traits(end="image"))
 def adjusted_ddim(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw
 ) -> Tensor:
-    """DDIM whose noise is stretched, item by item, to restore the spread that few steps lose; first order.
+    """DDIM with eps rescaled per item to restore the variance lost with few steps; first order.
 
     Source: Heek, Hoogeboom & Salimans 2024 (aDDIM), which takes 0.1 / (2 + SNR) for the variance of x0 given x.
     """
@@ -118,7 +118,7 @@ def adjusted_ddim(
     return x
 
 
-@states(Traits(end="one_step_early"))
+@with_traits(Traits(end="one_step_early"))
 def euler_maruyama(
     denoise: Denoise,
     schedule: Schedule,
@@ -150,7 +150,7 @@ def euler_maruyama(
     return x
 
 
-@states(
+@with_traits(
     Traits(
         evaluations=lambda options: 1 + options["correctors"],
         end="one_step_early",
@@ -174,7 +174,7 @@ def predictor_corrector(
 
 
 def langevin(x: Tensor, score: Tensor, z: Tensor, r: float) -> Tensor:
-    """One step of each item towards what its score says is likely, so long that its drift is r/2 times its noise.
+    """One Langevin step per item along its score, sized so that the drift is r/2 times the noise.
 
     z: standard normal. Source: paper 002, eq. 16 and 31, with the norms of that item alone.
     """
@@ -193,7 +193,7 @@ def mean_square(x: Tensor) -> Tensor:
 
 
 def steps_of(schedule: Schedule, times: Tensor) -> Iterator[tuple[Node, Node]]:
-    """The nodes between which each step goes."""
+    """Consecutive pairs of nodes, one per step."""
     return pairwise(nodes(schedule, times))
 
 
