@@ -32,7 +32,7 @@ from voxlate.devices import find_device, name_of
 from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import SYNTHETIC
 from voxlate.images.grid import Volume
-from voxlate.images.intensity import Percentile, Scale
+from voxlate.images.intensity import Scale
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
 from voxlate.recipe.training import Precision
@@ -210,7 +210,7 @@ class Model:
         values = scale.inverse(prediction.values)
         image = SynthesisedImage(values, replace(prediction, values=scale.of(values)), scale)
         spec = self.recipe.intensity[name]
-        if not self.recipe.synth.peaks or not isinstance(spec, Percentile):
+        if not self.recipe.synth.peaks:
             return image
         volume = Volume(
             values[None], np.array(prepared.header.affine), self.header["units"][name], name
