@@ -267,6 +267,6 @@ def test_a_completion_needs_two_modalities_and_takes_cases_with_gaps_only_where_
             plain | {"data": plain["data"] | {"source": ["t2"], "target": ["t2"]}}, "x"
         )
     for change in ({"task.incomplete": "true"}, {"data.allow_missing": "true"}):
-        with pytest.raises(BadInput, match=r"Set both to true, or none\."):
+        with pytest.raises(BadInput, match=r"Set both to true or both to false\."):
             recipes.read("umm_csgm_small", change)
     recipes.read("umm_csgm_small", {"task.incomplete": "true", "data.allow_missing": "true"})

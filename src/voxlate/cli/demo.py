@@ -1,4 +1,4 @@
-"""The demo: every step from a phantom cohort to a report."""
+"""The demo: the steps from a phantom cohort to a report."""
 
 from dataclasses import dataclass
 from pathlib import Path

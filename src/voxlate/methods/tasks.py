@@ -1,4 +1,4 @@
-"""Four ways to pose a batch as a problem: translate, complete, refine a residual, work in a latent space."""
+"""Four tasks, which turn a batch into network inputs and a training target: translate, complete, residual and latent."""
 
 import copy
 import functools
@@ -110,9 +110,10 @@ def stripped(batch: Batch) -> Batch:
 
 @settings
 class Complete(TaskSettings, Task):
-    """Any missing modalities from those present: sources and targets are the same list, the missing channels diffuse.
+    """Synthesises missing modalities from those present; sources and targets are the same list.
 
-    The configuration code has a bit a modality, 1 = to synthesise; with `incomplete` as many again, 1 = absent.
+    Only the channels of missing modalities are noisy. The code has one bit per modality (1: synthesise); with
+    `incomplete`, a second bit per modality follows (1: absent).
     Source: Meng et al. 2022 (arXiv 2207.03430), eq. 3 and 7; Sharma and Hamarneh 2020 for the curriculum.
     """
 
@@ -153,12 +154,12 @@ class Complete(TaskSettings, Task):
             )
         if len(data.target) < 2:
             raise BadInput(
-                f"{where}: expected two modalities or more for task.kind = 'complete', found {data.target}. Add others, from which one that is missing is made."
+                f"{where}: expected two modalities or more for task.kind = 'complete', found {data.target}. Add at least one other modality."
             )
         if data.allow_missing != self.incomplete:
             found = f"task.incomplete = {self.incomplete} and data.allow_missing = {data.allow_missing}".lower()
             raise BadInput(
-                f"{where}: expected cases that lack modalities to be known to the network and taken, or neither, found {found}. Set both to true, or none."
+                f"{where}: expected task.incomplete and data.allow_missing to be equal, found {found}. Set both to true or both to false."
             )
         if data.stack:
             raise BadInput(
@@ -297,14 +298,14 @@ class Residual(TaskSettings):
     ] = False
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
-        # a copy: what this stage trains of its predictor must not reach other stages that build on it
+        # a copy, so that training the predictor here does not change it for other stages
         return ResidualTask(self, copy.deepcopy(earlier[self.predictor].without_opponent))
 
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
         predictor = earlier.get(self.predictor)
         if predictor is None or not predictor.method.predicts:
             raise BadInput(
-                f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found {sorted(earlier) or 'none'}. Add it to [[stages]]."
+                f"{where}: expected an earlier stage '{self.predictor}' whose method can be a predictor, found stages {sorted(earlier) or 'none'}. Add one to [[stages]], or change its method."
             )
         # images are known by their places, not by their names
         _check_alike(("source", "target", "stack", "axes"), stage, predictor, where)
