@@ -517,7 +517,7 @@ def _cell(values: list[float], digits: int) -> str:
     return (
         text
         if len(values) < 2
-        else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+        else f"{text} ({min(values):.{digits}f}–{max(values):.{digits}f})"
     )
 
 
