@@ -515,9 +515,7 @@ def _cell(values: list[float], digits: int) -> str:
         return ""
     text = f"{mean(values):.{digits}f}"
     return (
-        text
-        if len(values) < 2
-        else f"{text} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+        text if len(values) < 2 else f"{text} ({min(values):.{digits}f}–{max(values):.{digits}f})"
     )
 
 
