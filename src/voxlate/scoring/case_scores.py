@@ -210,10 +210,14 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     image = units.synthesis(read_canonical(item.synthesis, modality))
     truth = Truth(item, options, scale, units, image.grid)
     synthesis = truth.alignment.apply(image)
-    naive, left_out = _naive_images(truth)
+    baselines, left_out = _naive_images(truth)
+    naive = {name: _in_scored_unit(one, truth) for name, one in baselines.items()}
+    on_255 = _network_errors(truth, {"synthesis": synthesis, **baselines})
     rows = []
     for answer, volume in {"synthesis": synthesis, **naive}.items():
         scored, pictures = _scores(truth, answer, volume)
+        if answer in on_255:
+            scored["mae_network"] = on_255[answer]
         if answer == "synthesis":
             scored |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
         rows.append(
@@ -228,6 +232,24 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
             )
         )
     return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth))
+
+
+def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, float]:
+    """MAE in network units of images in arbitrary units that are scored in shares of their own peaks.
+
+    A wrong overall brightness counts here and not in the other scores. No errors if no provenance states the units.
+    """
+    item = truth.item
+    if not truth.scale.own or item.modality not in item.provenance.get("network_units", {}):
+        return {}
+    units = network_units(item.provenance, item.modality, item.case.case)
+    true_values = units.truth(truth.scan).data[0]
+    errors = dict[str, float]()
+    for name, image in images.items():
+        known = image if name == "synthesis" else _in_physical_unit(image, truth)
+        difference = np.abs(units.synthesis(known).data[0] - true_values)
+        errors[name] = _mean(difference, truth.inside)
+    return errors
 
 
 def _note(truth: Truth) -> str:
@@ -343,7 +365,7 @@ def _mean(values: NDArray[np.float32], inside: MaskArray | None) -> float:
 
 
 def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
-    """The images of the naive baselines by name, and a sentence for each that is impossible."""
+    """The images of the naive baselines by name, as they are stored, and a sentence for each that is impossible."""
     item = truth.item
     run_files = truth.options.run_files
     target = truth.item.modality
@@ -371,18 +393,23 @@ def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
                 left_out.append(f"No copy and no table of {name}: {error}")
     for name, values in baselines.images(target, sources, truth.volume.grid).items():
         images[name] = replace(truth.scan, data=values[None])
-    return {
-        name: _in_scored_unit(image, baselines, truth) for name, image in images.items()
-    }, left_out
+    return images, left_out
 
 
-def _in_scored_unit(image: Volume, baselines: Baselines, truth: Truth) -> Volume:
+def _in_scored_unit(image: Volume, truth: Truth) -> Volume:
     """A baseline in the scored unit; in arbitrary units, a baseline is stored in shares of a peak."""
     if truth.scale.own:
         return image
+    return truth.units.synthesis(_in_physical_unit(image, truth))
+
+
+def _in_physical_unit(image: Volume, truth: Truth) -> Volume:
+    """A baseline in the unit of the target's scans; in arbitrary units, a typical peak of the training scales it."""
+    baselines = truth.options.run_files[truth.item].baselines
+    assert baselines is not None
     known = baselines.in_own_unit(image)
     assert known is not None  # baselines of a target state its typical peak
-    return truth.units.synthesis(known)
+    return known
 
 
 def _mean_image(baselines: Baselines, truth: Truth, files: dict[str, Path]) -> Volume:

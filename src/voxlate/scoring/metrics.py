@@ -126,6 +126,8 @@ METRICS = (
     Metric("mae", "MAE", UNIT, "lower", "mean over voxels", compute=lambda pair: pair.error(mae)),
     Metric("mae_rel", "MAE/range", "%", "lower", "mean over voxels, share of the range", 2, 100.0,
            lambda pair: pair.error(mae) / pair.scale.width),
+    Metric("mae_network", "MAE, network units", "of 255", "lower",
+           "mean over voxels of MR on 0 to 255, as with --units network", in_table=False),
     Metric("rmse", "RMSE", UNIT, "lower", "root of the mean over voxels", compute=lambda pair: pair.error(rmse)),
     Metric("rmse_rel", "RMSE/range", "%", "lower", "root of the mean over voxels, share of the range", 2, 100.0,
            lambda pair: pair.error(rmse) / pair.scale.width, in_table=False),
