@@ -8,6 +8,7 @@ from typing import Any
 from voxlate.data.find import find_cohort
 from voxlate.data.layout import CANONICAL
 from voxlate.data.presets import CaseFiles
+from voxlate.data.slice_filter import SliceFilter
 from voxlate.data.slice_lists import known_patients
 from voxlate.errors import BadInput
 from voxlate.files import seen_from
@@ -24,7 +25,7 @@ from voxlate.scoring.network_units import RANGE
 from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
-from voxlate.scoring.scopes import Cut, check_pictures, filter_from, scopes_from
+from voxlate.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.scoring.scored_images import (
     Item,
     RunFiles,
@@ -96,9 +97,7 @@ def evaluate(
     )
     if asked.prepared is not None:
         check_prepared(asked.prepared, {item.label: item.provenance for item in images.items})
-    regions = regions_from(asked.regions)
-    scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
-    slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
+    regions, scopes, slices = rules_of(asked)
     cut = Cut(slices, asked.crop, asked.seed)
     run_files = run_files_of(images.items, asked.naive, asked.prepared)
     rules = Options(
@@ -136,6 +135,16 @@ def evaluate(
     scores = Scores(tuple(rows), header, choices, ranges, asked.seed, stated, distances)
     scores.write(out)
     return scores
+
+
+def rules_of(
+    asked: EvaluateOptions,
+) -> tuple[tuple[Region, ...], tuple[Scope, ...], SliceFilter | None]:
+    """The regions, the scopes and the slices that count; raises BadInput for texts that name none."""
+    regions = regions_from(asked.regions)
+    scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
+    slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
+    return regions, scopes, slices
 
 
 def _ranges(items: Sequence[Item], given: Any, units: UnitsName) -> dict[str, Range]:
