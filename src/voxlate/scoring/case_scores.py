@@ -37,6 +37,7 @@ from voxlate.scoring.regions import (
 from voxlate.scoring.scopes import MASK, CountedVoxels, Cut, Scope, scope_scores
 from voxlate.scoring.scored_images import Item, RunFiles
 from voxlate.scoring.tables import Row
+from voxlate.scoring.windowed_pictures import picture_units, shows_a_window
 
 UnitsName = Literal["own", "network"]
 
@@ -55,6 +56,7 @@ class Options:
     scopes: tuple[Scope, ...]
     cut: Cut
     units: UnitsName
+    window_hu: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,9 +206,7 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     """Score an image of a case and the naive baselines; raises BadInput if that is impossible."""
     case = item.case
     modality = item.modality
-    units = (
-        network_units(item.provenance, modality, case.case) if options.units == "network" else OWN
-    )
+    units = _units_of(item, scale, options)
     image = units.synthesis(read_canonical(item.synthesis, modality))
     truth = Truth(item, options, scale, units, image.grid)
     synthesis = truth.alignment.apply(image)
@@ -232,6 +232,15 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
             )
         )
     return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth))
+
+
+def _units_of(item: Item, scale: Range, options: Options) -> Units:
+    """The conversions to the scored unit."""
+    if options.units == "network":
+        return network_units(item.provenance, item.modality, item.case.case)
+    if shows_a_window(item.provenance, item.modality, scale.unit):
+        return picture_units(options.window_hu, scale)
+    return OWN
 
 
 def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, float]:

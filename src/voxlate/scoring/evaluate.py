@@ -35,6 +35,7 @@ from voxlate.scoring.scored_images import (
     run_files_of,
 )
 from voxlate.scoring.tables import Row, Scores
+from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window_of
 
 Progress = Callable[[int, int, str], None]
 
@@ -111,6 +112,7 @@ def evaluate(
         scopes,
         cut,
         asked.units,
+        window_of(asked.window),
     )
     scored, failed = _score_items(images.items, ranges, rules, progress)
     rows = [row for one in scored.values() for row in one.rows]
@@ -123,6 +125,7 @@ def evaluate(
         "not_synthesised": not_scored(out, images, wanted) | failed,
         **_of_images(out, scored, rules),
         **_rules(rules, ranges),
+        "windows": _windows(scored, ranges, asked.window),
     }
     choices = {
         "mask": "whole image" if asked.mask is None else str(asked.mask),
@@ -202,6 +205,19 @@ def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -
     }
 
 
+def _windows(
+    items: Iterable[Item], ranges: Mapping[str, Range], given: Sequence[float] | None
+) -> list[str]:
+    """A sentence for each modality whose truth is a picture and whose images are in HU."""
+    window_hu = window_of(given)
+    names = {
+        item.modality
+        for item in items
+        if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
+    }
+    return [assumption(window_hu, given is not None, name) for name in sorted(names)]
+
+
 def _rules(options: Options, ranges: Mapping[str, Range]) -> dict[str, Any]:
     """Sentences on regions and scopes."""
     mask = None if options.mask is None else str(options.mask)
@@ -248,6 +264,8 @@ def _range(items: Sequence[Item], given: Any) -> Range:
         given = given.get(modality)
     if given is not None:
         return range_for(unit, given=given, source="given by the user")
+    if shows_a_window(items[0].provenance, modality, unit):
+        return range_for(unit, largest)
     named = items[0].provenance.get("range", {}).get(modality)
     if named is not None:
         return range_for(unit, given=named, source="the recipe's window")

@@ -66,6 +66,14 @@ class EvaluateOptions(Layout):
             takes=tuple[float, float],
         ),
     ] = None
+    window: Annotated[
+        tuple[float, float] | None,
+        Option(
+            "HU that are black and white in pictures (PNG) of a true CT. Default: 0 80, the brain.",
+            panel=SCORES,
+            metavar="A B",
+        ),
+    ] = None
     scopes: Annotated[
         Sequence[str],
         Option(
