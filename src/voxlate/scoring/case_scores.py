@@ -17,6 +17,7 @@ from voxlate.images.io import is_there
 from voxlate.images.mask import foreground
 from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
+from voxlate.scoring.aligned import aligned_scores
 from voxlate.scoring.alignment import Alignment, find_alignment
 from voxlate.scoring.distances import Pool
 from voxlate.scoring.intervals import interval_scores, region_coverage
@@ -57,6 +58,7 @@ class Options:
     cut: Cut
     units: UnitsName
     window_hu: tuple[float, float]
+    align: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,6 +305,9 @@ def _scores(
     scored = {key: score(pair) for key, score in options.functions.items()}
     if truth.borders:
         scored["seam"] = seam(truth.values, values, truth.borders, truth.inside)
+    if options.align:
+        spacing_mm = truth.volume.grid.spacing_mm
+        scored |= aligned_scores(pair, truth.outline, spacing_mm, options.functions)
     scored |= _in_regions(truth, image, pair)
     of_pictures: list[dict[str, Any]] = []
     for scope in options.scopes:

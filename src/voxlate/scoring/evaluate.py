@@ -15,6 +15,7 @@ from voxlate.files import seen_from
 from voxlate.images.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
 from voxlate.nets.lpips import Lpips, load_lpips
+from voxlate.scoring.aligned import NAME, RULE, check_name
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
@@ -113,6 +114,7 @@ def evaluate(
         cut,
         asked.units,
         window_of(asked.window),
+        asked.align,
     )
     scored, failed = _score_items(images.items, ranges, rules, progress)
     rows = [row for one in scored.values() for row in one.rows]
@@ -144,6 +146,8 @@ def rules_of(
     asked: EvaluateOptions,
 ) -> tuple[tuple[Region, ...], tuple[Scope, ...], SliceFilter | None]:
     """The regions, the scopes and the slices that count; raises BadInput for texts that name none."""
+    if asked.align:
+        check_name(asked.regions)
     regions = regions_from(asked.regions)
     scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
     slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
@@ -224,7 +228,10 @@ def _rules(options: Options, ranges: Mapping[str, Range]) -> dict[str, Any]:
     within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
     return {
         "regions": {region.name: region.rule(ranges, within) for region in options.regions},
-        "scopes": {scope.name: scope.rule(mask, options.cut) for scope in options.scopes},
+        "scopes": {
+            **({NAME: RULE} if options.align else {}),
+            **{scope.name: scope.rule(mask, options.cut) for scope in options.scopes},
+        },
     }
 
 

@@ -66,6 +66,13 @@ class EvaluateOptions(Layout):
             takes=tuple[float, float],
         ),
     ] = None
+    align: Annotated[
+        bool,
+        Option(
+            "Score images also after they were moved onto the truth, beside the scores as they are.",
+            panel=SCORES,
+        ),
+    ] = False
     window: Annotated[
         tuple[float, float] | None,
         Option(
