@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from voxlate.errors import BadInput
 from voxlate.images.misalignment import displacement_field
-from voxlate.images.motion import Field
+from voxlate.images.motion import on_every_voxel
 from voxlate.scoring.metrics import SCOPED, ImagePair, Score
 
 NAME = "aligned"  # the beginning of the scores' keys
 KEYS = (*SCOPED, "gradient_strength")
-LATTICE_MM = 6.0  # between points at which a smooth field is computed; in between it is linear
 MOST_MM = 10.0  # 95 % of displacements are below; a longer one would hide an error of anatomy
 RULE = f"the image, and each naive baseline, moved onto the truth by the smooth displacement on which windows of both agree, as it is where none is found or 5 % of its lengths are over {MOST_MM:g} mm; interpolated linearly, which softens edges"
 
@@ -52,7 +51,7 @@ def moved_onto(
     field, _, _ = displacement_field(truth, image, spacing_mm, body, (unit, unit))
     if field is None:
         return Moved(image, None)
-    displacement = _on_every_voxel(field, truth.shape, spacing_mm)
+    displacement = on_every_voxel(field, truth.shape, spacing_mm)
     lengths = np.sqrt((displacement[:, body] ** 2).sum(axis=0))
     if np.percentile(lengths, 95) > MOST_MM:
         return Moved(image, None)
@@ -60,22 +59,6 @@ def moved_onto(
     places = np.indices(truth.shape, dtype=np.float32) + steps
     values = scipy.ndimage.map_coordinates(image, places, order=1, mode="nearest")
     return Moved(values.astype(np.float32), float(np.median(lengths)))
-
-
-def _on_every_voxel(field: Field, shape: tuple[int, ...], spacing_mm: Spacing) -> Floats:
-    """The displacements in mm at every voxel, [3, D, H, W], linear between points of a lattice."""
-    counts = [
-        max(2, round(n * mm / LATTICE_MM)) if n > 1 else 1 for n, mm in zip(shape, spacing_mm)
-    ]
-    nodes = [np.linspace(0, n - 1, count) for n, count in zip(shape, counts)]
-    points = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1) * np.array(spacing_mm)
-    at_nodes = field(points.reshape(-1, 3)).reshape(*counts, 3)
-    axes = [np.linspace(0, count - 1, n) for n, count in zip(shape, counts)]
-    places = np.meshgrid(*axes, indexing="ij")
-    parts = [
-        scipy.ndimage.map_coordinates(at_nodes[..., axis], places, order=1) for axis in range(3)
-    ]
-    return np.stack(parts).astype(np.float32)
 
 
 def check_name(regions: Mapping[str, str] | None) -> None:
