@@ -18,7 +18,7 @@ from voxlate.phantoms.anatomy import LesionKind
 from voxlate.phantoms.head import FIELD_MM, Head, make_head
 from voxlate.phantoms.scanner import image
 from voxlate.phantoms.signal import MODALITIES
-from voxlate.phantoms.tissue import INTRACRANIAL, Label
+from voxlate.phantoms.tissue import ANATOMY_1, INTRACRANIAL
 
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
@@ -124,7 +124,7 @@ def _description(size: Sequence[int]) -> dict[str, Any]:
         "what": "Simulated heads, computed from equations without data of any patient.",
         "field_mm": list(FIELD_MM),
         "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
-        "seg": {label.name.lower(): int(label) for label in Label},
+        "seg": {label.name.lower(): int(label) for label in ANATOMY_1},
         "lesion_map": lesion_map,
         "sources": "Constants and equations with their literature: voxlate.phantoms.tissue and .signal.",
     }
