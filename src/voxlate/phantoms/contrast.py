@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from voxlate.phantoms import sequences as mr
 
 Kind = Literal["spin_echo", "gradient_echo", "inversion_recovery", "mprage", "flair", "swi", "tof"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 Maps = Mapping[str, np.ndarray]
 
 STATIC_PULSES = 1e4  # of tissue that stays in the slab: steady state
