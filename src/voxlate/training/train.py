@@ -71,6 +71,8 @@ def train(
     start = None if start is None else weights_of(start)
     accelerator, place = processes(device)
 
+    cohort = recipe.drawn_from(cohort)
+
     def jobs_of(recipe: Recipe) -> list[Job]:
         return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
 
