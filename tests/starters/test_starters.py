@@ -15,23 +15,6 @@ from voxlate.training.run import Run, read_header, read_weights, write_weights
 from voxlate.training.starter import check_starter, pack, run_folder, with_measured
 
 
-@pytest.fixture
-def starter(run, tmp_path, monkeypatch):
-    """The folder of the only installed starter, tiny, packed from a training of seconds."""
-    monkeypatch.setattr(names, "FOLDER", tmp_path / "installed")
-    folder = tmp_path / "installed" / "tiny"
-    pack(
-        run,
-        folder,
-        trained_on="synthetic heads only",
-        accepts={"t1": ["t1", "t1w", "pd"]},
-        stripped=False,
-        spacing_mm=(1.0, 2.0),
-        limits=["It was trained for seconds."],
-    )
-    return folder
-
-
 def test_without_any_starter_the_list_and_a_name_say_so(voxlate, tmp_path, monkeypatch):
     monkeypatch.setattr(names, "FOLDER", tmp_path)
     assert "No starter is installed" in voxlate("starters").out

@@ -5,6 +5,7 @@ nothing, and a function is called with (name, done, total, numbers).
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from voxlate.cli import demo as _demo
 from voxlate.cli import resume
 from voxlate.cli.arguments import checked, takes
+from voxlate.cli.demo_real import RealDemo, demo_on_scan
 from voxlate.cli.info import describe_path
 from voxlate.cli.progress import Shown, noted, shown
 from voxlate.cli.starters import starter_facts
@@ -437,7 +439,15 @@ def import_weights(
 
 
 @takes()
-def demo(out: Path | str = "demo", *, progress: Shown = True) -> _demo.Demo:
-    """Run every step on a phantom cohort; the same call resumes."""
+def demo(
+    out: Path | str = "demo",
+    *,
+    real: Path | str | None = None,
+    starter: str | None = None,
+    progress: Shown = True,
+) -> _demo.Demo | RealDemo:
+    """Run every step on a phantom cohort; the same call resumes. real: a scan, of which a starter's synthesis is shown."""
     with shown(progress) as step:
+        if real is not None:
+            return demo_on_scan(Path(real), Path(out), starter, step, warnings.warn)
         return _demo.demo(Path(out), step)
