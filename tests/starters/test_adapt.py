@@ -141,6 +141,43 @@ def test_a_calibrated_run_is_stale_after_adaptation_until_it_is_calibrated_again
     assert "the calibration from before does not hold any more" in answer.err
 
 
+TWO = """
+title = "two"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "residual", predictor = "mean" }
+method = { kind = "diffusion", prediction = "x0" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 0 }
+synth = { sampler = "ddim", steps = 2 }
+
+[[stages]]
+name = "mean"
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 0 }
+"""
+
+
+def test_both_stages_of_a_run_are_adapted_and_the_last_holds_the_new_predictor(
+    trained, prepared, tmp_path
+):
+    run = Run(trained("two", TWO))
+    changes = {"steps": 8, "share": 0, "device": "cpu"}
+    done = adapt(run.folder, prepared, tmp_path / "adapted", **changes)
+    mean = read_weights(done.weights("mean"))
+    inside = read_weights(done.weights())
+    prefix = next(name for name in inside if ".predictor." in name).partition(".predictor.")[0]
+    moved = False
+    before = read_weights(run.weights("mean"))
+    for name, tensor in mean.items():
+        assert torch.equal(inside[f"{prefix}.predictor.{name}"], tensor), name
+        moved = moved or not torch.equal(tensor, before[name])
+    kept = read_header(done.weights("mean"))["kept_step"]
+    assert moved == (kept > 0)
+    assert read_header(done.weights())["adapted"]["calibrated"] is False
+
+
 def test_adaptation_without_a_held_out_case_is_refused(run, cohort, tmp_path):
     everything = voxlate.prepare(
         cohort, tmp_path / "all", workers=0, audit=False, shares=(1, 0, 0), progress=False

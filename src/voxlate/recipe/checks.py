@@ -72,6 +72,10 @@ def check(recipe: Recipe, where: str) -> None:
             raise BadInput(
                 f"{where}: expected train.more or train.stop, which ends a training before its last step, found both in the stage '{stage.name}'. Drop one; a run with train.stop is not trained further."
             )
+        if stage.train.more and stage.train.best is not None:
+            raise BadInput(
+                f"{where}: expected train.more or train.best, which keeps the weights of an earlier step, found both in the stage '{stage.name}'. Drop one; such a run goes on with voxlate adapt."
+            )
         if stage.train.best is not None and stage.train.stop is not None:
             raise BadInput(
                 f"{where}: expected train.best or train.stop, which both end a training early, found both in the stage '{stage.name}'. Drop one."
