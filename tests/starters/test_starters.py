@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from voxlate.errors import BadInput
 from voxlate.starters import names
@@ -176,3 +177,41 @@ def test_a_training_initialised_from_a_starter_begins_with_its_weights_and_hash(
     shutil.rmtree(starter)
     assert names_before == ["tiny"]
     assert load(run.folder, "cpu").recipe.start_from == "starter:tiny"
+
+
+def test_the_demo_shows_a_starter_on_a_scan_by_its_name(starter, voxlate, cohort, tmp_path):
+    scan = next(cohort.glob("*/t1.nii.gz"))
+    out = tmp_path / "mine"
+    answer = voxlate("demo", "--real", scan, "--out", out)
+    assert answer.code == 0, answer.err
+    assert "starter:tiny made them" in answer.out
+    with Image.open(out / "picture.png") as picture:
+        pixels = np.asarray(picture.convert("L"), np.float32)
+    left, right = pixels[:, : pixels.shape[1] // 2], pixels[:, pixels.shape[1] // 2 :]
+    assert left.std() > 10
+    assert right.std() > 10
+    assert "expected --real SCAN" in voxlate("demo", "--starter", "starter:tiny").err
+
+
+def test_the_demo_without_a_starter_says_so(voxlate, cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(names, "FOLDER", tmp_path)
+    answer = voxlate("demo", "--real", next(cohort.glob("*/t1.nii.gz")), "--out", tmp_path / "o")
+    assert answer.code == 2
+    assert "expected an installed starter, found none" in answer.err
+
+
+def test_python_takes_a_starter_as_the_command_line_does(starter, cohort, tmp_path):
+    import voxlate as package
+
+    scan = next(cohort.glob("*/t1.nii.gz"))
+    done = package.synthesise("starter:tiny", scan, tmp_path / "out", progress=False)
+    assert len(done.cases) == 1
+    assert [one["name"] for one in package.list_starters(check=True)] == ["starter:tiny"]
+    with pytest.raises(BadInput, match="expected a folder of yours for the calibration"):
+        package.calibrate("starter:tiny", cohort, progress=False)
+
+
+def test_a_shell_completes_the_names_of_starters(starter):
+    assert names.completed("st") == ["starter:tiny"]
+    assert names.completed("run") == []
+    assert names.completed("") == []

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from voxlate.cli.demo import SHOWN_HU
 from voxlate.errors import BadInput
-from voxlate.files import whole_file
+from voxlate.files import SYNTHETIC, whole_file
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.io import location_of, read_volume
 from voxlate.images.mask import bounding_box, foreground
@@ -24,7 +24,7 @@ from voxlate.images.pictures import (
 )
 from voxlate.images.units import unit_of
 from voxlate.starters.card import read_card
-from voxlate.starters.names import FOLDER, PREFIX, folder_of, installed
+from voxlate.starters.names import PREFIX, folder_of, installed
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
@@ -58,11 +58,12 @@ def demo_on_scan(
     folders, _ = synthesise_cases(
         selected.model, selected.scans, out, progress=progress, warn=warn, say=warn
     )
-    source = canonical(read_volume(next(iter(selected.scans[0].files.values()))))
+    scans = selected.scans[0].files
+    source = canonical(read_volume(next(iter(scans.values()))))
+    images = [folders[0] / name for name in selected.model.files_of(scans)]
     targets = {
-        name: canonical(read_volume(folders[0] / f"{selected.model.mark}{name}.nii.gz"))
-        for name in selected.model.recipe.data.target
-        if (folders[0] / f"{selected.model.mark}{name}.nii.gz").is_file()
+        path.name.removeprefix(SYNTHETIC).split(".")[0]: canonical(read_volume(path))
+        for path in images
     }
     picture = out / "picture.png"
     _write_picture(source, targets, picture)
@@ -76,8 +77,10 @@ def starter_for(scan: Path) -> str:
     """
     known = installed()
     if not known:
-        folder_of(PREFIX)
-    cards = {name: read_card(FOLDER / name) for name in known}
+        raise BadInput(
+            "--real: expected an installed starter, found none with this copy of voxlate. Train a run (voxlate train auto)."
+        )
+    cards = {name: read_card(folder_of(name)) for name in known}
     single = [name for name, card in cards.items() if len(card.source) == 1]
     stem = location_of(scan).name.split(".")[0].lower()
     for name in single:

@@ -45,11 +45,11 @@ def list_starters(
 def starter_facts(check: bool = False) -> list[dict[str, Any]]:
     """The cards of the installed starters; check: raise BadInput for one whose hash or self-test is wrong."""
     from voxlate.starters.card import read_card
-    from voxlate.starters.names import FOLDER, PREFIX, installed
+    from voxlate.starters.names import PREFIX, folder_of, installed
 
     facts = []
     for name in installed():
-        folder = FOLDER / name
+        folder = folder_of(name)
         if check:
             from voxlate.training.starter import (
                 check_starter,  # imports torch, which a list needs not

@@ -10,7 +10,17 @@ from pydantic import Field
 
 from voxlate.errors import BadInput
 from voxlate.files import write_text
-from voxlate.records import Count, Digest, Name, NotNegative, Number, Positive, Record, Text
+from voxlate.records import (
+    Count,
+    Digest,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Record,
+    ShortDigest,
+    Text,
+)
 from voxlate.starters.names import CARD
 
 MOST_BYTES = 10 * 10**6  # of the weights of one starter, so that the package stays small
@@ -36,7 +46,8 @@ class Card:
 
     accepts: for each of its modalities, the names of scans in cohorts that it stands for; stripped: whether its scans
     show the brain alone; spacing_mm: the finest and coarsest pixels of its training; sha256: the checksum of the
-    weights' header and tensors; cpu_hours: of its training, on one core.
+    weights' header and tensors; run: the beginning of the SHA-256 of the run's file that was packed; cpu_hours: of its
+    training, on one core.
     """
 
     title: Text
@@ -50,6 +61,7 @@ class Card:
     bytes: Annotated[int, Field(ge=1, le=MOST_BYTES)]
     cpu_hours: NotNegative
     sha256: Digest
+    run: ShortDigest
     limits: list[Text] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
 

@@ -19,7 +19,7 @@ from voxlate.recipe import Recipe, to_dict
 from voxlate.records import Record, Shape, checksum, write_tensors
 from voxlate.starters.card import Card, Measured, read_card, write_card
 from voxlate.starters.names import CARD, PREFIX, folder_of, is_starter
-from voxlate.training.run import Run, load_method, read_header, weights_of, write_weights
+from voxlate.training.run import Run, file_hash, load_method, read_header, weights_of, write_weights
 
 SELF_TEST = "selftest.safetensors"
 SIDE = (
@@ -163,11 +163,8 @@ def pack(
         raise BadInput(
             f"accepts: expected modalities of the run ({', '.join(names)}), found '{unknown[0]}'. Change it."
         )
-    starter = {
-        "name": out.name,
-        "trained_on": trained_on,
-        "accepts": {name: [*accepts.get(name, (name,))] for name in dict.fromkeys(names)},
-    }
+    accepted = {name: [*accepts.get(name, (name,))] for name in dict.fromkeys(names)}
+    starter = {"name": out.name, "trained_on": trained_on, "accepts": accepted}
     tensors = {
         name: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor
         for name, tensor in method.state_dict().items()
@@ -194,13 +191,14 @@ def pack(
         trained_on=trained_on,
         source=list(recipe.data.source),
         target=list(recipe.data.target),
-        accepts=starter["accepts"],
+        accepts=accepted,
         stripped=stripped,
         spacing_mm=spacing_mm,
         parameters=int(header["parameters"]),
         bytes=packed.weights().stat().st_size,
         cpu_hours=round(header["seconds"] / 3600, 2),
         sha256=packed_header["sha256"],
+        run=file_hash(weights_of(run)),
         limits=list(limits),
         measured=list(measured),
     )

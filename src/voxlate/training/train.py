@@ -311,7 +311,7 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
     started = ""
     if is_starter(stage.start_from):
         weights, _, _ = load_method(run_folder(stage.start_from))
-        started = start_from(method, weights, stage.start_from)
+        started = start_from(method, weights, str(stage.start_from))
     elif stage.start_from is not None:
         started = start_from(method, earlier[stage.start_from], stage.start_from)
     if stage.train.only is not None:
