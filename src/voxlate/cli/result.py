@@ -12,6 +12,7 @@ from voxlate.cli.options import Everything, Json, To, command
 from voxlate.cli.progress import progress_on
 from voxlate.options import MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option
 from voxlate.scoring.options import EvaluateOptions
+from voxlate.starters.names import completed
 from voxlate.synthesis.options import RunOptions
 
 
@@ -196,11 +197,31 @@ def report(
     print(run(path, to))
 
 
-@command("demo --out demo")
+@command("demo --out demo", "demo --real scan.nii.gz --out mine")
 def demo(
     to: To = Path("demo"),
+    real: Annotated[
+        Path | None,
+        Option(
+            "Scan of your own: a starter's synthesis of it as a picture, in seconds.", panel=MAIN
+        ),
+    ] = None,
+    starter: Annotated[
+        str | None,
+        Option(
+            "Starter for --real, as starter:NAME. Default: by the scan's name.",
+            panel=MAIN,
+            metavar="NAME",
+            complete=completed,
+        ),
+    ] = None,
 ) -> None:
-    """Run every step on a phantom cohort (a few minutes on a CPU)."""
+    """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own."""
+    if real is not None:
+        _show_real(real, to, starter)
+        return
+    if starter is not None:
+        raise BadInput(f"--starter: expected --real SCAN with it, found {starter} alone. Add it.")
     from voxlate.cli.demo import demo as run
 
     with progress_on(err) as bars:
@@ -212,3 +233,14 @@ def demo(
     say("Next, on scans of your own (a folder for each case):")
     say("  voxlate prepare COHORT --out PREPARED")
     say("  voxlate train auto --data PREPARED --out RUN --minutes 60")
+
+
+def _show_real(scan: Path, to: Path, starter: str | None) -> None:
+    """Synthesise a scan of the user by a starter, and name the picture."""
+    from voxlate.cli.demo_real import demo_on_scan
+    from voxlate.cli.warning_lines import by_grade
+
+    with progress_on(err) as bars:
+        done = demo_on_scan(scan, to, starter, bars, by_grade)
+    print(f"picture: {done.picture}\nimages:  {done.folder}")
+    say(f"{done.starter} made them. Its card:  voxlate info {done.starter}")

@@ -9,6 +9,7 @@ from voxlate.planning import law, rules
 from voxlate.planning.facts import Facts
 from voxlate.planning.probe import Probe
 from voxlate.planning.rules import Size, Tables
+from voxlate.planning.starters import Starter
 
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 BATCHES = (2, 4, 8)
@@ -36,7 +37,7 @@ class Search:
     """Times steps of the network with the best prediction, until the best network has been timed.
 
     recipe: gives the recipe of a size for the probe; say: receives a sentence for each timed network; tried: seconds of
-    a step by size, infinite if it needs too much memory.
+    a step by size, infinite if it needs too much memory; starter: weights from which the first stage may begin.
     """
 
     facts: Facts
@@ -44,6 +45,7 @@ class Search:
     recipe: Callable[[Size], Tables]
     say: Callable[[str], None]
     tried: dict[Size, float] = field(default_factory=dict)
+    starter: Starter | None = None
 
     def ranked(self, seconds: float, most_items: float) -> list[Candidate]:
         """The networks for a training of this time, the best first; empty if nothing fits in memory.
