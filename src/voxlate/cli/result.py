@@ -10,6 +10,7 @@ from typer import Argument
 from voxlate.cli.app import end, err, note, out, say
 from voxlate.cli.options import Everything, Json, To, command
 from voxlate.cli.progress import progress_on
+from voxlate.errors import BadInput
 from voxlate.options import MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option
 from voxlate.scoring.options import EvaluateOptions
 from voxlate.starters.names import completed
