@@ -76,18 +76,19 @@ def test_several_runs_are_one_ensemble(run, cohort, tmp_path):
 
 COMMANDS = {
     "import": "import_weights",
+    "starters": "list_starters",
     "synth": "synthesise",
 }  # those whose functions have other names
 
 
 def test_every_command_has_its_function():
-    from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)
+    from voxlate.cli import cohort, model, planning, result, starters, trust  # noqa: F401  (they add their commands)
     from voxlate.cli.app import app
 
     commands = [
         one.name or one.callback.__name__.removeprefix("list_") for one in app.registered_commands
     ]
-    assert len(commands) == 14
+    assert len(commands) == 16
     assert {COMMANDS.get(name, name) for name in commands} <= {*package.__all__}
 
 

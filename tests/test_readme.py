@@ -20,7 +20,7 @@ COMMAND = re.compile(r"^(?:\S+/)?voxlate ([a-z].*)$", flags=re.M)
 @pytest.fixture(scope="module")
 def commands() -> dict[str, Any]:
     """The commands of the command line, by name."""
-    from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)
+    from voxlate.cli import cohort, model, planning, result, starters, trust  # noqa: F401  (they add their commands)
     from voxlate.cli.app import app
 
     group: Any = typer.main.get_command(app)

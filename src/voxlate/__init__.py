@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxlate.cli.api import (
+        adapt,
         calibrate,
         compare,
         demo,
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
         import_weights,
         info,
         likelihood,
+        list_starters,
         load,
         phantom,
         plan,
@@ -28,6 +30,7 @@ os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 __version__ = "0.6.0"
 __all__ = [
     "__version__",
+    "adapt",
     "calibrate",
     "compare",
     "demo",
@@ -35,6 +38,7 @@ __all__ = [
     "import_weights",
     "info",
     "likelihood",
+    "list_starters",
     "load",
     "phantom",
     "plan",

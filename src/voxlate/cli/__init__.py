@@ -9,7 +9,7 @@ from types import FrameType
 from voxlate import machine
 
 BUSY_CORES, LOOK_SECONDS = 0.5, 0.3
-SHOWING = ("info", "recipes", "--version")
+SHOWING = ("info", "recipes", "starters", "--version")
 COMPLETING = "_VOXLATE_COMPLETE"  # set where a shell asks for completions
 
 
@@ -67,7 +67,7 @@ def main() -> None:
         from voxlate.cli.warning_lines import in_sentences
 
         with in_sentences():
-            from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)
+            from voxlate.cli import cohort, model, planning, result, starters, trust  # noqa: F401  (they add their commands)
 
             app()
     except BaseException as error:

@@ -5,6 +5,7 @@ nothing, and a function is called with (name, done, total, numbers).
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,8 +16,10 @@ from PIL import Image
 from voxlate.cli import demo as _demo
 from voxlate.cli import resume
 from voxlate.cli.arguments import checked, takes
+from voxlate.cli.demo_real import RealDemo, demo_on_scan
 from voxlate.cli.info import describe_path
 from voxlate.cli.progress import Shown, noted, shown
+from voxlate.cli.starters import starter_facts
 from voxlate.data import prepare as _prepare
 from voxlate.data.choice import as_names
 from voxlate.data.naive import Baselines
@@ -27,6 +30,7 @@ from voxlate.errors import BadInput, first_of
 from voxlate.images.io import read_volume
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.cohort import CohortLesion
+from voxlate.planning.adapt import adapt as _adapt
 from voxlate.planning.fit import fits
 from voxlate.planning.other_machine import machine_of
 from voxlate.planning.pace import kept_pace
@@ -45,7 +49,7 @@ from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
-from voxlate.synthesis.calibrate import held_out_cases
+from voxlate.synthesis.calibrate import held_out_cases, own_copy
 from voxlate.synthesis.calibrations import Answer
 from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
 from voxlate.synthesis.ensemble import Ensemble
@@ -166,13 +170,14 @@ def train(
     target: str | Sequence[str] = (),
     memory_bytes: float | None = None,
     mode: Mode = "both",
+    from_scratch: bool = False,
     device: str = "auto",
     progress: Shown = True,
     **options: Any,
 ) -> Run:
     """Train a plan, a recipe (shipped, or a file) or "auto", planned for so many minutes (60); the same call resumes.
 
-    changes: keys of the recipe, as {"train.steps": 500}; source, target, memory_bytes, mode: of "auto", as of plan;
+    changes: keys of the recipe, as {"train.steps": 500}; source, target, memory_bytes, mode, from_scratch: of "auto", as of plan;
     options: as of training.train.train (start, reuse, fold). A finished run alone, without `out`, is trained further:
     train("RUN", steps="+2000") or minutes="+30".
     """
@@ -196,6 +201,7 @@ def train(
             "memory_bytes": memory_bytes,
             "mode": mode,
             "minutes": 60 if minutes is None else minutes,
+            "from_scratch": from_scratch,
             "fold": options.get("fold"),
             "say": say,
         }
@@ -218,6 +224,22 @@ def train(
         chosen, head = read_with_head(str(recipe), _texts(changes))
     with shown(progress) as step:
         return _train(chosen, data, out, head=head, device=device, progress=step, **options)
+
+
+@takes(_adapt)
+def adapt(
+    run: Path | str, data: Path | str, out: Path | str, *, progress: Shown = True, **options: Any
+) -> Run:
+    """Continue a run or starter on a prepared cohort of another site; options: as of planning.adapt.adapt."""
+    options.setdefault("say", noted(progress))
+    with shown(progress) as step:
+        return _adapt(run, data, out, progress=step, **options)
+
+
+@takes()
+def list_starters(check: bool = False) -> list[dict[str, Any]]:
+    """The weights that come with voxlate, as a list of tables; check: compare each with its hash and self-test."""
+    return starter_facts(check)
 
 
 @dataclass(frozen=True)
@@ -318,11 +340,16 @@ def evaluate(
     by_run = RunOptions(**_taken(RunOptions, options))
     with shown(progress) as step:
         if by_run.run is None:
+            by_run.refuse_without_run()
             return _evaluate.evaluate(
                 out,
                 truth,
                 progress=lambda done, total, _: step("evaluate", done, total, {}),
                 **options,
+            )
+        if "cases" in options:
+            raise BadInput(
+                "cases: expected no cases with a run, which synthesises those of the split, found some. Leave them out, or use exclude."
             )
         asked = EvaluateOptions(**options)
         return score_run(
@@ -335,22 +362,27 @@ def calibrate(
     run: Model | Path | str,
     cohort: Path | str,
     *,
+    out: Path | str | None = None,
     split: Split | None = None,
     answer: Answer | None = None,
     device: str = "auto",
     samples: int | None = None,
+    synth: Mapping[str, Setting | Mapping[str, Setting]] | None = None,
     allow_code: bool = False,
     progress: Shown = True,
     **options: Any,
 ) -> list[str]:
     """Fit prediction intervals on held-out patients; returns what they state, a sentence each.
 
-    options: coverage, confidence, bound, regions, seed (see synthesis.calibrate), and how the cohort is laid out. The
-    calibration is written into the run.
+    synth: changes of the recipe's synth table, such as {"steps": 8}. options: coverage, confidence, bound, regions, seed
+    (see synthesis.calibrate), and how the cohort is laid out. The calibration is written into the run, or into `out`, a
+    copy of a starter.
     """
     layout = _taken(Layout, options)
+    if not isinstance(run, Model):
+        run = own_copy(run, None if out is None else Path(out))
     model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(
-        samples=samples
+        samples=samples, **(synth or {})
     )
     cases = held_out_cases(model, Path(cohort), split, **layout)
     with shown(progress) as step:
@@ -414,7 +446,15 @@ def import_weights(
 
 
 @takes()
-def demo(out: Path | str = "demo", *, progress: Shown = True) -> _demo.Demo:
-    """Run every step on a phantom cohort; the same call resumes."""
+def demo(
+    out: Path | str = "demo",
+    *,
+    real: Path | str | None = None,
+    starter: str | None = None,
+    progress: Shown = True,
+) -> _demo.Demo | RealDemo:
+    """Run every step on a phantom cohort; the same call resumes. real: a scan, of which a starter's synthesis is shown."""
     with shown(progress) as step:
+        if real is not None:
+            return demo_on_scan(Path(real), Path(out), starter, step, warnings.warn)
         return _demo.demo(Path(out), step)

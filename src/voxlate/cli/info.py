@@ -11,10 +11,13 @@ import numpy as np
 from voxlate.errors import BadInput
 from voxlate.images.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.images.io import format_of, is_there, read_volume
+from voxlate.starters.names import is_starter
 
 
 def describe_path(path: Path) -> dict[str, Any]:
     """Facts about a scan, a cohort (prepared or not), a synthesis, a run or weights; raises BadInput for others."""
+    if is_starter(path):
+        return _starter(path)
     if not is_there(path):
         raise BadInput(
             f"{path}: expected a scan, a run or a prepared cohort, found nothing there. Check the path."
@@ -26,6 +29,14 @@ def describe_path(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _folder(path)
     return _scan(path)
+
+
+def _starter(path: Path) -> dict[str, Any]:
+    from voxlate.starters.card import read_card
+    from voxlate.training.starter import run_folder  # imports torch, which a scan does not need
+
+    folder = run_folder(path)
+    return {**_model(folder), "starter": str(path), "card": read_card(folder).lines}
 
 
 def _folder(path: Path) -> dict[str, Any]:

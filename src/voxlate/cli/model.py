@@ -12,6 +12,7 @@ from voxlate.cli.app import end, err, note, out, say
 from voxlate.cli.options import Changes, Json, To, command
 from voxlate.cli.planning import (
     AUTO,
+    FromScratch,
     Memory,
     Mode,
     PlanFor,
@@ -28,6 +29,7 @@ from voxlate.cli.warning_lines import by_grade
 from voxlate.errors import BadInput
 from voxlate.options import MAIN, TRAINING, Device, Option, pairs
 from voxlate.recipe import text as recipe_text
+from voxlate.starters.names import completed
 from voxlate.synthesis.options import SynthOptions
 
 if TYPE_CHECKING:
@@ -118,7 +120,10 @@ def train(
     start: Annotated[
         Path | None,
         Option(
-            "Run or weights from which the network is initialised.", flag="--init", panel=TRAINING
+            "Run, weights or starter:NAME from which the network is initialised.",
+            flag="--init",
+            panel=TRAINING,
+            complete=completed,
         ),
     ] = None,
     reuse: Annotated[
@@ -140,6 +145,7 @@ def train(
     mode: Mode = None,
     source: Source = None,
     target: Target = None,
+    from_scratch: FromScratch = False,
     plan_for: PlanFor = None,
     device: Device = "auto",
 ) -> None:
@@ -153,7 +159,14 @@ def train(
     from voxlate.training.train import train as run
 
     lengths = {"--steps": steps, "--minutes": minutes}
-    of_plan = given(source=source, target=target, memory=memory, mode=mode, plan_for=plan_for)
+    of_plan = given(
+        source=source,
+        target=target,
+        memory=memory,
+        mode=mode,
+        plan_for=plan_for,
+        from_scratch=from_scratch or None,
+    )
     if to is None and Path(recipe).is_dir():
         unfit = [
             f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **of_plan)
@@ -276,7 +289,14 @@ def import_weights(
     "synth FOLD0 FOLD1 FOLD2 COHORT --out OUT",
 )
 def synth(
-    run: Annotated[Path, Argument(metavar="RUN", help="Run folder or weights file.")],
+    run: Annotated[
+        Path,
+        Argument(
+            metavar="RUN",
+            help="Run folder, weights file or starter:NAME.",
+            autocompletion=completed,
+        ),
+    ],
     inputs: Annotated[
         list[str],
         Argument(

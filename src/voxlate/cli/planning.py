@@ -55,6 +55,12 @@ PlanFor = Annotated[
 ]
 
 
+FromScratch = Annotated[
+    bool,
+    Option("Begin from random weights even where a starter fits.", panel=PLAN),
+]
+
+
 @command("plan PREPARED --minutes 20", "plan PREPARED --source t1 --target ct --memory 8GB")
 def plan(
     data: Annotated[Path, Argument(metavar="PREPARED", help="Prepared cohort.")],
@@ -68,6 +74,7 @@ def plan(
     target: Target = None,
     memory: Memory = None,
     mode: Mode = None,
+    from_scratch: FromScratch = False,
     plan_for: PlanFor = None,
     device: Device = "auto",
 ) -> None:
@@ -85,7 +92,13 @@ def plan(
             f"{to}: expected a new file, found one that is there. Choose another --out, or remove it."
         )
     options = given(
-        source=source, target=target, minutes=minutes, memory=memory, mode=mode, plan_for=plan_for
+        source=source,
+        target=target,
+        minutes=minutes,
+        memory=memory,
+        mode=mode,
+        plan_for=plan_for,
+        from_scratch=from_scratch or None,
     )
     chosen = planned(data, {}, **options, device=device)
     chosen.save(to)

@@ -13,6 +13,7 @@ from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 from voxlate.options import MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option
 from voxlate.scoring.options import EvaluateOptions
+from voxlate.starters.names import completed
 from voxlate.synthesis.options import RunOptions
 
 
@@ -52,7 +53,7 @@ def evaluate(
             for sentence in summary.incomplete.values():
                 note(f"left out {sentence}")
         else:
-            _refuse_options_of_runs(by_run)
+            by_run.refuse_without_run()
             scores = score_images(
                 to,
                 truth,
@@ -62,7 +63,7 @@ def evaluate(
     document = scores.document()
     if sentence := held_out_note(document):
         note(sentence)
-    for sentence in scores.header["shared_masks"]:
+    for sentence in [*scores.header["shared_masks"], *scores.header["windows"]]:
         note(f"assumed: {sentence}.")
     _print(document, scores.table if everything else scores.short_table, as_json)
     if summary is not None and not as_json and (everything or by_run.missing == "all"):
@@ -73,23 +74,6 @@ def evaluate(
         f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()
     ]
     end([*absent, *(f"left out {sentence}" for sentence in failed.values())])
-
-
-def _refuse_options_of_runs(options: RunOptions) -> None:
-    """Raise BadInput for options of the synthesis, where no run synthesises anything."""
-    named = {
-        "--missing": options.missing,
-        "--samples": options.samples,
-        "--steps": options.steps,
-        "--noise": options.noise,
-        "--set": options.synth,
-    }
-    given = [flag for flag, value in named.items() if value is not None]
-    if given:
-        flag = given[0]
-        raise BadInput(
-            f"{flag}: expected --run with it, which synthesises the images, found none. Add --run RUN, or drop {flag}."
-        )
 
 
 @command("compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
@@ -214,11 +198,31 @@ def report(
     print(run(path, to))
 
 
-@command("demo --out demo")
+@command("demo --out demo", "demo --real scan.nii.gz --out mine")
 def demo(
     to: To = Path("demo"),
+    real: Annotated[
+        Path | None,
+        Option(
+            "Scan of your own: a starter's synthesis of it as a picture, in seconds.", panel=MAIN
+        ),
+    ] = None,
+    starter: Annotated[
+        str | None,
+        Option(
+            "Starter for --real, as starter:NAME. Default: by the scan's name.",
+            panel=MAIN,
+            metavar="NAME",
+            complete=completed,
+        ),
+    ] = None,
 ) -> None:
-    """Run every step on a phantom cohort (a few minutes on a CPU)."""
+    """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own."""
+    if real is not None:
+        _show_real(real, to, starter)
+        return
+    if starter is not None:
+        raise BadInput(f"--starter: expected --real SCAN with it, found {starter} alone. Add it.")
     from voxlate.cli.demo import demo as run
 
     with progress_on(err) as bars:
@@ -230,3 +234,14 @@ def demo(
     say("Next, on scans of your own (a folder for each case):")
     say("  voxlate prepare COHORT --out PREPARED")
     say("  voxlate train auto --data PREPARED --out RUN --minutes 60")
+
+
+def _show_real(scan: Path, to: Path, starter: str | None) -> None:
+    """Synthesise a scan of the user by a starter, and name the picture."""
+    from voxlate.cli.demo_real import demo_on_scan
+    from voxlate.cli.warning_lines import by_grade
+
+    with progress_on(err) as bars:
+        done = demo_on_scan(scan, to, starter, bars, by_grade)
+    print(f"picture: {done.picture}\nimages:  {done.folder}")
+    say(f"{done.starter} made them. Its card:  voxlate info {done.starter}")

@@ -12,6 +12,7 @@ from voxlate.cli.options import Json, command
 from voxlate.cli.progress import progress_on
 from voxlate.data.options import Layout
 from voxlate.options import MAIN, SAMPLING, AllowCode, Device, Option, pairs
+from voxlate.starters.names import completed
 from voxlate.synthesis.options import ANSWER, SAMPLES, SET, synth_table
 
 
@@ -22,11 +23,20 @@ from voxlate.synthesis.options import ANSWER, SAMPLES, SET, synth_table
 )
 def calibrate(
     run: Annotated[
-        Path, Argument(metavar="RUN", help="Run folder, into which the calibration is written.")
+        Path,
+        Argument(
+            metavar="RUN",
+            help="Run folder, into which the calibration is written, or starter:NAME with --out.",
+            autocompletion=completed,
+        ),
     ],
     cohort: Annotated[
         Path, Argument(metavar="COHORT", help="Cases with true scans that training did not use.")
     ],
+    to: Annotated[
+        Path | None,
+        Option("Folder for a copy of a starter with its calibration.", flag="--out", panel=MAIN),
+    ] = None,
     split: Annotated[
         Literal["train", "val", "test"] | None,
         Option("Split that calibrates: train, val or test.", panel=MAIN),
@@ -66,10 +76,11 @@ def calibrate(
     The same command resumes a stopped calibration.
     """
     from voxlate.synthesis.calibrate import calibrate as fit
-    from voxlate.synthesis.calibrate import held_out_cases
+    from voxlate.synthesis.calibrate import held_out_cases, own_copy
     from voxlate.synthesis.model import load
     from voxlate.trust.summary import sentences, table
 
+    run = Path(own_copy(run, to))
     model = load(run, device, allow_code, answer).with_options(
         samples=samples, **synth_table(change)
     )

@@ -183,7 +183,7 @@ def _resized(grid: Grid, preparation: Preparation) -> Grid:
 
 def transform_name(case: str, modality: str, kind: str) -> str:
     """The path of a transform below a prepared cohort; dense fields are stored as HDF5, others as text."""
-    return f"transforms/{case}/{modality}{'.h5' if kind == 'ants' else '.tfm'}"
+    return f"transforms/{case}/{modality}{'.h5' if kind in ('ants', 'smooth') else '.tfm'}"
 
 
 def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | None) -> BadInput:

@@ -106,8 +106,8 @@ class PrepareOptions(Layout):
         bool, Option("Resample the scans of a case to the finest of their grids.", panel=MAIN)
     ] = False
     register: Annotated[
-        Literal["rigid", "affine", "bspline", "ants"] | None,
-        Option("Register the scans of a case: rigid, affine, bspline or ants.", panel=MAIN),
+        Literal["rigid", "affine", "smooth", "bspline", "ants"] | None,
+        Option("Register the scans of a case: rigid, affine, smooth, bspline or ants.", panel=MAIN),
     ] = None
     spacing_mm: Annotated[
         tuple[float, float, float] | None,

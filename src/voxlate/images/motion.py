@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.ndimage
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
@@ -20,6 +21,7 @@ SETTLED_MM = 1e-3  # a step that moves windows by less ends a fit
 ARM_MM = 100.0  # of a rotation: about the size of a head
 STIFFNESS = (10.0, 100.0)  # smoothing of the spline that follows a warp, from soft to nearly affine
 SPLINE_MM = 100.0  # a unit of the spline's, so that its system of equations is well scaled
+LATTICE_MM = 6.0  # between points at which a smooth field is computed; in between it is linear
 SOFTER = 0.8  # a spline is kept below this share of the rigid motion's error; edges of two contrasts gain less
 
 
@@ -141,3 +143,22 @@ def rotation(turn: Floats) -> Floats:
     x, y, z = turn / angle
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def on_every_voxel(
+    field: Field, shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
+) -> NDArray[np.float32]:
+    """The displacements in mm at every voxel, [3, D, H, W], linear between points of a lattice."""
+    lengths_mm = [n * mm for n, mm in zip(shape, spacing_mm)]
+    counts = [
+        max(2, round(length / LATTICE_MM)) if n > 1 else 1 for n, length in zip(shape, lengths_mm)
+    ]
+    nodes = [np.linspace(0, n - 1, count) for n, count in zip(shape, counts)]
+    points = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1) * np.array(spacing_mm)
+    at_nodes = field(points.reshape(-1, 3)).reshape(*counts, 3)
+    axes = [np.linspace(0, count - 1, n) for n, count in zip(shape, counts)]
+    places = np.meshgrid(*axes, indexing="ij")
+    parts = [
+        scipy.ndimage.map_coordinates(at_nodes[..., axis], places, order=1) for axis in range(3)
+    ]
+    return np.stack(parts).astype(np.float32)

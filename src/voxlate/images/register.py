@@ -1,4 +1,4 @@
-"""Registration of two scans of a patient: rigid, affine, then free-form, as far as each stage makes them more similar.
+"""Registration of two scans of a patient: rigid, affine, smooth or free-form, as far as each stage makes them more similar.
 
 SimpleITK's transforms take points of the fixed scan (LPS, mm) to points of the moving one.
 """
@@ -20,18 +20,22 @@ from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
+from voxlate.images.misalignment import displacement_field
+from voxlate.images.motion import on_every_voxel
 from voxlate.images.optional import optional_package
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 from voxlate.records import Number
 
-RegistrationMethod = Literal["rigid", "affine", "bspline", "ants"]
+RegistrationMethod = Literal["rigid", "affine", "smooth", "bspline", "ants"]
 Transform = Any  # a SimpleITK transform
 
 COARSE_VOXELS = 500_000  # a head at about 2.5 mm: finer takes longer and changes the result by less than a voxel
+FINE_VOXELS = 4_000_000  # for a smooth displacement, whose error is a part of a voxel
 SAMPLES = 60_000  # points at which mutual information is estimated
 BINS = 32
 KNOTS_MM = 30.0  # between the knots of the last stage: softer than any organ's border
 LEAST_SLICES = 4
+MOST_MM = 10.0  # 95 % of the lengths of a smooth displacement, beyond which it is not trusted
 PYRAMID_VOXELS = 16  # along an axis; with a coarser image the first steps go wrong
 LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
 LEAST_SHARED = 0.25  # of the smaller scan's box; with less in common, similarity says nothing
@@ -76,17 +80,24 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
     Each stage (rigid, affine, then splines or SyN) is kept only if it makes the two more similar and does not fold
     space. Raises BadInput where a scan has too few slices, a library is missing, or nothing makes the two overlap.
     """
-    for one in (moving, fixed):
-        if min(one.grid.shape) < LEAST_SLICES:
+    stages = _STAGES[method]
+    flat = [one for one in (moving, fixed) if min(one.grid.shape) < LEAST_SLICES]
+    if len(flat) == 2 and method == "smooth":
+        stages = _SMOOTH  # within the plane
+    else:
+        for one in flat:
             raise BadInput(
-                f"{one.origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {one.grid}. Prepare without --register."
+                f"{one.origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {one.grid}. Prepare without --register, or single slices with --register smooth."
             )
     with _one_thread():
         pair = CoarsePair(coarse(moving), coarse(fixed))
         transform: Transform = simpleitk().Euler3DTransform(pair.centre.tolist())
         kept: RegistrationMethod | Literal["none"] = "none"
         after = before = pair.compare(transform)
-        for name, stage in _STAGES[method]:
+        for name, stage in stages:
+            if stage is _smooth:
+                pair = CoarsePair(coarse(moving, FINE_VOXELS), coarse(fixed, FINE_VOXELS))
+                after = pair.compare(transform)
             new = stage(pair, transform)
             similarity = pair.compare(new) if new is not None else before
             if similarity.mutual_information > after.mutual_information and not pair.folds(new):
@@ -179,11 +190,11 @@ def write_transform(path: Path, transform: Transform) -> None:
         simpleitk().WriteTransform(transform, str(temporary))
 
 
-def coarse(volume: Volume) -> Volume:
-    """The volume with about COARSE_VOXELS voxels, smoothed before it is thinned out."""
+def coarse(volume: Volume, voxels: int = COARSE_VOXELS) -> Volume:
+    """The volume with about so many voxels, smoothed before it is thinned out."""
     grid = volume.grid
     volume_mm3 = np.prod(grid.shape) * np.prod(grid.spacing_mm)
-    wide = float((volume_mm3 / COARSE_VOXELS) ** (1 / 3))
+    wide = float((volume_mm3 / voxels) ** (1 / 3))
     if wide <= min(grid.spacing_mm):
         return volume
     depth, height, width = (max(wide, mm) for mm in grid.spacing_mm)
@@ -239,13 +250,21 @@ class CoarsePair:
             *_geometry(image),
         )
         # ITK's own determinant assumes that the image's axes are those of the patient
-        gradient = np.gradient(itk.GetArrayViewFromImage(field), axis=(0, 1, 2))
+        displacement = itk.GetArrayViewFromImage(field)
+        gradient = [_differences(displacement, axis) for axis in range(3)]
         steps = np.stack(gradient, axis=-1)
         across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][
             :, ::-1
         ]  # the same steps without the transform: D, H, W
         volumes = np.linalg.det(steps + across) / np.linalg.det(across)
         return bool(volumes.min() < LEAST_VOLUME or volumes.max() > 1 / LEAST_VOLUME)
+
+
+def _differences(displacement: np.ndarray, axis: int) -> np.ndarray:
+    """Differences between neighbours along an axis of [D, H, W, 3]; none across a single slice."""
+    if displacement.shape[axis] == 1:
+        return np.zeros_like(displacement)
+    return np.asarray(np.gradient(displacement, axis=axis))
 
 
 def _clipped(volume: Volume, low: float, high: float) -> Any:
@@ -302,6 +321,41 @@ def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Tran
     )
     registration.SetOptimizerScalesFromPhysicalShift()
     return _optimised(registration, begin, *pair.images)
+
+
+def _smooth(pair: CoarsePair, start: Transform) -> Transform | None:
+    """The smooth displacement that windows of both scans follow, applied before the transform so far.
+
+    Single slices are displaced within their plane. None where windows do not agree, or 5 % of the displacements in the
+    body are longer than MOST_MM.
+    """
+    itk = simpleitk()
+    grid = pair.fixed.grid
+    moved = apply_transform(pair.moving, grid, start).data[0]
+    units = pair.fixed.unit, pair.moving.unit
+    field, _, _ = displacement_field(
+        pair.fixed.data[0], moved, grid.spacing_mm, pair.bodies[1], units
+    )
+    if field is None:
+        return None
+    displacement = on_every_voxel(field, grid.shape, grid.spacing_mm)
+    lengths = np.linalg.norm(displacement[:, pair.bodies[1]], axis=0)
+    if np.percentile(lengths, 95) > MOST_MM:
+        return None
+    columns = (LPS_TO_RAS @ grid.affine)[:3, :3]
+    directions = columns / np.linalg.norm(columns, axis=0)
+    vectors = np.einsum("adhw,ca->dhwc", displacement[::-1], directions)
+    image = itk.GetImageFromArray(np.ascontiguousarray(vectors, dtype=np.float64), isVector=True)
+    like = to_image(np.zeros(grid.shape, np.uint8), grid)
+    image.CopyInformation(like)
+    both = itk.CompositeTransform([start, itk.DisplacementFieldTransform(image)])
+    both.FlattenTransform()  # a file holds no composite within another
+    return both
+
+
+def _smooth_again(pair: CoarsePair, start: Transform) -> Transform | None:
+    """A further smooth displacement where an earlier one was kept."""
+    return _smooth(pair, start) if start.GetName() == "CompositeTransform" else None
 
 
 def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) -> Transform | None:
@@ -403,9 +457,16 @@ def _optimised(
 
 Stage = Callable[[CoarsePair, Transform], Transform | None]
 _LINEAR: tuple[tuple[RegistrationMethod, Stage], ...] = (("rigid", _rigid), ("affine", _affine))
+# Each repetition finds a part of what the one before left.
+_SMOOTH: tuple[tuple[RegistrationMethod, Stage], ...] = (
+    ("smooth", _smooth),
+    ("smooth", _smooth_again),
+    ("smooth", _smooth_again),
+)
 _STAGES: dict[RegistrationMethod, tuple[tuple[RegistrationMethod, Stage], ...]] = {
     "rigid": _LINEAR[:1],
     "affine": _LINEAR,
+    "smooth": (*_LINEAR[:1], *_SMOOTH),
     "bspline": (
         *_LINEAR,
         ("bspline", partial(_bspline, knots_mm=2 * KNOTS_MM, level=2)),

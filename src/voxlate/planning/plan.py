@@ -24,6 +24,7 @@ from voxlate.planning.roles import Roles, refuse_maps, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.planning.stages import PREDICTOR, first_stage, mirror, with_samples
+from voxlate.planning.starters import Starter, begun_from, fitting_starter, starter_error
 from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict
 from voxlate.recipe import text as recipe_text
 from voxlate.scoring.provenance import read_run
@@ -114,7 +115,7 @@ class Plan:
                 why[key] = "set by hand"
         if changes:
             why["by hand"] = (
-                f"{', '.join(changes)}; reasons with other numbers are those of the plan before"
+                f"{', '.join(changes)}; the other reasons and the predicted minutes and memory do not take this change into account"
             )
         fixed = self.fixed or any(re.search(DECIDES_LENGTH, key) for key in changes)
         return replace(self, tables=recipe_text.changed(self.tables, changes), why=why, fixed=fixed)
@@ -240,13 +241,14 @@ def plan_training(
     mode: Mode = "both",
     device: str = "auto",
     fold: int | None = None,
+    from_scratch: bool = False,
     elsewhere: Elsewhere | None = None,
     say: Say = lambda _: None,
 ) -> Plan:
     """Plan a training on a prepared cohort within limits of time and memory.
 
-    fold: plan for the training cases of this fold (see Cohort.in_fold); elsewhere: the machine that will train, if it
-    is another one. Raises BadInput if the cohort does not suffice for a training, or if the limits are too narrow for
+    fold: plan for the training cases of this fold (see Cohort.in_fold); from_scratch: begin from random weights even
+    where a starter fits; elsewhere: the machine that will train, if it is another one. Raises BadInput if the cohort does not suffice for a training, or if the limits are too narrow for
     the smallest network.
     """
     if mode not in SHARES:
@@ -261,9 +263,19 @@ def plan_training(
     check_scales(facts, [*roles.source, *roles.target])
     probe = Probe(cohort, limits, device, elsewhere=elsewhere)
     search = Search(facts, probe, lambda size: first_stage(facts, roles, size, LEAST)[0], say)
+    about = ""
+    if not from_scratch:
+        search.starter, about = fitting_starter(facts, roles, regression=_regresses(roles, mode))
     stages = _two_stages if roles.pairing == "pairs" and mode != "mean" else _one_stage
     draft = stages(facts, roles, mode, search)
+    if about:
+        draft = replace(draft, why={"start_from": about, **draft.why})
     return draft if elsewhere else _with_precision(draft, choose(find_device(device)))
+
+
+def _regresses(roles: Roles, mode: Mode) -> bool:
+    """Whether the first stage of a plan is a regression, as the networks of starters are."""
+    return roles.pairing == "pairs" or mode == "mean"
 
 
 def _with_precision(draft: Plan, choice: Choice) -> Plan:
@@ -373,7 +385,48 @@ def _first(
     why["net.width"] = reason(ranked)
     if best.steps < fitting:
         why["net.width"] += f"; {fitting:,} would fit, but overfit to {facts.patients} patients"
+    if search.starter is not None:
+        best, tables, why = _from_starter(search.starter, search, best, tables, why, share)
+        fitting = max(fitting, best.steps)
     return best, tables, why | _too_short(facts, best.size, fitting, search.probe)
+
+
+def _from_starter(
+    starter: Starter, search: Search, best: Candidate, tables: Tables, why: Why, share: float
+) -> tuple[Candidate, Tables, Why]:
+    """The first stage from a starter's weights, if its predicted error is not larger than that of the best network."""
+    facts = search.facts
+    probe = search.probe
+    measured = probe.measure(begun_from(starter, tables, facts, best.steps)[0], 0)
+    if measured is None:
+        return (
+            best,
+            tables,
+            why
+            | {
+                "start_from": "random weights, because the network of the starter needs too much memory"
+            },
+        )
+    steps = max(int(probe.seconds * (1 - SPARE) * share / measured.seconds), 1)
+    steps = min(steps, rules.most_items(facts) // best.size.batch)
+    error = starter_error(starter, facts, best.size.batch, steps)
+    if error > best.error:
+        return (
+            best,
+            tables,
+            why
+            | {
+                "start_from": f"random weights, because {best.size} has a predicted error {1 - best.error / error:.1%} below that of the starter's network after {steps:,} steps"
+            },
+        )
+    net = starter.tables["net"]
+    size = Size(net["width"], net.get("patch", 1), best.size.batch)
+    begun, of_starter = begun_from(starter, tables, facts, steps)
+    why = {**why, **of_starter}
+    why["net.width"] = (
+        f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: a predicted error {1 - error / best.error:.1%} below {best.size} from random weights"
+    )
+    return Candidate(size, measured.seconds, steps, error), begun, why
 
 
 def _completed(

@@ -9,6 +9,7 @@ from voxlate.planning import law, rules
 from voxlate.planning.facts import Facts
 from voxlate.planning.probe import Probe
 from voxlate.planning.rules import Size, Tables
+from voxlate.planning.starters import Starter
 
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 BATCHES = (2, 4, 8)
@@ -36,7 +37,7 @@ class Search:
     """Times steps of the network with the best prediction, until the best network has been timed.
 
     recipe: gives the recipe of a size for the probe; say: receives a sentence for each timed network; tried: seconds of
-    a step by size, infinite if it needs too much memory.
+    a step by size, infinite if it needs too much memory; starter: weights from which the first stage may begin.
     """
 
     facts: Facts
@@ -44,6 +45,7 @@ class Search:
     recipe: Callable[[Size], Tables]
     say: Callable[[str], None]
     tried: dict[Size, float] = field(default_factory=dict)
+    starter: Starter | None = None
 
     def ranked(self, seconds: float, most_items: float) -> list[Candidate]:
         """The networks for a training of this time, the best first; empty if nothing fits in memory.
@@ -177,9 +179,15 @@ def reason(ranked: list[Candidate]) -> str:
         f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s: the least predicted error"
     )
     if any(candidate.error < best.error for candidate in others):
-        text += " of the networks that were tried (with more minutes, others would be tried)"
-    named = [
-        f"{candidate.size} ({candidate.steps:,} steps of {candidate.seconds:.3f} s) {candidate.error / best.error - 1:+.1%}"
-        for candidate in others[:RUNNERS_UP]
-    ]
-    return text + (f"; next best: {', '.join(named)}" if named else "")
+        text += " of the networks whose step was timed"
+    named = [_compared(candidate, best) for candidate in others[:RUNNERS_UP]]
+    return text + (f"; others: {', '.join(named)}" if named else "")
+
+
+def _compared(candidate: Candidate, best: Candidate) -> str:
+    """A network with its predicted error relative to the chosen one; a lower one was not timed."""
+    untimed = (
+        ", which was not timed in the time of the probe" if candidate.error < best.error else ""
+    )
+    difference = candidate.error / best.error - 1
+    return f"{candidate.size} ({candidate.steps:,} steps of {candidate.seconds:.3f} s) {difference:+.1%}{untimed}"

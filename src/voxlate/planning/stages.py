@@ -88,8 +88,11 @@ def with_samples(tables: Tables, size: Size, steps: int) -> Tables:
         "train": tables["train"],
         **mirror(tables),
     }
+    if "start_from" in tables:
+        stage["start_from"] = tables["start_from"]
+    shared = {key: value for key, value in tables.items() if key != "start_from"}
     return {
-        **tables,
+        **shared,
         "title": f"{tables['title']}, and samples of its residual",
         "task": {"kind": "residual", "predictor": PREDICTOR, "scale": rules.RESIDUAL},
         "method": rules.OF_RESIDUAL,

@@ -8,6 +8,7 @@ from voxlate.data.physics import check_targets
 from voxlate.errors import BadInput
 from voxlate.files import safe_name
 from voxlate.recipe.settings import FullStage, Recipe
+from voxlate.starters.names import is_starter
 
 
 def check_synthesis(recipe: Recipe) -> None:
@@ -60,19 +61,27 @@ def check(recipe: Recipe, where: str) -> None:
             raise BadInput(
                 f"{where}: expected stages of different names, found '{stage.name}' twice. Rename one."
             )
-        if stage.start_from is not None:
+        if stage.start_from is not None and not is_starter(stage.start_from):
             _check_start(stage, stage.start_from, earlier, where)
         if stage.opponent and not stage.method.takes_opponent:
             raise BadInput(
                 f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
             )
-        if stage.train.steps == 0 and stage.train.epochs is None:
+        if stage.train.steps == 0 and stage.train.epochs is None and stage.train.best is None:
             raise BadInput(
                 f"{where}: expected train.steps from 1, or train.epochs, found 0. Change it."
             )
         if stage.train.more and stage.train.stop is not None:
             raise BadInput(
                 f"{where}: expected train.more or train.stop, which ends a training before its last step, found both in the stage '{stage.name}'. Drop one; a run with train.stop is not trained further."
+            )
+        if stage.train.more and stage.train.best is not None:
+            raise BadInput(
+                f"{where}: expected train.more or train.best, which keeps the weights of an earlier step, found both in the stage '{stage.name}'. Drop one; such a run goes on with voxlate adapt."
+            )
+        if stage.train.best is not None and stage.train.stop is not None:
+            raise BadInput(
+                f"{where}: expected train.best or train.stop, which both end a training early, found both in the stage '{stage.name}'. Drop one."
             )
         if stage.net.joins_slices and stage.data.patch[0] == 1:
             raise BadInput(

@@ -113,8 +113,14 @@ def with_trainings(recipe: Recipe, trainings: Sequence[Training]) -> Recipe:
 
 
 def needed_code(values: Mapping[str, Any]) -> list[str]:
-    """The "module:name"s outside the package that a recipe's plain tables import."""
-    return imports({**values, "title": ""})
+    """The "module:name"s outside the package that a recipe's plain tables import; start_from names weights, no code."""
+    plain = {**values, "title": "", "start_from": ""}
+    stages = values.get("stages")
+    if isinstance(stages, list):
+        plain["stages"] = [
+            {**stage, "start_from": ""} if isinstance(stage, dict) else stage for stage in stages
+        ]
+    return imports(plain)
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

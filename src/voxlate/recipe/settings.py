@@ -70,7 +70,7 @@ AnyIntensity = Annotated[Intensity, Importable()]
 StartFrom = Annotated[
     str | None,
     Field(
-        description="Earlier stage whose weights initialise this one; weights that it lacks are initialised at random."
+        description="Earlier stage, or starter:NAME, whose weights initialise this one; weights that it lacks are initialised at random."
     ),
 ]
 

@@ -61,6 +61,19 @@ class Stop:
 
 
 @settings
+class Best:
+    """Keeps the weights of the least validation error, and ends the training once it has stopped falling."""
+
+    patience: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Number of validations without a lower error after which training ends; 0: it never ends early.",
+        ),
+    ] = 3
+
+
+@settings
 class Validation:
     """How images are drawn during training: `train.validation = { sampler = "ddim", steps = 8 }`."""
 
@@ -99,6 +112,20 @@ class Training:
         Stop | None,
         Field(
             description="Rule that ends the training before `steps` once the loss stops falling; unset: none."
+        ),
+    ] = None
+    best: Annotated[
+        Best | None,
+        Field(
+            description="Rule that keeps the weights of the least validation error, those before the first step among them; unset: the last weights are kept."
+        ),
+    ] = None
+    replay: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="Share of the items that is of the replayed cohort of an adaptation; unset: none.",
         ),
     ] = None
     batch: Annotated[

@@ -27,6 +27,8 @@ from voxlate.scoring.provenance import provenance_of, run_folders
 from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import score_tables
 from voxlate.scoring.verdict import lines, logged, verdicts
+from voxlate.starters.names import is_starter
+from voxlate.training.starter import run_folder
 
 MOST_CASES = 9
 LONGEST_LIST = 12
@@ -60,7 +62,11 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
 
     The file contains everything and needs no network. Raises BadInput if the folder is neither of both.
     """
-    folder = Path(path)
+    if is_starter(path) and out is None:
+        raise BadInput(
+            f"{path}: expected a file for the report, because the package stays as it is, found none. Add --out report.html."
+        )
+    folder = run_folder(path)
     if not folder.is_dir():
         raise BadInput(
             f"{folder}: expected the folder of a run or of syntheses, found none. Check the path."

@@ -124,6 +124,7 @@ class _Data(TypedDict, total=False):
     cohort: Text
     start: Text | None
     splits: dict[Split, list[Name]]
+    replay: Text
     fold: Annotated[int, Field(ge=0, le=4)]
 
 
@@ -151,6 +152,11 @@ class _Continued(TypedDict):
     torch: Text
 
 
+class _Adapted(TypedDict):
+    weights: ShortDigest
+    calibrated: bool
+
+
 class _Trained(TypedDict, total=False):
     """The checked keys of the provenance of a run or an image; the recipe checks itself further."""
 
@@ -160,6 +166,9 @@ class _Trained(TypedDict, total=False):
     inherited_voxels: list[ShortDigest]
     continuations: list[_Continued]
     paced: dict[Name, dict[Text, Number]]
+    replayed: Place
+    adapted: _Adapted
+    starters: dict[Text, Text]
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput
 from voxlate.files import locked
 from voxlate.images.intensity import network_ends
+from voxlate.starters.names import is_starter, name_of
 from voxlate.synthesis.calibration_data import Collector, InTraining
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.scans import in_split
+from voxlate.synthesis.scans import by_accepted_names, in_split
 from voxlate.training.run import made_by
+from voxlate.training.starter import copy_starter, run_folder
 from voxlate.trust.calibration import Calibration, Header, Target
 from voxlate.trust.calibration_file import write_calibration
 from voxlate.trust.conformal import Bound
@@ -62,6 +64,11 @@ def calibrate(
     labels = sorted({name for case in cases for name in case.labels})
     rules = {name: _regions(name, model, labels, regions or {}) for name in names}
     path = model.calibration_file
+    starter = name_of(path.parent)
+    if starter is not None:
+        raise BadInput(
+            f"starter:{starter}: expected a folder of yours for the calibration, because the package stays as it is, found none. Add --out RUN, which becomes a copy of the starter with its calibration."
+        )
     if path.is_file():
         warn(
             f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
@@ -224,6 +231,20 @@ def _single_translation(model: Model | Ensemble) -> Model:
     return model
 
 
+def own_copy(run: Path | str, out: Path | None) -> Path | str:
+    """The run to calibrate: with `out`, a copy of a starter in that folder, whose calibration the copy keeps.
+
+    Raises BadInput if `out` is given with a run that is no starter.
+    """
+    if out is None:
+        return run
+    if not is_starter(run):
+        raise BadInput(
+            f"--out: expected starter:NAME with it, found {run}, whose calibration is written into its own folder. Drop --out."
+        )
+    return copy_starter(run_folder(run), out)
+
+
 def held_out_cases(
     model: Model | Ensemble,
     cohort: Path,
@@ -231,7 +252,10 @@ def held_out_cases(
     **layout: Any,
 ) -> list[CaseFiles]:
     """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits."""
-    cases = in_split(model, find_cohort(cohort, **layout).cases, split)
+    cases = [
+        replace(case, files=by_accepted_names(case.files, model.aliases)[0])
+        for case in in_split(model, find_cohort(cohort, **layout).cases, split)
+    ]
     if not cases:
         of_split = f" of the split {split}" if split else ""
         raise BadInput(f"{cohort}: expected cases{of_split}, found none. Check --split.")

@@ -152,6 +152,8 @@ def _synthesise_case(
         progress=progress,
         warn=lambda text: warn(f"{scans.case}: {text}"),
     )
+    for sentence in scans.notes:
+        warn(f"{scans.case}: {sentence}")
     if (
         scans.others and model.recipe.task.completes
     ):  # a scan by another name would count as missing

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.recipe import Recipe
+from voxlate.starters.names import is_starter
 from voxlate.synthesis.calibrations import Answer
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
 from voxlate.synthesis.inputs import Scan
@@ -74,6 +75,11 @@ class Ensemble:
     @property
     def scan_names(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for member in self.members for name in member.scan_names))
+
+    @property
+    def aliases(self) -> Mapping[str, Sequence[str]]:
+        """The names of scans that the modalities of the first member stand for (see Model.aliases)."""
+        return self.first.aliases
 
     @property
     def unchecked(self) -> str:
@@ -185,7 +191,9 @@ def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def _is_model(path: Path) -> bool:
-    """Whether a path is a weights file, or the folder of a run, finished or not."""
+    """Whether a path is a weights file, a starter, or the folder of a run, finished or not."""
+    if is_starter(path):
+        return True
     if path.is_dir():
         return Run(path).recipe.is_file() or Run(path).weights().is_file()
     return path.suffix == ".safetensors" and path.is_file()

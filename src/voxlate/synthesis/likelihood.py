@@ -27,6 +27,7 @@ from voxlate.scoring.provenance import is_fold, recorded_splits
 from voxlate.synthesis.calls import Calls, PatchProgress, count_calls, no_report
 from voxlate.synthesis.inputs import preparation_of
 from voxlate.training.run import load_method
+from voxlate.training.starter import run_folder
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,14 @@ def likelihood(
     Source: Song et al. 2021, eq. 39.
     """
     _check_options(slices, tolerance)
-    method, recipe, header = load_method(Path(run), allow_code)
+    run = run_folder(run)
+    method, recipe, header = load_method(run, allow_code)
     if not recipe.method.has_density:
         raise BadInput(
             f"{run}: expected a diffusion model, the only kind with a density, found method.kind '{kind_of(recipe.method)}'. Name another run; voxlate evaluate scores any."
         )
     prepared = recipe.drawn_from(open_cohort(cohort))
-    folders = [Path(run), Path(run).parent]
+    folders = [run, run.parent]
     if is_fold(folders):
         splits = recorded_splits(folders)
         prepared = prepared.with_splits(

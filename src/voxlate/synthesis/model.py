@@ -15,8 +15,8 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,6 +29,7 @@ from voxlate.data.anatomy import FEWEST, Anatomy, read_anatomy
 from voxlate.data.case import MASK, PreparedCase
 from voxlate.data.grades import worst
 from voxlate.devices import find_device, name_of
+from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import SYNTHETIC
 from voxlate.images.grid import Volume
@@ -57,8 +58,10 @@ from voxlate.synthesis.result import Synthesised, SynthesisedImage
 from voxlate.synthesis.sampling import sample_targets
 from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, file_hash, load_method, made_by, read_header, weights_of
+from voxlate.training.starter import run_folder
 from voxlate.trust.calibration import Calibration, Prediction
 
+OF_NOISE = frozenset((*(field.name for field in fields(SamplerSettings)), "noise"))
 COST = (
     "network_calls",
     "seconds_per_slice",
@@ -102,13 +105,23 @@ class Model:
         if chosen.get("sampler", own["sampler"]) != own["sampler"]:
             own = {**own, "eta": 0.0}  # eta belongs to the recipe's sampler
         synth = fill(Synthesis, {**own, **chosen}, "synthesis options")
-        if synth.samples > 1 and not self.recipe.method.is_stochastic:
-            raise BadInput(
-                f"synth.samples: expected 1 for '{self.recipe.title}', which draws no noise, so that all samples of a case are equal, found {synth.samples}. Ask for 1, or use a diffusion model."
-            )
         recipe = replace(self.recipe, synth=synth)
         check_synthesis(recipe)
+        if not recipe.method.is_stochastic:
+            self._refuse_noise(chosen)
         return replace(self, recipe=recipe)
+
+    def _refuse_noise(self, chosen: Mapping[str, Any]) -> None:
+        """Raise BadInput for options of the sampling, which change nothing where no noise is drawn."""
+        if chosen.get("samples", 1) != 1:
+            raise BadInput(
+                f"synth.samples: expected 1 for '{self.recipe.title}', which draws no noise, so that all samples of a case are equal, found {chosen['samples']}. Ask for 1, or use a diffusion model."
+            )
+        without_effect = [name for name in chosen if name in OF_NOISE]
+        if without_effect:
+            raise BadInput(
+                f"synth.{without_effect[0]}: expected no option of the sampling for '{self.recipe.title}', which draws no noise, found {', '.join(without_effect)}. Leave it out, or use a diffusion model."
+            )
 
     def without_intervals(self) -> "Model":
         """The same model, which ignores the run's calibrations."""
@@ -240,6 +253,7 @@ class Model:
         sentences = [
             *inputs.warnings,
             "" if place is None else place.warning,
+            *self._origin_notes(calibration is not None),
             *(peak.note(name) for name, peak in peaks.items()),
             "" if intervals.verdict is None else intervals.verdict.sentence,
         ]
@@ -270,6 +284,31 @@ class Model:
         if in_training is not None:
             entries["in_training"] = in_training
         return entries
+
+    def _origin_notes(self, calibrated: bool) -> list[str]:
+        """Sentences on a starter's weights, and on a calibration that an adaptation has made stale."""
+        notes = []
+        starter = self.header.get("starter")
+        if starter is not None:
+            notes.append(
+                f"Synthesised by starter:{starter['name']}, which was trained on {starter['trained_on']}: research use only."
+            )
+            if not calibrated:
+                notes.append(
+                    f"No intervals: a starter has no calibration; fit one on real cases (voxlate calibrate starter:{starter['name']} COHORT --out RUN)."
+                )
+        adapted = self.header.get("adapted")
+        if adapted is not None and adapted["calibrated"] and not calibrated:
+            notes.append(
+                "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more; run voxlate calibrate again."
+            )
+        return notes
+
+    @property
+    def aliases(self) -> Mapping[str, Sequence[str]]:
+        """For each modality of a starter, the names of scans that it stands for; {} of any other model."""
+        accepts: Mapping[str, Sequence[str]] = self.header.get("starter", {}).get("accepts", {})
+        return accepts
 
     @property
     def unchecked(self) -> str:
@@ -394,13 +433,13 @@ def load(
     allow_code: bool = False,
     answer: Answer | None = None,
 ) -> Model:
-    """Open a run folder or a weights file for synthesis; raises BadInput if the path is neither.
+    """Open a run folder, a weights file or starter:NAME for synthesis; raises BadInput if the path is none of them.
 
     allow_code: import, and thereby run, the code outside voxlate that the model names. answer: "mean" opens the
     predictor of a run that samples its predictor's residual, "sample" and None its last stage; raises BadInput where
     the run has no such answer.
     """
-    path = _answering(Path(run), answer, allow_code)
+    path = _answering(run_folder(run), answer, allow_code)
     method, recipe, header = load_method(path, allow_code)
     if (
         not recipe.method.makes_targets

@@ -23,13 +23,15 @@ from voxlate.synthesis.model import Model
 class Scans:
     """One case to synthesise: its name and where its scans are.
 
-    others: names of its scans that the model does not use; truths: the target modalities that the case has as scans.
+    others: names of its scans that the model does not use; truths: the target modalities that the case has as scans;
+    notes: sentences on scans of other names that a starter takes.
     """
 
     case: str
     files: dict[str, Path]
     others: tuple[str, ...] = ()
     truths: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,33 @@ def find_scans(
     known = {*model.scan_names, *data.source, *data.target, MASK}
     found = []
     for scans in _named_scans(inputs, model, split, layout):
-        names = scans.files.keys()
-        files = {name: path for name, path in scans.files.items() if name in wanted}
+        own, notes = by_accepted_names(scans.files, model.aliases)
+        names = own.keys()
+        files = {name: path for name, path in own.items() if name in wanted}
         others = sorted(names - known)
         truths = sorted(names & set(data.target) - wanted)
-        found.append(Scans(scans.case, files, tuple(others), tuple(truths)))
+        found.append(Scans(scans.case, files, tuple(others), tuple(truths), tuple(notes)))
     return found
+
+
+def by_accepted_names(
+    files: Mapping[str, Path], aliases: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Path], list[str]]:
+    """Files by the model's names of their modalities, and a sentence for each scan that has another name.
+
+    aliases: see Model.aliases; of several accepted scans the first of the list is taken.
+    """
+    own = dict(files)
+    notes = []
+    for modality, names in aliases.items():
+        accepted = [name for name in names if name in own and name not in aliases]
+        if modality in own or not accepted:
+            continue
+        first, *unused = accepted
+        own[modality] = own.pop(first)
+        more = f"; {', '.join(unused)} could be taken, too, and are not used" if unused else ""
+        notes.append(f"{first} is taken as {modality}{more}.")
+    return own, notes
 
 
 def _named_scans(
@@ -97,10 +120,11 @@ def _named_scans(
 ) -> Iterator[Scans]:
     """All scans that the inputs name, whether the model uses them or not."""
     sources = model.recipe.data.source
+    aliases = [name for names in model.aliases.values() for name in names]
     if all(
         "=" in text and not is_there(Path(text)) for text in inputs
     ):  # 'mr.h5#slice=3' is a scan, not a pair
-        files = _pairs(inputs, sources)
+        files = _pairs(inputs, [*sources, *aliases])
         yield Scans(_case_of(files), files)
         return
     if len(inputs) != 1:
@@ -140,7 +164,7 @@ def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
     if unknown:
         hint = did_you_mean(unknown[0], names) or "Choose one of these."
         raise BadInput(
-            f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. {hint}"
+            f"INPUT: expected scans of {', '.join(dict.fromkeys(sources))}, or a mask, found '{unknown[0]}'. {hint}"
         )
     files = {names[name.lower()]: Path(path) for name, path in pairs}
     if len(files) < len(pairs):

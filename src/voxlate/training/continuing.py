@@ -16,7 +16,7 @@ from voxlate.training.log import StepCallback
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recorded import recorded
 from voxlate.training.run import Run, first_change, is_finished, load_state, made_by, read_header
-from voxlate.training.train import train
+from voxlate.training.train import Adaptation, train
 
 Say = Callable[[str], None]
 
@@ -43,12 +43,17 @@ def train_further(
     by_main(accelerator, lambda: _open(run, steps, minutes, data, say))
     stated = read_run(run.provenance)
     started = {"begun": stated["data"].get("start"), "fold": stated["data"].get("fold")}
+    adaptation = None
+    if "replayed" in stated:
+        replay = Path(os.path.normpath(run.folder / stated["replayed"]))
+        adaptation = Adaptation({}, replay=replay)
     recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
     return train(
         recipe,
         _prepared(run, stated),
         run.folder,
         **started,
+        adaptation=adaptation,
         device=device,
         progress=progress,
         say=say,
@@ -85,6 +90,20 @@ def _prepared(run: Run, stated: dict[str, Any]) -> Path:
             f"{run.provenance}: expected the place of the prepared cohort, found none. Give it with --data."
         )
     return Path(os.path.normpath(run.folder / stated["prepared"]))
+
+
+def recorded_cohort(run: Run) -> Path | None:
+    """The prepared cohort that a run was trained on; None if it is not there any more, or has changed."""
+    if not run.provenance.is_file():
+        return None
+    stated = read_run(run.provenance)
+    if "prepared" not in stated:
+        return None
+    place = _prepared(run, stated)
+    if not (place / "cohort.json").is_file():
+        return None
+    same = open_cohort(place).digest == stated.get("data", {}).get("cohort")
+    return place if same else None
 
 
 def _check_cohort(run: Run, stated: dict[str, Any]) -> None:

@@ -11,7 +11,17 @@ from voxlate.data.case_header import Unit
 from voxlate.data.intensity_checks import POINTS
 from voxlate.errors import BadInput
 from voxlate.recipe import needed_code
-from voxlate.records import Count, Digest, NotNegative, Number, Positive, ShortDigest, Tensors, Text
+from voxlate.records import (
+    Count,
+    Digest,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    ShortDigest,
+    Tensors,
+    Text,
+)
 from voxlate.scoring.provenance import ShownStage, ShownTraining
 
 # These are the types of networks' tensors.
@@ -53,6 +63,21 @@ class _Span(TypedDict):
     high: list[Number]
 
 
+class _Starter(TypedDict):
+    """What the weights of a starter state of it: its name, and the names by which cohorts call its modalities."""
+
+    name: Name
+    trained_on: Text
+    accepts: dict[Name, list[Name]]
+
+
+class _Adapted(TypedDict):
+    """The weights that a run was adapted from, and whether these were calibrated."""
+
+    weights: ShortDigest
+    calibrated: bool
+
+
 class Header(TypedDict):
     """All data that synthesis needs in addition to the tensors."""
 
@@ -65,6 +90,9 @@ class Header(TypedDict):
     training_spacing_mm: NotRequired[tuple[Positive, Positive, Positive] | None]
     imports: NotRequired[list[Text]]
     imported: NotRequired[dict[str, Any]]
+    starter: NotRequired[_Starter]
+    adapted: NotRequired[_Adapted]
+    kept_step: NotRequired[Count]
     bound: NotRequired[dict[Text, NotNegative]]
     parameters: Count
     steps: Count

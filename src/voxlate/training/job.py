@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from voxlate.batch import Batch, stable_id
 from voxlate.data.batches import Batches
 from voxlate.data.prepared import Cohort
+from voxlate.data.replay import Mixed
 from voxlate.errors import BadInput
 from voxlate.machine import begin_reader, cores
 from voxlate.recipe import FullStage, Recipe
@@ -21,13 +22,14 @@ READERS = {"cuda": 4, "xpu": 4, "mps": 2}
 
 @dataclass(frozen=True)
 class Job:
-    """The training of one stage on a cohort."""
+    """The training of one stage on a cohort; replay: an earlier cohort, of which train.replay of the items are."""
 
     recipe: Recipe
     stage: FullStage
     cohort: Cohort
     accelerator: Accelerator
     device: torch.device
+    replay: Cohort | None = None
 
     @property
     def seed(self) -> int:
@@ -52,6 +54,11 @@ class Job:
         return math.ceil(items / (self.stage.train.batch * batches))
 
     @property
+    def replays(self) -> bool:
+        """Whether some of the items are of an earlier cohort."""
+        return self.replay is not None and self.stage.train.replay is not None
+
+    @property
     def alone(self) -> bool:
         """Whether this is the only process of the training."""
         return self.accelerator.num_processes == 1
@@ -68,18 +75,30 @@ class Job:
                 f"train.batch: expected a multiple of train.accumulate × processes ({options.accumulate} × {world}), found {options.batch}. Change one of them."
             )
         calls = options.accumulate * sum(self.stage.turns.values())
-        batches = Batches(
-            self.cohort,
-            self.stage.data,
-            self.recipe.intensity,
-            seed=self.seed,
-            batch=options.batch // options.accumulate // world,
-            steps=options.length * calls,
-            rank=self.accelerator.process_index,
-            world=world,
-            unpaired=not self.stage.method.needs_pairs,
-            moments=moments,
-        )
+        size = options.batch // options.accumulate // world
+        batches: Dataset[Batch]
+        if self.replay is not None and options.replay is not None:
+            batches = Mixed(
+                self._items(self.cohort, options.length * calls * size * world),
+                self._items(self.replay, options.length * calls * size * world),
+                share=options.replay,
+                batch=size,
+                rank=self.accelerator.process_index,
+                world=world,
+            )
+        else:
+            batches = Batches(
+                self.cohort,
+                self.stage.data,
+                self.recipe.intensity,
+                seed=self.seed,
+                batch=size,
+                steps=options.length * calls,
+                rank=self.accelerator.process_index,
+                world=world,
+                unpaired=not self.stage.method.needs_pairs,
+                moments=moments,
+            )
         order = range(step * calls, options.length * calls)
         workers = _readers(self.device) if options.workers is None else options.workers
         return DataLoader(
@@ -89,6 +108,17 @@ class Job:
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             worker_init_fn=begin_reader,
+        )
+
+    def _items(self, cohort: Cohort, count: int) -> Batches:
+        """The items of a cohort one by one, in the order of its batches."""
+        return Batches(
+            cohort,
+            self.stage.data,
+            self.recipe.intensity,
+            seed=self.seed,
+            steps=count,
+            unpaired=not self.stage.method.needs_pairs,
         )
 
 

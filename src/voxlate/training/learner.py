@@ -75,8 +75,26 @@ class Average:
 
 
 @dataclass
+class BestWeights:
+    """The averaged weights of the least validation error so far: its step, the error, and later validations."""
+
+    step: int
+    error: float
+    weights: dict[str, Tensor]
+    since: int = 0
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "error": self.error,
+            "weights": self.weights,
+            "since": self.since,
+        }
+
+
+@dataclass
 class Learner:
-    """All that a training changes, and the whole of state.pt."""
+    """All that a training changes, and the whole of state.pt; best: only where `train.best` asks for it."""
 
     method: Method
     averaged: Method
@@ -84,6 +102,7 @@ class Learner:
     epochs: Epochs
     step: int = 0
     seconds: float = 0.0
+    best: BestWeights | None = None
 
     @cached_property
     def average(self) -> Average:
@@ -101,7 +120,17 @@ class Learner:
             "epochs": self.epochs.state(),
             "memory": self.method.training_state(),
         }
+        if self.best is not None:
+            own["best"] = self.best.state()
         return {**weights, **own, "step": self.step, "seconds": self.seconds}
+
+    def compare(self, error: float) -> None:
+        """Keep the averaged weights if this validation error is the least so far."""
+        if self.best is not None and error >= self.best.error:
+            self.best.since += 1
+            return
+        weights = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
+        self.best = BestWeights(self.step, error, weights)
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
@@ -115,6 +144,7 @@ class Learner:
         self.epochs.load_state(state["epochs"])
         self.step = state["step"]
         self.seconds = state["seconds"]
+        self.best = BestWeights(**state["best"]) if "best" in state else None
 
 
 def start_from(method: Method, earlier: Method, name: str) -> str:

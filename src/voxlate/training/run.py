@@ -281,7 +281,11 @@ def save_weights(path: Path, method: nn.Module, header: dict[str, Any]) -> None:
 
     Raises BadInput if a weight is not finite.
     """
-    tensors = dict(method.state_dict())
+    write_weights(path, dict(method.state_dict()), header)
+
+
+def write_weights(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors as a weights file with this header, to which the checksum is added."""
     _check_finite(tensors, path)
     text = json.dumps({**header, "sha256": weights_checksum(header, tensors)})
     write_tensors(path, tensors, {"voxlate": text})
@@ -381,12 +385,18 @@ def _built(recipe: Recipe, path: Path) -> Method:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file; raises BadInput where they, or its header, are not as they were saved."""
+    """The tensors of a weights file; raises BadInput where they, or its header, are not as they were saved.
+
+    Tensors that were packed in bfloat16 are returned in float32, which holds their values exactly.
+    """
     with opened(path) as file:
         header = header_of(file)
         tensors = {name: file.file.get_tensor(name) for name in file.shapes}
     file.record.check_checksum(header["sha256"], weights_checksum(header, tensors))
-    return tensors
+    return {
+        name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -23,7 +23,7 @@ from voxlate.scoring.provenance import read_run
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.job import Job
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
-from voxlate.training.learner import Learner
+from voxlate.training.learner import BestWeights, Learner
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.measured import begin_measuring, verdicts_on
 from voxlate.training.processes import StopAgreement, agreed, by_main
@@ -62,7 +62,10 @@ class Pace(Protocol):
 
 @dataclass(frozen=True)
 class Session:
-    """The objects that all stages of a training share: its run, received stop signals, and callbacks."""
+    """The objects that all stages of a training share: its run, received stop signals, and callbacks.
+
+    notes: additional entries of the weights' headers.
+    """
 
     run: Run
     stop: Sequence[int]
@@ -70,6 +73,7 @@ class Session:
     say: Callable[[str], None]
     pace: Pace | None = None
     pretrained: Sequence[Run] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train_stage(job: Job, session: Session, method: Method, started: str) -> Method | Recipe:
@@ -104,6 +108,8 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     if learner.step == 0:
         log.add_start(started)
         log.add_start(cut_note(job.cohort, stage.data))
+        if options.best is not None:
+            _validate(job, run, learner, items, log)
     clock = Clock(device)
     agreement = StopAgreement(job.accelerator, session.stop)
     paced_at = None if session.pace is None else max(1, round(PACED * options.steps))
@@ -120,10 +126,10 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
         if saves or logs:  # a check at every step would wait for the device
             _check_finite(learner, losses, job, run, weights_too=saves)
         learner.seconds = log.add_step(learner.step, losses)
-        if main and (
-            last or (options.validate_every and learner.step % options.validate_every == 0)
-        ):
-            _log_validation(job, run, learner, items, log, last)
+        if last or (options.validate_every and learner.step % options.validate_every == 0):
+            _validate(job, run, learner, items, log, last and options.best is None)
+            last = last or _stops_early(learner, options)
+            saves = saves or last
         if main and last:
             session.say(
                 time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds))
@@ -133,6 +139,8 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
                     learner.step,
                     options.stop.sentence(learner.epochs.losses, learner.step),
                 )
+            if learner.best is not None:
+                log.add_end(learner.step, _kept_sentence(learner.step, learner.best))
         if main and saves:
             save_state(run.state, {**learner.state(), "stage": stage.name})
         if stops and not last:
@@ -145,7 +153,10 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
                 save_state(run.state, {**learner.state(), "stage": stage.name})
             job.accelerator.wait_for_everyone()
             return changed
-    return finish(job, run, learner)
+    if learner.best is not None:
+        learner.averaged.load_state_dict(learner.best.weights)
+        _validate(job, run, learner, items, log, final=True)
+    return finish(job, run, learner, session.notes)
 
 
 def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
@@ -167,22 +178,49 @@ def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
     return {"bound": reconstruction_error(net, (batch.to(job.device) for batch in batches))}
 
 
-def _log_validation(
-    job: Job, run: Run, learner: Learner, items: Sequence[Batch], log: Log, last: bool
+def _validate(
+    job: Job,
+    run: Run,
+    learner: Learner,
+    items: Sequence[Batch],
+    log: Log,
+    final: bool = False,
 ) -> None:
-    """Validate the averaged method; after the last step, also compare it with naive baselines."""
+    """Validate in the main process; with train.best, all processes keep the weights if its error is the least."""
+    error = math.nan
+    if job.accelerator.is_main_process:
+        error = _log_validation(job, run, learner, items, log, final)
+    if job.stage.train.best is not None and not final:
+        learner.compare(agreed(job.accelerator, error))
+
+
+def _kept_sentence(step: int, best: BestWeights) -> str:
+    """Which weights are kept, for the log."""
+    before = "those before the first step" if best.step == 0 else f"those of step {best.step}"
+    return f"ended at step {step}; by train.best, the kept weights are {before}, whose validation error {best.error:.4g} is the least."
+
+
+def _log_validation(
+    job: Job, run: Run, learner: Learner, items: Sequence[Batch], log: Log, final: bool
+) -> float:
+    """Validate the averaged method; of the final weights, also compare it with naive baselines.
+
+    Returns the mean absolute error in network units.
+    """
     stage = job.stage
     picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
     measured = None
-    if last and items and stage.method.makes_targets:
+    if final and items and stage.method.makes_targets:
         measured = begin_measuring(job.recipe, stage, job.cohort)
     add = None if measured is None else measured.add
     scores = validate(learner.averaged, items, job.recipe, stage, job.device, picture, add)
+    error = scores.get("mae", math.nan)
     prefix = "training_items_" if validation_split(job.cohort) == "train" else ""
     scores = {f"{prefix}{name}": value for name, value in scores.items()}
     learner.seconds = log.add_validation(learner.step, scores)
     if measured is not None:
         log.add_verdicts(learner.step, verdicts_on(measured, stage, job.cohort))
+    return error
 
 
 def _saved(job: Job, run: Run) -> dict[str, Any] | None:
@@ -225,13 +263,16 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None
 
     notes: additional entries of the header. The state stays until the next stage writes its own.
     """
-    method = (learner.averaged if job.stage.train.ema else learner.method).eval()
+    kept = learner.best is not None
+    method = (learner.averaged if job.stage.train.ema or kept else learner.method).eval()
     slices = whole_slices(job.recipe, job.stage, job.cohort, "train", CALIBRATION_SLICES)
     method.finish(batch.to(job.device) for batch in slices)
     if job.accelerator.is_main_process:
         recipe = stage_recipe(job.recipe, job.stage.name)
         header = weights_header(recipe, method, job.cohort, learner.step, learner.seconds)
         header["training_voxels"] += read_run(run.provenance).get("inherited_voxels", [])
+        if learner.best is not None:
+            header["kept_step"] = learner.best.step
         save_weights(
             run.weights(job.stage.name),
             method,
@@ -243,7 +284,7 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None
 
 def _kept_moments(job: Job, method: Method, session: Session) -> Path | None:
     """The folder with the moments of the training cases' latents, encoded once; None if there are none to keep."""
-    if method.autoencoder is None or why_not_kept(job.stage, job.cohort):
+    if method.autoencoder is None or job.replays or why_not_kept(job.stage, job.cohort):
         return None
 
     def report(done: int, total: int) -> None:
@@ -311,5 +352,7 @@ def _add_to_epoch(
 
 
 def _stops_early(learner: Learner, options: Training) -> bool:
-    """Whether the recipe's rule ends the training; it depends on the losses alone, so a restart decides the same."""
+    """Whether a rule of the recipe ends the training; it depends on saved losses and errors, so a restart decides the same."""
+    if options.best is not None and learner.best is not None:
+        return 0 < options.best.patience <= learner.best.since
     return options.stop is not None and options.stop.reached(learner.epochs.losses)

@@ -52,7 +52,7 @@ def check_outline(path: Path, state: object) -> None:
     )
     assert isinstance(state, dict)
     lacking = sorted(OUTLINE - state.keys())
-    more = sorted(state.keys() - OUTLINE)
+    more = sorted(state.keys() - OUTLINE - {"best"})
     record.check(
         not lacking and not more,
         f"{', '.join([*(f'no {key}' for key in lacking), *more])}"[:200],
@@ -95,6 +95,22 @@ def check_state(
         )
     _check_epochs(record, state["epochs"], learner.epochs, step)
     _check_memory(record, state["memory"], learner.method, patch)
+    if "best" in state:
+        _check_best(record, state["best"], learner.averaged, step)
+
+
+def _check_best(record: Record, state: object, averaged: Method, step: int) -> None:
+    """Check the kept weights of the least validation error."""
+    keys = {"step", "error", "weights", "since"}
+    record.check(isinstance(state, dict) and state.keys() == keys, "best weights of another form")
+    assert isinstance(state, dict)
+    sound = _is_whole(state["step"]) and 0 <= state["step"] <= step
+    record.check(sound, f"best weights of the step {state['step']!r:.80}")
+    sound = _is_whole(state["since"]) and 0 <= state["since"] <= MOST
+    record.check(sound, f"{state['since']!r:.80} validations since the best weights")
+    error = state["error"]
+    record.check(type(error) is float and math.isfinite(error), "a best error that is no number")
+    _check_tensors(record, "best", state["weights"], averaged.state_dict())
 
 
 def _check_optimiser(

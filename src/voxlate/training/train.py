@@ -2,10 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from voxlate.data import naive
 from voxlate.data.anatomy import anatomy_of
@@ -18,6 +21,7 @@ from voxlate.machine import keep_freed_memory
 from voxlate.methods.method import Method
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
 from voxlate.scoring.provenance import read_run
+from voxlate.starters.names import is_starter
 from voxlate.training.job import Job
 from voxlate.training.learner import Epochs, Learner, start_from, train_only
 from voxlate.training.log import StepCallback
@@ -31,15 +35,24 @@ from voxlate.training.run import (
     file_hash,
     is_finished,
     kept_steps,
+    load_method,
     load_weights,
     read_header,
     reuse_weights,
     weights_of,
 )
 from voxlate.training.stage import Pace, Session, finish, train_stage
-from voxlate.training.validate import (
-    validation_items,
-)
+from voxlate.training.starter import run_folder, starter_hash
+from voxlate.training.validate import validation_items, validation_split
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What a run is adapted from: weights by stage, whether they were calibrated, and the cohort that is replayed."""
+
+    starts: Mapping[str, Path]
+    calibrated: bool = False
+    replay: Path | None = None
 
 
 def train(
@@ -49,8 +62,9 @@ def train(
     *,
     head: str = "",
     pace: Pace | None = None,
-    start: Path | None = None,
+    start: Path | str | None = None,
     begun: str | None = None,
+    adaptation: Adaptation | None = None,
     reuse: Sequence[Path] = (),
     fold: int | None = None,
     device: str = "auto",
@@ -60,31 +74,39 @@ def train(
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
     head: comment lines for the run's recipe.toml; pace: may change the lengths of stages once; start: weights (or
-    their run) from which the last stage is initialised; begun: instead of start, the hash of the weights from which the
-    run in `out` began; reuse: other runs whose earlier stages are used if recipe, data and seed are equal; fold: train
+    their run or starter) from which the last stage is initialised; begun: instead of start, the hash of the weights
+    from which the run in `out` began; adaptation: instead of start, the run that is adapted; reuse: other runs whose earlier stages are used if recipe, data and seed are equal; fold: train
     and validate on this fold of the patients, 0 to 4 (see split.fold_splits); say: receives messages before the first
     step. Only the main process writes. Raises BadInput if recipe and cohort do not fit or the folder is another run's,
     and Stopped at SIGINT or SIGTERM after the state was saved.
     """
     keep_freed_memory()
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
-    start = None if start is None else weights_of(start)
+    adaptation = adaptation or Adaptation({})
+    starts = dict(adaptation.starts)
+    if start is not None:
+        starts["final"] = weights_of(run_folder(start))
+    start = starts.get("final")
+    replayed = None if adaptation.replay is None else open_cohort(adaptation.replay)
     accelerator, place = processes(device)
 
     cohort = recipe.drawn_from(cohort)
 
     def jobs_of(recipe: Recipe) -> list[Job]:
-        return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
+        return [
+            Job(recipe, stage, cohort, accelerator, place, replayed) for stage in recipe.all_stages
+        ]
 
     kept = kept_steps(Run(out), recipe)
     recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)], kept)
     recipe = _with_precision(recipe, Run(out), accelerator, place, say)
-    _check_stages(recipe, jobs_of(recipe), start)
+    _check_stages(recipe, jobs_of(recipe), starts)
     about = {
         "cohort": cohort.digest,
         "start": file_hash(start) if start else begun,
         "splits": cohort.splits,
         **({} if fold is None else {"fold": fold}),
+        **({} if replayed is None else {"replay": replayed.digest}),
     }
     given = [Run(Path(other)) for other in reuse]
     others = [other for other in given if not is_imported(other)]
@@ -95,9 +117,16 @@ def train(
         place = seen_from(out, Path(data).resolve())
         # The start weights were trained on these voxels.
         inherited = read_header(start).get("training_voxels", []) if start else []
-        run = begin_run(
-            out, recipe, head, about, {"prepared": place, "inherited_voxels": inherited}
-        )
+        origin: dict[str, Any] = {"prepared": place, "inherited_voxels": inherited}
+        if adaptation.replay is not None:
+            origin["replayed"] = seen_from(out, adaptation.replay.resolve())
+        if adaptation.starts:
+            origin["adapted"] = {"weights": about["start"], "calibrated": adaptation.calibrated}
+        if named := [
+            stage.start_from for stage in recipe.all_stages if is_starter(stage.start_from)
+        ]:
+            origin["starters"] = {name: starter_hash(name) for name in named}
+        run = begin_run(out, recipe, head, about, origin)
         if not run.naive.exists():
             naive.fit_cohort(
                 cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)
@@ -119,12 +148,13 @@ def train(
 
     with contextlib.ExitStack() as held:
         by_main(accelerator, begin)
-        session = Session(
-            Run(out), held.enter_context(stop_signal()), progress, say, pace, pretrained
-        )
+        stated = read_run(Run(out).provenance)
+        notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
+        received = held.enter_context(stop_signal())
+        session = Session(Run(out), received, progress, say, pace, pretrained, notes)
         changed: Recipe | None = recipe
         while changed is not None:
-            changed = _train_stages(session, jobs_of(changed), start)
+            changed = _train_stages(session, jobs_of(changed), starts)
     return session.run
 
 
@@ -151,7 +181,9 @@ def _with_precision(
     return agreed(accelerator, settled_recipe[0])
 
 
-def _train_stages(session: Session, jobs: Sequence[Job], start: Path | None) -> Recipe | None:
+def _train_stages(
+    session: Session, jobs: Sequence[Job], starts: Mapping[str, Path]
+) -> Recipe | None:
     """Train all stages that are not finished; returns the new recipe if the pace of a stage has changed it."""
     run = session.run
     earlier = dict[str, Method]()
@@ -163,8 +195,8 @@ def _train_stages(session: Session, jobs: Sequence[Job], start: Path | None) -> 
             load_weights(method, run.weights(name))
             _check_autoencoder(method, job.stage, earlier, run)
         else:
-            if start and name == "final":
-                load_weights(method, start)
+            if name in starts:
+                _load_start(method, starts[name], session.notes)
             trained = _pretrained(job, session, method) or train_stage(
                 job, session, method, started
             )
@@ -173,6 +205,24 @@ def _train_stages(session: Session, jobs: Sequence[Job], start: Path | None) -> 
             method = trained
         earlier[name] = method.eval().requires_grad_(False)
     return None
+
+
+def _load_start(method: Method, start: Path, notes: Mapping[str, Any]) -> None:
+    """Load the weights from which a stage is initialised; an adaptation keeps the predictor that was adapted before."""
+    inside = dict[str, Tensor]()
+    if "adapted" in notes:
+        prefixes = [
+            f"{name}.predictor."
+            for name, module in method.named_modules()
+            if isinstance(getattr(module, "predictor", None), Method)
+        ]
+        inside = {
+            name: tensor.clone()
+            for name, tensor in method.state_dict().items()
+            if name.startswith(tuple(prefixes))
+        }
+    load_weights(method, start)
+    method.load_state_dict(inside, strict=False)
 
 
 def _pretrained(job: Job, session: Session, method: Method) -> Method | None:
@@ -224,7 +274,7 @@ def _check_autoencoder(
             )
 
 
-def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> None:
+def _check_stages(recipe: Recipe, jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
     """Build every stage once, and raise BadInput for impossible settings, before the first step is trained."""
     cohort = jobs[0].cohort
     name = cohort.provenance.get("mask_from")
@@ -242,20 +292,29 @@ def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> No
         job.batches()
         validation_items(recipe, job.stage, cohort)
         earlier[job.stage.name], _ = _initial_method(job.stage, earlier)
-    if start is not None and jobs[-1].stage.task.encodes:
+        if job.stage.train.best is not None and validation_split(cohort) == "train":
+            raise BadInput(
+                f"{cohort.folder}: expected validation cases for train.best, which keeps the weights of their least error, found none. Prepare with a case that is held out, or train without train.best."
+            )
+    if "final" in starts and jobs[-1].stage.task.encodes:
         raise BadInput(
             f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of another run with --reuse, or train without --init."
         )
-    if start is not None:
-        load_weights(earlier["final"], start)
-        check_order(jobs[-1].stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
+    for job in jobs:
+        start = starts.get(job.stage.name)
+        if start is not None:
+            load_weights(earlier[job.stage.name], start)
+            check_order(job.stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
 
 
 def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
     """The untrained method of a stage, and a sentence for the log if some of its weights are not random."""
     method = stage.build(earlier)
     started = ""
-    if stage.start_from is not None:
+    if is_starter(stage.start_from):
+        weights, _, _ = load_method(run_folder(stage.start_from))
+        started = start_from(method, weights, str(stage.start_from))
+    elif stage.start_from is not None:
         started = start_from(method, earlier[stage.start_from], stage.start_from)
     if stage.train.only is not None:
         train_only(method, stage.train.only)

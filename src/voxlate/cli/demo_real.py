@@ -1,0 +1,127 @@
+"""The demo on a scan of the user's own: a starter's synthesis, and a picture of it next to the scan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.cli.demo import SHOWN_HU
+from voxlate.errors import BadInput
+from voxlate.files import SYNTHETIC, whole_file
+from voxlate.images.grid import Volume, canonical
+from voxlate.images.io import location_of, read_volume
+from voxlate.images.mask import bounding_box, foreground
+from voxlate.images.pictures import (
+    Picture,
+    Plane,
+    labelled_sheet,
+    pixel_mm,
+    plane_of,
+    shades,
+    square_pixels,
+)
+from voxlate.images.units import unit_of
+from voxlate.starters.card import read_card
+from voxlate.starters.names import PREFIX, folder_of, installed
+from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.selection import select
+
+TILE = 320  # pixels of a slice in the picture
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+
+
+@dataclass(frozen=True)
+class RealDemo:
+    """The starter that was used, the folder of its images, and the picture."""
+
+    starter: str
+    folder: Path
+    picture: Path
+
+
+def demo_on_scan(
+    scan: Path,
+    out: Path,
+    starter: str | None,
+    progress: NamedProgress,
+    warn: Callable[[str], None],
+) -> RealDemo:
+    """Synthesise what a starter makes of one scan, and write a picture of both in three planes.
+
+    starter: starter:NAME; None takes the one for the scan's name, or else the first that takes a single scan.
+    """
+    run = starter or starter_for(scan)
+    selected = select([run], [str(scan)], SynthOptions())
+    folders, _ = synthesise_cases(
+        selected.model, selected.scans, out, progress=progress, warn=warn, say=warn
+    )
+    scans = selected.scans[0].files
+    source = canonical(read_volume(next(iter(scans.values()))))
+    images = [folders[0] / name for name in selected.model.files_of(scans)]
+    targets = {
+        path.name.removeprefix(SYNTHETIC).split(".")[0]: canonical(read_volume(path))
+        for path in images
+    }
+    picture = out / "picture.png"
+    _write_picture(source, targets, picture)
+    return RealDemo(run, folders[0], picture)
+
+
+def starter_for(scan: Path) -> str:
+    """The starter for a scan by its file's name, or else the first installed one that takes a single scan.
+
+    Raises BadInput if none is installed.
+    """
+    known = installed()
+    if not known:
+        raise BadInput(
+            "--real: expected an installed starter, found none with this copy of voxlate. Train a run (voxlate train auto)."
+        )
+    cards = {name: read_card(folder_of(name)) for name in known}
+    single = [name for name, card in cards.items() if len(card.source) == 1]
+    stem = location_of(scan).name.split(".")[0].lower()
+    for name in single:
+        card = cards[name]
+        if stem in {card.source[0], *card.accepts.get(card.source[0], ())}:
+            return f"{PREFIX}{name}"
+    if not single:
+        raise BadInput(
+            f"--real: expected a starter that takes one scan, found {', '.join(known)}. Name one and its scans: voxlate synth {PREFIX}{known[0]} t1=scan.nii.gz --out OUT"
+        )
+    return f"{PREFIX}{single[0]}"
+
+
+def _write_picture(source: Volume, targets: dict[str, Volume], path: Path) -> None:
+    """A row for each plane through the middle of the body: the scan, and each synthesised image."""
+    box = bounding_box(foreground(source))
+    middle = [(first + last) // 2 for first, last in box]
+    images = {"scan": source, **targets}
+    ranges = {name: _range(name, volume) for name, volume in images.items()}
+    rows = []
+    for index, plane in enumerate(PLANES):
+        tiles = [
+            _tile(volume, plane, middle[index], ranges[name]) for name, volume in images.items()
+        ]
+        rows.append((plane, tiles))
+    titles = ["scan", *(f"{name}, synthesised" for name in targets)]
+    sheet = labelled_sheet(rows, titles, TILE)
+    with whole_file(path) as temporary:
+        sheet.save(temporary, "png")
+
+
+def _range(name: str, volume: Volume) -> tuple[float, float]:
+    """The values that are shown black and white."""
+    if name != "scan" and unit_of(name) == "HU":
+        return SHOWN_HU
+    values: NDArray[np.float32] = volume.data[np.isfinite(volume.data)]
+    low, high = np.percentile(values, [0.5, 99.7])
+    return float(low), float(high) if high > low else float(low) + 1
+
+
+def _tile(volume: Volume, plane: Plane, index: int, shown: tuple[float, float]) -> Picture:
+    image = plane_of(volume.data[0], plane, index)
+    pixel = pixel_mm(volume.grid.spacing_mm, plane)
+    return square_pixels(shades(image, *shown), pixel)

@@ -1,0 +1,211 @@
+"""Adaptation: a run or starter that continues on a few cases of another site, without forgetting the old ones."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.prepared import Cohort, open_cohort
+from voxlate.errors import BadInput
+from voxlate.planning.probe import Limits, Probe, free_memory
+from voxlate.planning.rules import Tables
+from voxlate.planning.starters import gentle, matched, renamed
+from voxlate.recipe import Recipe, from_dict, to_dict
+from voxlate.scoring.provenance import read_run
+from voxlate.starters.card import Card, read_card
+from voxlate.starters.names import is_starter
+from voxlate.training.continuing import recorded_cohort
+from voxlate.training.lines import lines_of
+from voxlate.training.log import StepCallback
+from voxlate.training.run import Run, first_change, read_header, weights_of
+from voxlate.training.starter import run_folder
+from voxlate.training.train import Adaptation, train
+
+REPLAYED = 0.25  # default share of the items that is of the old cohort
+SPARE = 0.15  # share of the minutes for validations and saving
+
+Say = Callable[[str], None]
+
+
+def adapt(
+    run: Path | str,
+    data: Path | str,
+    out: Path | str,
+    *,
+    minutes: float = 5,
+    steps: int | None = None,
+    replay: Path | str | None = None,
+    share: float = REPLAYED,
+    device: str = "auto",
+    allow_code: bool = False,
+    progress: StepCallback = lambda *_: None,
+    say: Say = lambda _: None,
+) -> Run:
+    """Continue a run, weights file or starter on a prepared cohort of another site, in a run of its own.
+
+    The learning rate is a quarter of the run's. After every eighth of the steps the held-out cases of `data` are
+    validated, and the weights of the least error are kept, those of the run itself among them. steps: instead of
+    minutes, of the last stage; replay: the old prepared cohort, by default that of the run where it is still there;
+    share: of the items that are of it, 0 for none. The same call resumes. Raises BadInput if the run has an
+    autoencoder, if the cohort does not fit or holds no validation case.
+    """
+    data = Path(data)
+    out = Path(out)
+    weights = weights_of(run_folder(run))
+    folder = weights.parent
+    header = read_header(weights)
+    cohort = open_cohort(data)
+    card = read_card(folder) if is_starter(run) else None
+    recipe = from_dict(_named(header["recipe"], card, cohort), f"{weights} (header)", allow_code)
+    _check(recipe, folder, share)
+    if say_difference := _other_preparation(header, cohort):
+        say(say_difference)
+    old = _replayed(folder, replay, share, say)
+    begun = Run(out).provenance.exists()
+    if begun:
+        adapted = from_dict(read_run(Run(out).provenance)["recipe"], f"{out}", allow_code=True)
+    else:
+        adapted = _gentle_recipe(recipe, cohort, minutes, steps, share if old else None, device)
+    origin = Adaptation(
+        starts=_starts(recipe, folder, weights),
+        calibrated=any(folder.glob("calibration.*.safetensors")),
+        replay=old,
+    )
+    head = f"# Adapted from {recipe.title}.\n"
+    done = train(
+        adapted, data, out, head=head, adaptation=origin, device=device, progress=progress, say=say
+    )
+    say(_outcome(done, adapted))
+    if origin.calibrated:
+        say(
+            f"the calibration of {run} does not hold for {out}: run voxlate calibrate {out} COHORT."
+        )
+    return done
+
+
+def _named(tables: Tables, card: Card | None, cohort: Cohort) -> Tables:
+    """A recipe's tables; of a starter with the cohort's names of its modalities, where the cohort has one for each."""
+    if card is None or set(card.source) | set(card.target) <= set(cohort.modalities):
+        return tables
+    sources = [_first(card, name, cohort) for name in card.source]
+    targets = [_first(card, name, cohort) for name in card.target]
+    return renamed(tables, matched(card, sources, targets) or {})
+
+
+def _first(card: Card, modality: str, cohort: Cohort) -> str:
+    """The cohort's first scan that stands for a modality of a starter; the modality itself if it has none."""
+    names = (modality, *card.accepts.get(modality, ()))
+    return next((name for name in names if name in cohort.modalities), modality)
+
+
+def _check(recipe: Recipe, folder: Path, share: float) -> None:
+    if any(stage.task.encodes or not stage.method.makes_targets for stage in recipe.all_stages):
+        raise BadInput(
+            f"{folder}: expected a run without an autoencoder to adapt, found '{recipe.title}'. Train its stages on the new cohort with --reuse."
+        )
+    if not 0 <= share < 1:
+        raise BadInput(
+            f"--replay-share: expected a share from 0 to below 1, found {share:g}. Change it."
+        )
+
+
+def _other_preparation(header: Mapping[str, Any], cohort: Cohort) -> str:
+    """A sentence where the new cohort was prepared in another way than the scans of the run; "" if it was not."""
+    here = dict(vars(cohort.preparation))
+    theirs = {key: header.get("preparation", {}).get(key) for key in here}
+    change = first_change(_plain(theirs), _plain(here))
+    if not change:
+        return ""
+    return f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
+
+
+def _replayed(folder: Path, replay: Path | str | None, share: float, say: Say) -> Path | None:
+    """The cohort that is replayed; None if there is none, which is said."""
+    if share == 0:
+        return None
+    old = Path(replay) if replay is not None else recorded_cohort(Run(folder))
+    if old is None:
+        say(
+            "no replay: the cohort that the run was trained on is not here, so that the run may forget it (--replay PREPARED names it)."
+        )
+        return None
+    say(f"replay: {share:.0%} of the items are of {old}, so that the run does not forget it.")
+    return old
+
+
+def _starts(recipe: Recipe, folder: Path, weights: Path) -> dict[str, Path]:
+    """The weights of each stage of the run."""
+    starts = {stage.name: Run(folder).weights(stage.name) for stage in recipe.stages}
+    for name, path in starts.items():
+        if not path.is_file():
+            raise BadInput(
+                f"{folder}: expected the weights of the stage '{name}', found none. Name the run's folder, in which they are."
+            )
+    return {**starts, "final": weights}
+
+
+def _gentle_recipe(
+    recipe: Recipe,
+    cohort: Cohort,
+    minutes: float,
+    steps: int | None,
+    share: float | None,
+    device: str,
+) -> Recipe:
+    """The run's recipe with a lower rate, as many steps as fit, and the best validation's weights kept, in all stages."""
+    tables = to_dict(recipe)
+    stages = tables.get("stages", [])
+    own = [stage.train.steps for stage in recipe.all_stages]
+    if steps is None:
+        counts = _counts(tables, own, cohort, minutes, device)
+    else:
+        counts = [round(steps * count / own[-1]) for count in own]
+    for table, count in zip([*stages, tables], counts):
+        table["train"] = gentle(table["train"], count)
+        table.pop("start_from", None)
+        if "data" in table:
+            # The scans of another site are images, whatever the run's contrasts were drawn from.
+            table["data"].pop("physics", None)
+        if share is not None:
+            table["train"]["replay"] = share
+    tables["title"] = f"{tables['title']}, adapted"
+    return from_dict(tables, "the adapted recipe", allow_code=True)
+
+
+def _counts(
+    tables: Tables, own: list[int], cohort: Cohort, minutes: float, device: str
+) -> list[int]:
+    """Steps of each stage that fit in the minutes, in the proportions of the run's own steps."""
+    probe = Probe(cohort, Limits(minutes, free_memory(device)), device, allow_code=True)
+    seconds = []
+    for stage in range(len(own)):
+        measured = probe.measure(tables, stage)
+        if measured is None:
+            raise BadInput(
+                f"adapt: expected enough free memory for a step of the run, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Free some memory."
+            )
+        seconds.append(measured.seconds)
+    whole = sum(count * each for count, each in zip(own, seconds))
+    factor = probe.seconds * (1 - SPARE) / whole
+    return [max(int(count * factor), 1) for count in own]
+
+
+def _outcome(run: Run, recipe: Recipe) -> str:
+    """The validation error before and after, and which weights are kept."""
+    header = read_header(run.weights())
+    errors = {
+        line["step"]: line["validation"]["mae"]
+        for _, line in lines_of(run.log)
+        if line["stage"] == "final" and "mae" in line.get("validation", {})
+    }
+    kept = header.get("kept_step", header["steps"])
+    before = errors.get(0)
+    after = errors.get(kept)
+    if before is None or after is None:
+        return f"the weights of step {kept} are kept."
+    if kept == 0:
+        return f"no step lowered the error on held-out cases ({before:.4g} in network units): the weights of the run are kept as they are."
+    return f"held-out cases: mean absolute error {before:.4g} before, {after:.4g} after (network units); the weights of step {kept} of {recipe.train.steps} are kept."

@@ -1,0 +1,179 @@
+"""Starters for a plan: which one fits a cohort, and the tables of a training that begins from it."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from voxlate.images.units import unit_of
+from voxlate.planning import law, rules
+from voxlate.planning.facts import Facts, Scan
+from voxlate.planning.roles import Roles
+from voxlate.planning.rules import Tables, Why
+from voxlate.starters.card import Card, read_card
+from voxlate.starters.names import PREFIX, installed
+from voxlate.training.run import Run, read_header
+from voxlate.training.starter import run_folder
+
+# Steps from random weights that a starter is worth: 250 steps from phantom weights reached what took 630 (one seed).
+WORTH_STEPS = 380
+# Factor of the learning rate, so that the starter's weights are not forgotten in the first steps.
+RATE = 0.25
+VALIDATIONS = 8  # of a training that keeps its best weights
+PATIENCE = 3  # validations without a lower error after which it ends
+VALIDATION_ITEMS = 16
+# Bodies below this width are brains without a skull: brains are 125 to 145 mm wide, heads with skin 150 mm or more.
+WIDEST_BRAIN_MM = 148
+MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
+
+
+@dataclass(frozen=True)
+class Starter:
+    """A starter that fits a cohort: its name, its card, and its recipe with the cohort's names of modalities."""
+
+    name: str
+    card: Card
+    tables: Tables
+
+    @property
+    def start_from(self) -> str:
+        return f"{PREFIX}{self.name}"
+
+
+def renamed(tables: Tables, names: Mapping[str, str]) -> Tables:
+    """A recipe's tables with other names of its modalities; names: by the recipe's own."""
+    changed = copy.deepcopy(tables)
+    for table in (changed, *changed.get("stages", ())):
+        for side in ("source", "target"):
+            if side in table.get("data", {}):
+                table["data"][side] = [names.get(name, name) for name in table["data"][side]]
+    changed["intensity"] = {
+        names.get(name, name): spec for name, spec in changed["intensity"].items()
+    }
+    return changed
+
+
+def matched(card: Card, source: Sequence[str], target: Sequence[str]) -> dict[str, str] | None:
+    """The cohort's name of each modality of a starter, in the order of its channels; None if they do not match."""
+    names = dict[str, str]()
+    for own, theirs in ((card.source, source), (card.target, target)):
+        if len(own) != len(theirs):
+            return None
+        left = list(theirs)
+        for name in own:
+            fitting = [other for other in left if other in {name, *card.accepts.get(name, ())}]
+            if not fitting:
+                return None
+            names[name] = name if name in fitting else fitting[0]
+            left.remove(names[name])
+    return names
+
+
+def fitting_starter(facts: Facts, roles: Roles, regression: bool) -> tuple[Starter | None, str]:
+    """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed.
+
+    regression: whether the plan's first stage is one; a diffusion has other inputs than a starter.
+    """
+    against = []
+    for name in installed():
+        folder = run_folder(f"{PREFIX}{name}")
+        header = read_header(Run(folder).weights())
+        card = read_card(folder)
+        reason = _against(card, header["recipe"], facts, roles)
+        if not reason and not regression:
+            reason = "it is a regression, which --mode mean plans"
+        if reason:
+            against.append(f"{PREFIX}{name} does not fit ({reason})")
+            continue
+        names = matched(card, roles.source, roles.target)
+        assert names is not None
+        body = "stripped brains" if card.stripped else "heads with their skull"
+        why = f"{PREFIX}{name}, because it makes {' and '.join(roles.target)} of {' and '.join(roles.source)} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
+        return Starter(name, card, renamed(header["recipe"], names)), why
+    return None, f"random weights: {'; '.join(against)}" if against else ""
+
+
+def _against(card: Card, recipe: Tables, facts: Facts, roles: Roles) -> str:
+    """The reason why a starter does not fit a cohort; "" if it fits."""
+    completes = recipe.get("task", {}).get("kind") == "complete"
+    makes = f"{' and '.join(card.target)} of {' and '.join(card.source)}"
+    if roles.pairing != ("complete" if completes else "pairs"):
+        return f"it {'completes' if completes else 'translates pairs'}, and the plan is for other pairs"
+    if matched(card, roles.source, roles.target) is None:
+        return f"it makes {makes}"
+    stripped = facts.brain or facts.wide_mm < WIDEST_BRAIN_MM
+    if stripped != card.stripped:
+        trained = "brains without a skull" if card.stripped else "heads with their skull"
+        return f"it knows {trained}, and bodies here are {facts.wide_mm:.0f} mm wide{', in brain masks' if facts.brain else ''}"
+    finest, coarsest = card.spacing_mm
+    if not finest / MOST_SPACING_RATIO <= facts.pixel_mm <= coarsest * MOST_SPACING_RATIO:
+        return f"its pixels are {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm"
+    if recipe["net"].get("kind") != "unet":
+        return "its network is of another kind than those of plans"
+    return ""
+
+
+def starter_error(starter: Starter, facts: Facts, batch: int, steps: int) -> float:
+    """The predicted relative error of a training from a starter."""
+    net = starter.tables["net"]
+    pixel_mm = net.get("patch", 1) * facts.pixel_mm
+    return law.relative_error(net["width"], pixel_mm, batch, steps + WORTH_STEPS)
+
+
+def begun_from(starter: Starter, tables: Tables, facts: Facts, steps: int) -> tuple[Tables, Why]:
+    """Planned tables of a first stage with the starter's network and intensities, a lower rate, and an early stop."""
+    own = starter.tables
+    data = {**tables["data"]}
+    data.pop("stack", None)
+    if own["data"].get("stack"):
+        data["stack"] = own["data"]["stack"]
+    maps = {
+        name: own["intensity"][name] if _same_unit(facts.scans[name]) else spec
+        for name, spec in tables["intensity"].items()
+    }
+    train = gentle(tables["train"], steps, validated=bool(facts.cohort.splits["val"]))
+    net = own["net"]
+    why = {
+        "net": f"that of {starter.start_from}",
+        "train.optimiser.lr": f"{train['optimiser']['lr']:g}, {RATE:g} of the rate from random weights, so that the starter is not forgotten",
+    }
+    if "best" in train:
+        why["train.best"] = (
+            f"the weights of the least validation error are kept, and training ends after {PATIENCE} validations without a lower one, so that few patients are not learned by heart"
+        )
+    changed = {
+        **tables,
+        "data": data,
+        "intensity": maps,
+        "net": net,
+        "train": train,
+        "start_from": starter.start_from,
+    }
+    return changed, why
+
+
+def gentle(train: Tables, steps: int, validated: bool = True) -> Tables:
+    """The table `train` of a training from other weights: a lower rate, and the best validation's weights are kept."""
+    unfit = ("epochs", "more", "stop", "best", "replay")
+    kept = {key: value for key, value in train.items() if key not in unfit}
+    optimiser = train["optimiser"]
+    warm_up = min(optimiser.get("warm_up", 0), max(steps // 10, 0))
+    table: Tables = {
+        **kept,
+        "steps": steps,
+        "ema": rules.training(steps, rules.BATCH, rules.BATCH)[0]["ema"],
+        "optimiser": {**optimiser, "lr": RATE * optimiser["lr"], "warm_up": warm_up},
+    }
+    if validated:
+        every = max(steps // VALIDATIONS, 1)
+        table |= {
+            "validate_every": every,
+            "save_every": every,
+            "validation_items": VALIDATION_ITEMS,
+            "best": {"patience": PATIENCE},
+        }
+    return table
+
+
+def _same_unit(scan: Scan) -> bool:
+    """Whether a modality's values are in the unit that its name suggests, as those of a starter's training were."""
+    return scan.unit == unit_of(scan.name) and not (scan.pictures and scan.unit == "HU")

@@ -1,0 +1,103 @@
+"""The card of a starter: what it was trained on, which scans it takes, what was measured, and its limits."""
+
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+from pydantic import Field
+
+from voxlate.errors import BadInput
+from voxlate.files import write_text
+from voxlate.records import (
+    Count,
+    Digest,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Record,
+    ShortDigest,
+    Text,
+)
+from voxlate.starters.names import CARD
+
+MOST_BYTES = 10 * 10**6  # of the weights of one starter, so that the package stays small
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measured number: the scans, the score, its value, and the best naive baseline where there is one."""
+
+    scans: Text
+    score: Text
+    value: Number
+    baseline: Number | None = None
+
+    def __str__(self) -> str:
+        compared = "" if self.baseline is None else f" (best naive baseline {self.baseline:.4g})"
+        return f"{self.scans}: {self.score} {self.value:.4g}{compared}"
+
+
+@dataclass(frozen=True)
+class Card:
+    """The facts of a starter, as its card.toml states them.
+
+    accepts: for each of its modalities, the names of scans in cohorts that it stands for; stripped: whether its scans
+    show the brain alone; spacing_mm: the finest and coarsest pixels of its training; sha256: the checksum of the
+    weights' header and tensors; run: the beginning of the SHA-256 of the run's file that was packed; cpu_hours: of its
+    training, on one core.
+    """
+
+    title: Text
+    trained_on: Text
+    source: list[Name]
+    target: list[Name]
+    accepts: dict[Name, list[Name]]
+    stripped: bool
+    spacing_mm: tuple[Positive, Positive]
+    parameters: Count
+    bytes: Annotated[int, Field(ge=1, le=MOST_BYTES)]
+    cpu_hours: NotNegative
+    sha256: Digest
+    run: ShortDigest
+    limits: list[Text] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        """The card as sentences."""
+        return [
+            f"Trained on {self.trained_on}, {self.cpu_hours:.3g} hours of one core.",
+            *(f"Measured on {one}." for one in self.measured or ()),
+            *([] if self.measured else ["Not measured on real scans."]),
+            *(f"Limit: {limit}" for limit in self.limits),
+        ]
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a starter's folder; raises BadInput if it is not as it was written."""
+    path = folder / CARD
+    record = Record(path, "the card of a starter", "Install voxlate again.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise record.wrong(f"none that can be read ({error})") from error
+    card: Card = record.fill(Card, content)
+    return card
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write the card of a starter; raises BadInput if its weights are too large to ship."""
+    if card.bytes > MOST_BYTES:
+        raise BadInput(
+            f"{folder}: expected weights of at most {MOST_BYTES / 1e6:g} MB for a starter, found {card.bytes / 1e6:.1f} MB. Train a smaller network."
+        )
+    head = "# Card of a starter; `python benchmarks/starters.py` writes it.\n"
+    table = asdict(card)
+    table["measured"] = [
+        {key: value for key, value in asdict(one).items() if value is not None}
+        for one in card.measured
+    ]
+    write_text(folder / CARD, head + tomli_w.dumps(table))

@@ -1,0 +1,237 @@
+"""Starters as runs: their weights are checked before they are used, and finished runs are packed into starters."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import tomli_w
+import torch
+from torch import Tensor
+
+from voxlate.batch import BACKGROUND, Batch, stable_id
+from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput
+from voxlate.files import write_text
+from voxlate.methods.method import Method
+from voxlate.recipe import Recipe, to_dict
+from voxlate.records import Record, Shape, checksum, write_tensors
+from voxlate.starters.card import Card, Measured, read_card, write_card
+from voxlate.starters.names import CARD, PREFIX, folder_of, is_starter
+from voxlate.training.run import Run, file_hash, load_method, read_header, weights_of, write_weights
+
+SELF_TEST = "selftest.safetensors"
+SIDE = (
+    64  # pixels of the self-test's slice, which must be a multiple of a network's coarsest features
+)
+SEED = 4021  # of the noise in the self-test of a method that samples
+# Float32 on other processors differs by 1e-5; other weights differ by more than a hundredth.
+TOLERANCE = 2e-3
+AGAIN = "Install voxlate again."
+
+
+def run_folder(run: Path | str) -> Path:
+    """The path of a run; of starter:NAME its folder, after its weights were checked."""
+    if not is_starter(run):
+        return Path(run)
+    folder = folder_of(run)
+    check_starter(folder)
+    return folder
+
+
+def starter_hash(run: Path | str) -> str:
+    """The checksum of a starter's weights, as its card states it."""
+    return read_card(folder_of(run)).sha256
+
+
+def check_starter(folder: Path) -> Card:
+    """Raise BadInput unless a starter's weights have the checksum of its card, and give the output of its self-test."""
+    files = (folder / CARD, Run(folder).weights(), folder / SELF_TEST)
+    for file in files:
+        if not file.is_file():
+            raise BadInput(
+                f"{PREFIX}{folder.name}: expected {file.name} in {folder}, found none. {AGAIN}"
+            )
+    return _checked(folder, tuple(file.stat().st_mtime_ns for file in files))
+
+
+@lru_cache(maxsize=8)
+def _checked(folder: Path, mtimes_ns: tuple[int, ...]) -> Card:
+    """Check a starter once in each process."""
+    name = f"{PREFIX}{folder.name}"
+    card = read_card(folder)
+    try:
+        found = read_header(Run(folder).weights())["sha256"]
+    except BadInput as error:
+        raise BadInput(
+            f"{name}: expected the weights of its card, found others ({error}) {AGAIN}"
+        ) from error
+    if found != card.sha256:
+        raise BadInput(
+            f"{name}: expected weights with the checksum of its card ({card.sha256[:16]}…), found another ({found[:16]}…). {AGAIN}"
+        )
+    method, recipe, _ = load_method(folder)
+    batch, wanted = _read_self_test(folder, recipe)
+    difference = float((_output(method, recipe, batch) - wanted).abs().max())
+    if not difference <= TOLERANCE:
+        raise BadInput(
+            f"{name}: expected the output of its self-test within {TOLERANCE:g}, found a difference of {difference:.2g}: this installation computes other images. {AGAIN}"
+        )
+    return card
+
+
+def _output(method: Method, recipe: Recipe, batch: Batch) -> Tensor:
+    """The image of a batch in float32 on the CPU."""
+    with torch.inference_mode():
+        return method.synthesise(batch, Noise(SEED, batch.item), recipe.synth).float()
+
+
+def _batch(recipe: Recipe, source: Tensor) -> Batch:
+    """The batch of a self-test: a source [1, C, D, H, W] in network units; a completion lacks its last modality."""
+    data = recipe.data
+    present = torch.ones(1, source.shape[1], dtype=torch.bool)
+    if recipe.task.completes:
+        lacking = [name == data.source[-1] for name, _ in data.channels]
+        present[0, lacking] = False
+        source = source.masked_fill(~present[:, :, None, None, None], BACKGROUND)
+    mask = (source > BACKGROUND).any(1, keepdim=True).float()
+    depth = source.shape[2]
+    item = torch.tensor([[stable_id("self-test", z) for z in range(depth)]])
+    return Batch(
+        source=source,
+        mask=mask,
+        present=present,
+        item=item,
+        source_names=data.source_names,
+        target_names=tuple(data.target),
+    )
+
+
+def _pattern(recipe: Recipe) -> Tensor:
+    """An ellipse of smooth waves in every channel, in network units, [1, C, D, SIDE, SIDE]."""
+    depth = recipe.data.patch[0]
+    y, x = torch.meshgrid(torch.linspace(-1, 1, SIDE), torch.linspace(-1, 1, SIDE), indexing="ij")
+    inside = (x / 0.8) ** 2 + (y / 0.9) ** 2 < 1
+    channels = []
+    for number in range(len(recipe.data.channels)):
+        waves = 0.4 * torch.sin((3 + number) * x + 2 * y) + 0.3 * torch.cos((2 + number) * y * 3)
+        channels.append(torch.where(inside, waves, torch.tensor(BACKGROUND)))
+    return torch.stack(channels)[None, :, None].repeat(1, 1, depth, 1, 1)
+
+
+def _read_self_test(folder: Path, recipe: Recipe) -> tuple[Batch, Tensor]:
+    """The input and the output of a starter's self-test."""
+    record = Record(folder / SELF_TEST, "the self-test of a starter", AGAIN)
+    depth = recipe.data.patch[0]
+    shape = (depth, SIDE, SIDE)
+    wanted = {
+        "source": Shape((1, len(recipe.data.channels), *shape)),
+        "output": Shape((1, len(recipe.data.target), *shape)),
+    }
+    with record.tensors() as file:
+        digest = file.text("sha256")
+        arrays = file.read(wanted)
+    record.check_checksum(digest, checksum("", arrays))
+    source, output = (torch.from_numpy(arrays[name]) for name in ("source", "output"))
+    return _batch(recipe, source), output
+
+
+def pack(
+    run: Path,
+    out: Path,
+    *,
+    trained_on: str,
+    accepts: Mapping[str, Sequence[str]],
+    stripped: bool,
+    spacing_mm: tuple[float, float],
+    limits: Sequence[str] = (),
+    measured: Sequence[Measured] = (),
+) -> Card:
+    """Write the starter `out` from a finished run: its weights in bfloat16, recipe, anatomy, self-test and card.
+
+    accepts: for each modality, names of scans in cohorts that it stands for. Raises BadInput if the run is not
+    finished, has stages whose weights are needed, or is too large to ship.
+    """
+    method, recipe, header = load_method(run)
+    names = [*recipe.data.source, *recipe.data.target]
+    if recipe.stages or not recipe.method.makes_targets:
+        raise BadInput(
+            f"{run}: expected a run of one stage that synthesises images, found '{recipe.title}'. Pack a regression or a completion."
+        )
+    if unknown := sorted(set(accepts) - set(names)):
+        raise BadInput(
+            f"accepts: expected modalities of the run ({', '.join(names)}), found '{unknown[0]}'. Change it."
+        )
+    accepted = {name: [*accepts.get(name, (name,))] for name in dict.fromkeys(names)}
+    starter = {"name": out.name, "trained_on": trained_on, "accepts": accepted}
+    tensors = {
+        name: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor
+        for name, tensor in method.state_dict().items()
+    }
+    # The voxels of synthetic heads are no patient's, and their digests would be most of a small header.
+    plain = {
+        key: value for key, value in header.items() if key not in ("sha256", "training_voxels")
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    packed = Run(out)
+    write_weights(packed.weights(), tensors, {**plain, "starter": starter})
+    write_text(
+        packed.recipe, f"# The recipe of {PREFIX}{out.name}.\n{tomli_w.dumps(to_dict(recipe))}"
+    )
+    if Run(run).anatomy.is_file():
+        shutil.copyfile(Run(run).anatomy, packed.anatomy)
+    stored, _, packed_header = load_method(out)
+    source = _pattern(recipe)
+    output = _output(stored, recipe, _batch(recipe, source))
+    arrays = {"source": source.numpy(), "output": output.numpy()}
+    write_tensors(out / SELF_TEST, arrays, {"sha256": checksum("", arrays)})
+    card = Card(
+        title=recipe.title,
+        trained_on=trained_on,
+        source=list(recipe.data.source),
+        target=list(recipe.data.target),
+        accepts=accepted,
+        stripped=stripped,
+        spacing_mm=spacing_mm,
+        parameters=int(header["parameters"]),
+        bytes=packed.weights().stat().st_size,
+        cpu_hours=round(header["seconds"] / 3600, 2),
+        sha256=packed_header["sha256"],
+        run=file_hash(weights_of(run)),
+        limits=list(limits),
+        measured=list(measured),
+    )
+    write_card(out, card)
+    return card
+
+
+def with_measured(folder: Path, measured: Sequence[Measured]) -> Card:
+    """Write the card of a starter with measured numbers."""
+    card = replace(read_card(folder), measured=list(measured))
+    write_card(folder, card)
+    return card
+
+
+def copy_starter(starter: Path, out: Path) -> Path:
+    """Copy a starter into a folder of the user, which is then an ordinary run; an equal copy is kept.
+
+    Raises BadInput if the folder holds other files.
+    """
+    weights = weights_of(starter)
+    copied = Run(out)
+    if copied.weights().exists():
+        if read_header(copied.weights())["sha256"] == read_header(weights)["sha256"]:
+            return out
+        raise BadInput(
+            f"{out}: expected an empty folder or a copy of {PREFIX}{starter.name}, found another run. Choose another --out."
+        )
+    if out.exists() and any(out.iterdir()):
+        raise BadInput(
+            f"{out}: expected an empty folder or a copy of {PREFIX}{starter.name}, found other files. Choose another --out."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for file in (Run(starter).recipe, Run(starter).anatomy, weights):  # the weights make it a run
+        if file.is_file():
+            shutil.copyfile(file, out / file.name)
+    return out

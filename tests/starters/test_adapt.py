@@ -1,0 +1,187 @@
+"""Adaptation of a run to another site: early stop, kept weights, replay, stale calibration."""
+
+import json
+
+import pytest
+import torch
+
+import voxlate
+from voxlate import recipe
+from voxlate.data.batches import Batches
+from voxlate.data.prepared import open_cohort
+from voxlate.data.replay import Mixed
+from voxlate.errors import BadInput
+from voxlate.planning.adapt import adapt
+from voxlate.training.learner import BestWeights, Learner
+from voxlate.training.lines import lines_of
+from voxlate.training.run import Run, read_header, read_weights
+from voxlate.training.train import train
+
+
+def test_no_step_leaves_the_weights_of_the_run(run, prepared, tmp_path):
+    done = adapt(run, prepared, tmp_path / "adapted", steps=0, share=0, device="cpu")
+    own = read_weights(Run(run).weights())
+    for name, tensor in read_weights(done.weights()).items():
+        assert torch.equal(tensor, own[name]), name
+    assert read_header(done.weights())["kept_step"] == 0
+
+
+def test_the_kept_weights_are_those_of_the_least_validation_error(prepared, tiny, tmp_path):
+    rate = {"train.optimiser.lr": "0.3", "train.optimiser.warm_up": "0"}
+    changes = {**rate, "train.validate_every": "1", "train.best": "{ patience = 0 }"}
+    made = recipe.read(str(tiny), changes)
+    run = train(made, prepared, tmp_path / "best", device="cpu")
+    kept = read_header(run.weights())["kept_step"]
+    lines = [line["validation"]["mae"] for _, line in lines_of(run.log) if "validation" in line]
+    *during, again = lines
+    assert len(during) == made.train.steps + 1
+    assert kept == during.index(min(during))
+    assert again == min(during)
+
+
+def test_training_ends_when_validations_do_not_improve_and_a_restart_ends_alike(
+    prepared, tiny, tmp_path
+):
+    changes = {
+        "train.steps": "40",
+        "train.optimiser.lr": "1",
+        "train.optimiser.warm_up": "0",
+        "train.validate_every": "1",
+        "train.save_every": "1",
+        "train.best": "{ patience = 2 }",
+    }
+    made = recipe.read(str(tiny), changes)
+    run = train(made, prepared, tmp_path / "early", device="cpu")
+    header = read_header(run.weights())
+    assert header["steps"] == header["kept_step"] + 2 < 40
+    again = run.weights().read_bytes()
+    run.weights().unlink()
+    run = train(made, prepared, tmp_path / "early", device="cpu")
+    kept = read_weights(run.weights())
+    assert read_header(run.weights())["steps"] == header["steps"]
+    run.weights().write_bytes(again)
+    assert all(torch.equal(kept[name], one) for name, one in read_weights(run.weights()).items())
+
+
+def test_the_least_error_is_kept_and_later_ones_are_counted():
+    method = torch.nn.Linear(1, 1)
+    learner = Learner(method, method, {}, None)
+    for step, error in enumerate([3.0, 2.0, 2.5, 2.0, 1.0, 4.0]):
+        learner.step = step
+        torch.nn.init.constant_(method.weight, step)
+        learner.compare(error)
+    assert isinstance(learner.best, BestWeights)
+    assert (learner.best.step, learner.best.error, learner.best.since) == (4, 1.0, 1)
+    assert float(learner.best.weights["weight"]) == 4
+
+
+def _mixed(prepared, tiny, share, batch, **place):
+    made = recipe.read(str(tiny))
+    cohort = open_cohort(prepared)
+    new = Batches(cohort, made.data, made.intensity, seed=1, steps=240)
+    old = Batches(cohort, made.data, made.intensity, seed=2, steps=240)
+    return Mixed(new, old, share=share, batch=batch, **place), new, old
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.1])
+def test_the_share_of_replayed_items_is_as_stated(prepared, tiny, share):
+    mixed, new, old = _mixed(prepared, tiny, share, 4)
+    is_old = [int((number + 1) * share) > int(number * share) for number in range(60)]
+    assert sum(is_old) == int(60 * share)
+    for number, replays in enumerate(is_old):
+        before = int(number * share)
+        own = old[before] if replays else new[number - before]
+        assert torch.equal(mixed._item(number).source, own.source)
+
+
+def test_two_processes_see_the_items_of_one(prepared, tiny):
+    alone, _, _ = _mixed(prepared, tiny, 0.25, 4)
+    parts = [_mixed(prepared, tiny, 0.25, 2, rank=rank, world=2)[0] for rank in range(2)]
+    for step in range(3):
+        both = torch.cat([part[step].source for part in parts])
+        assert torch.equal(both, alone[step].source)
+
+
+def test_adaptation_replays_the_cohort_of_the_run_and_records_it(run, prepared, tmp_path):
+    said = []
+    done = adapt(run, prepared, tmp_path / "a", steps=4, share=0.5, device="cpu", say=said.append)
+    stated = json.loads(done.provenance.read_text())
+    assert stated["recipe"]["train"]["replay"] == 0.5
+    assert stated["data"]["replay"] == open_cohort(prepared).digest
+    assert any(one.startswith("replay: 50% of the items") for one in said)
+    again = adapt(run, prepared, tmp_path / "a", steps=4, share=0.5, device="cpu")
+    assert again.folder == done.folder
+    without = adapt(run, prepared, tmp_path / "b", steps=4, share=0, device="cpu")
+    ours, theirs = read_header(done.weights()), read_header(without.weights())
+    assert (
+        ours["recipe"]["train"]["optimiser"]["lr"] == theirs["recipe"]["train"]["optimiser"]["lr"]
+    )
+    assert "replay" not in theirs["recipe"]["train"]
+
+
+def test_the_rate_is_a_quarter_of_the_run_s(run, prepared, tmp_path):
+    done = adapt(run, prepared, tmp_path / "a", steps=2, share=0, device="cpu")
+    rates = [
+        read_header(one.weights())["recipe"]["train"]["optimiser"]["lr"] for one in (done, Run(run))
+    ]
+    assert rates[0] == rates[1] / 4
+
+
+def test_a_calibrated_run_is_stale_after_adaptation_until_it_is_calibrated_again(
+    run, prepared, cohort, voxlate, tmp_path
+):
+    assert voxlate("calibrate", run, cohort, "--split", "val").code == 2  # too few, nothing written
+    (run / "calibration.mean.safetensors").write_bytes(b"")  # what matters is that there was one
+    out = tmp_path / "adapted"
+    answer = voxlate("adapt", run, "--data", prepared, "--steps", 1, "--out", out)
+    assert answer.code == 0, answer.err
+    assert "does not hold" in answer.err
+    scan = next(cohort.glob("*/t1.nii.gz"))
+    answer = voxlate("synth", out, scan, "--out", tmp_path / "out")
+    assert "the calibration from before does not hold any more" in answer.err
+
+
+TWO = """
+title = "two"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "residual", predictor = "mean" }
+method = { kind = "diffusion", prediction = "x0" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 0 }
+synth = { sampler = "ddim", steps = 2 }
+
+[[stages]]
+name = "mean"
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 0 }
+"""
+
+
+def test_both_stages_of_a_run_are_adapted_and_the_last_holds_the_new_predictor(
+    trained, prepared, tmp_path
+):
+    run = Run(trained("two", TWO))
+    changes = {"steps": 8, "share": 0, "device": "cpu"}
+    done = adapt(run.folder, prepared, tmp_path / "adapted", **changes)
+    mean = read_weights(done.weights("mean"))
+    inside = read_weights(done.weights())
+    prefix = next(name for name in inside if ".predictor." in name).partition(".predictor.")[0]
+    moved = False
+    before = read_weights(run.weights("mean"))
+    for name, tensor in mean.items():
+        assert torch.equal(inside[f"{prefix}.predictor.{name}"], tensor), name
+        moved = moved or not torch.equal(tensor, before[name])
+    kept = read_header(done.weights("mean"))["kept_step"]
+    assert moved == (kept > 0)
+    assert read_header(done.weights())["adapted"]["calibrated"] is False
+
+
+def test_adaptation_without_a_held_out_case_is_refused(run, cohort, tmp_path):
+    everything = voxlate.prepare(
+        cohort, tmp_path / "all", workers=0, audit=False, shares=(1, 0, 0), progress=False
+    )
+    with pytest.raises(BadInput, match=r"expected validation cases for train\.best"):
+        adapt(run, everything.folder, tmp_path / "adapted", steps=1, device="cpu")
+    assert not (tmp_path / "adapted" / "provenance.json").exists()

@@ -1,0 +1,129 @@
+"""Plans that begin from a starter: which one fits, what changes, and how it is switched off."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from voxlate.data.prepared import open_cohort
+from voxlate.planning import starters as planned
+from voxlate.planning.facts import facts_of
+from voxlate.planning.plan import plan_training
+from voxlate.planning.probe import Limits
+from voxlate.planning.roles import Roles, roles_of
+from voxlate.planning.starters import begun_from, fitting_starter, matched, renamed
+from voxlate.starters.card import read_card
+from voxlate.training.run import Run, read_header, read_weights
+
+LIMITS = Limits(0.2, 8 * 2**30)
+
+
+@pytest.fixture
+def facts(prepared):
+    """Facts of the small cohort, as if its bodies had a head's width."""
+    return replace(facts_of(open_cohort(prepared)), wide_mm=160.0)
+
+
+def test_the_fitting_starter_is_named_with_its_reason(starter, facts):
+    found, why = fitting_starter(facts, roles_of(facts), regression=True)
+    assert found is not None
+    assert found.start_from == "starter:tiny"
+    assert "it makes t2 of t1 of heads with their skull with pixels of 2 mm" in why
+    assert "--from-scratch" in why
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"wide_mm": 130.0}, "it knows heads with their skull, and bodies here are 130 mm wide"),
+        ({"spacing_mm": (3.0, 5.0, 5.0)}, "its pixels are 1 to 2 mm, and pixels here are 5 mm"),
+    ],
+)
+def test_a_starter_of_other_scans_is_refused_with_a_reason(starter, facts, changed, reason):
+    facts = replace(facts, **changed)
+    found, why = fitting_starter(facts, roles_of(facts), regression=True)
+    assert found is None
+    assert reason in why
+
+
+def test_a_starter_of_other_modalities_is_refused_with_a_reason(starter, facts):
+    roles = Roles(("t2",), ("t1",), "the reverse")
+    found, why = fitting_starter(facts, roles, regression=True)
+    assert found is None
+    assert "it makes t2 of t1" in why
+    assert "--mode mean" in fitting_starter(facts, roles_of(facts), regression=False)[1]
+
+
+def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(starter):
+    card = replace(read_card(starter), source=["t1", "t2"], target=["ct"])
+    card = replace(card, accepts={"t1": ["t1w"], "t2": ["t2w", "flair"], "ct": ["ct"]})
+    assert matched(card, ["flair", "t1w"], ["ct"]) == {"t1": "t1w", "t2": "flair", "ct": "ct"}
+    assert matched(card, ["t1w"], ["ct"]) is None
+    assert matched(card, ["t1w", "swi"], ["ct"]) is None
+    tables = {"data": {"source": ["t1", "t2"], "target": ["ct"]}, "intensity": {"t1": 1, "ct": 2}}
+    named = renamed(tables, {"t1": "t1w", "t2": "flair"})
+    assert named["data"] == {"source": ["t1w", "flair"], "target": ["ct"]}
+    assert named["intensity"] == {"t1w": 1, "ct": 2}
+
+
+def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(starter, facts):
+    found, _ = fitting_starter(facts, roles_of(facts), regression=True)
+    plain = {
+        "data": {"source": ["t1"], "target": ["t2"], "stack": 1},
+        "intensity": {"t1": {"kind": "percentile"}, "t2": {"kind": "percentile"}},
+        "net": {"kind": "unet", "width": 64},
+        "train": {"steps": 800, "optimiser": {"kind": "muon", "lr": 2e-3, "warm_up": 80}},
+    }
+    tables, why = begun_from(found, plain, facts, 800)
+    header = read_header(Run(starter).weights())
+    assert tables["net"] == header["recipe"]["net"]
+    assert "stack" not in tables["data"]
+    assert tables["intensity"]["t2"] == header["recipe"]["intensity"]["t2"]
+    assert tables["train"]["optimiser"]["lr"] == 5e-4
+    assert tables["train"]["best"] == {"patience": 3}
+    assert tables["train"]["validate_every"] == 100
+    assert tables["start_from"] == "starter:tiny"
+    assert "not learned by heart" in why["train.best"]
+
+
+def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
+    install, voxlate, prepared, tmp_path, monkeypatch
+):
+    folder = install(stripped=True)  # the small bodies are 32 mm wide
+    monkeypatch.setattr(planned, "WORTH_STEPS", 10**9)  # a timing must not decide here
+    options = ("--data", prepared, "--minutes", 0.2, "--mode", "mean", "--set", "train.steps=1")
+    answer = voxlate("train", "auto", *options, "--out", tmp_path / "auto")
+    assert answer.code == 0, answer.err
+    assert "note: start_from: starter:tiny, because it makes t2 of t1" in answer.err
+    stated = json.loads((tmp_path / "auto" / "provenance.json").read_text())
+    assert stated["recipe"]["start_from"] == "starter:tiny"
+    again = voxlate("train", "auto", *options, "--out", tmp_path / "auto")
+    assert again.code == 0, again.err
+    scratch = voxlate("train", "auto", *options, "--from-scratch", "--out", tmp_path / "scratch")
+    assert scratch.code == 0, scratch.err
+    assert "start_from" not in scratch.err
+    own = read_weights(Run(folder).weights())
+    begun = read_weights(Run(tmp_path / "auto").weights())
+    assert own.keys() == begun.keys()
+    far = max(float((own[name] - begun[name]).abs().max()) for name in own)
+    assert far < 0.1
+
+
+def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(
+    install, prepared, monkeypatch
+):
+    install(stripped=True)
+    monkeypatch.setattr(planned, "WORTH_STEPS", 10**9)
+    plan = plan_training(prepared, limits=LIMITS, mode="samples")
+    stage, last = plan.recipe.all_stages
+    assert (stage.start_from, last.start_from) == ("starter:tiny", None)
+    assert stage.train.best is not None
+    assert last.train.best is None
+
+
+def test_without_a_starter_no_plan_speaks_of_one(prepared, tmp_path, monkeypatch):
+    from voxlate.starters import names
+
+    monkeypatch.setattr(names, "FOLDER", tmp_path)
+    plan = plan_training(prepared, limits=LIMITS, mode="mean")
+    assert "start_from" not in plan.text
