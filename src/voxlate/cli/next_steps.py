@@ -54,16 +54,20 @@ def after_prepare(prepared: Path) -> str:
 def after_training(run: Path, data: DataSettings, completes: bool) -> str:
     """The scores of a model that completes cases, or the synthesis of held-out cases.
 
-    If held-out cases lack scans, the synthesis of all cases that lack some, or of one case.
+    If held-out cases lack scans, the synthesis of all cases that lack some, or of one case; where the scans were drawn
+    from maps, the synthesis of a scan of the user's.
     """
     splits, cohort = recorded_splits([run]), _prepared(run)
+    wanted = set(data.source)
     if cohort is None:
         unseen = next((f" --split {name}" for name in HELD_OUT if splits.get(name)), "")
         return f"synth {shown(run)} {COHORT}{unseen} --out OUT"
     present = {one.case: set(one.present) for one in cohort.cases}
+    if data.physics is not None and not any(wanted & there for there in present.values()):
+        pairs = " ".join(f"{name}=SCAN" for name in data.source)
+        return f"synth {shown(run)} {pairs} --out OUT"
     scans = (shown(root) if (root := _root(cohort)) else COHORT) + layout_options(cohort.provenance)
     held_out = {name: splits[name] for name in HELD_OUT if splits.get(name)} or {"": [*present]}
-    wanted = set(data.source)
 
     def fits(there: set[str]) -> bool:
         """Whether the model can synthesise a case with these modalities."""

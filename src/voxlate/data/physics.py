@@ -1,6 +1,7 @@
 """The settings of `data.physics`: MR contrasts that are drawn from tissue-parameter maps, and the drawing of one."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -246,7 +247,7 @@ class PhysicsSettings:
         return min(max(USUAL_FIELD_T, low), high)
 
 
-def check_targets(physics: PhysicsSettings, targets: list[str]) -> None:
+def check_targets(physics: PhysicsSettings, targets: Sequence[str]) -> None:
     """Raise BadInput where a target has no sequence of its own."""
     for name in targets:
         contrast = physics.contrasts.get(name)

@@ -21,7 +21,7 @@ TOF = (22.0, 3.5, 20.0)
 
 
 def spoiled_gradient(
-    pd: Array, t1_ms: Array, t2star_ms: Array, tr_ms: float, te_ms: float, flip_deg: float
+    pd: Array, t1_ms: Array, t2star_ms: Array, tr_ms: float, te_ms: float, flip_deg: Array
 ) -> Array:
     """Steady state of a spoiled gradient echo. Source: Ernst and Anderson 1966, Rev Sci Instrum 37:93."""
     e1 = np.exp(-tr_ms / t1_ms)
@@ -57,7 +57,7 @@ def inflow(
     pulses: Array,
     tr_ms: float,
     te_ms: float,
-    flip_deg: float,
+    flip_deg: Array,
 ) -> Array:
     """Gradient echo of blood after `pulses` pulses; its signal falls from the fresh to the steady state.
 

@@ -45,7 +45,10 @@ class Fit:
 
 
 def fits(data: Path | str) -> list[Fit]:
-    """All shipped recipes, sorted from the best fit to those that do not fit; no voxel is read."""
+    """All shipped recipes, sorted from the best fit to those that do not fit.
+
+    No voxel is read, except for recipes with data.physics.
+    """
     cohort = open_cohort(data)
     results = [_fit(name, cohort) for name in names()]
     return sorted(results, key=lambda result: result.rank)
@@ -53,6 +56,10 @@ def fits(data: Path | str) -> list[Fit]:
 
 def _fit(name: str, cohort: Cohort) -> Fit:
     recipe = read(name)
+    try:
+        cohort = recipe.drawn_from(cohort)
+    except BadInput as error:
+        return Fit(name, recipe.title, _reason(str(error)))
     missing = sorted(recipe.modalities - set(cohort.modalities))
     if missing:
         return Fit(name, recipe.title, f"needs {', '.join(missing)}, which the cohort lacks")
