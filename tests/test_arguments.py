@@ -77,8 +77,24 @@ def test_every_argument_of_a_wrong_type_is_refused_in_one_sentence(
         ),
         (lambda path: package.plan(path, minuts=1), "found 'minuts'. Did you mean 'minutes'?"),
         (
-            lambda path: package.prepare(path, path, modalities="t1"),
-            "modalities: expected a list (a text), found 't1'",
+            lambda path: package.prepare(path, path, modalities=3),
+            "modalities: expected a list (a text), found 3 (int)",
+        ),
+        (
+            lambda path: package.evaluate(path, path, noise="shared"),
+            "--noise: expected --run with it",
+        ),
+        (
+            lambda path: package.evaluate(path, path, run=path, cases=["a"]),
+            "cases: expected no cases with a run",
+        ),
+        (
+            lambda path: package.synthesise(path, path, path, noise="loud"),
+            "noise: expected 'independent', 'shared', 'correlated' or a dict",
+        ),
+        (
+            lambda path: package.synthesise(path, path, path, seed=-1),
+            "seed: expected at least 0, found -1",
         ),
         (
             lambda path: package.prepare(path, path, resample="yes"),
@@ -176,3 +192,23 @@ def test_synthesise_and_calibrate_choose_among_the_files_of_a_cohort(option: str
 def test_synthesise_leaves_cases_out(run, cohort, tmp_path) -> None:
     made = package.synthesise(run, cohort, tmp_path / "out", exclude=["case[1-5]"])
     assert made.cases == ("case0",)
+
+
+def test_a_value_of_the_command_line_is_read_as_there(run, cohort, tmp_path) -> None:
+    texts = {"exclude": "case[1-5]", "slices": "tiled"}
+    tables = {"exclude": ["case[1-5]"], "slices": {"kind": "tiled"}}
+    for name, options in (("texts", texts), ("tables", tables)):
+        package.synthesise(run, cohort, tmp_path / name, **options)
+    first, second = (
+        nib.load(tmp_path / name / "case0" / "t2.nii.gz").get_fdata()
+        for name in ("texts", "tables")
+    )
+    assert np.array_equal(first, second)
+
+
+def test_an_option_of_the_sampling_is_refused_where_no_noise_is_drawn(
+    run, cohort, tmp_path
+) -> None:
+    with pytest.raises(BadInput, match=r"synth\.steps: expected no option of the sampling"):
+        package.synthesise(run, cohort, tmp_path / "out", steps=8)
+    assert not (tmp_path / "out").exists()

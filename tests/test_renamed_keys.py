@@ -116,3 +116,12 @@ def test_a_run_with_old_names_loads_resumes_and_lends_its_stages(prepared, tmp_p
             prepared,
             run.folder,
         )
+
+
+def test_a_file_that_states_a_key_by_both_names_is_refused(tmp_path):
+    text = OLD.replace('game = "hinge"', 'game = "hinge"\ngan_loss = "least_squares"')
+    (tmp_path / "both.toml").write_text(text)
+    with pytest.raises(
+        BadInput, match=r"opponent\.gan_loss' once, found it also by its old name 'game'"
+    ):
+        recipe.read(str(tmp_path / "both.toml"))

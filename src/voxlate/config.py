@@ -246,11 +246,11 @@ def _sentence(kind: Any, error: Any, change: str) -> str:
 
 def _unknown(kind: Any, name: str, key: str, owner: Any) -> str:
     known = sorted({field for one in members(owner) for field in key_types(one)})
-    near = _elsewhere(key, kind, [f"{name.removesuffix(key)}{one}" for one in nearest(key, known)])[
-        :MOST_MEANT
-    ]
+    near = _elsewhere(key, kind, [f"{name.removesuffix(key)}{one}" for one in nearest(key, known)])
+    if name in near:
+        return f"expected a known key, found '{name}', which other kinds of this table have. Known keys here: {', '.join(known)}."
     hint = (
-        f"Did you mean {' or '.join(map(repr, near))}?"
+        f"Did you mean {' or '.join(map(repr, near[:MOST_MEANT]))}?"
         if near
         else f"Known keys here: {', '.join(known)}."
     )

@@ -5,7 +5,7 @@ The command line and the functions in Python derive their parameters and checks 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 from voxlate.errors import BadInput
 
@@ -51,6 +51,12 @@ Device = Annotated[
     Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME"),
 ]
 AllowCode = Annotated[bool, Option("Import and run the Python code that the model names.")]
+
+
+def option_of(annotation: Any) -> Option | None:
+    """The Option of an annotated parameter; None for an argument without a flag."""
+    parts = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((part for part in parts if isinstance(part, Option)), None)
 
 
 def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:

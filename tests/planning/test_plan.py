@@ -339,7 +339,7 @@ def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
 
 def test_the_two_runners_up_are_named_with_what_they_would_lose(prepared, clockwork, any_length):
     made = plan_training(prepared, limits=Limits(2, 2**33), mode="mean")
-    _, others = made.why["net.width"].split("next best: ")
+    _, others = made.why["net.width"].split("others: ")
     assert others.count("steps of") == 2
     assert all(float(part.split("%")[0]) >= 0 for part in others.split(" +")[1:])
 
@@ -528,7 +528,7 @@ def test_only_cases_that_teach_are_counted(voxlate, tmp_path, ct_cohort):
         if one.split == "train" and "ct" in one.present
     ]
     assert len(learned) < 4
-    assert f"of {len(learned)} patients" in made.why["data.augment"]
+    assert f"of {len(learned)} patient" in made.why["data.augment"]
 
 
 def test_reasons_of_keys_that_were_changed_are_no_longer_stated(planned):
@@ -587,6 +587,6 @@ def test_a_network_that_was_not_tried_is_never_called_worse_than_the_one_taken()
         Candidate(Size(16, 1, 2), 0.3, 78, 1.0),
         Candidate(Size(16, 2, 2), 0.1, 397, 0.85),
     )
-    assert "of the networks that were tried" in reason([tried, untried])
+    assert "of the networks whose step was timed" in reason([tried, untried])
     assert "-15.0%" in reason([tried, untried])
     assert "were tried" not in reason([untried, tried])

@@ -838,6 +838,9 @@ def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_
     )
     assert own["intensity table"]["mae"] < 0.02, "T1 is a function of the CT"
     assert ranged["intensity table"]["mae"] < 0.02 * 50
+    for answer, scores in own.items():
+        assert scores["mae_network"] == network[answer]["mae"], "which --units network gives"
+    assert "mae_network" not in ranged["synthesis"], "a given range already counts brightness"
     assert network["intensity table"]["mae"] < 0.04 * 255, (
         "p90 and 34 stand for one another up to the cases' spread"
     )

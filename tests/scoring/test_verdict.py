@@ -146,3 +146,27 @@ def test_a_value_that_is_not_finite_counts_in_neither_mean():
     changed["cases"][0]["mae"] = None
     ct = verdicts(changed)[0]
     assert (ct.patients, ct.synthesis) == (1, 5)
+
+
+def in_network_units(synthesis, copy):
+    """A metrics.json in which a T2 is better than its copy of T1, divided by its own peak."""
+    rows = []
+    for answer, mae, mae_network in (("synthesis", 5, synthesis), ("copy", 9, copy)):
+        own = {"modality": "t2", "answer": answer, "mae": mae, "mae_network": mae_network}
+        rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(2)]
+    return {"modalities": {"t2": {"unit": "% of peak", "mask": "body"}}, "cases": rows}
+
+
+def test_a_success_that_is_a_failure_in_the_units_of_the_training_depends_on_the_unit():
+    (t2,) = verdicts(in_network_units(synthesis=30, copy=20))
+    assert t2.outcome == "unclear"
+    assert t2.sentence.startswith(
+        "DEPENDS ON THE UNIT: with each image divided by its own peak it beats"
+    )
+    assert "it is WORSE THAN the best naive baseline (copy, 20.0 of 255)" in t2.sentence
+
+
+def test_the_same_outcome_in_both_units_is_stated_once():
+    (t2,) = verdicts(in_network_units(synthesis=20, copy=30))
+    assert t2.outcome == "better"
+    assert "255" not in t2.sentence

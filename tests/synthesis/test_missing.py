@@ -389,3 +389,14 @@ def test_synthesis_of_an_evaluation_takes_the_options_that_synth_takes(
         answer = voxlate("evaluate", tmp_path / "new", "--truth", cohort, *option)
         assert answer.code == 2
         assert f"{option[0]}: expected --run with it" in answer.err
+
+
+def test_a_mask_or_region_that_names_nothing_is_refused_before_any_synthesis(
+    voxlate, completing, cohort, tmp_path
+):
+    for wrong in (("--mask", "brian"), ("--region", "lesion=")):
+        out = tmp_path / wrong[0]
+        answer = voxlate("evaluate", out, "--truth", cohort, "--run", completing, *wrong)
+        assert answer.code == 2
+        assert "expected" in answer.err
+        assert not list(out.rglob("*.nii.gz"))

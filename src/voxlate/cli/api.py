@@ -340,11 +340,16 @@ def evaluate(
     by_run = RunOptions(**_taken(RunOptions, options))
     with shown(progress) as step:
         if by_run.run is None:
+            by_run.refuse_without_run()
             return _evaluate.evaluate(
                 out,
                 truth,
                 progress=lambda done, total, _: step("evaluate", done, total, {}),
                 **options,
+            )
+        if "cases" in options:
+            raise BadInput(
+                "cases: expected no cases with a run, which synthesises those of the split, found some. Leave them out, or use exclude."
             )
         asked = EvaluateOptions(**options)
         return score_run(
@@ -362,20 +367,22 @@ def calibrate(
     answer: Answer | None = None,
     device: str = "auto",
     samples: int | None = None,
+    synth: Mapping[str, Setting | Mapping[str, Setting]] | None = None,
     allow_code: bool = False,
     progress: Shown = True,
     **options: Any,
 ) -> list[str]:
     """Fit prediction intervals on held-out patients; returns what they state, a sentence each.
 
-    options: coverage, confidence, bound, regions, seed (see synthesis.calibrate), and how the cohort is laid out. The
-    calibration is written into the run, or into `out`, a copy of a starter.
+    synth: changes of the recipe's synth table, such as {"steps": 8}. options: coverage, confidence, bound, regions, seed
+    (see synthesis.calibrate), and how the cohort is laid out. The calibration is written into the run, or into `out`, a
+    copy of a starter.
     """
     layout = _taken(Layout, options)
     if not isinstance(run, Model):
         run = own_copy(run, None if out is None else Path(out))
     model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(
-        samples=samples
+        samples=samples, **(synth or {})
     )
     cases = held_out_cases(model, Path(cohort), split, **layout)
     with shown(progress) as step:

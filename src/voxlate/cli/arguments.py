@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args,
 import numpy as np
 
 from voxlate.errors import BadInput, did_you_mean
+from voxlate.options import Option, option_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,11 +53,14 @@ def checked(
         one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values()
     )
     hints_of_options = {
-        name: hint for one in options_of for name, hint in typing.get_type_hints(one).items()
+        name: hint
+        for one in options_of
+        for name, hint in typing.get_type_hints(one, include_extras=True).items()
     }
     hints_of_options |= objects or {}
     passed_on = _options_of(options_of, hints_of_options)
-    known = [name for name in (*signature.parameters, *passed_on) if name not in INTERNAL]
+    named = dict.fromkeys((*signature.parameters, *passed_on))
+    known = [name for name in named if name not in INTERNAL]
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -112,10 +116,38 @@ def _options_of(
 
 
 def _stated(name: str, value: Any, hint: Any) -> Any:
-    """An argument as its annotation states it; raises BadInput where it is of another type."""
+    """An argument as its annotation states it; raises BadInput where it is of another type.
+
+    A value that the command line takes for this option is read as there, for example noise="shared".
+    """
+    if not _fits(value, hint):
+        value = _as_on_command_line(value, option_of(hint))
     if not _fits(value, hint):
         raise BadInput(f"{name}: expected {_words(hint)}, found {_found(value)}. Change it.")
+    _check_range(name, value, option_of(hint))
     return _plain(value, hint)
+
+
+def _as_on_command_line(value: Any, option: Option | None) -> Any:
+    """A text, or one value of a repeatable option, as the command line reads it; other values as they are."""
+    if option is None or not isinstance(value, str | Path | list | tuple):
+        return value
+    repeatable = get_origin(option.takes) is list
+    given = [value] if repeatable and isinstance(value, str | Path) else value
+    if option.takes is None or not _fits(given, option.takes):
+        return value
+    return given if option.read is None else option.read(given)
+
+
+def _check_range(name: str, value: Any, option: Option | None) -> None:
+    """Raise BadInput for a number out of the range that the option states."""
+    if option is None or isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return
+    number = float(value)
+    if option.least is not None and number < option.least:
+        raise BadInput(f"{name}: expected at least {option.least:g}, found {value}. Change it.")
+    if option.most is not None and number > option.most:
+        raise BadInput(f"{name}: expected at most {option.most:g}, found {value}. Change it.")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -156,6 +188,8 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _plain(value: Any, hint: Any) -> Any:
     """Python's own number for one of NumPy's, and a tuple of them where one is stated."""
+    if get_origin(hint) is Annotated:
+        return _plain(value, get_args(hint)[0])
     stated = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if isinstance(value, list | np.ndarray) and any(get_origin(one) is tuple for one in stated):
         return tuple(_plain(one, Any) for one in value)
@@ -182,7 +216,10 @@ def _words(hint: Any) -> str:
     """An annotated type in words."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _words(inner[0])
+        option = option_of(hint)
+        taken = None if option is None or option.takes is None else _words(option.takes)
+        plain = _words(inner[0])
+        return plain if taken in (None, plain) else f"{taken} or {plain}"
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_words(one) for one in inner if one is not type(None)))
     if origin is Literal:

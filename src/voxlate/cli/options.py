@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from voxlate.cli.app import app
-from voxlate.options import MAIN, OUTPUT, PANELS, Option
+from voxlate.options import MAIN, OUTPUT, PANELS, Option, option_of
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
 
@@ -60,7 +60,7 @@ def with_options(function: Command) -> Command:
     fields = {name: _fields(table) for name, table in tables.items()}
     parameters = [one for name, one in own.items() if name not in tables]
     parameters += [one for some in fields.values() for one in some]
-    options = {one.name: _option(one.annotation) for one in parameters}
+    options = {one.name: option_of(one.annotation) for one in parameters}
 
     @functools.wraps(function)
     def run(**values: Any) -> None:
@@ -96,13 +96,7 @@ def _fields(table: Any) -> list[inspect.Parameter]:
         one.replace(annotation=hints[name])
         for name, one in inspect.signature(table).parameters.items()
     ]
-    return [one for one in named if _option(one.annotation) is not None]
-
-
-def _option(annotation: Any) -> Option | None:
-    """The Option of a parameter; None for an argument without a flag."""
-    parts = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
-    return next((part for part in parts if isinstance(part, Option)), None)
+    return [one for one in named if option_of(one.annotation) is not None]
 
 
 def _for_typer(parameter: inspect.Parameter, option: Option | None) -> inspect.Parameter:

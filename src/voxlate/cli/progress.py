@@ -71,8 +71,10 @@ class Lines:
         start, before = self.started.setdefault(
             name, (now, done)
         )  # a resumed run does not begin at 0
-        if now - self.printed < SECONDS and done < total:
-            return
+        outermost = next(iter(self.last))
+        ends = done >= total and (name == outermost or now - start >= SECONDS)
+        if now - self.printed < SECONDS and not ends:
+            return  # also for the short steps within another, such as the slices of a case
         self.printed = now
         left = (
             f", {_clock((now - start) / (done - before) * (total - done))} left"

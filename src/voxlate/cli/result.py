@@ -53,7 +53,7 @@ def evaluate(
             for sentence in summary.incomplete.values():
                 note(f"left out {sentence}")
         else:
-            _refuse_options_of_runs(by_run)
+            by_run.refuse_without_run()
             scores = score_images(
                 to,
                 truth,
@@ -63,7 +63,7 @@ def evaluate(
     document = scores.document()
     if sentence := held_out_note(document):
         note(sentence)
-    for sentence in scores.header["shared_masks"]:
+    for sentence in [*scores.header["shared_masks"], *scores.header["windows"]]:
         note(f"assumed: {sentence}.")
     _print(document, scores.table if everything else scores.short_table, as_json)
     if summary is not None and not as_json and (everything or by_run.missing == "all"):
@@ -74,23 +74,6 @@ def evaluate(
         f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()
     ]
     end([*absent, *(f"left out {sentence}" for sentence in failed.values())])
-
-
-def _refuse_options_of_runs(options: RunOptions) -> None:
-    """Raise BadInput for options of the synthesis, where no run synthesises anything."""
-    named = {
-        "--missing": options.missing,
-        "--samples": options.samples,
-        "--steps": options.steps,
-        "--noise": options.noise,
-        "--set": options.synth,
-    }
-    given = [flag for flag, value in named.items() if value is not None]
-    if given:
-        flag = given[0]
-        raise BadInput(
-            f"{flag}: expected --run with it, which synthesises the images, found none. Add --run RUN, or drop {flag}."
-        )
 
 
 @command("compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")

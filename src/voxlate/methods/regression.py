@@ -57,6 +57,12 @@ class RegressionSettings(MethodSettings):
             ge=0, description="Weight of an additional loss 1 - SSIM, with windows of 11 pixels."
         ),
     ] = 0.0
+    windows: Annotated[
+        dict[str, tuple[float, float]],
+        Field(
+            description="Additional losses within windows of network units, by name, each in shares of its width: { brain = [-0.333, -0.28] } counts a grey value of brain like one of bone."
+        ),
+    ] = field(default_factory=dict)
     leak: Annotated[
         float,
         Field(
@@ -82,6 +88,11 @@ class RegressionSettings(MethodSettings):
             raise BadInput(
                 f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found {list(stage.task.state_range)}. Drop one of the two."
             )
+        for name, (low, high) in self.windows.items():
+            if not low < high:
+                raise BadInput(
+                    f"{where}: expected method.windows.{name} as [low, high] with low < high, found {[low, high]}. Swap them."
+                )
         if unknown := [
             name for name in self.extras if name not in stage.net.extras or name not in EXTRA_LOSSES
         ]:
@@ -146,6 +157,10 @@ class Regression(Method):
             terms["ssim"] = (
                 self.options.ssim * dissimilarity(problem.where_present(image), x0).mean()
             )
+        for name, (low, high) in self.options.windows.items():
+            error = self.error(in_window(image, low, high), in_window(x0, low, high))
+            reduced = masked_mean(error, problem.loss_mask, self.options.reduction)
+            terms[f"windows.{name}"] = reduced.mean()
         return with_total(terms)
 
     def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -166,6 +181,11 @@ class Regression(Method):
         return replace(
             output, image=image if self.options.leak == 1 else leaky(image, self.options.leak)
         )
+
+
+def in_window(x: Tensor, low: float, high: float) -> Tensor:
+    """x clipped to a window, which becomes [-1, 1]."""
+    return (x.clamp(low, high) - low) * (2 / (high - low)) - 1
 
 
 def leaky(x: Tensor, slope: float) -> Tensor:

@@ -115,7 +115,7 @@ class Plan:
                 why[key] = "set by hand"
         if changes:
             why["by hand"] = (
-                f"{', '.join(changes)}; reasons with other numbers are those of the plan before"
+                f"{', '.join(changes)}; the other reasons and the predicted minutes and memory do not take this change into account"
             )
         fixed = self.fixed or any(re.search(DECIDES_LENGTH, key) for key in changes)
         return replace(self, tables=recipe_text.changed(self.tables, changes), why=why, fixed=fixed)

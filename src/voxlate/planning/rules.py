@@ -75,7 +75,7 @@ FULL_GREY: Tables = {
 }
 # Augmentation by the number of passes over the slices.
 STRENGTHS: list[tuple[float, tuple[str, Tables, Tables]]] = [
-    (FEW, ("no other change", {}, {})),
+    (FEW, ("no other augmentation", {}, {})),
     (MANY, ("moderate changes", MEDIUM, MEDIUM_GREY)),
     (math.inf, ("all changes", FULL, FULL_GREY)),
 ]
@@ -269,7 +269,9 @@ def augment(facts: Facts, roles: Roles, passes: float) -> tuple[Tables, str]:
     sources = [facts.scans[name] for name in roles.source]
     grey = all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources)
     how, spatial, intensities = next(strength for most, strength in STRENGTHS if passes < most)
-    why = f"{sides}; {how}, because each slice is seen about {passes:.0f} times, of {facts.patients} patients"
+    times = f"about {passes:.0f} time{'' if round(passes) == 1 else 's'}"
+    patients = f"{facts.patients} patient{'' if facts.patients == 1 else 's'}"
+    why = f"{sides}; {how}, because training uses each slice of {patients} {times}"
     if not grey:
         if spatial:
             why += "; intensities stay, because they have a unit"

@@ -179,9 +179,15 @@ def reason(ranked: list[Candidate]) -> str:
         f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s: the least predicted error"
     )
     if any(candidate.error < best.error for candidate in others):
-        text += " of the networks that were tried (with more minutes, others would be tried)"
-    named = [
-        f"{candidate.size} ({candidate.steps:,} steps of {candidate.seconds:.3f} s) {candidate.error / best.error - 1:+.1%}"
-        for candidate in others[:RUNNERS_UP]
-    ]
-    return text + (f"; next best: {', '.join(named)}" if named else "")
+        text += " of the networks whose step was timed"
+    named = [_compared(candidate, best) for candidate in others[:RUNNERS_UP]]
+    return text + (f"; others: {', '.join(named)}" if named else "")
+
+
+def _compared(candidate: Candidate, best: Candidate) -> str:
+    """A network with its predicted error relative to the chosen one; a lower one was not timed."""
+    untimed = (
+        ", which was not timed in the time of the probe" if candidate.error < best.error else ""
+    )
+    difference = candidate.error / best.error - 1
+    return f"{candidate.size} ({candidate.steps:,} steps of {candidate.seconds:.3f} s) {difference:+.1%}{untimed}"

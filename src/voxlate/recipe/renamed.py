@@ -4,6 +4,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from voxlate.errors import BadInput
+
 
 class RenamedKey(FutureWarning):
     """A recipe has a key by its old name."""
@@ -51,6 +53,22 @@ def with_new_names(recipe: Any) -> Any:
             stacklevel=3,
         )
     return recipe
+
+
+def refuse_both_names(tables: Any, where: str, table: str = "") -> None:
+    """Raise BadInput where a text states a key by its old and by its new name, because one of them would be lost."""
+    if isinstance(tables, list):
+        for entry in tables:
+            refuse_both_names(entry, where, table)
+    if not isinstance(tables, dict):
+        return
+    for key in RENAMED:
+        if key.table.rpartition(".")[2] == table and {key.old, key.new} <= tables.keys():
+            raise BadInput(
+                f"{where}: expected '{key.table}.{key.new}' once, found it also by its old name '{key.old}'. Remove one of the two."
+            )
+    for name, entry in tables.items():
+        refuse_both_names(entry, where, name)
 
 
 def _with_new_names(recipe: Any, found: list[Renamed]) -> Any:

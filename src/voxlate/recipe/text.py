@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.errors import BadInput, did_you_mean
-from voxlate.recipe.renamed import with_new_names
+from voxlate.recipe.renamed import refuse_both_names, with_new_names
 
 SHIPPED = resources.files("voxlate") / "recipe" / "shipped"
 
@@ -103,7 +103,9 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
             f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base."
         )
     try:
-        values = with_new_names(tomllib.loads(text_of(name)))
+        stated = tomllib.loads(text_of(name))
+        refuse_both_names(stated, name)
+        values = with_new_names(stated)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
     base = values.pop("base", None)

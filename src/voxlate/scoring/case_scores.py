@@ -17,6 +17,7 @@ from voxlate.images.io import is_there
 from voxlate.images.mask import foreground
 from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
+from voxlate.scoring.aligned import aligned_scores
 from voxlate.scoring.alignment import Alignment, find_alignment
 from voxlate.scoring.distances import Pool
 from voxlate.scoring.intervals import interval_scores, region_coverage
@@ -37,6 +38,7 @@ from voxlate.scoring.regions import (
 from voxlate.scoring.scopes import MASK, CountedVoxels, Cut, Scope, scope_scores
 from voxlate.scoring.scored_images import Item, RunFiles
 from voxlate.scoring.tables import Row
+from voxlate.scoring.windowed_pictures import picture_units, shows_a_window
 
 UnitsName = Literal["own", "network"]
 
@@ -55,6 +57,8 @@ class Options:
     scopes: tuple[Scope, ...]
     cut: Cut
     units: UnitsName
+    window_hu: tuple[float, float]
+    align: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,16 +208,18 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     """Score an image of a case and the naive baselines; raises BadInput if that is impossible."""
     case = item.case
     modality = item.modality
-    units = (
-        network_units(item.provenance, modality, case.case) if options.units == "network" else OWN
-    )
+    units = _units_of(item, scale, options)
     image = units.synthesis(read_canonical(item.synthesis, modality))
     truth = Truth(item, options, scale, units, image.grid)
     synthesis = truth.alignment.apply(image)
-    naive, left_out = _naive_images(truth)
+    baselines, left_out = _naive_images(truth)
+    naive = {name: _in_scored_unit(one, truth) for name, one in baselines.items()}
+    on_255 = _network_errors(truth, {"synthesis": synthesis, **baselines})
     rows = []
     for answer, volume in {"synthesis": synthesis, **naive}.items():
         scored, pictures = _scores(truth, answer, volume)
+        if answer in on_255:
+            scored["mae_network"] = on_255[answer]
         if answer == "synthesis":
             scored |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
         rows.append(
@@ -228,6 +234,33 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
             )
         )
     return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth))
+
+
+def _units_of(item: Item, scale: Range, options: Options) -> Units:
+    """The conversions to the scored unit."""
+    if options.units == "network":
+        return network_units(item.provenance, item.modality, item.case.case)
+    if shows_a_window(item.provenance, item.modality, scale.unit):
+        return picture_units(options.window_hu, scale)
+    return OWN
+
+
+def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, float]:
+    """MAE in network units of images in arbitrary units that are scored in shares of their own peaks.
+
+    A wrong overall brightness counts here and not in the other scores. No errors if no provenance states the units.
+    """
+    item = truth.item
+    if not truth.scale.own or item.modality not in item.provenance.get("network_units", {}):
+        return {}
+    units = network_units(item.provenance, item.modality, item.case.case)
+    true_values = units.truth(truth.scan).data[0]
+    errors = dict[str, float]()
+    for name, image in images.items():
+        known = image if name == "synthesis" else _in_physical_unit(image, truth)
+        difference = np.abs(units.synthesis(known).data[0] - true_values)
+        errors[name] = _mean(difference, truth.inside)
+    return errors
 
 
 def _note(truth: Truth) -> str:
@@ -272,6 +305,9 @@ def _scores(
     scored = {key: score(pair) for key, score in options.functions.items()}
     if truth.borders:
         scored["seam"] = seam(truth.values, values, truth.borders, truth.inside)
+    if options.align:
+        spacing_mm = truth.volume.grid.spacing_mm
+        scored |= aligned_scores(pair, truth.outline, spacing_mm, options.functions)
     scored |= _in_regions(truth, image, pair)
     of_pictures: list[dict[str, Any]] = []
     for scope in options.scopes:
@@ -343,7 +379,7 @@ def _mean(values: NDArray[np.float32], inside: MaskArray | None) -> float:
 
 
 def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
-    """The images of the naive baselines by name, and a sentence for each that is impossible."""
+    """The images of the naive baselines by name, as they are stored, and a sentence for each that is impossible."""
     item = truth.item
     run_files = truth.options.run_files
     target = truth.item.modality
@@ -371,18 +407,23 @@ def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
                 left_out.append(f"No copy and no table of {name}: {error}")
     for name, values in baselines.images(target, sources, truth.volume.grid).items():
         images[name] = replace(truth.scan, data=values[None])
-    return {
-        name: _in_scored_unit(image, baselines, truth) for name, image in images.items()
-    }, left_out
+    return images, left_out
 
 
-def _in_scored_unit(image: Volume, baselines: Baselines, truth: Truth) -> Volume:
+def _in_scored_unit(image: Volume, truth: Truth) -> Volume:
     """A baseline in the scored unit; in arbitrary units, a baseline is stored in shares of a peak."""
     if truth.scale.own:
         return image
+    return truth.units.synthesis(_in_physical_unit(image, truth))
+
+
+def _in_physical_unit(image: Volume, truth: Truth) -> Volume:
+    """A baseline in the unit of the target's scans; in arbitrary units, a typical peak of the training scales it."""
+    baselines = truth.options.run_files[truth.item].baselines
+    assert baselines is not None
     known = baselines.in_own_unit(image)
     assert known is not None  # baselines of a target state its typical peak
-    return truth.units.synthesis(known)
+    return known
 
 
 def _mean_image(baselines: Baselines, truth: Truth, files: dict[str, Path]) -> Volume:

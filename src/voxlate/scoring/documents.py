@@ -153,6 +153,7 @@ class _Document(TypedDict, total=False):
     truth_files: dict[Label, Place]
     source_files: dict[Name, dict[Name, Place]]
     shared_masks: list[Text]
+    windows: list[Text]
     regions: dict[Name, Text]
     scopes: dict[Name, Text]
     verdict: dict[Name, Verdict]

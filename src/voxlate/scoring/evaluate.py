@@ -8,12 +8,14 @@ from typing import Any
 from voxlate.data.find import find_cohort
 from voxlate.data.layout import CANONICAL
 from voxlate.data.presets import CaseFiles
+from voxlate.data.slice_filter import SliceFilter
 from voxlate.data.slice_lists import known_patients
 from voxlate.errors import BadInput
 from voxlate.files import seen_from
 from voxlate.images.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
 from voxlate.nets.lpips import Lpips, load_lpips
+from voxlate.scoring.aligned import NAME, RULE, check_name
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
@@ -24,7 +26,7 @@ from voxlate.scoring.network_units import RANGE
 from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
-from voxlate.scoring.scopes import Cut, check_pictures, filter_from, scopes_from
+from voxlate.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.scoring.scored_images import (
     Item,
     RunFiles,
@@ -34,6 +36,7 @@ from voxlate.scoring.scored_images import (
     run_files_of,
 )
 from voxlate.scoring.tables import Row, Scores
+from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window_of
 
 Progress = Callable[[int, int, str], None]
 
@@ -96,9 +99,7 @@ def evaluate(
     )
     if asked.prepared is not None:
         check_prepared(asked.prepared, {item.label: item.provenance for item in images.items})
-    regions = regions_from(asked.regions)
-    scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
-    slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
+    regions, scopes, slices = rules_of(asked)
     cut = Cut(slices, asked.crop, asked.seed)
     run_files = run_files_of(images.items, asked.naive, asked.prepared)
     rules = Options(
@@ -112,6 +113,8 @@ def evaluate(
         scopes,
         cut,
         asked.units,
+        window_of(asked.window),
+        asked.align,
     )
     scored, failed = _score_items(images.items, ranges, rules, progress)
     rows = [row for one in scored.values() for row in one.rows]
@@ -124,6 +127,7 @@ def evaluate(
         "not_synthesised": not_scored(out, images, wanted) | failed,
         **_of_images(out, scored, rules),
         **_rules(rules, ranges),
+        "windows": _windows(scored, ranges, asked.window),
     }
     choices = {
         "mask": "whole image" if asked.mask is None else str(asked.mask),
@@ -136,6 +140,18 @@ def evaluate(
     scores = Scores(tuple(rows), header, choices, ranges, asked.seed, stated, distances)
     scores.write(out)
     return scores
+
+
+def rules_of(
+    asked: EvaluateOptions,
+) -> tuple[tuple[Region, ...], tuple[Scope, ...], SliceFilter | None]:
+    """The regions, the scopes and the slices that count; raises BadInput for texts that name none."""
+    if asked.align:
+        check_name(asked.regions)
+    regions = regions_from(asked.regions)
+    scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
+    slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
+    return regions, scopes, slices
 
 
 def _ranges(items: Sequence[Item], given: Any, units: UnitsName) -> dict[str, Range]:
@@ -193,13 +209,29 @@ def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -
     }
 
 
+def _windows(
+    items: Iterable[Item], ranges: Mapping[str, Range], given: Sequence[float] | None
+) -> list[str]:
+    """A sentence for each modality whose truth is a picture and whose images are in HU."""
+    window_hu = window_of(given)
+    names = {
+        item.modality
+        for item in items
+        if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
+    }
+    return [assumption(window_hu, given is not None, name) for name in sorted(names)]
+
+
 def _rules(options: Options, ranges: Mapping[str, Range]) -> dict[str, Any]:
     """Sentences on regions and scopes."""
     mask = None if options.mask is None else str(options.mask)
     within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
     return {
         "regions": {region.name: region.rule(ranges, within) for region in options.regions},
-        "scopes": {scope.name: scope.rule(mask, options.cut) for scope in options.scopes},
+        "scopes": {
+            **({NAME: RULE} if options.align else {}),
+            **{scope.name: scope.rule(mask, options.cut) for scope in options.scopes},
+        },
     }
 
 
@@ -239,6 +271,8 @@ def _range(items: Sequence[Item], given: Any) -> Range:
         given = given.get(modality)
     if given is not None:
         return range_for(unit, given=given, source="given by the user")
+    if shows_a_window(items[0].provenance, modality, unit):
+        return range_for(unit, largest)
     named = items[0].provenance.get("range", {}).get(modality)
     if named is not None:
         return range_for(unit, given=named, source="the recipe's window")

@@ -126,6 +126,8 @@ METRICS = (
     Metric("mae", "MAE", UNIT, "lower", "mean over voxels", compute=lambda pair: pair.error(mae)),
     Metric("mae_rel", "MAE/range", "%", "lower", "mean over voxels, share of the range", 2, 100.0,
            lambda pair: pair.error(mae) / pair.scale.width),
+    Metric("mae_network", "MAE, network units", "of 255", "lower",
+           "mean over voxels of MR on 0 to 255, as with --units network", in_table=False),
     Metric("rmse", "RMSE", UNIT, "lower", "root of the mean over voxels", compute=lambda pair: pair.error(rmse)),
     Metric("rmse_rel", "RMSE/range", "%", "lower", "root of the mean over voxels, share of the range", 2, 100.0,
            lambda pair: pair.error(rmse) / pair.scale.width, in_table=False),
@@ -150,6 +152,7 @@ METRICS = (
            compute=lambda pair: pair.error(gradient_strength)),
     Metric("gradient_z", "Gradient z", "", "one", "mean |difference of slices| over the truth's", 2,
            compute=lambda pair: gradient_strength(pair.truth, pair.synthesis, pair.inside, along="slices")),
+    Metric("mm", "Displacement", "mm", "lower", "median length of the displacement that moves the image onto the truth", 2),
     Metric("std", "Uncertainty", UNIT, "lower", "mean standard deviation of the samples", in_table=False),
     Metric("std_error_r", "Uncertainty–error r", "", "higher", "correlation of standard deviation and |error|", 2,
            in_table=False),
@@ -206,7 +209,7 @@ REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAM
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
     """All possible metrics of a metrics.json by key: those of the catalogue, of its scopes and of its regions."""
-    scoped = [metric for metric in METRICS if metric.key in SCOPED]
+    scoped = [metric for metric in METRICS if metric.key in (*SCOPED, "gradient_strength", "mm")]
     of_scopes = (_scoped(metric, name) for name in document.get("scopes", {}) for metric in scoped)
     of_regions = (
         replace(metric, key=f"{name}.{metric.key}", label=f"{name} {metric.label}")

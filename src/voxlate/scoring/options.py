@@ -59,17 +59,32 @@ class EvaluateOptions(Layout):
     value_range: Annotated[
         Mapping[str, Sequence[float]] | Sequence[float] | None,
         Option(
-            "Value range of PSNR and SSIM in the target's unit.",
+            "Range of PSNR and SSIM in the target's unit.",
             flag="--range",
             panel=SCORES,
             metavar="A B",
             takes=tuple[float, float],
         ),
     ] = None
+    align: Annotated[
+        bool,
+        Option(
+            "Add scores after images are moved onto the truth.",
+            panel=SCORES,
+        ),
+    ] = False
+    window: Annotated[
+        tuple[float, float] | None,
+        Option(
+            "HU range of PNG truths. Default: 0 80.",
+            panel=SCORES,
+            metavar="A B",
+        ),
+    ] = None
     scopes: Annotated[
         Sequence[str],
         Option(
-            "Additional scope of the scores: whole, both_masked, slices, crops, both_masked.slices, … Repeatable (docs/guides/comparing.md).",
+            "Additional scope of the scores: whole, both_masked, slices, crops, … Repeatable.",
             flag="--score",
             panel=SCORES,
             metavar="NAME",
@@ -86,7 +101,7 @@ class EvaluateOptions(Layout):
             takes=str,
         ),
     ] = None
-    crop: Annotated[int, Option("Side length in pixels of the crops.", panel=SCORES)] = CROP
+    crop: Annotated[int, Option("Side length of crops in pixels.", panel=SCORES)] = CROP
     features: Annotated[
         Any,
         Option(
@@ -98,7 +113,7 @@ class EvaluateOptions(Layout):
     ] = None
     lpips: Annotated[
         Path | str | None,
-        Option("AlexNet weights (safetensors), with which LPIPS is scored too.", panel=SCORES),
+        Option("AlexNet weights (safetensors) for LPIPS.", panel=SCORES),
     ] = None
     units: Annotated[
         Literal["own", "network"],

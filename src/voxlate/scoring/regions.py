@@ -135,7 +135,7 @@ def find_region(
     scale: the scored range of the truth; body: the truth's foreground, if the range is that of the image's own peak.
     """
     if region.path is not None:
-        path = _file_of(region.path, case)
+        path = _file_of(region.path, case.case)
         inside: MaskArray = on_grid_of(truth, path, "mask").data[0] > 0.5
         return inside & frame
     assert region.modality is not None
@@ -250,12 +250,9 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArra
             raise BadInput(
                 f"{case.case}: expected a mask file in the cohort, found none. Pass --mask body, brain or a file."
             )
-        path = case.mask if mask == "cohort" else _file_of(str(mask), case)
+        check_mask(mask, case.case)
+        path = case.mask if mask == "cohort" else _file_of(str(mask), case.case)
         assert path is not None
-        if not is_there(path):
-            raise BadInput(
-                f"--mask: expected body, brain, cohort (its mask files) or a file, found {mask!s}, and no such file for {case.case} ({path}). Choose one of these."
-            )
         inside = on_grid_of(truth, path, "mask").data[0] > 0.5
     if not inside.any():
         raise BadInput(
@@ -264,8 +261,19 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArra
     return inside
 
 
-def _file_of(text: str, case: CaseFiles) -> Path:
-    return Path(text.replace("{case}", case.case))
+def check_mask(mask: str | Path | None, case: str) -> None:
+    """Raise BadInput for a mask that is neither the name of one nor a file of this case."""
+    if mask in (None, "body", "brain", "cohort"):
+        return
+    path = _file_of(str(mask), case)
+    if not is_there(path):
+        raise BadInput(
+            f"--mask: expected body, brain, cohort (its mask files) or a file, found {mask!s}, and no such file for {case} ({path}). Choose one of these."
+        )
+
+
+def _file_of(text: str, case: str) -> Path:
+    return Path(text.replace("{case}", case))
 
 
 def masks_of_several(
@@ -275,7 +283,7 @@ def masks_of_several(
     texts = [region.path for region in regions if region.path is not None]
     if mask not in (None, "body", "brain", "cohort"):
         texts.append(str(mask))
-    files = [(case.patient, _file_of(text, case)) for text in texts for case in cases]
+    files = [(case.patient, _file_of(text, case.case)) for text in texts for case in cases]
     own = (
         [(case.patient, case.mask) for case in cases if case.mask is not None]
         if mask == "cohort"

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ Outcome = Literal["better", "unclear", "worse", "unknown"]
 
 SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
 METRIC = METRIC_OF["mae"]
+NETWORK_METRIC = METRIC_OF["mae_network"]  # of MR that is scored in shares of its own peak
 TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
 SYMBOLS: Mapping[Outcome, str] = {
     "better": "✓",
@@ -219,14 +220,8 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
     if name in document.get("given_truth", ()):
         said = "no verdict: the truth itself was given to the model, so this is a bound and no synthesis"
         return Verdict(name, "unknown", said, unit=part["unit"])
-    rows = [
-        row
-        for row in document["cases"]
-        if row["modality"] == name and row.get(METRIC.key) is not None
-    ]
-    errors = dict[str, dict[str, float]]()
-    for row in rows:
-        errors.setdefault(row["answer"], {})[row["case"]] = row[METRIC.key]
+    rows = [row for row in document["cases"] if row["modality"] == name]
+    errors = _errors(rows, METRIC.key)
     patients = {row["case"]: row["patient"] for row in rows}
     own = errors.get(SYNTHESIS, {})
     trained = len(own.keys() & set(document.get("trained_on", ())))
@@ -238,7 +233,40 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
     )
     mask = part["mask"]
     where = mask if mask == "whole image" else f"inside the mask {mask}"
-    return verdict_on(name, errors, patients, part["unit"], where, clause)
+    stated = verdict_on(name, errors, patients, part["unit"], where, clause)
+    on_255 = _errors(rows, NETWORK_METRIC.key)
+    if not on_255:
+        return stated
+    other = verdict_on(name, on_255, patients, NETWORK_METRIC.unit, where, clause)
+    return _agreed(stated, other)
+
+
+def _errors(rows: Iterable[Mapping[str, Any]], key: str) -> dict[str, dict[str, float]]:
+    """A score by answer and case."""
+    errors = dict[str, dict[str, float]]()
+    for row in rows:
+        if row.get(key) is not None:
+            errors.setdefault(row["answer"], {})[row["case"]] = row[key]
+    return errors
+
+
+def _agreed(stated: Verdict, in_network_units: Verdict) -> Verdict:
+    """The verdict on images divided by their own peaks, which states a different outcome in network units.
+
+    Training judges in network units, in which a wrong overall brightness is an error.
+    """
+    if "unknown" in (stated.outcome, in_network_units.outcome):
+        return stated
+    if stated.outcome == in_network_units.outcome:
+        return stated
+    sentence = f"DEPENDS ON THE UNIT: with each image divided by its own peak it {_lowered(stated)}; in network units (0 to 255, as in training; --units network), where a wrong brightness is an error, it {_lowered(in_network_units)}"
+    return replace(stated, outcome="unclear", sentence=sentence)
+
+
+def _lowered(verdict: Verdict) -> str:
+    """The verdict's sentence as the end of another sentence."""
+    prefix = "is " if verdict.outcome in ("worse", "unclear") else ""
+    return f"{prefix}{verdict.sentence}"
 
 
 def logged(log: Path) -> dict[str, list[Verdict]]:

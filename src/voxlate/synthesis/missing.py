@@ -13,9 +13,10 @@ from rich.table import Table
 
 from voxlate.errors import BadInput
 from voxlate.files import locked, whole_file, write_json
-from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.evaluate import evaluate, rules_of
 from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
+from voxlate.scoring.regions import check_mask
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
@@ -172,6 +173,10 @@ def score_scenarios(
     scoring = vars(options)
     where = {"split": options.split, **options.layout}
     scans_of = {model.origin: find_scans([str(cohort)], model, **where) for model in models}
+    # A rule that names nothing is refused before hours of synthesis.
+    rules_of(options)
+    for scans in scans_of.values():
+        check_mask(options.mask, scans[0].case)
     said = set[str]()
 
     def say_once(sentence: str) -> None:

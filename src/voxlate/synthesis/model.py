@@ -16,7 +16,7 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,6 +29,7 @@ from voxlate.data.anatomy import FEWEST, Anatomy, read_anatomy
 from voxlate.data.case import MASK, PreparedCase
 from voxlate.data.grades import worst
 from voxlate.devices import find_device, name_of
+from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import SYNTHETIC
 from voxlate.images.grid import Volume
@@ -60,6 +61,7 @@ from voxlate.training.run import Run, file_hash, load_method, made_by, read_head
 from voxlate.training.starter import run_folder
 from voxlate.trust.calibration import Calibration, Prediction
 
+OF_NOISE = frozenset((*(field.name for field in fields(SamplerSettings)), "noise"))
 COST = (
     "network_calls",
     "seconds_per_slice",
@@ -103,13 +105,23 @@ class Model:
         if chosen.get("sampler", own["sampler"]) != own["sampler"]:
             own = {**own, "eta": 0.0}  # eta belongs to the recipe's sampler
         synth = fill(Synthesis, {**own, **chosen}, "synthesis options")
-        if synth.samples > 1 and not self.recipe.method.is_stochastic:
-            raise BadInput(
-                f"synth.samples: expected 1 for '{self.recipe.title}', which draws no noise, so that all samples of a case are equal, found {synth.samples}. Ask for 1, or use a diffusion model."
-            )
         recipe = replace(self.recipe, synth=synth)
         check_synthesis(recipe)
+        if not recipe.method.is_stochastic:
+            self._refuse_noise(chosen)
         return replace(self, recipe=recipe)
+
+    def _refuse_noise(self, chosen: Mapping[str, Any]) -> None:
+        """Raise BadInput for options of the sampling, which change nothing where no noise is drawn."""
+        if chosen.get("samples", 1) != 1:
+            raise BadInput(
+                f"synth.samples: expected 1 for '{self.recipe.title}', which draws no noise, so that all samples of a case are equal, found {chosen['samples']}. Ask for 1, or use a diffusion model."
+            )
+        without_effect = [name for name in chosen if name in OF_NOISE]
+        if without_effect:
+            raise BadInput(
+                f"synth.{without_effect[0]}: expected no option of the sampling for '{self.recipe.title}', which draws no noise, found {', '.join(without_effect)}. Leave it out, or use a diffusion model."
+            )
 
     def without_intervals(self) -> "Model":
         """The same model, which ignores the run's calibrations."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from voxlate.data.options import Layout
+from voxlate.errors import BadInput
 from voxlate.options import INPUT, MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option, pairs
 from voxlate.recipe.text import table
 
@@ -107,6 +108,15 @@ class RunOptions(Sampling):
     ] = None
     device: Device = "auto"
     allow_code: bool = False
+
+    def refuse_without_run(self) -> None:
+        """Raise BadInput for options of the synthesis, where no run synthesises anything."""
+        named = {"missing": self.missing, **_named_keys(self, Sampling), "set": self.synth}
+        given = [name for name, value in named.items() if value is not None]
+        if given:
+            raise BadInput(
+                f"--{given[0]}: expected --run with it, which synthesises the images, found none. Add --run RUN, or drop --{given[0]}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
