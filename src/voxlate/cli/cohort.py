@@ -29,7 +29,11 @@ def phantom(
     ),
     modality: Annotated[
         list[str] | None,
-        Option("Modality that is written. Repeatable. Default: all.", panel=MAIN, metavar="NAME"),
+        Option(
+            "Modality that is written, such as t1, ct, or a map of a tissue parameter such as t1_map. Repeatable. Default: all images and no map.",
+            panel=MAIN,
+            metavar="NAME",
+        ),
     ] = None,
     lesion: Annotated[
         Literal["none", "tumour", "stroke", "mixed"],

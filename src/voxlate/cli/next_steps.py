@@ -43,9 +43,11 @@ def layout_options(layout: Mapping[str, Any]) -> str:
 def after_prepare(prepared: Path) -> str:
     """The training of a prepared cohort; raises BadInput if none can be planned."""
     from voxlate.planning.facts import facts_of
-    from voxlate.planning.roles import roles_of
+    from voxlate.planning.roles import refuse_maps, roles_of
 
-    roles_of(facts_of(open_cohort(prepared)))
+    facts = facts_of(open_cohort(prepared))
+    refuse_maps(facts)
+    roles_of(facts)
     return f"train auto --data {shown(prepared)} --out RUN"
 
 

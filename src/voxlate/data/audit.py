@@ -12,6 +12,7 @@ from voxlate.data.case_header import CaseHeader
 from voxlate.data.prepared import Cohort, Entry
 from voxlate.errors import first_of
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
+from voxlate.images.units import TISSUE_MAPS
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
 REFINED_MM = (
@@ -174,7 +175,10 @@ def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
     for entry in entries:
         have.update(entry.present if len(entry.present) > 1 else [])
         for name, one in entry.misaligned.items():
-            by_name.setdefault(name, {})[entry.case] = one
+            if (
+                name not in TISSUE_MAPS
+            ):  # computed from the same head, so that nothing is to be measured
+                by_name.setdefault(name, {})[entry.case] = one
     return {name: _line(by_case, have[name]) for name, by_case in sorted(by_name.items())}
 
 

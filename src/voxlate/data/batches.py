@@ -93,13 +93,16 @@ class Batches(Dataset[Batch]):
         first = (step * self.world + self.rank) * self.batch
         numbers = range(first, first + self.batch)
         items = [self._item(number) for number in numbers]
-        batch = self._batch(items, [_generator("item", self.seed, number) for number in numbers])
+        seeds = [stable_id("physics", self.seed, number) for number in numbers]
+        generators = [_generator("item", self.seed, number) for number in numbers]
+        batch = self._batch(items, generators, seeds)
         if not self.unpaired:
             return batch
         # the word "stranger" seeds the pairs: another word would give other pairs than in earlier trainings
         generators = [_generator("stranger", self.seed, number) for number in numbers]
         drawn = [self._other_patient(item, generator) for item, generator in zip(items, generators)]
-        others = self.unpaired_targets._batch(drawn, generators)
+        seeds = [stable_id("physics of another patient", self.seed, number) for number in numbers]
+        others = self.unpaired_targets._batch(drawn, generators, seeds)
         return replace(
             batch,
             target=others.target,
@@ -108,9 +111,12 @@ class Batches(Dataset[Batch]):
             target_moments=others.target_moments,
         )
 
-    def _batch(self, items: Sequence[int], generators: Sequence[Generator]) -> Batch:
+    def _batch(
+        self, items: Sequence[int], generators: Sequence[Generator], seeds: Sequence[int]
+    ) -> Batch:
+        """The items with their augmentation; seeds: of what data.physics draws for each."""
         places = [self._place(item, generator) for item, generator in zip(items, generators)]
-        plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments)
+        plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments, seeds)
         spacing_mm = torch.tensor(
             [self.cohort.header(case, self.data.axes).spacing_mm for case, _ in places]
         )
@@ -228,11 +234,16 @@ def read_batch(
     intensity: Mapping[str, IntensityMap],
     places: Sequence[tuple[str, Triple]],
     moments: Path | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Batch:
-    """The patches at these places with their targets and labels, and the moments of their latents where given."""
+    """The patches at these places with their targets and labels, and the moments of their latents where given.
+
+    seeds: of what data.physics draws for each (default: a fixed one for each place).
+    """
     pairs = []
-    for case, start in places:
-        pair = read_pair(cohort.case(case), data, intensity, start)
+    for k, (case, start) in enumerate(places):
+        seed = None if seeds is None else seeds[k]
+        pair = read_pair(cohort.case(case), data, intensity, start, seed=seed)
         if moments is not None:
             slices = slice(start[0], start[0] + data.patch[0])
             both = (data.source, data.target)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,21 +20,36 @@ from voxlate.images.mask import bounding_box, brain, foreground, user_mask
 from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
 from voxlate.images.tiling import Size, resize_slices, zoomed
+from voxlate.images.units import TISSUE_MAPS
 from voxlate.records import Record, Shape, checksum, write_tensors
 
 MASK = "mask"
+PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
 SCANS = ("F32", "I16")  # how the voxels of scans and label maps are stored
+MAPS = (*SCANS, "F16")  # how those of tissue-parameter maps are
 OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
 DTYPES = {
     "F32": np.float32,
+    "F16": np.float16,
     "I16": np.int16,
     "U8": np.uint8,
     "U16": np.uint16,
     "U32": np.uint32,
     "U64": np.uint64,
 }
+
+
+class Contrasts(Protocol):
+    """Modalities that are computed from tissue-parameter maps (see drawn.py)."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def whole(self, case: "PreparedCase", name: str) -> np.ndarray:
+        """The image of a whole case, float32 [D, H, W]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,12 +60,15 @@ class PreparedCase:
     header shows something (all bits, where the mask comes from a file or a brain); no MASK where none was needed. The
     arrays of a case on disk are mapped, so that a part of one can be read alone. transforms: of the scans that were
     registered, in memory only. axes: the directions in which D, H, W grow; other layouts are those of data/layout.py.
+    contrasts: of a phantom's tissue-parameter maps, the modalities that are computed when they are read; the header
+    lists them last, and they share the mask of the proton density.
     """
 
     header: CaseHeader
     arrays: Mapping[str, np.ndarray]
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     axes: str = "SAR"
+    contrasts: "Contrasts | None" = None
 
     def volume(self, modality: str) -> Volume:
         """A whole volume in physical units, float32 [1, D, H, W]."""
@@ -60,7 +78,10 @@ class PreparedCase:
             raise BadInput(
                 f"case {header.case}: expected the modality {modality}, found {known}. Name one of these."
             )
-        data = self.arrays[modality].astype(np.float32, order="C")[None]
+        if self.contrasts is not None and modality in self.contrasts.names:
+            data = self.contrasts.whole(self, modality)[None]
+        else:
+            data = self.arrays[modality].astype(np.float32, order="C")[None]
         return Volume(
             data,
             np.array(header.affine),
@@ -76,7 +97,10 @@ class PreparedCase:
     def inside(self, bits: np.ndarray, modalities: Iterable[str] | None = None) -> np.ndarray:
         """Which voxels of (a part of) the mask are set for some of these modalities."""
         chosen = self.header.present if modalities is None else modalities
-        wanted = sum(1 << k for k, name in enumerate(self.header.present) if name in chosen)
+        computed = () if self.contrasts is None else self.contrasts.names
+        shown = {PROTONS if name in computed else name for name in chosen}
+        stored = (name for name in self.header.present if name not in computed)
+        wanted = sum(1 << k for k, name in enumerate(stored) if name in shown)
         return bits & bits.dtype.type(wanted) != 0
 
 
@@ -173,15 +197,18 @@ def _stored_and_measured(
 ) -> tuple[dict[str, np.ndarray], dict[str, Statistics], list[np.ndarray]]:
     """The voxels as they are stored, their statistics inside each scan's own foreground, and these foregrounds.
 
-    Each scan has its own foreground because synthesis has no target and, as a rule, no mask file.
+    Each scan has its own foreground because synthesis has no target and, as a rule, no mask file. Maps of tissue
+    parameters have that of the proton density, since some of them show a few vessels and nothing else.
     """
     arrays = dict[str, np.ndarray]()
     statistics = dict[str, Statistics]()
     outlines = list[np.ndarray]()
     for name, volume in volumes.items():
-        outline = foreground(volume)
-        arrays[name] = compact(volume.data[0])
-        statistics[name] = intensity_statistics(arrays[name], outline)
+        outline = foreground(volumes.get(PROTONS, volume) if name in TISSUE_MAPS else volume)
+        arrays[name] = compact(volume.data[0], halved=name in TISSUE_MAPS)
+        halved = arrays[name].dtype == np.float16  # too coarse for means and percentiles
+        measured = volume.data[0] if halved else arrays[name]
+        statistics[name] = intensity_statistics(measured, outline)
         outlines.append(outline)
     return arrays, statistics, outlines
 
@@ -238,8 +265,12 @@ def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
     }
 
 
-def compact(values: np.ndarray) -> np.ndarray:
-    """The values as int16 where that loses nothing, else as float32."""
+def compact(values: np.ndarray, halved: bool = False) -> np.ndarray:
+    """The values as int16 where that loses nothing, else as float32; halved: as float16 where that loses nothing."""
+    if halved:
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        return half if np.array_equal(half, values) else values.astype(np.float32)
     limits = np.iinfo(np.int16)
     if values.min() < limits.min or values.max() > limits.max:
         return values.astype(np.float32)
@@ -350,7 +381,9 @@ def _record(path: Path) -> Record:
 def _shapes(header: CaseHeader) -> dict[str, Shape]:
     """The shapes and types that the arrays of a case have by its header."""
     bits = np.min_scalar_type((1 << len(header.units)) - 1)
-    types: dict[str, tuple[str, ...]] = dict.fromkeys(header.units, SCANS)
+    types: dict[str, tuple[str, ...]] = {
+        name: MAPS if name in TISSUE_MAPS else SCANS for name in header.units
+    }
     types |= {LABEL + name: SCANS for name in header.labels}
     types[MASK] = tuple(name for name, dtype in DTYPES.items() if dtype == bits)
     return {name: Shape(header.shape, some) for name, some in types.items()}

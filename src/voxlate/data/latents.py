@@ -25,6 +25,8 @@ def uncacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> str
     """Why an item's slices are not the same whole slices in every epoch; "" where they are."""
     if data.stack > 0:
         return f"data.stack = {data.stack}"
+    if data.physics is not None:
+        return "data.physics"
     if data.augment != AugmentSettings():
         return "data.augment"
     for case in cases:

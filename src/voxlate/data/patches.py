@@ -14,9 +14,11 @@ from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import settings
 from voxlate.data.audit import distances
 from voxlate.data.augment import AugmentSettings
-from voxlate.data.case import LABEL, MASK, PreparedCase
+from voxlate.data.case import LABEL, MASK, PROTONS, PreparedCase
 from voxlate.data.case_header import CaseHeader
+from voxlate.data.drawn import Draw, Drawn
 from voxlate.data.layout import CANONICAL, Axes, axis_of, laid_out
+from voxlate.data.physics import PhysicsSettings
 from voxlate.data.prepared import Cohort
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
@@ -96,6 +98,12 @@ class DataSettings:
             description="how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one value { 'seg=13' = 5 }; where several do, their product"
         ),
     ] = field(default_factory=dict)
+    physics: Annotated[
+        PhysicsSettings | None,
+        Field(
+            description="draw MR modalities from a phantom's tissue-parameter maps, a sequence for each item; unset: scans as they are"
+        ),
+    ] = None
     augment: Annotated[AugmentSettings, Field(description="random changes in training")] = field(
         default_factory=AugmentSettings
     )
@@ -189,6 +197,10 @@ def usable_cases(
     unknown = [name for name in wanted if name not in cohort.modalities]
     if unknown:
         found = ", ".join(cohort.modalities)
+        if data.physics is None and PROTONS in cohort.modalities:
+            raise BadInput(
+                f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found tissue-parameter maps ({found}) and no {', '.join(unknown)}. Draw them from the maps with a [data.physics] table."
+            )
         raise BadInput(
             f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found {found} in the cohort (no {', '.join(unknown)}). Choose a recipe for these, or set data.source and data.target."
         )
@@ -330,25 +342,27 @@ def read_patch(
     intensity: Mapping[str, IntensityMap],
     start: Triple,
     size: Triple | None = None,
+    seed: int | None = None,
 ) -> Batch:
     """Read the sources of a patch at `start` (D, H, W; it may be partly outside, where background is filled in).
 
     All axes are those of data.axes. size: of the patch (default: of the settings). Source channels: the modalities in
     order, then with `stack` the same for the slice below, above, two below, …; beyond the first and last slice, that
-    slice is repeated. Mask: as far as the case's source modalities show it.
+    slice is repeated. Mask: as far as the case's source modalities show it. seed: of what data.physics draws (default:
+    a fixed one for each place).
     """
     case = laid_out(case, data.axes)
     size = size or data.patch
     z, y, x = start
-    source = [
-        _read_modality(case, name, intensity[name], start, size, step)
-        for name, step in data.channels
-    ]
+    item = _draw(case, start, seed)
+    source = _read_channels(case, data, intensity, start, size, item)
     mask = np.ones(size, np.float32)
     if MASK in case.arrays:
         inside, place = _overlap(start, size, case.header.shape)
         mask[:] = 0
         mask[inside] = case.inside(case.arrays[MASK][place], data.source)
+        if item is not None and (drawn := _drawn(case)) is not None:
+            mask[inside] *= drawn.kept(case, item, place)
     return Batch(
         source=torch.from_numpy(np.stack(source))[None],
         mask=torch.from_numpy(mask)[None, None],
@@ -365,6 +379,7 @@ def read_pair(
     intensity: Mapping[str, IntensityMap],
     start: Triple,
     size: Triple | None = None,
+    seed: int | None = None,
 ) -> Batch:
     """Read a patch as `read_patch` does, with its targets and label maps.
 
@@ -378,13 +393,48 @@ def read_pair(
         if name in case.header.labels:
             out[:] = 0
             out[inside] = case.arrays[LABEL + name][place]
-    target = [_read_modality(case, name, intensity[name], start, size) for name in data.target]
+    item = _draw(case, start, seed)
+    target = [
+        _read_modality(case, name, intensity[name], start, size, item)[0] for name in data.target
+    ]
     return replace(
-        read_patch(case, data, intensity, start, size),
+        read_patch(case, data, intensity, start, size, seed),
         target=torch.from_numpy(np.stack(target))[None],
         target_present=torch.tensor([[name in case.header.shown for name in data.target]]),
         labels=torch.from_numpy(labels)[None] if data.labels else None,
     )
+
+
+def _drawn(case: PreparedCase) -> Drawn | None:
+    """The modalities of data.physics; None where the case has no maps to draw from."""
+    return case.contrasts if isinstance(case.contrasts, Drawn) else None
+
+
+def _draw(case: PreparedCase, start: Triple, seed: int | None) -> Draw | None:
+    """What data.physics draws for an item; seed: default a fixed one for each place."""
+    drawn = _drawn(case)
+    if drawn is None:
+        return None
+    if seed is None:
+        seed = stable_id("physics", case.header.case, *start)
+    return drawn.draw(seed)
+
+
+def _read_channels(
+    case: PreparedCase,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    start: Triple,
+    size: Triple,
+    item: Draw | None,
+) -> list[np.ndarray]:
+    """The source channels in network units, in the order of data.channels."""
+    steps = list(dict.fromkeys(step for _, step in data.channels))
+    by_name = {
+        name: _read_modality(case, name, intensity[name], start, size, item, steps, False)
+        for name in data.source
+    }
+    return [by_name[name][steps.index(step)] for name, step in data.channels]
 
 
 def _read_modality(
@@ -393,22 +443,46 @@ def _read_modality(
     spec: IntensityMap,
     start: Triple,
     size: Triple,
-    step: int = 0,
+    item: Draw | None,
+    steps: Sequence[int] = (0,),
+    as_target: bool = True,
 ) -> np.ndarray:
-    """A modality in network units, or its neighbours `step` slices away: float32 [D, H, W]; background outside."""
-    out = np.full(size, BACKGROUND, np.float32)
+    """A modality in network units at each of `steps` slices away: float32 [steps, D, H, W]; background outside."""
+    out = np.full((len(steps), *size), BACKGROUND, np.float32)
     if name not in case.header.units:
         return out
-    inside, (depth, rows, columns) = _overlap(start, size, case.header.shape)
+    inside, place = _overlap(start, size, case.header.shape)
+    drawn = _drawn(case)
+    if item is None or drawn is None:
+        for plane, step in zip(out, steps):
+            plane[inside] = _scaled(case, name, spec, place, step)
+        return out
+    if name in drawn.names:
+        images = drawn.read(case, name, spec, item, place, steps, as_target)
+    else:
+        kept = drawn.kept(case, item, place)
+        stored = (_scaled(case, name, spec, place, step) for step in steps)
+        images = [np.where(kept, image, np.float32(BACKGROUND)) for image in stored]
+    for plane, image in zip(out, images):
+        plane[inside] = image
+    return out
+
+
+def _scaled(case: PreparedCase, name: str, spec: IntensityMap, place: Box, step: int) -> np.ndarray:
+    """A part of a stored modality in network units, or its neighbours `step` slices away."""
+    depth, rows, columns = place
     slices = np.clip(np.arange(depth.start, depth.stop) + step, 0, case.header.shape[0] - 1)
     values = case.arrays[name][slices, rows, columns]
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)
     statistics = case.header.statistics.get(name)
-    if spec.slicewise:
-        for plane, z, slice_values in zip(out[inside], slices, values):
-            plane[:] = spec.scale(statistics, int(z)).forward(slice_values)
-    else:
-        out[inside] = spec.scale(statistics).forward(values)
-    return out
+    if not spec.slicewise:
+        return spec.scale(statistics).forward(values)
+    scaled = [
+        spec.scale(statistics, int(z)).forward(slice_values)
+        for z, slice_values in zip(slices, values)
+    ]
+    return np.stack(scaled) if scaled else values.astype(np.float32)
 
 
 def _overlap(start: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:

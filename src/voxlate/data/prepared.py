@@ -17,9 +17,11 @@ from voxlate.config import adapter
 from voxlate.data.align import Align, Mask, Preparation, Registered
 from voxlate.data.case import PreparedCase, open_case, read_header
 from voxlate.data.case_header import CaseHeader, Unit
+from voxlate.data.drawn import UNIT, Drawn
 from voxlate.data.fingerprint import fingerprint, geometry
 from voxlate.data.layout import CANONICAL, laid_out_header
 from voxlate.data.leakage import refuse_leak
+from voxlate.data.physics import PhysicsSettings, check_targets
 from voxlate.data.split import FOLDS, SPLITS, fold_splits
 from voxlate.errors import BadInput, first_of
 from voxlate.files import read_json, write_json
@@ -73,7 +75,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cohort:
-    """A prepared cohort: its cases with their splits, the modalities and units, the fingerprint, and its provenance."""
+    """A prepared cohort: its cases with their splits, the modalities and units, the fingerprint, and its provenance.
+
+    drawn: modalities that are computed from tissue-parameter maps when they are read; not part of cohort.json.
+    """
 
     folder: Path
     cases: tuple[Entry, ...]
@@ -82,6 +87,7 @@ class Cohort:
     fingerprint: dict[str, Any]
     warnings: tuple[str, ...]
     provenance: dict[str, Any]
+    drawn: Drawn | None = None
 
     @property
     def splits(self) -> dict[str, list[str]]:
@@ -123,15 +129,57 @@ class Cohort:
         training = [header for header, case in zip(headers, cases) if case.split == "train"]
         return replace(self, cases=cases, fingerprint=fingerprint(headers, training))
 
+    def with_physics(self, physics: PhysicsSettings | None, targets: Sequence[str]) -> "Cohort":
+        """The cohort with the modalities that `data.physics` draws from its maps; raises BadInput where it has none.
+
+        targets: of the model.
+        """
+        if physics is None:
+            return self
+        check_targets(physics, targets)
+        drawn = Drawn(physics, tuple(targets))
+        having = {entry.case for entry in self.cases if drawn.computes(self.header(entry.case))}
+        if not having:
+            maps = sorted(physics.needs)
+            raise BadInput(
+                f"{self.folder}: expected cases with the tissue-parameter maps of data.physics ({', '.join(maps)}), found {', '.join(self.modalities)}. Write phantoms with these (voxlate phantom --modality NAME) and prepare them, or drop data.physics."
+            )
+        cases = tuple(
+            replace(entry, present=[*entry.present, *drawn.names])
+            if entry.case in having
+            else entry
+            for entry in self.cases
+        )
+        new = [name for name in drawn.names if name not in self.modalities]
+        viewed = replace(
+            self,
+            cases=cases,
+            modalities=(*self.modalities, *new),
+            units=self.units | dict.fromkeys(new, UNIT),
+            drawn=drawn,
+        )
+        return viewed.with_splits({})
+
     def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
         """The header of a case with these axes (see data/layout.py)."""
-        header = read_header(case_path(self.folder, case))
-        return laid_out_header(self._as_listed(header, case), axes)
+        header = self._as_listed(read_header(case_path(self.folder, case)), case)
+        if self.drawn is not None and self.drawn.computes(header):
+            header = self.drawn.in_header(open_case(case_path(self.folder, case)))
+        return laid_out_header(header, axes)
+
+    def headers_of_draws(self, case: str, draws: int) -> list[CaseHeader]:
+        """Headers with the statistics of several draws of data.physics; the header alone where nothing is drawn."""
+        header = self._as_listed(read_header(case_path(self.folder, case)), case)
+        if self.drawn is None or not self.drawn.computes(header):
+            return [header]
+        return self.drawn.in_headers(open_case(case_path(self.folder, case)), draws)
 
     def case(self, case: str) -> PreparedCase:
         prepared = open_case(case_path(self.folder, case))
         self._as_listed(prepared.header, case)
-        return prepared
+        if self.drawn is None or not self.drawn.computes(prepared.header):
+            return prepared
+        return replace(prepared, header=self.drawn.in_header(prepared), contrasts=self.drawn)
 
     @cached_property
     def _listed(self) -> dict[str, Entry]:
@@ -144,7 +192,7 @@ class Cohort:
             return header
         wanted = {name: getattr(entry, name) for name in SHARED} | {
             "case": case,
-            "present": sorted(entry.present),
+            "present": sorted(set(entry.present) - self._computed_names(header)),
         }
         found = {name: getattr(header, name) for name in SHARED} | {
             "case": header.case,
@@ -160,6 +208,11 @@ class Cohort:
                 f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. Prepare the cohort again."
             )
         return header
+
+    def _computed_names(self, header: CaseHeader) -> set[str]:
+        """The contrasts that a stored case does not have as scans."""
+        names = set() if self.drawn is None else set(self.drawn.names)
+        return names - header.units.keys()
 
     def target_scale(self, spec: IntensityMap, modality: str, cases: Collection[str]) -> Scale:
         """The typical scale of a modality over training cases (see intensity.typical_scale)."""
@@ -358,7 +411,8 @@ def stated(folder: Path) -> dict[str, Any]:
 
 def write_cohort(cohort: Cohort) -> None:
     """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
-    value = {key: item for key, item in asdict(cohort).items() if key != "folder"}
+    value = asdict(replace(cohort, drawn=None))
+    del value["folder"], value["drawn"]
     value["made"] = value.pop("provenance")  # the key of version 0.6
     for case in value["cases"]:
         if case["fold"] is None:

@@ -3,6 +3,16 @@
 import re
 
 HOUNSFIELD = ("ct", "ncct", "cect", "cta", "ctv")
+# Maps of tissue parameters at 3 T, from which MR contrasts are computed: their units ("1" for shares).
+TISSUE_MAPS: dict[str, str] = {
+    "pd_map": "1",
+    **dict.fromkeys(("t1_map", "t2_map", "t2star_map"), "ms"),
+    "chi_map": "ppm",
+    "fat_map": "1",
+    "gd_map": "mM",
+    "flow_map": "cm/s",
+    "inflow_map": "1/s",
+}
 UNITS: dict[str, str] = {
     **dict.fromkeys(HOUNSFIELD, "HU"),
     "cbf": "ml/100g/min",
@@ -12,6 +22,7 @@ UNITS: dict[str, str] = {
         ("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr"),
         "a.u.",
     ),
+    **TISSUE_MAPS,
 }
 
 

@@ -16,9 +16,10 @@ from voxlate.images.units import unit_of
 from voxlate.machine import cores
 from voxlate.phantoms.anatomy import LesionKind
 from voxlate.phantoms.head import FIELD_MM, Head, make_head
+from voxlate.phantoms.maps import MAPS, tissue_map
 from voxlate.phantoms.scanner import image
 from voxlate.phantoms.signal import MODALITIES
-from voxlate.phantoms.tissue import INTRACRANIAL, Label
+from voxlate.phantoms.tissue import ANATOMY_1, INTRACRANIAL
 
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
@@ -43,7 +44,8 @@ def write_cohort(
 ) -> list[Path]:
     """Write `OUT/phantom_000/t1.nii.gz` and so on, the label maps `seg` and `lesion`, and `phantom.json`.
 
-    size: voxels in x, y, z. modalities: None stands for all. stripped: set voxels outside the brain to 0, as BraTS
+    size: voxels in x, y, z. modalities: None stands for all images; the maps of maps.MAPS
+    are written where they are named. stripped: set voxels outside the brain to 0, as BraTS
     does. progress is called with (cases done, cases). Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
@@ -94,10 +96,10 @@ def _check(
         raise BadInput(
             f"lesion: expected one of {', '.join(kinds)}, found {lesion}. Choose one of them."
         )
-    unknown = [name for name in modalities if name not in MODALITIES]
+    unknown = [name for name in modalities if name not in (*MODALITIES, *MAPS)]
     if unknown:
         raise BadInput(
-            f"modalities: expected some of {', '.join(MODALITIES)}, found {', '.join(unknown)}. Remove it."
+            f"modalities: expected some of {', '.join((*MODALITIES, *MAPS))}, found {', '.join(unknown)}. Remove it."
         )
 
 
@@ -124,10 +126,14 @@ def _description(size: Sequence[int]) -> dict[str, Any]:
         "what": "Simulated heads, computed from equations without data of any patient.",
         "field_mm": list(FIELD_MM),
         "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
-        "seg": {label.name.lower(): int(label) for label in Label},
+        "seg": {label.name.lower(): int(label) for label in ANATOMY_1},
         "lesion_map": lesion_map,
         "sources": "Constants and equations with their literature: voxlate.phantoms.tissue and .signal.",
     }
+
+
+def _image_or_map(head: Head, name: str) -> np.ndarray:
+    return tissue_map(head, name) if name in MAPS else image(head, name)
 
 
 def _write_case(folder: Path, head: Head, names: Sequence[str], stripped: bool) -> None:
@@ -135,7 +141,7 @@ def _write_case(folder: Path, head: Head, names: Sequence[str], stripped: bool) 
     inside = largest(np.isin(head.labels, INTRACRANIAL)) if stripped else None
     for name in names:
         unit = unit_of(name)
-        data = maps[name] if name in maps else image(head, name)
+        data = maps[name] if name in maps else _image_or_map(head, name)
         if inside is not None and name not in maps:
             air = AIR_HU if unit == "HU" else 0
             data = np.where(inside, data, air)

@@ -16,12 +16,13 @@ from voxlate.phantoms.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
 PERFUSION = frozenset(("cbf", "cbv", "tmax"))
 # Phases are 8 s apart: Menon et al. 2015, Radiology 275:510.
 PHASE_S = {"cta": 8.0, "cta1": 8.0, "cta2": 16.0, "cta3": 24.0}
+PULSES_BEYOND_CLOT = 45  # of the time of flight, in slow blood
 ARTERIAL_PEAK_HU = 340.0
 VENOUS_PEAK_HU = 210.0
 
 
 @dataclass(frozen=True)
-class _Voxels:
+class Voxels:
     """One tissue per voxel of a slice: its label, texture, height and the effect of a stroke."""
 
     head: Head
@@ -55,30 +56,30 @@ class _Voxels:
         )
 
 
-def _fat_saturation(voxels: _Voxels, share: float) -> np.ndarray:
+def _fat_saturation(voxels: Voxels, share: float) -> np.ndarray:
     """Factor of fat saturation, usual in head protocols at 3 T: `share` in fat and marrow, 1 elsewhere."""
     return np.where(voxels.has(Label.FAT, Label.DIPLOE), np.float32(share), np.float32(1))
 
 
-def _t1(voxels: _Voxels) -> np.ndarray:
+def _t1(voxels: Voxels) -> np.ndarray:
     pd, t1, _, t2star = voxels.relaxation
     return _fat_saturation(voxels, 0.6) * mr.spoiled_gradient(pd, t1, t2star, *mr.T1)
 
 
-def _t1c(voxels: _Voxels) -> np.ndarray:
+def _t1c(voxels: Voxels) -> np.ndarray:
     """T1 with gadolinium, 1 / T1 + r1 · C, in vessels and where the blood-brain barrier leaks."""
     pd, t1, _, t2star = voxels.relaxation
     concentration = voxels.of(voxels.head.tissue.gadolinium_mm)
-    shortened = 1 / (1 / t1 + mr.GADOLINIUM_R1 / 1000 * concentration)
+    shortened = mr.with_gadolinium(t1, concentration)
     return _fat_saturation(voxels, 0.6) * mr.spoiled_gradient(pd, shortened, t2star, *mr.T1)
 
 
-def _spin_echo(voxels: _Voxels, protocol: tuple[float, float]) -> np.ndarray:
+def _spin_echo(voxels: Voxels, protocol: tuple[float, float]) -> np.ndarray:
     pd, t1, t2, _ = voxels.relaxation
     return _flow_void(voxels) * mr.spin_echo(pd, t1, t2, *protocol)
 
 
-def _flair(voxels: _Voxels) -> np.ndarray:
+def _flair(voxels: Voxels) -> np.ndarray:
     pd, t1, t2, _ = voxels.relaxation
     still = mr.nulling_time_ms(float(voxels.head.tissue.t1_ms[Label.CSF]), mr.FLAIR[0])
     return (
@@ -88,7 +89,7 @@ def _flair(voxels: _Voxels) -> np.ndarray:
     )
 
 
-def _flow_void(voxels: _Voxels) -> np.ndarray:
+def _flow_void(voxels: Voxels) -> np.ndarray:
     """Blood that leaves between excitation and refocusing gives no spin echo; behind a clot it is slow."""
     lost = (
         0.9 * voxels.has(Label.ARTERY)
@@ -98,7 +99,7 @@ def _flow_void(voxels: _Voxels) -> np.ndarray:
     return (1 - lost).astype(np.float32)
 
 
-def _swi(voxels: _Voxels) -> np.ndarray:
+def _swi(voxels: Voxels) -> np.ndarray:
     """Magnitude times the fourth power of the phase mask. Source: Haacke et al. 2004, Magn Reson Med 52:612.
 
     Arteries are bright at the base and fade upward (Haacke et al. 2009, AJNR 30:19): at 10 cm/s and one slab over the
@@ -108,26 +109,30 @@ def _swi(voxels: _Voxels) -> np.ndarray:
     pulses = np.where(
         voxels.has(Label.ARTERY), np.clip(0.36 * (voxels.height_mm + 80), 5, None), 1e4
     )
-    mask = max(0.0, 1 - mr.venous_phase_rad(te_ms=mr.SWI[1]) / np.pi) ** 4
+    mask = float(mr.phase_mask(mr.venous_phase_rad(te_ms=mr.SWI[1])))
     weight = np.where(voxels.has(Label.VEIN), mask, 1).astype(np.float32)
     return weight * mr.inflow(pd, t1, t2star, pulses, *mr.SWI)
 
 
-def _tof(voxels: _Voxels) -> np.ndarray:
+def _tof(voxels: Voxels) -> np.ndarray:
     """Time of flight: arterial blood enters from below and receives more pulses the higher it is.
 
     Veins flow in the opposite direction and are saturated. Magnetisation transfer reduces the signal of brain by about
     30 % and that of blood not at all (Edelman et al. 1992, Radiology 184:395). Fat is saturated.
     """
     pd, t1, _, t2star = voxels.relaxation
-    arterial = np.clip(5 + 0.09 * (voxels.height_mm + 50), 3, 20)
-    pulses = np.where(voxels.has(Label.ARTERY), arterial, 1e4)
-    pulses = np.where(voxels.has(Label.ARTERY_BEYOND_CLOT), 45, pulses)
+    pulses = np.where(voxels.has(Label.ARTERY), arterial_pulses(voxels.height_mm), 1e4)
+    pulses = np.where(voxels.has(Label.ARTERY_BEYOND_CLOT), PULSES_BEYOND_CLOT, pulses)
     transfer = 1 - 0.3 * voxels.has(*BRAIN, *TUMOUR, Label.MUSCLE, Label.SKIN)
     return transfer * _fat_saturation(voxels, 0.25) * mr.inflow(pd, t1, t2star, pulses, *mr.TOF)
 
 
-def _hounsfield(voxels: _Voxels) -> np.ndarray:
+def arterial_pulses(height_mm: float) -> np.ndarray:
+    """Pulses of the time of flight that arterial blood has received at a height."""
+    return np.clip(5 + 0.09 * (height_mm + 50), 3, 20)
+
+
+def _hounsfield(voxels: Voxels) -> np.ndarray:
     """HU with texture of ±0.6 HU in soft tissue and ±6 % in bone; the core is 5 HU darker.
 
     1 % of water reduces attenuation by 2.6 HU: Unger 1984.
@@ -139,7 +144,7 @@ def _hounsfield(voxels: _Voxels) -> np.ndarray:
     return textured + 0.6 * soft * voxels.texture - 5 * voxels.core
 
 
-def _contrast_ct(voxels: _Voxels, seconds: float) -> np.ndarray:
+def _contrast_ct(voxels: Voxels, seconds: float) -> np.ndarray:
     """Plain HU plus iodine in arteries, in veins (5 s later), and in tissue by its blood volume and delay."""
     arteries = ARTERIAL_PEAK_HU * mr.bolus(seconds, 0.0, 8.0)
     delay = voxels.head.lesion.collateral_delay_s
@@ -159,7 +164,7 @@ def _contrast_ct(voxels: _Voxels, seconds: float) -> np.ndarray:
     return _hounsfield(voxels) + tissue + leak + iodine
 
 
-def _perfusion(voxels: _Voxels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _perfusion(voxels: Voxels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """CBF (ml/100 g/min), CBV (ml/100 g) = CBF · MTT, and Tmax (s).
 
     CBF is below 30 % of normal in the core; Tmax is above 6 s in core and penumbra. Source: Albers et al. 2018, N Engl J
@@ -176,7 +181,7 @@ def _perfusion(voxels: _Voxels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return cbf, cbf * mtt / 60, np.where(stroke > 0, late, normal)
 
 
-_MR: dict[str, Callable[[_Voxels], np.ndarray]] = {
+_MR: dict[str, Callable[[Voxels], np.ndarray]] = {
     "t1": _t1,
     "t1c": _t1c,
     "t2": partial(_spin_echo, protocol=mr.T2),
@@ -186,7 +191,7 @@ _MR: dict[str, Callable[[_Voxels], np.ndarray]] = {
     "tof": _tof,
 }
 # The order seeds the noise of each modality.
-_EQUATIONS: dict[str, Callable[[_Voxels], np.ndarray]] = {
+_EQUATIONS: dict[str, Callable[[Voxels], np.ndarray]] = {
     **_MR,
     **dict.fromkeys(("ncct", "ct"), _hounsfield),
     **{name: partial(_contrast_ct, seconds=seconds) for name, seconds in PHASE_S.items()},
@@ -207,22 +212,22 @@ def signal(head: Head, modality: str) -> np.ndarray:
     gain = mr.FULL_SCALE if modality in MR else 1.0
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
-        main = _voxels(head, level, head.labels[level], slice(None))
+        main = voxels_of(head, level, head.labels[level], slice(None))
         out[level] = gain * equation(main)
         if modality != "tmax":
             mixed = head.share[level] < 1
-            second = _voxels(head, level, head.second[level][mixed], mixed)
+            second = voxels_of(head, level, head.second[level][mixed], mixed)
             other = gain * equation(second)
             share = head.share[level][mixed]
             out[level][mixed] = share * out[level][mixed] + (1 - share) * other
     return out
 
 
-def _voxels(head: Head, level: int, label: np.ndarray, where: np.ndarray | slice) -> _Voxels:
+def voxels_of(head: Head, level: int, label: np.ndarray, where: np.ndarray | slice) -> Voxels:
     height_mm = head.affine[2, 3] + level * head.affine[2, 2]
     stroke = (head.lesion.kind == "stroke") & np.isin(label, list(BRAIN))
     lesion = head.lesion_map[level][where]
     texture = head.texture[level][where].astype(np.float32)
     core = (stroke & (lesion == 1)).astype(np.float32)
     penumbra = (stroke & (lesion == 2)).astype(np.float32)
-    return _Voxels(head, label, texture, core, penumbra, height_mm)
+    return Voxels(head, label, texture, core, penumbra, height_mm)

@@ -14,6 +14,25 @@ Hounsfield units: Osborn 2012, "Osborn's Brain"; Schneider et al. 1996, Phys Med
 Stroke 44:1442 and its kind for grey 37-41, white 28-32; thrombus above 60.
 Perfusion: Leenders et al. 1990, Brain 113:27 (grey CBF 55, CBV 5; white 22, 2.7), in ml/100 g(/min); mean transit times
 CBV / CBF by the central volume principle (Meier and Zierler 1954, J Appl Physiol 6:731).
+
+Susceptibility is in ppm (SI) relative to water at -9.05 ppm:
+  air, titanium, cobalt alloys        Schenck 1996, Med Phys 23:815 (air 0.36, titanium 182, both absolute)
+  cortical bone                       Hopkins and Wehrli 1997, Magn Reson Med 37:494 (-11.3 absolute); enamel likewise
+  fat                                 Szczepaniak et al. 2002, Magn Reson Med 47:607 and its kind: 0.6 to 1.1
+  deep grey, pallidum                 Langkammer et al. 2012, NeuroImage 62:1593 (iron: 0.05 to 0.2)
+  veins                               Spees et al. 2001, Magn Reson Med 45:533, as in `sequences.venous_phase_rad`
+  haemorrhage by its age              Chang et al. 2016, J Magn Reson Imaging 44:420 (order of magnitude: about 1)
+  calcification                       Schweser et al. 2010, Med Phys 37:5165 (diamagnetic; order of magnitude)
+Fat fraction (of protons): marrow of the spine grows from 0.3 to 0.6 with age: Griffith et al. 2012, J Magn Reson
+Imaging 36:225; marrow of the skull is fatter, and the parotid gland has 0.2 to 0.3 (orders of magnitude).
+Tissues from CARTILAGE on, which only anatomy 2 has:
+  cartilage, disc, tooth, dura        Robson et al. 2003, J Comput Assist Tomogr 27:825 (short T2: hardly any signal)
+  cord                                Smith et al. 2008, Magn Reson Med 60:213 (T1 about 900, T2 about 75)
+  haemorrhage                         Bradley 1993, Radiology 189:15 (T1 and T2 by age); HU by Bergstroem et al. 1977,
+                                      J Comput Assist Tomogr 1:57 (falls by about 1 to 2 HU a day)
+  leukoaraiosis, gliosis, infarcts    order of magnitude as oedema; HU between white matter and CSF
+  metal, shunt, table, foam           HU beyond 3000 are clipped by scanners; barium-loaded silicone about 500 HU
+Where no source is named for one of their values, it is an order of magnitude, chosen to look right on real scans.
 """
 
 from dataclasses import dataclass
@@ -45,14 +64,62 @@ class Label(IntEnum):
     NECROSIS = 17
     ENHANCING = 18
     OEDEMA = 19
+    # Tissues of anatomy 2 only.
+    CARTILAGE = 20
+    DISC = 21
+    TOOTH = 22
+    METAL = 23
+    DURA = 24
+    CALCIFICATION = 25
+    LENS = 26
+    MUCOSA = 27
+    SINUS_FLUID = 28
+    CORD = 29
+    SPINAL_FLUID = 30
+    MARROW = 31
+    GLAND = 32
+    PITUITARY = 33
+    CHOROID = 34
+    PALLIDUM = 35
+    LEUKOARAIOSIS = 36
+    LOW_GRADE = 37
+    INFARCT = 38
+    OLD_CAVITY = 39
+    GLIOSIS = 40
+    HAEMORRHAGE_ACUTE = 41
+    HAEMORRHAGE_SUBACUTE = 42
+    HAEMOSIDERIN = 43
+    RESECTION = 44
+    SHUNT = 45
+    PLATE = 46
+    TABLE = 47
+    FOAM = 48
 
 
+ANATOMY_1 = tuple(label for label in Label if label <= Label.OEDEMA)
 BRAIN = (Label.GREY, Label.WHITE, Label.DEEP_GREY)
 TUMOUR = (Label.NECROSIS, Label.OEDEMA, Label.ENHANCING)
 VESSEL = (Label.ARTERY, Label.VEIN, Label.ARTERY_BEYOND_CLOT, Label.CLOT)
-FLUID = (Label.CSF, Label.VENTRICLE, Label.EYE)
+FLUID = (Label.CSF, Label.VENTRICLE, Label.EYE, Label.SPINAL_FLUID, Label.OLD_CAVITY)
+HAEMORRHAGE = (Label.HAEMORRHAGE_ACUTE, Label.HAEMORRHAGE_SUBACUTE, Label.HAEMOSIDERIN)
+# Tissues of the brain that only anatomy 2 has.
+OTHER_BRAIN = (
+    Label.PALLIDUM,
+    Label.CHOROID,
+    Label.LEUKOARAIOSIS,
+    Label.LOW_GRADE,
+    Label.INFARCT,
+    Label.GLIOSIS,
+    *HAEMORRHAGE,
+)
 # These tissues remain after skull stripping.
-INTRACRANIAL = (*BRAIN, *TUMOUR, *VESSEL, Label.CSF, Label.VENTRICLE)
+INTRACRANIAL = (
+    *(*BRAIN, *TUMOUR, *VESSEL, Label.CSF, Label.VENTRICLE),
+    *(*OTHER_BRAIN, Label.OLD_CAVITY, Label.RESECTION),
+    *(Label.DURA, Label.CALCIFICATION, Label.SHUNT),
+)
+# MR scanners do not see them: they stand outside the patient on CT.
+FURNITURE = (Label.TABLE, Label.FOAM)
 
 # label: PD, T1 ms, T2 ms, T2* ms, HU, CBF ml/100g/min, MTT s, Tmax s, gadolinium mM some minutes after 0.1 mmol/kg
 _ROWS: dict[Label, tuple[float, ...]] = {
@@ -76,6 +143,66 @@ _ROWS: dict[Label, tuple[float, ...]] = {
     Label.NECROSIS: (0.95, 2200, 260, 120, 18, 5, 6.0, 3.2, 0.0),
     Label.ENHANCING: (0.85, 1500, 130, 50, 40, 75, 6.4, 1.8, 0.45),
     Label.OEDEMA: (0.86, 1500, 170, 70, 22, 17, 6.5, 2.8, 0.01),
+    Label.CARTILAGE: (0.65, 1100, 25, 12, 110, 0, 0, 0, 0.02),
+    Label.DISC: (0.75, 1200, 70, 30, 90, 0, 0, 0, 0.02),
+    Label.TOOTH: (0.03, 500, 5, 0.5, 1900, 0, 0, 0, 0),
+    Label.METAL: (0.0, 1000, 1, 0.1, 8000, 0, 0, 0, 0),
+    Label.DURA: (0.55, 900, 30, 15, 60, 0, 0, 0, 0.5),
+    Label.CALCIFICATION: (0.45, 800, 40, 6, 260, 0, 0, 0, 0.02),
+    Label.LENS: (0.65, 1100, 30, 20, 65, 0, 0, 0, 0),
+    Label.MUCOSA: (0.88, 1500, 130, 60, 30, 0, 0, 0, 0.5),
+    Label.SINUS_FLUID: (0.97, 2200, 600, 250, 14, 0, 0, 0, 0.0),
+    Label.CORD: (0.75, 950, 78, 42, 35, 30, 5.5, 2.0, 0.015),
+    Label.SPINAL_FLUID: (1.00, 4300, 1800, 800, 8, 0, 0, 0, 0.0),
+    Label.MARROW: (0.70, 550, 80, 14, 270, 0, 0, 0, 0.06),
+    Label.GLAND: (0.82, 850, 75, 40, 20, 0, 0, 0, 0.3),
+    Label.PITUITARY: (0.80, 1100, 80, 45, 42, 60, 5.0, 1.5, 0.8),
+    Label.CHOROID: (0.90, 1700, 180, 80, 42, 60, 5.5, 2.0, 0.8),
+    Label.PALLIDUM: (0.76, 1000, 65, 24, 40, 45, 4.9, 1.4, 0.03),
+    Label.LEUKOARAIOSIS: (0.80, 1250, 140, 65, 24, 14, 6.5, 2.8, 0.015),
+    Label.LOW_GRADE: (0.87, 1600, 190, 90, 24, 25, 6.0, 2.4, 0.015),
+    Label.INFARCT: (0.87, 1700, 180, 85, 20, 6, 6.5, 4.0, 0.05),
+    Label.OLD_CAVITY: (1.00, 4000, 1500, 700, 9, 0, 0, 0, 0.0),
+    Label.GLIOSIS: (0.85, 1500, 160, 75, 22, 12, 6.5, 3.0, 0.015),
+    Label.HAEMORRHAGE_ACUTE: (0.82, 1400, 60, 10, 68, 0, 0, 0, 0.0),
+    Label.HAEMORRHAGE_SUBACUTE: (0.88, 420, 190, 30, 44, 0, 0, 0, 0.0),
+    Label.HAEMOSIDERIN: (0.75, 1100, 30, 5, 30, 0, 0, 0, 0.0),
+    Label.RESECTION: (0.98, 3200, 1100, 500, 12, 0, 0, 0, 0.0),
+    Label.SHUNT: (0.0, 1000, 1, 0.5, 450, 0, 0, 0, 0),
+    Label.PLATE: (0.0, 1000, 1, 0.1, 4500, 0, 0, 0, 0),
+    Label.TABLE: (0.0, 1000, 1, 0.1, -250, 0, 0, 0, 0),
+    Label.FOAM: (0.0, 1000, 1, 0.1, -900, 0, 0, 0, 0),
+}
+# label: susceptibility in ppm relative to water, fat fraction 0..1; 0 and 0 for all others
+_SUSCEPTIBILITY_AND_FAT: dict[Label, tuple[float, float]] = {
+    Label.AIR: (9.4, 0),
+    Label.SKIN: (0, 0.05),
+    Label.FAT: (0.65, 0.92),
+    Label.MUSCLE: (0, 0.04),
+    Label.BONE: (-2.2, 0.05),
+    Label.DIPLOE: (-0.5, 0.65),
+    Label.GREY: (0.01, 0),
+    Label.WHITE: (-0.02, 0),
+    Label.DEEP_GREY: (0.06, 0),
+    Label.SINUS: (9.4, 0),
+    Label.ARTERY: (0.02, 0),
+    Label.VEIN: (0.64, 0),
+    Label.ARTERY_BEYOND_CLOT: (0.2, 0),
+    Label.CLOT: (0.9, 0),
+    Label.TOOTH: (-2.5, 0),
+    Label.METAL: (900, 0),
+    Label.CALCIFICATION: (-1.5, 0),
+    Label.CORD: (-0.02, 0),
+    Label.MARROW: (-0.2, 0.45),
+    Label.GLAND: (0.1, 0.25),
+    Label.PALLIDUM: (0.16, 0),
+    Label.HAEMORRHAGE_ACUTE: (0.9, 0),
+    Label.HAEMORRHAGE_SUBACUTE: (0.9, 0),
+    Label.HAEMOSIDERIN: (1.1, 0),
+    Label.SHUNT: (0.5, 0),
+    Label.PLATE: (190, 0),
+    Label.TABLE: (9.4, 0),
+    Label.FOAM: (9.4, 0),
 }
 
 
@@ -92,20 +219,37 @@ class Tissue:
     mtt_s: np.ndarray
     tmax_s: np.ndarray
     gadolinium_mm: np.ndarray
+    chi_ppm: np.ndarray
+    fat: np.ndarray
 
 
 def patient(rng: np.random.Generator) -> Tissue:
-    """Constants of one patient, which vary by 3-10 % between patients; free water and air do not vary."""
-    table = np.array([_ROWS[label] for label in Label], dtype=np.float32)
+    """Constants of one patient, which vary by 3-10 % between patients; free water and air do not vary.
+
+    The tissues of anatomy 1 are drawn first, so that the others do not change its cohorts.
+    """
+    first = _varied(rng, list(ANATOMY_1))
+    rest = _varied(rng, [label for label in Label if label not in ANATOMY_1])
+    table = np.concatenate([first, rest])
+    constant = np.array(
+        [_SUSCEPTIBILITY_AND_FAT.get(label, (0, 0)) for label in Label], dtype=np.float32
+    )
+    return Tissue(*(column.copy() for column in (*table.T, *constant.T)))
+
+
+def _varied(rng: np.random.Generator, labels: list[Label]) -> np.ndarray:
+    """The rows of these labels, multiplied by the patient's factors."""
+    table = np.array([_ROWS[label] for label in labels], dtype=np.float32)
     spread = np.array([0.01, 0.03, 0.04, 0.05, 0.0, 0.10, 0.05, 0.10, 0.10], dtype=np.float32)
     factors = np.exp(spread * rng.standard_normal(table.shape)).astype(np.float32)
-    factors[list(FLUID)] = 1
-    # Age and cardiac output affect grey and white matter in the same way, so one draw keeps their contrast.
-    factors[list(BRAIN), 5:8] = factors[Label.GREY, 5:8]
+    factors[np.isin(labels, FLUID)] = 1
+    if Label.GREY in labels:
+        # Age and cardiac output affect grey and white matter in the same way, so one draw keeps their contrast.
+        factors[list(BRAIN), 5:8] = factors[Label.GREY, 5:8]
     shifts = rng.standard_normal(len(table)).astype(np.float32)
     table *= factors
-    bone = np.isin(np.arange(len(table)), (Label.BONE, Label.DIPLOE))
+    bone = np.isin(labels, (Label.BONE, Label.DIPLOE, Label.TOOTH, Label.MARROW))
     spread_hu = np.where(bone, 60, 0.7).astype(np.float32)
-    spread_hu[[Label.AIR, Label.SINUS, *FLUID]] = 0
+    spread_hu[np.isin(labels, (Label.AIR, Label.SINUS, *FLUID, *FURNITURE))] = 0
     table[:, 4] += spread_hu * shifts
-    return Tissue(*(column.copy() for column in table.T))
+    return table

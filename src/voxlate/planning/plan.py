@@ -20,7 +20,7 @@ from voxlate.planning.facts import Facts, check_scales, facts_of
 from voxlate.planning.other_machine import Elsewhere
 from voxlate.planning.pace import SPARE, PaceRecord
 from voxlate.planning.probe import Limits, Probe
-from voxlate.planning.roles import Roles, roles_of
+from voxlate.planning.roles import Roles, refuse_maps, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.planning.stages import PREDICTOR, first_stage, mirror, with_samples
@@ -255,6 +255,7 @@ def plan_training(
         raise BadInput(f"mode: expected {', '.join(SHARES)}, found {mode!r}. Choose one of these.")
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts = facts_of(cohort)
+    refuse_maps(facts, source, target)
     roles = roles_of(facts, source, target)
     _check_variation(facts, roles)
     if roles.pairing == "pairs":  # cases without a pair are not used

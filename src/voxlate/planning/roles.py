@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from voxlate.errors import BadInput, did_you_mean
-from voxlate.images.units import HOUNSFIELD
+from voxlate.images.units import HOUNSFIELD, TISSUE_MAPS
 from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan
 
 # Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
@@ -82,6 +82,15 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
     raise BadInput(
         f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
     )
+
+
+def refuse_maps(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> None:
+    """Raise BadInput for a cohort of tissue-parameter maps where the user has not named sources and targets."""
+    maps = [name for name in facts.scans if name in TISSUE_MAPS]
+    if maps and not (source and target):
+        raise BadInput(
+            f"{facts.cohort.folder}: expected scans to plan a training for, found tissue-parameter maps ({', '.join(maps)}). Train a recipe that has a [data.physics] table on them, or name both --source and --target."
+        )
 
 
 def _rest(facts: Facts, source: Sequence[str], target: Sequence[str]) -> Roles:

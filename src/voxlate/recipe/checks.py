@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from voxlate.config import kind_of
+from voxlate.data.drawn import check_scale
+from voxlate.data.physics import check_targets
 from voxlate.errors import BadInput
 from voxlate.files import safe_name
 from voxlate.recipe.settings import FullStage, Recipe
@@ -52,6 +54,7 @@ def check(recipe: Recipe, where: str) -> None:
     for stage in recipe.all_stages:
         for name in (stage.name, *stage.data.source, *stage.data.target, *stage.data.labels):
             safe_name(name, where)  # files are called so
+    _check_physics(recipe, where)
     earlier: dict[str, FullStage] = {}
     for stage in recipe.all_stages:
         if stage.name in earlier:
@@ -89,6 +92,29 @@ def check(recipe: Recipe, where: str) -> None:
         stage.method.check_sampler(stage.validation_sampling(recipe.synth))
         earlier[stage.name] = stage
     check_synthesis(recipe)
+
+
+def _check_physics(recipe: Recipe, where: str) -> None:
+    """Raise BadInput where data.physics draws what no stage uses, what it cannot scale, or other things in a stage."""
+    physics = recipe.data.physics
+    if any(stage.data.physics != physics for stage in recipe.all_stages):
+        raise BadInput(
+            f"{where}: expected the same data.physics in every stage, found another in one. Drop it from the stage."
+        )
+    if physics is None:
+        return
+    unused = sorted(set(physics.contrasts) - recipe.modalities)
+    if unused:
+        raise BadInput(
+            f"{where}: expected the contrasts of data.physics to be in data.source or data.target, found {unused[0]} in neither. Add it there, or drop data.physics.contrasts.{unused[0]}."
+        )
+    if recipe.data.slices is not None:
+        raise BadInput(
+            f"{where}: expected no data.slices with data.physics, whose images exist only when they are read, found a filter. Drop it."
+        )
+    check_targets(physics, [name for stage in recipe.all_stages for name in stage.data.target])
+    for name in physics.contrasts:
+        check_scale(recipe.intensity[name], name)
 
 
 def _check_start(

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from voxlate.config import Importable, settings
-from voxlate.data.batches import DataSettings
+from voxlate.data.batches import Cohort, DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
@@ -217,6 +217,11 @@ class Recipe:
         return {
             name for stage in self.all_stages for name in (*stage.data.source, *stage.data.target)
         }
+
+    def drawn_from(self, cohort: Cohort) -> Cohort:
+        """The cohort with the modalities that data.physics draws; raises BadInput where it has no maps."""
+        targets = {name: None for stage in self.all_stages for name in stage.data.target}
+        return cohort.with_physics(self.data.physics, list(targets))
 
     @property
     def needs_mask(self) -> bool:

@@ -33,6 +33,7 @@ from voxlate.scoring.verdict import Verdict, logged
 from voxlate.training.headers import header_of
 from voxlate.training.states import check_outline
 
+DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 DIGITS = 16  # digits of a digest that identifies a scan
 LONGEST_VALUE = 80  # characters of a list or text in a message
@@ -240,6 +241,7 @@ def weights_header(
     scales = {name: cohort.target_scale(intensity, name, cases) for name, intensity in maps.items()}
     plain = to_dict(recipe)
     sources = {name: recipe.intensity[name] for name in recipe.data.source}
+    draws = max(1, DRAWS // len(cases))
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
@@ -249,7 +251,9 @@ def weights_header(
             name: cohort.target_widths(intensity, name, cases) for name, intensity in maps.items()
         },
         "preparation": asdict(cohort.preparation),
-        "training_ranges": training_ranges([cohort.header(case) for case in cases], sources),
+        "training_ranges": training_ranges(
+            [header for case in cases for header in cohort.headers_of_draws(case, draws)], sources
+        ),
         "training_spacing_mm": cohort.fingerprint["spacing_mm"]["median"],
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,

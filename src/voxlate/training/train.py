@@ -90,6 +90,8 @@ def train(
     replayed = None if adaptation.replay is None else open_cohort(adaptation.replay)
     accelerator, place = processes(device)
 
+    cohort = recipe.drawn_from(cohort)
+
     def jobs_of(recipe: Recipe) -> list[Job]:
         return [
             Job(recipe, stage, cohort, accelerator, place, replayed) for stage in recipe.all_stages

@@ -1,0 +1,297 @@
+"""Modalities of a case that are computed from its tissue-parameter maps when they are read, by `data.physics`.
+
+A network must see them as it will see a real scan at synthesis: the scale of a drawn image comes from its whole case, by
+the recipe's own intensity map. Its statistics are those of the same draw, noise and coils included, in a fixed random
+sample of the case's body voxels; blur by slice thickness and resolution is left out of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from voxlate.batch import BACKGROUND, stable_id
+from voxlate.data.acquisition import (
+    Effects,
+    Places,
+    TissueSpread,
+    draw_effects,
+    draw_spread,
+    in_plane,
+    margin,
+    rician,
+    through_plane,
+)
+from voxlate.data.case import LABEL, MASK, PROTONS, PreparedCase
+from voxlate.data.case_header import CaseHeader
+from voxlate.data.physics import PhysicsSettings, within
+from voxlate.errors import BadInput
+from voxlate.images.intensity import IntensityMap, MinMax, Percentile
+from voxlate.images.statistics import Statistics, distribution
+from voxlate.phantoms.contrast import Maps, Protocol, magnitude
+from voxlate.phantoms.sequences import FULL_SCALE
+from voxlate.phantoms.tissue import INTRACRANIAL
+
+SAMPLED = 8192  # body voxels of a case: 40 of them are above the 99.5th percentile
+BRIGHTEST = 99.0  # percentile of the body's signal to which noise is relative
+TISSUES = LABEL + "seg"  # the phantom's label map, in which the brain is found
+UNIT = "a.u."
+
+Slab = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Voxels of a case's body: their maps, places, and whether they are of the brain."""
+
+    maps: Maps
+    places: Places
+    voxels: tuple[np.ndarray, np.ndarray, np.ndarray]
+    brain: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What all modalities of an item share: the scanner's field, the patient's tissue, and the parts cut away."""
+
+    seed: int
+    field_t: float
+    spread: TissueSpread
+    stripped: bool
+    face: (
+        float | None
+    )  # height of the plane that removes the face, in shares of the head; None: the face stays
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The contrasts of `data.physics` for the cases of a cohort; targets: the modalities that are targets."""
+
+    physics: PhysicsSettings
+    targets: tuple[str, ...]
+    samples: dict[str, _Sample] = field(default_factory=dict, compare=False, repr=False)
+    headers: dict[str, CaseHeader] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.physics.contrasts)
+
+    def computes(self, header: CaseHeader) -> bool:
+        """Whether a stored case has the maps; raises BadInput where it has a modality that would be drawn, too."""
+        if not self.physics.needs <= header.units.keys():
+            return False
+        stored = sorted(header.units.keys() & set(self.names))
+        if stored:
+            raise BadInput(
+                f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modality), or rename the contrast."
+            )
+        if self.physics.stripped > 0 and "seg" not in header.labels:
+            raise BadInput(
+                f"case {header.case}: expected the label map seg for data.physics.stripped, found {', '.join(header.labels) or 'none'}. Prepare the phantoms' folder as it was written, or set it to 0."
+            )
+        return True
+
+    def in_header(self, case: PreparedCase) -> CaseHeader:
+        """The header with the contrasts of the case's fixed draw; kept in memory."""
+        header = case.header
+        key = f"{header.case} {header.checksum}"
+        if key not in self.headers:
+            self.headers[key] = self._with_contrasts(case)
+        return self.headers[key]
+
+    def in_headers(self, case: PreparedCase, draws: int) -> list[CaseHeader]:
+        """As `in_header`, for several draws: the range of statistics that training shows to a network."""
+        return [self._with_contrasts(case, k) for k in range(draws)]
+
+    def _with_contrasts(self, case: PreparedCase, number: int | None = None) -> CaseHeader:
+        header = case.header
+        key = () if number is None else (number,)
+        item = self.draw(stable_id("physics", header.case, *key))
+        statistics = {name: self._measured(case, name, item) for name in self.names}
+        return replace(
+            header,
+            units=header.units | dict.fromkeys(self.names, UNIT),
+            origins=header.origins | dict.fromkeys(self.names, header.origins[PROTONS]),
+            statistics=header.statistics | statistics,
+            voxels=header.voxels | dict.fromkeys(self.names, header.voxels.get(PROTONS, "")),
+        )
+
+    def draw(self, seed: int) -> Draw:
+        """The draw of an item by its seed alone."""
+        rng = np.random.default_rng(seed)
+        field_t = within(rng.random(), self.physics.field_t)
+        spread = draw_spread(rng, self.physics.tissue_spread)
+        strips, defaces, height = rng.random(3)
+        return Draw(
+            seed,
+            field_t,
+            spread,
+            bool(strips < self.physics.stripped),
+            0.3 + 0.15 * height if defaces < self.physics.defaced else None,
+        )
+
+    def whole(self, case: PreparedCase, name: str) -> np.ndarray:
+        """The image of a whole case in its fixed draw, float32 [D, H, W]."""
+        everything = (slice(0, case.header.shape[0]), slice(None), slice(None))
+        item = self.draw(stable_id("physics", case.header.case))
+        image, _ = self._image(case, name, item, everything, name in self.targets)
+        return image
+
+    def read(
+        self,
+        case: PreparedCase,
+        name: str,
+        spec: IntensityMap,
+        item: Draw,
+        place: Slab,
+        steps: Sequence[int],
+        as_target: bool,
+    ) -> list[np.ndarray]:
+        """A part of a case in network units, [D, H, W], once for each of `steps` slices away from it."""
+        depth, rows, columns = place
+        last = case.header.shape[0] - 1
+        wanted = [np.clip(np.arange(depth.start, depth.stop) + step, 0, last) for step in steps]
+        first = min(int(slices[0]) for slices in wanted)
+        end = max(int(slices[-1]) for slices in wanted) + 1
+        slab = (slice(first, end), rows, columns)
+        image, statistics = self._image(case, name, item, slab, as_target)
+        scaled = spec.scale(statistics).forward(image)
+        scaled = np.where(self.kept(case, item, slab), scaled, np.float32(BACKGROUND))
+        return [scaled[slices - first] for slices in wanted]
+
+    def kept(self, case: PreparedCase, item: Draw, place: Slab) -> np.ndarray:
+        """Where skull stripping and defacing leave the image; broadcasts against the part."""
+        inside: np.ndarray = np.ones((1, 1, 1), bool)
+        if item.stripped:
+            inside = inside & np.isin(case.arrays[TISSUES][place], INTRACRANIAL)
+        if item.face is not None:
+            box = case.header.shape
+            indices = [np.arange(n)[part] for n, part in zip(box, place)]
+            inside = inside & ~_in_face(case, np.meshgrid(*indices, indexing="ij"), item.face)
+        return inside
+
+    def _image(
+        self, case: PreparedCase, name: str, item: Draw, place: Slab, as_target: bool
+    ) -> tuple[np.ndarray, Statistics]:
+        """The image of a part of a case, and the statistics of that of the whole case."""
+        protocol, effects, rng = self._acquisition(name, item, as_target)
+        sample = self._sample(case)
+        sampled = _signal(protocol, item.spread, effects, sample.maps, sample.places)
+        brightest = float(np.percentile(sampled, BRIGHTEST))
+        noise = effects.noise * brightest if effects else 0.0
+        counted = self._counted(case, item, sample)
+        body = distribution(rician(sampled, noise, rng)[counted])
+        statistics = Statistics(body, body, (), ())
+        spacing = case.header.spacing_mm
+        reach = margin(effects.thickness_mm, spacing[0]) if effects else 0
+        depth, rows, columns = place
+        last = case.header.shape[0] - 1
+        slices = np.clip(np.arange(depth.start - reach, depth.stop + reach), 0, last)
+        maps = {
+            key: case.arrays[key][slices, rows, columns].astype(np.float32) for key in self._keys
+        }
+        places = _places(case, slices, rows, columns)
+        image = _signal(protocol, item.spread, effects, maps, places)
+        if effects is not None:
+            image = through_plane(image, effects.thickness_mm, spacing[0])
+            image = in_plane(image, effects, spacing[1:])
+            image = rician(image, noise, rng)
+        return image, statistics
+
+    def _measured(self, case: PreparedCase, name: str, item: Draw) -> Statistics:
+        nothing = (slice(0, 1), slice(0, 1), slice(0, 1))
+        _, statistics = self._image(case, name, item, nothing, name in self.targets)
+        return statistics
+
+    def _acquisition(
+        self, name: str, item: Draw, as_target: bool
+    ) -> tuple[Protocol, Effects | None, np.random.Generator]:
+        """The sequence and the scanner's effects; a target has the middle of each range, and no effects."""
+        contrast = self.physics.contrasts[name]
+        rng = np.random.default_rng([item.seed, stable_id(name)])
+        if as_target and self.physics.target == "centre":
+            return contrast.centre(self.physics.target_field_t), None, rng
+        protocol = contrast.draw(rng, item.field_t)
+        return protocol, draw_effects(rng, self.physics, item.field_t), rng
+
+    @property
+    def _keys(self) -> list[str]:
+        return sorted(self.physics.needs)
+
+    def _sample(self, case: PreparedCase) -> _Sample:
+        """Voxels of the body of a case, the same ones every time; kept in memory."""
+        key = f"{case.header.case} {case.axes} {case.header.checksum}"
+        if key not in self.samples:
+            self.samples[key] = self._drawn_sample(case)
+        return self.samples[key]
+
+    def _drawn_sample(self, case: PreparedCase) -> _Sample:
+        inside = np.ones(case.header.shape, bool)
+        if MASK in case.arrays:
+            inside = case.mask([PROTONS])
+        body = np.flatnonzero(inside)
+        rng = np.random.default_rng(stable_id("sample", case.header.case))
+        chosen = np.sort(rng.permutation(body)[:SAMPLED])
+        z, y, x = np.unravel_index(chosen, inside.shape)
+        maps = {key: case.arrays[key][z, y, x].astype(np.float32) for key in self._keys}
+        shape = case.header.shape
+        places = tuple((((at + 0.5) / n).astype(np.float32)) for at, n in zip((z, y, x), shape))
+        brain = None
+        if self.physics.stripped > 0:
+            brain = np.isin(case.arrays[TISSUES][z, y, x], INTRACRANIAL)
+        return _Sample(maps, (places[0], places[1], places[2]), (z, y, x), brain)
+
+    def _counted(self, case: PreparedCase, item: Draw, sample: _Sample) -> np.ndarray:
+        """The voxels of the sample that remain after stripping and defacing; all of them where none would."""
+        counted = np.ones(len(sample.voxels[0]), bool)
+        if item.stripped and sample.brain is not None:
+            counted &= sample.brain
+        if item.face is not None:
+            counted &= ~_in_face(case, sample.voxels, item.face)
+        return counted if counted.any() else ~counted
+
+
+def _signal(
+    protocol: Protocol,
+    spread: TissueSpread,
+    effects: Effects | None,
+    maps: Maps,
+    places: Places,
+) -> np.ndarray:
+    """The signal of voxels at their places, before slice profile, k-space and noise."""
+    tissue = spread.of(maps)
+    if effects is None:
+        return np.float32(FULL_SCALE) * magnitude(protocol, tissue)
+    signal = magnitude(protocol, tissue, np.maximum(1 + effects.b1.at(places), np.float32(0.2)))
+    return np.float32(FULL_SCALE) * signal * np.exp(effects.gain.at(places))
+
+
+def _places(case: PreparedCase, slices: np.ndarray, rows: slice, columns: slice) -> Places:
+    depth, height, width = case.header.shape
+    z = ((slices + 0.5) / depth).astype(np.float32)[:, None, None]
+    y = ((np.arange(height)[rows] + 0.5) / height).astype(np.float32)[None, :, None]
+    x = ((np.arange(width)[columns] + 0.5) / width).astype(np.float32)[None, None, :]
+    return z, y, x
+
+
+def _in_face(case: PreparedCase, voxels: Sequence[np.ndarray], height: float) -> np.ndarray:
+    """Whether voxels are in the face: in front of a plane that leans forward, up to `height` in shares of the head."""
+    shares = []
+    for at, (first, end) in zip(voxels, case.header.mask_box):
+        shares.append((at - first) / max(end - first, 1))
+    front_axis = next(k for k, letter in enumerate(case.axes) if letter in "AP")
+    front = shares[front_axis]
+    if case.axes[front_axis] == "P":
+        front = 1 - front
+    up = shares[0] if case.axes[0] == "S" else 1 - shares[0]
+    in_front: np.ndarray = (front > 0.55 + 0.4 * up / height) & (up < height)
+    return in_front
+
+
+def check_scale(spec: IntensityMap, name: str) -> None:
+    """Raise BadInput for an intensity map that needs other voxels than the sample of the body."""
+    of_all = isinstance(spec, MinMax) or (isinstance(spec, Percentile) and spec.inside == "all")
+    if of_all or spec.slicewise:
+        raise BadInput(
+            f"intensity.{name}: expected a map that is computed in the body (percentile with inside = 'foreground', zscore, or window) for a modality of data.physics, found one of all voxels. Change it."
+        )

@@ -1,0 +1,264 @@
+"""The settings of `data.physics`: MR contrasts that are drawn from tissue-parameter maps, and the drawing of one."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from voxlate.config import settings
+from voxlate.errors import BadInput
+from voxlate.phantoms.contrast import Kind, Protocol, needed_maps
+from voxlate.phantoms.sequences import FREE_WATER_T1_MS, nulling_time_ms
+
+Positive = Annotated[float, Field(gt=0)]
+Range = tuple[Positive, Positive]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, lt=1)]
+
+USUAL_FIELD_T = 3.0
+DOSES = (0.6, 1.4)  # of the contrast agent: tissue differs in uptake, scans in delay
+FAT_REMOVED = (0.5, 1.0)  # by fat saturation, which is never even
+NULLED = (0.94, 1.06)  # inversion times of FLAIR as shares of the time that nulls free water
+# Half the pulse train of `sequences.mprage` and a little: shorter inversion times are impossible.
+LEAST_TI_MS = 490.0
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """Ranges of a sequence in protocols of heads at 0.5 to 7 T; None: it has no such parameter."""
+
+    tr_ms: Range
+    te_ms: Range
+    ti_ms: Range | None = None
+    flip_deg: Range | None = None
+
+    @property
+    def all(self) -> tuple[Range, Range, Range | None, Range | None]:
+        return self.tr_ms, self.te_ms, self.ti_ms, self.flip_deg
+
+
+USUAL: dict[Kind, _Usual] = {
+    "spin_echo": _Usual((400, 6000), (8, 130)),
+    "gradient_echo": _Usual((8, 600), (1.5, 7.5), flip_deg=(5, 70)),
+    "inversion_recovery": _Usual((2000, 8000), (8, 60), (150, 1200)),
+    "mprage": _Usual((1600, 3000), (2, 5), (700, 1100), (7, 12)),
+    "flair": _Usual((6000, 11000), (80, 140)),
+    "swi": _Usual((22, 50), (10, 21), flip_deg=(10, 20)),
+    "tof": _Usual((18, 35), (2.5, 7), flip_deg=(15, 30)),
+}
+
+# What sequence = "any" draws from: spin echoes of all weightings would rarely be as heavily T2-weighted as most scans.
+ANY: tuple[tuple[Kind, _Usual], ...] = (
+    ("spin_echo", _Usual((400, 800), (8, 20))),
+    ("spin_echo", _Usual((2000, 6000), (8, 40))),
+    ("spin_echo", _Usual((2500, 8000), (70, 130))),
+    ("spin_echo", _Usual((2500, 8000), (70, 130))),
+    *USUAL.items(),
+)
+
+
+@settings
+class Contrast:
+    """One MR modality: its sequence, and ranges of its parameters, each drawn evenly in its logarithm."""
+
+    sequence: Annotated[
+        Literal[Kind, "any"],
+        Field(description="sequence, or any: each item draws one of them"),
+    ]
+    tr_ms: Annotated[
+        Range | None, Field(description="repetition time; unset: usual ones of the sequence")
+    ] = None
+    te_ms: Annotated[
+        Range | None, Field(description="echo time; unset: usual ones of the sequence")
+    ] = None
+    ti_ms: Annotated[
+        Range | None,
+        Field(
+            description="inversion time; unset: usual ones of the sequence, in FLAIR those that null CSF to 6 %"
+        ),
+    ] = None
+    flip_deg: Annotated[
+        Range | None, Field(description="flip angle; unset: usual ones of the sequence")
+    ] = None
+    agent: Annotated[Share, Field(description="share of items with contrast agent")] = 0.0
+    fat_saturation: Annotated[Share, Field(description="share of items with fat saturation")] = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("tr_ms", "te_ms", "ti_ms", "flip_deg"):
+            self._check_range(name)
+        for kind, chosen in self.choices:
+            tr, te, ti = chosen.tr_ms, chosen.te_ms, chosen.ti_ms
+            if te[1] >= tr[0]:
+                raise BadInput(
+                    f"data.physics.contrasts: expected echo times of {kind} below every repetition time, found te_ms up to {te[1]:g} with tr_ms from {tr[0]:g}. Change the ranges."
+                )
+            least = LEAST_TI_MS if kind == "mprage" else 0.0
+            if ti is not None and not (least < ti[0] and ti[1] + least < tr[0]):
+                raise BadInput(
+                    f"data.physics.contrasts: expected every ti_ms of {kind} to be above {least:g} and more than {least:g} below every tr_ms (the pulse train lies around it), found ti_ms {ti[0]:g} to {ti[1]:g} with tr_ms from {tr[0]:g}. Change the ranges."
+                )
+
+    def _check_range(self, name: str) -> None:
+        given = getattr(self, name)
+        if given is None:
+            return
+        if given[0] > given[1]:
+            raise BadInput(
+                f"data.physics.contrasts: expected {name} from low to high, found {given[0]:g} to {given[1]:g}. Swap them."
+            )
+        if self.sequence == "any":
+            raise BadInput(
+                f"data.physics.contrasts: expected no {name} with sequence = 'any', whose ranges are those of each sequence, found {list(given)}. Drop it, or name a sequence."
+            )
+        usual = USUAL[self.sequence]
+        if getattr(usual, name) is None and not (name == "ti_ms" and self.sequence == "flair"):
+            raise BadInput(
+                f"data.physics.contrasts: expected no {name} for the sequence {self.sequence}, which has none, found {list(given)}. Drop it."
+            )
+
+    @property
+    def choices(self) -> tuple[tuple[Kind, _Usual], ...]:
+        """The sequences that are drawn, with their ranges."""
+        if self.sequence == "any":
+            return ANY
+        usual = USUAL[self.sequence]
+        given = _Usual(
+            self.tr_ms or usual.tr_ms,
+            self.te_ms or usual.te_ms,
+            self.ti_ms or usual.ti_ms,
+            self.flip_deg or usual.flip_deg,
+        )
+        return ((self.sequence, given),)
+
+    @property
+    def needs(self) -> set[str]:
+        """The maps that a draw may need."""
+        each = (
+            needed_maps(kind, self.agent > 0, self.fat_saturation > 0) for kind, _ in self.choices
+        )
+        return {name for names in each for name in names}
+
+    def draw(self, rng: np.random.Generator, field_t: float) -> Protocol:
+        """A sequence with its parameters."""
+        kind, chosen = self.choices[int(rng.integers(len(self.choices)))]
+        tr, te, ti, flip = (within(rng.random(), ends) for ends in chosen.all)
+        doses = within(rng.random(), DOSES)
+        removed = within(rng.random(), FAT_REMOVED)
+        has_agent, has_saturation, nulled = rng.random(3)
+        if kind == "flair" and self.ti_ms is None:
+            ti = within(nulled, NULLED) * nulling_time_ms(FREE_WATER_T1_MS, tr)
+        return Protocol(
+            kind,
+            tr,
+            te,
+            ti,
+            flip,
+            field_t,
+            dose=doses if has_agent < self.agent else 0.0,
+            fat_removed=removed if has_saturation < self.fat_saturation else 0.0,
+        )
+
+    def centre(self, field_t: float) -> Protocol:
+        """The sequence with the median of each parameter, for a target."""
+        kind, chosen = self.choices[0]
+        tr, te, ti, flip = (within(0.5, ends) for ends in chosen.all)
+        if kind == "flair" and self.ti_ms is None:
+            ti = nulling_time_ms(FREE_WATER_T1_MS, tr)
+        dose = float(self.agent >= 0.5)
+        removed = within(0.5, FAT_REMOVED) if self.fat_saturation >= 0.5 else 0.0
+        return Protocol(kind, tr, te, ti, flip, field_t, dose, removed)
+
+
+@settings
+class PhysicsSettings:
+    """MR modalities that are drawn for each item from a phantom's tissue-parameter maps, and the scanner's effects.
+
+    Effects change sources alone; a target has none of them.
+    """
+
+    contrasts: Annotated[
+        dict[str, Contrast],
+        Field(min_length=1, description="modalities that are drawn, by name"),
+    ]
+    target: Annotated[
+        Literal["centre", "drawn"],
+        Field(
+            description="image of a drawn modality as a target: of the median of each range at 3 T and without effects, or the item's own draw with them"
+        ),
+    ] = "centre"
+    field_t: Annotated[Range, Field(description="field strength")] = (0.5, 7.0)
+    tissue_spread: Annotated[
+        Amount,
+        Field(
+            description="standard deviation of the log factor on PD and relaxation rates of each tissue, beyond physics"
+        ),
+    ] = 0.1
+    b1: Annotated[
+        Amount, Field(description="standard deviation of the flip angle over the head at 3 T")
+    ] = 0.08
+    bias: Annotated[
+        Amount, Field(description="largest standard deviation of the log coil gain")
+    ] = 0.3
+    slice_mm: Annotated[
+        float, Field(ge=0, description="largest slice thickness; 0: the cohort's")
+    ] = 6.0
+    resolution: Annotated[
+        float,
+        Field(gt=0, le=1, description="least share of the cohort's resolution in the plane"),
+    ] = 0.5
+    ringing: Annotated[
+        Share, Field(description="share of items with Gibbs ringing, others are filtered")
+    ] = 0.5
+    motion: Annotated[Share, Field(description="share of items with motion")] = 0.15
+    motion_mm: Annotated[
+        float, Field(ge=0, description="standard deviation of the displacement by motion")
+    ] = 1.5
+    noise: Annotated[
+        Amount,
+        Field(
+            description="largest standard deviation of noise, as a share of the brightest tissue"
+        ),
+    ] = 0.06
+    stripped: Annotated[
+        Share, Field(description="share of items without skull: source, target and mask")
+    ] = 0.0
+    defaced: Annotated[
+        Share, Field(description="share of items without face: source, target and mask")
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.field_t[0] > self.field_t[1]:
+            raise BadInput(
+                f"data.physics.field_t: expected a range from low to high, found {self.field_t[0]:g} to {self.field_t[1]:g}. Swap them."
+            )
+
+    @property
+    def needs(self) -> set[str]:
+        """The maps that a cohort must have."""
+        return {name for contrast in self.contrasts.values() for name in contrast.needs}
+
+    @property
+    def target_field_t(self) -> float:
+        """3 T, or the nearest field in range."""
+        low, high = self.field_t
+        return min(max(USUAL_FIELD_T, low), high)
+
+
+def check_targets(physics: PhysicsSettings, targets: list[str]) -> None:
+    """Raise BadInput where a target has no sequence of its own."""
+    for name in targets:
+        contrast = physics.contrasts.get(name)
+        if contrast is not None and contrast.sequence == "any" and physics.target == "centre":
+            raise BadInput(
+                f"data.physics.contrasts.{name}: expected one sequence for a target, found 'any'. Name one, or set data.physics.target to 'drawn'."
+            )
+
+
+def within(share: float, ends: Range | None) -> float:
+    """The value at a share of a range, evenly in its logarithm; 0 for a parameter that a sequence does not have."""
+    if ends is None:
+        return 0.0
+    low, high = ends
+    return float(low * math.exp(share * math.log(high / low)))

@@ -1,0 +1,83 @@
+"""Maps of the phantom's tissue parameters at 3 T, from which the signal of any MR sequence can be computed.
+
+A voxel of two tissues has the parameters of its protons: their density adds up, and rates (1/T1, 1/T2, 1/T2*), fat
+fraction, contrast agent and flow are means weighted by it. Susceptibility is weighted by volume. Voxels without protons
+have 0. Values are rounded to float16, in which prepared cohorts store them without loss.
+"""
+
+import numpy as np
+
+from voxlate.images.units import TISSUE_MAPS
+from voxlate.phantoms import sequences as mr
+from voxlate.phantoms.head import Head
+from voxlate.phantoms.signal import PULSES_BEYOND_CLOT, Voxels, arterial_pulses, voxels_of
+from voxlate.phantoms.tissue import Label
+
+MAPS = tuple(TISSUE_MAPS)
+# Mean speeds of blood: arteries by transcranial Doppler (Aaslid et al. 1982, J Neurosurg 57:769), dural sinuses.
+SPEED_CM_S = {Label.ARTERY: 40.0, Label.VEIN: 15.0, Label.ARTERY_BEYOND_CLOT: 5.0}
+
+
+def tissue_map(head: Head, name: str) -> np.ndarray:
+    """One of MAPS, [D, H, W] float32: share of water (pd, fat), ms, ppm, mM, cm/s or 1/s (see `inflow_rate`)."""
+    out = np.empty(head.labels.shape, dtype=np.float32)
+    for level in range(len(out)):
+        share = head.share[level]
+        main = voxels_of(head, level, head.labels[level], slice(None))
+        second = voxels_of(head, level, head.second[level], slice(None))
+        out[level] = _mixed(name, main, second, share)
+    return out.astype(np.float16).astype(np.float32)
+
+
+def _mixed(name: str, main: Voxels, second: Voxels, share: np.ndarray) -> np.ndarray:
+    protons = share * main.relaxation[0]
+    other_protons = (1 - share) * second.relaxation[0]
+    total = protons + other_protons
+    if name == "pd_map":
+        return total
+    if name == "chi_map":
+        chi = share * main.of(main.head.tissue.chi_ppm)
+        chi += (1 - share) * second.of(second.head.tissue.chi_ppm)
+        return chi
+    there = total > 0
+    weight = protons / np.where(there, total, 1)
+    mean = weight * _per_proton(name, main) + (1 - weight) * _per_proton(name, second)
+    if name in ("t1_map", "t2_map", "t2star_map"):
+        mean = 1 / mean
+    return np.where(there, mean, 0)
+
+
+def _per_proton(name: str, voxels: Voxels) -> np.ndarray:
+    """The quantity whose mean over protons a voxel has: a rate for the relaxation times."""
+    tissue = voxels.head.tissue
+    _, t1, t2, t2star = voxels.relaxation
+    match name:
+        case "t1_map":
+            return 1 / t1
+        case "t2_map":
+            return 1 / t2
+        case "t2star_map":
+            return 1 / t2star
+        case "fat_map":
+            return voxels.of(tissue.fat)
+        case "gd_map":
+            return voxels.of(tissue.gadolinium_mm)
+        case "flow_map":
+            return sum(
+                (speed * voxels.has(label) for label, speed in SPEED_CM_S.items()),
+                start=np.zeros(voxels.label.shape, np.float32),
+            )
+        case "inflow_map":
+            return inflow_rate(voxels)
+    raise ValueError(name)
+
+
+def inflow_rate(voxels: Voxels) -> np.ndarray:
+    """1 / s: the inverse of the time since blood entered the imaged slab from below; 0 in veins and at rest.
+
+    Arterial blood has been in the slab for the pulses that the phantom's time of flight gives it.
+    """
+    tr_s = mr.TOF[0] / 1000
+    rate = voxels.has(Label.ARTERY) / (tr_s * arterial_pulses(voxels.height_mm))
+    rate = rate + voxels.has(Label.ARTERY_BEYOND_CLOT) / (tr_s * PULSES_BEYOND_CLOT)
+    return np.asarray(rate, np.float32)

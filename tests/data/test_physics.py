@@ -1,0 +1,382 @@
+"""MR contrasts that are drawn from tissue-parameter maps at batch time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from voxlate.batch import BACKGROUND, stable_id
+from voxlate.data.acquisition import (
+    Effects,
+    Smooth,
+    draw_effects,
+    draw_spread,
+    in_plane,
+    rician,
+    through_plane,
+)
+from voxlate.data.align import Preparation
+from voxlate.data.batches import Batches, validation_batches
+from voxlate.data.case import prepare_case
+from voxlate.data.patches import DataSettings, read_pair, read_patch
+from voxlate.data.physics import Contrast, PhysicsSettings
+from voxlate.data.prepare import prepare
+from voxlate.data.prepared import open_cohort
+from voxlate.errors import BadInput
+from voxlate.images.grid import Volume
+from voxlate.images.intensity import Percentile, Window
+from voxlate.images.io import read_volume
+from voxlate.phantoms import write_cohort
+from voxlate.phantoms.contrast import magnitude
+from voxlate.phantoms.maps import MAPS
+from voxlate.phantoms.sequences import FULL_SCALE
+from voxlate.phantoms.tissue import INTRACRANIAL
+from voxlate.recipe import read
+
+SIZE = (40, 48, 20)
+PATCH = (1, 48, 40)
+QUIET = {
+    **dict.fromkeys(("tissue_spread", "b1", "bias", "noise", "motion", "slice_mm"), 0.0),
+    "resolution": 1.0,
+}
+ANY = Contrast(sequence="any", agent=0.5, fat_saturation=0.5)
+T2 = Contrast(sequence="spin_echo", tr_ms=(4000, 6000), te_ms=(80, 110))
+INTENSITY = {
+    "mr": Percentile(),
+    "t1": Percentile(),
+    "t2": Percentile(),
+    "ct": Window(low=-1000, high=2000),
+}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_cohort(folder / "scans", 3, SIZE, modalities=("ct", *MAPS))
+    prepare(folder / "scans", folder / "prepared", workers=0, audit=False, shares=(2, 1, 0))
+    return folder
+
+
+@pytest.fixture
+def cohort(phantoms):
+    return open_cohort(phantoms / "prepared")
+
+
+def _settings(contrast: Contrast = ANY, **effects: object) -> PhysicsSettings:
+    return PhysicsSettings(contrasts={"mr": contrast}, **effects)
+
+
+def _data(physics: PhysicsSettings, **keys: object) -> DataSettings:
+    return DataSettings(source=["mr"], target=["ct"], patch=PATCH, physics=physics, **keys)
+
+
+def _loaded(cohort, physics, seed=5, **keys):
+    batches = Batches(
+        cohort.with_physics(physics, ["ct"]), _data(physics), INTENSITY, seed=seed, **keys
+    )
+    return batches
+
+
+def test_prepared_maps_are_those_of_the_files_in_two_bytes(phantoms, cohort):
+    for name in MAPS:
+        prepared = cohort.case("phantom_000").volume(name)
+        scan = read_volume(phantoms / "scans" / "phantom_000" / f"{name}.nii.gz", name)
+        assert np.array_equal(np.sort(prepared.data, axis=None), np.sort(scan.data, axis=None))
+        assert cohort.case("phantom_000").arrays[name].dtype == np.float16
+    assert cohort.units["t1_map"] == "ms"
+    assert cohort.units["chi_map"] == "ppm"
+
+
+def test_a_voxel_has_the_closed_form_of_the_drawn_sequence(cohort):
+    physics = _settings(**QUIET)
+    view = cohort.with_physics(physics, ["ct"])
+    case = view.case("phantom_000")
+    item = view.drawn.draw(7)
+    protocol, _, _ = view.drawn._acquisition("mr", item, False)
+    maps = {name: case.arrays[name][10].astype(np.float32) for name in MAPS}
+    signal = FULL_SCALE * magnitude(protocol, maps)
+    drawn = read_patch(case, _data(physics), INTENSITY, (10, 0, 0), seed=7).source[0, 0, 0]
+    inside = (drawn > -1) & (drawn < 1)
+    low, high = np.polyfit(signal[inside], drawn[inside], 1)
+    np.testing.assert_allclose(drawn[inside], low * signal[inside] + high, atol=1e-4)
+    assert inside.sum() > 300
+
+
+def test_a_phantom_image_at_synthesis_is_scaled_as_in_its_batch(cohort):
+    """The whole image of one draw goes the way of a user's scan; its slice equals that of the batch."""
+    physics = _settings(T2, **{**QUIET, "bias": 0.3, "b1": 0.1})
+    view = cohort.with_physics(physics, ["ct"])
+    data = _data(physics)
+    case = view.case("phantom_001")
+    seed = stable_id("physics", "phantom_001")
+    rician_noise = np.random.default_rng(0).standard_normal((2, *case.header.shape))
+    whole = case.volume("mr")
+    noisy = np.hypot(whole.data[0] + 4 * rician_noise[0], 4 * rician_noise[1])
+    scan = Volume(noisy[None].astype(np.float32), whole.affine, "a.u.", "mr")
+    prepared = prepare_case("user", {"mr": scan}, Preparation())
+    for z in (6, 10, 14):
+        at_synthesis = read_patch(prepared, data, INTENSITY, (z, 0, 0)).source
+        in_batch = read_patch(case, data, INTENSITY, (z, 0, 0), seed=seed).source
+        assert (at_synthesis - in_batch).abs().mean() < 0.02
+        assert (at_synthesis - in_batch).abs().max() < 0.2
+
+
+def test_batches_do_not_depend_on_workers_or_their_size(cohort):
+    physics = _settings(stripped=0.3, defaced=0.3)
+    whole = _loaded(cohort, physics, batch=4, steps=2)[1]
+    for k in range(4):
+        alone = _loaded(cohort, physics, batch=1, steps=8)[4 + k]
+        assert torch.equal(alone.source[0], whole.source[k])
+        assert torch.equal(alone.target[0], whole.target[k])
+    loader = DataLoader(_loaded(cohort, physics, batch=4, steps=2), batch_size=None, num_workers=1)
+    assert torch.equal(list(loader)[1].source, whole.source)
+
+
+def test_items_have_sequences_of_their_own_and_seeds_decide(cohort):
+    physics = _settings()
+    first = _loaded(cohort, physics, batch=4, steps=1)[0]
+    other = _loaded(cohort, physics, seed=6, batch=4, steps=1)[0]
+    again = _loaded(cohort, physics, batch=4, steps=1)[0]
+    assert torch.equal(first.source, again.source)
+    assert not torch.equal(first.source, other.source)
+    view = cohort.with_physics(physics, ["ct"])
+    kinds = {view.drawn._acquisition("mr", view.drawn.draw(k), False)[0].kind for k in range(60)}
+    assert len(kinds) == 7
+
+
+def test_validation_sees_a_fixed_draw_of_each_item(cohort):
+    physics = _settings()
+    view = cohort.with_physics(physics, ["ct"])
+    passes = [
+        torch.cat([one.source for one in validation_batches(view, _data(physics), INTENSITY)])
+        for _ in range(2)
+    ]
+    assert torch.equal(*passes)
+
+
+def test_neighbouring_slices_are_of_one_draw(cohort):
+    physics = _settings()
+    case = cohort.with_physics(physics, ["ct"]).case("phantom_000")
+    stacked = _data(physics, stack=1)
+    source = read_patch(case, stacked, INTENSITY, (10, 0, 0), seed=3).source[0]
+    assert len(source) == 3
+    correlations = np.corrcoef(source.flatten(1).numpy())
+    assert correlations.min() > 0.6
+    first = read_patch(case, stacked, INTENSITY, (0, 0, 0), seed=3).source[0]
+    assert torch.equal(first[0], first[1])  # below the first slice, it is repeated
+
+
+def test_a_target_has_the_middle_of_its_ranges_and_no_effects(cohort):
+    contrasts = {"t1": Contrast(sequence="mprage"), "t2": T2}
+    physics = PhysicsSettings(contrasts=contrasts, tissue_spread=0.0)
+    names = ["t1", "t2"]
+    data = DataSettings(source=names, target=names, patch=PATCH, physics=physics)
+    case = cohort.with_physics(physics, names).case("phantom_000")
+    pairs = [read_pair(case, data, INTENSITY, (10, 0, 0), seed=seed) for seed in (1, 2)]
+    assert torch.equal(pairs[0].target, pairs[1].target)
+    assert not torch.equal(pairs[0].source, pairs[1].source)
+    assert pairs[0].present.all()
+    drawn = replace(physics, target="drawn")
+    data = replace(data, physics=drawn)
+    case = cohort.with_physics(drawn, names).case("phantom_000")
+    pair = read_pair(case, data, INTENSITY, (10, 0, 0), seed=1)
+    assert torch.equal(pair.source, pair.target)
+
+
+def test_tissue_spread_leaves_free_water_and_moves_other_tissue():
+    maps = {
+        "pd_map": np.array([1.0, 0.7], np.float32),
+        "t1_map": np.array([4300.0, 832.0], np.float32),
+        "t2_map": np.array([2000.0, 80.0], np.float32),
+    }
+    times = np.array(
+        [draw_spread(np.random.default_rng(k), 0.1).of(maps)["t1_map"] for k in range(400)]
+    )
+    assert times[:, 0] == pytest.approx(4300)
+    assert np.log(times[:, 1]).std() == pytest.approx(0.1 * (1 - 832 / 4300), rel=0.15)
+
+
+def test_noise_in_air_has_the_mean_of_its_rayleigh_law():
+    noise = rician(np.zeros((1, 400, 400), np.float32), 3.0, np.random.default_rng(1))
+    assert noise.mean() == pytest.approx(3 * np.sqrt(np.pi / 2), rel=0.01)
+
+
+def _effects(**values: object) -> Effects:
+    flat = Smooth(np.zeros(8, np.float32))
+    plain = Effects(flat, flat, 0.0, (1.0, 1.0), 0.0, (), (), 0.0)
+    return replace(plain, **values)
+
+
+def test_a_cut_k_space_overshoots_edges_by_nine_percent():
+    image = np.zeros((1, 8, 512), np.float32)
+    image[..., 128:384] = 1
+    ringing = in_plane(image, _effects(kept=(1.0, 0.25)), (1.0, 1.0))
+    assert ringing.max() == pytest.approx(1.09, abs=0.01)
+    filtered = in_plane(image, _effects(kept=(1.0, 0.25), filtered=1.0), (1.0, 1.0))
+    assert filtered.max() < 1.02
+
+
+def test_a_head_that_moved_by_whole_voxels_all_the_time_is_where_it_was():
+    """Motion is relative to the middle of k-space, so that source and target stay aligned."""
+    image = np.random.default_rng(0).random((2, 16, 16), np.float32)
+    still = in_plane(image, _effects(cuts=(0.3,), moves_mm=((2.0, 1.0), (2.0, 1.0))), (1.0, 1.0))
+    np.testing.assert_allclose(still, image, atol=1e-5)
+    moved = in_plane(image, _effects(cuts=(0.3,), moves_mm=((2.0, 1.0), (0.0, 0.0))), (1.0, 1.0))
+    assert np.abs(moved - image).max() > 0.05
+
+
+def test_a_thick_slice_is_the_mean_of_those_it_covers():
+    image = np.arange(7, dtype=np.float32)[:, None, None] ** 2
+    thick = through_plane(image, thickness_mm=2.0, spacing_mm=1.0)
+    squares = np.arange(7) ** 2
+    expected = (0.5 * squares[:-2] + squares[1:-1] + 0.5 * squares[2:]) / 2
+    np.testing.assert_allclose(thick[:, 0, 0], expected)
+
+
+def test_the_spread_of_the_flip_angle_grows_with_the_field():
+    settings = _settings()
+    weak, strong = (
+        draw_effects(np.random.default_rng(2), settings, field).b1 for field in (1.5, 6)
+    )
+    np.testing.assert_allclose(strong.strengths, 4 * weak.strengths, rtol=1e-5)
+
+
+def test_a_stripped_item_has_brain_alone_in_source_target_and_mask(cohort):
+    physics = _settings(stripped=1.0)
+    case = cohort.with_physics(physics, ["ct"]).case("phantom_000")
+    pair = read_pair(case, _data(physics), INTENSITY, (10, 0, 0), seed=1)
+    brain = torch.from_numpy(np.isin(case.arrays["label.seg"][10], INTRACRANIAL))
+    assert torch.equal(pair.mask[0, 0, 0] > 0, brain & (case.mask(["mr"])[10] > 0))
+    assert (pair.source[0, 0, 0][~brain] == BACKGROUND).all()
+    assert (pair.target[0, 0, 0][~brain] == BACKGROUND).all()
+    assert (pair.source[0, 0, 0][brain] > BACKGROUND).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("axes", ["SAR", "SPL"])
+def test_defacing_removes_the_front_of_low_slices_alone(cohort, axes):
+    def masks(defaced: float) -> list[torch.Tensor]:
+        physics = _settings(defaced=defaced)
+        case = cohort.with_physics(physics, ["ct"]).case("phantom_000")
+        data = _data(physics, axes=axes)
+        pairs = [read_pair(case, data, INTENSITY, (z, 0, 0), seed=1) for z in (2, 17)]
+        return [pair.mask[0, 0, 0] for pair in pairs]
+
+    low, high = masks(1.0)
+    whole_low, whole_high = masks(0.0)
+    front, back = (slice(28, 48), slice(0, 24)) if axes == "SAR" else (slice(0, 20), slice(24, 48))
+    assert low[front].sum() < 0.6 * whole_low[front].sum()
+    assert torch.equal(low[back], whole_low[back])
+    assert torch.equal(high, whole_high)
+
+
+def test_a_cohort_without_maps_is_refused(prepared):
+    with pytest.raises(BadInput, match="expected cases with the tissue-parameter maps"):
+        open_cohort(prepared).with_physics(_settings(), ["t2"])
+
+
+def test_a_cohort_of_maps_without_physics_is_refused(cohort):
+    with pytest.raises(BadInput, match=r"Draw them from the maps with a \[data.physics\] table"):
+        Batches(cohort, DataSettings(source=["mr"], target=["ct"], patch=PATCH), INTENSITY)
+
+
+def test_a_contrast_that_the_cohort_stores_as_well_is_refused(tmp_path):
+    write_cohort(tmp_path / "scans", 2, (16, 16, 8), modalities=("t1", "ct", *MAPS))
+    prepare(tmp_path / "scans", tmp_path / "prepared", workers=0, audit=False)
+    physics = PhysicsSettings(contrasts={"t1": Contrast(sequence="mprage")})
+    with pytest.raises(BadInput, match="found stored scans of t1 as well"):
+        open_cohort(tmp_path / "prepared").with_physics(physics, ["ct"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"sequence": "any", "tr_ms": (10, 20)}, "expected no tr_ms with sequence = 'any'"),
+        ({"sequence": "spin_echo", "ti_ms": (10, 20)}, "expected no ti_ms for the sequence"),
+        ({"sequence": "spin_echo", "te_ms": (20, 10)}, "expected te_ms from low to high"),
+        ({"sequence": "spin_echo", "te_ms": (20, 500)}, "below every repetition time"),
+        ({"sequence": "mprage", "ti_ms": (300, 900)}, "expected every ti_ms of mprage"),
+    ],
+)
+def test_ranges_that_no_scanner_can_play_are_refused(keys, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        Contrast(**keys)
+
+
+RECIPE = """
+title = "CT from any MR contrast, learned on phantoms"
+
+[data]
+source = ["mr"]
+target = ["ct"]
+patch = [1, 48, 40]
+
+[data.physics]
+field_t = [0.5, 7.0]
+contrasts.mr = { sequence = "any", agent = 0.25, fat_saturation = 0.4 }
+
+[intensity]
+mr = { kind = "percentile" }
+ct = { kind = "window", low = -1000, high = 2000 }
+
+[method]
+kind = "regression"
+
+[net]
+kind = "unet"
+width = 8
+multipliers = [1, 2]
+blocks = 1
+groups = 4
+middle_attention = false
+
+[train]
+steps = 4
+batch = 2
+precision = "float32"
+workers = 0
+save_every = 2
+validate_every = 2
+log_every = 1
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "any_mr_to_ct.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"intensity.mr": '{kind = "minmax"}'}, "expected a map that is computed in the body"),
+        ({"data.target": '["mr"]', "data.source": '["ct"]'}, "expected one sequence for a target"),
+        ({"data.source": '["t1"]', "intensity.t1": '{kind="zscore"}'}, "found mr in neither"),
+        ({"data.physics.noice": "0.1"}, "data.physics.noise"),
+    ],
+)
+def test_recipes_whose_physics_does_not_fit_are_refused(recipe, change, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        read(str(recipe), change)
+
+
+@pytest.mark.slow
+def test_training_on_maps_gives_a_model_of_any_contrast(voxlate, phantoms, recipe, tmp_path):
+    """Train, then synthesise from a phantom's T1 image as if it were a user's scan."""
+    run = tmp_path / "run"
+    trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
+    assert trained.code == 0, trained.err
+    write_cohort(tmp_path / "user", 1, SIZE, seed=9, modalities=("t1",))
+    scan = tmp_path / "user" / "phantom_000" / "t1.nii.gz"
+    made = voxlate("synth", run, f"mr={scan}", "--out", tmp_path / "out")
+    assert made.code == 0, made.err
+    assert list((tmp_path / "out").glob("**/ct*.nii.gz"))
+
+
+def test_auto_refuses_a_cohort_of_maps(voxlate, phantoms, tmp_path):
+    said = voxlate("train", "auto", "--data", phantoms / "prepared", "--out", tmp_path / "run")
+    assert said.code != 0
+    assert "found tissue-parameter maps" in said.err
