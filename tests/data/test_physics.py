@@ -376,6 +376,25 @@ def test_training_on_maps_gives_a_model_of_any_contrast(voxlate, phantoms, recip
     assert list((tmp_path / "out").glob("**/ct*.nii.gz"))
 
 
+@pytest.mark.slow
+def test_phantoms_are_replayed_beside_real_scans_when_their_model_is_adapted(
+    voxlate, phantoms, recipe, tmp_path
+):
+    """Scans of another site have no maps; the replayed phantoms still draw theirs."""
+    run = tmp_path / "run"
+    trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
+    assert trained.code == 0, trained.err
+    write_cohort(tmp_path / "site", 3, SIZE, seed=4, modalities=("t1", "ct"))
+    for folder in (tmp_path / "site").glob("phantom_*"):
+        (folder / "t1.nii.gz").rename(folder / "mr.nii.gz")
+    prepare(tmp_path / "site", tmp_path / "real", workers=0, audit=False, shares=(2, 1, 0))
+    adapted = tmp_path / "adapted"
+    said = voxlate("adapt", run, "--data", tmp_path / "real", "--out", adapted, "--steps", 4)
+    assert said.code == 0, said.err
+    assert "replay" in said.err + said.out
+    assert "physics" in (adapted / "recipe.toml").read_text()
+
+
 def test_auto_refuses_a_cohort_of_maps(voxlate, phantoms, tmp_path):
     said = voxlate("train", "auto", "--data", phantoms / "prepared", "--out", tmp_path / "run")
     assert said.code != 0
