@@ -54,7 +54,7 @@ INTENSITY = {
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms")
-    write_cohort(folder / "scans", 3, SIZE, modalities=("ct", *MAPS))
+    write_cohort(folder / "scans", 3, SIZE, modalities=("ct", "maps"))
     prepare(folder / "scans", folder / "prepared", workers=0, audit=False, shares=(2, 1, 0))
     return folder
 
@@ -369,6 +369,7 @@ def test_training_on_maps_gives_a_model_of_any_contrast(voxlate, phantoms, recip
     run = tmp_path / "run"
     trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
     assert trained.code == 0, trained.err
+    assert "mr=SCAN --out OUT" in trained.out + trained.err
     write_cohort(tmp_path / "user", 1, SIZE, seed=9, modalities=("t1",))
     scan = tmp_path / "user" / "phantom_000" / "t1.nii.gz"
     made = voxlate("synth", run, f"mr={scan}", "--out", tmp_path / "out")
