@@ -54,7 +54,7 @@ INTENSITY = {
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms")
-    write_cohort(folder / "scans", 3, SIZE, modalities=("ct", *MAPS))
+    write_cohort(folder / "scans", 3, SIZE, modalities=("ct", "maps"))
     prepare(folder / "scans", folder / "prepared", workers=0, audit=False, shares=(2, 1, 0))
     return folder
 
@@ -369,11 +369,31 @@ def test_training_on_maps_gives_a_model_of_any_contrast(voxlate, phantoms, recip
     run = tmp_path / "run"
     trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
     assert trained.code == 0, trained.err
+    assert "mr=SCAN --out OUT" in trained.out + trained.err
     write_cohort(tmp_path / "user", 1, SIZE, seed=9, modalities=("t1",))
     scan = tmp_path / "user" / "phantom_000" / "t1.nii.gz"
     made = voxlate("synth", run, f"mr={scan}", "--out", tmp_path / "out")
     assert made.code == 0, made.err
     assert list((tmp_path / "out").glob("**/ct*.nii.gz"))
+
+
+@pytest.mark.slow
+def test_phantoms_are_replayed_beside_real_scans_when_their_model_is_adapted(
+    voxlate, phantoms, recipe, tmp_path
+):
+    """Scans of another site have no maps; the replayed phantoms still draw theirs."""
+    run = tmp_path / "run"
+    trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
+    assert trained.code == 0, trained.err
+    write_cohort(tmp_path / "site", 3, SIZE, seed=4, modalities=("t1", "ct"))
+    for folder in (tmp_path / "site").glob("phantom_*"):
+        (folder / "t1.nii.gz").rename(folder / "mr.nii.gz")
+    prepare(tmp_path / "site", tmp_path / "real", workers=0, audit=False, shares=(2, 1, 0))
+    adapted = tmp_path / "adapted"
+    said = voxlate("adapt", run, "--data", tmp_path / "real", "--out", adapted, "--steps", 4)
+    assert said.code == 0, said.err
+    assert "replay" in said.err + said.out
+    assert "physics" in (adapted / "recipe.toml").read_text()
 
 
 def test_auto_refuses_a_cohort_of_maps(voxlate, phantoms, tmp_path):

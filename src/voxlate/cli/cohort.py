@@ -30,7 +30,7 @@ def phantom(
     modality: Annotated[
         list[str] | None,
         Option(
-            "Modality that is written, such as t1, ct, or a map of a tissue parameter such as t1_map. Repeatable. Default: all images and no map.",
+            "Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. Repeatable. Default: all images and no map.",
             panel=MAIN,
             metavar="NAME",
         ),

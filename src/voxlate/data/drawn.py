@@ -28,7 +28,7 @@ from voxlate.data.physics import PhysicsSettings, within
 from voxlate.errors import BadInput
 from voxlate.images.intensity import IntensityMap, MinMax, Percentile
 from voxlate.images.statistics import Statistics, distribution
-from voxlate.phantoms.contrast import Maps, Protocol, magnitude
+from voxlate.phantoms.contrast import Maps, Protocol, magnitude, needed_maps
 from voxlate.phantoms.sequences import FULL_SCALE
 from voxlate.phantoms.tissue import INTRACRANIAL
 
@@ -36,6 +36,9 @@ SAMPLED = 8192  # body voxels of a case: 40 of them are above the 99.5th percent
 BRIGHTEST = 99.0  # percentile of the body's signal to which noise is relative
 TISSUES = LABEL + "seg"  # the phantom's label map, in which the brain is found
 UNIT = "a.u."
+LEAST_B1 = np.float32(
+    0.2
+)  # of the nominal flip angle: a draw at a strong field would turn it around
 
 Slab = tuple[slice, slice, slice]
 
@@ -187,9 +190,8 @@ class Drawn:
         depth, rows, columns = place
         last = case.header.shape[0] - 1
         slices = np.clip(np.arange(depth.start - reach, depth.stop + reach), 0, last)
-        maps = {
-            key: case.arrays[key][slices, rows, columns].astype(np.float32) for key in self._keys
-        }
+        keys = needed_maps(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+        maps = {key: case.arrays[key][slices, rows, columns].astype(np.float32) for key in keys}
         places = _places(case, slices, rows, columns)
         image = _signal(protocol, item.spread, effects, maps, places)
         if effects is not None:
@@ -214,10 +216,6 @@ class Drawn:
         protocol = contrast.draw(rng, item.field_t)
         return protocol, draw_effects(rng, self.physics, item.field_t), rng
 
-    @property
-    def _keys(self) -> list[str]:
-        return sorted(self.physics.needs)
-
     def _sample(self, case: PreparedCase) -> _Sample:
         """Voxels of the body of a case, the same ones every time; kept in memory."""
         key = f"{case.header.case} {case.axes} {case.header.checksum}"
@@ -233,7 +231,8 @@ class Drawn:
         rng = np.random.default_rng(stable_id("sample", case.header.case))
         chosen = np.sort(rng.permutation(body)[:SAMPLED])
         z, y, x = np.unravel_index(chosen, inside.shape)
-        maps = {key: case.arrays[key][z, y, x].astype(np.float32) for key in self._keys}
+        keys = sorted(self.physics.needs)
+        maps = {key: case.arrays[key][z, y, x].astype(np.float32) for key in keys}
         shape = case.header.shape
         places = tuple((((at + 0.5) / n).astype(np.float32)) for at, n in zip((z, y, x), shape))
         brain = None
@@ -258,12 +257,19 @@ def _signal(
     maps: Maps,
     places: Places,
 ) -> np.ndarray:
-    """The signal of voxels at their places, before slice profile, k-space and noise."""
-    tissue = spread.of(maps)
+    """The signal of voxels at their places, before slice profile, k-space and noise; float32, shaped as the maps."""
+    out = np.zeros(maps["pd_map"].shape, np.float32)
+    there = maps["pd_map"] > 0  # half of a slice is air
+    keys = needed_maps(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+    tissue = spread.of({key: maps[key][there] for key in keys})
     if effects is None:
-        return np.float32(FULL_SCALE) * magnitude(protocol, tissue)
-    signal = magnitude(protocol, tissue, np.maximum(1 + effects.b1.at(places), np.float32(0.2)))
-    return np.float32(FULL_SCALE) * signal * np.exp(effects.gain.at(places))
+        signal = magnitude(protocol, tissue)
+    else:
+        b1 = np.broadcast_to(effects.b1.at(places), out.shape)[there]
+        gain = np.broadcast_to(effects.gain.at(places), out.shape)[there]
+        signal = magnitude(protocol, tissue, np.maximum(1 + b1, LEAST_B1)) * np.exp(gain)
+    out[there] = np.float32(FULL_SCALE) * signal
+    return out
 
 
 def _places(case: PreparedCase, slices: np.ndarray, rows: slice, columns: slice) -> Places:

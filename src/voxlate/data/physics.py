@@ -41,11 +41,11 @@ class _Usual:
 
 
 USUAL: dict[Kind, _Usual] = {
-    "spin_echo": _Usual((400, 6000), (8, 130)),
+    "spin_echo": _Usual((400, 8000), (8, 180)),
     "gradient_echo": _Usual((8, 600), (1.5, 7.5), flip_deg=(5, 70)),
     "inversion_recovery": _Usual((2000, 8000), (8, 60), (150, 1200)),
     "mprage": _Usual((1600, 3000), (2, 5), (700, 1100), (7, 12)),
-    "flair": _Usual((6000, 11000), (80, 140)),
+    "flair": _Usual((6000, 11000), (80, 160)),
     "swi": _Usual((22, 50), (10, 21), flip_deg=(10, 20)),
     "tof": _Usual((18, 35), (2.5, 7), flip_deg=(15, 30)),
 }
@@ -54,8 +54,8 @@ USUAL: dict[Kind, _Usual] = {
 ANY: tuple[tuple[Kind, _Usual], ...] = (
     ("spin_echo", _Usual((400, 800), (8, 20))),
     ("spin_echo", _Usual((2000, 6000), (8, 40))),
-    ("spin_echo", _Usual((2500, 8000), (70, 130))),
-    ("spin_echo", _Usual((2500, 8000), (70, 130))),
+    ("spin_echo", _Usual((3000, 10000), (80, 200))),
+    ("spin_echo", _Usual((3000, 10000), (80, 200))),
     *USUAL.items(),
 )
 

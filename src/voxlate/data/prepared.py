@@ -129,20 +129,24 @@ class Cohort:
         training = [header for header, case in zip(headers, cases) if case.split == "train"]
         return replace(self, cases=cases, fingerprint=fingerprint(headers, training))
 
-    def with_physics(self, physics: PhysicsSettings | None, targets: Sequence[str]) -> "Cohort":
-        """The cohort with the modalities that `data.physics` draws from its maps; raises BadInput where it has none.
+    def with_physics(
+        self, physics: PhysicsSettings | None, targets: Sequence[str], must_draw: bool = True
+    ) -> "Cohort":
+        """The cohort with the modalities that `data.physics` draws from its maps.
 
-        targets: of the model.
+        targets: of the model; must_draw: raise BadInput where no case has the maps, instead of leaving it as it is.
         """
         if physics is None:
             return self
         check_targets(physics, targets)
         drawn = Drawn(physics, tuple(targets))
         having = {entry.case for entry in self.cases if drawn.computes(self.header(entry.case))}
+        if not having and not must_draw:
+            return self
         if not having:
             maps = sorted(physics.needs)
             raise BadInput(
-                f"{self.folder}: expected cases with the tissue-parameter maps of data.physics ({', '.join(maps)}), found {', '.join(self.modalities)}. Write phantoms with these (voxlate phantom --modality NAME) and prepare them, or drop data.physics."
+                f"{self.folder}: expected cases with the tissue-parameter maps of data.physics ({', '.join(maps)}), found {', '.join(self.modalities)}. Write phantoms with these (voxlate phantom --modality ct --modality maps) and prepare them, or drop data.physics."
             )
         cases = tuple(
             replace(entry, present=[*entry.present, *drawn.names])

@@ -24,6 +24,7 @@ from voxlate.phantoms.tissue import ANATOMY_1, INTRACRANIAL
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
 AIR_HU = -1000
+ALL_MAPS = "maps"
 MOST_THREADS = 4  # each thread holds one head in memory
 LESION_MAP = {
     "tumour": ("necrosis", "oedema", "enhancing rim"),
@@ -44,12 +45,12 @@ def write_cohort(
 ) -> list[Path]:
     """Write `OUT/phantom_000/t1.nii.gz` and so on, the label maps `seg` and `lesion`, and `phantom.json`.
 
-    size: voxels in x, y, z. modalities: None stands for all images; the maps of maps.MAPS
-    are written where they are named. stripped: set voxels outside the brain to 0, as BraTS
+    size: voxels in x, y, z. modalities: None stands for all images; maps of tissue
+    parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
     does. progress is called with (cases done, cases). Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
-    wanted = tuple(modalities or MODALITIES)
+    wanted = _named(modalities or MODALITIES)
     _check(cases, size, lesion, wanted)
     settings = {"seed": seed, "size": list(size), "lesion": lesion, "stripped": stripped}
     _claim(out, settings)
@@ -81,6 +82,12 @@ def lesion_of(lesion: CohortLesion, case: int) -> LesionKind:
     return kinds[case % 3]
 
 
+def _named(modalities: Sequence[str]) -> tuple[str, ...]:
+    """The modalities with "maps" replaced by all maps, each once."""
+    names = [one for name in modalities for one in (MAPS if name == ALL_MAPS else (name,))]
+    return tuple(dict.fromkeys(names))
+
+
 def _check(
     cases: int, size: tuple[int, int, int], lesion: str, modalities: tuple[str, ...]
 ) -> None:
@@ -99,7 +106,7 @@ def _check(
     unknown = [name for name in modalities if name not in (*MODALITIES, *MAPS)]
     if unknown:
         raise BadInput(
-            f"modalities: expected some of {', '.join((*MODALITIES, *MAPS))}, found {', '.join(unknown)}. Remove it."
+            f"modalities: expected some of {', '.join((*MODALITIES, *MAPS, ALL_MAPS))}, found {', '.join(unknown)}. Remove it."
         )
 
 

@@ -166,8 +166,8 @@ def _gentle_recipe(
     for table, count in zip([*stages, tables], counts):
         table["train"] = gentle(table["train"], count)
         table.pop("start_from", None)
-        if "data" in table:
-            # The scans of another site are images, whatever the run's contrasts were drawn from.
+        if "data" in table and share is None:
+            # The scans of another site are images; only replayed phantoms have maps to draw contrasts from.
             table["data"].pop("physics", None)
         if share is not None:
             table["train"]["replay"] = share

@@ -46,6 +46,11 @@ def renamed(tables: Tables, names: Mapping[str, str]) -> Tables:
         for side in ("source", "target"):
             if side in table.get("data", {}):
                 table["data"][side] = [names.get(name, name) for name in table["data"][side]]
+        physics = table.get("data", {}).get("physics")
+        if physics:
+            physics["contrasts"] = {
+                names.get(name, name): contrast for name, contrast in physics["contrasts"].items()
+            }
     changed["intensity"] = {
         names.get(name, name): spec for name, spec in changed["intensity"].items()
     }

@@ -218,10 +218,14 @@ class Recipe:
             name for stage in self.all_stages for name in (*stage.data.source, *stage.data.target)
         }
 
-    def drawn_from(self, cohort: Cohort) -> Cohort:
-        """The cohort with the modalities that data.physics draws; raises BadInput where it has no maps."""
+    def drawn_from(self, cohort: Cohort, must_draw: bool = True) -> Cohort:
+        """The cohort with the modalities that data.physics draws.
+
+        must_draw: raise BadInput where the cohort has no maps; else it stays as it is, since weights that were trained
+        on phantoms may be trained further on real scans.
+        """
         targets = {name: None for stage in self.all_stages for name in stage.data.target}
-        return cohort.with_physics(self.data.physics, list(targets))
+        return cohort.with_physics(self.data.physics, list(targets), must_draw)
 
     @property
     def needs_mask(self) -> bool:

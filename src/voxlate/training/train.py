@@ -87,10 +87,12 @@ def train(
     if start is not None:
         starts["final"] = weights_of(run_folder(start))
     start = starts.get("final")
-    replayed = None if adaptation.replay is None else open_cohort(adaptation.replay)
+    fresh = not starts and begun is None and adaptation.replay is None
+    cohort = recipe.drawn_from(cohort, must_draw=fresh)
+    replayed = None
+    if adaptation.replay is not None:
+        replayed = recipe.drawn_from(open_cohort(adaptation.replay), must_draw=False)
     accelerator, place = processes(device)
-
-    cohort = recipe.drawn_from(cohort)
 
     def jobs_of(recipe: Recipe) -> list[Job]:
         return [
