@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from voxlate.data.case import PROTONS
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.errors import BadInput
 from voxlate.planning.probe import Limits, Probe, free_memory
@@ -64,7 +65,8 @@ def adapt(
     if begun:
         adapted = from_dict(read_run(Run(out).provenance)["recipe"], f"{out}", allow_code=True)
     else:
-        adapted = _gentle_recipe(recipe, cohort, minutes, steps, share if old else None, device)
+        replayed = None if old is None else open_cohort(old)
+        adapted = _gentle_recipe(recipe, cohort, minutes, steps, replayed, share, device)
     origin = Adaptation(
         starts=_starts(recipe, folder, weights),
         calibrated=any(folder.glob("calibration.*.safetensors")),
@@ -152,10 +154,15 @@ def _gentle_recipe(
     cohort: Cohort,
     minutes: float,
     steps: int | None,
-    share: float | None,
+    old: Cohort | None,
+    share: float,
     device: str,
 ) -> Recipe:
-    """The run's recipe with a lower rate, as many steps as fit, and the best validation's weights kept, in all stages."""
+    """The run's recipe with a lower rate, as many steps as fit, and the best validation's weights kept, in all stages.
+
+    old: the cohort that is replayed.
+    """
+    draws = old is not None and PROTONS in old.modalities
     tables = to_dict(recipe)
     stages = tables.get("stages", [])
     own = [stage.train.steps for stage in recipe.all_stages]
@@ -166,10 +173,10 @@ def _gentle_recipe(
     for table, count in zip([*stages, tables], counts):
         table["train"] = gentle(table["train"], count)
         table.pop("start_from", None)
-        if "data" in table:
-            # The scans of another site are images, whatever the run's contrasts were drawn from.
+        if "data" in table and not draws:
+            # Without replay of phantoms, only images are read, whatever the run's contrasts were drawn from.
             table["data"].pop("physics", None)
-        if share is not None:
+        if old is not None:
             table["train"]["replay"] = share
     tables["title"] = f"{tables['title']}, adapted"
     return from_dict(tables, "the adapted recipe", allow_code=True)

@@ -46,6 +46,11 @@ def renamed(tables: Tables, names: Mapping[str, str]) -> Tables:
         for side in ("source", "target"):
             if side in table.get("data", {}):
                 table["data"][side] = [names.get(name, name) for name in table["data"][side]]
+    for table in (changed, *changed.get("stages", ())):
+        physics = table.get("data", {}).get("physics")
+        if physics:
+            contrasts = physics["contrasts"].items()
+            physics["contrasts"] = {names.get(name, name): drawn for name, drawn in contrasts}
     changed["intensity"] = {
         names.get(name, name): spec for name, spec in changed["intensity"].items()
     }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from voxlate.data import naive
 from voxlate.data.anatomy import anatomy_of
+from voxlate.data.case import PROTONS
 from voxlate.data.intensity_checks import check_windows
 from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import open_cohort
@@ -87,10 +88,12 @@ def train(
     if start is not None:
         starts["final"] = weights_of(run_folder(start))
     start = starts.get("final")
-    replayed = None if adaptation.replay is None else open_cohort(adaptation.replay)
+    replayed = None
+    if adaptation.replay is not None:
+        replayed = recipe.drawn_from(open_cohort(adaptation.replay))
+    if replayed is None or PROTONS in cohort.modalities:
+        cohort = recipe.drawn_from(cohort)  # the scans of another site are images as they are
     accelerator, place = processes(device)
-
-    cohort = recipe.drawn_from(cohort)
 
     def jobs_of(recipe: Recipe) -> list[Job]:
         return [
