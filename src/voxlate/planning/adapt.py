@@ -7,10 +7,11 @@ from typing import Any
 from voxlate.data.case import PROTONS
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.errors import BadInput
+from voxlate.planning.facts import facts_of
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.rules import Tables
 from voxlate.planning.starters import gentle, matched, renamed
-from voxlate.recipe import Recipe, from_dict, to_dict
+from voxlate.recipe import Recipe, fixed_ranges, from_dict, to_dict
 from voxlate.scoring.provenance import read_run
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import is_starter
@@ -58,6 +59,7 @@ def adapt(
     card = read_card(folder) if is_starter(run) else None
     recipe = from_dict(_named(header["recipe"], card, cohort), f"{weights} (header)", allow_code)
     _check(recipe, folder, share)
+    _check_pictures(recipe, cohort)
     if say_difference := _other_preparation(header, cohort):
         say(say_difference)
     old = _replayed(folder, replay, share, say)
@@ -108,6 +110,16 @@ def _check(recipe: Recipe, folder: Path, share: float) -> None:
         raise BadInput(
             f"--replay-share: expected a share from 0 to below 1, found {share:g}. Change it."
         )
+
+
+def _check_pictures(recipe: Recipe, cohort: Cohort) -> None:
+    """Raise BadInput if a modality holds pictures of 8 bits, and the run knows it in Hounsfield units."""
+    scans = facts_of(cohort).scans
+    for name, window in fixed_ranges(recipe).items():
+        if name in scans and scans[name].pictures and window[0] < 0:
+            raise BadInput(
+                f"{cohort.folder}: expected {name} in the unit of the run, whose window is {window[0]:g} to {window[1]:g}, found pictures of 8 bits. Use voxlate train auto, which plans the intensities of the cohort and may begin from a starter."
+            )
 
 
 def _other_preparation(header: Mapping[str, Any], cohort: Cohort) -> str:
