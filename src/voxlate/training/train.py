@@ -12,7 +12,6 @@ from torch import Tensor
 
 from voxlate.data import naive
 from voxlate.data.anatomy import anatomy_of
-from voxlate.data.case import PROTONS
 from voxlate.data.intensity_checks import check_windows
 from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import open_cohort
