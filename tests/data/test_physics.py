@@ -252,6 +252,8 @@ def test_a_stripped_item_has_brain_alone_in_source_target_and_mask(cohort):
     assert (pair.source[0, 0, 0][~brain] == BACKGROUND).all()
     assert (pair.target[0, 0, 0][~brain] == BACKGROUND).all()
     assert (pair.source[0, 0, 0][brain] > BACKGROUND).float().mean() > 0.9
+    whole = case.volume("mr").data[0]
+    assert not whole[~np.isin(case.arrays["label.seg"], INTRACRANIAL)].any()
 
 
 @pytest.mark.parametrize("axes", ["SAR", "SPL"])

@@ -134,11 +134,11 @@ class Drawn:
         )
 
     def whole(self, case: PreparedCase, name: str) -> np.ndarray:
-        """The image of a whole case in its fixed draw, float32 [D, H, W]."""
+        """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where skull or face are removed."""
         everything = (slice(0, case.header.shape[0]), slice(None), slice(None))
         item = self.draw(stable_id("physics", case.header.case))
         image, _ = self._image(case, name, item, everything, name in self.targets)
-        return image
+        return np.where(self.kept(case, item, everything), image, np.float32(0))
 
     def read(
         self,
