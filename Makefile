@@ -6,11 +6,12 @@
 # make check   ruff, formatting, types
 # make ingredients  what each ingredient of a regression is worth, on cohorts prepared in bench/ (hours; resumable)
 # make reach   what planned trainings reach on eight cohorts, and other networks in the same minutes (hours; resumable)
+# make starters  the weights that come with the package, from synthetic heads (hours; resumable)
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-bare durations test-slow check docs fuzz bench bench-gpu ingredients reach tables trust lesions clean
+.PHONY: install demo test test-bare durations test-slow check docs fuzz bench bench-gpu ingredients reach tables trust lesions starters clean
 
 install: .venv/installed
 
@@ -78,6 +79,10 @@ trust: install
 # rows: TABLE, TABLE:ROW or TABLE:ROW:SEED, such as umm_csgm:mm_syn_small:0; all of them take some 14 hours of one core
 tables: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py bench/tables $(ROWS)
+
+# STARTERS: names of those that are made; all by default
+starters: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starters.py bench/starters $(STARTERS)
 
 lesions: install
 	$(BIN)/python benchmarks/lesions.py bench

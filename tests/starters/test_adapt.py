@@ -11,10 +11,14 @@ from voxlate.data.batches import Batches
 from voxlate.data.prepared import open_cohort
 from voxlate.data.replay import Mixed
 from voxlate.errors import BadInput
+from voxlate.phantoms import write_cohort
+from voxlate.phantoms.maps import MAPS
 from voxlate.planning.adapt import adapt
+from voxlate.starters import names
 from voxlate.training.learner import BestWeights, Learner
 from voxlate.training.lines import lines_of
 from voxlate.training.run import Run, read_header, read_weights
+from voxlate.training.starter import pack
 from voxlate.training.train import train
 
 
@@ -185,3 +189,47 @@ def test_adaptation_without_a_held_out_case_is_refused(run, cohort, tmp_path):
     with pytest.raises(BadInput, match=r"expected validation cases for train\.best"):
         adapt(run, everything.folder, tmp_path / "adapted", steps=1, device="cpu")
     assert not (tmp_path / "adapted" / "provenance.json").exists()
+
+
+PHYSICS = """
+title = "MR of any contrast to CT"
+data = { source = ["mr"], target = ["ct"], patch = [1, 48, 40], physics = { contrasts = { mr = { sequence = "any" } } } }
+intensity = { mr = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 2, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 0 }
+"""
+
+
+def test_a_starter_of_drawn_contrasts_is_adapted_to_images_while_phantoms_are_replayed(
+    tmp_path, monkeypatch
+):
+    phantoms, site = tmp_path / "phantoms", tmp_path / "site"
+    write_cohort(phantoms, 3, (40, 48, 12), modalities=("ct", *MAPS))
+    write_cohort(site, 3, (40, 48, 12), seed=1, modalities=("t1", "ct"))
+    options = {"workers": 0, "audit": False, "shares": (2, 1, 0), "progress": False}
+    old = voxlate.prepare(phantoms, tmp_path / "old", **options)
+    new = voxlate.prepare(site, tmp_path / "new", **options)
+    recipe_file = tmp_path / "physics.toml"
+    recipe_file.write_text(PHYSICS)
+    run = train(recipe.read(str(recipe_file)), old.folder, tmp_path / "run", device="cpu")
+    monkeypatch.setattr(names, "FOLDER", tmp_path / "installed")
+    stated = {"trained_on": "synthetic heads only", "stripped": False, "spacing_mm": (4.0, 6.0)}
+    accepts = {"mr": ["t1", "t2"]}
+    pack(run.folder, tmp_path / "installed" / "mr-to-ct", accepts=accepts, **stated)
+    done = adapt(
+        "starter:mr-to-ct",
+        new.folder,
+        tmp_path / "adapted",
+        steps=4,
+        replay=old.folder,
+        share=0.5,
+        device="cpu",
+    )
+    header = read_header(done.weights())
+    assert header["recipe"]["data"]["source"] == ["t1"]
+    assert list(header["recipe"]["data"]["physics"]["contrasts"]) == ["t1"]
+    assert header["recipe"]["train"]["replay"] == 0.5
+    assert "starter" not in header
+    alone = adapt("starter:mr-to-ct", new.folder, tmp_path / "b", steps=1, device="cpu")
+    assert "physics" not in read_header(alone.weights())["recipe"]["data"]

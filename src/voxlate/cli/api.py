@@ -59,6 +59,7 @@ from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.model import load as _load
 from voxlate.synthesis.options import RunOptions, SynthOptions
 from voxlate.synthesis.selection import select
+from voxlate.synthesis.stand_ins import prepare_through
 from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
 from voxlate.training.run import Run
@@ -119,10 +120,26 @@ def phantom(
 
 
 @takes(_prepare.prepare, PrepareOptions)
-def prepare(root: Path | str, out: Path | str, *, progress: Shown = True, **options: Any) -> Cohort:
-    """Prepare a cohort for training; options: the fields of data.options.PrepareOptions, workers and say."""
-    options.setdefault("say", noted(progress))
+def prepare(
+    root: Path | str,
+    out: Path | str,
+    *,
+    through: Path | str | None = None,
+    progress: Shown = True,
+    **options: Any,
+) -> Cohort:
+    """Prepare a cohort for training; options: the fields of data.options.PrepareOptions, workers and say.
+
+    through: a run or starter whose synthesis of the fixed scan the scans of its target are registered to.
+    """
+    say = options.setdefault("say", noted(progress))
     with shown(progress) as step:
+        if through is not None:
+            asked = PrepareOptions(**_taken(PrepareOptions, options))
+            workers = options.get("workers")
+            return prepare_through(
+                through, Path(root), Path(out), asked, workers=workers, progress=step, say=say
+            )
         return _prepare.prepare(
             root, out, progress=lambda done, total, _: step("prepare", done, total, {}), **options
         )

@@ -13,7 +13,7 @@ from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
 from voxlate.data.options import PrepareOptions
 from voxlate.errors import BadInput
-from voxlate.options import MAIN, OUTPUT, Option
+from voxlate.options import MAIN, OUTPUT, PREPARATION, Option
 
 
 @command("phantom --out COHORT --cases 24 --size 96 96 48")
@@ -82,6 +82,14 @@ def prepare(
             "Read and check all scans, list the resulting files, and write nothing.", panel=MAIN
         ),
     ] = False,
+    through: Annotated[
+        Path | None,
+        Option(
+            "Run or starter whose synthesis of the fixed scan the scans of its target are registered to.",
+            panel=PREPARATION,
+            metavar="RUN",
+        ),
+    ] = None,
     every: Annotated[
         bool,
         Option(
@@ -110,13 +118,18 @@ def prepare(
         )
     _, manifest = root_and_manifest(cohort, options.manifest)
     with progress_on(err) as bars:
-        prepared = run(
-            cohort,
-            to,
-            progress=lambda done, total, _: bars("prepare", done, total),
-            say=note,
-            **vars(options),
-        )
+        if through is not None:
+            from voxlate.synthesis.stand_ins import prepare_through
+
+            prepared = prepare_through(through, cohort, to, options, progress=bars, say=note)
+        else:
+            prepared = run(
+                cohort,
+                to,
+                progress=lambda done, total, _: bars("prepare", done, total),
+                say=note,
+                **vars(options),
+            )
     masked = {entry.case for entry in prepared.cases if prepared.header(entry.case).has_mask_file}
     splits = {entry.patient: entry.split for entry in prepared.cases}
     table = overview(prepared.cases, splits, prepared.units, masked)

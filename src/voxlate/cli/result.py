@@ -63,7 +63,7 @@ def evaluate(
     document = scores.document()
     if sentence := held_out_note(document):
         note(sentence)
-    for sentence in [*scores.header["shared_masks"], *scores.header["windows"]]:
+    for sentence in [*scores.header["shared_masks"], *scores.header.get("windows", ())]:
         note(f"assumed: {sentence}.")
     _print(document, scores.table if everything else scores.short_table, as_json)
     if summary is not None and not as_json and (everything or by_run.missing == "all"):

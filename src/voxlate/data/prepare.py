@@ -49,7 +49,12 @@ from voxlate.machine import begin_worker, cores, interrupts_held
 CaseProgress = Callable[[int, int, str], None]
 Say = Callable[[str], None]
 MOST_WORKERS = 8
-OWN_NAMES = ("transforms", "latents", "report.html")  # further entries of a cohort's folder
+OWN_NAMES = (
+    "transforms",
+    "latents",
+    "through",
+    "report.html",
+)  # further entries of a cohort's folder
 NO_OPTIONS = (
     "unread",
     "left_out",
@@ -64,6 +69,8 @@ def prepare(
     workers: int | None = None,
     progress: CaseProgress | None = None,
     say: Say | None = None,
+    stand_ins: Path | None = None,
+    through: str | None = None,
     **options: Any,
 ) -> Cohort:
     """Prepare a cohort for training; the same call again resumes, and prepares cases again whose files have changed.
@@ -75,6 +82,8 @@ def prepare(
     mask_from) is the grid's middle column; the case's header keeps that grid with the files' own.
     mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
     since synthesis has sources only. shares: default see split.usual_shares.
+    stand_ins: a folder CASE/MODALITY.nii.gz of synthesised images on the fixed scan's grid, to which scans of that modality
+    are registered; through: the model that synthesised them, as cohort.json states it.
     workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case, say(sentence) where cases were prepared again.
     Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort prepared with other
@@ -84,7 +93,7 @@ def prepare(
     (root, table), out = root_and_manifest(root, asked.manifest), Path(out)
     layout = {**asked.layout, "manifest": table}
     found = find_cohort(root, modalities=asked.modalities, **layout)
-    cases = found.cases
+    cases = [_with_stand_ins(case, stand_ins) for case in found.cases]
     known_patients(cases, root)
     preparation = preparation_of(asked, cases)  # stated in cohort.json, and so in every model of it
     splits = split_patients([(one.patient, one.split) for one in cases], asked.seed, asked.shares)
@@ -104,6 +113,7 @@ def prepare(
         **asdict(preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,
+        **({} if through is None else {"through": through}),
         "split_by": by_whom if stated else by_patient,
         "voxlate": __version__,
     }
@@ -148,6 +158,14 @@ def prepare(
     write_cohort(cohort)
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
+
+
+def _with_stand_ins(case: CaseFiles, folder: Path | None) -> CaseFiles:
+    """The case with the synthesised images of its modalities, if it has any."""
+    if folder is None:
+        return case
+    paths = {name: folder / case.case / f"{name}.nii.gz" for name in case.files}
+    return replace(case, stand_ins={name: path for name, path in paths.items() if path.is_file()})
 
 
 def preparation_of(options: PrepareOptions, cases: list[CaseFiles]) -> Preparation:
@@ -312,6 +330,7 @@ def _prepare_files(
         preparation,
         mask=None if files.mask is None else read_volume(files.mask, "mask"),
         labels={name: read_volume(place, name) for name, place in files.labels.items()},
+        stand_ins={name: read_volume(place, name) for name, place in files.stand_ins.items()},
     )
     misaligned = misalignments(case, preparation.fixed, coarse=True) if audit else {}
     header = replace(case.header, patient=files.patient, inputs=inputs, misaligned=misaligned)

@@ -314,6 +314,7 @@ class _Made(TypedDict):
     unread: list[Text]
     left_out: list[Text]
     split_by: Text
+    through: NotRequired[Text]
     voxlate: Text
 
 

@@ -47,7 +47,8 @@ class CaseFiles:
 
     A file may also be a DICOM folder, 'FOLDER#key' for one series of it, or either with '#peak+8s' for one frame, or
     'FILE.npy#channel=0' for a slice of an array file. patient: '' where nothing says it (slices in array files).
-    fold: in which a manifest says that the patient validates.
+    fold: in which a manifest says that the patient validates. stand_ins: synthesised images, by modality, to which the
+    scan of this modality is registered in place of the fixed scan.
     """
 
     case: str
@@ -57,11 +58,14 @@ class CaseFiles:
     mask: Path | None = None
     labels: dict[str, Path] = field(default_factory=dict)
     fold: int | None = None
+    stand_ins: dict[str, Path] = field(default_factory=dict)
 
     @property
     def paths(self) -> dict[str, Path]:
-        """All its files: scans and label maps by their names, and "mask"."""
-        return {**self.files, **self.labels, **({} if self.mask is None else {"mask": self.mask})}
+        """All its files: scans and label maps by their names, "mask", and stand-ins as "through NAME"."""
+        mask = {} if self.mask is None else {"mask": self.mask}
+        stand_ins = {f"through {name}": path for name, path in self.stand_ins.items()}
+        return {**self.files, **self.labels, **mask, **stand_ins}
 
 
 @settings

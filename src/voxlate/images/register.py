@@ -99,7 +99,9 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
                 pair = CoarsePair(coarse(moving, FINE_VOXELS), coarse(fixed, FINE_VOXELS))
                 after = pair.compare(transform)
             new = stage(pair, transform)
-            similarity = pair.compare(new) if new is not None else before
+            if new is None:
+                continue
+            similarity = pair.compare(new)
             if similarity.mutual_information > after.mutual_information and not pair.folds(new):
                 kept = name
                 transform = new

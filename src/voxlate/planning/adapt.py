@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from voxlate.data.case import PROTONS
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.errors import BadInput
+from voxlate.planning.facts import facts_of
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.rules import Tables
 from voxlate.planning.starters import gentle, matched, renamed
-from voxlate.recipe import Recipe, from_dict, to_dict
+from voxlate.recipe import Recipe, fixed_ranges, from_dict, to_dict
 from voxlate.scoring.provenance import read_run
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import is_starter
@@ -57,6 +59,7 @@ def adapt(
     card = read_card(folder) if is_starter(run) else None
     recipe = from_dict(_named(header["recipe"], card, cohort), f"{weights} (header)", allow_code)
     _check(recipe, folder, share)
+    _check_pictures(recipe, cohort)
     if say_difference := _other_preparation(header, cohort):
         say(say_difference)
     old = _replayed(folder, replay, share, say)
@@ -64,7 +67,8 @@ def adapt(
     if begun:
         adapted = from_dict(read_run(Run(out).provenance)["recipe"], f"{out}", allow_code=True)
     else:
-        adapted = _gentle_recipe(recipe, cohort, minutes, steps, share if old else None, device)
+        replayed = None if old is None else open_cohort(old)
+        adapted = _gentle_recipe(recipe, cohort, minutes, steps, replayed, share, device)
     origin = Adaptation(
         starts=_starts(recipe, folder, weights),
         calibrated=any(folder.glob("calibration.*.safetensors")),
@@ -106,6 +110,16 @@ def _check(recipe: Recipe, folder: Path, share: float) -> None:
         raise BadInput(
             f"--replay-share: expected a share from 0 to below 1, found {share:g}. Change it."
         )
+
+
+def _check_pictures(recipe: Recipe, cohort: Cohort) -> None:
+    """Raise BadInput if a modality holds pictures of 8 bits, and the run knows it in Hounsfield units."""
+    scans = facts_of(cohort).scans
+    for name, window in fixed_ranges(recipe).items():
+        if name in scans and scans[name].pictures and window[0] < 0:
+            raise BadInput(
+                f"{cohort.folder}: expected {name} in the unit of the run, whose window is {window[0]:g} to {window[1]:g}, found pictures of 8 bits. Use voxlate train auto, which plans the intensities of the cohort and may begin from a starter."
+            )
 
 
 def _other_preparation(header: Mapping[str, Any], cohort: Cohort) -> str:
@@ -152,10 +166,15 @@ def _gentle_recipe(
     cohort: Cohort,
     minutes: float,
     steps: int | None,
-    share: float | None,
+    old: Cohort | None,
+    share: float,
     device: str,
 ) -> Recipe:
-    """The run's recipe with a lower rate, as many steps as fit, and the best validation's weights kept, in all stages."""
+    """The run's recipe with a lower rate, as many steps as fit, and the best validation's weights kept, in all stages.
+
+    old: the cohort that is replayed.
+    """
+    draws = old is not None and PROTONS in old.modalities
     tables = to_dict(recipe)
     stages = tables.get("stages", [])
     own = [stage.train.steps for stage in recipe.all_stages]
@@ -166,10 +185,10 @@ def _gentle_recipe(
     for table, count in zip([*stages, tables], counts):
         table["train"] = gentle(table["train"], count)
         table.pop("start_from", None)
-        if "data" in table and share is None:
-            # The scans of another site are images; only replayed phantoms have maps to draw contrasts from.
+        if "data" in table and not draws:
+            # Without replay of phantoms, only images are read, whatever the run's contrasts were drawn from.
             table["data"].pop("physics", None)
-        if share is not None:
+        if old is not None:
             table["train"]["replay"] = share
     tables["title"] = f"{tables['title']}, adapted"
     return from_dict(tables, "the adapted recipe", allow_code=True)

@@ -24,7 +24,13 @@ from voxlate.planning.roles import Roles, refuse_maps, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.planning.stages import PREDICTOR, first_stage, mirror, with_samples
-from voxlate.planning.starters import Starter, begun_from, fitting_starter, starter_error
+from voxlate.planning.starters import (
+    VALIDATION_COST,
+    Starter,
+    begun_from,
+    fitting_starter,
+    starter_error,
+)
 from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict
 from voxlate.recipe import text as recipe_text
 from voxlate.scoring.provenance import read_run
@@ -386,43 +392,36 @@ def _first(
     if best.steps < fitting:
         why["net.width"] += f"; {fitting:,} would fit, but overfit to {facts.patients} patients"
     if search.starter is not None:
-        best, tables, why = _from_starter(search.starter, search, best, tables, why, share)
-        fitting = max(fitting, best.steps)
+        began = _from_starter(search.starter, search, roles, best, tables, share)
+        if isinstance(began, str):
+            why["start_from"] = began
+        else:
+            return began
     return best, tables, why | _too_short(facts, best.size, fitting, search.probe)
 
 
 def _from_starter(
-    starter: Starter, search: Search, best: Candidate, tables: Tables, why: Why, share: float
-) -> tuple[Candidate, Tables, Why]:
-    """The first stage from a starter's weights, if its predicted error is not larger than that of the best network."""
+    starter: Starter, search: Search, roles: Roles, best: Candidate, tables: Tables, share: float
+) -> tuple[Candidate, Tables, Why] | str:
+    """The first stage from a starter's weights if its predicted error is not larger than the best network's.
+
+    Otherwise the reason for random weights. best, tables: of the best network from these.
+    """
     facts = search.facts
     probe = search.probe
-    measured = probe.measure(begun_from(starter, tables, facts, best.steps)[0], 0)
-    if measured is None:
-        return (
-            best,
-            tables,
-            why
-            | {
-                "start_from": "random weights, because the network of the starter needs too much memory"
-            },
-        )
-    steps = max(int(probe.seconds * (1 - SPARE) * share / measured.seconds), 1)
-    steps = min(steps, rules.most_items(facts) // best.size.batch)
-    error = starter_error(starter, facts, best.size.batch, steps)
-    if error > best.error:
-        return (
-            best,
-            tables,
-            why
-            | {
-                "start_from": f"random weights, because {best.size} has a predicted error {1 - best.error / error:.1%} below that of the starter's network after {steps:,} steps"
-            },
-        )
     net = starter.tables["net"]
     size = Size(net["width"], net.get("patch", 1), best.size.batch)
-    begun, of_starter = begun_from(starter, tables, facts, steps)
-    why = {**why, **of_starter}
+    measured = probe.measure(begun_from(starter, tables, facts, best.steps)[0], 0)
+    if measured is None:
+        return "random weights, because the network of the starter needs too much memory"
+    seconds = probe.seconds * (1 - SPARE) * (1 - VALIDATION_COST) * share
+    steps = min(max(int(seconds / measured.seconds), 1), rules.most_items(facts) // size.batch)
+    error = starter_error(starter, facts, size.batch, steps)
+    if error > best.error:
+        return f"random weights, because {best.size} has a predicted error {1 - best.error / error:.1%} below that of the starter's network after {steps:,} steps"
+    planned, why = first_stage(facts, roles, size, steps)
+    begun, of_starter = begun_from(starter, planned, facts, steps)
+    why |= of_starter
     why["net.width"] = (
         f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: a predicted error {1 - error / best.error:.1%} below {best.size} from random weights"
     )

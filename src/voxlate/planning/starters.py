@@ -9,6 +9,7 @@ from voxlate.planning import law, rules
 from voxlate.planning.facts import Facts, Scan
 from voxlate.planning.roles import Roles
 from voxlate.planning.rules import Tables, Why
+from voxlate.recipe.training import BACKWARD
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import PREFIX, installed
 from voxlate.training.run import Run, read_header
@@ -20,7 +21,9 @@ WORTH_STEPS = 380
 RATE = 0.25
 VALIDATIONS = 8  # of a training that keeps its best weights
 PATIENCE = 3  # validations without a lower error after which it ends
-VALIDATION_ITEMS = 16
+# Items of each validation: as many as cost this share of the training's network evaluations, within bounds.
+VALIDATION_COST = 0.15
+FEWEST_ITEMS, MOST_ITEMS = 4, 32
 # Bodies below this width are brains without a skull: brains are 125 to 145 mm wide, heads with skin 150 mm or more.
 WIDEST_BRAIN_MM = 148
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
@@ -139,6 +142,7 @@ def begun_from(starter: Starter, tables: Tables, facts: Facts, steps: int) -> tu
     net = own["net"]
     why = {
         "net": f"that of {starter.start_from}",
+        "train.ema": f"an average over the last {1 / (1 - train['ema']):.0f} of {steps:,} steps",
         "train.optimiser.lr": f"{train['optimiser']['lr']:g}, {RATE:g} of the rate from random weights, so that the starter is not forgotten",
     }
     if "best" in train:
@@ -173,10 +177,16 @@ def gentle(train: Tables, steps: int, validated: bool = True) -> Tables:
         table |= {
             "validate_every": every,
             "save_every": every,
-            "validation_items": VALIDATION_ITEMS,
+            "validation_items": _validation_items(train.get("batch", rules.BATCH), every),
             "best": {"patience": PATIENCE},
         }
     return table
+
+
+def _validation_items(batch: int, every: int) -> int:
+    """The items of a validation, each of which costs a loss and an image."""
+    affordable = VALIDATION_COST * BACKWARD * batch * every / 2
+    return min(max(int(affordable), FEWEST_ITEMS), MOST_ITEMS)
 
 
 def _same_unit(scan: Scan) -> bool:

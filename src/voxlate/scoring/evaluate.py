@@ -127,7 +127,7 @@ def evaluate(
         "not_synthesised": not_scored(out, images, wanted) | failed,
         **_of_images(out, scored, rules),
         **_rules(rules, ranges),
-        "windows": _windows(scored, ranges, asked.window),
+        **_windows(scored, ranges, asked.window),
     }
     choices = {
         "mask": "whole image" if asked.mask is None else str(asked.mask),
@@ -211,15 +211,16 @@ def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -
 
 def _windows(
     items: Iterable[Item], ranges: Mapping[str, Range], given: Sequence[float] | None
-) -> list[str]:
-    """A sentence for each modality whose truth is a picture and whose images are in HU."""
+) -> dict[str, list[str]]:
+    """The entry of a sentence for each modality whose truth is a picture and whose images are in HU, if any."""
     window_hu = window_of(given)
     names = {
         item.modality
         for item in items
         if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
     }
-    return [assumption(window_hu, given is not None, name) for name in sorted(names)]
+    sentences = [assumption(window_hu, given is not None, name) for name in sorted(names)]
+    return {"windows": sentences} if sentences else {}
 
 
 def _rules(options: Options, ranges: Mapping[str, Range]) -> dict[str, Any]:

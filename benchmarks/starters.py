@@ -1,0 +1,221 @@
+"""Makes the starters that come with the package: `make starters` (hours; resumable).
+
+Of each starter: synthetic heads are written, prepared, trained on, and the run is packed into src/voxlate/starters;
+then real scans are synthesised and scored, and the numbers are written into the card. What is done is skipped, so the
+same command goes on after a stop.
+
+    python benchmarks/starters.py WORK [STARTER …] [--heads 60] [--steps 30000] [--out FOLDER] [--device auto]
+
+Real scans are cohorts in WORK: harvard_scans (mr, ct), brains_scans (t1, t2, flair, …) and topcow_scans (tof, cta), each
+with its manifest WORK/NAME_scans.csv where it has one. Those that are absent are not measured, and the card says so.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from ingredients import layout
+from voxlate.data.prepare import prepare
+from voxlate.phantoms import write_cohort
+from voxlate.phantoms.head import FIELD_MM
+from voxlate.recipe import Recipe, read_with_head
+from voxlate.scoring.evaluate import evaluate
+from voxlate.starters.card import Card, Measured, read_card
+from voxlate.starters.names import CARD, FOLDER
+from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.model import load
+from voxlate.synthesis.scans import find_scans
+from voxlate.training.run import file_hash, is_finished
+from voxlate.training.starter import check_starter, pack, with_measured
+from voxlate.training.train import train
+
+RECIPES = Path(__file__).with_name("starter_recipes")
+SYNTHETIC = "synthetic heads only"
+SHARES = (0.9, 0.1, 0.0)  # of the heads that train and validate; real scans test
+SCORES = {"mae": "MAE", "ssim_2d": "SSIM", "gradient_strength": "gradient ratio"}
+ANY_MR = ["mr", "t1", "t1w", "t1n", "t1c", "t1ce", "t2", "t2w", "flair", "t2f", "pd", "swi"]
+RESEARCH = (
+    "Lesions, implants and artefacts of real scanners are shown by few of the synthetic heads."
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A starter to make: the voxels of its heads, the scans that it takes, real cohorts, and limits for the card.
+
+    size: voxels in x, y, z; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored.
+    """
+
+    size: tuple[int, int, int]
+    accepts: Mapping[str, Sequence[str]]
+    stripped: bool = False
+    lesion: Any = "mixed"
+    real: Mapping[str, str | None] = field(default_factory=dict)
+    limits: Sequence[str] = ()
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """The voxels of the heads along z, y, x, to which every scan is resampled in synthesis, too."""
+        x, y, z = (round(full / count, 3) for full, count in zip(FIELD_MM, self.size))
+        return z, y, x
+
+
+WANTED = {
+    "head-mr-to-ct": Wanted(
+        size=(160, 192, 112),
+        accepts={"mr": ANY_MR, "ct": ["ct", "ncct"]},
+        real={"harvard": None},
+        limits=[
+            RESEARCH,
+            "It takes whole heads with their skull; a stripped brain has no skull to synthesise.",
+            "The position of thin bone, such as the walls of the sinuses, is a guess, because MR shows it like air.",
+        ],
+    ),
+    "brain-mr-to-mr": Wanted(
+        size=(160, 192, 112),
+        accepts={
+            "t1": ["t1", "t1w", "t1n"],
+            "t1c": ["t1c", "t1ce"],
+            "t2": ["t2", "t2w"],
+            "flair": ["flair", "t2f"],
+            "pd": ["pd", "pdw"],
+        },
+        stripped=True,
+        real={"brains": "brain"},
+        limits=[
+            RESEARCH,
+            "It takes brains without a skull.",
+            "Enhancement by contrast agent cannot be seen in other contrasts: it is a guess.",
+        ],
+    ),
+    "head-tof-to-cta": Wanted(
+        size=(256, 304, 140),
+        accepts={"tof": ["tof", "mra"], "cta": ["cta"]},
+        real={"topcow": None},
+        limits=[
+            RESEARCH,
+            "TOF shows flow and CTA shows lumen: slow or turbulent flow looks narrower than the vessel is.",
+        ],
+    ),
+}
+
+
+def make(name: str, work: Path, out: Path, heads: int, steps: int | None, device: str) -> Card:
+    """Make one starter, or what is left to do of it."""
+    wanted = WANTED[name]
+    folder = work / name
+    changes = {} if steps is None else {"train.steps": str(steps)}
+    recipe, head = read_with_head(str(RECIPES / f"{name.replace('-', '_')}.toml"), changes)
+    cohort = folder / "cohort"
+    write_cohort(
+        cohort, heads, wanted.size, lesion=wanted.lesion, modalities=sorted(modalities(recipe))
+    )
+    prepared = folder / "prepared"
+    if not (prepared / "cohort.json").is_file():
+        prepare(
+            cohort,
+            prepared,
+            spacing_mm=wanted.spacing_mm,
+            audit=False,
+            shares=SHARES,
+            seed=0,
+        )
+    run = folder / "run"
+    began = time.monotonic()
+    done = train(recipe, prepared, run, head=head, device=device, say=print)
+    if not is_finished(done.weights(), recipe.train):
+        raise SystemExit(f"{run}: the training is not finished; run the same command again.")
+    print(f"{name}: trained, {(time.monotonic() - began) / 3600:.2f} hours in this call")
+    starter = out / name
+    if not (starter / CARD).is_file() or file_hash(done.weights()) != read_card(starter).run:
+        pack(
+            run,
+            starter,
+            trained_on=SYNTHETIC,
+            accepts=wanted.accepts,
+            stripped=wanted.stripped,
+            spacing_mm=spacing_range(wanted.spacing_mm[2]),
+            limits=wanted.limits,
+        )
+    check_starter(starter)
+    card = read_card(starter)
+    if not card.measured:
+        card = with_measured(starter, measured(name, wanted, starter, work, device))
+    return card
+
+
+def modalities(recipe: Recipe) -> set[str]:
+    """What the phantoms of a recipe need: maps for drawn contrasts, and the other modalities as images."""
+    physics = recipe.data.physics
+    drawn = set() if physics is None else set(physics.contrasts)
+    maps = set() if physics is None else physics.needs
+    return (recipe.modalities - drawn) | maps
+
+
+def spacing_range(pixel: float) -> tuple[float, float]:
+    """The finest and coarsest pixels in mm that a starter knows: those of its heads, scaled by augmentation."""
+    return round(0.8 * pixel, 2), round(1.25 * pixel, 2)
+
+
+def measured(name: str, wanted: Wanted, starter: Path, work: Path, device: str) -> list[Measured]:
+    """Mean scores on the real cohorts in WORK; a starter has no naive baselines to compare with."""
+    numbers = []
+    for real, mask in wanted.real.items():
+        cohort = work / f"{real}_scans"
+        if not cohort.is_dir():
+            print(f"{name}: {cohort} is not there, so that it is not measured on {real}.")
+            continue
+        out = work / name / f"scored_{real}"
+        model = load(starter, device)
+        # A completion is measured where it has the first modality alone.
+        first, *others = model.recipe.data.source
+        missing = others if model.recipe.task.completes else None
+        scans = find_scans([str(cohort)], model, missing=missing, **layout(cohort))
+        synthesise_cases(model, scans, out, warn=lambda _: None)
+        scores = evaluate(out, cohort, mask=mask, **layout(cohort))
+        rows = [row for row in scores.rows if row.answer == "synthesis"]
+        for modality in sorted({row.modality for row in rows}):
+            own = [row for row in rows if row.modality == modality]
+            for key, title in SCORES.items():
+                values = [row.scores[key] for row in own if key in row.scores]
+                if values:
+                    scans_text = f"{len(values)} {'case' if len(values) == 1 else 'cases'} of {real}, {first} to {modality}"
+                    numbers.append(Measured(scans_text, title, round(mean(values), 4)))
+    return numbers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("starters", nargs="*", default=[*WANTED])
+    parser.add_argument("--heads", type=int, default=60)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    unknown = sorted(set(arguments.starters) - set(WANTED))
+    if unknown:
+        parser.error(f"expected some of {', '.join(WANTED)}, found {unknown[0]}")
+    for name in arguments.starters:
+        card = make(
+            name,
+            arguments.work,
+            arguments.out,
+            arguments.heads,
+            arguments.steps,
+            arguments.device,
+        )
+        print(f"{name}: {card.bytes / 1e6:.1f} MB", *card.lines, sep="\n  ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Images that a model synthesises of a cohort's scans, to which scans of the synthesised modality are registered.
+
+A synthesised CT and a true one are one modality, so registration finds more in common than between MR and CT.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from voxlate.data.find import find_cohort
+from voxlate.data.options import PrepareOptions
+from voxlate.data.prepare import prepare
+from voxlate.data.prepared import Cohort
+from voxlate.errors import BadInput
+from voxlate.synthesis.calls import no_report
+from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
+from voxlate.synthesis.ensemble import Ensemble, load_members
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.selection import select
+
+FOLDER = "through"  # within a prepared cohort
+
+
+def prepare_through(
+    run: Path | str,
+    cohort: Path,
+    out: Path,
+    options: PrepareOptions,
+    *,
+    workers: int | None = None,
+    device: str = "auto",
+    progress: NamedProgress = no_report,
+    say: Callable[[str], None] = no_report,
+) -> Cohort:
+    """Prepare a cohort whose scans of the run's targets are registered to the run's synthesis of the fixed scan.
+
+    The synthesised images are kept in OUT/through. Raises BadInput without a method of registration, where the run has
+    several sources, and where the scan to which others are registered is not its source; see data.prepare.prepare.
+    """
+    if options.register is None:
+        raise BadInput(
+            "--through: expected --register rigid, affine, smooth, bspline or ants with it, found none. Add --register smooth."
+        )
+    model = load_members([run], device, False, None)
+    fixed = options.fixed or _fixed_scan(cohort, options, model)
+    if fixed not in _accepted(model):
+        raise BadInput(
+            f"--through: expected --fixed {_accepted(model)[0]}, the source of '{model.recipe.title}', found {fixed}. Change --fixed."
+        )
+    selected = select(
+        model, [str(cohort)], SynthOptions(**options.layout, intervals=False, device=device)
+    )
+    _, failed = synthesise_cases(
+        selected.model,
+        selected.scans,
+        out / FOLDER,
+        seed=0,
+        lacking=selected.lacking,
+        progress=progress,
+        say=say,
+    )
+    for case, why in {**selected.lacking, **failed}.items():
+        say(f"{case} is registered to its own {fixed}, because it has no synthesis: {why}")
+    return prepare(
+        cohort,
+        out,
+        workers=workers,
+        progress=lambda done, total, _: progress("prepare", done, total),
+        say=say,
+        stand_ins=out / FOLDER,
+        through=str(run),
+        **vars(replace(options, fixed=fixed)),
+    )
+
+
+def _accepted(model: Model | Ensemble) -> list[str]:
+    """The names of the scans that the run takes as its source; raises BadInput if it has several sources."""
+    (source, *others) = model.recipe.data.source
+    if others:
+        raise BadInput(
+            f"--through: expected a run with one source, found {source} and {', '.join(others)} in '{model.recipe.title}'. Choose another run."
+        )
+    return [source, *model.aliases.get(source, ())]
+
+
+def _fixed_scan(cohort: Path, options: PrepareOptions, model: Model | Ensemble) -> str:
+    """The first scan that the run takes and every case has."""
+    names = _accepted(model)
+    cases = find_cohort(cohort, modalities=options.modalities, **options.layout).cases
+    for name in names:
+        if all(name in case.files for case in cases):
+            return name
+    raise BadInput(
+        f"--through: expected a scan in all cases that the run takes ({', '.join(names)}), found none. Leave cases out (--exclude)."
+    )

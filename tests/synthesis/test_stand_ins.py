@@ -1,0 +1,48 @@
+"""prepare --through: scans are registered to a synthesised image of their own modality."""
+
+from dataclasses import replace
+
+import numpy as np
+import scipy.ndimage
+
+from voxlate.data.align import Preparation
+from voxlate.data.case import prepare_case
+from voxlate.files import read_json
+from voxlate.images.grid import Volume
+from voxlate.phantoms import image, make_head
+
+
+def test_a_scan_is_registered_to_its_stand_in_and_not_to_the_fixed_scan():
+    head = make_head(5, 0, (200, 240, 9))
+    ct = Volume(image(head, "ct")[None, 4:5], head.affine, "HU", "ct", "ct")
+    noise = np.random.default_rng(0).normal(500, 50, ct.data.shape).astype(np.float32)
+    mr = replace(ct, data=noise, unit="a.u.", modality="mr", origin="mr")
+    moved = scipy.ndimage.shift(ct.data[0], (0, 3, -4), order=1, mode="nearest")[None]
+    scans = {"mr": mr, "ct": replace(ct, data=moved)}
+    preparation = Preparation(register="smooth", fixed="mr")
+    alone = prepare_case("a", scans, preparation, masked=False)
+    through = prepare_case("a", scans, preparation, masked=False, stand_ins={"ct": ct})
+    assert alone.header.registered["ct"].kept == "none"
+    assert through.header.registered["ct"].kept == "smooth"
+    errors = [np.abs(case.volume("ct").data - ct.data).mean() for case in (alone, through)]
+    assert errors[1] < 0.2 * errors[0]
+
+
+def test_prepare_synthesises_stand_ins_and_says_so(voxlate, run, cohort, tmp_path):
+    command = ("prepare", cohort, "--out", tmp_path / "p", "--register", "rigid", "--through", run)
+    answer = voxlate(*command)
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "p" / "through" / "case0" / "t2.nii.gz").is_file()
+    made = read_json(tmp_path / "p" / "cohort.json")["made"]
+    assert (made["through"], made["fixed"]) == (str(run), "t1")
+    assert voxlate(*command).code == 0, "the same command resumes"
+
+
+def test_without_registration_or_with_another_fixed_scan_it_is_refused(
+    voxlate, run, cohort, tmp_path
+):
+    command = ("prepare", cohort, "--out", tmp_path / "p", "--through", run)
+    assert "--through: expected --register" in voxlate(*command).err
+    answer = voxlate(*command, "--register", "rigid", "--fixed", "t2")
+    assert "--through: expected --fixed t1" in answer.err
+    assert not (tmp_path / "p").exists()
