@@ -119,8 +119,11 @@ def test_a_phantom_image_at_synthesis_is_scaled_as_in_its_batch(cohort):
     for z in (6, 10, 14):
         at_synthesis = read_patch(prepared, data, INTENSITY, (z, 0, 0)).source
         in_batch = read_patch(case, data, INTENSITY, (z, 0, 0), seed=seed).source
-        assert (at_synthesis - in_batch).abs().mean() < 0.02
+        assert (at_synthesis - in_batch).abs().mean() < 0.03  # of 2, by the sample
         assert (at_synthesis - in_batch).abs().max() < 0.2
+    assert view.header("phantom_001").statistics["mr"].foreground.at(99.5) == pytest.approx(
+        prepared.header.statistics["mr"].foreground.at(99.5), rel=0.1
+    )
 
 
 def test_batches_do_not_depend_on_workers_or_their_size(cohort):
@@ -252,6 +255,8 @@ def test_a_stripped_item_has_brain_alone_in_source_target_and_mask(cohort):
     assert (pair.source[0, 0, 0][~brain] == BACKGROUND).all()
     assert (pair.target[0, 0, 0][~brain] == BACKGROUND).all()
     assert (pair.source[0, 0, 0][brain] > BACKGROUND).float().mean() > 0.9
+    whole = case.volume("mr").data[0]
+    assert not whole[~np.isin(case.arrays["label.seg"], INTRACRANIAL)].any()
 
 
 @pytest.mark.parametrize("axes", ["SAR", "SPL"])

@@ -140,6 +140,29 @@ def test_a_voxel_of_two_tissues_has_the_rates_of_its_protons(head, maps):
     assert maps["t1_map"][z, y, x] == pytest.approx(1 / rate, rel=0.08)
 
 
+def test_a_voxel_of_fluid_and_tissue_has_the_sum_of_both_signals(head, maps):
+    """In FLAIR, the fluid's part of such a voxel is dark; mean relaxation rates would make it brighter than tissue."""
+    z, y, x = np.argwhere(
+        (head.labels == Label.GREY) & (head.second == Label.CSF) & (head.share < 0.6)
+    )[0]
+    null_ms = mr.nulling_time_ms(mr.FREE_WATER_T1_MS, 9000)
+    flair = magnitude(Protocol("flair", 9000, 110, null_ms, 0), maps)
+    tissue = head.tissue
+    constants = (values[Label.GREY] for values in (tissue.pd, tissue.t1_ms, tissue.t2_ms))
+    grey = mr.inversion_recovery(*constants, 9000, 110, null_ms)
+    assert flair[z, y, x] == pytest.approx(head.share[z, y, x] * grey, rel=0.15)  # texture
+
+
+@pytest.mark.parametrize("name", ["t2", "pd"])
+def test_partial_volumes_with_fluid_are_those_of_the_phantom_s_own_image(head, maps, name):
+    own = signal(head, name) / mr.FULL_SCALE
+    drawn = magnitude(Protocol("spin_echo", *{"t2": mr.T2, "pd": mr.PD}[name], 0, 0), maps)
+    mixed = np.isin(head.labels, [Label.GREY, Label.WHITE]) & (head.second == Label.CSF)
+    mixed &= maps["flow_map"] == 0
+    assert mixed.sum() > 100
+    np.testing.assert_allclose(drawn[mixed], own[mixed], rtol=0.01)
+
+
 def test_air_has_no_protons_and_values_are_whole_in_float16(head, maps):
     air = head.labels == Label.AIR
     alone = air & (head.share == 1)

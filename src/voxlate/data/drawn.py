@@ -32,7 +32,11 @@ from voxlate.phantoms.contrast import Maps, Protocol, magnitude, needed_maps
 from voxlate.phantoms.sequences import FULL_SCALE
 from voxlate.phantoms.tissue import INTRACRANIAL
 
-SAMPLED = 8192  # body voxels of a case: 40 of them are above the 99.5th percentile
+BLOCKS, BLOCK = (
+    64,
+    24,
+)  # sampled blocks of a case and their side in the plane: about 7000 voxels of the body count
+EDGE = 4  # voxels at each side of a block that do not count, since k-space wraps around
 BRIGHTEST = 99.0  # percentile of the body's signal to which noise is relative
 TISSUES = LABEL + "seg"  # the phantom's label map, in which the brain is found
 UNIT = "a.u."
@@ -45,12 +49,16 @@ Slab = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class _Sample:
-    """Voxels of a case's body: their maps, places, and whether they are of the brain."""
+    """Blocks of a case: their slices [N], rows and columns [N, BLOCK], and the body in their middles."""
 
-    maps: Maps
-    places: Places
-    voxels: tuple[np.ndarray, np.ndarray, np.ndarray]
-    brain: np.ndarray | None
+    slices: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    body: np.ndarray
+
+    def middle(self, values: np.ndarray) -> np.ndarray:
+        """The part of blocks [N, BLOCK, BLOCK] that counts."""
+        return values[:, EDGE : BLOCK - EDGE, EDGE : BLOCK - EDGE]
 
 
 @dataclass(frozen=True)
@@ -134,11 +142,11 @@ class Drawn:
         )
 
     def whole(self, case: PreparedCase, name: str) -> np.ndarray:
-        """The image of a whole case in its fixed draw, float32 [D, H, W]."""
+        """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where skull or face are removed."""
         everything = (slice(0, case.header.shape[0]), slice(None), slice(None))
         item = self.draw(stable_id("physics", case.header.case))
         image, _ = self._image(case, name, item, everything, name in self.targets)
-        return image
+        return np.where(self.kept(case, item, everything), image, np.float32(0))
 
     def read(
         self,
@@ -178,13 +186,7 @@ class Drawn:
     ) -> tuple[np.ndarray, Statistics]:
         """The image of a part of a case, and the statistics of that of the whole case."""
         protocol, effects, rng = self._acquisition(name, item, as_target)
-        sample = self._sample(case)
-        sampled = _signal(protocol, item.spread, effects, sample.maps, sample.places)
-        brightest = float(np.percentile(sampled, BRIGHTEST))
-        noise = effects.noise * brightest if effects else 0.0
-        counted = self._counted(case, item, sample)
-        body = distribution(rician(sampled, noise, rng)[counted])
-        statistics = Statistics(body, body, (), ())
+        statistics, noise = self._statistics(case, item, protocol, effects, rng)
         spacing = case.header.spacing_mm
         reach = margin(effects.thickness_mm, spacing[0]) if effects else 0
         depth, rows, columns = place
@@ -223,30 +225,74 @@ class Drawn:
             self.samples[key] = self._drawn_sample(case)
         return self.samples[key]
 
+    def _statistics(
+        self,
+        case: PreparedCase,
+        item: Draw,
+        protocol: Protocol,
+        effects: Effects | None,
+        rng: np.random.Generator,
+    ) -> tuple[Statistics, float]:
+        """The statistics of the body in the sampled blocks, and the standard deviation of the noise."""
+        sample = self._sample(case)
+        spacing = case.header.spacing_mm
+        reach = margin(effects.thickness_mm, spacing[0]) if effects else 0
+        last = case.header.shape[0] - 1
+        slices = np.clip(sample.slices + np.arange(-reach, reach + 1)[:, None], 0, last)
+        # [slices of the profile, blocks, rows, columns]
+        at = (slices[:, :, None, None], sample.rows[:, :, None], sample.columns[:, None, :])
+        keys = needed_maps(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+        maps = {key: case.arrays[key][at].astype(np.float32) for key in keys}
+        z, y, x = (
+            ((voxel + 0.5) / length).astype(np.float32)
+            for voxel, length in zip(at, case.header.shape)
+        )
+        image = _signal(protocol, item.spread, effects, maps, (z, y[None], x[None]))
+        if effects is None:
+            blocks = image[0]
+        else:
+            blocks = through_plane(image, effects.thickness_mm, spacing[0])[0]
+            blocks = in_plane(blocks, effects, spacing[1:])
+        counted = self._counted(case, item, sample)
+        body = sample.middle(blocks)[sample.body]
+        noise = effects.noise * float(np.percentile(body, BRIGHTEST)) if effects else 0.0
+        values = distribution(rician(body, noise, rng)[counted])
+        return Statistics(values, values, (), ()), noise
+
     def _drawn_sample(self, case: PreparedCase) -> _Sample:
+        """Blocks that show some of the body; evenly placed, so that each of its voxels is equally likely."""
         inside = np.ones(case.header.shape, bool)
         if MASK in case.arrays:
             inside = case.mask([PROTONS])
-        body = np.flatnonzero(inside)
+        _, height, width = inside.shape
+        levels = np.flatnonzero(inside.any(axis=(1, 2)))
         rng = np.random.default_rng(stable_id("sample", case.header.case))
-        chosen = np.sort(rng.permutation(body)[:SAMPLED])
-        z, y, x = np.unravel_index(chosen, inside.shape)
-        keys = sorted(self.physics.needs)
-        maps = {key: case.arrays[key][z, y, x].astype(np.float32) for key in keys}
-        shape = case.header.shape
-        places = tuple((((at + 0.5) / n).astype(np.float32)) for at, n in zip((z, y, x), shape))
-        brain = None
-        if self.physics.stripped > 0:
-            brain = np.isin(case.arrays[TISSUES][z, y, x], INTRACRANIAL)
-        return _Sample(maps, (places[0], places[1], places[2]), (z, y, x), brain)
+        middle = slice(EDGE, BLOCK - EDGE)
+        found = list[tuple[int, np.ndarray, np.ndarray]]()
+        body = list[np.ndarray]()
+        while len(found) < BLOCKS:
+            z = int(levels[rng.integers(len(levels))])
+            # A block may lie half outside, where it repeats the border: voxels there count as often as others.
+            y, x = (int(rng.integers(1 - BLOCK + EDGE, n - EDGE)) for n in (height, width))
+            rows, columns = y + np.arange(BLOCK), x + np.arange(BLOCK)
+            exists = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+            rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+            part = (inside[z][np.ix_(rows, columns)] & exists)[middle, middle]
+            if part.any():
+                found.append((z, rows, columns))
+                body.append(part)
+        slices, all_rows, all_columns = (np.array(part) for part in zip(*found))
+        return _Sample(slices, all_rows, all_columns, np.stack(body))
 
     def _counted(self, case: PreparedCase, item: Draw, sample: _Sample) -> np.ndarray:
-        """The voxels of the sample that remain after stripping and defacing; all of them where none would."""
-        counted = np.ones(len(sample.voxels[0]), bool)
-        if item.stripped and sample.brain is not None:
-            counted &= sample.brain
+        """The sampled voxels of the body that remain after stripping and defacing; all where none would."""
+        at = (sample.slices[:, None, None], sample.rows[:, :, None], sample.columns[:, None, :])
+        kept = np.ones(np.broadcast_shapes(*(one.shape for one in at)), bool)
+        if item.stripped:
+            kept &= np.isin(case.arrays[TISSUES][at], INTRACRANIAL)
         if item.face is not None:
-            counted &= ~_in_face(case, sample.voxels, item.face)
+            kept &= ~_in_face(case, at, item.face)
+        counted = sample.middle(kept)[sample.body]
         return counted if counted.any() else ~counted
 
 

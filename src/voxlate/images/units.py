@@ -8,6 +8,7 @@ TISSUE_MAPS: dict[str, str] = {
     "pd_map": "1",
     **dict.fromkeys(("t1_map", "t2_map", "t2star_map"), "ms"),
     "chi_map": "ppm",
+    "fluid_map": "1",
     "fat_map": "1",
     "gd_map": "mM",
     "flow_map": "cm/s",

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from voxlate.images.units import TISSUE_MAPS
 from voxlate.phantoms import sequences as mr
 
 Kind = Literal["spin_echo", "gradient_echo", "inversion_recovery", "mprage", "flair", "swi", "tof"]
@@ -16,6 +17,18 @@ STATIC_PULSES = 1e4  # of tissue that stays in the slab: steady state
 SWI_SLAB = 4.0
 TRANSFER = 0.3  # signal that magnetisation transfer takes from brain: Edelman et al. 1992, Radiology 184:395
 SHORTEST_MS = 0.1  # for voxels without protons, whose maps hold 0
+
+# Of one voxel, which broadcasts against all that contain it.
+CEREBROSPINAL_FLUID: Maps = {
+    name: np.array([value], np.float32)
+    for name, value in {
+        **dict.fromkeys(TISSUE_MAPS, 0.0),
+        "pd_map": 1.0,
+        "t1_map": mr.FREE_WATER_T1_MS,
+        "t2_map": mr.FREE_WATER_T2_MS,
+        "t2star_map": 1000.0,
+    }.items()
+}
 
 _ECHO = ("t2_map", "flow_map")
 _GRADIENT = ("t2_map", "t2star_map")
@@ -50,7 +63,7 @@ class Protocol:
 def needed_maps(kind: Kind, agent: bool, fat_saturation: bool) -> tuple[str, ...]:
     """The maps from which a sequence is computed."""
     extra = ("gd_map",) * agent + ("fat_map",) * fat_saturation
-    return ("pd_map", "t1_map", *_NEEDS[kind], *extra)
+    return ("pd_map", "t1_map", "fluid_map", *_NEEDS[kind], *extra)
 
 
 def magnitude(protocol: Protocol, maps: Maps, b1: np.ndarray | float = 1.0) -> np.ndarray:
@@ -58,6 +71,17 @@ def magnitude(protocol: Protocol, maps: Maps, b1: np.ndarray | float = 1.0) -> n
 
     maps: at 3 T, those of `needed_maps`; b1: the flip angle reached, as a share of the nominal one.
     """
+    signal = _of_tissue(protocol, maps, b1)
+    mixed = maps["fluid_map"] > 0
+    if mixed.any():
+        share = maps["fluid_map"][mixed]
+        fluid = _of_tissue(protocol, CEREBROSPINAL_FLUID, np.broadcast_to(b1, mixed.shape)[mixed])
+        signal[mixed] = (1 - share) * signal[mixed] + share * maps["pd_map"][mixed] * fluid
+    return signal
+
+
+def _of_tissue(protocol: Protocol, maps: Maps, b1: np.ndarray | float) -> np.ndarray:
+    """The signal of one compartment."""
     pd = maps["pd_map"]
     t1 = mr.t1_at_field(np.maximum(maps["t1_map"], SHORTEST_MS), protocol.field_t)
     if protocol.dose > 0:

@@ -1,8 +1,10 @@
 """Maps of the phantom's tissue parameters at 3 T, from which the signal of any MR sequence can be computed.
 
-A voxel of two tissues has the parameters of its protons: their density adds up, and rates (1/T1, 1/T2, 1/T2*), fat
-fraction, contrast agent and flow are means weighted by it. Susceptibility is weighted by volume. Voxels without protons
-have 0. Values are rounded to float16, in which prepared cohorts store them without loss.
+A voxel of tissue and cerebrospinal fluid has two compartments, whose signals add up: fluid_map is the fluid's share of
+the protons, and all other maps are those of the tissue. Mean rates would make such voxels bright in FLAIR, where the
+fluid is dark. Of two tissues, rates (1/T1, 1/T2, 1/T2*), fat fraction, contrast agent and flow are means over protons,
+and the susceptibility over volume. Voxels without protons have 0. Values are rounded to float16, in which prepared
+cohorts store them without loss.
 """
 
 import numpy as np
@@ -14,12 +16,13 @@ from voxlate.phantoms.signal import PULSES_BEYOND_CLOT, Voxels, arterial_pulses,
 from voxlate.phantoms.tissue import Label
 
 MAPS = tuple(TISSUE_MAPS)
+FREE_WATER = (Label.CSF, Label.VENTRICLE, Label.SPINAL_FLUID)
 # Mean speeds of blood: arteries by transcranial Doppler (Aaslid et al. 1982, J Neurosurg 57:769), dural sinuses.
 SPEED_CM_S = {Label.ARTERY: 40.0, Label.VEIN: 15.0, Label.ARTERY_BEYOND_CLOT: 5.0}
 
 
 def tissue_map(head: Head, name: str) -> np.ndarray:
-    """One of MAPS, [D, H, W] float32: share of water (pd, fat), ms, ppm, mM, cm/s or 1/s (see `inflow_rate`)."""
+    """One of MAPS, [D, H, W] float32, in the unit that images.units states; inflow: see `inflow_rate`."""
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
         share = head.share[level]
@@ -39,8 +42,16 @@ def _mixed(name: str, main: Voxels, second: Voxels, share: np.ndarray) -> np.nda
         chi = share * main.of(main.head.tissue.chi_ppm)
         chi += (1 - share) * second.of(second.head.tissue.chi_ppm)
         return chi
+    is_fluid, other_is_fluid = main.has(*FREE_WATER), second.has(*FREE_WATER)
     there = total > 0
-    weight = protons / np.where(there, total, 1)
+    fluid = (protons * is_fluid + other_protons * other_is_fluid) / np.where(there, total, 1)
+    if name == "fluid_map":
+        return fluid
+    solid = protons * ~is_fluid
+    solid_total = solid + other_protons * ~other_is_fluid
+    has_solid = solid_total > 0
+    counted = np.where(has_solid, solid, protons)  # where all is fluid, the maps are those of fluid
+    weight = counted / np.where(has_solid, solid_total, np.where(there, total, 1))
     mean = weight * _per_proton(name, main) + (1 - weight) * _per_proton(name, second)
     if name in ("t1_map", "t2_map", "t2star_map"):
         mean = 1 / mean

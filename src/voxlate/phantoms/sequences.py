@@ -9,6 +9,7 @@ Array = Any  # a number or an array of numbers: numpy broadcasts them
 # 1 / (mM s), gadobutrol in whole blood at 3 T: Shen et al. 2015, Invest Radiol 50:330
 GADOLINIUM_R1 = 4.5
 FREE_WATER_T1_MS = 4300.0  # of CSF at every field: Rooney et al. 2007, Magn Reson Med 57:308
+FREE_WATER_T2_MS = 2000.0  # Spijkerman et al. 2018, Magn Reson Mater Phy 31:415
 FULL_SCALE = 2000.0  # signal (a.u.) of a voxel of water with its full magnetisation
 
 # TR and TE are in ms, the flip angle in degrees; the values are usual in protocols at 3 T.
