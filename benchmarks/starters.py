@@ -68,7 +68,7 @@ class Wanted:
 
 WANTED = {
     "head-mr-to-ct": Wanted(
-        size=(160, 192, 112),
+        size=(200, 240, 42),
         accepts={"mr": ANY_MR, "ct": ["ct", "ncct"]},
         real={"harvard": None},
         limits=[
