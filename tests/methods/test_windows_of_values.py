@@ -39,6 +39,7 @@ def test_a_window_of_bone_and_air_counts_once_as_its_whole_width():
     assert terms(0.9, -0.9)["windows.brain"] == pytest.approx(2.0)
 
 
-def test_a_window_whose_ends_are_swapped_is_refused():
+@pytest.mark.parametrize("window", ["[0.2, 0.1]", "[5, 80]"])
+def test_a_window_with_swapped_ends_or_in_another_unit_is_refused(window):
     with pytest.raises(BadInput, match=r"method\.windows\.brain as \[low, high\] with low < high"):
-        recipe.read("t1_to_t2_brain", {"method.windows.brain": "[0.2, 0.1]"})
+        recipe.read("t1_to_t2_brain", {"method.windows.brain": window})

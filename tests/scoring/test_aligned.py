@@ -7,7 +7,7 @@ import scipy.ndimage
 from voxlate.errors import BadInput
 from voxlate.images.ranges import Range
 from voxlate.phantoms import image, make_head
-from voxlate.scoring.aligned import aligned_scores, check_name, moved_onto
+from voxlate.scoring.aligned import aligned_scores, check_name, moved_images, moved_onto
 from voxlate.scoring.metrics import METRICS, ImagePair
 
 SPACING_MM = (200 / 72, 240 / 80, 200 / 72)
@@ -69,3 +69,9 @@ def test_a_shift_over_10_mm_is_an_error_of_the_image_and_stays(head):
 def test_a_region_may_not_have_the_name_of_the_aligned_scores():
     with pytest.raises(BadInput, match="--align: expected no region named aligned"):
         check_name({"aligned": "ct>100"})
+
+
+def test_the_number_of_moved_images_is_stated():
+    assert (
+        moved_images([{"aligned.mm": 1.0, "mae": 2.0}, {"mae": 3.0}]) == "1 of 2 images were moved"
+    )

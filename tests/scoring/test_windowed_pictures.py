@@ -25,10 +25,9 @@ def folders(tmp_path):
     picture = read_volume(truth / "ct.png", "ct")
     ramp = Volume(RAMP_HU[None, None].astype(np.float32), picture.affine, "HU", "ct")
     write_volume(out / "ct.nii.gz", ramp)
-    write_json(
-        out / "provenance.json",
-        {"case": "a", "units": {"ct": "HU"}, "range": {"ct": [-1000, 2000]}},
-    )
+    network = {"map": {"kind": "window", "low": -1000, "high": 2000}, "low": -1000, "high": 2000}
+    stated = {"case": "a", "units": {"ct": "HU"}, "range": {"ct": [-1000, 2000]}}
+    write_json(out / "provenance.json", {**stated, "network_units": {"ct": network}})
     return tmp_path / "out", tmp_path / "truth"
 
 
@@ -55,6 +54,21 @@ def test_an_image_in_grey_values_is_scored_as_it_is(folders):
     scores = evaluate(*folders)
     assert "windows" not in scores.header
     assert scores.rows[0].scores["mae"] > 50
+
+
+def test_other_ranges_and_units_than_the_windows_are_refused(folders):
+    with pytest.raises(BadInput, match="--range: expected none for ct"):
+        evaluate(*folders, value_range=(0, 80))
+    with pytest.raises(BadInput, match="--units network: expected a truth in HU"):
+        evaluate(*folders, units="network")
+    with pytest.raises(BadInput, match="both finite"):
+        evaluate(*folders, window=(0, float("inf")))
+
+
+def test_a_window_of_images_that_are_no_pictures_is_refused(folders):
+    write_json(folders[0] / "a" / "provenance.json", {"case": "a", "units": {"ct": "grey"}})
+    with pytest.raises(BadInput, match="--window: expected pictures"):
+        evaluate(*folders, window=(0, 80))
 
 
 def test_a_window_with_swapped_ends_is_refused(folders):

@@ -1,5 +1,6 @@
 """prepare --through: scans are registered to a synthesised image of their own modality."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -46,3 +47,17 @@ def test_without_registration_or_with_another_fixed_scan_it_is_refused(
     answer = voxlate(*command, "--register", "rigid", "--fixed", "t2")
     assert "--through: expected --fixed t1" in answer.err
     assert not (tmp_path / "p").exists()
+
+
+def test_a_run_of_another_target_or_another_run_changes_nothing(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "p"
+    command = ("prepare", cohort, "--out", out, "--register", "rigid", "--through", run)
+    answer = voxlate(*command, "--modality", "t1")
+    assert "--through: expected scans of t2" in answer.err
+    assert voxlate(*command).code == 0
+    before = {path: path.read_bytes() for path in (out / "through").rglob("*.nii.gz")}
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    answer = voxlate(*command[:-1], other)
+    assert "prepared --through" in answer.err
+    assert {path: path.read_bytes() for path in (out / "through").rglob("*.nii.gz")} == before

@@ -63,6 +63,8 @@ def evaluate(
     document = scores.document()
     if sentence := held_out_note(document):
         note(sentence)
+    if options.align:
+        note(f"--align: {scores.header['scopes']['aligned'].rpartition('; ')[2]}.")
     for sentence in [*scores.header["shared_masks"], *scores.header.get("windows", ())]:
         note(f"assumed: {sentence}.")
     _print(document, scores.table if everything else scores.short_table, as_json)

@@ -89,9 +89,9 @@ class RegressionSettings(MethodSettings):
                 f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found {list(stage.task.state_range)}. Drop one of the two."
             )
         for name, (low, high) in self.windows.items():
-            if not low < high:
+            if not -1 <= low < high <= 1:
                 raise BadInput(
-                    f"{where}: expected method.windows.{name} as [low, high] with low < high, found {[low, high]}. Swap them."
+                    f"{where}: expected method.windows.{name} as [low, high] with low < high in network units (-1 to 1, the ends of the target's intensity map), found {[low, high]}. Change it."
                 )
         if unknown := [
             name for name in self.extras if name not in stage.net.extras or name not in EXTRA_LOSSES

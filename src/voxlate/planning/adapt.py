@@ -65,6 +65,9 @@ def adapt(
     old = _replayed(folder, replay, share, say)
     begun = Run(out).provenance.exists()
     if begun:
+        say(
+            f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
+        )
         adapted = from_dict(read_run(Run(out).provenance)["recipe"], f"{out}", allow_code=True)
     else:
         replayed = None if old is None else open_cohort(old)

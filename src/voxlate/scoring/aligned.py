@@ -1,6 +1,6 @@
 """Scores of an image after it was moved onto its truth, beside its scores as it is: what misregistered pairs cost."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,6 +59,12 @@ def moved_onto(
     places = np.indices(truth.shape, dtype=np.float32) + steps
     values = scipy.ndimage.map_coordinates(image, places, order=1, mode="nearest")
     return Moved(values.astype(np.float32), float(np.median(lengths)))
+
+
+def moved_images(scores: Iterable[Mapping[str, float]]) -> str:
+    """How many images were moved, by the scores of each."""
+    flags = [f"{NAME}.mm" in own for own in scores]
+    return f"{sum(flags)} of {len(flags)} images were moved"
 
 
 def check_name(regions: Mapping[str, str] | None) -> None:

@@ -211,6 +211,10 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     units = _units_of(item, scale, options)
     image = units.synthesis(read_canonical(item.synthesis, modality))
     truth = Truth(item, options, scale, units, image.grid)
+    if options.units == "network" and shows_a_window(item.provenance, modality, truth.scan.unit):
+        raise BadInput(
+            f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units, and pass --window."
+        )
     synthesis = truth.alignment.apply(image)
     baselines, left_out = _naive_images(truth)
     naive = {name: _in_scored_unit(one, truth) for name, one in baselines.items()}

@@ -15,7 +15,7 @@ from voxlate.files import seen_from
 from voxlate.images.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
 from voxlate.nets.lpips import Lpips, load_lpips
-from voxlate.scoring.aligned import NAME, RULE, check_name
+from voxlate.scoring.aligned import NAME, RULE, check_name, moved_images
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
@@ -36,6 +36,7 @@ from voxlate.scoring.scored_images import (
     run_files_of,
 )
 from voxlate.scoring.tables import Row, Scores
+from voxlate.scoring.verdict import SYNTHESIS
 from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window_of
 
 Progress = Callable[[int, int, str], None]
@@ -126,7 +127,9 @@ def evaluate(
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | failed,
         **_of_images(out, scored, rules),
-        **_rules(rules, ranges),
+        **_rules(
+            rules, ranges, moved_images(row.scores for row in rows if row.answer == SYNTHESIS)
+        ),
         **_windows(scored, ranges, asked.window),
     }
     choices = {
@@ -219,18 +222,22 @@ def _windows(
         for item in items
         if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
     }
+    if given is not None and not names:
+        raise BadInput(
+            "--window: expected pictures (PNG) of a true CT and synthesised images in HU, found none. Drop --window."
+        )
     sentences = [assumption(window_hu, given is not None, name) for name in sorted(names)]
     return {"windows": sentences} if sentences else {}
 
 
-def _rules(options: Options, ranges: Mapping[str, Range]) -> dict[str, Any]:
-    """Sentences on regions and scopes."""
+def _rules(options: Options, ranges: Mapping[str, Range], moved: str) -> dict[str, Any]:
+    """Sentences on regions and scopes; moved: how many images --align could move."""
     mask = None if options.mask is None else str(options.mask)
     within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
     return {
         "regions": {region.name: region.rule(ranges, within) for region in options.regions},
         "scopes": {
-            **({NAME: RULE} if options.align else {}),
+            **({NAME: f"{RULE}; {moved}"} if options.align else {}),
             **{scope.name: scope.rule(mask, options.cut) for scope in options.scopes},
         },
     }
@@ -270,10 +277,14 @@ def _range(items: Sequence[Item], given: Any) -> Range:
         raise unread[0]
     if isinstance(given, Mapping):
         given = given.get(modality)
+    if shows_a_window(items[0].provenance, modality, unit):
+        if given is not None:
+            raise BadInput(
+                f"--range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Pass --window instead."
+            )
+        return range_for(unit, largest)
     if given is not None:
         return range_for(unit, given=given, source="given by the user")
-    if shows_a_window(items[0].provenance, modality, unit):
-        return range_for(unit, largest)
     named = items[0].provenance.get("range", {}).get(modality)
     if named is not None:
         return range_for(unit, given=named, source="the recipe's window")

@@ -1,5 +1,6 @@
 """Scores of a synthesised CT in HU against pictures of CT slices, which show a window of HU as grey values."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,9 +19,9 @@ BRAIN_HU = (0.0, 80.0)
 def window_of(given: Sequence[float] | None) -> tuple[float, float]:
     """The window of the pictures, by default that of the brain; raises BadInput if its ends are swapped."""
     low, high = given or BRAIN_HU
-    if not low < high:
+    if not -math.inf < low < high < math.inf:
         raise BadInput(
-            f"--window: expected the HU of black below those of white, found {low:g} {high:g}. Swap them."
+            f"--window: expected the HU of black below those of white, both finite, found {low:g} {high:g}. Change them."
         )
     return low, high
 

@@ -196,17 +196,22 @@ def _check_scans(
         warnings.append(out_of_distribution(name, statistics, spec, ranges))
         if anatomy is not None:
             warnings += anatomy_warnings(anatomy, name, body_of(prepared, name, spec))
-    warnings.append(_spacing_warning(header, prepared))
+    warnings.append(_spacing_warning(header, prepared, recipe))
     return warnings
 
 
-def _spacing_warning(header: Mapping[str, Any], prepared: PreparedCase) -> str:
-    """A sentence where the size of voxels differs much from the training's, and nothing resamples them; else ''."""
+def _spacing_warning(header: Mapping[str, Any], prepared: PreparedCase, recipe: Recipe) -> str:
+    """A sentence where the size of voxels differs much from the training's, and nothing resamples them; else ''.
+
+    The distance of slices does not count for a network of single slices.
+    """
     trained = header.get("training_spacing_mm")
     here = prepared.header.spacing_mm
     if not trained or preparation_of(header).changes_voxels:
         return ""
-    ratio = max(max(a / b, b / a) for a, b in zip(trained, here))
+    ratios = [max(a / b, b / a) for a, b in zip(trained, here)]
+    single = recipe.data.patch[0] == 1 and recipe.data.stack == 0
+    ratio = max(ratios[1:] if single else ratios)
     if ratio <= MOST_SPACING_RATIO:
         return ""
     sides = " x ".join(f"{side:.3g}" for side in here)

@@ -61,6 +61,7 @@ from voxlate.training.run import Run, file_hash, load_method, made_by, read_head
 from voxlate.training.starter import run_folder
 from voxlate.trust.calibration import Calibration, Prediction
 
+TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
 OF_NOISE = frozenset((*(field.name for field in fields(SamplerSettings)), "noise"))
 COST = (
     "network_calls",
@@ -100,7 +101,9 @@ class Model:
         Raises BadInput for an unknown option, a value out of range, a type of slices that the model does not have, a
         sampler that does not fit the schedule, and several samples of a method that is not stochastic.
         """
-        chosen = {name: value for name, value in changes.items() if value is not None}
+        chosen = {
+            name: _as_table(name, value) for name, value in changes.items() if value is not None
+        }
         own = vars(self.recipe.synth)
         if chosen.get("sampler", own["sampler"]) != own["sampler"]:
             own = {**own, "eta": 0.0}  # eta belongs to the recipe's sampler
@@ -425,6 +428,11 @@ class Model:
                 name: window for name, window in windows.items() if name in recipe.data.target
             },
         }
+
+
+def _as_table(name: str, value: Any) -> Any:
+    """The name of a kind, such as "shared", as a table; other values as they are."""
+    return {"kind": value} if name in TABLES and isinstance(value, str) else value
 
 
 def load(

@@ -10,7 +10,7 @@ from pathlib import Path
 from voxlate.data.find import find_cohort
 from voxlate.data.options import PrepareOptions
 from voxlate.data.prepare import prepare
-from voxlate.data.prepared import Cohort
+from voxlate.data.prepared import Cohort, stated
 from voxlate.errors import BadInput
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
@@ -48,6 +48,11 @@ def prepare_through(
         raise BadInput(
             f"--through: expected --fixed {_accepted(model)[0]}, the source of '{model.recipe.title}', found {fixed}. Change --fixed."
         )
+    _check_targets(model, cohort, options)
+    if (out / "cohort.json").is_file() and stated(out).get("made", {}).get("through") != str(run):
+        raise BadInput(
+            f"{out}: expected a new folder, or a cohort that was prepared --through {run}, found another one. Choose another --out."
+        )
     selected = select(
         model, [str(cohort)], SynthOptions(**options.layout, intervals=False, device=device)
     )
@@ -72,6 +77,17 @@ def prepare_through(
         through=str(run),
         **vars(replace(options, fixed=fixed)),
     )
+
+
+def _check_targets(model: Model | Ensemble, cohort: Path, options: PrepareOptions) -> None:
+    """Raise BadInput if the cohort has no scan of a modality that the run synthesises."""
+    cases = find_cohort(cohort, modalities=options.modalities, **options.layout).cases
+    modalities = {name for case in cases for name in case.files}
+    targets = model.recipe.data.target
+    if not modalities & set(targets):
+        raise BadInput(
+            f"--through: expected scans of {' or '.join(targets)}, which '{model.recipe.title}' synthesises, found {', '.join(sorted(modalities))}. Choose another run."
+        )
 
 
 def _accepted(model: Model | Ensemble) -> list[str]:
