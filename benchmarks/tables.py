@@ -60,6 +60,9 @@ COLUMNS = {
     "vessels": Column("vessels' Dice", "vessels.dice", 1, 2),
 }
 
+# Scores of the lines: those of the tables, and the brightness of the enhancing rim, which the text states.
+KEPT = {column.score for column in COLUMNS.values()} | {"enhancing.mean", "enhancing.truth_mean"}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -395,9 +398,10 @@ def scored(
 
 
 def _summaries(rows: Any, modality: str, answer: str) -> dict[str, list[float]]:
-    """[mean, standard deviation] over patients of each score that is a number."""
+    """[mean, standard deviation] over patients of the scores that are KEPT and are numbers."""
     found = [row.scores for row in rows if (row.modality, row.answer) == (modality, answer)]
     keys = [key for key in found[0] if all(isinstance(one.get(key), float) for one in found)]
+    keys = [key for key in keys if key in KEPT]
     values = {key: [one[key] for one in found] for key in keys}
     return {
         key: [mean(each), stdev(each) if len(each) > 1 else 0.0] for key, each in values.items()
