@@ -100,6 +100,7 @@ def phantom(
     lesion: CohortLesion = "mixed",
     modalities: Sequence[str] | None = None,
     stripped: bool = False,
+    anatomy: int = 1,
     progress: Shown = True,
 ) -> list[Path]:
     """Write a cohort of head phantoms and return the folders of its cases; size: voxels in x, y and z.
@@ -115,6 +116,7 @@ def phantom(
             lesion,
             modalities,
             stripped,
+            anatomy,
             progress=lambda done, total: step("phantom", done, total, {}),
         )
 

@@ -40,6 +40,15 @@ def phantom(
         Option("Lesion of the heads: none, tumour, stroke or mixed.", panel=MAIN),
     ] = "mixed",
     stripped: Annotated[bool, Option("Write the brain alone, as after skull stripping.")] = False,
+    anatomy: Annotated[
+        int,
+        Option(
+            "Anatomy of the heads: 1 plain; 2 with skull base, sinuses, jaw and neck, all ages and many diseases.",
+            panel=MAIN,
+            least=1,
+            most=2,
+        ),
+    ] = 1,
     seed: Annotated[int, Option("Random seed of the heads.", least=0)] = 0,
 ) -> None:
     """Write a cohort of synthetic heads in MR, CT, CTA, TOF, SWI and perfusion."""
@@ -54,6 +63,7 @@ def phantom(
             lesion=lesion,
             modalities=modality,
             stripped=stripped,
+            anatomy=anatomy,
             progress=lambda done, total: bars("phantom", done, total),
         )
     say(

@@ -1,9 +1,11 @@
 """The outer shape of the brain as signed distances: envelope, cerebellum, cavity of the skull, and folded cortex."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from voxlate.phantoms.anatomy import Anatomy
-from voxlate.phantoms.shapes import Points, Tube, cut, ellipsoid, join
+from voxlate.phantoms.shapes import Points, Tube, cut, ellipsoid, join, tubes
 from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 
@@ -60,6 +62,22 @@ def cavity(brain: np.ndarray, points: Points) -> np.ndarray:
     tentorial = ellipsoid(points, (0, -42, -9), (42, 22, 5))
     # The cistern over the cerebellum exists only next to the brain.
     return join(inner, np.maximum(tentorial, 3 * (inner - 7)), 10)
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Distances [D, H, W] in mm to the parts of the brain's outer shape and to the cavity of the skull."""
+
+    cerebellum: np.ndarray
+    stem: np.ndarray
+    cavity: np.ndarray
+
+
+def envelope(points: Points, axes: Points) -> Envelope:
+    lower = cerebellum(points)
+    stem = tubes(points, axes, BRAINSTEM, 40)
+    whole = join(join(cerebrum(points), lower, 6), stem, 8)
+    return Envelope(lower, stem, cavity(whole, points))
 
 
 def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndarray:

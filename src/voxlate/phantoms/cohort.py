@@ -15,11 +15,11 @@ from voxlate.images.mask import largest
 from voxlate.images.units import unit_of
 from voxlate.machine import cores
 from voxlate.phantoms.anatomy import LesionKind
-from voxlate.phantoms.head import FIELD_MM, Head, make_head
+from voxlate.phantoms.head import FIELD_MM, VERSIONS, Head, make_head
 from voxlate.phantoms.maps import MAPS, tissue_map
 from voxlate.phantoms.scanner import image
 from voxlate.phantoms.signal import MODALITIES
-from voxlate.phantoms.tissue import ANATOMY_1, INTRACRANIAL
+from voxlate.phantoms.tissue import ANATOMY_1, INTRACRANIAL, Label
 
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
@@ -41,26 +41,27 @@ def write_cohort(
     lesion: CohortLesion = "mixed",
     modalities: Sequence[str] | None = None,
     stripped: bool = False,
+    anatomy: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write `OUT/phantom_000/t1.nii.gz` and so on, the label maps `seg` and `lesion`, and `phantom.json`.
 
     size: voxels in x, y, z. modalities: None stands for all images; maps of tissue
     parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
-    does. progress is called with (cases done, cases). Cases that exist are kept. Returns the case folders.
+    does. anatomy: 1, or 2 for detailed heads (phantoms.detailed). progress is called with (cases done, cases). Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     wanted = _named(modalities or MODALITIES)
-    _check(cases, size, lesion, wanted)
+    _check(cases, size, lesion, wanted, anatomy)
     settings = {"seed": seed, "size": list(size), "lesion": lesion, "stripped": stripped}
-    _claim(out, settings)
+    _claim(out, settings, anatomy)
 
     def write(case: int) -> Path:
         folder = out / f"phantom_{case:03d}"
         names = (*wanted, "seg", "lesion")
         missing = [name for name in names if not (folder / f"{name}.nii.gz").exists()]
         if missing:
-            head = make_head(seed, case, size, lesion_of(lesion, case))
+            head = make_head(seed, case, size, lesion_of(lesion, case), version=anatomy)
             _write_case(folder, head, missing, stripped)
         return folder
 
@@ -89,7 +90,7 @@ def _named(modalities: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check(
-    cases: int, size: tuple[int, int, int], lesion: str, modalities: tuple[str, ...]
+    cases: int, size: tuple[int, int, int], lesion: str, modalities: tuple[str, ...], anatomy: int
 ) -> None:
     if cases < 1:
         raise BadInput(f"cases: expected at least 1, found {cases}. Ask for one case or more.")
@@ -103,6 +104,8 @@ def _check(
         raise BadInput(
             f"lesion: expected one of {', '.join(kinds)}, found {lesion}. Choose one of them."
         )
+    if anatomy not in VERSIONS:
+        raise BadInput(f"anatomy: expected 1 or 2, found {anatomy}. Choose one of them.")
     unknown = [name for name in modalities if name not in (*MODALITIES, *MAPS)]
     if unknown:
         raise BadInput(
@@ -110,21 +113,23 @@ def _check(
         )
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
+def _claim(out: Path, settings: dict[str, Any], anatomy: int) -> None:
     """Write `phantom.json`; raises BadInput if the file exists with other settings."""
     note = out / NOTE
     if not note.exists():
-        write_json(note, {**settings, **_description(settings["size"])})
+        # Cohorts of anatomy 1 keep the text that they had before there was another.
+        numbered = settings if anatomy == 1 else {**settings, "anatomy": anatomy}
+        write_json(note, {**numbered, **_description(settings["size"], anatomy)})
         return
-    stated = read_json(note)
-    for name, value in settings.items():
+    stated = {"anatomy": 1, **read_json(note)}
+    for name, value in {**settings, "anatomy": anatomy}.items():
         if stated.get(name) != value:
             raise BadInput(
                 f"{note}: expected a cohort with {name} {value}, found {name} {stated.get(name)}. Choose another folder, or the same settings to continue this one."
             )
 
 
-def _description(size: Sequence[int]) -> dict[str, Any]:
+def _description(size: Sequence[int], anatomy: int) -> dict[str, Any]:
     lesion_map = {
         kind: {name: i for i, name in enumerate(names, start=1)}
         for kind, names in LESION_MAP.items()
@@ -133,7 +138,7 @@ def _description(size: Sequence[int]) -> dict[str, Any]:
         "what": "Simulated heads, computed from equations without data of any patient.",
         "field_mm": list(FIELD_MM),
         "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
-        "seg": {label.name.lower(): int(label) for label in ANATOMY_1},
+        "seg": {label.name.lower(): int(label) for label in (ANATOMY_1 if anatomy == 1 else Label)},
         "lesion_map": lesion_map,
         "sources": "Constants and equations with their literature: voxlate.phantoms.tissue and .signal.",
     }
