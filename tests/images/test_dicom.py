@@ -104,7 +104,10 @@ PROBLEMS = {
         lambda d: (d / "6.dcm").unlink(),
         r"slices 2.50 mm apart, found 5.00 mm between 10.dcm and 2.dcm",
     ),
-    "doubled slice": (lambda d: write_slice(d, "x", 2), "at one"),
+    "doubled slice": (
+        lambda d: write_slice(d, "x", 2, RescaleIntercept="-1000"),
+        "at one",
+    ),
     "gantry tilt": (tilted, r"sheared by 15\.6 degrees"),
     "localiser": (
         lambda d: write_slice(d, "x", 9, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
@@ -177,6 +180,28 @@ def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case) -
         read_volume(tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_slices_that_repeat_others_exactly_are_left_out_and_counted(tmp_path) -> None:
+    true = read_volume(write_series(tmp_path))
+    write_slice(tmp_path, "x", 2)
+    write_slice(tmp_path, "y", 4)
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.data, true.data)
+    assert volume.guesses[0].startswith("2 images repeat another at the same place exactly")
+
+
+def test_two_acquisitions_in_one_series_are_listed_and_each_is_read_by_its_path(tmp_path) -> None:
+    true = read_volume(write_series(tmp_path))
+    for k in range(5):
+        write_slice(tmp_path, str((k * 7 + 3) % 11), k, AcquisitionNumber=1)
+        write_slice(tmp_path, f"second{k}", k, AcquisitionNumber=2, RescaleIntercept="0")
+    with pytest.raises(BadInput, match="2 in this series by AcquisitionNumber") as caught:
+        read_volume(tmp_path)
+    names = [word.rstrip(";).") for word in str(caught.value).split() if "#" in word]
+    first, second = [read_volume(tmp_path.parent / name) for name in names]
+    np.testing.assert_array_equal(first.data, true.data)
+    np.testing.assert_array_equal(second.data, true.data + 1024)
 
 
 def test_objects_that_are_no_images_lie_next_to_a_series(tmp_path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput
+from voxlate.images.formats.dicom_pixels import Image
 from voxlate.images.formats.dicom_values import number_of, text_of
 from voxlate.images.formats.format import errors_as
 from voxlate.images.grid import LPS_TO_RAS, Grid, check_affine
@@ -20,15 +21,15 @@ FAR_APART = 1.9  # times the thickness: gaps of whole slices are rare, of up to 
 
 @dataclass(frozen=True)
 class Stack:
-    """The files of one series in the order of their slices, their grid, and the assumptions behind it."""
+    """The headers of one series in the order of its slices, its grid, and the assumptions behind it."""
 
-    files: tuple[Path, ...]
+    headers: dict[Image, Any]
     grid: Grid
     modality: str
     guesses: tuple[str, ...]
 
 
-def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
+def planes_of(headers: dict[Image, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
     files = list(headers)
     with errors_as(
@@ -65,7 +66,7 @@ def _plane(header: Any) -> list[Any]:
     return [*header.ImageOrientationPatient, *header.PixelSpacing, header.Rows, header.Columns]
 
 
-def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Stack:
+def stack_of(headers: dict[Image, Any], path: Path, numbered: bool = True) -> Stack:
     """Sort the slices along their normal and compute their grid.
 
     numbered: whether InstanceNumber counts slices alone, not frames too.
@@ -96,16 +97,16 @@ def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Sta
         numbered,
     )
     return Stack(
-        tuple(files[k] for k in order),
+        {files[k]: headers[files[k]] for k in order},
         grid,
         str(first.get("Modality", "")).lower(),
         guesses,
     )
 
 
-def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any) -> np.ndarray:
+def _step(places: np.ndarray, normal: np.ndarray, files: list[Image], header: Any) -> np.ndarray:
     """The vector from one slice to the next. Raises BadInput for doubled or missing slices and for gantry tilt."""
-    folder = files[0].parent
+    folder = files[0].file.parent
     if len(files) == 1:
         return normal * (_thickness(header, files[0]) or 1.0)
     steps = np.diff(places @ normal)
@@ -180,7 +181,7 @@ def _guesses_of_step(
     return ()
 
 
-def _thickness(header: Any, file: Path) -> float | None:
+def _thickness(header: Any, file: Image) -> float | None:
     """The thickness in mm that a header states; None where it states none, BadInput where it is no length."""
     for name in ("SpacingBetweenSlices", "SliceThickness"):
         text = text_of(header, name, file)
