@@ -20,7 +20,7 @@ from voxlate.images.formats.dicom_parts import (
     part_keys,
     without_copies,
 )
-from voxlate.images.formats.dicom_pixels import Image, find_pixels
+from voxlate.images.formats.dicom_pixels import Image, check_deflated, find_pixels
 from voxlate.images.formats.dicom_values import (
     GREY,
     VALUE_TAGS,
@@ -34,6 +34,7 @@ from voxlate.images.formats.dicom_values import (
 )
 from voxlate.images.formats.format import DynamicScan, Format, Stored, errors_as
 from voxlate.images.grid import same_grid
+from voxlate.images.limits import check_volume
 from voxlate.images.optional import optional_package
 
 DAY_S = 86400.0
@@ -225,6 +226,7 @@ def _header(pydicom: ModuleType, file: Path) -> Any:
         raise BadInput(f"{expected} no ordinary file. {advice}")
     with errors_as(f"{expected} something else, or a damaged file", advice):
         with file.open("rb") as stream:
+            check_deflated(stream, file)
             header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=TAGS)
             if "Rows" in header and "Columns" in header:
                 header.pixels = find_pixels(stream, header, file)
@@ -272,6 +274,7 @@ def read_series(path: Path) -> Stored:
 
 
 def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
+    check_volume(stack.grid.shape, next(iter(stack.headers)).file.parent)
     data = np.empty(stack.grid.shape, np.float32)
     for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
         plane[:] = read_slice(image, header, plane.shape)

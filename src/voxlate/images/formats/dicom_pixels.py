@@ -3,6 +3,7 @@
 import functools
 import struct
 import warnings
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,10 +12,17 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.images.formats.format import errors_as
+from voxlate.images.limits import CHUNK, check_expansion
 
 PIXEL_DATA = (0x7FE0, 0x0010)
 UNDEFINED = 0xFFFFFFFF  # the length of compressed pixel data
 LONG_KINDS = (b"OB", b"OW")  # their lengths have four bytes, after two that are reserved
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax whose whole data set is deflated
+START_BYTES = 4096  # hold the meta information, in which the transfer syntax is
+MARK_AT, META_AT = 128, 132  # the mark DICM, and the meta information after it
+GROUP_LENGTH_BYTES = (
+    12  # the element with the length of all that follows it in the meta information
+)
 AGAIN = "Get the file again."
 DECODER = "Install the decoders (pip install 'voxlate[dicom-compressed]') or convert the series with dcm2niix."
 
@@ -85,6 +93,31 @@ def find_pixels(stream: BinaryIO, header: Any, file: Path) -> StoredPixels | Non
             f"{file}: expected whole pixel data, found {length} bytes for {frames} × {shape[1]}×{shape[0]} pixels of {kind.itemsize} bytes. {AGAIN}"
         )
     return pixels
+
+
+def check_deflated(stream: BinaryIO, file: Path) -> None:
+    """Raise BadInput where a deflated data set is cut short or expands beyond the largest volume.
+
+    pydicom expands all of it at once. The stream is left at its start.
+    """
+    from pydicom.filereader import read_file_meta_info
+
+    start = stream.read(START_BYTES)
+    stream.seek(0)
+    if DEFLATED not in start or start[MARK_AT:META_AT] != b"DICM":
+        return
+    meta = read_file_meta_info(file)
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax is None or not syntax.is_deflated:
+        return
+    length = meta.get("FileMetaInformationGroupLength")
+    if not isinstance(length, int):
+        raise BadInput(
+            f"{file}: expected a deflated file to state the length of its meta information, found none. {AGAIN}"
+        )
+    stream.seek(META_AT + GROUP_LENGTH_BYTES + length)
+    check_expansion(iter(lambda: stream.read(CHUNK), b""), -zlib.MAX_WBITS, file)
+    stream.seek(0)
 
 
 def _element(stream: BinaryIO, order: str, implicit: bool) -> tuple[int, int] | None:
