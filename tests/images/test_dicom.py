@@ -95,6 +95,14 @@ def tilted(folder):
         write_slice(folder, str(k), k, ImagePositionPatient=[f"{v:.8f}" for v in place])
 
 
+def bent(folder):
+    places = [FIRST + 2.5 * k * NORMAL + 0.7 * (k % 4) * ROW_WAY for k in range(5)]
+    for k, place in enumerate(places):
+        write_slice(
+            folder, str((k * 7 + 3) % 11), k, ImagePositionPatient=[f"{v:.8f}" for v in place]
+        )
+
+
 PROBLEMS = {
     "several series": (
         second_series,
@@ -108,7 +116,11 @@ PROBLEMS = {
         lambda d: write_slice(d, "x", 2, RescaleIntercept="-1000"),
         "at one",
     ),
-    "gantry tilt": (tilted, r"sheared by 15\.6 degrees"),
+    "mosaic": (
+        lambda d: write_slice(d, "3", 0, ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"]),
+        "found the slices of a volume side by side",
+    ),
+    "a bent stack": (bent, r"found 2.dcm 2\.10 mm beside it"),
     "localiser": (
         lambda d: write_slice(d, "x", 9, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
         "localiser",
@@ -180,6 +192,26 @@ def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case) -
         read_volume(tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_tilted_series_is_resampled_to_an_upright_grid_within_its_planes(tmp_path) -> None:
+    write_series(tmp_path)
+    tilted(tmp_path)
+    volume = read_volume(tmp_path)
+    assert volume.data.shape == (1, 5, 3 + 6, 4)  # the last slice is 5.6 rows of 0.5 mm lower
+    assert "tilted by 15.6 degrees" in volume.guesses[0]
+    # the shift of slice k is 1.4 k rows: interpolation between two rows of the slice itself
+    for k in range(5):
+        for row in range(9):
+            source = row - 1.4 * k
+            expected = -1024.0
+            if -0.5 <= source <= 2.5:
+                expected = 2 * (100 * k + 10 * np.clip(source, 0, 2) + np.arange(4)) - 1024
+            np.testing.assert_allclose(volume.data[0, k, row], expected, atol=1e-2)
+    lps = FIRST + 2.5 * 4 * NORMAL
+    np.testing.assert_allclose(
+        volume.affine @ [0, 0, 4, 1], [-lps[0], -lps[1], lps[2], 1], atol=1e-5
+    )
 
 
 def test_slices_that_repeat_others_exactly_are_left_out_and_counted(tmp_path) -> None:

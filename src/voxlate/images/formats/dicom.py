@@ -13,7 +13,14 @@ import numpy as np
 
 from voxlate.errors import BadInput, first_of
 from voxlate.images.formats.dicom_frames import PER_FRAME, SHARED, frames_of
-from voxlate.images.formats.dicom_geometry import Stack, planes_of, stack_of
+from voxlate.images.formats.dicom_geometry import (
+    TILT_DEGREES,
+    Stack,
+    planes_of,
+    stack_of,
+    tilt_of,
+    upright,
+)
 from voxlate.images.formats.dicom_parts import (
     SEPARATING,
     check_one_volume,
@@ -33,7 +40,7 @@ from voxlate.images.formats.dicom_values import (
     text_of,
 )
 from voxlate.images.formats.format import DynamicScan, Format, Stored, errors_as
-from voxlate.images.grid import same_grid
+from voxlate.images.grid import Grid, Volume, resample, same_grid
 from voxlate.images.limits import check_volume
 from voxlate.images.optional import optional_package
 
@@ -258,7 +265,7 @@ def _keys(header: Any, image: Image) -> list[str]:
 def read_series(path: Path) -> Stored:
     """The one series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
 
-    Raises BadInput for several series, missing slices, gantry tilt, colour, several frames, damaged files, and scales
+    Raises BadInput for several series or volumes, missing slices, colour, damaged files, and scales
     that the headers do not state.
     """
     with warnings.catch_warnings(
@@ -269,8 +276,26 @@ def read_series(path: Path) -> Stored:
         check_one_volume(headers, _key(headers[first], first.file), path)
         stack = stack_of(headers, path)
         meaning = meaning_of(headers, path)
-    stored = _read_stack(stack, meaning)
+    stored = _straightened(_read_stack(stack, meaning))
     return replace(stored, guesses=notes + stored.guesses)
+
+
+def _straightened(stored: Stored) -> Stored:
+    """The image, resampled within its planes where a gantry tilt shears its grid."""
+    grid = Grid(stored.data.shape, stored.affine)
+    tilt = tilt_of(grid)
+    if tilt <= TILT_DEGREES:
+        return stored
+    target = upright(grid)
+    check_volume(target.shape, "a series with gantry tilt")
+    sheared = Volume(stored.data[None], grid.affine, stored.unit, stored.modality)
+    note = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
+    return replace(
+        stored,
+        data=resample(sheared, target).data[0],
+        affine=target.affine,
+        guesses=(*stored.guesses, note),
+    )
 
 
 def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
@@ -302,6 +327,11 @@ def series_frames(path: Path) -> DynamicScan:
         rows = [{file: headers[file] for file in row} for row in zip(*places, strict=True)]
         frames = [stack_of(row, path, numbered=False) for row in rows]
         meaning = meaning_of(headers, path)
+    tilt = tilt_of(frames[0].grid)
+    if tilt > TILT_DEGREES:
+        raise BadInput(
+            f"{path}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees (gantry tilt), which is resampled for a series of one frame only. Convert the series with dcm2niix."
+        )
     for number, frame in enumerate(frames, start=1):
         if not same_grid(frame.grid, frames[0].grid, tolerance_mm=0.5):  # of a moving table
             raise BadInput(
@@ -422,6 +452,10 @@ def _check_image(header: Any, file: Image) -> None:
     if samples != 1 or kind not in GREY:
         raise BadInput(
             f"{file}: expected grey values ({' or '.join(GREY)}), found {kind} with {samples} samples a pixel. Save it as grey values, not in colour, or move it elsewhere."
+        )
+    if "MOSAIC" in text_of(header, "ImageType", file):
+        raise BadInput(
+            f"{file}: expected one slice in an image, found the slices of a volume side by side (a Siemens mosaic). Convert the series with dcm2niix to NIfTI."
         )
     if frames != 1:
         raise BadInput(

@@ -13,6 +13,7 @@ from voxlate.images.formats.format import errors_as
 from voxlate.images.grid import LPS_TO_RAS, Grid, check_affine
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
+BENT_MM = 0.3  # of a slice beside the line of the others: less than a pixel
 STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
 ROUNDING = 0.05  # of a length: headers round spacings (0.6 for 0.625 mm)
 LOOK = "Look whether some are missing."
@@ -105,7 +106,7 @@ def stack_of(headers: dict[Image, Any], path: Path, numbered: bool = True) -> St
 
 
 def _step(places: np.ndarray, normal: np.ndarray, files: list[Image], header: Any) -> np.ndarray:
-    """The vector from one slice to the next. Raises BadInput for doubled or missing slices and for gantry tilt."""
+    """The vector from one slice to the next. Raises BadInput for doubled and missing slices."""
     folder = files[0].file.parent
     if len(files) == 1:
         return normal * (_thickness(header, files[0]) or 1.0)
@@ -122,13 +123,42 @@ def _step(places: np.ndarray, normal: np.ndarray, files: list[Image], header: An
             f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and {files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
         )
     step: np.ndarray = (places[-1] - places[0]) / (len(files) - 1)
-    cosine = float(step @ normal) / float(np.linalg.norm(step))
-    tilt = np.degrees(np.arccos(min(1.0, cosine)))
-    if tilt > TILT_DEGREES:
+    straight = places[0] + np.arange(len(files))[:, None] * step
+    bent = np.linalg.norm(places - straight, axis=1)
+    if bent.max() > BENT_MM:
+        k = int(bent.argmax())
         raise BadInput(
-            f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees (gantry tilt). Convert the series with dcm2niix, which straightens it."
+            f"{folder}: expected slices in a straight line, found {files[k].name} {bent[k]:.2f} mm beside it. Convert the series with dcm2niix."
         )
     return step
+
+
+def tilt_of(grid: Grid) -> float:
+    """The angle in degrees by which the line of a grid's slices differs from their normal (gantry tilt)."""
+    column_way, row_way, step = grid.affine[:3, :3].T
+    normal = np.cross(column_way, row_way)
+    along = abs(float(step @ normal)) / float(np.linalg.norm(step) * np.linalg.norm(normal))
+    return float(np.degrees(np.arccos(min(1.0, along))))
+
+
+def upright(grid: Grid) -> Grid:
+    """The grid of the same planes and pixels whose slices are stacked along their normal, and which covers the grid.
+
+    In each plane it is larger than the grid, by as much as its slices are shifted against each other.
+    """
+    depth, height, width = grid.shape
+    directions = grid.affine[:3, :3]
+    normal = np.cross(directions[:, 0], directions[:, 1])
+    normal *= float(directions[:, 2] @ normal) / float(normal @ normal)
+    in_plane, *_ = np.linalg.lstsq(directions[:, :2], directions[:, 2] - normal, rcond=None)
+    shift = in_plane * (depth - 1)  # of the last slice against the first, in pixels (x, y)
+    before = np.ceil(np.maximum(-shift, 0) - 1e-6)
+    after = np.ceil(np.maximum(shift, 0) - 1e-6)
+    affine = grid.affine.copy()
+    affine[:3, 2] = normal
+    affine[:3, 3] -= directions[:, :2] @ before
+    wider, higher = (int(n) for n in before + after)
+    return Grid((depth, height + higher, width + wider), affine)
 
 
 def _guesses_of_step(
