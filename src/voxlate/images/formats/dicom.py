@@ -4,7 +4,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +27,7 @@ from voxlate.images.formats.dicom_parts import (
     part_keys,
     without_copies,
 )
-from voxlate.images.formats.dicom_pixels import Image, check_deflated, find_pixels
+from voxlate.images.formats.dicom_pixels import Image, check_deflated, check_held, find_pixels
 from voxlate.images.formats.dicom_values import (
     GREY,
     VALUE_TAGS,
@@ -66,6 +66,7 @@ TAGS = [
         "Modality",
         "SeriesNumber",
         "SeriesInstanceUID",
+        "StudyInstanceUID",
         "SeriesDescription",
         "ProtocolName",
         "ImageType",
@@ -88,7 +89,11 @@ class SeriesInfo:
     description: str
     protocol: str
     image_type: str
+    number: str = ""
+    uid: str = field(default="", repr=False)  # identifies the patient's record: for comparison only
+    study: str = field(default="", repr=False)
     images: int = 0
+    directions: frozenset[str] = frozenset()
 
     @property
     def path(self) -> Path:
@@ -166,11 +171,27 @@ def series_among(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
             modality, description, protocol, image_type = (
                 text_of(header, name, file) for name in names
             )
-            by_key[key] = SeriesInfo(file.parent, key, modality, description, protocol, image_type)
-        by_key[key] = replace(by_key[key], images=by_key[key].images + 1)
+            names = ("SeriesNumber", "SeriesInstanceUID", "StudyInstanceUID")
+            number, uid, study = (text_of(header, name, file) for name in names)
+            by_key[key] = SeriesInfo(
+                file.parent, key, modality, description, protocol, image_type, number, uid, study
+            )
+        one = by_key[key]
+        direction = direction_of(header)
+        seen = one.directions | {direction} if direction else one.directions
+        by_key[key] = replace(one, images=one.images + 1, directions=seen)
     return sorted(
         by_key.values(), key=lambda series: (series.modality, series.description, series.key)
     )
+
+
+def direction_of(header: Any) -> str:
+    """The direction of an image's rows and columns, roughly; '' where its header states none that can be read."""
+    try:
+        values = [round(float(value), 1) + 0.0 for value in header.ImageOrientationPatient]
+    except Exception:
+        return ""
+    return " ".join(map(str, values))
 
 
 def listing(series: list[SeriesInfo]) -> str:
@@ -465,6 +486,7 @@ def _check_image(header: Any, file: Image) -> None:
         raise BadInput(
             f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
         )
+    check_held(file, header.pixels)
 
 
 DICOM = Format(

@@ -46,10 +46,12 @@ class Image:
 class StoredPixels:
     """Uncompressed pixel values in a file: their first byte, the size of an image [H, W], and their type.
 
+    end: the byte after those of all images that the file holds.
     unused_bits: of each value, at its upper end, which are no part of it.
     """
 
     start: int
+    end: int
     shape: tuple[int, int]
     dtype: np.dtype
     unused_bits: int
@@ -65,10 +67,7 @@ class StoredPixels:
 
 
 def find_pixels(stream: BinaryIO, header: Any, file: Path) -> StoredPixels | None:
-    """The pixel values of a file whose header was read up to them; None where they must be decoded.
-
-    Raises BadInput where the header claims more bytes than the file holds.
-    """
+    """The pixel values of a file whose header was read up to them; None where they must be decoded."""
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is None or syntax.is_private or syntax.is_deflated or syntax.is_compressed:
         return None
@@ -78,21 +77,19 @@ def find_pixels(stream: BinaryIO, header: Any, file: Path) -> StoredPixels | Non
     if found is None or kind is None:
         return None
     start, length = found
-    held = file.stat().st_size - start
-    if length > held:
-        raise BadInput(
-            f"{file}: expected whole pixel data, found its file cut short ({max(0, held)} of {length} bytes). {AGAIN}"
-        )
+    end = min(start + length, file.stat().st_size)
     shape = int(header.Rows), int(header.Columns)
     unused = int(header.BitsAllocated) - int(header.BitsStored)
-    pixels = StoredPixels(start, shape, kind, unused)
-    enhanced = "PerFrameFunctionalGroupsSequence" in header  # others may not have several frames
-    frames = int(header.get("NumberOfFrames") or 1) if enhanced else 1
-    if pixels.length * frames > length:
+    return StoredPixels(start, end, shape, kind, unused)
+
+
+def check_held(image: Image, pixels: StoredPixels | None) -> None:
+    """Raise BadInput where a file holds fewer bytes than its header claims for an image."""
+    if pixels is not None and pixels.start + pixels.length > pixels.end:
+        held = max(0, pixels.end - pixels.start)
         raise BadInput(
-            f"{file}: expected whole pixel data, found {length} bytes for {frames} × {shape[1]}×{shape[0]} pixels of {kind.itemsize} bytes. {AGAIN}"
+            f"{image}: expected whole pixel data, found none that can be read ({held} of the {pixels.length} bytes of {pixels.shape[1]}×{pixels.shape[0]} pixels). {AGAIN}"
         )
-    return pixels
 
 
 def check_deflated(stream: BinaryIO, file: Path) -> None:
