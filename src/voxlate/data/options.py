@@ -24,7 +24,7 @@ def _reversed(sizes: Sequence[Any]) -> tuple[Any, ...]:
 
 
 MAX_VOLUME = Option(
-    "Size in memory of the largest scan that is read, until another is named. Default: 4GB.",
+    "Largest scan that is read. Default: 4GB.",
     panel=INPUT,
     metavar="SIZE",
 )
