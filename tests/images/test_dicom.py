@@ -110,7 +110,7 @@ PROBLEMS = {
     ),
     "missing slice": (
         lambda d: (d / "6.dcm").unlink(),
-        r"slices 2.50 mm apart, found 5.00 mm between 10.dcm and 2.dcm",
+        r"slices 2.50 mm apart, found 5.00 mm between 10.dcm and 2.dcm \(at \S+ and \S+ mm",
     ),
     "doubled slice": (
         lambda d: write_slice(d, "x", 2, RescaleIntercept="-1000"),

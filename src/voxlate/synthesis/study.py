@@ -115,9 +115,9 @@ def pick_series(
                 f"{modality}: {_shown(one)}, the only fitting one of {len(series)} series (left out: {aside})."
             )
     if not files:
-        shown = first_of([_shown(one) for one in candidates], MOST_LISTED, "; ") or "none"
+        shown = first_of([_with_reason(one) for one in series], MOST_LISTED, "; ")
         raise BadInput(
-            f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among {len(candidates)} candidates ({shown}; left out: {aside}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
+            f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among {len(candidates)} candidates of {len(series)} series ({shown}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
         )
     return Picked(files, tuple(notes))
 
@@ -176,3 +176,8 @@ def _named_series(
 def _shown(series: SeriesInfo) -> str:
     number = f"series {series.number}" if series.number else f"series {series.key}"
     return f'{number} ({series.modality} "{series.description}", {series.images} images)'
+
+
+def _with_reason(series: SeriesInfo) -> str:
+    reason = left_out(series)
+    return f"{_shown(series)}, {reason}" if reason else _shown(series)
