@@ -117,7 +117,7 @@ def pick_series(
     if not files:
         shown = first_of([_with_reason(one) for one in series], MOST_LISTED, "; ")
         raise BadInput(
-            f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among {len(candidates)} candidates of {len(series)} series ({shown}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
+            f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among its {len(series)} series ({shown}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
         )
     return Picked(files, tuple(notes))
 
@@ -130,7 +130,7 @@ def _fitting(names: Sequence[str], candidates: Sequence[SeriesInfo]) -> list[Ser
             one
             for one in candidates
             if (not kind or one.modality.upper() == kind)
-            and re.search(description, f"{one.description} {one.protocol}", re.I)
+            and re.search(description, one.description or one.protocol, re.I)
         ]
         if fitting:
             most = max(one.images for one in fitting)
@@ -167,7 +167,7 @@ def _named_series(
         if len(fits) != 1:
             shown = first_of([_shown(one) for one in fits or series], MOST_LISTED, "; ")
             raise BadInput(
-                f"{path}: expected one series of the number, UID or key {which} (--series), found {len(fits)} of {shown}. Name one by its UID or key."
+                f"{path}: expected one series of the number, UID or key {which} (--series), found {len(fits)} in the study ({shown}). Name one by its UID or key."
             )
         chosen[name] = fits[0]
     return chosen
