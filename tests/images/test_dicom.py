@@ -1,6 +1,7 @@
 """DICOM series: order, place and values against a made-up series and real ones."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -176,6 +177,7 @@ PROBLEMS = {
         ],
         "right angles",
     ),
+    "no rows": (lambda d: write_slice(d, "3", 0, Rows=0), "pixel data|direction, spacing and size"),
     "cut pixels": (lambda d: write_slice(d, "x", 5, PixelData=b"\0" * 10), "pixel data"),
     "cut file": (
         lambda d: (d / "3.dcm").write_bytes((d / "3.dcm").read_bytes()[:-20]),
@@ -230,10 +232,25 @@ def test_two_acquisitions_in_one_series_are_listed_and_each_is_read_by_its_path(
         write_slice(tmp_path, f"second{k}", k, AcquisitionNumber=2, RescaleIntercept="0")
     with pytest.raises(BadInput, match="2 in this series by AcquisitionNumber") as caught:
         read_volume(tmp_path)
-    names = [word.rstrip(";).") for word in str(caught.value).split() if "#" in word]
+    names = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
     first, second = [read_volume(tmp_path.parent / name) for name in names]
     np.testing.assert_array_equal(first.data, true.data)
     np.testing.assert_array_equal(second.data, true.data + 1024)
+
+
+STORED_BITS = [(8, 8), (8, 5), (16, 16), (16, 12), (32, 32), (32, 20)]
+
+
+@every_row("bits", STORED_BITS)
+@every_row("signed", [0, 1])
+def test_stored_values_are_read_as_pydicom_decodes_them(tmp_path, bits, signed) -> None:
+    allocated, stored = bits
+    pixels = np.random.default_rng(1).integers(0, 256, 3 * 4 * allocated // 8, np.uint8)
+    tags = {"BitsAllocated": allocated, "BitsStored": stored, "HighBit": stored - 1}
+    write_slice(tmp_path, "a", 0, PixelRepresentation=signed, PixelData=pixels.tobytes(), **tags)
+    file = tmp_path / "a.dcm"
+    expected = (pydicom.dcmread(file).pixel_array * 2.0 - 1024).astype(np.float32)
+    np.testing.assert_array_equal(read_volume(file).data[0, 0], expected)
 
 
 def test_objects_that_are_no_images_lie_next_to_a_series(tmp_path) -> None:

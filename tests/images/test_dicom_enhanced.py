@@ -1,5 +1,6 @@
 """Enhanced DICOM objects: frames with places and scales of their own, and compressed frames."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +106,20 @@ def test_echoes_in_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: 
         read_volume(tmp_path)
     (one,) = list_series(tmp_path)
     assert one.images == 4
-    paths = [word.rstrip(";).") for word in str(caught.value).split() if "#" in word]
+    paths = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
     first, second = [read_volume(tmp_path.parent / path) for path in paths]
     np.testing.assert_array_equal(first.data[0], pixels[::2] - 1024.0)
     np.testing.assert_array_equal(second.data[0], pixels[1::2] - 1024.0)
+
+
+def test_the_times_of_one_object_are_frames_of_a_dynamic_scan(tmp_path: Path) -> None:
+    pixels = stored(6)
+    groups = [group(3.0 * (k % 2), 1.0, TemporalPositionIndex=1 + k // 2) for k in range(6)]
+    file = write_object(tmp_path / "a.dcm", groups, pixels)
+    with pytest.raises(BadInput, match="3 in this series by TemporalPositionIdentifier"):
+        read_volume(file)
+    second = read_volume(f"{tmp_path}#frame=2")
+    np.testing.assert_array_equal(second.data[0], pixels[2:4] - 1024.0)
 
 
 def test_an_object_that_claims_more_frames_than_it_holds_is_refused(tmp_path: Path) -> None:

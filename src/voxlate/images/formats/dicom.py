@@ -171,8 +171,10 @@ def series_among(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
             modality, description, protocol, image_type = (
                 text_of(header, name, file) for name in names
             )
-            names = ("SeriesNumber", "SeriesInstanceUID", "StudyInstanceUID")
-            number, uid, study = (text_of(header, name, file) for name in names)
+            number = text_of(header, "SeriesNumber", file)
+            uid, study = (
+                text_of(header, name, file) for name in ("SeriesInstanceUID", "StudyInstanceUID")
+            )
             by_key[key] = SeriesInfo(
                 file.parent, key, modality, description, protocol, image_type, number, uid, study
             )
@@ -297,18 +299,18 @@ def read_series(path: Path) -> Stored:
         check_one_volume(headers, _key(headers[first], first.file), path)
         stack = stack_of(headers, path)
         meaning = meaning_of(headers, path)
-    stored = _straightened(_read_stack(stack, meaning))
+    stored = _straightened(_read_stack(stack, meaning), path)
     return replace(stored, guesses=notes + stored.guesses)
 
 
-def _straightened(stored: Stored) -> Stored:
+def _straightened(stored: Stored, path: Path) -> Stored:
     """The image, resampled within its planes where a gantry tilt shears its grid."""
     grid = Grid(stored.data.shape, stored.affine)
     tilt = tilt_of(grid)
     if tilt <= TILT_DEGREES:
         return stored
     target = upright(grid)
-    check_volume(target.shape, "a series with gantry tilt")
+    check_volume(target.shape, path)
     sheared = Volume(stored.data[None], grid.affine, stored.unit, stored.modality)
     note = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
     return replace(

@@ -212,7 +212,7 @@ def _guesses_of_step(
     return ()
 
 
-def _thickness(header: Any, file: Image) -> float | None:
+def _thickness(header: Any, file: object) -> float | None:
     """The thickness in mm that a header states; None where it states none, BadInput where it is no length."""
     for name in ("SpacingBetweenSlices", "SliceThickness"):
         text = text_of(header, name, file)

@@ -60,7 +60,7 @@ def check_one_volume(headers: dict[Image, Any], key: str, path: Path) -> None:
                 for (value, part), images in parts.items()
             ]
             raise BadInput(
-                f"{path}: expected one volume, found {len(parts)} in this series by {name} ({first_of(lines, MOST_LISTED, '; ')}). Name one of them by such a path."
+                f"{path}: expected one volume, found {len(parts)} in this series by {name} ({first_of(lines, MOST_LISTED, '; ')}). Name one of them by such a path, or a time by #frame=1 or #peak."
             )
 
 

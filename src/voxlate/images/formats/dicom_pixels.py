@@ -85,7 +85,9 @@ def find_pixels(stream: BinaryIO, header: Any, file: Path) -> StoredPixels | Non
 
 def check_held(image: Image, pixels: StoredPixels | None) -> None:
     """Raise BadInput where a file holds fewer bytes than its header claims for an image."""
-    if pixels is not None and pixels.start + pixels.length > pixels.end:
+    if pixels is None:
+        return
+    if not pixels.length or pixels.start + pixels.length > pixels.end:
         held = max(0, pixels.end - pixels.start)
         raise BadInput(
             f"{image}: expected whole pixel data, found none that can be read ({held} of the {pixels.length} bytes of {pixels.shape[1]}×{pixels.shape[0]} pixels). {AGAIN}"
