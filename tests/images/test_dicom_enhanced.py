@@ -112,6 +112,24 @@ def test_echoes_in_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: 
     np.testing.assert_array_equal(second.data[0], pixels[1::2] - 1024.0)
 
 
+def test_two_stacks_of_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: Path) -> None:
+    pixels = stored(6)
+    groups = [group(3.0 * (k // 2), 1.0) for k in range(6)]
+    for one in groups[1::2]:
+        one.FrameContentSequence[0].StackID = "2"
+        one.PlaneOrientationSequence = [item(ImageOrientationPatient=[1, 0, 0, 0, 0, -1])]
+        x, y, z = one.PlanePositionSequence[0].ImagePositionPatient
+        one.PlanePositionSequence[0].ImagePositionPatient = [x, y + z, 40.0]
+    write_object(tmp_path / "a.dcm", groups, pixels)
+    with pytest.raises(BadInput, match="2 in this series by StackID") as caught:
+        read_volume(tmp_path)
+    paths = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
+    axial, coronal = [read_volume(tmp_path.parent / path) for path in paths]
+    np.testing.assert_array_equal(axial.data[0], pixels[::2] - 1024.0)
+    np.testing.assert_array_equal(coronal.data[0], pixels[1::2] - 1024.0)
+    np.testing.assert_allclose(coronal.affine @ [0, 0, 2, 1], [10, -11, 40, 1])
+
+
 def test_the_times_of_one_object_are_frames_of_a_dynamic_scan(tmp_path: Path) -> None:
     pixels = stored(6)
     groups = [group(3.0 * (k % 2), 1.0, TemporalPositionIndex=1 + k // 2) for k in range(6)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from voxlate.data.options import Layout
 from voxlate.errors import BadInput
@@ -65,6 +66,12 @@ def test_a_large_volume_is_refused_before_its_voxels_are_read(tmp_path: Path, en
         itk.WriteImage(itk.Image(100, 100, 100, itk.sitkInt16), str(path), True)
     with pytest.raises(BadInput, match=r"at most .* found 100×100×100 voxels"):
         read_volume(path)
+
+
+def test_a_large_picture_is_refused_before_its_pixels_are_read(tmp_path: Path) -> None:
+    Image.new("L", (1000, 1000)).save(tmp_path / "a.png")
+    with pytest.raises(BadInput, match="found 1000×1000×1 voxels"):
+        read_volume(tmp_path / "a.png")
 
 
 def test_a_gzip_bomb_behind_the_voxels_is_refused(tmp_path: Path) -> None:
