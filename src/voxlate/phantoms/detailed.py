@@ -72,6 +72,7 @@ def slab(shape: Detailed, axes: Points, voxel_mm: float) -> tuple[np.ndarray, ..
     furniture.paint(canvas, shape.furniture, (x, y, z))
     face.paint(canvas, base, shape.face, points, axes, outer.cavity)
     lesion_map = contents.paint(canvas, base, shape.contents, points, axes, outer)
+    face.paint_ridges(canvas, shape.face, points, axes)
     across = points[0] if base.asymmetry else np.abs(points[0])
     texture = base.texture.at((across, points[1], points[2])).astype(np.float16)
     return canvas.label, canvas.second, canvas.share, lesion_map, texture
