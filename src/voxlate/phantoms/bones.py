@@ -153,9 +153,9 @@ def _skull_base(half: Points, axes: Points) -> np.ndarray:
 
 
 def _maxilla(half: Points) -> np.ndarray:
-    """Body of the upper jaw around the antra, its alveolar process and the hard palate."""
+    """Floor of the antra, whose walls airways.py paints, the alveolar process and the hard palate."""
     x, y, z = half
-    body = ellipsoid(half, (27, 64, -66), (18, 20, 17))
+    body = ellipsoid(half, (26, 66, -75), (17, 18, 8))
     palate = np.maximum(np.maximum(np.abs(z + 73.5) - 1.6, x - 22), np.maximum(38 - y, y - 84))
     return np.minimum(np.minimum(body, palate), np.maximum(_row(half, 5.0), np.abs(z + 78) - 5))
 

@@ -14,7 +14,7 @@ from voxlate.phantoms.furniture import Furniture
 from voxlate.phantoms.shapes import Points, Triple
 
 # Field of view: its centre in upright coordinates lies between these.
-_LOWEST_MM = (-6.0, -14.0, -38.0)
+_LOWEST_MM = (-6.0, -14.0, -22.0)
 _HIGHEST_MM = (6.0, 12.0, 12.0)
 _TURN_DEGREES = (9.0, 3.5, 5.0)  # standard deviations around x (nodding), y and z
 
