@@ -178,7 +178,7 @@ class Collector:
         recipe = self.model.recipe
         data = recipe.data
         preparation = preparation_for(
-            self.model.header, {name: scans[name] for name in data.source}
+            self.model.header, recipe, {name: scans[name] for name in data.source}
         )
         whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
         self._refuse_training(whole)
