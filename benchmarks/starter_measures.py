@@ -152,7 +152,8 @@ class Clock:
 class ProcessorProbe(Probe):
     """A probe whose minutes are processor time."""
 
-    def __post_init__(self) -> None:
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self.begun = time.process_time()
 
 
