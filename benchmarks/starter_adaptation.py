@@ -111,10 +111,10 @@ def _base(setup: Setup, row: str, minutes: float, seed: int) -> tuple[Path, Path
     """The folder of the weights that are adapted, and their name for `adapt`; a run of the old site is trained once."""
     if row == STARTER:
         return setup.starters / HEAD_CT, f"{PREFIX}{HEAD_CT}"
-    out = setup.folder("runs", f"old_site_{minutes:g}_{seed}_{setup.size[0]}")
+    out = setup.folder("runs", f"old_site_{minutes:g}_{seed}_{setup.grid}")
     if not Run(out).weights().is_file():
         cases = _site(setup, OLD)
-        prepared = pairs_of(setup, f"{OLD}_{setup.size[0]}", cases, val=[cases[-1].patient])
+        prepared = pairs_of(setup, f"{OLD}_{setup.grid}", cases, val=[cases[-1].patient])
         made, _ = planned(prepared, 2 * minutes, starter=False)
         trained(made, prepared, out, seed)
     return out, out
@@ -125,13 +125,13 @@ def _taught(setup: Setup, number: int, seed: int) -> Path:
     *learners, validates = _site(setup, NEW)[:-SCORED]
     first = 3 * seed % len(learners)
     chosen = [*learners[first:], *learners[:first]][:number]
-    label = f"{NEW}_{setup.size[0]}_{number}_{seed}"
+    label = f"{NEW}_{setup.grid}_{number}_{seed}"
     return pairs_of(setup, label, [*chosen, validates], val=[validates.patient])
 
 
 def _site(setup: Setup, site: str) -> list[CaseFiles]:
     """The scans of a site, drawn from phantoms once."""
-    scans = setup.folder(f"{site}_{setup.size[0]}_scans")
+    scans = setup.folder(f"{site}_{setup.grid}_scans")
     number, seed = PHANTOMS[site]
     if not scans.is_dir():
         phantoms = scans.with_name(f"{scans.name}_maps")
@@ -156,7 +156,7 @@ def _scored(setup: Setup, weights: Path, label: str) -> dict[str, float]:
     """Mean scores of the scored heads of the new site; MAE in HU."""
     scans = _site(setup, NEW)
     names = [case.case for case in scans[-SCORED:]]
-    root = setup.folder(f"{NEW}_{setup.size[0]}_scans")
+    root = setup.folder(f"{NEW}_{setup.grid}_scans")
     images = images_of(load(weights, "cpu"), root, names, setup.folder("images", label))
     table = evaluate(images, root, cases=names)
     return means(table, {**SCORES, "hu": "mae"})

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ class Setup:
     minutes: float | None
     size: tuple[int, int, int]
     limit: int | None = None
+
+    @property
+    def grid(self) -> str:
+        """The voxels of phantoms, as a part of names."""
+        return "x".join(map(str, self.size))
 
     def folder(self, *parts: str) -> Path:
         return self.work.joinpath("tables", *parts)
@@ -119,16 +125,19 @@ def pairs_of(
         for case in cases:
             split = "val" if case.patient in val else "train"
             table.writerow([case.case, case.patient, split, case.files["mr"], case.files["ct"]])
-    voxlate.prepare(
-        manifest.parent,
-        prepared,
-        manifest=manifest,
-        allow_outside=True,
-        modalities=["mr", "ct"],
-        audit=False,
-        progress=False,
-        **options,
-    )
+    with warnings.catch_warnings():
+        # A picture is one slice, of which synthesis through a starter warns each time.
+        warnings.simplefilter("ignore")
+        voxlate.prepare(
+            manifest.parent,
+            prepared,
+            manifest=manifest,
+            allow_outside=True,
+            modalities=["mr", "ct"],
+            audit=False,
+            progress=False,
+            **options,
+        )
     return prepared
 
 
