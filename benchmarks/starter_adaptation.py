@@ -114,7 +114,7 @@ def _base(setup: Setup, row: str, minutes: float, seed: int) -> tuple[Path, Path
     out = setup.folder("runs", f"old_site_{minutes:g}_{seed}_{setup.grid}")
     if not Run(out).weights().is_file():
         cases = _site(setup, OLD)
-        prepared = pairs_of(setup, f"{OLD}_{setup.grid}", cases, val=[cases[-1].patient])
+        prepared = pairs_of(setup, f"{OLD}_{setup.grid}", cases, splits={cases[-1].patient: "val"})
         made, _ = planned(prepared, 2 * minutes, starter=False)
         trained(made, prepared, out, seed)
     return out, out
@@ -126,7 +126,7 @@ def _taught(setup: Setup, number: int, seed: int) -> Path:
     first = 3 * seed % len(learners)
     chosen = [*learners[first:], *learners[:first]][:number]
     label = f"{NEW}_{setup.grid}_{number}_{seed}"
-    return pairs_of(setup, label, [*chosen, validates], val=[validates.patient])
+    return pairs_of(setup, label, [*chosen, validates], splits={validates.patient: "val"})
 
 
 def _site(setup: Setup, site: str) -> list[CaseFiles]:

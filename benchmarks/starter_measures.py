@@ -1,6 +1,7 @@
 """What all tables of starters share: jobs and their lines, cohorts, trainings in processor time, and scores."""
 
 import csv
+import io
 import json
 import math
 import shutil
@@ -110,21 +111,30 @@ def cases_of(setup: Setup, cohort: str) -> list[CaseFiles]:
 
 
 def pairs_of(
-    setup: Setup, label: str, cases: Sequence[CaseFiles], val: Collection[str] = (), **options: Any
+    setup: Setup,
+    label: str,
+    cases: Sequence[CaseFiles],
+    splits: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> Path:
-    """The prepared pairs of mr and ct of some cases; val: the patients that validate; options: of voxlate.prepare."""
+    """The prepared pairs of mr and ct of some cases, made anew where other cases were prepared under this label.
+
+    splits: of patients, the others teach; options: of voxlate.prepare.
+    """
     prepared = setup.folder("prepared", label)
-    if (prepared / "cohort.json").is_file():
+    manifest = setup.folder("prepared", f"{label}.csv")
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["case", "patient", "split", "mr", "ct"])
+    for case in cases:
+        split = (splits or {}).get(case.patient, "train")
+        table.writerow([case.case, case.patient, split, case.files["mr"], case.files["ct"]])
+    same = manifest.is_file() and manifest.read_text(encoding="utf-8") == text.getvalue()
+    if same and (prepared / "cohort.json").is_file():
         return prepared
     shutil.rmtree(prepared, ignore_errors=True)
-    manifest = setup.folder("prepared", f"{label}.csv")
     manifest.parent.mkdir(parents=True, exist_ok=True)
-    with manifest.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["case", "patient", "split", "mr", "ct"])
-        for case in cases:
-            split = "val" if case.patient in val else "train"
-            table.writerow([case.case, case.patient, split, case.files["mr"], case.files["ct"]])
+    manifest.write_text(text.getvalue(), encoding="utf-8")
     with warnings.catch_warnings():
         # A picture is one slice, of which synthesis through a starter warns each time.
         warnings.simplefilter("ignore")

@@ -25,26 +25,27 @@ COHORT = "harvard"
 
 @dataclass(frozen=True)
 class Heads:
-    """The slices of the heads that teach, with the heads in the order of a seed, and the names of the scored slices."""
+    """The slices of the heads that teach, with the heads in the order of a seed, and the slices that are scored."""
 
     cases: Sequence[CaseFiles]
     order: Sequence[str]
-    held_out: Sequence[str]
+    scored: Sequence[CaseFiles]
 
-    def of(self, heads: Sequence[str]) -> list[CaseFiles]:
-        return [case for case in self.cases if case.patient in heads]
+    @property
+    def held_out(self) -> list[str]:
+        return [case.case for case in self.scored]
 
 
 def heads_of(setup: Setup, seed: int) -> Heads:
     """Each seed begins with another head, so that no single head decides a table."""
     everything = cases_of(setup, COHORT)
     cases = [case for case in everything if case.split == "train"]
-    held_out = [case.case for case in everything if case.split in ("val", "test")]
-    if not cases or not held_out:
+    others = [case for case in everything if case.split in ("val", "test")]
+    if not cases or not others:
         raise SystemExit(f"{COHORT}_scans: expected cases that teach and others, by their split.")
     order = sorted({case.patient for case in cases})
     first = 2 * seed % len(order)
-    return Heads(cases, order[first:] + order[:first], held_out)
+    return Heads(cases, order[first:] + order[:first], others)
 
 
 def tune(setup: Setup) -> Iterator[Job]:
@@ -61,7 +62,7 @@ def tune(setup: Setup) -> Iterator[Job]:
 
 def _tuned(setup: Setup, way: str, minutes: float, seed: int) -> dict[str, Any]:
     heads = heads_of(setup, seed)
-    prepared = pairs_of(setup, f"tune_{seed}", heads.cases, val=heads.order[-1:])
+    prepared = pairs_of(setup, f"tune_{seed}", heads.cases, splits={heads.order[-1]: "val"})
     label = f"tune_{way}_{minutes:g}_{seed}".replace(" ", "_")
     return _trained_and_scored(setup, prepared, heads, way, minutes, seed, label)
 
@@ -103,8 +104,11 @@ def patients(setup: Setup) -> Iterator[Job]:
 
 def _of_patients(setup: Setup, way: str, number: int, minutes: float, seed: int) -> dict[str, Any]:
     heads = heads_of(setup, seed)
-    taught = heads.of(heads.order[:number])
-    prepared = pairs_of(setup, f"patients_{number}_{seed}", taught)
+    chosen = heads.order[:number]
+    taught = [case for case in heads.cases if case.patient in chosen]
+    # A plan asks for two patients; those that are tested are not read by a training.
+    tested = dict.fromkeys((case.patient for case in heads.scored), "test")
+    prepared = pairs_of(setup, f"patients_{number}_{seed}", [*taught, *heads.scored], tested)
     label = f"patients_{number}_{way}_{minutes:g}_{seed}".replace(" ", "_")
     return _trained_and_scored(setup, prepared, heads, way, minutes, seed, label)
 

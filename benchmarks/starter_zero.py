@@ -136,5 +136,5 @@ def _vessels(setup: Setup) -> dict[str, Any]:
     table = evaluate(
         out, scans, cases=cases, mask="cohort", regions=VESSELS, align=True, **layout(scans)
     )
-    keys = {**SCORES, "mae": "mae", **{f"{name}_dice": f"{name}.dice" for name in VESSELS}}
-    return means(table, keys | {"aligned_mae": "aligned.mae"})
+    overlaps = {f"{name}_dice": f"{name}.dice" for name in VESSELS}
+    return means(table, {**SCORES, **ALIGNED, "hu": "mae", **overlaps})
