@@ -225,7 +225,7 @@ def trained(made: Plan, prepared: Path, out: Path, seed: int) -> tuple[Run, dict
         time.process_time() + left, made.step_seconds, made.most_steps, now=time.process_time
     )
 
-    def own_pace(recipe: Recipe, stage: str, step: int, _: float) -> Recipe | None:
+    def own_pace(recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
         return paced(recipe, stage, step, clock.step_seconds)
 
     recipe, head = made.with_head

@@ -40,10 +40,10 @@ def print_tables(path: Path, names: Sequence[str]) -> None:
 
 
 def _newest(lines: Sequence[Line]) -> list[Line]:
-    """The lines of the weights that were measured last, row by row, and without those of trials."""
+    """The lines of the weights and phantoms that were measured last, row by row, and without those of trials."""
     whole = [line for line in lines if "limit" not in line]
-    last = {line["row"]: line["weights"] for line in whole}
-    return [line for line in whole if line["weights"] == last[line["row"]]]
+    last = {line["row"]: (line["weights"], line.get("size")) for line in whole}
+    return [line for line in whole if (line["weights"], line.get("size")) == last[line["row"]]]
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
