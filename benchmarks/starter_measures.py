@@ -216,7 +216,7 @@ def planned(prepared: Path, minutes: float, starter: bool) -> tuple[Plan, bool]:
 
 
 def trained(made: Plan, prepared: Path, out: Path, seed: int) -> tuple[Run, dict[str, Any]]:
-    """The run of a plan in its minutes of processor time, and its steps, parameters and minutes."""
+    """The run of a plan in its minutes of processor time, and its steps and minutes; a pace corrects the steps."""
     shutil.rmtree(out, ignore_errors=True)
     made = made.changed({"train.seed": str(seed)})
     clock = Clock()
