@@ -15,6 +15,7 @@ from voxlate.data.replay import Mixed
 from voxlate.errors import BadInput
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.maps import MAPS
+from voxlate.planning import starters
 from voxlate.planning.adapt import adapt
 from voxlate.planning.site import check_units
 from voxlate.starters import names
@@ -25,8 +26,21 @@ from voxlate.training.starter import pack
 from voxlate.training.train import train
 
 
-def test_no_step_leaves_the_weights_of_the_run(run, prepared, tmp_path):
-    done = adapt(run, prepared, tmp_path / "adapted", steps=0, share=0, device="cpu")
+def test_no_step_is_refused_and_writes_nothing(run, prepared, voxlate, tmp_path):
+    with pytest.raises(
+        BadInput, match=r"--steps: expected 1 or more, found 0, which would only copy"
+    ):
+        adapt(run, prepared, tmp_path / "adapted", steps=0, share=0, device="cpu")
+    answer = voxlate("adapt", run, "--data", prepared, "--steps", 0, "--out", tmp_path / "adapted")
+    assert answer.code == 2
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_steps_that_worsen_the_error_leave_the_weights_of_the_run(
+    run, prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(starters, "RATE", 1e4)  # a rate at which every step worsens the images
+    done = adapt(run, prepared, tmp_path / "adapted", steps=2, share=0, device="cpu")
     own = read_weights(Run(run).weights())
     for name, tensor in read_weights(done.weights()).items():
         assert torch.equal(tensor, own[name]), name
@@ -189,7 +203,7 @@ def test_adaptation_without_a_held_out_case_is_refused(run, cohort, tmp_path):
     everything = voxlate.prepare(
         cohort, tmp_path / "all", workers=0, audit=False, shares=(1, 0, 0), progress=False
     )
-    with pytest.raises(BadInput, match=r"expected validation cases for train\.best"):
+    with pytest.raises(BadInput, match=r"found none among 6 cases of 6 patients.*--shares 5 1 0"):
         adapt(run, everything.folder, tmp_path / "adapted", steps=1, device="cpu")
     assert not (tmp_path / "adapted" / "provenance.json").exists()
 

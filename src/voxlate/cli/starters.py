@@ -92,7 +92,7 @@ def adapt(
     to: To,
     minutes: Annotated[float, Option("Training time on this machine.", panel=MAIN)] = 5,
     steps: Annotated[
-        int | None, Option("Number of steps instead of minutes.", panel=MAIN, least=0)
+        int | None, Option("Number of steps instead of minutes.", panel=MAIN, least=1)
     ] = None,
     replay: Annotated[
         Path | None,

@@ -10,7 +10,13 @@ from voxlate.errors import BadInput
 from voxlate.planning.facts import facts_of
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.rules import Tables
-from voxlate.planning.site import check_units, check_values, validation_errors, watched
+from voxlate.planning.site import (
+    check_held_out,
+    check_units,
+    check_values,
+    validation_errors,
+    watched,
+)
 from voxlate.planning.starters import gentle, matched, renamed
 from voxlate.recipe import Recipe, from_dict, to_dict
 from voxlate.scoring.provenance import read_run
@@ -49,7 +55,7 @@ def adapt(
     validated, and the weights of the least error are kept, those of the run itself among them. steps: instead of
     minutes, of the last stage; replay: the old prepared cohort, by default that of the run where it is still there;
     share: of the items that are of it, 0 for none. The same call resumes. Raises BadInput if the run has an
-    autoencoder, if the cohort does not fit or holds no validation case.
+    autoencoder, if the cohort does not fit or holds no validation case, and for no steps.
     """
     data = Path(data)
     out = Path(out)
@@ -59,7 +65,8 @@ def adapt(
     cohort = open_cohort(data)
     card = read_card(folder) if is_starter(run) else None
     recipe = from_dict(_named(header["recipe"], card, cohort), f"{weights} (header)", allow_code)
-    _check(recipe, folder, share)
+    _check(recipe, folder, share, steps)
+    check_held_out(cohort)
     units = _units(header, recipe)
     check_units(recipe, units, cohort)
     check_values(recipe, units, cohort)
@@ -124,10 +131,14 @@ def _first(card: Card, modality: str, cohort: Cohort) -> str:
     return next((name for name in names if name in cohort.modalities), modality)
 
 
-def _check(recipe: Recipe, folder: Path, share: float) -> None:
+def _check(recipe: Recipe, folder: Path, share: float, steps: int | None) -> None:
     if any(stage.task.encodes or not stage.method.makes_targets for stage in recipe.all_stages):
         raise BadInput(
             f"{folder}: expected a run without an autoencoder to adapt, found '{recipe.title}'. Train its stages on the new cohort with --reuse."
+        )
+    if steps is not None and steps < 1:
+        raise BadInput(
+            f"--steps: expected 1 or more, found {steps}, which would only copy the run. Change it, or use the run as it is."
         )
     if not 0 <= share < 1:
         raise BadInput(

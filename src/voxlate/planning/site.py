@@ -24,6 +24,19 @@ def check_units(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> Non
             )
 
 
+def check_held_out(cohort: Cohort) -> None:
+    """Raise BadInput if the cohort holds out no case, by whose error the weights are chosen."""
+    if cohort.splits["val"]:
+        return
+    patients = len({entry.patient for entry in cohort.cases})
+    advice = "Add a second patient and prepare again."
+    if patients > 1:
+        advice = f"Prepare into another folder with --shares {patients - 1} 1 0 (numbers of patients to train on, to validate on, to test on), or name the split of each case in a manifest."
+    raise BadInput(
+        f"{cohort.folder}: expected a held-out case (split val), by whose error adapt chooses which weights are kept, found none among {len(cohort.cases)} cases of {patients} patients. {advice}"
+    )
+
+
 def check_values(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> None:
     """Raise BadInput if a CT of the run is no CT in the cohort: it holds pictures of 8 bits, or another scan does."""
     scans = facts_of(cohort).scans
