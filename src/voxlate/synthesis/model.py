@@ -164,7 +164,7 @@ class Model:
         """
         model = self.with_options(**options)
         inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
-        calibration = model.calibration()
+        calibration = None if model._lacks_several(inputs.files) else model.calibration()
         outer = None if calibration is None else calibration.outer
 
         begun = time.monotonic()
@@ -256,7 +256,8 @@ class Model:
         sentences = [
             *inputs.warnings,
             "" if place is None else place.warning,
-            *self._origin_notes(calibration is not None),
+            self._lacks_several(inputs.files),
+            *self._origin_notes(self.calibration() is not None),
             *(peak.note(name) for name, peak in peaks.items()),
             "" if intervals.verdict is None else intervals.verdict.sentence,
         ]
@@ -287,6 +288,13 @@ class Model:
         if in_training is not None:
             entries["in_training"] = in_training
         return entries
+
+    def _lacks_several(self, files: Collection[str]) -> str:
+        """A sentence if a completion is calibrated, but not for a case that lacks several modalities; else ''."""
+        missing = [name for name in self.recipe.data.source if name not in files]
+        if not self.recipe.task.completes or len(missing) < 2 or self.calibration() is None:
+            return ""
+        return f"No intervals: the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
 
     def _origin_notes(self, calibrated: bool) -> list[str]:
         """Sentences on a starter's weights, and on a calibration that an adaptation has made stale."""
