@@ -15,7 +15,7 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -42,7 +42,7 @@ from voxlate.scoring.provenance import TAUGHT
 from voxlate.synthesis.brightness import find_peak
 from voxlate.synthesis.calibrations import Answer, CalibrationPlace, find_calibration
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
-from voxlate.synthesis.empty import Empty, empty_slices
+from voxlate.synthesis.empty import Empty, begins_above, empty_slices
 from voxlate.synthesis.inputs import (
     CaseInputs,
     Scan,
@@ -238,10 +238,12 @@ class Model:
         """From network units to physical units of a target."""
         return Scale(*self.header["target_scales"][name])
 
-    def empty(self, prepared: PreparedCase, images: Iterable[str]) -> Empty:
+    def empty(self, prepared: PreparedCase, images: Mapping[str, SynthesisedImage]) -> Empty:
         """The slices of a prepared case that show nothing, and the background of these images."""
         scales = {name: self._target_scale(name) for name in images}
-        return empty_slices(self.recipe, prepared, self.anatomy, scales, self.header["units"])
+        return empty_slices(
+            self.recipe, prepared, self.anatomy, scales, self.header["units"], images
+        )
 
     def _provenance(
         self,
@@ -426,6 +428,11 @@ class Model:
         }
         if calibration is not None:
             plan["calibration"] = calibration.stated
+        scales = {name: self._target_scale(name) for name in recipe.data.target}
+        if begins_above(recipe, scales):
+            plan["around_stripped_brains"] = (
+                "background"  # earlier versions left the scale's low end
+            )
         windows = fixed_ranges(recipe)
         return {
             **plan,
