@@ -132,7 +132,7 @@ def prepare(
 ) -> Cohort:
     """Prepare a cohort for training; options: the fields of data.options.PrepareOptions, workers and say.
 
-    through: a run or starter whose synthesis of the fixed scan the scans of its target are registered to.
+    through: a run or starter whose synthesis of the fixed scan the scans of its target are registered to and compared with.
     """
     say = options.setdefault("say", noted(progress))
     with shown(progress) as step:
