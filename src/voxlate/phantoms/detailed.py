@@ -53,7 +53,7 @@ def draw(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) -> 
         base,
         face.draw(face_rng, asymmetry),
         contents.draw(contents_rng, base),
-        furniture.draw(furniture_rng),
+        furniture.draw(furniture_rng, base.scale, asymmetry),
         (float(x * asymmetry), float(y), float(z)),
     )
 
