@@ -14,7 +14,7 @@ from voxlate.phantoms.tissue import Label
 
 SPACING_MM = (3.0, 2.0, 2.0)
 SIZE = (50, 60, 24)
-PLAIN = Exposure(0.01, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.6)
+PLAIN = Exposure(0.01, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.6)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ class Exposure:
 
     blur_mm: standard deviation of the kernel in the slice; edge: share of the detail that a sharp kernel adds. noise_hu:
     standard deviation in water; grain_mm: size of its grains. cupping_hu, band_hu: beam hardening, high beside bone and
-    low in the middle, and dark bands between dense bones. streak_hu: of metal. slice_mm: thickness.
+    low in the middle, and dark bands between dense bones. raised_hu: by which bone around it raises soft tissue (Brooks
+    and Di Chiro 1976, Phys Med Biol 21:390). streak_hu: of metal. slice_mm: thickness.
     """
 
     blur_mm: float
@@ -32,6 +33,7 @@ class Exposure:
     grain_mm: float
     cupping_hu: float
     band_hu: float
+    raised_hu: float
     streak_hu: float
     slice_mm: float
 
@@ -43,6 +45,7 @@ def draw(rng: np.random.Generator) -> Exposure:
     low, high = np.log((0.25, 1.5, 0.35)), np.log((0.9, 14.0, 0.9))
     blur, noise, grain = np.exp(rng.uniform(low, high))
     cupping, band, streak, slice_mm = rng.uniform((1, 2, 60, 2.5), (6, 14, 500, 6))
+    raised = rng.uniform(2, 9)
     return Exposure(
         blur_mm=float(blur),
         edge=edge,
@@ -50,6 +53,7 @@ def draw(rng: np.random.Generator) -> Exposure:
         grain_mm=float(grain),
         cupping_hu=float(cupping),
         band_hu=float(band),
+        raised_hu=float(raised),
         streak_hu=float(streak),
         slice_mm=float(slice_mm) if thick else 0.6,
     )
@@ -117,9 +121,9 @@ def grains(
 def beam_hardening(
     clean: np.ndarray, exposure: Exposure, spacing_mm: tuple[float, float, float]
 ) -> np.ndarray:
-    """HU that are added: cupping inside the skull, and dark bands between bones on the left and on the right.
+    """HU that are added: inside the skull, with cupping, and dark bands between bones on the left and on the right.
 
-    Both are differences of Gaussians of the bone. Cupping is at most cupping_hu, the bands are at most band_hu dark.
+    The latter two are differences of Gaussians of the bone. Cupping is at most cupping_hu, the bands are at most band_hu dark.
     """
     step = np.array(spacing_mm)
     bone = np.clip((clean - _BONE_HU) / 1000, 0, 1).astype(np.float32)
@@ -133,6 +137,7 @@ def beam_hardening(
     band = np.clip(line - around, 0, None) * (1 - bone)
     matter = np.clip((clean + 500) / 500, 0, 1)  # air is clipped by scanners, and shows neither
     added = exposure.cupping_hu * _unit(cup) - exposure.band_hu * _unit(band)
+    added += exposure.raised_hu * np.clip(2 * _unit(far), 0, 1)
     return np.asarray(added * matter, np.float32)
 
 
