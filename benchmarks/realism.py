@@ -30,8 +30,11 @@ SIZE = (200, 240, 28)  # 1 mm in the plane
 SEED = 20
 LEAST_BODY = 0.1  # share of a slice; slices with less are left out
 FREQUENCIES = np.linspace(0, 0.5, 26)
-LEVELS = np.linspace(0, 1, 41)
 WINDOW_HU = (0.0, 80.0)
+# Edges lie between whole HU, so that each bin holds two of them.
+LEVELS = np.linspace(0, 1, 41) - 0.5 / 80
+LEAST_GREY = {"ct": 0.02}  # the lower end of the window; in MR all below is noise of the background
+LEAST_MR = 0.1
 FIELD_T = 1.5
 CONTRASTS = {
     "t1": Contrast(sequence="mprage"),
@@ -99,12 +102,12 @@ def spectrum(level: np.ndarray) -> np.ndarray:
     return np.asarray(10 * np.log10(np.maximum(total / count, 1e-6)))
 
 
-def measured(volume: np.ndarray) -> Measured:
+def measured(volume: np.ndarray, kind: str) -> Measured:
     """The mean spectrum of the slices, and the shares of grey levels within the body, ends left out."""
     chosen = list(slices_of(volume))
     if not chosen:
         raise SystemExit("expected a slice of which the body fills a tenth, found none.")
-    inside = volume[(volume > 0.02) & (volume < 0.98)]
+    inside = volume[(volume > LEAST_GREY.get(kind, LEAST_MR)) & (volume < 0.98)]
     histogram, _ = np.histogram(inside, LEVELS)
     return {
         "spectrum_db": np.mean([spectrum(level) for level in chosen], axis=0),
@@ -154,14 +157,14 @@ def main() -> int:
         head = make_head(SEED, case, SIZE, version=given.anatomy)
         for kind in KINDS:
             sources = scans.setdefault(kind, {"phantoms": [], "real": []})
-            sources["phantoms"].append(measured(phantom(head, kind, case)))
+            sources["phantoms"].append(measured(phantom(head, kind, case), kind))
     for pair in given.real:
         kind, _, path = pair.partition("=")
         if kind not in KINDS or not path:
             parser.error(
                 f"--real: expected KIND=FILE with a kind of {', '.join(KINDS)}, found {pair}. Name the kind before the file."
             )
-        scans[kind]["real"].append(measured(real(Path(path), kind)))
+        scans[kind]["real"].append(measured(real(Path(path), kind), kind))
     report = {
         kind: {source: quartiles(found) for source, found in sources.items() if found}
         for kind, sources in scans.items()
