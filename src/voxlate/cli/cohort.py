@@ -11,8 +11,9 @@ from typer import Argument
 from voxlate.cli.app import end, err, note, out, say
 from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
-from voxlate.data.options import PrepareOptions
+from voxlate.data.options import MAX_VOLUME, PrepareOptions
 from voxlate.errors import BadInput
+from voxlate.images.limits import allow_volumes
 from voxlate.options import MAIN, OUTPUT, PREPARATION, Option
 
 
@@ -185,11 +186,14 @@ def info(
             help="Scan, DICOM folder or FOLDER#series, cohort, output of synth, run or weights.",
         ),
     ],
+    max_volume: Annotated[str | None, MAX_VOLUME] = None,
     as_json: Json = False,
 ) -> None:
     """Describe a scan (grid, unit, range), a cohort or a model."""
     from voxlate.cli.info import describe_path
 
+    if max_volume is not None:
+        allow_volumes(max_volume)
     facts = describe_path(path)
     if as_json:
         print(json.dumps(facts))

@@ -42,7 +42,14 @@ def select(
     missing = None if options.missing is None else list(options.missing)
     scans, lacking, complete = sort_out(
         model,
-        find_scans(list(inputs), model, split=options.split, missing=missing, **options.layout),
+        find_scans(
+            list(inputs),
+            model,
+            split=options.split,
+            missing=missing,
+            series=None if options.series is None else list(options.series),
+            **options.layout,
+        ),
     )
     others = None
     if options.part is not None:

@@ -1,6 +1,5 @@
 """MetaImage and NRRD files, which SimpleITK reads."""
 
-import gzip
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,10 @@ import numpy as np
 from voxlate.errors import BadInput
 from voxlate.images.formats.format import Format, Stored, check_numbers
 from voxlate.images.grid import LPS_TO_RAS, check_affine
+from voxlate.images.limits import check_expansion, check_volume
 from voxlate.images.optional import optional_package
 
+GZIP = 16  # added to zlib's wbits for gzip's header and checksum
 METAIMAGE = (".mha", ".mhd")
 
 
@@ -40,10 +41,13 @@ def read_itk(path: Path) -> Stored:
             f"{path}: expected one 3-D volume of single values, found {frames} frames of {values} values a voxel. Save one of them as a file of its own."
         )
     affine = _affine(reader, path)
+    check_volume(reversed(size[:3]), path)
     try:
         _check_compressed(path)
         image = reader.Execute()
         data = itk.GetArrayViewFromImage(image)
+    except BadInput:
+        raise
     except Exception as error:
         raise BadInput(
             f"{path}: expected whole voxel data, found it damaged or cut short. Get the file again."
@@ -66,7 +70,7 @@ def _affine(reader: Any, path: Path) -> np.ndarray:
 def _check_compressed(path: Path) -> None:
     """Decompress the voxels of a MetaImage or NRRD file and compare their checksum, which ITK does not do.
 
-    Raises zlib.error, gzip.BadGzipFile or EOFError where they are damaged or cut short.
+    Raises zlib.error or EOFError where they are damaged or cut short.
     """
     last_key = b"ElementDataFile" if path.suffix.lower() in METAIMAGE else b"\n"
     header = dict[bytes, bytes]()
@@ -84,10 +88,7 @@ def _check_compressed(path: Path) -> None:
         ):
             return
         data = file.read() if name == b"LOCAL" else (path.parent / name.decode()).read_bytes()
-    if encoding:
-        gzip.decompress(data)
-    else:
-        zlib.decompress(data)
+    check_expansion([data], zlib.MAX_WBITS | (GZIP if encoding else 0), path)
 
 
 ITK = Format(
