@@ -331,6 +331,7 @@ def synthesise(
             seed=asked.seed,
             lacking=selected.lacking,
             others=selected.others,
+            ending=f".{asked.format}",
             progress=step,
             say=noted(progress),
         )

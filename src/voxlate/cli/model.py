@@ -334,6 +334,7 @@ def synth(
             seed=options.seed,
             lacking=selected.lacking,
             others=selected.others,
+            ending=f".{options.format}",
             progress=bars,
             warn=by_grade,
             say=note,

@@ -16,7 +16,7 @@ from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from, runs_from
-from voxlate.synthesis.result import check_folder, check_free, is_unchanged
+from voxlate.synthesis.result import check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
 
 NamedProgress = Callable[[str, int, int], None]
@@ -37,7 +37,7 @@ class _Results:
         """State what happened to images of an earlier synthesis."""
         if self.replaced:
             say(
-                f"{len(self.replaced)} cases are made again: their images are gone, changed, or not recorded ({self.replaced[0]})."
+                f"{len(self.replaced)} cases are made again: their images are gone, changed, not recorded, or in another format ({self.replaced[0]})."
             )
         if self.kept:
             say(f"{self.kept} of {cases} cases were made before and are kept.")
@@ -55,6 +55,7 @@ def synthesise_cases(
     seed: int = 0,
     lacking: Mapping[str, str] | None = None,
     others: Sequence[str] | None = None,
+    ending: str = ".nii.gz",
     progress: NamedProgress = no_report,
     warn: Warn = warned,
     say: Warn = no_report,
@@ -64,6 +65,7 @@ def synthesise_cases(
     Images that complete a case are called desc-synthetic_<modality>.
     lacking: why other cases cannot be synthesised; their images in OUT are recorded as those of an earlier run.
     others: cases that other processes write into OUT at the same time (see Part); None where there are none.
+    ending: of the images' files, one of result.ENDINGS.
     warn: is called with each warning about a case; say: with sentences on checks that are not possible, and on images
     of an earlier run that are kept, replaced or removed. Returns the folders, and a sentence for each case that failed;
     a single case that fails raises BadInput.
@@ -74,7 +76,7 @@ def synthesise_cases(
     if model.unchecked:
         say(model.unchecked)
     cases = [one.case for one in scans]
-    output = OutputFolder(out, model.plan({}, seed), model.origins, others)
+    output = OutputFolder(out, model.plan({}, seed), model.origins, others, ending)
     splits = splits_of(model)
     results = _Results()
     with locked(out) if others is None else nullcontext():
@@ -124,13 +126,15 @@ def _synthesise_or_keep(
     """Synthesise a case, unless its images are there and unchanged."""
     folder = output.path / safe_name(scans.case, "case")
     recorded = output.has_images_of(scans.case, scans.files)
-    if recorded and is_unchanged(folder):
+    if recorded and is_unchanged(folder) and has_format(folder, output.ending):
         results.kept += 1
     else:
         if recorded:
             results.replaced.append(scans.case)
         with output.lock(folder):
-            results.removed += _synthesise_case(model, scans, folder, splits, seed, progress, warn)
+            results.removed += _synthesise_case(
+                model, scans, folder, output.ending, splits, seed, progress, warn
+            )
     results.folders.append(folder)
 
 
@@ -138,13 +142,14 @@ def _synthesise_case(
     model: Model | Ensemble,
     scans: Scans,
     folder: Path,
+    ending: str,
     splits: Mapping[str, str],
     seed: int,
     progress: PatchProgress,
     warn: Warn,
 ) -> list[str]:
     """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
-    check_free(folder, model.files_of(scans.files))
+    check_free(folder, [f"{name}{ending}" for name in model.names_of(scans.files)])
     image = model.synthesise(
         scans.files,
         case=scans.case,
@@ -180,6 +185,6 @@ def _synthesise_case(
     if split:  # in the provenance of the case, so that it stays with the image
         stated["split"] = split
     only_pictures = all(is_picture(path) for path in scans.files.values())
-    suffixes = (".nii.gz", ".png") if only_pictures else (".nii.gz",)
+    suffixes = (ending, ".png") if only_pictures else (ending,)
     removed = replace(image, provenance=stated).write(folder, suffixes)
     return [f"{folder.name}/{name}" for name in removed]

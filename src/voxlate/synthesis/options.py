@@ -222,5 +222,9 @@ class SynthOptions(SynthKeys, Layout):
             panel=OUTPUT,
         ),
     ] = True
+    format: Annotated[
+        Literal["nii.gz", "nii", "nrrd", "mha", "mgz"],
+        Option("File format of the images.", panel=OUTPUT),
+    ] = "nii.gz"
     device: Device = "auto"
     allow_code: AllowCode = False

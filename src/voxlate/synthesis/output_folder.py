@@ -24,13 +24,15 @@ class OutputFolder:
     """The folder into which cases are synthesised, and what all its images have in common.
 
     plan: what decides the images, without the scans of a case (see `Model.plan`); origins: of the models; others: cases
-    that other processes write into the folder at the same time, None where there are no other processes.
+    that other processes write into the folder at the same time, None where there are no other processes; ending: of the
+    images' files.
     """
 
     path: Path
     plan: Mapping[str, Any]
     origins: tuple[Path, ...]
     others: Sequence[str] | None
+    ending: str = ".nii.gz"
 
     @contextmanager
     def lock(self, path: Path, wait_seconds: float = 0) -> Iterator[None]:
