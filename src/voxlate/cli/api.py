@@ -51,7 +51,8 @@ from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_out_cases, own_copy
 from voxlate.synthesis.calibrations import Answer
-from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
+from voxlate.synthesis.cohort import graded_warnings
+from voxlate.synthesis.delivery import deliver
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.missing import score_run
@@ -324,17 +325,7 @@ def synthesise(
     if not selected.scans:
         return Syntheses(Path(out), (), selected.lacking)
     with shown(progress) as step:
-        folders, failed = synthesise_cases(
-            selected.model,
-            selected.scans,
-            Path(out),
-            seed=asked.seed,
-            lacking=selected.lacking,
-            others=selected.others,
-            ending=f".{asked.format}",
-            progress=step,
-            say=noted(progress),
-        )
+        folders, failed = deliver(selected, Path(out), asked, progress=step, say=noted(progress))
     return Syntheses(
         Path(out), tuple(folder.name for folder in folders), {**selected.lacking, **failed}
     )

@@ -315,7 +315,8 @@ def synth(
     """
     from voxlate.cli.bounds import bound_lines, bounds_of
     from voxlate.cli.next_steps import after_completing, after_synthesis
-    from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
+    from voxlate.synthesis.cohort import graded_warnings
+    from voxlate.synthesis.delivery import deliver
     from voxlate.synthesis.ensemble import members_and_scans
     from voxlate.synthesis.selection import select
 
@@ -327,18 +328,7 @@ def synth(
         )
         return
     with progress_on(err) as bars:
-        folders, failed = synthesise_cases(
-            selected.model,
-            selected.scans,
-            to,
-            seed=options.seed,
-            lacking=selected.lacking,
-            others=selected.others,
-            ending=f".{options.format}",
-            progress=bars,
-            warn=by_grade,
-            say=note,
-        )
+        folders, failed = deliver(selected, to, options, progress=bars, warn=by_grade, say=note)
     left_out = {**selected.lacking, **failed}
     complete = selected.complete
     if as_json:

@@ -226,5 +226,11 @@ class SynthOptions(SynthKeys, Layout):
         Literal["nii.gz", "nii", "nrrd", "mha", "mgz"],
         Option("File format of the images.", panel=OUTPUT),
     ] = "nii.gz"
+    bids: Annotated[
+        bool,
+        Option(
+            "Also write the images as a BIDS derivative, OUT/derivatives/voxlate.", panel=OUTPUT
+        ),
+    ] = False
     device: Device = "auto"
     allow_code: AllowCode = False
