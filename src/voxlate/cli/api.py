@@ -25,6 +25,7 @@ from voxlate.data.choice import as_names
 from voxlate.data.naive import Baselines
 from voxlate.data.options import Layout, PrepareOptions
 from voxlate.data.prepared import Cohort
+from voxlate.data.pseudonyms import read_key, write_key
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput, first_of
 from voxlate.images.io import read_volume
@@ -433,6 +434,16 @@ def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any
     if name is not None:
         return {"name": name, **to_dict(read(name))}
     return recipe_text.table_of_recipes()
+
+
+@takes()
+def pseudonym_key(file: Path | str, *, of: Sequence[str] | None = None) -> dict[str, str]:
+    """Write a new random key for synthesise's `pseudonymise`; of: patients, whose pseudonyms by an existing key return."""
+    if of is None:
+        write_key(Path(file))
+        return {}
+    pseudonyms = read_key(Path(file))
+    return {name: pseudonyms.case(name) for name in of}
 
 
 @takes()

@@ -350,14 +350,15 @@ def synth(
         with_truth = {scans.case for scans in selected.scans if scans.truths} & {
             folder.name for folder in folders
         }
-        after = after_synthesis(to, inputs[0], options.layout, bool(with_truth))
+        can_score = bool(with_truth) and options.pseudonymise is None  # scores need the names
+        after = after_synthesis(to, inputs[0], options.layout, can_score)
         if complete:
             say(
                 f"{len(complete)} cases lack no modality and are not synthesised: {', '.join(complete)}"
             )
         say(f"{len(folders)} cases in {to}.{f' Next:  voxlate {after}' if folders else ''}")
         if (
-            complete and folders
+            complete and folders and options.pseudonymise is None
         ):  # the synthesised modalities have no true scan, but these cases have one
             command_line = after_completing(run, inputs[0], options.layout, options.split)
             say(f"To score the model on complete cases:  voxlate {command_line}")

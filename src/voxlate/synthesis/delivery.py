@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from voxlate.data.pseudonyms import check_outside
 from voxlate.synthesis.bids import check_bids, write_bids
 from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
@@ -20,7 +21,12 @@ def deliver(
 ) -> tuple[list[Path], dict[str, str]]:
     """Synthesise the selected cases into OUT; returns as `synthesise_cases`, which states the parameters."""
     ending = f".{options.format}"
-    files = {one.case: [*one.files.values()] for one in selected.scans}
+    files = {
+        one.case: [] if one.known_as else [*one.files.values()]  # whose names tell the subject
+        for one in selected.scans
+    }
+    if options.pseudonymise is not None:
+        check_outside(options.pseudonymise, out)
     if options.bids:
         check_bids(out, files, ending)
     folders, failed = synthesise_cases(
@@ -31,6 +37,7 @@ def deliver(
         lacking=selected.lacking,
         others=selected.others,
         ending=ending,
+        hidden=selected.hidden,
         progress=progress,
         warn=warn,
         say=say,

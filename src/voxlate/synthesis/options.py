@@ -22,7 +22,7 @@ SAMPLES = Option(
 )
 SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
 ANSWER = Option(
-    "Prediction of a residual diffusion: mean (least error) or sample (sharp). Default: sample.",
+    "Residual diffusion: mean (least error) or sample (sharp). Default: sample.",
     panel=MAIN,
 )
 SET = Option(
@@ -217,7 +217,7 @@ class SynthOptions(SynthKeys, Layout):
     intervals: Annotated[
         bool,
         Option(
-            "Write the interval bounds <modality>_low and _high of a calibrated run.",
+            "Write the interval bounds of a calibrated run.",
             flag="--intervals/--no-intervals",
             panel=OUTPUT,
         ),
@@ -228,9 +228,14 @@ class SynthOptions(SynthKeys, Layout):
     ] = "nii.gz"
     bids: Annotated[
         bool,
-        Option(
-            "Also write the images as a BIDS derivative, OUT/derivatives/voxlate.", panel=OUTPUT
-        ),
+        Option("Copy the images as BIDS to OUT/derivatives/voxlate.", panel=OUTPUT),
     ] = False
+    pseudonymise: Annotated[
+        Path | None,
+        Option(
+            "Key file; OUT has pseudonyms in place of names.",
+            panel=OUTPUT,
+        ),
+    ] = None
     device: Device = "auto"
     allow_code: AllowCode = False
