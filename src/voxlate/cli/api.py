@@ -22,10 +22,11 @@ from voxlate.cli.progress import Shown, noted, shown
 from voxlate.cli.starters import starter_facts
 from voxlate.data import prepare as _prepare
 from voxlate.data.choice import as_names
+from voxlate.data.deidentify import Deidentified, deidentify_folder
 from voxlate.data.naive import Baselines
 from voxlate.data.options import Layout, PrepareOptions
 from voxlate.data.prepared import Cohort
-from voxlate.data.pseudonyms import read_key, write_key
+from voxlate.data.pseudonyms import check_outside, read_key, write_key
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput, first_of
 from voxlate.images.io import read_volume
@@ -444,6 +445,13 @@ def pseudonym_key(file: Path | str, *, of: Sequence[str] | None = None) -> dict[
         return {}
     pseudonyms = read_key(Path(file))
     return {name: pseudonyms.case(name) for name in of}
+
+
+@takes()
+def pseudonymise(folder: Path | str, out: Path | str, *, key: Path | str) -> Deidentified:
+    """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15; key: a file of pseudonym_key."""
+    check_outside(Path(key), Path(out))
+    return deidentify_folder(Path(folder), Path(out), read_key(Path(key)))
 
 
 @takes()

@@ -1,12 +1,12 @@
-"""Commands for images that are given to others: the key of pseudonyms."""
+"""Commands for images that are given to others: the key of pseudonyms, and DICOM files under them."""
 
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument
 
-from voxlate.cli.app import say
-from voxlate.cli.options import command
+from voxlate.cli.app import note, say
+from voxlate.cli.options import To, command
 from voxlate.options import MAIN, Option
 
 
@@ -29,3 +29,25 @@ def pseudonym_key(
     write_key(file)
     say(f"{file} is the key. Keep it: without it no pseudonym can be computed again.")
     say(f"Next:  voxlate synth RUN COHORT --out OUT --pseudonymise {file}")
+
+
+@command("pseudonymise SERIES --key key --out TO")
+def pseudonymise(
+    folder: Annotated[Path, Argument(metavar="DICOM", help="Folder with DICOM files.")],
+    to: To,
+    key: Annotated[Path, Option("Key file of pseudonym-key.", flag="--key", panel=MAIN)],
+) -> None:
+    """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
+
+    Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
+    """
+    from voxlate.data.deidentify import deidentify_folder
+    from voxlate.data.pseudonyms import check_outside, read_key
+
+    check_outside(key, to)
+    done = deidentify_folder(folder, to, read_key(key))
+    if done.left_out:
+        note(
+            f"{len(done.left_out)} objects without pixels are left out: their texts may hold names."
+        )
+    say(f"{len(done.files)} images in {to}.")
