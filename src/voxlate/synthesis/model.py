@@ -394,9 +394,9 @@ class Model:
                 f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. Name one with --missing to synthesise it anyway."
             )
 
-    def files_of(self, scans: Collection[str]) -> list[str]:
-        """The names of the image files for a case with these scans."""
-        return [f"{self.mark}{name}.nii.gz" for name in targets_for(self.recipe, scans)]
+    def names_of(self, scans: Collection[str]) -> list[str]:
+        """The names of the image files for a case with these scans, without their ending."""
+        return [f"{self.mark}{name}" for name in targets_for(self.recipe, scans)]
 
     @property
     def mark(self) -> str:

@@ -25,7 +25,8 @@ class Scans:
     """One case to synthesise: its name and where its scans are.
 
     others: names of its scans that the model does not use; truths: the target modalities that the case has as scans;
-    notes: sentences on scans of other names that a starter takes.
+    notes: sentences on scans of other names that a starter takes; patient: "" where nothing says it; known_as: the
+    case's name in trainings, where `case` is a pseudonym.
     """
 
     case: str
@@ -33,6 +34,8 @@ class Scans:
     others: tuple[str, ...] = ()
     truths: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    patient: str = ""
+    known_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,16 @@ def find_scans(
         files = {name: path for name, path in own.items() if name in wanted}
         others = sorted({*names, *scans.others} - known)
         truths = sorted(names & set(data.target) - wanted)
-        notes = [*scans.notes, *notes]
-        found.append(Scans(scans.case, files, tuple(others), tuple(truths), tuple(notes)))
+        found.append(
+            Scans(
+                scans.case,
+                files,
+                tuple(others),
+                tuple(truths),
+                (*scans.notes, *notes),
+                patient=scans.patient,
+            )
+        )
     _refuse_maps(found, data.source, inputs[0])
     return found
 
@@ -182,7 +193,7 @@ def _named_scans(
     cohort = find_cohort(path, **layout)
     for case in in_split(model, cohort.cases, split):
         mask = {MASK: case.mask} if case.mask else {}
-        yield Scans(case.case, case.files | mask)
+        yield Scans(case.case, case.files | mask, patient=case.patient)
     recorded = splits_of(model)
     for name in (
         cohort.without_scan
