@@ -22,9 +22,11 @@ from voxlate.cli.progress import Shown, noted, shown
 from voxlate.cli.starters import starter_facts
 from voxlate.data import prepare as _prepare
 from voxlate.data.choice import as_names
+from voxlate.data.deidentify import Deidentified, deidentify_folder
 from voxlate.data.naive import Baselines
 from voxlate.data.options import Layout, PrepareOptions
 from voxlate.data.prepared import Cohort
+from voxlate.data.pseudonyms import check_outside, read_key, write_key
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput, first_of
 from voxlate.images.io import read_volume
@@ -52,7 +54,8 @@ from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_out_cases, own_copy
 from voxlate.synthesis.calibrations import Answer
-from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
+from voxlate.synthesis.cohort import graded_warnings
+from voxlate.synthesis.delivery import deliver
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.missing import score_run
@@ -133,7 +136,7 @@ def prepare(
 ) -> Cohort:
     """Prepare a cohort for training; options: the fields of data.options.PrepareOptions, workers and say.
 
-    through: a run or starter whose synthesis of the fixed scan the scans of its target are registered to.
+    through: a run or starter whose synthesis of the fixed scan the scans of its target are registered to and compared with.
     """
     say = options.setdefault("say", noted(progress))
     with shown(progress) as step:
@@ -325,16 +328,7 @@ def synthesise(
     if not selected.scans:
         return Syntheses(Path(out), (), selected.lacking)
     with shown(progress) as step:
-        folders, failed = synthesise_cases(
-            selected.model,
-            selected.scans,
-            Path(out),
-            seed=asked.seed,
-            lacking=selected.lacking,
-            others=selected.others,
-            progress=step,
-            say=noted(progress),
-        )
+        folders, failed = deliver(selected, Path(out), asked, progress=step, say=noted(progress))
     return Syntheses(
         Path(out), tuple(folder.name for folder in folders), {**selected.lacking, **failed}
     )
@@ -444,6 +438,23 @@ def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any
     if name is not None:
         return {"name": name, **to_dict(read(name))}
     return recipe_text.table_of_recipes()
+
+
+@takes()
+def pseudonym_key(file: Path | str, *, of: Sequence[str] | None = None) -> dict[str, str]:
+    """Write a new random key for synthesise's `pseudonymise`; of: patients, whose pseudonyms by an existing key return."""
+    if of is None:
+        write_key(Path(file))
+        return {}
+    pseudonyms = read_key(Path(file))
+    return {name: pseudonyms.case(name) for name in of}
+
+
+@takes()
+def pseudonymise(folder: Path | str, out: Path | str, *, key: Path | str) -> Deidentified:
+    """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15; key: a file of pseudonym_key."""
+    check_outside(Path(key), Path(out))
+    return deidentify_folder(Path(folder), Path(out), read_key(Path(key)))
 
 
 @takes()

@@ -96,7 +96,7 @@ def prepare(
     through: Annotated[
         Path | None,
         Option(
-            "Run or starter whose synthesis of the fixed scan the scans of its target are registered to.",
+            "Run or starter whose synthesis of the fixed scan the scans of its target are registered to and compared with.",
             panel=PREPARATION,
             metavar="RUN",
         ),
@@ -112,7 +112,7 @@ def prepare(
     """Check a cohort, split it by patient, and convert it for training."""
     from voxlate.cli.next_steps import after_prepare
     from voxlate.cli.overview import overview, show
-    from voxlate.data.audit import misalignment_lines
+    from voxlate.data.audit import misalignment_lines, synthesised_pairs
     from voxlate.data.manifest import root_and_manifest
     from voxlate.data.prepare import prepare as run
     from voxlate.data.prepared import registration_lines
@@ -162,7 +162,7 @@ def prepare(
     show(table)
     if line := held_out_line(splits):
         say(line, err)
-    misaligned = misalignment_lines(prepared.cases)
+    misaligned = misalignment_lines(prepared.cases, synthesised_pairs(prepared.folder))
     registered = registration_lines(prepared.cases)
     for modality, line in (*misaligned.items(), *registered.items()):
         say(f"{modality} {line}.", err)

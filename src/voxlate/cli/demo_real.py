@@ -60,7 +60,7 @@ def demo_on_scan(
     )
     scans = selected.scans[0].files
     source = canonical(read_volume(next(iter(scans.values()))))
-    images = [folders[0] / name for name in selected.model.files_of(scans)]
+    images = [folders[0] / f"{name}.nii.gz" for name in selected.model.names_of(scans)]
     targets = {
         path.name.removeprefix(SYNTHETIC).split(".")[0]: canonical(read_volume(path))
         for path in images

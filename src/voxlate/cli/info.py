@@ -10,7 +10,7 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.images.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
-from voxlate.images.io import format_of, is_there, read_volume
+from voxlate.images.io import format_of, is_there, read_volume, without_ending
 from voxlate.starters.names import is_starter
 
 
@@ -73,13 +73,15 @@ def _folder(path: Path) -> dict[str, Any]:
 
 def _synthesis(path: Path) -> dict[str, Any]:
     from voxlate.scoring.provenance import read_provenance  # imported where a folder asks for it
+    from voxlate.synthesis.result import ENDINGS
 
+    files = (one for one in path.rglob("*") if one.name.endswith(ENDINGS))
     stated = read_provenance(path / "provenance.json")
     model = stated.get("model", {})
     return {
         "synthesis": str(path),
         "cases": stated.get("cases", [stated.get("case")]),
-        "images": sorted({one.name.removesuffix(".nii.gz") for one in path.rglob("*.nii.gz")}),
+        "images": sorted({without_ending(one.name) for one in files}),
         "model": model.get("title") if isinstance(model, dict) else model,
         "run": stated.get("run", ""),
         "next": f"voxlate evaluate {path} --truth COHORT",

@@ -315,7 +315,8 @@ def synth(
     """
     from voxlate.cli.bounds import bound_lines, bounds_of
     from voxlate.cli.next_steps import after_completing, after_synthesis
-    from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
+    from voxlate.synthesis.cohort import graded_warnings
+    from voxlate.synthesis.delivery import deliver
     from voxlate.synthesis.ensemble import members_and_scans
     from voxlate.synthesis.selection import select
 
@@ -327,17 +328,7 @@ def synth(
         )
         return
     with progress_on(err) as bars:
-        folders, failed = synthesise_cases(
-            selected.model,
-            selected.scans,
-            to,
-            seed=options.seed,
-            lacking=selected.lacking,
-            others=selected.others,
-            progress=bars,
-            warn=by_grade,
-            say=note,
-        )
+        folders, failed = deliver(selected, to, options, progress=bars, warn=by_grade, say=note)
     left_out = {**selected.lacking, **failed}
     complete = selected.complete
     if as_json:
@@ -359,14 +350,15 @@ def synth(
         with_truth = {scans.case for scans in selected.scans if scans.truths} & {
             folder.name for folder in folders
         }
-        after = after_synthesis(to, inputs[0], options.layout, bool(with_truth))
+        can_score = bool(with_truth) and options.pseudonymise is None  # scores need the names
+        after = after_synthesis(to, inputs[0], options.layout, can_score)
         if complete:
             say(
                 f"{len(complete)} cases lack no modality and are not synthesised: {', '.join(complete)}"
             )
         say(f"{len(folders)} cases in {to}.{f' Next:  voxlate {after}' if folders else ''}")
         if (
-            complete and folders
+            complete and folders and options.pseudonymise is None
         ):  # the synthesised modalities have no true scan, but these cases have one
             command_line = after_completing(run, inputs[0], options.layout, options.split)
             say(f"To score the model on complete cases:  voxlate {command_line}")

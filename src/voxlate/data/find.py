@@ -44,8 +44,13 @@ from voxlate.data.slice_lists import (
 from voxlate.errors import BadInput, did_you_mean, first_of
 from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, read_json
 from voxlate.images.formats.dicom import is_dicom_folder
-from voxlate.images.formats.nifti import is_synthetic
-from voxlate.images.io import holds_slices, named_endings, scan_endings, without_ending
+from voxlate.images.io import (
+    holds_slices,
+    is_synthetic,
+    named_endings,
+    scan_endings,
+    without_ending,
+)
 from voxlate.images.units import UNITS
 
 __all__ = [

@@ -47,7 +47,7 @@ class Layout:
     preset: Annotated[
         Path | str | None,
         Option(
-            "Layout of a public data set (bids, brats, ixi, synthrad, …) or a TOML file; an unknown name lists all.",
+            "Layout of a public data set (bids, brats, ixi, synthrad, …) or a TOML file.",
             panel=INPUT,
             metavar="NAME",
             takes=str,
@@ -57,7 +57,7 @@ class Layout:
     patients: Annotated[
         Path | str | None,
         Option(
-            "Text file that assigns array slices to patients, one 'ID PATIENT' a line. Default: patients.txt.",
+            "Text file with an 'ID PATIENT' of array slices a line. Default: patients.txt.",
             panel=INPUT,
         ),
     ] = None

@@ -16,15 +16,16 @@ from voxlate.images.dynamic import is_frame, read_frame
 from voxlate.images.formats.arrays import ARRAY
 from voxlate.images.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
 from voxlate.images.formats.format import Format, Stored
+from voxlate.images.formats.freesurfer import FREESURFER
 from voxlate.images.formats.itk import ITK
-from voxlate.images.formats.nifti import NIFTI
+from voxlate.images.formats.nifti import NIFTI, SYNTHETIC
 from voxlate.images.formats.picture import PICTURE
 from voxlate.images.formats.rire import RIRE
 from voxlate.images.grid import Volume, check_affine, oriented
 from voxlate.images.units import unit_of
 
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
-FORMATS: tuple[Format, ...] = (NIFTI, ITK, PICTURE, DICOM, ARRAY, RIRE)
+FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY, RIRE)
 
 
 def scan_endings() -> tuple[str, ...]:
@@ -179,6 +180,17 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
     )
     with whole_file(path) as temporary:
         write(temporary, volume, description)
+
+
+def is_synthetic(path: Path) -> bool:
+    """Whether a file states that voxlate synthesised the image, even where the provenance was not written."""
+    by_ending = format_by_ending(path.name)
+    if by_ending is None or by_ending.description is None or not path.is_file():
+        return False
+    try:
+        return SYNTHETIC.encode() in by_ending.description(path)
+    except Exception:  # of a damaged file, or of another format, of which nibabel raises many types
+        return False
 
 
 def _check_finite(data: np.ndarray, path: Path) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked, safe_name
+from voxlate.images.face import may_show_face
 from voxlate.images.io import is_picture
 from voxlate.scoring.provenance import provenance_of
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from, runs_from
-from voxlate.synthesis.result import check_folder, check_free, is_unchanged
+from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
+from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
 
 NamedProgress = Callable[[str, int, int], None]
@@ -37,7 +38,7 @@ class _Results:
         """State what happened to images of an earlier synthesis."""
         if self.replaced:
             say(
-                f"{len(self.replaced)} cases are made again: their images are gone, changed, or not recorded ({self.replaced[0]})."
+                f"{len(self.replaced)} cases are made again: their images are gone, changed, not recorded, or in another format ({self.replaced[0]})."
             )
         if self.kept:
             say(f"{self.kept} of {cases} cases were made before and are kept.")
@@ -55,6 +56,8 @@ def synthesise_cases(
     seed: int = 0,
     lacking: Mapping[str, str] | None = None,
     others: Sequence[str] | None = None,
+    ending: str = ".nii.gz",
+    hidden: Mapping[str, str] | None = None,
     progress: NamedProgress = no_report,
     warn: Warn = warned,
     say: Warn = no_report,
@@ -64,6 +67,7 @@ def synthesise_cases(
     Images that complete a case are called desc-synthetic_<modality>.
     lacking: why other cases cannot be synthesised; their images in OUT are recorded as those of an earlier run.
     others: cases that other processes write into OUT at the same time (see Part); None where there are none.
+    ending: of the images' files, one of result.ENDINGS. hidden: where cases have pseudonyms, see OutputFolder.
     warn: is called with each warning about a case; say: with sentences on checks that are not possible, and on images
     of an earlier run that are kept, replaced or removed. Returns the folders, and a sentence for each case that failed;
     a single case that fails raises BadInput.
@@ -74,8 +78,12 @@ def synthesise_cases(
     if model.unchecked:
         say(model.unchecked)
     cases = [one.case for one in scans]
-    output = OutputFolder(out, model.plan({}, seed), model.origins, others)
+    output = OutputFolder(out, model.plan({}, seed), model.origins, others, ending, hidden)
     splits = splits_of(model)
+
+    def warn_cleanly(sentence: str) -> None:
+        warn(output.clean(sentence))
+
     results = _Results()
     with locked(out) if others is None else nullcontext():
         if others is None:
@@ -91,12 +99,21 @@ def synthesise_cases(
             progress("cases", number, len(scans))
             try:
                 _synthesise_or_keep(
-                    model, one, output, splits, seed, partial(progress, "slices"), warn, results
+                    model,
+                    one,
+                    output,
+                    splits,
+                    seed,
+                    partial(progress, "slices"),
+                    warn_cleanly,
+                    results,
                 )
             except BadInput as error:
                 if len(scans) == 1 or isinstance(error, CannotWrite):
-                    raise
-                results.failed[one.case] = str(error)
+                    if hidden is None:
+                        raise
+                    raise type(error)(output.clean(str(error))) from None
+                results.failed[one.case] = output.clean(str(error))
             progress("cases", number + 1, len(scans))
         if results.folders:
             with output.lock(out, SHARED_SECONDS):
@@ -124,13 +141,15 @@ def _synthesise_or_keep(
     """Synthesise a case, unless its images are there and unchanged."""
     folder = output.path / safe_name(scans.case, "case")
     recorded = output.has_images_of(scans.case, scans.files)
-    if recorded and is_unchanged(folder):
+    if recorded and is_unchanged(folder) and has_format(folder, output.ending):
         results.kept += 1
     else:
         if recorded:
             results.replaced.append(scans.case)
         with output.lock(folder):
-            results.removed += _synthesise_case(model, scans, folder, splits, seed, progress, warn)
+            results.removed += _synthesise_case(
+                model, scans, folder, output, splits, seed, progress, warn
+            )
     results.folders.append(folder)
 
 
@@ -138,13 +157,14 @@ def _synthesise_case(
     model: Model | Ensemble,
     scans: Scans,
     folder: Path,
+    output: OutputFolder,
     splits: Mapping[str, str],
     seed: int,
     progress: PatchProgress,
     warn: Warn,
 ) -> list[str]:
     """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
-    check_free(folder, model.files_of(scans.files))
+    check_free(folder, [f"{name}{output.ending}" for name in model.names_of(scans.files)])
     image = model.synthesise(
         scans.files,
         case=scans.case,
@@ -160,15 +180,11 @@ def _synthesise_case(
         warn(
             f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name."
         )
-    inputs = dict[str, Any]()
-    for name, scan in image.provenance["inputs"].items():
-        inputs[name] = {**scan, "path": place_from(scans.files[name], folder)}
-    stated = {
-        **image.provenance,
-        **runs_from(model.origins, folder),
-        "inputs": inputs,
-    }
-    split = splits.get(scans.case)
+    stated = _stated(image, scans, folder, output)
+    for sentence in _faces(image) if output.hidden is not None else ():
+        warn(f"{scans.case}: {sentence}")
+        stated["warnings"] = [*stated.get("warnings", ()), sentence]
+    split = splits.get(scans.known_as or scans.case)
     in_training = image.provenance.get("in_training")
     if split == "train" and in_training is False:
         split = OTHER
@@ -180,6 +196,39 @@ def _synthesise_case(
     if split:  # in the provenance of the case, so that it stays with the image
         stated["split"] = split
     only_pictures = all(is_picture(path) for path in scans.files.values())
-    suffixes = (".nii.gz", ".png") if only_pictures else (".nii.gz",)
+    suffixes = (output.ending, ".png") if only_pictures else (output.ending,)
     removed = replace(image, provenance=stated).write(folder, suffixes)
     return [f"{folder.name}/{name}" for name in removed]
+
+
+def _stated(image: Synthesised, scans: Scans, folder: Path, output: OutputFolder) -> dict[str, Any]:
+    """The provenance of a case with the places of its model and scans; without names and places where these are hidden."""
+    inputs = dict[str, Any]()
+    for name, scan in image.provenance["inputs"].items():
+        place = {} if output.hidden is not None else {"path": place_from(scans.files[name], folder)}
+        inputs[name] = {**scan, **place}
+    stated = {**image.provenance, **output.runs_from(folder), "inputs": inputs}
+    if output.hidden is None:
+        return stated
+    kept = output.plan.keys() - {"inputs"}  # by which a stopped synthesis is resumed
+    return {key: value if key in kept else _cleaned(value, output) for key, value in stated.items()}
+
+
+def _cleaned(value: Any, output: OutputFolder) -> Any:
+    """A value of a provenance with clean texts."""
+    if isinstance(value, str):
+        return output.clean(value)
+    if isinstance(value, list | tuple):
+        return [_cleaned(one, output) for one in value]
+    if isinstance(value, dict):
+        return {key: _cleaned(one, output) for key, one in value.items()}
+    return value
+
+
+def _faces(image: Synthesised) -> list[str]:
+    """A warning for each image that shows a whole head."""
+    return [
+        f"{name} shows a whole head, whose face may be recognised although its name is a pseudonym. Caution: remove the face before the image is shared."
+        for name, volume in image.volumes.items()
+        if may_show_face(volume)
+    ]

@@ -103,9 +103,9 @@ class Ensemble:
         for member in self.members:
             member.check_names(scans, case)
 
-    def files_of(self, scans: Collection[str]) -> list[str]:
-        """The names of the image files for a case with these scans."""
-        return self.first.files_of(scans)
+    def names_of(self, scans: Collection[str]) -> list[str]:
+        """The names of the image files for a case with these scans, without their ending."""
+        return self.first.names_of(scans)
 
     def synthesise(
         self,

@@ -22,7 +22,7 @@ SAMPLES = Option(
 )
 SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
 ANSWER = Option(
-    "Prediction of a residual diffusion: mean (least error) or sample (sharp). Default: sample.",
+    "Residual diffusion: mean (least error) or sample (sharp). Default: sample.",
     panel=MAIN,
 )
 SET = Option(
@@ -226,10 +226,25 @@ class SynthOptions(SynthKeys, Layout):
     intervals: Annotated[
         bool,
         Option(
-            "Write the interval bounds <modality>_low and _high of a calibrated run.",
+            "Write the interval bounds of a calibrated run.",
             flag="--intervals/--no-intervals",
             panel=OUTPUT,
         ),
     ] = True
+    format: Annotated[
+        Literal["nii.gz", "nii", "nrrd", "mha", "mgz"],
+        Option("File format of the images.", panel=OUTPUT),
+    ] = "nii.gz"
+    bids: Annotated[
+        bool,
+        Option("Copy the images as BIDS to OUT/derivatives/voxlate.", panel=OUTPUT),
+    ] = False
+    pseudonymise: Annotated[
+        Path | None,
+        Option(
+            "Key file; OUT has pseudonyms in place of names.",
+            panel=OUTPUT,
+        ),
+    ] = None
     device: Device = "auto"
     allow_code: AllowCode = False

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voxlate.data.pseudonyms import without_names
 from voxlate.errors import BadInput
 from voxlate.files import locked, seen_from, write_json
 from voxlate.scoring.provenance import difference, provenance_of, read_provenance
@@ -24,13 +25,24 @@ class OutputFolder:
     """The folder into which cases are synthesised, and what all its images have in common.
 
     plan: what decides the images, without the scans of a case (see `Model.plan`); origins: of the models; others: cases
-    that other processes write into the folder at the same time, None where there are no other processes.
+    that other processes write into the folder at the same time, None where there are no other processes; ending: of the
+    images' files; hidden: where cases have pseudonyms, what stands for each name and path (see pseudonyms.without_names).
     """
 
     path: Path
     plan: Mapping[str, Any]
     origins: tuple[Path, ...]
     others: Sequence[str] | None
+    ending: str = ".nii.gz"
+    hidden: Mapping[str, str] | None = None
+
+    def clean(self, text: str) -> str:
+        """A sentence without the names and paths that pseudonyms stand for."""
+        return text if self.hidden is None else without_names(text, self.hidden)
+
+    def runs_from(self, folder: Path) -> dict[str, Any]:
+        """The entries of a provenance in this folder on where the models are; none where names are hidden."""
+        return runs_from(self.origins, folder) if self.hidden is None else {}
 
     @contextmanager
     def lock(self, path: Path, wait_seconds: float = 0) -> Iterator[None]:
@@ -69,8 +81,9 @@ class OutputFolder:
         path = self.path / "provenance.json"
         if not path.is_file():
             shared = {key: value for key, value in self.plan.items() if key != "inputs"}
-            runs = runs_from(self.origins, self.path)
-            write_json(path, {**shared, **runs, "cases": list(cases), "failed": {}})
+            write_json(
+                path, {**shared, **self.runs_from(self.path), "cases": list(cases), "failed": {}}
+            )
             return
         change = _difference(stated_synthesis(path), self.plan)
         if change:
@@ -94,7 +107,7 @@ class OutputFolder:
         same_scans = contents == {
             name: scan.get("sha256") for name, scan in contents_of(files).items()
         }
-        places = {name: scan.get("path") for name, scan in inputs.items()}
+        places = {name: scan["path"] for name, scan in inputs.items() if "path" in scan}
         elsewhere = all(
             places.get(name) != place_from(path, folder) for name, path in files.items()
         )
@@ -134,7 +147,7 @@ class OutputFolder:
             self.path / "provenance.json",
             {
                 **{key: value for key, value in shared.items() if key not in OF_ONE_CASE},
-                **runs_from(self.origins, self.path),
+                **self.runs_from(self.path),
                 "cases": list(dict.fromkeys(listed)),
                 "failed": {**still, **old, **failed},
             },

@@ -13,10 +13,10 @@ from PIL import Image as Picture
 from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput
 from voxlate.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
-from voxlate.images.formats.nifti import SYNTHETIC, SYNTHETIC_SCAN, is_synthetic
+from voxlate.images.formats.nifti import SYNTHETIC, SYNTHETIC_SCAN
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Scale
-from voxlate.images.io import content_hash, write_volume
+from voxlate.images.io import content_hash, is_picture, is_synthetic, write_volume
 from voxlate.images.pictures import (
     Plane,
     labelled_sheet,
@@ -39,6 +39,13 @@ OF_SYNTHESIS = {
     "cases",
     "synth",
 }  # keys, one of which every provenance of a synthesis has
+ENDINGS = (
+    ".nii.gz",
+    ".nii",
+    ".nrrd",
+    ".mha",
+    ".mgz",
+)  # of the formats in which images may be written
 TILE = 320  # pixels along each side of a slice in a picture
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
@@ -164,14 +171,15 @@ class Synthesised:
         volume = self.volume if modality is None else self.volumes[modality]
         return nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
 
-    def save(self, folder: Path | str) -> list[Path]:
+    def save(self, folder: Path | str, ending: str = ENDINGS[0]) -> list[Path]:
         """Write FOLDER/<modality>.nii.gz, its maps and provenance.json; returns the paths of the images and maps.
 
+        ending: one of ENDINGS.
         The maps are <modality>_low, _high and _unfamiliar where the run is calibrated, and <modality>_std of several
         samples (_std_uncalibrated where the run is not calibrated).
         """
-        self.write(Path(folder))
-        return [Path(folder) / f"{name}.nii.gz" for name in self.files]
+        self.write(Path(folder), (ending,))
+        return [Path(folder) / f"{name}{ending}" for name in self.files]
 
     def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
         """Write each image with each suffix, and provenance.json with their names; returns the removed older images."""
@@ -284,7 +292,8 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
         path = folder / name
         if name in listed or not path.is_file():
             continue
-        if not is_synthetic(path.with_name(f"{name.split('.')[0]}.nii.gz")):
+        stem = name.split(".")[0]
+        if not any(is_synthetic(path.with_name(f"{stem}{ending}")) for ending in ENDINGS):
             raise BadInput(
                 f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? Choose another --out."
             )
@@ -296,6 +305,11 @@ def is_unchanged(folder: Path) -> bool:
     return bool(listed) and all(
         _has_content(folder / name, content) for name, content in listed.items()
     )
+
+
+def has_format(folder: Path, ending: str) -> bool:
+    """Whether all images of a folder, except pictures beside them, have this ending."""
+    return all(name.endswith(ending) or is_picture(Path(name)) for name in _listed(folder))
 
 
 def _listed(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, did_you_mean
 from voxlate.images.formats.dicom import SeriesInfo, is_dicom_folder
 from voxlate.images.io import is_there, location_of
-from voxlate.images.units import UNITS
+from voxlate.images.units import TISSUE_MAPS, UNITS
 from voxlate.scoring.provenance import is_fold, recorded_splits
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
@@ -25,7 +25,8 @@ class Scans:
     """One case to synthesise: its name and where its scans are.
 
     others: names of its scans that the model does not use; truths: the target modalities that the case has as scans;
-    notes: sentences on scans of other names that a starter takes.
+    notes: sentences on scans of other names that a starter takes; patient: "" where nothing says it; known_as: the
+    case's name in trainings, where `case` is a pseudonym.
     """
 
     case: str
@@ -33,6 +34,8 @@ class Scans:
     others: tuple[str, ...] = ()
     truths: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    patient: str = ""
+    known_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,35 @@ def find_scans(
         own, notes = by_accepted_names(scans.files, model.aliases)
         names = own.keys()
         files = {name: path for name, path in own.items() if name in wanted}
-        others = sorted(names - known)
+        others = sorted({*names, *scans.others} - known)
         truths = sorted(names & set(data.target) - wanted)
-        notes = [*scans.notes, *notes]
-        found.append(Scans(scans.case, files, tuple(others), tuple(truths), tuple(notes)))
+        found.append(
+            Scans(
+                scans.case,
+                files,
+                tuple(others),
+                tuple(truths),
+                (*scans.notes, *notes),
+                patient=scans.patient,
+            )
+        )
+    _refuse_maps(found, data.source, inputs[0])
     return found
+
+
+def _refuse_maps(scans: Iterable[Scans], sources: Sequence[str], where: object) -> None:
+    """Raise BadInput if the cases hold tissue-parameter maps and no source: an image is drawn from them in training."""
+    names = dict[str, None]()
+    for one in scans:
+        if one.files.keys() & set(sources):
+            return
+        names.update(dict.fromkeys(one.others))
+    maps = [name for name in names if name in TISSUE_MAPS]
+    if maps:
+        source = sources[0]
+        raise BadInput(
+            f"{where}: expected an image ({' or '.join(sources)}), found tissue-parameter maps ({', '.join(maps)}), from which images are drawn in training alone. Write phantoms with images (voxlate phantom --modality t1 --out IMAGES) and give one as {source}=IMAGES/phantom_000/t1.nii.gz."
+        )
 
 
 def by_accepted_names(
@@ -157,12 +184,16 @@ def _named_scans(
                 f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}."
             )
         files = {sources[0]: path}
-        yield Scans(_case_of(files), files)
+        name = path.name.split(".")[0].lower()
+        if name in TISSUE_MAPS and name not in sources:
+            yield Scans(name, {}, others=(name,))
+        else:
+            yield Scans(_case_of(files), files)
         return
     cohort = find_cohort(path, **layout)
     for case in in_split(model, cohort.cases, split):
         mask = {MASK: case.mask} if case.mask else {}
-        yield Scans(case.case, case.files | mask)
+        yield Scans(case.case, case.files | mask, patient=case.patient)
     recorded = splits_of(model)
     for name in (
         cohort.without_scan

@@ -1,10 +1,11 @@
 """From runs, inputs and options to the model and the cases that `synth` and voxlate.synthesise work on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxlate import recipe
+from voxlate.data.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
@@ -16,7 +17,8 @@ class Selection:
     """A model with the options' settings, and the cases that it synthesises.
 
     others: the cases of the other parts, None if the cases are not split into parts. lacking: by case, why it cannot be
-    synthesised. complete: cases in which no modality is missing.
+    synthesised. complete: cases in which no modality is missing. patients: by case, those of other parts and those that
+    cannot be synthesised, too. hidden: where cases have pseudonyms, what stands for each name and path.
     """
 
     model: Model | Ensemble
@@ -24,6 +26,8 @@ class Selection:
     others: list[str] | None
     lacking: dict[str, str]
     complete: list[str]
+    patients: dict[str, str]
+    hidden: dict[str, str] | None = None
 
 
 def select(
@@ -40,18 +44,47 @@ def select(
         model = model.with_synthesis_of(recipe.read(options.like))
     model = model.with_options(**options.table)
     missing = None if options.missing is None else list(options.missing)
-    scans, lacking, complete = sort_out(
+    found = find_scans(
+        list(inputs),
         model,
-        find_scans(
-            list(inputs),
-            model,
-            split=options.split,
-            missing=missing,
-            series=None if options.series is None else list(options.series),
-            **options.layout,
-        ),
+        split=options.split,
+        missing=missing,
+        series=None if options.series is None else list(options.series),
+        **options.layout,
     )
+    scans, lacking, complete = sort_out(model, found)
     others = None
     if options.part is not None:
         scans, others = part_of(options.part)(scans)
-    return Selection(model, scans, others, lacking, complete)
+    patients = {one.case: one.patient for one in found}
+    selected = Selection(model, scans, others, lacking, complete, patients)
+    if options.pseudonymise is None:
+        return selected
+    return pseudonymised(selected, read_key(options.pseudonymise))
+
+
+def pseudonymised(selected: Selection, pseudonyms: Pseudonyms) -> Selection:
+    """The same cases under pseudonyms, which their folders and provenance have instead of names and paths."""
+    patients = selected.patients
+    names = {case: pseudonyms.case(case, patient) for case, patient in patients.items()}
+    hidden = dict[str, str]()
+    for case, patient in patients.items():
+        hidden[case] = names[case]
+        if patient:
+            hidden[patient] = names[case].partition("_")[0]
+    scans = list[Scans]()
+    for one in selected.scans:
+        for modality, path in one.files.items():
+            places = (str(path), str(path.absolute()), str(path.resolve()), path.name)
+            hidden |= dict.fromkeys(places, modality)
+        own = names[one.case]
+        scans.append(replace(one, case=own, known_as=one.case, patient=own.partition("_")[0]))
+    hidden |= {str(origin): "RUN" for origin in selected.model.origins}
+    return replace(
+        selected,
+        scans=scans,
+        others=None if selected.others is None else [names[case] for case in selected.others],
+        lacking={names[case]: without_names(why, hidden) for case, why in selected.lacking.items()},
+        complete=[names[case] for case in selected.complete],
+        hidden=hidden,
+    )

@@ -225,12 +225,12 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
     holds no time and no name.
     """
     data = volume.data[0]
-    dtype = np.int16 if _fits_int16(data) else np.float32
-    image = nib.nifti1.Nifti1Image(data.T.astype(dtype, copy=False), volume.affine)
+    stored = data.T.astype(smallest_type(data), copy=False)
+    image = nib.nifti1.Nifti1Image(stored, volume.affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=1)
     image.set_qform(volume.affine, code=1)
-    image.header["descrip"] = f"{DESCRIPTION}{description}".encode()[:79]
+    image.header["descrip"] = described(description)
     with open(path, "wb") as file:
         if path.suffix.lower() == ".gz":
             with gzip.GzipFile(
@@ -241,28 +241,33 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
             image.to_stream(file)
 
 
-def _fits_int16(data: np.ndarray) -> bool:
+def smallest_type(data: np.ndarray) -> type[np.int16] | type[np.float32]:
+    """int16 where it loses nothing of the voxels, else float32."""
     limits = np.iinfo(np.int16)
     if data.min() < limits.min or data.max() > limits.max:
-        return False
-    return bool((data == np.rint(data)).all())
+        return np.float32
+    return np.int16 if bool((data == np.rint(data)).all()) else np.float32
 
 
-def is_synthetic(path: Path) -> bool:
-    """Whether the header states that voxlate synthesised the image, even where the provenance was not written."""
-    try:
-        return SYNTHETIC.encode() in nib.nifti1.load(path).header["descrip"].item()
-    except (OSError, nib.filebasedimages.ImageFileError):
-        return False
+def described(description: str) -> bytes:
+    """The description that a written file states, of at most 79 bytes."""
+    return f"{DESCRIPTION}{description}".encode()[:79]
+
+
+def nifti_description(path: Path) -> bytes:
+    """The description in the header of a NIfTI file."""
+    text: bytes = nib.nifti1.load(path).header["descrip"].item()
+    return text
 
 
 NIFTI = Format(
     "NIfTI",
     read_nifti,
-    endings=(".nii.gz", ".nii", ".mgz", ".mgh"),
+    endings=(".nii.gz", ".nii"),
     named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
     read_frames=open_nifti,
     written_endings=(".nii", ".nii.gz"),
     write=write_nifti,
+    description=nifti_description,
     partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
 )

@@ -1,0 +1,53 @@
+"""Commands for images that are given to others: the key of pseudonyms, and DICOM files under them."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument
+
+from voxlate.cli.app import note, say
+from voxlate.cli.options import To, command
+from voxlate.options import MAIN, Option
+
+
+@command("pseudonym-key key", "pseudonym-key key --of anna --of ben")
+def pseudonym_key(
+    file: Annotated[Path, Argument(metavar="FILE", help="Key file, outside all output folders.")],
+    of: Annotated[
+        list[str] | None,
+        Option("Patient whose pseudonym is printed; FILE must exist. Repeatable.", panel=MAIN),
+    ] = None,
+) -> None:
+    """Write a new random key for --pseudonymise, or print the pseudonyms of patients by an existing key."""
+    from voxlate.data.pseudonyms import read_key, write_key
+
+    if of:
+        pseudonyms = read_key(file)
+        for name in of:
+            say(f"{name}  {pseudonyms.case(name)}")
+        return
+    write_key(file)
+    say(f"{file} is the key. Keep it: without it no pseudonym can be computed again.")
+    say(f"Next:  voxlate synth RUN COHORT --out OUT --pseudonymise {file}")
+
+
+@command("pseudonymise SERIES --key key --out TO")
+def pseudonymise(
+    folder: Annotated[Path, Argument(metavar="DICOM", help="Folder with DICOM files.")],
+    to: To,
+    key: Annotated[Path, Option("Key file of pseudonym-key.", flag="--key", panel=MAIN)],
+) -> None:
+    """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
+
+    Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
+    """
+    from voxlate.data.deidentify import deidentify_folder
+    from voxlate.data.pseudonyms import check_outside, read_key
+
+    check_outside(key, to)
+    done = deidentify_folder(folder, to, read_key(key))
+    if done.left_out:
+        note(
+            f"{len(done.left_out)} objects without pixels are left out: their texts may hold names."
+        )
+    say(f"{len(done.files)} images in {to}.")

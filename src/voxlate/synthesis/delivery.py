@@ -1,0 +1,54 @@
+"""The synthesis of selected cases, and the further layouts of their images that the options of `synth` ask for."""
+
+from pathlib import Path
+
+from voxlate.data.pseudonyms import check_outside
+from voxlate.synthesis.bids import check_bids, write_bids
+from voxlate.synthesis.calls import Warn, no_report, warned
+from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.selection import Selection
+
+
+def deliver(
+    selected: Selection,
+    out: Path,
+    options: SynthOptions,
+    *,
+    progress: NamedProgress = no_report,
+    warn: Warn = warned,
+    say: Warn = no_report,
+) -> tuple[list[Path], dict[str, str]]:
+    """Synthesise the selected cases into OUT; returns as `synthesise_cases`, which states the parameters."""
+    ending = f".{options.format}"
+    files = {
+        one.case: [] if one.known_as else [*one.files.values()]  # whose names tell the subject
+        for one in selected.scans
+    }
+    if options.pseudonymise is not None:
+        check_outside(options.pseudonymise, out)
+    if options.bids:
+        check_bids(out, files, ending)
+    folders, failed = synthesise_cases(
+        selected.model,
+        selected.scans,
+        out,
+        seed=options.seed,
+        lacking=selected.lacking,
+        others=selected.others,
+        ending=ending,
+        hidden=selected.hidden,
+        progress=progress,
+        warn=warn,
+        say=say,
+    )
+    if options.bids and folders:
+        _say_outside(write_bids(folders, out, files), say)
+    return folders, failed
+
+
+def _say_outside(suffixes: list[str], say: Warn) -> None:
+    if suffixes:
+        say(
+            f"BIDS has no suffix for {', '.join(suffixes)}: these images are named in .bidsignore, so that the dataset is valid."
+        )

@@ -1,0 +1,120 @@
+"""`synth --pseudonymise`: no name, id or path of the scans is in the output folder, and the images are the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from voxlate.data.pseudonyms import read_key
+from voxlate.files import read_json
+from voxlate.images.face import may_show_face
+from voxlate.images.io import read_volume
+
+NAMES = {"case0": "Anna_Meier", "case1": "Ben_Huber"}
+
+
+@pytest.fixture
+def key(voxlate, tmp_path) -> Path:
+    assert voxlate("pseudonym-key", tmp_path / "key").code == 0
+    return tmp_path / "key"
+
+
+@pytest.fixture
+def people(cohort):
+    """The cohort with the names of people, one of whom has no scan that the model takes."""
+    for case, name in NAMES.items():
+        (cohort / case).rename(cohort / name)
+    (cohort / "case2").rename(cohort / "Carla_Roth")
+    (cohort / "Carla_Roth" / "t1.nii.gz").unlink()
+    (cohort / "case3").rename(cohort / "Dora_Klee")
+    (cohort / "Dora_Klee" / "t1.nii.gz").write_bytes(b"damaged")
+    return cohort
+
+
+def texts_below(folder: Path) -> str:
+    """The names of all files, and the content of those that are text."""
+    files = [one for one in folder.rglob("*") if one.is_file()]
+    contents = [one.read_text() for one in files if not one.name.endswith((".gz", ".png"))]
+    return "\n".join([*map(str, (one.relative_to(folder) for one in files)), *contents])
+
+
+def test_nothing_in_the_output_folder_or_on_the_terminal_names_a_person(
+    voxlate, run, people, key, tmp_path
+):
+    out = tmp_path / "out"
+    said = voxlate("synth", run, people, "--out", out, "--bids", "--pseudonymise", key)
+    assert said.code == 2  # two cases are left out, each with a sentence
+    found = texts_below(out)
+    for word in ("Anna", "Meier", "Ben", "Huber", "Carla", "Roth", "Dora", "Klee", str(tmp_path)):
+        assert word not in found, word
+        assert word not in said.err.replace(str(out), ""), word
+    own = read_key(key)
+    assert (out / own.case("Anna_Meier") / "t2.nii.gz").is_file()
+    subject = own.case("Ben_Huber")
+    derived = out / "derivatives" / "voxlate" / subject / "anat"
+    assert (derived / f"{subject}_desc-synthetic_T2w.nii.gz").is_file()
+    stated = read_json(out / "provenance.json")
+    assert own.case("Carla_Roth") in said.err
+    assert set(stated["failed"]) == {own.case("Dora_Klee")}
+    assert "run" not in stated
+
+
+def test_pseudonyms_change_no_voxel_and_keep_the_split(voxlate, run, cohort, key, tmp_path):
+    case = read_json(run / "provenance.json")["data"]["splits"]["train"][0]
+    plain, hidden = tmp_path / "plain", tmp_path / "hidden"
+    assert voxlate("synth", run, cohort / case, "--out", plain).code == 0
+    assert voxlate("synth", run, cohort / case, "--out", hidden, "--pseudonymise", key).code == 0
+    folder = hidden / read_key(key).case(case)
+    image = "t2.nii.gz"
+    assert (folder / image).read_bytes() == (plain / case / image).read_bytes()
+    assert read_json(folder / "provenance.json")["split"] == "train"
+
+
+def test_a_synthesis_under_pseudonyms_is_resumed_and_reported(voxlate, run, cohort, key, tmp_path):
+    out = tmp_path / "out"
+    command = ("synth", run, cohort / "case0", "--out", out, "--pseudonymise", key)
+    assert voxlate(*command).code == 0
+    assert "1 of 1 cases were made before and are kept" in voxlate(*command).err
+    assert voxlate("report", out).code == 0
+    page = next(out.glob("*.html")).read_text()
+    assert "case0" not in page
+    assert str(tmp_path) not in page
+
+
+def test_the_pseudonym_of_a_patient_can_be_asked_for(voxlate, key):
+    said = voxlate("pseudonym-key", key, "--of", "Anna_Meier")
+    assert said.out.split() == ["Anna_Meier", read_key(key).case("Anna_Meier")]
+
+
+def test_a_missing_key_is_refused_with_the_command_that_makes_it(voxlate, run, cohort, tmp_path):
+    refused = voxlate(
+        "synth", run, cohort, "--out", tmp_path / "out", "--pseudonymise", tmp_path / "no"
+    )
+    assert refused.code == 2
+    assert f"Make one: voxlate pseudonym-key {tmp_path / 'no'}" in refused.err
+
+
+def test_a_key_in_the_output_folder_is_refused(voxlate, run, cohort, key, tmp_path):
+    (tmp_path / "out").mkdir()
+    key.rename(tmp_path / "out" / "key")
+    refused = voxlate(
+        "synth", run, cohort, "--out", tmp_path / "out", "--pseudonymise", tmp_path / "out" / "key"
+    )
+    assert refused.code == 2
+    assert "expected the key outside" in refused.err
+
+
+def test_a_whole_head_under_a_pseudonym_gives_a_warning(
+    voxlate, run, key, tmp_path, monkeypatch, cohort
+):
+    from voxlate.synthesis import cohort as cohorts
+
+    whole = may_show_face(read_volume(cohort / "case0" / "t1.nii.gz", "t1"))
+    assert not whole  # it is 18 mm thick
+    command = ("synth", run, cohort / "case0", "--pseudonymise", key, "--json", "--out")
+    assert "face" not in voxlate(*command, tmp_path / "thin").out
+    monkeypatch.setattr(cohorts, "may_show_face", lambda volume: True)
+    said = json.loads(voxlate(*command, tmp_path / "thick").out)
+    (warnings,) = said["warnings"].values()
+    faces = [one for one in warnings if "whose face may be recognised" in one["sentence"]]
+    assert [one["grade"] for one in faces] == ["caution"]
