@@ -7,11 +7,12 @@
 # make ingredients  what each ingredient of a regression is worth, on cohorts prepared in bench/ (hours; resumable)
 # make reach   what planned trainings reach on eight cohorts, and other networks in the same minutes (hours; resumable)
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
+# make starter-tables  what starters reach on real scans and are worth to a training (hours; resumable)
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-bare durations test-slow check docs fuzz bench bench-gpu ingredients reach tables trust lesions starters clean
+.PHONY: install demo test test-bare durations test-slow check docs fuzz bench bench-gpu ingredients reach tables trust lesions starters starter-tables clean
 
 install: .venv/installed
 
@@ -83,6 +84,11 @@ tables: install
 # STARTERS: names of those that are made; all by default
 starters: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starters.py bench/starters $(STARTERS)
+
+# TABLES: some of zero, tune, patients, through and adapt; PACKED: the folder of the starters
+PACKED ?= src/voxlate/starters
+starter-tables: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starter_tables.py bench/starters $(PACKED) $(TABLES)
 
 lesions: install
 	$(BIN)/python benchmarks/lesions.py bench

@@ -114,7 +114,12 @@ def make(name: str, work: Path, out: Path, heads: int, steps: int | None, device
     recipe, head = read_with_head(str(RECIPES / f"{name.replace('-', '_')}.toml"), changes)
     cohort = folder / "cohort"
     write_cohort(
-        cohort, heads, wanted.size, lesion=wanted.lesion, modalities=sorted(modalities(recipe))
+        cohort,
+        heads,
+        wanted.size,
+        lesion=wanted.lesion,
+        anatomy=2,
+        modalities=sorted(modalities(recipe)),
     )
     prepared = folder / "prepared"
     if not (prepared / "cohort.json").is_file():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,3 +54,30 @@ def test_without_a_gpu_it_says_so_in_one_sentence():
     done = subprocess.run([sys.executable, FOLDER / "bench_gpu.py"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "expected a GPU, found none" in done.stdout
+
+
+@pytest.fixture
+def realism(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import realism
+
+    return realism
+
+
+def test_the_power_of_white_noise_is_the_same_at_all_frequencies(realism):
+    noise = np.random.default_rng(0).standard_normal((20, 128, 128))
+    mean_db = np.mean([realism.spectrum(level) for level in noise], axis=0)
+    assert mean_db[1:] == pytest.approx(
+        0, abs=0.5
+    )  # the first ring holds the mean, which is removed
+    assert realism.spectrum(5 + 3 * noise[0]) == pytest.approx(realism.spectrum(noise[0]))
+
+
+def test_realism_runs_on_phantoms_alone(realism, tmp_path, monkeypatch):
+    monkeypatch.setattr(realism, "SIZE", (32, 36, 6))
+    monkeypatch.setattr(sys, "argv", ["realism.py", str(tmp_path), "--cases", "1"])
+    assert realism.main() == 0
+    report = json.loads((tmp_path / "realism.json").read_text())
+    assert report["scans"]["ct"] == {"phantoms": 1, "real": 0}
+    assert sum(report["curves"]["t2"]["phantoms"]["histogram"][1]) == pytest.approx(1, abs=0.01)
+    assert (tmp_path / "realism.png").stat().st_size > 10_000

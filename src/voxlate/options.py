@@ -3,6 +3,7 @@
 The command line and the functions in Python derive their parameters and checks from these fields.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
@@ -57,6 +58,14 @@ def option_of(annotation: Any) -> Option | None:
     """The Option of an annotated parameter; None for an argument without a flag."""
     parts = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     return next((part for part in parts if isinstance(part, Option)), None)
+
+
+def bytes_of(text: str, option: str) -> float:
+    """8GB, 500 MB or 2g as bytes; raises BadInput for a text that is no size above 0."""
+    size = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)i?b?\s*", text.lower())
+    if size is None or not float(size[1]):
+        raise BadInput(f"{option}: expected a size such as 8GB, found {text!r}. Write it so.")
+    return float(size[1]) * SIZES[size[2]]
 
 
 def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:

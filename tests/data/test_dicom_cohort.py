@@ -456,7 +456,11 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
 
     said("synth", run, gold / "2_03_P", *ours, "--out", tmp_path / "one")
     said("synth", run, t2, "--out", tmp_path / "series")
-    for place in ("one/2_03_P", "series/2_03_P"):
+    picked = voxlate("synth", run, gold / "2_03_P", "--out", tmp_path / "study")
+    assert "the only fitting one of" in picked.err
+    unclear = voxlate("synth", run, gold / "2_03_P", "--series", "3", "--out", tmp_path / "none")
+    assert "expected one series of the number, UID or key 3 (--series), found" in unclear.err
+    for place in ("one/2_03_P", "series/2_03_P", "study/2_03_P"):
         np.testing.assert_array_equal(read_volume(tmp_path / place / "ct.nii.gz").data, image.data)
 
     said("evaluate", out, "--truth", gold, *ours)

@@ -1,6 +1,7 @@
 """DICOM series: order, place and values against a made-up series and real ones."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -95,6 +96,14 @@ def tilted(folder):
         write_slice(folder, str(k), k, ImagePositionPatient=[f"{v:.8f}" for v in place])
 
 
+def bent(folder):
+    places = [FIRST + 2.5 * k * NORMAL + 0.7 * (k % 4) * ROW_WAY for k in range(5)]
+    for k, place in enumerate(places):
+        write_slice(
+            folder, str((k * 7 + 3) % 11), k, ImagePositionPatient=[f"{v:.8f}" for v in place]
+        )
+
+
 PROBLEMS = {
     "several series": (
         second_series,
@@ -102,10 +111,17 @@ PROBLEMS = {
     ),
     "missing slice": (
         lambda d: (d / "6.dcm").unlink(),
-        r"slices 2.50 mm apart, found 5.00 mm between 10.dcm and 2.dcm",
+        r"slices 2.50 mm apart, found 5.00 mm between 10.dcm and 2.dcm \(at \S+ and \S+ mm",
     ),
-    "doubled slice": (lambda d: write_slice(d, "x", 2), "at one"),
-    "gantry tilt": (tilted, r"sheared by 15\.6 degrees"),
+    "doubled slice": (
+        lambda d: write_slice(d, "x", 2, RescaleIntercept="-1000"),
+        "at one",
+    ),
+    "mosaic": (
+        lambda d: write_slice(d, "3", 0, ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"]),
+        "found the slices of a volume side by side",
+    ),
+    "a bent stack": (bent, r"found 2.dcm 2\.10 mm beside it"),
     "localiser": (
         lambda d: write_slice(d, "x", 9, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
         "localiser",
@@ -161,6 +177,7 @@ PROBLEMS = {
         ],
         "right angles",
     ),
+    "no rows": (lambda d: write_slice(d, "3", 0, Rows=0), "pixel data|direction, spacing and size"),
     "cut pixels": (lambda d: write_slice(d, "x", 5, PixelData=b"\0" * 10), "pixel data"),
     "cut file": (
         lambda d: (d / "3.dcm").write_bytes((d / "3.dcm").read_bytes()[:-20]),
@@ -177,6 +194,63 @@ def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case) -
         read_volume(tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_tilted_series_is_resampled_to_an_upright_grid_within_its_planes(tmp_path) -> None:
+    write_series(tmp_path)
+    tilted(tmp_path)
+    volume = read_volume(tmp_path)
+    assert volume.data.shape == (1, 5, 3 + 6, 4)  # the last slice is 5.6 rows of 0.5 mm lower
+    assert "tilted by 15.6 degrees" in volume.guesses[0]
+    # the shift of slice k is 1.4 k rows: interpolation between two rows of the slice itself
+    for k in range(5):
+        for row in range(9):
+            source = row - 1.4 * k
+            expected = -1024.0
+            if -0.5 <= source <= 2.5:
+                expected = 2 * (100 * k + 10 * np.clip(source, 0, 2) + np.arange(4)) - 1024
+            np.testing.assert_allclose(volume.data[0, k, row], expected, atol=1e-2)
+    lps = FIRST + 2.5 * 4 * NORMAL
+    np.testing.assert_allclose(
+        volume.affine @ [0, 0, 4, 1], [-lps[0], -lps[1], lps[2], 1], atol=1e-5
+    )
+
+
+def test_slices_that_repeat_others_exactly_are_left_out_and_counted(tmp_path) -> None:
+    true = read_volume(write_series(tmp_path))
+    write_slice(tmp_path, "x", 2)
+    write_slice(tmp_path, "y", 4)
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.data, true.data)
+    assert volume.guesses[0].startswith("2 images repeat another at the same place exactly")
+
+
+def test_two_acquisitions_in_one_series_are_listed_and_each_is_read_by_its_path(tmp_path) -> None:
+    true = read_volume(write_series(tmp_path))
+    for k in range(5):
+        write_slice(tmp_path, str((k * 7 + 3) % 11), k, AcquisitionNumber=1)
+        write_slice(tmp_path, f"second{k}", k, AcquisitionNumber=2, RescaleIntercept="0")
+    with pytest.raises(BadInput, match="2 in this series by AcquisitionNumber") as caught:
+        read_volume(tmp_path)
+    names = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
+    first, second = [read_volume(tmp_path.parent / name) for name in names]
+    np.testing.assert_array_equal(first.data, true.data)
+    np.testing.assert_array_equal(second.data, true.data + 1024)
+
+
+STORED_BITS = [(8, 8), (8, 5), (16, 16), (16, 12), (32, 32), (32, 20)]
+
+
+@every_row("bits", STORED_BITS)
+@every_row("signed", [0, 1])
+def test_stored_values_are_read_as_pydicom_decodes_them(tmp_path, bits, signed) -> None:
+    allocated, stored = bits
+    pixels = np.random.default_rng(1).integers(0, 256, 3 * 4 * allocated // 8, np.uint8)
+    tags = {"BitsAllocated": allocated, "BitsStored": stored, "HighBit": stored - 1}
+    write_slice(tmp_path, "a", 0, PixelRepresentation=signed, PixelData=pixels.tobytes(), **tags)
+    file = tmp_path / "a.dcm"
+    expected = (pydicom.dcmread(file).pixel_array * 2.0 - 1024).astype(np.float32)
+    np.testing.assert_array_equal(read_volume(file).data[0, 0], expected)
 
 
 def test_objects_that_are_no_images_lie_next_to_a_series(tmp_path) -> None:

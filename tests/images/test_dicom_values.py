@@ -88,8 +88,8 @@ REFUSED = {
         "found an enhanced .* Convert it with dcm2niix",
     ),
     "enhanced by frames": (
-        {"only": [4], "PerFrameFunctionalGroupsSequence": [item()]},
-        "found an enhanced",
+        {"only": [4], "PerFrameFunctionalGroupsSequence": [item(), item()]},
+        "each of 1 frames, found an enhanced object with 2",
     ),
 }
 

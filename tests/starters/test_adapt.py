@@ -2,6 +2,8 @@
 
 import json
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +15,9 @@ from voxlate.data.replay import Mixed
 from voxlate.errors import BadInput
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.maps import MAPS
+from voxlate.planning import starters
 from voxlate.planning.adapt import adapt
+from voxlate.planning.site import check_units
 from voxlate.starters import names
 from voxlate.training.learner import BestWeights, Learner
 from voxlate.training.lines import lines_of
@@ -22,8 +26,21 @@ from voxlate.training.starter import pack
 from voxlate.training.train import train
 
 
-def test_no_step_leaves_the_weights_of_the_run(run, prepared, tmp_path):
-    done = adapt(run, prepared, tmp_path / "adapted", steps=0, share=0, device="cpu")
+def test_no_step_is_refused_and_writes_nothing(run, prepared, voxlate, tmp_path):
+    with pytest.raises(
+        BadInput, match=r"--steps: expected 1 or more, found 0, which would only copy"
+    ):
+        adapt(run, prepared, tmp_path / "adapted", steps=0, share=0, device="cpu")
+    answer = voxlate("adapt", run, "--data", prepared, "--steps", 0, "--out", tmp_path / "adapted")
+    assert answer.code == 2
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_steps_that_worsen_the_error_leave_the_weights_of_the_run(
+    run, prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(starters, "RATE", 1e4)  # a rate at which every step worsens the images
+    done = adapt(run, prepared, tmp_path / "adapted", steps=2, share=0, device="cpu")
     own = read_weights(Run(run).weights())
     for name, tensor in read_weights(done.weights()).items():
         assert torch.equal(tensor, own[name]), name
@@ -186,7 +203,7 @@ def test_adaptation_without_a_held_out_case_is_refused(run, cohort, tmp_path):
     everything = voxlate.prepare(
         cohort, tmp_path / "all", workers=0, audit=False, shares=(1, 0, 0), progress=False
     )
-    with pytest.raises(BadInput, match=r"expected validation cases for train\.best"):
+    with pytest.raises(BadInput, match=r"found none among 6 cases of 6 patients.*--shares 5 1 0"):
         adapt(run, everything.folder, tmp_path / "adapted", steps=1, device="cpu")
     assert not (tmp_path / "adapted" / "provenance.json").exists()
 
@@ -233,3 +250,92 @@ def test_a_starter_of_drawn_contrasts_is_adapted_to_images_while_phantoms_are_re
     assert "starter" not in header
     alone = adapt("starter:mr-to-ct", new.folder, tmp_path / "b", steps=1, device="cpu")
     assert "physics" not in read_header(alone.weights())["recipe"]["data"]
+
+
+TO_CT = """
+title = "T1 to CT"
+data = { source = ["t1"], target = ["ct"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 30, batch = 4, precision = "float32", workers = 0, save_every = 30, validate_every = 0, optimiser = { lr = 1e-2, warm_up = 0 } }
+"""
+
+
+@pytest.fixture
+def site(small_head, tmp_path):
+    """site(name, change): a prepared cohort of three cases, of which one validates; change(t1, ct) gives other images."""
+
+    def write(name, change=lambda t1, ct: (t1, ct)):
+        folder = tmp_path / f"{name}_scans"
+        for number in range(3):
+            case = folder / f"case{number}"
+            small_head(case, number, modalities=("t1",))
+            image = nib.load(case / "t1.nii.gz")
+            t1 = image.get_fdata()
+            ct = np.where(t1 > 0, 1.5 * (t1 - 600), -1000)
+            for modality, values in zip(("t1", "ct"), change(t1, ct)):
+                changed = nib.Nifti1Image(values.astype(np.float32), image.affine)
+                nib.save(changed, case / f"{modality}.nii.gz")
+        options = {"workers": 0, "audit": False, "shares": (2, 1, 0), "progress": False}
+        return voxlate.prepare(folder, tmp_path / name, **options)
+
+    return write
+
+
+@pytest.fixture
+def to_ct(site, tmp_path):
+    """A run from T1 to CT, trained for thirty steps."""
+    path = tmp_path / "to_ct.toml"
+    path.write_text(TO_CT)
+    return train(recipe.read(str(path)), site("own").folder, tmp_path / "to_ct", device="cpu")
+
+
+def _final_errors(run):
+    return [line["validation"]["mae"] for _, line in lines_of(run.log) if "validation" in line]
+
+
+def test_a_ct_with_another_offset_is_cautioned_about_with_both_errors(to_ct, site, tmp_path):
+    shifted = site("shifted", lambda t1, ct: (t1, ct + 1000))
+    said = []
+    options = {"steps": 2, "share": 0, "device": "cpu", "say": said.append}
+    done = adapt(to_ct.folder, shifted.folder, tmp_path / "adapted", **options)
+    cautions = [one for one in said if one.startswith("CAUTION")]
+    assert len(cautions) == 1
+    own = _final_errors(to_ct)[-1]
+    before = _final_errors(done)[0]
+    assert before > 3 * own
+    assert f"is {before:.3g}, which is {before / own:.2g} times" in cautions[0]
+    assert f"({own:.3g}, network units)" in cautions[0]
+    assert "ct 0 to" in cautions[0]
+    assert "offset" in cautions[0]
+
+
+def test_scans_like_those_of_the_run_give_no_caution(to_ct, tmp_path):
+    said = []
+    options = {"steps": 2, "share": 0, "device": "cpu", "say": said.append}
+    adapt(to_ct.folder, tmp_path / "own", tmp_path / "adapted", **options)
+    assert said
+    assert not [one for one in said if one.startswith("CAUTION")]
+
+
+def test_swapped_modalities_are_named_with_their_values(to_ct, site, tmp_path):
+    swapped = site("swapped", lambda t1, ct: (ct, t1))
+    with pytest.raises(BadInput, match=r"as of a CT in t1: ct and t1 seem to be swapped\."):
+        adapt(to_ct.folder, swapped.folder, tmp_path / "adapted", steps=1, device="cpu")
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_pictures_in_place_of_a_ct_are_refused_with_their_values(to_ct, site, tmp_path):
+    pictures = site("pictures", lambda t1, ct: (t1, (ct + 1000) / 8))
+    with pytest.raises(BadInput, match=r"found 0 to .*looks like an MR scan or pictures"):
+        adapt(to_ct.folder, pictures.folder, tmp_path / "adapted", steps=1, device="cpu")
+
+
+def test_another_unit_in_the_header_is_refused(prepared, tiny):
+    made = recipe.read(str(tiny))
+    check_units(made, {"t1": "a.u.", "t2": "a.u."}, open_cohort(prepared))
+    with pytest.raises(
+        BadInput, match=r"expected t2 in the unit of the run 'tiny' \(HU\), found a\.u\."
+    ):
+        check_units(made, {"t1": "a.u.", "t2": "HU"}, open_cohort(prepared))

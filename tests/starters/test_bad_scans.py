@@ -4,7 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from voxlate.images.grid import Volume
 from voxlate.starters import names
+from voxlate.synthesis.inputs import preparation_for
+from voxlate.synthesis.model import load
 from voxlate.training.starter import pack
 
 WITH_FLOOR = """
@@ -85,3 +88,12 @@ def test_half_a_head_is_said_to_have_another_field_of_view(of_scan, head):
 def test_voxels_of_another_unit_are_warned_about(of_scan, head):
     answer, _ = of_scan(head, voxel_mm=(0.2, 0.2, 0.3))  # centimetres written as millimetres
     assert "where those of the training were 3 x 2 x 2 mm" in answer.err
+
+
+@pytest.mark.parametrize(("is_starter", "distance"), [(False, 4.0), (True, 2.4)])
+def test_a_starter_of_single_slices_keeps_their_distance(trained, is_starter, distance):
+    recipe = load(trained("floor", WITH_FLOOR), "cpu").recipe
+    scan = Volume(np.ones((1, 4, 6, 8), np.float32), np.diag([1.0, 1.0, 2.4, 1.0]), "a.u.", "t1")
+    header = {"preparation": {"spacing_mm": (4.0, 2.0, 2.0)}}
+    header |= {"starter": {}} if is_starter else {}
+    assert preparation_for(header, recipe, {"t1": scan}).spacing_mm == (distance, 2.0, 2.0)

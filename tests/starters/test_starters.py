@@ -20,6 +20,9 @@ def test_without_any_starter_the_list_and_a_name_say_so(voxlate, tmp_path, monke
     monkeypatch.setattr(names, "FOLDER", tmp_path)
     assert "No starter is installed" in voxlate("starters").out
     assert json.loads(voxlate("starters", "--json").out) == []
+    answer = voxlate("starters", "--check")
+    assert answer.code == 2
+    assert "expected an installed starter to check, found none" in answer.err
     answer = voxlate("synth", "starter:head-mr-to-ct", "x.nii", "--out", tmp_path / "out")
     assert answer.code == 2
     assert "no starter is installed" in answer.err

@@ -178,7 +178,7 @@ def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, 
     t2.data[0, -ABOVE, 8:16, 8:14] = 700
     prepared = load(run).prepare({"t1": t1}, "case").prepared
     both = _two(prepared, t2)
-    assert empty_slices(recipe, both, None, {}, {}).slices.tolist() == [False] * 7 + [True] * 3
+    assert empty_slices(recipe, both, None, {}, {}, {}).slices.tolist() == [False] * 7 + [True] * 3
 
 
 def _two(prepared, t2):
@@ -243,3 +243,64 @@ def test_an_older_run_without_that_file_fills_air_as_well_and_says_once_that_it_
     for name in ("a", "b"):
         assert read_json(tmp_path / "out" / name / "provenance.json")["empty"]["slices"] == ABOVE
     assert "empty" not in read_json(tmp_path / "out" / "provenance.json")
+
+
+@pytest.fixture
+def by_percentiles(trained, tiny):
+    """A run whose scales begin at a percentile of the body, above the background, and whose network knows the air."""
+    percentile = 't1 = { kind = "percentile" }, t2 = { kind = "percentile" }'
+    windows = tiny.read_text().partition("intensity = { ")[2].partition(" }\nmethod")[0]
+    text = tiny.read_text().replace(windows, percentile)
+    rate = "steps = 40, optimiser = { lr = 1e-2, warm_up = 0 }"
+    return load(trained("percentiles", text.replace("steps = 6", rate)))
+
+
+def test_around_a_stripped_brain_the_image_is_0_and_not_its_darkest_tissue(by_percentiles, head):
+    low, _ = by_percentiles.header["target_scales"]["t2"]
+    assert low > 100
+    raw = drawn(by_percentiles, {"t1": head})
+    made = by_percentiles.synthesise({"t1": head})
+    image = canonical(made.volume).data[0]
+    around = canonical(head).data[0] == 0
+    assert 0.3 < around.mean() < 0.9
+    assert (image[around] == 0).all()
+    np.testing.assert_array_equal(image[~around], raw[~around])
+    assert made.provenance["empty"]["surroundings"] == {"t2": int(around.sum())}
+    note = f"t1 are exactly 0 around the brain: t2 was set to 0 there, too, in place of {low:.4g}"
+    assert note in made.warnings[-1]
+    assert made.provenance["around_stripped_brains"] == "background"
+
+
+def test_a_hole_within_a_stripped_brain_stays_as_the_network_makes_it(by_percentiles, head):
+    data = head.data.copy()
+    middle = tuple(size // 2 for size in data.shape[1:])
+    data[0][middle] = 0
+    scans = {"t1": replace(head, data=data)}
+    image = canonical(by_percentiles.synthesise(scans).volume).data[0]
+    hole = canonical(scans["t1"]).data[0] == 0
+    around = canonical(head).data[0] == 0
+    inside = hole & ~around
+    assert inside.sum() == 1
+    np.testing.assert_array_equal(image[inside], drawn(by_percentiles, scans)[inside])
+    assert (image[around] == 0).all()
+
+
+def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone(
+    by_percentiles, run, head
+):
+    scans = {"t1": with_noise(head)}
+    made = by_percentiles.synthesise(scans)
+    assert "empty" not in made.provenance
+    np.testing.assert_array_equal(canonical(made.volume).data[0], drawn(by_percentiles, scans))
+    raw, _ = by_percentiles.sample(by_percentiles.prepare({"t1": head}, "case"), 0, no_report, None)
+    bright = raw["t2"].values.copy()
+    bright[:, :8] = bright.max()  # as a scalp around the brain
+    shown = {"t2": replace(raw["t2"], values=bright)}
+    prepared = by_percentiles.prepare({"t1": head}, "case").prepared
+    assert by_percentiles.empty(prepared, raw).any
+    assert not by_percentiles.empty(prepared, shown).any
+    windows = load(run)
+    made = windows.synthesise({"t1": head})
+    assert "empty" not in made.provenance
+    assert "around_stripped_brains" not in made.provenance
+    np.testing.assert_array_equal(canonical(made.volume).data[0], drawn(windows, {"t1": head}))

@@ -7,7 +7,9 @@ import numpy as np
 import scipy.ndimage
 
 from voxlate.data.align import Preparation
+from voxlate.data.audit import misalignments
 from voxlate.data.case import prepare_case
+from voxlate.data.prepared import open_cohort
 from voxlate.files import read_json
 from voxlate.images.grid import Volume
 from voxlate.phantoms import image, make_head
@@ -29,6 +31,42 @@ def test_a_scan_is_registered_to_its_stand_in_and_not_to_the_fixed_scan():
     assert errors[1] < 0.2 * errors[0]
 
 
+def test_the_audit_measures_a_shift_on_the_stand_in_and_not_on_the_fixed_scan():
+    head = make_head(5, 0, (200, 240, 9))
+    ct = Volume(image(head, "ct")[None, 4:5], head.affine, "HU", "ct", "ct")
+    noise = np.random.default_rng(0).normal(500, 50, ct.data.shape).astype(np.float32)
+    mr = replace(ct, data=noise, unit="a.u.", modality="mr", origin="mr")
+    moved = scipy.ndimage.shift(ct.data[0], (0, 3, -4), order=1, mode="nearest")[None]
+    scans = {"mr": mr, "ct": replace(ct, data=moved)}
+    case = prepare_case("a", scans, Preparation(fixed="mr"))
+    alone = misalignments(case, "mr")["ct"]
+    through = misalignments(case, "mr", stand_ins={"ct": ct})["ct"]
+    assert alone.median_mm is None
+    shift_mm = np.hypot(3, 4) * case.header.spacing_mm[1]
+    assert through.median_mm is not None
+    assert abs(through.median_mm - shift_mm) < 0.3
+    assert through.to == "mr"
+
+
+def test_without_registration_the_stand_ins_serve_the_audit_alone(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "p"
+    answer = voxlate("prepare", cohort, "--out", out, "--through", run)
+    assert answer.code == 0, answer.err
+    assert "from t1 (measured on the t2 that was synthesised from it)" in _one_line(answer)
+    plain = tmp_path / "plain"
+    assert voxlate("prepare", cohort, "--out", plain, "--fixed", "t1").code == 0
+    for name in ("t1", "t2"):
+        ours, theirs = (open_cohort(one).case("case0").volume(name).data for one in (out, plain))
+        assert np.array_equal(ours, theirs), name
+    answer = voxlate("prepare", cohort, "--out", tmp_path / "q", "--through", run, "--no-audit")
+    assert answer.code == 2
+    assert "--through: expected a registration or an audit" in answer.err
+
+
+def _one_line(answer):
+    return " ".join((answer.out + answer.err).split())
+
+
 def test_prepare_synthesises_stand_ins_and_says_so(voxlate, run, cohort, tmp_path):
     command = ("prepare", cohort, "--out", tmp_path / "p", "--register", "rigid", "--through", run)
     answer = voxlate(*command)
@@ -39,11 +77,8 @@ def test_prepare_synthesises_stand_ins_and_says_so(voxlate, run, cohort, tmp_pat
     assert voxlate(*command).code == 0, "the same command resumes"
 
 
-def test_without_registration_or_with_another_fixed_scan_it_is_refused(
-    voxlate, run, cohort, tmp_path
-):
+def test_with_another_fixed_scan_it_is_refused(voxlate, run, cohort, tmp_path):
     command = ("prepare", cohort, "--out", tmp_path / "p", "--through", run)
-    assert "--through: expected --register" in voxlate(*command).err
     answer = voxlate(*command, "--register", "rigid", "--fixed", "t2")
     assert "--through: expected --fixed t1" in answer.err
     assert not (tmp_path / "p").exists()

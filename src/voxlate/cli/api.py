@@ -30,6 +30,7 @@ from voxlate.data.pseudonyms import check_outside, read_key, write_key
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput, first_of
 from voxlate.images.io import read_volume
+from voxlate.images.limits import allow_volumes
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.cohort import CohortLesion
 from voxlate.planning.adapt import adapt as _adapt
@@ -135,7 +136,7 @@ def prepare(
 ) -> Cohort:
     """Prepare a cohort for training; options: the fields of data.options.PrepareOptions, workers and say.
 
-    through: a run or starter whose synthesis of the fixed scan the scans of its target are registered to.
+    through: a run or starter whose synthesis of the fixed scan the scans of its target are registered to and compared with.
     """
     say = options.setdefault("say", noted(progress))
     with shown(progress) as step:
@@ -391,7 +392,7 @@ def calibrate(
     (see synthesis.calibrate), and how the cohort is laid out. The calibration is written into the run, or into `out`, a
     copy of a starter.
     """
-    layout = _taken(Layout, options)
+    layout = Layout(**_taken(Layout, options)).layout
     if not isinstance(run, Model):
         run = own_copy(run, None if out is None else Path(out))
     model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(
@@ -422,8 +423,10 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
 
 
 @takes()
-def info(path: Path | str) -> dict[str, Any]:
-    """Facts about a scan, a cohort, a synthesis, a run or weights."""
+def info(path: Path | str, *, max_volume: str | None = None) -> dict[str, Any]:
+    """Facts about a scan, a cohort, a synthesis, a run or weights; max_volume: as that of `prepare`."""
+    if max_volume is not None:
+        allow_volumes(max_volume)
     return describe_path(Path(path))
 
 

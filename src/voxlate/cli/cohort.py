@@ -11,8 +11,9 @@ from typer import Argument
 from voxlate.cli.app import end, err, note, out, say
 from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
-from voxlate.data.options import PrepareOptions
+from voxlate.data.options import MAX_VOLUME, PrepareOptions
 from voxlate.errors import BadInput
+from voxlate.images.limits import allow_volumes
 from voxlate.options import MAIN, OUTPUT, PREPARATION, Option
 
 
@@ -95,7 +96,7 @@ def prepare(
     through: Annotated[
         Path | None,
         Option(
-            "Run or starter whose synthesis of the fixed scan the scans of its target are registered to.",
+            "Run or starter whose synthesis of the fixed scan the scans of its target are registered to and compared with.",
             panel=PREPARATION,
             metavar="RUN",
         ),
@@ -111,7 +112,7 @@ def prepare(
     """Check a cohort, split it by patient, and convert it for training."""
     from voxlate.cli.next_steps import after_prepare
     from voxlate.cli.overview import overview, show
-    from voxlate.data.audit import misalignment_lines
+    from voxlate.data.audit import misalignment_lines, synthesised_pairs
     from voxlate.data.manifest import root_and_manifest
     from voxlate.data.prepare import prepare as run
     from voxlate.data.prepared import registration_lines
@@ -161,7 +162,7 @@ def prepare(
     show(table)
     if line := held_out_line(splits):
         say(line, err)
-    misaligned = misalignment_lines(prepared.cases)
+    misaligned = misalignment_lines(prepared.cases, synthesised_pairs(prepared.folder))
     registered = registration_lines(prepared.cases)
     for modality, line in (*misaligned.items(), *registered.items()):
         say(f"{modality} {line}.", err)
@@ -185,11 +186,14 @@ def info(
             help="Scan, DICOM folder or FOLDER#series, cohort, output of synth, run or weights.",
         ),
     ],
+    max_volume: Annotated[str | None, MAX_VOLUME] = None,
     as_json: Json = False,
 ) -> None:
     """Describe a scan (grid, unit, range), a cohort or a model."""
     from voxlate.cli.info import describe_path
 
+    if max_volume is not None:
+        allow_volumes(max_volume)
     facts = describe_path(path)
     if as_json:
         print(json.dumps(facts))

@@ -91,14 +91,18 @@ def _synthesis(path: Path) -> dict[str, Any]:
 def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
     return {
         "DICOM series": len(series),
-        **{
-            str(
-                one.path
-            ): f"{one.modality}, {one.description or 'no description'}, {one.images} images"
-            for one in series
-        },
+        **{str(one.path): _series_line(one) for one in series},
         "next": f"voxlate info {series[0].path}, or for a cohort a file of [series] tables: docs/guides/dicom.md",
     }
+
+
+def _series_line(one: SeriesInfo) -> str:
+    from voxlate.synthesis.study import left_out  # imported where a study asks for it
+
+    reason = left_out(one)
+    number = f", number {one.number}" if one.number else ""
+    choice = f"; {reason}: no candidate of a model" if reason else ""
+    return f"{one.modality}, {one.description or 'no description'}, {one.images} images{number}{choice}"
 
 
 def _scan(path: Path) -> dict[str, Any]:

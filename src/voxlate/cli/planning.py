@@ -15,7 +15,7 @@ from voxlate.cli import resume
 from voxlate.cli.app import note, say
 from voxlate.cli.options import command
 from voxlate.errors import BadInput
-from voxlate.options import MAIN, PLAN, SIZES, Device, Option
+from voxlate.options import MAIN, PLAN, Device, Option, bytes_of
 
 if TYPE_CHECKING:
     from voxlate.planning.plan import Plan
@@ -120,7 +120,7 @@ def planned(
     """The plan for a prepared cohort, with changes of its keys; messages of the probe go to stderr."""
     from voxlate.cli.api import plan as run
 
-    memory_bytes = None if memory is None else _bytes(memory)
+    memory_bytes = None if memory is None else bytes_of(memory, "--memory")
     return run(data, memory_bytes=memory_bytes, say=note, **options).changed(changes)
 
 
@@ -210,11 +210,3 @@ def minutes_of(text: str) -> float:
             f"--minutes: expected the minutes of a training, such as 60, found {text!r}. Write it so."
         )
     return float(text)
-
-
-def _bytes(text: str) -> float:
-    """8GB, 500 MB or 2g as bytes."""
-    size = re.fullmatch(rf"\s*{resume.MINUTES}\s*([kmgt]?)i?b?\s*", text.lower())
-    if size is None or not float(size[1]):
-        raise BadInput(f"--memory: expected a size such as 8GB, found {text!r}. Write it so.")
-    return float(size[1]) * SIZES[size[2]]

@@ -10,6 +10,7 @@ from typer import Argument
 from voxlate.cli.app import err, note, out, say
 from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
+from voxlate.errors import BadInput
 from voxlate.options import MAIN, TRAINING, AllowCode, Device, Option
 from voxlate.starters.names import completed
 
@@ -43,12 +44,17 @@ def list_starters(
 
 
 def starter_facts(check: bool = False) -> list[dict[str, Any]]:
-    """The cards of the installed starters; check: raise BadInput for one whose hash or self-test is wrong."""
+    """The cards of the installed starters; check: raise BadInput if none is installed, or one's hash or self-test is wrong."""
     from voxlate.starters.card import read_card
-    from voxlate.starters.names import PREFIX, folder_of, installed
+    from voxlate.starters.names import FOLDER, PREFIX, folder_of, installed
 
     facts = []
-    for name in installed():
+    names = installed()
+    if check and not names:
+        raise BadInput(
+            f"starters --check: expected an installed starter to check, found none in {FOLDER}. Install a version of voxlate with starters, or leave --check out."
+        )
+    for name in names:
         folder = folder_of(name)
         if check:
             from voxlate.training.starter import (
@@ -92,7 +98,7 @@ def adapt(
     to: To,
     minutes: Annotated[float, Option("Training time on this machine.", panel=MAIN)] = 5,
     steps: Annotated[
-        int | None, Option("Number of steps instead of minutes.", panel=MAIN, least=0)
+        int | None, Option("Number of steps instead of minutes.", panel=MAIN, least=1)
     ] = None,
     replay: Annotated[
         Path | None,

@@ -84,7 +84,7 @@ def calibrate(
     model = load(run, device, allow_code, answer).with_options(
         samples=samples, **synth_table(change)
     )
-    cases = held_out_cases(model, cohort, split, **vars(layout))
+    cases = held_out_cases(model, cohort, split, **layout.layout)
     with progress_on(err) as bars:
         path, fitted = fit(
             model,

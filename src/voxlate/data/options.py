@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from voxlate.images.limits import allow_volumes
 from voxlate.options import ADVANCED, INPUT, MAIN, PREPARATION, Option
 
 
@@ -20,6 +21,13 @@ def _presets(begun: str) -> list[str]:
 def _reversed(sizes: Sequence[Any]) -> tuple[Any, ...]:
     """Sizes in the order of arrays (z, y, x) from those in the order of the command line."""
     return tuple(reversed(sizes))
+
+
+MAX_VOLUME = Option(
+    "Largest scan that is read. Default: 4GB.",
+    panel=INPUT,
+    metavar="SIZE",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +90,17 @@ class Layout:
         ),
     ] = None
 
+    max_volume: Annotated[str | None, MAX_VOLUME] = None
+
+    def __post_init__(self) -> None:
+        if self.max_volume is not None:  # here, because every reader of scans has these options
+            allow_volumes(self.max_volume)
+
     @property
     def layout(self) -> dict[str, Any]:
         """These options alone, as keyword arguments of find_cohort."""
-        return {field.name: getattr(self, field.name) for field in fields(Layout)}
+        names = (field.name for field in fields(Layout) if field.name != "max_volume")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,12 @@ from safetensors.numpy import load_file
 from voxlate import __version__
 from voxlate.data.align import Preparation
 from voxlate.data.audit import (
+    THROUGH,
     examined_cases,
     misalignment_warnings,
     misalignments,
     not_examined,
+    synthesised_pairs,
     to_refine,
 )
 from voxlate.data.case import PreparedCase, prepare_case, read_header, write_case
@@ -40,8 +42,10 @@ from voxlate.data.slice_lists import known_patients
 from voxlate.data.split import small_cohort_note, split_patients
 from voxlate.errors import BadInput, first_of
 from voxlate.files import is_scaffold, locked
+from voxlate.images.grid import Volume
 from voxlate.images.io import content_hash, read_volume
 from voxlate.images.mask import clearest
+from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import write_transform
 from voxlate.images.units import unit_of
 from voxlate.machine import begin_worker, cores, interrupts_held
@@ -52,7 +56,7 @@ MOST_WORKERS = 8
 OWN_NAMES = (
     "transforms",
     "latents",
-    "through",
+    THROUGH,
     "report.html",
 )  # further entries of a cohort's folder
 NO_OPTIONS = (
@@ -83,7 +87,7 @@ def prepare(
     mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
     since synthesis has sources only. shares: default see split.usual_shares.
     stand_ins: a folder CASE/MODALITY.nii.gz of synthesised images on the fixed scan's grid, to which scans of that modality
-    are registered; through: the model that synthesised them, as cohort.json states it.
+    are registered, if they are, and with which the audit compares them; through: the model that synthesised them, as cohort.json states it.
     workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case, say(sentence) where cases were prepared again.
     Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort prepared with other
@@ -151,7 +155,7 @@ def prepare(
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
             *lost_by_resampling(headers, preparation),
-            *misalignment_warnings(headers, preparation),
+            *misalignment_warnings(headers, preparation, synthesised_pairs(out)),
         ),
         provenance=made,
     )
@@ -322,17 +326,20 @@ def _prepare_files(
     was_there = path.exists()
     if was_there and read_header(path).inputs == inputs:
         if audit and not_examined(read_header(path)):
-            _examine(path, preparation, coarse=True)
+            _examine(files, path, preparation, coarse=True)
         return False
+    stand_ins = _read_stand_ins(files)
     case = prepare_case(
         files.case,
         {name: read_volume(place, name) for name, place in files.files.items()},
         preparation,
         mask=None if files.mask is None else read_volume(files.mask, "mask"),
         labels={name: read_volume(place, name) for name, place in files.labels.items()},
-        stand_ins={name: read_volume(place, name) for name, place in files.stand_ins.items()},
+        stand_ins=stand_ins,
     )
-    misaligned = misalignments(case, preparation.fixed, coarse=True) if audit else {}
+    misaligned = dict[str, Misalignment]()
+    if audit:
+        misaligned = misalignments(case, preparation.fixed, coarse=True, stand_ins=stand_ins)
     header = replace(case.header, patient=files.patient, inputs=inputs, misaligned=misaligned)
     for name, transform in case.transforms.items():
         write_transform(out / header.registered[name].transform, transform)
@@ -354,16 +361,20 @@ def _refine_worst(
 
 
 def _refine_files(files: CaseFiles, out: Path, preparation: Preparation) -> bool:
-    _examine(case_path(out, files.case), preparation, coarse=False)
+    _examine(files, case_path(out, files.case), preparation, coarse=False)
     return True
 
 
-def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
+def _read_stand_ins(files: CaseFiles) -> dict[str, Volume]:
+    return {name: read_volume(place, name) for name, place in files.stand_ins.items()}
+
+
+def _examine(files: CaseFiles, path: Path, preparation: Preparation, coarse: bool) -> None:
     """Write the misalignment of a prepared case's scans into its header."""
     case = PreparedCase(
         read_header(path), load_file(path)
     )  # in memory: a mapped file cannot be replaced everywhere
-    misaligned = misalignments(case, preparation.fixed, coarse)
+    misaligned = misalignments(case, preparation.fixed, coarse, _read_stand_ins(files))
     write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
 
 

@@ -48,7 +48,7 @@ class CaseFiles:
     A file may also be a DICOM folder, 'FOLDER#key' for one series of it, or either with '#peak+8s' for one frame, or
     'FILE.npy#channel=0' for a slice of an array file. patient: '' where nothing says it (slices in array files).
     fold: in which a manifest says that the patient validates. stand_ins: synthesised images, by modality, to which the
-    scan of this modality is registered in place of the fixed scan.
+    scan of this modality is registered, and with which its alignment is audited, in place of the fixed scan.
     """
 
     case: str

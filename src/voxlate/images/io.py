@@ -207,7 +207,7 @@ def files_of(path: Path) -> list[Path]:
     file, _ = file_and_part(path)
     location, key = folder_and_key(file)
     if key:
-        return list(headers_of(file))
+        return list(dict.fromkeys(image.file for image in headers_of(file)))
     by_ending = format_by_ending(location.name)
     patterns = by_ending.partners.get(location.suffix.lower(), ()) if by_ending is not None else ()
     partners = [location.with_name(pattern.replace("*", location.stem)) for pattern in patterns]

@@ -4,30 +4,146 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.phantoms import simple
+from voxlate.phantoms import ageing, brain, diseases, simple
+from voxlate.phantoms import anatomy as body
+from voxlate.phantoms.ageing import Ageing
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.brain import Envelope
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Points
+from voxlate.phantoms.diseases import Diseases
+from voxlate.phantoms.shapes import Points, Tube, ellipsoid, join, tubes
+from voxlate.phantoms.tissue import BRAIN, OTHER_BRAIN, TUMOUR, Label
+
+_ATRIUM = (22.0, -32.0, 8.0)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The random numbers of one brain beyond those of anatomy 1."""
+    """The random numbers of one brain; base: those of anatomy 1, changed by age and diseases."""
+
+    base: Anatomy
+    ageing: Ageing
+    diseases: Diseases
 
 
-def draw(rng: np.random.Generator, base: Anatomy, asymmetry: float) -> Contents:
+def draw(rng: np.random.Generator, base: Anatomy) -> Contents:
     """Draw age, atrophy and diseases."""
-    return Contents()
+    age_rng, disease_rng = rng.spawn(2)
+    age, base = ageing.draw(age_rng, base)
+    ill, base = diseases.draw(disease_rng, base)
+    return Contents(base, age, ill)
 
 
 def paint(
-    canvas: Canvas,
-    base: Anatomy,
-    contents: Contents,
-    points: Points,
-    axes: Points,
-    outer: Envelope,
+    canvas: Canvas, contents: Contents, points: Points, axes: Points, outer: Envelope
 ) -> np.ndarray:
     """Paint all inside the cavity of the skull; returns the lesion map. points: upright coordinates in mm."""
-    return simple.contents(canvas, base, points, axes, outer)
+    base = contents.base
+    canvas.paint(Label.CSF, outer.cavity)
+    inner = body.displaced_by_tumour(base.lesion, points, -outer.cavity)
+    simple.paint_brain(canvas, base, inner, axes, outer, contents.ageing.gap_mm)
+    _basal_brain(canvas, base, inner, axes)
+    _occipital_floor(canvas, contents, inner, outer)
+    _membranes(canvas, points, outer)
+    _white_matter(canvas, contents, inner, axes)
+    _deep_structures(canvas, contents.ageing, inner, axes)
+    if base.lesion.kind == "tumour":
+        lesion_map = diseases.paint_tumour(canvas, base, contents.diseases, points)
+    else:
+        lesion_map = simple.paint_lesions(canvas, base, points)
+    diseases.paint_remnant(canvas, base, contents.diseases, points, axes)
+    simple.paint_vessels(canvas, base, inner, axes)
+    kept = (*BRAIN, *TUMOUR, *OTHER_BRAIN)
+    return lesion_map * np.isin(canvas.label, kept)
+
+
+def _basal_brain(canvas: Canvas, base: Anatomy, points: Points, axes: Points) -> None:
+    """Uncus, hypothalamus and cerebral peduncles, which leave the cisterns the width that they have in scans."""
+    half: Points = (np.abs(points[0]), points[1], points[2])
+    uncus = ellipsoid(half, (20, 0, -13), (10, 14, 12)) + base.ventricle - 1
+    parahippocampal = ellipsoid(half, (21, -22, -12), (8, 16, 9)) + base.ventricle - 1
+    free = np.isin(canvas.label, (Label.CSF, Label.GREY, Label.WHITE))
+    lobe = join(uncus, parahippocampal, 4)
+    canvas.paint(Label.GREY, lobe, free)
+    canvas.paint(Label.WHITE, lobe + base.cortex_mm, free)
+    hypothalamus = ellipsoid(half, (0, 4, -6), (9, 12, 9))
+    canvas.paint(Label.GREY, np.maximum(hypothalamus, 1.2 * base.ventricle - half[0]), free)
+    peduncle = tubes(half, axes, [Tube(((9, -6, -20), (13, -4, -8), (17, -3, 2)), (7.0, 7.0))], 8)
+    collicular = ellipsoid(half, (5, -22, -11), (6.5, 5, 8))
+    canvas.paint(Label.WHITE, np.minimum(peduncle, collicular), free)
+    tracts = tubes(half, axes, [Tube(((2, 16, -14), (9, 30, -16)), (2.0, 2.0))], 4)
+    canvas.paint(Label.WHITE, tracts, free)
+    nigra = ellipsoid(half, (9, -7, -15), (5, 2.2, 3))
+    canvas.paint(Label.PALLIDUM, nigra, canvas.label == Label.WHITE)
+
+
+def _occipital_floor(canvas: Canvas, contents: Contents, points: Points, outer: Envelope) -> None:
+    """The lower occipital and temporal lobes, which rest on the tentorium down to the cerebellum."""
+    half: Points = (np.abs(points[0]), points[1], points[2])
+    lobe = ellipsoid(half, (26, -58, -6), (36, 34, 16))
+    gap = 2.4 + contents.ageing.gap_mm
+    lobe = np.maximum(np.maximum(lobe, gap - outer.cerebellum), outer.cavity + gap)
+    lobe = np.maximum(lobe, 1.0 - half[0])
+    sulci = np.abs(contents.base.folds.at(points)) - contents.base.sulcus_mm
+    free = canvas.label == Label.CSF
+    canvas.paint(Label.GREY, np.maximum(lobe, -sulci), free)
+    deep = np.maximum(lobe, -sulci) + contents.base.cortex_mm
+    canvas.paint(Label.WHITE, deep, free | (canvas.label == Label.GREY))
+
+
+def _membranes(canvas: Canvas, points: Points, outer: Envelope) -> None:
+    """Dura along the skull, falx and tentorium."""
+    x, y, z = points
+    fluid = np.isin(canvas.label, (Label.CSF, Label.GREY))
+    canvas.paint(
+        Label.DURA, np.maximum(-outer.cavity - 0.9, outer.cavity), canvas.label == Label.CSF
+    )
+    falx = np.maximum(np.abs(x) - 0.6, np.maximum(-outer.cavity - 34, 14 - z))
+    canvas.paint(Label.DURA, np.maximum(falx, outer.cavity), fluid)
+    sheet = np.abs(z - brain.tentorium(y) + 0.12 * np.abs(x)) - 0.6
+    edge = np.maximum(np.maximum(sheet, y + 24), 15 - np.hypot(x, 0.8 * (y + 28)))
+    canvas.paint(Label.DURA, np.maximum(edge, outer.cavity), fluid)
+
+
+def _white_matter(canvas: Canvas, contents: Contents, points: Points, axes: Points) -> None:
+    """Leukoaraiosis around the ventricles and in spots."""
+    age, base = contents.ageing, contents.base
+    white = canvas.label == Label.WHITE
+    rim = age.cap_mm
+    if contents.diseases.remnant == "hydrocephalus":
+        rim += 2.5
+    if rim > 0.3:
+        distance = body.ventricles(base, points, axes)
+        ragged = distance - rim * (1 + 0.7 * base.rough.at(points))
+        canvas.paint(Label.LEUKOARAIOSIS, ragged, white & (points[2] > 0))
+    for centre, radii in age.spots:
+        canvas.paint(Label.LEUKOARAIOSIS, ellipsoid(points, centre, radii), white)
+
+
+def _deep_structures(canvas: Canvas, age: Ageing, points: Points, axes: Points) -> None:
+    """Pallidum, dentate nucleus, choroid plexus, pineal gland and pituitary, with their calcifications."""
+    x = points[0]
+    half: Points = (np.abs(x), points[1], points[2])
+    inner = ellipsoid(
+        (half[0] + 0.28 * (half[1] - 14), half[1], half[2]), (19.5, 12, 0), (4, 10, 6)
+    )
+    canvas.paint(Label.PALLIDUM, inner, canvas.label == Label.DEEP_GREY)
+    dentate = ellipsoid(half, (14, -38, -32), (6, 8, 4))
+    canvas.paint(Label.PALLIDUM, dentate, canvas.label == Label.WHITE)
+    if age.pallidum:
+        canvas.paint(Label.CALCIFICATION, inner + 3.0)
+    canvas.paint(Label.PITUITARY, ellipsoid(half, (0, 17, -25), (6, 4.5, 3.5)))
+    pineal = ellipsoid(points, (0, -27, 1), (3, 4, 3))
+    canvas.paint(Label.PITUITARY, pineal)
+    if age.pineal_mm:
+        size = age.pineal_mm
+        canvas.paint(Label.CALCIFICATION, ellipsoid(points, (0, -27, 1), (size, size, size)))
+    fluid = canvas.label == Label.VENTRICLE
+    plexus = tubes(half, axes, [Tube(((9, -12, 19), _ATRIUM, (28, -24, -3)), (1.2, 3.4))], 5)
+    canvas.paint(Label.CHOROID, plexus, fluid)
+    if max(age.choroid_mm) > 0:
+        left, right = age.choroid_mm
+        radius = np.where(x > 0, np.float32(right), np.float32(left))
+        canvas.paint(Label.CALCIFICATION, ellipsoid(half, (23, -33, 8), (1, 1, 1)) + 1 - radius)
+    for centre, radii in age.falx:
+        canvas.paint(Label.CALCIFICATION, ellipsoid(points, centre, radii))

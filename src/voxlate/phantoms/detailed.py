@@ -14,7 +14,7 @@ from voxlate.phantoms.furniture import Furniture
 from voxlate.phantoms.shapes import Points, Triple
 
 # Field of view: its centre in upright coordinates lies between these.
-_LOWEST_MM = (-6.0, -14.0, -38.0)
+_LOWEST_MM = (-6.0, -14.0, -22.0)
 _HIGHEST_MM = (6.0, 12.0, 12.0)
 _TURN_DEGREES = (9.0, 3.5, 5.0)  # standard deviations around x (nodding), y and z
 
@@ -34,7 +34,7 @@ class Detailed:
 
     @property
     def lesion(self) -> Lesion:
-        return self.base.lesion
+        return self.contents.base.lesion
 
 
 def draw(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) -> Detailed:
@@ -52,8 +52,8 @@ def draw(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) -> 
     return Detailed(
         base,
         face.draw(face_rng, asymmetry),
-        contents.draw(contents_rng, base, asymmetry),
-        furniture.draw(furniture_rng),
+        contents.draw(contents_rng, base),
+        furniture.draw(furniture_rng, base.scale, asymmetry),
         (float(x * asymmetry), float(y), float(z)),
     )
 
@@ -71,7 +71,8 @@ def slab(shape: Detailed, axes: Points, voxel_mm: float) -> tuple[np.ndarray, ..
     outer = brain.envelope(points, axes)
     furniture.paint(canvas, shape.furniture, (x, y, z))
     face.paint(canvas, base, shape.face, points, axes, outer.cavity)
-    lesion_map = contents.paint(canvas, base, shape.contents, points, axes, outer)
+    lesion_map = contents.paint(canvas, shape.contents, points, axes, outer)
+    face.paint_ridges(canvas, shape.face, points, axes)
     across = points[0] if base.asymmetry else np.abs(points[0])
     texture = base.texture.at((across, points[1], points[2])).astype(np.float16)
     return canvas.label, canvas.second, canvas.share, lesion_map, texture

@@ -5,9 +5,10 @@ from functools import partial
 
 import numpy as np
 
-from voxlate.phantoms import detailed, simple
+from voxlate.phantoms import detailed, exposure, simple
 from voxlate.phantoms.anatomy import Anatomy, Lesion, LesionKind, anatomy
 from voxlate.phantoms.detailed import Detailed
+from voxlate.phantoms.exposure import Exposure
 from voxlate.phantoms.tissue import Tissue, patient
 
 VERSIONS = (1, 2)
@@ -23,7 +24,7 @@ class Head:
 
     labels, second: the tissues (`Label`) with the largest and second largest share of a voxel; share: that of `labels`,
     0..1. lesion_map: 1 core, 2 penumbra of a stroke; 1 necrosis, 2 oedema, 3 enhancing rim of a tumour. texture has
-    unit variance. affine: 4 × 4, from the (x, y, z) index to RAS in mm.
+    unit variance. affine: 4 × 4, from the (x, y, z) index to RAS in mm. exposure: of its CT; None: that of anatomy 1.
     """
 
     labels: np.ndarray
@@ -36,6 +37,7 @@ class Head:
     tissue: Tissue
     seed: int
     case: int
+    exposure: Exposure | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -56,14 +58,16 @@ def make_head(
     size: voxels in x, y, z over the same field of view; asymmetry: 0 gives a head that is symmetric except for its
     lesion; version: 1, the plain head on which older cohorts rest, or 2, the detailed one (`phantoms.detailed`).
     """
-    shape_rng, tissue_rng = np.random.default_rng([seed, case]).spawn(2)
+    shape_rng, tissue_rng, exposure_rng = np.random.default_rng([seed, case]).spawn(3)
     shape: Anatomy | Detailed
+    scanner = None
     if version == 1:
         shape = anatomy(shape_rng, lesion, asymmetry)
         paint, centre_mm = partial(simple.slab, shape), _CENTRE_MM
     else:
         shape = detailed.draw(shape_rng, lesion, asymmetry)
         paint, centre_mm = partial(detailed.slab, shape), shape.centre_mm
+        scanner = exposure.draw(exposure_rng)
     spacing = [field / n for field, n in zip(FIELD_MM, size)]
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(size, spacing)]
     affine = np.diag([*spacing, 1.0])
@@ -76,5 +80,15 @@ def make_head(
     labels, second, share, lesion_map, texture = (np.concatenate(parts) for parts in zip(*slabs))
     tissue = patient(tissue_rng)
     return Head(
-        labels, second, share, lesion_map, texture, affine, shape.lesion, tissue, seed, case
+        labels,
+        second,
+        share,
+        lesion_map,
+        texture,
+        affine,
+        shape.lesion,
+        tissue,
+        seed,
+        case,
+        scanner,
     )

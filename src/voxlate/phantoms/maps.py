@@ -4,10 +4,11 @@ A voxel of tissue and cerebrospinal fluid has two compartments, whose signals ad
 the protons, and all other maps are those of the tissue. Mean rates would make such voxels bright in FLAIR, where the
 fluid is dark. Of two tissues, rates (1/T1, 1/T2, 1/T2*), fat fraction, contrast agent and flow are means over protons,
 and the susceptibility over volume. Voxels without protons have 0. Values are rounded to float16, in which prepared
-cohorts store them without loss.
+cohorts store them without loss. Around metal, which anatomy 2 has, T2* is short (`dephasing_per_ms`).
 """
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.phantoms import sequences as mr
@@ -19,6 +20,11 @@ MAPS = tuple(TISSUE_MAPS)
 FREE_WATER = (Label.CSF, Label.VENTRICLE, Label.SPINAL_FLUID)
 # Mean speeds of blood: arteries by transcranial Doppler (Aaslid et al. 1982, J Neurosurg 57:769), dural sinuses.
 SPEED_CM_S = {Label.ARTERY: 40.0, Label.VEIN: 15.0, Label.ARTERY_BEYOND_CLOT: 5.0}
+# The extent of the field's disturbance by metal: that of a filling or screw is larger than that of a titanium plate.
+METAL_REACH_MM = {Label.METAL: 4.0, Label.PLATE: 1.5}
+METAL_T2STAR_MS = 0.2  # at the metal's surface
+# Where metal shortens T2* below this, fluid counts as tissue, because sequences give fluid a long T2*.
+LONG_T2STAR_MS = 50.0
 
 
 def tissue_map(head: Head, name: str) -> np.ndarray:
@@ -29,7 +35,36 @@ def tissue_map(head: Head, name: str) -> np.ndarray:
         main = voxels_of(head, level, head.labels[level], slice(None))
         second = voxels_of(head, level, head.second[level], slice(None))
         out[level] = _mixed(name, main, second, share)
+    if name in ("t2star_map", "fluid_map"):
+        _dephase(head, name, out)
     return out.astype(np.float16).astype(np.float32)
+
+
+def _dephase(head: Head, name: str, out: np.ndarray) -> None:
+    """Change T2* or the fluid's share around metal; nothing changes in a head without it."""
+    rate = dephasing_per_ms(head)
+    if rate is None:
+        return
+    if name == "t2star_map":
+        out[...] = out / (1 + out * rate)
+    else:
+        out[rate > 1 / LONG_T2STAR_MS] = 0
+
+
+def dephasing_per_ms(head: Head) -> np.ndarray | None:
+    """The rate that metal adds to 1/T2*, [D, H, W], or None without metal.
+
+    The field of a dipole falls with the third power of the distance, and its gradient, which dephases, with the fourth.
+    """
+    rate = None
+    for label, reach_mm in METAL_REACH_MM.items():
+        there = head.labels == label
+        if not there.any():
+            continue
+        distance_mm = ndimage.distance_transform_edt(~there, sampling=head.spacing_mm)
+        added = (reach_mm / (reach_mm + distance_mm)) ** 4 / METAL_T2STAR_MS
+        rate = added if rate is None else rate + added
+    return rate
 
 
 def _mixed(name: str, main: Voxels, second: Voxels, share: np.ndarray) -> np.ndarray:

@@ -3,9 +3,10 @@
 import numpy as np
 from scipy import ndimage
 
+from voxlate.phantoms.exposure import exposed
 from voxlate.phantoms.head import Head
 from voxlate.phantoms.signal import MODALITIES, MR, PERFUSION, signal
-from voxlate.phantoms.tissue import BRAIN, TUMOUR, VESSEL
+from voxlate.phantoms.tissue import BRAIN, METAL, TUMOUR, VESSEL
 
 # Standard deviations are in the modality's unit.
 _NOISE = {"ct": 9.0, "ncct": 2.5, "cbf": 1.5, "cbv": 0.12, "tmax": 0.2}
@@ -24,6 +25,9 @@ def image(head: Head, modality: str) -> np.ndarray:
     clean = signal(head, modality)
     if modality in PERFUSION:
         return _fitted(head, modality, clean, rng)
+    if modality not in MR and head.exposure is not None:
+        metal = np.isin(head.labels, METAL)
+        return exposed(clean, head.exposure, modality, head.spacing_mm, metal, rng)
     clean = ndimage.gaussian_filter(clean, _BLUR_VOXELS.get(modality, 0.45))
     if modality in MR:
         clean *= _shading(head, rng)

@@ -34,12 +34,16 @@ def contents(
     """Paint brain, fluid, vessels and lesions; returns the lesion map."""
     canvas.paint(Label.CSF, outer.cavity)
     inner = body.displaced_by_tumour(shape.lesion, points, -outer.cavity)
-    _brain(canvas, shape, inner, axes, outer)
-    lesion_map = _lesions(canvas, shape, points)
+    paint_brain(canvas, shape, inner, axes, outer)
+    lesion_map = paint_lesions(canvas, shape, points)
+    paint_vessels(canvas, shape, inner, axes)
+    return lesion_map * np.isin(canvas.label, (*BRAIN, *TUMOUR))
+
+
+def paint_vessels(canvas: Canvas, shape: Anatomy, points: Points, axes: Points) -> None:
     for label, vessels in shape.vessels.items():
         if vessels:
-            canvas.paint(label, tubes(inner, axes, vessels, 4))
-    return lesion_map * np.isin(canvas.label, (*BRAIN, *TUMOUR))
+            canvas.paint(label, tubes(points, axes, vessels, 4))
 
 
 def face_and_skull(
@@ -106,14 +110,16 @@ def _orbits(canvas: Canvas, half: Points, axes: Points, cavity: np.ndarray) -> N
     canvas.paint(Label.SINUS, np.maximum(ethmoid, meatus), outside)
 
 
-def _brain(
+def paint_brain(
     canvas: Canvas,
     shape: Anatomy,
     points: Points,
     axes: Points,
     outer: brain.Envelope,
+    gap_mm: float = 0.0,
 ) -> None:
-    cortex = brain.cortex_depth(shape, points, brain.cerebrum(points))
+    """Paint the brain; gap_mm: by which its surface lies deeper than in the young."""
+    cortex = brain.cortex_depth(shape, points, brain.cerebrum(points) + gap_mm)
     canvas.paint(Label.GREY, -cortex)
     canvas.paint(Label.WHITE, shape.cortex_mm - cortex)
     canvas.paint(Label.CSF, np.maximum(outer.cerebellum - 1.6, -cortex - 0.5), cortex < 1)
@@ -127,7 +133,7 @@ def _brain(
     canvas.paint(Label.VENTRICLE, body.ventricles(shape, points, axes))
 
 
-def _lesions(canvas: Canvas, shape: Anatomy, points: Points) -> np.ndarray:
+def paint_lesions(canvas: Canvas, shape: Anatomy, points: Points) -> np.ndarray:
     """Paint a tumour, or map a stroke (its tissue keeps its labels); returns the lesion map."""
     lesion_map = np.zeros(canvas.label.shape, dtype=np.uint8)
     if shape.lesion.kind == "stroke":

@@ -118,6 +118,7 @@ INTRACRANIAL = (
     *(*OTHER_BRAIN, Label.OLD_CAVITY, Label.RESECTION),
     *(Label.DURA, Label.CALCIFICATION, Label.SHUNT),
 )
+METAL = (Label.METAL, Label.PLATE)
 # MR scanners do not see them: they stand outside the patient on CT.
 FURNITURE = (Label.TABLE, Label.FOAM)
 

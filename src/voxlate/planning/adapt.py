@@ -10,8 +10,15 @@ from voxlate.errors import BadInput
 from voxlate.planning.facts import facts_of
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.rules import Tables
+from voxlate.planning.site import (
+    check_held_out,
+    check_units,
+    check_values,
+    validation_errors,
+    watched,
+)
 from voxlate.planning.starters import gentle, matched, renamed
-from voxlate.recipe import Recipe, fixed_ranges, from_dict, to_dict
+from voxlate.recipe import Recipe, from_dict, to_dict
 from voxlate.scoring.provenance import read_run
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import is_starter
@@ -48,7 +55,7 @@ def adapt(
     validated, and the weights of the least error are kept, those of the run itself among them. steps: instead of
     minutes, of the last stage; replay: the old prepared cohort, by default that of the run where it is still there;
     share: of the items that are of it, 0 for none. The same call resumes. Raises BadInput if the run has an
-    autoencoder, if the cohort does not fit or holds no validation case.
+    autoencoder, if the cohort does not fit or holds no validation case, and for no steps.
     """
     data = Path(data)
     out = Path(out)
@@ -58,8 +65,11 @@ def adapt(
     cohort = open_cohort(data)
     card = read_card(folder) if is_starter(run) else None
     recipe = from_dict(_named(header["recipe"], card, cohort), f"{weights} (header)", allow_code)
-    _check(recipe, folder, share)
-    _check_pictures(recipe, cohort)
+    _check(recipe, folder, share, steps)
+    check_held_out(cohort)
+    units = _units(header, recipe)
+    check_units(recipe, units, cohort)
+    check_values(recipe, units, cohort)
     if say_difference := _other_preparation(header, cohort):
         say(say_difference)
     old = _replayed(folder, replay, share, say)
@@ -78,8 +88,16 @@ def adapt(
         replay=old,
     )
     head = f"# Adapted from {recipe.title}.\n"
+    scans = {name: scan for name, scan in facts_of(cohort).scans.items() if name in units}
     done = train(
-        adapted, data, out, head=head, adaptation=origin, device=device, progress=progress, say=say
+        adapted,
+        data,
+        out,
+        head=head,
+        adaptation=origin,
+        device=device,
+        progress=watched(progress, validation_errors(Run(folder)), scans, say),
+        say=say,
     )
     say(_outcome(done, adapted))
     if origin.calibrated:
@@ -98,31 +116,34 @@ def _named(tables: Tables, card: Card | None, cohort: Cohort) -> Tables:
     return renamed(tables, matched(card, sources, targets) or {})
 
 
+def _units(header: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
+    """The run's unit of each modality, by the recipe's names, which may be those of the cohort."""
+    own = header["recipe"]["data"]
+    names = zip(
+        [*own["source"], *own["target"]], [*recipe.data.source, *recipe.data.target], strict=True
+    )
+    return {name: header["units"][theirs] for theirs, name in names}
+
+
 def _first(card: Card, modality: str, cohort: Cohort) -> str:
     """The cohort's first scan that stands for a modality of a starter; the modality itself if it has none."""
     names = (modality, *card.accepts.get(modality, ()))
     return next((name for name in names if name in cohort.modalities), modality)
 
 
-def _check(recipe: Recipe, folder: Path, share: float) -> None:
+def _check(recipe: Recipe, folder: Path, share: float, steps: int | None) -> None:
     if any(stage.task.encodes or not stage.method.makes_targets for stage in recipe.all_stages):
         raise BadInput(
             f"{folder}: expected a run without an autoencoder to adapt, found '{recipe.title}'. Train its stages on the new cohort with --reuse."
+        )
+    if steps is not None and steps < 1:
+        raise BadInput(
+            f"--steps: expected 1 or more, found {steps}, which would only copy the run. Change it, or use the run as it is."
         )
     if not 0 <= share < 1:
         raise BadInput(
             f"--replay-share: expected a share from 0 to below 1, found {share:g}. Change it."
         )
-
-
-def _check_pictures(recipe: Recipe, cohort: Cohort) -> None:
-    """Raise BadInput if a modality holds pictures of 8 bits, and the run knows it in Hounsfield units."""
-    scans = facts_of(cohort).scans
-    for name, window in fixed_ranges(recipe).items():
-        if name in scans and scans[name].pictures and window[0] < 0:
-            raise BadInput(
-                f"{cohort.folder}: expected {name} in the unit of the run, whose window is {window[0]:g} to {window[1]:g}, found pictures of 8 bits. Use voxlate train auto, which plans the intensities of the cohort and may begin from a starter."
-            )
 
 
 def _other_preparation(header: Mapping[str, Any], cohort: Cohort) -> str:

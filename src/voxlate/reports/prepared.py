@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.align import Registered
-from voxlate.data.audit import misalignment_lines, not_examined
+from voxlate.data.audit import misalignment_lines, not_examined, synthesised_pairs
 from voxlate.data.prepared import Cohort, Entry, open_cohort, registration_lines
 from voxlate.files import write_text
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment
@@ -51,7 +51,7 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
         "title": f"{len(cohort.cases)} cases of {', '.join(cohort.modalities)}",
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
-            *misalignment_lines(cohort.cases).items(),
+            *misalignment_lines(cohort.cases, synthesised_pairs(cohort.folder)).items(),
             *(("warning", warning) for warning in cohort.warnings),
         ],
         "cases": sections,

@@ -55,10 +55,11 @@ def calibrate(
     coverage: share of a new patient's voxels that the intervals are to contain, on average over patients, with this
     confidence, counted as in conformal.upper_bound (unset: "normal" from ENOUGH patients on, else "none", because a
     margin for fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"), in
-    addition to those of the unit and of label maps. A stopped calibration resumes. Raises BadInput where the model is
-    an ensemble, completes, or was trained on one of the cases, and where the cases are too few.
+    addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
+    left out of cases that have all. A stopped calibration resumes. Raises BadInput where the model is an ensemble or was
+    trained on one of the cases, and where the cases are too few.
     """
-    model = _single_translation(model)
+    model = _single_model(model)
     _check_levels(coverage, confidence)
     names = model.recipe.data.target
     labels = sorted({name for case in cases for name in case.labels})
@@ -116,7 +117,10 @@ def calibrate(
 
 @dataclass
 class _CalibrationData:
-    """Voxels by target, patches and patient of each case, and the content of the cases' files."""
+    """Voxels by target, the patches of cases with the patient of each, and the content of the cases' files.
+
+    A completion has several patches for each case, with another modality missing in each.
+    """
 
     voxels: dict[str, list[CalibrationVoxels]]
     patches: list[Patches] = field(default_factory=list)
@@ -161,8 +165,8 @@ def _collect(
             continue
         for name, own in voxels.items():
             data.voxels[name].append(own)
-        data.patches.append(patches)
-        data.patient_of_case.append(case.patient or case.case)
+        data.patches += patches
+        data.patient_of_case += [case.patient or case.case] * len(patches)
         data.contents[case.case] = content
     progress("cases", len(cases), len(cases))
     if len(data.patients) < FEWEST:
@@ -219,14 +223,14 @@ def _check_levels(coverage: float, confidence: float) -> None:
         )
 
 
-def _single_translation(model: Model | Ensemble) -> Model:
-    """The model, if it is a single one that translates; raises BadInput for all others."""
+def _single_model(model: Model | Ensemble) -> Model:
+    """The model, if it is a single one that synthesises; raises BadInput for all others."""
     if isinstance(model, Ensemble):
         raise BadInput("calibrate: expected one run, found an ensemble. Calibrate a single run.")
-    if model.recipe.task.completes or not model.recipe.method.makes_targets:
+    if not model.recipe.method.makes_targets:
         targets = " and ".join(model.recipe.data.target)
         raise BadInput(
-            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.recipe.title}': completions and autoencoders have no calibration."
+            f"{model.origin}: expected a model that makes {targets} of other scans, found '{model.recipe.title}': autoencoders have no calibration."
         )
     return model
 

@@ -34,6 +34,7 @@ BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share
 AIR_VOXELS = 3_000  # of the surroundings that are kept, so that intervals of air are learned, too
 SAMPLED = ("sd", "low", "high")  # arrays of a prediction from several samples
 PATCHES = ".patches"  # the beginning of the names of a case's patches, as of no modality
+ALL = ""  # in place of the name of a missing modality, where none is
 
 
 class InTraining(BadInput):
@@ -75,8 +76,11 @@ class Collector:
 
     def collect(
         self, case: CaseFiles, content: Mapping[str, str], progress: PatchProgress
-    ) -> tuple[dict[str, CalibrationVoxels], Patches]:
-        """The voxels of a case, by target, and the patches of its scans; both are kept in a file as well."""
+    ) -> tuple[dict[str, CalibrationVoxels], list[Patches]]:
+        """The voxels of a case, by target, and the patches of its scans; both are kept in a file as well.
+
+        A completion has patches for each modality that is left out in turn.
+        """
         model = self.model
         weights = model.header["weights_hash"]
         options = (
@@ -95,8 +99,9 @@ class Collector:
             arrays = dict(_flat(self._synthesise(case, progress)))
             write_tensors(path, arrays, {"sha256": checksum("", arrays)})
         tables = _nested(arrays)
-        patches = tables.pop(PATCHES)
-        patches["voxel_size"] = patches.pop("grain")
+        patches = [tables.pop(_patches_of(left_out)) for left_out in self._left_out]
+        for one in patches:
+            one["voxel_size"] = one.pop("grain")
         voxels = dict[str, CalibrationVoxels]()
         for name, table in tables.items():
             prediction = Prediction(table["made"], *(table.get(key) for key in SAMPLED))
@@ -109,7 +114,7 @@ class Collector:
                 table["truth_parts"],
                 table["made_parts"],
             )
-        return voxels, Patches(**patches)
+        return voxels, [Patches(**one) for one in patches]
 
     def _read(self, path: Path) -> dict[str, np.ndarray] | None:
         """The arrays of a case from a stopped calibration; None where there is no sound file."""
@@ -119,7 +124,11 @@ class Collector:
         try:
             with Record(path, "what a case teaches", "It is made again.").tensors() as file:
                 shapes = kept_shapes(
-                    file.shapes, self.rules, len(recipe.data.source), recipe.synth.samples
+                    file.shapes,
+                    self.rules,
+                    len(recipe.data.source),
+                    recipe.synth.samples,
+                    [_patches_of(left_out) for left_out in self._left_out],
                 )
                 arrays = file.read(shapes)
                 return arrays if file.text("sha256") == checksum("", arrays) else None
@@ -129,7 +138,7 @@ class Collector:
     def _files(self, case: CaseFiles) -> dict[str, Path]:
         """The sources and targets of a case, and its mask where the model uses one."""
         data = self.model.recipe.data
-        wanted = [*data.source, *data.target]
+        wanted = list(dict.fromkeys([*data.source, *data.target]))
         missing = [name for name in wanted if name not in case.files]
         if missing:
             raise BadInput(
@@ -140,26 +149,53 @@ class Collector:
             files[MASK] = case.mask
         return files
 
+    @property
+    def _left_out(self) -> tuple[str, ...]:
+        """The modalities that are left out of a case in turn: each target of a completion, of other models none."""
+        recipe = self.model.recipe
+        return tuple(recipe.data.target) if recipe.task.completes else (ALL,)
+
     def _synthesise(self, case: CaseFiles, progress: PatchProgress) -> dict[str, Mapping[str, Any]]:
         """The arrays of a case's file: of the voxels of each target, and of the scans' patches."""
-        model = self.model
         scans = {name: read_volume(path, name) for name, path in self._files(case).items()}
         maps = {name: read_volume(path, name) for name, path in case.labels.items()}
-        used = {name: scan for name, scan in scans.items() if name in model.scan_names}
-        inputs = model.prepare(used, case.case)
+        generator = np.random.default_rng([self.seed, *case.case.encode()])
+        arrays = dict[str, Mapping[str, Any]]()
+        for left_out in self._left_out:
+            arrays |= self._synthesise_without(
+                left_out, case.case, scans, maps, generator, progress
+            )
+        return arrays
+
+    def _synthesise_without(
+        self,
+        left_out: str,
+        case: str,
+        scans: Mapping[str, Volume],
+        maps: Mapping[str, Volume],
+        generator: np.random.Generator,
+        progress: PatchProgress,
+    ) -> dict[str, Mapping[str, Any]]:
+        """The arrays of the targets that are synthesised without a modality (ALL: from all sources), and of the patches."""
+        model = self.model
+        used = {
+            name: scan
+            for name, scan in scans.items()
+            if name in model.scan_names and name != left_out
+        }
+        inputs = model.prepare(used, case)
         output_grid = output_grid_of(inputs.prepared, model.recipe.data.axes, model.header["units"])
-        scans.pop(MASK, None)
-        truth = self._truth(case.case, scans, maps, output_grid)
+        own = {name: scan for name, scan in scans.items() if name != MASK}
+        truth = self._truth(case, own, maps, output_grid)
         images, _ = model.sample(inputs, self.seed, progress, self.alpha)
         sources = sources_of(model.recipe, inputs.prepared)
         resampled_sources = [output_grid.resampled(source) for source in sources]
-        generator = np.random.default_rng([self.seed, *case.case.encode()])
         arrays = dict[str, Mapping[str, Any]]()
         for name, image in images.items():
             prediction = image.prediction.each(output_grid.resampled)
             arrays[name] = self._voxels(name, prediction, truth, resampled_sources, generator)
         patches = patches_in(model.recipe, inputs.prepared, sources)
-        arrays[PATCHES] = {
+        arrays[_patches_of(left_out)] = {
             "features": patches.features,
             "places": patches.places,
             "size": patches.size,
@@ -178,11 +214,15 @@ class Collector:
         recipe = self.model.recipe
         data = recipe.data
         preparation = preparation_for(
-            self.model.header, {name: scans[name] for name in data.source}
+            self.model.header, recipe, {name: scans[name] for name in data.source}
         )
         whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
         self._refuse_training(whole)
         prepared = laid_out(whole, data.axes)
+        if not np.allclose(prepared.header.affine, output_grid.affine):
+            raise BadInput(
+                f"{case}: expected the same grid whichever modality is missing, found another one. Calibrate on cases whose scans share a grid."
+            )
         moved = {
             name
             for name, registered in prepared.header.registered.items()
@@ -268,21 +308,30 @@ class Collector:
         }
 
 
+def _patches_of(left_out: str) -> str:
+    """The name of the table of a case's patches without a modality."""
+    return PATCHES if left_out == ALL else f"{PATCHES}.{left_out}"
+
+
 def kept_shapes(
     found: Mapping[str, tuple[tuple[int, ...], str]],
     rules: Mapping[str, Iterable[str]],
     sources: int,
     samples: int,
+    patches: Sequence[str] = (PATCHES,),
 ) -> dict[str, Shape]:
-    """The shapes of the arrays in a case's file; found: the arrays that it has; rules: the regions of each target."""
-    shapes = {
-        f"{PATCHES}/features": Shape((None, number_of_patch_features(sources))),
-        f"{PATCHES}/size": Shape((EXTENTS,)),
-        f"{PATCHES}/grain": Shape((EXTENTS,)),
-    }
-    patches, _ = found.get(f"{PATCHES}/features", ((0,), ""))
-    count = patches[0] if patches else 0
-    shapes[f"{PATCHES}/places"] = Shape((count, 3), ("I32",), low=0)
+    """The shapes of the arrays in a case's file; found: the arrays that it has; rules: the regions of each target.
+
+    patches: the names of its tables of patches.
+    """
+    shapes = dict[str, Shape]()
+    for table in patches:
+        shapes[f"{table}/features"] = Shape((None, number_of_patch_features(sources)))
+        shapes[f"{table}/size"] = Shape((EXTENTS,))
+        shapes[f"{table}/grain"] = Shape((EXTENTS,))
+        lengths, _ = found.get(f"{table}/features", ((0,), ""))
+        count = lengths[0] if lengths else 0
+        shapes[f"{table}/places"] = Shape((count, 3), ("I32",), low=0)
     for name, regions in rules.items():
         lengths, _ = found.get(f"{name}/made", ((0,), ""))
         voxels = lengths[0] if lengths else 0

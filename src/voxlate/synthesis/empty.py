@@ -3,6 +3,9 @@
 Training excludes slices with little body (data.foreground, data.slices), so that networks invent a signal in them.
 Therefore slices without a body become background as a whole, and slices with about as little body as the training had
 become background away from the body.
+
+Around a stripped brain, where every source is exactly 0, an image whose scale begins above 0 becomes 0, too: in network
+units both are -1, which is the darkest value of the brain in physical units.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from voxlate.data.anatomy import Anatomy
 from voxlate.data.case import PreparedCase
@@ -26,6 +29,9 @@ from voxlate.synthesis.result import SynthesisedImage
 WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
 HU_AIR = -1000.0
 EDGE = 2.0  # times data.foreground: slices with less body are rare in training, or absent from it
+DARK = -0.8  # network units: the background is -1, and a small network blurs the brain into it
+MOSTLY = 0.95  # share of the surroundings that must be dark: a scalp around the brain takes more than the rest
+LEAST_SURROUNDINGS = 0.1  # share of a volume that is exactly 0 around a stripped brain
 NEAR_MM = 5.0  # from the body, within which the network decides in such slices: only it may show scalp and skin
 
 
@@ -35,7 +41,8 @@ class Empty:
 
     outside: voxels [D, H, W] away from the body in other slices with little of it; values: the background of each image
     in its unit; sources: the modalities that show nothing there; foreground: the least share of body in a slice of the
-    training.
+    training. surroundings: voxels [D, H, W] around a stripped brain; above: by image whose scale begins above
+    0, the beginning of this scale; these images are 0 in the surroundings.
     """
 
     slices: NDArray[np.bool_]
@@ -44,19 +51,21 @@ class Empty:
     values: Mapping[str, float]
     sources: tuple[str, ...]
     foreground: float
+    surroundings: NDArray[np.bool_]
+    above: Mapping[str, float]
 
     @property
     def any(self) -> bool:
-        return bool(self.slices.any() or self.outside.any())
+        return bool(self.slices.any() or self.outside.any() or self.above)
 
     def filled(self, images: Mapping[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
         """The images with background in these voxels, and a standard deviation of 0."""
-        return {name: self._filled(image, self.values[name]) for name, image in images.items()}
+        return {name: self._filled(image, name) for name, image in images.items()}
 
-    def _filled(self, image: SynthesisedImage, value: float) -> SynthesisedImage:
-        voxels = self._voxels()
+    def _filled(self, image: SynthesisedImage, name: str) -> SynthesisedImage:
+        voxels = self._voxels(name)
         values = image.values.copy()
-        values[voxels] = value
+        values[voxels] = self.values[name]
         sd = image.prediction.sd
         if sd is not None:
             sd = sd.copy()
@@ -77,12 +86,12 @@ class Empty:
         """
         if not self.any:
             return low, high
-        share = output_grid.written(self._voxels().astype(np.float32), "", "").data
-        inside = share > WHOLE
-        partly = share > 0
         lower = dict[str, Volume]()
         upper = dict[str, Volume]()
         for name in low:
+            share = output_grid.written(self._voxels(name).astype(np.float32), "", "").data
+            inside = share > WHOLE
+            partly = share > 0
             image = volumes[name].data
             least = np.where(partly, np.minimum(low[name].data, image), low[name].data)
             most = np.where(partly, np.maximum(high[name].data, image), high[name].data)
@@ -90,8 +99,10 @@ class Empty:
             upper[name] = replace(high[name], data=np.where(inside, image, most))
         return lower, upper
 
-    def _voxels(self) -> NDArray[np.bool_]:
-        return self.outside | self.slices[:, None, None]
+    def _voxels(self, name: str) -> NDArray[np.bool_]:
+        """The voxels [D, H, W] that become background in an image."""
+        voxels = self.outside | self.slices[:, None, None]
+        return voxels | self.surroundings if name in self.above else voxels
 
     @property
     def note(self) -> str:
@@ -109,6 +120,10 @@ class Empty:
             parts.append(
                 f"{self._little_body} slices have less body than training usually saw (below {EDGE * self.foreground:.0%}): farther than {NEAR_MM:g} mm from it they were set to background"
             )
+        for name, low in self.above.items():
+            parts.append(
+                f"{' and '.join(self.sources)} are exactly 0 around the brain: {name} was set to 0 there, too, in place of {low:.4g}, the darkest value of its scale"
+            )
         return "; ".join(parts) + "." if parts else ""
 
     @property
@@ -121,13 +136,16 @@ class Empty:
         """The entry of a provenance; {} where nothing was filled."""
         if not self.any:
             return {}
-        return {
+        stated = {
             "slices": int(self.slices.sum()),
             "noise": int(self.noise.sum()),
             "slices_with_little_body": self._little_body,
-            "voxels": int(self._voxels().sum()),
+            "voxels": int((self.outside | self.slices[:, None, None]).sum()),
             "values": {name: round(value, 4) for name, value in self.values.items()},
         }
+        if self.above:
+            stated["surroundings"] = {name: int(self.surroundings.sum()) for name in self.above}
+        return stated
 
 
 def empty_slices(
@@ -136,11 +154,12 @@ def empty_slices(
     anatomy: Anatomy | None,
     scales: Mapping[str, Scale],
     units: Mapping[str, str],
+    images: Mapping[str, SynthesisedImage],
 ) -> Empty:
     """The background of a case on the network's grid: slices in which no source shows anything, and the air of slices
     with little of a body.
 
-    scales: of the synthesised images, from network units. A slice shows nothing where no voxel is above the background.
+    scales: of the synthesised images, from network units; images: as the network makes them. A slice shows nothing where no voxel is above the background.
     Where the background is noise and data.foreground excludes slices, a slice also shows nothing where no voxel belongs
     to the body, and less than that share of the slice is above the background.
     """
@@ -163,7 +182,46 @@ def empty_slices(
     values = {
         name: background_of(scale, units[name], trained.get(name)) for name, scale in scales.items()
     }
-    return Empty(empty, empty & ~constant, outside, values, shown, least)
+    above = begins_above(recipe, scales)
+    surroundings = np.zeros(prepared.header.shape, bool)
+    if above:
+        surroundings = _around_a_stripped_brain(volumes)
+        above = {
+            name: low
+            for name, low in above.items()
+            if name in images and _is_darkest(images[name], surroundings)
+        }
+    values |= dict.fromkeys(above, 0.0)
+    return Empty(empty, empty & ~constant, outside, values, shown, least, surroundings, above)
+
+
+def begins_above(recipe: Recipe, scales: Mapping[str, Scale]) -> dict[str, float]:
+    """The beginning of each scale above 0, unless a window or a floor fixes it."""
+    above = dict[str, float]()
+    for name, scale in scales.items():
+        spec = recipe.intensity[name]
+        if spec.window is None and spec.floor is None and scale.low > 0:
+            above[name] = scale.low
+    return above
+
+
+def _is_darkest(image: SynthesisedImage, where: NDArray[np.bool_]) -> bool:
+    """Whether the network makes background there; it does not if the images of its training show the skull."""
+    if not where.any():
+        return False
+    return bool((image.scale.of(image.values[where]) < DARK).mean() > MOSTLY)
+
+
+def _around_a_stripped_brain(volumes: Sequence[Volume]) -> NDArray[np.bool_]:
+    """Voxels [D, H, W] that are 0 in all sources and not enclosed; none unless each source's background is clean."""
+    nothing = np.zeros(volumes[0].data[0].shape, bool)
+    if not all(shows(volume)[1] for volume in volumes):
+        return nothing
+    zero = np.logical_and.reduce([volume.data[0] == 0 for volume in volumes])
+    if zero.mean() < LEAST_SURROUNDINGS:
+        return nothing
+    around: NDArray[np.bool_] = ~binary_fill_holes(~zero)
+    return around
 
 
 def _far_from_the_body(volumes: Sequence[Volume], share: float) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from voxlate.data.anatomy import Anatomy, anatomy_warnings, body_of
 from voxlate.data.case import MASK, PreparedCase, digest, prepare_case
 from voxlate.data.grades import advice
 from voxlate.data.intensity_checks import check_floor, out_of_distribution, varied_level
-from voxlate.data.layout import laid_out
+from voxlate.data.layout import CANONICAL, laid_out
 from voxlate.errors import BadInput
 from voxlate.images.grid import Volume, canonical, check_affine
 from voxlate.images.io import content_hash, is_there, read_volume
@@ -60,7 +60,7 @@ def prepare_inputs(
     mask = volumes.pop(MASK, None)
     key = _voxels_key(volumes.values())
     trained = preparation_of(header)
-    used = preparation_for(header, volumes)
+    used = preparation_for(header, recipe, volumes)
     prepared = prepare_case(case, volumes, used, mask=mask, masked=recipe.needs_mask)
     warnings = _check_scans(recipe, header, prepared, anatomy)
     if mask is None and recipe.needs_mask and used.mask_from != trained.mask_from:
@@ -143,12 +143,18 @@ def preparation_of(header: Mapping[str, Any]) -> Preparation:
     return adapter(Preparation).validate_python(header.get("preparation", {}))
 
 
-def preparation_for(header: Mapping[str, Any], scans: Mapping[str, Volume]) -> Preparation:
+def preparation_for(
+    header: Mapping[str, Any], recipe: Recipe, scans: Mapping[str, Volume]
+) -> Preparation:
     """The preparation of the training, adapted to the scans of a case.
 
-    A missing fixed scan is replaced by the first source, and a missing scan for the brain mask by the clearest one.
+    A missing fixed scan is replaced by the first source, and a missing scan for the brain mask by the clearest one. A
+    starter of single slices resizes pixels alone: slices keep their distance.
     """
     trained = preparation_of(header)
+    if "starter" in header and sees_single_slices(recipe) and trained.spacing_mm is not None:
+        first = canonical(scans.get(trained.fixed or "", next(iter(scans.values()))))
+        trained = replace(trained, spacing_mm=(first.grid.spacing_mm[0], *trained.spacing_mm[1:]))
     spacing = header.get("training_spacing_mm")
     if trained.mask == "brain" and trained.mask_from not in scans:
         units = {name: scan.unit for name, scan in scans.items()}
@@ -200,6 +206,12 @@ def _check_scans(
     return warnings
 
 
+def sees_single_slices(recipe: Recipe) -> bool:
+    """Whether a network sees axial slices without their neighbours."""
+    data = recipe.data
+    return data.patch[0] == 1 and data.stack == 0 and data.axes == CANONICAL
+
+
 def _spacing_warning(header: Mapping[str, Any], prepared: PreparedCase, recipe: Recipe) -> str:
     """A sentence where the size of voxels differs much from the training's, and nothing resamples them; else ''.
 
@@ -210,8 +222,7 @@ def _spacing_warning(header: Mapping[str, Any], prepared: PreparedCase, recipe: 
     if not trained or preparation_of(header).changes_voxels:
         return ""
     ratios = [max(a / b, b / a) for a, b in zip(trained, here)]
-    single = recipe.data.patch[0] == 1 and recipe.data.stack == 0
-    ratio = max(ratios[1:] if single else ratios)
+    ratio = max(ratios[1:] if sees_single_slices(recipe) else ratios)
     if ratio <= MOST_SPACING_RATIO:
         return ""
     sides = " x ".join(f"{side:.3g}" for side in here)

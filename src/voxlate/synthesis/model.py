@@ -15,7 +15,7 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -42,7 +42,7 @@ from voxlate.scoring.provenance import TAUGHT
 from voxlate.synthesis.brightness import find_peak
 from voxlate.synthesis.calibrations import Answer, CalibrationPlace, find_calibration
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
-from voxlate.synthesis.empty import Empty, empty_slices
+from voxlate.synthesis.empty import Empty, begins_above, empty_slices
 from voxlate.synthesis.inputs import (
     CaseInputs,
     Scan,
@@ -164,7 +164,7 @@ class Model:
         """
         model = self.with_options(**options)
         inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
-        calibration = model.calibration()
+        calibration = None if model._lacks_several(inputs.files) else model.calibration()
         outer = None if calibration is None else calibration.outer
 
         begun = time.monotonic()
@@ -238,10 +238,12 @@ class Model:
         """From network units to physical units of a target."""
         return Scale(*self.header["target_scales"][name])
 
-    def empty(self, prepared: PreparedCase, images: Iterable[str]) -> Empty:
+    def empty(self, prepared: PreparedCase, images: Mapping[str, SynthesisedImage]) -> Empty:
         """The slices of a prepared case that show nothing, and the background of these images."""
         scales = {name: self._target_scale(name) for name in images}
-        return empty_slices(self.recipe, prepared, self.anatomy, scales, self.header["units"])
+        return empty_slices(
+            self.recipe, prepared, self.anatomy, scales, self.header["units"], images
+        )
 
     def _provenance(
         self,
@@ -256,7 +258,8 @@ class Model:
         sentences = [
             *inputs.warnings,
             "" if place is None else place.warning,
-            *self._origin_notes(calibration is not None),
+            self._lacks_several(inputs.files),
+            *self._origin_notes(self.calibration() is not None),
             *(peak.note(name) for name, peak in peaks.items()),
             "" if intervals.verdict is None else intervals.verdict.sentence,
         ]
@@ -287,6 +290,13 @@ class Model:
         if in_training is not None:
             entries["in_training"] = in_training
         return entries
+
+    def _lacks_several(self, files: Collection[str]) -> str:
+        """A sentence if a completion is calibrated, but not for a case that lacks several modalities; else ''."""
+        missing = [name for name in self.recipe.data.source if name not in files]
+        if not self.recipe.task.completes or len(missing) < 2 or self.calibration() is None:
+            return ""
+        return f"No intervals: the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
 
     def _origin_notes(self, calibrated: bool) -> list[str]:
         """Sentences on a starter's weights, and on a calibration that an adaptation has made stale."""
@@ -418,6 +428,11 @@ class Model:
         }
         if calibration is not None:
             plan["calibration"] = calibration.stated
+        scales = {name: self._target_scale(name) for name in recipe.data.target}
+        if begins_above(recipe, scales):
+            plan["around_stripped_brains"] = (
+                "background"  # earlier versions left the scale's low end
+            )
         windows = fixed_ranges(recipe)
         return {
             **plan,

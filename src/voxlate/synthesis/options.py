@@ -197,6 +197,15 @@ class SynthOptions(SynthKeys, Layout):
             takes=list[str],
         ),
     ] = None
+    series: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Series of a DICOM study: t1=NUMBER or UID.",
+            panel=INPUT,
+            metavar="NAME=…",
+            takes=list[str],
+        ),
+    ] = None
     part: Annotated[
         str | None,
         Option(

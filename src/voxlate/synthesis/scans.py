@@ -11,12 +11,13 @@ from voxlate.data.find import find_cohort, load_preset
 from voxlate.data.manifest import TABLES
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, did_you_mean
-from voxlate.images.formats.dicom import is_dicom_folder
+from voxlate.images.formats.dicom import SeriesInfo, is_dicom_folder
 from voxlate.images.io import is_there, location_of
-from voxlate.images.units import UNITS
+from voxlate.images.units import TISSUE_MAPS, UNITS
 from voxlate.scoring.provenance import is_fold, recorded_splits
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.study import pick_series, study_series
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,12 @@ def find_scans(
     *,
     split: str | None = None,
     missing: list[str] | None = None,
+    series: list[str] | None = None,
     **layout: Any,
 ) -> list[Scans]:
     """The scans that the inputs name: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
 
-    missing: modalities that are ignored although their scans exist (to complete them). Raises BadInput where no scan
+    missing: modalities that are ignored although their scans exist (to complete them). series: see study.py. Raises BadInput where no scan
     fits.
     """
     data = model.recipe.data
@@ -85,18 +87,39 @@ def find_scans(
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
     found = []
-    for scans in _named_scans(inputs, model, split, layout):
+    for scans in _named_scans(inputs, model, split, series, layout):
         own, notes = by_accepted_names(scans.files, model.aliases)
         names = own.keys()
         files = {name: path for name, path in own.items() if name in wanted}
-        others = sorted(names - known)
+        others = sorted({*names, *scans.others} - known)
         truths = sorted(names & set(data.target) - wanted)
         found.append(
             Scans(
-                scans.case, files, tuple(others), tuple(truths), tuple(notes), patient=scans.patient
+                scans.case,
+                files,
+                tuple(others),
+                tuple(truths),
+                (*scans.notes, *notes),
+                patient=scans.patient,
             )
         )
+    _refuse_maps(found, data.source, inputs[0])
     return found
+
+
+def _refuse_maps(scans: Iterable[Scans], sources: Sequence[str], where: object) -> None:
+    """Raise BadInput if the cases hold tissue-parameter maps and no source: an image is drawn from them in training."""
+    names = dict[str, None]()
+    for one in scans:
+        if one.files.keys() & set(sources):
+            return
+        names.update(dict.fromkeys(one.others))
+    maps = [name for name in names if name in TISSUE_MAPS]
+    if maps:
+        source = sources[0]
+        raise BadInput(
+            f"{where}: expected an image ({' or '.join(sources)}), found tissue-parameter maps ({', '.join(maps)}), from which images are drawn in training alone. Write phantoms with images (voxlate phantom --modality t1 --out IMAGES) and give one as {source}=IMAGES/phantom_000/t1.nii.gz."
+        )
 
 
 def by_accepted_names(
@@ -123,6 +146,7 @@ def _named_scans(
     inputs: list[str],
     model: Model | Ensemble,
     split: str | None,
+    series: list[str] | None,
     layout: Mapping[str, Any],
 ) -> Iterator[Scans]:
     """All scans that the inputs name, whether the model uses them or not."""
@@ -143,13 +167,28 @@ def _named_scans(
         raise BadInput(
             f"{path}: expected a case, a cohort or a file, found nothing there. Check the path."
         )
+    study = _study(path, model, series, layout)
+    if study:
+        picked = pick_series(
+            path, study, {name: model.aliases.get(name, ()) for name in sources}, series
+        )
+        yield Scans(_name_of(path.resolve().name), picked.files, notes=picked.notes)
+        return
+    if series:
+        raise BadInput(
+            f"{path}: expected a folder of DICOM series of one study to choose from (--series), found none. Check the path."
+        )
     if _is_one_scan(path, layout):
         if len(sources) != 1:
             raise BadInput(
                 f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}."
             )
         files = {sources[0]: path}
-        yield Scans(_case_of(files), files)
+        name = path.name.split(".")[0].lower()
+        if name in TISSUE_MAPS and name not in sources:
+            yield Scans(name, {}, others=(name,))
+        else:
+            yield Scans(_case_of(files), files)
         return
     cohort = find_cohort(path, **layout)
     for case in in_split(model, cohort.cases, split):
@@ -205,7 +244,39 @@ def _case_of(files: Mapping[str, Path]) -> str:
     stem = path.name.split(".")[0]
     generic = stem.lower() in {name.lower() for name in files} or stem.lower() in UNITS
     name = path.absolute().parent.name if generic else stem
-    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "case"
+    return _name_of(name)
+
+
+def _name_of(text: str) -> str:
+    """A text as the name of a case, which is also that of its folder."""
+    return re.sub(r"[^\w.-]+", "_", text).lstrip(".") or "case"
+
+
+def _study(
+    path: Path,
+    model: Model | Ensemble,
+    named: list[str] | None,
+    layout: Mapping[str, Any],
+) -> list[SeriesInfo]:
+    """The series of the one study in a folder from which a model picks; [] where a folder is anything else.
+
+    A folder that holds one series, or cases by the layout with a scan of the model, is no study unless --series is
+    named.
+    """
+    if not path.is_dir() or any(value for value in layout.values()):
+        return []
+    if is_dicom_folder(path):
+        series = study_series(path)
+        return series if len(series) > 1 or named else []
+    if not named:
+        try:
+            cases = find_cohort(path, **layout).cases
+        except BadInput:
+            cases = []
+        accepted = {*model.scan_names, *(one for names in model.aliases.values() for one in names)}
+        if any(accepted & case.files.keys() for case in cases):
+            return []
+    return study_series(path)
 
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:

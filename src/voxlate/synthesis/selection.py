@@ -44,7 +44,14 @@ def select(
         model = model.with_synthesis_of(recipe.read(options.like))
     model = model.with_options(**options.table)
     missing = None if options.missing is None else list(options.missing)
-    found = find_scans(list(inputs), model, split=options.split, missing=missing, **options.layout)
+    found = find_scans(
+        list(inputs),
+        model,
+        split=options.split,
+        missing=missing,
+        series=None if options.series is None else list(options.series),
+        **options.layout,
+    )
     scans, lacking, complete = sort_out(model, found)
     others = None
     if options.part is not None:

@@ -1,12 +1,14 @@
 """Images that a model synthesises of a cohort's scans, to which scans of the synthesised modality are registered.
 
-A synthesised CT and a true one are one modality, so registration finds more in common than between MR and CT.
+A synthesised CT and a true one are one modality, so registration, and the audit of the alignment, find more in common
+than between MR and CT.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from voxlate.data.audit import THROUGH
 from voxlate.data.find import find_cohort
 from voxlate.data.options import PrepareOptions
 from voxlate.data.prepare import prepare
@@ -18,8 +20,6 @@ from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
-
-FOLDER = "through"  # within a prepared cohort
 
 
 def prepare_through(
@@ -35,12 +35,13 @@ def prepare_through(
 ) -> Cohort:
     """Prepare a cohort whose scans of the run's targets are registered to the run's synthesis of the fixed scan.
 
-    The synthesised images are kept in OUT/through. Raises BadInput without a method of registration, where the run has
-    several sources, and where the scan to which others are registered is not its source; see data.prepare.prepare.
+    The audit compares them with the same images; without a method of registration they are only compared. The images
+    are kept in OUT/through. Raises BadInput without registration and audit, where the run has several sources, and
+    where the fixed scan is not its source; see data.prepare.prepare.
     """
-    if options.register is None:
+    if options.register is None and not options.audit:
         raise BadInput(
-            "--through: expected --register rigid, affine, smooth, bspline or ants with it, found none. Add --register smooth."
+            "--through: expected a registration or an audit that uses the synthesised images, found neither. Add --register smooth, or drop --no-audit."
         )
     model = load_members([run], device, False, None)
     fixed = options.fixed or _fixed_scan(cohort, options, model)
@@ -59,21 +60,22 @@ def prepare_through(
     _, failed = synthesise_cases(
         selected.model,
         selected.scans,
-        out / FOLDER,
+        out / THROUGH,
         seed=0,
         lacking=selected.lacking,
         progress=progress,
         say=say,
     )
+    used = "compared with" if options.register is None else "registered to"
     for case, why in {**selected.lacking, **failed}.items():
-        say(f"{case} is registered to its own {fixed}, because it has no synthesis: {why}")
+        say(f"{case} is {used} its own {fixed}, because it has no synthesis: {why}")
     return prepare(
         cohort,
         out,
         workers=workers,
         progress=lambda done, total, _: progress("prepare", done, total),
         say=say,
-        stand_ins=out / FOLDER,
+        stand_ins=out / THROUGH,
         through=str(run),
         **vars(replace(options, fixed=fixed)),
     )

@@ -4,7 +4,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +12,22 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput, first_of
-from voxlate.images.formats.dicom_geometry import Stack, planes_of, stack_of
+from voxlate.images.formats.dicom_frames import PER_FRAME, SHARED, frames_of
+from voxlate.images.formats.dicom_geometry import (
+    TILT_DEGREES,
+    Stack,
+    stack_of,
+    tilt_of,
+    upright,
+)
+from voxlate.images.formats.dicom_parts import (
+    SEPARATING,
+    check_one_volume,
+    part_keys,
+    without_copies,
+)
+from voxlate.images.formats.dicom_pixels import Image, check_deflated, check_held, find_pixels
+from voxlate.images.formats.dicom_times import ORDERS, by_place
 from voxlate.images.formats.dicom_values import (
     GREY,
     VALUE_TAGS,
@@ -25,22 +40,13 @@ from voxlate.images.formats.dicom_values import (
     text_of,
 )
 from voxlate.images.formats.format import DynamicScan, Format, Stored, errors_as
-from voxlate.images.grid import same_grid
+from voxlate.images.grid import Grid, Volume, resample, same_grid
+from voxlate.images.limits import check_volume
 from voxlate.images.optional import optional_package
 
-DAY_S = 86400.0
-SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by more
 MOST_LISTED = 8
 ENDINGS = (".dcm", ".ima")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
-# what may order the images at one place in time, the best first
-ORDERS = (
-    "AcquisitionTime",
-    "ContentTime",
-    "TemporalPositionIdentifier",
-    "AcquisitionNumber",
-    "InstanceNumber",
-)
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
@@ -50,13 +56,16 @@ TAGS = [
         "Modality",
         "SeriesNumber",
         "SeriesInstanceUID",
+        "StudyInstanceUID",
         "SeriesDescription",
         "ProtocolName",
         "ImageType",
     ),
     *("SOPClassUID", "PatientID", "FrameOfReferenceUID", "ImagesInAcquisition", "NumberOfSlices"),
     *("NumberOfFrames", "SamplesPerPixel", "SpacingBetweenSlices", "SliceThickness"),
+    *("BitsAllocated", "BitsStored", "PixelRepresentation", SHARED, PER_FRAME),
     *ORDERS,
+    *SEPARATING,
 ]
 
 
@@ -70,7 +79,11 @@ class SeriesInfo:
     description: str
     protocol: str
     image_type: str
+    number: str = ""
+    uid: str = field(default="", repr=False)  # identifies the patient's record: for comparison only
+    study: str = field(default="", repr=False)
     images: int = 0
+    directions: frozenset[str] = frozenset()
 
     @property
     def path(self) -> Path:
@@ -109,7 +122,7 @@ def folder_and_key(path: Path) -> tuple[Path, str]:
     return Path(folder), key
 
 
-def headers_of(path: Path) -> dict[Path, Any]:
+def headers_of(path: Path) -> dict[Image, Any]:
     """The headers of the images in a folder, of one file, or of the series that 'FOLDER#key' names.
 
     Raises BadInput for damaged files, a file that is no image, and a key that no series has.
@@ -119,7 +132,9 @@ def headers_of(path: Path) -> dict[Path, Any]:
         action="ignore"
     ):  # about values outside the standard; the tags used are checked later
         headers = {
-            file: header for file, header in _headers(place) if not key or _key(header, file) == key
+            image: header
+            for image, header in _headers(place)
+            if not key or key in _keys(header, image)
         }
     if key and not headers:
         others = listing(
@@ -135,21 +150,40 @@ def list_series(folder: Path) -> list[SeriesInfo]:
         return series_among(_headers(folder))
 
 
-def series_among(headers: Iterable[tuple[Path, Any]]) -> list[SeriesInfo]:
+def series_among(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
     """The series that files belong to: files of one series share its UID, number, modality and description."""
     by_key: dict[str, SeriesInfo] = {}
-    for file, header in headers:
+    for image, header in headers:
+        file = image.file
         key = _key(header, file)
         if key not in by_key:
             names = ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
             modality, description, protocol, image_type = (
                 text_of(header, name, file) for name in names
             )
-            by_key[key] = SeriesInfo(file.parent, key, modality, description, protocol, image_type)
-        by_key[key] = replace(by_key[key], images=by_key[key].images + 1)
+            number = text_of(header, "SeriesNumber", file)
+            uid, study = (
+                text_of(header, name, file) for name in ("SeriesInstanceUID", "StudyInstanceUID")
+            )
+            by_key[key] = SeriesInfo(
+                file.parent, key, modality, description, protocol, image_type, number, uid, study
+            )
+        one = by_key[key]
+        direction = direction_of(header)
+        seen = one.directions | {direction} if direction else one.directions
+        by_key[key] = replace(one, images=one.images + 1, directions=seen)
     return sorted(
         by_key.values(), key=lambda series: (series.modality, series.description, series.key)
     )
+
+
+def direction_of(header: Any) -> str:
+    """The direction of an image's rows and columns, roughly; '' where its header states none that can be read."""
+    try:
+        values = [round(float(value), 1) + 0.0 for value in header.ImageOrientationPatient]
+    except Exception:
+        return ""
+    return " ".join(map(str, values))
 
 
 def listing(series: list[SeriesInfo]) -> str:
@@ -159,7 +193,7 @@ def listing(series: list[SeriesInfo]) -> str:
     return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})"
 
 
-def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
+def _headers(place: Path) -> Iterator[tuple[Image, Any]]:
     """Every image below a place with its header; files that are clearly something else are skipped.
 
     Raises BadInput for an entry that is named like the images or has the mark of DICOM, and cannot be read as an image:
@@ -176,7 +210,7 @@ def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
             continue
         if header is not None:
             suffixes.add(_suffix_of_images(file))
-            yield file, header
+            yield from frames_of(header, file)
     for file, fault in unreadable.items():
         named_so = _suffix_of_images(file) in suffixes and file.stem.lower() not in OTHER_FILES
         if file == place or named_so or (file.is_file() and looks_like_dicom(file)):
@@ -211,9 +245,12 @@ def _header(pydicom: ModuleType, file: Path) -> Any:
     if not file.is_file():
         raise BadInput(f"{expected} no ordinary file. {advice}")
     with errors_as(f"{expected} something else, or a damaged file", advice):
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
-        if "Rows" in header and "Columns" in header:
-            return header
+        with file.open("rb") as stream:
+            check_deflated(stream, file)
+            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=TAGS)
+            if "Rows" in header and "Columns" in header:
+                header.pixels = find_pixels(stream, header, file)
+                return header
         kind = pydicom.uid.UID(
             str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
         )
@@ -232,25 +269,53 @@ def _key(header: Any, file: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def _keys(header: Any, image: Image) -> list[str]:
+    """The key of an image's series, and those of the parts of it to which the image belongs."""
+    key = _key(header, image.file)
+    return [key, *(part for _, _, part in part_keys(key, header, image))]
+
+
 def read_series(path: Path) -> Stored:
     """The one series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
 
-    Raises BadInput for several series, missing slices, gantry tilt, colour, several frames, damaged files, and scales
+    Raises BadInput for several series or volumes, missing slices, colour, damaged files, and scales
     that the headers do not state.
     """
     with warnings.catch_warnings(
         action="ignore"
     ):  # about values outside the standard; the tags used are checked here
-        headers = _one_series(path)
+        headers, notes = without_copies(_one_series(path))
+        first = next(iter(headers))
+        check_one_volume(headers, _key(headers[first], first.file), path)
         stack = stack_of(headers, path)
         meaning = meaning_of(headers, path)
-    return _read_stack(stack, meaning)
+    stored = _straightened(_read_stack(stack, meaning), path)
+    return replace(stored, guesses=notes + stored.guesses)
+
+
+def _straightened(stored: Stored, path: Path) -> Stored:
+    """The image, resampled within its planes where a gantry tilt shears its grid."""
+    grid = Grid(stored.data.shape, stored.affine)
+    tilt = tilt_of(grid)
+    if tilt <= TILT_DEGREES:
+        return stored
+    target = upright(grid)
+    check_volume(target.shape, path)
+    sheared = Volume(stored.data[None], grid.affine, stored.unit, stored.modality)
+    note = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
+    return replace(
+        stored,
+        data=resample(sheared, target).data[0],
+        affine=target.affine,
+        guesses=(*stored.guesses, note),
+    )
 
 
 def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
+    check_volume(stack.grid.shape, next(iter(stack.headers)).file.parent)
     data = np.empty(stack.grid.shape, np.float32)
-    for plane, file in zip(data, stack.files, strict=True):
-        plane[:] = read_slice(file, plane.shape)
+    for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
+        plane[:] = read_slice(image, header, plane.shape)
     not_hu, as_hu = hounsfield(meaning, data)
     guesses = stack.guesses + meaning.guesses
     return Stored(
@@ -271,10 +336,15 @@ def series_frames(path: Path) -> DynamicScan:
     """
     with warnings.catch_warnings(action="ignore"):
         headers = _one_series(path)
-        places, moments = _by_place(headers, path)
+        places, moments = by_place(headers, path)
         rows = [{file: headers[file] for file in row} for row in zip(*places, strict=True)]
         frames = [stack_of(row, path, numbered=False) for row in rows]
         meaning = meaning_of(headers, path)
+    tilt = tilt_of(frames[0].grid)
+    if tilt > TILT_DEGREES:
+        raise BadInput(
+            f"{path}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees (gantry tilt), which is resampled for a series of one frame only. Convert the series with dcm2niix."
+        )
     for number, frame in enumerate(frames, start=1):
         if not same_grid(frame.grid, frames[0].grid, tolerance_mm=0.5):  # of a moving table
             raise BadInput(
@@ -289,66 +359,15 @@ def series_frames(path: Path) -> DynamicScan:
         len(frames),
         times,
         lambda: (
-            read_slice(file, frame.grid.shape[1:]) for frame in frames for file in frame.files
+            read_slice(image, header, frame.grid.shape[1:])
+            for frame in frames
+            for image, header in frame.headers.items()
         ),
         lambda k: _read_stack(frames[k], meaning),
     )
 
 
-def _by_place(
-    headers: dict[Path, Any],
-    path: Path,
-) -> tuple[list[list[Path]], dict[Path, float] | None]:
-    """The files at each place in their order in time, and their seconds where the headers state them."""
-    files = list(headers)
-    planes, positions = planes_of(headers, path)
-    along = positions @ np.cross(planes[0, :3], planes[0, 3:6])
-    order = np.argsort(along, kind="stable")
-    breaks = np.flatnonzero(np.diff(along[order]) > SAME_PLACE_MM) + 1
-    places = [[files[k] for k in group] for group in np.split(order, breaks)]
-    if len({len(place) for place in places}) > 1:
-        short = min(places, key=len)
-        full = max(places, key=len)
-        raise BadInput(
-            f"{path}: expected as many images at every place, found {len(short)} at that of {short[0].name} and {len(full)} at that of {full[0].name}. Add the missing ones, or convert the series with dcm2niix."
-        )
-    for name in ORDERS:
-        moments = _moments(headers, name)
-        if len(moments) == len(files) and all(_differ(place, moments) for place in places):
-            ordered = [sorted(place, key=moments.__getitem__) for place in places]
-            return ordered, moments if name.endswith("Time") else None
-    raise BadInput(
-        f"{path}: expected an acquisition time or number that separates the images at one place, found none. Convert the series with dcm2niix."
-    )
-
-
-def _moments(headers: dict[Path, Any], name: str) -> dict[Path, float]:
-    """The value of a tag that orders images, for each file that states it; times in seconds, past midnight too."""
-    clock = name.endswith("Time")
-    read = _seconds if clock else number_of
-    values = {file: read(header, name) for file, header in headers.items()}
-    moments = {file: value for file, value in values.items() if value is not None}
-    if (
-        clock and moments and max(moments.values()) - min(moments.values()) > DAY_S / 2
-    ):  # past midnight
-        return {file: value + DAY_S * (value < DAY_S / 2) for file, value in moments.items()}
-    return moments
-
-
-def _differ(place: list[Path], moments: dict[Path, float]) -> bool:
-    return len({moments[file] for file in place}) == len(place)
-
-
-def _seconds(header: Any, name: str) -> float | None:
-    """Seconds of the day of a DICOM time HHMMSS.FFFFFF; None where it is none."""
-    digits = str(header.get(name) or "")
-    try:
-        return int(digits[:2]) * 3600.0 + int(digits[2:4]) * 60.0 + float(digits[4:])
-    except ValueError:
-        return None
-
-
-def _one_series(path: Path) -> dict[Path, Any]:
+def _one_series(path: Path) -> dict[Image, Any]:
     """The checked headers of the one series at a path."""
     headers = headers_of(path)
     if not headers:
@@ -362,11 +381,13 @@ def _one_series(path: Path) -> dict[Path, Any]:
         )
     for file, header in headers.items():
         _check_image(header, file)
-    _check_whole(headers, path)
+    _, key = folder_and_key(path)
+    if not key or key == series[0].key:
+        _check_whole(headers, path)
     return headers
 
 
-def _check_whole(headers: dict[Path, Any], path: Path) -> None:
+def _check_whole(headers: dict[Image, Any], path: Path) -> None:
     """Raise BadInput where a series mixes patients or frames of reference, or has fewer images than it states."""
     for name, words in (("PatientID", "patients"), ("FrameOfReferenceUID", "frames of reference")):
         values = {text_of(header, name, file) for file, header in headers.items()}
@@ -382,7 +403,7 @@ def _check_whole(headers: dict[Path, Any], path: Path) -> None:
             )
 
 
-def _check_image(header: Any, file: Path) -> None:
+def _check_image(header: Any, file: Image) -> None:
     kind = text_of(header, "PhotometricInterpretation", file) or "no PhotometricInterpretation"
     with tag_errors("value in it", file):
         frames = int(header.get("NumberOfFrames") or 1)
@@ -392,14 +413,19 @@ def _check_image(header: Any, file: Path) -> None:
         raise BadInput(
             f"{file}: expected grey values ({' or '.join(GREY)}), found {kind} with {samples} samples a pixel. Save it as grey values, not in colour, or move it elsewhere."
         )
+    if "MOSAIC" in text_of(header, "ImageType", file):
+        raise BadInput(
+            f"{file}: expected one slice in an image, found the slices of a volume side by side (a Siemens mosaic). Convert the series with dcm2niix to NIfTI."
+        )
     if frames != 1:
         raise BadInput(
-            f"{file}: expected one slice a file, found {frames} frames. Convert it with dcm2niix to NIfTI."
+            f"{file}: expected one slice a file or an enhanced object, found {frames} frames. Convert it with dcm2niix to NIfTI."
         )
     if missing:
         raise BadInput(
             f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
         )
+    check_held(file, header.pixels)
 
 
 DICOM = Format(

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput
+from voxlate.images.formats.dicom_pixels import Image
 from voxlate.images.formats.dicom_values import number_of, text_of
 from voxlate.images.formats.format import errors_as
 from voxlate.images.grid import LPS_TO_RAS, Grid, check_affine
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
+BENT_MM = 0.3  # of a slice beside the line of the others: less than a pixel
 STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
 ROUNDING = 0.05  # of a length: headers round spacings (0.6 for 0.625 mm)
 LOOK = "Look whether some are missing."
@@ -20,15 +22,15 @@ FAR_APART = 1.9  # times the thickness: gaps of whole slices are rare, of up to 
 
 @dataclass(frozen=True)
 class Stack:
-    """The files of one series in the order of their slices, their grid, and the assumptions behind it."""
+    """The headers of one series in the order of its slices, its grid, and the assumptions behind it."""
 
-    files: tuple[Path, ...]
+    headers: dict[Image, Any]
     grid: Grid
     modality: str
     guesses: tuple[str, ...]
 
 
-def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
+def planes_of(headers: dict[Image, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
     files = list(headers)
     with errors_as(
@@ -65,7 +67,7 @@ def _plane(header: Any) -> list[Any]:
     return [*header.ImageOrientationPatient, *header.PixelSpacing, header.Rows, header.Columns]
 
 
-def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Stack:
+def stack_of(headers: dict[Image, Any], path: Path, numbered: bool = True) -> Stack:
     """Sort the slices along their normal and compute their grid.
 
     numbered: whether InstanceNumber counts slices alone, not frames too.
@@ -96,16 +98,16 @@ def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Sta
         numbered,
     )
     return Stack(
-        tuple(files[k] for k in order),
+        {files[k]: headers[files[k]] for k in order},
         grid,
         str(first.get("Modality", "")).lower(),
         guesses,
     )
 
 
-def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any) -> np.ndarray:
-    """The vector from one slice to the next. Raises BadInput for doubled or missing slices and for gantry tilt."""
-    folder = files[0].parent
+def _step(places: np.ndarray, normal: np.ndarray, files: list[Image], header: Any) -> np.ndarray:
+    """The vector from one slice to the next. Raises BadInput for doubled and missing slices."""
+    folder = files[0].file.parent
     if len(files) == 1:
         return normal * (_thickness(header, files[0]) or 1.0)
     steps = np.diff(places @ normal)
@@ -117,17 +119,47 @@ def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any
         )
     if np.abs(steps - usual).max() > max(0.05, 0.03 * usual):
         k = int(np.abs(steps - usual).argmax())
+        before, after = (places @ normal)[k : k + 2]
         raise BadInput(
-            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and {files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
+            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and {files[k + 1].name} (at {before:.2f} and {after:.2f} mm along their normal). Add the missing slices, or convert the series with dcm2niix."
         )
     step: np.ndarray = (places[-1] - places[0]) / (len(files) - 1)
-    cosine = float(step @ normal) / float(np.linalg.norm(step))
-    tilt = np.degrees(np.arccos(min(1.0, cosine)))
-    if tilt > TILT_DEGREES:
+    straight = places[0] + np.arange(len(files))[:, None] * step
+    bent = np.linalg.norm(places - straight, axis=1)
+    if bent.max() > BENT_MM:
+        k = int(bent.argmax())
         raise BadInput(
-            f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees (gantry tilt). Convert the series with dcm2niix, which straightens it."
+            f"{folder}: expected slices in a straight line, found {files[k].name} {bent[k]:.2f} mm beside it. Convert the series with dcm2niix."
         )
     return step
+
+
+def tilt_of(grid: Grid) -> float:
+    """The angle in degrees by which the line of a grid's slices differs from their normal (gantry tilt)."""
+    column_way, row_way, step = grid.affine[:3, :3].T
+    normal = np.cross(column_way, row_way)
+    along = abs(float(step @ normal)) / float(np.linalg.norm(step) * np.linalg.norm(normal))
+    return float(np.degrees(np.arccos(min(1.0, along))))
+
+
+def upright(grid: Grid) -> Grid:
+    """The grid of the same planes and pixels whose slices are stacked along their normal, and which covers the grid.
+
+    In each plane it is larger than the grid, by as much as its slices are shifted against each other.
+    """
+    depth, height, width = grid.shape
+    directions = grid.affine[:3, :3]
+    normal = np.cross(directions[:, 0], directions[:, 1])
+    normal *= float(directions[:, 2] @ normal) / float(normal @ normal)
+    in_plane, *_ = np.linalg.lstsq(directions[:, :2], directions[:, 2] - normal, rcond=None)
+    shift = in_plane * (depth - 1)  # of the last slice against the first, in pixels (x, y)
+    before = np.ceil(np.maximum(-shift, 0) - 1e-6)
+    after = np.ceil(np.maximum(shift, 0) - 1e-6)
+    affine = grid.affine.copy()
+    affine[:3, 2] = normal
+    affine[:3, 3] -= directions[:, :2] @ before
+    wider, higher = (int(n) for n in before + after)
+    return Grid((depth, height + higher, width + wider), affine)
 
 
 def _guesses_of_step(
@@ -180,7 +212,7 @@ def _guesses_of_step(
     return ()
 
 
-def _thickness(header: Any, file: Path) -> float | None:
+def _thickness(header: Any, file: object) -> float | None:
     """The thickness in mm that a header states; None where it states none, BadInput where it is no length."""
     for name in ("SpacingBetweenSlices", "SliceThickness"):
         text = text_of(header, name, file)

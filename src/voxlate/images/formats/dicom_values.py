@@ -1,6 +1,5 @@
 """DICOM: the meaning of a series' stored values, and the values of a slice."""
 
-import warnings
 from collections import Counter
 from collections.abc import MutableSequence
 from contextlib import AbstractContextManager
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from voxlate.errors import BadInput
+from voxlate.images.formats.dicom_pixels import Image, read_pixels
 from voxlate.images.formats.format import errors_as
 
 VALUE_TAGS = (
@@ -20,7 +20,6 @@ VALUE_TAGS = (
     "PhotometricInterpretation",
     "ModalityLUTSequence",
 )
-FRAME_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 HU_TYPES = ("HU", "US", "")  # US: unspecified, as many scanners write
 MOST_APART = 100  # slopes of PET and of Philips' MR differ from slice to slice, but not by so much
@@ -49,7 +48,7 @@ class Meaning:
     guesses: tuple[str, ...] = ()
 
 
-def meaning_of(headers: dict[Path, Any], path: Path) -> Meaning:
+def meaning_of(headers: dict[Image, Any], path: Path) -> Meaning:
     """The meaning of a series' stored values.
 
     Raises BadInput where some slices state a scale and others do not, and for slopes that are not above 0 or differ
@@ -77,14 +76,14 @@ def meaning_of(headers: dict[Path, Any], path: Path) -> Meaning:
     return Meaning(scale is not None, not_hu, (guess,) * inverted)
 
 
-def tag_errors(name: str, file: Path) -> AbstractContextManager[None]:
+def tag_errors(name: str, file: object) -> AbstractContextManager[None]:
     """The errors of reading a tag as a sentence; pydicom converts values when they are asked for."""
     return errors_as(
         f"{file}: expected a sound DICOM header, found a bad {name}", "Get the file again."
     )
 
 
-def text_of(header: Any, name: str, file: Path) -> str:
+def text_of(header: Any, name: str, file: object) -> str:
     """The value of a tag as text in one line, several values with a backslash between; '' where there is none."""
     with tag_errors(name, file):
         value = header.get(name)
@@ -106,7 +105,7 @@ def number_of(header: Any, name: str) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def scale_of(header: Any, file: Path) -> Scale:
+def scale_of(header: Any, file: object) -> Scale:
     """The scale from stored to physical values that a header states; raises BadInput where it is unusable."""
     with tag_errors("RescaleSlope, RescaleIntercept or ModalityLUTSequence", file):
         table = bool(header.get("ModalityLUTSequence"))
@@ -128,7 +127,7 @@ def scale_of(header: Any, file: Path) -> Scale:
     return slope, intercept
 
 
-def _check_one_kind(scales: dict[Path, Scale]) -> None:
+def _check_one_kind(scales: dict[Image, Scale]) -> None:
     kinds = {
         file: KINDS["table" if scale == "table" else "slope" if scale else ""]
         for file, scale in scales.items()
@@ -142,7 +141,7 @@ def _check_one_kind(scales: dict[Path, Scale]) -> None:
         )
 
 
-def _check_slopes(slopes: dict[Path, float], path: Path) -> None:
+def _check_slopes(slopes: dict[Image, float], path: Path) -> None:
     if not slopes:
         return
     least = min(slopes, key=slopes.__getitem__)
@@ -164,42 +163,23 @@ def hounsfield(meaning: Meaning, data: np.ndarray) -> tuple[str, str]:
     return "", f"It states {silent}; its values, from {lowest:g} on, are taken as Hounsfield units."
 
 
-def read_slice(file: Path, shape: tuple[int, ...]) -> np.ndarray:
+def read_slice(image: Image, header: Any, shape: tuple[int, ...]) -> np.ndarray:
     """One slice [H, W] in physical values: its lookup table, or its slope and intercept, applied.
 
-    Raises BadInput for damaged files, another shape, and enhanced objects.
+    Raises BadInput for damaged files and another shape.
     """
-    with warnings.catch_warnings(action="ignore"):  # about values outside the standard
-        warnings.filterwarnings("error", "The decoded RLE segment")
-        image, pixels = _read_pixels(file)
-        scale = scale_of(image, file)
-    if any(name in image for name in FRAME_TAGS):
-        raise BadInput(
-            f"{file}: expected one slice with its own place and scale, found an enhanced object, which states them by frames. Convert it with dcm2niix to NIfTI."
-        )
+    pixels = read_pixels(image, header.pixels)
     if pixels.shape != shape:
         raise BadInput(
-            f"{file}: expected {shape[1]}×{shape[0]} pixels, found shape {pixels.shape}. Get the file again."
+            f"{image}: expected {shape[1]}×{shape[0]} pixels, found shape {pixels.shape}. Get the file again."
         )
+    scale = scale_of(header, image)
     if scale == "table":
         from pydicom.pixels import apply_modality_lut
 
-        with errors_as(f"{file}: expected a whole lookup table, found a bad one", AGAIN):
-            return np.asarray(apply_modality_lut(pixels, image))
+        with errors_as(f"{image}: expected a whole lookup table, found a bad one", AGAIN):
+            return np.asarray(apply_modality_lut(pixels, header))
     slope, intercept = scale or (1.0, 0.0)
-    return np.asarray(pixels * slope + intercept)
-
-
-def _read_pixels(file: Path) -> tuple[Any, np.ndarray]:
-    """The data set in a file, and its pixels as stored."""
-    import pydicom
-
-    sentence = f"{file}: expected whole pixel data, found none that can be read"
-    with errors_as(sentence, "Get the file again."):
-        image = pydicom.dcmread(file)
-        packed = image.file_meta.TransferSyntaxUID.is_compressed
-    decoder = (
-        "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
-    )
-    with errors_as(sentence, decoder if packed else "Get the file again."):
-        return image, image.pixel_array
+    values = np.multiply(pixels, slope, dtype=np.float64)
+    values += intercept
+    return values

@@ -11,8 +11,10 @@ from voxlate.errors import BadInput
 from voxlate.images.formats.format import Format, Stored, check_numbers
 from voxlate.images.formats.nifti import described, smallest_type
 from voxlate.images.grid import LPS_TO_RAS, Volume, check_affine
+from voxlate.images.limits import check_expansion, check_volume
 from voxlate.images.optional import optional_package
 
+GZIP = 16  # added to zlib's wbits for gzip's header and checksum
 METAIMAGE = (".mha", ".mhd")
 HEADER_BYTES = 1 << 12  # in which the description is, of a file that voxlate wrote
 
@@ -42,10 +44,13 @@ def read_itk(path: Path) -> Stored:
             f"{path}: expected one 3-D volume of single values, found {frames} frames of {values} values a voxel. Save one of them as a file of its own."
         )
     affine = _affine(reader, path)
+    check_volume(reversed(size[:3]), path)
     try:
         _check_compressed(path)
         image = reader.Execute()
         data = itk.GetArrayViewFromImage(image)
+    except BadInput:
+        raise
     except Exception as error:
         raise BadInput(
             f"{path}: expected whole voxel data, found it damaged or cut short. Get the file again."
@@ -68,7 +73,7 @@ def _affine(reader: Any, path: Path) -> np.ndarray:
 def _check_compressed(path: Path) -> None:
     """Decompress the voxels of a MetaImage or NRRD file and compare their checksum, which ITK does not do.
 
-    Raises zlib.error, gzip.BadGzipFile or EOFError where they are damaged or cut short.
+    Raises zlib.error or EOFError where they are damaged or cut short.
     """
     last_key = b"ElementDataFile" if path.suffix.lower() in METAIMAGE else b"\n"
     header = dict[bytes, bytes]()
@@ -86,10 +91,7 @@ def _check_compressed(path: Path) -> None:
         ):
             return
         data = file.read() if name == b"LOCAL" else (path.parent / name.decode()).read_bytes()
-    if encoding:
-        gzip.decompress(data)
-    else:
-        zlib.decompress(data)
+    check_expansion([data], zlib.MAX_WBITS | (GZIP if encoding else 0), path)
 
 
 def write_metaimage(path: Path, volume: Volume, description: str = "") -> None:

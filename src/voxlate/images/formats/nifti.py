@@ -13,6 +13,7 @@ import numpy as np
 from voxlate.errors import BadInput
 from voxlate.images.formats.format import DynamicScan, Format, Stored, check_numbers, errors_as
 from voxlate.images.grid import Grid, Volume, check_affine
+from voxlate.images.limits import check_volume, most_bytes
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
 MILLIMETRES = {
@@ -21,6 +22,9 @@ MILLIMETRES = {
 }  # xyzt_units; "mm" and "unknown" are taken as millimetres
 PACKED = (".gz", ".mgz")
 READ_BYTES = 1 << 20
+MAGIC = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
+LARGEST_HEADER = 64 << 20  # bytes, with its extensions, of which the largest are a few MB
+NIFTI2 = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # its header's size, 540, in both byte orders
 DESCRIPTION = "voxlate; research use only"  # in the header, which has room for 80 characters
 SYNTHETIC = "; a synthetic image"
 SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
@@ -42,6 +46,7 @@ def _load(path: Path) -> Any:
         raise BadInput(
             f"{path}: expected gzip data, found a file that is not compressed. Compress it, or rename it to {name}."
         )
+    _check_start(path)
     sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
     with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
         image = nib.load(path)
@@ -99,6 +104,7 @@ def open_nifti(path: Path) -> DynamicScan:
     image = _load(path)
     grid = _grid(image, path)
     _check_size(image, grid, path)
+    check_volume(grid.shape, path)
     count = math.prod(image.shape[3:])
     return DynamicScan(
         grid,
@@ -161,10 +167,36 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
                 raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
             plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
             yield plane * np.float64(slope) + intercept if scaled else plane
-        while isinstance(file, gzip.GzipFile) and file.read(
-            READ_BYTES
-        ):  # to the trailer, which has a checksum
-            pass
+        if isinstance(file, gzip.GzipFile):
+            _read_to_end(file, path)
+
+
+def _read_to_end(file: gzip.GzipFile, path: Path) -> None:
+    """Read to the trailer, which has a checksum; raises BadInput where a small file expands without end."""
+    beyond = 0
+    while block := file.read(READ_BYTES):
+        beyond += len(block)
+        if beyond > most_bytes():
+            raise BadInput(
+                f"{path}: expected the file to end after its voxels, found more than {most_bytes() / 2**30:.3g} GB behind them. {AGAIN}"
+            )
+
+
+def _check_start(path: Path) -> None:
+    """Raise BadInput where voxels begin so far from the start of a file that its extensions would fill the memory."""
+    if path.suffix.lower() in (".mgz", ".mgh"):
+        return
+    with errors_as(f"{path}: expected a NIfTI header, found none", AGAIN), _opened(path) as file:
+        start = file.read(544)
+        kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
+        size = kind.template_dtype.itemsize
+        if len(start) < size or not any(magic in start[:size] for magic in MAGIC):
+            return
+        offset = float(kind(start[:size], check=False)["vox_offset"])
+    if not offset <= LARGEST_HEADER:
+        raise BadInput(
+            f"{path}: expected voxels within {LARGEST_HEADER >> 20} MB of the file's start, found them stated at byte {offset:.4g}. {AGAIN}"
+        )
 
 
 def _opened(path: Path) -> BinaryIO | gzip.GzipFile:

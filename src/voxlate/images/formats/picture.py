@@ -9,6 +9,7 @@ from PIL import Image
 from voxlate.errors import BadInput
 from voxlate.images.formats.format import Format, Stored, errors_as
 from voxlate.images.grid import LPS_TO_RAS, Volume, oriented
+from voxlate.images.limits import check_volume
 
 CONVERTED = {"1": "L", "LA": "L"} | dict.fromkeys(
     ("P", "PA", "CMYK", "YCbCr"), "RGB"
@@ -34,6 +35,7 @@ def read_picture(path: Path) -> Stored:
             raise BadInput(
                 f"{path}: expected one picture, found {pages} pages. Save the slices as a NIfTI volume."
             )
+        check_volume((1, picture.height, picture.width), path)
         with Image.open(path) as checked:
             checked.verify()  # the checksums of a PNG, which reading its pixels does not compare
         if picture.mode in CONVERTED:

@@ -1,0 +1,91 @@
+"""Time to read a DICOM series of 200 slices of 512×512 pixels, against SimpleITK in turn on the same files.
+
+python benchmarks/bench_dicom.py     (needs the extras dicom and registration); prints the ratio of the medians
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+
+from voxlate.images.io import read_volume
+
+SLICES, SIZE = 200, 512
+REPEATS = 5
+
+
+def write_series(folder: Path, slices: int, size: int) -> None:
+    """An axial CT of noise, 1 mm apart, uncompressed."""
+    draw = np.random.default_rng(0)
+    for k in range(slices):
+        header = pydicom.Dataset()
+        header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+        header.SOPInstanceUID = f"1.2.3.{k + 1}"
+        header.SeriesInstanceUID = "1.2.3"
+        header.Modality = "CT"
+        header.InstanceNumber = k + 1
+        header.Rows = header.Columns = size
+        header.SamplesPerPixel = 1
+        header.PhotometricInterpretation = "MONOCHROME2"
+        header.BitsAllocated = 16
+        header.BitsStored = 16
+        header.HighBit = 15
+        header.PixelRepresentation = 1
+        header.PixelSpacing = [0.5, 0.5]
+        header.SliceThickness = 1.0
+        header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        header.ImagePositionPatient = [-128.0, -128.0, float(k)]
+        header.RescaleSlope = 1
+        header.RescaleIntercept = -1024
+        header.PixelData = draw.integers(0, 3000, (size, size)).astype("<i2").tobytes()
+        header.file_meta = pydicom.dataset.FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        header.save_as(folder / f"{k:04}.dcm", enforce_file_format=True)
+
+
+def by_simpleitk(folder: Path) -> np.ndarray:
+    """The voxels as SimpleITK reads them, in float32 as ours are."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))
+    return np.asarray(sitk.GetArrayFromImage(sitk.Cast(reader.Execute(), sitk.sitkFloat32)))
+
+
+def by_voxlate(folder: Path) -> np.ndarray:
+    """The voxels as voxlate reads them."""
+    return read_volume(folder).data[0]
+
+
+def _seconds(read: Callable[[Path], np.ndarray], folder: Path) -> float:
+    begin = time.perf_counter()
+    read(folder)
+    return time.perf_counter() - begin
+
+
+def compare(folder: Path, repeats: int) -> tuple[float, float]:
+    """Median seconds of voxlate and of SimpleITK, which take turns."""
+    assert np.array_equal(by_voxlate(folder), by_simpleitk(folder))  # and the files are cached
+    ours = []
+    theirs = []
+    for _ in range(repeats):
+        ours.append(_seconds(by_voxlate, folder))
+        theirs.append(_seconds(by_simpleitk, folder))
+    return statistics.median(ours), statistics.median(theirs)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_series(folder, SLICES, SIZE)
+        ours, theirs = compare(folder, REPEATS)
+    print(
+        f"{SLICES} slices of {SIZE}×{SIZE}: voxlate {ours:.2f} s, SimpleITK {theirs:.2f} s, ratio {ours / theirs:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

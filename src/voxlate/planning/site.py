@@ -1,0 +1,102 @@
+"""Whether the scans of another site are in the units of a run: what adaptation refuses, and what it cautions about."""
+
+from collections.abc import Callable, Mapping
+
+from voxlate.data.prepared import Cohort
+from voxlate.errors import BadInput
+from voxlate.planning.facts import AIR_HU, Scan, facts_of
+from voxlate.recipe import Recipe, fixed_ranges
+from voxlate.training.lines import lines_of
+from voxlate.training.log import StepCallback
+from voxlate.training.run import Run
+
+# Times the run's own validation error: on phantoms, a CT with an offset of 1000 had 7.9 times the error.
+FAR = 3.0
+
+
+def check_units(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> None:
+    """Raise BadInput if a scan of the cohort has another unit than in the run; units: the run's, by its modalities."""
+    for name, unit in units.items():
+        found = cohort.units.get(name, unit)
+        if found != unit:
+            raise BadInput(
+                f"{cohort.folder}: expected {name} in the unit of the run '{recipe.title}' ({unit}), found {found}. Convert the scans and prepare them again, or plan a training of its own with voxlate train auto."
+            )
+
+
+def check_held_out(cohort: Cohort) -> None:
+    """Raise BadInput if the cohort holds out no case, by whose error the weights are chosen."""
+    if cohort.splits["val"]:
+        return
+    patients = len({entry.patient for entry in cohort.cases})
+    advice = "Add a second patient and prepare again."
+    if patients > 1:
+        advice = f"Prepare into another folder with --shares {patients - 1} 1 0 (numbers of patients to train on, to validate on, to test on), or name the split of each case in a manifest."
+    raise BadInput(
+        f"{cohort.folder}: expected a held-out case (split val), by whose error adapt chooses which weights are kept, found none among {len(cohort.cases)} cases of {patients} patients. {advice}"
+    )
+
+
+def check_values(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> None:
+    """Raise BadInput if a CT of the run is no CT in the cohort: it holds pictures of 8 bits, or another scan does."""
+    scans = facts_of(cohort).scans
+    for name, (low, high) in fixed_ranges(recipe).items():
+        if name not in scans or units.get(name) != "HU" or low >= 0:
+            continue
+        scan = scans[name]
+        expected = f"expected {name} in Hounsfield units, as in the run (its window is {low:g} to {high:g})"
+        other = _like_ct(scans, units)
+        if other is not None and scan.least > AIR_HU[1]:
+            raise BadInput(
+                f"{cohort.folder}: {expected}, found {scan.least:g} to {scan.most:g} as of an MR scan, and {other.least:g} to {other.most:g} as of a CT in {other.name}: {name} and {other.name} seem to be swapped. Name the files correctly and prepare them again."
+            )
+        if scan.pictures:
+            raise BadInput(
+                f"{cohort.folder}: {expected}, found {scan.least:g} to {scan.most:g}: it looks like an MR scan or pictures of 8 bits. Is {name} another modality? Prepare the original CT, or plan a training on pictures with voxlate train auto."
+            )
+
+
+def _like_ct(scans: Mapping[str, Scan], units: Mapping[str, str]) -> Scan | None:
+    """The first scan that is no CT in the run and yet holds the values of air in Hounsfield units."""
+    others = [scan for name, scan in scans.items() if units.get(name, "HU") != "HU"]
+    return next((scan for scan in others if scan.least < AIR_HU[0]), None)
+
+
+def validation_errors(run: Run) -> dict[str, float]:
+    """The last validation error of each stage by the run's log, in network units; none of training items."""
+    return {
+        line["stage"]: line["validation"]["mae"]
+        for _, line in lines_of(run.log)
+        if "mae" in line.get("validation", {})
+    }
+
+
+def caution(stage: str, before: float, own: Mapping[str, float], scans: Mapping[str, Scan]) -> str:
+    """A sentence where the error before adapting is far above the run's own; "" where it is not, or is not known.
+
+    own: the run's validation errors by stage; scans: those of the run's modalities in the new cohort.
+    """
+    if before <= FAR * own.get(stage, before):
+        return ""
+    ranges = ", ".join(
+        f"{name} {scan.least:g} to {scan.most:g} {scan.unit}" for name, scan in scans.items()
+    )
+    return f"CAUTION: before adapting, the mean absolute error on held-out cases of the new site is {before:.3g}, which is {before / own[stage]:.2g} times that of the run on its own held-out cases ({own[stage]:.3g}, network units). Check the new scans ({ranges}): unit, offset, inverted scale, swapped modalities, alignment (voxlate report PREPARED)."
+
+
+def watched(
+    progress: StepCallback,
+    own: Mapping[str, float],
+    scans: Mapping[str, Scan],
+    say: Callable[[str], None],
+) -> StepCallback:
+    """A callback that also says after the first step of each stage if the error before it was far above the run's own."""
+
+    def after_step(stage: str, step: int, steps: int, latest: Mapping[str, float]) -> None:
+        if step == 1 and "mae" in latest:
+            sentence = caution(stage, latest["mae"], own, scans)
+            if sentence:
+                say(sentence)
+        progress(stage, step, steps, latest)
+
+    return after_step

@@ -1,0 +1,183 @@
+"""The series of a mixed DICOM study that a model takes: by modality, description, image type and geometry."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxlate.errors import BadInput, first_of
+from voxlate.images.formats.dicom import SeriesInfo, is_dicom_folder, list_series
+from voxlate.images.units import HOUNSFIELD, unit_of
+
+FEWEST_IMAGES = 3  # of a volume
+SHARE_OF_LARGEST = (
+    0.5  # of the images of the largest fitting series; others are parts or repeats of few slices
+)
+MOST_LISTED = 12
+# of the image types; MR images may be DERIVED and PRIMARY where a scanner only corrected their distortion
+COMPUTED = (
+    *("SECONDARY", "MPR", "MIP", "MNIP", "MIN IP", "PROJECTION IMAGE", "RESAMPLED", "REFORMATTED"),
+    *("SUBTRACT", "SUBTRACTION", "ADC", "FA", "TRACEW"),
+)
+SCREENSHOT = ("SCREEN SAVE", "POSDISP")
+LOCALISER = re.compile(
+    r"locali[sz]er|scout|topogram|surview|survey|3-?plane|three plane|\bloc\b", re.I
+)
+CONTRAST = r"(gd|gado|contrast|post(?!er)|\+ ?c\b|\bce\b|\bkm\b|t1c)"
+T1 = r"(t1|mprage|bravo|spgr|tfl)"
+FLAIR = r"(flair|dark.?fluid|tirm)"
+# by the first letters of a modality's name: the DICOM modality, and what its description holds
+DESCRIPTIONS: tuple[tuple[str, str, str], ...] = (
+    (r"ncct", "CT", r"^(?!.*(angio|cta|ctv|perf|contrast|\+ ?c\b|\bkm\b))"),
+    (r"cta", "CT", r"angio|cta"),
+    (r"ctv", "CT", r"ctv|ven"),
+    (r"cect", "CT", r"contrast|\+ ?c\b|\bce\b|\bkm\b|ven"),
+    (r"ct", "CT", r""),
+    (r"t1(c|ce|gd)", "MR", rf"^(?=.*{T1})(?=.*{CONTRAST})"),
+    (r"t1n?", "MR", rf"^(?=.*{T1})(?!.*{CONTRAST})"),
+    (r"flair|t2f", "MR", FLAIR),
+    (r"t2w?", "MR", rf"^(?=.*t2)(?!.*({FLAIR}|t2\*|t2.?star))"),
+    (r"pd", "MR", r"\bpd|proton|density"),
+    (r"swi", "MR", r"swi|swan|venobold"),
+    (r"tof|mra", "MR", r"tof|time.of.flight|angio|mra"),
+    (r"mr", "MR", r""),
+)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The series of a study by the model's modalities, and a sentence on the choice of each."""
+
+    files: dict[str, Path]
+    notes: tuple[str, ...]
+
+
+def left_out(series: SeriesInfo) -> str:
+    """Why a series is no candidate, in a word or two; '' where it is one."""
+    kinds = series.image_type.upper().split("\\")
+    if "SYNTHETIC" in series.description.upper():
+        return "synthetic"
+    if "LOCALIZER" in kinds or LOCALISER.search(series.description) or len(series.directions) > 1:
+        return "localiser"
+    if any(kind in kinds for kind in SCREENSHOT) or series.modality in ("OT", "SC"):
+        return "screenshot"
+    if any(kind in kinds for kind in COMPUTED):
+        return "derived"
+    if not series.directions:
+        return "without a place in the patient"
+    if series.images < FEWEST_IMAGES:
+        return f"of fewer than {FEWEST_IMAGES} images"
+    return ""
+
+
+def study_series(path: Path) -> list[SeriesInfo]:
+    """The series of one study in a folder or in folders below it; [] where these are several studies or none."""
+    found = list[SeriesInfo]()
+    for folder in [path, *sorted(one for one in path.rglob("*") if one.is_dir())]:
+        if is_dicom_folder(folder):
+            found += list_series(folder)
+        studies = {one.study or str(one.folder) for one in found}
+        if len(studies) > 1:
+            return []
+    return found
+
+
+def pick_series(
+    path: Path,
+    series: Sequence[SeriesInfo],
+    modalities: Mapping[str, Sequence[str]],
+    named: Sequence[str] | None,
+) -> Picked:
+    """A series for each modality of a model that a study has.
+
+    modalities: each with further names that it accepts. named: "NUMBER or UID" or "MODALITY=NUMBER or UID", which rule.
+    Raises BadInput where several series fit one modality, and where none fits any.
+    """
+    chosen = _named_series(path, series, list(modalities), named or ())
+    files = {name: one.path for name, one in chosen.items()}
+    notes = [f"{name}: {_shown(one)}, as --series names it." for name, one in chosen.items()]
+    reasons = Counter(filter(None, map(left_out, series)))
+    candidates = [one for one in series if not left_out(one) and one not in chosen.values()]
+    aside = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
+    for modality, aliases in modalities.items():
+        if modality in files:
+            continue
+        fitting = _fitting([modality, *aliases], candidates)
+        if len(fitting) > 1:
+            shown = first_of([_shown(one) for one in fitting], MOST_LISTED, "; ")
+            raise BadInput(
+                f"{path}: expected one series to be {modality}, found {len(fitting)} that fit ({shown}). Choose one by its number or UID: --series {modality}={fitting[0].number or fitting[0].key}."
+            )
+        for one in fitting:
+            files[modality] = one.path
+            notes.append(
+                f"{modality}: {_shown(one)}, the only fitting one of {len(series)} series (left out: {aside})."
+            )
+    if not files:
+        shown = first_of([_with_reason(one) for one in series], MOST_LISTED, "; ")
+        raise BadInput(
+            f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among its {len(series)} series ({shown}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
+        )
+    return Picked(files, tuple(notes))
+
+
+def _fitting(names: Sequence[str], candidates: Sequence[SeriesInfo]) -> list[SeriesInfo]:
+    """The candidates that the first name fits that any fits; of several, those with at least half the most images."""
+    for name in names:
+        kind, description = _expected(name)
+        fitting = [
+            one
+            for one in candidates
+            if (not kind or one.modality.upper() == kind)
+            and re.search(description, one.description or one.protocol, re.I)
+        ]
+        if fitting:
+            most = max(one.images for one in fitting)
+            return [one for one in fitting if one.images >= SHARE_OF_LARGEST * most]
+    return []
+
+
+def _expected(name: str) -> tuple[str, str]:
+    """The DICOM modality and the description of a modality's name; for an unknown name, the name itself."""
+    for expression, kind, description in DESCRIPTIONS:
+        if re.fullmatch(rf"({expression})\d*", name.lower()):
+            return kind, description
+    kind = "CT" if unit_of(name) == unit_of(HOUNSFIELD[0]) else ""
+    return kind, rf"\b{re.escape(name)}\b"
+
+
+def _named_series(
+    path: Path, series: Sequence[SeriesInfo], modalities: Sequence[str], named: Sequence[str]
+) -> dict[str, SeriesInfo]:
+    chosen = dict[str, SeriesInfo]()
+    by_name = {name.lower(): name for name in modalities}
+    for text in named:
+        modality, mark, which = text.rpartition("=")
+        if not mark and len(modalities) > 1:
+            raise BadInput(
+                f"--series: expected MODALITY=NUMBER for a model of {' and '.join(modalities)}, found {text!r}. Name the modality."
+            )
+        name = by_name.get(modality.lower()) if mark else modalities[0]
+        if name is None or name in chosen:
+            raise BadInput(
+                f"--series: expected each of {', '.join(modalities)} at most once, found {text!r}. Correct it."
+            )
+        fits = [one for one in series if which in (one.number, one.uid, one.key)]
+        if len(fits) != 1:
+            shown = first_of([_shown(one) for one in fits or series], MOST_LISTED, "; ")
+            raise BadInput(
+                f"{path}: expected one series of the number, UID or key {which} (--series), found {len(fits)} in the study ({shown}). Name one by its UID or key."
+            )
+        chosen[name] = fits[0]
+    return chosen
+
+
+def _shown(series: SeriesInfo) -> str:
+    number = f"series {series.number}" if series.number else f"series {series.key}"
+    return f'{number} ({series.modality} "{series.description}", {series.images} images)'
+
+
+def _with_reason(series: SeriesInfo) -> str:
+    reason = left_out(series)
+    return f"{_shown(series)}, {reason}" if reason else _shown(series)

@@ -1,0 +1,147 @@
+"""Enhanced DICOM objects: frames with places and scales of their own, and compressed frames."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from voxlate.errors import BadInput
+from voxlate.images.formats.dicom import list_series
+from voxlate.images.io import read_volume
+
+pydicom = pytest.importorskip("pydicom")
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless  # noqa: E402 - needs pydicom
+
+ORDER = [2, 0, 3, 1]  # the place of each frame: frames need not follow each other in space
+
+
+def item(**tags: object) -> object:
+    one = pydicom.Dataset()
+    for key, value in tags.items():
+        setattr(one, key, value)
+    return one
+
+
+def group(z: float, slope: float, **content: object) -> object:
+    """The functional groups of a frame at a height of z mm whose values are multiplied by a slope."""
+    echo = content.pop("echo", None)
+    one = item(
+        PlanePositionSequence=[item(ImagePositionPatient=[-10.0, 5.0, z])],
+        PixelValueTransformationSequence=[
+            item(RescaleSlope=slope, RescaleIntercept=-1024.0, RescaleType="US")
+        ],
+        FrameContentSequence=[item(StackID="1", **content)],
+    )
+    if echo is not None:
+        one.MREchoSequence = [item(EffectiveEchoTime=echo)]
+    return one
+
+
+def write_object(file: Path, groups: list[object], pixels: np.ndarray, **tags: object) -> Path:
+    """An enhanced object of axial frames whose pixels are 0.5 mm high and 0.8 mm wide."""
+    header = item(
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
+        SOPInstanceUID="1.2.3.4",
+        SeriesInstanceUID="1.2.3",
+        SeriesNumber=4,
+        Modality="CT",
+        InstanceNumber=1,
+        SamplesPerPixel=1,
+        PhotometricInterpretation="MONOCHROME2",
+        BitsAllocated=16,
+        BitsStored=12,
+        HighBit=11,
+        PixelRepresentation=0,
+        NumberOfFrames=len(groups),
+        Rows=pixels.shape[1],
+        Columns=pixels.shape[2],
+        PixelData=pixels.astype("<u2").tobytes(),
+    )
+    header.SharedFunctionalGroupsSequence = [
+        item(
+            PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.8], SliceThickness=3.0)],
+            PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+        )
+    ]
+    header.PerFrameFunctionalGroupsSequence = groups
+    for key, value in tags.items():
+        setattr(header, key, value)
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.save_as(file, enforce_file_format=True)
+    return file
+
+
+def stored(count: int) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 4096, (count, 3, 4))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_frames_are_ordered_by_place_and_each_is_scaled_by_its_own_slope(
+    tmp_path: Path, packed: bool
+) -> None:
+    pixels = stored(4)
+    groups = [group(3.0 * place, 1.0 + place) for place in ORDER]
+    file = write_object(tmp_path / "a.dcm", groups, pixels)
+    if packed:
+        header = pydicom.dcmread(file)
+        header.compress(RLELossless)
+        header.save_as(file)
+    volume = read_volume(file)
+    for frame, place in enumerate(ORDER):
+        expected = pixels[frame] * (1.0 + place) - 1024
+        np.testing.assert_array_equal(volume.data[0, place], expected)
+    np.testing.assert_allclose(volume.affine @ [3, 2, 3, 1], [10 - 2.4, -5 - 1.0, 9, 1])
+    assert (volume.unit, volume.guesses) == ("HU", ())
+
+
+def test_echoes_in_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: Path) -> None:
+    pixels = stored(4)
+    groups = [group(3.0 * (k // 2), 1.0, echo=[10.0, 80.0][k % 2]) for k in range(4)]
+    write_object(tmp_path / "a.dcm", groups, pixels, Modality="MR")
+    with pytest.raises(
+        BadInput, match=r"2 in this series by EchoTime .*EchoTime 10.* EchoTime 80"
+    ) as caught:
+        read_volume(tmp_path)
+    (one,) = list_series(tmp_path)
+    assert one.images == 4
+    paths = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
+    first, second = [read_volume(tmp_path.parent / path) for path in paths]
+    np.testing.assert_array_equal(first.data[0], pixels[::2] - 1024.0)
+    np.testing.assert_array_equal(second.data[0], pixels[1::2] - 1024.0)
+
+
+def test_two_stacks_of_one_object_are_listed_and_each_is_read_by_its_path(tmp_path: Path) -> None:
+    pixels = stored(6)
+    groups = [group(3.0 * (k // 2), 1.0) for k in range(6)]
+    for one in groups[1::2]:
+        one.FrameContentSequence[0].StackID = "2"
+        one.PlaneOrientationSequence = [item(ImageOrientationPatient=[1, 0, 0, 0, 0, -1])]
+        x, y, z = one.PlanePositionSequence[0].ImagePositionPatient
+        one.PlanePositionSequence[0].ImagePositionPatient = [x, y + z, 40.0]
+    write_object(tmp_path / "a.dcm", groups, pixels)
+    with pytest.raises(BadInput, match="2 in this series by StackID") as caught:
+        read_volume(tmp_path)
+    paths = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
+    axial, coronal = [read_volume(tmp_path.parent / path) for path in paths]
+    np.testing.assert_array_equal(axial.data[0], pixels[::2] - 1024.0)
+    np.testing.assert_array_equal(coronal.data[0], pixels[1::2] - 1024.0)
+    np.testing.assert_allclose(coronal.affine @ [0, 0, 2, 1], [10, -11, 40, 1])
+
+
+def test_the_times_of_one_object_are_frames_of_a_dynamic_scan(tmp_path: Path) -> None:
+    pixels = stored(6)
+    groups = [group(3.0 * (k % 2), 1.0, TemporalPositionIndex=1 + k // 2) for k in range(6)]
+    file = write_object(tmp_path / "a.dcm", groups, pixels)
+    with pytest.raises(BadInput, match="3 in this series by TemporalPositionIdentifier"):
+        read_volume(file)
+    second = read_volume(f"{tmp_path}#frame=2")
+    np.testing.assert_array_equal(second.data[0], pixels[2:4] - 1024.0)
+
+
+def test_an_object_that_claims_more_frames_than_it_holds_is_refused(tmp_path: Path) -> None:
+    groups = [group(3.0 * k, 1.0) for k in range(4)]
+    file = write_object(tmp_path / "a.dcm", groups, stored(2))
+    with pytest.raises(BadInput, match=r"frame 3.*\(0 of the 24 bytes of 4×3 pixels\)"):
+        read_volume(file)

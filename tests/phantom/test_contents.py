@@ -1,0 +1,81 @@
+"""The inside of the skull of anatomy 2: ages and diseases."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from voxlate.phantoms import Head, Label, ageing, diseases, image, make_head
+from voxlate.phantoms.anatomy import LesionKind, anatomy
+from voxlate.phantoms.tissue import BRAIN, OTHER_BRAIN
+
+SIZE = (60, 72, 44)
+
+
+@cache
+def head(case: int, kind: LesionKind = "none") -> Head:
+    return make_head(7, case, SIZE, kind, version=2)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Four hundred brains' ages and their shapes."""
+    base = anatomy(np.random.default_rng(0), "none")
+    return [ageing.draw(np.random.default_rng(seed), base) for seed in range(400)]
+
+
+def test_the_fluid_spaces_of_the_old_are_wider_than_those_of_the_young(drawn):
+    young = [shape for age, shape in drawn if age.years < 40]
+    old = [shape for age, shape in drawn if age.years > 75]
+    for of in (lambda shape: shape.sulcus_mm, lambda shape: shape.ventricle):
+        assert np.mean([of(one) for one in old]) > 1.4 * np.mean([of(one) for one in young])
+    assert 20 <= min(age.years for age, _ in drawn) < max(age.years for age, _ in drawn) <= 90
+
+
+def test_calcifications_and_white_matter_lesions_become_more_frequent_with_age(drawn):
+    def share(has, least, most):
+        return np.mean([has(age) for age, _ in drawn if least <= age.years < most])
+
+    for has in (lambda age: age.pineal_mm > 0, lambda age: max(age.choroid_mm) > 0):
+        assert share(has, 70, 90) > share(has, 20, 40) + 0.2
+    assert share(lambda age: len(age.spots) > 8, 70, 90) > share(
+        lambda age: len(age.spots) > 8, 20, 40
+    )
+
+
+def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
+    base = anatomy(np.random.default_rng(0), "none")
+    made = [diseases.draw(np.random.default_rng(seed), base)[0] for seed in range(300)]
+    assert {one.remnant for one in made} == {
+        *("none", "infarct", "haemorrhage", "resection", "hydrocephalus")
+    }
+    assert {one.tumour for one in made} == {
+        *("glioblastoma", "low grade", "meningioma", "metastases")
+    }
+    assert np.mean([one.remnant == "none" for one in made]) == pytest.approx(0.75, abs=0.08)
+    assert all(one.remnant == "hydrocephalus" for one in made if one.has_shunt)
+    assert any(one.has_shunt for one in made)
+
+
+def test_the_brain_lies_inside_the_skull_and_its_structures_are_there():
+    labels = head(0).labels
+    for label in (Label.GREY, Label.WHITE, Label.VENTRICLE, Label.PALLIDUM, Label.DURA):
+        assert (labels == label).sum() > 20, label.name
+    brain = np.isin(labels, (*BRAIN, *OTHER_BRAIN)).mean()
+    assert 0.08 < brain < 0.35
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_the_map_of_a_tumour_marks_tissue_of_the_brain(case):
+    made = head(case, "tumour")
+    assert made.lesion_map.max() >= 2
+    inside = np.isin(
+        made.labels, (*BRAIN, *OTHER_BRAIN, Label.NECROSIS, Label.ENHANCING, Label.OEDEMA)
+    )
+    assert inside[made.lesion_map > 0].all()
+
+
+def test_images_of_anatomy_2_are_finite_in_every_modality():
+    made = head(1, "stroke")
+    for name in ("t1", "t2", "flair", "ct", "cta", "swi", "tof"):
+        assert np.isfinite(image(made, name)).all(), name

@@ -1,0 +1,83 @@
+"""The skull and face of anatomy 2."""
+
+import hashlib
+from functools import cache
+
+import numpy as np
+from scipy import ndimage
+
+from voxlate.phantoms import Head, Label, image, make_head
+
+SIZE = (72, 88, 60)
+
+
+@cache
+def head(case: int, size: tuple[int, int, int] = SIZE, asymmetry: float = 1.0) -> Head:
+    return make_head(11, case, size, asymmetry=asymmetry, version=2)
+
+
+def bits(of: Head) -> str:
+    parts = (of.labels, of.second, of.share, of.texture)
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+
+def test_the_same_seed_and_case_give_the_same_head():
+    again = make_head(11, 0, SIZE, version=2)
+    assert bits(again) == bits(head(0))
+    assert bits(head(1)) != bits(head(0))
+
+
+def test_a_head_on_a_finer_grid_has_the_same_tissues():
+    fine = head(0, (144, 176, 120)).labels
+    # The voxels of the coarse grid are centred between eight of the fine one.
+    eighth = fine[::2, ::2, ::2]
+    assert np.mean(eighth == head(0).labels) > 0.9
+
+
+def test_slices_do_not_depend_on_how_many_are_painted_at_a_time(monkeypatch):
+    import voxlate.phantoms.head as module
+
+    monkeypatch.setattr(module, "_SLAB_VOXELS", 7 * SIZE[0] * SIZE[1])
+    assert bits(make_head(11, 0, SIZE, version=2)) == bits(head(0))
+
+
+def test_heads_have_the_tissues_of_a_face_and_a_neck():
+    found = set()
+    for case in range(4):
+        found |= set(np.unique(head(case).labels).tolist())
+    wanted = (
+        *(Label.SINUS, Label.MUCOSA, Label.LENS, Label.EYE, Label.GLAND, Label.TOOTH),
+        *(Label.CARTILAGE, Label.CORD, Label.SPINAL_FLUID, Label.MARROW, Label.DISC),
+    )
+    assert {label.name for label in wanted if label not in found} == set()
+
+
+def test_sinuses_lie_inside_the_head_and_not_inside_the_brain():
+    made = head(0)
+    body = made.labels != Label.AIR
+    deep = ndimage.binary_erosion(body, iterations=1)
+    sinus = made.labels == Label.SINUS
+    # Nostrils, mouth and the canals of the ears open to the outside.
+    assert np.mean(deep[sinus]) > 0.8
+    brain = ndimage.binary_erosion(np.isin(made.labels, (Label.WHITE, Label.GREY)))
+    assert not (ndimage.binary_dilation(brain) & sinus).any()
+
+
+def test_a_head_without_asymmetry_is_its_own_mirror_image():
+    made = head(2, asymmetry=0.0)
+    mirrored = made.labels[:, :, ::-1]
+    assert np.mean(mirrored == made.labels) > 0.99
+
+
+def test_heads_differ_in_how_far_their_sinuses_are_filled_with_air():
+    shares = [np.mean(head(case).labels == Label.SINUS) for case in range(6)]
+    assert max(shares) > 1.5 * min(shares)
+
+
+def test_the_walls_of_the_sinuses_are_bone_in_ct():
+    made = head(0)
+    ct = image(made, "ct")
+    sinus = ndimage.binary_opening(made.labels == Label.SINUS)
+    shell = ndimage.binary_dilation(sinus, iterations=2) & ~ndimage.binary_dilation(sinus)
+    assert ct[sinus].mean() < -600
+    assert np.percentile(ct[shell], 80) > 200
