@@ -1,4 +1,4 @@
-"""An Orthanc server on this machine, made-up series, and ports that are free."""
+"""An Orthanc server on this machine, and ports that are free."""
 
 import json
 import shutil
@@ -8,61 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-pydicom = pytest.importorskip("pydicom")
-from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid  # noqa: E402
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_SECONDS = 60
-
-
-def mr_slice(number: int, study: str, series: str, patient: str = "P1") -> Dataset:
-    """A slice of an MR series."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = MRImageStorage
-    uid = generate_uid()
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
-    dataset.FrameOfReferenceUID = study
-    dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = "Test^Head", patient, ""
-    dataset.PatientSex, dataset.StudyDate, dataset.StudyTime = "", "20200301", "101112"
-    dataset.StudyID = dataset.AccessionNumber = ""
-    dataset.Modality, dataset.SeriesDescription = "MR", "t1"
-    dataset.ImageType, dataset.SeriesNumber = ["ORIGINAL", "PRIMARY"], 1
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 24, 20, 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 0
-    dataset.PixelSpacing, dataset.SliceThickness = [2, 2], 3
-    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.ImagePositionPatient = [0, 0, 3 * number]
-    dataset.InstanceNumber = number + 1
-    rows, columns = np.mgrid[-1:1:24j, -1:1:20j]
-    head = (rows**2 + columns**2 < 0.7) * (500 + 100 * np.sin(4 * rows + number))
-    dataset.PixelData = head.astype(np.uint16).tobytes()
-    return dataset
-
-
-@pytest.fixture
-def series(tmp_path) -> Path:
-    """A folder with the six slices of a series."""
-    folder = tmp_path / "series"
-    folder.mkdir()
-    study, own = generate_uid(), generate_uid()
-    for number in range(6):
-        path = folder / f"{number}.dcm"
-        mr_slice(number, study, own).save_as(path, enforce_file_format=True)
-    return folder
-
-
-@pytest.fixture
-def datasets(series) -> list[Dataset]:
-    return [pydicom.dcmread(path) for path in sorted(series.iterdir())]
 
 
 @pytest.fixture

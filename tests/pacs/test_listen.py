@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from orthanc_steps import listens, push, until
 
 from voxlate.pacs.address import Node
 from voxlate.pacs.dimse import NodeArchive
@@ -14,7 +14,6 @@ from voxlate.pacs.sending import Ledger, Refused, send
 from voxlate.pacs.web import WebArchive
 
 pytestmark = [pytest.mark.pacs, pytest.mark.slow]
-MOST_SECONDS = 60
 
 
 @pytest.fixture
@@ -34,28 +33,6 @@ def listener(orthanc, tmp_path):
     for process in started:
         process.kill()
         process.wait()
-
-
-def until(condition, what: str) -> None:
-    end = time.monotonic() + MOST_SECONDS
-    while time.monotonic() < end:
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen within {MOST_SECONDS} s")
-
-
-def listens(orthanc) -> bool:
-    import socket
-
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", orthanc.voxlate)) == 0
-
-
-def push(orthanc, study: str) -> None:
-    """Let Orthanc send a study to the listener."""
-    found = orthanc.rest("tools/find", Level="Study", Query={"StudyInstanceUID": study})
-    orthanc.rest("modalities/voxlate/store", Resources=found)
 
 
 def answers(orthanc) -> list[str]:

@@ -14,10 +14,17 @@ from voxlate.images.optional import optional_package
 from voxlate.pacs.address import StudyAddress, check_uid
 from voxlate.pacs.sending import ATTEMPTS, FIRST_WAIT_SECONDS, Lost, Refused, Sleep
 
-SERIES_UID, INSTANCE_UID, FAILED = "0020000E", "00080018", "FailedSOPSequence"
+SERIES_UID, INSTANCE_UID, DESCRIPTION = "0020000E", "00080018", "0008103E"
+FAILED = "FailedSOPSequence"
+SYNTHETIC = "SYNTHETIC"  # with which the description of a synthesised series begins
 TIMEOUT_SECONDS = 60
 TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)  # HTTP states that pass
 NO_ACCESS = (401, 403)
+
+
+def _description(found: Any) -> str:
+    values = found.get(DESCRIPTION, {}).get("Value") or [""]
+    return str(values[0])
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class WebArchive:
         api = optional_package(
             "dicomweb_client.api", "pacs", url, "dicomweb-client to talk to a DICOMweb server"
         )
-        client = api.DICOMwebClient(url, timeout=TIMEOUT_SECONDS)
+        client = api.DICOMwebClient(url, timeout=TIMEOUT_SECONDS, permissive_uid=True)
         client.set_http_retry_params(retry=False)
         return cls(url, client)
 
@@ -50,8 +57,15 @@ class WebArchive:
             ]
 
     def _series(self, study: str) -> list[str]:
-        found = self.client.search_for_series(study, get_remaining=True)
-        return sorted(one[SERIES_UID]["Value"][0] for one in found)
+        """The series of a study, without those that voxlate synthesised: they are no input."""
+        found = self.client.search_for_series(
+            study, fields=["SeriesDescription"], get_remaining=True
+        )
+        return sorted(
+            one[SERIES_UID]["Value"][0]
+            for one in found
+            if not _description(one).startswith(SYNTHETIC)
+        )
 
     def fetch(self, study: str, series: str) -> Iterator[Any]:
         """The images of a series, one after the other."""
