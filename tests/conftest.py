@@ -227,3 +227,27 @@ def _trained(once, recipe_path: Path, prepared: Path, out: Path) -> Path:
     return once(
         recipe_path.read_text(), prepared, out, lambda: train(made, prepared, out, device="cpu")
     )
+
+
+@pytest.fixture
+def series(tmp_path) -> Path:
+    """A folder with the six slices of a series."""
+    from pydicom.uid import generate_uid
+
+    from dicom_slices import mr_slice
+
+    folder = tmp_path / "series"
+    folder.mkdir()
+    study, own = generate_uid(), generate_uid()
+    for number in range(6):
+        path = folder / f"{number}.dcm"
+        mr_slice(number, study, own).save_as(path, enforce_file_format=True)
+    return folder
+
+
+@pytest.fixture
+def datasets(series):
+    """The datasets of `series`, by the names of its files."""
+    import pydicom
+
+    return [pydicom.dcmread(path) for path in sorted(series.iterdir())]

@@ -51,6 +51,7 @@ from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis import likelihood as _likelihood
+from voxlate.synthesis.archive import fetch_inputs, store_answers
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_out_cases, own_copy
 from voxlate.synthesis.calibrations import Answer
@@ -63,6 +64,7 @@ from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.model import load as _load
 from voxlate.synthesis.options import RunOptions, SynthOptions
 from voxlate.synthesis.selection import select
+from voxlate.synthesis.serving import serve
 from voxlate.synthesis.stand_ins import prepare_through
 from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
@@ -324,11 +326,14 @@ def synthesise(
     asked = SynthOptions(**own, synth=synth)
     runs = [run] if isinstance(run, Path | str) else run
     texts = [str(inputs)] if isinstance(inputs, Path | str) else list(inputs)
-    selected = select(runs, texts, asked)
+    fetched = fetch_inputs(texts, Path(out), asked)
+    selected = select(runs, fetched.inputs, asked)
     if not selected.scans:
         return Syntheses(Path(out), (), selected.lacking)
     with shown(progress) as step:
         folders, failed = deliver(selected, Path(out), asked, progress=step, say=noted(progress))
+    if asked.store:
+        store_answers(fetched, folders)
     return Syntheses(
         Path(out), tuple(folder.name for folder in folders), {**selected.lacking, **failed}
     )
@@ -455,6 +460,40 @@ def pseudonymise(folder: Path | str, out: Path | str, *, key: Path | str) -> Dei
     """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15; key: a file of pseudonym_key."""
     check_outside(Path(key), Path(out))
     return deidentify_folder(Path(folder), Path(out), read_key(Path(key)))
+
+
+@takes()
+def listen(
+    run: Path | str,
+    out: Path | str,
+    *,
+    allow: Sequence[str],
+    to: str,
+    port: int = 11112,
+    title: str = "VOXLATE",
+    host: str = "",
+    idle: float = 10.0,
+    device: str = "auto",
+    progress: Shown = True,
+) -> None:
+    """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE, until interrupted.
+
+    out: folder of the queue; allow: AE titles of senders; to: TITLE@HOST:PORT; idle: seconds after which a study is
+    complete.
+    """
+    say = noted(progress)
+    serve(
+        run,
+        Path(out),
+        allow,
+        to,
+        port=port,
+        title=title,
+        host=host,
+        idle=idle,
+        device=device,
+        say=say,
+    )
 
 
 @takes()

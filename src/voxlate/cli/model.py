@@ -315,12 +315,15 @@ def synth(
     """
     from voxlate.cli.bounds import bound_lines, bounds_of
     from voxlate.cli.next_steps import after_completing, after_synthesis
+    from voxlate.synthesis.archive import fetch_inputs, store_answers
     from voxlate.synthesis.cohort import graded_warnings
     from voxlate.synthesis.delivery import deliver
     from voxlate.synthesis.ensemble import members_and_scans
     from voxlate.synthesis.selection import select
 
     members, inputs = members_and_scans(inputs)
+    fetched = fetch_inputs(inputs, to, options)
+    inputs = fetched.inputs
     selected = select([run, *members], inputs, options)
     if not selected.scans and not as_json:
         say(
@@ -330,6 +333,8 @@ def synth(
     with progress_on(err) as bars:
         folders, failed = deliver(selected, to, options, progress=bars, warn=by_grade, say=note)
     left_out = {**selected.lacking, **failed}
+    if options.store:
+        note(f"{store_answers(fetched, folders)} images stored in the study.")
     complete = selected.complete
     if as_json:
         facts = {

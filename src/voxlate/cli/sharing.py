@@ -1,4 +1,4 @@
-"""Commands for images that are given to others: the key of pseudonyms, and DICOM files under them."""
+"""Commands for images that are given to others: pseudonyms, and a listener for picture archives."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ from typer import Argument
 
 from voxlate.cli.app import note, say
 from voxlate.cli.options import To, command
-from voxlate.options import MAIN, Option
+from voxlate.options import MAIN, Device, Option
 
 
 @command("pseudonym-key key", "pseudonym-key key --of anna --of ben")
@@ -51,3 +51,32 @@ def pseudonymise(
             f"{len(done.left_out)} objects without pixels are left out: their texts may hold names."
         )
     say(f"{len(done.files)} images in {to}.")
+
+
+@command("listen RUN --port 11112 --allow SCANNER --to PACS@10.0.0.5:104 --out QUEUE")
+def listen(
+    run: Annotated[Path, Argument(metavar="RUN", help="Run folder, weights file or starter:NAME.")],
+    out: Annotated[Path, Option("Folder of the queue, on a disk of its own.", panel=MAIN)],
+    allow: Annotated[
+        list[str], Option("AE title of a sender that is allowed. Repeatable.", panel=MAIN)
+    ],
+    to: Annotated[
+        str,
+        Option("Node that takes the images.", panel=MAIN, metavar="TITLE@HOST:PORT"),
+    ],
+    port: Annotated[int, Option("Port to listen on.", panel=MAIN, least=1, most=65535)] = 11112,
+    title: Annotated[str, Option("Own AE title.", panel=MAIN, metavar="NAME")] = "VOXLATE",
+    host: Annotated[str, Option("Own address to listen on; all by default.", metavar="NAME")] = "",
+    idle: Annotated[
+        float, Option("Seconds without a new image, after which a study is complete.", least=1)
+    ] = 10.0,
+    device: Device = "auto",
+) -> None:
+    """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE.
+
+    The queue survives a killed process: the same command goes on, and sends no image twice.
+    """
+    from voxlate.synthesis.serving import serve
+
+    say(f"{title} listens on port {port} for {', '.join(allow)}; images go to {to}.")
+    serve(run, out, allow, to, port=port, title=title, host=host, idle=idle, device=device, say=say)

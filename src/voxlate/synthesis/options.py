@@ -226,7 +226,7 @@ class SynthOptions(SynthKeys, Layout):
     intervals: Annotated[
         bool,
         Option(
-            "Write the interval bounds of a calibrated run.",
+            "Write bounds of calibrated runs.",
             flag="--intervals/--no-intervals",
             panel=OUTPUT,
         ),
@@ -237,7 +237,7 @@ class SynthOptions(SynthKeys, Layout):
     ] = "nii.gz"
     bids: Annotated[
         bool,
-        Option("Copy the images as BIDS to OUT/derivatives/voxlate.", panel=OUTPUT),
+        Option("Copy as BIDS: derivatives/voxlate.", panel=OUTPUT),
     ] = False
     pseudonymise: Annotated[
         Path | None,
@@ -246,5 +246,6 @@ class SynthOptions(SynthKeys, Layout):
             panel=OUTPUT,
         ),
     ] = None
+    store: Annotated[bool, Option("Store images in INPUT's study.", panel=OUTPUT)] = False
     device: Device = "auto"
     allow_code: AllowCode = False

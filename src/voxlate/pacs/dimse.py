@@ -1,0 +1,137 @@
+"""C-STORE: sending images to a DICOM node, and receiving images from allowed ones."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from voxlate.errors import BadInput
+from voxlate.images.optional import optional_package
+from voxlate.pacs.address import Node
+from voxlate.pacs.sending import Lost, Refused
+
+SUCCESS = 0x0000
+WARNINGS = range(0xB000, 0xC000)  # the image is stored, with a remark (PS3.4, B.2.3)
+OUT_OF_RESOURCES = range(0xA700, 0xA800)  # passes
+CANNOT_UNDERSTAND, NO_ROOM = 0xC000, 0xA700
+PENDING = (0xFF00, 0xFF01)
+MOST_CONTEXTS = 128  # presentation contexts of an association
+Receive = Callable[[Any], None]
+
+
+@dataclass
+class NodeArchive:
+    """A DICOM node that stores images. The association is opened for the first image and again after it was lost."""
+
+    node: Node
+    own_title: str
+    association: Any = field(default=None, repr=False)
+
+    def store(self, dataset: Any) -> None:
+        """Store one image; raises Lost and Refused."""
+        association = self._open(dataset)
+        try:
+            status = association.send_c_store(dataset)
+        except ValueError as error:  # no presentation context for this kind of image
+            raise Refused(f"the node does not take it: {error}") from error
+        except RuntimeError as error:
+            raise Lost(str(error)) from error
+        if "Status" not in status:
+            self.close()
+            raise Lost("no answer")
+        if status.Status in OUT_OF_RESOURCES:
+            raise Lost(f"status 0x{status.Status:04X}, out of resources")
+        if status.Status != SUCCESS and status.Status not in WARNINGS:
+            raise Refused(f"status 0x{status.Status:04X}")
+
+    def has(self, dataset: Any) -> bool:
+        """Whether the node answers a query (C-FIND) with this image; False where it takes no queries."""
+        pydicom = optional_package("pydicom", "pacs", self.node, "pydicom")
+        query = pydicom.Dataset()
+        query.QueryRetrieveLevel = "IMAGE"
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            setattr(query, keyword, getattr(dataset, keyword))
+        association = self._open(dataset)
+        try:
+            answers = association.send_c_find(query, _query_model())
+            return any("Status" in status and status.Status in PENDING for status, _ in answers)
+        except (ValueError, RuntimeError):
+            return False
+
+    def close(self) -> None:
+        """Release the association, if there is one."""
+        if self.association is not None and self.association.is_established:
+            self.association.release()
+        self.association = None
+
+    def _open(self, dataset: Any) -> Any:
+        if self.association is not None and self.association.is_established:
+            return self.association
+        network = _network(self.node)
+        entity = network.AE(ae_title=self.own_title)
+        entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+        if not dataset.file_meta.TransferSyntaxUID.is_compressed:
+            entity.add_requested_context(dataset.SOPClassUID)
+        for kind in network.StoragePresentationContexts[: MOST_CONTEXTS - 8]:
+            entity.add_requested_context(kind.abstract_syntax)
+        entity.add_requested_context(_query_model())
+        association = entity.associate(self.node.host, self.node.port, ae_title=self.node.title)
+        if association.is_rejected:
+            raise Refused(f"the node rejects {self.own_title}, or is not called {self.node.title}")
+        if not association.is_established:
+            raise Lost("no connection")
+        self.association = association
+        return association
+
+
+def _network(where: object) -> Any:
+    return optional_package("pynetdicom", "pacs", where, "pynetdicom to talk to a DICOM node")
+
+
+def _query_model() -> Any:
+    models = optional_package("pynetdicom.sop_class", "pacs", "C-FIND", "pynetdicom")
+    return models.StudyRootQueryRetrieveInformationModelFind
+
+
+@contextmanager
+def receiving(
+    receive: Receive, title: str, port: int, allowed: Collection[str], host: str = ""
+) -> Iterator[Any]:
+    """Receive images (C-STORE) and answer C-ECHO while the block runs; yields the server.
+
+    receive: is called with each dataset, whose file_meta is set; the sender is told of success when it has returned. A
+    BadInput that it raises refuses the image, an OSError asks the sender to try later. allowed: AE titles of senders.
+    """
+    network = _network(f"port {port}")
+    entity = network.AE(ae_title=title)
+    entity.require_calling_aet = list(allowed)
+    entity.require_called_aet = True
+    syntaxes = network.ALL_TRANSFER_SYNTAXES
+    for kind in network.AllStoragePresentationContexts:
+        entity.add_supported_context(kind.abstract_syntax, syntaxes)
+    entity.add_supported_context("1.2.840.10008.1.1")  # C-ECHO
+
+    def on_store(event: Any) -> int:
+        try:
+            dataset = event.dataset
+            dataset.file_meta = event.file_meta
+            receive(dataset)
+        except OSError:
+            return NO_ROOM
+        except (
+            Exception
+        ):  # whatever is wrong with the image: the sender is told, and the server lives on
+            return CANNOT_UNDERSTAND
+        return SUCCESS
+
+    handlers = [(network.evt.EVT_C_STORE, on_store)]
+    try:
+        server = entity.start_server((host, port), block=False, evt_handlers=handlers)
+    except OSError as error:
+        raise BadInput(
+            f"--port {port}: expected a free port, found it refused ({error.strerror}). Choose another one; ports below 1024 need the rights of an administrator."
+        ) from error
+    try:
+        yield server
+    finally:
+        server.shutdown()

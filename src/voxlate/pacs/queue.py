@@ -1,0 +1,138 @@
+"""The queue of received studies: folders on disk, which survive a killed process.
+
+QUEUE/incoming/<study>   images that arrive; a study is complete when no image came for some seconds
+QUEUE/work/<study>       one complete study at a time: its images in `scans`, the answer in `images`, ready.json, sent.txt
+QUEUE/done/<study>       sent.txt of studies whose answer was sent
+QUEUE/failed/<study>     the scans of a study that gave no answer, and why.txt
+
+A study's folder is named by a hash of its UID, which leads back to no patient.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.errors import BadInput
+from voxlate.files import read_json, seen_from, whole_file, write_json, write_text
+from voxlate.pacs.address import check_uid
+from voxlate.pacs.sending import Ledger
+
+INCOMING, WORK, DONE, FAILED = "incoming", "work", "done", "failed"
+SCANS, IMAGES, READY, SENT, WHY = "scans", "images", "ready.json", "sent.txt", "why.txt"
+NAME_DIGITS = 16
+Answer = Callable[[Path, Path], list[Path]]
+"""Makes an answer: called with the folder of a study's images and a folder to write in; returns DICOM files to send."""
+Send = Callable[[list[Path], Ledger], object]
+"""Sends files that the ledger does not have; raises BadInput where it cannot."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The studies below a folder. idle_seconds: without a new image, after which a study is complete."""
+
+    path: Path
+    idle_seconds: float = 10.0
+
+    def receive(self, dataset: Any) -> None:
+        """Keep an image; returns when the disk has it. An image that is there already is replaced."""
+        study = study_name(str(dataset.StudyInstanceUID))
+        instance = check_uid(str(dataset.SOPInstanceUID), "received image")
+        with whole_file(self.path / INCOMING / study / f"{instance}.dcm") as temporary:
+            dataset.save_as(temporary, enforce_file_format=True)
+
+    def next_study(self, now: float | None = None) -> str | None:
+        """The next study to work on: one that was begun, else the complete one whose last image is the oldest."""
+        begun = sorted(one.name for one in _folders(self.path / WORK))
+        if begun:
+            return begun[0]
+        at = time.time() if now is None else now
+        last = {
+            one.name: max(file.stat().st_mtime for file in files)
+            for one in _folders(self.path / INCOMING)
+            if (files := list(one.glob("*.dcm")))
+        }
+        complete = [name for name, moment in last.items() if at - moment >= self.idle_seconds]
+        return min(complete, key=lambda name: (last[name], name), default=None)
+
+    def take(self, study: str) -> Path:
+        """The folder of a study's work, into which its images are moved unless they are there."""
+        work = self.path / WORK / study
+        if not (work / SCANS).is_dir():
+            new = self.path / WORK / f".{study}"  # hidden until its images are in it
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+            os.replace(self.path / INCOMING / study, new / SCANS)
+            os.replace(new, work)
+        return work
+
+    def run_next(self, answer: Answer, send: Send) -> str | None:
+        """Answer the next complete study and send the images; returns a sentence, None where there is no study.
+
+        A study that cannot be answered is put aside. Raises BadInput where the answer cannot be sent: it remains, and
+        the next call sends the rest.
+        """
+        self._mend()
+        study = self.next_study()
+        if study is None:
+            return None
+        work = self.take(study)
+        try:
+            files = _answered(work, answer)
+        except BadInput as error:
+            self._put_aside(study, str(error))
+            return f"{study} is put aside: {error}"
+        send(files, Ledger(work / SENT))
+        self._finish(study)
+        return f"{study}: {len(files)} images sent."
+
+    def _mend(self) -> None:
+        """Go on with what a killed process has left: hidden folders of studies that were being taken."""
+        root = self.path / WORK
+        for hidden in root.glob(".*") if root.is_dir() else ():
+            if (hidden / SCANS).is_dir():
+                os.replace(hidden, root / hidden.name[1:])
+            else:
+                shutil.rmtree(hidden)
+
+    def _put_aside(self, study: str, why: str) -> None:
+        work = self.path / WORK / study
+        write_text(work / WHY, f"{why}\n")
+        target = self.path / FAILED / study
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(work, target)
+
+    def _finish(self, study: str) -> None:
+        """Keep the record of what was sent; the images of patients are removed."""
+        work = self.path / WORK / study
+        done = self.path / DONE / study
+        done.mkdir(parents=True, exist_ok=True)
+        kept = Ledger(done / SENT)
+        for instance in sorted(Ledger(work / SENT).instances() - kept.instances()):
+            kept.add(instance)
+        shutil.rmtree(work)
+
+
+def study_name(uid: str) -> str:
+    """The name of a study's folder, which does not lead back to a patient."""
+    return f"study-{hashlib.sha256(uid.encode()).hexdigest()[:NAME_DIGITS]}"
+
+
+def _answered(work: Path, answer: Answer) -> list[Path]:
+    """The files of a study's answer: those of an earlier process if it finished them, so that their UIDs stay."""
+    listed = work / READY
+    if not listed.is_file():
+        files = answer(work / SCANS, work / IMAGES)
+        write_json(listed, {"files": [seen_from(work, file) for file in files]})
+    return [work / name for name in read_json(listed)["files"]]
+
+
+def _folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return [one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".")]

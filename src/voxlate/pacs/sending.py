@@ -1,0 +1,121 @@
+"""Sending files to an archive: each once, with retries after a lost connection, and a record on disk."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from voxlate.errors import BadInput
+from voxlate.images.formats.format import errors_as, first_line
+from voxlate.images.optional import optional_package
+
+ATTEMPTS = 5  # to send one file
+FIRST_WAIT_SECONDS = 1.0  # before the second attempt; doubled before each further one
+Sleep = Callable[[float], None]
+
+
+class Lost(Exception):
+    """The connection to the archive was lost, or it is too busy: another attempt may succeed."""
+
+
+class Refused(Exception):
+    """The archive refused a file for good, with a reason."""
+
+
+class Archive(Protocol):
+    """An archive that stores images. Methods raise Lost and Refused."""
+
+    def store(self, dataset: Any) -> None:
+        """Store one image."""
+
+    def has(self, dataset: Any) -> bool:
+        """Whether the archive has this image; False where it cannot tell."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A record on disk of the SOP instances that an archive has acknowledged. It survives a killed process."""
+
+    path: Path
+
+    def instances(self) -> set[str]:
+        """The acknowledged instances; a line that was cut short counts as none."""
+        if not self.path.is_file():
+            return set()
+        text = self.path.read_text(encoding="ascii")
+        return {line for line in text.split("\n")[:-1] if line}
+
+    def add(self, instance: str) -> None:
+        """Record an instance; returns when the disk has it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        cut = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
+        with self.path.open("a", encoding="ascii", newline="\n") as file:
+            file.write(f"{'' if not cut else chr(10)}{instance}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def send(
+    files: Sequence[Path],
+    archive: Archive,
+    ledger: Ledger,
+    where: object,
+    sleep: Sleep = time.sleep,
+) -> int:
+    """Send the files that the ledger does not have; returns their number. where: names the archive in errors.
+
+    Raises BadInput where the archive refuses a file, or cannot be reached in several attempts. The same call then goes
+    on where it stopped.
+    """
+    pydicom = optional_package("pydicom", "pacs", where, "pydicom to send DICOM files")
+    sent = ledger.instances()
+    count = 0
+    for number, file in enumerate(sorted(files)):
+        with errors_as(
+            f"{file}: expected a DICOM file, found another", "Take it out of the folder."
+        ):
+            dataset = pydicom.dcmread(file)
+        instance = str(dataset.SOPInstanceUID)
+        if instance in sent:
+            continue
+        with _in_words(where, number, len(files)):
+            _send_one(dataset, archive, sleep, ask_first=count == 0)
+        ledger.add(instance)
+        sent.add(instance)
+        count += 1
+    return count
+
+
+def _send_one(dataset: Any, archive: Archive, sleep: Sleep, ask_first: bool) -> None:
+    """Send one image, unless the archive has it.
+
+    The archive is asked after a lost connection, and for the first image of a call (ask_first): a process that was
+    killed may have sent it without recording it.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            if (attempt or ask_first) and archive.has(dataset):
+                return
+            archive.store(dataset)
+            return
+        except Lost:
+            if attempt + 1 == ATTEMPTS:
+                raise
+            sleep(FIRST_WAIT_SECONDS * 2**attempt)
+
+
+@contextmanager
+def _in_words(where: object, number: int, files: int) -> Iterator[None]:
+    try:
+        yield
+    except Lost as error:
+        raise BadInput(
+            f"{where}: expected an archive that takes {files} images, found the connection lost after {number} of them ({first_line(error)}). Run the same command again: it sends the rest."
+        ) from error
+    except Refused as error:
+        raise BadInput(
+            f"{where}: expected an archive that takes {files} images, found image {number + 1} refused ({first_line(error)}). Check the archive's rights and its log; the same command sends the rest."
+        ) from error

@@ -1,0 +1,63 @@
+"""A listener for tests, run as a process that can be killed: QUEUE PORT TO SECONDS.
+
+Its answer is a copy of each image with new UIDs; SECONDS are waited after each image that is sent.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import pydicom
+from pydicom.uid import generate_uid
+
+from voxlate.pacs.address import node
+from voxlate.pacs.dimse import NodeArchive
+from voxlate.pacs.listen import listen
+from voxlate.pacs.queue import Queue
+from voxlate.pacs.sending import Ledger, send
+
+
+def answer(scans: Path, images: Path) -> list[Path]:
+    images.mkdir(exist_ok=True)
+    series = generate_uid()
+    written = []
+    for file in sorted(scans.iterdir()):
+        dataset = pydicom.dcmread(file)
+        dataset.SeriesInstanceUID = series
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset.SeriesDescription = "SYNTHETIC"
+        dataset.save_as(images / file.name, enforce_file_format=True)
+        written.append(images / file.name)
+    return written
+
+
+def main() -> None:
+    queue, port, to, seconds = sys.argv[1:]
+    archive = NodeArchive(node(to), "VOXLATE")
+
+    class Slow:
+        def store(self, dataset):
+            archive.store(dataset)
+            time.sleep(float(seconds))
+
+        has = staticmethod(archive.has)
+
+    def send_slowly(files: list[Path], ledger: Ledger) -> None:
+        send(files, Slow(), ledger, archive.node)
+        archive.close()
+
+    listen(
+        Queue(Path(queue), idle_seconds=1.0),
+        answer,
+        send_slowly,
+        title="VOXLATE",
+        port=int(port),
+        allowed=["ORTHANC"],
+        say=lambda text: print(text, flush=True),
+        host="127.0.0.1",
+        retry_seconds=1.0,
+    )
+
+
+if __name__ == "__main__":
+    main()

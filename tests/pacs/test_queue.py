@@ -1,0 +1,158 @@
+"""The record of sent images and the queue of studies, without a network: each image is sent once, whenever it stops."""
+
+import os
+
+import pydicom
+import pytest
+
+from voxlate.errors import BadInput
+from voxlate.pacs.queue import DONE, FAILED, INCOMING, WORK, Queue, study_name
+from voxlate.pacs.sending import Ledger, Lost, Refused, send
+
+
+class Fake:
+    """An archive that counts; it is lost before each of these numbers of calls, and after those of `late`."""
+
+    def __init__(self, before=(), late=()):
+        self.images, self.calls, self.before, self.late = [], 0, before, late
+
+    def store(self, dataset):
+        self.calls += 1
+        if self.calls in self.before:
+            raise Lost("cut")
+        self.images.append(dataset.SOPInstanceUID)
+        if self.calls in self.late:
+            raise Lost("cut")
+
+    def has(self, dataset):
+        return dataset.SOPInstanceUID in self.images
+
+
+def files_of(series):
+    return sorted(series.iterdir())
+
+
+def test_each_image_is_sent_once_although_answers_and_connections_are_lost(series, tmp_path):
+    archive, waits = Fake(before=(1, 2, 6), late=(4, 8)), []
+    assert send(files_of(series), archive, Ledger(tmp_path / "sent"), "x", waits.append) == 6
+    assert len(archive.images) == len(set(archive.images)) == 6
+    assert waits == [1.0, 2.0, 1.0, 1.0, 1.0]
+
+
+def test_after_too_many_attempts_the_same_call_sends_the_rest(series, tmp_path):
+    archive, ledger = Fake(before=(3, 4, 5, 6, 7)), Ledger(tmp_path / "sent")
+    with pytest.raises(BadInput, match="connection lost after 2 of them"):
+        send(files_of(series), archive, ledger, "x", lambda seconds: None)
+    assert send(files_of(series), archive, ledger, "x") == 4
+    assert len(archive.images) == len(set(archive.images)) == 6
+
+
+def test_an_image_that_a_killed_process_did_not_record_is_not_sent_again(series, tmp_path):
+    archive, ledger = Fake(), Ledger(tmp_path / "sent")
+    send(files_of(series)[:3], archive, ledger, "x")
+    lines = ledger.path.read_text().splitlines(keepends=True)
+    ledger.path.write_text("".join(lines[:2]) + lines[2][:5])  # killed while it wrote the third
+    send(files_of(series), archive, ledger, "x")
+    assert len(archive.images) == len(set(archive.images)) == 6
+    assert len(ledger.instances()) == 7  # with the cut line, which is no image's
+
+
+def test_a_refused_image_is_one_sentence(series, tmp_path):
+    class Strict(Fake):
+        def store(self, dataset):
+            raise Refused("status 0x0122")
+
+    archive = Strict()
+    with pytest.raises(BadInput, match=r"found image 1 refused \(status 0x0122\)"):
+        send(files_of(series), archive, Ledger(tmp_path / "sent"), "x")
+
+
+@pytest.fixture
+def queue(tmp_path, datasets):
+    """A queue with one study."""
+    made = Queue(tmp_path / "queue")
+    for dataset in datasets:
+        made.receive(dataset)
+    return made
+
+
+@pytest.fixture
+def study(datasets):
+    return study_name(str(datasets[0].StudyInstanceUID))
+
+
+def make_old(queue, study, seconds=60):
+    for file in (queue.path / INCOMING / study).iterdir():
+        moment = file.stat().st_mtime - seconds
+        os.utime(file, (moment, moment))
+
+
+def copies(scans, images):
+    """An answer: the images of the study as they are."""
+    images.mkdir(exist_ok=True)
+    return [path.rename(images / path.name) for path in sorted(scans.iterdir())]
+
+
+def test_a_study_waits_until_no_image_came_for_some_seconds(queue, study):
+    assert queue.next_study() is None
+    make_old(queue, study)
+    assert queue.next_study() == study
+
+
+def test_a_received_image_is_the_image_that_was_sent(queue, study, datasets):
+    files = sorted((queue.path / INCOMING / study).iterdir())
+    kept = {pydicom.dcmread(one).SOPInstanceUID: pydicom.dcmread(one) for one in files}
+    assert {one.SOPInstanceUID: one for one in datasets} == kept
+
+
+def test_a_uid_that_is_a_path_is_refused(queue, datasets):
+    datasets[0].SOPInstanceUID = "../../evil"
+    with pytest.raises(BadInput, match="expected a UID of digits and dots"):
+        queue.receive(datasets[0])
+
+
+def test_an_answer_that_could_not_be_sent_stays_and_is_not_made_again(queue, study):
+    make_old(queue, study)
+    archive, made = Fake(before=(2,)), []
+
+    def answer(scans, images):
+        made.append(scans)
+        return copies(scans, images)
+
+    def send_or_fail(files, ledger):
+        try:
+            for file in files:
+                if (uid := pydicom.dcmread(file).SOPInstanceUID) not in ledger.instances():
+                    archive.store(pydicom.dcmread(file))
+                    ledger.add(uid)
+        except Lost as error:
+            raise BadInput("away") from error
+
+    with pytest.raises(BadInput, match="away"):
+        queue.run_next(answer, send_or_fail)
+    assert queue.run_next(answer, send_or_fail) == f"{study}: 6 images sent."
+    assert len(made) == 1
+    assert len(archive.images) == len(set(archive.images)) == 6
+    assert not (queue.path / WORK / study).exists()
+    assert len(Ledger(queue.path / DONE / study / "sent.txt").instances()) == 6
+
+
+def test_a_study_without_an_answer_is_put_aside_with_the_reason(queue, study):
+    make_old(queue, study)
+
+    def refuse(scans, images):
+        raise BadInput("no t1 in it")
+
+    assert "put aside: no t1 in it" in queue.run_next(refuse, lambda files, ledger: None)
+    folder = queue.path / FAILED / study
+    assert (folder / "why.txt").read_text() == "no t1 in it\n"
+    assert len([*(folder / "scans").iterdir()]) == 6
+    assert queue.run_next(refuse, lambda files, ledger: None) is None
+
+
+def test_a_study_that_was_being_taken_when_the_process_was_killed_is_found(queue, study):
+    make_old(queue, study)
+    hidden = queue.path / WORK / f".{study}"
+    hidden.mkdir(parents=True)
+    os.replace(queue.path / INCOMING / study, hidden / "scans")
+    assert queue.run_next(copies, lambda files, ledger: None) == f"{study}: 6 images sent."
