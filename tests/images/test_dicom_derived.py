@@ -269,3 +269,15 @@ def _point(header, row, column):
         + way[0] * column * across
         + way[1] * row * down
     )
+
+
+def test_values_of_a_source_that_the_standard_forbids_are_rounded_or_left_out(tmp_path):
+    affine = write_source(tmp_path / "mr")
+    for file in (tmp_path / "mr").glob("*.dcm"):
+        one = pydicom.dcmread(file)
+        one.add_new("PatientAge", "AS", "42")
+        del one.PatientPosition
+        one.save_as(file)
+    files = write_derived(numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN)
+    assert "PatientAge" not in headers(files)[0]
+    assert_valid(files)

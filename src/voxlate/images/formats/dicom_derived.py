@@ -4,6 +4,7 @@ Source: DICOM PS3.3 (2024), C.7.6.1 (general image), C.8.2.1 (CT), C.8.3.1 (MR),
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ KEPT = (
 _EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
     *("StudyID", "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator"),
-    "Laterality",
+    *("Laterality", "PatientPosition"),
 )
 
 
@@ -169,7 +170,7 @@ def _series(
     """What all slices of the new series share."""
     made = pydicom.Dataset()
     for name in KEPT:
-        if name in source:
+        if name in source and _is_sound(source[name]):
             made[name] = source[name]
     for name in _EMPTY:
         if name not in made:
@@ -204,6 +205,11 @@ def _series(
     _write_modality(made, volume.unit, source)
     _write_pixel_description(made, volume, stored, slope)
     return made
+
+
+def _is_sound(element: Any) -> bool:
+    """Whether a value has the form that its type asks for: an age such as 42 without a unit is not copied."""
+    return element.VR != "AS" or bool(re.fullmatch(r"(\d{3}[DWMY])?", str(element.value or "")))
 
 
 def _write_facts(made: Any, origin: Origin, facts: Sequence[str]) -> None:
@@ -270,9 +276,9 @@ def _slice(pydicom: Any, series: Any, level: int, plane: np.ndarray, grid: Grid)
 def _place_as(made: Any, header: Any) -> None:
     """The place of a source slice, digit by digit."""
     for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):
-        setattr(made, name, list(getattr(header, name)))
+        setattr(made, name, [_decimal(value) for value in getattr(header, name)])
     if header.get("SliceThickness"):
-        made.SliceThickness = header.SliceThickness
+        made.SliceThickness = _decimal(header.SliceThickness)
 
 
 def _crossing(sources: Sequence[_Source], grid: Grid, level: int) -> list[_Source]:
@@ -306,6 +312,12 @@ def _code(pydicom: Any, value: str, scheme: str, meaning: str) -> Any:
     item = pydicom.Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return item
+
+
+def _decimal(value: Any) -> str:
+    """A source's decimal string as it is, or rounded to the 16 characters that DICOM allows."""
+    text = str(getattr(value, "original_string", value)).strip()
+    return text if len(text) <= 16 else _number(float(value))
 
 
 def _number(value: float) -> str:
