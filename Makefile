@@ -12,7 +12,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-bare durations test-slow check docs fuzz bench bench-gpu ingredients reach tables trust lesions starters starter-tables clean
+.PHONY: install demo test dicom test-bare durations test-slow check docs fuzz bench bench-gpu ingredients reach tables trust lesions starters starter-tables clean
 
 install: .venv/installed
 
@@ -39,6 +39,10 @@ test-bare: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# the 48 orders of axes with dciodvfy, the speed of reading, and an Orthanc server where it is installed
+dicom: install
+	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/images/test_dicom_derived.py tests/images/test_dicom_speed.py tests/synthesis/test_dicom_out.py tests/pacs
 
 check: install
 	$(BIN)/ruff check
