@@ -73,6 +73,17 @@ def test_a_derived_slice_belongs_to_the_study_and_states_what_it_is(series, data
     assert [one.name for one in again] == [one.name for one in files]
 
 
+def test_long_numbers_of_a_source_become_valid_decimal_strings(datasets, tmp_path):
+    (tmp_path / "long").mkdir()
+    for number, dataset in enumerate(datasets):
+        dataset["PixelSpacing"].value = [pydicom.valuerep.DSfloat("0.66666668653488215")] * 2
+        dataset.save_as(tmp_path / "long" / f"{number}.dcm", enforce_file_format=True)
+    source = read_volume(tmp_path / "long")
+    (file, *_) = write_series(source, "t2", tmp_path / "long", tmp_path / "out", MADE)
+    assert [str(one) for one in pydicom.dcmread(file).PixelSpacing] == ["0.66666668653488"] * 2
+    assert same_grid(read_volume(tmp_path / "out").grid, source.grid, 1e-3)
+
+
 def test_what_does_not_fit_the_series_is_refused(series, tmp_path):
     source = read_volume(series)
     moved = source.affine.copy()

@@ -18,7 +18,7 @@ from voxlate.images.optional import optional_package
 # Attributes of a source slice that hold for a derived one, too. All others are left out: they describe an acquisition.
 KEPT = (
     *("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate"),
-    *("PatientSex", "PatientAge", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID"),
+    *("PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID"),
     *("StudyDescription", "AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID"),
     *("PositionReferenceIndicator", "PatientPosition", "Rows", "Columns", "PixelSpacing"),
     *("ImageOrientationPatient", "ImagePositionPatient", "SliceThickness", "SpacingBetweenSlices"),
@@ -27,7 +27,7 @@ KEPT = (
 EMPTY = (  # attributes of type 2, which a file must have, if only empty
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
     *("StudyID", "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator"),
-    *("PatientPosition", "SliceThickness", "InstanceNumber"),
+    *("PatientPosition", "SliceThickness", "InstanceNumber", "Laterality"),
 )
 EMPTY_CT = ("KVP", "AcquisitionNumber")
 EMPTY_MR = ("ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength", "RepetitionTime")
@@ -126,7 +126,7 @@ def _derived(pydicom: Any, source: Any, volume: Volume, name: str, made: Mapping
         setattr(dataset, keyword, None)
     for keyword in KEPT:
         if keyword in source:
-            setattr(dataset, keyword, source[keyword].value)
+            setattr(dataset, keyword, _kept(pydicom, source[keyword]))
     dataset.Modality = "CT" if is_ct else "MR"
     dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if is_ct else "OTHER"]
     dataset.Manufacturer, dataset.SoftwareVersions = "voxlate", __version__
@@ -145,6 +145,16 @@ def _derived(pydicom: Any, source: Any, volume: Volume, name: str, made: Mapping
     dataset.BitsAllocated = dataset.BitsStored = 16
     dataset.HighBit, dataset.PixelRepresentation = 15, 1
     return dataset
+
+
+def _kept(pydicom: Any, element: Any) -> Any:
+    """The value of a source's attribute; numbers with more than the 16 characters of a decimal string are rounded."""
+    if element.VR != "DS" or element.value is None:
+        return element.value
+    shortened = pydicom.valuerep.format_number_as_ds
+    if element.VM > 1:
+        return [shortened(float(one)) for one in element.value]
+    return shortened(float(element.value))
 
 
 def _reference(pydicom: Any, source: Any) -> Any:
