@@ -27,8 +27,8 @@ SCANS, IMAGES, READY, SENT, WHY = "scans", "images", "ready.json", "sent.txt", "
 NAME_DIGITS = 16
 Answer = Callable[[Path, Path], list[Path]]
 """Makes an answer: called with the folder of a study's images and a folder to write in; returns DICOM files to send."""
-Send = Callable[[list[Path], Ledger], object]
-"""Sends files that the ledger does not have; raises BadInput where it cannot."""
+Send = Callable[[list[Path], Ledger], int]
+"""Sends files that the ledger does not have, and returns their number; raises BadInput where it cannot."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,15 @@ class Queue:
         except BadInput as error:
             self._put_aside(study, str(error))
             return f"{study} is put aside: {error}"
-        send(files, Ledger(work / SENT))
+        ledger = Ledger(work / SENT)
+        for instance in sorted(self._done(study).instances() - ledger.instances()):
+            ledger.add(
+                instance
+            )  # of an earlier answer to the study, which the archive may have sent back
+        count = send(files, ledger)
         self._finish(study)
-        return f"{study}: {len(files)} images sent."
+        before = len(files) - count
+        return f"{study}: {count} images sent{f', {before} were sent before' if before else ''}."
 
     def _mend(self) -> None:
         """Go on with what a killed process has left: hidden folders of studies that were being taken."""
@@ -107,12 +113,14 @@ class Queue:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(work, target)
 
+    def _done(self, study: str) -> Ledger:
+        """The record of all that was ever sent for a study."""
+        return Ledger(self.path / DONE / study / SENT)
+
     def _finish(self, study: str) -> None:
         """Keep the record of what was sent; the images of patients are removed."""
         work = self.path / WORK / study
-        done = self.path / DONE / study
-        done.mkdir(parents=True, exist_ok=True)
-        kept = Ledger(done / SENT)
+        kept = self._done(study)
         for instance in sorted(Ledger(work / SENT).instances() - kept.instances()):
             kept.add(instance)
         shutil.rmtree(work)
