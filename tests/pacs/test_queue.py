@@ -165,3 +165,21 @@ def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, study, dat
     make_old(queue, study)
     assert queue.run_next(copies, send_all) == f"{study}: 0 images sent, 6 were sent before."
     assert archive.calls == 6
+
+
+def test_a_study_that_was_being_removed_when_the_process_was_killed_is_removed(queue, study):
+    removed = queue.path / WORK / f".{study}.removed"
+    (removed / "scans").mkdir(parents=True)
+    assert queue.run_next(copies, lambda files, ledger: len(files)) is None
+    assert not removed.exists()
+
+
+def test_a_fault_in_one_study_does_not_end_the_service(queue, study):
+    make_old(queue, study)
+
+    def fail(scans, images):
+        raise ZeroDivisionError("by zero")
+
+    said = queue.run_next(fail, lambda files, ledger: 0)
+    assert "This should not happen: ZeroDivisionError: by zero" in said
+    assert queue.next_study() is None

@@ -24,6 +24,7 @@ from voxlate.pacs.sending import Ledger
 
 INCOMING, WORK, DONE, FAILED = "incoming", "work", "done", "failed"
 SCANS, IMAGES, READY, SENT, WHY = "scans", "images", "ready.json", "sent.txt", "why.txt"
+REMOVED = ".removed"  # the end of the hidden name of a study that is being removed
 NAME_DIGITS = 16
 Answer = Callable[[Path, Path], list[Path]]
 """Makes an answer: called with the folder of a study's images and a folder to write in; returns DICOM files to send."""
@@ -86,6 +87,10 @@ class Queue:
         except BadInput as error:
             self._put_aside(study, str(error))
             return f"{study} is put aside: {error}"
+        except Exception as error:  # one study must not end the service for all others
+            why = f"This should not happen: {type(error).__name__}: {error}"
+            self._put_aside(study, why)
+            return f"{study} is put aside. {why}"
         ledger = Ledger(work / SENT)
         for instance in sorted(self._done(study).instances() - ledger.instances()):
             ledger.add(
@@ -97,10 +102,10 @@ class Queue:
         return f"{study}: {count} images sent{f', {before} were sent before' if before else ''}."
 
     def _mend(self) -> None:
-        """Go on with what a killed process has left: hidden folders of studies that were being taken."""
+        """Go on with what a killed process has left: hidden folders of studies that were being taken or removed."""
         root = self.path / WORK
         for hidden in root.glob(".*") if root.is_dir() else ():
-            if (hidden / SCANS).is_dir():
+            if (hidden / SCANS).is_dir() and not hidden.name.endswith(REMOVED):
                 os.replace(hidden, root / hidden.name[1:])
             else:
                 shutil.rmtree(hidden)
@@ -123,7 +128,9 @@ class Queue:
         kept = self._done(study)
         for instance in sorted(Ledger(work / SENT).instances() - kept.instances()):
             kept.add(instance)
-        shutil.rmtree(work)
+        removed = work.with_name(f".{study}{REMOVED}")
+        os.replace(work, removed)
+        shutil.rmtree(removed)
 
 
 def study_name(uid: str) -> str:
