@@ -57,6 +57,7 @@ from voxlate.synthesis.calibrate import held_out_cases, own_copy
 from voxlate.synthesis.calibrations import Answer
 from voxlate.synthesis.cohort import graded_warnings
 from voxlate.synthesis.delivery import deliver
+from voxlate.synthesis.dicom_out import Exported, export_dicom
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.missing import score_run
@@ -425,6 +426,24 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     """Write one HTML page on a run, a folder of images or a prepared cohort, and return its path."""
     write = report_prepared if (Path(path) / "cohort.json").is_file() else _report
     return write(Path(path), None if out is None else Path(out))
+
+
+@takes()
+def export(
+    out: Path | str,
+    dicom: Path | str,
+    like: Path | str | None = None,
+    *,
+    progress: Shown = True,
+) -> Exported:
+    """Write synthesised images as derived DICOM series in the study of their source. See synthesis.dicom_out."""
+    with shown(progress) as step:
+        return export_dicom(
+            Path(out),
+            Path(dicom),
+            None if like is None else Path(like),
+            lambda number, total: step("images", number, total, {}),
+        )
 
 
 @takes()

@@ -200,6 +200,31 @@ def report(
     print(run(path, to))
 
 
+@command("export OUT --dicom TO", "export OUT/CASE --dicom TO --like SERIES")
+def export(
+    path: Annotated[
+        Path, Argument(metavar="OUT", help="Folder that synth wrote, or one case's folder in it.")
+    ],
+    dicom: Annotated[Path, Option("New folder for the DICOM series.", panel=MAIN)],
+    like: Annotated[
+        Path | None,
+        Option(
+            "DICOM series of the source, for one case. Default: as the provenance states it.",
+            panel=MAIN,
+            metavar="SERIES",
+        ),
+    ] = None,
+) -> None:
+    """Write synthesised images as derived DICOM series in the study of their source (research use only)."""
+    from voxlate.synthesis.dicom_out import export_dicom
+
+    with progress_on(err) as bars:
+        done = export_dicom(path, dicom, like, lambda number, total: bars("images", number, total))
+    for image, unit in done.left_out.items():
+        note(f"{image} is left out: no CT or MR series holds values in {unit}.")
+    say(f"{len(done.series)} series in {dicom}: derived, synthetic, not for diagnosis.")
+
+
 @command("demo --out demo", "demo --real scan.nii.gz --out mine")
 def demo(
     to: To = Path("demo"),

@@ -289,8 +289,13 @@ def _correlations(box: Box, mean: Box) -> NDArray[np.float64]:
     return np.array([float((mirrored * mean).sum()) for mirrored in boxes])
 
 
-def anatomy_warnings(anatomy: Anatomy, name: str, body: Body) -> list[str]:
-    """Sentences where the body in a source is out of the training's distribution; none after too few patients."""
+def anatomy_warnings(
+    anatomy: Anatomy, name: str, body: Body, any_height: bool = False
+) -> list[str]:
+    """Sentences where the body in a source is out of the training's distribution; none after too few patients.
+
+    any_height: whether a scan of some slices is as good as one of the whole body.
+    """
     if name not in anatomy.usual:
         return []
     usual = anatomy.usual[name]
@@ -300,7 +305,7 @@ def anatomy_warnings(anatomy: Anatomy, name: str, body: Body) -> list[str]:
     sentences = [
         _turned(name, usual, correlations)
         or _low_correlation(name, usual, correlations[0], inside),
-        _other_size(name, usual, body),
+        _other_size(name, usual, body, any_height),
         _other_unit(name, usual, body),
     ]
     return [sentence for sentence in sentences if sentence]
@@ -345,8 +350,10 @@ def _low_correlation(name: str, usual: Usual, whole: float, inside: float) -> st
     return f"{name}: its correlation with the mean training scan{where} is {correlation:.2f}, that of the training's own patients {1 - known:.2f} (median), so {times:.1f} times as far from the usual as the farthest training scan: another modality, field of view or part of the body? {advice(times)}"
 
 
-def _other_size(name: str, usual: Usual, case: Body) -> str:
+def _other_size(name: str, usual: Usual, case: Body, any_height: bool) -> str:
     away = np.abs(case.size - usual.size) / usual.deviation
+    if any_height:
+        away[0] = 0
     axis = int(away.argmax())
     times = float(away[axis]) / FAR_SIZE
     if times <= 1:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from voxlate.data.pseudonyms import check_outside
+from voxlate.errors import BadInput
 from voxlate.synthesis.bids import check_bids, write_bids
 from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
+from voxlate.synthesis.dicom_out import Exported, check_dicom, export_dicom
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import Selection
 
@@ -27,6 +29,12 @@ def deliver(
     }
     if options.pseudonymise is not None:
         check_outside(options.pseudonymise, out)
+    if options.dicom is not None:
+        if options.pseudonymise is not None:
+            raise BadInput(
+                "--dicom: expected it without --pseudonymise, found both: a derived series keeps the patient and study of its source. Run voxlate pseudonymise on the series first."
+            )
+        check_dicom({one.case: [*one.files.values()] for one in selected.scans})
     if options.bids:
         check_bids(out, files, ending)
     folders, failed = synthesise_cases(
@@ -42,9 +50,16 @@ def deliver(
         warn=warn,
         say=say,
     )
+    if options.dicom is not None and folders:
+        _say_left_out(export_dicom(out, options.dicom), say)
     if options.bids and folders:
         _say_outside(write_bids(folders, out, files), say)
     return folders, failed
+
+
+def _say_left_out(exported: Exported, say: Warn) -> None:
+    for image, unit in exported.left_out.items():
+        say(f"{image} has no DICOM series: no CT or MR series holds values in {unit}.")
 
 
 def _say_outside(suffixes: list[str], say: Warn) -> None:

@@ -201,7 +201,8 @@ def _check_scans(
         warnings += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
         warnings.append(out_of_distribution(name, statistics, spec, ranges))
         if anatomy is not None:
-            warnings += anatomy_warnings(anatomy, name, body_of(prepared, name, spec))
+            any_height = "starter" in header and sees_single_slices(recipe)
+            warnings += anatomy_warnings(anatomy, name, body_of(prepared, name, spec), any_height)
     warnings.append(_spacing_warning(header, prepared, recipe))
     return warnings
 

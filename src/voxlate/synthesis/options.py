@@ -239,6 +239,10 @@ class SynthOptions(SynthKeys, Layout):
         bool,
         Option("Copy as BIDS: derivatives/voxlate.", panel=OUTPUT),
     ] = False
+    dicom: Annotated[
+        Path | None,
+        Option("Folder for the images as derived DICOM series, too.", panel=OUTPUT),
+    ] = None
     pseudonymise: Annotated[
         Path | None,
         Option(

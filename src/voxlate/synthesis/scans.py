@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
-from voxlate.data.find import find_cohort, load_preset
+from voxlate.data.find import CohortFiles, find_cohort, load_preset
 from voxlate.data.manifest import TABLES
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, did_you_mean
@@ -155,6 +155,10 @@ def _named_scans(
     if all(
         "=" in text and not is_there(Path(text)) for text in inputs
     ):  # 'mr.h5#slice=3' is a scan, not a pair
+        if series:
+            raise BadInput(
+                f"--series: expected a folder with one DICOM study as input, found {' '.join(inputs)}. Give the folder, or a pair MODALITY=FOLDER#KEY alone."
+            )
         files = _pairs(inputs, [*sources, *aliases])
         yield Scans(_case_of(files), files)
         return
@@ -167,11 +171,10 @@ def _named_scans(
         raise BadInput(
             f"{path}: expected a case, a cohort or a file, found nothing there. Check the path."
         )
-    study = _study(path, model, series, layout)
+    cohort, study = _cohort_or_study(path, model, series, layout)
     if study:
-        picked = pick_series(
-            path, study, {name: model.aliases.get(name, ()) for name in sources}, series
-        )
+        wanted = {name: model.aliases.get(name, ()) for name in sources}
+        picked = pick_series(path, study, wanted, series)
         yield Scans(_name_of(path.resolve().name), picked.files, notes=picked.notes)
         return
     if series:
@@ -190,7 +193,8 @@ def _named_scans(
         else:
             yield Scans(_case_of(files), files)
         return
-    cohort = find_cohort(path, **layout)
+    if cohort is None:
+        cohort = find_cohort(path, **layout)
     for case in in_split(model, cohort.cases, split):
         mask = {MASK: case.mask} if case.mask else {}
         yield Scans(case.case, case.files | mask, patient=case.patient)
@@ -252,31 +256,32 @@ def _name_of(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text).lstrip(".") or "case"
 
 
-def _study(
+def _cohort_or_study(
     path: Path,
     model: Model | Ensemble,
     named: list[str] | None,
     layout: Mapping[str, Any],
-) -> list[SeriesInfo]:
-    """The series of the one study in a folder from which a model picks; [] where a folder is anything else.
+) -> tuple[CohortFiles | None, list[SeriesInfo]]:
+    """The cohort in a folder, or the series of its one study from which a model picks; None and [] for one scan.
 
     A folder that holds one series, or cases by the layout with a scan of the model, is no study unless --series is
     named.
     """
-    if not path.is_dir() or any(value for value in layout.values()):
-        return []
+    if not path.is_dir() or any(layout.values()):
+        return None, []
     if is_dicom_folder(path):
         series = study_series(path)
-        return series if len(series) > 1 or named else []
-    if not named:
-        try:
-            cases = find_cohort(path, **layout).cases
-        except BadInput:
-            cases = []
-        accepted = {*model.scan_names, *(one for names in model.aliases.values() for one in names)}
-        if any(accepted & case.files.keys() for case in cases):
-            return []
-    return study_series(path)
+        return None, series if len(series) > 1 or named else []
+    if named:
+        return None, study_series(path)
+    accepted = {*model.scan_names, *(one for names in model.aliases.values() for one in names)}
+    try:
+        cohort = find_cohort(path, **layout)
+    except BadInput:
+        return None, study_series(path)
+    if any(accepted & case.files.keys() for case in cohort.cases):
+        return cohort, []
+    return cohort, study_series(path)
 
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:

@@ -425,6 +425,7 @@ def _check_image(header: Any, file: Image) -> None:
         raise BadInput(
             f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
         )
+    check_volume((1, int(header.Rows), int(header.Columns)), file)
     check_held(file, header.pixels)
 
 

@@ -70,22 +70,26 @@ def without_copies(headers: dict[Image, Any]) -> tuple[dict[Image, Any], tuple[s
     Where images at one place differ anywhere in a series, it holds several volumes, and nothing is left out.
     """
     copies = list[Image]()
-    for images in _by_place(headers).values():
-        if len(images) > 1:
-            shape = tuple(int(headers[images[0]][name].value) for name in ("Rows", "Columns"))
-            first = read_slice(images[0], headers[images[0]], shape)
-            for image in images[1:]:
-                size = tuple(int(headers[image][name].value) for name in ("Rows", "Columns"))
-                if size != shape:
-                    return headers, ()
-                if not np.array_equal(read_slice(image, headers[image], shape), first):
-                    return headers, ()
-                copies.append(image)
+    for first, *others in _by_place(headers).values():
+        for image in others:
+            if not _same_values(first, image, headers):
+                return headers, ()
+            copies.append(image)
     if not copies:
         return headers, ()
-    left = {image: header for image, header in headers.items() if image not in copies}
+    repeated = set(copies)
+    left = {image: header for image, header in headers.items() if image not in repeated}
     note = f"{len(copies)} images repeat another at the same place exactly and are left out (the first: {copies[0].name})."
     return left, (note,)
+
+
+def _same_values(a: Image, b: Image, headers: dict[Image, Any]) -> bool:
+    """Whether two images have the same size and the same values."""
+    shape, other = ((int(headers[one].Rows), int(headers[one].Columns)) for one in (a, b))
+    if shape != other:
+        return False
+    values = read_slice(a, headers[a], shape)
+    return np.array_equal(values, read_slice(b, headers[b], shape))
 
 
 def _by_place(headers: dict[Image, Any]) -> dict[Place, list[Image]]:
