@@ -42,9 +42,10 @@ def main() -> None:
 
         has = staticmethod(archive.has)
 
-    def send_slowly(files: list[Path], ledger: Ledger) -> None:
-        send(files, Slow(), ledger, archive.node)
+    def send_slowly(files: list[Path], ledger: Ledger) -> int:
+        count = send(files, Slow(), ledger, archive.node)
         archive.close()
+        return count
 
     listen(
         Queue(Path(queue), idle_seconds=1.0),

@@ -113,24 +113,18 @@ def test_a_uid_that_is_a_path_is_refused(queue, datasets):
 
 def test_an_answer_that_could_not_be_sent_stays_and_is_not_made_again(queue, study):
     make_old(queue, study)
-    archive, made = Fake(before=(2,)), []
+    archive, made = Fake(before=(2, 3, 4, 5, 6)), []
 
     def answer(scans, images):
         made.append(scans)
         return copies(scans, images)
 
     def send_or_fail(files, ledger):
-        try:
-            for file in files:
-                if (uid := pydicom.dcmread(file).SOPInstanceUID) not in ledger.instances():
-                    archive.store(pydicom.dcmread(file))
-                    ledger.add(uid)
-        except Lost as error:
-            raise BadInput("away") from error
+        return send(files, archive, ledger, "x", lambda seconds: None)
 
-    with pytest.raises(BadInput, match="away"):
+    with pytest.raises(BadInput, match="connection lost after 1 of them"):
         queue.run_next(answer, send_or_fail)
-    assert queue.run_next(answer, send_or_fail) == f"{study}: 6 images sent."
+    assert queue.run_next(answer, send_or_fail) == f"{study}: 5 images sent, 1 were sent before."
     assert len(made) == 1
     assert len(archive.images) == len(set(archive.images)) == 6
     assert not (queue.path / WORK / study).exists()
@@ -143,11 +137,11 @@ def test_a_study_without_an_answer_is_put_aside_with_the_reason(queue, study):
     def refuse(scans, images):
         raise BadInput("no t1 in it")
 
-    assert "put aside: no t1 in it" in queue.run_next(refuse, lambda files, ledger: None)
+    assert "put aside: no t1 in it" in queue.run_next(refuse, lambda files, ledger: len(files))
     folder = queue.path / FAILED / study
     assert (folder / "why.txt").read_text() == "no t1 in it\n"
     assert len([*(folder / "scans").iterdir()]) == 6
-    assert queue.run_next(refuse, lambda files, ledger: None) is None
+    assert queue.run_next(refuse, lambda files, ledger: len(files)) is None
 
 
 def test_a_study_that_was_being_taken_when_the_process_was_killed_is_found(queue, study):
@@ -155,4 +149,37 @@ def test_a_study_that_was_being_taken_when_the_process_was_killed_is_found(queue
     hidden = queue.path / WORK / f".{study}"
     hidden.mkdir(parents=True)
     os.replace(queue.path / INCOMING / study, hidden / "scans")
-    assert queue.run_next(copies, lambda files, ledger: None) == f"{study}: 6 images sent."
+    assert queue.run_next(copies, lambda files, ledger: len(files)) == f"{study}: 6 images sent."
+
+
+def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, study, datasets):
+    archive = Fake()
+
+    def send_all(files, ledger):
+        return send(files, archive, ledger, "x")
+
+    make_old(queue, study)
+    assert queue.run_next(copies, send_all) == f"{study}: 6 images sent."
+    for dataset in datasets:
+        queue.receive(dataset)
+    make_old(queue, study)
+    assert queue.run_next(copies, send_all) == f"{study}: 0 images sent, 6 were sent before."
+    assert archive.calls == 6
+
+
+def test_a_study_that_was_being_removed_when_the_process_was_killed_is_removed(queue, study):
+    removed = queue.path / WORK / f".{study}.removed"
+    (removed / "scans").mkdir(parents=True)
+    assert queue.run_next(copies, lambda files, ledger: len(files)) is None
+    assert not removed.exists()
+
+
+def test_a_fault_in_one_study_does_not_end_the_service(queue, study):
+    make_old(queue, study)
+
+    def fail(scans, images):
+        raise ZeroDivisionError("by zero")
+
+    said = queue.run_next(fail, lambda files, ledger: 0)
+    assert "This should not happen: ZeroDivisionError: by zero" in said
+    assert queue.next_study() is None

@@ -59,6 +59,7 @@ def test_a_bids_dataset_gives_a_bids_derivative(voxlate, run, dataset, tmp_path)
     sidecar = json.loads((root / f"{images[0]}.json").read_text())
     assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_acq-mprage_T1w.nii.gz"]
     assert sidecar["VoxlateProvenance"]["model"]["title"] == "tiny"
+    assert json.loads(voxlate("info", out, "--json").out)["images"] == ["t2"]
     copy = (root / f"{images[0]}.nii.gz").read_bytes()
     assert copy == (out / "sub-01" / "t2.nii.gz").read_bytes()
 

@@ -5,8 +5,10 @@ import pytest
 
 import voxlate as package
 from voxlate.errors import BadInput
-from voxlate.images.grid import LPS_TO_RAS
+from voxlate.images.grid import LPS_TO_RAS, Volume
 from voxlate.images.io import read_volume
+from voxlate.synthesis.dicom_out import export_dicom
+from voxlate.synthesis.result import Synthesised
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -102,3 +104,13 @@ def test_a_series_named_by_like_takes_an_image_on_another_grid(
     image = read_volume(case / "t2.nii.gz")
     back = read_volume(made)
     assert np.allclose(np.abs(back.data).sum(), np.abs(image.data).sum(), rtol=1e-3)
+
+
+def test_an_image_in_hounsfield_units_becomes_a_ct_series(series, tmp_path):
+    scan = read_volume(series)
+    image = Volume(scan.data - 900, scan.affine, "HU", "ct")
+    Synthesised({"ct": image}, {}, {"model": {"title": "any"}}).write(tmp_path / "case")
+    (folder,) = export_dicom(tmp_path / "case", tmp_path / "dicom", series).series
+    back = read_volume(folder)
+    assert (back.modality, back.unit) == ("ct", "HU")
+    assert np.array_equal(back.data, image.data)

@@ -13,6 +13,8 @@ from voxlate.images.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, lis
 from voxlate.images.io import format_of, is_there, read_volume, without_ending
 from voxlate.starters.names import is_starter
 
+BIDS = "derivatives"  # the folder in which images of a synthesis are once more, under the names of BIDS
+
 
 def describe_path(path: Path) -> dict[str, Any]:
     """Facts about a scan, a cohort (prepared or not), a synthesis, a run or weights; raises BadInput for others."""
@@ -75,7 +77,11 @@ def _synthesis(path: Path) -> dict[str, Any]:
     from voxlate.scoring.provenance import read_provenance  # imported where a folder asks for it
     from voxlate.synthesis.result import ENDINGS
 
-    files = (one for one in path.rglob("*") if one.name.endswith(ENDINGS))
+    files = (
+        one
+        for one in path.rglob("*")
+        if one.name.endswith(ENDINGS) and BIDS not in one.relative_to(path).parts
+    )
     stated = read_provenance(path / "provenance.json")
     model = stated.get("model", {})
     return {

@@ -22,7 +22,9 @@ CODES = (
     ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
 )
 METHOD = "voxlate, PS3.15 basic profile, keyed pseudonyms, shifted dates"
-SYNTHETIC = "SYNTHETIC, NOT FOR DIAGNOSIS"  # the part of a series' description that stays
+SYNTHETIC = (
+    "SYNTHETIC - NOT FOR DIAGNOSIS"  # the description of a synthesised series under a pseudonym
+)
 OWN_CREATOR = "voxlate"  # the private creator of the block with the provenance, in any case
 STANDARD_UIDS = "1.2.840.10008."  # UIDs of DICOM itself, such as SOP classes, name no object
 STATIONS = (  # attributes of the file itself that name a machine or a hospital's software
@@ -137,7 +139,7 @@ def deidentify(dataset: Any, pseudonyms: Pseudonyms, rules: Rules, where: object
             f"{where}: expected pixels without names, found BurnedInAnnotation YES. Leave this series out: pseudonyms do not change pixels."
         )
     patient = str(dataset.get("PatientID", ""))
-    synthetic = SYNTHETIC in str(dataset.get("SeriesDescription", ""))
+    synthetic = str(dataset.get("SeriesDescription", "")).startswith("SYNTHETIC")
     for part in _parts(dataset):
         _remove_private(part)
         for element in list(part):

@@ -24,11 +24,12 @@ from voxlate.pacs.sending import Ledger
 
 INCOMING, WORK, DONE, FAILED = "incoming", "work", "done", "failed"
 SCANS, IMAGES, READY, SENT, WHY = "scans", "images", "ready.json", "sent.txt", "why.txt"
+REMOVED = ".removed"  # the end of the hidden name of a study that is being removed
 NAME_DIGITS = 16
 Answer = Callable[[Path, Path], list[Path]]
 """Makes an answer: called with the folder of a study's images and a folder to write in; returns DICOM files to send."""
-Send = Callable[[list[Path], Ledger], object]
-"""Sends files that the ledger does not have; raises BadInput where it cannot."""
+Send = Callable[[list[Path], Ledger], int]
+"""Sends files that the ledger does not have, and returns their number; raises BadInput where it cannot."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,25 @@ class Queue:
         except BadInput as error:
             self._put_aside(study, str(error))
             return f"{study} is put aside: {error}"
-        send(files, Ledger(work / SENT))
+        except Exception as error:  # one study must not end the service for all others
+            why = f"This should not happen: {type(error).__name__}: {error}"
+            self._put_aside(study, why)
+            return f"{study} is put aside. {why}"
+        ledger = Ledger(work / SENT)
+        for instance in sorted(self._done(study).instances() - ledger.instances()):
+            ledger.add(
+                instance
+            )  # of an earlier answer to the study, which the archive may have sent back
+        count = send(files, ledger)
         self._finish(study)
-        return f"{study}: {len(files)} images sent."
+        before = len(files) - count
+        return f"{study}: {count} images sent{f', {before} were sent before' if before else ''}."
 
     def _mend(self) -> None:
-        """Go on with what a killed process has left: hidden folders of studies that were being taken."""
+        """Go on with what a killed process has left: hidden folders of studies that were being taken or removed."""
         root = self.path / WORK
         for hidden in root.glob(".*") if root.is_dir() else ():
-            if (hidden / SCANS).is_dir():
+            if (hidden / SCANS).is_dir() and not hidden.name.endswith(REMOVED):
                 os.replace(hidden, root / hidden.name[1:])
             else:
                 shutil.rmtree(hidden)
@@ -107,15 +118,19 @@ class Queue:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(work, target)
 
+    def _done(self, study: str) -> Ledger:
+        """The record of all that was ever sent for a study."""
+        return Ledger(self.path / DONE / study / SENT)
+
     def _finish(self, study: str) -> None:
         """Keep the record of what was sent; the images of patients are removed."""
         work = self.path / WORK / study
-        done = self.path / DONE / study
-        done.mkdir(parents=True, exist_ok=True)
-        kept = Ledger(done / SENT)
+        kept = self._done(study)
         for instance in sorted(Ledger(work / SENT).instances() - kept.instances()):
             kept.add(instance)
-        shutil.rmtree(work)
+        removed = work.with_name(f".{study}{REMOVED}")
+        os.replace(work, removed)
+        shutil.rmtree(removed)
 
 
 def study_name(uid: str) -> str:

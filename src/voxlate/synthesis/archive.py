@@ -5,18 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlate.data.derived_series import write_series
 from voxlate.errors import BadInput
+from voxlate.images.formats.dicom_derived import UNITS, write_derived
 from voxlate.images.grid import Volume, same_grid
 from voxlate.images.io import read_volume
 from voxlate.pacs.address import StudyAddress, is_dicomweb, study_address
 from voxlate.pacs.queue import Answer, study_name
 from voxlate.pacs.sending import Ledger, send
 from voxlate.pacs.web import WebArchive, fetch_study
-from voxlate.scoring.provenance import provenance_of, read_provenance, stated_inputs
+from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.synthesis.calls import Warn, no_report
 from voxlate.synthesis.delivery import deliver
+from voxlate.synthesis.dicom_out import origin_of
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
@@ -76,15 +77,20 @@ def derived_series(folders: Sequence[Path], to: Path) -> list[Path]:
     shutil.rmtree(to, ignore_errors=True)
     files = []
     for folder in folders:
-        stated = read_provenance(folder / "provenance.json")
-        sources = [*stated_inputs(provenance_of(folder)).values()]
+        stated = provenance_of(folder)
+        sources = [*stated_inputs(stated).values()]
         images = images_in(folder)
         for name, path in images.items():
             if is_map(name, images):
                 continue
             volume = read_volume(path, name)
+            if volume.unit not in UNITS:
+                raise BadInput(
+                    f"{name}: expected an image in HU or of MR for a CT or MR series, found the unit {volume.unit}. Keep it in its own file."
+                )
             like = _source_on_grid(sources, volume, name)
-            files += write_series(volume, name, like, to / f"{folder.name}_{name}", stated)
+            series = to / f"{folder.name}_{name}"
+            files += write_derived(volume, like, series, origin_of(stated))
     return files
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.errors import BadInput, first_of
+from voxlate.files import SYNTHETIC
 from voxlate.images.formats.dicom import folder_and_key, is_dicom_folder
 from voxlate.images.formats.dicom_derived import UNITS, Origin, write_derived
-from voxlate.images.io import is_picture, read_volume
+from voxlate.images.io import is_picture, read_volume, without_ending
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 
 PROVENANCE = "provenance.json"
@@ -52,12 +53,13 @@ def export_dicom(
         if progress is not None:
             progress(number, len(images))
         source = like or _source_of(case)
-        volume = read_volume(case / name)
+        modality = without_ending(name).removeprefix(SYNTHETIC)
+        volume = read_volume(case / name, modality)
         if volume.unit not in UNITS:
             exported.left_out[f"{case.name}/{name}"] = volume.unit
             continue
         folder = to / case.name / name.split(".")[0]
-        write_derived(volume, source, folder, _origin(provenance_of(case)))
+        write_derived(volume, source, folder, origin_of(provenance_of(case)))
         exported.series.append(folder)
     if progress is not None:
         progress(len(images), len(images))
@@ -104,7 +106,7 @@ def _source_of(case: Path) -> Path:
     )
 
 
-def _origin(provenance: Mapping[str, Any]) -> Origin:
+def origin_of(provenance: Mapping[str, Any]) -> Origin:
     """The provenance as headers state it, and the hash of the whole."""
     model = provenance.get("model", {})
     whole = json.dumps({key: provenance.get(key) for key in _STATED}, sort_keys=True, default=str)

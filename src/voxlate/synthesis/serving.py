@@ -34,10 +34,10 @@ def serve(
     options = SynthOptions(device=device)
     model = load(run, device)
 
-    def send_files(files: list[Path], ledger: Ledger) -> None:
+    def send_files(files: list[Path], ledger: Ledger) -> int:
         archive = NodeArchive(target, own)
         try:
-            send(files, archive, ledger, target)
+            return send(files, archive, ledger, target)
         finally:
             archive.close()
 
