@@ -49,6 +49,17 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def shipped_starters(tmp_path_factory):
+    """The folder of the starters that come with the package; no other test sees them, and no plan begins from one."""
+    from voxlate.starters import names
+
+    with pytest.MonkeyPatch.context() as patch:
+        shipped = names.FOLDER
+        patch.setattr(names, "FOLDER", tmp_path_factory.mktemp("no_starters"))
+        yield shipped
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _precision(tmp_path_factory):
     """Every "auto" is float32 in tests and in the commands that they start: no clock decides what they compute."""
     from voxlate.training.precision import keep_ratio, this_machine

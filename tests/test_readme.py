@@ -20,7 +20,15 @@ COMMAND = re.compile(r"^(?:\S+/)?voxlate ([a-z].*)$", flags=re.M)
 @pytest.fixture(scope="module")
 def commands() -> dict[str, Any]:
     """The commands of the command line, by name."""
-    from voxlate.cli import cohort, model, planning, result, starters, trust  # noqa: F401  (they add their commands)
+    from voxlate.cli import (  # noqa: F401  (they add their commands)
+        cohort,
+        model,
+        planning,
+        result,
+        sharing,
+        starters,
+        trust,
+    )
     from voxlate.cli.app import app
 
     group: Any = typer.main.get_command(app)
@@ -46,8 +54,10 @@ def commands_on(page: Path) -> list[str]:
     return [line for block in BLOCK.findall(page.read_text()) for line in COMMAND.findall(block)]
 
 
-def test_the_readme_shows_the_way_from_scans_to_scores():
-    assert [line.split()[0] for line in commands_on(PAGES[0])][:4] == [
+def test_the_readme_shows_a_starter_first_and_then_the_way_from_scans_to_scores():
+    first, *others = commands_on(PAGES[0])
+    assert first.startswith("synth starter:head-mr-to-ct ")
+    assert [line.split()[0] for line in others][:4] == [
         "prepare",
         "train",
         "synth",
