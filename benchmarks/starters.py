@@ -4,7 +4,7 @@ Of each starter: synthetic heads are written, prepared, trained on, and the run 
 then real scans are synthesised and scored, and the numbers are written into the card. What is done is skipped, so the
 same command goes on after a stop.
 
-    python benchmarks/starters.py WORK [STARTER …] [--heads 60] [--steps 30000] [--out FOLDER] [--device auto]
+    python benchmarks/starters.py WORK [STARTER …] [--heads N] [--steps N] [--out FOLDER] [--device auto]
 
 Real scans are cohorts in WORK: harvard_scans (mr, ct), brains_scans (t1, t2, flair, …) and topcow_scans (tof, cta), each
 with its manifest WORK/NAME_scans.csv where it has one. Those that are absent are not measured, and the card says so.
@@ -38,6 +38,11 @@ from voxlate.training.train import train
 RECIPES = Path(__file__).with_name("starter_recipes")
 SYNTHETIC = "synthetic heads only"
 SHARES = (0.9, 0.1, 0.0)  # of the heads that train and validate; real scans test
+UNITS = {
+    "harvard": "grey levels of 255 that show 0 to 80 HU",
+    "brains": "shares of the peak of each image",
+    "topcow": "HU",
+}
 SCORES = {"mae": "MAE", "ssim_2d": "SSIM", "gradient_strength": "gradient ratio"}
 ANY_MR = ["mr", "t1", "t1w", "t1n", "t1c", "t1ce", "t2", "t2w", "flair", "t2f", "pd", "swi"]
 RESEARCH = (
@@ -47,12 +52,13 @@ RESEARCH = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """A starter to make: the voxels of its heads, the scans that it takes, real cohorts, and limits for the card.
+    """A starter to make: the voxels and the number of its heads, the scans that it takes, real cohorts, and limits for the card.
 
     size: voxels in x, y, z; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored.
     """
 
     size: tuple[int, int, int]
+    heads: int
     accepts: Mapping[str, Sequence[str]]
     stripped: bool = False
     lesion: Any = "mixed"
@@ -69,6 +75,7 @@ class Wanted:
 WANTED = {
     "head-mr-to-ct": Wanted(
         size=(200, 240, 42),
+        heads=56,
         accepts={"mr": ANY_MR, "ct": ["ct", "ncct"]},
         real={"harvard": None},
         limits=[
@@ -79,6 +86,7 @@ WANTED = {
     ),
     "brain-mr-to-mr": Wanted(
         size=(160, 192, 112),
+        heads=36,
         accepts={
             "t1": ["t1", "t1w", "t1n"],
             "t1c": ["t1c", "t1ce"],
@@ -96,6 +104,7 @@ WANTED = {
     ),
     "head-tof-to-cta": Wanted(
         size=(256, 304, 140),
+        heads=6,
         accepts={"tof": ["tof", "mra"], "cta": ["cta"]},
         real={"topcow": None},
         limits=[
@@ -106,7 +115,9 @@ WANTED = {
 }
 
 
-def make(name: str, work: Path, out: Path, heads: int, steps: int | None, device: str) -> Card:
+def make(
+    name: str, work: Path, out: Path, heads: int | None, steps: int | None, device: str
+) -> Card:
     """Make one starter, or what is left to do of it."""
     wanted = WANTED[name]
     folder = work / name
@@ -115,7 +126,7 @@ def make(name: str, work: Path, out: Path, heads: int, steps: int | None, device
     cohort = folder / "cohort"
     write_cohort(
         cohort,
-        heads,
+        heads or wanted.heads,
         wanted.size,
         lesion=wanted.lesion,
         anatomy=2,
@@ -191,7 +202,8 @@ def measured(name: str, wanted: Wanted, starter: Path, work: Path, device: str) 
                 values = [row.scores[key] for row in own if key in row.scores]
                 if values:
                     scans_text = f"{len(values)} {'case' if len(values) == 1 else 'cases'} of {real}, {first} to {modality}"
-                    numbers.append(Measured(scans_text, title, round(mean(values), 4)))
+                    unit = f" in {UNITS[real]}" if key == "mae" else ""
+                    numbers.append(Measured(scans_text, title + unit, round(mean(values), 4)))
     return numbers
 
 
@@ -199,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("starters", nargs="*", default=[*WANTED])
-    parser.add_argument("--heads", type=int, default=60)
+    parser.add_argument("--heads", type=int, help="instead of the starter's own number")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--out", type=Path, default=FOLDER)
     parser.add_argument("--device", default="auto")
