@@ -84,7 +84,8 @@ def _occipital_floor(canvas: Canvas, contents: Contents, points: Points, outer: 
     gap = 2.4 + contents.ageing.gap_mm
     lobe = np.maximum(np.maximum(lobe, gap - outer.cerebellum), outer.cavity + gap)
     lobe = np.maximum(lobe, 1.0 - half[0])
-    sulci = np.abs(contents.base.folds.at(points)) - contents.base.sulcus_mm
+    across = points if contents.base.asymmetry else half
+    sulci = np.abs(contents.base.folds.at(across)) - contents.base.sulcus_mm
     free = canvas.label == Label.CSF
     canvas.paint(Label.GREY, np.maximum(lobe, -sulci), free)
     deep = np.maximum(lobe, -sulci) + contents.base.cortex_mm
