@@ -1,5 +1,6 @@
 """The inside of the skull of anatomy 2: ages and diseases."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from voxlate.phantoms import Head, Label, ageing, diseases, image, make_head
 from voxlate.phantoms.anatomy import LesionKind, anatomy
-from voxlate.phantoms.tissue import BRAIN, OTHER_BRAIN
+from voxlate.phantoms.tissue import BRAIN, INTRACRANIAL, OTHER_BRAIN
 
 SIZE = (60, 72, 44)
 
@@ -79,3 +80,73 @@ def test_images_of_anatomy_2_are_finite_in_every_modality():
     made = head(1, "stroke")
     for name in ("t1", "t2", "flair", "ct", "cta", "swi", "tof"):
         assert np.isfinite(image(made, name)).all(), name
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_the_anatomy_of_a_brain_without_asymmetry_is_its_own_mirror_image(case, monkeypatch):
+    draw_diseases, draw_age = diseases.draw, ageing.draw
+
+    def without_remnant(rng, base):
+        ill, changed = draw_diseases(rng, base)
+        return replace(ill, remnant="none", has_shunt=False), changed
+
+    def without_spots(rng, base):
+        age, changed = draw_age(rng, base)
+        return replace(age, cap_mm=0.0, spots=()), changed
+
+    monkeypatch.setattr(diseases, "draw", without_remnant)
+    monkeypatch.setattr(ageing, "draw", without_spots)
+    labels = make_head(7, case, SIZE, asymmetry=0.0, version=2).labels
+    mirrored = labels[:, :, ::-1]
+    inside = np.isin(labels, INTRACRANIAL) | np.isin(mirrored, INTRACRANIAL)
+    assert inside.sum() > 10_000
+    assert np.array_equal(labels[inside], mirrored[inside])
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "labels"),
+    [
+        (0, "none", (Label.RESECTION, Label.GLIOSIS)),
+        (11, "none", (Label.OLD_CAVITY, Label.GLIOSIS)),
+        (17, "none", (Label.HAEMORRHAGE_ACUTE, Label.OEDEMA)),
+        (35, "none", (Label.HAEMORRHAGE_SUBACUTE, Label.HAEMOSIDERIN)),
+        (30, "none", (Label.HAEMOSIDERIN, Label.OLD_CAVITY)),
+        (27, "none", (Label.SHUNT, Label.LEUKOARAIOSIS)),
+        (0, "tumour", (Label.ENHANCING, Label.OEDEMA)),  # metastases
+        (8, "tumour", (Label.LOW_GRADE,)),
+    ],
+)
+def test_a_disease_paints_its_tissues(case, kind, labels):
+    made = head(case, kind)
+    sizes = {label.name: int((made.labels == label).sum()) for label in labels}
+    assert min(sizes.values()) > 0, sizes
+
+
+def test_an_old_brain_holds_more_fluid_than_a_young_one():
+    def fluid(case):
+        labels = head(case).labels
+        wet = np.isin(labels, (Label.CSF, Label.VENTRICLE)).sum()
+        return wet / np.isin(labels, (*BRAIN, *OTHER_BRAIN)).sum()
+
+    # Aged 76 and 26 years, without remnants of a disease.
+    assert fluid(5) > 1.5 * fluid(4)
+
+
+def test_anatomy_1_has_the_tissues_that_it_had_before_there_was_another():
+    made = make_head(7, 0, SIZE, "tumour")
+    counts = np.bincount(made.labels.ravel(), minlength=20)
+    known = {
+        Label.CSF: 9496,
+        Label.GREY: 13613,
+        Label.WHITE: 11275,
+        Label.VENTRICLE: 597,
+        Label.DEEP_GREY: 474,
+        Label.ARTERY: 254,
+        Label.VEIN: 428,
+        Label.NECROSIS: 148,
+        Label.ENHANCING: 244,
+        Label.OEDEMA: 940,
+    }
+    # Processors round single precision differently, which moves a voxel here and there.
+    for label, count in known.items():
+        assert counts[label] == pytest.approx(count, rel=1e-3, abs=3), label.name

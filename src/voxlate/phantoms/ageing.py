@@ -58,16 +58,18 @@ def draw(rng: np.random.Generator, base: Anatomy) -> tuple[Ageing, Anatomy]:
         cap_mm=float(min(6.0, rng.exponential(2.2 * vascular))) if vascular > 0 else 0.0,
         spots=tuple(_spot(rng, size, periventricular=plaques) for _ in range(count)),
         pineal_mm=float(rng.uniform(0.8, 3.0)) if calcified[0] < 0.3 + 0.5 * old else 0.0,
-        choroid_mm=_pair(rng, calcified[1] < 0.15 + 0.65 * old),
+        choroid_mm=_pair(rng, calcified[1] < 0.15 + 0.65 * old, base.asymmetry),
         pallidum=bool(calcified[2] < 0.02 + 0.1 * old),
         falx=tuple(_plaque(rng) for _ in range(rng.integers(1, 4))) if calcified[3] < 0.15 else (),
     )
     return ageing, aged
 
 
-def _pair(rng: np.random.Generator, there: bool) -> tuple[float, float]:
+def _pair(rng: np.random.Generator, there: bool, asymmetry: float) -> tuple[float, float]:
     common = rng.uniform(1.2, 4.0)
     left, right = common * rng.uniform(0.6, 1.2, 2)
+    if not asymmetry:
+        right = left
     return (float(left), float(right)) if there else (0.0, 0.0)
 
 

@@ -79,12 +79,15 @@ def _basal_brain(canvas: Canvas, base: Anatomy, points: Points, axes: Points) ->
 
 def _occipital_floor(canvas: Canvas, contents: Contents, points: Points, outer: Envelope) -> None:
     """The lower occipital and temporal lobes, which rest on the tentorium down to the cerebellum."""
+    if points[2].min() > 30:
+        return  # The lobe ends at 10 mm, and the noise of the sulci is slow to compute.
     half: Points = (np.abs(points[0]), points[1], points[2])
     lobe = ellipsoid(half, (26, -58, -6), (36, 34, 16))
     gap = 2.4 + contents.ageing.gap_mm
     lobe = np.maximum(np.maximum(lobe, gap - outer.cerebellum), outer.cavity + gap)
     lobe = np.maximum(lobe, 1.0 - half[0])
-    sulci = np.abs(contents.base.folds.at(points)) - contents.base.sulcus_mm
+    across = points if contents.base.asymmetry else half
+    sulci = np.abs(contents.base.folds.at(across)) - contents.base.sulcus_mm
     free = canvas.label == Label.CSF
     canvas.paint(Label.GREY, np.maximum(lobe, -sulci), free)
     deep = np.maximum(lobe, -sulci) + contents.base.cortex_mm

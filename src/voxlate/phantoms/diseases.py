@@ -109,6 +109,11 @@ def paint_remnant(
     canvas: Canvas, base: Anatomy, diseases: Diseases, points: Points, axes: Points
 ) -> None:
     """Paint what an old disease left: a cavity with its scar, blood of an age, or a shunt."""
+    if diseases.has_shunt:
+        catheter = Tube(((-36, -62, 66), (-24, -36, 38), (-8, 8, 20)), (1.3, 1.3))
+        canvas.paint(Label.SHUNT, tubes(points, axes, [catheter], 3))
+    if diseases.remnant not in ("infarct", "resection", "haemorrhage"):
+        return
     soft = np.isin(canvas.label, _SOFT)
     centre, radii = diseases.remnant_at
     rough = base.rough.at((points[1], points[2], points[0]))
@@ -127,6 +132,3 @@ def paint_remnant(
         canvas.paint(diseases.bleeding, place, soft)
         if diseases.bleeding == Label.HAEMOSIDERIN:
             canvas.paint(Label.OLD_CAVITY, place + 0.6 * radii[0], soft)
-    if diseases.has_shunt:
-        catheter = Tube(((-36, -62, 66), (-24, -36, 38), (-8, 8, 20)), (1.3, 1.3))
-        canvas.paint(Label.SHUNT, tubes(points, axes, [catheter], 3))
