@@ -82,6 +82,7 @@ WANTED = {
             RESEARCH,
             "It takes whole heads with their skull; a stripped brain has no skull to synthesise.",
             "The position of thin bone, such as the walls of the sinuses, is a guess, because MR shows it like air.",
+            "Where the edge of the scan cuts the head, bone may appear in the air beside it; frontal sinuses may be filled with bone.",
         ],
     ),
     "brain-mr-to-mr": Wanted(
