@@ -10,7 +10,8 @@ from typing import Any
 from voxlate.errors import BadInput, first_of
 from voxlate.files import SYNTHETIC
 from voxlate.images.formats.dicom import folder_and_key, is_dicom_folder
-from voxlate.images.formats.dicom_derived import UNITS, Origin, write_derived
+from voxlate.images.formats.dicom_derived import UNITS, write_derived
+from voxlate.images.formats.dicom_headers import Origin
 from voxlate.images.io import is_picture, read_volume, without_ending
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 
