@@ -4,31 +4,24 @@ Source: DICOM PS3.3 (2024), C.7.6.1 (general image), C.8.2.1 (CT), C.8.3.1 (MR),
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats.dicom import headers_of
-from voxlate.images.formats.dicom_geometry import stack_of
 from voxlate.images.formats.dicom_headers import (
     Origin,
     as_file,
-    crossing,
     decimal_string,
     encoded,
     instance_uid,
-    new_folder,
     new_series,
-    on_source,
-    place_as,
-    place_on,
-    references,
-    same_series,
-    source_files,
     write_derivation,
+    write_objects,
 )
+from voxlate.images.formats.dicom_placement import placed
 from voxlate.images.grid import Volume
 from voxlate.images.optional import optional_package
 
@@ -52,30 +45,22 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
         raise BadInput(
             f"{out}: expected an image in HU (CT) or arbitrary units (MR) for a DICOM series, found {volume.modality} in {volume.unit}. Leave it out; it stays in its own file."
         )
-    stack = stack_of(headers_of(like), like)
-    data, grid = on_source(volume, stack.grid)
+    data, placement = placed(volume, like)
     stored, slope = _stored(data, volume.unit, out)
-    sources = source_files(stack)
-    template = pydicom.dcmread(sources[0].image.file, stop_before_pixels=True)
+    template = placement.template(pydicom)
     series = _series(pydicom, template, volume, origin, stored, slope)
-    if out.exists():
-        return same_series(pydicom, out, str(series.SeriesInstanceUID), len(stored))
-    exact = grid is stack.grid
-    place_on(series, 0, grid)
-    one = encoded(pydicom, series, instance_uid(pydicom, series, 0))
-    with new_folder(out) as folder:
+
+    def slices() -> Iterator[Any]:
+        one = encoded(pydicom, series, instance_uid(pydicom, series, 0))
         for level, plane in enumerate(stored):
             as_file(pydicom, one, instance_uid(pydicom, series, level))
             one.InstanceNumber = level + 1
-            if exact:
-                place_as(one, sources[level].header, series.SliceThickness)
-            else:
-                place_on(one, level, grid)
-            nearby = [sources[level]] if exact else crossing(sources, grid, level)
-            one.SourceImageSequence = references(pydicom, nearby)
+            placement.place(one, level)
+            one.SourceImageSequence = placement.references(pydicom, level)
             one.add_new("PixelData", "OW", np.ascontiguousarray(plane).tobytes())
-            one.save_as(folder / f"{level + 1:04d}.dcm", enforce_file_format=True)
-    return sorted(out.glob("*.dcm"))
+            yield one
+
+    return write_objects(pydicom, out, series, len(stored), slices())
 
 
 def _stored(data: np.ndarray, unit: str, out: Path) -> tuple[np.ndarray, float]:
