@@ -9,7 +9,7 @@ same objects from the same array: it holds their attributes in memory, and sets 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,7 @@ def compare(folder: Path, repeats: int) -> tuple[float, float]:
     return statistics.median(ours), statistics.median(theirs)
 
 
-def bare_write(volume: Volume, headers: list[pydicom.Dataset], out: Path) -> None:
+def bare_write(volume: Volume, headers: Sequence[pydicom.Dataset], out: Path) -> None:
     """Write the planes of a volume by pydicom alone, with these headers."""
     out.mkdir()
     for level, (plane, header) in enumerate(zip(volume.data[0], headers)):

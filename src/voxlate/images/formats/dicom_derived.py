@@ -12,13 +12,15 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.images.formats.dicom_headers import (
+    SYNTHESIS,
     Origin,
     as_file,
+    code,
     decimal_string,
+    described,
     encoded,
     instance_uid,
     new_series,
-    write_derivation,
     write_objects,
 )
 from voxlate.images.formats.dicom_placement import placed
@@ -90,13 +92,14 @@ def _series(
     pydicom: Any, source: Any, volume: Volume, origin: Origin, stored: np.ndarray, slope: float
 ) -> Any:
     """What all slices of the new series share."""
-    digest = hashlib.sha256(stored).hexdigest()
+    digest = hashlib.sha256(stored.data).hexdigest()
     made = new_series(pydicom, source, volume.modality, origin, digest)
     made.ImageComments = "Computed by a trained model. Research software, not a medical device."
     made.BurnedInAnnotation = "NO"
     made.QualityControlImage = "NO"
     made.LossyImageCompression = source.get("LossyImageCompression", "00") or "00"
-    write_derivation(pydicom, made, origin)
+    made.DerivationDescription = described(origin)
+    made.DerivationCodeSequence = [code(pydicom, *SYNTHESIS)]
     _write_modality(made, volume.unit)
     _write_pixel_description(made, volume, stored, slope)
     return made

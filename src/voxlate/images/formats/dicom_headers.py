@@ -20,6 +20,7 @@ NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"
 SERIES_OFFSET = 9000  # added to the number of the source's series
 PRIVATE_GROUP = 0x0091
 PRIVATE_CREATOR = "VOXLATE"
+SYNTHESIS = ("SYNTHESIS", "99VOXLATE", "Image synthesised by a trained model")
 # What a derived image shares with its source: patient, study, and the place in the patient.
 KEPT = (
     *("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate"),
@@ -84,12 +85,9 @@ def new_series(
     return made
 
 
-def write_derivation(pydicom: Any, made: Any, origin: Origin) -> None:
-    """How an image was computed, as the header of a classic image or of the frames of an enhanced one states it."""
-    made.DerivationDescription = f"Synthesised by voxlate {origin.version}: {origin.title}"[:1024]
-    made.DerivationCodeSequence = [
-        code(pydicom, "SYNTHESIS", "99VOXLATE", "Image synthesised by a trained model")
-    ]
+def described(origin: Origin) -> str:
+    """How an image was computed, as its headers state it."""
+    return f"Synthesised by voxlate {origin.version}: {origin.title}"[:1024]
 
 
 def instance_uid(pydicom: Any, series: Any, level: int) -> str:
