@@ -20,6 +20,7 @@ from voxlate.images.formats.dicom_headers import (
     write_objects,
 )
 from voxlate.images.formats.dicom_multiframe import (
+    SERIAL_NUMBER,
     check_size,
     complete,
     highdicom_for,
@@ -33,7 +34,6 @@ from voxlate.images.optional import optional_package
 
 Code = tuple[str, str, str]  # value, scheme and meaning
 PRIVATE = "99VOXLATE"
-SERIAL_NUMBER = "0"  # of a device, which enhanced objects must state; a program has none
 CONTENT_LABEL = "SYNTHETIC_MAP"
 # The units of voxlate, as DICOM codes them.
 UNIT_CODES: dict[str, Code] = {
@@ -124,7 +124,7 @@ def write_map(
         pydicom, template, quantity.name, origin, hashlib.sha256(values.data).hexdigest(), "map"
     )
     made = _object(pydicom, values, quantity, placement, series, out)
-    complete(pydicom, made, series, placement, synthesis(origin))
+    complete(pydicom, made, series, placement, len(values), synthesis(origin))
     return write_objects(pydicom, out, series, 1, [made])
 
 

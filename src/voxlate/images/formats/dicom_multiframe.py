@@ -20,6 +20,7 @@ from voxlate.images.formats.dicom_headers import (
 from voxlate.images.formats.dicom_placement import Placement
 from voxlate.images.optional import optional_package
 
+SERIAL_NUMBER = "0"  # of a device, which enhanced objects must state; a program has none
 MOST_BYTES = 2**32 - 2  # of the pixels of one object, whose length is a number of 32 bits
 _OWN = ("SeriesInstanceUID", "PatientName")  # of a stand-in, not of the new series
 FRAMES = "PerFrameFunctionalGroupsSequence"
@@ -108,23 +109,30 @@ def planes(pydicom: Any, highdicom: Any, placement: Placement, count: int) -> di
     }
 
 
-def complete(pydicom: Any, made: Any, series: Any, placement: Placement, how: Derivation) -> Any:
-    """Give an object of highdicom the attributes of its series, and its frames their places and sources."""
+def complete(
+    pydicom: Any, made: Any, series: Any, placement: Placement, depth: int, how: Derivation
+) -> Any:
+    """Give an object of highdicom the attributes of its series, and its frames their places and sources.
+
+    depth: number of slices, each of which may have several frames or none.
+    """
     for element in series:
         made[element.tag] = element
     as_file(pydicom, made, instance_uid(pydicom, series, 0))
     _name_dimensions(pydicom, made, series)
     places = []
-    for level in range(len(made[FRAMES].value)):
+    derivations = []
+    for level in range(depth):
         one = pydicom.Dataset()
         placement.place(one, level)
         places.append(one.ImagePositionPatient)
+        derivations.append(how.item(pydicom, placement, level))
     found = np.array(places, float)
     for frame in made[FRAMES]:  # highdicom sorts them
         position = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
         level = int(np.abs(found - position).sum(1).argmin())
         frame.PlanePositionSequence[0].ImagePositionPatient = places[level]
-        frame.DerivationImageSequence = [how.item(pydicom, placement, level)]
+        frame.DerivationImageSequence = [derivations[level]]
     return made
 
 
