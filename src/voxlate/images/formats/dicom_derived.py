@@ -43,12 +43,9 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
     another unit, values beyond 16 bits, a source that is no series, and a folder that holds anything but this series.
     """
     pydicom = optional_package("pydicom", "dicom", like, "pydicom to write DICOM files")
-    if volume.unit not in UNITS:
-        raise BadInput(
-            f"{out}: expected an image in HU (CT) or arbitrary units (MR) for a DICOM series, found {volume.modality} in {volume.unit}. Leave it out; it stays in its own file."
-        )
+    check_unit(volume, out)
     data, placement = placed(volume, like)
-    stored, slope = _stored(data, volume.unit, out)
+    stored, slope = stored_values(data, volume.unit, out)
     template = placement.template(pydicom)
     series = _series(pydicom, template, volume, origin, stored, slope)
 
@@ -65,7 +62,15 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
     return write_objects(pydicom, out, series, len(stored), slices())
 
 
-def _stored(data: np.ndarray, unit: str, out: Path) -> tuple[np.ndarray, float]:
+def check_unit(volume: Volume, out: Path) -> None:
+    """Raise BadInput for an image that is neither in HU nor of MR."""
+    if volume.unit not in UNITS:
+        raise BadInput(
+            f"{out}: expected an image in HU (CT) or arbitrary units (MR) for a DICOM series, found {volume.modality} in {volume.unit}. Leave it out; it stays in its own file."
+        )
+
+
+def stored_values(data: np.ndarray, unit: str, out: Path) -> tuple[np.ndarray, float]:
     """Whole numbers of 16 bits, and the slope that leads back. Raises BadInput for values that do not fit."""
     least, most = float(data.min()), float(data.max())
     if not np.isfinite([least, most]).all():  # NaN is the least and the most wherever there is one
@@ -128,10 +133,13 @@ def _write_pixel_description(made: Any, volume: Volume, stored: np.ndarray, slop
     made.PixelRepresentation = 1
     made.RescaleIntercept, made.RescaleSlope = "0", decimal_string(slope)
     made.RescaleType = "HU" if volume.unit == "HU" else "US"
-    low, high = (-160.0, 240.0)
-    if volume.unit != "HU":
-        low, high = 0.0, max(float(np.percentile(volume.data, 99.5)), slope)
-    made.WindowCenter, made.WindowWidth = (
-        decimal_string((low + high) / 2),
-        decimal_string(high - low),
-    )
+    low, high = window_of(volume, slope)
+    made.WindowCenter = decimal_string((low + high) / 2)
+    made.WindowWidth = decimal_string(high - low)
+
+
+def window_of(volume: Volume, slope: float) -> tuple[float, float]:
+    """The least and the largest value that a display shows at first."""
+    if volume.unit == "HU":
+        return -160.0, 240.0
+    return 0.0, max(float(np.percentile(volume.data, 99.5)), slope)

@@ -35,7 +35,12 @@ KEPT = (
 _EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
     *("StudyID", "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator"),
-    *("Laterality", "PatientPosition"),
+    "PatientPosition",
+)
+# Parts of the body (PS3.16, annex L) that have no side, so that their series must not state one.
+UNPAIRED = (
+    *("HEAD", "BRAIN", "SKULL", "NECK", "HEADNECK", "CHEST", "ABDOMEN", "PELVIS", "HEART"),
+    *("LIVER", "PROSTATE", "SPINE", "CSPINE", "TSPINE", "LSPINE", "WHOLEBODY"),
 )
 
 
@@ -63,6 +68,11 @@ def new_series(
     for keyword in _EMPTY:
         if keyword not in made:
             setattr(made, keyword, "")
+    part = str(made.get("BodyPartExamined", "")).upper()
+    if part in UNPAIRED and not made.get("Laterality"):
+        made.pop("Laterality", None)
+    elif "Laterality" not in made:
+        made.Laterality = ""
     of_study = str(source.get("StudyInstanceUID", ""))
     facts = [f"{key}={value}" for key, value in origin.facts]
     entropy = [of_study, str(source.get("SeriesInstanceUID", "")), digest, name, *facts]

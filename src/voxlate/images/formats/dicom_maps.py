@@ -21,6 +21,7 @@ from voxlate.images.formats.dicom_headers import (
 )
 from voxlate.images.formats.dicom_multiframe import (
     SERIAL_NUMBER,
+    anatomy,
     check_size,
     complete,
     highdicom_for,
@@ -125,6 +126,8 @@ def write_map(
     )
     made = _object(pydicom, values, quantity, placement, series, out)
     complete(pydicom, made, series, placement, len(values), synthesis(origin))
+    made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy(pydicom, template)]
+    made.pop("Laterality", None)  # the frames state it
     return write_objects(pydicom, out, series, 1, [made])
 
 

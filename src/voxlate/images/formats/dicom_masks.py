@@ -55,7 +55,7 @@ def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin)
     series = new_series(pydicom, placement.template(pydicom), name, origin, digest, "mask")
     made = _object(pydicom, labels, values, name, placement, series, out)
     complete(pydicom, made, series, placement, len(labels), SEGMENTED)
-    del made.Laterality  # an attribute of series without segments
+    made.pop("Laterality", None)  # an attribute of series without segments
     return write_objects(pydicom, out, series, 1, [made])
 
 

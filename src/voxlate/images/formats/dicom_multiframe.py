@@ -22,6 +22,14 @@ from voxlate.images.optional import optional_package
 
 SERIAL_NUMBER = "0"  # of a device, which enhanced objects must state; a program has none
 MOST_BYTES = 2**32 - 2  # of the pixels of one object, whose length is a number of 32 bits
+# The anatomic region of frames by the source's BodyPartExamined; it must be stated.
+REGIONS = {
+    "HEAD": ("69536005", "SCT", "Head"),
+    "BRAIN": ("12738006", "SCT", "Brain"),
+    "SKULL": ("89546000", "SCT", "Skull"),
+    "NECK": ("45048000", "SCT", "Neck"),
+}
+ANY_REGION = ("38266002", "SCT", "Entire body")
 _OWN = ("SeriesInstanceUID", "PatientName")  # of a stand-in, not of the new series
 FRAMES = "PerFrameFunctionalGroupsSequence"
 
@@ -60,6 +68,15 @@ def check_size(pixels: np.ndarray, out: object) -> None:
         raise BadInput(
             f"{out}: expected at most {MOST_BYTES} bytes of pixels for one DICOM object, found {pixels.nbytes}. Leave it out; it stays in its own file."
         )
+
+
+def anatomy(pydicom: Any, template: Any) -> Any:
+    """The part of the body that frames show, by the header of a source image."""
+    part = str(template.get("BodyPartExamined", "")).upper()
+    item = pydicom.Dataset()
+    item.AnatomicRegionSequence = [code(pydicom, *REGIONS.get(part, ANY_REGION))]
+    item.FrameLaterality = "U"
+    return item
 
 
 def stand_ins(pydicom: Any, placement: Placement, series: Any) -> list[Any]:
