@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from dciodvfy import errors_in, needs_dciodvfy
+from dciodvfy import TOOL, errors_in, needs_dciodvfy
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -33,6 +33,25 @@ def test_the_object_is_read_back_as_the_volume(tmp_path, order, flips, angle, un
     assert np.array_equal(back.data, volume.data)
     assert np.allclose(back.affine, volume.affine, atol=1e-3)
     assert back.unit == unit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+@pytest.mark.parametrize("angle", [0.0, -0.7])
+@pytest.mark.parametrize(("order", "flips"), ORDERS)
+def test_all_48_orders_of_enhanced_objects_are_valid(tmp_path, order, flips, angle, tilt):
+    affine = write_source(tmp_path / "mr", angle, tilt=tilt)
+    volume = numbered(affine)
+    (file,) = write_enhanced(
+        reordered(volume, order, flips), tmp_path / "mr", tmp_path / "out", ORIGIN
+    )
+    one = pydicom.dcmread(file)
+    assert np.array_equal(one.pixel_array, volume.data[0])
+    for level, frame in enumerate(one.PerFrameFunctionalGroupsSequence):
+        place = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
+        assert np.abs(place - (LPS_TO_RAS @ affine @ (0, 0, level, 1))[:3]).max() < 1e-3
+    if TOOL is not None:
+        assert errors_in(file) == []
 
 
 @needs_dciodvfy

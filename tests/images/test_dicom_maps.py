@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dciodvfy import errors_in, needs_dciodvfy
+from dciodvfy import TOOL, errors_in, needs_dciodvfy
 
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
@@ -11,8 +11,10 @@ highdicom = pytest.importorskip("highdicom")
 from test_dicom_derived import ORDERS, ORIGIN, SHAPE, reordered, write_source  # noqa: E402 - needs pydicom
 
 from voxlate.errors import BadInput  # noqa: E402
+from voxlate.images.formats.dicom_enhanced import write_enhanced  # noqa: E402
 from voxlate.images.formats.dicom_maps import UNIT_CODES, quantity_of, write_map  # noqa: E402
 from voxlate.images.grid import LPS_TO_RAS, Volume  # noqa: E402
+from voxlate.images.io import read_volume  # noqa: E402
 from voxlate.images.units import TISSUE_MAPS, UNITS  # noqa: E402
 
 FLOW = quantity_of("cbf", "ml/100g/min")
@@ -49,6 +51,54 @@ def test_values_are_read_back_to_the_bit_at_the_places_of_the_source(tmp_path, o
         assert np.array_equal(frame, by_place[tuple(np.round(place, 2))])
         nearest = min(by_place, key=lambda known: np.abs(np.array(known) - place).max())
         assert np.abs(np.array(nearest) - place).max() < 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+@pytest.mark.parametrize("angle", [0.0, -0.7])
+@pytest.mark.parametrize(("order", "flips"), ORDERS)
+def test_all_48_orders_of_maps_are_valid_and_read_back_to_the_bit(
+    tmp_path, order, flips, angle, tilt
+):
+    affine = write_source(tmp_path / "mr", angle, tilt=tilt)
+    volume = flow_on(affine)
+    (file,) = write_map(
+        reordered(volume, order, flips), FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN
+    )
+    one = pydicom.dcmread(file)
+    lps = LPS_TO_RAS @ affine
+    levels = [np.linalg.inv(lps) @ (*place, 1) for place in places_of(one)]
+    assert sorted(round(z) for _, _, z, _ in levels) == [0, 1, 2, 3]
+    frames = np.frombuffer(one.FloatPixelData, "<f4").reshape(SHAPE)
+    for frame, (x, y, z, _) in zip(frames, levels):
+        assert np.abs(np.array((x, y, z - round(z)))).max() < 1e-3 / 3
+        assert np.array_equal(frame, volume.data[0, round(z)])
+    if TOOL is not None:
+        assert errors_in(file) == []
+
+
+def test_voxlate_reads_the_map_as_the_volume_was(tmp_path):
+    volume = flow_on(write_source(tmp_path / "mr", 0.31))
+    write_map(volume, FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    back = read_volume(tmp_path / "out", "cbf")
+    assert np.array_equal(back.data, volume.data)
+    assert np.allclose(back.affine, volume.affine, atol=1e-3)
+
+
+def test_a_map_of_an_enhanced_source_names_the_frames_of_its_object(tmp_path):
+    volume = flow_on(write_source(tmp_path / "mr", 0.31))
+    mr = Volume(np.rint(volume.data), volume.affine, "a.u.", "t1")
+    (source,) = write_enhanced(mr, tmp_path / "mr", tmp_path / "source", ORIGIN)
+    (file,) = write_map(volume, FLOW, tmp_path / "source", tmp_path / "out", ORIGIN)
+    one = pydicom.dcmread(file)
+    (series,) = one.ReferencedSeriesSequence
+    assert len(series.ReferencedInstanceSequence) == 1
+    uid = pydicom.dcmread(source).SOPInstanceUID
+    for frame, place in zip(one.PerFrameFunctionalGroupsSequence, places_of(one)):
+        (reference,) = frame.DerivationImageSequence[0].SourceImageSequence
+        level = np.linalg.inv(LPS_TO_RAS @ volume.affine) @ (*place, 1)
+        assert reference.ReferencedSOPInstanceUID == uid
+        assert reference.ReferencedFrameNumber == round(level[2]) + 1
 
 
 def test_highdicom_reads_the_same_voxels_at_places_within_a_thousandth_of_a_millimetre(tmp_path):

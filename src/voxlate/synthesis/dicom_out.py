@@ -20,6 +20,7 @@ from voxlate.images.formats.dicom_multiframe import highdicom_for
 from voxlate.images.formats.dicom_report import write_report
 from voxlate.images.io import is_picture, read_volume, scan_endings, without_ending
 from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.scoring.scored_images import is_map
 from voxlate.synthesis.trust_report import trust_summary
 
 PROVENANCE = "provenance.json"
@@ -123,9 +124,13 @@ def _export_image(path: Path, source: Path, to: Path, written: Exported, enhance
     name = path.name.split(".")[0]
     folder = to / case.name / name
     origin = origin_of(provenance_of(case))
-    modality = without_ending(path.name).removeprefix(SYNTHETIC)
+    modality = _modality(path.name)
     volume = read_volume(path, modality)
-    quantity = quantity_of(modality, volume.unit)
+    images = [_modality(other) for other in _images(case)]
+    if is_map(modality, images):
+        quantity = quantity_of(modality, volume.unit)
+    else:
+        quantity = Quantity(modality, volume.unit)  # a scan may be called ct_low
     is_mask = name in MASK_NAMES
     if volume.unit in UNITS and not quantity.statistic and not is_mask:
         write = write_enhanced if enhanced else write_derived
@@ -141,6 +146,10 @@ def _export_image(path: Path, source: Path, to: Path, written: Exported, enhance
     else:
         write_map(volume, quantity, source, folder, origin)
         written.maps.append(folder)
+
+
+def _modality(file: str) -> str:
+    return without_ending(file).removeprefix(SYNTHETIC)
 
 
 def _reason_against(quantity: Quantity, folder: Path) -> str:

@@ -18,6 +18,7 @@ from voxlate.images.formats.format import errors_as
 
 NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"
 SERIES_OFFSET = 9000  # added to the number of the source's series
+UNKNOWN = "unknown"  # where a provenance states no model or version
 PRIVATE_GROUP = 0x0091
 PRIVATE_CREATOR = "VOXLATE"
 SYNTHESIS = ("SYNTHESIS", "99VOXLATE", "Image synthesised by a trained model")
@@ -89,8 +90,8 @@ def new_series(
     made.SeriesTime = made.ContentTime = made.InstanceCreationTime = now.strftime("%H%M%S")
     made.SeriesDescription = f"SYNTHETIC {name.upper()[:24]} - {NOT_FOR_DIAGNOSIS}"
     made.Manufacturer = "voxlate"
-    made.ManufacturerModelName = origin.title[:64]
-    made.SoftwareVersions = origin.version
+    made.ManufacturerModelName = origin.title[:64] or UNKNOWN
+    made.SoftwareVersions = origin.version or UNKNOWN
     _write_facts(made, origin, facts)
     return made
 

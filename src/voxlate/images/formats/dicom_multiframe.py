@@ -87,15 +87,18 @@ def stand_ins(pydicom: Any, placement: Placement, series: Any) -> list[Any]:
         if uid in images:
             continue  # another frame of the same object
         one = pydicom.Dataset()
+        if source.image.frame:  # of an enhanced object, whose functional groups highdicom reads
+            one = pydicom.dcmread(source.image.file, stop_before_pixels=True)
         for element in series:
-            if element.keyword not in _OWN:
+            if element.keyword not in _OWN and element.tag not in one:
                 one.add(element)
         one.SOPClassUID, one.SOPInstanceUID = source.header.SOPClassUID, uid
         one.SeriesInstanceUID = source.header.SeriesInstanceUID
         one.Rows, one.Columns = source.header.Rows, source.header.Columns
-        for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):
-            setattr(one, name, getattr(source.header, name))
-        one.SliceThickness = source.header.get("SliceThickness") or 1
+        if not source.image.frame:
+            for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):
+                setattr(one, name, getattr(source.header, name))
+            one.SliceThickness = source.header.get("SliceThickness") or 1
         one.PatientName = ""  # highdicom warns of names without a caret; `complete` writes the name
         images[uid] = one
     return list(images.values())
