@@ -274,7 +274,12 @@ def test_a_stripped_item_has_brain_alone_in_source_target_and_mask(cohort):
     assert (pair.target[0, 0, 0][~brain] == BACKGROUND).all()
     assert (pair.source[0, 0, 0][brain] > BACKGROUND).float().mean() > 0.9
     whole = case.volume("mr").data[0]
-    assert not whole[~np.isin(case.arrays["label.seg"], INTRACRANIAL)].any()
+    inside = np.isin(case.arrays["label.seg"], INTRACRANIAL)
+    assert not whole[~inside].any()
+    voxel_ml = np.prod(case.header.spacing_mm) / 1000
+    brain_ml = (inside & case.mask(["mr"])).sum() * voxel_ml
+    assert case.header.mask_ml == pytest.approx(brain_ml)
+    assert cohort.header("phantom_000").mask_ml > 1.5 * brain_ml
 
 
 def test_tight_stripping_removes_the_csf_of_the_surface_and_leaves_tissue_and_ventricles(cohort):

@@ -131,7 +131,14 @@ class Drawn:
             origins=header.origins | dict.fromkeys(self.names, header.origins[PROTONS]),
             statistics=header.statistics | statistics,
             voxels=header.voxels | dict.fromkeys(self.names, header.voxels.get(PROTONS, "")),
+            mask_ml=self._mask_ml(case, item) if item.stripped else header.mask_ml,
         )
+
+    def _mask_ml(self, case: PreparedCase, item: Draw) -> float:
+        """The volume of what stripping leaves of the body: that of a brain, with which scans are compared."""
+        everything = (slice(0, case.header.shape[0]), slice(None), slice(None))
+        left = case.mask([PROTONS]) & self.kept(case, item, everything)
+        return float(left.sum() * np.prod(case.header.spacing_mm) / 1000)
 
     def draw(self, seed: int) -> Draw:
         """The draw of an item by its seed alone."""
