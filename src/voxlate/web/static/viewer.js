@@ -252,13 +252,15 @@ class Viewer {
 
   // The map, and the bounds for the values, are read when they are first wanted: they are as large as the synthesis.
   async showMap() {
-    const shown = this.find("map-shown").checked;
-    const percent = this.find("map-opacity").valueAsNumber;
-    this.find("map-opacity-text").textContent = `${percent} %`;
-    this.find("map-opacity").setAttribute("aria-valuetext", `${percent} %`);
-    if (shown && !this.volumes.has(this.map)) await this.reading(() => this.readMap());
+    const shown = this.find("map-shown");
+    const strength = this.find("map-opacity");
+    const text = `${strength.value} %`;
+    this.find("map-opacity-text").textContent = text;
+    strength.setAttribute("aria-valuetext", text);
+    if (shown.checked && !this.volumes.has(this.map)) await this.reading(() => this.readMap());
+    // Both controls may have changed while the map was read.
     const volume = this.volumes.get(this.map);
-    if (volume !== undefined) this.slices.setOpacity(volume, shown ? percent / 100 : 0);
+    if (volume !== undefined) this.slices.setOpacity(volume, shown.checked ? strength.valueAsNumber / 100 : 0);
   }
 
   async readMap() {
