@@ -1,8 +1,8 @@
 """The application: the pages behind the gate, the lanes of jobs, and the server that runs them."""
 
 import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import jinja2
 from fastapi import FastAPI, Request
@@ -53,25 +53,22 @@ def create_app(settings: Settings, sessions: Sessions, start: Start | None = sta
     return Gate(app, settings, sessions)
 
 
-class _threads:
-    """Runs lanes, and the removal of old jobs, in threads; at the end they stop, and running jobs return to the queue."""
-
-    def __init__(self, jobs: Jobs, lanes: Sequence[Lane], keep_seconds: float) -> None:
-        self.stop = threading.Event()
-        for lane in lanes:
-            lane.stop = self.stop
-        works = [lane.run for lane in lanes]
-        cleaning = threading.Thread(target=clean_regularly, args=(jobs, keep_seconds, self.stop))
-        self.threads = [*(threading.Thread(target=work) for work in works), cleaning]
-
-    def __enter__(self) -> None:
-        for thread in self.threads:
-            thread.daemon = True
-            thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        for thread in self.threads:
+@contextmanager
+def _threads(jobs: Jobs, lanes: Sequence[Lane], keep_seconds: float) -> Iterator[None]:
+    """Run lanes, and the removal of old jobs, in threads; at the end they stop, and running jobs return to the queue."""
+    stop = threading.Event()
+    works: list[Callable[[], None]] = [lambda: clean_regularly(jobs, keep_seconds, stop)]
+    for lane in lanes:
+        lane.stop = stop
+        works.append(lane.run)
+    threads = [threading.Thread(target=work, daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
             thread.join(JOIN_SECONDS)
 
 

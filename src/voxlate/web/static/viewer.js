@@ -1,0 +1,395 @@
+// The viewer of one result: source, synthesis, a blend between them, and a map of the uncertainty in colour.
+//
+// NiiVue 0.69 needs no more of a content security policy than
+//   script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'
+// (data: is the picture of its font; there is no eval, no WebAssembly, no worker, no blob and no inline style or script).
+
+import { number, withUnit } from "./numbers.js";
+import { showMiddleSlices } from "./middle.js";
+import { openSlices, readVolume, valueAt, VIEWS } from "./slices.js";
+import { showWindow } from "./windows.js";
+
+const MAPS = ["width", "spread"];
+const SIDES = {
+  axial: "The patient\u2019s right is on the left of the picture and the front on top.",
+  coronal: "The patient\u2019s right is on the left of the picture and the head on top.",
+  sagittal: "The patient\u2019s front is on the left of the picture and the head on top.",
+  all: "The patient\u2019s right is on the left of the axial and coronal pictures; the front is on the left of the sagittal one.",
+};
+const AXES = [["right", "left"], ["front", "back"], ["head", "feet"]];
+
+function imagesOf(root) {
+  return Array.from(root.querySelectorAll("[data-images] li"), ({ dataset }) => ({
+    name: dataset.name,
+    label: dataset.label,
+    url: dataset.url,
+    role: dataset.role,
+    unit: dataset.unit,
+    low: Number(dataset.low),
+    high: Number(dataset.high),
+  }));
+}
+
+function hasWebGl2() {
+  return document.createElement("canvas").getContext("webgl2") !== null;
+}
+
+function blendText(percent) {
+  if (percent === 0) return "Source only";
+  if (percent === 100) return "Synthesis only";
+  return `${percent} % synthesis`;
+}
+
+function clamp(value, low, high) {
+  return Math.min(high, Math.max(low, value));
+}
+
+class Viewer {
+  constructor(root, images) {
+    this.root = root;
+    this.images = images;
+    this.volumes = new Map();
+    this.blend = 100;
+    this.map = null;
+    this.announcing = 0;
+    this.pending = Promise.resolve();
+  }
+
+  find(name) {
+    return this.root.querySelector(`[data-${name}]`);
+  }
+
+  withRole(...roles) {
+    return this.images.filter((image) => roles.includes(image.role));
+  }
+
+  async open() {
+    this.canvas = this.find("canvas");
+    this.find("body").hidden = false;
+    this.slices = await openSlices(this.canvas);
+    this.synthesis = this.withRole("synthesis")[0] ?? null;
+    this.source = this.withRole("source")[0] ?? null;
+    for (const image of [this.synthesis, this.source]) {
+      if (image === null) continue;
+      const position = this.volumes.size;
+      const volume = await this.slices.addLayer(image, position, position === 0 ? 1 : 0);
+      this.volumes.set(image, volume);
+      this.showWindowOf(image);
+    }
+    this.slices.setView("axial");
+    this.centre();
+    this.setUpViews();
+    this.setUpBlend();
+    this.setUpMap();
+    this.setUpPicture();
+    this.showSlice();
+  }
+
+  centre() {
+    this.slices.moveTo([0, 1, 2].map((axis) => Math.floor(this.slices.count(axis) / 2)));
+  }
+
+  showWindowOf(image) {
+    const volume = this.volumes.get(image);
+    const fieldset = this.root.querySelector(`[data-window="${image.role}"]`);
+    showWindow(fieldset, image, volume, (low, high) => this.slices.setWindow(volume, low, high));
+  }
+
+  // Views and slices
+
+  setUpViews() {
+    for (const radio of this.root.querySelectorAll('[name="view"]')) {
+      radio.addEventListener("change", () => this.setView(radio.value));
+    }
+    this.find("slice").addEventListener("input", (event) => this.goTo(event.target.valueAsNumber - 1));
+    this.find("smooth").addEventListener("change", (event) => this.slices.setSmooth(event.target.checked));
+    this.find("crosshair").addEventListener("change", (event) => this.slices.setCrosshair(event.target.checked));
+  }
+
+  setView(name) {
+    this.root.querySelector(`[name="view"][value="${name}"]`).checked = true;
+    this.find("sides").textContent = SIDES[name];
+    this.slices.setView(name);
+    this.showSlice();
+  }
+
+  goTo(index, axis = this.slices.axis()) {
+    const voxel = this.slices.voxel();
+    voxel[axis] = clamp(index, 0, this.slices.count(axis) - 1);
+    this.slices.moveTo(voxel);
+    this.showSlice();
+  }
+
+  step(slices, axis = this.slices.axis()) {
+    this.goTo(this.slices.voxel()[axis] + slices, axis);
+  }
+
+  showSlice() {
+    const axis = this.slices.axis();
+    const index = this.slices.voxel()[axis];
+    const millimetres = this.slices.millimetres()[axis];
+    const [positive, negative] = AXES[axis];
+    const side = millimetres < 0 ? negative : positive;
+    const slider = this.find("slice");
+    const text = `${index + 1} of ${this.slices.count(axis)}, ${number(Math.abs(millimetres))} mm towards the ${side}`;
+    slider.max = String(this.slices.count(axis));
+    slider.value = String(index + 1);
+    slider.setAttribute("aria-valuetext", text);
+    this.find("slice-text").textContent = text;
+    this.showValues(this.slices.millimetres(), "Values at the crosshair");
+    this.announce();
+  }
+
+  // Values
+
+  rows(millimetres) {
+    const at = (image) => valueAt(this.volumes.get(image), millimetres);
+    const read = (image) => image !== undefined && this.volumes.has(image);
+    const rows = this.withRole("source", "synthesis").filter(read)
+      .map((image) => [image.label, withUnit(at(image), image.unit)]);
+    const [lower] = this.withRole("lower");
+    const [upper] = this.withRole("upper");
+    if (read(lower) && read(upper)) {
+      rows.push(["Interval", `${number(at(lower))} to ${withUnit(at(upper), upper.unit)}`]);
+    }
+    for (const image of this.withRole(...MAPS).filter(read)) {
+      rows.push([image.label, withUnit(at(image), image.unit)]);
+    }
+    return rows;
+  }
+
+  showValues(millimetres, caption) {
+    this.find("place").textContent = caption;
+    const rows = this.rows(millimetres).map(([label, value]) => {
+      const row = document.createElement("tr");
+      const head = document.createElement("th");
+      const cell = document.createElement("td");
+      head.scope = "row";
+      head.textContent = label;
+      cell.textContent = value;
+      row.append(head, cell);
+      return row;
+    });
+    this.find("values").replaceChildren(...rows);
+  }
+
+  // A screen reader hears the values once the keys are at rest.
+  announce() {
+    clearTimeout(this.announcing);
+    this.announcing = setTimeout(() => {
+      const values = this.rows(this.slices.millimetres()).map((row) => row.join(" "));
+      this.find("announce").textContent = `Slice ${this.find("slice-text").textContent}. ${values.join(". ")}`;
+    }, 600);
+  }
+
+  // Blend
+
+  setUpBlend() {
+    const sources = this.withRole("source");
+    if (this.synthesis === null || sources.length === 0) {
+      this.find("blend-group").hidden = true;
+      return;
+    }
+    this.find("blend").addEventListener("input", (event) => this.setBlend(event.target.valueAsNumber));
+    for (const button of this.root.querySelectorAll("[data-blend-to]")) {
+      button.addEventListener("click", () => this.setBlend(Number(button.dataset.blendTo)));
+    }
+    const choice = this.find("source");
+    sources.forEach((image, index) => choice.add(new Option(image.label, String(index))));
+    this.find("source-choice").hidden = sources.length < 2;
+    choice.addEventListener("change", () => this.setSource(sources[Number(choice.value)]));
+  }
+
+  setBlend(percent) {
+    if (this.synthesis === null || this.source === null) return;
+    this.blend = clamp(percent, 0, 100);
+    const slider = this.find("blend");
+    slider.value = String(this.blend);
+    slider.setAttribute("aria-valuetext", blendText(this.blend));
+    this.find("blend-text").textContent = blendText(this.blend);
+    this.slices.setOpacity(this.volumes.get(this.source), 1 - this.blend / 100);
+  }
+
+  async setSource(image) {
+    await this.reading(async () => {
+      const volume = await this.slices.addLayer(image, 1, 0);
+      this.slices.removeLayer(this.volumes.get(this.source));
+      this.volumes.delete(this.source);
+      this.source = image;
+      this.volumes.set(image, volume);
+      this.showWindowOf(image);
+      this.setBlend(this.blend);
+      this.showSlice();
+    });
+  }
+
+  // Map of the uncertainty
+
+  setUpMap() {
+    const maps = this.withRole(...MAPS);
+    if (maps.length === 0) return;
+    this.find("map-group").hidden = false;
+    this.map = maps[0];
+    const choice = this.find("map");
+    maps.forEach((image, index) => choice.add(new Option(image.label, String(index))));
+    this.find("map-choice").hidden = maps.length < 2;
+    choice.addEventListener("change", () => this.setMap(maps[Number(choice.value)]));
+    this.find("map-shown").addEventListener("change", () => this.showMap());
+    this.find("map-opacity").addEventListener("input", () => this.showMap());
+    this.drawLegend();
+  }
+
+  async setMap(image) {
+    await this.reading(async () => {
+      const before = this.volumes.get(this.map);
+      if (before !== undefined) this.slices.removeLayer(before);
+      this.volumes.delete(this.map);
+      this.map = image;
+      this.drawLegend();
+    });
+    await this.showMap();
+  }
+
+  // The map, and the bounds for the values, are read when they are first wanted: they are as large as the synthesis.
+  async showMap() {
+    const shown = this.find("map-shown").checked;
+    const percent = this.find("map-opacity").valueAsNumber;
+    this.find("map-opacity-text").textContent = `${percent} %`;
+    this.find("map-opacity").setAttribute("aria-valuetext", `${percent} %`);
+    if (shown && !this.volumes.has(this.map)) await this.reading(() => this.readMap());
+    const volume = this.volumes.get(this.map);
+    if (volume !== undefined) this.slices.setOpacity(volume, shown ? percent / 100 : 0);
+  }
+
+  async readMap() {
+    const image = this.map;
+    if (this.volumes.has(image)) return;
+    const position = this.synthesis && this.source ? 2 : 1;
+    this.volumes.set(image, await this.slices.addLayer(image, position, 0));
+    for (const bound of this.withRole("lower", "upper")) {
+      if (!this.volumes.has(bound)) this.volumes.set(bound, await readVolume(bound));
+    }
+    this.showSlice();
+  }
+
+  drawLegend() {
+    const { label, unit, low, high } = this.map;
+    this.find("map-name").textContent = label.charAt(0).toLowerCase() + label.slice(1);
+    const bar = this.find("legend-bar");
+    const context = bar.getContext("2d");
+    const picture = context.createImageData(256, 1);
+    picture.data.set(this.slices.colours());
+    context.putImageData(picture, 0, 0);
+    const ends = [withUnit(low, unit), withUnit((low + high) / 2, unit), `${withUnit(high, unit)} or more`];
+    this.find("legend-text").replaceChildren(...ends.map((end) => {
+      const tick = document.createElement("span");
+      tick.textContent = end;
+      return tick;
+    }));
+  }
+
+  // Pointer, wheel and keys on the picture
+
+  setUpPicture() {
+    const { canvas } = this;
+    const point = (event) => {
+      const place = this.slices.under(event);
+      if (place === null) return;
+      this.slices.moveToFraction(place.fraction);
+      this.showSlice();
+    };
+    canvas.addEventListener("pointerdown", point);
+    canvas.addEventListener("pointermove", (event) => {
+      if (event.pointerType === "mouse" && event.buttons === 1) {
+        point(event);
+        return;
+      }
+      const place = this.slices.under(event);
+      if (place !== null) this.showValues(this.slices.millimetres(place.fraction), "Values under the pointer");
+    });
+    canvas.addEventListener("pointerleave", () => this.showValues(this.slices.millimetres(), "Values at the crosshair"));
+    canvas.addEventListener("wheel", (event) => {
+      const place = this.slices.under(event);
+      if (place === null || event.ctrlKey) return;
+      event.preventDefault();
+      this.step(event.deltaY < 0 ? 1 : -1, place.axis);
+    }, { passive: false });
+    canvas.addEventListener("keydown", (event) => this.onKey(event));
+  }
+
+  onKey(event) {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const last = this.slices.count(this.slices.axis()) - 1;
+    const [across, down] = { axial: [0, 1], coronal: [0, 2], sagittal: [1, 2], all: [0, 1] }[this.slices.view()];
+    const actions = {
+      ArrowUp: () => this.step(1),
+      ArrowDown: () => this.step(-1),
+      PageUp: () => this.step(10),
+      PageDown: () => this.step(-10),
+      Home: () => this.goTo(0),
+      End: () => this.goTo(last),
+      ArrowLeft: () => this.setBlend(this.blend - 5),
+      ArrowRight: () => this.setBlend(this.blend + 5),
+      a: () => this.step(1, across),
+      d: () => this.step(-1, across),
+      w: () => this.step(1, down),
+      s: () => this.step(-1, down),
+      m: () => this.map !== null && this.find("map-shown").click(),
+    };
+    Object.keys(VIEWS).forEach((view, index) => {
+      actions[String(index + 1)] = () => this.setView(view);
+    });
+    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (action === undefined) return;
+    event.preventDefault();
+    action();
+  }
+
+  // One piece of reading after the other, so that the layers keep their order however quickly somebody clicks.
+  reading(work) {
+    this.pending = this.pending.then(() => this.readNow(work));
+    return this.pending;
+  }
+
+  async readNow(work) {
+    const message = this.find("message");
+    message.textContent = "Reading an image.";
+    message.hidden = false;
+    try {
+      await work();
+      message.hidden = true;
+    } catch (error) {
+      message.className = "error";
+      message.textContent = `An image cannot be shown (${error.message}); the downloads on this page work without the viewer.`;
+    }
+  }
+}
+
+async function start(root) {
+  const images = imagesOf(root);
+  const message = root.querySelector("[data-message]");
+  const viewer = new Viewer(root, images);
+  await viewer.reading(async () => {
+    if (hasWebGl2()) {
+      await viewer.open();
+      return;
+    }
+    const note = document.createElement("p");
+    note.className = "warning";
+    note.textContent = "This browser has no WebGL2, which the viewer needs, so the page shows the middle slices only.";
+    message.before(note);
+    await showMiddleSlices(root, viewer.withRole("synthesis", "source"));
+  });
+  root.dataset.ready = "true";
+}
+
+// The attribute that marks a started viewer keeps htmx from starting it twice when it swaps a part of the page.
+function startAll() {
+  for (const root of document.querySelectorAll("[data-viewer]:not([data-started])")) {
+    root.dataset.started = "true";
+    start(root);
+  }
+}
+
+startAll();
+document.addEventListener("htmx:load", startAll);
