@@ -1,8 +1,10 @@
 """The application: the pages behind the gate, the lanes of jobs, and the server that runs them."""
 
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import jinja2
 from fastapi import FastAPI, Request
@@ -14,13 +16,15 @@ from starlette.exceptions import HTTPException
 from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked
 from voxlate.web.gate import Gate, Sessions
-from voxlate.web.jobs import Jobs
+from voxlate.web.jobs import Jobs, NoSuchJob
 from voxlate.web.lanes import Lane, Start, clean_regularly, start_process
 from voxlate.web.pages import Site, router, site_of
 from voxlate.web.settings import Settings
 from voxlate.web.uploads import Space
 
 JOIN_SECONDS = 10.0
+GRACE_SECONDS = 3  # for requests in progress when the server ends
+MOST_CONNECTIONS = 200
 LANES = (("check",), ("synthesise",))  # a check takes seconds, and does not wait for a synthesis
 FULL = 507  # the status of a request for which the disk has no room
 
@@ -40,10 +44,9 @@ def create_app(settings: Settings, sessions: Sessions, start: Start | None = sta
 
     @asynccontextmanager
     async def working(_: FastAPI) -> AsyncIterator[None]:
-        with locked(settings.data):
-            jobs.mend()
-            with _threads(jobs, lanes, settings.limits.keep_hours * 3600):
-                yield
+        jobs.mend()
+        with _threads(jobs, lanes, settings.limits.keep_hours * 3600):
+            yield
 
     app = FastAPI(lifespan=working, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
@@ -77,7 +80,8 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(BadInput)
     def bad_input(request: Request, error: BadInput) -> Response:
-        status = FULL if isinstance(error, CannotWrite) else 400
+        statuses = ((NoSuchJob, 404), (CannotWrite, FULL))
+        status = next((one for kind, one in statuses if isinstance(error, kind)), 400)
         return site_of(request).error(status, str(error))
 
     @app.exception_handler(RequestValidationError)
@@ -99,3 +103,38 @@ def _add_errors(app: FastAPI) -> None:
         return site_of(request).error(
             500, f"This should not happen: {name}. The terminal of voxlate serve shows where."
         )
+
+
+def run_server(settings: Settings, sessions: Sessions) -> None:
+    """Serve the page until the process is asked to end; raises BadInput where the port is in use."""
+    import uvicorn
+
+    listening = _listening(settings.host, settings.port)
+    with locked(settings.data), listening:
+        options: dict[str, Any] = {
+            "log_level": "warning",
+            "access_log": False,  # addresses hold names of jobs, and the token
+            "server_header": False,
+            "proxy_headers": False,
+            "timeout_graceful_shutdown": GRACE_SECONDS,
+            "limit_concurrency": MOST_CONNECTIONS,
+        }
+        config = uvicorn.Config(create_app(settings, sessions), **options)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens on the port."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()
+    except OSError as error:
+        raise BadInput(
+            f"{host}:{port}: expected a free port of this machine, found '{error.strerror}'. Choose another --port or --host."
+        ) from error
+    return listening

@@ -32,6 +32,10 @@ HIDDEN = "."  # first letter of folders that are being filled or removed
 MOST_ATTEMPTS = 3  # of a job during which the server was killed
 
 
+class NoSuchJob(BadInput):
+    """There is no job of this name."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A job: what is asked for, and how far it is. Times are in seconds since 1970.
@@ -86,9 +90,9 @@ class Jobs:
         return self.data / JOBS
 
     def folder(self, name: str) -> Path:
-        """The folder of a job; raises BadInput for a text that is no job's name."""
+        """The folder of a job; raises NoSuchJob for a text that is no job's name."""
         if not NAME.fullmatch(name):
-            raise BadInput("job: expected the name of a job, found another text. Go to the list.")
+            raise NoSuchJob("job: expected the name of a job, found another text. Go to the list.")
         return self.root / name
 
     def reserve(self) -> Path:
@@ -121,10 +125,10 @@ class Jobs:
             return job
 
     def read(self, name: str) -> Job:
-        """A job; raises BadInput where there is none of this name."""
+        """A job; raises NoSuchJob where there is none of this name."""
         path = self.folder(name) / JOB
         if not path.is_file():
-            raise BadInput(
+            raise NoSuchJob(
                 f"job {name}: expected a job that exists, found none: it was removed, or its time is over. Go to the list."
             )
         return adapter(Job).validate_python(read_json(path))

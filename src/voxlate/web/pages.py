@@ -10,7 +10,6 @@ from fastapi import APIRouter, Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from voxlate import __version__
 from voxlate.config import adapter
 from voxlate.data.case import MASK
 from voxlate.data.pseudonyms import without_names
@@ -43,9 +42,15 @@ class Site:
     templates: jinja2.Environment
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """A filled template; each has the version, and the queue of jobs where it shows one."""
-        text = self.templates.get_template(template).render(version=__version__, **values)
-        return HTMLResponse(text, status)
+        """A filled template."""
+        return HTMLResponse(self.templates.get_template(template).render(**values), status)
+
+    def job_page(self, template: str, request: Request, job: Job, **values: Any) -> HTMLResponse:
+        """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
+        answer = self.page(template, job=job, row=row_of(self.jobs, job), **values)
+        if job.has_ended and "hx-request" in request.headers:
+            answer.headers["HX-Refresh"] = "true"
+        return answer
 
     def error(self, status: int, sentence: str) -> HTMLResponse:
         """A page with one sentence, in which no absolute path is left."""
@@ -156,10 +161,10 @@ def fit(request: Request, name: str) -> Response:
     job = _check_job(site, name)
     entries, fits = _found(site, job) if job.state == "done" else ([], [])
     names = dict.fromkeys(one for fit in fits for one in fit.names)
-    return site.page(
+    return site.job_page(
         "fit.html",
-        job=job,
-        row=row_of(site.jobs, job),
+        request,
+        job,
         entries=entries,
         fits=fits,
         names=[*names, MASK],
@@ -280,11 +285,10 @@ def job_page(request: Request, name: str) -> Response:
     if job.kind == "check":
         return RedirectResponse(f"/uploads/{name}", SEE_OTHER)
     result = result_of(site.jobs, job) if job.state == "done" else None
-    waiting = [one.job.name for one in rows_of(site.jobs) if one.job.state == "queued"]
-    return site.page(
+    return site.job_page(
         "result.html",
-        job=job,
-        row=row_of(site.jobs, job, waiting),
+        request,
+        job,
         result=result,
         images=[] if result is None else result.images,
         expires=site.settings.limits.keep_hours,

@@ -1,7 +1,7 @@
 """What the page says of jobs: progress and time left, and of a finished synthesis its images, warnings and downloads."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,13 @@ def rows_of(jobs: Jobs) -> list[Row]:
     found = jobs.all()
     working = [job for job in found if not job.has_ended]
     ended = [job for job in found if job.has_ended]
-    waiting = [job.name for job in working if job.state == "queued"]
-    rows = [row_of(jobs, job, waiting) for job in working]
-    return rows + [row_of(jobs, job, ()) for job in reversed(ended)]
+    return [row_of(jobs, job, found) for job in [*working, *reversed(ended)]]
 
 
-def row_of(jobs: Jobs, job: Job, waiting: list[str] | tuple[str, ...] = ()) -> Row:
-    """A job with its progress; waiting: the names of all jobs that wait, in their order."""
+def row_of(jobs: Jobs, job: Job, others: Sequence[Job] | None = None) -> Row:
+    """A job with its progress; others: all jobs, among which it has a place in the queue."""
+    found = jobs.all() if others is None else others
+    waiting = [one.name for one in found if one.state == "queued" and one.kind == job.kind]
     place = "/uploads" if job.kind == "check" else "/jobs"
     position = waiting.index(job.name) + 1 if job.name in waiting else 0
     row = Row(job, f"{place}/{job.name}", position)

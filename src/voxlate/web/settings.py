@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MB, GB = 2**20, 2**30
+DEFAULT_UPLOAD, DEFAULT_DISK = "2GB", "20GB"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WILDCARDS = ("0.0.0.0", "::", "")
 SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
