@@ -1,0 +1,229 @@
+"""Which models fit uploaded scans, and why: by the functions with which `voxlate synth` opens and checks them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.case import MASK
+from voxlate.data.grades import GRADES, grade_of
+from voxlate.errors import BadInput
+from voxlate.images.formats.dicom import is_dicom_folder, list_series
+from voxlate.images.io import format_by_ending, is_there, read_volume, without_ending
+from voxlate.synthesis.inputs import targets_for
+from voxlate.synthesis.intervals import patches_in, sources_of
+from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.selection import select
+from voxlate.trust.out_of_distribution import verdict_on
+
+MOST_ENTRIES = 200  # files and series that are listed
+UNUSED = ""  # the name of a scan that no model is to take
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or DICOM series of an upload: its place below the upload's folder, and what it is.
+
+    why: the reason where it cannot be read.
+    """
+
+    place: str
+    title: str
+    grid: str = ""
+    unit: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a model can synthesise images from scans, and why not.
+
+    inputs: as `voxlate synth RUN` takes them, relative to the upload's folder; used: places of the scans by modality;
+    warnings: with their grades; answers: "mean" and "sample", as far as the model has them; samples, steps: of its
+    recipe, None where it draws no noise; names: modalities by which its scans may be called.
+    """
+
+    label: str
+    title: str = ""
+    source: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    why_not: str = ""
+    inputs: tuple[str, ...] = ()
+    used: dict[str, str] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
+    answers: tuple[str, ...] = ()
+    samples: int | None = None
+    steps: int | None = None
+    calibrated: bool = False
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Sort key: models that fit come first, those with the mildest warnings before others."""
+        worst = max((GRADES.index(grade) for grade, _ in self.warnings), default=0)  # type: ignore[arg-type]
+        return bool(self.why_not), worst
+
+
+def entries_of(scans: Path) -> list[Entry]:
+    """The files and series of an upload, in the order of their places; raises BadInput for none and for too many."""
+    found = list[Entry]()
+    for folder in [scans, *sorted(path for path in scans.rglob("*") if path.is_dir())]:
+        if is_dicom_folder(folder):
+            found += _series_entries(folder, scans)
+            continue
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        found += [_file_entry(path, scans) for path in files if format_by_ending(path.name)]
+        if len(found) > MOST_ENTRIES:
+            raise BadInput(
+                f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case, or use voxlate synth."
+            )
+    if not found:
+        raise BadInput(
+            "upload: expected a scan (NIfTI, DICOM or another format that voxlate reads), found none. Choose other files."
+        )
+    return found
+
+
+def _series_entries(folder: Path, scans: Path) -> list[Entry]:
+    place = folder.relative_to(scans).as_posix()
+    try:
+        series = list_series(folder)
+    except BadInput as error:
+        return [Entry(place, "DICOM", why=str(error))]
+    return [
+        Entry(
+            one.path.relative_to(scans).as_posix() if len(series) > 1 else place,
+            f"{one.modality} {one.description}".strip(),
+            f"{one.images} images",
+        )
+        for one in series
+    ]
+
+
+def _file_entry(path: Path, scans: Path) -> Entry:
+    place = path.relative_to(scans).as_posix()
+    name = without_ending(path.name)
+    try:
+        volume = read_volume(path, name)
+    except BadInput as error:
+        return Entry(place, path.name, why=str(error))
+    return Entry(place, path.name, str(volume.grid), volume.unit)
+
+
+def fits_of(
+    runs: Mapping[str, str],
+    scans: Path,
+    entries: Sequence[Entry],
+    names: Mapping[str, str],
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Fit]:
+    """The fit of each run to the scans, the best first.
+
+    runs: by label; names: modalities by the place of an entry, as the user says them; {} where nothing was said.
+    """
+    results = list[Fit]()
+    for number, (label, run) in enumerate(runs.items()):
+        if progress is not None:
+            progress(number, len(runs))
+        results.append(_fit(label, run, scans, entries, names, device))
+    return sorted(results, key=lambda fit: fit.rank)
+
+
+def _fit(
+    label: str,
+    run: str,
+    scans: Path,
+    entries: Sequence[Entry],
+    names: Mapping[str, str],
+    device: str,
+) -> Fit:
+    try:
+        model = load(run, device)
+    except BadInput as error:
+        return Fit(label, why_not=str(error))
+    data = model.recipe.data
+    facts: dict[str, Any] = {
+        "title": model.recipe.title,
+        "source": tuple(data.source),
+        "target": tuple(data.target),
+        "names": accepted_names(model),
+    }
+    inputs = inputs_for(model, entries, names)
+    try:
+        return Fit(label, **facts, inputs=inputs, **_checked(model, inputs, scans))
+    except BadInput as error:
+        return Fit(label, **facts, inputs=inputs, why_not=str(error))
+
+
+def accepted_names(model: Model) -> tuple[str, ...]:
+    """The names of modalities that a model takes as scans, and those that a starter accepts in their place."""
+    aliases = [name for accepted in model.aliases.values() for name in accepted]
+    return tuple(dict.fromkeys([*model.recipe.data.source, *aliases]))
+
+
+def inputs_for(model: Model, entries: Sequence[Entry], names: Mapping[str, str]) -> tuple[str, ...]:
+    """The inputs of `voxlate synth` for an upload: the scans that the user names, a lone scan, or the whole folder."""
+    if names:
+        accepted = {name.lower() for name in (*accepted_names(model), MASK)}
+        pairs = {place: name for place, name in names.items() if name != UNUSED}
+        fitting = {place: name for place, name in pairs.items() if name.lower() in accepted}
+        return tuple(f"{name}={place}" for place, name in (fitting or pairs).items())
+    if len(entries) == 1 and len(model.recipe.data.source) == 1:
+        return (entries[0].place,)
+    return (".",)
+
+
+def absolute(inputs: Sequence[str], scans: Path) -> list[str]:
+    """Inputs with the upload's folder, as `voxlate synth` takes them."""
+    found = list[str]()
+    for text in inputs:
+        name, mark, place = ("", "", text) if is_there(scans / text) else text.partition("=")
+        found.append(f"{name}{mark}{scans / place}")
+    return found
+
+
+def _checked(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
+    """What a synthesis of these inputs would read and warn of; raises BadInput where it would refuse them."""
+    if not inputs:
+        raise BadInput("upload: expected a scan with a name, found none. Say what each file is.")
+    selected = select(model, absolute(inputs, scans), SynthOptions())
+    if len(selected.scans) != 1:
+        raise BadInput(
+            f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one, or use voxlate synth."
+        )
+    (one,) = selected.scans
+    prepared = model.prepare(one.files, one.case)
+    calibration = model.calibration()
+    warnings = [*one.notes, *prepared.warnings]
+    if model.unchecked:
+        warnings.append(model.unchecked)
+    if calibration is not None:
+        sources = sources_of(model.recipe, prepared.prepared)
+        patches = patches_in(model.recipe, prepared.prepared, sources)
+        warnings.append(verdict_on(calibration.references, patches).sentence)
+    stochastic = model.recipe.method.is_stochastic
+    synth = model.recipe.synth
+    return {
+        "used": {name: _place(path, scans) for name, path in one.files.items()},
+        "targets": tuple(targets_for(model.recipe, one.files)),
+        "warnings": tuple((grade_of(text), text) for text in warnings if text),
+        "answers": _answers(model),
+        "samples": synth.samples if stochastic else None,
+        "steps": getattr(synth, "steps", None) if stochastic else None,
+        "calibrated": calibration is not None,
+    }
+
+
+def _place(path: Path, scans: Path) -> str:
+    """A scan's place below the upload's folder."""
+    return path.relative_to(scans).as_posix() if path.is_relative_to(scans) else path.name
+
+
+def _answers(model: Model) -> tuple[str, ...]:
+    """The answers that a run has: of a residual diffusion both, of any other model its own."""
+    if model.recipe.method.is_stochastic and model.recipe.task.mean_stage is not None:
+        return ("sample", "mean")
+    return (model.answer,)
