@@ -16,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from PIL import Image
 
 import voxlate
+from voxlate.web.gate import CONTENT_POLICY
 
 WEB = Path(voxlate.__file__).parent / "web"
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 TYPES = {
     ".css": "text/css",
     ".js": "text/javascript",
@@ -116,9 +116,7 @@ Answer = tuple[int, str, bytes]
 
 
 @contextmanager
-def small_server(
-    answer: Callable[[str, str, bytes], Answer | None], folder: Path
-) -> Iterator[str]:
+def small_server(answer: Callable[[str, str, bytes], Answer | None], folder: Path) -> Iterator[str]:
     """Serves answer(method, path, body), then /static and the folder; yields the base URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -134,7 +132,7 @@ def small_server(
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
-            self.send_header("Content-Security-Policy", POLICY)
+            self.send_header("Content-Security-Policy", CONTENT_POLICY)
             self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
             self.wfile.write(content)

@@ -3,7 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from browsing import after_drawing, open_browser, open_page, pixels, render, small_server
+from browsing import WEB, after_drawing, open_browser, open_page, pixels, render, small_server
 
 expect = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"
@@ -41,7 +41,7 @@ def volumes():
 def _images(prefix: str = "") -> list[dict[str, object]]:
     return [
         {
-            "name": role,
+            "name": "t1" if role == "source" else "ct",
             "label": LABELS[role],
             "url": f"/{prefix}{role}.nii.gz",
             "role": role,
@@ -55,7 +55,7 @@ def _images(prefix: str = "") -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def base(volumes, tmp_path_factory):
-    """The server: /viewer shows the images, /turned the same ones stored with other axes, /upload the form."""
+    """The server: /viewer shows the images, /turned the same ones stored with other axes, /several two of each."""
     folder = tmp_path_factory.mktemp("served")
     for role, voxels in volumes.items():
         image = nib.Nifti1Image(voxels, np.diag([*SPACING_MM, 1.0]))
@@ -65,7 +65,13 @@ def base(volumes, tmp_path_factory):
             nib.orientations.ornt_transform(nib.io_orientation(image.affine), stored)
         )
         nib.save(turned, folder / f"turned-{role}.nii.gz")
+    second = [
+        {**image, "name": "pet", "label": f"Second {image['role']}", "url": "/width.nii.gz"}
+        for image in _images()
+        if image["role"] in ("source", "synthesis")
+    ]
     pages = {
+        "/several": render('{% include "viewer.html" %}', images=_images() + second),
         "/viewer": render('{% include "viewer.html" %}', images=_images()),
         "/turned": render('{% include "viewer.html" %}', images=_images("turned-")),
     }
@@ -278,3 +284,42 @@ def test_a_browser_without_webgl2_says_so_and_shows_the_middle_slices(browser, b
         picture = np.array(drawn).reshape(SHAPE[1], SHAPE[0], 4)[::-1, ::-1, 0].T
         expected = _grey("synthesis", volumes["synthesis"][:, :, SHAPE[2] // 2])
         assert np.abs(picture - expected).max() <= 1
+
+
+def test_a_second_source_and_a_second_synthesis_can_be_chosen(browser, base, volumes):
+    with open_page(browser, base) as watched:
+        page = _open_viewer(watched, "several")
+        middle = _slice(volumes["width"], "axial", SHAPE[2] // 2)
+        page.get_by_label("Source image").select_option("Second source")
+        page.get_by_role("button", name="Source", exact=True).click()
+        page.locator("[data-values] th", has_text="Second source").wait_for()
+        after_drawing(page)
+        _assert_same(_shown(page, "axial"), _grey("source", middle))
+        page.get_by_label("Synthesised image").select_option("Second synthesis")
+        page.get_by_role("button", name="Synthesis", exact=True).click()
+        page.locator("[data-values] th", has_text="Second synthesis").wait_for()
+        after_drawing(page)
+        _assert_same(_shown(page, "axial"), _grey("synthesis", middle))
+        expect(page.locator("[data-map-group]")).to_be_hidden()  # the map belongs to the first
+
+
+def test_an_image_that_cannot_be_read_is_named_as_such_and_leaves_the_downloads(browser, base):
+    page_without_image = render(
+        '{% include "viewer.html" %}', images=[{**_images()[1], "url": "/missing.nii.gz"}]
+    )
+    with (
+        small_server(
+            lambda _, path, __: (
+                (200, "text/html; charset=utf-8", page_without_image.encode())
+                if path == "/viewer"
+                else None
+            ),
+            WEB,
+        ) as address,
+        open_page(browser, address) as watched,
+    ):
+        watched.page.goto(address + "viewer")
+        message = watched.page.locator("[data-message].error")
+        message.wait_for()
+        assert "downloads on this page work without the viewer" in message.inner_text()
+        watched.errors.clear()  # the browser itself reports the missing file
