@@ -44,6 +44,7 @@ def create_app(settings: Settings, sessions: Sessions, start: Start | None = sta
 
     @asynccontextmanager
     async def working(_: FastAPI) -> AsyncIterator[None]:
+        settings.data.mkdir(parents=True, exist_ok=True)
         jobs.mend()
         with _threads(jobs, lanes, settings.limits.keep_hours * 3600):
             yield

@@ -18,7 +18,6 @@ from voxlate.synthesis.selection import select
 from voxlate.trust.out_of_distribution import verdict_on
 
 MOST_ENTRIES = 200  # files and series that are listed
-UNUSED = ""  # the name of a scan that no model is to take
 
 
 @dataclass(frozen=True)
@@ -168,9 +167,8 @@ def inputs_for(model: Model, entries: Sequence[Entry], names: Mapping[str, str])
     """The inputs of `voxlate synth` for an upload: the scans that the user names, a lone scan, or the whole folder."""
     if names:
         accepted = {name.lower() for name in (*accepted_names(model), MASK)}
-        pairs = {place: name for place, name in names.items() if name != UNUSED}
-        fitting = {place: name for place, name in pairs.items() if name.lower() in accepted}
-        return tuple(f"{name}={place}" for place, name in (fitting or pairs).items())
+        fitting = {place: name for place, name in names.items() if name.lower() in accepted}
+        return tuple(f"{name}={place}" for place, name in (fitting or names).items())
     if len(entries) == 1 and len(model.recipe.data.source) == 1:
         return (entries[0].place,)
     return (".",)
@@ -187,8 +185,6 @@ def absolute(inputs: Sequence[str], scans: Path) -> list[str]:
 
 def _checked(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
     """What a synthesis of these inputs would read and warn of; raises BadInput where it would refuse them."""
-    if not inputs:
-        raise BadInput("upload: expected a scan with a name, found none. Say what each file is.")
     selected = select(model, absolute(inputs, scans), SynthOptions())
     if len(selected.scans) != 1:
         raise BadInput(

@@ -15,6 +15,7 @@ from voxlate.data.case import MASK
 from voxlate.data.pseudonyms import without_names
 from voxlate.errors import BadInput
 from voxlate.files import read_json
+from voxlate.images.io import without_ending
 from voxlate.web.fitting import Entry, Fit
 from voxlate.web.folders import below_root
 from voxlate.web.gate import Sessions
@@ -161,6 +162,8 @@ def fit(request: Request, name: str) -> Response:
     job = _check_job(site, name)
     entries, fits = _found(site, job) if job.state == "done" else ([], [])
     names = dict.fromkeys(one for fit in fits for one in fit.names)
+    stems = {entry.place: without_ending(entry.title).lower() for entry in entries}
+    by_file = {place: stem for place, stem in stems.items() if stem in names}
     return site.job_page(
         "fit.html",
         request,
@@ -168,7 +171,7 @@ def fit(request: Request, name: str) -> Response:
         entries=entries,
         fits=fits,
         names=[*names, MASK],
-        given=job.request.get("names", {}),
+        chosen=job.request.get("names") or by_file,
         limits=site.settings.limits,
     )
 
@@ -215,7 +218,8 @@ def _check_again(site: Site, name: str, form: dict[str, Any]) -> Response:
             raise BadInput(
                 f"modality: expected each name once, found {chosen} twice. Choose one scan of each."
             )
-        names[entry.place] = chosen
+        if chosen:
+            names[entry.place] = chosen
     again = {**job.request, "names": names}
     changed = site.jobs.change(name, state="queued", request=again, ended=0.0, attempts=0)
     return RedirectResponse(f"/uploads/{changed.name}", SEE_OTHER)

@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> dic
         shutil.rmtree(folder / DICOM)
     progress("views", 2, 3)
     report(folder / OUT, folder / REPORT)
-    _hide_places(folder / REPORT, [case, folder / OUT], request)
+    _hide_places(folder / REPORT, [case, folder / OUT], selected.model.origins, request["label"])
     progress("views", 3, 3)
     lines = [
         f"{name} has no DICOM series, because no CT or MR series holds values in {unit}."
@@ -118,12 +118,12 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> dic
     return {"case": case.name, "said": lines}
 
 
-def _hide_places(page: Path, folders: list[Path], request: dict[str, Any]) -> None:
-    """Replace the places of the run in a report, which are relative to the results, by the run's label."""
-    run = Path(request["run"])
+def _hide_places(page: Path, folders: Sequence[Path], runs: Sequence[Path], label: str) -> None:
+    """Replace the places of runs in a report, which are relative to the results, by the run's label."""
     text = page.read_text(encoding="utf-8")
-    for place in [str(run), *(seen_from(folder, run) for folder in folders)]:
-        text = text.replace(html.escape(place), html.escape(request["label"]))
+    for run in runs:
+        for place in [str(run), *(seen_from(folder, run) for folder in folders)]:
+            text = text.replace(html.escape(place), html.escape(label))
     write_text(page, text)
 
 
