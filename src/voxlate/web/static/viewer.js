@@ -174,7 +174,7 @@ class Viewer {
     clearTimeout(this.announcing);
     this.announcing = setTimeout(() => {
       const values = this.rows(this.slices.millimetres()).map((row) => row.join(" "));
-      this.find("announce").textContent = `Slice ${this.find("slice-text").textContent}. ${values.join(". ")}`;
+      this.find("announce").textContent = `Slice ${this.find("slice-text").textContent}; ${values.join("; ")}`;
     }, 600);
   }
 
