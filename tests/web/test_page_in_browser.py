@@ -167,10 +167,29 @@ def _tab_to(page, selector: str, most: int = 60) -> None:
     raise AssertionError(f"{selector} is not reached by {most} presses of Tab")
 
 
-def _assert_fits(page) -> None:
-    """The page is not wider than the screen."""
+UNNAMED = """() => Array.from(document.querySelectorAll('input, select, textarea, button, a, canvas, progress'))
+  .filter(element => element.type !== 'hidden' && !element.closest('[hidden], [aria-hidden]'))
+  .filter(element => !element.labels?.length && !element.getAttribute('aria-label') && !element.textContent.trim())
+  .map(element => element.outerHTML.slice(0, 120))"""
+TWICE = """() => Array.from(document.querySelectorAll('[id]'), element => element.id)
+  .filter((id, at, all) => all.indexOf(id) !== at)"""
+HEADINGS = """() => Array.from(document.querySelectorAll('h1, h2, h3, h4'), heading => Number(heading.tagName[1]))"""
+
+
+def _assert_structure(page) -> None:
+    """No wider than the screen; every control has a name; headings and landmarks as a screen reader needs them."""
     wide = page.evaluate("() => document.documentElement.scrollWidth")
     assert wide <= page.viewport_size["width"]
+    assert page.evaluate(UNNAMED) == []
+    assert page.evaluate(TWICE) == []
+    levels = page.evaluate(HEADINGS)
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    assert page.get_attribute("html", "lang") == "en"
+    for landmark in ("banner", "navigation", "main"):
+        assert page.get_by_role(landmark).count() == 1
+    assert "Research software, not a medical device" in page.get_by_role("banner").inner_text()
 
 
 def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(
@@ -186,18 +205,18 @@ def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(
         assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == (
             "rgb(13, 16, 20)"
         )
-        _assert_fits(page)
+        _assert_structure(page)
         _tab_to(page, ".skip")
         _tab_to(page, "#files")
         page.set_input_files("#files", scan)  # the dialog for files belongs to the system
         _tab_to(page, "button.primary")
         page.keyboard.press("Enter")
         page.get_by_text("Fits.").wait_for()
-        _assert_fits(page)
+        _assert_structure(page)
         _tab_to(page, "button.primary")
         page.keyboard.press("Enter")
         page.wait_for_selector("[data-viewer][data-ready]")
-        _assert_fits(page)
+        _assert_structure(page)
 
         _tab_to(page, "[data-canvas]")
         before = int(page.input_value("[data-slice]"))
@@ -207,14 +226,14 @@ def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(
         assert page.inner_text("[data-blend-text]") == "95 % synthesis"
         page.keyboard.press("2")
         assert page.is_checked('[name="view"][value="coronal"]')
-        expect(page.locator("[data-announce]")).to_contain_text("Slice 13 of 24")
+        expect(page.locator("[data-announce]")).to_contain_text("Coronal slice 13 of 24")
         _tab_to(page, "[data-blend]")
         page.keyboard.press("Home")
         assert page.inner_text("[data-blend-text]") == "Source only"
         _tab_to(page, "[data-map-shown]")
         page.keyboard.press("Space")
         expect(page.get_by_role("rowheader", name="Interval", exact=True)).to_be_visible()
-        _assert_fits(page)
+        _assert_structure(page)
         _tab_to(page, "a[download]")
         with page.expect_download() as downloading:
             page.keyboard.press("Enter")
