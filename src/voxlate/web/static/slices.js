@@ -17,7 +17,7 @@ export const VIEWS = {
 
 const GREY = "voxlate-grey";
 const MAP = "voxlate-map";
-const CROSSHAIR_WIDTH = 0.5;
+const CROSSHAIR_WIDTH = 0.25;
 const OPTIONS = {
   interactive: false,
   dragAndDropEnabled: false,

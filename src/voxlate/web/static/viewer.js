@@ -4,9 +4,10 @@
 //   script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'
 // (data: is the picture of its font; there is no eval, no WebAssembly, no worker, no blob and no inline style or script).
 
-import { number, withUnit } from "./numbers.js";
 import { showMiddleSlices } from "./middle.js";
-import { openSlices, readVolume, valueAt, VIEWS } from "./slices.js";
+import { number, withUnit } from "./numbers.js";
+import { clamp, listenToPicture } from "./picture.js";
+import { openSlices, readVolume, valueAt } from "./slices.js";
 import { showWindow } from "./windows.js";
 
 const MAPS = ["width", "spread"];
@@ -38,10 +39,6 @@ function blendText(percent) {
   if (percent === 0) return "Source only";
   if (percent === 100) return "Synthesis only";
   return `${percent} % synthesis`;
-}
-
-function clamp(value, low, high) {
-  return Math.min(high, Math.max(low, value));
 }
 
 class Viewer {
@@ -76,13 +73,12 @@ class Viewer {
       this.volumes.set(image, volume);
       this.showWindowOf(image);
     }
-    this.slices.setView("axial");
     this.centre();
     this.setUpViews();
     this.setUpBlend();
     this.setUpMap();
-    this.setUpPicture();
-    this.showSlice();
+    listenToPicture(this);
+    this.setView("axial");
   }
 
   centre() {
@@ -131,7 +127,7 @@ class Viewer {
     const [positive, negative] = AXES[axis];
     const side = millimetres < 0 ? negative : positive;
     const slider = this.find("slice");
-    const text = `${index + 1} of ${this.slices.count(axis)}, ${number(Math.abs(millimetres))} mm towards the ${side}`;
+    const text = `${index + 1} of ${this.slices.count(axis)}, ${Math.abs(millimetres).toFixed(1)} mm towards the ${side}`;
     slider.max = String(this.slices.count(axis));
     slider.value = String(index + 1);
     slider.setAttribute("aria-valuetext", text);
@@ -147,8 +143,8 @@ class Viewer {
     const read = (image) => image !== undefined && this.volumes.has(image);
     const rows = this.withRole("source", "synthesis").filter(read)
       .map((image) => [image.label, withUnit(at(image), image.unit)]);
-    const [lower] = this.withRole("lower");
-    const [upper] = this.withRole("upper");
+    const [lower] = this.ofSynthesis("lower");
+    const [upper] = this.ofSynthesis("upper");
     if (read(lower) && read(upper)) {
       rows.push(["Interval", `${number(at(lower))} to ${withUnit(at(upper), upper.unit)}`]);
     }
@@ -184,20 +180,26 @@ class Viewer {
 
   // Blend
 
+  // A list of images to choose from, hidden where there is no choice.
+  setUpChoice(name, images, onChoice) {
+    const choice = this.find(name);
+    images.forEach((image, index) => choice.add(new Option(image.label, String(index))));
+    this.find(`${name}-choice`).hidden = images.length < 2;
+    choice.addEventListener("change", () => onChoice(images[Number(choice.value)]));
+  }
+
   setUpBlend() {
     const sources = this.withRole("source");
     if (this.synthesis === null || sources.length === 0) {
       this.find("blend-group").hidden = true;
       return;
     }
+    this.setUpChoice("source", sources, (image) => this.setSource(image));
+    this.setUpChoice("synthesis", this.withRole("synthesis"), (image) => this.setSynthesis(image));
     this.find("blend").addEventListener("input", (event) => this.setBlend(event.target.valueAsNumber));
     for (const button of this.root.querySelectorAll("[data-blend-to]")) {
       button.addEventListener("click", () => this.setBlend(Number(button.dataset.blendTo)));
     }
-    const choice = this.find("source");
-    sources.forEach((image, index) => choice.add(new Option(image.label, String(index))));
-    this.find("source-choice").hidden = sources.length < 2;
-    choice.addEventListener("change", () => this.setSource(sources[Number(choice.value)]));
   }
 
   setBlend(percent) {
@@ -210,40 +212,68 @@ class Viewer {
     this.slices.setOpacity(this.volumes.get(this.source), 1 - this.blend / 100);
   }
 
-  async setSource(image) {
-    await this.reading(async () => {
-      const volume = await this.slices.addLayer(image, 1, 0);
-      this.slices.removeLayer(this.volumes.get(this.source));
-      this.volumes.delete(this.source);
+  setSource(image) {
+    return this.reading(async () => {
+      await this.exchange(this.source, image, 1, 1 - this.blend / 100);
       this.source = image;
-      this.volumes.set(image, volume);
-      this.showWindowOf(image);
-      this.setBlend(this.blend);
       this.showSlice();
     });
   }
 
+  // The maps and bounds of the former synthesis go with it.
+  setSynthesis(image) {
+    return this.reading(async () => {
+      this.dropMap();
+      await this.exchange(this.synthesis, image, 0, 1);
+      this.synthesis = image;
+      this.showMaps();
+      this.showSlice();
+    });
+  }
+
+  async exchange(former, image, position, opacity) {
+    const volume = await this.slices.addLayer(image, position, opacity);
+    this.slices.removeLayer(this.volumes.get(former));
+    this.volumes.delete(former);
+    this.volumes.set(image, volume);
+    this.showWindowOf(image);
+  }
+
   // Map of the uncertainty
 
+  // Images of these roles that belong to the shown synthesis; names are those of its modality.
+  ofSynthesis(...roles) {
+    return this.withRole(...roles).filter(({ name }) => this.synthesis === null || name === this.synthesis.name);
+  }
+
   setUpMap() {
-    const maps = this.withRole(...MAPS);
-    if (maps.length === 0) return;
-    this.find("map-group").hidden = false;
-    this.map = maps[0];
-    const choice = this.find("map");
-    maps.forEach((image, index) => choice.add(new Option(image.label, String(index))));
-    this.find("map-choice").hidden = maps.length < 2;
-    choice.addEventListener("change", () => this.setMap(maps[Number(choice.value)]));
+    this.find("map").addEventListener("change", (event) => {
+      this.setMap(this.ofSynthesis(...MAPS)[Number(event.target.value)]);
+    });
     this.find("map-shown").addEventListener("change", () => this.showMap());
     this.find("map-opacity").addEventListener("input", () => this.showMap());
-    this.drawLegend();
+    this.showMaps();
+  }
+
+  showMaps() {
+    const maps = this.ofSynthesis(...MAPS);
+    this.map = maps[0] ?? null;
+    this.find("map-group").hidden = maps.length === 0;
+    this.find("map-shown").checked = false;
+    this.find("map").replaceChildren(...maps.map((image, index) => new Option(image.label, String(index))));
+    this.find("map-choice").hidden = maps.length < 2;
+    if (this.map !== null) this.drawLegend();
+  }
+
+  dropMap() {
+    const volume = this.volumes.get(this.map);
+    if (volume !== undefined) this.slices.removeLayer(volume);
+    for (const image of this.withRole("lower", "upper", ...MAPS)) this.volumes.delete(image);
   }
 
   async setMap(image) {
     await this.reading(async () => {
-      const before = this.volumes.get(this.map);
-      if (before !== undefined) this.slices.removeLayer(before);
-      this.volumes.delete(this.map);
+      this.dropMap();
       this.map = image;
       this.drawLegend();
     });
@@ -252,13 +282,19 @@ class Viewer {
 
   // The map, and the bounds for the values, are read when they are first wanted: they are as large as the synthesis.
   async showMap() {
-    const shown = this.find("map-shown").checked;
-    const percent = this.find("map-opacity").valueAsNumber;
-    this.find("map-opacity-text").textContent = `${percent} %`;
-    this.find("map-opacity").setAttribute("aria-valuetext", `${percent} %`);
-    if (shown && !this.volumes.has(this.map)) await this.reading(() => this.readMap());
+    const shown = this.find("map-shown");
+    const strength = this.find("map-opacity");
+    const text = `${strength.value} %`;
+    this.find("map-opacity-text").textContent = text;
+    strength.setAttribute("aria-valuetext", text);
+    if (shown.checked && !this.volumes.has(this.map)) await this.reading(() => this.readMap());
+    // Both controls may have changed while the map was read.
     const volume = this.volumes.get(this.map);
-    if (volume !== undefined) this.slices.setOpacity(volume, shown ? percent / 100 : 0);
+    if (volume !== undefined) this.slices.setOpacity(volume, shown.checked ? strength.valueAsNumber / 100 : 0);
+  }
+
+  toggleMap() {
+    if (this.map !== null) this.find("map-shown").click();
   }
 
   async readMap() {
@@ -266,7 +302,7 @@ class Viewer {
     if (this.volumes.has(image)) return;
     const position = this.synthesis && this.source ? 2 : 1;
     this.volumes.set(image, await this.slices.addLayer(image, position, 0));
-    for (const bound of this.withRole("lower", "upper")) {
+    for (const bound of this.ofSynthesis("lower", "upper")) {
       if (!this.volumes.has(bound)) this.volumes.set(bound, await readVolume(bound));
     }
     this.showSlice();
@@ -286,63 +322,6 @@ class Viewer {
       tick.textContent = end;
       return tick;
     }));
-  }
-
-  // Pointer, wheel and keys on the picture
-
-  setUpPicture() {
-    const { canvas } = this;
-    const point = (event) => {
-      const place = this.slices.under(event);
-      if (place === null) return;
-      this.slices.moveToFraction(place.fraction);
-      this.showSlice();
-    };
-    canvas.addEventListener("pointerdown", point);
-    canvas.addEventListener("pointermove", (event) => {
-      if (event.pointerType === "mouse" && event.buttons === 1) {
-        point(event);
-        return;
-      }
-      const place = this.slices.under(event);
-      if (place !== null) this.showValues(this.slices.millimetres(place.fraction), "Values under the pointer");
-    });
-    canvas.addEventListener("pointerleave", () => this.showValues(this.slices.millimetres(), "Values at the crosshair"));
-    canvas.addEventListener("wheel", (event) => {
-      const place = this.slices.under(event);
-      if (place === null || event.ctrlKey) return;
-      event.preventDefault();
-      this.step(event.deltaY < 0 ? 1 : -1, place.axis);
-    }, { passive: false });
-    canvas.addEventListener("keydown", (event) => this.onKey(event));
-  }
-
-  onKey(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const last = this.slices.count(this.slices.axis()) - 1;
-    const [across, down] = { axial: [0, 1], coronal: [0, 2], sagittal: [1, 2], all: [0, 1] }[this.slices.view()];
-    const actions = {
-      ArrowUp: () => this.step(1),
-      ArrowDown: () => this.step(-1),
-      PageUp: () => this.step(10),
-      PageDown: () => this.step(-10),
-      Home: () => this.goTo(0),
-      End: () => this.goTo(last),
-      ArrowLeft: () => this.setBlend(this.blend - 5),
-      ArrowRight: () => this.setBlend(this.blend + 5),
-      a: () => this.step(1, across),
-      d: () => this.step(-1, across),
-      w: () => this.step(1, down),
-      s: () => this.step(-1, down),
-      m: () => this.map !== null && this.find("map-shown").click(),
-    };
-    Object.keys(VIEWS).forEach((view, index) => {
-      actions[String(index + 1)] = () => this.setView(view);
-    });
-    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (action === undefined) return;
-    event.preventDefault();
-    action();
   }
 
   // One piece of reading after the other, so that the layers keep their order however quickly somebody clicks.
