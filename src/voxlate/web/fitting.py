@@ -85,6 +85,15 @@ def entries_of(scans: Path) -> list[Entry]:
     return found
 
 
+def other_files(scans: Path) -> list[str]:
+    """The files of an upload that are no scans, by their places; those among DICOM files are left to the series."""
+    found = list[str]()
+    for path in sorted(scans.rglob("*")):
+        if path.is_file() and not format_by_ending(path.name) and not is_dicom_folder(path.parent):
+            found.append(path.relative_to(scans).as_posix())
+    return found
+
+
 def _series_entries(folder: Path, scans: Path) -> list[Entry]:
     place = folder.relative_to(scans).as_posix()
     try:

@@ -122,7 +122,8 @@ async def upload(request: Request) -> Response:
                 raise BadInput("upload: expected files, found none. Choose a scan first.")
             await run_in_threadpool(unpack_archives, received)
             title = _title(first.relative_to(scans), received.files)
-            job = site.jobs.add("check", title, _check_request(site), limits.queue, folder)
+            asked = _check_request(site, hidden=received.clutter)
+            job = site.jobs.add("check", title, asked, limits.queue, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -160,7 +161,7 @@ def fit(request: Request, name: str) -> Response:
     """Which models fit an upload, and why; while the check waits or runs, how far it is."""
     site = site_of(request)
     job = _check_job(site, name)
-    entries, fits = _found(site, job) if job.state == "done" else ([], [])
+    entries, fits, others = _found(site, job) if job.state == "done" else ([], [], [])
     names = dict.fromkeys(one for fit in fits for one in fit.names)
     stems = {entry.place: without_ending(entry.title).lower() for entry in entries}
     by_file = {place: stem for place, stem in stems.items() if stem in names}
@@ -169,6 +170,7 @@ def fit(request: Request, name: str) -> Response:
         request,
         job,
         entries=entries,
+        others=others,
         fits=fits,
         names=[*names, MASK],
         chosen=job.request.get("names") or by_file,
@@ -183,8 +185,8 @@ def _check_job(site: Site, name: str) -> Job:
     return job
 
 
-def _found(site: Site, job: Job) -> tuple[list[Entry], list[Fit]]:
-    """The entries and fits of a finished check."""
+def _found(site: Site, job: Job) -> tuple[list[Entry], list[Fit], list[str]]:
+    """The entries and fits of a finished check, and sentences on files that are not used."""
     if job.state != "done":
         raise BadInput(
             f"job {job.name}: expected a finished check, found one that is {job.state}. Wait for it."
@@ -192,7 +194,7 @@ def _found(site: Site, job: Job) -> tuple[list[Entry], list[Fit]]:
     found = read_json(site.jobs.folder(job.name) / FIT)
     entries = adapter(list[Entry]).validate_python(found["entries"])
     fits = adapter(list[Fit]).validate_python(found["fits"])
-    return entries, fits
+    return entries, fits, found["others"]
 
 
 @router.post("/uploads/{name}/names")
@@ -205,7 +207,7 @@ async def say_names(request: Request, name: str) -> Response:
 
 def _check_again(site: Site, name: str, form: dict[str, Any]) -> Response:
     job = _check_job(site, name)
-    entries, fits = _found(site, job)
+    entries, fits, _ = _found(site, job)
     allowed = {one for fit in fits for one in fit.names} | {MASK, ""}
     names = dict[str, str]()
     for number, entry in enumerate(entries):
@@ -239,7 +241,7 @@ def synthesise(
     site = site_of(request)
     limits = site.settings.limits
     job = _check_job(site, name)
-    _, fits = _found(site, job)
+    _, fits, _ = _found(site, job)
     chosen = next((fit for fit in fits if fit.label == run and not fit.why_not), None)
     if chosen is None or run not in site.settings.runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.pseudonyms import without_names
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, first_of
 from voxlate.files import locked, read_json, seen_from, write_json, write_text
 from voxlate.images.formats.dicom import is_dicom_folder
 from voxlate.images.io import location_of
@@ -26,7 +26,7 @@ from voxlate.synthesis.delivery import deliver
 from voxlate.synthesis.dicom_out import export_dicom
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
-from voxlate.web.fitting import absolute, entries_of, fits_of
+from voxlate.web.fitting import absolute, entries_of, fits_of, other_files
 from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS
 from voxlate.web.viewing import write_views
 
@@ -80,9 +80,27 @@ def check(folder: Path, request: dict[str, Any], progress: Reporter) -> dict[str
         request["device"],
         lambda done, total: progress("models", done, total),
     )
-    found = {"entries": [asdict(one) for one in entries], "fits": [asdict(fit) for fit in fits]}
+    found = {
+        "entries": [asdict(one) for one in entries],
+        "fits": [asdict(fit) for fit in fits],
+        "others": _others(scans, request),
+    }
     write_json(folder / FIT, cleaned(found, places))
     return {}
+
+
+def _others(scans: Path, request: dict[str, Any]) -> list[str]:
+    """Sentences on the files of an upload that are not used."""
+    others = other_files(scans)
+    hidden = request.get("hidden", 0)
+    return [
+        *(
+            [f"{len(others)} files are no scans and are not used: {first_of(others)}."]
+            if others
+            else []
+        ),
+        *([f"{hidden} hidden files were left out."] if hidden else []),
+    ]
 
 
 def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> dict[str, Any]:
