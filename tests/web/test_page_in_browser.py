@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -185,7 +186,7 @@ def _assert_structure(page) -> None:
     levels = page.evaluate(HEADINGS)
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     assert page.get_attribute("html", "lang") == "en"
     for landmark in ("banner", "navigation", "main"):
         assert page.get_by_role(landmark).count() == 1
