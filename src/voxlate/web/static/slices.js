@@ -17,7 +17,8 @@ export const VIEWS = {
 
 const GREY = "voxlate-grey";
 const MAP = "voxlate-map";
-const CROSSHAIR_WIDTH = 0.4; // per cent of the width of the volume: less is thinner than a pixel where three views are shown
+// Per cent of the width of the volume, so that a line is a pixel wide or two; three views are half as large each.
+const CROSSHAIR_WIDTH = { one: 0.25, all: 0.4 };
 const OPTIONS = {
   interactive: false,
   dragAndDropEnabled: false,
@@ -25,7 +26,7 @@ const OPTIONS = {
   loadingText: "",
   backColor: [0, 0, 0, 1],
   crosshairColor: [1, 0.78, 0.2, 0.9],
-  crosshairWidth: CROSSHAIR_WIDTH,
+  crosshairWidth: CROSSHAIR_WIDTH.one,
   crosshairWidthUnit: "percent",
   crosshairGap: 6,
   fontColor: [1, 1, 1, 1],
@@ -60,6 +61,7 @@ export async function openSlices(canvas) {
   await nv.attachToCanvas(canvas, false);
   addOpaqueColours(nv);
   let view = "axial";
+  let crosshairShown = true;
   let redrawAsked = false;
 
   // Several changes between two frames cost one rendering.
@@ -70,6 +72,11 @@ export async function openSlices(canvas) {
       redrawAsked = false;
       if (nv.volumes.length > 0) nv.updateGLVolume();
     });
+  }
+
+  function drawCrosshair() {
+    const width = view === "all" ? CROSSHAIR_WIDTH.all : CROSSHAIR_WIDTH.one;
+    nv.setCrosshairWidth(crosshairShown ? width : 0);
   }
 
   async function addLayer(image, position, opacity) {
@@ -99,10 +106,12 @@ export async function openSlices(canvas) {
     setView(name) {
       view = name;
       nv.setSliceType(VIEWS[name].type);
+      drawCrosshair();
     },
     setSmooth: (smooth) => nv.setInterpolation(!smooth),
     setCrosshair(shown) {
-      nv.setCrosshairWidth(shown ? CROSSHAIR_WIDTH : 0);
+      crosshairShown = shown;
+      drawCrosshair();
     },
     colours: () => nv.colormap(MAP),
     view: () => view,
