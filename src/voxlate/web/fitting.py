@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
-from voxlate.data.grades import GRADES, grade_of
+from voxlate.data.grades import GRADES, Grade, grade_of
 from voxlate.errors import BadInput
 from voxlate.images.formats.dicom import is_dicom_folder, list_series
 from voxlate.images.io import format_by_ending, is_there, read_volume, without_ending
@@ -52,7 +52,7 @@ class Fit:
     inputs: tuple[str, ...] = ()
     used: dict[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
-    warnings: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[tuple[Grade, str], ...] = ()
     answers: tuple[str, ...] = ()
     samples: int | None = None
     steps: int | None = None
@@ -61,7 +61,7 @@ class Fit:
     @property
     def rank(self) -> tuple[bool, int]:
         """Sort key: models that fit come first, those with the mildest warnings before others."""
-        worst = max((GRADES.index(grade) for grade, _ in self.warnings), default=0)  # type: ignore[arg-type]
+        worst = max((GRADES.index(grade) for grade, _ in self.warnings), default=0)
         return bool(self.why_not), worst
 
 

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from voxlate.files import read_json, write_json
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["check", "synthesise"]
-ENDED = ("done", "failed", "cancelled")
+ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 JOBS, JOB, PROGRESS, OUTCOME, SCANS = "jobs", "job.json", "progress.json", "outcome.json", "scans"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
@@ -146,7 +146,7 @@ class Jobs:
                     continue  # removed in the meantime, or damaged: it remains on disk until its time is over
         return sorted(found, key=lambda job: (job.created, job.name))
 
-    def change(self, name: str, unless: Collection[State] = (), **changes: Any) -> Job:
+    def change(self, name: str, unless: Sequence[State] = (), **changes: Any) -> Job:
         """Write changes of a job, unless it is in one of some states; returns the job as it is then."""
         with self._lock:
             job = self.read(name)

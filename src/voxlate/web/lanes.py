@@ -9,11 +9,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from voxlate.web.jobs import Job, Jobs, Kind
+from voxlate.web.jobs import Job, Jobs, Kind, State
 
 LOOK_SECONDS = 0.2  # between two looks at the queue, and at a process
 MERCY_SECONDS = 3.0  # after which a process that is asked to end is killed
 CLEAN_SECONDS = 60.0  # between two removals of old jobs
+CANCELLED: tuple[State, ...] = ("cancelled",)
 MESSAGES = "messages.txt"  # what the process of a job prints, for whoever runs the server
 
 
@@ -69,7 +70,7 @@ class Lane:
             if self.stop.wait(LOOK_SECONDS):
                 end(process)
                 self.jobs.change(
-                    job.name, unless=("cancelled",), state="queued", attempts=job.attempts - 1
+                    job.name, unless=CANCELLED, state="queued", attempts=job.attempts - 1
                 )
                 return
         _close(process)
@@ -82,7 +83,7 @@ class Lane:
         else:
             why = outcome["why"]
         state = "failed" if why else "done"
-        self.jobs.change(name, unless=("cancelled",), state=state, ended=time.time(), why=why)
+        self.jobs.change(name, unless=CANCELLED, state=state, ended=time.time(), why=why)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

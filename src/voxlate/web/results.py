@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.grades import grade_of
+from voxlate.data.grades import Grade, grade_of
 from voxlate.data.pseudonyms import without_names
 from voxlate.errors import BadInput
 from voxlate.files import read_json
@@ -42,7 +42,7 @@ class Result:
     """A finished synthesis as its page shows it; images: see viewer.html; downloads: label and address."""
 
     images: list[dict[str, Any]]
-    warnings: list[tuple[str, str]]
+    warnings: list[tuple[Grade, str]]
     bounds: list[str]
     said: list[str]
     downloads: list[tuple[str, str]]
