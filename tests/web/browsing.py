@@ -25,6 +25,7 @@ TYPES = {
     ".svg": "image/svg+xml",
     ".gz": "application/gzip",
 }
+PATIENCE_MS = 30_000  # a laden machine draws slowly
 SOFTWARE_GL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox")
 
 
@@ -41,8 +42,9 @@ def chromium() -> str:
 def open_browser(*flags: str) -> Iterator[Any]:
     """Headless Chromium that draws WebGL on the processor."""
     program = chromium()
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=[*SOFTWARE_GL, *flags])
         yield browser
@@ -68,7 +70,7 @@ class Watched:
 def open_page(browser: Any, base: str, **options: Any) -> Iterator[Watched]:
     """A page of its own context; on the way out, errors and foreign requests fail the test."""
     context = browser.new_context(**options)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE_MS)
     watched = Watched(context.new_page(), base)
 
     def on_console(message: Any) -> None:

@@ -2,12 +2,16 @@
 
 const MINUS = "\u2212";
 
-/** A number with at most four significant digits, or whole from 1000 on. */
+// Digits that a reader needs: whole from 1000 on, one decimal from 10 on, below that three significant digits.
+function digitsOf(size) {
+  if (size >= 1000) return { maximumFractionDigits: 0 };
+  if (size >= 10) return { maximumFractionDigits: 1 };
+  return { maximumSignificantDigits: 3 };
+}
+
 export function number(value) {
   if (!Number.isFinite(value)) return "none";
-  const digits = Math.abs(value) >= 1000
-    ? { maximumFractionDigits: 0 }
-    : { maximumSignificantDigits: 4 };
+  const digits = digitsOf(Math.abs(value));
   const text = new Intl.NumberFormat("en", { useGrouping: false, ...digits }).format(value);
   return text === "-0" ? "0" : text.replace("-", MINUS);
 }

@@ -17,7 +17,7 @@ export const VIEWS = {
 
 const GREY = "voxlate-grey";
 const MAP = "voxlate-map";
-const CROSSHAIR_WIDTH = 0.25;
+const CROSSHAIR_WIDTH = 0.4; // per cent of the width of the volume: less is thinner than a pixel where three views are shown
 const OPTIONS = {
   interactive: false,
   dragAndDropEnabled: false,
@@ -26,6 +26,7 @@ const OPTIONS = {
   backColor: [0, 0, 0, 1],
   crosshairColor: [1, 0.78, 0.2, 0.9],
   crosshairWidth: CROSSHAIR_WIDTH,
+  crosshairWidthUnit: "percent",
   crosshairGap: 6,
   fontColor: [1, 1, 1, 1],
   isRadiologicalConvention: true,

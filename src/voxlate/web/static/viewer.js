@@ -17,7 +17,8 @@ const SIDES = {
   sagittal: "The patient\u2019s front is on the left of the picture and the head on top.",
   all: "The patient\u2019s right is on the left of the axial and coronal pictures; the front is on the left of the sagittal one.",
 };
-const AXES = [["right", "left"], ["front", "back"], ["head", "feet"]];
+// By axis: the name of its slices, and its positive and negative end.
+const AXES = [["Sagittal", "right", "left"], ["Coronal", "front", "back"], ["Axial", "head", "feet"]];
 
 function imagesOf(root) {
   return Array.from(root.querySelectorAll("[data-images] li"), ({ dataset }) => ({
@@ -124,13 +125,14 @@ class Viewer {
     const axis = this.slices.axis();
     const index = this.slices.voxel()[axis];
     const millimetres = this.slices.millimetres()[axis];
-    const [positive, negative] = AXES[axis];
+    const [name, positive, negative] = AXES[axis];
     const side = millimetres < 0 ? negative : positive;
     const slider = this.find("slice");
     const text = `${index + 1} of ${this.slices.count(axis)}, ${Math.abs(millimetres).toFixed(1)} mm towards the ${side}`;
     slider.max = String(this.slices.count(axis));
     slider.value = String(index + 1);
     slider.setAttribute("aria-valuetext", text);
+    this.find("slice-name").textContent = `${name} slice`;
     this.find("slice-text").textContent = text;
     this.showValues(this.slices.millimetres(), "Values at the crosshair");
     this.announce();
@@ -174,7 +176,7 @@ class Viewer {
     clearTimeout(this.announcing);
     this.announcing = setTimeout(() => {
       const values = this.rows(this.slices.millimetres()).map((row) => row.join(" "));
-      this.find("announce").textContent = `Slice ${this.find("slice-text").textContent}. ${values.join(". ")}`;
+      this.find("announce").textContent = `${this.find("slice-name").textContent} ${this.find("slice-text").textContent}; ${values.join("; ")}`;
     }, 600);
   }
 
