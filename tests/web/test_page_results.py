@@ -57,6 +57,7 @@ def test_an_upload_gives_the_bits_of_voxlate_synth(page, voxlate, diffusion, coh
         "<dt>Samples</dt><dd>2</dd>",
         "<dt>Steps</dt><dd>3</dd>",
         "<dt>Seed</dt><dd>5</dd>",
+        "<dt>Prediction</dt><dd>sharp (a sample)</dd>",
     ):
         assert fact in text
     assert str(tmp_path) not in text
@@ -123,6 +124,13 @@ def test_the_user_says_which_file_is_which_modality(page, run, cohort, tmp_path)
         assert made.client.post(f"{place}/names", data=wrong).status_code == 400
     address, _ = synthesised(made, place, "run")
     assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 200
+
+
+def test_a_lone_scan_is_not_taken_as_another_modality_than_its_name_says(page, run, cohort):
+    made = page({"run": str(run)}, start=Here)
+    text = finished(made, made.upload(cohort / "case1" / "t2.nii.gz").headers["location"])
+    assert "<strong>Does not fit.</strong>" in text
+    assert "expected scans of t1" in text
 
 
 def test_files_that_are_no_scans_are_counted(page, run, cohort):

@@ -261,6 +261,7 @@ def synthesise(
     asked = {
         "run": site.settings.runs[run],
         "label": run,
+        "answer": answer or chosen.answers[0],
         "check": name,
         "inputs": list(chosen.inputs),
         "options": options,

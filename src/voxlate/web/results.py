@@ -22,6 +22,7 @@ STAGES = {
     "slices": "synthesising",
     "views": "writing the report and the images of the viewer",
 }
+ANSWERS = {"mean": "mean", "sample": "sharp (a sample)"}
 DICOM_ZIP = f"{DICOM}.zip"
 
 
@@ -131,9 +132,7 @@ def settings_of(job: Job, stated: dict[str, Any]) -> list[tuple[str, str]]:
     model = stated.get("model", {})
     facts = {
         "model": f"{job.request['label']}: {model.get('title', '')}",
-        "prediction": {"mean": "mean", "sample": "sharp (a sample)"}.get(
-            str(job.request["options"].get("answer")), "that of the model"
-        ),
+        "prediction": ANSWERS[job.request["answer"]],
         "samples": synth.get("samples"),
         "steps": synth.get("steps"),
         "seed": stated.get("seed"),
