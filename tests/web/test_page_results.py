@@ -133,6 +133,16 @@ def test_a_lone_scan_is_not_taken_as_another_modality_than_its_name_says(page, r
     assert "expected scans of t1" in text
 
 
+def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, tmp_path):
+    made = page({"run": str(run)}, start=Here, root=cohort)
+    place = made.client.post("/folders", data={"place": "case1"}).headers["location"]
+    assert "t1.nii.gz is taken as t1" in finished(made, place)
+    address, text = synthesised(made, place, "run")
+    assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 200
+    assert str(tmp_path) not in text
+    assert sorted(path.name for path in (cohort / "case1").iterdir()) == ["t1.nii.gz", "t2.nii.gz"]
+
+
 def test_files_that_are_no_scans_are_counted(page, run, cohort):
     made = page({"run": str(run)}, start=Here)
     path = cohort / "case1" / "t1.nii.gz"
