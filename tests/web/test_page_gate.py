@@ -1,6 +1,7 @@
 """Nobody gets in: the token, the session, names of hosts, the origin of forms, rates, and headers."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from paging import BASE, TOKEN
 import voxlate
 from voxlate.errors import BadInput
 from voxlate.web.gate import CONTENT_POLICY
-from voxlate.web.offering import offer
+from voxlate.web.offering import offer, serve
 from voxlate.web.settings import labelled
 
 PATHS = (
@@ -169,6 +170,12 @@ def test_no_page_documents_the_addresses(page):
 def test_options_that_would_let_others_in_or_serve_nothing_are_refused(tmp_path, options, named):
     with pytest.raises(BadInput, match=named):
         offer(**{"runs": [tmp_path], **options})
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(BadInput, match=r"fastapi.*pip install 'voxlate\[serve\]'"):
+        serve(offer([tmp_path]), print, print)
 
 
 def test_the_printed_address_has_a_new_token_each_time(tmp_path):

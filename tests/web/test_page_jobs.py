@@ -151,6 +151,20 @@ def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
     assert not jobs.folder(used).exists()
 
 
+def test_a_lane_goes_on_after_a_fault_of_the_disk(jobs, monkeypatch):
+    (name,) = waiting(jobs)
+    monkeypatch.setattr("voxlate.web.lanes.RETRY_SECONDS", 0.05)
+    whole, faults = Jobs.take, [OSError(28, "No space left on device")]
+
+    def take(self, kinds):
+        if faults:
+            raise faults.pop()
+        return whole(self, kinds)
+
+    monkeypatch.setattr(Jobs, "take", take)
+    worked(jobs, script(DONE), lambda: jobs.read(name).state == "done")
+
+
 def test_a_damaged_job_stops_nothing_and_is_removed_in_time(jobs):
     damaged, whole = waiting(jobs, 2)
     (jobs.folder(damaged) / "job.json").write_text('{"name": ')

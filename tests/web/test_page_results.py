@@ -57,6 +57,7 @@ def test_an_upload_gives_the_bits_of_voxlate_synth(page, voxlate, diffusion, coh
         "<dt>Samples</dt><dd>2</dd>",
         "<dt>Steps</dt><dd>3</dd>",
         "<dt>Seed</dt><dd>5</dd>",
+        "<dt>Prediction</dt><dd>sharp (a sample)</dd>",
     ):
         assert fact in text
     assert str(tmp_path) not in text
@@ -123,6 +124,23 @@ def test_the_user_says_which_file_is_which_modality(page, run, cohort, tmp_path)
         assert made.client.post(f"{place}/names", data=wrong).status_code == 400
     address, _ = synthesised(made, place, "run")
     assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 200
+
+
+def test_a_lone_scan_is_not_taken_as_another_modality_than_its_name_says(page, run, cohort):
+    made = page({"run": str(run)}, start=Here)
+    text = finished(made, made.upload(cohort / "case1" / "t2.nii.gz").headers["location"])
+    assert "<strong>Does not fit.</strong>" in text
+    assert "expected scans of t1" in text
+
+
+def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, tmp_path):
+    made = page({"run": str(run)}, start=Here, root=cohort)
+    place = made.client.post("/folders", data={"place": "case1"}).headers["location"]
+    assert "t1.nii.gz is taken as t1" in finished(made, place)
+    address, text = synthesised(made, place, "run")
+    assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 200
+    assert str(tmp_path) not in text
+    assert sorted(path.name for path in (cohort / "case1").iterdir()) == ["t1.nii.gz", "t2.nii.gz"]
 
 
 def test_files_that_are_no_scans_are_counted(page, run, cohort):

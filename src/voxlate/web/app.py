@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked
 from voxlate.web.gate import Gate, Sessions
-from voxlate.web.jobs import Jobs, NoSuchJob
+from voxlate.web.jobs import Jobs, Kind, NoSuchJob
 from voxlate.web.lanes import Lane, Start, clean_regularly, start_process
 from voxlate.web.pages import Site, router, site_of
 from voxlate.web.settings import Settings
@@ -25,7 +25,10 @@ from voxlate.web.uploads import Space
 JOIN_SECONDS = 10.0
 GRACE_SECONDS = 3  # for requests in progress when the server ends
 MOST_CONNECTIONS = 200
-LANES = (("check",), ("synthesise",))  # a check takes seconds, and does not wait for a synthesis
+LANES: tuple[tuple[Kind, ...], ...] = (
+    ("check",),
+    ("synthesise",),
+)  # a check takes seconds, and does not wait for a synthesis
 FULL = 507  # the status of a request for which the disk has no room
 
 
@@ -40,7 +43,7 @@ def create_app(settings: Settings, sessions: Sessions, start: Start | None = sta
     )
     jobs = Jobs(settings.data)
     site = Site(settings, sessions, jobs, Space(settings.limits), templates)
-    lanes = [] if start is None else [Lane(jobs, kinds, start) for kinds in LANES]  # type: ignore[arg-type]
+    lanes = [] if start is None else [Lane(jobs, kinds, start) for kinds in LANES]
 
     @asynccontextmanager
     async def working(_: FastAPI) -> AsyncIterator[None]:
@@ -49,7 +52,9 @@ def create_app(settings: Settings, sessions: Sessions, start: Start | None = sta
         with _threads(jobs, lanes, settings.limits.keep_hours * 3600):
             yield
 
-    app = FastAPI(lifespan=working, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        lifespan=working, redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None
+    )
     app.state.site = site
     app.include_router(router)
     app.mount("/static", StaticFiles(packages=[("voxlate.web", "static")]), name="static")

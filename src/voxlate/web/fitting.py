@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
-from voxlate.data.grades import GRADES, grade_of
+from voxlate.data.grades import GRADES, Grade, grade_of
 from voxlate.errors import BadInput
 from voxlate.images.formats.dicom import is_dicom_folder, list_series
 from voxlate.images.io import format_by_ending, is_there, read_volume, without_ending
+from voxlate.images.units import UNITS
 from voxlate.synthesis.inputs import targets_for
 from voxlate.synthesis.intervals import patches_in, sources_of
 from voxlate.synthesis.model import Model, load
@@ -52,7 +53,7 @@ class Fit:
     inputs: tuple[str, ...] = ()
     used: dict[str, str] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
-    warnings: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[tuple[Grade, str], ...] = ()
     answers: tuple[str, ...] = ()
     samples: int | None = None
     steps: int | None = None
@@ -61,7 +62,7 @@ class Fit:
     @property
     def rank(self) -> tuple[bool, int]:
         """Sort key: models that fit come first, those with the mildest warnings before others."""
-        worst = max((GRADES.index(grade) for grade, _ in self.warnings), default=0)  # type: ignore[arg-type]
+        worst = max((GRADES.index(grade) for grade, _ in self.warnings), default=0)
         return bool(self.why_not), worst
 
 
@@ -178,9 +179,13 @@ def inputs_for(model: Model, entries: Sequence[Entry], names: Mapping[str, str])
         accepted = {name.lower() for name in (*accepted_names(model), MASK)}
         fitting = {place: name for place, name in names.items() if name.lower() in accepted}
         return tuple(f"{name}={place}" for place, name in (fitting or names).items())
-    if len(entries) == 1 and len(model.recipe.data.source) == 1:
-        return (entries[0].place,)
-    return (".",)
+    if len(entries) != 1 or len(model.recipe.data.source) != 1:
+        return (".",)
+    (lone,) = entries
+    stem = without_ending(lone.title).lower()
+    if stem in UNITS and stem not in {name.lower() for name in accepted_names(model)}:
+        return (f"{stem}={lone.place}",)  # its name says that it is another modality
+    return (lone.place,)
 
 
 def absolute(inputs: Sequence[str], scans: Path) -> list[str]:

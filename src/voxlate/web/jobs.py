@@ -14,7 +14,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from voxlate.files import read_json, write_json
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["check", "synthesise"]
-ENDED = ("done", "failed", "cancelled")
+ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 JOBS, JOB, PROGRESS, OUTCOME, SCANS = "jobs", "job.json", "progress.json", "outcome.json", "scans"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
@@ -84,6 +84,7 @@ class Jobs:
 
     data: Path
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _read: dict[str, tuple[tuple[int, int, int], Job]] = field(default_factory=dict, repr=False)
 
     @property
     def root(self) -> Path:
@@ -127,11 +128,25 @@ class Jobs:
     def read(self, name: str) -> Job:
         """A job; raises NoSuchJob where there is none of this name."""
         path = self.folder(name) / JOB
-        if not path.is_file():
+        try:
+            found = path.stat()
+        except OSError as error:
+            self._read.pop(name, None)
             raise NoSuchJob(
                 f"job {name}: expected a job that exists, found none: it was removed, or its time is over. Go to the list."
-            )
-        return adapter(Job).validate_python(read_json(path))
+            ) from error
+        state = (found.st_mtime_ns, found.st_size, found.st_ino)
+        known = self._read.get(name)
+        if known is not None and known[0] == state:
+            return known[1]
+        try:
+            job = adapter(Job).validate_python(read_json(path))
+        except ValueError as error:
+            raise NoSuchJob(
+                f"job {name}: expected a job as voxlate wrote it, found a damaged one. Delete its folder."
+            ) from error
+        self._read[name] = (state, job)
+        return job
 
     def all(self) -> list[Job]:
         """All jobs in the order in which they were made; a job that cannot be read is left out."""
@@ -142,11 +157,11 @@ class Jobs:
             if NAME.fullmatch(folder.name):
                 try:
                     found.append(self.read(folder.name))
-                except (BadInput, ValueError):
+                except NoSuchJob:
                     continue  # removed in the meantime, or damaged: it remains on disk until its time is over
         return sorted(found, key=lambda job: (job.created, job.name))
 
-    def change(self, name: str, unless: Collection[State] = (), **changes: Any) -> Job:
+    def change(self, name: str, unless: Sequence[State] = (), **changes: Any) -> Job:
         """Write changes of a job, unless it is in one of some states; returns the job as it is then."""
         with self._lock:
             job = self.read(name)

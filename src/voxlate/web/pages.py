@@ -123,7 +123,8 @@ async def upload(request: Request) -> Response:
             await run_in_threadpool(unpack_archives, received)
             title = _title(first.relative_to(scans), received.files)
             asked = _check_request(site, hidden=received.clutter)
-            job = site.jobs.add("check", title, asked, limits.queue, folder)
+            add = site.jobs.add
+            job = await run_in_threadpool(add, "check", title, asked, limits.queue, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -261,6 +262,7 @@ def synthesise(
     asked = {
         "run": site.settings.runs[run],
         "label": run,
+        "answer": answer or chosen.answers[0],
         "check": name,
         "inputs": list(chosen.inputs),
         "options": options,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.grades import grade_of
+from voxlate.data.grades import Grade, grade_of
 from voxlate.data.pseudonyms import without_names
 from voxlate.errors import BadInput
 from voxlate.files import read_json
@@ -22,6 +22,7 @@ STAGES = {
     "slices": "synthesising",
     "views": "writing the report and the images of the viewer",
 }
+ANSWERS = {"mean": "mean", "sample": "sharp (a sample)"}
 DICOM_ZIP = f"{DICOM}.zip"
 
 
@@ -42,7 +43,7 @@ class Result:
     """A finished synthesis as its page shows it; images: see viewer.html; downloads: label and address."""
 
     images: list[dict[str, Any]]
-    warnings: list[tuple[str, str]]
+    warnings: list[tuple[Grade, str]]
     bounds: list[str]
     said: list[str]
     downloads: list[tuple[str, str]]
@@ -131,9 +132,7 @@ def settings_of(job: Job, stated: dict[str, Any]) -> list[tuple[str, str]]:
     model = stated.get("model", {})
     facts = {
         "model": f"{job.request['label']}: {model.get('title', '')}",
-        "prediction": {"mean": "mean", "sample": "sharp (a sample)"}.get(
-            str(job.request["options"].get("answer")), "that of the model"
-        ),
+        "prediction": ANSWERS[job.request["answer"]],
         "samples": synth.get("samples"),
         "steps": synth.get("steps"),
         "seed": stated.get("seed"),

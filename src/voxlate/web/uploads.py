@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from voxlate.errors import BadInput
 from voxlate.files import DEVICES, LONGEST_NAME
 from voxlate.web.settings import MB, Limits
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 CHUNK = 1 << 20
 DEEPEST = 12  # folders above a file
@@ -175,7 +178,7 @@ class _Writer:
         self.ended = False
 
     @property
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self.begin,
             "on_header_field": self.header_name,
