@@ -1,6 +1,7 @@
 """Nobody gets in: the token, the session, names of hosts, the origin of forms, rates, and headers."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -176,6 +177,15 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, 
     monkeypatch.setitem(sys.modules, "fastapi", None)
     with pytest.raises(BadInput, match=r"fastapi.*pip install 'voxlate\[serve\]'"):
         serve(offer([tmp_path]), print, print)
+
+
+def test_the_server_starts_without_torch():
+    """It shows what the processes of jobs wrote, and holds no network."""
+    text = "import sys, voxlate.web.app, voxlate.web.offering; print('torch' in sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "False\n"
 
 
 def test_the_printed_address_has_a_new_token_each_time(tmp_path):

@@ -206,7 +206,7 @@ def test_only_the_files_of_a_result_are_downloads(page, run, cohort):
     for file in (
         "images/provenance.json",
         "images/..%2F..%2Fjob.json",
-        "views/views.json",
+        "views/result.json",
         "job.json",
         "scans/t1.nii.gz",
     ):

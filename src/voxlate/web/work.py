@@ -10,32 +10,32 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from voxlate.data.case import MASK
+from voxlate.data.grades import grade_of
 from voxlate.data.pseudonyms import without_names
 from voxlate.errors import BadInput, first_of
 from voxlate.files import locked, read_json, seen_from, write_json, write_text
 from voxlate.images.formats.dicom import is_dicom_folder
-from voxlate.images.io import location_of
+from voxlate.images.io import location_of, without_ending
 from voxlate.reports.page import report
 from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.synthesis.bounds import bound_lines
+from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.delivery import deliver
 from voxlate.synthesis.dicom_out import export_dicom
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
 from voxlate.web.fitting import absolute, entries_of, fits_of, other_files
 from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS
+from voxlate.web.shown import CHECKED, DICOM, OUT, REPORT, RESULT, Checked, Result
 from voxlate.web.viewing import write_views
 
-OUT, DICOM, REPORT, FIT = (
-    "out",
-    "dicom",
-    "report.html",
-    "fit.json",
-)  # DICOM: of the folder, and of its zip
+ANSWERS = {"mean": "mean", "sample": "sharp (a sample)"}
 EVERY_SECONDS = 0.5  # between two writings of the progress
 WAIT_SECONDS = 60.0  # for the process of a killed server to end
 
@@ -67,10 +67,9 @@ def scans_of(folder: Path, request: dict[str, Any]) -> Path:
     return folder.parent / request.get("check", folder.name) / SCANS
 
 
-def check(folder: Path, request: dict[str, Any], progress: Reporter) -> dict[str, Any]:
+def check(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
     """Write which files an upload has, and which models fit them."""
     scans = scans_of(folder, request)
-    places = {str(scans): "the upload", **{run: label for label, run in request["runs"].items()}}
     entries = entries_of(scans)
     fits = fits_of(
         request["runs"],
@@ -80,60 +79,91 @@ def check(folder: Path, request: dict[str, Any], progress: Reporter) -> dict[str
         request["device"],
         lambda done, total: progress("models", done, total),
     )
-    found = {
-        "entries": [asdict(one) for one in entries],
-        "fits": [asdict(fit) for fit in fits],
-        "others": _others(scans, request),
-    }
-    write_json(folder / FIT, cleaned(found, places))
-    return {}
+    names = list(dict.fromkeys([*(name for fit in fits for name in fit.names), MASK]))
+    stems = {entry.place: without_ending(entry.title).lower() for entry in entries}
+    found = Checked(
+        tuple(entries),
+        tuple(fits),
+        tuple(_others(scans, request)),
+        tuple(names),
+        {place: stem for place, stem in stems.items() if stem in names},
+    )
+    write_json(folder / CHECKED, cleaned(asdict(found), places_of(folder, request)))
 
 
-def _others(scans: Path, request: dict[str, Any]) -> list[str]:
+def _others(scans: Path, request: dict[str, Any]) -> Iterator[str]:
     """Sentences on the files of an upload that are not used."""
     others = other_files(scans)
-    hidden = request.get("hidden", 0)
-    return [
-        *(
-            [f"{len(others)} files are no scans and are not used: {first_of(others)}."]
-            if others
-            else []
-        ),
-        *([f"{hidden} hidden files were left out."] if hidden else []),
-    ]
+    if others:
+        yield f"{len(others)} files are no scans and are not used: {first_of(others)}."
+    if hidden := request.get("hidden", 0):
+        yield f"{hidden} hidden files were left out."
 
 
-def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> dict[str, Any]:
-    """Synthesise as `voxlate synth` does, then write the DICOM series, the report and the images of the viewer."""
-    scans = scans_of(folder, request)
+def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
+    """Synthesise as `voxlate synth` does, then write the DICOM series, the report and what the page shows."""
     options = SynthOptions(**request["options"])
     said = list[str]()
-    selected = select([request["run"]], absolute(request["inputs"], scans), options)
+    inputs = absolute(request["inputs"], scans_of(folder, request))
+    selected = select([request["run"]], inputs, options)
     folders, failed = deliver(
-        selected, folder / OUT, options, progress=progress, warn=said.append, say=said.append
+        selected, folder / OUT, options, progress=progress, warn=no_report, say=said.append
     )
     if failed:
         raise BadInput(next(iter(failed.values())))
     case = folders[0]
-    files = stated_inputs(provenance_of(case))
+    stated = provenance_of(case)
+    files = stated_inputs(stated)
     progress("views", 0, 3)
-    write_views(case, files, folder)
+    views = write_views(case, files, folder)
     progress("views", 1, 3)
-    sources = [location_of(path) for path in files.values()]
-    left_out = dict[str, str]()
-    if any(place.is_dir() and is_dicom_folder(place) for place in sources):
-        left_out = export_dicom(folder / OUT, folder / DICOM).left_out
-        shutil.make_archive(str(folder / DICOM), "zip", folder / DICOM)
-        shutil.rmtree(folder / DICOM)
+    said += _write_dicom(folder, files)
     progress("views", 2, 3)
     report(folder / OUT, folder / REPORT)
     _hide_places(folder / REPORT, [case, folder / OUT], selected.model.origins, request["label"])
-    progress("views", 3, 3)
-    lines = [
+    result = Result(
+        case.name,
+        tuple(stated["images"]),
+        views,
+        tuple((grade_of(text), text) for text in stated.get("warnings", ())),
+        tuple(line.strip() for line in bound_lines([case])),
+        tuple(said),
+        tuple(_settings(request, stated)),
+    )
+    write_json(folder / RESULT, cleaned(asdict(result), places_of(folder, request)))
+
+
+def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
+    """Write the derived series of a result, where its source is a series; returns sentences on images without one."""
+    places = [location_of(path) for path in files.values()]
+    if not any(place.is_dir() and is_dicom_folder(place) for place in places):
+        return []
+    exported = export_dicom(folder / OUT, folder / DICOM)
+    if exported.series:
+        shutil.make_archive(str(folder / DICOM), "zip", folder / DICOM)
+        shutil.rmtree(folder / DICOM)
+    return [
         f"{name} has no DICOM series, because no CT or MR series holds values in {unit}."
-        for name, unit in left_out.items()
+        for name, unit in exported.left_out.items()
     ]
-    return {"case": case.name, "said": lines}
+
+
+def _settings(request: dict[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The settings with which images were synthesised, as their provenance states them."""
+    synth, model = stated.get("synth", {}), stated.get("model", {})
+    facts = {
+        "model": f"{request['label']}: {model.get('title', '')}",
+        "prediction": ANSWERS[request["answer"]],
+        "samples": synth.get("samples"),
+        "steps": synth.get("steps"),
+        "seed": stated.get("seed"),
+        "weights": model.get("weights"),
+        "voxlate": stated.get("voxlate"),
+        "computed on": stated.get("device"),
+    }
+    for name, value in facts.items():
+        if value is not None:
+            yield name, str(value)
 
 
 def _hide_places(page: Path, folders: Sequence[Path], runs: Sequence[Path], label: str) -> None:
@@ -145,7 +175,7 @@ def _hide_places(page: Path, folders: Sequence[Path], runs: Sequence[Path], labe
     write_text(page, text)
 
 
-WORK: dict[str, Callable[[Path, dict[str, Any], Reporter], dict[str, Any]]] = {
+WORK: dict[str, Callable[[Path, dict[str, Any], Reporter], None]] = {
     "check": check,
     "synthesise": synthesise,
 }
@@ -157,8 +187,8 @@ def work(folder: Path) -> None:
     places = places_of(folder, job["request"])
     try:
         with locked(folder, WAIT_SECONDS):
-            facts = WORK[job["kind"]](folder, job["request"], Reporter(folder))
-        outcome = {"why": "", **facts}
+            WORK[job["kind"]](folder, job["request"], Reporter(folder))
+        outcome = {"why": ""}
     except BadInput as error:
         outcome = {"why": str(error)}
     except MemoryError:
