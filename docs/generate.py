@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from voxlate.cli import cohort, model, planning, result, sharing, starters, trust  # noqa: F401  (they add their commands)
+from voxlate.cli import cohort, model, planning, result, serve, sharing, starters, trust  # noqa: F401  (they add their commands)
 from voxlate.cli.app import app
 from voxlate.config import key_types, members
 from voxlate.recipe import Recipe

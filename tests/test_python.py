@@ -82,13 +82,13 @@ COMMANDS = {
 
 
 def test_every_command_has_its_function():
-    from voxlate.cli import cohort, model, planning, result, sharing, starters, trust  # noqa: F401  (they add their commands)
+    from voxlate.cli import cohort, model, planning, result, serve, sharing, starters, trust  # noqa: F401  (they add their commands)
     from voxlate.cli.app import app
 
     commands = [
         one.name or one.callback.__name__.removeprefix("list_") for one in app.registered_commands
     ]
-    assert len(commands) == 20
+    assert len(commands) == 21
     assert {COMMANDS.get(name, name) for name in commands} <= {*package.__all__}
 
 

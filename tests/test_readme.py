@@ -25,6 +25,7 @@ def commands() -> dict[str, Any]:
         model,
         planning,
         result,
+        serve,
         sharing,
         starters,
         trust,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         pseudonymise,
         recipes,
         report,
+        serve,
         synthesise,
         train,
     )
@@ -53,6 +54,7 @@ __all__ = [
     "pseudonymise",
     "recipes",
     "report",
+    "serve",
     "synthesise",
     "train",
 ]

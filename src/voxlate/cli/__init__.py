@@ -67,7 +67,7 @@ def main() -> None:
         from voxlate.cli.warning_lines import in_sentences
 
         with in_sentences():
-            from voxlate.cli import cohort, model, planning, result, sharing, starters, trust  # noqa: F401  (they add their commands)
+            from voxlate.cli import cohort, model, planning, result, serve, sharing, starters, trust  # noqa: F401  (they add their commands)
 
             app()
     except BaseException as error:

@@ -65,13 +65,15 @@ from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.model import load as _load
 from voxlate.synthesis.options import RunOptions, SynthOptions
 from voxlate.synthesis.selection import select
-from voxlate.synthesis.serving import serve
+from voxlate.synthesis.serving import serve as serve_archive
 from voxlate.synthesis.stand_ins import prepare_through
 from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
 from voxlate.training.run import Run
 from voxlate.training.train import train as _train
 from voxlate.trust.summary import sentences
+from voxlate.web.offering import offer
+from voxlate.web.offering import serve as serve_page
 
 Split = Literal["train", "val", "test"]
 Setting = str | float | bool | None
@@ -503,7 +505,7 @@ def listen(
     complete.
     """
     say = noted(progress)
-    serve(
+    serve_archive(
         run,
         Path(out),
         allow,
@@ -515,6 +517,43 @@ def listen(
         device=device,
         say=say,
     )
+
+
+@takes()
+def serve(
+    runs: Sequence[Path | str] | Path | str = (),
+    *,
+    data: Path | str | None = None,
+    root: Path | str | None = None,
+    port: int = 8765,
+    host: str = "127.0.0.1",
+    name: Sequence[str] = (),
+    token: str | None = None,
+    keep: float = 24.0,
+    max_upload: str = "2GB",
+    max_disk: str = "20GB",
+    device: str = "auto",
+    progress: Shown = True,
+) -> None:
+    """Serve a page on this machine, on which scans are chosen and synthesised, until interrupted.
+
+    runs: without any, the installed starters; data: folder of uploads and results; root: folder below which the page may
+    read scans; name: further host names of the page; keep: hours after which uploads and results are removed.
+    """
+    offered = offer(
+        [runs] if isinstance(runs, Path | str) else runs,
+        data=data,
+        root=root,
+        port=port,
+        host=host,
+        names=name,
+        token=token,
+        keep=keep,
+        max_upload=max_upload,
+        max_disk=max_disk,
+        device=device,
+    )
+    serve_page(offered, print, noted(progress))
 
 
 @takes()

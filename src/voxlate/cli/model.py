@@ -313,9 +313,9 @@ def synth(
 
     The images are in physical units on the grid of the input.
     """
-    from voxlate.cli.bounds import bound_lines, bounds_of
     from voxlate.cli.next_steps import after_completing, after_synthesis
     from voxlate.synthesis.archive import fetch_inputs, store_answers
+    from voxlate.synthesis.bounds import bound_lines, bounds_of
     from voxlate.synthesis.cohort import graded_warnings
     from voxlate.synthesis.delivery import deliver
     from voxlate.synthesis.ensemble import members_and_scans

@@ -181,7 +181,7 @@ def _of_synthesis(
     modality = shown.synthesis.modality
     scale = shown.scale
     body = shown.body
-    shades = _scale_of(scale, modality)
+    shades = display_scale(scale, modality)
 
     def read(path: Path, convert: Conversion) -> NDArray[np.float32]:
         data: NDArray[np.float32] = return_to(
@@ -384,7 +384,7 @@ def _scan(
     """The image of a single scan; scale: by default that of its unit."""
     scale = scale or range_for(scan.unit, float(scan.data.max()))
     values = scale.normalise(scan.data[0], foreground(scan))
-    return CaseImage(role, name, _cut(values, at), _scale_of(scale, name))
+    return CaseImage(role, name, _cut(values, at), display_scale(scale, name))
 
 
 def _chequered(
@@ -520,7 +520,8 @@ def _centre(body: NDArray[np.bool_]) -> dict[Plane, int]:
     return {"axial": depth, "coronal": row, "sagittal": column}
 
 
-def _scale_of(scale: Range, modality: str) -> ColourScale:
+def display_scale(scale: Range, modality: str) -> ColourScale:
+    """The colours in which images of a range are shown: of a CT a window, of a perfusion map the usual colours."""
     if scale.unit == "HU" and scale.width > 1000:
         window = next(
             (limits for name, limits in WINDOWS_HU.items() if modality.startswith(name)),

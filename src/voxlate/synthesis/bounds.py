@@ -1,4 +1,4 @@
-"""Bounds of the errors of single cases, by a calibrated run, as lines for the terminal."""
+"""Bounds of the errors of single cases, by a calibrated run, as lines of text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,0 +1,1 @@
+"""The page of `voxlate serve`: a web server on this machine, and the processes that work on its jobs."""

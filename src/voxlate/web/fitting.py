@@ -1,0 +1,194 @@
+"""Which models fit uploaded scans, and why: by the functions with which `voxlate synth` opens and checks them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.case import MASK
+from voxlate.data.grades import grade_of
+from voxlate.errors import BadInput
+from voxlate.images.formats.dicom import is_dicom_folder, list_series
+from voxlate.images.io import format_by_ending, is_there, read_volume, without_ending
+from voxlate.images.units import UNITS
+from voxlate.synthesis.inputs import targets_for
+from voxlate.synthesis.intervals import patches_in, sources_of
+from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.selection import select
+from voxlate.trust.out_of_distribution import verdict_on
+from voxlate.web.shown import Answer, Entry, Fit
+
+MOST_ENTRIES = 200  # files and series that are listed
+
+
+def entries_of(scans: Path) -> list[Entry]:
+    """The files and series of an upload, in the order of their places; raises BadInput for none and for too many."""
+    found = list[Entry]()
+    for folder in [scans, *sorted(path for path in scans.rglob("*") if path.is_dir())]:
+        if is_dicom_folder(folder):
+            found += _series_entries(folder, scans)
+            continue
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        found += [_file_entry(path, scans) for path in files if format_by_ending(path.name)]
+        if len(found) > MOST_ENTRIES:
+            raise BadInput(
+                f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case, or use voxlate synth."
+            )
+    if not found:
+        raise BadInput(
+            "upload: expected a scan (NIfTI, DICOM or another format that voxlate reads), found none. Choose other files."
+        )
+    return found
+
+
+def other_files(scans: Path) -> list[str]:
+    """The files of an upload that are no scans, by their places; those among DICOM files are left to the series."""
+    found = list[str]()
+    for path in sorted(scans.rglob("*")):
+        if path.is_file() and not format_by_ending(path.name) and not is_dicom_folder(path.parent):
+            found.append(path.relative_to(scans).as_posix())
+    return found
+
+
+def _series_entries(folder: Path, scans: Path) -> list[Entry]:
+    place = folder.relative_to(scans).as_posix()
+    try:
+        series = list_series(folder)
+    except BadInput as error:
+        return [Entry(place, "DICOM", why=str(error))]
+    return [
+        Entry(
+            one.path.relative_to(scans).as_posix() if len(series) > 1 else place,
+            f"{one.modality} {one.description}".strip(),
+            f"{one.images} images",
+        )
+        for one in series
+    ]
+
+
+def _file_entry(path: Path, scans: Path) -> Entry:
+    place = path.relative_to(scans).as_posix()
+    name = without_ending(path.name)
+    try:
+        volume = read_volume(path, name)
+    except BadInput as error:
+        return Entry(place, path.name, why=str(error))
+    return Entry(place, path.name, str(volume.grid), volume.unit)
+
+
+def fits_of(
+    runs: Mapping[str, str],
+    scans: Path,
+    entries: Sequence[Entry],
+    names: Mapping[str, str],
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Fit]:
+    """The fit of each run to the scans, the best first.
+
+    runs: by label; names: modalities by the place of an entry, as the user says them; {} where nothing was said.
+    """
+    results = list[Fit]()
+    for number, (label, run) in enumerate(runs.items()):
+        if progress is not None:
+            progress(number, len(runs))
+        results.append(_fit(label, run, scans, entries, names, device))
+    return sorted(results, key=lambda fit: fit.rank)
+
+
+def _fit(
+    label: str,
+    run: str,
+    scans: Path,
+    entries: Sequence[Entry],
+    names: Mapping[str, str],
+    device: str,
+) -> Fit:
+    try:
+        model = load(run, device)
+    except BadInput as error:
+        return Fit(label, why_not=str(error))
+    data = model.recipe.data
+    facts: dict[str, Any] = {
+        "title": model.recipe.title,
+        "source": tuple(data.source),
+        "target": tuple(data.target),
+        "names": accepted_names(model),
+    }
+    inputs = inputs_for(model, entries, names)
+    try:
+        return Fit(label, **facts, inputs=inputs, **_checked(model, inputs, scans))
+    except BadInput as error:
+        return Fit(label, **facts, inputs=inputs, why_not=str(error))
+
+
+def accepted_names(model: Model) -> tuple[str, ...]:
+    """The names of modalities that a model takes as scans, and those that a starter accepts in their place."""
+    aliases = [name for accepted in model.aliases.values() for name in accepted]
+    return tuple(dict.fromkeys([*model.recipe.data.source, *aliases]))
+
+
+def inputs_for(model: Model, entries: Sequence[Entry], names: Mapping[str, str]) -> tuple[str, ...]:
+    """The inputs of `voxlate synth` for an upload: the scans that the user names, a lone scan, or the whole folder."""
+    if names:
+        accepted = {name.lower() for name in (*accepted_names(model), MASK)}
+        fitting = {place: name for place, name in names.items() if name.lower() in accepted}
+        return tuple(f"{name}={place}" for place, name in (fitting or names).items())
+    if len(entries) != 1 or len(model.recipe.data.source) != 1:
+        return (".",)
+    (lone,) = entries
+    stem = without_ending(lone.title).lower()
+    if stem in UNITS and stem not in {name.lower() for name in accepted_names(model)}:
+        return (f"{stem}={lone.place}",)  # its name says that it is another modality
+    return (lone.place,)
+
+
+def absolute(inputs: Sequence[str], scans: Path) -> list[str]:
+    """Inputs with the upload's folder, as `voxlate synth` takes them."""
+    found = list[str]()
+    for text in inputs:
+        name, mark, place = ("", "", text) if is_there(scans / text) else text.partition("=")
+        found.append(f"{name}{mark}{scans / place}")
+    return found
+
+
+def _checked(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
+    """What a synthesis of these inputs would read and warn of; raises BadInput where it would refuse them."""
+    selected = select(model, absolute(inputs, scans), SynthOptions())
+    if len(selected.scans) != 1:
+        raise BadInput(
+            f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one, or use voxlate synth."
+        )
+    (one,) = selected.scans
+    prepared = model.prepare(one.files, one.case)
+    calibration = model.calibration()
+    warnings = [*one.notes, *prepared.warnings]
+    if model.unchecked:
+        warnings.append(model.unchecked)
+    if calibration is not None:
+        sources = sources_of(model.recipe, prepared.prepared)
+        patches = patches_in(model.recipe, prepared.prepared, sources)
+        warnings.append(verdict_on(calibration.references, patches).sentence)
+    stochastic = model.recipe.method.is_stochastic
+    synth = model.recipe.synth
+    return {
+        "used": {name: _place(path, scans) for name, path in one.files.items()},
+        "targets": tuple(targets_for(model.recipe, one.files)),
+        "warnings": tuple((grade_of(text), text) for text in warnings if text),
+        "answers": _answers(model),
+        "samples": synth.samples if stochastic else None,
+        "steps": getattr(synth, "steps", None) if stochastic else None,
+        "calibrated": calibration is not None,
+    }
+
+
+def _place(path: Path, scans: Path) -> str:
+    """A scan's place below the upload's folder."""
+    return path.relative_to(scans).as_posix() if path.is_relative_to(scans) else path.name
+
+
+def _answers(model: Model) -> tuple[Answer, ...]:
+    """The answers that a run has: of a residual diffusion both, of any other model its own."""
+    if model.recipe.method.is_stochastic and model.recipe.task.mean_stage is not None:
+        return ("sample", "mean")
+    return (model.answer,)

@@ -1,0 +1,116 @@
+"""Lanes: each works on the jobs of some kinds, one at a time, in a process of its own."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from voxlate.web.jobs import Job, Jobs, Kind, State
+
+_log = logging.getLogger(__name__)
+LOOK_SECONDS = 0.2  # between two looks at the queue, and at a process
+RETRY_SECONDS = 5.0  # after a fault of the disk
+MERCY_SECONDS = 3.0  # after which a process that is asked to end is killed
+CLEAN_SECONDS = 60.0  # between two removals of old jobs
+CANCELLED: tuple[State, ...] = ("cancelled",)
+MESSAGES = "messages.txt"  # what the process of a job prints, for whoever runs the server
+
+
+def start_process(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the work of a job; its process ends when this one does, because its standard input is closed then."""
+    with open(folder / MESSAGES, "wb") as messages:
+        return subprocess.Popen(
+            [sys.executable, "-m", "voxlate.web.work", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=messages,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # Ctrl-C in the terminal reaches the server alone, which ends its jobs
+        )
+
+
+Start = Callable[[Path], "subprocess.Popen[bytes]"]
+
+
+@dataclass
+class Lane:
+    """A thread that works on the waiting jobs of some kinds until `stop` is set."""
+
+    jobs: Jobs
+    kinds: Collection[Kind]
+    start: Start = start_process
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Work on jobs until the lane is stopped; a job that runs then returns to the queue."""
+        while not self.stop.is_set():
+            try:
+                job = self.jobs.take(self.kinds)
+                if job is not None:
+                    self._run_one(job)
+                    continue
+            except Exception:  # a full disk, say: the lane must go on once there is room
+                _log.exception("a job could not be worked on; the next attempt follows")
+                self.stop.wait(RETRY_SECONDS)
+            self.stop.wait(LOOK_SECONDS)
+
+    def _run_one(self, job: Job) -> None:
+        try:
+            process = self.start(self.jobs.folder(job.name))
+        except OSError as error:
+            why = f"process: expected a new process for the job, found '{error.strerror}'. Try again later."
+            self.jobs.change(job.name, state="failed", ended=time.time(), why=why)
+            return
+        try:
+            code = self._wait(job, process)
+        finally:
+            end(process)
+        if code is not None:
+            self._finish(job.name, code)
+        elif self.stop.is_set():
+            attempts = job.attempts - 1
+            self.jobs.change(job.name, unless=CANCELLED, state="queued", attempts=attempts)
+
+    def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> int | None:
+        """Wait for a process; returns its exit code, None where the job was cancelled or the lane is to stop."""
+        while (code := process.poll()) is None:
+            if self.jobs.read(job.name).has_ended or self.stop.wait(LOOK_SECONDS):
+                return None
+        return code
+
+    def _finish(self, name: str, code: int) -> None:
+        outcome = self.jobs.outcome(name)
+        if outcome is None:
+            why = f"This should not happen: the process of the job ended without a result (exit code {code}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
+        else:
+            why = outcome["why"]
+        state = "failed" if why else "done"
+        self.jobs.change(name, unless=CANCELLED, state=state, ended=time.time(), why=why)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that may have ended: by its closed input, then by a signal that it cannot ignore."""
+    if process.stdin is not None:
+        process.stdin.close()
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(MERCY_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def clean_regularly(jobs: Jobs, keep_seconds: float, stop: threading.Event) -> None:
+    """Remove old uploads and results until `stop` is set."""
+    while not stop.is_set():
+        with suppress(OSError):  # of a folder that is being removed in another way
+            jobs.remove_old(keep_seconds, time.time())
+        stop.wait(CLEAN_SECONDS)

@@ -1,0 +1,130 @@
+"""From the options of `voxlate serve` to a server: its settings, its token, and the URL that lets a browser in."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxlate.errors import BadInput
+from voxlate.images.optional import optional_package
+from voxlate.machine import cache_folder
+from voxlate.options import bytes_of
+from voxlate.starters.names import PREFIX, folder_of, installed, is_starter
+from voxlate.web.gate import Sessions
+from voxlate.web.settings import (
+    DEFAULT_DISK,
+    DEFAULT_UPLOAD,
+    LOOPBACK,
+    SHORTEST_TOKEN,
+    WILDCARDS,
+    Limits,
+    Settings,
+    labelled,
+)
+
+PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
+PORT, KEEP_HOURS = 8765, Limits.keep_hours
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A server that is not running yet. address: the URL with the token."""
+
+    settings: Settings
+    sessions: Sessions
+    address: str
+
+
+def offer(
+    runs: Sequence[Path | str] = (),
+    *,
+    data: Path | str | None = None,
+    root: Path | str | None = None,
+    port: int = PORT,
+    host: str = "127.0.0.1",
+    names: Sequence[str] = (),
+    token: str | None = None,
+    keep: float = KEEP_HOURS,
+    max_upload: str = DEFAULT_UPLOAD,
+    max_disk: str = DEFAULT_DISK,
+    device: str = "auto",
+) -> Offer:
+    """Check the options of a server; raises BadInput where a run is absent, or where others could get in."""
+    _check_host(host, names, token)
+    limits = Limits(
+        upload_bytes=int(bytes_of(max_upload, "--max-upload")),
+        disk_bytes=int(bytes_of(max_disk, "--max-disk")),
+        keep_hours=keep,
+    )
+    settings = Settings(
+        labelled(_existing([str(run) for run in runs])),
+        (Path(data) if data is not None else cache_folder() / "serve").absolute(),
+        None if root is None else _folder(Path(root)),
+        device,
+        host,
+        port,
+        tuple(names),
+        limits,
+    )
+    sessions = Sessions(token or secrets.token_urlsafe(32), reusable=token is not None)
+    shown = next(iter(names), host)
+    place = f"[{shown}]" if ":" in shown else shown
+    return Offer(settings, sessions, f"http://{place}:{port}/enter?token={sessions.token}")
+
+
+def serve(offered: Offer, say: Callable[[str], None], note: Callable[[str], None]) -> None:
+    """Say how to reach the page, and serve it until the process is asked to end.
+
+    Raises BadInput where a package of the extra `serve` is absent, and where the port is in use.
+    """
+    for package in PACKAGES:
+        optional_package(package, "serve", "voxlate serve", f"the package {package}")
+    from voxlate.web.app import run_server
+
+    settings = offered.settings
+    if settings.host not in LOOPBACK:
+        note(
+            "The connection is not encrypted: use it in a trusted network, or behind a proxy with TLS."
+        )
+    say(f"{len(settings.runs)} models: {', '.join(settings.runs)}.")
+    say(f"Open this page in a browser; Ctrl-C ends the server:  {offered.address}")
+    run_server(settings, offered.sessions)
+
+
+def _existing(runs: Sequence[str]) -> list[str]:
+    """The runs, or else the installed starters; raises BadInput for one that is not there, and where there is none."""
+    found = list(runs) or [f"{PREFIX}{name}" for name in installed()]
+    if not found:
+        raise BadInput(
+            "RUN: expected a run to serve, found none: no starter is installed with this copy of voxlate. Name a run."
+        )
+    for run in found:
+        if is_starter(run):
+            folder_of(run)
+        elif not Path(run).exists():
+            raise BadInput(
+                f"{run}: expected a run folder, a weights file or starter:NAME, found nothing there. Check the path."
+            )
+    return found
+
+
+def _folder(root: Path) -> Path:
+    if not root.is_dir():
+        raise BadInput(f"{root}: expected a folder of scans (--root), found none. Check the path.")
+    return root.resolve()
+
+
+def _check_host(host: str, names: Sequence[str], token: str | None) -> None:
+    """Raise BadInput where others could get in: an open address without a token, a short token, no name to check."""
+    if token is not None and len(token) < SHORTEST_TOKEN:
+        raise BadInput(
+            f"--token: expected at least {SHORTEST_TOKEN} characters, found {len(token)}. Take a longer one, such as that of openssl rand -hex 16."
+        )
+    if host not in LOOPBACK and token is None:
+        raise BadInput(
+            f"--host {host}: expected --token with an address that other machines reach, found none. Add --token TOKEN."
+        )
+    if host in WILDCARDS and not names:
+        raise BadInput(
+            f"--host {host}: expected --name with the host name by which browsers reach the page, found none. Add --name NAME, or listen on one address."
+        )

@@ -1,0 +1,79 @@
+"""Settings and limits of the page. This module imports nothing heavy: the command line reads it for --help."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MB, GB = 2**20, 2**30
+DEFAULT_UPLOAD, DEFAULT_DISK = "2GB", "20GB"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+WILDCARDS = ("0.0.0.0", "::", "")
+SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the page accepts at most.
+
+    upload_bytes: of one upload, and of the files that its archives unpack to; files: of one upload; ratio: of unpacked
+    to packed bytes of an archive; disk_bytes: of the whole data folder; queue: jobs that wait or run; requests: a minute
+    and a browser's address; entries: wrong tokens a minute, from all addresses; form_bytes: of a form without files;
+    keep_hours: after which uploads and results are removed; samples, steps: of a synthesis.
+    """
+
+    upload_bytes: int = 2 * GB
+    files: int = 5000
+    ratio: float = 200.0
+    disk_bytes: int = 20 * GB
+    queue: int = 20
+    requests: int = 1200
+    entries: int = 10
+    form_bytes: int = 64 * 2**10
+    keep_hours: float = 24.0
+    samples: int = 100
+    steps: int = 1000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server offers, and to whom.
+
+    runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
+    results; root: the folder below which folders of this machine may be chosen, None where none may; names: further
+    host names by which browsers reach the page.
+    """
+
+    runs: dict[str, str]
+    data: Path
+    root: Path | None = None
+    device: str = "auto"
+    host: str = "127.0.0.1"
+    port: int = 8765
+    names: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names that a request may have as its host, in lower case."""
+        own = LOOPBACK if self.host in LOOPBACK else (self.host,)
+        return frozenset(name.lower() for name in (*own, *self.names) if name not in WILDCARDS)
+
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie; browsers send a cookie to every port of a host."""
+        return f"voxlate_{self.port}"
+
+
+def labelled(runs: list[str]) -> dict[str, str]:
+    """Runs by a label without their place: starter:NAME or the folder's name, with a number where names are equal."""
+    found = dict[str, str]()
+    for run in runs:
+        place = run if run.startswith("starter:") else str(Path(run).absolute())
+        if place in found.values():
+            continue
+        name = run if run.startswith("starter:") else Path(place).name
+        label, number = name, 1
+        while label in found:
+            number += 1
+            label = f"{name} ({number})"
+        found[label] = place
+    return found

@@ -1,0 +1,75 @@
+"""The images of a result as the page's viewer reads them: NIfTI files, each with its role and its display window."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from voxlate.images.grid import Volume
+from voxlate.images.io import is_there, read_volume, write_volume
+from voxlate.images.mask import foreground
+from voxlate.images.ranges import own_floor_and_peak, range_for
+from voxlate.reports.pictures import display_scale
+from voxlate.scoring.intervals import interval_of, percent
+from voxlate.scoring.provenance import provenance_of
+from voxlate.scoring.scored_images import images_in, spread_of
+from voxlate.synthesis.result import ENDINGS
+from voxlate.web.shown import VIEWS, Role, View
+
+
+def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> tuple[View, ...]:
+    """Write the viewer's images of a synthesised case into a job's folder; returns their list.
+
+    sources: the scans from which it was synthesised, by modality.
+    """
+    target = folder / VIEWS
+    target.mkdir(exist_ok=True)
+    views = list[View]()
+    for number, (view, volume) in enumerate(_volumes(case, sources)):
+        file = f"{number}_{view.role}{ENDINGS[0]}"
+        write_volume(target / file, volume, f"voxlate: {view.role}")
+        views.append(replace(view, file=file))
+    return tuple(views)
+
+
+def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Volume]]:
+    """The sources of a case, then each synthesised image with its maps."""
+    for name, path in sources.items():
+        if is_there(path):
+            volume = read_volume(path, name)
+            yield _view("source", name, volume, *window_of(volume)), volume
+    stated = provenance_of(case)
+    images = images_in(case)
+    units = stated.get("units", {})
+    for name in [one for one in images if one in units]:
+        image = replace(read_volume(images[name], name), unit=units[name])
+        low, high = window_of(image)
+        yield _view("synthesis", f"{name}, synthesised", image, low, high), image
+        interval = interval_of(images, name, stated)
+        if interval is not None:
+            lower, upper = (
+                replace(read_volume(path, name), unit=units[name])
+                for path in (interval.low, interval.high)
+            )
+            share = percent(interval.coverage)
+            yield _view("lower", f"lower end of the {share} interval", lower, low, high), lower
+            yield _view("upper", f"upper end of the {share} interval", upper, low, high), upper
+            width = replace(upper, data=upper.data - lower.data)
+            yield _view("width", f"width of the {share} interval", width, 0.0, high - low), width
+        spread = spread_of(name, images)
+        if spread is not None:
+            volume = replace(read_volume(spread, name), unit=units[name])
+            label = "standard deviation of the samples"
+            yield _view("spread", label, volume, 0.0, (high - low) / 4), volume
+
+
+def _view(role: Role, label: str, volume: Volume, low: float, high: float) -> View:
+    return View(volume.modality, label, "", role, volume.unit, low, high)
+
+
+def window_of(volume: Volume) -> tuple[float, float]:
+    """The values that are shown as black and white: as in reports, or floor and peak where the unit is arbitrary."""
+    scale = range_for(volume.unit, float(volume.data.max()))
+    if scale.own:
+        return own_floor_and_peak(volume.data[0], foreground(volume))
+    shown = display_scale(scale, volume.modality)
+    return shown.low, shown.high

@@ -1,0 +1,234 @@
+"""The work of a job, in a process of its own: `python -m voxlate.web.work FOLDER`.
+
+A crash, a lack of memory or a cancelled job ends this process and not the server. The process ends when its standard
+input is closed, which the system does when the server is killed.
+"""
+
+import html
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.case import MASK
+from voxlate.data.grades import grade_of
+from voxlate.data.pseudonyms import without_names
+from voxlate.errors import BadInput, first_of
+from voxlate.files import locked, read_json, seen_from, write_json, write_text
+from voxlate.images.formats.dicom import is_dicom_folder
+from voxlate.images.io import location_of, without_ending
+from voxlate.reports.page import report
+from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.synthesis.bounds import bound_lines
+from voxlate.synthesis.calls import no_report
+from voxlate.synthesis.delivery import deliver
+from voxlate.synthesis.dicom_out import export_dicom
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.selection import select
+from voxlate.web.fitting import absolute, entries_of, fits_of, other_files
+from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS
+from voxlate.web.shown import CHECKED, DICOM, OUT, REPORT, RESULT, Checked, Result
+from voxlate.web.viewing import write_views
+
+ANSWERS = {"mean": "mean", "sample": "sharp (a sample)"}
+EVERY_SECONDS = 0.5  # between two writings of the progress
+WAIT_SECONDS = 60.0  # for the process of a killed server to end
+
+
+@dataclass
+class Reporter:
+    """Writes how far the work of a job is, at most twice a second."""
+
+    folder: Path
+    stage: str = ""
+    since: float = 0.0
+    written: float = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.time()
+        if stage != self.stage or done == 0:
+            self.stage, self.since, self.written = stage, now, 0.0
+        if now - self.written < EVERY_SECONDS and done < total:
+            return
+        self.written = now
+        facts = {"stage": stage, "done": done, "total": total, "since": self.since, "at": now}
+        write_json(self.folder / PROGRESS, facts)
+
+
+def scans_of(folder: Path, request: dict[str, Any]) -> Path:
+    """The folder of a job's scans: uploaded ones are in the folder of the check, others stay where they are."""
+    if request.get("place"):
+        return Path(request["place"])
+    return folder.parent / request.get("check", folder.name) / SCANS
+
+
+def check(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
+    """Write which files an upload has, and which models fit them."""
+    scans = scans_of(folder, request)
+    entries = entries_of(scans)
+    fits = fits_of(
+        request["runs"],
+        scans,
+        entries,
+        request.get("names", {}),
+        request["device"],
+        lambda done, total: progress("models", done, total),
+    )
+    names = list(dict.fromkeys([*(name for fit in fits for name in fit.names), MASK]))
+    stems = {entry.place: without_ending(entry.title).lower() for entry in entries}
+    found = Checked(
+        tuple(entries),
+        tuple(fits),
+        tuple(_others(scans, request)),
+        tuple(names),
+        {place: stem for place, stem in stems.items() if stem in names},
+    )
+    write_json(folder / CHECKED, cleaned(asdict(found), places_of(folder, request)))
+
+
+def _others(scans: Path, request: dict[str, Any]) -> Iterator[str]:
+    """Sentences on the files of an upload that are not used."""
+    others = other_files(scans)
+    if others:
+        yield f"{len(others)} files are no scans and are not used: {first_of(others)}."
+    if hidden := request.get("hidden", 0):
+        yield f"{hidden} hidden files were left out."
+
+
+def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
+    """Synthesise as `voxlate synth` does, then write the DICOM series, the report and what the page shows."""
+    options = SynthOptions(**request["options"])
+    said = list[str]()
+    inputs = absolute(request["inputs"], scans_of(folder, request))
+    selected = select([request["run"]], inputs, options)
+    folders, failed = deliver(
+        selected, folder / OUT, options, progress=progress, warn=no_report, say=said.append
+    )
+    if failed:
+        raise BadInput(next(iter(failed.values())))
+    case = folders[0]
+    stated = provenance_of(case)
+    files = stated_inputs(stated)
+    progress("views", 0, 3)
+    views = write_views(case, files, folder)
+    progress("views", 1, 3)
+    said += _write_dicom(folder, files)
+    progress("views", 2, 3)
+    report(folder / OUT, folder / REPORT)
+    _hide_places(folder / REPORT, [case, folder / OUT], selected.model.origins, request["label"])
+    result = Result(
+        case.name,
+        tuple(stated["images"]),
+        views,
+        tuple((grade_of(text), text) for text in stated.get("warnings", ())),
+        tuple(line.strip() for line in bound_lines([case])),
+        tuple(said),
+        tuple(_settings(request, stated)),
+    )
+    write_json(folder / RESULT, cleaned(asdict(result), places_of(folder, request)))
+
+
+def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
+    """Write the derived series of a result, where its source is a series; returns sentences on images without one."""
+    places = [location_of(path) for path in files.values()]
+    if not any(place.is_dir() and is_dicom_folder(place) for place in places):
+        return []
+    exported = export_dicom(folder / OUT, folder / DICOM)
+    if exported.series:
+        shutil.make_archive(str(folder / DICOM), "zip", folder / DICOM)
+        shutil.rmtree(folder / DICOM)
+    return [
+        f"{name} has no DICOM series, because no CT or MR series holds values in {unit}."
+        for name, unit in exported.left_out.items()
+    ]
+
+
+def _settings(request: dict[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The settings with which images were synthesised, as their provenance states them."""
+    synth, model = stated.get("synth", {}), stated.get("model", {})
+    facts = {
+        "model": f"{request['label']}: {model.get('title', '')}",
+        "prediction": ANSWERS[request["answer"]],
+        "samples": synth.get("samples"),
+        "steps": synth.get("steps"),
+        "seed": stated.get("seed"),
+        "weights": model.get("weights"),
+        "voxlate": stated.get("voxlate"),
+        "computed on": stated.get("device"),
+    }
+    for name, value in facts.items():
+        if value is not None:
+            yield name, str(value)
+
+
+def _hide_places(page: Path, folders: Sequence[Path], runs: Sequence[Path], label: str) -> None:
+    """Replace the places of runs in a report, which are relative to the results, by the run's label."""
+    text = page.read_text(encoding="utf-8")
+    for run in runs:
+        for place in [str(run), *(seen_from(folder, run) for folder in folders)]:
+            text = text.replace(html.escape(place), html.escape(label))
+    write_text(page, text)
+
+
+WORK: dict[str, Callable[[Path, dict[str, Any], Reporter], None]] = {
+    "check": check,
+    "synthesise": synthesise,
+}
+
+
+def work(folder: Path) -> None:
+    """Do the work of a job and write its outcome: {"why": ""} where it is done, else one sentence."""
+    job = read_json(folder / JOB)
+    places = places_of(folder, job["request"])
+    try:
+        with locked(folder, WAIT_SECONDS):
+            WORK[job["kind"]](folder, job["request"], Reporter(folder))
+        outcome = {"why": ""}
+    except BadInput as error:
+        outcome = {"why": str(error)}
+    except MemoryError:
+        outcome = {
+            "why": "memory: expected enough for this scan, found too little. Choose a smaller scan, or fewer samples."
+        }
+    write_json(folder / OUTCOME, cleaned(outcome, places))
+
+
+def places_of(folder: Path, request: dict[str, Any]) -> dict[str, str]:
+    """What stands for the absolute places in the sentences of a job."""
+    places = {str(scans_of(folder, request)): "the upload", str(folder): "the job"}
+    runs = dict(request.get("runs", {}))
+    if "run" in request:
+        runs[request["label"]] = request["run"]
+    return places | {run: label for label, run in runs.items()}
+
+
+def cleaned(value: Any, places: dict[str, str]) -> Any:
+    """A value whose texts have no absolute path."""
+    if isinstance(value, str):
+        return without_names(value, places)
+    if isinstance(value, list | tuple):
+        return [cleaned(one, places) for one in value]
+    if isinstance(value, dict):
+        return {key: cleaned(one, places) for key, one in value.items()}
+    return value
+
+
+def _end_with_the_server() -> None:
+    """End this process when its standard input is closed."""
+    while sys.stdin.buffer.read(1):
+        pass
+    os._exit(1)
+
+
+def main() -> None:
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    work(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""A page without a browser."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def page(tmp_path) -> Iterator[Callable[..., Any]]:
+    """page(runs, start=None, **limits): a page that works on no job; start=Here does jobs in this process."""
+    from paging import BASE, TOKEN, Page, TestClient
+
+    from voxlate.web.app import create_app
+    from voxlate.web.gate import Sessions
+    from voxlate.web.jobs import Jobs
+    from voxlate.web.settings import Limits, Settings
+
+    with ExitStack() as open_pages:
+
+        def make(
+            runs: dict[str, str] | None = None,
+            start: Any = None,
+            folder: str = "data",
+            root: Path | None = None,
+            reusable: bool = True,
+            names: tuple[str, ...] = (),
+            **limits: Any,
+        ) -> Any:
+            settings = Settings(runs or {}, tmp_path / folder, root, device="cpu", names=names)
+            settings = replace(settings, limits=replace(Limits(), **limits))
+            app = create_app(settings, Sessions(TOKEN, reusable), start)
+            options: dict[str, Any] = {"base_url": BASE, "follow_redirects": False}
+            client = open_pages.enter_context(
+                TestClient(app, headers={"origin": BASE}, raise_server_exceptions=False, **options)
+            )
+            if reusable:
+                client.get("/enter", params={"token": TOKEN})
+            return Page(client, Jobs(settings.data), settings, app)
+
+        yield make

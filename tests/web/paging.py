@@ -1,0 +1,54 @@
+"""A page without a browser: a client that it has let in, and jobs that are done in this process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip(
+    "fastapi", reason="the page needs the extra serve: pip install 'voxlate[serve]'"
+)
+pytest.importorskip("python_multipart", reason="uploads need python-multipart (the extra serve)")
+pytest.importorskip("httpx", reason="starlette's test client needs httpx")
+
+from starlette.testclient import TestClient
+
+from voxlate.web.jobs import Jobs
+from voxlate.web.settings import Settings
+from voxlate.web.work import work
+
+BASE = "http://127.0.0.1:8765"
+TOKEN = "a token of the tests"
+
+
+class Here:
+    """A process of a job that does its work at once, in this process."""
+
+    stdin = None
+
+    def __init__(self, folder: Path) -> None:
+        work(folder)
+
+    def poll(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Page:
+    """A running page: a client that is in, its jobs and settings."""
+
+    client: TestClient
+    jobs: Jobs
+    settings: Settings
+    app: Any
+
+    def stranger(self, **options: Any) -> TestClient:
+        """A client without a session."""
+        return TestClient(self.app, base_url=BASE, follow_redirects=False, **options)
+
+    def upload(self, *paths: Path, **names: bytes) -> Any:
+        """Upload files with their own names, and contents by name; returns the response of the form."""
+        files = [("files", (path.name, path.read_bytes())) for path in paths]
+        files += [("files", (name, content)) for name, content in names.items()]
+        return self.client.post("/uploads", files=files)

@@ -1,0 +1,241 @@
+"""The whole page in a real browser: from the upload to the download, by mouse and by keyboard, on a phone, in the dark."""
+
+import hashlib
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from browsing import Watched, after_drawing, open_browser, open_page, pixels
+from paging import TOKEN, Here
+
+uvicorn = pytest.importorskip(
+    "uvicorn", reason="the page needs the extra serve: pip install 'voxlate[serve]'"
+)
+expect = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+).expect
+
+PHONE = {"width": 360, "height": 740}
+
+
+class Held(Here):
+    """A job's process that starts its work when the test lets it."""
+
+    gate = threading.Event()
+
+    def __init__(self, folder: Path) -> None:
+        self.gate.wait(300)
+        super().__init__(folder)
+
+
+@contextmanager
+def _serving(run: Path, data: Path, start: type[Here]) -> Iterator[str]:
+    """A server of the run on a free port, as `voxlate serve` starts it; yields its base URL."""
+    from voxlate.web.app import create_app
+    from voxlate.web.gate import Sessions
+    from voxlate.web.settings import Settings
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        settings = Settings({"tiny": str(run)}, data, device="cpu", port=port)
+        app = create_app(settings, Sessions(TOKEN, reusable=True), start)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            Held.gate.set()
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def calibrated(voxlate, run, small_head, tmp_path) -> Path:
+    """The tiny run from t1 to t2, with intervals from four heads that its training did not see."""
+    for number in range(4):
+        small_head(tmp_path / "others" / f"new{number}", 100 + number)
+    answer = voxlate("calibrate", run, tmp_path / "others")
+    assert answer.code == 0, answer.err
+    return run
+
+
+@pytest.fixture
+def scan(small_head, tmp_path) -> Path:
+    """A t1 of a head that neither training nor calibration saw."""
+    small_head(tmp_path / "incoming", 500, modalities=("t1",))
+    return tmp_path / "incoming" / "t1.nii.gz"
+
+
+def _enter(watched: Watched) -> None:
+    watched.page.goto(f"{watched.base}enter?token={TOKEN}")
+    watched.page.get_by_role("heading", name="Synthesise a scan").wait_for()
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _shown_slice(page, size: tuple[int, int], spacing_mm: tuple[float, float]) -> np.ndarray:
+    """Greys at the centres of the voxels of the shown axial slice, as [x, y] to the right and the front."""
+    page.uncheck("[data-smooth]")
+    page.uncheck("[data-crosshair]")
+    after_drawing(page)
+    screen = pixels(page.locator("[data-canvas]"))[..., 0]
+    height, width = screen.shape
+    sides = [count * step for count, step in zip(size, spacing_mm)]
+    scale = min(width / sides[0], height / sides[1])
+    offsets = [
+        (count / 2 - np.arange(count) - 0.5) * step * scale for count, step in zip(size, spacing_mm)
+    ]
+    columns = np.round(width / 2 + offsets[0] - 0.5).astype(int)
+    rows = np.round(height / 2 + offsets[1] - 0.5).astype(int)
+    return screen[rows[None, :], columns[:, None]]
+
+
+def test_from_the_upload_to_the_download_which_equals_voxlate_synth_bit_for_bit(
+    browser, calibrated, scan, voxlate, tmp_path
+):
+    Held.gate.clear()
+    with (
+        _serving(calibrated, tmp_path / "data", Held) as base,
+        open_page(browser, base) as watched,
+    ):
+        page = watched.page
+        _enter(watched)
+        page.set_input_files("#files", scan)
+        page.get_by_role("button", name="Upload, and see").click()
+        page.get_by_role("progressbar").wait_for()  # the check has not begun
+        Held.gate.set()
+        expect(page.get_by_text("Fits.")).to_be_visible()
+        Held.gate.clear()
+        page.get_by_role("button", name="Synthesise t2").click()
+        expect(page.get_by_role("progressbar")).to_be_visible()
+        Held.gate.set()
+        page.wait_for_selector("[data-viewer][data-ready]")
+        with page.expect_download() as downloading:
+            page.get_by_role("link", name="t2.nii.gz", exact=True).click()
+        downloaded = tmp_path / "t2.nii.gz"
+        downloading.value.save_as(downloaded)
+
+        out = tmp_path / "out"
+        answer = voxlate("synth", calibrated, f"t1={scan}", "--out", out, "--seed", "0")
+        assert answer.code == 0, answer.err
+        written = next(out.rglob("t2.nii.gz"))
+        assert _hash(downloaded) == _hash(written)
+
+        image = nib.as_closest_canonical(nib.load(downloaded))
+        index = int(page.input_value("[data-slice]")) - 1
+        assert index == image.shape[2] // 2
+        voxels = image.get_fdata()[:, :, index]
+        low, high = (
+            float(voxels.min()),
+            float(voxels.max()),
+        )  # so short a training gives flat images
+        controls = page.locator('[data-window="synthesis"]')
+        controls.get_by_label("Shown as black").fill(str(low))
+        controls.get_by_label("Shown as white").fill(str(high))
+        shown = _shown_slice(page, image.shape[:2], image.header.get_zooms()[:2])
+        expected = 255 * (voxels - low) / (high - low)
+        assert np.abs(shown - expected)[3:-3, 3:-3].max() <= 2
+
+        page.check("[data-map-shown]")
+        expect(page.get_by_role("rowheader", name="Interval", exact=True)).to_be_visible()
+
+
+def _tab_to(page, selector: str, most: int = 60) -> None:
+    """Presses Tab until the element has the focus, which must be visible at every stop."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        style = page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle")
+        place = page.evaluate("() => document.activeElement.outerHTML.slice(0, 120)")
+        assert style != "none", f"no visible focus on {place}"
+        if page.evaluate("wanted => document.activeElement.matches(wanted)", selector):
+            return
+    raise AssertionError(f"{selector} is not reached by {most} presses of Tab")
+
+
+UNNAMED = """() => Array.from(document.querySelectorAll('input, select, textarea, button, a, canvas, progress'))
+  .filter(element => element.type !== 'hidden' && !element.closest('[hidden], [aria-hidden]'))
+  .filter(element => !element.labels?.length && !element.getAttribute('aria-label') && !element.textContent.trim())
+  .map(element => element.outerHTML.slice(0, 120))"""
+TWICE = """() => Array.from(document.querySelectorAll('[id]'), element => element.id)
+  .filter((id, at, all) => all.indexOf(id) !== at)"""
+HEADINGS = """() => Array.from(document.querySelectorAll('h1, h2, h3, h4'), heading => Number(heading.tagName[1]))"""
+
+
+def _assert_structure(page) -> None:
+    """No wider than the screen; every control has a name; headings and landmarks as a screen reader needs them."""
+    wide = page.evaluate("() => document.documentElement.scrollWidth")
+    assert wide <= page.viewport_size["width"]
+    assert page.evaluate(UNNAMED) == []
+    assert page.evaluate(TWICE) == []
+    levels = page.evaluate(HEADINGS)
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert page.get_attribute("html", "lang") == "en"
+    for landmark in ("banner", "navigation", "main"):
+        assert page.get_by_role(landmark).count() == 1
+    assert "Research software, not a medical device" in page.get_by_role("banner").inner_text()
+
+
+def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(
+    browser, calibrated, scan, tmp_path
+):
+    options = {"viewport": PHONE, "color_scheme": "dark", "reduced_motion": "reduce"}
+    with (
+        _serving(calibrated, tmp_path / "data", Here) as base,
+        open_page(browser, base, **options) as watched,
+    ):
+        page = watched.page
+        _enter(watched)
+        assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == (
+            "rgb(13, 16, 20)"
+        )
+        _assert_structure(page)
+        _tab_to(page, ".skip")
+        _tab_to(page, "#files")
+        page.set_input_files("#files", scan)  # the dialog for files belongs to the system
+        _tab_to(page, "button.primary")
+        page.keyboard.press("Enter")
+        page.get_by_text("Fits.").wait_for()
+        _assert_structure(page)
+        _tab_to(page, "button.primary")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[data-viewer][data-ready]")
+        _assert_structure(page)
+
+        _tab_to(page, "[data-canvas]")
+        before = int(page.input_value("[data-slice]"))
+        page.keyboard.press("ArrowUp")
+        assert int(page.input_value("[data-slice]")) == before + 1
+        page.keyboard.press("ArrowLeft")
+        assert page.inner_text("[data-blend-text]") == "95 % synthesis"
+        page.keyboard.press("2")
+        assert page.is_checked('[name="view"][value="coronal"]')
+        expect(page.locator("[data-announce]")).to_contain_text("Coronal slice 13 of 24")
+        _tab_to(page, "[data-blend]")
+        page.keyboard.press("Home")
+        assert page.inner_text("[data-blend-text]") == "Source only"
+        _tab_to(page, "[data-map-shown]")
+        page.keyboard.press("Space")
+        expect(page.get_by_role("rowheader", name="Interval", exact=True)).to_be_visible()
+        _assert_structure(page)
+        _tab_to(page, "a[download]")
+        with page.expect_download() as downloading:
+            page.keyboard.press("Enter")
+        assert downloading.value.suggested_filename == "t2.nii.gz"

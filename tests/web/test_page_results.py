@@ -1,0 +1,215 @@
+"""From an upload to a result: which model fits, the same bits as voxlate synth, and what the page shows of it."""
+
+import gzip
+import hashlib
+import io
+import re
+import time
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from paging import Here
+
+import voxlate as package
+
+
+def finished(made, place: str) -> str:
+    """The page of a job once it has ended; its address is below the page's own."""
+    for _ in range(600):
+        text = made.client.get(place).text
+        if "hx-trigger" not in text:
+            return text
+        time.sleep(0.05)
+    raise AssertionError(f"the job is not finished: {text}")
+
+
+def synthesised(made, place: str, label: str, **settings: object) -> tuple[str, str]:
+    """The address and the page of a synthesis of an upload."""
+    answer = made.client.post(f"{place}/synthesise", data={"run": label, **settings})
+    assert answer.status_code == 303, answer.text
+    address = answer.headers["location"]
+    return address, finished(made, address)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_upload_gives_the_bits_of_voxlate_synth(page, voxlate, diffusion, cohort, tmp_path):
+    made = page({"run": str(diffusion)}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    text = finished(made, place)
+    assert "<strong>Fits.</strong>" in text
+    assert "t1.nii.gz is taken as t1" in text
+    address, text = synthesised(made, place, "run", samples=2, steps=3, seed=5)
+    ours = made.client.get(f"{address}/images/t2.nii.gz").content
+    spread = made.client.get(f"{address}/images/t2_std_uncalibrated.nii.gz").content
+    options = ("--samples", 2, "--steps", 3, "--seed", 5, "--device", "cpu")
+    scan = cohort / "case1" / "t1.nii.gz"
+    assert voxlate("synth", diffusion, scan, "--out", tmp_path / "out", *options).code == 0
+    (case,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert hashlib.sha256(ours).hexdigest() == digest(case / "t2.nii.gz")
+    assert hashlib.sha256(spread).hexdigest() == digest(case / "t2_std_uncalibrated.nii.gz")
+    for fact in (
+        "<dt>Samples</dt><dd>2</dd>",
+        "<dt>Steps</dt><dd>3</dd>",
+        "<dt>Seed</dt><dd>5</dd>",
+        "<dt>Prediction</dt><dd>sharp (a sample)</dd>",
+    ):
+        assert fact in text
+    assert str(tmp_path) not in text
+    report = made.client.get(f"{address}/report.html")
+    assert report.headers["content-disposition"].startswith("attachment")
+    assert str(tmp_path) not in report.text
+    assert f"{diffusion.parent.name}/{diffusion.name}" not in report.text
+
+
+def test_the_viewer_gets_source_synthesis_and_spread_with_their_windows(page, diffusion, cohort):
+    made = page({"run": str(diffusion)}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    finished(made, place)
+    _, text = synthesised(made, place, "run", samples=2)
+    urls = re.findall(r'data-url="([^"]+)" data-role="(\w+)"', text)
+    assert [role for _, role in urls] == ["source", "synthesis", "spread"]
+    content = made.client.get(urls[0][0]).content
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(content))
+    source = nib.load(cohort / "case1" / "t1.nii.gz")
+    assert np.array_equal(image.get_fdata(), source.get_fdata())
+    assert np.allclose(image.affine, source.affine)
+    for low, high in re.findall(r'data-low="([-\d.]+)" data-high="([-\d.]+)"', text):
+        assert float(low) < float(high)
+
+
+def test_a_calibrated_run_shows_its_interval_and_its_bound(page, run, small_head, tmp_path):
+    for number in range(10):
+        small_head(tmp_path / "others" / f"new{number}", 100 + number)
+    package.calibrate(run, tmp_path / "others", progress=False)
+    made = page({"run": str(run)}, start=Here)
+    place = made.upload(tmp_path / "others" / "new3" / "t1.nii.gz").headers["location"]
+    assert "with calibrated intervals" in finished(made, place)
+    _, text = synthesised(made, place, "run")
+    roles = re.findall(r'data-role="(\w+)"', text)
+    assert roles == ["source", "synthesis", "lower", "upper", "width"]
+    assert re.search(r"t2 MAE inside the body \d", text)
+
+
+def test_models_that_do_not_fit_say_why_and_cannot_be_run(page, run, cohort, tmp_path):
+    made = page({"run": str(run), "gone": str(tmp_path / "gone")}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz", cohort / "case1" / "t2.nii.gz").headers[
+        "location"
+    ]
+    text = finished(made, place)
+    assert text.count("<strong>Fits.</strong>") == 1
+    assert text.count("<strong>Does not fit.</strong>") == 1
+    assert str(tmp_path) not in text
+    answer = made.client.post(f"{place}/synthesise", data={"run": "gone"})
+    assert answer.status_code == 400
+
+
+def test_the_user_says_which_file_is_which_modality(page, run, cohort, tmp_path):
+    first, other = tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"
+    first.write_bytes((cohort / "case1" / "t2.nii.gz").read_bytes())
+    other.write_bytes((cohort / "case1" / "t1.nii.gz").read_bytes())
+    made = page({"run": str(run)}, start=Here)
+    place = made.upload(first, other).headers["location"]
+    assert "<strong>Does not fit.</strong>" in finished(made, place)
+    said = {"name_0": "", "name_1": "t1"}
+    assert made.client.post(f"{place}/names", data=said).status_code == 303
+    text = finished(made, place)
+    assert "b.nii.gz is taken as t1" in text
+    for wrong in ({"name_0": "t1", "name_1": "t1"}, {"name_0": "../x"}):
+        assert made.client.post(f"{place}/names", data=wrong).status_code == 400
+    address, _ = synthesised(made, place, "run")
+    assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 200
+
+
+def test_a_lone_scan_is_not_taken_as_another_modality_than_its_name_says(page, run, cohort):
+    made = page({"run": str(run)}, start=Here)
+    text = finished(made, made.upload(cohort / "case1" / "t2.nii.gz").headers["location"])
+    assert "<strong>Does not fit.</strong>" in text
+    assert "expected scans of t1" in text
+
+
+def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, tmp_path):
+    made = page({"run": str(run)}, start=Here, root=cohort)
+    place = made.client.post("/folders", data={"place": "case1"}).headers["location"]
+    assert "t1.nii.gz is taken as t1" in finished(made, place)
+    address, text = synthesised(made, place, "run")
+    assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 200
+    assert str(tmp_path) not in text
+    assert sorted(path.name for path in (cohort / "case1").iterdir()) == ["t1.nii.gz", "t2.nii.gz"]
+
+
+def test_files_that_are_no_scans_are_counted(page, run, cohort):
+    made = page({"run": str(run)}, start=Here)
+    path = cohort / "case1" / "t1.nii.gz"
+    place = made.upload(path, **{"notes.txt": b"x", ".hidden": b"x"}).headers["location"]
+    text = finished(made, place)
+    assert "1 files are no scans and are not used: notes.txt." in text
+    assert "1 hidden files were left out." in text
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x1f\x8b broken"])
+def test_a_damaged_scan_is_named_and_nothing_else_happens(page, run, content, tmp_path):
+    made = page({"run": str(run)}, start=Here)
+    text = finished(made, made.upload(**{"t1.nii.gz": content}).headers["location"])
+    assert "<strong>Does not fit.</strong>" in text
+    assert "t1.nii.gz: expected" in text
+    assert str(tmp_path) not in text
+
+
+WRONG = [
+    {"samples": "0"},
+    {"samples": "101"},
+    {"samples": "many"},
+    {"steps": "-1"},
+    {"steps": "1e3"},
+    {"seed": "9" * 30},
+    {"seed": "٣"},
+    {"answer": "mean"},
+    {"run": "another"},
+]
+
+
+@pytest.mark.parametrize("settings", WRONG, ids=str)
+def test_settings_out_of_range_are_refused(page, diffusion, cohort, settings):
+    made = page({"run": str(diffusion)}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    finished(made, place)
+    answer = made.client.post(f"{place}/synthesise", data={"run": "run", **settings})
+    assert answer.status_code == 400
+    assert len(made.jobs.all()) == 1
+
+
+def test_a_dicom_series_gives_a_derived_series(page, run, series):
+    pytest.importorskip("pydicom")
+    made = page({"run": str(run)}, start=Here)
+    files = {f"s/{path.name}": path.read_bytes() for path in sorted(series.iterdir())}
+    place = made.upload(**files).headers["location"]
+    finished(made, place)
+    address, text = synthesised(made, place, "run")
+    assert "DICOM series (zip)" in text
+    content = made.client.get(f"{address}/dicom.zip").content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".dcm")]
+    assert len(names) == 6
+
+
+def test_only_the_files_of_a_result_are_downloads(page, run, cohort):
+    made = page({"run": str(run)}, start=Here)
+    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    finished(made, place)
+    address, text = synthesised(made, place, "run")
+    for file in (
+        "images/provenance.json",
+        "images/..%2F..%2Fjob.json",
+        "views/result.json",
+        "job.json",
+        "scans/t1.nii.gz",
+    ):
+        assert made.client.get(f"{address}/{file}").status_code in (400, 404)
+    for link in re.findall(r'href="([^"]+)" download', text):
+        assert made.client.get(link).status_code == 200

@@ -1,0 +1,154 @@
+"""The upload form in a real browser: files, dropped folders, refusals, and the way without JavaScript."""
+
+import re
+from email import message_from_bytes
+from email.policy import HTTP
+
+import pytest
+from browsing import open_browser, open_page, render, small_server
+
+expect = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+).expect
+
+FORM = """
+<form class="upload" data-upload action="/uploads" method="post" enctype="multipart/form-data">
+  <div class="drop"><label for="files">Files or a zip</label>
+  <input id="files" name="files" type="file" multiple></div>
+  <label for="folder">A folder</label>
+  <input id="folder" name="files" type="file" webkitdirectory multiple>
+  <button type="submit">Upload</button>
+</form>
+<script type="module" src="/static/upload.js"></script>
+"""
+REFUSAL = "brain.txt: expected a NIfTI file, found a text file. Upload the scan itself."
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def received() -> dict[str, bytes]:
+    """Content of each uploaded file by the name that it was sent under."""
+    return {}
+
+
+@pytest.fixture
+def base(received, tmp_path):
+    """A server that keeps the parts of an upload; it refuses the file brain.txt."""
+    kind = "text/html; charset=utf-8"
+
+    def answer(method, path, body):
+        if method == "POST":
+            received.update(_parts(body))
+            if "brain.txt" in received:
+                return 400, kind, render(f'<p class="error">{REFUSAL}</p>').encode()
+            return 200, kind, render("<h1>Uploaded</h1>").encode()
+        if path == "/form":
+            return 200, kind, render(FORM).encode()
+        return (200, kind, render("<h1>Uploaded</h1>").encode()) if path == "/uploads" else None
+
+    with small_server(answer, tmp_path) as address:
+        yield address
+
+
+def _parts(body: bytes) -> dict[str, bytes]:
+    boundary = body[2 : body.index(b"\r\n")]
+    head = b'Content-Type: multipart/form-data; boundary="' + boundary + b'"\r\n\r\n'
+    message = message_from_bytes(head + body, policy=HTTP)
+    found = {}
+    for part in message.iter_parts():
+        name = re.search(r'filename="([^"]*)"', part["Content-Disposition"])
+        if name and name[1]:
+            found[name[1]] = part.get_payload(decode=True)
+    return found
+
+
+def test_chosen_files_arrive_byte_by_byte_and_the_browser_goes_on(
+    browser, base, received, tmp_path
+):
+    (tmp_path / "t1.nii.gz").write_bytes(bytes(range(256)) * 50)
+    (tmp_path / "t2.nii.gz").write_bytes(b"second")
+    with open_page(browser, base) as watched:
+        watched.page.goto(base + "form")
+        watched.page.set_input_files("#files", [tmp_path / "t1.nii.gz", tmp_path / "t2.nii.gz"])
+        watched.page.get_by_role("button", name="Upload", exact=True).click()
+        watched.page.get_by_role("heading", name="Uploaded").wait_for()
+    assert received == {"t1.nii.gz": bytes(range(256)) * 50, "t2.nii.gz": b"second"}
+
+
+def _drop(page, *paths) -> None:
+    """Drops files and folders of this machine on the form, as a file manager does."""
+    box = page.locator(".drop").bounding_box()
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    place = {"x": box["x"] + 20, "y": box["y"] + 20, "data": data}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, **place})
+
+
+def test_a_dropped_folder_arrives_whole_with_the_paths_inside_it(browser, base, received, tmp_path):
+    series = tmp_path / "study" / "series 1"
+    series.mkdir(parents=True)
+    for number in range(130):  # more than a browser hands out of a folder at once
+        (series / f"IM{number:04d}").write_bytes(b"slice %d" % number)
+    (tmp_path / "study" / "DICOMDIR").write_bytes(b"index")
+    with open_page(browser, base) as watched:
+        watched.page.goto(base + "form")
+        _drop(watched.page, tmp_path / "study")
+        watched.page.get_by_role("heading", name="Uploaded").wait_for()
+    expected = {f"study/series 1/IM{number:04d}": b"slice %d" % number for number in range(130)}
+    assert received == expected | {"study/DICOMDIR": b"index"}
+
+
+def test_a_refused_upload_shows_the_sentence_of_the_server_and_can_be_repeated(
+    browser, base, tmp_path
+):
+    (tmp_path / "brain.txt").write_bytes(b"text")
+    with open_page(browser, base) as watched:
+        watched.page.goto(base + "form")
+        watched.page.set_input_files("#files", tmp_path / "brain.txt")
+        watched.page.get_by_role("button", name="Upload", exact=True).click()
+        expect(watched.page.get_by_role("alert")).to_have_text(REFUSAL)
+        expect(watched.page.get_by_role("button", name="Upload", exact=True)).to_be_enabled()
+        watched.errors.clear()  # the browser itself reports the status 400
+
+
+def test_an_upload_of_nothing_says_what_to_choose(browser, base, received):
+    with open_page(browser, base) as watched:
+        watched.page.goto(base + "form")
+        watched.page.get_by_role("button", name="Upload", exact=True).click()
+        expect(watched.page.get_by_role("alert")).to_contain_text("No file is chosen")
+    assert received == {}
+
+
+def test_without_javascript_the_form_posts_by_itself(browser, base, received, tmp_path):
+    (tmp_path / "t1.nii.gz").write_bytes(b"voxels")
+    with open_page(browser, base, java_script_enabled=False) as watched:
+        watched.page.goto(base + "form")
+        watched.page.set_input_files("#files", tmp_path / "t1.nii.gz")
+        watched.page.get_by_role("button", name="Upload", exact=True).click()
+        watched.page.get_by_role("heading", name="Uploaded").wait_for()
+    assert received == {"t1.nii.gz": b"voxels"}
+
+
+def test_a_broken_connection_is_said_and_a_cancelled_upload_too(browser, base, tmp_path):
+    (tmp_path / "t1.nii.gz").write_bytes(b"voxels")
+    with open_page(browser, base) as watched:
+        page = watched.page
+        page.goto(base + "form")
+        held = []
+        page.route("**/uploads", lambda route: held.append(route))
+        page.set_input_files("#files", tmp_path / "t1.nii.gz")
+        page.get_by_role("button", name="Upload", exact=True).click()
+        expect(page.get_by_role("button", name="Upload", exact=True)).to_be_disabled()
+        page.get_by_role("button", name="Cancel the upload").click()
+        expect(page.get_by_role("alert")).to_have_text("The upload was cancelled.")
+        page.unroute("**/uploads")
+        page.route("**/uploads", lambda route: route.abort())
+        page.get_by_role("button", name="Upload", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("The connection to voxlate broke")
+        watched.errors.clear()  # the browser itself reports the broken connection
