@@ -195,7 +195,9 @@ def test_a_dicom_series_gives_a_derived_series(page, run, series):
     content = made.client.get(f"{address}/dicom.zip").content
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name for name in archive.namelist() if name.endswith(".dcm")]
-    assert len(names) == 6
+    slices = [name for name in names if "/t2/" in name]
+    assert len(slices) == 6
+    assert [name for name in names if name not in slices] == ["s/report/0001.dcm"]
 
 
 def test_only_the_files_of_a_result_are_downloads(page, run, cohort):
