@@ -373,6 +373,13 @@ def test_a_falling_curve_is_drawn_falling_in_the_pages_colours():
     assert points.max() <= 560
 
 
+def test_a_chart_drawn_twice_is_the_same_text():
+    values = {"synthesis": {"mean": 0.5, "sd": 0.1, "ci95": [0.4, 0.6]}}
+    metric = next(one for one in METRICS if one.key == "ssim_2d")
+    first, second = (curves.score_chart(metric, values) for _ in range(2))
+    assert first == second
+
+
 def test_an_interval_is_drawn_to_scale_and_names_cannot_break_the_chart():
     values = {
         "synthesis": {"mean": 0.5, "sd": 0.1, "ci95": [0.4, 0.6]},
