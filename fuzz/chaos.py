@@ -71,12 +71,13 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--quick", action="store_true", help="a few tries, about a minute")
-    options.add_argument("--only", default="", help="commands and faults whose name holds this")
+    options.add_argument("--tries", type=int, help="number of tries of each fault")
+    options.add_argument("--only", default="", help="rows of the table that hold this text")
     options.add_argument("--files", type=Path, default=FILES, help="folder of kept files and tries")
     options.add_argument("--write", type=Path, help="page whose table is replaced")
     chosen = options.parse_args()
     enter_own_mounts()
-    tries = [one for one in listed(chosen.quick) if chosen.only in f"{one.fault}, {one.subject}"]
+    tries = listed(chosen.only, chosen.quick, chosen.tries)
     files = chosen.files.absolute()
     results = read_results(files, chosen.seed)
     place = begin(files, tries)
@@ -117,18 +118,19 @@ def mounted(disk: Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def listed(quick: bool) -> list[Try]:
+def listed(only: str, quick: bool, tries: int | None) -> list[Try]:
     """All tries: each fault takes commands or formats in turn."""
-    tries = list[Try]()
+    found = list[Try]()
     for fault, counts in TRIES.items():
-        subjects = [one.name for one in SCENARIOS] if fault in DISTURBANCES else list(FORMATS)
-        count = counts[quick]
-        # the last commands of a quick trial are others for each fault
-        start = zlib.crc32(fault.encode()) if quick else 0
-        for number in range(count):
-            subject = subjects[(start + number) % len(subjects)]
-            tries.append(Try(fault, subject, number // len(subjects)))
-    return tries
+        names = [one.name for one in SCENARIOS] if fault in DISTURBANCES else list(FORMATS)
+        subjects = [name for name in names if only in f"{fault}: {name}"]
+        count = counts[quick] if tries is None else tries
+        # a quick trial does not reach all commands: each fault begins with another one
+        first = zlib.crc32(fault.encode()) if quick else 0
+        for number in range(count if subjects else 0):
+            subject = subjects[(first + number) % len(subjects)]
+            found.append(Try(fault, subject, number // len(subjects)))
+    return found
 
 
 def read_results(files: Path, seed: int) -> dict[str, str]:
@@ -146,7 +148,9 @@ def read_results(files: Path, seed: int) -> dict[str, str]:
     log = files / "tries.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
     # the last line is not whole where this program was killed
-    return dict(json.loads(line) for line in lines if line.endswith("\n"))
+    whole = [line for line in lines if line.endswith("\n")]
+    log.write_text("".join(whole), encoding="utf-8")
+    return dict(json.loads(line) for line in whole)
 
 
 def begin(files: Path, tries: list[Try]) -> Place:

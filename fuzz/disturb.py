@@ -30,9 +30,15 @@ class Place:
     def begin(self, scenario: Scenario) -> None:
         reset(self.work, self.states / str(SCENARIOS.index(scenario)))
 
+    def expected(self, scenario: Scenario) -> Path:
+        return self.states / str(SCENARIOS.index(scenario) + 1)
+
+    def again(self, scenario: Scenario) -> tuple[str, ...]:
+        return scenario.again(self.work, self.expected(scenario))
+
     def judge(self, scenario: Scenario) -> str:
         """Run the command again, and compare the tree with that of an undisturbed run."""
-        child = Child(command_line(scenario.again), self.work)
+        child = Child(command_line(self.again(scenario)), self.work)
         ended = child.wait()
         if ended.code != 0:
             return f"{FAULT}: exit code {ended.code} of the same command: {ended.err[-800:]}"
@@ -43,8 +49,7 @@ class Place:
     def compare(self, scenario: Scenario) -> str:
         if left := strays(self.work):
             return f"{FAULT}: remaining files {left}"
-        expected = self.states / str(SCENARIOS.index(scenario) + 1)
-        found = differences(self.work, expected)
+        found = differences(self.work, self.expected(scenario))
         return f"{FAULT}: {'; '.join(found)}" if found else SAME
 
 
@@ -65,7 +70,9 @@ def kill_at_events(place: Place, scenario: Scenario, draw: np.random.Generator) 
     count = len(place.runs[scenario.name].events)
     Child(command_line(scenario.command), place.work, killed_at(int(draw.integers(count)))).wait()
     if draw.random() < 1 / 3:
-        Child(command_line(scenario.again), place.work, killed_at(int(draw.integers(count)))).wait()
+        Child(
+            command_line(place.again(scenario)), place.work, killed_at(int(draw.integers(count)))
+        ).wait()
     return place.judge(scenario)
 
 
