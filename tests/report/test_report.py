@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from voxlate import recipe
 from voxlate.data.naive import fit
 from voxlate.errors import BadInput
-from voxlate.files import read_json
+from voxlate.files import WRITING, read_json
 from voxlate.images import pictures
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.io import read_volume, write_volume
@@ -227,6 +227,13 @@ def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_d
     assert "stages.0.train.steps 5 (2300)." in text
     for name in recipe.names()[::every]:
         assert "as shipped (" not in written(name)
+
+
+def test_a_report_removes_the_page_that_a_killed_one_left_half_written(out):
+    stray = out / f"{WRITING}1234-report.html"
+    stray.touch()
+    report(out)
+    assert not stray.exists()
 
 
 def test_syntheses_without_scores_are_shown_too(out):

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.errors import BadInput, first_of
-from voxlate.files import SYNTHETIC
+from voxlate.files import SYNTHETIC, locked
 from voxlate.images.formats.dicom import folder_and_key, is_dicom_folder
 from voxlate.images.formats.dicom_derived import UNITS, Origin, write_derived
 from voxlate.images.io import is_picture, read_volume, without_ending
 from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.synthesis.output_folder import SHARED_SECONDS
 
 PROVENANCE = "provenance.json"
 # What the headers state of a provenance: no path, and no name of a case.
@@ -49,18 +50,19 @@ def export_dicom(
     if not images:
         raise BadInput(f"{out}: expected images that synth wrote, found none. Name its --out.")
     exported = Exported()
-    for number, (case, name) in enumerate(images):
-        if progress is not None:
-            progress(number, len(images))
-        source = like or _source_of(case)
-        modality = without_ending(name).removeprefix(SYNTHETIC)
-        volume = read_volume(case / name, modality)
-        if volume.unit not in UNITS:
-            exported.left_out[f"{case.name}/{name}"] = volume.unit
-            continue
-        folder = to / case.name / name.split(".")[0]
-        write_derived(volume, source, folder, origin_of(provenance_of(case)))
-        exported.series.append(folder)
+    with locked(to, SHARED_SECONDS):
+        for number, (case, name) in enumerate(images):
+            if progress is not None:
+                progress(number, len(images))
+            source = like or _source_of(case)
+            modality = without_ending(name).removeprefix(SYNTHETIC)
+            volume = read_volume(case / name, modality)
+            if volume.unit not in UNITS:
+                exported.left_out[f"{case.name}/{name}"] = volume.unit
+                continue
+            folder = to / case.name / name.split(".")[0]
+            write_derived(volume, source, folder, origin_of(provenance_of(case)))
+            exported.series.append(folder)
     if progress is not None:
         progress(len(images), len(images))
     return exported

@@ -5,17 +5,16 @@ Source: DICOM PS3.3 (2024), C.7.6.1 (general image), C.8.2.1 (CT), C.8.3.1 (MR),
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from voxlate.errors import BadInput
+from voxlate.files import whole_folder
 from voxlate.images.formats.dicom import headers_of
 from voxlate.images.formats.dicom_geometry import Stack, stack_of
 from voxlate.images.formats.dicom_pixels import Image
@@ -82,7 +81,7 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
     if out.exists():
         return _same_series(pydicom, out, str(series.SeriesInstanceUID), len(stored))
     exact = grid is stack.grid
-    with _new_folder(out) as folder:
+    with whole_folder(out) as folder:
         for level, plane in enumerate(stored):
             one = _slice(pydicom, series, level, plane, grid)
             if exact:
@@ -328,14 +327,3 @@ def _number(value: float) -> str:
         if len(text) <= 16:
             return text
     raise ValueError(value)
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder that appears as `out` when all its files are written."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as place:
-        folder = Path(place) / "series"
-        folder.mkdir()
-        yield folder
-        folder.rename(out)
