@@ -46,10 +46,10 @@ DISTURBANCES: dict[str, Disturbance] = {
     "two processes on one folder": two_at_once,
 }
 TRIES = {  # of each disturbance, and of changed files: all, and with --quick
-    "kill −9 at a random moment": (54, 3),
-    "kill −9 before a file-system event": (72, 5),
-    "disk full as a file is written": (54, 5),
-    "two processes on one folder": (18, 2),
+    "kill −9 at a random moment": (60, 3),
+    "kill −9 before a file-system event": (36, 5),
+    "disk full as a file is written": (36, 5),
+    "two processes on one folder": (12, 2),
     "changed file": (1001, 28),
 }
 

@@ -1,11 +1,13 @@
 """The commands that are disturbed, in the order in which each needs those before it, and what their results must equal."""
 
+import importlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,17 @@ class Scenario:
         return self.command
 
 
+# Commands on DICOM files.
+OF_DICOM = (
+    Scenario(
+        "export of DICOM",
+        ("export", "out/case0", "--dicom", "exported", "--like", "series"),
+    ),
+    Scenario(
+        "pseudonymise",
+        ("pseudonymise", "series", "--key", "key", "--out", "shared"),
+    ),
+)
 # Commands that serve a page or start workers on other machines are added here as well.
 SCENARIOS = (
     Scenario("prepare", ("prepare", "cohort", "--out", "prepared")),
@@ -68,6 +81,8 @@ SCENARIOS = (
     Scenario("synth", ("synth", "run", "cohort", "--samples", "2", "--out", "out")),
     Scenario("evaluate", ("evaluate", "out", "--truth", "cohort")),
     Scenario("report", ("report", "out")),
+    Scenario("phantom", ("phantom", "--out", "heads", "--cases", "2", "--size", "16", "16", "8")),
+    *(OF_DICOM if find_spec("pydicom") and find_spec("dicomanonymizer") else ()),
 )
 
 
@@ -77,7 +92,7 @@ def prepare_inputs() -> int:
     for name in ("residual", "latent", "opponent"):
         text = further.RECIPES[name].replace("steps = 1,", "steps = 3,")
         Path(f"{name}.toml").write_text(text)
-    return 0
+    return kinds.run(("pseudonym-key", "key"))[0]
 
 
 @dataclass(frozen=True)
@@ -180,6 +195,10 @@ def _timeless(path: Path, whole: bytes) -> Any:
         return _plain(json.loads(whole))
     if path.suffix == ".jsonl":
         return [_plain(json.loads(line)) for line in whole.decode().splitlines()]
+    if path.suffix == ".dcm":
+        dataset = importlib.import_module("pydicom").dcmread(path)
+        flat = [one for one in dataset.iterall() if one.VR not in ("SQ", "DA", "TM", "DT")]
+        return [(one.tag, one.value if one.VR == "OW" else str(one.value)) for one in flat]
     if path.suffix == ".pt":
         return _plain(torch.load(path, weights_only=True))
     return whole
