@@ -80,7 +80,8 @@ def whole_file(path: Path | str) -> Iterator[Path]:
             new.touch(exist_ok=False)
             temporary = new
             yield temporary
-            _synchronise(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
             _replace(temporary, path)
     finally:
         if temporary is not None:
@@ -91,6 +92,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder next to `path`, and rename it to `path` after the block has filled it.
 
+    Unlike whole_file, it does not wait until the disk has every file: a series has hundreds.
     Raises BadInput if the disk is full or the folder cannot be written; no folder remains then.
     """
     temporary = _incomplete(path)
@@ -98,9 +100,6 @@ def whole_folder(path: Path) -> Iterator[Path]:
         with _refusals(path):
             temporary.mkdir(parents=True)
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _synchronise(file)
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -109,11 +108,6 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def _incomplete(path: Path) -> Path:
     """A new name for an incomplete file or folder, which locked() removes after a kill."""
     return path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name[-LONGEST_NAME:]}")
-
-
-def _synchronise(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
