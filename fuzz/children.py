@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from voxlate import cli
 from voxlate.files import is_scaffold
 
-LONGEST = 120.0  # seconds of a command that takes a few
+LONGEST = 600.0  # seconds of a command that takes a few, also on a busy machine
 GONE = 10.0  # seconds after which the workers of a killed process must have ended
 # File-system events of Python (PEP 578) before which a process can be killed or its disk filled.
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link")
