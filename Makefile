@@ -8,7 +8,7 @@
 # make reach   what planned trainings reach on eight cohorts, and other networks in the same minutes (hours; resumable)
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
 # make starter-tables  what starters reach on real scans and are worth to a training (hours; resumable)
-# make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (15 minutes; resumable)
+# make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (20 minutes at most; resumable)
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -59,7 +59,7 @@ docs: install
 fuzz: install
 	$(BIN)/python fuzz/fuzz.py --further
 
-# kills, full disks, competing processes and changed files; resumable, some 15 minutes
+# kills, full disks, competing processes and changed files; resumable, 20 minutes at most
 chaos: install
 	OMP_NUM_THREADS=1 $(BIN)/python fuzz/chaos.py --write docs/reliability.md
 

@@ -71,6 +71,9 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--quick", action="store_true", help="a few tries, about a minute")
+    options.add_argument(
+        "--minutes", type=float, default=20, help="time after which the other tries are left"
+    )
     options.add_argument("--tries", type=int, help="number of tries of each fault")
     options.add_argument("--only", default="", help="rows of the table that hold this text")
     options.add_argument("--files", type=Path, default=FILES, help="folder of kept files and tries")
@@ -86,6 +89,8 @@ def main() -> int:
         for one in tries:
             if one.key in results:
                 continue
+            if time.monotonic() - begun > 60 * chosen.minutes:
+                break
             results[one.key] = outcome(one, place, files, chosen.seed)
             print(json.dumps([one.key, results[one.key]]), file=log, flush=True)
             if results[one.key].startswith(FAULT):
@@ -93,8 +98,11 @@ def main() -> int:
     rows = summarised(tries, results)
     show(rows)
     print(f"{time.monotonic() - begun:.0f} s, seed {chosen.seed}")
+    left = sum(one.key not in results for one in tries)
+    if left:
+        print(f"{left} tries are left; the same command goes on with them.")
     if chosen.write:
-        write_table(chosen.write, rows)
+        write_table(chosen.write, rows, f"{len(tries) - left} of {len(tries)} tries.")
     return 1 if any(FAULT in text for _, _, text in rows) else 0
 
 
@@ -192,6 +200,8 @@ def summarised(tries: list[Try], results: dict[str, str]) -> list[tuple[str, int
     """Rows of the table: fault and subject, number of tries, outcomes with their numbers."""
     counts = dict[str, Counter[str]]()
     for one in tries:
+        if one.key not in results:
+            continue
         row = f"{one.fault}: {one.subject}"
         found = FAULT if results[one.key].startswith(FAULT) else results[one.key]
         counts.setdefault(row, Counter())[found] += 1
@@ -212,14 +222,14 @@ def show(rows: list[tuple[str, int, str]]) -> None:
     Console(width=140).print(table)
 
 
-def write_table(page: Path, rows: list[tuple[str, int, str]]) -> None:
-    """Replace the table between the marks of a page."""
+def write_table(page: Path, rows: list[tuple[str, int, str]], extent: str) -> None:
+    """Replace the table between the marks of a page; extent: a sentence on how many tries it holds."""
     lines = ["| fault | tries | outcome |", "|---|---|---|"]
     lines += [f"| {fault} | {count} | {text} |" for fault, count, text in rows]
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
-    table = "\n".join(lines)
+    table = "\n".join([extent, "", *lines])
     page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
