@@ -8,11 +8,12 @@
 # make reach   what planned trainings reach on eight cohorts, and other networks in the same minutes (hours; resumable)
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
 # make starter-tables  what starters reach on real scans and are worth to a training (hours; resumable)
+# make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (20 minutes at most; resumable)
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test dicom test-bare durations test-slow check docs fuzz bench bench-gpu ingredients reach tables trust lesions starters starter-tables clean
+.PHONY: install demo test dicom test-bare durations test-slow check docs fuzz chaos bench bench-gpu ingredients reach tables trust lesions starters starter-tables clean
 
 install: .venv/installed
 
@@ -57,6 +58,10 @@ docs: install
 # seeded mutations of every kind of file that voxlate reads, ten minutes
 fuzz: install
 	$(BIN)/python fuzz/fuzz.py --further
+
+# kills, full disks, competing processes and changed files; resumable, 20 minutes at most
+chaos: install
+	OMP_NUM_THREADS=1 $(BIN)/python fuzz/chaos.py --write docs/reliability.md
 
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

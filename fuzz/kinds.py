@@ -204,6 +204,23 @@ KINDS = (
 
 def prepare_files() -> None:
     """A small cohort in every format, prepared, trained, synthesised and scored."""
+    write_scans()
+    done(
+        ("prepare", "cohort", "--out", "prepared"),
+        ("train", "tiny.toml", "--data", "prepared", "--out", "run"),
+        ("synth", "run", "cohort", "--out", "out"),
+        ("evaluate", "out", "--truth", "cohort"),
+        ("train", "tiny.toml", "--data", "prepared", "--out", "cal"),
+        ("calibrate", "cal", "others"),
+        ("train", "tiny.toml", "--data", "prepared", "--out", "stopped"),
+    )
+    Path("stopped/weights.safetensors").unlink()  # as if it had been killed before the end
+    shutil.copytree("out", "other")
+    keep(KINDS)
+
+
+def write_scans() -> None:
+    """A small cohort, and one scan in every format."""
     draw = np.random.default_rng(0)
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, size) for size in (20, 24, 6)), indexing="ij")
     inside = (x / 0.8) ** 2 + (y / 0.9) ** 2 + (z / 1.1) ** 2 < 1
@@ -249,18 +266,6 @@ def prepare_files() -> None:
     for k in range(4):
         np.savez(f"slices/s{k}.npz", src=whole[:, :, k] / 1000, tgt=whole[:, :, k] - 1000)
     Path("slices/patients.txt").write_text("".join(f"s{k} p{k}\n" for k in range(4)))
-    done(
-        ("prepare", "cohort", "--out", "prepared"),
-        ("train", "tiny.toml", "--data", "prepared", "--out", "run"),
-        ("synth", "run", "cohort", "--out", "out"),
-        ("evaluate", "out", "--truth", "cohort"),
-        ("train", "tiny.toml", "--data", "prepared", "--out", "cal"),
-        ("calibrate", "cal", "others"),
-        ("train", "tiny.toml", "--data", "prepared", "--out", "stopped"),
-    )
-    Path("stopped/weights.safetensors").unlink()  # as if it had been killed before the end
-    shutil.copytree("out", "other")
-    keep(KINDS)
 
 
 def done(*steps: tuple[str, ...]) -> None:

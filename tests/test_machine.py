@@ -1,5 +1,6 @@
 """What differs from one system to another: locks, names, memory and workers where POSIX's own calls are absent."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,18 @@ import pytest
 from rows import every_row
 from voxlate import files, machine
 from voxlate.errors import BadInput, CannotWrite
-from voxlate.files import LOCK, locked, safe_name, seen_from, whole_file, write_json, write_text
+from voxlate.files import (
+    LOCK,
+    WRITING,
+    locked,
+    locked_if_free,
+    safe_name,
+    seen_from,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from voxlate.training.log import append_line
 
 MIB = 2**20
@@ -106,6 +118,43 @@ def test_a_lock_goes_with_its_process_even_if_that_is_killed(tmp_path):
     holder.wait()
     with locked(tmp_path), pytest.raises(BadInput, match="found one that does"), locked(tmp_path):
         pass
+
+
+def test_a_lock_removes_the_files_and_folders_of_killed_processes(tmp_path):
+    (tmp_path / "case" / f"{WRITING}1-series").mkdir(parents=True)
+    (tmp_path / "case" / f"{WRITING}1-series" / "0001.dcm").touch()
+    (tmp_path / f"{WRITING}2-t1.nii.gz").touch()
+    (tmp_path / "case" / "t2.nii.gz").touch()
+    with locked(tmp_path):
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [LOCK, "t2.nii.gz"]
+
+
+def test_a_file_beside_a_busy_process_is_written_and_nothing_is_removed(tmp_path):
+    stray = tmp_path / f"{WRITING}1-page.html"
+    stray.touch()
+    with locked(tmp_path):
+        stray.touch()
+        with locked_if_free(tmp_path):
+            write_text(tmp_path / "page.html", "page")
+        assert stray.exists(), "it may be of a process that lives"
+    with locked_if_free(tmp_path):
+        assert not stray.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    def fill() -> None:
+        with whole_folder(tmp_path / "series") as new:
+            (new / "0001.dcm").touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(BadInput, match="found a full disk"):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+    with whole_folder(tmp_path / "to" / "series") as new:
+        (new / "0001.dcm").write_text("a")
+        assert [path.name[: len(WRITING)] for path in (tmp_path / "to").iterdir()] == [WRITING]
+    assert [path.name for path in (tmp_path / "to").rglob("*")] == ["series", "0001.dcm"]
 
 
 def test_what_fails_in_a_locked_folder_is_not_taken_for_a_lock(tmp_path):

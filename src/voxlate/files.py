@@ -28,7 +28,7 @@ MAPS = (UNCALIBRATED, STD, LOW, HIGH, UNFAMILIAR)
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
 # This file exists while voxlate writes in a folder; after a crash it remains without effect.
 LOCK = ".lock"
-WRITING = ".writing-"  # prefix of an incomplete file
+WRITING = ".writing-"  # prefix of an incomplete file or folder
 # Windows keeps these for devices, with any ending (Microsoft, "Naming Files, Paths, and Namespaces")
 DEVICES = {
     "con",
@@ -74,14 +74,47 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name[-LONGEST_NAME:]}")
-        new.touch(exist_ok=False)
-        temporary = new
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        _replace(temporary, path)
+        with _refusals(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = _incomplete(path)
+            new.touch(exist_ok=False)
+            temporary = new
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            _replace(temporary, path)
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to `path`, and rename it to `path` after the block has filled it.
+
+    Unlike whole_file, it does not wait until the disk has every file: a series has hundreds.
+    Raises BadInput if the disk is full or the folder cannot be written; no folder remains then.
+    """
+    temporary = _incomplete(path)
+    try:
+        with _refusals(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _incomplete(path: Path) -> Path:
+    """A new name for an incomplete file or folder, which locked() removes after a kill."""
+    return path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name[-LONGEST_NAME:]}")
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turn errors of the system, met while `path` is written, into sentences."""
+    try:
+        yield
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise CannotWrite(
             f"{path}: expected a folder to write in, found {error.strerror or 'none'}. Choose another folder."
@@ -100,9 +133,6 @@ def whole_file(path: Path | str) -> Iterator[Path]:
                 f"{path}: expected a place to write, found: {error.strerror}. Choose another."
             ) from error
         raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _replace(new: Path, old: Path) -> None:
@@ -145,9 +175,9 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
             f"{folder}: expected a folder to write in, found {obstacle}. Choose another name."
         ) from error
     try:
-        for stray in folder.rglob(f"{WRITING}*"):  # a killed process has left these files
+        for stray in list(folder.rglob(f"{WRITING}*")):  # a killed process has left these
             if not _held_inside(stray, folder):
-                stray.unlink(missing_ok=True)
+                _remove(stray)
         yield
     finally:
         with contextlib.suppress(
@@ -155,6 +185,25 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
         ):  # the file is removed before the release, and filelock detects that it is gone
             (folder / LOCK).unlink()
         lock.release()
+
+
+@contextlib.contextmanager
+def locked_if_free(folder: Path | str) -> Iterator[None]:
+    """Lock a folder unless another process holds it, for a file that may be written beside that process.
+
+    The lock serves to remove the files of killed processes, which the other process has done already.
+    """
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(BadInput):
+            held.enter_context(locked(folder))
+        yield
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _held_inside(path: Path, folder: Path) -> bool:

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from rows import every_row
 from voxlate import files
+from voxlate.cli.app import thread_failed
 from voxlate.training.run import Run, load_method, save_weights
 
 SPEAKS = ("expected", "found")
@@ -212,6 +214,31 @@ def test_weights_cut_short(voxlate, run, cohort, tmp_path):
 def test_a_run_that_is_not_finished(voxlate, run, cohort, tmp_path):
     Run(run).weights().unlink()
     refused(voxlate("synth", run, cohort, "--out", tmp_path / "o"), "resume")
+
+
+def test_a_disk_that_is_full_as_a_line_is_logged_is_one_sentence(
+    voxlate, prepared, tiny, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("voxlate.training.log.append_line", full)
+    refused(voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run"), "full disk")
+
+
+def test_a_thread_that_meets_a_full_disk_prints_no_traceback(capsys, monkeypatch):
+    def failing(error):
+        def fail():
+            raise error
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(threading, "excepthook", thread_failed)
+    assert failing(OSError(28, "No space left on device")) == ""
+    assert "KeyError" in failing(KeyError("a"))
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "synth"])

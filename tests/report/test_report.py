@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from voxlate import recipe
 from voxlate.data.naive import fit
 from voxlate.errors import BadInput
-from voxlate.files import read_json
+from voxlate.files import WRITING, read_json
 from voxlate.images import pictures
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.io import read_volume, write_volume
@@ -229,6 +229,13 @@ def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_d
         assert "as shipped (" not in written(name)
 
 
+def test_a_report_removes_the_page_that_a_killed_one_left_half_written(out):
+    stray = out / f"{WRITING}1234-report.html"
+    stray.touch()
+    report(out)
+    assert not stray.exists()
+
+
 def test_syntheses_without_scores_are_shown_too(out):
     (out / "metrics.json").unlink()
     page = page_of(report(out))
@@ -371,6 +378,13 @@ def test_a_falling_curve_is_drawn_falling_in_the_pages_colours():
     assert np.diff(points[:, 0]) == pytest.approx([244, 244], abs=1)
     assert (np.diff(points[:, 1]) > 0).all(), "y grows downwards in SVG"
     assert points.max() <= 560
+
+
+def test_a_chart_drawn_twice_is_the_same_text():
+    values = {"synthesis": {"mean": 0.5, "sd": 0.1, "ci95": [0.4, 0.6]}}
+    metric = next(one for one in METRICS if one.key == "ssim_2d")
+    first, second = (curves.score_chart(metric, values) for _ in range(2))
+    assert first == second
 
 
 def test_an_interval_is_drawn_to_scale_and_names_cannot_break_the_chart():

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 from voxlate import machine
@@ -63,9 +64,10 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        from voxlate.cli.app import app
+        from voxlate.cli.app import app, thread_failed
         from voxlate.cli.warning_lines import in_sentences
 
+        threading.excepthook = thread_failed
         with in_sentences():
             from voxlate.cli import cohort, model, planning, result, serve, sharing, starters, trust  # noqa: F401  (they add their commands)
 

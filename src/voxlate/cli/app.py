@@ -1,7 +1,9 @@
 """The command line itself: its name, where it writes, how it fails."""
 
+import errno
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterable
 from typing import Annotated, Any, NoReturn
@@ -63,6 +65,11 @@ def fail(error: BaseException) -> NoReturn:
             _fail(f"{error}", 2)
         case Stopped():
             _fail(f"{error}; run the same command again to resume.", 130)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            _fail(
+                f"{error.filename or 'disk'}: expected room to write, found a full disk. Free some and run again.",
+                2,
+            )
         case OSError() if error.filename is not None:
             found = f"'{error.strerror}'"
             _fail(
@@ -74,6 +81,13 @@ def fail(error: BaseException) -> NoReturn:
                 f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.",
                 1,
             )
+
+
+def thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """Show the error of a thread, unless the disk is full: the main thread meets that as well, and says so."""
+    error = failure.exc_value
+    if not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        threading.__excepthook__(failure)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

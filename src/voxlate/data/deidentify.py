@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from voxlate.data.pseudonyms import Pseudonyms
 from voxlate.errors import BadInput
-from voxlate.files import whole_file
+from voxlate.files import locked, whole_file
 from voxlate.images.formats.format import errors_as
 from voxlate.images.optional import optional_package
 
@@ -115,20 +115,21 @@ def deidentify_folder(source: Path, target: Path, pseudonyms: Pseudonyms) -> Dei
         raise BadInput(f"{source}: expected a folder with DICOM files, found none. Check the path.")
     written = list[Path]()
     left_out = list[Path]()
-    for file in files:
-        sentence = f"{file}: expected a DICOM file, found another one"
-        with errors_as(sentence, "Take it out of the folder."):
-            dataset = pydicom.dcmread(file)
-        if not any(
-            name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-        ):
-            left_out.append(file)
-            continue
-        deidentify(dataset, pseudonyms, rules, file)
-        path = target / f"{dataset.SOPInstanceUID}.dcm"
-        with whole_file(path) as temporary:
-            dataset.save_as(temporary, enforce_file_format=True)
-        written.append(path)
+    with locked(target):
+        for file in files:
+            sentence = f"{file}: expected a DICOM file, found another one"
+            with errors_as(sentence, "Take it out of the folder."):
+                dataset = pydicom.dcmread(file)
+            if not any(
+                name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+            ):
+                left_out.append(file)
+                continue
+            deidentify(dataset, pseudonyms, rules, file)
+            path = target / f"{dataset.SOPInstanceUID}.dcm"
+            with whole_file(path) as temporary:
+                dataset.save_as(temporary, enforce_file_format=True)
+            written.append(path)
     return Deidentified(tuple(written), tuple(left_out))
 
 

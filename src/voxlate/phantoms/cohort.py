@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.files import read_json, write_json
+from voxlate.files import locked, read_json, write_json
 from voxlate.images.grid import Volume
 from voxlate.images.io import write_volume
 from voxlate.images.mask import largest
@@ -54,7 +54,6 @@ def write_cohort(
     wanted = _named(modalities or MODALITIES)
     _check(cases, size, lesion, wanted, anatomy)
     settings = {"seed": seed, "size": list(size), "lesion": lesion, "stripped": stripped}
-    _claim(out, settings, anatomy)
 
     def write(case: int) -> Path:
         folder = out / f"phantom_{case:03d}"
@@ -66,12 +65,14 @@ def write_cohort(
         return folder
 
     folders = []
-    # Threads suffice because numpy and gzip release the GIL.
-    with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
-        for folder in pool.map(write, range(cases)):
-            folders.append(folder)
-            if progress:
-                progress(len(folders), cases)
+    with locked(out):
+        _claim(out, settings, anatomy)
+        # Threads suffice because numpy and gzip release the GIL.
+        with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
+            for folder in pool.map(write, range(cases)):
+                folders.append(folder)
+                if progress:
+                    progress(len(folders), cases)
     return folders
 
 

@@ -211,7 +211,8 @@ def _chart(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple
 def _svg(chart: Figure, label: str) -> Markup:
     """An SVG for the page, without style sheet and clip paths, in the page's colours."""
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
+    # names of markers are drawn at random without a salt, and one report would differ from the next
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         chart.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     body = text[text.index(">", text.index("<svg")) + 1 :]

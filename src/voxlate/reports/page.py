@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from voxlate import __version__
 from voxlate.errors import BadInput
-from voxlate.files import read_json, write_text
+from voxlate.files import locked_if_free, read_json, write_text
 from voxlate.recipe import text as recipe_text
 from voxlate.reports.curves import calibration_chart, curve_chart, curves_of, score_chart
 from voxlate.reports.pictures import sections_of
@@ -118,9 +118,18 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         "recipe_note": _unlike_shipped(recipe),
         "provenance": flat(provenance),
     }
-    target = Path(out) if out is not None else folder / "report.html"
-    write_text(target, render(context))
-    return target
+    return write_report(context, folder, out)
+
+
+def write_report(context: Mapping[str, Any], folder: Path, out: Path | str | None) -> Path:
+    """Write a page to `out`, or to report.html in the folder that it is about; returns its path."""
+    page = render(context)
+    if out is not None:
+        write_text(out, page)
+        return Path(out)
+    with locked_if_free(folder):
+        write_text(folder / "report.html", page)
+    return folder / "report.html"
 
 
 def render(context: Mapping[str, Any]) -> str:

@@ -6,9 +6,8 @@ from typing import Any
 from voxlate.data.align import Registered
 from voxlate.data.audit import misalignment_lines, not_examined, synthesised_pairs
 from voxlate.data.prepared import Cohort, Entry, open_cohort, registration_lines
-from voxlate.files import write_text
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment
-from voxlate.reports.page import flat, render
+from voxlate.reports.page import flat, write_report
 from voxlate.reports.pictures import evenly, in_a_row, scan_columns
 
 MOST_CASES = 12
@@ -59,9 +58,7 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
         "scales": some + (BOARDS if boards else SIDE_BY_SIDE),
         "provenance": flat(cohort.provenance),
     }
-    target = Path(out) if out is not None else cohort.folder / "report.html"
-    write_text(target, render(context))
-    return target
+    return write_report(context, cohort.folder, out)
 
 
 def _least_similar(entry: Entry) -> float:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from voxlate import __version__
 from voxlate.dataframe import dataframe
-from voxlate.files import whole_file, write_json
+from voxlate.files import locked_if_free, whole_file, write_json
 from voxlate.images.ranges import Range
 from voxlate.scoring.captions import caption, keys_of, short_caption
 from voxlate.scoring.metrics import Metric, metrics_of
@@ -145,6 +145,10 @@ class Scores:
 
     def write(self, out: Path) -> None:
         """Write OUT/metrics.json, OUT/metrics.csv and, where scopes have pictures, OUT/pictures.csv."""
+        with locked_if_free(out):
+            self._write(out)
+
+    def _write(self, out: Path) -> None:
         write_json(out / "metrics.json", self.document())
         columns = [
             "case",

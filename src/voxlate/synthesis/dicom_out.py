@@ -9,7 +9,7 @@ from typing import Any
 
 from voxlate.data.presets import LABELS, MASKS
 from voxlate.errors import BadInput, first_of
-from voxlate.files import SYNTHETIC
+from voxlate.files import SYNTHETIC, locked
 from voxlate.images.formats.dicom import folder_and_key, is_dicom_folder
 from voxlate.images.formats.dicom_derived import UNITS, write_derived
 from voxlate.images.formats.dicom_enhanced import write_enhanced
@@ -21,6 +21,7 @@ from voxlate.images.formats.dicom_report import write_report
 from voxlate.images.io import is_picture, read_volume, scan_endings, without_ending
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.scored_images import is_map
+from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.synthesis.trust_report import trust_summary
 
 PROVENANCE = "provenance.json"
@@ -95,19 +96,20 @@ def export_dicom(
         raise BadInput(f"{out}: expected images that synth wrote, found none. Name its --out.")
     exported = Exported()
     done = 0
-    for case, files in names.items():
-        source = like or _source_of(case)
-        written = Exported()
-        for name in files:
-            if progress is not None:
-                progress(done, count)
-            done += 1
-            _export_image(case / name, source, to, written, enhanced)
-        if written.folders:
-            _export_report(case, source, to, written)
-        for kind in (f.name for f in fields(Exported) if f.name != "left_out"):
-            getattr(exported, kind).extend(getattr(written, kind))
-        exported.left_out |= written.left_out
+    with locked(to, SHARED_SECONDS):
+        for case, files in names.items():
+            source = like or _source_of(case)
+            written = Exported()
+            for name in files:
+                if progress is not None:
+                    progress(done, count)
+                done += 1
+                _export_image(case / name, source, to, written, enhanced)
+            if written.folders:
+                _export_report(case, source, to, written)
+            for kind in (f.name for f in fields(Exported) if f.name != "left_out"):
+                getattr(exported, kind).extend(getattr(written, kind))
+            exported.left_out |= written.left_out
     if not exported.folders:
         name, reason = next(iter(exported.left_out.items()))
         raise BadInput(

@@ -4,16 +4,15 @@ Source: DICOM PS3.3 (2024), C.7.6.1 (general image), C.7.6.16.2.21 (derivation).
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from voxlate.errors import BadInput
+from voxlate.files import whole_folder
 from voxlate.images.formats.format import errors_as
 
 NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"
@@ -169,7 +168,7 @@ def write_objects(
     """
     if out.exists():
         return _same_series(pydicom, out, str(series.SeriesInstanceUID), count)
-    with _new_folder(out) as folder:
+    with whole_folder(out) as folder:
         for number, made in enumerate(objects, start=1):
             made.save_as(folder / f"{number:04d}.dcm", enforce_file_format=True)
     return sorted(out.glob("*.dcm"))
@@ -189,14 +188,3 @@ def _same_series(pydicom: Any, out: Path, uid: str, count: int) -> list[Path]:
             f"{out}: expected a new folder for the DICOM files, or this very series, found another. Choose another."
         )
     return files
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder that appears as `out` when all its files are written."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as place:
-        folder = Path(place) / "series"
-        folder.mkdir()
-        yield folder
-        folder.rename(out)
