@@ -30,7 +30,7 @@ class Held(Here):
     gate = threading.Event()
 
     def __init__(self, folder: Path) -> None:
-        self.gate.wait(60)
+        self.gate.wait(300)
         super().__init__(folder)
 
 
