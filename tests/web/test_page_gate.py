@@ -141,7 +141,11 @@ def test_an_address_with_too_many_requests_has_to_wait(page):
 def test_wrong_tokens_are_few_in_a_minute(page):
     client = page(entries=3).stranger()
     codes = [client.get("/enter", params={"token": "guess"}).status_code for _ in range(4)]
-    assert codes == [403, 403, 429, 429]
+    assert codes == [403, 403, 403, 429]
+    assert client.get("/enter", params={"token": TOKEN}).status_code == 429
+    other = page(folder="other", entries=3).stranger()
+    codes = [other.get("/enter", params={"token": TOKEN}).status_code for _ in range(5)]
+    assert codes == [200] * 5
 
 
 def test_a_request_without_a_length_or_with_a_long_form_is_refused(page):

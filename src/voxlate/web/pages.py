@@ -15,7 +15,7 @@ from voxlate.data.pseudonyms import without_names
 from voxlate.errors import BadInput
 from voxlate.files import read_json
 from voxlate.web.folders import below_root
-from voxlate.web.gate import Sessions
+from voxlate.web.gate import WRONG_TOKEN, Sessions
 from voxlate.web.jobs import SCANS, Job, Jobs
 from voxlate.web.results import downloads_of, file_of, result_of, row_of, rows_of, viewer_images
 from voxlate.web.settings import Settings
@@ -70,7 +70,7 @@ def enter(request: Request, token: str = "") -> Response:
     session = site.sessions.enter(token)
     if session is None:
         return site.error(
-            403,
+            WRONG_TOKEN,
             "token: expected the one that voxlate serve printed, which one browser can use once, found another or a spent one. Start voxlate serve again for a new one.",
         )
     answer = site.page("enter.html")

@@ -138,14 +138,13 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
     places = [location_of(path) for path in files.values()]
     if not any(place.is_dir() and is_dicom_folder(place) for place in places):
         return []
-    exported = export_dicom(folder / OUT, folder / DICOM)
-    if exported.series:
-        shutil.make_archive(str(folder / DICOM), "zip", folder / DICOM)
-        shutil.rmtree(folder / DICOM)
-    return [
-        f"{name} has no DICOM series, because no CT or MR series holds values in {unit}."
-        for name, unit in exported.left_out.items()
-    ]
+    try:
+        exported = export_dicom(folder / OUT, folder / DICOM)
+    except BadInput as error:  # the images are there, and only their DICOM objects are not
+        return [f"No DICOM: {error}"]
+    shutil.make_archive(str(folder / DICOM), "zip", folder / DICOM)
+    shutil.rmtree(folder / DICOM)
+    return [f"{name} has no DICOM series: {why}." for name, why in exported.left_out.items()]
 
 
 def _settings(request: dict[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
