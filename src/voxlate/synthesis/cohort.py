@@ -1,6 +1,6 @@
 """Synthesis of many cases into a folder; finished cases are kept, so that a stopped command resumes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,7 +9,8 @@ from typing import Any
 
 from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput, CannotWrite
-from voxlate.files import locked, safe_name
+from voxlate.executors import Ended, Executor
+from voxlate.files import locked
 from voxlate.images.face import may_show_face
 from voxlate.images.io import is_picture
 from voxlate.scoring.provenance import provenance_of
@@ -33,6 +34,14 @@ class _Results:
     kept: int = 0
     replaced: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # of cases that ran in other processes
+
+    def add(self, other: "_Results") -> None:
+        """Add what one case gave."""
+        self.folders += other.folders
+        self.kept += other.kept
+        self.replaced += other.replaced
+        self.removed += other.removed
 
     def report(self, cases: int, say: Warn) -> None:
         """State what happened to images of an earlier synthesis."""
@@ -48,6 +57,16 @@ class _Results:
             )
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What all cases of a synthesis share, wherever they run."""
+
+    model: Model | Ensemble
+    output: OutputFolder
+    splits: Mapping[str, str]
+    seed: int
+
+
 def synthesise_cases(
     model: Model | Ensemble,
     scans: list[Scans],
@@ -58,6 +77,7 @@ def synthesise_cases(
     others: Sequence[str] | None = None,
     ending: str = ".nii.gz",
     hidden: Mapping[str, str] | None = None,
+    executor: Executor | None = None,
     progress: NamedProgress = no_report,
     warn: Warn = warned,
     say: Warn = no_report,
@@ -68,6 +88,7 @@ def synthesise_cases(
     lacking: why other cases cannot be synthesised; their images in OUT are recorded as those of an earlier run.
     others: cases that other processes write into OUT at the same time (see Part); None where there are none.
     ending: of the images' files, one of result.ENDINGS. hidden: where cases have pseudonyms, see OutputFolder.
+    executor: where cases run; None: one after the other in this process.
     warn: is called with each warning about a case; say: with sentences on checks that are not possible, and on images
     of an earlier run that are kept, replaced or removed. Returns the folders, and a sentence for each case that failed;
     a single case that fails raises BadInput.
@@ -79,12 +100,16 @@ def synthesise_cases(
         say(model.unchecked)
     cases = [one.case for one in scans]
     output = OutputFolder(out, model.plan({}, seed), model.origins, others, ending, hidden)
-    splits = splits_of(model)
+    shared = _Shared(model, output, splits_of(model), seed)
 
     def warn_cleanly(sentence: str) -> None:
         warn(output.clean(sentence))
 
     results = _Results()
+    if executor is None:
+        each = _one_by_one(shared, scans, progress, warn_cleanly)
+    else:
+        each = executor.each(_in_worker, shared, scans)
     with locked(out) if others is None else nullcontext():
         if others is None:
             outdated = output.outdated(cases)
@@ -95,31 +120,49 @@ def synthesise_cases(
         else:
             with locked(out, SHARED_SECONDS):  # a process that synthesises all cases would hold it
                 output.claim([*cases, *others])
-        for number, one in enumerate(scans):
-            progress("cases", number, len(scans))
-            try:
-                _synthesise_or_keep(
-                    model,
-                    one,
-                    output,
-                    splits,
-                    seed,
-                    partial(progress, "slices"),
-                    warn_cleanly,
-                    results,
-                )
-            except BadInput as error:
-                if len(scans) == 1 or isinstance(error, CannotWrite):
-                    if hidden is None:
-                        raise
-                    raise type(error)(output.clean(str(error))) from None
-                results.failed[one.case] = output.clean(str(error))
+        for number, ended in enumerate(each):
+            case = ended.item.case
+            if ended.result is not None:
+                results.add(ended.result)
+                for sentence in ended.result.warnings:
+                    warn_cleanly(sentence)
+            elif ended.error is not None and (
+                len(scans) == 1 or isinstance(ended.error, CannotWrite)
+            ):
+                if hidden is None:
+                    raise ended.error
+                raise type(ended.error)(output.clean(str(ended.error))) from None
+            elif ended.error is not None:
+                results.failed[case] = output.clean(str(ended.error))
             progress("cases", number + 1, len(scans))
         if results.folders:
             with output.lock(out, SHARED_SECONDS):
                 output.write_provenance(results.folders[0], cases, lacking or {}, results.failed)
     results.report(len(scans), say)
-    return results.folders, results.failed
+    order = {output.folder_of(case): number for number, case in enumerate(cases)}
+    return sorted(results.folders, key=order.__getitem__), results.failed
+
+
+def _one_by_one(
+    shared: _Shared, scans: Sequence[Scans], progress: NamedProgress, warn: Warn
+) -> Iterator[Ended[Scans, _Results]]:
+    """The cases in this process, with the progress of their slices and warnings as they come."""
+    for number, one in enumerate(scans):
+        progress("cases", number, len(scans))
+        results = _Results()
+        error = None
+        try:
+            _synthesise_or_keep(shared, one, partial(progress, "slices"), warn, results)
+        except BadInput as raised:
+            error = raised
+        yield Ended(one, results if error is None else None, error)
+
+
+def _in_worker(shared: _Shared, scans: Scans) -> _Results:
+    """A case in another process; its warnings come with its results."""
+    results = _Results()
+    _synthesise_or_keep(shared, scans, no_report, results.warnings.append, results)
+    return results
 
 
 def graded_warnings(folder: Path) -> list[dict[str, str]]:
@@ -129,17 +172,11 @@ def graded_warnings(folder: Path) -> list[dict[str, str]]:
 
 
 def _synthesise_or_keep(
-    model: Model | Ensemble,
-    scans: Scans,
-    output: OutputFolder,
-    splits: Mapping[str, str],
-    seed: int,
-    progress: PatchProgress,
-    warn: Warn,
-    results: _Results,
+    shared: _Shared, scans: Scans, progress: PatchProgress, warn: Warn, results: _Results
 ) -> None:
     """Synthesise a case, unless its images are there and unchanged."""
-    folder = output.path / safe_name(scans.case, "case")
+    output = shared.output
+    folder = output.folder_of(scans.case)
     recorded = output.has_images_of(scans.case, scans.files)
     if recorded and is_unchanged(folder) and has_format(folder, output.ending):
         results.kept += 1
@@ -147,28 +184,21 @@ def _synthesise_or_keep(
         if recorded:
             results.replaced.append(scans.case)
         with output.lock(folder):
-            results.removed += _synthesise_case(
-                model, scans, folder, output, splits, seed, progress, warn
-            )
+            results.removed += _synthesise_case(shared, scans, folder, progress, warn)
     results.folders.append(folder)
 
 
 def _synthesise_case(
-    model: Model | Ensemble,
-    scans: Scans,
-    folder: Path,
-    output: OutputFolder,
-    splits: Mapping[str, str],
-    seed: int,
-    progress: PatchProgress,
-    warn: Warn,
+    shared: _Shared, scans: Scans, folder: Path, progress: PatchProgress, warn: Warn
 ) -> list[str]:
     """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
+    model = shared.model
+    output = shared.output
     check_free(folder, [f"{name}{output.ending}" for name in model.names_of(scans.files)])
     image = model.synthesise(
         scans.files,
         case=scans.case,
-        seed=seed,
+        seed=shared.seed,
         progress=progress,
         warn=lambda text: warn(f"{scans.case}: {text}"),
     )
@@ -184,7 +214,7 @@ def _synthesise_case(
     for sentence in _faces(image) if output.hidden is not None else ():
         warn(f"{scans.case}: {sentence}")
         stated["warnings"] = [*stated.get("warnings", ()), sentence]
-    split = splits.get(scans.known_as or scans.case)
+    split = shared.splits.get(scans.known_as or scans.case)
     in_training = image.provenance.get("in_training")
     if split == "train" and in_training is False:
         split = OTHER

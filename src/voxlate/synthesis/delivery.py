@@ -4,6 +4,7 @@ from pathlib import Path
 
 from voxlate.data.pseudonyms import check_outside
 from voxlate.errors import BadInput
+from voxlate.executors import executor_of
 from voxlate.synthesis.bids import check_bids, write_bids
 from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
@@ -46,6 +47,7 @@ def deliver(
         others=selected.others,
         ending=ending,
         hidden=selected.hidden,
+        executor=executor_of(options.executor, options.workers, options.address),
         progress=progress,
         warn=warn,
         say=say,

@@ -10,7 +10,19 @@ from typing import Annotated, Any, Literal
 
 from voxlate.data.options import Layout
 from voxlate.errors import BadInput
-from voxlate.options import INPUT, MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option, pairs
+from voxlate.options import (
+    INPUT,
+    MAIN,
+    OUTPUT,
+    SAMPLING,
+    Address,
+    AllowCode,
+    Device,
+    Option,
+    Where,
+    Workers,
+    pairs,
+)
 from voxlate.recipe.text import table
 
 Setting = str | float | bool | Sequence[float] | None
@@ -138,7 +150,7 @@ class SynthKeys(Sampling):
     schedule: Annotated[
         Table | None,
         Option(
-            "Noise schedule (cosine, …), instead of the one of the training.",
+            "Noise schedule (cosine, …).",
             panel=SAMPLING,
             metavar="NAME",
             takes=str,
@@ -222,7 +234,7 @@ class SynthOptions(SynthKeys, Layout):
             metavar="RECIPE",
         ),
     ] = None
-    seed: Annotated[int, Option("Random seed of the synthesis.", panel=SAMPLING, least=0)] = 0
+    seed: Annotated[int, Option("Random seed.", panel=SAMPLING, least=0)] = 0
     intervals: Annotated[
         bool,
         Option(
@@ -241,7 +253,7 @@ class SynthOptions(SynthKeys, Layout):
     ] = False
     dicom: Annotated[
         Path | None,
-        Option("Folder for the images as derived DICOM series, too.", panel=OUTPUT),
+        Option("Folder for derived DICOM series.", panel=OUTPUT),
     ] = None
     pseudonymise: Annotated[
         Path | None,
@@ -252,4 +264,7 @@ class SynthOptions(SynthKeys, Layout):
     ] = None
     store: Annotated[bool, Option("Store images in INPUT's study.", panel=OUTPUT)] = False
     device: Device = "auto"
+    executor: Where = None
+    workers: Workers = None
+    address: Address = None
     allow_code: AllowCode = False
