@@ -1,7 +1,7 @@
 """Arrays larger than memory: they are kept in files of a scratch folder, and processed a few planes at a time.
 
 Inside `scratch_in(folder)`, `empty` and `zeros` map large arrays from files without a name, which the system removes
-with the process, even after a kill. The arrays are used as any other. `mapped` and the reductions below pass over them
+with the process, even after a kill. The arrays are used as any other. `in_slabs` and the reductions below pass over them
 in slabs along the first axis and give the pages back after each slab. Whether an array is in memory or in a file, the
 same slabs are computed: the results are the same bits.
 """
@@ -26,6 +26,10 @@ from voxlate.errors import CannotWrite
 
 SLAB = 1 << 25  # voxels that are computed at a time
 LEAST = 1 << 28  # bytes, from which an array is kept in a file
+
+
+class _ScratchMap(mmap.mmap):
+    """A mapping of a scratch file, whose pages may be given back at any time: the file keeps the values."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def zeros(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     return empty(shape, dtype)  # a new file holds zeros
 
 
-def _mapped_file(folder: Path, size: int) -> mmap.mmap:
+def _mapped_file(folder: Path, size: int) -> _ScratchMap:
     """A mapped file without a name, whose place on the disk is reserved: a full disk would kill the process later."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,7 @@ def _mapped_file(folder: Path, size: int) -> mmap.mmap:
                 file.truncate(size)
             else:
                 reserve(file.fileno(), 0, size)
-            return mmap.mmap(file.fileno(), size)
+            return _ScratchMap(file.fileno(), size)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -93,18 +97,18 @@ def slabs(shape: Sequence[int]) -> list[slice]:
 
 
 def release(*arrays: np.ndarray) -> None:
-    """Give the pages of mapped arrays back to the system, which reads them again where they are needed."""
+    """Give the pages of arrays in files back to the system, which reads them again where they are needed."""
     if sys.platform != "linux":
         return
     for array in arrays:
         owner: Any = array
         while isinstance(owner, np.ndarray):
             owner = owner.base
-        if isinstance(owner, mmap.mmap):
-            owner.madvise(mmap.MADV_DONTNEED)  # of a shared mapping: the values stay in the file
+        if isinstance(owner, _ScratchMap):
+            owner.madvise(mmap.MADV_DONTNEED)
 
 
-def mapped(
+def in_slabs(
     function: Callable[..., np.ndarray],
     *arrays: np.ndarray,
     out: np.ndarray | None = None,

@@ -14,7 +14,7 @@ from voxlate.images.components import components_of
 from voxlate.images.grid import Volume
 from voxlate.images.large_sets import LargeSet
 from voxlate.images.statistics import PERCENTILES
-from voxlate.slabs import chunks, empty, mapped, reduced, scratch_in, spread_values, zeros
+from voxlate.slabs import chunks, empty, in_slabs, reduced, scratch_in, spread_values, zeros
 
 SHAPE = (23, 30, 41)
 
@@ -103,7 +103,7 @@ def test_a_full_disk_is_said_before_the_file_is_used(tmp_path, monkeypatch):
 def test_passes_over_slabs_give_the_values_of_whole_arrays(small_slabs):
     values = noise(5).astype(np.float32)
     assert len(slabs.slabs(SHAPE)) > 5
-    assert np.array_equal(mapped(np.sin, values), np.sin(values))
+    assert np.array_equal(in_slabs(np.sin, values), np.sin(values))
     assert sum(reduced(np.count_nonzero, values > 0)) == (values > 0).sum()
     for step in (1, 7, 2600):
         assert np.array_equal(spread_values(values, step), values.reshape(-1)[::step])

@@ -23,6 +23,7 @@ from voxlate.images.formats.picture import PICTURE
 from voxlate.images.formats.rire import RIRE
 from voxlate.images.grid import Volume, check_affine, oriented
 from voxlate.images.units import unit_of
+from voxlate.slabs import reduced
 
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
 FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY, RIRE)
@@ -195,7 +196,7 @@ def is_synthetic(path: Path) -> bool:
 
 def _check_finite(data: np.ndarray, path: Path) -> None:
     """Raise BadInput for NaN and infinity: NaN spreads through every sum, and viewers show it as black."""
-    if np.isfinite(data).all():
+    if all(reduced(lambda slab: np.isfinite(slab).all(), data[0] if len(data) == 1 else data)):
         return
     raise BadInput(
         f"{path}: expected finite voxels, found {np.isnan(data).sum()} NaN and {np.isinf(data).sum()} infinite ones of {data.size}. Replace them, by the background value for instance, and save the file again."

@@ -13,8 +13,8 @@ from voxlate.images.grid import Box, Volume
 from voxlate.slabs import (
     by_plane,
     empty,
+    in_slabs,
     least_and_most,
-    mapped,
     reduced,
     release,
     spread_values,
@@ -69,12 +69,12 @@ def foreground(volume: Volume) -> np.ndarray:
 
 def _above(image: np.ndarray, threshold: float) -> np.ndarray:
     """Where an image is above a threshold."""
-    return mapped(lambda slab: slab > threshold, image)
+    return in_slabs(lambda slab: slab > threshold, image)
 
 
 def _away(image: np.ndarray, background: float, threshold: float) -> np.ndarray:
     """Where an image differs from its background by more than a threshold does."""
-    return mapped(lambda slab: np.abs(slab - background) > threshold - background, image)
+    return in_slabs(lambda slab: np.abs(slab - background) > threshold - background, image)
 
 
 def _everywhere(shape: Sequence[int]) -> np.ndarray:
@@ -122,9 +122,9 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
     shut = fill_slices(closed(tissue, gap_mm, spacing))
     core = dilate(erode(shut, TABLE_MM, spacing), TABLE_MM, spacing)
     core = largest(core if any(reduced(np.any, core)) else shut, tissue)
-    outline = mapped(np.logical_and, shut, dilate(core, TABLE_MM, spacing))
-    inner = mapped(np.logical_or, tissue, erode(shut, gap_mm, spacing))
-    return fill_slices(largest(mapped(np.logical_and, outline, inner)))
+    outline = in_slabs(np.logical_and, shut, dilate(core, TABLE_MM, spacing))
+    inner = in_slabs(np.logical_or, tissue, erode(shut, gap_mm, spacing))
+    return fill_slices(largest(in_slabs(np.logical_and, outline, inner)))
 
 
 def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
@@ -344,11 +344,11 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 
     The complement is labelled, because scipy's own binary_fill_holes takes minutes on large volumes.
     """
-    found = components_of(mapped(np.logical_not, mask))
+    found = components_of(in_slabs(np.logical_not, mask))
     return found.chosen(found.touching_border(), inverted=True)
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
     """Fill the holes of each axial slice, then those of the volume."""
-    filled = mapped(lambda planes: np.stack([fill_holes(plane) for plane in planes]), mask)
+    filled = in_slabs(lambda planes: np.stack([fill_holes(plane) for plane in planes]), mask)
     return fill_holes(filled) if len(mask) > 2 else filled
