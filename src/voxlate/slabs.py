@@ -53,6 +53,12 @@ def scratch_in(folder: Path, least: int | None = None) -> Iterator[None]:
         _scratch.reset(token)
 
 
+def scratch_folder() -> Path | None:
+    """The folder for large arrays; None where they are in memory."""
+    scratch = _scratch.get()
+    return None if scratch is None else scratch.folder
+
+
 def empty(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     """An array whose values are undefined: in a file where it is large and a scratch folder is set, else in memory."""
     size = math.prod(shape) * np.dtype(dtype).itemsize

@@ -18,7 +18,7 @@ from voxlate.images.formats.dicom import DICOM, entries_in, folder_and_key, head
 from voxlate.images.formats.format import Format, Stored
 from voxlate.images.formats.freesurfer import FREESURFER
 from voxlate.images.formats.itk import ITK
-from voxlate.images.formats.nifti import NIFTI, SYNTHETIC
+from voxlate.images.formats.nifti import NIFTI, SYNTHETIC, open_nifti
 from voxlate.images.formats.picture import PICTURE
 from voxlate.images.formats.rire import RIRE
 from voxlate.images.grid import Volume, check_affine, oriented
@@ -152,6 +152,13 @@ def _read(path: Path) -> Stored:
             f"{file}: expected a NIfTI file or a DICOM series to take a frame from, found '{file.suffix}'. Convert it."
         )
     return read_frame(file, part, kind.read_frames)
+
+
+def shape_in_header(path: Path) -> tuple[int, int, int] | None:
+    """The shape [D, H, W] that the header of a NIfTI file states; None for any other path, and for frames of a file."""
+    if not path.is_file() or format_by_ending(path.name) is not NIFTI:
+        return None
+    return open_nifti(path).grid.shape
 
 
 def write_volume(path: Path | str, volume: Volume, description: str = "") -> None:

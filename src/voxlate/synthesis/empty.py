@@ -8,7 +8,9 @@ Around a stripped brain, where every source is exactly 0, an image whose scale b
 units both are -1, which is the darkest value of the brain in physical units.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +29,8 @@ from voxlate.slabs import by_plane, in_slabs, reduced, release, zeros
 from voxlate.synthesis.inputs import shown_sources
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.result import SynthesisedImage
+
+Place = tuple[slice, ...]
 
 WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
 HU_AIR = -1000.0
@@ -260,28 +264,43 @@ def _far_from_the_body(volumes: Sequence[Volume], share: float) -> NDArray[np.bo
     if not _count(body):
         return far
     spacing = volumes[0].grid.spacing_mm
-    reach = int(NEAR_MM / spacing[0]) + 1  # planes, beyond which everything is far
-    for piece in _thin_pieces(body.shape, reach):
-        if not few[piece].any():
+    reach = [int(NEAR_MM / length) + 1 for length in spacing]  # voxels, beyond which all is far
+    for piece, wide in _pieces(body.shape, reach):
+        if not few[piece[0]].any():
             continue
-        first = max(0, piece.start - reach)
-        around = body[first : piece.stop + reach]
+        around = body[wide]
         away = np.ones(around.shape, bool)
         if around.any():
             away = distance_transform_edt(~around, sampling=spacing) > NEAR_MM
-        far[piece] = away[piece.start - first : piece.stop - first]
+        inside = tuple(
+            slice(own.start - all_of.start, own.stop - all_of.start)
+            for own, all_of in zip(piece, wide)
+        )
+        far[piece] = away[inside]
         release(body, far)
     far[~few] = False
     return far
 
 
-def _thin_pieces(shape: Sequence[int], reach: int) -> list[slice]:
-    """Slices that cover the planes of a shape; with `reach` planes on both sides they are small enough for distances.
+def _pieces(shape: Sequence[int], reach: Sequence[int]) -> Iterator[tuple[Place, Place]]:
+    """Pieces that cover a volume, each also with `reach` voxels on all its sides, as far as the volume goes.
 
-    A distance transform takes 20 times the memory of its slab in float32.
+    With them, a piece has at most half the voxels of a slab, because a distance transform takes 70 bytes for each.
     """
-    planes = max(1, slabs.SLAB // 2 // (shape[1] * shape[2]) - 2 * reach)
-    return [slice(z, min(z + planes, shape[0])) for z in range(0, shape[0], planes)]
+    size = list(shape)
+    while max(size) > 1:
+        padded = [min(n, m + 2 * more) for n, m, more in zip(shape, size, reach)]
+        if math.prod(padded) <= slabs.SLAB // 2:
+            break
+        longest = max(range(3), key=lambda axis: size[axis])
+        size[longest] = -(-size[longest] // 2)
+    along = [[slice(k, min(k + m, n)) for k in range(0, n, m)] for n, m in zip(shape, size)]
+    for piece in itertools.product(*along):
+        wide = tuple(
+            slice(max(0, own.start - more), min(n, own.stop + more))
+            for own, more, n in zip(piece, reach, shape)
+        )
+        yield piece, wide
 
 
 def _background_slices(volume: Volume, least: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

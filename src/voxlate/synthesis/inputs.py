@@ -23,6 +23,7 @@ from voxlate.images.mask import clearest
 from voxlate.images.units import unit_of
 from voxlate.recipe import Recipe
 from voxlate.slabs import chunks
+from voxlate.synthesis.room import check_room
 from voxlate.training.run import DIGITS
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
@@ -56,6 +57,7 @@ def prepare_inputs(
     header: of the weights file; anatomy: of the training patients, with which the scans are compared. Raises BadInput
     where a scan shows nothing, or the scans do not fit together.
     """
+    check_room(scans, recipe)
     volumes = {name: _read(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
