@@ -16,10 +16,10 @@ GIB = 2**30
 PROGRAM = 1.0 * GIB  # the program with its libraries, and a small network on a few slices
 SLAB_BYTES = 32  # a voxel of a slab, in the passes that take most
 # bytes a voxel of arrays that live at the same time
-SOURCE = 14  # as read, canonical, as stored, and a float32 copy for a moment
-TARGET = 12  # in physical units, with background, and on the file's grid
-CHANNEL = 8  # network units by moment (mean, deviation, quantiles), and those in physical units
-COMMON = 10  # blending weights and masks
+SOURCE = 8  # as stored, and as read or a float32 copy for a moment
+TARGET = 12  # in network units, in physical units, and with background or on the file's grid
+MOMENT = 8  # of several samples: deviation and quantiles, in network units and in physical units
+COMMON = 10  # masks, and the weights of blended patches
 MASKS = 6  # of one byte a voxel, which stay in memory longer than arrays of floats
 
 
@@ -59,9 +59,9 @@ def check_room(scans: Mapping[str, Any], recipe: Recipe) -> None:
 
 def _bytes_a_voxel(sources: int, recipe: Recipe) -> int:
     """The bytes of all arrays of a case that exist at the same time, divided by its voxels."""
-    channels = 1 if recipe.synth.samples == 1 else 4
+    moments = 0 if recipe.synth.samples == 1 else 3
     targets = len(recipe.data.target)
-    return SOURCE * sources + (TARGET + CHANNEL * channels) * targets + COMMON
+    return SOURCE * sources + (TARGET + MOMENT * moments) * targets + COMMON
 
 
 def _masks_in_memory(voxels: int) -> int:
