@@ -9,6 +9,7 @@ privilege); both take turns, and the medians are compared. (Linux)
 
 import argparse
 import os
+import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -47,7 +48,7 @@ def read_case(folder: Path, case: str) -> int:
     """Read all slices of a case as training does; the voxels."""
     cohort = open_cohort(folder)
     header = cohort.header(case)
-    names = tuple(header.present)
+    names = list(header.present)
     data = DataSettings(source=names[:1], target=names[1:], patch=(1, *header.shape[1:]))
     intensity = {name: Percentile() for name in names}
     places = [(case, start) for start in ((z, 0, 0) for z in range(header.shape[0]))]
@@ -56,10 +57,20 @@ def read_case(folder: Path, case: str) -> int:
     return len(places)
 
 
-def seconds_of(pool, read: Callable[..., int], work: Sequence[object]) -> float:  # type: ignore[no-untyped-def]
-    begun = time.monotonic()
-    list(pool.imap_unordered(read, work))
-    return time.monotonic() - begun
+def seconds_of(
+    workers: int, read: Callable[..., int], work: Sequence[object]
+) -> tuple[float, float]:
+    """The seconds of a reading by new processes, which have opened no case, and their seconds on a core."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with get_context("fork").Pool(workers) as pool:
+        begun = time.monotonic()
+        list(pool.imap_unordered(read, work))
+        seconds = time.monotonic() - begun
+        pool.close()
+        pool.join()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, busy
 
 
 def main() -> None:
@@ -73,26 +84,28 @@ def main() -> None:
     cases = [entry.case for entry in cohort.cases]
     files = sorted((arguments.cohort / "cases").glob("*.safetensors"))
     size = sum(path.stat().st_size for path in files)
-    raw = list[float]()
-    loaded = list[float]()
-    context = get_context("fork")
+    raw = list[tuple[float, float]]()
+    loaded = list[tuple[float, float]]()
     for _ in range(arguments.rounds):
         for times, read, work in (
             (raw, read_raw, files),
             (loaded, partial(read_case, arguments.cohort), cases),
         ):
             drop(files)
-            with context.Pool(arguments.workers) as pool:  # new processes have opened no case
-                times.append(seconds_of(pool, read, work))
-    rates = {
-        name: size / statistics.median(times) / 1e6
-        for name, times in (("raw", raw), ("loader", loaded))
-    }
-    share = rates["loader"] / rates["raw"]
+            times.append(seconds_of(arguments.workers, read, work))
+    found = {"bytes": size}
+    for name, times in (("raw", raw), ("loader", loaded)):
+        seconds, busy = (statistics.median(column) for column in zip(*times))
+        found[f"{name}_mb_a_second"] = size / seconds / 1e6
+        found[f"{name}_core_seconds_a_gb"] = busy / size * 1e9
+        print(
+            f"{name}: {size / seconds / 1e6:.0f} MB/s, {busy / size * 1e9:.1f} s of a core for each GB"
+        )
+    share = found["loader_mb_a_second"] / found["raw_mb_a_second"]
     print(
-        f"{len(files)} cases, {size / 1e9:.2f} GB: raw {rates['raw']:.0f} MB/s, loader {rates['loader']:.0f} MB/s, {share:.0%}"
+        f"{len(files)} cases, {size / 1e9:.2f} GB: the loader reads {share:.0%} of the disk's rate"
     )
-    write_json(arguments.out, {"bytes": size, "mb_a_second": rates, "share": share})
+    write_json(arguments.out, {**found, "share": share})
 
 
 if __name__ == "__main__":
