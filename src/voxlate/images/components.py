@@ -17,17 +17,42 @@ from voxlate.slabs import empty, release
 
 @dataclass(frozen=True)
 class Components:
-    """The components of a mask [D, H, W] or [H, W].
+    """The components of a mask [D, H, W] or [H, W], with numbers from 1.
 
-    numbers: for each slab the component (from 1) of each of its labels, and 0 for the background; sizes: voxels of each
-    component, with 0 for the background; labels: those of the only slab, None where there are several.
+    numbers: for each slab the component of each of its labels, and 0 for the background. voxels, at_border: for each of
+    several slabs the voxels of each label, and the labels at the sides of the mask. labels: those of the only slab,
+    None where there are several.
     """
 
     mask: np.ndarray
     numbers: list[np.ndarray]
     count: int
-    sizes: np.ndarray
+    voxels: list[np.ndarray]
+    at_border: list[np.ndarray]
     labels: np.ndarray | None
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """The voxels of each component, with 0 for the background."""
+        sizes = np.zeros(self.count + 1, np.int64)
+        if self.labels is not None:
+            sizes += np.bincount(self.labels.reshape(-1), minlength=self.count + 1)
+        for number, voxels in zip(self.numbers, self.voxels):
+            np.add.at(sizes, number, voxels)
+        sizes[0] = 0
+        return sizes
+
+    @property
+    def touching(self) -> np.ndarray:
+        """Which components reach a side of the mask: bool [count + 1]."""
+        touching = np.zeros(self.count + 1, bool)
+        if self.labels is not None:
+            for side in _sides(self.labels, True, True):
+                touching[side] = True
+        for number, border in zip(self.numbers, self.at_border):
+            touching[number[border]] = True
+        touching[0] = False
+        return touching
 
     def chosen(self, which: np.ndarray, inverted: bool = False) -> np.ndarray:
         """The voxels of chosen components; which: [count + 1], with the background first. inverted: all others."""
@@ -36,23 +61,9 @@ class Components:
             return table[self.labels]  # scipy's numbers are those of the components
         out = empty(self.mask.shape, bool)
         for number, labels, piece in self._slabs():
-            out[piece] = table[number[labels]]
+            out[piece] = table[number][labels]
             release(out)
         return out
-
-    def touching_border(self) -> np.ndarray:
-        """Which components reach the border of the mask: bool [count + 1]."""
-        touching = np.zeros(self.count + 1, bool)
-        last = len(self.mask) - 1
-        for number, labels, piece in self._slabs():
-            for axis in range(1, labels.ndim):
-                touching[number[labels.take([0, -1], axis)]] = True
-            if piece.start == 0:
-                touching[number[labels[0]]] = True
-            if piece.stop == last + 1:
-                touching[number[labels[-1]]] = True
-        touching[0] = False
-        return touching
 
     def sizes_inside(self, weight: np.ndarray) -> np.ndarray:
         """The voxels of each component inside another mask, with 0 for the background."""
@@ -77,16 +88,17 @@ def components_of(mask: np.ndarray) -> Components:
     pieces = slabs.slabs(mask.shape)
     if len(pieces) == 1:
         labels, count = _labelled(mask)
-        sizes = np.bincount(labels.reshape(-1), minlength=count + 1)
-        sizes[0] = 0
-        return Components(mask, [np.arange(count + 1)], count, sizes, labels)
-    counts = list[np.ndarray]()
+        return Components(mask, [np.arange(count + 1)], count, [], [], labels)
+    voxels = list[np.ndarray]()
+    at_border = list[np.ndarray]()
     unions = list[np.ndarray]()
     first = 0  # labels of the slabs before this one
     above: np.ndarray | None = None  # the last plane of the slab before, with labels of all slabs
     for piece in pieces:
         labels, count = _labelled(mask[piece])
-        counts.append(np.bincount(labels.reshape(-1), minlength=count + 1))
+        voxels.append(np.bincount(labels.reshape(-1), minlength=count + 1))
+        sides = _sides(labels, piece is pieces[0], piece is pieces[-1])
+        at_border.append(np.unique(np.concatenate([np.unique(side) for side in sides])))
         begin = np.where(labels[0] > 0, labels[0].astype(np.int64) + first, 0)
         if above is not None:
             meeting = (begin > 0) & (above > 0)
@@ -96,16 +108,22 @@ def components_of(mask: np.ndarray) -> Components:
         release(mask)
     roots = _united(first, np.concatenate(unions, axis=1))
     kept, numbers = np.unique(roots, return_inverse=True)  # the least label first, as 0 is
-    sizes = np.zeros(len(kept), np.int64)
-    by_slab = []
-    first = 0
-    for voxels in counts:
-        count = len(voxels) - 1
-        number = np.concatenate([[0], numbers[first + 1 : first + count + 1]])
-        np.add.at(sizes, number[1:], voxels[1:])
-        by_slab.append(number)
-        first += count
-    return Components(mask, by_slab, len(kept) - 1, sizes, None)
+    ends = np.cumsum([len(one) - 1 for one in voxels])
+    by_slab = [
+        np.concatenate([[0], numbers[end - len(one) + 2 : end + 1]])
+        for end, one in zip(ends, voxels)
+    ]
+    return Components(mask, by_slab, len(kept) - 1, voxels, at_border, None)
+
+
+def _sides(labels: np.ndarray, first: bool, last: bool) -> list[np.ndarray]:
+    """The labels of a slab at the sides of the mask; first, last: whether it is the first or last slab."""
+    sides = [labels.take([0, -1], axis) for axis in range(1, labels.ndim)]
+    if first:
+        sides.append(labels[0])
+    if last:
+        sides.append(labels[-1])
+    return sides
 
 
 def _labelled(mask: np.ndarray) -> tuple[np.ndarray, int]:

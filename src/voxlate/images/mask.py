@@ -336,7 +336,8 @@ def without_specks(mask: np.ndarray) -> np.ndarray:
     found = components_of(mask)
     if found.count < 2:
         return mask
-    return found.chosen((found.sizes >= SPECK * found.sizes.max()) & (found.sizes > 0))
+    sizes = found.sizes
+    return found.chosen((sizes >= SPECK * sizes.max()) & (sizes > 0))
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
@@ -345,7 +346,7 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     The complement is labelled, because scipy's own binary_fill_holes takes minutes on large volumes.
     """
     found = components_of(in_slabs(np.logical_not, mask))
-    return found.chosen(found.touching_border(), inverted=True)
+    return found.chosen(found.touching, inverted=True)
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
