@@ -14,6 +14,7 @@ from voxlate.files import locked
 from voxlate.images.face import may_show_face
 from voxlate.images.io import is_picture
 from voxlate.scoring.provenance import provenance_of
+from voxlate.slabs import scratch_in
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
@@ -183,7 +184,7 @@ def _synthesise_or_keep(
     else:
         if recorded:
             results.replaced.append(scans.case)
-        with output.lock(folder):
+        with output.lock(folder), scratch_in(folder):
             results.removed += _synthesise_case(shared, scans, folder, progress, warn)
     results.folders.append(folder)
 
