@@ -12,7 +12,7 @@ from voxlate.data.find import CaseFiles, CohortFiles, find_cohort
 from voxlate.data.manifest import root_and_manifest
 from voxlate.data.options import PrepareOptions
 from voxlate.data.prepare import preparation_of
-from voxlate.data.prepared import SPLITS, Entry
+from voxlate.data.prepared import SPLITS, Cohort, Entry
 from voxlate.data.slice_lists import known_patients
 from voxlate.data.split import held_out_patients, small_cohort_note, split_patients
 
@@ -67,6 +67,13 @@ def survey(
     by_number = options.shares is None and found.cases[0].split is None
     small = small_cohort_note(splits) if by_number else ""
     return Survey(root, found, dict(splits), preparation, checked, table, small)
+
+
+def prepared_overview(cohort: Cohort) -> dict[str, Any]:
+    """The table of a prepared cohort; see overview."""
+    masked = {entry.case for entry in cohort.cases if cohort.header(entry.case).has_mask_file}
+    splits = {entry.patient: entry.split for entry in cohort.cases}
+    return overview(cohort.cases, splits, cohort.units, masked)
 
 
 def overview(
