@@ -86,8 +86,8 @@ WANTED = {
         ],
     ),
     "brain-mr-to-mr": Wanted(
-        size=(160, 192, 112),
-        heads=36,
+        size=(200, 240, 72),
+        heads=40,
         accepts={
             "t1": ["t1", "t1w", "t1n"],
             "t1c": ["t1c", "t1ce"],

@@ -1,4 +1,4 @@
-"""Differences between operating systems: cores, memory, Ctrl-C and worker processes.
+"""Differences between operating systems: cores, memory, folders, Ctrl-C and worker processes.
 
 Only this file calls functions that some systems lack, and each call has a fallback.
 """
@@ -33,6 +33,23 @@ def load() -> float:
     """Average number of processes that ran or waited for a core in the last minute; 0 if unknown (Windows)."""
     averages = getattr(os, "getloadavg", None)
     return float(averages()[0]) if averages else 0.0
+
+
+def cache_folder() -> Path:
+    """The cache folder: VOXLATE_CACHE, or else the system's folder for the user's caches."""
+    own = os.environ.get("VOXLATE_CACHE")
+    if own:
+        return Path(own)
+    home = Path(os.path.expanduser("~"))
+    if sys.platform == "win32":
+        return (
+            Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "voxlate" / "cache"
+        )
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "voxlate"
+    stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The standard demands that relative paths are ignored.
+    return (stated if stated.is_absolute() else home / ".cache") / "voxlate"
 
 
 def free_memory() -> float:

@@ -20,8 +20,9 @@ from voxlate.data.acquisition import (
 from voxlate.data.align import Preparation
 from voxlate.data.batches import Batches, validation_batches
 from voxlate.data.case import prepare_case
+from voxlate.data.drawn import SURFACE
 from voxlate.data.patches import DataSettings, read_pair, read_patch
-from voxlate.data.physics import Contrast, PhysicsSettings
+from voxlate.data.physics import USUAL, Contrast, PhysicsSettings, Ranges
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
@@ -149,6 +150,23 @@ def test_items_have_sequences_of_their_own_and_seeds_decide(cohort):
     assert len(kinds) == 7
 
 
+def test_a_modality_with_further_sequences_draws_each_of_them_and_targets_the_first():
+    further = [
+        Ranges(sequence="spin_echo", tr_ms=(400, 700), te_ms=(8, 20)),
+        Ranges(sequence="gradient_echo"),
+    ]
+    contrast = Contrast(sequence="mprage", also=further)
+    draws = [contrast.draw(np.random.default_rng(k), 3.0) for k in range(90)]
+    counts = {kind: sum(one.kind == kind for one in draws) for kind in USUAL}
+    assert sum(counts.values()) == 90
+    assert {kind for kind, count in counts.items() if count > 15} == {
+        *("mprage", "spin_echo", "gradient_echo")
+    }
+    assert all(400 <= one.tr_ms <= 700 for one in draws if one.kind == "spin_echo")
+    assert contrast.centre(3.0).kind == "mprage"
+    assert contrast.needs > Contrast(sequence="mprage").needs
+
+
 def test_validation_sees_a_fixed_draw_of_each_item(cohort):
     physics = _settings()
     view = cohort.with_physics(physics, ["ct"])
@@ -257,6 +275,29 @@ def test_a_stripped_item_has_brain_alone_in_source_target_and_mask(cohort):
     assert (pair.source[0, 0, 0][brain] > BACKGROUND).float().mean() > 0.9
     whole = case.volume("mr").data[0]
     assert not whole[~np.isin(case.arrays["label.seg"], INTRACRANIAL)].any()
+
+
+def test_tight_stripping_removes_the_csf_of_the_surface_and_leaves_tissue_and_ventricles(cohort):
+    voxel_mm = cohort.header("phantom_000").spacing_mm[1]
+    view = cohort.with_physics(_settings(stripped=1.0, strip_mm=2 * voxel_mm), ["ct"])
+    case = view.case("phantom_000")
+    tissues = case.arrays["label.seg"]
+    inside = np.isin(tissues, INTRACRANIAL)
+    place = (slice(None), slice(None), slice(None))
+    loose = replace(view.drawn.draw(1), strip_mm=0.0)
+    assert np.array_equal(view.drawn.kept(case, loose, place), inside)
+    tight = view.drawn.kept(case, replace(loose, strip_mm=voxel_mm), place)
+    removed = inside & ~tight
+    assert np.isin(tissues[removed], SURFACE).all()
+    # One voxel deep: each removed one touches the outside along a row or a column.
+    outside = np.pad(~inside, ((0, 0), (1, 1), (1, 1)))
+    touches = (
+        *(outside[:, :-2, 1:-1], outside[:, 2:, 1:-1]),
+        *(outside[:, 1:-1, :-2], outside[:, 1:-1, 2:]),
+    )
+    surface = inside & np.logical_or.reduce(touches)
+    assert np.array_equal(removed, surface & np.isin(tissues, SURFACE))
+    assert removed.any()
 
 
 @pytest.mark.parametrize("axes", ["SAR", "SPL"])

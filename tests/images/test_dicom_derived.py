@@ -9,7 +9,8 @@ import pytest
 import SimpleITK
 
 from voxlate.errors import BadInput
-from voxlate.images.formats.dicom_derived import Origin, write_derived
+from voxlate.images.formats.dicom_derived import write_derived
+from voxlate.images.formats.dicom_headers import Origin
 from voxlate.images.grid import LPS_TO_RAS, Volume
 from voxlate.images.io import read_volume
 

@@ -1,12 +1,15 @@
 """Synthesised images as derived DICOM series, through the command line and Python."""
 
+import sys
+
 import numpy as np
 import pytest
 
 import voxlate as package
+from dciodvfy import errors_in, needs_dciodvfy
 from voxlate.errors import BadInput
 from voxlate.images.grid import LPS_TO_RAS, Volume
-from voxlate.images.io import read_volume
+from voxlate.images.io import read_volume, write_volume
 from voxlate.synthesis.dicom_out import export_dicom
 from voxlate.synthesis.result import Synthesised
 
@@ -114,3 +117,92 @@ def test_an_image_in_hounsfield_units_becomes_a_ct_series(series, tmp_path):
     back = read_volume(folder)
     assert (back.modality, back.unit) == ("ct", "HU")
     assert np.array_equal(back.data, image.data)
+
+
+@pytest.fixture
+def case(series, tmp_path):
+    """A case with a CT, its interval, a perfusion map, and a mask beside them."""
+    scan = read_volume(series)
+    image = Volume(scan.data - 900, scan.affine, "HU", "ct")
+    spread = Volume(scan.data / np.float32(7), scan.affine, "HU", "ct")
+    tmax = Volume(scan.data / np.float32(100), scan.affine, "s", "tmax")
+    folder = tmp_path / "case"
+    Synthesised(
+        {"ct": image, "tmax": tmax},
+        {"ct": spread},
+        {"model": {"title": "any"}},
+        low={"ct": Volume(image.data - 50, scan.affine, "HU", "ct")},
+        high={"ct": Volume(image.data + 50, scan.affine, "HU", "ct")},
+        unfamiliar={"ct": Volume(spread.data, scan.affine, "", "ct")},
+    ).write(folder)
+    mask = Volume((scan.data > scan.data.mean()).astype(np.float32), scan.affine, "", "mask")
+    write_volume(folder / "mask.nii.gz", mask)
+    return folder
+
+
+def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, tmp_path):
+    pytest.importorskip("highdicom")
+    to = tmp_path / "dicom"
+    done = export_dicom(case, to, series)
+    assert [path.name for path in done.series] == ["ct"]
+    assert {path.name for path in done.maps} == {
+        *("ct_high", "ct_low", "ct_std", "ct_unfamiliar", "tmax"),
+    }
+    assert [path.name for path in done.masks] == ["mask"]
+    assert [path.name for path in done.reports] == ["report"]
+    assert done.left_out == {}
+    assert done.summary == "1 series, 5 maps, 1 mask, 1 report"
+    units = {"ct_low": "[hnsf'U]", "ct_unfamiliar": "1", "tmax": "s"}
+    for name, unit in units.items():
+        one = pydicom.dcmread(to / "case" / name / "0001.dcm")
+        (mapping,) = one.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
+        assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == unit
+        values = np.frombuffer(one.FloatPixelData, "<f4")
+        stored = read_volume(case / f"{name}.nii.gz").data
+        assert np.array_equal(np.sort(values), np.sort(stored.ravel()))
+    report = pydicom.dcmread(to / "case" / "report" / "0001.dcm")
+    (evidence,) = report.CurrentRequestedProcedureEvidenceSequence
+    assert len(evidence.ReferencedSeriesSequence) == 7
+    # The same command again keeps everything.
+    assert export_dicom(case, to, series).summary == done.summary
+
+
+@needs_dciodvfy
+def test_the_standard_s_checker_finds_no_error_in_any_exported_object(case, series, tmp_path):
+    pytest.importorskip("highdicom")
+    export_dicom(case, tmp_path / "dicom", series)
+    export_dicom(case, tmp_path / "enhanced", series, enhanced=True)
+    first = [*sorted(tmp_path.glob("dicom/*/*/0001.dcm")), *tmp_path.glob("enhanced/*/ct/*.dcm")]
+    assert len(first) == 9
+    assert {file: errors for file in first if (errors := errors_in(file))} == {}
+
+
+def test_without_highdicom_maps_are_left_out_and_the_command_that_installs_it_is_named(
+    case, series, tmp_path, monkeypatch, voxlate
+):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    answer = voxlate("export", case, "--dicom", tmp_path / "dicom", "--like", series)
+    assert answer.code == 0, answer.err
+    assert "1 series, 1 report" in answer.out
+    assert "tmax.nii.gz is left out" in answer.err
+    assert "pip install 'voxlate[dicom-maps]'" in answer.err
+
+
+def test_enhanced_gives_one_object_with_the_voxels_of_the_image(case, series, tmp_path, voxlate):
+    to = tmp_path / "dicom"
+    answer = voxlate("export", case, "--dicom", to, "--like", series, "--enhanced")
+    assert answer.code == 0, answer.err
+    (file,) = (to / "case" / "ct").iterdir()
+    assert pydicom.dcmread(file).SOPClassUID.name == "Enhanced CT Image Storage"
+    back = read_volume(to / "case" / "ct")
+    assert np.array_equal(back.data, read_volume(case / "ct.nii.gz").data)
+
+
+def test_an_export_of_which_no_object_can_carry_an_image_is_refused(series, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    scan = read_volume(series)
+    tmax = Volume(scan.data, scan.affine, "s", "tmax")
+    Synthesised({"tmax": tmax}, {}, {"model": {"title": "any"}}).write(tmp_path / "case")
+    with pytest.raises(BadInput, match="expected an image that a DICOM object can carry"):
+        export_dicom(tmp_path / "case", tmp_path / "dicom", series)
+    assert not (tmp_path / "dicom").exists()

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,7 @@ def test_the_cache_folder_is_the_systems_own(monkeypatch, system, variables, fol
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": "/home/me", **variables}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(precision.sys, "platform", system)
+    monkeypatch.setattr(sys, "platform", system)
     assert precision.cache_folder().as_posix() == folder
 
 

@@ -25,7 +25,7 @@ TYPES = {
     ".svg": "image/svg+xml",
     ".gz": "application/gzip",
 }
-PATIENCE_MS = 30_000  # a laden machine draws slowly
+PATIENCE_MS = 120_000  # a laden machine draws slowly
 SOFTWARE_GL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox")
 
 

@@ -229,7 +229,9 @@ def test_the_values_under_the_pointer_are_those_of_the_voxel_with_their_units(
 def test_the_map_at_full_strength_shows_the_colours_of_its_legend(browser, base, volumes):
     with open_page(browser, base) as watched:
         page = _open_viewer(watched)
-        page.check("[data-map-shown]")
+        page.focus("[data-canvas]")
+        page.keyboard.press("m")
+        assert page.is_checked("[data-map-shown]")
         page.fill("[data-map-opacity]", "100")
         page.locator("[data-values] tr").nth(3).wait_for()
         after_drawing(page)

@@ -64,7 +64,7 @@ def odd_text(draw: random.Random) -> str:
 def odd_path(draw: random.Random, names: list[str]) -> str:
     """An address of the page with parts that may be wrong."""
     name = draw.choice([*names, odd_text(draw)])
-    file = draw.choice(["t2.nii.gz", "report.html", "dicom.zip", "views.json", odd_text(draw)])
+    file = draw.choice(["t2.nii.gz", "report.html", "dicom.zip", "result.json", odd_text(draw)])
     path = draw.choice(
         [
             "/", "/queue", "/enter", "/uploads", "/folders", "/static/page.css", f"/static/{file}",

@@ -1,6 +1,7 @@
 """Nobody gets in: the token, the session, names of hosts, the origin of forms, rates, and headers."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -140,7 +141,11 @@ def test_an_address_with_too_many_requests_has_to_wait(page):
 def test_wrong_tokens_are_few_in_a_minute(page):
     client = page(entries=3).stranger()
     codes = [client.get("/enter", params={"token": "guess"}).status_code for _ in range(4)]
-    assert codes == [403, 403, 429, 429]
+    assert codes == [403, 403, 403, 429]
+    assert client.get("/enter", params={"token": TOKEN}).status_code == 429
+    other = page(folder="other", entries=3).stranger()
+    codes = [other.get("/enter", params={"token": TOKEN}).status_code for _ in range(5)]
+    assert codes == [200] * 5
 
 
 def test_a_request_without_a_length_or_with_a_long_form_is_refused(page):
@@ -176,6 +181,15 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, 
     monkeypatch.setitem(sys.modules, "fastapi", None)
     with pytest.raises(BadInput, match=r"fastapi.*pip install 'voxlate\[serve\]'"):
         serve(offer([tmp_path]), print, print)
+
+
+def test_the_server_starts_without_torch():
+    """It shows what the processes of jobs wrote, and holds no network."""
+    text = "import sys, voxlate.web.app, voxlate.web.offering; print('torch' in sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "False\n"
 
 
 def test_the_printed_address_has_a_new_token_each_time(tmp_path):

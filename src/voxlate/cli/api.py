@@ -436,6 +436,7 @@ def export(
     dicom: Path | str,
     like: Path | str | None = None,
     *,
+    enhanced: bool = False,
     progress: Shown = True,
 ) -> Exported:
     """Write synthesised images as derived DICOM series in the study of their source. See synthesis.dicom_out."""
@@ -445,6 +446,7 @@ def export(
             Path(dicom),
             None if like is None else Path(like),
             lambda number, total: step("images", number, total, {}),
+            enhanced,
         )
 
 

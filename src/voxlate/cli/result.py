@@ -214,15 +214,21 @@ def export(
             metavar="SERIES",
         ),
     ] = None,
+    enhanced: Annotated[
+        bool,
+        Option("One enhanced object of many frames for each CT or MR image.", panel=MAIN),
+    ] = False,
 ) -> None:
     """Write synthesised images as derived DICOM series in the study of their source (research use only)."""
     from voxlate.synthesis.dicom_out import export_dicom
 
     with progress_on(err) as bars:
-        done = export_dicom(path, dicom, like, lambda number, total: bars("images", number, total))
-    for image, unit in done.left_out.items():
-        note(f"{image} is left out: no CT or MR series holds values in {unit}.")
-    say(f"{len(done.series)} series in {dicom}: derived, synthetic, not for diagnosis.")
+        done = export_dicom(
+            path, dicom, like, lambda number, total: bars("images", number, total), enhanced
+        )
+    for image, reason in done.left_out.items():
+        note(f"{image} is left out: {reason}.")
+    say(f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis.")
 
 
 @command("demo --out demo", "demo --real scan.nii.gz --out mine")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.ndimage import binary_erosion
 
 from voxlate.batch import BACKGROUND, stable_id
 from voxlate.data.acquisition import (
@@ -30,7 +31,7 @@ from voxlate.images.intensity import IntensityMap, MinMax, Percentile
 from voxlate.images.statistics import Statistics, distribution
 from voxlate.phantoms.contrast import Maps, Protocol, magnitude, needed_maps
 from voxlate.phantoms.sequences import FULL_SCALE
-from voxlate.phantoms.tissue import INTRACRANIAL
+from voxlate.phantoms.tissue import INTRACRANIAL, VESSEL, Label
 
 BLOCKS, BLOCK = (
     64,
@@ -40,6 +41,10 @@ EDGE = 4  # voxels at each side of a block that do not count, since k-space wrap
 BRIGHTEST = 99.0  # percentile of the body's signal to which noise is relative
 TISSUES = LABEL + "seg"  # the phantom's label map, in which the brain is found
 UNIT = "a.u."
+CROSS = np.array(
+    [[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool
+)  # a pixel and its neighbours in the slice
+SURFACE = (Label.CSF, Label.DURA, *VESSEL)  # what stripping removes around the brain
 LEAST_B1 = np.float32(
     0.2
 )  # of the nominal flip angle: a draw at a strong field would turn it around
@@ -69,6 +74,7 @@ class Draw:
     field_t: float
     spread: TissueSpread
     stripped: bool
+    strip_mm: float  # depth of CSF that stripping removes from the brain's surface
     face: (
         float | None
     )  # height of the plane that removes the face, in shares of the head; None: the face stays
@@ -132,12 +138,13 @@ class Drawn:
         rng = np.random.default_rng(seed)
         field_t = within(rng.random(), self.physics.field_t)
         spread = draw_spread(rng, self.physics.tissue_spread)
-        strips, defaces, height = rng.random(3)
+        strips, defaces, height, depth = rng.random(4)
         return Draw(
             seed,
             field_t,
             spread,
             bool(strips < self.physics.stripped),
+            self.physics.strip_mm * depth,
             0.3 + 0.15 * height if defaces < self.physics.defaced else None,
         )
 
@@ -174,7 +181,7 @@ class Drawn:
         """Where skull stripping and defacing leave the image; broadcasts against the part."""
         inside: np.ndarray = np.ones((1, 1, 1), bool)
         if item.stripped:
-            inside = inside & np.isin(case.arrays[TISSUES][place], INTRACRANIAL)
+            inside = inside & _brain(case, place, item.strip_mm)
         if item.face is not None:
             box = case.header.shape
             indices = [np.arange(n)[part] for n, part in zip(box, place)]
@@ -289,7 +296,7 @@ class Drawn:
         at = (sample.slices[:, None, None], sample.rows[:, :, None], sample.columns[:, None, :])
         kept = np.ones(np.broadcast_shapes(*(one.shape for one in at)), bool)
         if item.stripped:
-            kept &= np.isin(case.arrays[TISSUES][at], INTRACRANIAL)
+            kept &= _brain(case, at, item.strip_mm)
         if item.face is not None:
             kept &= ~_in_face(case, at, item.face)
         counted = sample.middle(kept)[sample.body]
@@ -324,6 +331,20 @@ def _places(case: PreparedCase, slices: np.ndarray, rows: slice, columns: slice)
     y = ((np.arange(height)[rows] + 0.5) / height).astype(np.float32)[None, :, None]
     x = ((np.arange(width)[columns] + 0.5) / width).astype(np.float32)[None, None, :]
     return z, y, x
+
+
+def _brain(case: PreparedCase, at: Slab | tuple[np.ndarray, ...], strip_mm: float) -> np.ndarray:
+    """The content of the skull, without what surrounds the brain up to a depth below the surface of each slice, as strippers leave it.
+
+    at: indices of slices [N, H, W]; the border of the part is not a surface.
+    """
+    tissues = case.arrays[TISSUES][at]
+    inside: np.ndarray = np.isin(tissues, INTRACRANIAL)
+    steps = round(strip_mm / case.header.spacing_mm[1])
+    if steps == 0:
+        return inside
+    deep = binary_erosion(inside, CROSS, iterations=steps, border_value=1)
+    return inside & (deep | ~np.isin(tissues, SURFACE))
 
 
 def _in_face(case: PreparedCase, voxels: Sequence[np.ndarray], height: float) -> np.ndarray:

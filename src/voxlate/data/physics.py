@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
@@ -61,8 +61,8 @@ ANY: tuple[tuple[Kind, _Usual], ...] = (
 
 
 @settings
-class Contrast:
-    """One MR modality: its sequence, and ranges of its parameters, each drawn evenly in its logarithm."""
+class Ranges:
+    """A sequence and ranges of its parameters, each drawn evenly in its logarithm."""
 
     sequence: Annotated[
         Literal[Kind, "any"],
@@ -83,8 +83,6 @@ class Contrast:
     flip_deg: Annotated[
         Range | None, Field(description="flip angle; unset: usual ones of the sequence")
     ] = None
-    agent: Annotated[Share, Field(description="share of items with contrast agent")] = 0.0
-    fat_saturation: Annotated[Share, Field(description="share of items with fat saturation")] = 0.0
 
     def __post_init__(self) -> None:
         for name in ("tr_ms", "te_ms", "ti_ms", "flip_deg"):
@@ -133,22 +131,43 @@ class Contrast:
         )
         return ((self.sequence, given),)
 
+
+@settings
+class Contrast(Ranges):
+    """One MR modality: its sequence, other sequences that scanners use for it, contrast agent and fat saturation."""
+
+    agent: Annotated[Share, Field(description="share of items with contrast agent")] = 0.0
+    fat_saturation: Annotated[Share, Field(description="share of items with fat saturation")] = 0.0
+    also: Annotated[
+        list[Ranges],
+        Field(
+            description="further sequences of the modality, with their own ranges: each item draws one of all; a target has the first"
+        ),
+    ] = field(default_factory=list)
+
+    @property
+    def drawn(self) -> tuple[tuple[Kind, _Usual], ...]:
+        """What an item draws from: the sequences of the modality and of `also`."""
+        others = (choice for ranges in self.also for choice in ranges.choices)
+        return (*self.choices, *others)
+
     @property
     def needs(self) -> set[str]:
         """The maps that a draw may need."""
         each = (
-            needed_maps(kind, self.agent > 0, self.fat_saturation > 0) for kind, _ in self.choices
+            needed_maps(kind, self.agent > 0, self.fat_saturation > 0) for kind, _ in self.drawn
         )
         return {name for names in each for name in names}
 
     def draw(self, rng: np.random.Generator, field_t: float) -> Protocol:
         """A sequence with its parameters."""
-        kind, chosen = self.choices[int(rng.integers(len(self.choices)))]
+        number = int(rng.integers(len(self.drawn)))
+        kind, chosen = self.drawn[number]
         tr, te, ti, flip = (within(rng.random(), ends) for ends in chosen.all)
         doses = within(rng.random(), DOSES)
         removed = within(rng.random(), FAT_REMOVED)
         has_agent, has_saturation, nulled = rng.random(3)
-        if kind == "flair" and self.ti_ms is None:
+        if kind == "flair" and chosen.ti_ms is None:
             ti = within(nulled, NULLED) * nulling_time_ms(FREE_WATER_T1_MS, tr)
         return Protocol(
             kind,
@@ -224,6 +243,13 @@ class PhysicsSettings:
     ] = 0.06
     stripped: Annotated[
         Share, Field(description="share of items without skull: source, target and mask")
+    ] = 0.0
+    strip_mm: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="largest depth below the surface to which stripping removes CSF, dura and vessels",
+        ),
     ] = 0.0
     defaced: Annotated[
         Share, Field(description="share of items without face: source, target and mask")

@@ -58,8 +58,8 @@ def deliver(
 
 
 def _say_left_out(exported: Exported, say: Warn) -> None:
-    for image, unit in exported.left_out.items():
-        say(f"{image} has no DICOM series: no CT or MR series holds values in {unit}.")
+    for image, reason in exported.left_out.items():
+        say(f"{image} has no DICOM series: {reason}.")
 
 
 def _say_outside(suffixes: list[str], say: Warn) -> None:

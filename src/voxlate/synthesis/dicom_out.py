@@ -3,28 +3,66 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from voxlate.data.presets import LABELS, MASKS
 from voxlate.errors import BadInput, first_of
 from voxlate.files import SYNTHETIC
 from voxlate.images.formats.dicom import folder_and_key, is_dicom_folder
-from voxlate.images.formats.dicom_derived import UNITS, Origin, write_derived
-from voxlate.images.io import is_picture, read_volume, without_ending
+from voxlate.images.formats.dicom_derived import UNITS, write_derived
+from voxlate.images.formats.dicom_enhanced import write_enhanced
+from voxlate.images.formats.dicom_headers import Origin
+from voxlate.images.formats.dicom_maps import UNIT_CODES, Quantity, quantity_of, write_map
+from voxlate.images.formats.dicom_masks import write_mask
+from voxlate.images.formats.dicom_multiframe import highdicom_for
+from voxlate.images.formats.dicom_report import write_report
+from voxlate.images.io import is_picture, read_volume, scan_endings, without_ending
 from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.scoring.scored_images import is_map
+from voxlate.synthesis.trust_report import trust_summary
 
 PROVENANCE = "provenance.json"
+REPORT = "report"  # the folder of the summary of trust
+MASK_NAMES = (*MASKS, *LABELS)
 # What the headers state of a provenance: no path, and no name of a case.
 _STATED = ("model", "seed", "synth", "units", "warnings", "notice")
 
 
 @dataclass
 class Exported:
-    """The folders of written series, and the units of images that no CT or MR series can hold."""
+    """The folders of written series by their kind, and the reasons why images have none.
+
+    series: CT and MR; maps, masks and reports: Parametric Maps, Segmentations and summaries of trust.
+    """
 
     series: list[Path] = field(default_factory=list)
+    maps: list[Path] = field(default_factory=list)
+    masks: list[Path] = field(default_factory=list)
+    reports: list[Path] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folders(self) -> list[Path]:
+        """All images."""
+        return [*self.series, *self.maps, *self.masks]
+
+    @property
+    def summary(self) -> str:
+        """The number of folders of each kind, such as '2 series, 1 map, 1 report'."""
+        counts = {
+            "series": (len(self.series), ""),
+            "map": (len(self.maps), "s"),
+            "mask": (len(self.masks), "s"),
+            "report": (len(self.reports), "s"),
+        }
+        parts = [
+            f"{count} {kind}{plural if count > 1 else ''}"
+            for kind, (count, plural) in counts.items()
+            if count
+        ]
+        return ", ".join(parts)
 
 
 def export_dicom(
@@ -32,38 +70,106 @@ def export_dicom(
     to: Path,
     like: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    enhanced: bool = False,
 ) -> Exported:
     """Write TO/<case>/<image>/0001.dcm … for every image in a folder that synth wrote, or in one of its case folders.
 
+    Images in HU and of MR become CT and MR series; other images, spreads and interval bounds become Parametric Maps;
+    masks and label maps that lie beside them (mask, brainmask, seg, lesion, labels) become Segmentations; the summary of
+    trust of each case becomes a document, TO/<case>/report. Maps and masks need highdicom, and are left out without it.
+
     like: the DICOM series of the source, where OUT holds one case; by default that from which each case was made, as
-    its provenance states it. progress is called with (images done, images). Images that no CT or MR series can hold
-    are left out and listed. Raises BadInput for a folder without images, cases that were not made of DICOM, and a
-    `like` for several cases. A series that is there, of the same image and source, is kept.
+    its provenance states it. progress is called with (images done, images). enhanced: one object of many frames for a CT
+    or MR series. Images that no object can hold are left out and listed. Raises BadInput for a folder without images,
+    or without one that DICOM can hold, cases that were not made of DICOM, and a `like` for several cases. A series that
+    is there, of the same image and source, is kept.
     """
     cases = _case_folders(out)
     if like is not None and len(cases) > 1:
         raise BadInput(
             f"--like: expected one case in {out}, of which {like} is the source, found {len(cases)}. Name the folder of one case."
         )
-    images = [(case, name) for case in cases for name in _images(case)]
-    if not images:
+    names = {case: [*_images(case), *_masks(case)] for case in cases}
+    count = sum(map(len, names.values()))
+    if not any(map(_images, cases)):
         raise BadInput(f"{out}: expected images that synth wrote, found none. Name its --out.")
     exported = Exported()
-    for number, (case, name) in enumerate(images):
-        if progress is not None:
-            progress(number, len(images))
+    done = 0
+    for case, files in names.items():
         source = like or _source_of(case)
-        modality = without_ending(name).removeprefix(SYNTHETIC)
-        volume = read_volume(case / name, modality)
-        if volume.unit not in UNITS:
-            exported.left_out[f"{case.name}/{name}"] = volume.unit
-            continue
-        folder = to / case.name / name.split(".")[0]
-        write_derived(volume, source, folder, origin_of(provenance_of(case)))
-        exported.series.append(folder)
+        written = Exported()
+        for name in files:
+            if progress is not None:
+                progress(done, count)
+            done += 1
+            _export_image(case / name, source, to, written, enhanced)
+        if written.folders:
+            _export_report(case, source, to, written)
+        for kind in (f.name for f in fields(Exported) if f.name != "left_out"):
+            getattr(exported, kind).extend(getattr(written, kind))
+        exported.left_out |= written.left_out
+    if not exported.folders:
+        name, reason = next(iter(exported.left_out.items()))
+        raise BadInput(
+            f"{out}: expected an image that a DICOM object can carry, found none ({name}: {reason}). Keep the images in their own files."
+        )
     if progress is not None:
-        progress(len(images), len(images))
+        progress(count, count)
     return exported
+
+
+def _export_image(path: Path, source: Path, to: Path, written: Exported, enhanced: bool) -> None:
+    """Write an image, map or mask as the object that can carry it, or note why there is none."""
+    case = path.parent
+    name = path.name.split(".")[0]
+    folder = to / case.name / name
+    origin = origin_of(provenance_of(case))
+    modality = _modality(path.name)
+    volume = read_volume(path, modality)
+    images = [_modality(other) for other in _images(case)]
+    if is_map(modality, images):
+        quantity = quantity_of(modality, volume.unit)
+    else:
+        quantity = Quantity(modality, volume.unit)  # a scan may be called ct_low
+    is_mask = name in MASK_NAMES
+    if volume.unit in UNITS and not quantity.statistic and not is_mask:
+        write = write_enhanced if enhanced else write_derived
+        write(volume, source, folder, origin)
+        written.series.append(folder)
+        return
+    reason = _reason_against(quantity, folder)
+    if reason:
+        written.left_out[f"{case.name}/{path.name}"] = reason
+    elif is_mask:
+        write_mask(volume, name, source, folder, origin)
+        written.masks.append(folder)
+    else:
+        write_map(volume, quantity, source, folder, origin)
+        written.maps.append(folder)
+
+
+def _modality(file: str) -> str:
+    return without_ending(file).removeprefix(SYNTHETIC)
+
+
+def _reason_against(quantity: Quantity, folder: Path) -> str:
+    """Why a map or mask cannot be written; '' where it can."""
+    if quantity.unit not in UNIT_CODES:
+        return f"DICOM has no code for the unit {quantity.unit!r}"
+    try:
+        highdicom_for(folder)
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def _export_report(case: Path, source: Path, to: Path, written: Exported) -> None:
+    """Write the summary of trust of a case beside its images."""
+    provenance = provenance_of(case)
+    images = [file for folder in written.folders for file in sorted(folder.glob("*.dcm"))]
+    folder = to / case.name / REPORT
+    write_report(trust_summary(provenance), images, source, folder, origin_of(provenance))
+    written.reports.append(folder)
 
 
 def check_dicom(files: Mapping[str, Sequence[Path]]) -> None:
@@ -92,6 +198,13 @@ def _images(case: Path) -> list[str]:
     """The names of a case's images, as its provenance records them; pictures are left out."""
     stated: Mapping[str, Any] = provenance_of(case).get("images", {})
     return [name for name in stated if not is_picture(Path(name)) and (case / name).is_file()]
+
+
+def _masks(case: Path) -> list[str]:
+    """The names of masks and label maps that lie beside a case's images; synth itself writes none."""
+    stated = _images(case)
+    names = [f"{name}{ending}" for name in MASK_NAMES for ending in scan_endings()]
+    return [name for name in names if name not in stated and (case / name).is_file()]
 
 
 def _source_of(case: Path) -> Path:

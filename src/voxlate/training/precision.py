@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,6 +25,7 @@ import voxlate
 from voxlate.batch import stable_id
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
+from voxlate.machine import cache_folder
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.unet import UNet
 from voxlate.recipe import Recipe, with_trainings
@@ -149,23 +149,6 @@ def _cpu_name() -> str:
         name = next(iter(re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)), name)
         able = " ".join(sorted(set(re.findall(r"\w*bf16\w*", text))))
     return f"{name}, {able or 'bfloat16 not stated'}, {os.cpu_count()} cores"
-
-
-def cache_folder() -> Path:
-    """The cache folder: VOXLATE_CACHE, or else the system's folder for the user's caches."""
-    own = os.environ.get("VOXLATE_CACHE")
-    if own:
-        return Path(own)
-    home = Path(os.path.expanduser("~"))
-    if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "voxlate" / "cache"
-        )
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "voxlate"
-    stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The standard demands that relative paths are ignored.
-    return (stated if stated.is_absolute() else home / ".cache") / "voxlate"
 
 
 def ratio_file(machine: Machine) -> Path:

@@ -8,10 +8,8 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from voxlate.data.options import PrepareOptions
-from voxlate.data.prepared import open_cohort
 from voxlate.data.presets import presets
 from voxlate.errors import BadInput
-from voxlate.files import read_json
 from voxlate.recipe import text as recipe_text
 from voxlate.web.folders import below_root
 from voxlate.web.hiding import cleaned
@@ -19,7 +17,6 @@ from voxlate.web.jobs import Job, Kind
 from voxlate.web.pages import LONGEST_TITLE, SEE_OTHER, Site, site_of
 from voxlate.web.places import ROOT, content_of, listing, new_folder, place_of
 from voxlate.web.results import PLACES, row_of, rows_of
-from voxlate.web.training_work import FOUND, prepared_facts
 
 router = APIRouter(prefix="/training")
 REGISTER = ("rigid", "affine", "smooth", "bspline")
@@ -122,15 +119,11 @@ def names_in(text: str) -> list[str]:
 def survey_facts(site: Site, job: Job) -> dict[str, Any]:
     """What the page of a survey shows: that of the dry run, and where the cohort may be prepared."""
     cohort, root = Path(job.request["cohort"]), root_of(site)
-    if job.state != "done":
-        return {"place": place_of(root, cohort).place}
-    found = read_json(site.jobs.folder(job.name) / FOUND)
-    refused = [*found["unread"], *found["problems"]]
     shown = asdict(PrepareOptions(**job.request["options"]))
     options = [(name, shown[name]) for name in job.request["options"]]
     place = place_of(root, cohort).place
     new = "" if place == "." else f"{place}_prepared"
-    return {"found": found, "refused": refused, "options": options, "place": place, "new": new}
+    return {"options": options, "place": place, "new": new}
 
 
 @router.post("/jobs/{name}/prepare")
@@ -157,7 +150,9 @@ def prepared(request: Request, place: str) -> Response:
     site = site_of(request)
     root = root_of(site)
     path = chosen_folder(site, place, "prepared")
-    facts = prepared_facts(open_cohort(path))
+    from voxlate.web.looking import prepared_facts  # see its head
+
+    facts = prepared_facts(path)
     own = place_of(root, path).place
     return site.page(
         "prepared.html",

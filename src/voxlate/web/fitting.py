@@ -1,12 +1,11 @@
 """Which models fit uploaded scans, and why: by the functions with which `voxlate synth` opens and checks them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
-from voxlate.data.grades import GRADES, Grade, grade_of
+from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput
 from voxlate.images.formats.dicom import is_dicom_folder, list_series
 from voxlate.images.io import format_by_ending, is_there, read_volume, without_ending
@@ -17,53 +16,9 @@ from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
 from voxlate.trust.out_of_distribution import verdict_on
+from voxlate.web.shown import Answer, Entry, Fit
 
 MOST_ENTRIES = 200  # files and series that are listed
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file or DICOM series of an upload: its place below the upload's folder, and what it is.
-
-    why: the reason where it cannot be read.
-    """
-
-    place: str
-    title: str
-    grid: str = ""
-    unit: str = ""
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Whether a model can synthesise images from scans, and why not.
-
-    inputs: as `voxlate synth RUN` takes them, relative to the upload's folder; used: places of the scans by modality;
-    warnings: with their grades; answers: "mean" and "sample", as far as the model has them; samples, steps: of its
-    recipe, None where it draws no noise; names: modalities by which its scans may be called.
-    """
-
-    label: str
-    title: str = ""
-    source: tuple[str, ...] = ()
-    target: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    why_not: str = ""
-    inputs: tuple[str, ...] = ()
-    used: dict[str, str] = field(default_factory=dict)
-    targets: tuple[str, ...] = ()
-    warnings: tuple[tuple[Grade, str], ...] = ()
-    answers: tuple[str, ...] = ()
-    samples: int | None = None
-    steps: int | None = None
-    calibrated: bool = False
-
-    @property
-    def rank(self) -> tuple[bool, int]:
-        """Sort key: models that fit come first, those with the mildest warnings before others."""
-        worst = max((GRADES.index(grade) for grade, _ in self.warnings), default=0)
-        return bool(self.why_not), worst
 
 
 def entries_of(scans: Path) -> list[Entry]:
@@ -232,7 +187,7 @@ def _place(path: Path, scans: Path) -> str:
     return path.relative_to(scans).as_posix() if path.is_relative_to(scans) else path.name
 
 
-def _answers(model: Model) -> tuple[str, ...]:
+def _answers(model: Model) -> tuple[Answer, ...]:
     """The answers that a run has: of a residual diffusion both, of any other model its own."""
     if model.recipe.method.is_stochastic and model.recipe.task.mean_stage is not None:
         return ("sample", "mean")

@@ -47,6 +47,7 @@ STATIC_CACHE = b"private, max-age=3600"  # of scripts and styles, which hold not
 READING = ("GET", "HEAD")
 OPEN = ("/enter", STATIC)  # paths that need no session
 ENTER = "/enter"
+WRONG_TOKEN = 403  # the status of the answer to one
 UPLOAD = "/uploads"
 MINUTE = 60.0
 MOST_SESSIONS = 1000
@@ -63,17 +64,26 @@ class Rates:
 
     def allow(self, key: str) -> bool:
         """Count an event; whether it is one of at most `most` in a minute."""
-        now = time.monotonic()
         with self._lock:
-            if len(self._times) > MOST_ADDRESSES:
-                self._times.clear()
-            times = self._times.setdefault(key, deque())
-            while times and now - times[0] > MINUTE:
-                times.popleft()
+            times = self._recent(key)
             if len(times) >= self.most:
                 return False
-            times.append(now)
+            times.append(time.monotonic())
             return True
+
+    def is_full(self, key: str) -> bool:
+        """Whether there were `most` events in the last minute."""
+        with self._lock:
+            return len(self._recent(key)) >= self.most
+
+    def _recent(self, key: str) -> deque[float]:
+        """The times of the events of the last minute."""
+        if len(self._times) > MOST_ADDRESSES:
+            self._times.clear()
+        times = self._times.setdefault(key, deque())
+        while times and time.monotonic() - times[0] > MINUTE:
+            times.popleft()
+        return times
 
 
 @dataclass
@@ -125,6 +135,8 @@ class Gate:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if scope["path"] == ENTER and message["status"] == WRONG_TOKEN:
+                    self.entries.allow(_address(scope))
                 own = {name.lower() for name, _ in message["headers"]}
                 added = {name.encode(): value.encode() for name, value in HEADERS.items()}
                 if scope["path"].startswith(STATIC):
@@ -146,13 +158,13 @@ class Gate:
         headers = _headers(scope)
         if _host_name(headers.get("host", "")) not in self.settings.host_names:
             return 421, "host: expected a name of this server, found another. Use the printed URL."
-        address = (scope.get("client") or ("",))[0]
+        address = _address(scope)
         if not self.requests.allow(address):
             return 429, "requests: expected fewer in a minute, found too many. Wait a minute."
         path, reading = scope["path"], scope["method"] in READING
         if not reading and not _is_own_origin(headers):
             return 403, "origin: expected a form of this page, found another. Use the page itself."
-        if path == ENTER and not self.entries.allow(""):
+        if path == ENTER and self.entries.is_full(address):
             return 429, "token: expected fewer tries in a minute, found too many. Wait a minute."
         if not path.startswith(OPEN) and not self.sessions.has(self._session(headers)):
             return (
@@ -177,6 +189,11 @@ class Gate:
         except CookieError:
             return ""
         return "" if cookie is None else cookie.value
+
+
+def _address(scope: Scope) -> str:
+    """The address of the browser."""
+    return str((scope.get("client") or ("",))[0])
 
 
 def _headers(scope: Scope) -> dict[str, str]:

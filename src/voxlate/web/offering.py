@@ -7,9 +7,9 @@ from pathlib import Path
 
 from voxlate.errors import BadInput
 from voxlate.images.optional import optional_package
+from voxlate.machine import cache_folder
 from voxlate.options import bytes_of
 from voxlate.starters.names import PREFIX, folder_of, installed, is_starter
-from voxlate.training.precision import cache_folder
 from voxlate.web.gate import Sessions
 from voxlate.web.settings import (
     DEFAULT_DISK,

@@ -11,20 +11,17 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from voxlate.config import adapter
-from voxlate.data.case import MASK
 from voxlate.data.pseudonyms import without_names
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.images.io import without_ending
-from voxlate.web.fitting import Entry, Fit
 from voxlate.web.folders import below_root
-from voxlate.web.gate import Sessions
+from voxlate.web.gate import WRONG_TOKEN, Sessions
 from voxlate.web.jobs import SCANS, Job, Jobs
 from voxlate.web.places import finished_runs
-from voxlate.web.results import DICOM_ZIP, file_of, result_of, row_of, rows_of
+from voxlate.web.results import downloads_of, file_of, result_of, row_of, rows_of, viewer_images
 from voxlate.web.settings import Settings
+from voxlate.web.shown import CHECKED, DICOM_ZIP, REPORT, Checked
 from voxlate.web.uploads import Space, receive, unpack_archives
-from voxlate.web.work import FIT, REPORT
 
 router = APIRouter()
 SEE_OTHER = 303
@@ -85,7 +82,7 @@ def enter(request: Request, token: str = "") -> Response:
     session = site.sessions.enter(token)
     if session is None:
         return site.error(
-            403,
+            WRONG_TOKEN,
             "token: expected the one that voxlate serve printed, which one browser can use once, found another or a spent one. Start voxlate serve again for a new one.",
         )
     answer = site.page("enter.html")
@@ -174,19 +171,12 @@ def fit(request: Request, name: str) -> Response:
     """Which models fit an upload, and why; while the check waits or runs, how far it is."""
     site = site_of(request)
     job = _check_job(site, name)
-    entries, fits, others = _found(site, job) if job.state == "done" else ([], [], [])
-    names = dict.fromkeys(one for fit in fits for one in fit.names)
-    stems = {entry.place: without_ending(entry.title).lower() for entry in entries}
-    by_file = {place: stem for place, stem in stems.items() if stem in names}
     return site.job_page(
         "fit.html",
         request,
         job,
-        entries=entries,
-        others=others,
-        fits=fits,
-        names=[*names, MASK],
-        chosen=job.request.get("names") or by_file,
+        checked=_checked(site, job) if job.state == "done" else None,
+        said=job.request.get("names"),
         limits=site.settings.limits,
     )
 
@@ -198,16 +188,14 @@ def _check_job(site: Site, name: str) -> Job:
     return job
 
 
-def _found(site: Site, job: Job) -> tuple[list[Entry], list[Fit], list[str]]:
-    """The entries and fits of a finished check, and sentences on files that are not used."""
+def _checked(site: Site, job: Job) -> Checked:
+    """What a finished check has found."""
     if job.state != "done":
         raise BadInput(
             f"job {job.name}: expected a finished check, found one that is {job.state}. Wait for it."
         )
-    found = read_json(site.jobs.folder(job.name) / FIT)
-    entries = adapter(list[Entry]).validate_python(found["entries"])
-    fits = adapter(list[Fit]).validate_python(found["fits"])
-    return entries, fits, found["others"]
+    content = read_json(site.jobs.folder(job.name) / CHECKED)
+    return adapter(Checked).validate_python(content)
 
 
 @router.post("/uploads/{name}/names")
@@ -220,10 +208,10 @@ async def say_names(request: Request, name: str) -> Response:
 
 def _check_again(site: Site, name: str, form: dict[str, Any]) -> Response:
     job = _check_job(site, name)
-    entries, fits, _ = _found(site, job)
-    allowed = {one for fit in fits for one in fit.names} | {MASK, ""}
+    checked = _checked(site, job)
+    allowed = {*checked.names, ""}
     names = dict[str, str]()
-    for number, entry in enumerate(entries):
+    for number, entry in enumerate(checked.entries):
         chosen = form.get(f"name_{number}", "")
         if not isinstance(chosen, str) or chosen not in allowed:
             raise BadInput(
@@ -254,8 +242,8 @@ def synthesise(
     site = site_of(request)
     limits = site.settings.limits
     job = _check_job(site, name)
-    _, fits, _ = _found(site, job)
-    chosen = next((fit for fit in fits if fit.label == run and not fit.why_not), None)
+    fits = [fit for fit in _checked(site, job).fits if fit.label == run and not fit.why_not]
+    chosen = next(iter(fits), None)
     runs = site.runs
     if chosen is None or run not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
@@ -311,7 +299,8 @@ def job_page(request: Request, name: str) -> Response:
         request,
         job,
         result=result,
-        images=[] if result is None else result.images,
+        images=[] if result is None else viewer_images(job, result),
+        downloads=[] if result is None else downloads_of(site.jobs, job, result),
         expires=site.settings.limits.keep_hours,
     )
 

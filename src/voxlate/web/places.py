@@ -8,9 +8,9 @@ from typing import Literal
 
 from voxlate.errors import BadInput
 from voxlate.files import inside, safe_name
-from voxlate.training.run import Run
 from voxlate.web.folders import below_root
 
+RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"  # of a run; see training.run.Run
 ROOT = "ROOT"  # stands for the root folder in sentences
 Content = Literal["scans", "prepared", "run"]
 MOST_SHOWN = 500  # folders of a list
@@ -51,8 +51,8 @@ def content_of(path: Path) -> Content:
     """Whether a folder is a prepared cohort, a run, or another folder."""
     if os.path.isfile(path / "cohort.json"):  # which is False, too, where the folder cannot be read
         return "prepared"
-    run = Run(path)
-    return "run" if os.path.isfile(run.recipe) or os.path.isfile(run.weights()) else "scans"
+    is_run = os.path.isfile(path / RECIPE) or os.path.isfile(path / WEIGHTS)
+    return "run" if is_run else "scans"
 
 
 def listing(root: Path | None, text: str) -> Listing:
@@ -135,7 +135,7 @@ def finished_runs(root: Path | None) -> dict[str, Path]:
     for number, path in enumerate(_folders(root, DEEPEST)):
         if number >= MOST_SEEN:
             break
-        if content_of(path) == "run" and os.path.isfile(Run(path).weights()):
+        if content_of(path) == "run" and os.path.isfile(path / WEIGHTS):
             found[path.relative_to(root).as_posix()] = path
     return found
 

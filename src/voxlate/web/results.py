@@ -1,20 +1,16 @@
-"""What the page says of jobs: progress and time left, and of a finished synthesis its images, warnings and downloads."""
+"""What the page says of jobs: progress and time left, and of a finished synthesis its images and downloads."""
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.grades import Grade, grade_of
-from voxlate.data.pseudonyms import without_names
+from voxlate.config import adapter
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.scoring.provenance import provenance_of
-from voxlate.synthesis.bounds import bound_lines
 from voxlate.web.jobs import Job, Jobs, Kind
-from voxlate.web.viewing import LIST, VIEWS
-from voxlate.web.work import DICOM, OUT, REPORT
+from voxlate.web.shown import DICOM_ZIP, OUT, REPORT, RESULT, VIEWS, Result
 
 STAGES = {
     "models": "comparing the scan with the models",
@@ -23,8 +19,6 @@ STAGES = {
     "views": "writing the report and the images of the viewer",
 }
 PLACES: dict[Kind, str] = {"check": "/uploads", "synthesise": "/jobs"}
-ANSWERS = {"mean": "mean", "sample": "sharp (a sample)"}
-DICOM_ZIP = f"{DICOM}.zip"
 
 
 @dataclass(frozen=True)
@@ -37,18 +31,6 @@ class Row:
     stage: str = ""
     percent: int | None = None
     left: str = ""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished synthesis as its page shows it; images: see viewer.html; downloads: label and address."""
-
-    images: list[dict[str, Any]]
-    warnings: list[tuple[Grade, str]]
-    bounds: list[str]
-    said: list[str]
-    downloads: list[tuple[str, str]]
-    settings: list[tuple[str, str]] = field(default_factory=list)
 
 
 def rows_of(jobs: Jobs) -> list[Row]:
@@ -86,78 +68,40 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def case_folder(jobs: Jobs, job: Job) -> Path:
-    """The folder of the images of a finished synthesis."""
-    outcome = jobs.outcome(job.name)
-    if job.kind != "synthesise" or job.state != "done" or outcome is None:
+def result_of(jobs: Jobs, job: Job) -> Result:
+    """The result of a finished synthesis; raises BadInput for any other job."""
+    if job.kind != "synthesise" or job.state != "done":
         raise BadInput(
             f"job {job.name}: expected a finished synthesis, found another job or state. Go to its page."
         )
-    return jobs.folder(job.name) / OUT / str(outcome["case"])
+    content = read_json(jobs.folder(job.name) / RESULT)
+    return adapter(Result).validate_python(content)
 
 
-def result_of(jobs: Jobs, job: Job) -> Result:
-    """The images, warnings, bounds and downloads of a finished synthesis."""
-    case = case_folder(jobs, job)
-    stated = provenance_of(case)
-    views = read_json(jobs.folder(job.name) / LIST)["views"]
-    images = [{**view, "url": f"/jobs/{job.name}/views/{view['file']}"} for view in views]
-    warnings = [(grade_of(text), without_names(text, {})) for text in stated.get("warnings", ())]
-    outcome = jobs.outcome(job.name) or {}
-    return Result(
-        images,
-        warnings,
-        [line.strip() for line in bound_lines([case])],
-        list(outcome.get("said", ())),
-        list(_downloads(jobs, job, case, stated)),
-        settings_of(job, stated),
-    )
+def viewer_images(job: Job, result: Result) -> list[dict[str, Any]]:
+    """The images of a result as viewer.html reads them."""
+    base = f"/jobs/{job.name}/{VIEWS}"
+    return [{**asdict(view), "url": f"{base}/{view.file}"} for view in result.views]
 
 
-def _downloads(
-    jobs: Jobs, job: Job, case: Path, stated: dict[str, Any]
-) -> Iterator[tuple[str, str]]:
+def downloads_of(jobs: Jobs, job: Job, result: Result) -> list[tuple[str, str]]:
+    """The downloads of a result: their labels and addresses."""
     base = f"/jobs/{job.name}"
-    for name in stated.get("images", {}):
-        if (case / name).is_file():
-            yield name, f"{base}/images/{name}"
+    found = [(name, f"{base}/images/{name}") for name in result.images]
+    others = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
     folder = jobs.folder(job.name)
-    if (folder / DICOM_ZIP).is_file():
-        yield "DICOM series (zip)", f"{base}/{DICOM_ZIP}"
-    if (folder / REPORT).is_file():
-        yield "Report (HTML)", f"{base}/{REPORT}"
-
-
-def settings_of(job: Job, stated: dict[str, Any]) -> list[tuple[str, str]]:
-    """The settings with which images were synthesised, as their provenance states them."""
-    synth = stated.get("synth", {})
-    model = stated.get("model", {})
-    facts = {
-        "model": f"{job.request['label']}: {model.get('title', '')}",
-        "prediction": ANSWERS[job.request["answer"]],
-        "samples": synth.get("samples"),
-        "steps": synth.get("steps"),
-        "seed": stated.get("seed"),
-        "weights": model.get("weights"),
-        "voxlate": stated.get("voxlate"),
-        "computed on": stated.get("device"),
-    }
-    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
+    found += [
+        (label, f"{base}/{name}") for name, label in others.items() if (folder / name).is_file()
+    ]
+    return found
 
 
 def file_of(jobs: Jobs, job: Job, kind: str, name: str) -> Path:
-    """A file of a finished synthesis: an image that its provenance lists, or one of the viewer's list.
-
-    Raises BadInput for every other name.
-    """
-    case = case_folder(jobs, job)
+    """A file of a finished synthesis: one of its images, or one of the viewer's; raises BadInput for every other name."""
+    result = result_of(jobs, job)
     folder = jobs.folder(job.name)
-    if kind == "images":
-        allowed = {one: case / one for one in provenance_of(case).get("images", {})}
-    else:
-        listed = read_json(folder / LIST)["views"]
-        allowed = {view["file"]: folder / VIEWS / view["file"] for view in listed}
-    path = allowed.get(name)
-    if path is None or not path.is_file():
+    place = folder / OUT / result.case if kind == "images" else folder / VIEWS
+    allowed = result.images if kind == "images" else [view.file for view in result.views]
+    if name not in allowed or not (place / name).is_file():
         raise BadInput("file: expected one of the page's links, found another. Go to the page.")
-    return path
+    return place / name

@@ -16,7 +16,7 @@ class Limits:
 
     upload_bytes: of one upload, and of the files that its archives unpack to; files: of one upload; ratio: of unpacked
     to packed bytes of an archive; disk_bytes: of the whole data folder; queue: jobs that wait or run; requests: a minute
-    and a browser's address; entries: wrong tokens a minute, from all addresses; form_bytes: of a form without files;
+    and a browser's address; entries: wrong tokens a minute and address; form_bytes: of a form without files;
     keep_hours: after which uploads and results are removed; samples, steps: of a synthesis.
     """
 

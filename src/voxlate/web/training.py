@@ -1,23 +1,17 @@
 """The pages of plans, trainings, calibrations and comparisons; what they show is computed by the jobs, or by reports."""
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Form, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
-from markupsafe import Markup
 
 from voxlate.errors import BadInput
 from voxlate.files import locked, read_json, write_text
 from voxlate.options import bytes_of, pairs
-from voxlate.recipe import header, values_of
 from voxlate.recipe import text as recipe_text
-from voxlate.reports.page import charts_of, newest_pictures
-from voxlate.scoring.verdict import lines, logged
-from voxlate.training.run import Run, check_free
 from voxlate.web.cohorts import (
     MODES,
     add_job,
@@ -31,14 +25,13 @@ from voxlate.web.folders import below_root
 from voxlate.web.hiding import cleaned
 from voxlate.web.jobs import Job
 from voxlate.web.pages import LARGEST_SEED, SEE_OTHER, Site, number_of, site_of
-from voxlate.web.places import ROOT, finished_runs, new_folder, place_of
+from voxlate.web.places import RECIPE, ROOT, new_folder, place_of
 from voxlate.web.results import PLACES, row_of
-from voxlate.web.training_work import FOUND, PLANNED, REPORT, cohort_of, is_finished, recipe_of
+from voxlate.web.shown import FOUND, PLANNED, REPORT
 
 SPLITS, EVERY = ("val", "test", "train"), "all"
 LONGEST_MINUTES = 60 * 24 * 31
 AGAIN = ("prepare", "train", "calibrate", "compare")
-STYLE = re.compile(r' style="([^"]*)"| id="[^"]*"')
 
 __all__ = ["router"]
 
@@ -106,15 +99,9 @@ def start_plan(request: Request, name: str, folder: Annotated[str, Form()]) -> R
         )
     prepared = Path(job.request["prepared"])
     path = new_folder(root_of(site), folder, apart_from=prepared)
-    planned = Run(site.jobs.folder(name) / PLANNED)
     with locked(path):
-        check_free(Run(path))
-        for source, target in (
-            (planned.recipe, Run(path).recipe),
-            (planned.pace, Run(path).pace),
-        ):
-            if source.is_file():
-                write_text(target, source.read_text(encoding="utf-8"))
+        for file in sorted((site.jobs.folder(name) / PLANNED).iterdir()):
+            write_text(path / file.name, file.read_text(encoding="utf-8"))
     return _add_training(site, path, prepared, how="planned")
 
 
@@ -137,7 +124,9 @@ def start_recipe(
                 "recipe: expected the name of a shipped recipe, or a TOML file below the root folder, found another. Choose one of the list."
             )
         name = str(path)
-    values_of(name, table := _changes(changes))  # raises BadInput before anything is queued
+    recipe_text.values_of(
+        name, table := _changes(changes)
+    )  # raises BadInput before anything is queued
     run = new_folder(root_of(site), folder, apart_from=prepared)
     return _add_training(site, run, prepared, how="recipe", recipe=name, changes=table)
 
@@ -258,15 +247,15 @@ def job_page(request: Request, name: str) -> Response:
     if job.kind in PLACES:
         return RedirectResponse(row_of(site.jobs, job).url, SEE_OTHER)
     root = root_of(site)
-    outcome = site.jobs.outcome(name) if job.state == "done" else None
+    found = read_json(site.jobs.folder(name) / FOUND) if job.state == "done" else {}
     facts = FACTS[job.kind](site, job)
     has_report = (site.jobs.folder(name) / REPORT).is_file()
     return site.job_page(
         TEMPLATES[job.kind],
         request,
         job,
-        outcome=outcome or {},
-        said=(outcome or {}).get("said", []),
+        found=found,
+        said=found.get("said", []),
         report=f"/jobs/{name}/{REPORT}" if has_report and job.state == "done" else "",
         can_resume=job.kind in AGAIN and job.state in ("cancelled", "failed"),
         **cleaned(facts, {str(root): ROOT}),
@@ -278,50 +267,8 @@ def run_page(request: Request, place: str) -> Response:
     """A run below the root: its curves and pictures, and what can be done with it."""
     site = site_of(request)
     run = chosen_folder(site, place, "run")
-    facts = cleaned(_run_facts(site, run), {str(root_of(site)): ROOT})
-    return site.page("run.html", job=None, row=None, said=[], outcome={}, report="", **facts)
-
-
-def _run_facts(site: Site, run: Path) -> dict[str, Any]:
-    """The curves, pictures and verdicts of a run, and the choices of its forms."""
-    root = root_of(site)
-    own = place_of(root, run).place
-    others = [place for place in finished_runs(root) if place != own]
-    trained_on = cohort_of(run)
-    scans = Path(str(trained_on.provenance.get("root", ""))) if trained_on else None
-    below = scans is not None and scans.is_dir() and scans.is_relative_to(root)
-    finished = is_finished(Run(run))
-    return {
-        "place": own,
-        "has_begun": Run(run).has_begun,
-        "finished": finished,
-        "verdicts": lines(logged(Run(run).log).get("final", [])) if finished else [],
-        "charts": plain_charts(Run(run).log),
-        "pictures": [path.stem for path in newest_pictures(run)],
-        "others": others,
-        "cohort": place_of(root, scans).place if below and scans is not None else "",
-        "splits": SPLITS,
-    }
-
-
-def plain_charts(log: Path) -> list[dict[str, Any]]:
-    """The charts of a log for a page without inline styles."""
-    if not log.is_file():
-        return []
-    return [{**chart, "svg": without_styles(chart["svg"])} for chart in charts_of(log)]
-
-
-def without_styles(svg: Markup) -> Markup:
-    """A chart whose styles are attributes, which the content security policy of the page allows."""
-    return Markup(STYLE.sub(_as_attributes, str(svg)))  # what was escaped stays escaped
-
-
-def _as_attributes(match: re.Match[str]) -> str:
-    declared = [part.split(":", 1) for part in (match[1] or "").split(";") if ":" in part]
-    kept = [
-        (name.strip(), value.strip()) for name, value in declared if name.strip() != "font-family"
-    ]
-    return "".join(f' {name}="{value}"' for name, value in kept)
+    facts = cleaned(run_facts(root_of(site), run), {str(root_of(site)): ROOT})
+    return site.page("run.html", job=None, row=None, said=[], found={}, report="", **facts)
 
 
 @router.get("/picture")
@@ -329,14 +276,23 @@ def picture(request: Request, place: str, name: str) -> Response:
     """A picture of a run's validation."""
     site = site_of(request)
     run = chosen_folder(site, place, "run")
+    from voxlate.web.looking import newest_pictures  # see its head
+
     for path in newest_pictures(run):
         if path.stem == name:
             return FileResponse(path, media_type="image/png")
     raise BadInput("picture: expected one of the page, found another. Load the page again.")
 
 
+def run_facts(root: Path, run: Path) -> dict[str, Any]:
+    """The curves, pictures and verdicts of a run, and the choices of its forms."""
+    from voxlate.web.looking import facts_of_run  # see its head
+
+    return {**facts_of_run(root, run), "splits": SPLITS}
+
+
 def _train_facts(site: Site, job: Job) -> dict[str, Any]:
-    return _run_facts(site, Path(job.request["run"]))
+    return run_facts(root_of(site), Path(job.request["run"]))
 
 
 def _prepare_facts(site: Site, job: Job) -> dict[str, Any]:
@@ -345,9 +301,10 @@ def _prepare_facts(site: Site, job: Job) -> dict[str, Any]:
 
 def _plan_facts(site: Site, job: Job) -> dict[str, Any]:
     prepared = place_of(root_of(site), Path(job.request["prepared"])).place
-    text = recipe_of(site.jobs.folder(job.name)) if job.state == "done" else ""
+    recipe = site.jobs.folder(job.name) / PLANNED / RECIPE
+    text = recipe.read_text(encoding="utf-8") if job.state == "done" else ""
     new = f"{prepared.removesuffix('_prepared')}_run"
-    return {"prepared": prepared, "new": new, "text": text, "head": header(text)}
+    return {"prepared": prepared, "new": new, "text": text}
 
 
 def _calibrate_facts(site: Site, job: Job) -> dict[str, Any]:
@@ -355,9 +312,7 @@ def _calibrate_facts(site: Site, job: Job) -> dict[str, Any]:
 
 
 def _compare_facts(site: Site, job: Job) -> dict[str, Any]:
-    if job.state != "done":
-        return {"tables": None}
-    return {"tables": read_json(site.jobs.folder(job.name) / FOUND)["tables"]}
+    return {}
 
 
 FACTS: dict[str, Callable[[Site, Job], dict[str, Any]]] = {

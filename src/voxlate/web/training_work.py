@@ -6,11 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.audit import is_misaligned, misalignment_lines, synthesised_pairs
 from voxlate.data.options import PrepareOptions
 from voxlate.data.prepare import prepare as prepare_cohort
-from voxlate.data.prepared import Cohort, open_cohort, registration_lines
-from voxlate.data.survey import prepared_overview
 from voxlate.data.survey import survey as survey_cohort
 from voxlate.errors import BadInput
 from voxlate.files import write_json
@@ -34,22 +31,23 @@ from voxlate.synthesis.delivery import deliver
 from voxlate.synthesis.model import load
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
-from voxlate.training.continuing import recorded_cohort, train_further
+from voxlate.training.continuing import train_further
 from voxlate.training.run import Run
-from voxlate.training.run import is_finished as all_steps_done
 from voxlate.training.train import train as train_recipe
 from voxlate.trust.summary import sentences
 from voxlate.web.hiding import cleaned, hide_places
+from voxlate.web.looking import cohort_of
 from voxlate.web.places import ROOT, check_links
+from voxlate.web.shown import FOUND, OUT, PLANNED, REPORT
 
 Progress = Callable[[str, int, int], None]
 Facts = dict[str, Any]
 Request = Mapping[str, Any]
-FOUND, PLANNED, OUT, REPORT = "found.json", "planned", "out", "report.html"
+Work = Callable[[Path, dict[str, Any], Any], Facts]
 
 
 def survey(folder: Path, request: Request, progress: Progress) -> Facts:
-    """Write what `voxlate prepare --dry-run` shows of a cohort."""
+    """What `voxlate prepare --dry-run` shows of a cohort."""
     options = PrepareOptions(**request["options"])
     cohort = Path(request["cohort"])
     check_links(Path(request["root"]), cohort)
@@ -58,8 +56,7 @@ def survey(folder: Path, request: Request, progress: Progress) -> Facts:
     facts["files"] = [
         {**vars(file), "path": _below(seen.root, file.path)} for file in seen.checked.files
     ]
-    write_json(folder / FOUND, cleaned(facts, {request["root"]: ROOT}))
-    return {}
+    return facts
 
 
 def _below(root: Path, place: str) -> str:
@@ -81,27 +78,6 @@ def prepare(folder: Path, request: Request, progress: Progress) -> Facts:
     report_prepared(prepared.folder, folder / REPORT)
     hide_places(folder / REPORT, [], {request["root"]: ROOT})
     return {"said": said, "unread": list(prepared.provenance["unread"])}
-
-
-def prepared_facts(cohort: Cohort) -> Facts:
-    """What `voxlate prepare` says of a prepared cohort: its table, how its scans are aligned, and warnings."""
-    pairs = synthesised_pairs(cohort.folder)
-    distances = [
-        (entry.case, name, one, is_misaligned(cohort.header(entry.case), one))
-        for entry in cohort.cases
-        for name, one in entry.misaligned.items()
-    ]
-    distances.sort(key=lambda row: -(row[2].median_mm or 0.0))
-    return {
-        "table": prepared_overview(cohort),
-        "aligned": {
-            **misalignment_lines(cohort.cases, pairs),
-            **registration_lines(cohort.cases),
-        },
-        "distances": distances,
-        "warnings": list(cohort.warnings),
-        "modalities": list(cohort.modalities),
-    }
 
 
 def plan(folder: Path, request: Request, progress: Progress) -> Facts:
@@ -221,8 +197,7 @@ def compare(folder: Path, request: Request, progress: Progress) -> Facts:
     places = {place: label for label, place in request["runs"].items()}
     places |= {str(out): out.name for out in scored} | {request["root"]: ROOT}
     hide_places(folder / REPORT, scored, places)
-    write_json(folder / FOUND, {"tables": _plain(tables)})
-    return {"said": said}
+    return {"said": said, "tables": _plain(tables)}
 
 
 def _of_run(progress: Progress, label: str, stage: str, done: int, total: int) -> None:
@@ -246,15 +221,6 @@ def _plain(tables: Tables) -> Facts:
 LAYOUT = ("pattern", "preset", "manifest", "patients")
 
 
-def cohort_of(run: Path) -> Cohort | None:
-    """The prepared cohort that a run was trained on; None where it is not there any more."""
-    try:
-        place = recorded_cohort(Run(run))
-        return None if place is None else open_cohort(place)
-    except BadInput:
-        return None
-
-
 def _layout(run: Path, cohort: Path) -> Facts:
     """The layout of a cohort, which is known where the run was trained on it."""
     prepared = cohort_of(run)
@@ -264,26 +230,21 @@ def _layout(run: Path, cohort: Path) -> Facts:
     return {key: stated.get(key) for key in LAYOUT}
 
 
-TRAINING: dict[str, Callable[[Path, dict[str, Any], Any], Facts]] = {
-    "survey": survey,
-    "prepare": prepare,
-    "plan": plan,
-    "train": train,
-    "calibrate": calibrate,
-    "compare": compare,
+def _written(work: Work) -> Callable[[Path, dict[str, Any], Any], None]:
+    """A work that writes what it has found for the page, without places of this machine."""
+
+    def do(folder: Path, request: dict[str, Any], progress: Progress) -> None:
+        found = work(folder, request, progress)
+        write_json(folder / FOUND, cleaned(found, {request["root"]: ROOT, str(folder): "the job"}))
+
+    return do
+
+
+TRAINING = {
+    "survey": _written(survey),
+    "prepare": _written(prepare),
+    "plan": _written(plan),
+    "train": _written(train),
+    "calibrate": _written(calibrate),
+    "compare": _written(compare),
 }
-
-
-def recipe_of(folder: Path) -> str:
-    """The recipe of a finished plan as TOML."""
-    return Run(folder / PLANNED).recipe.read_text(encoding="utf-8")
-
-
-def is_finished(run: Run) -> bool:
-    """Whether a run has the weights of its last stage, and waits for no further steps."""
-    if not run.weights().is_file():
-        return False
-    stated = begun(run.folder)
-    if stated is None:
-        return True
-    return all_steps_done(run.weights(), stated[0].train)

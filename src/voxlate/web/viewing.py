@@ -1,11 +1,9 @@
 """The images of a result as the page's viewer reads them: NIfTI files, each with its role and its display window."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from voxlate.files import write_json
 from voxlate.images.grid import Volume
 from voxlate.images.io import is_there, read_volume, write_volume
 from voxlate.images.mask import foreground
@@ -15,26 +13,11 @@ from voxlate.scoring.intervals import interval_of, percent
 from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, spread_of
 from voxlate.synthesis.result import ENDINGS
-
-Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
-VIEWS, LIST = "views", "views.json"
+from voxlate.web.shown import VIEWS, Role, View
 
 
-@dataclass(frozen=True)
-class View:
-    """An image of the viewer: its file below the job's views, its role, and the values shown as black and white."""
-
-    name: str
-    label: str
-    file: str
-    role: Role
-    unit: str
-    low: float
-    high: float
-
-
-def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> None:
-    """Write the viewer's images of a synthesised case into a job's folder, and their list.
+def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> tuple[View, ...]:
+    """Write the viewer's images of a synthesised case into a job's folder; returns their list.
 
     sources: the scans from which it was synthesised, by modality.
     """
@@ -45,7 +28,7 @@ def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> None:
         file = f"{number}_{view.role}{ENDINGS[0]}"
         write_volume(target / file, volume, f"voxlate: {view.role}")
         views.append(replace(view, file=file))
-    write_json(folder / LIST, {"views": [asdict(view) for view in views]})
+    return tuple(views)
 
 
 def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Volume]]:

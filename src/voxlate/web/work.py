@@ -10,17 +10,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from voxlate.data.case import MASK
+from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput, Stopped, first_of
 from voxlate.files import locked, read_json, write_json
 from voxlate.images.formats.dicom import is_dicom_folder
-from voxlate.images.io import location_of
+from voxlate.images.io import location_of, without_ending
 from voxlate.reports.page import report
 from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.synthesis.bounds import bound_lines
+from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.delivery import deliver
 from voxlate.synthesis.dicom_out import export_dicom
 from voxlate.synthesis.options import SynthOptions
@@ -29,15 +33,11 @@ from voxlate.web.fitting import absolute, entries_of, fits_of, other_files
 from voxlate.web.hiding import cleaned, hide_places
 from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS, Progress
 from voxlate.web.places import ROOT
+from voxlate.web.shown import CHECKED, DICOM, OUT, REPORT, RESULT, Checked, Result
 from voxlate.web.training_work import TRAINING
 from voxlate.web.viewing import write_views
 
-OUT, DICOM, REPORT, FIT = (
-    "out",
-    "dicom",
-    "report.html",
-    "fit.json",
-)  # DICOM: of the folder, and of its zip
+ANSWERS = {"mean": "mean", "sample": "sharp (a sample)"}
 EVERY_SECONDS = 0.5  # between two writings of the progress
 WAIT_SECONDS = 60.0  # for the process of a killed server to end
 
@@ -70,10 +70,9 @@ def scans_of(folder: Path, request: dict[str, Any]) -> Path:
     return folder.parent / request.get("check", folder.name) / SCANS
 
 
-def check(folder: Path, request: dict[str, Any], progress: Reporter) -> dict[str, Any]:
+def check(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
     """Write which files an upload has, and which models fit them."""
     scans = scans_of(folder, request)
-    places = {str(scans): "the upload", **{run: label for label, run in request["runs"].items()}}
     entries = entries_of(scans)
     fits = fits_of(
         request["runs"],
@@ -83,64 +82,94 @@ def check(folder: Path, request: dict[str, Any], progress: Reporter) -> dict[str
         request["device"],
         lambda done, total: progress("models", done, total),
     )
-    found = {
-        "entries": [asdict(one) for one in entries],
-        "fits": [asdict(fit) for fit in fits],
-        "others": _others(scans, request),
-    }
-    write_json(folder / FIT, cleaned(found, places))
-    return {}
+    names = list(dict.fromkeys([*(name for fit in fits for name in fit.names), MASK]))
+    stems = {entry.place: without_ending(entry.title).lower() for entry in entries}
+    found = Checked(
+        tuple(entries),
+        tuple(fits),
+        tuple(_others(scans, request)),
+        tuple(names),
+        {place: stem for place, stem in stems.items() if stem in names},
+    )
+    write_json(folder / CHECKED, cleaned(asdict(found), places_of(folder, request)))
 
 
-def _others(scans: Path, request: dict[str, Any]) -> list[str]:
+def _others(scans: Path, request: dict[str, Any]) -> Iterator[str]:
     """Sentences on the files of an upload that are not used."""
     others = other_files(scans)
-    hidden = request.get("hidden", 0)
-    return [
-        *(
-            [f"{len(others)} files are no scans and are not used: {first_of(others)}."]
-            if others
-            else []
-        ),
-        *([f"{hidden} hidden files were left out."] if hidden else []),
-    ]
+    if others:
+        yield f"{len(others)} files are no scans and are not used: {first_of(others)}."
+    if hidden := request.get("hidden", 0):
+        yield f"{hidden} hidden files were left out."
 
 
-def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> dict[str, Any]:
-    """Synthesise as `voxlate synth` does, then write the DICOM series, the report and the images of the viewer."""
-    scans = scans_of(folder, request)
+def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
+    """Synthesise as `voxlate synth` does, then write the DICOM series, the report and what the page shows."""
     options = SynthOptions(**request["options"])
     said = list[str]()
-    selected = select([request["run"]], absolute(request["inputs"], scans), options)
+    inputs = absolute(request["inputs"], scans_of(folder, request))
+    selected = select([request["run"]], inputs, options)
     folders, failed = deliver(
-        selected, folder / OUT, options, progress=progress, warn=said.append, say=said.append
+        selected, folder / OUT, options, progress=progress, warn=no_report, say=said.append
     )
     if failed:
         raise BadInput(next(iter(failed.values())))
     case = folders[0]
-    files = stated_inputs(provenance_of(case))
+    stated = provenance_of(case)
+    files = stated_inputs(stated)
     progress("views", 0, 3)
-    write_views(case, files, folder)
+    views = write_views(case, files, folder)
     progress("views", 1, 3)
-    sources = [location_of(path) for path in files.values()]
-    left_out = dict[str, str]()
-    if any(place.is_dir() and is_dicom_folder(place) for place in sources):
-        left_out = export_dicom(folder / OUT, folder / DICOM).left_out
-        shutil.make_archive(str(folder / DICOM), "zip", folder / DICOM)
-        shutil.rmtree(folder / DICOM)
+    said += _write_dicom(folder, files)
     progress("views", 2, 3)
     report(folder / OUT, folder / REPORT)
     labels = dict.fromkeys(map(str, selected.model.origins), request["label"])
     hide_places(folder / REPORT, [case, folder / OUT], labels)
-    progress("views", 3, 3)
-    lines = [
-        f"{name} has no DICOM series, because no CT or MR series holds values in {unit}."
-        for name, unit in left_out.items()
-    ]
-    return {"case": case.name, "said": lines}
+    result = Result(
+        case.name,
+        tuple(stated["images"]),
+        views,
+        tuple((grade_of(text), text) for text in stated.get("warnings", ())),
+        tuple(line.strip() for line in bound_lines([case])),
+        tuple(said),
+        tuple(_settings(request, stated)),
+    )
+    write_json(folder / RESULT, cleaned(asdict(result), places_of(folder, request)))
 
 
-WORK: dict[str, Callable[[Path, dict[str, Any], Reporter], dict[str, Any]]] = {
+def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
+    """Write the derived series of a result, where its source is a series; returns sentences on images without one."""
+    places = [location_of(path) for path in files.values()]
+    if not any(place.is_dir() and is_dicom_folder(place) for place in places):
+        return []
+    try:
+        exported = export_dicom(folder / OUT, folder / DICOM)
+    except BadInput as error:  # the images are there, and only their DICOM objects are not
+        return [f"No DICOM: {error}"]
+    shutil.make_archive(str(folder / DICOM), "zip", folder / DICOM)
+    shutil.rmtree(folder / DICOM)
+    return [f"{name} has no DICOM series: {why}." for name, why in exported.left_out.items()]
+
+
+def _settings(request: dict[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The settings with which images were synthesised, as their provenance states them."""
+    synth, model = stated.get("synth", {}), stated.get("model", {})
+    facts = {
+        "model": f"{request['label']}: {model.get('title', '')}",
+        "prediction": ANSWERS[request["answer"]],
+        "samples": synth.get("samples"),
+        "steps": synth.get("steps"),
+        "seed": stated.get("seed"),
+        "weights": model.get("weights"),
+        "voxlate": stated.get("voxlate"),
+        "computed on": stated.get("device"),
+    }
+    for name, value in facts.items():
+        if value is not None:
+            yield name, str(value)
+
+
+WORK: dict[str, Callable[[Path, dict[str, Any], Reporter], None]] = {
     "check": check,
     "synthesise": synthesise,
     **TRAINING,
@@ -153,8 +182,8 @@ def work(folder: Path) -> None:
     places = places_of(folder, job["request"])
     try:
         with locked(folder, WAIT_SECONDS):
-            facts = WORK[job["kind"]](folder, job["request"], Reporter(folder))
-        outcome = {"why": "", **facts}
+            WORK[job["kind"]](folder, job["request"], Reporter(folder))
+        outcome = {"why": ""}
     except (BadInput, Stopped) as error:
         outcome = {"why": str(error)}
     except MemoryError:

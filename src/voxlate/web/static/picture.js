@@ -7,6 +7,8 @@ import { VIEWS } from "./slices.js";
 const ACROSS_AND_DOWN = { axial: [0, 1], coronal: [0, 2], sagittal: [1, 2], all: [0, 1] };
 const PAGE = 10;
 const BLEND_STEP = 5;
+const WHEEL_PIXELS = 30; // a notch of a wheel is about 100, one event of a touch pad a few
+const LINE_PIXELS = 16; // where a browser counts in lines
 
 export function clamp(value, low, high) {
   return Math.min(high, Math.max(low, value));
@@ -32,11 +34,16 @@ export function listenToPicture(viewer) {
     if (place !== null) viewer.showValues(slices.millimetres(place.fraction), "Values under the pointer");
   });
   canvas.addEventListener("pointerleave", () => viewer.showValues(slices.millimetres(), "Values at the crosshair"));
+  let turned = 0;
   canvas.addEventListener("wheel", (event) => {
     const place = slices.under(event);
     if (place === null || event.ctrlKey) return;
     event.preventDefault();
-    viewer.step(event.deltaY < 0 ? 1 : -1, place.axis);
+    const delta = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE_PIXELS : 1);
+    turned = Math.sign(delta) === Math.sign(turned) ? turned + delta : delta;
+    if (Math.abs(turned) < WHEEL_PIXELS) return;
+    viewer.step(turned < 0 ? 1 : -1, place.axis);
+    turned = 0;
   }, { passive: false });
   canvas.addEventListener("keydown", (event) => onKey(viewer, event));
 }

@@ -17,7 +17,8 @@ export const VIEWS = {
 
 const GREY = "voxlate-grey";
 const MAP = "voxlate-map";
-const CROSSHAIR_WIDTH = 0.4; // per cent of the width of the volume: less is thinner than a pixel where three views are shown
+// Per cent of the width of the volume, so that a line is a pixel wide or two; three views are half as large each.
+const CROSSHAIR_WIDTH = { one: 0.25, all: 0.4 };
 const OPTIONS = {
   interactive: false,
   dragAndDropEnabled: false,
@@ -25,7 +26,7 @@ const OPTIONS = {
   loadingText: "",
   backColor: [0, 0, 0, 1],
   crosshairColor: [1, 0.78, 0.2, 0.9],
-  crosshairWidth: CROSSHAIR_WIDTH,
+  crosshairWidth: CROSSHAIR_WIDTH.one,
   crosshairWidthUnit: "percent",
   crosshairGap: 6,
   fontColor: [1, 1, 1, 1],
@@ -60,16 +61,46 @@ export async function openSlices(canvas) {
   await nv.attachToCanvas(canvas, false);
   addOpaqueColours(nv);
   let view = "axial";
-  let redrawAsked = false;
+  let crosshairShown = true;
+  let asked = null;
+  const opacities = new Map();
 
-  // Several changes between two frames cost one rendering.
-  function redraw() {
-    if (redrawAsked) return;
-    redrawAsked = true;
-    requestAnimationFrame(() => {
-      redrawAsked = false;
-      if (nv.volumes.length > 0) nv.updateGLVolume();
-    });
+  // Several changes between two frames cost one rendering. Composing the layers anew ("layers") takes a pass over all
+  // voxels, which is slow without a graphics card; drawing the slices ("slices") is fast everywhere.
+  function redraw(what) {
+    if (asked === null) requestAnimationFrame(render);
+    asked = asked === "layers" ? asked : what;
+  }
+
+  function render() {
+    const layers = asked === "layers";
+    asked = null;
+    if (nv.volumes.length === 0) return;
+    if (layers) nv.updateGLVolume();
+    else nv.drawScene();
+  }
+
+  // NiiVue composes all upper layers into one. Where at most one of them can be seen, it is composed opaque, and its
+  // opacity is that of the drawing, so that moving the slider composes nothing.
+  function compose() {
+    const upper = nv.volumes.slice(1);
+    const seen = upper.filter((volume) => opacities.get(volume) > 0);
+    let changed = false;
+    if (seen.length > 0) {
+      for (const volume of upper) {
+        const own = opacities.get(volume);
+        const composed = seen.length === 1 ? Math.ceil(own) : own;
+        changed ||= volume.opacity !== composed;
+        volume.opacity = composed;
+      }
+    }
+    nv.overlayAlphaShader = seen.length > 1 ? 1 : opacities.get(seen[0]) ?? 0;
+    redraw(changed ? "layers" : "slices");
+  }
+
+  function drawCrosshair() {
+    const width = view === "all" ? CROSSHAIR_WIDTH.all : CROSSHAIR_WIDTH.one;
+    nv.setCrosshairWidth(crosshairShown ? width : 0);
   }
 
   async function addLayer(image, position, opacity) {
@@ -77,32 +108,39 @@ export async function openSlices(canvas) {
     volume.colormap = ["width", "spread"].includes(image.role) ? MAP : GREY;
     volume.cal_min = image.low;
     volume.cal_max = image.high;
-    volume.opacity = opacity;
+    opacities.set(volume, opacity);
     nv.addVolume(volume);
     if (nv.volumes.indexOf(volume) !== position) nv.setVolume(volume, position);
+    nv.volumes[0].opacity = 1;
+    compose();
     return volume;
   }
 
   return {
     addLayer,
-    redraw,
-    removeLayer: (volume) => nv.removeVolume(volume),
+    removeLayer(volume) {
+      opacities.delete(volume);
+      nv.removeVolume(volume);
+      compose();
+    },
     setOpacity(volume, opacity) {
-      volume.opacity = opacity;
-      redraw();
+      opacities.set(volume, opacity);
+      compose();
     },
     setWindow(volume, low, high) {
       volume.cal_min = low;
       volume.cal_max = high;
-      redraw();
+      redraw("layers");
     },
     setView(name) {
       view = name;
       nv.setSliceType(VIEWS[name].type);
+      drawCrosshair();
     },
     setSmooth: (smooth) => nv.setInterpolation(!smooth),
     setCrosshair(shown) {
-      nv.setCrosshairWidth(shown ? CROSSHAIR_WIDTH : 0);
+      crosshairShown = shown;
+      drawCrosshair();
     },
     colours: () => nv.colormap(MAP),
     view: () => view,

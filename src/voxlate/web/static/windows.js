@@ -16,11 +16,16 @@ function labelled(text, control) {
   return row;
 }
 
+// The ends of a range of 32-bit numbers have more digits than anybody reads.
+function shortest(value) {
+  return String(Number(value.toPrecision(6)));
+}
+
 function numberField(value) {
   const field = document.createElement("input");
   field.type = "number";
   field.step = "any";
-  field.value = String(value);
+  field.value = shortest(value);
   return field;
 }
 
@@ -53,8 +58,8 @@ export function showWindow(fieldset, image, volume, onChange) {
   choice.addEventListener("change", () => {
     const chosen = windows.find(([name]) => name === choice.value);
     if (chosen === undefined) return;
-    darkest.value = String(chosen[1]);
-    brightest.value = String(chosen[2]);
+    darkest.value = shortest(chosen[1]);
+    brightest.value = shortest(chosen[2]);
     apply();
   });
   for (const field of [darkest, brightest]) {

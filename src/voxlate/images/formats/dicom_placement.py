@@ -1,0 +1,127 @@
+"""DICOM out: the places of the slices of a new image, and the source slices from which they were computed.
+
+Source: DICOM PS3.3 (2024), C.7.6.2 (image plane), C.7.6.1.1.4 (source image).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate.images.formats.dicom import headers_of
+from voxlate.images.formats.dicom_geometry import stack_of
+from voxlate.images.formats.dicom_headers import code, decimal_string, source_decimal
+from voxlate.images.formats.dicom_pixels import Image
+from voxlate.images.grid import LPS_TO_RAS, Grid, Volume
+
+ON_GRID = 1e-3  # voxels
+
+
+@dataclass(frozen=True)
+class Source:
+    """A slice of the source series; middle_mm: the centre of its plane (RAS)."""
+
+    image: Image
+    header: Any
+    middle_mm: np.ndarray
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The slices of a new image in space, and those of its source.
+
+    exact: the image has the source's own grid, so that each slice has the place of a source slice, digit by digit.
+    """
+
+    sources: Sequence[Source]
+    grid: Grid
+    exact: bool
+
+    def template(self, pydicom: Any) -> Any:
+        """The header of one source image, with all its attributes."""
+        return pydicom.dcmread(self.sources[0].image.file, stop_before_pixels=True)
+
+    def place(self, made: Any, level: int) -> None:
+        """Write orientation, position, pixel spacing and thickness of a slice."""
+        if not self.exact:
+            self._place_on_grid(made, level)
+            return
+        header = self.sources[level].header
+        for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):
+            setattr(made, name, [source_decimal(value) for value in getattr(header, name)])
+        thickness = header.get("SliceThickness") or decimal_string(self._thickness_mm())
+        made.SliceThickness = source_decimal(thickness)
+
+    def _place_on_grid(self, made: Any, level: int) -> None:
+        lps = LPS_TO_RAS @ self.grid.affine
+        spacing = np.linalg.norm(lps[:3, :3], axis=0)
+        directions = lps[:3, :2] / spacing[:2]
+        position = lps[:3, 3] + level * lps[:3, 2]
+        made.ImageOrientationPatient = [decimal_string(value) for value in directions.T.ravel()]
+        made.ImagePositionPatient = [decimal_string(value) for value in position]
+        made.PixelSpacing = [decimal_string(spacing[1]), decimal_string(spacing[0])]
+        made.SliceThickness = decimal_string(self._thickness_mm())
+
+    def _normal(self) -> np.ndarray:
+        normal = np.cross(self.grid.affine[:3, 0], self.grid.affine[:3, 1])
+        return np.asarray(normal / np.linalg.norm(normal))
+
+    def _thickness_mm(self) -> float:
+        """The distance of neighbouring slices along their normal."""
+        return abs(float(self._normal() @ self.grid.affine[:3, 2]))
+
+    def nearby(self, level: int) -> Sequence[Source]:
+        """The source slices whose middle lies within the thickness of a slice; at least the nearest one."""
+        if self.exact:
+            return [self.sources[level]]
+        normal = self._normal()
+        here = float((self.grid.affine @ (0, 0, level, 1))[:3] @ normal)
+        away = np.array([abs(float(one.middle_mm @ normal) - here) for one in self.sources])
+        near = max(self._thickness_mm() / 2, away.min() + 1e-6)
+        return [one for one, gap in zip(self.sources, away) if gap <= near]
+
+    def references(self, pydicom: Any, level: int) -> list[Any]:
+        """The items of a slice's source image sequence."""
+        purpose = code(pydicom, "121322", "DCM", "Source image for image processing operation")
+        items = []
+        for one in self.nearby(level):
+            item = pydicom.Dataset()
+            item.ReferencedSOPClassUID = one.header.SOPClassUID
+            item.ReferencedSOPInstanceUID = one.header.SOPInstanceUID
+            if one.image.frame:
+                item.ReferencedFrameNumber = one.image.frame
+            item.PurposeOfReferenceCodeSequence = [purpose]
+            items.append(item)
+        return items
+
+
+def placed(volume: Volume, like: Path) -> tuple[np.ndarray, Placement]:
+    """The voxels [D, H, W] of a volume, and their placement among the slices of the series `like`."""
+    stack = stack_of(headers_of(like), like)
+    data, grid = _on_source(volume, stack.grid)
+    _, height, width = stack.grid.shape
+    sources = []
+    for level, (image, header) in enumerate(stack.headers.items()):
+        middle = stack.grid.affine @ ((width - 1) / 2, (height - 1) / 2, level, 1)
+        sources.append(Source(image, header, middle[:3]))
+    return data, Placement(sources, grid, grid is stack.grid)
+
+
+def _on_source(volume: Volume, source: Grid) -> tuple[np.ndarray, Grid]:
+    """The voxels [D, H, W] in the order of the source's axes with its own grid; else as they are, with theirs."""
+    to_source = np.linalg.inv(source.affine) @ volume.grid.affine
+    turn = np.rint(to_source[:3, :3])
+    is_turn = np.abs(to_source[:3, :3] - turn).max() < ON_GRID / max(volume.grid.shape)
+    if not is_turn or not np.array_equal(np.abs(turn).sum(0), [1, 1, 1]):
+        return volume.data[0], volume.grid
+    data = np.transpose(volume.data[0])  # [x, y, z], as the affine counts
+    order = np.abs(turn).argmax(1)
+    data = np.transpose(data, order)
+    flipped = tuple(axis for axis in range(3) if turn[axis].sum() < 0)
+    data = np.flip(data, flipped)
+    last = np.array(volume.grid.shape[::-1]) - 1
+    corner = to_source @ (*np.where(turn.sum(0) < 0, last, 0), 1)
+    same = np.abs(corner[:3]).max() < ON_GRID and data.shape[::-1] == source.shape
+    return (np.transpose(data), source) if same else (volume.data[0], volume.grid)

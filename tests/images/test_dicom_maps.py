@@ -1,0 +1,218 @@
+"""Maps as Parametric Map objects: values to the bit, places as in the source, units and quantities as codes."""
+
+import numpy as np
+import pytest
+
+from dciodvfy import TOOL, errors_in, needs_dciodvfy
+
+pydicom = pytest.importorskip("pydicom")
+highdicom = pytest.importorskip("highdicom")
+
+from test_dicom_derived import ORDERS, ORIGIN, SHAPE, reordered, write_source  # noqa: E402 - needs pydicom
+
+from voxlate.errors import BadInput  # noqa: E402
+from voxlate.images.formats.dicom_enhanced import write_enhanced  # noqa: E402
+from voxlate.images.formats.dicom_maps import UNIT_CODES, quantity_of, write_map  # noqa: E402
+from voxlate.images.grid import LPS_TO_RAS, Volume  # noqa: E402
+from voxlate.images.io import read_volume  # noqa: E402
+from voxlate.images.units import TISSUE_MAPS, UNITS  # noqa: E402
+
+FLOW = quantity_of("cbf", "ml/100g/min")
+
+
+def flow_on(affine, shape=SHAPE) -> Volume:
+    """Values with all bits of float32, negative ones among them."""
+    data = np.random.default_rng(1).normal(50, 30, (1, *shape)).astype(np.float32)
+    return Volume(data, affine, "ml/100g/min", "cbf")
+
+
+def places_of(one) -> list[np.ndarray]:
+    return [
+        np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
+        for frame in one.PerFrameFunctionalGroupsSequence
+    ]
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.31])
+@pytest.mark.parametrize(("order", "flips"), ORDERS[::11])
+def test_values_are_read_back_to_the_bit_at_the_places_of_the_source(tmp_path, order, flips, angle):
+    affine = write_source(tmp_path / "mr", angle)
+    volume = flow_on(affine)
+    (file,) = write_map(
+        reordered(volume, order, flips), FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN
+    )
+    one = pydicom.dcmread(file)
+    frames = np.frombuffer(one.FloatPixelData, "<f4").reshape(SHAPE)
+    by_place = {
+        tuple(np.round(LPS_TO_RAS @ affine @ (0, 0, level, 1), 2)[:3]): volume.data[0, level]
+        for level in range(SHAPE[0])
+    }
+    for frame, place in zip(frames, places_of(one)):
+        assert np.array_equal(frame, by_place[tuple(np.round(place, 2))])
+        nearest = min(by_place, key=lambda known: np.abs(np.array(known) - place).max())
+        assert np.abs(np.array(nearest) - place).max() < 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+@pytest.mark.parametrize("angle", [0.0, -0.7])
+@pytest.mark.parametrize(("order", "flips"), ORDERS)
+def test_all_48_orders_of_maps_are_valid_and_read_back_to_the_bit(
+    tmp_path, order, flips, angle, tilt
+):
+    affine = write_source(tmp_path / "mr", angle, tilt=tilt)
+    volume = flow_on(affine)
+    (file,) = write_map(
+        reordered(volume, order, flips), FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN
+    )
+    one = pydicom.dcmread(file)
+    lps = LPS_TO_RAS @ affine
+    levels = [np.linalg.inv(lps) @ (*place, 1) for place in places_of(one)]
+    assert sorted(round(z) for _, _, z, _ in levels) == [0, 1, 2, 3]
+    frames = np.frombuffer(one.FloatPixelData, "<f4").reshape(SHAPE)
+    for frame, (x, y, z, _) in zip(frames, levels):
+        assert np.abs(np.array((x, y, z - round(z)))).max() < 1e-3 / 3
+        assert np.array_equal(frame, volume.data[0, round(z)])
+    if TOOL is not None:
+        assert errors_in(file) == []
+
+
+def test_voxlate_reads_the_map_as_the_volume_was(tmp_path):
+    volume = flow_on(write_source(tmp_path / "mr", 0.31))
+    write_map(volume, FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    back = read_volume(tmp_path / "out", "cbf")
+    assert np.array_equal(back.data, volume.data)
+    assert np.allclose(back.affine, volume.affine, atol=1e-3)
+
+
+def test_a_map_of_an_enhanced_source_names_the_frames_of_its_object(tmp_path):
+    volume = flow_on(write_source(tmp_path / "mr", 0.31))
+    mr = Volume(np.rint(volume.data), volume.affine, "a.u.", "t1")
+    (source,) = write_enhanced(mr, tmp_path / "mr", tmp_path / "source", ORIGIN)
+    (file,) = write_map(volume, FLOW, tmp_path / "source", tmp_path / "out", ORIGIN)
+    one = pydicom.dcmread(file)
+    (series,) = one.ReferencedSeriesSequence
+    assert len(series.ReferencedInstanceSequence) == 1
+    uid = pydicom.dcmread(source).SOPInstanceUID
+    for frame, place in zip(one.PerFrameFunctionalGroupsSequence, places_of(one)):
+        (reference,) = frame.DerivationImageSequence[0].SourceImageSequence
+        level = np.linalg.inv(LPS_TO_RAS @ volume.affine) @ (*place, 1)
+        assert reference.ReferencedSOPInstanceUID == uid
+        assert reference.ReferencedFrameNumber == round(level[2]) + 1
+
+
+def test_highdicom_reads_the_same_voxels_at_places_within_a_thousandth_of_a_millimetre(tmp_path):
+    affine = write_source(tmp_path / "mr", -0.7)
+    volume = flow_on(affine)
+    (file,) = write_map(volume, FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    read = highdicom.imread(file).get_volume()
+    for place, value in np.ndenumerate(read.array):
+        x, y, z, _ = np.linalg.inv(LPS_TO_RAS @ affine) @ read.affine @ (*place, 1)
+        assert np.abs(np.array((x, y, z)) - np.rint((x, y, z))).max() < 1e-3 / 3
+        assert value == volume.data[0, round(z), round(y), round(x)]
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize(
+    "name", ["cbf", "cbv", "tmax", "ct_std", "t2_low", "ct_high", "ct_unfamiliar", "gd_map"]
+)
+def test_the_standard_s_checker_finds_no_error_in_maps(tmp_path, name):
+    affine = write_source(tmp_path / "mr", 0.31)
+    unit = UNITS.get(name.split("_")[0], UNITS.get(name, ""))
+    (file,) = write_map(
+        flow_on(affine), quantity_of(name, unit), tmp_path / "mr", tmp_path / "out", ORIGIN
+    )
+    assert errors_in(file) == []
+
+
+def test_codes_state_unit_quantity_and_statistic(tmp_path):
+    affine = write_source(tmp_path / "mr")
+    quantity = quantity_of("tmax_high", "s")
+    (file,) = write_map(flow_on(affine), quantity, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    one = pydicom.dcmread(file)
+    (mapping,) = one.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
+    (unit,) = mapping.MeasurementUnitsCodeSequence
+    assert (unit.CodeValue, unit.CodingSchemeDesignator) == ("s", "UCUM")
+    assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
+    quantity, statistic = (
+        item.ConceptCodeSequence[0] for item in mapping.QuantityDefinitionSequence
+    )
+    assert (quantity.CodeValue, quantity.CodingSchemeDesignator) == ("113084", "DCM")
+    assert statistic.CodeValue == "UPPER"
+    assert one.ContentDescription.startswith("Tmax, upper end of the prediction interval in s")
+
+
+def test_every_unit_of_voxlate_but_that_of_pictures_has_a_code():
+    assert {*UNITS.values(), *TISSUE_MAPS.values()} <= set(UNIT_CODES)
+
+
+def test_study_and_frame_of_reference_stay_and_each_frame_names_its_source_slice(tmp_path):
+    affine = write_source(tmp_path / "mr", 0.31)
+    (file,) = write_map(flow_on(affine), FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    one = pydicom.dcmread(file)
+    sources = [pydicom.dcmread(path) for path in (tmp_path / "mr").glob("*.dcm")]
+    for name in ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID"):
+        assert one[name].value == sources[0][name].value
+    assert one.SeriesInstanceUID != sources[0].SeriesInstanceUID
+    assert one.SeriesDescription == "SYNTHETIC CBF - NOT FOR DIAGNOSIS"
+    assert "weights=0123456789abcdef" in one.private_block(0x0091, "VOXLATE")[0x03].value
+    by_uid = {source.SOPInstanceUID: source for source in sources}
+    for frame, place in zip(one.PerFrameFunctionalGroupsSequence, places_of(one)):
+        (item,) = frame.DerivationImageSequence
+        (reference,) = item.SourceImageSequence
+        source = by_uid[reference.ReferencedSOPInstanceUID]
+        assert np.array_equal(place, np.array(source.ImagePositionPatient, float))
+        assert item.DerivationCodeSequence[0].CodeValue == "SYNTHESIS"
+
+
+def test_the_same_map_and_source_give_the_same_uids_and_the_file_is_kept(tmp_path):
+    affine = write_source(tmp_path / "mr")
+    first, second = (
+        write_map(flow_on(affine), FLOW, tmp_path / "mr", tmp_path / name, ORIGIN)[0]
+        for name in ("first", "second")
+    )
+    uids = [
+        [str(element.value) for element in pydicom.dcmread(file).iterall() if element.VR == "UI"]
+        for file in (first, second)
+    ]
+    assert uids[0] == uids[1]
+    written = first.stat().st_mtime_ns
+    assert write_map(flow_on(affine), FLOW, tmp_path / "mr", tmp_path / "first", ORIGIN) == [first]
+    assert first.stat().st_mtime_ns == written
+
+
+def test_a_map_on_another_grid_has_its_own_places_and_names_the_slices_that_it_crosses(tmp_path):
+    affine = write_source(tmp_path / "mr", 0.31)
+    fine = affine.copy()
+    fine[:3, 2] /= 2
+    (file,) = write_map(flow_on(fine, (7, 6, 5)), FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    one = pydicom.dcmread(file)
+    expected = [(LPS_TO_RAS @ fine @ (0, 0, level, 1))[:3] for level in range(7)]
+    assert np.allclose(sorted(map(tuple, places_of(one))), sorted(map(tuple, expected)), atol=1e-3)
+    for frame in one.PerFrameFunctionalGroupsSequence:
+        assert 1 <= len(frame.DerivationImageSequence[0].SourceImageSequence) <= 2
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "message"),
+    [
+        (np.nan, "s", "expected finite values"),
+        (1.0, "grey", "expected a unit that DICOM has a code for .* found tmax in 'grey'"),
+    ],
+)
+def test_maps_that_no_object_can_hold_are_refused_and_nothing_is_written(
+    tmp_path, value, unit, message
+):
+    affine = write_source(tmp_path / "mr")
+    volume = flow_on(affine)
+    volume.data[0, 0, 0, 0] = value
+    with pytest.raises(BadInput, match=message):
+        write_map(volume, quantity_of("tmax", unit), tmp_path / "mr", tmp_path / "out", ORIGIN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_highdicom_the_error_names_the_command_that_installs_it(tmp_path, monkeypatch):
+    affine = write_source(tmp_path / "mr")
+    monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
+    with pytest.raises(BadInput, match=r"pip install 'voxlate\[dicom-maps\]'"):
+        write_map(flow_on(affine), FLOW, tmp_path / "mr", tmp_path / "out", ORIGIN)
