@@ -133,27 +133,29 @@ def _with_common(work: Callable[[Any, I], R], item: I) -> R:
 class RayCluster:
     """A Ray cluster; address: of a running one (None: that of RAY_ADDRESS, or one on this machine).
 
-    workers: tasks at a time, None as many as the cluster has CPUs for; gpus: of each task, which may be a share.
+    workers: tasks at a time, None as many as the cluster has GPUs for, or CPUs where it has none.
     """
 
     address: str | None = None
     workers: int | None = None
-    cpus: float = 1.0
-    gpus: float = 0.0
 
     def each(
         self, work: Callable[[C, I], R], common: C, items: Sequence[I]
     ) -> Iterator[Ended[I, R]]:
         """Do the work as Ray tasks, each of which Ray begins anew once where its worker or node is lost."""
         ray = _ray(self.address)
-        shared = ray.put(common)
+        shared = [
+            ray.put(common)
+        ]  # in a list, so that a worker fetches it once and not with each task
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
         task = ray.remote(_on_ray).options(
-            num_cpus=self.cpus,
-            num_gpus=self.gpus,
+            num_cpus=1,
+            num_gpus=1 if gpus else 0,
             max_retries=TRIES - 1,
             retry_exceptions=False,
         )
-        most = AHEAD * (self.workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
+        most = AHEAD * (self.workers or gpus or max(1, int(resources.get("CPU", 1))))
         waiting = list(reversed(items))
         running: dict[Any, I] = {}
         while waiting or running:
@@ -169,12 +171,22 @@ class RayCluster:
             yield Ended(item, result, error)
 
 
-def _on_ray(work: Callable[[Any, Any], Any], common: Any, item: Any) -> tuple[Any, BadInput | None]:
+def _on_ray(
+    work: Callable[[Any, Any], Any], shared: list[Any], item: Any
+) -> tuple[Any, BadInput | None]:
     """Work on a Ray worker; BadInput is given back, because Ray would wrap it."""
     try:
-        return work(common, item), None
+        return work(_fetched(shared[0]), item), None
     except BadInput as error:
         return None, error
+
+
+@functools.lru_cache(maxsize=1)
+def _fetched(shared: Any) -> Any:
+    """What all items share, which each worker process fetches once."""
+    import ray
+
+    return ray.get(shared)
 
 
 @functools.cache
