@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike
 
 from voxlate.errors import CannotWrite
 
-SLAB = 1 << 25  # voxels that are computed at a time
+SLAB = 1 << 24  # voxels that are computed at a time
 LEAST = 1 << 28  # bytes, from which an array is kept in a file
 
 

@@ -14,6 +14,8 @@ import scipy.sparse.csgraph
 from voxlate import slabs
 from voxlate.slabs import empty, release
 
+WHOLE = 4  # slabs, up to which a mask is labelled as a whole
+
 
 @dataclass(frozen=True)
 class Components:
@@ -76,8 +78,7 @@ class Components:
 
     def _slabs(self) -> Iterator[tuple[np.ndarray, np.ndarray, slice]]:
         """The components of labels, the labels and the place of each slab; of several they are found again."""
-        pieces = slabs.slabs(self.mask.shape)
-        for number, piece in zip(self.numbers, pieces):
+        for number, piece in zip(self.numbers, _pieces(self.mask)):
             labels = self.labels if self.labels is not None else _labelled(self.mask[piece])[0]
             yield number, labels, piece
             release(self.mask)
@@ -85,7 +86,7 @@ class Components:
 
 def components_of(mask: np.ndarray) -> Components:
     """The components of a mask [D, H, W] or [H, W]."""
-    pieces = slabs.slabs(mask.shape)
+    pieces = _pieces(mask)
     if len(pieces) == 1:
         labels, count = _labelled(mask)
         return Components(mask, [np.arange(count + 1)], count, [], [], labels)
@@ -114,6 +115,13 @@ def components_of(mask: np.ndarray) -> Components:
         for end, one in zip(ends, voxels)
     ]
     return Components(mask, by_slab, len(kept) - 1, voxels, at_border, None)
+
+
+def _pieces(mask: np.ndarray) -> list[slice]:
+    """The slabs of a mask, whose labels are found twice; one slab where they take no more than other arrays do."""
+    if mask.size <= WHOLE * slabs.SLAB:
+        return [slice(0, len(mask))]
+    return slabs.slabs(mask.shape)
 
 
 def _sides(labels: np.ndarray, first: bool, last: bool) -> list[np.ndarray]:
