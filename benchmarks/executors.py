@@ -1,6 +1,6 @@
 """What dispatching costs: 10,000 tiny cases through an executor, the time per case and the driver's memory.
 
-    python benchmarks/executors.py [local] [ray] [--cases 10000] [--workers 2]
+python benchmarks/executors.py [local] [ray] [--cases 10000] [--workers 2]
 """
 
 import argparse
@@ -16,7 +16,11 @@ MB = 1 << 20
 def tiny(common: bytes, item: tuple[int, str]) -> dict[str, object]:
     """Work of no time, with inputs and results of the size of a case's names and warnings."""
     number, path = item
-    return {"case": number, "path": path, "warnings": ["a sentence of a usual length, of 48 letters"] * 3}
+    return {
+        "case": number,
+        "path": path,
+        "warnings": ["a sentence of a usual length, of 48 letters"] * 3,
+    }
 
 
 def main() -> None:
