@@ -130,8 +130,8 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
 def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
     """Background value, threshold above it (None: no background), and whether it is one clean constant."""
     values = _sample(image)
-    rows = image[:, [0, -1]].reshape(-1)
-    columns = image[:, :, [0, -1]].reshape(-1)
+    rows = by_plane(lambda slab: slab[:, [0, -1]], image).reshape(-1)
+    columns = by_plane(lambda slab: slab[:, :, [0, -1]], image).reshape(-1)
     border = _sample(np.concatenate([rows, columns]))
     # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
     lowest, background = (float(v) for v in np.percentile(border, [5, 25]))

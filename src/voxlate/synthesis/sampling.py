@@ -29,7 +29,7 @@ from voxlate.images.tiling import (
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis
 from voxlate.recipe.training import Precision
-from voxlate.slabs import reduced
+from voxlate.slabs import reduced, release
 from voxlate.synthesis.calls import PatchProgress, count_calls, no_report
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.training.precision import of_synthesis
@@ -66,6 +66,7 @@ def sample_targets(
                 read_patch(prepared, recipe.data, recipe.intensity, *plan.patch_at(start))
                 for start in chosen
             ]
+            release(*prepared.arrays.values())
             noise = _noise_of(
                 synth, plan, chosen, patches, prepared.header.spacing_mm[0], inputs.key, seed
             )
