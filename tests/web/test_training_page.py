@@ -346,3 +346,13 @@ def _wait_for(holds, seconds: float = 300) -> None:
     while not holds():
         assert time.monotonic() < over
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_cohort_is_prepared_by_workers_of_a_process_of_its_own(page, cohort, tmp_path):
+    made = page(root=tmp_path, start=start_process)
+    answer = made.client.post("/training/survey", data={"place": "cohort"})
+    ended(made, answer, seconds=300)
+    again = made.client.post(f"{answer.headers['location']}/prepare", data={"folder": "ours"})
+    ended(made, again, seconds=300)
+    assert len(read_json(tmp_path / "ours" / "cohort.json")["cases"]) == 6
