@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from markupsafe import Markup
 from paging import Here
 
 from voxlate.errors import BadInput
 from voxlate.files import read_json
 from voxlate.recipe import read, to_dict
+from voxlate.web.jobs import Progress
 from voxlate.web.lanes import start_process
+from voxlate.web.looking import without_styles
 from voxlate.web.places import finished_runs, listing, new_folder
 
 
@@ -305,6 +308,20 @@ def test_what_is_no_recipe_number_or_choice_is_refused(page, prepared, tiny, tmp
     assert not (tmp_path / "new" / "recipe.toml").exists()
 
 
+def test_the_time_left_of_a_resumed_training_counts_its_own_steps_alone():
+    resumed = Progress("training", 600, 1000, since=0.0, at=10.0, begun=500)
+    assert resumed.seconds_left(10.0) == 40.0
+    assert Progress("training", 500, 1000, 0.0, 0.0, begun=500).seconds_left(1.0) is None
+
+
+def test_the_styles_of_a_chart_become_attributes():
+    chart = Markup(
+        '<path id="line2d_1" style="fill: none; stroke: var(--c1)"/><text style="">a&lt;b'
+    )
+    plain = '<path fill="none" stroke="var(--c1)"/><text>a&lt;b'
+    assert without_styles(chart) == Markup(plain)
+
+
 def test_runs_are_found_below_the_root_but_not_inside_of_links(run, tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     shutil.copytree(run, tmp_path / "a" / "b" / "deep")
@@ -346,3 +363,13 @@ def _wait_for(holds, seconds: float = 300) -> None:
     while not holds():
         assert time.monotonic() < over
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_cohort_is_prepared_by_workers_of_a_process_of_its_own(page, cohort, tmp_path):
+    made = page(root=tmp_path, start=start_process)
+    answer = made.client.post("/training/survey", data={"place": "cohort"})
+    ended(made, answer, seconds=300)
+    again = made.client.post(f"{answer.headers['location']}/prepare", data={"folder": "ours"})
+    ended(made, again, seconds=300)
+    assert len(read_json(tmp_path / "ours" / "cohort.json")["cases"]) == 6

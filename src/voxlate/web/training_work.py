@@ -116,7 +116,7 @@ def train(folder: Path, request: Request, progress: Progress) -> Facts:
     _refuse_code(Run(run))
     options: dict[str, Any] = {
         "device": request["device"],
-        "progress": lambda name, done, total, _: progress(f"training of {name}", done, total),
+        "progress": lambda name, done, total, _: progress(f"training, stage {name}", done, total),
         "say": said.append,
     }
     if request["how"] == "further":

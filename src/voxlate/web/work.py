@@ -39,6 +39,7 @@ from voxlate.web.viewing import write_views
 
 ANSWERS = {"mean": "mean", "sample": "sharp (a sample)"}
 EVERY_SECONDS = 0.5  # between two writings of the progress
+STDIN = 0  # file descriptor
 WAIT_SECONDS = 60.0  # for the process of a killed server to end
 
 
@@ -205,8 +206,11 @@ def places_of(folder: Path, request: dict[str, Any]) -> dict[str, str]:
 
 
 def _end_with_the_server() -> None:
-    """Ask this process to end when its standard input is closed."""
-    while sys.stdin.buffer.read(1):
+    """Ask this process to end when its standard input is closed.
+
+    It is read without sys.stdin: a process that is forked during its read would wait for its lock for ever.
+    """
+    while os.read(STDIN, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
