@@ -22,7 +22,7 @@ from voxlate.images.formats.nifti import NIFTI, SYNTHETIC, open_nifti
 from voxlate.images.formats.picture import PICTURE
 from voxlate.images.formats.rire import RIRE
 from voxlate.images.grid import Volume, check_affine, oriented
-from voxlate.images.units import unit_of
+from voxlate.images.units import MR, unit_of
 from voxlate.slabs import reduced
 
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
@@ -131,6 +131,10 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     modality = modality or stored.modality
     unit = stored.unit or unit_of(modality)
     guesses = stored.guesses
+    if stored.modality.lower() == "ct" and modality.lower() in MR:
+        raise BadInput(
+            f"{path}: expected an MR scan as {modality}, found a CT series (DICOM's Modality is CT). Name the MR series, or name this one ct."
+        )
     if unit == "HU" and stored.not_hu:
         raise BadInput(
             f"{path}: expected Hounsfield units, found {stored.not_hu}. Get the series again as the scanner made it, or name it by what else it shows (cbf=PATH)."

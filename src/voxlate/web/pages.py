@@ -17,7 +17,7 @@ from voxlate.files import read_json
 from voxlate.web.folders import below_root
 from voxlate.web.gate import WRONG_TOKEN, Sessions
 from voxlate.web.jobs import SCANS, Job, Jobs
-from voxlate.web.places import finished_runs
+from voxlate.web.places import check_links, finished_runs
 from voxlate.web.results import downloads_of, file_of, result_of, row_of, rows_of, viewer_images
 from voxlate.web.settings import Settings
 from voxlate.web.shown import CHECKED, DICOM_ZIP, REPORT, Checked
@@ -157,6 +157,8 @@ def folder(request: Request, place: Annotated[str, Form()] = "") -> Response:
     path = below_root(site.settings.root, place)
     if not path.is_dir():
         raise BadInput("folder: expected a folder with a scan, found a file. Name its folder.")
+    assert site.settings.root is not None  # below_root refuses a server without one
+    check_links(site.settings.root.resolve(), path)
     job = site.jobs.add(
         "check",
         path.name[:LONGEST_TITLE],
