@@ -255,6 +255,7 @@ def test_a_finished_run_is_trained_further_as_by_the_command_line(page, voxlate,
     assert "expected steps or minutes, found both" in sentence(both)
 
 
+@pytest.mark.slow
 def test_a_run_is_calibrated_and_compared_as_by_the_command_line(
     page, voxlate, run, small_head, tmp_path
 ):
