@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from voxlate.images.units import unit_of
 from voxlate.planning import law, rules
@@ -51,13 +52,15 @@ def renamed(tables: Tables, names: Mapping[str, str]) -> Tables:
                 table["data"][side] = [names.get(name, name) for name in table["data"][side]]
         physics = table.get("data", {}).get("physics")
         if physics:
-            physics["contrasts"] = {
-                names.get(name, name): contrast for name, contrast in physics["contrasts"].items()
-            }
-    changed["intensity"] = {
-        names.get(name, name): spec for name, spec in changed["intensity"].items()
-    }
+            physics["contrasts"] = _by_new_name(physics["contrasts"], names)
+    changed["intensity"] = _by_new_name(changed["intensity"], names)
+    if "peak_shares" in changed.get("synth", {}):
+        changed["synth"]["peak_shares"] = _by_new_name(changed["synth"]["peak_shares"], names)
     return changed
+
+
+def _by_new_name(table: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in table.items()}
 
 
 def matched(card: Card, source: Sequence[str], target: Sequence[str]) -> dict[str, str] | None:

@@ -29,6 +29,10 @@ def check_synthesis(recipe: Recipe) -> None:
             raise BadInput(
                 f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose middle is not the mid-plane. Drop synth.slices."
             )
+    if unknown := sorted(set(synth.peak_shares) - set(recipe.data.target)):
+        raise BadInput(
+            f"synth.peak_shares: expected targets ({', '.join(recipe.data.target)}), found '{unknown[0]}'. Change it."
+        )
     if synth.windows is not None and (recipe.data.centred or not recipe.method.iterates):
         centred = "data.centred, whose slices are padded to keep their middle"
         at_once = f"method.kind = '{kind_of(recipe.method)}', which makes images at once"

@@ -128,6 +128,12 @@ class Synthesis(SamplerSettings):
             description="Whether values above the median are stretched until the upper percentile of the intensity map is almost where it is in training scans."
         ),
     ] = False
+    peak_shares: Annotated[
+        dict[str, Annotated[float, Field(gt=0, le=3)]],
+        Field(
+            description="By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given."
+        ),
+    ] = dataclasses.field(default_factory=dict)
 
 
 @settings
