@@ -1,7 +1,7 @@
 """Synthesis of many cases into a folder; finished cases are kept, so that a stopped command resumes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,16 +9,18 @@ from typing import Any
 
 from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput, CannotWrite
+from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
 from voxlate.files import locked, safe_name
 from voxlate.images.face import may_show_face
 from voxlate.images.io import is_picture
 from voxlate.scoring.provenance import provenance_of
-from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
+from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
+from voxlate.synthesis.sent import SentModel
 
 NamedProgress = Callable[[str, int, int], None]
 OTHER = "other"  # the split of a patient whose case has the name of a training case
@@ -61,6 +63,8 @@ def synthesise_cases(
     progress: NamedProgress = no_report,
     warn: Warn = warned,
     say: Warn = no_report,
+    executor: Executor | None = None,
+    device: str = "auto",
 ) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
@@ -69,8 +73,9 @@ def synthesise_cases(
     others: cases that other processes write into OUT at the same time (see Part); None where there are none.
     ending: of the images' files, one of result.ENDINGS. hidden: where cases have pseudonyms, see OutputFolder.
     warn: is called with each warning about a case; say: with sentences on checks that are not possible, and on images
-    of an earlier run that are kept, replaced or removed. Returns the folders, and a sentence for each case that failed;
-    a single case that fails raises BadInput.
+    of an earlier run that are kept, replaced or removed. executor: works on the cases, by default this process; device:
+    of its workers. Returns the folders, and a sentence for each case that failed; a single case that fails raises
+    BadInput.
     """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
@@ -95,30 +100,26 @@ def synthesise_cases(
         else:
             with locked(out, SHARED_SECONDS):  # a process that synthesises all cases would hold it
                 output.claim([*cases, *others])
+        chosen = executor or InProcess()
+        apart = not isinstance(chosen, InProcess)
+        job = _SynthesisJob(SentModel(model, device), output, splits, seed, apart)
+        progress("cases", 0, len(scans))
+        running = chosen.run(job, scans, progress=partial(progress, "slices"), warn=warn_cleanly)
+        outcomes = dict[int, Outcome]()
+        with closing(running):
+            for number, outcome in running:
+                if isinstance(outcome.error, CannotWrite):
+                    raise _clean_error(outcome.error, output)
+                outcomes[number] = outcome
+                progress("cases", len(outcomes), len(scans))
         for number, one in enumerate(scans):
-            progress("cases", number, len(scans))
-            try:
-                _synthesise_or_keep(
-                    model,
-                    one,
-                    output,
-                    splits,
-                    seed,
-                    partial(progress, "slices"),
-                    warn_cleanly,
-                    results,
-                )
-            except BadInput as error:
-                if len(scans) == 1 or isinstance(error, CannotWrite):
-                    if hidden is None:
-                        raise
-                    raise type(error)(output.clean(str(error))) from None
-                results.failed[one.case] = output.clean(str(error))
-            progress("cases", number + 1, len(scans))
+            _add(outcomes[number], one, len(scans) == 1, output, results)
         if results.folders:
             with output.lock(out, SHARED_SECONDS):
                 output.write_provenance(results.folders[0], cases, lacking or {}, results.failed)
     results.report(len(scans), say)
+    if busy := busy_line([outcome.cost for outcome in outcomes.values()]):
+        say(busy)
     return results.folders, results.failed
 
 
@@ -128,29 +129,67 @@ def graded_warnings(folder: Path) -> list[dict[str, str]]:
     return [{"grade": grade_of(sentence), "sentence": sentence} for sentence in warnings]
 
 
-def _synthesise_or_keep(
-    model: Model | Ensemble,
-    scans: Scans,
-    output: OutputFolder,
-    splits: Mapping[str, str],
-    seed: int,
-    progress: PatchProgress,
-    warn: Warn,
-    results: _Results,
-) -> None:
-    """Synthesise a case, unless its images are there and unchanged."""
-    folder = output.path / safe_name(scans.case, "case")
-    recorded = output.has_images_of(scans.case, scans.files)
-    if recorded and is_unchanged(folder) and has_format(folder, output.ending):
-        results.kept += 1
-    else:
-        if recorded:
-            results.replaced.append(scans.case)
-        with output.lock(folder):
-            results.removed += _synthesise_case(
-                model, scans, folder, output, splits, seed, progress, warn
+@dataclass(frozen=True)
+class _CaseFolder:
+    """The folder of a finished case, whether its images were kept or replaced, and images that were removed."""
+
+    folder: Path
+    kept: bool
+    replaced: bool
+    removed: list[str]
+
+
+@dataclass(frozen=True)
+class _SynthesisJob:
+    """The synthesis of cases into a folder.
+
+    apart: whether a worker may end without this process, so that a case's folder is locked and cleared on its own.
+    """
+
+    sent: SentModel
+    output: OutputFolder
+    splits: Mapping[str, str]
+    seed: int
+    apart: bool
+    uses_network: bool = True
+
+    def opened(self) -> Callable[[Scans, Context], _CaseFolder]:
+        return self._synthesise_or_keep
+
+    def _synthesise_or_keep(self, scans: Scans, context: Context) -> _CaseFolder:
+        """Synthesise a case, unless its images are there and unchanged."""
+        output = self.output
+        folder = output.path / safe_name(scans.case, "case")
+        recorded = output.has_images_of(scans.case, scans.files)
+        if recorded and is_unchanged(folder) and has_format(folder, output.ending):
+            return _CaseFolder(folder, True, False, [])
+        lock = locked(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
+        with lock:
+            removed = _synthesise_case(
+                self.sent.model, scans, folder, output, self.splits, self.seed, context
             )
-    results.folders.append(folder)
+        return _CaseFolder(folder, False, recorded, removed)
+
+
+def _add(
+    outcome: Outcome, scans: Scans, alone: bool, output: OutputFolder, results: _Results
+) -> None:
+    """Add the outcome of a case to the results; raises the error of a case that is the only one."""
+    if outcome.error is None:
+        done: _CaseFolder = outcome.result
+        results.folders.append(done.folder)
+        results.kept += done.kept
+        results.replaced += [scans.case] if done.replaced else []
+        results.removed += done.removed
+        return
+    if alone and isinstance(outcome.error, BadInput):
+        raise _clean_error(outcome.error, output)
+    results.failed[scans.case] = output.clean(case_sentence(scans.case, outcome.error))
+
+
+def _clean_error(error: BadInput, output: OutputFolder) -> BadInput:
+    """The error without the names that pseudonyms stand for."""
+    return error if output.hidden is None else type(error)(output.clean(str(error)))
 
 
 def _synthesise_case(
@@ -160,17 +199,18 @@ def _synthesise_case(
     output: OutputFolder,
     splits: Mapping[str, str],
     seed: int,
-    progress: PatchProgress,
-    warn: Warn,
+    context: Context,
 ) -> list[str]:
     """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
+    warn = context.warn
     check_free(folder, [f"{name}{output.ending}" for name in model.names_of(scans.files)])
     image = model.synthesise(
         scans.files,
         case=scans.case,
         seed=seed,
-        progress=progress,
+        progress=context.progress,
         warn=lambda text: warn(f"{scans.case}: {text}"),
+        turn=context.turn,
     )
     for sentence in scans.notes:
         warn(f"{scans.case}: {sentence}")

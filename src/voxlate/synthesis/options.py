@@ -222,7 +222,7 @@ class SynthOptions(SynthKeys, Layout):
             metavar="RECIPE",
         ),
     ] = None
-    seed: Annotated[int, Option("Random seed of the synthesis.", panel=SAMPLING, least=0)] = 0
+    seed: Annotated[int, Option("Random seed of synthesis.", panel=SAMPLING, least=0)] = 0
     intervals: Annotated[
         bool,
         Option(
@@ -233,7 +233,7 @@ class SynthOptions(SynthKeys, Layout):
     ] = True
     format: Annotated[
         Literal["nii.gz", "nii", "nrrd", "mha", "mgz"],
-        Option("File format of the images.", panel=OUTPUT),
+        Option("File format.", panel=OUTPUT),
     ] = "nii.gz"
     bids: Annotated[
         bool,
@@ -241,7 +241,7 @@ class SynthOptions(SynthKeys, Layout):
     ] = False
     dicom: Annotated[
         Path | None,
-        Option("Folder for the images as derived DICOM series, too.", panel=OUTPUT),
+        Option("Folder for derived DICOM series.", panel=OUTPUT),
     ] = None
     pseudonymise: Annotated[
         Path | None,
