@@ -12,13 +12,13 @@ from voxlate.options import ADVANCED, Option
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorOptions:
-    """Where cases are worked on, and by how many workers."""
+    """Where cases are worked on, and by how many workers; 0 and None stand for as many as fit."""
 
     executor: Annotated[
         Literal["local", "ray"] | None,
         Option("Workers: local (processes) or ray.", panel=ADVANCED),
     ] = None
-    workers: Annotated[int | None, Option("Number of workers.", panel=ADVANCED, least=1)] = None
+    workers: Annotated[int | None, Option("Number of workers.", panel=ADVANCED, least=0)] = None
     address: Annotated[
         str | None, Option("Ray cluster: HOST:PORT or auto.", panel=ADVANCED, metavar="HOST")
     ] = None
