@@ -26,16 +26,6 @@ from voxlate.executors.local import LocalExecutor
 from voxlate.executors.options import ExecutorOptions
 from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
 
-# Child processes find the jobs of the tests.
-HERE = str(Path(__file__).parent)
-
-
-@pytest.fixture(autouse=True)
-def _found_by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers import the jobs by name."""
-    before = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [HERE, before])))
-
 
 class Imitated:
     """Workers without processes; a case is done when `wait` is called, the newest of those that are begun first; `most`: at one time."""
@@ -214,22 +204,6 @@ def test_ctrl_c_ends_the_workers_within_seconds():
     assert time.monotonic() - began < 10
     _, alive = psutil.wait_procs(children, timeout=5)
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
-
-
-@pytest.fixture(scope="module")
-def ray_address():
-    """A Ray cluster of this machine with two CPUs, at the address that it states."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'voxlate[ray]')")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, before]))
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    yield cluster.address
-    ray.shutdown()
-    cluster.shutdown()
-    os.environ["PYTHONPATH"] = before
 
 
 @pytest.mark.slow
