@@ -1,5 +1,6 @@
 """prepare, synth, evaluate and calibrate give the same files by one process, by workers and by Ray."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def test_images_scores_and_intervals_have_the_same_bits_by_workers(made_by):
     for workers in (1, 2):
         files, said = made_by(f"w{workers}", "--executor", "local", "--workers", workers)
         assert files == alone
-        assert f"of the time of {workers} workers (3 cases)" in said
+        # The first worker may have finished all of these small cases before the second one is ready.
+        assert re.search(rf"of the time of [1-{workers}] workers? \(cases: 3\)", said)
 
 
 def test_a_restart_synthesises_only_the_cases_that_are_not_done(
@@ -103,7 +105,7 @@ def test_a_restart_synthesises_only_the_cases_that_are_not_done(
     before = kept.stat().st_mtime_ns
     again = voxlate(*command)
     assert "2 of 4 cases were made before and are kept" in again.err
-    assert "(1 cases)" in again.err
+    assert "(cases: 1)" in again.err
     assert kept.stat().st_mtime_ns == before
 
 
@@ -112,4 +114,4 @@ def test_images_scores_and_intervals_have_the_same_bits_by_ray(made_by, ray_addr
     alone, _ = made_by("alone")
     files, said = made_by("ray", "--executor", "ray", "--address", ray_address, "--workers", 2)
     assert files == alone
-    assert "of the time of 2 workers (3 cases)" in said
+    assert re.search(r"of the time of [12] workers? \(cases: 3\)", said)

@@ -147,7 +147,7 @@ def test_reading_and_writing_overlap_with_the_network():
     assert [outcome.get() for outcome in outcomes] == list(range(24))
     line = busy_line([outcome.cost for outcome in outcomes])
     found = re.fullmatch(
-        r"The network computed during (\d+)% of the time of 1 workers \(24 cases\)\.", line
+        r"The network computed during (\d+)% of the time of 1 worker \(cases: 24\)\.", line
     )
     assert found, line
     assert 75 <= int(found[1]) <= 100  # 50 one case after the other; a busy machine delays sleepers
@@ -155,7 +155,9 @@ def test_reading_and_writing_overlap_with_the_network():
 
 def test_the_busy_share_counts_each_worker_from_its_first_to_its_last_case():
     costs = [Cost(0, 0, 4, 3), Cost(0, 2, 10, 5), Cost(1, 100, 110, 8), Cost(1, 90, 91, 0), None]
-    assert busy_line(costs) == "The network computed during 80% of the time of 2 workers (3 cases)."
+    assert (
+        busy_line(costs) == "The network computed during 80% of the time of 2 workers (cases: 3)."
+    )
     assert busy_line([None]) == ""
 
 

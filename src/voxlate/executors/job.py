@@ -163,4 +163,5 @@ def busy_line(costs: Sequence[Cost | None]) -> str:
         own = [cost for cost in used if cost.worker == worker]
         span += max(cost.ended for cost in own) - min(cost.began for cost in own)
     share = sum(cost.network for cost in used) / span
-    return f"The network computed during {share:.0%} of the time of {len(workers)} workers ({len(used)} cases)."
+    by = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
+    return f"The network computed during {share:.0%} of the time of {by} (cases: {len(used)})."

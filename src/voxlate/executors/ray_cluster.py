@@ -6,6 +6,8 @@ as many actors as there are workers, and calls go from this process to the actor
 
 import os
 import pickle
+import re
+import socket
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
 from voxlate.executors.worker import CaseWorker, say_rounding, sendable, slots_of
 from voxlate.images.optional import optional_package
 
+CONNECTING_SECONDS = 10.0
 CPUS_WITH_NETWORK = 4  # of a worker: its network or GPU, reading, and writing
 
 
@@ -55,6 +58,7 @@ def _connected(address: str | None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no statistics leave the machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU for workers without
     ray = optional_package("ray", "ray", "--executor ray", "the package ray")
+    _check_reachable(address)
     try:
         ray.init(
             address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
@@ -67,6 +71,17 @@ def _connected(address: str | None) -> Any:
     except (ConnectionError, RuntimeError, OSError) as error:
         raise _unreachable(address, error) from error
     return ray
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise BadInput where no process listens at HOST:PORT, for which Ray would wait many minutes."""
+    parts = re.fullmatch(r"(?:ray://)?([^:]+):(\d{1,5})", address or "")
+    if parts is None:
+        return
+    try:
+        socket.create_connection((parts[1], int(parts[2])), CONNECTING_SECONDS).close()
+    except OSError as error:
+        raise _unreachable(address, error) from error
 
 
 def _unreachable(address: str | None, error: Exception) -> BadInput:
@@ -93,7 +108,7 @@ class _Actors:
         threads = min(options.threads, self.cpus)
         if job.uses_network and not with_gpu:
             say_rounding(threads, options.threads, options.say)
-        self.arguments = (ray.put(pickle.dumps(job)), threads, os.getcwd())
+        self.arguments = (ray.put(ray.cloudpickle.dumps(job)), threads, os.getcwd())
         self.actors = dict[int, Any]()
         self.calls = dict[Any, tuple[int, int | None]]()  # worker and ticket; None: opening
 
@@ -105,8 +120,7 @@ class _Actors:
         self.calls[self.actors[worker].opened.remote()] = (worker, None)
 
     def send(self, worker: int, ticket: int, case: Any) -> None:
-        # Pickled here, so that all executors send cases in the same way.
-        call = self.actors[worker].outcome.remote(pickle.dumps(case))
+        call = self.actors[worker].outcome.remote(self.ray.cloudpickle.dumps(case))
         self.calls[call] = (worker, ticket)
 
     def wait(self) -> list[Event]:
