@@ -14,6 +14,7 @@ FUZZ = ROOT / "fuzz"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="expected a system with fork")
 
 
+@pytest.mark.slow
 def test_disturbed_preparations_end_with_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None:
     command = [sys.executable, str(FUZZ / "chaos.py"), "--quick", "--only", ": prepare"]
     command += ["--tries", "1", "--files", str(tmp_path / "chaos"), "--seed", "3"]

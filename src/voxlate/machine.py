@@ -6,6 +6,7 @@ Only this file calls functions that some systems lack, and each call has a fallb
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -57,6 +58,14 @@ def free_memory() -> float:
     import psutil  # the import is here and below, because a command's --help does not need it
 
     return float(psutil.virtual_memory().available)
+
+
+def free_disk(folder: Path) -> float:
+    """Bytes that may still be written in a folder, which need not exist yet."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    return float(shutil.disk_usage(there).free)
 
 
 def forget_peak_memory() -> None:

@@ -51,7 +51,7 @@ Device = Annotated[
     str,
     Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME"),
 ]
-AllowCode = Annotated[bool, Option("Import and run the Python code that the model names.")]
+AllowCode = Annotated[bool, Option("Import and run the model's own Python code.")]
 
 
 def option_of(annotation: Any) -> Option | None:

@@ -20,6 +20,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from voxlate.config import adapter
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
+from voxlate.slabs import chunks
 
 T = TypeVar("T")
 
@@ -216,19 +217,21 @@ def checksum(
     digest = hashlib.sha256(text.encode())
     for name, one in sorted(arrays.items()):
         digest.update(describe(name, one).encode())
-        digest.update(_bytes(one))
+        for values in _bytes(one):
+            digest.update(values)
     return digest.hexdigest()
 
 
-def _bytes(array: Any) -> memoryview:
-    """The values of an array or tensor as they are in memory."""
+def _bytes(array: Any) -> Iterator[memoryview]:
+    """The values of an array or tensor as they are in memory, a part of a large array at a time."""
     if not isinstance(array, np.ndarray):
         import torch  # here, because most readers of records need none of it
 
         array = (
             array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         )  # numpy has no bfloat16
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    for values in chunks(array):
+        yield values.view(np.uint8).data
 
 
 def check_values(record: Record, name: str, values: np.ndarray, wanted: Shape) -> None:

@@ -1,6 +1,7 @@
 """DICOM files under pseudonyms: no attribute names the patient, and geometry, pixels and references stay."""
 
 import datetime
+import shutil
 
 import numpy as np
 import pydicom
@@ -56,8 +57,16 @@ def ct_slice(number: int) -> Dataset:
     dataset.SourceImageSequence = [source]
     block = dataset.private_block(0x0011, "OTHER VENDOR", create=True)
     block.add_new(0x01, "LO", "private 4711")
-    own = dataset.private_block(0x0013, "VOXLATE", create=True)
+    own = dataset.private_block(0x0091, "VOXLATE", create=True)
     own.add_new(0x01, "LO", "run 0123abcd")
+    forged = dataset.private_block(0x0013, "VOXLATE", create=True)
+    forged.add_new(0x01, "LO", "private 4711")
+    dataset.add_new(0x00282222, "UN", b"MEIER")
+    text = Dataset()
+    text.TextValue = "Head of MEIER"
+    dataset.ContentSequence = [text]
+    dataset.WindowCenterWidthExplanation = "as MEIER likes it"
+    dataset.add_new(0x60000022, "LO", "drawn for MEIER")
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 4, 5, 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsAllocated = dataset.BitsStored = 16
@@ -98,13 +107,37 @@ def test_no_attribute_names_the_patient_and_the_volume_stays(series, tmp_path):
             assert secret not in words, secret
         assert str(dataset.PatientID) == str(dataset.PatientName) == KEY.patient("4711")
         assert dataset.SeriesDescription == SYNTHETIC
-        assert dataset.private_block(0x0013, "VOXLATE")[0x01].value == "run 0123abcd"
+        assert dataset.private_block(0x0091, "VOXLATE")[0x01].value == "run 0123abcd"
         assert dataset.PatientIdentityRemoved == "YES"
         codes = [one.CodeValue for one in dataset.DeidentificationMethodCodeSequence]
         assert codes == ["113100", "113107"]
     before, after = read_volume(series), read_volume(tmp_path / "out")
     np.testing.assert_array_equal(before.data, after.data)
     np.testing.assert_array_equal(before.affine, after.affine)
+
+
+def test_files_that_would_replace_each_other_are_refused(series, tmp_path):
+    first = sorted(series.iterdir())[0]
+    shutil.copy(first, series / "copy.dcm")
+    with pytest.raises(BadInput, match="expected a SOPInstanceUID of its own"):
+        deidentify_folder(series, tmp_path / "out", KEY)
+
+
+def test_patients_without_an_id_have_pseudonyms_of_their_own(tmp_path):
+    found = set()
+    for name in ("ALICE", "BOB"):
+        dataset = ct_slice(0)
+        dataset.PatientID, dataset.PatientName = "", name
+        folder = tmp_path / name
+        folder.mkdir()
+        dataset.save_as(folder / "1.dcm", enforce_file_format=True)
+        (path,) = deidentify_folder(folder, tmp_path / f"{name}_out", KEY).files
+        found.add(str(pydicom.dcmread(path).PatientID))
+    assert len(found) == 2
+    dataset.PatientName = ""
+    dataset.save_as(folder / "1.dcm", enforce_file_format=True)
+    with pytest.raises(BadInput, match="expected a PatientID or PatientName"):
+        deidentify_folder(folder, tmp_path / "neither", KEY)
 
 
 def test_references_between_files_still_hold(series, tmp_path):

@@ -1,5 +1,6 @@
 """Synthesised images as derived DICOM series, through the command line and Python."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -205,4 +206,42 @@ def test_an_export_of_which_no_object_can_carry_an_image_is_refused(series, tmp_
     Synthesised({"tmax": tmax}, {}, {"model": {"title": "any"}}).write(tmp_path / "case")
     with pytest.raises(BadInput, match="expected an image that a DICOM object can carry"):
         export_dicom(tmp_path / "case", tmp_path / "dicom", series)
-    assert not (tmp_path / "dicom").exists()
+    assert not [*(tmp_path / "dicom").rglob("*.dcm")]
+
+
+def test_a_series_that_was_replaced_by_another_patients_is_refused(run, series, tmp_path, voxlate):
+    out = tmp_path / "out"
+    assert voxlate("synth", run, series, "--out", out).code == 0
+    for file in series.iterdir():
+        header = pydicom.dcmread(file)
+        header.PatientID = "99"
+        header.save_as(file)
+    answer = voxlate("export", out, "--dicom", tmp_path / "dicom")
+    assert answer.code == 2
+    assert "found other files in its place" in answer.err
+    assert not [*(tmp_path / "dicom").rglob("*.dcm")]
+
+
+def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
+    run, series, tmp_path, voxlate
+):
+    out = tmp_path / "out"
+    assert voxlate("synth", run, series, "--out", out).code == 0
+    other = shutil.copytree(series, tmp_path / "other")
+    for file in other.iterdir():
+        header = pydicom.dcmread(file)
+        header.StationName = "CHANGED"
+        header.save_as(file)
+    trusted = voxlate("export", out, "--dicom", tmp_path / "trusted", "--like", other)
+    assert trusted.code == 0, trusted.err
+    assert "is not the scan from which the images were synthesised" in trusted.err
+    for file in other.iterdir():
+        header = pydicom.dcmread(file)
+        header.PatientID = "99"
+        header.save_as(file)
+    refused = voxlate("export", out, "--dicom", tmp_path / "refused", "--like", other)
+    assert refused.code == 2
+    assert "expected a series of the patient and frame of reference" in refused.err
+    (tmp_path / "empty").mkdir()
+    empty = voxlate("export", out, "--dicom", tmp_path / "refused", "--like", tmp_path / "empty")
+    assert "found no image in it" in empty.err or "expected a DICOM series" in empty.err

@@ -34,6 +34,14 @@ FIELDS = (
     "name_1",
     "files",
     "token",
+    "folder",
+    "cohort",
+    "runs",
+    "split",
+    "minutes",
+    "recipe",
+    "changes",
+    "memory",
 )
 TYPES = (
     "application/x-www-form-urlencoded",
@@ -71,6 +79,10 @@ def odd_path(draw: random.Random, names: list[str]) -> str:
             f"/uploads/{name}", f"/uploads/{name}/names", f"/uploads/{name}/synthesise", f"/jobs/{name}",
             f"/jobs/{name}/cancel", f"/jobs/{name}/delete", f"/jobs/{name}/{file}",
             f"/jobs/{name}/images/{file}", f"/jobs/{name}/views/{file}", f"/jobs/{name}/{file}/{file}", f"/{file}",
+            "/training", "/training/queue", "/training/survey", "/training/prepared", "/training/plan",
+            "/training/recipe", "/training/runs", "/training/further", "/training/calibrate",
+            "/training/compare", "/training/picture", f"/training/jobs/{name}", f"/training/jobs/{name}/start",
+            f"/training/jobs/{name}/prepare", f"/training/jobs/{name}/stop", f"/training/jobs/{name}/again",
         ]
     )  # fmt: skip
     return path if draw.random() < 0.9 else f"{path}?{draw.choice(FIELDS)}={odd_text(draw)}"
@@ -104,6 +116,8 @@ def test_no_request_is_a_fault_of_the_server(page, run, cohort, tmp_path):
     Here(made.jobs.folder(check.name))
     made.jobs.change(check.name, state="done", ended=job.started)
     made.jobs.add("synthesise", "t2", {"check": check.name, "label": "run"}, 5000)
+    looked = {"root": str(root), "cohort": str(root), "options": {}}
+    made.jobs.add("survey", "root", looked, 5000)
     codes = dict[int, int]()
     for number in range(REQUESTS):
         names = [one.name for one in made.jobs.all()[-5:]]

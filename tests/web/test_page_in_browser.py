@@ -193,6 +193,7 @@ def _assert_structure(page) -> None:
     assert "Research software, not a medical device" in page.get_by_role("banner").inner_text()
 
 
+@pytest.mark.slow
 def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(browser, run, scan, tmp_path):
     options = {"viewport": PHONE, "color_scheme": "dark", "reduced_motion": "reduce"}
     with (

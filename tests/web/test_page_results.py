@@ -83,6 +83,7 @@ def test_the_viewer_gets_source_synthesis_and_spread_with_their_windows(page, di
         assert float(low) < float(high)
 
 
+@pytest.mark.slow
 def test_a_calibrated_run_shows_its_interval_and_its_bound(page, run, small_head, tmp_path):
     for number in range(10):
         small_head(tmp_path / "others" / f"new{number}", 100 + number)

@@ -210,6 +210,18 @@ def test_a_folder_of_the_machine_is_taken_below_the_root_alone(page, tmp_path):
         answer = made.client.post("/folders", data={"place": place})
         assert answer.status_code == 400
         assert str(tmp_path) not in answer.text
+    (tmp_path / "outside").mkdir()
+    (root / "case" / "link").symlink_to(tmp_path / "outside")
+    answer = made.client.post("/folders", data={"place": "case"})
+    assert "case/link: expected a link to a place below the root folder" in answer.text
     without = page(folder="other").client.post("/folders", data={"place": "case"})
     assert "without" in without.text
     assert BASE not in without.text
+
+
+def test_a_boundary_that_is_too_long_is_refused_in_one_sentence(page):
+    made = page()
+    kind = {"content-type": f"multipart/form-data; boundary={'x' * 300}"}
+    answer = made.client.post("/uploads", content=b"--", headers=kind)
+    assert answer.status_code == 400
+    assert "expected a whole form" in answer.text

@@ -113,12 +113,13 @@ def prepare(
 ) -> None:
     """Check a cohort, split it by patient, and convert it for training."""
     from voxlate.cli.next_steps import after_prepare
-    from voxlate.cli.overview import overview, show
+    from voxlate.cli.overview import show
     from voxlate.data.audit import misalignment_lines, synthesised_pairs
     from voxlate.data.manifest import root_and_manifest
     from voxlate.data.prepare import prepare as run
     from voxlate.data.prepared import registration_lines
     from voxlate.data.split import held_out_line, held_out_patients
+    from voxlate.data.survey import prepared_overview
 
     if dry_run:
         from voxlate.cli.dry_run import show_preparation
@@ -144,9 +145,8 @@ def prepare(
                 **by.of_preparation,
                 **vars(options),
             )
-    masked = {entry.case for entry in prepared.cases if prepared.header(entry.case).has_mask_file}
     splits = {entry.patient: entry.split for entry in prepared.cases}
-    table = overview(prepared.cases, splits, prepared.units, masked)
+    table = prepared_overview(prepared)
     counts = {split: len(cases) for split, cases in prepared.splits.items()}
     if as_json:
         facts = {

@@ -1,7 +1,6 @@
-"""A table of a cohort's cases, patients, modalities, grids and units."""
+"""A table of a cohort's cases, patients, modalities, grids and units on the terminal."""
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,44 +8,11 @@ from rich.table import Table
 
 from voxlate.cli.app import err, say
 from voxlate.data.checking import UNREAD, CheckedFile
-from voxlate.data.find import CaseFiles, CohortFiles
-from voxlate.data.prepared import SPLITS, Entry
+from voxlate.data.find import CohortFiles
+from voxlate.data.prepared import SPLITS
 from voxlate.errors import first_of
 
 MOST_ROWS = 12  # files of a dry run; --all shows the others
-
-
-def overview(
-    cases: Sequence[CaseFiles | Entry],
-    splits: Mapping[str, str],
-    units: Mapping[str, str],
-    masked: Collection[str],
-) -> dict[str, Any]:
-    """Cases and patients in all and by split, and the same for each modality and label map; grids once prepared.
-
-    masked: the cases that have a mask file.
-    """
-    rows = {
-        "cases": _by_split(cases, splits),
-        "patients": _by_split({one.patient: one for one in cases}.values(), splits),
-    }
-    for name in sorted({name for one in cases for name in _present(one)}):
-        rows[name] = _by_split([one for one in cases if name in _present(one)], splits)
-    if masked:
-        rows["mask"] = _by_split([one for one in cases if one.case in masked], splits)
-    grids = Counter(
-        "×".join(map(str, reversed(one.shape))) for one in cases if isinstance(one, Entry)
-    )
-    return {"rows": rows, "units": dict(units), "grids": dict(grids.most_common())}
-
-
-def _present(one: CaseFiles | Entry) -> list[str]:
-    return [*(one.present if isinstance(one, Entry) else one.files), *one.labels]
-
-
-def _by_split(cases: Iterable[CaseFiles | Entry], splits: Mapping[str, str]) -> dict[str, int]:
-    counts = Counter(splits[one.patient] for one in cases)
-    return {"all": sum(counts.values()), **{name: counts[name] for name in SPLITS}}
 
 
 def show(table: Mapping[str, Any], plan: CohortFiles | None = None) -> None:

@@ -229,6 +229,8 @@ def export(
         done = export_dicom(
             path, dicom, like, lambda number, total: bars("images", number, total), enhanced
         )
+    for sentence in done.notes:
+        note(sentence)
     for image, reason in done.left_out.items():
         note(f"{image} is left out: {reason}.")
     say(f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis.")

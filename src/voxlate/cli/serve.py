@@ -32,7 +32,10 @@ def serve(
     ] = None,
     root: Annotated[
         Path | None,
-        Option("Folder below which the page may read scans of this machine.", panel=MAIN),
+        Option(
+            "Folder below which the page may read scans, and write prepared cohorts and runs.",
+            panel=MAIN,
+        ),
     ] = None,
     port: Annotated[int, Option("Port of the page.", panel=MAIN, least=1, most=65535)] = 8765,
     host: Annotated[

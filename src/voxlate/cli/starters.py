@@ -40,7 +40,9 @@ def list_starters(
         )
         for line in one["card"]:
             say(f"  {line}")
-    say(f"\nNext:  voxlate synth {facts[0]['name']} scan.nii.gz --out OUT")
+    of_one_scan = [one["name"] for one in facts if len(one["source"]) == 1]
+    if of_one_scan:  # others need a name for each scan
+        say(f"\nNext:  voxlate synth {of_one_scan[0]} scan.nii.gz --out OUT")
 
 
 def starter_facts(check: bool = False) -> list[dict[str, Any]]:

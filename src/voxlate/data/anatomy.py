@@ -7,6 +7,7 @@ are compared with the mean box of the training patients: as they are, and mirror
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import background_value, bounding_box, foreground
 from voxlate.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
+from voxlate.slabs import in_slabs
 
 Box = NDArray[np.float32]
 Distance = Annotated[float, Field(ge=-0.001, le=2.001)]  # 1 - correlation, rounded
@@ -174,12 +176,22 @@ def _coarse(volume: Volume) -> tuple[Volume, NDArray[np.float64]]:
         block = min(data.shape[axis], max(1, round(COARSE_MM / length)))
         if block > 1:
             count = data.shape[axis] // block
-            whole = data.take(range(count * block), axis)
-            blocks = (*data.shape[:axis], count, block, *data.shape[axis + 1 :])
-            data = whole.reshape(blocks).mean(axis + 1)
+            if axis == 0:
+                blocks = data[: count * block].reshape(count, block, *data.shape[1:])
+                data = in_slabs(lambda slab: slab.mean(1), blocks)
+            else:
+                data = in_slabs(partial(_block_means, axis=axis, count=count, block=block), data)
             spacing[axis] *= block
     affine = np.diag([*spacing[::-1], 1.0])
     return Volume(data[None], affine, volume.unit, volume.modality), spacing
+
+
+def _block_means(data: np.ndarray, axis: int, count: int, block: int) -> np.ndarray:
+    """The means of `count` blocks along an axis of [D, H, W]."""
+    whole = data.take(range(count * block), axis)
+    blocks = (*data.shape[:axis], count, block, *data.shape[axis + 1 :])
+    means: np.ndarray = whole.reshape(blocks).mean(axis + 1)
+    return means
 
 
 def _stretched(values: Box) -> Box:

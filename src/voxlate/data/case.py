@@ -22,6 +22,7 @@ from voxlate.images.statistics import Statistics, intensity_statistics
 from voxlate.images.tiling import Size, resize_slices, zoomed
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.records import Record, Shape, checksum, write_tensors
+from voxlate.slabs import by_plane, in_slabs, least_and_most, reduced
 
 MASK = "mask"
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
@@ -81,7 +82,9 @@ class PreparedCase:
         if self.contrasts is not None and modality in self.contrasts.names:
             data = self.contrasts.whole(self, modality)[None]
         else:
-            data = self.arrays[modality].astype(np.float32, order="C")[None]
+            data = in_slabs(lambda slab: slab.astype(np.float32, order="C"), self.arrays[modality])[
+                None
+            ]
         return Volume(
             data,
             np.array(header.affine),
@@ -92,7 +95,7 @@ class PreparedCase:
 
     def mask(self, modalities: Iterable[str] | None = None) -> np.ndarray:
         """Where the body or brain is, as far as these modalities show it (None: all of them); bool [D, H, W]."""
-        return self.inside(self.arrays[MASK], modalities)
+        return in_slabs(lambda slab: self.inside(slab, modalities), self.arrays[MASK])
 
     def inside(self, bits: np.ndarray, modalities: Iterable[str] | None = None) -> np.ndarray:
         """Which voxels of (a part of) the mask are set for some of these modalities."""
@@ -242,28 +245,36 @@ def _mask_source(
 
 def _join_bits(planes: list[np.ndarray]) -> np.ndarray:
     """The masks as one array, whose bit k is set inside the k-th mask."""
-    bits = np.zeros(planes[0].shape, np.min_scalar_type((1 << len(planes)) - 1))
-    for k, plane in enumerate(planes):
-        bits[plane] |= bits.dtype.type(1 << k)
-    return bits
+    dtype = np.min_scalar_type((1 << len(planes)) - 1)
+
+    def joined(*parts: np.ndarray) -> np.ndarray:
+        bits = np.zeros(parts[0].shape, dtype)
+        for k, part in enumerate(parts):
+            bits[part] |= dtype.type(1 << k)
+        return bits
+
+    return in_slabs(joined, *planes)
 
 
 def _all_bits(inside: np.ndarray, modalities: int) -> np.ndarray:
     every = (1 << modalities) - 1
     dtype = np.min_scalar_type(every)
-    return inside.astype(dtype) * dtype.type(every)
+    return in_slabs(lambda slab: slab.astype(dtype) * dtype.type(every), inside)
 
 
 def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
     """The header's entries on the grid and on the mask; without a mask, all voxels count as inside."""
-    inside = np.ones(grid.shape, bool) if bits is None else bits != 0
+    inside = np.broadcast_to(np.True_, grid.shape)
+    if bits is not None:
+        inside = in_slabs(lambda slab: slab != 0, bits)
+    area = by_plane(lambda slab: slab.sum(axis=(1, 2)), inside)
     return {
         "shape": grid.shape,
         "spacing_mm": grid.spacing_mm,
         "affine": grid.affine.tolist(),
-        "mask_area": [int(area) for area in inside.sum(axis=(1, 2))],
+        "mask_area": area.tolist(),
         "mask_box": bounding_box(inside),
-        "mask_ml": float(inside.sum() * np.prod(grid.spacing_mm) / 1000),
+        "mask_ml": float(area.sum() * np.prod(grid.spacing_mm) / 1000),
     }
 
 
@@ -271,20 +282,27 @@ def compact(values: np.ndarray, halved: bool = False) -> np.ndarray:
     """The values as int16 where that loses nothing, else as float32; halved: as float16 where that loses nothing."""
     if halved:
         with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        return half if np.array_equal(half, values) else values.astype(np.float32)
+            return _as_type(values, np.float16)
     limits = np.iinfo(np.int16)
-    if values.min() < limits.min or values.max() > limits.max:
-        return values.astype(np.float32)
-    whole = values.astype(np.int16)
-    return whole if np.array_equal(whole, values) else values.astype(np.float32)
+    low, high = least_and_most(values)
+    if low < limits.min or high > limits.max:
+        return in_slabs(lambda slab: slab.astype(np.float32), values)
+    return _as_type(values, np.int16)
+
+
+def _as_type(values: np.ndarray, dtype: type[np.float16] | type[np.int16]) -> np.ndarray:
+    """The values as this type where that loses nothing, else as float32."""
+    small = in_slabs(lambda slab: slab.astype(dtype), values)
+    if all(reduced(np.array_equal, small, values)):
+        return small
+    return in_slabs(lambda slab: slab.astype(np.float32), values)
 
 
 def write_case(path: Path, case: PreparedCase) -> None:
     """Write a case uncompressed, so that readers map it and copy only the slices that they need."""
     arrays = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
     for name, values in arrays.items():
-        if not np.isfinite(values).all():
+        if not all(reduced(lambda slab: np.isfinite(slab).all(), values)):
             raise BadInput(
                 f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan."
             )

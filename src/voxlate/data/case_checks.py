@@ -56,13 +56,13 @@ def check_voxels(
     mask: str,
 ) -> None:
     """Raise BadInput unless a case's voxels are those that its header describes."""
+    by_slice = dict[str, tuple[np.ndarray, np.ndarray]]()
     for name, values in arrays.items():
-        check_values(record, name, values, Shape(values.shape, low=-LARGEST, high=LARGEST))
+        by_slice[name] = (values.min(axis=(1, 2)), values.max(axis=(1, 2)))
+        limits = Shape(values.shape, low=-LARGEST, high=LARGEST)
+        check_values(record, name, np.stack(by_slice[name]), limits)
     for name, statistics in header.statistics.items():
-        ends = (
-            (arrays[name].min(axis=(1, 2)), statistics.slice_low),
-            (arrays[name].max(axis=(1, 2)), statistics.slice_high),
-        )
+        ends = tuple(zip(by_slice[name], (statistics.slice_low, statistics.slice_high)))
         record.check(
             all(np.allclose(*pair, rtol=1e-5) for pair in ends),
             f"statistics of other voxels ({name})",

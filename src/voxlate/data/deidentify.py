@@ -13,6 +13,7 @@ from typing import Any, Literal
 from voxlate.data.pseudonyms import Pseudonyms
 from voxlate.errors import BadInput
 from voxlate.files import locked, whole_file
+from voxlate.images.formats.dicom_headers import PRIVATE_GROUP
 from voxlate.images.formats.format import errors_as
 from voxlate.images.optional import optional_package
 
@@ -27,7 +28,17 @@ SYNTHETIC = (
 )
 OWN_CREATOR = "voxlate"  # the private creator of the block with the provenance, in any case
 STANDARD_UIDS = "1.2.840.10008."  # UIDs of DICOM itself, such as SOP classes, name no object
-STATIONS = (  # attributes of the file itself that name a machine or a hospital's software
+# Texts of people that the table leaves to other options, or leaves out.
+FREE_TEXTS: dict[tuple[int, int], Literal["delete", "dummy"]] = {
+    (0x0040, 0xA160): "dummy",  # TextValue, in the content of documents
+    (0x0070, 0x0081): "delete",  # ContentDescription
+    (0x0028, 0x1055): "delete",  # WindowCenterWidthExplanation
+    (0x0028, 0x3003): "delete",  # LUTExplanation
+}
+OVERLAYS = range(0x6000, 0x6100)
+OVERLAY_DESCRIPTION = 0x0022
+STATIONS = (
+    "ImplementationVersionName",  # attributes of the file itself that name a machine or a hospital's software
     "SourceApplicationEntityTitle",
     "SendingApplicationEntityTitle",
     "ReceivingApplicationEntityTitle",
@@ -86,6 +97,10 @@ class Rules:
 
     def action(self, tag: Tag) -> Action | None:
         """The action for a tag; None where the table does not have it."""
+        if tag in FREE_TEXTS:
+            return FREE_TEXTS[tag]
+        if tag[0] in OVERLAYS and tag[1] == OVERLAY_DESCRIPTION:
+            return "delete"
         if tag in self.actions:
             return self.actions[tag]
         for group, element, group_mask, element_mask, action in self.repeated:
@@ -127,6 +142,10 @@ def deidentify_folder(source: Path, target: Path, pseudonyms: Pseudonyms) -> Dei
                 continue
             deidentify(dataset, pseudonyms, rules, file)
             path = target / f"{dataset.SOPInstanceUID}.dcm"
+            if path in written:
+                raise BadInput(
+                    f"{file}: expected a SOPInstanceUID of its own, found that of another file in {source}. Take one of them out: the second would replace the first."
+                )
             with whole_file(path) as temporary:
                 dataset.save_as(temporary, enforce_file_format=True)
             written.append(path)
@@ -135,11 +154,15 @@ def deidentify_folder(source: Path, target: Path, pseudonyms: Pseudonyms) -> Dei
 
 def deidentify(dataset: Any, pseudonyms: Pseudonyms, rules: Rules, where: object) -> None:
     """Change a pydicom dataset in place: no attribute in it names the patient, and its UIDs are keyed hashes."""
-    if dataset.get("BurnedInAnnotation", "NO") == "YES":
+    if str(dataset.get("BurnedInAnnotation", "NO")).strip().upper() == "YES":
         raise BadInput(
             f"{where}: expected pixels without names, found BurnedInAnnotation YES. Leave this series out: pseudonyms do not change pixels."
         )
-    patient = str(dataset.get("PatientID", ""))
+    if not dataset.get("SOPInstanceUID"):
+        raise BadInput(
+            f"{where}: expected a SOPInstanceUID, found none. Leave this file out, or get it again as the scanner made it."
+        )
+    patient = _patient(dataset, where)
     synthetic = str(dataset.get("SeriesDescription", "")).startswith("SYNTHETIC")
     for part in _parts(dataset):
         _remove_private(part)
@@ -157,6 +180,19 @@ def deidentify(dataset: Any, pseudonyms: Pseudonyms, rules: Rules, where: object
     _state_method(dataset)
 
 
+def _patient(dataset: Any, where: object) -> str:
+    """The patient's id; without one, name and birth date, so that two patients never share a pseudonym."""
+    own = str(dataset.get("PatientID", "") or "")
+    if own:
+        return own
+    name = str(dataset.get("PatientName", "") or "")
+    if not name:
+        raise BadInput(
+            f"{where}: expected a PatientID or PatientName, found neither, so that patients cannot be told apart. Fill one in."
+        )
+    return f"{name} {dataset.get('PatientBirthDate', '')}"
+
+
 def _parts(dataset: Any) -> Iterator[Any]:
     """The dataset and those in its sequences, innermost first."""
     for element in dataset:
@@ -171,7 +207,9 @@ def _remove_private(part: Any) -> None:
     own = {
         (element.tag.group, element.tag.element)
         for element in part
-        if element.tag.is_private_creator and str(element.value).lower() == OWN_CREATOR
+        if element.tag.is_private_creator
+        and element.tag.group == PRIVATE_GROUP
+        and str(element.value).lower() == OWN_CREATOR
     }
     for element in list(part):
         tag = element.tag
@@ -186,9 +224,11 @@ def _apply(part: Any, element: Any, pseudonyms: Pseudonyms, rules: Rules, patien
     """Do to an element what the table says."""
     tag = (element.tag.group, element.tag.element)
     action = rules.action(tag)
-    if action is None or element.tag.is_private:
+    if element.tag.is_private:
         return
-    if element.VR in ("DA", "DT") and tag != BIRTH_DATE:
+    if element.VR == "UN":  # nobody knows what it holds
+        del part[element.tag]
+    elif element.VR in ("DA", "DT") and tag != BIRTH_DATE:
         element.value = _each(element.value, lambda one: pseudonyms.date(str(one)[:8], patient))
     elif action == "uid" and element.VR == "UI":
         element.value = _each(element.value, lambda one: _uid(str(one), pseudonyms))

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.ndimage
 
 from voxlate.errors import BadInput
+from voxlate.slabs import empty, in_slabs, least_and_most, release
 
 Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linear, 3 is cubic
 Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RAS mm
@@ -157,6 +158,16 @@ def _same_centre(grid: Grid, shape: np.ndarray, factor: np.ndarray) -> Grid:
 
 def oriented(volume: Volume, axes: str) -> Volume:
     """Flip and permute a volume until its (x, y, z) indices grow towards `axes`, say "RAS" or "LPS"; exact."""
+    view = _oriented_view(volume, axes)
+    if view is volume:
+        return volume
+    if len(view.data) == 1:
+        return dataclasses.replace(view, data=in_slabs(np.ascontiguousarray, view.data[0])[None])
+    return dataclasses.replace(view, data=np.ascontiguousarray(view.data))
+
+
+def _oriented_view(volume: Volume, axes: str) -> Volume:
+    """As `oriented`, but the voxels are a view of the old ones."""
     current = nib.orientations.io_orientation(volume.affine)
     wanted = nib.orientations.axcodes2ornt(tuple(axes))
     change = nib.orientations.ornt_transform(current, wanted)
@@ -170,12 +181,17 @@ def oriented(volume: Volume, axes: str) -> Volume:
     )  # x, y, z, then channels, which the orientation leaves alone
     data = nib.orientations.apply_orientation(spatial, change).transpose(3, 2, 1, 0)
     affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
-    return dataclasses.replace(volume, data=np.ascontiguousarray(data), affine=affine)
+    return dataclasses.replace(volume, data=data, affine=affine)
 
 
 def canonical(volume: Volume) -> Volume:
     """The volume with D growing to Superior, H to Anterior and W to Right, by flips and permutations alone."""
     return oriented(volume, "RAS")
+
+
+def canonical_view(volume: Volume) -> Volume:
+    """As `canonical`, but the voxels are a view of the old ones, and not contiguous."""
+    return _oriented_view(volume, "RAS")
 
 
 def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
@@ -198,7 +214,7 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     # scipy indexes (D, H, W), affines map (W, H, D)
     matrix = to_index[:3, :3][::-1, ::-1]
     offset = to_index[:3, 3][::-1]
-    data = np.empty((len(volume.data), *grid.shape), np.float32)
+    data = empty((len(volume.data), *grid.shape), np.float32)
     for channel, out in zip(volume.data, data):
         spline = channel
         if (
@@ -215,12 +231,14 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
             mode="nearest",
             prefilter=False,
         )
-    lowest = float(volume.data.min()) if fill is None else fill
+    release(volume.data, data)
+    lowest = float(least_and_most(volume.data)[0]) if fill is None else fill
     for z in range(
         grid.shape[0]
     ):  # slice by slice: the coordinates of all voxels would need six times their memory
         outside = _outside(volume.grid.shape, grid.shape[1:], matrix, offset + z * matrix[:, 0])
         data[:, z, outside] = lowest
+        release(data)
     return dataclasses.replace(volume, data=data, affine=grid.affine)
 
 

@@ -26,7 +26,8 @@ class Scale:
 
     def forward(self, x: Array) -> Array:
         """Network units of physical values; values beyond low and high are clipped, a constant (low = high) is -1."""
-        return self.of(x).clip(-1, 1)
+        y = self.of(x)
+        return np.clip(y, -1, 1, out=y) if isinstance(y, np.ndarray) else y.clip(-1, 1)
 
     def of(self, x: Array) -> Array:
         """As `forward`, not clipped."""

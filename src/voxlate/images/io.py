@@ -18,11 +18,12 @@ from voxlate.images.formats.dicom import DICOM, entries_in, folder_and_key, head
 from voxlate.images.formats.format import Format, Stored
 from voxlate.images.formats.freesurfer import FREESURFER
 from voxlate.images.formats.itk import ITK
-from voxlate.images.formats.nifti import NIFTI, SYNTHETIC
+from voxlate.images.formats.nifti import NIFTI, SYNTHETIC, open_nifti
 from voxlate.images.formats.picture import PICTURE
 from voxlate.images.formats.rire import RIRE
 from voxlate.images.grid import Volume, check_affine, oriented
-from voxlate.images.units import unit_of
+from voxlate.images.units import MR, unit_of
+from voxlate.slabs import reduced
 
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
 FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY, RIRE)
@@ -130,6 +131,10 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     modality = modality or stored.modality
     unit = stored.unit or unit_of(modality)
     guesses = stored.guesses
+    if stored.modality.lower() == "ct" and modality.lower() in MR:
+        raise BadInput(
+            f"{path}: expected an MR scan as {modality}, found a CT series (DICOM's Modality is CT). Name the MR series, or name this one ct."
+        )
     if unit == "HU" and stored.not_hu:
         raise BadInput(
             f"{path}: expected Hounsfield units, found {stored.not_hu}. Get the series again as the scanner made it, or name it by what else it shows (cbf=PATH)."
@@ -151,6 +156,13 @@ def _read(path: Path) -> Stored:
             f"{file}: expected a NIfTI file or a DICOM series to take a frame from, found '{file.suffix}'. Convert it."
         )
     return read_frame(file, part, kind.read_frames)
+
+
+def shape_in_header(path: Path) -> tuple[int, int, int] | None:
+    """The shape [D, H, W] that the header of a NIfTI file states; None for any other path, and for frames of a file."""
+    if not path.is_file() or format_by_ending(path.name) is not NIFTI:
+        return None
+    return open_nifti(path).grid.shape
 
 
 def write_volume(path: Path | str, volume: Volume, description: str = "") -> None:
@@ -195,7 +207,7 @@ def is_synthetic(path: Path) -> bool:
 
 def _check_finite(data: np.ndarray, path: Path) -> None:
     """Raise BadInput for NaN and infinity: NaN spreads through every sum, and viewers show it as black."""
-    if np.isfinite(data).all():
+    if all(reduced(lambda slab: np.isfinite(slab).all(), data[0] if len(data) == 1 else data)):
         return
     raise BadInput(
         f"{path}: expected finite voxels, found {np.isnan(data).sum()} NaN and {np.isinf(data).sum()} infinite ones of {data.size}. Replace them, by the background value for instance, and save the file again."

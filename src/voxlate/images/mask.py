@@ -1,6 +1,6 @@
 """Masks of the body and the brain, by thresholds and binary morphology."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 
@@ -8,7 +8,17 @@ import numpy as np
 import scipy.ndimage
 
 from voxlate.errors import BadInput
+from voxlate.images.components import components_of
 from voxlate.images.grid import Box, Volume
+from voxlate.slabs import (
+    by_plane,
+    empty,
+    in_slabs,
+    least_and_most,
+    reduced,
+    release,
+    spread_values,
+)
 
 Spacing = tuple[float, float, float]
 
@@ -42,19 +52,35 @@ def foreground(volume: Volume) -> np.ndarray:
     image = volume.data[0]
     spacing = volume.grid.spacing_mm
     if volume.unit == "HU":
-        return _body(image > BODY_HU, spacing, gap_mm=0.0)
+        return _body(_above(image, BODY_HU), spacing, gap_mm=0.0)
     background, threshold, clean = _background(image)
     if threshold is None:
-        return np.ones(image.shape, bool)
+        return _everywhere(image.shape)
     if clean and volume.unit != "grey":  # a windowed picture has clean air around a whole head
-        body = fill_slices(largest(np.abs(image - background) > threshold - background))
+        body = fill_slices(largest(_away(image, background, threshold)))
     else:
-        body = _body(image > threshold, spacing, gap_mm=SCALP_MM)
+        body = _body(_above(image, threshold), spacing, gap_mm=SCALP_MM)
     if (
-        body.mean() <= LEAST_BODY
+        sum(reduced(np.count_nonzero, body)) / body.size <= LEAST_BODY
     ):  # a few vessels above a threshold (some MRA files) draw no outline
-        return np.ones(image.shape, bool)
+        return _everywhere(image.shape)
     return body
+
+
+def _above(image: np.ndarray, threshold: float) -> np.ndarray:
+    """Where an image is above a threshold."""
+    return in_slabs(lambda slab: slab > threshold, image)
+
+
+def _away(image: np.ndarray, background: float, threshold: float) -> np.ndarray:
+    """Where an image differs from its background by more than a threshold does."""
+    return in_slabs(lambda slab: np.abs(slab - background) > threshold - background, image)
+
+
+def _everywhere(shape: Sequence[int]) -> np.ndarray:
+    whole = empty(shape, bool)
+    whole[:] = True
+    return whole
 
 
 def shows(volume: Volume) -> tuple[np.ndarray, bool]:
@@ -64,13 +90,13 @@ def shows(volume: Volume) -> tuple[np.ndarray, bool]:
     """
     image = volume.data[0]
     if volume.unit == "HU":
-        return image > BODY_HU, False
+        return _above(image, BODY_HU), False
     background, threshold, clean = _background(image)
     if threshold is None:
-        return image > image.min(), True
+        return _above(image, least_and_most(image)[0]), True
     if clean and volume.unit != "grey":
-        return np.abs(image - background) > threshold - background, True
-    return image > threshold, False
+        return _away(image, background, threshold), True
+    return _above(image, threshold), False
 
 
 def background_value(volume: Volume) -> float:
@@ -79,7 +105,7 @@ def background_value(volume: Volume) -> float:
     Where no background can be estimated, it is the lowest value.
     """
     background, threshold, clean = _background(volume.data[0])
-    lowest = float(volume.data.min())
+    lowest = float(least_and_most(volume.data[0])[0])
     if threshold is None:
         return lowest
     if clean or volume.unit == "HU":
@@ -95,16 +121,17 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
     tissue = without_specks(tissue)
     shut = fill_slices(closed(tissue, gap_mm, spacing))
     core = dilate(erode(shut, TABLE_MM, spacing), TABLE_MM, spacing)
-    core = largest(core if core.any() else shut, tissue)
-    outline = shut & dilate(core, TABLE_MM, spacing)
-    return fill_slices(largest(outline & (tissue | erode(shut, gap_mm, spacing))))
+    core = largest(core if any(reduced(np.any, core)) else shut, tissue)
+    outline = in_slabs(np.logical_and, shut, dilate(core, TABLE_MM, spacing))
+    inner = in_slabs(np.logical_or, tissue, erode(shut, gap_mm, spacing))
+    return fill_slices(largest(in_slabs(np.logical_and, outline, inner)))
 
 
 def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
     """Background value, threshold above it (None: no background), and whether it is one clean constant."""
     values = _sample(image)
-    rows = image[:, [0, -1]].reshape(-1)
-    columns = image[:, :, [0, -1]].reshape(-1)
+    rows = by_plane(lambda slab: slab[:, [0, -1]], image).reshape(-1)
+    columns = by_plane(lambda slab: slab[:, :, [0, -1]], image).reshape(-1)
     border = _sample(np.concatenate([rows, columns]))
     # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
     lowest, background = (float(v) for v in np.percentile(border, [5, 25]))
@@ -132,7 +159,7 @@ def _is_clean(values: np.ndarray, background: float, signal: float) -> bool:
 
 def _sample(array: np.ndarray) -> np.ndarray:
     """Evenly spread values, at most about SAMPLES of them."""
-    return array.reshape(-1)[:: max(1, array.size // SAMPLES)]
+    return spread_values(array, max(1, array.size // SAMPLES))
 
 
 def _otsu(values: np.ndarray) -> float:
@@ -255,9 +282,10 @@ def _box(
     for axis, (length, size) in enumerate(zip(spacing_mm, mask.shape)):
         reach = int(radius_mm / length + 1e-6) if size > 1 else 0
         if reach:
-            mask = filter1d(mask.view(np.uint8), 2 * reach + 1, axis=axis, mode="nearest").view(
-                bool
-            )
+            filtered = empty(mask.shape, np.uint8)
+            filter1d(mask.view(np.uint8), 2 * reach + 1, axis=axis, output=filtered, mode="nearest")
+            release(mask, filtered)
+            mask = filtered.view(bool)
     return mask
 
 
@@ -269,9 +297,13 @@ erode = partial(_box, scipy.ndimage.minimum_filter1d)
 def bounding_box(mask: np.ndarray) -> list[tuple[int, int]]:
     """First and end of the smallest box around a mask along each axis; the whole image around an empty one."""
     box = []
-    for axis, length in enumerate(mask.shape):
-        others = tuple({0, 1, 2} - {axis})
-        filled = np.flatnonzero(mask.any(axis=others))
+    along_d = by_plane(lambda slab: slab.any(axis=(1, 2)), mask)
+    along_h, along_w = (
+        np.logical_or.reduce(reduced(lambda slab, axes=axes: slab.any(axis=axes), mask))
+        for axes in ((0, 2), (0, 1))
+    )
+    for filled_rows, length in zip((along_d, along_h, along_w), mask.shape):
+        filled = np.flatnonzero(filled_rows)
         box.append((int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, length))
     return box
 
@@ -290,24 +322,22 @@ def closed(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarra
 
 def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     """The face-connected component with the most voxels (inside `weight`, if given); an empty mask stays empty."""
-    labels, count = scipy.ndimage.label(mask)
-    if count < 2:
+    found = components_of(mask)
+    if found.count < 2:
         return mask
-    sizes = np.bincount(
-        labels.reshape(-1) if weight is None else labels[weight], minlength=count + 1
-    )
-    return labels == 1 + sizes[1:].argmax()
+    sizes = found.sizes if weight is None else found.sizes_inside(weight)
+    which = np.zeros(found.count + 1, bool)
+    which[1 + sizes[1:].argmax()] = True
+    return found.chosen(which)
 
 
 def without_specks(mask: np.ndarray) -> np.ndarray:
     """Drop the components that are smaller than SPECK of the largest: noise and ghosts."""
-    labels, count = scipy.ndimage.label(mask)
-    if count < 2:
+    found = components_of(mask)
+    if found.count < 2:
         return mask
-    sizes = np.bincount(labels.reshape(-1))
-    sizes[0] = 0
-    kept: np.ndarray = (sizes >= SPECK * sizes.max()) & (sizes > 0)
-    return kept[labels]
+    sizes = found.sizes
+    return found.chosen((sizes >= SPECK * sizes.max()) & (sizes > 0))
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
@@ -315,15 +345,11 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 
     The complement is labelled, because scipy's own binary_fill_holes takes minutes on large volumes.
     """
-    labels, count = scipy.ndimage.label(~mask)
-    outside = np.zeros(count + 1, dtype=bool)
-    for axis in range(mask.ndim):
-        outside[labels.take([0, -1], axis)] = True
-    outside[0] = False  # label 0 is the mask itself
-    return ~outside[labels]
+    found = components_of(in_slabs(np.logical_not, mask))
+    return found.chosen(found.touching, inverted=True)
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
     """Fill the holes of each axial slice, then those of the volume."""
-    filled = np.stack([fill_holes(plane) for plane in mask])
+    filled = in_slabs(lambda planes: np.stack([fill_holes(plane) for plane in planes]), mask)
     return fill_holes(filled) if len(mask) > 2 else filled

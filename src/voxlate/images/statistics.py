@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from voxlate import slabs
+from voxlate.images.large_sets import LargeSet
 from voxlate.records import NotNegative, Number
+from voxlate.slabs import by_plane, reduced
 
 # The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
 PERCENTILES = (
@@ -64,16 +67,25 @@ class Statistics:
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
     """Statistics of a volume; values, mask: [D, H, W]. Without a mask, or with an empty one, all is foreground."""
     everything = distribution(values)
+    has_mask = mask is not None and any(reduced(np.any, mask))
     return Statistics(
-        foreground=distribution(values, mask) if mask is not None and mask.any() else everything,
+        foreground=distribution(values, mask) if has_mask else everything,
         all=everything,
-        slice_low=tuple(float(low) for low in values.min(axis=(1, 2))),
-        slice_high=tuple(float(high) for high in values.max(axis=(1, 2))),
+        slice_low=tuple(
+            by_plane(lambda slab: slab.min(axis=(1, 2)), values).astype(float).tolist()
+        ),
+        slice_high=tuple(
+            by_plane(lambda slab: slab.max(axis=(1, 2)), values).astype(float).tolist()
+        ),
     )
 
 
 def distribution(values: np.ndarray, mask: np.ndarray | None = None) -> Distribution:
     """The distribution of an array of any shape, or of its values inside a mask, which must not be empty."""
+    if values.size > slabs.SLAB and values.dtype in (np.int16, np.float32):
+        large = LargeSet(values, mask)
+        mean, sd = large.mean_and_sd()
+        return Distribution(mean, sd, large.percentiles(PERCENTILES))
     flat = values.reshape(-1) if mask is None else values[mask > 0]
     return Distribution(
         mean=float(flat.mean(dtype=np.float64)),

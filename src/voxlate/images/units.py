@@ -14,15 +14,13 @@ TISSUE_MAPS: dict[str, str] = {
     "flow_map": "cm/s",
     "inflow_map": "1/s",
 }
+MR = ("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr")
 UNITS: dict[str, str] = {
     **dict.fromkeys(HOUNSFIELD, "HU"),
     "cbf": "ml/100g/min",
     "cbv": "ml/100g",
     **dict.fromkeys(("tmax", "mtt", "ttp", "tmip"), "s"),
-    **dict.fromkeys(
-        ("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr"),
-        "a.u.",
-    ),
+    **dict.fromkeys(MR, "a.u."),
     **TISSUE_MAPS,
 }
 

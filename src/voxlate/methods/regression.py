@@ -30,10 +30,17 @@ from voxlate.methods.method import (
 )
 from voxlate.nets.interface import Channels, NetSettings, Output
 
-LOSSES = {
-    "l1": lambda image, truth: (image - truth).abs(),
-    "mse": lambda image, truth: (image - truth).square(),
-}
+
+def _absolute(image: Tensor, truth: Tensor) -> Tensor:
+    return (image - truth).abs()
+
+
+def _square(image: Tensor, truth: Tensor) -> Tensor:
+    return (image - truth).square()
+
+
+# Functions with names, because a method is pickled where cases run in other processes.
+LOSSES = {"l1": _absolute, "mse": _square}
 
 
 @settings

@@ -31,6 +31,7 @@ from voxlate.starters.names import is_starter
 from voxlate.training.starter import run_folder
 
 MOST_CASES = 9
+MOST_PICTURES = 4  # of the validation
 LONGEST_LIST = 12
 HEADLINES = ("mae", "ssim_2d")
 CHART_METRICS = (
@@ -112,7 +113,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         "tables": score_tables(scores) if scores else None,
         "cases": cases,
         "cases_total": len({row["case"] for row in scores["cases"]}) if scores else len(cases),
-        "charts": _charts(run / "log.jsonl") if run else [],
+        "charts": charts_of(run / "log.jsonl") if run else [],
         "validation": _validation(folder) if is_run else [],
         "recipe": toml_markup(recipe),
         "recipe_note": _unlike_shipped(recipe),
@@ -280,7 +281,8 @@ def _calibration(scores: Answer) -> Any:
     return calibration_chart(coverage) if len(coverage) > 1 else None
 
 
-def _charts(log: Path) -> list[dict[str, Any]]:
+def charts_of(log: Path) -> list[dict[str, Any]]:
+    """The curves of a training: the title, the names of the lines with their last values, and the chart of each."""
     curves = curves_of(log)
     stages = list(dict.fromkeys(stage for stage, _ in curves))
     charts = []
@@ -303,15 +305,20 @@ def _charts(log: Path) -> list[dict[str, Any]]:
 
 def _validation(run: Path) -> list[tuple[str, str]]:
     """Names and data URIs of the newest pictures in RUN/validation."""
-    files = sorted(
-        (run / "validation").glob("*.png"),
-        key=lambda path: (path.stat().st_mtime, path.name),
-    )[-4:]
     start = "data:image/png;base64,"
     return [
         (path.stem, start + base64.b64encode(path.read_bytes()).decode())
-        for path in reversed(files)
+        for path in newest_pictures(run)
     ]
+
+
+def newest_pictures(run: Path) -> list[Path]:
+    """The newest pictures in RUN/validation, the last one first."""
+    files = sorted(
+        (run / "validation").glob("*.png"),
+        key=lambda path: (path.stat().st_mtime, path.name),
+    )
+    return list(reversed(files[-MOST_PICTURES:]))
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
+from voxlate.slabs import in_slabs, reduced
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue
@@ -24,6 +25,9 @@ class Peak:
 
     def stretch(self, values: np.ndarray) -> np.ndarray:
         """Values of any shape, in the unit of `middle`."""
+        return in_slabs(self._stretched, values)
+
+    def _stretched(self, values: np.ndarray) -> np.ndarray:
         bright = values > self.middle
         return np.where(
             bright, self.middle + (values - self.middle) * np.float32(self.slope), values
@@ -31,7 +35,11 @@ class Peak:
 
     def stretch_sd(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The standard deviations that belong to the stretched values."""
-        return np.where(values > self.middle, sd * np.float32(self.slope), sd)
+        return in_slabs(
+            lambda some, of: np.where(of > self.middle, some * np.float32(self.slope), some),
+            sd,
+            values,
+        )
 
     @property
     def stated(self) -> dict[str, float]:
@@ -60,7 +68,7 @@ def find_peak(
     if spec.upper_percentile is None:
         return None
     body = foreground(image)
-    body_ml = body.sum() * np.prod(image.grid.spacing_mm) / 1000
+    body_ml = sum(reduced(np.count_nonzero, body)) * np.prod(image.grid.spacing_mm) / 1000
     if body_ml < WHOLE * training_ml:
         return None
     inside = intensity_statistics(image.data[0], body).foreground

@@ -10,10 +10,11 @@ from typing import Any
 from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput, CannotWrite
 from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
-from voxlate.files import locked, safe_name
+from voxlate.files import locked
 from voxlate.images.face import may_show_face
 from voxlate.images.io import is_picture
 from voxlate.scoring.provenance import provenance_of
+from voxlate.slabs import scratch_in
 from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
@@ -159,12 +160,12 @@ class _SynthesisJob:
     def _synthesise_or_keep(self, scans: Scans, context: Context) -> _CaseFolder:
         """Synthesise a case, unless its images are there and unchanged."""
         output = self.output
-        folder = output.path / safe_name(scans.case, "case")
+        folder = output.folder_of(scans.case)
         recorded = output.has_images_of(scans.case, scans.files)
         if recorded and is_unchanged(folder) and has_format(folder, output.ending):
             return _CaseFolder(folder, True, False, [])
         lock = locked(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
-        with lock:
+        with lock, scratch_in(folder):
             removed = _synthesise_case(
                 self.sent.model, scans, folder, output, self.splits, self.seed, context
             )

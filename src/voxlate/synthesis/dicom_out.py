@@ -10,7 +10,7 @@ from typing import Any
 from voxlate.data.presets import LABELS, MASKS
 from voxlate.errors import BadInput, first_of
 from voxlate.files import SYNTHETIC, locked
-from voxlate.images.formats.dicom import folder_and_key, is_dicom_folder
+from voxlate.images.formats.dicom import folder_and_key, headers_of, is_dicom_folder
 from voxlate.images.formats.dicom_derived import UNITS, write_derived
 from voxlate.images.formats.dicom_enhanced import write_enhanced
 from voxlate.images.formats.dicom_headers import Origin
@@ -18,7 +18,7 @@ from voxlate.images.formats.dicom_maps import UNIT_CODES, Quantity, quantity_of,
 from voxlate.images.formats.dicom_masks import write_mask
 from voxlate.images.formats.dicom_multiframe import highdicom_for
 from voxlate.images.formats.dicom_report import write_report
-from voxlate.images.io import is_picture, read_volume, scan_endings, without_ending
+from voxlate.images.io import content_hash, is_picture, read_volume, scan_endings, without_ending
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.scored_images import is_map
 from voxlate.synthesis.output_folder import SHARED_SECONDS
@@ -35,13 +35,15 @@ _STATED = ("model", "seed", "synth", "units", "warnings", "notice")
 class Exported:
     """The folders of written series by their kind, and the reasons why images have none.
 
-    series: CT and MR; maps, masks and reports: Parametric Maps, Segmentations and summaries of trust.
+    series: CT and MR; maps, masks and reports: Parametric Maps, Segmentations and summaries of trust. notes: what was
+    taken on the user's word.
     """
 
     series: list[Path] = field(default_factory=list)
     maps: list[Path] = field(default_factory=list)
     masks: list[Path] = field(default_factory=list)
     reports: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -98,8 +100,8 @@ def export_dicom(
     done = 0
     with locked(to, SHARED_SECONDS):
         for case, files in names.items():
-            source = like or _source_of(case)
             written = Exported()
+            source = _checked_source(case, like, written.notes)
             for name in files:
                 if progress is not None:
                     progress(done, count)
@@ -207,6 +209,46 @@ def _masks(case: Path) -> list[str]:
     stated = _images(case)
     names = [f"{name}{ending}" for name in MASK_NAMES for ending in scan_endings()]
     return [name for name in names if name not in stated and (case / name).is_file()]
+
+
+def _checked_source(case: Path, like: Path | None, notes: list[str]) -> Path:
+    """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
+    provenance = provenance_of(case)
+    source = like or _source_of(case)
+    patients = _patients(source)
+    hashes = {scan.get("sha256") for scan in provenance.get("inputs", {}).values()}
+    if content_hash(source) in hashes:
+        return source
+    if like is None:
+        raise BadInput(
+            f"{source}: expected the series from which {case.name} was synthesised, found other files in its place (their checksum differs). Put the series back, or name it by --like."
+        )
+    for path in stated_inputs(provenance).values():
+        if _is_series(path) and _patients(path) != patients:
+            raise BadInput(
+                f"--like: expected a series of the patient and frame of reference from which {case.name} was synthesised, found another in {like}. Name the right series, or leave --like out."
+            )
+    notes.append(
+        f"{case.name}: {like} is not the scan from which the images were synthesised (its files differ); they get its patient and study on your word."
+    )
+    return source
+
+
+def _patients(series: Path) -> set[tuple[str, str]]:
+    """Patient and frame of reference of a series; raises BadInput for no image, and for images of several patients."""
+    headers = headers_of(series).values()
+    if not headers:
+        raise BadInput(
+            f"{series}: expected a DICOM series, found no image in it. Name the folder of the series."
+        )
+    found = {
+        (str(one.get("PatientID", "")), str(one.get("FrameOfReferenceUID", ""))) for one in headers
+    }
+    if len({patient for patient, _ in found}) > 1:
+        raise BadInput(
+            f"{series}: expected images of one patient, found several PatientIDs. Separate them."
+        )
+    return found
 
 
 def _source_of(case: Path) -> Path:

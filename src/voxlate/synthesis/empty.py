@@ -8,23 +8,29 @@ Around a stripped brain, where every source is exactly 0, an image whose scale b
 units both are -1, which is the darkest value of the brain in physical units.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes, distance_transform_edt
+from scipy.ndimage import distance_transform_edt
 
+from voxlate import slabs
 from voxlate.data.anatomy import Anatomy
 from voxlate.data.case import PreparedCase
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
-from voxlate.images.mask import foreground, shows
+from voxlate.images.mask import fill_holes, foreground, shows
 from voxlate.recipe import Recipe
+from voxlate.slabs import by_plane, in_slabs, reduced, release, zeros
 from voxlate.synthesis.inputs import shown_sources
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.result import SynthesisedImage
+
+Place = tuple[slice, ...]
 
 WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
 HU_AIR = -1000.0
@@ -56,7 +62,7 @@ class Empty:
 
     @property
     def any(self) -> bool:
-        return bool(self.slices.any() or self.outside.any() or self.above)
+        return bool(self.slices.any() or self._little_body or self.above)
 
     def filled(self, images: Mapping[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
         """The images with background in these voxels, and a standard deviation of 0."""
@@ -64,12 +70,10 @@ class Empty:
 
     def _filled(self, image: SynthesisedImage, name: str) -> SynthesisedImage:
         voxels = self._voxels(name)
-        values = image.values.copy()
-        values[voxels] = self.values[name]
+        values = _with(image.values, voxels, self.values[name])
         sd = image.prediction.sd
         if sd is not None:
-            sd = sd.copy()
-            sd[voxels] = 0
+            sd = _with(sd, voxels, 0)
         return replace(image, values=values, prediction=replace(image.prediction, sd=sd))
 
     def closed(
@@ -101,8 +105,8 @@ class Empty:
 
     def _voxels(self, name: str) -> NDArray[np.bool_]:
         """The voxels [D, H, W] that become background in an image."""
-        voxels = self.outside | self.slices[:, None, None]
-        return voxels | self.surroundings if name in self.above else voxels
+        voxels = in_slabs(np.logical_or, self.outside, self.slices[:, None, None])
+        return in_slabs(np.logical_or, voxels, self.surroundings) if name in self.above else voxels
 
     @property
     def note(self) -> str:
@@ -116,7 +120,7 @@ class Empty:
             parts.append(
                 f"{int(self.slices.sum())} of {len(self.slices)} slices show only background in {' and '.join(self.sources)}{noise}: they were set to background, which is {values}"
             )
-        if self.outside.any():
+        if self._little_body:
             parts.append(
                 f"{self._little_body} slices have less body than training usually saw (below {EDGE * self.foreground:.0%}): farther than {NEAR_MM:g} mm from it they were set to background"
             )
@@ -129,7 +133,7 @@ class Empty:
     @property
     def _little_body(self) -> int:
         """The number of slices with little of the body."""
-        return int(self.outside.any(axis=(1, 2)).sum())
+        return int(by_plane(lambda slab: slab.any(axis=(1, 2)), self.outside).sum())
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -140,12 +144,27 @@ class Empty:
             "slices": int(self.slices.sum()),
             "noise": int(self.noise.sum()),
             "slices_with_little_body": self._little_body,
-            "voxels": int((self.outside | self.slices[:, None, None]).sum()),
+            "voxels": _count(in_slabs(np.logical_or, self.outside, self.slices[:, None, None])),
             "values": {name: round(value, 4) for name, value in self.values.items()},
         }
         if self.above:
-            stated["surroundings"] = {name: int(self.surroundings.sum()) for name in self.above}
+            stated["surroundings"] = {name: _count(self.surroundings) for name in self.above}
         return stated
+
+
+def _with(values: np.ndarray, voxels: NDArray[np.bool_], value: float) -> np.ndarray:
+    """A copy of values [D, H, W] with another value in some voxels."""
+
+    def changed(slab: np.ndarray, where: NDArray[np.bool_]) -> np.ndarray:
+        copy = slab.copy()
+        copy[where] = value
+        return copy
+
+    return in_slabs(changed, values, voxels)
+
+
+def _count(voxels: NDArray[np.bool_]) -> int:
+    return int(sum(reduced(np.count_nonzero, voxels)))
 
 
 def empty_slices(
@@ -172,7 +191,7 @@ def empty_slices(
         blank, noise = _background_slices(volume, least)
         empty &= blank | noise
         constant &= blank
-    outside = np.zeros(prepared.header.shape, bool)
+    outside = zeros(prepared.header.shape, bool)
     if (
         least > 0 and recipe.data.patch[0] == 1
     ):  # the share of one slice does not exclude patches of several slices
@@ -183,7 +202,7 @@ def empty_slices(
         name: background_of(scale, units[name], trained.get(name)) for name, scale in scales.items()
     }
     above = begins_above(recipe, scales)
-    surroundings = np.zeros(prepared.header.shape, bool)
+    surroundings = zeros(prepared.header.shape, bool)
     if above:
         surroundings = _around_a_stripped_brain(volumes)
         above = {
@@ -207,48 +226,95 @@ def begins_above(recipe: Recipe, scales: Mapping[str, Scale]) -> dict[str, float
 
 def _is_darkest(image: SynthesisedImage, where: NDArray[np.bool_]) -> bool:
     """Whether the network makes background there; it does not if the images of its training show the skull."""
-    if not where.any():
+    inside = _count(where)
+    if not inside:
         return False
-    return bool((image.scale.of(image.values[where]) < DARK).mean() > MOSTLY)
+    dark = reduced(
+        lambda values, some: np.count_nonzero(image.scale.of(values[some]) < DARK),
+        image.values,
+        where,
+    )
+    return bool(sum(dark) / inside > MOSTLY)
 
 
 def _around_a_stripped_brain(volumes: Sequence[Volume]) -> NDArray[np.bool_]:
     """Voxels [D, H, W] that are 0 in all sources and not enclosed; none unless each source's background is clean."""
-    nothing = np.zeros(volumes[0].data[0].shape, bool)
+    nothing = zeros(volumes[0].data[0].shape, bool)
     if not all(shows(volume)[1] for volume in volumes):
         return nothing
-    zero = np.logical_and.reduce([volume.data[0] == 0 for volume in volumes])
-    if zero.mean() < LEAST_SURROUNDINGS:
+    signal = in_slabs(_any_signal, *(volume.data[0] for volume in volumes))
+    if (signal.size - _count(signal)) / signal.size < LEAST_SURROUNDINGS:
         return nothing
-    around: NDArray[np.bool_] = ~binary_fill_holes(~zero)
-    return around
+    return in_slabs(np.logical_not, fill_holes(signal))
+
+
+def _any_signal(*images: np.ndarray) -> NDArray[np.bool_]:
+    """Where some source is not 0."""
+    signal: NDArray[np.bool_] = np.logical_or.reduce([image != 0 for image in images])
+    return signal
 
 
 def _far_from_the_body(volumes: Sequence[Volume], share: float) -> NDArray[np.bool_]:
     """Voxels farther than NEAR_MM from the body that any source shows, in slices with less body than a share."""
-    body = np.logical_or.reduce([foreground(volume) for volume in volumes])
-    few = (body.mean(axis=(1, 2)) < share) & body.any()
-    if not few.any():
-        return np.zeros(body.shape, bool)
-    far: NDArray[np.bool_] = (
-        distance_transform_edt(~body, sampling=volumes[0].grid.spacing_mm) > NEAR_MM
+    body = in_slabs(
+        lambda *bodies: np.logical_or.reduce(bodies), *(foreground(volume) for volume in volumes)
     )
+    few = by_plane(lambda slab: slab.mean(axis=(1, 2)), body) < share
+    far: NDArray[np.bool_] = zeros(body.shape, bool)
+    if not _count(body):
+        return far
+    spacing = volumes[0].grid.spacing_mm
+    reach = [int(NEAR_MM / length) + 1 for length in spacing]  # voxels, beyond which all is far
+    for piece, wide in _pieces(body.shape, reach):
+        if not few[piece[0]].any():
+            continue
+        around = body[wide]
+        away = np.ones(around.shape, bool)
+        if around.any():
+            away = distance_transform_edt(~around, sampling=spacing) > NEAR_MM
+        inside = tuple(
+            slice(own.start - all_of.start, own.stop - all_of.start)
+            for own, all_of in zip(piece, wide)
+        )
+        far[piece] = away[inside]
+        release(body, far)
     far[~few] = False
     return far
+
+
+def _pieces(shape: Sequence[int], reach: Sequence[int]) -> Iterator[tuple[Place, Place]]:
+    """Pieces that cover a volume, each also with `reach` voxels on all its sides, as far as the volume goes.
+
+    With them, a piece has at most half the voxels of a slab, because a distance transform takes 70 bytes for each.
+    """
+    size = list(shape)
+    while max(size) > 1:
+        padded = [min(n, m + 2 * more) for n, m, more in zip(shape, size, reach)]
+        if math.prod(padded) <= slabs.SLAB // 2:
+            break
+        longest = max(range(3), key=lambda axis: size[axis])
+        size[longest] = -(-size[longest] // 2)
+    along = [[slice(k, min(k + m, n)) for k in range(0, n, m)] for n, m in zip(shape, size)]
+    for piece in itertools.product(*along):
+        wide = tuple(
+            slice(max(0, own.start - more), min(n, own.stop + more))
+            for own, more, n in zip(piece, reach, shape)
+        )
+        yield piece, wide
 
 
 def _background_slices(volume: Volume, least: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The slices with nothing above the background, and the slices with nothing but noise."""
     image = volume.data[0]
     above, clean = shows(volume)
-    share = above.mean(axis=(1, 2))
+    share = by_plane(lambda slab: slab.mean(axis=(1, 2)), above)
     if clean:
         return share == 0, np.zeros(len(image), bool)
-    constant = image.min(axis=(1, 2)) == image.max(axis=(1, 2))
+    constant = by_plane(lambda slab: slab.min(axis=(1, 2)) == slab.max(axis=(1, 2)), image)
     blank = (share == 0) & (constant | (volume.unit == "HU"))
     noise = ~blank & (share < least)
     if noise.any():  # the foreground is computed only where it matters
-        noise &= ~foreground(volume).any(axis=(1, 2))
+        noise &= ~by_plane(lambda slab: slab.any(axis=(1, 2)), foreground(volume))
     return blank, noise
 
 

@@ -17,11 +17,13 @@ from voxlate.data.grades import advice
 from voxlate.data.intensity_checks import check_floor, out_of_distribution, varied_level
 from voxlate.data.layout import CANONICAL, laid_out
 from voxlate.errors import BadInput
-from voxlate.images.grid import Volume, canonical, check_affine
+from voxlate.images.grid import Volume, canonical_view, check_affine
 from voxlate.images.io import content_hash, is_there, read_volume
 from voxlate.images.mask import clearest
 from voxlate.images.units import unit_of
 from voxlate.recipe import Recipe
+from voxlate.slabs import chunks
+from voxlate.synthesis.room import check_room
 from voxlate.training.run import DIGITS
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
@@ -55,6 +57,7 @@ def prepare_inputs(
     header: of the weights file; anatomy: of the training patients, with which the scans are compared. Raises BadInput
     where a scan shows nothing, or the scans do not fit together.
     """
+    check_room(scans, recipe)
     volumes = {name: _read(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
@@ -153,7 +156,7 @@ def preparation_for(
     """
     trained = preparation_of(header)
     if "starter" in header and sees_single_slices(recipe) and trained.spacing_mm is not None:
-        first = canonical(scans.get(trained.fixed or "", next(iter(scans.values()))))
+        first = canonical_view(scans.get(trained.fixed or "", next(iter(scans.values()))))
         trained = replace(trained, spacing_mm=(first.grid.spacing_mm[0], *trained.spacing_mm[1:]))
     spacing = header.get("training_spacing_mm")
     if trained.mask == "brain" and trained.mask_from not in scans:
@@ -235,10 +238,11 @@ def _voxels_key(scans: Iterable[Volume]) -> str:
     """A hash of the scans' voxels and affines: a patient has the same noise, whatever the case and files are called."""
     digest = hashlib.sha256()
     for scan in scans:
-        in_ras = canonical(scan)
+        in_ras = canonical_view(scan)
         affine = np.round(in_ras.affine, 3) + 0.0  # + 0.0 makes -0 to 0
         digest.update(repr((in_ras.data.shape, affine.tolist())).encode())
-        digest.update(np.ascontiguousarray(in_ras.data).data)
+        for values in chunks(in_ras.data):
+            digest.update(values.data)
     return digest.hexdigest()
 
 

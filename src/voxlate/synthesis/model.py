@@ -40,6 +40,7 @@ from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, fro
 from voxlate.recipe.training import Precision
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
+from voxlate.slabs import in_slabs
 from voxlate.synthesis.brightness import find_peak
 from voxlate.synthesis.calibrations import Answer, CalibrationPlace, find_calibration
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
@@ -226,8 +227,9 @@ class Model:
     ) -> SynthesisedImage:
         """A prediction in physical units; its bright end is corrected where synth.peaks asks for it."""
         scale = self._target_scale(name)
-        values = scale.inverse(prediction.values)
-        image = SynthesisedImage(values, replace(prediction, values=scale.of(values)), scale)
+        values = in_slabs(scale.inverse, prediction.values)
+        rounded = in_slabs(scale.of, values, out=prediction.values)
+        image = SynthesisedImage(values, replace(prediction, values=rounded), scale)
         spec = self.recipe.intensity[name]
         if not self.recipe.synth.peaks:
             return image

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal
 
 from voxlate.data.options import Layout
 from voxlate.errors import BadInput
-from voxlate.options import INPUT, MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option, pairs
+from voxlate.options import (
+    INPUT,
+    MAIN,
+    OUTPUT,
+    SAMPLING,
+    AllowCode,
+    Device,
+    Option,
+    pairs,
+)
 from voxlate.recipe.text import table
 
 Setting = str | float | bool | Sequence[float] | None
@@ -138,7 +147,7 @@ class SynthKeys(Sampling):
     schedule: Annotated[
         Table | None,
         Option(
-            "Noise schedule (cosine, …), instead of the one of the training.",
+            "Noise schedule (cosine, …).",
             panel=SAMPLING,
             metavar="NAME",
             takes=str,
@@ -222,7 +231,7 @@ class SynthOptions(SynthKeys, Layout):
             metavar="RECIPE",
         ),
     ] = None
-    seed: Annotated[int, Option("Random seed of synthesis.", panel=SAMPLING, least=0)] = 0
+    seed: Annotated[int, Option("Random seed.", panel=SAMPLING, least=0)] = 0
     intervals: Annotated[
         bool,
         Option(

@@ -8,7 +8,7 @@ from typing import Any
 
 from voxlate.data.pseudonyms import without_names
 from voxlate.errors import BadInput
-from voxlate.files import locked, seen_from, write_json
+from voxlate.files import locked, safe_name, seen_from, write_json
 from voxlate.scoring.provenance import difference, provenance_of, read_provenance
 from voxlate.synthesis.inputs import contents_of
 from voxlate.synthesis.result import check_folder, stated_synthesis
@@ -35,6 +35,9 @@ class OutputFolder:
     others: Sequence[str] | None
     ending: str = ".nii.gz"
     hidden: Mapping[str, str] | None = None
+
+    def folder_of(self, case: str) -> Path:
+        return self.path / safe_name(case, "case")
 
     def clean(self, text: str) -> str:
         """A sentence without the names and paths that pseudonyms stand for."""

@@ -28,6 +28,7 @@ from voxlate.images.pictures import (
     with_lines,
 )
 from voxlate.scoring.provenance import provenance_of, read_provenance
+from voxlate.slabs import in_slabs
 from voxlate.synthesis.brightness import Peak
 from voxlate.trust.calibration import Prediction
 
@@ -88,17 +89,22 @@ class SynthesisedImage:
         """The standard deviation of the samples in physical units; None for a single sample."""
         if self.prediction.sd is None:
             return None
-        return self.prediction.sd * np.float32(self.half)
+        half = np.float32(self.half)
+        return in_slabs(lambda slab: slab * half, self.prediction.sd)
 
     def stretched(self, peak: Peak) -> "SynthesisedImage":
         """The image with its bright end corrected, and its spread with it."""
         scale = self.scale
         values = peak.stretch(self.values)
-        moved = self.prediction.each(lambda array: scale.of(peak.stretch(scale.inverse(array))))
+        moved = self.prediction.each(
+            lambda array: in_slabs(lambda slab: scale.of(peak.stretch(scale.inverse(slab))), array)
+        )
         sd = self.physical_sd
         if sd is not None:
-            sd = np.asarray(peak.stretch_sd(sd, self.values) / np.float32(self.half), np.float32)
-        prediction = Prediction(scale.of(values), sd, moved.low, moved.high)
+            half = np.float32(self.half)
+            stretched = peak.stretch_sd(sd, self.values)
+            sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), stretched)
+        prediction = Prediction(in_slabs(scale.of, values), sd, moved.low, moved.high)
         return SynthesisedImage(values, prediction, scale, peak)
 
 

@@ -29,6 +29,7 @@ from voxlate.images.tiling import (
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis
 from voxlate.recipe.training import Precision
+from voxlate.slabs import reduced, release
 from voxlate.synthesis.calls import PatchProgress, count_calls, no_report
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.training.precision import of_synthesis
@@ -65,6 +66,7 @@ def sample_targets(
                 read_patch(prepared, recipe.data, recipe.intensity, *plan.patch_at(start))
                 for start in chosen
             ]
+            release(*prepared.arrays.values())
             noise = _noise_of(
                 synth, plan, chosen, patches, prepared.header.spacing_mm[0], inputs.key, seed
             )
@@ -236,7 +238,11 @@ class _Network:
 
 
 def _check_finite(case: str, image: np.ndarray) -> None:
-    if not np.isfinite(image).all():
+    """Raise BadInput unless the channels of an image [T, D, H, W] are finite."""
+    wrong = 0
+    for channel in image:
+        wrong += sum(reduced(lambda slab: np.count_nonzero(~np.isfinite(slab)), channel))
+    if wrong:
         raise BadInput(
-            f"{case}: expected an image of finite values, found {int((~np.isfinite(image)).sum())} of {image.size} that are not: nothing is written. Choose another sampler or more steps, or train again."
+            f"{case}: expected an image of finite values, found {wrong} of {image.size} that are not: nothing is written. Choose another sampler or more steps, or train again."
         )

@@ -20,6 +20,7 @@ from voxlate.web.jobs import Jobs, Kind, NoSuchJob
 from voxlate.web.lanes import Lane, Start, clean_regularly, start_process
 from voxlate.web.pages import Site, router, site_of
 from voxlate.web.settings import Settings
+from voxlate.web.training import router as training_router
 from voxlate.web.uploads import Space
 
 JOIN_SECONDS = 10.0
@@ -28,7 +29,9 @@ MOST_CONNECTIONS = 200
 LANES: tuple[tuple[Kind, ...], ...] = (
     ("check",),
     ("synthesise",),
-)  # a check takes seconds, and does not wait for a synthesis
+    ("survey",),
+    ("prepare", "plan", "train", "calibrate", "compare"),
+)  # a check takes seconds, and does not wait for a synthesis; a training takes hours, and neither waits for it
 FULL = 507  # the status of a request for which the disk has no room
 
 
@@ -57,6 +60,7 @@ def create_app(settings: Settings, sessions: Sessions, start: Start | None = sta
     )
     app.state.site = site
     app.include_router(router)
+    app.include_router(training_router)
     app.mount("/static", StaticFiles(packages=[("voxlate.web", "static")]), name="static")
     _add_errors(app)
     return Gate(app, settings, sessions)

@@ -163,6 +163,7 @@ def _checked(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]
     prepared = model.prepare(one.files, one.case)
     calibration = model.calibration()
     warnings = [*one.notes, *prepared.warnings]
+    warnings += _unnamed(model, inputs, one.files)
     if model.unchecked:
         warnings.append(model.unchecked)
     if calibration is not None:
@@ -180,6 +181,18 @@ def _checked(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]
         "steps": getattr(synth, "steps", None) if stochastic else None,
         "calibrated": calibration is not None,
     }
+
+
+def _unnamed(model: Model, inputs: Sequence[str], files: Mapping[str, Path]) -> list[str]:
+    """A sentence for each scan that the model takes although neither the user nor a name says what it is."""
+    if any("=" in text for text in inputs):
+        return []
+    accepted = {name.lower() for name in accepted_names(model)}
+    return [
+        f"Caution: {path.name} is taken as {name} because it is the only scan; its name does not say so. If it is another scan, say so above."
+        for name, path in files.items()
+        if without_ending(path.name).lower() not in accepted
+    ]
 
 
 def _place(path: Path, scans: Path) -> str:

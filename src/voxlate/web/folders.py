@@ -1,5 +1,6 @@
 """Folders of this machine that the page may read: only those below the root that the command line names."""
 
+import os
 from pathlib import Path
 
 from voxlate.errors import BadInput
@@ -21,7 +22,9 @@ def below_root(root: Path | None, text: str) -> Path:
             "folder: expected a place below the root folder, found another. Choose one below it."
         )
     path = (root / named).resolve()
-    if not path.exists():
+    if not os.path.exists(
+        path
+    ):  # unlike path.exists, which raises an error for a name that is too long
         raise BadInput(
             f"folder: expected {named.as_posix()!r} below the root folder, found nothing there. Check its name."
         )

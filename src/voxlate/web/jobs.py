@@ -5,7 +5,8 @@ DATA/jobs/<job>/progress.json how far the work is; the job's own process alone w
 DATA/jobs/<job>/outcome.json  how the work ended
 DATA/jobs/<job>/scans, out    uploaded scans of a check; images of a synthesis
 
-A check finds which models fit uploaded scans; a synthesis refers to the check whose scans it takes.
+A check finds which models fit uploaded scans; a synthesis refers to the check whose scans it takes. The other kinds read
+cohorts and write prepared cohorts and runs below the root folder of the server; those stay when the job is removed.
 """
 
 import os
@@ -24,7 +25,7 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-Kind = Literal["check", "synthesise"]
+Kind = Literal["check", "synthesise", "survey", "prepare", "plan", "train", "calibrate", "compare"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 JOBS, JOB, PROGRESS, OUTCOME, SCANS = "jobs", "job.json", "progress.json", "outcome.json", "scans"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
@@ -62,19 +63,23 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the work of a job is: finished parts of all parts, and when that was."""
+    """How far the work of a job is: finished parts of all parts, and when that was.
+
+    begun: parts that were finished at the time `since`, as those of a training that was resumed.
+    """
 
     stage: str
     done: int
     total: int
     since: float
     at: float
+    begun: int = 0
 
     def seconds_left(self, now: float) -> float | None:
         """The time that the other parts take at the pace of the finished ones; None before the first of them."""
-        if not 0 < self.done < self.total:
+        if not self.begun < self.done < self.total:
             return None
-        each = (self.at - self.since) / self.done
+        each = (self.at - self.since) / (self.done - self.begun)
         return max(0.0, each * (self.total - self.done) - (now - self.at))
 
 

@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2  # between two looks at the queue, and at a process
 RETRY_SECONDS = 5.0  # after a fault of the disk
 MERCY_SECONDS = 3.0  # after which a process that is asked to end is killed
+PATIENCE: dict[Kind, float] = {"train": 600.0}  # a training ends its step or validation, and saves
 CLEAN_SECONDS = 60.0  # between two removals of old jobs
 CANCELLED: tuple[State, ...] = ("cancelled",)
 MESSAGES = "messages.txt"  # what the process of a job prints, for whoever runs the server
@@ -70,7 +71,7 @@ class Lane:
         try:
             code = self._wait(job, process)
         finally:
-            end(process)
+            end(process, PATIENCE.get(job.kind, MERCY_SECONDS))
         if code is not None:
             self._finish(job.name, code)
         elif self.stop.is_set():
@@ -94,15 +95,15 @@ class Lane:
         self.jobs.change(name, unless=CANCELLED, state=state, ended=time.time(), why=why)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that may have ended: by its closed input, then by a signal that it cannot ignore."""
+def end(process: subprocess.Popen[bytes], seconds: float = MERCY_SECONDS) -> None:
+    """End a process that may have ended: by its closed input, after these seconds by a signal that it cannot ignore."""
     if process.stdin is not None:
         process.stdin.close()
     if process.poll() is not None:
         return
     process.terminate()
     try:
-        process.wait(MERCY_SECONDS)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

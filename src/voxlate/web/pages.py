@@ -17,6 +17,7 @@ from voxlate.files import read_json
 from voxlate.web.folders import below_root
 from voxlate.web.gate import WRONG_TOKEN, Sessions
 from voxlate.web.jobs import SCANS, Job, Jobs
+from voxlate.web.places import check_links, finished_runs
 from voxlate.web.results import downloads_of, file_of, result_of, row_of, rows_of, viewer_images
 from voxlate.web.settings import Settings
 from voxlate.web.shown import CHECKED, DICOM_ZIP, REPORT, Checked
@@ -38,6 +39,17 @@ class Site:
     jobs: Jobs
     space: Space
     templates: jinja2.Environment
+
+    @property
+    def runs(self) -> dict[str, str]:
+        """The models by label: those of the command line, then finished runs below the root."""
+        given = self.settings.runs
+        found = {
+            label: str(path)
+            for label, path in finished_runs(self.settings.root).items()
+            if label not in given and str(path) not in given.values()
+        }
+        return given | found
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A filled template."""
@@ -86,7 +98,7 @@ def index(request: Request) -> Response:
     site = site_of(request)
     return site.page(
         "index.html",
-        runs=list(site.settings.runs),
+        runs=list(site.runs),
         rows=rows_of(site.jobs),
         limits=site.settings.limits,
         has_root=site.settings.root is not None,
@@ -135,7 +147,7 @@ def _title(first: Path, files: int) -> str:
 
 
 def _check_request(site: Site, **more: Any) -> dict[str, Any]:
-    return {"runs": site.settings.runs, "device": site.settings.device, **more}
+    return {"runs": site.runs, "device": site.settings.device, **more}
 
 
 @router.post("/folders")
@@ -145,6 +157,8 @@ def folder(request: Request, place: Annotated[str, Form()] = "") -> Response:
     path = below_root(site.settings.root, place)
     if not path.is_dir():
         raise BadInput("folder: expected a folder with a scan, found a file. Name its folder.")
+    assert site.settings.root is not None  # below_root refuses a server without one
+    check_links(site.settings.root.resolve(), path)
     job = site.jobs.add(
         "check",
         path.name[:LONGEST_TITLE],
@@ -232,7 +246,8 @@ def synthesise(
     job = _check_job(site, name)
     fits = [fit for fit in _checked(site, job).fits if fit.label == run and not fit.why_not]
     chosen = next(iter(fits), None)
-    if chosen is None or run not in site.settings.runs:
+    runs = site.runs
+    if chosen is None or run not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
     if answer not in ("", *chosen.answers):
         raise BadInput(
@@ -240,15 +255,15 @@ def synthesise(
         )
     options: dict[str, Any] = {
         "answer": answer if len(chosen.answers) > 1 and answer else None,
-        "samples": _number(samples, "number of samples", 1, limits.samples),
-        "steps": _number(steps, "number of steps", 1, limits.steps),
-        "seed": _number(seed, "seed", 0, LARGEST_SEED) or 0,
+        "samples": number_of(samples, "number of samples", 1, limits.samples),
+        "steps": number_of(steps, "number of steps", 1, limits.steps),
+        "seed": number_of(seed, "seed", 0, LARGEST_SEED) or 0,
         "device": site.settings.device,
     }
     if answer == "mean" or chosen.samples is None:  # which draw no noise
         options |= {"samples": None, "steps": None}
     asked = {
-        "run": site.settings.runs[run],
+        "run": runs[run],
         "label": run,
         "answer": answer or chosen.answers[0],
         "check": name,
@@ -261,7 +276,7 @@ def synthesise(
     return RedirectResponse(f"/jobs/{made.name}", SEE_OTHER)
 
 
-def _number(text: str, what: str, least: int, most: int) -> int | None:
+def number_of(text: str, what: str, least: int, most: int) -> int | None:
     """The number that a form gives; None for an empty field. Raises BadInput for any other text."""
     if not text.strip():
         return None
@@ -278,8 +293,8 @@ def job_page(request: Request, name: str) -> Response:
     """A synthesis: its progress, and once it is finished its images, warnings and downloads."""
     site = site_of(request)
     job = site.jobs.read(name)
-    if job.kind == "check":
-        return RedirectResponse(f"/uploads/{name}", SEE_OTHER)
+    if job.kind != "synthesise":
+        return RedirectResponse(row_of(site.jobs, job).url, SEE_OTHER)
     result = result_of(site.jobs, job) if job.state == "done" else None
     return site.job_page(
         "result.html",

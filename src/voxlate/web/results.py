@@ -9,7 +9,7 @@ from typing import Any
 from voxlate.config import adapter
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.web.jobs import Job, Jobs
+from voxlate.web.jobs import Job, Jobs, Kind
 from voxlate.web.shown import DICOM_ZIP, OUT, REPORT, RESULT, VIEWS, Result
 
 STAGES = {
@@ -18,6 +18,7 @@ STAGES = {
     "slices": "synthesising",
     "views": "writing the report and the images of the viewer",
 }
+PLACES: dict[Kind, str] = {"check": "/uploads", "synthesise": "/jobs"}
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,14 @@ def row_of(jobs: Jobs, job: Job, others: Sequence[Job] | None = None) -> Row:
     """A job with its progress; others: all jobs, among which it has a place in the queue."""
     found = jobs.all() if others is None else others
     waiting = [one.name for one in found if one.state == "queued" and one.kind == job.kind]
-    place = "/uploads" if job.kind == "check" else "/jobs"
+    place = PLACES.get(job.kind, "/training/jobs")
     position = waiting.index(job.name) + 1 if job.name in waiting else 0
     row = Row(job, f"{place}/{job.name}", position)
     progress = jobs.progress(job.name) if job.state == "running" else None
     if progress is None:
         return row
-    left = progress.seconds_left(time.time()) if progress.stage == "slices" else None
+    is_even = progress.stage == "slices" or job.kind == "train"
+    left = progress.seconds_left(time.time()) if is_even else None
     percent = round(100 * progress.done / max(1, progress.total))
     stage = STAGES.get(progress.stage, progress.stage)
     return Row(job, row.url, position, stage, percent, duration(left))

@@ -38,7 +38,8 @@ class Settings:
     """What a server offers, and to whom.
 
     runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
-    results; root: the folder below which folders of this machine may be chosen, None where none may; names: further
+    results; root: the folder below which folders of this machine may be chosen, and prepared cohorts and runs are written,
+    None where none may; names: further
     host names by which browsers reach the page.
     """
 

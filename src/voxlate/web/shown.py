@@ -10,6 +10,7 @@ from voxlate.data.grades import GRADES, Grade
 
 CHECKED, RESULT = "checked.json", "result.json"  # of a finished check, and of a finished synthesis
 OUT, VIEWS, REPORT = "out", "views", "report.html"
+FOUND, PLANNED = "found.json", "planned"  # of a job of cohorts and trainings; the folder of a plan
 DICOM = "dicom"  # the folder of the derived series, before it is a zip
 DICOM_ZIP = f"{DICOM}.zip"
 Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]

@@ -133,7 +133,7 @@ async def receive(
 
     Other fields of the form are ignored.
     """
-    from python_multipart.exceptions import MultipartParseError
+    from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
 
     kind, options = parse_options_header(content_type)
@@ -144,13 +144,13 @@ async def receive(
         )
     received = Received(folder, limits)
     writer = _Writer(received)
-    parser = MultipartParser(boundary, writer.callbacks)
     try:
+        parser = MultipartParser(boundary, writer.callbacks)
         async for chunk in stream:
             received.count(len(chunk))
             parser.write(chunk)
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise BadInput(
             "upload: expected a whole form, found a damaged one or a part. Try again."
         ) from error

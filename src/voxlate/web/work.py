@@ -1,25 +1,24 @@
 """The work of a job, in a process of its own: `python -m voxlate.web.work FOLDER`.
 
-A crash, a lack of memory or a cancelled job ends this process and not the server. The process ends when its standard
-input is closed, which the system does when the server is killed.
+A crash, a lack of memory or a cancelled job ends this process and not the server. The process is asked to end (SIGTERM)
+when its standard input is closed, which the system does when the server is killed; a training saves its state then.
 """
 
-import html
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.grades import grade_of
-from voxlate.data.pseudonyms import without_names
-from voxlate.errors import BadInput, first_of
-from voxlate.files import locked, read_json, seen_from, write_json, write_text
+from voxlate.errors import BadInput, Stopped, first_of
+from voxlate.files import locked, read_json, write_json
 from voxlate.images.formats.dicom import is_dicom_folder
 from voxlate.images.io import location_of, without_ending
 from voxlate.reports.page import report
@@ -31,12 +30,16 @@ from voxlate.synthesis.dicom_out import export_dicom
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
 from voxlate.web.fitting import absolute, entries_of, fits_of, other_files
-from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS
+from voxlate.web.hiding import cleaned, hide_places
+from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS, Progress
+from voxlate.web.places import ROOT
 from voxlate.web.shown import CHECKED, DICOM, OUT, REPORT, RESULT, Checked, Result
+from voxlate.web.training_work import TRAINING
 from voxlate.web.viewing import write_views
 
 ANSWERS = {"mean": "mean", "sample": "sharp (a sample)"}
 EVERY_SECONDS = 0.5  # between two writings of the progress
+STDIN = 0  # file descriptor
 WAIT_SECONDS = 60.0  # for the process of a killed server to end
 
 
@@ -48,16 +51,17 @@ class Reporter:
     stage: str = ""
     since: float = 0.0
     written: float = 0.0
+    begun: int = 0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.time()
         if stage != self.stage or done == 0:
-            self.stage, self.since, self.written = stage, now, 0.0
+            self.stage, self.since, self.written, self.begun = stage, now, 0.0, done
         if now - self.written < EVERY_SECONDS and done < total:
             return
         self.written = now
-        facts = {"stage": stage, "done": done, "total": total, "since": self.since, "at": now}
-        write_json(self.folder / PROGRESS, facts)
+        found = Progress(stage, done, total, self.since, now, self.begun)
+        write_json(self.folder / PROGRESS, asdict(found))
 
 
 def scans_of(folder: Path, request: dict[str, Any]) -> Path:
@@ -120,7 +124,8 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
     said += _write_dicom(folder, files)
     progress("views", 2, 3)
     report(folder / OUT, folder / REPORT)
-    _hide_places(folder / REPORT, [case, folder / OUT], selected.model.origins, request["label"])
+    labels = dict.fromkeys(map(str, selected.model.origins), request["label"])
+    hide_places(folder / REPORT, [case, folder / OUT], labels)
     result = Result(
         case.name,
         tuple(stated["images"]),
@@ -165,18 +170,10 @@ def _settings(request: dict[str, Any], stated: Mapping[str, Any]) -> Iterator[tu
             yield name, str(value)
 
 
-def _hide_places(page: Path, folders: Sequence[Path], runs: Sequence[Path], label: str) -> None:
-    """Replace the places of runs in a report, which are relative to the results, by the run's label."""
-    text = page.read_text(encoding="utf-8")
-    for run in runs:
-        for place in [str(run), *(seen_from(folder, run) for folder in folders)]:
-            text = text.replace(html.escape(place), html.escape(label))
-    write_text(page, text)
-
-
 WORK: dict[str, Callable[[Path, dict[str, Any], Reporter], None]] = {
     "check": check,
     "synthesise": synthesise,
+    **TRAINING,
 }
 
 
@@ -188,7 +185,7 @@ def work(folder: Path) -> None:
         with locked(folder, WAIT_SECONDS):
             WORK[job["kind"]](folder, job["request"], Reporter(folder))
         outcome = {"why": ""}
-    except BadInput as error:
+    except (BadInput, Stopped) as error:
         outcome = {"why": str(error)}
     except MemoryError:
         outcome = {
@@ -199,6 +196,8 @@ def work(folder: Path) -> None:
 
 def places_of(folder: Path, request: dict[str, Any]) -> dict[str, str]:
     """What stands for the absolute places in the sentences of a job."""
+    if "root" in request:
+        return {request["root"]: ROOT, str(folder): "the job"}
     places = {str(scans_of(folder, request)): "the upload", str(folder): "the job"}
     runs = dict(request.get("runs", {}))
     if "run" in request:
@@ -206,22 +205,14 @@ def places_of(folder: Path, request: dict[str, Any]) -> dict[str, str]:
     return places | {run: label for label, run in runs.items()}
 
 
-def cleaned(value: Any, places: dict[str, str]) -> Any:
-    """A value whose texts have no absolute path."""
-    if isinstance(value, str):
-        return without_names(value, places)
-    if isinstance(value, list | tuple):
-        return [cleaned(one, places) for one in value]
-    if isinstance(value, dict):
-        return {key: cleaned(one, places) for key, one in value.items()}
-    return value
-
-
 def _end_with_the_server() -> None:
-    """End this process when its standard input is closed."""
-    while sys.stdin.buffer.read(1):
+    """Ask this process to end when its standard input is closed.
+
+    It is read without sys.stdin: a process that is forked during its read would wait for its lock for ever.
+    """
+    while os.read(STDIN, 1):
         pass
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from voxlate.errors import BadInput
 from voxlate.images.formats.format import DynamicScan, Format, Stored, check_numbers, errors_as
 from voxlate.images.grid import Grid, Volume, check_affine
 from voxlate.images.limits import check_volume, most_bytes
+from voxlate.slabs import empty, least_and_most, reduced, release
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
 MILLIMETRES = {
@@ -135,7 +136,7 @@ def _times(image: Any, count: int) -> np.ndarray | None:
 
 
 def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> Stored:
-    data = np.empty(grid.shape, np.float32)
+    data = empty(grid.shape, np.float32)
     with np.errstate(
         over="ignore"
     ):  # beyond float32 becomes infinite, which the reader of volumes reports
@@ -143,6 +144,7 @@ def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> Stored:
             _planes(image, grid, path, range(number, number + 1))
         ):  # to its end
             data[z] = stored
+            release(data)
     return Stored(data, grid.affine)
 
 
@@ -225,8 +227,9 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
     holds no time and no name.
     """
     data = volume.data[0]
-    stored = data.T.astype(smallest_type(data), copy=False)
-    image = nib.nifti1.Nifti1Image(stored, volume.affine)
+    stored = smallest_type(data)
+    shape = data.shape[::-1]
+    image = nib.nifti1.Nifti1Image(np.broadcast_to(stored(0), shape), volume.affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=1)
     image.set_qform(volume.affine, code=1)
@@ -236,17 +239,35 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
             with gzip.GzipFile(
                 filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0
             ) as packed:
-                image.to_stream(packed)
+                _write_planes(packed, image, data, stored)
         else:
-            image.to_stream(file)
+            _write_planes(file, image, data, stored)
+
+
+def _write_planes(
+    file: BinaryIO | gzip.GzipFile,
+    image: nib.nifti1.Nifti1Image,
+    data: np.ndarray,
+    stored: type[np.int16] | type[np.float32],
+) -> None:
+    """Write the header of an image, and the planes [H, W] of `data` one by one: nibabel would copy all of them."""
+    image.update_header()
+    image.header.set_slope_inter(1.0, 0.0)
+    image.header.write_to(file)
+    file.write(bytes(image.header.get_data_offset() - file.tell()))
+    for plane in data:
+        file.write(np.ascontiguousarray(plane, stored).data)
+        release(data)
 
 
 def smallest_type(data: np.ndarray) -> type[np.int16] | type[np.float32]:
     """int16 where it loses nothing of the voxels, else float32."""
     limits = np.iinfo(np.int16)
-    if data.min() < limits.min or data.max() > limits.max:
+    low, high = least_and_most(data)
+    if low < limits.min or high > limits.max:
         return np.float32
-    return np.int16 if bool((data == np.rint(data)).all()) else np.float32
+    whole = all(reduced(lambda slab: (slab == np.rint(slab)).all(), data))
+    return np.int16 if whole else np.float32
 
 
 def described(description: str) -> bytes:

@@ -1,0 +1,109 @@
+"""What the page shows of a prepared cohort and of a run.
+
+The server imports this module when such a page is opened for the first time, because it loads torch and matplotlib.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from voxlate.data.audit import is_misaligned, misalignment_lines, synthesised_pairs
+from voxlate.data.prepared import Cohort, open_cohort, registration_lines
+from voxlate.data.survey import prepared_overview
+from voxlate.errors import BadInput
+from voxlate.reports.page import charts_of, newest_pictures
+from voxlate.scoring.provenance import read_run
+from voxlate.scoring.verdict import lines, logged
+from voxlate.training.continuing import recorded_cohort
+from voxlate.training.run import Run, read_header
+from voxlate.web.places import finished_runs, place_of
+
+STYLE = re.compile(r' style="([^"]*)"| id="[^"]*"')
+
+__all__ = ["cohort_of", "facts_of_run", "newest_pictures", "prepared_facts"]
+
+
+def prepared_facts(folder: Path) -> dict[str, Any]:
+    """What `voxlate prepare` says of a prepared cohort: its table, how its scans are aligned, and warnings."""
+    cohort = open_cohort(folder)
+    pairs = synthesised_pairs(cohort.folder)
+    distances = [
+        (entry.case, name, one, is_misaligned(cohort.header(entry.case), one))
+        for entry in cohort.cases
+        for name, one in entry.misaligned.items()
+    ]
+    distances.sort(key=lambda row: -(row[2].median_mm or 0.0))
+    return {
+        "table": prepared_overview(cohort),
+        "aligned": {
+            **misalignment_lines(cohort.cases, pairs),
+            **registration_lines(cohort.cases),
+        },
+        "distances": distances,
+        "warnings": list(cohort.warnings),
+        "modalities": list(cohort.modalities),
+    }
+
+
+def cohort_of(run: Path) -> Cohort | None:
+    """The prepared cohort that a run was trained on; None where it is not there any more."""
+    try:
+        place = recorded_cohort(Run(run))
+        return None if place is None else open_cohort(place)
+    except BadInput:
+        return None
+
+
+def facts_of_run(root: Path, run: Path) -> dict[str, Any]:
+    """The curves, pictures and verdicts of a run, and the choices of its forms."""
+    own = place_of(root, run).place
+    others = [place for place in finished_runs(root) if place != own]
+    trained_on = cohort_of(run)
+    scans = Path(str(trained_on.provenance.get("root", ""))) if trained_on else None
+    below = scans is not None and scans.is_dir() and scans.is_relative_to(root)
+    finished = is_finished(Run(run))
+    return {
+        "place": own,
+        "has_begun": Run(run).has_begun,
+        "finished": finished,
+        "verdicts": lines(logged(Run(run).log).get("final", [])) if finished else [],
+        "charts": plain_charts(Run(run).log),
+        "pictures": [path.stem for path in newest_pictures(run)],
+        "others": others,
+        "cohort": place_of(root, scans).place if below and scans is not None else "",
+    }
+
+
+def plain_charts(log: Path) -> list[dict[str, Any]]:
+    """The charts of a log for a page without inline styles."""
+    if not log.is_file():
+        return []
+    return [{**chart, "svg": without_styles(chart["svg"])} for chart in charts_of(log)]
+
+
+def without_styles(svg: Markup) -> Markup:
+    """A chart whose styles are attributes, which the content security policy of the page allows."""
+    return Markup(STYLE.sub(_as_attributes, str(svg)))  # what was escaped stays escaped
+
+
+def _as_attributes(match: re.Match[str]) -> str:
+    declared = [part.split(":", 1) for part in (match[1] or "").split(";") if ":" in part]
+    kept = [
+        (name.strip(), value.strip()) for name, value in declared if name.strip() != "font-family"
+    ]
+    return "".join(f' {name}="{value}"' for name, value in kept)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether a run has the weights of its last stage, and waits for no further steps; no code of a recipe is imported."""
+    if not run.weights().is_file():
+        return False
+    stated = read_run(run.provenance) if run.provenance.is_file() else {}
+    trained = read_header(run.weights())["recipe"]
+    return not stated or _further_steps(stated.get("recipe", {})) == _further_steps(trained)
+
+
+def _further_steps(recipe: dict[str, Any]) -> list[int]:
+    return list(recipe.get("train", {}).get("more") or ())
