@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from voxlate.errors import BadInput
 from voxlate.executors.job import Executor, InProcess, Warn, nothing
-from voxlate.executors.worker import say_rounding
+from voxlate.executors.worker import say_crowded
 from voxlate.machine import cores
 from voxlate.options import ADVANCED, Option
 
@@ -37,8 +37,8 @@ class ExecutorOptions:
     def chosen(self, device: str | None = None, say: Warn = nothing) -> Executor:
         """The executor that the options state, by default this process.
 
-        device: of the command's networks, None where the workers need none; say: is called where the threads of a
-        worker differ from those of this process, because a CPU's rounding depends on them.
+        device: of the command's networks, None where the workers need none; say: is called where workers have more
+        threads than cores.
         """
         if self.address is not None and self.executor != "ray":
             raise BadInput(
@@ -57,10 +57,9 @@ class ExecutorOptions:
             return LocalExecutor(self.workers or cores())
         gpus = _gpus_for(device)
         workers = self.workers or max(1, gpus)
-        threads = min(here, max(1, cores() // workers))
         if device in ("auto", "cpu") and not gpus:
-            say_rounding(threads, here, say)
-        return LocalExecutor(workers, threads, gpus)
+            say_crowded(here, max(1, cores() // workers), say)
+        return LocalExecutor(workers, here, gpus)
 
 
 HERE = ExecutorOptions()  # this process

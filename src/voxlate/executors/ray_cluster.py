@@ -15,12 +15,12 @@ from typing import Any
 
 from voxlate.errors import BadInput
 from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, Warn, nothing
+from voxlate.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
 from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
-from voxlate.executors.worker import CaseWorker, say_rounding, sendable, slots_of
+from voxlate.executors.worker import CaseWorker, say_crowded, sendable, slots_of
 from voxlate.images.optional import optional_package
 
 CONNECTING_SECONDS = 10.0
-CPUS_WITH_NETWORK = 4  # of a worker: its network or GPU, reading, and writing
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class RayExecutor:
     """Works on cases in actors of a Ray cluster.
 
     address: of the cluster, None for RAY_ADDRESS or else a cluster of this machine; workers: None for as many as the
-    cluster has room for; threads: most threads of torch in each; gpu: whether a network may use a GPU; say: is called
-    where a network computes on CPUs with fewer threads than `threads`.
+    cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU; say: is called where a network
+    computes on fewer CPUs than `threads`.
     """
 
     address: str | None = None
@@ -97,24 +97,23 @@ class _Actors:
     def __init__(self, ray: Any, job: Job, cases: int, options: RayExecutor):
         self.ray = ray
         self.slots = slots_of(job)
-        resources = ray.cluster_resources()
-        cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-        with_gpu = job.uses_network and options.gpu and gpus > 0
-        share = CPUS_WITH_NETWORK if job.uses_network else 1
-        fitting = gpus if with_gpu else max(1, cpus // share)
-        self.size = max(1, min(options.workers or fitting, cases))
-        self.cpus = max(1, min(share, cpus // self.size))
-        self.gpus = min(1.0, gpus / self.size) if with_gpu else 0
-        threads = min(options.threads, self.cpus)
-        if job.uses_network and not with_gpu:
-            say_rounding(threads, options.threads, options.say)
-        self.arguments = (ray.put(ray.cloudpickle.dumps(job)), threads, os.getcwd())
+        gpu = job.uses_network and options.gpu
+        most = max(CPUS_WITH_NETWORK, options.threads) if job.uses_network else 1
+        nodes = nodes_of(ray.nodes())
+        self.each = resources_for(nodes, cases, options.workers, most, gpu)
+        self.size = self.each.workers
+        if job.uses_network and not self.each.gpus:
+            say_crowded(options.threads, self.each.cpus, options.say)
+        self.arguments = (ray.put(ray.cloudpickle.dumps(job)), options.threads, os.getcwd())
         self.actors = dict[int, Any]()
         self.calls = dict[Any, tuple[int, int | None]]()  # worker and ticket; None: opening
 
     def start(self, worker: int) -> None:
         actor = self.ray.remote(_RayWorker).options(
-            num_cpus=self.cpus, num_gpus=self.gpus, max_concurrency=self.slots, max_restarts=0
+            num_cpus=self.each.cpus,
+            num_gpus=self.each.gpus,
+            max_concurrency=self.slots,
+            max_restarts=0,
         )
         self.actors[worker] = actor.remote(worker, *self.arguments)
         self.calls[self.actors[worker].opened.remote()] = (worker, None)

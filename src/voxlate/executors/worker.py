@@ -18,11 +18,14 @@ def slots_of(job: Job) -> int:
     return SLOTS_WITH_NETWORK if job.uses_network else 1
 
 
-def say_rounding(threads: int, here: int, say: Warn) -> None:
-    """Say that a network on CPUs is rounded differently by workers with another number of threads than this process."""
-    if threads != here:
+def say_crowded(threads: int, cores: int, say: Warn) -> None:
+    """Say that a network on CPUs has more threads in a worker than the worker has cores.
+
+    The workers have as many threads as this process, because a CPU's rounding depends on their number.
+    """
+    if threads > cores:
         say(
-            f"Each worker computes with {threads} threads and this process with {here}, so that images differ from those of one process in rounding. For identical bits set OMP_NUM_THREADS={threads} in both."
+            f"Each worker computes with {threads} threads on {cores} of the machine's cores, because images then have the bits of one process. OMP_NUM_THREADS={cores} is faster and changes rounding."
         )
 
 
@@ -36,6 +39,8 @@ class CaseWorker:
         self.number = number
         self.lock = threading.Lock()
         _enter(folder)
+        # Threads that wait leave the core to other workers; it is read when torch is imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         opened: Job = pickle.loads(job)
         if opened.uses_network:
             import torch  # heavy, and other jobs do not need it
