@@ -10,7 +10,7 @@ from pydantic import Field
 
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.phantoms.contrast import Kind, Protocol, needed_maps
+from voxlate.phantoms.contrast import TRANSFER, Kind, Protocol, needed_maps
 from voxlate.phantoms.sequences import FREE_WATER_T1_MS, nulling_time_ms
 
 Positive = Annotated[float, Field(gt=0)]
@@ -138,12 +138,25 @@ class Contrast(Ranges):
 
     agent: Annotated[Share, Field(description="share of items with contrast agent")] = 0.0
     fat_saturation: Annotated[Share, Field(description="share of items with fat saturation")] = 0.0
+    transfer: Annotated[
+        tuple[Share, Share],
+        Field(
+            description="signal that magnetisation transfer takes from the brain in TOF, as a share, least and most"
+        ),
+    ] = (TRANSFER, TRANSFER)
     also: Annotated[
         list[Ranges],
         Field(
             description="further sequences of the modality, with their own ranges: each item draws one of all; a target has the first"
         ),
     ] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.transfer[0] > self.transfer[1]:
+            raise BadInput(
+                f"data.physics.contrasts: expected transfer from low to high, found {self.transfer[0]:g} to {self.transfer[1]:g}. Swap them."
+            )
 
     @property
     def drawn(self) -> tuple[tuple[Kind, _Usual], ...]:
@@ -169,6 +182,9 @@ class Contrast(Ranges):
         has_agent, has_saturation, nulled = rng.random(3)
         if kind == "flair" and chosen.ti_ms is None:
             ti = within(nulled, NULLED) * nulling_time_ms(FREE_WATER_T1_MS, tr)
+        least, most = self.transfer
+        # Drawn where it varies alone, so that the other draws of older recipes stay.
+        transfer = least + (most - least) * rng.random() if most > least else least
         return Protocol(
             kind,
             tr,
@@ -178,6 +194,7 @@ class Contrast(Ranges):
             field_t,
             dose=doses if has_agent < self.agent else 0.0,
             fat_removed=removed if has_saturation < self.fat_saturation else 0.0,
+            transfer=transfer,
         )
 
     def centre(self, field_t: float) -> Protocol:
@@ -188,7 +205,7 @@ class Contrast(Ranges):
             ti = nulling_time_ms(FREE_WATER_T1_MS, tr)
         dose = float(self.agent >= 0.5)
         removed = within(0.5, FAT_REMOVED) if self.fat_saturation >= 0.5 else 0.0
-        return Protocol(kind, tr, te, ti, flip, field_t, dose, removed)
+        return Protocol(kind, tr, te, ti, flip, field_t, dose, removed, sum(self.transfer) / 2)
 
 
 @settings
@@ -241,6 +258,12 @@ class PhysicsSettings:
             description="largest standard deviation of noise, as a share of the brightest tissue"
         ),
     ] = 0.06
+    black: Annotated[
+        Amount,
+        Field(
+            description="largest signal that is subtracted, as a share of the brightest tissue, so that dark tissue becomes black; half of the items lose none"
+        ),
+    ] = 0.0
     stripped: Annotated[
         Share, Field(description="share of items without skull: source, target and mask")
     ] = 0.0

@@ -41,7 +41,7 @@ from voxlate.recipe.training import Precision
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
 from voxlate.slabs import in_slabs
-from voxlate.synthesis.brightness import find_peak
+from voxlate.synthesis.brightness import REACHED, find_peak
 from voxlate.synthesis.calibrations import Answer, CalibrationPlace, find_calibration
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
 from voxlate.synthesis.empty import Empty, begins_above, empty_slices
@@ -231,12 +231,15 @@ class Model:
         rounded = in_slabs(scale.of, values, out=prediction.values)
         image = SynthesisedImage(values, replace(prediction, values=rounded), scale)
         spec = self.recipe.intensity[name]
-        if not self.recipe.synth.peaks:
+        synth = self.recipe.synth
+        if not synth.peaks:
             return image
         volume = Volume(
             values[None], np.array(prepared.header.affine), self.header["units"][name], name
         )
-        peak = find_peak(volume, spec, scale, float(self.header.get("training_ml") or 0))
+        training_ml = float(self.header.get("training_ml") or 0)
+        reached = synth.peak_shares.get(name, REACHED)
+        peak = find_peak(volume, spec, scale, training_ml, reached)
         return image if peak is None else image.stretched(peak)
 
     def _target_scale(self, name: str) -> Scale:
