@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -28,12 +28,23 @@ from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
 
 
 class Imitated:
-    """Workers without processes; a case is done when `wait` is called, the newest of those that are begun first; `most`: at one time."""
+    """Workers without processes; a case is done when `wait` is called, the newest of those that are begun first.
 
-    def __init__(self, size: int, slots: int = 1, deadly: tuple[int, ...] = ()):
+    seconds: that a case by its number takes; most: cases at one time; messages: the number of cases in each.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        slots: int = 1,
+        deadly: tuple[int, ...] = (),
+        seconds: Callable[[int], float] = lambda _: 1.0,
+    ):
         self.size = size
         self.slots = slots
         self.deadly = deadly
+        self.seconds = seconds
+        self.messages = list[int]()
         self.held = dict[int, list[int]]()
         self.most = 0
         self.starts = 0
@@ -45,9 +56,11 @@ class Imitated:
         self.held[worker] = []
         self.new.append(Ready(worker))
 
-    def send(self, worker: int, ticket: int, case: int) -> None:
-        assert case == ticket + 100
-        self.held[worker].append(ticket)
+    def send(self, worker: int, bundle: list[tuple[int, int]]) -> None:
+        self.messages.append(len(bundle))
+        for ticket, case in bundle:
+            assert case == ticket + 100
+            self.held[worker].append(ticket)
         self.most = max(self.most, sum(map(len, self.held.values())))
 
     def wait(self) -> list[Event]:
@@ -59,7 +72,8 @@ class Imitated:
         if set(begun) & set(self.deadly):
             return [Died(worker)]
         tickets.remove(begun[-1])
-        return [Finished(worker, begun[-1], Outcome("done"))]
+        cost = Cost(worker, 0, self.seconds(begun[-1]), 0)
+        return [Finished(worker, begun[-1], Outcome("done", cost=cost))]
 
     def close(self) -> None:
         self.closed = True
@@ -82,7 +96,21 @@ def test_workers_have_a_bounded_number_of_cases_and_no_case_is_taken_early():
     assert sorted(finished) == list(range(1000))
     assert finished != sorted(finished)
     assert fleet.most == 9
+    assert set(fleet.messages) == {1}
     assert fleet.closed
+
+
+def test_cases_that_take_little_time_are_sent_together_until_they_take_long():
+    fleet, taken = Imitated(2, 2, seconds=lambda number: 0.0 if number < 800 else 1.0), list[int]()
+    finished = 0
+    for _ in scheduled(fleet, counted(1000, taken), 1000):
+        finished += 1
+        assert len(taken) - finished < 2 * (2 + 1) * 16
+    assert finished == sum(fleet.messages) == 1000
+    assert fleet.messages[:6] == [1] * 6
+    assert max(fleet.messages) == 16
+    assert fleet.messages.index(16) < 40
+    assert fleet.messages[-60:] == [1] * 60
 
 
 def test_a_few_cases_are_shared_by_all_workers():
@@ -126,7 +154,8 @@ def check_failures(executor, folder: Path) -> None:
     assert sentence.startswith("c: expected a worker that finishes this case")
     assert "ZeroDivisionError: of 14" in case_sentence("c", results[14].error)
     assert sorted(said) == sorted(f"{number} is doubled" for number in doubled)
-    assert len(list(folder.glob("tried-666-*"))) == 2
+    # Where it waited behind a case that ended the worker, the schedule does not know whether it was begun.
+    assert len(list(folder.glob("tried-666-*"))) in (2, 3)
 
 
 def test_processes_list_failures_and_survive_killed_workers(tmp_path):

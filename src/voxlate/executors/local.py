@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from voxlate.executors.job import Case, Job, Outcomes, Progress, Warn, nothing
-from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
+from voxlate.executors.schedule import Bundle, Died, Event, Finished, Ready, scheduled
 from voxlate.executors.worker import CaseWorker, sendable, slots_of
 from voxlate.machine import begin_worker, interrupts_held
 
@@ -72,9 +72,9 @@ class _Processes:
         there.close()  # or else the end of the process would not end the connection
         self.running[worker] = _Process(process, here)
 
-    def send(self, worker: int, ticket: int, case: Any) -> None:
+    def send(self, worker: int, bundle: Bundle) -> None:
         with contextlib.suppress(OSError):  # of a process that has ended, which `wait` states
-            self.running[worker].connection.send((ticket, case))
+            self.running[worker].connection.send(bundle)
 
     def wait(self) -> list[Event]:
         workers = {one.connection: number for number, one in self.running.items()}
@@ -134,7 +134,8 @@ def _serve(
 
     with ThreadPoolExecutor(slots) as pool, contextlib.suppress(EOFError):
         while True:
-            pool.submit(answer, *connection.recv())
+            for ticket, case in connection.recv():
+                pool.submit(answer, ticket, case)
 
 
 def _visible(gpu: int) -> str:

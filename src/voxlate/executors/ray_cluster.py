@@ -1,7 +1,8 @@
 """Workers that are actors of a Ray cluster.
 
-Each worker is an actor that holds its CPUs and its GPU, and a case is a call of it. Ray's scheduler therefore places
-as many actors as there are workers, and calls go from this process to the actors directly, whatever their number.
+Each worker is an actor that holds its CPUs and its GPU, and a call of it brings one case, or several that take little
+time. Ray's scheduler therefore places as many actors as there are workers, and calls go from this process to the actors
+directly, whatever their number.
 """
 
 import os
@@ -9,6 +10,7 @@ import pickle
 import re
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 from voxlate.errors import BadInput
 from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, Warn, nothing
 from voxlate.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
-from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
+from voxlate.executors.schedule import WAITING, Bundle, Died, Event, Finished, Ready, scheduled
 from voxlate.executors.worker import CaseWorker, say_crowded, sendable, slots_of
 from voxlate.images.optional import optional_package
 
@@ -106,32 +108,33 @@ class _Actors:
             say_crowded(options.threads, self.each.cpus, options.say)
         self.arguments = (ray.put(ray.cloudpickle.dumps(job)), options.threads, os.getcwd())
         self.actors = dict[int, Any]()
-        self.calls = dict[Any, tuple[int, int | None]]()  # worker and ticket; None: opening
+        self.calls = dict[Any, tuple[int, list[int]]]()  # worker and tickets; none: opening
 
     def start(self, worker: int) -> None:
-        actor = self.ray.remote(_RayWorker).options(
+        options = self.ray.remote(_RayWorker).options(
             num_cpus=self.each.cpus,
             num_gpus=self.each.gpus,
-            max_concurrency=self.slots,
+            max_concurrency=self.slots + WAITING,
             max_restarts=0,
         )
-        self.actors[worker] = actor.remote(worker, *self.arguments)
-        self.calls[self.actors[worker].opened.remote()] = (worker, None)
+        self.actors[worker] = options.remote(self.slots, worker, *self.arguments)
+        self.calls[self.actors[worker].opened.remote()] = (worker, [])
 
-    def send(self, worker: int, ticket: int, case: Any) -> None:
-        call = self.actors[worker].outcome.remote(self.ray.cloudpickle.dumps(case))
-        self.calls[call] = (worker, ticket)
+    def send(self, worker: int, bundle: Bundle) -> None:
+        tickets, cases = zip(*bundle)
+        call = self.actors[worker].outcomes.remote(self.ray.cloudpickle.dumps(cases))
+        self.calls[call] = (worker, list(tickets))
 
     def wait(self) -> list[Event]:
         (call, *_), _ = self.ray.wait(list(self.calls), num_returns=1)
-        worker, ticket = self.calls.pop(call)
+        worker, tickets = self.calls.pop(call)
         try:
             content = self.ray.get(call)
         except self.ray.exceptions.RayError:
             self._forget(worker)
             return [Died(worker)]
-        if ticket is not None:
-            return [Finished(worker, ticket, content)]
+        if tickets:
+            return [Finished(worker, *each) for each in zip(tickets, content)]
         return [Ready(worker) if content is None else Died(worker, content)]
 
     def _forget(self, worker: int) -> None:
@@ -147,7 +150,8 @@ class _Actors:
 class _RayWorker:
     """A worker as an actor; it opens its job in the first call, so that the error of that is a result."""
 
-    def __init__(self, number: int, job: bytes, threads: int, folder: str):
+    def __init__(self, slots: int, number: int, job: bytes, threads: int, folder: str):
+        self.pool = ThreadPoolExecutor(slots)
         self.given = (number, job, threads, folder)
         self.worker: CaseWorker | None = None
 
@@ -159,6 +163,7 @@ class _RayWorker:
             return sendable(error)
         return None
 
-    def outcome(self, case: bytes) -> Outcome:
+    def outcomes(self, cases: bytes) -> list[Outcome]:
+        """Work on the cases of a message; cases of several messages are worked on at the same time."""
         assert self.worker is not None
-        return self.worker.outcome(pickle.loads(case))
+        return list(self.pool.map(self.worker.outcome, pickle.loads(cases)))

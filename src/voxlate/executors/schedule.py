@@ -7,12 +7,15 @@ the case is to blame and fails. Cases that only shared a worker with it succeed 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 from voxlate.errors import BadInput
 from voxlate.executors.job import Outcome, Outcomes, WorkerDied
 
-WAITING = 1  # cases that wait in a worker, so that it does not wait for the next one
+WAITING = 1  # bundles that wait in a worker, so that it does not wait for the next one
+BUNDLE_SECONDS = 0.1  # of work in a message, so that sending costs less than working
+MOST_IN_BUNDLE = 16  # cases of a message; the outcomes of Ray arrive by message
 MOST_FAILED_STARTS = 3  # workers in succession that end before they are ready
 
 
@@ -41,6 +44,8 @@ class Died:
 
 
 Event = Ready | Finished | Died
+Bundle = list[tuple[int, Any]]
+"""Cases that are sent in one message, each with its ticket."""
 
 
 class Fleet(Protocol):
@@ -55,8 +60,8 @@ class Fleet(Protocol):
     def start(self, worker: int) -> None:
         """Start a worker, or start it again after it has ended."""
 
-    def send(self, worker: int, ticket: int, case: Any) -> None:
-        """Give a case to a worker."""
+    def send(self, worker: int, bundle: Bundle) -> None:
+        """Give cases to a worker in one message."""
 
     def wait(self) -> list[Event]:
         """Wait until something happens, and return it."""
@@ -86,6 +91,7 @@ class _Schedule:
         self.loads = dict[int, _Load]()
         self.failed_starts = 0
         self.exhausted = False
+        self.seconds = BUNDLE_SECONDS  # of a case, as the last ones took
 
     @property
     def finished(self) -> bool:
@@ -94,10 +100,16 @@ class _Schedule:
         return self.exhausted and not self.again and not busy
 
     @property
+    def bundle(self) -> int:
+        """The number of cases in a message: one unless cases take less time than sending them."""
+        fitting = int(BUNDLE_SECONDS / max(self.seconds, BUNDLE_SECONDS / MOST_IN_BUNDLE))
+        return max(1, fitting)
+
+    @property
     def room(self) -> int:
         """The number of cases that a worker may have: no more than its share of those that are left."""
         share = -(-self.left // self.fleet.size)
-        return min(self.fleet.slots + WAITING, max(1, share))
+        return min((self.fleet.slots + WAITING) * self.bundle, max(1, share))
 
     def start(self, worker: int) -> None:
         self.loads[worker] = _Load()
@@ -110,19 +122,20 @@ class _Schedule:
                 continue
             load.alone = False
             if self.again and not load.cases:
-                self._give(worker, *self.again.popleft())
+                self._give(worker, [self.again.popleft()])
                 load.alone = True
                 continue
-            while not self.exhausted and len(load.cases) < self.room:
-                following = next(self.rest, None)
-                if following is None:
-                    self.exhausted = True
-                else:
-                    self._give(worker, *following)
+            room = self.room
+            size = min(self.bundle, room)
+            while not self.exhausted and len(load.cases) + size <= room:
+                following = list(islice(self.rest, size))
+                self.exhausted = len(following) < size
+                if following:
+                    self._give(worker, following)
 
-    def _give(self, worker: int, ticket: int, case: Any) -> None:
-        self.loads[worker].cases[ticket] = case
-        self.fleet.send(worker, ticket, case)
+    def _give(self, worker: int, bundle: Bundle) -> None:
+        self.loads[worker].cases.update(bundle)
+        self.fleet.send(worker, bundle)
 
     def take(self, event: Event) -> Iterator[tuple[int, Outcome]]:
         """The outcomes that an event brings."""
@@ -134,11 +147,18 @@ class _Schedule:
                 del self.loads[worker].cases[ticket]
                 self.tried.discard(ticket)
                 self.left -= 1
+                self._learn(outcome)
                 yield ticket, outcome
             case Died(worker, error):
                 if error is not None:
                     raise error
                 yield from self._died(worker)
+
+    def _learn(self, outcome: Outcome) -> None:
+        """Follow the time of cases: at once where they become slower, and slowly where they become faster."""
+        if outcome.cost is not None:
+            took = outcome.cost.ended - outcome.cost.began
+            self.seconds = max(took, 0.8 * self.seconds + 0.2 * took)
 
     def _died(self, worker: int) -> Iterator[tuple[int, Outcome]]:
         """Queue the cases of a worker again, or fail those that are tried already, and replace the worker."""
@@ -172,8 +192,8 @@ def _blamed() -> WorkerDied:
 def scheduled(fleet: Fleet, cases: Iterable[Any], count: int) -> Outcomes:
     """The number and outcome of each case in the order in which they finish.
 
-    count: of the cases. A worker has at most its slots and WAITING cases, and no case is taken from `cases` before a worker has room for it:
-    the memory of this process does not grow with the number of cases. All workers end with the iterator.
+    count: of the cases. No case is taken from `cases` before a worker has room for it, so that the memory of this
+    process does not grow with the number of cases. All workers end with the iterator.
     """
     schedule = _Schedule(fleet, cases, count)
     try:
