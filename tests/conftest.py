@@ -1,5 +1,6 @@
 """What every test may use."""
 
+import gc
 import hashlib
 import os
 import shutil
@@ -35,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="as on a machine without fcntl, resource, /proc, fork and signal masks",
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Modules and tests live to the end: no later pass of the garbage collector looks at them again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
