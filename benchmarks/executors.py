@@ -1,53 +1,85 @@
-"""What dispatching costs: 10,000 tiny cases through an executor, the time per case and the driver's memory.
+"""The cost of executors by a simulation of many tiny cases: milliseconds a case, and the memory of the driver.
 
-python benchmarks/executors.py [local] [ray] [--cases 10000] [--workers 2]
+    python benchmarks/executors.py --cases 10000 --workers 2
+    python benchmarks/executors.py --cases 10000 --workers 2 --executor ray
+
+A case is a named tuple of paths as `synth` sends it, and its work takes no time, so that all that is measured is sending,
+scheduling and receiving. The memory of the driver is printed after each tenth of the cases.
 """
 
 import argparse
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import psutil
 
-from voxlate.executors import executor_of
+from voxlate.executors.job import Context
+from voxlate.executors.options import ExecutorOptions
 
-MB = 1 << 20
+MIB = 2**20
 
 
-def tiny(common: bytes, item: tuple[int, str]) -> dict[str, object]:
-    """Work of no time, with inputs and results of the size of a case's names and warnings."""
-    number, path = item
-    return {
-        "case": number,
-        "path": path,
-        "warnings": ["a sentence of a usual length, of 48 letters"] * 3,
-    }
+@dataclass(frozen=True)
+class TinyCase:
+    """The size of a case of `synth`: its name and the path of its scan."""
+
+    case: str
+    files: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class NoWork:
+    """Returns the folder of a case, and a warning for every tenth case."""
+
+    uses_network: bool = False
+
+    def opened(self) -> Callable[[TinyCase, Context], Any]:
+        return self._nothing
+
+    def _nothing(self, case: TinyCase, context: Context) -> Path:
+        if case.case.endswith("0"):
+            context.warn(f"{case.case}: t1 is taken as mr.")
+        return Path("out") / case.case
+
+
+class TinyCases:
+    """So many cases, each of which exists only while it is used."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> TinyCase:
+        if number >= self.count:
+            raise IndexError(number)
+        name = f"case{number:07}"
+        return TinyCase(name, {"t1": Path("cohort") / name / "t1.nii.gz"})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("executors", nargs="*", default=["local"])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2)
-    chosen = parser.parse_args()
-    items = [(number, f"cohort/case{number:07d}/t1.nii.gz") for number in range(chosen.cases)]
-    for name in chosen.executors:
-        executor = executor_of(name, chosen.workers)
-        assert executor is not None
-        process = psutil.Process()
-        first = 0.0
-        memory = list[int]()
-        for number, ended in enumerate(executor.each(tiny, b"x" * 8 * MB, items)):
-            assert ended.error is None
-            if number == 0:
-                first = time.perf_counter()
-            if number % (chosen.cases // 10) == 0:
-                memory.append(process.memory_info().rss)
-        each_ms = (time.perf_counter() - first) / (chosen.cases - 1) * 1000
-        growth = (memory[-1] - memory[1]) / MB
-        print(
-            f"{name}, {chosen.workers} workers, {chosen.cases} cases: {each_ms:.2f} ms per case; "
-            f"the driver holds {memory[-1] / MB:.0f} MB at the end, {growth:+.1f} MB since a tenth"
-        )
+    parser.add_argument("--executor", choices=("local", "ray"), default="local")
+    parser.add_argument("--address")
+    asked = parser.parse_args()
+    options = ExecutorOptions(executor=asked.executor, workers=asked.workers, address=asked.address)
+    driver = psutil.Process()
+    cases: Any = TinyCases(asked.cases)
+    began = first = time.monotonic()
+    for done, (_, outcome) in enumerate(options.chosen().run(NoWork(), cases), start=1):
+        outcome.get()
+        if done == 1:
+            first = time.monotonic()
+        if done % max(1, asked.cases // 10) == 0:
+            print(f"{done} cases, driver {driver.memory_info().rss / MIB:.1f} MiB", flush=True)
+    ended = time.monotonic()
+    print(f"start {first - began:.1f} s, then {1000 * (ended - first) / asked.cases:.3f} ms a case")
 
 
 if __name__ == "__main__":

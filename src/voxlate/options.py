@@ -6,7 +6,7 @@ The command line and the functions in Python derive their parameters and checks 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from voxlate.errors import BadInput
 
@@ -52,12 +52,6 @@ Device = Annotated[
     Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME"),
 ]
 AllowCode = Annotated[bool, Option("Import and run the model's own Python code.")]
-Where = Annotated[
-    Literal["local", "ray"] | None,
-    Option("Where cases run: local processes or ray."),
-]
-Workers = Annotated[int | None, Option("Cases at a time of --executor.", least=1)]
-Address = Annotated[str | None, Option("Ray cluster, if not RAY_ADDRESS.", metavar="HOST:PORT")]
 
 
 def option_of(annotation: Any) -> Option | None:

@@ -20,7 +20,7 @@ from voxlate.data.acquisition import (
 from voxlate.data.align import Preparation
 from voxlate.data.batches import Batches, validation_batches
 from voxlate.data.case import prepare_case
-from voxlate.data.drawn import SURFACE
+from voxlate.data.drawn import SURFACE, Draw
 from voxlate.data.patches import DataSettings, read_pair, read_patch
 from voxlate.data.physics import USUAL, Contrast, PhysicsSettings, Ranges
 from voxlate.data.prepare import prepare
@@ -30,7 +30,7 @@ from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Window
 from voxlate.images.io import read_volume
 from voxlate.phantoms import write_cohort
-from voxlate.phantoms.contrast import magnitude
+from voxlate.phantoms.contrast import Protocol, magnitude
 from voxlate.phantoms.maps import MAPS
 from voxlate.phantoms.sequences import FULL_SCALE
 from voxlate.phantoms.tissue import INTRACRANIAL
@@ -44,6 +44,8 @@ QUIET = {
 }
 ANY = Contrast(sequence="any", agent=0.5, fat_saturation=0.5)
 T2 = Contrast(sequence="spin_echo", tr_ms=(4000, 6000), te_ms=(80, 110))
+EVERYTHING = (slice(0, SIZE[2]), slice(None), slice(None))
+SPREADLESS = draw_spread(np.random.default_rng(0), 0.0)
 INTENSITY = {
     "mr": Percentile(),
     "t1": Percentile(),
@@ -264,6 +266,47 @@ def test_the_spread_of_the_flip_angle_grows_with_the_field():
     np.testing.assert_allclose(strong.strengths, 4 * weak.strengths, rtol=1e-5)
 
 
+def test_a_black_level_takes_dark_tissue_to_zero_in_half_of_the_items_and_leaves_targets(cohort):
+    case = cohort.case("phantom_000")
+    body = case.mask(["pd_map"])
+    physics = PhysicsSettings(contrasts={"mr": T2}, black=0.4, **QUIET)
+    shown = [
+        cohort.with_physics(physics, targets).drawn._image(
+            case, "mr", Draw(seed, 3.0, SPREADLESS, False, 0.0, None), EVERYTHING, bool(targets)
+        )[0]
+        for targets in ([], ["mr"])
+        for seed in range(24)
+    ]
+    lost = [float((image[body] == 0).mean()) for image in shown]
+    air = float((case.arrays["pd_map"][body] == 0).mean())
+    sources, as_targets = np.array(lost[:24]), np.array(lost[24:])
+    assert as_targets == pytest.approx(air, abs=0.01)
+    assert 6 <= (sources > air + 0.05).sum() <= 18
+
+
+def test_magnetisation_transfer_takes_its_share_from_tissue_and_nothing_from_blood_or_fluid():
+    maps = {
+        "pd_map": np.array([0.7, 0.85, 1.0], np.float32),
+        "t1_map": np.array([832.0, 1650.0, 4300.0], np.float32),
+        "t2_map": np.array([80.0, 150.0, 2000.0], np.float32),
+        "t2star_map": np.array([50.0, 40.0, 1000.0], np.float32),
+        "flow_map": np.array([0.0, 30.0, 0.0], np.float32),
+        "inflow_map": np.array([0.0, 5.0, 0.0], np.float32),
+        "fluid_map": np.zeros(3, np.float32),
+    }
+    plain, strong = (
+        magnitude(Protocol("tof", 22, 3.5, 0, 20, transfer=transfer), maps)
+        for transfer in (0.0, 0.6)
+    )
+    np.testing.assert_allclose(strong / plain, [0.4, 1, 1], rtol=1e-5)
+    contrast = Contrast(sequence="tof", transfer=(0.2, 0.7))
+    rng = np.random.default_rng(0)
+    drawn = [contrast.draw(rng, 3.0).transfer for _ in range(200)]
+    assert 0.2 <= min(drawn) < 0.22
+    assert 0.68 < max(drawn) <= 0.7
+    assert contrast.centre(3.0).transfer == pytest.approx(0.45)
+
+
 def test_a_stripped_item_has_brain_alone_in_source_target_and_mask(cohort):
     physics = _settings(stripped=1.0)
     case = cohort.with_physics(physics, ["ct"]).case("phantom_000")
@@ -348,6 +391,11 @@ def test_a_contrast_that_the_cohort_stores_as_well_is_refused(tmp_path):
         ({"sequence": "spin_echo", "te_ms": (20, 10)}, "expected te_ms from low to high"),
         ({"sequence": "spin_echo", "te_ms": (20, 500)}, "below every repetition time"),
         ({"sequence": "mprage", "ti_ms": (300, 900)}, "expected every ti_ms of mprage"),
+        ({"sequence": "flair", "ti_ms": (2000, 7000)}, "ti_ms of flair to be above 0 and more"),
+        (
+            {"sequence": "flair", "ti_ms": (5, 10)},
+            "found ti_ms 5, which leaves 75% with tr_ms 6000",
+        ),
     ],
 )
 def test_ranges_that_no_scanner_can_play_are_refused(keys, sentence):
@@ -407,6 +455,20 @@ def recipe(tmp_path):
         ({"data.target": '["mr"]', "data.source": '["ct"]'}, "expected one sequence for a target"),
         ({"data.source": '["t1"]', "intensity.t1": '{kind="zscore"}'}, "found mr in neither"),
         ({"data.physics.noice": "0.1"}, "data.physics.noise"),
+        ({"data.physics.noise": "-0.1"}, "physics.noise': should be greater than or equal to 0"),
+        ({"data.physics.noise": "5"}, "physics.noise': should be less than or equal to 0.5"),
+        ({"data.physics.strip_mm": "1e9"}, "physics.strip_mm': should be less than or equal to 20"),
+        ({"data.physics.slice_mm": "1e9"}, "physics.slice_mm': should be less than or equal to 20"),
+        ({"data.physics.resolution": "1e-9"}, "should be greater than or equal to 0.05"),
+        ({"data.physics.field_t": "[3, 3000]"}, "should be less than or equal to 12; found 3000"),
+        (
+            {"data.physics.contrasts.mr": '{sequence = "gradient_echo", flip_deg = [5, 720]}'},
+            "should be less than or equal to 180; found 720",
+        ),
+        (
+            {"data.physics.contrasts.mr": '{sequence = "spin_echo", tr_ms = [5, 5e9]}'},
+            "should be less than or equal to 30000; found 5000000000",
+        ),
     ],
 )
 def test_recipes_whose_physics_does_not_fit_are_refused(recipe, change, sentence):

@@ -4,8 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from voxlate.data.prepared import open_cohort
+from voxlate.images.intensity import Window
+from voxlate.planning import pictures
 from voxlate.planning import starters as planned
 from voxlate.planning.facts import facts_of
 from voxlate.planning.plan import plan_training
@@ -13,7 +16,7 @@ from voxlate.planning.probe import Limits
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.starters import begun_from, fitting_starter, matched, renamed
 from voxlate.starters.card import read_card
-from voxlate.training.run import Run, read_header, read_weights
+from voxlate.training.run import Run, load_method, read_header, read_weights
 
 LIMITS = Limits(0.2, 8 * 2**30)
 
@@ -74,16 +77,91 @@ def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(st
         "net": {"kind": "unet", "width": 64},
         "train": {"steps": 800, "optimiser": {"kind": "muon", "lr": 2e-3, "warm_up": 80}},
     }
-    tables, why = begun_from(found, plain, facts, 800)
+    tables, why = begun_from(found, plain, facts, 800, {})
     header = read_header(Run(starter).weights())
     assert tables["net"] == header["recipe"]["net"]
     assert "stack" not in tables["data"]
     assert tables["intensity"]["t2"] == header["recipe"]["intensity"]["t2"]
     assert tables["train"]["optimiser"]["lr"] == 5e-4
-    assert tables["train"]["best"] == {"patience": 3}
+    assert tables["train"]["best"] == {"patience": 0}
     assert tables["train"]["validate_every"] == 100
     assert tables["start_from"] == "starter:tiny"
-    assert "not learned by heart" in why["train.best"]
+    assert "learned by heart" in why["train.best"]
+
+
+def test_pictures_are_found_to_show_the_window_whose_levels_the_starters_images_have(
+    starter, prepared, monkeypatch
+):
+    """A perfect starter, whose range is 0 to 1400; the cohort's scans from 100 to 800 are grey levels."""
+    _, recipe, header = load_method(starter)
+
+    class Perfect:
+        def synthesise(self, batch, noise, sampling):
+            return (100 + 700 * (batch.target + 1) / 2) / 700 - 1
+
+    monkeypatch.setattr(pictures, "load_method", lambda _: (Perfect(), recipe, header))
+    monkeypatch.setattr(pictures, "WINDOWS_HU", ((0, 1400), (100, 800), (400, 600)))
+    names = {"t1": "t1", "t2": "t2"}
+    found = pictures.shown_window(
+        "starter:tiny",
+        names,
+        open_cohort(prepared),
+        {"patch": [1, 24, 20]},
+        Window(low=100, high=800),
+    )
+    assert found == (100, 800)
+
+
+def test_a_plan_for_pictures_rescales_the_starters_output_to_their_window(starter, facts):
+    found, _ = fitting_starter(facts, roles_of(facts), regression=True)
+    plain = {
+        "data": {"source": ["t1"], "target": ["t2"]},
+        "intensity": {"t1": {"kind": "percentile"}, "t2": {"kind": "window"}},
+        "method": {"kind": "regression", "leak": 0.1},
+        "train": {"steps": 800, "optimiser": {"kind": "muon", "lr": 2e-3}},
+    }
+    tables, why = begun_from(found, plain, facts, 800, {"t2": (100, 800)})
+    assert tables["start_window"] == {"t2": [100, 800]}
+    assert tables["method"]["leak"] == 0.05
+    assert "from 100 to 800" in why["start_window.t2"]
+
+
+def test_a_training_begins_with_the_starters_image_in_the_window(
+    starter, voxlate, prepared, tiny, tmp_path
+):
+    """A range of 350 to 1050 instead of 0 to 1400 doubles what a network of -1 to 1 gives."""
+    text = "start_from = 'starter:tiny'\nstart_window = { t2 = [350, 1050] }\n" + tiny.read_text()
+    recipe = tmp_path / "begun.toml"
+    recipe.write_text(text)
+    steps = (
+        "--set",
+        "train.steps=1",
+        "--set",
+        "train.optimiser.lr=1e-12",
+        "--set",
+        "train.ema=0.0",
+    )
+    answer = voxlate("train", recipe, "--data", prepared, "--out", tmp_path / "begun", *steps)
+    assert answer.code == 0, answer.err
+    own = read_weights(Run(starter).weights())
+    begun = read_weights(Run(tmp_path / "begun").weights())
+    for name, tensor in own.items():
+        factor = 2 if ".head." in f".{name}" else 1
+        torch.testing.assert_close(begun[name].float(), factor * tensor.float(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("window", "sentence"),
+    [("{ t1 = [0, 80] }", "for a target"), ("{ t2 = [80, 0] }", "low < high")],
+)
+def test_a_window_that_is_none_of_a_target_is_refused(
+    starter, voxlate, prepared, tiny, tmp_path, window, sentence
+):
+    recipe = tmp_path / "begun.toml"
+    recipe.write_text(f"start_from = 'starter:tiny'\nstart_window = {window}\n" + tiny.read_text())
+    answer = voxlate("train", recipe, "--data", prepared, "--out", tmp_path / "begun")
+    assert answer.code == 2
+    assert sentence in answer.err
 
 
 def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(

@@ -41,6 +41,13 @@ def test_what_is_above_the_median_is_stretched_until_the_percentile_is_near_the_
     )  # the slope is (95 - 40) / (59.6 - 40)
 
 
+def test_a_modality_whose_scans_have_brighter_extremes_is_stretched_to_a_share_of_its_own():
+    made = ball(20, 70)
+    inside = foreground(made)
+    peak = find_peak(made, Percentile(high=99), SCALE, reached=1.3)
+    assert np.percentile(peak.stretch(made.data[0])[inside], 99) == pytest.approx(130, abs=0.1)
+
+
 def test_a_standard_deviation_is_stretched_as_its_image():
     peak = Peak(10, 2)
     np.testing.assert_array_equal(peak.stretch(np.array([4, 10, 11.5])), [4, 10, 13])

@@ -29,6 +29,7 @@ from voxlate.data.prepared import Cohort
 from voxlate.data.pseudonyms import check_outside, read_key, write_key
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput, first_of
+from voxlate.executors.options import ExecutorOptions
 from voxlate.images.io import read_volume
 from voxlate.images.limits import allow_volumes
 from voxlate.phantoms import write_cohort
@@ -130,7 +131,7 @@ def phantom(
         )
 
 
-@takes(_prepare.prepare, PrepareOptions)
+@takes(_prepare.prepare, PrepareOptions, ExecutorOptions)
 def prepare(
     root: Path | str,
     out: Path | str,
@@ -139,20 +140,24 @@ def prepare(
     progress: Shown = True,
     **options: Any,
 ) -> Cohort:
-    """Prepare a cohort for training; options: the fields of data.options.PrepareOptions, workers and say.
+    """Prepare a cohort for training; options: the fields of PrepareOptions and ExecutorOptions, and say.
 
     through: a run or starter whose synthesis of the fixed scan the scans of its target are registered to and compared with.
     """
     say = options.setdefault("say", noted(progress))
+    by = ExecutorOptions(**_taken(ExecutorOptions, options))
     with shown(progress) as step:
         if through is not None:
             asked = PrepareOptions(**_taken(PrepareOptions, options))
-            workers = options.get("workers")
             return prepare_through(
-                through, Path(root), Path(out), asked, workers=workers, progress=step, say=say
+                through, Path(root), Path(out), asked, by=by, progress=step, say=say
             )
         return _prepare.prepare(
-            root, out, progress=lambda done, total, _: step("prepare", done, total, {}), **options
+            root,
+            out,
+            progress=lambda done, total, _: step("prepare", done, total, {}),
+            **by.of_preparation,
+            **options,
         )
 
 
@@ -311,7 +316,7 @@ class Syntheses:
         return self.show()._repr_png_() or b""
 
 
-@takes(SynthOptions, others=True)
+@takes(SynthOptions, ExecutorOptions, others=True)
 def synthesise(
     run: Model | Ensemble | Path | str | Sequence[Path | str],
     inputs: Path | str | Sequence[str],
@@ -322,11 +327,14 @@ def synthesise(
 ) -> Syntheses:
     """Synthesise the targets of a cohort, a case or modality=path pairs; of several runs their mean and spread.
 
-    options: the fields of synthesis.options.SynthOptions, and any other key of the recipe's synth table (overlap=0.25).
+    options: the fields of SynthOptions and ExecutorOptions, and any other key of the recipe's synth table (overlap=0.25).
     """
+    by = ExecutorOptions(**_taken(ExecutorOptions, options))
     own = _taken(SynthOptions, options)
     synth = {**(own.pop("synth", None) or {}), **options}
     asked = SynthOptions(**own, synth=synth)
+    if isinstance(run, Model | Ensemble):  # which is on a device already
+        asked = dataclasses.replace(asked, device=f"{run.device}")
     runs = [run] if isinstance(run, Path | str) else run
     texts = [str(inputs)] if isinstance(inputs, Path | str) else list(inputs)
     fetched = fetch_inputs(texts, Path(out), asked)
@@ -334,7 +342,15 @@ def synthesise(
     if not selected.scans:
         return Syntheses(Path(out), (), selected.lacking)
     with shown(progress) as step:
-        folders, failed = deliver(selected, Path(out), asked, progress=step, say=noted(progress))
+        note = noted(progress)
+        folders, failed = deliver(
+            selected,
+            Path(out),
+            asked,
+            progress=step,
+            say=note,
+            executor=by.chosen(asked.device, note),
+        )
     if asked.store:
         store_answers(fetched, folders)
     return Syntheses(
@@ -346,6 +362,7 @@ def synthesise(
     EvaluateOptions,
     RunOptions,
     _evaluate.evaluate,
+    ExecutorOptions,
     objects={
         "naive": Baselines | Path | str | None,
         "features": Features | Path | str | None,
@@ -357,8 +374,9 @@ def evaluate(
 ) -> Scores:
     """Score images; with run: first synthesise each modality from the others.
 
-    options: the fields of scoring.options.EvaluateOptions and synthesis.options.RunOptions; without a run also cases.
+    options: the fields of EvaluateOptions, RunOptions and ExecutorOptions; without a run also cases.
     """
+    by = ExecutorOptions(**_taken(ExecutorOptions, options))
     by_run = RunOptions(**_taken(RunOptions, options))
     with shown(progress) as step:
         if by_run.run is None:
@@ -367,6 +385,7 @@ def evaluate(
                 out,
                 truth,
                 progress=lambda done, total, _: step("evaluate", done, total, {}),
+                executor=by.chosen(),
                 **options,
             )
         if "cases" in options:
@@ -375,11 +394,11 @@ def evaluate(
             )
         asked = EvaluateOptions(**options)
         return score_run(
-            Path(truth), Path(out), by_run, asked, progress=step, say=noted(progress)
+            Path(truth), Path(out), by_run, asked, progress=step, say=noted(progress), by=by
         ).scores
 
 
-@takes(_calibrate, Layout)
+@takes(_calibrate, Layout, ExecutorOptions)
 def calibrate(
     run: Model | Path | str,
     cohort: Path | str,
@@ -397,10 +416,11 @@ def calibrate(
     """Fit prediction intervals on held-out patients; returns what they state, a sentence each.
 
     synth: changes of the recipe's synth table, such as {"steps": 8}. options: coverage, confidence, bound, regions, seed
-    (see synthesis.calibrate), and how the cohort is laid out. The calibration is written into the run, or into `out`, a
+    (see synthesis.calibrate), how the cohort is laid out, and the fields of ExecutorOptions. The calibration is written into the run, or into `out`, a
     copy of a starter.
     """
     layout = Layout(**_taken(Layout, options)).layout
+    by = ExecutorOptions(**_taken(ExecutorOptions, options))
     if not isinstance(run, Model):
         run = own_copy(run, None if out is None else Path(out))
     model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(
@@ -408,7 +428,11 @@ def calibrate(
     )
     cases = held_out_cases(model, Path(cohort), split, **layout)
     with shown(progress) as step:
-        _, fitted = _calibrate(model, cases, split=split, progress=step, **options)
+        name = f"{model.device}" if isinstance(run, Model) else device
+        executor = by.chosen(name, noted(progress))
+        _, fitted = _calibrate(
+            model, cases, split=split, progress=step, executor=executor, device=name, **options
+        )
     return sentences(fitted.header)
 
 

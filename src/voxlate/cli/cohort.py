@@ -13,6 +13,7 @@ from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
 from voxlate.data.options import MAX_VOLUME, PrepareOptions
 from voxlate.errors import BadInput
+from voxlate.executors.options import ExecutorOptions
 from voxlate.images.limits import allow_volumes
 from voxlate.options import MAIN, OUTPUT, PREPARATION, Option
 
@@ -87,6 +88,7 @@ def prepare(
     ] = None,
     *,
     options: PrepareOptions,
+    by: ExecutorOptions,
     dry_run: Annotated[
         bool,
         Option(
@@ -133,13 +135,14 @@ def prepare(
         if through is not None:
             from voxlate.synthesis.stand_ins import prepare_through
 
-            prepared = prepare_through(through, cohort, to, options, progress=bars, say=note)
+            prepared = prepare_through(through, cohort, to, options, by=by, progress=bars, say=note)
         else:
             prepared = run(
                 cohort,
                 to,
                 progress=lambda done, total, _: bars("prepare", done, total),
                 say=note,
+                **by.of_preparation,
                 **vars(options),
             )
     splits = {entry.patient: entry.split for entry in prepared.cases}

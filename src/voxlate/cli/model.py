@@ -27,6 +27,7 @@ from voxlate.cli.planning import (
 from voxlate.cli.progress import progress_on
 from voxlate.cli.warning_lines import by_grade
 from voxlate.errors import BadInput
+from voxlate.executors.options import ExecutorOptions
 from voxlate.options import MAIN, TRAINING, Device, Option, pairs
 from voxlate.recipe import text as recipe_text
 from voxlate.starters.names import completed
@@ -307,6 +308,7 @@ def synth(
     to: To,
     *,
     options: SynthOptions,
+    by: ExecutorOptions,
     as_json: Json = False,
 ) -> None:
     """Synthesise the target modalities of a case or a cohort.
@@ -331,7 +333,10 @@ def synth(
         )
         return
     with progress_on(err) as bars:
-        folders, failed = deliver(selected, to, options, progress=bars, warn=by_grade, say=note)
+        executor = by.chosen(options.device, note)
+        folders, failed = deliver(
+            selected, to, options, progress=bars, warn=by_grade, say=note, executor=executor
+        )
     left_out = {**selected.lacking, **failed}
     if options.store:
         note(f"{store_answers(fetched, folders)} images stored in the study.")

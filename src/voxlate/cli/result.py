@@ -11,6 +11,7 @@ from voxlate.cli.app import end, err, note, out, say
 from voxlate.cli.options import Everything, Json, To, command
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
+from voxlate.executors.options import ExecutorOptions
 from voxlate.options import MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option
 from voxlate.scoring.options import EvaluateOptions
 from voxlate.starters.names import completed
@@ -30,6 +31,7 @@ def evaluate(
     *,
     options: EvaluateOptions,
     by_run: RunOptions,
+    by: ExecutorOptions,
     everything: Everything = False,
     as_json: Json = False,
 ) -> None:
@@ -48,7 +50,7 @@ def evaluate(
         if by_run.run:
             from voxlate.synthesis.missing import score_run
 
-            summary = score_run(truth, to, by_run, options, progress=bars, say=note)
+            summary = score_run(truth, to, by_run, options, progress=bars, say=note, by=by)
             scores, failed = summary.scores, dict(summary.failed)
             for sentence in summary.incomplete.values():
                 note(f"left out {sentence}")
@@ -58,6 +60,7 @@ def evaluate(
                 to,
                 truth,
                 progress=lambda done, total, _: bars("evaluate", done, total),
+                executor=by.chosen(),
                 **vars(options),
             )
     document = scores.document()

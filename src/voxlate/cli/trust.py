@@ -11,6 +11,7 @@ from voxlate.cli.app import err, note, say
 from voxlate.cli.options import Json, command
 from voxlate.cli.progress import progress_on
 from voxlate.data.options import Layout
+from voxlate.executors.options import ExecutorOptions
 from voxlate.options import MAIN, SAMPLING, AllowCode, Device, Option, pairs
 from voxlate.starters.names import completed
 from voxlate.synthesis.options import ANSWER, SAMPLES, SET, synth_table
@@ -66,6 +67,7 @@ def calibrate(
     change: Annotated[list[str] | None, SET] = None,
     *,
     layout: Layout,
+    by: ExecutorOptions,
     device: Device = "auto",
     allow_code: AllowCode = False,
     as_json: Json = False,
@@ -97,6 +99,8 @@ def calibrate(
             seed=seed,
             progress=bars,
             warn=note,
+            executor=by.chosen(device, note),
+            device=device,
         )
     if as_json:
         print(

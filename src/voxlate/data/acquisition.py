@@ -108,7 +108,7 @@ def _draw_smooth(rng: np.random.Generator, sd: float) -> Smooth:
 
 @dataclass(frozen=True)
 class Effects:
-    """A scanner's effects on one image; `noise` is a share of the signal of the brightest tissue."""
+    """A scanner's effects on one image; `noise` and `black` are shares of the signal of the brightest tissue."""
 
     b1: Smooth
     gain: Smooth
@@ -118,6 +118,7 @@ class Effects:
     cuts: tuple[float, ...]  # shares of the lines of k-space at which the head moves
     moves_mm: tuple[tuple[float, float], ...]  # along H and W, one more than cuts
     noise: float
+    black: float = 0.0  # is subtracted
 
 
 def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: float) -> Effects:
@@ -134,6 +135,8 @@ def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: f
     cuts = np.sort(rng.random(segments - 1))
     moves_mm = rng.normal(0, settings.motion_mm, (segments, 2))
     noise = settings.noise * rng.random() ** 2
+    # Drawn where it is wanted alone, so that the other draws of older recipes stay.
+    black = settings.black * max(2 * rng.random() - 1, 0) if settings.black else 0.0
     return Effects(
         b1,
         gain,
@@ -143,6 +146,7 @@ def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: f
         tuple(cuts.tolist()) if moves else (),
         tuple((float(y), float(x)) for y, x in moves_mm) if moves else (),
         float(noise),
+        float(black),
     )
 
 

@@ -200,7 +200,7 @@ class Drawn:
     ) -> tuple[np.ndarray, Statistics]:
         """The image of a part of a case, and the statistics of that of the whole case."""
         protocol, effects, rng = self._acquisition(name, item, as_target)
-        statistics, noise = self._statistics(case, item, protocol, effects, rng)
+        statistics, brightest = self._statistics(case, item, protocol, effects, rng)
         spacing = case.header.spacing_mm
         reach = margin(effects.thickness_mm, spacing[0]) if effects else 0
         depth, rows, columns = place
@@ -213,7 +213,7 @@ class Drawn:
         if effects is not None:
             image = through_plane(image, effects.thickness_mm, spacing[0])
             image = in_plane(image, effects, spacing[1:])
-            image = rician(image, noise, rng)
+            image = _received(image, effects, brightest, rng)
         return image, statistics
 
     def _measured(self, case: PreparedCase, name: str, item: Draw) -> Statistics:
@@ -247,7 +247,7 @@ class Drawn:
         effects: Effects | None,
         rng: np.random.Generator,
     ) -> tuple[Statistics, float]:
-        """The statistics of the body in the sampled blocks, and the standard deviation of the noise."""
+        """The statistics of the body in the sampled blocks, and the signal of its brightest tissue."""
         sample = self._sample(case)
         spacing = case.header.spacing_mm
         reach = margin(effects.thickness_mm, spacing[0]) if effects else 0
@@ -269,9 +269,14 @@ class Drawn:
             blocks = in_plane(blocks, effects, spacing[1:])
         counted = self._counted(case, item, sample)
         body = sample.middle(blocks)[sample.body]
-        noise = effects.noise * float(np.percentile(body, BRIGHTEST)) if effects else 0.0
-        values = distribution(rician(body, noise, rng)[counted])
-        return Statistics(values, values, (), ()), noise
+        if effects is None:
+            brightest = 0.0
+            seen = np.abs(body)
+        else:
+            brightest = float(np.percentile(body, BRIGHTEST))
+            seen = _received(body, effects, brightest, rng)
+        values = distribution(seen[counted])
+        return Statistics(values, values, (), ()), brightest
 
     def _drawn_sample(self, case: PreparedCase) -> _Sample:
         """Blocks that show some of the body; evenly placed, so that each of its voxels is equally likely."""
@@ -308,6 +313,16 @@ class Drawn:
             kept &= ~_in_face(case, at, item.face)
         counted = sample.middle(kept)[sample.body]
         return counted if counted.any() else ~counted
+
+
+def _received(
+    signal: np.ndarray, effects: Effects, brightest: float, rng: np.random.Generator
+) -> np.ndarray:
+    """The magnitude with noise, without what is subtracted from it."""
+    noisy = rician(signal, effects.noise * brightest, rng)
+    if effects.black == 0:
+        return noisy
+    return np.maximum(noisy - np.float32(effects.black * brightest), 0)
 
 
 def _signal(

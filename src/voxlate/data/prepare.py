@@ -1,11 +1,12 @@
 """From a folder of scans to a prepared cohort: one grid a case, checked, masked, split by patient."""
 
-import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ from voxlate.data.prepared import (
 )
 from voxlate.data.slice_lists import known_patients
 from voxlate.data.split import small_cohort_note, split_patients
-from voxlate.errors import BadInput, first_of
+from voxlate.errors import BadInput, CannotWrite, first_of
+from voxlate.executors.job import Executor, InProcess, Plain, case_sentence
+from voxlate.executors.local import LocalExecutor
 from voxlate.files import is_scaffold, locked
 from voxlate.images.grid import Volume
 from voxlate.images.io import content_hash, read_volume
@@ -48,10 +51,11 @@ from voxlate.images.mask import clearest
 from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import write_transform
 from voxlate.images.units import unit_of
-from voxlate.machine import begin_worker, cores, interrupts_held
+from voxlate.machine import cores
 
 CaseProgress = Callable[[int, int, str], None]
 Say = Callable[[str], None]
+Run = Callable[[Callable[[CaseFiles], bool], list[CaseFiles]], Iterator[tuple[str, bool]]]
 MOST_WORKERS = 8
 OWN_NAMES = (
     "transforms",
@@ -71,6 +75,7 @@ def prepare(
     out: Path | str,
     *,
     workers: int | None = None,
+    executor: Executor | None = None,
     progress: CaseProgress | None = None,
     say: Say | None = None,
     stand_ins: Path | None = None,
@@ -88,7 +93,8 @@ def prepare(
     since synthesis has sources only. shares: default see split.usual_shares.
     stand_ins: a folder CASE/MODALITY.nii.gz of synthesised images on the fixed scan's grid, to which scans of that modality
     are registered, if they are, and with which the audit compares them; through: the model that synthesised them, as cohort.json states it.
-    workers: processes, each holding one case in memory.
+    workers: processes, each holding one case in memory. executor: works on the cases instead of these processes; it
+    prepares all cases that it can before it raises BadInput with the others, so that the next call has only those left.
     progress(done, total, case) is called after each case, say(sentence) where cases were prepared again.
     Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort prepared with other
     options.
@@ -128,9 +134,12 @@ def prepare(
         {one.case: one.patient for one in cases}, asked.audit_cases if asked.audit else 0
     )
     with locked(out):
-        again = _prepare_all(cases, out, preparation, examined, workers, progress)
+        run = partial(
+            _each, by=executor or _processes(workers, len(cases)), at_once=executor is None
+        )
+        again = _prepare_all(cases, out, preparation, examined, run, progress)
         if asked.audit:
-            _refine_worst(cases, out, preparation, workers)
+            _refine_worst(cases, out, preparation, run)
     if again and say:
         say(
             f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(again)}."
@@ -284,13 +293,13 @@ def _prepare_all(
     out: Path,
     preparation: Preparation,
     examined: frozenset[str],
-    workers: int | None,
+    run: Run,
     progress: CaseProgress | None,
 ) -> list[str]:
     """Prepare the cases; gives the names of those that were prepared before from other files or with other options."""
-    work = functools.partial(_prepare_files, out=out, preparation=preparation, examined=examined)
+    work = partial(_prepare_files, out=out, preparation=preparation, examined=examined)
     again = list[str]()
-    for done, (case, was_there) in enumerate(_each(work, cases, workers), start=1):
+    for done, (case, was_there) in enumerate(run(work, cases), start=1):
         if was_there:
             again.append(case)
         if progress is not None:
@@ -298,16 +307,46 @@ def _prepare_all(
     return sorted(again)
 
 
+def _processes(workers: int | None, cases: int) -> Executor:
+    """The processes of this machine that prepare cases by default; this process alone if it would be a single one."""
+    processes = min(workers or min(cores(), MOST_WORKERS), cases)
+    if processes == 1:
+        return InProcess()
+    return LocalExecutor(processes, method=multiprocessing.get_start_method())
+
+
 def _each(
     work: Callable[[CaseFiles], bool],
     cases: list[CaseFiles],
-    workers: int | None,
+    by: Executor,
+    at_once: bool,
 ) -> Iterator[tuple[str, bool]]:
-    """The name of each case and the result of `work` on it, in the order in which they finish."""
-    processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
-    if processes == 1:
-        return ((case.case, work(case)) for case in cases)
-    return _in_parallel(work, cases, processes)
+    """The name of each case and the result of `work` on it, in the order in which they finish.
+
+    Raises the first error: at once, or after all other cases.
+    """
+    failed = dict[str, Exception]()
+    with closing(by.run(Plain(work), cases)) as outcomes:
+        for number, outcome in outcomes:
+            case = cases[number].case
+            if outcome.error is None:
+                yield case, outcome.result
+            elif at_once or isinstance(outcome.error, CannotWrite):
+                raise outcome.error
+            else:
+                failed[case] = outcome.error
+    if failed:
+        raise _failed(failed, len(cases))
+
+
+def _failed(failed: Mapping[str, Exception], cases: int) -> BadInput:
+    """An error that lists the cases that cannot be prepared."""
+    sentences = [case_sentence(case, failed[case]) for case in sorted(failed)]
+    if cases == 1:
+        return BadInput(sentences[0])
+    return BadInput(
+        f"prepare: expected {cases} cases that can be prepared, found {len(failed)} that cannot; the others are prepared. Correct or exclude them, and run the same command again: {' '.join(sentences)}"
+    )
 
 
 def _prepare_files(
@@ -351,12 +390,12 @@ def _refine_worst(
     cases: list[CaseFiles],
     out: Path,
     preparation: Preparation,
-    workers: int | None,
+    run: Run,
 ) -> None:
     """Estimate the misalignment of the worst pairs at the finest voxels, until the worst of all are estimated so."""
-    work = functools.partial(_refine_files, out=out, preparation=preparation)
+    work = partial(_refine_files, out=out, preparation=preparation)
     while names := to_refine([read_header(case_path(out, case.case)) for case in cases]):
-        for _ in _each(work, [case for case in cases if case.case in names], workers):
+        for _ in run(work, [case for case in cases if case.case in names]):
             pass
 
 
@@ -383,24 +422,6 @@ def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
     how = preparation if preparation.matrix is None else (preparation, preparation.matrix)
     text = repr((VERSION, files.case, files.patient, how, inputs))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _in_parallel(
-    work: Callable[[CaseFiles], bool],
-    cases: list[CaseFiles],
-    processes: int,
-) -> Iterator[tuple[str, bool]]:
-    with (
-        interrupts_held()
-    ):  # a worker that starts knows no handler yet, and half a pool cannot be ended
-        pool = ProcessPoolExecutor(processes, initializer=begin_worker)
-        running = {pool.submit(work, case): case.case for case in cases}
-    with pool:
-        try:
-            for future in as_completed(running):
-                yield running[future], future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _check_units(headers: list[CaseHeader]) -> None:

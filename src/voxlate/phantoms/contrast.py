@@ -47,7 +47,8 @@ _NEEDS: dict[Kind, tuple[str, ...]] = {
 class Protocol:
     """A sequence with its parameters; ti_ms and flip_deg are ignored by sequences that have none.
 
-    dose: of the contrast agent, 1 for the usual one; fat_removed: share of the fat's signal that saturation removes.
+    dose: of the contrast agent, 1 for the usual one; fat_removed: share of the fat's signal that saturation removes;
+    transfer: share of the brain's signal in TOF that magnetisation transfer takes.
     """
 
     kind: Kind
@@ -58,6 +59,7 @@ class Protocol:
     field_t: float = 3.0
     dose: float = 0.0
     fat_removed: float = 0.0
+    transfer: float = TRANSFER
 
 
 def needed_maps(kind: Kind, agent: bool, fat_saturation: bool) -> tuple[str, ...]:
@@ -133,7 +135,7 @@ def _gradient(
             )
         case _:
             pulses = _pulses(maps["inflow_map"], tr)
-            bound = TRANSFER * np.clip((1 - pd) / 0.2, 0, 1) * (maps["flow_map"] == 0)
+            bound = protocol.transfer * np.clip((1 - pd) / 0.2, 0, 1) * (maps["flow_map"] == 0)
             return np.asarray((1 - bound) * mr.inflow(pd, t1, t2star, pulses, tr, te, flip))
 
 

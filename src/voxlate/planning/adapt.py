@@ -17,6 +17,7 @@ from voxlate.planning.site import (
     validation_errors,
     watched,
 )
+from voxlate.planning.stages import STARTED
 from voxlate.planning.starters import gentle, matched, renamed
 from voxlate.recipe import Recipe, from_dict, to_dict
 from voxlate.scoring.provenance import read_run
@@ -208,7 +209,8 @@ def _gentle_recipe(
         counts = [round(steps * count / own[-1]) for count in own]
     for table, count in zip([*stages, tables], counts):
         table["train"] = gentle(table["train"], count)
-        table.pop("start_from", None)
+        for key in STARTED:
+            table.pop(key, None)
         if "data" in table and not draws:
             # Without replay of phantoms, only images are read, whatever the run's contrasts were drawn from.
             table["data"].pop("physics", None)

@@ -30,6 +30,7 @@ from voxlate.planning.starters import (
     begun_from,
     fitting_starter,
     starter_error,
+    windows_of,
 )
 from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict
 from voxlate.recipe import text as recipe_text
@@ -411,7 +412,8 @@ def _from_starter(
     probe = search.probe
     net = starter.tables["net"]
     size = Size(net["width"], net.get("patch", 1), best.size.batch)
-    measured = probe.measure(begun_from(starter, tables, facts, best.steps)[0], 0)
+    windows = windows_of(starter, tables, facts)
+    measured = probe.measure(begun_from(starter, tables, facts, best.steps, windows)[0], 0)
     if measured is None:
         return "random weights, because the network of the starter needs too much memory"
     seconds = probe.seconds * (1 - SPARE) * (1 - VALIDATION_COST) * share
@@ -420,7 +422,7 @@ def _from_starter(
     if error > best.error:
         return f"random weights, because {best.size} has a predicted error {1 - best.error / error:.1%} below that of the starter's network after {steps:,} steps"
     planned, why = first_stage(facts, roles, size, steps)
-    begun, of_starter = begun_from(starter, planned, facts, steps)
+    begun, of_starter = begun_from(starter, planned, facts, steps, windows)
     why |= of_starter
     why["net.width"] = (
         f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: a predicted error {1 - error / best.error:.1%} below {best.size} from random weights"

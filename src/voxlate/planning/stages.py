@@ -6,6 +6,7 @@ from voxlate.planning.roles import Roles
 from voxlate.planning.rules import Size, Tables, Why
 
 PREDICTOR = "regression"
+STARTED = ("start_from", "start_window")  # keys of the stage that begins from a starter
 
 
 def first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
@@ -87,10 +88,9 @@ def with_samples(tables: Tables, size: Size, steps: int) -> Tables:
         "net": tables["net"],
         "train": tables["train"],
         **mirror(tables),
+        **{key: tables[key] for key in STARTED if key in tables},
     }
-    if "start_from" in tables:
-        stage["start_from"] = tables["start_from"]
-    shared = {key: value for key, value in tables.items() if key != "start_from"}
+    shared = {key: value for key, value in tables.items() if key not in STARTED}
     return {
         **shared,
         "title": f"{tables['title']}, and samples of its residual",

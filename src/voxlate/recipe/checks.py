@@ -7,6 +7,7 @@ from voxlate.data.drawn import check_scale
 from voxlate.data.physics import check_targets
 from voxlate.errors import BadInput
 from voxlate.files import safe_name
+from voxlate.nets.unet import UNet
 from voxlate.recipe.settings import FullStage, Recipe
 from voxlate.starters.names import is_starter
 
@@ -29,6 +30,10 @@ def check_synthesis(recipe: Recipe) -> None:
             raise BadInput(
                 f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose middle is not the mid-plane. Drop synth.slices."
             )
+    if unknown := sorted(set(synth.peak_shares) - set(recipe.data.target)):
+        raise BadInput(
+            f"synth.peak_shares: expected targets ({', '.join(recipe.data.target)}), found '{unknown[0]}'. Change it."
+        )
     if synth.windows is not None and (recipe.data.centred or not recipe.method.iterates):
         centred = "data.centred, whose slices are padded to keep their middle"
         at_once = f"method.kind = '{kind_of(recipe.method)}', which makes images at once"
@@ -63,6 +68,7 @@ def check(recipe: Recipe, where: str) -> None:
             )
         if stage.start_from is not None and not is_starter(stage.start_from):
             _check_start(stage, stage.start_from, earlier, where)
+        _check_window(stage, where)
         if stage.opponent and not stage.method.takes_opponent:
             raise BadInput(
                 f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
@@ -131,6 +137,20 @@ def _check_start(
     if other := set(first.task.needs) - set(stage.task.needs):
         raise BadInput(
             f"{where}: expected the stage '{stage.name}' to build on '{min(other)}' as '{start}' does, whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
+        )
+
+
+def _check_window(stage: FullStage, where: str) -> None:
+    for name, (low, high) in stage.start_window.items():
+        if name not in stage.data.target or not low < high:
+            raise BadInput(
+                f"{where}: expected start_window with low < high for a target ({', '.join(stage.data.target)}), found {[low, high]} for '{name}'. Change it."
+            )
+    if stage.start_window and not (
+        is_starter(stage.start_from) and isinstance(stage.net, UNet) and stage.method.makes_targets
+    ):
+        raise BadInput(
+            f"{where}: expected start_window beside start_from = 'starter:NAME' in a regression by a U-Net, found it elsewhere in the stage '{stage.name}'. Drop it."
         )
 
 

@@ -74,6 +74,13 @@ StartFrom = Annotated[
     ),
 ]
 
+StartWindow = Annotated[
+    dict[str, tuple[float, float]],
+    Field(
+        description="By target of start_from, a starter: the ends of its range, in the starter's unit, where images show a part of the starter's range (pictures of a CT); its output is rescaled."
+    ),
+]
+
 
 @settings
 class Synthesis(SamplerSettings):
@@ -128,6 +135,12 @@ class Synthesis(SamplerSettings):
             description="Whether values above the median are stretched until the upper percentile of the intensity map is almost where it is in training scans."
         ),
     ] = False
+    peak_shares: Annotated[
+        dict[str, Annotated[float, Field(gt=0, le=3)]],
+        Field(
+            description="By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given."
+        ),
+    ] = dataclasses.field(default_factory=dict)
 
 
 @settings
@@ -158,6 +171,7 @@ class Stage:
         Field(description="Data of this stage, where they differ from the recipe's."),
     ] = None
     start_from: StartFrom = None
+    start_window: StartWindow = dataclasses.field(default_factory=dict)
     mirror: Annotated[
         bool,
         Field(
@@ -200,6 +214,7 @@ class Recipe:
         Synthesis()
     )
     start_from: StartFrom = None
+    start_window: StartWindow = dataclasses.field(default_factory=dict)
     stages: Annotated[list[Stage], Field(description="Earlier trainings, in their order.")] = (
         dataclasses.field(default_factory=list)
     )
@@ -310,4 +325,5 @@ SHARED = (
     "train",
     "data",
     "start_from",
+    "start_window",
 )  # keys of a stage that a recipe has too

@@ -6,7 +6,7 @@ that depends on the model, so FDs of different N do not compare. `frechet_limit`
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,13 @@ class Pool:
             cases = self.vectors.setdefault((modality, name), {})
             if case not in cases:  # all images of a case share one truth
                 cases[case] = self.features(slices_of(values, pair, self.axes))
+
+    def join(self, vectors: Mapping[tuple[str, str], Cases]) -> None:
+        """Add vectors that another pool gathered; all images of a case share one truth."""
+        for key, cases in vectors.items():
+            own = self.vectors.setdefault(key, {})
+            for case, values in cases.items():
+                own.setdefault(case, values)
 
     def distances(self, modality: str) -> dict[str, dict[str, dict[str, Any]]]:
         """Distances to the truth by answer and key, each with its standard error and number of images."""

@@ -1,6 +1,8 @@
 """The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from voxlate.data.presets import CaseFiles
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.data.slice_lists import known_patients
 from voxlate.errors import BadInput
+from voxlate.executors.job import Context, Executor, InProcess, Outcome, case_sentence
 from voxlate.files import seen_from
 from voxlate.images.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
@@ -18,7 +21,7 @@ from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.scoring.aligned import NAME, RULE, check_name, moved_images
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
-from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
+from voxlate.scoring.distances import RADIOLOGICAL, Cases, Pool, slices_of
 from voxlate.scoring.features import features_for
 from voxlate.scoring.metrics import METRICS, ImagePair, Score
 from voxlate.scoring.misaligned import misaligned_part
@@ -40,6 +43,7 @@ from voxlate.scoring.verdict import SYNTHESIS
 from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window_of
 
 Progress = Callable[[int, int, str], None]
+Vectors = dict[tuple[str, str], Cases]
 
 
 def _is_in(split: str | None, case: CaseFiles, out: Path) -> bool:
@@ -52,6 +56,7 @@ def evaluate(
     truth: Path | str,
     *,
     cases: Collection[str] | None = None,
+    executor: Executor | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Scores:
@@ -61,7 +66,7 @@ def evaluate(
     mask: None for the whole image, "body" or "brain" (computed from the truth), "cohort" (the cohort's mask
     files), or a file (`{case}` in its path stands for the case). value_range: (low, high), for all or by modality.
     naive: the naive baselines, or their file; by default those of the run that each image's provenance names.
-    cases: the cases to score, instead of those of the split.
+    cases: the cases to score, instead of those of the split. executor: scores images, by default this process.
     ssim_from: SSIM measures values from the "low" end of the range, or from "zero" (as the TOF-to-CTA paper).
     features: "texture" (built in), "vit", or a ViT's folder, for distances between all slices of truth and synthesis.
     lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
@@ -110,14 +115,15 @@ def evaluate(
         asked.ssim_from,
         regions,
         pool,
-        _functions(weights),
+        {},
         scopes,
         cut,
         asked.units,
         window_of(asked.window),
         asked.align,
     )
-    scored, failed = _score_items(images.items, ranges, rules, progress)
+    job = _ScoreJob(tuple(images.items), ranges, rules, weights)
+    scored, failed = _score_items(job, executor or InProcess(), progress)
     rows = [row for one in scored.values() for row in one.rows]
     _check_regions(regions, rows)
     check_pictures(scopes, (one for row in rows for one in row.pictures), cut)
@@ -299,27 +305,62 @@ def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
             )
 
 
+@dataclass(frozen=True)
+class _ScoreJob:
+    """The scores of images, each by its number in `items`; weights: of LPIPS.
+
+    The metrics' functions are not part of the options, because they cannot be sent to a worker.
+    """
+
+    items: tuple[Item, ...]
+    ranges: Mapping[str, Range]
+    options: Options
+    weights: Lpips | None
+    uses_network: bool = False
+
+    def opened(self) -> Callable[[int, Context], tuple[ScoredItem, Vectors]]:
+        return partial(self._score, _functions(self.weights))
+
+    def _score(
+        self, functions: Mapping[str, Score], number: int, _: Context
+    ) -> tuple[ScoredItem, Vectors]:
+        """The scores of an image, and the feature vectors of its slices."""
+        item = self.items[number]
+        pool = None if self.options.pool is None else replace(self.options.pool, vectors={})
+        options = replace(self.options, functions=functions, pool=pool)
+        scored = score_item(item, self.ranges[item.modality], options)
+        return scored, {} if pool is None else pool.vectors
+
+
 def _score_items(
-    items: Sequence[Item],
-    ranges: Mapping[str, Range],
-    options: Options,
-    progress: Progress | None,
+    job: _ScoreJob, executor: Executor, progress: Progress | None
 ) -> tuple[dict[Item, ScoredItem], dict[str, str]]:
-    """The scored images, and errors by <case>/<modality>; raises BadInput if no image can be scored."""
+    """The scored images, and errors by <case>/<modality>; raises BadInput if no image can be scored.
+
+    The vectors of their slices are added to the pool in the order of the images, on which its distances depend.
+    """
+    items, pool = job.items, job.options.pool
+    outcomes = dict[int, Outcome]()
+    with closing(executor.run(job, range(len(items)))) as running:
+        for number, outcome in running:
+            if progress:
+                progress(len(outcomes), len(items), items[number].case.case)
+            outcomes[number] = outcome
     scored = dict[Item, ScoredItem]()
-    failed = dict[str, BadInput]()
+    failed = dict[str, Exception]()
     for number, item in enumerate(items):
-        if progress:
-            progress(number, len(items), item.case.case)
-        try:
-            scored[item] = score_item(item, ranges[item.modality], options)
-        except BadInput as error:
-            failed[item.label] = error
+        outcome = outcomes[number]
+        if outcome.error is not None:
+            failed[item.label] = outcome.error
+            continue
+        scored[item], vectors = outcome.result
+        if pool is not None:
+            pool.join(vectors)
     if not scored:
         raise next(iter(failed.values()))
     if progress:
         progress(len(items), len(items), "")
-    return scored, {label: str(error) for label, error in failed.items()}
+    return scored, {label: case_sentence(label, error) for label, error in failed.items()}
 
 
 def _source_files(out: Path, items: Sequence[Item]) -> dict[str, dict[str, str]]:

@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 
 from voxlate.data.find import find_cohort
 from voxlate.data.presets import CaseFiles
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, CannotWrite
+from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
 from voxlate.files import locked
 from voxlate.images.intensity import network_ends
 from voxlate.starters.names import is_starter, name_of
@@ -21,6 +23,7 @@ from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import by_accepted_names, in_split
+from voxlate.synthesis.sent import SentModel
 from voxlate.training.run import made_by
 from voxlate.training.starter import copy_starter, run_folder
 from voxlate.trust.calibration import Calibration, Header, Target
@@ -49,6 +52,8 @@ def calibrate(
     seed: int = 0,
     progress: Progress = no_report,
     warn: Callable[[str], None] = warnings.warn,
+    executor: Executor | None = None,
+    device: str = "auto",
 ) -> tuple[Path, Calibration]:
     """Synthesise the images of cases with truth, compare methods of intervals, and write the best into the run.
 
@@ -56,7 +61,8 @@ def calibrate(
     confidence, counted as in conformal.upper_bound (unset: "normal" from ENOUGH patients on, else "none", because a
     margin for fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
-    left out of cases that have all. A stopped calibration resumes. Raises BadInput where the model is an ensemble or was
+    left out of cases that have all. A stopped calibration resumes. executor: works on the cases, by default this
+    process; device: of its workers. Raises BadInput where the model is an ensemble or was
     trained on one of the cases, and where the cases are too few.
     """
     model = _single_model(model)
@@ -76,7 +82,7 @@ def calibrate(
         )
     with locked(path.parent):
         collector = Collector(model, rules, 1 - coverage, seed, warn)
-        data = _collect(collector, cases, progress)
+        data = _collect(collector, cases, executor or InProcess(), device, progress)
         if bound is None:
             bound = "normal" if len(data.patients) >= ENOUGH else "none"
         targets = dict[str, Target]()
@@ -132,8 +138,60 @@ class _CalibrationData:
         return set(self.patient_of_case)
 
 
+@dataclass(frozen=True)
+class _CollectJob:
+    """The synthesis of cases, whose calibration data are kept in files; a case's result is the hashes of its files."""
+
+    sent: SentModel
+    rules: Mapping[str, Mapping[str, str]]
+    alpha: float
+    seed: int
+    uses_network: bool = True
+
+    def opened(self) -> Callable[[CaseFiles, Context], dict[str, str]]:
+        return self._collect
+
+    def _collect(self, case: CaseFiles, context: Context) -> dict[str, str]:
+        model = self.sent.model
+        assert isinstance(model, Model)
+        collector = Collector(model, self.rules, self.alpha, self.seed, context.warn, context.turn)
+        content = collector.contents(case)
+        collector.collect(case, content, context.progress)
+        return content
+
+
+def _collected(
+    collector: Collector,
+    cases: Sequence[CaseFiles],
+    executor: Executor,
+    device: str,
+    progress: Progress,
+) -> dict[str, Outcome]:
+    """By case: the hashes of its files, after workers have kept its calibration data, or its error."""
+    job = _CollectJob(
+        SentModel(collector.model, device), collector.rules, collector.alpha, collector.seed
+    )
+    outcomes = dict[str, Outcome]()
+    with closing(executor.run(job, cases, warn=collector.warn)) as running:
+        for number, outcome in running:
+            if isinstance(outcome.error, InTraining | CannotWrite):
+                raise outcome.error
+            progress("cases", len(outcomes), len(cases))
+            case = cases[number].case
+            if not isinstance(outcome.error, BadInput | None):
+                outcome = Outcome(error=BadInput(case_sentence(case, outcome.error)))
+            outcomes[case] = outcome
+    if busy := busy_line([outcome.cost for outcome in outcomes.values()]):
+        collector.warn(busy)
+    return outcomes
+
+
 def _collect(
-    collector: Collector, cases: Sequence[CaseFiles], progress: Progress
+    collector: Collector,
+    cases: Sequence[CaseFiles],
+    executor: Executor,
+    device: str,
+    progress: Progress,
 ) -> _CalibrationData:
     """The data of all cases; a case that cannot be synthesised is left out with a warning.
 
@@ -146,11 +204,15 @@ def _collect(
     patients = len({case.patient or case.case for case in cases})
     if patients < FEWEST:
         raise _too_few(rules, f"{patients} ({len(cases)} cases)")
+    ahead = dict[str, Outcome]()
+    if not isinstance(executor, InProcess):  # which has no workers that could keep data ahead
+        ahead = _collected(collector, cases, executor, device, progress)
     for number, case in enumerate(cases):
         progress("cases", number, len(cases))
         try:
-            content = collector.contents(case)
-            twins = [other for other, known in data.contents.items() if known == content]
+            known = ahead.get(case.case)
+            content = collector.contents(case) if known is None else known.get()
+            twins = [other for other, own in data.contents.items() if own == content]
             if twins:
                 warn(
                     f"{case.case} has the same scans as {twins[0]}: it is left out, because it is not another patient."

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,7 @@ class Collector:
     """Collects the calibration data of held-out cases.
 
     rules: of regions, by target and name; alpha: share of a patient's voxels that may be outside the intervals.
+    turn: is entered while the network computes.
     """
 
     model: Model
@@ -62,6 +64,7 @@ class Collector:
     alpha: float
     seed: int
     warn: Callable[[str], None]
+    turn: AbstractContextManager[None] = field(default_factory=nullcontext)
 
     @property
     def folder(self) -> Path:
@@ -187,7 +190,8 @@ class Collector:
         output_grid = output_grid_of(inputs.prepared, model.recipe.data.axes, model.header["units"])
         own = {name: scan for name, scan in scans.items() if name != MASK}
         truth = self._truth(case, own, maps, output_grid)
-        images, _ = model.sample(inputs, self.seed, progress, self.alpha)
+        with self.turn:
+            images, _ = model.sample(inputs, self.seed, progress, self.alpha)
         sources = sources_of(model.recipe, inputs.prepared)
         resampled_sources = [output_grid.resampled(source) for source in sources]
         arrays = dict[str, Mapping[str, Any]]()

@@ -1,7 +1,7 @@
 """Synthesis of many cases into a folder; finished cases are kept, so that a stopped command resumes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,18 +9,19 @@ from typing import Any
 
 from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput, CannotWrite
-from voxlate.executors import Ended, Executor
+from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
 from voxlate.files import locked
 from voxlate.images.face import may_show_face
 from voxlate.images.io import is_picture
 from voxlate.scoring.provenance import provenance_of
 from voxlate.slabs import scratch_in
-from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
+from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
+from voxlate.synthesis.sent import SentModel
 
 NamedProgress = Callable[[str, int, int], None]
 OTHER = "other"  # the split of a patient whose case has the name of a training case
@@ -35,14 +36,6 @@ class _Results:
     kept: int = 0
     replaced: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)  # of cases that ran in other processes
-
-    def add(self, other: "_Results") -> None:
-        """Add what one case gave."""
-        self.folders += other.folders
-        self.kept += other.kept
-        self.replaced += other.replaced
-        self.removed += other.removed
 
     def report(self, cases: int, say: Warn) -> None:
         """State what happened to images of an earlier synthesis."""
@@ -58,16 +51,6 @@ class _Results:
             )
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """What all cases of a synthesis share, wherever they run."""
-
-    model: Model | Ensemble
-    output: OutputFolder
-    splits: Mapping[str, str]
-    seed: int
-
-
 def synthesise_cases(
     model: Model | Ensemble,
     scans: list[Scans],
@@ -78,10 +61,11 @@ def synthesise_cases(
     others: Sequence[str] | None = None,
     ending: str = ".nii.gz",
     hidden: Mapping[str, str] | None = None,
-    executor: Executor | None = None,
     progress: NamedProgress = no_report,
     warn: Warn = warned,
     say: Warn = no_report,
+    executor: Executor | None = None,
+    device: str = "auto",
 ) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
@@ -89,10 +73,10 @@ def synthesise_cases(
     lacking: why other cases cannot be synthesised; their images in OUT are recorded as those of an earlier run.
     others: cases that other processes write into OUT at the same time (see Part); None where there are none.
     ending: of the images' files, one of result.ENDINGS. hidden: where cases have pseudonyms, see OutputFolder.
-    executor: where cases run; None: one after the other in this process.
     warn: is called with each warning about a case; say: with sentences on checks that are not possible, and on images
-    of an earlier run that are kept, replaced or removed. Returns the folders, and a sentence for each case that failed;
-    a single case that fails raises BadInput.
+    of an earlier run that are kept, replaced or removed. executor: works on the cases, by default this process; device:
+    of its workers. Returns the folders, and a sentence for each case that failed; a single case that fails raises
+    BadInput.
     """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
@@ -101,16 +85,12 @@ def synthesise_cases(
         say(model.unchecked)
     cases = [one.case for one in scans]
     output = OutputFolder(out, model.plan({}, seed), model.origins, others, ending, hidden)
-    shared = _Shared(model, output, splits_of(model), seed)
+    splits = splits_of(model)
 
     def warn_cleanly(sentence: str) -> None:
         warn(output.clean(sentence))
 
     results = _Results()
-    if executor is None:
-        each = _one_by_one(shared, scans, progress, warn_cleanly)
-    else:
-        each = executor.each(_in_worker, shared, scans)
     with locked(out) if others is None else nullcontext():
         if others is None:
             outdated = output.outdated(cases)
@@ -121,49 +101,27 @@ def synthesise_cases(
         else:
             with locked(out, SHARED_SECONDS):  # a process that synthesises all cases would hold it
                 output.claim([*cases, *others])
-        for number, ended in enumerate(each):
-            case = ended.item.case
-            if ended.result is not None:
-                results.add(ended.result)
-                for sentence in ended.result.warnings:
-                    warn_cleanly(sentence)
-            elif ended.error is not None and (
-                len(scans) == 1 or isinstance(ended.error, CannotWrite)
-            ):
-                if hidden is None:
-                    raise ended.error
-                raise type(ended.error)(output.clean(str(ended.error))) from None
-            elif ended.error is not None:
-                results.failed[case] = output.clean(str(ended.error))
-            progress("cases", number + 1, len(scans))
+        chosen = executor or InProcess()
+        apart = not isinstance(chosen, InProcess)
+        job = _SynthesisJob(SentModel(model, device), output, splits, seed, apart)
+        progress("cases", 0, len(scans))
+        running = chosen.run(job, scans, progress=partial(progress, "slices"), warn=warn_cleanly)
+        outcomes = dict[int, Outcome]()
+        with closing(running):
+            for number, outcome in running:
+                if isinstance(outcome.error, CannotWrite):
+                    raise _clean_error(outcome.error, output)
+                outcomes[number] = outcome
+                progress("cases", len(outcomes), len(scans))
+        for number, one in enumerate(scans):
+            _add(outcomes[number], one, len(scans) == 1, output, results)
         if results.folders:
             with output.lock(out, SHARED_SECONDS):
                 output.write_provenance(results.folders[0], cases, lacking or {}, results.failed)
     results.report(len(scans), say)
-    order = {output.folder_of(case): number for number, case in enumerate(cases)}
-    return sorted(results.folders, key=order.__getitem__), results.failed
-
-
-def _one_by_one(
-    shared: _Shared, scans: Sequence[Scans], progress: NamedProgress, warn: Warn
-) -> Iterator[Ended[Scans, _Results]]:
-    """The cases in this process, with the progress of their slices and warnings as they come."""
-    for number, one in enumerate(scans):
-        progress("cases", number, len(scans))
-        results = _Results()
-        error = None
-        try:
-            _synthesise_or_keep(shared, one, partial(progress, "slices"), warn, results)
-        except BadInput as raised:
-            error = raised
-        yield Ended(one, results if error is None else None, error)
-
-
-def _in_worker(shared: _Shared, scans: Scans) -> _Results:
-    """A case in another process; its warnings come with its results."""
-    results = _Results()
-    _synthesise_or_keep(shared, scans, no_report, results.warnings.append, results)
-    return results
+    if busy := busy_line([outcome.cost for outcome in outcomes.values()]):
+        say(busy)
+    return results.folders, results.failed
 
 
 def graded_warnings(folder: Path) -> list[dict[str, str]]:
@@ -172,36 +130,88 @@ def graded_warnings(folder: Path) -> list[dict[str, str]]:
     return [{"grade": grade_of(sentence), "sentence": sentence} for sentence in warnings]
 
 
-def _synthesise_or_keep(
-    shared: _Shared, scans: Scans, progress: PatchProgress, warn: Warn, results: _Results
+@dataclass(frozen=True)
+class _CaseFolder:
+    """The folder of a finished case, whether its images were kept or replaced, and images that were removed."""
+
+    folder: Path
+    kept: bool
+    replaced: bool
+    removed: list[str]
+
+
+@dataclass(frozen=True)
+class _SynthesisJob:
+    """The synthesis of cases into a folder.
+
+    apart: whether a worker may end without this process, so that a case's folder is locked and cleared on its own.
+    """
+
+    sent: SentModel
+    output: OutputFolder
+    splits: Mapping[str, str]
+    seed: int
+    apart: bool
+    uses_network: bool = True
+
+    def opened(self) -> Callable[[Scans, Context], _CaseFolder]:
+        return self._synthesise_or_keep
+
+    def _synthesise_or_keep(self, scans: Scans, context: Context) -> _CaseFolder:
+        """Synthesise a case, unless its images are there and unchanged."""
+        output = self.output
+        folder = output.folder_of(scans.case)
+        recorded = output.has_images_of(scans.case, scans.files)
+        if recorded and is_unchanged(folder) and has_format(folder, output.ending):
+            return _CaseFolder(folder, True, False, [])
+        lock = locked(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
+        with lock, scratch_in(folder):
+            removed = _synthesise_case(
+                self.sent.model, scans, folder, output, self.splits, self.seed, context
+            )
+        return _CaseFolder(folder, False, recorded, removed)
+
+
+def _add(
+    outcome: Outcome, scans: Scans, alone: bool, output: OutputFolder, results: _Results
 ) -> None:
-    """Synthesise a case, unless its images are there and unchanged."""
-    output = shared.output
-    folder = output.folder_of(scans.case)
-    recorded = output.has_images_of(scans.case, scans.files)
-    if recorded and is_unchanged(folder) and has_format(folder, output.ending):
-        results.kept += 1
-    else:
-        if recorded:
-            results.replaced.append(scans.case)
-        with output.lock(folder), scratch_in(folder):
-            results.removed += _synthesise_case(shared, scans, folder, progress, warn)
-    results.folders.append(folder)
+    """Add the outcome of a case to the results; raises the error of a case that is the only one."""
+    if outcome.error is None:
+        done: _CaseFolder = outcome.result
+        results.folders.append(done.folder)
+        results.kept += done.kept
+        results.replaced += [scans.case] if done.replaced else []
+        results.removed += done.removed
+        return
+    if alone and isinstance(outcome.error, BadInput):
+        raise _clean_error(outcome.error, output)
+    results.failed[scans.case] = output.clean(case_sentence(scans.case, outcome.error))
+
+
+def _clean_error(error: BadInput, output: OutputFolder) -> BadInput:
+    """The error without the names that pseudonyms stand for."""
+    return error if output.hidden is None else type(error)(output.clean(str(error)))
 
 
 def _synthesise_case(
-    shared: _Shared, scans: Scans, folder: Path, progress: PatchProgress, warn: Warn
+    model: Model | Ensemble,
+    scans: Scans,
+    folder: Path,
+    output: OutputFolder,
+    splits: Mapping[str, str],
+    seed: int,
+    context: Context,
 ) -> list[str]:
     """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
-    model = shared.model
-    output = shared.output
+    warn = context.warn
     check_free(folder, [f"{name}{output.ending}" for name in model.names_of(scans.files)])
     image = model.synthesise(
         scans.files,
         case=scans.case,
-        seed=shared.seed,
-        progress=progress,
+        seed=seed,
+        progress=context.progress,
         warn=lambda text: warn(f"{scans.case}: {text}"),
+        turn=context.turn,
     )
     for sentence in scans.notes:
         warn(f"{scans.case}: {sentence}")
@@ -215,7 +225,7 @@ def _synthesise_case(
     for sentence in _faces(image) if output.hidden is not None else ():
         warn(f"{scans.case}: {sentence}")
         stated["warnings"] = [*stated.get("warnings", ()), sentence]
-    split = shared.splits.get(scans.known_as or scans.case)
+    split = splits.get(scans.known_as or scans.case)
     in_training = image.provenance.get("in_training")
     if split == "train" and in_training is False:
         split = OTHER

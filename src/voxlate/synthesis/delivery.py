@@ -4,7 +4,7 @@ from pathlib import Path
 
 from voxlate.data.pseudonyms import check_outside
 from voxlate.errors import BadInput
-from voxlate.executors import executor_of
+from voxlate.executors.job import Executor
 from voxlate.synthesis.bids import check_bids, write_bids
 from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
@@ -21,6 +21,7 @@ def deliver(
     progress: NamedProgress = no_report,
     warn: Warn = warned,
     say: Warn = no_report,
+    executor: Executor | None = None,
 ) -> tuple[list[Path], dict[str, str]]:
     """Synthesise the selected cases into OUT; returns as `synthesise_cases`, which states the parameters."""
     ending = f".{options.format}"
@@ -47,10 +48,11 @@ def deliver(
         others=selected.others,
         ending=ending,
         hidden=selected.hidden,
-        executor=executor_of(options.executor, options.workers, options.address),
         progress=progress,
         warn=warn,
         say=say,
+        executor=executor,
+        device=options.device,
     )
     if options.dicom is not None and folders:
         _say_left_out(export_dicom(out, options.dicom), say)

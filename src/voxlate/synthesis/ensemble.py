@@ -3,11 +3,13 @@
 import hashlib
 import itertools
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from voxlate.errors import BadInput
@@ -63,6 +65,11 @@ class Ensemble:
         return self.members[0]
 
     @property
+    def device(self) -> torch.device:
+        """The device of the first member, on which all are."""
+        return self.first.device
+
+    @property
     def recipe(self) -> Recipe:
         """The recipe of the first member; sources and targets are the same in all."""
         return self.first.recipe
@@ -115,6 +122,7 @@ class Ensemble:
         seed: int = 0,
         progress: PatchProgress | bool = no_report,
         warn: Warn = warned,
+        turn: AbstractContextManager[None] | None = None,
         **options: Any,
     ) -> Synthesised:
         """Synthesise the target modalities as Model.synthesise does; the spread is over members and samples."""
@@ -124,7 +132,7 @@ class Ensemble:
         for number, member in enumerate(ensemble.members):
             own_progress = _shifted(reporting(progress), number, len(self.members))
             image = member.synthesise(
-                scans, case=case, seed=seed, progress=own_progress, warn=no_report
+                scans, case=case, seed=seed, progress=own_progress, warn=no_report, turn=turn
             )
             pool.add(image, member.recipe.synth.samples, case)
             stated.append(image.provenance)

@@ -12,6 +12,8 @@ import numpy as np
 from rich.table import Table
 
 from voxlate.errors import BadInput
+from voxlate.executors.job import Executor
+from voxlate.executors.options import HERE, ExecutorOptions
 from voxlate.files import locked, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate, rules_of
 from voxlate.scoring.options import EvaluateOptions
@@ -136,13 +138,23 @@ def score_run(
     *,
     progress: NamedProgress = no_report,
     say: Callable[[str], None] = no_report,
+    by: ExecutorOptions = HERE,
 ) -> Summary:
     """Open the runs that are to synthesise each modality from the others, and score them; see score_scenarios."""
     runs = [by_run.run] if isinstance(by_run.run, Path | str) else by_run.run or []
     opened = [load(run, by_run.device, by_run.allow_code) for run in runs]
     models = [model.with_options(**by_run.table) for model in opened]
     return score_scenarios(
-        models, cohort, out, by_run.missing or "one", options, progress=progress, say=say
+        models,
+        cohort,
+        out,
+        by_run.missing or "one",
+        options,
+        progress=progress,
+        say=say,
+        synthesising=by.chosen(by_run.device, say),
+        scoring=by.chosen(),
+        device=by_run.device,
     )
 
 
@@ -155,13 +167,17 @@ def score_scenarios(
     *,
     progress: NamedProgress = no_report,
     say: Callable[[str], None] = no_report,
+    synthesising: Executor | None = None,
+    scoring: Executor | None = None,
+    device: str = "auto",
 ) -> Summary:
     """Synthesise and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from complete cases.
 
     OUT itself then has each modality synthesised from all others, with scores: OUT/<case>/<modality>.nii.gz, as compare
     and report read them; OUT/scenarios.json has a line for each scenario and modality. options: of `evaluate`, whose
     seed is that of the synthesis, too; say: is called once with each sentence of `synthesise_cases`. Finished images
-    are kept, and only cases of the split are scored. Raises BadInput where no case is complete, and where OUT has
+    are kept, and only cases of the split are scored. synthesising, scoring: work on the cases, by default this process;
+    device: of the workers that synthesise. Raises BadInput where no case is complete, and where OUT has
     images of another model, whose scores would be lost.
     """
     scenarios = scenarios_of(models, how)
@@ -170,7 +186,7 @@ def score_scenarios(
     all_failed = dict[str, str]()
     single = dict[str, ScenarioImages]()
     _check_own(out, models, options.seed)
-    scoring = vars(options)
+    rules = {**vars(options), "executor": scoring}
     where = {"split": options.split, **options.layout}
     scans_of = {model.origin: find_scans([str(cohort)], model, **where) for model in models}
     # A rule that names nothing is refused before hours of synthesis.
@@ -198,14 +214,16 @@ def score_scenarios(
                 progress=progress,
                 warn=say_once,
                 say=say_once,
+                executor=synthesising,
+                device=device,
             )
             all_failed |= failed
             cases = tuple(one.case for one in scans)
             if len(scenario.missing) == 1:
                 single[scenario.missing[0]] = ScenarioImages(folder, cases, failed)
             else:
-                several += _rows(evaluate(folder, cohort, cases=cases, **scoring), scenario)
-        scores = evaluate(out, cohort, cases=_gather(single, out), **scoring)
+                several += _rows(evaluate(folder, cohort, cases=cases, **rules), scenario)
+        scores = evaluate(out, cohort, cases=_gather(single, out), **rules)
         rows = list[dict[str, Any]]()
         for scenario in scenarios:
             if len(scenario.missing) == 1:

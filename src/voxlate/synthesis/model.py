@@ -16,6 +16,7 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -40,7 +41,7 @@ from voxlate.recipe.training import Precision
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
 from voxlate.slabs import in_slabs
-from voxlate.synthesis.brightness import find_peak
+from voxlate.synthesis.brightness import REACHED, find_peak
 from voxlate.synthesis.calibrations import Answer, CalibrationPlace, find_calibration
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
 from voxlate.synthesis.empty import Empty, begins_above, empty_slices
@@ -150,6 +151,7 @@ class Model:
         seed: int = 0,
         progress: PatchProgress | bool = no_report,
         warn: Warn = warned,
+        turn: AbstractContextManager[None] | None = None,
         **options: Any,
     ) -> Synthesised:
         """Synthesise the target modalities from scans {modality: scan}, or from one scan if the model has one source.
@@ -160,18 +162,19 @@ class Model:
         The scans are resampled, registered, aligned and masked as in training; the images are on the grid of the first
         source's own file. case: name in messages and provenance; the noise depends on the seed and the scans' voxels.
         progress: is called with the number of finished slices or patches and their total; True and False report nothing. warn:
-        is called with each warning; by default Python warns of all that are more than notes. options: as in the
-        recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
+        is called with each warning; by default Python warns of all that are more than notes. turn: is entered while the
+        network computes. options: as in the recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
         model = self.with_options(**options)
         inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
         calibration = None if model._lacks_several(inputs.files) else model.calibration()
         outer = None if calibration is None else calibration.outer
 
-        begun = time.monotonic()
-        images, calls = model.sample(inputs, seed, reporting(progress), outer)
-        shape = inputs.prepared.header.shape
-        seconds = (time.monotonic() - begun) / shape[0]
+        with turn or nullcontext():
+            begun = time.monotonic()
+            images, calls = model.sample(inputs, seed, reporting(progress), outer)
+            shape = inputs.prepared.header.shape
+            seconds = (time.monotonic() - begun) / shape[0]
 
         output_grid = output_grid_of(inputs.prepared, model.recipe.data.axes, model.header["units"])
         intervals = case_intervals(calibration, model.recipe, inputs.prepared, images, output_grid)
@@ -228,12 +231,15 @@ class Model:
         rounded = in_slabs(scale.of, values, out=prediction.values)
         image = SynthesisedImage(values, replace(prediction, values=rounded), scale)
         spec = self.recipe.intensity[name]
-        if not self.recipe.synth.peaks:
+        synth = self.recipe.synth
+        if not synth.peaks:
             return image
         volume = Volume(
             values[None], np.array(prepared.header.affine), self.header["units"][name], name
         )
-        peak = find_peak(volume, spec, scale, float(self.header.get("training_ml") or 0))
+        training_ml = float(self.header.get("training_ml") or 0)
+        reached = synth.peak_shares.get(name, REACHED)
+        peak = find_peak(volume, spec, scale, training_ml, reached)
         return image if peak is None else image.stretched(peak)
 
     def _target_scale(self, name: str) -> Scale:

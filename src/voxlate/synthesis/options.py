@@ -15,12 +15,9 @@ from voxlate.options import (
     MAIN,
     OUTPUT,
     SAMPLING,
-    Address,
     AllowCode,
     Device,
     Option,
-    Where,
-    Workers,
     pairs,
 )
 from voxlate.recipe.text import table
@@ -245,7 +242,7 @@ class SynthOptions(SynthKeys, Layout):
     ] = True
     format: Annotated[
         Literal["nii.gz", "nii", "nrrd", "mha", "mgz"],
-        Option("File format of the images.", panel=OUTPUT),
+        Option("File format.", panel=OUTPUT),
     ] = "nii.gz"
     bids: Annotated[
         bool,
@@ -264,7 +261,4 @@ class SynthOptions(SynthKeys, Layout):
     ] = None
     store: Annotated[bool, Option("Store images in INPUT's study.", panel=OUTPUT)] = False
     device: Device = "auto"
-    executor: Where = None
-    workers: Workers = None
-    address: Address = None
     allow_code: AllowCode = False

@@ -14,6 +14,7 @@ from voxlate.data.options import PrepareOptions
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import Cohort, stated
 from voxlate.errors import BadInput
+from voxlate.executors.options import HERE, ExecutorOptions
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.ensemble import Ensemble, load_members
@@ -28,7 +29,7 @@ def prepare_through(
     out: Path,
     options: PrepareOptions,
     *,
-    workers: int | None = None,
+    by: ExecutorOptions = HERE,
     device: str = "auto",
     progress: NamedProgress = no_report,
     say: Callable[[str], None] = no_report,
@@ -36,7 +37,7 @@ def prepare_through(
     """Prepare a cohort whose scans of the run's targets are registered to the run's synthesis of the fixed scan.
 
     The audit compares them with the same images; without a method of registration they are only compared. The images
-    are kept in OUT/through. Raises BadInput without registration and audit, where the run has several sources, and
+    are kept in OUT/through. by: the workers of the synthesis and of the preparation. Raises BadInput without registration and audit, where the run has several sources, and
     where the fixed scan is not its source; see data.prepare.prepare.
     """
     if options.register is None and not options.audit:
@@ -65,6 +66,8 @@ def prepare_through(
         lacking=selected.lacking,
         progress=progress,
         say=say,
+        executor=None if by.executor is None else by.chosen(device, say),
+        device=device,
     )
     used = "compared with" if options.register is None else "registered to"
     for case, why in {**selected.lacking, **failed}.items():
@@ -72,7 +75,7 @@ def prepare_through(
     return prepare(
         cohort,
         out,
-        workers=workers,
+        **by.of_preparation,
         progress=lambda done, total, _: progress("prepare", done, total),
         say=say,
         stand_ins=out / THROUGH,

@@ -1,5 +1,6 @@
 """The state of a training: weights, their running average, optimisers, and losses of epochs."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from voxlate.devices import has_doubles
 from voxlate.errors import BadInput
+from voxlate.images.intensity import IntensityMap
 from voxlate.methods.method import Method
+from voxlate.nets.unet import ResidualUNet
 
 
 @dataclass
@@ -163,6 +166,34 @@ def start_from(method: Method, earlier: Method, name: str) -> str:
     method.without_opponent.load_state_dict({**here, **there})
     fresh = len(here) - len(there)
     return f"started from the weights of stage '{name}': {len(there)} tensors copied, {fresh} fresh"
+
+
+def show_window(
+    method: Method,
+    targets: Sequence[str],
+    of: Mapping[str, IntensityMap],
+    window: Mapping[str, tuple[float, float]],
+) -> str:
+    """Rescale the output of copied weights so that -1 to 1 are the ends of a window; returns a sentence for the log.
+
+    of: the intensity maps of the weights' training. Raises BadInput where that of a target is no fixed range.
+    """
+    said = []
+    for name, (low, high) in window.items():
+        whole = of[name].window
+        if whole is None:
+            raise BadInput(
+                f"start_window.{name}: expected a starter whose range of {name} is a window, found an intensity map of each volume. Drop it."
+            )
+        factor = (whole[1] - whole[0]) / (high - low)
+        offset = (whole[0] + whole[1] - low - high) / (high - low)
+        net = method.without_opponent.net
+        assert isinstance(net, ResidualUNet)  # recipe.checks
+        net.rescale(targets.index(name), factor, offset)
+        said.append(
+            f"; its {name} was rescaled from {whole[0]:g} to {whole[1]:g} to {low:g} to {high:g}"
+        )
+    return "".join(said)
 
 
 def train_only(method: Method, part: str) -> None:

@@ -23,7 +23,7 @@ from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_r
 from voxlate.scoring.provenance import read_run
 from voxlate.starters.names import is_starter
 from voxlate.training.job import Job
-from voxlate.training.learner import Epochs, Learner, start_from, train_only
+from voxlate.training.learner import Epochs, Learner, show_window, start_from, train_only
 from voxlate.training.log import StepCallback
 from voxlate.training.messages import fold_note, notes_on
 from voxlate.training.precision import choose, kept_precisions, settled
@@ -314,8 +314,12 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
     method = stage.build(earlier)
     started = ""
     if is_starter(stage.start_from):
-        weights, _, _ = load_method(run_folder(stage.start_from))
+        weights, theirs, _ = load_method(run_folder(stage.start_from))
         started = start_from(method, weights, str(stage.start_from))
+        # The starter's names of modalities may differ; their order is the same.
+        maps = [theirs.intensity[name] for name in theirs.data.target]
+        of = dict(zip(stage.data.target, maps))
+        started += show_window(method, stage.data.target, of, stage.start_window)
     elif stage.start_from is not None:
         started = start_from(method, earlier[stage.start_from], stage.start_from)
     if stage.train.only is not None:

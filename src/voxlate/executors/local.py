@@ -1,0 +1,144 @@
+"""Workers that are processes of this machine."""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from voxlate.executors.job import Case, Job, Outcomes, Progress, Warn, nothing
+from voxlate.executors.schedule import Bundle, Died, Event, Finished, Ready, scheduled
+from voxlate.executors.worker import CaseWorker, sendable, slots_of
+from voxlate.machine import begin_worker, interrupts_held
+
+ENDING_SECONDS = 5.0  # that ended processes may take to be gone
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Works on cases in processes of this machine.
+
+    workers: their number; threads: of torch in each; gpus: of this machine, which the workers share evenly; method: how
+    processes start (as multiprocessing names it), None for a method that is safe after networks were used here.
+    """
+
+    workers: int
+    threads: int = 1
+    gpus: int = 0
+    method: str | None = None
+
+    def run(
+        self, job: Job, cases: Sequence[Case], *, progress: Progress = nothing, warn: Warn = nothing
+    ) -> Outcomes:
+        fleet = _Processes(job, min(self.workers, len(cases)), self)
+        with closing(scheduled(fleet, cases, len(cases))) as running:
+            for number, outcome in running:
+                for sentence in outcome.warnings:
+                    warn(sentence)
+                yield number, outcome
+
+
+@dataclass(frozen=True)
+class _Process:
+    process: BaseProcess
+    connection: "Connection[Any, Any]"
+
+
+class _Processes:
+    """The processes of one job, each with a connection that carries cases and outcomes."""
+
+    def __init__(self, job: Job, size: int, options: LocalExecutor):
+        self.size = size
+        self.slots = slots_of(job)
+        self.job = pickle.dumps(job)
+        self.options = options
+        self.context = multiprocessing.get_context(options.method or _clean_method())
+        self.running = dict[int, _Process]()
+
+    def start(self, worker: int) -> None:
+        here, there = self.context.Pipe()
+        gpu = worker % self.options.gpus if self.options.gpus else None
+        arguments = (there, worker, self.job, self.slots, self.options.threads, os.getcwd(), gpu)
+        process = self.context.Process(target=_serve, args=arguments, daemon=True)  # type: ignore[attr-defined]
+        with interrupts_held():  # a process that starts knows no handler yet
+            process.start()
+        there.close()  # or else the end of the process would not end the connection
+        self.running[worker] = _Process(process, here)
+
+    def send(self, worker: int, bundle: Bundle) -> None:
+        with contextlib.suppress(OSError):  # of a process that has ended, which `wait` states
+            self.running[worker].connection.send(bundle)
+
+    def wait(self) -> list[Event]:
+        workers = {one.connection: number for number, one in self.running.items()}
+        return [_event(workers[one], one) for one in wait(list(workers))]  # type: ignore[index,arg-type]
+
+    def close(self) -> None:
+        for one in self.running.values():
+            one.process.kill()
+        for one in self.running.values():
+            one.process.join(ENDING_SECONDS)
+            one.connection.close()
+
+
+def _clean_method() -> str:
+    """The method by which processes start without the threads and GPU contexts of this one, which networks leave."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+def _event(worker: int, connection: "Connection[Any, Any]") -> Event:
+    try:
+        ticket, content = connection.recv()
+    except (EOFError, OSError):
+        return Died(worker)
+    if ticket is not None:
+        return Finished(worker, ticket, content)
+    return Ready(worker) if content is None else Died(worker, content)
+
+
+def _serve(
+    connection: "Connection[Any, Any]",
+    number: int,
+    job: bytes,
+    slots: int,
+    threads: int,
+    folder: str,
+    gpu: int | None,
+) -> None:
+    """Work on the cases that a connection brings, until it ends; the first message states that the job is open."""
+    begin_worker()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _visible(gpu)
+    sending = threading.Lock()
+
+    def send(ticket: int | None, content: Any) -> None:
+        with sending:
+            connection.send((ticket, content))
+
+    try:
+        worker = CaseWorker(number, job, threads, folder)
+    except Exception as error:
+        send(None, sendable(error))
+        return
+    send(None, None)
+
+    def answer(ticket: int, case: Any) -> None:
+        send(ticket, worker.outcome(case))
+
+    with ThreadPoolExecutor(slots) as pool, contextlib.suppress(EOFError):
+        while True:
+            for ticket, case in connection.recv():
+                pool.submit(answer, ticket, case)
+
+
+def _visible(gpu: int) -> str:
+    """The name of a GPU for CUDA: its number among those that the environment lets this process use."""
+    allowed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return allowed[gpu] if gpu < len(allowed) else str(gpu)

@@ -1,0 +1,169 @@
+"""Workers that are actors of a Ray cluster.
+
+Each worker is an actor that holds its CPUs and its GPU, and a call of it brings one case, or several that take little
+time. Ray's scheduler therefore places as many actors as there are workers, and calls go from this process to the actors
+directly, whatever their number.
+"""
+
+import os
+import pickle
+import re
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from voxlate.errors import BadInput
+from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, Warn, nothing
+from voxlate.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
+from voxlate.executors.schedule import WAITING, Bundle, Died, Event, Finished, Ready, scheduled
+from voxlate.executors.worker import CaseWorker, say_crowded, sendable, slots_of
+from voxlate.images.optional import optional_package
+
+CONNECTING_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Works on cases in actors of a Ray cluster.
+
+    address: of the cluster, None for RAY_ADDRESS or else a cluster of this machine; workers: None for as many as the
+    cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU; say: is called where a network
+    computes on fewer CPUs than `threads`.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    threads: int = 1
+    gpu: bool = True
+    say: Warn = nothing
+
+    def run(
+        self, job: Job, cases: Sequence[Case], *, progress: Progress = nothing, warn: Warn = nothing
+    ) -> Outcomes:
+        ray = _connected(self.address)
+        try:
+            fleet = _Actors(ray, job, len(cases), self)
+            with closing(scheduled(fleet, cases, len(cases))) as running:
+                for number, outcome in running:
+                    for sentence in outcome.warnings:
+                        warn(sentence)
+                    yield number, outcome
+        finally:
+            ray.shutdown()
+
+
+def _connected(address: str | None) -> Any:
+    """The module ray, which is connected to a cluster; raises BadInput if Ray or the cluster is absent."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no statistics leave the machine
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU for workers without
+    ray = optional_package("ray", "ray", "--executor ray", "the package ray")
+    _check_reachable(address)
+    try:
+        ray.init(
+            address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        )
+    except ValueError as error:
+        # Ray refuses options of a new cluster where it finds a running one.
+        if "existing cluster" not in str(error):
+            raise _unreachable(address, error) from error
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, OSError) as error:
+        raise _unreachable(address, error) from error
+    return ray
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise BadInput where no process listens at HOST:PORT, for which Ray would wait many minutes."""
+    parts = re.fullmatch(r"(?:ray://)?([^:]+):(\d{1,5})", address or "")
+    if parts is None:
+        return
+    try:
+        socket.create_connection((parts[1], int(parts[2])), CONNECTING_SECONDS).close()
+    except OSError as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str | None, error: Exception) -> BadInput:
+    found = " ".join(str(error).split()) or type(error).__name__
+    return BadInput(
+        f"--address: expected a Ray cluster at {address or 'this machine'}, found none ({found}). Check ray status, or start one by ray start --head."
+    )
+
+
+class _Actors:
+    """The actors of one job."""
+
+    def __init__(self, ray: Any, job: Job, cases: int, options: RayExecutor):
+        self.ray = ray
+        self.slots = slots_of(job)
+        gpu = job.uses_network and options.gpu
+        most = max(CPUS_WITH_NETWORK, options.threads) if job.uses_network else 1
+        nodes = nodes_of(ray.nodes())
+        self.each = resources_for(nodes, cases, options.workers, most, gpu)
+        self.size = self.each.workers
+        if job.uses_network and not self.each.gpus:
+            say_crowded(options.threads, self.each.cpus, options.say)
+        self.arguments = (ray.put(ray.cloudpickle.dumps(job)), options.threads, os.getcwd())
+        self.actors = dict[int, Any]()
+        self.calls = dict[Any, tuple[int, list[int]]]()  # worker and tickets; none: opening
+
+    def start(self, worker: int) -> None:
+        options = self.ray.remote(_RayWorker).options(
+            num_cpus=self.each.cpus,
+            num_gpus=self.each.gpus,
+            max_concurrency=self.slots + WAITING,
+            max_restarts=0,
+        )
+        self.actors[worker] = options.remote(self.slots, worker, *self.arguments)
+        self.calls[self.actors[worker].opened.remote()] = (worker, [])
+
+    def send(self, worker: int, bundle: Bundle) -> None:
+        tickets, cases = zip(*bundle)
+        call = self.actors[worker].outcomes.remote(self.ray.cloudpickle.dumps(cases))
+        self.calls[call] = (worker, list(tickets))
+
+    def wait(self) -> list[Event]:
+        (call, *_), _ = self.ray.wait(list(self.calls), num_returns=1)
+        worker, tickets = self.calls.pop(call)
+        try:
+            content = self.ray.get(call)
+        except self.ray.exceptions.RayError:
+            self._forget(worker)
+            return [Died(worker)]
+        if tickets:
+            return [Finished(worker, *each) for each in zip(tickets, content)]
+        return [Ready(worker) if content is None else Died(worker, content)]
+
+    def _forget(self, worker: int) -> None:
+        """Drop an actor that has ended with its calls, all of which failed."""
+        self.ray.kill(self.actors.pop(worker))
+        self.calls = {call: other for call, other in self.calls.items() if other[0] != worker}
+
+    def close(self) -> None:
+        for actor in self.actors.values():
+            self.ray.kill(actor)
+
+
+class _RayWorker:
+    """A worker as an actor; it opens its job in the first call, so that the error of that is a result."""
+
+    def __init__(self, slots: int, number: int, job: bytes, threads: int, folder: str):
+        self.pool = ThreadPoolExecutor(slots)
+        self.given = (number, job, threads, folder)
+        self.worker: CaseWorker | None = None
+
+    def opened(self) -> Exception | None:
+        """Open the job; returns the error of that."""
+        try:
+            self.worker = CaseWorker(*self.given)
+        except Exception as error:
+            return sendable(error)
+        return None
+
+    def outcomes(self, cases: bytes) -> list[Outcome]:
+        """Work on the cases of a message; cases of several messages are worked on at the same time."""
+        assert self.worker is not None
+        return list(self.pool.map(self.worker.outcome, pickle.loads(cases)))

@@ -1,0 +1,63 @@
+"""The window of Hounsfield units that a cohort's 8-bit pictures of CT show, found with a starter's synthesis of their MR."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from voxlate.data.batches import batches_of, even_places
+from voxlate.data.patches import DataSettings
+from voxlate.data.prepared import Cohort
+from voxlate.diffusion.noise import Noise
+from voxlate.images.intensity import Window
+from voxlate.training.run import load_method
+from voxlate.training.starter import run_folder
+
+# Low and high ends in HU of windows in which pictures of heads are published.
+WINDOWS_HU = (
+    *((0, 80), (20, 60), (-20, 130), (-160, 240), (-125, 275), (-200, 800)),
+    *((-500, 1500), (-1000, 1000), (-1000, 2000), (-1024, 3071)),
+)
+SLICES = 12  # of the training cases that are synthesised
+QUANTILES = np.linspace(0.01, 0.99, 99)
+
+Ends = tuple[float, float]
+
+
+def shown_window(
+    start_from: str, names: Mapping[str, str], cohort: Cohort, data: Mapping[str, Any], grey: Window
+) -> Ends:
+    """The usual window in which a starter's CT of the training cases has grey levels like those of their pictures.
+
+    names: the cohort's name of each modality of the starter; data: of the planned training; grey: the pictures' range.
+    Only the levels' quantiles in the mask are compared, so that MR and CT need not be aligned.
+    """
+    method, recipe, _ = load_method(run_folder(start_from))
+    (target,) = recipe.data.target
+    whole = recipe.intensity[target]
+    assert isinstance(whole, Window)
+    intensity = {names[name]: spec for name, spec in recipe.intensity.items()}
+    shown = DataSettings(
+        source=[names[name] for name in recipe.data.source],
+        target=[names[target]],
+        patch=tuple(data["patch"]),
+        axes=recipe.data.axes,
+        stack=recipe.data.stack,
+    )
+    places = even_places(cohort, shown, "train", SLICES)
+    made, seen = [], []
+    for batch in batches_of(cohort, shown, intensity | {names[target]: grey}, places, batch=4):
+        with torch.inference_mode():
+            image = method.synthesise(batch, Noise(0, batch.item), recipe.synth).float()
+        inside = batch.mask.bool().expand_as(image)
+        made.append(image[inside].numpy())
+        seen.append(batch.target[inside].numpy())
+    hu = whole.low + (np.concatenate(made) + 1) / 2 * (whole.high - whole.low)
+    levels = np.quantile(np.clip((np.concatenate(seen) + 1) / 2, 0, 1), QUANTILES)
+    return min(WINDOWS_HU, key=lambda ends: _difference(np.quantile(hu, QUANTILES), levels, ends))
+
+
+def _difference(hu: np.ndarray, levels: np.ndarray, ends: Ends) -> float:
+    low, high = ends
+    return float(np.abs(np.clip((hu - low) / (high - low), 0, 1) - levels).mean())

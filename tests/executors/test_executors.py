@@ -1,0 +1,254 @@
+"""Executors: every case is worked on once, by processes or by Ray, whatever fails on the way."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from jobs import Numbers, Stages, Unopened
+
+from voxlate.errors import BadInput
+from voxlate.executors.job import (
+    Cost,
+    InProcess,
+    Outcome,
+    WorkerDied,
+    busy_line,
+    case_sentence,
+    in_case_order,
+)
+from voxlate.executors.local import LocalExecutor
+from voxlate.executors.options import ExecutorOptions
+from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
+
+
+class Imitated:
+    """Workers without processes; a case is done when `wait` is called, the newest of those that are begun first.
+
+    seconds: that a case by its number takes; most: cases at one time; messages: the number of cases in each.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        slots: int = 1,
+        deadly: tuple[int, ...] = (),
+        seconds: Callable[[int], float] = lambda _: 1.0,
+    ):
+        self.size = size
+        self.slots = slots
+        self.deadly = deadly
+        self.seconds = seconds
+        self.messages = list[int]()
+        self.held = dict[int, list[int]]()
+        self.most = 0
+        self.starts = 0
+        self.new = list[Event]()
+        self.closed = False
+
+    def start(self, worker: int) -> None:
+        self.starts += 1
+        self.held[worker] = []
+        self.new.append(Ready(worker))
+
+    def send(self, worker: int, bundle: list[tuple[int, int]]) -> None:
+        self.messages.append(len(bundle))
+        for ticket, case in bundle:
+            assert case == ticket + 100
+            self.held[worker].append(ticket)
+        self.most = max(self.most, sum(map(len, self.held.values())))
+
+    def wait(self) -> list[Event]:
+        if self.new:
+            return [self.new.pop()]
+        worker = max(self.held, key=lambda number: len(self.held[number]))
+        tickets = self.held[worker]
+        begun = tickets[: self.slots]
+        if set(begun) & set(self.deadly):
+            return [Died(worker)]
+        tickets.remove(begun[-1])
+        cost = Cost(worker, 0, self.seconds(begun[-1]), 0)
+        return [Finished(worker, begun[-1], Outcome("done", cost=cost))]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def counted(many: int, taken: list[int]) -> Iterator[int]:
+    """The cases 100, 101, …, which note that they are taken."""
+    for number in range(many):
+        taken.append(number)
+        yield 100 + number
+
+
+def test_workers_have_a_bounded_number_of_cases_and_no_case_is_taken_early():
+    fleet, taken = Imitated(size=3, slots=2), list[int]()
+    finished = list[int]()
+    for number, outcome in scheduled(fleet, counted(1000, taken), 1000):
+        finished.append(number)
+        assert outcome.get() == "done"
+        assert len(taken) - len(finished) < 3 * (2 + 1)
+    assert sorted(finished) == list(range(1000))
+    assert finished != sorted(finished)
+    assert fleet.most == 9
+    assert set(fleet.messages) == {1}
+    assert fleet.closed
+
+
+def test_cases_that_take_little_time_are_sent_together_until_they_take_long():
+    fleet, taken = Imitated(2, 2, seconds=lambda number: 0.0 if number < 800 else 1.0), list[int]()
+    finished = 0
+    for _ in scheduled(fleet, counted(1000, taken), 1000):
+        finished += 1
+        assert len(taken) - finished < 2 * (2 + 1) * 16
+    assert finished == sum(fleet.messages) == 1000
+    assert fleet.messages[:6] == [1] * 6
+    assert max(fleet.messages) == 16
+    assert fleet.messages.index(16) < 40
+    assert fleet.messages[-60:] == [1] * 60
+
+
+def test_a_few_cases_are_shared_by_all_workers():
+    fleet = Imitated(size=3, slots=3)
+    running = scheduled(fleet, counted(4, []), 4)
+    next(running)
+    assert sorted(map(len, fleet.held.values())) == [0, 1, 2]  # one of two is done
+    running.close()
+
+
+def test_a_case_that_ends_two_workers_fails_and_its_neighbours_do_not():
+    fleet = Imitated(size=2, slots=3, deadly=(5, 17))
+    outcomes = dict(scheduled(fleet, counted(40, []), 40))
+    assert sorted(outcomes) == list(range(40))
+    failed = {number for number, outcome in outcomes.items() if outcome.error is not None}
+    assert failed == {5, 17}
+    assert all(isinstance(outcomes[number].error, WorkerDied) for number in failed)
+    assert fleet.starts == 2 + 2 * 2  # two workers ended for each of the two cases
+
+
+def test_workers_end_when_the_outcomes_are_closed_early():
+    fleet = Imitated(size=2)
+    running = scheduled(fleet, counted(10, []), 10)
+    next(running)
+    running.close()
+    assert fleet.closed
+
+
+def check_failures(executor, folder: Path) -> None:
+    """Executors must agree on these cases; two of the twelve fail, one ends every worker, one ends the first."""
+    numbers = [*range(8), 13, 14, 77, 666]
+    said = list[str]()
+    outcomes = in_case_order(executor.run(Numbers(folder), numbers, warn=said.append))
+    results = dict(zip(numbers, outcomes))
+    doubled = {number: one.result for number, one in results.items() if one.error is None}
+    assert doubled == {number: 2 * number for number in [*range(8), 77]}
+    assert isinstance(results[13].error, BadInput)
+    assert isinstance(results[14].error, ZeroDivisionError)
+    assert isinstance(results[666].error, WorkerDied)
+    sentence = case_sentence("c", results[666].error)
+    assert sentence.startswith("c: expected a worker that finishes this case")
+    assert "ZeroDivisionError: of 14" in case_sentence("c", results[14].error)
+    assert sorted(said) == sorted(f"{number} is doubled" for number in doubled)
+    # Where it waited behind a case that ended the worker, the schedule does not know whether it was begun.
+    assert len(list(folder.glob("tried-666-*"))) in (2, 3)
+
+
+def test_processes_list_failures_and_survive_killed_workers(tmp_path):
+    check_failures(LocalExecutor(2), tmp_path)
+    opened = list(tmp_path.glob("opened-*"))
+    assert 3 <= len(opened) <= 5  # three ended, and the last ones need not be replaced
+
+
+def test_a_job_that_cannot_be_opened_is_one_sentence():
+    with pytest.raises(BadInput, match="weights: expected a file, found none"):
+        list(LocalExecutor(2).run(Unopened(dies=False), [1, 2]))
+    with pytest.raises(BadInput, match="expected workers that start, found 3 in succession"):
+        list(LocalExecutor(2).run(Unopened(dies=True), [1, 2]))
+
+
+def test_reading_and_writing_overlap_with_the_network():
+    outcomes = in_case_order(LocalExecutor(1).run(Stages(0.05, 0.1), list(range(24))))
+    assert [outcome.get() for outcome in outcomes] == list(range(24))
+    line = busy_line([outcome.cost for outcome in outcomes])
+    found = re.fullmatch(
+        r"The network computed during (\d+)% of the time of 1 worker \(cases: 24\)\.", line
+    )
+    assert found, line
+    assert 75 <= int(found[1]) <= 100  # 50 one case after the other; a busy machine delays sleepers
+
+
+def test_the_busy_share_counts_each_worker_from_its_first_to_its_last_case():
+    costs = [Cost(0, 0, 4, 3), Cost(0, 2, 10, 5), Cost(1, 100, 110, 8), Cost(1, 90, 91, 0), None]
+    assert (
+        busy_line(costs) == "The network computed during 80% of the time of 2 workers (cases: 3)."
+    )
+    assert busy_line([None]) == ""
+
+
+def test_in_this_process_bad_input_is_an_outcome_and_another_error_is_raised(tmp_path):
+    outcomes = in_case_order(InProcess().run(Numbers(tmp_path), [1, 13, 2]))
+    assert [outcome.result for outcome in outcomes] == [2, None, 4]
+    with pytest.raises(ZeroDivisionError):
+        list(InProcess().run(Numbers(tmp_path), [14]))
+
+
+def test_the_options_state_the_executor_and_its_threads():
+    assert isinstance(ExecutorOptions().chosen(), InProcess)
+    said = list[str]()
+    chosen = ExecutorOptions(workers=3).chosen("cpu", said.append)
+    assert isinstance(chosen, LocalExecutor)
+    assert (chosen.workers, chosen.threads, said) == (3, 1, [])  # the tests have one thread
+    with pytest.raises(BadInput, match="--address: expected --executor ray with it, found local"):
+        ExecutorOptions(executor="local", address="auto").chosen()
+
+
+def test_without_ray_a_sentence_names_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        BadInput, match=r"the package ray, found it not installed. Run pip install 'voxlate\[ray\]'"
+    ):
+        list(ExecutorOptions(executor="ray").chosen().run(Unopened(dies=False), [1]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_ends_the_workers_within_seconds():
+    script = (
+        "import signal\nfrom jobs import Stages\nfrom voxlate.executors.local import LocalExecutor\n"
+        "if __name__ == '__main__':\n"
+        # Tests that run in the background of a shell hand down that interrupts are ignored.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    for number, _ in LocalExecutor(2).run(Stages(0, 0.2), range(10**6)):\n"
+        "        print(number, flush=True)\n"
+    )
+    command = [sys.executable, "-c", script]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    process.stdout.readline()
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    process.send_signal(2)
+    began = time.monotonic()
+    process.wait(20)
+    assert time.monotonic() - began < 10
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.slow
+def test_ray_lists_failures_and_survives_killed_workers(ray_address, tmp_path):
+    check_failures(ExecutorOptions(executor="ray", address=ray_address).chosen(), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_that_is_not_there_is_one_sentence():
+    pytest.importorskip("ray")
+    executor = ExecutorOptions(executor="ray", address="127.0.0.1:1").chosen()
+    with pytest.raises(
+        BadInput, match=r"--address: expected a Ray cluster at 127\.0\.0\.1:1, found none"
+    ):
+        list(executor.run(Unopened(dies=False), [1]))
