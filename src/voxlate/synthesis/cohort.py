@@ -179,7 +179,8 @@ def _synthesise_or_keep(
     output = shared.output
     folder = output.folder_of(scans.case)
     recorded = output.has_images_of(scans.case, scans.files)
-    if recorded and is_unchanged(folder) and has_format(folder, output.ending):
+    unchanged = recorded and is_unchanged(folder) and has_format(folder, output.ending)
+    if unchanged and _has_all_and_no_other(shared.model, scans, folder, output.ending):
         results.kept += 1
     else:
         if recorded:
@@ -187,6 +188,13 @@ def _synthesise_or_keep(
         with output.lock(folder), scratch_in(folder):
             results.removed += _synthesise_case(shared, scans, folder, progress, warn)
     results.folders.append(folder)
+
+
+def _has_all_and_no_other(model: Model | Ensemble, scans: Scans, folder: Path, ending: str) -> bool:
+    """Whether the folder has the images that are asked for, and none of those that --missing leaves out."""
+    wanted = set(model.names_of(scans.files))
+    possible = model.with_only(()).names_of(scans.files)
+    return all((folder / f"{name}{ending}").exists() == (name in wanted) for name in possible)
 
 
 def _synthesise_case(
