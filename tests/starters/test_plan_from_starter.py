@@ -1,6 +1,7 @@
 """Plans that begin from a starter: which one fits, what changes, and how it is switched off."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,9 +12,10 @@ from voxlate.images.intensity import Window
 from voxlate.planning import pictures
 from voxlate.planning import starters as planned
 from voxlate.planning.facts import facts_of
-from voxlate.planning.plan import plan_training
+from voxlate.planning.plan import _against_random, plan_training
 from voxlate.planning.probe import Limits
 from voxlate.planning.roles import Roles, roles_of
+from voxlate.planning.search import Candidate, Size
 from voxlate.planning.starters import begun_from, fitting_starter, matched, renamed
 from voxlate.starters.card import read_card
 from voxlate.training.run import Run, load_method, read_header, read_weights
@@ -205,3 +207,15 @@ def test_without_a_starter_no_plan_speaks_of_one(prepared, tmp_path, monkeypatch
     monkeypatch.setattr(names, "FOLDER", tmp_path)
     plan = plan_training(prepared, limits=LIMITS, mode="mean")
     assert "start_from" not in plan.text
+
+
+def test_an_error_that_nobody_predicted_is_not_given_in_percent():
+    best = Candidate(Size(32, 2, 8), 0.1, 1000, 1.0)
+    assert (
+        _against_random(0.9, best)
+        == f"a predicted error 10.0% below {best.size} from random weights"
+    )
+    for error, other in ((-math.inf, best), (0.9, replace(best, error=math.inf))):
+        sentence = _against_random(error, other)
+        assert sentence.startswith("its error is not predicted")
+        assert "inf" not in sentence

@@ -1,6 +1,7 @@
 """Completion and latent models through the command line, as a user would train and use them."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from voxlate import recipe as recipes
 from voxlate.data.find import find_cohort
 from voxlate.data.patches import read_patch
+from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.synthesis.model import load
@@ -27,6 +29,17 @@ name = "autoencoder"
 method = { kind = "autoencoding" }
 net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }
 train = { steps = 3, batch = 2, validate_every = 0 }
+"""
+
+
+THREE = """
+title = "tiny completion of three"
+data = { source = ["t1", "t2", "pd"], target = ["t1", "t2", "pd"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" }, pd = { kind = "percentile" } }
+task = { kind = "complete" }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 2, batch = 2, validate_every = 0, precision = "float32", workers = 0 }
 """
 
 
@@ -66,6 +79,38 @@ def test_cases_with_mixed_gaps_are_completed_and_whole_ones_listed(
     )
     made = sorted(f"{path.parent.name}/{path.name}" for path in (tmp_path / "o").glob("*/*.nii.gz"))
     assert made == ["case2/desc-synthetic_t2.nii.gz", "case4/desc-synthetic_t1.nii.gz"]
+
+
+@pytest.fixture
+def of_three(voxlate, cohort, tmp_path):
+    """A tiny run that completes t1, t2 and pd; its cohort has a pd scan in each case."""
+    for case in cohort.iterdir():
+        shutil.copy(case / "t1.nii.gz", case / "pd.nii.gz")
+    prepare(cohort, tmp_path / "three", workers=0, audit=False)
+    (tmp_path / "three.toml").write_text(THREE)
+    run = tmp_path / "run_of_three"
+    answer = voxlate("train", tmp_path / "three.toml", "--data", tmp_path / "three", "--out", run)
+    assert answer.code == 0, answer.err
+    return run
+
+
+def test_only_what_was_named_is_written_and_the_other_gaps_are_said(
+    voxlate, of_three, cohort, tmp_path
+):
+    scan = f"t1={cohort / 'case1' / 't1.nii.gz'}"
+    out = tmp_path / "o"
+    named = voxlate("synth", of_three, scan, "--out", out, "--missing", "t2")
+    assert named.code == 0, named.err
+    assert [path.name for path in out.glob("*/*.nii.gz")] == ["desc-synthetic_t2.nii.gz"]
+    assert "Only t2 was asked for: pd could be synthesised as well" in named.err
+    (t2,) = out.glob("*/*.nii.gz")
+    alone = nib.load(t2).get_fdata()
+    # without --missing all gaps are filled: the folder is not taken for finished
+    everything = voxlate("synth", of_three, scan, "--out", out)
+    assert everything.code == 0, everything.err
+    made = {path.name for path in out.glob("*/*.nii.gz")}
+    assert made == {"desc-synthetic_t2.nii.gz", "desc-synthetic_pd.nii.gz"}
+    assert np.array_equal(alone, nib.load(t2).get_fdata())
 
 
 def test_one_command_makes_and_scores_each_modality_without_itself(

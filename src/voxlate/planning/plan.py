@@ -425,9 +425,16 @@ def _from_starter(
     begun, of_starter = begun_from(starter, planned, facts, steps, windows)
     why |= of_starter
     why["net.width"] = (
-        f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: a predicted error {1 - error / best.error:.1%} below {best.size} from random weights"
+        f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: {_against_random(error, best)}"
     )
     return Candidate(size, measured.seconds, steps, error), begun, why
+
+
+def _against_random(error: float, best: Candidate) -> str:
+    """The predicted error of a starter relative to the best network from random weights, where both are predicted."""
+    if not (math.isfinite(error) and math.isfinite(best.error)):
+        return f"its error is not predicted, so it is not compared with {best.size} from random weights"
+    return f"a predicted error {1 - error / best.error:.1%} below {best.size} from random weights"
 
 
 def _completed(

@@ -162,7 +162,8 @@ class _SynthesisJob:
         output = self.output
         folder = output.folder_of(scans.case)
         recorded = output.has_images_of(scans.case, scans.files)
-        if recorded and is_unchanged(folder) and has_format(folder, output.ending):
+        unchanged = recorded and is_unchanged(folder) and has_format(folder, output.ending)
+        if unchanged and _has_all_and_no_other(self.sent.model, scans, folder, output.ending):
             return _CaseFolder(folder, True, False, [])
         lock = locked(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
         with lock, scratch_in(folder):
@@ -191,6 +192,13 @@ def _add(
 def _clean_error(error: BadInput, output: OutputFolder) -> BadInput:
     """The error without the names that pseudonyms stand for."""
     return error if output.hidden is None else type(error)(output.clean(str(error)))
+
+
+def _has_all_and_no_other(model: Model | Ensemble, scans: Scans, folder: Path, ending: str) -> bool:
+    """Whether the folder has the images that are asked for, and none of those that --missing leaves out."""
+    wanted = set(model.names_of(scans.files))
+    possible = model.with_only(()).names_of(scans.files)
+    return all((folder / f"{name}{ending}").exists() == (name in wanted) for name in possible)
 
 
 def _synthesise_case(

@@ -97,6 +97,10 @@ class Ensemble:
         """The same models with other synthesis options (see Model.with_options)."""
         return Ensemble(tuple(member.with_options(**changes) for member in self.members))
 
+    def with_only(self, names: Collection[str]) -> "Ensemble":
+        """The same models, which synthesise these missing modalities alone (see Model.with_only)."""
+        return Ensemble(tuple(member.with_only(names) for member in self.members))
+
     def without_intervals(self) -> "Ensemble":
         """The same models, because an ensemble has no intervals."""
         return self

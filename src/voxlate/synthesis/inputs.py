@@ -13,7 +13,8 @@ from voxlate.config import adapter
 from voxlate.data.align import Preparation
 from voxlate.data.anatomy import Anatomy, anatomy_warnings, body_of
 from voxlate.data.case import MASK, PreparedCase, digest, prepare_case
-from voxlate.data.grades import advice
+from voxlate.data.grades import ADVICE, advice
+from voxlate.data.head_checks import black_pools_ml, head_warnings
 from voxlate.data.intensity_checks import check_floor, out_of_distribution, varied_level
 from voxlate.data.layout import CANONICAL, laid_out
 from voxlate.errors import BadInput
@@ -27,6 +28,7 @@ from voxlate.synthesis.room import check_room
 from voxlate.training.run import DIGITS
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
+FLUID_IS_BRIGHT = ("t2", "pd")
 MOST_SPACING_RATIO = 1.5  # between the sides of voxels here and in training, along any axis
 
 
@@ -207,7 +209,31 @@ def _check_scans(
             any_height = "starter" in header and sees_single_slices(recipe)
             warnings += anatomy_warnings(anatomy, name, body_of(prepared, name, spec), any_height)
     warnings.append(_spacing_warning(header, prepared, recipe))
+    warnings += _synthetic_heads_warnings(recipe, prepared)
     return warnings
+
+
+def _synthetic_heads_warnings(recipe: Recipe, prepared: PreparedCase) -> list[str]:
+    """Warnings of scans that a network of synthetic heads was not trained for; none for other networks."""
+    physics = recipe.data.physics
+    sources = shown_sources(recipe, prepared)
+    if physics is None or not sources or 0 < physics.stripped < 1:
+        return []
+    stripped = physics.stripped == 1
+    warnings = head_warnings(prepared.volume(sources[0]), stripped)
+    fluid_is_bright = [name for name in targets_for(recipe, sources) if name in FLUID_IS_BRIGHT]
+    if warnings or not stripped or not fluid_is_bright:
+        return warnings
+    statistics = prepared.header.statistics
+    scales = [recipe.intensity[name].scale(statistics[name]) for name in sources]
+    volume_ml = black_pools_ml([prepared.volume(name) for name in sources], scales)
+    if volume_ml == 0:
+        return []
+    shown = " and ".join(sources)
+    made = " and ".join(fluid_is_bright)
+    return [
+        f"{shown}: {volume_ml:.1f} ml inside the brain are as dark as the background, as fluid may be in T1 and FLAIR: ventricles may be black in {made}, where they should be bright. {ADVICE['caution']}"
+    ]
 
 
 def sees_single_slices(recipe: Recipe) -> bool:

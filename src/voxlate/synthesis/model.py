@@ -76,7 +76,7 @@ COST = (
 class Model:
     """A trained method with its recipe, scales and units, which synthesises images in physical units from scans.
 
-    header: of the weights file; origin: the run folder or weights file; calibrations: the folder of calibrations, None disables intervals; anatomy: of the training patients, None where scans are not compared with it.
+    header: of the weights file; origin: the run folder or weights file; calibrations: the folder of calibrations, None disables intervals; anatomy: of the training patients, None where scans are not compared with it; only: of a completion, the modalities that are synthesised where they are missing, () for all.
     """
 
     method: Method
@@ -86,6 +86,7 @@ class Model:
     origin: Path
     calibrations: Path | None = None
     anatomy: Anatomy | None = None
+    only: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         target = " + ".join(self.recipe.data.target)
@@ -131,6 +132,12 @@ class Model:
     def without_intervals(self) -> "Model":
         """The same model, which ignores the run's calibrations."""
         return replace(self, calibrations=None)
+
+    def with_only(self, names: Collection[str]) -> "Model":
+        """The same model, which synthesises no other missing modalities than these of a case."""
+        wanted = {name.lower() for name in names}
+        only = [name for name in self.recipe.data.target if name.lower() in wanted]
+        return replace(self, only=tuple(only))
 
     def with_synthesis_of(self, other: Recipe) -> "Model":
         """The same model with the [synth] of another recipe, which may differ from the model's own in that part only.
@@ -217,7 +224,7 @@ class Model:
             self.method, self.recipe, self.device, inputs, seed, progress, outer
         )
         by_target = dict(zip(self.recipe.data.target, predictions))
-        wanted = targets_for(self.recipe, inputs.files)
+        wanted = self._targets(inputs.files)
         return {
             name: self._in_physical_units(name, by_target[name], inputs.prepared) for name in wanted
         }, calls
@@ -266,6 +273,7 @@ class Model:
             *inputs.warnings,
             "" if place is None else place.warning,
             self._lacks_several(inputs.files),
+            self._left_out(inputs.files),
             *self._origin_notes(self.calibration() is not None),
             *(peak.note(name) for name, peak in peaks.items()),
             "" if intervals.verdict is None else intervals.verdict.sentence,
@@ -297,6 +305,13 @@ class Model:
         if in_training is not None:
             entries["in_training"] = in_training
         return entries
+
+    def _left_out(self, files: Collection[str]) -> str:
+        """A sentence on missing modalities that were not named, and could be synthesised; else ''."""
+        left = self._left(files)
+        if not left:
+            return ""
+        return f"Only {' and '.join(self.only)} was asked for: {' and '.join(left)} could be synthesised as well (--missing for each)."
 
     def _lacks_several(self, files: Collection[str]) -> str:
         """A sentence if a completion is calibrated, but not for a case that lacks several modalities; else ''."""
@@ -403,7 +418,17 @@ class Model:
 
     def names_of(self, scans: Collection[str]) -> list[str]:
         """The names of the image files for a case with these scans, without their ending."""
-        return [f"{self.mark}{name}" for name in targets_for(self.recipe, scans)]
+        return [f"{self.mark}{name}" for name in self._targets(scans)]
+
+    def _targets(self, scans: Collection[str]) -> list[str]:
+        """The modalities to synthesise for a case with these scans."""
+        return [name for name in targets_for(self.recipe, scans) if name not in self._left(scans)]
+
+    def _left(self, scans: Collection[str]) -> list[str]:
+        """The modalities that a case lacks, too, and that `only` leaves out."""
+        if not self.only:
+            return []
+        return [name for name in targets_for(self.recipe, scans) if name not in self.only]
 
     @property
     def mark(self) -> str:
@@ -435,6 +460,8 @@ class Model:
         }
         if calibration is not None:
             plan["calibration"] = calibration.stated
+        if files and self._left(files):
+            plan["only"] = list(self.only)
         scales = {name: self._target_scale(name) for name in recipe.data.target}
         if begins_above(recipe, scales):
             plan["around_stripped_brains"] = (

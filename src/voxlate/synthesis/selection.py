@@ -52,6 +52,8 @@ def select(
         series=None if options.series is None else list(options.series),
         **options.layout,
     )
+    if missing is not None and model.recipe.task.completes:
+        model = model.with_only(missing)
     scans, lacking, complete = sort_out(model, found)
     others = None
     if options.part is not None:
