@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.errors import BadInput
 from voxlate.images.formats.dicom import headers_of
 from voxlate.images.formats.dicom_geometry import stack_of
 from voxlate.images.formats.dicom_headers import code, decimal_string, source_decimal
@@ -42,6 +43,16 @@ class Placement:
     def template(self, pydicom: Any) -> Any:
         """The header of one source image, with all its attributes."""
         return pydicom.dcmread(self.sources[0].image.file, stop_before_pixels=True)
+
+    def series_uid(self) -> str:
+        """The series to which objects of frames refer; raises BadInput where the source states none."""
+        first = self.sources[0]
+        uid = str(first.header.get("SeriesInstanceUID", ""))
+        if not uid:
+            raise BadInput(
+                f"{first.image.file}: expected a SeriesInstanceUID, to which an object of frames refers, found none. Export the classic images alone, without --enhanced."
+            )
+        return uid
 
     def place(self, made: Any, level: int) -> None:
         """Write orientation, position, pixel spacing and thickness of a slice."""
