@@ -13,7 +13,7 @@ from voxlate.images.formats.dicom_enhanced import write_enhanced  # noqa: E402
 from voxlate.images.formats.dicom_maps import Quantity, write_map  # noqa: E402
 from voxlate.images.formats.dicom_masks import write_mask  # noqa: E402
 from voxlate.images.formats.dicom_report import write_report  # noqa: E402
-from voxlate.images.grid import Volume  # noqa: E402
+from voxlate.images.grid import LPS_TO_RAS, Volume  # noqa: E402
 
 HEADING = ("ERROR", "99VOXLATE", "Expected error")
 
@@ -88,3 +88,33 @@ def test_kinds_of_objects_have_numbers_of_their_own_that_fit(tmp_path, of_source
     affine = source_without(tmp_path / "mr", SeriesNumber=of_source)
     found = objects(tmp_path / "mr", affine, tmp_path)
     assert {kind: found[kind].SeriesNumber for kind in numbers} == numbers
+
+
+def test_an_image_elsewhere_in_space_is_refused(tmp_path):
+    affine = write_source(tmp_path / "mr")
+    away = affine.copy()
+    away[:3, 3] += 500
+    with pytest.raises(BadInput, match="expected an image that overlaps its source series"):
+        write_derived(numbered(away), tmp_path / "mr", tmp_path / "out", ORIGIN)
+
+
+def test_a_grid_with_sheared_rows_is_refused_and_sheared_slices_are_not(tmp_path):
+    pytest.importorskip("highdicom")
+    affine = write_source(tmp_path / "mr")
+    image = numbered(affine)
+    data = (image.data > image.data.mean()).astype(np.float32)
+    sheared, tilted = affine.copy(), affine.copy()
+    sheared[:3, 1] += 0.2 * affine[:3, 0]
+    tilted[:3, 2] += 0.2 * affine[:3, 0]
+    with pytest.raises(BadInput, match=r"at right angles for DICOM, found 8\d\.\d degrees"):
+        write_mask(
+            Volume(data, sheared, "", "mask"), "mask", tmp_path / "mr", tmp_path / "out", ORIGIN
+        )
+    (file,) = write_mask(
+        Volume(data, tilted, "", "mask"), "mask", tmp_path / "mr", tmp_path / "out", ORIGIN
+    )
+    frames = pydicom.dcmread(file).PerFrameFunctionalGroupsSequence
+    found = {tuple(map(float, one.PlanePositionSequence[0].ImagePositionPatient)) for one in frames}
+    lps = LPS_TO_RAS @ tilted
+    places = [lps[:3, 3] + level * lps[:3, 2] for level in (2, 3)]  # the upper half of the numbers
+    assert sorted(found) == pytest.approx(np.array(sorted(map(tuple, places))), abs=1e-4)

@@ -245,3 +245,21 @@ def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
     (tmp_path / "empty").mkdir()
     empty = voxlate("export", out, "--dicom", tmp_path / "refused", "--like", tmp_path / "empty")
     assert "found no image in it" in empty.err or "expected a DICOM series" in empty.err
+
+
+def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
+    case, series, tmp_path
+):
+    pytest.importorskip("highdicom")
+    mask = read_volume(case / "mask.nii.gz", "mask")
+    half, away = mask.affine.copy(), mask.affine.copy()
+    half[:3, 3] += mask.affine[:3, 0] * mask.data.shape[3] / 2
+    away[:3, 3] += 500
+    write_volume(case / "brainmask.nii.gz", Volume(mask.data, half, "", "brainmask"))
+    write_volume(case / "lesion.nii.gz", Volume(mask.data, away, "", "lesion"))
+    done = export_dicom(case, tmp_path / "dicom", series)
+    assert {path.name for path in done.masks} == {"mask", "brainmask"}
+    (reason,) = done.left_out.values()
+    assert "no voxel of it lies within the source series" in reason
+    (note,) = (one for one in done.notes if "voxels lie within" in one)
+    assert "case/brainmask.nii.gz: " in note

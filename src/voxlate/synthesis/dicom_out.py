@@ -17,6 +17,7 @@ from voxlate.images.formats.dicom_headers import Origin
 from voxlate.images.formats.dicom_maps import UNIT_CODES, Quantity, quantity_of, write_map
 from voxlate.images.formats.dicom_masks import write_mask
 from voxlate.images.formats.dicom_multiframe import highdicom_for
+from voxlate.images.formats.dicom_placement import share_on
 from voxlate.images.formats.dicom_report import write_report
 from voxlate.images.io import content_hash, is_picture, read_volume, scan_endings, without_ending
 from voxlate.scoring.provenance import provenance_of, stated_inputs
@@ -27,6 +28,7 @@ from voxlate.synthesis.trust_report import trust_summary
 PROVENANCE = "provenance.json"
 REPORT = "report"  # the folder of the summary of trust
 MASK_NAMES = (*MASKS, *LABELS)
+MOST_OF_MASK = 0.95  # share of a mask on its source, below which a note says how much it is
 # What the headers state of a provenance: no path, and no name of a case.
 _STATED = ("model", "seed", "synth", "units", "warnings", "notice")
 
@@ -142,6 +144,14 @@ def _export_image(path: Path, source: Path, to: Path, written: Exported, enhance
         written.series.append(folder)
         return
     reason = _reason_against(quantity, folder)
+    if is_mask and not reason:
+        share = share_on(volume, source)
+        if share == 0:
+            reason = f"no voxel of it lies within the source series {source}"
+        elif share < MOST_OF_MASK:
+            written.notes.append(
+                f"{case.name}/{path.name}: {share:.0%} of its voxels lie within the source series {source}. Check that it is of the same scan."
+            )
     if reason:
         written.left_out[f"{case.name}/{path.name}"] = reason
     elif is_mask:
