@@ -263,3 +263,11 @@ def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     assert "no voxel of it lies within the source series" in reason
     (note,) = (one for one in done.notes if "voxels lie within" in one)
     assert "case/brainmask.nii.gz: " in note
+
+
+def test_a_like_that_does_not_exist_is_named_as_such(case, series, tmp_path, voxlate):
+    for absent in (tmp_path / "absent", f"{tmp_path / 'absent'}#3"):
+        refused = voxlate("export", case, "--dicom", tmp_path / "to", "--like", absent)
+        assert refused.code == 2
+        assert f"found nothing at {absent}" in refused.err
+    assert not any((tmp_path / "to").glob("[!.]*"))

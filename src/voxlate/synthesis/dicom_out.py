@@ -19,7 +19,14 @@ from voxlate.images.formats.dicom_masks import write_mask
 from voxlate.images.formats.dicom_multiframe import highdicom_for
 from voxlate.images.formats.dicom_placement import share_on
 from voxlate.images.formats.dicom_report import write_report
-from voxlate.images.io import content_hash, is_picture, read_volume, scan_endings, without_ending
+from voxlate.images.io import (
+    content_hash,
+    is_picture,
+    is_there,
+    read_volume,
+    scan_endings,
+    without_ending,
+)
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.scored_images import is_map
 from voxlate.synthesis.output_folder import SHARED_SECONDS
@@ -224,6 +231,10 @@ def _masks(case: Path) -> list[str]:
 def _checked_source(case: Path, like: Path | None, notes: list[str]) -> Path:
     """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
     provenance = provenance_of(case)
+    if like is not None and not is_there(like):
+        raise BadInput(
+            f"--like: expected the DICOM series of the source, found nothing at {like}. Check the path."
+        )
     source = like or _source_of(case)
     patients = _patients(source)
     hashes = {scan.get("sha256") for scan in provenance.get("inputs", {}).values()}
