@@ -416,7 +416,7 @@ def write_report(out: Path, scans: dict[str, dict[str, list[Measured]]]) -> None
     text = json.dumps({"scans": counts, "compared": found, "curves": report}, indent=1)
     (out / "realism.json").write_text(text + "\n")
     (out / "realism.md").write_text(table(found, counts))
-    draw_figure(report).savefig(out / "realism.png", dpi=80)
+    draw_figure(report).savefig(out / "realism.png", dpi=72)
 
 
 if __name__ == "__main__":
