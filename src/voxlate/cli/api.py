@@ -336,7 +336,7 @@ def synthesise(
     with shown(progress) as step:
         folders, failed = deliver(selected, Path(out), asked, progress=step, say=noted(progress))
     if asked.store:
-        store_answers(fetched, folders)
+        store_answers(fetched, folders, noted(progress))
     return Syntheses(
         Path(out), tuple(folder.name for folder in folders), {**selected.lacking, **failed}
     )

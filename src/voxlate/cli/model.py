@@ -334,7 +334,7 @@ def synth(
         folders, failed = deliver(selected, to, options, progress=bars, warn=by_grade, say=note)
     left_out = {**selected.lacking, **failed}
     if options.store:
-        note(f"{store_answers(fetched, folders)} images stored in the study.")
+        note(store_answers(fetched, folders, note))
     complete = selected.complete
     if as_json:
         facts = {

@@ -19,6 +19,7 @@ from voxlate.images.formats.dicom_masks import write_mask
 from voxlate.images.formats.dicom_multiframe import highdicom_for
 from voxlate.images.formats.dicom_placement import share_on
 from voxlate.images.formats.dicom_report import write_report
+from voxlate.images.grid import Volume
 from voxlate.images.io import (
     content_hash,
     is_picture,
@@ -59,6 +60,17 @@ class Exported:
     def folders(self) -> list[Path]:
         """All images."""
         return [*self.series, *self.maps, *self.masks]
+
+    @property
+    def files(self) -> list[Path]:
+        """All DICOM files, images first."""
+        return [file for folder in [*self.folders, *self.reports] for file in _files(folder)]
+
+    def add(self, other: "Exported") -> None:
+        """Add what another case gave."""
+        for kind in (f.name for f in fields(Exported) if f.name != "left_out"):
+            getattr(self, kind).extend(getattr(other, kind))
+        self.left_out |= other.left_out
 
     @property
     def summary(self) -> str:
@@ -118,9 +130,7 @@ def export_dicom(
                 _export_image(case / name, source, to, written, enhanced)
             if written.folders:
                 _export_report(case, source, to, written)
-            for kind in (f.name for f in fields(Exported) if f.name != "left_out"):
-                getattr(exported, kind).extend(getattr(written, kind))
-            exported.left_out |= written.left_out
+            exported.add(written)
     if not exported.folders:
         name, reason = next(iter(exported.left_out.items()))
         raise BadInput(
@@ -129,6 +139,22 @@ def export_dicom(
     if progress is not None:
         progress(count, count)
     return exported
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.dcm"))
+
+
+def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Exported:
+    """Write all that can be written of a case, as `export_dicom` does; source_of: the series on whose slices an image lies."""
+    written = Exported()
+    source = None
+    for name in [*_images(case), *_masks(case)]:
+        source = source_of(read_volume(case / name, _modality(name)))
+        _export_image(case / name, source, to, written, enhanced=False)
+    if source is not None and written.folders:
+        _export_report(case, source, to, written)
+    return written
 
 
 def _export_image(path: Path, source: Path, to: Path, written: Exported, enhanced: bool) -> None:
@@ -187,7 +213,7 @@ def _reason_against(quantity: Quantity, folder: Path) -> str:
 def _export_report(case: Path, source: Path, to: Path, written: Exported) -> None:
     """Write the summary of trust of a case beside its images."""
     provenance = provenance_of(case)
-    images = [file for folder in written.folders for file in sorted(folder.glob("*.dcm"))]
+    images = written.files
     folder = to / case.name / REPORT
     write_report(trust_summary(provenance), images, source, folder, origin_of(provenance))
     written.reports.append(folder)
