@@ -9,7 +9,8 @@ import voxlate as package
 from dciodvfy import TOOL, errors_in
 from voxlate.images.grid import Volume, same_grid
 from voxlate.images.io import read_volume, write_volume
-from voxlate.pacs.address import StudyAddress
+from voxlate.pacs.address import Node, StudyAddress
+from voxlate.pacs.dimse import NodeArchive
 from voxlate.pacs.sending import Ledger, send
 from voxlate.pacs.web import WebArchive, fetch_study
 from voxlate.starters import names
@@ -74,6 +75,11 @@ def test_every_exported_object_is_taken_by_an_archive_and_comes_back_to_the_byte
             one.StudyInstanceUID, one.SeriesInstanceUID, one.SOPInstanceUID
         )
         assert list(back) == list(one)
+    # By C-STORE, too, where each kind of object needs a presentation context.
+    node = NodeArchive(Node("ORTHANC", "127.0.0.1", orthanc.dicom), "VOXLATE")
+    ledger = Ledger(tmp_path / "by_c_store.txt")
+    assert send(files, node, ledger, node.node) == len(files)
+    node.close()
 
 
 def _case_on(scan, folder: Path) -> Path:
