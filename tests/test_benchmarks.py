@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from voxlate.phantoms import write_cohort
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -65,18 +67,47 @@ def realism(monkeypatch):
 
 def test_the_power_of_white_noise_is_the_same_at_all_frequencies(realism):
     noise = np.random.default_rng(0).standard_normal((20, 128, 128))
-    mean_db = np.mean([realism.spectrum(level) for level in noise], axis=0)
-    assert mean_db[1:] == pytest.approx(
-        0, abs=0.5
-    )  # the first ring holds the mean, which is removed
-    assert realism.spectrum(5 + 3 * noise[0]) == pytest.approx(realism.spectrum(noise[0]))
+    fine = np.mean([realism.density(level, (1.0, 1.0)) for level in noise], axis=0)
+    # A disc of radius 0.5/mm without its middle of 0.025/mm, over which the power of 1 is spread.
+    assert fine == pytest.approx(1 / (np.pi * (0.5**2 - 0.025**2)), rel=0.1)
+    assert realism.density(5 + 3 * noise[0], (1.0, 1.0)) == pytest.approx(
+        realism.density(noise[0], (1.0, 1.0))
+    )
 
 
-def test_realism_runs_on_phantoms_alone(realism, tmp_path, monkeypatch):
-    monkeypatch.setattr(realism, "SIZE", (32, 36, 6))
-    monkeypatch.setattr(sys, "argv", ["realism.py", str(tmp_path), "--cases", "1"])
+def test_the_density_of_a_wave_lies_at_its_frequency(realism):
+    x = np.arange(200) * 0.8
+    wave = np.tile(np.sin(2 * np.pi * 0.3 * x), (200, 1))
+    found = realism.density(wave, (0.8, 0.8))
+    edges = realism.RINGS[1:]
+    ring = int(found.argmax())
+    assert edges[ring] - 0.025 <= 0.3 <= edges[ring + 1] + 0.025
+    assert found[ring] > 100 * np.median(found)
+
+
+def test_realism_compares_phantoms_with_scans_and_goes_on_where_it_stopped(
+    realism, tmp_path, monkeypatch
+):
+    cohort = tmp_path / "heads"
+    write_cohort(cohort, 1, (32, 36, 12), modalities=["ct", "maps"], anatomy=2)
+    scan = cohort / "phantom_000" / "ct.nii.gz"
+    monkeypatch.setattr(realism, "RINGS", np.linspace(0, 0.08, 5))  # the pixels have 6.7 mm
+    monkeypatch.setattr(realism, "STATED", (0.03, 0.06))
+    # A scan that is a phantom is like the phantoms.
+    kinds = [f"ct={cohort}:1", f"t2={cohort}"]
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["realism.py", str(tmp_path / "out"), "--phantoms", *kinds, "--real", f"ct={scan}"],
+    )
     assert realism.main() == 0
-    report = json.loads((tmp_path / "realism.json").read_text())
-    assert report["scans"]["ct"] == {"phantoms": 1, "real": 0}
-    assert sum(report["curves"]["t2"]["phantoms"]["histogram"][1]) == pytest.approx(1, abs=0.01)
-    assert (tmp_path / "realism.png").stat().st_size > 10_000
+    first = (tmp_path / "out" / "realism.json").read_bytes()
+    report = json.loads(first)
+    assert report["scans"] == {"ct": {"real": 1, "phantoms": 1}, "t2": {"phantoms": 1}}
+    assert report["compared"]["ct"]["overlap"] == pytest.approx(1, abs=0.05)
+    assert report["compared"]["ct"]["density ratio at 0.03 per mm"] == pytest.approx(1, abs=0.1)
+    assert sum(report["curves"]["t2"]["phantoms"]["histogram"][3]) == pytest.approx(1, abs=0.01)
+    assert (tmp_path / "out" / "realism.png").stat().st_size > 10_000
+    (tmp_path / "out" / "scans" / "t2_phantom_000.json").unlink()
+    assert realism.main() == 0
+    assert (tmp_path / "out" / "realism.json").read_bytes() == first

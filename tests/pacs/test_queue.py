@@ -67,6 +67,27 @@ def test_a_refused_image_is_one_sentence(series, tmp_path):
         send(files_of(series), archive, Ledger(tmp_path / "sent"), "x")
 
 
+def test_a_refused_report_is_said_and_left_out_and_the_images_are_sent(series, tmp_path):
+    files = files_of(series)
+    report = pydicom.dcmread(files[0])
+    report.SOPClassUID, report.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.3"
+    report.save_as(tmp_path / "report.dcm")
+
+    class ImagesAlone(Fake):
+        def store(self, dataset):
+            if dataset.SOPInstanceUID == "1.2.3":
+                raise Refused("the node does not take it")
+            super().store(dataset)
+
+    archive, said, ledger = ImagesAlone(), [], Ledger(tmp_path / "sent")
+    everything = [tmp_path / "report.dcm", *files]
+    assert send(everything, archive, ledger, "PACS", say=said.append) == len(files)
+    assert said == ["PACS: a report was refused and is left out (the node does not take it)."]
+    assert "1.2.3" not in ledger.instances()
+    with pytest.raises(BadInput, match="found image 1 refused"):
+        send(everything, archive, ledger, "PACS")
+
+
 @pytest.fixture
 def queue(tmp_path, datasets):
     """A queue with one study."""
@@ -124,7 +145,7 @@ def test_an_answer_that_could_not_be_sent_stays_and_is_not_made_again(queue, stu
 
     with pytest.raises(BadInput, match="connection lost after 1 of them"):
         queue.run_next(answer, send_or_fail)
-    assert queue.run_next(answer, send_or_fail) == f"{study}: 5 images sent, 1 were sent before."
+    assert queue.run_next(answer, send_or_fail) == f"{study}: 5 files sent, 1 were sent before."
     assert len(made) == 1
     assert len(archive.images) == len(set(archive.images)) == 6
     assert not (queue.path / WORK / study).exists()
@@ -149,7 +170,7 @@ def test_a_study_that_was_being_taken_when_the_process_was_killed_is_found(queue
     hidden = queue.path / WORK / f".{study}"
     hidden.mkdir(parents=True)
     os.replace(queue.path / INCOMING / study, hidden / "scans")
-    assert queue.run_next(copies, lambda files, ledger: len(files)) == f"{study}: 6 images sent."
+    assert queue.run_next(copies, lambda files, ledger: len(files)) == f"{study}: 6 files sent."
 
 
 def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, study, datasets):
@@ -159,11 +180,11 @@ def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, study, dat
         return send(files, archive, ledger, "x")
 
     make_old(queue, study)
-    assert queue.run_next(copies, send_all) == f"{study}: 6 images sent."
+    assert queue.run_next(copies, send_all) == f"{study}: 6 files sent."
     for dataset in datasets:
         queue.receive(dataset)
     make_old(queue, study)
-    assert queue.run_next(copies, send_all) == f"{study}: 0 images sent, 6 were sent before."
+    assert queue.run_next(copies, send_all) == f"{study}: 0 files sent, 6 were sent before."
     assert archive.calls == 6
 
 

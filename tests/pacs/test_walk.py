@@ -9,7 +9,8 @@ import voxlate as package
 from dciodvfy import TOOL, errors_in
 from voxlate.images.grid import Volume, same_grid
 from voxlate.images.io import read_volume, write_volume
-from voxlate.pacs.address import StudyAddress
+from voxlate.pacs.address import Node, StudyAddress
+from voxlate.pacs.dimse import NodeArchive
 from voxlate.pacs.sending import Ledger, send
 from voxlate.pacs.web import WebArchive, fetch_study
 from voxlate.starters import names
@@ -41,7 +42,7 @@ def test_a_real_series_goes_through_synthesis_and_archive_and_keeps_its_geometry
         *("--out", out, "--store"),
     )
     assert said.code == 0, said.err
-    assert len(orthanc.instances()) == 96
+    assert len(orthanc.instances()) == 97  # 48 slices of each, and the report
     found = archive.client.search_for_series(study)
     (series,) = {one["0020000E"]["Value"][0] for one in found if one["00080060"]["Value"] == ["CT"]}
     fetch_study(archive, StudyAddress(orthanc.url, study, series), tmp_path / "back")
@@ -74,6 +75,11 @@ def test_every_exported_object_is_taken_by_an_archive_and_comes_back_to_the_byte
             one.StudyInstanceUID, one.SeriesInstanceUID, one.SOPInstanceUID
         )
         assert list(back) == list(one)
+    # By C-STORE, too, where each kind of object needs a presentation context.
+    node = NodeArchive(Node("ORTHANC", "127.0.0.1", orthanc.dicom), "VOXLATE")
+    ledger = Ledger(tmp_path / "by_c_store.txt")
+    assert send(files, node, ledger, node.node) == len(files)
+    node.close()
 
 
 def _case_on(scan, folder: Path) -> Path:

@@ -11,6 +11,7 @@ from dciodvfy import errors_in, needs_dciodvfy
 from voxlate.errors import BadInput
 from voxlate.images.grid import LPS_TO_RAS, Volume
 from voxlate.images.io import read_volume, write_volume
+from voxlate.synthesis.archive import derived_objects
 from voxlate.synthesis.dicom_out import export_dicom
 from voxlate.synthesis.result import Synthesised
 
@@ -245,3 +246,54 @@ def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
     (tmp_path / "empty").mkdir()
     empty = voxlate("export", out, "--dicom", tmp_path / "refused", "--like", tmp_path / "empty")
     assert "found no image in it" in empty.err or "expected a DICOM series" in empty.err
+
+
+def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
+    case, series, tmp_path
+):
+    pytest.importorskip("highdicom")
+    mask = read_volume(case / "mask.nii.gz", "mask")
+    half, away = mask.affine.copy(), mask.affine.copy()
+    half[:3, 3] += mask.affine[:3, 0] * mask.data.shape[3] / 2
+    away[:3, 3] += 500
+    write_volume(case / "brainmask.nii.gz", Volume(mask.data, half, "", "brainmask"))
+    write_volume(case / "lesion.nii.gz", Volume(mask.data, away, "", "lesion"))
+    done = export_dicom(case, tmp_path / "dicom", series)
+    assert {path.name for path in done.masks} == {"mask", "brainmask"}
+    (reason,) = done.left_out.values()
+    assert "no voxel of it lies within the source series" in reason
+    (note,) = (one for one in done.notes if "voxels lie within" in one)
+    assert "case/brainmask.nii.gz: " in note
+
+
+def test_a_like_that_does_not_exist_is_named_as_such(case, series, tmp_path, voxlate):
+    for absent in (tmp_path / "absent", f"{tmp_path / 'absent'}#3"):
+        refused = voxlate("export", case, "--dicom", tmp_path / "to", "--like", absent)
+        assert refused.code == 2
+        assert f"found nothing at {absent}" in refused.err
+    assert not any((tmp_path / "to").glob("[!.]*"))
+
+
+def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(
+    run, series, voxlate, tmp_path
+):
+    pytest.importorskip("highdicom")
+    out = tmp_path / "out"
+    assert voxlate("synth", run, f"t1={series}", "--out", out).code == 0
+    case = next(path.parent for path in out.glob("*/provenance.json"))
+    image = read_volume(case / "t2.nii.gz", "t2")
+    mask = Volume((image.data > image.data.mean()).astype(np.float32), image.affine, "", "mask")
+    write_volume(case / "mask.nii.gz", mask)
+    empty = Volume(np.zeros_like(mask.data), image.affine, "", "lesion")
+    write_volume(case / "lesion.nii.gz", empty)
+    said = []
+    sent = derived_objects([case], tmp_path / "derived", said.append)
+    assert sent.summary == "1 series, 1 mask, 1 report"
+    assert [pydicom.dcmread(file).Modality for file in sent.files[-2:]] == ["SEG", "SR"]
+    assert all("lesion.nii.gz is left out" in one for one in said)
+    assert len(said) == 1
+    exported = export_dicom(out, tmp_path / "exported")
+    uids = [
+        {pydicom.dcmread(file).SOPInstanceUID for file in one.files} for one in (sent, exported)
+    ]
+    assert uids[0] == uids[1]

@@ -352,7 +352,7 @@ def synthesise(
             executor=by.chosen(asked.device, note),
         )
     if asked.store:
-        store_answers(fetched, folders)
+        store_answers(fetched, folders, noted(progress))
     return Syntheses(
         Path(out), tuple(folder.name for folder in folders), {**selected.lacking, **failed}
     )

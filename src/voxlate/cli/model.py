@@ -339,7 +339,7 @@ def synth(
         )
     left_out = {**selected.lacking, **failed}
     if options.store:
-        note(f"{store_answers(fetched, folders)} images stored in the study.")
+        note(store_answers(fetched, folders, note))
     complete = selected.complete
     if as_json:
         facts = {

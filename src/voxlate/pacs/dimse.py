@@ -8,7 +8,7 @@ from typing import Any
 from voxlate.errors import BadInput
 from voxlate.images.optional import optional_package
 from voxlate.pacs.address import Node
-from voxlate.pacs.sending import Lost, Refused
+from voxlate.pacs.sending import COMPANIONS, Lost, Refused
 
 SUCCESS = 0x0000
 WARNINGS = range(0xB000, 0xC000)  # the image is stored, with a remark (PS3.4, B.2.3)
@@ -74,6 +74,8 @@ class NodeArchive:
             entity.add_requested_context(dataset.SOPClassUID)
         for kind in network.StoragePresentationContexts[: MOST_CONTEXTS - 8]:
             entity.add_requested_context(kind.abstract_syntax)
+        for companion in COMPANIONS:  # not all of them are among the usual ones
+            entity.add_requested_context(companion)
         entity.add_requested_context(_query_model())
         association = entity.associate(self.node.host, self.node.port, ae_title=self.node.title)
         if association.is_rejected:

@@ -96,10 +96,10 @@ class Queue:
             ledger.add(
                 instance
             )  # of an earlier answer to the study, which the archive may have sent back
+        before = len(ledger.instances())
         count = send(files, ledger)
         self._finish(study)
-        before = len(files) - count
-        return f"{study}: {count} images sent{f', {before} were sent before' if before else ''}."
+        return f"{study}: {count} files sent{f', {before} were sent before' if before else ''}."
 
     def _mend(self) -> None:
         """Go on with what a killed process has left: hidden folders of studies that were being taken or removed."""

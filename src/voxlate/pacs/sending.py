@@ -15,6 +15,13 @@ from voxlate.images.optional import optional_package
 ATTEMPTS = 5  # to send one file
 FIRST_WAIT_SECONDS = 1.0  # before the second attempt; doubled before each further one
 Sleep = Callable[[float], None]
+Say = Callable[[str], None]
+# What goes beside images, by its SOP class.
+COMPANIONS = {
+    "1.2.840.10008.5.1.4.1.1.30": "Parametric Map",
+    "1.2.840.10008.5.1.4.1.1.66.4": "Segmentation",
+    "1.2.840.10008.5.1.4.1.1.88.11": "report",
+}
 
 
 class Lost(Exception):
@@ -64,16 +71,18 @@ def send(
     ledger: Ledger,
     where: object,
     sleep: Sleep = time.sleep,
+    say: Say | None = None,
 ) -> int:
-    """Send the files that the ledger does not have; returns their number. where: names the archive in errors.
+    """Send the files that the ledger does not have, in their order; returns their number. where: names the archive in errors.
 
-    Raises BadInput where the archive refuses a file, or cannot be reached in several attempts. The same call then goes
-    on where it stopped.
+    say: is called with a sentence on each map, mask or report that the archive refuses, as many do; it is left out.
+    Raises BadInput where the archive refuses an image (without `say`, any file), or cannot be reached in several
+    attempts. The same call then goes on where it stopped.
     """
     pydicom = optional_package("pydicom", "pacs", where, "pydicom to send DICOM files")
     sent = ledger.instances()
     count = 0
-    for number, file in enumerate(sorted(files)):
+    for number, file in enumerate(files):
         with errors_as(
             f"{file}: expected a DICOM file, found another", "Take it out of the folder."
         ):
@@ -81,8 +90,15 @@ def send(
         instance = str(dataset.SOPInstanceUID)
         if instance in sent:
             continue
-        with _in_words(where, number, len(files)):
-            _send_one(dataset, archive, sleep, ask_first=count == 0)
+        kind = COMPANIONS.get(str(dataset.get("SOPClassUID", "")))
+        try:
+            with _in_words(where, number, len(files)):
+                _send_one(dataset, archive, sleep, ask_first=count == 0)
+        except BadInput as error:
+            if say is None or kind is None or not isinstance(error.__cause__, Refused):
+                raise
+            say(f"{where}: a {kind} was refused and is left out ({first_line(error.__cause__)}).")
+            continue
         ledger.add(instance)
         sent.add(instance)
         count += 1

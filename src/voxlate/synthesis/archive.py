@@ -3,10 +3,10 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from voxlate.errors import BadInput
-from voxlate.images.formats.dicom_derived import UNITS, write_derived
 from voxlate.images.grid import Volume, same_grid
 from voxlate.images.io import read_volume
 from voxlate.pacs.address import StudyAddress, is_dicomweb, study_address
@@ -14,10 +14,9 @@ from voxlate.pacs.queue import Answer, study_name
 from voxlate.pacs.sending import Ledger, send
 from voxlate.pacs.web import WebArchive, fetch_study
 from voxlate.scoring.provenance import provenance_of, stated_inputs
-from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.synthesis.calls import Warn, no_report
 from voxlate.synthesis.delivery import deliver
-from voxlate.synthesis.dicom_out import origin_of
+from voxlate.synthesis.dicom_out import Exported, export_case
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
@@ -61,45 +60,46 @@ def fetch_inputs(inputs: Sequence[str], out: Path, options: SynthOptions) -> Fet
     return Fetched(named, studies)
 
 
-def store_answers(fetched: Fetched, folders: Sequence[Path]) -> int:
-    """Store the images of cases in the studies that they were computed from; returns the number of images sent now."""
+def store_answers(fetched: Fetched, folders: Sequence[Path], say: Warn = no_report) -> str:
+    """Store images, maps, masks and reports of cases in the studies that they were computed from.
+
+    Returns a sentence on what was stored. say: is called with a sentence on each that was left out or refused.
+    """
     count = 0
+    stored = Exported()
     for study, address in fetched.studies.items():
         own = study.parent
-        files = derived_series(folders, own / DERIVED)
+        written = derived_objects(folders, own / DERIVED, say)
         archive = WebArchive.connect(address.url)
-        count += send(files, archive, Ledger(own / SENT), address.url)
-    return count
+        count += send(written.files, archive, Ledger(own / SENT), address.url, say=say)
+        stored.add(written)
+    return f"{count} of {len(stored.files)} files stored in the study now: {stored.summary}."
 
 
-def derived_series(folders: Sequence[Path], to: Path) -> list[Path]:
-    """Write the images of cases, without their maps, as DICOM series below a new folder; returns the files."""
+def derived_objects(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
+    """Write what `export` writes of cases as DICOM files below a new folder; say: as that of `store_answers`."""
     shutil.rmtree(to, ignore_errors=True)
-    files = []
+    written = Exported()
     for folder in folders:
-        stated = provenance_of(folder)
-        sources = [*stated_inputs(stated).values()]
-        images = images_in(folder)
-        for name, path in images.items():
-            if is_map(name, images):
-                continue
-            volume = read_volume(path, name)
-            if volume.unit not in UNITS:
-                raise BadInput(
-                    f"{name}: expected an image in HU or of MR for a CT or MR series, found the unit {volume.unit}. Keep it in its own file."
-                )
-            like = _source_on_grid(sources, volume, name)
-            series = to / f"{folder.name}_{name}"
-            files += write_derived(volume, like, series, origin_of(stated))
-    return files
+        sources = [*stated_inputs(provenance_of(folder)).values()]
+        written.add(export_case(folder, to, partial(_source_on_grid, sources)))
+    for note in written.notes:
+        say(note)
+    for image, reason in written.left_out.items():
+        say(f"{image} is left out: {reason}.")
+    if folders and not written.folders:
+        raise BadInput(
+            f"{folders[0].name}: expected an image that a DICOM object can carry, found none. Keep the images in their own files."
+        )
+    return written
 
 
-def _source_on_grid(sources: Sequence[Path], volume: Volume, name: str) -> Path:
+def _source_on_grid(sources: Sequence[Path], volume: Volume) -> Path:
     for path in sources:
         if same_grid(read_volume(path).grid, volume.grid):
             return path
     raise BadInput(
-        f"{name}: expected an image on the slices of one of its source series, found another grid ({volume.grid}). Keep it as NIfTI."
+        f"{volume.origin}: expected an image on the slices of one of its source series, found another grid ({volume.grid}). Keep it as NIfTI."
     )
 
 
@@ -109,6 +109,6 @@ def answer_by(model: Model | Ensemble, options: SynthOptions, warn: Warn) -> Ans
     def answer(scans: Path, images: Path) -> list[Path]:
         selected = select(model, [str(scans)], options)
         folders, _ = deliver(selected, images / "out", options, warn=warn, say=no_report)
-        return derived_series(folders, images / DERIVED)
+        return derived_objects(folders, images / DERIVED, warn).files
 
     return answer

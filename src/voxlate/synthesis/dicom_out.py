@@ -17,8 +17,17 @@ from voxlate.images.formats.dicom_headers import Origin
 from voxlate.images.formats.dicom_maps import UNIT_CODES, Quantity, quantity_of, write_map
 from voxlate.images.formats.dicom_masks import write_mask
 from voxlate.images.formats.dicom_multiframe import highdicom_for
+from voxlate.images.formats.dicom_placement import share_on
 from voxlate.images.formats.dicom_report import write_report
-from voxlate.images.io import content_hash, is_picture, read_volume, scan_endings, without_ending
+from voxlate.images.grid import Volume
+from voxlate.images.io import (
+    content_hash,
+    is_picture,
+    is_there,
+    read_volume,
+    scan_endings,
+    without_ending,
+)
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.scored_images import is_map
 from voxlate.synthesis.output_folder import SHARED_SECONDS
@@ -27,6 +36,7 @@ from voxlate.synthesis.trust_report import trust_summary
 PROVENANCE = "provenance.json"
 REPORT = "report"  # the folder of the summary of trust
 MASK_NAMES = (*MASKS, *LABELS)
+MOST_OF_MASK = 0.95  # share of a mask on its source, below which a note says how much it is
 # What the headers state of a provenance: no path, and no name of a case.
 _STATED = ("model", "seed", "synth", "units", "warnings", "notice")
 
@@ -50,6 +60,17 @@ class Exported:
     def folders(self) -> list[Path]:
         """All images."""
         return [*self.series, *self.maps, *self.masks]
+
+    @property
+    def files(self) -> list[Path]:
+        """All DICOM files, images first."""
+        return [file for folder in [*self.folders, *self.reports] for file in _files(folder)]
+
+    def add(self, other: "Exported") -> None:
+        """Add what another case gave."""
+        for kind in (f.name for f in fields(Exported) if f.name != "left_out"):
+            getattr(self, kind).extend(getattr(other, kind))
+        self.left_out |= other.left_out
 
     @property
     def summary(self) -> str:
@@ -109,9 +130,7 @@ def export_dicom(
                 _export_image(case / name, source, to, written, enhanced)
             if written.folders:
                 _export_report(case, source, to, written)
-            for kind in (f.name for f in fields(Exported) if f.name != "left_out"):
-                getattr(exported, kind).extend(getattr(written, kind))
-            exported.left_out |= written.left_out
+            exported.add(written)
     if not exported.folders:
         name, reason = next(iter(exported.left_out.items()))
         raise BadInput(
@@ -120,6 +139,22 @@ def export_dicom(
     if progress is not None:
         progress(count, count)
     return exported
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.dcm"))
+
+
+def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Exported:
+    """Write all that can be written of a case, as `export_dicom` does; source_of: the series on whose slices an image lies."""
+    written = Exported()
+    source = None
+    for name in [*_images(case), *_masks(case)]:
+        source = source_of(read_volume(case / name, _modality(name)))
+        _export_image(case / name, source, to, written, enhanced=False)
+    if source is not None and written.folders:
+        _export_report(case, source, to, written)
+    return written
 
 
 def _export_image(path: Path, source: Path, to: Path, written: Exported, enhanced: bool) -> None:
@@ -142,6 +177,14 @@ def _export_image(path: Path, source: Path, to: Path, written: Exported, enhance
         written.series.append(folder)
         return
     reason = _reason_against(quantity, folder)
+    if is_mask and not reason:
+        share = share_on(volume, source)
+        if share == 0:
+            reason = f"no voxel of it lies within the source series {source}"
+        elif share < MOST_OF_MASK:
+            written.notes.append(
+                f"{case.name}/{path.name}: {share:.0%} of its voxels lie within the source series {source}. Check that it is of the same scan."
+            )
     if reason:
         written.left_out[f"{case.name}/{path.name}"] = reason
     elif is_mask:
@@ -170,7 +213,7 @@ def _reason_against(quantity: Quantity, folder: Path) -> str:
 def _export_report(case: Path, source: Path, to: Path, written: Exported) -> None:
     """Write the summary of trust of a case beside its images."""
     provenance = provenance_of(case)
-    images = [file for folder in written.folders for file in sorted(folder.glob("*.dcm"))]
+    images = written.files
     folder = to / case.name / REPORT
     write_report(trust_summary(provenance), images, source, folder, origin_of(provenance))
     written.reports.append(folder)
@@ -214,6 +257,10 @@ def _masks(case: Path) -> list[str]:
 def _checked_source(case: Path, like: Path | None, notes: list[str]) -> Path:
     """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
     provenance = provenance_of(case)
+    if like is not None and not is_there(like):
+        raise BadInput(
+            f"--like: expected the DICOM series of the source, found nothing at {like}. Check the path."
+        )
     source = like or _source_of(case)
     patients = _patients(source)
     hashes = {scan.get("sha256") for scan in provenance.get("inputs", {}).values()}

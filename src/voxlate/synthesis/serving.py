@@ -37,7 +37,7 @@ def serve(
     def send_files(files: list[Path], ledger: Ledger) -> int:
         archive = NodeArchive(target, own)
         try:
-            return send(files, archive, ledger, target)
+            return send(files, archive, ledger, target, say=say)
         finally:
             archive.close()
 

@@ -241,6 +241,8 @@ def _header(pydicom: ModuleType, file: Path) -> Any:
     advice = "Get the file again, or move it elsewhere."
     if file.is_dir():
         raise BadInput(f"{expected} a folder. {advice}")
+    if not file.exists() and not file.is_symlink():
+        raise BadInput(f"{expected} nothing there. Check the path.")
     if not file.exists():
         raise BadInput(f"{expected} a link that leads nowhere. {advice}")
     if not file.is_file():

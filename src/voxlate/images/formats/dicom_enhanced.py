@@ -52,7 +52,7 @@ def write_enhanced(volume: Volume, like: Path, out: Path, origin: Origin) -> lis
     digest = hashlib.sha256(stored.data).hexdigest()
     made = new_series(pydicom, template, volume.modality, origin, digest, "enhanced")
     _write_image(pydicom, made, volume, template, len(stored))
-    made.SourceImageEvidenceSequence = [_evidence(pydicom, placement)]
+    made.SourceImageEvidenceSequence = [_evidence(pydicom, placement, made.StudyInstanceUID)]
     _write_dimensions(pydicom, made)
     made.SharedFunctionalGroupsSequence = [
         _shared(pydicom, made, volume, placement, slope, template)
@@ -95,20 +95,17 @@ def _write_image(pydicom: Any, made: Any, volume: Volume, template: Any, frames:
         made.ApplicableSafetyStandardAgency = template.get("ApplicableSafetyStandardAgency", "NONE")
 
 
-def _evidence(pydicom: Any, placement: Placement) -> Any:
-    """The source objects, each once."""
-    first = placement.sources[0].header
+def _evidence(pydicom: Any, placement: Placement, study: str) -> Any:
+    """The source objects, each once; study: that of the new object, because a source may state none."""
     objects = {str(one.header.SOPInstanceUID): one.header for one in placement.sources}
     references = [
         _item(pydicom, ReferencedSOPClassUID=one.SOPClassUID, ReferencedSOPInstanceUID=uid)
         for uid, one in objects.items()
     ]
     series = _item(
-        pydicom, SeriesInstanceUID=first.SeriesInstanceUID, ReferencedSOPSequence=references
+        pydicom, SeriesInstanceUID=placement.series_uid(), ReferencedSOPSequence=references
     )
-    return _item(
-        pydicom, StudyInstanceUID=first.StudyInstanceUID, ReferencedSeriesSequence=[series]
-    )
+    return _item(pydicom, StudyInstanceUID=study, ReferencedSeriesSequence=[series])
 
 
 def _write_dimensions(pydicom: Any, made: Any) -> None:

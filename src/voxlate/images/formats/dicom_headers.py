@@ -16,7 +16,9 @@ from voxlate.files import whole_folder
 from voxlate.images.formats.format import errors_as
 
 NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"
-SERIES_OFFSET = 9000  # added to the number of the source's series
+# Added to the number of the source's series, by the kind of object: images and documents have numbers of their own.
+SERIES_OFFSETS = {"": 9000, "enhanced": 9000, "map": 9100, "mask": 9200, "report": 9300}
+MOST_NUMBER = 2**31 - 1  # of an integer string
 UNKNOWN = "unknown"  # where a provenance states no model or version
 PRIVATE_GROUP = 0x0091
 PRIVATE_CREATOR = "VOXLATE"
@@ -42,6 +44,10 @@ UNPAIRED = (
     *("HEAD", "BRAIN", "SKULL", "NECK", "HEADNECK", "CHEST", "ABDOMEN", "PELVIS", "HEART"),
     *("LIVER", "PROSTATE", "SPINE", "CSPINE", "TSPINE", "LSPINE", "WHOLEBODY"),
 )
+
+
+# What tells a source without a study or frame of reference from others.
+_OF_SOURCE = ("PatientID", "StudyDate", "StudyID", "SeriesInstanceUID")
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,15 @@ def new_series(
     if kind:
         entropy.append(kind)
     made.SeriesInstanceUID = pydicom.uid.generate_uid(entropy_srcs=entropy)
+    # Of the source alone, so that all objects that are made of it share them.
+    of_source = [str(source.get(name, "")) for name in _OF_SOURCE]
+    if "SeriesInstanceUID" not in source:
+        of_source.append(str(source.get("SOPInstanceUID", "")))
     if not of_study:
-        made.StudyInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[*entropy, "study"])
+        made.StudyInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[*of_source, "study"])
     if "FrameOfReferenceUID" not in made:
-        made.FrameOfReferenceUID = pydicom.uid.generate_uid(entropy_srcs=[*entropy, "frame"])
-    made.SeriesNumber = SERIES_OFFSET + int(source.get("SeriesNumber", 0) or 0)
+        made.FrameOfReferenceUID = pydicom.uid.generate_uid(entropy_srcs=[*of_source, "frame"])
+    made.SeriesNumber = series_number(source, kind)
     now = datetime.now()
     made.SeriesDate = made.ContentDate = made.InstanceCreationDate = now.strftime("%Y%m%d")
     made.SeriesTime = made.ContentTime = made.InstanceCreationTime = now.strftime("%H%M%S")
@@ -93,6 +103,13 @@ def new_series(
     made.SoftwareVersions = origin.version or UNKNOWN
     _write_facts(made, origin, facts)
     return made
+
+
+def series_number(source: Any, kind: str) -> int:
+    """The number of a new series: that of the source's series plus an offset, or the offset where the sum is too large."""
+    offset = SERIES_OFFSETS[kind]
+    number = offset + int(source.get("SeriesNumber", 0) or 0)
+    return number if number <= MOST_NUMBER else offset
 
 
 def described(origin: Origin) -> str:

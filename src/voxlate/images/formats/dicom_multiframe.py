@@ -93,7 +93,7 @@ def stand_ins(pydicom: Any, placement: Placement, series: Any) -> list[Any]:
             if element.keyword not in _OWN and element.tag not in one:
                 one.add(element)
         one.SOPClassUID, one.SOPInstanceUID = source.header.SOPClassUID, uid
-        one.SeriesInstanceUID = source.header.SeriesInstanceUID
+        one.SeriesInstanceUID = placement.series_uid()
         one.Rows, one.Columns = source.header.Rows, source.header.Columns
         if not source.image.frame:
             for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.errors import BadInput
 from voxlate.images.formats.dicom import headers_of
 from voxlate.images.formats.dicom_geometry import stack_of
 from voxlate.images.formats.dicom_headers import code, decimal_string, source_decimal
 from voxlate.images.formats.dicom_pixels import Image
-from voxlate.images.grid import LPS_TO_RAS, Grid, Volume
+from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, share_inside
 
 ON_GRID = 1e-3  # voxels
+RIGHT_ANGLE = 1e-3  # the largest cosine between rows and columns
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,16 @@ class Placement:
     def template(self, pydicom: Any) -> Any:
         """The header of one source image, with all its attributes."""
         return pydicom.dcmread(self.sources[0].image.file, stop_before_pixels=True)
+
+    def series_uid(self) -> str:
+        """The series to which objects of frames refer; raises BadInput where the source states none."""
+        first = self.sources[0]
+        uid = str(first.header.get("SeriesInstanceUID", ""))
+        if not uid:
+            raise BadInput(
+                f"{first.image.file}: expected a SeriesInstanceUID, to which an object of frames refers, found none. Export the classic images alone, without --enhanced."
+            )
+        return uid
 
     def place(self, made: Any, level: int) -> None:
         """Write orientation, position, pixel spacing and thickness of a slice."""
@@ -98,15 +110,46 @@ class Placement:
 
 
 def placed(volume: Volume, like: Path) -> tuple[np.ndarray, Placement]:
-    """The voxels [D, H, W] of a volume, and their placement among the slices of the series `like`."""
+    """The voxels [D, H, W] of a volume, and their placement among the slices of the series `like`.
+
+    Raises BadInput for a volume elsewhere, and for one whose rows and columns are not at right angles.
+    """
     stack = stack_of(headers_of(like), like)
     data, grid = _on_source(volume, stack.grid)
+    if grid is not stack.grid:
+        _check_place(volume, stack.grid, like)
     _, height, width = stack.grid.shape
     sources = []
     for level, (image, header) in enumerate(stack.headers.items()):
         middle = stack.grid.affine @ ((width - 1) / 2, (height - 1) / 2, level, 1)
         sources.append(Source(image, header, middle[:3]))
     return data, Placement(sources, grid, grid is stack.grid)
+
+
+def share_on(volume: Volume, like: Path) -> float:
+    """The share of the voxels above 0 that lie within the box of the series `like`; 0 for an empty volume."""
+    grid = stack_of(headers_of(like), like).grid
+    voxels = np.argwhere(volume.data[0] > 0)[:, ::-1]
+    if not len(voxels):
+        return 0.0
+    to_source = np.linalg.inv(grid.affine) @ volume.affine
+    there = voxels @ to_source[:3, :3].T + to_source[:3, 3]
+    inside = (there > -0.5) & (there < np.array(grid.shape[::-1]) - 0.5)
+    return float(inside.all(axis=1).mean())
+
+
+def _check_place(volume: Volume, source: Grid, like: Path) -> None:
+    name = volume.origin or volume.modality
+    rows, columns = volume.affine[:3, 0], volume.affine[:3, 1]
+    cosine = float(rows @ columns / np.linalg.norm(rows) / np.linalg.norm(columns))
+    if abs(cosine) > RIGHT_ANGLE:
+        raise BadInput(
+            f"{name}: expected rows and columns at right angles for DICOM, found {np.degrees(np.arccos(cosine)):.1f} degrees (a sheared grid). Resample it to the grid of {like}."
+        )
+    if share_inside(volume.grid, source) == 0 == share_inside(source, volume.grid):
+        raise BadInput(
+            f"{name}: expected an image that overlaps its source series {like}, found it elsewhere in space. Check that it is of the same scan."
+        )
 
 
 def _on_source(volume: Volume, source: Grid) -> tuple[np.ndarray, Grid]:

@@ -56,6 +56,8 @@ def write_report(
     for name in _OF_IMAGES:
         if name in made:
             del made[name]
+    if evidence:
+        made.StudyInstanceUID = evidence[0].StudyInstanceUID
     made.SpecificCharacterSet = UTF_8
     made.SOPClassUID, made.Modality = _BASIC_TEXT, "SR"
     made.InstanceNumber = 1
