@@ -6,7 +6,7 @@ from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.grades import grade_of
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, plural
 from voxlate.images.formats.dicom import is_dicom_folder, list_series
 from voxlate.images.io import format_by_ending, is_there, read_volume, without_ending
 from voxlate.images.units import UNITS
@@ -60,7 +60,7 @@ def _series_entries(folder: Path, scans: Path) -> list[Entry]:
         Entry(
             one.path.relative_to(scans).as_posix() if len(series) > 1 else place,
             f"{one.modality} {one.description}".strip(),
-            f"{one.images} images",
+            plural(one.images, "image"),
         )
         for one in series
     ]

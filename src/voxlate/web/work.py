@@ -17,7 +17,7 @@ from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.grades import grade_of
-from voxlate.errors import BadInput, Stopped, first_of
+from voxlate.errors import BadInput, Stopped, first_of, plural
 from voxlate.files import locked, read_json, write_json
 from voxlate.images.formats.dicom import is_dicom_folder
 from voxlate.images.io import location_of, without_ending
@@ -99,9 +99,10 @@ def _others(scans: Path, request: dict[str, Any]) -> Iterator[str]:
     """Sentences on the files of an upload that are not used."""
     others = other_files(scans)
     if others:
-        yield f"{len(others)} files are no scans and are not used: {first_of(others)}."
+        are = "is no scan and is" if len(others) == 1 else "are no scans and are"
+        yield f"{plural(len(others), 'file')} {are} not used: {first_of(others)}."
     if hidden := request.get("hidden", 0):
-        yield f"{hidden} hidden files were left out."
+        yield f"{plural(hidden, 'hidden file')} {'was' if hidden == 1 else 'were'} left out."
 
 
 def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
