@@ -57,7 +57,7 @@ def test_an_upload_gives_the_bits_of_voxlate_synth(page, voxlate, diffusion, coh
         "<dt>Samples</dt><dd>2</dd>",
         "<dt>Steps</dt><dd>3</dd>",
         "<dt>Seed</dt><dd>5</dd>",
-        "<dt>Prediction</dt><dd>sharp (a sample)</dd>",
+        "<dt>Prediction</dt><dd>mean of 2 samples</dd>",
     ):
         assert fact in text
     assert str(tmp_path) not in text

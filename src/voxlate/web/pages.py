@@ -253,19 +253,21 @@ def synthesise(
         raise BadInput(
             f"prediction: expected {' or '.join(chosen.answers)}, found another. Choose one of these."
         )
+    answer = answer or chosen.answers[0]
     options: dict[str, Any] = {
-        "answer": answer if len(chosen.answers) > 1 and answer else None,
+        "answer": answer if len(chosen.answers) > 1 else None,
         "samples": number_of(samples, "number of samples", 1, limits.samples),
         "steps": number_of(steps, "number of steps", 1, limits.steps),
         "seed": number_of(seed, "seed", 0, LARGEST_SEED) or 0,
         "device": site.settings.device,
     }
-    if answer == "mean" or chosen.samples is None:  # which draw no noise
-        options |= {"samples": None, "steps": None}
+    if answer == "mean":  # which draws no noise
+        options |= {"samples": None, "steps": None, "seed": 0}
     asked = {
         "run": runs[run],
         "label": run,
-        "answer": answer or chosen.answers[0],
+        "answer": answer,
+        "has_steps": chosen.steps is not None,
         "check": name,
         "inputs": list(chosen.inputs),
         "options": options,

@@ -10,8 +10,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,17 @@ from voxlate.synthesis.bounds import bound_lines
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.delivery import deliver
 from voxlate.synthesis.dicom_out import export_dicom
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
-from voxlate.synthesis.selection import select
-from voxlate.web.fitting import absolute, entries_of, fits_of, other_files
+from voxlate.synthesis.selection import Selection, select
+from voxlate.web.fitting import (
+    absolute,
+    accepted_scans,
+    entries_of,
+    fits_of,
+    limits_of,
+    other_files,
+)
 from voxlate.web.hiding import cleaned, hide_places
 from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS, Progress
 from voxlate.web.places import ROOT
@@ -37,7 +45,7 @@ from voxlate.web.shown import CHECKED, DICOM, OUT, REPORT, RESULT, Checked, Resu
 from voxlate.web.training_work import TRAINING
 from voxlate.web.viewing import write_views
 
-ANSWERS = {"mean": "mean", "sample": "sharp (a sample)"}
+NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the number of samples and of steps empty for those of the calibration."
 EVERY_SECONDS = 0.5  # between two writings of the progress
 STDIN = 0  # file descriptor
 WAIT_SECONDS = 60.0  # for the process of a killed server to end
@@ -110,7 +118,7 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
     options = SynthOptions(**request["options"])
     said = list[str]()
     inputs = absolute(request["inputs"], scans_of(folder, request))
-    selected = select([request["run"]], inputs, options)
+    selected = _selected(request["run"], inputs, options, said)
     folders, failed = deliver(
         selected, folder / OUT, options, progress=progress, warn=no_report, say=said.append
     )
@@ -135,8 +143,24 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
         tuple(line.strip() for line in bound_lines([case])),
         tuple(said),
         tuple(_settings(request, stated)),
+        accepted_scans(selected.model),
+        limits_of(selected.model.origins[0]),
     )
     write_json(folder / RESULT, cleaned(asdict(result), places_of(folder, request)))
+
+
+def _selected(run: str, inputs: Sequence[str], options: SynthOptions, said: list[str]) -> Selection:
+    """The model and the case; without intervals, which is said, where these hold for other settings than the chosen."""
+    selected = select([run], inputs, options)
+    model = selected.model
+    assert isinstance(model, Model)  # of one run
+    try:
+        model.calibration()
+    except BadInput as error:
+        chosen = options.samples is not None or options.steps is not None
+        said.append(NO_INTERVALS if chosen else f"No intervals: {error}")
+        return replace(selected, model=model.without_intervals())
+    return selected
 
 
 def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
@@ -156,12 +180,17 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
 def _settings(request: dict[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The settings with which images were synthesised, as their provenance states them."""
     synth, model = stated.get("synth", {}), stated.get("model", {})
+    samples = synth.get("samples", 1)
+    several = f"mean of {samples} samples"
+    drawn = {
+        "prediction": "sharp (one sample)" if samples == 1 else several,
+        "samples": samples,
+        "steps": synth.get("steps") if request.get("has_steps", True) else None,
+        "seed": stated.get("seed"),
+    }
     facts = {
         "model": f"{request['label']}: {model.get('title', '')}",
-        "prediction": ANSWERS[request["answer"]],
-        "samples": synth.get("samples"),
-        "steps": synth.get("steps"),
-        "seed": stated.get("seed"),
+        **({"prediction": "mean"} if request["answer"] == "mean" else drawn),
         "weights": model.get("weights"),
         "voxlate": stated.get("voxlate"),
         "computed on": stated.get("device"),
