@@ -18,6 +18,7 @@ from voxlate.web.folders import below_root
 from voxlate.web.gate import WRONG_TOKEN, Sessions
 from voxlate.web.jobs import SCANS, Job, Jobs
 from voxlate.web.places import check_links, finished_runs
+from voxlate.web.private import FOLDER
 from voxlate.web.results import downloads_of, file_of, result_of, row_of, rows_of, viewer_images
 from voxlate.web.settings import Settings
 from voxlate.web.shown import CHECKED, DICOM_ZIP, REPORT, Checked
@@ -122,7 +123,7 @@ async def upload(request: Request) -> Response:
     with site.space.reserve(size, used, site.settings.data):
         folder = site.jobs.reserve()
         scans = folder / SCANS
-        scans.mkdir()
+        scans.mkdir(FOLDER)
         try:
             kind = request.headers.get("content-type", "")
             received = await receive(kind, request.stream(), scans, limits)

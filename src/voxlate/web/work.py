@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from voxlate.web.fitting import (
 from voxlate.web.hiding import cleaned, hide_places
 from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS, Progress
 from voxlate.web.places import ROOT
+from voxlate.web.private import for_owner
 from voxlate.web.shown import CHECKED, DICOM, OUT, REPORT, RESULT, Checked, Result
 from voxlate.web.training_work import TRAINING
 from voxlate.web.viewing import write_views
@@ -212,7 +214,7 @@ def work(folder: Path) -> None:
     job = read_json(folder / JOB)
     places = places_of(folder, job["request"])
     try:
-        with locked(folder, WAIT_SECONDS):
+        with locked(folder, WAIT_SECONDS), _files_of(job["kind"]):
             WORK[job["kind"]](folder, job["request"], Reporter(folder))
         outcome = {"why": ""}
     except (BadInput, Stopped) as error:
@@ -221,7 +223,13 @@ def work(folder: Path) -> None:
         outcome = {
             "why": "memory: expected enough for this scan, found too little. Choose a smaller scan, or fewer samples."
         }
-    write_json(folder / OUTCOME, cleaned(outcome, places))
+    with _files_of(job["kind"]):
+        write_json(folder / OUTCOME, cleaned(outcome, places))
+
+
+def _files_of(kind: str) -> AbstractContextManager[None]:
+    """Who may read the files of a job: uploads and results the owner alone; prepared cohorts and runs as the umask says."""
+    return nullcontext() if kind in TRAINING else for_owner()
 
 
 def places_of(folder: Path, request: dict[str, Any]) -> dict[str, str]:
