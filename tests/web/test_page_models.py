@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from paging import Here
 from test_page_results import finished, synthesised
@@ -132,3 +133,18 @@ def test_a_starter_says_what_it_accepts_and_its_limits_before_and_after_the_synt
     for text in (before, after):
         assert "As mr it accepts scans called mr, t1, t1w," in text
         assert "<li>It takes whole heads with their skull;" in text
+
+
+@pytest.mark.parametrize(
+    ("widest", "top"), [(735.0, 800.0), (1000.0, 1000.0), (0.0042, 0.005), (0.0, 1.0)]
+)
+def test_the_colours_of_a_map_end_at_a_round_value_that_the_widest_intervals_reach(widest, top):
+    from voxlate.images.grid import Volume
+    from voxlate.web.viewing import top_of
+
+    ball = sum(np.square(axis) for axis in np.ogrid[-1:1:20j, -1:1:20j, -1:1:20j]) < 0.5
+    image = Volume(np.where(ball, 40.0, -1000.0)[None].astype(np.float32), np.eye(4), "HU", "ct")
+    width = np.where(ball, widest, 2 * widest).astype(
+        np.float32
+    )  # wider in the air, which does not count
+    assert top_of(Volume(width[None], np.eye(4), "HU", "ct"), image) == pytest.approx(top)
