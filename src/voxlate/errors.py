@@ -28,6 +28,11 @@ def first_of(names: Sequence[object], most: int = MOST_NAMED, separator: str = "
     return separator.join([*map(str, names[:most]), *(["…"] if len(names) > most else [])])
 
 
+def plural(number: int, name: str) -> str:
+    """A number with a noun, such as "1 case" or "2 cases"."""
+    return f"{number} {name}" + ("" if number == 1 else "s")
+
+
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """A suggestion of similar names, such as "Did you mean 't1'?"; '' if there are none."""
     near = nearest(name, known)[:most]

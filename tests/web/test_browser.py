@@ -96,6 +96,7 @@ def _open_viewer(watched, path="viewer"):
     page.wait_for_selector("[data-viewer][data-ready]")
     page.uncheck("[data-smooth]")
     page.uncheck("[data-crosshair]")
+    page.uncheck("[data-map-shown]")
     after_drawing(page)
     return page
 
@@ -247,6 +248,20 @@ def test_the_map_at_full_strength_shows_the_colours_of_its_legend(browser, base,
             "100 HU",
             "200 HU or more",
         ]
+
+
+def test_the_map_with_its_legend_is_shown_at_once(browser, base, volumes):
+    with open_page(browser, base) as watched:
+        page = watched.page
+        page.goto(base + "viewer")
+        page.wait_for_selector("[data-viewer][data-ready]")
+        assert page.is_checked("[data-map-shown]")
+        assert page.locator("[data-legend]").is_visible()
+        page.uncheck("[data-smooth]")
+        page.uncheck("[data-crosshair]")
+        after_drawing(page)
+        shown = _shown(page, "axial")[3:-3, 3:-3]
+        assert np.abs(shown - shown.mean(axis=2, keepdims=True)).max() > 40  # colours, not greys
 
 
 def test_a_named_window_and_own_values_change_the_greys_as_stated(browser, base, volumes):

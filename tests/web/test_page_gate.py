@@ -119,6 +119,18 @@ def test_every_response_has_the_security_headers(page):
     assert made.client.get("/").headers["cache-control"] == "no-store"
 
 
+def test_a_browser_asks_whether_a_script_has_changed_and_gets_it_only_then(page):
+    made = page()
+    first = made.client.get("/static/viewer.js")
+    assert first.headers["cache-control"] == "private, no-cache"
+    etag = first.headers["etag"]
+    known = made.client.get("/static/viewer.js", headers={"if-none-match": etag})
+    assert (known.status_code, known.content) == (304, b"")
+    assert known.headers["cache-control"] == "private, no-cache"
+    changed = made.client.get("/static/viewer.js", headers={"if-none-match": '"another"'})
+    assert (changed.status_code, changed.content) == (200, first.content)
+
+
 def test_the_policy_allows_no_inline_code_and_no_other_host():
     assert "unsafe" not in CONTENT_POLICY
     assert not re.search(r"https?:|\*", CONTENT_POLICY)

@@ -126,6 +126,9 @@ def test_from_the_upload_to_the_download_which_equals_voxlate_synth_bit_for_bit(
         expect(page.get_by_role("progressbar")).to_be_visible()
         Held.gate.set()
         page.wait_for_selector("[data-viewer][data-ready]")
+        # Three clicks until here: the choice of the file, and two buttons.
+        expect(page.get_by_role("rowheader", name="Interval", exact=True)).to_be_visible()
+        assert page.is_checked("[data-map-shown]")
         with page.expect_download() as downloading:
             page.get_by_role("link", name="t2.nii.gz", exact=True).click()
         downloaded = tmp_path / "t2.nii.gz"
@@ -145,15 +148,13 @@ def test_from_the_upload_to_the_download_which_equals_voxlate_synth_bit_for_bit(
             float(voxels.min()),
             float(voxels.max()),
         )  # so short a training gives flat images
+        page.uncheck("[data-map-shown]")
         controls = page.locator('[data-window="synthesis"]')
         controls.get_by_label("Shown as black").fill(str(low))
         controls.get_by_label("Shown as white").fill(str(high))
         shown = _shown_slice(page, image.shape[:2], image.header.get_zooms()[:2])
         expected = 255 * (voxels - low) / (high - low)
         assert np.abs(shown - expected)[3:-3, 3:-3].max() <= 2
-
-        page.check("[data-map-shown]")
-        expect(page.get_by_role("rowheader", name="Interval", exact=True)).to_be_visible()
 
 
 def _tab_to(page, selector: str, most: int = 60) -> None:

@@ -57,7 +57,7 @@ def test_an_upload_gives_the_bits_of_voxlate_synth(page, voxlate, diffusion, coh
         "<dt>Samples</dt><dd>2</dd>",
         "<dt>Steps</dt><dd>3</dd>",
         "<dt>Seed</dt><dd>5</dd>",
-        "<dt>Prediction</dt><dd>sharp (a sample)</dd>",
+        "<dt>Prediction</dt><dd>mean of 2 samples</dd>",
     ):
         assert fact in text
     assert str(tmp_path) not in text
@@ -149,8 +149,8 @@ def test_files_that_are_no_scans_are_counted(page, run, cohort):
     path = cohort / "case1" / "t1.nii.gz"
     place = made.upload(path, **{"notes.txt": b"x", ".hidden": b"x"}).headers["location"]
     text = finished(made, place)
-    assert "1 files are no scans and are not used: notes.txt." in text
-    assert "1 hidden files were left out." in text
+    assert "1 file is no scan and is not used: notes.txt." in text
+    assert "1 hidden file was left out." in text
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x1f\x8b broken"])

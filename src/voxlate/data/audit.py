@@ -14,7 +14,7 @@ from voxlate.data.align import Preparation
 from voxlate.data.case import PreparedCase
 from voxlate.data.case_header import CaseHeader
 from voxlate.data.prepared import Cohort, Entry
-from voxlate.errors import first_of
+from voxlate.errors import first_of, plural
 from voxlate.images.grid import Grid, Volume, canonical, resample, same_grid
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 from voxlate.images.units import TISSUE_MAPS
@@ -241,4 +241,4 @@ def _line(by_case: dict[str, Misalignment], cases: int, image: str) -> str:
     worst = max(known, key=lambda case: known[case])
     thick = any("D" in one.unseen for one in by_case.values())
     plane = " in the plane of the slices" if thick else ""
-    return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {len(known)} cases), at most {known[worst]:.1f} ({worst}){unmeasured}{examined}"
+    return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {plural(len(known), 'case')}), at most {known[worst]:.1f} ({worst}){unmeasured}{examined}"

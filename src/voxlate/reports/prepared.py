@@ -6,6 +6,7 @@ from typing import Any
 from voxlate.data.align import Registered
 from voxlate.data.audit import misalignment_lines, not_examined, synthesised_pairs
 from voxlate.data.prepared import Cohort, Entry, open_cohort, registration_lines
+from voxlate.errors import plural
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment
 from voxlate.reports.page import flat, write_report
 from voxlate.reports.pictures import evenly, in_a_row, scan_columns
@@ -47,7 +48,7 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     context = {
         "kind": "Prepared cohort",
         "folder": cohort.folder.name,
-        "title": f"{len(cohort.cases)} cases of {', '.join(cohort.modalities)}",
+        "title": f"{plural(len(cohort.cases), 'case')} of {', '.join(cohort.modalities)}",
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
             *misalignment_lines(cohort.cases, synthesised_pairs(cohort.folder)).items(),

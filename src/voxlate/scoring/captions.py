@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.data.grades import worst
-from voxlate.errors import first_of
+from voxlate.errors import first_of, plural
 from voxlate.scoring.intervals import counted_as
 from voxlate.scoring.lesion_counts import lesion_sentence
 from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
@@ -201,10 +201,6 @@ def range_note(name: str, part: Mapping[str, Any]) -> str:
     cases = plural(part["cases"], "case")
     patients = plural(part["patients"], "patient")
     return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"
-
-
-def plural(number: int, name: str) -> str:
-    return f"{number} {name}" + ("" if number == 1 else "s")
 
 
 def _misaligned_line(modality: str, part: Mapping[str, Any], document: Document) -> str:

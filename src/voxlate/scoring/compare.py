@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from voxlate import __version__
 from voxlate.dataframe import dataframe
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, plural
 from voxlate.files import write_json
-from voxlate.scoring.captions import plural, rows_of
+from voxlate.scoring.captions import rows_of
 from voxlate.scoring.comparison_tables import comparison_tables
 from voxlate.scoring.documents import read_scores
 from voxlate.scoring.metrics import Metric, metrics_of

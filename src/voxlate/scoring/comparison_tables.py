@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from voxlate.scoring.captions import not_held_out, plural, range_note
+from voxlate.errors import plural
+from voxlate.scoring.captions import not_held_out, range_note
 from voxlate.scoring.metrics import Metric, metrics_of, scope_label
 from voxlate.scoring.paired import SIGNIFICANT, least_p
 from voxlate.scoring.tables import Cell, Line, Tables, is_main

@@ -1,5 +1,6 @@
 """The application: the pages behind the gate, the lanes of jobs, and the server that runs them."""
 
+import math
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -46,11 +47,17 @@ def create_app(settings: Settings, sessions: Sessions, start: Start | None = sta
     )
     jobs = Jobs(settings.data)
     site = Site(settings, sessions, jobs, Space(settings.limits), templates)
-    lanes = [] if start is None else [Lane(jobs, kinds, start) for kinds in LANES]
+    longest = {"check": settings.limits.check_minutes * 60}
+    lanes = (
+        []
+        if start is None
+        else [Lane(jobs, kinds, start, longest.get(kinds[0], math.inf)) for kinds in LANES]
+    )
 
     @asynccontextmanager
     async def working(_: FastAPI) -> AsyncIterator[None]:
         settings.data.mkdir(parents=True, exist_ok=True)
+        jobs.close()
         jobs.mend()
         with _threads(jobs, lanes, settings.limits.keep_hours * 3600):
             yield

@@ -1,15 +1,23 @@
 """Which models fit uploaded scans, and why: by the functions with which `voxlate synth` opens and checks them."""
 
+import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.grades import grade_of
-from voxlate.errors import BadInput
+from voxlate.devices import is_out_of_memory
+from voxlate.errors import BadInput, plural
 from voxlate.images.formats.dicom import is_dicom_folder, list_series
 from voxlate.images.io import format_by_ending, is_there, read_volume, without_ending
 from voxlate.images.units import UNITS
+from voxlate.starters.card import read_card
+from voxlate.starters.names import name_of
+from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.inputs import targets_for
 from voxlate.synthesis.intervals import patches_in, sources_of
 from voxlate.synthesis.model import Model, load
@@ -60,7 +68,7 @@ def _series_entries(folder: Path, scans: Path) -> list[Entry]:
         Entry(
             one.path.relative_to(scans).as_posix() if len(series) > 1 else place,
             f"{one.modality} {one.description}".strip(),
-            f"{one.images} images",
+            plural(one.images, "image"),
         )
         for one in series
     ]
@@ -104,22 +112,65 @@ def _fit(
     names: Mapping[str, str],
     device: str,
 ) -> Fit:
+    """The fit of one run; one that cannot be opened or compared is listed with the reason, and the others are checked."""
+    found = Fit(label)
     try:
-        model = load(run, device)
-    except BadInput as error:
-        return Fit(label, why_not=str(error))
-    data = model.recipe.data
-    facts: dict[str, Any] = {
-        "title": model.recipe.title,
-        "source": tuple(data.source),
-        "target": tuple(data.target),
-        "names": accepted_names(model),
-    }
-    inputs = inputs_for(model, entries, names)
+        models = _by_answer(run, device)
+        model = next(iter(models.values()))
+        found = replace(
+            found,
+            title=model.recipe.title,
+            source=tuple(model.recipe.data.source),
+            target=tuple(model.recipe.data.target),
+            names=accepted_names(model),
+            inputs=inputs_for(model, entries, names),
+            accepts=accepted_scans(model),
+            limits=limits_of(model.origin),
+        )
+        return replace(found, **_checked(model, found.inputs, scans), **_settings(models))
+    except Exception as error:
+        return replace(found, why_not=_reason(label, error))
+
+
+def _reason(label: str, error: Exception) -> str:
+    """Why a run cannot be used; of an error that is not foreseen, the place is printed."""
+    if isinstance(error, BadInput):
+        return str(error)
+    if is_out_of_memory(error):
+        return f"{label}: expected enough memory for this model and the scan, found too little. Choose a smaller scan, or close other programs."
+    if isinstance(error, OSError):
+        return f"{label}: expected a model that can be read, found '{error.strerror}'. Check its folder."
+    traceback.print_exception(error)
+    return f"{label}: This should not happen: {type(error).__name__}. The messages of this job on the server show where."
+
+
+def _by_answer(run: str, device: str) -> dict[Answer, Model]:
+    """The models of a run by their answers, calibrated ones first, because their images have a map of the uncertainty."""
+    model = load(run, device)
+    models: dict[Answer, Model] = {model.answer: model}
+    if model.recipe.method.is_stochastic and model.recipe.task.mean_stage is not None:
+        with suppress(BadInput):  # weights alone come without those of their predictor
+            models["mean"] = load(run, device, answer="mean")
+    return dict(sorted(models.items(), key=lambda item: not _is_calibrated(item[1])))
+
+
+def _is_calibrated(model: Model) -> bool:
+    """Whether a model has intervals; False for a calibration of other weights, of which a synthesis says what to do."""
     try:
-        return Fit(label, **facts, inputs=inputs, **_checked(model, inputs, scans))
-    except BadInput as error:
-        return Fit(label, **facts, inputs=inputs, why_not=str(error))
+        return model.calibration() is not None
+    except BadInput:
+        return False
+
+
+def accepted_scans(model: Model | Ensemble) -> dict[str, tuple[str, ...]]:
+    """For each source of a starter, the names of scans that it stands for; {} of any other model."""
+    sources = model.recipe.data.source
+    return {name: tuple(scans) for name, scans in model.aliases.items() if name in sources}
+
+
+def limits_of(origin: Path) -> tuple[str, ...]:
+    """The limits on the card of a starter; () of any other model."""
+    return () if name_of(origin) is None else tuple(read_card(origin).limits)
 
 
 def accepted_names(model: Model) -> tuple[str, ...]:
@@ -170,16 +221,26 @@ def _checked(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]
         sources = sources_of(model.recipe, prepared.prepared)
         patches = patches_in(model.recipe, prepared.prepared, sources)
         warnings.append(verdict_on(calibration.references, patches).sentence)
-    stochastic = model.recipe.method.is_stochastic
-    synth = model.recipe.synth
     return {
         "used": {name: _place(path, scans) for name, path in one.files.items()},
         "targets": tuple(targets_for(model.recipe, one.files)),
         "warnings": tuple((grade_of(text), text) for text in warnings if text),
-        "answers": _answers(model),
-        "samples": synth.samples if stochastic else None,
-        "steps": getattr(synth, "steps", None) if stochastic else None,
-        "calibrated": calibration is not None,
+    }
+
+
+def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
+    """The settings that have an effect: of the sampling where noise is drawn, steps where the network is iterated."""
+    drawn = models.get("sample")
+    synth = None if drawn is None else drawn.recipe.synth
+    steps = None
+    if drawn is not None and drawn.recipe.method.iterates:
+        chosen_by_sampler = math.isinf(drawn.recipe.synth.evaluations)
+        steps = None if chosen_by_sampler else drawn.recipe.synth.steps
+    return {
+        "answers": tuple(models),
+        "intervals": tuple(answer for answer, one in models.items() if _is_calibrated(one)),
+        "samples": None if synth is None else synth.samples,
+        "steps": steps,
     }
 
 
@@ -198,10 +259,3 @@ def _unnamed(model: Model, inputs: Sequence[str], files: Mapping[str, Path]) -> 
 def _place(path: Path, scans: Path) -> str:
     """A scan's place below the upload's folder."""
     return path.relative_to(scans).as_posix() if path.is_relative_to(scans) else path.name
-
-
-def _answers(model: Model) -> tuple[Answer, ...]:
-    """The answers that a run has: of a residual diffusion both, of any other model its own."""
-    if model.recipe.method.is_stochastic and model.recipe.task.mean_stage is not None:
-        return ("sample", "mean")
-    return (model.answer,)

@@ -43,7 +43,9 @@ HEADERS = {
     "cache-control": "no-store",
 }
 STATIC = "/static/"
-STATIC_CACHE = b"private, max-age=3600"  # of scripts and styles, which hold nothing of a patient
+# Scripts and styles hold nothing of a patient. The browser keeps them, and asks by their ETag whether they have changed:
+# after an update of voxlate, an old script beside a new page would not work.
+STATIC_CACHE = b"private, no-cache"
 READING = ("GET", "HEAD")
 OPEN = ("/enter", STATIC)  # paths that need no session
 ENTER = "/enter"

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from voxlate.config import adapter
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
+from voxlate.web.private import FILE, FOLDER, make_folders
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["check", "synthesise", "survey", "prepare", "plan", "train", "calibrate", "compare"]
@@ -105,8 +106,20 @@ class Jobs:
         """A new hidden folder, into which an upload is written before it becomes a job."""
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         folder = self.root / f"{HIDDEN}{stamp}-{secrets.token_hex(6)}"
-        folder.mkdir(parents=True)
+        self.close()
+        folder.mkdir(FOLDER)
         return folder
+
+    def close(self) -> None:
+        """Make the folder of all jobs, and close one that an earlier version left open: the owner alone may enter it."""
+        make_folders(self.root)
+        self.root.chmod(FOLDER)
+
+    def _write(self, folder: Path, job: Job) -> None:
+        write_json(folder / JOB, asdict(job))
+        (folder / JOB).chmod(
+            FILE
+        )  # no umask: it would be that of all threads, and of the trainings they start
 
     def add(
         self,
@@ -126,7 +139,7 @@ class Jobs:
             folder = reserved or self.reserve()
             name = folder.name.removeprefix(HIDDEN)
             job = Job(name, kind, title, dict(request), created=time.time())
-            write_json(folder / JOB, asdict(job))
+            self._write(folder, job)
             os.replace(folder, self.root / name)
             return job
 
@@ -173,7 +186,7 @@ class Jobs:
             if job.state in unless:
                 return job
             changed = replace(job, **changes)
-            write_json(self.folder(name) / JOB, asdict(changed))
+            self._write(self.folder(name), changed)
             return changed
 
     def take(self, kinds: Collection[Kind]) -> Job | None:

@@ -1,6 +1,7 @@
 """Lanes: each works on the jobs of some kinds, one at a time, in a process of its own."""
 
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from voxlate.web.jobs import Job, Jobs, Kind, State
+from voxlate.web.jobs import ENDED, Job, Jobs, Kind, State
+from voxlate.web.private import open_new
 
 _log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2  # between two looks at the queue, and at a process
@@ -25,7 +27,8 @@ MESSAGES = "messages.txt"  # what the process of a job prints, for whoever runs 
 
 def start_process(folder: Path) -> subprocess.Popen[bytes]:
     """Start the work of a job; its process ends when this one does, because its standard input is closed then."""
-    with open(folder / MESSAGES, "wb") as messages:
+    (folder / MESSAGES).unlink(missing_ok=True)  # of an earlier attempt
+    with open_new(folder / MESSAGES) as messages:
         return subprocess.Popen(
             [sys.executable, "-m", "voxlate.web.work", str(folder)],
             stdin=subprocess.PIPE,
@@ -41,11 +44,15 @@ Start = Callable[[Path], "subprocess.Popen[bytes]"]
 
 @dataclass
 class Lane:
-    """A thread that works on the waiting jobs of some kinds until `stop` is set."""
+    """A thread that works on the waiting jobs of some kinds until `stop` is set.
+
+    longest_seconds: after which a job fails.
+    """
 
     jobs: Jobs
     kinds: Collection[Kind]
     start: Start = start_process
+    longest_seconds: float = math.inf
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -76,12 +83,17 @@ class Lane:
             self._finish(job.name, code)
         elif self.stop.is_set():
             attempts = job.attempts - 1
-            self.jobs.change(job.name, unless=CANCELLED, state="queued", attempts=attempts)
+            self.jobs.change(job.name, unless=ENDED, state="queued", attempts=attempts)
 
     def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> int | None:
-        """Wait for a process; returns its exit code, None where the job was cancelled or the lane is to stop."""
+        """Wait for a process; returns its exit code, None where the job was cancelled, takes too long, or the lane is to stop."""
+        over = time.monotonic() + self.longest_seconds
         while (code := process.poll()) is None:
             if self.jobs.read(job.name).has_ended or self.stop.wait(LOOK_SECONDS):
+                return None
+            if time.monotonic() > over:
+                why = f"{job.kind}: expected an end within {self.longest_seconds / 60:g} minutes, found none. Choose a smaller scan, or start voxlate serve with fewer models."
+                self.jobs.change(job.name, unless=ENDED, state="failed", ended=time.time(), why=why)
                 return None
         return code
 

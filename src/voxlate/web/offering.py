@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, plural
 from voxlate.images.optional import optional_package
 from voxlate.machine import cache_folder
 from voxlate.options import bytes_of
@@ -86,7 +86,7 @@ def serve(offered: Offer, say: Callable[[str], None], note: Callable[[str], None
         note(
             "The connection is not encrypted: use it in a trusted network, or behind a proxy with TLS."
         )
-    say(f"{len(settings.runs)} models: {', '.join(settings.runs)}.")
+    say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")
     say(f"Open this page in a browser; Ctrl-C ends the server:  {offered.address}")
     run_server(settings, offered.sessions)
 

@@ -18,6 +18,7 @@ from voxlate.web.folders import below_root
 from voxlate.web.gate import WRONG_TOKEN, Sessions
 from voxlate.web.jobs import SCANS, Job, Jobs
 from voxlate.web.places import check_links, finished_runs
+from voxlate.web.private import FOLDER
 from voxlate.web.results import downloads_of, file_of, result_of, row_of, rows_of, viewer_images
 from voxlate.web.settings import Settings
 from voxlate.web.shown import CHECKED, DICOM_ZIP, REPORT, Checked
@@ -122,7 +123,7 @@ async def upload(request: Request) -> Response:
     with site.space.reserve(size, used, site.settings.data):
         folder = site.jobs.reserve()
         scans = folder / SCANS
-        scans.mkdir()
+        scans.mkdir(FOLDER)
         try:
             kind = request.headers.get("content-type", "")
             received = await receive(kind, request.stream(), scans, limits)
@@ -253,19 +254,21 @@ def synthesise(
         raise BadInput(
             f"prediction: expected {' or '.join(chosen.answers)}, found another. Choose one of these."
         )
+    answer = answer or chosen.answers[0]
     options: dict[str, Any] = {
-        "answer": answer if len(chosen.answers) > 1 and answer else None,
+        "answer": answer if len(chosen.answers) > 1 else None,
         "samples": number_of(samples, "number of samples", 1, limits.samples),
         "steps": number_of(steps, "number of steps", 1, limits.steps),
         "seed": number_of(seed, "seed", 0, LARGEST_SEED) or 0,
         "device": site.settings.device,
     }
-    if answer == "mean" or chosen.samples is None:  # which draw no noise
-        options |= {"samples": None, "steps": None}
+    if answer == "mean":  # which draws no noise
+        options |= {"samples": None, "steps": None, "seed": 0}
     asked = {
         "run": runs[run],
         "label": run,
-        "answer": answer or chosen.answers[0],
+        "answer": answer,
+        "has_steps": chosen.steps is not None,
         "check": name,
         "inputs": list(chosen.inputs),
         "options": options,

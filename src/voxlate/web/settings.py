@@ -17,7 +17,7 @@ class Limits:
     upload_bytes: of one upload, and of the files that its archives unpack to; files: of one upload; ratio: of unpacked
     to packed bytes of an archive; disk_bytes: of the whole data folder; queue: jobs that wait or run; requests: a minute
     and a browser's address; entries: wrong tokens a minute and address; form_bytes: of a form without files;
-    keep_hours: after which uploads and results are removed; samples, steps: of a synthesis.
+    keep_hours: after which uploads and results are removed; check_minutes: after which a check fails; samples, steps: of a synthesis.
     """
 
     upload_bytes: int = 2 * GB
@@ -29,6 +29,7 @@ class Limits:
     entries: int = 10
     form_bytes: int = 64 * 2**10
     keep_hours: float = 24.0
+    check_minutes: float = 10.0
     samples: int = 100
     steps: int = 1000
 

@@ -36,8 +36,9 @@ class Fit:
     """Whether a model can synthesise images from scans, and why not.
 
     inputs: as `voxlate synth RUN` takes them, relative to the upload's folder; used: places of the scans by modality;
-    warnings: with their grades; answers: "mean" and "sample", as far as the model has them; samples, steps: of its
-    recipe, None where it draws no noise; names: modalities by which its scans may be called.
+    warnings: with their grades; answers: "mean" and "sample", as far as the model has them, those with intervals first;
+    intervals: the answers that are calibrated; samples, steps: of its recipe, None where they have no effect; names:
+    modalities by which its scans may be called; accepts, limits: of a starter's card.
     """
 
     label: str
@@ -53,13 +54,19 @@ class Fit:
     answers: tuple[Answer, ...] = ()
     samples: int | None = None
     steps: int | None = None
-    calibrated: bool = False
+    intervals: tuple[Answer, ...] = ()
+    accepts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+
+    @property
+    def worst(self) -> Grade:
+        """The highest grade among the warnings."""
+        return max((grade for grade, _ in self.warnings), key=GRADES.index, default="note")
 
     @property
     def rank(self) -> tuple[bool, int]:
         """Sort key: models that fit come first, those with the mildest warnings before others."""
-        worst = max((GRADES.index(grade) for grade, _ in self.warnings), default=0)
-        return bool(self.why_not), worst
+        return bool(self.why_not), GRADES.index(self.worst)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,8 @@ class View:
 class Result:
     """What a synthesis has given: its images by file, warnings with their grades, and the settings that were used.
 
-    case: the folder of the images; bounds: lines on the expected error; said: sentences on what is missing.
+    case: the folder of the images; bounds: lines on the expected error; said: sentences on what is missing; accepts,
+    limits: of the model, where it is a starter.
     """
 
     case: str
@@ -100,3 +108,5 @@ class Result:
     bounds: tuple[str, ...]
     said: tuple[str, ...]
     settings: tuple[tuple[str, str], ...]
+    accepts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from voxlate.errors import BadInput
 from voxlate.files import DEVICES, LONGEST_NAME
+from voxlate.web.private import make_folders, open_new
 from voxlate.web.settings import MB, Limits
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Received:
                 f"upload: expected files of different names, found '{path.name}' twice. Rename one."
             )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(path.parent)
         except (FileExistsError, NotADirectoryError) as error:
             raise BadInput(
                 f"upload: expected a folder where '{path.name}' lies, found a file of that name. Rename one."
@@ -219,7 +220,7 @@ class _Writer:
             return
         path = self.received.place(name)
         if path is not None:
-            self.file = path.open("xb")
+            self.file = open_new(path)
 
     def data(self, data: bytes, start: int, end: int) -> None:
         if self.file is not None:
@@ -257,7 +258,7 @@ def _unpack(path: Path, received: Received) -> None:
                 place = inner.place(entry.filename)
                 if place is None:
                     continue
-                with archive.open(entry) as source, open(place, "xb") as target:
+                with archive.open(entry) as source, open_new(place) as target:
                     while chunk := source.read(CHUNK):
                         inner.count(len(chunk))
                         target.write(chunk)

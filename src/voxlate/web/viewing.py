@@ -1,8 +1,11 @@
 """The images of a result as the page's viewer reads them: NIfTI files, each with its role and its display window."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from voxlate.images.grid import Volume
 from voxlate.images.io import is_there, read_volume, write_volume
@@ -14,6 +17,19 @@ from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, spread_of
 from voxlate.synthesis.result import ENDINGS
 from voxlate.web.shown import VIEWS, Role, View
+
+TOP_PERCENTILE = 99.0
+ROUND = (
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+    5.0,
+    6.0,
+    8.0,
+    10.0,
+)  # their halves, which the legend states, are short, too
 
 
 def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> tuple[View, ...]:
@@ -54,16 +70,30 @@ def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Vo
             yield _view("lower", f"lower end of the {share} interval", lower, low, high), lower
             yield _view("upper", f"upper end of the {share} interval", upper, low, high), upper
             width = replace(upper, data=upper.data - lower.data)
-            yield _view("width", f"width of the {share} interval", width, 0.0, high - low), width
+            top = top_of(width, image)
+            yield _view("width", f"width of the {share} interval", width, 0.0, top), width
         spread = spread_of(name, images)
         if spread is not None:
             volume = replace(read_volume(spread, name), unit=units[name])
             label = "standard deviation of the samples"
-            yield _view("spread", label, volume, 0.0, (high - low) / 4), volume
+            yield _view("spread", label, volume, 0.0, top_of(volume, image)), volume
 
 
 def _view(role: Role, label: str, volume: Volume, low: float, high: float) -> View:
     return View(volume.modality, label, "", role, volume.unit, low, high)
+
+
+def top_of(uncertainty: Volume, image: Volume) -> float:
+    """The value of a map that has the brightest colour: a round number that a few voxels of the image's body exceed.
+
+    The window of the image would not do: it has the width of soft tissue, while the intervals of bone are far wider.
+    """
+    inside = uncertainty.data[0][foreground(image)]
+    wanted = float(np.percentile(inside, TOP_PERCENTILE)) if inside.size else 0.0
+    if not wanted > 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(wanted))
+    return power * next((step for step in ROUND if power * step >= wanted), ROUND[-1])
 
 
 def window_of(volume: Volume) -> tuple[float, float]:

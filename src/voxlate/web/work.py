@@ -10,14 +10,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.grades import grade_of
-from voxlate.errors import BadInput, Stopped, first_of
+from voxlate.errors import BadInput, Stopped, first_of, plural
 from voxlate.files import locked, read_json, write_json
 from voxlate.images.formats.dicom import is_dicom_folder
 from voxlate.images.io import location_of, without_ending
@@ -27,17 +28,26 @@ from voxlate.synthesis.bounds import bound_lines
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.delivery import deliver
 from voxlate.synthesis.dicom_out import export_dicom
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
-from voxlate.synthesis.selection import select
-from voxlate.web.fitting import absolute, entries_of, fits_of, other_files
+from voxlate.synthesis.selection import Selection, select
+from voxlate.web.fitting import (
+    absolute,
+    accepted_scans,
+    entries_of,
+    fits_of,
+    limits_of,
+    other_files,
+)
 from voxlate.web.hiding import cleaned, hide_places
 from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS, Progress
 from voxlate.web.places import ROOT
+from voxlate.web.private import for_owner
 from voxlate.web.shown import CHECKED, DICOM, OUT, REPORT, RESULT, Checked, Result
 from voxlate.web.training_work import TRAINING
 from voxlate.web.viewing import write_views
 
-ANSWERS = {"mean": "mean", "sample": "sharp (a sample)"}
+NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the number of samples and of steps empty for those of the calibration."
 EVERY_SECONDS = 0.5  # between two writings of the progress
 STDIN = 0  # file descriptor
 WAIT_SECONDS = 60.0  # for the process of a killed server to end
@@ -99,9 +109,10 @@ def _others(scans: Path, request: dict[str, Any]) -> Iterator[str]:
     """Sentences on the files of an upload that are not used."""
     others = other_files(scans)
     if others:
-        yield f"{len(others)} files are no scans and are not used: {first_of(others)}."
+        are = "is no scan and is" if len(others) == 1 else "are no scans and are"
+        yield f"{plural(len(others), 'file')} {are} not used: {first_of(others)}."
     if hidden := request.get("hidden", 0):
-        yield f"{hidden} hidden files were left out."
+        yield f"{plural(hidden, 'hidden file')} {'was' if hidden == 1 else 'were'} left out."
 
 
 def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
@@ -109,7 +120,7 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
     options = SynthOptions(**request["options"])
     said = list[str]()
     inputs = absolute(request["inputs"], scans_of(folder, request))
-    selected = select([request["run"]], inputs, options)
+    selected = _selected(request["run"], inputs, options, said)
     folders, failed = deliver(
         selected, folder / OUT, options, progress=progress, warn=no_report, say=said.append
     )
@@ -134,8 +145,24 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
         tuple(line.strip() for line in bound_lines([case])),
         tuple(said),
         tuple(_settings(request, stated)),
+        accepted_scans(selected.model),
+        limits_of(selected.model.origins[0]),
     )
     write_json(folder / RESULT, cleaned(asdict(result), places_of(folder, request)))
+
+
+def _selected(run: str, inputs: Sequence[str], options: SynthOptions, said: list[str]) -> Selection:
+    """The model and the case; without intervals, which is said, where these hold for other settings than the chosen."""
+    selected = select([run], inputs, options)
+    model = selected.model
+    assert isinstance(model, Model)  # of one run
+    try:
+        model.calibration()
+    except BadInput as error:
+        chosen = options.samples is not None or options.steps is not None
+        said.append(NO_INTERVALS if chosen else f"No intervals: {error}")
+        return replace(selected, model=model.without_intervals())
+    return selected
 
 
 def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
@@ -155,12 +182,17 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
 def _settings(request: dict[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The settings with which images were synthesised, as their provenance states them."""
     synth, model = stated.get("synth", {}), stated.get("model", {})
+    samples = synth.get("samples", 1)
+    several = f"mean of {samples} samples"
+    drawn = {
+        "prediction": "sharp (one sample)" if samples == 1 else several,
+        "samples": samples,
+        "steps": synth.get("steps") if request.get("has_steps", True) else None,
+        "seed": stated.get("seed"),
+    }
     facts = {
         "model": f"{request['label']}: {model.get('title', '')}",
-        "prediction": ANSWERS[request["answer"]],
-        "samples": synth.get("samples"),
-        "steps": synth.get("steps"),
-        "seed": stated.get("seed"),
+        **({"prediction": "mean"} if request["answer"] == "mean" else drawn),
         "weights": model.get("weights"),
         "voxlate": stated.get("voxlate"),
         "computed on": stated.get("device"),
@@ -182,7 +214,7 @@ def work(folder: Path) -> None:
     job = read_json(folder / JOB)
     places = places_of(folder, job["request"])
     try:
-        with locked(folder, WAIT_SECONDS):
+        with locked(folder, WAIT_SECONDS), _files_of(job["kind"]):
             WORK[job["kind"]](folder, job["request"], Reporter(folder))
         outcome = {"why": ""}
     except (BadInput, Stopped) as error:
@@ -191,7 +223,13 @@ def work(folder: Path) -> None:
         outcome = {
             "why": "memory: expected enough for this scan, found too little. Choose a smaller scan, or fewer samples."
         }
-    write_json(folder / OUTCOME, cleaned(outcome, places))
+    with _files_of(job["kind"]):
+        write_json(folder / OUTCOME, cleaned(outcome, places))
+
+
+def _files_of(kind: str) -> AbstractContextManager[None]:
+    """Who may read the files of a job: uploads and results the owner alone; prepared cohorts and runs as the umask says."""
+    return nullcontext() if kind in TRAINING else for_owner()
 
 
 def places_of(folder: Path, request: dict[str, Any]) -> dict[str, str]:

@@ -223,14 +223,15 @@ class Viewer {
   }
 
   // The maps and bounds of the former synthesis go with it.
-  setSynthesis(image) {
-    return this.reading(async () => {
+  async setSynthesis(image) {
+    await this.reading(async () => {
       this.dropMap();
       await this.exchange(this.synthesis, image, 0, 1);
       this.synthesis = image;
       this.showMaps();
       this.showSlice();
     });
+    await this.showMap();
   }
 
   async exchange(former, image, position, opacity) {
@@ -261,7 +262,6 @@ class Viewer {
     const maps = this.ofSynthesis(...MAPS);
     this.map = maps[0] ?? null;
     this.find("map-group").hidden = maps.length === 0;
-    this.find("map-shown").checked = false;
     this.find("map").replaceChildren(...maps.map((image, index) => new Option(image.label, String(index))));
     this.find("map-choice").hidden = maps.length < 2;
     if (this.map !== null) this.drawLegend();
@@ -282,8 +282,9 @@ class Viewer {
     await this.showMap();
   }
 
-  // The map, and the bounds for the values, are read when they are first wanted: they are as large as the synthesis.
+  // The map, and the bounds for the values, are read after the image, when they are first wanted.
   async showMap() {
+    if (this.map === null) return;
     const shown = this.find("map-shown");
     const strength = this.find("map-opacity");
     const text = `${strength.value} %`;
@@ -361,6 +362,7 @@ async function start(root) {
     message.before(note);
     await showMiddleSlices(root, viewer.withRole("synthesis", "source"));
   });
+  await viewer.showMap();
   root.dataset.ready = "true";
 }
 
