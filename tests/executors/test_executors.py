@@ -243,10 +243,14 @@ def test_ray_lists_failures_and_survives_killed_workers(ray_address, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_ray_cluster_that_is_not_there_is_one_sentence():
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
+def test_a_ray_cluster_that_is_not_there_is_one_sentence(address, tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    executor = ExecutorOptions(executor="ray", address="127.0.0.1:1").chosen()
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")  # it has ended
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    executor = ExecutorOptions(executor="ray", address=address).chosen()
     with pytest.raises(
-        BadInput, match=r"--address: expected a Ray cluster at 127\.0\.0\.1:1, found none"
+        BadInput, match=rf"--address: expected a Ray cluster at {address}, found none"
     ):
         list(executor.run(Unopened(dies=False), [1]))
