@@ -112,7 +112,8 @@ class _Actors:
         self.size = self.each.workers
         if job.uses_network and not self.each.gpus:
             say_crowded(options.threads, self.each.cpus, options.say)
-        self.arguments = (ray.put(ray.cloudpickle.dumps(job)), options.threads, os.getcwd())
+        content = ray.put(ray.cloudpickle.dumps(job))
+        self.arguments = (content, options.threads, os.getcwd(), self.each.gpus > 0)
         self.actors = dict[int, Any]()
         self.calls = dict[Any, tuple[int, list[int]]]()  # worker and tickets; none: opening
 
@@ -123,7 +124,7 @@ class _Actors:
             max_concurrency=self.slots + WAITING,
             max_restarts=0,
         )
-        self.actors[worker] = options.remote(self.slots, worker, *self.arguments)
+        self.actors[worker] = options.remote(worker, *self.arguments, self.slots)
         self.calls[self.actors[worker].opened.remote()] = (worker, [])
 
     def send(self, worker: int, bundle: Bundle) -> None:
@@ -156,9 +157,11 @@ class _Actors:
 class _RayWorker:
     """A worker as an actor; it opens its job in the first call, so that the error of that is a result."""
 
-    def __init__(self, slots: int, number: int, job: bytes, threads: int, folder: str):
+    def __init__(
+        self, number: int, job: bytes, threads: int, folder: str, on_gpu: bool, slots: int
+    ):
         self.pool = ThreadPoolExecutor(slots)
-        self.given = (number, job, threads, folder)
+        self.given = (number, job, threads, folder, on_gpu)
         self.worker: CaseWorker | None = None
 
     def opened(self) -> Exception | None:
