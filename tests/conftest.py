@@ -1,10 +1,11 @@
 """What every test may use."""
 
+import gc
 import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests live to the end: no pass of the garbage collector looks at them, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of development scans next to the project; tests that need it skip where it is absent."""
@@ -67,6 +79,16 @@ def _precision(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VOXLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
         keep_ratio(this_machine(), 2.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_worker():
+    """prepare works in this process where a test asks for no workers: tests run side by side already."""
+    from voxlate.data import prepare
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "MOST_WORKERS", 1)
         yield
 
 
@@ -121,10 +143,16 @@ def small_head():
     return write_head
 
 
+@pytest.fixture(scope="session")
+def cohort_once(tmp_path_factory) -> Path:
+    """What `cohort` copies: its cases, written once in a process."""
+    return _write_cohort(tmp_path_factory.mktemp("cohort_once") / "cohort")
+
+
 @pytest.fixture
-def cohort(tmp_path) -> Path:
+def cohort(cohort_once, tmp_path) -> Path:
     """Six small cases with t1 and t2."""
-    return _write_cohort(tmp_path / "cohort")
+    return shutil.copytree(cohort_once, tmp_path / "cohort")
 
 
 def _write_cohort(folder: Path) -> Path:
@@ -153,15 +181,14 @@ def tiny(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared_once(tmp_path_factory) -> Path:
+def prepared_once(cohort_once, tmp_path_factory) -> Path:
     """What `prepared` copies: the cases of `cohort`, prepared once in a process."""
     from voxlate.data.prepare import prepare
 
     folder = tmp_path_factory.mktemp("once")
-    _write_cohort(folder / "cohort")
     splits = (4, 1, 1)  # a test patient, too, whom so small a cohort has only where it is asked for
     prepare(
-        folder / "cohort", folder / "prepared", workers=0, audit=False, shares=splits
+        cohort_once, folder / "prepared", workers=0, audit=False, shares=splits
     )  # audits: tested elsewhere
     return folder / "prepared"
 

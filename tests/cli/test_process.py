@@ -117,7 +117,8 @@ FURTHER = [pytest.param(*one, marks=pytest.mark.slow) for one in PAIRS if one no
 def test_ctrl_c_ends_a_command_with_one_sentence_and_130(
     voxlate, cohort, diffusion, small_head, tmp_path, name, seconds
 ):
-    if name == "prepare":
+    if name == "prepare" and seconds:
+        # so many scans take longer than that; the signal at 0.0 comes before one is read
         for number in range(6, 40):
             small_head(cohort / f"case{number}", number, shape=(80, 80, 24))
     if name == "evaluate":

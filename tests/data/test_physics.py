@@ -391,6 +391,11 @@ def test_a_contrast_that_the_cohort_stores_as_well_is_refused(tmp_path):
         ({"sequence": "spin_echo", "te_ms": (20, 10)}, "expected te_ms from low to high"),
         ({"sequence": "spin_echo", "te_ms": (20, 500)}, "below every repetition time"),
         ({"sequence": "mprage", "ti_ms": (300, 900)}, "expected every ti_ms of mprage"),
+        ({"sequence": "flair", "ti_ms": (2000, 7000)}, "ti_ms of flair to be above 0 and more"),
+        (
+            {"sequence": "flair", "ti_ms": (5, 10)},
+            "found ti_ms 5, which leaves 75% with tr_ms 6000",
+        ),
     ],
 )
 def test_ranges_that_no_scanner_can_play_are_refused(keys, sentence):
@@ -450,6 +455,20 @@ def recipe(tmp_path):
         ({"data.target": '["mr"]', "data.source": '["ct"]'}, "expected one sequence for a target"),
         ({"data.source": '["t1"]', "intensity.t1": '{kind="zscore"}'}, "found mr in neither"),
         ({"data.physics.noice": "0.1"}, "data.physics.noise"),
+        ({"data.physics.noise": "-0.1"}, "physics.noise': should be greater than or equal to 0"),
+        ({"data.physics.noise": "5"}, "physics.noise': should be less than or equal to 0.5"),
+        ({"data.physics.strip_mm": "1e9"}, "physics.strip_mm': should be less than or equal to 20"),
+        ({"data.physics.slice_mm": "1e9"}, "physics.slice_mm': should be less than or equal to 20"),
+        ({"data.physics.resolution": "1e-9"}, "should be greater than or equal to 0.05"),
+        ({"data.physics.field_t": "[3, 3000]"}, "should be less than or equal to 12; found 3000"),
+        (
+            {"data.physics.contrasts.mr": '{sequence = "gradient_echo", flip_deg = [5, 720]}'},
+            "should be less than or equal to 180; found 720",
+        ),
+        (
+            {"data.physics.contrasts.mr": '{sequence = "spin_echo", tr_ms = [5, 5e9]}'},
+            "should be less than or equal to 30000; found 5000000000",
+        ),
     ],
 )
 def test_recipes_whose_physics_does_not_fit_are_refused(recipe, change, sentence):

@@ -243,8 +243,10 @@ def test_without_ray_a_sentence_names_the_command_that_installs_it(monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_ends_the_workers_within_seconds():
     script = (
-        "from jobs import Stages\nfrom voxlate.executors.local import LocalExecutor\n"
+        "import signal\nfrom jobs import Stages\nfrom voxlate.executors.local import LocalExecutor\n"
         "if __name__ == '__main__':\n"
+        # Tests that run in the background of a shell hand down that interrupts are ignored.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    for number, _ in LocalExecutor(2).run(Stages(0, 0.2), range(10**6)):\n"
         "        print(number, flush=True)\n"
     )

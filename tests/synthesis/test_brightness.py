@@ -44,8 +44,14 @@ def test_what_is_above_the_median_is_stretched_until_the_percentile_is_near_the_
 def test_a_modality_whose_scans_have_brighter_extremes_is_stretched_to_a_share_of_its_own():
     made = ball(20, 70)
     inside = foreground(made)
-    peak = find_peak(made, Percentile(high=99), SCALE, reached=1.3)
+    peak = find_peak(made, Percentile(high=99), SCALE, share=1.3)
     assert np.percentile(peak.stretch(made.data[0])[inside], 99) == pytest.approx(130, abs=0.1)
+
+
+def test_a_stated_share_is_approached_as_far_as_a_moderate_slope_allows():
+    assert find_peak(ball(40, 50), Percentile(high=99), SCALE) is None
+    peak = find_peak(ball(40, 50), Percentile(high=99), SCALE, share=1.3)
+    assert peak.slope == 4
 
 
 def test_a_standard_deviation_is_stretched_as_its_image():

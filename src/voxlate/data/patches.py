@@ -60,6 +60,14 @@ class DataSettings:
             description="least share of a patch that the body must cover; emptier ones are skipped",
         ),
     ] = 0.0
+    lift: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="least value of a source inside the body, as a share of its range, so that tissue as dark as the surroundings is told from them",
+        ),
+    ] = 0.0
     slices: Annotated[
         SliceFilter | None,
         Field(description="keep only slices whose bright parts overlap; unset: all"),
@@ -363,6 +371,8 @@ def read_patch(
         mask[inside] = case.inside(case.arrays[MASK][place], data.source)
         if item is not None and (drawn := _drawn(case)) is not None:
             mask[inside] *= drawn.kept(case, item, place)
+    if data.lift:
+        _lift(source, mask > 0, case, data)
     return Batch(
         source=torch.from_numpy(np.stack(source))[None],
         mask=torch.from_numpy(mask)[None, None],
@@ -435,6 +445,16 @@ def _read_channels(
         for name in data.source
     }
     return [by_name[name][steps.index(step)] for name, step in data.channels]
+
+
+def _lift(
+    source: list[np.ndarray], body: np.ndarray, case: PreparedCase, data: DataSettings
+) -> None:
+    """Raise the body of the slices themselves, not of their neighbours, to the least value of data.lift."""
+    least = np.float32(BACKGROUND + data.lift * (1 - BACKGROUND))
+    for channel, (name, step) in zip(source, data.channels):
+        if step == 0 and name in case.header.shown:
+            np.maximum(channel, least, out=channel, where=body)
 
 
 def _read_modality(

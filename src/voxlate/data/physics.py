@@ -11,12 +11,18 @@ from pydantic import Field
 from voxlate.config import settings
 from voxlate.errors import BadInput
 from voxlate.phantoms.contrast import TRANSFER, Kind, Protocol, needed_maps
-from voxlate.phantoms.sequences import FREE_WATER_T1_MS, nulling_time_ms
+from voxlate.phantoms.sequences import FREE_WATER_T1_MS, inversion_recovery, nulling_time_ms
 
-Positive = Annotated[float, Field(gt=0)]
-Range = tuple[Positive, Positive]
+# Bounds that no scanner of heads exceeds, so that a slip of the unit or of a digit is refused.
+Tr = Annotated[float, Field(ge=1, le=30000)]
+Te = Annotated[float, Field(ge=0.01, le=1000)]
+Ti = Annotated[float, Field(ge=1, le=10000)]
+Flip = Annotated[float, Field(ge=0.1, le=180)]
+Tesla = Annotated[float, Field(ge=0.05, le=12)]
+Range = tuple[float, float]
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, lt=1)]
+Millimetres = Annotated[float, Field(ge=0, le=20)]
 
 USUAL_FIELD_T = 3.0
 DOSES = (0.6, 1.4)  # of the contrast agent: tissue differs in uptake, scans in delay
@@ -24,6 +30,7 @@ FAT_REMOVED = (0.5, 1.0)  # by fat saturation, which is never even
 NULLED = (0.94, 1.06)  # inversion times of FLAIR as shares of the time that nulls free water
 # Half the pulse train of `sequences.mprage` and a little: shorter inversion times are impossible.
 LEAST_TI_MS = 490.0
+MOST_CSF = 0.5  # signal of CSF in FLAIR, as a share of the full one: beyond, it is no FLAIR
 
 
 @dataclass(frozen=True)
@@ -69,19 +76,20 @@ class Ranges:
         Field(description="sequence, or any: each item draws one of them"),
     ]
     tr_ms: Annotated[
-        Range | None, Field(description="repetition time; unset: usual ones of the sequence")
+        tuple[Tr, Tr] | None,
+        Field(description="repetition time; unset: usual ones of the sequence"),
     ] = None
     te_ms: Annotated[
-        Range | None, Field(description="echo time; unset: usual ones of the sequence")
+        tuple[Te, Te] | None, Field(description="echo time; unset: usual ones of the sequence")
     ] = None
     ti_ms: Annotated[
-        Range | None,
+        tuple[Ti, Ti] | None,
         Field(
             description="inversion time; unset: usual ones of the sequence, in FLAIR those that null CSF to 6 %"
         ),
     ] = None
     flip_deg: Annotated[
-        Range | None, Field(description="flip angle; unset: usual ones of the sequence")
+        tuple[Flip, Flip] | None, Field(description="flip angle; unset: usual ones of the sequence")
     ] = None
 
     def __post_init__(self) -> None:
@@ -98,6 +106,8 @@ class Ranges:
                 raise BadInput(
                     f"data.physics.contrasts: expected every ti_ms of {kind} to be above {least:g} and more than {least:g} below every tr_ms (the pulse train lies around it), found ti_ms {ti[0]:g} to {ti[1]:g} with tr_ms from {tr[0]:g}. Change the ranges."
                 )
+            if ti is not None and kind == "flair":
+                _check_nulling(ti, tr)
 
     def _check_range(self, name: str) -> None:
         given = getattr(self, name)
@@ -225,7 +235,7 @@ class PhysicsSettings:
             description="image of a drawn modality as a target: of the median of each range at 3 T and without effects, or the item's own draw with them"
         ),
     ] = "centre"
-    field_t: Annotated[Range, Field(description="field strength")] = (0.5, 7.0)
+    field_t: Annotated[tuple[Tesla, Tesla], Field(description="field strength")] = (0.5, 7.0)
     tissue_spread: Annotated[
         Amount,
         Field(
@@ -233,29 +243,34 @@ class PhysicsSettings:
         ),
     ] = 0.1
     b1: Annotated[
-        Amount, Field(description="standard deviation of the flip angle over the head at 3 T")
+        float,
+        Field(
+            ge=0, le=0.5, description="standard deviation of the flip angle over the head at 3 T"
+        ),
     ] = 0.08
     bias: Annotated[
         Amount, Field(description="largest standard deviation of the log coil gain")
     ] = 0.3
     slice_mm: Annotated[
-        float, Field(ge=0, description="largest slice thickness; 0: the cohort's")
+        Millimetres, Field(description="largest slice thickness; 0: the cohort's")
     ] = 6.0
     resolution: Annotated[
         float,
-        Field(gt=0, le=1, description="least share of the cohort's resolution in the plane"),
+        Field(ge=0.05, le=1, description="least share of the cohort's resolution in the plane"),
     ] = 0.5
     ringing: Annotated[
         Share, Field(description="share of items with Gibbs ringing, others are filtered")
     ] = 0.5
     motion: Annotated[Share, Field(description="share of items with motion")] = 0.15
     motion_mm: Annotated[
-        float, Field(ge=0, description="standard deviation of the displacement by motion")
+        Millimetres, Field(description="standard deviation of the displacement by motion")
     ] = 1.5
     noise: Annotated[
-        Amount,
+        float,
         Field(
-            description="largest standard deviation of noise, as a share of the brightest tissue"
+            ge=0,
+            le=0.5,
+            description="largest standard deviation of noise, as a share of the brightest tissue",
         ),
     ] = 0.06
     black: Annotated[
@@ -268,9 +283,8 @@ class PhysicsSettings:
         Share, Field(description="share of items without skull: source, target and mask")
     ] = 0.0
     strip_mm: Annotated[
-        float,
+        Millimetres,
         Field(
-            ge=0,
             description="largest depth below the surface to which stripping removes CSF, dura and vessels",
         ),
     ] = 0.0
@@ -294,6 +308,17 @@ class PhysicsSettings:
         """3 T, or the nearest field in range."""
         low, high = self.field_t
         return min(max(USUAL_FIELD_T, low), high)
+
+
+def _check_nulling(ti: Range, tr: Range) -> None:
+    """Raise BadInput where an inversion time leaves more than MOST_CSF of the signal of CSF."""
+    for ti_ms in ti:
+        for tr_ms in tr:
+            left = inversion_recovery(1.0, FREE_WATER_T1_MS, math.inf, tr_ms, 0.0, ti_ms)
+            if left > MOST_CSF:
+                raise BadInput(
+                    f"data.physics.contrasts: expected every ti_ms of flair to leave at most {MOST_CSF:.0%} of the signal of CSF, found ti_ms {ti_ms:g}, which leaves {left:.0%} with tr_ms {tr_ms:g}. Leave ti_ms out, or choose times near {nulling_time_ms(FREE_WATER_T1_MS, tr_ms):.0f}."
+                )
 
 
 def check_targets(physics: PhysicsSettings, targets: Sequence[str]) -> None:

@@ -24,7 +24,19 @@ WORTH_STEPS = 380
 RATE = 0.25
 LEAK = 0.1  # slope beyond the range, in the unit of a starter
 VALIDATIONS = 8  # of a training that keeps its best weights
-PATIENCE = 3  # validations without a lower error after which it ends
+PATIENCE = 3  # validations without a lower error after which an adaptation ends
+# Changes of shape, of which a training from a starter has the larger of its own and the starter's: a starter learns few
+# patients by heart within 200 steps (MAE 0.068 of held-out heads without the starter's, 0.065 with them; one seed).
+SHAPES = (
+    "rotate_degrees",
+    "tilt_degrees",
+    "scale",
+    "stretch",
+    "shear",
+    "translate",
+    "elastic_mm",
+    "elastic_points",
+)
 # Items of each validation: as many as cost this share of the training's network evaluations, within bounds.
 VALIDATION_COST = 0.15
 FEWEST_ITEMS, MOST_ITEMS = 4, 32
@@ -159,11 +171,12 @@ def begun_from(
     data.pop("stack", None)
     if own["data"].get("stack"):
         data["stack"] = own["data"]["stack"]
+    data["augment"] = _stronger(data.get("augment", {}), own["data"].get("augment", {}))
     maps = {
         name: own["intensity"][name] if _same_unit(facts.scans[name]) else spec
         for name, spec in tables["intensity"].items()
     }
-    train = gentle(tables["train"], steps, validated=bool(facts.cohort.splits["val"]))
+    train = gentle(tables["train"], steps, validated=bool(facts.cohort.splits["val"]), patience=0)
     net = own["net"]
     why = {
         "net": f"that of {starter.start_from}",
@@ -172,7 +185,11 @@ def begun_from(
     }
     if "best" in train:
         why["train.best"] = (
-            f"the weights of the least validation error are kept, and training ends after {PATIENCE} validations without a lower one, so that few patients are not learned by heart"
+            "the weights of the least validation error are kept, because few patients are soon learned by heart"
+        )
+    if data["augment"] != tables["data"].get("augment", {}):
+        why["data.augment"] = (
+            f"changes of shape as strong as those of {starter.start_from}, because its network learns few patients by heart"
         )
     shown, of_windows = _in_windows(own, tables, windows)
     changed = {
@@ -203,7 +220,13 @@ def _in_windows(own: Tables, tables: Tables, windows: Mapping[str, Ends]) -> tup
     return changed, {f"start_window.{name}": why}
 
 
-def gentle(train: Tables, steps: int, validated: bool = True) -> Tables:
+def _stronger(planned: Tables, own: Tables) -> Tables:
+    """Planned augmentation with changes of shape that are as large as a starter's own."""
+    shapes = {name: max(planned.get(name, 0), own[name]) for name in SHAPES if own.get(name)}
+    return {**planned, **shapes}
+
+
+def gentle(train: Tables, steps: int, validated: bool = True, patience: int = PATIENCE) -> Tables:
     """The table `train` of a training from other weights: a lower rate, and the best validation's weights are kept."""
     unfit = ("epochs", "more", "stop", "best", "replay")
     kept = {key: value for key, value in train.items() if key not in unfit}
@@ -221,7 +244,7 @@ def gentle(train: Tables, steps: int, validated: bool = True) -> Tables:
             "validate_every": every,
             "save_every": every,
             "validation_items": _validation_items(train.get("batch", rules.BATCH), every),
-            "best": {"patience": PATIENCE},
+            "best": {"patience": patience},
         }
     return table
 

@@ -245,7 +245,7 @@ class Recipe:
     @property
     def needs_mask(self) -> bool:
         """Whether a task or an earlier one works inside a mask, which must then be found in the sources."""
-        return any(stage.task.needs_mask for stage in self.all_stages)
+        return any(stage.task.needs_mask or stage.data.lift > 0 for stage in self.all_stages)
 
     def finds_mask_of(self, modality: str | None) -> bool:
         """Whether a mask that was found in this modality (None: in none, or in any) can be found in the sources."""

@@ -58,12 +58,13 @@ def find_peak(
     spec: IntensityMap,
     scale: Scale,
     training_ml: float = 0.0,
-    reached: float = REACHED,
+    share: float | None = None,
 ) -> Peak | None:
     """The stretch that moves an image's upper percentile close to that of the training scans.
 
     image: in physical units, on the network's grid; scale: from network units to physical units; training_ml: median
-    volume of bodies in training; reached: the share of the range where the percentile shall lie. None where the map has no upper percentile, where it is close already, where no moderate slope moves it there,
+    volume of bodies in training; share: of the range where the percentile shall lie, as the recipe states
+    it; it is approached as far as a moderate slope moves it. None where the map has no upper percentile, where it is close already, where no moderate slope moves it there,
     and where the image shows only a part of a body, which may lack the bright tissue.
     """
     if spec.upper_percentile is None:
@@ -75,8 +76,10 @@ def find_peak(
     inside = intensity_statistics(image.data[0], body).foreground
     middle = inside.at(50)
     peak = inside.at(spec.upper_percentile)
-    goal = scale.low + reached * (scale.high - scale.low)
+    goal = scale.low + (share or REACHED) * (scale.high - scale.low)
     if not middle < peak < goal:
         return None
     slope = (goal - middle) / (peak - middle)
-    return Peak(middle, slope) if slope <= MOST else None
+    if slope > MOST:
+        return None if share is None else Peak(middle, MOST)
+    return Peak(middle, slope)

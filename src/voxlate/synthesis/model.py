@@ -41,7 +41,7 @@ from voxlate.recipe.training import Precision
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
 from voxlate.slabs import in_slabs
-from voxlate.synthesis.brightness import REACHED, find_peak
+from voxlate.synthesis.brightness import find_peak
 from voxlate.synthesis.calibrations import Answer, CalibrationPlace, find_calibration
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
 from voxlate.synthesis.empty import Empty, begins_above, empty_slices
@@ -238,8 +238,7 @@ class Model:
             values[None], np.array(prepared.header.affine), self.header["units"][name], name
         )
         training_ml = float(self.header.get("training_ml") or 0)
-        reached = synth.peak_shares.get(name, REACHED)
-        peak = find_peak(volume, spec, scale, training_ml, reached)
+        peak = find_peak(volume, spec, scale, training_ml, synth.peak_shares.get(name))
         return image if peak is None else image.stretched(peak)
 
     def _target_scale(self, name: str) -> Scale:
