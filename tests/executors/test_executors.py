@@ -72,7 +72,7 @@ class Imitated:
         if set(begun) & set(self.deadly):
             return [Died(worker)]
         tickets.remove(begun[-1])
-        cost = Cost(worker, 0, self.seconds(begun[-1]), 0)
+        cost = Cost(worker, "", False, 0, self.seconds(begun[-1]))
         return [Finished(worker, begun[-1], Outcome("done", cost=cost))]
 
     def close(self) -> None:
@@ -183,11 +183,36 @@ def test_reading_and_writing_overlap_with_the_network():
 
 
 def test_the_busy_share_counts_each_worker_from_its_first_to_its_last_case():
-    costs = [Cost(0, 0, 4, 3), Cost(0, 2, 10, 5), Cost(1, 100, 110, 8), Cost(1, 90, 91, 0), None]
+    def cost(worker, began, ended, *network):
+        return Cost(worker, f"worker {worker}", False, began, ended, network)
+
+    costs = [
+        cost(0, 0, 4, (0, 1), (2, 4)),
+        cost(0, 2, 10, (5, 10)),
+        cost(1, 100, 110, (101, 109)),
+        cost(1, 90, 91),
+        None,
+    ]
     assert (
         busy_line(costs) == "The network computed during 80% of the time of 2 workers (cases: 3)."
     )
-    assert busy_line([None]) == ""
+    assert busy_line([None, cost(1, 90, 91)]) == ""
+
+
+def test_a_gpu_is_busy_while_any_of_its_workers_computes():
+    def cost(worker, began, ended, *network):
+        return Cost(worker, "node, GPU 0", True, began, ended, network)
+
+    half = [cost(0, 0, 6, (1, 3)), cost(1, 0, 10, (2, 4), (7, 9))]
+    assert (
+        busy_line(half)
+        == "The network computed during 50% of the time of 1 GPU (2 workers, cases: 2). More --workers keep a GPU busier."
+    )
+    full = [*half, cost(0, 0, 10, (0.5, 9.5)), Cost(2, "node, GPU 1", True, 50, 60, ((50, 60),))]
+    assert (
+        busy_line(full)
+        == "The network computed during 95% of the time of 2 GPUs (3 workers, cases: 4)."
+    )
 
 
 def test_in_this_process_bad_input_is_an_outcome_and_another_error_is_raised(tmp_path):
@@ -245,10 +270,14 @@ def test_ray_lists_failures_and_survives_killed_workers(ray_address, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_ray_cluster_that_is_not_there_is_one_sentence():
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
+def test_a_ray_cluster_that_is_not_there_is_one_sentence(address, tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    executor = ExecutorOptions(executor="ray", address="127.0.0.1:1").chosen()
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")  # it has ended
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    executor = ExecutorOptions(executor="ray", address=address).chosen()
     with pytest.raises(
-        BadInput, match=r"--address: expected a Ray cluster at 127\.0\.0\.1:1, found none"
+        BadInput, match=rf"--address: expected a Ray cluster at {address}, found none"
     ):
         list(executor.run(Unopened(dies=False), [1]))

@@ -1,5 +1,6 @@
 """Work on single cases, and its outcomes."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from voxlate.errors import BadInput
 
 Case = TypeVar("Case")
+BUSY = 0.9  # share of time in which a GPU should compute
 Progress = Callable[[int, int], None]
 Warn = Callable[[str], None]
 
@@ -18,11 +20,11 @@ def nothing(*_: object) -> None:
 
 
 class Turn:
-    """The use of a worker's network by one case: other cases wait, and the seconds of the use are counted."""
+    """The use of a worker's network by one case: other cases wait, and the times of the use are kept."""
 
     def __init__(self, lock: threading.Lock):
         self.lock = lock
-        self.seconds = 0.0
+        self.times = list[tuple[float, float]]()
         self.began = 0.0
 
     def __enter__(self) -> None:
@@ -30,7 +32,7 @@ class Turn:
         self.began = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        self.seconds += time.monotonic() - self.began
+        self.times.append((self.began, time.monotonic()))
         self.lock.release()
 
 
@@ -77,12 +79,17 @@ class Plain:
 
 @dataclass(frozen=True)
 class Cost:
-    """The time of a case on the clock of its worker: begin, end, and seconds in which it used the network."""
+    """The time of a case: begin, end, and the times in which it used the network, on the clock of the machine.
+
+    device: what computes, as no other machine names it; it is a GPU that several workers may share, or the worker.
+    """
 
     worker: int
+    device: str
+    is_gpu: bool
     began: float
     ended: float
-    network: float
+    network: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,19 +156,40 @@ def case_sentence(case: str, error: Exception) -> str:
     return f"{case}: expected a result or a sentence on its scans, found {type(error).__name__}: {' '.join(str(error).split())}. Report it, with what --debug prints for this case alone."
 
 
-def busy_line(costs: Sequence[Cost | None]) -> str:
-    """A sentence on the share of time in which the networks of workers computed; "" where none did.
+def busy_line(costs: Iterable[Cost | None]) -> str:
+    """A sentence on the share of time in which networks computed; "" where none did.
 
-    The time of a worker is from the begin of its first case that used the network to the end of the last one.
+    The time of a GPU, or of a worker without one, is from the begin of its first case that used the network to the end
+    of the last one. A GPU is busy while a network of any of its workers computes.
     """
-    used = [cost for cost in costs if cost is not None and cost.network > 0]
+    used = [cost for cost in costs if cost is not None and cost.network]
     if not used:
         return ""
-    span = 0.0
-    workers = {cost.worker for cost in used}
-    for worker in workers:
-        own = [cost for cost in used if cost.worker == worker]
-        span += max(cost.ended for cost in own) - min(cost.began for cost in own)
-    share = sum(cost.network for cost in used) / span
-    by = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
-    return f"The network computed during {share:.0%} of the time of {by} (cases: {len(used)})."
+    by_device = dict[str, list[Cost]]()
+    for cost in used:
+        by_device.setdefault(cost.device, []).append(cost)
+    span = sum(_span(own) for own in by_device.values())
+    share = sum(_covered(own) for own in by_device.values()) / span
+    workers = _count(len({cost.worker for cost in used}), "worker")
+    if not used[0].is_gpu:
+        return f"The network computed during {share:.0%} of the time of {workers} (cases: {len(used)})."
+    advice = "" if share >= BUSY else " More --workers keep a GPU busier."
+    return f"The network computed during {share:.0%} of the time of {_count(len(by_device), 'GPU')} ({workers}, cases: {len(used)}).{advice}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _span(costs: Sequence[Cost]) -> float:
+    """The seconds from the begin of the first case to the end of the last one."""
+    return max(cost.ended for cost in costs) - min(cost.began for cost in costs)
+
+
+def _covered(costs: Sequence[Cost]) -> float:
+    """The seconds in which at least one network computed."""
+    seconds, end = 0.0, -math.inf
+    for start, stop in sorted(each for cost in costs for each in cost.network):
+        seconds += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return seconds

@@ -123,7 +123,7 @@ def _serve(
             connection.send((ticket, content))
 
     try:
-        worker = CaseWorker(number, job, threads, folder)
+        worker = CaseWorker(number, job, threads, folder, gpu is not None)
     except Exception as error:
         send(None, sendable(error))
         return

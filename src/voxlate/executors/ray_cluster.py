@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from voxlate.errors import BadInput
@@ -23,13 +24,14 @@ from voxlate.executors.worker import CaseWorker, say_crowded, sendable, slots_of
 from voxlate.images.optional import optional_package
 
 CONNECTING_SECONDS = 10.0
+LOCAL = "local"  # Ray's name for a new cluster of this machine
 
 
 @dataclass(frozen=True)
 class RayExecutor:
     """Works on cases in actors of a Ray cluster.
 
-    address: of the cluster, None for RAY_ADDRESS or else a cluster of this machine; workers: None for as many as the
+    address: of the cluster, None for RAY_ADDRESS or else a new cluster of this machine; workers: None for as many as the
     cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU; say: is called where a network
     computes on fewer CPUs than `threads`.
     """
@@ -60,24 +62,20 @@ def _connected(address: str | None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no statistics leave the machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU for workers without
     ray = optional_package("ray", "ray", "--executor ray", "the package ray")
-    _check_reachable(address)
+    # Without an address Ray would look for a cluster of an earlier session, which may have ended.
+    chosen = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    _check_reachable(chosen)
+    own = {"include_dashboard": False} if chosen == LOCAL else {}
     try:
-        ray.init(
-            address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-        )
-    except ValueError as error:
-        # Ray refuses options of a new cluster where it finds a running one.
-        if "existing cluster" not in str(error):
-            raise _unreachable(address, error) from error
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, OSError) as error:
-        raise _unreachable(address, error) from error
+        ray.init(address=chosen, log_to_driver=False, logging_level="ERROR", **own)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise _unreachable(chosen, error) from error
     return ray
 
 
-def _check_reachable(address: str | None) -> None:
+def _check_reachable(address: str) -> None:
     """Raise BadInput where no process listens at HOST:PORT, for which Ray would wait many minutes."""
-    parts = re.fullmatch(r"(?:ray://)?([^:]+):(\d{1,5})", address or "")
+    parts = re.fullmatch(r"(?:ray://)?([^:]+):(\d{1,5})", _resolved(address))
     if parts is None:
         return
     try:
@@ -86,10 +84,18 @@ def _check_reachable(address: str | None) -> None:
         raise _unreachable(address, error) from error
 
 
-def _unreachable(address: str | None, error: Exception) -> BadInput:
+def _resolved(address: str) -> str:
+    """The address that Ray takes for auto: that of the latest cluster which was started on this machine."""
+    latest = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    if address != "auto" or not latest.is_file():
+        return address
+    return latest.read_text(encoding="utf-8").strip()
+
+
+def _unreachable(address: str, error: Exception) -> BadInput:
     found = " ".join(str(error).split()) or type(error).__name__
     return BadInput(
-        f"--address: expected a Ray cluster at {address or 'this machine'}, found none ({found}). Check ray status, or start one by ray start --head."
+        f"--address: expected a Ray cluster at {address}, found none ({found}). Check ray status, or start one by ray start --head."
     )
 
 
@@ -106,7 +112,8 @@ class _Actors:
         self.size = self.each.workers
         if job.uses_network and not self.each.gpus:
             say_crowded(options.threads, self.each.cpus, options.say)
-        self.arguments = (ray.put(ray.cloudpickle.dumps(job)), options.threads, os.getcwd())
+        content = ray.put(ray.cloudpickle.dumps(job))
+        self.arguments = (content, options.threads, os.getcwd(), self.each.gpus > 0)
         self.actors = dict[int, Any]()
         self.calls = dict[Any, tuple[int, list[int]]]()  # worker and tickets; none: opening
 
@@ -117,7 +124,7 @@ class _Actors:
             max_concurrency=self.slots + WAITING,
             max_restarts=0,
         )
-        self.actors[worker] = options.remote(self.slots, worker, *self.arguments)
+        self.actors[worker] = options.remote(worker, *self.arguments, self.slots)
         self.calls[self.actors[worker].opened.remote()] = (worker, [])
 
     def send(self, worker: int, bundle: Bundle) -> None:
@@ -150,9 +157,11 @@ class _Actors:
 class _RayWorker:
     """A worker as an actor; it opens its job in the first call, so that the error of that is a result."""
 
-    def __init__(self, slots: int, number: int, job: bytes, threads: int, folder: str):
+    def __init__(
+        self, number: int, job: bytes, threads: int, folder: str, on_gpu: bool, slots: int
+    ):
         self.pool = ThreadPoolExecutor(slots)
-        self.given = (number, job, threads, folder)
+        self.given = (number, job, threads, folder, on_gpu)
         self.worker: CaseWorker | None = None
 
     def opened(self) -> Exception | None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import platform
 import threading
 import time
 from pathlib import Path
@@ -32,11 +33,15 @@ def say_crowded(threads: int, cores: int, say: Warn) -> None:
 class CaseWorker:
     """Works on cases, several of which may run in threads at the same time.
 
-    number: of the worker, in costs; job: pickled; threads: of torch; folder: from which relative paths of cases start.
+    number: of the worker, in costs; job: pickled; threads: of torch; folder: from which relative paths of cases start;
+    on_gpu: whether its network computes on the only GPU that it sees.
     """
 
-    def __init__(self, number: int, job: bytes, threads: int, folder: str):
+    def __init__(self, number: int, job: bytes, threads: int, folder: str, on_gpu: bool):
         self.number = number
+        self.on_gpu = on_gpu
+        place = f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES')}" if on_gpu else f"worker {number}"
+        self.device = f"{platform.node()}, {place}"
         self.lock = threading.Lock()
         _enter(folder)
         # Threads that wait leave the core to other workers; it is read when torch is imported.
@@ -58,7 +63,8 @@ class CaseWorker:
             result = self.work(case, Context(turn, warn=said.append))
         except Exception as raised:
             error = sendable(raised)
-        cost = Cost(self.number, began, time.monotonic(), turn.seconds)
+        ended, used = time.monotonic(), tuple(turn.times)
+        cost = Cost(self.number, self.device, self.on_gpu, began, ended, used)
         return Outcome(result, error, tuple(said), cost)
 
 
