@@ -101,7 +101,6 @@ WANTED = {
             RESEARCH,
             "It takes brains without a skull.",
             "Enhancement by contrast agent cannot be seen in other contrasts: it is a guess.",
-            "Where CSF in a T1 is as dark as air, ventricles may be black in the synthesised T2 and PD: look at them.",
         ],
     ),
     "head-tof-to-cta": Wanted(

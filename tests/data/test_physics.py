@@ -284,6 +284,21 @@ def test_a_black_level_takes_dark_tissue_to_zero_in_half_of_the_items_and_leaves
     assert 6 <= (sources > air + 0.05).sum() <= 18
 
 
+def test_lifted_tissue_is_told_from_the_surroundings_in_present_sources_alone(cohort):
+    physics = PhysicsSettings(contrasts={"mr": T2, "t1": ANY}, stripped=1.0, black=0.9, **QUIET)
+    keys = {"source": ["mr", "t1"], "target": ["ct"], "patch": PATCH, "physics": physics}
+    case = cohort.with_physics(physics, ["ct"]).case("phantom_000")
+    plain, lifted = (
+        read_pair(case, DataSettings(**keys, lift=lift), INTENSITY, (10, 0, 0), seed=3)
+        for lift in (0.0, 0.25)
+    )
+    inside = (plain.mask > 0).expand_as(plain.source)
+    assert (plain.source[inside] < -0.5).any()
+    torch.testing.assert_close(lifted.source[inside], plain.source[inside].clamp(min=-0.5))
+    assert torch.equal(lifted.source[~inside], plain.source[~inside])
+    assert torch.equal(lifted.target, plain.target)
+
+
 def test_magnetisation_transfer_takes_its_share_from_tissue_and_nothing_from_blood_or_fluid():
     maps = {
         "pd_map": np.array([0.7, 0.85, 1.0], np.float32),

@@ -341,8 +341,9 @@ class ResidualUNet(nn.Module):
         rows = slice(channel * pixels, (channel + 1) * pixels)
         for parameter in self.head.parameters():
             parameter[rows] *= factor
-        assert self.head.bias is not None
-        self.head.bias[rows] += offset
+        bias = self.head.bias
+        assert isinstance(bias, Tensor)
+        bias[rows] += offset
 
     def _fold(self, image: Tensor) -> tuple[Tensor, int]:
         """To patches, and to channels-last slices in a slice-wise network."""

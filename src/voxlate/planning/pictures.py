@@ -52,6 +52,7 @@ def shown_window(
             image = method.synthesise(batch, Noise(0, batch.item), recipe.synth).float()
         inside = batch.mask.bool().expand_as(image)
         made.append(image[inside].numpy())
+        assert batch.target is not None
         seen.append(batch.target[inside].numpy())
     hu = whole.low + (np.concatenate(made) + 1) / 2 * (whole.high - whole.low)
     levels = np.quantile(np.clip((np.concatenate(seen) + 1) / 2, 0, 1), QUANTILES)
