@@ -44,6 +44,9 @@ UNITS = {
     "topcow": "HU",
 }
 SCORES = {"mae": "MAE", "ssim_2d": "SSIM", "gradient_strength": "gradient ratio"}
+# The best of three baselines (mean image, copy of T1, intensity table), trained on the real pairs of the other patients:
+# mean MAE over the same cases (docs/guides/starters.md has each). By cohort, source, target and score.
+BASELINES = {("brains", "t1", "t2", "mae"): 0.171, ("brains", "t1", "flair", "mae"): 0.197}
 ANY_MR = ["mr", "t1", "t1w", "t1n", "t1c", "t1ce", "t2", "t2w", "flair", "t2f", "pd", "swi"]
 RESEARCH = (
     "Lesions, implants and artefacts of real scanners are shown by few of the synthetic heads."
@@ -181,7 +184,7 @@ def spacing_range(pixel: float) -> tuple[float, float]:
 
 
 def measured(name: str, wanted: Wanted, starter: Path, work: Path, device: str) -> list[Measured]:
-    """Mean scores on the real cohorts in WORK; a starter has no naive baselines to compare with."""
+    """Mean scores on the real cohorts in WORK, next to the naive baselines that were measured there."""
     numbers = []
     for real, mask in wanted.real.items():
         cohort = work / f"{real}_scans"
@@ -204,7 +207,9 @@ def measured(name: str, wanted: Wanted, starter: Path, work: Path, device: str) 
                 if values:
                     scans_text = f"{len(values)} {'case' if len(values) == 1 else 'cases'} of {real}, {first} to {modality}"
                     unit = f" in {UNITS[real]}" if key == "mae" else ""
-                    numbers.append(Measured(scans_text, title + unit, round(mean(values), 4)))
+                    baseline = BASELINES.get((real, first, modality, key))
+                    value = round(mean(values), 4)
+                    numbers.append(Measured(scans_text, title + unit, value, baseline))
     return numbers
 
 

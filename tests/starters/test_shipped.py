@@ -1,5 +1,7 @@
 """The starters that come with the package: they are whole, small, trained on synthetic heads alone, and useful."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,40 @@ def test_the_ct_of_a_head_that_no_training_saw_is_better_than_any_constant(shipp
     found = ct > 300
     dice = 2 * (bone & found).sum() / (bone.sum() + found.sum())
     assert dice > 0.5
+
+
+def _brain(fluid: float) -> Volume:
+    """An ellipsoid of 160 x 130 x 130 mm in 3 mm voxels, with 3.5 ml of fluid in its middle."""
+    places = np.indices((50, 64, 54)) * 3.0
+    centre, radii = (75, 96, 81), (65, 80, 65)
+    inside = sum(((p - c) / r) ** 2 for p, c, r in zip(places, centre, radii)) < 1
+    values = np.where(inside, 400 + places[1], 0)
+    values[23:27, 28:36, 25:29] = fluid
+    return Volume(values[None].astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0]), "a.u.", "t1")
+
+
+def test_a_stripped_brain_is_warned_about_by_the_starter_of_whole_heads_alone(shipped):
+    head = load("starter:head-mr-to-ct", "cpu").prepare({"mr": _brain(300)}, "case")
+    assert any("mr: expected a whole head, found a body" in one for one in head.warnings)
+    brain = load("starter:brain-mr-to-mr", "cpu").prepare({"t1": _brain(300)}, "case")
+    assert not any("expected a" in one for one in brain.warnings)
+
+
+def test_fluid_as_dark_as_air_is_warned_about_where_t2_or_pd_is_made(shipped):
+    model = load("starter:brain-mr-to-mr", "cpu")
+
+    def warned(model, **scans):
+        warnings = model.prepare(scans, "case").warnings
+        return [one for one in warnings if "as dark as the background" in one]
+
+    assert not warned(model, t1=_brain(0)), "data.lift tells the fluid from air"
+    recipe = replace(model.recipe, data=replace(model.recipe.data, lift=0.0))
+    model = replace(model, recipe=recipe)
+    (sentence,) = warned(model, t1=_brain(0))
+    # of 3.5 ml, because the finer voxels of the starter blur its surface
+    assert 2 < float(sentence.removeprefix("t1: ").split(" ml")[0]) < 3.5
+    assert "may be black in t2 and pd" in sentence
+    (of_t2,) = warned(model.with_only(["t2"]), t1=_brain(0))
+    assert "may be black in t2, where" in of_t2
+    assert not warned(model.with_only(["flair"]), t1=_brain(0))
+    assert not warned(model, t1=_brain(300))

@@ -111,7 +111,7 @@ def _upside_down(head: _Head, name: str) -> str:
     ends = head.ends
     if ends is None or ends[0] >= CLOSED or ends[1] <= OPEN:
         return ""
-    return f"{name}: the scan is likely upside down: {END_MM:g} mm from its lower end, the body has {ends[0]:.0%} of its largest area, and {ends[1]:.0%} at its upper end, where the crown of a head is the smaller end. Check its orientation. {ADVICE['caution']}"
+    return f"{name}: the scan is likely upside down: {END_MM:g} mm from its lower end, the body has {ends[0]:.0%} of its largest area, and {ends[1]:.0%} near its upper end; the crown, which is the upper end of a head, is the smaller one. Check its orientation. {ADVICE['caution']}"
 
 
 def _backwards(head: _Head, name: str) -> str:

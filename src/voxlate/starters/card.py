@@ -70,10 +70,20 @@ class Card:
         """The card as sentences."""
         return [
             f"Trained on {self.trained_on}, {self.cpu_hours:.3g} hours of one core.",
+            *self._accepted,
             *(f"Measured on {one}." for one in self.measured or ()),
             *([] if self.measured else ["Not measured on real scans."]),
             *(f"Limit: {limit}" for limit in self.limits),
         ]
+
+    @property
+    def _accepted(self) -> list[str]:
+        """A sentence for each source on the scans that it stands for."""
+        sentences = []
+        for name in self.source:
+            scans = ", ".join(self.accepts.get(name, [name]))
+            sentences.append(f"A scan called {scans} is taken as {name}.")
+        return sentences
 
 
 def read_card(folder: Path) -> Card:

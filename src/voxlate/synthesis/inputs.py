@@ -53,13 +53,16 @@ def prepare_inputs(
     scans: Mapping[str, Scan],
     case: str,
     anatomy: Anatomy | None = None,
+    targets: Sequence[str] | None = None,
 ) -> CaseInputs:
     """Prepare a case's scans as those of the training were.
 
-    header: of the weights file; anatomy: of the training patients, with which the scans are compared. Raises BadInput
+    header: of the weights file; anatomy: of the training patients, with which the scans are compared; targets: the
+    modalities that are synthesised, None for all that the case may need. Raises BadInput
     where a scan shows nothing, or the scans do not fit together.
     """
     check_room(scans, recipe)
+    wanted = targets_for(recipe, scans) if targets is None else targets
     volumes = {name: _read(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
@@ -67,7 +70,7 @@ def prepare_inputs(
     trained = preparation_of(header)
     used = preparation_for(header, recipe, volumes)
     prepared = prepare_case(case, volumes, used, mask=mask, masked=recipe.needs_mask)
-    warnings = _check_scans(recipe, header, prepared, anatomy)
+    warnings = _check_scans(recipe, header, prepared, anatomy, wanted)
     if mask is None and recipe.needs_mask and used.mask_from != trained.mask_from:
         warnings.append(
             f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
@@ -78,7 +81,7 @@ def prepare_inputs(
             f"{target} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
         )
     widths = header.get("target_widths", {})
-    warnings += [varied_level(name, widths.get(name, ())) for name in targets_for(recipe, scans)]
+    warnings += [varied_level(name, widths.get(name, ())) for name in wanted]
     return CaseInputs(
         laid_out(prepared, recipe.data.axes),  # its affine leads the images back to the scans
         key,
@@ -189,7 +192,11 @@ def _preparation_entries(
 
 
 def _check_scans(
-    recipe: Recipe, header: Mapping[str, Any], prepared: PreparedCase, anatomy: Anatomy | None
+    recipe: Recipe,
+    header: Mapping[str, Any],
+    prepared: PreparedCase,
+    anatomy: Anatomy | None,
+    targets: Sequence[str],
 ) -> list[str]:
     """Warnings of guesses and of scans that differ from the training data; raises BadInput for an empty scan."""
     warnings = []
@@ -209,11 +216,13 @@ def _check_scans(
             any_height = "starter" in header and sees_single_slices(recipe)
             warnings += anatomy_warnings(anatomy, name, body_of(prepared, name, spec), any_height)
     warnings.append(_spacing_warning(header, prepared, recipe))
-    warnings += _synthetic_heads_warnings(recipe, prepared)
+    warnings += _synthetic_heads_warnings(recipe, prepared, targets)
     return warnings
 
 
-def _synthetic_heads_warnings(recipe: Recipe, prepared: PreparedCase) -> list[str]:
+def _synthetic_heads_warnings(
+    recipe: Recipe, prepared: PreparedCase, targets: Sequence[str]
+) -> list[str]:
     """Warnings of scans that a network of synthetic heads was not trained for; none for other networks."""
     physics = recipe.data.physics
     sources = shown_sources(recipe, prepared)
@@ -221,8 +230,9 @@ def _synthetic_heads_warnings(recipe: Recipe, prepared: PreparedCase) -> list[st
         return []
     stripped = physics.stripped == 1
     warnings = head_warnings(prepared.volume(sources[0]), stripped)
-    fluid_is_bright = [name for name in targets_for(recipe, sources) if name in FLUID_IS_BRIGHT]
-    if warnings or not stripped or not fluid_is_bright:
+    fluid_is_bright = [name for name in targets if name in FLUID_IS_BRIGHT]
+    # data.lift tells fluid from the background.
+    if warnings or not stripped or not fluid_is_bright or recipe.data.lift > 0:
         return warnings
     statistics = prepared.header.statistics
     scales = [recipe.intensity[name].scale(statistics[name]) for name in sources]

@@ -211,7 +211,8 @@ class Model:
         """The scans of a case as inputs of the network, with warnings of what differs from the training data."""
         self.check_names(scans, case)
         known = {name: scans[name] for name in self.scan_names if name in scans}
-        return prepare_inputs(self.recipe, self.header, known, case, self.anatomy)
+        targets = self._targets(known)
+        return prepare_inputs(self.recipe, self.header, known, case, self.anatomy, targets)
 
     def sample(
         self, inputs: CaseInputs, seed: int, progress: PatchProgress, outer: float | None
@@ -311,7 +312,7 @@ class Model:
         left = self._left(files)
         if not left:
             return ""
-        return f"Only {' and '.join(self.only)} was asked for: {' and '.join(left)} could be synthesised as well (--missing for each)."
+        return f"Only {' and '.join(self.only)} was asked for: {', '.join(left)} could be synthesised as well (--missing for each)."
 
     def _lacks_several(self, files: Collection[str]) -> str:
         """A sentence if a completion is calibrated, but not for a case that lacks several modalities; else ''."""
