@@ -8,7 +8,7 @@ from pathlib import Path
 
 from voxlate.errors import BadInput
 from voxlate.images.grid import Volume, same_grid
-from voxlate.images.io import read_volume
+from voxlate.images.io import location_of, read_volume
 from voxlate.pacs.address import StudyAddress, is_dicomweb, study_address
 from voxlate.pacs.queue import Answer, study_name
 from voxlate.pacs.sending import Ledger, send
@@ -69,11 +69,18 @@ def store_answers(fetched: Fetched, folders: Sequence[Path], say: Warn = no_repo
     stored = Exported()
     for study, address in fetched.studies.items():
         own = study.parent
-        written = derived_objects(folders, own / DERIVED, say)
+        cases = [folder for folder in folders if _is_of(folder, study)]
+        written = derived_objects(cases, own / DERIVED, say)
         archive = WebArchive.connect(address.url)
         count += send(written.files, archive, Ledger(own / SENT), address.url, say=say)
         stored.add(written)
     return f"{count} of {len(stored.files)} files stored in the study now: {stored.summary}."
+
+
+def _is_of(case: Path, study: Path) -> bool:
+    """Whether a case was computed from a fetched study."""
+    inputs = stated_inputs(provenance_of(case)).values()
+    return any(location_of(path).resolve().is_relative_to(study.resolve()) for path in inputs)
 
 
 def derived_objects(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
