@@ -1,13 +1,13 @@
 """Synthesis of studies in a picture archive: they are fetched, and the images go back as derived series."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Volume, same_grid
+from voxlate.images.grid import Grid, Volume, same_grid
 from voxlate.images.io import location_of, read_volume
 from voxlate.pacs.address import StudyAddress, is_dicomweb, study_address
 from voxlate.pacs.queue import Answer, study_name
@@ -88,8 +88,9 @@ def derived_objects(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
     shutil.rmtree(to, ignore_errors=True)
     written = Exported()
     for folder in folders:
-        sources = [*stated_inputs(provenance_of(folder)).values()]
-        written.add(export_case(folder, to, partial(_source_on_grid, sources)))
+        sources = stated_inputs(provenance_of(folder)).values()
+        grids = {path: read_volume(path).grid for path in sources}
+        written.add(export_case(folder, to, partial(_source_on_grid, grids)))
     for note in written.notes:
         say(note)
     for image, reason in written.left_out.items():
@@ -101,9 +102,9 @@ def derived_objects(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
     return written
 
 
-def _source_on_grid(sources: Sequence[Path], volume: Volume) -> Path:
-    for path in sources:
-        if same_grid(read_volume(path).grid, volume.grid):
+def _source_on_grid(grids: Mapping[Path, Grid], volume: Volume) -> Path:
+    for path, grid in grids.items():
+        if same_grid(grid, volume.grid):
             return path
     raise BadInput(
         f"{volume.origin}: expected an image on the slices of one of its source series, found another grid ({volume.grid}). Keep it as NIfTI."
