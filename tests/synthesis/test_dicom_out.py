@@ -11,7 +11,9 @@ from dciodvfy import errors_in, needs_dciodvfy
 from voxlate.errors import BadInput
 from voxlate.images.grid import LPS_TO_RAS, Volume
 from voxlate.images.io import read_volume, write_volume
-from voxlate.synthesis.archive import derived_objects
+from voxlate.pacs.address import StudyAddress
+from voxlate.pacs.web import WebArchive
+from voxlate.synthesis.archive import Fetched, derived_objects, store_answers
 from voxlate.synthesis.dicom_out import export_dicom
 from voxlate.synthesis.result import Synthesised
 
@@ -297,3 +299,34 @@ def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(
         {pydicom.dcmread(file).SOPInstanceUID for file in one.files} for one in (sent, exported)
     ]
     assert uids[0] == uids[1]
+
+
+def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    studies = {}
+    for name in ("first", "second"):
+        study = out / "dicom" / name / name
+        shutil.copytree(series, study)
+        for file in study.iterdir():
+            one = pydicom.dcmread(file)
+            one.StudyInstanceUID = f"1.2.{len(name)}"
+            one.save_as(file)
+        assert voxlate("synth", run, f"t1={study}", "--out", out / name).code == 0
+        studies[study] = StudyAddress(f"http://{name}", f"1.2.{len(name)}")
+    stored = {}
+
+    class Archive:
+        def __init__(self, url):
+            self.url = url
+
+        def has(self, dataset):
+            return False
+
+        def store(self, dataset):
+            stored.setdefault(self.url, set()).add(dataset.StudyInstanceUID)
+
+    monkeypatch.setattr(WebArchive, "connect", Archive)
+    cases = sorted(path.parent for path in out.glob("*/*/provenance.json"))
+    sentence = store_answers(Fetched([], studies), cases)
+    assert stored == {"http://first": {"1.2.5"}, "http://second": {"1.2.6"}}
+    assert sentence.endswith("files stored in the study now: 2 series, 2 reports.")

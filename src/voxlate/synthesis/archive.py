@@ -1,14 +1,14 @@
 """Synthesis of studies in a picture archive: they are fetched, and the images go back as derived series."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Volume, same_grid
-from voxlate.images.io import read_volume
+from voxlate.images.grid import Grid, Volume, same_grid
+from voxlate.images.io import location_of, read_volume
 from voxlate.pacs.address import StudyAddress, is_dicomweb, study_address
 from voxlate.pacs.queue import Answer, study_name
 from voxlate.pacs.sending import Ledger, send
@@ -69,11 +69,18 @@ def store_answers(fetched: Fetched, folders: Sequence[Path], say: Warn = no_repo
     stored = Exported()
     for study, address in fetched.studies.items():
         own = study.parent
-        written = derived_objects(folders, own / DERIVED, say)
+        cases = [folder for folder in folders if _is_of(folder, study)]
+        written = derived_objects(cases, own / DERIVED, say)
         archive = WebArchive.connect(address.url)
         count += send(written.files, archive, Ledger(own / SENT), address.url, say=say)
         stored.add(written)
     return f"{count} of {len(stored.files)} files stored in the study now: {stored.summary}."
+
+
+def _is_of(case: Path, study: Path) -> bool:
+    """Whether a case was computed from a fetched study."""
+    inputs = stated_inputs(provenance_of(case)).values()
+    return any(location_of(path).resolve().is_relative_to(study.resolve()) for path in inputs)
 
 
 def derived_objects(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
@@ -81,8 +88,9 @@ def derived_objects(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
     shutil.rmtree(to, ignore_errors=True)
     written = Exported()
     for folder in folders:
-        sources = [*stated_inputs(provenance_of(folder)).values()]
-        written.add(export_case(folder, to, partial(_source_on_grid, sources)))
+        sources = stated_inputs(provenance_of(folder)).values()
+        grids = {path: read_volume(path).grid for path in sources}
+        written.add(export_case(folder, to, partial(_source_on_grid, grids)))
     for note in written.notes:
         say(note)
     for image, reason in written.left_out.items():
@@ -94,9 +102,9 @@ def derived_objects(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
     return written
 
 
-def _source_on_grid(sources: Sequence[Path], volume: Volume) -> Path:
-    for path in sources:
-        if same_grid(read_volume(path).grid, volume.grid):
+def _source_on_grid(grids: Mapping[Path, Grid], volume: Volume) -> Path:
+    for path, grid in grids.items():
+        if same_grid(grid, volume.grid):
             return path
     raise BadInput(
         f"{volume.origin}: expected an image on the slices of one of its source series, found another grid ({volume.grid}). Keep it as NIfTI."
