@@ -43,6 +43,7 @@ def _serving(run: Path, data: Path, start: type[Here]) -> Iterator[str]:
 
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen()  # a browser that is faster than the server waits
         port = listening.getsockname()[1]
         settings = Settings({"tiny": str(run)}, data, device="cpu", port=port)
         app = create_app(settings, Sessions(TOKEN, reusable=True), start)

@@ -64,7 +64,7 @@ def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_i
     place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
     text = finished(made, place)
     assert re.findall(r'<option value="(\w+)">([^<]+)</option>', text)[-2:] == [
-        ("mean", "mean: the least error, smoother, with intervals"),
+        ("mean", "mean, with intervals: least error, smoother"),
         ("sample", "sharp: a plausible image"),
     ]
     _, text = synthesised(made, place, "both")

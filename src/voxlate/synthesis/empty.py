@@ -21,6 +21,7 @@ from scipy.ndimage import distance_transform_edt
 from voxlate import slabs
 from voxlate.data.anatomy import Anatomy
 from voxlate.data.case import PreparedCase
+from voxlate.errors import plural
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import fill_holes, foreground, shows
@@ -122,7 +123,7 @@ class Empty:
             )
         if self._little_body:
             parts.append(
-                f"{self._little_body} slices have less body than training usually saw (below {EDGE * self.foreground:.0%}): farther than {NEAR_MM:g} mm from it they were set to background"
+                f"{plural(self._little_body, 'slice')} {'has' if self._little_body == 1 else 'have'} less body than training usually saw (below {EDGE * self.foreground:.0%}): farther than {NEAR_MM:g} mm from it they were set to background"
             )
         for name, low in self.above.items():
             parts.append(

@@ -119,7 +119,7 @@ def _fit(
         model = next(iter(models.values()))
         found = replace(
             found,
-            title=model.recipe.title,
+            title=models.get("sample", model).recipe.title,
             source=tuple(model.recipe.data.source),
             target=tuple(model.recipe.data.target),
             names=accepted_names(model),
