@@ -17,7 +17,7 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-include_patterns = ["index.md", "[!_]*/*.md"]
+include_patterns = ["*.md", "[!_]*/*.md"]
 highlight_language = "bash"  # of blocks that name none
 html_theme = "furo"
 html_title = f"voxlate {version}"
