@@ -16,6 +16,7 @@ import time
 import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,12 @@ from disturb import (
     Disturbance,
     Place,
     full_disk,
+    kill_a_worker,
     kill_at_a_moment,
     kill_at_events,
     two_at_once,
 )
-from scenarios import SCENARIOS, Undisturbed, undisturbed
+from scenarios import BY_RAY, BY_WORKERS, SCENARIOS, Undisturbed, undisturbed
 
 DISK = "64m"  # size of the disk that is filled
 OWN_MOUNTS = "VOXLATE_CHAOS_MOUNTS"  # set in a process whose mounts nobody else sees
@@ -44,12 +46,18 @@ DISTURBANCES: dict[str, Disturbance] = {
     "kill −9 before a file-system event": kill_at_events,
     "disk full as a file is written": full_disk,
     "two processes on one folder": two_at_once,
+    "kill −9 of a worker": kill_a_worker,
 }
+OF_PAGE = "kill −9 of the page"
+OF_WORKERS = "kill −9 of a worker"
+SERVE = "serve"  # the subject of OF_PAGE
 TRIES = {  # of each disturbance, and of changed files: all, and with --quick
     "kill −9 at a random moment": (60, 3),
     "kill −9 before a file-system event": (36, 5),
     "disk full as a file is written": (36, 5),
     "two processes on one folder": (12, 2),
+    "kill −9 of a worker": (10, 1),
+    "kill −9 of the page": (8, 1),
     "changed file": (1001, 28),
 }
 
@@ -130,7 +138,7 @@ def listed(only: str, quick: bool, tries: int | None) -> list[Try]:
     """All tries: each fault takes commands or formats in turn."""
     found = list[Try]()
     for fault, counts in TRIES.items():
-        names = [one.name for one in SCENARIOS] if fault in DISTURBANCES else list(FORMATS)
+        names = subjects_of(fault)
         subjects = [name for name in names if only in f"{fault}: {name}"]
         count = counts[quick] if tries is None else tries
         # a quick trial does not reach all commands: each fault begins with another one
@@ -139,6 +147,15 @@ def listed(only: str, quick: bool, tries: int | None) -> list[Try]:
             subject = subjects[(first + number) % len(subjects)]
             found.append(Try(fault, subject, number // len(subjects)))
     return found
+
+
+def subjects_of(fault: str) -> list[str]:
+    """The commands or formats on which a fault is tried."""
+    if fault == OF_PAGE:
+        return [SERVE] if find_spec("fastapi") and find_spec("httpx") else []
+    if fault == OF_WORKERS:
+        return [one.name for one in SCENARIOS if one in (BY_WORKERS, BY_RAY)]
+    return [one.name for one in SCENARIOS] if fault in DISTURBANCES else list(FORMATS)
 
 
 def read_results(files: Path, seed: int) -> dict[str, str]:
@@ -167,7 +184,8 @@ def begin(files: Path, tries: list[Try]) -> Place:
     work, states, kept = files / "disk" / "work", files / "states", files / "runs.json"
     warm_up()
     subjects = {one.subject for one in tries}
-    last = max((k for k, one in enumerate(SCENARIOS, start=1) if one.name in subjects), default=0)
+    needed = subjects | {"calibrate"} if SERVE in subjects else subjects
+    last = max((k for k, one in enumerate(SCENARIOS, start=1) if one.name in needed), default=0)
     runs = json.loads(kept.read_text()) if kept.is_file() else {}
     if len(runs) < last:
         shutil.rmtree(states, ignore_errors=True)
@@ -189,11 +207,27 @@ def warm_up() -> None:
 def outcome(one: Try, place: Place, files: Path, seed: int) -> str:
     """Do a try with random numbers of its own."""
     draw = np.random.default_rng([seed, zlib.crc32(one.key.encode())])
+    if one.fault == OF_PAGE:
+        return try_page(place.states, files / "page", draw)
     if one.fault not in DISTURBANCES:
         work = files / "disk" / "files"
         return try_changed(files / "files", work, one.subject, one.number, draw)
     scenario = next(scenario for scenario in SCENARIOS if scenario.name == one.subject)
     return DISTURBANCES[one.fault](place, scenario, draw)
+
+
+def try_page(states: Path, work: Path, draw: np.random.Generator) -> str:
+    """Kill the page of a run; the image that it must give comes from a page that is not killed.
+
+    work: a folder beside the small disk, which is too full for the page's limits.
+    """
+    served = importlib.import_module("served")  # which needs the extra serve
+    calibrated = next(k for k, one in enumerate(SCENARIOS, start=1) if one.name == "calibrate")
+    state, kept = states / str(calibrated), states / "served.json"
+    if not kept.is_file():
+        kept.write_text(json.dumps(asdict(served.undisturbed(state, work))))
+    seen = served.Undisturbed(**json.loads(kept.read_text()))
+    return str(served.kill_the_page(state, work, seen, draw))
 
 
 def summarised(tries: list[Try], results: dict[str, str]) -> list[tuple[str, int, str]]:

@@ -1,11 +1,14 @@
 """Disturbances of a command, each of which ends with the same command again and a comparison with an undisturbed run."""
 
+import contextlib
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from children import Child, command_line, killed_at, strays
 from scenarios import SCENARIOS, Scenario, Undisturbed, differences, reset
@@ -91,6 +94,33 @@ def two_at_once(place: Place, scenario: Scenario, draw: np.random.Generator) -> 
         if end.code != 0 and not end.refused:
             return f"{FAULT}: exit code {end.code}: {end.err[-800:]}"
     return place.judge(scenario)
+
+
+def kill_a_worker(place: Place, scenario: Scenario, draw: np.random.Generator) -> str:
+    """SIGKILL of one worker at a random moment: the command itself must finish with all results."""
+    place.begin(scenario)
+    child = Child(command_line(scenario.command), place.work)
+    time.sleep(float(draw.uniform(0, place.runs[scenario.name].seconds)))
+    workers = _workers(child.pid)
+    if workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            workers[int(draw.integers(len(workers)))].kill()
+    ended = child.wait()
+    if ended.code != 0:
+        return f"{FAULT}: exit code {ended.code}: {ended.err[-800:]}"
+    if not child.workers_are_gone():
+        return f"{FAULT}: processes remain"
+    found = place.compare(scenario)
+    return found if workers or found != SAME else f"{SAME} (no worker ran at that moment)"
+
+
+def _workers(command: int) -> list[psutil.Process]:
+    """The processes that work on cases: those below a process that the command started, and none of Ray's services."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        below = psutil.Process(command).children(recursive=True)
+        of_ray = [one for one in below if "ray::" in " ".join(one.cmdline())]
+        return of_ray or [one for one in below if one.ppid() != command and not one.children()]
+    return []
 
 
 def full_disk(place: Place, scenario: Scenario, draw: np.random.Generator) -> str:

@@ -58,7 +58,14 @@ OF_DICOM = (
         ("pseudonymise", "series", "--key", "key", "--out", "shared"),
     ),
 )
-# Commands that serve a page or start workers on other machines are added here as well.
+SYNTH = ("synth", "run", "cohort", "--samples", "2")
+# Commands whose cases are in worker processes, of which one is killed; the first starts a Ray cluster of its own.
+BY_RAY = Scenario(
+    "synth by workers of Ray", (*SYNTH, "--executor", "ray", "--workers", "2", "--out", "by_ray")
+)
+BY_WORKERS = Scenario(
+    "synth by 2 workers", (*SYNTH, "--executor", "local", "--workers", "2", "--out", "by_workers")
+)
 SCENARIOS = (
     Scenario("prepare", ("prepare", "cohort", "--out", "prepared")),
     Scenario(
@@ -78,7 +85,9 @@ SCENARIOS = (
         then=("train", "run"),
     ),
     Scenario("calibrate", ("calibrate", "run", "others", "--samples", "2")),
-    Scenario("synth", ("synth", "run", "cohort", "--samples", "2", "--out", "out")),
+    Scenario("synth", (*SYNTH, "--out", "out")),
+    BY_WORKERS,
+    *((BY_RAY,) if find_spec("ray") else ()),
     Scenario("evaluate", ("evaluate", "out", "--truth", "cohort")),
     Scenario("report", ("report", "out")),
     Scenario("phantom", ("phantom", "--out", "heads", "--cases", "2", "--size", "16", "16", "8")),
