@@ -1,6 +1,7 @@
 """The items of a prepared cohort, slices or patches, and the one function that reads them in network units."""
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from typing import Annotated
@@ -65,6 +66,7 @@ class DataSettings:
         Field(
             ge=0,
             lt=1,
+            exclude_if=operator.not_,  # unset, as in runs that are older than the key
             description="least value of a source inside the body, as a share of its range, so that tissue as dark as the surroundings is told from them",
         ),
     ] = 0.0

@@ -1,6 +1,7 @@
 """The settings of `data.physics`: MR contrasts that are drawn from tissue-parameter maps, and the drawing of one."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -151,7 +152,8 @@ class Contrast(Ranges):
     transfer: Annotated[
         tuple[Share, Share],
         Field(
-            description="signal that magnetisation transfer takes from the brain in TOF, as a share, least and most"
+            exclude_if=lambda range_: range_ == (TRANSFER, TRANSFER),  # as in older runs
+            description="signal that magnetisation transfer takes from the brain in TOF, as a share, least and most",
         ),
     ] = (TRANSFER, TRANSFER)
     also: Annotated[
@@ -276,7 +278,8 @@ class PhysicsSettings:
     black: Annotated[
         Amount,
         Field(
-            description="largest signal that is subtracted, as a share of the brightest tissue, so that dark tissue becomes black; half of the items lose none"
+            exclude_if=operator.not_,  # unset, as in runs that are older than the key
+            description="largest signal that is subtracted, as a share of the brightest tissue, so that dark tissue becomes black; half of the items lose none",
         ),
     ] = 0.0
     stripped: Annotated[

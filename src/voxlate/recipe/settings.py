@@ -1,6 +1,7 @@
 """The settings of a recipe: everything that a result depends on, in addition to the data."""
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -77,7 +78,8 @@ StartFrom = Annotated[
 StartWindow = Annotated[
     dict[str, tuple[float, float]],
     Field(
-        description="By target of start_from, a starter: the ends of its range, in the starter's unit, where images show a part of the starter's range (pictures of a CT); its output is rescaled."
+        exclude_if=operator.not_,
+        description="By target of start_from, a starter: the ends of its range, in the starter's unit, where images show a part of the starter's range (pictures of a CT); its output is rescaled.",
     ),
 ]
 
@@ -138,7 +140,8 @@ class Synthesis(SamplerSettings):
     peak_shares: Annotated[
         dict[str, Annotated[float, Field(gt=0, le=3)]],
         Field(
-            description="By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given."
+            exclude_if=operator.not_,  # unset, as in runs that are older than the key
+            description="By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given.",
         ),
     ] = dataclasses.field(default_factory=dict)
 

@@ -23,9 +23,8 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from pydantic_core import to_jsonable_python
 
-from voxlate.config import fill
+from voxlate.config import adapter, fill
 from voxlate.data.anatomy import FEWEST, Anatomy, read_anatomy
 from voxlate.data.case import MASK, PreparedCase
 from voxlate.data.grades import worst
@@ -391,10 +390,9 @@ class Model:
     @property
     def synthesis_options(self) -> dict[str, Any]:
         """The options that decide the images, as plain values; the batch size decides nothing."""
-        options: dict[str, Any] = to_jsonable_python(
-            {**vars(self.recipe.synth), "precision": self.precision}
-        )
-        return {key: value for key, value in options.items() if key != "batch"}
+        options = adapter(Synthesis).dump_python(self.recipe.synth, mode="json")
+        decisive = {key: value for key, value in options.items() if key != "batch"}
+        return {**decisive, "precision": self.precision}
 
     def check_names(self, scans: Collection[str], case: str) -> None:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
