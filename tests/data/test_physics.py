@@ -107,6 +107,25 @@ def test_a_voxel_has_the_closed_form_of_the_drawn_sequence(cohort):
     assert inside.sum() > 300
 
 
+def test_a_stored_ct_has_the_slice_thickness_of_the_drawn_mr(cohort):
+    physics = _settings(**{**QUIET, "slice_mm": 20.0}, same_slices=True)
+    view = cohort.with_physics(physics, ["ct"])
+    case = view.case("phantom_000")
+    spacing_mm = case.header.spacing_mm[0]
+    hu = case.arrays["ct"].astype(np.float32)
+    for seed in range(8):
+        thickness_mm = view.drawn.slice_mm(view.drawn.draw(seed))
+        beside = (
+            max(0.0, thickness_mm / spacing_mm - 1) / 2
+        )  # of each neighbour that the slice holds
+        expected = (hu[10] + beside * (hu[9] + hu[11])) / (1 + 2 * beside)
+        target = read_pair(case, _data(physics), INTENSITY, (10, 0, 0), seed=seed).target[0, 0, 0]
+        np.testing.assert_allclose(target, np.clip((expected - 500) / 1500, -1, 1), atol=1e-4)
+    thick = [view.drawn.slice_mm(view.drawn.draw(seed)) > spacing_mm for seed in range(8)]
+    assert any(thick)
+    assert not all(thick)
+
+
 def test_a_phantom_image_at_synthesis_is_scaled_as_in_its_batch(cohort):
     """The whole image of one draw goes the way of a user's scan; its slice equals that of the batch."""
     physics = _settings(T2, **{**QUIET, "bias": 0.3, "b1": 0.1})

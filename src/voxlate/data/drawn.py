@@ -184,6 +184,13 @@ class Drawn:
         scaled = np.where(self.kept(case, item, slab), scaled, np.float32(BACKGROUND))
         return [scaled[slices - first] for slices in wanted]
 
+    def slice_mm(self, item: Draw) -> float:
+        """The slice thickness of the stored images of an item; 0: as they are stored."""
+        if not self.physics.same_slices:
+            return 0.0
+        _, effects, _ = self._acquisition(self.names[0], item, as_target=False)
+        return effects.thickness_mm if effects else 0.0
+
     def kept(self, case: PreparedCase, item: Draw, place: Slab) -> np.ndarray:
         """Where skull stripping and defacing leave the image; broadcasts against the part."""
         inside: np.ndarray = np.ones((1, 1, 1), bool)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import settings
+from voxlate.data.acquisition import margin, through_plane
 from voxlate.data.audit import distances
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.case import LABEL, MASK, PROTONS, PreparedCase
@@ -483,20 +484,32 @@ def _read_modality(
         images = drawn.read(case, name, spec, item, place, steps, as_target)
     else:
         kept = drawn.kept(case, item, place)
-        stored = (_scaled(case, name, spec, place, step) for step in steps)
+        slice_mm = drawn.slice_mm(item)
+        stored = (_scaled(case, name, spec, place, step, slice_mm) for step in steps)
         images = [np.where(kept, image, np.float32(BACKGROUND)) for image in stored]
     for plane, image in zip(out, images):
         plane[inside] = image
     return out
 
 
-def _scaled(case: PreparedCase, name: str, spec: IntensityMap, place: Box, step: int) -> np.ndarray:
-    """A part of a stored modality in network units, or its neighbours `step` slices away."""
+def _scaled(
+    case: PreparedCase,
+    name: str,
+    spec: IntensityMap,
+    place: Box,
+    step: int,
+    slice_mm: float = 0.0,
+) -> np.ndarray:
+    """A part of a stored modality in network units, or its neighbours `step` slices away; slice_mm: means over slices of this thickness."""
     depth, rows, columns = place
-    slices = np.clip(np.arange(depth.start, depth.stop) + step, 0, case.header.shape[0] - 1)
-    values = case.arrays[name][slices, rows, columns]
+    spacing_mm, last = case.header.spacing_mm[0], case.header.shape[0] - 1
+    reach = margin(slice_mm, spacing_mm)
+    wanted = np.arange(depth.start - reach, depth.stop + reach) + step
+    values = case.arrays[name][np.clip(wanted, 0, last), rows, columns]
     if values.dtype == np.float16:
         values = values.astype(np.float32)
+    values = through_plane(values, slice_mm, spacing_mm)
+    slices = np.clip(np.arange(depth.start, depth.stop) + step, 0, last)
     statistics = case.header.statistics.get(name)
     if not spec.slicewise:
         return spec.scale(statistics).forward(values)

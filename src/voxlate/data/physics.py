@@ -256,6 +256,13 @@ class PhysicsSettings:
     slice_mm: Annotated[
         Millimetres, Field(description="largest slice thickness; 0: the cohort's")
     ] = 6.0
+    same_slices: Annotated[
+        bool,
+        Field(
+            exclude_if=operator.not_,  # unset, as in runs that are older than the key
+            description="whether stored images such as a CT have the slice thickness that is drawn for the first contrast",
+        ),
+    ] = False
     resolution: Annotated[
         float,
         Field(ge=0.05, le=1, description="least share of the cohort's resolution in the plane"),
