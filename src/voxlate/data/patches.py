@@ -502,22 +502,27 @@ def _scaled(
 ) -> np.ndarray:
     """A part of a stored modality in network units, or its neighbours `step` slices away; slice_mm: means over slices of this thickness."""
     depth, rows, columns = place
-    spacing_mm, last = case.header.spacing_mm[0], case.header.shape[0] - 1
+    length, spacing_mm = case.header.shape[0], case.header.spacing_mm[0]
     reach = margin(slice_mm, spacing_mm)
-    wanted = np.arange(depth.start - reach, depth.stop + reach) + step
-    values = case.arrays[name][np.clip(wanted, 0, last), rows, columns]
+    first, end = depth.start + step - reach, depth.stop + step + reach
+    there = slice(first, end) if first >= 0 and end <= length else _repeated(first, end, length)
+    values = np.asarray(case.arrays[name][there, rows, columns])
     if values.dtype == np.float16:
         values = values.astype(np.float32)
     values = through_plane(values, slice_mm, spacing_mm)
-    slices = np.clip(np.arange(depth.start, depth.stop) + step, 0, last)
     statistics = case.header.statistics.get(name)
     if not spec.slicewise:
         return spec.scale(statistics).forward(values)
     scaled = [
         spec.scale(statistics, int(z)).forward(slice_values)
-        for z, slice_values in zip(slices, values)
+        for z, slice_values in zip(_repeated(first + reach, end - reach, length), values)
     ]
     return np.stack(scaled) if scaled else values.astype(np.float32)
+
+
+def _repeated(first: int, end: int, length: int) -> np.ndarray:
+    """Indices of slices, where the outermost ones of a volume stand for those beyond it."""
+    return np.clip(np.arange(first, end), 0, length - 1)
 
 
 def _overlap(start: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:

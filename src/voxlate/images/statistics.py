@@ -46,6 +46,8 @@ class Distribution:
 
     def at(self, percentile: float) -> float:
         """The value at a percentile (0 to 100), exact at PERCENTILES and interpolated between them."""
+        if percentile in PERCENTILES:  # without numpy, because reading asks for each patch anew
+            return float(self.percentiles[PERCENTILES.index(percentile)])
         return float(np.interp(percentile, PERCENTILES, self.percentiles))
 
 
