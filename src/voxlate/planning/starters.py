@@ -177,7 +177,7 @@ def begun_from(
         for name, spec in tables["intensity"].items()
     }
     train = gentle(tables["train"], steps, validated=bool(facts.cohort.splits["val"]), patience=0)
-    net = own["net"]
+    net, of_net = _padded(own["net"], tables["data"]["patch"], facts)
     why = {
         "net": f"that of {starter.start_from}",
         "train.ema": f"an average over the last {1 / (1 - train['ema']):.0f} of {steps:,} steps",
@@ -201,7 +201,16 @@ def begun_from(
         "train": train,
         "start_from": starter.start_from,
     }
-    return changed, why | of_windows
+    return changed, why | of_net | of_windows
+
+
+def _padded(net: Tables, patch: Sequence[int], facts: Facts) -> tuple[Tables, Why]:
+    """A starter's network, whose borders are padded in synthesis as in training where patches are whole slices."""
+    _, height, width = facts.shape
+    if list(patch[1:]) != [height, width]:
+        return net, {}
+    why = "zeros also in synthesis, because patches are whole slices, and a starter keeps its response to another border"
+    return {**net, "border": "zeros"}, {"net.border": why}
 
 
 def _in_windows(own: Tables, tables: Tables, windows: Mapping[str, Ends]) -> tuple[Tables, Why]:
