@@ -118,8 +118,10 @@ def _workers(command: int) -> list[psutil.Process]:
     """The processes that work on cases: those below a process that the command started, and none of Ray's services."""
     with contextlib.suppress(psutil.NoSuchProcess):
         below = psutil.Process(command).children(recursive=True)
-        of_ray = [one for one in below if "ray::" in " ".join(one.cmdline())]
-        return of_ray or [one for one in below if one.ppid() != command and not one.children()]
+        lines = [" ".join(one.cmdline()) for one in below]
+        if any("/ray/" in line for line in lines):
+            return [one for one, line in zip(below, lines) if line.startswith("ray::_RayWorker")]
+        return [one for one in below if one.ppid() != command and not one.children()]
     return []
 
 
@@ -145,7 +147,8 @@ def full_disk(place: Place, scenario: Scenario, draw: np.random.Generator) -> st
     filler.unlink(missing_ok=True)
     if ended.code != 0 and not (ended.refused and "full disk" in ended.err):
         return f"{FAULT}: {seen[first].path}: exit code {ended.code}: {ended.err[-800:]}"
-    if remaining := strays(place.work):
+    # Workers are killed when a command fails, as they may be in the middle of a long case; the next command removes theirs.
+    if "--executor" not in scenario.command and (remaining := strays(place.work)):
         return f"{FAULT}: {seen[first].path}: remaining files {remaining}"
     then = place.judge(scenario)
     return then if then != SAME or ended.code == 0 else f"one sentence, then {SAME}"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
@@ -169,6 +170,23 @@ def test_a_job_that_cannot_be_opened_is_one_sentence():
         list(LocalExecutor(2).run(Unopened(dies=False), [1, 2]))
     with pytest.raises(BadInput, match="expected workers that start, found 3 in succession"):
         list(LocalExecutor(2).run(Unopened(dies=True), [1, 2]))
+
+
+def test_a_process_that_is_killed_as_it_starts_is_replaced(monkeypatch):
+    """The first process reads nothing of its arguments, as one that was killed between its start and its first line."""
+    begun = BaseProcess.start
+    starts = []
+
+    def start(process):
+        starts.append(process)
+        if len(starts) == 1:
+            raise BrokenPipeError
+        begun(process)
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+    outcomes = in_case_order(LocalExecutor(1).run(Stages(0, 0), [0, 1]))
+    assert [outcome.get() for outcome in outcomes] == [0, 1]
+    assert len(starts) == 2
 
 
 def test_reading_and_writing_overlap_with_the_network():

@@ -67,8 +67,9 @@ class _Processes:
         gpu = worker % self.options.gpus if self.options.gpus else None
         arguments = (there, worker, self.job, self.slots, self.options.threads, os.getcwd(), gpu)
         process = self.context.Process(target=_serve, args=arguments, daemon=True)  # type: ignore[attr-defined]
-        with interrupts_held():  # a process that starts knows no handler yet
-            process.start()
+        # A process that was killed as it started has not read its arguments: its connection has ended, as `wait` states.
+        with interrupts_held(), contextlib.suppress(BrokenPipeError, ConnectionError, EOFError):
+            process.start()  # (interrupts are held, because it knows no handler yet)
         there.close()  # or else the end of the process would not end the connection
         self.running[worker] = _Process(process, here)
 
@@ -81,10 +82,12 @@ class _Processes:
         return [_event(workers[one], one) for one in wait(list(workers))]  # type: ignore[index,arg-type]
 
     def close(self) -> None:
-        for one in self.running.values():
+        started = [one for one in self.running.values() if one.process.pid is not None]
+        for one in started:
             one.process.kill()
-        for one in self.running.values():
+        for one in started:
             one.process.join(ENDING_SECONDS)
+        for one in self.running.values():
             one.connection.close()
 
 

@@ -68,7 +68,7 @@ def _connected(address: str | None) -> Any:
     own = {"include_dashboard": False} if chosen == LOCAL else {}
     try:
         ray.init(address=chosen, log_to_driver=False, logging_level="ERROR", **own)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises plain ones, too
         raise _unreachable(chosen, error) from error
     return ray
 
