@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from voxlate.data.grades import grade_of
-from voxlate.data.intensity_checks import out_of_distribution
+from voxlate.data.intensity_checks import kind_warning, out_of_distribution
 from voxlate.images.intensity import Window
 from voxlate.images.statistics import intensity_statistics
 
@@ -44,3 +44,20 @@ def test_the_farther_a_scan_lies_outside_the_training_the_graver_is_the_warning(
 
 def test_values_beyond_the_window_do_not_count_for_networks_do_not_see_them():
     assert out_of_distribution("t1", body(520, 2500), WINDOW, KNOWN) == ""
+
+
+def test_a_ct_or_a_mask_in_the_place_of_an_mr_is_not_to_be_trusted():
+    rng = np.random.default_rng(0)
+    head = np.zeros((8, 20, 20), np.float32)
+    head[:, 5:15, 5:15] = rng.uniform(200, 900, (8, 10, 10))
+    in_hu = np.where(head > 0, head - 300, -1000).astype(np.float32)
+    said = kind_warning("mr", "a.u.", intensity_statistics(in_hu))
+    assert "5 % of the voxels are at -1000 or below, as air is in a CT" in said
+    assert grade_of(said) == "do not trust"
+    mask = kind_warning("mr", "a.u.", intensity_statistics((head > 0).astype(np.float32)))
+    assert "almost all voxels have one of the values 0, " in mask
+    assert grade_of(mask) == "do not trust"
+    assert kind_warning("ct", "HU", intensity_statistics(in_hu)) == ""
+    assert kind_warning("mr", "a.u.", intensity_statistics(head)) == ""
+    z_scored = (head - head.mean()) / head.std()
+    assert kind_warning("mr", "a.u.", intensity_statistics(z_scored)) == ""

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -223,6 +224,16 @@ def test_a_series_that_was_replaced_by_another_patients_is_refused(run, series, 
     assert answer.code == 2
     assert "found other files in its place" in answer.err
     assert not [*(tmp_path / "dicom").rglob("*.dcm")]
+
+
+def test_an_image_that_was_changed_after_the_synthesis_is_not_exported(case, series, tmp_path):
+    image = read_volume(case / "ct.nii.gz")
+    write_volume(case / "ct.nii.gz", replace(image, data=image.data + 100))
+    with pytest.raises(
+        BadInput, match=r"ct.nii.gz: expected the image that synth wrote, found another"
+    ):
+        export_dicom(case, tmp_path / "dicom", series)
+    assert not (tmp_path / "dicom").exists()
 
 
 def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(

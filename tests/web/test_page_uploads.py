@@ -60,6 +60,19 @@ def test_the_files_of_an_archive_are_unpacked_and_clutter_is_left_out(page):
     assert stored(made) == ["a/other/inner.zip", "my/study/1", "my/study/sub/2"]
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_data_in_an_archive_is_called_damaged_whatever_its_compression(page, method):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as opened:
+        opened.writestr("scan.nii", bytes(range(256)) * 64)
+    content = bytearray(made.getvalue())
+    for place in range(48, 80):
+        content[place] ^= 0x5A
+    answer = page().upload(**{"my.zip": bytes(content)})
+    assert answer.status_code == 400
+    assert "found a damaged or another one" in answer.text
+
+
 @pytest.mark.parametrize(
     "name", ["../up.nii", "/etc/up.nii", "C:\\up.nii", "a/../../up.nii", "a/" * 20 + "b"]
 )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.data.case_header import CaseHeader
-from voxlate.data.grades import advice
+from voxlate.data.grades import ADVICE, advice
 from voxlate.errors import BadInput
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
@@ -21,6 +21,9 @@ POINTS = (
 NARROWEST = 0.02  # share of a window that the middle 98 % of a body must fill: in other units it is a flat grey
 MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
 MOST_VARIED = 3.0  # times the narrowest scale of a modality: beyond, the typical scale is a poor guess of a patient's
+AIR_HU = -500.0  # at or below it, values are of air in a CT
+OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
+FEWEST_VALUES = 5  # different values among the percentiles of a scan: a label map has fewer
 TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases span
 
 
@@ -59,6 +62,20 @@ def check_windows(
             raise BadInput(
                 f"{where}: expected the scans' bodies to fill {window}, found {max(width, 0):.1%} filled ({usual}): are the scans in the recipe's unit? Change the window."
             )
+
+
+def kind_warning(name: str, unit: str, statistics: Statistics) -> str:
+    """A sentence where a scan that is no CT has the values of one, or those of a label map; else ''."""
+    if unit == "HU":
+        return ""
+    everything = statistics.all
+    if everything.at(OF_AIR) <= AIR_HU:
+        return f"{name}: {OF_AIR} % of the voxels are at {everything.at(OF_AIR):.4g} or below, as air is in a CT, while MR has no such values: is it a CT? {ADVICE['do not trust']}"
+    values = sorted(set(everything.percentiles))
+    if len(values) < FEWEST_VALUES:
+        found = ", ".join(f"{value:.4g}" for value in values)
+        return f"{name}: almost all voxels have one of the values {found}, as those of a mask or label map have: is it a scan? {ADVICE['do not trust']}"
+    return ""
 
 
 def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:

@@ -285,7 +285,7 @@ def fit(
             f"naive baselines: expected training cases with {', '.join(empty)}, found none. Check the cohort's split and the names of its modalities."
         )
     return Baselines(
-        {name: ranges[name] for name in {*sources, *targets}},
+        {name: ranges[name] for name in dict.fromkeys([*sources, *targets])},
         {name: (total / images[name]).astype(np.float32) for name, total in totals.items()},
         {pair: _means_of_bins(*table) for pair, table in sums.items() if table[1].any()},
         count,

@@ -117,6 +117,8 @@ def export_dicom(
     count = sum(map(len, names.values()))
     if not any(map(_images, cases)):
         raise BadInput(f"{out}: expected images that synth wrote, found none. Name its --out.")
+    for case in cases:
+        _check_unchanged(case)
     exported = Exported()
     done = 0
     with locked(to, SHARED_SECONDS):
@@ -245,6 +247,16 @@ def _images(case: Path) -> list[str]:
     """The names of a case's images, as its provenance records them; pictures are left out."""
     stated: Mapping[str, Any] = provenance_of(case).get("images", {})
     return [name for name in stated if not is_picture(Path(name)) and (case / name).is_file()]
+
+
+def _check_unchanged(case: Path) -> None:
+    """Raise BadInput for an image that was changed after the synthesis, as a series would state what voxlate did not make."""
+    stated: Mapping[str, str] = provenance_of(case).get("images", {})
+    for name in _images(case):
+        if content_hash(case / name) != stated[name]:
+            raise BadInput(
+                f"{case / name}: expected the image that synth wrote, found another content (its checksum differs). Synthesise it again."
+            )
 
 
 def _masks(case: Path) -> list[str]:

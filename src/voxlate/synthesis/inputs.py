@@ -15,7 +15,12 @@ from voxlate.data.anatomy import Anatomy, anatomy_warnings, body_of
 from voxlate.data.case import MASK, PreparedCase, digest, prepare_case
 from voxlate.data.grades import ADVICE, advice
 from voxlate.data.head_checks import black_pools_ml, head_warnings
-from voxlate.data.intensity_checks import check_floor, out_of_distribution, varied_level
+from voxlate.data.intensity_checks import (
+    check_floor,
+    kind_warning,
+    out_of_distribution,
+    varied_level,
+)
 from voxlate.data.layout import CANONICAL, laid_out
 from voxlate.errors import BadInput
 from voxlate.images.grid import Volume, canonical_view, check_affine
@@ -211,6 +216,7 @@ def _check_scans(
         spec = recipe.intensity[name]
         check_floor(name, spec, prepared.header, case)
         warnings += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
+        warnings.append(kind_warning(name, prepared.header.units[name], statistics))
         warnings.append(out_of_distribution(name, statistics, spec, ranges))
         if anatomy is not None:
             any_height = "starter" in header and sees_single_slices(recipe)

@@ -262,15 +262,15 @@ def _unpack(path: Path, received: Received) -> None:
                     while chunk := source.read(CHUNK):
                         inner.count(len(chunk))
                         target.write(chunk)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
-        if isinstance(error, BadInput):
-            raise
+    except BadInput:
+        raise
+    except Exception as error:  # each kind of compression raises errors of its own for damaged data
+        if isinstance(error, OSError) and error.errno is not None:
+            raise BadInput(
+                f"{path.name}: expected room to unpack it, found '{error.strerror}'. Free some room."
+            ) from error
         raise BadInput(
             f"{path.name}: expected a zip archive without a password, found a damaged or another one. Make it again."
-        ) from error
-    except OSError as error:
-        raise BadInput(
-            f"{path.name}: expected room to unpack it, found '{error.strerror}'. Free some room."
         ) from error
     received.files, received.bytes = inner.files, inner.bytes
     received.clutter += inner.clutter
