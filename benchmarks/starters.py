@@ -77,8 +77,8 @@ class Wanted:
 
 WANTED = {
     "head-mr-to-ct": Wanted(
-        size=(200, 240, 42),
-        heads=56,
+        size=(200, 240, 126),
+        heads=40,
         accepts={"mr": ANY_MR, "ct": ["ct", "ncct"]},
         real={"harvard": None},
         limits=[

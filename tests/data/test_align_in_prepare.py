@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from voxlate.data.align import Preparation, find_common_grid
 from voxlate.data.prepare import prepare
+from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, Volume, resample
 from voxlate.images.io import write_volume
 from voxlate.images.midline import Midline, find_midline
@@ -109,3 +111,9 @@ def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_
     wanted = askew.data.clip(-100, 300)
     inner = (0, slice(6, 36), slice(10, 50), slice(10, 40))
     assert np.corrcoef(made.data[inner].ravel(), wanted[inner].ravel())[0, 1] > 0.9
+
+
+def test_a_scan_of_a_voxel_size_in_another_unit_is_refused_before_memory_is_taken():
+    scan = Volume(np.ones((1, 20, 30, 40), np.float32), np.diag([1000.0, 1000, 1000, 1]), "", "t1")
+    with pytest.raises(BadInput, match=r"found 40 m of 40 voxels. Check the unit"):
+        find_common_grid("case", {"t1": scan}, Preparation(spacing_mm=(2.0, 2.0, 2.0)))

@@ -31,6 +31,7 @@ from voxlate.records import Name, Positive, Text
 
 SHARED_FRAME = 0.1  # least share of the smaller of two scans, or bodies, inside the other, if headers share a frame
 MOST_PIXELS = 4096  # a side of a slice; more is a typing error
+LONGEST_MM = 3000.0  # a body; a longer scan has another unit in its header
 Align = Literal["midline"]
 Mask = Literal["body", "brain"]
 
@@ -159,7 +160,7 @@ def find_common_grid(
         )
     fixed = scans[name]
     aligned = midline_grid(fixed) if preparation.align == "midline" else fixed.grid
-    grid = _resized(aligned, preparation)
+    grid = _resized(aligned, preparation, f"{case}: {name}")
     grids = {other: volume.grid for other, volume in scans.items()}
     may_resample = preparation.resample or preparation.register is not None
     common = CommonGrid(grid, grids, (name, fixed.origin or name), may_resample)
@@ -186,12 +187,17 @@ def find_common_grid(
     return common
 
 
-def _resized(grid: Grid, preparation: Preparation) -> Grid:
-    """The grid in the size of voxels that is asked for."""
+def _resized(grid: Grid, preparation: Preparation, scan: str) -> Grid:
+    """The grid in the size of voxels that is asked for; raises BadInput where that of the scan cannot be in mm."""
     if preparation.matrix is not None:
         return with_matrix(grid, preparation.matrix)
     if preparation.spacing_mm is None:
         return grid
+    longest_mm = max(length * side for length, side in zip(grid.shape, grid.spacing_mm))
+    if longest_mm > LONGEST_MM:
+        raise BadInput(
+            f"{scan}: expected a scan of at most {LONGEST_MM / 1000:g} m, as a body is, found {longest_mm / 1000:.3g} m of {max(grid.shape)} voxels. Check the unit of the voxel size in its header, which is mm."
+        )
     return with_spacing(grid, preparation.spacing_mm)
 
 
