@@ -97,10 +97,15 @@ def two_at_once(place: Place, scenario: Scenario, draw: np.random.Generator) -> 
 
 
 def kill_a_worker(place: Place, scenario: Scenario, draw: np.random.Generator) -> str:
-    """SIGKILL of one worker at a random moment: the command itself must finish with all results."""
+    """SIGKILL of one worker at a random moment after the first one began: the command itself must finish with all results."""
     place.begin(scenario)
     child = Child(command_line(scenario.command), place.work)
-    time.sleep(float(draw.uniform(0, place.runs[scenario.name].seconds)))
+    whole = place.runs[scenario.name].seconds
+    begun = time.monotonic()
+    while not _workers(child.pid) and time.monotonic() - begun < whole:
+        time.sleep(0.05)
+    left = max(whole - (time.monotonic() - begun), 0)
+    time.sleep(float(draw.uniform(0, left)) / 2)  # the last half is the end of the command
     workers = _workers(child.pid)
     if workers:
         with contextlib.suppress(psutil.NoSuchProcess):
