@@ -85,7 +85,7 @@ def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(st
     assert tables["net"] == {**header["recipe"]["net"], "border": "zeros"}
     assert "stack" not in tables["data"]
     assert tables["intensity"]["t2"] == header["recipe"]["intensity"]["t2"]
-    assert tables["train"]["optimiser"]["lr"] == 5e-4
+    assert tables["train"]["optimiser"]["lr"] == 1e-4
     assert tables["train"]["best"] == {"patience": 0}
     assert tables["train"]["validate_every"] == 100
     assert tables["start_from"] == "starter:tiny"

@@ -7,6 +7,7 @@ from typing import Any
 from voxlate.data.case import PROTONS
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.errors import BadInput
+from voxlate.planning import starters
 from voxlate.planning.facts import facts_of
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.rules import Tables
@@ -208,7 +209,7 @@ def _gentle_recipe(
     else:
         counts = [round(steps * count / own[-1]) for count in own]
     for table, count in zip([*stages, tables], counts):
-        table["train"] = gentle(table["train"], count)
+        table["train"] = gentle(table["train"], count, True, starters.RATE)
         for key in STARTED:
             table.pop(key, None)
         if "data" in table and not draws:
