@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -272,3 +274,14 @@ def test_a_setting_of_torch_in_a_state_trains_as_the_recipe_does(value, run, vox
     answer = voxlate("train", run, "--steps", "+1")
     assert answer.code == 2, answer.err
     assert "maximize" in answer.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="expected a system whose files have modes")
+def test_tensors_may_be_read_by_those_whom_the_umask_lets_read(tmp_path):
+    path = tmp_path / "a.safetensors"
+    former = os.umask(0o022)
+    try:
+        write_tensors(path, {"a": np.zeros(2)}, {})
+    finally:
+        os.umask(former)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ def whole_file(path: Path | str) -> Iterator[Path]:
             new = _incomplete(path)
             new.touch(exist_ok=False)
             temporary = new
+            mode = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
+            temporary.chmod(mode)  # safetensors writes files that their owner alone may read
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             _replace(temporary, path)

@@ -13,7 +13,7 @@ from voxlate.config import adapter
 from voxlate.data.align import Preparation
 from voxlate.data.anatomy import Anatomy, anatomy_warnings, body_of
 from voxlate.data.case import MASK, PreparedCase, digest, prepare_case
-from voxlate.data.grades import ADVICE, advice
+from voxlate.data.grades import ADVICE, advice, worst
 from voxlate.data.head_checks import black_pools_ml, head_warnings
 from voxlate.data.intensity_checks import (
     check_floor,
@@ -213,17 +213,20 @@ def _check_scans(
             raise BadInput(
                 f"{case}: expected {name} to show something, found {found}. Check the scan."
             )
+    of_kind = _synthetic_heads_warnings(recipe, prepared, targets)
+    # What a whole head has in the place of a brain's anatomy says nothing about its orientation.
+    of_another_kind = worst(of_kind) == "do not trust"
+    for name, statistics in prepared.header.statistics.items():
         spec = recipe.intensity[name]
         check_floor(name, spec, prepared.header, case)
         warnings += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
         warnings.append(kind_warning(name, prepared.header.units[name], statistics))
         warnings.append(out_of_distribution(name, statistics, spec, ranges))
-        if anatomy is not None:
+        if anatomy is not None and not of_another_kind:
             any_height = "starter" in header and sees_single_slices(recipe)
             warnings += anatomy_warnings(anatomy, name, body_of(prepared, name, spec), any_height)
     warnings.append(_spacing_warning(header, prepared, recipe))
-    warnings += _synthetic_heads_warnings(recipe, prepared, targets)
-    return warnings
+    return [*warnings, *of_kind]
 
 
 def _synthetic_heads_warnings(

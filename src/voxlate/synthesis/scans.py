@@ -183,8 +183,10 @@ def _named_scans(
         )
     if _is_one_scan(path, layout):
         if len(sources) != 1:
+            stem = path.name.split(".")[0].lower()
+            named = stem if stem in sources else "NAME"
             raise BadInput(
-                f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}."
+                f"{path}: expected scans with their names ({', '.join(sources)}), found one without. Give each as a pair: {named}={path}."
             )
         files = {sources[0]: path}
         name = path.name.split(".")[0].lower()

@@ -29,10 +29,22 @@ function numberField(value) {
   return field;
 }
 
+// The extremes of all voxels in the image's unit; NiiVue's own are those of the brightness that it proposes.
+function extremesOf(volume) {
+  let least = Infinity;
+  let most = -Infinity;
+  for (const value of volume.img) {
+    if (value < least) least = value;
+    if (value > most) most = value;
+  }
+  const { scl_slope: slope, scl_inter: intercept } = volume.hdr;
+  return [(slope || 1) * least + (intercept || 0), (slope || 1) * most + (intercept || 0)];
+}
+
 /** Fills a fieldset with the controls of an image; onChange(low, high) is called with every valid window. */
 export function showWindow(fieldset, image, volume, onChange) {
   const legend = fieldset.querySelector("legend");
-  const windows = windowsOf(image, volume.global_min, volume.global_max);
+  const windows = windowsOf(image, ...extremesOf(volume));
   const choice = document.createElement("select");
   for (const [name, low, high] of windows) {
     choice.add(new Option(`${name}: ${number(low)} to ${number(high)}`, name));
