@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -265,6 +265,15 @@ def _trained(once, recipe_path: Path, prepared: Path, out: Path) -> Path:
     return once(
         recipe_path.read_text(), prepared, out, lambda: train(made, prepared, out, device="cpu")
     )
+
+
+@pytest.fixture
+def quick_widths(monkeypatch) -> None:
+    """Calibrations learn their widths in 20 steps: for tests of what becomes of intervals, however wide they are."""
+    from voxlate.trust import widths
+
+    for method, settings in widths.SETTINGS.items():
+        monkeypatch.setitem(widths.SETTINGS, method, replace(settings, steps=20))
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def heads(small_head, tmp_path) -> Path:
 
 
 @pytest.fixture
-def made_by(voxlate, diffusion, heads, tmp_path):
+def made_by(voxlate, diffusion, heads, tmp_path, quick_widths):
     """The files of a synthesis, its scores and a calibration by the options of an executor, and the notes of synth."""
 
     def make(name: str, *options: object) -> tuple[dict[str, object], str]:

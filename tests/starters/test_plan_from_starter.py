@@ -9,10 +9,10 @@ import torch
 
 from voxlate.data.prepared import open_cohort
 from voxlate.images.intensity import Window
-from voxlate.planning import pictures
+from voxlate.planning import pictures, plan
 from voxlate.planning import starters as planned
 from voxlate.planning.facts import facts_of
-from voxlate.planning.plan import _against_random, plan_training
+from voxlate.planning.plan import _against_random
 from voxlate.planning.probe import Limits
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.search import Candidate, Size
@@ -191,13 +191,28 @@ def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
     assert far < 0.1
 
 
+@pytest.mark.parametrize(("few", "begins"), [(2, False), (4, True)])
+def test_few_patients_begin_from_the_starter_whatever_the_law_predicts(
+    install, prepared, monkeypatch, few, begins
+):
+    install(stripped=True)
+    monkeypatch.setattr(plan, "FEW_PATIENTS", few)  # four patients of the small cohort teach
+    monkeypatch.setattr(plan, "starter_error", lambda *_: 100.0)
+    made = plan.plan_training(prepared, limits=LIMITS, mode="mean")
+    assert (made.recipe.start_from == "starter:tiny") == begins
+    if begins:
+        assert "4 patients teach, and a starter was measured to be better" in made.text
+    else:
+        assert "random weights, because" in made.text
+
+
 def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(
     install, prepared, monkeypatch
 ):
     install(stripped=True)
     monkeypatch.setattr(planned, "WORTH_STEPS", 10**9)
-    plan = plan_training(prepared, limits=LIMITS, mode="samples")
-    stage, last = plan.recipe.all_stages
+    made = plan.plan_training(prepared, limits=LIMITS, mode="samples")
+    stage, last = made.recipe.all_stages
     assert (stage.start_from, last.start_from) == ("starter:tiny", None)
     assert stage.train.best is not None
     assert last.train.best is None
@@ -207,8 +222,8 @@ def test_without_a_starter_no_plan_speaks_of_one(prepared, tmp_path, monkeypatch
     from voxlate.starters import names
 
     monkeypatch.setattr(names, "FOLDER", tmp_path)
-    plan = plan_training(prepared, limits=LIMITS, mode="mean")
-    assert "start_from" not in plan.text
+    made = plan.plan_training(prepared, limits=LIMITS, mode="mean")
+    assert "start_from" not in made.text
 
 
 def test_an_error_that_nobody_predicted_is_not_given_in_percent():

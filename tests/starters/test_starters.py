@@ -133,7 +133,7 @@ def test_a_scan_of_an_accepted_name_is_taken_and_said(starter, voxlate, cohort, 
 
 
 def test_a_calibration_goes_into_a_copy_and_nothing_into_the_package(
-    starter, voxlate, cohort, tmp_path
+    starter, voxlate, cohort, tmp_path, quick_widths
 ):
     before = sorted((path.name, path.read_bytes()) for path in starter.iterdir())
     answer = voxlate("calibrate", "starter:tiny", cohort)

@@ -57,7 +57,7 @@ def calibrate(run, cohorts, small_head, **options) -> None:
 
 
 def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_its_map(
-    page, both, small_head, cohort, tmp_path
+    page, both, small_head, cohort, tmp_path, quick_widths
 ):
     calibrate(both, tmp_path / "others", small_head, answer="mean")
     made = page({"both": str(both)}, start=Here)
@@ -78,7 +78,7 @@ def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_i
 
 
 def test_other_numbers_than_those_of_the_calibration_give_an_image_without_intervals_and_say_so(
-    page, diffusion, small_head, cohort, tmp_path
+    page, diffusion, small_head, cohort, tmp_path, quick_widths
 ):
     calibrate(diffusion, tmp_path / "others", small_head)
     made = page({"run": str(diffusion)}, start=Here)

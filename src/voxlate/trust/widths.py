@@ -128,7 +128,7 @@ def fit_widths(
     spread = all_features.std(0).clamp_min(LEAST)
     unit = all_errors.abs().mean().clamp_min(LEAST)
     model = Widths(net, all_features.mean(0), spread, unit, torch.tensor(settings.least))
-    optimiser = torch.optim.Adam(net.parameters(), LEARNING_RATE)
+    optimiser = torch.optim.Adam(net.parameters(), LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     for chosen in _batches(
         torch.from_numpy(np.ascontiguousarray(weights, np.float32)), settings.steps, seed
