@@ -318,6 +318,12 @@ def test_lifted_tissue_is_told_from_the_surroundings_in_present_sources_alone(co
     assert torch.equal(lifted.target, plain.target)
 
 
+def test_magnetisation_transfer_is_refused_where_no_tof_is_drawn():
+    with pytest.raises(BadInput, match="it changes TOF alone"):
+        Contrast(sequence="spin_echo", transfer=(0.2, 0.7))
+    assert Contrast(sequence="any", transfer=(0.2, 0.7)).transfer == (0.2, 0.7)
+
+
 def test_magnetisation_transfer_takes_its_share_from_tissue_and_nothing_from_blood_or_fluid():
     maps = {
         "pd_map": np.array([0.7, 0.85, 1.0], np.float32),

@@ -223,7 +223,7 @@ def test_a_case_without_any_scan_is_listed_and_whole_cases_are_not_said_to_be_st
     assert "voxlate: left out case2: expected t1 and t2, found none of them." in answer.err
     said = " ".join(answer.out.split())
     assert (
-        f"1 cases in {cohort}. Next: voxlate report {cohort} To score the model on complete cases:"
+        f"1 case in {cohort}. Next: voxlate report {cohort} To score the model on complete cases:"
         in said
     )
     assert (

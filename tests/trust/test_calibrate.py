@@ -244,13 +244,18 @@ def test_any_whole_percent_is_scored_and_others_are_refused(voxlate, run, others
     assert np.mean([one["coverage"] for one in ours]) == pytest.approx(0.85, abs=0.01)
 
 
-def test_maps_that_were_changed_after_synthesis_are_not_scored(voxlate, run, others, tmp_path):
+def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_images_are_named(
+    voxlate, run, others, tmp_path
+):
     voxlate("calibrate", run, others)
     out = tmp_path / "out"
     voxlate("synth", run, others, "--out", out)
     shutil.copy(out / "new1" / "t2_low.nii.gz", out / "new2" / "t2_low.nii.gz")
+    shutil.copy(out / "new4" / "t2.nii.gz", out / "new3" / "t2.nii.gz")
     answer = voxlate("evaluate", out, "--truth", others)
     said = " ".join(answer.out.split())
+    assert "new3/t2: it was changed after synth wrote it" in said
+    assert said.count("it was changed after") == 1
     assert "its intervals were changed after synth wrote them" in said
     assert "1 of 10 images have no intervals" in said
 

@@ -12,7 +12,7 @@ from voxlate.cli.app import end, err, note, out, say
 from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
 from voxlate.data.options import MAX_VOLUME, PrepareOptions
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, plural
 from voxlate.executors.options import ExecutorOptions
 from voxlate.images.limits import allow_volumes
 from voxlate.options import MAIN, OUTPUT, PREPARATION, Option
@@ -69,7 +69,7 @@ def phantom(
             progress=lambda done, total: bars("phantom", done, total),
         )
     say(
-        f"{len(folders)} cases in {to}. Next:  voxlate prepare {shlex.quote(str(to))} --out PREPARED"
+        f"{plural(len(folders), 'case')} in {to}. Next:  voxlate prepare {shlex.quote(str(to))} --out PREPARED"
     )
 
 

@@ -26,7 +26,7 @@ from voxlate.cli.planning import (
 )
 from voxlate.cli.progress import progress_on
 from voxlate.cli.warning_lines import by_grade
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, plural
 from voxlate.executors.options import ExecutorOptions
 from voxlate.options import MAIN, TRAINING, Device, Option, pairs
 from voxlate.recipe import text as recipe_text
@@ -366,7 +366,9 @@ def synth(
             say(
                 f"{len(complete)} cases lack no modality and are not synthesised: {', '.join(complete)}"
             )
-        say(f"{len(folders)} cases in {to}.{f' Next:  voxlate {after}' if folders else ''}")
+        say(
+            f"{plural(len(folders), 'case')} in {to}.{f' Next:  voxlate {after}' if folders else ''}"
+        )
         if (
             complete and folders and options.pseudonymise is None
         ):  # the synthesised modalities have no true scan, but these cases have one

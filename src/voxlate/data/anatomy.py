@@ -123,7 +123,7 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
     record = Record(
         path,
         "what is usual in a training",
-        "Remove it: images are then synthesised without these checks.",
+        "Remove it, and images are synthesised without these checks; install voxlate again if it is that of a starter.",
     )
     with record.tensors() as file:
         text = file.text("anatomy")

@@ -169,6 +169,10 @@ class Contrast(Ranges):
             raise BadInput(
                 f"data.physics.contrasts: expected transfer from low to high, found {self.transfer[0]:g} to {self.transfer[1]:g}. Swap them."
             )
+        if self.transfer != (TRANSFER, TRANSFER) and all(kind != "tof" for kind, _ in self.drawn):
+            raise BadInput(
+                f"data.physics.contrasts: expected no transfer for the sequence {self.sequence}, because it changes TOF alone, found {list(self.transfer)}. Drop it."
+            )
 
     @property
     def drawn(self) -> tuple[tuple[Kind, _Usual], ...]:

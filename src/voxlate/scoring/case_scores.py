@@ -20,7 +20,7 @@ from voxlate.images.ranges import Range
 from voxlate.scoring.aligned import aligned_scores
 from voxlate.scoring.alignment import Alignment, find_alignment
 from voxlate.scoring.distances import Pool
-from voxlate.scoring.intervals import interval_scores, region_coverage
+from voxlate.scoring.intervals import interval_scores, is_changed, region_coverage
 from voxlate.scoring.metrics import ImagePair, Padding, Score, SsimOrigin, correlation, seam
 from voxlate.scoring.misaligned import Floor, estimate_for, floor_of
 from voxlate.scoring.network_units import OWN, Units, network_units
@@ -270,6 +270,8 @@ def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, flo
 def _note(truth: Truth) -> str:
     """A note on the alignment of the image and on its faults."""
     parts = [truth.alignment.note]
+    if is_changed(truth.item.synthesis, truth.item.provenance):
+        parts.append("it was changed after synth wrote it")
     if truth.item.interval is not None and truth.item.interval.changed:
         parts.append("its intervals were changed after synth wrote them, and are not scored")
     if truth.uncovered:

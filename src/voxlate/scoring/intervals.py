@@ -51,12 +51,15 @@ def interval_of(
     if low is None or high is None or not isinstance(stated, Mapping):
         return None
     bound = provenance.get("bounds", {}).get(modality, {}).get("mae")
-    listed = provenance.get("images", {})
-    changed = any(
-        path.name in listed and listed[path.name] != content_hash(path) for path in (low, high)
-    )
+    changed = any(is_changed(path, provenance) for path in (low, high))
     levels = stated.get("levels", {}).get(modality, {})
     return Interval(low, high, float(stated["coverage"]), levels, bound, changed)
+
+
+def is_changed(image: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether the content of an image differs from the one that its provenance states; False if it states none."""
+    stated: str | None = provenance.get("images", {}).get(image.name)
+    return stated is not None and stated != content_hash(image)
 
 
 def percent(share: float) -> str:
