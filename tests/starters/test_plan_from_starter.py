@@ -90,6 +90,21 @@ def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(st
     assert tables["train"]["validate_every"] == 100
     assert tables["start_from"] == "starter:tiny"
     assert "learned by heart" in why["train.best"]
+    assert "keep_start" not in tables["train"]
+    assert why["train.ema"] == "an average over the last 80 of 800 steps"
+
+
+def test_few_patients_average_all_steps_and_the_starter(starter, facts, monkeypatch):
+    found, _ = fitting_starter(facts, roles_of(facts), regression=True)
+    monkeypatch.setattr(planned, "FEW_PATIENTS", 4)
+    plain = {
+        "data": {"source": ["t1"], "target": ["t2"], "patch": [1, *facts.shape[1:]], "stack": 1},
+        "intensity": {"t1": {"kind": "percentile"}, "t2": {"kind": "percentile"}},
+        "train": {"steps": 800, "optimiser": {"kind": "muon", "lr": 2e-3, "warm_up": 80}},
+    }
+    tables, why = begun_from(found, plain, facts, 800, {})
+    assert (tables["train"]["ema"], tables["train"]["keep_start"]) == (0.99875, True)
+    assert "all 800 steps and the starter's weights" in why["train.ema"]
 
 
 def test_pictures_are_found_to_show_the_window_whose_levels_the_starters_images_have(
@@ -216,6 +231,7 @@ def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(
     assert (stage.start_from, last.start_from) == ("starter:tiny", None)
     assert stage.train.best is not None
     assert last.train.best is None
+    assert not last.train.keep_start
 
 
 def test_without_a_starter_no_plan_speaks_of_one(prepared, tmp_path, monkeypatch):

@@ -163,6 +163,16 @@ def test_the_running_average_forgets_its_start_and_then_decays():
     assert 1 - mean.weight.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
 
 
+def test_a_running_average_may_keep_its_share_of_the_start():
+    model, mean = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(model.weight, 1.0)
+    torch.nn.init.constant_(mean.weight, 0.0)
+    average = Average(mean, model)
+    for step in range(100):
+        average.move(0.99, step, keep_start=True)
+    assert 1 - mean.weight.item() == pytest.approx(0.99**100, rel=1e-4)
+
+
 def test_a_first_stage_trained_alone_ends_with_the_same_weights(prepared, two_stages, tmp_path):
     both = recipe.read(str(two_stages))
     alone = recipe.stage_recipe(both, "predictor")

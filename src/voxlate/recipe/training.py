@@ -1,5 +1,6 @@
 """Settings of a training: its length, batches, precision and validation."""
 
+import operator
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -138,6 +139,13 @@ class Training:
         float,
         Field(ge=0, lt=1, description="Decay of the running average of weights; 0: no average."),
     ] = 0.999
+    keep_start: Annotated[
+        bool,
+        Field(
+            exclude_if=operator.not_,  # unset, as in runs that are older than the key
+            description="Whether the running average keeps its share of the first weights, those of a starter, say, instead of forgetting them.",
+        ),
+    ] = False
     only: Annotated[
         str | None,
         Field(

@@ -67,12 +67,13 @@ class Average:
         self.buffers = list(zip(averaged.buffers(), model.buffers()))
 
     @torch.no_grad()
-    def move(self, decay: float, step: int) -> None:
-        """Update the average; early steps have more weight, so that the start is forgotten.
+    def move(self, decay: float, step: int, keep_start: bool = False) -> None:
+        """Update the average; without keep_start early steps have more weight, so that the start is forgotten.
 
         Buffers are copied. Source of the ramp (1 + n) / (10 + n): Abadi et al., TensorFlow's ExponentialMovingAverage.
         """
-        torch._foreach_lerp_(self.averaged, self.weights, 1 - min(decay, (1 + step) / (10 + step)))
+        ramp = 1.0 if keep_start else (1 + step) / (10 + step)
+        torch._foreach_lerp_(self.averaged, self.weights, 1 - min(decay, ramp))
         for old, new in self.buffers:
             old.copy_(new)
 

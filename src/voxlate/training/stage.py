@@ -115,7 +115,7 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     paced_at = None if session.pace is None else max(1, round(PACED * options.steps))
     while learner.step < options.length and not _stops_early(learner, options):
         losses = take_step(learner, parallel, options, job.seed, batches, device, clock)
-        learner.average.move(options.ema, options.part(learner.step)[0])
+        learner.average.move(options.ema, options.part(learner.step)[0], options.keep_start)
         learner.step += 1
         _add_to_epoch(learner, losses, job.accelerator)
         last = learner.step == options.length or _stops_early(learner, options)
