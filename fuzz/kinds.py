@@ -210,10 +210,10 @@ def prepare_files() -> None:
         ("train", "tiny.toml", "--data", "prepared", "--out", "run"),
         ("synth", "run", "cohort", "--out", "out"),
         ("evaluate", "out", "--truth", "cohort"),
-        ("train", "tiny.toml", "--data", "prepared", "--out", "cal"),
-        ("calibrate", "cal", "others"),
-        ("train", "tiny.toml", "--data", "prepared", "--out", "stopped"),
     )
+    for copied in ("cal", "stopped"):
+        shutil.copytree("run", copied)
+    done(("calibrate", "cal", "others"))
     Path("stopped/weights.safetensors").unlink()  # as if it had been killed before the end
     shutil.copytree("out", "other")
     keep(KINDS)

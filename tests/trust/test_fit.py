@@ -16,7 +16,7 @@ COVERAGE = 0.9
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    shorter = {way: replace(one, steps=200) for way, one in widths.SETTINGS.items()}
+    shorter = {way: replace(one, steps=100) for way, one in widths.SETTINGS.items()}
     monkeypatch.setattr(widths, "SETTINGS", shorter)
     monkeypatch.setattr(widths, "BATCH", 1024)
 

@@ -212,7 +212,7 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     from voxlate.web import training_work
 
     made_by = planning.plan_training(
-        prepared, limits=Limits(2.0, 8 * 2**30), mode="mean", device="cpu"
+        prepared, limits=Limits(0.5, 8 * 2**30), mode="mean", device="cpu"
     )
     asked = {}
 
@@ -222,16 +222,16 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
 
     monkeypatch.setattr(training_work, "plan_training", once)
     made = page(root=tmp_path, start=Here)
-    form = {"place": "prepared", "minutes": "2", "memory": "8GB", "mode": "mean"}
+    form = {"place": "prepared", "minutes": "0.5", "memory": "8GB", "mode": "mean"}
     answer = made.client.post("/training/plan", data={**form, "changes": "train.steps=4"})
     text = ended(made, answer)
     assert asked["data"] == prepared
-    assert asked["limits"] == Limits(2.0, 8 * 2**30)
+    assert asked["limits"] == Limits(0.5, 8 * 2**30)
     assert (asked["mode"], asked["from_scratch"]) == ("mean", False)
     planned = made_by.changed({"train.steps": "4"})
     reasons = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
     assert dict(reasons) == dict(planned.why)
-    assert f"Predicted: {planned.seconds / 60:.1f} of 2 minutes" in text
+    assert f"Predicted: {planned.seconds / 60:.1f} of 0.5 minutes" in text
     started = made.client.post(f"{answer.headers['location']}/start", data={"folder": "auto"})
     ended(made, started)
     recipe = (tmp_path / "auto" / "recipe.toml").read_text()
