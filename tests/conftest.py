@@ -268,12 +268,22 @@ def _trained(once, recipe_path: Path, prepared: Path, out: Path) -> Path:
 
 
 @pytest.fixture
-def quick_widths(monkeypatch) -> None:
-    """Calibrations learn their widths in 20 steps: for tests of what becomes of intervals, however wide they are."""
+def shorten_widths(monkeypatch) -> Callable[[int, int], None]:
+    """Let calibrations learn their widths in fewer steps of so many voxels."""
     from voxlate.trust import widths
 
-    for method, settings in widths.SETTINGS.items():
-        monkeypatch.setitem(widths.SETTINGS, method, replace(settings, steps=20))
+    def shorten(steps: int, batch: int) -> None:
+        for method, settings in widths.SETTINGS.items():
+            monkeypatch.setitem(widths.SETTINGS, method, replace(settings, steps=steps))
+        monkeypatch.setattr(widths, "BATCH", batch)
+
+    return shorten
+
+
+@pytest.fixture
+def quick_widths(shorten_widths) -> None:
+    """For tests of what becomes of intervals, however wide they are."""
+    shorten_widths(20, 2048)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import json
+import operator
 import re
 import types
 import typing
@@ -43,6 +44,14 @@ def settings(cls: type[T]) -> type[T]:
     """
     cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def later_key(description: str, ge: float | None = None, lt: float | None = None) -> Any:
+    """The field of a key that older runs do not have: at its default it is not written, so that they resume.
+
+    Its default must be false, 0 or empty; ge, lt: bounds of its value.
+    """
+    return Field(exclude_if=operator.not_, description=description, ge=ge, lt=lt)
 
 
 def fill(kind: type[T], values: dict[str, Any], where: str, change: str = IN_RECIPE) -> T:

@@ -15,7 +15,6 @@ from voxlate.data.replay import Mixed
 from voxlate.errors import BadInput
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.maps import MAPS
-from voxlate.planning import starters
 from voxlate.planning.adapt import adapt
 from voxlate.planning.site import check_units
 from voxlate.starters import names
@@ -39,7 +38,8 @@ def test_no_step_is_refused_and_writes_nothing(run, prepared, voxlate, tmp_path)
 def test_steps_that_worsen_the_error_leave_the_weights_of_the_run(
     run, prepared, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(starters, "RATE", 1e4)  # a rate at which every step worsens the images
+    # a rate at which every step worsens the images
+    monkeypatch.setattr("voxlate.planning.adapt.RATE", 1e4)
     done = adapt(run, prepared, tmp_path / "adapted", steps=2, share=0, device="cpu")
     own = read_weights(Run(run).weights())
     for name, tensor in read_weights(done.weights()).items():

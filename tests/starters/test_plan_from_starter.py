@@ -71,15 +71,22 @@ def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(s
     assert named["intensity"] == {"t1w": 1, "ct": 2}
 
 
-def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(starter, facts):
-    found, _ = fitting_starter(facts, roles_of(facts), regression=True)
-    plain = {
+@pytest.fixture
+def whole_slices(facts):
+    """The planned tables of a training from random weights, whose patches are whole slices."""
+    return {
         "data": {"source": ["t1"], "target": ["t2"], "patch": [1, *facts.shape[1:]], "stack": 1},
         "intensity": {"t1": {"kind": "percentile"}, "t2": {"kind": "percentile"}},
         "net": {"kind": "unet", "width": 64},
         "train": {"steps": 800, "optimiser": {"kind": "muon", "lr": 2e-3, "warm_up": 80}},
     }
-    tables, why = begun_from(found, plain, facts, 800, {})
+
+
+def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(
+    starter, facts, whole_slices
+):
+    found, _ = fitting_starter(facts, roles_of(facts), regression=True)
+    tables, why = begun_from(found, whole_slices, facts, 800, {})
     header = read_header(Run(starter).weights())
     # Trained on whole slices, a network answers to their border as it was padded.
     assert tables["net"] == {**header["recipe"]["net"], "border": "zeros"}
@@ -94,15 +101,10 @@ def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(st
     assert why["train.ema"] == "an average over the last 80 of 800 steps"
 
 
-def test_few_patients_average_all_steps_and_the_starter(starter, facts, monkeypatch):
+def test_few_patients_average_all_steps_and_the_starter(starter, facts, whole_slices, monkeypatch):
     found, _ = fitting_starter(facts, roles_of(facts), regression=True)
     monkeypatch.setattr(planned, "FEW_PATIENTS", 4)
-    plain = {
-        "data": {"source": ["t1"], "target": ["t2"], "patch": [1, *facts.shape[1:]], "stack": 1},
-        "intensity": {"t1": {"kind": "percentile"}, "t2": {"kind": "percentile"}},
-        "train": {"steps": 800, "optimiser": {"kind": "muon", "lr": 2e-3, "warm_up": 80}},
-    }
-    tables, why = begun_from(found, plain, facts, 800, {})
+    tables, why = begun_from(found, whole_slices, facts, 800, {})
     assert (tables["train"]["ema"], tables["train"]["keep_start"]) == (0.99875, True)
     assert "all 800 steps and the starter's weights" in why["train.ema"]
 
@@ -211,7 +213,7 @@ def test_few_patients_begin_from_the_starter_whatever_the_law_predicts(
     install, prepared, monkeypatch, few, begins
 ):
     install(stripped=True)
-    monkeypatch.setattr(plan, "FEW_PATIENTS", few)  # four patients of the small cohort teach
+    monkeypatch.setattr(planned, "FEW_PATIENTS", few)  # four patients of the small cohort teach
     monkeypatch.setattr(plan, "starter_error", lambda *_: 100.0)
     made = plan.plan_training(prepared, limits=LIMITS, mode="mean")
     assert (made.recipe.start_from == "starter:tiny") == begins

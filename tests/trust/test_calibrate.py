@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -19,14 +18,11 @@ from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRIC_OF
 from voxlate.synthesis.model import load
 from voxlate.training.run import load_method, save_weights
-from voxlate.trust import widths
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    shorter = {way: replace(one, steps=60) for way, one in widths.SETTINGS.items()}
-    monkeypatch.setattr(widths, "SETTINGS", shorter)
-    monkeypatch.setattr(widths, "BATCH", 512)
+def _short(shorten_widths):
+    shorten_widths(60, 512)
 
 
 @pytest.fixture

@@ -15,10 +15,8 @@ COVERAGE = 0.9
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    shorter = {way: replace(one, steps=100) for way, one in widths.SETTINGS.items()}
-    monkeypatch.setattr(widths, "SETTINGS", shorter)
-    monkeypatch.setattr(widths, "BATCH", 1024)
+def _short(shorten_widths):
+    shorten_widths(100, 1024)
 
 
 def patient(number: int, voxels: int = 3000, sd: str = "noise") -> CalibrationVoxels:

@@ -1,7 +1,6 @@
 """The items of a prepared cohort, slices or patches, and the one function that reads them in network units."""
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from typing import Annotated
@@ -12,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
-from voxlate.config import settings
+from voxlate.config import later_key, settings
 from voxlate.data.acquisition import margin, through_plane
 from voxlate.data.audit import distances
 from voxlate.data.augment import AugmentSettings
@@ -64,11 +63,10 @@ class DataSettings:
     ] = 0.0
     lift: Annotated[
         float,
-        Field(
+        later_key(
+            "least value of a source inside the body, as a share of its range, so that tissue as dark as the surroundings is told from them",
             ge=0,
             lt=1,
-            exclude_if=operator.not_,  # unset, as in runs that are older than the key
-            description="least value of a source inside the body, as a share of its range, so that tissue as dark as the surroundings is told from them",
         ),
     ] = 0.0
     slices: Annotated[

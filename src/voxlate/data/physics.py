@@ -1,7 +1,6 @@
 """The settings of `data.physics`: MR contrasts that are drawn from tissue-parameter maps, and the drawing of one."""
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -9,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from voxlate.config import settings
+from voxlate.config import later_key, settings
 from voxlate.errors import BadInput
 from voxlate.phantoms.contrast import TRANSFER, Kind, Protocol, needed_maps
 from voxlate.phantoms.sequences import FREE_WATER_T1_MS, inversion_recovery, nulling_time_ms
@@ -262,9 +261,8 @@ class PhysicsSettings:
     ] = 6.0
     same_slices: Annotated[
         bool,
-        Field(
-            exclude_if=operator.not_,  # unset, as in runs that are older than the key
-            description="whether stored images such as a CT have the slice thickness that is drawn for the first contrast",
+        later_key(
+            "whether stored images such as a CT have the slice thickness that is drawn for the first contrast"
         ),
     ] = False
     resolution: Annotated[
@@ -288,9 +286,8 @@ class PhysicsSettings:
     ] = 0.06
     black: Annotated[
         Amount,
-        Field(
-            exclude_if=operator.not_,  # unset, as in runs that are older than the key
-            description="largest signal that is subtracted, as a share of the brightest tissue, so that dark tissue becomes black; half of the items lose none",
+        later_key(
+            "largest signal that is subtracted, as a share of the brightest tissue, so that dark tissue becomes black; half of the items lose none"
         ),
     ] = 0.0
     stripped: Annotated[

@@ -7,7 +7,6 @@ from typing import Any
 from voxlate.data.case import PROTONS
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.errors import BadInput
-from voxlate.planning import starters
 from voxlate.planning.facts import facts_of
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.rules import Tables
@@ -31,6 +30,7 @@ from voxlate.training.run import Run, first_change, read_header, weights_of
 from voxlate.training.starter import run_folder
 from voxlate.training.train import Adaptation, train
 
+RATE = 0.25  # factor of the learning rate, so that the run is not forgotten
 REPLAYED = 0.25  # default share of the items that is of the old cohort
 SPARE = 0.15  # share of the minutes for validations and saving
 
@@ -209,7 +209,7 @@ def _gentle_recipe(
     else:
         counts = [round(steps * count / own[-1]) for count in own]
     for table, count in zip([*stages, tables], counts):
-        table["train"] = gentle(table["train"], count, True, starters.RATE)
+        table["train"] = gentle(table["train"], count, True, RATE)
         for key in STARTED:
             table.pop(key, None)
         if "data" in table and not draws:

@@ -25,10 +25,10 @@ from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.planning.stages import PREDICTOR, first_stage, mirror, with_samples
 from voxlate.planning.starters import (
-    FEW_PATIENTS,
     VALIDATION_COST,
     Starter,
     begun_from,
+    few_teach,
     fitting_starter,
     starter_error,
     windows_of,
@@ -420,21 +420,16 @@ def _from_starter(
     seconds = probe.seconds * (1 - SPARE) * (1 - VALIDATION_COST) * share
     steps = min(max(int(seconds / measured.seconds), 1), rules.most_items(facts) // size.batch)
     error = starter_error(starter, facts, size.batch, steps)
-    few = facts.patients <= FEW_PATIENTS
+    few = few_teach(facts.patients)
     if error > best.error and not few:
         return f"random weights, because {best.size} has a predicted error {1 - best.error / error:.1%} below that of the starter's network after {steps:,} steps"
     planned, why = first_stage(facts, roles, size, steps)
     begun, of_starter = begun_from(starter, planned, facts, steps, windows)
     why |= of_starter
     why["net.width"] = (
-        f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: "
-        + (_of_few(facts.patients) if few else _against_random(error, best))
+        f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: {few or _against_random(error, best)}"
     )
     return Candidate(size, measured.seconds, steps, error), begun, why
-
-
-def _of_few(patients: int) -> str:
-    return f"{'one patient teaches' if patients == 1 else f'{patients} patients teach'}, and a starter was measured to be better than random weights for up to {FEW_PATIENTS}"
 
 
 def _against_random(error: float, best: Candidate) -> str:

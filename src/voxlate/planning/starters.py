@@ -23,10 +23,8 @@ WORTH_STEPS = 380
 # Training patients up to whom a starter is better than random weights, whatever the law predicts, which does not count
 # patients: head-mr-to-ct, 3 minutes (benchmarks/starter_tables.py patients; docs/guides/starters.md has the table).
 FEW_PATIENTS = 3
-# Factors of the learning rate, so that weights are not forgotten: of a run that is adapted, and of a plan from a starter.
-# With 0.25 of a plan's rate one patient was learned by heart (MAE 0.105 of a held-out head; 0.078 with 0.05 or less), and
-# six were learned as well with either (0.067 and 0.068, 0.066 and 0.069; two seeds).
-RATE = 0.25
+# Factor of the learning rate, so that the starter is not forgotten. With 0.25 one patient was learned by heart (MAE 0.105
+# of a held-out head; 0.078 with 0.05 or less), and six as well with either (0.067 and 0.068, 0.066 and 0.069; two seeds).
 RATE_OF_PLAN = 0.05
 LEAK = 0.1  # slope beyond the range, in the unit of a starter
 VALIDATIONS = 8  # of a training that keeps its best weights
@@ -144,6 +142,14 @@ def _against(card: Card, recipe: Tables, facts: Facts, roles: Roles) -> str:
     return ""
 
 
+def few_teach(patients: int) -> str:
+    """A sentence where so few patients teach that a starter is better, whatever the law predicts; else ''."""
+    if patients > FEW_PATIENTS:
+        return ""
+    taught = "one patient teaches" if patients == 1 else f"{patients} patients teach"
+    return f"{taught}, and a starter was measured to be better than random weights for up to {FEW_PATIENTS}"
+
+
 def starter_error(starter: Starter, facts: Facts, batch: int, steps: int) -> float:
     """The predicted relative error of a training from a starter."""
     net = starter.tables["net"]
@@ -220,7 +226,7 @@ def _averaged(ema: float, steps: int, patients: int) -> tuple[Tables, str]:
     arXiv:2109.01903. Held-out MAE of 1, 2, 3 patients, mean of two seeds: 0.083, 0.076, 0.070; 0.090, 0.080, 0.072 by
     the last steps alone.
     """
-    if patients > FEW_PATIENTS:
+    if not few_teach(patients):
         return {}, f"an average over the last {1 / (1 - ema):.0f} of {steps:,} steps"
     why = f"an average over all {steps:,} steps and the starter's weights, because few patients are soon learned by heart"
     return {"ema": round(1 - 1 / steps, 5), "keep_start": True}, why

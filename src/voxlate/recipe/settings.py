@@ -1,13 +1,12 @@
 """The settings of a recipe: everything that a result depends on, in addition to the data."""
 
 import dataclasses
-import operator
 from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
 
-from voxlate.config import Importable, settings
+from voxlate.config import Importable, later_key, settings
 from voxlate.data.batches import Cohort, DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
@@ -77,9 +76,8 @@ StartFrom = Annotated[
 
 StartWindow = Annotated[
     dict[str, tuple[float, float]],
-    Field(
-        exclude_if=operator.not_,
-        description="By target of start_from, a starter: the ends of its range, in the starter's unit, where images show a part of the starter's range (pictures of a CT); its output is rescaled.",
+    later_key(
+        "By target of start_from, a starter: the ends of its range, in the starter's unit, where images show a part of the starter's range (pictures of a CT); its output is rescaled."
     ),
 ]
 
@@ -139,9 +137,8 @@ class Synthesis(SamplerSettings):
     ] = False
     peak_shares: Annotated[
         dict[str, Annotated[float, Field(gt=0, le=3)]],
-        Field(
-            exclude_if=operator.not_,  # unset, as in runs that are older than the key
-            description="By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given.",
+        later_key(
+            "By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given."
         ),
     ] = dataclasses.field(default_factory=dict)
 

@@ -1,12 +1,11 @@
 """Settings of a training: its length, batches, precision and validation."""
 
-import operator
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from voxlate.config import Counts, settings
+from voxlate.config import Counts, later_key, settings
 from voxlate.diffusion.sample import check_sampler_name
 from voxlate.recipe.optimiser import Optimiser
 
@@ -141,9 +140,8 @@ class Training:
     ] = 0.999
     keep_start: Annotated[
         bool,
-        Field(
-            exclude_if=operator.not_,  # unset, as in runs that are older than the key
-            description="Whether the running average keeps its share of the first weights, those of a starter, say, instead of forgetting them.",
+        later_key(
+            "Whether the running average keeps its share of the first weights, those of a starter, say, instead of forgetting them."
         ),
     ] = False
     only: Annotated[

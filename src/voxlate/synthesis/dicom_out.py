@@ -28,6 +28,7 @@ from voxlate.images.io import (
     scan_endings,
     without_ending,
 )
+from voxlate.scoring.intervals import is_changed
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.scored_images import is_map
 from voxlate.synthesis.output_folder import SHARED_SECONDS
@@ -251,9 +252,9 @@ def _images(case: Path) -> list[str]:
 
 def _check_unchanged(case: Path) -> None:
     """Raise BadInput for an image that was changed after the synthesis, as a series would state what voxlate did not make."""
-    stated: Mapping[str, str] = provenance_of(case).get("images", {})
+    provenance = provenance_of(case)
     for name in _images(case):
-        if content_hash(case / name) != stated[name]:
+        if is_changed(case / name, provenance):
             raise BadInput(
                 f"{case / name}: expected the image that synth wrote, found another content (its checksum differs). Synthesise it again."
             )
