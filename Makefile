@@ -10,8 +10,11 @@
 # make starter-tables  what starters reach on real scans and are worth to a training (hours; resumable)
 # make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (20 minutes at most; resumable)
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
-PYTHON ?= python3.11
+# make PYTHON=NAME  with another Python than the first of these that has venv
 BIN := .venv/bin
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python)
+USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
 .PHONY: install demo test dicom test-bare durations test-slow check docs fuzz chaos bench bench-gpu ingredients reach tables trust lesions starters starter-tables clean
 
@@ -19,7 +22,8 @@ install: .venv/installed
 
 # pip resolves torch to the pinned version; an index of CPU builds, where one is set up, keeps gigabytes of CUDA away
 .venv/installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || test -n "$(FOUND)" || { echo "make: expected Python 3.11 to 3.14 with venv, found none that runs as $(PYTHONS). Install one (on Debian with python3-venv), or name it: make PYTHON=/PATH/TO/python3" >&2; exit 2; }
+	test -x $(BIN)/python || "$(FOUND)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dicom,registration]'

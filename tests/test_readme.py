@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,43 @@ def test_each_make_target_in_the_readme_exists():
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"^make ([a-z-]+)|   make ([a-z-]+)", README, flags=re.M)):
         assert re.search(rf"^{''.join(target)}:", makefile, flags=re.M), target
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Runs make install with stubs in place of every Python: each is a script that ends with its exit code."""
+
+    def run(stubs: dict[str, int], *options: str) -> subprocess.CompletedProcess[str]:
+        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, tmp_path / name)
+        stubs_in = tmp_path / "bin"
+        stubs_in.mkdir()
+        for name, code in stubs.items():
+            stub = stubs_in / name
+            stub.write_text(f"#!/bin/sh\nexit {code}\n")
+            stub.chmod(0o755)
+        command = [str(shutil.which("make")), *options, "install"]
+        return subprocess.run(
+            command, cwd=tmp_path, env={"PATH": str(stubs_in)}, capture_output=True, text=True
+        )
+
+    return run
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("name", ["python3.12", "python3.13", "python3.14", "python3", "python"])
+def test_make_takes_whichever_python_runs(made, name):
+    assert f'"{name}" -m venv .venv' in made({"python3.11": 127, name: 0}, "--dry-run").stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_says_in_one_sentence_which_python_it_needs(made):
+    ended = made({"python3": 1})
+    assert ended.returncode == 2
+    first, *_ = ended.stderr.splitlines()
+    assert first.startswith("make: expected Python 3.11 to 3.14 with venv, found none")
+    assert "make PYTHON=" in first
+    assert ended.stdout == ""
 
 
 def test_the_readme_fits_on_two_screens():
