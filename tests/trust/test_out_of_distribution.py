@@ -65,9 +65,13 @@ def test_heads_of_another_kind_are_flagged(references, change, worst):
         verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)
     ]
     assert all(one.flagged for one in verdicts)
-    assert all(one.sentence.startswith("Unlike the scans") for one in verdicts)
+    assert all(
+        one.sentence.startswith("The scan differs from those of the calibration: ")
+        for one in verdicts
+    )
     if worst:
         assert max(STATISTICS, key=lambda name: verdicts[0].statistics[name]) == worst
+        assert f": {STATISTICS[worst]}. " in verdicts[0].sentence
 
 
 def test_the_map_is_high_where_the_metal_is(references):
@@ -118,4 +122,4 @@ def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known):
     assert max(one.statistics["size"] for one in verdicts) < 1
     other = head(100)
     strange = verdict_on(references, seen(np.where(other > -0.9, -other, -1).astype(np.float32)))
-    assert f"Known are {known} patients" in strange.sentence
+    assert f"(The calibration had {known} patients, so" in strange.sentence

@@ -338,7 +338,7 @@ def _turned(name: str, usual: Usual, likeness: NDArray[np.float64]) -> str:
     ):
         return ""
     how = " and ".join(side for side, flipped in zip(SIDES, FLIPS[flip]) if flipped)
-    return f"{name}: the scan is likely turned {how}: its correlation with the mean training scan is {likeness[0]:.2f}, and {likeness[flip + 1]:.2f} when it is mirrored so. Check its orientation. {ADVICE['do not trust']}"
+    return f"{name}: the scan is likely turned {how}: mirrored so, it resembles the training's scans more (correlation with their mean {likeness[flip + 1]:.2f} instead of {likeness[0]:.2f}). Check its orientation. {ADVICE['do not trust']}"
 
 
 def _distance(usual: Usual, correlation: float) -> float:
@@ -348,18 +348,18 @@ def _distance(usual: Usual, correlation: float) -> float:
 
 def _low_correlation(name: str, usual: Usual, whole: float, inside: float) -> str:
     """A sentence where correlations with the mean training scan, of the whole box and inside its body, are low."""
-    times, correlation, known, where = max(
-        (_distance(usual, whole), whole, usual.far, ""),
+    times, correlation, known, what = max(
+        (_distance(usual, whole), whole, usual.far, "the scan"),
         (
             (1 - inside - usual.contrast) / usual.contrast_width,
             inside,
             usual.contrast,
-            " inside the body",
+            "the inside of its body",
         ),
     )
     if times <= 1:
         return ""
-    return f"{name}: its correlation with the mean training scan{where} is {correlation:.2f}, that of the training's own patients {1 - known:.2f} (median), so {times:.1f} times as far from the usual as the farthest training scan: another modality, field of view or part of the body? {advice(times)}"
+    return f"{name}: {what} resembles the training's scans less than these resemble each other (correlation with their mean {correlation:.2f}, their own {1 - known:.2f}). Is it another modality, field of view or part of the body? {advice(times)}"
 
 
 def _other_size(name: str, usual: Usual, case: Body, any_height: bool) -> str:

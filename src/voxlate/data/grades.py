@@ -5,7 +5,7 @@ from typing import Literal, get_args
 Grade = Literal["note", "caution", "do not trust"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 
-CAUTION = 1.5  # times as far from the usual as the farthest training scan
+CAUTION = 1.5  # times the distance of the training scan that is farthest from their median
 REFUSE = 3.0  # no held-out head of the phantoms reaches it (docs/guides/trust.md)
 ADVICE: dict[Grade, str] = {
     "note": "Note: ordinary scans may lie so far out.",
@@ -15,7 +15,7 @@ ADVICE: dict[Grade, str] = {
 
 
 def grade(times: float) -> Grade:
-    """The grade of a scan that is so many times as far from the usual as the farthest training scan."""
+    """The grade of a scan by its distance from the training scans' median, in units of their farthest one's."""
     if times > REFUSE:
         return "do not trust"
     return "caution" if times > CAUTION else "note"

@@ -138,7 +138,7 @@ def out_of_distribution(
     value, least, most = (
         float(scale.inverse(point)) for point in np.array([points, low, high])[:, worst]
     )
-    return f"{name}: the {POINTS[worst]}th percentile of its foreground is {value:.4g}, where that of the training cases was {least:.4g} to {most:.4g} on the same scale, so {times:.1f} times as far outside as is tolerated: another scanner, unit or part of the body? {advice(times)}"
+    return f"{name}: its brightness is outside that of the training's scans: the {POINTS[worst]}th percentile of its body is {value:.4g}, theirs {least:.4g} to {most:.4g} on the same scale. Is it of another scanner, unit or part of the body? {advice(times)}"
 
 
 def varied_level(name: str, widths: Sequence[float]) -> str:

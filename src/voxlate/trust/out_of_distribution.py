@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from voxlate.data.grades import Grade, advice, grade
+from voxlate.errors import plural
 from voxlate.records import Shape
 from voxlate.trust.conformal import by_patient, conformal_quantile, least_patients
 from voxlate.trust.features import blur, gradient
@@ -49,9 +50,9 @@ DOUBTFUL: dict[Grade, str] = {
     "do not trust": " Do not trust its intervals.",
 }
 STATISTICS = {
-    "patches": "its patches, on average, are unlike those known",
-    "farthest": "parts of it are unlike anything known (metal, motion, another contrast)",
-    "size": "its body has another size or field of view",
+    "patches": "it looks different in most places",
+    "farthest": "parts of it look different from all of theirs (metal, motion, another contrast?)",
+    "size": "its body or field of view has another size",
 }
 
 
@@ -162,10 +163,10 @@ class Verdict:
         if not self.flagged:
             return ""
         worst = max(self.statistics, key=lambda name: self.statistics[name])
-        sentence = f"Unlike the scans that the run is calibrated for: {STATISTICS[worst]} ({self.score:.1f} times as far from the usual as the farthest familiar ones). {advice(self.score)}{DOUBTFUL[grade(self.score)]}"
+        sentence = f"The scan differs from those of the calibration: {STATISTICS[worst]}. {advice(self.score)}{DOUBTFUL[grade(self.score)]}"
         if self.patients >= PROVING:
             return sentence
-        return f"{sentence} (Known are {self.patients} patients: of familiar scans more than {FALSE_ALARMS:.0%} may be flagged; look at it.)"
+        return f"{sentence} (The calibration had {plural(self.patients, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
 
     @property
     def stated(self) -> dict[str, object]:
