@@ -13,8 +13,12 @@ MOST_CASES = 4
 SCALES = "Axial, coronal and sagittal slices through the middle. Images, errors (image − truth) and standard deviations (sd) each have one colour scale for all methods and cases."
 
 
-def write_page(document: Mapping[str, Any], path: Path | str) -> None:
-    """Write the page of a comparison (see compare.compare) as one HTML file."""
+def write_page(
+    document: Mapping[str, Any],
+    path: Path | str,
+    places: Mapping[str, str] | None = None,
+) -> None:
+    """Write the page of a comparison (see compare.compare) as one HTML file; places as in `page.render`."""
     names = list(document["methods"])
     modalities = document["modalities"]
     targets = ", ".join(modalities)
@@ -34,4 +38,4 @@ def write_page(document: Mapping[str, Any], path: Path | str) -> None:
         "cases_total": max(part["cases"] for part in modalities.values()),
         "scales": SCALES,
     }
-    write_text(path, render(context))
+    write_text(path, render(context, places))

@@ -15,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from voxlate import __version__
+from voxlate.data.pseudonyms import without_names
 from voxlate.errors import BadInput
 from voxlate.files import locked_if_free, read_json, write_text
 from voxlate.recipe import text as recipe_text
@@ -58,10 +59,16 @@ Answer = Mapping[str, Mapping[str, Any]]  # summaries of scores by key
 ALL_CASES = "Errors and standard deviations each have one colour scale for all cases."
 
 
-def report(path: Path | str, out: Path | str | None = None) -> Path:
+def report(
+    path: Path | str,
+    out: Path | str | None = None,
+    *,
+    places: Mapping[str, str] | None = None,
+) -> Path:
     """Write the report of a RUN or an OUT folder (default: report.html inside it) and return its path.
 
-    The file contains everything and needs no network. Raises BadInput if the folder is neither of both.
+    The file contains everything and needs no network. places: labels of absolute paths, for a report that shows no path
+    of this machine. Raises BadInput if the folder is neither of both.
     """
     if is_starter(path) and out is None:
         raise BadInput(
@@ -73,7 +80,6 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
             f"{folder}: expected the folder of a run or of syntheses, found none. Check the path."
         )
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
-    provenance = json_in(folder / "provenance.json")
     scores = scores_in(folder)
     check_unchanged(folder, scores)
     cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: scores}, MOST_CASES)
@@ -81,7 +87,10 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
         )
+    provenance = json_in(folder / "provenance.json")
     stated = {} if is_run else provenance_of(folder)  # its paths are absolute
+    if places is not None and not is_run:
+        provenance = stated
     runs = (
         [folder]
         if is_run
@@ -115,16 +124,21 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         "cases_total": len({row["case"] for row in scores["cases"]}) if scores else len(cases),
         "charts": charts_of(run / "log.jsonl") if run else [],
         "validation": _validation(folder) if is_run else [],
-        "recipe": toml_markup(recipe),
+        "recipe": toml_markup(recipe if places is None else without_names(recipe, places)),
         "recipe_note": _unlike_shipped(recipe),
         "provenance": flat(provenance),
     }
-    return write_report(context, folder, out)
+    return write_report(context, folder, out, places)
 
 
-def write_report(context: Mapping[str, Any], folder: Path, out: Path | str | None) -> Path:
+def write_report(
+    context: Mapping[str, Any],
+    folder: Path,
+    out: Path | str | None,
+    places: Mapping[str, str] | None = None,
+) -> Path:
     """Write a page to `out`, or to report.html in the folder that it is about; returns its path."""
-    page = render(context)
+    page = render(context, places)
     if out is not None:
         write_text(out, page)
         return Path(out)
@@ -133,14 +147,27 @@ def write_report(context: Mapping[str, Any], folder: Path, out: Path | str | Non
     return folder / "report.html"
 
 
-def render(context: Mapping[str, Any]) -> str:
-    """Fill the page's template; sections without an entry in the context are left out."""
+def render(context: Mapping[str, Any], places: Mapping[str, str] | None = None) -> str:
+    """Fill the page's template; sections without an entry in the context are left out.
+
+    places: labels of absolute paths. They replace these paths in each text before it becomes part of the page, so that
+    neither the page's markup nor its pictures can be changed.
+    """
+
+    def shown(value: Any) -> Any:
+        is_text = isinstance(value, str) and not isinstance(value, Markup)
+        if places is None or not is_text or value.startswith("data:"):
+            return value
+        return without_names(value, places)
+
     template = (
         resources.files("voxlate.reports")
         .joinpath("templates", "page.html")
         .read_text(encoding="utf-8")
     )
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown
+    )
     always = {
         "date": datetime.date.today().isoformat(),
         "version": __version__,

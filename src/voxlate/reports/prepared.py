@@ -1,5 +1,6 @@
 """The page of a prepared cohort: the alignment of its scans, or the scans side by side, case by case."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ BOARDS = "A chequerboard shows the fixed scan and the other one in turn: where t
 SIDE_BY_SIDE = "The scans of a case on its one grid, each on its own colour scale."
 
 
-def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
+def report_prepared(
+    path: Path | str,
+    out: Path | str | None = None,
+    places: Mapping[str, str] | None = None,
+) -> Path:
     """Write the page of a prepared cohort (default: report.html inside it) and return its path.
 
-    Raises BadInput if the folder is no prepared cohort, or is damaged.
+    places: as in `page.render`. Raises BadInput if the folder is no prepared cohort, or is damaged.
     """
     cohort = open_cohort(path)
     preparation = cohort.preparation
@@ -59,7 +64,7 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
         "scales": some + (BOARDS if boards else SIDE_BY_SIDE),
         "provenance": flat(cohort.provenance),
     }
-    return write_report(context, cohort.folder, out)
+    return write_report(context, cohort.folder, out, places)
 
 
 def _least_similar(entry: Entry) -> float:

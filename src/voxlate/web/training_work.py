@@ -35,7 +35,7 @@ from voxlate.training.continuing import train_further
 from voxlate.training.run import Run
 from voxlate.training.train import train as train_recipe
 from voxlate.trust.summary import sentences
-from voxlate.web.hiding import cleaned, hide_places
+from voxlate.web.hiding import cleaned
 from voxlate.web.looking import cohort_of
 from voxlate.web.places import ROOT, check_links
 from voxlate.web.shown import FOUND, OUT, PLANNED, REPORT
@@ -75,8 +75,7 @@ def prepare(folder: Path, request: Request, progress: Progress) -> Facts:
         say=said.append,
         **request["options"],
     )
-    report_prepared(prepared.folder, folder / REPORT)
-    hide_places(folder / REPORT, [], {request["root"]: ROOT})
+    report_prepared(prepared.folder, folder / REPORT, {request["root"]: ROOT})
     return {"said": said, "unread": list(prepared.provenance["unread"])}
 
 
@@ -187,16 +186,15 @@ def compare(folder: Path, request: Request, progress: Progress) -> Facts:
         scores = evaluate(out, cohort, split=request["split"], **layout)
         documents.append(scores.document())
         scored.append(out)
+    places = {place: label for label, place in request["runs"].items()}
+    places |= {str(out): out.name for out in scored} | {request["root"]: ROOT}
     if len(scored) == 1:
-        report(scored[0], folder / REPORT)
+        report(scored[0], folder / REPORT, places=places)
         tables = score_tables(documents[0])
     else:
         comparison = compare_scores(scored)
-        write_page(comparison.document, folder / REPORT)
+        write_page(comparison.document, folder / REPORT, places)
         tables = comparison_tables(comparison.document, everything=False)
-    places = {place: label for label, place in request["runs"].items()}
-    places |= {str(out): out.name for out in scored} | {request["root"]: ROOT}
-    hide_places(folder / REPORT, scored, places)
     return {"said": said, "tables": _plain(tables)}
 
 

@@ -39,7 +39,7 @@ from voxlate.web.fitting import (
     limits_of,
     other_files,
 )
-from voxlate.web.hiding import cleaned, hide_places
+from voxlate.web.hiding import cleaned
 from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS, Progress
 from voxlate.web.places import ROOT
 from voxlate.web.private import for_owner
@@ -134,9 +134,9 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
     progress("views", 1, 3)
     said += _write_dicom(folder, files)
     progress("views", 2, 3)
-    report(folder / OUT, folder / REPORT)
-    labels = dict.fromkeys(map(str, selected.model.origins), request["label"])
-    hide_places(folder / REPORT, [case, folder / OUT], labels)
+    origins = dict.fromkeys(map(str, selected.model.origins), request["label"])
+    places = places_of(folder, request) | origins
+    report(folder / OUT, folder / REPORT, places=places)
     result = Result(
         case.name,
         tuple(stated["images"]),
@@ -148,7 +148,7 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
         accepted_scans(selected.model),
         limits_of(selected.model.origins[0]),
     )
-    write_json(folder / RESULT, cleaned(asdict(result), places_of(folder, request)))
+    write_json(folder / RESULT, cleaned(asdict(result), places))
 
 
 def _selected(run: str, inputs: Sequence[str], options: SynthOptions, said: list[str]) -> Selection:
