@@ -69,6 +69,7 @@ def _folder(path: Path) -> dict[str, Any]:
         "patients": len({case.patient or case.case for case in cohort.cases}),
         "modalities": {name: scans[name] for name in sorted(scans)},
         "left out": [*cohort.unread, *cohort.unclaimed],
+        **({"assumed": cohort.guessed} if cohort.guessed else {}),
         "next": f"voxlate prepare {path} --out PREPARED",
     }
 

@@ -21,6 +21,7 @@ from voxlate.data.paths import (
     some_of,
     with_runs,
 )
+from voxlate.data.patient_names import by_names
 from voxlate.data.presets import (
     LABELS,
     MASKS,
@@ -121,8 +122,9 @@ def find_cohort(
     root/cases.csv or root/cohort.csv when none is named; allow_outside: its paths may lead out of its folder and root.
     With a preset that has [series] tables, patterns are those of the folders with DICOM files, and their series are
     chosen by tags; [frames] makes modalities of frames of a dynamic scan; with [arrays] files hold slices.
-    patients: a text file with the patient of each case (see slice_lists.py; for
-    [arrays] by default root/patients.txt).
+    patients: a text file with the patient of each case (see slice_lists.py; for [arrays] by default
+    root/patients.txt), or "each", by which every case is a patient of its own. By default paths and manifests say the
+    patients, and where they do not, the names of the cases (see patient_names.py).
     modalities: every case must have these; only they are kept.
     prefer, exclude, exclude_file: see choice.py. root may also be a manifest, whose folder is then the root.
     Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
@@ -135,17 +137,18 @@ def find_cohort(
         )
     found = CohortFiles()
     layout = _layout(root, pattern, preset)
-    whose = Path(patients) if patients is not None else None
+    owned = functools.partial(_owned, layout=layout, patients=patients, found=found)
     if table is None:
-        cases = _without_left_out(_on_disk(root, layout, whose, found, choice), layout, found)
+        cases = _on_disk(root, layout, patients, found, choice)
+        cases = owned(_without_left_out(cases, layout, found))
     else:
-        on_disk = functools.partial(_on_disk, root, layout, whose, found, choice)
-        cases, others = read_manifest(table, root, layout, on_disk, allow_outside, choice)
+        on_disk = functools.partial(_on_disk, root, layout, patients, found, choice)
+        cases, others = read_manifest(table, root, layout, on_disk, owned, allow_outside, choice)
         found.unclaimed += others
-    choice.refuse_unused(root)
     cases = [
         case for case in cases if choice.has_case(case.case, case.patient)
-    ]  # a list may have named their patients
+    ]  # lists and names tell patients only now
+    choice.refuse_unused(root)
     found.unclaimed += choice.sentences()
     if not cases:
         raise BadInput(
@@ -188,7 +191,7 @@ def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Prese
 def _on_disk(
     root: Path,
     layout: Preset,
-    patients: Path | None,
+    patients: Path | str | None,
     found: CohortFiles,
     choice: Choice,
 ) -> list[CaseFiles]:
@@ -198,10 +201,23 @@ def _on_disk(
         return cases_by_series(root, layout, folders, choice)
     cases = cases_by_path(root, layout, folders, found, choice)
     if layout.arrays is None:
-        return cases if patients is None else with_patients(cases, patients)
-    named = bool(layout.patient) or any("{patient}" in pattern for _, pattern in layout.forms)
-    cases, others = arranged(cases, layout.arrays, root, patients, named)
+        return cases
+    cases, others, said = arranged(cases, layout.arrays, root, patients)
     found.unclaimed += others
+    found.guessed += said
+    return cases
+
+
+def _owned(
+    cases: list[CaseFiles], layout: Preset, patients: Path | str | None, found: CohortFiles
+) -> list[CaseFiles]:
+    """The cases with their patients; those of arrays may stay without one (see slice_lists.known_patients)."""
+    if patients is not None:
+        return with_patients(cases, patients)
+    if layout.arrays is not None:
+        return cases
+    cases, said = by_names(cases)
+    found.guessed += said
     return cases
 
 

@@ -14,7 +14,7 @@ def refuse_leak(pairs: Iterable[tuple[str, str | None]], where: Path | str) -> N
     for patient, split in pairs:
         if split is not None and splits.setdefault(patient, split) != split:
             raise BadInput(
-                f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. Put all cases of a patient into the same split."
+                f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. Put all cases of a patient into the same split, or pass --patients each if they are several patients."
             )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from voxlate.data.choice import Choice, several
 from voxlate.data.leakage import refuse_leak
+from voxlate.data.patient_names import patient_in
 from voxlate.data.presets import (
     MASKS,
     NOTES,
@@ -74,6 +75,7 @@ def read_manifest(
     root: Path,
     layout: Preset,
     on_disk: Callable[[], list[CaseFiles]],
+    owned: Callable[[list[CaseFiles]], list[CaseFiles]],
     allow_outside: bool = False,
     choice: Choice | None = None,
 ) -> tuple[list[CaseFiles], list[str]]:
@@ -82,7 +84,7 @@ def read_manifest(
     Three forms: long (case, modality, path), wide (case and a column of paths for each modality), or notes only (case
     or patient, split, whatever else), where the files are found by the layout. Optional columns: patient (or subject),
     split (or set, or fold, of these words), fold (0 to 4: in which a patient validates; without a split, those of fold
-    0 validate and the others train). choice: which rows and paths do not count.
+    0 validate and the others train). owned: gives the cases their patients. choice: which rows and paths do not count.
     Paths are relative to the manifest or to root, and stay below one of them unless allow_outside.
     Raises BadInput for a patient in two splits, a case, a modality or a scan
     twice, a missing file, an unknown split, an unused column whose name is almost that of a used one.
@@ -127,7 +129,7 @@ def read_manifest(
         raise BadInput(
             f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path."
         )
-    cases = _with_folds(path, rows, cases)
+    cases = _with_folds(path, rows, owned(cases))
     refuse_leak(((case.patient, case.split) for case in cases), path)
     if len({case.split is None for case in cases}) > 1:
         unsplit = next(case.case for case in cases if case.split is None)
@@ -401,7 +403,9 @@ def _from_notes(path: Path, rows: list[Row], on_disk: list[CaseFiles]) -> list[C
     key = "case" if rows[0].get("case") else "patient"
     by_name: dict[str, list[CaseFiles]] = defaultdict(list)
     for case in on_disk:
-        by_name[case.case if key == "case" else case.patient].append(case)
+        owner = case.patient or patient_in(case.case) or case.case
+        for name in {case.case} if key == "case" else {case.case, owner}:
+            by_name[name].append(case)
     cases = []
     for row in rows:
         if row[key] not in by_name:

@@ -57,8 +57,9 @@ class Layout:
     patients: Annotated[
         Path | str | None,
         Option(
-            "Text file with an 'ID PATIENT' of array slices a line. Default: patients.txt.",
+            "Text file with 'CASE PATIENT' a line, or each: every case is a patient.",
             panel=INPUT,
+            metavar="FILE",
         ),
     ] = None
     allow_outside: Annotated[

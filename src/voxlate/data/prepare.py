@@ -30,6 +30,7 @@ from voxlate.data.choice import as_names
 from voxlate.data.find import CaseFiles, find_cohort, root_and_manifest
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.options import PrepareOptions
+from voxlate.data.patient_names import EACH
 from voxlate.data.prepared import (
     VERSION,
     Cohort,
@@ -117,7 +118,7 @@ def prepare(
         "pattern": asked.pattern,
         "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(table),
-        "patients": _place(asked.patients),
+        "patients": EACH if asked.patients == EACH else _place(asked.patients),
         "modalities": asked.modalities,
         **{name: _listed(getattr(asked, name)) for name in ("prefer", "exclude", "exclude_file")},
         **asdict(preparation),

@@ -46,7 +46,7 @@ class CaseFiles:
     """One study of a patient: a file for each modality, a label map for each name, and a mask.
 
     A file may also be a DICOM folder, 'FOLDER#key' for one series of it, or either with '#peak+8s' for one frame, or
-    'FILE.npy#channel=0' for a slice of an array file. patient: '' where nothing says it (slices in array files).
+    'FILE.npy#channel=0' for a slice of an array file. patient: '' where nothing has said it yet (see patient_names.py).
     fold: in which a manifest says that the patient validates. stand_ins: synthesised images, by modality, to which the
     scan of this modality is registered, and with which its alignment is audited, in place of the fixed scan.
     """
@@ -266,9 +266,9 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def patient_of(case: str, expression: str) -> str:
-    """The patient in a case name by a preset's regular expression; the case itself where it does not match."""
+    """The patient in a case name by a preset's regular expression; '' where it does not match."""
     found = re.search(expression, case) if expression else None
-    return found.group(1) if found else case
+    return found.group(1) if found else ""
 
 
 def modality_name(name: str, aliases: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from voxlate.data.leakage import refuse_leak
+from voxlate.data.patient_names import EACH, by_names, patient_in
 from voxlate.data.presets import Arrays, CaseFiles
 from voxlate.data.split import patient_order
 from voxlate.errors import BadInput
@@ -41,25 +42,32 @@ def arranged(
     cases: list[CaseFiles],
     arrays: Arrays,
     root: Path,
-    patients: Path | None,
-    named: bool,
-) -> tuple[list[CaseFiles], list[str]]:
-    """The cases of array files with their splits and patients, and a sentence on cases in no list.
+    patients: Path | str | None,
+) -> tuple[list[CaseFiles], list[str], list[str]]:
+    """The cases of array files with their splits and patients, and sentences on cases in no list and on their patients.
 
-    patients: see `with_patients` (default: PATIENTS in root, where it is); named: whether the files' names state the
-    patients. Where nothing states them, they are '' (see `known_patients`), and nothing is held out for validation.
+    patients: see `with_patients` (default: PATIENTS in root, where it is). Where neither a list nor the names of all
+    cases tell the patients, they are '' (see `known_patients`), and nothing is held out for validation.
     Raises BadInput for stacks of other shapes, and for lists that do not fit.
     """
     _refuse_unequal_stacks(cases)
     cases, left_out = _with_splits(cases, arrays, root)
     if patients is None and (root / PATIENTS).is_file():
         patients = root / PATIENTS
+    said = list[str]()
     if patients is not None:
         cases = with_patients(cases, patients)
-        refuse_leak(((case.patient, case.split) for case in cases), patients)
-    elif not named:
-        cases = [replace(case, patient="") for case in cases]
-    return _held_back(cases, arrays.held_back), left_out
+    elif _name_patients(cases):
+        cases, said = by_names(cases)
+    if all(case.patient for case in cases):
+        refuse_leak(((case.patient, case.split) for case in cases), patients or root)
+    return _held_back(cases, arrays.held_back), left_out, said
+
+
+def _name_patients(cases: Sequence[CaseFiles]) -> bool:
+    """Whether the names of cases without a patient tell a patient and a slice each, of several patients."""
+    owners = {patient_in(case.case) for case in cases if not case.patient}
+    return None not in owners and len(owners) > 1
 
 
 def known_patients(cases: Sequence[CaseFiles], root: Path) -> None:
@@ -74,8 +82,14 @@ def known_patients(cases: Sequence[CaseFiles], root: Path) -> None:
     )
 
 
-def with_patients(cases: list[CaseFiles], path: Path) -> list[CaseFiles]:
-    """The cases with the patients that a text file names: of a stack one a line, in order, else 'ID PATIENT'."""
+def with_patients(cases: list[CaseFiles], patients: Path | str) -> list[CaseFiles]:
+    """The cases with the patients that a text file names: of a stack one a line, in order, else 'ID PATIENT'.
+
+    patients: the file, or EACH, by which every case is a patient of its own.
+    """
+    if str(patients) == EACH:
+        return [replace(case, patient=case.case) for case in cases]
+    path = Path(patients)
     lines = _lines(path)
     rows = [
         [safe_name(word, f"{path}, line {n}") for word in re.split(r"[\s,;]+", one)]

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from voxlate.data.options import PrepareOptions
+from voxlate.data.patient_names import EACH
 from voxlate.data.presets import presets
 from voxlate.errors import BadInput
 from voxlate.recipe import text as recipe_text
@@ -86,6 +87,7 @@ def survey(
     exclude: Annotated[str, Form()] = "",
     registration: Annotated[str, Form()] = "",
     resample: Annotated[str, Form()] = "",
+    each: Annotated[str, Form()] = "",
     fixed: Annotated[str, Form()] = "",
 ) -> Response:
     """Look at what `prepare` would make of a folder."""
@@ -104,6 +106,7 @@ def survey(
         "exclude": names_in(exclude) or None,
         "register": registration or None,
         "resample": bool(resample),
+        "patients": EACH if each else None,
         "fixed": fixed.strip() or None,
     }
     options = {name: value for name, value in asked.items() if value}
