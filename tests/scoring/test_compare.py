@@ -286,7 +286,19 @@ def test_methods_that_learned_from_scored_cases_are_named(folders):
 def test_one_case_is_no_cases(tmp_path):
     for name in "ab":
         write(tmp_path / name, {"mae": [1.0]})
-    assert "Tests over 1 case: no p" in printed(compare([tmp_path / "a", tmp_path / "b"]))
+    said = "Which method is better cannot be told from one patient."
+    assert said in printed(compare([tmp_path / "a", tmp_path / "b"]))
+
+
+def test_the_cases_of_one_patient_are_not_tested_and_have_no_star(tmp_path):
+    for name, offset in (("a", 0.0), ("b", 5.0)):
+        values = {"mae": [40.0 + offset + number for number in range(9)]}
+        write(tmp_path / name, values, ["p0"] * 9)
+    found = compare([tmp_path / "a", tmp_path / "b"])
+    methods = found.document["modalities"]["ct"]["metrics"]["mae"]["methods"]
+    assert [sorted(method) for method in methods.values()] == [["ci95", "mean", "sd"]] * 2
+    said = "Which method is better cannot be told from one patient."
+    assert said in printed(found)
 
 
 def test_holms_correction_of_his_kind_of_example():
@@ -324,7 +336,7 @@ def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
         "one sign: the least there is"
     )
     assert own["smallest_p"] == 2 / 2**6
-    said = "no p is below 0.062 after Holm's correction for 2 comparisons, so that no difference can reach p < 0.05"
+    said = "Which method is better cannot be told from 6 patients (at least 7 are needed) after Holm's correction for 2 comparisons."
     assert said in printed(found)
 
 

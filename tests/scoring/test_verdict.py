@@ -1,10 +1,12 @@
 """The verdict on syntheses: made-up errors whose answer is known by hand."""
 
+import numpy as np
 import pytest
 
 from voxlate.scoring.verdict import lines, verdict_on, verdicts
 
 FOUR = {f"c{number}": f"p{number}" for number in range(4)}
+SIX = {f"c{number}": f"p{number}" for number in range(6)}
 
 
 def errors(*values):
@@ -19,17 +21,44 @@ def on(patients=FOUR, not_held_out="", **answers):
 
 def test_a_lower_error_of_all_patients_beats_the_best_baseline_by_its_share():
     found = on(
-        synthesis=errors(60, 61, 62, 63),
-        mean_image=errors(*[200] * 4),
-        intensity_table=errors(*[89] * 4),
+        SIX,
+        synthesis=errors(60, 61, 62, 63, 61, 62),
+        mean_image=errors(*[200] * 6),
+        intensity_table=errors(*[89] * 6),
     )
     assert found.outcome == "better"
+    assert found.p == pytest.approx(2 / 2**6)
     assert found.sentence.startswith(
-        "beats the best naive baseline (intensity table, 89.0 HU) by 31 % on 4 of 4 patients: MAE 61.5 HU"
+        "beats the best naive baseline (intensity table, 89.0 HU) by 31 % on 6 of 6 patients: MAE 61.5 HU"
     )
     assert found.share == pytest.approx(1 - 61.5 / 89)
     assert found.difference_ci95
     assert found.difference_ci95[0] < 61.5 - 89 < found.difference_ci95[1] < 0
+
+
+@pytest.mark.parametrize("count", range(1, 11))
+def test_without_a_difference_at_most_one_comparison_in_twenty_is_called_better(count):
+    generator = np.random.default_rng(count)
+    patients = {f"c{number}": f"p{number}" for number in range(count)}
+    outcomes = []
+    for _ in range(100):
+        ours, theirs = 60 * np.exp(generator.normal(0, 0.3, (2, count)))
+        outcomes.append(on(patients, synthesis=errors(*ours), copy=errors(*theirs)).outcome)
+    assert {"unclear", "worse"} <= set(outcomes)
+    assert outcomes.count("better") <= 0.05 * 100
+
+
+@pytest.mark.parametrize("count", range(2, 6))
+def test_fewer_than_six_patients_cannot_tell_whichever_the_difference(count):
+    patients = {f"c{number}": f"p{number}" for number in range(count)}
+    found = on(patients, synthesis=errors(*[10] * count), copy=errors(*[60] * count))
+    assert (found.symbol, found.lower_on) == ("?", count)
+    assert found.sentence.startswith(
+        f"CANNOT BE TOLD from {count} patients (at least 6 are needed) whether it is better than the best naive baseline (copy, 60.0 HU): MAE 10.0 HU"
+    )
+    assert found.sentence.endswith(
+        f"lower by 83 % on average, lower for {count} of {count} patients"
+    )
 
 
 def test_a_higher_error_is_worse_in_capitals():
@@ -43,18 +72,18 @@ def test_a_higher_error_is_worse_in_capitals():
 
 
 def test_a_lower_mean_that_one_patient_makes_is_not_clear():
-    found = on(synthesis=errors(10, 69, 69, 69), copy_of_t1=errors(68, 68, 68, 68))
+    found = on(SIX, synthesis=errors(10, *[69] * 5), copy_of_t1=errors(*[68] * 6))
     assert (found.outcome, found.lower_on) == ("unclear", 1)
     assert "NOT CLEARLY BETTER" in found.sentence
-    assert "lower for 1 of 4 patients" in found.sentence
+    assert "lower for 1 of 6 patients" in found.sentence
 
 
-def test_a_difference_whose_interval_holds_zero_is_not_clear():
-    found = on(synthesis=errors(60, 66, 66, 80), copy_of_t1=errors(68, 68, 68, 68))
+def test_a_difference_that_chance_may_give_is_not_clear():
+    found = on(SIX, synthesis=errors(60, 66, 66, 66, 65, 80), copy_of_t1=errors(*[68] * 6))
     assert found.outcome == "unclear"
     assert found.difference_ci95
     assert found.difference_ci95[0] < 0 < found.difference_ci95[1]
-    assert "95 % interval of the difference -" in found.sentence
+    assert found.sentence.endswith("lower for 5 of 6 patients (signed-rank test, p 0.44)")
 
 
 def test_a_tie_is_not_clear():
@@ -72,10 +101,9 @@ def test_patients_are_counted_and_weigh_the_same_whatever_their_cases():
 
 def test_one_patient_says_nothing_of_others():
     found = on({"c0": "a"}, synthesis=errors(10), copy=errors(60))
-    assert (found.outcome, found.difference_ci95) == ("better", None)
-    assert found.sentence.endswith(
-        "on 1 of 1 patient: MAE 10.0 HU, whole image; one patient does not represent others"
-    )
+    assert (found.outcome, found.difference_ci95) == ("unclear", None)
+    assert found.sentence.startswith("CANNOT BE TOLD from one patient whether it is better than ")
+    assert "(copy, 60.0 HU): MAE 10.0 HU, whole image, lower by 83 %" in found.sentence
 
 
 def test_without_baselines_there_is_no_verdict():
@@ -88,7 +116,7 @@ def test_a_baseline_that_some_cases_lack_counts_only_where_none_has_more_cases()
     own, whole = errors(50, 50, 50, 50), errors(60, 60, 60, 60)
     assert on(synthesis=own, copy=errors(40, 40), table=whole).baseline == "table"
     found = on(synthesis=errors(50, 50, 90, 90), copy=errors(60, 60))
-    assert (found.outcome, found.synthesis) == ("better", 50), "of the same two cases"
+    assert (found.outcome, found.synthesis) == ("unclear", 50), "of the same two cases"
     assert found.sentence.endswith("over the 2 of 4 cases that this baseline has")
 
 
@@ -101,14 +129,14 @@ def test_a_baseline_without_error_is_worse_to_lose_to_and_a_tie_to_reach():
 
 def test_training_cases_are_never_a_clear_success_but_may_be_a_failure():
     clause = "4 of 4 cases in the training"
-    better = on(not_held_out=clause, synthesis=errors(1, 1, 1, 1), copy=errors(9, 9, 9, 9))
+    better = on(SIX, not_held_out=clause, synthesis=errors(*[1] * 6), copy=errors(*[9] * 6))
     worse = on(not_held_out=clause, synthesis=errors(9, 9, 9, 9), copy=errors(1, 1, 1, 1))
     assert (better.outcome, worse.outcome) == ("unclear", "worse")
     assert better.sentence.endswith(clause)
 
 
 def document(**changes):
-    """A metrics.json of two targets: a good CT and a bad T2 of the same two cases."""
+    """A metrics.json of two targets: a good CT and a bad T2 of the same six cases."""
     rows = []
     for modality, values in {
         "ct": {"synthesis": 5, "copy": 9},
@@ -116,7 +144,7 @@ def document(**changes):
     }.items():
         for answer, value in values.items():
             own = {"modality": modality, "answer": answer, "mae": value}
-            rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(2)]
+            rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(6)]
     part = {"unit": "HU", "mask": "body"}
     return {"modalities": {"ct": part, "t2": part}, "cases": rows, **changes}
 
@@ -137,7 +165,7 @@ def test_cases_of_the_training_are_named_in_the_verdict():
     ct, _ = verdicts(document(trained_on=["c1"]))
     assert ct.outcome == "unclear"
     assert ct.sentence.endswith(
-        "1 of 2 cases in the training, so this is no result on other patients"
+        "1 of 6 cases in the training, so this is no result on other patients"
     )
 
 
@@ -145,7 +173,7 @@ def test_a_value_that_is_not_finite_counts_in_neither_mean():
     changed = document()
     changed["cases"][0]["mae"] = None
     ct = verdicts(changed)[0]
-    assert (ct.patients, ct.synthesis) == (1, 5)
+    assert (ct.patients, ct.synthesis) == (5, 5)
 
 
 def in_network_units(synthesis, copy):
@@ -153,7 +181,7 @@ def in_network_units(synthesis, copy):
     rows = []
     for answer, mae, mae_network in (("synthesis", 5, synthesis), ("copy", 9, copy)):
         own = {"modality": "t2", "answer": answer, "mae": mae, "mae_network": mae_network}
-        rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(2)]
+        rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(6)]
     return {"modalities": {"t2": {"unit": "% of peak", "mask": "body"}}, "cases": rows}
 
 
@@ -161,9 +189,9 @@ def test_a_success_that_is_a_failure_in_the_units_of_the_training_depends_on_the
     (t2,) = verdicts(in_network_units(synthesis=30, copy=20))
     assert t2.outcome == "unclear"
     assert t2.sentence.startswith(
-        "DEPENDS ON THE UNIT: with each image divided by its own peak it beats"
+        "DEPENDS ON THE UNIT. With each image divided by its own peak: beats"
     )
-    assert "it is WORSE THAN the best naive baseline (copy, 20.0 of 255)" in t2.sentence
+    assert "an error: WORSE THAN the best naive baseline (copy, 20.0 of 255)" in t2.sentence
 
 
 def test_the_same_outcome_in_both_units_is_stated_once():

@@ -218,7 +218,11 @@ def _modality(
         # None becomes NaN
         values = np.array([[rows[k][case].get(key) for case in cases] for k in having], np.float64)
         results[key] = _tested(
-            metric, [methods[k] for k in having], *_by_group(values, groups), reference
+            metric,
+            [methods[k] for k in having],
+            *_by_group(values, groups),
+            reference,
+            len(set(patients)),
         )
     stated = {key: parts[0].get(key) for key in MUST_AGREE}
     return {
@@ -320,8 +324,12 @@ def _tested(
     values: NDArray[np.float64],
     used: int,
     reference: str | None,
+    patients: int,
 ) -> dict[str, Any]:
-    """Mean and sd of each method, and p of its difference to the reference over the shared patients."""
+    """Mean and sd of each method, and p of its difference to the reference over the shared patients.
+
+    Cases of one patient are not tested: they are no sample of other patients.
+    """
     size = values.shape[1]
     names = [method.name for method in methods]
     loss = {"lower": values, "higher": -values, "one": np.abs(values - 1)}.get(metric.better)
@@ -340,8 +348,8 @@ def _tested(
     if loss is None or size < 2 or len(names) < 2:
         return result
     result["best"] = names[int(loss.mean(1).argmin())]
-    if reference is not None and reference not in names:
-        return result  # the reference has no such score
+    if patients < 2 or (reference is not None and reference not in names):
+        return result  # the reference may have no such score
     result["reference"] = reference or result["best"]
     to = names.index(result["reference"])
     others = [number for number in range(len(names)) if number != to]

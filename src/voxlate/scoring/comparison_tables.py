@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from voxlate.errors import plural
 from voxlate.scoring.captions import not_held_out, range_note
 from voxlate.scoring.metrics import Metric, metrics_of, scope_label
-from voxlate.scoring.paired import SIGNIFICANT, least_p
+from voxlate.scoring.paired import SIGNIFICANT, least_p, too_few
 from voxlate.scoring.tables import Cell, Line, Tables, is_main
 
 NAIVE = "best naive"  # the column of the best naive baseline
@@ -65,13 +64,9 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
     trained = {name: len(cases) for name, cases in document["trained_on"].items() if cases}
     lines = [f"{name}: {not_held_out(number, scored)}" for name, number in trained.items()]
     for name, part in document["modalities"].items():
-        size = part[part["over"]]
-        over = plural(size, part["over"][:-1])
         lines.append(
-            f"{range_note(name, part)}; mask: {part['mask']}. Tests over {over}: {_reachable(document, size)}."
+            f"{range_note(name, part)}; mask: {part['mask']}. {_reachable(document, part['patients'])}."
         )
-        if part["over"] == "cases":
-            lines.append(f"{name}: one patient, so the tests do not apply to other patients.")
     lines += _partial_notes(document)
     chosen = (
         document["reference"]
@@ -94,12 +89,12 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
 
 
 def _reachable(document: Mapping[str, Any], size: int) -> str:
-    """A clause on the least possible p of a test with this number of pairs after correction."""
+    """What tests over this number of patients can tell after correction."""
     tests = len(document["methods"]) - 1
-    least = least_p(size, tests)
     corrected = f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
-    lost = f", so that no difference can reach p < {SIGNIFICANT}" if least >= SIGNIFICANT else ""
-    return f"no p is below {least:.2g}{corrected}{lost}"
+    if few := too_few(size, tests):
+        return f"Which method is better cannot be told from {few}{corrected}"
+    return f"Tests over {size} patients: no p is below {least_p(size, tests):.2g}{corrected}"
 
 
 def _partial_notes(document: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from rich.text import Text
 
 from voxlate.config import adapter
+from voxlate.errors import plural
 from voxlate.scoring.metrics import METRIC_OF
+from voxlate.scoring.paired import SIGNIFICANT, too_few, wilcoxon_p
 from voxlate.scoring.resampling import bootstrap
 
 Outcome = Literal["better", "unclear", "worse", "unknown"]
@@ -41,7 +43,8 @@ class Verdict:
 
     synthesis, naive: mean absolute error of both in `unit`, where each patient counts once; share: relative reduction of
     the baseline's error; lower_on: number of `patients` with a lower error; difference_ci95: interval of the paired
-    difference (synthesis − baseline), None below two patients. Numbers are None if no baseline was scored.
+    difference (synthesis − baseline), None below two patients; p: of the test of this difference. Numbers are None if no
+    baseline was scored.
     """
 
     modality: str
@@ -56,6 +59,7 @@ class Verdict:
     lower_on: int | None = None
     patients: int | None = None
     difference_ci95: tuple[float, float] | None = None
+    p: float | None = None
 
     @property
     def symbol(self) -> str:
@@ -95,6 +99,10 @@ class Compared:
     def interval(self) -> tuple[float, float] | None:
         differences = self.synthesis - self.naive
         return bootstrap(differences, [str(number) for number in range(len(differences))], seed=0)
+
+    @property
+    def p(self) -> float:
+        return wilcoxon_p(self.synthesis, self.naive)
 
 
 def verdict_on(
@@ -137,6 +145,7 @@ def verdict_on(
         lower_on=best.lower_on,
         patients=len(best.naive),
         difference_ci95=best.interval,
+        p=best.p,
     )
 
 
@@ -163,33 +172,37 @@ def _compared(
 
 
 def _outcome(compared: Compared) -> Outcome:
-    """The outcome: better needs most patients and an interval of the difference below zero; worse needs most patients."""
+    """The outcome: better needs most patients and a significant difference; worse needs most patients."""
     half = len(compared.naive) / 2
     share = compared.share
     if abs(share) < TIE:
         return "unclear"
     if share < 0:
         return "worse" if (compared.synthesis > compared.naive).sum() > half else "unclear"
-    certain = compared.interval is None or compared.interval[1] < 0
-    return "better" if certain and compared.lower_on > half else "unclear"
+    proven = compared.p < SIGNIFICANT
+    return "better" if proven and compared.lower_on > half else "unclear"
 
 
 def _sentence(compared: Compared, outcome: Outcome, unit: str, where: str) -> str:
     """The sentence of an outcome."""
-    naive = float(compared.naive.mean())
     count = len(compared.naive)
-    own, other = (_value(value, unit) for value in (float(compared.synthesis.mean()), naive))
+    own, other = (
+        _value(float(errors.mean()), unit) for errors in (compared.synthesis, compared.naive)
+    )
     best = f"the best naive baseline ({compared.baseline}, {other})"
     share = _percent(compared.share)
-    patients = f"{compared.lower_on} of {count} patient{'' if count == 1 else 's'}"
-    one = "; one patient does not represent others" if count == 1 else ""
+    patients = f"{compared.lower_on} of {plural(count, 'patient')}"
     if outcome == "better":
-        return f"beats {best} by {share} on {patients}: MAE {own}, {where}{one}"
+        return f"beats {best} by {share} on {patients}: MAE {own}, {where}"
     side = "lower" if compared.share > 0 else "higher"
     means = f"MAE {own}, {where}, {side} by {share} on average, lower for {patients}"
+    few = too_few(count)
     if outcome == "worse":
+        one = "; one patient does not represent others" if count == 1 else ""
         return f"WORSE THAN {best}: do not use; {means}{one}"
-    return f"NOT CLEARLY BETTER than {best}: {means}{_interval(compared, naive)}{one}"
+    if few:
+        return f"CANNOT BE TOLD from {few} whether it is better than {best}: {means}"
+    return f"NOT CLEARLY BETTER than {best}: {means} (signed-rank test, p {compared.p:.2g})"
 
 
 def _value(error: float, unit: str) -> str:
@@ -202,13 +215,6 @@ def _percent(share: float) -> str:
     if share < -10:
         return f"a factor of {1 - share:.0f}"
     return f"{100 * abs(share):.0f} %" if abs(share) >= TIE else "less than 1 %"
-
-
-def _interval(compared: Compared, like: float) -> str:
-    if compared.interval is None:
-        return ""
-    low, high = (METRIC.text(end, like=like) for end in compared.interval)
-    return f", 95 % interval of the difference {low} to {high}"
 
 
 def verdicts(document: Mapping[str, Any]) -> list[Verdict]:
@@ -259,14 +265,8 @@ def _agreed(stated: Verdict, in_network_units: Verdict) -> Verdict:
         return stated
     if stated.outcome == in_network_units.outcome:
         return stated
-    sentence = f"DEPENDS ON THE UNIT: with each image divided by its own peak it {_lowered(stated)}; in network units (0 to 255, as in training; --units network), where a wrong brightness is an error, it {_lowered(in_network_units)}"
+    sentence = f"DEPENDS ON THE UNIT. With each image divided by its own peak: {stated.sentence}. In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {in_network_units.sentence}"
     return replace(stated, outcome="unclear", sentence=sentence)
-
-
-def _lowered(verdict: Verdict) -> str:
-    """The verdict's sentence as the end of another sentence."""
-    prefix = "is " if verdict.outcome in ("worse", "unclear") else ""
-    return f"{prefix}{verdict.sentence}"
 
 
 def logged(log: Path) -> dict[str, list[Verdict]]:
