@@ -70,11 +70,13 @@ def test_code_is_imported_only_where_it_is_allowed_and_found(
     path.write_text(
         block("toml").replace("my_parts", "own_parts").replace("steps = 20", "steps = 1")
     )
-    missing = voxlate("train", path, "--data", prepared, "--out", tmp_path / "run")
+    new = ("train", path, "--data", prepared, "--out", tmp_path / "run")
+    assert "needs the code of own_parts:Small" in voxlate(*new).err
+    missing = voxlate(*new, "--allow-code")
     assert missing.code == 2
     assert "expected the Python module 'own_parts'" in missing.err
     monkeypatch.syspath_prepend(str(tmp_path))
-    train(recipe.read(str(path)), prepared, tmp_path / "run", device="cpu")
+    train(recipe.read(str(path), allow_code=True), prepared, tmp_path / "run", device="cpu")
     refused = voxlate("synth", tmp_path / "run", cohort, "--out", tmp_path / "out")
     assert refused.code == 2
     assert "found one that needs the code of own_parts:Small, own_parts:charbonnier" in refused.err
@@ -83,7 +85,7 @@ def test_code_is_imported_only_where_it_is_allowed_and_found(
         package.load(tmp_path / "run")
     assert package.load(tmp_path / "run", allow_code=True).recipe.title.startswith("T1 to T2")
     with pytest.raises(BadInput, match="expected 'Large' in the module"):
-        recipe.read(str(path), {"net.kind": "own_parts:Large"})
+        recipe.read(str(path), {"net.kind": "own_parts:Large"}, allow_code=True)
 
 
 def test_a_plan_takes_a_network_of_ones_own_that_set_names(prepared, tmp_path, monkeypatch):
@@ -91,7 +93,7 @@ def test_a_plan_takes_a_network_of_ones_own_that_set_names(prepared, tmp_path, m
     monkeypatch.syspath_prepend(str(tmp_path))
     tables = recipe.to_dict(recipe.read("t1_to_t2_brain"))
     made = Plan(tables, {}, 1.0, 1.0, Limits(1, 1e9), "here").changed(
-        {"net": '{kind = "planned_parts:Small"}'}
+        {"net": '{kind = "planned_parts:Small"}'}, allow_code=True
     )
     assert type(made.recipe.net).__name__ == "Small"
 
@@ -186,11 +188,19 @@ def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(
     voxlate, cohort, prepared, tmp_path
 ):
     (tmp_path / "own.toml").write_text(OWN)
-    made = recipe.read(str(tmp_path / "own.toml"))
+    made = recipe.read(str(tmp_path / "own.toml"), allow_code=True)
     assert recipe.from_dict(recipe.to_dict(made), "again", allow_code=True) == made
     Least.progress.clear()
     assert (
-        voxlate("train", tmp_path / "own.toml", "--data", prepared, "--out", tmp_path / "run").code
+        voxlate(
+            "train",
+            tmp_path / "own.toml",
+            "--data",
+            prepared,
+            "--out",
+            tmp_path / "run",
+            "--allow-code",
+        ).code
         == 0
     )
     weights = load_file(Run(tmp_path / "run").weights())

@@ -8,7 +8,7 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import (
     Annotated,
@@ -21,7 +21,14 @@ from typing import (
     get_origin,
 )
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import core_schema
 
 from voxlate.errors import BadInput, nearest
@@ -54,14 +61,20 @@ def later_key(description: str, ge: float | None = None, lt: float | None = None
     return Field(exclude_if=operator.not_, description=description, ge=ge, lt=lt)
 
 
-def fill(kind: type[T], values: dict[str, Any], where: str, change: str = IN_RECIPE) -> T:
+def fill(
+    kind: type[T],
+    values: dict[str, Any],
+    where: str,
+    change: str = IN_RECIPE,
+    code: Collection[str] = (),
+) -> T:
     """Fill settings of the given kind from nested tables; raises BadInput naming the key, the value and the fix.
 
-    Values such as kind = "my_package.my_module:MyNet" import code (see `imports`). The text "none" or "unset" of an
-    optional key leaves it unset. change: what to do about a wrong value, with KEY for its name.
+    The text "none" or "unset" of an optional key leaves it unset. change: what to do about a wrong value, with KEY for
+    its name; code: every "my_package.my_module:MyNet" that may be imported (see `imports`).
     """
     try:
-        return adapter(kind).validate_python(_without_unset(kind, values))
+        return adapter(kind).validate_python(_without_unset(kind, values), context=code)
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentences(kind, error.errors(), change)}") from error
 
@@ -94,15 +107,20 @@ class Importable:
         inner = handler(source)
         filled = functools.partial(_filled, settings_of=self.settings_of)
         written = core_schema.wrap_serializer_function_ser_schema(_plain, schema=inner)
-        return core_schema.no_info_wrap_validator_function(filled, inner, serialization=written)
+        return core_schema.with_info_wrap_validator_function(filled, inner, serialization=written)
 
 
-def _filled(value: Any, inner: Any, settings_of: Callable[[Any], type | None]) -> Any:
+def _filled(
+    value: Any, inner: Any, info: ValidationInfo, settings_of: Callable[[Any], type | None]
+) -> Any:
     name = value.get("kind") if isinstance(value, dict) else value
     if dataclasses.is_dataclass(value) and not _is_own(type(value)):
         return value  # already filled
     if not isinstance(name, str) or not IMPORT.fullmatch(name):
         return inner(value)
+    code: Collection[str] = info.context or ()
+    if name not in code:
+        raise BadInput(needs_code([name]))
     found = imported(name)
     if not isinstance(value, dict):
         return name
@@ -112,7 +130,7 @@ def _filled(value: Any, inner: Any, settings_of: Callable[[Any], type | None]) -
             f"expected a class made with voxlate.config.settings, found {name}. Decorate it with @settings."
         )
     rest = {key: one for key, one in value.items() if key != "kind"}
-    return fill(typing.cast(type, kind), rest, name)
+    return fill(typing.cast(type, kind), rest, name, code=code)
 
 
 def _plain(value: Any, inner: Any) -> Any:
@@ -139,6 +157,11 @@ def imported(name: str) -> Any:
         raise BadInput(
             f"expected '{attribute}' in the module '{module}', found none. Check the name."
         ) from error
+
+
+def needs_code(names: Collection[str]) -> str:
+    """The sentence by which settings are refused that need the code of these names."""
+    return f"expected a model of voxlate's own parts, found one that needs the code of {', '.join(names)}. If you trust it, pass --allow-code where the command has it (in Python: allow_code=True)."
 
 
 def named(name: str, known: Mapping[str, T]) -> T:

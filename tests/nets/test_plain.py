@@ -90,13 +90,15 @@ def test_arguments_without_names_are_refused():
 
 def test_a_recipe_names_the_class_and_its_options_and_is_written_as_it_was_read(tiny):
     changes = {"net": f'{{ kind = "{HERE}:TwoLayers", width = 5 }}'}
-    made = recipe.read(str(tiny), changes)
+    made = recipe.read(str(tiny), changes, allow_code=True)
     plain = recipe.to_dict(made)
     assert plain["net"] == {"kind": f"{HERE}:TwoLayers", "width": 5}
     assert recipe.from_dict(plain, "again", allow_code=True) == made
     assert isinstance(made.net.build(Channels(images={"t1": 1}, out=1)), PlainNet)
     with pytest.raises(BadInput, match="expected a known key, found 'depth'"):
-        recipe.read(str(tiny), {"net": f'{{ kind = "{HERE}:TwoLayers", depth = 5 }}'})
+        recipe.read(
+            str(tiny), {"net": f'{{ kind = "{HERE}:TwoLayers", depth = 5 }}'}, allow_code=True
+        )
 
 
 def test_a_plain_module_trains_and_synthesises(voxlate, cohort, prepared, tiny, tmp_path):
@@ -109,6 +111,7 @@ def test_a_plain_module_trains_and_synthesises(voxlate, cohort, prepared, tiny, 
         tmp_path / "run",
         "--set",
         f'net={{ kind = "{HERE}:TwoLayers" }}',
+        "--allow-code",
     )
     assert train.code == 0, train.err
     made = voxlate(

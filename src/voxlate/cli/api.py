@@ -205,6 +205,7 @@ def train(
     mode: Mode = "both",
     from_scratch: bool = False,
     device: str = "auto",
+    allow_code: bool = False,
     progress: Shown = True,
     **options: Any,
 ) -> Run:
@@ -212,7 +213,7 @@ def train(
 
     changes: keys of the recipe, as {"train.steps": 500}; source, target, memory_bytes, mode, from_scratch: of "auto", as of plan;
     options: as of training.train.train (start, reuse, fold). A finished run alone, without `out`, is trained further:
-    train("RUN", steps="+2000") or minutes="+30".
+    train("RUN", steps="+2000") or minutes="+30". allow_code: import the code outside voxlate that the recipe or run names.
     """
     say = options.setdefault("say", noted(progress))
     if out is None and not isinstance(recipe, Plan | Recipe) and Path(recipe).is_dir():
@@ -220,9 +221,8 @@ def train(
         unfit = [*options.keys() - {"say"}, *(["changes"] if changes else [])]
         with shown(progress) as step:
             prepared = None if data is None else Path(data)
-            return resume.go_on(
-                Path(recipe), lengths, unfit, data=prepared, device=device, progress=step, say=say
-            )
+            own = {"data": prepared, "device": device, "allow_code": allow_code}
+            return resume.go_on(Path(recipe), lengths, unfit, **own, progress=step, say=say)
     named = recipe if isinstance(recipe, str) else "the recipe"
     cohort = None if data is None else Path(data)
     folder = None if out is None else Path(out)
@@ -240,9 +240,9 @@ def train(
         }
 
         def make() -> Plan:
-            return plan(data, device=device, **of_plan).changed(_texts(changes))
+            return plan(data, device=device, **of_plan).changed(_texts(changes), allow_code)
 
-        chosen, head, new_plan = planned_once(out, make, device)
+        chosen, head, new_plan = planned_once(out, make, device, allow_code)
         if new_plan is None:
             check_same(out, chosen, as_names(source), as_names(target))
             say(
@@ -252,9 +252,9 @@ def train(
     elif isinstance(recipe, Recipe):
         chosen, head = recipe, ""
     elif isinstance(recipe, Plan):
-        chosen, head = recipe.changed(_texts(changes)).with_head
+        chosen, head = recipe.changed(_texts(changes), allow_code).with_head
     else:
-        chosen, head = read_with_head(str(recipe), _texts(changes))
+        chosen, head = read_with_head(str(recipe), _texts(changes), allow_code)
     with shown(progress) as step:
         return _train(chosen, data, out, head=head, device=device, progress=step, **options)
 
@@ -424,7 +424,7 @@ def calibrate(
     if not isinstance(run, Model):
         run = own_copy(run, None if out is None else Path(out))
     model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(
-        samples=samples, **(synth or {})
+        allow_code, samples=samples, **(synth or {})
     )
     cases = held_out_cases(model, Path(cohort), split, **layout)
     with shown(progress) as step:
@@ -483,12 +483,17 @@ def info(path: Path | str, *, max_volume: str | None = None) -> dict[str, Any]:
 
 
 @takes()
-def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any:
-    """The shipped recipes as a list of tables; the keys of one by its name; or which fit a prepared cohort, and why."""
+def recipes(
+    name: str | None = None, *, cohort: Path | str | None = None, allow_code: bool = False
+) -> Any:
+    """The shipped recipes as a list of tables; the keys of one by its name; or which fit a prepared cohort, and why.
+
+    allow_code: import the code outside voxlate that a recipe's file names.
+    """
     if cohort is not None:
         return [asdict(one) for one in fits(cohort)]
     if name is not None:
-        return {"name": name, **to_dict(read(name))}
+        return {"name": name, **to_dict(read(name, allow_code=allow_code))}
     return recipe_text.table_of_recipes()
 
 

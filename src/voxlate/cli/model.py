@@ -28,7 +28,7 @@ from voxlate.cli.progress import progress_on
 from voxlate.cli.warning_lines import by_grade
 from voxlate.errors import BadInput, plural
 from voxlate.executors.options import ExecutorOptions
-from voxlate.options import MAIN, TRAINING, Device, Option, pairs
+from voxlate.options import MAIN, TRAINING, AllowCode, Device, Option, pairs
 from voxlate.recipe import text as recipe_text
 from voxlate.starters.names import completed
 from voxlate.synthesis.options import SynthOptions
@@ -59,6 +59,7 @@ def list_recipes(
             panel=MAIN,
         ),
     ] = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """List the shipped recipes by source and target, or print one."""
@@ -69,7 +70,7 @@ def list_recipes(
         from voxlate import recipe as recipes
         from voxlate.cli.explain import explain
 
-        chosen = recipes.read(name)
+        chosen = recipes.read(name, allow_code=allow_code)
         values = {"name": name, **recipes.to_dict(chosen)}
         print(json.dumps(values) if as_json else recipe_text.text_of(name) + "\n" + explain(chosen))
         return
@@ -149,6 +150,7 @@ def train(
     from_scratch: FromScratch = False,
     plan_for: PlanFor = None,
     device: Device = "auto",
+    allow_code: AllowCode = False,
 ) -> None:
     """Train a recipe, or resume or continue a run.
 
@@ -174,10 +176,9 @@ def train(
         ]
         unfit = [name.replace("_", "-") for name in unfit]
         with progress_on(err) as bars:
-            resume.go_on(
-                Path(recipe), lengths, unfit, data=data, device=device, progress=bars, say=note
-            )
-        _say_next(Path(recipe))
+            options: dict[str, Any] = {"data": data, "device": device, "allow_code": allow_code}
+            resume.go_on(Path(recipe), lengths, unfit, **options, progress=bars, say=note)
+        _say_next(Path(recipe), allow_code)
         return
     data, to = resume.required(recipe, data, to, {"--steps": steps} if recipe == AUTO else lengths)
     changes = pairs(change)
@@ -186,24 +187,25 @@ def train(
     if recipe == AUTO:
         if minutes is not None:
             of_plan["minutes"] = minutes_of(minutes)
+        by: dict[str, Any] = {"device": device, "fold": fold, "allow_code": allow_code}
         if plan_for is not None:
-            write_planned(data, to, changes, of_plan, device=device, fold=fold)
+            write_planned(data, to, changes, of_plan, **by)
             return
-        chosen, head, new_plan = auto_recipe(data, to, changes, of_plan, device=device, fold=fold)
+        chosen, head, new_plan = auto_recipe(data, to, changes, of_plan, **by)
     elif of_plan:
         option = next(iter(of_plan)).replace("_", "-")
         raise BadInput(
             f"--{option}: expected the recipe auto, which is planned, found {recipe}. Drop it."
         )
     else:
-        chosen, head = read_with_head(recipe, changes)
+        chosen, head = read_with_head(recipe, changes, allow_code)
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
     if own and chosen.stages and (recipe != AUTO or new_plan is not None):
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     with progress_on(err) as bars:
         pace = kept_pace(to, chosen, note) if recipe == AUTO else None
-        options: dict[str, Any] = {
+        options = {
             "pace": pace,
             "start": start,
             "reuse": reuse or (),
@@ -213,17 +215,17 @@ def train(
         done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
     if new_plan is not None:
         note(new_plan.outcome(done, time.monotonic() - began, device))
-    _say_next(to)
+    _say_next(to, allow_code)
 
 
-def _say_next(run: Path) -> None:
+def _say_next(run: Path, allow_code: bool) -> None:
     """Name a finished run's weights, and the command that synthesises images of held-out cases."""
     from voxlate import recipe as recipes
     from voxlate.cli.next_steps import after_training
     from voxlate.training.run import Run, read_header
 
     weights = Run(run).weights()
-    recipe = recipes.from_dict(read_header(weights)["recipe"], f"{weights}", allow_code=True)
+    recipe = recipes.from_dict(read_header(weights)["recipe"], f"{weights}", allow_code)
     after = after_training(run, recipe.data, recipe.task.completes)
     say(f"{weights} is the model. Next:  voxlate {after}")
     _say_verdicts(Run(run))

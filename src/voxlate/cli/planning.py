@@ -115,13 +115,17 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def planned(
-    data: Path, changes: Mapping[str, str], memory: str | None = None, **options: Any
+    data: Path,
+    changes: Mapping[str, str],
+    memory: str | None = None,
+    allow_code: bool = False,
+    **options: Any,
 ) -> "Plan":
     """The plan for a prepared cohort, with changes of its keys; messages of the probe go to stderr."""
     from voxlate.cli.api import plan as run
 
     memory_bytes = None if memory is None else bytes_of(memory, "--memory")
-    return run(data, memory_bytes=memory_bytes, say=note, **options).changed(changes)
+    return run(data, memory_bytes=memory_bytes, say=note, **options).changed(changes, allow_code)
 
 
 def write_planned(
@@ -132,9 +136,10 @@ def write_planned(
     *,
     device: str,
     fold: int | None,
+    allow_code: bool,
 ) -> None:
     """Write the folder of a run that is planned for another machine, which trains it."""
-    chosen = planned(data, changes, **options, device=device, fold=fold)
+    chosen = planned(data, changes, **options, device=device, fold=fold, allow_code=allow_code)
     chosen.write_run(run)
     for key, why in chosen.why.items():
         note(f"{key}: {why}.")
@@ -151,6 +156,7 @@ def auto_recipe(
     *,
     device: str,
     fold: int | None,
+    allow_code: bool,
 ) -> tuple["Recipe", str, "Plan | None"]:
     """The recipe that `train auto` trains, its head, and its plan.
 
@@ -159,9 +165,9 @@ def auto_recipe(
     from voxlate.planning.plan import check_same, planned_once
 
     def make() -> "Plan":
-        return planned(data, changes, **options, device=device, fold=fold)
+        return planned(data, changes, **options, device=device, fold=fold, allow_code=allow_code)
 
-    recipe, head, new_plan = planned_once(run, make, device)
+    recipe, head, new_plan = planned_once(run, make, device, allow_code)
     if new_plan is None:
         check_same(run, recipe, options.get("source", ()), options.get("target", ()))
         ignored = [*(f"--{name}" for name in options), *(f"--set {key}" for key in changes)]

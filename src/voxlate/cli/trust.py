@@ -84,7 +84,7 @@ def calibrate(
 
     run = Path(own_copy(run, to))
     model = load(run, device, allow_code, answer).with_options(
-        samples=samples, **synth_table(change)
+        allow_code, samples=samples, **synth_table(change)
     )
     cases = held_out_cases(model, cohort, split, **layout.layout)
     with progress_on(err) as bars:

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import named, settings
+from voxlate.config import Importable, named, settings
 from voxlate.diffusion import higher_order, ode, samplers
 from voxlate.diffusion.prediction import rescheduled
 from voxlate.diffusion.samplers import Denoise, Draw, Sampler, Traits, traits_of
@@ -41,6 +41,7 @@ class SamplerSettings:
 
     sampler: Annotated[
         str,
+        Importable(),
         Field(
             description="Sampler that steps from noise to image: a name of the package, or 'module:function' for one of your own."
         ),

@@ -19,7 +19,7 @@ from voxlate.planning.site import (
 )
 from voxlate.planning.stages import STARTED
 from voxlate.planning.starters import gentle, matched, renamed
-from voxlate.recipe import Recipe, from_dict, to_dict
+from voxlate.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.scoring.provenance import read_run
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import is_starter
@@ -80,7 +80,7 @@ def adapt(
         say(
             f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
         )
-        adapted = from_dict(read_run(Run(out).provenance)["recipe"], f"{out}", allow_code=True)
+        adapted = from_dict(read_run(Run(out).provenance)["recipe"], f"{out}", allow_code)
     else:
         replayed = None if old is None else open_cohort(old)
         adapted = _gentle_recipe(recipe, cohort, minutes, steps, replayed, share, device)
@@ -205,7 +205,7 @@ def _gentle_recipe(
     stages = tables.get("stages", [])
     own = [stage.train.steps for stage in recipe.all_stages]
     if steps is None:
-        counts = _counts(tables, own, cohort, minutes, device)
+        counts = _counts(recipe, own, cohort, minutes, device)
     else:
         counts = [round(steps * count / own[-1]) for count in own]
     for table, count in zip([*stages, tables], counts):
@@ -218,17 +218,17 @@ def _gentle_recipe(
         if old is not None:
             table["train"]["replay"] = share
     tables["title"] = f"{tables['title']}, adapted"
-    return from_dict(tables, "the adapted recipe", allow_code=True)
+    return with_tables(recipe, tables, "the adapted recipe")
 
 
 def _counts(
-    tables: Tables, own: list[int], cohort: Cohort, minutes: float, device: str
+    recipe: Recipe, own: list[int], cohort: Cohort, minutes: float, device: str
 ) -> list[int]:
     """Steps of each stage that fit in the minutes, in the proportions of the run's own steps."""
-    probe = Probe(cohort, Limits(minutes, free_memory(device)), device, allow_code=True)
+    probe = Probe(cohort, Limits(minutes, free_memory(device)), device)
     seconds = []
     for stage in range(len(own)):
-        measured = probe.measure(tables, stage)
+        measured = probe.measure(recipe, stage)
         if measured is None:
             raise BadInput(
                 f"adapt: expected enough free memory for a step of the run, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Free some memory."

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from voxlate.files import read_json, write_json
-from voxlate.recipe import Recipe, from_dict, to_dict
+from voxlate.recipe import Recipe, to_dict, with_tables
 from voxlate.recipe import text as recipe_text
 from voxlate.records import Name, NotNegative, Positive, Record, Several
 from voxlate.training.lines import logged_seconds
@@ -74,7 +74,7 @@ class Paced:
         needed = sum(steps * each[name] for name, steps in lengths.items()) - step * seconds
         self.say(self._sentence(stage, seconds, ahead, lengths) + _late(needed, left))
         changes = {_key(name): str(steps) for name, steps in lengths.items()}
-        return from_dict(recipe_text.changed(to_dict(recipe), changes), "the plan", allow_code=True)
+        return with_tables(recipe, recipe_text.changed(to_dict(recipe), changes), "the plan")
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
         wanted = done + factor * (steps - done)

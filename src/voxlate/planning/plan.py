@@ -64,7 +64,7 @@ class Plan:
 
     step_seconds, most_steps: probed seconds of a step and largest useful number of steps by stage; probed_seconds: time
     that planning took; fixed: whether a length was set by hand; elsewhere: the machine that will train, if it is
-    another one.
+    another one; allow_code: import the code outside voxlate that changes of the recipe name.
     """
 
     tables: Tables
@@ -78,6 +78,7 @@ class Plan:
     probed_seconds: float = 0.0
     fixed: bool = False
     elsewhere: Elsewhere | None = None
+    allow_code: bool = False
 
     def keep_pace(self, run: Path) -> None:
         """Write RUN/plan.json, by which the training corrects its steps (see pace.kept_pace); no file if fixed."""
@@ -107,16 +108,18 @@ class Plan:
 
     @property
     def recipe(self) -> Recipe:
-        # The user's own changes may name code.
-        return from_dict(self.tables, "the plan", allow_code=True)
+        return from_dict(self.tables, "the plan", self.allow_code)
 
     @property
     def with_head(self) -> tuple[Recipe, str]:
         """The recipe and its reasons as comment lines."""
         return self.recipe, header(self.text)
 
-    def changed(self, changes: Mapping[str, str]) -> "Plan":
-        """The plan with changes of its recipe's keys, such as {"train.steps": "500"}."""
+    def changed(self, changes: Mapping[str, str], allow_code: bool = False) -> "Plan":
+        """The plan with changes of its recipe's keys, such as {"train.steps": "500"}.
+
+        allow_code: import the code outside voxlate that they name.
+        """
         why = dict(self.why)
         for key in why:
             if _touched(key, changes):
@@ -126,7 +129,10 @@ class Plan:
                 f"{', '.join(changes)}; the other reasons and the predicted minutes and memory do not take this change into account"
             )
         fixed = self.fixed or any(re.search(DECIDES_LENGTH, key) for key in changes)
-        return replace(self, tables=recipe_text.changed(self.tables, changes), why=why, fixed=fixed)
+        tables = recipe_text.changed(self.tables, changes)
+        return replace(
+            self, tables=tables, why=why, fixed=fixed, allow_code=allow_code or self.allow_code
+        )
 
     def save(self, path: Path | str) -> None:
         """Write the recipe."""
@@ -183,7 +189,7 @@ def _on_a_line(match: re.Match[str]) -> str:
     return f"[{', '.join(values)}]"
 
 
-def begun(run: Path) -> tuple[Recipe, str] | None:
+def begun(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | None:
     """The recipe by which a run continues, and its head; None if there is no run yet.
 
     The recipe in the provenance decides, because the pace of a plan writes changed steps there first.
@@ -191,19 +197,19 @@ def begun(run: Path) -> tuple[Recipe, str] | None:
     files = Run(run)
     if not files.recipe.exists():
         return None
-    recipe, head = read_with_head(str(files.recipe))
+    recipe, head = read_with_head(str(files.recipe), allow_code=allow_code)
     stated = read_run(files.provenance) if files.provenance.exists() else {}
     if not stated.get("paced") or not isinstance(stated.get("recipe"), dict):
         return recipe, head
-    paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code=True)
-    recorded(files, paced, paced=True)
+    paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code)
+    recorded(files, paced, True, allow_code)
     if recipe != paced:  # the run was stopped between writing both files
         write_text(files.recipe, head + tomli_w.dumps(to_dict(paced)))
     return paced, head
 
 
 def planned_once(
-    run: Path, make: Callable[[], Plan], device: str = "auto"
+    run: Path, make: Callable[[], Plan], device: str = "auto", allow_code: bool = False
 ) -> tuple[Recipe, str, Plan | None]:
     """The recipe of a run that has begun, and its head; otherwise those of a new plan, and the plan.
 
@@ -213,7 +219,7 @@ def planned_once(
     chosen: list[tuple[Recipe, str, Plan | None]] = []
 
     def decide() -> None:
-        earlier = begun(run)
+        earlier = begun(run, allow_code)
         if earlier is not None:
             chosen.append((*earlier, None))
             return

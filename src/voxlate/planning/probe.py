@@ -62,14 +62,12 @@ class Measured:
 class Probe:
     """Runs steps of recipes on a cohort while its share of time and memory lasts.
 
-    allow_code: also try recipes that name code outside voxlate, which is then run; elsewhere: the machine of the
-    training, if it is another one; counted: number of networks whose operations were counted.
+    elsewhere: the machine of the training, if it is another one; counted: number of networks whose operations were counted.
     """
 
     cohort: Cohort
     limits: Limits
     device_name: str = "auto"
-    allow_code: bool = False
     elsewhere: Elsewhere | None = None
     counted: int = 0
     most: float = 0.0
@@ -103,12 +101,14 @@ class Probe:
         measured = self.measure(tables, 0, steps=steps) if steps > STEPS else None
         return measured.seconds if measured else seconds
 
-    def measure(self, tables: Mapping[str, Any], stage: int, steps: int = STEPS) -> Measured | None:
+    def measure(
+        self, planned: Mapping[str, Any] | Recipe, stage: int, steps: int = STEPS
+    ) -> Measured | None:
         """Seconds and memory of a step of the recipe's stage with this index; None if it needs too much memory.
 
         steps: number of timed steps.
         """
-        recipe = from_dict(dict(tables), "the plan", self.allow_code)
+        recipe = planned if isinstance(planned, Recipe) else from_dict(dict(planned), "the plan")
         measured = (
             self._predict(recipe, stage) if self.elsewhere else self._time(recipe, stage, steps)
         )

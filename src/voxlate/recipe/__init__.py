@@ -23,6 +23,7 @@ if (
         stage_recipe,
         to_dict,
         with_steps,
+        with_tables,
         with_trainings,
     )
     from voxlate.recipe.settings import FullStage, Recipe, Stage, Synthesis
@@ -47,6 +48,7 @@ __all__ = [
     "to_dict",
     "values_of",
     "with_steps",
+    "with_tables",
     "with_trainings",
 ]
 

@@ -1,10 +1,10 @@
 """Reading of recipes: from text or plain tables to checked settings, and back."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from voxlate.config import fill, imports, to_tables
+from voxlate.config import fill, imports, needs_code, to_tables
 from voxlate.errors import BadInput
 from voxlate.recipe.checks import check
 from voxlate.recipe.renamed import with_new_names
@@ -13,28 +13,40 @@ from voxlate.recipe.text import header, text_of, values_of
 from voxlate.recipe.training import Training
 
 
-def read(name: str, changes: Mapping[str, str] | None = None) -> Recipe:
+def read(name: str, changes: Mapping[str, str] | None = None, allow_code: bool = False) -> Recipe:
     """Read a recipe by shipped name or path, with `changes` such as {'train.steps': '500'} (values as in TOML).
 
     `base = "NAME"` in a recipe takes all keys of another that it does not give itself. Raises BadInput that names an
-    unknown key with the nearest known one, or a value out of range.
+    unknown key with the nearest known one, or a value out of range, or code that is not allowed.
     """
-    return from_dict(values_of(name, changes), name, allow_code=True)
+    return from_dict(values_of(name, changes), name, allow_code)
 
 
-def read_with_head(name: str, changes: Mapping[str, str] | None = None) -> tuple[Recipe, str]:
+def read_with_head(
+    name: str, changes: Mapping[str, str] | None = None, allow_code: bool = False
+) -> tuple[Recipe, str]:
     """Read a recipe as `read` does, and the comment lines at its head."""
-    return read(name, changes), header(text_of(name))
+    return read(name, changes, allow_code), header(text_of(name))
 
 
 def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> Recipe:
-    """Fill and check a recipe from plain tables; raises BadInput, also where it needs code that is not allowed."""
-    if (needed := needed_code(values)) and not allow_code:
-        raise BadInput(
-            f"{where}: expected a model of voxlate's own parts, found one that needs the code of {', '.join(needed)}. If you trust it, pass --allow-code (in Python: allow_code=True)."
-        )
+    """Fill and check a recipe from plain tables; raises BadInput, also where it needs code that is not allowed.
+
+    allow_code: import, and thereby run, the code outside voxlate that the recipe names.
+    """
+    return _filled(values, where, needed_code(values) if allow_code else ())
+
+
+def with_tables(recipe: Recipe, values: dict[str, Any], where: str) -> Recipe:
+    """A recipe of these tables, which may name the code that `recipe` uses already, and no other."""
+    return _filled(values, where, needed_code(to_dict(recipe)))
+
+
+def _filled(values: dict[str, Any], where: str, code: Collection[str]) -> Recipe:
+    if refused := [name for name in needed_code(values) if name not in code]:
+        raise BadInput(f"{where}: {needs_code(refused)}")
     values = _with_implied(with_new_names(values))
-    recipe = fill(Recipe, values, where)
+    recipe = fill(Recipe, values, where, code=code)
     if changed := _other_types(values, to_dict(recipe)):
         said = (
             f"expected of '{key}' a value such as {taken!r}, found {found!r}. Write it so."

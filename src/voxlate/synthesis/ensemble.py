@@ -93,9 +93,11 @@ class Ensemble:
         """A sentence where no member can check orientation, field of view and modality of scans; else ''."""
         return self.first.unchecked if all(member.unchecked for member in self.members) else ""
 
-    def with_options(self, **changes: Any) -> "Ensemble":
+    def with_options(self, allow_code: bool = False, **changes: Any) -> "Ensemble":
         """The same models with other synthesis options (see Model.with_options)."""
-        return Ensemble(tuple(member.with_options(**changes) for member in self.members))
+        return Ensemble(
+            tuple(member.with_options(allow_code, **changes) for member in self.members)
+        )
 
     def with_only(self, names: Collection[str]) -> "Ensemble":
         """The same models, which synthesise these missing modalities alone (see Model.with_only)."""

@@ -143,7 +143,7 @@ def score_run(
     """Open the runs that are to synthesise each modality from the others, and score them; see score_scenarios."""
     runs = [by_run.run] if isinstance(by_run.run, Path | str) else by_run.run or []
     opened = [load(run, by_run.device, by_run.allow_code) for run in runs]
-    models = [model.with_options(**by_run.table) for model in opened]
+    models = [model.with_options(by_run.allow_code, **by_run.table) for model in opened]
     return score_scenarios(
         models,
         cohort,

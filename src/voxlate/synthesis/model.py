@@ -97,10 +97,10 @@ class Model:
         """The run folder or weights file, as the only entry; an ensemble has several."""
         return (self.origin,)
 
-    def with_options(self, **changes: Any) -> "Model":
+    def with_options(self, allow_code: bool = False, **changes: Any) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's value.
 
-        Raises BadInput for an unknown option, a value out of range, a type of slices that the model does not have, a
+        allow_code: import a sampler outside voxlate. Raises BadInput for an unknown option, a value out of range, a type of slices that the model does not have, a
         sampler that does not fit the schedule, and several samples of a method that is not stochastic.
         """
         chosen = {
@@ -109,7 +109,8 @@ class Model:
         own = vars(self.recipe.synth)
         if chosen.get("sampler", own["sampler"]) != own["sampler"]:
             own = {**own, "eta": 0.0}  # eta belongs to the recipe's sampler
-        synth = fill(Synthesis, {**own, **chosen}, "synthesis options")
+        code = [own["sampler"], *([chosen.get("sampler")] if allow_code else [])]
+        synth = fill(Synthesis, {**own, **chosen}, "synthesis options", code=code)
         recipe = replace(self.recipe, synth=synth)
         check_synthesis(recipe)
         if not recipe.method.is_stochastic:

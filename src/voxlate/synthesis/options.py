@@ -67,7 +67,7 @@ class Sampling:
     steps: Annotated[
         int | None,
         Option(
-            "Number of sampling steps, each of which evaluates the network.",
+            "Number of steps (evaluations of the network).",
             panel=SAMPLING,
             least=1,
         ),
@@ -116,7 +116,7 @@ class RunOptions(Sampling):
         ),
     ] = None
     device: Device = "auto"
-    allow_code: bool = False
+    allow_code: AllowCode = False
 
     def refuse_without_run(self) -> None:
         """Raise BadInput for options of the synthesis, where no run synthesises anything."""

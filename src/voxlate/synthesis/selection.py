@@ -41,8 +41,8 @@ def select(
     if not options.intervals:
         model = model.without_intervals()
     if options.like is not None:
-        model = model.with_synthesis_of(recipe.read(options.like))
-    model = model.with_options(**options.table)
+        model = model.with_synthesis_of(recipe.read(options.like, allow_code=options.allow_code))
+    model = model.with_options(options.allow_code, **options.table)
     missing = None if options.missing is None else list(options.missing)
     found = find_scans(
         list(inputs),

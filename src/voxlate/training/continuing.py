@@ -10,7 +10,7 @@ import tomli_w
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.files import locked, seen_from, write_json, write_text
-from voxlate.recipe import from_dict, header, to_dict
+from voxlate.recipe import from_dict, header, to_dict, with_tables
 from voxlate.scoring.provenance import read_run
 from voxlate.training.log import StepCallback
 from voxlate.training.processes import by_main, processes
@@ -28,6 +28,7 @@ def train_further(
     minutes: float | None = None,
     data: Path | None = None,
     device: str = "auto",
+    allow_code: bool = False,
     progress: StepCallback = lambda *_: None,
     say: Say = lambda _: None,
 ) -> Run:
@@ -35,19 +36,19 @@ def train_further(
 
     The additional steps have a warm-up and decay of their own (`train.more`). They start from the run's weights, their
     average and the optimiser's moments; the previous weights stay until the new ones are complete. minutes: converted
-    to steps by the speed of the run; data: the prepared cohort, if it was moved. The same call resumes a stopped
+    to steps by the speed of the run; data: the prepared cohort, if it was moved; allow_code: import the code outside voxlate that the run names. The same call resumes a stopped
     continuation. Raises BadInput if the folder is no run, if the cohort differs, or if the state is absent.
     """
     run = Run(Path(folder))
     accelerator, _ = processes(device)
-    by_main(accelerator, lambda: _open(run, steps, minutes, data, say))
+    by_main(accelerator, lambda: _open(run, steps, minutes, data, allow_code, say))
     stated = read_run(run.provenance)
     started = {"begun": stated["data"].get("start"), "fold": stated["data"].get("fold")}
     adaptation = None
     if "replayed" in stated:
         replay = Path(os.path.normpath(run.folder / stated["replayed"]))
         adaptation = Adaptation({}, replay=replay)
-    recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
+    recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code)
     return train(
         recipe,
         _prepared(run, stated),
@@ -60,7 +61,14 @@ def train_further(
     )
 
 
-def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None, say: Say) -> None:
+def _open(
+    run: Run,
+    steps: int | None,
+    minutes: float | None,
+    data: Path | None,
+    allow_code: bool,
+    say: Say,
+) -> None:
     """Check that the run can continue, and write the place of its cohort and the requested steps."""
     if not run.provenance.is_file():
         raise BadInput(
@@ -78,7 +86,7 @@ def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None,
         asked = f"--minutes +{minutes:g}" if minutes else ""
         if steps:
             asked = f"--steps +{steps}"
-        wanted = _with_more(run, moved, asked, steps, minutes, say)
+        wanted = _with_more(run, moved, asked, steps, minutes, allow_code, say)
         if wanted != stated:
             write_json(run.provenance, wanted)
 
@@ -124,17 +132,18 @@ def _with_more(
     asked: str,
     steps: int | None,
     minutes: float | None,
+    allow_code: bool,
     say: Say,
 ) -> dict[str, Any]:
     """The provenance of the run with the requested steps; recipe.toml is written before it."""
-    recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
+    recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code)
     change = first_change(stated["recipe"], to_dict(recipe))
     if change:
         raise BadInput(
             f"{run.folder}: expected a run of this version of voxlate, found another ({change}). Train anew."
         )
     if run.recipe.exists():
-        recorded(run, recipe, bool(stated.get("paced")))
+        recorded(run, recipe, bool(stated.get("paced")), allow_code)
     before: list[dict[str, Any]] = stated.get("continuations", [])
     if not is_finished(run.weights(), recipe.train):
         if asked and (not before or before[-1]["asked"] != asked):
@@ -160,7 +169,7 @@ def _with_more(
             "more": [*(recipe.train.more or ()), steps],
         },
     }
-    from_dict(values, f"{run.recipe}", allow_code=True)
+    with_tables(recipe, values, f"{run.recipe}")
     head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
     write_text(run.recipe, head + tomli_w.dumps(values))
     software = {name: made_by()[name] for name in ("voxlate", "torch")}

@@ -13,13 +13,13 @@ from voxlate.training.run import Run
 LEAST, MOST = 0.5, 4.0
 
 
-def recorded(run: Run, kept: Recipe, paced: bool) -> tuple[Recipe, str]:
+def recorded(run: Run, kept: Recipe, paced: bool, allow_code: bool = False) -> tuple[Recipe, str]:
     """The recipe of recipe.toml and its head; kept: that of the provenance; paced: whether its steps were changed.
 
     They differ if the run was stopped between writing both files: by the steps that the pace of a plan changed, or by
     additional steps in recipe.toml alone. Raises BadInput if they differ in other keys.
     """
-    shown, head = read_with_head(str(run.recipe))
+    shown, head = read_with_head(str(run.recipe), allow_code=allow_code)
     trainings = [stage.train for stage in kept.all_stages]
     same = len(trainings) == len(shown.all_stages) and with_trainings(shown, trainings) == kept
     if not same or not _same_trainings(

@@ -14,15 +14,13 @@ from voxlate.files import write_json
 from voxlate.planning.pace import kept_pace
 from voxlate.planning.plan import begun, plan_training
 from voxlate.planning.probe import Limits, free_memory
-from voxlate.recipe import from_dict, header, needed_code
-from voxlate.recipe import text as recipe_text
+from voxlate.recipe import from_dict, read_with_head
 from voxlate.reports.comparison import write_page
 from voxlate.reports.page import report
 from voxlate.reports.prepared import report_prepared
 from voxlate.scoring.compare import compare as compare_scores
 from voxlate.scoring.comparison_tables import comparison_tables
 from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.provenance import read_run
 from voxlate.scoring.tables import Tables, score_tables
 from voxlate.scoring.verdict import lines, logged
 from voxlate.synthesis.calibrate import calibrate as fit_intervals
@@ -112,7 +110,6 @@ def plan(folder: Path, request: Request, progress: Progress) -> Facts:
 def train(folder: Path, request: Request, progress: Progress) -> Facts:
     """Train a planned run, a recipe or a further part of a run, or resume it, as `voxlate train` does."""
     run, said = Path(request["run"]), list[str]()
-    _refuse_code(Run(run))
     options: dict[str, Any] = {
         "device": request["device"],
         "progress": lambda name, done, total, _: progress(f"training, stage {name}", done, total),
@@ -129,24 +126,9 @@ def train(folder: Path, request: Request, progress: Progress) -> Facts:
         train_recipe(recipe, Path(request["prepared"]), run, head=head, pace=pace, **options)
     else:
         name = request["recipe"]
-        recipe = from_dict(recipe_text.values_of(name, request["changes"]), name)
-        head = header(recipe_text.text_of(name))
+        recipe, head = read_with_head(name, request["changes"])
         train_recipe(recipe, Path(request["prepared"]), run, head=head, **options)
     return {"said": said, "verdicts": lines(logged(Run(run).log).get("final", []))}
-
-
-def _refuse_code(run: Run) -> None:
-    """Raise BadInput where the recipe of a run imports code that is not voxlate's: it may be somebody else's."""
-    tables = []
-    if run.provenance.is_file():
-        tables.append(read_run(run.provenance).get("recipe", {}))
-    if run.recipe.is_file():
-        tables.append(recipe_text.values_of(str(run.recipe)))
-    for table in tables:
-        if needed := needed_code(table):
-            raise BadInput(
-                f"run: expected a recipe of voxlate's own parts, found one that needs the code of {', '.join(needed)}. If you trust it, train it by the command line."
-            )
 
 
 def calibrate(folder: Path, request: Request, progress: Progress) -> Facts:

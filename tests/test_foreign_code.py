@@ -1,0 +1,321 @@
+"""No command, function or job of the page imports code that a stranger's run, recipe or weights name, unless allowed."""
+
+import ast
+import inspect
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+
+import voxlate as package
+from rows import every_row
+from voxlate import recipe as recipes
+from voxlate.cli.app import app
+from voxlate.errors import BadInput
+from voxlate.files import write_json
+from voxlate.scoring.provenance import read_run
+from voxlate.training.train import train
+from voxlate.web.work import WORK
+
+MODULE = "strangers_parts"
+NETWORK = """
+from torch import nn
+
+
+class Layer(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.layer = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, image):
+        return self.layer(image)
+"""
+RECIPE = f"""
+title = "a stranger's"
+data = {{ source = ["t1"], target = ["t2"], patch = [1, 24, 20] }}
+intensity = {{ t1 = {{ kind = "zscore" }}, t2 = {{ kind = "zscore" }} }}
+method = {{ kind = "regression" }}
+net = {{ kind = "{MODULE}:Layer" }}
+train = {{ steps = 1, batch = 2, precision = "float32", workers = 0 }}
+"""
+MARKER = "from voxlate.errors import BadInput\nraise BadInput('expected no import, found one')"
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """What a stranger may hand over: a finished run, one that was planned, their weights, and a recipe."""
+
+    run: Path
+    planned: Path
+    weights: Path
+    recipe: Path
+
+
+@pytest.fixture(scope="module")
+def handed_over(tmp_path_factory, prepared_once) -> Path:
+    """The folder of a stranger, whose module is a network when it is trained and says so when it is imported later."""
+    folder = tmp_path_factory.mktemp("stranger")
+    code = folder / f"{MODULE}.py"
+    code.write_text(NETWORK)
+    (folder / "recipe.toml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        own = recipes.read(str(folder / "recipe.toml"), allow_code=True)
+        train(own, prepared_once, folder / "run", device="cpu")
+        del sys.modules[MODULE]
+    code.write_text(MARKER)
+    (folder / "planned").mkdir()
+    shutil.copy(folder / "recipe.toml", folder / "planned")
+    return folder
+
+
+@pytest.fixture
+def strangers(handed_over, prepared, tmp_path, monkeypatch) -> Strangers:
+    monkeypatch.syspath_prepend(str(handed_over))
+    own = tmp_path / "stranger"
+    shutil.copytree(handed_over, own)
+    stated = own / "run" / "provenance.json"
+    write_json(stated, {**read_run(stated), "prepared": str(prepared)})
+    weights = shutil.copy(own / "run" / "weights.safetensors", tmp_path / "weights.safetensors")
+    return Strangers(own / "run", own / "planned", Path(weights), own / "recipe.toml")
+
+
+@dataclass(frozen=True)
+class Places:
+    """What the capital words of the tables below stand for."""
+
+    strangers: Strangers
+    cohort: Path
+    prepared: Path
+    out: Path
+
+    def of(self, word: str) -> str:
+        places = {
+            "RUN": self.strangers.run,
+            "PLANNED": self.strangers.planned,
+            "WEIGHTS": self.strangers.weights,
+            "RECIPE": self.strangers.recipe,
+            "COHORT": self.cohort,
+            "PREPARED": self.prepared,
+            "OUT": self.out,
+            "SCAN": self.cohort / "case0" / "t1.nii.gz",
+            "SAMPLER": f"{MODULE}:sampler",
+            "LAYER": f'{{ kind = "{MODULE}:Layer" }}',
+        }
+        return str(places.get(word, word))
+
+    def words(self, line: str) -> list[str]:
+        """A line of the command line."""
+        parts = [word.rpartition("=") for word in line.split()]
+        return [f"{key}{equals}{self.of(value)}" for key, equals, value in parts]
+
+    def values(self, table: dict[str, object]) -> dict[str, object]:
+        """Arguments in Python, or a request of the page."""
+        return {
+            key: self.of(value) if isinstance(value, str) else value for key, value in table.items()
+        }
+
+
+@pytest.fixture
+def places(strangers, cohort, prepared, tmp_path) -> Places:
+    return Places(strangers, cohort, prepared, tmp_path / "out")
+
+
+# Each line is refused, because it would need the stranger's code, and with --allow-code imports it.
+ALLOWED = {
+    "recipes": ["RECIPE"],
+    "train": [
+        "RECIPE --data PREPARED --out OUT",
+        "RUN",
+        "RUN --steps +1",
+        "RUN --minutes +1 --data PREPARED",
+        "RECIPE --data PREPARED --out RUN",
+        "auto --data PREPARED --out PLANNED",
+        "t1_to_t2_brain --data PREPARED --out OUT --set net=LAYER",
+        "t1_to_t2_brain --data PREPARED --out OUT --set synth.sampler=SAMPLER",
+    ],
+    "synth": [
+        "RUN COHORT --out OUT",
+        "WEIGHTS COHORT --out OUT",
+        "RUN RUN COHORT --out OUT",
+        "RUN COHORT --out OUT --answer sample",
+    ],
+    "evaluate": ["OUT --truth COHORT --run RUN --missing one"],
+    "calibrate": ["RUN COHORT"],
+    "likelihood": ["RUN PREPARED"],
+    "adapt": ["RUN --data PREPARED --out OUT --steps 1", "WEIGHTS --data PREPARED --out OUT"],
+}
+# These would need the code too, and have no way to allow it.
+REFUSED = {
+    "prepare": ["COHORT --out OUT --through RUN --fixed t1"],
+    "listen": ["RUN --out OUT --allow SENDER --to PACS@127.0.0.1:104 --port 11999"],
+}
+# These read a run or a recipe only as text, or none at all; the page opens a run when a job asks for it.
+READING = {
+    "import": ["xmodality WEIGHTS --out OUT --set net=LAYER"],
+    "serve": ["RUN --data OUT", "WEIGHTS --data OUT"],
+    "demo": ["--real SCAN --out OUT --starter starter:RUN"],
+    "info": ["RUN", "WEIGHTS", "RECIPE"],
+    "plan": ["PREPARED --out OUT.toml --minutes 0.001", "RUN --out RUN/new.toml"],
+    "report": ["RUN --out OUT"],
+    "export": ["RUN --out OUT"],
+    "compare": ["RUN RUN --out OUT"],
+    "phantom": ["RUN --cases 1"],
+    "pseudonymise": ["RUN --out OUT --key RECIPE"],
+    "pseudonym-key": ["RECIPE --of RUN"],
+    "starters": [""],
+}
+LINES = {**ALLOWED, **REFUSED, **READING}
+
+
+def lines_of(table: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [(name, line) for name, lines in table.items() for line in lines]
+
+
+def test_every_command_is_tried_with_a_strangers_files(voxlate):
+    voxlate("--version")  # which adds the commands
+    commands = typer.main.get_command(app).commands
+    assert commands.keys() == LINES.keys()
+    assert {name for name, one in commands.items() if takes_code(one)} == ALLOWED.keys()
+
+
+def takes_code(one) -> bool:
+    return any("--allow-code" in option.opts for option in one.params)
+
+
+@every_row("name, line", lines_of(LINES))
+def test_a_command_imports_no_code_of_a_stranger(voxlate, places, monkeypatch, name, line):
+    monkeypatch.setattr("voxlate.web.app.run_server", lambda *_: None)  # its work: tested below
+    said = voxlate(name, *places.words(line))
+    assert MODULE not in sys.modules
+    assert "expected no import" not in said.err + said.out
+    if name in ALLOWED:
+        assert said.code == 2, said
+        assert f"needs the code of {MODULE}:" in said.err
+        assert "--allow-code" in said.err
+
+
+@every_row("name, line", lines_of(ALLOWED))
+def test_a_command_that_is_allowed_imports_it(voxlate, places, name, line):
+    said = voxlate(name, *places.words(line), "--allow-code")
+    assert said.code == 2, said
+    assert "expected no import" in said.err
+
+
+@every_row("name, line", lines_of(REFUSED))
+def test_a_command_without_the_option_says_what_it_would_need(voxlate, places, name, line):
+    said = voxlate(name, *places.words(line))
+    assert f"needs the code of {MODULE}:" in said.err
+
+
+# Functions in Python that open a run, a recipe or weights: their arguments.
+CALLS = {
+    "adapt": {"run": "RUN", "data": "PREPARED", "out": "OUT"},
+    "calibrate": {"run": "RUN", "cohort": "COHORT"},
+    "evaluate": {"out": "OUT", "truth": "COHORT", "run": "RUN"},
+    "likelihood": {"run": "RUN", "cohort": "PREPARED"},
+    "load": {"run": "WEIGHTS"},
+    "recipes": {"name": "RECIPE"},
+    "synthesise": {"run": "RUN", "inputs": "COHORT", "out": "OUT"},
+    "train": {"recipe": "RECIPE", "data": "PREPARED", "out": "OUT"},
+    "prepare": {"root": "COHORT", "out": "OUT", "through": "RUN", "fixed": "t1"},
+    "listen": {"run": "RUN", "out": "OUT", "allow": ["A"], "to": "B@127.0.0.1:104"},
+}
+OTHER_FUNCTIONS = """__version__ compare demo export import_weights info list_starters phantom plan pseudonym_key
+pseudonymise report serve"""
+
+
+def test_every_function_in_python_is_tried_with_a_strangers_files():
+    others = OTHER_FUNCTIONS.split()
+    assert {*CALLS, *others} == {*package.__all__}
+    takes = {
+        name
+        for name in CALLS
+        if "allow_code" in inspect.signature(getattr(package, name)).parameters
+    }
+    assert {*CALLS} - takes == {"prepare", "listen"}
+
+
+@every_row("name, arguments", CALLS.items())
+def test_a_function_imports_no_code_of_a_stranger(places, name, arguments):
+    function = getattr(package, name)
+    given = places.values(arguments)
+    with pytest.raises(BadInput, match=f"needs the code of {MODULE}:"):
+        function(**given)
+    assert MODULE not in sys.modules
+    if "allow_code" in inspect.signature(function).parameters:
+        with pytest.raises(BadInput, match="expected no import"):
+            function(**given, allow_code=True)
+
+
+# Jobs of the page: the requests by which they open a run or take changes of a recipe.
+OF_TRAINING = {"run": "RUN", "root": "/", "device": "cpu"}
+JOBS = {
+    "check": [{"runs": {"theirs": "RUN"}, "place": "COHORT", "device": "cpu"}],
+    "synthesise": [{"run": "RUN", "place": "COHORT", "inputs": ["."], "options": {}}],
+    "train": [
+        {**OF_TRAINING, "how": "further", "steps": 1, "minutes": None},
+        {**OF_TRAINING, "how": "planned", "prepared": "PREPARED"},
+        {**OF_TRAINING, "how": "planned", "run": "PLANNED", "prepared": "PREPARED"},
+        {**OF_TRAINING, "how": "recipe", "recipe": "RECIPE", "changes": {}, "prepared": "PREPARED"},
+    ],
+    "calibrate": [{**OF_TRAINING, "answer": None, "cohort": "COHORT", "split": None}],
+    "compare": [
+        {
+            **OF_TRAINING,
+            "runs": {"theirs": "RUN"},
+            "cohort": "COHORT",
+            "split": None,
+            "samples": None,
+        }
+    ],
+    "plan": [
+        {
+            **OF_TRAINING,
+            "prepared": "PREPARED",
+            "memory_bytes": 1e9,
+            "source": ["t1"],
+            "target": ["t2"],
+            "minutes": 0.2,
+            "mode": "mean",
+            "from_scratch": True,
+            "changes": {"net": f'{{ kind = "{MODULE}:Layer" }}'},
+        }
+    ],
+}
+
+
+def test_every_job_of_the_page_is_tried_with_a_strangers_files():
+    assert {*JOBS, "survey", "prepare"} == {*WORK}
+
+
+@every_row("kind, request", [(kind, one) for kind, some in JOBS.items() for one in some])
+def test_no_job_of_the_page_imports_code_of_a_stranger(places, tmp_path, kind, request):
+    asked = places.values(request)
+    if "runs" in asked:
+        asked["runs"] = places.values(asked["runs"])
+    why = ""
+    try:
+        WORK[kind](tmp_path, asked, lambda *_: None)
+    except BadInput as error:
+        why = str(error)
+    found = [path.read_text() for path in tmp_path.glob("*.json")]
+    assert f"needs the code of {MODULE}:" in why + "".join(found), why
+    assert MODULE not in sys.modules
+
+
+def test_nothing_in_the_package_allows_code_by_itself():
+    """One place does: a worker gets the model that its own command was allowed to open."""
+    package_folder = Path(package.__file__).parent
+    places = {
+        path.relative_to(package_folder).as_posix()
+        for path in package_folder.rglob("*.py")
+        if "allow_code" in (text := path.read_text())
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.keyword) and node.arg == "allow_code"
+        if isinstance(node.value, ast.Constant) and node.value.value
+    }
+    assert places == {"synthesis/sent.py"}
