@@ -7,6 +7,8 @@ import numpy as np
 
 from voxlate.data.case_header import CaseHeader
 from voxlate.data.grades import ADVICE, advice
+from voxlate.data.patches import DataSettings, teaching_cases
+from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
@@ -19,6 +21,7 @@ POINTS = (
     95,
 )  # percentiles of a scan's foreground that are compared, in network units
 NARROWEST = 0.02  # share of a window that the middle 98 % of a body must fill: in other units it is a flat grey
+LEAST_STATED = 0.05  # share of a body that a window clips and that is said
 MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
 MOST_VARIED = 3.0  # times the narrowest scale of a modality: beyond, the typical scale is a poor guess of a patient's
 AIR_HU = -500.0  # at or below it, values are of air in a CT
@@ -28,17 +31,22 @@ TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases 
 
 
 def check_windows(
-    headers: Sequence[CaseHeader],
+    cohort: Cohort,
+    data: DataSettings,
     intensity: Mapping[str, IntensityMap],
-    where: object,
     bodies: bool = True,
-) -> None:
-    """Raise BadInput where a recipe's window clips or flattens the scans; medians over the training cases.
+) -> str:
+    """A sentence on what a recipe's windows clip of bodies, '' where that is little; medians over training cases.
 
-    Where a map has a floor, each volume is checked by itself: it would lose all voxels below the floor (if it is
-    z-scored, say). bodies: False where only voxels inside a mask count, whose statistics the headers do not hold.
+    Raises BadInput where a window clips more than `clips` allows or leaves a flat grey. Where a map has a floor, each
+    volume is checked by itself: it would lose all voxels below the floor (if it is z-scored, say). bodies: False where
+    only voxels inside a mask count, whose statistics the headers do not hold.
     """
-    for name, spec in intensity.items():
+    where = cohort.folder
+    headers = [cohort.header(case) for case in teaching_cases(cohort, data)]
+    cut = []
+    for name in sorted({*data.source, *data.target}):
+        spec = intensity[name]
         bodies_of = [
             header.statistics[name].foreground for header in headers if name in header.statistics
         ]
@@ -62,6 +70,11 @@ def check_windows(
             raise BadInput(
                 f"{where}: expected the scans' bodies to fill {window}, found {max(width, 0):.1%} filled ({usual}): are the scans in the recipe's unit? Change the window."
             )
+        if bodies and clipped >= LEAST_STATED:
+            cut.append(
+                f"{window} clips {clipped:.0%} of the bodies' voxels ({usual} from the 1st to the 99th percentile)"
+            )
+    return f"{'; '.join(cut)}, as the recipe means it to." if cut else ""
 
 
 def kind_warning(name: str, unit: str, statistics: Statistics) -> str:

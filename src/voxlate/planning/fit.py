@@ -72,13 +72,9 @@ def _fit(name: str, cohort: Cohort) -> Fit:
     try:
         for stage in recipe.all_stages:
             usable_cases(cohort, stage.data, "train")
-            headers = [cohort.header(case) for case in teaching_cases(cohort, stage.data)]
-            modalities = sorted({*stage.data.source, *stage.data.target})
-            maps = {modality: recipe.intensity[modality] for modality in modalities}
-            check_windows(headers, maps, cohort.folder, bodies=not recipe.ignores_outside)
+        notes = tuple(dict.fromkeys(_notes(recipe, cohort)))
     except BadInput as error:
         return Fit(name, recipe.title, _reason(str(error)))
-    notes = tuple(dict.fromkeys(_notes(recipe, cohort)))
     training_cases = {
         case for stage in recipe.all_stages for case in teaching_cases(cohort, stage.data)
     }
@@ -113,6 +109,10 @@ def _notes(recipe: Recipe, cohort: Cohort) -> list[str]:
     depth = max(stage.data.patch[0] for stage in recipe.all_stages)
     deepest = max(entry.shape[0] for entry in cohort.cases)
     notes = [padding_note(cohort, stage.data) for stage in recipe.all_stages]
+    notes += [
+        check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside)
+        for stage in recipe.all_stages
+    ]
     if depth > deepest:
         notes.insert(
             0,

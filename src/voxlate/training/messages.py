@@ -8,7 +8,7 @@ import torch
 
 from voxlate.data.audit import distances, not_examined
 from voxlate.data.case import LABEL, PreparedCase
-from voxlate.data.intensity_checks import varied_level
+from voxlate.data.intensity_checks import check_windows, varied_level
 from voxlate.data.patches import (
     NO_LABEL,
     DataSettings,
@@ -52,6 +52,7 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]
     teaching = teaching_cases(cohort, stage.data)
     for name in stage.data.target:
         yield varied_level(name, cohort.target_widths(recipe.intensity[name], name, teaching))
+    yield check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside)
     reason = why_not_kept(stage, cohort) if stage.task.encodes else ""
     if reason:
         yield f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."

@@ -285,10 +285,7 @@ def _check_stages(recipe: Recipe, jobs: Sequence[Job], starts: Mapping[str, Path
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
     for job in jobs:
-        data = job.stage.data
-        training = [cohort.header(case) for case in teaching_cases(cohort, data)]
-        maps = {name: recipe.intensity[name] for name in sorted({*data.source, *data.target})}
-        check_windows(training, maps, cohort.folder, bodies=not recipe.ignores_outside)
+        check_windows(cohort, job.stage.data, recipe.intensity, not recipe.ignores_outside)
     earlier: dict[str, Method] = {}
     for job in jobs:
         job.batches()
