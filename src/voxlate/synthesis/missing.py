@@ -350,6 +350,9 @@ def _rows(scores: Scores, scenario: Scenario) -> Iterator[dict[str, Any]]:
     for name in scenario.missing:
         rows = [row for row in scores.rows if row.answer == "synthesis"]
         own = [row.scores for row in rows if row.modality == name]
-        keys = [key for key in own[0] if key in METRICS or "." in key] if own else []
-        means = {key: float(np.nanmean([row.get(key, np.nan) for row in own])) for key in keys}
+        means = {}
+        for key in own[0] if own else ():
+            known = [row[key] for row in own if not np.isnan(row.get(key, np.nan))]
+            if known and (key in METRICS or "." in key):
+                means[key] = float(np.mean(known))
         yield {"missing": "+".join(scenario.missing), "modality": name, "cases": len(own), **means}
