@@ -99,13 +99,6 @@ def show(found: list[dict[str, Any]], console: Console) -> None:
 def made_up(folder: Path) -> tuple[Path, Path]:
     """A run and its cohort: the SDE of paper 002, small, on heads of the phantom; made once."""
     cohort, prepared, run = folder / "phantom", folder / "prepared", folder / "run"
-    window = '{t2={kind="percentile",floor=0},ct={kind="window",low=-1000,high=2000}}'
-    changes = [
-        'data.source=["t2"]',
-        "data.patch=[1,64,64]",
-        f"intensity={window}",
-        "train.steps=400",
-    ]
     commands: tuple[list[Any], ...] = (
         [
             "phantom",
@@ -130,7 +123,7 @@ def made_up(folder: Path) -> tuple[Path, Path]:
             prepared,
             "--out",
             run,
-            *(f"--set={change}" for change in changes),
+            "--set=train.steps=400",
         ],
     )
     for command in commands:
