@@ -54,7 +54,8 @@ def test_each_command_on_a_page_exists_and_takes_the_options_that_it_is_used_wit
 
 def commands_on(page: Path) -> list[str]:
     """The lines of a page that are commands, without the name voxlate."""
-    return [line for block in BLOCK.findall(page.read_text()) for line in COMMAND.findall(block)]
+    text = page.read_text().replace("\\\n", " ")
+    return [line for block in BLOCK.findall(text) for line in COMMAND.findall(block)]
 
 
 def test_the_readme_shows_a_starter_first_and_then_the_way_from_scans_to_scores():

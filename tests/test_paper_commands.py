@@ -1,0 +1,273 @@
+"""The commands on the pages of docs/papers run as they are written: on small phantoms, in few steps.
+
+Later words of a command line count, so that each test appends its sizes to the page's own words.
+"""
+
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from test_recipes import NARROW
+from voxlate import recipe as recipes
+from voxlate.images.io import read_volume, write_volume
+from voxlate.nets.interface import Channels
+from voxlate.nets.lpips import shapes
+from voxlate.nets.xmodality.adm import ADM
+from voxlate.options import pairs
+from voxlate.phantoms import write_cohort
+from voxlate.recipe import FullStage, Recipe
+from voxlate.training.published import layout
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"^```\n(.*?)^```$", flags=re.M | re.S)
+ROWS = {  # the small row of each paper that `make test` runs
+    "mrdpm": "mrdpm_small",
+    "xmodality": "tof_to_cta_adm_small",
+    "lyu_wang": "mr_to_ct_cnn_small",
+    "umm_csgm": "umm_csgm_small",
+    "make_a_volume": "pix2pix_swi_mra_small",
+}
+MOST = 32  # voxels of a patch along each axis
+SIZES = {
+    "phantom": ["--cases", 3, "--size", 48, 48, 8],
+    "prepare": ["--shares", 1, 1, 1, "--no-audit"],
+}
+ELSEWHERE = {"vit": "texture"}  # needs weights from the network
+CONTRASTS = {name: name for name in ("flair", "t1", "t2")} | {"t1c": "t1ce"}
+COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the places of their files
+    ("mrdpm", "COHORT"): {
+        name: f"{{case}}/{name}.nii.gz" for name in ("ncct", "cta1", "cta2", "cta3", "tmax")
+    },
+    ("xmodality", "TOPCOW"): {
+        "tof": "imagesTr/topcow_mr_{case}_0000.nii.gz",
+        "cta": "imagesTr/topcow_ct_{case}_0000.nii.gz",
+    },
+    ("umm_csgm", "BRATS"): {
+        ours: f"HGG/{{case}}/{{case}}_{theirs}.nii.gz" for ours, theirs in CONTRASTS.items()
+    },
+    ("make_a_volume", "COHORT"): {name: f"{{case}}/{name}.nii.gz" for name in ("swi", "tof")},
+    ("make_a_volume", "RIRE"): {
+        "t1": "patient_{case}/mr_T1/t1.mha",
+        "t2": "patient_{case}/mr_T2/t2.mha",
+    },
+}
+
+
+def blocks(page: str) -> list[list[list[str]]]:
+    """The blocks of a page: the words of each of their commands."""
+    text = (ROOT / "docs" / "papers" / f"{page}.md").read_text()
+    return [
+        [
+            shlex.split(line, comments=True)
+            for line in block.replace("\\\n", " ").splitlines()
+            if line.strip()
+        ]
+        for block in BLOCK.findall(text)
+    ]
+
+
+def on_phantoms(page: str) -> list[list[str]]:
+    """The block of a page that trains small rows on phantoms."""
+    (found,) = (block for block in blocks(page) if block[0][:2] == ["voxlate", "phantom"])
+    return found
+
+
+def write_scans(out: Path, places: dict[str, str]) -> None:
+    """Three phantoms as the files of a public data set."""
+    heads = out.parent / f"{out.name}_heads"
+    for head in write_cohort(heads, 3, (64, 64, 24), modalities=[*places], lesion="stroke"):
+        for modality, place in places.items():
+            path = out / place.format(case=head.name[-3:])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(path, read_volume(head / f"{modality}.nii.gz", modality))
+    shutil.rmtree(heads)
+
+
+def write_gold(out: Path) -> None:
+    """Three phantoms as DICOM series of the Gold Atlas."""
+    from test_dicom_cohort import DESCRIPTIONS, write_series
+
+    for head in write_cohort(out / "heads", 3, (48, 48, 8), modalities=["t2", "ct"]):
+        for modality, kind in (("t2", "MR"), ("ct", "CT")):
+            values = np.asarray(nib.load(head / f"{modality}.nii.gz").dataobj).T.astype(np.int16)
+            place, uid = out / head.name, f"1.2.{int(head.name[-3:]) + 1}.{ord(kind[0])}"
+            write_series(place, kind, values, kind, DESCRIPTIONS[modality], uid=uid)
+    shutil.rmtree(out / "heads")
+
+
+def write_pictures(out: Path) -> None:
+    """Slices of three phantoms as pictures of 8 bits, a folder each."""
+    for head in write_cohort(out / "heads", 3, (48, 48, 8), modalities=["t2", "ct"]):
+        values = {name: nib.load(head / f"{name}.nii.gz").get_fdata() for name in ("t2", "ct")}
+        grey = {"mr": values["t2"] / values["t2"].max(), "ct": (values["ct"] + 100) / 400}
+        for k in (3, 4):
+            folder = out / f"case{head.name[-3:]}_s{k:03}"
+            folder.mkdir(parents=True)
+            for name, image in grey.items():
+                plane = (image[:, :, k].T.clip(0, 1) * 255).astype(np.uint8)
+                Image.fromarray(plane).save(folder / f"{name}.png")
+    shutil.rmtree(out / "heads")
+
+
+def write_pair(out: Path) -> None:
+    """The two scans of a patient, in the working folder."""
+    (head,) = write_cohort(out.parent / "pair_heads", 1, (48, 48, 34), modalities=["tof", "cta"])
+    shutil.copy(head / "tof.nii.gz", out.parent / "mra.nii.gz")
+    shutil.copy(head / "cta.nii.gz", out.parent / "cta.nii.gz")
+
+
+def write_alexnet(out: Path) -> None:
+    """Random weights of LPIPS."""
+    draw = torch.Generator().manual_seed(0)
+    save_file({key: torch.rand(shape, generator=draw) for key, shape in shapes().items()}, out)
+
+
+def write_adm(out: Path) -> None:
+    """Random weights of a narrow ADM in the layout of the authors' file."""
+    net = ADM(width=8).build(Channels(images={"image": 1}, out=1, noisy=True))
+    save_file({key: torch.rand(slot.shape) / 100 for key, slot in layout(net).items()}, out)
+
+
+def write_autoencoder(out: Path) -> None:
+    """Random weights of latent diffusion's autoencoder."""
+    from test_pretrained import written
+
+    written(out, "kl-f4")
+
+
+FILES = {
+    **{key: partial(write_scans, places=places) for key, places in COHORTS.items()},
+    ("lyu_wang", "GOLD"): write_gold,
+    ("lyu_wang", "HARVARD"): write_pictures,
+    ("xmodality", "tof=mra.nii.gz"): write_pair,
+    ("xmodality", "ADM"): write_adm,
+    ("mrdpm", "ALEXNET"): write_alexnet,
+    ("make_a_volume", "KL_F4"): write_autoencoder,
+}
+
+
+@pytest.fixture
+def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
+    """Runs the words of a page's command with small sizes, in an empty folder; gives what it said."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("benchmarks", "tests/data", "tests/training"):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+
+    def by_voxlate(*words: object) -> str:
+        texts = [ELSEWHERE.get(str(word), str(word)) for word in words]
+        answer = voxlate(*texts, *_less(texts))
+        assert answer.code == 0, f"voxlate {shlex.join(texts)}\n{answer.out[-1000:]}{answer.err}"
+        return answer.out + answer.err
+
+    def one(page: str, words: list[str]) -> str:
+        for (of_page, name), write in FILES.items():
+            if of_page == page and name in " ".join(words).split() and not Path(name).exists():
+                write(tmp_path / name)
+        if words[0] == "voxlate":
+            return by_voxlate(*words[1:])
+        program, *arguments = words[1:]
+        assert words[0] == "python"
+        module = __import__(Path(program).stem)
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        monkeypatch.setattr(module, "voxlate", by_voxlate, raising=False)
+        module.main()
+        return ""
+
+    return one
+
+
+def _less(words: list[str]) -> list[object]:
+    """Words that make a command small."""
+    command = words[0]
+    if command == "train":
+        changes = [word for word, before in zip(words[1:], words) if before == "--set"]
+        return _short(words[1], recipes.read(words[1], pairs(changes)))
+    if command == "synth":
+        like = words[words.index("--like") + 1] if "--like" in words else ""
+        return _few_steps(Path(words[1]), like)
+    if command == "evaluate" and "--run" in words:
+        return _few_steps(Path(words[words.index("--run") + 1]))
+    return SIZES.get(command, [])
+
+
+def _short(name: str, recipe: Recipe) -> list[object]:
+    """A training of one step a stage, with narrow networks and small patches."""
+    changes = dict(NARROW.get(name, {}))
+    for number, stage in enumerate(recipe.all_stages):
+        place = "" if stage.name == "final" else f"stages.{number}."
+        length = "steps" if stage.train.epochs is None else "epochs"
+        changes |= {f"{place}train.{length}": "1", f"{place}train.batch": "2"}
+        changes[f"{place}train.validation_items"] = "1"
+        if not place or recipe.stages[number].data is not None:
+            changes[f"{place}data.patch"] = str(_small_patch(stage))
+    return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+
+
+def _small_patch(stage: FullStage) -> list[int]:
+    depth, height, width = stage.data.patch
+    return [min(depth, 4), min(height, MOST), min(width, MOST)]
+
+
+def _few_steps(run: Path, like: str = "") -> list[object]:
+    """Sampling of two steps where the run samples."""
+    folder = run if run.is_dir() else run.parent
+    stage = "final" if run.is_dir() else run.name.split(".")[1]
+    recipe = recipes.read(like or str(folder / "recipe.toml"))
+    method = next(one.method for one in recipe.all_stages if one.name == stage)
+    if not method.iterates:
+        return []
+    samples = ["--samples", 2] if recipe.synth.samples > 1 else []
+    if recipe.synth.sampler == "rk45":
+        return [*samples, "--set", "rtol=0.5", "--set", "atol=0.5"]
+    return [*samples, "--steps", 2]
+
+
+@pytest.mark.parametrize("page", ROWS)
+def test_a_small_row_of_each_paper_goes_the_whole_way_by_the_pages_commands(page, run):
+    for words in on_phantoms(page):
+        if words[0] == "python":
+            rows = [one for one in words if one.endswith("_small") or "_small:" in one]
+            run(page, [one for one in words if one not in rows or one == ROWS[page]])
+            break
+        run(page, words)
+
+
+@pytest.mark.parametrize("page", ROWS)
+def test_the_shares_of_documented_phantoms_are_all_their_cases(page):
+    phantom, prepare, *_ = on_phantoms(page)
+    cases = int(phantom[phantom.index("--cases") + 1])
+    first = prepare.index("--shares") + 1
+    assert sum(map(int, prepare[first : first + 3])) == cases
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ROWS)
+def test_every_command_of_a_papers_page_runs(page, run):
+    for block in blocks(page):
+        for words in block:
+            run(page, words)
+
+
+def test_a_published_window_that_clips_much_is_stated_and_a_window_in_a_wrong_unit_is_refused(
+    run, voxlate
+):
+    for words in on_phantoms("xmodality")[:2]:
+        run("xmodality", words)
+    train = ["train", "tof_to_cta_unet_small", "--data", "HEADS_PREPARED", "--out", "HEADS_RUN"]
+    said = run("xmodality", ["voxlate", *train])
+    (share,) = re.findall(r"window -50 to 350 of intensity\.cta clips (\d+)%", said)
+    assert 20 < int(share) < 40
+    flat = voxlate(*train, "--set", "intensity.cta={kind='window',low=-1e5,high=1e5,clips=1}")
+    assert flat.code == 2
+    assert "expected the scans' bodies to fill the window -100000 to 100000" in flat.err
