@@ -125,7 +125,7 @@ def trainings(
     return tasks
 
 
-def model(name: str, device: torch.device, **synth: object) -> Model:
+def model(name: str, device: torch.device, **synth: Any) -> Model:
     recipe = recipes.read(name)
     header = {
         "target_scales": {"tmax": [0, 30]},

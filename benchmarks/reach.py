@@ -149,8 +149,8 @@ def peer_recipe(who: str, made: Plan, prepared: Path, limits: Limits, seed: int)
         },
     }
     tables["train"]["optimiser"] = {"kind": "adamw", "lr": 1e-3, "decay": "cosine"}
-    probe = Probe(open_cohort(prepared), limits, "cpu", allow_code=True)
-    measured = probe.measure(tables, 0)
+    probe = Probe(open_cohort(prepared), limits, "cpu")
+    measured = probe.measure(from_dict(tables, who, allow_code=True), 0)
     assert measured is not None
     tables["train"]["steps"] = int(probe.seconds * (1 - SPARE) / measured.seconds)
     return from_dict(tables, who, allow_code=True)

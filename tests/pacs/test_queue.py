@@ -10,6 +10,12 @@ from voxlate.pacs.queue import DONE, FAILED, INCOMING, WORK, Queue, study_name
 from voxlate.pacs.sending import Ledger, Lost, Refused, send
 
 
+class HungUp:
+    """An association that has ended."""
+
+    is_established = False
+
+
 class Fake:
     """An archive that counts; it is lost before each of these numbers of calls, and after those of `late`."""
 
@@ -93,7 +99,7 @@ def queue(tmp_path, datasets):
     """A queue with one study."""
     made = Queue(tmp_path / "queue")
     for dataset in datasets:
-        made.receive(dataset)
+        made.receive(dataset, HungUp())
     return made
 
 
@@ -129,7 +135,7 @@ def test_a_received_image_is_the_image_that_was_sent(queue, study, datasets):
 def test_a_uid_that_is_a_path_is_refused(queue, datasets):
     datasets[0].SOPInstanceUID = "../../evil"
     with pytest.raises(BadInput, match="expected a UID of digits and dots"):
-        queue.receive(datasets[0])
+        queue.receive(datasets[0], HungUp())
 
 
 def test_an_answer_that_could_not_be_sent_stays_and_is_not_made_again(queue, study):
@@ -182,7 +188,7 @@ def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, study, dat
     make_old(queue, study)
     assert queue.run_next(copies, send_all) == f"{study}: 6 files sent."
     for dataset in datasets:
-        queue.receive(dataset)
+        queue.receive(dataset, HungUp())
     make_old(queue, study)
     assert queue.run_next(copies, send_all) == f"{study}: 0 files sent, 6 were sent before."
     assert archive.calls == 6

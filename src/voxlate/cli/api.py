@@ -523,15 +523,15 @@ def listen(
     to: str,
     port: int = 11112,
     title: str = "VOXLATE",
-    host: str = "",
+    host: str = "127.0.0.1",
     idle: float = 10.0,
     device: str = "auto",
     progress: Shown = True,
 ) -> None:
     """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE, until interrupted.
 
-    out: folder of the queue; allow: AE titles of senders; to: TITLE@HOST:PORT; idle: seconds after which a study is
-    complete.
+    out: folder of the queue; allow: AE titles of senders; to: TITLE@HOST:PORT; host: own address, which the senders reach; idle: seconds
+    without an image or an open association after which a study is complete.
     """
     say = noted(progress)
     serve_archive(

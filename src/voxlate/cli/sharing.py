@@ -53,7 +53,7 @@ def pseudonymise(
     say(f"{len(done.files)} images in {to}.")
 
 
-@command("listen RUN --port 11112 --allow SCANNER --to PACS@10.0.0.5:104 --out QUEUE")
+@command("listen RUN --host 10.0.0.7 --allow SCANNER --to PACS@10.0.0.5:104 --out QUEUE")
 def listen(
     run: Annotated[Path, Argument(metavar="RUN", help="Run folder, weights file or starter:NAME.")],
     out: Annotated[Path, Option("Folder of the queue, on a disk of its own.", panel=MAIN)],
@@ -66,9 +66,16 @@ def listen(
     ],
     port: Annotated[int, Option("Port to listen on.", panel=MAIN, least=1, most=65535)] = 11112,
     title: Annotated[str, Option("Own AE title.", panel=MAIN, metavar="NAME")] = "VOXLATE",
-    host: Annotated[str, Option("Own address to listen on; all by default.", metavar="NAME")] = "",
+    host: Annotated[
+        str,
+        Option("Own address to listen on, which the senders reach; 0.0.0.0: all.", metavar="NAME"),
+    ] = "127.0.0.1",
     idle: Annotated[
-        float, Option("Seconds without a new image, after which a study is complete.", least=1)
+        float,
+        Option(
+            "Seconds without a new image or an open association, after which a study is complete.",
+            least=1,
+        ),
     ] = 10.0,
     device: Device = "auto",
 ) -> None:
@@ -78,5 +85,5 @@ def listen(
     """
     from voxlate.synthesis.serving import serve
 
-    say(f"{title} listens on port {port} for {', '.join(allow)}; images go to {to}.")
+    say(f"{title} listens on {host}:{port} for {', '.join(allow)}; images go to {to}.")
     serve(run, out, allow, to, port=port, title=title, host=host, idle=idle, device=device, say=say)

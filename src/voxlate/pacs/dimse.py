@@ -1,7 +1,9 @@
 """C-STORE: sending images to a DICOM node, and receiving images from allowed ones."""
 
+import socket
+import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +18,15 @@ OUT_OF_RESOURCES = range(0xA700, 0xA800)  # passes
 CANNOT_UNDERSTAND, NO_ROOM = 0xC000, 0xA700
 PENDING = (0xFF00, 0xFF01)
 MOST_CONTEXTS = 128  # presentation contexts of an association
-Receive = Callable[[Any], None]
+MOST_WAITING = (
+    20  # connections that have not asked for an association yet; the oldest is closed for one more
+)
+MOST_ASSOCIATIONS = 1000  # counts closed connections, too, until their threads have ended
+ASK_SECONDS = 10.0  # in which a new connection asks for an association
+SILENT_SECONDS = (
+    300.0  # after which an association without a message ends: senders pause between series
+)
+Receive = Callable[[Any, Any], None]
 
 
 @dataclass
@@ -95,19 +105,26 @@ def _query_model() -> Any:
     return models.StudyRootQueryRetrieveInformationModelFind
 
 
+def _asks_for_nothing(association: Any) -> bool:
+    return association.dul.socket.socket is not None and not association.is_established
+
+
 @contextmanager
 def receiving(
-    receive: Receive, title: str, port: int, allowed: Collection[str], host: str = ""
+    receive: Receive, title: str, port: int, allowed: Collection[str], host: str
 ) -> Iterator[Any]:
     """Receive images (C-STORE) and answer C-ECHO while the block runs; yields the server.
 
-    receive: is called with each dataset, whose file_meta is set; the sender is told of success when it has returned. A
-    BadInput that it raises refuses the image, an OSError asks the sender to try later. allowed: AE titles of senders.
+    receive: is called with each dataset, whose file_meta is set, and the association that brings it; the sender is told of success when it has returned. A BadInput that it raises refuses the image, an
+    OSError asks the sender to try later. allowed: AE titles of senders.
     """
     network = _network(f"port {port}")
     entity = network.AE(ae_title=title)
     entity.require_calling_aet = list(allowed)
     entity.require_called_aet = True
+    entity.maximum_associations = MOST_ASSOCIATIONS
+    entity.acse_timeout = ASK_SECONDS
+    entity.network_timeout = SILENT_SECONDS
     syntaxes = network.ALL_TRANSFER_SYNTAXES
     for kind in network.AllStoragePresentationContexts:
         entity.add_supported_context(kind.abstract_syntax, syntaxes)
@@ -117,7 +134,7 @@ def receiving(
         try:
             dataset = event.dataset
             dataset.file_meta = event.file_meta
-            receive(dataset)
+            receive(dataset, event.assoc)
         except OSError:
             return NO_ROOM
         except (
@@ -126,7 +143,21 @@ def receiving(
             return CANNOT_UNDERSTAND
         return SUCCESS
 
-    handlers = [(network.evt.EVT_C_STORE, on_store)]
+    waiting = list[Any]()
+    alone = threading.Lock()
+
+    def on_connection(event: Any) -> None:
+        with alone:
+            waiting[:] = [one for one in waiting if _asks_for_nothing(one)]
+            for oldest in waiting[: max(0, len(waiting) + 1 - MOST_WAITING)]:
+                with suppress(OSError, AttributeError):  # it has ended meanwhile
+                    oldest.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+            waiting.append(event.assoc)
+
+    handlers = [
+        (network.evt.EVT_C_STORE, on_store),
+        (network.evt.EVT_CONN_OPEN, on_connection),
+    ]
     try:
         server = entity.start_server((host, port), block=False, evt_handlers=handlers)
     except OSError as error:

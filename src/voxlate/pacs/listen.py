@@ -22,7 +22,7 @@ def listen(
     port: int,
     allowed: Collection[str],
     say: Callable[[str], None],
-    host: str = "",
+    host: str,
     stop: Event | None = None,
     retry_seconds: float = RETRY_SECONDS,
 ) -> None:

@@ -1,6 +1,6 @@
 """The queue of received studies: folders on disk, which survive a killed process.
 
-QUEUE/incoming/<study>   images that arrive; a study is complete when no image came for some seconds
+QUEUE/incoming/<study>   images that arrive; a study is complete when its senders have hung up and no image came for some seconds
 QUEUE/work/<study>       one complete study at a time: its images in `scans`, the answer in `images`, ready.json, sent.txt
 QUEUE/done/<study>       sent.txt of studies whose answer was sent
 QUEUE/failed/<study>     the scans of a study that gave no answer, and why.txt
@@ -13,9 +13,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from voxlate.errors import BadInput
 from voxlate.files import read_json, seen_from, whole_file, write_json, write_text
@@ -32,16 +32,30 @@ Send = Callable[[list[Path], Ledger], int]
 """Sends files that the ledger does not have, and returns their number; raises BadInput where it cannot."""
 
 
+class Sender(Protocol):
+    """An association: whether it is open."""
+
+    @property
+    def is_established(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Queue:
-    """The studies below a folder. idle_seconds: without a new image, after which a study is complete."""
+    """The studies below a folder.
+
+    idle_seconds: after which a study is complete, without a new image or an open association that has sent one;
+    senders: the associations that sent images of a study; heard: when one of them was last open.
+    """
 
     path: Path
     idle_seconds: float = 10.0
+    senders: dict[str, set[Sender]] = field(default_factory=dict)
+    heard: dict[str, float] = field(default_factory=dict)
 
-    def receive(self, dataset: Any) -> None:
+    def receive(self, dataset: Any, sender: Sender) -> None:
         """Keep an image; returns when the disk has it. An image that is there already is replaced."""
         study = study_name(str(dataset.StudyInstanceUID))
+        self.senders.setdefault(study, set()).add(sender)
         instance = check_uid(str(dataset.SOPInstanceUID), "received image")
         with whole_file(self.path / INCOMING / study / f"{instance}.dcm") as temporary:
             dataset.save_as(temporary, enforce_file_format=True)
@@ -53,16 +67,24 @@ class Queue:
             return begun[0]
         at = time.time() if now is None else now
         last = {
-            one.name: max(file.stat().st_mtime for file in files)
+            one.name: max(self._heard(one.name, at), *(file.stat().st_mtime for file in files))
             for one in _folders(self.path / INCOMING)
             if (files := list(one.glob("*.dcm")))
         }
         complete = [name for name, moment in last.items() if at - moment >= self.idle_seconds]
         return min(complete, key=lambda name: (last[name], name), default=None)
 
+    def _heard(self, study: str, at: float) -> float:
+        """When an association that sent images of a study was last open; 0 where none was."""
+        if any(sender.is_established for sender in tuple(self.senders.get(study, ()))):
+            self.heard[study] = at
+        return self.heard.get(study, 0.0)
+
     def take(self, study: str) -> Path:
         """The folder of a study's work, into which its images are moved unless they are there."""
         work = self.path / WORK / study
+        self.senders.pop(study, None)
+        self.heard.pop(study, None)
         if not (work / SCANS).is_dir():
             new = self.path / WORK / f".{study}"  # hidden until its images are in it
             shutil.rmtree(new, ignore_errors=True)
