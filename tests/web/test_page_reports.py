@@ -50,11 +50,15 @@ def reports(page, run, cohort, tmp_path):
 
 def test_each_report_of_the_page_shows_its_pictures_and_numbers_and_no_place(reports, tmp_path):
     files, metrics = reports
-    texts, rows = {}, {}
+    first, texts, rows = {}, {}, {}
     with open_browser() as browser:
         for name, file in files.items():
             with open_page(browser, file.as_uri()) as watched:
                 watched.page.goto(watched.base)
+                first[name] = watched.page.locator("body").inner_text().splitlines()[0]
+                for folded in watched.page.locator("summary").all():
+                    assert not watched.page.locator("dl").last.is_visible(), name
+                    folded.click()
                 texts[name] = watched.page.locator("body").inner_text()
                 rows[name] = watched.page.locator("#scores tbody tr").all_inner_texts()
                 pictures = watched.page.locator("img[src]")
@@ -73,4 +77,6 @@ def test_each_report_of_the_page_shows_its_pictures_and_numbers_and_no_place(rep
     for method in ("run", "second"):
         (row,) = [row for row in rows["comparison"] if row.startswith(method)]
         assert NUMBER.search(row)
+    assert first["scores"].startswith("Not usable because the error of t2 is higher than that of ")
+    assert first["synthesis"].startswith("Usable with care: the error is unknown")
     assert "run\ntiny\n" in texts["synthesis"]

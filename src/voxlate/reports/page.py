@@ -20,7 +20,7 @@ from voxlate.errors import BadInput
 from voxlate.files import locked_if_free, read_json, write_text
 from voxlate.recipe import text as recipe_text
 from voxlate.reports.curves import calibration_chart, curve_chart, curves_of, score_chart
-from voxlate.reports.pictures import sections_of
+from voxlate.reports.pictures import sections_of, warnings_of
 from voxlate.scoring.captions import held_out_note
 from voxlate.scoring.documents import read_scores
 from voxlate.scoring.metrics import LEVELS, METRIC_OF, METRICS
@@ -30,6 +30,7 @@ from voxlate.scoring.tables import score_tables
 from voxlate.scoring.verdict import lines, logged, verdicts
 from voxlate.starters.names import is_starter
 from voxlate.training.starter import run_folder
+from voxlate.trust.usability import usability
 
 MOST_CASES = 9
 MOST_PICTURES = 4  # of the validation
@@ -110,7 +111,9 @@ def report(
         provenance.pop("recipe", None)  # the recipe is shown as its file
     of_training = logged(folder / "log.jsonl").get("final", []) if is_run else []
     found_verdicts = verdicts(scores) if scores else of_training
+    warned = {} if is_run else warnings_of(folder)
     context = {
+        "use": usability(warned, found_verdicts) if warned or found_verdicts else None,
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
         "title": _title(recipe, folder, scores),

@@ -491,6 +491,15 @@ def _score_texts(row: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> li
     ]
 
 
+def warnings_of(out: Path) -> dict[str, list[str]]:
+    """The warnings of all syntheses in a folder, by case."""
+    found = dict[str, list[str]]()
+    for case, name in _made(out):
+        stated = provenance_of(out, case, name).get("warnings", ())
+        found[case] = list(dict.fromkeys([*found.get(case, ()), *stated]))
+    return found
+
+
 def _made(out: Path) -> list[tuple[str, str]]:
     """Cases and modalities of the syntheses in a folder."""
     cases = [path for path in sorted(out.iterdir()) if path.is_dir()]

@@ -97,7 +97,7 @@ class View:
 class Result:
     """What a synthesis has given: its images by file, warnings with their grades, and the settings that were used.
 
-    case: the folder of the images; bounds: lines on the expected error; said: sentences on what is missing; accepts,
+    case: the folder of the images; use: whether they can be used, as a style and a sentence; bounds: lines on the expected error; said: sentences on what is missing; accepts,
     limits: of the model, where it is a starter.
     """
 
@@ -110,3 +110,4 @@ class Result:
     settings: tuple[tuple[str, str], ...]
     accepts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
+    use: tuple[str, str] = ("unclear", "")  # a result of an earlier version has none

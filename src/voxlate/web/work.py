@@ -31,6 +31,7 @@ from voxlate.synthesis.dicom_out import export_dicom
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import Selection, select
+from voxlate.trust.usability import usability
 from voxlate.web.fitting import (
     absolute,
     accepted_scans,
@@ -147,6 +148,7 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
         tuple(_settings(request, stated)),
         accepted_scans(selected.model),
         limits_of(selected.model.origins[0]),
+        usability({case.name: stated.get("warnings", ())}),
     )
     write_json(folder / RESULT, cleaned(asdict(result), places))
 
