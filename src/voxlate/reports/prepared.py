@@ -20,6 +20,7 @@ SIDE_BY_SIDE = "The scans of a case on its one grid, each on its own colour scal
 def report_prepared(
     path: Path | str,
     out: Path | str | None = None,
+    *,
     places: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the page of a prepared cohort (default: report.html inside it) and return its path.

@@ -73,7 +73,7 @@ def prepare(folder: Path, request: Request, progress: Progress) -> Facts:
         say=said.append,
         **request["options"],
     )
-    report_prepared(prepared.folder, folder / REPORT, {request["root"]: ROOT})
+    report_prepared(prepared.folder, folder / REPORT, places={request["root"]: ROOT})
     return {"said": said, "unread": list(prepared.provenance["unread"])}
 
 
