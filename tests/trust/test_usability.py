@@ -75,6 +75,14 @@ def on(outcome, modality="ct"):
         ),
         (
             {"a": []},
+            [on("unknown")],
+            (
+                "unclear",
+                "Usable with care: it is unknown whether a naive baseline is as accurate, because none was scored.",
+            ),
+        ),
+        (
+            {"a": []},
             [on("better")],
             ("better", "Usable in research: more accurate than each naive baseline."),
         ),

@@ -33,9 +33,10 @@ def usability(warnings: Warnings, verdicts: Sequence[Verdict] = ()) -> tuple[Out
         doubt = "the images are not shown to be more accurate than a naive baseline"
     elif any(verdict.outcome == "better" for verdict in verdicts):
         return "better", "Usable in research: more accurate than each naive baseline."
+    elif verdicts:
+        doubt = "it is unknown whether a naive baseline is as accurate, because none was scored"
     else:
-        of = "naive baseline" if verdicts else "true image"
-        doubt = f"the error is unknown, because no {of} was compared"
+        doubt = "the error is unknown, because no true image was compared"
     return "unclear", f"Usable with care: {doubt}."
 
 
