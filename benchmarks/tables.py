@@ -15,6 +15,7 @@ brackets, the range.
 import argparse
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -255,8 +256,9 @@ def tuned_rate(
         for rate in RATES:
             tried = work / "tries" / f"{name}_{rate:g}_{minutes:g}"
             steps = steps_in(minutes * TUNED, row, prepared)
+            corrected = all(_seconds(tried, recipe).exists() for recipe in row.recipes)
             runs, stated = trained(tried, row, prepared, steps, rate, 0)
-            if not errors and stated["seconds"]:
+            if not errors and not corrected:
                 correct_paces(row, prepared, stated["seconds"] / (minutes * TUNED * 60))
             place = work / "tries" / f"{name}_{rate:g}_{minutes:g}_out"
             errors[rate] = _mean_error(
@@ -273,15 +275,27 @@ def tuned_rate(
 def trained(
     out: Path, row: Row, prepared: Path, steps: list[list[int]], rate: float, seed: int
 ) -> tuple[list[Run], dict[str, Any]]:
-    """The runs of a row, and what they were: steps, parameters, seconds of processor time (0 of finished ones)."""
+    """The runs of a row, and what they were: steps, parameters, seconds of processor time.
+
+    A training that was stopped begins again, because its seconds would be those of its last part alone.
+    """
     runs, seconds = [], 0.0
     for name, lengths in zip(row.recipes, steps, strict=True):
-        clock = Clock()
+        clock, kept = Clock(), _seconds(out, name)
+        if not kept.exists():
+            shutil.rmtree(out / name, ignore_errors=True)
         recipe = as_row(row, name, lengths, rate, seed)
         runs.append(voxlate.train(recipe, prepared, out / name, device="cpu", progress=clock))
-        seconds += clock.seconds
+        if not kept.exists():
+            kept.write_text(f"{clock.seconds}")
+        seconds += float(kept.read_text())
     parameters = sum(read_header(run.weights())["parameters"] for run in runs)
     return runs, {"steps": steps, "parameters": parameters, "seconds": seconds}
+
+
+def _seconds(out: Path, recipe: str) -> Path:
+    """The file that holds the seconds of a whole training."""
+    return out / f"{recipe}.seconds"
 
 
 class Clock:

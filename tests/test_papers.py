@@ -1,6 +1,7 @@
 """The pages of docs/papers and docs/design name code, pictures and pages that exist."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -59,3 +60,30 @@ def test_each_page_that_the_package_names_exists():
     for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.toml")]):
         for name in re.findall(r"docs/[\w/]+\.md", path.read_text()):
             assert (ROOT / name).is_file(), f"{path.relative_to(PACKAGE)}: {name}"
+
+
+@pytest.mark.parametrize("paper", ["umm_csgm", "make_a_volume"])
+def test_the_table_of_a_page_is_what_its_results_give(paper, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    tables.print_table(paper, 2.0)
+    printed = {
+        line.split("|", 2)[2] for line in capsys.readouterr().out.splitlines() if "`" in line
+    }
+    page = (ROOT / "docs" / "papers" / f"{paper}.md").read_text()
+    assert len(printed) > 7
+    assert [row for row in printed if f"|{row}\n" not in page] == []
+
+
+@pytest.mark.parametrize("paper", ["umm_csgm", "make_a_volume"])
+def test_the_seconds_of_a_page_hold_every_training_of_its_table(paper):
+    page = (ROOT / "docs" / "papers" / f"{paper}.md").read_text()
+    (stated,) = re.findall(r"\(measured: ([^)]+)\)", page)
+    first, last, *others = map(int, re.findall(r"(\d+)(?= s| to)", stated))
+    lines = map(json.loads, (ROOT / "benchmarks" / "tables.jsonl").read_text().splitlines())
+    seconds = {
+        round(line["seconds"]) for line in lines if (line["table"], line["minutes"]) == (paper, 2.0)
+    }
+    assert [one for one in seconds if not first <= one <= last and one not in others] == []
+    assert {first, last, *others} <= seconds
