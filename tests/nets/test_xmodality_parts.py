@@ -16,6 +16,7 @@ from voxlate.nets.xmodality import wavelet
 from voxlate.nets.xmodality.parts import (
     EPS,
     Attention,
+    AttentionLayer,
     Down,
     GroupNorm,
     RMSNorm,
@@ -190,3 +191,15 @@ def test_gradients_of_attention_in_bfloat16_are_those_of_float32(monkeypatch):
     for third in range(3):
         error = rounded.grad[:, :, third].float() - exact.grad[:, :, third]
         assert error.norm() < 1.5e-2 * exact.grad[:, :, third].norm()
+
+
+def test_attention_is_along_rows_or_among_all_pixels_of_a_slice_with_the_same_weights():
+    rows, whole = AttentionLayer(8, 2), AttentionLayer(8, 2, whole=True)
+    whole.load_state_dict(rows.state_dict())
+    h = torch.randn(1, 3, 5, 8, generator=torch.Generator().manual_seed(0))
+    changed = h.clone()
+    changed[0, 2] += 1  # one row
+    assert torch.equal(rows(h)[0, :2], rows(changed)[0, :2])
+    assert (whole(h)[0, :2] - whole(changed)[0, :2]).abs().max() > 1e-3
+    tokens = h.view(1, 1, 15, 8)
+    torch.testing.assert_close(whole(h).view(1, 1, 15, 8), rows(tokens))

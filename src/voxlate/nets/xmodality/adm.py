@@ -1,12 +1,13 @@
 """ADM of paper 001: a U-Net with attention along the rows of every stage (after Dhariwal and Nichol 2021)."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import settings
+from voxlate.config import later_key, settings
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
     AttentionLayer,
@@ -21,7 +22,7 @@ from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
 @settings
 class ADM(NetSettings):
-    """The published ADM: two residual blocks and row-wise attention a stage, RMS norms (paper 001)."""
+    """The published ADM: two residual blocks and attention a stage, RMS norms (paper 001)."""
 
     kind: Literal["adm"] = "adm"
     width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 128
@@ -30,6 +31,12 @@ class ADM(NetSettings):
         int,
         Field(gt=0, description="Number of attention heads, a divisor of every stage's channels."),
     ] = 4
+    whole: Annotated[
+        bool,
+        later_key(
+            "Whether attention is among all pixels of a slice, as the paper describes it, instead of those of a row, as the published weights need it; its cost grows with the fourth power of the patch."
+        ),
+    ] = False
 
     def build(self, channels: Channels) -> "ADMNet":
         """Raises BadInput where a task gives more than images and their noise level."""
@@ -46,11 +53,12 @@ class ADMNet(Backbone):
         embedding = 4 * net.width if noisy else 0
         self.time = TimeEmbedding(net.width) if noisy else None
         self.stem = Conv(ins, net.width, 7)
-        self.encoder = Encoder(widths, net.heads, embedding)
+        attention = partial(AttentionLayer, heads=net.heads, whole=net.whole)
+        self.encoder = Encoder(widths, attention, embedding)
         self.middle1 = Block(widths[-1], widths[-1], embedding=embedding)
-        self.attention = AttentionLayer(widths[-1], net.heads)
+        self.attention = attention(widths[-1])
         self.middle2 = Block(widths[-1], widths[-1], embedding=embedding)
-        self.decoder = Decoder(widths, net.heads, embedding)
+        self.decoder = Decoder(widths, attention, embedding)
         self.final = Block(net.width, net.width, ins=widths[1] + net.width)
         self.head = ExactDense(net.width, outs)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -157,15 +157,18 @@ class Attention(nn.Module):
 
 
 class AttentionLayer(nn.Module):
-    """h + attention(norm(h))."""
+    """h + attention(norm(h)); whole: among all pixels of a map [N, H, W, C] instead of those of a row."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, whole: bool = False) -> None:
         super().__init__()
+        self.whole = whole
         self.norm = RMSNorm(channels)
         self.attention = Attention(channels, heads)
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.attention(self.norm(h))
+        tokens = self.norm(h)
+        mixed = self.attention(tokens.flatten(1, -2) if self.whole else tokens)
+        return h + mixed.view(h.shape)
 
 
 def attend(qkv: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""Encoder and decoder of ADM and U-ViT: two blocks and attention along rows in every stage."""
+"""Encoder and decoder of ADM and U-ViT: two blocks and attention in every stage."""
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -9,16 +10,17 @@ from torch import Tensor, nn
 from voxlate.nets.xmodality.parts import AttentionLayer, Down, ResNetBlock, RMSNorm, Up
 
 Block = partial(ResNetBlock, norm=RMSNorm)
+MakeAttention = Callable[[int], AttentionLayer]  # of a number of channels
 
 
 class DownStage(nn.Module):
     """Block, block, attention; gives the first block's map and the last, for the decoder."""
 
-    def __init__(self, below: int, above: int, heads: int, embedding: int) -> None:
+    def __init__(self, below: int, above: int, attention: MakeAttention, embedding: int) -> None:
         super().__init__()
         self.block1 = Block(below, above, embedding=embedding)
         self.block2 = Block(above, above, embedding=embedding)
-        self.attention = AttentionLayer(above, heads)
+        self.attention = attention(above)
 
     def forward(self, h: Tensor, embedding: Tensor | None) -> tuple[Tensor, Tensor]:
         first = self.block1(h, embedding)
@@ -28,11 +30,11 @@ class DownStage(nn.Module):
 class UpStage(nn.Module):
     """Takes the two maps of its stage in, last first, and doubles the size; only its first block has a skip."""
 
-    def __init__(self, below: int, above: int, heads: int, embedding: int) -> None:
+    def __init__(self, below: int, above: int, attention: MakeAttention, embedding: int) -> None:
         super().__init__()
         self.block1 = Block(2 * above, below, embedding=embedding)
         self.block2 = Block(below, below, embedding=embedding, ins=below + above)
-        self.attention = AttentionLayer(below, heads)
+        self.attention = attention(below)
         self.up = Up(below)
 
     def forward(self, h: Tensor, first: Tensor, last: Tensor, embedding: Tensor | None) -> Tensor:
@@ -43,9 +45,11 @@ class UpStage(nn.Module):
 class Encoder(nn.Module):
     """Stages with a halving between them: map -> deepest map, and the pairs of maps of each stage."""
 
-    def __init__(self, widths: list[int], heads: int, embedding: int) -> None:
+    def __init__(self, widths: list[int], attention: MakeAttention, embedding: int) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(DownStage(*pair, heads, embedding) for pair in pairwise(widths))
+        self.stages = nn.ModuleList(
+            DownStage(*pair, attention, embedding) for pair in pairwise(widths)
+        )
         self.downs = nn.ModuleList(Down(above) for above in widths[1:-1])
 
     def forward(
@@ -61,10 +65,10 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The stages back from the deepest to the second; the first stage's maps stay unused, as published."""
 
-    def __init__(self, widths: list[int], heads: int, embedding: int) -> None:
+    def __init__(self, widths: list[int], attention: MakeAttention, embedding: int) -> None:
         super().__init__()
         pairs = reversed(list(pairwise(widths[1:])))
-        self.stages = nn.ModuleList(UpStage(*pair, heads, embedding) for pair in pairs)
+        self.stages = nn.ModuleList(UpStage(*pair, attention, embedding) for pair in pairs)
 
     def forward(
         self, h: Tensor, kept: list[tuple[Tensor, Tensor]], embedding: Tensor | None

@@ -1,5 +1,6 @@
 """U-ViT of paper 001: ADM's stages on wavelet bands, around a transformer (after Hoogeboom et al. 2023)."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -13,6 +14,7 @@ from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality import wavelet
 from voxlate.nets.xmodality.parts import (
     Attention,
+    AttentionLayer,
     Backbone,
     Conv,
     Dense,
@@ -100,9 +102,10 @@ class UViTNet(Backbone):
         embedding = 4 * net.width if noisy else 0
         self.time = TimeEmbedding(net.width) if noisy else None
         self.stem = Conv(4 * ins, net.width, 7)
-        self.encoder = Encoder(widths, net.heads, embedding)
+        attention = partial(AttentionLayer, heads=net.heads)
+        self.encoder = Encoder(widths, attention, embedding)
         self.transformer = Transformer(net, widths[-1], embedding)
-        self.decoder = Decoder(widths, net.heads, embedding)
+        self.decoder = Decoder(widths, attention, embedding)
         self.final = Block(net.width, net.width, ins=widths[1] + net.width)
         self.head = ExactDense(net.width, 4 * ins)
         self.mix = Dense(ins, outs)
