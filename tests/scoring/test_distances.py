@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy.linalg import sqrtm
 
 from voxlate.scoring.distances import (
     Estimate,
+    Pool,
     frechet,
     frechet_limit,
     jackknife_error,
@@ -204,3 +206,17 @@ def test_two_groups_are_too_few_for_an_error():
 def test_one_vector_is_no_set():
     with pytest.raises(ValueError, match="N of at least 2"):
         frechet(draws(1, 3), draws(5, 3))
+
+
+def test_distances_are_given_of_each_patient_as_well_as_pooled():
+    """Patients whose syntheses are shifted by 1 and by −1: pooled, the shifts cancel each other."""
+    features = SimpleNamespace(kind="fd")
+    truth = {("a1", "a"): draws(40), ("b1", "b"): draws(40, seed=1), ("one", "c"): draws(1, seed=2)}
+    shifts = {"a": 1.0, "b": -1.0, "c": 0.0}
+    ours = {case: values + shifts[case[1]] for case, values in truth.items()}
+    pool = Pool(features, 0, "SPL", {("ct", "truth"): truth, ("ct", "synthesis"): ours})
+    found = pool.distances("ct")["synthesis"]
+    assert found["fd_each"]["mean"] == pytest.approx(3, rel=1e-9)
+    assert found["fd_each"]["se"] == pytest.approx(0, abs=1e-9)
+    assert found["fd_each"]["errors"] == "2 patients"
+    assert found["fd"]["mean"] < 0.5 * found["fd_each"]["mean"]

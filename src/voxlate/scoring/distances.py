@@ -18,8 +18,13 @@ from voxlate.scoring.features import Features
 from voxlate.scoring.metrics import ImagePair
 
 KEYS = {
-    "fd": ("fd", "fd_inf", "kd"),
-    "texture": ("texture_distance", "texture_distance_inf", "texture_kd"),
+    "fd": ("fd", "fd_inf", "kd", "fd_each"),
+    "texture": (
+        "texture_distance",
+        "texture_distance_inf",
+        "texture_kd",
+        "texture_distance_each",
+    ),
 }
 FEWEST = 3  # cases or patients below which errors come from blocks of slices
 PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
@@ -84,10 +89,16 @@ class Pool:
         limit = with_error(lambda x, y: frechet_limit(x, y, self.seed), a, b, groups)
         kernel = kernel_distance(a, b, groups, groups)
         keys = KEYS[self.features.kind]
-        return {
+        entries = {
             key: _entry(estimate, len(a), over)
             for key, estimate in zip(keys, (plain, limit, kernel))
         }
+        each = _of_patients(truth, ours)
+        if each:
+            spread = float(np.std(each, ddof=1)) if len(each) > 1 else math.nan
+            mean = Estimate(float(np.mean(each)), spread / math.sqrt(len(each)))
+            entries[keys[-1]] = _entry(mean, len(a), f"{len(each)} patients")
+        return entries
 
     def stated(self, modality: str) -> dict[str, Any]:
         """Features, number of images and conventions of the distances, for metrics.json and the caption."""
@@ -115,6 +126,17 @@ def slices_of(values: NDArray[np.float32], pair: ImagePair, axes: str = RADIOLOG
     if pair.inside is not None:
         grey = np.where(pair.inside, grey, np.float32(0))[pair.inside.any((1, 2))]
     return np.ascontiguousarray(relaid(grey, pair.axes, axes))
+
+
+def _of_patients(truth: Cases, ours: Cases) -> list[float]:
+    """The Fréchet distance between the slices of each patient; a patient with a single slice has none."""
+    found = []
+    for patient in dict.fromkeys(name for _, name in ours):
+        own = [case for case in ours if case[1] == patient]
+        a, b = (np.concatenate([part[case] for case in own]) for part in (truth, ours))
+        if len(a) > 1:
+            found.append(frechet(a, b))
+    return found
 
 
 def _groups(cases: Cases) -> tuple[NDArray[Any], str]:

@@ -118,6 +118,7 @@ SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
 LPIPS = "grey over the range, clipped, repeated to three channels; outside the mask the low end; mean over axial slices"
 POOLED = "of the slices of all cases pooled; "
 BIASED = POOLED + "too high with few images"
+EACH = "of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices"
 LIMIT = POOLED + "extrapolated to infinitely many images"
 KERNEL = POOLED + "squared MMD with a cubic kernel, unbiased with few images"
 
@@ -168,9 +169,11 @@ METRICS = (
     Metric("fd", "FD", "", "lower", BIASED, pooled=True),
     Metric("fd_inf", "FD∞", "", "lower", LIMIT, pooled=True),
     Metric("kd", "KD", "", "lower", KERNEL, 4, pooled=True),
+    Metric("fd_each", "FD of each patient", "", "lower", EACH, pooled=True),
     Metric("texture_distance", "Texture distance", "", "lower", BIASED, pooled=True),
     Metric("texture_distance_inf", "Texture distance ∞", "", "lower", LIMIT, pooled=True),
     Metric("texture_kd", "Texture kernel distance", "", "lower", KERNEL, 4, pooled=True),
+    Metric("texture_distance_each", "Texture distance of each patient", "", "lower", EACH, pooled=True),
 )
 METRIC_OF = {metric.key: metric for metric in METRICS}
 # Scores of a scope have keys such as NAME.mae; single slices and crops have no scores across slices.
