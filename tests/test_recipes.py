@@ -168,6 +168,22 @@ def _kind(name: str) -> str:
     return repr(stages)
 
 
+def test_papers_000_and_002_train_their_epochs_on_a_cohort_of_any_size():
+    for name in (
+        "mrdpm",
+        "mrdpm_plain",
+        "pix2pix_tmax",
+        "cyclegan_tmax",
+        "sr3_tmax",
+        "palette_cbf",
+    ):
+        assert recipes.read(name).train.epochs == 200, name
+    for name in ("mrdpm", "mrdpm_bran", "mrdpm_pix2pix", "mrdpm_cbv"):
+        assert [stage.train.epochs for stage in recipes.read(name).stages] == [50], name
+    assert recipes.read("mr_to_ct_em").train.epochs == 5000
+    assert recipes.read("mrdpm_small").train.epochs is None
+
+
 def test_every_kind_of_recipe_has_one_representative_that_takes_a_step_by_default():
     kinds = {name: _kind(name) for name in recipes.names() if name not in LIKE}
     represented = [kinds[name] for name in REPRESENTATIVES]
