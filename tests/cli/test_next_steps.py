@@ -205,6 +205,23 @@ def test_the_layout_of_slices_is_part_of_the_next_command(voxlate, train, follow
     follow(made)
 
 
+def test_a_manifest_outside_of_its_scans_and_a_chosen_file_are_part_of_the_next_commands(
+    train, follow, cohort, tmp_path
+):
+    (tmp_path / "lists").mkdir()
+    rows = [
+        f"case{n},{HELD_OUT.get(n, 'train')},../cohort/case{n}/t1.nii.gz,../cohort/case{n}/t2.nii.gz"
+        for n in range(6)
+    ]
+    table = tmp_path / "lists" / "cohort.csv"
+    table.write_text("\n".join(["case,split,t1,t2", *rows]) + "\n")
+    answer = train("--allow-outside", "--exclude", "case0", scans=table)
+    assert "--allow-outside --exclude case0" in named(answer)[0]
+    (made,) = follow(answer)
+    assert "--allow-outside --exclude case0" in named(made)[0]
+    follow(made)
+
+
 @pytest.mark.slow
 def test_a_fold_and_the_ensemble_of_folds_name_commands_that_work(
     voxlate, train, follow, cohort, tmp_path

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.find import find_cohort
+from voxlate.data.options import layout_of
 from voxlate.data.patches import DataSettings
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.data.presets import CaseFiles
@@ -15,12 +16,6 @@ from voxlate.files import read_json
 from voxlate.scoring.provenance import recorded_splits
 
 COHORT = "COHORT"  # stands for the scans if their folder is unknown
-LAYOUT = {
-    "pattern": "--pattern",
-    "preset": "--preset",
-    "manifest": "--manifest",
-    "patients": "--patients",
-}
 HELD_OUT = ("val", "test")
 
 
@@ -32,12 +27,15 @@ def shown(path: Path | str) -> str:
 
 def layout_options(layout: Mapping[str, Any]) -> str:
     """The layout of a cohort as options of a command."""
-    named = "".join(
-        f" {option} {shlex.quote(str(layout[key]))}"
-        for key, option in LAYOUT.items()
-        if layout.get(key)
-    )
-    return named + (" --allow-outside" if layout.get("allow_outside") else "")
+    named = ""
+    for key, value in layout_of(layout).items():
+        option = f" --{key.replace('_', '-')}"
+        if value is True:
+            named += option
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        named += "".join(f"{option} {shlex.quote(str(one))}" for one in values)
+    return named
 
 
 def after_prepare(prepared: Path) -> str:
@@ -113,17 +111,11 @@ def _root(cohort: Cohort) -> Path | None:
 
 def _cases(cohort: Cohort) -> Sequence[CaseFiles]:
     """The files of a prepared cohort's scans; none if they do not exist any more."""
-    root, layout = _root(cohort), {key: cohort.provenance.get(key) for key in LAYOUT}
+    root = _root(cohort)
     if root is None:
         return []
     try:
-        return find_cohort(
-            root,
-            layout["pattern"],
-            layout["manifest"],
-            layout["preset"],
-            patients=layout["patients"],
-        ).cases
+        return find_cohort(root, **layout_of(cohort.provenance)).cases
     except BadInput:  # scans that were changed since do not make a training fail
         return []
 

@@ -3,7 +3,7 @@
 This module imports nothing heavy, because the command line reads it for --help.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -100,8 +100,13 @@ class Layout:
     @property
     def layout(self) -> dict[str, Any]:
         """These options alone, as keyword arguments of find_cohort."""
-        names = (field.name for field in fields(Layout) if field.name != "max_volume")
-        return {name: getattr(self, name) for name in names}
+        return layout_of(vars(self))
+
+
+def layout_of(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The layout among options or in the provenance of a prepared cohort, as keyword arguments of find_cohort."""
+    names = (field.name for field in fields(Layout) if field.name != "max_volume")
+    return {name: stated[name] for name in names if stated.get(name)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,6 +119,7 @@ def prepare(
         "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(table),
         "patients": EACH if asked.patients == EACH else _place(asked.patients),
+        **({"allow_outside": True} if asked.allow_outside else {}),
         "modalities": asked.modalities,
         **{name: _listed(getattr(asked, name)) for name in ("prefer", "exclude", "exclude_file")},
         **asdict(preparation),

@@ -299,6 +299,7 @@ class _Made(TypedDict):
     preset: Text | None
     manifest: Place | None
     patients: NotRequired[Place | None]  # version 0.6.0 wrote none
+    allow_outside: NotRequired[bool]
     modalities: list[Name] | None
     prefer: NotRequired[list[Text] | Text | None]
     exclude: NotRequired[list[Text] | Text | None]

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.options import PrepareOptions
+from voxlate.data.options import PrepareOptions, layout_of
 from voxlate.data.prepare import prepare as prepare_cohort
 from voxlate.data.survey import survey as survey_cohort
 from voxlate.errors import BadInput
@@ -198,16 +198,13 @@ def _plain(tables: Tables) -> Facts:
     }
 
 
-LAYOUT = ("pattern", "preset", "manifest", "patients")
-
-
 def _layout(run: Path, cohort: Path) -> Facts:
     """The layout of a cohort, which is known where the run was trained on it."""
     prepared = cohort_of(run)
     stated = {} if prepared is None else prepared.provenance
     if not stated.get("root") or Path(stated["root"]).resolve() != cohort.resolve():
         return {}
-    return {key: stated.get(key) for key in LAYOUT}
+    return layout_of(stated)
 
 
 def _written(work: Work) -> Callable[[Path, dict[str, Any], Any], None]:
