@@ -9,7 +9,7 @@ import pytest
 from rows import every_row
 from voxlate import recipe
 from voxlate.errors import BadInput
-from voxlate.recipe.text import names, titles
+from voxlate.recipe.text import names, table, titles
 
 HEAVY = ("torch", "scipy", "voxlate.recipe.settings")
 
@@ -152,3 +152,12 @@ def test_data_of_a_stage_are_those_of_the_recipe_but_for_what_it_gives():
     autoencoder, slices, final = recipe.read("make_a_volume_t1_t2").all_stages
     assert autoencoder.data.source == slices.data.source == final.data.source == ["t1"]
     assert (autoencoder.data.patch[0], slices.data.patch[0], final.data.patch[0]) == (1, 1, 16)
+
+
+def test_a_class_in_changes_is_refused_with_the_text_that_names_it():
+    class Small: ...
+
+    with pytest.raises(
+        BadInput, match=r"found the Python object .*Small\. Write .*allow_code=True"
+    ):
+        table({"net.kind": Small})

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import nibabel as nib
 import numpy as np
@@ -193,3 +194,20 @@ def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(voxlate, 
         == "grey"
     )
     assert ">HU<" not in report(tmp_path / "o").read_text()
+
+
+def test_keys_of_a_finished_run_are_changed_by_a_new_run_that_its_refusal_names(
+    voxlate, run, prepared, tmp_path
+):
+    change = ("--set", "train.optimiser.lr=1e-4")
+    refused = voxlate("train", run, *change)
+    assert refused.code == 2
+    said = " ".join(refused.err.split())
+    command = re.search(r"from these weights: voxlate (.+)\.", said)
+    assert command, said
+    words = {"PREPARED": prepared, "NEW": tmp_path / "new"}
+    line = [str(words.get(word, word)) for word in shlex.split(command[1])]
+    answer = voxlate(*line, *change)
+    assert answer.code == 0, answer.err
+    other = voxlate("train", run / "recipe.toml", "--data", prepared, "--out", run, *change)
+    assert f"--init {run}" in "".join(other.err.split("\n"))

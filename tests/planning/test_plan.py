@@ -123,6 +123,9 @@ def test_keys_of_a_plan_are_changed_by_set(voxlate, prepared, tmp_path):
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())["train"]["steps"] == 2
+    assert "✗ WORSE THAN the best naive baseline" in answer.out, "two steps teach nothing"
+    longer = f"What may help: a longer training (voxlate train {tmp_path / 'run'} --minutes +1)."
+    assert longer in " ".join(answer.err.split())
 
 
 @every_row(

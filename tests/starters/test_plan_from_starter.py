@@ -3,11 +3,13 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from voxlate.data.prepared import open_cohort
+from voxlate.errors import BadInput
 from voxlate.images.intensity import Window
 from voxlate.planning import pictures, plan
 from voxlate.planning import starters as planned
@@ -16,7 +18,13 @@ from voxlate.planning.plan import _against_random
 from voxlate.planning.probe import Limits
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.search import Candidate, Size
-from voxlate.planning.starters import begun_from, fitting_starter, matched, renamed
+from voxlate.planning.starters import (
+    begun_from,
+    fitting_starter,
+    matched,
+    renamed,
+    without_training,
+)
 from voxlate.starters.card import read_card
 from voxlate.training.run import Run, load_method, read_header, read_weights
 
@@ -57,6 +65,26 @@ def test_a_starter_of_other_modalities_is_refused_with_a_reason(starter, facts):
     assert found is None
     assert "it makes t2 of t1" in why
     assert "--mode mean" in fitting_starter(facts, roles_of(facts), regression=False)[1]
+
+
+def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few(
+    shipped_starters, facts, monkeypatch
+):
+    from voxlate.starters import names
+
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+    roles = Roles(("t1",), ("t2",), "pairs")
+    brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
+    command = "voxlate synth starter:brain-mr-to-mr COHORT --missing t2 --out OUT"
+    assert without_training(brains, roles) == command
+    assert without_training(facts, roles) == "", "heads with their skull"
+    assert without_training(brains, Roles(("t1",), ("cbf",), "pairs")) == ""
+    size, probe = Size(32, 1, 4), SimpleNamespace(limits=LIMITS, passed=0.0)
+    with pytest.raises(
+        BadInput, match=r"minutes or more, or synthesise without a training: "
+    ) as no:
+        plan._check_epoch(brains, roles, size, 1, 60.0, probe)
+    assert str(no.value).endswith(command)
 
 
 def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(starter):

@@ -216,6 +216,8 @@ def train(
     if new_plan is not None:
         note(new_plan.outcome(done, time.monotonic() - began, device))
     _say_next(to, allow_code)
+    if new_plan is not None and any(one.outcome == "worse" for one in done.verdicts):
+        note(new_plan.help(done))
 
 
 def _say_next(run: Path, allow_code: bool) -> None:

@@ -1,6 +1,7 @@
 """`voxlate train RUN`: a run's folder in place of a recipe."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def go_on(
 
     if unfit:
         raise BadInput(
-            f"{unfit[0]}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it."
+            f"{unfit[0]}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {shlex.quote(str(run / 'recipe.toml'))} --data PREPARED --init {shlex.quote(str(run))} --out NEW."
         )
     asked = {option: text for option, text in lengths.items() if text is not None}
     if len(asked) > 1:

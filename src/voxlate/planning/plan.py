@@ -3,6 +3,7 @@
 import html
 import math
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ from voxlate.planning.starters import (
     fitting_starter,
     starter_error,
     windows_of,
+    without_training,
 )
 from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict
 from voxlate.recipe import text as recipe_text
@@ -64,7 +66,8 @@ class Plan:
 
     step_seconds, most_steps: probed seconds of a step and largest useful number of steps by stage; probed_seconds: time
     that planning took; fixed: whether a length was set by hand; elsewhere: the machine that will train, if it is
-    another one; allow_code: import the code outside voxlate that changes of the recipe name.
+    another one; at_once: the command by which a starter needs no training, "" without one; allow_code: import the code
+    outside voxlate that changes of the recipe name.
     """
 
     tables: Tables
@@ -78,6 +81,7 @@ class Plan:
     probed_seconds: float = 0.0
     fixed: bool = False
     elsewhere: Elsewhere | None = None
+    at_once: str = ""
     allow_code: bool = False
 
     def keep_pace(self, run: Path) -> None:
@@ -147,6 +151,12 @@ class Plan:
         append_line(run.log, {"stage": "final", "step": steps, "planned": planned, "took": took})
         wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
         return f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
+
+    def help(self, run: Run) -> str:
+        """A sentence on what may help where the result is worse than a naive baseline."""
+        longer = f"a longer training (voxlate train {shlex.quote(str(run.folder))} --minutes +{math.ceil(2 * self.limits.minutes)})"
+        starter = f", or a starter, which needs no training ({self.at_once})"
+        return f"What may help: {longer}{starter if self.at_once else ''}."
 
     def _repr_html_(self) -> str:
         rows = (
@@ -281,7 +291,10 @@ def plan_training(
     if not from_scratch:
         search.starter, about = fitting_starter(facts, roles, regression=_regresses(roles, mode))
     stages = _two_stages if roles.pairing == "pairs" and mode != "mean" else _one_stage
-    draft = stages(facts, roles, mode, search)
+    at_once = without_training(facts, roles)
+    draft = replace(stages(facts, roles, mode, search), at_once=at_once)
+    if at_once and "minutes" in draft.why:
+        draft.why["minutes"] += f", or synthesise without a training: {at_once}"
     if about:
         draft = replace(draft, why={"start_from": about, **draft.why})
     return draft if elsewhere else _with_precision(draft, choose(find_device(device)))
@@ -394,7 +407,7 @@ def _first(
     ranked = _ranked(search, share, most_items)
     best = ranked[0]
     fitting = max(int(search.probe.seconds * (1 - SPARE) * share / best.seconds), 1)
-    _check_epoch(facts, best.size, fitting, best.seconds / share, search.probe)
+    _check_epoch(facts, roles, best.size, fitting, best.seconds / share, search.probe)
     tables, why = first_stage(facts, roles, best.size, best.steps)
     why["net.width"] = reason(ranked)
     if best.steps < fitting:
@@ -484,12 +497,16 @@ def _too_short(facts: Facts, size: Size, steps: int, probe: Probe) -> Why:
     return {"minutes": f"{text}; give {math.ceil(minutes)} minutes"}
 
 
-def _check_epoch(facts: Facts, size: Size, steps: int, step_seconds: float, probe: Probe) -> None:
+def _check_epoch(
+    facts: Facts, roles: Roles, size: Size, steps: int, step_seconds: float, probe: Probe
+) -> None:
     """Raise BadInput if the time does not suffice for one pass over all slices."""
     wanted = facts.slices / size.batch
     if steps >= wanted * 0.5:  # about half of the slices contain body
         return
     minutes = (wanted * 0.5 * step_seconds * 1.1 / (1 - SPARE) + probe.passed) / 60
+    at_once = without_training(facts, roles)
+    starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {steps:,} steps of {size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more."
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {steps:,} steps of {size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
     )

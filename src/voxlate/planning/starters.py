@@ -130,6 +130,15 @@ def _against(card: Card, recipe: Tables, facts: Facts, roles: Roles) -> str:
         return f"it {'completes' if completes else 'translates pairs'}, and the plan is for other pairs"
     if matched(card, roles.source, roles.target) is None:
         return f"it makes {makes}"
+    if other := _other_scans(card, facts):
+        return other
+    if recipe["net"].get("kind") != "unet":
+        return "its network is of another kind than those of plans"
+    return ""
+
+
+def _other_scans(card: Card, facts: Facts) -> str:
+    """The reason why a cohort's bodies or pixels are not those of a starter; "" if they are."""
     stripped = facts.brain or facts.wide_mm < WIDEST_BRAIN_MM
     if stripped != card.stripped:
         trained = "brains without a skull" if card.stripped else "heads with their skull"
@@ -137,8 +146,19 @@ def _against(card: Card, recipe: Tables, facts: Facts, roles: Roles) -> str:
     finest, coarsest = card.spacing_mm
     if not finest / MOST_SPACING_RATIO <= facts.pixel_mm <= coarsest * MOST_SPACING_RATIO:
         return f"its pixels are {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm"
-    if recipe["net"].get("kind") != "unet":
-        return "its network is of another kind than those of plans"
+    return ""
+
+
+def without_training(facts: Facts, roles: Roles) -> str:
+    """The command by which a starter synthesises the targets at once; "" if none takes these scans."""
+    for name in installed():
+        card = read_card(run_folder(f"{PREFIX}{name}"))
+        known = {other for own in card.source for other in (own, *card.accepts.get(own, ()))}
+        completes = card.source == card.target and known >= {*roles.source, *roles.target}
+        fits = completes or matched(card, roles.source, roles.target) is not None
+        if fits and not _other_scans(card, facts):
+            wanted = "".join(f" --missing {target}" for target in roles.target if completes)
+            return f"voxlate synth {PREFIX}{name} COHORT{wanted} --out OUT"
     return ""
 
 

@@ -146,6 +146,11 @@ def _drop_other_length(table: dict[str, Any], key: str) -> None:
 
 
 def _change(values: dict[str, Any], key: str, value: str) -> None:
+    if callable(value):
+        name = f"{value.__module__}:{value.__qualname__}"
+        raise BadInput(
+            f"{key}: expected a value as text, found the Python object {name}. Write '{name}', and pass allow_code=True."
+        )
     *tables, last = key.split(".")
     for part in tables:
         values = (

@@ -115,7 +115,7 @@ def begin_run(
             return run
         if run.has_begun:
             raise BadInput(
-                f"{folder}: expected an empty folder or this very run, found another run ({change}). Choose another --out, or give the same recipe and data to resume."
+                f"{folder}: expected an empty folder or this very run, found another run ({change}). Choose another --out (with --init {folder} to begin from these weights), or give the same recipe and data to resume."
             )
         for file in (run.provenance, run.log, run.naive, run.anatomy):
             file.unlink(missing_ok=True)
