@@ -280,8 +280,11 @@ def test_a_modality_that_a_run_could_not_make_of_a_case_is_listed(
     assert answer.code == 2
     assert "not scored: case2/t2 (case2: expected t1 to show something" in answer.err
     assert scored_modalities(json.loads(answer.out)) == {
-        (f"case{n}", name) for n in range(6) for name in ("t1", "t2") if (n, name) != (2, "t2")
-    }, "the image of the scan that was there before is not scored"
+        (f"case{n}", name) for n in range(6) for name in ("t1", "t2") if n != 2
+    }, (
+        "neither the image of the scan that was there before is scored, nor one against a blank truth"
+    )
+    assert "(case2/t1): it shows the same value everywhere" in answer.err
 
 
 def test_an_image_that_is_gone_or_changed_is_made_again(voxlate, run, cohort, tmp_path):

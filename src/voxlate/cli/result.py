@@ -40,7 +40,7 @@ def evaluate(
     The scores are written into metrics.csv and metrics.json.
     The last line states whether the images are better than the best baseline.
     """
-    from voxlate.scoring.captions import held_out_note
+    from voxlate.scoring.captions import held_out_note, truth_lines
     from voxlate.scoring.evaluate import evaluate as score_images
     from voxlate.scoring.verdict import coloured
 
@@ -78,7 +78,12 @@ def evaluate(
     absent = [
         f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()
     ]
-    end([*absent, *(f"left out {sentence}" for sentence in failed.values())])
+    faults = truth_lines(document)
+    if options.any_truth:
+        for sentence in faults:
+            note(sentence)
+        faults = []
+    end([*faults, *absent, *(f"left out {sentence}" for sentence in failed.values())])
 
 
 @command("compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")

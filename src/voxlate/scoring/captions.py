@@ -10,6 +10,7 @@ from voxlate.errors import first_of, plural
 from voxlate.scoring.intervals import counted_as
 from voxlate.scoring.lesion_counts import lesion_sentence
 from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
+from voxlate.scoring.truths import KEPT, LEFT_OUT, Fault, fault_lines
 
 FEW = 4  # notes on cases that are printed without --all
 WIDE = 0.6  # share of the scored range above which intervals carry hardly any information
@@ -38,7 +39,7 @@ def keys_of(document: Document) -> set[str]:
 def caption(document: Document) -> list[str]:
     """The full caption: range, mask, window, units and numbers of cases."""
     modalities = document["modalities"]
-    lines = [held_out_note(document), *_of_intervals(document)]
+    lines = [*truth_lines(document), held_out_note(document), *_of_intervals(document)]
     for name, part in modalities.items():
         lines.append(
             f"{range_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}."
@@ -116,6 +117,16 @@ def not_held_out(trained: int, scored: int) -> str:
         return ""
     cases = f"{plural(scored, 'case')} {'was' if trained == 1 else 'were'}"
     return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
+
+
+def truth_lines(document: Document) -> list[str]:
+    """A sentence for each kind of truth that cannot be that of its image, with the cases."""
+    stated = document.get("wrong_truths", {})
+    kept = document.get("wrong_truths_scored", False)
+    faults = {label: Fault(one["kind"], one["found"]) for label, one in stated.items()}
+    scored = {(row["case"], row["modality"]) for row in document["cases"]}
+    images = len(scored | {tuple(label.split("/")) for label in stated})
+    return fault_lines(faults, images, KEPT if kept else LEFT_OUT)
 
 
 def _of_intervals(document: Document) -> Iterator[str]:

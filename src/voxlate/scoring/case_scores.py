@@ -1,8 +1,9 @@
 """The scores of one image: truth, image and naive baselines on the truth's grid, and all scores of each."""
 
+import contextlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +14,13 @@ from numpy.typing import NDArray
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, Volume
-from voxlate.images.io import is_there
+from voxlate.images.io import content_hash, is_there
 from voxlate.images.mask import foreground
 from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
 from voxlate.scoring.aligned import aligned_scores
 from voxlate.scoring.alignment import Alignment, find_alignment
-from voxlate.scoring.distances import Pool
+from voxlate.scoring.distances import Cases, Pool
 from voxlate.scoring.intervals import interval_scores, is_changed, region_coverage
 from voxlate.scoring.metrics import ImagePair, Padding, Score, SsimOrigin, correlation, seam
 from voxlate.scoring.misaligned import Floor, estimate_for, floor_of
@@ -38,9 +39,11 @@ from voxlate.scoring.regions import (
 from voxlate.scoring.scopes import MASK, CountedVoxels, Cut, Scope, scope_scores
 from voxlate.scoring.scored_images import Item, RunFiles
 from voxlate.scoring.tables import Row
+from voxlate.scoring.truths import SketchedTruth, has_other_size, shows_nothing, sketch_of
 from voxlate.scoring.windowed_pictures import picture_units, shows_a_window
 
 UnitsName = Literal["own", "network"]
+Vectors = dict[tuple[str, str], Cases]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Options:
     units: UnitsName
     window_hu: tuple[float, float]
     align: bool
+    any_truth: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,13 +199,16 @@ class Truth:
 class ScoredItem:
     """The rows of a synthesis and its naive baselines, with a note on the alignment and on absent baselines.
 
-    floor: the effect of misaligned scans, if they are misaligned.
+    floor: the effect of misaligned scans, if they are misaligned; truth: what shows whether it is that of the image. There
+    are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices' features.
     """
 
     rows: list[Row]
     note: str
     left_out: str
     floor: Floor | None
+    truth: SketchedTruth
+    vectors: Vectors = field(default_factory=dict)
 
 
 def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
@@ -209,8 +216,12 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     case = item.case
     modality = item.modality
     units = _units_of(item, scale, options)
-    image = units.synthesis(read_canonical(item.synthesis, modality))
+    stored = read_canonical(item.synthesis, modality)
+    image = units.synthesis(stored)
     truth = Truth(item, options, scale, units, image.grid)
+    sketched = _sketched(truth, stored)
+    if not options.any_truth and shows_nothing(sketched.sketch):
+        return ScoredItem([], "", "", None, sketched)
     if options.units == "network" and shows_a_window(item.provenance, modality, truth.scan.unit):
         raise BadInput(
             f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units, and pass --window."
@@ -237,7 +248,45 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
                 pictures,
             )
         )
-    return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth))
+    return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth), sketched)
+
+
+def _sketched(truth: Truth, image: Volume) -> SketchedTruth:
+    """What shows whether a truth is that of an image, which is as it was stored."""
+    item = truth.item
+    scan = truth.scan
+    unit = item.provenance.get("units", {}).get(item.modality, scan.unit)
+    if shows_a_window(item.provenance, item.modality, scan.unit):
+        unit = scan.unit
+    if has_other_size(scan.grid, image.grid):
+        sketch = sketch_of(scan, None, None, image.grid)
+    else:
+        on_truth = _where_covered(truth.alignment, image, truth.mask)
+        sketch = sketch_of(scan, on_truth, _source_on(truth), image.grid)
+    return SketchedTruth(item.case.patient or item.case.case, scan.unit, unit, sketch)
+
+
+def _source_on(truth: Truth) -> NDArray[np.float32] | None:
+    """The first source that the image was made of, on the truth's grid; None where it is not there any more."""
+    for name, stated in truth.item.provenance.get("inputs", {}).items():
+        path = truth.item.inputs.get(name)
+        if path is None or not is_there(path) or content_hash(path) != stated.get("sha256"):
+            continue
+        with contextlib.suppress(BadInput):  # of a registered scan whose transform is lost
+            scan = read_canonical(path, name)
+            return _where_covered(truth.alignment_from(scan.grid, name), scan)
+    return None
+
+
+def _where_covered(
+    alignment: Alignment, image: Volume, mask: MaskArray | None = None
+) -> NDArray[np.float32]:
+    """An image's values [D, H, W] on the truth's grid, NaN where it ends and outside a mask."""
+    values = alignment.apply(image).data[0]
+    for inside in (alignment.covered(image.grid), mask):
+        if inside is not None:
+            values = np.where(inside, values, np.float32(np.nan))
+    return values
 
 
 def _units_of(item: Item, scale: Range, options: Options) -> Units:

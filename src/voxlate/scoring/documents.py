@@ -24,6 +24,7 @@ from voxlate.records import (
 from voxlate.scoring.captions import rows_of
 from voxlate.scoring.intervals import Bound
 from voxlate.scoring.lesion_counts import COUNTS
+from voxlate.scoring.truths import Kind
 from voxlate.scoring.verdict import Verdict
 
 # A label is CASE/MODALITY.
@@ -132,6 +133,12 @@ class _Floors(TypedDict):
     cases: dict[Name, _Floor]
 
 
+class _WrongTruth(TypedDict, total=False):
+    kind: Required[Kind]
+    found: Required[Text]
+    mae: Number | None
+
+
 class _Document(TypedDict, total=False):
     voxlate: Text
     note: Text
@@ -139,6 +146,8 @@ class _Document(TypedDict, total=False):
     split: Text | None
     without_truth: list[Text]
     not_synthesised: dict[Text, Text]
+    wrong_truths: dict[Label, _WrongTruth]
+    wrong_truths_scored: bool
     trained_on: list[Name]
     calibrations: list[_Calibration]
     calibrated_on: list[Name]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.scoring.aligned import NAME, RULE, check_name, moved_images
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
-from voxlate.scoring.distances import RADIOLOGICAL, Cases, Pool, slices_of
+from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import features_for
 from voxlate.scoring.metrics import METRICS, ImagePair, Score
 from voxlate.scoring.misaligned import misaligned_part
@@ -39,11 +39,11 @@ from voxlate.scoring.scored_images import (
     run_files_of,
 )
 from voxlate.scoring.tables import Row, Scores
+from voxlate.scoring.truths import LEFT_OUT, Fault, fault_lines, faults_of
 from voxlate.scoring.verdict import SYNTHESIS
 from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window_of
 
 Progress = Callable[[int, int, str], None]
-Vectors = dict[tuple[str, str], Cases]
 
 
 def _is_in(split: str | None, case: CaseFiles, out: Path) -> bool:
@@ -121,9 +121,18 @@ def evaluate(
         asked.units,
         window_of(asked.window),
         asked.align,
+        asked.any_truth,
     )
     job = _ScoreJob(tuple(images.items), ranges, rules, weights)
-    scored, failed = _score_items(job, executor or InProcess(), progress)
+    every, failed = _score_items(job, executor or InProcess(), progress)
+    faults = _faults(every, found)
+    left_out = {} if asked.any_truth else faults
+    scored = {item: one for item, one in every.items() if item.label not in left_out}
+    if not scored:
+        raise BadInput(" ".join(fault_lines(faults, len(every), LEFT_OUT)))
+    if pool is not None:
+        for one in scored.values():
+            pool.join(one.vectors)
     rows = [row for one in scored.values() for row in one.rows]
     _check_regions(regions, rows)
     check_pictures(scopes, (one for row in rows for one in row.pictures), cut)
@@ -132,6 +141,8 @@ def evaluate(
         "split": asked.split,
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | failed,
+        "wrong_truths": _stated_faults(every, faults),
+        "wrong_truths_scored": asked.any_truth,
         **_of_images(out, scored, rules),
         **_rules(
             rules, ranges, moved_images(row.scores for row in rows if row.answer == SYNTHESIS)
@@ -318,28 +329,23 @@ class _ScoreJob:
     weights: Lpips | None
     uses_network: bool = False
 
-    def opened(self) -> Callable[[int, Context], tuple[ScoredItem, Vectors]]:
+    def opened(self) -> Callable[[int, Context], ScoredItem]:
         return partial(self._score, _functions(self.weights))
 
-    def _score(
-        self, functions: Mapping[str, Score], number: int, _: Context
-    ) -> tuple[ScoredItem, Vectors]:
+    def _score(self, functions: Mapping[str, Score], number: int, _: Context) -> ScoredItem:
         """The scores of an image, and the feature vectors of its slices."""
         item = self.items[number]
         pool = None if self.options.pool is None else replace(self.options.pool, vectors={})
         options = replace(self.options, functions=functions, pool=pool)
         scored = score_item(item, self.ranges[item.modality], options)
-        return scored, {} if pool is None else pool.vectors
+        return replace(scored, vectors={} if pool is None else pool.vectors)
 
 
 def _score_items(
     job: _ScoreJob, executor: Executor, progress: Progress | None
 ) -> tuple[dict[Item, ScoredItem], dict[str, str]]:
-    """The scored images, and errors by <case>/<modality>; raises BadInput if no image can be scored.
-
-    The vectors of their slices are added to the pool in the order of the images, on which its distances depend.
-    """
-    items, pool = job.items, job.options.pool
+    """The scored images in their order, and errors by <case>/<modality>; raises BadInput if no image can be scored."""
+    items = job.items
     outcomes = dict[int, Outcome]()
     with closing(executor.run(job, range(len(items)))) as running:
         for number, outcome in running:
@@ -353,14 +359,49 @@ def _score_items(
         if outcome.error is not None:
             failed[item.label] = outcome.error
             continue
-        scored[item], vectors = outcome.result
-        if pool is not None:
-            pool.join(vectors)
+        scored[item] = outcome.result
     if not scored:
         raise next(iter(failed.values()))
     if progress:
         progress(len(items), len(items), "")
     return scored, {label: case_sentence(label, error) for label, error in failed.items()}
+
+
+def _faults(scored: Mapping[Item, ScoredItem], cohort: Sequence[CaseFiles]) -> dict[str, Fault]:
+    """The images whose truth cannot be theirs, by <case>/<modality>."""
+    others = _made_of_others(scored, cohort)
+    faults = dict[str, Fault]()
+    for items in items_by_modality([*scored]).values():
+        truths = {
+            item.label: replace(scored[item].truth, other=others.get(item.label, ""))
+            for item in items
+        }
+        faults |= faults_of(truths)
+    return faults
+
+
+def _made_of_others(items: Iterable[Item], cohort: Sequence[CaseFiles]) -> dict[str, str]:
+    """The case of the cohort from whose scan an image was made, by <case>/<modality>, where it is another one."""
+    others = dict[str, str]()
+    for item in items:
+        for name, content in _changed_sources(item).items():
+            owners = (case for case in cohort if name in case.files and case.case != item.case.case)
+            same = (case.case for case in owners if content_hash(case.files[name]) == content)
+            if (owner := next(same, None)) is not None:
+                others[item.label] = owner
+    return others
+
+
+def _stated_faults(
+    scored: Mapping[Item, ScoredItem], faults: Mapping[str, Fault]
+) -> dict[str, dict[str, Any]]:
+    """The faults as entries of metrics.json, each with the MAE of the image where it was scored."""
+    stated = {label: asdict(fault) for label, fault in faults.items()}
+    for item, result in scored.items():
+        for row in result.rows:
+            if item.label in stated and row.answer == SYNTHESIS:
+                stated[item.label]["mae"] = row.flat().get("mae")
+    return stated
 
 
 def _source_files(out: Path, items: Sequence[Item]) -> dict[str, dict[str, str]]:
@@ -394,15 +435,21 @@ def _warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
 
 def _of_others(item: Item) -> list[str]:
     """A sentence for each source scan of an image that differs from the scan of this name in the truth's case."""
-    sentences = []
+    return [
+        f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
+        for name in _changed_sources(item)
+    ]
+
+
+def _changed_sources(item: Item) -> dict[str, str]:
+    """The content of each source scan of an image that differs from the scan of this name in the truth's case."""
+    changed = dict[str, str]()
     for name, stated in item.provenance.get("inputs", {}).items():
         own = item.case.files.get(name)
         content = stated.get("sha256")
         if content and own is not None and is_there(own) and content_hash(own) != content:
-            sentences.append(
-                f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
-            )
-    return sentences
+            changed[name] = content
+    return changed
 
 
 def _bounds(items: Iterable[Item]) -> dict[str, float]:

@@ -66,6 +66,13 @@ class EvaluateOptions(Layout):
             takes=tuple[float, float],
         ),
     ] = None
+    any_truth: Annotated[
+        bool,
+        Option(
+            "Count truths that cannot be those of their images, too (another unit or patient).",
+            panel=SCORES,
+        ),
+    ] = False
     align: Annotated[
         bool,
         Option(
