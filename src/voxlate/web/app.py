@@ -126,9 +126,12 @@ def run_server(settings: Settings, sessions: Sessions) -> None:
     """Serve the page until the process is asked to end; raises BadInput where the port is in use."""
     import uvicorn
 
+    from voxlate.web.connections import Connection
+
     listening = _listening(settings.host, settings.port)
     with locked(settings.data), listening:
         options: dict[str, Any] = {
+            "http": Connection,
             "log_level": "warning",
             "access_log": False,  # addresses hold names of jobs, and the token
             "server_header": False,

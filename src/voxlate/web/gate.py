@@ -58,7 +58,7 @@ MOST_ADDRESSES = 10_000
 
 @dataclass
 class Rates:
-    """Number of events in the last minute by a key, such as a browser's address."""
+    """Number of events in the last minute by a key, such as a browser's session or address."""
 
     most: int
     _times: dict[str, deque[float]] = field(default_factory=dict)
@@ -160,15 +160,16 @@ class Gate:
         headers = _headers(scope)
         if _host_name(headers.get("host", "")) not in self.settings.host_names:
             return 421, "host: expected a name of this server, found another. Use the printed URL."
-        address = _address(scope)
-        if not self.requests.allow(address):
+        address, session = _address(scope), self._session(headers)
+        is_in = self.sessions.has(session)
+        if not self.requests.allow(session if is_in else address):
             return 429, "requests: expected fewer in a minute, found too many. Wait a minute."
         path, reading = scope["path"], scope["method"] in READING
         if not reading and not _is_own_origin(headers):
             return 403, "origin: expected a form of this page, found another. Use the page itself."
         if path == ENTER and self.entries.is_full(address):
             return 429, "token: expected fewer tries in a minute, found too many. Wait a minute."
-        if not path.startswith(OPEN) and not self.sessions.has(self._session(headers)):
+        if not path.startswith(OPEN) and not is_in:
             return (
                 401,
                 "session: expected a browser that the token let in, found another. Open the URL that voxlate serve prints.",
