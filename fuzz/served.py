@@ -40,7 +40,19 @@ class Visit:
 
     def begin(self) -> Child:
         """Start the page; it is not waited for."""
-        options = ("--port", f"{self.port}", "--data", DATA, "--token", TOKEN, "--device", "cpu")
+        token = self.work / "token"
+        token.touch(0o600)
+        token.write_text(TOKEN)
+        options = (
+            "--port",
+            f"{self.port}",
+            "--data",
+            DATA,
+            "--token-file",
+            token.name,
+            "--device",
+            "cpu",
+        )
         return Child(command_line(("serve", "run", *options)), self.work)
 
     def step(self) -> bool:

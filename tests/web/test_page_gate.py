@@ -1,5 +1,6 @@
 """Nobody gets in: the token, the session, names of hosts, the origin of forms, rates, and headers."""
 
+import os
 import re
 import subprocess
 import sys
@@ -179,7 +180,7 @@ def test_no_page_documents_the_addresses(page):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"host": "10.0.0.5"}, "--token"),
+        ({"host": "10.0.0.5"}, "--token-file"),
         ({"host": "0.0.0.0", "token": "x" * 16}, "--name"),
         ({"token": "short"}, "at least 16"),
         ({"root": "nowhere"}, "--root"),
@@ -218,3 +219,24 @@ def test_the_printed_address_has_a_new_token_each_time(tmp_path):
 def test_runs_of_one_name_have_different_labels(tmp_path):
     runs = labelled([str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run"), "starter:x"])
     assert list(runs) == ["run", "run (2)", "starter:x"]
+
+
+def test_a_token_is_read_from_a_file_of_its_owner_alone_and_never_from_the_command_line(
+    voxlate, tmp_path, monkeypatch
+):
+    served = []
+    monkeypatch.setattr("voxlate.web.offering.serve", lambda offered, *_: served.append(offered))
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o600)
+    command = ("serve", tmp_path, "--data", tmp_path / "data")
+    assert voxlate(*command, "--token-file", file).code == 0
+    assert served[0].sessions.token == TOKEN
+    assert served[0].sessions.reusable
+    refused = voxlate(*command, "--token", TOKEN)
+    assert refused.code == 2
+    assert "--token-file" in refused.err
+    if os.name == "posix":
+        file.chmod(0o640)
+        assert "found a file that others may read" in voxlate(*command, "--token-file", file).err
+    assert len(served) == 1

@@ -239,8 +239,21 @@ def test_a_server_that_is_killed_in_the_middle_of_a_synthesis_finishes_it_after_
     base = BASE.replace("8765", str(port))
     client = httpx.Client(base_url=base, headers={"origin": base}, timeout=30)
 
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text(f"{TOKEN}\n")
+
     def serve() -> "subprocess.Popen[bytes]":
-        options = ("--port", str(port), "--data", str(data), "--token", TOKEN, "--device", "cpu")
+        options = (
+            "--port",
+            str(port),
+            "--data",
+            str(data),
+            "--token-file",
+            str(token),
+            "--device",
+            "cpu",
+        )
         process = subprocess.Popen(
             [sys.executable, "-m", "voxlate", "serve", str(diffusion), *options]
         )

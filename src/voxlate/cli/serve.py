@@ -15,7 +15,7 @@ from voxlate.web.settings import DEFAULT_DISK, DEFAULT_UPLOAD, SHORTEST_TOKEN, L
 @command(
     "serve RUN",
     "serve RUN starter:head-mr-to-ct --root SCANS",
-    "serve RUN --host 10.0.0.5 --token TOKEN",
+    "serve RUN --host 10.0.0.5 --token-file FILE",
 )
 def serve(
     runs: Annotated[
@@ -40,15 +40,17 @@ def serve(
     port: Annotated[int, Option("Port of the page.", panel=MAIN, least=1, most=65535)] = 8765,
     host: Annotated[
         str,
-        Option("Address to listen on; one that others reach needs --token.", metavar="NAME"),
+        Option("Address to listen on; one that others reach needs --token-file.", metavar="NAME"),
     ] = "127.0.0.1",
     name: Annotated[
         list[str] | None,
         Option("Further host name by which browsers reach the page. Repeatable."),
     ] = None,
-    token: Annotated[
-        str | None,
-        Option(f"Own token of at least {SHORTEST_TOKEN} characters, for several browsers."),
+    token_file: Annotated[
+        Path | None,
+        Option(
+            f"File with an own token of at least {SHORTEST_TOKEN} characters, for several browsers.",
+        ),
     ] = None,
     keep: Annotated[
         float, Option("Hours after which uploads and results are removed.", least=0.1)
@@ -65,7 +67,7 @@ def serve(
 
     The printed URL has a token, which lets one browser in. No request leaves the machine.
     """
-    from voxlate.web.offering import offer
+    from voxlate.web.offering import offer, read_token
     from voxlate.web.offering import serve as serve_page
 
     offered = offer(
@@ -75,7 +77,7 @@ def serve(
         port=port,
         host=host,
         names=name or (),
-        token=token,
+        token=None if token_file is None else read_token(token_file),
         keep=keep,
         max_upload=max_upload,
         max_disk=max_disk,

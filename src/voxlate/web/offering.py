@@ -1,5 +1,6 @@
 """From the options of `voxlate serve` to a server: its settings, its token, and the URL that lets a browser in."""
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from voxlate.web.settings import (
 )
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
+OTHERS = 0o077  # the permissions of all but the owner
 PORT, KEEP_HOURS = 8765, Limits.keep_hours
 
 
@@ -72,6 +74,15 @@ def offer(
     return Offer(settings, sessions, f"http://{place}:{port}/enter?token={sessions.token}")
 
 
+def read_token(file: Path) -> str:
+    """The token in a file, because other users of a machine see its command lines; raises BadInput where they may read it."""
+    if os.name == "posix" and file.is_file() and file.stat().st_mode & OTHERS:
+        raise BadInput(
+            f"{file}: expected a token that its owner alone may read, found a file that others may read. Run chmod 600 {file}."
+        )
+    return file.read_text(encoding="utf-8", errors="replace").strip()
+
+
 def serve(offered: Offer, say: Callable[[str], None], note: Callable[[str], None]) -> None:
     """Say how to reach the page, and serve it until the process is asked to end.
 
@@ -118,11 +129,11 @@ def _check_host(host: str, names: Sequence[str], token: str | None) -> None:
     """Raise BadInput where others could get in: an open address without a token, a short token, no name to check."""
     if token is not None and len(token) < SHORTEST_TOKEN:
         raise BadInput(
-            f"--token: expected at least {SHORTEST_TOKEN} characters, found {len(token)}. Take a longer one, such as that of openssl rand -hex 16."
+            f"token: expected at least {SHORTEST_TOKEN} characters, found {len(token)}. Take a longer one, such as that of openssl rand -hex 16."
         )
     if host not in LOOPBACK and token is None:
         raise BadInput(
-            f"--host {host}: expected --token with an address that other machines reach, found none. Add --token TOKEN."
+            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE (in Python: token=...)."
         )
     if host in WILDCARDS and not names:
         raise BadInput(
