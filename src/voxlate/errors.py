@@ -1,6 +1,8 @@
 """Errors that users can correct, suggestions of similar names, and the stop on request."""
 
 import difflib
+import errno
+import os
 import re
 from collections.abc import Iterable, Sequence
 
@@ -9,6 +11,8 @@ MOST_NAMED = 6  # number of names in a sentence
 NEAR, SPREAD = 0.66, 0.12
 # Longer texts (in letters) are no typing errors, and comparing them takes long.
 LONGEST = 80
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
+UNFIT = (errno.EROFS, errno.ENAMETOOLONG, errno.EIO)  # and of a place that takes no file
 
 
 class BadInput(ValueError):
@@ -17,6 +21,32 @@ class BadInput(ValueError):
 
 class CannotWrite(BadInput):
     """Results cannot be written, which holds for all cases."""
+
+
+def system_code(error: BaseException) -> int | None:
+    """The number of the operating system's error that an exception is, or quotes as those of other writers do."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    quoted = re.search(r"(?:\(os error |\[Errno )(\d+)[)\]]", str(error))
+    return None if quoted is None or isinstance(error, BadInput) else int(quoted[1])
+
+
+def refused_by_system(error: BaseException) -> BadInput:
+    """The sentence for an error of the operating system."""
+    code = system_code(error)
+    place = getattr(error, "filename", None)
+    if code in FULL:
+        return CannotWrite(
+            f"{place or 'disk'}: expected room to write, found a full disk. Free some and run again."
+        )
+    why = str(error).partition("\n")[0] if code is None else os.strerror(code)
+    if place is None:
+        return BadInput(
+            f"system: expected files that can be read and written, found '{why}'. Check the disk and the rights of the folders."
+        )
+    return BadInput(
+        f"{place}: expected a path that can be used, found '{why}'. Check its name and rights."
+    )
 
 
 class Stopped(Exception):

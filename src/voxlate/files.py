@@ -1,7 +1,6 @@
 """Writing of files: they appear whole or not at all, and one process at a time writes in a folder."""
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import json
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from voxlate.errors import BadInput, CannotWrite
+from voxlate.errors import FULL, UNFIT, BadInput, CannotWrite, system_code
 
 LONGEST_NAME = 100
 # Prefix of an image that completes a case, so that no scan has this name (BIDS).
@@ -127,13 +126,9 @@ def _refusals(path: Path) -> Iterator[None]:
             raise CannotWrite(
                 f"{path}: expected room to write it, found a full disk. Free some and run again."
             ) from error
-        if isinstance(error, OSError) and error.errno in (
-            errno.EROFS,
-            errno.ENAMETOOLONG,
-            errno.EIO,
-        ):
+        if (code := system_code(error)) is not None and code in UNFIT:
             raise CannotWrite(
-                f"{path}: expected a place to write, found: {error.strerror}. Choose another."
+                f"{path}: expected a place to write, found: {os.strerror(code)}. Choose another."
             ) from error
         raise
 
@@ -274,12 +269,10 @@ def read_json(path: Path | str) -> Any:
 
 def _disk_is_full(error: Exception, folder: Path) -> bool:
     """Whether the disk is full; writers in C++ and Rust wrap the system's error, so text and free space are checked."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
     if isinstance(error, BadInput):
         return False
     return (
-        "os error 28" in str(error)
+        system_code(error) in FULL
         or "No space left" in str(error)
         or shutil.disk_usage(folder).free < 2**16
     )

@@ -8,7 +8,6 @@ same slabs are computed: the results are the same bits.
 
 import contextlib
 import contextvars
-import errno
 import math
 import mmap
 import os
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from voxlate.errors import CannotWrite
+from voxlate.errors import FULL, CannotWrite, system_code
 
 SLAB = 1 << 24  # voxels that are computed at a time
 LEAST = 1 << 28  # bytes, from which an array is kept in a file
@@ -89,7 +88,7 @@ def _mapped_file(folder: Path, size: int) -> _ScratchMap:
                 reserve(file.fileno(), 0, size)
             return _ScratchMap(file.fileno(), size)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if system_code(error) not in FULL:
             raise
         raise CannotWrite(
             f"{folder}: expected {size / 2**30:.3g} GB of disk for a part of a large volume, found the disk full. Free some, or choose an --out on another disk."

@@ -11,9 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import voxlate as package
 from rows import every_row
 from voxlate import files
 from voxlate.cli.app import thread_failed
+from voxlate.errors import BadInput
 from voxlate.training.run import Run, load_method, save_weights
 
 SPEAKS = ("expected", "found")
@@ -239,6 +241,39 @@ def test_a_thread_that_meets_a_full_disk_prints_no_traceback(capsys, monkeypatch
     monkeypatch.setattr(threading, "excepthook", thread_failed)
     assert failing(OSError(28, "No space left on device")) == ""
     assert "KeyError" in failing(KeyError("a"))
+
+
+@every_row(
+    "error, words",
+    [
+        (OSError(5, "Input/output error"), ["system: ", "Input/output error"]),
+        (PermissionError(13, "Permission denied", "/there"), ["/there: ", "Permission denied"]),
+        (
+            OSError("With tag (0010,0010): [Errno 5] Input/output error\nTraceback"),
+            ["output error"],
+        ),
+        (OSError("24 requested and 0 written"), ["24 requested and 0 written"]),
+        (RuntimeError("writing failed (os error 30)"), ["Read-only file system"]),
+        (RuntimeError("writing failed (os error 28)"), ["full disk"]),
+    ],
+)
+def test_an_error_of_the_system_is_one_sentence_whatever_it_is_met_by(
+    voxlate, tmp_path, monkeypatch, error, words
+):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("voxlate.cli.info.describe_path", fail)
+    refused(voxlate("info", tmp_path), *words)
+
+
+def test_a_function_in_python_raises_the_same_sentence(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("voxlate.cli.api.describe_path", fail)
+    with pytest.raises(BadInput, match="found 'Input/output error'"):
+        package.info(tmp_path)
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "synth"])

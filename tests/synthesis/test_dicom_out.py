@@ -87,6 +87,25 @@ def test_export_finds_the_source_by_the_provenance_and_python_does_the_same(
     assert first.PixelData == second.PixelData
 
 
+def test_a_disk_that_fails_while_a_series_is_written_is_one_sentence(
+    run, series, voxlate, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    assert voxlate("synth", run, f"t1={series}", "--out", tmp_path / "out").code == 0
+    monkeypatch.setattr(pydicom.filewriter, "write_data_element", fail)
+    to = tmp_path / "dicom"
+    failed = voxlate("export", tmp_path / "out", "--dicom", to)
+    assert failed.code == 2
+    assert failed.err.splitlines()[-1] == (
+        f"voxlate: {to / 'head' / 't2'}: expected a place to write, found: Input/output error. Choose another."
+    )
+    with pytest.raises(BadInput, match="found: Input/output error"):
+        package.export(tmp_path / "out", to, progress=False)
+    assert not [path for path in to.rglob("*") if path.name.endswith(".dcm")]
+
+
 def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, voxlate, tmp_path):
     scan = next(iter(sorted(cohort.glob("*/t1.nii.gz"))))
     out = tmp_path / "out"

@@ -1,6 +1,5 @@
 """The command line itself: its name, where it writes, how it fails."""
 
-import errno
 import os
 import sys
 import threading
@@ -14,7 +13,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from voxlate import __version__
-from voxlate.errors import BadInput, Stopped, nearest
+from voxlate.errors import FULL, BadInput, Stopped, nearest, refused_by_system, system_code
 
 
 class Commands(TyperGroup):
@@ -65,17 +64,8 @@ def fail(error: BaseException) -> NoReturn:
             _fail(f"{error}", 2)
         case Stopped():
             _fail(f"{error}; run the same command again to resume.", 130)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            _fail(
-                f"{error.filename or 'disk'}: expected room to write, found a full disk. Free some and run again.",
-                2,
-            )
-        case OSError() if error.filename is not None:
-            found = f"'{error.strerror}'"
-            _fail(
-                f"{error.filename}: expected a path that can be used, found {found}. Check its name and rights.",
-                2,
-            )
+        case _ if isinstance(error, OSError) or system_code(error) is not None:
+            _fail(f"{refused_by_system(error)}", 2)
         case _:
             _fail(
                 f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.",
@@ -86,7 +76,7 @@ def fail(error: BaseException) -> NoReturn:
 def thread_failed(failure: threading.ExceptHookArgs) -> None:
     """Show the error of a thread, unless the disk is full: the main thread meets that as well, and says so."""
     error = failure.exc_value
-    if not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+    if error is None or system_code(error) not in FULL:
         threading.__excepthook__(failure)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args,
 
 import numpy as np
 
-from voxlate.errors import BadInput, did_you_mean
+from voxlate.errors import BadInput, did_you_mean, refused_by_system
 from voxlate.options import Option, option_of
 
 P = ParamSpec("P")
@@ -43,7 +43,7 @@ def checked(
     others: bool = False,
     objects: Mapping[str, Any] | None = None,
 ) -> Callable[P, T]:
-    """The command, which raises BadInput for arguments of other types than it states.
+    """The command, which raises BadInput for arguments of other types than it states, and for errors of the system.
 
     options_of: options dataclasses and functions that take the keywords (**options) of the command: they state the
     types, and the command's signature lists them. others: further keywords are passed on as they are. objects: by
@@ -82,7 +82,10 @@ def checked(
                 name: (value, hints_of_options.get(name, Any)) for name, value in left_over.items()
             }
             given["options"] = {name: _stated(name, *one) for name, one in stated.items()}
-        return command(*bound.args, **bound.kwargs)
+        try:
+            return command(*bound.args, **bound.kwargs)
+        except OSError as error:
+            raise refused_by_system(error) from error
 
     if options_of:
         own = [one for name, one in signature.parameters.items() if name != "options"]
