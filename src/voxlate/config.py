@@ -47,18 +47,23 @@ IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my
 def settings(cls: type[T]) -> type[T]:
     """Make a class a frozen, keyword-only dataclass that refuses unknown keys when filled from a recipe.
 
-    Give each key its meaning with `Annotated[type, Field(description=..., gt=...)]`.
+    Give each key its meaning with `Annotated[type, setting("…", gt=0)]`.
     """
     cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
-def later_key(description: str, ge: float | None = None, lt: float | None = None) -> Any:
-    """The field of a key that older runs do not have: at its default it is not written, so that they resume.
+def setting(description: str, **bounds: Any) -> Any:
+    """The annotation of a key: its meaning, and the bounds of its value as pydantic names them (gt, le, …)."""
+    return Field(description=description, **bounds)
 
-    Its default must be false, 0 or empty; ge, lt: bounds of its value.
+
+def later_key(description: str, **bounds: Any) -> Any:
+    """The annotation of a key that older runs do not have: at its default it is not written, so that they resume.
+
+    Its default must be false, 0 or empty.
     """
-    return Field(exclude_if=operator.not_, description=description, ge=ge, lt=lt)
+    return setting(description, exclude_if=operator.not_, **bounds)
 
 
 def fill(

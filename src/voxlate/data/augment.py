@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from voxlate.batch import BACKGROUND, Batch
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.data.layout import CANONICAL, axis_of
 
 BIAS_POINTS = 5  # a coil's field changes once or twice over the head
@@ -30,54 +30,42 @@ Amount = Annotated[float, Field(ge=0)]
 class AugmentSettings:
     """Ranges of random changes; 0 is off. Spatial ones move source, target and mask together, the others the source."""
 
-    flip_lr: Annotated[Share, Field(description="probability of mirroring left and right")] = 0.0
-    flip_ap: Annotated[Share, Field(description="probability of mirroring front and back")] = 0.0
-    flip_si: Annotated[Share, Field(description="probability of mirroring top and bottom")] = 0.0
-    rotate_degrees: Annotated[Degrees, Field(description="largest turn in the axial plane")] = 0.0
+    flip_lr: Annotated[Share, setting("probability of mirroring left and right")] = 0.0
+    flip_ap: Annotated[Share, setting("probability of mirroring front and back")] = 0.0
+    flip_si: Annotated[Share, setting("probability of mirroring top and bottom")] = 0.0
+    rotate_degrees: Annotated[Degrees, setting("largest turn in the axial plane")] = 0.0
     tilt_degrees: Annotated[
-        Degrees, Field(description="largest turn out of it, patches of several slices")
+        Degrees, setting("largest turn out of it, patches of several slices")
     ] = 0.0
-    scale: Annotated[
-        Fraction, Field(description="largest change of size: 0.1 is 1/1.1 to 1.1 times")
-    ] = 0.0
-    stretch: Annotated[Fraction, Field(description="the same for each axis by itself")] = 0.0
-    shear: Annotated[Fraction, Field(description="largest shear in the axial plane")] = 0.0
+    scale: Annotated[Fraction, setting("largest change of size: 0.1 is 1/1.1 to 1.1 times")] = 0.0
+    stretch: Annotated[Fraction, setting("the same for each axis by itself")] = 0.0
+    shear: Annotated[Fraction, setting("largest shear in the axial plane")] = 0.0
     translate: Annotated[
-        Share, Field(description="largest shift in the plane, share of the patch's side")
+        Share, setting("largest shift in the plane, share of the patch's side")
     ] = 0.0
     elastic_mm: Annotated[
-        Amount, Field(description="largest standard deviation of a smooth random displacement")
+        Amount, setting("largest standard deviation of a smooth random displacement")
     ] = 0.0
     elastic_points: Annotated[
-        int, Field(ge=4, description="control points of that displacement along each side")
+        int, setting("control points of that displacement along each side", ge=4)
     ] = 6
-    spatial_share: Annotated[
-        Share, Field(description="share of items with spatial changes, flips apart")
-    ] = 1.0
-    gamma: Annotated[
-        Amount, Field(description="largest |log| of the exponent on intensities in 0..1")
-    ] = 0.0
-    contrast: Annotated[
-        Fraction, Field(description="largest change of the factor on intensities")
-    ] = 0.0
+    spatial_share: Annotated[Share, setting("share of items with spatial changes, flips apart")] = (
+        1.0
+    )
+    gamma: Annotated[Amount, setting("largest |log| of the exponent on intensities in 0..1")] = 0.0
+    contrast: Annotated[Fraction, setting("largest change of the factor on intensities")] = 0.0
     remap: Annotated[
-        Share, Field(description="largest share of a random rising curve mixed into intensities")
+        Share, setting("largest share of a random rising curve mixed into intensities")
     ] = 0.0
-    invert: Annotated[
-        Share, Field(description="probability of turning bright and dark inside the mask")
-    ] = 0.0
-    bias: Annotated[Amount, Field(description="standard deviation of a smooth random log gain")] = (
+    invert: Annotated[Share, setting("probability of turning bright and dark inside the mask")] = (
         0.0
     )
-    blur_mm: Annotated[
-        Amount, Field(description="largest standard deviation of Gaussian smoothing")
-    ] = 0.0
+    bias: Annotated[Amount, setting("standard deviation of a smooth random log gain")] = 0.0
+    blur_mm: Annotated[Amount, setting("largest standard deviation of Gaussian smoothing")] = 0.0
     noise: Annotated[
-        Amount, Field(description="largest standard deviation of white noise, intensities in 0..1")
+        Amount, setting("largest standard deviation of white noise, intensities in 0..1")
     ] = 0.0
-    intensity_share: Annotated[
-        Share, Field(description="share of items whose intensities change")
-    ] = 1.0
+    intensity_share: Annotated[Share, setting("share of items whose intensities change")] = 1.0
 
     @property
     def off_centre(self) -> list[str]:

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
-from voxlate.config import later_key, settings
+from voxlate.config import later_key, setting, settings
 from voxlate.data.acquisition import margin, through_plane
 from voxlate.data.audit import distances
 from voxlate.data.augment import AugmentSettings
@@ -36,29 +35,25 @@ NO_LABEL = -1  # in place of a label map that a case lacks
 class DataSettings:
     """Which modalities are read, and in which patches."""
 
-    source: Annotated[list[str], Field(min_length=1, description="input modalities of the model")]
-    target: Annotated[
-        list[str], Field(min_length=1, description="modalities that the model synthesises")
-    ]
+    source: Annotated[list[str], setting("input modalities of the model", min_length=1)]
+    target: Annotated[list[str], setting("modalities that the model synthesises", min_length=1)]
     patch: Annotated[
         tuple[int, int, int],
-        Field(description="size of a patch in voxels, D, H, W; a slice has D = 1"),
+        setting("size of a patch in voxels, D, H, W; a slice has D = 1"),
     ] = (1, 256, 256)
     axes: Annotated[
         Axes,
-        Field(
-            description="directions in which slices, rows and columns grow; SLP are slices of arrays stored as LPS, [:, :, k], as paper 001 reads them: rows to the left, columns to the back"
+        setting(
+            "directions in which slices, rows and columns grow; SLP are slices of arrays stored as LPS, [:, :, k], as paper 001 reads them: rows to the left, columns to the back"
         ),
     ] = CANONICAL
     stack: Annotated[
-        int, Field(ge=0, description="neighbouring slices on each side as more source channels")
+        int, setting("neighbouring slices on each side as more source channels", ge=0)
     ] = 0
     foreground: Annotated[
         float,
-        Field(
-            ge=0,
-            lt=1,
-            description="least share of a patch that the body must cover; emptier ones are skipped",
+        setting(
+            "least share of a patch that the body must cover; emptier ones are skipped", ge=0, lt=1
         ),
     ] = 0.0
     lift: Annotated[
@@ -71,49 +66,46 @@ class DataSettings:
     ] = 0.0
     slices: Annotated[
         SliceFilter | None,
-        Field(description="keep only slices whose bright parts overlap; unset: all"),
+        setting("keep only slices whose bright parts overlap; unset: all"),
     ] = None
     centred: Annotated[
         bool,
-        Field(
-            description="left and right are cut off, or filled, evenly: the mid-plane stays in the middle column"
+        setting(
+            "left and right are cut off, or filled, evenly: the mid-plane stays in the middle column"
         ),
     ] = False
     allow_missing: Annotated[
         bool,
-        Field(
-            description="keep cases with some source and some target (channels of others are background)"
-        ),
+        setting("keep cases with some source and some target (channels of others are background)"),
     ] = False
     apart: Annotated[
         bool,
-        Field(
-            description="take cases with sources or with targets alone, too: for a method that needs no pairs"
+        setting(
+            "take cases with sources or with targets alone, too: for a method that needs no pairs"
         ),
     ] = False
     most_misaligned_mm: Annotated[
         float | None,
-        Field(
-            gt=0,
-            description="leave out training pairs that prepare found further out of register; unset: all",
+        setting(
+            "leave out training pairs that prepare found further out of register; unset: all", gt=0
         ),
     ] = None
     labels: Annotated[
-        list[str], Field(description="label maps that are read in addition: of lesions, say")
+        list[str], setting("label maps that are read in addition: of lesions, say")
     ] = field(default_factory=list)
     weigh: Annotated[
         dict[str, float],
-        Field(
-            description="how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one value { 'seg=13' = 5 }; where several do, their product"
+        setting(
+            "how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one value { 'seg=13' = 5 }; where several do, their product"
         ),
     ] = field(default_factory=dict)
     physics: Annotated[
         PhysicsSettings | None,
-        Field(
-            description="draw MR modalities from a phantom's tissue-parameter maps, a sequence for each item; unset: scans as they are"
+        setting(
+            "draw MR modalities from a phantom's tissue-parameter maps, a sequence for each item; unset: scans as they are"
         ),
     ] = None
-    augment: Annotated[AugmentSettings, Field(description="random changes in training")] = field(
+    augment: Annotated[AugmentSettings, setting("random changes in training")] = field(
         default_factory=AugmentSettings
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from voxlate.config import later_key, settings
+from voxlate.config import later_key, setting, settings
 from voxlate.errors import BadInput
 from voxlate.phantoms.contrast import TRANSFER, Kind, Protocol, needed_maps
 from voxlate.phantoms.sequences import FREE_WATER_T1_MS, inversion_recovery, nulling_time_ms
@@ -73,23 +73,23 @@ class Ranges:
 
     sequence: Annotated[
         Literal[Kind, "any"],
-        Field(description="sequence, or any: each item draws one of them"),
+        setting("sequence, or any: each item draws one of them"),
     ]
     tr_ms: Annotated[
         tuple[Tr, Tr] | None,
-        Field(description="repetition time; unset: usual ones of the sequence"),
+        setting("repetition time; unset: usual ones of the sequence"),
     ] = None
     te_ms: Annotated[
-        tuple[Te, Te] | None, Field(description="echo time; unset: usual ones of the sequence")
+        tuple[Te, Te] | None, setting("echo time; unset: usual ones of the sequence")
     ] = None
     ti_ms: Annotated[
         tuple[Ti, Ti] | None,
-        Field(
-            description="inversion time; unset: usual ones of the sequence, in FLAIR those that null CSF to 6 %"
+        setting(
+            "inversion time; unset: usual ones of the sequence, in FLAIR those that null CSF to 6 %"
         ),
     ] = None
     flip_deg: Annotated[
-        tuple[Flip, Flip] | None, Field(description="flip angle; unset: usual ones of the sequence")
+        tuple[Flip, Flip] | None, setting("flip angle; unset: usual ones of the sequence")
     ] = None
 
     def __post_init__(self) -> None:
@@ -146,19 +146,19 @@ class Ranges:
 class Contrast(Ranges):
     """One MR modality: its sequence, other sequences that scanners use for it, contrast agent and fat saturation."""
 
-    agent: Annotated[Share, Field(description="share of items with contrast agent")] = 0.0
-    fat_saturation: Annotated[Share, Field(description="share of items with fat saturation")] = 0.0
+    agent: Annotated[Share, setting("share of items with contrast agent")] = 0.0
+    fat_saturation: Annotated[Share, setting("share of items with fat saturation")] = 0.0
     transfer: Annotated[
         tuple[Share, Share],
-        Field(
+        setting(
+            "signal that magnetisation transfer takes from the brain in TOF, as a share, least and most",
             exclude_if=lambda range_: range_ == (TRANSFER, TRANSFER),  # as in older runs
-            description="signal that magnetisation transfer takes from the brain in TOF, as a share, least and most",
         ),
     ] = (TRANSFER, TRANSFER)
     also: Annotated[
         list[Ranges],
-        Field(
-            description="further sequences of the modality, with their own ranges: each item draws one of all; a target has the first"
+        setting(
+            "further sequences of the modality, with their own ranges: each item draws one of all; a target has the first"
         ),
     ] = field(default_factory=list)
 
@@ -232,33 +232,27 @@ class PhysicsSettings:
 
     contrasts: Annotated[
         dict[str, Contrast],
-        Field(min_length=1, description="modalities that are drawn, by name"),
+        setting("modalities that are drawn, by name", min_length=1),
     ]
     target: Annotated[
         Literal["centre", "drawn"],
-        Field(
-            description="image of a drawn modality as a target: of the median of each range at 3 T and without effects, or the item's own draw with them"
+        setting(
+            "image of a drawn modality as a target: of the median of each range at 3 T and without effects, or the item's own draw with them"
         ),
     ] = "centre"
-    field_t: Annotated[tuple[Tesla, Tesla], Field(description="field strength")] = (0.5, 7.0)
+    field_t: Annotated[tuple[Tesla, Tesla], setting("field strength")] = (0.5, 7.0)
     tissue_spread: Annotated[
         Amount,
-        Field(
-            description="standard deviation of the log factor on PD and relaxation rates of each tissue, beyond physics"
+        setting(
+            "standard deviation of the log factor on PD and relaxation rates of each tissue, beyond physics"
         ),
     ] = 0.1
     b1: Annotated[
         float,
-        Field(
-            ge=0, le=0.5, description="standard deviation of the flip angle over the head at 3 T"
-        ),
+        setting("standard deviation of the flip angle over the head at 3 T", ge=0, le=0.5),
     ] = 0.08
-    bias: Annotated[
-        Amount, Field(description="largest standard deviation of the log coil gain")
-    ] = 0.3
-    slice_mm: Annotated[
-        Millimetres, Field(description="largest slice thickness; 0: the cohort's")
-    ] = 6.0
+    bias: Annotated[Amount, setting("largest standard deviation of the log coil gain")] = 0.3
+    slice_mm: Annotated[Millimetres, setting("largest slice thickness; 0: the cohort's")] = 6.0
     same_slices: Annotated[
         bool,
         later_key(
@@ -267,21 +261,19 @@ class PhysicsSettings:
     ] = False
     resolution: Annotated[
         float,
-        Field(ge=0.05, le=1, description="least share of the cohort's resolution in the plane"),
+        setting("least share of the cohort's resolution in the plane", ge=0.05, le=1),
     ] = 0.5
-    ringing: Annotated[
-        Share, Field(description="share of items with Gibbs ringing, others are filtered")
-    ] = 0.5
-    motion: Annotated[Share, Field(description="share of items with motion")] = 0.15
+    ringing: Annotated[Share, setting("share of items with Gibbs ringing, others are filtered")] = (
+        0.5
+    )
+    motion: Annotated[Share, setting("share of items with motion")] = 0.15
     motion_mm: Annotated[
-        Millimetres, Field(description="standard deviation of the displacement by motion")
+        Millimetres, setting("standard deviation of the displacement by motion")
     ] = 1.5
     noise: Annotated[
         float,
-        Field(
-            ge=0,
-            le=0.5,
-            description="largest standard deviation of noise, as a share of the brightest tissue",
+        setting(
+            "largest standard deviation of noise, as a share of the brightest tissue", ge=0, le=0.5
         ),
     ] = 0.06
     black: Annotated[
@@ -290,18 +282,14 @@ class PhysicsSettings:
             "largest signal that is subtracted, as a share of the brightest tissue, so that dark tissue becomes black; half of the items lose none"
         ),
     ] = 0.0
-    stripped: Annotated[
-        Share, Field(description="share of items without skull: source, target and mask")
-    ] = 0.0
+    stripped: Annotated[Share, setting("share of items without skull: source, target and mask")] = (
+        0.0
+    )
     strip_mm: Annotated[
         Millimetres,
-        Field(
-            description="largest depth below the surface to which stripping removes CSF, dura and vessels",
-        ),
+        setting("largest depth below the surface to which stripping removes CSF, dura and vessels"),
     ] = 0.0
-    defaced: Annotated[
-        Share, Field(description="share of items without face: source, target and mask")
-    ] = 0.0
+    defaced: Annotated[Share, setting("share of items without face: source, target and mask")] = 0.0
 
     def __post_init__(self) -> None:
         if self.field_t[0] > self.field_t[1]:

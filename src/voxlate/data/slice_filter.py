@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.data.case import open_case
 from voxlate.data.prepared import Cohort, case_path
 from voxlate.errors import BadInput
@@ -23,20 +22,16 @@ class SliceFilter:
 
     above: Annotated[
         dict[str, float | Literal["mean"]],
-        Field(
+        setting(
+            "modality = value in its unit above which it is bright, or 'mean', its volume's",
             min_length=1,
-            description="modality = value in its unit above which it is bright, or 'mean', its volume's",
         ),
     ]
     overlap: Annotated[
         float,
-        Field(
-            ge=0,
-            le=1,
-            description="least Dice overlap of the bright parts, for each pair of modalities",
-        ),
+        setting("least Dice overlap of the bright parts, for each pair of modalities", ge=0, le=1),
     ] = 0.0
-    pixels: Annotated[int, Field(ge=0, description="least pixels of each bright part")] = 0
+    pixels: Annotated[int, setting("least pixels of each bright part", ge=0)] = 0
 
     def __post_init__(self) -> None:
         if self.overlap > 0 and len(self.above) < 2:

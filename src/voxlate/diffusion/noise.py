@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.devices import moved
 
 Stream = int | Mapping[int, float]  # a stream's id, or the weights of several whose sum is drawn
@@ -177,11 +177,7 @@ class Correlated:
     for_volumes: ClassVar[bool] = False
     length_mm: Annotated[
         float,
-        Field(
-            gt=0,
-            le=1000,
-            description="Distance from which on the noise of two slices is independent.",
-        ),
+        setting("Distance from which on the noise of two slices is independent.", gt=0, le=1000),
     ] = 20.0
 
     def streams(self, z: int, spacing_mm: float) -> dict[int, float]:

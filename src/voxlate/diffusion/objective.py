@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.diffusion.prediction import Kind, coefficients
 from voxlate.diffusion.schedules import LOG_SNR_LIMIT
 from voxlate.errors import BadInput
@@ -59,7 +59,7 @@ class MinSnr:
 
     kind: Literal["min_snr"] = "min_snr"
     gamma: Annotated[
-        float, Field(gt=0, description="Value at which the signal-to-noise ratio is capped.")
+        float, setting("Value at which the signal-to-noise ratio is capped.", gt=0)
     ] = 5.0
 
     def __call__(self, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
@@ -73,16 +73,12 @@ class Table:
     kind: Literal["table"] = "table"
     log_snr: Annotated[
         tuple[float, ...],
-        Field(min_length=2, description="Log-SNRs at which weights are given, rising."),
+        setting("Log-SNRs at which weights are given, rising.", min_length=2),
     ]
-    weight: Annotated[
-        tuple[float, ...], Field(min_length=2, description="Weight at each of the log-SNRs.")
-    ]
+    weight: Annotated[tuple[float, ...], setting("Weight at each of the log-SNRs.", min_length=2)]
     of: Annotated[
         Literal["output", "x0"],
-        Field(
-            description="Loss that the weights belong to: that of the network's output, or that of x0."
-        ),
+        setting("Loss that the weights belong to: that of the network's output, or that of x0."),
     ] = "output"
 
     def __post_init__(self) -> None:

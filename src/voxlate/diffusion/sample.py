@@ -5,10 +5,9 @@ from functools import partial
 from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import Importable, named, settings
+from voxlate.config import Importable, named, setting, settings
 from voxlate.diffusion import higher_order, ode, samplers
 from voxlate.diffusion.prediction import rescheduled
 from voxlate.diffusion.samplers import Denoise, Draw, Sampler, Traits, traits_of
@@ -42,77 +41,69 @@ class SamplerSettings:
     sampler: Annotated[
         str,
         Importable(),
-        Field(
-            description="Sampler that steps from noise to image: a name of the package, or 'module:function' for one of your own."
+        setting(
+            "Sampler that steps from noise to image: a name of the package, or 'module:function' for one of your own."
         ),
     ] = "ddim"
-    steps: Annotated[
-        int, Field(ge=1, description="Number of times at which the network denoises.")
-    ] = 32
+    steps: Annotated[int, setting("Number of times at which the network denoises.", ge=1)] = 32
     eta: Annotated[
-        float, Field(ge=0, le=1, description="DDIM noise level: 0 is deterministic, 1 equals DDPM.")
+        float, setting("DDIM noise level: 0 is deterministic, 1 equals DDPM.", ge=0, le=1)
     ] = 0.0
     r: Annotated[
         float,
-        Field(
+        setting(
+            "Length of the Langevin steps of predictor_corrector, twice the 'snr' of Song et al. 2021.",
             gt=0,
             lt=1,
-            description="Length of the Langevin steps of predictor_corrector, twice the 'snr' of Song et al. 2021.",
         ),
     ] = 0.32
     correctors: Annotated[
         int,
-        Field(ge=1, description="Number of Langevin steps of predictor_corrector at each time."),
+        setting("Number of Langevin steps of predictor_corrector at each time.", ge=1),
     ] = 1
-    rtol: Annotated[
-        float, Field(gt=0, description="Largest relative error of one step of rk45.")
-    ] = 1e-5
-    atol: Annotated[
-        float, Field(gt=0, description="Largest absolute error of one step of rk45.")
-    ] = 1e-5
+    rtol: Annotated[float, setting("Largest relative error of one step of rk45.", gt=0)] = 1e-5
+    atol: Annotated[float, setting("Largest absolute error of one step of rk45.", gt=0)] = 1e-5
     temperature: Annotated[
         float,
-        Field(
+        setting(
+            "Factor on all noise; a factor above 1 restores spread that a short training has lost.",
             gt=0,
-            description="Factor on all noise; a factor above 1 restores spread that a short training has lost.",
         ),
     ] = 1.0
     schedule: Annotated[
         AnySchedule | None,
-        Field(description="Noise schedule of sampling; unset: the schedule of the training."),
+        setting("Noise schedule of sampling; unset: the schedule of the training."),
     ] = None
     grid: Annotated[
         GridName | None,
-        Field(
-            description="Spacing of the times; unset: the sampler's own ('log_snr' for dpm2, dpm3, dpmpp_2s and dpmpp_2m, 't' for others). A schedule that is steep at time 0 needs 'log_snr'."
+        setting(
+            "Spacing of the times; unset: the sampler's own ('log_snr' for dpm2, dpm3, dpmpp_2s and dpmpp_2m, 't' for others). A schedule that is steep at time 0 needs 'log_snr'."
         ),
     ] = None
     windows: Annotated[
         Windows | None,
-        Field(
-            description="Overlapping windows of slices in which a volume is denoised; unset: the whole volume."
+        setting(
+            "Overlapping windows of slices in which a volume is denoised; unset: the whole volume."
         ),
     ] = None
     start: Annotated[
         float,
-        Field(
-            gt=0,
-            le=1,
-            description="Time at which sampling starts; below 1 it keeps part of an initial image.",
+        setting(
+            "Time at which sampling starts; below 1 it keeps part of an initial image.", gt=0, le=1
         ),
     ] = 1.0
     end: Annotated[
         float | None,
-        Field(
+        setting(
+            "Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm, dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
             ge=0,
             lt=1,
-            description="Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm, dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
         ),
     ] = None
     close: Annotated[
         bool | None,
-        Field(
-            description="Whether the network denoises the last state once more; unset: where noise is left in it. With false the result is x(end) itself, as in the ODE of paper 002."
+        setting(
+            "Whether the network denoises the last state once more; unset: where noise is left in it. With false the result is x(end) itself, as in the ODE of paper 002."
         ),
     ] = None
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.errors import BadInput
 
 # Networks never see a log-SNR outside ±20. At −20, alpha is 4.5e-5: small, but x0 can still be divided out.
@@ -107,11 +107,7 @@ class Cosine(Schedule):
     kind: Literal["cosine"] = "cosine"
     log_snr_max: Annotated[
         float,
-        Field(
-            gt=0,
-            le=LOG_SNR_LIMIT,
-            description="Log-SNR at t = 0; at t = 1 it is minus this number.",
-        ),
+        setting("Log-SNR at t = 0; at t = 1 it is minus this number.", gt=0, le=LOG_SNR_LIMIT),
     ] = 15.0
 
     def _log_snr(self, t: Tensor) -> Tensor:
@@ -129,13 +125,13 @@ class ShiftedCosine(Schedule):
     """
 
     kind: Literal["shifted_cosine"] = "shifted_cosine"
-    size: Annotated[float, Field(gt=0, description="Side of the images in pixels.")] = 256.0
+    size: Annotated[float, setting("Side of the images in pixels.", gt=0)] = 256.0
     reference: Annotated[
         float,
-        Field(gt=0, description="Side in pixels for which the plain cosine schedule is right."),
+        setting("Side in pixels for which the plain cosine schedule is right.", gt=0),
     ] = 64.0
     log_snr_max: Annotated[
-        float, Field(gt=0, le=LOG_SNR_LIMIT, description="Log-SNR at t = 0 before the shift.")
+        float, setting("Log-SNR at t = 0 before the shift.", gt=0, le=LOG_SNR_LIMIT)
     ] = 15.0
 
     @property
@@ -172,20 +168,17 @@ class Sigmoid(Schedule):
     """
 
     kind: Literal["sigmoid"] = "sigmoid"
-    start: Annotated[
-        float, Field(description="Argument of the sigmoid at t = 0, times tau.")
-    ] = -3.0
-    end: Annotated[float, Field(description="Argument of the sigmoid at t = 1, times tau.")] = 3.0
+    start: Annotated[float, setting("Argument of the sigmoid at t = 0, times tau.")] = -3.0
+    end: Annotated[float, setting("Argument of the sigmoid at t = 1, times tau.")] = 3.0
     tau: Annotated[
         float,
-        Field(
-            gt=0,
-            description="Temperature of the sigmoid: a large one is nearly linear, a small one is steep.",
+        setting(
+            "Temperature of the sigmoid: a large one is nearly linear, a small one is steep.", gt=0
         ),
     ] = 1.0
     power: Annotated[
         Literal["alpha2", "alpha"],
-        Field(description="Quantity that the curve gives: alpha² or alpha."),
+        setting("Quantity that the curve gives: alpha² or alpha."),
     ] = "alpha2"
 
     def __post_init__(self) -> None:
@@ -238,12 +231,12 @@ class LinearBetas(Schedule):
     """
 
     kind: Literal["linear_betas"] = "linear_betas"
-    first: Annotated[float, Field(gt=0, lt=1, description="Beta of index 0.")] = 1e-4
-    last: Annotated[float, Field(gt=0, lt=1, description="Beta of the last index.")] = 0.02
-    count: Annotated[int, Field(ge=2, description="Number of betas, T.")] = 1000
+    first: Annotated[float, setting("Beta of index 0.", gt=0, lt=1)] = 1e-4
+    last: Annotated[float, setting("Beta of the last index.", gt=0, lt=1)] = 0.02
+    count: Annotated[int, setting("Number of betas, T.", ge=2)] = 1000
     spacing: Annotated[
         Literal["linear", "sqrt"],
-        Field(description="Whether beta grows evenly, or its square root."),
+        setting("Whether beta grows evenly, or its square root."),
     ] = "linear"
 
     def _log_snr(self, t: Tensor) -> Tensor:
@@ -272,8 +265,8 @@ class LinearVP(Schedule):
     """Continuous linear betas: alpha² = exp(−B), B = t·first + t²·(last − first)/2 (Song et al. 2021, eq. 33)."""
 
     kind: Literal["linear_vp"] = "linear_vp"
-    first: Annotated[float, Field(gt=0, description="Beta at t = 0.")] = 0.1
-    last: Annotated[float, Field(gt=0, description="Beta at t = 1.")] = 20.0
+    first: Annotated[float, setting("Beta at t = 0.", gt=0)] = 0.1
+    last: Annotated[float, setting("Beta at t = 1.", gt=0)] = 20.0
 
     def _log_snr(self, t: Tensor) -> Tensor:
         return -torch.log(torch.expm1(t * self.first + t**2 * (self.last - self.first) / 2))
@@ -288,7 +281,7 @@ class ExponentialVE(Schedule):
     """dx = base^t dw: g = base^t and sigma² = (base^(2t) − 1) / (2·log base) (Song's tutorial; paper 002, base 25)."""
 
     kind: Literal["exponential_ve"] = "exponential_ve"
-    base: Annotated[float, Field(gt=1, description="Diffusion coefficient g at t = 1.")] = 25.0
+    base: Annotated[float, setting("Diffusion coefficient g at t = 1.", gt=1)] = 25.0
     path: ClassVar[Path] = "exploding"
 
     def _log_snr(self, t: Tensor) -> Tensor:
@@ -305,12 +298,10 @@ class GeometricVE(Schedule):
     """sigma = sigma_min·(sigma_max / sigma_min)^t (Song et al. 2021, eq. 30)."""
 
     kind: Literal["geometric_ve"] = "geometric_ve"
-    sigma_min: Annotated[
-        float, Field(gt=0, description="Sigma at t = 0, in units of the data.")
-    ] = 0.01
-    sigma_max: Annotated[
-        float, Field(gt=0, lt=2e4, description="Sigma at t = 1, in units of the data.")
-    ] = 50.0
+    sigma_min: Annotated[float, setting("Sigma at t = 0, in units of the data.", gt=0)] = 0.01
+    sigma_max: Annotated[float, setting("Sigma at t = 1, in units of the data.", gt=0, lt=2e4)] = (
+        50.0
+    )
     path: ClassVar[Path] = "exploding"
 
     def __post_init__(self) -> None:

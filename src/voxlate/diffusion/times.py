@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.diffusion.schedules import LOG_SNR_LIMIT, LinearBetas, Schedule
 from voxlate.errors import BadInput
 
@@ -19,16 +19,13 @@ class UniformTimes:
     """Every time between `low` and `high` equally likely."""
 
     kind: Literal["uniform"] = "uniform"
-    low: Annotated[
-        float, Field(ge=0, lt=1, description="Earliest time; scores are undefined at time 0.")
-    ] = 0.0
-    high: Annotated[float, Field(gt=0, le=1, description="Latest time.")] = 1.0
+    low: Annotated[float, setting("Earliest time; scores are undefined at time 0.", ge=0, lt=1)] = (
+        0.0
+    )
+    high: Annotated[float, setting("Latest time.", gt=0, le=1)] = 1.0
     count: Annotated[
         int,
-        Field(
-            ge=0,
-            description="Number of indices of a table whose times alone are drawn; 0: any time.",
-        ),
+        setting("Number of indices of a table whose times alone are drawn; 0: any time.", ge=0),
     ] = 0
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
@@ -46,10 +43,7 @@ class EarlyHeavyTimes:
     kind: Literal["early_heavy"] = "early_heavy"
     count: Annotated[
         int,
-        Field(
-            ge=0,
-            description="Number of indices of the published table; 0: the continuous distribution.",
-        ),
+        setting("Number of indices of the published table; 0: the continuous distribution.", ge=0),
     ] = 0
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
@@ -67,8 +61,8 @@ class LogitNormalTimes:
     """logit t is normal, so that times in the middle are drawn most (Esser et al. 2024, eq. 19)."""
 
     kind: Literal["logit_normal"] = "logit_normal"
-    mean: Annotated[float, Field(description="Mean of logit t; above 0 times are noisier.")] = 0.0
-    std: Annotated[float, Field(gt=0, description="Standard deviation of logit t.")] = 1.0
+    mean: Annotated[float, setting("Mean of logit t; above 0 times are noisier.")] = 0.0
+    std: Annotated[float, setting("Standard deviation of logit t.", gt=0)] = 1.0
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.double()))
@@ -79,8 +73,8 @@ class NormalLogSnrTimes:
     """log-SNR is normal, whatever the schedule: log sigma/alpha of mean −mean/2 (Karras et al. 2022, table 1)."""
 
     kind: Literal["normal_log_snr"] = "normal_log_snr"
-    mean: Annotated[float, Field(description="Mean of the log-SNR.")] = 2.4
-    std: Annotated[float, Field(gt=0, description="Standard deviation of the log-SNR.")] = 2.4
+    mean: Annotated[float, setting("Mean of the log-SNR.")] = 2.4
+    std: Annotated[float, setting("Standard deviation of the log-SNR.", gt=0)] = 2.4
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
@@ -94,12 +88,8 @@ class UniformLogSnrTimes:
     """log-SNR is uniform, whatever the schedule; by default between the schedule's own limits."""
 
     kind: Literal["uniform_log_snr"] = "uniform_log_snr"
-    low: Annotated[
-        float, Field(description="Lowest log-SNR, with the most noise.")
-    ] = -LOG_SNR_LIMIT
-    high: Annotated[float, Field(description="Highest log-SNR, with the least noise.")] = (
-        LOG_SNR_LIMIT
-    )
+    low: Annotated[float, setting("Lowest log-SNR, with the most noise.")] = -LOG_SNR_LIMIT
+    high: Annotated[float, setting("Highest log-SNR, with the least noise.")] = LOG_SNR_LIMIT
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))

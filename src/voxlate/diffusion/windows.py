@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.devices import moved
 from voxlate.diffusion.samplers import Denoise
 from voxlate.errors import BadInput
@@ -17,9 +16,9 @@ from voxlate.errors import BadInput
 class Windows:
     """Windows of slices (axis D) that a volume is denoised in."""
 
-    size: Annotated[int, Field(ge=1, description="Number of slices of a window.")] = 16
+    size: Annotated[int, setting("Number of slices of a window.", ge=1)] = 16
     overlap: Annotated[
-        int, Field(ge=0, description="Least number of slices that neighbouring windows share.")
+        int, setting("Least number of slices that neighbouring windows share.", ge=0)
     ] = 4
 
     def __post_init__(self) -> None:

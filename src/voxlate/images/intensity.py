@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import Field
 
-from voxlate.config import Importable, settings
+from voxlate.config import Importable, setting, settings
 from voxlate.errors import BadInput
 from voxlate.images.statistics import Statistics
 
@@ -93,18 +93,14 @@ class Window(IntensityMap):
     """A fixed range in the volume's unit, the same for every volume: for Hounsfield units and maps."""
 
     low: Annotated[
-        float, Field(description="value that becomes -1, in the volume's unit", allow_inf_nan=False)
+        float, setting("value that becomes -1, in the volume's unit", allow_inf_nan=False)
     ]
     high: Annotated[
-        float, Field(description="value that becomes 1, in the volume's unit", allow_inf_nan=False)
+        float, setting("value that becomes 1, in the volume's unit", allow_inf_nan=False)
     ]
     clips: Annotated[
         float,
-        Field(
-            ge=0,
-            le=1,
-            description="largest share of bodies' voxels outside it that training accepts",
-        ),
+        setting("largest share of bodies' voxels outside it that training accepts", ge=0, le=1),
     ] = 0.2
     kind: Literal["window"] = "window"
 
@@ -126,17 +122,15 @@ class Window(IntensityMap):
 class Percentile(IntensityMap):
     """The range between two percentiles of each volume: for MR, whose unit is arbitrary."""
 
-    low: Annotated[float, Field(description="percentile that becomes -1", ge=0, le=100)] = 0.5
-    high: Annotated[float, Field(description="percentile that becomes 1", ge=0, le=100)] = 99.5
+    low: Annotated[float, setting("percentile that becomes -1", ge=0, le=100)] = 0.5
+    high: Annotated[float, setting("percentile that becomes 1", ge=0, le=100)] = 99.5
     floor: Annotated[
         float | None,
-        Field(
-            description="value that becomes -1 in place of the low percentile, such as 0 for air"
-        ),
+        setting("value that becomes -1 in place of the low percentile, such as 0 for air"),
     ] = None
     inside: Annotated[
         Literal["foreground", "all"],
-        Field(description="whether the percentiles are of the mask or of all voxels"),
+        setting("whether the percentiles are of the mask or of all voxels"),
     ] = "foreground"
     kind: Literal["percentile"] = "percentile"
 
@@ -162,7 +156,7 @@ class ZScore(IntensityMap):
     """Mean ± clip standard deviations of each volume, inside the mask, spread over -1 to 1."""
 
     clip: Annotated[
-        float, Field(description="standard deviations from the mean that become -1 and 1", gt=0)
+        float, setting("standard deviations from the mean that become -1 and 1", gt=0)
     ] = 5.0
     kind: Literal["zscore"] = "zscore"
 
@@ -176,9 +170,7 @@ class ZScore(IntensityMap):
 class MinMax(IntensityMap):
     """The full range of each slice or of each volume."""
 
-    per: Annotated[Literal["slice", "volume"], Field(description="what has a range of its own")] = (
-        "slice"
-    )
+    per: Annotated[Literal["slice", "volume"], setting("what has a range of its own")] = "slice"
     kind: Literal["minmax"] = "minmax"
 
     @property

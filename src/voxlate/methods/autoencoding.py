@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from voxlate.batch import Batch
-from voxlate.config import kind_of, settings
+from voxlate.config import kind_of, setting, settings
 from voxlate.devices import with_doubles
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
@@ -39,25 +38,22 @@ class AutoencodingSettings(MethodSettings):
     kind: Literal["autoencoding"] = "autoencoding"
     kl_weight: Annotated[
         float,
-        Field(
+        setting(
+            "Weight of the KL term, summed over the latent, relative to the L1 distance summed over pixels.",
             ge=0,
-            description="Weight of the KL term, summed over the latent, relative to the L1 distance summed over pixels.",
         ),
     ] = 1e-6
     gradient_weight: Annotated[
         float,
-        Field(
-            ge=0,
-            description="Weight of the L1 distance between differences of neighbouring pixels.",
-        ),
+        setting("Weight of the L1 distance between differences of neighbouring pixels.", ge=0),
     ] = 0.1
     lpips: Annotated[
         str | None,
-        Field(
-            description="File of LPIPS weights (AlexNet v0.1) for an LPIPS term of the loss; unset: no such term."
+        setting(
+            "File of LPIPS weights (AlexNet v0.1) for an LPIPS term of the loss; unset: no such term."
         ),
     ] = None
-    lpips_weight: Annotated[float, Field(ge=0, description="Weight of the LPIPS term.")] = 1.0
+    lpips_weight: Annotated[float, setting("Weight of the LPIPS term.", ge=0)] = 1.0
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Autoencoding":
         return Autoencoding(self, net.build(Channels(images={"image": 1}, out=1)))  # type: ignore[arg-type]  # see `check`

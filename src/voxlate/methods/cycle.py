@@ -5,11 +5,10 @@ from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
@@ -42,35 +41,35 @@ class CycleSettings(MethodSettings):
     kind: Literal["cycle"] = "cycle"
     gan_loss: Annotated[
         Literal["least_squares", "cross_entropy"],
-        Field(description="Adversarial loss of critics and generators."),
+        setting("Adversarial loss of critics and generators."),
     ] = "least_squares"
-    critic: Annotated[AnyCritic, Field(description="Network of each of the two critics.")] = Critic(
+    critic: Annotated[AnyCritic, setting("Network of each of the two critics.")] = Critic(
         widths=(64, 128, 256, 512), norm="instance", output="patches"
     )
     cycle: Annotated[
         float,
-        Field(
+        setting(
+            "Weight, in each direction, of the distance between an image and its copy after both generators.",
             ge=0,
-            description="Weight, in each direction, of the distance between an image and its copy after both generators.",
         ),
     ] = 10.0
     identity: Annotated[
         float,
-        Field(
+        setting(
+            "Weight of the distance between an image and the output of the generator that should not change it; 0: no such term.",
             ge=0,
-            description="Weight of the distance between an image and the output of the generator that should not change it; 0: no such term.",
         ),
     ] = 0.0
     history: Annotated[
         int,
-        Field(
+        setting(
+            "Number of earlier outputs kept for each direction, some of which a critic sees again; 0: none.",
             ge=0,
-            description="Number of earlier outputs kept for each direction, some of which a critic sees again; 0: none.",
         ),
     ] = 50
     distance: Annotated[
         RegressionSettings,
-        Field(description="Distance between images, stated as for a regression."),
+        setting("Distance between images, stated as for a regression."),
     ] = RegressionSettings(loss="l1", reduction="all")
 
     @property

@@ -5,11 +5,10 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.devices import moved, with_doubles
 from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
@@ -41,35 +40,29 @@ class DiffusionSettings(MethodSettings):
     weighs: ClassVar[bool] = True
     iterates: ClassVar[bool] = True
     kind: Literal["diffusion"] = "diffusion"
-    schedule: Annotated[AnySchedule, Field(description="Noise schedule of the training.")] = (
-        ShiftedCosine()
+    schedule: Annotated[AnySchedule, setting("Noise schedule of the training.")] = ShiftedCosine()
+    prediction: Annotated[Kind, setting("Quantity that the network predicts.")] = "v"
+    weight: Annotated[AnyWeight, setting("Weight of the loss as a function of the log-SNR.")] = (
+        MinSnr()
     )
-    prediction: Annotated[Kind, Field(description="Quantity that the network predicts.")] = "v"
-    weight: Annotated[
-        AnyWeight, Field(description="Weight of the loss as a function of the log-SNR.")
-    ] = MinSnr()
-    times: Annotated[AnyTimes, Field(description="Distribution of the training times.")] = (
-        UniformTimes()
-    )
+    times: Annotated[AnyTimes, setting("Distribution of the training times.")] = UniformTimes()
     clip: Annotated[
         tuple[float, float] | None,
-        Field(
-            description="Range to which denoised states are clipped; unset: they are not clipped."
-        ),
+        setting("Range to which denoised states are clipped; unset: they are not clipped."),
     ] = None
     scaled_input: Annotated[
         bool,
-        Field(
-            description="Whether the network gets the state divided by sqrt(alpha^2 + sigma^2), so that its variance is 1 in exploding schedules, too (c_in of Karras et al. 2022, table 1)."
+        setting(
+            "Whether the network gets the state divided by sqrt(alpha^2 + sigma^2), so that its variance is 1 in exploding schedules, too (c_in of Karras et al. 2022, table 1)."
         ),
     ] = False
     loss: Annotated[
-        Literal["l2", "l1"], Field(description="Distance between the prediction and its target.")
+        Literal["l2", "l1"], setting("Distance between the prediction and its target.")
     ] = "l2"
     reduction: Annotated[
         Literal["mask", "all"],
-        Field(
-            description="Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."
+        setting(
+            "Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."
         ),
     ] = "mask"
 

@@ -5,12 +5,11 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from voxlate.batch import Batch
-from voxlate.config import Importable, settings
+from voxlate.config import Importable, setting, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
@@ -29,49 +28,44 @@ class OpponentSettings:
 
     gan_loss: Annotated[
         GanLoss,
-        Field(
-            description="Adversarial loss: Wasserstein distance, cross entropy (as in Pix2Pix), least squares, or hinge."
+        setting(
+            "Adversarial loss: Wasserstein distance, cross entropy (as in Pix2Pix), least squares, or hinge."
         ),
     ] = "wasserstein"
     critic: Annotated[
         AnyCritic,
-        Field(
-            description="Network of the critic. With an output for each channel, channels that are copies of scans count as true."
+        setting(
+            "Network of the critic. With an output for each channel, channels that are copies of scans count as true."
         ),
     ] = Critic()
     context: Annotated[
         Literal["given", "true", "none"],
-        Field(
-            description="Additional input of the critic: the conditioning images, the true image, or none."
+        setting(
+            "Additional input of the critic: the conditioning images, the true image, or none."
         ),
     ] = "given"
     critic_turns: Annotated[
         int,
-        Field(ge=1, description="Number of steps of the critic for each step of the generator."),
+        setting("Number of steps of the critic for each step of the generator.", ge=1),
     ] = 5
     penalty: Annotated[
         float,
-        Field(
-            ge=0,
-            description="Weight of (gradient norm - 1)^2 between true and synthesised images (WGAN-GP).",
+        setting(
+            "Weight of (gradient norm - 1)^2 between true and synthesised images (WGAN-GP).", ge=0
         ),
     ] = 10.0
     weight: Annotated[
-        float, Field(ge=0, description="Weight of the critic's output in the generator's loss.")
+        float, setting("Weight of the critic's output in the generator's loss.", ge=0)
     ] = 1e-3
     adaptive: Annotated[
         bool,
-        Field(
-            description="Whether `weight` is multiplied by the ratio of both losses' gradients at the network's last kernel (Esser et al. 2021, eq. 7), so that it is a share of the method's own gradient."
+        setting(
+            "Whether `weight` is multiplied by the ratio of both losses' gradients at the network's last kernel (Esser et al. 2021, eq. 7), so that it is a share of the method's own gradient."
         ),
     ] = False
     start: Annotated[
         float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Share of the training after which the adversarial training begins.",
-        ),
+        setting("Share of the training after which the adversarial training begins.", ge=0, lt=1),
     ] = 0.0
 
     @property

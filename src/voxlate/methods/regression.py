@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
-from voxlate.config import Importable, named, settings
+from voxlate.config import Importable, named, setting, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
@@ -54,39 +54,35 @@ class RegressionSettings(MethodSettings):
     loss: Annotated[
         Literal["l1", "mse"],
         Importable(),
-        Field(
-            description="Loss inside the mask, or 'module:function', which takes image and truth and returns a value for each voxel."
+        setting(
+            "Loss inside the mask, or 'module:function', which takes image and truth and returns a value for each voxel."
         ),
     ] = "l1"
     ssim: Annotated[
         float,
-        Field(
-            ge=0, description="Weight of an additional loss 1 - SSIM, with windows of 11 pixels."
-        ),
+        setting("Weight of an additional loss 1 - SSIM, with windows of 11 pixels.", ge=0),
     ] = 0.0
     windows: Annotated[
         dict[str, tuple[float, float]],
-        Field(
-            description="Additional losses within windows of network units, by name, each in shares of its width: { brain = [-0.333, -0.28] } counts a grey value of brain like one of bone."
+        setting(
+            "Additional losses within windows of network units, by name, each in shares of its width: { brain = [-0.333, -0.28] } counts a grey value of brain like one of bone."
         ),
     ] = field(default_factory=dict)
     leak: Annotated[
         float,
-        Field(
+        setting(
+            "Slope of the output outside of [-1, 1], the range of images; below 1 the network's own values may overshoot.",
             ge=0,
             le=1,
-            description="Slope of the output outside of [-1, 1], the range of images; below 1 the network's own values may overshoot.",
         ),
     ] = 1.0
     reduction: Annotated[
         Literal["mask", "all"],
-        Field(description="Voxels over which the loss is averaged: the mask, or all voxels."),
+        setting("Voxels over which the loss is averaged: the mask, or all voxels."),
     ] = "mask"
     extras: Annotated[
         dict[str, Annotated[float, Field(ge=0)]],
-        Field(
-            description="Weight of the loss of each auxiliary output of the network, by its name."
-        ),
+        setting("Weight of the loss of each auxiliary output of the network, by its name."),
     ] = field(default_factory=dict)
 
     def check(self, stage: StageSettings, where: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND, Batch
-from voxlate.config import Importable, kind_of, settings
+from voxlate.config import Importable, kind_of, setting, settings
 from voxlate.devices import with_doubles
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
@@ -30,15 +30,11 @@ from voxlate.nets.interface import Channels, NetworkInput
 
 Inside = Annotated[
     bool,
-    Field(
-        description="Whether noise and loss are inside the mask only; nothing is synthesised outside."
-    ),
+    setting("Whether noise and loss are inside the mask only; nothing is synthesised outside."),
 ]
 Strip = Annotated[
     bool,
-    Field(
-        description="Whether sources and targets are background outside the mask (skull stripping)."
-    ),
+    setting("Whether sources and targets are background outside the mask (skull stripping)."),
 ]
 
 
@@ -51,9 +47,7 @@ class Translate(TaskSettings, Task):
     strip: Strip = False
     range: Annotated[
         tuple[float, float],
-        Field(
-            description="Network values of background and of the brightest voxel; paper 002 has 0 and 1."
-        ),
+        setting("Network values of background and of the brightest voxel; paper 002 has 0 and 1."),
     ] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
@@ -124,14 +118,14 @@ class Complete(TaskSettings, Task):
     strip: Strip = False
     incomplete: Annotated[
         bool,
-        Field(
-            description="Whether cases that lack modalities are trained on, too; needs data.allow_missing, and adds one bit for each modality to the code."
+        setting(
+            "Whether cases that lack modalities are trained on, too; needs data.allow_missing, and adds one bit for each modality to the code."
         ),
     ] = False
     curriculum: Annotated[
         tuple[tuple[float, float], ...],
-        Field(
-            description="Pairs [until, share]: up to this progress of the training, only the first share of the sets of missing modalities is trained, fewest missing first; after the last pair all sets are."
+        setting(
+            "Pairs [until, share]: up to this progress of the training, only the first share of the sets of missing modalities is trained, fewest missing first; after the last pair all sets are."
         ),
     ] = ()
 
@@ -256,44 +250,40 @@ class Residual(TaskSettings):
     """
 
     kind: Literal["residual"] = "residual"
-    predictor: Annotated[
-        str, Field(description="Name of the earlier stage that predicts the image.")
-    ] = "predictor"
+    predictor: Annotated[str, setting("Name of the earlier stage that predicts the image.")] = (
+        "predictor"
+    )
     scale: Annotated[
         float,
-        Field(
-            gt=0,
-            description="Factor on residuals, which should give them a standard deviation near 1.",
-        ),
+        setting("Factor on residuals, which should give them a standard deviation near 1.", gt=0),
     ] = 1.0
     inside: Inside = False
     strip: Strip = False
-    see_base: Annotated[
-        bool, Field(description="Whether the network also gets the predictor's image.")
-    ] = True
+    see_base: Annotated[bool, setting("Whether the network also gets the predictor's image.")] = (
+        True
+    )
     asymmetry: Annotated[
         bool,
-        Field(
-            description="Whether the network gets the predictor's features and their left-right mirror images (MAP of Cai et al. 2024); the mid-plane must then be in the middle of the image."
+        setting(
+            "Whether the network gets the predictor's features and their left-right mirror images (MAP of Cai et al. 2024); the mid-plane must then be in the middle of the image."
         ),
     ] = False
     predictor_weight: Annotated[
         float,
-        Field(
-            ge=0,
-            description="Weight of the predictor's own L1 loss, times scale; 0 freezes the predictor.",
+        setting(
+            "Weight of the predictor's own L1 loss, times scale; 0 freezes the predictor.", ge=0
         ),
     ] = 0.0
     predictor_steady: Annotated[
         bool,
-        Field(
-            description="Whether a predictor that is trained keeps its batch statistics and uses no dropout."
+        setting(
+            "Whether a predictor that is trained keeps its batch statistics and uses no dropout."
         ),
     ] = False
     detach: Annotated[
         bool,
-        Field(
-            description="Whether the diffusion's loss leaves the predictor unchanged; otherwise it trains the predictor through the residual."
+        setting(
+            "Whether the diffusion's loss leaves the predictor unchanged; otherwise it trains the predictor through the residual."
         ),
     ] = False
 
@@ -417,7 +407,7 @@ class Latent(TaskSettings):
     encodes: ClassVar[bool] = True
     kind: Literal["latent"] = "latent"
     autoencoder: Annotated[
-        str, Field(description="Name of the earlier stage that trained the autoencoder.")
+        str, setting("Name of the earlier stage that trained the autoencoder.")
     ] = "autoencoder"
 
     def build(self, earlier: Mapping[str, Method]) -> Task:

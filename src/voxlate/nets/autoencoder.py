@@ -5,10 +5,9 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.nets.blocks import (
     NORM_EPS,
     Attention,
@@ -40,40 +39,40 @@ class KLAutoencoder(NetSettings):
 
     autoencodes: ClassVar[bool] = True
     kind: Literal["kl_autoencoder"] = "kl_autoencoder"
-    width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 64
+    width: Annotated[int, setting("Number of channels at full resolution.", gt=0)] = 64
     multipliers: Multipliers = (1, 2, 4)
     blocks: Annotated[
         int,
-        Field(
+        setting(
+            "Number of residual blocks at each level of the encoder; the decoder has one more.",
             gt=0,
-            description="Number of residual blocks at each level of the encoder; the decoder has one more.",
         ),
     ] = 2
-    latent: Annotated[int, Field(gt=0, description="Number of channels of the latent.")] = 3
+    latent: Annotated[int, setting("Number of channels of the latent.", gt=0)] = 3
     middle_attention: Annotated[
         bool,
-        Field(description="Whether self-attention with one head is between the middle blocks."),
+        setting("Whether self-attention with one head is between the middle blocks."),
     ] = True
     groups: Groups = 32
     kernel: Kernel = "1x3x3"
     border: Annotated[
         Literal["zeros", "repeat"] | None,
-        Field(
-            description="Padding of convolutions in training and synthesis; unset: zeros in training, and the repeated border in synthesis."
+        setting(
+            "Padding of convolutions in training and synthesis; unset: zeros in training, and the repeated border in synthesis."
         ),
     ] = None
     norm_eps: Annotated[
         float | None,
-        Field(
+        setting(
+            "Number added to variances in norms; unset: 1e-5. Published autoencoders have 1e-6.",
             gt=0,
-            description="Number added to variances in norms; unset: 1e-5. Published autoencoders have 1e-6.",
         ),
     ] = None
     slices: Annotated[
         int,
-        Field(
+        setting(
+            f"Number of slices of a volume that are computed at a time outside of training; with kernel = '3x3x3' together with {HALO} more on each side.",
             ge=1,
-            description=f"Number of slices of a volume that are computed at a time outside of training; with kernel = '3x3x3' together with {HALO} more on each side.",
         ),
     ] = 8
 

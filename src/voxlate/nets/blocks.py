@@ -13,10 +13,9 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import Counts, settings
+from voxlate.config import Counts, setting, settings
 from voxlate.nets import cpu
 
 FEWEST_PRODUCTS = (
@@ -30,22 +29,17 @@ LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity
 # keys of the networks that are made of these layers
 Multipliers = Annotated[
     Counts,
-    Field(
-        min_length=1, description="Channels of each level over width; each level halves the size."
-    ),
+    setting("Channels of each level over width; each level halves the size.", min_length=1),
 ]
 Groups = Annotated[
     int,
-    Field(
-        gt=0,
-        description="Number of groups of a norm; fewer where a group would have less than two channels.",
+    setting(
+        "Number of groups of a norm; fewer where a group would have less than two channels.", gt=0
     ),
 ]
 Kernel = Annotated[
     Literal["1x3x3", "3x3x3"],
-    Field(
-        description="Size of kernels, D x H x W; with 1x3x3 convolutions and norms work slice by slice."
-    ),
+    setting("Size of kernels, D x H x W; with 1x3x3 convolutions and norms work slice by slice."),
 ]
 
 
@@ -363,15 +357,15 @@ class Attention(nn.Module):
 
 Of = Annotated[
     Literal["log_snr", "gamma"],
-    Field(
-        description="Noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule."
+    setting(
+        "Noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule."
     ),
 ]
 Mlp = Annotated[
     int | None,
-    Field(
+    setting(
+        "Width of the two layers after the features; 0: no such layers; absent: 4 times the network's width.",
         ge=0,
-        description="Width of the two layers after the features; 0: no such layers; absent: 4 times the network's width.",
     ),
 ]
 
@@ -384,14 +378,14 @@ class Sinusoidal:
     of: Of = "log_snr"
     scale: Annotated[
         float,
-        Field(
+        setting(
+            "Factor on the noise level before the sinusoids; 25 spreads log_snr from -20 to 20 over 1000 steps.",
             gt=0,
-            description="Factor on the noise level before the sinusoids; 25 spreads log_snr from -20 to 20 over 1000 steps.",
         ),
     ] = 25.0
     size: Annotated[
         int | None,
-        Field(gt=0, multiple_of=2, description="Number of features; absent: the network's width."),
+        setting("Number of features; absent: the network's width.", gt=0, multiple_of=2),
     ] = None
     mlp: Mlp = None
 
@@ -404,16 +398,16 @@ class Fourier:
     of: Of = "log_snr"
     scale: Annotated[
         float,
-        Field(
+        setting(
+            "Factor on the noise level before the features; 0.05 scales log_snr from -20 to 20 to -1 to 1.",
             gt=0,
-            description="Factor on the noise level before the features; 0.05 scales log_snr from -20 to 20 to -1 to 1.",
         ),
     ] = 0.05
     size: Annotated[
         int | None,
-        Field(gt=0, multiple_of=2, description="Number of features; absent: the network's width."),
+        setting("Number of features; absent: the network's width.", gt=0, multiple_of=2),
     ] = 256
-    std: Annotated[float, Field(gt=0, description="Standard deviation of the frequencies.")] = 30.0
+    std: Annotated[float, setting("Standard deviation of the frequencies.", gt=0)] = 30.0
     mlp: Mlp = 0
 
 

@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.errors import BadInput
 from voxlate.nets.blocks import CONVOLUTIONS, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
@@ -29,54 +28,46 @@ class Bran(NetSettings):
     kind: Literal["bran"] = "bran"
     width: Annotated[
         int,
-        Field(
-            gt=0,
-            description="Number of channels after the first stage; they double up to 8 times this number.",
+        setting(
+            "Number of channels after the first stage; they double up to 8 times this number.", gt=0
         ),
     ] = 32
     stages: Annotated[
         int,
-        Field(
+        setting(
+            "Number of halvings; sizes are padded to a multiple of 2 to the power of this number.",
             ge=2,
-            description="Number of halvings; sizes are padded to a multiple of 2 to the power of this number.",
         ),
     ] = 8
     regions: Annotated[
         int,
-        Field(
+        setting(
+            "Number of regions with filters of their own before each stage; 0: plain convolutions.",
             ge=0,
-            description="Number of regions with filters of their own before each stage; 0: plain convolutions.",
         ),
     ] = 4
-    hidden: Annotated[
-        int, Field(gt=0, description="Length of the code from which filters are computed.")
-    ] = 16
+    hidden: Annotated[int, setting("Length of the code from which filters are computed.", gt=0)] = (
+        16
+    )
     dropout: Annotated[
         float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Share of features dropped in the decoder, at 1/16 of the size and below.",
+        setting(
+            "Share of features dropped in the decoder, at 1/16 of the size and below.", ge=0, lt=1
         ),
     ] = 0.5
     drop_block: Annotated[
         int,
-        Field(
-            ge=1,
-            description="Side of the squares that are dropped, an odd number; 1: single features.",
-        ),
+        setting("Side of the squares that are dropped, an odd number; 1: single features.", ge=1),
     ] = 3
-    tanh: Annotated[bool, Field(description="Whether outputs are limited to -1 to 1 by tanh.")] = (
-        True
-    )
+    tanh: Annotated[bool, setting("Whether outputs are limited to -1 to 1 by tanh.")] = True
     norm: Annotated[
         Literal["batch", "instance"],
-        Field(description="Statistics of norms: those of a batch, or of each slice or volume."),
+        setting("Statistics of norms: those of a batch, or of each slice or volume."),
     ] = "batch"
     dimensions: Annotated[
         Literal[2, 3],
-        Field(
-            description="Dimensions of convolutions: 2 for single slices, 3 for volumes, without regions and features."
+        setting(
+            "Dimensions of convolutions: 2 for single slices, 3 for volumes, without regions and features."
         ),
     ] = 2
 

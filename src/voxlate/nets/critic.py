@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import Counts, settings
+from voxlate.config import Counts, setting, settings
 from voxlate.errors import BadInput
 from voxlate.nets.blocks import start_normal, to_slices, to_volumes
 from voxlate.nets.strided import FEWEST_SLICES, norm
@@ -44,45 +43,42 @@ class Critic(CriticSettings):
     kind: Literal["critic"] = "critic"
     widths: Annotated[
         Counts,
-        Field(
+        setting(
+            "Numbers of channels of the layers. Each layer halves the size, except the last one with output = 'patches'.",
             min_length=1,
-            description="Numbers of channels of the layers. Each layer halves the size, except the last one with output = 'patches'.",
         ),
     ] = (64, 128, 256, 512, 512)
     norm: Annotated[
         Literal["none", "instance", "batch"],
-        Field(
-            description="Norms after all layers but the first: of each slice, of a batch, or none. A gradient penalty needs none."
+        setting(
+            "Norms after all layers but the first: of each slice, of a batch, or none. A gradient penalty needs none."
         ),
     ] = "none"
     output: Annotated[
         Literal["image", "patches"],
-        Field(description="One output for each slice (its mean), or one for each patch."),
+        setting("One output for each slice (its mean), or one for each patch."),
     ] = "image"
     maps: Annotated[
         int,
-        Field(
-            ge=1,
-            description="Number of outputs at each place: 1, or one for each channel of the image.",
-        ),
+        setting("Number of outputs at each place: 1, or one for each channel of the image.", ge=1),
     ] = 1
     separate: Annotated[
         bool,
-        Field(
-            description="The critic sees each of the last `maps` channels separately, with planes that state which channel it is."
+        setting(
+            "The critic sees each of the last `maps` channels separately, with planes that state which channel it is."
         ),
     ] = False
-    kernel: Annotated[Literal[3, 4], Field(description="Side of the kernels.")] = 4
+    kernel: Annotated[Literal[3, 4], setting("Side of the kernels.")] = 4
     all_halve: Annotated[
         bool,
-        Field(
-            description="Whether, with output = 'patches', every layer halves the size and the last convolution keeps it."
+        setting(
+            "Whether, with output = 'patches', every layer halves the size and the last convolution keeps it."
         ),
     ] = False
     dimensions: Annotated[
         Literal[2, 3],
-        Field(
-            description="Dimensions of convolutions: 2 for single slices, 3 for volumes with cubic kernels, whose output is one for a volume."
+        setting(
+            "Dimensions of convolutions: 2 for single slices, 3 for volumes with cubic kernels, whose output is one for a volume."
         ),
     ] = 2
 

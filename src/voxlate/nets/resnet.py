@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.nets.blocks import pad_far, start_normal, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.nets.strided import Dimensions, DoublingConv, HalvingConv, doubling, halving, norm
@@ -23,17 +22,13 @@ class ResNet(NetSettings):
     kind: Literal["resnet"] = "resnet"
     width: Annotated[
         int,
-        Field(
-            gt=0, description="Number of channels at full size; each of two halvings doubles them."
-        ),
+        setting("Number of channels at full size; each of two halvings doubles them.", gt=0),
     ] = 64
-    blocks: Annotated[
-        int, Field(ge=1, description="Number of residual blocks at a quarter of the size.")
-    ] = 9
+    blocks: Annotated[int, setting("Number of residual blocks at a quarter of the size.", ge=1)] = 9
     dimensions: Annotated[
         Literal[2, 3],
-        Field(
-            description="Dimensions of convolutions: 2 for single slices, 3 for volumes with kernels of 3 slices, whose depth is halved while 4 slices are left."
+        setting(
+            "Dimensions of convolutions: 2 for single slices, 3 for volumes with kernels of 3 slices, whose depth is halved while 4 slices are left."
         ),
     ] = 2
 

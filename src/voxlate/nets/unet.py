@@ -6,10 +6,9 @@ from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.errors import BadInput
 from voxlate.nets.asymmetry import AsymmetryPrior, Pyramid
 from voxlate.nets.blocks import (
@@ -41,85 +40,74 @@ class UNet(NetSettings):
 
     compares_sides: ClassVar[bool] = True
     kind: Literal["unet"] = "unet"
-    width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 64
+    width: Annotated[int, setting("Number of channels at full resolution.", gt=0)] = 64
     multipliers: Multipliers = (1, 2, 3, 4)
     blocks: Annotated[
         int,
-        Field(
+        setting(
+            "Number of residual blocks at each level of the encoder; the decoder has one more.",
             gt=0,
-            description="Number of residual blocks at each level of the encoder; the decoder has one more.",
         ),
     ] = 2
     patch: Annotated[
         Literal[1, 2, 4],
-        Field(
-            description="Factor of a pixel-unshuffle before the first convolution, which is undone after the last one."
+        setting(
+            "Factor of a pixel-unshuffle before the first convolution, which is undone after the last one."
         ),
     ] = 1
     attention: Annotated[
         tuple[int, ...],
-        Field(description="Levels with self-attention after each block; level 0 has full size."),
+        setting("Levels with self-attention after each block; level 0 has full size."),
     ] = ()
     middle_attention: Annotated[
-        bool, Field(description="Whether self-attention is between the two middle blocks.")
+        bool, setting("Whether self-attention is between the two middle blocks.")
     ] = True
-    head_width: Annotated[
-        int, Field(gt=0, description="Number of channels of an attention head.")
-    ] = 32
+    head_width: Annotated[int, setting("Number of channels of an attention head.", gt=0)] = 32
     heads: Annotated[
-        int | None, Field(gt=0, description="Number of attention heads, in place of head_width.")
+        int | None, setting("Number of attention heads, in place of head_width.", gt=0)
     ] = None
     resampling: Annotated[
         Literal["conv", "block"],
-        Field(
-            description="Change of resolution: conv has a strided convolution, and nearest-neighbour interpolation with a convolution; block has an average, and nearest-neighbour interpolation within a block."
+        setting(
+            "Change of resolution: conv has a strided convolution, and nearest-neighbour interpolation with a convolution; block has an average, and nearest-neighbour interpolation within a block."
         ),
     ] = "conv"
     modulation: Annotated[
         Literal["add", "scale_shift"],
-        Field(
-            description="Effect of the embedding on a block: it is added, or it scales and shifts."
-        ),
+        setting("Effect of the embedding on a block: it is added, or it scales and shifts."),
     ] = "add"
     time: Annotated[
         Sinusoidal | Fourier,
-        Field(discriminator="kind", description="Embedding of the noise level."),
+        setting("Embedding of the noise level.", discriminator="kind"),
     ] = Sinusoidal()
     inject: Annotated[
         Literal["all", "decoder"],
-        Field(
-            description="Blocks that get the embedding: all, or those of the middle and the decoder."
-        ),
+        setting("Blocks that get the embedding: all, or those of the middle and the decoder."),
     ] = "all"
     groups: Groups = 32
-    dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Share of features dropped in each block.")
-    ] = 0.0
+    dropout: Annotated[float, setting("Share of features dropped in each block.", ge=0, lt=1)] = 0.0
     kernel: Kernel = "1x3x3"
     volumetric: Annotated[
         bool,
-        Field(
-            description="Whether convolutions along depth follow those of slices; they start as the identity."
+        setting(
+            "Whether convolutions along depth follow those of slices; they start as the identity."
         ),
     ] = False
     depth_halvings: Annotated[
         int,
-        Field(
-            ge=0,
-            description="Number of the deepest halvings that also halve depth; needs kernel = '3x3x3'.",
+        setting(
+            "Number of the deepest halvings that also halve depth; needs kernel = '3x3x3'.", ge=0
         ),
     ] = 0
     border: Annotated[
         Literal["zeros", "repeat"] | None,
-        Field(
-            description="Padding of convolutions in training and synthesis (zeros where data.patch is the whole slice); unset: zeros in training, and in synthesis the repeated border, except where everything outside the mask is background."
+        setting(
+            "Padding of convolutions in training and synthesis (zeros where data.patch is the whole slice); unset: zeros in training, and in synthesis the repeated border, except where everything outside the mask is background."
         ),
     ] = None
     zero_init: Annotated[
         bool,
-        Field(
-            description="Whether the last convolution of every block and of the network starts at zero."
-        ),
+        setting("Whether the last convolution of every block and of the network starts at zero."),
     ] = True
 
     @property

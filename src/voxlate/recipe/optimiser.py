@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 
 COEFFICIENTS = (
     3.4445,
@@ -27,41 +26,33 @@ class Optimiser:
 
     kind: Annotated[
         Literal["adam", "adamw", "muon"],
-        Field(
-            description="Optimiser: Adam, Adam with decoupled weight decay (adamw), or Muon for kernels with adamw for all other weights."
+        setting(
+            "Optimiser: Adam, Adam with decoupled weight decay (adamw), or Muon for kernels with adamw for all other weights."
         ),
     ] = "adamw"
-    lr: Annotated[float, Field(gt=0, description="Highest learning rate.")] = 1e-3
+    lr: Annotated[float, setting("Highest learning rate.", gt=0)] = 1e-3
     betas: Annotated[
         tuple[float, float],
-        Field(description="Decay of the first and second moments of the gradient."),
+        setting("Decay of the first and second moments of the gradient."),
     ] = (
         0.9,
         0.999,
     )
-    weight_decay: Annotated[
-        float, Field(ge=0, description="Weight decay of matrices and kernels.")
-    ] = 0.01
+    weight_decay: Annotated[float, setting("Weight decay of matrices and kernels.", ge=0)] = 0.01
     warm_up: Annotated[
-        int, Field(ge=0, description="Number of steps over which the learning rate rises from 0.")
+        int, setting("Number of steps over which the learning rate rises from 0.", ge=0)
     ] = 100
     decay: Annotated[
         Literal["none", "cosine", "linear"],
-        Field(description="Decay of the learning rate after `hold`."),
+        setting("Decay of the learning rate after `hold`."),
     ] = "cosine"
     hold: Annotated[
         float,
-        Field(
-            ge=0,
-            le=1,
-            description="Share of the steps after which the learning rate begins to decay.",
-        ),
+        setting("Share of the steps after which the learning rate begins to decay.", ge=0, le=1),
     ] = 0.0
     last: Annotated[
         float,
-        Field(
-            ge=0, le=1, description="Share of the highest learning rate that is reached at the end."
-        ),
+        setting("Share of the highest learning rate that is reached at the end.", ge=0, le=1),
     ] = 0.0
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from voxlate.config import Importable, later_key, settings
+from voxlate.config import Importable, later_key, setting, settings
 from voxlate.data.batches import Cohort, DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
@@ -69,8 +69,8 @@ AnyNet = Annotated[
 AnyIntensity = Annotated[Intensity, Importable()]
 StartFrom = Annotated[
     str | None,
-    Field(
-        description="Earlier stage, or starter:NAME, whose weights initialise this one; weights that it lacks are initialised at random."
+    setting(
+        "Earlier stage, or starter:NAME, whose weights initialise this one; weights that it lacks are initialised at random."
     ),
 ]
 
@@ -88,51 +88,51 @@ class Synthesis(SamplerSettings):
 
     samples: Annotated[
         int,
-        Field(
+        setting(
+            "Number of images sampled for each case; more than 1 give a mean and a standard deviation.",
             ge=1,
             le=MOST_SAMPLES,
-            description="Number of images sampled for each case; more than 1 give a mean and a standard deviation.",
         ),
     ] = 1
     batch: Annotated[
         int,
-        Field(
+        setting(
+            "Number of slices or patches computed at a time; it changes memory, and rounding unless `exact` is set.",
             ge=1,
-            description="Number of slices or patches computed at a time; it changes memory, and rounding unless `exact` is set.",
         ),
     ] = 4
     exact: Annotated[
         bool,
-        Field(
-            description="Whether synthesis is bit-identical for every batch: float32, and one slice or patch at a time, which is slower."
+        setting(
+            "Whether synthesis is bit-identical for every batch: float32, and one slice or patch at a time, which is slower."
         ),
     ] = False
     overlap: Annotated[
         float,
-        Field(ge=0, lt=1, description="Share by which neighbouring patches or tiles overlap."),
+        setting("Share by which neighbouring patches or tiles overlap.", ge=0, lt=1),
     ] = 0.5
     slices: Annotated[
-        AnySlices, Field(description="Input of a model of slices: whole slices, or parts of them.")
+        AnySlices, setting("Input of a model of slices: whole slices, or parts of them.")
     ] = Whole()
-    noise: Annotated[
-        SliceNoise, Field(description="Correlation between the noise of a volume's slices.")
-    ] = Independent()
+    noise: Annotated[SliceNoise, setting("Correlation between the noise of a volume's slices.")] = (
+        Independent()
+    )
     precision: Annotated[
         Precision,
-        Field(
-            description="Precision of convolutions and products in synthesis; auto: bfloat16 where the training used it and it is measured to be faster on this machine, else float32."
+        setting(
+            "Precision of convolutions and products in synthesis; auto: bfloat16 where the training used it and it is measured to be faster on this machine, else float32."
         ),
     ] = "auto"
     mirror: Annotated[
         bool,
-        Field(
-            description="Whether images are averaged with those of the left-right mirrored input, which doubles the time."
+        setting(
+            "Whether images are averaged with those of the left-right mirrored input, which doubles the time."
         ),
     ] = False
     peaks: Annotated[
         bool,
-        Field(
-            description="Whether values above the median are stretched until the upper percentile of the intensity map is almost where it is in training scans."
+        setting(
+            "Whether values above the median are stretched until the upper percentile of the intensity map is almost where it is in training scans."
         ),
     ] = False
     peak_shares: Annotated[
@@ -149,34 +149,27 @@ class Stage:
 
     name: Annotated[
         str,
-        Field(
-            pattern=r"^[a-z][a-z0-9_]*$",
-            description="Name by which later stages refer to this one.",
-        ),
+        setting("Name by which later stages refer to this one.", pattern=r"^[a-z][a-z0-9_]*$"),
     ]
-    task: Annotated[
-        AnyTask, Field(description="Task: how a batch becomes a problem for the network.")
-    ] = Translate()
-    method: Annotated[
-        AnyMethod, Field(description="Method: the model that is trained, and its loss.")
-    ]
+    task: Annotated[AnyTask, setting("Task: how a batch becomes a problem for the network.")] = (
+        Translate()
+    )
+    method: Annotated[AnyMethod, setting("Method: the model that is trained, and its loss.")]
     opponent: Annotated[
         OpponentSettings | None,
-        Field(description="Critic of the images, for an adversarial loss; unset: none."),
+        setting("Critic of the images, for an adversarial loss; unset: none."),
     ] = None
-    net: Annotated[AnyNet, Field(description="Network of the method.")]
-    train: Annotated[Training, Field(description="Training: steps, batches and the optimiser.")]
+    net: Annotated[AnyNet, setting("Network of the method.")]
+    train: Annotated[Training, setting("Training: steps, batches and the optimiser.")]
     data: Annotated[
         DataSettings | None,
-        Field(description="Data of this stage, where they differ from the recipe's."),
+        setting("Data of this stage, where they differ from the recipe's."),
     ] = None
     start_from: StartFrom = None
     start_window: StartWindow = dataclasses.field(default_factory=dict)
     mirror: Annotated[
         bool,
-        Field(
-            description="Value of synth.mirror where this stage predicts the image (--answer mean)."
-        ),
+        setting("Value of synth.mirror where this stage predicts the image (--answer mean)."),
     ] = False
 
     @property
@@ -189,33 +182,25 @@ class Stage:
 class Recipe:
     """Everything that a result depends on, in addition to the data."""
 
-    title: Annotated[str, Field(description="Title of the recipe in one line.")]
-    data: Annotated[
-        DataSettings, Field(description="Modalities and patches that the method is trained on.")
-    ]
+    title: Annotated[str, setting("Title of the recipe in one line.")]
+    data: Annotated[DataSettings, setting("Modalities and patches that the method is trained on.")]
     intensity: Annotated[
-        dict[str, AnyIntensity], Field(description="Map to network units for each modality.")
+        dict[str, AnyIntensity], setting("Map to network units for each modality.")
     ]
-    task: Annotated[
-        AnyTask, Field(description="Task: how a batch becomes a problem for the network.")
-    ] = Translate()
-    method: Annotated[
-        AnyMethod, Field(description="Method: the model that is trained, and its loss.")
-    ]
+    task: Annotated[AnyTask, setting("Task: how a batch becomes a problem for the network.")] = (
+        Translate()
+    )
+    method: Annotated[AnyMethod, setting("Method: the model that is trained, and its loss.")]
     opponent: Annotated[
         OpponentSettings | None,
-        Field(description="Critic of the images, for an adversarial loss; unset: none."),
+        setting("Critic of the images, for an adversarial loss; unset: none."),
     ] = None
-    net: Annotated[AnyNet, Field(description="Network of the method.")] = UNet()
-    train: Annotated[Training, Field(description="Training: steps, batches and the optimiser.")] = (
-        Training()
-    )
-    synth: Annotated[Synthesis, Field(description="Synthesis: how images are sampled.")] = (
-        Synthesis()
-    )
+    net: Annotated[AnyNet, setting("Network of the method.")] = UNet()
+    train: Annotated[Training, setting("Training: steps, batches and the optimiser.")] = Training()
+    synth: Annotated[Synthesis, setting("Synthesis: how images are sampled.")] = Synthesis()
     start_from: StartFrom = None
     start_window: StartWindow = dataclasses.field(default_factory=dict)
-    stages: Annotated[list[Stage], Field(description="Earlier trainings, in their order.")] = (
+    stages: Annotated[list[Stage], setting("Earlier trainings, in their order.")] = (
         dataclasses.field(default_factory=list)
     )
 

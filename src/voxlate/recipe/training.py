@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from voxlate.config import Counts, later_key, settings
+from voxlate.config import Counts, later_key, setting, settings
 from voxlate.diffusion.sample import check_sampler_name
 from voxlate.recipe.optimiser import Optimiser
 
@@ -25,21 +23,21 @@ class Stop:
     """
 
     after_epochs: Annotated[
-        int, Field(ge=1, description="Number of epochs that are trained in any case.")
+        int, setting("Number of epochs that are trained in any case.", ge=1)
     ] = 100
     window: Annotated[
         int,
-        Field(
+        setting(
+            "Number of epochs before the last one with whose mean loss the last one is compared.",
             ge=1,
-            description="Number of epochs before the last one with whose mean loss the last one is compared.",
         ),
     ] = 20
     gain: Annotated[
         float,
-        Field(
+        setting(
+            "Share by which the loss must be below this mean for the training to continue.",
             ge=0,
             lt=1,
-            description="Share by which the loss must be below this mean for the training to continue.",
         ),
     ] = 0.01
 
@@ -66,9 +64,9 @@ class Best:
 
     patience: Annotated[
         int,
-        Field(
+        setting(
+            "Number of validations without a lower error after which training ends; 0: it never ends early.",
             ge=0,
-            description="Number of validations without a lower error after which training ends; 0: it never ends early.",
         ),
     ] = 3
 
@@ -77,12 +75,10 @@ class Best:
 class Validation:
     """How images are drawn during training: `train.validation = { sampler = "ddim", steps = 8 }`."""
 
-    sampler: Annotated[
-        str, Field(description="Sampler of validations, named as in synth.sampler.")
-    ] = "ddim"
-    steps: Annotated[
-        int, Field(ge=1, description="Number of times at which the network denoises.")
-    ] = VALIDATION_STEPS
+    sampler: Annotated[str, setting("Sampler of validations, named as in synth.sampler.")] = "ddim"
+    steps: Annotated[int, setting("Number of times at which the network denoises.", ge=1)] = (
+        VALIDATION_STEPS
+    )
 
     def __post_init__(self) -> None:
         check_sampler_name(self.sampler, "train.validation.sampler")
@@ -92,51 +88,51 @@ class Validation:
 class Training:
     """The training of a stage: steps, batches, optimiser, precision, validation."""
 
-    steps: Annotated[
-        int, Field(ge=0, description="Number of optimiser steps; 0: given by `epochs`.")
-    ] = 10_000
+    steps: Annotated[int, setting("Number of optimiser steps; 0: given by `epochs`.", ge=0)] = (
+        10_000
+    )
     more: Annotated[
         Counts | None,
-        Field(
-            description="Numbers of additional steps after `steps`, each with its own warm-up and decay; unset: none."
+        setting(
+            "Numbers of additional steps after `steps`, each with its own warm-up and decay; unset: none."
         ),
     ] = None
     epochs: Annotated[
         int | None,
-        Field(
+        setting(
+            "Length of the training in epochs, in place of `steps`. In an epoch the turn that makes images (of a GAN the generator's) takes as many items as there are; a critic's items are not counted.",
             ge=1,
-            description="Length of the training in epochs, in place of `steps`. In an epoch the turn that makes images (of a GAN the generator's) takes as many items as there are; a critic's items are not counted.",
         ),
     ] = None
     stop: Annotated[
         Stop | None,
-        Field(
-            description="Rule that ends the training before `steps` once the loss stops falling; unset: none."
+        setting(
+            "Rule that ends the training before `steps` once the loss stops falling; unset: none."
         ),
     ] = None
     best: Annotated[
         Best | None,
-        Field(
-            description="Rule that keeps the weights of the least validation error, those before the first step among them; unset: the last weights are kept."
+        setting(
+            "Rule that keeps the weights of the least validation error, those before the first step among them; unset: the last weights are kept."
         ),
     ] = None
     replay: Annotated[
         float | None,
-        Field(
+        setting(
+            "Share of the items that is of the replayed cohort of an adaptation; unset: none.",
             gt=0,
             lt=1,
-            description="Share of the items that is of the replayed cohort of an adaptation; unset: none.",
         ),
     ] = None
     batch: Annotated[
-        int, Field(ge=1, description="Number of items in a step, over all processes together.")
+        int, setting("Number of items in a step, over all processes together.", ge=1)
     ] = 8
-    optimiser: Annotated[
-        Optimiser, Field(description="Optimiser and the schedule of its rate.")
-    ] = Optimiser()
+    optimiser: Annotated[Optimiser, setting("Optimiser and the schedule of its rate.")] = (
+        Optimiser()
+    )
     ema: Annotated[
         float,
-        Field(ge=0, lt=1, description="Decay of the running average of weights; 0: no average."),
+        setting("Decay of the running average of weights; 0: no average.", ge=0, lt=1),
     ] = 0.999
     keep_start: Annotated[
         bool,
@@ -146,61 +142,49 @@ class Training:
     ] = False
     only: Annotated[
         str | None,
-        Field(
-            description="Part of the dotted names of the weights that are trained; unset: all weights are trained."
+        setting(
+            "Part of the dotted names of the weights that are trained; unset: all weights are trained."
         ),
     ] = None
     clip_norm: Annotated[
-        float, Field(ge=0, description="Largest norm of a step's gradient; 0: no limit.")
+        float, setting("Largest norm of a step's gradient; 0: no limit.", ge=0)
     ] = 1.0
     accumulate: Annotated[
         int,
-        Field(
-            ge=1, description="Number of parts of a batch that are computed one after the other."
-        ),
+        setting("Number of parts of a batch that are computed one after the other.", ge=1),
     ] = 1
     precision: Annotated[
         Precision,
-        Field(
-            description="Precision of convolutions and products; auto: float32, unless bfloat16 is measured to be faster on the machine that begins the run, which keeps it."
+        setting(
+            "Precision of convolutions and products; auto: float32, unless bfloat16 is measured to be faster on the machine that begins the run, which keeps it."
         ),
     ] = "auto"
     compile: Annotated[
         bool | None,
-        Field(
-            description="Whether torch.compile compiles the network; unset: on a GPU, and on a CPU for more than 20,000 steps."
+        setting(
+            "Whether torch.compile compiles the network; unset: on a GPU, and on a CPU for more than 20,000 steps."
         ),
     ] = None
     seed: Annotated[
-        int, Field(ge=0, description="Random seed of weights, batches, augmentation and noise.")
+        int, setting("Random seed of weights, batches, augmentation and noise.", ge=0)
     ] = 0
     workers: Annotated[
         int | None,
-        Field(
-            ge=0, description="Number of processes that read data; unset: 4 with a GPU, 0 without."
-        ),
+        setting("Number of processes that read data; unset: 4 with a GPU, 0 without.", ge=0),
     ] = None
-    save_every: Annotated[int, Field(ge=1, description="Number of steps between saved states.")] = (
-        500
-    )
+    save_every: Annotated[int, setting("Number of steps between saved states.", ge=1)] = 500
     validate_every: Annotated[
         int,
-        Field(
-            ge=0, description="Number of steps between validations; 0: one validation at the end."
-        ),
+        setting("Number of steps between validations; 0: one validation at the end.", ge=0),
     ] = 1000
-    validation_items: Annotated[
-        int, Field(ge=1, description="Number of items in each validation.")
-    ] = 8
+    validation_items: Annotated[int, setting("Number of items in each validation.", ge=1)] = 8
     validation: Annotated[
         Validation | None,
-        Field(
-            description="Sampler of validations; unset: that of synth where it costs at most 5 % of the training's network evaluations, else ddim with at most 32 steps."
+        setting(
+            "Sampler of validations; unset: that of synth where it costs at most 5 % of the training's network evaluations, else ddim with at most 32 steps."
         ),
     ] = None
-    log_every: Annotated[
-        int, Field(ge=1, description="Number of steps between lines of log.jsonl.")
-    ] = 20
+    log_every: Annotated[int, setting("Number of steps between lines of log.jsonl.", ge=1)] = 20
 
     @property
     def length(self) -> int:

@@ -4,10 +4,9 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import Counts, settings
+from voxlate.config import Counts, setting, settings
 from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.shared import (
     Modalities,
@@ -33,7 +32,7 @@ class CocaGAN(NetSettings):
     kind: Literal["coca_gan"] = "coca_gan"
     widths: Annotated[
         Counts,
-        Field(min_length=2, description="Numbers of channels at full size and after each halving."),
+        setting("Numbers of channels at full size and after each halving.", min_length=2),
     ] = (
         32,
         64,
@@ -42,9 +41,9 @@ class CocaGAN(NetSettings):
     )
     classes: Annotated[
         int,
-        Field(
+        setting(
+            "Number of classes of the label map that is segmented, background included; 0: no segmentation.",
             ge=0,
-            description="Number of classes of the label map that is segmented, background included; 0: no segmentation.",
         ),
     ] = 0
 

@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.nets.completion.shared import Fusion, Modalities, fused, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
@@ -26,9 +25,9 @@ class HiNet(NetSettings):
     kind: Literal["hi_net"] = "hi_net"
     width: Annotated[
         int,
-        Field(
+        setting(
+            "Number of channels of an encoder at full size; twice as many at half of it, four times at a quarter.",
             gt=0,
-            description="Number of channels of an encoder at full size; twice as many at half of it, four times at a quarter.",
         ),
     ] = 32
 

@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import Counts, settings
+from voxlate.config import Counts, setting, settings
 from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.shared import Modalities, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
@@ -24,7 +23,7 @@ class MMGAN(NetSettings):
     kind: Literal["mm_gan"] = "mm_gan"
     widths: Annotated[
         Counts,
-        Field(min_length=2, description="Numbers of channels after each halving of the size."),
+        setting("Numbers of channels after each halving of the size.", min_length=2),
     ] = (
         64,
         128,
@@ -37,11 +36,9 @@ class MMGAN(NetSettings):
     )
     dropout: Annotated[
         float,
-        Field(ge=0, lt=1, description="Share of features dropped at 1/16 of the size and below."),
+        setting("Share of features dropped at 1/16 of the size and below.", ge=0, lt=1),
     ] = 0.2
-    tanh: Annotated[bool, Field(description="Whether outputs are limited to -1 to 1 by tanh.")] = (
-        False
-    )
+    tanh: Annotated[bool, setting("Whether outputs are limited to -1 to 1 by tanh.")] = False
 
     @property
     def multiple(self) -> int:

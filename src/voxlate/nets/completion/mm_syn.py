@@ -5,11 +5,10 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND
-from voxlate.config import Counts, settings
+from voxlate.config import Counts, setting, settings
 from voxlate.nets.completion.shared import Modalities, fused, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
@@ -23,15 +22,12 @@ class MMSYN(NetSettings):
     kind: Literal["mm_syn"] = "mm_syn"
     widths: Annotated[
         Counts,
-        Field(
-            min_length=2,
-            description="Numbers of channels of an encoder's levels; each level halves the size.",
+        setting(
+            "Numbers of channels of an encoder's levels; each level halves the size.", min_length=2
         ),
     ] = (32, 64, 128)
-    latent: Annotated[
-        int, Field(gt=0, description="Number of channels of a latent, at full size.")
-    ] = 16
-    decoder: Annotated[int, Field(gt=0, description="Number of channels of a decoder.")] = 32
+    latent: Annotated[int, setting("Number of channels of a latent, at full size.", gt=0)] = 16
+    decoder: Annotated[int, setting("Number of channels of a decoder.", gt=0)] = 32
 
     @property
     def multiple(self) -> int:

@@ -3,10 +3,9 @@
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.shared import (
     Modalities,
@@ -30,14 +29,14 @@ class UcDGAN(NetSettings):
 
     kind: Literal["ucd_gan"] = "ucd_gan"
     width: Annotated[
-        int, Field(gt=0, description="Number of channels at full size; each halving doubles them.")
+        int, setting("Number of channels at full size; each halving doubles them.", gt=0)
     ] = 64
     halvings: Annotated[
-        int, Field(ge=1, description="Number of times the anatomy code is downsampled by two.")
+        int, setting("Number of times the anatomy code is downsampled by two.", ge=1)
     ] = 2
     blocks: Annotated[
         int,
-        Field(ge=1, description="Number of residual blocks of the encoder, and of the decoder."),
+        setting("Number of residual blocks of the encoder, and of the decoder.", ge=1),
     ] = 4
 
     @property

@@ -4,10 +4,9 @@ from functools import partial
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import later_key, settings
+from voxlate.config import later_key, setting, settings
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
     AttentionLayer,
@@ -25,11 +24,11 @@ class ADM(NetSettings):
     """The published ADM: two residual blocks and attention a stage, RMS norms (paper 001)."""
 
     kind: Literal["adm"] = "adm"
-    width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 128
+    width: Annotated[int, setting("Number of channels at full resolution.", gt=0)] = 128
     multipliers: Multipliers = (1, 2, 4)
     heads: Annotated[
         int,
-        Field(gt=0, description="Number of attention heads, a divisor of every stage's channels."),
+        setting("Number of attention heads, a divisor of every stage's channels.", gt=0),
     ] = 4
     whole: Annotated[
         bool,

@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
     EPS,
@@ -28,19 +27,13 @@ class DiT(NetSettings):
     """The published DiT-L/16: adaptive RMS norms, gated layers, patches of the image as tokens (paper 001)."""
 
     kind: Literal["dit"] = "dit"
-    patch: Annotated[
-        int, Field(gt=0, description="Side of a patch in pixels; each patch is one token.")
-    ] = 16
-    width: Annotated[
-        int, Field(gt=0, multiple_of=4, description="Number of channels of a token.")
-    ] = 1024
-    depth: Annotated[int, Field(gt=0, description="Number of transformer blocks.")] = 24
-    heads: Annotated[
-        int, Field(gt=0, description="Number of attention heads, a divisor of width.")
-    ] = 16
-    mlp_ratio: Annotated[int, Field(gt=0, description="Width of the gated layers over width.")] = 4
+    patch: Annotated[int, setting("Side of a patch in pixels; each patch is one token.", gt=0)] = 16
+    width: Annotated[int, setting("Number of channels of a token.", gt=0, multiple_of=4)] = 1024
+    depth: Annotated[int, setting("Number of transformer blocks.", gt=0)] = 24
+    heads: Annotated[int, setting("Number of attention heads, a divisor of width.", gt=0)] = 16
+    mlp_ratio: Annotated[int, setting("Width of the gated layers over width.", gt=0)] = 4
     frequencies: Annotated[
-        int, Field(gt=0, multiple_of=2, description="Number of sines and cosines of the log-SNR.")
+        int, setting("Number of sines and cosines of the log-SNR.", gt=0, multiple_of=2)
     ] = 256
 
     def build(self, channels: Channels) -> "DiTNet":

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import Counts
+from voxlate.config import Counts, setting
 from voxlate.errors import BadInput
 from voxlate.nets import cpu
 from voxlate.nets.blocks import MAX_PERIOD, Norm, exact, noise_level, pad_far, to_slices, to_volumes
@@ -18,9 +17,7 @@ from voxlate.nets.interface import NetworkInput, Output
 
 Multipliers = Annotated[
     Counts,
-    Field(
-        min_length=1, description="Channels of each stage over width; each stage halves the size."
-    ),
+    setting("Channels of each stage over width; each stage halves the size.", min_length=1),
 ]
 EPS = cpu.RMS_EPS
 Init = Callable[[Tensor], object]

@@ -5,10 +5,9 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.errors import BadInput
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
@@ -29,11 +28,11 @@ class PlainUNet(NetSettings):
     """The published U-Net: one residual block a stage, most without skip, group norm, no attention (paper 001)."""
 
     kind: Literal["xmodality_unet"] = "xmodality_unet"
-    width: Annotated[int, Field(gt=0, description="Number of channels at full resolution.")] = 128
+    width: Annotated[int, setting("Number of channels at full resolution.", gt=0)] = 128
     multipliers: Multipliers = (1, 2, 4)
     groups: Annotated[
         int,
-        Field(gt=0, description="Number of groups of a norm, a divisor of every stage's channels."),
+        setting("Number of groups of a norm, a divisor of every stage's channels.", gt=0),
     ] = 32
 
     def build(self, channels: Channels) -> "PlainUNetNet":

@@ -4,10 +4,9 @@ from functools import partial
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import setting, settings
 from voxlate.errors import BadInput
 from voxlate.nets.blocks import exact
 from voxlate.nets.interface import Channels, NetSettings
@@ -35,19 +34,14 @@ class UViT(NetSettings):
     kind: Literal["uvit"] = "uvit"
     width: Annotated[
         int,
-        Field(
-            gt=0,
-            description="Number of channels at the resolution of the wavelets, half of the image's.",
-        ),
+        setting("Number of channels at the resolution of the wavelets, half of the image's.", gt=0),
     ] = 128
     multipliers: Multipliers = (1, 2, 4)
-    heads: Annotated[
-        int, Field(gt=0, description="Number of heads of the attention along rows.")
-    ] = 4
-    depth: Annotated[int, Field(gt=0, description="Number of layers of the transformer.")] = 16
-    vit_heads: Annotated[int, Field(gt=0, description="Number of heads of the transformer.")] = 4
+    heads: Annotated[int, setting("Number of heads of the attention along rows.", gt=0)] = 4
+    depth: Annotated[int, setting("Number of layers of the transformer.", gt=0)] = 16
+    vit_heads: Annotated[int, setting("Number of heads of the transformer.", gt=0)] = 4
     mlp_ratio: Annotated[
-        int, Field(gt=0, description="Width of the transformer's gated layers over its own width.")
+        int, setting("Width of the transformer's gated layers over its own width.", gt=0)
     ] = 4
 
     def build(self, channels: Channels) -> "UViTNet":
