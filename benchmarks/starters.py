@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ingredients import layout
+from starter_pack import pack, with_measured
 from voxlate.data.prepare import prepare
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.head import FIELD_MM
@@ -32,7 +33,7 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
 from voxlate.training.run import file_hash, is_finished
-from voxlate.training.starter import check_starter, pack, with_measured
+from voxlate.training.starter import check_starter
 from voxlate.training.train import train
 
 RECIPES = Path(__file__).with_name("starter_recipes")

@@ -5,11 +5,11 @@ import re
 from collections import defaultdict
 
 import pytest
+from kept_spread import STDS, kept_shares, share_after_closing
 
 from voxlate import recipe
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.schedules import LinearVP
-from voxlate.diffusion.spread import STDS, kept_shares, share_after_closing
 from voxlate.recipe.text import header, names, text_of, values_of
 
 ENOUGH = 0.9

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -21,11 +21,16 @@ from voxlate.executors.job import (
     WorkerDied,
     busy_line,
     case_sentence,
-    in_case_order,
 )
 from voxlate.executors.local import LocalExecutor
 from voxlate.executors.options import ExecutorOptions
 from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
+
+
+def in_case_order(outcomes: Iterable[tuple[int, Outcome]]) -> list[Outcome]:
+    """All outcomes in the order of the cases, so that no result depends on which case finishes first."""
+    by_number = dict(outcomes)
+    return [by_number[number] for number in sorted(by_number)]
 
 
 class Imitated:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from starter_pack import pack
 from voxlate.starters import names
-from voxlate.training.starter import pack
 
 
 @pytest.fixture

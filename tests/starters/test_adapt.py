@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import voxlate
+from starter_pack import pack
 from voxlate import recipe
 from voxlate.data.batches import Batches
 from voxlate.data.prepared import open_cohort
@@ -21,7 +22,6 @@ from voxlate.starters import names
 from voxlate.training.learner import BestWeights, Learner
 from voxlate.training.lines import lines_of
 from voxlate.training.run import Run, read_header, read_weights
-from voxlate.training.starter import pack
 from voxlate.training.train import train
 
 

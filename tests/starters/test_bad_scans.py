@@ -4,11 +4,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from starter_pack import pack
 from voxlate.images.grid import Volume
 from voxlate.starters import names
 from voxlate.synthesis.inputs import preparation_for
 from voxlate.synthesis.model import load
-from voxlate.training.starter import pack
 
 WITH_FLOOR = """
 title = "tiny with a floor"

@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from starter_pack import pack, with_measured
 from voxlate.errors import BadInput
 from voxlate.starters import names
 from voxlate.starters.card import Measured, read_card
 from voxlate.synthesis.model import load
 from voxlate.training.run import Run, read_header, read_weights, write_weights
-from voxlate.training.starter import check_starter, pack, run_folder, with_measured
+from voxlate.training.starter import check_starter, run_folder
 
 
 def test_without_any_starter_the_list_and_a_name_say_so(voxlate, tmp_path, monkeypatch):
@@ -86,8 +87,8 @@ def test_sound_weights_that_are_not_of_the_card_are_refused(starter):
 def test_another_output_of_the_self_test_is_refused(starter, monkeypatch):
     import voxlate.training.starter as starters
 
-    output = starters._output
-    monkeypatch.setattr(starters, "_output", lambda *args: output(*args) + 0.01)
+    output = starters.self_test_output
+    monkeypatch.setattr(starters, "self_test_output", lambda *args: output(*args) + 0.01)
     with pytest.raises(BadInput, match=r"self-test within 0\.002, found a difference of 0\.01"):
         check_starter(starter)
 
@@ -109,7 +110,7 @@ def test_the_check_passes_and_the_card_is_shown(starter, voxlate):
 
 
 def test_weights_above_ten_megabytes_are_no_starter(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("voxlate.starters.card.MOST_BYTES", 1000)
+    monkeypatch.setattr("starter_pack.MOST_BYTES", 1000)
     with pytest.raises(BadInput, match=r"at most 0\.001 MB"):
         pack(
             run,

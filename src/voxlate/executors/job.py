@@ -141,12 +141,6 @@ class InProcess:
             yield number, outcome
 
 
-def in_case_order(outcomes: Iterable[tuple[int, Outcome]]) -> list[Outcome]:
-    """All outcomes in the order of the cases, so that no result depends on which case finishes first."""
-    by_number = dict(outcomes)
-    return [by_number[number] for number in sorted(by_number)]
-
-
 def case_sentence(case: str, error: Exception) -> str:
     """A sentence on the error of a case; the errors of an input state the case themselves."""
     if isinstance(error, WorkerDied):

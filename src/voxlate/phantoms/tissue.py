@@ -122,88 +122,64 @@ METAL = (Label.METAL, Label.PLATE)
 # MR scanners do not see them: they stand outside the patient on CT.
 FURNITURE = (Label.TABLE, Label.FOAM)
 
-# label: PD, T1 ms, T2 ms, T2* ms, HU, CBF ml/100g/min, MTT s, Tmax s, gadolinium mM some minutes after 0.1 mmol/kg
-_ROWS: dict[Label, tuple[float, ...]] = {
-    Label.AIR: (0.0, 1000, 50, 20, -1000, 0, 0, 0, 0),
-    Label.SKIN: (0.70, 1100, 40, 25, 40, 0, 0, 0, 0.15),
-    Label.FAT: (0.90, 371, 133, 40, -90, 0, 0, 0, 0.0),
-    Label.MUSCLE: (0.75, 1412, 50, 25, 55, 0, 0, 0, 0.08),
-    Label.BONE: (0.05, 500, 10, 1, 1300, 0, 0, 0, 0.0),
-    Label.DIPLOE: (0.45, 450, 60, 8, 550, 0, 0, 0, 0.03),
-    Label.CSF: (1.00, 4300, 2000, 1000, 8, 0, 0, 0, 0.0),
-    Label.GREY: (0.82, 1331, 110, 47, 38, 55, 4.9, 1.5, 0.03),
-    Label.WHITE: (0.70, 832, 80, 47, 30, 22, 6.0, 2.4, 0.015),
-    Label.VENTRICLE: (1.00, 4300, 2000, 1000, 6, 0, 0, 0, 0.0),
-    Label.DEEP_GREY: (0.80, 1150, 85, 32, 37, 48, 4.9, 1.4, 0.03),
-    Label.EYE: (1.00, 4000, 1500, 600, 10, 0, 0, 0, 0.0),
-    Label.SINUS: (0.0, 1000, 50, 20, -990, 0, 0, 0, 0),
-    Label.ARTERY: (0.85, 1932, 275, 60, 42, 150, 4.5, 0.3, 1.0),
-    Label.VEIN: (0.85, 1932, 180, 18, 46, 110, 6.0, 3.0, 1.0),
-    Label.ARTERY_BEYOND_CLOT: (0.85, 1932, 275, 45, 44, 40, 9.0, 3.5, 0.9),
-    Label.CLOT: (0.80, 1300, 60, 12, 66, 0, 0, 3.5, 0.0),
-    Label.NECROSIS: (0.95, 2200, 260, 120, 18, 5, 6.0, 3.2, 0.0),
-    Label.ENHANCING: (0.85, 1500, 130, 50, 40, 75, 6.4, 1.8, 0.45),
-    Label.OEDEMA: (0.86, 1500, 170, 70, 22, 17, 6.5, 2.8, 0.01),
-    Label.CARTILAGE: (0.65, 1100, 25, 12, 110, 0, 0, 0, 0.02),
-    Label.DISC: (0.75, 1200, 70, 30, 90, 0, 0, 0, 0.02),
-    Label.TOOTH: (0.03, 500, 5, 0.5, 1900, 0, 0, 0, 0),
-    Label.METAL: (0.0, 1000, 1, 0.1, 8000, 0, 0, 0, 0),
-    Label.DURA: (0.55, 900, 30, 15, 60, 0, 0, 0, 0.5),
-    Label.CALCIFICATION: (0.45, 800, 40, 6, 260, 0, 0, 0, 0.02),
-    Label.LENS: (0.65, 1100, 30, 20, 65, 0, 0, 0, 0),
-    Label.MUCOSA: (0.88, 1500, 130, 60, 30, 0, 0, 0, 0.5),
-    Label.SINUS_FLUID: (0.97, 2200, 600, 250, 14, 0, 0, 0, 0.0),
-    Label.CORD: (0.75, 950, 78, 42, 35, 30, 5.5, 2.0, 0.015),
-    Label.SPINAL_FLUID: (1.00, 4300, 1800, 800, 8, 0, 0, 0, 0.0),
-    Label.MARROW: (0.70, 550, 80, 14, 270, 0, 0, 0, 0.06),
-    Label.GLAND: (0.82, 850, 75, 40, 20, 0, 0, 0, 0.3),
-    Label.PITUITARY: (0.80, 1100, 80, 45, 42, 60, 5.0, 1.5, 0.8),
-    Label.CHOROID: (0.90, 1700, 180, 80, 42, 60, 5.5, 2.0, 0.8),
-    Label.PALLIDUM: (0.76, 1000, 65, 24, 40, 45, 4.9, 1.4, 0.03),
-    Label.LEUKOARAIOSIS: (0.80, 1250, 140, 65, 24, 14, 6.5, 2.8, 0.015),
-    Label.LOW_GRADE: (0.87, 1600, 190, 90, 24, 25, 6.0, 2.4, 0.015),
-    Label.INFARCT: (0.87, 1700, 180, 85, 20, 6, 6.5, 4.0, 0.05),
-    Label.OLD_CAVITY: (1.00, 4000, 1500, 700, 9, 0, 0, 0, 0.0),
-    Label.GLIOSIS: (0.85, 1500, 160, 75, 22, 12, 6.5, 3.0, 0.015),
-    Label.HAEMORRHAGE_ACUTE: (0.82, 1400, 60, 10, 68, 0, 0, 0, 0.0),
-    Label.HAEMORRHAGE_SUBACUTE: (0.88, 420, 190, 30, 44, 0, 0, 0, 0.0),
-    Label.HAEMOSIDERIN: (0.75, 1100, 30, 5, 30, 0, 0, 0, 0.0),
-    Label.RESECTION: (0.98, 3200, 1100, 500, 12, 0, 0, 0, 0.0),
-    Label.SHUNT: (0.0, 1000, 1, 0.5, 450, 0, 0, 0, 0),
-    Label.PLATE: (0.0, 1000, 1, 0.1, 4500, 0, 0, 0, 0),
-    Label.TABLE: (0.0, 1000, 1, 0.1, -250, 0, 0, 0, 0),
-    Label.FOAM: (0.0, 1000, 1, 0.1, -900, 0, 0, 0, 0),
-}
-# label: susceptibility in ppm relative to water, fat fraction 0..1; 0 and 0 for all others
-_SUSCEPTIBILITY_AND_FAT: dict[Label, tuple[float, float]] = {
-    Label.AIR: (9.4, 0),
-    Label.SKIN: (0, 0.05),
-    Label.FAT: (0.65, 0.92),
-    Label.MUSCLE: (0, 0.04),
-    Label.BONE: (-2.2, 0.05),
-    Label.DIPLOE: (-0.5, 0.65),
-    Label.GREY: (0.01, 0),
-    Label.WHITE: (-0.02, 0),
-    Label.DEEP_GREY: (0.06, 0),
-    Label.SINUS: (9.4, 0),
-    Label.ARTERY: (0.02, 0),
-    Label.VEIN: (0.64, 0),
-    Label.ARTERY_BEYOND_CLOT: (0.2, 0),
-    Label.CLOT: (0.9, 0),
-    Label.TOOTH: (-2.5, 0),
-    Label.METAL: (900, 0),
-    Label.CALCIFICATION: (-1.5, 0),
-    Label.CORD: (-0.02, 0),
-    Label.MARROW: (-0.2, 0.45),
-    Label.GLAND: (0.1, 0.25),
-    Label.PALLIDUM: (0.16, 0),
-    Label.HAEMORRHAGE_ACUTE: (0.9, 0),
-    Label.HAEMORRHAGE_SUBACUTE: (0.9, 0),
-    Label.HAEMOSIDERIN: (1.1, 0),
-    Label.SHUNT: (0.5, 0),
-    Label.PLATE: (190, 0),
-    Label.TABLE: (9.4, 0),
-    Label.FOAM: (9.4, 0),
+# Relative proton density, T1, T2, T2* in ms, Hounsfield units, CBF in ml/100g/min, MTT and Tmax in s, gadolinium in mM some
+# minutes after 0.1 mmol/kg, susceptibility in ppm relative to water, fat fraction.
+_TABLE = """
+label                   PD    T1    T2   T2*     HU  CBF  MTT  Tmax     Gd    chi   fat
+AIR                      0  1000    50    20  -1000    0    0     0      0    9.4     0
+SKIN                  0.70  1100    40    25     40    0    0     0   0.15      0  0.05
+FAT                   0.90   371   133    40    -90    0    0     0      0   0.65  0.92
+MUSCLE                0.75  1412    50    25     55    0    0     0   0.08      0  0.04
+BONE                  0.05   500    10     1   1300    0    0     0      0   -2.2  0.05
+DIPLOE                0.45   450    60     8    550    0    0     0   0.03   -0.5  0.65
+CSF                   1.00  4300  2000  1000      8    0    0     0      0      0     0
+GREY                  0.82  1331   110    47     38   55  4.9   1.5   0.03   0.01     0
+WHITE                 0.70   832    80    47     30   22  6.0   2.4  0.015  -0.02     0
+VENTRICLE             1.00  4300  2000  1000      6    0    0     0      0      0     0
+DEEP_GREY             0.80  1150    85    32     37   48  4.9   1.4   0.03   0.06     0
+EYE                   1.00  4000  1500   600     10    0    0     0      0      0     0
+SINUS                    0  1000    50    20   -990    0    0     0      0    9.4     0
+ARTERY                0.85  1932   275    60     42  150  4.5   0.3    1.0   0.02     0
+VEIN                  0.85  1932   180    18     46  110  6.0   3.0    1.0   0.64     0
+ARTERY_BEYOND_CLOT    0.85  1932   275    45     44   40  9.0   3.5    0.9    0.2     0
+CLOT                  0.80  1300    60    12     66    0    0   3.5      0    0.9     0
+NECROSIS              0.95  2200   260   120     18    5  6.0   3.2      0      0     0
+ENHANCING             0.85  1500   130    50     40   75  6.4   1.8   0.45      0     0
+OEDEMA                0.86  1500   170    70     22   17  6.5   2.8   0.01      0     0
+CARTILAGE             0.65  1100    25    12    110    0    0     0   0.02      0     0
+DISC                  0.75  1200    70    30     90    0    0     0   0.02      0     0
+TOOTH                 0.03   500     5   0.5   1900    0    0     0      0   -2.5     0
+METAL                    0  1000     1   0.1   8000    0    0     0      0    900     0
+DURA                  0.55   900    30    15     60    0    0     0    0.5      0     0
+CALCIFICATION         0.45   800    40     6    260    0    0     0   0.02   -1.5     0
+LENS                  0.65  1100    30    20     65    0    0     0      0      0     0
+MUCOSA                0.88  1500   130    60     30    0    0     0    0.5      0     0
+SINUS_FLUID           0.97  2200   600   250     14    0    0     0      0      0     0
+CORD                  0.75   950    78    42     35   30  5.5   2.0  0.015  -0.02     0
+SPINAL_FLUID          1.00  4300  1800   800      8    0    0     0      0      0     0
+MARROW                0.70   550    80    14    270    0    0     0   0.06   -0.2  0.45
+GLAND                 0.82   850    75    40     20    0    0     0    0.3    0.1  0.25
+PITUITARY             0.80  1100    80    45     42   60  5.0   1.5    0.8      0     0
+CHOROID               0.90  1700   180    80     42   60  5.5   2.0    0.8      0     0
+PALLIDUM              0.76  1000    65    24     40   45  4.9   1.4   0.03   0.16     0
+LEUKOARAIOSIS         0.80  1250   140    65     24   14  6.5   2.8  0.015      0     0
+LOW_GRADE             0.87  1600   190    90     24   25  6.0   2.4  0.015      0     0
+INFARCT               0.87  1700   180    85     20    6  6.5   4.0   0.05      0     0
+OLD_CAVITY            1.00  4000  1500   700      9    0    0     0      0      0     0
+GLIOSIS               0.85  1500   160    75     22   12  6.5   3.0  0.015      0     0
+HAEMORRHAGE_ACUTE     0.82  1400    60    10     68    0    0     0      0    0.9     0
+HAEMORRHAGE_SUBACUTE  0.88   420   190    30     44    0    0     0      0    0.9     0
+HAEMOSIDERIN          0.75  1100    30     5     30    0    0     0      0    1.1     0
+RESECTION             0.98  3200  1100   500     12    0    0     0      0      0     0
+SHUNT                    0  1000     1   0.5    450    0    0     0      0    0.5     0
+PLATE                    0  1000     1   0.1   4500    0    0     0      0    190     0
+TABLE                    0  1000     1   0.1   -250    0    0     0      0    9.4     0
+FOAM                     0  1000     1   0.1   -900    0    0     0      0    9.4     0
+"""
+_VARYING = 9  # the first columns, which differ between patients
+_VALUES = {
+    Label[name]: [float(value) for value in values]
+    for name, *values in map(str.split, _TABLE.strip().splitlines()[1:])
 }
 
 
@@ -232,15 +208,13 @@ def patient(rng: np.random.Generator) -> Tissue:
     first = _varied(rng, list(ANATOMY_1))
     rest = _varied(rng, [label for label in Label if label not in ANATOMY_1])
     table = np.concatenate([first, rest])
-    constant = np.array(
-        [_SUSCEPTIBILITY_AND_FAT.get(label, (0, 0)) for label in Label], dtype=np.float32
-    )
+    constant = np.array([_VALUES[label][_VARYING:] for label in Label], dtype=np.float32)
     return Tissue(*(column.copy() for column in (*table.T, *constant.T)))
 
 
 def _varied(rng: np.random.Generator, labels: list[Label]) -> np.ndarray:
     """The rows of these labels, multiplied by the patient's factors."""
-    table = np.array([_ROWS[label] for label in labels], dtype=np.float32)
+    table = np.array([_VALUES[label][:_VARYING] for label in labels], dtype=np.float32)
     spread = np.array([0.01, 0.03, 0.04, 0.05, 0.0, 0.10, 0.05, 0.10, 0.10], dtype=np.float32)
     factors = np.exp(spread * rng.standard_normal(table.shape)).astype(np.float32)
     factors[np.isin(labels, FLUID)] = 1

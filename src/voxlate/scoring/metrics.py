@@ -1,9 +1,10 @@
 """The catalogue of metrics (name, unit, direction, reduction, function) and their functions."""
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,98 +117,127 @@ class Metric:
 
 SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
 LPIPS = "grey over the range, clipped, repeated to three channels; outside the mask the low end; mean over axial slices"
-POOLED = "of the slices of all cases pooled; "
-BIASED = POOLED + "too high with few images"
-EACH = "of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices"
-LIMIT = POOLED + "extrapolated to infinitely many images"
-KERNEL = POOLED + "squared MMD with a cubic kernel, unbiased with few images"
+# Columns are separated by two spaces or more. unit: "images" is that of the scored images; values in % are stored as shares.
+# where: in tables, in files alone, or in tables as one pooled value for all cases.
+_METRICS = """
+key                    label                             unit    better  digits  where   reduction
+mae                    MAE                               images  lower   3       table   mean over voxels
+mae_rel                MAE/range                         %       lower   2       table   mean over voxels, share of the range
+mae_network            MAE, network units                of 255  lower   3       file    mean over voxels of MR on 0 to 255, as with --units network
+rmse                   RMSE                              images  lower   3       table   root of the mean over voxels
+rmse_rel               RMSE/range                        %       lower   2       file    root of the mean over voxels, share of the range
+mse_rel                MSE/range²                        –       lower   4       file    mean over voxels of the squared error, in shares of the range
+psnr                   PSNR                              dB      higher  1       table   20 log10(range / RMSE) of each case
+ssim_2d                SSIM 2-D                          –       higher  3       table   {SSIM}mean over axial slices
+ssim_3d                SSIM 3-D                          –       higher  3       table   {SSIM}one window in three directions
+ssim_coronal           SSIM coronal                      –       higher  3       table   {SSIM}mean over every fourth coronal slice
+ssim_sagittal          SSIM sagittal                     –       higher  3       table   {SSIM}mean over every fourth sagittal slice
+mae_z                  MAE z                             images  lower   3       table   mean |difference of slices − the truth's|
+seam                   Seam                              –       one     2       table   MAE z where windows of slices begin or end, over MAE z elsewhere
+lpips                  LPIPS                             –       lower   3       table   AlexNet v0.1; {LPIPS}
+nmi                    NMI                               –       higher  3       table   64 bins over the range; 1 independent, 2 determined
+gradient_strength      Gradient                          –       one     2       table   mean |difference of rows| over the truth's
+gradient_z             Gradient z                        –       one     2       table   mean |difference of slices| over the truth's
+mm                     Displacement                      mm      lower   2       table   median length of the displacement that moves the image onto the truth
+std                    Uncertainty                       images  lower   3       file    mean standard deviation of the samples
+std_error_r            Uncertainty–error r               –       higher  2       file    correlation of standard deviation and |error|
+coverage               Coverage                          %       truth   1       table   share of the body's voxels within their intervals
+interval               Interval                          images  lower   3       table   mean width of the intervals inside the body
+interval_r             Interval–error r                  –       higher  2       table   correlation of the intervals' width and |error|
+coverage_50            Coverage, 50 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_60            Coverage, 60 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_70            Coverage, 70 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_80            Coverage, 80 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_90            Coverage, 90 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+coverage_95            Coverage, 95 % asked              %       truth   1       file    share of the body's voxels within intervals of that level
+mae_bound              Bound of body MAE                 images  lower   3       table   that a case's MAE inside the body is to exceed seldom
+mae_bound_held         Bound held                        %       truth   1       table   cases whose MAE inside the body is within it
+mae_bound_ratio        Bound/MAE                         –       lower   2       file    bound over the MAE inside the body
+fd                     FD                                –       lower   3       pooled  of the slices of all cases pooled; too high with few images
+fd_inf                 FD∞                               –       lower   3       pooled  of the slices of all cases pooled; extrapolated to infinitely many images
+kd                     KD                                –       lower   4       pooled  of the slices of all cases pooled; squared MMD with a cubic kernel, unbiased with few images
+fd_each                FD of each patient                –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
+texture_distance       Texture distance                  –       lower   3       pooled  of the slices of all cases pooled; too high with few images
+texture_distance_inf   Texture distance ∞                –       lower   3       pooled  of the slices of all cases pooled; extrapolated to infinitely many images
+texture_kd             Texture kernel distance           –       lower   4       pooled  of the slices of all cases pooled; squared MMD with a cubic kernel, unbiased with few images
+texture_distance_each  Texture distance of each patient  –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
+"""
+_REGION_METRICS = """
+key           label            unit    better  digits  where  reduction
+mae           MAE              images  lower   3       table  mean over the region's voxels
+psnr          PSNR             dB      higher  2       table  20 log10(range / RMSE of the region)
+ssim_3d       SSIM 3-D         –       higher  3       table  {SSIM}mean of the map in the region; windows see its surroundings
+mean          mean             images  truth   3       table  mean over the region's voxels
+std           uncertainty      images  lower   3       table  mean standard deviation of the samples in the region
+coverage      coverage         %       truth   1       table  share of the region's voxels within their intervals
+interval      interval         images  lower   3       file   mean width of the region's intervals
+pieces        pieces           –       truth   1       file   number of connected pieces of the region (docs/guides/trust.md)
+kept          kept             –       higher  1       file   number of connected pieces of the region (docs/guides/trust.md)
+shrunk        shrunk           –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
+erased        erased           –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
+unseen        unseen           –       truth   1       file   number of connected pieces of the region (docs/guides/trust.md)
+invented      invented         –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
+dice          Dice             –       higher  3       table  overlap of the same threshold on both images
+volume        volume           ml      truth   1       table  voxels that pass the threshold, times their size
+volume_error  volume error     ml      lower   1       table  |volume − volume of truth|
+ratio         ratio            –       truth   2       table  volumes of two regions divided
+ratio_error   ratio error      –       lower   2       table  |ratio − ratio of truth|
+truth_volume  volume of truth  ml      truth   1       file   voxels that pass the threshold, times their size
+truth_ratio   ratio of truth   –       truth   2       file   volumes of two regions divided
+truth_mean    mean of truth    images  truth   3       file   mean over the region's voxels
+mae_z         MAE z            images  lower   3       file   mean |difference of slices − the truth's| in the region
+voxels        voxels           –       truth   0       file   number of voxels in the region
+"""
+_COMPUTED: dict[str, Score] = {
+    "mae": lambda pair: pair.error(mae),
+    "mae_rel": lambda pair: pair.error(mae) / pair.scale.width,
+    "rmse": lambda pair: pair.error(rmse),
+    "rmse_rel": lambda pair: pair.error(rmse) / pair.scale.width,
+    "mse_rel": lambda pair: (pair.error(rmse) / pair.scale.width) ** 2,
+    "psnr": lambda pair: psnr(pair.truth, pair.synthesis, pair.scale.width, pair.inside),
+    "ssim_2d": lambda pair: pair.ssim(2),
+    "ssim_3d": lambda pair: pair.ssim(3),
+    "ssim_coronal": lambda pair: pair.ssim(2, "coronal"),
+    "ssim_sagittal": lambda pair: pair.ssim(2, "sagittal"),
+    "mae_z": lambda pair: pair.error(mae_z),
+    "nmi": lambda pair: nmi(
+        pair.truth, pair.synthesis, pair.scale.low, pair.scale.high, mask=pair.inside
+    ),
+    "gradient_strength": lambda pair: pair.error(gradient_strength),
+    "gradient_z": lambda pair: gradient_strength(
+        pair.truth, pair.synthesis, pair.inside, along="slices"
+    ),
+}
 
-# fmt: off
-METRICS = (
-    Metric("mae", "MAE", UNIT, "lower", "mean over voxels", compute=lambda pair: pair.error(mae)),
-    Metric("mae_rel", "MAE/range", "%", "lower", "mean over voxels, share of the range", 2, 100.0,
-           lambda pair: pair.error(mae) / pair.scale.width),
-    Metric("mae_network", "MAE, network units", "of 255", "lower",
-           "mean over voxels of MR on 0 to 255, as with --units network", in_table=False),
-    Metric("rmse", "RMSE", UNIT, "lower", "root of the mean over voxels", compute=lambda pair: pair.error(rmse)),
-    Metric("rmse_rel", "RMSE/range", "%", "lower", "root of the mean over voxels, share of the range", 2, 100.0,
-           lambda pair: pair.error(rmse) / pair.scale.width, in_table=False),
-    Metric("mse_rel", "MSE/range²", "", "lower", "mean over voxels of the squared error, in shares of the range", 4,
-           compute=lambda pair: (pair.error(rmse) / pair.scale.width) ** 2, in_table=False),
-    Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE) of each case", 1,
-           compute=lambda pair: psnr(pair.truth, pair.synthesis, pair.scale.width, pair.inside)),
-    Metric("ssim_2d", "SSIM 2-D", "", "higher", SSIM + "mean over axial slices", compute=lambda pair: pair.ssim(2)),
-    Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "one window in three directions",
-           compute=lambda pair: pair.ssim(3)),
-    Metric("ssim_coronal", "SSIM coronal", "", "higher", SSIM + "mean over every fourth coronal slice",
-           compute=lambda pair: pair.ssim(2, "coronal")),
-    Metric("ssim_sagittal", "SSIM sagittal", "", "higher", SSIM + "mean over every fourth sagittal slice",
-           compute=lambda pair: pair.ssim(2, "sagittal")),
-    Metric("mae_z", "MAE z", UNIT, "lower", "mean |difference of slices − the truth's|",
-           compute=lambda pair: pair.error(mae_z)),
-    Metric("seam", "Seam", "", "one", "MAE z where windows of slices begin or end, over MAE z elsewhere", 2),
-    Metric("lpips", "LPIPS", "", "lower", "AlexNet v0.1; " + LPIPS),
-    Metric("nmi", "NMI", "", "higher", "64 bins over the range; 1 independent, 2 determined",
-           compute=lambda pair: nmi(pair.truth, pair.synthesis, pair.scale.low, pair.scale.high, mask=pair.inside)),
-    Metric("gradient_strength", "Gradient", "", "one", "mean |difference of rows| over the truth's", 2,
-           compute=lambda pair: pair.error(gradient_strength)),
-    Metric("gradient_z", "Gradient z", "", "one", "mean |difference of slices| over the truth's", 2,
-           compute=lambda pair: gradient_strength(pair.truth, pair.synthesis, pair.inside, along="slices")),
-    Metric("mm", "Displacement", "mm", "lower", "median length of the displacement that moves the image onto the truth", 2),
-    Metric("std", "Uncertainty", UNIT, "lower", "mean standard deviation of the samples", in_table=False),
-    Metric("std_error_r", "Uncertainty–error r", "", "higher", "correlation of standard deviation and |error|", 2,
-           in_table=False),
-    Metric("coverage", "Coverage", "%", "truth", "share of the body's voxels within their intervals", 1, 100.0),
-    Metric("interval", "Interval", UNIT, "lower", "mean width of the intervals inside the body"),
-    Metric("interval_r", "Interval–error r", "", "higher", "correlation of the intervals' width and |error|", 2),
-    *(Metric(f"coverage_{level}", f"Coverage, {level} % asked", "%", "truth",
-             "share of the body's voxels within intervals of that level", 1, 100.0, in_table=False)
-      for level in LEVELS),
-    Metric("mae_bound", "Bound of body MAE", UNIT, "lower", "that a case's MAE inside the body is to exceed seldom"),
-    Metric("mae_bound_held", "Bound held", "%", "truth", "cases whose MAE inside the body is within it", 1, 100.0),
-    Metric("mae_bound_ratio", "Bound/MAE", "", "lower", "bound over the MAE inside the body", 2, in_table=False),
-    Metric("fd", "FD", "", "lower", BIASED, pooled=True),
-    Metric("fd_inf", "FD∞", "", "lower", LIMIT, pooled=True),
-    Metric("kd", "KD", "", "lower", KERNEL, 4, pooled=True),
-    Metric("fd_each", "FD of each patient", "", "lower", EACH, pooled=True),
-    Metric("texture_distance", "Texture distance", "", "lower", BIASED, pooled=True),
-    Metric("texture_distance_inf", "Texture distance ∞", "", "lower", LIMIT, pooled=True),
-    Metric("texture_kd", "Texture kernel distance", "", "lower", KERNEL, 4, pooled=True),
-    Metric("texture_distance_each", "Texture distance of each patient", "", "lower", EACH, pooled=True),
-)
+
+def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
+    """The metrics of a table above; computed: the functions of those that come from a pair of images."""
+    metrics = []
+    for line in table.strip().splitlines()[1:]:
+        key, label, unit, better, digits, where, reduction = re.split(" {2,}", line)
+        metric = Metric(
+            key,
+            label,
+            {"images": UNIT, "–": ""}.get(unit, unit),
+            cast(Direction, better),
+            reduction.format(SSIM=SSIM, LPIPS=LPIPS),
+            int(digits),
+            100.0 if unit == "%" else 1.0,
+            computed.get(key),
+            where == "pooled",
+            where != "file",
+        )
+        metrics.append(metric)
+    return tuple(metrics)
+
+
+METRICS = _catalogue(_METRICS, _COMPUTED)
+# Of a named region: the key becomes NAME.mae, the label NAME MAE.
+REGION_METRICS = _catalogue(_REGION_METRICS, {})
 METRIC_OF = {metric.key: metric for metric in METRICS}
 # Scores of a scope have keys such as NAME.mae; single slices and crops have no scores across slices.
 OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
 SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
-VOLUME = "voxels that pass the threshold, times their size"
-RATIO = "volumes of two regions divided"
-PIECES = "number of connected pieces of the region (docs/guides/trust.md)"
-REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAME MAE
-    Metric("mae", "MAE", UNIT, "lower", "mean over the region's voxels"),
-    Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE of the region)", 2),
-    Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "mean of the map in the region; windows see its surroundings"),
-    Metric("mean", "mean", UNIT, "truth", "mean over the region's voxels"),
-    Metric("std", "uncertainty", UNIT, "lower", "mean standard deviation of the samples in the region"),
-    Metric("coverage", "coverage", "%", "truth", "share of the region's voxels within their intervals", 1, 100.0),
-    Metric("interval", "interval", UNIT, "lower", "mean width of the region's intervals", in_table=False),
-    Metric("pieces", "pieces", "", "truth", PIECES, 1, in_table=False),
-    Metric("kept", "kept", "", "higher", PIECES, 1, in_table=False),
-    Metric("shrunk", "shrunk", "", "lower", PIECES, 1, in_table=False),
-    Metric("erased", "erased", "", "lower", PIECES, 1, in_table=False),
-    Metric("unseen", "unseen", "", "truth", PIECES, 1, in_table=False),
-    Metric("invented", "invented", "", "lower", PIECES, 1, in_table=False),
-    Metric("dice", "Dice", "", "higher", "overlap of the same threshold on both images"),
-    Metric("volume", "volume", "ml", "truth", VOLUME, 1),
-    Metric("volume_error", "volume error", "ml", "lower", "|volume − volume of truth|", 1),
-    Metric("ratio", "ratio", "", "truth", RATIO, 2),
-    Metric("ratio_error", "ratio error", "", "lower", "|ratio − ratio of truth|", 2),
-    Metric("truth_volume", "volume of truth", "ml", "truth", VOLUME, 1, in_table=False),
-    Metric("truth_ratio", "ratio of truth", "", "truth", RATIO, 2, in_table=False),
-    Metric("truth_mean", "mean of truth", UNIT, "truth", "mean over the region's voxels", in_table=False),
-    Metric("mae_z", "MAE z", UNIT, "lower", "mean |difference of slices − the truth's| in the region", in_table=False),
-    Metric("voxels", "voxels", "", "truth", "number of voxels in the region", 0, in_table=False),
-)
-# fmt: on
 
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:

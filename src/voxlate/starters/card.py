@@ -1,15 +1,12 @@
 """The card of a starter: what it was trained on, which scans it takes, what was measured, and its limits."""
 
 import tomllib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tomli_w
 from pydantic import Field
 
-from voxlate.errors import BadInput
-from voxlate.files import write_text
 from voxlate.records import (
     Count,
     Digest,
@@ -96,18 +93,3 @@ def read_card(folder: Path) -> Card:
         raise record.wrong(f"none that can be read ({error})") from error
     card: Card = record.fill(Card, content)
     return card
-
-
-def write_card(folder: Path, card: Card) -> None:
-    """Write the card of a starter; raises BadInput if its weights are too large to ship."""
-    if card.bytes > MOST_BYTES:
-        raise BadInput(
-            f"{folder}: expected weights of at most {MOST_BYTES / 1e6:g} MB for a starter, found {card.bytes / 1e6:.1f} MB. Train a smaller network."
-        )
-    head = "# Card of a starter; `python benchmarks/starters.py` writes it.\n"
-    table = asdict(card)
-    table["measured"] = [
-        {key: value for key, value in asdict(one).items() if value is not None}
-        for one in card.measured
-    ]
-    write_text(folder / CARD, head + tomli_w.dumps(table))

@@ -1,25 +1,21 @@
-"""Starters as runs: their weights are checked before they are used, and finished runs are packed into starters."""
+"""Starters as runs: their weights are checked before they are used."""
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-import tomli_w
 import torch
 from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
-from voxlate.files import write_text
 from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, to_dict
-from voxlate.records import Record, Shape, checksum, write_tensors
-from voxlate.starters.card import Card, Measured, read_card, write_card
+from voxlate.recipe import Recipe
+from voxlate.records import Record, Shape, checksum
+from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import CARD, PREFIX, folder_of, is_starter
-from voxlate.training.run import Run, file_hash, load_method, read_header, weights_of, write_weights
+from voxlate.training.run import Run, load_method, read_header, weights_of
 
 SELF_TEST = "selftest.safetensors"
 SIDE = (
@@ -73,7 +69,7 @@ def _checked(folder: Path, mtimes_ns: tuple[int, ...]) -> Card:
         )
     method, recipe, _ = load_method(folder)
     batch, wanted = _read_self_test(folder, recipe)
-    difference = float((_output(method, recipe, batch) - wanted).abs().max())
+    difference = float((self_test_output(method, recipe, batch) - wanted).abs().max())
     if not difference <= TOLERANCE:
         raise BadInput(
             f"{name}: expected the output of its self-test within {TOLERANCE:g}, found a difference of {difference:.2g}: this installation computes other images. {AGAIN}"
@@ -81,13 +77,13 @@ def _checked(folder: Path, mtimes_ns: tuple[int, ...]) -> Card:
     return card
 
 
-def _output(method: Method, recipe: Recipe, batch: Batch) -> Tensor:
+def self_test_output(method: Method, recipe: Recipe, batch: Batch) -> Tensor:
     """The image of a batch in float32 on the CPU."""
     with torch.inference_mode():
         return method.synthesise(batch, Noise(SEED, batch.item), recipe.synth).float()
 
 
-def _batch(recipe: Recipe, source: Tensor) -> Batch:
+def self_test_batch(recipe: Recipe, source: Tensor) -> Batch:
     """The batch of a self-test: a source [1, C, D, H, W] in network units; a completion lacks its last modality."""
     data = recipe.data
     present = torch.ones(1, source.shape[1], dtype=torch.bool)
@@ -108,18 +104,6 @@ def _batch(recipe: Recipe, source: Tensor) -> Batch:
     )
 
 
-def _pattern(recipe: Recipe) -> Tensor:
-    """An ellipse of smooth waves in every channel, in network units, [1, C, D, SIDE, SIDE]."""
-    depth = recipe.data.patch[0]
-    y, x = torch.meshgrid(torch.linspace(-1, 1, SIDE), torch.linspace(-1, 1, SIDE), indexing="ij")
-    inside = (x / 0.8) ** 2 + (y / 0.9) ** 2 < 1
-    channels = []
-    for number in range(len(recipe.data.channels)):
-        waves = 0.4 * torch.sin((3 + number) * x + 2 * y) + 0.3 * torch.cos((2 + number) * y * 3)
-        channels.append(torch.where(inside, waves, torch.tensor(BACKGROUND)))
-    return torch.stack(channels)[None, :, None].repeat(1, 1, depth, 1, 1)
-
-
 def _read_self_test(folder: Path, recipe: Recipe) -> tuple[Batch, Tensor]:
     """The input and the output of a starter's self-test."""
     record = Record(folder / SELF_TEST, "the self-test of a starter", AGAIN)
@@ -134,83 +118,7 @@ def _read_self_test(folder: Path, recipe: Recipe) -> tuple[Batch, Tensor]:
         arrays = file.read(wanted)
     record.check_checksum(digest, checksum("", arrays))
     source, output = (torch.from_numpy(arrays[name]) for name in ("source", "output"))
-    return _batch(recipe, source), output
-
-
-def pack(
-    run: Path,
-    out: Path,
-    *,
-    trained_on: str,
-    accepts: Mapping[str, Sequence[str]],
-    stripped: bool,
-    spacing_mm: tuple[float, float],
-    limits: Sequence[str] = (),
-    measured: Sequence[Measured] = (),
-) -> Card:
-    """Write the starter `out` from a finished run: its weights in bfloat16, recipe, anatomy, self-test and card.
-
-    accepts: for each modality, names of scans in cohorts that it stands for. Raises BadInput if the run is not
-    finished, has stages whose weights are needed, or is too large to ship.
-    """
-    method, recipe, header = load_method(run)
-    names = [*recipe.data.source, *recipe.data.target]
-    if recipe.stages or not recipe.method.makes_targets:
-        raise BadInput(
-            f"{run}: expected a run of one stage that synthesises images, found '{recipe.title}'. Pack a regression or a completion."
-        )
-    if unknown := sorted(set(accepts) - set(names)):
-        raise BadInput(
-            f"accepts: expected modalities of the run ({', '.join(names)}), found '{unknown[0]}'. Change it."
-        )
-    accepted = {name: [*accepts.get(name, (name,))] for name in dict.fromkeys(names)}
-    starter = {"name": out.name, "trained_on": trained_on, "accepts": accepted}
-    tensors = {
-        name: tensor.bfloat16() if tensor.dtype == torch.float32 else tensor
-        for name, tensor in method.state_dict().items()
-    }
-    # The voxels of synthetic heads are no patient's, and their digests would be most of a small header.
-    plain = {
-        key: value for key, value in header.items() if key not in ("sha256", "training_voxels")
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    packed = Run(out)
-    write_weights(packed.weights(), tensors, {**plain, "starter": starter})
-    write_text(
-        packed.recipe, f"# The recipe of {PREFIX}{out.name}.\n{tomli_w.dumps(to_dict(recipe))}"
-    )
-    if Run(run).anatomy.is_file():
-        shutil.copyfile(Run(run).anatomy, packed.anatomy)
-    stored, _, packed_header = load_method(out)
-    source = _pattern(recipe)
-    output = _output(stored, recipe, _batch(recipe, source))
-    arrays = {"source": source.numpy(), "output": output.numpy()}
-    write_tensors(out / SELF_TEST, arrays, {"sha256": checksum("", arrays)})
-    card = Card(
-        title=recipe.title,
-        trained_on=trained_on,
-        source=list(recipe.data.source),
-        target=list(recipe.data.target),
-        accepts=accepted,
-        stripped=stripped,
-        spacing_mm=spacing_mm,
-        parameters=int(header["parameters"]),
-        bytes=packed.weights().stat().st_size,
-        cpu_hours=round(header["seconds"] / 3600, 2),
-        sha256=packed_header["sha256"],
-        run=file_hash(weights_of(run)),
-        limits=list(limits),
-        measured=list(measured),
-    )
-    write_card(out, card)
-    return card
-
-
-def with_measured(folder: Path, measured: Sequence[Measured]) -> Card:
-    """Write the card of a starter with measured numbers."""
-    card = replace(read_card(folder), measured=list(measured))
-    write_card(folder, card)
-    return card
+    return self_test_batch(recipe, source), output
 
 
 def copy_starter(starter: Path, out: Path) -> Path:
