@@ -9,7 +9,7 @@ ROOT = Path(voxlate.__file__).parent
 
 # A folder may import folders of lower levels and itself; diffusion, images and nets do not know each other.
 LEVELS = {
-    "errors": 0, "machine": 0, "dataframe": 1, "files": 1, "slabs": 1, "config": 1, "devices": 1,
+    "errors": 0, "machine": 0, "arrays": 0, "dataframe": 1, "files": 1, "slabs": 1, "config": 1, "devices": 1,
     "options": 1, "records": 2, "batch": 2,
     "diffusion": 3, "images": 3, "nets": 3, "starters": 3, "pacs": 4, "executors": 4,
     "phantoms": 4, "methods": 4, "data": 5, "recipe": 6,

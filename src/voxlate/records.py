@@ -150,8 +150,7 @@ class Tensors:
 
     @property
     def metadata(self) -> dict[str, str]:
-        found: dict[str, str] = self.file.metadata() or {}
-        return found
+        return self.file.metadata() or {}
 
     @property
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:

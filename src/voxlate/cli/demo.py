@@ -181,8 +181,7 @@ def _row(truth: Path, folders: list[Path]) -> list[NDArray[np.uint8]]:
 
 
 def _slice(path: Path, level: int) -> NDArray[np.float32]:
-    image: NDArray[np.float32] = canonical(read_volume(path)).data[0, level]
-    return image
+    return canonical(read_volume(path)).data[0, level]
 
 
 def colours(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from voxlate.arrays import Float32
 from voxlate.cli.demo import SHOWN_HU
 from voxlate.errors import BadInput
 from voxlate.files import SYNTHETIC, whole_file
@@ -116,7 +116,7 @@ def _range(name: str, volume: Volume) -> tuple[float, float]:
     """The values that are shown black and white."""
     if name != "scan" and unit_of(name) == "HU":
         return SHOWN_HU
-    values: NDArray[np.float32] = volume.data[np.isfinite(volume.data)]
+    values: Float32 = volume.data[np.isfinite(volume.data)]
     low, high = np.percentile(values, [0.5, 99.7])
     return float(low), float(high) if high > low else float(low) + 1
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from scipy.ndimage import zoom
 
+from voxlate.arrays import Float32, Float64
 from voxlate.data.case import PreparedCase
 from voxlate.data.grades import ADVICE, REFUSE, advice
 from voxlate.data.prepared import Cohort
@@ -26,7 +26,7 @@ from voxlate.images.mask import background_value, bounding_box, foreground
 from voxlate.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.slabs import in_slabs
 
-Box = NDArray[np.float32]
+Box = Float32
 Distance = Annotated[float, Field(ge=-0.001, le=2.001)]  # 1 - correlation, rounded
 Width = Annotated[float, Field(gt=1e-6, le=10)]
 Lean = Annotated[float, Field(ge=-2.001, le=2.001)]  # a difference of correlations
@@ -149,8 +149,8 @@ class Body:
     """
 
     box: Box
-    size: NDArray[np.float64]
-    grain: NDArray[np.float64]
+    size: Float64
+    grain: Float64
     level: float
 
 
@@ -168,7 +168,7 @@ def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
     return Body(box, np.log(extents), grain, statistics.foreground.at(LEVEL))
 
 
-def _coarse(volume: Volume) -> tuple[Volume, NDArray[np.float64]]:
+def _coarse(volume: Volume) -> tuple[Volume, Float64]:
     """A volume averaged over blocks of about COARSE_MM, and its spacing; voxels that fill no block are left out."""
     data = volume.data[0]
     spacing = np.array(volume.grid.spacing_mm)
@@ -190,20 +190,17 @@ def _block_means(data: np.ndarray, axis: int, count: int, block: int) -> np.ndar
     """The means of `count` blocks along an axis of [D, H, W]."""
     whole = data.take(range(count * block), axis)
     blocks = (*data.shape[:axis], count, block, *data.shape[axis + 1 :])
-    means: np.ndarray = whole.reshape(blocks).mean(axis + 1)
-    return means
+    return whole.reshape(blocks).mean(axis + 1)
 
 
 def _stretched(values: Box) -> Box:
     factors = [SIDE / size for size in values.shape]
-    box: Box = zoom(values.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
-    return box
+    return zoom(values.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
 
 
 def _unit(box: Box) -> Box:
     centred = box - box.mean()
-    unit: Box = centred / max(float(np.linalg.norm(centred)), 1e-9)
-    return unit
+    return centred / max(float(np.linalg.norm(centred)), 1e-9)
 
 
 def anatomy_of(
@@ -249,7 +246,7 @@ def _usual(boxes: Box, patients: Mapping[str, Sequence[Body]]) -> Usual:
     """How each patient compares with the mean of the others, by the least similar of the patient's cases."""
     far = list[float]()
     contrasts = list[float]()
-    leans = list[NDArray[np.float64]]()
+    leans = list[Float64]()
     for own, cases in zip(boxes, patients.values()):
         others = boxes.sum(axis=0) - own
         correlations = [_correlations(case.box, others) for case in cases]
@@ -291,7 +288,7 @@ def _inside(box: Box, mean: Box) -> float:
     return float((_unit(box[body]) * _unit(mean[body])).sum())
 
 
-def _correlations(box: Box, mean: Box) -> NDArray[np.float64]:
+def _correlations(box: Box, mean: Box) -> Float64:
     """Correlation of a box with a mean one: as it is, then mirrored by each of FLIPS."""
     mean = _unit(mean)
     boxes = [box]
@@ -323,7 +320,7 @@ def anatomy_warnings(
     return [sentence for sentence in sentences if sentence]
 
 
-def _turned(name: str, usual: Usual, likeness: NDArray[np.float64]) -> str:
+def _turned(name: str, usual: Usual, likeness: Float64) -> str:
     """A sentence where a mirror image is in distribution, and more similar to the training's mean than the scan."""
     flips = [flip for flip in range(len(FLIPS)) if usual.shows_flip(flip)]
     if not usual.shows_flip(

@@ -386,8 +386,7 @@ def _in_face(case: PreparedCase, voxels: Sequence[np.ndarray], height: float) ->
     if case.axes[front_axis] == "P":
         front = 1 - front
     up = shares[0] if case.axes[0] == "S" else 1 - shares[0]
-    in_front: np.ndarray = (front > 0.55 + 0.4 * up / height) & (up < height)
-    return in_front
+    return (front > 0.55 + 0.4 * up / height) & (up < height)
 
 
 def check_scale(spec: IntensityMap, name: str) -> None:

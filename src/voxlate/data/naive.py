@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
+from voxlate.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import CHECKSUM
@@ -40,7 +40,7 @@ MEAN_VOXELS = 1 << 22  # a mean of many heads is smooth: 16 MiB hold it however 
 MOST_PEAKS = 1e6  # times a scan's own peak: no voxel's mean is larger
 MOST_CASES = 200  # a mean and a table of more cases are the same to three digits
 
-Body = NDArray[np.bool_] | None
+Body = Bool | None
 Case = tuple[Mapping[str, Volume], Body]
 
 
@@ -57,18 +57,16 @@ class Baselines:
     """
 
     ranges: dict[str, Range]
-    means: dict[str, NDArray[np.float32]]
-    tables: dict[tuple[str, str], NDArray[np.float32]]
+    means: dict[str, Float32]
+    tables: dict[tuple[str, str], Float32]
     cases: int
-    products: NDArray[np.float64] | None = None
+    products: Float64 | None = None
     fixed: str = ""
     align: bool = False
     typical: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
-        tensors: dict[str, NDArray[Any]] = {
-            f"mean:{name}": mean for name, mean in self.means.items()
-        }
+        tensors: dict[str, AnyArray] = {f"mean:{name}": mean for name, mean in self.means.items()}
         tensors |= {
             f"table:{source}:{target}": table for (source, target), table in self.tables.items()
         }
@@ -127,13 +125,13 @@ class Baselines:
         target: str,
         sources: Mapping[str, Volume],
         grid: Grid,
-    ) -> dict[str, NDArray[np.float32]]:
+    ) -> dict[str, Float32]:
         """Copies and tables of one case on `grid` [D, H, W], in the unit of the target's range.
 
         sources: the case's scans (resampled to `grid` where they have another); each has its own copy and table.
         """
         result = {}
-        others = dict[str, NDArray[np.float32]]()
+        others = dict[str, Float32]()
         to = self.ranges.get(target)
         several = len([pair for pair in self.tables if pair[1] == target]) > 1
         for name, source in sources.items():
@@ -155,9 +153,9 @@ class Baselines:
     def _least_squares(
         self,
         target: str,
-        others: Mapping[str, NDArray[np.float32]],
+        others: Mapping[str, Float32],
         to: Range,
-    ) -> NDArray[np.float32]:
+    ) -> Float32:
         """The best linear map of the sources over foregrounds; the low end where no source shows anything."""
         assert self.products is not None
         names = sorted(self.ranges)
@@ -226,7 +224,7 @@ def _check(record: Record, found: Baselines) -> None:
         record.check(sound, "mean products that are none")
 
 
-def baselines_checksum(texts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> str:
+def baselines_checksum(texts: Mapping[str, str], tensors: Mapping[str, AnyArray]) -> str:
     """The checksum of a file of baselines."""
     ordered = json.dumps(texts, sort_keys=True)
     return checksum(
@@ -247,7 +245,7 @@ def fit(
     Targets of several sizes are stretched to the first one's box for the mean image.
     Raises BadInput where no case has a target.
     """
-    totals: dict[str, NDArray[np.float64]] = {}
+    totals: dict[str, Float64] = {}
     images = dict.fromkeys(targets, 0)
     pairs = [(source, target) for source in sources for target in targets if source != target]
     sums = {pair: np.zeros((2, BINS)) for pair in pairs}
@@ -340,18 +338,18 @@ def _largest(cohort: Cohort, modality: str) -> float:
     return max(cohort.header(case).statistics[modality].all.at(100) for case in cases)
 
 
-def _box_of_mean(image: NDArray[np.float32]) -> list[int]:
+def _box_of_mean(image: Float32) -> list[int]:
     shrink = min(1.0, (MEAN_VOXELS / image.size) ** (1 / 3))
     return [max(1, round(size * shrink)) for size in image.shape]
 
 
-def _means_of_bins(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float32]:
+def _means_of_bins(sums: Float64, counts: Float64) -> Float32:
     """The mean of each bin; bins without a training voxel are interpolated from their neighbours."""
     filled = np.flatnonzero(counts)
     return np.interp(np.arange(BINS), filled, sums[filled] / counts[filled]).astype(np.float32)
 
 
-def _to_range(volume: Volume, scale: Range, body: Body = None) -> NDArray[np.float32]:
+def _to_range(volume: Volume, scale: Range, body: Body = None) -> Float32:
     """Values on the scored range; the foreground is computed only where it is needed and not given."""
     if scale.own and body is None:
         body = foreground(volume)
@@ -359,12 +357,12 @@ def _to_range(volume: Volume, scale: Range, body: Body = None) -> NDArray[np.flo
 
 
 def _shares(
-    values: Mapping[str, NDArray[np.float32]],
+    values: Mapping[str, Float32],
     ranges: Mapping[str, Range],
     body: Body,
-) -> NDArray[np.float64]:
+) -> Float64:
     """Values as shares of their ranges, by name, and a row of 1: [M + 1, voxels that some modality shows]."""
-    shares = dict[str, NDArray[np.float64]]()
+    shares = dict[str, Float64]()
     for name, scale in ranges.items():
         if name in values:
             shares[name] = (values[name].astype(np.float64) - scale.low) / scale.width
@@ -373,21 +371,19 @@ def _shares(
     return np.stack([*rows, np.ones_like(rows[0])])
 
 
-def _bins(values: NDArray[np.float32], scale: Range) -> NDArray[np.intp]:
+def _bins(values: Float32, scale: Range) -> NDArray[np.intp]:
     scaled = (values - scale.low) * (BINS / scale.width)
-    bins: NDArray[np.intp] = np.clip(scaled, 0, BINS - 1).astype(np.intp)
-    return bins
+    return np.clip(scaled, 0, BINS - 1).astype(np.intp)
 
 
-def _stretch(image: NDArray[Any], shape: Sequence[int]) -> NDArray[np.float32]:
+def _stretch(image: AnyArray, shape: Sequence[int]) -> Float32:
     if image.shape == tuple(shape):
         return image.astype(np.float32)
     factors = [new / old for new, old in zip(shape, image.shape)]
-    stretched: NDArray[np.float32] = zoom(
+    return zoom(
         image.astype(np.float32),
         factors,
         order=1,
         mode="nearest",
         grid_mode=True,
     )
-    return stretched

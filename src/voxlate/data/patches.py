@@ -263,8 +263,7 @@ def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = 
     enough = _sums(header.mask_area, depth) / (depth * height * width) >= data.foreground
     if kept is not None:
         enough &= _sums(kept, depth) == depth
-    starts: list[int] = np.flatnonzero(enough).tolist()
-    return starts
+    return np.flatnonzero(enough).tolist()
 
 
 def cut_note(cohort: Cohort, data: DataSettings) -> str:
@@ -325,8 +324,7 @@ def held_shares(header: CaseHeader, data: DataSettings) -> tuple[float, float]:
 def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
     """The sum of each run of `width` neighbours."""
     total = np.cumsum([0, *values])
-    sums: np.ndarray = total[width:] - total[: len(total) - width]
-    return sums
+    return total[width:] - total[: len(total) - width]
 
 
 def even_start(length: int, patch: int) -> int:

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations_with_replacement, product
-from typing import Any
 
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
+from voxlate.arrays import AnyArray, Float32
 from voxlate.images.motion import Field, Floats, Mask, Shifts
 from voxlate.images.similarity import class_of, shared_information
 
@@ -107,7 +107,7 @@ class Matching:
         centre: Floats,
         before: Floats,
         strain: Floats,
-    ) -> NDArray[np.float32]:
+    ) -> Float32:
         """The moving scan around a window, displaced and bent by the estimate so far."""
         matrix = (np.eye(3) + strain) * self.spacing / self.spacing[:, None]
         corner = self.origin + self.spacing * (start - self.reach)
@@ -168,7 +168,7 @@ def _voxels(length_mm: float, shape: tuple[int, ...], spacing_mm: Iterable[float
     return [min(n, max(1, round(length_mm / mm))) for n, mm in zip(shape, spacing_mm)]
 
 
-def averaged(image: NDArray[Any], factors: list[int]) -> NDArray[np.float32]:
+def averaged(image: AnyArray, factors: list[int]) -> Float32:
     """Means of blocks of so many voxels along each axis; the remainder at the end is cut off."""
     blocks = image[tuple(slice(n // factor * factor) for n, factor in zip(image.shape, factors))]
     for axis, factor in enumerate(factors):
@@ -182,7 +182,7 @@ def averaged(image: NDArray[Any], factors: list[int]) -> NDArray[np.float32]:
     return blocks.astype(np.float32, copy=False)
 
 
-def _edges(image: NDArray[np.float32]) -> NDArray[np.float32]:
+def _edges(image: Float32) -> Float32:
     """Sum of the absolute differences between neighbours."""
     total = np.zeros_like(image)
     for axis in range(3):

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.ndimage
-from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
-Floats = NDArray[np.float64]
+from voxlate.arrays import Bool, Float32, Float64
+
+Mask = Bool
+Floats = Float64
 Field = Callable[[Floats], Floats]  # displacements at points, [N, 3]
 
 NOISE_MM = 0.2  # of a window's shift at best; residuals below it get full weight
@@ -147,7 +148,7 @@ def rotation(turn: Floats) -> Floats:
 
 def on_every_voxel(
     field: Field, shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
-) -> NDArray[np.float32]:
+) -> Float32:
     """The displacements in mm at every voxel, [3, D, H, W], linear between points of a lattice."""
     lengths_mm = [n * mm for n, mm in zip(shape, spacing_mm)]
     counts = [

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from voxlate.arrays import AnyArray
 from voxlate.files import whole_file
 
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -47,7 +48,7 @@ def _rising(name: str, stops: Sequence[str]) -> Colormap:
 OURS = {"error": ERROR} | {name: _rising(name, stops) for name, stops in PERFUSION.items()}
 
 
-def plane_of(volume: NDArray[Any], plane: Plane, index: int) -> NDArray[Any]:
+def plane_of(volume: AnyArray, plane: Plane, index: int) -> AnyArray:
     """One slice of a canonical [D, H, W] volume as radiologists see it: the patient's left is on the right.
 
     Axial has anterior on top; coronal and sagittal have superior on top, sagittal has anterior on the left.
@@ -65,7 +66,7 @@ def pixel_mm(spacing_mm: tuple[float, float, float], plane: Plane) -> tuple[floa
     return {"axial": (height, width), "coronal": (depth, width), "sagittal": (depth, height)}[plane]
 
 
-def shades(image: NDArray[Any], low: float, high: float) -> Picture:
+def shades(image: AnyArray, low: float, high: float) -> Picture:
     """Values [H, W] as bytes: low is 0, high is 255, what lies outside is clipped."""
     share = (np.asarray(image, np.float32) - low) / (high - low)
     return np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(np.uint8)
@@ -170,7 +171,7 @@ def labelled_sheet(
 
 
 def montage(
-    rows: Sequence[Sequence[NDArray[Any]]],
+    rows: Sequence[Sequence[AnyArray]],
     titles: Sequence[str],
     path: Path | str,
     tile: int = 256,

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from voxlate.arrays import AnyArray, Bool, Float32
 from voxlate.errors import BadInput
 
 PEAK_PERCENTILE = 99.5
@@ -48,9 +47,9 @@ class Range:
 
     def normalise(
         self,
-        values: NDArray[Any],
-        inside: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.float32]:
+        values: AnyArray,
+        inside: Bool | None = None,
+    ) -> Float32:
         """Values ready to be scored: clipped to the range, or divided by the image's own peak inside `inside`.
 
         values: [D, H, W]; inside: [D, H, W], the foreground, needed where the unit is arbitrary.
@@ -59,17 +58,17 @@ class Range:
 
     def normalise_map(
         self,
-        values: NDArray[Any],
-        main: NDArray[Any],
-        inside: NDArray[np.bool_] | None,
-    ) -> NDArray[np.float32]:
+        values: AnyArray,
+        main: AnyArray,
+        inside: Bool | None,
+    ) -> Float32:
         """A map of the image `main`, normalised with the floor and the peak of that image."""
         if not self.own:
             return np.clip(values, self.low, self.high).astype(np.float32)
         floor, peak = own_floor_and_peak(main, inside)
         return ((values - floor) / (peak - floor)).astype(np.float32)
 
-    def gain(self, values: NDArray[Any], inside: NDArray[np.bool_] | None = None) -> float:
+    def gain(self, values: AnyArray, inside: Bool | None = None) -> float:
         """By how much `normalise` divides differences of values (and so standard deviations)."""
         if not self.own:
             return 1.0
@@ -78,8 +77,8 @@ class Range:
 
 
 def own_floor_and_peak(
-    values: NDArray[Any],
-    inside: NDArray[np.bool_] | None,
+    values: AnyArray,
+    inside: Bool | None,
 ) -> tuple[float, float]:
     """The values that stand for 0 and 1 in an image of arbitrary unit.
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlate.arrays import AnyArray, Bool, Float64
+
 RADIUS, SIGMA = 5, 1.5  # Wang et al. 2004, section III.B: an 11 x 11 Gaussian window of 1.5 pixels
 K1, K2 = 0.01, 0.03
 RANGE_HU = (
@@ -37,8 +39,8 @@ def ssim_map(a: Any, b: Any, data_range: float, window_mean: Callable[[Any], Any
 
 
 def mutual_information(
-    a: NDArray[Any],
-    b: NDArray[Any],
+    a: AnyArray,
+    b: AnyArray,
     range_a: tuple[float, float],
     range_b: tuple[float, float],
     bins: int,
@@ -60,7 +62,7 @@ def shared_information(
     a: NDArray[np.uint8],
     b: NDArray[np.uint8],
     bins: int,
-) -> tuple[NDArray[Any], NDArray[Any]]:
+) -> tuple[AnyArray, AnyArray]:
     """Normalised mutual information of rows of classes with several each, [..., S]; the lower of the two entropies in
     nats, [...], each the median over the S.
 
@@ -82,32 +84,32 @@ def shared_information(
     return (of_a + of_b) / np.maximum(both, NARROWEST), lower
 
 
-def class_of(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.uint8]:
+def class_of(image: AnyArray, low: float, high: float, bins: int) -> NDArray[np.uint8]:
     """The equal class of each value between two, those beyond in the first and last; `bins` where it is not finite."""
     scaled = (image - np.float32(low)) * np.float32(bins / max(high - low, NARROWEST))
     inside = scaled.clip(0, bins - 1)
     return np.where(np.isfinite(scaled), inside, np.float32(bins)).astype(np.uint8)
 
 
-def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+def dice(a: Bool, b: Bool) -> float:
     """Overlap of two masks, twice the intersection over the sum of both; NaN where both are empty."""
     total = int(a.sum()) + int(b.sum())
     return 2 * int((a & b).sum()) / total if total else float("nan")
 
 
-def _bin(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.int64]:
+def _bin(image: AnyArray, low: float, high: float, bins: int) -> NDArray[np.int64]:
     scaled = (image.ravel().astype(np.float64) - low) * (bins / max(high - low, NARROWEST))
     return np.clip(scaled, 0, bins - 1).astype(np.int64)
 
 
-def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def _entropy(counts: NDArray[np.int64]) -> Float64:
     """Entropy in nats along the last axis of counts; 0 where all are 0."""
     shares = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
     logarithms = np.log(np.maximum(shares, NARROWEST))
     return np.asarray(-(shares * logarithms).sum(-1), np.float64)
 
 
-def _entropy_of_few(counts: NDArray[np.int64], most: int) -> NDArray[np.float64]:
+def _entropy_of_few(counts: NDArray[np.int64], most: int) -> Float64:
     """The entropy of counts that sum up to `most` or less, by a table of k log k instead of a logarithm for each."""
     whole = np.arange(most + 1, dtype=np.float64)
     table = whole * np.log(np.maximum(whole, 1.0))

@@ -11,9 +11,9 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from voxlate.arrays import Float32, Float64
 from voxlate.errors import BadInput
 
 SMALLEST = 31  # pixels: the first convolution then gives 7, and the two poolings 3 and 1
@@ -21,7 +21,7 @@ BATCH = 8
 SHIFT = (-0.030, -0.088, -0.188)  # ImageNet's colours, of values in [-1, 1]: Zhang's ScalingLayer
 SCALE = (0.458, 0.448, 0.450)
 TINY = 1e-10
-Pictures = NDArray[np.float32]
+Pictures = Float32
 
 
 def alexnet() -> nn.Sequential:
@@ -56,7 +56,7 @@ class Lpips:
     name: str
 
     @torch.no_grad()
-    def __call__(self, a: Pictures, b: Pictures) -> NDArray[np.float64]:
+    def __call__(self, a: Pictures, b: Pictures) -> Float64:
         """Distances [N] of grey pictures [N, H, W] in [0, 1]; grey is repeated to three channels in [-1, 1].
 
         Raises BadInput where the pictures are smaller than SMALLEST.

@@ -14,8 +14,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from numpy.typing import NDArray
 
+from voxlate.arrays import AnyArray
 from voxlate.scoring.metrics import Metric
 from voxlate.training.lines import lines_of
 
@@ -247,12 +247,12 @@ def _short_name(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def _running_mean(values: NDArray[Any], width: int) -> NDArray[Any]:
+def _running_mean(values: AnyArray, width: int) -> AnyArray:
     """The mean of the last `width` values at each point, and of fewer at the first points."""
     sums = np.convolve(values, np.ones(width))[: len(values)]
     return np.asarray(sums / np.minimum(np.arange(1, len(values) + 1), width))
 
 
-def _thinned(values: NDArray[Any]) -> NDArray[Any]:
+def _thinned(values: AnyArray) -> AnyArray:
     """At most POINTS means of neighbouring values."""
     return np.array([part.mean() for part in np.array_split(values, min(POINTS, len(values)))])

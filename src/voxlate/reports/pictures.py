@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from voxlate.arrays import AnyArray, Bool, Float32
 from voxlate.files import UNFAMILIAR
 from voxlate.images import pictures
 from voxlate.images.grid import Grid, Volume, return_to
@@ -76,7 +76,7 @@ class CaseImage:
 
     role: str
     name: str
-    slices: dict[Plane, NDArray[Any]]
+    slices: dict[Plane, AnyArray]
     scale: ColourScale | None = None
 
 
@@ -114,13 +114,13 @@ class Shown:
     synthesis: Volume
     units: Units
     scale: Range
-    body: NDArray[np.bool_]
+    body: Bool
 
     @cached_property
     def at(self) -> dict[Plane, int]:
         return _centre(self.body)
 
-    def cut(self, values: NDArray[Any]) -> dict[Plane, NDArray[Any]]:
+    def cut(self, values: AnyArray) -> dict[Plane, AnyArray]:
         return _cut(values, self.at)
 
 
@@ -183,11 +183,8 @@ def _of_synthesis(
     body = shown.body
     shades = display_scale(scale, modality)
 
-    def read(path: Path, convert: Conversion) -> NDArray[np.float32]:
-        data: NDArray[np.float32] = return_to(
-            convert(read_canonical(path, modality)), synthesis.grid
-        ).data[0]
-        return data
+    def read(path: Path, convert: Conversion) -> Float32:
+        return return_to(convert(read_canonical(path, modality)), synthesis.grid).data[0]
 
     ours = scale.normalise(synthesis.data[0], body)
     yield CaseImage("synthesis", modality, shown.cut(ours), shades)
@@ -389,7 +386,7 @@ def _scan(
 
 def _chequered(
     first: CaseImage, second: CaseImage, plane: Plane, pixel: tuple[float, float]
-) -> NDArray[Any]:
+) -> AnyArray:
     """Two slices of one plane in alternating squares, each in shades of its own scale from 0 to 1."""
     shown = []
     for image in (first, second):
@@ -512,7 +509,7 @@ def _made(out: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _cut(values: NDArray[Any], at: Mapping[Plane, int]) -> dict[Plane, NDArray[Any]]:
+def _cut(values: AnyArray, at: Mapping[Plane, int]) -> dict[Plane, AnyArray]:
     """Slices of a canonical volume [D, H, W] in radiological orientation."""
     return {
         plane: pictures.plane_of(values, plane, index).astype(np.float32)
@@ -520,7 +517,7 @@ def _cut(values: NDArray[Any], at: Mapping[Plane, int]) -> dict[Plane, NDArray[A
     }
 
 
-def _centre(body: NDArray[np.bool_]) -> dict[Plane, int]:
+def _centre(body: Bool) -> dict[Plane, int]:
     """The slices through the middle of the foreground; a single slice has only itself."""
     if len(body) == 1:
         return {"axial": 0}

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.ndimage
-from numpy.typing import NDArray
 
+from voxlate.arrays import Bool, Float32
 from voxlate.errors import BadInput
 from voxlate.images.misalignment import displacement_field
 from voxlate.images.motion import on_every_voxel
@@ -17,7 +17,7 @@ KEYS = (*SCOPED, "gradient_strength")
 MOST_MM = 10.0  # 95 % of displacements are below; a longer one would hide an error of anatomy
 RULE = f"the image, and each naive baseline, moved onto the truth by the smooth displacement on which windows of both agree, as it is where none is found or 5 % of its lengths are over {MOST_MM:g} mm; interpolated linearly, which softens edges"
 
-Floats = NDArray[np.float32]
+Floats = Float32
 Spacing = tuple[float, float, float]
 
 
@@ -30,7 +30,7 @@ class Moved:
 
 
 def aligned_scores(
-    pair: ImagePair, body: NDArray[np.bool_], spacing_mm: Spacing, functions: Mapping[str, Score]
+    pair: ImagePair, body: Bool, spacing_mm: Spacing, functions: Mapping[str, Score]
 ) -> dict[str, float]:
     """The scores `aligned.KEY` of the image moved onto the truth, and `aligned.mm`, the median displacement.
 
@@ -45,7 +45,7 @@ def aligned_scores(
 
 
 def moved_onto(
-    truth: Floats, image: Floats, body: NDArray[np.bool_], spacing_mm: Spacing, unit: str = ""
+    truth: Floats, image: Floats, body: Bool, spacing_mm: Spacing, unit: str = ""
 ) -> Moved:
     """Move an image onto the truth [D, H, W] by the displacement that their windows follow."""
     field, _, _ = displacement_field(truth, image, spacing_mm, body, (unit, unit))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from voxlate.arrays import Bool
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, Volume, resample, same_grid
@@ -35,12 +35,12 @@ class Alignment:
             return resample(volume, self.grid, order, fill)
         return apply_transform(volume, self.grid, self.transform, order, fill)
 
-    def covered(self, grid: Grid) -> NDArray[np.bool_] | None:
+    def covered(self, grid: Grid) -> Bool | None:
         """The truth's voxels in the field of view of an image on `grid`: bool [D, H, W]; None stands for all."""
         if self.keeps(grid):
             return None
         box = Volume(np.ones((1, *grid.shape), np.float32), grid.affine, "", "")
-        covered: NDArray[np.bool_] = self.apply(box, order=0, fill=0.0).data[0] > 0
+        covered: Bool = self.apply(box, order=0, fill=0.0).data[0] > 0
         return None if covered.all() else covered
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from voxlate.arrays import AnyArray, Float32
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, Volume
@@ -86,11 +86,11 @@ class Truth:
         return self.units.truth(self.scan)
 
     @cached_property
-    def values(self) -> NDArray[np.float32]:
+    def values(self) -> Float32:
         """The truth's values [D, H, W] on the scored range."""
         return self.on_range(self.volume)
 
-    def on_range(self, image: Volume) -> NDArray[np.float32]:
+    def on_range(self, image: Volume) -> Float32:
         """Values on the scored range of an image that is in the scored unit and on the truth's grid."""
         return self.scale.normalise(image.data[0], self.body)
 
@@ -174,7 +174,7 @@ class Truth:
             self._image_of,
         )
 
-    def _image_of(self, name: str) -> NDArray[Any]:
+    def _image_of(self, name: str) -> AnyArray:
         """An image of the case, or the mask, on the truth's grid, for a slice filter."""
         if name == MASK and self.mask is not None:
             return self.frame
@@ -427,7 +427,7 @@ def _spread_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     return scores | {f"{region.name}.std": _mean(spread, part) for region, part in truth.regions}
 
 
-def _mean(values: NDArray[np.float32], inside: MaskArray | None) -> float:
+def _mean(values: Float32, inside: MaskArray | None) -> float:
     """The mean of the voxels inside, NaN if there are none."""
     counted = values if inside is None else values[inside]
     return float(np.mean(counted, dtype=np.float64)) if counted.size else math.nan

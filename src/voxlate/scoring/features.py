@@ -14,11 +14,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.ndimage import zoom
 from torch import Tensor
 from torch.nn import functional
 
+from voxlate.arrays import Float32, Float64
 from voxlate.errors import BadInput
 
 VIT = "google/vit-base-patch16-224-in21k"  # ViT-B/16 trained on ImageNet-21k, the paper's
@@ -30,8 +30,8 @@ LEVELS = 8
 GREY_STEP = 1 / 256  # amplitudes below one step of an 8 bit picture hardly count
 REACH = 4  # half size of the filters in standard deviations
 
-Pictures = NDArray[np.float32]
-Vectors = NDArray[np.float64]
+Pictures = Float32
+Vectors = Float64
 
 
 class Features(Protocol):
@@ -247,5 +247,4 @@ def _stretch(picture: Pictures) -> Pictures:
     if picture.shape == (SIDE, SIDE):
         return picture
     factors = [SIDE / size for size in picture.shape]
-    stretched: Pictures = np.clip(zoom(picture, factors, order=3), 0, 1).astype(np.float32)
-    return stretched
+    return np.clip(zoom(picture, factors, order=3), 0, 1).astype(np.float32)

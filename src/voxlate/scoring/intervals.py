@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from voxlate.arrays import Bool, Float32
 from voxlate.files import HIGH, LOW
 from voxlate.images.io import content_hash
 from voxlate.scoring.metrics import LEVELS, correlation
 
-Array = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+Array = Float32
+Mask = Bool
 
 Bound = Literal["none", "normal", "any"]
 # The meaning of a calibration's coverage by the bound that it uses over patients.

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import scipy.ndimage as ndimage
-from numpy.typing import NDArray
 
-MaskArray = NDArray[np.bool_]
-Array = NDArray[np.float32]
+from voxlate.arrays import Bool, Float32
+
+MaskArray = Bool
+Array = Float32
 Box = tuple[slice, ...]
 
 SMALLEST = 4  # voxels; smaller pieces do not count

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from voxlate.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.data.layout import CANONICAL
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range
@@ -34,10 +35,10 @@ class ImagePair:
     Volumes are canonical; single slices of a scope are in radiological orientation.
     """
 
-    truth: NDArray[np.float32]
-    synthesis: NDArray[np.float32]
+    truth: Float32
+    synthesis: Float32
     scale: Range
-    inside: NDArray[np.bool_] | None
+    inside: Bool | None
     padding: Padding = "valid"
     ssim_from: SsimOrigin = "low"
     axes: str = CANONICAL
@@ -385,9 +386,7 @@ def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None)
     return (here / voxels_here) / (there / voxels_there)
 
 
-def _steps_of_error(
-    truth: Any, synthesis: Any, mask: Any
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[Float64, NDArray[np.int64]]:
     """The sum of |steps of the error| and its number of voxels for each pair of neighbouring slices [D - 1]."""
     a = _array(truth)
     b = _array(synthesis)
@@ -405,7 +404,7 @@ def _steps_of_error(
     return steps.sum((1, 2), dtype=np.float64), counts
 
 
-def slices_along(volume: NDArray[Any], plane: Plane) -> NDArray[Any]:
+def slices_along(volume: AnyArray, plane: Plane) -> AnyArray:
     """A view of the slices [N, ., .] of a canonical volume [D, H, W]; only every fourth one in other planes than axial."""
     if plane == "axial":
         return volume
@@ -423,12 +422,12 @@ def correlation(a: Any, b: Any, mask: Any = None) -> float:
     return float(np.vdot(a, b)) / spread if spread > 0 else float("nan")
 
 
-def _array(image: Any) -> NDArray[Any]:
-    array: NDArray[Any] = np.asarray(image)
+def _array(image: Any) -> AnyArray:
+    array: AnyArray = np.asarray(image)
     return array if array.dtype in (np.float32, np.float64, np.bool_) else array.astype(np.float32)
 
 
-def _pair(a: Any, b: Any, mask: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+def _pair(a: Any, b: Any, mask: Any) -> tuple[AnyArray, AnyArray]:
     a = _array(a)
     b = _array(b)
     if a.shape != b.shape:
@@ -439,11 +438,11 @@ def _pair(a: Any, b: Any, mask: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return a[inside], b[inside]
 
 
-def _slices(image: Any) -> NDArray[Any]:
+def _slices(image: Any) -> AnyArray:
     array = _array(image)
     return array.reshape(-1, *array.shape[-2:])
 
 
-def _window_mean(dimensions: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
+def _window_mean(dimensions: int) -> Callable[[AnyArray], AnyArray]:
     sigma = (SIGMA if dimensions == 3 else 0, SIGMA, SIGMA)
     return lambda image: gaussian_filter(image, sigma, mode="constant", radius=RADIUS)

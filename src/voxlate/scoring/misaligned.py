@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import scipy.ndimage
-from numpy.typing import NDArray
 
+from voxlate.arrays import Bool, Float32
 from voxlate.data.audit import is_misaligned
 from voxlate.data.case import read_header
 from voxlate.data.prepared import case_path
@@ -52,8 +52,8 @@ def estimate_for(
 
 
 def floor_of(
-    truth: NDArray[np.float32],
-    inside: NDArray[np.bool_] | None,
+    truth: Float32,
+    inside: Bool | None,
     spacing_mm: tuple[float, float, float],
     estimate: Misalignment,
 ) -> Floor:

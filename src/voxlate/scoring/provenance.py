@@ -181,8 +181,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     content = read_json(path)
     record.check(isinstance(content, dict), "no table")
     _check_stated(record, content)
-    stated: dict[str, Any] = content
-    return stated
+    return content
 
 
 def _check_stated(record: Record, content: Mapping[str, Any]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from voxlate.arrays import Bool, Float32
 from voxlate.data.find import CaseFiles
 from voxlate.data.leakage import shared_masks
 from voxlate.data.presets import LABELS
@@ -22,7 +22,7 @@ from voxlate.images.units import unit_of
 from voxlate.scoring.lesion_counts import count_lesions
 from voxlate.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 
-MaskArray = NDArray[np.bool_]
+MaskArray = Bool
 NUMBER = r"[-+]?\d+(?:\.\d*)?"
 # LOW < MODALITY < VALUE %
 RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")
@@ -46,12 +46,11 @@ class Region:
     mirrored: bool = False
     over: tuple[str, str] | None = None
 
-    def select(self, values: NDArray[np.float32], frame: MaskArray) -> MaskArray:
+    def select(self, values: Float32, frame: MaskArray) -> MaskArray:
         """The part of `frame` with values between low and high; values, frame: [D, H, W], canonical."""
         if self.mirrored:
             values = shares_of_other_side(values, frame)
-        chosen: MaskArray = (values > self.low) & (values < self.high) & frame
-        return chosen
+        return (values > self.low) & (values < self.high) & frame
 
     def rule(self, ranges: Mapping[str, Range], within: str) -> str:
         """The rule for the caption, such as `cta > 150 HU within body`."""
@@ -153,7 +152,7 @@ def find_region(
     return region.select(thresholded(other, own, foreground(other) if own.own else None), frame)
 
 
-def shares_of_other_side(values: NDArray[np.float32], frame: MaskArray) -> NDArray[np.float32]:
+def shares_of_other_side(values: Float32, frame: MaskArray) -> Float32:
     """Values over the mean of the other half of the frame: [D, H, W], canonical, so W runs from left to right.
 
     The halves meet in the middle of the frame's box. Only values above 0 count, because fluid is not perfused. A half
@@ -177,7 +176,7 @@ def shares_of_other_side(values: NDArray[np.float32], frame: MaskArray) -> NDArr
     return shares
 
 
-def thresholded(volume: Volume, scale: Range, body: MaskArray | None) -> NDArray[np.float32]:
+def thresholded(volume: Volume, scale: Range, body: MaskArray | None) -> Float32:
     """The values for a threshold, [D, H, W], not clipped; in arbitrary units they are shares of the peak."""
     return scale.normalise(volume.data[0], body) if scale.own else volume.data[0]
 

@@ -1,15 +1,15 @@
 """Means, standard deviations and bootstrap intervals of values."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from voxlate.arrays import AnyArray
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 
 
-def mean_and_sd(values: NDArray[Any]) -> dict[str, float | None]:
+def mean_and_sd(values: AnyArray) -> dict[str, float | None]:
     """Mean and standard deviation of finite values; None if there are too few values."""
     return {
         "mean": float(values.mean()) if len(values) else None,
@@ -17,7 +17,7 @@ def mean_and_sd(values: NDArray[Any]) -> dict[str, float | None]:
     }
 
 
-def bootstrap(values: NDArray[Any], groups: Sequence[str], seed: int) -> tuple[float, float] | None:
+def bootstrap(values: AnyArray, groups: Sequence[str], seed: int) -> tuple[float, float] | None:
     """95 % percentile interval of the mean by drawing whole groups with replacement; None below two groups.
 
     Source: Efron and Tibshirani 1993, chapter 13.

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from voxlate.arrays import AnyArray, Bool, Float32
 from voxlate.config import fill
 from voxlate.data.layout import CANONICAL, relaid
 from voxlate.data.slice_filter import SliceFilter, passing_slices
@@ -19,7 +19,7 @@ from voxlate.scoring.distances import RADIOLOGICAL
 from voxlate.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
 from voxlate.scoring.options import CROP
 
-MaskArray = NDArray[np.bool_]
+MaskArray = Bool
 Area = Literal["", "whole", "both_masked"]
 Pictures = Literal["", "slices", "crops"]
 
@@ -98,12 +98,12 @@ class CountedVoxels:
     None stands for all. image_of: gives another image of the case that the slice filter names.
     """
 
-    values: NDArray[np.float32]
+    values: Float32
     inside: MaskArray | None
     covered: MaskArray | None
     masked: bool
     cut: Cut
-    image_of: Callable[[str], NDArray[Any]]
+    image_of: Callable[[str], AnyArray]
 
     @cached_property
     def slices(self) -> MaskArray:
@@ -166,7 +166,7 @@ def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope])
     return chosen
 
 
-def _counts(values: NDArray[np.float32], inside: MaskArray | None, masked: bool) -> bool:
+def _counts(values: Float32, inside: MaskArray | None, masked: bool) -> bool:
     """Whether a slice or crop has a foreground: a pixel of the mask, or without a mask more than one value."""
     counted = values if inside is None else values[inside]
     return bool(counted.size) and (masked or bool(counted.min() != counted.max()))
@@ -247,7 +247,7 @@ def _pictures(
         )
 
 
-def _layer(values: NDArray[Any], number: int) -> NDArray[Any]:
+def _layer(values: AnyArray, number: int) -> AnyArray:
     """One slice [1, H, W] in radiological orientation; its lower right corner is that of the slices in paper 001."""
     return relaid(values[number : number + 1], CANONICAL, RADIOLOGICAL)
 
@@ -265,7 +265,7 @@ def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> t
     return row % rows, column % columns
 
 
-def _extended(crop: NDArray[Any], size: int, value: float) -> NDArray[Any]:
+def _extended(crop: AnyArray, size: int, value: float) -> AnyArray:
     """A crop [1, H, W], extended to `size` by rows and columns of one value at the end."""
     return np.pad(
         crop,

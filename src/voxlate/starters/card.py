@@ -91,5 +91,4 @@ def read_card(folder: Path) -> Card:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise record.wrong(f"none that can be read ({error})") from error
-    card: Card = record.fill(Card, content)
-    return card
+    return record.fill(Card, content)

@@ -200,8 +200,7 @@ def _known_links(root: Path) -> dict[str, str]:
     path = root / DATASET
     if not path.is_file():
         return {}
-    links: dict[str, str] = json.loads(path.read_text(encoding="utf-8")).get("DatasetLinks", {})
-    return links
+    return json.loads(path.read_text(encoding="utf-8")).get("DatasetLinks", {})
 
 
 def _write_dataset(root: Path, links: Mapping[str, str], outside: Collection[str]) -> None:

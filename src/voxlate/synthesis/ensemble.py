@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from voxlate.arrays import Float32
 from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.recipe import Recipe
@@ -256,7 +256,7 @@ class _Pool:
     """
 
     mean: dict[str, Volume] = field(default_factory=dict)
-    squares: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    squares: dict[str, Float32] = field(default_factory=dict)
     count: int = 0
     shares: float = 0.0
 

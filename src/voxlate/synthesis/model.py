@@ -343,8 +343,7 @@ class Model:
     @property
     def aliases(self) -> Mapping[str, Sequence[str]]:
         """For each modality of a starter, the names of scans that it stands for; {} of any other model."""
-        accepts: Mapping[str, Sequence[str]] = self.header.get("starter", {}).get("accepts", {})
-        return accepts
+        return self.header.get("starter", {}).get("accepts", {})
 
     @property
     def unchecked(self) -> str:

@@ -163,8 +163,7 @@ class Synthesised:
 
         Empty where the run is not calibrated, and where the scans are out of distribution.
         """
-        bounds: dict[str, dict[str, float]] = self.provenance.get("bounds", {})
-        return bounds
+        return self.provenance.get("bounds", {})
 
     @property
     def volume(self) -> Volume:
@@ -320,8 +319,7 @@ def has_format(folder: Path, ending: str) -> bool:
 
 def _listed(folder: Path) -> dict[str, str]:
     """The hashes of the images that a folder's provenance lists, by file name."""
-    listed: dict[str, str] = provenance_of(folder).get("images", {})
-    return listed
+    return provenance_of(folder).get("images", {})
 
 
 def _has_content(path: Path, content: str) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from voxlate.arrays import Float32, Float64
 from voxlate.batch import Batch
 from voxlate.data.batches import validation_batches
 from voxlate.data.prepared import Cohort
@@ -19,7 +20,7 @@ VOXELS = 20_000  # voxels of each item, about 2,500 values for each bin of a tab
 BINS = 256
 UNIT = "network units"
 
-Values = NDArray[np.float32]
+Values = Float32
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ItemBaselines:
     """Naive baselines in network units, fitted to training items: copies, intensity tables, least squares."""
 
     tables: Mapping[tuple[str, str], Table]
-    products: Mapping[tuple[str, ...], NDArray[np.float64]]
+    products: Mapping[tuple[str, ...], Float64]
 
     def images(self, target: str, sources: Mapping[str, Values]) -> Iterator[tuple[str, Values]]:
         """Each baseline's image of a target; sources: those of the item, without the target itself."""
@@ -73,7 +74,7 @@ def fit_items(batches: Iterable[Batch]) -> ItemBaselines:
                 )
     values = {name: np.concatenate(parts) for name, parts in columns.items()}
     tables = dict[tuple[str, str], Table]()
-    products = dict[tuple[str, ...], NDArray[np.float64]]()
+    products = dict[tuple[str, ...], Float64]()
     for target in values:
         for source in values.keys() - {target}:
             if table := _table(values[source], values[target]):
@@ -103,7 +104,7 @@ def _bins(values: Values, low: float, high: float) -> NDArray[np.intp]:
 
 def _least_squares_maps(
     values: Mapping[str, Values], target: str
-) -> dict[tuple[str, ...], NDArray[np.float64]]:
+) -> dict[tuple[str, ...], Float64]:
     """Weights of all other modalities and of 1 that predict a target, if some voxels have all of them."""
     names = sorted(values.keys() - {target})
     whole = np.isfinite([values[name] for name in (*names, target)]).all(0)
@@ -136,8 +137,7 @@ def _targets(batch: Batch, item: int) -> dict[str, Values]:
 
 
 def _array(values: Tensor) -> Values:
-    array: Values = values.detach().cpu().float().numpy()
-    return array
+    return values.detach().cpu().float().numpy()
 
 
 @dataclass

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from voxlate.arrays import Bool, Float32
 from voxlate.errors import BadInput
 from voxlate.images.io import content_hash, is_there
 from voxlate.records import (
@@ -29,7 +29,7 @@ from voxlate.trust.features import number_of_features, voxel_features
 from voxlate.trust.out_of_distribution import ReferencePatches, number_of_patch_features
 from voxlate.trust.widths import NARROWEST, SETTINGS, Widths
 
-Array = NDArray[np.float32]
+Array = Float32
 IntervalMethod = Literal["learned", "difficulty", "quantiles", "sd", "constant"]
 
 INTERVAL_METHODS: dict[IntervalMethod, str] = {
@@ -201,7 +201,7 @@ class Calibration:
         name: str,
         low: Array,
         high: Array,
-        regions: Mapping[str, NDArray[np.bool_]],
+        regions: Mapping[str, Bool],
     ) -> dict[str, float]:
         """Upper bounds of the errors of a case in network units: of `mae`, and of the means of regions.
 

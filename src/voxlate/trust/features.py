@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage as ndimage
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from voxlate.arrays import Float32
+
+Array = Float32
 
 NARROW, WIDE = 1.0, 3.0  # standard deviation of blurs, in pixels
 FAR = 12.0  # pixels from the background, beyond which the distance no longer matters

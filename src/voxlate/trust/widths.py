@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from voxlate.arrays import Float32
 from voxlate.records import Shape
 
-Array = NDArray[np.float32]
+Array = Float32
 Learned = Literal["learned", "difficulty"]
 
 BATCH = 2048
