@@ -1,4 +1,4 @@
-"""The tables on trainings with Harvard's slices: fine-tuning, few patients, and pairs registered through a starter."""
+"""The tables on trainings with Harvard's slices: fine-tuning, few patients, and registered pairs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from starter_measures import (
     trained,
 )
 from voxlate.data.find import CaseFiles
-from voxlate.starters.names import PREFIX
 
 SCRATCH, STARTER = "from scratch", "from the starter"
 COHORT = "harvard"
@@ -116,11 +115,6 @@ def _of_patients(setup: Setup, way: str, number: int, minutes: float, seed: int)
 PAIRS: dict[str, dict[str, Any]] = {
     "as they are": {},
     "registered to the MR": {"register": "smooth", "fixed": "mr"},
-    "registered through the starter": {
-        "register": "smooth",
-        "fixed": "mr",
-        "through": f"{PREFIX}{HEAD_CT}",
-    },
 }
 
 
@@ -130,14 +124,13 @@ def through(setup: Setup) -> Iterator[Job]:
         return
     (minutes,) = setup.minutes_of(10)
     for seed in setup.seeds:
-        for pairs, options in PAIRS.items():
-            starter = HEAD_CT if "through" in options else ""
-            key = setup.key("through", starter, row=pairs, minutes=minutes, seed=seed)
+        for pairs in PAIRS:
+            key = setup.key("through", "", row=pairs, minutes=minutes, seed=seed)
             yield Job(key, partial(_of_pairs, setup, key))
 
 
 def _of_pairs(setup: Setup, key: Mapping[str, Any]) -> dict[str, Any]:
-    """A training on the pairs of one row; cohorts registered through other weights are others."""
+    """A training on the pairs of one row."""
     pairs, seed, minutes = key["row"], key["seed"], key["minutes"]
     heads = heads_of(setup, seed)
     label = f"{pairs}_{key['weights']}".replace(" ", "_").rstrip("_")

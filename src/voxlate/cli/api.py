@@ -67,7 +67,6 @@ from voxlate.synthesis.model import load as _load
 from voxlate.synthesis.options import RunOptions, SynthOptions
 from voxlate.synthesis.selection import select
 from voxlate.synthesis.serving import serve as serve_archive
-from voxlate.synthesis.stand_ins import prepare_through
 from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
 from voxlate.training.run import Run
@@ -136,22 +135,13 @@ def prepare(
     root: Path | str,
     out: Path | str,
     *,
-    through: Path | str | None = None,
     progress: Shown = True,
     **options: Any,
 ) -> Cohort:
-    """Prepare a cohort for training; options: the fields of PrepareOptions and ExecutorOptions, and say.
-
-    through: a run or starter whose synthesis of the fixed scan the scans of its target are registered to and compared with.
-    """
-    say = options.setdefault("say", noted(progress))
+    """Prepare a cohort for training; options: the fields of PrepareOptions and ExecutorOptions, and say."""
+    options.setdefault("say", noted(progress))
     by = ExecutorOptions(**_taken(ExecutorOptions, options))
     with shown(progress) as step:
-        if through is not None:
-            asked = PrepareOptions(**_taken(PrepareOptions, options))
-            return prepare_through(
-                through, Path(root), Path(out), asked, by=by, progress=step, say=say
-            )
         return _prepare.prepare(
             root,
             out,

@@ -32,7 +32,6 @@ INTERNAL = (
     "begun",
     "limits",
     "elsewhere",
-    "stand_ins",
 )  # that commands see to, not their callers
 LONGEST = 60  # characters of a value in a message
 

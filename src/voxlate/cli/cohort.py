@@ -15,7 +15,7 @@ from voxlate.data.options import MAX_VOLUME, PrepareOptions
 from voxlate.errors import BadInput, plural
 from voxlate.executors.options import ExecutorOptions
 from voxlate.images.limits import allow_volumes
-from voxlate.options import MAIN, OUTPUT, PREPARATION, Option
+from voxlate.options import MAIN, OUTPUT, Option
 
 
 @command("phantom --out COHORT --cases 24 --size 96 96 48")
@@ -95,14 +95,6 @@ def prepare(
             "Read and check all scans, list the resulting files, and write nothing.", panel=MAIN
         ),
     ] = False,
-    through: Annotated[
-        Path | None,
-        Option(
-            "Run or starter whose synthesis of the fixed scan the scans of its target are registered to and compared with.",
-            panel=PREPARATION,
-            metavar="RUN",
-        ),
-    ] = None,
     every: Annotated[
         bool,
         Option(
@@ -114,7 +106,7 @@ def prepare(
     """Check a cohort, split it by patient, and convert it for training."""
     from voxlate.cli.next_steps import after_prepare
     from voxlate.cli.overview import show
-    from voxlate.data.audit import misalignment_lines, synthesised_pairs
+    from voxlate.data.audit import misalignment_lines
     from voxlate.data.manifest import root_and_manifest
     from voxlate.data.prepare import prepare as run
     from voxlate.data.prepared import registration_lines
@@ -132,19 +124,14 @@ def prepare(
         )
     _, manifest = root_and_manifest(cohort, options.manifest)
     with progress_on(err) as bars:
-        if through is not None:
-            from voxlate.synthesis.stand_ins import prepare_through
-
-            prepared = prepare_through(through, cohort, to, options, by=by, progress=bars, say=note)
-        else:
-            prepared = run(
-                cohort,
-                to,
-                progress=lambda done, total, _: bars("prepare", done, total),
-                say=note,
-                **by.of_preparation,
-                **vars(options),
-            )
+        prepared = run(
+            cohort,
+            to,
+            progress=lambda done, total, _: bars("prepare", done, total),
+            say=note,
+            **by.of_preparation,
+            **vars(options),
+        )
     splits = {entry.patient: entry.split for entry in prepared.cases}
     table = prepared_overview(prepared)
     counts = {split: len(cases) for split, cases in prepared.splits.items()}
@@ -165,7 +152,7 @@ def prepare(
     show(table)
     if line := held_out_line(splits):
         say(line, err)
-    misaligned = misalignment_lines(prepared.cases, synthesised_pairs(prepared.folder))
+    misaligned = misalignment_lines(prepared.cases)
     registered = registration_lines(prepared.cases)
     for modality, line in (*misaligned.items(), *registered.items()):
         say(f"{modality} {line}.", err)

@@ -1,6 +1,5 @@
 """The common grid of a case's scans: as they are, resampled by their headers, or registered."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -139,16 +138,8 @@ class CommonGrid:
         return moved
 
 
-def find_common_grid(
-    case: str,
-    scans: dict[str, Volume],
-    preparation: Preparation,
-    stand_ins: Mapping[str, Volume] | None = None,
-) -> CommonGrid:
-    """Choose the grid of a case and register its scans to it where that is asked for.
-
-    stand_ins: images on the fixed scan's grid, by modality, to which the scan of that modality is registered instead.
-    """
+def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparation) -> CommonGrid:
+    """Choose the grid of a case and register its scans to it where that is asked for."""
     name = preparation.fixed or next(iter(scans))
     if name not in scans:
         hint = (
@@ -171,12 +162,7 @@ def find_common_grid(
         return common
     for other, volume in scans.items():
         if other != name:
-            like = (stand_ins or {}).get(other, fixed)
-            if not same_grid(like.grid, fixed.grid):
-                raise BadInput(
-                    f"{like.origin}: expected the grid of {fixed.origin} ({fixed.grid}), found {like.grid}. Remove it, and prepare again with --through."
-                )
-            registration = register(volume, like, preparation.register)
+            registration = register(volume, fixed, preparation.register)
             kept = registration.kept
             file = "" if kept == "none" else transform_name(case, other, kept)
             common.registered[other] = Registered(

@@ -2,24 +2,18 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
-
-import numpy as np
-from numpy.typing import NDArray
 
 from voxlate.data.align import Preparation
 from voxlate.data.case import PreparedCase
 from voxlate.data.case_header import CaseHeader
 from voxlate.data.prepared import Cohort, Entry
 from voxlate.errors import first_of, plural
-from voxlate.images.grid import Grid, Volume, canonical, resample, same_grid
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 from voxlate.images.units import TISSUE_MAPS
 
-THROUGH = "through"  # the folder of synthesised images within a prepared cohort
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
 REFINED_MM = (
     1.0  # of a coarse estimate, whose error is below 0.7 mm; pairs below it are never named
@@ -55,18 +49,13 @@ def _shuffled(name: str) -> str:
 
 
 def misalignments(
-    case: PreparedCase,
-    fixed: str | None = None,
-    coarse: bool = False,
-    stand_ins: Mapping[str, Volume] | None = None,
+    case: PreparedCase, fixed: str | None = None, coarse: bool = False
 ) -> dict[str, Misalignment]:
     """The misalignment of each scan of a case from `fixed`, by modality; coarse: without the finest voxels.
 
-    fixed: by default, or where it shows nothing, the first scan that shows anatomy. stand_ins: by modality, images that
-    were synthesised from `fixed`: the scan of that modality is compared with its image, because the two have one contrast.
+    fixed: by default, or where it shows nothing, the first scan that shows anatomy.
     """
     header = case.header
-    images = stand_ins or {}
     if len(header.shown) < 2:
         return {}
     anatomy = [name for name in header.shown if header.units[name] in SHOW_ANATOMY]
@@ -79,28 +68,12 @@ def misalignments(
             continue
         if {to, name} <= {*anatomy}:
             units = header.units[to], header.units[name]
-            like = reference
-            if to == fixed and name in images:
-                units = header.units[name], header.units[name]
-                like = _on_grid(images[name], header.grid)
             moving = case.volume(name).data[0]
-            measured = misalignment(like, moving, header.spacing_mm, mask, units, coarse)
+            measured = misalignment(reference, moving, header.spacing_mm, mask, units, coarse)
         else:
             measured = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
         by_name[name] = replace(measured, to=to)
     return by_name
-
-
-def _on_grid(image: Volume, grid: Grid) -> NDArray[np.float32]:
-    """An image [D, H, W] on the grid of a case."""
-    image = canonical(image)
-    return (image if same_grid(image.grid, grid) else resample(image, grid)).data[0]
-
-
-def synthesised_pairs(folder: Path) -> frozenset[tuple[str, str]]:
-    """The cases and modalities of a prepared cohort for which a synthesised image stands in for the fixed scan."""
-    paths = (folder / THROUGH).glob("*/*.nii.gz")
-    return frozenset((path.parent.name, path.name.removesuffix(".nii.gz")) for path in paths)
 
 
 def not_examined(header: CaseHeader | Entry) -> bool:
@@ -133,15 +106,8 @@ def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
     return largest
 
 
-def misalignment_warnings(
-    headers: Sequence[CaseHeader],
-    preparation: Preparation,
-    synthesised: Collection[tuple[str, str]] = (),
-) -> Iterator[str]:
-    """A sentence on each of the worst pairs, on what cannot be measured, and on what was not examined.
-
-    synthesised: the pairs of a case and a modality that were compared with a synthesised image.
-    """
+def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
+    """A sentence on each of the worst pairs, on what cannot be measured, and on what was not examined."""
     pairs = [
         (header, name, one)
         for header, name, one in _worst_first(headers)
@@ -150,9 +116,8 @@ def misalignment_warnings(
     for header, name, one in pairs[:MOST_PAIRS]:
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = "register (--register rigid), " if may_register else ""
-        image = _synthesis_of(name) if (header.case, name) in synthesised else ""
         yield (
-            f"{header.case}: {name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}{image}: {advice}look at it (voxlate report PREPARED), or leave it out."
+            f"{header.case}: {name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}: {advice}look at it (voxlate report PREPARED), or leave it out."
         )
     if len(pairs) > MOST_PAIRS:
         yield (
@@ -201,18 +166,8 @@ def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
     return measured.median_mm > max(WORTH_A_WORD_MM, voxel_mm)
 
 
-def _synthesis_of(name: str) -> str:
-    return f" (measured on the {name} that was synthesised from it)"
-
-
-def misalignment_lines(
-    entries: Iterable[Entry], synthesised: Collection[tuple[str, str]] = ()
-) -> dict[str, str]:
-    """A line on each modality: its misalignment from the scan it was compared with, and in how many cases.
-
-    synthesised: see misalignment_warnings.
-    """
-    through = {name for _, name in synthesised}
+def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
+    """A line on each modality: its misalignment from the scan it was compared with, and in how many cases."""
     by_name = dict[str, dict[str, Misalignment]]()
     have = Counter[str]()
     for entry in entries:
@@ -222,15 +177,12 @@ def misalignment_lines(
                 name not in TISSUE_MAPS
             ):  # computed from the same head, so that nothing is to be measured
                 by_name.setdefault(name, {})[entry.case] = one
-    return {
-        name: _line(by_case, have[name], _synthesis_of(name) if name in through else "")
-        for name, by_case in sorted(by_name.items())
-    }
+    return {name: _line(by_case, have[name]) for name, by_case in sorted(by_name.items())}
 
 
-def _line(by_case: dict[str, Misalignment], cases: int, image: str) -> str:
+def _line(by_case: dict[str, Misalignment], cases: int) -> str:
     known = {case: one.median_mm for case, one in by_case.items() if one.median_mm is not None}
-    to = f"{next(iter(by_case.values())).to}{image}"
+    to = next(iter(by_case.values())).to
     examined = f"; {len(by_case)} of {cases} cases were examined" if len(by_case) < cases else ""
     if not known:
         reasons = Counter(one.reason or NOTHING_IN_COMMON for one in by_case.values())

@@ -115,12 +115,11 @@ def prepare_case(
     mask: Volume | None = None,
     labels: Mapping[str, Volume] | None = None,
     masked: bool = True,
-    stand_ins: Mapping[str, Volume] | None = None,
 ) -> PreparedCase:
     """Resample a patient's scans to one grid, in canonical orientation, and compute their mask and statistics.
 
     scans, mask, labels: as read; a mask from the user replaces the computed one. masked: whether a mask is needed.
-    stand_ins: see find_common_grid. Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
+    Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
     """
     if len(scans) > MOST_MODALITIES:
         raise BadInput(
@@ -134,8 +133,7 @@ def prepare_case(
         for name, scan in scans.items()
     }
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
-    like = {name: canonical(image) for name, image in (stand_ins or {}).items()}
-    common = find_common_grid(case, in_ras, preparation, like)
+    common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
     if by_brain:
         scan = _brain_scan(case, in_ras, preparation)

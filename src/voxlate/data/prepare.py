@@ -15,12 +15,10 @@ from safetensors.numpy import load_file
 from voxlate import __version__
 from voxlate.data.align import Preparation
 from voxlate.data.audit import (
-    THROUGH,
     examined_cases,
     misalignment_warnings,
     misalignments,
     not_examined,
-    synthesised_pairs,
     to_refine,
 )
 from voxlate.data.case import PreparedCase, prepare_case, read_header, write_case
@@ -46,7 +44,6 @@ from voxlate.errors import BadInput, CannotWrite, first_of
 from voxlate.executors.job import Executor, InProcess, Plain, case_sentence
 from voxlate.executors.local import LocalExecutor
 from voxlate.files import is_scaffold, locked
-from voxlate.images.grid import Volume
 from voxlate.images.io import content_hash, read_volume
 from voxlate.images.mask import clearest
 from voxlate.images.misalignment import Misalignment
@@ -61,7 +58,6 @@ MOST_WORKERS = 8
 OWN_NAMES = (
     "transforms",
     "latents",
-    THROUGH,
     "report.html",
 )  # further entries of a cohort's folder
 NO_OPTIONS = (
@@ -79,8 +75,6 @@ def prepare(
     executor: Executor | None = None,
     progress: CaseProgress | None = None,
     say: Say | None = None,
-    stand_ins: Path | None = None,
-    through: str | None = None,
     **options: Any,
 ) -> Cohort:
     """Prepare a cohort for training; the same call again resumes, and prepares cases again whose files have changed.
@@ -92,8 +86,6 @@ def prepare(
     mask_from) is the grid's middle column; the case's header keeps that grid with the files' own.
     mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
     since synthesis has sources only. shares: default see split.usual_shares.
-    stand_ins: a folder CASE/MODALITY.nii.gz of synthesised images on the fixed scan's grid, to which scans of that modality
-    are registered, if they are, and with which the audit compares them; through: the model that synthesised them, as cohort.json states it.
     workers: processes, each holding one case in memory. executor: works on the cases instead of these processes; it
     prepares all cases that it can before it raises BadInput with the others, so that the next call has only those left.
     progress(done, total, case) is called after each case, say(sentence) where cases were prepared again.
@@ -104,7 +96,7 @@ def prepare(
     (root, table), out = root_and_manifest(root, asked.manifest), Path(out)
     layout = {**asked.layout, "manifest": table}
     found = find_cohort(root, modalities=asked.modalities, **layout)
-    cases = [_with_stand_ins(case, stand_ins) for case in found.cases]
+    cases = found.cases
     known_patients(cases, root)
     preparation = preparation_of(asked, cases)  # stated in cohort.json, and so in every model of it
     splits = split_patients([(one.patient, one.split) for one in cases], asked.seed, asked.shares)
@@ -125,7 +117,6 @@ def prepare(
         **asdict(preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,
-        **({} if through is None else {"through": through}),
         "split_by": by_whom if stated else by_patient,
         "voxlate": __version__,
     }
@@ -166,21 +157,13 @@ def prepare(
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
             *lost_by_resampling(headers, preparation),
-            *misalignment_warnings(headers, preparation, synthesised_pairs(out)),
+            *misalignment_warnings(headers, preparation),
         ),
         provenance=made,
     )
     write_cohort(cohort)
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
-
-
-def _with_stand_ins(case: CaseFiles, folder: Path | None) -> CaseFiles:
-    """The case with the synthesised images of its modalities, if it has any."""
-    if folder is None:
-        return case
-    paths = {name: folder / case.case / f"{name}.nii.gz" for name in case.files}
-    return replace(case, stand_ins={name: path for name, path in paths.items() if path.is_file()})
 
 
 def preparation_of(options: PrepareOptions, cases: list[CaseFiles]) -> Preparation:
@@ -367,20 +350,18 @@ def _prepare_files(
     was_there = path.exists()
     if was_there and read_header(path).inputs == inputs:
         if audit and not_examined(read_header(path)):
-            _examine(files, path, preparation, coarse=True)
+            _examine(path, preparation, coarse=True)
         return False
-    stand_ins = _read_stand_ins(files)
     case = prepare_case(
         files.case,
         {name: read_volume(place, name) for name, place in files.files.items()},
         preparation,
         mask=None if files.mask is None else read_volume(files.mask, "mask"),
         labels={name: read_volume(place, name) for name, place in files.labels.items()},
-        stand_ins=stand_ins,
     )
     misaligned = dict[str, Misalignment]()
     if audit:
-        misaligned = misalignments(case, preparation.fixed, coarse=True, stand_ins=stand_ins)
+        misaligned = misalignments(case, preparation.fixed, coarse=True)
     header = replace(case.header, patient=files.patient, inputs=inputs, misaligned=misaligned)
     for name, transform in case.transforms.items():
         write_transform(out / header.registered[name].transform, transform)
@@ -402,20 +383,16 @@ def _refine_worst(
 
 
 def _refine_files(files: CaseFiles, out: Path, preparation: Preparation) -> bool:
-    _examine(files, case_path(out, files.case), preparation, coarse=False)
+    _examine(case_path(out, files.case), preparation, coarse=False)
     return True
 
 
-def _read_stand_ins(files: CaseFiles) -> dict[str, Volume]:
-    return {name: read_volume(place, name) for name, place in files.stand_ins.items()}
-
-
-def _examine(files: CaseFiles, path: Path, preparation: Preparation, coarse: bool) -> None:
+def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
     """Write the misalignment of a prepared case's scans into its header."""
     case = PreparedCase(
         read_header(path), load_file(path)
     )  # in memory: a mapped file cannot be replaced everywhere
-    misaligned = misalignments(case, preparation.fixed, coarse, _read_stand_ins(files))
+    misaligned = misalignments(case, preparation.fixed, coarse)
     write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
 
 

@@ -315,7 +315,7 @@ class _Made(TypedDict):
     unread: list[Text]
     left_out: list[Text]
     split_by: Text
-    through: NotRequired[Text]
+    through: NotRequired[Text]  # by version 0.6: a model whose images the scans were registered to
     voxlate: Text
 
 

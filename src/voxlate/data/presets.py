@@ -47,8 +47,7 @@ class CaseFiles:
 
     A file may also be a DICOM folder, 'FOLDER#key' for one series of it, or either with '#peak+8s' for one frame, or
     'FILE.npy#channel=0' for a slice of an array file. patient: '' where nothing has said it yet (see patient_names.py).
-    fold: in which a manifest says that the patient validates. stand_ins: synthesised images, by modality, to which the
-    scan of this modality is registered, and with which its alignment is audited, in place of the fixed scan.
+    fold: in which a manifest says that the patient validates.
     """
 
     case: str
@@ -58,14 +57,12 @@ class CaseFiles:
     mask: Path | None = None
     labels: dict[str, Path] = field(default_factory=dict)
     fold: int | None = None
-    stand_ins: dict[str, Path] = field(default_factory=dict)
 
     @property
     def paths(self) -> dict[str, Path]:
-        """All its files: scans and label maps by their names, "mask", and stand-ins as "through NAME"."""
+        """All its files: scans and label maps by their names, and "mask"."""
         mask = {} if self.mask is None else {"mask": self.mask}
-        stand_ins = {f"through {name}": path for name, path in self.stand_ins.items()}
-        return {**self.files, **self.labels, **mask, **stand_ins}
+        return {**self.files, **self.labels, **mask}
 
 
 @settings

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.align import Registered
-from voxlate.data.audit import misalignment_lines, not_examined, synthesised_pairs
+from voxlate.data.audit import misalignment_lines, not_examined
 from voxlate.data.prepared import Cohort, Entry, open_cohort, registration_lines
 from voxlate.errors import plural
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment
@@ -57,7 +57,7 @@ def report_prepared(
         "title": f"{plural(len(cohort.cases), 'case')} of {', '.join(cohort.modalities)}",
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
-            *misalignment_lines(cohort.cases, synthesised_pairs(cohort.folder)).items(),
+            *misalignment_lines(cohort.cases).items(),
             *(("warning", warning) for warning in cohort.warnings),
         ],
         "cases": sections,

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from voxlate.data.audit import is_misaligned, misalignment_lines, synthesised_pairs
+from voxlate.data.audit import is_misaligned, misalignment_lines
 from voxlate.data.prepared import Cohort, open_cohort, registration_lines
 from voxlate.data.survey import prepared_overview
 from voxlate.errors import BadInput
@@ -28,7 +28,6 @@ __all__ = ["cohort_of", "facts_of_run", "newest_pictures", "prepared_facts"]
 def prepared_facts(folder: Path) -> dict[str, Any]:
     """What `voxlate prepare` says of a prepared cohort: its table, how its scans are aligned, and warnings."""
     cohort = open_cohort(folder)
-    pairs = synthesised_pairs(cohort.folder)
     distances = [
         (entry.case, name, one, is_misaligned(cohort.header(entry.case), one))
         for entry in cohort.cases
@@ -38,7 +37,7 @@ def prepared_facts(folder: Path) -> dict[str, Any]:
     return {
         "table": prepared_overview(cohort),
         "aligned": {
-            **misalignment_lines(cohort.cases, pairs),
+            **misalignment_lines(cohort.cases),
             **registration_lines(cohort.cases),
         },
         "distances": distances,
