@@ -1,6 +1,7 @@
 """The rules that turn facts of a cohort into settings, each with a sentence that states its number."""
 
 import math
+import tomllib
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,35 +50,77 @@ OUTLYING = 6.0
 # Tukey's fence in quartile ranges above the upper quartile: vessels end and bone begins there.
 REACH = 1.5
 
-LIGHT: Tables = {"flip_lr": 0.5}
-MEDIUM: Tables = {
-    "rotate_degrees": 7,
-    "scale": 0.08,
-    "translate": 0.03,
-    "elastic_mm": 2,
-}
-FULL: Tables = {
-    "rotate_degrees": 12,
-    "scale": 0.12,
-    "stretch": 0.06,
-    "shear": 0.08,
-    "translate": 0.05,
-}
-FULL |= {"elastic_mm": 5, "elastic_points": 8}
-MEDIUM_GREY: Tables = {"gamma": 0.2, "contrast": 0.1, "bias": 0.1, "noise": 0.01}
-FULL_GREY: Tables = {
-    "gamma": 0.4,
-    "contrast": 0.15,
-    "remap": 0.8,
-    "bias": 0.1,
-    "blur_mm": 0.4,
-    "noise": 0.03,
-}
+# Parts of planned recipes, as recipes are written.
+_PARTS: dict[str, Tables] = tomllib.loads("""
+[light]
+flip_lr = 0.5
+
+[medium]
+rotate_degrees = 7
+scale = 0.08
+translate = 0.03
+elastic_mm = 2
+
+[full]
+rotate_degrees = 12
+scale = 0.12
+stretch = 0.06
+shear = 0.08
+translate = 0.05
+elastic_mm = 5
+elastic_points = 8
+
+[medium_grey]
+gamma = 0.2
+contrast = 0.1
+bias = 0.1
+noise = 0.01
+
+[full_grey]
+gamma = 0.4
+contrast = 0.15
+remap = 0.8
+bias = 0.1
+blur_mm = 0.4
+noise = 0.03
+
+[cycle]
+kind = "cycle"
+critic = { widths = [32, 64, 128], norm = "instance", output = "patches" }
+distance = { kind = "regression", loss = "l1" }
+
+[cycle_training]
+ema = 0
+clip_norm = 0
+optimiser = { kind = "adam", lr = 5e-4, betas = [0.5, 0.999], weight_decay = 0, warm_up = 0, decay = "linear", hold = 0.5 }
+
+[diffusion]
+kind = "diffusion"
+prediction = "x0"
+schedule = { kind = "cosine" }
+weight = { kind = "table", of = "x0", log_snr = [-4, -2, -1, 0, 1, 1.61, 6], weight = [1.02, 1.14, 1.37, 2, 3.72, 6, 6] }
+
+[sampling]
+sampler = "ddim"
+steps = 8
+eta = 1.0
+grid = "log_snr"
+end = 0.0518
+""")
+LIGHT, FULL_GREY = _PARTS["light"], _PARTS["full_grey"]
+CYCLE, CYCLE_TRAINING = _PARTS["cycle"], _PARTS["cycle_training"]
+OF_RESIDUAL, OF_IMAGE = (
+    {**_PARTS["diffusion"], "times": {"kind": "uniform_log_snr", "low": low, "high": 5.5}}
+    for low in (-3.5, -6)
+)
+SAMPLING = _PARTS["sampling"]
+# Sampling starts at log-SNR -3, because the regression is close to the truth.
+FROM_REGRESSION: Tables = {**SAMPLING, "start": 0.8605}
 # Augmentation by the number of passes over the slices.
 STRENGTHS: list[tuple[float, tuple[str, Tables, Tables]]] = [
     (FEW, ("no other augmentation", {}, {})),
-    (MANY, ("moderate changes", MEDIUM, MEDIUM_GREY)),
-    (math.inf, ("all changes", FULL, FULL_GREY)),
+    (MANY, ("moderate changes", _PARTS["medium"], _PARTS["medium_grey"])),
+    (math.inf, ("all changes", _PARTS["full"], FULL_GREY)),
 ]
 
 
@@ -333,26 +376,6 @@ def training(steps: int, width: int, batch: int, draws: bool = False) -> tuple[T
     }
 
 
-CYCLE: Tables = {
-    "kind": "cycle",
-    "critic": {"widths": [32, 64, 128], "norm": "instance", "output": "patches"},
-    "distance": {"kind": "regression", "loss": "l1"},
-}
-CYCLE_TRAINING: Tables = {
-    "ema": 0,
-    "clip_norm": 0,
-    "optimiser": {
-        "kind": "adam",
-        "lr": 5e-4,
-        "betas": [0.5, 0.999],
-        "weight_decay": 0,
-        "warm_up": 0,
-        "decay": "linear",
-        "hold": 0.5,
-    },
-}
-
-
 def cycle_net(size: Size) -> Tables:
     """CycleGAN's generator with the width of the plan."""
     return {"kind": "resnet", "width": size.width, "blocks": 6}
@@ -383,33 +406,3 @@ def peaks(intensity: Tables, roles: Roles) -> tuple[Tables, Why]:
     high = f"{' and '.join(own)}: the {intensity[own[0]]['high']}th percentile"
     why = f"{high} is moved near to its value in training scans"
     return {"peaks": True}, {"synth.peaks": why}
-
-
-DIFFUSION: Tables = {
-    "kind": "diffusion",
-    "prediction": "x0",
-    "schedule": {"kind": "cosine"},
-    "weight": {
-        "kind": "table",
-        "of": "x0",
-        "log_snr": [-4, -2, -1, 0, 1, 1.61, 6],
-        "weight": [1.02, 1.14, 1.37, 2, 3.72, 6, 6],
-    },
-}
-OF_RESIDUAL: Tables = {
-    **DIFFUSION,
-    "times": {"kind": "uniform_log_snr", "low": -3.5, "high": 5.5},
-}
-OF_IMAGE: Tables = {
-    **DIFFUSION,
-    "times": {"kind": "uniform_log_snr", "low": -6, "high": 5.5},
-}
-SAMPLING: Tables = {
-    "sampler": "ddim",
-    "steps": 8,
-    "eta": 1.0,
-    "grid": "log_snr",
-    "end": 0.0518,
-}
-# Sampling starts at log-SNR -3, because the regression is close to the truth.
-FROM_REGRESSION: Tables = {**SAMPLING, "start": 0.8605}
