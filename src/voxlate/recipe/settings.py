@@ -67,6 +67,13 @@ AnyNet = Annotated[
     Importable(settings_of_module),
 ]
 AnyIntensity = Annotated[Intensity, Importable()]
+StageTask = Annotated[AnyTask, setting("Task: how a batch becomes a problem for the network.")]
+StageMethod = Annotated[AnyMethod, setting("Method: the model that is trained, and its loss.")]
+Critic = Annotated[
+    OpponentSettings | None, setting("Critic of the images, for an adversarial loss; unset: none.")
+]
+StageNet = Annotated[AnyNet, setting("Network of the method.")]
+StageTraining = Annotated[Training, setting("Training: steps, batches and the optimiser.")]
 StartFrom = Annotated[
     str | None,
     setting(
@@ -151,16 +158,11 @@ class Stage:
         str,
         setting("Name by which later stages refer to this one.", pattern=r"^[a-z][a-z0-9_]*$"),
     ]
-    task: Annotated[AnyTask, setting("Task: how a batch becomes a problem for the network.")] = (
-        Translate()
-    )
-    method: Annotated[AnyMethod, setting("Method: the model that is trained, and its loss.")]
-    opponent: Annotated[
-        OpponentSettings | None,
-        setting("Critic of the images, for an adversarial loss; unset: none."),
-    ] = None
-    net: Annotated[AnyNet, setting("Network of the method.")]
-    train: Annotated[Training, setting("Training: steps, batches and the optimiser.")]
+    task: StageTask = Translate()
+    method: StageMethod
+    opponent: Critic = None
+    net: StageNet
+    train: StageTraining
     data: Annotated[
         DataSettings | None,
         setting("Data of this stage, where they differ from the recipe's."),
@@ -187,16 +189,11 @@ class Recipe:
     intensity: Annotated[
         dict[str, AnyIntensity], setting("Map to network units for each modality.")
     ]
-    task: Annotated[AnyTask, setting("Task: how a batch becomes a problem for the network.")] = (
-        Translate()
-    )
-    method: Annotated[AnyMethod, setting("Method: the model that is trained, and its loss.")]
-    opponent: Annotated[
-        OpponentSettings | None,
-        setting("Critic of the images, for an adversarial loss; unset: none."),
-    ] = None
-    net: Annotated[AnyNet, setting("Network of the method.")] = UNet()
-    train: Annotated[Training, setting("Training: steps, batches and the optimiser.")] = Training()
+    task: StageTask = Translate()
+    method: StageMethod
+    opponent: Critic = None
+    net: StageNet = UNet()
+    train: StageTraining = Training()
     synth: Annotated[Synthesis, setting("Synthesis: how images are sampled.")] = Synthesis()
     start_from: StartFrom = None
     start_window: StartWindow = dataclasses.field(default_factory=dict)

@@ -15,18 +15,15 @@ from voxlate.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.images.formats.dicom_headers import (
     Origin,
     code,
-    instance_uid,
     new_series,
     write_objects,
 )
 from voxlate.images.formats.dicom_multiframe import (
-    SERIAL_NUMBER,
     anatomy,
     check_size,
     complete,
     highdicom_for,
-    planes,
-    stand_ins,
+    shared_arguments,
     synthesis,
 )
 from voxlate.images.formats.dicom_placement import Placement, placed
@@ -144,16 +141,6 @@ def _object(
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
     width = max(high - low, 1e-6)
     return highdicom.pm.ParametricMap(
-        source_images=stand_ins(pydicom, placement, series),
-        pixel_array=values,
-        series_instance_uid=series.SeriesInstanceUID,
-        series_number=series.SeriesNumber,
-        sop_instance_uid=instance_uid(pydicom, series, 0),
-        instance_number=1,
-        manufacturer=series.Manufacturer,
-        manufacturer_model_name=series.ManufacturerModelName,
-        software_versions=series.SoftwareVersions,
-        device_serial_number=SERIAL_NUMBER,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_mapping(pydicom, highdicom, values, quantity)],
         voi_lut_transformations=[
@@ -161,7 +148,7 @@ def _object(
         ],
         content_label=CONTENT_LABEL,
         content_description=_text(quantity),
-        **planes(pydicom, highdicom, placement, len(values)),
+        **shared_arguments(pydicom, highdicom, placement, series, values),
     )
 
 

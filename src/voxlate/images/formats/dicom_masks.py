@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats.dicom_headers import Origin, instance_uid, new_series, write_objects
+from voxlate.images.formats.dicom_headers import Origin, new_series, write_objects
 from voxlate.images.formats.dicom_multiframe import (
-    SERIAL_NUMBER,
     Derivation,
     check_size,
     complete,
     highdicom_for,
-    planes,
-    stand_ins,
+    shared_arguments,
 )
 from voxlate.images.formats.dicom_placement import Placement, placed
 from voxlate.images.grid import Volume
@@ -86,24 +84,14 @@ def _object(
     """The labels as a Segmentation of highdicom, in the study of the source."""
     highdicom = highdicom_for(out)
     return highdicom.seg.Segmentation(
-        source_images=stand_ins(pydicom, placement, series),
-        pixel_array=labels,
         segmentation_type="BINARY",
         segment_descriptions=[
             _segment(pydicom, highdicom, number, value, len(values), name)
             for number, value in enumerate(values, start=1)
         ],
-        series_instance_uid=series.SeriesInstanceUID,
-        series_number=series.SeriesNumber,
-        sop_instance_uid=instance_uid(pydicom, series, 0),
-        instance_number=1,
-        manufacturer=series.Manufacturer,
-        manufacturer_model_name=series.ManufacturerModelName,
-        software_versions=series.SoftwareVersions,
-        device_serial_number=SERIAL_NUMBER,
         content_label="MASK",
         content_description=f"{name}: who drew it is not known to voxlate"[:64],
-        **planes(pydicom, highdicom, placement, len(labels)),
+        **shared_arguments(pydicom, highdicom, placement, series, labels),
     )
 
 

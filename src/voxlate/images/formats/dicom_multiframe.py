@@ -79,7 +79,7 @@ def anatomy(pydicom: Any, template: Any) -> Any:
     return item
 
 
-def stand_ins(pydicom: Any, placement: Placement, series: Any) -> list[Any]:
+def _stand_ins(pydicom: Any, placement: Placement, series: Any) -> list[Any]:
     """An image for each object of the source series, with the attributes that highdicom takes from its sources."""
     images = dict[str, Any]()
     for source in placement.sources:
@@ -104,7 +104,26 @@ def stand_ins(pydicom: Any, placement: Placement, series: Any) -> list[Any]:
     return list(images.values())
 
 
-def planes(pydicom: Any, highdicom: Any, placement: Placement, count: int) -> dict[str, Any]:
+def shared_arguments(
+    pydicom: Any, highdicom: Any, placement: Placement, series: Any, pixels: np.ndarray
+) -> dict[str, Any]:
+    """The arguments of every object of highdicom: its pixels, sources, series, device, and the place of every frame."""
+    return {
+        "source_images": _stand_ins(pydicom, placement, series),
+        "pixel_array": pixels,
+        "series_instance_uid": series.SeriesInstanceUID,
+        "series_number": series.SeriesNumber,
+        "sop_instance_uid": instance_uid(pydicom, series, 0),
+        "instance_number": 1,
+        "manufacturer": series.Manufacturer,
+        "manufacturer_model_name": series.ManufacturerModelName,
+        "software_versions": series.SoftwareVersions,
+        "device_serial_number": SERIAL_NUMBER,
+        **_planes(pydicom, highdicom, placement, len(pixels)),
+    }
+
+
+def _planes(pydicom: Any, highdicom: Any, placement: Placement, count: int) -> dict[str, Any]:
     """The arguments of highdicom that state the place of every frame."""
     slices = []
     for level in range(count):
