@@ -329,10 +329,14 @@ def test_blank_and_windowed_images_are_warned_of(tmp_path: Path, save) -> None:
     save(tmp_path / "in" / "a" / "cta.nii.gz", np.arange(32).reshape(2, 4, 4) - 3024)
     save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((2, 4, 4)))
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False)
-    blank, windowed, padded = sorted(cohort.warnings, key=len)
-    assert blank == "a/t1 is blank (every voxel is 7), and counts as missing."
-    assert "a/ct is between 0 and 31" in windowed or "a/ct is between 0 and 31" in padded
-    assert "a/cta has voxels of -3024 HU" in windowed or "a/cta has voxels of -3024 HU" in padded
+    blank, windowed, padded = sorted(
+        cohort.warnings, key=lambda line: ["t1", "ct", "cta"].index(line.split()[0])
+    )
+    assert blank == (
+        "t1 of a (1 of 1 case) is blank, and counts as missing (every voxel is 7). Check the file."
+    )
+    assert "ct of a (1 of 1 case) is windowed to grey values" in windowed
+    assert "cta of a (1 of 1 case) has values below air" in padded
 
 
 def test_prepared_again_nothing_is_rewritten_but_what_changed(

@@ -10,10 +10,6 @@ import numpy as np
 from voxlate.data.case_header import CaseHeader
 from voxlate.images.statistics import PERCENTILES
 
-PADDING_HU = (
-    -1100
-)  # air is -1000; noise and interpolation reach a little below, scanners' padding far below
-GREY_RANGE = 256
 MOST_LISTED = 3  # sentences of one kind
 
 
@@ -68,12 +64,12 @@ def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
 
 
 def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[str]:
-    """Sentences on problems that do not stop prepare: guesses, duplicates, blank images, odd Hounsfield units."""
-    odd: dict[tuple[str, str], list[str]] = defaultdict(list)
+    """Sentences on problems that do not stop prepare: guesses, duplicates and failed registration."""
+    guesses: dict[tuple[str, str], list[str]] = defaultdict(list)
     for header in headers:
-        for name, kind, sentence in _oddities(header):
-            odd[name, kind].append(sentence)
-    grouped = (text for several in odd.values() for text in _some(several))
+        for name, kind, sentence in _guesses(header):
+            guesses[name, kind].append(sentence)
+    grouped = (text for several in guesses.values() for text in _some(several))
     return [
         *_duplicates(headers, splits),
         *grouped,
@@ -122,24 +118,10 @@ def _duplicates(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterato
         yield f"The same voxels{where}: {names}{leak}."
 
 
-def _oddities(header: CaseHeader) -> Iterator[tuple[str, str, str]]:
-    """The peculiarities of each modality: its name, the kind, and a sentence."""
-    for name, statistics in header.statistics.items():
-        low = statistics.all.percentiles[0]
-        high = statistics.all.percentiles[-1]
-        if low == high:
-            yield (
-                name,
-                "blank",
-                f"{header.case}/{name} is blank (every voxel is {low:g}), and counts as missing.",
-            )
-        elif header.units[name] == "HU" and low < PADDING_HU:
-            padded = f"{header.case}/{name} has voxels of {low:g} HU, below air: padding, or not in Hounsfield units."
-            yield name, "padding", padded
-        elif header.units[name] == "HU" and low >= 0 and high < GREY_RANGE:
-            grey = f"{header.case}/{name} is between {low:g} and {high:g}: windowed to grey values, not Hounsfield units."
-            yield name, "grey", grey
-        for guess in header.origins[name].guesses:
+def _guesses(header: CaseHeader) -> Iterator[tuple[str, str, str]]:
+    """What was assumed of each modality: its name, the kind of guess, and a sentence."""
+    for name, origin in header.origins.items():
+        for guess in origin.guesses:
             yield name, re.sub(r"\d+", "", guess), f"{header.case}/{name}: {guess}"
 
 

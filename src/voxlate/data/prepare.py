@@ -21,13 +21,14 @@ from voxlate.data.audit import (
     not_examined,
     to_refine,
 )
-from voxlate.data.case import PreparedCase, prepare_case, read_header, write_case
+from voxlate.data.case import PreparedCase, mapped, prepare_case, read_header, write_case
 from voxlate.data.case_header import CaseHeader
 from voxlate.data.checking import check_unit, finest, lost_by_resampling
 from voxlate.data.choice import as_names
 from voxlate.data.find import CaseFiles, find_cohort, root_and_manifest
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.options import PrepareOptions
+from voxlate.data.outliers import outlier_warnings
 from voxlate.data.patient_names import EACH
 from voxlate.data.prepared import (
     VERSION,
@@ -156,6 +157,7 @@ def prepare(
             *(f"Assumed: {one}." for one in found.guessed),
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
+            *outlier_warnings(headers, lambda case: mapped(case_path(out, case))),
             *lost_by_resampling(headers, preparation),
             *misalignment_warnings(headers, preparation),
         ),

@@ -144,7 +144,7 @@ def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
         return background, None, False
     signal = background
     if values.max() > values.min():
-        signal = float(values[values > _otsu(values)].mean())
+        signal = float(values[values > otsu(values)].mean())
     if constant and _is_clean(values, background, signal):
         return background, background + 1e-3 * (signal - background), True
     return background, background + max(6 * spread, 0.1 * (signal - background)), False
@@ -162,7 +162,7 @@ def _sample(array: np.ndarray) -> np.ndarray:
     return spread_values(array, max(1, array.size // SAMPLES))
 
 
-def _otsu(values: np.ndarray) -> float:
+def otsu(values: np.ndarray) -> float:
     """The threshold between two classes of least variance within. Source: Otsu 1979, eq. 18."""
     low, high = np.percentile(values, [0.5, 99.5])
     counts, edges = np.histogram(values.clip(low, high), bins=256)

@@ -35,6 +35,8 @@ PERCENTILES = (
     100,
 )
 
+SIGNED = 0.02  # of the range below 0 that a tenth of the body, or a twentieth of the scan, reaches
+
 
 @dataclass(frozen=True)
 class Distribution:
@@ -64,6 +66,12 @@ class Statistics:
     def blank(self) -> bool:
         """Whether every voxel has the same value."""
         return self.all.at(0) == self.all.at(100)
+
+    @property
+    def signed(self) -> bool:
+        """Whether much of it is below 0, as where the mean was subtracted from intensities."""
+        limit = -SIGNED * (self.all.at(99.9) - self.all.at(0.1))
+        return min(self.all.at(5), self.foreground.at(10)) < limit
 
 
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
