@@ -278,9 +278,7 @@ def _source_on(truth: Truth) -> NDArray[np.float32] | None:
     return None
 
 
-def _where_covered(
-    alignment: Alignment, image: Volume, mask: MaskArray | None = None
-) -> NDArray[np.float32]:
+def _where_covered(alignment: Alignment, image: Volume, mask: MaskArray | None = None) -> Float32:
     """An image's values [D, H, W] on the truth's grid, NaN where it ends and outside a mask."""
     values = alignment.apply(image).data[0]
     for inside in (alignment.covered(image.grid), mask):
