@@ -266,7 +266,7 @@ def _sketched(truth: Truth, image: Volume) -> SketchedTruth:
     return SketchedTruth(item.case.patient or item.case.case, scan.unit, unit, sketch)
 
 
-def _source_on(truth: Truth) -> NDArray[np.float32] | None:
+def _source_on(truth: Truth) -> Float32 | None:
     """The first source that the image was made of, on the truth's grid; None where it is not there any more."""
     for name, stated in truth.item.provenance.get("inputs", {}).items():
         path = truth.item.inputs.get(name)
