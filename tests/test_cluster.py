@@ -135,6 +135,28 @@ def test_a_resubmitted_task_makes_its_own_part_and_an_array_with_gaps_needs_thei
     assert "PARTS: expected how many parts there are" in refused.stderr
 
 
+def test_scores_have_their_report_although_a_case_is_missing(cluster):
+    (cluster / "bin" / "voxlate").write_text('#!/bin/sh\necho "$@"\n[ "$1" = report ] || exit 2\n')
+    (job,) = submitted("score.sh", COHORT="cohort", OUT="out")
+    out, _ = job.communicate(timeout=60)
+    assert out.splitlines() == ["evaluate out --truth cohort", "report out"]
+    assert job.returncode == 2
+
+
+@pytest.mark.parametrize("script", ["one_gpu.sh", "folds.sh"])
+def test_a_training_job_that_is_stopped_queues_itself_again(cluster, script):
+    stub = "#!/bin/bash\ntrap 'exit 143' TERM\ntouch begun\nwhile :; do sleep 0.05; done\n"
+    (cluster / "bin" / "voxlate").write_text(stub)
+    words = {"PREPARED": "prepared", "RUN": "run", "RUNS": "runs", "SLURM_ARRAY_TASK_ID": 3}
+    (job,) = submitted(script, **words)
+    end = time.monotonic() + 60
+    while not Path("begun").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    job.send_signal(signal.SIGTERM)
+    _, err = job.communicate(timeout=60)
+    assert (cluster / "scontrol.log").read_text() == "requeue 17\n", err
+
+
 @pytest.mark.slow
 def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(
     cluster, prepared, cohort

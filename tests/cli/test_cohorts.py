@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from rows import every_row
+from voxlate.data.presets import presets
 from voxlate.files import write_json
 from voxlate.images.grid import Volume
 from voxlate.images.io import write_volume
@@ -211,3 +212,8 @@ def test_keys_of_a_finished_run_are_changed_by_a_new_run_that_its_refusal_names(
     assert answer.code == 0, answer.err
     other = voxlate("train", run / "recipe.toml", "--data", prepared, "--out", run, *change)
     assert f"--init {run}" in "".join(other.err.split("\n"))
+
+
+def test_the_help_of_prepare_lists_every_preset(voxlate):
+    shown = re.sub(r"[│\s]+", " ", voxlate("prepare", "--help").out)
+    assert f"({', '.join(presets())})" in shown

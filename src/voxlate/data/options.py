@@ -5,16 +5,24 @@ This module imports nothing heavy, because the command line reads it for --help.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from voxlate.images.limits import allow_volumes
 from voxlate.options import ADVANCED, INPUT, MAIN, PREPARATION, Option
 
+SHIPPED = resources.files("voxlate") / "presets"
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(
+        path.name.removesuffix(".toml") for path in SHIPPED.iterdir() if path.name.endswith(".toml")
+    )
+
 
 def _presets(begun: str) -> list[str]:
-    from voxlate.data.presets import presets  # heavy
-
     return [name for name in presets() if name.startswith(begun)]
 
 
@@ -47,7 +55,7 @@ class Layout:
     preset: Annotated[
         Path | str | None,
         Option(
-            "Layout of a public data set (bids, brats, ixi, synthrad, …) or a TOML file.",
+            f"Layout of a public data set ({', '.join(presets())}) or a TOML file.",
             panel=INPUT,
             metavar="NAME",
             takes=str,
@@ -124,7 +132,8 @@ class PrepareOptions(Layout):
         ),
     ] = None
     resample: Annotated[
-        bool, Option("Resample the scans of a case to the finest of their grids.", panel=MAIN)
+        bool,
+        Option("Resample the scans of a case to the grid with the thinnest slices.", panel=MAIN),
     ] = False
     register: Annotated[
         Literal["rigid", "affine", "smooth", "bspline", "ants"] | None,

@@ -4,13 +4,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from voxlate.config import fill, settings
+from voxlate.data.options import SHIPPED, presets
 from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import safe_name
 from voxlate.images.dynamic import is_frame
@@ -18,7 +18,6 @@ from voxlate.images.formats.arrays import is_part
 from voxlate.images.formats.dicom import SeriesInfo
 from voxlate.images.io import holds_slices
 
-SHIPPED = resources.files("voxlate") / "presets"
 NOTES = (
     ".txt",
     ".md",
@@ -210,13 +209,6 @@ class Preset:
                 raise BadInput(
                     f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. Fix it."
                 )
-
-
-def presets() -> list[str]:
-    """Names of the presets that come with the package."""
-    return sorted(
-        path.name.removesuffix(".toml") for path in SHIPPED.iterdir() if path.name.endswith(".toml")
-    )
 
 
 def load_preset(name: str | Path) -> Preset:

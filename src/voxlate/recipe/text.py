@@ -145,7 +145,7 @@ def _drop_other_length(table: dict[str, Any], key: str) -> None:
     table.pop({"steps": "epochs", "epochs": "steps"}.get(key, ""), None)
 
 
-def _change(values: dict[str, Any], key: str, value: str) -> None:
+def _change(values: dict[str, Any], key: str, value: Any) -> None:
     if callable(value):
         name = f"{value.__module__}:{value.__qualname__}"
         raise BadInput(

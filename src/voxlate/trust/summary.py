@@ -34,7 +34,7 @@ def sentences(header: Header) -> list[str]:
     count = header.patients
     counted = counted_as(header.bound, header.confidence)
     summary = [
-        f"{count} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}: of patients like these, from scanners like these."
+        f"{count} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}. This holds for patients and scanners like these."
     ]
     for name, target in header.targets.items():
         summary += ["", *_comparison(name, target, header), *_bounds(name, target, header)]

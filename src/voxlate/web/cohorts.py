@@ -7,9 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from voxlate.data.options import PrepareOptions
+from voxlate.data.options import PrepareOptions, presets
 from voxlate.data.patient_names import EACH
-from voxlate.data.presets import presets
 from voxlate.errors import BadInput
 from voxlate.recipe import text as recipe_text
 from voxlate.web.folders import below_root
