@@ -31,7 +31,6 @@ def head(patient: int, grid: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         + ((y[:, None] + 0.3 * z[:, None, None] ** 2) / sides[1]) ** 2
         + (x / sides[2] * (1 + 0.15 * y[:, None] + 0.3 * z[:, None, None])) ** 2
     )
-    width = np.array(shape) / 12
     body = radius < 1
     bone = (radius > 0.88) & (radius < 0.95)
     brain = radius <= 0.88

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.fingerprint import PADDING_HU
+from voxlate.data.scan_numbers import PADDING_HU
 from voxlate.errors import first_of, plural
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import foreground
