@@ -26,7 +26,11 @@ def check_header(record: Record, header: CaseHeader) -> None:
         record.check(
             others.keys() == names, f"{what} of {', '.join(others)} for {', '.join(names)}"
         )
-    for what, known in (("registered", header.registered), ("misaligned", header.misaligned)):
+    for what, known in (
+        ("registered", header.registered),
+        ("misaligned", header.misaligned),
+        ("signatures", header.signatures),
+    ):
         record.check(known.keys() <= names, f"'{what}' of scans that it has not")
     record.check(len(set(header.labels)) == len(header.labels), "a label map twice")
     _check_grid(record, header)

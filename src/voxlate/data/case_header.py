@@ -53,7 +53,7 @@ class CaseHeader:
     affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
     voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
     the preparation; misaligned: the distance of scans from the fixed one, where it was estimated; voxels: digest of
-    each array (modality, mask, label map) by its name; checksum: of the header; inputs, voxels and checksum are empty
+    each array (modality, mask, label map) by its name; signatures: of scans, to recognise changed copies; checksum: of the header; inputs, voxels and checksum are empty
     in memory.
     """
 
@@ -72,6 +72,7 @@ class CaseHeader:
     mask_ml: NotNegative
     inputs: Text = ""
     voxels: dict[Name, Digest] = field(default_factory=dict)
+    signatures: dict[Name, Text] = field(default_factory=dict)
     registered: dict[Name, Registered] = field(default_factory=dict)
     misaligned: dict[Name, Misalignment] = field(default_factory=dict)
     checksum: Text = ""

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,15 +63,14 @@ def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
     }
 
 
-def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[str]:
-    """Sentences on problems that do not stop prepare: guesses, duplicates and failed registration."""
+def warnings_of(headers: list[CaseHeader]) -> list[str]:
+    """Sentences on problems that do not stop prepare: guesses and failed registration."""
     guesses: dict[tuple[str, str], list[str]] = defaultdict(list)
     for header in headers:
         for name, kind, sentence in _guesses(header):
             guesses[name, kind].append(sentence)
     grouped = (text for several in guesses.values() for text in _some(several))
     return [
-        *_duplicates(headers, splits),
         *grouped,
         *(text for header in headers for text in _unregistered(header)),
     ]
@@ -98,24 +97,6 @@ def _some(sentences: list[str]) -> list[str]:
     if len(sentences) <= MOST_LISTED:
         return sentences
     return [f"{sentences[0][:-1]} ({len(sentences) - 1} other cases likewise)."]
-
-
-def _duplicates(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterator[str]:
-    same: dict[str, list[tuple[CaseHeader, str]]] = defaultdict(list)
-    for header in headers:
-        for name in header.present:
-            same[header.voxels[name]].append((header, name))
-    for group in same.values():
-        if len(group) == 1:
-            continue
-        names = ", ".join(f"{header.case}/{name}" for header, name in group)
-        patients = {header.patient for header, _ in group}
-        across = {splits[patient] for patient in patients}
-        where = " of different patients" if len(patients) > 1 else ""
-        leak = ""
-        if len(across) > 1:
-            leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
-        yield f"The same voxels{where}: {names}{leak}."
 
 
 def _guesses(header: CaseHeader) -> Iterator[tuple[str, str, str]]:

@@ -25,6 +25,7 @@ from voxlate.data.case import PreparedCase, mapped, prepare_case, read_header, w
 from voxlate.data.case_header import CaseHeader
 from voxlate.data.checking import check_unit, finest, lost_by_resampling
 from voxlate.data.choice import as_names
+from voxlate.data.copies import copies, signatures
 from voxlate.data.find import CaseFiles, find_cohort, root_and_manifest
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.options import PrepareOptions
@@ -156,7 +157,8 @@ def prepare(
             *(f"Left out: {one}." for one in found.unclaimed),
             *(f"Assumed: {one}." for one in found.guessed),
             *(wide_heads(headers) if found.heads else ()),
-            *warnings_of(headers, splits),
+            *copies(headers, splits, out / "cases"),
+            *warnings_of(headers),
             *outlier_warnings(headers, lambda case: mapped(case_path(out, case))),
             *lost_by_resampling(headers, preparation),
             *misalignment_warnings(headers, preparation),
@@ -364,7 +366,13 @@ def _prepare_files(
     misaligned = dict[str, Misalignment]()
     if audit:
         misaligned = misalignments(case, preparation.fixed, coarse=True)
-    header = replace(case.header, patient=files.patient, inputs=inputs, misaligned=misaligned)
+    header = replace(
+        case.header,
+        patient=files.patient,
+        inputs=inputs,
+        misaligned=misaligned,
+        signatures=signatures(case),
+    )
     for name, transform in case.transforms.items():
         write_transform(out / header.registered[name].transform, transform)
     write_case(path, replace(case, header=header))
