@@ -333,6 +333,30 @@ def test_train_a_and_train_b_are_two_modalities(tmp_path: Path) -> None:
     assert names(find_cohort(tmp_path).cases) == {"1": ["a", "b"], "2": ["a", "b"]}
 
 
+@every_row("suffix", ["", "_{}", "-{}"])
+def test_folders_called_as_modalities_are_modalities_of_many_cases(
+    tmp_path: Path, suffix: str
+) -> None:
+    for case in ("p1", "p2", "p3"):
+        touch(
+            tmp_path, *(f"{name}/{case}{suffix.format(name.lower())}.png" for name in ("MR", "CT"))
+        )
+    assert names(find_cohort(tmp_path).cases) == {case: ["ct", "mr"] for case in ("p1", "p2", "p3")}
+
+
+def test_folders_of_cases_that_are_called_as_modalities_stay_cases(tmp_path: Path) -> None:
+    touch(tmp_path, "ct1/t1.nii.gz", "ct1/ct.nii.gz", "ct2/t1.nii.gz", "ct2/ct.nii.gz")
+    assert names(find_cohort(tmp_path).cases) == {"ct1": ["ct", "t1"], "ct2": ["ct", "t1"]}
+
+
+def test_a_linked_case_is_read_once_under_its_own_name_and_said(tmp_path: Path) -> None:
+    touch(tmp_path, "zeta/t1.nii.gz", "other/t1.nii.gz")
+    (tmp_path / "alpha").symlink_to(tmp_path / "zeta")
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"other": ["t1"], "zeta": ["t1"]}
+    assert found.unclaimed == ["1 link to folders that are read under other names ('alpha')"]
+
+
 def test_what_is_lost_is_listed(tmp_path: Path) -> None:
     touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz", "c/scan.mat", "docs/read.txt")
     assert find_cohort(tmp_path).unclaimed == ["c: no image of a kind that is read ('scan.mat')"]

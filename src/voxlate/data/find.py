@@ -42,7 +42,7 @@ from voxlate.data.slice_lists import (
     unstated_spacing,
     with_patients,
 )
-from voxlate.errors import BadInput, did_you_mean, first_of
+from voxlate.errors import BadInput, did_you_mean, first_of, plural
 from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, read_json
 from voxlate.images.formats.dicom import is_dicom_folder
 from voxlate.images.io import (
@@ -116,7 +116,7 @@ def find_cohort(
     """The cases below a folder, sorted by name, and sentences on what was left out.
 
     pattern: a path below root with {patient}, {case}, {modality}, * and **; without a file suffix it takes any that
-    can be read, DICOM folders too. Without any option: BIDS, nnU-Net and trainA/trainB folders by what marks them, else
+    can be read, DICOM folders too. Without any option: BIDS, nnU-Net, trainA/trainB and folders called as modalities by what marks them, else
     <root>/<case>/<modality>.<suffix> (the file name may begin with the case), <root>/<case>_<modality>.<suffix>, or,
     where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
     root/cases.csv or root/cohort.csv when none is named; allow_outside: its paths may lead out of its folder and root.
@@ -196,7 +196,7 @@ def _on_disk(
     choice: Choice,
 ) -> list[CaseFiles]:
     """The cases of the layout below root; other files, and files that cannot be read, are noted in `found`."""
-    folders = _folders(root, found.unread)
+    folders = _folders(root, found)
     if layout.series:
         return cases_by_series(root, layout, folders, choice)
     cases = cases_by_path(root, layout, folders, found, choice)
@@ -222,7 +222,7 @@ def _owned(
 
 
 def recognised(root: Path) -> Preset | None:
-    """The layout that a folder's own files state: BIDS, nnU-Net, or CycleGAN's trainA and trainB."""
+    """The layout that a folder's own files state: BIDS, nnU-Net, CycleGAN's, or a folder for each modality."""
     if (root / "dataset_description.json").is_file():
         return load_preset("bids")
     if (root / "dataset.json").is_file() and any(root.glob("images*")):
@@ -237,7 +237,31 @@ def recognised(root: Path) -> Preset | None:
             source="https://github.com/junyanz/CycleGAN",
             files=files,
         )
+    if _are_modalities(root):
+        forms = (
+            "{modality}/{case}_{modality}",
+            "{modality}/{case}-{modality}",
+            "{modality}/{case}",
+        )
+        return Preset(title="a folder for each modality", source="", patterns=list(forms))
     return None
+
+
+def _are_modalities(root: Path) -> bool:
+    """Whether root's folders are called as modalities and hold scans of many cases: MR/01.png, CT/01.png."""
+    folders = 0
+    several = False
+    for folder in root.iterdir():
+        try:
+            names = [] if folder.name.startswith(".") else os.listdir(folder)
+        except OSError:  # a file, or a folder that may not be read
+            continue
+        stems = [without_ending(name) for name in names if name.lower().endswith(scan_endings())]
+        if stems and (not _is_known(folder.name) or is_dicom_folder(folder)):
+            return False
+        folders += bool(stems)
+        several = several or not all(map(_is_known, stems))
+    return folders > 1 and several
 
 
 def _nnunet(root: Path) -> Preset:
@@ -429,32 +453,51 @@ def _without_images(
     return sentences
 
 
-def _folders(root: Path, unread: list[str]) -> Folders:
-    """All folders from root down with the names of their files, each visited once; hidden ones are left out."""
+def _folders(root: Path, found: CohortFiles) -> Folders:
+    """All folders from root down with the names of their files; hidden ones are left out.
+
+    A folder is read once, under its own name where that is below root: links are followed last.
+    """
 
     def note(error: OSError) -> None:
-        unread.append(
+        found.unread.append(
             f"{error.filename}: expected a folder that may be read, found '{error.strerror}'"
         )
 
     visited = set[Path]()
-    found = list[tuple[Path, list[str]]]()
+    folders = list[tuple[Path, list[str]]]()
+    twice = list[str]()
+    starts = [root]
+    for start in starts:  # grows by the links that are found
+        for place, names, files in os.walk(start, onerror=note):
+            folder, real = Path(place), Path(place).resolve()
+            if real in visited:
+                names.clear()
+                if not folder.parent.resolve().is_relative_to(real):  # no link to a parent
+                    twice.append(folder.relative_to(root).as_posix())
+                continue
+            visited.add(real)
+            visible = sorted(name for name in names if not name.startswith("."))
+            names[:] = [name for name in visible if not (folder / name).is_symlink()]
+            starts += [folder / name for name in visible if (folder / name).is_symlink()]
+            folders.append((folder, [name for name in files if not name.startswith(".")]))
+    if twice:
+        found.unclaimed.append(
+            f"{plural(len(twice), 'link')} to folders that are read under other names ({some_of(twice)})"
+        )
+    found.unread += _broken_links(folders)
+    return folders
+
+
+def _broken_links(folders: Folders) -> list[str]:
+    """Sentences on links that lead nowhere; those to scans are refused when the scans are read."""
     known = (*scan_endings(), *NOTES)
-    for folder, names, files in os.walk(root, followlinks=True, onerror=note):
-        real = Path(folder).resolve()
-        if real in visited:  # links to a parent folder would never end
-            names.clear()
-            continue
-        visited.add(real)
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        visible = [name for name in files if not name.startswith(".")]
-        found.append((Path(folder), visible))
-        for name in visible:
-            path = Path(folder) / name
-            # broken links to scans are refused when the scans are read
-            if not name.lower().endswith(known) and path.is_symlink() and not path.exists():
-                unread.append(f"{path}: expected a folder or file, found a link that leads nowhere")
-    return found
+    paths = [folder / name for folder, names in folders for name in names]
+    return [
+        f"{path}: expected a folder or file, found a link that leads nowhere"
+        for path in paths
+        if not path.name.lower().endswith(known) and path.is_symlink() and not path.exists()
+    ]
 
 
 def _image_paths(root: Path, folders: Folders, kinds: tuple[str, ...]) -> Iterator[str]:

@@ -19,7 +19,7 @@ Candidates = Mapping[
 
 
 def path_expression(pattern: str) -> re.Pattern[str]:
-    """A path pattern as a regular expression; a name that comes twice must read the same twice."""
+    """A path pattern as a regular expression; a name that comes twice must read the same twice, a modality in any case."""
     out, named = "", set()
     for part in re.split(r"(\{\w+\}|\*\*/|\*)", pattern):
         name = part[1:-1]
@@ -30,7 +30,8 @@ def path_expression(pattern: str) -> re.Pattern[str]:
                 f"pattern '{pattern}': expected {{patient}}, {{case}} or {{modality}}, found {part}. Use these names."
             )
         elif part.startswith("{"):
-            out += f"(?P={name})" if name in named else f"(?P<{name}>[^/]+)"
+            again = f"(?i:(?P={name}))" if name == "modality" else f"(?P={name})"
+            out += again if name in named else f"(?P<{name}>[^/]+)"
             named.add(name)
         else:
             out += re.escape(part)
