@@ -1,5 +1,7 @@
 """A plain torch module, with or without options, as the network of a recipe."""
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -101,20 +103,34 @@ def test_a_recipe_names_the_class_and_its_options_and_is_written_as_it_was_read(
         )
 
 
-def test_a_plain_module_trains_and_synthesises(voxlate, cohort, prepared, tiny, tmp_path):
-    train = voxlate(
-        "train",
-        tiny,
-        "--data",
-        prepared,
-        "--out",
-        tmp_path / "run",
-        "--set",
-        f'net={{ kind = "{HERE}:TwoLayers" }}',
-        "--allow-code",
-    )
-    assert train.code == 0, train.err
-    made = voxlate(
-        "synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out", "--allow-code"
-    )
-    assert made.code == 0, made.err
+def test_settings_of_a_plain_module_are_the_same_after_pickle():
+    made = settings_of(TwoLayers)(width=5)
+    again = pickle.loads(pickle.dumps(made))
+    assert again == made
+    assert type(again) is type(made)
+
+
+@pytest.fixture
+def images_by(voxlate, cohort, prepared, tiny, tmp_path):
+    """images_by(options): the image that a run with a plain module gives, by options of synth."""
+    net = f'net={{ kind = "{HERE}:TwoLayers" }}'
+    run = tmp_path / "run"
+    trained = voxlate("train", tiny, "--data", prepared, "--out", run, "--set", net, "--allow-code")
+    assert trained.code == 0, trained.err
+
+    def image(*options: object) -> bytes:
+        out = tmp_path / f"out{len(options)}"
+        made = voxlate("synth", run, cohort / "case0", "--out", out, "--allow-code", *options)
+        assert made.code == 0, made.err
+        return (out / "case0" / "t2.nii.gz").read_bytes()
+
+    return image
+
+
+def test_a_plain_module_trains_and_synthesises(images_by):
+    assert images_by()
+
+
+@pytest.mark.slow
+def test_a_plain_module_gives_the_same_image_by_local_workers(images_by):
+    assert images_by("--executor", "local", "--workers", 2) == images_by()

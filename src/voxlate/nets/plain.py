@@ -38,7 +38,7 @@ def settings_of(cls: type[nn.Module]) -> type[NetSettings]:
             f"{where}: expected a constructor whose arguments have names, found '{unnamed[0]}', which takes any. Write in_channels, out_channels and each option as an argument."
         )
     keys: list[Any] = [_key(one) for one in arguments]
-    own = {"build": _build(cls), "__pydantic_config__": STRICT}
+    own = {"build": _build(cls), "__reduce__": _reduced(cls), "__pydantic_config__": STRICT}
     settings = make_dataclass(
         cls.__name__, keys, bases=(NetSettings,), namespace=own, frozen=True, kw_only=True
     )
@@ -67,6 +67,20 @@ def _build(cls: type[nn.Module]) -> Any:
         return PlainNet(module, NOISE in takes, channels.out)
 
     return build
+
+
+def _reduced(cls: type[nn.Module]) -> Any:
+    """How pickle sends settings to other processes: by the module class, which has the name of their own class."""
+
+    def reduced(self: NetSettings) -> tuple[Any, ...]:
+        values = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+        return _filled, (cls, values)
+
+    return reduced
+
+
+def _filled(cls: type[nn.Module], values: dict[str, Any]) -> NetSettings:
+    return settings_of(cls)(**values)
 
 
 class PlainNet(nn.Module):
