@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_erosion
 
 from rows import every_row
 from voxlate.data.align import Preparation
@@ -15,6 +16,7 @@ from voxlate.data.anatomy import (
     anatomy_of,
     anatomy_warnings,
     body_of,
+    check_extent,
     read_anatomy,
 )
 from voxlate.data.case import prepare_case
@@ -124,6 +126,38 @@ def test_another_modality_is_not_to_be_trusted(known):
     )
 
 
+@pytest.mark.parametrize(
+    ("axes", "words", "told"),
+    [
+        ((0, 1, 3, 2), "back-front and left-right axes", "caution"),
+        ((0, 3, 2, 1), "feet-head and left-right axes", "do not trust"),
+    ],
+)
+def test_a_head_whose_axes_are_exchanged_is_told_so_and_nothing_else_is(known, axes, words, told):
+    for seed in range(100, 104):
+        scan = head(seed)
+        (said,) = found(known, replace(scan, data=scan.data.transpose(axes).copy()))
+        assert f"its {words} are likely exchanged" in said
+        assert grade_of(said) == told
+
+
+def test_noise_and_stripes_show_nothing_of_the_training_and_are_not_to_be_trusted(known):
+    scan = head(100)
+    noise = np.abs(np.random.default_rng(0).normal(0, 0.01, scan.data.shape))
+    stripes = np.broadcast_to(100.0 * (np.arange(scan.data.shape[-1]) % 2), scan.data.shape)
+    for data in (noise, stripes):
+        (said,) = found(known, replace(scan, data=data.astype(np.float32)))
+        assert "it does not show what the training showed" in said
+        assert grade_of(said) == "do not trust"
+
+
+def test_a_body_with_voxels_of_another_size_is_refused_before_anything_is_computed(known):
+    check_extent(known, head(100), "case")
+    larger = replace(head(100), affine=np.diag([14.0, 14.0, 14.0, 1.0]))
+    with pytest.raises(BadInput, match=r"case: expected a body of at most \d+ mm in t1, 2.3 times"):
+        check_extent(known, larger, "case")
+
+
 @pytest.mark.parametrize("factor", [1000.0, 0.001])
 def test_another_unit_is_a_caution_for_a_scale_of_each_scans_own_takes_it_away(known, factor):
     scan = head(100)
@@ -137,6 +171,24 @@ def test_two_patients_cannot_say_what_is_usual(learn):
     assert few.usual == few.means == {}
     assert found(few, flipped(head(100), 1)) == []
     assert few.backgrounds == {"t2": 0.0}
+
+
+def test_the_share_of_a_target_that_no_source_shows_is_of_a_head_to_a_stripped_brain(tmp_path):
+    shares = []
+    for name, margin in (("same", 0), ("stripped", 6)):
+        for number in range(3):
+            scan = head(number)
+            brain = binary_erosion(scan.data[0] > 0, iterations=margin) if margin else 1
+            for modality, data in (("t1", scan.data * brain), ("t2", scan.data)):
+                path = tmp_path / name / "scans" / f"head{number}" / f"{modality}.nii.gz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_volume(path, replace(scan, data=data.astype(np.float32)))
+        folder = tmp_path / name
+        cohort = prepare(folder / "scans", folder / "prepared", workers=0, audit=False)
+        anatomy = anatomy_of(cohort, cohort.splits["train"], {"t1": MAP}, {"t2": MAP})
+        shares.append(anatomy.beyond["t2"])
+    assert shares[0] == 0
+    assert shares[1] > 0.3
 
 
 def test_a_file_gives_back_what_was_saved_and_any_change_in_it_is_refused(known, tmp_path):

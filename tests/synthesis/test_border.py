@@ -1,5 +1,8 @@
-"""The border of an image: a slice that is a training's whole patch meets the same network in synthesis."""
+"""The border of an image: a slice that is a training's whole patch meets the same network in synthesis, and air stays air."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +11,10 @@ from voxlate import recipe
 from voxlate.data.batches import read_batch
 from voxlate.data.prepared import open_cohort
 from voxlate.diffusion.noise import Noise
+from voxlate.images.grid import canonical
+from voxlate.images.io import read_volume
 from voxlate.nets.blocks import BlockOptions, SliceConv, VolumeConv
+from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.model import load
 from voxlate.training.train import train
 
@@ -77,3 +83,71 @@ def test_a_convolution_repeats_the_border_when_it_should(kind, repeat, training,
     conv.weight.data[middle] = 1.0
     made = conv(torch.ones(1, 1, *([4] * (conv.weight.ndim - 2))), 1)
     assert made[..., 2, :].flatten()[:4].tolist() == [edge, 3, 3, edge]
+
+
+MARGIN = 20  # pixels of 2 mm of air around the small head
+LATENT = """
+title = "tiny latent"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "latent" }
+method = { kind = "diffusion" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 1, batch = 2, validate_every = 0 }
+synth = { sampler = "ddim", steps = 2 }
+
+[[stages]]
+name = "autoencoder"
+method = { kind = "autoencoding" }
+net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }
+train = { steps = 1, batch = 2, validate_every = 0 }
+"""
+
+
+@pytest.fixture
+def untrained(request, trained, tiny, run, diffusion, completing):
+    """A model of a kind with random weights, whose output is noise and whose borders are the paddings'."""
+    kind = request.param
+    folders = {"regression": run, "diffusion": diffusion, "completion": completing}
+    if kind.startswith("stem"):
+        _, size, border = kind.split()
+        net = f'net = {{ kind = "unet", patch = {size}, border = "{border}"'
+        text = (
+            tiny.read_text().replace('net = { kind = "unet"', net).replace("steps = 6", "steps = 1")
+        )
+        folders[kind] = trained(kind.replace(" ", "_"), text)
+    if kind == "latent":
+        folders[kind] = trained(kind, LATENT)
+    model = load(folders[kind])
+    torch.manual_seed(0)
+    for values in model.method.parameters():
+        torch.nn.init.normal_(values, 0.3, 0.3)
+    return model
+
+
+@pytest.mark.parametrize(
+    "untrained",
+    [
+        *("regression", "diffusion", "completion", "latent"),
+        *(f"stem {size} {border}" for size in (2, 4) for border in ("zeros", "repeat")),
+    ],
+    indirect=True,
+)
+def test_air_at_the_border_is_background_with_any_weights_and_the_head_is_the_networks(
+    untrained, cohort
+):
+    head = read_volume(cohort / "case0" / "t1.nii.gz", "t1")
+    around = [(0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)]
+    scans = {"t1": replace(head, data=np.pad(head.data, around))}
+    drawn, _ = untrained.sample(untrained.prepare(scans, "case"), 0, no_report, None)
+    raw = drawn["t2"].values
+    made = untrained.synthesise(scans)
+    image = canonical(made.volumes["t2"]).data[0]
+    frame = np.ones(image.shape[1:], bool)
+    frame[8:-8, 8:-8] = False  # half of the air, less the 5 mm around the head
+    assert np.abs(raw[:, frame]).max() > 100
+    assert (image[:, frame] == 0).all()
+    inside = np.s_[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    np.testing.assert_array_equal(image[inside], raw[inside])
+    again = untrained.with_options(batch=1).synthesise(scans)
+    np.testing.assert_array_equal(again.volumes["t2"].data == 0, made.volumes["t2"].data == 0)

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import maximum_filter
 
 from rows import every_row
 from voxlate.files import read_json
@@ -14,7 +14,7 @@ from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Scale
 from voxlate.images.io import read_volume
 from voxlate.synthesis.calls import no_report
-from voxlate.synthesis.empty import NEAR_MM, background_of, empty_slices
+from voxlate.synthesis.empty import background_of, empty_slices
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import load
 from voxlate.trust import widths
@@ -40,29 +40,41 @@ def head(cohort) -> Volume:
     return read_volume(cohort / "case0" / "t1.nii.gz", "t1")
 
 
+def near(scan: Volume) -> np.ndarray:
+    """Voxels [D, H, W] within 5 mm of the head along each axis, of 3 x 2 x 2 mm."""
+    return maximum_filter(canonical(scan).data[0] > 100, (3, 5, 5))
+
+
 def drawn(model, scans):
     """What the network says, of all slices."""
     images, _ = model.sample(model.prepare(scans, "case"), 0, no_report, None)
     return images["t2"].values
 
 
-def test_slices_without_a_source_are_the_targets_background_and_no_other_voxel_changes(run, head):
+def test_slices_without_a_source_are_the_targets_background_and_no_voxel_near_the_head_changes(
+    run, head
+):
     model, scans = load(run), {"t1": with_air(head)}
     raw, made = drawn(model, scans), model.synthesise(scans)
     assert np.abs(raw[-ABOVE:]).max() > 100  # invented, of 1400
     assert (made.volume.data[0, -ABOVE:] == 0).all()
     own = model.synthesise({"t1": head}).volume.data[0]
-    np.testing.assert_array_equal(canonical(made.volume).data[0, :-ABOVE], raw[:-ABOVE])
+    kept = near(head)
+    image = canonical(made.volume).data[0, :-ABOVE]
+    np.testing.assert_array_equal(image[kept], raw[:-ABOVE][kept])
     np.testing.assert_allclose(
         made.volume.data[0, :-ABOVE], own, atol=0.01
     )  # rounding of another batch
-    assert made.provenance["empty"] == {
-        "slices": 4,
-        "noise": 0,
-        "slices_with_little_body": 0,  # every slice was in the training
-        "voxels": 4 * 24 * 20,
-        "values": {"t2": 0.0},
-    }
+    assert (
+        made.provenance["empty"]
+        == {
+            "slices": 4,
+            "noise": 0,
+            "slices_with_little_body": 0,  # every slice was in the training
+            "voxels": 4 * 24 * 20 + int((image != raw[:-ABOVE]).sum()),
+            "values": {"t2": 0.0},
+        }
+    )
     assert made.warnings == (
         "4 of 10 slices show only background in t1: they were set to background, which is 0 in t2.",
     )
@@ -73,7 +85,7 @@ def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is
 ):
     model, scans = load(run), {"t1": with_noise(with_air(head))}
     learned_all = model.synthesise(scans)
-    assert "empty" not in learned_all.provenance
+    assert learned_all.provenance["empty"]["slices"] == 0
     data = replace(model.recipe.data, foreground=0.05)
     left_out = replace(model, recipe=replace(model.recipe, data=data)).synthesise(scans)
     assert (left_out.volume.data[0, -ABOVE:] == 0).all()
@@ -105,11 +117,9 @@ def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_a
     body = canonical(scan).data[0] > 100
     little = (body.mean(axis=(1, 2)) < 0.1) & body.any(axis=(1, 2))
     assert little[-ABOVE] == (share < 0.1)
-    far = (distance_transform_edt(~body, sampling=scan.grid.spacing_mm) > NEAR_MM) & little[
-        :, None, None
-    ]
-    assert (made[far] == 0).all()
-    kept = ~far[: 1 - ABOVE]
+    close = near(scan)
+    assert (made[~close & little[:, None, None]] == 0).all()
+    kept = close[: 1 - ABOVE]
     np.testing.assert_array_equal(made[: 1 - ABOVE][kept], raw[: 1 - ABOVE][kept])
 
 
@@ -118,7 +128,7 @@ def test_what_was_filled_in_slices_with_little_body_is_said_and_stated(run, head
     data = replace(model.recipe.data, foreground=0.05)
     made = replace(model, recipe=replace(model.recipe, data=data)).synthesise({"t1": head})
     assert made.provenance["empty"]["slices_with_little_body"] == 2
-    assert made.provenance["empty"]["voxels"] == int((made.volume.data[0, [0, -1]] == 0).sum())
+    assert made.provenance["empty"]["voxels"] == int((made.volume.data[0] == 0).sum())
     assert "2 slices have less body than training usually saw (below 10%)" in made.warnings[-1]
 
 
@@ -201,6 +211,7 @@ def _two(prepared, t2):
         ("HU", -1024.0, Scale(-1024, 2000), -1024),
         ("HU", None, Scale(-150, 250), -150),
         ("a.u.", -0.8, Scale(-3, 3), -0.8),
+        ("a.u.", None, Scale(-3, 3), -3),
     ],
 )
 def test_background_is_air_as_the_training_had_it_as_far_as_images_reach(unit, known, scale, value):
@@ -209,6 +220,18 @@ def test_background_is_air_as_the_training_had_it_as_far_as_images_reach(unit, k
 
 def test_a_run_keeps_the_background_of_its_targets(run):
     assert load(run).anatomy.backgrounds == {"t2": 0.0}
+
+
+def test_images_of_trainings_that_showed_more_than_their_sources_keep_what_is_around_the_body(
+    run, head
+):
+    model = load(run)
+    assert model.anatomy.beyond == {"t2": 0.0}
+    brains = replace(model, anatomy=replace(model.anatomy, beyond={"t2": 0.4}))
+    scans = {"t1": head}
+    image = canonical(brains.synthesise(scans).volume).data[0]
+    np.testing.assert_array_equal(image, drawn(model, scans))
+    assert (canonical(model.synthesise(scans).volume).data[0] != image).any()
 
 
 def test_the_same_train_command_adds_that_file_to_an_older_run_and_trains_nothing(
@@ -290,17 +313,22 @@ def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone
 ):
     scans = {"t1": with_noise(head)}
     made = by_percentiles.synthesise(scans)
-    assert "empty" not in made.provenance
-    np.testing.assert_array_equal(canonical(made.volume).data[0], drawn(by_percentiles, scans))
+    assert "surroundings" not in made.provenance["empty"]
+    kept = canonical(head).data[0] > 0
+    np.testing.assert_array_equal(
+        canonical(made.volume).data[0][kept], drawn(by_percentiles, scans)[kept]
+    )
     raw, _ = by_percentiles.sample(by_percentiles.prepare({"t1": head}, "case"), 0, no_report, None)
     bright = raw["t2"].values.copy()
     bright[:, :8] = bright.max()  # as a scalp around the brain
     shown = {"t2": replace(raw["t2"], values=bright)}
     prepared = by_percentiles.prepare({"t1": head}, "case").prepared
-    assert by_percentiles.empty(prepared, raw).any
-    assert not by_percentiles.empty(prepared, shown).any
+    assert by_percentiles.empty(prepared, raw).above
+    assert not by_percentiles.empty(prepared, shown).above
     windows = load(run)
     made = windows.synthesise({"t1": head})
-    assert "empty" not in made.provenance
+    assert "surroundings" not in made.provenance["empty"]
     assert "around_stripped_brains" not in made.provenance
-    np.testing.assert_array_equal(canonical(made.volume).data[0], drawn(windows, {"t1": head}))
+    np.testing.assert_array_equal(
+        canonical(made.volume).data[0][kept], drawn(windows, {"t1": head})[kept]
+    )

@@ -6,9 +6,9 @@ are compared with the mean box of the training patients: as they are, and mirror
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +16,15 @@ import numpy as np
 from pydantic import Field
 from scipy.ndimage import zoom
 
-from voxlate.arrays import Float32, Float64
+from voxlate.arrays import Bool, Float32, Float64
 from voxlate.data.case import PreparedCase
 from voxlate.data.grades import ADVICE, REFUSE, advice
 from voxlate.data.prepared import Cohort
+from voxlate.data.quality_checks import Quality, quality_of, worst_quality
+from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap
-from voxlate.images.mask import background_value, bounding_box, foreground
+from voxlate.images.mask import background_value, bounding_box, dilate, foreground
 from voxlate.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.slabs import in_slabs
 
@@ -60,6 +62,18 @@ LEVEL = 95  # percentile of the foreground
 SIDES = ("upside down", "front to back", "left to right")
 LEFT_RIGHT = (False, False, True)
 FLIPS = tuple(axes for axes in product((False, True), repeat=3) if any(axes))
+UNRELATED = 0.25  # correlation with the mean scan; real heads, brains and single slices reach 0.53 to 0.92, noise 0
+TOO_LARGE = (
+    2.3  # times the training's longest extent: 490 mm of heads, from which voxels have another size
+)
+TURNS = tuple(
+    axes for axes in permutations(range(3)) if axes != (0, 1, 2)
+)  # axes that are exchanged
+TURN_GAIN = 0.05  # of the correlation, by which a turned box must be more similar; ordinary scans: at most 0.02
+TURN_FITS = (
+    2.5  # deviations of extents that fit after a turn, where they are beyond FAR_SIZE as they are
+)
+AXES = ("feet-head", "back-front", "left-right")
 
 
 @dataclass(frozen=True)
@@ -91,18 +105,27 @@ class Usual:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The bodies of a training: by source the mean box and the usual values, by target the value of its background.
+    """The bodies of a training: by source the mean box and the usual values, by target its background and `beyond`.
 
-    backgrounds: in physical units.
+    backgrounds: in physical units; beyond: the share of a target's body that no source shows, median over cases;
+    quality: the worst of the scans of each source that is not in HU.
     """
 
     means: Mapping[str, Box]
     usual: Mapping[str, Usual]
     backgrounds: Mapping[str, float]
+    beyond: Mapping[str, float]
+    quality: Mapping[str, Quality]
 
     def save(self, path: Path) -> None:
         usual = {name: asdict(values) for name, values in self.usual.items()}
-        stated = {"usual": usual, "backgrounds": self.backgrounds}
+        quality = {name: asdict(worst) for name, worst in self.quality.items()}
+        stated = {
+            "usual": usual,
+            "backgrounds": self.backgrounds,
+            "beyond": self.beyond,
+            "quality": quality,
+        }
         text = json.dumps(stated, sort_keys=True, allow_nan=False)
         write_tensors(path, self.means, {"anatomy": text, "sha256": checksum(text, self.means)})
 
@@ -113,6 +136,9 @@ class _Stated:
 
     usual: dict[Name, Usual]
     backgrounds: dict[Name, Number]
+    # not in files before version 0.7
+    beyond: dict[Name, Number] = field(default_factory=dict)
+    quality: dict[Name, Quality] = field(default_factory=dict)
 
 
 def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
@@ -133,12 +159,13 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
             dict.fromkeys(stated.usual, Shape((SIDE,) * 3, low=-1.001, high=1.001))
         )  # their length is 1
     record.check_checksum(digest, checksum(text, means))
-    others = (stated.usual.keys() | stated.backgrounds.keys()) - set(modalities)
+    tables = (stated.usual, stated.backgrounds, stated.beyond, stated.quality)
+    others = set().union(*tables) - set(modalities)
     record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
     for name, usual in stated.usual.items():
         least, most = usual.levels
         record.check(least <= most, f"levels of {name} from {least:g} to {most:g}")
-    return Anatomy(means, stated.usual, stated.backgrounds)
+    return Anatomy(means, stated.usual, stated.backgrounds, stated.beyond, stated.quality)
 
 
 @dataclass(frozen=True)
@@ -162,10 +189,28 @@ def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
     (z0, z1), (y0, y1), (x0, x1) = bounding_box(body)
     values = np.where(body, coarse.data[0], coarse.data[0].min())
     scaled = spec.scale(statistics).forward(values)
-    extents = np.array([z1 - z0, y1 - y0, x1 - x0]) * spacing
+    extents = _extents_mm(body, spacing)
     box = _unit(_stretched(scaled[z0:z1, y0:y1, x0:x1]))
     grain = np.log1p(spacing / 2 / extents)
     return Body(box, np.log(extents), grain, statistics.foreground.at(LEVEL))
+
+
+def _extents_mm(body: Bool, spacing: Float64) -> Float64:
+    return np.ptp(bounding_box(body), axis=1) * spacing
+
+
+def check_extent(anatomy: Anatomy, scan: Volume, case: str) -> None:
+    """Raise BadInput where a body is so much larger than those of the training that its voxels have another size."""
+    usual = anatomy.usual.get(scan.modality)
+    if usual is None:
+        return
+    coarse, spacing = _coarse(scan)
+    found = float(_extents_mm(foreground(coarse), spacing).max())
+    most = TOO_LARGE * float(np.exp(max(usual.size)))
+    if found > most:
+        raise BadInput(
+            f"{case}: expected a body of at most {most:.0f} mm in {scan.modality}, {TOO_LARGE:g} times the longest of the training, found {found:.0f} mm. Correct the voxel size in its header."
+        )
 
 
 def _coarse(volume: Volume) -> tuple[Volume, Float64]:
@@ -213,6 +258,8 @@ def anatomy_of(
     step = -(-len(cases) // MOST_CASES) or 1
     bodies: dict[str, dict[str, list[Body]]] = {name: {} for name in sources}
     airs: dict[str, list[float]] = {name: [] for name in targets}
+    beyond: dict[str, list[float]] = {name: [] for name in targets}
+    qualities: dict[str, list[Quality]] = {name: [] for name in sources}
     for case_name in cases[::step]:
         case = cohort.case(case_name)
         shown = set(case.header.shown)
@@ -220,10 +267,13 @@ def anatomy_of(
             bodies[name].setdefault(case.header.patient, []).append(
                 body_of(case, name, sources[name])
             )
+            if case.header.units[name] != "HU":
+                qualities[name].append(quality_of(case.volume(name)))
         for name in shown & targets.keys():
             scale = targets[name].scale(case.header.statistics[name])
             air = np.float32(background_value(case.volume(name)))
             airs[name].append(float(scale.forward(air)))
+            beyond[name].append(_beyond(case, name, [*(shown & sources.keys())]))
     enough = {name: patients for name, patients in bodies.items() if len(patients) >= FEWEST}
     boxes = {name: _by_patient(patients) for name, patients in enough.items()}
     return Anatomy(
@@ -234,7 +284,17 @@ def anatomy_of(
             for name, values in airs.items()
             if values
         },
+        {name: round(float(np.median(shares)), 4) for name, shares in beyond.items() if shares},
+        {name: worst_quality(scans) for name, scans in qualities.items() if scans},
     )
+
+
+def _beyond(case: PreparedCase, target: str, sources: Sequence[str]) -> float:
+    """The share of a target's body that is a voxel of COARSE_MM or more away from the body that any source shows."""
+    bodies = [foreground(_coarse(case.volume(name))[0]) for name in (target, *sources)]
+    body, *shown = bodies
+    near = dilate(np.logical_or.reduce(shown), 1, (1, 1, 1))
+    return float((body & ~near).sum() / max(1, body.sum()))
 
 
 def _by_patient(patients: Mapping[str, Sequence[Body]]) -> Box:
@@ -309,6 +369,8 @@ def anatomy_warnings(
         return []
     usual = anatomy.usual[name]
     mean = anatomy.means[name]
+    if other := other_content(anatomy, name, body):
+        return [other]
     correlations = _correlations(body.box, mean)
     inside = _inside(body.box, mean)
     sentences = [
@@ -318,6 +380,48 @@ def anatomy_warnings(
         _other_unit(name, usual, body),
     ]
     return [sentence for sentence in sentences if sentence]
+
+
+def other_content(anatomy: Anatomy, name: str, body: Body) -> str:
+    """A sentence where a scan shows nothing of the training's, or shows it with other axes; else ''.
+
+    What else differs from the training then says nothing about the scan.
+    """
+    if name not in anatomy.usual:
+        return ""
+    usual = anatomy.usual[name]
+    correlations = _correlations(body.box, anatomy.means[name])
+    whole = float(correlations[0])
+    if correlations.max() < UNRELATED and _distance(usual, whole) > 1:
+        return f"{name}: its correlation with the mean training scan is {whole:.2f}, that of the training's own patients {1 - usual.far:.2f} (median): it does not show what the training showed. {ADVICE['do not trust']}"
+    return _exchanged_axes(name, usual, anatomy.means[name], body, correlations)
+
+
+def _exchanged_axes(
+    name: str, usual: Usual, mean: Box, body: Body, correlations: Float64
+) -> str:
+    """A sentence where the body is like the training's after two or three of its axes are exchanged; else ''.
+
+    It is more similar to the mean box then, or it is as similar and only then has the training's extents.
+    """
+    own = float(correlations[0])
+    deviations = np.abs(body.size - usual.size) / usual.deviation
+    turns = []
+    for axes in TURNS:
+        turned = _correlations(body.box.transpose(axes), mean).max()
+        after = np.abs(body.size[list(axes)] - usual.size) / usual.deviation
+        moved = np.flatnonzero(np.array(axes) != range(3))
+        fits = after[moved].max() < TURN_FITS and deviations[moved].max() > FAR_SIZE
+        if turned > correlations.max() + TURN_GAIN or (fits and turned > own):
+            turns.append((float(turned), axes))
+    if not turns:
+        return ""
+    best, axes = max(turns)
+    if _distance(usual, best) > 1:
+        return ""
+    exchanged = " and ".join(AXES[k] for k in range(3) if axes[k] != k)
+    in_plane = axes[0] == 0
+    return f"{name}: its {exchanged} axes are likely exchanged: its correlation with the mean training scan is {own:.2f}, and {best:.2f} when it is turned so. Check its orientation. {ADVICE['caution' if in_plane else 'do not trust']}"
 
 
 def _turned(name: str, usual: Usual, likeness: Float64) -> str:

@@ -1,37 +1,34 @@
-"""Slices in which no source shows more than its background: they become background, whatever the network predicts.
+"""Voxels where no source shows more than its background: they become background, whatever the network predicts.
 
 Training excludes slices with little body (data.foreground, data.slices), so that networks invent a signal in them.
 Therefore slices without a body become background as a whole, and slices with about as little body as the training had
-become background away from the body.
+become background away from the body. In every other slice the air becomes background that is nearer to the border of
+the slice than to the body: there the padding of convolutions decides what a network writes, which leaves a frame.
 
 Around a stripped brain, where every source is exactly 0, an image whose scale begins above 0 becomes 0, too: in network
 units both are -1, which is the darkest value of the brain in physical units.
 """
 
-import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from voxlate import slabs
 from voxlate.data.anatomy import Anatomy
 from voxlate.data.case import PreparedCase
 from voxlate.errors import plural
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
-from voxlate.images.mask import fill_holes, foreground, shows
+from voxlate.images.mask import dilate, fill_holes, foreground, shows
 from voxlate.recipe import Recipe
-from voxlate.slabs import by_plane, in_slabs, reduced, release, zeros
+from voxlate.slabs import by_plane, in_slabs, reduced, zeros
 from voxlate.synthesis.inputs import shown_sources
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.result import SynthesisedImage
-
-Place = tuple[slice, ...]
 
 WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
 HU_AIR = -1000.0
@@ -39,31 +36,37 @@ EDGE = 2.0  # times data.foreground: slices with less body are rare in training,
 DARK = -0.8  # network units: the background is -1, and a small network blurs the brain into it
 MOSTLY = 0.95  # share of the surroundings that must be dark: a scalp around the brain takes more than the rest
 LEAST_SURROUNDINGS = 0.1  # share of a volume that is exactly 0 around a stripped brain
-NEAR_MM = 5.0  # from the body, within which the network decides in such slices: only it may show scalp and skin
+NEAR_MM = 5.0  # from the body, within which the network decides: only it may show scalp and skin
+MOST_BEYOND = (
+    0.1  # of a target's body that no source of the training showed: a head to a stripped brain
+)
 
 
 @dataclass(frozen=True)
 class Empty:
     """The slices [D] of the network's grid that are background, and those of them with noise in some source.
 
-    outside: voxels [D, H, W] away from the body in other slices with little of it; values: the background of each image
-    in its unit; sources: the modalities that show nothing there; foreground: the least share of body in a slice of the
-    training. surroundings: voxels [D, H, W] around a stripped brain; above: by image whose scale begins above
-    0, the beginning of this scale; these images are 0 in the surroundings.
+    outside: voxels [D, H, W] away from the body in other slices; little: those of these slices with little of it;
+    values: the background of each image in its unit; sources: the modalities that show nothing there; foreground: the
+    least share of body in a slice of the training; beyond: the images whose training showed a body where no source
+    did, in which only slices are filled. surroundings: voxels [D, H, W] around a stripped brain; above: by image whose
+    scale begins above 0, the beginning of this scale; these images are 0 in the surroundings.
     """
 
     slices: NDArray[np.bool_]
     noise: NDArray[np.bool_]
     outside: NDArray[np.bool_]
+    little: NDArray[np.bool_]
     values: Mapping[str, float]
     sources: tuple[str, ...]
     foreground: float
+    beyond: frozenset[str]
     surroundings: NDArray[np.bool_]
     above: Mapping[str, float]
 
     @property
     def any(self) -> bool:
-        return bool(self.slices.any() or self._little_body or self.above)
+        return bool(self.slices.any() or _count(self.outside) or self.above)
 
     def filled(self, images: Mapping[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
         """The images with background in these voxels, and a standard deviation of 0."""
@@ -106,7 +109,9 @@ class Empty:
 
     def _voxels(self, name: str) -> NDArray[np.bool_]:
         """The voxels [D, H, W] that become background in an image."""
-        voxels = in_slabs(np.logical_or, self.outside, self.slices[:, None, None])
+        air = name not in self.beyond
+        slices = self.slices[:, None, None]
+        voxels = in_slabs(lambda away, whole: (away & air) | whole, self.outside, slices)
         return in_slabs(np.logical_or, voxels, self.surroundings) if name in self.above else voxels
 
     @property
@@ -121,20 +126,16 @@ class Empty:
             parts.append(
                 f"{int(self.slices.sum())} of {len(self.slices)} slices show only background in {' and '.join(self.sources)}{noise}: they were set to background, which is {values}"
             )
-        if self._little_body:
+        little = int(self.little.sum())
+        if little:
             parts.append(
-                f"{plural(self._little_body, 'slice')} {'has' if self._little_body == 1 else 'have'} less body than training usually saw (below {EDGE * self.foreground:.0%}): farther than {NEAR_MM:g} mm from it they were set to background"
+                f"{plural(little, 'slice')} {'has' if little == 1 else 'have'} less body than training usually saw (below {EDGE * self.foreground:.0%}): farther than {NEAR_MM:g} mm from it they were set to background"
             )
         for name, low in self.above.items():
             parts.append(
                 f"{' and '.join(self.sources)} are exactly 0 around the brain: {name} was set to 0 there, too, in place of {low:.4g}, the darkest value of its scale"
             )
         return "; ".join(parts) + "." if parts else ""
-
-    @property
-    def _little_body(self) -> int:
-        """The number of slices with little of the body."""
-        return int(by_plane(lambda slab: slab.any(axis=(1, 2)), self.outside).sum())
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -144,7 +145,7 @@ class Empty:
         stated = {
             "slices": int(self.slices.sum()),
             "noise": int(self.noise.sum()),
-            "slices_with_little_body": self._little_body,
+            "slices_with_little_body": int(self.little.sum()),
             "voxels": _count(in_slabs(np.logical_or, self.outside, self.slices[:, None, None])),
             "values": {name: round(value, 4) for name, value in self.values.items()},
         }
@@ -176,8 +177,7 @@ def empty_slices(
     units: Mapping[str, str],
     images: Mapping[str, SynthesisedImage],
 ) -> Empty:
-    """The background of a case on the network's grid: slices in which no source shows anything, and the air of slices
-    with little of a body.
+    """The background of a case on the network's grid: slices in which no source shows anything, and air in others.
 
     scales: of the synthesised images, from network units; images: as the network makes them. A slice shows nothing where no voxel is above the background.
     Where the background is noise and data.foreground excludes slices, a slice also shows nothing where no voxel belongs
@@ -192,13 +192,16 @@ def empty_slices(
         blank, noise = _background_slices(volume, least)
         empty &= blank | noise
         constant &= blank
+    # the share of one slice does not exclude patches of several slices
+    little_share = EDGE * least if recipe.data.patch[0] == 1 else 0.0
     outside = zeros(prepared.header.shape, bool)
-    if (
-        least > 0 and recipe.data.patch[0] == 1
-    ):  # the share of one slice does not exclude patches of several slices
-        outside = _far_from_the_body(volumes, EDGE * least)
+    little = np.zeros_like(empty)
+    if not recipe.ignores_outside:  # which makes background there itself
+        outside, little = _away_from_the_body(volumes, little_share)
         outside[empty] = False
+        little &= ~empty
     trained = {} if anatomy is None else anatomy.backgrounds
+    beyond = {} if anatomy is None else anatomy.beyond
     values = {
         name: background_of(scale, units[name], trained.get(name)) for name, scale in scales.items()
     }
@@ -212,7 +215,18 @@ def empty_slices(
             if name in images and _is_darkest(images[name], surroundings)
         }
     values |= dict.fromkeys(above, 0.0)
-    return Empty(empty, empty & ~constant, outside, values, shown, least, surroundings, above)
+    return Empty(
+        empty,
+        empty & ~constant,
+        outside,
+        little,
+        values,
+        shown,
+        least,
+        frozenset(name for name in scales if beyond.get(name, 0) > MOST_BEYOND),
+        surroundings,
+        above,
+    )
 
 
 def begins_above(recipe: Recipe, scales: Mapping[str, Scale]) -> dict[str, float]:
@@ -243,65 +257,50 @@ def _around_a_stripped_brain(volumes: Sequence[Volume]) -> NDArray[np.bool_]:
     nothing = zeros(volumes[0].data[0].shape, bool)
     if not all(shows(volume)[1] for volume in volumes):
         return nothing
-    signal = in_slabs(_any_signal, *(volume.data[0] for volume in volumes))
+    signal = _any_of([volume.data[0] for volume in volumes])
     if (signal.size - _count(signal)) / signal.size < LEAST_SURROUNDINGS:
         return nothing
     return in_slabs(np.logical_not, fill_holes(signal))
 
 
-def _any_signal(*images: np.ndarray) -> NDArray[np.bool_]:
-    """Where some source is not 0."""
-    signal: NDArray[np.bool_] = np.logical_or.reduce([image != 0 for image in images])
-    return signal
+def _any_of(images: Sequence[np.ndarray]) -> NDArray[np.bool_]:
+    """Where some image is not 0."""
+    return in_slabs(lambda *slabs: np.logical_or.reduce([slab != 0 for slab in slabs]), *images)
 
 
-def _far_from_the_body(volumes: Sequence[Volume], share: float) -> NDArray[np.bool_]:
-    """Voxels farther than NEAR_MM from the body that any source shows, in slices with less body than a share."""
-    body = in_slabs(
-        lambda *bodies: np.logical_or.reduce(bodies), *(foreground(volume) for volume in volumes)
-    )
-    few = by_plane(lambda slab: slab.mean(axis=(1, 2)), body) < share
-    far: NDArray[np.bool_] = zeros(body.shape, bool)
-    if not _count(body):
-        return far
-    spacing = volumes[0].grid.spacing_mm
-    reach = [int(NEAR_MM / length) + 1 for length in spacing]  # voxels, beyond which all is far
-    for piece, wide in _pieces(body.shape, reach):
-        if not few[piece[0]].any():
-            continue
-        around = body[wide]
-        away = np.ones(around.shape, bool)
-        if around.any():
-            away = distance_transform_edt(~around, sampling=spacing) > NEAR_MM
-        inside = tuple(
-            slice(own.start - all_of.start, own.stop - all_of.start)
-            for own, all_of in zip(piece, wide)
-        )
-        far[piece] = away[inside]
-        release(body, far)
-    far[~few] = False
-    return far
+def _away_from_the_body(
+    volumes: Sequence[Volume], little_share: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Voxels [D, H, W] away from what any source shows, and the slices [D] with less of a body than a share.
 
-
-def _pieces(shape: Sequence[int], reach: Sequence[int]) -> Iterator[tuple[Place, Place]]:
-    """Pieces that cover a volume, each also with `reach` voxels on all its sides, as far as the volume goes.
-
-    With them, a piece has at most half the voxels of a slab, because a distance transform takes 70 bytes for each.
+    Away are voxels farther than NEAR_MM: all of them in the slices with little body, and in others those that are
+    nearer to the border of the slice. Slices without a body are left to the network.
     """
-    size = list(shape)
-    while max(size) > 1:
-        padded = [min(n, m + 2 * more) for n, m, more in zip(shape, size, reach)]
-        if math.prod(padded) <= slabs.SLAB // 2:
-            break
-        longest = max(range(3), key=lambda axis: size[axis])
-        size[longest] = -(-size[longest] // 2)
-    along = [[slice(k, min(k + m, n)) for k in range(0, n, m)] for n, m in zip(shape, size)]
-    for piece in itertools.product(*along):
-        wide = tuple(
-            slice(max(0, own.start - more), min(n, own.stop + more))
-            for own, more, n in zip(piece, reach, shape)
-        )
-        yield piece, wide
+    body = _any_of([foreground(volume) for volume in volumes])
+    little = by_plane(lambda slab: slab.mean(axis=(1, 2)), body) < little_share
+    tables = [shows(volume)[0] for volume in volumes if volume.unit == "HU"]
+    spacing_mm = volumes[0].grid.spacing_mm
+    near = dilate(_any_of([body, *tables]), NEAR_MM, spacing_mm)
+    if not _count(body):
+        little[:] = False
+    away = in_slabs(partial(_nearer_to_border, pixel_mm=spacing_mm[1:]), near)
+    few = little[:, None, None]
+    away = in_slabs(lambda air, of, all_air: np.where(all_air, ~of, air), away, near, few)
+    return away, little & by_plane(lambda slab: slab.any(axis=(1, 2)), away)
+
+
+def _nearer_to_border(near: NDArray[np.bool_], pixel_mm: Sequence[float]) -> NDArray[np.bool_]:
+    """The pixels of slices [D, H, W] that are nearer to the border of their slice than to a region of it."""
+    height, width = (
+        (np.minimum(np.arange(length), np.arange(length)[::-1]) + 0.5) * side
+        for length, side in zip(near.shape[1:], pixel_mm)
+    )
+    to_border = np.minimum(height[:, None], width)
+    nearer = np.zeros(near.shape, bool)
+    for region, of_slice in zip(near, nearer):
+        if region.any():
+            of_slice[:] = distance_transform_edt(~region, sampling=pixel_mm) > to_border
+    return nearer
 
 
 def _background_slices(volume: Volume, least: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -320,8 +319,8 @@ def _background_slices(volume: Volume, least: float) -> tuple[NDArray[np.bool_],
 
 
 def background_of(scale: Scale, unit: str, trained: float | None) -> float:
-    """The background of an image in its unit: that of the training, else air in HU or 0; within the image's range."""
-    value = HU_AIR if unit == "HU" else 0.0
+    """The background of an image in its unit: that of the training, else air in HU or the lowest; within the image's range."""
+    value = HU_AIR if unit == "HU" else scale.low
     if trained is not None:
         value = trained
     return float(np.clip(value, scale.low, scale.high))

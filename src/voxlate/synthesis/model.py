@@ -190,7 +190,8 @@ class Model:
         if empty.any:
             images = empty.filled(images)
             stated["empty"] = empty.stated
-            stated["warnings"] = [*stated.get("warnings", ()), empty.note]
+            if empty.note:
+                stated["warnings"] = [*stated.get("warnings", ()), empty.note]
 
         volumes = output_grid.images({name: image.values for name, image in images.items()})
         low, high = empty.closed(intervals.low, intervals.high, volumes, output_grid)
@@ -455,7 +456,9 @@ class Model:
             },
             "seed": seed,
             "synth": self.synthesis_options,
-            "empty_slices": "background",  # earlier versions did not write this entry; their images are synthesised again
+            # earlier versions did not write these entries; their images are synthesised again
+            "empty_slices": "background",
+            "air_at_borders": "background",
         }
         if calibration is not None:
             plan["calibration"] = calibration.stated
