@@ -1,5 +1,7 @@
 """Scans that are not the kind of head that a network of synthetic heads was trained on: told on made bodies of known size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -71,10 +73,19 @@ def test_a_head_that_lies_the_wrong_way_round_is_told(head, axes, how):
     assert grade_of(sentence) == "caution"
 
 
-def test_a_head_whose_crown_is_cut_does_not_show_its_orientation(head):
-    slab = head[22:42]
-    assert head_warnings(_scan(slab), stripped=False) == []
-    assert not any("upside" in one for one in head_warnings(_scan(slab[::-1]), stripped=False))
+def test_a_head_without_crown_is_a_caution_and_does_not_show_its_orientation(head):
+    for slab in (head[20:41], head[20:41][::-1]):
+        (sentence,) = head_warnings(_scan(slab), stripped=False)
+        assert "the upper part of the head is likely missing" in sentence
+        assert grade_of(sentence) == "caution"
+    assert head_warnings(_scan(head[24:40]), stripped=False) == []  # a few slices
+
+
+def test_a_head_whose_slices_are_too_close_is_not_to_be_trusted(head):
+    flattened = replace(_scan(head), affine=np.diag([3.0, 3.0, 0.6, 1.0]))
+    (sentence,) = head_warnings(flattened, stripped=False)
+    assert "the scan is likely flattened" in sentence
+    assert grade_of(sentence) == "do not trust"
 
 
 def test_fluid_as_dark_as_air_is_measured_away_from_the_rim(brain):

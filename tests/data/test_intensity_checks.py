@@ -56,3 +56,14 @@ def test_a_ct_or_a_mask_in_the_place_of_an_mr_is_not_to_be_trusted():
     assert kind_warning("mr", "a.u.", intensity_statistics(head)) == ""
     z_scored = (head - head.mean()) / head.std()
     assert kind_warning("mr", "a.u.", intensity_statistics(z_scored)) == ""
+
+
+def test_a_ct_without_negative_values_in_the_place_of_an_mr_is_not_to_be_trusted():
+    rng = np.random.default_rng(0)
+    head = np.zeros((8, 20, 20), np.float32)
+    head[:, 3:17, 3:17] = rng.normal(1060, 20, (8, 14, 14))
+    head[:, 4:6, 3:17] = 2200
+    for scan in (head, head / 12):  # with an offset, and scaled to 8 bits
+        said = kind_warning("mr", "a.u.", intensity_statistics(scan))
+        assert "as soft tissue and bone in a shifted or scaled CT" in said
+        assert grade_of(said) == "do not trust"

@@ -26,6 +26,9 @@ LEAST_SLAB_MM = 30.0  # of slices whose front and back are compared
 LARGEST_BRAIN_MM = 174.0  # geometric mean of depth and width, half way between brains and heads
 END_MM = 10.0  # from the ends of the body, where its slices are compared
 CLOSED, OPEN = 0.45, 0.5  # area at an end, as a share of the largest: of a dome, and of a cut
+CROWNLESS = 0.75  # area near the upper end, from which the crown is missing; with the crown, real heads reach 0.57
+LEAST_ACROSS_MM = 110.0  # of whole heads
+STEEP = 0.7  # area END_MM below the first slices of a dome that is flattened; real heads reach 0.45
 DARK = 0.25  # of the median of the body: air, bone and fluid
 DEEP_MM = 15.0  # from the surface in the slice, below scalp and skull
 BACKWARDS = 1.4  # times as much of the back is dark as of the front; whole real heads reach 1.22 in one third
@@ -69,6 +72,16 @@ class _Head:
         return float(lower), float(upper)
 
     @property
+    def steepness(self) -> float:
+        """The area of the body END_MM below its upper end as a share of the largest; 0 where the end is a cut."""
+        areas = self.body.sum(axis=(1, 2))
+        (first, end), _, _ = bounding_box(self.body)
+        below = max(first, end - 1 - round(END_MM / self.spacing_mm[0]))
+        if areas[end - 1] >= CLOSED * areas.max():
+            return 0.0
+        return float(areas[below] / areas.max())
+
+    @property
     def stands_alone(self) -> bool:
         """Whether its lower end is closed and the background constant, as of a stripped brain."""
         ends = self.ends
@@ -89,12 +102,14 @@ def head_warnings(scan: Volume, stripped: bool) -> list[str]:
         return [
             f"{name}: expected a brain without skull, found a body that is {across:.0f} mm across, as of a whole head: images of it are meaningless. Strip the skull first. {ADVICE['do not trust']}"
         ]
+    if sentence := _flattened(head, name):
+        return [sentence]
     if across <= LARGEST_BRAIN_MM and head.stands_alone:
         return [
             f"{name}: expected a whole head, found a body that is {across:.0f} mm across and ends inside the scan, as of a brain without skull: scalp and bone cannot be synthesised. Take the scan from before skull stripping. {ADVICE['do not trust']}"
         ]
-    sentence = _upside_down(head, name) or _backwards(head, name)
-    return [sentence] if sentence else []
+    sentences = [_upside_down(head, name) or _backwards(head, name), _without_crown(head, name)]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _coarse(scan: Volume) -> _Head:
@@ -104,6 +119,21 @@ def _coarse(scan: Volume) -> _Head:
     small = Volume(values[None], np.diag([x, y, z, 1.0]), scan.unit, scan.modality)
     _, clean = shows(small)
     return _Head(values, foreground(small), (z, y, x), background_value(small), clean)
+
+
+def _flattened(head: _Head, name: str) -> str:
+    """A sentence where the crown of a head rises faster than any does, as where slices are too close; else ''."""
+    if head.steepness < STEEP or head.across_mm < LEAST_ACROSS_MM:
+        return ""
+    return f"{name}: the scan is likely flattened: {END_MM:g} mm below its upper end, the body has {head.steepness:.0%} of its largest area already, and it is {head.height_mm:.0f} mm high. Check the distance of its slices. {ADVICE['do not trust']}"
+
+
+def _without_crown(head: _Head, name: str) -> str:
+    """A sentence where both ends of a body are cuts, so that the crown is missing; else '', also of a few slices."""
+    ends = head.ends
+    if ends is None or ends[0] < CLOSED or ends[1] < CROWNLESS:
+        return ""
+    return f"{name}: the upper part of the head is likely missing: {END_MM:g} mm from its upper end, the body has {ends[1]:.0%} of its largest area. Compare with a scan of the whole head. {ADVICE['caution']}"
 
 
 def _upside_down(head: _Head, name: str) -> str:

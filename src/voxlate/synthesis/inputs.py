@@ -11,7 +11,7 @@ import numpy as np
 
 from voxlate.config import adapter
 from voxlate.data.align import Preparation
-from voxlate.data.anatomy import Anatomy, anatomy_warnings, body_of
+from voxlate.data.anatomy import Anatomy, anatomy_warnings, body_of, check_extent, other_content
 from voxlate.data.case import MASK, PreparedCase, digest, prepare_case
 from voxlate.data.grades import ADVICE, advice, worst
 from voxlate.data.head_checks import black_pools_ml, head_warnings
@@ -22,6 +22,7 @@ from voxlate.data.intensity_checks import (
     varied_level,
 )
 from voxlate.data.layout import CANONICAL, laid_out
+from voxlate.data.quality_checks import quality_of, quality_warning
 from voxlate.errors import BadInput
 from voxlate.images.grid import Volume, canonical_view, check_affine
 from voxlate.images.io import content_hash, is_there, read_volume
@@ -71,11 +72,16 @@ def prepare_inputs(
     volumes = {name: _read(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
+    if anatomy is not None:
+        for volume in volumes.values():
+            check_extent(anatomy, volume, case)
     key = _voxels_key(volumes.values())
     trained = preparation_of(header)
     used = preparation_for(header, recipe, volumes)
     prepared = prepare_case(case, volumes, used, mask=mask, masked=recipe.needs_mask)
     warnings = _check_scans(recipe, header, prepared, anatomy, wanted)
+    if anatomy is not None and worst(warnings) != "do not trust":
+        warnings += _quality_warnings(anatomy, volumes)
     if mask is None and recipe.needs_mask and used.mask_from != trained.mask_from:
         warnings.append(
             f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
@@ -213,7 +219,7 @@ def _check_scans(
             raise BadInput(
                 f"{case}: expected {name} to show something, found {found}. Check the scan."
             )
-    of_kind = _synthetic_heads_warnings(recipe, prepared, targets)
+    of_kind = _synthetic_heads_warnings(recipe, prepared, targets, anatomy)
     # What a whole head has in the place of a brain's anatomy says nothing about its orientation.
     of_another_kind = worst(of_kind) == "do not trust"
     for name, statistics in prepared.header.statistics.items():
@@ -229,8 +235,17 @@ def _check_scans(
     return [*warnings, *of_kind]
 
 
+def _quality_warnings(anatomy: Anatomy, volumes: Mapping[str, Volume]) -> list[str]:
+    """Warnings of scans in poor quality, as they are before resampling, which hides noise."""
+    return [
+        quality_warning(name, quality_of(canonical_view(volume)), anatomy.quality.get(name))
+        for name, volume in volumes.items()
+        if volume.unit != "HU"
+    ]
+
+
 def _synthetic_heads_warnings(
-    recipe: Recipe, prepared: PreparedCase, targets: Sequence[str]
+    recipe: Recipe, prepared: PreparedCase, targets: Sequence[str], anatomy: Anatomy | None
 ) -> list[str]:
     """Warnings of scans that a network of synthetic heads was not trained for; none for other networks."""
     physics = recipe.data.physics
@@ -238,7 +253,12 @@ def _synthetic_heads_warnings(
     if physics is None or not sources or 0 < physics.stripped < 1:
         return []
     stripped = physics.stripped == 1
-    warnings = head_warnings(prepared.volume(sources[0]), stripped)
+    name = sources[0]
+    if anatomy is not None:
+        body = body_of(prepared, name, recipe.intensity[name])
+        if other_content(anatomy, name, body):  # its ends are then not those of a head
+            return []
+    warnings = head_warnings(prepared.volume(name), stripped)
     fluid_is_bright = [name for name in targets if name in FLUID_IS_BRIGHT]
     # data.lift tells fluid from the background.
     if warnings or not stripped or not fluid_is_bright or recipe.data.lift > 0:
