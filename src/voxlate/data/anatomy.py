@@ -397,9 +397,7 @@ def other_content(anatomy: Anatomy, name: str, body: Body) -> str:
     return _exchanged_axes(name, usual, anatomy.means[name], body, correlations)
 
 
-def _exchanged_axes(
-    name: str, usual: Usual, mean: Box, body: Body, correlations: Float64
-) -> str:
+def _exchanged_axes(name: str, usual: Usual, mean: Box, body: Body, correlations: Float64) -> str:
     """A sentence where the body is like the training's after two or three of its axes are exchanged; else ''.
 
     It is more similar to the mean box then, or it is as similar and only then has the training's extents.

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from scipy.ndimage import convolve, distance_transform_edt, uniform_filter
 
+from voxlate.arrays import Bool, Float32
 from voxlate.data.grades import ADVICE
 from voxlate.images.grid import Volume
 from voxlate.images.mask import background_value, foreground
@@ -95,7 +95,7 @@ def _middle_slices(scan: Volume) -> Volume:
     return Volume(data, affine, scan.unit, scan.modality)
 
 
-def _ghosts(image: NDArray[np.float32], pixel_mm: Sequence[float]) -> float:
+def _ghosts(image: Float32, pixel_mm: Sequence[float]) -> float:
     """The largest correlation of the edges of slices [D, H, W] with themselves, shifted by AWAY_MM or more."""
     edges = image - uniform_filter(image, (1, 5, 5))
     largest = 0.0
@@ -109,9 +109,7 @@ def _ghosts(image: NDArray[np.float32], pixel_mm: Sequence[float]) -> float:
     return largest
 
 
-def _dark_radius_mm(
-    dark: NDArray[np.bool_], bright: NDArray[np.bool_], pixel_mm: Sequence[float]
-) -> float:
+def _dark_radius_mm(dark: Bool, bright: Bool, pixel_mm: Sequence[float]) -> float:
     """The radius of the largest disc of dark pixels [D, H, W] with bright ones on both sides along an axis."""
     largest = 0.0
     for plane, lit in zip(dark, bright):

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from voxlate.arrays import Bool
 from voxlate.data.anatomy import Anatomy
 from voxlate.data.case import PreparedCase
 from voxlate.errors import plural
@@ -53,15 +53,15 @@ class Empty:
     scale begins above 0, the beginning of this scale; these images are 0 in the surroundings.
     """
 
-    slices: NDArray[np.bool_]
-    noise: NDArray[np.bool_]
-    outside: NDArray[np.bool_]
-    little: NDArray[np.bool_]
+    slices: Bool
+    noise: Bool
+    outside: Bool
+    little: Bool
     values: Mapping[str, float]
     sources: tuple[str, ...]
     foreground: float
     beyond: frozenset[str]
-    surroundings: NDArray[np.bool_]
+    surroundings: Bool
     above: Mapping[str, float]
 
     @property
@@ -107,7 +107,7 @@ class Empty:
             upper[name] = replace(high[name], data=np.where(inside, image, most))
         return lower, upper
 
-    def _voxels(self, name: str) -> NDArray[np.bool_]:
+    def _voxels(self, name: str) -> Bool:
         """The voxels [D, H, W] that become background in an image."""
         air = name not in self.beyond
         slices = self.slices[:, None, None]
@@ -154,10 +154,10 @@ class Empty:
         return stated
 
 
-def _with(values: np.ndarray, voxels: NDArray[np.bool_], value: float) -> np.ndarray:
+def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
     """A copy of values [D, H, W] with another value in some voxels."""
 
-    def changed(slab: np.ndarray, where: NDArray[np.bool_]) -> np.ndarray:
+    def changed(slab: np.ndarray, where: Bool) -> np.ndarray:
         copy = slab.copy()
         copy[where] = value
         return copy
@@ -165,7 +165,7 @@ def _with(values: np.ndarray, voxels: NDArray[np.bool_], value: float) -> np.nda
     return in_slabs(changed, values, voxels)
 
 
-def _count(voxels: NDArray[np.bool_]) -> int:
+def _count(voxels: Bool) -> int:
     return int(sum(reduced(np.count_nonzero, voxels)))
 
 
@@ -239,7 +239,7 @@ def begins_above(recipe: Recipe, scales: Mapping[str, Scale]) -> dict[str, float
     return above
 
 
-def _is_darkest(image: SynthesisedImage, where: NDArray[np.bool_]) -> bool:
+def _is_darkest(image: SynthesisedImage, where: Bool) -> bool:
     """Whether the network makes background there; it does not if the images of its training show the skull."""
     inside = _count(where)
     if not inside:
@@ -252,7 +252,7 @@ def _is_darkest(image: SynthesisedImage, where: NDArray[np.bool_]) -> bool:
     return bool(sum(dark) / inside > MOSTLY)
 
 
-def _around_a_stripped_brain(volumes: Sequence[Volume]) -> NDArray[np.bool_]:
+def _around_a_stripped_brain(volumes: Sequence[Volume]) -> Bool:
     """Voxels [D, H, W] that are 0 in all sources and not enclosed; none unless each source's background is clean."""
     nothing = zeros(volumes[0].data[0].shape, bool)
     if not all(shows(volume)[1] for volume in volumes):
@@ -263,14 +263,12 @@ def _around_a_stripped_brain(volumes: Sequence[Volume]) -> NDArray[np.bool_]:
     return in_slabs(np.logical_not, fill_holes(signal))
 
 
-def _any_of(images: Sequence[np.ndarray]) -> NDArray[np.bool_]:
+def _any_of(images: Sequence[np.ndarray]) -> Bool:
     """Where some image is not 0."""
     return in_slabs(lambda *slabs: np.logical_or.reduce([slab != 0 for slab in slabs]), *images)
 
 
-def _away_from_the_body(
-    volumes: Sequence[Volume], little_share: float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _away_from_the_body(volumes: Sequence[Volume], little_share: float) -> tuple[Bool, Bool]:
     """Voxels [D, H, W] away from what any source shows, and the slices [D] with less of a body than a share.
 
     Away are voxels farther than NEAR_MM: all of them in the slices with little body, and in others those that are
@@ -289,7 +287,7 @@ def _away_from_the_body(
     return away, little & by_plane(lambda slab: slab.any(axis=(1, 2)), away)
 
 
-def _nearer_to_border(near: NDArray[np.bool_], pixel_mm: Sequence[float]) -> NDArray[np.bool_]:
+def _nearer_to_border(near: Bool, pixel_mm: Sequence[float]) -> Bool:
     """The pixels of slices [D, H, W] that are nearer to the border of their slice than to a region of it."""
     height, width = (
         (np.minimum(np.arange(length), np.arange(length)[::-1]) + 0.5) * side
@@ -303,7 +301,7 @@ def _nearer_to_border(near: NDArray[np.bool_], pixel_mm: Sequence[float]) -> NDA
     return nearer
 
 
-def _background_slices(volume: Volume, least: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _background_slices(volume: Volume, least: float) -> tuple[Bool, Bool]:
     """The slices with nothing above the background, and the slices with nothing but noise."""
     image = volume.data[0]
     above, clean = shows(volume)
