@@ -54,7 +54,9 @@ def pack(
     }
     # The voxels of synthetic heads are no patient's, and their digests would be most of a small header.
     plain = {
-        key: value for key, value in header.items() if key not in ("sha256", "training_voxels")
+        key: value
+        for key, value in header.items()
+        if key not in ("sha256", "training_voxels", "training_signatures")
     }
     out.mkdir(parents=True, exist_ok=True)
     packed = Run(out)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from voxlate.data.align import Preparation
+from voxlate.data.case import prepare_case
 from voxlate.data.prepare import prepare
 from voxlate.images.grid import Volume
-from voxlate.images.io import write_volume
+from voxlate.images.io import read_volume, write_volume
 from voxlate.images.likeness import (
     LEAST,
     SAME,
@@ -19,6 +21,7 @@ from voxlate.images.likeness import (
     signature_of,
     similar,
 )
+from voxlate.synthesis.inputs import seen_in_training
 
 MM = (4.0, 3.0, 3.0)
 SHAPE = (32, 56, 52)
@@ -96,3 +99,16 @@ def test_prepare_names_a_changed_copy_in_another_split(heads: Path, tmp_path: Pa
 def test_two_scans_of_one_patient_may_be_alike(heads: Path, tmp_path: Path) -> None:
     (heads / "cases.csv").write_text("case,patient,split\na,x,train\nb,y,val\nc,x,train\n")
     assert prepare(heads, tmp_path / "out", workers=1).warnings == ()
+
+
+def test_a_training_scan_that_was_changed_since_is_recognised_and_another_is_not(
+    heads: Path, tmp_path: Path
+) -> None:
+    trained = prepare(heads, tmp_path / "out", workers=1, exclude="c").header("a").signatures
+    header = {"training_voxels": ["0" * 16], "training_signatures": [*trained.values()]}
+    answers = {}
+    for case in ("b", "c"):
+        scan = read_volume(heads / case / "t1.nii.gz", "t1")
+        prepared = prepare_case(case, {"t1": scan}, Preparation(), masked=case == "b")
+        answers[case] = seen_in_training(header, prepared, prepared.arrays)
+    assert answers == {"b": False, "c": True}

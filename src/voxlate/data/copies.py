@@ -1,13 +1,14 @@
 """Scans that several patients of a cohort share by mistake: the same voxels, or copies that were changed."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from voxlate.data.case import PreparedCase, open_case
+from voxlate.data.case import MASK, PreparedCase, open_case
 from voxlate.data.case_header import CaseHeader
 from voxlate.errors import first_of, plural
 from voxlate.images.likeness import (
@@ -16,6 +17,7 @@ from voxlate.images.likeness import (
     SAME,
     SAME_FLAT,
     Field,
+    Signature,
     as_text,
     correlation,
     field_of,
@@ -23,10 +25,13 @@ from voxlate.images.likeness import (
     signature_of,
     similar,
 )
+from voxlate.images.mask import foreground
 from voxlate.images.units import TISSUE_MAPS
 
 MOST_VERIFIED = 500  # pairs of similar signatures whose voxels are compared, the most similar first
 KEPT_FIELDS = 64
+SEEN = 0.85  # correlation of signatures where no voxels are there to compare: other patients reached 0.71
+LARGEST = 1 << 26
 Scan = tuple[CaseHeader, str]  # a case and a modality
 
 
@@ -36,8 +41,28 @@ def signatures(case: PreparedCase) -> dict[str, str]:
     return {name: as_text(signature_of(_field(case, name))) for name in shown}
 
 
+def is_copy(case: PreparedCase, names: Collection[str], known: Iterable[str]) -> bool:
+    """Whether the signature of a scan with one of these names is almost one of those that are known.
+
+    Scans of more than LARGEST voxels are not compared, because synthesis has little memory left beside them.
+    """
+    others = defaultdict[int, list[Signature]](list)
+    for text in known:
+        signature = from_text(text)
+        others[len(signature)].append(signature)
+    if not others or math.prod(case.header.shape) > LARGEST:
+        return False
+    for name in set(names) & set(case.header.shown) - TISSUE_MAPS.keys():
+        own = signature_of(_field(case, name))
+        if len(own) and others[len(own)] and similar(own[None], np.array(others[len(own)]), SEEN):
+            return True
+    return False
+
+
 def _field(case: PreparedCase, name: str) -> Field:
-    return field_of(case.arrays[name], case.mask([name]), case.header.spacing_mm)
+    """The field of a scan inside its mask, or inside its foreground where the case has no mask."""
+    inside = case.mask([name]) if MASK in case.arrays else foreground(case.volume(name))
+    return field_of(case.arrays[name], inside, case.header.spacing_mm)
 
 
 def copies(headers: Sequence[CaseHeader], splits: Mapping[str, str], cases: Path) -> Iterator[str]:
@@ -102,9 +127,9 @@ def _changed_copies(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[Sc
 
 def _by_length(
     headers: Sequence[CaseHeader],
-) -> Iterator[tuple[list[Scan], np.ndarray[tuple[int, ...], np.dtype[np.int8]]]]:
+) -> Iterator[tuple[list[Scan], Signature]]:
     """The scans with signatures of one length, those of volumes or of single slices, and their signatures [N, K]."""
-    groups = defaultdict[int, list[tuple[Scan, np.ndarray]]](list)
+    groups = defaultdict[int, list[tuple[Scan, Signature]]](list)
     for header in headers:
         for name, text in header.signatures.items():
             if text:

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage, stats
 
+from voxlate.arrays import AnyArray, Bool, Float32
 from voxlate.images.mask import Spacing
 
-Field = NDArray[np.float32]
+Field = Float32
+Signature = NDArray[np.int8]
 
 COARSE_MM, FLAT_MM = 6.0, 4.0  # voxels of a volume's field, and of a single slice's
 SIDE, FLAT_SIDE = 48, 96  # of the grids of their Fourier transforms: larger bodies are folded
@@ -33,7 +35,7 @@ STEP = 30.0  # levels of a stored signature for its standard deviation
 ROWS = 1000  # of signatures that are compared with all at a time
 
 
-def field_of(image: NDArray[np.generic], mask: NDArray[np.bool_], spacing_mm: Spacing) -> Field:
+def field_of(image: AnyArray, mask: Bool, spacing_mm: Spacing) -> Field:
     """The ranks of a scan [D, H, W] inside its body on a coarse grid, 0 outside, without slow changes; [d, h, w]."""
     coarse = FLAT_MM if image.shape[0] == 1 else COARSE_MM
     factors = [max(1, min(n, int(coarse / 2 / mm))) for mm, n in zip(spacing_mm, image.shape)]
@@ -65,9 +67,7 @@ def field_of(image: NDArray[np.generic], mask: NDArray[np.bool_], spacing_mm: Sp
     return field
 
 
-def _block_sums(
-    image: NDArray[np.generic], mask: NDArray[np.bool_], factors: Sequence[int]
-) -> tuple[Field, Field]:
+def _block_sums(image: AnyArray, mask: Bool, factors: Sequence[int]) -> tuple[Field, Field]:
     """Means over blocks of voxels of the image inside the mask, and of the mask; a few planes are in memory."""
     depth, height, width = factors
     planes = list[list[Field]]()
@@ -83,7 +83,7 @@ def _block_sums(
     return values, weights
 
 
-def signature_of(field: Field) -> NDArray[np.int8]:
+def signature_of(field: Field) -> Signature:
     """The signature of a field: whitened logarithms of magnitudes of low frequencies; empty where it shows nothing."""
     if not field.any():
         return np.zeros(0, np.int8)
@@ -105,17 +105,15 @@ def signature_of(field: Field) -> NDArray[np.int8]:
     return np.clip(np.round(levels), -127, 127).astype(np.int8)
 
 
-def as_text(signature: NDArray[np.int8]) -> str:
+def as_text(signature: Signature) -> str:
     return base64.b64encode(signature.tobytes()).decode()
 
 
-def from_text(text: str) -> NDArray[np.int8]:
+def from_text(text: str) -> Signature:
     return np.frombuffer(base64.b64decode(text), np.int8)
 
 
-def similar(
-    signatures: NDArray[np.int8], others: NDArray[np.int8], least: float
-) -> list[tuple[float, int, int]]:
+def similar(signatures: Signature, others: Signature, least: float) -> list[tuple[float, int, int]]:
     """The pairs (correlation, row, row of others) of similar signatures [N, K] and [M, K], the most similar first."""
     columns = _unit(others).T
     found = list[tuple[float, int, int]]()
@@ -127,7 +125,7 @@ def similar(
     return sorted(found, key=lambda pair: (-pair[0], *pair[1:]))
 
 
-def _unit(rows: NDArray[np.int8]) -> Field:
+def _unit(rows: Signature) -> Field:
     values = rows.astype(np.float32)
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
 

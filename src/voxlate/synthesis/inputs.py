@@ -13,6 +13,7 @@ from voxlate.config import adapter
 from voxlate.data.align import Preparation
 from voxlate.data.anatomy import Anatomy, anatomy_warnings, body_of, check_extent, other_content
 from voxlate.data.case import MASK, PreparedCase, digest, prepare_case
+from voxlate.data.copies import is_copy
 from voxlate.data.grades import ADVICE, advice, worst
 from voxlate.data.head_checks import black_pools_ml, head_warnings
 from voxlate.data.intensity_checks import (
@@ -116,14 +117,17 @@ def seen_in_training(
     prepared: PreparedCase,
     names: Iterable[str],
 ) -> bool | None:
-    """Whether the voxels of some arrays of a case were in the training; None where the weights do not state its voxels.
+    """Whether some arrays of a case, or scans of it that were changed since, were in the training.
 
-    header: of the weights file; names: of the arrays.
+    header: of the weights file; names: of the arrays. None where the weights do not state what the training saw.
     """
     known = set(header.get("training_voxels", ()))
     if not known:
         return None
-    return any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names)
+    names = list(names)
+    if any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names):
+        return True
+    return is_copy(prepared, names, header.get("training_signatures", ()))
 
 
 def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:

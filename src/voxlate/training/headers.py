@@ -100,6 +100,7 @@ class Header(TypedDict):
     training_cases: Count
     training_ml: NotRequired[NotNegative]
     training_voxels: NotRequired[list[ShortDigest]]
+    training_signatures: NotRequired[list[Text]]
     made_by: _Software
     sha256: Digest
 

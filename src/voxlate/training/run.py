@@ -266,6 +266,12 @@ def weights_header(
             for name in recipe.data.source
             if name in cohort.header(case).present
         ],
+        "training_signatures": [
+            signature
+            for case in cases
+            for name, signature in cohort.header(case).signatures.items()
+            if signature and name in recipe.data.source
+        ],
         "made_by": made_by(),
     }
 
