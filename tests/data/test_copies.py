@@ -101,6 +101,18 @@ def test_two_scans_of_one_patient_may_be_alike(heads: Path, tmp_path: Path) -> N
     assert prepare(heads, tmp_path / "out", workers=1).warnings == ()
 
 
+def test_one_mask_in_the_folders_of_two_patients_is_named(heads: Path, tmp_path: Path) -> None:
+    for case, seed in (("a", 0), ("b", 0), ("c", 1)):
+        mask = (head(seed) > 90).astype(np.float32)[None]
+        write_volume(
+            heads / case / "mask.nii.gz", Volume(mask, np.diag([3.0, 3, 4, 1]), "a.u.", "", "")
+        )
+    warnings = prepare(heads, tmp_path / "out", workers=1).warnings
+    named = [one for one in warnings if "One mask is that of 2 patients" in one]
+    assert len(named) == 1
+    assert ": a, b. Replace" in named[0]
+
+
 def test_a_training_scan_that_was_changed_since_is_recognised_and_another_is_not(
     heads: Path, tmp_path: Path
 ) -> None:

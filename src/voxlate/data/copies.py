@@ -65,12 +65,18 @@ def _field(case: PreparedCase, name: str) -> Field:
     return field_of(case.arrays[name], inside, case.header.spacing_mm)
 
 
-def copies(headers: Sequence[CaseHeader], splits: Mapping[str, str], cases: Path) -> Iterator[str]:
-    """Sentences on scans with the same voxels, and on scans of different patients that are one scan, changed.
+def copies(
+    headers: Sequence[CaseHeader],
+    splits: Mapping[str, str],
+    cases: Path,
+    masks: Mapping[str, Path],
+) -> Iterator[str]:
+    """Sentences on scans and masks with the same voxels, and on scans of several patients that are one scan, changed.
 
-    splits: of each patient; cases: the folder of the prepared cases.
+    splits: of each patient; cases: the folder of the prepared cases; masks: the file of each case's mask.
     """
     yield from _same_voxels(headers, splits)
+    yield from _same_masks(headers, masks)
     pairs = _changed_copies(headers, cases)
     if not pairs:
         return
@@ -98,6 +104,21 @@ def _same_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> It
         if len(across) > 1:
             leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
         yield f"The same voxels{where}: {names}{leak}."
+
+
+def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[str]:
+    """A sentence for each mask that lies in the folders of several patients; a box may be the field of view of all."""
+    same = defaultdict[str, list[CaseHeader]](list)
+    for header in headers:
+        sides = [end - first for first, end in header.mask_box]
+        if header.case in masks and sum(header.mask_area) < math.prod(sides):
+            same[header.voxels[MASK]].append(header)
+    for group in same.values():
+        patients = {header.patient for header in group}
+        files = {masks[header.case].resolve() for header in group}
+        if len(patients) > 1 and len(files) > 1:
+            names = first_of([header.case for header in group], 3)
+            yield f"One mask is that of {len(patients)} patients, in files of their own: {names}. Replace the copies by masks of their own, or remove them."
 
 
 def _changed_copies(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[Scan, Scan]]:

@@ -146,6 +146,7 @@ def prepare(
         _entry(header, splits[header.patient], folds[header.case]) for header in headers
     )
     training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
+    masks = {case.case: case.mask for case in cases if case.mask is not None}
     cohort = Cohort(
         folder=out,
         cases=entries,
@@ -157,7 +158,7 @@ def prepare(
             *(f"Left out: {one}." for one in found.unclaimed),
             *(f"Assumed: {one}." for one in found.guessed),
             *(wide_heads(headers) if found.heads else ()),
-            *copies(headers, splits, out / "cases"),
+            *copies(headers, splits, out / "cases", masks),
             *warnings_of(headers),
             *outlier_warnings(headers, lambda case: mapped(case_path(out, case))),
             *lost_by_resampling(headers, preparation),
