@@ -405,10 +405,10 @@ def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on
     )  # asked for
 
 
-def rescaled(scans, cases, scale, offset):
-    """Rewrite the CT of some cases as scale * CT + offset."""
+def rescaled(scans, cases, scale, offset, name="ct"):
+    """Rewrite the CT, or another scan, of some cases as scale * CT + offset."""
     for case in cases:
-        path = scans / case / "ct.nii.gz"
+        path = scans / case / f"{name}.nii.gz"
         image = nib.load(path)
         values = np.asanyarray(image.dataobj).astype(np.float32) * scale + offset
         nib.save(nib.Nifti1Image(values, image.affine), path)
@@ -437,6 +437,24 @@ def test_hounsfield_units_on_several_scales_or_on_none_are_refused(
     assert answer.code == 2
     assert "ct: expected Hounsfield units in every scan, found" in answer.err
     assert words in answer.err
+
+
+def test_mr_targets_of_which_some_are_z_scored_are_refused_by_plan_and_train(
+    ct_cohort, tmp_path, tiny
+):
+    splits = "".join(f"case{number},{'val' if number == 5 else 'train'}\n" for number in range(6))
+    (ct_cohort / "cases.csv").write_text("case,split\n" + splits)
+    rescaled(ct_cohort, ["case1", "case2"], 0.02, -1, name="t1")
+    prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1)
+    expected = r"the target t1 on one scale, found 2 of 5 training cases z-scored \(case1, case2\)"
+    facts = facts_of(open_cohort(tmp_path / "ready"))
+    with pytest.raises(BadInput, match=expected):
+        check_scales(facts, ["ct", "t1"], ["t1"])
+    check_scales(facts, ["t1", "ct"], ["ct"])  # a source is mapped by its own percentiles
+    words = {"data.source": '["ct"]', "data.target": '["t1"]', "train.steps": "1"}
+    maps = {name: '{kind = "percentile"}' for name in ("intensity.ct", "intensity.t1")}
+    with pytest.raises(BadInput, match=expected):
+        train(recipe.read(str(tiny), {**words, **maps}), tmp_path / "ready", tmp_path / "run")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from voxlate.data.case_header import CaseHeader
 from voxlate.data.grades import ADVICE, advice
 from voxlate.data.patches import DataSettings, teaching_cases
 from voxlate.data.prepared import Cohort
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, first_of
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
 
@@ -40,12 +40,13 @@ def check_windows(
 ) -> str:
     """A sentence on what a recipe's windows clip of bodies, '' where that is little; medians over training cases.
 
-    Raises BadInput where a window clips more than `clips` allows or leaves a flat grey. Where a map has a floor, each
+    Raises BadInput as check_one_scale, and where a window clips more than `clips` allows or leaves a flat grey. Where a map has a floor, each
     volume is checked by itself: it would lose all voxels below the floor (if it is z-scored, say). bodies: False where
     only voxels inside a mask count, whose statistics the headers do not hold.
     """
     where = cohort.folder
     headers = [cohort.header(case) for case in teaching_cases(cohort, data)]
+    check_one_scale(headers, data.target, where)
     cut = []
     for name in sorted({*data.source, *data.target}):
         spec = intensity[name]
@@ -77,6 +78,18 @@ def check_windows(
                 f"{window} clips {clipped:.0%} of the bodies' voxels ({usual} from the 1st to the 99th percentile)"
             )
     return f"{'; '.join(cut)}, as the recipe means it to." if cut else ""
+
+
+def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where: object) -> None:
+    """Raise BadInput where some scans of a target are z-scored and others are not: images could have either scale."""
+    for name in targets:
+        with_unit = [header for header in headers if header.units.get(name) in ("a.u.", "grey")]
+        shown = [header for header in with_unit if name in header.shown]
+        signed = [header.case for header in shown if header.statistics[name].signed]
+        if 0 < len(signed) < len(shown):
+            raise BadInput(
+                f"{where}: expected the scans of the target {name} on one scale, found {len(signed)} of {len(shown)} training cases z-scored ({first_of(signed, 3)}) and the others not, so that images would have neither scale. Give all one scale, or prepare the cohort without one kind (--exclude CASE)."
+            )
 
 
 def kind_warning(name: str, unit: str, statistics: Statistics) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from voxlate.data.audit import SHOW_ANATOMY, distances
 from voxlate.data.case_header import CaseHeader
+from voxlate.data.intensity_checks import check_one_scale
 from voxlate.data.prepared import Cohort, Entry
 from voxlate.errors import BadInput
 from voxlate.images.statistics import PERCENTILES, Distribution
@@ -195,9 +196,10 @@ def _shape(inside: Distribution) -> list[float]:
     return [(inside.at(percent) - low) / max(high - low, 1e-6) for percent in (5, 25, 50, 75)]
 
 
-def check_scales(facts: Facts, names: Sequence[str]) -> None:
-    """Raise BadInput if one of these modalities is on several scales in the training cases."""
+def check_scales(facts: Facts, names: Sequence[str], targets: Sequence[str] = ()) -> None:
+    """Raise BadInput if one of these modalities is on several scales in the training cases; MR only as a target."""
     headers = [facts.cohort.header(entry.case) for entry in facts.training]
+    check_one_scale(headers, targets, facts.cohort.folder)
     for name in dict.fromkeys(names):
         _check_scale(name, [header for header in headers if name in header.shown])
 

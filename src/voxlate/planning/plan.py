@@ -284,7 +284,7 @@ def plan_training(
     _check_variation(facts, roles)
     if roles.pairing == "pairs":  # cases without a pair are not used
         facts = facts.having([*roles.source, *roles.target])
-    check_scales(facts, [*roles.source, *roles.target])
+    check_scales(facts, [*roles.source, *roles.target], roles.target)
     probe = Probe(cohort, limits, device, elsewhere=elsewhere)
     search = Search(facts, probe, lambda size: first_stage(facts, roles, size, LEAST)[0], say)
     about = ""
