@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gzip
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -375,3 +376,57 @@ def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(
     before = content_hash(folder)
     (folder / "1.dcm").write_bytes(b"\7" * 200)
     assert content_hash(folder) != before
+
+
+def nifti_with(path: Path, qform: tuple[float, int], sform: tuple[float, int]) -> Path:
+    """A NIfTI file with two affines of 2 mm, each with an x of its first voxel and a code."""
+    image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), None)
+    image.header.set_zooms((2, 2, 2))
+    for (origin, code), put in ((qform, image.set_qform), (sform, image.set_sform)):
+        affine = np.diag([2.0, 2.0, 2.0, 1.0])
+        affine[0, 3] = origin
+        put(affine, code=code)
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("qform", "sform", "codes", "said"),
+    [
+        ((5, 1), (5, 4), (1, 4), ""),
+        ((5, 1), (0, 0), (1, 0), ""),
+        ((0, 0), (5, 2), (0, 2), ""),
+        ((9, 1), (5, 1), (0, 1), "its qform and sform give voxels different places; the sform"),
+        ((0, 0), (0, 0), (0, 0), "its header states no orientation"),
+    ],
+)
+def test_an_image_states_no_orientation_that_its_source_did_not(
+    tmp_path: Path, qform, sform, codes, said
+) -> None:
+    scan = read_volume(nifti_with(tmp_path / "t1.nii.gz", qform, sform), "t1")
+    assert [guess.startswith(said) for guess in scan.guesses] == [True] * bool(said)
+    image = return_to(canonical(scan), scan.grid)
+    write_volume(tmp_path / "image.nii.gz", image)
+    written = nib.load(tmp_path / "image.nii.gz")
+    assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == codes
+    np.testing.assert_allclose(written.affine, nib.load(tmp_path / "t1.nii.gz").affine)
+    np.testing.assert_array_equal(written.get_fdata(), nib.load(tmp_path / "t1.nii.gz").get_fdata())
+
+
+def test_a_grid_that_a_header_without_codes_cannot_state_is_written_as_that_of_another_file(
+    tmp_path: Path,
+) -> None:
+    scan = read_volume(nifti_with(tmp_path / "t1.nii.gz", (0, 0), (0, 0)), "t1")
+    write_volume(tmp_path / "turned.nii.gz", canonical(scan))
+    written = nib.load(tmp_path / "turned.nii.gz")
+    assert int(written.header["sform_code"]) == 2
+    np.testing.assert_allclose(written.affine, canonical(scan).affine)
+
+
+def test_a_qform_that_is_no_rotation_yields_to_the_sform(tmp_path: Path) -> None:
+    path = nifti_with(tmp_path / "t1.nii", (5, 1), (5, 1))
+    image = nib.load(path, mmap=False)
+    values, header = image.get_fdata(), image.header
+    header["quatern_b"] = 5
+    nib.save(nib.Nifti1Image(values, None, header), path)
+    assert read_volume(path, "t1").codes == (0, 1)

@@ -452,7 +452,7 @@ def test_mr_targets_of_which_some_are_z_scored_are_refused_by_plan_and_train(
         check_scales(facts, ["ct", "t1"], ["t1"])
     check_scales(facts, ["t1", "ct"], ["ct"])  # a source is mapped by its own percentiles
     words = {"data.source": '["ct"]', "data.target": '["t1"]', "train.steps": "1"}
-    maps = {name: '{kind = "percentile"}' for name in ("intensity.ct", "intensity.t1")}
+    maps = dict.fromkeys(("intensity.ct", "intensity.t1"), '{kind = "percentile"}')
     with pytest.raises(BadInput, match=expected):
         train(recipe.read(str(tiny), {**words, **maps}), tmp_path / "ready", tmp_path / "run")
 

@@ -128,7 +128,12 @@ def prepare_case(
     labels = labels or {}
     origins = {
         name: Origin(
-            Path(scan.origin).name, scan.grid.shape, scan.affine.tolist(), scan.note, scan.guesses
+            Path(scan.origin).name,
+            scan.grid.shape,
+            scan.affine.tolist(),
+            scan.note,
+            scan.guesses,
+            scan.codes,
         )
         for name, scan in scans.items()
     }

@@ -33,17 +33,18 @@ FOREGROUND_OF = "foreground of "
 
 @dataclass(frozen=True)
 class Origin:
-    """The grid that a modality had in its file, and the file's name; note, guesses: as those of Volume."""
+    """The grid that a modality had in its file, and the file's name; note, guesses, codes: as those of Volume."""
 
     file: Text
     shape: Sides
     affine: Affine
     note: Text = ""
     guesses: tuple[Text, ...] = ()
+    codes: tuple[Count, Count] = (1, 1)
 
     @property
     def grid(self) -> Grid:
-        return Grid(self.shape, np.array(self.affine))
+        return Grid(self.shape, np.array(self.affine), self.codes)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from voxlate.errors import BadInput
 from voxlate.slabs import empty, in_slabs, least_and_most, release
 
 Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linear, 3 is cubic
+Codes = tuple[int, int]  # of the qform and the sform of a NIfTI header
 Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RAS mm
 
 
@@ -31,11 +32,13 @@ LPS_TO_RAS = directions("LPS")
 class Grid:
     """The positions of a volume's voxels.
 
-    shape: (D, H, W); affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres, as in NIfTI.
+    shape: (D, H, W); affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres, as in NIfTI; codes: which
+    space the affine leads to by a NIfTI file, (0, 0) where it states none, the scanner's for all other files.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
+    codes: Codes = (1, 1)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -67,7 +70,7 @@ class Volume:
 
     data: [C, D, H, W] float32; affine: as that of Grid; unit: a value of units.UNITS, or "grey" for 2-D pictures,
     whose values stay as stored; origin: the file that was read, for messages; note: which part of the file was read
-    (a frame, say); guesses: a sentence on each assumption about what the file does not state.
+    (a frame, say); guesses: a sentence on each assumption about what the file does not state; codes: as those of Grid.
     """
 
     data: np.ndarray
@@ -77,6 +80,7 @@ class Volume:
     origin: str = ""
     note: str = ""
     guesses: tuple[str, ...] = ()
+    codes: Codes = (1, 1)
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or self.data.dtype != np.float32:
@@ -87,7 +91,7 @@ class Volume:
     @property
     def grid(self) -> Grid:
         _, depth, height, width = self.data.shape
-        return Grid((depth, height, width), self.affine)
+        return Grid((depth, height, width), self.affine, self.codes)
 
 
 def check_affine(affine: np.ndarray, where: object) -> np.ndarray:
@@ -198,8 +202,8 @@ def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
     """The volume on `grid`: bit-exact where flips and permutations suffice (undoing `canonical`), else resampled."""
     flipped = oriented(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
     if same_grid(flipped.grid, grid):
-        return dataclasses.replace(flipped, affine=grid.affine)
-    return resample(volume, grid, order)
+        return dataclasses.replace(flipped, affine=grid.affine, codes=grid.codes)
+    return dataclasses.replace(resample(volume, grid, order), codes=grid.codes)
 
 
 def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = None) -> Volume:

@@ -141,7 +141,16 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         )
     if unit == "HU" and stored.as_hu:
         guesses = (*guesses, stored.as_hu)
-    return Volume(stored.data[None], stored.affine, unit, modality, str(path), stored.note, guesses)
+    return Volume(
+        stored.data[None],
+        stored.affine,
+        unit,
+        modality,
+        str(path),
+        stored.note,
+        guesses,
+        stored.codes,
+    )
 
 
 def _read(path: Path) -> Stored:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, Volume
+from voxlate.images.grid import Codes, Grid, Volume
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Stored:
     """The image in a file: data [D, H, W] float32, affine to RAS millimetres, unit and modality where stated.
 
     note: which part of the file was read; guesses: a sentence on each assumption about what the file does not state;
-    not_hu: why the values cannot be Hounsfield units; as_hu: the assumption behind reading them as Hounsfield units.
+    codes: as those of Grid; not_hu: why the values cannot be Hounsfield units; as_hu: the assumption behind reading them as Hounsfield units.
     """
 
     data: np.ndarray
@@ -25,6 +25,7 @@ class Stored:
     modality: str = ""
     note: str = ""
     guesses: tuple[str, ...] = ()
+    codes: Codes = (1, 1)
     not_hu: str = ""
     as_hu: str = ""
 

@@ -3,7 +3,7 @@
 import gzip
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.images.formats.format import DynamicScan, Format, Stored, check_numbers, errors_as
-from voxlate.images.grid import Grid, Volume, check_affine
+from voxlate.images.grid import Codes, Grid, Volume, check_affine, same_grid
 from voxlate.images.limits import check_volume, most_bytes
 from voxlate.slabs import empty, least_and_most, reduced, release
 
@@ -33,6 +33,10 @@ AGAIN = "Copy or download it again."
 DEFLATE_MOST = (
     1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
 )
+
+SCANNER = 1
+ALIGNED = 2  # code of an affine that leads to the space of another file
+APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
 
 NiftiImage = nib.nifti1.Nifti1Pair
 
@@ -89,6 +93,39 @@ def _affine(image: Any, path: Path) -> np.ndarray:
         return check_affine(scale @ qform, path)
 
 
+def _stated_place(image: Any, grid: Grid) -> tuple[Codes, tuple[str, ...]]:
+    """The codes of the affine that is read, and a sentence where the header states no affine, or two."""
+    if not isinstance(image, NiftiImage):
+        return grid.codes, ()
+    header = image.header
+    q, s = (_known_code(int(header[key])) for key in ("qform_code", "sform_code"))
+    if not q and not s:
+        return (0, 0), (
+            "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right.",
+        )
+    scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
+    places = [_is_place(read, scale, grid) for read in (header.get_qform, header.get_sform)]
+    if not (q and s) or all(places):
+        return (q, s), ()
+    taken = "sform" if places[1] else "qform"
+    return (q * places[0], s * places[1]), (
+        f"its qform and sform give voxels different places; the {taken} was taken. Check its orientation, and write one of them into both.",
+    )
+
+
+def _known_code(code: int) -> int:
+    """A code of the standard; of another one it is known that the file states a place."""
+    return code if code in nib.nifti1.xform_codes.code else SCANNER
+
+
+def _is_place(read: Callable[[], np.ndarray], scale: np.ndarray, grid: Grid) -> bool:
+    """Whether an affine of a header leads to the places of a grid; some headers have a qform that is no rotation."""
+    try:
+        return same_grid(Grid(grid.shape, scale @ read()), grid, APART_MM)
+    except (ValueError, nib.spatialimages.HeaderDataError):
+        return False
+
+
 def _units(image: Any) -> tuple[str, str]:
     """The units of space and time in a header; "unknown" where it has a code that the standard does not define."""
     try:
@@ -107,12 +144,18 @@ def open_nifti(path: Path) -> DynamicScan:
     _check_size(image, grid, path)
     check_volume(grid.shape, path)
     count = math.prod(image.shape[3:])
+    codes, guesses = _stated_place(image, grid)
+
+    def read(number: int) -> Stored:
+        data = _read_frame(image, grid, path, number)
+        return Stored(data, grid.affine, guesses=guesses, codes=codes)
+
     return DynamicScan(
         grid,
         count,
         _times(image, count),
         lambda: _planes(image, grid, path, range(count)),
-        lambda k: _read_frame(image, grid, path, k),
+        read,
     )
 
 
@@ -135,7 +178,7 @@ def _times(image: Any, count: int) -> np.ndarray | None:
     return np.arange(count) * step if 0 < step < math.inf else None
 
 
-def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> Stored:
+def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> np.ndarray:
     data = empty(grid.shape, np.float32)
     with np.errstate(
         over="ignore"
@@ -145,7 +188,7 @@ def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> Stored:
         ):  # to its end
             data[z] = stored
             release(data)
-    return Stored(data, grid.affine)
+    return data
 
 
 def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.ndarray]:
@@ -221,7 +264,7 @@ def _check_size(image: Any, grid: Grid, path: Path) -> None:
 
 
 def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
-    """Write a volume with sform and qform code 1, in millimetres; int16 where that loses nothing, else float32.
+    """Write a volume with the codes of its qform and sform, in millimetres; int16 where that loses nothing, else float32.
 
     description: is appended to the header's. The bytes depend on nothing but voxels, affine and description: the file
     holds no time and no name.
@@ -231,8 +274,7 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
     shape = data.shape[::-1]
     image = nib.nifti1.Nifti1Image(np.broadcast_to(stored(0), shape), volume.affine)
     image.header.set_xyzt_units("mm")
-    image.set_sform(volume.affine, code=1)
-    image.set_qform(volume.affine, code=1)
+    _place(image, volume)
     image.header["descrip"] = described(description)
     with open(path, "wb") as file:
         if path.suffix.lower() == ".gz":
@@ -242,6 +284,16 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
                 _write_planes(packed, image, data, stored)
         else:
             _write_planes(file, image, data, stored)
+
+
+def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:
+    """Set the affine with the volume's codes; a grid that a header without codes cannot state is that of another file."""
+    q, s = volume.codes
+    for code_q, code_s in ((q, s), (ALIGNED, ALIGNED)):
+        image.set_sform(volume.affine, code=code_s)
+        image.set_qform(volume.affine, code=code_q)
+        if same_grid(Grid(volume.grid.shape, image.header.get_best_affine()), volume.grid):
+            return
 
 
 def _write_planes(
