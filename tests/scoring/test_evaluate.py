@@ -852,3 +852,15 @@ def test_an_input_whose_place_is_not_stated_is_none(cohort, shifted):
             shifted / name / "provenance.json", {"case": name, "inputs": {"t1": {"sha256": "0"}}}
         )
     assert len(evaluate(shifted, cohort).rows) == 3
+
+
+def test_a_case_of_a_split_without_an_image_is_listed_by_the_splits_of_the_training(
+    shifted, cohort, tmp_path
+):
+    splits = {"train": ["p0"], "val": ["p1", "p2"]}
+    write_json(tmp_path / "run" / "provenance.json", {"data": {"splits": splits}})
+    write_json(shifted / "provenance.json", {"run": "../run", "cases": ["p0", "p1", "p2"]})
+    shutil.rmtree(shifted / "p2")
+    scores = evaluate(shifted, cohort, split="val")
+    assert {row.case for row in scores.rows} == {"p1"}
+    assert scores.header["not_synthesised"] == {"p2": "no image in out"}

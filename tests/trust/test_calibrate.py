@@ -159,6 +159,37 @@ def test_patients_of_the_training_are_refused_whatever_they_are_called(
     )
 
 
+def test_a_training_patient_is_known_by_its_truth_where_its_source_was_scaled(
+    voxlate, run, cohort, others
+):
+    trained = read_json(run / "provenance.json")["data"]["splits"]["train"]
+    shutil.copytree(cohort / trained[0], others / "stranger")
+    path = others / "stranger" / "t1.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32) * 1.001, image.affine), path)
+    answer = voxlate("calibrate", run, others)
+    assert answer.code == 2
+    assert "found stranger, which was in it (by the voxels of its scans)" in " ".join(
+        answer.err.split()
+    )
+
+
+def test_a_truth_that_cannot_be_that_of_its_image_is_left_out_of_a_calibration(
+    voxlate, run, others
+):
+    path = others / "new3" / "t2.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.full(image.shape, 7, np.float32), image.affine), path)
+    shown = np.diag([1000, 1000, 1000, 1]) @ nib.load(others / "new5" / "t2.nii.gz").affine
+    large = nib.load(others / "new5" / "t2.nii.gz").get_fdata()
+    nib.save(nib.Nifti1Image(large, shown), others / "new5" / "t2.nii.gz")
+    answer = voxlate("calibrate", run, others)
+    said = " ".join(answer.err.split())
+    assert "new3 is left out" in said
+    assert "new5 is left out: new5: expected t2 to show the region of its image" in said
+    assert "8 patients that training did not see" in answer.out
+
+
 def test_a_calibration_of_other_weights_is_refused(voxlate, run, others, tmp_path):
     assert voxlate("calibrate", run, others).code == 0
     method, _, header = load_method(run)

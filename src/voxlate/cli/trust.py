@@ -65,6 +65,10 @@ def calibrate(
     ] = None,
     seed: Annotated[int, Option("Random seed of the synthesis.", panel=SAMPLING, least=0)] = 0,
     change: Annotated[list[str] | None, SET] = None,
+    any_truth: Annotated[
+        bool,
+        Option("Calibrate on truths that cannot be those of their images, too (see evaluate)."),
+    ] = False,
     *,
     layout: Layout,
     by: ExecutorOptions,
@@ -101,6 +105,7 @@ def calibrate(
             warn=note,
             executor=by.chosen(device, note),
             device=device,
+            any_truth=any_truth,
         )
     if as_json:
         print(

@@ -27,7 +27,14 @@ from voxlate.scoring.metrics import METRICS, ImagePair, Score
 from voxlate.scoring.misaligned import misaligned_part
 from voxlate.scoring.network_units import RANGE
 from voxlate.scoring.options import EvaluateOptions
-from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on
+from voxlate.scoring.provenance import (
+    TAUGHT,
+    provenance_of,
+    recorded_splits,
+    run_folders,
+    stated_inputs,
+    trained_on,
+)
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
 from voxlate.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.scoring.scored_images import (
@@ -46,9 +53,16 @@ from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window
 Progress = Callable[[int, int, str], None]
 
 
-def _is_in(split: str | None, case: CaseFiles, out: Path) -> bool:
-    """Whether a case is in a split by its cohort's table, or else by the provenance of its image."""
-    return split is None or (case.split or provenance_of(out, case.case).get("split")) == split
+def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[str]:
+    """The cases of a split by their cohort's table, or by the provenance of their image, or else by the training."""
+    trained = recorded_splits(run_folders(provenance_of(out)))
+    recorded = {case: name for name, several in trained.items() for case in several}
+
+    def split_of(case: CaseFiles) -> str | None:
+        stated = provenance_of(out, case.case).get("split")
+        return case.split or stated or recorded.get(case.case)
+
+    return {case.case for case in cases if split is None or split_of(case) == split}
 
 
 def evaluate(
@@ -84,11 +98,7 @@ def evaluate(
     out, truth = Path(out), Path(truth)
     found = find_cohort(truth, **asked.layout).cases
     known_patients(found, truth)
-    chosen = (
-        {case.case for case in found if _is_in(asked.split, case, out)}
-        if cases is None
-        else set(cases)
-    )
+    chosen = _in_split(asked.split, found, out) if cases is None else set(cases)
     wanted = {case.case: case for case in found if case.case in chosen}
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
     ranges = _ranges(images.items, asked.value_range, asked.units)

@@ -21,7 +21,7 @@ from voxlate.slabs import least_and_most, spread_values
 Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "patient"]
 Cells = NDArray[np.float32]
 
-LEFT_OUT = "It is left out of means, tests and verdict; --any-truth keeps it."
+LEFT_OUT = "It is left out; --any-truth keeps it."
 KEPT = "It counts all the same (--any-truth)."
 MOST_CELLS = 40  # along the longest side of a volume
 MOST_FLAT_CELLS = 64  # along the longest side of a picture
@@ -76,6 +76,15 @@ class Sketch:
     def arrays(self) -> dict[str, Cells]:
         """All arrays by their names, from which the sketch can be built again."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+# Of the arrays of a sketch with an image and a source, as files keep them.
+SKETCH_LENGTHS: dict[str, tuple[int | None, ...]] = {
+    **dict.fromkeys(("truth", "image", "source"), (None, None, None)),
+    "cell_mm": (3,),
+    "times": (1,),
+    "ends": (4,),
+}
 
 
 @dataclass(frozen=True)

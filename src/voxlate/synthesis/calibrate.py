@@ -17,8 +17,9 @@ from voxlate.errors import BadInput, CannotWrite
 from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
 from voxlate.files import locked
 from voxlate.images.intensity import network_ends
+from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_lines, faults_of
 from voxlate.starters.names import is_starter, name_of
-from voxlate.synthesis.calibration_data import Collector, InTraining
+from voxlate.synthesis.calibration_data import CaseData, Collector, InTraining
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
@@ -54,6 +55,7 @@ def calibrate(
     warn: Callable[[str], None] = warnings.warn,
     executor: Executor | None = None,
     device: str = "auto",
+    any_truth: bool = False,
 ) -> tuple[Path, Calibration]:
     """Synthesise the images of cases with truth, compare methods of intervals, and write the best into the run.
 
@@ -62,7 +64,7 @@ def calibrate(
     margin for fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
     left out of cases that have all. A stopped calibration resumes. executor: works on the cases, by default this
-    process; device: of its workers. Raises BadInput where the model is an ensemble or was
+    process; device: of its workers. any_truth: cases whose truth cannot be that of their image count, too. Raises BadInput where the model is an ensemble or was
     trained on one of the cases, and where the cases are too few.
     """
     model = _single_model(model)
@@ -82,7 +84,7 @@ def calibrate(
         )
     with locked(path.parent):
         collector = Collector(model, rules, 1 - coverage, seed, warn)
-        data = _collect(collector, cases, executor or InProcess(), device, progress)
+        data = _collect(collector, cases, executor or InProcess(), device, progress, any_truth)
         if bound is None:
             bound = "normal" if len(data.patients) >= ENOUGH else "none"
         targets = dict[str, Target]()
@@ -136,6 +138,13 @@ class _CalibrationData:
     @property
     def patients(self) -> set[str]:
         return set(self.patient_of_case)
+
+    def add(self, case: str, own: CaseData) -> None:
+        for name, voxels in own.voxels.items():
+            self.voxels[name].append(voxels)
+        self.patches += own.patches
+        self.patient_of_case += [own.patient] * len(own.patches)
+        self.contents[case] = dict(own.content)
 
 
 @dataclass(frozen=True)
@@ -192,8 +201,9 @@ def _collect(
     executor: Executor,
     device: str,
     progress: Progress,
+    any_truth: bool,
 ) -> _CalibrationData:
-    """The data of all cases; a case that cannot be synthesised is left out with a warning.
+    """The data of all cases; a case that cannot be synthesised, or whose truth is not its own, is left out with a warning.
 
     Raises BadInput where the patients are too few.
     """
@@ -207,30 +217,29 @@ def _collect(
     ahead = dict[str, Outcome]()
     if not isinstance(executor, InProcess):  # which has no workers that could keep data ahead
         ahead = _collected(collector, cases, executor, device, progress)
+    collected = dict[str, CaseData]()
     for number, case in enumerate(cases):
         progress("cases", number, len(cases))
         try:
             known = ahead.get(case.case)
             content = collector.contents(case) if known is None else known.get()
-            twins = [other for other, own in data.contents.items() if own == content]
+            twins = [other for other, own in collected.items() if own.content == content]
             if twins:
                 warn(
                     f"{case.case} has the same scans as {twins[0]}: it is left out, because it is not another patient."
                 )
                 continue
-            voxels, patches = collector.collect(case, content, partial(progress, "slices"))
+            collected[case.case] = collector.collect(case, content, partial(progress, "slices"))
         except InTraining:
             raise
         except BadInput as error:
             failed.append(f"{case.case} is left out: {error}")
             warn(failed[-1])
-            continue
-        for name, own in voxels.items():
-            data.voxels[name].append(own)
-        data.patches += patches
-        data.patient_of_case += [case.patient or case.case] * len(patches)
-        data.contents[case.case] = content
     progress("cases", len(cases), len(cases))
+    wrong = _wrong_truths(collected, rules, any_truth, warn)
+    for name, one in collected.items():
+        if name not in wrong:
+            data.add(name, one)
     if len(data.patients) < FEWEST:
         why = f": {failed[0]}" if failed else ""
         raise _too_few(
@@ -240,6 +249,22 @@ def _collect(
         _check_regions(name, voxels_of_cases, rules[name])
         warn_of_outliers(name, voxels_of_cases, warn)
     return data
+
+
+def _wrong_truths(
+    collected: Mapping[str, CaseData],
+    targets: Iterable[str],
+    any_truth: bool,
+    warn: Callable[[str], None],
+) -> set[str]:
+    """The cases with a truth that cannot be that of its image, after a warning of each kind; none with any_truth."""
+    wrong = set[str]()
+    for name in targets:
+        faults = faults_of({case: one.truths[name] for case, one in collected.items()})
+        for sentence in fault_lines(faults, len(collected), KEPT if any_truth else LEFT_OUT):
+            warn(f"{name}: {sentence}")
+        wrong |= faults.keys()
+    return set() if any_truth else wrong
 
 
 def _too_few(targets: Iterable[str], found: str) -> BadInput:

@@ -19,6 +19,13 @@ from voxlate.images.intensity import Scale
 from voxlate.images.io import content_hash, read_volume
 from voxlate.records import Record, Shape, checksum, write_tensors
 from voxlate.scoring.provenance import recorded_splits
+from voxlate.scoring.truths import (
+    SKETCH_LENGTHS,
+    Sketch,
+    SketchedTruth,
+    has_other_size,
+    sketch_of,
+)
 from voxlate.synthesis.calls import PatchProgress
 from voxlate.synthesis.inputs import preparation_for, seen_in_training
 from voxlate.synthesis.intervals import OutputGrid, output_grid_of, patches_in, sources_of
@@ -40,6 +47,21 @@ ALL = ""  # in place of the name of a missing modality, where none is
 
 class InTraining(BadInput):
     """A patient of the training is among the held-out patients."""
+
+
+@dataclass(frozen=True)
+class CaseData:
+    """What a held-out case contributes: the hashes of its files, voxels and truths by target, and patches of its scans.
+
+    A completion has patches for each modality that is left out in turn. truths: what shows whether each is that of its
+    image.
+    """
+
+    patient: str
+    content: Mapping[str, str]
+    voxels: dict[str, CalibrationVoxels]
+    patches: list[Patches]
+    truths: dict[str, SketchedTruth]
 
 
 @dataclass(frozen=True)
@@ -79,11 +101,8 @@ class Collector:
 
     def collect(
         self, case: CaseFiles, content: Mapping[str, str], progress: PatchProgress
-    ) -> tuple[dict[str, CalibrationVoxels], list[Patches]]:
-        """The voxels of a case, by target, and the patches of its scans; both are kept in a file as well.
-
-        A completion has patches for each modality that is left out in turn.
-        """
+    ) -> CaseData:
+        """The calibration data of a case, which are kept in a file as well."""
         model = self.model
         weights = model.header["weights_hash"]
         options = (
@@ -106,7 +125,11 @@ class Collector:
         for one in patches:
             one["voxel_size"] = one.pop("grain")
         voxels = dict[str, CalibrationVoxels]()
+        truths = dict[str, SketchedTruth]()
         for name, table in tables.items():
+            unit = model.header["units"][name]
+            sketch = Sketch(**table["sketch"])
+            truths[name] = SketchedTruth(case.patient or case.case, unit, unit, sketch)
             prediction = Prediction(table["made"], *(table.get(key) for key in SAMPLED))
             voxels[name] = CalibrationVoxels(
                 case.case,
@@ -117,7 +140,8 @@ class Collector:
                 table["truth_parts"],
                 table["made_parts"],
             )
-        return voxels, [Patches(**one) for one in patches]
+        patient = case.patient or case.case
+        return CaseData(patient, content, voxels, [Patches(**one) for one in patches], truths)
 
     def _read(self, path: Path) -> dict[str, np.ndarray] | None:
         """The arrays of a case from a stopped calibration; None where there is no sound file."""
@@ -217,6 +241,8 @@ class Collector:
         """The truth as it is in its file, as in evaluate; resampled only where its grid is another."""
         recipe = self.model.recipe
         data = recipe.data
+        for name in data.target:
+            self._check_truth(case, scans[name], output_grid)
         preparation = preparation_for(
             self.model.header, recipe, {name: scans[name] for name in data.source}
         )
@@ -262,6 +288,19 @@ class Collector:
             labels[name] = on_output_grid(label, values, 0).data[0]
         return _Truth(volumes, scales, labels)
 
+    def _check_truth(self, case: str, truth: Volume, output_grid: OutputGrid) -> None:
+        """Raise BadInput where a truth has another unit than the model's images, or voxels of another size."""
+        name = truth.modality
+        unit = self.model.header["units"][name]
+        if truth.unit != unit:
+            raise BadInput(
+                f"{case}: expected {name} in the unit of the model's images ({unit}), found {truth.unit} in {truth.origin}. Convert it, or take the original scan."
+            )
+        if has_other_size(truth.grid, output_grid.file):
+            raise BadInput(
+                f"{case}: expected {name} to show the region of its image ({output_grid.file}), found voxels of another size in {truth.origin} ({truth.grid}). Write its spacing in mm."
+            )
+
     def _refuse_training(self, prepared: PreparedCase) -> None:
         """Raise InTraining where a scan of the case was in the training, by its voxels."""
         case = prepared.header.case
@@ -302,11 +341,17 @@ class Collector:
         true_scale = truth.scales[name]
         true_values = true_scale.forward(physical) if spec.window else true_scale.of(physical)
         chosen = image.each(at)
+        shown = [source for source in sources if source.min() < source.max()]
+        source = next(
+            iter(shown), sources[0]
+        )  # the others are background, where a modality is missing
+        sketch = sketch_of(volume, synthesised.data[0], source, volume.grid)
         return {
             "features": at(voxel_features(image.values, sources, image.sd)),
             "truth": at(true_values),
             "made": chosen.values,  # the names in files of version 0.6
             **{key: getattr(chosen, key) for key in SAMPLED},
+            "sketch": sketch.arrays,
             "truth_parts": {region: at(mask) for region, mask in truth_parts.items()},
             "made_parts": {region: at(mask) for region, mask in image_parts.items()},
         }
@@ -343,6 +388,8 @@ def kept_shapes(
         sampled = SAMPLED if samples > 1 else ()
         for key in ("made", "truth", *sampled):
             shapes[f"{name}/{key}"] = Shape((voxels,))
+        for key, lengths_of in SKETCH_LENGTHS.items():
+            shapes[f"{name}/sketch/{key}"] = Shape(lengths_of)
         for parts in ("truth_parts", "made_parts"):
             keys = [f"{name}/{parts}/{region}" for region in (BODY, *regions)]
             present = [keys[0], *(key for key in keys[1:] if key in found)]
