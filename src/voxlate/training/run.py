@@ -263,8 +263,8 @@ def weights_header(
         "training_voxels": [
             cohort.header(case).voxels[name][:DIGITS]
             for case in cases
-            for name in recipe.data.source
-            if name in cohort.header(case).present
+            for name in dict.fromkeys([*recipe.data.source, *recipe.data.target])
+            if name in cohort.header(case).shown
         ],
         "training_signatures": [
             signature
