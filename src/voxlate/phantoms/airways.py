@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import NoiseField, Points, Tube, ellipsoid, join, noise, tubes
+from voxlate.phantoms.shapes import NoiseField, Points, ellipsoid, join, noise, tube_of, tubes
 from voxlate.phantoms.tissue import Label
 
 SINUSES = ("frontal", "maxillary", "ethmoid", "sphenoid", "mastoid")
@@ -167,10 +167,8 @@ def _nose(canvas: Canvas, airways: Airways, points: Points, axes: Points) -> Non
     canvas.paint(Label.MUCOSA, cavity)
     canvas.paint(Label.SINUS, cavity + 1.0)
     swelling = _by_side(x > 0, airways.cycle)
-    inferior = tubes(half, axes, [Tube(((10, 82, -66), (9, 34, -65)), (4.0, 4.0))], 6) - 4 * (
-        swelling - 1
-    )
-    middle = tubes(half, axes, [Tube(((6.5, 74, -53), (6.5, 34, -55)), (2.6, 2.6))], 6) - 3 * (
+    inferior = tubes(half, axes, [tube_of("10 82 -66, 9 34 -65 | 4.0 4.0")], 6) - 4 * (swelling - 1)
+    middle = tubes(half, axes, [tube_of("6.5 74 -53, 6.5 34 -55 | 2.6 2.6")], 6) - 3 * (
         swelling - 1
     )
     canvas.paint(Label.MUCOSA, np.maximum(np.minimum(inferior, middle), cavity))
@@ -179,7 +177,7 @@ def _nose(canvas: Canvas, airways: Airways, points: Points, axes: Points) -> Non
     canvas.paint(Label.MUCOSA, np.maximum(side - 1.9, cavity))
     canvas.paint(Label.CARTILAGE, np.maximum(septum, 66 - y))
     canvas.paint(Label.BONE, np.maximum(septum, y - 66))
-    nostril = tubes(half, axes, [Tube(((6, 106, -68), (6, 92, -66), (7, 80, -66)), (3.6, 4.4))], 6)
+    nostril = tubes(half, axes, [tube_of("6 106 -68, 6 92 -66, 7 80 -66 | 3.6 4.4")], 6)
     canvas.paint(Label.SINUS, nostril)
 
 
@@ -188,13 +186,13 @@ def _pharynx(canvas: Canvas, airways: Airways, points: Points, axes: Points) -> 
     x, y, z = points
     nasal = ellipsoid(points, (0, 22, -62), (11, 9 * wide, 12))
     flat: Points = (x, 20 + (y - 20) / wide, z)
-    oral = tubes(flat, axes, [Tube(((0, 20, -70), (0, 18, -92), (0, 20, -150)), (7.5, 8.0))], 8)
+    oral = tubes(flat, axes, [tube_of("0 20 -70, 0 18 -92, 0 20 -150 | 7.5 8.0")], 8)
     oral = np.maximum(oral, np.abs(y - 20) - 6.5 * wide)
     mouth = ellipsoid(points, (0, 56, -75.5), (17, 26, 1.2 * wide))
     wall = np.minimum(nasal, oral)
     canvas.paint(Label.MUSCLE, np.maximum(wall - 3.0, y - 40))
     canvas.paint(Label.SINUS, np.minimum(wall, mouth))
-    soft_palate = Tube(((0, 38, -73), (0, 29, -78), (0, 27, -86)), (3.2, 2.6))
+    soft_palate = tube_of("0 38 -73, 0 29 -78, 0 27 -86 | 3.2 2.6")
     plate = tubes((x / 3, y, z), axes, [soft_palate], 5)
     canvas.paint(Label.MUSCLE, plate)
 
@@ -214,9 +212,9 @@ def paint_mastoid(canvas: Canvas, airways: Airways, points: Points, axes: Points
     cells = 0.7 - np.abs(airways.cells.at((half[1], half[2], half[0])))
     canvas.paint(Label.MUCOSA, np.maximum(region, cells), bone)
     canvas.paint(Label.SINUS, np.maximum(region, cells + 0.3 * swollen), bone)
-    ear = Tube(((88, -10, -38), (68, -11, -38), (50, -9, -37)), (4.2, 3.2))
+    ear = tube_of("88 -10 -38, 68 -11 -38, 50 -9 -37 | 4.2 3.2")
     middle = ellipsoid(half, (44, -8, -37), (4, 5, 6))
-    inner = Tube(((17, -6, -35), (28, -9, -36)), (2.6, 2.4))
+    inner = tube_of("17 -6 -35, 28 -9 -36 | 2.6 2.4")
     canvas.paint(Label.SINUS, np.minimum(tubes(half, axes, [ear], 5), middle))
     canvas.paint(
         Label.CSF,

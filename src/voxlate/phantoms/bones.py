@@ -7,7 +7,7 @@ import numpy as np
 from voxlate.phantoms import eyes
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Points, Triple, Tube, ellipsoid, join, tubes
+from voxlate.phantoms.shapes import Points, Triple, Tube, ellipsoid, join, tube_of, tubes
 from voxlate.phantoms.tissue import Label
 
 LOWEST_VAULT_MM = -62.0
@@ -104,28 +104,28 @@ def paint_face(
 
 _RIMS = (
     # Zygomatic arch, frontal process and body of the zygoma.
-    Tube(((46, 72, -58), (57, 58, -54), (65, 34, -48), (67, 8, -43), (64, -4, -41)), (4.6, 2.4)),
-    Tube(((48, 78, -24), (50, 74, -40), (46, 74, -56)), (3.6, 5.5)),
+    tube_of("46 72 -58, 57 58 -54, 65 34 -48, 67 8 -43, 64 -4 -41 | 4.6 2.4"),
+    tube_of("48 78 -24, 50 74 -40, 46 74 -56 | 3.6 5.5"),
     # Upper and lower rim of the orbit.
-    Tube(((8, 90, -17), (22, 94, -16), (38, 90, -17), (48, 79, -24)), (4.5, 4.0)),
-    Tube(((13, 90, -52), (24, 88, -56), (38, 82, -57), (47, 74, -54)), (2.6, 4.5)),
+    tube_of("8 90 -17, 22 94 -16, 38 90 -17, 48 79 -24 | 4.5 4.0"),
+    tube_of("13 90 -52, 24 88 -56, 38 82 -57, 47 74 -54 | 2.6 4.5"),
     # Frontal process of the maxilla and nasal bone.
-    Tube(((13, 90, -54), (8, 93, -34), (6, 90, -20)), (2.8, 3.0)),
-    Tube(((2.5, 93, -22), (3.5, 99, -34), (4.5, 104, -46)), (2.2, 1.2)),
+    tube_of("13 90 -54, 8 93 -34, 6 90 -20 | 2.8 3.0"),
+    tube_of("2.5 93 -22, 3.5 99 -34, 4.5 104 -46 | 2.2 1.2"),
 )
 # Pterygoid plates, styloid process, vomer.
 _PLATES = (
-    Tube(((13, 34, -50), (11, 31, -78)), (1.6, 1.1)),
-    Tube(((15, 34, -50), (22, 24, -76)), (1.8, 1.1)),
-    Tube(((13, 36, -50), (16, 35, -76)), (2.8, 2.0)),
-    Tube(((46, -8, -48), (40, 4, -76)), (2.2, 0.9)),
+    tube_of("13 34 -50, 11 31 -78 | 1.6 1.1"),
+    tube_of("15 34 -50, 22 24 -76 | 1.8 1.1"),
+    tube_of("13 36 -50, 16 35 -76 | 2.8 2.0"),
+    tube_of("46 -8 -48, 40 4 -76 | 2.2 0.9"),
 )
 _JAW = (
-    Tube(((46, 2, -48), (60, 2, -48)), (4.4, 4.4)),
-    Tube(((53, 2, -49), (52, 2, -60), (49, 0, -92)), (3.6, 4.0)),
-    Tube(((48, 28, -54), (46, 28, -90)), (2.2, 3.4)),
-    Tube(((48, 4, -94), (43, 36, -104), (33, 64, -108), (16, 82, -110), (0, 86, -110)), (4.8, 6.2)),
-    Tube(((46, 22, -92), (40, 42, -96), (30, 64, -99), (15, 80, -100), (0, 84, -100)), (4.4, 5.0)),
+    tube_of("46 2 -48, 60 2 -48 | 4.4 4.4"),
+    tube_of("53 2 -49, 52 2 -60, 49 0 -92 | 3.6 4.0"),
+    tube_of("48 28 -54, 46 28 -90 | 2.2 3.4"),
+    tube_of("48 4 -94, 43 36 -104, 33 64 -108, 16 82 -110, 0 86 -110 | 4.8 6.2"),
+    tube_of("46 22 -92, 40 42 -96, 30 64 -99, 15 80 -100, 0 84 -100 | 4.4 5.0"),
 )
 
 
@@ -142,12 +142,12 @@ def _skull_base(half: Points, axes: Points) -> np.ndarray:
     sphenoid = ellipsoid(half, (0, 26, -38), (21, 18, 12))
     wing = ellipsoid((half[0], half[1] - 0.3 * half[0], half[2]), (34, 24, -41), (24, 10, 7))
     parts = (
-        Tube(((0, 17, -34), (0, 13, -46), (0, 6, -60)), (8.5, 6.5)),
-        Tube(((6, 14, -44), (12, 2, -58)), (7.0, 5.0)),
-        Tube(((60, -26, -44), (44, -14, -42), (26, -4, -40), (13, 7, -38)), (11.0, 6.5)),
-        Tube(((56, -28, -50), (54, -22, -66)), (11.0, 4.5)),
-        Tube(((68, -2, -42), (56, 8, -44), (50, 14, -42)), (5.0, 4.0)),
-        Tube(((15, -4, -60), (20, -18, -60)), (5.5, 5.0)),
+        tube_of("0 17 -34, 0 13 -46, 0 6 -60 | 8.5 6.5"),
+        tube_of("6 14 -44, 12 2 -58 | 7.0 5.0"),
+        tube_of("60 -26 -44, 44 -14 -42, 26 -4 -40, 13 7 -38 | 11.0 6.5"),
+        tube_of("56 -28 -50, 54 -22 -66 | 11.0 4.5"),
+        tube_of("68 -2 -42, 56 8 -44, 50 14 -42 | 5.0 4.0"),
+        tube_of("15 -4 -60, 20 -18 -60 | 5.5 5.0"),
     )
     return join(join(sphenoid, wing, 6), tubes(half, axes, parts, 10), 4)
 
@@ -204,11 +204,11 @@ def _tooth(side: int, upper: bool, place: int, jaw_mm: float) -> tuple[Triple, T
 
 _RIDGES = (
     # The upper edge of the petrous bone, and the lesser wing of the sphenoid with the anterior clinoid process.
-    Tube(((56, -26, -36), (42, -15, -33), (26, -4, -31), (13, 5, -30)), (7.5, 4.0)),
-    Tube(((9, 24, -20), (18, 32, -19), (34, 36, -22), (46, 34, -22)), (2.6, 2.2)),
+    tube_of("56 -26 -36, 42 -15 -33, 26 -4 -31, 13 5 -30 | 7.5 4.0"),
+    tube_of("9 24 -20, 18 32 -19, 34 36 -22, 46 34 -22 | 2.6 2.2"),
     # Dorsum sellae, and the crista galli with the internal frontal crest.
-    Tube(((0, 10, -26), (6, 10, -22)), (2.0, 1.8)),
-    Tube(((0, 62, -16), (0, 70, -8), (0, 80, 6)), (2.2, 1.4)),
+    tube_of("0 10 -26, 6 10 -22 | 2.0 1.8"),
+    tube_of("0 62 -16, 0 70 -8, 0 80 6 | 2.2 1.4"),
 )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.phantoms.anatomy import Anatomy
-from voxlate.phantoms.shapes import Points, Tube, cut, ellipsoid, join, tubes
+from voxlate.phantoms.shapes import Points, cut, ellipsoid, join, tube_of, tubes
 from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 
@@ -39,9 +39,9 @@ def cerebellum(points: Points) -> np.ndarray:
 
 
 BRAINSTEM = (
-    Tube(((0, -12, -8), (0, -11, -22)), (13.0, 13.0)),
-    Tube(((0, -11, -22), (0, -11, -36)), (13.5, 12.5)),
-    Tube(((0, -12, -36), (0, -20, -90)), (10.0, 6.5)),
+    tube_of("0 -12 -8, 0 -11 -22 | 13.0 13.0"),
+    tube_of("0 -11 -22, 0 -11 -36 | 13.5 12.5"),
+    tube_of("0 -12 -36, 0 -20 -90 | 10.0 6.5"),
 )
 
 

@@ -11,7 +11,7 @@ from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.brain import Envelope
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.diseases import Diseases
-from voxlate.phantoms.shapes import Points, Tube, ellipsoid, join, tubes
+from voxlate.phantoms.shapes import Points, Tube, ellipsoid, join, tube_of, tubes
 from voxlate.phantoms.tissue import BRAIN, OTHER_BRAIN, TUMOUR, Label
 
 _ATRIUM = (22.0, -32.0, 8.0)
@@ -68,10 +68,10 @@ def _basal_brain(canvas: Canvas, base: Anatomy, points: Points, axes: Points) ->
     canvas.paint(Label.WHITE, lobe + base.cortex_mm, free)
     hypothalamus = ellipsoid(half, (0, 4, -6), (9, 12, 9))
     canvas.paint(Label.GREY, np.maximum(hypothalamus, 1.2 * base.ventricle - half[0]), free)
-    peduncle = tubes(half, axes, [Tube(((9, -6, -20), (13, -4, -8), (17, -3, 2)), (7.0, 7.0))], 8)
+    peduncle = tubes(half, axes, [tube_of("9 -6 -20, 13 -4 -8, 17 -3 2 | 7.0 7.0")], 8)
     collicular = ellipsoid(half, (5, -22, -11), (6.5, 5, 8))
     canvas.paint(Label.WHITE, np.minimum(peduncle, collicular), free)
-    tracts = tubes(half, axes, [Tube(((2, 16, -14), (9, 30, -16)), (2.0, 2.0))], 4)
+    tracts = tubes(half, axes, [tube_of("2 16 -14, 9 30 -16 | 2.0 2.0")], 4)
     canvas.paint(Label.WHITE, tracts, free)
     nigra = ellipsoid(half, (9, -7, -15), (5, 2.2, 3))
     canvas.paint(Label.PALLIDUM, nigra, canvas.label == Label.WHITE)

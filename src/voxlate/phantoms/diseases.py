@@ -9,7 +9,7 @@ from voxlate.phantoms import anatomy as body
 from voxlate.phantoms.ageing import Ball
 from voxlate.phantoms.anatomy import Anatomy, Lesion
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Points, Tube, ellipsoid, tubes
+from voxlate.phantoms.shapes import Points, ellipsoid, tube_of, tubes
 from voxlate.phantoms.tissue import BRAIN, Label
 
 Tumour = Literal["glioblastoma", "low grade", "meningioma", "metastases"]
@@ -110,7 +110,7 @@ def paint_remnant(
 ) -> None:
     """Paint what an old disease left: a cavity with its scar, blood of an age, or a shunt."""
     if diseases.has_shunt:
-        catheter = Tube(((-36, -62, 66), (-24, -36, 38), (-8, 8, 20)), (1.3, 1.3))
+        catheter = tube_of("-36 -62 66, -24 -36 38, -8 8 20 | 1.3 1.3")
         canvas.paint(Label.SHUNT, tubes(points, axes, [catheter], 3))
     if diseases.remnant not in ("infarct", "resection", "haemorrhage"):
         return

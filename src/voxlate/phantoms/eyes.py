@@ -3,7 +3,7 @@
 import numpy as np
 
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Points, Triple, Tube, ellipsoid, tubes
+from voxlate.phantoms.shapes import Points, Triple, Tube, ellipsoid, tube_of, tubes
 from voxlate.phantoms.tissue import Label
 
 EYE: Triple = (31.0, 76.0, -37.0)
@@ -25,8 +25,8 @@ def paint(canvas: Canvas, half: Points, axes: Points, cavity: np.ndarray) -> Non
         return
     outside = cavity > 1.5
     canvas.paint(Label.FAT, cone(half, axes), outside)
-    nerve = Tube(((31, 65, -37), (22, 50, -33), (9, 28, -25)), (1.7, 1.9))
-    sheath = Tube(((31, 65, -37), (22, 50, -33)), (2.6, 2.6))
+    nerve = tube_of("31 65 -37, 22 50 -33, 9 28 -25 | 1.7 1.9")
+    sheath = tube_of("31 65 -37, 22 50 -33 | 2.6 2.6")
     canvas.paint(Label.CSF, tubes(half, axes, [sheath], 4), outside)
     canvas.paint(Label.WHITE, tubes(half, axes, [nerve], 4), outside)
     x, y, z = EYE

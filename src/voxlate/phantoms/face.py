@@ -12,7 +12,7 @@ from voxlate.phantoms.airways import Airways
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.bones import Bones
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import NoiseField, Points, Tube, ellipsoid, join, noise, tubes
+from voxlate.phantoms.shapes import NoiseField, Points, ellipsoid, join, noise, tube_of, tubes
 from voxlate.phantoms.tissue import Label
 
 # Face and temples end below this height; slabs above it show the vault alone.
@@ -186,5 +186,5 @@ def _muscles(canvas: Canvas, face: Face, half: Points, axes: Points, inside: np.
     parotid = ellipsoid(half, (57, 2, -72), (9, 14, 22))
     canvas.paint(Label.GLAND, np.maximum(parotid, inside))
     canvas.paint(Label.GLAND, ellipsoid(half, (34, 36, -108 + down), (8, 13, 10)))
-    lip = Tube(((0, 93, -82), (16, 88, -82), (24, 78, -82)), (5.0, 3.0))
+    lip = tube_of("0 93 -82, 16 88 -82, 24 78 -82 | 5.0 3.0")
     canvas.paint(Label.MUSCLE, np.maximum(tubes(half, axes, [lip], 6), inside))

@@ -3,12 +3,12 @@
 import numpy as np
 
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Points, Tube, ellipsoid, tubes
+from voxlate.phantoms.shapes import Points, Tube, ellipsoid, tube_of, tubes
 from voxlate.phantoms.tissue import Label
 
 HIGHEST_MM = -46.0
-_CANAL = Tube(((0, -16, -62), (0, -20, -92), (0, -21, -150)), (9.5, 8.0))
-_CORD = Tube(((0, -16, -62), (0, -20, -92), (0, -21, -150)), (6.0, 5.0))
+_CANAL = tube_of("0 -16 -62, 0 -20 -92, 0 -21 -150 | 9.5 8.0")
+_CORD = tube_of("0 -16 -62, 0 -20 -92, 0 -21 -150 | 6.0 5.0")
 
 
 def paint(
@@ -25,8 +25,8 @@ def paint(
 
 def _muscles(canvas: Canvas, half: Points, axes: Points, muscle: float, inside: np.ndarray) -> None:
     deep = (
-        Tube(((8, 12, -62), (9, 11, -150)), (4.5, 5.5)),
-        Tube(((26, -2, -70), (28, -2, -150)), (5.0, 9.0)),
+        tube_of("8 12 -62, 9 11 -150 | 4.5 5.5"),
+        tube_of("26 -2 -70, 28 -2 -150 | 5.0 9.0"),
     )
     sternomastoid = Tube(((54, -34, -58), (52, -18, -90), (42, 8, -150)), (7 * muscle, 10 * muscle))
     layers = (
@@ -43,9 +43,9 @@ def _muscles(canvas: Canvas, half: Points, axes: Points, muscle: float, inside: 
 def _vertebrae(canvas: Canvas, half: Points, axes: Points) -> None:
     """Atlas, axis with its dens, and the third; the bodies hold marrow, discs lie between them."""
     atlas = (
-        Tube(((0, 9, -62), (12, 5, -62), (21, -8, -61), (20, -22, -62), (0, -36, -63)), (3.5, 4.0)),
-        Tube(((21, -9, -57), (20, -9, -67)), (7.5, 7.5)),
-        Tube(((24, -12, -62), (38, -14, -62)), (5.0, 3.5)),
+        tube_of("0 9 -62, 12 5 -62, 21 -8 -61, 20 -22 -62, 0 -36 -63 | 3.5 4.0"),
+        tube_of("21 -9 -57, 20 -9 -67 | 7.5 7.5"),
+        tube_of("24 -12 -62, 38 -14 -62 | 5.0 3.5"),
     )
     arches = []
     for height in (-82, -102, -121):
@@ -62,7 +62,7 @@ def _vertebrae(canvas: Canvas, half: Points, axes: Points) -> None:
             Tube(((0, -37, height - 4), (0, -54, height - 9)), (3.5, 3.0)),
             Tube(((19, -9, height + 5), (20, -12, height - 6)), (6.0, 6.0)),
         ]
-    dens = Tube(((0, 1, -54), (0, 0, -74)), (4.5, 6.0))
+    dens = tube_of("0 1 -54, 0 0 -74 | 4.5 6.0")
     cortex = tubes(half, axes, (*atlas, *arches, dens), 8)
     canvas.paint(Label.BONE, cortex)
     canvas.paint(Label.MARROW, cortex + 1.8)

@@ -53,6 +53,18 @@ class Tube:
         return Tube(tuple((-x, y, z) for x, y, z in self.path), self.radius_mm)
 
 
+def tube_of(text: str) -> Tube:
+    """The tube that a text states: the points of its path, as x y z in mm, then its first and last radius in mm."""
+    course, _, radii = text.partition("|")
+    path = [_numbers(point) for point in course.split(",")]
+    first, last = _numbers(radii)
+    return Tube(tuple((x, y, z) for x, y, z in path), (first, last))
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split()]
+
+
 def tubes(points: Points, straight: Points, parts: Sequence[Tube], reach_mm: float) -> np.ndarray:
     """Distance to the nearest tube, exact within `reach_mm` of a tube and `reach_mm` elsewhere.
 

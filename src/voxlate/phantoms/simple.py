@@ -6,7 +6,7 @@ from voxlate.phantoms import anatomy as body
 from voxlate.phantoms import brain
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Points, Tube, ellipsoid, join, tubes
+from voxlate.phantoms.shapes import Points, ellipsoid, join, tube_of, tubes
 from voxlate.phantoms.tissue import BRAIN, TUMOUR, Label
 
 
@@ -85,18 +85,18 @@ def _orbits(canvas: Canvas, half: Points, axes: Points, cavity: np.ndarray) -> N
     pharynx = ellipsoid(half, (0, 22, -76), (11, 10, 18))
     cavities = np.minimum(maxillary, orbit)
     walls = np.minimum(cavities, np.minimum(ethmoid, sphenoid)) - 1.6
-    arch = Tube(((44, 66, -54), (58, 44, -47), (66, 20, -43), (67, 0, -42)), (4.0, 3.0))
-    jaw = Tube(((56, 10, -50), (50, 16, -76), (47, 22, -100)), (4.5, 5.5))
-    jaw_front = Tube(((47, 22, -86), (36, 62, -88), (0, 84, -90)), (5.5, 6.0))
+    arch = tube_of("44 66 -54, 58 44 -47, 66 20 -43, 67 0 -42 | 4.0 3.0")
+    jaw = tube_of("56 10 -50, 50 16 -76, 47 22 -100 | 4.5 5.5")
+    jaw_front = tube_of("47 22 -86, 36 62 -88, 0 84 -90 | 5.5 6.0")
     bones = tubes(half, axes, (arch, jaw, jaw_front), 6)
     canvas.paint(Label.BONE, np.minimum(walls, bones), outside)
     lids = ellipsoid(half, (31, 88, -37), (14, 10, 12))
     canvas.paint(Label.FAT, np.minimum(orbit, lids), outside)
-    optic_nerve = Tube(((30, 64, -36), (20, 44, -32), (9, 26, -24)), (1.6, 1.6))
+    optic_nerve = tube_of("30 64 -36, 20 44 -32, 9 26 -24 | 1.6 1.6")
     canvas.paint(Label.WHITE, tubes(half, axes, [optic_nerve], 4), outside)
     rectus = (
-        Tube(((40, 78, -37), (38, 60, -37), (24, 44, -34)), (1.3, 1.6)),
-        Tube(((20, 78, -37), (19, 60, -37), (18, 44, -34)), (1.3, 1.6)),
+        tube_of("40 78 -37, 38 60 -37, 24 44 -34 | 1.3 1.6"),
+        tube_of("20 78 -37, 19 60 -37, 18 44 -34 | 1.3 1.6"),
     )
     canvas.paint(Label.MUSCLE, tubes(half, axes, rectus, 4), outside)
     canvas.paint(Label.MUSCLE, ellipsoid(half, (31, 76, -37), (12.2, 12.2, 12.2)))

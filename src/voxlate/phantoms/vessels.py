@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.phantoms.shapes import Triple, Tube
+from voxlate.phantoms.shapes import Triple, Tube, tube_of
 from voxlate.phantoms.tissue import Label
 
 CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
@@ -86,19 +86,10 @@ def _stem(closed: bool) -> tuple[Tube, list[Tube]]:
 def _anterior(walk: _Walk) -> list[Tube]:
     """Internal carotid and anterior cerebral artery of one side, with branches on the medial surface."""
     parts = [
-        Tube(
-            (
-                (25, -4, -80),
-                (24, 2, -62),
-                (22, 3, -50),
-                (13, 12, -42),
-                (11, 22, -36),
-                (11, 27, -27),
-                (11, 16, -15),
-            ),
-            (2.4, 2.0),
+        tube_of(
+            "25 -4 -80, 24 2 -62, 22 3 -50, 13 12 -42, 11 22 -36, 11 27 -27, 11 16 -15 | 2.4 2.0"
         ),
-        Tube(((11, 16, -15), (7, 21, -14), (2.6, 25, -13)), (1.3, 1.2)),
+        tube_of("11 16 -15, 7 21 -14, 2.6 25 -13 | 1.3 1.2"),
     ]
     arch = [(2.6, 25.0, -13.0), (2.4, 33.0, -6.0)]
     arch += [(2.2, 47 * np.cos(a), 6 + 29 * np.sin(a)) for a in np.linspace(-0.1, 2.35, 9)]
@@ -169,17 +160,17 @@ def _posterior(walk: _Walk) -> list[Tube]:
     sway = 1.5 * walk.jitter(3)
     far = ((15 + sway[0], -44, -3), (13, -58 + sway[1], 2), (11, -72, 6 + sway[2]))
     return [
-        Tube(((13, -14, -80), (11, -10, -66), (6, -1, -54), (0, 1.5, -46)), (1.8, 1.5)),
-        Tube(((11, 17, -16.5), (10, 8, -18), (9, 1, -19.5)), (0.7, 0.7)),
+        tube_of("13 -14 -80, 11 -10 -66, 6 -1 -54, 0 1.5 -46 | 1.8 1.5"),
+        tube_of("11 17 -16.5, 10 8 -18, 9 1 -19.5 | 0.7 0.7"),
         Tube(((0, 3, -22), (9, 1, -19.5), (17, -10, -15), (18, -27, -9), *far), (1.3, 0.6)),
-        Tube(((18, -27, -9), (30, -42, -12), (38, -52, -8)), (0.8, 0.5)),
-        Tube(((0, 2, -27), (10, -5, -25), (19, -20, -20), (22, -40, -14)), (0.9, 0.5)),
+        tube_of("18 -27 -9, 30 -42 -12, 38 -52 -8 | 0.8 0.5"),
+        tube_of("0 2 -27, 10 -5 -25, 19 -20 -20, 22 -40 -14 | 0.9 0.5"),
     ]
 
 
 def _midline_arteries() -> list[Tube]:
-    basilar = Tube(((0, 1.5, -46), (0, 2.5, -34), (0, 3, -22)), (1.8, 1.6))
-    return [basilar, Tube(((-2.6, 25, -13), (2.6, 25, -13)), (0.9, 0.9))]
+    basilar = tube_of("0 1.5 -46, 0 2.5 -34, 0 3 -22 | 1.8 1.6")
+    return [basilar, tube_of("-2.6 25 -13, 2.6 25 -13 | 0.9 0.9")]
 
 
 def _crest(angle: float) -> Triple:
@@ -204,7 +195,7 @@ def _drainage(walk: _Walk) -> list[Tube]:
     """Veins of one side: deep, transverse and sigmoid sinus, bridging and Sylvian veins."""
     confluence = _crest(3.5)
     parts = [
-        Tube(((2, 18, 12), (2.2, 0, 13.5), (2, -22, 12), (0, -36, 9)), (0.8, 1.3)),
+        tube_of("2 18 12, 2.2 0 13.5, 2 -22 12, 0 -36 9 | 0.8 1.3"),
         Tube(
             (
                 confluence,
