@@ -9,6 +9,8 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from dciodvfy import errors_in, needs_dciodvfy
+from dicom_slices import mr_slice
 from voxlate.data.deidentify import SYNTHETIC, Rules, deidentify_folder
 from voxlate.data.pseudonyms import Pseudonyms
 from voxlate.errors import BadInput
@@ -209,3 +211,25 @@ def test_a_folder_without_files_is_refused(voxlate, tmp_path):
     refused = voxlate("pseudonymise", tmp_path / "none", "--key", key, "--out", tmp_path / "out")
     assert refused.code == 2
     assert "expected a folder with DICOM files, found none" in refused.err
+
+
+@needs_dciodvfy
+def test_pseudonyms_add_no_error_of_the_standard_s_checker(tmp_path):
+    pytest.importorskip("dicomanonymizer")
+    made = mr_slice(0, STUDY, SERIES)
+    made.FrameOfReferenceUID = FRAME
+    made.ClinicalTrialSponsorName, made.ClinicalTrialProtocolID = "sponsor", "protocol"
+    made.ClinicalTrialSubjectID, made.ClinicalTrialProtocolName = "subject", ""
+    made.ClinicalTrialSiteID = made.ClinicalTrialSiteName = ""
+    made.ClinicalTrialProtocolEthicsCommitteeName = "committee"
+    made.ClinicalTrialProtocolEthicsCommitteeApprovalNumber = "1"
+    overlay = {0x10: ("US", 24), 0x11: ("US", 16), 0x40: ("CS", "G"), 0x50: ("SS", [1, 1])}
+    overlay |= {0x100: ("US", 1), 0x102: ("US", 0), 0x3000: ("OW", bytes(48))}
+    for element, (kind, value) in overlay.items():
+        made.add_new((0x6000, element), kind, value)
+    (tmp_path / "scan").mkdir()
+    made.save_as(tmp_path / "scan" / "1.dcm", enforce_file_format=True)
+    (written,) = deidentify_folder(tmp_path / "scan", tmp_path / "out", KEY).files
+    before = errors_in(tmp_path / "scan" / "1.dcm")
+    assert not [error for error in before if "Overlay" in error or "Clinical" in error]
+    assert {*errors_in(written)} <= {*before}

@@ -153,6 +153,25 @@ def test_the_standard_s_checker_finds_no_error(tmp_path, unit):
     assert_valid(files)
 
 
+def test_the_image_type_names_the_plane_of_slices_that_are_not_axial(tmp_path):
+    own = write_source(tmp_path / "axial")
+    sagittal = np.array([[0, 0, 3, 25], [-0.7, 0, 0, -12], [0, -0.9, 0, 46], [0, 0, 0, 1.0]])
+    for name, affine, unit, wanted in (
+        ("own", own, "HU", ["DERIVED", "SECONDARY", "AXIAL"]),
+        ("sagittal", sagittal, "HU", ["DERIVED", "SECONDARY", "AXIAL", "SAGITTAL"]),
+        ("mr", sagittal, "a.u.", ["DERIVED", "SECONDARY", "OTHER", "SAGITTAL"]),
+    ):
+        files = write_derived(
+            numbered(affine, unit=unit), tmp_path / "axial", tmp_path / name, ORIGIN
+        )
+        assert {tuple(one.ImageType) for one in headers(files)} == {tuple(wanted)}
+        assert_valid(files)
+    affine = write_source(tmp_path / "coronal", angle=1.5)
+    files = write_derived(numbered(affine), tmp_path / "coronal", tmp_path / "made", ORIGIN)
+    assert list(headers(files)[0].ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "CORONAL"]
+    assert_valid(files)
+
+
 def test_simpleitk_reads_the_series_where_the_volume_is(tmp_path):
     affine = write_source(tmp_path / "mr", 0.31)
     files = write_derived(numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN)

@@ -9,6 +9,8 @@ import pytest
 
 import voxlate as package
 from dciodvfy import errors_in, needs_dciodvfy
+from voxlate.data.deidentify import deidentify_folder
+from voxlate.data.pseudonyms import Pseudonyms
 from voxlate.errors import BadInput
 from voxlate.images.grid import LPS_TO_RAS, Volume
 from voxlate.images.io import read_volume, write_volume
@@ -360,3 +362,17 @@ def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_p
     sentence = store_answers(Fetched([], studies), cases)
     assert stored == {"http://first": {"1.2.5"}, "http://second": {"1.2.6"}}
     assert sentence.endswith("files stored in the study now: 2 series, 2 reports.")
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_pseudonyms_add_no_error_of_the_standard_s_checker(case, series, tmp_path, enhanced):
+    pytest.importorskip("highdicom")
+    pytest.importorskip("dicomanonymizer")
+    export_dicom(case, tmp_path / "dicom", series, enhanced=enhanced)
+    files = deidentify_folder(
+        tmp_path / "dicom", tmp_path / "out", Pseudonyms(bytes(range(32)))
+    ).files
+    kinds = {pydicom.dcmread(file, stop_before_pixels=True).SOPClassUID: file for file in files}
+    assert len(kinds) >= 3
+    assert {kind.name: errors for kind, file in kinds.items() if (errors := errors_in(file))} == {}

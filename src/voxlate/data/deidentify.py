@@ -29,14 +29,19 @@ SYNTHETIC = (
 OWN_CREATOR = "voxlate"  # the private creator of the block with the provenance, in any case
 STANDARD_UIDS = "1.2.840.10008."  # UIDs of DICOM itself, such as SOP classes, name no object
 # Texts of people that the table leaves to other options, or leaves out.
-FREE_TEXTS: dict[tuple[int, int], Literal["delete", "dummy"]] = {
+FREE_TEXTS: dict[tuple[int, int], Literal["delete", "empty", "dummy"]] = {
     (0x0040, 0xA160): "dummy",  # TextValue, in the content of documents
-    (0x0070, 0x0081): "delete",  # ContentDescription
+    (0x0070, 0x0081): "empty",  # ContentDescription, which some objects require
     (0x0028, 0x1055): "delete",  # WindowCenterWidthExplanation
-    (0x0028, 0x3003): "delete",  # LUTExplanation
+    (0x0028, 0x3003): "dummy",  # LUTExplanation, which maps require
+    (
+        0x0012,
+        0x0081,
+    ): "delete",  # name of an ethics committee, which only the number of its approval allows
 }
-OVERLAYS = range(0x6000, 0x6100)
-OVERLAY_DESCRIPTION = 0x0022
+OVERLAYS = range(
+    0x6000, 0x6100
+)  # the table removes their pixels, without which the rest is invalid
 STATIONS = (
     "ImplementationVersionName",  # attributes of the file itself that name a machine or a hospital's software
     "SourceApplicationEntityTitle",
@@ -99,7 +104,7 @@ class Rules:
         """The action for a tag; None where the table does not have it."""
         if tag in FREE_TEXTS:
             return FREE_TEXTS[tag]
-        if tag[0] in OVERLAYS and tag[1] == OVERLAY_DESCRIPTION:
+        if tag[0] in OVERLAYS:
             return "delete"
         if tag in self.actions:
             return self.actions[tag]

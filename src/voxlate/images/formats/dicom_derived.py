@@ -48,6 +48,10 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
     stored, slope = stored_values(data, volume.unit, out)
     template = placement.template(pydicom)
     series = _series(pydicom, template, volume, origin, stored, slope)
+    if (
+        placement.plane != "AXIAL"
+    ):  # the third value says AXIAL of all slices of a CT (PS3.3, C.8.2.1.1.1)
+        series.ImageType = [*series.ImageType, placement.plane]
 
     def slices() -> Iterator[Any]:
         one = encoded(pydicom, series, instance_uid(pydicom, series, 0))

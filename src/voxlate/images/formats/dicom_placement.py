@@ -20,6 +20,12 @@ from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, share_inside
 ON_GRID = 1e-3  # voxels
 RIGHT_ANGLE = 1e-3  # the largest cosine between rows and columns
 
+PLANES = (
+    "SAGITTAL",
+    "CORONAL",
+    "AXIAL",
+)  # of slices across the first, second and third axis of space
+
 
 @dataclass(frozen=True)
 class Source:
@@ -79,6 +85,11 @@ class Placement:
     def _normal(self) -> np.ndarray:
         normal = np.cross(self.grid.affine[:3, 0], self.grid.affine[:3, 1])
         return np.asarray(normal / np.linalg.norm(normal))
+
+    @property
+    def plane(self) -> str:
+        """The plane of the slices: SAGITTAL, CORONAL or AXIAL, whichever is nearest."""
+        return PLANES[int(np.abs(self._normal()).argmax())]
 
     def _thickness_mm(self) -> float:
         """The distance of neighbouring slices along their normal."""
