@@ -40,9 +40,10 @@ ROWS = {  # the small row of each paper that `make test` runs
 }
 MOST = 32  # voxels of a patch along each axis
 SIZES = {
-    "phantom": ["--cases", 3, "--size", 48, 48, 8],
-    "prepare": ["--shares", 1, 1, 1, "--no-audit"],
+    "phantom": ["--cases", 4, "--size", 48, 48, 8],
+    "prepare": ["--shares", 2, 1, 1, "--no-audit"],
 }
+GRIDS = {"--spacing": ["--spacing", 4, 4, 8], "--matrix": ["--matrix", 48, 48]}
 ELSEWHERE = {"vit": "texture"}  # needs weights from the network
 CONTRASTS = {name: name for name in ("flair", "t1", "t2")} | {"t1c": "t1ce"}
 COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the places of their files
@@ -56,6 +57,8 @@ COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the plac
     ("umm_csgm", "BRATS"): {
         ours: f"HGG/{{case}}/{{case}}_{theirs}.nii.gz" for ours, theirs in CONTRASTS.items()
     },
+    ("umm_csgm", "BRAINS"): {name: f"{{case}}/{name}.nii.gz" for name in CONTRASTS},
+    ("make_a_volume", "BRAINS"): {name: f"{{case}}/{name}.nii.gz" for name in ("t1", "t2")},
     ("make_a_volume", "COHORT"): {name: f"{{case}}/{name}.nii.gz" for name in ("swi", "tof")},
     ("make_a_volume", "RIRE"): {
         "t1": "patient_{case}/mr_T1/t1.mha",
@@ -84,9 +87,9 @@ def on_phantoms(page: str) -> list[list[str]]:
 
 
 def write_scans(out: Path, places: dict[str, str]) -> None:
-    """Three phantoms as the files of a public data set."""
+    """Four phantoms as the files of a public data set."""
     heads = out.parent / f"{out.name}_heads"
-    for head in write_cohort(heads, 3, (64, 64, 24), modalities=[*places], lesion="stroke"):
+    for head in write_cohort(heads, 4, (64, 64, 24), modalities=[*places], lesion="stroke"):
         for modality, place in places.items():
             path = out / place.format(case=head.name[-3:])
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,10 +98,10 @@ def write_scans(out: Path, places: dict[str, str]) -> None:
 
 
 def write_gold(out: Path) -> None:
-    """Three phantoms as DICOM series of the Gold Atlas."""
+    """Four phantoms as DICOM series of the Gold Atlas."""
     from test_dicom_cohort import DESCRIPTIONS, write_series
 
-    for head in write_cohort(out / "heads", 3, (48, 48, 8), modalities=["t2", "ct"]):
+    for head in write_cohort(out / "heads", 4, (48, 48, 8), modalities=["t2", "ct"]):
         for modality, kind in (("t2", "MR"), ("ct", "CT")):
             values = np.asarray(nib.load(head / f"{modality}.nii.gz").dataobj).T.astype(np.int16)
             place, uid = out / head.name, f"1.2.{int(head.name[-3:]) + 1}.{ord(kind[0])}"
@@ -107,8 +110,8 @@ def write_gold(out: Path) -> None:
 
 
 def write_pictures(out: Path) -> None:
-    """Slices of three phantoms as pictures of 8 bits, a folder each."""
-    for head in write_cohort(out / "heads", 3, (48, 48, 8), modalities=["t2", "ct"]):
+    """Slices of four phantoms as pictures of 8 bits, a folder each."""
+    for head in write_cohort(out / "heads", 4, (48, 48, 8), modalities=["t2", "ct"]):
         values = {name: nib.load(head / f"{name}.nii.gz").get_fdata() for name in ("t2", "ct")}
         grey = {"mr": values["t2"] / values["t2"].max(), "ct": (values["ct"] + 100) / 400}
         for k in (3, 4):
@@ -191,19 +194,24 @@ def _less(words: list[str]) -> list[object]:
     """Words that make a command small."""
     command = words[0]
     if command == "train":
-        changes = [word for word, before in zip(words[1:], words) if before == "--set"]
-        return _short(words[1], recipes.read(words[1], pairs(changes)))
+        given = pairs([word for word, before in zip(words[1:], words) if before == "--set"])
+        changes = _short(words[1], recipes.read(words[1], given))
+        new = {key: value for key, value in changes.items() if key not in given}
+        return [word for key, value in new.items() for word in ("--set", f"{key}={value}")]
     if command == "synth":
         like = words[words.index("--like") + 1] if "--like" in words else ""
         return _few_steps(Path(words[1]), like)
     if command == "evaluate" and "--run" in words:
         return _few_steps(Path(words[words.index("--run") + 1]))
-    return SIZES.get(command, [])
+    return [
+        *SIZES.get(command, []),
+        *(word for key in GRIDS if key in words for word in GRIDS[key]),
+    ]
 
 
-def _short(name: str, recipe: Recipe) -> list[object]:
-    """A training of one step a stage, with narrow networks and small patches."""
-    changes = dict(NARROW.get(name, {}))
+def _short(name: str, recipe: Recipe) -> dict[str, str]:
+    """The changes of a recipe that make a training of one step a stage, with narrow networks and small patches."""
+    changes = dict(NARROW.get(name, {"net.width": "32"} if name == "umm_csgm" else {}))
     for number, stage in enumerate(recipe.all_stages):
         place = "" if stage.name == "final" else f"stages.{number}."
         length = "steps" if stage.train.epochs is None else "epochs"
@@ -211,7 +219,7 @@ def _short(name: str, recipe: Recipe) -> list[object]:
         changes[f"{place}train.validation_items"] = "1"
         if not place or recipe.stages[number].data is not None:
             changes[f"{place}data.patch"] = str(_small_patch(stage))
-    return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+    return changes
 
 
 def _small_patch(stage: FullStage) -> list[int]:
@@ -230,6 +238,8 @@ def _few_steps(run: Path, like: str = "") -> list[object]:
     samples = ["--samples", 2] if recipe.synth.samples > 1 else []
     if recipe.synth.sampler == "rk45":
         return [*samples, "--set", "rtol=0.5", "--set", "atol=0.5"]
+    if recipe.synth.traits.end == "one_step_early":  # with fewer steps they overshoot
+        return [*samples, "--steps", 8, "--set", "end=0.125"]
     return [*samples, "--steps", 2]
 
 

@@ -77,7 +77,7 @@ def check_windows(
             cut.append(
                 f"{window} clips {clipped:.0%} of the bodies' voxels ({usual} from the 1st to the 99th percentile)"
             )
-    return f"{'; '.join(cut)}, as the recipe means it to." if cut else ""
+    return f"{'; '.join(cut)}; the recipe allows it." if cut else ""
 
 
 def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where: object) -> None:
