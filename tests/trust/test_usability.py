@@ -70,7 +70,7 @@ def on(outcome, modality="ct"):
             [],
             (
                 "unclear",
-                "Usable with care: the error is unknown, because no true image was compared.",
+                "Usable with care: the error was not measured, because no true image was compared.",
             ),
         ),
         (

@@ -78,5 +78,5 @@ def test_each_report_of_the_page_shows_its_pictures_and_numbers_and_no_place(rep
         (row,) = [row for row in rows["comparison"] if row.startswith(method)]
         assert NUMBER.search(row)
     assert first["scores"].startswith("Not usable because the error of t2 is higher than that of ")
-    assert first["synthesis"].startswith("Usable with care: the error is unknown")
+    assert first["synthesis"].startswith("Usable with care: the error was not measured")
     assert "run\ntiny\n" in texts["synthesis"]

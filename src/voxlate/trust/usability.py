@@ -36,7 +36,7 @@ def usability(warnings: Warnings, verdicts: Sequence[Verdict] = ()) -> tuple[Out
     elif verdicts:
         doubt = "it is unknown whether a naive baseline is as accurate, because none was scored"
     else:
-        doubt = "the error is unknown, because no true image was compared"
+        doubt = "the error was not measured, because no true image was compared"
     return "unclear", f"Usable with care: {doubt}."
 
 
