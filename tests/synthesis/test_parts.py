@@ -184,3 +184,16 @@ def test_a_training_case_under_another_name_counts_as_one(voxlate, run, cohort, 
     assert voxlate("synth", run, tmp_path / "renamed", "--out", tmp_path / "out").code == 0
     scored = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "renamed", "--json")
     assert json.loads(scored.out)["trained_on"] == ["somebody"]
+
+
+def test_parts_of_another_number_are_refused_in_one_sentence(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "out"
+    assert voxlate("synth", run, cohort, "--out", out, "--part", "1/2").code == 0
+    before = sorted(path.name for path in out.iterdir())
+    answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/3")
+    assert answer.code == 2
+    assert "expected one of 2 parts, as which this folder was begun, found one of 3" in " ".join(
+        answer.err.split()
+    )
+    assert sorted(path.name for path in out.iterdir()) == before
+    assert voxlate("synth", run, cohort, "--out", out, "--part", "2/2").code == 0

@@ -59,6 +59,7 @@ def synthesise_cases(
     seed: int = 0,
     lacking: Mapping[str, str] | None = None,
     others: Sequence[str] | None = None,
+    parts: int = 0,
     ending: str = ".nii.gz",
     hidden: Mapping[str, str] | None = None,
     progress: NamedProgress = no_report,
@@ -71,7 +72,7 @@ def synthesise_cases(
 
     Images that complete a case are called desc-synthetic_<modality>.
     lacking: why other cases cannot be synthesised; their images in OUT are recorded as those of an earlier run.
-    others: cases that other processes write into OUT at the same time (see Part); None where there are none.
+    others: cases that other processes write into OUT at the same time (see Part), of so many parts; None where there are none.
     ending: of the images' files, one of result.ENDINGS. hidden: where cases have pseudonyms, see OutputFolder.
     warn: is called with each warning about a case; say: with sentences on checks that are not possible, and on images
     of an earlier run that are kept, replaced or removed. executor: works on the cases, by default this process; device:
@@ -84,7 +85,7 @@ def synthesise_cases(
     if model.unchecked:
         say(model.unchecked)
     cases = [one.case for one in scans]
-    output = OutputFolder(out, model.plan({}, seed), model.origins, others, ending, hidden)
+    output = OutputFolder(out, model.plan({}, seed), model.origins, others, ending, hidden, parts)
     splits = splits_of(model)
 
     def warn_cleanly(sentence: str) -> None:

@@ -46,6 +46,7 @@ def deliver(
         seed=options.seed,
         lacking=selected.lacking,
         others=selected.others,
+        parts=selected.parts,
         ending=ending,
         hidden=selected.hidden,
         progress=progress,

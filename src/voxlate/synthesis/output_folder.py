@@ -25,7 +25,8 @@ class OutputFolder:
     """The folder into which cases are synthesised, and what all its images have in common.
 
     plan: what decides the images, without the scans of a case (see `Model.plan`); origins: of the models; others: cases
-    that other processes write into the folder at the same time, None where there are no other processes; ending: of the
+    that other processes write into the folder at the same time, None where there are no other processes; parts: into how many
+    processes the cases are split; ending: of the
     images' files; hidden: where cases have pseudonyms, what stands for each name and path (see pseudonyms.without_names).
     """
 
@@ -35,6 +36,7 @@ class OutputFolder:
     others: Sequence[str] | None
     ending: str = ".nii.gz"
     hidden: Mapping[str, str] | None = None
+    parts: int = 0
 
     def folder_of(self, case: str) -> Path:
         return self.path / safe_name(case, "case")
@@ -85,10 +87,22 @@ class OutputFolder:
         if not path.is_file():
             shared = {key: value for key, value in self.plan.items() if key != "inputs"}
             write_json(
-                path, {**shared, **self.runs_from(self.path), "cases": list(cases), "failed": {}}
+                path,
+                {
+                    **shared,
+                    **self.runs_from(self.path),
+                    "cases": list(cases),
+                    "failed": {},
+                    "parts": self.parts,
+                },
             )
             return
-        change = _difference(stated_synthesis(path), self.plan)
+        stated = stated_synthesis(path)
+        if stated.get("parts", self.parts) != self.parts:
+            raise BadInput(
+                f"{path}: expected one of {stated['parts']} parts, as which this folder was begun, found one of {self.parts}, which holds other cases. Give all parts the same number, or choose another --out."
+            )
+        change = _difference(stated, self.plan)
         if change:
             raise BadInput(
                 f"{path}: expected the way in which this part is to be made, found one that differs in {change}. Give all parts the same options, choose another --out, or remove {self.path}."
@@ -153,6 +167,7 @@ class OutputFolder:
                 **self.runs_from(self.path),
                 "cases": list(dict.fromkeys(listed)),
                 "failed": {**still, **old, **failed},
+                **({} if self.others is None else {"parts": self.parts}),
             },
         )
 

@@ -16,7 +16,7 @@ from voxlate.synthesis.scans import Scans, find_scans, part_of, sort_out
 class Selection:
     """A model with the options' settings, and the cases that it synthesises.
 
-    others: the cases of the other parts, None if the cases are not split into parts. lacking: by case, why it cannot be
+    others: the cases of the other parts, None if the cases are not split into parts; parts: their number. lacking: by case, why it cannot be
     synthesised. complete: cases in which no modality is missing. patients: by case, those of other parts and those that
     cannot be synthesised, too. hidden: where cases have pseudonyms, what stands for each name and path.
     """
@@ -27,6 +27,7 @@ class Selection:
     lacking: dict[str, str]
     complete: list[str]
     patients: dict[str, str]
+    parts: int = 0
     hidden: dict[str, str] | None = None
 
 
@@ -56,10 +57,13 @@ def select(
         model = model.with_only(missing)
     scans, lacking, complete = sort_out(model, found)
     others = None
+    parts = 0
     if options.part is not None:
-        scans, others = part_of(options.part)(scans)
+        part = part_of(options.part)
+        scans, others = part(scans)
+        parts = part.of
     patients = {one.case: one.patient for one in found}
-    selected = Selection(model, scans, others, lacking, complete, patients)
+    selected = Selection(model, scans, others, lacking, complete, patients, parts)
     if options.pseudonymise is None:
         return selected
     return pseudonymised(selected, read_key(options.pseudonymise))
