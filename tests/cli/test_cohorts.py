@@ -217,3 +217,16 @@ def test_keys_of_a_finished_run_are_changed_by_a_new_run_that_its_refusal_names(
 def test_the_help_of_prepare_lists_every_preset(voxlate):
     shown = re.sub(r"[│\s]+", " ", voxlate("prepare", "--help").out)
     assert f"({', '.join(presets())})" in shown
+
+
+def test_info_calls_a_unit_by_a_files_name_a_guess_and_checks_its_values(
+    voxlate, cohort, tmp_path
+) -> None:
+    shutil.copy(cohort / "case0" / "t1.nii.gz", tmp_path / "CT_of_head.nii.gz")
+    of_mr = json.loads(voxlate("info", tmp_path / "CT_of_head.nii.gz", "--json").out)
+    (guess,) = of_mr["guessed"]
+    assert guess.startswith("unit HU, by the file's name alone; its lowest value is 0")
+    assert "it may be no CT" in guess
+    assert "guessed" not in json.loads(
+        voxlate("info", cohort / "case0" / "t1.nii.gz", "--json").out
+    )

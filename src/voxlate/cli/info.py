@@ -11,8 +11,10 @@ import numpy as np
 from voxlate.errors import BadInput
 from voxlate.images.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.images.io import format_of, is_there, read_volume, without_ending
+from voxlate.images.units import unit_of
 from voxlate.starters.names import is_starter
 
+NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 BIDS = "derivatives"  # the folder in which images of a synthesis are once more, under the names of BIDS
 
 
@@ -121,6 +123,8 @@ def _scan(path: Path) -> dict[str, Any]:
     values, finite = volume.data, np.isfinite(volume.data)
     low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
     total, count = values.sum(where=finite, dtype=np.float64), int(finite.sum())
+    stated = _stated_unit(path, named)
+    guesses = [*volume.guesses, *([] if stated else _guessed_unit(named, volume.unit, float(low)))]
     depth, height, width = volume.grid.shape
     spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]
     return {
@@ -129,12 +133,22 @@ def _scan(path: Path) -> dict[str, Any]:
         "shape_xyz": [width, height, depth],
         "spacing_mm_xyz": spacing,
         "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
-        "unit": _stated_unit(path, named) or volume.unit,
+        "unit": stated or volume.unit,
         "range": [float(low), float(high)] if count else [None, None],
         "mean": float(f"{total / count:.6g}") if count else None,
         "not_finite": values.size - count,
-        **({"guessed": list(volume.guesses)} if volume.guesses else {}),
+        **({"guessed": guesses} if guesses else {}),
     }
+
+
+def _guessed_unit(named: str, unit: str, low: float) -> list[str]:
+    """A sentence on a unit that only the file's name states, and on values that speak against it."""
+    if not named or unit != unit_of(named) or unit == unit_of(""):
+        return []
+    contrary = ""
+    if unit == "HU" and low > NO_AIR_HU:
+        contrary = f"; its lowest value is {low:g}, while a CT has air at -1000: it may be no CT, or a windowed or masked one"
+    return [f"unit {unit}, by the file's name alone{contrary}"]
 
 
 def _stated_unit(path: Path, modality: str) -> str | None:
