@@ -357,6 +357,43 @@ def test_a_linked_case_is_read_once_under_its_own_name_and_said(tmp_path: Path) 
     assert found.unclaimed == ["1 link to folders that are read under other names ('alpha')"]
 
 
+def test_one_modality_in_two_spellings_is_one_and_said(tmp_path: Path) -> None:
+    touch(tmp_path, "a/t1.nii.gz", "a/ct.nii.gz", "b/T1W.nii.gz", "b/ct.nii.gz")
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"a": ["ct", "t1"], "b": ["ct", "t1"]}
+    assert found.guessed == ["t1w in 1 case is t1, as others call it"]
+
+
+def test_one_spelling_alone_and_two_in_one_case_stay_as_they_are(tmp_path: Path) -> None:
+    touch(tmp_path / "x", "a/T1W.nii.gz", "b/T1W.nii.gz")
+    touch(tmp_path / "y", "a/T1W.nii.gz", "a/t1.nii.gz", "b/t1.nii.gz")
+    assert names(find_cohort(tmp_path / "x").cases) == {"a": ["t1w"], "b": ["t1w"]}
+    assert names(find_cohort(tmp_path / "y").cases) == {"a": ["t1", "t1w"], "b": ["t1"]}
+
+
+def test_studies_in_the_folder_of_a_patient_are_cases(tmp_path: Path) -> None:
+    for patient in ("patient01", "patient02"):
+        touch(
+            tmp_path,
+            *(f"{patient}/study{k}_{name}.nii.gz" for k in (1, 2) for name in ("T1W", "CT")),
+        )
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {
+        f"patient0{p}_study{k}": ["ct", "t1w"] for p in (1, 2) for k in (1, 2)
+    }
+    assert {one.patient for one in found.cases} == {"patient01", "patient02"}
+    assert "--pattern '{patient}/{case}_{modality}'" in found.guessed[0]
+
+
+def test_a_case_without_a_modality_is_left_out_by_the_option_that_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a/t1.nii.gz", "a/ct.nii.gz", "b/t1.nii.gz")
+    with pytest.raises(BadInput, match=r"\(--exclude b\)"):
+        find_cohort(tmp_path, modalities=["t1", "ct"])
+    assert names(find_cohort(tmp_path, modalities=["t1", "ct"], exclude="b").cases) == {
+        "a": ["t1", "ct"]
+    }
+
+
 def test_what_is_lost_is_listed(tmp_path: Path) -> None:
     touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz", "c/scan.mat", "docs/read.txt")
     assert find_cohort(tmp_path).unclaimed == ["c: no image of a kind that is read ('scan.mat')"]

@@ -23,8 +23,6 @@ from voxlate.data.paths import (
 )
 from voxlate.data.patient_names import by_names
 from voxlate.data.presets import (
-    LABELS,
-    MASKS,
     NOTES,
     Arrays,
     CaseFiles,
@@ -34,6 +32,7 @@ from voxlate.data.presets import (
     place_and_part,
     presets,
 )
+from voxlate.data.recognise import flat_pattern, recognised, states_study
 from voxlate.data.series import cases_by_series
 from voxlate.data.slice_lists import (
     arranged,
@@ -43,7 +42,7 @@ from voxlate.data.slice_lists import (
     with_patients,
 )
 from voxlate.errors import BadInput, did_you_mean, first_of, plural
-from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, read_json
+from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR
 from voxlate.images.formats.dicom import is_dicom_folder
 from voxlate.images.io import (
     holds_slices,
@@ -52,7 +51,6 @@ from voxlate.images.io import (
     scan_endings,
     without_ending,
 )
-from voxlate.images.units import UNITS
 
 __all__ = [
     "CaseFiles",
@@ -66,23 +64,6 @@ __all__ = [
 
 # '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
-KNOWN = (
-    "t1w",
-    "t2w",
-    "pdw",
-    "t1gd",
-    "dwi",
-    "adc",
-    "mri",
-    "cbct",
-    "ctp",
-    "qsm",
-    "phase",
-    "mag",
-    "fa",
-    "md",
-    "dsa",
-)
 AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # assumed for arrays of unknown orientation
 
 
@@ -159,6 +140,7 @@ def find_cohort(
     cases = sorted(
         (_take_frames(case, layout.frames) for case in cases), key=lambda case: case.case
     )
+    cases = _with_one_spelling(cases, found)
     if modalities is not None:
         cases = _with_modalities(cases, modalities, layout.gaps, root, found)
     if layout.arrays is not None:
@@ -221,75 +203,6 @@ def _owned(
     return cases
 
 
-def recognised(root: Path) -> Preset | None:
-    """The layout that a folder's own files state: BIDS, nnU-Net, CycleGAN's, or a folder for each modality."""
-    if (root / "dataset_description.json").is_file():
-        return load_preset("bids")
-    if (root / "dataset.json").is_file() and any(root.glob("images*")):
-        return _nnunet(root)
-    if (root / "trainA").is_dir() and (root / "trainB").is_dir():
-        files = {
-            name.lower(): [f"{part}{name}/{{case}}" for part in ("train", "val", "test")]
-            for name in "AB"
-        }
-        return Preset(
-            title="trainA and trainB",
-            source="https://github.com/junyanz/CycleGAN",
-            files=files,
-        )
-    if _are_modalities(root):
-        forms = (
-            "{modality}/{case}_{modality}",
-            "{modality}/{case}-{modality}",
-            "{modality}/{case}",
-        )
-        return Preset(title="a folder for each modality", source="", patterns=list(forms))
-    return None
-
-
-def _are_modalities(root: Path) -> bool:
-    """Whether root's folders are called as modalities and hold scans of many cases: MR/01.png, CT/01.png."""
-    folders = 0
-    several = False
-    for folder in root.iterdir():
-        try:
-            names = [] if folder.name.startswith(".") else os.listdir(folder)
-        except OSError:  # a file, or a folder that may not be read
-            continue
-        stems = [without_ending(name) for name in names if name.lower().endswith(scan_endings())]
-        if stems and (not _is_known(folder.name) or is_dicom_folder(folder)):
-            return False
-        folders += bool(stems)
-        several = several or not all(map(_is_known, stems))
-    return folders > 1 and several
-
-
-def _nnunet(root: Path) -> Preset:
-    """nnU-Net's raw data sets: imagesTr/CASE_0000.nii.gz, its channels named by dataset.json, labelsTr/CASE.nii.gz."""
-    stated = read_json(root / "dataset.json")
-    channels = (
-        stated.get("channel_names") or stated.get("modality") if isinstance(stated, dict) else None
-    )
-    if not isinstance(channels, dict) or not channels:
-        raise BadInput(
-            f"{root}/dataset.json: expected channel_names, as nnU-Net writes them, found none. Add them, or pass --pattern 'imagesTr/{{case}}_{{modality}}'."
-        )
-    aliases = load_preset("bids").aliases
-    images = dict[str, list[str]]()
-    for number, channel in channels.items():
-        name = modality_name(re.sub(r"[^\w-]+", "_", str(channel)).strip("_"), aliases)
-        images[name] = [
-            f"imagesTr/{{case}}_{int(number):04d}",
-            f"imagesTs/{{case}}_{int(number):04d}",
-        ]
-    labels = ["labelsTr/{case}", "labelsTs/{case}"]
-    return Preset(
-        title="nnU-Net",
-        source="https://github.com/MIC-DKFZ/nnUNet",
-        files={**images, "seg": labels},
-    )
-
-
 def _with_modalities(
     cases: list[CaseFiles],
     modalities: Sequence[str],
@@ -314,12 +227,29 @@ def _with_modalities(
             )
         if without:
             raise BadInput(
-                f"case {without[0].case}: expected the modality {wanted}, found {', '.join(without[0].files)} ({len(without)} of {len(cases)} cases lack it). Add the file, leave the case out by a manifest, or do not name this modality."
+                f"case {without[0].case}: expected the modality {wanted}, found {', '.join(without[0].files)} ({len(without)} of {len(cases)} cases lack it). Add the file, leave the case out (--exclude {without[0].case}), or do not name this modality."
             )
     return [
         dataclasses.replace(one, files={name: one.files[name] for name in modalities})
         for one in cases
     ]
+
+
+def _with_one_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
+    """The cases with t1 for T1w where some have the one and some the other, and none has both."""
+    aliases = load_preset("bids").aliases
+    present = {name for case in cases for name in case.files}
+    both = {name for case in cases for name in case.files if aliases.get(name) in case.files}
+    renamed = {name: aliases[name] for name in sorted(present & aliases.keys() - both)}
+    renamed = {name: plain for name, plain in renamed.items() if plain in present}
+    for name, plain in renamed.items():
+        count = sum(name in case.files for case in cases)
+        found.guessed.append(f"{name} in {plural(count, 'case')} is {plain}, as others call it")
+    spelt = list[CaseFiles]()
+    for case in cases:
+        files = {renamed.get(name, name): path for name, path in case.files.items()}
+        spelt.append(dataclasses.replace(case, files=dict(sorted(files.items()))))
+    return spelt
 
 
 def _without_left_out(
@@ -386,8 +316,15 @@ def cases_by_path(
             f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {advice}"
         )
     cases, unmatched = _matching(root, paths, layout, choice)
+    modalities = [name for case in cases for name in case.files]
+    if single and modalities and all(map(states_study, modalities)):
+        studies = ["{patient}/{case}_{modality}", "{patient}/{case}-{modality}"]
+        cases, unmatched = _matching(
+            root, paths, dataclasses.replace(layout, patterns=studies), choice
+        )
+        found.guessed.append(f"{paths[0]} is a study of a patient (--pattern '{studies[0]}')")
     if not cases and single and all("/" not in path for path in paths):
-        flat = dataclasses.replace(layout, patterns=[_flat(root, paths)])
+        flat = dataclasses.replace(layout, patterns=[flat_pattern(root, paths)])
         cases, unmatched = _matching(root, paths, flat, choice)
     if not cases:
         expected = "' or '".join(pattern for _, pattern in layout.forms)
@@ -406,30 +343,6 @@ def cases_by_path(
             found.unclaimed.append(f"{len(names)} {what} ({some_of(names)})")
     found.unclaimed += _without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]
-
-
-def _flat(root: Path, paths: list[str]) -> str:
-    """The pattern of scans in one folder: of one case, whose names are modalities, or of many cases."""
-    stems = [without_ending(path) for path in paths]
-    if all(_is_known(stem) for stem in stems):
-        return "{modality}"
-    for mark in "_-":
-        parts = [stem.rpartition(mark) for stem in stems]
-        if all(case and _is_known(name) for case, _, name in parts):
-            return f"{{case}}{mark}{{modality}}"
-    if any((root / path).is_dir() for path in paths):
-        raise BadInput(
-            f"{root}: expected a folder for each case with a folder for each series, found DICOM files right in {some_of(paths)}. Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags (docs/guides/dicom.md; voxlate info FOLDER lists them), or put each series into a folder named as its modality."
-        )
-    raise BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {len(paths)} scans of another form ({some_of(paths)}). Pass --pattern '{{case}}_{{modality}}' for many cases in one folder, or '{{modality}}' where they are one patient's."
-    )
-
-
-def _is_known(name: str) -> bool:
-    """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2')."""
-    lower = name.lower()
-    return lower in (*UNITS, *MASKS, *LABELS, *KNOWN) or re.split("[^a-z]", lower)[0] in UNITS
 
 
 def _without_images(

@@ -50,6 +50,7 @@ LEADING = re.compile(
 )
 BARE = re.compile(r"(.+)([-_])(\d+)")  # case21_004
 NUMBERED_PERSON = re.compile(rf"(?:^|.*{SEPARATOR}){PERSON}[-_]?\d+", re.IGNORECASE)
+SESSION = re.compile(rf"(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+", re.IGNORECASE)
 UNOWNED = re.compile(
     rf"(?:\D*{SEPARATOR})?(?:session|sess|ses|visit|timepoint|tp|slice|slc|frame|run){SEPARATOR}?\d+",
     re.IGNORECASE,
