@@ -1,5 +1,6 @@
 """The series of a mixed DICOM study: what is left out, what fits a modality, and what is asked."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,10 @@ def test_a_name_that_names_no_series_is_one_sentence(case: str) -> None:
     named, sentence = WRONG[case]
     with pytest.raises(BadInput, match=sentence):
         pick_series(Path("STUDY"), STUDY, {"t1": (), "t2": ()}, named)
+
+
+def test_one_number_in_two_studies_names_the_series_by_their_uids() -> None:
+    twice = [replace(STUDY[0], uid="1.3.1"), replace(STUDY[0], uid="1.4.1")]
+    number = STUDY[0].number
+    with pytest.raises(BadInput, match=r"\(--series t1=1\.3\.1 or t1=1\.4\.1\)"):
+        pick_series(Path("STUDY"), twice, {"t1": ()}, [f"t1={number}"])

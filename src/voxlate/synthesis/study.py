@@ -166,8 +166,11 @@ def _named_series(
         fits = [one for one in series if which in (one.number, one.uid, one.key)]
         if len(fits) != 1:
             shown = first_of([_shown(one) for one in fits or series], MOST_LISTED, "; ")
+            by_uid = (
+                f" (--series {' or '.join(f'{name}={one.uid}' for one in fits)})" if fits else ""
+            )
             raise BadInput(
-                f"{path}: expected one series of the number, UID or key {which} (--series), found {len(fits)} in the study ({shown}). Name one by its UID or key."
+                f"{path}: expected one series of the number, UID or key {which} (--series), found {len(fits)} in the study ({shown}). Name one by its UID or key{by_uid}."
             )
         chosen[name] = fits[0]
     return chosen
