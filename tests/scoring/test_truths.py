@@ -14,7 +14,7 @@ from voxlate.images.io import content_hash, read_volume, write_volume
 from voxlate.phantoms.cohort import write_cohort
 from voxlate.scoring.captions import truth_lines
 from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.truths import SketchedTruth, faults_of, sketch_of
+from voxlate.scoring.truths import SketchedTruth, faults_of, scale_line, sketch_of
 
 SIZE = (48, 48, 24)
 CASES = 4
@@ -140,6 +140,22 @@ def test_a_model_that_was_trained_on_other_values_finds_them_right(heads):
     for change in (lambda ct: ct + 1024, windowed(-160, 240), lambda ct: ct.clip(0, 80)):
         truths = {f"p{n}/ct": sketched(heads, n, change, model=change) for n in range(CASES)}
         assert faults_of(truths) == {}
+
+
+def test_images_on_another_scale_than_their_truths_are_named(heads):
+    t1 = scan(heads, 0, "t1")
+
+    def truth(image):
+        sketch = sketch_of(t1, image, None, t1.grid)
+        return SketchedTruth("p0", "a.u.", "a.u.", sketch)
+
+    truths = {
+        "a/t1": truth(t1.data[0]),
+        "b/t1": truth(t1.data[0] / 50),
+        "c/t1": truth(t1.data[0] / 4),
+    }
+    assert scale_line(truths).startswith("1 of 3 images (b/t1) are on another scale")
+    assert scale_line({name: truths[name] for name in ("a/t1", "c/t1")}) == ""
 
 
 @pytest.fixture

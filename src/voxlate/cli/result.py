@@ -70,6 +70,8 @@ def evaluate(
         note(f"--align: {scores.header['scopes']['aligned'].rpartition('; ')[2]}.")
     for sentence in [*scores.header["shared_masks"], *scores.header.get("windows", ())]:
         note(f"assumed: {sentence}.")
+    if scores.header["other_scales"]:
+        note(scores.header["other_scales"])
     _print(document, scores.table if everything else scores.short_table, as_json)
     if summary is not None and not as_json and (everything or by_run.missing == "all"):
         out.print(summary.table())

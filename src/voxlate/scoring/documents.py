@@ -148,6 +148,7 @@ class _Document(TypedDict, total=False):
     not_synthesised: dict[Text, Text]
     wrong_truths: dict[Label, _WrongTruth]
     wrong_truths_scored: bool
+    other_scales: Text
     trained_on: list[Name]
     calibrations: list[_Calibration]
     calibrated_on: list[Name]

@@ -46,7 +46,7 @@ from voxlate.scoring.scored_images import (
     run_files_of,
 )
 from voxlate.scoring.tables import Row, Scores
-from voxlate.scoring.truths import LEFT_OUT, Fault, fault_lines, faults_of
+from voxlate.scoring.truths import LEFT_OUT, Fault, fault_lines, faults_of, scale_line
 from voxlate.scoring.verdict import SYNTHESIS
 from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window_of
 
@@ -153,6 +153,7 @@ def evaluate(
         "not_synthesised": not_scored(out, images, wanted) | failed,
         "wrong_truths": _stated_faults(every, faults),
         "wrong_truths_scored": asked.any_truth,
+        "other_scales": scale_line({item.label: one.truth for item, one in scored.items()}),
         **_of_images(out, scored, rules),
         **_rules(
             rules, ranges, moved_images(row.scores for row in rows if row.answer == SYNTHESIS)

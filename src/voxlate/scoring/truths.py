@@ -35,6 +35,10 @@ DARK = 10.0  # percentile of a truth, below which is air wherever the scan has a
 SATURATED = 1e-4  # share of a picture at white: bone that a window has cut
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 APART_HU = 300.0  # between air in an image and the truth there
+OTHER_SCALE = (
+    10.0  # times, between the brightest values of an image in arbitrary units and of its truth
+)
+BRIGHT = 99.5  # percentile of these
 WHITE = (1.0, 255.0)  # the ends of grey values
 
 REASONS: dict[Kind, str] = {
@@ -261,6 +265,24 @@ def _filled(sketch: Sketch) -> NDArray[np.bool_]:
 def _body(values: Cells, sketch: Sketch, unit: str) -> NDArray[np.bool_]:
     depth, height, width = (float(length) for length in sketch.cell_mm)
     return foreground(Volume(values[None], np.diag([width, height, depth, 1.0]), unit, ""))
+
+
+def scale_line(truths: Mapping[str, SketchedTruth]) -> str:
+    """A sentence where images that are not in HU are on another scale than their truths by far, else ''."""
+    apart = dict[str, tuple[float, float]]()
+    for label, truth in truths.items():
+        if truth.unit == "HU" or not np.isfinite(truth.sketch.image).any():
+            continue
+        image, real = (
+            float(np.nanpercentile(np.abs(cells), BRIGHT))
+            for cells in (truth.sketch.image, truth.sketch.truth)
+        )
+        if not real / OTHER_SCALE < image < real * OTHER_SCALE:
+            apart[label] = image, real
+    if not apart:
+        return ""
+    image, real = next(iter(apart.values()))
+    return f"{len(apart)} of {plural(len(truths), 'image')} ({first_of(list(apart), 3)}) are on another scale than their truths (bright values {image:.3g} where the truth has {real:.3g}), which scores that divide by each image's own peak do not show. Were targets of several scales trained on?"
 
 
 def fault_lines(faults: Mapping[str, Fault], of: int, then: str) -> list[str]:
