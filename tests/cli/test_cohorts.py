@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 
 import nibabel as nib
 import numpy as np
