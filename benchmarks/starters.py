@@ -87,6 +87,7 @@ WANTED = {
             "It takes whole heads with their skull; a stripped brain has no skull to synthesise.",
             "The position of thin bone, such as the walls of the sinuses, is a guess, because MR shows it like air.",
             "Where the edge of the scan cuts the head, bone may appear in the air beside it; frontal sinuses may be filled with bone.",
+            "Jaw, teeth and neck are unreliable, and so is fluid that is much wider than usual, as in old age or hydrocephalus.",
         ],
     ),
     "brain-mr-to-mr": Wanted(
@@ -105,6 +106,7 @@ WANTED = {
             RESEARCH,
             "It takes brains without a skull.",
             "Enhancement by contrast agent cannot be seen in other contrasts: it is a guess.",
+            "A lesion that is bright in a missing contrast, as a stroke in FLAIR, may be dark or absent in the synthesised image: docs/guides/starters.md shows one.",
         ],
     ),
     "head-tof-to-cta": Wanted(

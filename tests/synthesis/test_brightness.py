@@ -8,10 +8,11 @@ import pytest
 from safetensors import safe_open
 
 import voxlate as package
+from voxlate.data.grades import grade_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import foreground
-from voxlate.synthesis.brightness import Peak, find_peak
+from voxlate.synthesis.brightness import MOST, Peak, find_peak
 from voxlate.training.run import Run
 
 SCALE = Scale(0, 100)
@@ -94,3 +95,7 @@ def test_the_note_on_a_stretched_image_blames_no_scan():
     assert "unlike" not in said
     assert "short trainings" in said
     assert Peak(0.5, 1.05).note("ct") == ""
+    assert grade_of(said) == "note"
+    capped = Peak(0.5, MOST).note("t2")
+    assert "stretched 4.00 times above the median, the most that synth.peaks allows" in capped
+    assert grade_of(capped) == "caution"

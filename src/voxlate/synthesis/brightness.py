@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from voxlate.data.grades import ADVICE
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.mask import foreground
@@ -50,6 +51,8 @@ class Peak:
         """A sentence where the image was changed much; else ''."""
         if self.slope < NOTED:
             return ""
+        if self.slope >= MOST:
+            return f"{name}: its bright values were stretched {self.slope:.2f} times above the median, the most that synth.peaks allows, and still lie below those of training scans: do not judge how bright fluid, fat or a lesion is in it. {ADVICE['caution']}"
         return f"{name}: the synthesised bright values lay below those of training scans, as those of mean answers and of short trainings do; above the median they were stretched {self.slope:.2f} times (synth.peaks)."
 
 
