@@ -150,7 +150,6 @@ ALLOWED = {
 }
 # These would need the code too, and have no way to allow it.
 REFUSED = {
-    "prepare": ["COHORT --out OUT --through RUN --fixed t1"],
     "listen": ["RUN --out OUT --allow SENDER --to PACS@127.0.0.1:104 --port 11999"],
 }
 # These read a run or a recipe only as text, or none at all; the page opens a run when a job asks for it.
@@ -159,6 +158,7 @@ READING = {
     "serve": ["RUN --data OUT", "WEIGHTS --data OUT"],
     "demo": ["--real SCAN --out OUT --starter starter:RUN"],
     "info": ["RUN", "WEIGHTS", "RECIPE"],
+    "prepare": ["RUN --out OUT"],
     "plan": ["PREPARED --out OUT.toml --minutes 0.001", "RUN --out RUN/new.toml"],
     "report": ["RUN --out OUT"],
     "export": ["RUN --out OUT"],
@@ -221,10 +221,9 @@ CALLS = {
     "recipes": {"name": "RECIPE"},
     "synthesise": {"run": "RUN", "inputs": "COHORT", "out": "OUT"},
     "train": {"recipe": "RECIPE", "data": "PREPARED", "out": "OUT"},
-    "prepare": {"root": "COHORT", "out": "OUT", "through": "RUN", "fixed": "t1"},
     "listen": {"run": "RUN", "out": "OUT", "allow": ["A"], "to": "B@127.0.0.1:104"},
 }
-OTHER_FUNCTIONS = """__version__ compare demo export import_weights info list_starters phantom plan pseudonym_key
+OTHER_FUNCTIONS = """__version__ compare demo export import_weights info list_starters phantom plan prepare pseudonym_key
 pseudonymise report serve"""
 
 
@@ -236,7 +235,7 @@ def test_every_function_in_python_is_tried_with_a_strangers_files():
         for name in CALLS
         if "allow_code" in inspect.signature(getattr(package, name)).parameters
     }
-    assert {*CALLS} - takes == {"prepare", "listen"}
+    assert {*CALLS} - takes == {"listen"}
 
 
 @every_row("name, arguments", CALLS.items())

@@ -80,7 +80,7 @@ def _reduced(cls: type[nn.Module]) -> Any:
 
 
 def _filled(cls: type[nn.Module], values: dict[str, Any]) -> NetSettings:
-    return settings_of(cls)(**values)
+    return settings_of(cls)(**values)  # type: ignore[arg-type]
 
 
 class PlainNet(nn.Module):
