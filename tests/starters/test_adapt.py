@@ -309,6 +309,9 @@ def test_a_ct_with_another_offset_is_cautioned_about_with_both_errors(to_ct, sit
     assert f"({own:.3g}, network units)" in cautions[0]
     assert "ct 0 to" in cautions[0]
     assert "offset" in cautions[0]
+    at_fault = [one for one in said if one.startswith("THE TRUTH IS AT FAULT")]
+    assert "3 of 3 images" in at_fault[0]
+    assert "not in Hounsfield units" in at_fault[0]
 
 
 def test_scans_like_those_of_the_run_give_no_caution(to_ct, tmp_path):
@@ -316,7 +319,7 @@ def test_scans_like_those_of_the_run_give_no_caution(to_ct, tmp_path):
     options = {"steps": 2, "share": 0, "device": "cpu", "say": said.append}
     adapt(to_ct.folder, tmp_path / "own", tmp_path / "adapted", **options)
     assert said
-    assert not [one for one in said if one.startswith("CAUTION")]
+    assert not [one for one in said if one.startswith(("CAUTION", "THE TRUTH"))]
 
 
 def test_swapped_modalities_are_named_with_their_values(to_ct, site, tmp_path):

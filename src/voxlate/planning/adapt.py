@@ -14,6 +14,7 @@ from voxlate.planning.site import (
     check_held_out,
     check_units,
     check_values,
+    truth_cautions,
     validation_errors,
     watched,
 )
@@ -72,6 +73,8 @@ def adapt(
     units = _units(header, recipe)
     check_units(recipe, units, cohort)
     check_values(recipe, units, cohort)
+    for caution in truth_cautions(recipe, units, cohort):
+        say(caution)
     if say_difference := _other_preparation(header, cohort):
         say(say_difference)
     old = _replayed(folder, replay, share, say)

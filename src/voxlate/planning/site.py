@@ -6,12 +6,16 @@ from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.planning.facts import AIR_HU, Scan, facts_of
 from voxlate.recipe import Recipe, fixed_ranges
+from voxlate.scoring.truths import SketchedTruth, fault_lines, faults_of, sketch_of
 from voxlate.training.lines import lines_of
 from voxlate.training.log import StepCallback
 from voxlate.training.run import Run
 
 # Times the run's own validation error: on phantoms, a CT with an offset of 1000 had 7.9 times the error.
 FAR = 3.0
+IN_ADAPT = (
+    "The adaptation learns from it all the same: prepare the cohort without it (--exclude CASE)."
+)
 
 
 def check_units(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> None:
@@ -54,6 +58,26 @@ def check_values(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> No
             raise BadInput(
                 f"{cohort.folder}: {expected}, found {scan.least:g} to {scan.most:g}: it looks like an MR scan or pictures of 8 bits. Is {name} another modality? Prepare the original CT, or plan a training on pictures with voxlate train auto."
             )
+
+
+def truth_cautions(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> list[str]:
+    """A sentence for each kind of target scans that cannot be those of their sources; units: the run's, by its modalities."""
+    cautions = list[str]()
+    for name in recipe.data.target:
+        truths = dict[str, SketchedTruth]()
+        for entry in cohort.cases:
+            case = cohort.case(entry.case)
+            sources = [one for one in recipe.data.source if one != name]
+            shown = [one for one in sources if one in case.header.present]
+            if name not in case.header.present or not shown:
+                continue
+            truth = case.volume(name)
+            sketch = sketch_of(truth, None, case.volume(shown[0]).data[0], truth.grid)
+            truths[entry.case] = SketchedTruth(
+                entry.patient, truth.unit, units.get(name, truth.unit), sketch
+            )
+        cautions += fault_lines(faults_of(truths), len(truths), IN_ADAPT)
+    return cautions
 
 
 def _like_ct(scans: Mapping[str, Scan], units: Mapping[str, str]) -> Scan | None:
