@@ -25,7 +25,7 @@ from voxlate.synthesis.options import RunOptions
 def evaluate(
     to: Annotated[
         Path,
-        Argument(metavar="OUT", help="Folder that synth wrote; with --run, a new output folder."),
+        Argument(metavar="OUT", help="Folder that synth wrote; with --run, a new one."),
     ],
     truth: Annotated[Path, Option("Cohort with the true scans.", panel=MAIN)],
     *,

@@ -44,18 +44,16 @@ class Layout:
 
     pattern: Annotated[
         str | None,
-        Option("Path of each scan, with {patient}, {case} and {modality} in it.", panel=INPUT),
+        Option("Path of scans, with {patient}, {case}, {modality}.", panel=INPUT),
     ] = None
     manifest: Annotated[
         Path | str | None,
-        Option(
-            "Table (CSV, TSV) with case, patient, split and a path for each modality.", panel=INPUT
-        ),
+        Option("Table (CSV, TSV) of cases, patients and paths.", panel=INPUT),
     ] = None
     preset: Annotated[
         Path | str | None,
         Option(
-            f"Layout of a public data set ({', '.join(presets())}) or a TOML file.",
+            f"Public data set ({', '.join(presets())}) or a TOML file.",
             panel=INPUT,
             metavar="NAME",
             takes=str,
@@ -65,14 +63,14 @@ class Layout:
     patients: Annotated[
         Path | str | None,
         Option(
-            "Text file with 'CASE PATIENT' a line, or each: every case is a patient.",
+            "'CASE PATIENT' a line, or each (a patient a case).",
             panel=INPUT,
             metavar="FILE",
         ),
     ] = None
     allow_outside: Annotated[
         bool,
-        Option("Allow the paths of a manifest to leave its folder and the cohort.", panel=INPUT),
+        Option("Allow a manifest's paths to leave its folder.", panel=INPUT),
     ] = False
     prefer: Annotated[
         Sequence[str] | str | None,
@@ -85,7 +83,7 @@ class Layout:
     exclude: Annotated[
         Sequence[str] | str | None,
         Option(
-            "Case or patient to leave out (* and ? are wildcards). Repeatable.",
+            "Case or patient to leave out (*, ?). Repeatable.",
             panel=INPUT,
             takes=list[str],
         ),

@@ -69,14 +69,14 @@ class EvaluateOptions(Layout):
     any_truth: Annotated[
         bool,
         Option(
-            "Count truths that cannot be those of their images, too (another unit or patient).",
+            "Count truths of another unit or patient, too.",
             panel=SCORES,
         ),
     ] = False
     align: Annotated[
         bool,
         Option(
-            "Add scores after images are moved onto the truth.",
+            "Add scores of images moved onto the truth.",
             panel=SCORES,
         ),
     ] = False
