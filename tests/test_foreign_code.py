@@ -275,7 +275,7 @@ JOBS = {
         {
             **OF_TRAINING,
             "prepared": "PREPARED",
-            "memory_bytes": 1e9,
+            "memory_bytes": 8e9,
             "source": ["t1"],
             "target": ["t2"],
             "minutes": 0.2,

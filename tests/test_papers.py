@@ -38,8 +38,9 @@ def named_code(page: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_each_function_that_a_page_names_exists(page):
     for file, name in named_code(page):
-        assert (PACKAGE / file).is_file(), f"{page.name}: {file}"
-        assert name in definitions(PACKAGE / file), f"{page.name}: {file}:{name}"
+        path = (ROOT if file.startswith("tests/") else PACKAGE) / file
+        assert path.is_file(), f"{page.name}: {file}"
+        assert name in definitions(path), f"{page.name}: {file}:{name}"
 
 
 @pytest.mark.parametrize("paper", PAPERS)

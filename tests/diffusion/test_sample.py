@@ -386,7 +386,8 @@ def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
 
 
 def test_a_recipe_may_name_a_function_of_the_users_own_as_sampler():
-    sampling = fill(SamplerSettings, {"sampler": "own_sampler:halving", "end": 0.0}, "recipe")
+    own = "own_sampler:halving"
+    sampling = fill(SamplerSettings, {"sampler": own, "end": 0.0}, "recipe", code=[own])
     found = sample(sampling, odd_network, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 3, 3))
     assert torch.equal(found, Noise(0, [1]).normal((1, 1, 3, 3)) / 2)
 

@@ -75,7 +75,7 @@ def test_a_body_of_another_size_and_shape_must_not_be_trusted(of_scan, head):
     knee[6:14, 8:16] = 500 + 100 * np.arange(6)
     answer, _ = of_scan(knee)
     assert answer.code == 0, answer.err
-    assert "another modality, field of view or part of the body?" in answer.err
+    assert "it does not show what the training showed" in answer.err
     assert "Do not trust the image." in answer.err
 
 

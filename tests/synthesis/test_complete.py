@@ -193,9 +193,9 @@ def test_each_stage_is_a_model_of_its_own(voxlate, cohort, prepared, tiny, tmp_p
 def test_a_scan_by_another_name_is_said_where_its_modality_is_made(
     voxlate, completing, cohort, tmp_path
 ):
-    (cohort / "case4" / "t1.nii.gz").rename(cohort / "case4" / "t1w.nii.gz")
+    (cohort / "case4" / "t1.nii.gz").rename(cohort / "case4" / "mprage.nii.gz")
     answer = voxlate("synth", completing, cohort, "--out", tmp_path / "o")
-    assert "case4: t1w was not used: no modality of this model has that name." in " ".join(
+    assert "case4: mprage was not used: no modality of this model has that name." in " ".join(
         answer.err.split()
     )
     scans = {"T1": cohort / "case1" / "t1.nii.gz", "t2": cohort / "case1" / "t2.nii.gz"}

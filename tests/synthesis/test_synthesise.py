@@ -522,7 +522,7 @@ def test_scans_on_another_scale_than_the_training_are_said_to_be(voxlate, run, c
     assert answer.code == 0
     assert "Do not trust the image" in " ".join(answer.err.split())
     said = json.loads((tmp_path / "out" / "other" / "provenance.json").read_text())["warnings"]
-    assert said[0].startswith("t1: the ")
+    assert said[0].startswith("t1: its brightness is outside that of the training's scans")
 
 
 @pytest.mark.parametrize(("factor", "words"), [(3.0, "of at most 20%"), (0.001, "filled")])

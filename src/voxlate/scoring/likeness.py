@@ -51,8 +51,10 @@ class Likeness:
     cell_mm: Cells
 
     @property
-    def is_flat(self) -> bool:
-        return self.truth.shape[0] < FEWEST_SLICES
+    def flat_slices(self) -> int:
+        """The number of slices of a picture; 0 for volumes. Pictures are compared with those of as many slices."""
+        slices = self.truth.shape[0]
+        return slices if slices < FEWEST_SLICES else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +70,9 @@ class _Laid:
 def foreign_truths(pairs: Mapping[str, Likeness]) -> dict[str, str]:
     """The truths that are of another patient, or lie elsewhere: what was found, to be read after "found"."""
     foreign = dict[str, str]()
-    for flat in (False, True):
-        alike = {label: one for label, one in pairs.items() if one.is_flat == flat}
+    for slices in sorted({one.flat_slices for one in pairs.values()}):
+        flat = slices > 0
+        alike = {label: one for label, one in pairs.items() if one.flat_slices == slices}
         of_source, nearest = _ratios({label: (one, one.source) for label, one in alike.items()})
         of_image, _ = _ratios({label: (one, one.image) for label, one in alike.items()})
         is_foreign = _is_foreign_picture if flat else _is_foreign
@@ -149,7 +152,7 @@ def _laid(pair: Likeness, scan: Cells, cell_mm: float) -> _Laid:
     centre = _centre(body)
 
     def laid(values: Cells, middle: NDArray[np.float64]) -> Cells:
-        return _on_common_grid(values, pair.cell_mm, middle, cell_mm, pair.is_flat)
+        return _on_common_grid(values, pair.cell_mm, middle, cell_mm, pair.flat_slices > 0)
 
     inside = laid(body.astype(np.float32), centre) > 0.5
     return _Laid(

@@ -257,9 +257,11 @@ class Model:
     def empty(self, prepared: PreparedCase, images: Mapping[str, SynthesisedImage]) -> Empty:
         """The slices of a prepared case that show nothing, and the background of these images."""
         scales = {name: self._target_scale(name) for name in images}
-        return empty_slices(
+        empty = empty_slices(
             self.recipe, prepared, self.anatomy, scales, self.header["units"], images
         )
+        # What the targets of a published training show beyond their sources is not known.
+        return replace(empty, beyond=frozenset(scales)) if "imported" in self.header else empty
 
     def _provenance(
         self,
