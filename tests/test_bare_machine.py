@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BARE = Path(__file__).parent / "bare"
 RECIPE = """
 title = "bare"
@@ -44,6 +46,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_phantom_prepare_train_synth_and_evaluate_work_without_posix_calls(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "own.toml").write_text(RECIPE)

@@ -115,6 +115,7 @@ def test_headers_of_two_frames_do_not_matter(monkeypatch: pytest.MonkeyPatch) ->
     assert error_mm(found.transform, from_far).max() < 1.5
 
 
+@pytest.mark.slow
 def test_splines_follow_a_bend_that_no_linear_map_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         module._STAGES, "bspline", module._STAGES["bspline"][:3]

@@ -210,6 +210,7 @@ def test_bfloat16_stays_near_float32(name):
     assert (rounded - exact).norm() < 1.5e-2 * exact.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet", "uvit"])
 def test_a_network_compiles_into_one_graph(name):
     torch.compiler.reset()
