@@ -81,6 +81,13 @@ def test_a_head_without_crown_is_a_caution_and_does_not_show_its_orientation(hea
     assert head_warnings(_scan(head[24:40]), stripped=False) == []  # a few slices
 
 
+def test_a_head_at_the_border_of_its_slices_is_a_caution_with_the_side(head):
+    touching = head[:, :, 10:]  # the neck is 140 mm wide, the head 160 mm: 25 mm of air become none
+    (sentence,) = head_warnings(_scan(touching), stripped=False)
+    assert sentence.startswith("t1: the head reaches the left border of the scan (over ")
+    assert grade_of(sentence) == "caution"
+
+
 def test_a_head_whose_slices_are_too_close_is_not_to_be_trusted(head):
     flattened = replace(_scan(head), affine=np.diag([3.0, 3.0, 0.6, 1.0]))
     (sentence,) = head_warnings(flattened, stripped=False)

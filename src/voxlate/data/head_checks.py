@@ -36,6 +36,7 @@ LEAST_DARK = 0.02  # share of the back
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
+LEAST_TOUCH_MM = 25.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,11 @@ def head_warnings(scan: Volume, stripped: bool) -> list[str]:
         return [
             f"{name}: expected a whole head, found a body that is {across:.0f} mm across and ends inside the scan, as of a brain without skull: scalp and bone cannot be synthesised. Take the scan from before skull stripping. {ADVICE['do not trust']}"
         ]
-    sentences = [_upside_down(head, name) or _backwards(head, name), _without_crown(head, name)]
+    sentences = [
+        _upside_down(head, name) or _backwards(head, name),
+        _without_crown(head, name),
+        _touching(head, name),
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -134,6 +139,22 @@ def _without_crown(head: _Head, name: str) -> str:
     if ends is None or ends[0] < CLOSED or ends[1] < CROWNLESS:
         return ""
     return f"{name}: the upper part of the head is likely missing: {END_MM:g} mm from its upper end, the body has {ends[1]:.0%} of its largest area. Compare with a scan of the whole head. {ADVICE['caution']}"
+
+
+def _touching(head: _Head, name: str) -> str:
+    """A sentence where a head reaches a border of its slices, beside which synthetic heads have air; else ''."""
+    _, depth_mm, width_mm = head.spacing_mm
+    borders = {
+        "left": head.body[:, :, 0].sum(axis=1) * depth_mm,
+        "right": head.body[:, :, -1].sum(axis=1) * depth_mm,
+        "back": head.body[:, 0].sum(axis=1) * width_mm,
+        "front": head.body[:, -1].sum(axis=1) * width_mm,
+    }
+    touched = {side: lengths.max() for side, lengths in borders.items()}
+    sides = [side for side, length in touched.items() if length >= LEAST_TOUCH_MM]
+    if not sides:
+        return ""
+    return f"{name}: the head reaches the {' and '.join(sides)} border of the scan (over {max(touched.values()):.0f} mm of a slice): near it, bone may be missing or invented. Add some 15 mm of background around the scan, or do not use the image there. {ADVICE['caution']}"
 
 
 def _upside_down(head: _Head, name: str) -> str:
