@@ -120,19 +120,28 @@ def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, v
         package.export(out, tmp_path / "dicom", progress=False)
 
 
-def test_a_series_named_by_like_takes_an_image_on_another_grid(
+def test_a_series_named_by_like_takes_an_image_of_its_converted_file_and_none_on_another_grid(
     run, cohort, series, tmp_path, voxlate
 ):
-    scan = sorted(cohort.glob("*/t1.nii.gz"))[1]
-    out = tmp_path / "out"
-    assert voxlate("synth", run, f"t1={scan}", "--out", out).code == 0
-    case = next(path.parent for path in out.glob("*/provenance.json"))
-    answer = voxlate("export", case, "--dicom", tmp_path / "dicom", "--like", series)
+    converted = tmp_path / "converted.nii.gz"
+    write_volume(converted, read_volume(series))
+    made = tmp_path / "of_converted"
+    assert voxlate("synth", run, f"t1={converted}", "--out", made).code == 0
+    answer = voxlate("export", made, "--dicom", tmp_path / "dicom", "--like", series)
     assert answer.code == 0, answer.err
-    (made,) = (tmp_path / "dicom").glob("*/t2")
-    image = read_volume(case / "t2.nii.gz")
-    back = read_volume(made)
+    image = read_volume(next(made.glob("*/t2.nii.gz")))
+    (back,) = (read_volume(path) for path in (tmp_path / "dicom").glob("*/t2"))
     assert np.allclose(np.abs(back.data).sum(), np.abs(image.data).sum(), rtol=1e-3)
+    moved = read_volume(sorted(cohort.glob("*/t1.nii.gz"))[1])
+    moved.affine[:3, 3] += 5
+    write_volume(tmp_path / "moved.nii.gz", moved)
+    out = tmp_path / "out"
+    assert voxlate("synth", run, f"t1={tmp_path}/moved.nii.gz", "--out", out).code == 0
+    case = next(path.parent for path in out.glob("*/provenance.json"))
+    answer = voxlate("export", case, "--dicom", tmp_path / "other", "--like", series)
+    assert answer.code == 2
+    assert f"found {series} on another grid" in answer.err
+    assert not [*(tmp_path / "other").rglob("*.dcm")]
 
 
 def test_an_image_in_hounsfield_units_becomes_a_ct_series(series, tmp_path):

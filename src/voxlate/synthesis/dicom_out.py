@@ -19,7 +19,7 @@ from voxlate.images.formats.dicom_masks import write_mask
 from voxlate.images.formats.dicom_multiframe import highdicom_for
 from voxlate.images.formats.dicom_placement import share_on
 from voxlate.images.formats.dicom_report import write_report
-from voxlate.images.grid import Volume
+from voxlate.images.grid import Volume, canonical, same_grid
 from voxlate.images.io import (
     content_hash,
     is_picture,
@@ -37,6 +37,7 @@ from voxlate.synthesis.trust_report import trust_summary
 PROVENANCE = "provenance.json"
 REPORT = "report"  # the folder of the summary of trust
 MASK_NAMES = (*MASKS, *LABELS)
+SAME_PLACE_MM = 0.1  # converters round headers
 MOST_OF_MASK = 0.95  # share of a mask on its source, below which a note says how much it is
 # What the headers state of a provenance: no path, and no name of a case.
 _STATED = ("model", "seed", "synth", "units", "warnings", "notice")
@@ -283,6 +284,7 @@ def _checked_source(case: Path, like: Path | None, notes: list[str]) -> Path:
         raise BadInput(
             f"{source}: expected the series from which {case.name} was synthesised, found other files in its place (their checksum differs). Put the series back, or name it by --like."
         )
+    _check_grid(case, like)
     for path in stated_inputs(provenance).values():
         if _is_series(path) and _patients(path) != patients:
             raise BadInput(
@@ -292,6 +294,19 @@ def _checked_source(case: Path, like: Path | None, notes: list[str]) -> Path:
         f"{case.name}: {like} is not the scan from which the images were synthesised (its files differ); they get its patient and study on your word."
     )
     return source
+
+
+def _check_grid(case: Path, like: Path) -> None:
+    """Raise BadInput unless the images of a case are on the slices of a series whose files they were not made from.
+
+    A file that was converted from the series has its grid; any other grid may be of another patient.
+    """
+    image = canonical(read_volume(case / _images(case)[0])).grid
+    series = canonical(read_volume(like)).grid
+    if not same_grid(image, series, SAME_PLACE_MM):
+        raise BadInput(
+            f"--like: expected the series from which the source of {case.name} was converted, on whose grid the images are ({image}), found {like} on another grid ({series}), as of another scan or patient. Name the right series, or synthesise from the series itself."
+        )
 
 
 def _patients(series: Path) -> set[tuple[str, str]]:
