@@ -50,7 +50,30 @@ IXI002-Guys-0828 = IXI002-Guys-0828_run1 IXI002-Guys-0828_run2
 LUNG1-001 = LUNG1-001_day1 LUNG1-001_day2
 mouse3 = mouse3_week1 mouse3_week2
 abc123 = abc123.visit.1 abc123.visit.2
+P01 = P01_axial_12 P01_axial_13
+P01 = P01_axial P01_sag
+P01 = P01_first P01_second
+P01 = P01_0h P01_24h
+P01 = P01_0y P01_1y
+P01 = P01_1st P01_2nd
+P01 = MR_20190304_P01 MR_20200304_P01
+P01 = P01_patch003 P01_patch004
+P01 = P01_layer1 P01_layer2
+P01 = P01_sec1 P01_sec2
+P01 = P01_a P01_b
+Pat01 = Pat01.1 Pat01.2
+Meier_Anna = Meier_Anna_20190101 Meier_Anna_2020-01-01
+P01 = P01_admission P01_discharge
+P01 = P01_acute P01_chronic
+P01 = P01_vor P01_nach
+P01 = P01_upper P01_lower
+P01 = P01_flip P01_mirror
+P01 = P01_noisy P01_elastic
+P01 = P01_rot90 P01_bak
+P01 = P01_rot_90 P01_aug_3
 """
+# As systems of files name copies.
+COPIES = ["P01 - Kopie", "P01 - Copy", "P01 - Copy (2)", "P01 (1)", "P01(1)", "P01 - Kopie.2"]
 APART = """
 case_01 case_02
 phantom_000 phantom_001
@@ -115,6 +138,18 @@ P1 P2
 case_1 case_2
 a b
 c0 c1
+2019_001 2019_002
+hosp_2019_001 hosp_2019_002
+01_001 01_002
+1_01 1_02
+A_patient1 B_patient1
+UKE_MR_20190101 UKE_MR_20200102
+brain_scan_20190101 brain_scan_20200102
+Meier_Anna_20190101 Meier_Ida_20190101
+MR_20190304_P01 MR_20190304_P02
+P01_a P02_a
+P01_24h P02_24h
+site1_a site1_b
 """
 
 
@@ -126,6 +161,20 @@ def lines(table: str) -> list[str]:
 def test_sessions_slices_sides_dates_and_copies_are_read_as_parts_of_a_patient(line: str) -> None:
     patient, names = line.split(" = ")
     assert {patient_in(name) for name in names.split()} == {patient}
+
+
+def test_copies_made_by_a_system_of_files_are_of_the_patient_of_the_original() -> None:
+    assert {patient_in(name) for name in COPIES} == {"P01"}
+    owners, _ = shared_patients(["P01", "P01 (1)", "P02"])
+    assert owners == {"P01": "P01", "P01 (1)": "P01"}
+
+
+def test_years_and_sites_before_numbers_are_no_patients() -> None:
+    assert shared_patients(["2019_001", "2019_002", "2020_001"]) == ({}, [])
+    sites = [f"{site}_{number}" for site in ("01", "02") for number in ("001", "002", "004")]
+    assert shared_patients(sites) == ({}, [])
+    assert patient_in("00012_11") == "00012"
+    assert patient_in("case21_004") == "case21"
 
 
 @every_row("line", lines(APART))

@@ -22,7 +22,7 @@ PERSON = (
     "|person|control|head|brain|phantom|training|train|mouse|rat|dog)"
 )
 # Numbers by which nobody is identified: of a group of patients, a year, a date, a field strength.
-DATE = r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)"
+DATE = r"(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)"
 OF_NOBODY = re.compile(
     rf"(?:sites?|cent(?:er|re)|hospital|group|cohort|batch|fold|study|dataset|data|set|scanner|task|arm|exp|part)[-_]?\d+"
     rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|\d(?:[.]\d)?t(?![a-z])",
@@ -33,22 +33,45 @@ WHOLE = re.compile(
     r"sub-[A-Za-z0-9]+(?=_|$)|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-)|\d{7}(?=_\d{5}_\d_\d)"
 )
 TIMES = "session|sess|ses|visit|vis|timepoint|time|tp|scan|run|slice|slc|sl|day|week|month|followup|fu|repeat|rep|image|img"
-OTHERS = "study|exam|series|acq|rec|echo|days|weeks|wk|months|mon|year|yr|fup|baseline|bl|frame|phase|dir|copy|aug|fraction|fx|im|vol"
-ALONE = "baseline\\w*|bl|followup|follow-up|fu|preop|postop|intraop|pre|post|test|retest|rescan|left|right|l|r|lh|rh|copy|dup|orig|flipped|defaced|[37]t|1[.]?5t"
+PLANES = "axial|ax|coronal|cor|sagittal|sag"
+PIECES = "patch|crop|tile|block|slab|layer|section|sect|sec"
+OTHERS = f"{PLANES}|{PIECES}|study|exam|series|acq|rec|echo|days|weeks|wk|months|mon|year|yr|fup|baseline|bl|frame|phase|dir|fraction|fx|im|vol"
+OCCASIONS = (
+    r"baseline\w*|bl|followup|follow-up|fu|preop|postop|intraop|pre|post|before|after|vor|nach|vorher|nachher"
+    "|test|retest|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late"
+)
+COPIES = (
+    "copy|copie|copia|kopie|dup|bak|backup|orig|defaced|aug|augmented|flip|flipped|mirror|mirrored"
+    "|rot|rotated|noise|noisy|blur|blurred|elastic|warped"
+)
+REGIONS = "left|right|l|r|lh|rh|upper|lower|top|bottom"
+ALONE = rf"{OCCASIONS}|{REGIONS}|{PLANES}|(?:{COPIES}){SEPARATOR}?\d*|[37]t|1[.]?5t"
+COUNTED = r"\d+(?:st|nd|rd|th|h|hrs?|d|days?|w|wk|weeks?|m|mo|months?|y|yr|years?)"  # 24h, 2nd
 PART = re.compile(
-    rf"{SEPARATOR}(?:(?:ses|acq|run|rec|ce|dir|echo|part|space|desc|task)-[a-z0-9]+"
-    rf"|(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+[a-z]?|(?:mri?|ct|pet|[stvdmwyzf])\d+[a-z]?|{ALONE}|{DATE}(?:[-_t]?\d{{4,6}})?){END}"
+    rf"{SEPARATOR}+(?:(?:ses|acq|run|rec|ce|dir|echo|part|space|desc|task)-[a-z0-9]+"
+    rf"|(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+[a-z]?|(?:mri?|ct|pet|[stvdmwyzf])\d+[a-z]?"
+    rf"|{ALONE}|[a-f]|{COUNTED}|(?P<date>{DATE}(?:[-_t]?\d{{4,6}})?)){END}"
+    rf"|{SEPARATOR}*\(\d+\){END}"
     rf"|(?<=\d)(?:{TIMES}){SEPARATOR}?\d+{END}"
     rf"|(?<=\d\d)[a-e]$",
     re.IGNORECASE,
 )
+# Of Meier_Anna_20190101. UKE_MR_20190101 and brain_scan_20190101 may be anybody's.
+MODALITIES = "mri?|cta?|pet|t[12]w?|flair"
+ORGANS = "neck|chest|lungs?|thorax|abdomen|liver|pelvis|prostate|spine|knee|hip|heart"
+NO_NAME = rf"(?:{MODALITIES}|{ORGANS}|{PERSON}|{TIMES}|{OTHERS}){END}"
+FULL_NAME = re.compile(
+    rf"(?!{NO_NAME})[^\W\d_]{{2,}}(?:{SEPARATOR}(?!{NO_NAME})[^\W\d_]{{2,}})+", re.IGNORECASE
+)
 # Of case21s004. Elsewhere a letter tells nothing: r001s002 is subject 2 of region 1 in ATLAS.
 LETTERED = re.compile(rf"((?:^|.*{SEPARATOR}){PERSON}[-_]?\d+)[stvd]\d+", re.IGNORECASE)
 LEADING = re.compile(
-    rf"(?:(?:{TIMES}){SEPARATOR}?\d+|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))",
+    rf"(?:(?:{MODALITIES}){SEPARATOR})?(?:(?:{TIMES}){SEPARATOR}?\d+|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))",
     re.IGNORECASE,
 )
-BARE = re.compile(r"(.+)([-_])(\d+)")  # case21_004
+BARE = re.compile(rf"(.+)({SEPARATOR})(\d+)")  # case21_004
+YEAR = re.compile(r"(?:19|20)\d\d")
+LONGEST_SITE = 3  # digits: 01_001 is a patient of site 01, 10001_1000001 a study of patient 10001
 NUMBERED_PERSON = re.compile(rf"(?:^|.*{SEPARATOR}){PERSON}[-_]?\d+", re.IGNORECASE)
 SESSION = re.compile(rf"(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+", re.IGNORECASE)
 UNOWNED = re.compile(
@@ -66,7 +89,8 @@ def patient_in(name: str) -> str | None:
         patient, rest = name[: part.start()], PART.sub("", name[part.end() :])
         others = re.search(rf"{PERSON}[-_]?\d", rest, re.IGNORECASE)
         numbered = re.search(r"\d", rest) and not NUMBERED_PERSON.fullmatch(patient)
-        if _identifies(patient) and not others and not numbered:
+        named = part["date"] and FULL_NAME.fullmatch(patient)
+        if (named or _identifies(patient)) and not others and not numbered:
             return patient
     lettered = LETTERED.fullmatch(name)
     if lettered:
@@ -79,20 +103,22 @@ def patient_in(name: str) -> str | None:
 
 
 def _before_bare_number(name: str) -> str | None:
-    """The patient in 'case21_004', '00012_11' and '00012-003'.
+    """The patient in 'case21_004', 'Pat01.1', '00012_11' and '00012-003'.
 
-    TCGA-02-0001, C3L-00016 and site1_001 are patients: their first number is that of a place. It is shorter.
+    TCGA-02-0001, C3L-00016, site1_001, 01_001 and 2019_001 are patients: their first number is that of a place or year.
     """
     split = BARE.fullmatch(name)
     if split is None or not _identifies(split[1]):
         return None
     patient, mark, number = split.groups()
+    if NUMBERED_PERSON.fullmatch(patient):
+        return patient
     before = re.split(SEPARATOR, patient)[-1]
-    if NUMBERED_PERSON.fullmatch(patient) or (mark == "_" and patient.isdigit()):
-        return patient
-    if before.isdigit() and len(before) >= len(number) + (mark == "-"):
-        return patient
-    return None
+    if not before.isdigit() or YEAR.fullmatch(before) or mark not in "-_":
+        return None
+    longer = len(before) >= len(number) + (mark == "-")
+    whole = mark == "_" and patient.isdigit() and len(patient) > LONGEST_SITE
+    return patient if longer or whole else None
 
 
 def _identifies(patient: str) -> bool:
