@@ -142,7 +142,7 @@ def write_alexnet(out: Path) -> None:
 
 def write_adm(out: Path) -> None:
     """Random weights of a narrow ADM in the layout of the authors' file."""
-    net = ADM(width=8).build(Channels(images={"image": 1}, out=1, noisy=True))
+    net = ADM(width=8).build(Channels(images={"image": 1}, state=1, out=1, noisy=True))
     save_file({key: torch.rand(slot.shape) / 100 for key, slot in layout(net).items()}, out)
 
 

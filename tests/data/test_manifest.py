@@ -361,8 +361,11 @@ def test_a_file_that_is_listed_twice_is_refused(root: Path, text: str, value: st
 def test_one_mask_for_several_patients_is_a_guess_that_is_said(root: Path) -> None:
     text = "case,patient,mr,mask\na,p,a/mr.png,{0}\nb,{1},b/mr.png,{0}\n"
     found = find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "q")))
-    assert found.guessed == ["the mask mr.png fits all 2 patients for whom it is used"]
-    assert find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "p"))).guessed == []
+    pictures, mask = found.guessed
+    assert pictures.startswith("2 cases have pictures, which state neither voxel size nor orient")
+    assert mask == "the mask mr.png fits all 2 patients for whom it is used"
+    own = find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "p")))
+    assert own.guessed == [pictures]
 
 
 def test_blanks_in_names_do_not_make_two_patients() -> None:

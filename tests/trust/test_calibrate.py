@@ -324,3 +324,12 @@ def test_patients_of_the_run_that_another_began_from_are_refused(
     refused = voxlate("calibrate", tuned, cohort)
     assert refused.code == 2
     assert "which was in it (by the voxels of its scans)" in " ".join(refused.err.split())
+
+
+def test_too_few_cases_because_of_their_scans_are_not_to_be_held_back(run, others, voxlate):
+    for path in others.glob("*/t2.nii.gz"):
+        path.write_bytes(b"no image")
+    answer = voxlate("calibrate", run, others)
+    assert answer.code == 2
+    assert "cases that are left out, or give others" in answer.err
+    assert "Hold back more" not in answer.err

@@ -10,10 +10,10 @@ from voxlate.data.leakage import refuse_leak
 from voxlate.data.patient_names import EACH, by_names, patient_in
 from voxlate.data.presets import Arrays, CaseFiles
 from voxlate.data.split import patient_order
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, plural
 from voxlate.files import safe_name
 from voxlate.images.formats.arrays import slice_size, stack_shape, states_spacing
-from voxlate.images.io import file_and_part, holds_slices
+from voxlate.images.io import file_and_part, holds_slices, is_picture
 
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
 LARGEST_SHARE = 4  # at most one in so many training items is held out
@@ -160,13 +160,19 @@ def _refuse_unequal(shapes: Sequence[tuple[Path, tuple[int, ...]]], what: str, w
 
 
 def unstated_spacing(cases: Sequence[CaseFiles]) -> list[str]:
-    """A sentence where the spacing of slices in arrays is assumed."""
+    """Sentences where the spacing of slices in arrays, or spacing and orientation of pictures, are assumed."""
+    sentences = list[str]()
     parts = [file_and_part(path) for case in cases for path in case.files.values()]
-    if all(not holds_slices(path) or states_spacing(part) for path, part in parts):
-        return []
-    return [
-        "spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"
-    ]
+    if any(holds_slices(path) and not states_spacing(part) for path, part in parts):
+        sentences.append(
+            "spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"
+        )
+    pictures = sum(any(is_picture(path) for path in case.files.values()) for case in cases)
+    if pictures:
+        sentences.append(
+            f"{plural(pictures, 'case')} {'has' if pictures == 1 else 'have'} pictures, which state neither voxel size nor orientation: pixels of 1 mm, rows that run to the back and columns to the left are assumed, so that mm mean pixels, and left and right are a guess"
+        )
+    return sentences
 
 
 def _with_splits(

@@ -38,6 +38,8 @@ from voxlate.trust.widths import Widths
 Progress = Callable[[str, int, int], None]
 
 FEWEST, ENOUGH = 2, 10  # patients: for a calibration, and for a margin by Student's t
+HOLD_BACK = "Hold back more: prepare with other --shares."
+MEND = "Mend the {} cases that are left out, or give others: the reason stands beside each."
 OUTLIER = 3  # times the median case's error, from which a warning names a case
 
 
@@ -213,7 +215,7 @@ def _collect(
     failed = list[str]()
     patients = len({case.patient or case.case for case in cases})
     if patients < FEWEST:
-        raise _too_few(rules, f"{patients} ({len(cases)} cases)")
+        raise _too_few(rules, f"{patients} ({len(cases)} cases)", HOLD_BACK)
     ahead = dict[str, Outcome]()
     if not isinstance(executor, InProcess):  # which has no workers that could keep data ahead
         ahead = _collected(collector, cases, executor, device, progress)
@@ -242,9 +244,9 @@ def _collect(
             data.add(name, one)
     if len(data.patients) < FEWEST:
         why = f": {failed[0]}" if failed else ""
-        raise _too_few(
-            rules, f"{len(data.patients)} ({len(data.contents)} of {len(cases)} cases{why})"
-        )
+        found = f"{len(data.patients)} ({len(data.contents)} of {len(cases)} cases{why})"
+        left_out = len(failed) + len(wrong)
+        raise _too_few(rules, found, MEND.format(left_out) if left_out else HOLD_BACK)
     for name, voxels_of_cases in data.voxels.items():
         _check_regions(name, voxels_of_cases, rules[name])
         warn_of_outliers(name, voxels_of_cases, warn)
@@ -267,9 +269,9 @@ def _wrong_truths(
     return set() if any_truth else wrong
 
 
-def _too_few(targets: Iterable[str], found: str) -> BadInput:
+def _too_few(targets: Iterable[str], found: str, advice: str) -> BadInput:
     return BadInput(
-        f"calibrate: expected at least {FEWEST} patients with {' and '.join(targets)} that training did not see, found {found}. Hold back more: prepare with other --shares."
+        f"calibrate: expected at least {FEWEST} patients with {' and '.join(targets)} that training did not see, found {found}. {advice}"
     )
 
 
