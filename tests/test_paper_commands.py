@@ -41,7 +41,7 @@ ROWS = {  # the small row of each paper that `make test` runs
 MOST = 32  # voxels of a patch along each axis
 SIZES = {
     "phantom": ["--cases", 4, "--size", 48, 48, 8],
-    "prepare": ["--shares", 2, 1, 1, "--no-audit"],
+    "prepare": ["--shares", 0.5, 0.25, 0.25, "--no-audit"],
 }
 GRIDS = {
     "--spacing": ["--spacing", 4, 4, 8],
