@@ -37,13 +37,14 @@ def good(ct):
     return (gaussian_filter(ct, 0.7) + noise).clip(-1000, 2000).astype(np.float32)
 
 
-def sketched(heads, number, change=None, model=good, affine=None, unit="HU"):
-    """The sketch of a case whose truth is changed, and whose image is what `model` makes of the true CT."""
+def sketched(heads, number, change=None, model=good, affine=None, unit="HU", seen=None):
+    """The sketch of a case whose truth and source are changed, and whose image is what `model` makes of the true CT."""
     ct = scan(heads, number, "ct")
     data = ct.data[0] if change is None else np.asarray(change(ct.data[0]), np.float32)
     truth = Volume(data[None], ct.affine if affine is None else affine, unit, "ct")
     image = model(ct.data[0])
     source = scan(heads, number, "t1").data[0]
+    source = source if seen is None else seen(source)
     if affine is not None:
         image = source = None
     sketch = sketch_of(truth, image, source, ct.grid)
@@ -111,6 +112,22 @@ def test_two_swapped_truths_are_both_at_fault_whatever_the_model(heads):
             truths[f"p{n}/ct"] = sketched(heads, n, lambda _, new=swapped: new, model)
         kinds = {label: fault.kind for label, fault in faults_of(truths).items()}
         assert kinds == {"p0/ct": "patient", "p1/ct": "patient"}
+
+
+def test_exchanged_truths_are_all_at_fault_though_one_source_shows_hardly_anything(heads):
+    def noisy(t1):
+        return np.random.default_rng(2).normal(0, 1, t1.shape).astype(np.float32)
+
+    for owners in ({0: 1, 1: 0}, {0: 1, 1: 2, 2: 3, 3: 0}):
+        truths = {}
+        for n in range(CASES):
+            other = scan(heads, owners.get(n, n), "ct").data[0]
+            blurred = noisy if n == 0 else None
+            truths[f"p{n}/ct"] = sketched(
+                heads, n, lambda _, new=other: new, np.zeros_like, seen=blurred
+            )
+        kinds = {label: fault.kind for label, fault in faults_of(truths).items()}
+        assert kinds == {f"p{n}/ct": "patient" for n in owners}
 
 
 def untrained(ct):

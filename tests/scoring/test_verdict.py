@@ -198,3 +198,27 @@ def test_the_same_outcome_in_both_units_is_stated_once():
     (t2,) = verdicts(in_network_units(synthesis=20, copy=30))
     assert t2.outcome == "better"
     assert "255" not in t2.sentence
+
+
+def test_where_most_truths_are_at_fault_there_is_no_verdict_on_the_rest():
+    def of(wrong, kept=False):
+        rows = [
+            {"case": "c9", "patient": "p9", "modality": "ct", "answer": answer, "mae": mae}
+            for answer, mae in (("synthesis", 90.0), ("copy", 60.0))
+        ]
+        document = {
+            "modalities": {"ct": {"unit": "HU", "mask": "whole image"}},
+            "cases": rows,
+            "wrong_truths": {f"c{n}/ct": {} for n in range(wrong)} | {"c0/t1": {}},
+            "wrong_truths_scored": kept,
+        }
+        (found,) = verdicts(document)
+        return found
+
+    assert of(1).outcome == "worse"
+    assert of(2).outcome == "unknown"
+    assert (
+        of(2).sentence
+        == "no verdict: most truths (2 of 3) cannot be those of their images: check the cohort"
+    )
+    assert of(2, kept=True).outcome == "worse"

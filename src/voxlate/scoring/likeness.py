@@ -73,15 +73,31 @@ def foreign_truths(pairs: Mapping[str, Likeness]) -> dict[str, str]:
     for slices in sorted({one.flat_slices for one in pairs.values()}):
         flat = slices > 0
         alike = {label: one for label, one in pairs.items() if one.flat_slices == slices}
-        of_source, nearest = _ratios({label: (one, one.source) for label, one in alike.items()})
-        of_image, _ = _ratios({label: (one, one.image) for label, one in alike.items()})
+        shares = _shares({label: (one, one.source) for label, one in alike.items()})
+        of_source = _ratios(shares)
+        of_image = _ratios(_shares({label: (one, one.image) for label, one in alike.items()}))
         is_foreign = _is_foreign_picture if flat else _is_foreign
-        for label, ratio in of_source.items():
-            if is_foreign(label, of_source, of_image):
-                foreign[label] = (
-                    f"that it shares {ratio:.2f} times as much with its source as the truth of {nearest[label]} does"
-                )
+        found = {
+            label: f"that it shares {ratio:.2f} times as much with its source as the truth of {shares[label].nearest} does"
+            for label, ratio in of_source.items()
+            if is_foreign(label, of_source, of_image)
+        }
+        foreign |= found if flat else found | _exchanged(list(found), shares)
     return foreign
+
+
+def _exchanged(foreign: Sequence[str], shares: Mapping[str, "_Share"]) -> dict[str, str]:
+    """The truths that fit the source of a case with a foreign truth better than their own: the others of an exchange."""
+    found = dict[str, str]()
+    named = [*foreign]
+    for label in named:  # which grows: an exchange may go round several cases
+        owner = shares[label]
+        if owner.nearest not in named and shares[owner.nearest].own < owner.most:
+            named.append(owner.nearest)
+            found[owner.nearest] = (
+                f"that it shares less with its source than with that of {label}, whose truth is another one"
+            )
+    return found
 
 
 def _is_foreign(label: str, of_source: Ratios, of_image: Ratios) -> bool:
@@ -106,16 +122,33 @@ def _usual(label: str, ratios: Ratios) -> float:
     return median(others) if others else 0.0
 
 
-def _ratios(pairs: Mapping[str, tuple[Likeness, Cells]]) -> tuple[dict[str, float], dict[str, str]]:
-    """For each scan, what it shares with its truth over what it shares with that of another patient; and that truth."""
+@dataclass(frozen=True)
+class _Share:
+    """What a scan shares with its own truth, and at most with that of another patient, which is `nearest`."""
+
+    own: float
+    most: float
+    nearest: str
+
+
+def _ratios(shares: Mapping[str, _Share]) -> dict[str, float]:
+    """For each scan that shares more than chance, what it shares with its truth over that with another patient's."""
+    return {
+        label: share.own / max(share.most, LEAST / 10)
+        for label, share in shares.items()
+        if max(share.own, share.most) >= LEAST
+    }
+
+
+def _shares(pairs: Mapping[str, tuple[Likeness, Cells]]) -> dict[str, _Share]:
+    """What each scan shares with truths, where there are those of several patients."""
     shown = {label: pair for label, pair in pairs.items() if pair[1].size}
     if len({one.patient for one, _ in shown.values()}) < 2:
-        return {}, {}
+        return {}
     cell_mm = median(float(one.cell_mm.max()) for one, _ in shown.values())
     laid = {label: _laid(one, scan, cell_mm) for label, (one, scan) in shown.items()}
     labels = [label for label, one in laid.items() if (one.scan < BINS).sum() >= FEWEST_CELLS]
-    ratios = dict[str, float]()
-    nearest = dict[str, str]()
+    shares = dict[str, _Share]()
     for label in labels:
         others = _others(label, labels, laid)
         if not others:
@@ -124,10 +157,8 @@ def _ratios(pairs: Mapping[str, tuple[Likeness, Cells]]) -> tuple[dict[str, floa
         own = max(_shared(one.scan, [one.in_place, one.centred]))
         shared = _shared(one.scan, [laid[other].centred for other in others])
         most = max(shared)
-        if max(own, most) >= LEAST:
-            ratios[label] = own / max(most, LEAST / 10)
-            nearest[label] = others[shared.index(most)]
-    return ratios, nearest
+        shares[label] = _Share(own, most, others[shared.index(most)])
+    return shares
 
 
 def _others(label: str, labels: Sequence[str], laid: Mapping[str, _Laid]) -> list[str]:

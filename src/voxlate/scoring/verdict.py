@@ -227,6 +227,8 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
         said = "no verdict: the truth itself was given to the model, so this is a bound and no synthesis"
         return Verdict(name, "unknown", said, unit=part["unit"])
     rows = [row for row in document["cases"] if row["modality"] == name]
+    if most := _most_truths_at_fault(name, rows, document):
+        return Verdict(name, "unknown", most, unit=part["unit"])
     errors = _errors(rows, METRIC.key)
     patients = {row["case"]: row["patient"] for row in rows}
     own = errors.get(SYNTHESIS, {})
@@ -245,6 +247,17 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
         return stated
     other = verdict_on(name, on_255, patients, NETWORK_METRIC.unit, where, clause)
     return _agreed(stated, other)
+
+
+def _most_truths_at_fault(
+    name: str, rows: Iterable[Mapping[str, Any]], document: Mapping[str, Any]
+) -> str:
+    """A sentence where more than half of the truths of a modality are at fault and left out, else ''."""
+    wrong = {label for label in document.get("wrong_truths", ()) if label.endswith(f"/{name}")}
+    every = wrong | {f"{row['case']}/{name}" for row in rows}
+    if document.get("wrong_truths_scored") or 2 * len(wrong) <= len(every):
+        return ""
+    return f"no verdict: most truths ({len(wrong)} of {len(every)}) cannot be those of their images: check the cohort"
 
 
 def _errors(rows: Iterable[Mapping[str, Any]], key: str) -> dict[str, dict[str, float]]:
