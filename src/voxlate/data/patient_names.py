@@ -59,7 +59,8 @@ PART = re.compile(
 # Of Meier_Anna_20190101. UKE_MR_20190101 and brain_scan_20190101 may be anybody's.
 MODALITIES = "mri?|cta?|pet|t[12]w?|flair"
 ORGANS = "neck|chest|lungs?|thorax|abdomen|liver|pelvis|prostate|spine|knee|hip|heart"
-NO_NAME = rf"(?:{MODALITIES}|{ORGANS}|{PERSON}|{TIMES}|{OTHERS}){END}"
+PLACES = "hospital|clinic|klinikum|cent(?:er|re)|university|site|siemens|philips|ge|toshiba|canon"
+NO_NAME = rf"(?:{MODALITIES}|{ORGANS}|{PLACES}|{PERSON}|{TIMES}|{OTHERS}){END}"
 FULL_NAME = re.compile(
     rf"(?!{NO_NAME})[^\W\d_]{{2,}}(?:{SEPARATOR}(?!{NO_NAME})[^\W\d_]{{2,}})+", re.IGNORECASE
 )
