@@ -22,6 +22,11 @@ def test_a_dry_run_needs_no_folder_for_results_and_the_real_run_does(voxlate, co
     assert "--out: expected a folder for the prepared cohort" in refused.err
 
 
+def test_a_dry_run_ends_with_the_checks_that_prepare_alone_makes(voxlate, cohort: Path) -> None:
+    last = voxlate("prepare", cohort, "--dry-run").err.strip().splitlines()[-1]
+    assert last == "Outliers, copies and registration were not checked: prepare --out does that."
+
+
 def test_files_of_a_case_with_a_problem_are_listed_too(voxlate, tmp_path: Path) -> None:
     write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
     write(tmp_path / "in" / "a" / "t2.nii.gz", (6, 6, 6), 2.0)

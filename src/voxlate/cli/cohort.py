@@ -92,7 +92,8 @@ def prepare(
     dry_run: Annotated[
         bool,
         Option(
-            "Read and check all scans, list the resulting files, and write nothing.", panel=MAIN
+            "Check units and grids of all scans, list the resulting files, and write nothing. Outliers and copies are not looked for.",
+            panel=MAIN,
         ),
     ] = False,
     every: Annotated[

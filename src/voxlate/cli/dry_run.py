@@ -12,7 +12,7 @@ from voxlate.data.survey import survey
 
 
 def show_preparation(cohort: Path, options: PrepareOptions, every: bool, as_json: bool) -> None:
-    """Read and check all scans as `prepare` would, and show the result. every: list every file."""
+    """Check units and grids of all scans as `prepare` would, and show the result. every: list every file."""
     with progress_on(err) as bars:
         seen = survey(cohort, options, lambda done, total, _: bars("check", done, total))
     if as_json:
@@ -28,4 +28,5 @@ def show_preparation(cohort: Path, options: PrepareOptions, every: bool, as_json
             say(f"The grid of each case is that of its {seen.preparation.fixed}.", err)
         for sentence in seen.checked.lost:
             note(sentence)
+        say("Outliers, copies and registration were not checked: prepare --out does that.", err)
     end([*seen.found.unread, *seen.checked.problems])
