@@ -54,6 +54,11 @@ def _void(image: np.ndarray) -> np.ndarray:
     return np.where((rows - 30) ** 2 + (columns - 20) ** 2 < 25**2, 0, image)
 
 
+def _positions(image: np.ndarray) -> np.ndarray:
+    """The positions of slices, [D, 1, 1]."""
+    return np.arange(len(image))[:, None, None]
+
+
 SIDE_MM = 2.5
 CHANGES: dict[str, Callable[[Volume], Volume]] = {
     "nothing": lambda scan: scan,
@@ -68,6 +73,9 @@ CHANGES: dict[str, Callable[[Volume], Volume]] = {
     "ghosts of half the signal": _with(lambda i: i + 0.5 * np.roll(i, i.shape[1] // 2, axis=1)),
     "noise of a fifth of the signal": _with(_noisy),
     "region without signal, 25 mm radius": _with(_void),
+    "even slices, then odd ones": _with(lambda i: i[np.r_[0 : len(i) : 2, 1 : len(i) : 2]]),
+    "four slices of 20 zero": _with(lambda i: i * (_positions(i) // 4 % 5 != 2)),
+    "every second slice half as bright": _with(lambda i: i / (1 + _positions(i) % 2)),
 }
 
 
@@ -89,7 +97,7 @@ def _table() -> dict[str, tuple[str, str]]:
 
 
 def _found(model: Model, scan: Volume) -> tuple[str, str]:
-    """The worst grade, and the sentence that has it."""
+    """The worst grade, and the sentences that have it."""
     try:
         warnings = model.prepare({"mr": scan}, "case").warnings
     except BadInput as refused:
@@ -97,7 +105,7 @@ def _found(model: Model, scan: Volume) -> tuple[str, str]:
     grade = worst(list(warnings))
     if grade in (None, "note"):
         return "none", ""
-    return grade, next(one for one in warnings if grade_of(one) == grade)
+    return grade, " ".join(one for one in warnings if grade_of(one) == grade)
 
 
 @pytest.fixture(scope="module")

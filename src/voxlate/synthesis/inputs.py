@@ -23,7 +23,7 @@ from voxlate.data.intensity_checks import (
     varied_level,
 )
 from voxlate.data.layout import CANONICAL, laid_out
-from voxlate.data.quality_checks import quality_of, quality_warning
+from voxlate.data.quality_checks import quality_of, quality_warning, slices_warning
 from voxlate.errors import BadInput
 from voxlate.images.grid import Volume, canonical_view, check_affine
 from voxlate.images.io import content_hash, is_there, read_volume
@@ -241,11 +241,13 @@ def _check_scans(
 
 def _quality_warnings(anatomy: Anatomy, volumes: Mapping[str, Volume]) -> list[str]:
     """Warnings of scans in poor quality, as they are before resampling, which hides noise."""
-    return [
-        quality_warning(name, quality_of(canonical_view(volume)), anatomy.quality.get(name))
-        for name, volume in volumes.items()
-        if volume.unit != "HU"
-    ]
+    warnings = []
+    for name, volume in volumes.items():
+        scan = canonical_view(volume)
+        if volume.unit != "HU":
+            warnings.append(quality_warning(name, quality_of(scan), anatomy.quality.get(name)))
+        warnings.append(slices_warning(scan))
+    return warnings
 
 
 def _synthetic_heads_warnings(
