@@ -22,7 +22,12 @@ OLD = ("version_0_6_0", "before_renames")
 RUNS = [("version_0_6_0", "diffusion"), ("version_0_6_0", "gan")]
 RUNS += [("before_renames", name) for name in ("diffusion", "gan", "two_stages")]
 ROUNDING = 1e-5  # of the largest value; on the processor that wrote them, images of before_renames are bit-identical
-SINCE = {"wrong_truths", "wrong_truths_scored", "other_scales"}  # keys of scores that came later
+SINCE = {
+    "wrong_truths",
+    "wrong_truths_scored",
+    "other_scales",
+    "outliers",
+}  # keys of scores that came later
 LATER_PREFIX = "desc-synthetic_"  # of completed images, in names since version 0.6.0
 
 

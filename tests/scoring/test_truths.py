@@ -12,8 +12,9 @@ from voxlate.errors import BadInput
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.io import content_hash, read_volume, write_volume
 from voxlate.phantoms.cohort import write_cohort
-from voxlate.scoring.captions import truth_lines
+from voxlate.scoring.captions import caption, short_caption, truth_lines
 from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.outliers import outlier_line
 from voxlate.scoring.truths import SketchedTruth, faults_of, scale_line, sketch_of
 
 SIZE = (48, 48, 24)
@@ -191,15 +192,15 @@ def synthesised(heads, tmp_path):
     return tmp_path / "out", cohort
 
 
-def raise_by_1024(path: Path) -> None:
+def raise_by(path: Path, hu: float = 1024) -> None:
     ct = read_volume(path, "ct")
-    write_volume(path, Volume(ct.data + 1024, ct.affine, "HU", "ct"))
+    write_volume(path, Volume(ct.data + hu, ct.affine, "HU", "ct"))
 
 
 def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesised):
     out, cohort = synthesised
     right = evaluate(out, cohort).document()
-    raise_by_1024(cohort / "phantom_000" / "ct.nii.gz")
+    raise_by(cohort / "phantom_000" / "ct.nii.gz")
 
     document = evaluate(out, cohort).document()
     kept = evaluate(out, cohort, any_truth=True).document()
@@ -215,10 +216,53 @@ def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesi
     assert kept["modalities"]["ct"]["cases"] == CASES
 
 
+def test_evaluate_names_a_case_whose_error_is_far_above_the_others_and_counts_it(synthesised):
+    out, cohort = synthesised
+    ordinary = evaluate(out, cohort).document()
+    raise_by(cohort / "phantom_003" / "ct.nii.gz", 350)
+
+    document = evaluate(out, cohort).document()
+
+    assert ordinary["outliers"] == []
+    (line,) = document["outliers"]
+    assert "times the median in 1 of 4 cases (phantom_003): look at the truth" in line
+    assert line in caption(document)
+    assert line in short_caption(document)
+    assert document["modalities"]["ct"]["cases"] == CASES
+
+
+def test_the_errors_of_ordinary_patients_are_no_outliers():
+    generator = np.random.default_rng(0)
+    cohorts = 60 * np.exp(generator.normal(0, 0.3, (200, 10)))
+
+    named = [outlier_line("ct", dict(enumerate(errors))) for errors in cohorts]
+
+    assert sum(map(bool, named)) <= 2
+    odd = outlier_line("ct", {**dict.fromkeys("abcdef", 50.0), **dict.fromkeys("wxyz", 200.0)})
+    assert odd.startswith("ct: the error is 4.0 times the median in 4 of 10 cases (w, x, y, …): ")
+    assert outlier_line("ct", {"a": 50.0, "b": 50.0, "c": 500.0}) == ""
+    assert outlier_line("ct", dict.fromkeys("abcd", 0.0)) == ""
+
+
+def test_the_table_and_the_report_say_that_several_cases_are_of_one_patient():
+    part = {
+        "unit": "HU",
+        "range": [-1024, 3071],
+        "mask": "body",
+        "patients": 1,
+        "cases": 20,
+        "answers": {},
+    }
+    lines = short_caption({"modalities": {"ct": part}, "cases": []})
+
+    said = "ct: one patient, so the intervals describe these cases and not other patients."
+    assert said in lines
+
+
 def test_evaluate_refuses_truths_of_which_none_can_be_scored(synthesised):
     out, cohort = synthesised
     for path in cohort.glob("*/ct.nii.gz"):
-        raise_by_1024(path)
+        raise_by(path)
 
     with pytest.raises(BadInput, match="THE TRUTH IS AT FAULT, not the model, in 4 of 4 images"):
         evaluate(out, cohort)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.synthesis.calibrate import warn_of_outliers
 from voxlate.trust import widths
 from voxlate.trust.calibration import Calibration, Header, Prediction, relative_widths
 from voxlate.trust.fit import CalibrationVoxels, fit
@@ -127,11 +126,3 @@ def test_the_bound_is_of_the_truths_body_though_the_image_shows_less_of_it():
         width = (scale * (below + above))[one.image_parts["body"]].mean() / 2
         held.append(np.abs(one.truth - one.image).mean() <= target.bounds["mae"] * width)
     assert np.mean(held) >= 0.85
-
-
-def test_a_case_whose_error_is_many_times_the_others_is_said():
-    said = []
-    odd = replace(patient(3), truth=patient(3).truth + np.float32(0.5))
-    warn_of_outliers("ct", [patient(1), patient(2), odd], said.append)
-    (sentence,) = said
-    assert sentence.startswith("case3: the error of its ct is")

@@ -44,27 +44,11 @@ def caption(document: Document) -> list[str]:
         lines.append(
             f"{range_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}."
         )
-        if part["patients"] == 1 and part["cases"] > 1:
-            lines.append(
-                f"{name}: one patient, so the intervals describe these cases and not other patients."
-            )
-        if part["patients"] == 2:
-            lines.append(
-                f"{name}: two patients, so the intervals carry hardly any information on other patients."
-            )
-    lines += [
-        _misaligned_line(name, part, document)
-        for name, part in document.get("misaligned", {}).items()
-    ]
+    lines += _on_cases(document)
     if any(part["own_peak"] for part in modalities.values()):
         lines.append(OWN_PEAK)
     lines += _of_metrics(document)
-    lines += [
-        _scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()
-    ]
-    lines += [
-        _region_note(name, rule, document) for name, rule in document.get("regions", {}).items()
-    ]
+    lines += _on_parts(document)
     ours = [row for row in document["cases"] if row["answer"] == "synthesis"]
     lines += [lesion_sentence(name, ours) for name in document.get("regions", {})]
     return [line for line in [*lines, *_of_cases(document)] if line]
@@ -77,16 +61,8 @@ def short_caption(document: Document) -> list[str]:
         f"{range_note(name, part)}; mask: {part['mask']}."
         for name, part in document["modalities"].items()
     ]
-    lines += [
-        _misaligned_line(name, part, document)
-        for name, part in document.get("misaligned", {}).items()
-    ]
-    lines += [
-        _scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()
-    ]
-    lines += [
-        _region_note(name, rule, document) for name, rule in document.get("regions", {}).items()
-    ]
+    lines += _on_cases(document)
+    lines += _on_parts(document)
     without = document.get("without_truth")
     if without:
         lines.append(f"Without truth, not scored: {plural(len(without), 'image')}.")
@@ -103,6 +79,26 @@ def short_caption(document: Document) -> list[str]:
             f"{plural(len(notes) - FEW, 'further note')} on grids and baselines: --all prints all."
         )
     return [line for line in lines if line]
+
+
+def _on_cases(document: Document) -> Iterator[str]:
+    """The patients that intervals describe, cases with errors far above the others, and misaligned scans."""
+    for name, part in document["modalities"].items():
+        if part["patients"] == 1 and part["cases"] > 1:
+            yield f"{name}: one patient, so the intervals describe these cases and not other patients."
+        if part["patients"] == 2:
+            yield f"{name}: two patients, so the intervals carry hardly any information on other patients."
+    yield from document.get("outliers", ())
+    for name, part in document.get("misaligned", {}).items():
+        yield _misaligned_line(name, part, document)
+
+
+def _on_parts(document: Document) -> Iterator[str]:
+    """The rules of scopes and regions."""
+    for name, rule in document.get("scopes", {}).items():
+        yield _scope_rule(name, rule, document)
+    for name, rule in document.get("regions", {}).items():
+        yield _region_note(name, rule, document)
 
 
 def held_out_note(document: Document) -> str:

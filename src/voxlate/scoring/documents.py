@@ -149,6 +149,7 @@ class _Document(TypedDict, total=False):
     wrong_truths: dict[Label, _WrongTruth]
     wrong_truths_scored: bool
     other_scales: Text
+    outliers: list[Text]
     trained_on: list[Name]
     calibrations: list[_Calibration]
     calibrated_on: list[Name]

@@ -20,6 +20,7 @@ from voxlate.files import locked_if_free, whole_file, write_json
 from voxlate.images.ranges import Range
 from voxlate.scoring.captions import caption, keys_of, short_caption
 from voxlate.scoring.metrics import Metric, metrics_of
+from voxlate.scoring.outliers import outlier_lines
 from voxlate.scoring.resampling import RESAMPLES, bootstrap, mean_and_sd
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, coloured, verdicts
 
@@ -91,7 +92,8 @@ class Scores:
             "cases": [row.flat() for row in self.rows],
         }
         return document | {
-            "verdict": {verdict.modality: verdict.document() for verdict in verdicts(document)}
+            "outliers": outlier_lines(document),
+            "verdict": {verdict.modality: verdict.document() for verdict in verdicts(document)},
         }
 
     @property

@@ -17,6 +17,7 @@ from voxlate.errors import BadInput, CannotWrite
 from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
 from voxlate.files import locked
 from voxlate.images.intensity import network_ends
+from voxlate.scoring.outliers import outlier_line
 from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_lines, faults_of
 from voxlate.starters.names import is_starter, name_of
 from voxlate.synthesis.calibration_data import CaseData, Collector, InTraining
@@ -40,7 +41,6 @@ Progress = Callable[[str, int, int], None]
 FEWEST, ENOUGH = 2, 10  # patients: for a calibration, and for a margin by Student's t
 HOLD_BACK = "Hold back more: prepare with other --shares."
 MEND = "Mend the {} cases that are left out, or give others: the reason stands beside each."
-OUTLIER = 3  # times the median case's error, from which a warning names a case
 
 
 def calibrate(
@@ -249,7 +249,9 @@ def _collect(
         raise _too_few(rules, found, MEND.format(left_out) if left_out else HOLD_BACK)
     for name, voxels_of_cases in data.voxels.items():
         _check_regions(name, voxels_of_cases, rules[name])
-        warn_of_outliers(name, voxels_of_cases, warn)
+        errors = {one.case: float(np.abs(one.truth - one.image).mean()) for one in voxels_of_cases}
+        if outliers := outlier_line(name, errors):
+            warn(outliers)
     return data
 
 
@@ -286,21 +288,6 @@ def _check_regions(
         if not is_label and not any(case.truth_parts[region].any() for case in cases):
             raise BadInput(
                 f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
-            )
-
-
-def warn_of_outliers(
-    name: str,
-    cases: Sequence[CalibrationVoxels],
-    warn: Callable[[str], None],
-) -> None:
-    """Warn of cases whose error is many times the median: most often they have another unit or another grid."""
-    errors = {case.case: float(np.abs(case.truth - case.image).mean()) for case in cases}
-    median = float(np.median([*errors.values()]))
-    for case, error in errors.items():
-        if error > OUTLIER * median:
-            warn(
-                f"{case}: the error of its {name} is {error / median:.1f} times that of the median case: look at it; a unit, an offset or a misplaced truth widens the intervals of all."
             )
 
 
