@@ -98,6 +98,15 @@ def padded(value: float) -> Callable[[np.ndarray], np.ndarray]:
     return pad
 
 
+def half_empty(air: float) -> Callable[[np.ndarray], np.ndarray]:
+    def empty(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        values[: len(values) // 2] = air
+        return values
+
+    return empty
+
+
 def as_t2(values: np.ndarray) -> np.ndarray:
     return np.where(values > 25, 160 - values, values)
 
@@ -122,6 +131,8 @@ KINDS = {
     "65535": ("ct", padded(65535), "is padded with a value that no tissue has (65535 HU)"),
     "-3024": ("ct", padded(-3024), "is padded with a value that no tissue has (-3024 HU)"),
     "ct of 0 outside": ("ct", lambda values: np.where(values < -500, 0, values), "around the body"),
+    "half ct": ("ct", half_empty(-1024), "ct of b (1 of 5 cases) holds air or one value in much"),
+    "half ct of 0": ("ct", half_empty(0), "ct of b (1 of 5 cases) holds air or one value in much"),
     "t1 z-scored": ("t1", z_scored, "t1 of b (1 of 5 cases) is z-scored"),
     "t1 scaled": ("t1", lambda values: values / 200, "t1 of b (1 of 5 cases) has another scale"),
     "t2 as t1": ("t1", as_t2, "t1 of b (1 of 5 cases) has another contrast to its ct"),
@@ -142,6 +153,44 @@ def test_a_spoilt_scan_is_named_in_one_line(kind: str, grid: str) -> None:
     (line,) = named(cohort(grid, change(name, function)))
     assert expected in line
     assert " of b (1 of 5 cases) " in line
+
+
+def test_noise_below_zero_in_the_air_of_mr_is_no_z_score() -> None:
+    noise = np.random.default_rng(0).normal(0, 12, SHAPES["thick"])
+    cases = cohort("thick", change("t1", lambda values: values + noise))
+    assert cases[1].header.statistics["t1"].all.at(5) < -10
+    assert named(cases) == []
+
+
+@pytest.mark.parametrize("scale", [1, 100])
+def test_mr_whose_mean_was_subtracted_is_called_z_scored(scale: float) -> None:
+    (line,) = named(cohort("thick", change("t1", lambda values: scale * z_scored(values))))
+    assert "t1 of b (1 of 5 cases) is z-scored" in line
+
+
+def with_t2(cases: list[PreparedCase]) -> list[PreparedCase]:
+    """The cases with a T2; in case b the files of T1 and T2 are exchanged."""
+    made = []
+    for number, case in enumerate(cases):
+        t1, ct = case.arrays["t1"], case.arrays["ct"]
+        volumes = {"t1": t1, "t2": as_t2(t1), "ct": ct}
+        if number == 1:
+            volumes.update(t1=volumes["t2"], t2=t1)
+        affine = np.diag([*SPACING_MM["1 mm"][::-1], 1.0])
+        scans = {
+            name: Volume(np.float32(values)[None], affine, unit, name, f"{name}.nii.gz")
+            for (name, values), unit in zip(volumes.items(), ("a.u.", "a.u.", "HU"))
+        }
+        made.append(prepare_case(case.header.case, scans, Preparation()))
+    return made
+
+
+def test_exchanged_files_of_two_contrasts_are_named_and_not_the_ct() -> None:
+    lines = named(with_t2(cohort("1 mm")))
+    assert [line.split(". ")[0] for line in lines] == [
+        "t1 of b (1 of 5 cases) has the contrast to its ct that the t2 of the other cases has",
+        "t2 of b (1 of 5 cases) has the contrast to its ct that the t1 of the other cases has",
+    ]
 
 
 @pytest.mark.parametrize("grid", SHAPES)

@@ -87,6 +87,8 @@ class _Finding:
 
 
 LOOK = f"Look at both and correct the files, {LEAVE}"
+OTHER_CONTRAST = "has another contrast to its {} than those of the other cases"
+OF_MODALITY = "has the contrast to its {{}} that the {} of the other cases has"
 FOREIGN = "fits its {} no better than those of other patients do: it may be another patient's"
 
 
@@ -169,7 +171,8 @@ class _Cohort:
             body = scans[self.reference].body
             self.masks[case] = _mask_shares(inside, body)
         self.scans[case] = {
-            name: numbers_of(header, name, scans.get(name)) for name in header.units
+            name: numbers_of(header, name, scans.get(name), self._other(name, scans))
+            for name in header.units
         }
         reference = scans.get(self.reference)
         if reference is None:
@@ -179,6 +182,11 @@ class _Cohort:
             for name, sketch in scans.items()
             if name != self.reference
         }
+
+    def _other(self, name: str, scans: Mapping[str, Sketch]) -> Sketch | None:
+        """The reference scan of a case, or the first other one for that scan itself."""
+        others = sorted(scans.keys() - {name, MASK}, key=lambda one: (one != self.reference, one))
+        return scans[others[0]] if others else None
 
     def _pair(self, patient: str, reference: Sketch, name: str, sketch: Sketch) -> _Pair:
         others = [
@@ -194,7 +202,7 @@ class _Cohort:
         return _Pair(own, tuple(others), flipped, axes, curve, counts)
 
     def _pairs(self, named: set[tuple[str, str]]) -> Iterator[_Finding]:
-        """The first kind that fits each pair; where it fits all of a case's pairs, the reference scan is named."""
+        """The first kind that fits each pair; where all of a case's pairs are wrong, the reference scan is named, unless scans are exchanged."""
         pairs = {
             case: {name: pair for name, pair in by_name.items() if (case, name) not in named}
             for case, by_name in self.pairs.items()
@@ -206,7 +214,12 @@ class _Cohort:
             for case, kind in self._kinds(name, of_name).items():
                 kinds.setdefault(case, {})[name] = kind
         for case, by_name in kinds.items():
-            all_wrong = len(by_name) == len(pairs[case]) > 1
+            exchanged = any(
+                what == OF_MODALITY.format(other)
+                for what, _, _ in by_name.values()
+                for other in by_name
+            )
+            all_wrong = len(by_name) == len(pairs[case]) > 1 and not exchanged
             subject = (self.reference, "other scans") if all_wrong else None
             for name, (what, advice, numbers) in [*by_name.items()][: 1 if all_wrong else None]:
                 which, partner = subject or (name, self.reference)
@@ -215,8 +228,8 @@ class _Cohort:
     def _kinds(self, name: str, pairs: Mapping[str, _Pair]) -> dict[str, Oddity]:
         """By case the kind ("{}" for its partner), the advice and numbers of the pairs that are wrong."""
         kinds = dict[str, Oddity]()
-        for case in self._other_contrast(name, pairs):
-            kinds[case] = "has another contrast to its {} than those of the other cases", NAMES, ""
+        for case, modality in self._other_contrast(name, pairs).items():
+            kinds[case] = OF_MODALITY.format(modality) if modality else OTHER_CONTRAST, NAMES, ""
         for case in self._foreign(pairs):
             kinds[case] = FOREIGN, LOOK, ""
         for case, other in self._exchanged(name, pairs).items():
@@ -276,10 +289,10 @@ class _Cohort:
             if pair.own < ANOTHER * max(pair.others) and pair.ratio < UNUSUAL * typical
         ]
 
-    def _other_contrast(self, name: str, pairs: Mapping[str, _Pair]) -> list[str]:
-        """The cases where the classes of the two scans go together as in no other case, or as with another scan."""
+    def _other_contrast(self, name: str, pairs: Mapping[str, _Pair]) -> dict[str, str]:
+        """The cases where the classes of the two scans go together as in no other case ("") or as with another modality."""
         if name == MASK or len(pairs) < FEWEST:
-            return []
+            return {}
         means = {
             other: np.median(
                 [by_name[other].curve for by_name in self.pairs.values() if other in by_name],
@@ -292,12 +305,14 @@ class _Cohort:
             for case, pair in pairs.items()
         }
         usual = float(np.median([distances[name] for distances in apart.values()]))
-        found = list[str]()
+        found = dict[str, str]()
         for case, distances in apart.items():
             own = distances[name]
-            alike = own > ALIKE and min(distances.values()) < own / 2
-            if alike or own > max(UNLIKE, UNUSUAL_CONTRAST * usual):
-                found.append(case)
+            nearest = min(sorted(distances), key=lambda other: distances[other])
+            if own > ALIKE and distances[nearest] < own / 2:
+                found[case] = nearest
+            elif own > max(UNLIKE, UNUSUAL_CONTRAST * usual):
+                found[case] = ""
         return found
 
     def _masks(self, named: Collection[tuple[str, str]]) -> Iterator[_Finding]:

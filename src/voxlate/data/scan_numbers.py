@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.data.case_header import CaseHeader
-from voxlate.data.intensity_checks import kind_warning
-from voxlate.data.sketch import Sketch
+from voxlate.data.intensity_checks import AIR_HU, kind_warning
+from voxlate.data.sketch import Sketch, empty_share
 from voxlate.images.statistics import Statistics
 
 Oddity = tuple[str, str, str]  # what a scan is, what to do, numbers for the brackets
@@ -29,6 +29,7 @@ FULL_HU = 700.0  # reached by the bone of a whole head
 AIR_APART_HU = 300.0
 NOISE = 6.0  # standard deviations of the border that air reaches
 LEVEL = 1.7  # decades; gains of scanners differ by less
+EMPTY = 0.2  # of a body; ends of a field of view and cavities differ by less
 SIZE = 0.4  # natural logarithm of a body's depth or width
 
 LEAVE = "or leave the case out (--exclude)."
@@ -39,7 +40,10 @@ ONE_KIND = f"Take scans of one kind, {LEAVE}"
 
 @dataclass(frozen=True)
 class ScanNumbers:
-    """The numbers of one scan; soft: median of its body; background: lower quartile of the border of its slices."""
+    """The numbers of one scan; soft: median of its body; background: lower quartile of the border of its slices.
+
+    empty: share of the body that another scan of the case shows, where this one holds air or one value.
+    """
 
     unit: str
     statistics: Statistics
@@ -48,6 +52,7 @@ class ScanNumbers:
     padding: float | None
     spacing_mm: tuple[float, ...]
     box_mm: tuple[float, float, float]
+    empty: float
 
     @property
     def has_no_spacing(self) -> bool:
@@ -67,16 +72,20 @@ class ScanNumbers:
         return float(np.log(self.box_mm[1])), float(np.log(self.box_mm[2]))
 
 
-def numbers_of(header: CaseHeader, name: str, sketch: Sketch | None) -> ScanNumbers:
-    """The numbers of one scan of a case; without a sketch, those of its header alone."""
+def numbers_of(
+    header: CaseHeader, name: str, sketch: Sketch | None, other: Sketch | None
+) -> ScanNumbers:
+    """The numbers of one scan of a case; without a sketch, those of its header alone. other: of another scan."""
     statistics = header.statistics[name]
     spacing_mm = header.origins[name].grid.spacing_mm
     unit = header.units[name]
     if sketch is None:
         low = statistics.all.at(0)
-        return ScanNumbers(unit, statistics, 0.0, low, None, spacing_mm, (0.0, 0.0, 0.0))
+        return ScanNumbers(unit, statistics, 0.0, low, None, spacing_mm, (0.0, 0.0, 0.0), 0.0)
     border = sketch.values[:, [0, -1]]
     background = float(np.percentile(border, 25))
+    windowed = unit == "grey"  # bone or fluid has one value there
+    air = AIR_HU if unit == "HU" else -np.inf
     return ScanNumbers(
         unit,
         statistics,
@@ -85,6 +94,7 @@ def numbers_of(header: CaseHeader, name: str, sketch: Sketch | None) -> ScanNumb
         sketch.padding,
         spacing_mm,
         sketch.box_mm,
+        0.0 if other is None or windowed else empty_share(other, sketch, air),
     )
 
 
@@ -119,6 +129,7 @@ class Usual:
     background: tuple[float, float]
     levels: dict[bool, tuple[float, float]]
     sides: tuple[tuple[float, float], ...]
+    empty: tuple[float, float]
 
 
 def usual_numbers(scans: Sequence[ScanNumbers]) -> Usual:
@@ -135,6 +146,7 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Usual:
             for signed in (False, True)
         },
         tuple(_spread([one.sides[axis] for one in scans if one.sides]) for axis in (0, 1)),
+        _spread([one.empty for one in scans]),
     )
 
 
@@ -253,6 +265,12 @@ def _of_place(scan: ScanNumbers, usual: Usual) -> Iterator[Oddity]:
             "has voxels of 1×1×1 mm, as files without spacing have",
             f"Write its spacing into the file, {LEAVE}",
             f"the others {real} mm",
+        )
+    if scan.empty > usual.empty[0] and _is_apart(scan.empty, usual.empty, EMPTY):
+        yield (
+            "holds air or one value in much of the body that another scan of the case shows",
+            ORIGINAL,
+            f"{scan.empty:.0%} of it, of the others {usual.empty[0]:.0%}",
         )
     if any(_is_apart(side, known, SIZE) for side, known in zip(scan.sides, usual.sides)):
         depth, width = scan.box_mm[1:]

@@ -148,6 +148,20 @@ def _flips(sketch: Sketch) -> Iterable[tuple[int, ...]]:
     return (some for count in range(1, len(axes) + 1) for some in combinations(axes, count))
 
 
+def empty_share(body: Sketch, scan: Sketch, air: float) -> float:
+    """The share of a body where another scan of its case holds air (values below `air`) or its most frequent value.
+
+    The least one of all flips, so that a scan that is turned against the body is not empty.
+    """
+    shares = [1.0]
+    for axes in ((), *_flips(scan)):
+        inside = scan.values[np.flip(body.body, axes)]
+        _, counts = np.unique(inside[inside >= air], return_counts=True)
+        full = counts.sum() - counts.max(initial=0)
+        shares.append(1 - full / max(inside.size, 1))
+    return float(min(shares))
+
+
 def class_curve(a: Sketch, b: Sketch) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The mean class of b for each class of a within the body of a, and the counts of these; both [BINS].
 

@@ -35,7 +35,8 @@ PERCENTILES = (
     100,
 )
 
-SIGNED = 0.02  # of the range below 0 that a tenth of the body, or a twentieth of the scan, reaches
+SIGNED = 0.02  # of the range: values so far below 0 are no rounding
+CONSTANT = 0.5  # of the first percentile that the lower quartile reaches in air below 0; noise around 0 reaches 0.3
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ class Statistics:
 
     @property
     def signed(self) -> bool:
-        """Whether much of it is below 0, as where the mean was subtracted from intensities."""
+        """Whether its mean was subtracted: much of the body, or air without its noise, is below 0."""
         limit = -SIGNED * (self.all.at(99.9) - self.all.at(0.1))
-        return min(self.all.at(5), self.foreground.at(10)) < limit
+        return self.foreground.at(25) < limit or self.all.at(25) < min(
+            limit, CONSTANT * self.all.at(1)
+        )
 
 
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
