@@ -115,6 +115,43 @@ def test_two_swapped_truths_are_both_at_fault_whatever_the_model(heads):
         assert kinds == {"p0/ct": "patient", "p1/ct": "patient"}
 
 
+FLIPS = {"left to right": -1, "front to back": -2, "upside down": -3}
+
+
+@pytest.mark.parametrize("name", FLIPS)
+def test_truths_that_all_lie_mirrored_are_all_at_fault_whatever_the_model(heads, name):
+    truths = {
+        f"p{n}/ct": sketched(heads, n, lambda ct: np.flip(ct, FLIPS[name]), untrained)
+        for n in range(CASES)
+    }
+    faults = faults_of(truths)
+
+    assert {label: fault.kind for label, fault in faults.items()} == dict.fromkeys(
+        truths, "mirrored"
+    )
+    assert all(fault.found.endswith(f"after a flip: {name}") for fault in faults.values())
+
+
+def test_a_symmetric_head_is_not_mirrored(heads):
+    def symmetric(values):
+        return (values + values[:, :, ::-1]) / 2
+
+    for model in (good, np.zeros_like, untrained):
+        truths = {
+            f"p{n}/ct": sketched(heads, n, symmetric, model, seen=symmetric) for n in range(CASES)
+        }
+        assert "mirrored" not in {fault.kind for fault in faults_of(truths).values()}
+
+
+def test_a_model_that_was_trained_on_mirrored_truths_finds_them_right(heads):
+    def mirrored(ct):
+        return ct[:, :, ::-1]
+
+    truths = {f"p{n}/ct": sketched(heads, n, mirrored, mirrored) for n in range(CASES)}
+
+    assert "mirrored" not in {fault.kind for fault in faults_of(truths).values()}
+
+
 def test_exchanged_truths_are_all_at_fault_though_one_source_shows_hardly_anything(heads):
     def noisy(t1):
         return np.random.default_rng(2).normal(0, 1, t1.shape).astype(np.float32)

@@ -15,10 +15,10 @@ from voxlate.data.scan_numbers import PADDING_HU
 from voxlate.errors import first_of, plural
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import foreground
-from voxlate.scoring.likeness import Likeness, foreign_truths
+from voxlate.scoring.likeness import Likeness, foreign_truths, mirrored_truths
 from voxlate.slabs import least_and_most, spread_values
 
-Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "patient"]
+Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
 Cells = NDArray[np.float32]
 
 LEFT_OUT = "It is left out; --any-truth keeps it."
@@ -48,6 +48,7 @@ REASONS: dict[Kind, str] = {
     "padding": "it lacks part of the body, where it is filled with a value that no tissue has",
     "offset": "its values are not in Hounsfield units: check its slope and intercept",
     "window": "it has no air: its values are cut to a window or a mask, or it is no CT. Take the original scan, or score inside --mask",
+    "mirrored": "it lies mirrored against its image: check the axes of its file",
     "patient": "it is of another patient, or in another place",
 }
 
@@ -181,6 +182,9 @@ def faults_of(truths: Mapping[str, SketchedTruth]) -> dict[str, Fault]:
         for label, one in truths.items()
         if label not in faults
     }
+    for label, found in mirrored_truths(compared).items():
+        faults[label] = Fault("mirrored", found)
+        del compared[label]
     for label, found in foreign_truths(compared).items():
         faults[label] = Fault("patient", found)
     return faults
