@@ -155,9 +155,10 @@ def test_a_spoilt_scan_is_named_in_one_line(kind: str, grid: str) -> None:
     assert " of b (1 of 5 cases) " in line
 
 
-def test_noise_below_zero_in_the_air_of_mr_is_no_z_score() -> None:
-    noise = np.random.default_rng(0).normal(0, 12, SHAPES["thick"])
-    cases = cohort("thick", change("t1", lambda values: values + noise))
+@pytest.mark.parametrize("grid", SHAPES)
+def test_noise_below_zero_in_mr_is_no_z_score_and_no_other_patient(grid: str) -> None:
+    noise = np.random.default_rng(0).normal(0, 12, SHAPES[grid])
+    cases = cohort(grid, change("t1", lambda values: values + noise))
     assert cases[1].header.statistics["t1"].all.at(5) < -10
     assert named(cases) == []
 

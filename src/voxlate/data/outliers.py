@@ -230,7 +230,7 @@ class _Cohort:
         kinds = dict[str, Oddity]()
         for case, modality in self._other_contrast(name, pairs).items():
             kinds[case] = OF_MODALITY.format(modality) if modality else OTHER_CONTRAST, NAMES, ""
-        for case in self._foreign(pairs):
+        for case in self._foreign(name, pairs):
             kinds[case] = FOREIGN, LOOK, ""
         for case, other in self._exchanged(name, pairs).items():
             kinds[case] = (
@@ -273,7 +273,7 @@ class _Cohort:
                     found[case] = other
         return found
 
-    def _foreign(self, pairs: Mapping[str, _Pair]) -> list[str]:
+    def _foreign(self, name: str, pairs: Mapping[str, _Pair]) -> list[str]:
         """The cases whose pair is no more similar than pairs of different patients, where the others' are."""
         known = {
             case: pair
@@ -286,8 +286,22 @@ class _Cohort:
         return [
             case
             for case, pair in known.items()
-            if pair.own < ANOTHER * max(pair.others) and pair.ratio < UNUSUAL * typical
+            if pair.own < ANOTHER * max(pair.others)
+            and pair.ratio < UNUSUAL * typical
+            and pair.own < ANOTHER * self._best_of_others(case, name)
         ]
+
+    def _best_of_others(self, case: str, name: str) -> float:
+        """The largest similarity of a scan to reference scans of other patients: small, too, where it is only noisy."""
+        scan = (self.compared.get(case) or self._sketches(case))[name]
+        similarities = [
+            pair_similarity(scans[self.reference], scan)
+            for other, scans in self.compared.items()
+            if self.headers[other].patient != self.headers[case].patient
+            and self.reference in scans
+            and scans[self.reference].own.shape == scan.own.shape
+        ]
+        return max(similarities, default=np.inf)
 
     def _other_contrast(self, name: str, pairs: Mapping[str, _Pair]) -> dict[str, str]:
         """The cases where the classes of the two scans go together as in no other case ("") or as with another modality."""
