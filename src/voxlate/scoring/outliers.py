@@ -35,4 +35,4 @@ def outlier_line(name: str, errors: Mapping[str, float]) -> str:
     if not odd:
         return ""
     worst = sorted(odd, key=lambda case: -odd[case])
-    return f"{name}: the error is {odd[worst[0]]:.1f} times the median in {len(odd)} of {len(errors)} cases ({first_of(worst, 3)}): look at the truth, the image and the patient. A wrong one changes the result of all; all count."
+    return f"{name}: {len(odd)} of {len(errors)} cases have an error of up to {odd[worst[0]]:.1f} times the median ({first_of(worst, 3)}): is the truth, the image or the patient wrong? They count all the same."
