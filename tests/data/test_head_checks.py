@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.data.grades import grade_of
 from voxlate.data.head_checks import black_pools_ml, head_warnings
 from voxlate.images.grid import Volume
@@ -88,11 +89,12 @@ def test_a_head_at_the_border_of_its_slices_is_a_caution_with_the_side(head):
     assert grade_of(sentence) == "caution"
 
 
-def test_a_head_whose_slices_are_too_close_is_not_to_be_trusted(head):
-    flattened = replace(_scan(head), affine=np.diag([3.0, 3.0, 0.6, 1.0]))
+@every_row(("slice_mm", "grade"), [(0.6, "do not trust"), (1.35, "caution")])
+def test_a_head_whose_slices_are_too_close_is_flattened(head, slice_mm, grade):
+    flattened = replace(_scan(head), affine=np.diag([3.0, 3.0, slice_mm, 1.0]))
     (sentence,) = head_warnings(flattened, stripped=False)
     assert "the scan is likely flattened" in sentence
-    assert grade_of(sentence) == "do not trust"
+    assert grade_of(sentence) == grade
 
 
 def test_fluid_as_dark_as_air_is_measured_away_from_the_rim(brain):

@@ -67,6 +67,7 @@ CHANGES: dict[str, Callable[[Volume], Volume]] = {
     "voxels three times as large": _sized(3, 3, 3),
     "voxels a quarter as large": _sized(0.25, 0.25, 0.25),
     "slices a fifth apart": _sized(1, 1, 0.2),
+    "slices 45 % apart": _sized(1, 1, 0.45),
     "feet-head and left-right exchanged": _turned(2, 1, 0),
     "quarter turn in the plane": _turned(0, 2, 1),
     "upper half missing": _with(lambda image: image[: len(image) // 2]),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from voxlate.data.grades import ADVICE
+from voxlate.data.grades import ADVICE, Grade
 from voxlate.images.components import components_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
@@ -28,7 +28,9 @@ END_MM = 10.0  # from the ends of the body, where its slices are compared
 CLOSED, OPEN = 0.45, 0.5  # area at an end, as a share of the largest: of a dome, and of a cut
 CROWNLESS = 0.75  # area near the upper end, from which the crown is missing; with the crown, real heads reach 0.57
 LEAST_ACROSS_MM = 110.0  # of whole heads
-STEEP = 0.7  # area END_MM below the first slices of a dome that is flattened; real heads reach 0.45
+RISEN = 0.75  # share of the largest area, above CLOSED
+# Roundness of 22 real heads is 0.86 or more, of 59 synthetic ones 0.63; at 45 % of their height, it is 0.28 to 0.53.
+FLAT, FLATTEST = 0.58, 0.35
 DARK = 0.25  # of the median of the body: air, bone and fluid
 DEEP_MM = 15.0  # from the surface in the slice, below scalp and skull
 BACKWARDS = 1.4  # times as much of the back is dark as of the front; whole real heads reach 1.22 in one third
@@ -73,14 +75,22 @@ class _Head:
         return float(lower), float(upper)
 
     @property
-    def steepness(self) -> float:
-        """The area of the body END_MM below its upper end as a share of the largest; 0 where the end is a cut."""
-        areas = self.body.sum(axis=(1, 2))
+    def roundness(self) -> float:
+        """The depth at which the dome has RISEN of the largest area, over that of a sphere; inf where the end is a cut.
+
+        A sphere of radius r has 1 - (1 - d/r)^2 of its largest area at the depth d.
+        """
         (first, end), _, _ = bounding_box(self.body)
-        below = max(first, end - 1 - round(END_MM / self.spacing_mm[0]))
-        if areas[end - 1] >= CLOSED * areas.max():
-            return 0.0
-        return float(areas[below] / areas.max())
+        areas = self.body[first:end].sum(axis=(1, 2))[::-1]
+        shares = areas / areas.max()
+        if shares[0] >= CLOSED:
+            return np.inf
+        below = int(np.argmax(shares >= RISEN))
+        between = (RISEN - shares[below - 1]) / (shares[below] - shares[below - 1])
+        depth_mm = (below - 1 + between) * self.spacing_mm[0]
+        radius_mm = np.sqrt(areas.max() * self.spacing_mm[1] * self.spacing_mm[2] / np.pi)
+        sphere_mm = radius_mm * (np.sqrt(1 - shares[0]) - np.sqrt(1 - RISEN))
+        return float(depth_mm / sphere_mm)
 
     @property
     def stands_alone(self) -> bool:
@@ -128,9 +138,11 @@ def _coarse(scan: Volume) -> _Head:
 
 def _flattened(head: _Head, name: str) -> str:
     """A sentence where the crown of a head rises faster than any does, as where slices are too close; else ''."""
-    if head.steepness < STEEP or head.across_mm < LEAST_ACROSS_MM:
+    roundness = head.roundness
+    if roundness > FLAT or head.across_mm < LEAST_ACROSS_MM:
         return ""
-    return f"{name}: the scan is likely flattened: {END_MM:g} mm below its upper end, the body has {head.steepness:.0%} of its largest area already, and it is {head.height_mm:.0f} mm high. Check the distance of its slices. {ADVICE['do not trust']}"
+    grade: Grade = "do not trust" if roundness < FLATTEST else "caution"
+    return f"{name}: the scan is likely flattened: from its upper end to where it has {RISEN:.0%} of its largest area, it is {roundness:.0%} as high as a sphere, and {head.height_mm:.0f} mm in all. Check the distance of its slices. {ADVICE[grade]}"
 
 
 def _without_crown(head: _Head, name: str) -> str:

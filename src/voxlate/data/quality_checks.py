@@ -30,9 +30,8 @@ WORSE = 1.2  # times the worst scan of the training
 PIXEL_MM = 1.0  # of slices that are compared with each other; with wider ones, vessels of an MRA are missed
 MOST_PIXELS = 256  # along a side, or up to twice as many: a bound of the memory
 FEWEST_SLICES = 8
-FEWEST_ORDERED = (
-    16  # of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
-)
+# of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
+FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
 EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 0.37
 MISPLACED = 0.35  # share of slices; ordinary scans: at most 0.24
