@@ -121,7 +121,7 @@ def _step(places: np.ndarray, normal: np.ndarray, files: list[Image], header: An
         k = int(np.abs(steps - usual).argmax())
         before, after = (places @ normal)[k : k + 2]
         raise BadInput(
-            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and {files[k + 1].name} (at {before:.2f} and {after:.2f} mm along their normal). Add the missing slices, or convert the series with dcm2niix."
+            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and {files[k + 1].name} (at {before:.2f} and {after:.2f} mm along their normal). Add the missing slices; if the scan changes its spacing there, convert it with dcm2niix, which also writes it with equal slices (*_Eq_1.nii.gz)."
         )
     step: np.ndarray = (places[-1] - places[0]) / (len(files) - 1)
     straight = places[0] + np.arange(len(files))[:, None] * step
