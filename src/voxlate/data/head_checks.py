@@ -166,7 +166,7 @@ def _touching(head: _Head, name: str) -> str:
     sides = [side for side, length in touched.items() if length >= LEAST_TOUCH_MM]
     if not sides:
         return ""
-    return f"{name}: the head reaches the {' and '.join(sides)} border of the scan (over {max(touched.values()):.0f} mm of a slice): near it, bone may be missing or invented. Add some 15 mm of background around the scan, or do not use the image there. {ADVICE['caution']}"
+    return f"{name}: the head reaches the {', '.join(sides)} border of the scan (over {max(touched.values()):.0f} mm of a slice): near it, bone may be missing or invented. Add some 15 mm of background around the scan, or do not use the image there. {ADVICE['caution']}"
 
 
 def _upside_down(head: _Head, name: str) -> str:
