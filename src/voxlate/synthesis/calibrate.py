@@ -40,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 
 FEWEST, ENOUGH = 2, 10  # patients: for a calibration, and for a margin by Student's t
 HOLD_BACK = "Hold back more: prepare with other --shares."
-MEND = "Mend the {} cases that are left out, or give others: the reason stands beside each."
+CORRECT = "Correct the {} cases that are left out, or give others: the reason stands beside each."
 
 
 def calibrate(
@@ -246,7 +246,7 @@ def _collect(
         why = f": {failed[0]}" if failed else ""
         found = f"{len(data.patients)} ({len(data.contents)} of {len(cases)} cases{why})"
         left_out = len(failed) + len(wrong)
-        raise _too_few(rules, found, MEND.format(left_out) if left_out else HOLD_BACK)
+        raise _too_few(rules, found, CORRECT.format(left_out) if left_out else HOLD_BACK)
     for name, voxels_of_cases in data.voxels.items():
         _check_regions(name, voxels_of_cases, rules[name])
         errors = {one.case: float(np.abs(one.truth - one.image).mean()) for one in voxels_of_cases}
