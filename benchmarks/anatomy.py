@@ -25,9 +25,8 @@ from torch.nn import functional as F
 import ingredients
 from voxlate import recipe as recipes
 from voxlate.batch import Batch
-from voxlate.config import settings
-from voxlate.data.batches import Batches, DataSettings
-from voxlate.data.prepared import Cohort, open_cohort
+from voxlate.batches.batches import Batches, DataSettings
+from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.methods.method import (
@@ -44,6 +43,7 @@ from voxlate.methods.tasks import Translate
 from voxlate.nets.blocks import to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.recipe import Recipe
+from voxlate.system.config import settings
 
 SHARE = 0.17  # of the CPU minutes, for the first stage
 HU_EDGES = (

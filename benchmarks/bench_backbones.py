@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ceiling import convolution
-from voxlate.files import write_json
-from voxlate.machine import keep_freed_memory
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
+from voxlate.system.files import write_json
+from voxlate.system.machine import keep_freed_memory
 
 NETS = {"unet": PlainUNet(), "adm": ADM(), "uvit": UViT(), "dit": DiT()}
 TARGETS = {("adm", "forward", "float32"): 0.70, ("adm", "forward", "bfloat16"): 0.60}

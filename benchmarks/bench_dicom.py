@@ -16,10 +16,10 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
-from voxlate.images.formats.dicom_derived import write_derived
-from voxlate.images.formats.dicom_headers import Origin
+from voxlate.formats.dicom_derived import write_derived
+from voxlate.formats.dicom_headers import Origin
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import read_volume
 
 SLICES, SIZE = 200, 512
 REPEATS = 5

@@ -24,15 +24,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from voxlate import machine
 from voxlate import recipe as recipes
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
-from voxlate.files import write_json
 from voxlate.images.grid import Volume
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model
+from voxlate.system import machine
+from voxlate.system.files import write_json
 from voxlate.training.precision import settled
 
 XMODALITY = tuple(f"tof_to_cta_{name}" for name in ("unet", "adm", "uvit", "dit"))

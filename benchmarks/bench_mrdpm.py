@@ -19,15 +19,15 @@ from rich.console import Console
 
 from voxlate import recipe as recipes
 from voxlate.batch import Batch
-from voxlate.devices import find_device
 from voxlate.diffusion.noise import Noise
-from voxlate.files import write_json
 from voxlate.images.grid import Volume
-from voxlate.machine import keep_freed_memory
 from voxlate.methods.method import Method
 from voxlate.nets.interface import NetworkInput
 from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model
+from voxlate.system.devices import find_device
+from voxlate.system.files import write_json
+from voxlate.system.machine import keep_freed_memory
 from voxlate.training.precision import settled
 from voxlate.training.validate import autocast
 

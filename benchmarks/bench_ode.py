@@ -16,13 +16,13 @@ from rich.table import Table
 from scipy.integrate import solve_ivp
 
 from voxlate.batch import Batch
-from voxlate.data.patches import read_patch
+from voxlate.batches.patches import read_patch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.ode import Slope, rk45, velocity
-from voxlate.files import write_json
 from voxlate.methods.diffusion import Diffusion
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
+from voxlate.system.files import write_json
 
 
 def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Batch]:

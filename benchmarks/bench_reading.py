@@ -17,11 +17,11 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from voxlate.data.batches import read_batch
-from voxlate.data.patches import DataSettings
-from voxlate.data.prepared import open_cohort
-from voxlate.files import write_json
+from voxlate.batches.batches import read_batch
+from voxlate.batches.patches import DataSettings
+from voxlate.cases.prepared import open_cohort
 from voxlate.images.intensity import Percentile
+from voxlate.system.files import write_json
 
 BLOCK = 1 << 20
 BATCH = 8

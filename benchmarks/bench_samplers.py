@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from voxlate.cli.progress import progress_on
-from voxlate.files import read_json, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
+from voxlate.system.files import read_json, whole_file, write_json
 
 matplotlib.use("svg")
 from matplotlib import pyplot

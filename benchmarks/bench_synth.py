@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from voxlate import machine
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
-from voxlate.files import write_json
 from voxlate.recipe import from_dict
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans
+from voxlate.system import machine
+from voxlate.system.files import write_json
 
 RECIPE = {
     "title": "benchmark",

@@ -9,9 +9,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from voxlate.files import whole_file
+from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume, canonical
-from voxlate.images.io import read_volume, write_volume
+from voxlate.system.files import whole_file
 
 
 def block(volume: Volume, first: int, stop: int) -> Volume:

@@ -27,7 +27,7 @@ import tomli_w
 import torch
 
 from voxlate import recipe as recipes
-from voxlate.data.prepared import open_cohort
+from voxlate.cases.prepared import open_cohort
 from voxlate.recipe import Recipe
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Scores

@@ -27,9 +27,9 @@ import torch
 from accelerate import Accelerator
 
 from voxlate.batch import Batch
-from voxlate.data.batches import validation_batches
-from voxlate.data.prepare import prepare
-from voxlate.data.prepared import Cohort, open_cohort
+from voxlate.batches.batches import validation_batches
+from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.phantoms import write_cohort
 from voxlate.planning import stages

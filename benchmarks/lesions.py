@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from ingredients import finished
-from voxlate.data.find import find_cohort
-from voxlate.data.prepare import prepare
+from voxlate.cases.prepare import prepare
+from voxlate.cohorts.find import find_cohort
 from voxlate.phantoms import write_cohort
 from voxlate.planning.plan import plan_training
 from voxlate.planning.probe import Limits, free_memory

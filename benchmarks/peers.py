@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import settings
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.system.config import settings
 
 
 @settings

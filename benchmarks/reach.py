@@ -29,8 +29,8 @@ import scipy.ndimage
 import torch
 
 from ingredients import finished, held_out, layout, means
-from voxlate.data.prepare import prepare
-from voxlate.data.prepared import open_cohort
+from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import open_cohort
 from voxlate.phantoms import write_cohort
 from voxlate.planning.plan import Plan, plan_training
 from voxlate.planning.probe import Limits, Probe, free_memory

@@ -20,11 +20,11 @@ from starter_measures import (
     processor_time,
     trained,
 )
-from voxlate.data.drawn import Drawn
-from voxlate.data.find import CaseFiles, find_cohort
-from voxlate.data.physics import Contrast, PhysicsSettings
-from voxlate.data.prepare import prepare
-from voxlate.images.io import write_volume
+from voxlate.cases.drawn import Drawn
+from voxlate.cases.physics import Contrast, PhysicsSettings
+from voxlate.cases.prepare import prepare
+from voxlate.cohorts.find import CaseFiles, find_cohort
+from voxlate.formats.io import write_volume
 from voxlate.phantoms import write_cohort
 from voxlate.planning.adapt import adapt as adapt_run
 from voxlate.scoring.evaluate import evaluate

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import voxlate
 from ingredients import finished, layout
-from voxlate.data.find import CaseFiles, find_cohort
+from voxlate.cohorts.find import CaseFiles, find_cohort
 from voxlate.planning import pace
 from voxlate.planning.plan import Plan, plan_training
 from voxlate.planning.probe import Limits, Probe, free_memory

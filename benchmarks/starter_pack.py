@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from voxlate.batch import BACKGROUND
-from voxlate.errors import BadInput
-from voxlate.files import write_text
 from voxlate.recipe import Recipe, to_dict
-from voxlate.records import checksum, write_tensors
 from voxlate.starters.card import MOST_BYTES, Card, Measured, read_card
 from voxlate.starters.names import CARD, PREFIX
+from voxlate.system.errors import BadInput
+from voxlate.system.files import write_text
+from voxlate.system.records import checksum, write_tensors
 from voxlate.training.run import Run, file_hash, load_method, weights_of, write_weights
 from voxlate.training.starter import SELF_TEST, SIDE, self_test_batch, self_test_output
 

@@ -16,7 +16,7 @@ from starter_measures import (
     scored,
     trained,
 )
-from voxlate.data.find import CaseFiles
+from voxlate.cohorts.find import CaseFiles
 
 SCRATCH, STARTER = "from scratch", "from the starter"
 COHORT = "harvard"

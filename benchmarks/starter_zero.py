@@ -22,10 +22,10 @@ from starter_measures import (
     images_of,
     means,
 )
-from voxlate.data import naive
-from voxlate.data.find import CaseFiles
+from voxlate.cases import naive
+from voxlate.cohorts.find import CaseFiles
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import canonical
-from voxlate.images.io import read_volume
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import range_for
 from voxlate.images.similarity import dice

@@ -22,7 +22,7 @@ import torch
 
 from ingredients import layout
 from starter_pack import pack, with_measured
-from voxlate.data.prepare import prepare
+from voxlate.cases.prepare import prepare
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.head import FIELD_MM
 from voxlate.recipe import Recipe, read_with_head

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 
 import voxlate
-from voxlate.data.prepared import open_cohort
+from voxlate.cases.prepared import open_cohort
 from voxlate.planning.probe import Limits, Probe
 from voxlate.recipe import Recipe, from_dict, read, to_dict
 from voxlate.training.run import Run, read_header

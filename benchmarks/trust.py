@@ -26,13 +26,12 @@ import numpy as np
 import torch
 
 from ingredients import finished
-from voxlate.data.find import find_cohort
-from voxlate.data.grades import GRADES, worst
-from voxlate.data.prepare import prepare
-from voxlate.errors import BadInput
+from voxlate.cases.grades import GRADES, worst
+from voxlate.cases.prepare import prepare
+from voxlate.cohorts.find import find_cohort
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Percentile
-from voxlate.images.io import read_volume
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
 from voxlate.phantoms import write_cohort
@@ -44,6 +43,7 @@ from voxlate.synthesis.calibrate import calibrate
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
+from voxlate.system.errors import BadInput
 from voxlate.training.train import train
 from voxlate.trust.out_of_distribution import (
     Patches,

@@ -11,8 +11,8 @@ import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 import voxlate
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import LPS_TO_RAS, Volume, canonical
-from voxlate.images.io import read_volume
 from voxlate.images.pictures import (
     Plane,
     labelled_sheet,

@@ -14,9 +14,9 @@ import typer
 
 from voxlate.cli import cohort, model, planning, result, serve, sharing, starters, trust  # noqa: F401  (they add their commands)
 from voxlate.cli.app import app
-from voxlate.config import key_types, members
 from voxlate.recipe import Recipe
 from voxlate.scoring.metrics import METRICS, REGION_METRICS, Metric
+from voxlate.system.config import key_types, members
 
 DOCS = Path(__file__).parent
 MARKUP = re.compile(r"([\\*_\[\]<>|{}#$])")

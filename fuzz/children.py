@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from voxlate import cli
-from voxlate.files import is_scaffold
+from voxlate.system.files import is_scaffold
 
 LONGEST = 600.0  # seconds of a command that takes a few, also on a busy machine
 GONE = 10.0  # seconds after which the workers of a killed process must have ended

@@ -12,9 +12,9 @@ import numpy as np
 
 from kinds import RECIPE, Kind, done, keep, run
 from voxlate import recipe
-from voxlate.errors import Stopped
-from voxlate.files import read_json
 from voxlate.planning.pace import PaceRecord, kept_pace
+from voxlate.system.errors import Stopped
+from voxlate.system.files import read_json
 from voxlate.training.train import train
 
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'

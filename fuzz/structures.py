@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxlate.data import case, latents, naive
-from voxlate.records import checksum
+from voxlate.batches import latents
+from voxlate.cases import case, naive
+from voxlate.system.records import checksum
 from voxlate.training import run
 
 CHECKSUM = "checksum"

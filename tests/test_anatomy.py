@@ -7,8 +7,8 @@ import torch
 
 from voxlate import recipe
 from voxlate.batch import Batch
-from voxlate.data.batches import Batches
-from voxlate.data.prepared import open_cohort
+from voxlate.batches.batches import Batches
+from voxlate.cases.prepared import open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.training.run import Run
 from voxlate.training.train import train

@@ -11,7 +11,7 @@ import pytest
 import voxlate as package
 from rows import every_row
 from voxlate.cli import api
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 COMMANDS = ("calibrate", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train")
 WRONG: tuple[Any, ...] = (object(), b"bytes", 3 + 4j, {"a": object()}, [object()])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from voxlate.config import key_types, members
 from voxlate.recipe import Recipe
 from voxlate.scoring.metrics import METRICS
+from voxlate.system.config import key_types, members
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from voxlate.data.prepared import open_cohort
-from voxlate.files import read_json
-from voxlate.images.io import read_volume
+from voxlate.cases.prepared import open_cohort
+from voxlate.formats.io import read_volume
 from voxlate.images.mask import foreground
 from voxlate.scoring.compare import compare
 from voxlate.synthesis.model import load
+from voxlate.system.files import read_json
 
 OLD = ("version_0_6_0", "before_renames")
 RUNS = [("version_0_6_0", "diffusion"), ("version_0_6_0", "gan")]

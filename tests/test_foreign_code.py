@@ -14,9 +14,9 @@ import voxlate as package
 from rows import every_row
 from voxlate import recipe as recipes
 from voxlate.cli.app import app
-from voxlate.errors import BadInput
-from voxlate.files import write_json
 from voxlate.scoring.provenance import read_run
+from voxlate.system.errors import BadInput
+from voxlate.system.files import write_json
 from voxlate.training.train import train
 from voxlate.web.work import WORK
 
@@ -41,7 +41,9 @@ method = {{ kind = "regression" }}
 net = {{ kind = "{MODULE}:Layer" }}
 train = {{ steps = 1, batch = 2, precision = "float32", workers = 0 }}
 """
-MARKER = "from voxlate.errors import BadInput\nraise BadInput('expected no import, found one')"
+MARKER = (
+    "from voxlate.system.errors import BadInput\nraise BadInput('expected no import, found one')"
+)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 from voxlate import recipe as recipes
-from voxlate.data.batches import Batches, validation_batches
-from voxlate.data.prepared import open_cohort
+from voxlate.batches.batches import Batches, validation_batches
+from voxlate.cases.prepared import open_cohort
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput
-from voxlate.files import read_json
-from voxlate.images.io import read_volume
+from voxlate.formats.io import read_volume
 from voxlate.methods.tasks import LatentTask
 from voxlate.nets.interface import Channels
 from voxlate.synthesis.model import load
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
 from voxlate.training.run import read_header, save_weights
 
 DATA = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'

@@ -20,13 +20,13 @@ from safetensors.torch import save_file
 
 from test_recipes import NARROW
 from voxlate import recipe as recipes
-from voxlate.images.io import read_volume, write_volume
+from voxlate.formats.io import read_volume, write_volume
 from voxlate.nets.interface import Channels
 from voxlate.nets.lpips import shapes
 from voxlate.nets.xmodality.adm import ADM
-from voxlate.options import pairs
 from voxlate.phantoms import write_cohort
 from voxlate.recipe import FullStage, Recipe
+from voxlate.system.options import pairs
 from voxlate.training.published import layout
 
 ROOT = Path(__file__).resolve().parents[1]

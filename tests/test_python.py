@@ -11,10 +11,10 @@ import typer
 
 import voxlate as package
 from rows import every_row
-from voxlate.data.options import PrepareOptions
-from voxlate.errors import BadInput
+from voxlate.cohorts.options import PrepareOptions
 from voxlate.scoring.options import EvaluateOptions
 from voxlate.synthesis.options import RunOptions, SynthOptions
+from voxlate.system.errors import BadInput
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.errors import BadInput
 from voxlate.recipe.text import names, table, titles
+from voxlate.system.errors import BadInput
 
 HEAVY = ("torch", "scipy", "voxlate.recipe.settings")
 

@@ -12,7 +12,7 @@ from voxlate import recipe as recipes
 from voxlate.batch import Batch
 from voxlate.cli.explain import explain
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 
 def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_written():

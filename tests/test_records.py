@@ -12,12 +12,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from rows import every_row
-from voxlate.data.naive import Baselines
-from voxlate.errors import BadInput
+from voxlate.cases.naive import Baselines
 from voxlate.images.ranges import Range
-from voxlate.records import Number, Record, Shape, checksum, write_tensors
 from voxlate.scoring.documents import read_scores
 from voxlate.scoring.provenance import read_provenance, read_run
+from voxlate.system.errors import BadInput
+from voxlate.system.records import Number, Record, Shape, checksum, write_tensors
 from voxlate.training.lines import lines_of
 from voxlate.training.states import check_outline
 

@@ -7,9 +7,9 @@ import warnings
 import pytest
 
 from voxlate import recipe
-from voxlate.errors import BadInput
-from voxlate.files import read_json, write_json
 from voxlate.recipe import renamed
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json, write_json
 from voxlate.training.run import Run, load_method, read_header, reuse_weights, save_weights
 from voxlate.training.train import train
 

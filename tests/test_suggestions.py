@@ -4,8 +4,8 @@ import pytest
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.errors import BadInput, did_you_mean, nearest
 from voxlate.recipe.text import names
+from voxlate.system.errors import BadInput, did_you_mean, nearest
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlate.files import read_json
+from voxlate.system.files import read_json
 
 UNET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
 UNET_3D = UNET.replace("blocks = 1", 'blocks = 1, kernel = "3x3x3"')
@@ -150,7 +150,7 @@ BELOW = [
 @pytest.fixture(scope="module")
 def cohorts(tmp_path_factory, small_head):
     """Six small cases with all modalities, and six of which some lack one; each as scans, a label map, and prepared."""
-    from voxlate.data.prepare import prepare
+    from voxlate.cases.prepare import prepare
 
     folder = tmp_path_factory.mktemp("cohorts")
     for name in ("full", "gaps"):

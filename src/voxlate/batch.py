@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxlate.devices import may_not_wait
+from voxlate.system.devices import may_not_wait
 
 BACKGROUND = -1.0  # network units: where the intensity maps put air
 

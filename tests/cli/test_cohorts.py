@@ -9,15 +9,15 @@ import nibabel as nib
 import numpy as np
 
 from rows import every_row
-from voxlate.data.presets import presets
-from voxlate.files import write_json
+from voxlate.cohorts.presets import presets
+from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import write_volume
 from voxlate.recipe import text as recipe_text
 from voxlate.reports.page import report
 from voxlate.scoring.options import _masks, _scopes
 from voxlate.synthesis.model import load
 from voxlate.synthesis.options import _samplers
+from voxlate.system.files import write_json
 from voxlate.training.run import first_change
 
 

@@ -13,9 +13,9 @@ import pytest
 
 import voxlate as package
 from rows import every_row
-from voxlate import files
 from voxlate.cli.app import thread_failed
-from voxlate.errors import BadInput
+from voxlate.system import files
+from voxlate.system.errors import BadInput
 from voxlate.training.run import Run, load_method, save_weights
 
 SPEAKS = ("expected", "found")
@@ -284,7 +284,7 @@ def test_a_full_disk_leaves_no_half_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    monkeypatch.setattr("voxlate.data.prepare.cores", lambda: 1)  # in this process
+    monkeypatch.setattr("voxlate.cases.prepare.cores", lambda: 1)  # in this process
     new = tmp_path / "new"
     lines = {
         "prepare": ("prepare", cohort, "--out", new, "--seed", 1),
@@ -491,7 +491,7 @@ def test_info_of_a_large_scan_holds_it_once(tmp_path):
             tmp_path / f"{size}.nii",
         )
         look = (
-            "import sys; from voxlate import cli, machine; sys.argv[0] = 'voxlate'\n"
+            "import sys; from voxlate import cli; from voxlate.system import machine; sys.argv[0] = 'voxlate'\n"
             "try: cli.main()\nexcept SystemExit: print(machine.peak_memory())"
         )
         line = [sys.executable, "-c", look, "info", str(tmp_path / f"{size}.nii")]

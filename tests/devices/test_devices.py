@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from rows import every_row
-from voxlate import devices, machine
-from voxlate.data.prepared import open_cohort
-from voxlate.devices import find_device, has_doubles, is_out_of_memory
-from voxlate.errors import BadInput
+from voxlate.cases.prepared import open_cohort
 from voxlate.planning import probe
 from voxlate.planning.probe import Limits, Probe
 from voxlate.recipe import read, to_dict
+from voxlate.system import devices, machine
+from voxlate.system.devices import find_device, has_doubles, is_out_of_memory
+from voxlate.system.errors import BadInput
 from voxlate.training import job, train
 from voxlate.training.clock import Clock
 

@@ -5,14 +5,14 @@ import torch
 from pretended import OnMps, pretended_mps
 
 from voxlate import recipe
-from voxlate.data.prepare import prepare
-from voxlate.data.prepared import open_cohort
-from voxlate.errors import Stopped
+from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import open_cohort
 from voxlate.planning.probe import Limits, Probe
 from voxlate.recipe import to_dict
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
+from voxlate.system.errors import Stopped
 from voxlate.training.run import Run, read_header
 from voxlate.training.train import train
 

@@ -17,7 +17,7 @@ from voxlate.diffusion.objective import (
 )
 from voxlate.diffusion.prediction import diffuse, target, to_x0
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, FlowMatching
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 T = torch.linspace(0.001, 0.999, 41, dtype=torch.float64)
 

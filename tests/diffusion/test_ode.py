@@ -15,7 +15,7 @@ from voxlate.diffusion.ode import integrate, rk45, velocity
 from voxlate.diffusion.prediction import per_item
 from voxlate.diffusion.sample import SamplerSettings, sample
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearVP
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 WIDTHS = torch.tensor([0.1, 0.3, 1.0], dtype=torch.float64).reshape(3, 1)
 START = torch.linspace(-2, 2, 5, dtype=torch.float64) * torch.ones_like(WIDTHS)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from rows import every_row
 from voxlate.batch import Batch
-from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.prediction import diffuse, rescheduled, target, to_eps
 from voxlate.diffusion.sample import SamplerSettings, sample
@@ -24,6 +23,7 @@ from voxlate.diffusion.schedules import (
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.tasks import Translate
 from voxlate.nets.interface import NetworkInput, Output
+from voxlate.system.config import fill
 
 SHAPE = (2, 4, 1, 6, 5)
 

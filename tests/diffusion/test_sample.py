@@ -11,7 +11,6 @@ from torch import Tensor
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.diffusion.samplers import Traits, at, with_traits
@@ -24,7 +23,8 @@ from voxlate.diffusion.schedules import (
     LinearVP,
 )
 from voxlate.diffusion.times import grid
-from voxlate.errors import BadInput
+from voxlate.system.config import fill
+from voxlate.system.errors import BadInput
 
 ONCE = [name for name in SAMPLERS if name != "dpm1"]  # which is ddim
 every_sampler = for_every(name=ONCE)

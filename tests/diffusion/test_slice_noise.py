@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from rows import every_row
 from voxlate.batch import stable_id
-from voxlate.config import fill
 from voxlate.diffusion.noise import Correlated, Independent, Noise, Shared
 from voxlate.diffusion.sample import SamplerSettings, sample
 from voxlate.diffusion.schedules import Cosine
-from voxlate.errors import BadInput
+from voxlate.system.config import fill
+from voxlate.system.errors import BadInput
 
 VOXELS = 40_000
 ERROR = 4.5 / VOXELS**0.5  # of a sample correlation; 4.5 standard errors

@@ -20,7 +20,7 @@ from voxlate.diffusion.times import (
     UniformTimes,
     grid,
 )
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 EVEN = (
     torch.arange(200_000, dtype=torch.float64) + 0.5

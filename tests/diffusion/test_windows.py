@@ -15,7 +15,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.diffusion.schedules import Cosine
 from voxlate.diffusion.windows import Windows, windowed
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 DEPTH = 11
 ITEMS = torch.arange(2 * DEPTH).reshape(2, DEPTH)

@@ -10,7 +10,7 @@ import pytest
 LOADED = [
     "__main__",
     "torch",
-    "voxlate.data.prepare",
+    "voxlate.cases.prepare",
     "voxlate.scoring.evaluate",
     "voxlate.synthesis.calibrate",
 ]

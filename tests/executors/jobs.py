@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.errors import BadInput
 from voxlate.executors.job import Context
+from voxlate.system.errors import BadInput
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from voxlate.files import read_json
+from voxlate.system.files import read_json
 
 MEASURED = ("seconds_per_slice", "checksum")
 

@@ -13,7 +13,6 @@ import psutil
 import pytest
 from jobs import Numbers, Stages, Unopened
 
-from voxlate.errors import BadInput
 from voxlate.executors.job import (
     Cost,
     InProcess,
@@ -25,6 +24,7 @@ from voxlate.executors.job import (
 from voxlate.executors.local import LocalExecutor
 from voxlate.executors.options import ExecutorOptions
 from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
+from voxlate.system.errors import BadInput
 
 
 def in_case_order(outcomes: Iterable[tuple[int, Outcome]]) -> list[Outcome]:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.images.mask import brain, largest
 from voxlate.phantoms import Label, image, make_head
 from voxlate.phantoms.tissue import BRAIN, TUMOUR, VESSEL
+from voxlate.system.errors import BadInput
 
 SIZE = (48, 56, 32)
 INSIDE = (*BRAIN, *TUMOUR, *VESSEL, Label.CSF, Label.VENTRICLE)

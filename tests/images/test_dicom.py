@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.errors import BadInput
-from voxlate.images.formats.dicom import is_dicom_folder
+from voxlate.formats.dicom import is_dicom_folder
+from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import canonical, return_to
-from voxlate.images.io import content_hash, read_volume
+from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
 

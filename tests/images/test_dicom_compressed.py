@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.images.io import read_volume
+from voxlate.formats.io import read_volume
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("gdcm")

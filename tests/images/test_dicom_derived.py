@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from voxlate.errors import BadInput
-from voxlate.images.formats.dicom_derived import write_derived
-from voxlate.images.formats.dicom_headers import Origin
+from voxlate.formats.dicom_derived import write_derived
+from voxlate.formats.dicom_headers import Origin
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import LPS_TO_RAS, Volume
-from voxlate.images.io import read_volume
+from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
 

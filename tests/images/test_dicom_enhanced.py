@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.errors import BadInput
-from voxlate.images.formats.dicom import list_series
-from voxlate.images.io import read_volume
+from voxlate.formats.dicom import list_series
+from voxlate.formats.io import read_volume
+from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless  # noqa: E402 - needs pydicom

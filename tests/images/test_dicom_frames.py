@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.data.find import find_cohort
-from voxlate.data.prepare import prepare
-from voxlate.errors import BadInput
-from voxlate.images.formats.dicom import list_series
-from voxlate.images.io import read_volume
+from voxlate.cases.prepare import prepare
+from voxlate.cohorts.find import find_cohort
+from voxlate.formats.dicom import list_series
+from voxlate.formats.io import read_volume
+from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
 

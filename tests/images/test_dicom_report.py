@@ -8,9 +8,9 @@ pydicom = pytest.importorskip("pydicom")
 
 from test_dicom_derived import ORIGIN, numbered, write_source  # noqa: E402 - needs pydicom
 
-from voxlate.errors import BadInput  # noqa: E402
-from voxlate.images.formats.dicom_derived import write_derived  # noqa: E402
-from voxlate.images.formats.dicom_report import write_report  # noqa: E402
+from voxlate.formats.dicom_derived import write_derived  # noqa: E402
+from voxlate.formats.dicom_report import write_report  # noqa: E402
+from voxlate.system.errors import BadInput  # noqa: E402
 
 HEADING = ("ERROR", "99VOXLATE", "Expected error")
 SENTENCES = [(HEADING, "At most 40 HU."), (HEADING, "Grid 5×6×4 – read “as is”.")]

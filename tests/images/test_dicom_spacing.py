@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.errors import BadInput
-from voxlate.images.io import read_volume, write_volume
+from voxlate.formats.io import read_volume, write_volume
+from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
 from test_dicom import FIRST, NORMAL, write_slice  # noqa: E402 - needs pydicom

@@ -7,13 +7,13 @@ pydicom = pytest.importorskip("pydicom")
 
 from test_dicom_derived import ORIGIN, numbered, write_source  # noqa: E402 - needs pydicom
 
-from voxlate.errors import BadInput  # noqa: E402
-from voxlate.images.formats.dicom_derived import write_derived  # noqa: E402
-from voxlate.images.formats.dicom_enhanced import write_enhanced  # noqa: E402
-from voxlate.images.formats.dicom_maps import Quantity, write_map  # noqa: E402
-from voxlate.images.formats.dicom_masks import write_mask  # noqa: E402
-from voxlate.images.formats.dicom_report import write_report  # noqa: E402
+from voxlate.formats.dicom_derived import write_derived  # noqa: E402
+from voxlate.formats.dicom_enhanced import write_enhanced  # noqa: E402
+from voxlate.formats.dicom_maps import Quantity, write_map  # noqa: E402
+from voxlate.formats.dicom_masks import write_mask  # noqa: E402
+from voxlate.formats.dicom_report import write_report  # noqa: E402
 from voxlate.images.grid import LPS_TO_RAS, Volume  # noqa: E402
+from voxlate.system.errors import BadInput  # noqa: E402
 
 HEADING = ("ERROR", "99VOXLATE", "Expected error")
 

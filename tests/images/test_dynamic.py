@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.errors import BadInput
-from voxlate.images.dynamic import peak_frame
-from voxlate.images.io import files_of, is_there, read_volume
+from voxlate.formats.dynamic import peak_frame
+from voxlate.formats.io import files_of, is_there, read_volume
+from voxlate.system.errors import BadInput
 
 AFFINE = np.array([[-2.0, 0, 0, 20], [0, 2, 0, -30], [0, 0, 5, 7], [0, 0, 0, 1]])
 

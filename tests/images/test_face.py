@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from rows import every_row
+from voxlate.formats.io import read_volume
 from voxlate.images.face import is_stripped, may_show_face
 from voxlate.images.grid import Volume
-from voxlate.images.io import read_volume
 from voxlate.phantoms.cohort import write_cohort
 
 

@@ -6,7 +6,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlate.errors import BadInput
 from voxlate.images.grid import (
     Grid,
     Volume,
@@ -18,6 +17,7 @@ from voxlate.images.grid import (
     with_matrix,
     with_spacing,
 )
+from voxlate.system.errors import BadInput
 
 RANDOM = np.random.default_rng(0)
 ORIENTATIONS = [

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from voxlate.data.options import Layout
-from voxlate.errors import BadInput
-from voxlate.images.io import read_volume
-from voxlate.images.limits import VARIABLE, check_expansion, check_volume
-from voxlate.options import bytes_of
+from voxlate.cohorts.options import Layout
+from voxlate.formats.io import read_volume
+from voxlate.formats.limits import VARIABLE, check_expansion, check_volume
+from voxlate.system.errors import BadInput
+from voxlate.system.options import bytes_of
 
 pydicom = pytest.importorskip("pydicom")
 from test_dicom import write_slice  # noqa: E402 - needs pydicom

@@ -6,10 +6,10 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxlate.errors import BadInput
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import read_volume
 from voxlate.images.mask import brain, closed, fill_holes, fill_slices, foreground, largest
+from voxlate.system.errors import BadInput
 
 SHAPE, SPACING = (40, 84, 64), (4.0, 3.0, 3.0)  # D, H, W
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, Volume, canonical, resample, return_to, same_grid
 from voxlate.images.midline import Midline, find_midline, midline_grid
 from voxlate.phantoms import image, make_head
+from voxlate.system.errors import BadInput
 
 SIZE = (50, 60, 42)  # x, y, z: 4 mm each
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.data.find import find_cohort
-from voxlate.errors import BadInput
-from voxlate.images import io
-from voxlate.images.formats.format import Format, Stored
+from voxlate.cohorts.find import find_cohort
+from voxlate.formats import io
+from voxlate.formats.format import Format, Stored
+from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import read_volume, write_volume
 from voxlate.scoring.scored_images import images_in
 from voxlate.synthesis.result import Synthesised
+from voxlate.system.errors import BadInput
 
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
 

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from voxlate.errors import BadInput
-from voxlate.images.io import read_volume
+from voxlate.formats.io import read_volume
+from voxlate.system.errors import BadInput
 
 # sound files in another sense than ours: colour, several frames, no place in a patient, complex, not finite, singular
 REFUSED = {

@@ -9,7 +9,6 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from rows import every_row
-from voxlate.errors import BadInput
 from voxlate.images import register as module
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.register import (
@@ -21,6 +20,7 @@ from voxlate.images.register import (
     write_transform,
 )
 from voxlate.images.transforms import read_transform
+from voxlate.system.errors import BadInput
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
@@ -260,8 +260,8 @@ def test_scans_that_nothing_aligns_are_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_rigid_transform_of_the_real_pair_is_found(shared: Path) -> None:
+    from voxlate.formats.io import read_volume
     from voxlate.images.grid import canonical
-    from voxlate.images.io import read_volume
 
     folder = shared / "data" / "topcow_pair"
     moving, fixed = (

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from voxlate.errors import BadInput
 from voxlate.images import register as module
 from voxlate.images.grid import Volume
 from voxlate.images.register import apply_transform, register, write_transform
 from voxlate.images.transforms import read_transform
 from voxlate.images.units import unit_of
 from voxlate.phantoms import image, make_head
+from voxlate.system.errors import BadInput
 
 SEED, SIZE = 5, (72, 80, 60)
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.data.find import find_cohort
-from voxlate.data.prepare import prepare
-from voxlate.data.prepared import open_cohort
-from voxlate.errors import BadInput
+from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import open_cohort
+from voxlate.cohorts.find import find_cohort
+from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import canonical
-from voxlate.images.io import content_hash, read_volume
+from voxlate.system.errors import BadInput
 
 SHAPE = (4, 6, 5)  # slices, rows, columns
 HEADER = """Group length := 65

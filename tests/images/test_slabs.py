@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from voxlate import slabs
-from voxlate.errors import CannotWrite
 from voxlate.images import mask as masks
 from voxlate.images.components import components_of
 from voxlate.images.grid import Volume
 from voxlate.images.large_sets import LargeSet
 from voxlate.images.statistics import PERCENTILES
-from voxlate.slabs import chunks, empty, in_slabs, reduced, scratch_in, spread_values, zeros
+from voxlate.system import slabs
+from voxlate.system.errors import CannotWrite
+from voxlate.system.slabs import chunks, empty, in_slabs, reduced, scratch_in, spread_values, zeros
 
 SHAPE = (23, 30, 41)
 

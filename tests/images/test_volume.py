@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rows import every_row
-from voxlate.errors import BadInput
+from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical, return_to
-from voxlate.images.io import content_hash, read_volume, write_volume
 from voxlate.images.units import unit_of
+from voxlate.system.errors import BadInput
 
 RANDOM = np.random.default_rng(0)
 AFFINE = np.array([[-0.7, 0.1, 0, 90], [0.1, 0.7, 0.2, -126], [0, -0.1, 3, -72], [0, 0, 0, 1]])

@@ -6,9 +6,9 @@ import pytest
 import SimpleITK as sitk
 
 from rows import every_row
-from voxlate.images.formats.nifti import SYNTHETIC_SCAN
+from voxlate.formats.io import content_hash, is_synthetic, read_volume, write_volume
+from voxlate.formats.nifti import SYNTHETIC_SCAN
 from voxlate.images.grid import LPS_TO_RAS, Volume
-from voxlate.images.io import content_hash, is_synthetic, read_volume, write_volume
 
 RANDOM = np.random.default_rng(0)
 TURNED = np.linalg.qr(RANDOM.normal(size=(3, 3)))[0]

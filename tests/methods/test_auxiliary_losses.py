@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from rows import every_row
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput
 from voxlate.methods.auxiliary_losses import LOSSES
 from voxlate.methods.method import Problem
 from voxlate.methods.regression import Regression, RegressionSettings
@@ -19,6 +18,7 @@ from voxlate.nets.bran import Bran
 from voxlate.nets.completion.coca_gan import CocaGAN
 from voxlate.nets.completion.mm_syn import MMSYN
 from voxlate.nets.interface import NetworkInput, Output
+from voxlate.system.errors import BadInput
 
 SIZE = (1, 2, 3)
 GREYS = torch.tensor([0.1, 0.2, 0.3, 0.4])

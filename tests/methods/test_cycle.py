@@ -12,11 +12,11 @@ from torch import nn
 from voxlate import recipe
 from voxlate.batch import BACKGROUND, Batch
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput, Stopped
 from voxlate.methods.cycle import Cycle, CycleSettings, History
 from voxlate.methods.regression import RegressionSettings
 from voxlate.methods.tasks import Translate
 from voxlate.nets.interface import Channels, Output
+from voxlate.system.errors import BadInput, Stopped
 from voxlate.training.run import Run
 from voxlate.training.train import train
 

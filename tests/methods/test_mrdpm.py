@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from voxlate import recipe as recipes
-from voxlate.errors import BadInput
 from voxlate.recipe import Recipe
 from voxlate.recipe.optimiser import Optimiser
+from voxlate.system.errors import BadInput
 
 
 def test_the_schedule_ends_where_the_paper_s_betas_end() -> None:

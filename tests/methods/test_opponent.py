@@ -8,7 +8,6 @@ from torch import nn
 
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput
 from voxlate.methods.opponent import (
     Opponent,
     OpponentSettings,
@@ -21,6 +20,7 @@ from voxlate.methods.tasks import Complete, Translate
 from voxlate.nets.completion.mm_gan import MMGAN
 from voxlate.nets.critic import Critic
 from voxlate.nets.interface import Output
+from voxlate.system.errors import BadInput
 
 
 class Constant(nn.Module):

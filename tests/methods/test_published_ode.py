@@ -12,13 +12,13 @@ from voxlate import recipe as recipes
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.schedules import ExponentialVE
-from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.methods.diffusion import Diffusion
 from voxlate.methods.method import required
 from voxlate.methods.tasks import Translate
 from voxlate.nets.interface import NetworkInput, Output
 from voxlate.synthesis.model import Model
+from voxlate.system.errors import BadInput
 
 MEAN, STD = 0.4, 0.2  # of the images, which are Gaussian in [0, 1]
 

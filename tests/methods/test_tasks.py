@@ -15,7 +15,6 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.schedules import LinearBetas
 from voxlate.diffusion.windows import Windows
-from voxlate.errors import BadInput
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.regression import Regression, RegressionSettings, leaky
@@ -29,6 +28,7 @@ from voxlate.methods.tasks import (
 )
 from voxlate.nets.autoencoder import KLAutoencoder
 from voxlate.nets.interface import Channels, Output
+from voxlate.system.errors import BadInput
 
 HOW = SamplerSettings(sampler="ddim", steps=4, eta=0.5)
 AUTOENCODER = KLAutoencoder(width=8, multipliers=(1, 2), blocks=1, groups=4, latent=3)

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from voxlate import recipe
-from voxlate.errors import BadInput
 from voxlate.methods.method import Problem
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import Translate
 from voxlate.nets.interface import NetworkInput
+from voxlate.system.errors import BadInput
 
 BRAIN = (-1 / 3, -0.28)
 

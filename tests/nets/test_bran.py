@@ -8,9 +8,9 @@ from calling import ask, channels
 from torch import nn
 
 from rows import every_row
-from voxlate.errors import BadInput
 from voxlate.nets.bran import Bran, BranNet, DropBlock, RegionalFilters, one_hot
 from voxlate.nets.interface import NetworkInput
+from voxlate.system.errors import BadInput
 
 
 def count(module: nn.Module) -> int:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from rows import every_row
-from voxlate.errors import BadInput
 from voxlate.nets.completion.coca_gan import CocaGAN, reversed_gradient
 from voxlate.nets.completion.hi_net import FUSIONS, HiNet
 from voxlate.nets.completion.mm_gan import MMGAN
@@ -15,6 +14,7 @@ from voxlate.nets.completion.mm_syn import MMSYN
 from voxlate.nets.completion.shared import fused, modality_images
 from voxlate.nets.completion.ucd_gan import UcDGAN
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
+from voxlate.system.errors import BadInput
 
 NETS = {
     "mm_gan": MMGAN(widths=(4, 8, 8), dropout=0.0),

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from voxlate.errors import BadInput
+from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import write_volume
 from voxlate.methods.autoencoding import _lpips
 from voxlate.nets.lpips import SCALE, SHIFT, SMALLEST, Lpips, load_lpips, shapes
 from voxlate.scoring.evaluate import evaluate
+from voxlate.system.errors import BadInput
 
 
 def made_up(seed=0) -> dict[str, torch.Tensor]:

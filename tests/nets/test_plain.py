@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from voxlate import recipe
-from voxlate.errors import BadInput
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.plain import PlainNet, settings_of
+from voxlate.system.errors import BadInput
 
 HERE = __name__
 

@@ -8,8 +8,8 @@ from calling import ask, channels
 from torch import nn
 
 from rows import every_row
-from voxlate.errors import BadInput
 from voxlate.nets.resnet import ResNet, ResNetNet
+from voxlate.system.errors import BadInput
 
 
 def built(net: ResNet, sources: int = 1, targets: int = 1) -> ResNetNet:

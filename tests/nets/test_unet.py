@@ -9,9 +9,9 @@ from calling import ask, channels
 from torch import Tensor, nn
 
 from rows import every_row
-from voxlate.errors import BadInput
 from voxlate.nets.blocks import Fourier, Sinusoidal
 from voxlate.nets.unet import ResidualUNet, UNet
+from voxlate.system.errors import BadInput
 
 TINY = UNet(width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False)
 LATENT = UNet(width=128, multipliers=(1, 2, 3, 4), attention=(1, 2, 3))

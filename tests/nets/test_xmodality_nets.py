@@ -9,12 +9,12 @@ from calling import ask, channels
 from torch import nn
 
 from rows import every_row
-from voxlate.errors import BadInput
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.parts import Attention, Conv, Dense
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
+from voxlate.system.errors import BadInput
 
 SMALL = {
     "unet": PlainUNet(width=16, groups=8),

@@ -3,8 +3,8 @@
 import pytest
 
 from rows import every_row
-from voxlate.errors import BadInput
 from voxlate.pacs.address import Node, StudyAddress, is_dicomweb, node, study_address
+from voxlate.system.errors import BadInput
 
 
 @every_row(

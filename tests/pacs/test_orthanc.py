@@ -4,12 +4,12 @@ import numpy as np
 import pydicom
 import pytest
 
-from voxlate.errors import BadInput
-from voxlate.images.io import read_volume
+from voxlate.formats.io import read_volume
 from voxlate.pacs.address import Node, study_address
 from voxlate.pacs.dimse import NodeArchive
 from voxlate.pacs.sending import Ledger, send
 from voxlate.pacs.web import WebArchive, fetch_study
+from voxlate.system.errors import BadInput
 
 pytestmark = [pytest.mark.pacs, pytest.mark.slow]
 

@@ -8,8 +8,8 @@ import pytest
 from orthanc_steps import listens, push, until
 from pydicom.uid import generate_uid
 
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import same_grid
-from voxlate.images.io import read_volume
 from voxlate.pacs.address import StudyAddress
 from voxlate.pacs.queue import FAILED, study_name
 from voxlate.pacs.sending import Ledger, send

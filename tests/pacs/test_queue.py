@@ -5,9 +5,9 @@ import os
 import pydicom
 import pytest
 
-from voxlate.errors import BadInput
 from voxlate.pacs.queue import DONE, FAILED, INCOMING, WORK, Queue, study_name
 from voxlate.pacs.sending import Ledger, Lost, Refused, send
+from voxlate.system.errors import BadInput
 
 
 class HungUp:

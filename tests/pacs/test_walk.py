@@ -7,8 +7,8 @@ import pytest
 
 import voxlate as package
 from dciodvfy import TOOL, errors_in
+from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume, same_grid
-from voxlate.images.io import read_volume, write_volume
 from voxlate.pacs.address import Node, StudyAddress
 from voxlate.pacs.dimse import NodeArchive
 from voxlate.pacs.sending import Ledger, send

@@ -11,11 +11,11 @@ import pytest
 from scipy import ndimage
 
 from rows import every_row
-from voxlate.errors import BadInput
 from voxlate.phantoms import MODALITIES, Head, Label, image, make_head, signal, write_cohort
 from voxlate.phantoms.sequences import bolus, nulling_time_ms
 from voxlate.phantoms.shapes import Tube, ellipsoid, noise, tubes
 from voxlate.phantoms.tissue import patient
+from voxlate.system.errors import BadInput
 
 SIZE = (80, 96, 64)
 SMALL = (32, 32, 16)

@@ -8,8 +8,6 @@ from torch import nn
 
 from rows import every_row
 from voxlate.cli.api import plan
-from voxlate.errors import BadInput
-from voxlate.files import read_json
 from voxlate.planning.other_machine import (
     CONTEXT_BYTES,
     KERNEL_SECONDS,
@@ -21,6 +19,8 @@ from voxlate.planning.other_machine import (
     machine_of,
 )
 from voxlate.recipe import read
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
 
 SIDE, INS, OUTS = 16, 4, 8
 

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.errors import BadInput, Stopped
-from voxlate.files import read_json, write_json
 from voxlate.planning.pace import SPARE, Paced, PaceRecord, kept_pace
 from voxlate.planning.plan import begun
 from voxlate.planning.rules import HELD
 from voxlate.recipe import Recipe
+from voxlate.system.errors import BadInput, Stopped
+from voxlate.system.files import read_json, write_json
 from voxlate.training.run import Run
 from voxlate.training.train import train
 

@@ -13,9 +13,8 @@ import pytest
 import voxlate as package
 from rows import every_row
 from voxlate import recipe
-from voxlate.data.prepare import prepare
-from voxlate.data.prepared import open_cohort
-from voxlate.errors import BadInput
+from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import open_cohort
 from voxlate.planning import rules
 from voxlate.planning.facts import check_scales, facts_of
 from voxlate.planning.law import relative_error
@@ -23,6 +22,7 @@ from voxlate.planning.plan import plan_training
 from voxlate.planning.probe import Limits, Measured, Probe
 from voxlate.planning.rules import Size
 from voxlate.planning.search import BATCHES, FILLED, WIDTHS, Candidate, reason
+from voxlate.system.errors import BadInput
 from voxlate.training.train import train
 
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.data.prepared import Entry
-from voxlate.errors import BadInput
+from voxlate.cases.prepared import Entry
 from voxlate.images.statistics import PERCENTILES, Distribution
 from voxlate.images.units import unit_of
 from voxlate.planning import rules
 from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan, _apart, _shape
 from voxlate.planning.roles import roles_of
+from voxlate.system.errors import BadInput
 
 
 def scan(

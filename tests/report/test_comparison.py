@@ -9,8 +9,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from test_report import Page
 
+from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import write_volume
 from voxlate.reports.comparison import MOST_CASES, write_page
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate

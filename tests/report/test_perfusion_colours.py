@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import write_volume
 from voxlate.images.pictures import palette
 from voxlate.images.units import unit_of
 from voxlate.reports.pictures import read_case

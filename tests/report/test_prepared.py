@@ -5,9 +5,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from voxlate.data.align import Registered
-from voxlate.data.prepare import prepare
-from voxlate.data.prepared import Entry, registration_lines
+from voxlate.cases.align import Registered
+from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import Entry, registration_lines
 from voxlate.images.grid import Volume
 from voxlate.images.register import Similarity
 from voxlate.reports.pictures import CaseImage, ColourScale, _chequered, scan_columns

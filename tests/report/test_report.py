@@ -16,17 +16,17 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from voxlate import recipe
-from voxlate.data.naive import fit
-from voxlate.errors import BadInput
-from voxlate.files import WRITING, read_json
+from voxlate.cases.naive import fit
+from voxlate.formats.io import read_volume, write_volume
 from voxlate.images import pictures
 from voxlate.images.grid import Volume, canonical
-from voxlate.images.io import read_volume, write_volume
 from voxlate.images.ranges import range_for
 from voxlate.reports import curves
 from voxlate.reports.page import headline, report
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS
+from voxlate.system.errors import BadInput
+from voxlate.system.files import WRITING, read_json
 
 RECIPE = """# T1 to CT. voxlate train t1_to_ct --data PREPARED --out RUN
 title = "T1 to CT <fast>"

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from voxlate.errors import BadInput
 from voxlate.images.ranges import Range
 from voxlate.phantoms import image, make_head
 from voxlate.scoring.aligned import aligned_scores, check_name, moved_images, moved_onto
 from voxlate.scoring.metrics import METRICS, ImagePair
+from voxlate.system.errors import BadInput
 
 SPACING_MM = (200 / 72, 240 / 80, 200 / 72)
 FUNCTIONS = {

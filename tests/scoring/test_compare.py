@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from voxlate.errors import BadInput
 from voxlate.scoring.compare import compare
 from voxlate.scoring.paired import holm, least_p, wilcoxon_p
+from voxlate.system.errors import BadInput
 
 
 def write(folder, values, patients=None, pooled=None, **changes):

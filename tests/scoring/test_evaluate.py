@@ -15,13 +15,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
-from voxlate.data.naive import BINS, Baselines, fit, fit_cohort
-from voxlate.data.prepare import prepare
-from voxlate.errors import BadInput
-from voxlate.files import write_json
+from voxlate.cases.naive import BINS, Baselines, fit, fit_cohort
+from voxlate.cases.prepare import prepare
+from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Grid, Volume, canonical
 from voxlate.images.intensity import Percentile
-from voxlate.images.io import read_volume, write_volume
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import range_for
 from voxlate.images.statistics import intensity_statistics
@@ -30,6 +28,8 @@ from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS, mae, ssim
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.resampling import bootstrap
+from voxlate.system.errors import BadInput
+from voxlate.system.files import write_json
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

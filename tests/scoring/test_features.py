@@ -10,7 +10,6 @@ import torch
 from scipy.ndimage import gaussian_filter, zoom
 
 from rows import every_row
-from voxlate.errors import BadInput
 from voxlate.scoring.distances import frechet, kernel_distance
 from voxlate.scoring.features import (
     REACH,
@@ -23,6 +22,7 @@ from voxlate.scoring.features import (
     load_vit,
     stretch_positions,
 )
+from voxlate.system.errors import BadInput
 
 
 def scenes(seed, count=40, size=48):

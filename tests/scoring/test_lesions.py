@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from voxlate.errors import BadInput
+from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import write_volume
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.regions import regions_from, shares_of_other_side
+from voxlate.system.errors import BadInput
 
 SPACING_MM = (2.0, 1.0, 5.0)  # x, y, z: a voxel is 0.01 ml
 BOX = (slice(1, 5), slice(4, 24), slice(2, 22))  # the brain: 4 slices, 20 rows, 20 columns of 24

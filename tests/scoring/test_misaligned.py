@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from voxlate.data.case import PreparedCase, read_header, write_case
-from voxlate.data.prepare import prepare
-from voxlate.data.prepared import case_path, open_cohort
+from voxlate.cases.case import PreparedCase, read_header, write_case
+from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import case_path, open_cohort
+from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import write_volume
 from voxlate.images.misalignment import Misalignment
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.misaligned import floor_of

@@ -9,9 +9,8 @@ from rich.console import Console
 from safetensors.numpy import load_file
 from scipy.ndimage import gaussian_filter
 
-from voxlate.errors import BadInput
+from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import write_volume
 from voxlate.images.ranges import range_for
 from voxlate.reports.page import report
 from voxlate.scoring.distances import frechet, kernel_distance, with_error
@@ -19,6 +18,7 @@ from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.features import Texture
 from voxlate.scoring.metrics import ImagePair, mae, psnr, ssim
 from voxlate.scoring.regions import region_scores, regions_from
+from voxlate.system.errors import BadInput
 
 
 def volume(data, modality="cta", unit="HU"):

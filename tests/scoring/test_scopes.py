@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from voxlate.data.slice_filter import SliceFilter
-from voxlate.errors import BadInput
+from voxlate.batches.slice_filter import SliceFilter
+from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import write_volume
 from voxlate.reports.page import report
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import psnr, ssim
 from voxlate.scoring.scopes import Cut, crop_place
+from voxlate.system.errors import BadInput
 
 AXES = np.diag(
     [-1.0, -1.0, 1.0, 1.0]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import convolve, gaussian_filter
 
-from voxlate.errors import BadInput
+from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical
-from voxlate.images.io import content_hash, read_volume, write_volume
 from voxlate.phantoms.cohort import write_cohort
 from voxlate.scoring.captions import caption, short_caption, truth_lines
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.outliers import outlier_line
 from voxlate.scoring.truths import SketchedTruth, faults_of, scale_line, sketch_of
+from voxlate.system.errors import BadInput
 
 SIZE = (48, 48, 24)
 CASES = 4

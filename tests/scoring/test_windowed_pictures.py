@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from voxlate.errors import BadInput
-from voxlate.files import write_json
+from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import read_volume, write_volume
 from voxlate.scoring.evaluate import evaluate
+from voxlate.system.errors import BadInput
+from voxlate.system.files import write_json
 
 RAMP_HU = np.linspace(-40, 120, 33 * 32).reshape(32, 33)
 

@@ -10,15 +10,15 @@ import torch
 import voxlate
 from starter_pack import pack
 from voxlate import recipe
-from voxlate.data.batches import Batches
-from voxlate.data.prepared import open_cohort
-from voxlate.data.replay import Mixed
-from voxlate.errors import BadInput
+from voxlate.batches.batches import Batches
+from voxlate.batches.replay import Mixed
+from voxlate.cases.prepared import open_cohort
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.maps import MAPS
 from voxlate.planning.adapt import adapt
 from voxlate.planning.site import check_units
 from voxlate.starters import names
+from voxlate.system.errors import BadInput
 from voxlate.training.learner import BestWeights, Learner
 from voxlate.training.lines import lines_of
 from voxlate.training.run import Run, read_header, read_weights

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.data.grades import grade_of, worst
-from voxlate.errors import BadInput
+from voxlate.cases.grades import grade_of, worst
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume, canonical
-from voxlate.images.io import read_volume
 from voxlate.phantoms.cohort import write_cohort
 from voxlate.synthesis.model import Model, load
+from voxlate.system.errors import BadInput
 
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "trust.md"
 QUICK = ("nothing", "noise alone", "quarter turn in the plane", "voxels three times as large")

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from voxlate.data.prepared import open_cohort
-from voxlate.errors import BadInput
+from voxlate.cases.prepared import open_cohort
 from voxlate.images.intensity import Window
 from voxlate.planning import pictures, plan
 from voxlate.planning import starters as planned
@@ -26,6 +25,7 @@ from voxlate.planning.starters import (
     without_training,
 )
 from voxlate.starters.card import read_card
+from voxlate.system.errors import BadInput
 from voxlate.training.run import Run, load_method, read_header, read_weights
 
 LIMITS = Limits(0.2, 8 * 2**30)

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from starter_pack import pack, with_measured
-from voxlate.errors import BadInput
 from voxlate.starters import names
 from voxlate.starters.card import Measured, read_card
 from voxlate.synthesis.model import load
+from voxlate.system.errors import BadInput
 from voxlate.training.run import Run, read_header, read_weights, write_weights
 from voxlate.training.starter import check_starter, run_folder
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import voxlate as package
-from voxlate.errors import BadInput
-from voxlate.files import read_json
-from voxlate.images.io import read_volume
+from voxlate.formats.io import read_volume
 from voxlate.synthesis.model import load
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
 from voxlate.training.run import Run, file_hash
 
 RESIDUAL = """

@@ -8,11 +8,11 @@ import torch
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.data.batches import read_batch
-from voxlate.data.prepared import open_cohort
+from voxlate.batches.batches import read_batch
+from voxlate.cases.prepared import open_cohort
 from voxlate.diffusion.noise import Noise
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import canonical
-from voxlate.images.io import read_volume
 from voxlate.nets.blocks import BlockOptions, SliceConv, VolumeConv
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.model import load

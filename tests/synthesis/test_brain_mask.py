@@ -10,15 +10,15 @@ import pytest
 
 from rows import every_row
 from voxlate import recipe as recipes
-from voxlate.data.prepare import prepare
-from voxlate.data.prepared import open_cohort
-from voxlate.errors import BadInput
-from voxlate.images.io import content_hash, read_volume
+from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import open_cohort
+from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.mask import brain, clearest
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.tissue import Label
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.model import load
+from voxlate.system.errors import BadInput
 from voxlate.training.train import train
 
 SIZE = (48, 52, 20)

@@ -8,7 +8,7 @@ import pytest
 from safetensors import safe_open
 
 import voxlate as package
-from voxlate.data.grades import grade_of
+from voxlate.cases.grades import grade_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import foreground

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from voxlate import recipe as recipes
-from voxlate.data.find import find_cohort
-from voxlate.data.patches import read_patch
-from voxlate.data.prepare import prepare
-from voxlate.data.prepared import open_cohort
-from voxlate.errors import BadInput
+from voxlate.batches.patches import read_patch
+from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import open_cohort
+from voxlate.cohorts.find import find_cohort
 from voxlate.synthesis.model import load
+from voxlate.system.errors import BadInput
 
 LATENT = """
 title = "tiny latent"

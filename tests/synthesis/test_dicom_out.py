@@ -9,16 +9,16 @@ import pytest
 
 import voxlate as package
 from dciodvfy import errors_in, needs_dciodvfy
-from voxlate.data.deidentify import deidentify_folder
-from voxlate.data.pseudonyms import Pseudonyms
-from voxlate.errors import BadInput
+from voxlate.cohorts.deidentify import deidentify_folder
+from voxlate.cohorts.pseudonyms import Pseudonyms
+from voxlate.delivery.archive import Fetched, derived_objects, store_answers
+from voxlate.delivery.dicom_out import export_dicom
+from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import LPS_TO_RAS, Volume
-from voxlate.images.io import read_volume, write_volume
 from voxlate.pacs.address import StudyAddress
 from voxlate.pacs.web import WebArchive
-from voxlate.synthesis.archive import Fetched, derived_objects, store_answers
-from voxlate.synthesis.dicom_out import export_dicom
 from voxlate.synthesis.result import Synthesised
+from voxlate.system.errors import BadInput
 
 pydicom = pytest.importorskip("pydicom")
 

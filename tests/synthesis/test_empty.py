@@ -9,14 +9,14 @@ from safetensors.numpy import load_file
 from scipy.ndimage import maximum_filter
 
 from rows import every_row
-from voxlate.files import read_json
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Scale
-from voxlate.images.io import read_volume
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.empty import background_of, empty_slices
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import load
+from voxlate.system.files import read_json
 from voxlate.trust import widths
 
 ABOVE = 4  # slices of air that are put above a head

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from voxlate import recipe
-from voxlate.errors import BadInput
-from voxlate.files import read_json
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile
-from voxlate.images.io import read_volume
 from voxlate.synthesis.ensemble import Ensemble, _Pool
 from voxlate.synthesis.model import Synthesised, load
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
 from voxlate.training.run import Run, file_hash, load_method, save_weights
 from voxlate.training.train import train
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.files import read_json
-from voxlate.images.io import is_synthetic, read_volume
+from voxlate.formats.io import is_synthetic, read_volume
 from voxlate.synthesis.result import ENDINGS
+from voxlate.system.files import read_json
 
 
 @pytest.fixture

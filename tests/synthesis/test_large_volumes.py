@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from voxlate import slabs
-from voxlate.errors import BadInput
 from voxlate.images import mask
 from voxlate.recipe import from_dict
-from voxlate.slabs import scratch_in
 from voxlate.synthesis import room
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.room import check_room
+from voxlate.system import slabs
+from voxlate.system.errors import BadInput
+from voxlate.system.slabs import scratch_in
 
 SHAPE = (80, 90, 64)  # x, y, z
 VOXELS = 80 * 90 * 64

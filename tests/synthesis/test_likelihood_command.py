@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from voxlate import recipe
-from voxlate.data.batches import open_cohort, validation_batches
-from voxlate.data.prepare import prepare
-from voxlate.errors import BadInput
-from voxlate.files import read_json
+from voxlate.batches.batches import open_cohort, validation_batches
+from voxlate.cases.prepare import prepare
 from voxlate.synthesis.likelihood import _mean_and_sd, likelihood
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
 from voxlate.training.run import Run, load_method, save_weights
 from voxlate.training.train import train
 

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rows import every_row
-from voxlate.data.align import Preparation
-from voxlate.data.case import prepare_case
-from voxlate.data.patches import read_patch
+from voxlate.batches.patches import read_patch
+from voxlate.cases.align import Preparation
+from voxlate.cases.case import prepare_case
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.images.tiling import Tiled, Whole, fit_to_mask
 from voxlate.nets.bran import Bran
@@ -23,6 +22,7 @@ from voxlate.nets.interface import Channels
 from voxlate.recipe import from_dict, stage_recipe
 from voxlate.synthesis import inputs, sampling
 from voxlate.synthesis.model import Model
+from voxlate.system.errors import BadInput
 
 INSIDE = {"inside": True, "strip": True}
 RECIPE = {
@@ -207,7 +207,7 @@ def test_an_empty_slice_would_have_been_drawn_as_the_lowest_value() -> None:
 
 def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch) -> None:
     monkeypatch.setattr(
-        "voxlate.data.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool)
+        "voxlate.cases.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool)
     )
     for crop in (None, 4):
         result = made(head(64), model(slices={"kind": "whole", "crop": crop}))

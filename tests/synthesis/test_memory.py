@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from voxlate import machine
+from voxlate.system import machine
 from voxlate.images.grid import Volume
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model

@@ -9,9 +9,9 @@ import nibabel as nib
 import pytest
 
 from rows import every_row
-from voxlate.files import read_json
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.result import is_unchanged, write_images
+from voxlate.system.files import read_json
 
 
 @pytest.fixture

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from voxlate.batch import Batch
-from voxlate.config import settings
-from voxlate.data.batches import Batches, batches_of, open_cohort
-from voxlate.data.find import find_cohort
-from voxlate.data.prepare import prepare
+from voxlate.batches.batches import Batches, batches_of, open_cohort
+from voxlate.cases.prepare import prepare
+from voxlate.cohorts.find import find_cohort
+from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap, Scale
-from voxlate.images.io import read_volume, write_volume
 from voxlate.images.statistics import Statistics
 from voxlate.phantoms import write_cohort
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model, Synthesised
+from voxlate.system.config import settings
 from voxlate.training.run import weights_header
 
 SIZE = (32, 36, 12)  # x, y, z

@@ -6,13 +6,13 @@ import pytest
 
 from rows import every_row
 from voxlate.cli import api
-from voxlate.errors import BadInput
-from voxlate.files import locked, read_json
 from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Part, Scans, find_scans, part_of
+from voxlate.system.errors import BadInput
+from voxlate.system.files import locked, read_json
 
 
 def names(scans):

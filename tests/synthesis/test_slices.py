@@ -15,12 +15,12 @@ from safetensors.numpy import load_file
 from rows import every_row
 from voxlate.batch import stable_id
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.images.tiling import Tiled, Whole, resize_slices, varied_slices, zoomed
 from voxlate.recipe import from_dict
 from voxlate.synthesis.inputs import _voxels_key
 from voxlate.synthesis.model import Model
+from voxlate.system.errors import BadInput
 
 RECIPE = {
     "title": "stand-in",

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from rows import every_row
-from voxlate.errors import BadInput
-from voxlate.images.formats.dicom import SeriesInfo
+from voxlate.formats.dicom import SeriesInfo
 from voxlate.synthesis.study import left_out, pick_series
+from voxlate.system.errors import BadInput
 
 AXIAL = frozenset({"1.0 0.0 0.0 0.0 1.0 0.0"})
 THREE = AXIAL | {"0.0 1.0 0.0 0.0 0.0 -1.0", "1.0 0.0 0.0 0.0 0.0 -1.0"}

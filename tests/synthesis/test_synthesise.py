@@ -11,10 +11,10 @@ from PIL import Image
 
 import voxlate as package
 from rows import every_row
-from voxlate.errors import BadInput
-from voxlate.files import read_json, write_json
-from voxlate.images.io import read_volume
+from voxlate.formats.io import read_volume
 from voxlate.synthesis.model import load
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json, write_json
 from voxlate.training.run import Run, load_method, save_weights
 
 

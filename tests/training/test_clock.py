@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from voxlate import recipe
-from voxlate.data.batches import Batches
+from voxlate.batches.batches import Batches
 from voxlate.training import clock as module
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.train import train

@@ -12,11 +12,11 @@ from two_stages import TWO_STAGES
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.errors import BadInput, Stopped
-from voxlate.files import read_json, write_json
 from voxlate.recipe.optimiser import Optimiser
 from voxlate.recipe.training import Training
 from voxlate.synthesis.model import load
+from voxlate.system.errors import BadInput, Stopped
+from voxlate.system.files import read_json, write_json
 from voxlate.training.continuing import train_further
 from voxlate.training.run import Run, load_state, read_header
 from voxlate.training.train import train
@@ -160,7 +160,7 @@ def test_minutes_are_steps_at_the_speed_of_the_run(voxlate, run):
 def test_a_cohort_that_moved_is_given_and_another_one_is_refused(
     prepared, run, cohort, small_head, tmp_path
 ):
-    from voxlate.data.prepare import prepare
+    from voxlate.cases.prepare import prepare
 
     moved = tmp_path / "elsewhere"
     shutil.move(prepared, moved)

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.errors import Stopped
 from voxlate.methods.cycle import Cycle
 from voxlate.methods.opponent import Opponent
 from voxlate.methods.regression import Regression
+from voxlate.system.errors import Stopped
 from voxlate.training import stage as loop
 from voxlate.training.job import Job
 from voxlate.training.run import Run

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from voxlate import recipe
-from voxlate.data.batches import Batches
-from voxlate.data.fingerprint import fingerprint
-from voxlate.data.naive import fit_cohort
-from voxlate.data.prepared import open_cohort
-from voxlate.errors import BadInput
-from voxlate.files import read_json
+from voxlate.batches.batches import Batches
+from voxlate.cases.fingerprint import fingerprint
+from voxlate.cases.naive import fit_cohort
+from voxlate.cases.prepared import open_cohort
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
 from voxlate.training.continuing import train_further
 from voxlate.training.run import Run, read_header
 from voxlate.training.train import train

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from voxlate.batch import Batch
-from voxlate.files import read_json
 from voxlate.reports.page import report
 from voxlate.scoring.verdict import logged
+from voxlate.system.files import read_json
 from voxlate.training.measured import Measured, fit_items
 from voxlate.training.run import Run
 

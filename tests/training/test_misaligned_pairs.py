@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from voxlate.data.patches import DataSettings, usable_cases
-from voxlate.data.prepared import Cohort, Entry
-from voxlate.errors import BadInput
+from voxlate.batches.patches import DataSettings, usable_cases
+from voxlate.cases.prepared import Cohort, Entry
 from voxlate.images.misalignment import Misalignment
+from voxlate.system.errors import BadInput
 
 
 def entry(case: str, split: str, mm: float | None) -> Entry:

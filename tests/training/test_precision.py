@@ -12,9 +12,9 @@ import torch
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.files import read_json
 from voxlate.synthesis.calibrations import without_precision
 from voxlate.synthesis.model import load
+from voxlate.system.files import read_json
 from voxlate.training import precision
 from voxlate.training.run import Run, read_header
 from voxlate.training.train import train

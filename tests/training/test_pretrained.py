@@ -13,8 +13,8 @@ from torch import Tensor
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.errors import BadInput
 from voxlate.nets.interface import Channels
+from voxlate.system.errors import BadInput
 from voxlate.training.pretrained import (
     LEVELS,
     Source,

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from voxlate import recipe as recipes
-from voxlate.errors import BadInput
 from voxlate.recipe import from_dict, to_dict
+from voxlate.system.errors import BadInput
 from voxlate.training.run import Run
 from voxlate.training.train import train
 

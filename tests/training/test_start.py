@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from voxlate import cli, recipe
-from voxlate.data.prepare import prepare
-from voxlate.errors import BadInput
-from voxlate.files import locked
+from voxlate.cases.prepare import prepare
+from voxlate.system.errors import BadInput
+from voxlate.system.files import locked
 from voxlate.training.run import Run
 from voxlate.training.train import train
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.errors import Stopped
 from voxlate.recipe.training import Stop
+from voxlate.system.errors import Stopped
 from voxlate.training.learner import Epochs
 from voxlate.training.run import Run, read_header
 from voxlate.training.train import train

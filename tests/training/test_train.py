@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from two_stages import TWO_STAGES
 
 from voxlate import recipe
-from voxlate.errors import BadInput, Stopped
 from voxlate.recipe.optimiser import Optimiser
+from voxlate.system.errors import BadInput, Stopped
 from voxlate.training.learner import Average
 from voxlate.training.run import Run, load_method, save_weights, weights_checksum
 from voxlate.training.train import train

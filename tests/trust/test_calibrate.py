@@ -10,13 +10,13 @@ from safetensors.numpy import load_file, save_file
 
 import voxlate as package
 from rows import every_row
-from voxlate.files import read_json
-from voxlate.images.io import read_volume
-from voxlate.records import checksum
+from voxlate.formats.io import read_volume
 from voxlate.reports.page import report
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRIC_OF
 from voxlate.synthesis.model import load
+from voxlate.system.files import read_json
+from voxlate.system.records import checksum
 from voxlate.training.run import load_method, save_weights
 
 

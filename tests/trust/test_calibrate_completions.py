@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from voxlate.files import read_json
-from voxlate.images.io import read_volume
+from voxlate.formats.io import read_volume
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.model import load
+from voxlate.system.files import read_json
 from voxlate.trust import widths
 
 THREE = """

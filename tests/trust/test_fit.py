@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 from voxlate.trust import widths
 from voxlate.trust.calibration import Calibration, Header, Prediction, relative_widths
 from voxlate.trust.fit import CalibrationVoxels, fit

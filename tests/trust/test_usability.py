@@ -2,7 +2,7 @@
 
 import pytest
 
-from voxlate.data.grades import ADVICE
+from voxlate.cases.grades import ADVICE
 from voxlate.scoring.verdict import Verdict
 from voxlate.trust.usability import usability
 

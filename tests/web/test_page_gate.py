@@ -10,7 +10,7 @@ import pytest
 from paging import BASE, TOKEN
 
 import voxlate
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 from voxlate.web.gate import CONTENT_POLICY
 from voxlate.web.offering import offer, serve
 from voxlate.web.settings import labelled

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from paging import BASE, TOKEN, Here
 
-from voxlate.errors import BadInput
-from voxlate.files import read_json, write_json
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json, write_json
 from voxlate.web.jobs import MOST_ATTEMPTS, PROGRESS, Jobs, NoSuchJob, Progress
 from voxlate.web.lanes import Lane
 
@@ -214,7 +214,7 @@ def free_port() -> int:
 
 
 def test_a_data_folder_and_a_port_belong_to_one_server(tmp_path):
-    from voxlate.files import locked
+    from voxlate.system.files import locked
     from voxlate.web.app import run_server
     from voxlate.web.gate import Sessions
     from voxlate.web.settings import Settings

@@ -10,8 +10,8 @@ from paging import Here
 from test_page_results import finished, synthesised
 from test_training_page import ended
 
-from voxlate.files import read_json
 from voxlate.scoring.metrics import METRIC_OF
+from voxlate.system.files import read_json
 
 NUMBER = re.compile(r"\d+\.\d+")
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from paging import BASE
 
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 from voxlate.web.folders import below_root
 from voxlate.web.uploads import safe_parts
 

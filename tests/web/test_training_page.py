@@ -12,9 +12,9 @@ import tomli_w
 from markupsafe import Markup
 from paging import Here
 
-from voxlate.errors import BadInput
-from voxlate.files import read_json
 from voxlate.recipe import read, to_dict
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
 from voxlate.web.jobs import Progress
 from voxlate.web.lanes import start_process
 from voxlate.web.looking import without_styles

@@ -7,7 +7,7 @@ import sys
 import threading
 from types import FrameType
 
-from voxlate import machine
+from voxlate.system import machine
 
 BUSY_CORES, LOOK_SECONDS = 0.5, 0.3
 SHOWING = ("info", "recipes", "starters", "--version")

@@ -13,6 +13,10 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from voxlate.batches.slice_filter import SliceFilter
+from voxlate.cases import prepare as _prepare
+from voxlate.cases.naive import Baselines
+from voxlate.cases.prepared import Cohort
 from voxlate.cli import demo as _demo
 from voxlate.cli import resume
 from voxlate.cli.arguments import checked, takes
@@ -20,18 +24,17 @@ from voxlate.cli.demo_real import RealDemo, demo_on_scan
 from voxlate.cli.info import describe_path
 from voxlate.cli.progress import Shown, noted, shown
 from voxlate.cli.starters import starter_facts
-from voxlate.data import prepare as _prepare
-from voxlate.data.choice import as_names
-from voxlate.data.deidentify import Deidentified, deidentify_folder
-from voxlate.data.naive import Baselines
-from voxlate.data.options import Layout, PrepareOptions
-from voxlate.data.prepared import Cohort
-from voxlate.data.pseudonyms import check_outside, read_key, write_key
-from voxlate.data.slice_filter import SliceFilter
-from voxlate.errors import BadInput, first_of
+from voxlate.cohorts.choice import as_names
+from voxlate.cohorts.deidentify import Deidentified, deidentify_folder
+from voxlate.cohorts.options import Layout, PrepareOptions
+from voxlate.cohorts.pseudonyms import check_outside, read_key, write_key
+from voxlate.delivery.archive import fetch_inputs, store_answers
+from voxlate.delivery.delivery import deliver
+from voxlate.delivery.dicom_out import Exported, export_dicom
+from voxlate.delivery.serving import serve as serve_archive
 from voxlate.executors.options import ExecutorOptions
-from voxlate.images.io import read_volume
-from voxlate.images.limits import allow_volumes
+from voxlate.formats.io import read_volume
+from voxlate.formats.limits import allow_volumes
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.cohort import CohortLesion
 from voxlate.planning.adapt import adapt as _adapt
@@ -52,13 +55,10 @@ from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis import likelihood as _likelihood
-from voxlate.synthesis.archive import fetch_inputs, store_answers
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_out_cases, own_copy
 from voxlate.synthesis.calibrations import Answer
 from voxlate.synthesis.cohort import graded_warnings
-from voxlate.synthesis.delivery import deliver
-from voxlate.synthesis.dicom_out import Exported, export_dicom
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.missing import score_run
@@ -66,7 +66,7 @@ from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.model import load as _load
 from voxlate.synthesis.options import RunOptions, SynthOptions
 from voxlate.synthesis.selection import select
-from voxlate.synthesis.serving import serve as serve_archive
+from voxlate.system.errors import BadInput, first_of
 from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
 from voxlate.training.run import Run

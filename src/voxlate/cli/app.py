@@ -13,7 +13,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from voxlate import __version__
-from voxlate.errors import FULL, BadInput, Stopped, nearest, refused_by_system, system_code
+from voxlate.system.errors import FULL, BadInput, Stopped, nearest, refused_by_system, system_code
 
 
 class Commands(TyperGroup):

@@ -11,11 +11,11 @@ from typer import Argument
 from voxlate.cli.app import end, err, note, out, say
 from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
-from voxlate.data.options import MAX_VOLUME, PrepareOptions
-from voxlate.errors import BadInput, plural
+from voxlate.cohorts.options import MAX_VOLUME, PrepareOptions
 from voxlate.executors.options import ExecutorOptions
-from voxlate.images.limits import allow_volumes
-from voxlate.options import MAIN, OUTPUT, Option
+from voxlate.formats.limits import allow_volumes
+from voxlate.system.errors import BadInput, plural
+from voxlate.system.options import MAIN, OUTPUT, Option
 
 
 @command("phantom --out COHORT --cases 24 --size 96 96 48")
@@ -105,14 +105,14 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and convert it for training."""
+    from voxlate.cases.audit import misalignment_lines
+    from voxlate.cases.prepare import prepare as run
+    from voxlate.cases.prepared import registration_lines
+    from voxlate.cases.survey import prepared_overview
     from voxlate.cli.next_steps import after_prepare
     from voxlate.cli.overview import show
-    from voxlate.data.audit import misalignment_lines
-    from voxlate.data.manifest import root_and_manifest
-    from voxlate.data.prepare import prepare as run
-    from voxlate.data.prepared import registration_lines
-    from voxlate.data.split import held_out_line, held_out_patients
-    from voxlate.data.survey import prepared_overview
+    from voxlate.cohorts.manifest import root_and_manifest
+    from voxlate.cohorts.split import held_out_line, held_out_patients
 
     if dry_run:
         from voxlate.cli.dry_run import show_preparation

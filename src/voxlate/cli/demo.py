@@ -7,10 +7,9 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.prepare import prepare
-from voxlate.files import HIGH, LOW
+from voxlate.cases.prepare import prepare
+from voxlate.formats.io import read_volume
 from voxlate.images.grid import canonical
-from voxlate.images.io import read_volume
 from voxlate.images.pictures import montage, palette, shades
 from voxlate.phantoms import write_cohort
 from voxlate.recipe import read_with_head
@@ -23,6 +22,7 @@ from voxlate.synthesis.calibrate import calibrate, held_out_cases
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
+from voxlate.system.files import HIGH, LOW
 from voxlate.training.log import StepCallback
 from voxlate.training.train import train
 

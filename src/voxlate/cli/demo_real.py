@@ -6,12 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.arrays import Float32
 from voxlate.cli.demo import SHOWN_HU
-from voxlate.errors import BadInput
-from voxlate.files import SYNTHETIC, whole_file
+from voxlate.formats.io import location_of, read_volume
 from voxlate.images.grid import Volume, canonical
-from voxlate.images.io import location_of, read_volume
 from voxlate.images.mask import bounding_box, foreground
 from voxlate.images.pictures import (
     Picture,
@@ -28,6 +25,9 @@ from voxlate.starters.names import PREFIX, folder_of, installed
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
+from voxlate.system.arrays import Float32
+from voxlate.system.errors import BadInput
+from voxlate.system.files import SYNTHETIC, whole_file
 
 TILE = 320  # pixels of a slice in the picture
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin
 
-from voxlate.config import key_types, members
+from voxlate.system.config import key_types, members
 
 
 def explain(recipe: Any) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from voxlate.errors import BadInput
-from voxlate.images.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
-from voxlate.images.io import format_of, is_there, read_volume, without_ending
+from voxlate.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
+from voxlate.formats.io import format_of, is_there, read_volume, without_ending
 from voxlate.images.units import unit_of
 from voxlate.starters.names import is_starter
+from voxlate.system.errors import BadInput
 
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 BIDS = "derivatives"  # the folder in which images of a synthesis are once more, under the names of BIDS
@@ -45,7 +45,7 @@ def _starter(path: Path) -> dict[str, Any]:
 
 def _folder(path: Path) -> dict[str, Any]:
     """Facts about a folder that is neither prepared nor a run: synthesised images, DICOM series, or cases."""
-    from voxlate.data.find import find_cohort  # imported where a folder asks for it
+    from voxlate.cohorts.find import find_cohort  # imported where a folder asks for it
 
     if (path / "provenance.json").is_file():
         return _synthesis(path)
@@ -165,7 +165,7 @@ def _stated_unit(path: Path, modality: str) -> str | None:
 
 
 def _cohort(path: Path) -> dict[str, Any]:
-    from voxlate.data.prepared import (
+    from voxlate.cases.prepared import (
         open_cohort,
     )  # a scan is described without it, in half the time
 

@@ -26,12 +26,12 @@ from voxlate.cli.planning import (
 )
 from voxlate.cli.progress import progress_on
 from voxlate.cli.warning_lines import by_grade
-from voxlate.errors import BadInput, plural
 from voxlate.executors.options import ExecutorOptions
-from voxlate.options import MAIN, TRAINING, AllowCode, Device, Option, pairs
 from voxlate.recipe import text as recipe_text
 from voxlate.starters.names import completed
 from voxlate.synthesis.options import SynthOptions
+from voxlate.system.errors import BadInput, plural
+from voxlate.system.options import MAIN, TRAINING, AllowCode, Device, Option, pairs
 
 if TYPE_CHECKING:
     from voxlate.training.run import Run
@@ -320,10 +320,10 @@ def synth(
     The images are in physical units on the grid of the input.
     """
     from voxlate.cli.next_steps import after_completing, after_synthesis
-    from voxlate.synthesis.archive import fetch_inputs, store_answers
+    from voxlate.delivery.archive import fetch_inputs, store_answers
+    from voxlate.delivery.delivery import deliver
     from voxlate.synthesis.bounds import bound_lines, bounds_of
     from voxlate.synthesis.cohort import graded_warnings
-    from voxlate.synthesis.delivery import deliver
     from voxlate.synthesis.ensemble import members_and_scans
     from voxlate.synthesis.selection import select
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.find import find_cohort
-from voxlate.data.options import layout_of
-from voxlate.data.patches import DataSettings
-from voxlate.data.prepared import Cohort, open_cohort
-from voxlate.data.presets import CaseFiles
-from voxlate.errors import BadInput
-from voxlate.files import read_json
+from voxlate.batches.patches import DataSettings
+from voxlate.cases.prepared import Cohort, open_cohort
+from voxlate.cohorts.find import find_cohort
+from voxlate.cohorts.options import layout_of
+from voxlate.cohorts.presets import CaseFiles
 from voxlate.scoring.provenance import recorded_splits
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
 
 COHORT = "COHORT"  # stands for the scans if their folder is unknown
 HELD_OUT = ("val", "test")

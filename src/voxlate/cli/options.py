@@ -1,4 +1,4 @@
-"""From options dataclasses to the command line: how typer gets the fields of `voxlate.options` as parameters."""
+"""From options dataclasses to the command line: how typer gets the fields of `voxlate.system.options` as parameters."""
 
 import functools
 import inspect
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from voxlate.cli.app import app
-from voxlate.options import MAIN, OUTPUT, PANELS, Option, option_of
+from voxlate.system.options import MAIN, OUTPUT, PANELS, Option, option_of
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
 

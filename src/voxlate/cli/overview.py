@@ -6,11 +6,11 @@ from typing import Any
 
 from rich.table import Table
 
+from voxlate.cases.checking import UNREAD, CheckedFile
+from voxlate.cases.prepared import SPLITS
 from voxlate.cli.app import err, say
-from voxlate.data.checking import UNREAD, CheckedFile
-from voxlate.data.find import CohortFiles
-from voxlate.data.prepared import SPLITS
-from voxlate.errors import first_of
+from voxlate.cohorts.find import CohortFiles
+from voxlate.system.errors import first_of
 
 MOST_ROWS = 12  # files of a dry run; --all shows the others
 

@@ -10,12 +10,12 @@ from typer import Argument
 from voxlate.cli.app import end, err, note, out, say
 from voxlate.cli.options import Everything, Json, To, command
 from voxlate.cli.progress import progress_on
-from voxlate.errors import BadInput
 from voxlate.executors.options import ExecutorOptions
-from voxlate.options import MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option
 from voxlate.scoring.options import EvaluateOptions
 from voxlate.starters.names import completed
 from voxlate.synthesis.options import RunOptions
+from voxlate.system.errors import BadInput
+from voxlate.system.options import MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option
 
 
 @command(
@@ -230,7 +230,7 @@ def export(
     ] = False,
 ) -> None:
     """Write synthesised images as derived DICOM series in the study of their source (research use only)."""
-    from voxlate.synthesis.dicom_out import export_dicom
+    from voxlate.delivery.dicom_out import export_dicom
 
     with progress_on(err) as bars:
         done = export_dicom(

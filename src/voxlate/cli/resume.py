@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 if TYPE_CHECKING:
     from voxlate.training.run import Run

@@ -7,8 +7,8 @@ from typer import Argument
 
 from voxlate.cli.app import note, say
 from voxlate.cli.options import command
-from voxlate.options import MAIN, Device, Option
 from voxlate.starters.names import completed
+from voxlate.system.options import MAIN, Device, Option
 from voxlate.web.settings import DEFAULT_DISK, DEFAULT_UPLOAD, SHORTEST_TOKEN, Limits
 
 

@@ -7,7 +7,7 @@ from typer import Argument
 
 from voxlate.cli.app import note, say
 from voxlate.cli.options import To, command
-from voxlate.options import MAIN, Device, Option
+from voxlate.system.options import MAIN, Device, Option
 
 
 @command("pseudonym-key key", "pseudonym-key key --of anna --of ben")
@@ -19,7 +19,7 @@ def pseudonym_key(
     ] = None,
 ) -> None:
     """Write a new random key for --pseudonymise, or print the pseudonyms of patients by an existing key."""
-    from voxlate.data.pseudonyms import read_key, write_key
+    from voxlate.cohorts.pseudonyms import read_key, write_key
 
     if of:
         pseudonyms = read_key(file)
@@ -41,8 +41,8 @@ def pseudonymise(
 
     Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
     """
-    from voxlate.data.deidentify import deidentify_folder
-    from voxlate.data.pseudonyms import check_outside, read_key
+    from voxlate.cohorts.deidentify import deidentify_folder
+    from voxlate.cohorts.pseudonyms import check_outside, read_key
 
     check_outside(key, to)
     done = deidentify_folder(folder, to, read_key(key))
@@ -83,7 +83,7 @@ def listen(
 
     The queue survives a killed process: the same command goes on, and sends no image twice.
     """
-    from voxlate.synthesis.serving import serve
+    from voxlate.delivery.serving import serve
 
     say(f"{title} listens on {host}:{port} for {', '.join(allow)}; images go to {to}.")
     serve(run, out, allow, to, port=port, title=title, host=host, idle=idle, device=device, say=say)

@@ -10,9 +10,9 @@ from typer import Argument
 from voxlate.cli.app import err, note, out, say
 from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
-from voxlate.errors import BadInput
-from voxlate.options import MAIN, TRAINING, AllowCode, Device, Option
 from voxlate.starters.names import completed
+from voxlate.system.errors import BadInput
+from voxlate.system.options import MAIN, TRAINING, AllowCode, Device, Option
 
 NONE = "No starter is installed with this copy of voxlate: train a run (voxlate train auto)."
 

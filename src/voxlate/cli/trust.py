@@ -10,11 +10,11 @@ from typer import Argument
 from voxlate.cli.app import err, note, say
 from voxlate.cli.options import Json, command
 from voxlate.cli.progress import progress_on
-from voxlate.data.options import Layout
+from voxlate.cohorts.options import Layout
 from voxlate.executors.options import ExecutorOptions
-from voxlate.options import MAIN, SAMPLING, AllowCode, Device, Option, pairs
 from voxlate.starters.names import completed
 from voxlate.synthesis.options import ANSWER, SAMPLES, SET, synth_table
+from voxlate.system.options import MAIN, SAMPLING, AllowCode, Device, Option, pairs
 
 
 @command(

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
+from voxlate.cases.grades import Grade, grade_of
 from voxlate.cli.app import err, note, say
-from voxlate.data.grades import Grade, grade_of
 from voxlate.recipe.renamed import RenamedKey
 
 MPS_LACKS = re.compile(r"The operator '(.+?)' is not currently supported on the MPS backend")

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import setting, settings
-from voxlate.devices import moved
+from voxlate.system.config import setting, settings
+from voxlate.system.devices import moved
 
 Stream = int | Mapping[int, float]  # a stream's id, or the weights of several whose sum is drawn
 

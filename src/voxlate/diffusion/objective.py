@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import setting, settings
 from voxlate.diffusion.prediction import Kind, coefficients
 from voxlate.diffusion.schedules import LOG_SNR_LIMIT
-from voxlate.errors import BadInput
+from voxlate.system.config import setting, settings
+from voxlate.system.errors import BadInput
 
 
 def from_x0_weight(weight: Tensor, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:

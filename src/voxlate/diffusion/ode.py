@@ -9,7 +9,7 @@ from torch import Tensor
 from voxlate.diffusion.prediction import per_item, to_eps
 from voxlate.diffusion.samplers import Denoise, Draw, Traits, mean_square, with_traits
 from voxlate.diffusion.schedules import FIRST_TIME, LOG_SNR_LIMIT, Schedule, with_slope
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 Slope = Callable[
     [Tensor, Tensor], Tensor

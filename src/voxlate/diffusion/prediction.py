@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from voxlate.devices import moved
 from voxlate.diffusion.schedules import Schedule
+from voxlate.system.devices import moved
 
 Kind = Literal["eps", "x0", "v", "score", "x_plus_score", "velocity"]
 

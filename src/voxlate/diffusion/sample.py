@@ -7,14 +7,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from voxlate.config import Importable, named, setting, settings
 from voxlate.diffusion import higher_order, ode, samplers
 from voxlate.diffusion.prediction import rescheduled
 from voxlate.diffusion.samplers import Denoise, Draw, Sampler, Traits, traits_of
 from voxlate.diffusion.schedules import AnySchedule, Schedule
 from voxlate.diffusion.times import GridName, grid
 from voxlate.diffusion.windows import Windows
-from voxlate.errors import BadInput
+from voxlate.system.config import Importable, named, setting, settings
+from voxlate.system.errors import BadInput
 
 # every function of these modules that states its traits is a sampler by its own name
 SAMPLERS: dict[str, Sampler] = {

@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from voxlate.config import setting, settings
-from voxlate.errors import BadInput
+from voxlate.system.config import setting, settings
+from voxlate.system.errors import BadInput
 
 # Networks never see a log-SNR outside ±20. At −20, alpha is 4.5e-5: small, but x0 can still be divided out.
 # At the clean end only the number that networks see is limited; sigma itself may reach 0: t = 0 is exactly the image.

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import setting, settings
 from voxlate.diffusion.schedules import LOG_SNR_LIMIT, LinearBetas, Schedule
-from voxlate.errors import BadInput
+from voxlate.system.config import setting, settings
+from voxlate.system.errors import BadInput
 
 
 @settings

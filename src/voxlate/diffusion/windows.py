@@ -6,10 +6,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from voxlate.config import setting, settings
-from voxlate.devices import moved
 from voxlate.diffusion.samplers import Denoise
-from voxlate.errors import BadInput
+from voxlate.system.config import setting, settings
+from voxlate.system.devices import moved
+from voxlate.system.errors import BadInput
 
 
 @settings

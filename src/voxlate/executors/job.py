@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 Case = TypeVar("Case")
 BUSY = 0.9  # share of time in which a GPU should compute

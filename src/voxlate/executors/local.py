@@ -16,7 +16,7 @@ from typing import Any
 from voxlate.executors.job import Case, Job, Outcomes, Progress, Warn, nothing
 from voxlate.executors.schedule import Bundle, Died, Event, Finished, Ready, scheduled
 from voxlate.executors.worker import CaseWorker, sendable, slots_of
-from voxlate.machine import begin_worker, interrupts_held
+from voxlate.system.machine import begin_worker, interrupts_held
 
 ENDING_SECONDS = 5.0  # that ended processes may take to be gone
 

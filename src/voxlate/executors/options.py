@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from voxlate.errors import BadInput
 from voxlate.executors.job import Executor, InProcess, Warn, nothing
 from voxlate.executors.worker import say_crowded
-from voxlate.machine import cores
-from voxlate.options import ADVANCED, Option
+from voxlate.system.errors import BadInput
+from voxlate.system.machine import cores
+from voxlate.system.options import ADVANCED, Option
 
 
 @dataclass(frozen=True, kw_only=True)

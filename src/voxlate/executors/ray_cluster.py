@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.errors import BadInput
 from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, Warn, nothing
 from voxlate.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
 from voxlate.executors.schedule import WAITING, Bundle, Died, Event, Finished, Ready, scheduled
 from voxlate.executors.worker import CaseWorker, say_crowded, sendable, slots_of
 from voxlate.images.optional import optional_package
+from voxlate.system.errors import BadInput
 
 CONNECTING_SECONDS = 10.0
 LOCAL = "local"  # Ray's name for a new cluster of this machine

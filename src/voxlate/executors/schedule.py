@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
-from voxlate.errors import BadInput
 from voxlate.executors.job import Outcome, Outcomes, WorkerDied
+from voxlate.system.errors import BadInput
 
 WAITING = 1  # bundles that wait in a worker, so that it does not wait for the next one
 BUNDLE_SECONDS = 0.1  # of work in a message, so that sending costs less than working

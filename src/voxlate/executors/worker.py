@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from voxlate.errors import BadInput
 from voxlate.executors.job import Context, Cost, Job, Outcome, Turn, Warn
+from voxlate.system.errors import BadInput
 
 SLOTS_WITH_NETWORK = 3  # cases at a time: one is read, one is in the network, one is written
 

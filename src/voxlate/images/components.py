@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.ndimage
 
-from voxlate.slabs import by_plane, empty, in_slabs, reduced, release
+from voxlate.system.slabs import by_plane, empty, in_slabs, reduced, release
 
 
 @dataclass(frozen=True)

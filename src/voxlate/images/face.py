@@ -1,8 +1,8 @@
 """Whether a scan shows a brain without its skull, or a head that may be recognised by its face."""
 
-from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.images.mask import BONE_HU, body_box_mm, brain, foreground
+from voxlate.system.errors import BadInput
 
 LEAST_BONE = 0.01  # of a head's voxels in CT; real heads have 0.08 or more
 BRAIN_ALONE = 0.9  # share of the brain in the body, above which there is little else

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import scipy.ndimage
 
-from voxlate.errors import BadInput
-from voxlate.slabs import empty, in_slabs, least_and_most, release
+from voxlate.system.errors import BadInput
+from voxlate.system.slabs import empty, in_slabs, least_and_most, release
 
 Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linear, 3 is cubic
 Codes = tuple[int, int]  # of the qform and the sform of a NIfTI header

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import Field
 
-from voxlate.config import Importable, setting, settings
-from voxlate.errors import BadInput
 from voxlate.images.statistics import Statistics
+from voxlate.system.config import Importable, setting, settings
+from voxlate.system.errors import BadInput
 
 Array = TypeVar("Array", np.ndarray, Any)  # numpy arrays and torch tensors share what is used here
 

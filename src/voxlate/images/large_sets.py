@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from voxlate import slabs
-from voxlate.slabs import release
+from voxlate.system import slabs
+from voxlate.system.slabs import release
 
 BUFFER = 8192  # values that numpy converts at a time, where it sums an array of another type than the sum's
 HALF = 1 << 16  # values of 16 bits

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage, stats
 
-from voxlate.arrays import AnyArray, Bool, Float32
 from voxlate.images.mask import Spacing
+from voxlate.system.arrays import AnyArray, Bool, Float32
 
 Field = Float32
 Signature = NDArray[np.int8]

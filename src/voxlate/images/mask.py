@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 import scipy.ndimage
 
-from voxlate.errors import BadInput
 from voxlate.images.components import components_of
 from voxlate.images.grid import Box, Volume
-from voxlate.slabs import (
+from voxlate.system.errors import BadInput
+from voxlate.system.slabs import (
     by_plane,
     empty,
     in_slabs,

@@ -10,9 +10,9 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from voxlate.arrays import AnyArray, Float32
 from voxlate.images.motion import Field, Floats, Mask, Shifts
 from voxlate.images.similarity import class_of, shared_information
+from voxlate.system.arrays import AnyArray, Float32
 
 Image = NDArray[np.floating]
 Spacing = tuple[float, float, float]

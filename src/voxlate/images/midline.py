@@ -7,9 +7,9 @@ import numpy as np
 import scipy.ndimage
 import scipy.optimize
 
-from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
+from voxlate.system.errors import BadInput
 
 COARSE_MM = 4.0  # spacing of the search; interpolation between smooth voxels resolves a tenth of it
 MOST_POINTS = 20_000

@@ -13,7 +13,7 @@ from pydantic import StringConstraints
 from voxlate.images.matching import Image, Matching, MatchingLevel, Spacing
 from voxlate.images.motion import Field, Mask, Shifts, fitted, rigid_motion
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice
-from voxlate.records import Count, NotNegative, Number, Text
+from voxlate.system.records import Count, NotNegative, Number, Text
 
 SAMPLES = 200_000
 THICKEST_MM = 3.0  # across slices further apart a shift shows too roughly to be stated

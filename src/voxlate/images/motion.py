@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.ndimage
 
-from voxlate.arrays import Bool, Float32, Float64
+from voxlate.system.arrays import Bool, Float32, Float64
 
 Mask = Bool
 Floats = Float64

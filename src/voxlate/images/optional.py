@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 
 def optional_package(

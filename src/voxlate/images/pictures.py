@@ -15,8 +15,8 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from voxlate.arrays import AnyArray
-from voxlate.files import whole_file
+from voxlate.system.arrays import AnyArray
+from voxlate.system.files import whole_file
 
 Plane = Literal["axial", "coronal", "sagittal"]
 Picture = NDArray[np.uint8]

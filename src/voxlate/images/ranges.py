@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.arrays import AnyArray, Bool, Float32
-from voxlate.errors import BadInput
+from voxlate.system.arrays import AnyArray, Bool, Float32
+from voxlate.system.errors import BadInput
 
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5

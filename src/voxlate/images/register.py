@@ -16,15 +16,15 @@ from typing import Any, Literal
 import numpy as np
 import scipy.ndimage
 
-from voxlate.errors import BadInput
-from voxlate.files import whole_file
 from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
 from voxlate.images.misalignment import displacement_field
 from voxlate.images.motion import on_every_voxel
 from voxlate.images.optional import optional_package
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
-from voxlate.records import Number
+from voxlate.system.errors import BadInput
+from voxlate.system.files import whole_file
+from voxlate.system.records import Number
 
 RegistrationMethod = Literal["rigid", "affine", "smooth", "bspline", "ants"]
 Transform = Any  # a SimpleITK transform

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.arrays import AnyArray, Bool, Float64
+from voxlate.system.arrays import AnyArray, Bool, Float64
 
 RADIUS, SIGMA = 5, 1.5  # Wang et al. 2004, section III.B: an 11 x 11 Gaussian window of 1.5 pixels
 K1, K2 = 0.01, 0.03

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate import slabs
 from voxlate.images.large_sets import LargeSet
-from voxlate.records import NotNegative, Number
-from voxlate.slabs import by_plane, reduced
+from voxlate.system import slabs
+from voxlate.system.records import NotNegative, Number
+from voxlate.system.slabs import by_plane, reduced
 
 # The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
 PERCENTILES = (

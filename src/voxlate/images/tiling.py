@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from voxlate.config import settings
 from voxlate.images.grid import Volume
-from voxlate.slabs import empty, release, slabs, zeros
+from voxlate.system.config import settings
+from voxlate.system.slabs import empty, release, slabs, zeros
 
 Triple = tuple[int, int, int]
 Size = tuple[int, int]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from voxlate.images.register import LEAST_VOLUME, Transform, simpleitk
-from voxlate.records import Record
+from voxlate.system.records import Record
 
 FARTHEST_MM = 1e5  # of any number of a transform: no scanner's frame is wider than some metres
 LINEAR = {  # parameters, and fixed ones: the centre

@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 
 from voxlate.batch import Batch
-from voxlate.config import kind_of, setting, settings
-from voxlate.devices import with_doubles
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.errors import BadInput
 from voxlate.methods.method import (
     Attempt,
     Losses,
@@ -28,6 +25,9 @@ from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.blocks import exact, to_slices
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.lpips import load_lpips
+from voxlate.system.config import kind_of, setting, settings
+from voxlate.system.devices import with_doubles
+from voxlate.system.errors import BadInput
 
 
 @settings

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxlate.diffusion.objective import masked_mean
-from voxlate.errors import BadInput
 from voxlate.methods.method import Problem, required
 from voxlate.nets.completion.shared import modality_images
+from voxlate.system.errors import BadInput
 
 Extra = Tensor | tuple[Tensor, ...]
 Reduction = Literal["mask", "all"]

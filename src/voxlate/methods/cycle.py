@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
-from voxlate.config import setting, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.errors import BadInput
 from voxlate.methods.method import (
     Losses,
     Method,
@@ -27,6 +25,8 @@ from voxlate.methods.opponent import AnyCritic, discriminator_loss, generator_lo
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.nets.critic import Critic
 from voxlate.nets.interface import Channels, NetSettings
+from voxlate.system.config import setting, settings
+from voxlate.system.errors import BadInput
 
 DIRECTIONS = ("to_target", "to_source")
 

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
-from voxlate.config import setting, settings
-from voxlate.devices import moved, with_doubles
 from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import AnyWeight, MinSnr, masked_mean
@@ -30,6 +28,8 @@ from voxlate.methods.method import (
     required,
 )
 from voxlate.nets.interface import Channels, NetSettings, Output
+from voxlate.system.config import setting, settings
+from voxlate.system.devices import moved, with_doubles
 
 
 @settings

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings, with_known
-from voxlate.errors import BadInput
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
+from voxlate.system.errors import BadInput
 
 Losses = dict[str, Tensor]
 """'total' is what is minimised; the other entries are for the log."""

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from voxlate.batch import Batch
-from voxlate.config import Importable, setting, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.methods.method import Losses, Method, Pair
 from voxlate.nets.critic import Critic, CriticSettings
+from voxlate.system.config import Importable, setting, settings
 
 GanLoss = Literal["wasserstein", "cross_entropy", "least_squares", "hinge"]
 AnyCritic = Annotated[Critic, Importable()]

@@ -8,11 +8,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
-from voxlate.config import Importable, named, setting, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.errors import BadInput
 from voxlate.methods.auxiliary_losses import LOSSES as EXTRA_LOSSES
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.method import (
@@ -29,6 +27,8 @@ from voxlate.methods.method import (
     with_total,
 )
 from voxlate.nets.interface import Channels, NetSettings, Output
+from voxlate.system.config import Importable, named, setting, settings
+from voxlate.system.errors import BadInput
 
 
 def _absolute(image: Tensor, truth: Tensor) -> Tensor:

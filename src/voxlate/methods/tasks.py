@@ -12,10 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND, Batch
-from voxlate.config import Importable, kind_of, setting, settings
-from voxlate.devices import with_doubles
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput
 from voxlate.methods.method import (
     Method,
     Problem,
@@ -27,6 +24,9 @@ from voxlate.methods.method import (
 )
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.interface import Channels, NetworkInput
+from voxlate.system.config import Importable, kind_of, setting, settings
+from voxlate.system.devices import with_doubles
+from voxlate.system.errors import BadInput
 
 Inside = Annotated[
     bool,

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import setting, settings
 from voxlate.nets.blocks import (
     NORM_EPS,
     Attention,
@@ -28,6 +27,7 @@ from voxlate.nets.blocks import (
     to_volumes,
 )
 from voxlate.nets.interface import Channels, NetSettings
+from voxlate.system.config import setting, settings
 
 LOGVAR_RANGE = (-30.0, 20.0)  # keeps exp() finite before training has settled
 HALO = 4  # slices that a part of a volume sees on each side, where slices see each other

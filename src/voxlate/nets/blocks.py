@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import Counts, setting, settings
 from voxlate.nets import cpu
+from voxlate.system.config import Counts, setting, settings
 
 FEWEST_PRODUCTS = (
     1 << 22

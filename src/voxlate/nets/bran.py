@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import setting, settings
-from voxlate.errors import BadInput
 from voxlate.nets.blocks import CONVOLUTIONS, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.nets.strided import DoublingConv, doubling, halving, norm
+from voxlate.system.config import setting, settings
+from voxlate.system.errors import BadInput
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 WIDEST = 8  # times the width: Isola et al. 2017, sec. 6.1.1

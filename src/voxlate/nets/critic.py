@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import Counts, setting, settings
-from voxlate.errors import BadInput
 from voxlate.nets.blocks import start_normal, to_slices, to_volumes
 from voxlate.nets.strided import FEWEST_SLICES, norm
+from voxlate.system.config import Counts, setting, settings
+from voxlate.system.errors import BadInput
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from voxlate.config import kind_of
-from voxlate.errors import BadInput
+from voxlate.system.config import kind_of
+from voxlate.system.errors import BadInput
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from voxlate.arrays import Float32, Float64
-from voxlate.errors import BadInput
+from voxlate.system.arrays import Float32, Float64
+from voxlate.system.errors import BadInput
 
 SMALLEST = 31  # pixels: the first convolution then gives 7, and the two poolings 3 and 1
 BATCH = 8

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from voxlate.config import STRICT
-from voxlate.errors import BadInput
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.system.config import STRICT
+from voxlate.system.errors import BadInput
 
 GIVEN = ("in_channels", "out_channels")  # arguments that the task decides
 NOISE = "log_snr"

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import setting, settings
 from voxlate.nets.blocks import pad_far, start_normal, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.nets.strided import Dimensions, DoublingConv, HalvingConv, doubling, halving, norm
+from voxlate.system.config import setting, settings
 
 HALVINGS = 2
 

@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import setting, settings
-from voxlate.errors import BadInput
 from voxlate.nets.asymmetry import AsymmetryPrior, Pyramid
 from voxlate.nets.blocks import (
     Attention,
@@ -32,6 +30,8 @@ from voxlate.nets.blocks import (
     zeroed,
 )
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.system.config import setting, settings
+from voxlate.system.errors import BadInput
 
 
 @settings

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 # dicomweb:// is https, except on this machine; dicomweb+http:// is http wherever it is.
 SCHEMES = ("dicomweb", "dicomweb+http", "dicomweb+https")

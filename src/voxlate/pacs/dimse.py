@@ -7,10 +7,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from voxlate.errors import BadInput
 from voxlate.images.optional import optional_package
 from voxlate.pacs.address import Node
 from voxlate.pacs.sending import COMPANIONS, Lost, Refused
+from voxlate.system.errors import BadInput
 
 SUCCESS = 0x0000
 WARNINGS = range(0xB000, 0xC000)  # the image is stored, with a remark (PS3.4, B.2.3)

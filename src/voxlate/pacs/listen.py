@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Collection
 from threading import Event
 
-from voxlate.errors import BadInput
-from voxlate.files import locked
 from voxlate.pacs.dimse import receiving
 from voxlate.pacs.queue import Answer, Queue, Send
+from voxlate.system.errors import BadInput
+from voxlate.system.files import locked
 
 LOOK_SECONDS = 1.0  # between two looks for a complete study
 RETRY_SECONDS = 60.0  # after an answer that could not be sent

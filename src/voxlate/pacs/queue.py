@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from voxlate.errors import BadInput
-from voxlate.files import read_json, seen_from, whole_file, write_json, write_text
 from voxlate.pacs.address import check_uid
 from voxlate.pacs.sending import Ledger
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json, seen_from, whole_file, write_json, write_text
 
 INCOMING, WORK, DONE, FAILED = "incoming", "work", "done", "failed"
 SCANS, IMAGES, READY, SENT, WHY = "scans", "images", "ready.json", "sent.txt", "why.txt"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from voxlate.errors import BadInput
-from voxlate.images.formats.format import errors_as, first_line
+from voxlate.formats.format import errors_as, first_line
 from voxlate.images.optional import optional_package
+from voxlate.system.errors import BadInput
 
 ATTEMPTS = 5  # to send one file
 FIRST_WAIT_SECONDS = 1.0  # before the second attempt; doubled before each further one

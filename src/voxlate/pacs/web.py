@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxlate.errors import BadInput
-from voxlate.files import whole_file
-from voxlate.images.formats.format import first_line
+from voxlate.formats.format import first_line
 from voxlate.images.optional import optional_package
 from voxlate.pacs.address import StudyAddress, check_uid
 from voxlate.pacs.sending import ATTEMPTS, FIRST_WAIT_SECONDS, Lost, Refused, Sleep
+from voxlate.system.errors import BadInput
+from voxlate.system.files import whole_file
 
 SERIES_UID, INSTANCE_UID, DESCRIPTION = "0020000E", "00080018", "0008103E"
 FAILED = "FailedSOPSequence"

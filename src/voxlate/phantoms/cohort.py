@@ -7,19 +7,19 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from voxlate.errors import BadInput
-from voxlate.files import locked, read_json, write_json
+from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import write_volume
 from voxlate.images.mask import largest
 from voxlate.images.units import unit_of
-from voxlate.machine import cores
 from voxlate.phantoms.anatomy import LesionKind
 from voxlate.phantoms.head import FIELD_MM, VERSIONS, Head, make_head
 from voxlate.phantoms.maps import MAPS, tissue_map
 from voxlate.phantoms.scanner import image
 from voxlate.phantoms.signal import MODALITIES
 from voxlate.phantoms.tissue import ANATOMY_1, INTRACRANIAL, Label
+from voxlate.system.errors import BadInput
+from voxlate.system.files import locked, read_json, write_json
+from voxlate.system.machine import cores
 
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"

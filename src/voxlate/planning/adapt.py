@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.case import PROTONS
-from voxlate.data.prepared import Cohort, open_cohort
-from voxlate.errors import BadInput
+from voxlate.cases.case import PROTONS
+from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.planning.facts import facts_of
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.rules import Tables
@@ -24,6 +23,7 @@ from voxlate.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.scoring.provenance import read_run
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import is_starter
+from voxlate.system.errors import BadInput
 from voxlate.training.continuing import recorded_cohort
 from voxlate.training.lines import lines_of
 from voxlate.training.log import StepCallback

@@ -7,12 +7,12 @@ from statistics import median
 
 import numpy as np
 
-from voxlate.data.audit import SHOW_ANATOMY, distances
-from voxlate.data.case_header import CaseHeader
-from voxlate.data.intensity_checks import check_one_scale
-from voxlate.data.prepared import Cohort, Entry
-from voxlate.errors import BadInput
+from voxlate.cases.audit import SHOW_ANATOMY, distances
+from voxlate.cases.case_header import CaseHeader
+from voxlate.cases.intensity_checks import check_one_scale
+from voxlate.cases.prepared import Cohort, Entry
 from voxlate.images.statistics import PERCENTILES, Distribution
+from voxlate.system.errors import BadInput
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
 OFFSET_HU = 600  # difference of percentiles above which a scan lacks the offset of 1024

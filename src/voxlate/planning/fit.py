@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlate.data.intensity_checks import check_windows
-from voxlate.data.patches import filled_share, padding_note, teaching_cases, usable_cases
-from voxlate.data.prepared import Cohort, open_cohort
-from voxlate.errors import BadInput
+from voxlate.batches.patches import filled_share, padding_note, teaching_cases, usable_cases
+from voxlate.batches.windows import check_windows
+from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.recipe import Recipe, read
 from voxlate.recipe.text import names
+from voxlate.system.errors import BadInput
 
 
 @dataclass(frozen=True)

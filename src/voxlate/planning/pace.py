@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from voxlate.files import read_json, write_json
 from voxlate.recipe import Recipe, to_dict, with_tables
 from voxlate.recipe import text as recipe_text
-from voxlate.records import Name, NotNegative, Positive, Record, Several
+from voxlate.system.files import read_json, write_json
+from voxlate.system.records import Name, NotNegative, Positive, Record, Several
 from voxlate.training.lines import logged_seconds
 from voxlate.training.recorded import LEAST, MOST
 from voxlate.training.run import Run

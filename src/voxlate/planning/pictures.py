@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxlate.data.batches import batches_of, even_places
-from voxlate.data.patches import DataSettings
-from voxlate.data.prepared import Cohort
+from voxlate.batches.batches import batches_of, even_places
+from voxlate.batches.patches import DataSettings
+from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.intensity import Window
 from voxlate.training.run import load_method

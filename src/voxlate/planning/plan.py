@@ -12,10 +12,7 @@ from typing import Any, Literal, cast
 
 import tomli_w
 
-from voxlate.data.prepared import open_cohort
-from voxlate.devices import find_device, peak_memory
-from voxlate.errors import BadInput
-from voxlate.files import locked, write_text
+from voxlate.cases.prepared import open_cohort
 from voxlate.planning import rules
 from voxlate.planning.facts import Facts, check_scales, facts_of
 from voxlate.planning.other_machine import Elsewhere
@@ -38,6 +35,9 @@ from voxlate.planning.starters import (
 from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict
 from voxlate.recipe import text as recipe_text
 from voxlate.scoring.provenance import read_run
+from voxlate.system.devices import find_device, peak_memory
+from voxlate.system.errors import BadInput
+from voxlate.system.files import locked, write_text
 from voxlate.training.lines import append_line
 from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import agreed, by_main, processes

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from voxlate import devices
 from voxlate.batch import Batch
-from voxlate.data.prepared import Cohort
-from voxlate.devices import find_device
-from voxlate.errors import BadInput
+from voxlate.cases.prepared import Cohort
 from voxlate.methods.method import Method
 from voxlate.planning.other_machine import Cost, Elsewhere, count
 from voxlate.recipe import Recipe, from_dict, with_trainings
+from voxlate.system import devices
+from voxlate.system.devices import find_device
+from voxlate.system.errors import BadInput
 from voxlate.training.job import Job
 from voxlate.training.precision import settled
 from voxlate.training.processes import processes

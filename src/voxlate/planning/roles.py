@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from voxlate.errors import BadInput, did_you_mean
 from voxlate.images.units import HOUNSFIELD, TISSUE_MAPS
 from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan
+from voxlate.system.errors import BadInput, did_you_mean
 
 # Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
 RISING = (

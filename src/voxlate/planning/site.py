@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
-from voxlate.data.prepared import Cohort
-from voxlate.errors import BadInput
+from voxlate.cases.prepared import Cohort
 from voxlate.planning.facts import AIR_HU, Scan, facts_of
 from voxlate.recipe import Recipe, fixed_ranges
 from voxlate.scoring.truths import SketchedTruth, fault_lines, faults_of, sketch_of
+from voxlate.system.errors import BadInput
 from voxlate.training.lines import lines_of
 from voxlate.training.log import StepCallback
 from voxlate.training.run import Run

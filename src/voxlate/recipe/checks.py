@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from voxlate.config import kind_of
-from voxlate.data.drawn import check_scale
-from voxlate.data.physics import check_targets
-from voxlate.errors import BadInput
-from voxlate.files import safe_name
+from voxlate.cases.drawn import check_scale
+from voxlate.cases.physics import check_targets
 from voxlate.nets.unet import UNet
 from voxlate.recipe.settings import FullStage, Recipe
 from voxlate.starters.names import is_starter
+from voxlate.system.config import kind_of
+from voxlate.system.errors import BadInput
+from voxlate.system.files import safe_name
 
 
 def check_synthesis(recipe: Recipe) -> None:

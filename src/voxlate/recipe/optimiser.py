@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from voxlate.config import setting, settings
+from voxlate.system.config import setting, settings
 
 COEFFICIENTS = (
     3.4445,

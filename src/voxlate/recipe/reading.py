@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from voxlate.config import fill, imports, needs_code, to_tables
-from voxlate.errors import BadInput
 from voxlate.recipe.checks import check
 from voxlate.recipe.renamed import with_new_names
 from voxlate.recipe.settings import SHARED, Recipe
 from voxlate.recipe.text import header, text_of, values_of
 from voxlate.recipe.training import Training
+from voxlate.system.config import fill, imports, needs_code, to_tables
+from voxlate.system.errors import BadInput
 
 
 def read(name: str, changes: Mapping[str, str] | None = None, allow_code: bool = False) -> Recipe:

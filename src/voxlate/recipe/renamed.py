@@ -4,7 +4,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 
 
 class RenamedKey(FutureWarning):

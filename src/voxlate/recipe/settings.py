@@ -6,11 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from voxlate.config import Importable, later_key, setting, settings
-from voxlate.data.batches import Cohort, DataSettings
+from voxlate.batches.batches import Cohort, DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity
 from voxlate.images.tiling import AnySlices, Whole
 from voxlate.methods.autoencoding import AutoencodingSettings
@@ -41,6 +39,8 @@ from voxlate.recipe.training import (
     Precision,
     Training,
 )
+from voxlate.system.config import Importable, later_key, setting, settings
+from voxlate.system.errors import BadInput
 
 MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
 

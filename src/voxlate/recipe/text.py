@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from voxlate.errors import BadInput, did_you_mean
 from voxlate.recipe.renamed import refuse_both_names, with_new_names
+from voxlate.system.errors import BadInput, did_you_mean
 
 SHIPPED = resources.files("voxlate") / "recipe" / "shipped"
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from voxlate.config import Counts, later_key, setting, settings
 from voxlate.diffusion.sample import check_sampler_name
 from voxlate.recipe.optimiser import Optimiser
+from voxlate.system.config import Counts, later_key, setting, settings
 
 VALIDATION_SHARE = (
     0.05  # of a training's network evaluations, where the recipe does not say how to validate

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from voxlate.files import write_text
 from voxlate.reports.page import render, scores_in
 from voxlate.reports.pictures import sections_of
 from voxlate.scoring.comparison_tables import comparison_tables
+from voxlate.system.files import write_text
 
 MOST_CASES = 4
 SCALES = "Axial, coronal and sagittal slices through the middle. Images, errors (image − truth) and standard deviations (sd) each have one colour scale for all methods and cases."

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from voxlate.arrays import AnyArray
 from voxlate.scoring.metrics import Metric
+from voxlate.system.arrays import AnyArray
 from voxlate.training.lines import lines_of
 
 POINTS = 400  # a curve has fewer pixels

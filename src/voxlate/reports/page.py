@@ -15,9 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from voxlate import __version__
-from voxlate.data.pseudonyms import without_names
-from voxlate.errors import BadInput
-from voxlate.files import locked_if_free, read_json, write_text
+from voxlate.cohorts.pseudonyms import without_names
 from voxlate.recipe import text as recipe_text
 from voxlate.reports.curves import calibration_chart, curve_chart, curves_of, score_chart
 from voxlate.reports.pictures import sections_of, warnings_of
@@ -29,6 +27,8 @@ from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import score_tables
 from voxlate.scoring.verdict import lines, logged, verdicts
 from voxlate.starters.names import is_starter
+from voxlate.system.errors import BadInput
+from voxlate.system.files import locked_if_free, read_json, write_text
 from voxlate.training.starter import run_folder
 from voxlate.trust.usability import usability
 

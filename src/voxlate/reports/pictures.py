@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.arrays import AnyArray, Bool, Float32
-from voxlate.files import UNFAMILIAR
+from voxlate.formats.io import is_there
 from voxlate.images import pictures
 from voxlate.images.grid import Grid, Volume, return_to
-from voxlate.images.io import is_there
 from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
@@ -25,6 +23,8 @@ from voxlate.scoring.network_units import RANGE as NETWORK_RANGE
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.regions import read_canonical
 from voxlate.scoring.scored_images import images_in, is_map, spread_of
+from voxlate.system.arrays import AnyArray, Bool, Float32
+from voxlate.system.files import UNFAMILIAR
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
 # This usual window (width 400, level 40) replaces wider scored ranges.

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.align import Registered
-from voxlate.data.audit import misalignment_lines, not_examined
-from voxlate.data.prepared import Cohort, Entry, open_cohort, registration_lines
-from voxlate.errors import plural
+from voxlate.cases.align import Registered
+from voxlate.cases.audit import misalignment_lines, not_examined
+from voxlate.cases.prepared import Cohort, Entry, open_cohort, registration_lines
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment
 from voxlate.reports.page import flat, write_report
 from voxlate.reports.pictures import evenly, in_a_row, scan_columns
+from voxlate.system.errors import plural
 
 MOST_CASES = 12
 BOARDS = "A chequerboard shows the fixed scan and the other one in turn: where the two are in register, edges go on from square to square. Each scan has its own colour scale."

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.ndimage
 
-from voxlate.arrays import Bool, Float32
-from voxlate.errors import BadInput
 from voxlate.images.misalignment import displacement_field
 from voxlate.images.motion import on_every_voxel
 from voxlate.scoring.metrics import SCOPED, ImagePair, Score
+from voxlate.system.arrays import Bool, Float32
+from voxlate.system.errors import BadInput
 
 NAME = "aligned"  # the beginning of the scores' keys
 KEYS = (*SCOPED, "gradient_strength")

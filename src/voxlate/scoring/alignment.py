@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.arrays import Bool
-from voxlate.data.prepared import open_cohort
-from voxlate.errors import BadInput
+from voxlate.cases.prepared import open_cohort
 from voxlate.images.grid import Grid, Volume, resample, same_grid
 from voxlate.images.register import Transform, apply_transform, simpleitk
 from voxlate.images.transforms import read_transform
+from voxlate.system.arrays import Bool
+from voxlate.system.errors import BadInput
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.data.grades import worst
-from voxlate.errors import first_of, plural
+from voxlate.cases.grades import worst
 from voxlate.scoring.intervals import counted_as
 from voxlate.scoring.lesion_counts import lesion_sentence
 from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
 from voxlate.scoring.truths import KEPT, LEFT_OUT, Fault, fault_lines
+from voxlate.system.errors import first_of, plural
 
 FEW = 4  # notes on cases that are printed without --all
 WIDE = 0.6  # share of the scored range above which intervals carry hardly any information

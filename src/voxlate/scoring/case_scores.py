@@ -10,11 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.arrays import AnyArray, Float32
-from voxlate.data.naive import Baselines
-from voxlate.errors import BadInput
+from voxlate.cases.naive import Baselines
+from voxlate.formats.io import content_hash, is_there
 from voxlate.images.grid import Grid, Volume
-from voxlate.images.io import content_hash, is_there
 from voxlate.images.mask import foreground
 from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
@@ -41,6 +39,8 @@ from voxlate.scoring.scored_images import Item, RunFiles
 from voxlate.scoring.tables import Row
 from voxlate.scoring.truths import SketchedTruth, has_other_size, shows_nothing, sketch_of
 from voxlate.scoring.windowed_pictures import picture_units, shows_a_window
+from voxlate.system.arrays import AnyArray, Float32
+from voxlate.system.errors import BadInput
 
 UnitsName = Literal["own", "network"]
 Vectors = dict[tuple[str, str], Cases]

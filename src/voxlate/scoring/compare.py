@@ -9,9 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate import __version__
-from voxlate.dataframe import dataframe
-from voxlate.errors import BadInput, plural
-from voxlate.files import write_json
 from voxlate.scoring.captions import rows_of
 from voxlate.scoring.comparison_tables import comparison_tables
 from voxlate.scoring.documents import read_scores
@@ -22,6 +19,9 @@ from voxlate.scoring.resampling import bootstrap, mean_and_sd
 from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import Tables
 from voxlate.scoring.verdict import SYNTHESIS
+from voxlate.system.dataframe import dataframe
+from voxlate.system.errors import BadInput, plural
+from voxlate.system.files import write_json
 
 # Scores compare only if these entries agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")

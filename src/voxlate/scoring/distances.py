@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.layout import relaid
+from voxlate.cases.layout import relaid
 from voxlate.scoring.features import Features
 from voxlate.scoring.metrics import ImagePair
 

@@ -8,8 +8,13 @@ import numpy as np
 from pydantic import StringConstraints
 from typing_extensions import TypedDict
 
-from voxlate.files import read_json
-from voxlate.records import (
+from voxlate.scoring.captions import rows_of
+from voxlate.scoring.intervals import Bound
+from voxlate.scoring.lesion_counts import COUNTS
+from voxlate.scoring.truths import Kind
+from voxlate.scoring.verdict import Verdict
+from voxlate.system.files import read_json
+from voxlate.system.records import (
     Count,
     Name,
     NotNegative,
@@ -21,11 +26,6 @@ from voxlate.records import (
     Text,
     close,
 )
-from voxlate.scoring.captions import rows_of
-from voxlate.scoring.intervals import Bound
-from voxlate.scoring.lesion_counts import COUNTS
-from voxlate.scoring.truths import Kind
-from voxlate.scoring.verdict import Verdict
 
 # A label is CASE/MODALITY.
 Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]

@@ -7,15 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.find import find_cohort
-from voxlate.data.layout import CANONICAL
-from voxlate.data.presets import CaseFiles
-from voxlate.data.slice_filter import SliceFilter
-from voxlate.data.slice_lists import known_patients
-from voxlate.errors import BadInput
+from voxlate.batches.slice_filter import SliceFilter
+from voxlate.cases.layout import CANONICAL
+from voxlate.cohorts.find import find_cohort
+from voxlate.cohorts.presets import CaseFiles
+from voxlate.cohorts.slice_lists import known_patients
 from voxlate.executors.job import Context, Executor, InProcess, Outcome, case_sentence
-from voxlate.files import seen_from
-from voxlate.images.io import content_hash, is_there, read_volume
+from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
 from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.scoring.aligned import NAME, RULE, check_name, moved_images
@@ -49,6 +47,8 @@ from voxlate.scoring.tables import Row, Scores
 from voxlate.scoring.truths import LEFT_OUT, Fault, fault_lines, faults_of, scale_line
 from voxlate.scoring.verdict import SYNTHESIS
 from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window_of
+from voxlate.system.errors import BadInput
+from voxlate.system.files import seen_from
 
 Progress = Callable[[int, int, str], None]
 

@@ -18,8 +18,8 @@ from scipy.ndimage import zoom
 from torch import Tensor
 from torch.nn import functional
 
-from voxlate.arrays import Float32, Float64
-from voxlate.errors import BadInput
+from voxlate.system.arrays import Float32, Float64
+from voxlate.system.errors import BadInput
 
 VIT = "google/vit-base-patch16-224-in21k"  # ViT-B/16 trained on ImageNet-21k, the paper's
 SIDE = 256  # side of the paper's pictures, which have 16 x 16 patches

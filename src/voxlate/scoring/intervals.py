@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.arrays import Bool, Float32
-from voxlate.files import HIGH, LOW
-from voxlate.images.io import content_hash
+from voxlate.formats.io import content_hash
 from voxlate.scoring.metrics import LEVELS, correlation
+from voxlate.system.arrays import Bool, Float32
+from voxlate.system.files import HIGH, LOW
 
 Array = Float32
 Mask = Bool

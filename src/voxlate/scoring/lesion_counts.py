@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.ndimage as ndimage
 
-from voxlate.arrays import Bool, Float32
+from voxlate.system.arrays import Bool, Float32
 
 MaskArray = Bool
 Array = Float32

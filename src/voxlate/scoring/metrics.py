@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from voxlate.arrays import AnyArray, Bool, Float32, Float64
-from voxlate.data.layout import CANONICAL
+from voxlate.cases.layout import CANONICAL
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range
 from voxlate.images.similarity import RADIUS, SIGMA, mutual_information, ssim_map
+from voxlate.system.arrays import AnyArray, Bool, Float32, Float64
 
 LEVELS = (50, 60, 70, 80, 90, 95)  # levels of the calibration curve in per cent
 

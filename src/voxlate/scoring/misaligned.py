@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 
-from voxlate.arrays import Bool, Float32
-from voxlate.data.audit import is_misaligned
-from voxlate.data.case import read_header
-from voxlate.data.prepared import case_path
+from voxlate.cases.audit import is_misaligned
+from voxlate.cases.case import read_header
+from voxlate.cases.prepared import case_path
 from voxlate.images.misalignment import Misalignment
 from voxlate.scoring.metrics import mae
+from voxlate.system.arrays import Bool, Float32
 
 # The standard deviation in voxels removes noise and keeps the mean error of a shifted edge.
 SMOOTHED = 1.0

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from voxlate.config import adapter
-from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Intensity, IntensityMap, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range
 from voxlate.images.statistics import intensity_statistics
+from voxlate.system.config import adapter
+from voxlate.system.errors import BadInput
 
 TOP = 255.0
 RULE = "network units: the truth by its own statistics, the image by the training's typical scale; clipped"

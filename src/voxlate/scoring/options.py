@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from voxlate.data.options import Layout
-from voxlate.options import ADVANCED, MAIN, SCORES, Option, pairs
+from voxlate.cohorts.options import Layout
+from voxlate.system.options import ADVANCED, MAIN, SCORES, Option, pairs
 
 CROP = 256  # pixels a side: paper 001, table 1
 

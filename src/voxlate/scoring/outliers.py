@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.errors import first_of
 from voxlate.scoring.captions import rows_of
+from voxlate.system.errors import first_of
 
 FEWEST = 4  # cases, below which a median says little
 TIMES = 3.0  # the median error: patients of one cohort differ by less

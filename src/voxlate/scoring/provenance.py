@@ -9,15 +9,16 @@ from typing import Annotated, Any, Required
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from voxlate.config import fill
-from voxlate.data.align import Align, Mask, Registered
-from voxlate.data.case import MASK
-from voxlate.data.layout import Axes
+from voxlate.cases.align import Align, Mask, Registered
+from voxlate.cases.case import MASK
+from voxlate.cases.layout import Axes
 from voxlate.diffusion.windows import Windows
-from voxlate.files import read_json
 from voxlate.images.register import RegistrationMethod
 from voxlate.recipe.renamed import with_new_names
-from voxlate.records import (
+from voxlate.scoring.intervals import Bound
+from voxlate.system.config import fill
+from voxlate.system.files import read_json
+from voxlate.system.records import (
     Count,
     FileName,
     Name,
@@ -32,7 +33,6 @@ from voxlate.records import (
     Split,
     Text,
 )
-from voxlate.scoring.intervals import Bound
 
 # All cases of one synthesis share these entries.
 SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.arrays import Bool, Float32
-from voxlate.data.find import CaseFiles
-from voxlate.data.leakage import shared_masks
-from voxlate.data.presets import LABELS
-from voxlate.errors import BadInput
+from voxlate.cohorts.find import CaseFiles
+from voxlate.cohorts.leakage import shared_masks
+from voxlate.cohorts.presets import LABELS
+from voxlate.formats.io import is_there, read_volume
 from voxlate.images.grid import Volume, canonical, same_grid
-from voxlate.images.io import is_there, read_volume
 from voxlate.images.mask import bounding_box, brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.similarity import RADIUS, dice
 from voxlate.images.units import unit_of
 from voxlate.scoring.lesion_counts import count_lesions
 from voxlate.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
+from voxlate.system.arrays import Bool, Float32
+from voxlate.system.errors import BadInput
 
 MaskArray = Bool
 NUMBER = r"[-+]?\d+(?:\.\d*)?"

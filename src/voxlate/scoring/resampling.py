@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from voxlate.arrays import AnyArray
+from voxlate.system.arrays import AnyArray
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 

@@ -10,14 +10,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from voxlate.arrays import AnyArray, Bool, Float32
-from voxlate.config import fill
-from voxlate.data.layout import CANONICAL, relaid
-from voxlate.data.slice_filter import SliceFilter, passing_slices
-from voxlate.errors import BadInput
+from voxlate.batches.slice_filter import SliceFilter, passing_slices
+from voxlate.cases.layout import CANONICAL, relaid
 from voxlate.scoring.distances import RADIOLOGICAL
 from voxlate.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
 from voxlate.scoring.options import CROP
+from voxlate.system.arrays import AnyArray, Bool, Float32
+from voxlate.system.config import fill
+from voxlate.system.errors import BadInput
 
 MaskArray = Bool
 Area = Literal["", "whole", "both_masked"]

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.find import CaseFiles
-from voxlate.data.naive import Baselines
-from voxlate.errors import BadInput
-from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
-from voxlate.images.io import content_hash, is_there, scan_endings, without_ending
+from voxlate.cases.naive import Baselines
+from voxlate.cohorts.find import CaseFiles
+from voxlate.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.scoring.intervals import Interval, interval_of
 from voxlate.scoring.provenance import (
     difference,
@@ -22,6 +20,8 @@ from voxlate.scoring.provenance import (
     shared_settings,
     stated_inputs,
 )
+from voxlate.system.errors import BadInput
+from voxlate.system.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 
 BASELINES = "naive.safetensors"
 

@@ -15,14 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from voxlate import __version__
-from voxlate.dataframe import dataframe
-from voxlate.files import locked_if_free, whole_file, write_json
 from voxlate.images.ranges import Range
 from voxlate.scoring.captions import caption, keys_of, short_caption
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.outliers import outlier_lines
 from voxlate.scoring.resampling import RESAMPLES, bootstrap, mean_and_sd
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, coloured, verdicts
+from voxlate.system.dataframe import dataframe
+from voxlate.system.files import locked_if_free, whole_file, write_json
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.

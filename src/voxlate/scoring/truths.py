@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.scan_numbers import PADDING_HU
-from voxlate.errors import first_of, plural
+from voxlate.cases.scan_numbers import PADDING_HU
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import foreground
 from voxlate.scoring.likeness import Likeness, foreign_truths, mirrored_truths
-from voxlate.slabs import least_and_most, spread_values
+from voxlate.system.errors import first_of, plural
+from voxlate.system.slabs import least_and_most, spread_values
 
 Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
 Cells = NDArray[np.float32]

@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import ValidationError
 from rich.text import Text
 
-from voxlate.config import adapter
-from voxlate.errors import plural
 from voxlate.scoring.metrics import METRIC_OF
 from voxlate.scoring.paired import SIGNIFICANT, too_few, wilcoxon_p
 from voxlate.scoring.resampling import bootstrap
+from voxlate.system.config import adapter
+from voxlate.system.errors import plural
 
 Outcome = Literal["better", "unclear", "worse", "unknown"]
 

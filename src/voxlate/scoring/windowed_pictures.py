@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.images.ranges import Range
 from voxlate.scoring.network_units import Units
+from voxlate.system.errors import BadInput
 
 # The usual window of the brain, of width 80 and level 40: Osborn 2012, "Osborn's Brain".
 BRAIN_HU = (0.0, 80.0)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from voxlate.records import (
+from voxlate.starters.names import CARD
+from voxlate.system.records import (
     Count,
     Digest,
     Name,
@@ -18,7 +19,6 @@ from voxlate.records import (
     ShortDigest,
     Text,
 )
-from voxlate.starters.names import CARD
 
 MOST_BYTES = 10 * 10**6  # of the weights of one starter, so that the package stays small
 

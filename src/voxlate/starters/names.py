@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TypeGuard
 
-from voxlate.errors import BadInput, did_you_mean
+from voxlate.system.errors import BadInput, did_you_mean
 
 PREFIX = "starter:"
 FOLDER = Path(__file__).parent

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.data.grades import ADVICE
+from voxlate.cases.grades import ADVICE
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
-from voxlate.slabs import in_slabs, reduced
+from voxlate.system.slabs import in_slabs, reduced
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue

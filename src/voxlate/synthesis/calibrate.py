@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.data.find import find_cohort
-from voxlate.data.presets import CaseFiles
-from voxlate.errors import BadInput, CannotWrite
+from voxlate.cohorts.find import find_cohort
+from voxlate.cohorts.presets import CaseFiles
 from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
-from voxlate.files import locked
 from voxlate.images.intensity import network_ends
 from voxlate.scoring.outliers import outlier_line
 from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_lines, faults_of
@@ -26,6 +24,8 @@ from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import by_accepted_names, in_split
 from voxlate.synthesis.sent import SentModel
+from voxlate.system.errors import BadInput, CannotWrite
+from voxlate.system.files import locked
 from voxlate.training.run import made_by
 from voxlate.training.starter import copy_starter, run_folder
 from voxlate.trust.calibration import Calibration, Header, Target

@@ -10,14 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.case import LABEL, MASK, PreparedCase, prepare_case
-from voxlate.data.layout import laid_out
-from voxlate.data.presets import CaseFiles
-from voxlate.errors import BadInput
+from voxlate.cases.case import LABEL, MASK, PreparedCase, prepare_case
+from voxlate.cases.layout import laid_out
+from voxlate.cohorts.presets import CaseFiles
+from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import Volume, oriented, same_grid
 from voxlate.images.intensity import Scale
-from voxlate.images.io import content_hash, read_volume
-from voxlate.records import Record, Shape, checksum, write_tensors
 from voxlate.scoring.provenance import recorded_splits
 from voxlate.scoring.truths import (
     SKETCH_LENGTHS,
@@ -30,6 +28,8 @@ from voxlate.synthesis.calls import PatchProgress
 from voxlate.synthesis.inputs import preparation_for, seen_in_training
 from voxlate.synthesis.intervals import OutputGrid, output_grid_of, patches_in, sources_of
 from voxlate.synthesis.model import Model
+from voxlate.system.errors import BadInput
+from voxlate.system.records import Record, Shape, checksum, write_tensors
 from voxlate.trust.calibration import BODY, Prediction
 from voxlate.trust.features import number_of_features, voxel_features
 from voxlate.trust.fit import CalibrationVoxels

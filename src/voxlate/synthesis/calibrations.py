@@ -6,8 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from voxlate.errors import BadInput
 from voxlate.recipe import Recipe
+from voxlate.system.errors import BadInput
 from voxlate.training.run import first_change
 from voxlate.trust.calibration import Calibration, calibration_path
 from voxlate.trust.calibration_file import read_calibration

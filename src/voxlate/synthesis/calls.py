@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from voxlate.data.grades import grade_of
+from voxlate.cases.grades import grade_of
 
 PatchProgress = Callable[[int, int], None]
 """Called with the number of finished patches and of all patches."""

@@ -7,14 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.grades import grade_of
-from voxlate.errors import BadInput, CannotWrite
+from voxlate.cases.grades import grade_of
 from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
-from voxlate.files import locked
+from voxlate.formats.io import is_picture
 from voxlate.images.face import may_show_face
-from voxlate.images.io import is_picture
 from voxlate.scoring.provenance import provenance_of
-from voxlate.slabs import scratch_in
 from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
@@ -22,6 +19,9 @@ from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_
 from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
 from voxlate.synthesis.sent import SentModel
+from voxlate.system.errors import BadInput, CannotWrite
+from voxlate.system.files import locked
+from voxlate.system.slabs import scratch_in
 
 NamedProgress = Callable[[str, int, int], None]
 OTHER = "other"  # the split of a patient whose case has the name of a training case

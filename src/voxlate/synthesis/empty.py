@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from voxlate.arrays import Bool
-from voxlate.data.anatomy import Anatomy
-from voxlate.data.case import PreparedCase
-from voxlate.errors import plural
+from voxlate.cases.anatomy import Anatomy
+from voxlate.cases.case import PreparedCase
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import dilate, fill_holes, foreground, shows
 from voxlate.recipe import Recipe
-from voxlate.slabs import by_plane, in_slabs, reduced, zeros
 from voxlate.synthesis.inputs import shown_sources
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.result import SynthesisedImage
+from voxlate.system.arrays import Bool
+from voxlate.system.errors import plural
+from voxlate.system.slabs import by_plane, in_slabs, reduced, zeros
 
 WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
 HU_AIR = -1000.0

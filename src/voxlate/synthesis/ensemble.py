@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxlate.arrays import Float32
-from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.recipe import Recipe
 from voxlate.starters.names import is_starter
@@ -21,6 +19,8 @@ from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, w
 from voxlate.synthesis.inputs import Scan
 from voxlate.synthesis.model import COST, Model, load
 from voxlate.synthesis.result import Synthesised
+from voxlate.system.arrays import Float32
+from voxlate.system.errors import BadInput
 from voxlate.training.run import Run
 
 SHARED_IF_EQUAL = (

@@ -9,29 +9,29 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from voxlate.config import adapter
-from voxlate.data.align import Preparation
-from voxlate.data.anatomy import Anatomy, anatomy_warnings, body_of, check_extent, other_content
-from voxlate.data.case import MASK, PreparedCase, digest, prepare_case
-from voxlate.data.copies import is_copy
-from voxlate.data.grades import ADVICE, advice, worst
-from voxlate.data.head_checks import black_pools_ml, head_warnings
-from voxlate.data.intensity_checks import (
+from voxlate.cases.align import Preparation
+from voxlate.cases.anatomy import Anatomy, anatomy_warnings, body_of, check_extent, other_content
+from voxlate.cases.case import MASK, PreparedCase, digest, prepare_case
+from voxlate.cases.copies import is_copy
+from voxlate.cases.grades import ADVICE, advice, worst
+from voxlate.cases.head_checks import black_pools_ml, head_warnings
+from voxlate.cases.intensity_checks import (
     check_floor,
     kind_warning,
     out_of_distribution,
     varied_level,
 )
-from voxlate.data.layout import CANONICAL, laid_out
-from voxlate.data.quality_checks import quality_of, quality_warning, slices_warning
-from voxlate.errors import BadInput
+from voxlate.cases.layout import CANONICAL, laid_out
+from voxlate.cases.quality_checks import quality_of, quality_warning, slices_warning
+from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.grid import Volume, canonical_view, check_affine
-from voxlate.images.io import content_hash, is_there, read_volume
 from voxlate.images.mask import clearest
 from voxlate.images.units import unit_of
 from voxlate.recipe import Recipe
-from voxlate.slabs import chunks
 from voxlate.synthesis.room import check_room
+from voxlate.system.config import adapter
+from voxlate.system.errors import BadInput
+from voxlate.system.slabs import chunks
 from voxlate.training.run import DIGITS
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from voxlate.batch import BACKGROUND
-from voxlate.data.case import PreparedCase
+from voxlate.cases.case import PreparedCase
 from voxlate.images.grid import Grid, Volume, oriented, return_to
 from voxlate.images.mask import foreground
 from voxlate.recipe import Recipe

@@ -12,20 +12,20 @@ import torch
 from rich.table import Table
 
 from voxlate import __version__
-from voxlate.config import kind_of
-from voxlate.data.batches import batches_of, evenly_spaced, open_cohort, whole_cases
-from voxlate.data.prepared import Cohort
-from voxlate.dataframe import dataframe
-from voxlate.devices import find_device
+from voxlate.batches.batches import batches_of, evenly_spaced, open_cohort, whole_cases
+from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput
-from voxlate.files import write_json
 from voxlate.images.tiling import Triple
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
 from voxlate.scoring.provenance import is_fold, recorded_splits
 from voxlate.synthesis.calls import Calls, PatchProgress, count_calls, no_report
 from voxlate.synthesis.inputs import preparation_of
+from voxlate.system.config import kind_of
+from voxlate.system.dataframe import dataframe
+from voxlate.system.devices import find_device
+from voxlate.system.errors import BadInput
+from voxlate.system.files import write_json
 from voxlate.training.run import load_method
 from voxlate.training.starter import run_folder
 

@@ -11,10 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
-from voxlate.errors import BadInput
 from voxlate.executors.job import Executor
 from voxlate.executors.options import HERE, ExecutorOptions
-from voxlate.files import locked, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate, rules_of
 from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
@@ -33,6 +31,8 @@ from voxlate.synthesis.result import (
     write_images,
 )
 from voxlate.synthesis.scans import Scans, find_scans
+from voxlate.system.errors import BadInput
+from voxlate.system.files import locked, whole_file, write_json
 
 HowMany = Literal["one", "all"]
 METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all

@@ -24,14 +24,10 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from voxlate.config import adapter, fill
-from voxlate.data.anatomy import FEWEST, Anatomy, read_anatomy
-from voxlate.data.case import MASK, PreparedCase
-from voxlate.data.grades import worst
-from voxlate.devices import find_device, name_of
+from voxlate.cases.anatomy import FEWEST, Anatomy, read_anatomy
+from voxlate.cases.case import MASK, PreparedCase
+from voxlate.cases.grades import worst
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.errors import BadInput, did_you_mean
-from voxlate.files import SYNTHETIC
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.methods.method import Method
@@ -39,7 +35,6 @@ from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, fro
 from voxlate.recipe.training import Precision
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
-from voxlate.slabs import in_slabs
 from voxlate.synthesis.brightness import find_peak
 from voxlate.synthesis.calibrations import Answer, CalibrationPlace, find_calibration
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
@@ -57,6 +52,11 @@ from voxlate.synthesis.inputs import (
 from voxlate.synthesis.intervals import CaseIntervals, case_intervals, output_grid_of
 from voxlate.synthesis.result import Synthesised, SynthesisedImage
 from voxlate.synthesis.sampling import sample_targets
+from voxlate.system.config import adapter, fill
+from voxlate.system.devices import find_device, name_of
+from voxlate.system.errors import BadInput, did_you_mean
+from voxlate.system.files import SYNTHETIC
+from voxlate.system.slabs import in_slabs
 from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, file_hash, load_method, made_by, read_header, weights_of
 from voxlate.training.starter import run_folder

@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from voxlate.data.options import Layout
-from voxlate.errors import BadInput
-from voxlate.options import (
+from voxlate.cohorts.options import Layout
+from voxlate.recipe.text import table
+from voxlate.system.errors import BadInput
+from voxlate.system.options import (
     INPUT,
     MAIN,
     OUTPUT,
@@ -20,7 +21,6 @@ from voxlate.options import (
     Option,
     pairs,
 )
-from voxlate.recipe.text import table
 
 Setting = str | float | bool | Sequence[float] | None
 Table = Mapping[str, Setting]

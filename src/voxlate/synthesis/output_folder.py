@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.pseudonyms import without_names
-from voxlate.errors import BadInput
-from voxlate.files import locked, safe_name, seen_from, write_json
+from voxlate.cohorts.pseudonyms import without_names
 from voxlate.scoring.provenance import difference, provenance_of, read_provenance
 from voxlate.synthesis.inputs import contents_of
 from voxlate.synthesis.result import check_folder, stated_synthesis
+from voxlate.system.errors import BadInput
+from voxlate.system.files import locked, safe_name, seen_from, write_json
 
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
 OF_ONE_CASE = {  # entries of a case's provenance that the folder's provenance does not have

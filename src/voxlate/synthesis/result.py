@@ -10,13 +10,11 @@ import nibabel as nib
 import numpy as np
 from PIL import Image as Picture
 
-from voxlate.data.grades import grade_of
-from voxlate.errors import BadInput
-from voxlate.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
-from voxlate.images.formats.nifti import SYNTHETIC, SYNTHETIC_SCAN
+from voxlate.cases.grades import grade_of
+from voxlate.formats.io import content_hash, is_picture, is_synthetic, write_volume
+from voxlate.formats.nifti import SYNTHETIC, SYNTHETIC_SCAN
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Scale
-from voxlate.images.io import content_hash, is_picture, is_synthetic, write_volume
 from voxlate.images.pictures import (
     Plane,
     labelled_sheet,
@@ -28,8 +26,10 @@ from voxlate.images.pictures import (
     with_lines,
 )
 from voxlate.scoring.provenance import provenance_of, read_provenance
-from voxlate.slabs import in_slabs
 from voxlate.synthesis.brightness import Peak
+from voxlate.system.errors import BadInput
+from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
+from voxlate.system.slabs import in_slabs
 from voxlate.trust.calibration import Prediction
 
 Writer = Callable[[Path], object]
@@ -154,7 +154,7 @@ class Synthesised:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Warnings about the scans and the images, a sentence each; `voxlate.data.grades.grade_of` gives its grade."""
+        """Warnings about the scans and the images, a sentence each; `voxlate.cases.grades.grade_of` gives its grade."""
         return tuple(self.provenance.get("warnings", ()))
 
     @property

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from voxlate import slabs
-from voxlate.errors import BadInput
+from voxlate.formats.io import shape_in_header
 from voxlate.images.grid import Volume
-from voxlate.images.io import shape_in_header
-from voxlate.machine import free_disk, free_memory
 from voxlate.recipe import Recipe
+from voxlate.system import slabs
+from voxlate.system.errors import BadInput
+from voxlate.system.machine import free_disk, free_memory
 
 GIB = 2**30
 PROGRAM = 1.0 * GIB  # the program with its libraries, and a small network on a few slices

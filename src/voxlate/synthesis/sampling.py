@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
-from voxlate.data.batches import collate
-from voxlate.data.case import PreparedCase, resize_case
-from voxlate.data.patches import read_patch
+from voxlate.batches.batches import collate
+from voxlate.batches.patches import read_patch
+from voxlate.cases.case import PreparedCase, resize_case
 from voxlate.diffusion.noise import Noise, Tile
-from voxlate.errors import BadInput
 from voxlate.images.tiling import (
     Blend,
     SlicePlan,
@@ -29,9 +28,10 @@ from voxlate.images.tiling import (
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis
 from voxlate.recipe.training import Precision
-from voxlate.slabs import reduced, release
 from voxlate.synthesis.calls import PatchProgress, count_calls, no_report
 from voxlate.synthesis.inputs import CaseInputs
+from voxlate.system.errors import BadInput
+from voxlate.system.slabs import reduced, release
 from voxlate.training.precision import of_synthesis
 from voxlate.training.validate import autocast
 from voxlate.trust.calibration import Prediction

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.case import MASK
-from voxlate.data.find import CohortFiles, find_cohort, load_preset
-from voxlate.data.manifest import TABLES
-from voxlate.data.presets import CaseFiles
-from voxlate.errors import BadInput, did_you_mean
-from voxlate.images.formats.dicom import SeriesInfo, is_dicom_folder
-from voxlate.images.io import is_there, location_of
+from voxlate.cases.case import MASK
+from voxlate.cohorts.find import CohortFiles, find_cohort, load_preset
+from voxlate.cohorts.manifest import TABLES
+from voxlate.cohorts.presets import CaseFiles
+from voxlate.formats.dicom import SeriesInfo, is_dicom_folder
+from voxlate.formats.io import is_there, location_of
 from voxlate.images.units import TISSUE_MAPS, UNITS
 from voxlate.scoring.provenance import is_fold, recorded_splits
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.study import pick_series, study_series
+from voxlate.system.errors import BadInput, did_you_mean
 
 
 @dataclass(frozen=True)

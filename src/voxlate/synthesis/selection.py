@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxlate import recipe
-from voxlate.data.pseudonyms import Pseudonyms, read_key, without_names
+from voxlate.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxlate.devices import find_device
 from voxlate.methods.method import Method
 from voxlate.recipe import from_dict
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
+from voxlate.system.devices import find_device
 
 
 @dataclass(frozen=True)

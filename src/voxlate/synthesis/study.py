@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlate.errors import BadInput, first_of
-from voxlate.images.formats.dicom import SeriesInfo, is_dicom_folder, list_series
+from voxlate.formats.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.images.units import HOUNSFIELD, unit_of
+from voxlate.system.errors import BadInput, first_of
 
 FEWEST_IMAGES = 3  # of a volume
 SHARE_OF_LARGEST = (

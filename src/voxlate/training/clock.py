@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 
 import torch
 
-from voxlate.devices import wait_for
+from voxlate.system.devices import wait_for
 
 PARTS = {
     "data": "waiting for data",

@@ -7,11 +7,11 @@ from typing import Any
 
 import tomli_w
 
-from voxlate.data.prepared import open_cohort
-from voxlate.errors import BadInput
-from voxlate.files import locked, seen_from, write_json, write_text
+from voxlate.cases.prepared import open_cohort
 from voxlate.recipe import from_dict, header, to_dict, with_tables
 from voxlate.scoring.provenance import read_run
+from voxlate.system.errors import BadInput
+from voxlate.system.files import locked, seen_from, write_json, write_text
 from voxlate.training.log import StepCallback
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recorded import recorded

@@ -6,12 +6,13 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.data.align import Preparation
-from voxlate.data.case_header import Unit
-from voxlate.data.intensity_checks import POINTS
-from voxlate.errors import BadInput
+from voxlate.cases.align import Preparation
+from voxlate.cases.case_header import Unit
+from voxlate.cases.intensity_checks import POINTS
 from voxlate.recipe import needed_code
-from voxlate.records import (
+from voxlate.scoring.provenance import ShownStage, ShownTraining
+from voxlate.system.errors import BadInput
+from voxlate.system.records import (
     Count,
     Digest,
     Name,
@@ -22,7 +23,6 @@ from voxlate.records import (
     Tensors,
     Text,
 )
-from voxlate.scoring.provenance import ShownStage, ShownTraining
 
 # These are the types of networks' tensors.
 TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")

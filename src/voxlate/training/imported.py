@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from voxlate.config import kind_of
-from voxlate.data.align import Preparation
-from voxlate.errors import BadInput
+from voxlate.cases.align import Preparation
 from voxlate.images.units import unit_of
 from voxlate.recipe import Recipe, fixed_ranges, to_dict
+from voxlate.system.config import kind_of
+from voxlate.system.errors import BadInput
 from voxlate.training.run import Run, begin_run, made_by, save_weights
 
 

@@ -9,12 +9,12 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from voxlate.batch import Batch, stable_id
-from voxlate.data.batches import Batches
-from voxlate.data.prepared import Cohort
-from voxlate.data.replay import Mixed
-from voxlate.errors import BadInput
-from voxlate.machine import begin_reader, cores
+from voxlate.batches.batches import Batches
+from voxlate.batches.replay import Mixed
+from voxlate.cases.prepared import Cohort
 from voxlate.recipe import FullStage, Recipe
+from voxlate.system.errors import BadInput
+from voxlate.system.machine import begin_reader, cores
 
 # With MPS, each reader has its own torch in the memory that the GPU shares.
 READERS = {"cuda": 4, "xpu": 4, "mps": 2}

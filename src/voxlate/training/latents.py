@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxlate.data.latents import cache_moments, uncacheable
-from voxlate.data.patches import usable_cases
-from voxlate.data.prepared import Cohort
+from voxlate.batches.latents import cache_moments, uncacheable
+from voxlate.batches.patches import usable_cases
+from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import FullStage

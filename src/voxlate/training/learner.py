@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxlate.devices import has_doubles
-from voxlate.errors import BadInput
 from voxlate.images.intensity import IntensityMap
 from voxlate.methods.method import Method
 from voxlate.nets.unet import ResidualUNet
+from voxlate.system.devices import has_doubles
+from voxlate.system.errors import BadInput
 
 
 @dataclass

@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from voxlate.files import write_text
 from voxlate.recipe.training import Training
 from voxlate.scoring.verdict import Verdict
+from voxlate.system.files import write_text
 from voxlate.training.lines import append_line, lines_of
 
 StepCallback = Callable[[str, int, int, Mapping[str, float]], None]

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxlate.arrays import Float32, Float64
 from voxlate.batch import Batch
-from voxlate.data.batches import validation_batches
-from voxlate.data.prepared import Cohort
+from voxlate.batches.batches import validation_batches
+from voxlate.cases.prepared import Cohort
 from voxlate.recipe import FullStage, Recipe
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, verdict_on
+from voxlate.system.arrays import Float32, Float64
 from voxlate.training.validate import in_pairs, validation_places, validation_split
 
 ITEMS = 32  # training items for the fit of baselines

@@ -6,10 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from voxlate.data.audit import distances, not_examined
-from voxlate.data.case import LABEL, PreparedCase
-from voxlate.data.intensity_checks import check_windows, varied_level
-from voxlate.data.patches import (
+from voxlate.batches.patches import (
     NO_LABEL,
     DataSettings,
     cut_note,
@@ -17,10 +14,14 @@ from voxlate.data.patches import (
     teaching_cases,
     usable_cases,
 )
-from voxlate.data.prepared import SPLITS, Cohort
-from voxlate.data.split import FOLDS
-from voxlate.errors import first_of
+from voxlate.batches.windows import check_windows
+from voxlate.cases.audit import distances, not_examined
+from voxlate.cases.case import LABEL, PreparedCase
+from voxlate.cases.intensity_checks import varied_level
+from voxlate.cases.prepared import SPLITS, Cohort
+from voxlate.cohorts.split import FOLDS
 from voxlate.recipe import FullStage, Recipe, Synthesis
+from voxlate.system.errors import first_of
 from voxlate.training.latents import why_not_kept
 from voxlate.training.validate import validation_split
 

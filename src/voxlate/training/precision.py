@@ -23,13 +23,13 @@ import torch
 
 import voxlate
 from voxlate.batch import stable_id
-from voxlate.errors import BadInput
-from voxlate.files import read_json, write_json
-from voxlate.machine import cache_folder
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.unet import UNet
 from voxlate.recipe import Recipe, with_trainings
 from voxlate.recipe.training import Precision
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json, write_json
+from voxlate.system.machine import cache_folder
 from voxlate.training.run import Run, begun_trainings
 
 # bfloat16 may take at most this share of float32's time, so that noise of the clock does not decide.

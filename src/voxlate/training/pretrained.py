@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from voxlate import recipe as recipes
-from voxlate.config import to_tables
-from voxlate.errors import BadInput
-from voxlate.files import read_json
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.nets.blocks import Attention, ResBlock
 from voxlate.nets.interface import Channels
 from voxlate.recipe import FullStage, Recipe
-from voxlate.records import Record
+from voxlate.system.config import to_tables
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
+from voxlate.system.records import Record
 from voxlate.training.imported import write_imported, wrong_weights
 from voxlate.training.run import Run, first_change, read_header
 

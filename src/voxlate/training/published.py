@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from voxlate import recipe as recipes
-from voxlate.config import fill
-from voxlate.errors import BadInput
 from voxlate.nets.interface import Channels
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
@@ -25,7 +23,9 @@ from voxlate.nets.xmodality.parts import Attention, Backbone, Conv, Dense
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.recipe import Recipe
-from voxlate.records import Record
+from voxlate.system.config import fill
+from voxlate.system.errors import BadInput
+from voxlate.system.records import Record
 from voxlate.training.imported import write_imported, wrong_weights
 from voxlate.training.run import Run
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from voxlate.errors import BadInput
 from voxlate.recipe import Recipe, read_with_head, with_trainings
 from voxlate.recipe.training import Training
+from voxlate.system.errors import BadInput
 from voxlate.training.run import Run
 
 # The pace of a planned training may change its steps by these factors.

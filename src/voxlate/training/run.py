@@ -18,18 +18,18 @@ import torch
 from torch import Tensor, nn
 
 import voxlate
-from voxlate.data.intensity_checks import training_ranges
-from voxlate.data.patches import teaching_cases
-from voxlate.data.prepared import Cohort
-from voxlate.errors import BadInput
-from voxlate.files import LOCK, whole_file, write_json, write_text
+from voxlate.batches.patches import teaching_cases
+from voxlate.cases.intensity_checks import training_ranges
+from voxlate.cases.prepared import Cohort
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
 from voxlate.recipe.renamed import with_new_names
 from voxlate.recipe.training import Training
-from voxlate.records import Record, Tensors, checksum, write_tensors
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import Verdict, logged
+from voxlate.system.errors import BadInput
+from voxlate.system.files import LOCK, whole_file, write_json, write_text
+from voxlate.system.records import Record, Tensors, checksum, write_tensors
 from voxlate.training.headers import header_of
 from voxlate.training.states import check_outline
 

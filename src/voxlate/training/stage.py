@@ -11,15 +11,15 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from voxlate.batch import Batch
-from voxlate.data.patches import cut_note
-from voxlate.errors import BadInput, Stopped
-from voxlate.machine import interrupts_held
+from voxlate.batches.patches import cut_note
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import Recipe, stage_recipe
 from voxlate.recipe.training import Training
 from voxlate.scoring.provenance import read_run
+from voxlate.system.errors import BadInput, Stopped
+from voxlate.system.machine import interrupts_held
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.job import Job
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
-from voxlate.records import Record, Shape, checksum
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import CARD, PREFIX, folder_of, is_starter
+from voxlate.system.errors import BadInput
+from voxlate.system.records import Record, Shape, checksum
 from voxlate.training.run import Run, load_method, read_header, weights_of
 
 SELF_TEST = "selftest.safetensors"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from voxlate.methods.method import Method
-from voxlate.records import LARGEST, MOST, Record
+from voxlate.system.records import LARGEST, MOST, Record
 
 if TYPE_CHECKING:
     from voxlate.training.learner import Epochs, Learner

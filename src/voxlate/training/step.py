@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from voxlate.batch import Batch, stable_id
-from voxlate.devices import can_compile
 from voxlate.diffusion.noise import Noise
 from voxlate.methods.method import Method
 from voxlate.nets.cpu import volumes_in_float32
 from voxlate.recipe.training import Training
+from voxlate.system.devices import can_compile
 from voxlate.training.clock import Clock
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.validate import autocast

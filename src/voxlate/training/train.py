@@ -10,18 +10,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from voxlate.data import naive
-from voxlate.data.anatomy import anatomy_of
-from voxlate.data.intensity_checks import check_windows
-from voxlate.data.patches import teaching_cases
-from voxlate.data.prepared import open_cohort
-from voxlate.errors import BadInput
-from voxlate.files import locked, seen_from
-from voxlate.machine import keep_freed_memory
+from voxlate.batches.patches import teaching_cases
+from voxlate.batches.windows import check_windows
+from voxlate.cases import naive
+from voxlate.cases.anatomy import anatomy_of
+from voxlate.cases.prepared import open_cohort
 from voxlate.methods.method import Method
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
 from voxlate.scoring.provenance import read_run
 from voxlate.starters.names import is_starter
+from voxlate.system.errors import BadInput
+from voxlate.system.files import locked, seen_from
+from voxlate.system.machine import keep_freed_memory
 from voxlate.training.job import Job
 from voxlate.training.learner import Epochs, Learner, show_window, start_from, train_only
 from voxlate.training.log import StepCallback

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch
-from voxlate.data.batches import DataSettings, batches_of, even_places, validation_batches
-from voxlate.data.layout import CANONICAL, relaid
-from voxlate.data.prepared import Cohort
+from voxlate.batches.batches import DataSettings, batches_of, even_places, validation_batches
+from voxlate.cases.layout import CANONICAL, relaid
+from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.pictures import montage
 from voxlate.images.tiling import Triple

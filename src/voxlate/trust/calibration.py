@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from voxlate.arrays import Bool, Float32
-from voxlate.errors import BadInput
-from voxlate.images.io import content_hash, is_there
-from voxlate.records import (
+from voxlate.formats.io import content_hash, is_there
+from voxlate.scoring.metrics import LEVELS as PERCENTS
+from voxlate.system.arrays import Bool, Float32
+from voxlate.system.errors import BadInput
+from voxlate.system.records import (
     MOST,
     Count,
     Name,
@@ -23,7 +24,6 @@ from voxlate.records import (
     ShortDigest,
     Text,
 )
-from voxlate.scoring.metrics import LEVELS as PERCENTS
 from voxlate.trust.conformal import WIDEST, Bound
 from voxlate.trust.features import number_of_features, voxel_features
 from voxlate.trust.out_of_distribution import ReferencePatches, number_of_patch_features

@@ -8,10 +8,10 @@ from pathlib import Path
 from pydantic import StrictStr
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.config import adapter
-from voxlate.errors import BadInput
-from voxlate.records import Digest, Record, Shape, Tensors, checksum, write_tensors
 from voxlate.scoring.regions import regions_from
+from voxlate.system.config import adapter
+from voxlate.system.errors import BadInput
+from voxlate.system.records import Digest, Record, Shape, Tensors, checksum, write_tensors
 from voxlate.trust.calibration import BODY, MEMORY, SAMPLE_METHODS, Calibration, Header, Target
 from voxlate.trust.out_of_distribution import reference_shapes, references_from
 from voxlate.trust.widths import SETTINGS, widths_from, widths_shapes

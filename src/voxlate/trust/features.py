@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.ndimage as ndimage
 
-from voxlate.arrays import Float32
+from voxlate.system.arrays import Float32
 
 Array = Float32
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.errors import BadInput
+from voxlate.system.errors import BadInput
 from voxlate.trust.calibration import (
     BODY,
     INTERVAL_METHODS,

@@ -13,9 +13,9 @@ import scipy.ndimage as ndimage
 import torch
 from numpy.typing import NDArray
 
-from voxlate.data.grades import Grade, advice, grade
-from voxlate.errors import plural
-from voxlate.records import Shape
+from voxlate.cases.grades import Grade, advice, grade
+from voxlate.system.errors import plural
+from voxlate.system.records import Shape
 from voxlate.trust.conformal import by_patient, conformal_quantile, least_patients
 from voxlate.trust.features import blur, gradient
 

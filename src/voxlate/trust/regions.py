@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.errors import BadInput
 from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import range_for
 from voxlate.scoring.regions import regions_from, thresholded
+from voxlate.system.errors import BadInput
 from voxlate.trust.calibration import BODY
 
 Mask = NDArray[np.bool_]

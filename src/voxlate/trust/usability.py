@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from voxlate.data.grades import ADVICE, Grade, grade_of
-from voxlate.errors import first_of, plural
+from voxlate.cases.grades import ADVICE, Grade, grade_of
 from voxlate.scoring.verdict import Outcome, Verdict
+from voxlate.system.errors import first_of, plural
 
 Warnings = Mapping[str, Sequence[str]]  # by case
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.arrays import Float32
-from voxlate.records import Shape
+from voxlate.system.arrays import Float32
+from voxlate.system.records import Shape
 
 Array = Float32
 Learned = Literal["learned", "difficulty"]

@@ -14,8 +14,8 @@ from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from voxlate.errors import BadInput, CannotWrite
-from voxlate.files import locked
+from voxlate.system.errors import BadInput, CannotWrite
+from voxlate.system.files import locked
 from voxlate.web.gate import Gate, Sessions
 from voxlate.web.jobs import Jobs, Kind, NoSuchJob
 from voxlate.web.lanes import Lane, Start, clean_regularly, start_process

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from voxlate.data.options import PrepareOptions, presets
-from voxlate.data.patient_names import EACH
-from voxlate.errors import BadInput
+from voxlate.cohorts.options import PrepareOptions, presets
+from voxlate.cohorts.patient_names import EACH
 from voxlate.recipe import text as recipe_text
+from voxlate.system.errors import BadInput
 from voxlate.web.folders import below_root
 from voxlate.web.hiding import cleaned
 from voxlate.web.jobs import Job, Kind

@@ -8,12 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.case import MASK
-from voxlate.data.grades import grade_of
-from voxlate.devices import is_out_of_memory
-from voxlate.errors import BadInput, plural
-from voxlate.images.formats.dicom import is_dicom_folder, list_series
-from voxlate.images.io import format_by_ending, is_there, read_volume, without_ending
+from voxlate.cases.case import MASK
+from voxlate.cases.grades import grade_of
+from voxlate.formats.dicom import is_dicom_folder, list_series
+from voxlate.formats.io import format_by_ending, is_there, read_volume, without_ending
 from voxlate.images.units import UNITS
 from voxlate.starters.card import read_card
 from voxlate.starters.names import name_of
@@ -23,6 +21,8 @@ from voxlate.synthesis.intervals import patches_in, sources_of
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
+from voxlate.system.devices import is_out_of_memory
+from voxlate.system.errors import BadInput, plural
 from voxlate.trust.out_of_distribution import verdict_on
 from voxlate.web.shown import Answer, Entry, Fit
 

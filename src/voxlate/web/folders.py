@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from voxlate.errors import BadInput
-from voxlate.files import inside
+from voxlate.system.errors import BadInput
+from voxlate.system.files import inside
 
 
 def below_root(root: Path | None, text: str) -> Path:

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from voxlate.data.pseudonyms import without_names
+from voxlate.cohorts.pseudonyms import without_names
 
 
 def cleaned(value: Any, places: Mapping[str, str]) -> Any:

@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from voxlate.config import adapter
-from voxlate.errors import BadInput
-from voxlate.files import read_json, write_json
+from voxlate.system.config import adapter
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json, write_json
 from voxlate.web.private import FILE, FOLDER, make_folders
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]

@@ -9,13 +9,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from voxlate.data.audit import is_misaligned, misalignment_lines
-from voxlate.data.prepared import Cohort, open_cohort, registration_lines
-from voxlate.data.survey import prepared_overview
-from voxlate.errors import BadInput
+from voxlate.cases.audit import is_misaligned, misalignment_lines
+from voxlate.cases.prepared import Cohort, open_cohort, registration_lines
+from voxlate.cases.survey import prepared_overview
 from voxlate.reports.page import charts_of, newest_pictures
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import lines, logged
+from voxlate.system.errors import BadInput
 from voxlate.training.continuing import recorded_cohort
 from voxlate.training.run import Run, read_header
 from voxlate.web.places import finished_runs, place_of

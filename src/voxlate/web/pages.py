@@ -10,10 +10,10 @@ from fastapi import APIRouter, Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from voxlate.config import adapter
-from voxlate.data.pseudonyms import without_names
-from voxlate.errors import BadInput
-from voxlate.files import read_json
+from voxlate.cohorts.pseudonyms import without_names
+from voxlate.system.config import adapter
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
 from voxlate.web.folders import below_root
 from voxlate.web.gate import WRONG_TOKEN, Sessions
 from voxlate.web.jobs import SCANS, Job, Jobs

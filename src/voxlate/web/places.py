@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from voxlate.errors import BadInput
-from voxlate.files import inside, safe_name
+from voxlate.system.errors import BadInput
+from voxlate.system.files import inside, safe_name
 from voxlate.web.folders import below_root
 
 RECIPE, WEIGHTS = "recipe.toml", "weights.safetensors"  # of a run; see training.run.Run

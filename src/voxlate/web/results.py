@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.config import adapter
-from voxlate.errors import BadInput
-from voxlate.files import read_json
+from voxlate.system.config import adapter
+from voxlate.system.errors import BadInput
+from voxlate.system.files import read_json
 from voxlate.web.jobs import Job, Jobs, Kind
 from voxlate.web.shown import DICOM_ZIP, OUT, REPORT, RESULT, VIEWS, Result
 

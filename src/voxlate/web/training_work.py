@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.options import PrepareOptions, layout_of
-from voxlate.data.prepare import prepare as prepare_cohort
-from voxlate.data.survey import survey as survey_cohort
-from voxlate.errors import BadInput
-from voxlate.files import write_json
+from voxlate.cases.prepare import prepare as prepare_cohort
+from voxlate.cases.survey import survey as survey_cohort
+from voxlate.cohorts.options import PrepareOptions, layout_of
+from voxlate.delivery.delivery import deliver
 from voxlate.planning.pace import kept_pace
 from voxlate.planning.plan import begun, plan_training
 from voxlate.planning.probe import Limits, free_memory
@@ -25,10 +24,11 @@ from voxlate.scoring.tables import Tables, score_tables
 from voxlate.scoring.verdict import lines, logged
 from voxlate.synthesis.calibrate import calibrate as fit_intervals
 from voxlate.synthesis.calibrate import held_out_cases
-from voxlate.synthesis.delivery import deliver
 from voxlate.synthesis.model import load
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
+from voxlate.system.errors import BadInput
+from voxlate.system.files import write_json
 from voxlate.training.continuing import train_further
 from voxlate.training.run import Run
 from voxlate.training.train import train as train_recipe

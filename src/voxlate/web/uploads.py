@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
-from voxlate.errors import BadInput
-from voxlate.files import DEVICES, LONGEST_NAME
+from voxlate.system.errors import BadInput
+from voxlate.system.files import DEVICES, LONGEST_NAME
 from voxlate.web.private import make_folders, open_new
 from voxlate.web.settings import MB, Limits
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from voxlate.formats.io import is_there, read_volume, write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.io import is_there, read_volume, write_volume
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import own_floor_and_peak, range_for
 from voxlate.reports.pictures import display_scale

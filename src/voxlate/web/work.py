@@ -16,21 +16,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.case import MASK
-from voxlate.data.grades import grade_of
-from voxlate.errors import BadInput, Stopped, first_of, plural
-from voxlate.files import locked, read_json, write_json
-from voxlate.images.formats.dicom import is_dicom_folder
-from voxlate.images.io import location_of, without_ending
+from voxlate.cases.case import MASK
+from voxlate.cases.grades import grade_of
+from voxlate.delivery.delivery import deliver
+from voxlate.delivery.dicom_out import export_dicom
+from voxlate.formats.dicom import is_dicom_folder
+from voxlate.formats.io import location_of, without_ending
 from voxlate.reports.page import report
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.synthesis.bounds import bound_lines
 from voxlate.synthesis.calls import no_report
-from voxlate.synthesis.delivery import deliver
-from voxlate.synthesis.dicom_out import export_dicom
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import Selection, select
+from voxlate.system.errors import BadInput, Stopped, first_of, plural
+from voxlate.system.files import locked, read_json, write_json
 from voxlate.trust.usability import usability
 from voxlate.web.fitting import (
     absolute,

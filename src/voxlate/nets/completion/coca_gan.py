@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from voxlate.config import Counts, setting, settings
 from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.shared import (
     Modalities,
@@ -18,6 +17,7 @@ from voxlate.nets.completion.shared import (
     twice_size,
 )
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.system.config import Counts, setting, settings
 
 SLOPE = 0.2  # of LeakyReLU below 0, of the critic of features
 

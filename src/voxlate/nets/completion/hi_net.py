@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import setting, settings
 from voxlate.nets.completion.shared import Fusion, Modalities, fused, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.system.config import setting, settings
 
 SLOPE = 0.2  # of LeakyReLU below 0, on the way down; 0 on the way up
 FUSIONS: tuple[Fusion, ...] = ("sum", "product", "max")

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import Counts, setting, settings
 from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.shared import Modalities, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.system.config import Counts, setting, settings
 
 SLOPE = 0.2  # of LeakyReLU below 0
 DROPS_FROM = 4  # halvings from which features are dropped, down and up

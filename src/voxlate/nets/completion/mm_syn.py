@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND
-from voxlate.config import Counts, setting, settings
 from voxlate.nets.completion.shared import Modalities, fused, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.system.config import Counts, setting, settings
 
 SLOPE = 0.3  # of LeakyReLU below 0 in encoders: Keras' default, which the published code takes
 

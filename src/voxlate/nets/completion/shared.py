@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND
-from voxlate.config import kind_of
-from voxlate.errors import BadInput
 from voxlate.nets.blocks import to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
+from voxlate.system.config import kind_of
+from voxlate.system.errors import BadInput
 
 Fusion = Literal["max", "mean", "sum", "product"]
 

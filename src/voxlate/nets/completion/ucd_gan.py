@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from voxlate.config import setting, settings
 from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.shared import (
     Modalities,
@@ -18,6 +17,7 @@ from voxlate.nets.completion.shared import (
     twice_size,
 )
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.system.config import setting, settings
 
 
 @settings

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from voxlate.config import later_key, setting, settings
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
     AttentionLayer,
@@ -17,6 +16,7 @@ from voxlate.nets.xmodality.parts import (
     TimeEmbedding,
 )
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
+from voxlate.system.config import later_key, setting, settings
 
 
 @settings

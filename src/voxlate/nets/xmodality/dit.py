@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import setting, settings
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
     EPS,
@@ -20,6 +19,7 @@ from voxlate.nets.xmodality.parts import (
     position_embedding,
     sinusoids,
 )
+from voxlate.system.config import setting, settings
 
 
 @settings

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.config import Counts, setting
-from voxlate.errors import BadInput
 from voxlate.nets import cpu
 from voxlate.nets.blocks import MAX_PERIOD, Norm, exact, noise_level, pad_far, to_slices, to_volumes
 from voxlate.nets.interface import NetworkInput, Output
+from voxlate.system.config import Counts, setting
+from voxlate.system.errors import BadInput
 
 Multipliers = Annotated[
     Counts,

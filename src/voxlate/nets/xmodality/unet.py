@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from voxlate.config import setting, settings
-from voxlate.errors import BadInput
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
     Backbone,
@@ -21,6 +19,8 @@ from voxlate.nets.xmodality.parts import (
     TimeEmbedding,
     Up,
 )
+from voxlate.system.config import setting, settings
+from voxlate.system.errors import BadInput
 
 
 @settings

@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from voxlate.config import setting, settings
-from voxlate.errors import BadInput
 from voxlate.nets.blocks import exact
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality import wavelet
@@ -25,6 +23,8 @@ from voxlate.nets.xmodality.parts import (
     position_embedding,
 )
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
+from voxlate.system.config import setting, settings
+from voxlate.system.errors import BadInput
 
 
 @settings

@@ -1,0 +1,317 @@
+"""Batches of a prepared cohort, each a pure function of the seed and the step."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import Dataset
+
+from voxlate.batch import Batch, stable_id
+from voxlate.batches.augment import augment
+from voxlate.batches.latents import read_moments
+from voxlate.batches.patches import (
+    DataSettings,
+    even_start,
+    mask_share,
+    read_pair,
+    starts_of,
+    usable_cases,
+)
+from voxlate.batches.slice_filter import kept_slices
+from voxlate.cases.prepared import Cohort, open_cohort
+from voxlate.images.intensity import IntensityMap
+from voxlate.images.tiling import Triple
+from voxlate.system.errors import BadInput
+
+__all__ = ["Batches", "Cohort", "DataSettings", "open_cohort", "validation_batches"]
+
+T = TypeVar("T")
+TRIES = 8  # random places in the plane; where none has enough foreground, the best of them is taken
+
+
+class Batches(Dataset[Batch]):
+    """Training batches by step number.
+
+    Items are drawn without replacement, epoch by epoch, over all processes together: item number
+    (step * world + rank) * batch + i alone decides its case, its place and its augmentation. Hence
+    workers, restarts and resumption give bit-identical batches. An epoch has an item for each slice (in thicker
+    patches, for each patch depth) with enough foreground.
+    unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement (with
+    data.apart, from the cases that have the targets).
+    moments: a folder that latents.cache_moments filled for these settings; batches then carry them as well.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        data: DataSettings,
+        intensity: Mapping[str, IntensityMap],
+        *,
+        seed: int = 0,
+        batch: int = 1,
+        steps: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        unpaired: bool = False,
+        moments: Path | None = None,
+    ) -> None:
+        self.cohort = cohort
+        self.data = data
+        self.intensity = dict(intensity)
+        self.seed = seed
+        self.batch = batch
+        self.steps = steps
+        self.rank = rank
+        self.world = world
+        self.starts = _starts(cohort, data, usable_cases(cohort, data, "train")[0])
+        self.items = _items(self.starts, data.patch[0])
+        self.moments = moments
+        self.unpaired = unpaired
+        self.patients = {case: cohort.header(case).patient for case in self.starts}
+        self.unpaired_targets = self  # the batches from which targets of other patients are drawn
+        if unpaired and data.apart:  # targets are of cases that have them, with their own mask
+            own = replace(data, source=data.target, stack=0)
+            self.unpaired_targets = Batches(
+                cohort, own, intensity, seed=seed, batch=batch, steps=steps
+            )
+        others = set(self.unpaired_targets.patients.values())
+        if unpaired and len(others) < 2 and others <= set(self.patients.values()):
+            raise BadInput(
+                f"{cohort.folder}: expected two patients or more in the split train, for unpaired scans, found one. Prepare more cases, or choose a method that learns from pairs."
+            )
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        if not 0 <= step < self.steps:
+            raise IndexError(step)
+        first = (step * self.world + self.rank) * self.batch
+        numbers = range(first, first + self.batch)
+        items = [self._item(number) for number in numbers]
+        seeds = [stable_id("physics", self.seed, number) for number in numbers]
+        generators = [_generator("item", self.seed, number) for number in numbers]
+        batch = self._batch(items, generators, seeds)
+        if not self.unpaired:
+            return batch
+        # the word "stranger" seeds the pairs: another word would give other pairs than in earlier trainings
+        generators = [_generator("stranger", self.seed, number) for number in numbers]
+        drawn = [self._other_patient(item, generator) for item, generator in zip(items, generators)]
+        seeds = [stable_id("physics of another patient", self.seed, number) for number in numbers]
+        others = self.unpaired_targets._batch(drawn, generators, seeds)
+        return replace(
+            batch,
+            target=others.target,
+            target_mask=others.mask,
+            target_present=others.target_present,
+            target_moments=others.target_moments,
+        )
+
+    def _batch(
+        self, items: Sequence[int], generators: Sequence[Generator], seeds: Sequence[int]
+    ) -> Batch:
+        """The items with their augmentation; seeds: of what data.physics draws for each."""
+        places = [self._place(item, generator) for item, generator in zip(items, generators)]
+        plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments, seeds)
+        spacing_mm = torch.tensor(
+            [self.cohort.header(case, self.data.axes).spacing_mm for case, _ in places]
+        )
+        changed = augment(plain, self.data.augment, generators, spacing_mm, self.data.axes)
+        return replace(changed, weight=self.data.weight(changed.labels))
+
+    def _item(self, number: int) -> int:
+        epoch, place = divmod(number, len(self.items))
+        return _order(self.seed, epoch, len(self.items))[place]
+
+    def _other_patient(self, item: int, generator: Generator) -> int:
+        """Any item of another patient, all equally likely."""
+        own = self.patients[self.items[item][0]]
+        batches = self.unpaired_targets
+        while True:
+            other = _below(len(batches.items), generator)
+            case, _ = batches.items[other]
+            if batches.patients[case] != own:
+                return other
+
+    def _place(self, item: int, generator: Generator) -> tuple[str, Triple]:
+        """Draw the first voxel of a patch: along D that of the item, in the plane around the mask."""
+        case, fixed = self.items[item]
+        header = self.cohort.header(case, self.data.axes)
+        starts = self.starts[case]
+        z = starts[_below(len(starts), generator)] if fixed is None else fixed
+        _, *axes = map(_choices, header.shape, self.data.patch, header.mask_box)
+        if self.data.centred:
+            x = even_start(header.shape[2], self.data.patch[2])
+            axes[1] = range(x, x + 1)
+        tries = 1 if all(len(axis) == 1 for axis in axes) or self.data.foreground == 0 else TRIES
+        best = (z, 0, 0)
+        best_share = -1.0
+        for _ in range(tries):
+            y, x = (axis[_below(len(axis), generator)] for axis in axes)
+            if tries == 1:
+                return case, (z, y, x)
+            share = mask_share(self.cohort.case(case), self.data, (z, y, x))
+            if share > best_share:
+                best = (z, y, x)
+                best_share = share
+            if share >= self.data.foreground:
+                break
+        return case, best
+
+
+def validation_batches(
+    cohort: Cohort,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    split: str = "val",
+    batch: int = 8,
+    limit: int | None = None,
+) -> Iterator[Batch]:
+    """The validation patches, in a fixed order: all slices with enough foreground (or patches end to end), centred.
+
+    limit: at most so many items, evenly spaced over all of them.
+    """
+    yield from batches_of(cohort, data, intensity, even_places(cohort, data, split, limit), batch)
+
+
+def even_places(
+    cohort: Cohort,
+    data: DataSettings,
+    split: str,
+    limit: int | None,
+) -> Sequence[tuple[str, Triple]]:
+    """Case and start of each patch of `validation_batches`, in their order."""
+    places = [
+        (case, start)
+        for case, starts in whole_cases(cohort, data, split).items()
+        for start in starts
+    ]
+    if limit is None:
+        return places
+    return evenly_spaced(places, limit)
+
+
+def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Triple]]:
+    """The starts of each case's patches in a split: end to end along D, centred in the plane."""
+    cases, _ = usable_cases(cohort, data, split)
+    places: dict[str, list[Triple]] = {}
+    for case, starts in _starts(cohort, data, cases).items():
+        _, height, width = cohort.header(case, data.axes).shape
+        y = max(0, even_start(height, data.patch[1]))
+        x = even_start(width, data.patch[2])
+        if not data.centred:  # a short axis is padded at its end
+            x = max(0, x)
+        places[case] = [(z, y, x) for z in starts[:: data.patch[0]]]
+    return places
+
+
+def evenly_spaced(items: Sequence[T], limit: int) -> Sequence[T]:
+    """At most `limit` of the items, evenly spaced over all of them."""
+    if limit >= len(items):
+        return items
+    return [items[(2 * i + 1) * len(items) // (2 * limit)] for i in range(limit)]
+
+
+def batches_of(
+    cohort: Cohort,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    places: Sequence[tuple[str, Triple]],
+    batch: int,
+) -> Iterator[Batch]:
+    """The patches at these places without augmentation, in batches."""
+    for first in range(0, len(places), batch):
+        yield read_batch(cohort, data, intensity, places[first : first + batch])
+
+
+def read_batch(
+    cohort: Cohort,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    places: Sequence[tuple[str, Triple]],
+    moments: Path | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Batch:
+    """The patches at these places with their targets and labels, and the moments of their latents where given.
+
+    seeds: of what data.physics draws for each (default: a fixed one for each place).
+    """
+    pairs = []
+    for k, (case, start) in enumerate(places):
+        seed = None if seeds is None else seeds[k]
+        pair = read_pair(cohort.case(case), data, intensity, start, seed=seed)
+        if moments is not None:
+            slices = slice(start[0], start[0] + data.patch[0])
+            both = (data.source, data.target)
+            of_source, of_target = (
+                read_moments(moments, case, slices, names)[None] for names in both
+            )
+            pair = replace(pair, source_moments=of_source, target_moments=of_target)
+        pairs.append(pair)
+    return collate(pairs)
+
+
+def collate(batches: Sequence[Batch]) -> Batch:
+    """Several batches of the same settings as one."""
+    names = [name for name, value in vars(batches[0]).items() if isinstance(value, Tensor)]
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(batch, name) for batch in batches]) for name in names
+    }
+    return replace(batches[0], **joined)
+
+
+def _starts(cohort: Cohort, data: DataSettings, cases: list[str]) -> dict[str, list[int]]:
+    """The starts of each case's patches along D; raises BadInput where no case has any."""
+    kept = kept_slices(cohort, data.slices, cases) if data.slices is not None else {}
+    starts = dict[str, list[int]]()
+    for case in cases:
+        along = starts_of(cohort.header(case, data.axes), data, kept.get(case))
+        if along:
+            starts[case] = along
+    if starts:
+        return starts
+    if data.slices is not None and not any(slices.any() for slices in kept.values()):
+        raise BadInput(
+            f"{cohort.folder}: expected slices that pass data.slices (overlap {data.slices.overlap:g}, {data.slices.pixels} pixels), found none in {len(cases)} cases. Lower them, change data.slices.above, or prepare with --register if the scans are not aligned."
+        )
+    raise BadInput(
+        f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground, found none in any case. Lower data.foreground."
+    )
+
+
+def _items(starts: Mapping[str, list[int]], depth: int) -> list[tuple[str, int | None]]:
+    """An item for each slice, by case and start; thick patches are drawn anywhere, as often as they fit."""
+    items = list[tuple[str, int | None]]()
+    for case, along in starts.items():
+        if depth == 1:
+            items += [(case, start) for start in along]
+        else:
+            items += [(case, None)] * max(1, round(len(along) / depth))
+    return items
+
+
+def _choices(length: int, patch: int, box: tuple[int, int]) -> range:
+    """Starts along an axis: inside the volume, the patch's centre inside the mask's box; 0 if it is longer."""
+    if patch >= length:
+        return range(1)
+    first = min(max(box[0] - patch // 2, 0), length - patch)
+    last = min(max(box[1] - 1 - patch // 2, 0), length - patch)
+    return range(first, last + 1)
+
+
+def _below(high: int, generator: Generator) -> int:
+    return int(torch.randint(high, (1,), generator=generator))
+
+
+def _generator(*key: str | int) -> Generator:
+    return Generator().manual_seed(stable_id(*key))
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
+    """The order of the items in an epoch."""
+    return tuple(torch.randperm(count, generator=_generator("epoch", seed, epoch)).tolist())

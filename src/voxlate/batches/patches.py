@@ -1,0 +1,534 @@
+"""The items of a prepared cohort, slices or patches, and the one function that reads them in network units."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import field, replace
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxlate.batch import BACKGROUND, Batch, stable_id
+from voxlate.batches.augment import AugmentSettings
+from voxlate.batches.slice_filter import SliceFilter
+from voxlate.cases.acquisition import margin, through_plane
+from voxlate.cases.audit import distances
+from voxlate.cases.case import LABEL, MASK, PROTONS, PreparedCase
+from voxlate.cases.case_header import CaseHeader
+from voxlate.cases.drawn import Draw, Drawn
+from voxlate.cases.layout import CANONICAL, Axes, axis_of, laid_out
+from voxlate.cases.physics import PhysicsSettings
+from voxlate.cases.prepared import Cohort
+from voxlate.images.intensity import IntensityMap
+from voxlate.images.tiling import Triple
+from voxlate.system.config import later_key, setting, settings
+from voxlate.system.errors import BadInput
+
+Box = tuple[slice, slice, slice]
+COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"
+FILLED = 0.6  # share of a patch that the largest slice fills, below which a note says so
+NO_LABEL = -1  # in place of a label map that a case lacks
+
+
+@settings
+class DataSettings:
+    """Which modalities are read, and in which patches."""
+
+    source: Annotated[list[str], setting("input modalities of the model", min_length=1)]
+    target: Annotated[list[str], setting("modalities that the model synthesises", min_length=1)]
+    patch: Annotated[
+        tuple[int, int, int],
+        setting("size of a patch in voxels, D, H, W; a slice has D = 1"),
+    ] = (1, 256, 256)
+    axes: Annotated[
+        Axes,
+        setting(
+            "directions in which slices, rows and columns grow; SLP are slices of arrays stored as LPS, [:, :, k], as paper 001 reads them: rows to the left, columns to the back"
+        ),
+    ] = CANONICAL
+    stack: Annotated[
+        int, setting("neighbouring slices on each side as more source channels", ge=0)
+    ] = 0
+    foreground: Annotated[
+        float,
+        setting(
+            "least share of a patch that the body must cover; emptier ones are skipped", ge=0, lt=1
+        ),
+    ] = 0.0
+    lift: Annotated[
+        float,
+        later_key(
+            "least value of a source inside the body, as a share of its range, so that tissue as dark as the surroundings is told from them",
+            ge=0,
+            lt=1,
+        ),
+    ] = 0.0
+    slices: Annotated[
+        SliceFilter | None,
+        setting("keep only slices whose bright parts overlap; unset: all"),
+    ] = None
+    centred: Annotated[
+        bool,
+        setting(
+            "left and right are cut off, or filled, evenly: the mid-plane stays in the middle column"
+        ),
+    ] = False
+    allow_missing: Annotated[
+        bool,
+        setting("keep cases with some source and some target (channels of others are background)"),
+    ] = False
+    apart: Annotated[
+        bool,
+        setting(
+            "take cases with sources or with targets alone, too: for a method that needs no pairs"
+        ),
+    ] = False
+    most_misaligned_mm: Annotated[
+        float | None,
+        setting(
+            "leave out training pairs that prepare found further out of register; unset: all", gt=0
+        ),
+    ] = None
+    labels: Annotated[
+        list[str], setting("label maps that are read in addition: of lesions, say")
+    ] = field(default_factory=list)
+    weigh: Annotated[
+        dict[str, float],
+        setting(
+            "how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one value { 'seg=13' = 5 }; where several do, their product"
+        ),
+    ] = field(default_factory=dict)
+    physics: Annotated[
+        PhysicsSettings | None,
+        setting(
+            "draw MR modalities from a phantom's tissue-parameter maps, a sequence for each item; unset: scans as they are"
+        ),
+    ] = None
+    augment: Annotated[AugmentSettings, setting("random changes in training")] = field(
+        default_factory=AugmentSettings
+    )
+
+    @property
+    def channels(self) -> list[tuple[str, int]]:
+        """Modality and slice offset of each source channel: the slice itself, then below, above, two below, …"""
+        steps = [0]
+        for k in range(1, self.stack + 1):
+            steps += [-k, k]
+        return [(name, step) for step in steps for name in self.source]
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """A name for each source channel: "t1", and with `stack` "t1[-1]", "t1[+1]", …"""
+        return tuple(f"{name}[{step:+d}]" if step else name for name, step in self.channels)
+
+    @property
+    def left_right(self) -> int:
+        """The axis, from the end, that grows to the left or right."""
+        return axis_of(self.axes, "LR")
+
+    def weight(self, labels: Tensor | None) -> Tensor | None:
+        """How often voxels count in the loss, [B, 1, D, H, W], by label maps [B, K, D, H, W]; None: all once."""
+        if labels is None or not self.weigh:
+            return None
+        weight = torch.ones_like(labels[:, :1])
+        for key, times in self.weigh.items():
+            name, _, value = key.partition("=")
+            values = labels[:, self.labels.index(name)][:, None]
+            marked = values == float(value) if value else values > 0
+            weight = torch.where(marked, times * weight, weight)
+        return weight
+
+    def __post_init__(self) -> None:
+        self._check_weigh()
+        if min(self.patch) < 1:
+            raise BadInput(
+                f"data.patch: expected three sizes of at least 1 voxel, found {self.patch}. Change the recipe."
+            )
+        for name in ("source", "target"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise BadInput(
+                    f"data.{name}: expected each modality once, found {getattr(self, name)}. Change the recipe."
+                )
+        if self.centred and self.left_right != -1:
+            raise BadInput(
+                f"data.axes: expected columns from right to left or back (…R or …L) with data.centred, found {self.axes}. Change it."
+            )
+        moving = self.augment.off_centre if self.centred else []
+        if moving:
+            raise BadInput(
+                f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, which moves the mid-plane away from the middle. Set it to 0."
+            )
+
+    def _check_weigh(self) -> None:
+        for key, times in self.weigh.items():
+            name, equals, value = key.partition("=")
+            if name not in self.labels:
+                raise BadInput(
+                    f"data.weigh: expected label maps of data.labels ({', '.join(self.labels) or 'none'}), found {name!r}. Add --set 'data.labels=[\"{name}\"]', or change it."
+                )
+            if equals and not value.isdecimal():
+                raise BadInput(
+                    f'data.weigh: expected NAME or NAME=NUMBER, found {key!r}. Write "{name}=3" = 5.'
+                )
+            if not 0 < times < math.inf:
+                raise BadInput(
+                    f"data.weigh.{key}: expected a number above 0, found {times:g}. Change it."
+                )
+
+
+def usable_cases(
+    cohort: Cohort,
+    data: DataSettings,
+    split: str,
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Cases of a split that have the modalities of the settings, and the other cases with those that each lacks.
+
+    With data.apart, the sources suffice. Raises BadInput where the cohort has no case with some modality, or the split
+    no usable case.
+    """
+    wanted = list(dict.fromkeys([*data.source, *data.target]))
+    known_labels = {name for case in cohort.cases for name in case.labels}
+    unknown = [name for name in data.labels if name not in known_labels]
+    if unknown:
+        found = ", ".join(sorted(known_labels)) or "none"
+        raise BadInput(
+            f"{cohort.folder}: expected the label map {unknown[0]}, found {found} in the cohort. Change data.labels."
+        )
+    unknown = [name for name in wanted if name not in cohort.modalities]
+    if unknown:
+        found = ", ".join(cohort.modalities)
+        if data.physics is None and PROTONS in cohort.modalities:
+            raise BadInput(
+                f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found tissue-parameter maps ({found}) and no {', '.join(unknown)}. Draw them from the maps with a [data.physics] table."
+            )
+        raise BadInput(
+            f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found {found} in the cohort (no {', '.join(unknown)}). Choose a recipe for these, or set data.source and data.target."
+        )
+    usable: list[str] = []
+    lacking: dict[str, list[str]] = {}
+    sides = [data.source] if data.apart else [data.source, data.target]
+    for entry in cohort.cases:
+        if entry.split != split:
+            continue
+        absent = list[str]()
+        for names in sides:
+            if not data.allow_missing or not set(names) & set(entry.present):
+                absent += [name for name in names if name not in entry.present]
+        if absent:
+            lacking[entry.case] = list(dict.fromkeys(absent))
+        else:
+            usable.append(entry.case)
+    if not usable:
+        first = "".join(
+            f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1]
+        )
+        gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
+        raise BadInput(
+            f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none among its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
+        )
+    if split == "train":
+        usable = without_misaligned(cohort, data, usable)
+    return usable, lacking
+
+
+def teaching_cases(cohort: Cohort, data: DataSettings) -> list[str]:
+    """The cases that a training uses: the usable ones; with data.apart all, since each side has cases of its own."""
+    if data.apart:
+        return cohort.splits["train"]
+    return usable_cases(cohort, data, "train")[0]
+
+
+def without_misaligned(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[str]:
+    """The cases whose scans are aligned as closely as the settings ask; raises BadInput where no case is."""
+    if data.most_misaligned_mm is None:
+        return cases
+    apart = distances(cohort, [*data.source, *data.target])
+    kept = [case for case in cases if apart.get(case, 0.0) <= data.most_misaligned_mm]
+    if apart and kept:
+        return kept
+    found = "a cohort that was prepared without audit"
+    if apart:
+        found = f"the nearest {min(apart.values()):.1f} mm apart"
+    advice = "Raise or unset it" if apart else "Unset it, or prepare into another folder"
+    raise BadInput(
+        f"{cohort.folder}: expected training pairs within data.most_misaligned_mm = {data.most_misaligned_mm:g}, found {found}. {advice}."
+    )
+
+
+def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = None) -> list[int]:
+    """Starts along D whose slab holds enough mask, and kept slices only; a volume thinner than the patch has one."""
+    depth, height, width = (min(a, b) for a, b in zip(header.shape, data.patch))
+    # divided by the patch's own area: a narrow patch can be full of body in a slice that is mostly air
+    enough = _sums(header.mask_area, depth) / (depth * height * width) >= data.foreground
+    if kept is not None:
+        enough &= _sums(kept, depth) == depth
+    return np.flatnonzero(enough).tolist()
+
+
+def cut_note(cohort: Cohort, data: DataSettings) -> str:
+    """A sentence on the case of whose mask a patch shows least in the plane; "" where patches hold every mask."""
+    cases, _ = usable_cases(cohort, data, "train")
+    headers = [cohort.header(case, data.axes) for case in cases]
+    shares = [held_shares(header, data) for header in headers]
+    small = [k for k, (held, _) in enumerate(shares) if held < 1]
+    if not small:
+        return ""
+    worst = min(small, key=shares.__getitem__)
+    held, reached = shares[worst]
+    height, width = (end - first for first, end in headers[worst].mask_box[1:])
+    beyond = (
+        f", and {1 - reached:.0%} of it is in columns that no patch reaches" if reached < 1 else ""
+    )
+    return f"{cohort.folder}: in {len(small)} of {len(cases)} cases the mask is larger than a patch of {data.patch[1]}×{data.patch[2]} voxels. Of {headers[worst].case} ({height}×{width}) a patch shows at most {held:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
+
+
+def filled_share(cohort: Cohort, data: DataSettings) -> float:
+    """The share of a patch in the plane that the largest slice of the training can fill."""
+    height, width = _largest_slice(cohort, data)
+    return min(1.0, height / data.patch[1]) * min(1.0, width / data.patch[2])
+
+
+def _largest_slice(cohort: Cohort, data: DataSettings) -> tuple[int, int]:
+    shapes = [
+        cohort.header(case, data.axes).shape for case in usable_cases(cohort, data, "train")[0]
+    ]
+    return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
+
+
+def padding_note(cohort: Cohort, data: DataSettings) -> str:
+    """A sentence where patches reach far beyond every slice, and mostly hold filled-in background; else ""."""
+    if filled_share(cohort, data) > FILLED:
+        return ""
+    share = filled_share(cohort, data)
+    height, width = _largest_slice(cohort, data)
+    return f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
+
+
+def held_shares(header: CaseHeader, data: DataSettings) -> tuple[float, float]:
+    """Shares of the mask's box in the plane: the most that one patch holds, and what all patches together reach."""
+    held = 1.0
+    reached = 1.0
+    for axis in (1, 2):
+        first, end = header.mask_box[axis]
+        patch = data.patch[axis]
+        inside = min(patch, end - first)
+        if axis == 2 and data.centred:  # the only place along this axis
+            start = even_start(header.shape[axis], patch)
+            inside = max(0, min(end, start + patch) - max(first, start))
+            reached = inside / (end - first)
+        held *= inside / (end - first)
+    return held, reached
+
+
+def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
+    """The sum of each run of `width` neighbours."""
+    total = np.cumsum([0, *values])
+    return total[width:] - total[: len(total) - width]
+
+
+def even_start(length: int, patch: int) -> int:
+    """The start that centres a patch on an axis, below 0 where the patch is the longer one.
+
+    Where length and patch are not both even or both odd, the middle of the axis is half a voxel above the patch's.
+    """
+    return (length - patch) // 2
+
+
+def read_patch(
+    case: PreparedCase,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    start: Triple,
+    size: Triple | None = None,
+    seed: int | None = None,
+) -> Batch:
+    """Read the sources of a patch at `start` (D, H, W; it may be partly outside, where background is filled in).
+
+    All axes are those of data.axes. size: of the patch (default: of the settings). Source channels: the modalities in
+    order, then with `stack` the same for the slice below, above, two below, …; beyond the first and last slice, that
+    slice is repeated. Mask: as far as the case's source modalities show it. seed: of what data.physics draws (default:
+    a fixed one for each place).
+    """
+    case = laid_out(case, data.axes)
+    size = size or data.patch
+    z, y, x = start
+    item = _draw(case, start, seed)
+    source = _read_channels(case, data, intensity, start, size, item)
+    mask = np.ones(size, np.float32)
+    if MASK in case.arrays:
+        inside, place = _overlap(start, size, case.header.shape)
+        mask[:] = 0
+        mask[inside] = case.inside(case.arrays[MASK][place], data.source)
+        if item is not None and (drawn := _drawn(case)) is not None:
+            mask[inside] *= drawn.kept(case, item, place)
+    if data.lift:
+        _lift(source, mask > 0, case, data)
+    return Batch(
+        source=torch.from_numpy(np.stack(source))[None],
+        mask=torch.from_numpy(mask)[None, None],
+        present=torch.tensor([[name in case.header.shown for name, _ in data.channels]]),
+        item=torch.tensor([[stable_id(case.header.case, z + d, y, x) for d in range(size[0])]]),
+        source_names=data.source_names,
+        target_names=tuple(data.target),
+    )
+
+
+def read_pair(
+    case: PreparedCase,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    start: Triple,
+    size: Triple | None = None,
+    seed: int | None = None,
+) -> Batch:
+    """Read a patch as `read_patch` does, with its targets and label maps.
+
+    An absent target is background, an absent label map NO_LABEL.
+    """
+    case = laid_out(case, data.axes)
+    size = size or data.patch
+    inside, place = _overlap(start, size, case.header.shape)
+    labels = np.full((len(data.labels), *size), NO_LABEL, np.float32)
+    for name, out in zip(data.labels, labels):
+        if name in case.header.labels:
+            out[:] = 0
+            out[inside] = case.arrays[LABEL + name][place]
+    item = _draw(case, start, seed)
+    target = [
+        _read_modality(case, name, intensity[name], start, size, item)[0] for name in data.target
+    ]
+    return replace(
+        read_patch(case, data, intensity, start, size, seed),
+        target=torch.from_numpy(np.stack(target))[None],
+        target_present=torch.tensor([[name in case.header.shown for name in data.target]]),
+        labels=torch.from_numpy(labels)[None] if data.labels else None,
+    )
+
+
+def _drawn(case: PreparedCase) -> Drawn | None:
+    """The modalities of data.physics; None where the case has no maps to draw from."""
+    return case.contrasts if isinstance(case.contrasts, Drawn) else None
+
+
+def _draw(case: PreparedCase, start: Triple, seed: int | None) -> Draw | None:
+    """What data.physics draws for an item; seed: default a fixed one for each place."""
+    drawn = _drawn(case)
+    if drawn is None:
+        return None
+    if seed is None:
+        seed = stable_id("physics", case.header.case, *start)
+    return drawn.draw(seed)
+
+
+def _read_channels(
+    case: PreparedCase,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    start: Triple,
+    size: Triple,
+    item: Draw | None,
+) -> list[np.ndarray]:
+    """The source channels in network units, in the order of data.channels."""
+    steps = list(dict.fromkeys(step for _, step in data.channels))
+    by_name = {
+        name: _read_modality(case, name, intensity[name], start, size, item, steps, False)
+        for name in data.source
+    }
+    return [by_name[name][steps.index(step)] for name, step in data.channels]
+
+
+def _lift(
+    source: list[np.ndarray], body: np.ndarray, case: PreparedCase, data: DataSettings
+) -> None:
+    """Raise the body of the slices themselves, not of their neighbours, to the least value of data.lift."""
+    least = np.float32(BACKGROUND + data.lift * (1 - BACKGROUND))
+    for channel, (name, step) in zip(source, data.channels):
+        if step == 0 and name in case.header.shown:
+            np.maximum(channel, least, out=channel, where=body)
+
+
+def _read_modality(
+    case: PreparedCase,
+    name: str,
+    spec: IntensityMap,
+    start: Triple,
+    size: Triple,
+    item: Draw | None,
+    steps: Sequence[int] = (0,),
+    as_target: bool = True,
+) -> np.ndarray:
+    """A modality in network units at each of `steps` slices away: float32 [steps, D, H, W]; background outside."""
+    out = np.full((len(steps), *size), BACKGROUND, np.float32)
+    if name not in case.header.units:
+        return out
+    inside, place = _overlap(start, size, case.header.shape)
+    drawn = _drawn(case)
+    if item is None or drawn is None:
+        for plane, step in zip(out, steps):
+            plane[inside] = _scaled(case, name, spec, place, step)
+        return out
+    if name in drawn.names:
+        images = drawn.read(case, name, spec, item, place, steps, as_target)
+    else:
+        kept = drawn.kept(case, item, place)
+        slice_mm = drawn.slice_mm(item)
+        stored = (_scaled(case, name, spec, place, step, slice_mm) for step in steps)
+        images = [np.where(kept, image, np.float32(BACKGROUND)) for image in stored]
+    for plane, image in zip(out, images):
+        plane[inside] = image
+    return out
+
+
+def _scaled(
+    case: PreparedCase,
+    name: str,
+    spec: IntensityMap,
+    place: Box,
+    step: int,
+    slice_mm: float = 0.0,
+) -> np.ndarray:
+    """A part of a stored modality in network units, or its neighbours `step` slices away; slice_mm: means over slices of this thickness."""
+    depth, rows, columns = place
+    length, spacing_mm = case.header.shape[0], case.header.spacing_mm[0]
+    reach = margin(slice_mm, spacing_mm)
+    first, end = depth.start + step - reach, depth.stop + step + reach
+    there = slice(first, end) if first >= 0 and end <= length else _repeated(first, end, length)
+    values = np.asarray(case.arrays[name][there, rows, columns])
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)
+    values = through_plane(values, slice_mm, spacing_mm)
+    statistics = case.header.statistics.get(name)
+    if not spec.slicewise:
+        return spec.scale(statistics).forward(values)
+    scaled = [
+        spec.scale(statistics, int(z)).forward(slice_values)
+        for z, slice_values in zip(_repeated(first + reach, end - reach, length), values)
+    ]
+    return np.stack(scaled) if scaled else values.astype(np.float32)
+
+
+def _repeated(first: int, end: int, length: int) -> np.ndarray:
+    """Indices of slices, where the outermost ones of a volume stand for those beyond it."""
+    return np.clip(np.arange(first, end), 0, length - 1)
+
+
+def _overlap(start: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:
+    """The part of a patch inside the volume, in the patch's own indices and in the volume's."""
+    in_patch = list[slice]()
+    in_volume = list[slice]()
+    for first, length, whole in zip(start, size, shape):
+        begin = min(max(0, -first), length)
+        end = max(begin, min(length, whole - first))
+        in_patch.append(slice(begin, end))
+        in_volume.append(slice(first + begin, first + end))
+    z, y, x = in_patch
+    d, h, w = in_volume
+    return (z, y, x), (d, h, w)
+
+
+def mask_share(case: PreparedCase, data: DataSettings, start: Triple) -> float:
+    """The share of a patch at `start` that the mask covers, whatever modality shows it."""
+    case = laid_out(case, data.axes)
+    _, place = _overlap(start, data.patch, case.header.shape)
+    return float((case.arrays[MASK][place] != 0).sum()) / float(np.prod(data.patch))

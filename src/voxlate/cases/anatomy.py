@@ -1,0 +1,480 @@
+"""Orientation, size and appearance of the bodies in a training, and whether those of a new scan are in distribution.
+
+Each source of a case is averaged to voxels of about 4 mm, cropped to its body and stretched to a small box. Such boxes
+are compared with the mean box of the training patients: as they are, and mirrored along each axis.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import permutations, product
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from scipy.ndimage import zoom
+
+from voxlate.cases.case import PreparedCase
+from voxlate.cases.grades import ADVICE, REFUSE, advice
+from voxlate.cases.prepared import Cohort
+from voxlate.cases.quality_checks import Quality, quality_of, worst_quality
+from voxlate.images.grid import Volume
+from voxlate.images.intensity import IntensityMap
+from voxlate.images.mask import background_value, bounding_box, dilate, foreground
+from voxlate.system.arrays import Bool, Float32, Float64
+from voxlate.system.errors import BadInput
+from voxlate.system.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
+from voxlate.system.slabs import in_slabs
+
+Box = Float32
+Distance = Annotated[float, Field(ge=-0.001, le=2.001)]  # 1 - correlation, rounded
+Width = Annotated[float, Field(gt=1e-6, le=10)]
+Lean = Annotated[float, Field(ge=-2.001, le=2.001)]  # a difference of correlations
+LogMm = Annotated[float, Field(ge=-10, le=10)]  # up to 22 m
+
+SIDE = 16  # voxels of a box along each axis
+COARSE_MM = 4.0
+MOST_CASES = 200  # a mean of more is the same
+FEWEST = 3  # patients, below which nobody can say what is usual
+MARGIN, UNPROVED, ENOUGH = (
+    1.2,
+    1.5,
+    19,
+)  # times the farthest known patient; UNPROVED for fewer patients than ENOUGH
+LEAST_WIDTH, LEAST_CONTRAST = (
+    0.05,
+    0.15,
+)  # of 1 - correlation with the mean box, and inside its body
+USUAL_SPREAD, WORTH = (
+    0.05,
+    3,
+)  # of heads' extents, as a logarithm; it counts as much as so many patients
+FAR_SIZE = 3.0  # deviations of an extent, below which nothing is said
+USUAL_LEAN, LEAN_WORTH = (
+    0.02,
+    3,
+)  # deviation of a difference of correlations; it counts as much as so many patients
+TELLS = 4.0  # deviations by which known patients must differ from their mirror images, so that a flip can be seen
+OTHER_UNIT = 100.0  # times the largest or least level of the training
+LEVEL = 95  # percentile of the foreground
+SIDES = ("upside down", "front to back", "left to right")
+LEFT_RIGHT = (False, False, True)
+FLIPS = tuple(axes for axes in product((False, True), repeat=3) if any(axes))
+UNRELATED = 0.25  # correlation with the mean scan; real heads, brains and single slices reach 0.53 to 0.92, noise 0
+TOO_LARGE = (
+    2.3  # times the training's longest extent: 490 mm of heads, from which voxels have another size
+)
+TURNS = tuple(
+    axes for axes in permutations(range(3)) if axes != (0, 1, 2)
+)  # axes that are exchanged
+TURN_GAIN = 0.05  # of the correlation, by which a turned box must be more similar; ordinary scans: at most 0.02
+TURN_FITS = (
+    2.5  # deviations of extents that fit after a turn, where they are beyond FAR_SIZE as they are
+)
+AXES = ("feet-head", "back-front", "left-right")
+
+
+@dataclass(frozen=True)
+class Usual:
+    """The distribution of the training patients' bodies in one source.
+
+    far, width: 1 - correlation with the mean box of the other patients, its median and how far training patients exceed
+    it; contrast, contrast_width: the same of the voxels inside the body, where shape counts for little; lean, spread:
+    for each of FLIPS, by how much the mean box is more similar to a patient than to the mirror image, its mean and
+    deviation; size, deviation: logarithm of the extents in mm along D, H, W; levels: least and largest LEVEL percentile
+    of a foreground.
+    """
+
+    patients: Annotated[int, Field(ge=FEWEST, le=MOST)]
+    far: Distance
+    width: Width
+    contrast: Distance
+    contrast_width: Width
+    lean: Annotated[tuple[Lean, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
+    spread: Annotated[tuple[Width, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
+    size: tuple[LogMm, LogMm, LogMm]
+    deviation: tuple[Width, Width, Width]
+    levels: tuple[Number, Number]
+
+    def shows_flip(self, flip: int) -> bool:
+        """Whether training patients differ clearly enough from their mirror images to detect this flip."""
+        return self.lean[flip] > TELLS * self.spread[flip]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The bodies of a training: by source the mean box and the usual values, by target its background and `beyond`.
+
+    backgrounds: in physical units; beyond: the share of a target's body that no source shows, median over cases;
+    quality: the worst of the scans of each source that is not in HU.
+    """
+
+    means: Mapping[str, Box]
+    usual: Mapping[str, Usual]
+    backgrounds: Mapping[str, float]
+    beyond: Mapping[str, float]
+    quality: Mapping[str, Quality]
+
+    def save(self, path: Path) -> None:
+        usual = {name: asdict(values) for name, values in self.usual.items()}
+        quality = {name: asdict(worst) for name, worst in self.quality.items()}
+        stated = {
+            "usual": usual,
+            "backgrounds": self.backgrounds,
+            "beyond": self.beyond,
+            "quality": quality,
+        }
+        text = json.dumps(stated, sort_keys=True, allow_nan=False)
+        write_tensors(path, self.means, {"anatomy": text, "sha256": checksum(text, self.means)})
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """The header of a file of anatomy."""
+
+    usual: dict[Name, Usual]
+    backgrounds: dict[Name, Number]
+    # not in files before version 0.7
+    beyond: dict[Name, Number] = field(default_factory=dict)
+    quality: dict[Name, Quality] = field(default_factory=dict)
+
+
+def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
+    """Read the anatomy of a training of these modalities.
+
+    Raises BadInput where a file is damaged, was edited, or is of another training or format.
+    """
+    record = Record(
+        path,
+        "what is usual in a training",
+        "Remove it, and images are synthesised without these checks; install voxlate again if it is that of a starter.",
+    )
+    with record.tensors() as file:
+        text = file.text("anatomy")
+        digest = file.text("sha256")
+        stated: _Stated = record.parse(_Stated, text)
+        means = file.read(
+            dict.fromkeys(stated.usual, Shape((SIDE,) * 3, low=-1.001, high=1.001))
+        )  # their length is 1
+    record.check_checksum(digest, checksum(text, means))
+    tables = (stated.usual, stated.backgrounds, stated.beyond, stated.quality)
+    others = set().union(*tables) - set(modalities)
+    record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
+    for name, usual in stated.usual.items():
+        least, most = usual.levels
+        record.check(least <= most, f"levels of {name} from {least:g} to {most:g}")
+    return Anatomy(means, stated.usual, stated.backgrounds, stated.beyond, stated.quality)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A case's body in one source: its box (mean 0, length 1), the logarithm of its extents in mm, and its level.
+
+    grain: the change of these extents by half a voxel.
+    """
+
+    box: Box
+    size: Float64
+    grain: Float64
+    level: float
+
+
+def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
+    """The body in one source of a canonical case."""
+    statistics = case.header.statistics[name]
+    coarse, spacing = _coarse(case.volume(name))
+    body = foreground(coarse)
+    (z0, z1), (y0, y1), (x0, x1) = bounding_box(body)
+    values = np.where(body, coarse.data[0], coarse.data[0].min())
+    scaled = spec.scale(statistics).forward(values)
+    extents = _extents_mm(body, spacing)
+    box = _unit(_stretched(scaled[z0:z1, y0:y1, x0:x1]))
+    grain = np.log1p(spacing / 2 / extents)
+    return Body(box, np.log(extents), grain, statistics.foreground.at(LEVEL))
+
+
+def _extents_mm(body: Bool, spacing: Float64) -> Float64:
+    return np.ptp(bounding_box(body), axis=1) * spacing
+
+
+def check_extent(anatomy: Anatomy, scan: Volume, case: str) -> None:
+    """Raise BadInput where a body is so much larger than those of the training that its voxels have another size."""
+    usual = anatomy.usual.get(scan.modality)
+    if usual is None:
+        return
+    coarse, spacing = _coarse(scan)
+    found = float(_extents_mm(foreground(coarse), spacing).max())
+    most = TOO_LARGE * float(np.exp(max(usual.size)))
+    if found > most:
+        raise BadInput(
+            f"{case}: expected a body of at most {most:.0f} mm in {scan.modality}, {TOO_LARGE:g} times the longest of the training, found {found:.0f} mm. Correct the voxel size in its header."
+        )
+
+
+def _coarse(volume: Volume) -> tuple[Volume, Float64]:
+    """A volume averaged over blocks of about COARSE_MM, and its spacing; voxels that fill no block are left out."""
+    data = volume.data[0]
+    spacing = np.array(volume.grid.spacing_mm)
+    for axis, length in enumerate(volume.grid.spacing_mm):
+        block = min(data.shape[axis], max(1, round(COARSE_MM / length)))
+        if block > 1:
+            count = data.shape[axis] // block
+            if axis == 0:
+                blocks = data[: count * block].reshape(count, block, *data.shape[1:])
+                data = in_slabs(lambda slab: slab.mean(1), blocks)
+            else:
+                data = in_slabs(partial(_block_means, axis=axis, count=count, block=block), data)
+            spacing[axis] *= block
+    affine = np.diag([*spacing[::-1], 1.0])
+    return Volume(data[None], affine, volume.unit, volume.modality), spacing
+
+
+def _block_means(data: np.ndarray, axis: int, count: int, block: int) -> np.ndarray:
+    """The means of `count` blocks along an axis of [D, H, W]."""
+    whole = data.take(range(count * block), axis)
+    blocks = (*data.shape[:axis], count, block, *data.shape[axis + 1 :])
+    return whole.reshape(blocks).mean(axis + 1)
+
+
+def _stretched(values: Box) -> Box:
+    factors = [SIDE / size for size in values.shape]
+    return zoom(values.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
+
+
+def _unit(box: Box) -> Box:
+    centred = box - box.mean()
+    return centred / max(float(np.linalg.norm(centred)), 1e-9)
+
+
+def anatomy_of(
+    cohort: Cohort,
+    cases: Sequence[str],
+    sources: Mapping[str, IntensityMap],
+    targets: Mapping[str, IntensityMap],
+) -> Anatomy:
+    """The anatomy of a cohort's training cases; at most MOST_CASES of them, evenly chosen."""
+    step = -(-len(cases) // MOST_CASES) or 1
+    bodies: dict[str, dict[str, list[Body]]] = {name: {} for name in sources}
+    airs: dict[str, list[float]] = {name: [] for name in targets}
+    beyond: dict[str, list[float]] = {name: [] for name in targets}
+    qualities: dict[str, list[Quality]] = {name: [] for name in sources}
+    for case_name in cases[::step]:
+        case = cohort.case(case_name)
+        shown = set(case.header.shown)
+        for name in shown & sources.keys():
+            bodies[name].setdefault(case.header.patient, []).append(
+                body_of(case, name, sources[name])
+            )
+            if case.header.units[name] != "HU":
+                qualities[name].append(quality_of(case.volume(name)))
+        for name in shown & targets.keys():
+            scale = targets[name].scale(case.header.statistics[name])
+            air = np.float32(background_value(case.volume(name)))
+            airs[name].append(float(scale.forward(air)))
+            beyond[name].append(_beyond(case, name, [*(shown & sources.keys())]))
+    enough = {name: patients for name, patients in bodies.items() if len(patients) >= FEWEST}
+    boxes = {name: _by_patient(patients) for name, patients in enough.items()}
+    return Anatomy(
+        {name: box.mean(axis=0).astype(np.float32) for name, box in boxes.items()},
+        {name: _usual(boxes[name], patients) for name, patients in enough.items()},
+        {
+            name: float(cohort.target_scale(targets[name], name, cases).inverse(np.median(values)))
+            for name, values in airs.items()
+            if values
+        },
+        {name: round(float(np.median(shares)), 4) for name, shares in beyond.items() if shares},
+        {name: worst_quality(scans) for name, scans in qualities.items() if scans},
+    )
+
+
+def _beyond(case: PreparedCase, target: str, sources: Sequence[str]) -> float:
+    """The share of a target's body that is a voxel of COARSE_MM or more away from the body that any source shows."""
+    bodies = [foreground(_coarse(case.volume(name))[0]) for name in (target, *sources)]
+    body, *shown = bodies
+    near = dilate(np.logical_or.reduce(shown), 1, (1, 1, 1))
+    return float((body & ~near).sum() / max(1, body.sum()))
+
+
+def _by_patient(patients: Mapping[str, Sequence[Body]]) -> Box:
+    """The mean box of each patient, [P, SIDE, SIDE, SIDE]."""
+    return np.stack([np.mean([case.box for case in cases], axis=0) for cases in patients.values()])
+
+
+def _usual(boxes: Box, patients: Mapping[str, Sequence[Body]]) -> Usual:
+    """How each patient compares with the mean of the others, by the least similar of the patient's cases."""
+    far = list[float]()
+    contrasts = list[float]()
+    leans = list[Float64]()
+    for own, cases in zip(boxes, patients.values()):
+        others = boxes.sum(axis=0) - own
+        correlations = [_correlations(case.box, others) for case in cases]
+        far.append(1 - min(of_case[0] for of_case in correlations))
+        contrasts.append(1 - min(_inside(case.box, others) for case in cases))
+        leans += [
+            of_case[0] - of_case[1:] for of_case in correlations
+        ]  # the slices of a patient differ, too
+    count = len(boxes)
+    lean = np.mean(leans, axis=0)
+    squares = (count * np.var(leans, axis=0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
+    bodies = [body for cases in patients.values() for body in cases]
+    sizes = np.stack([body.size for body in bodies])
+    variance = (len(sizes) * sizes.var(axis=0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH)
+    spread = variance * (1 + 1 / count)
+    grain = np.mean([body.grain for body in bodies], axis=0)
+    margin = MARGIN if count >= ENOUGH else UNPROVED
+    levels = [body.level for body in bodies]
+    return Usual(
+        count,
+        *_middle_and_width(far, margin, LEAST_WIDTH),
+        *_middle_and_width(contrasts, margin, LEAST_CONTRAST),
+        tuple(lean.tolist()),
+        tuple(np.sqrt(squares).tolist()),
+        tuple(sizes.mean(axis=0).tolist()),
+        tuple((np.sqrt(spread) + grain).tolist()),
+        (min(levels), max(levels)),
+    )
+
+
+def _middle_and_width(values: Sequence[float], margin: float, least: float) -> tuple[float, float]:
+    middle = float(np.median(values))
+    return middle, float(max(margin * (max(values) - middle), least))
+
+
+def _inside(box: Box, mean: Box) -> float:
+    """Correlation with a mean box inside its body."""
+    body = _unit(mean) > 0
+    return float((_unit(box[body]) * _unit(mean[body])).sum())
+
+
+def _correlations(box: Box, mean: Box) -> Float64:
+    """Correlation of a box with a mean one: as it is, then mirrored by each of FLIPS."""
+    mean = _unit(mean)
+    boxes = [box]
+    for flip in FLIPS:
+        axes = tuple(axis for axis, flipped in enumerate(flip) if flipped)
+        boxes.append(np.flip(box, axes))
+    return np.array([float((mirrored * mean).sum()) for mirrored in boxes])
+
+
+def anatomy_warnings(
+    anatomy: Anatomy, name: str, body: Body, any_height: bool = False
+) -> list[str]:
+    """Sentences where the body in a source is out of the training's distribution; none after too few patients.
+
+    any_height: whether a scan of some slices is as good as one of the whole body.
+    """
+    if name not in anatomy.usual:
+        return []
+    usual = anatomy.usual[name]
+    mean = anatomy.means[name]
+    if other := other_content(anatomy, name, body):
+        return [other]
+    correlations = _correlations(body.box, mean)
+    inside = _inside(body.box, mean)
+    sentences = [
+        _turned(name, usual, correlations)
+        or _low_correlation(name, usual, correlations[0], inside),
+        _other_size(name, usual, body, any_height),
+        _other_unit(name, usual, body),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def other_content(anatomy: Anatomy, name: str, body: Body) -> str:
+    """A sentence where a scan shows nothing of the training's, or shows it with other axes; else ''.
+
+    What else differs from the training then says nothing about the scan.
+    """
+    if name not in anatomy.usual:
+        return ""
+    usual = anatomy.usual[name]
+    correlations = _correlations(body.box, anatomy.means[name])
+    whole = float(correlations[0])
+    if correlations.max() < UNRELATED and _distance(usual, whole) > 1:
+        return f"{name}: its correlation with the mean training scan is {whole:.2f}, that of the training's own patients {1 - usual.far:.2f} (median): it does not show what the training showed. {ADVICE['do not trust']}"
+    return _exchanged_axes(name, usual, anatomy.means[name], body, correlations)
+
+
+def _exchanged_axes(name: str, usual: Usual, mean: Box, body: Body, correlations: Float64) -> str:
+    """A sentence where the body is like the training's after two or three of its axes are exchanged; else ''.
+
+    It is more similar to the mean box then, or it is as similar and only then has the training's extents.
+    """
+    own = float(correlations[0])
+    deviations = np.abs(body.size - usual.size) / usual.deviation
+    turns = []
+    for axes in TURNS:
+        turned = _correlations(body.box.transpose(axes), mean).max()
+        after = np.abs(body.size[list(axes)] - usual.size) / usual.deviation
+        moved = np.flatnonzero(np.array(axes) != range(3))
+        fits = after[moved].max() < TURN_FITS and deviations[moved].max() > FAR_SIZE
+        if turned > correlations.max() + TURN_GAIN or (fits and turned > own):
+            turns.append((float(turned), axes))
+    if not turns:
+        return ""
+    best, axes = max(turns)
+    if _distance(usual, best) > 1:
+        return ""
+    exchanged = " and ".join(AXES[k] for k in range(3) if axes[k] != k)
+    in_plane = axes[0] == 0
+    return f"{name}: its {exchanged} axes are likely exchanged: its correlation with the mean training scan is {own:.2f}, and {best:.2f} when it is turned so. Check its orientation. {ADVICE['caution' if in_plane else 'do not trust']}"
+
+
+def _turned(name: str, usual: Usual, likeness: Float64) -> str:
+    """A sentence where a mirror image is in distribution, and more similar to the training's mean than the scan."""
+    flips = [flip for flip in range(len(FLIPS)) if usual.shows_flip(flip)]
+    if not usual.shows_flip(
+        FLIPS.index(LEFT_RIGHT)
+    ):  # then a difference of left and right is noise
+        flips = [flip for flip in flips if not FLIPS[flip][-1]]
+    flip = max(flips, key=lambda flip: likeness[flip + 1], default=None)
+    if (
+        flip is None
+        or likeness[flip + 1] <= likeness[0]
+        or _distance(usual, likeness[flip + 1]) > REFUSE
+    ):
+        return ""
+    how = " and ".join(side for side, flipped in zip(SIDES, FLIPS[flip]) if flipped)
+    return f"{name}: the scan is likely turned {how}: mirrored so, it resembles the training's scans more (correlation with their mean {likeness[flip + 1]:.2f} instead of {likeness[0]:.2f}). Check its orientation. {ADVICE['do not trust']}"
+
+
+def _distance(usual: Usual, correlation: float) -> float:
+    """The distance from the usual correlation, in units of the farthest training patient's."""
+    return (1 - correlation - usual.far) / usual.width
+
+
+def _low_correlation(name: str, usual: Usual, whole: float, inside: float) -> str:
+    """A sentence where correlations with the mean training scan, of the whole box and inside its body, are low."""
+    times, correlation, known, what = max(
+        (_distance(usual, whole), whole, usual.far, "the scan"),
+        (
+            (1 - inside - usual.contrast) / usual.contrast_width,
+            inside,
+            usual.contrast,
+            "the inside of its body",
+        ),
+    )
+    if times <= 1:
+        return ""
+    return f"{name}: {what} resembles the training's scans less than these resemble each other (correlation with their mean {correlation:.2f}, their own {1 - known:.2f}). Is it another modality, field of view or part of the body? {advice(times)}"
+
+
+def _other_size(name: str, usual: Usual, case: Body, any_height: bool) -> str:
+    away = np.abs(case.size - usual.size) / usual.deviation
+    if any_height:
+        away[0] = 0
+    axis = int(away.argmax())
+    times = float(away[axis]) / FAR_SIZE
+    if times <= 1:
+        return ""
+    extent, mean = np.exp([case.size[axis], usual.size[axis]])
+    return f"{name}: its body is {extent:.0f} mm {('high', 'deep', 'wide')[axis]}, the training bodies {mean:.0f} mm on average ({times * FAR_SIZE:.1f} standard deviations): another field of view? {advice(times)}"
+
+
+def _other_unit(name: str, usual: Usual, case: Body) -> str:
+    least, most = usual.levels
+    if least <= 0 or least / OTHER_UNIT < case.level < most * OTHER_UNIT:
+        return ""
+    return f"{name}: the {LEVEL}th percentile of its foreground is {case.level:.3g}, that of the training's scans {least:.3g} to {most:.3g}: another unit? {ADVICE['caution']}"

@@ -1,0 +1,196 @@
+"""The misalignment of the scans of prepared cases, and the pairs of a cohort that a user should look at."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+from voxlate.cases.align import Preparation
+from voxlate.cases.case import PreparedCase
+from voxlate.cases.case_header import CaseHeader
+from voxlate.cases.prepared import Cohort, Entry
+from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
+from voxlate.images.units import TISSUE_MAPS
+from voxlate.system.errors import first_of, plural
+
+WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
+REFINED_MM = (
+    1.0  # of a coarse estimate, whose error is below 0.7 mm; pairs below it are never named
+)
+MOST_PAIRS = 6
+LEAST_SLICES = 4  # along each axis, as registration asks for
+ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so many of the others
+MAPS = "a map shows no anatomy to compare"
+SHOW_ANATOMY = (
+    "HU",
+    "a.u.",
+    "grey",
+)  # units of scans whose place can be seen: a map of seconds seemed 3 mm off
+
+
+def examined_cases(patients: Mapping[str, str], count: int | None = None) -> frozenset[str]:
+    """The cases to examine (patients: of all cases), spread over the patients; the names alone decide.
+
+    count: how many; default: all of a few cases, a tenth of many.
+    """
+    wanted = ALL_OF + max(0, len(patients) - ALL_OF) // ONE_OF if count is None else count
+    taken = Counter[str]()
+    turns = list[tuple[int, str, str]]()
+    for case in sorted(patients, key=_shuffled):
+        turns.append((taken[patients[case]], _shuffled(patients[case]), case))
+        taken[patients[case]] += 1
+    return frozenset(case for _, _, case in sorted(turns)[:wanted])
+
+
+def _shuffled(name: str) -> str:
+    """A key that sorts names in an order which is unrelated to the alphabet, and the same on every machine."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def misalignments(
+    case: PreparedCase, fixed: str | None = None, coarse: bool = False
+) -> dict[str, Misalignment]:
+    """The misalignment of each scan of a case from `fixed`, by modality; coarse: without the finest voxels.
+
+    fixed: by default, or where it shows nothing, the first scan that shows anatomy.
+    """
+    header = case.header
+    if len(header.shown) < 2:
+        return {}
+    anatomy = [name for name in header.shown if header.units[name] in SHOW_ANATOMY]
+    to = fixed if fixed in header.shown else [*anatomy, header.shown[0]][0]
+    mask = case.mask([to])
+    reference = case.volume(to).data[0]
+    by_name = {}
+    for name in header.shown:
+        if name == to:
+            continue
+        if {to, name} <= {*anatomy}:
+            units = header.units[to], header.units[name]
+            moving = case.volume(name).data[0]
+            measured = misalignment(reference, moving, header.spacing_mm, mask, units, coarse)
+        else:
+            measured = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
+        by_name[name] = replace(measured, to=to)
+    return by_name
+
+
+def not_examined(header: CaseHeader | Entry) -> bool:
+    """Whether a case has several scans whose misalignment was not estimated."""
+    shown = header.shown if isinstance(header, CaseHeader) else header.present
+    return len(shown) > 1 and not header.misaligned
+
+
+def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
+    """The cases of the worst pairs that have only a coarse estimate."""
+    pairs = _worst_first(headers)
+    far = [
+        (header.case, measured)
+        for header, _, measured in pairs
+        if (measured.median_mm or 0.0) > REFINED_MM
+    ]
+    return frozenset(case for case, measured in far[:MOST_PAIRS] if measured.coarse)
+
+
+def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
+    """By case the largest median displacement (mm) of these modalities from the fixed scan, where one was estimated."""
+    largest = dict[str, float]()
+    for entry in cohort.cases:
+        medians = [
+            measured.median_mm for name, measured in entry.misaligned.items() if name in modalities
+        ]
+        estimated = [mm for mm in medians if mm is not None]
+        if estimated:
+            largest[entry.case] = max(estimated)
+    return largest
+
+
+def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
+    """A sentence on each of the worst pairs, on what cannot be measured, and on what was not examined."""
+    pairs = [
+        (header, name, one)
+        for header, name, one in _worst_first(headers)
+        if is_misaligned(header, one)
+    ]
+    for header, name, one in pairs[:MOST_PAIRS]:
+        may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
+        advice = "register (--register rigid), " if may_register else ""
+        yield (
+            f"{header.case}: {name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}: {advice}look at it (voxlate report PREPARED), or leave it out."
+        )
+    if len(pairs) > MOST_PAIRS:
+        yield (
+            f"{len(pairs) - MOST_PAIRS} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see voxlate report PREPARED."
+        )
+    yield from _not_measured(headers)
+    left = sum(not_examined(header) for header in headers)
+    several = sum(len(header.shown) > 1 for header in headers)
+    if 0 < left < several:
+        yield (
+            f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."
+        )
+
+
+def _worst_first(headers: Sequence[CaseHeader]) -> list[tuple[CaseHeader, str, Misalignment]]:
+    pairs = [(header, name, one) for header in headers for name, one in header.misaligned.items()]
+    return sorted(pairs, key=lambda pair: -(pair[2].median_mm or 0.0))
+
+
+def _not_measured(headers: Sequence[CaseHeader]) -> Iterator[str]:
+    """A sentence on each reason why pairs could not be measured."""
+    pairs = [
+        (f"{header.case}/{name}", one)
+        for header in headers
+        for name, one in header.misaligned.items()
+    ]
+    reasons = dict[str, list[str]]()
+    for pair, one in pairs:
+        if one.median_mm is None and one.reason != MAPS:
+            reasons.setdefault(one.reason or NOTHING_IN_COMMON, []).append(pair)
+    for reason, lost in reasons.items():
+        look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
+        yield (
+            f"How far {first_of(lost)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
+        )
+
+
+def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
+    """Whether a scan is more than 1.5 mm, or a voxel where that is more, from the scan it was compared with."""
+    if measured.median_mm is None:
+        return False
+    voxel_mm = max(
+        (mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in measured.unseen),
+        default=0.0,
+    )
+    return measured.median_mm > max(WORTH_A_WORD_MM, voxel_mm)
+
+
+def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
+    """A line on each modality: its misalignment from the scan it was compared with, and in how many cases."""
+    by_name = dict[str, dict[str, Misalignment]]()
+    have = Counter[str]()
+    for entry in entries:
+        have.update(entry.present if len(entry.present) > 1 else [])
+        for name, one in entry.misaligned.items():
+            if (
+                name not in TISSUE_MAPS
+            ):  # computed from the same head, so that nothing is to be measured
+                by_name.setdefault(name, {})[entry.case] = one
+    return {name: _line(by_case, have[name]) for name, by_case in sorted(by_name.items())}
+
+
+def _line(by_case: dict[str, Misalignment], cases: int) -> str:
+    known = {case: one.median_mm for case, one in by_case.items() if one.median_mm is not None}
+    to = next(iter(by_case.values())).to
+    examined = f"; {len(by_case)} of {cases} cases were examined" if len(by_case) < cases else ""
+    if not known:
+        reasons = Counter(one.reason or NOTHING_IN_COMMON for one in by_case.values())
+        return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){examined}"
+    unmeasured = ""
+    if len(known) < len(by_case):
+        unmeasured = f"; not measurable in {len(by_case) - len(known)} of {len(by_case)} cases"
+    worst = max(known, key=lambda case: known[case])
+    thick = any("D" in one.unseen for one in by_case.values())
+    plane = " in the plane of the slices" if thick else ""
+    return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {plural(len(known), 'case')}), at most {known[worst]:.1f} ({worst}){unmeasured}{examined}"

@@ -1,0 +1,398 @@
+"""Modalities of a case that are computed from its tissue-parameter maps when they are read, by `data.physics`.
+
+A network must see them as it will see a real scan at synthesis: the scale of a drawn image comes from its whole case, by
+the recipe's own intensity map. Its statistics are those of the same draw, noise and coils included, in a fixed random
+sample of the case's body voxels; blur by slice thickness and resolution is left out of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.ndimage import binary_erosion
+
+from voxlate.batch import BACKGROUND, stable_id
+from voxlate.cases.acquisition import (
+    Effects,
+    Places,
+    TissueSpread,
+    draw_effects,
+    draw_spread,
+    in_plane,
+    margin,
+    rician,
+    through_plane,
+)
+from voxlate.cases.case import LABEL, MASK, PROTONS, PreparedCase
+from voxlate.cases.case_header import CaseHeader
+from voxlate.cases.physics import PhysicsSettings, within
+from voxlate.images.intensity import IntensityMap, MinMax, Percentile
+from voxlate.images.statistics import Statistics, distribution
+from voxlate.phantoms.contrast import Maps, Protocol, magnitude, needed_maps
+from voxlate.phantoms.sequences import FULL_SCALE
+from voxlate.phantoms.tissue import INTRACRANIAL, VESSEL, Label
+from voxlate.system.errors import BadInput
+
+BLOCKS, BLOCK = (
+    64,
+    24,
+)  # sampled blocks of a case and their side in the plane: about 7000 voxels of the body count
+EDGE = 4  # voxels at each side of a block that do not count, since k-space wraps around
+BRIGHTEST = 99.0  # percentile of the body's signal to which noise is relative
+TISSUES = LABEL + "seg"  # the phantom's label map, in which the brain is found
+UNIT = "a.u."
+CROSS = np.array(
+    [[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool
+)  # a pixel and its neighbours in the slice
+SURFACE = (Label.CSF, Label.DURA, *VESSEL)  # what stripping removes around the brain
+LEAST_B1 = np.float32(
+    0.2
+)  # of the nominal flip angle: a draw at a strong field would turn it around
+
+Slab = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Blocks of a case: their slices [N], rows and columns [N, BLOCK], and the body in their middles."""
+
+    slices: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    body: np.ndarray
+
+    def middle(self, values: np.ndarray) -> np.ndarray:
+        """The part of blocks [N, BLOCK, BLOCK] that counts."""
+        return values[:, EDGE : BLOCK - EDGE, EDGE : BLOCK - EDGE]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What all modalities of an item share: the scanner's field, the patient's tissue, and the parts cut away."""
+
+    seed: int
+    field_t: float
+    spread: TissueSpread
+    stripped: bool
+    strip_mm: float  # depth of CSF that stripping removes from the brain's surface
+    face: (
+        float | None
+    )  # height of the plane that removes the face, in shares of the head; None: the face stays
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The contrasts of `data.physics` for the cases of a cohort; targets: the modalities that are targets."""
+
+    physics: PhysicsSettings
+    targets: tuple[str, ...]
+    samples: dict[str, _Sample] = field(default_factory=dict, compare=False, repr=False)
+    headers: dict[str, CaseHeader] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.physics.contrasts)
+
+    def computes(self, header: CaseHeader) -> bool:
+        """Whether a stored case has the maps; raises BadInput where it has a modality that would be drawn, too."""
+        if not self.physics.needs <= header.units.keys():
+            return False
+        stored = sorted(header.units.keys() & set(self.names))
+        if stored:
+            raise BadInput(
+                f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modality), or rename the contrast."
+            )
+        if self.physics.stripped > 0 and "seg" not in header.labels:
+            raise BadInput(
+                f"case {header.case}: expected the label map seg for data.physics.stripped, found {', '.join(header.labels) or 'none'}. Prepare the phantoms' folder as it was written, or set it to 0."
+            )
+        return True
+
+    def in_header(self, case: PreparedCase) -> CaseHeader:
+        """The header with the contrasts of the case's fixed draw; kept in memory."""
+        header = case.header
+        key = f"{header.case} {header.checksum}"
+        if key not in self.headers:
+            self.headers[key] = self._with_contrasts(case)
+        return self.headers[key]
+
+    def in_headers(self, case: PreparedCase, draws: int) -> list[CaseHeader]:
+        """As `in_header`, for several draws: the range of statistics that training shows to a network."""
+        return [self._with_contrasts(case, k) for k in range(draws)]
+
+    def _with_contrasts(self, case: PreparedCase, number: int | None = None) -> CaseHeader:
+        header = case.header
+        key = () if number is None else (number,)
+        item = self.draw(stable_id("physics", header.case, *key))
+        statistics = {name: self._measured(case, name, item) for name in self.names}
+        return replace(
+            header,
+            units=header.units | dict.fromkeys(self.names, UNIT),
+            origins=header.origins | dict.fromkeys(self.names, header.origins[PROTONS]),
+            statistics=header.statistics | statistics,
+            voxels=header.voxels | dict.fromkeys(self.names, header.voxels.get(PROTONS, "")),
+            mask_ml=self._mask_ml(case, item) if item.stripped else header.mask_ml,
+        )
+
+    def _mask_ml(self, case: PreparedCase, item: Draw) -> float:
+        """The volume of what stripping leaves of the body: that of a brain, with which scans are compared."""
+        everything = (slice(0, case.header.shape[0]), slice(None), slice(None))
+        left = case.mask([PROTONS]) & self.kept(case, item, everything)
+        return float(left.sum() * np.prod(case.header.spacing_mm) / 1000)
+
+    def draw(self, seed: int) -> Draw:
+        """The draw of an item by its seed alone."""
+        rng = np.random.default_rng(seed)
+        field_t = within(rng.random(), self.physics.field_t)
+        spread = draw_spread(rng, self.physics.tissue_spread)
+        strips, defaces, height, depth = rng.random(4)
+        return Draw(
+            seed,
+            field_t,
+            spread,
+            bool(strips < self.physics.stripped),
+            self.physics.strip_mm * depth,
+            0.3 + 0.15 * height if defaces < self.physics.defaced else None,
+        )
+
+    def whole(self, case: PreparedCase, name: str) -> np.ndarray:
+        """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where skull or face are removed."""
+        everything = (slice(0, case.header.shape[0]), slice(None), slice(None))
+        item = self.draw(stable_id("physics", case.header.case))
+        image, _ = self._image(case, name, item, everything, name in self.targets)
+        return np.where(self.kept(case, item, everything), image, np.float32(0))
+
+    def read(
+        self,
+        case: PreparedCase,
+        name: str,
+        spec: IntensityMap,
+        item: Draw,
+        place: Slab,
+        steps: Sequence[int],
+        as_target: bool,
+    ) -> list[np.ndarray]:
+        """A part of a case in network units, [D, H, W], once for each of `steps` slices away from it."""
+        depth, rows, columns = place
+        last = case.header.shape[0] - 1
+        wanted = [np.clip(np.arange(depth.start, depth.stop) + step, 0, last) for step in steps]
+        first = min(int(slices[0]) for slices in wanted)
+        end = max(int(slices[-1]) for slices in wanted) + 1
+        slab = (slice(first, end), rows, columns)
+        image, statistics = self._image(case, name, item, slab, as_target)
+        scaled = spec.scale(statistics).forward(image)
+        scaled = np.where(self.kept(case, item, slab), scaled, np.float32(BACKGROUND))
+        return [scaled[slices - first] for slices in wanted]
+
+    def slice_mm(self, item: Draw) -> float:
+        """The slice thickness of the stored images of an item; 0: as they are stored."""
+        if not self.physics.same_slices:
+            return 0.0
+        _, effects, _ = self._acquisition(self.names[0], item, as_target=False)
+        return effects.thickness_mm if effects else 0.0
+
+    def kept(self, case: PreparedCase, item: Draw, place: Slab) -> np.ndarray:
+        """Where skull stripping and defacing leave the image; broadcasts against the part."""
+        inside: np.ndarray = np.ones((1, 1, 1), bool)
+        if item.stripped:
+            inside = inside & _brain(case, place, item.strip_mm)
+        if item.face is not None:
+            box = case.header.shape
+            indices = [np.arange(n)[part] for n, part in zip(box, place)]
+            inside = inside & ~_in_face(case, np.meshgrid(*indices, indexing="ij"), item.face)
+        return inside
+
+    def _image(
+        self, case: PreparedCase, name: str, item: Draw, place: Slab, as_target: bool
+    ) -> tuple[np.ndarray, Statistics]:
+        """The image of a part of a case, and the statistics of that of the whole case."""
+        protocol, effects, rng = self._acquisition(name, item, as_target)
+        statistics, brightest = self._statistics(case, item, protocol, effects, rng)
+        spacing = case.header.spacing_mm
+        reach = margin(effects.thickness_mm, spacing[0]) if effects else 0
+        depth, rows, columns = place
+        last = case.header.shape[0] - 1
+        slices = np.clip(np.arange(depth.start - reach, depth.stop + reach), 0, last)
+        keys = needed_maps(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+        maps = {key: case.arrays[key][slices, rows, columns].astype(np.float32) for key in keys}
+        places = _places(case, slices, rows, columns)
+        image = _signal(protocol, item.spread, effects, maps, places)
+        if effects is not None:
+            image = through_plane(image, effects.thickness_mm, spacing[0])
+            image = in_plane(image, effects, spacing[1:])
+            image = _received(image, effects, brightest, rng)
+        return image, statistics
+
+    def _measured(self, case: PreparedCase, name: str, item: Draw) -> Statistics:
+        nothing = (slice(0, 1), slice(0, 1), slice(0, 1))
+        _, statistics = self._image(case, name, item, nothing, name in self.targets)
+        return statistics
+
+    def _acquisition(
+        self, name: str, item: Draw, as_target: bool
+    ) -> tuple[Protocol, Effects | None, np.random.Generator]:
+        """The sequence and the scanner's effects; a target has the middle of each range, and no effects."""
+        contrast = self.physics.contrasts[name]
+        rng = np.random.default_rng([item.seed, stable_id(name)])
+        if as_target and self.physics.target == "centre":
+            return contrast.centre(self.physics.target_field_t), None, rng
+        protocol = contrast.draw(rng, item.field_t)
+        return protocol, draw_effects(rng, self.physics, item.field_t), rng
+
+    def _sample(self, case: PreparedCase) -> _Sample:
+        """Voxels of the body of a case, the same ones every time; kept in memory."""
+        key = f"{case.header.case} {case.axes} {case.header.checksum}"
+        if key not in self.samples:
+            self.samples[key] = self._drawn_sample(case)
+        return self.samples[key]
+
+    def _statistics(
+        self,
+        case: PreparedCase,
+        item: Draw,
+        protocol: Protocol,
+        effects: Effects | None,
+        rng: np.random.Generator,
+    ) -> tuple[Statistics, float]:
+        """The statistics of the body in the sampled blocks, and the signal of its brightest tissue."""
+        sample = self._sample(case)
+        spacing = case.header.spacing_mm
+        reach = margin(effects.thickness_mm, spacing[0]) if effects else 0
+        last = case.header.shape[0] - 1
+        slices = np.clip(sample.slices + np.arange(-reach, reach + 1)[:, None], 0, last)
+        # [slices of the profile, blocks, rows, columns]
+        at = (slices[:, :, None, None], sample.rows[:, :, None], sample.columns[:, None, :])
+        keys = needed_maps(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+        maps = {key: case.arrays[key][at].astype(np.float32) for key in keys}
+        z, y, x = (
+            ((voxel + 0.5) / length).astype(np.float32)
+            for voxel, length in zip(at, case.header.shape)
+        )
+        image = _signal(protocol, item.spread, effects, maps, (z, y[None], x[None]))
+        if effects is None:
+            blocks = image[0]
+        else:
+            blocks = through_plane(image, effects.thickness_mm, spacing[0])[0]
+            blocks = in_plane(blocks, effects, spacing[1:])
+        counted = self._counted(case, item, sample)
+        body = sample.middle(blocks)[sample.body]
+        if effects is None:
+            brightest = 0.0
+            seen = np.abs(body)
+        else:
+            brightest = float(np.percentile(body, BRIGHTEST))
+            seen = _received(body, effects, brightest, rng)
+        values = distribution(seen[counted])
+        return Statistics(values, values, (), ()), brightest
+
+    def _drawn_sample(self, case: PreparedCase) -> _Sample:
+        """Blocks that show some of the body; evenly placed, so that each of its voxels is equally likely."""
+        inside = np.ones(case.header.shape, bool)
+        if MASK in case.arrays:
+            inside = case.mask([PROTONS])
+        _, height, width = inside.shape
+        levels = np.flatnonzero(inside.any(axis=(1, 2)))
+        rng = np.random.default_rng(stable_id("sample", case.header.case))
+        middle = slice(EDGE, BLOCK - EDGE)
+        found = list[tuple[int, np.ndarray, np.ndarray]]()
+        body = list[np.ndarray]()
+        while len(found) < BLOCKS:
+            z = int(levels[rng.integers(len(levels))])
+            # A block may lie half outside, where it repeats the border: voxels there count as often as others.
+            y, x = (int(rng.integers(1 - BLOCK + EDGE, n - EDGE)) for n in (height, width))
+            rows, columns = y + np.arange(BLOCK), x + np.arange(BLOCK)
+            exists = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+            rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+            part = (inside[z][np.ix_(rows, columns)] & exists)[middle, middle]
+            if part.any():
+                found.append((z, rows, columns))
+                body.append(part)
+        slices, all_rows, all_columns = (np.array(part) for part in zip(*found))
+        return _Sample(slices, all_rows, all_columns, np.stack(body))
+
+    def _counted(self, case: PreparedCase, item: Draw, sample: _Sample) -> np.ndarray:
+        """The sampled voxels of the body that remain after stripping and defacing; all where none would."""
+        at = (sample.slices[:, None, None], sample.rows[:, :, None], sample.columns[:, None, :])
+        kept = np.ones(np.broadcast_shapes(*(one.shape for one in at)), bool)
+        if item.stripped:
+            kept &= _brain(case, at, item.strip_mm)
+        if item.face is not None:
+            kept &= ~_in_face(case, at, item.face)
+        counted = sample.middle(kept)[sample.body]
+        return counted if counted.any() else ~counted
+
+
+def _received(
+    signal: np.ndarray, effects: Effects, brightest: float, rng: np.random.Generator
+) -> np.ndarray:
+    """The magnitude with noise, without what is subtracted from it."""
+    noisy = rician(signal, effects.noise * brightest, rng)
+    if effects.black == 0:
+        return noisy
+    return np.maximum(noisy - np.float32(effects.black * brightest), 0)
+
+
+def _signal(
+    protocol: Protocol,
+    spread: TissueSpread,
+    effects: Effects | None,
+    maps: Maps,
+    places: Places,
+) -> np.ndarray:
+    """The signal of voxels at their places, before slice profile, k-space and noise; float32, shaped as the maps."""
+    out = np.zeros(maps["pd_map"].shape, np.float32)
+    there = maps["pd_map"] > 0  # half of a slice is air
+    keys = needed_maps(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+    tissue = spread.of({key: maps[key][there] for key in keys})
+    if effects is None:
+        signal = magnitude(protocol, tissue)
+    else:
+        b1 = np.broadcast_to(effects.b1.at(places), out.shape)[there]
+        gain = np.broadcast_to(effects.gain.at(places), out.shape)[there]
+        signal = magnitude(protocol, tissue, np.maximum(1 + b1, LEAST_B1)) * np.exp(gain)
+    out[there] = np.float32(FULL_SCALE) * signal
+    return out
+
+
+def _places(case: PreparedCase, slices: np.ndarray, rows: slice, columns: slice) -> Places:
+    depth, height, width = case.header.shape
+    z = ((slices + 0.5) / depth).astype(np.float32)[:, None, None]
+    y = ((np.arange(height)[rows] + 0.5) / height).astype(np.float32)[None, :, None]
+    x = ((np.arange(width)[columns] + 0.5) / width).astype(np.float32)[None, None, :]
+    return z, y, x
+
+
+def _brain(case: PreparedCase, at: Slab | tuple[np.ndarray, ...], strip_mm: float) -> np.ndarray:
+    """The content of the skull, without what surrounds the brain up to a depth below the surface of each slice, as strippers leave it.
+
+    at: indices of slices [N, H, W]; the border of the part is not a surface.
+    """
+    tissues = case.arrays[TISSUES][at]
+    inside: np.ndarray = np.isin(tissues, INTRACRANIAL)
+    steps = round(strip_mm / case.header.spacing_mm[1])
+    if steps == 0:
+        return inside
+    deep = binary_erosion(inside, CROSS, iterations=steps, border_value=1)
+    return inside & (deep | ~np.isin(tissues, SURFACE))
+
+
+def _in_face(case: PreparedCase, voxels: Sequence[np.ndarray], height: float) -> np.ndarray:
+    """Whether voxels are in the face: in front of a plane that leans forward, up to `height` in shares of the head."""
+    shares = []
+    for at, (first, end) in zip(voxels, case.header.mask_box):
+        shares.append((at - first) / max(end - first, 1))
+    front_axis = next(k for k, letter in enumerate(case.axes) if letter in "AP")
+    front = shares[front_axis]
+    if case.axes[front_axis] == "P":
+        front = 1 - front
+    up = shares[0] if case.axes[0] == "S" else 1 - shares[0]
+    return (front > 0.55 + 0.4 * up / height) & (up < height)
+
+
+def check_scale(spec: IntensityMap, name: str) -> None:
+    """Raise BadInput for an intensity map that needs other voxels than the sample of the body."""
+    of_all = isinstance(spec, MinMax) or (isinstance(spec, Percentile) and spec.inside == "all")
+    if of_all or spec.slicewise:
+        raise BadInput(
+            f"intensity.{name}: expected a map that is computed in the body (percentile with inside = 'foreground', zscore, or window) for a modality of data.physics, found one of all voxels. Change it."
+        )

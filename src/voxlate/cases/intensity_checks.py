@@ -1,0 +1,135 @@
+"""Whether the intensities of scans fit a model: those of a cohort the recipe's windows, of a scan the training's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from voxlate.cases.case_header import CaseHeader
+from voxlate.cases.grades import ADVICE, advice
+from voxlate.images.intensity import IntensityMap
+from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
+from voxlate.system.errors import BadInput, first_of
+
+POINTS = (
+    5,
+    25,
+    50,
+    75,
+    95,
+)  # percentiles of a scan's foreground that are compared, in network units
+MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
+MOST_VARIED = 3.0  # times the narrowest scale of a modality: beyond, the typical scale is a poor guess of a patient's
+AIR_HU = -500.0  # at or below it, values are of air in a CT
+OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
+SOFT_TISSUE = 0.04  # of the median over air, from the first quarter of a body to its median: 0.01 to 0.02 in CT, 0.11 to 1 in 40 MR scans
+BONE = 0.3  # of the same, by which the 95th percentile is above the median in CT: 0.84 or more
+FEWEST_VALUES = 5  # different values among the percentiles of a scan: a label map has fewer
+TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases span
+
+
+def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where: object) -> None:
+    """Raise BadInput where some scans of a target are z-scored and others are not: images could have either scale."""
+    for name in targets:
+        with_unit = [header for header in headers if header.units.get(name) in ("a.u.", "grey")]
+        shown = [header for header in with_unit if name in header.shown]
+        signed = [header.case for header in shown if header.statistics[name].signed]
+        if 0 < len(signed) < len(shown):
+            raise BadInput(
+                f"{where}: expected the scans of the target {name} on one scale, found {len(signed)} of {len(shown)} training cases z-scored ({first_of(signed, 3)}) and the others not, so that images would have neither scale. Give all one scale, or prepare the cohort without one kind (--exclude CASE)."
+            )
+
+
+def kind_warning(name: str, unit: str, statistics: Statistics) -> str:
+    """A sentence where a scan that is no CT has the values of one, or those of a label map; else ''."""
+    if unit == "HU":
+        return ""
+    everything = statistics.all
+    if everything.at(OF_AIR) <= AIR_HU:
+        return f"{name}: {OF_AIR} % of the voxels are at {everything.at(OF_AIR):.4g} or below, as air is in a CT, while MR has no such values: is it a CT? {ADVICE['do not trust']}"
+    body = statistics.foreground
+    over_air = body.at(50) - everything.at(OF_AIR)
+    soft = body.at(50) - body.at(25)
+    if soft < SOFT_TISSUE * over_air and body.at(95) - body.at(50) > BONE * over_air:
+        return f"{name}: a quarter of its body lies within {soft / over_air:.0%} below its median, and 5 % are far brighter, as soft tissue and bone in a shifted or scaled CT: is it a CT? {ADVICE['do not trust']}"
+    values = sorted(set(everything.percentiles))
+    if len(values) < FEWEST_VALUES:
+        found = ", ".join(f"{value:.4g}" for value in values)
+        return f"{name}: almost all voxels have one of the values {found}, as those of a mask or label map have: is it a scan? {ADVICE['do not trust']}"
+    return ""
+
+
+def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:
+    """Raise BadInput where much of a scan is below the floor of its intensity map, and would become background."""
+    floor = spec.floor
+    if floor is None or name not in header.statistics:
+        return
+    below = clipped_share(header.statistics[name].foreground, floor, np.inf)
+    if below > MOST_BELOW:
+        raise BadInput(
+            f"{where}: expected {name} to be above {floor:g} (intensity.{name}.floor), found {below:.0%} of its foreground below: is it z-scored, or a CT? Take the original scan, leave the case out, or train with an intensity.{name} without a floor."
+        )
+
+
+def clipped_share(values: Distribution, low: float, high: float) -> float:
+    """The share of a distribution below low or above high."""
+    below, above = np.interp([low, high], values.percentiles, PERCENTILES, left=0, right=100)
+    return float(below if values.percentiles[0] < low else 0) / 100 + float(100 - above) / 100
+
+
+def training_ranges(
+    headers: Sequence[CaseHeader],
+    intensity: Mapping[str, IntensityMap],
+) -> dict[str, Any]:
+    """The range of POINTS over training cases, by modality, in network units: {"t1": {"low": [...], "high": [...]}}."""
+    ranges = {}
+    for name, spec in intensity.items():
+        points = [
+            _points(header.statistics[name], spec)
+            for header in headers
+            if name in header.statistics
+        ]
+        if points:
+            ranges[name] = {
+                "low": np.min(points, axis=0).tolist(),
+                "high": np.max(points, axis=0).tolist(),
+            }
+    return ranges
+
+
+def out_of_distribution(
+    name: str,
+    statistics: Statistics,
+    spec: IntensityMap,
+    ranges: Mapping[str, Any],
+) -> str:
+    """A sentence where a scan's statistics are outside the training cohort's range; '' where they are not."""
+    if name not in ranges:
+        return ""
+    low = np.array(ranges[name]["low"])
+    high = np.array(ranges[name]["high"])
+    points = np.array(_points(statistics, spec))
+    lows, highs, own = (values.clip(-1, 1) for values in (low, high, points))  # as network input
+    beyond = np.maximum(lows - own, own - highs)
+    worst = int(beyond.argmax())
+    times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
+    if times <= 1:
+        return ""
+    scale = spec.scale(statistics)
+    value, least, most = (
+        float(scale.inverse(point)) for point in np.array([points, low, high])[:, worst]
+    )
+    return f"{name}: its brightness is outside that of the training's scans: the {POINTS[worst]}th percentile of its body is {value:.4g}, theirs {least:.4g} to {most:.4g} on the same scale. Is it of another scanner, unit or part of the body? {advice(times)}"
+
+
+def varied_level(name: str, widths: Sequence[float]) -> str:
+    """A sentence where the widths of a modality's scale in the training cases differ by over MOST_VARIED; else ''."""
+    if not widths or max(widths) <= MOST_VARIED * min(widths):
+        return ""
+    return f"{name}: its scale was {min(widths):.4g} to {max(widths):.4g} wide in the training cases, by scanner or gain; images take the median, so that their overall brightness is a guess."
+
+
+def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:
+    scale = spec.scale(statistics)
+    width = max(scale.high - scale.low, 1e-37)
+    return [2 * (statistics.foreground.at(point) - scale.low) / width - 1 for point in POINTS]

@@ -1,0 +1,438 @@
+"""From a folder of scans to a prepared cohort: one grid a case, checked, masked, split by patient."""
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+from voxlate import __version__
+from voxlate.cases.align import Preparation
+from voxlate.cases.audit import (
+    examined_cases,
+    misalignment_warnings,
+    misalignments,
+    not_examined,
+    to_refine,
+)
+from voxlate.cases.case import PreparedCase, mapped, prepare_case, read_header, write_case
+from voxlate.cases.case_header import CaseHeader
+from voxlate.cases.checking import check_unit, finest, lost_by_resampling
+from voxlate.cases.copies import copies, signatures
+from voxlate.cases.fingerprint import fingerprint, warnings_of, wide_heads
+from voxlate.cases.outliers import outlier_warnings
+from voxlate.cases.prepared import (
+    VERSION,
+    Cohort,
+    Entry,
+    case_path,
+    open_cohort,
+    stated,
+    write_cohort,
+)
+from voxlate.cohorts.choice import as_names
+from voxlate.cohorts.find import CaseFiles, find_cohort, root_and_manifest
+from voxlate.cohorts.options import PrepareOptions
+from voxlate.cohorts.patient_names import EACH
+from voxlate.cohorts.slice_lists import known_patients
+from voxlate.cohorts.split import small_cohort_note, split_patients
+from voxlate.executors.job import Executor, InProcess, Plain, case_sentence
+from voxlate.executors.local import LocalExecutor
+from voxlate.formats.io import content_hash, read_volume
+from voxlate.images.mask import clearest
+from voxlate.images.misalignment import Misalignment
+from voxlate.images.register import write_transform
+from voxlate.images.units import unit_of
+from voxlate.system.errors import BadInput, CannotWrite, first_of
+from voxlate.system.files import is_scaffold, locked
+from voxlate.system.machine import cores
+
+CaseProgress = Callable[[int, int, str], None]
+Say = Callable[[str], None]
+Run = Callable[[Callable[[CaseFiles], bool], list[CaseFiles]], Iterator[tuple[str, bool]]]
+MOST_WORKERS = 8
+OWN_NAMES = (
+    "transforms",
+    "latents",
+    "report.html",
+)  # further entries of a cohort's folder
+NO_OPTIONS = (
+    "unread",
+    "left_out",
+    "voxlate",
+)  # entries of cohort.json's provenance that may differ
+
+
+def prepare(
+    root: Path | str,
+    out: Path | str,
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: CaseProgress | None = None,
+    say: Say | None = None,
+    **options: Any,
+) -> Cohort:
+    """Prepare a cohort for training; the same call again resumes, and prepares cases again whose files have changed.
+
+    root: a folder, or a manifest (CSV, TSV) in one. options: the fields of PrepareOptions; see find.find_cohort for
+    those of the layout. spacing_mm: (D, H, W), default as scanned; matrix: (H, W). resample takes the grid of the
+    modality `fixed`, by default the first one (in the order of `modalities`, else by name); register keeps its
+    transforms; align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for
+    mask_from) is the grid's middle column; the case's header keeps that grid with the files' own.
+    mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
+    since synthesis has sources only. shares: default see split.usual_shares.
+    workers: processes, each holding one case in memory. executor: works on the cases instead of these processes; it
+    prepares all cases that it can before it raises BadInput with the others, so that the next call has only those left.
+    progress(done, total, case) is called after each case, say(sentence) where cases were prepared again.
+    Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort prepared with other
+    options.
+    """
+    asked = PrepareOptions(**options)
+    (root, table), out = root_and_manifest(root, asked.manifest), Path(out)
+    layout = {**asked.layout, "manifest": table}
+    found = find_cohort(root, modalities=asked.modalities, **layout)
+    cases = found.cases
+    known_patients(cases, root)
+    preparation = preparation_of(asked, cases)  # stated in cohort.json, and so in every model of it
+    splits = split_patients([(one.patient, one.split) for one in cases], asked.seed, asked.shares)
+    by_whom = "manifest" if table else "lists"
+    stated = cases[0].split is not None
+    by_patient = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
+    if say and asked.shares is None and not stated and (note := small_cohort_note(splits)):
+        say(note)
+    made = {
+        "root": _place(root),
+        "pattern": asked.pattern,
+        "preset": None if asked.preset is None else str(asked.preset),
+        "manifest": _place(table),
+        "patients": EACH if asked.patients == EACH else _place(asked.patients),
+        **({"allow_outside": True} if asked.allow_outside else {}),
+        "modalities": asked.modalities,
+        **{name: _listed(getattr(asked, name)) for name in ("prefer", "exclude", "exclude_file")},
+        **asdict(preparation),
+        "unread": found.unread,
+        "left_out": found.unclaimed,
+        "split_by": by_whom if stated else by_patient,
+        "voxlate": __version__,
+    }
+    _refuse_other(
+        out, made, {one.case: [one.patient, splits[one.patient], one.fold] for one in cases}
+    )
+    examined = examined_cases(
+        {one.case: one.patient for one in cases}, asked.audit_cases if asked.audit else 0
+    )
+    with locked(out):
+        run = partial(
+            _each, by=executor or _processes(workers, len(cases)), at_once=executor is None
+        )
+        again = _prepare_all(cases, out, preparation, examined, run, progress)
+        if asked.audit:
+            _refine_worst(cases, out, preparation, run)
+    if again and say:
+        say(
+            f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(again)}."
+        )
+    headers = [read_header(case_path(out, case.case)) for case in cases]
+    _check_units(headers)
+    folds = {case.case: case.fold for case in cases}
+    entries = tuple(
+        _entry(header, splits[header.patient], folds[header.case]) for header in headers
+    )
+    training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
+    masks = {case.case: case.mask for case in cases if case.mask is not None}
+    cohort = Cohort(
+        folder=out,
+        cases=entries,
+        modalities=tuple(sorted({name for header in headers for name in header.units})),
+        units={name: unit for header in headers for name, unit in header.units.items()},
+        fingerprint=fingerprint(headers, training),
+        warnings=(
+            *found.unread,
+            *(f"Left out: {one}." for one in found.unclaimed),
+            *(f"Assumed: {one}." for one in found.guessed),
+            *(wide_heads(headers) if found.heads else ()),
+            *copies(headers, splits, out / "cases", masks),
+            *warnings_of(headers),
+            *outlier_warnings(headers, lambda case: mapped(case_path(out, case))),
+            *lost_by_resampling(headers, preparation),
+            *misalignment_warnings(headers, preparation),
+        ),
+        provenance=made,
+    )
+    write_cohort(cohort)
+    _remove_unused_transforms(out, headers)
+    return open_cohort(out)
+
+
+def preparation_of(options: PrepareOptions, cases: list[CaseFiles]) -> Preparation:
+    """How cases are prepared, with the modalities that the options leave open: the fixed one, and that of the brain."""
+    asked = Preparation(
+        **{field.name: getattr(options, field.name) for field in fields(Preparation)}
+    )
+    fixed, mask_from = asked.fixed, asked.mask_from
+    if asked.align is not None:
+        fixed = fixed or _clearest_everywhere(cases)
+    elif asked.resample or asked.register is not None:
+        fixed = fixed or finest(cases, _everywhere(cases))
+    if asked.mask == "brain":
+        mask_from = asked.mask_from or _clearest_everywhere(cases)
+    return replace(asked, fixed=fixed, mask_from=mask_from)
+
+
+def _clearest_everywhere(cases: list[CaseFiles]) -> str:
+    """The modality in which a brain is found best, among those that every case has."""
+    return clearest({name: unit_of(name) for name in _everywhere(cases) or cases[0].files})
+
+
+def _everywhere(cases: list[CaseFiles]) -> list[str]:
+    """The modalities that every case has."""
+    return [name for name in cases[0].files if all(name in case.files for case in cases)]
+
+
+def _listed(names: Sequence[str] | str | None) -> list[str] | None:
+    """Names as cohort.json keeps them."""
+    return None if names is None else list(as_names(names))
+
+
+def _place(path: Path | str | None) -> str | None:
+    """A path as in cohort.json: absolute, so that it is the same from every folder."""
+    return None if path is None else str(Path(path).resolve())
+
+
+def _refuse_other(
+    out: Path,
+    provenance: dict[str, Any],
+    cases: dict[str, list[str | int | None]],
+) -> None:
+    """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort.
+
+    cases: patient, split and stated fold of each.
+    """
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
+    entries = [path.name for path in out.iterdir() if not is_scaffold(path)] if out.exists() else []
+    others = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
+    if "cohort.json" not in entries:
+        names = [path.name for path in out.glob("cases/*") if not is_scaffold(path)]
+        others += sorted(set(names) - {f"{case}.safetensors" for case in cases})
+    if others:
+        raise BadInput(
+            f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder."
+        )
+    if "cohort.json" not in entries:
+        return
+    there = stated(out)
+    differs = _differences(there, provenance, cases)
+    if differs:
+        raise BadInput(
+            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases with other options (differs in: {'; '.join(differs)}). Choose another --out, or remove the folder."
+        )
+
+
+def _differences(
+    there: dict[str, Any],
+    provenance: dict[str, Any],
+    cases: dict[str, list[str | int | None]],
+) -> list[str]:
+    """The differences of a prepared cohort from the call, each in a few words."""
+    old = there.get("made", {})
+    new = json.loads(json.dumps(provenance))
+    differences = list[str]()
+    for name, now in new.items():
+        was = old.get(name)
+        if name not in NO_OPTIONS and was != now:
+            differences.append(
+                f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
+            )
+    before = dict[Any, list[Any]]()
+    for entry in there.get("cases", []):
+        before[entry.get("case")] = [entry.get(key) for key in ("patient", "split", "fold")]
+    if before.keys() != cases.keys():
+        differences.append(
+            f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both"
+        )
+    elif before != cases:
+        differences.append("patients, splits or folds")
+    return differences
+
+
+def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
+    """Remove the transforms that no case uses, since an unfinished preparation went on with other options."""
+    used = {
+        out / registration.transform
+        for header in headers
+        for registration in header.registered.values()
+        if registration.transform
+    }
+    for path in set(out.glob("transforms/*/*")) - used:
+        path.unlink()
+    for folder in out.glob("transforms/*"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _prepare_all(
+    cases: list[CaseFiles],
+    out: Path,
+    preparation: Preparation,
+    examined: frozenset[str],
+    run: Run,
+    progress: CaseProgress | None,
+) -> list[str]:
+    """Prepare the cases; gives the names of those that were prepared before from other files or with other options."""
+    work = partial(_prepare_files, out=out, preparation=preparation, examined=examined)
+    again = list[str]()
+    for done, (case, was_there) in enumerate(run(work, cases), start=1):
+        if was_there:
+            again.append(case)
+        if progress is not None:
+            progress(done, len(cases), case)
+    return sorted(again)
+
+
+def _processes(workers: int | None, cases: int) -> Executor:
+    """The processes of this machine that prepare cases by default; this process alone if it would be a single one."""
+    processes = min(workers or min(cores(), MOST_WORKERS), cases)
+    if processes == 1:
+        return InProcess()
+    return LocalExecutor(processes, method=multiprocessing.get_start_method())
+
+
+def _each(
+    work: Callable[[CaseFiles], bool],
+    cases: list[CaseFiles],
+    by: Executor,
+    at_once: bool,
+) -> Iterator[tuple[str, bool]]:
+    """The name of each case and the result of `work` on it, in the order in which they finish.
+
+    Raises the first error: at once, or after all other cases.
+    """
+    failed = dict[str, Exception]()
+    with closing(by.run(Plain(work), cases)) as outcomes:
+        for number, outcome in outcomes:
+            case = cases[number].case
+            if outcome.error is None:
+                yield case, outcome.result
+            elif at_once or isinstance(outcome.error, CannotWrite):
+                raise outcome.error
+            else:
+                failed[case] = outcome.error
+    if failed:
+        raise _failed(failed, len(cases))
+
+
+def _failed(failed: Mapping[str, Exception], cases: int) -> BadInput:
+    """An error that lists the cases that cannot be prepared."""
+    sentences = [case_sentence(case, failed[case]) for case in sorted(failed)]
+    if cases == 1:
+        return BadInput(sentences[0])
+    return BadInput(
+        f"prepare: expected {cases} cases that can be prepared, found {len(failed)} that cannot; the others are prepared. Correct or exclude them, and run the same command again: {' '.join(sentences)}"
+    )
+
+
+def _prepare_files(
+    files: CaseFiles,
+    out: Path,
+    preparation: Preparation,
+    examined: frozenset[str],
+) -> bool:
+    """Prepare one case, unless its file exists and has the same inputs and options.
+
+    Gives whether it replaced a file of other inputs or options.
+    """
+    path = case_path(out, files.case)
+    audit = files.case in examined
+    inputs = _digest_of_inputs(files, preparation)
+    was_there = path.exists()
+    if was_there and read_header(path).inputs == inputs:
+        if audit and not_examined(read_header(path)):
+            _examine(path, preparation, coarse=True)
+        return False
+    case = prepare_case(
+        files.case,
+        {name: read_volume(place, name) for name, place in files.files.items()},
+        preparation,
+        mask=None if files.mask is None else read_volume(files.mask, "mask"),
+        labels={name: read_volume(place, name) for name, place in files.labels.items()},
+    )
+    misaligned = dict[str, Misalignment]()
+    if audit:
+        misaligned = misalignments(case, preparation.fixed, coarse=True)
+    header = replace(
+        case.header,
+        patient=files.patient,
+        inputs=inputs,
+        misaligned=misaligned,
+        signatures=signatures(case),
+    )
+    for name, transform in case.transforms.items():
+        write_transform(out / header.registered[name].transform, transform)
+    write_case(path, replace(case, header=header))
+    return was_there
+
+
+def _refine_worst(
+    cases: list[CaseFiles],
+    out: Path,
+    preparation: Preparation,
+    run: Run,
+) -> None:
+    """Estimate the misalignment of the worst pairs at the finest voxels, until the worst of all are estimated so."""
+    work = partial(_refine_files, out=out, preparation=preparation)
+    while names := to_refine([read_header(case_path(out, case.case)) for case in cases]):
+        for _ in run(work, [case for case in cases if case.case in names]):
+            pass
+
+
+def _refine_files(files: CaseFiles, out: Path, preparation: Preparation) -> bool:
+    _examine(case_path(out, files.case), preparation, coarse=False)
+    return True
+
+
+def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
+    """Write the misalignment of a prepared case's scans into its header."""
+    case = PreparedCase(
+        read_header(path), load_file(path)
+    )  # in memory: a mapped file cannot be replaced everywhere
+    misaligned = misalignments(case, preparation.fixed, coarse)
+    write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
+
+
+def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
+    inputs = [(name, content_hash(path)) for name, path in files.paths.items()]
+    how = preparation if preparation.matrix is None else (preparation, preparation.matrix)
+    text = repr((VERSION, files.case, files.patient, how, inputs))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_units(headers: list[CaseHeader]) -> None:
+    """Raise BadInput where a modality has one unit in one case and another in the next."""
+    first = dict[str, tuple[str, str]]()
+    for header in headers:
+        for name, unit in header.units.items():
+            check_unit(name, unit, header.case, first)
+
+
+def _entry(header: CaseHeader, split: str, fold: int | None) -> Entry:
+    return Entry(
+        case=header.case,
+        patient=header.patient,
+        split=split,
+        present=header.shown,
+        labels=header.labels,
+        shape=header.shape,
+        spacing_mm=header.spacing_mm,
+        mask_ml=round(header.mask_ml, 3),
+        registered=header.registered,
+        misaligned=header.misaligned,
+        fold=fold,
+    )

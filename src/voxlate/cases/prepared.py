@@ -1,0 +1,430 @@
+"""The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any, Literal, NotRequired
+
+import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
+
+from voxlate.cases.align import Align, Mask, Preparation, Registered
+from voxlate.cases.case import PreparedCase, open_case, read_header
+from voxlate.cases.case_header import CaseHeader, Unit
+from voxlate.cases.drawn import UNIT, Drawn
+from voxlate.cases.fingerprint import fingerprint, geometry
+from voxlate.cases.layout import CANONICAL, laid_out_header
+from voxlate.cases.physics import PhysicsSettings, check_targets
+from voxlate.cohorts.leakage import refuse_leak
+from voxlate.cohorts.split import FOLDS, SPLITS, fold_splits
+from voxlate.images.intensity import IntensityMap, Scale, typical_scale
+from voxlate.images.misalignment import Misalignment
+from voxlate.images.register import RegistrationMethod
+from voxlate.images.statistics import PERCENTILES, Statistics
+from voxlate.system.config import adapter
+from voxlate.system.errors import BadInput, first_of
+from voxlate.system.files import read_json, write_json
+from voxlate.system.records import (
+    FileName,
+    Length,
+    Name,
+    NotNegative,
+    Number,
+    Place,
+    Positive,
+    Record,
+    Several,
+    Split,
+    Text,
+    close,
+)
+
+FORMAT = "voxlate prepared cohort"
+VERSION = 3
+SHARED = (
+    "patient",
+    "labels",
+    "shape",
+    "spacing_mm",
+)  # facts of a case that its file and the list of cases state
+Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
+ROUNDED = 2e-3  # a list of cases states volumes to three digits, their fingerprint to four
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of cohort.json's list of cases."""
+
+    case: FileName
+    patient: Name
+    split: Split
+    present: list[Name]
+    labels: list[Name]
+    shape: tuple[Length, Length, Length]
+    spacing_mm: tuple[Positive, Positive, Positive]
+    mask_ml: NotNegative
+    registered: dict[Name, Registered] = field(default_factory=dict)
+    misaligned: dict[Name, Misalignment] = field(default_factory=dict)
+    fold: Fold | None = None  # in which a manifest says that the patient validates
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A prepared cohort: its cases with their splits, the modalities and units, the fingerprint, and its provenance.
+
+    drawn: modalities that are computed from tissue-parameter maps when they are read; not part of cohort.json.
+    """
+
+    folder: Path
+    cases: tuple[Entry, ...]
+    modalities: tuple[str, ...]
+    units: dict[str, str]
+    fingerprint: dict[str, Any]
+    warnings: tuple[str, ...]
+    provenance: dict[str, Any]
+    drawn: Drawn | None = None
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """The names of the cases in each split."""
+        return {name: [case.case for case in self.cases if case.split == name] for name in SPLITS}
+
+    @property
+    def preparation(self) -> Preparation:
+        """How its cases came to one grid; the fixed modality by name, also where it is the first of a case."""
+        names = [option.name for option in fields(Preparation) if option.name in self.provenance]
+        options = {name: self.provenance[name] for name in names}
+        first, *_ = self.provenance.get("modalities") or self.modalities
+        return adapter(Preparation).validate_python(
+            {**options, "fixed": options.get("fixed") or first}
+        )
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of cohort.json and of the inputs of every case, which change with any voxel."""
+        inputs = [self.header(case.case).inputs for case in self.cases]
+        record = (self.folder / "cohort.json").read_bytes()
+        return hashlib.sha256(record + repr(inputs).encode()).hexdigest()[:16]
+
+    def in_fold(self, fold: int) -> "Cohort":
+        """The cohort with the splits of a fold, 0 to 4 (see split.fold_splits)."""
+        stated = {case.patient: case.fold for case in self.cases if case.fold is not None}
+        splits = fold_splits(
+            {case.patient: case.split for case in self.cases},
+            fold,
+            self.folder,
+            stated,
+        )
+        return self.with_splits({case.case: splits[case.patient] for case in self.cases})
+
+    def with_splits(self, splits: Mapping[str, str]) -> "Cohort":
+        """The cohort with other splits of the cases that are named, and so with the statistics of other cases."""
+        cases = tuple(replace(case, split=splits.get(case.case, case.split)) for case in self.cases)
+        headers = [self.header(case.case) for case in cases]
+        training = [header for header, case in zip(headers, cases) if case.split == "train"]
+        return replace(self, cases=cases, fingerprint=fingerprint(headers, training))
+
+    def with_physics(
+        self, physics: PhysicsSettings | None, targets: Sequence[str], must_draw: bool = True
+    ) -> "Cohort":
+        """The cohort with the modalities that `data.physics` draws from its maps.
+
+        targets: of the model; must_draw: raise BadInput where no case has the maps, instead of leaving it as it is.
+        """
+        if physics is None:
+            return self
+        check_targets(physics, targets)
+        drawn = Drawn(physics, tuple(targets))
+        having = {entry.case for entry in self.cases if drawn.computes(self.header(entry.case))}
+        if not having and not must_draw:
+            return self
+        if not having:
+            maps = sorted(physics.needs)
+            raise BadInput(
+                f"{self.folder}: expected cases with the tissue-parameter maps of data.physics ({', '.join(maps)}), found {', '.join(self.modalities)}. Write phantoms with these (voxlate phantom --modality ct --modality maps) and prepare them, or drop data.physics."
+            )
+        cases = tuple(
+            replace(entry, present=[*entry.present, *drawn.names])
+            if entry.case in having
+            else entry
+            for entry in self.cases
+        )
+        new = [name for name in drawn.names if name not in self.modalities]
+        viewed = replace(
+            self,
+            cases=cases,
+            modalities=(*self.modalities, *new),
+            units=self.units | dict.fromkeys(new, UNIT),
+            drawn=drawn,
+        )
+        return viewed.with_splits({})
+
+    def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
+        """The header of a case with these axes (see cases/layout.py)."""
+        header = self._as_listed(read_header(case_path(self.folder, case)), case)
+        if self.drawn is not None and self.drawn.computes(header):
+            header = self.drawn.in_header(open_case(case_path(self.folder, case)))
+        return laid_out_header(header, axes)
+
+    def headers_of_draws(self, case: str, draws: int) -> list[CaseHeader]:
+        """Headers with the statistics of several draws of data.physics; the header alone where nothing is drawn."""
+        header = self._as_listed(read_header(case_path(self.folder, case)), case)
+        if self.drawn is None or not self.drawn.computes(header):
+            return [header]
+        return self.drawn.in_headers(open_case(case_path(self.folder, case)), draws)
+
+    def case(self, case: str) -> PreparedCase:
+        prepared = open_case(case_path(self.folder, case))
+        self._as_listed(prepared.header, case)
+        if self.drawn is None or not self.drawn.computes(prepared.header):
+            return prepared
+        return replace(prepared, header=self.drawn.in_header(prepared), contrasts=self.drawn)
+
+    @cached_property
+    def _listed(self) -> dict[str, Entry]:
+        return {case.case: case for case in self.cases}
+
+    def _as_listed(self, header: CaseHeader, case: str) -> CaseHeader:
+        """The header of a case; raises BadInput where it is not the one that the list of cases describes."""
+        entry = self._listed.get(case)
+        if entry is None:
+            return header
+        wanted = {name: getattr(entry, name) for name in SHARED} | {
+            "case": case,
+            "present": sorted(set(entry.present) - self._computed_names(header)),
+        }
+        found = {name: getattr(header, name) for name in SHARED} | {
+            "case": header.case,
+            "present": sorted(header.shown),
+        }
+        units = {name: self.units.get(name) for name in header.units}
+        if (
+            wanted != found
+            or units != header.units
+            or not close(header.mask_ml, entry.mask_ml, ROUNDED)
+        ):
+            raise BadInput(
+                f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. Prepare the cohort again."
+            )
+        return header
+
+    def _computed_names(self, header: CaseHeader) -> set[str]:
+        """The contrasts that a stored case does not have as scans."""
+        names = set() if self.drawn is None else set(self.drawn.names)
+        return names - header.units.keys()
+
+    def target_scale(self, spec: IntensityMap, modality: str, cases: Collection[str]) -> Scale:
+        """The typical scale of a modality over training cases (see intensity.typical_scale)."""
+        return typical_scale(spec, self._statistics(modality, cases))
+
+    def target_widths(
+        self,
+        spec: IntensityMap,
+        modality: str,
+        cases: Collection[str],
+    ) -> list[float]:
+        """Width of the narrowest and of the widest scale of a modality over training cases, in its unit."""
+        scales = [spec.scale(statistics) for statistics in self._statistics(modality, cases)]
+        widths = [scale.high - scale.low for scale in scales]
+        return [min(widths), max(widths)]
+
+    def _statistics(self, modality: str, cases: Collection[str]) -> list[Statistics]:
+        names = [
+            entry.case for entry in self.cases if entry.case in cases and modality in entry.present
+        ]
+        if not names:
+            raise BadInput(
+                f"{self.folder}: expected a training case with {modality}, found none. Prepare one."
+            )
+        return [self.header(case).statistics[modality] for case in names]
+
+
+def open_cohort(path: Path | str) -> Cohort:
+    """Open a folder that `prepare` wrote; raises BadInput where it is none, is damaged or leaks a patient."""
+    folder = Path(path)
+    if not (folder / "cohort.json").is_file():
+        raise BadInput(
+            f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first."
+        )
+    value = stated(folder)
+    if value.get("version") != VERSION:
+        raise BadInput(
+            f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. Prepare it again."
+        )
+    record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
+    cohort = replace(_cohort(record, value), folder=folder)
+    refuse_leak(((case.patient, case.split) for case in cohort.cases), folder)
+    return cohort
+
+
+class _Sides(TypedDict):
+    """Of lengths (D, H, W) over all cases."""
+
+    least: tuple[Number, Number, Number]
+    median: tuple[Number, Number, Number]
+    most: tuple[Number, Number, Number]
+
+
+class _Volumes(TypedDict):
+    least: Number
+    median: Number
+    most: Number
+
+
+class _Intensities(TypedDict):
+    cases: Several
+    unit: Unit
+    percentiles: NotRequired[dict[str, Number]]
+    mean: NotRequired[Number]
+    sd: NotRequired[NotNegative]
+
+
+class _Fingerprint(TypedDict):
+    shape: _Sides
+    spacing_mm: _Sides
+    mask_ml: _Volumes
+    modalities: dict[Name, _Intensities]
+
+
+class _Made(TypedDict):
+    """The provenance of a cohort: the inputs of `prepare`, and the keys of a Preparation."""
+
+    root: Place
+    pattern: Text | None
+    preset: Text | None
+    manifest: Place | None
+    patients: NotRequired[Place | None]  # version 0.6.0 wrote none
+    allow_outside: NotRequired[bool]
+    modalities: list[Name] | None
+    prefer: NotRequired[list[Text] | Text | None]
+    exclude: NotRequired[list[Text] | Text | None]
+    exclude_file: NotRequired[list[Text] | Text | None]
+    spacing_mm: tuple[Positive, Positive, Positive] | None
+    matrix: NotRequired[tuple[Length, Length] | None]
+    resample: bool
+    register: RegistrationMethod | None
+    fixed: Name | None
+    align: Align | None
+    mask: Mask
+    mask_from: Name | None
+    unread: list[Text]
+    left_out: list[Text]
+    split_by: Text
+    through: NotRequired[Text]  # by version 0.6: a model whose images the scans were registered to
+    voxlate: Text
+
+
+@dataclass(frozen=True)
+class _Written:
+    """cohort.json."""
+
+    format: Literal["voxlate prepared cohort"]
+    version: Literal[3]
+    cases: tuple[Entry, ...]
+    modalities: tuple[Name, ...]
+    units: dict[Name, Unit]
+    fingerprint: _Fingerprint
+    warnings: tuple[Text, ...]
+    made: _Made
+
+
+def _cohort(record: Record, value: Any) -> Cohort:
+    """The cohort in cohort.json; raises BadInput where its parts disagree, the fingerprint and the cases, say."""
+    written = record.fill(_Written, value)
+    cases = written.cases
+    modalities = set(written.modalities)
+    units = written.units
+    names = [case.case for case in cases]
+    record.check(bool(cases) and len(set(names)) == len(names), "no cases, or one twice")
+    record.check(
+        bool(modalities) and units.keys() == modalities, f"units of {', '.join(units) or 'nothing'}"
+    )
+    shown = {name for case in cases for name in case.present}
+    record.check(
+        shown <= modalities,
+        f"scans of {', '.join(sorted(shown - modalities))}, which it does not list",
+    )
+    for case in cases:
+        record.check(
+            {*case.registered, *case.misaligned} <= modalities,
+            f"{case.case} with an alignment of other scans",
+        )
+    found = written.fingerprint
+    for name, expected in geometry(cases).items():
+        same = all(
+            np.allclose(found[name][key], value, atol=ROUNDED) for key, value in expected.items()
+        )
+        record.check(same, f"a fingerprint of other cases ({name})")
+    record.check(found["modalities"].keys() == modalities, "a fingerprint of other modalities")
+    for name, values in found["modalities"].items():
+        record.check(
+            values["unit"] == units[name] and values["cases"] <= len(cases),
+            f"a fingerprint of another {name}",
+        )
+        points = values.get("percentiles")
+        record.check(
+            points is None or list(points) == [f"{at}" for at in PERCENTILES],
+            f"other percentiles of {name}",
+        )
+    return Cohort(
+        Path(),
+        cases,
+        written.modalities,
+        units,
+        value["fingerprint"],
+        written.warnings,
+        value["made"],
+    )
+
+
+def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
+    """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
+    by_name = dict[str, dict[str, Registered]]()
+    for case in cases:
+        for name, registration in case.registered.items():
+            by_name.setdefault(name, {})[case.case] = registration
+    return {name: _registration_line(by_case) for name, by_case in sorted(by_name.items())}
+
+
+def _registration_line(by_case: dict[str, Registered]) -> str:
+    gains = {
+        case: (one.before.mutual_information, one.after.mutual_information)
+        for case, one in by_case.items()
+    }
+    before, after = (median(values) for values in zip(*gains.values()))
+    worst = min(gains, key=lambda case: gains[case][1])
+    steps = Counter(registration.kept for registration in by_case.values())
+    kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
+    unchanged = [case for case, registration in by_case.items() if registration.kept == "none"]
+    named = f" ({first_of(unchanged)})" if unchanged else ""
+    return f"registered to {next(iter(by_case.values())).to}: {kept}{named}; mutual information {before:.3f} → {after:.3f} (median), {gains[worst][0]:.3f} → {gains[worst][1]:.3f} (worst, {worst})"
+
+
+def stated(folder: Path) -> dict[str, Any]:
+    """The tables of cohort.json, of any version and not checked; raises BadInput where it has another format."""
+    value = read_json(folder / "cohort.json")
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise BadInput(
+            f"{folder}/cohort.json: expected a {FORMAT}, found something else. Choose another folder."
+        )
+    return value
+
+
+def write_cohort(cohort: Cohort) -> None:
+    """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
+    value = asdict(replace(cohort, drawn=None))
+    del value["folder"], value["drawn"]
+    value["made"] = value.pop("provenance")  # the key of version 0.6
+    for case in value["cases"]:
+        if case["fold"] is None:
+            del case["fold"]
+    write_json(cohort.folder / "cohort.json", {"format": FORMAT, "version": VERSION, **value})
+
+
+def case_path(folder: Path, case: str) -> Path:
+    return folder / "cases" / f"{case}.safetensors"

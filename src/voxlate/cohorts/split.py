@@ -1,0 +1,173 @@
+"""The split of each patient."""
+
+import hashlib
+from collections.abc import Mapping
+
+from voxlate.system.errors import BadInput, first_of
+
+Shares = tuple[float, float, float]
+
+SPLITS = ("train", "val", "test")
+FOLDS = 5
+USUAL: Shares = (0.7, 0.15, 0.15)
+WITHOUT_TEST: Shares = (0.8, 0.2, 0.0)
+SMALL = 10  # patients; with fewer, a test patient is more useful in training
+LEAST_SHARE = 0.1  # of a patient; a smaller share is a typing error
+SMALLEST = 6  # patients below which one validates, whatever the shares
+
+
+def usual_shares(patients: int) -> Shares:
+    """The shares of train, val and test for a cohort of so many patients, where nobody states them."""
+    if patients >= SMALL:
+        return USUAL
+    if patients >= SMALLEST:
+        return WITHOUT_TEST
+    return (patients - 1, 1, 0) if patients > 1 else (1, 0, 0)
+
+
+def small_cohort_note(splits: Mapping[str, str]) -> str:
+    """How the patients of a small cohort were split by default, and how to hold out a test patient; "" for others."""
+    count, placed = len(splits), [*splits.values()]
+    if not 1 < count < SMALL or "test" in placed:
+        return ""
+    validation = placed.count("val")
+    train = count - validation - 1
+    advice = f" For a test patient:  --shares {train} {validation} 1" if train else ""
+    return f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}.{advice}"
+
+
+def held_out_patients(splits: Mapping[str, str]) -> dict[str, list[str]]:
+    """The patients of the splits val and test; splits: of each patient."""
+    return {
+        name: sorted(patient for patient, split in splits.items() if split == name)
+        for name in ("val", "test")
+    }
+
+
+def held_out_line(splits: Mapping[str, str]) -> str:
+    """Which patients are held out from training, in a line; "" where none is."""
+    words = {"val": "validation", "test": "test"}
+    parts = list[str]()
+    for split, patients in held_out_patients(splits).items():
+        if patients:
+            parts.append(f"{words[split]} {first_of(patients)} ({len(patients)})")
+    return f"held out from training: {'; '.join(parts)}" if parts else ""
+
+
+def split_patients(
+    cases: list[tuple[str, str | None]],
+    seed: int = 0,
+    shares: Shares | None = None,
+) -> dict[str, str]:
+    """The split of each patient: the stated one, else by shares of train, val and test patients.
+
+    Patients are ordered by a hash of seed and name, so the order of files does not matter. Two patients or more leave
+    at least one for validation, four or more at least one for test; shares of 0 leave none. Training gets its share or
+    more where another split has two patients to give. Shares of whole numbers
+    above 1 are counts of patients, which must add up to all. shares: by default as `usual_shares` says.
+    """
+    patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
+    count = len(patients)
+    asked = shares is not None
+    shares = usual_shares(count) if shares is None else shares
+    counts = sum(shares) > 1 + 1e-6
+    whole = all(share % 1 == 0 for share in shares)
+    fits = (
+        min(shares) >= 0 and abs(sum(shares) - (count if counts else 1)) <= 1e-6
+    )  # never of a sum that is NaN
+    if not fits or shares[0] == 0 or (counts and not whole):
+        shown = " ".join(f"{share:g}" for share in shares)
+        raise BadInput(
+            f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the {count} patients, with some for train, found {shown}. Change them."
+        )
+    if any(split is not None for _, split in cases):
+        return {patient: split for patient, split in cases if split is not None}
+    if counts:
+        val, test = (round(share) for share in shares[1:])
+    else:
+        val, test = _numbers(shares, count)
+    _refuse_empty(shares, (count - val - test, val, test), asked)
+    return dict(zip(patients, ["val"] * val + ["test"] * test + ["train"] * (count - val - test)))
+
+
+def _numbers(shares: Shares, count: int) -> tuple[int, int]:
+    """How many of so many patients validate and test: the nearest numbers, and one fewer where training lacks one.
+
+    Rounding up both leaves training below its share (6 of 10 for 0.7): the larger set, or test, then gives one.
+    """
+    val = max(1, round(shares[1] * count)) if shares[1] > 0 and count >= 2 else 0
+    test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
+    val = min(val, count - 1)
+    test = min(test, count - 1 - val)
+    if 1 < test >= val and val + test > count * (1 - shares[0]) + 1e-6:
+        return val, test - 1
+    if val > test > 0 and val + test > count * (1 - shares[0]) + 1e-6:
+        return val - 1, test
+    return val, test
+
+
+def _refuse_empty(shares: Shares, numbers: tuple[int, int, int], asked: bool) -> None:
+    """Raise BadInput for a share that gets no patient, or is so small that it must be a typing error."""
+    for name, share, number in zip(SPLITS, shares, numbers):
+        if asked and share > 0 and (number == 0 or share * sum(numbers) < LEAST_SHARE):
+            raise BadInput(
+                f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of {sum(numbers)} patients for {name}. Write 0, or numbers of patients."
+            )
+
+
+def fold_splits(
+    splits: Mapping[str, str],
+    fold: int,
+    where: object,
+    stated: Mapping[str, int] | None = None,
+) -> dict[str, str]:
+    """The split of each patient in a fold, 0 to 4: one part in five validates, the rest trains, test stays test.
+
+    splits: of each patient without folds. The parts are as equal as can be, and depend on the patients' names alone.
+    stated: the fold in which each patient validates, where a manifest says it.
+    """
+    if not 0 <= fold < FOLDS:
+        raise BadInput(f"--fold: expected 0 to {FOLDS - 1}, found {fold}. Choose one of these.")
+    tests = {patient for patient, split in splits.items() if split == "test"}
+    patients = sorted(splits.keys() - tests, key=lambda patient: patient_order(0, patient))
+    if stated:
+        return _stated_splits(splits, fold, where, stated)
+    if len(patients) < FOLDS:
+        raise BadInput(
+            f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. Prepare more, or train without --fold."
+        )
+    parts = {patient: number % FOLDS for number, patient in enumerate(patients)}
+    return {
+        patient: _split_in_fold(split, parts.get(patient), fold)
+        for patient, split in splits.items()
+    }
+
+
+def _split_in_fold(split: str, part: int | None, fold: int) -> str:
+    """The split of a patient in a fold; part: the fold in which the patient validates."""
+    if split == "test":
+        return split
+    return "val" if part == fold else "train"
+
+
+def _stated_splits(
+    splits: Mapping[str, str],
+    fold: int,
+    where: object,
+    stated: Mapping[str, int],
+) -> dict[str, str]:
+    in_fold = {
+        patient: _split_in_fold(split, stated.get(patient), fold)
+        for patient, split in splits.items()
+    }
+    for name in ("val", "train"):
+        if name not in in_fold.values():
+            raise BadInput(
+                f"{where}: expected patients who {'validate' if name == 'val' else 'train'} in fold {fold} of the manifest's column 'fold', found none. Choose another --fold, or prepare with other folds."
+            )
+    return in_fold
+
+
+def patient_order(seed: int, name: str) -> bytes:
+    """The key by which patients are sorted, so that the order of their files does not matter."""
+    return hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=8).digest()

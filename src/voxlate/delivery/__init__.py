@@ -1,0 +1,1 @@
+"""Images in the layouts that others read: derived DICOM series, BIDS, and picture archives."""

@@ -1,0 +1,122 @@
+"""Synthesis of studies in a picture archive: they are fetched, and the images go back as derived series."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from voxlate.delivery.delivery import deliver
+from voxlate.delivery.dicom_out import Exported, export_case
+from voxlate.formats.io import location_of, read_volume
+from voxlate.images.grid import Grid, Volume, same_grid
+from voxlate.pacs.address import StudyAddress, is_dicomweb, study_address
+from voxlate.pacs.queue import Answer, study_name
+from voxlate.pacs.sending import Ledger, send
+from voxlate.pacs.web import WebArchive, fetch_study
+from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.synthesis.calls import Warn, no_report
+from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.selection import select
+from voxlate.system.errors import BadInput
+
+FETCHED = "dicom"  # the folder of fetched studies in OUT
+DERIVED, SENT = "derived", "sent.txt"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The inputs of a command, with folders in place of addresses, and the studies that were fetched into them."""
+
+    inputs: list[str]
+    studies: dict[Path, StudyAddress]
+
+
+def fetch_inputs(inputs: Sequence[str], out: Path, options: SynthOptions) -> Fetched:
+    """Fetch the studies among the inputs to OUT/dicom/<study>/<study>; raises BadInput where --store has none."""
+    addresses = {text: study_address(text) for text in inputs if is_dicomweb(text)}
+    if options.store and not addresses:
+        raise BadInput(
+            "--store: expected a study of a DICOMweb server as INPUT, such as dicomweb://HOST/studies/UID, found none. Drop --store, or name the study."
+        )
+    if options.store and options.pseudonymise is not None:
+        raise BadInput(
+            "--store: expected no --pseudonymise, found it: images in the study of a patient have the patient's ids. Drop one of the two."
+        )
+    studies = dict[Path, StudyAddress]()
+    named = list[str]()
+    for text in inputs:
+        if text not in addresses:
+            named.append(text)
+            continue
+        address = addresses[text]
+        name = study_name(f"{address.study} {address.series}".strip())
+        folder = out / FETCHED / name / name  # synth names the case by the last part
+        fetch_study(WebArchive.connect(address.url), address, folder)
+        studies[folder] = address
+        named.append(str(folder))
+    return Fetched(named, studies)
+
+
+def store_answers(fetched: Fetched, folders: Sequence[Path], say: Warn = no_report) -> str:
+    """Store images, maps, masks and reports of cases in the studies that they were computed from.
+
+    Returns a sentence on what was stored. say: is called with a sentence on each that was left out or refused.
+    """
+    count = 0
+    stored = Exported()
+    for study, address in fetched.studies.items():
+        own = study.parent
+        cases = [folder for folder in folders if _is_of(folder, study)]
+        written = derived_objects(cases, own / DERIVED, say)
+        archive = WebArchive.connect(address.url)
+        count += send(written.files, archive, Ledger(own / SENT), address.url, say=say)
+        stored.add(written)
+    return f"{count} of {len(stored.files)} files stored in the study now: {stored.summary}."
+
+
+def _is_of(case: Path, study: Path) -> bool:
+    """Whether a case was computed from a fetched study."""
+    inputs = stated_inputs(provenance_of(case)).values()
+    return any(location_of(path).resolve().is_relative_to(study.resolve()) for path in inputs)
+
+
+def derived_objects(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
+    """Write what `export` writes of cases as DICOM files below a new folder; say: as that of `store_answers`."""
+    shutil.rmtree(to, ignore_errors=True)
+    written = Exported()
+    for folder in folders:
+        sources = stated_inputs(provenance_of(folder)).values()
+        grids = {path: read_volume(path).grid for path in sources}
+        written.add(export_case(folder, to, partial(_source_on_grid, grids)))
+    for note in written.notes:
+        say(note)
+    for image, reason in written.left_out.items():
+        say(f"{image} is left out: {reason}.")
+    if folders and not written.folders:
+        raise BadInput(
+            f"{folders[0].name}: expected an image that a DICOM object can carry, found none. Keep the images in their own files."
+        )
+    return written
+
+
+def _source_on_grid(grids: Mapping[Path, Grid], volume: Volume) -> Path:
+    for path, grid in grids.items():
+        if same_grid(grid, volume.grid):
+            return path
+    raise BadInput(
+        f"{volume.origin}: expected an image on the slices of one of its source series, found another grid ({volume.grid}). Keep it as NIfTI."
+    )
+
+
+def answer_by(model: Model | Ensemble, options: SynthOptions, warn: Warn) -> Answer:
+    """The answer of a model to a received study: the DICOM files of its images, written into a folder."""
+
+    def answer(scans: Path, images: Path) -> list[Path]:
+        selected = select(model, [str(scans)], options)
+        folders, _ = deliver(selected, images / "out", options, warn=warn, say=no_report)
+        return derived_objects(folders, images / DERIVED, warn).files
+
+    return answer

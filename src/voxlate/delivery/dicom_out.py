@@ -1,0 +1,356 @@
+"""The images of a synthesis as derived DICOM series: OUT as `synth` wrote it, or an image of one case."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from voxlate.cohorts.presets import LABELS, MASKS
+from voxlate.delivery.trust_report import trust_summary
+from voxlate.formats.dicom import folder_and_key, headers_of, is_dicom_folder
+from voxlate.formats.dicom_derived import UNITS, write_derived
+from voxlate.formats.dicom_enhanced import write_enhanced
+from voxlate.formats.dicom_headers import Origin
+from voxlate.formats.dicom_maps import UNIT_CODES, Quantity, quantity_of, write_map
+from voxlate.formats.dicom_masks import write_mask
+from voxlate.formats.dicom_multiframe import highdicom_for
+from voxlate.formats.dicom_placement import share_on
+from voxlate.formats.dicom_report import write_report
+from voxlate.formats.io import (
+    content_hash,
+    is_picture,
+    is_there,
+    read_volume,
+    scan_endings,
+    without_ending,
+)
+from voxlate.images.grid import Volume, canonical, same_grid
+from voxlate.scoring.intervals import is_changed
+from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.scoring.scored_images import is_map
+from voxlate.synthesis.output_folder import SHARED_SECONDS
+from voxlate.system.errors import BadInput, first_of
+from voxlate.system.files import SYNTHETIC, locked
+
+PROVENANCE = "provenance.json"
+REPORT = "report"  # the folder of the summary of trust
+MASK_NAMES = (*MASKS, *LABELS)
+SAME_PLACE_MM = 0.1  # converters round headers
+MOST_OF_MASK = 0.95  # share of a mask on its source, below which a note says how much it is
+# What the headers state of a provenance: no path, and no name of a case.
+_STATED = ("model", "seed", "synth", "units", "warnings", "notice")
+
+
+@dataclass
+class Exported:
+    """The folders of written series by their kind, and the reasons why images have none.
+
+    series: CT and MR; maps, masks and reports: Parametric Maps, Segmentations and summaries of trust. notes: what was
+    taken on the user's word.
+    """
+
+    series: list[Path] = field(default_factory=list)
+    maps: list[Path] = field(default_factory=list)
+    masks: list[Path] = field(default_factory=list)
+    reports: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folders(self) -> list[Path]:
+        """All images."""
+        return [*self.series, *self.maps, *self.masks]
+
+    @property
+    def files(self) -> list[Path]:
+        """All DICOM files, images first."""
+        return [file for folder in [*self.folders, *self.reports] for file in _files(folder)]
+
+    def add(self, other: "Exported") -> None:
+        """Add what another case gave."""
+        for kind in (f.name for f in fields(Exported) if f.name != "left_out"):
+            getattr(self, kind).extend(getattr(other, kind))
+        self.left_out |= other.left_out
+
+    @property
+    def summary(self) -> str:
+        """The number of folders of each kind, such as '2 series, 1 map, 1 report'."""
+        counts = {
+            "series": (len(self.series), ""),
+            "map": (len(self.maps), "s"),
+            "mask": (len(self.masks), "s"),
+            "report": (len(self.reports), "s"),
+        }
+        parts = [
+            f"{count} {kind}{plural if count > 1 else ''}"
+            for kind, (count, plural) in counts.items()
+            if count
+        ]
+        return ", ".join(parts)
+
+
+def export_dicom(
+    out: Path,
+    to: Path,
+    like: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    enhanced: bool = False,
+) -> Exported:
+    """Write TO/<case>/<image>/0001.dcm … for every image in a folder that synth wrote, or in one of its case folders.
+
+    Images in HU and of MR become CT and MR series; other images, spreads and interval bounds become Parametric Maps;
+    masks and label maps that lie beside them (mask, brainmask, seg, lesion, labels) become Segmentations; the summary of
+    trust of each case becomes a document, TO/<case>/report. Maps and masks need highdicom, and are left out without it.
+
+    like: the DICOM series of the source, where OUT holds one case; by default that from which each case was made, as
+    its provenance states it. progress is called with (images done, images). enhanced: one object of many frames for a CT
+    or MR series. Images that no object can hold are left out and listed. Raises BadInput for a folder without images,
+    or without one that DICOM can hold, cases that were not made of DICOM, and a `like` for several cases. A series that
+    is there, of the same image and source, is kept.
+    """
+    cases = _case_folders(out)
+    if like is not None and len(cases) > 1:
+        raise BadInput(
+            f"--like: expected one case in {out}, of which {like} is the source, found {len(cases)}. Name the folder of one case."
+        )
+    names = {case: [*_images(case), *_masks(case)] for case in cases}
+    count = sum(map(len, names.values()))
+    if not any(map(_images, cases)):
+        raise BadInput(f"{out}: expected images that synth wrote, found none. Name its --out.")
+    for case in cases:
+        _check_unchanged(case)
+    exported = Exported()
+    done = 0
+    with locked(to, SHARED_SECONDS):
+        for case, files in names.items():
+            written = Exported()
+            source = _checked_source(case, like, written.notes)
+            for name in files:
+                if progress is not None:
+                    progress(done, count)
+                done += 1
+                _export_image(case / name, source, to, written, enhanced)
+            if written.folders:
+                _export_report(case, source, to, written)
+            exported.add(written)
+    if not exported.folders:
+        name, reason = next(iter(exported.left_out.items()))
+        raise BadInput(
+            f"{out}: expected an image that a DICOM object can carry, found none ({name}: {reason}). Keep the images in their own files."
+        )
+    if progress is not None:
+        progress(count, count)
+    return exported
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.dcm"))
+
+
+def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Exported:
+    """Write all that can be written of a case, as `export_dicom` does; source_of: the series on whose slices an image lies."""
+    written = Exported()
+    source = None
+    for name in [*_images(case), *_masks(case)]:
+        source = source_of(read_volume(case / name, _modality(name)))
+        _export_image(case / name, source, to, written, enhanced=False)
+    if source is not None and written.folders:
+        _export_report(case, source, to, written)
+    return written
+
+
+def _export_image(path: Path, source: Path, to: Path, written: Exported, enhanced: bool) -> None:
+    """Write an image, map or mask as the object that can carry it, or note why there is none."""
+    case = path.parent
+    name = path.name.split(".")[0]
+    folder = to / case.name / name
+    origin = origin_of(provenance_of(case))
+    modality = _modality(path.name)
+    volume = read_volume(path, modality)
+    images = [_modality(other) for other in _images(case)]
+    if is_map(modality, images):
+        quantity = quantity_of(modality, volume.unit)
+    else:
+        quantity = Quantity(modality, volume.unit)  # a scan may be called ct_low
+    is_mask = name in MASK_NAMES
+    if volume.unit in UNITS and not quantity.statistic and not is_mask:
+        write = write_enhanced if enhanced else write_derived
+        write(volume, source, folder, origin)
+        written.series.append(folder)
+        return
+    reason = _reason_against(quantity, folder)
+    if is_mask and not reason:
+        share = share_on(volume, source)
+        if share == 0:
+            reason = f"no voxel of it lies within the source series {source}"
+        elif share < MOST_OF_MASK:
+            written.notes.append(
+                f"{case.name}/{path.name}: {share:.0%} of its voxels lie within the source series {source}. Check that it is of the same scan."
+            )
+    if reason:
+        written.left_out[f"{case.name}/{path.name}"] = reason
+    elif is_mask:
+        write_mask(volume, name, source, folder, origin)
+        written.masks.append(folder)
+    else:
+        write_map(volume, quantity, source, folder, origin)
+        written.maps.append(folder)
+
+
+def _modality(file: str) -> str:
+    return without_ending(file).removeprefix(SYNTHETIC)
+
+
+def _reason_against(quantity: Quantity, folder: Path) -> str:
+    """Why a map or mask cannot be written; '' where it can."""
+    if quantity.unit not in UNIT_CODES:
+        return f"DICOM has no code for the unit {quantity.unit!r}"
+    try:
+        highdicom_for(folder)
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def _export_report(case: Path, source: Path, to: Path, written: Exported) -> None:
+    """Write the summary of trust of a case beside its images."""
+    provenance = provenance_of(case)
+    images = written.files
+    folder = to / case.name / REPORT
+    write_report(trust_summary(provenance), images, source, folder, origin_of(provenance))
+    written.reports.append(folder)
+
+
+def check_dicom(files: Mapping[str, Sequence[Path]]) -> None:
+    """Raise BadInput before a synthesis of cases that have no DICOM series, whose images could not be exported."""
+    for case, paths in files.items():
+        if not any(_is_series(path) for path in paths):
+            raise BadInput(
+                f"--dicom: expected a DICOM series as the scan of every case, found {first_of(paths) or 'none'} of {case}. Leave --dicom out, and use voxlate export --like SERIES."
+            )
+
+
+def _is_series(path: Path) -> bool:
+    folder, _ = folder_and_key(path)
+    return folder.is_dir() and is_dicom_folder(folder)
+
+
+def _case_folders(out: Path) -> list[Path]:
+    """The case folders of a synthesis; of a case folder, itself."""
+    if not out.is_dir():
+        raise BadInput(f"{out}: expected a folder that synth wrote, found none. Name its --out.")
+    inside = sorted(path.parent for path in out.glob(f"*/{PROVENANCE}"))
+    return inside or [out]
+
+
+def _images(case: Path) -> list[str]:
+    """The names of a case's images, as its provenance records them; pictures are left out."""
+    stated: Mapping[str, Any] = provenance_of(case).get("images", {})
+    return [name for name in stated if not is_picture(Path(name)) and (case / name).is_file()]
+
+
+def _check_unchanged(case: Path) -> None:
+    """Raise BadInput for an image that was changed after the synthesis, as a series would state what voxlate did not make."""
+    provenance = provenance_of(case)
+    for name in _images(case):
+        if is_changed(case / name, provenance):
+            raise BadInput(
+                f"{case / name}: expected the image that synth wrote, found another content (its checksum differs). Synthesise it again."
+            )
+
+
+def _masks(case: Path) -> list[str]:
+    """The names of masks and label maps that lie beside a case's images; synth itself writes none."""
+    stated = _images(case)
+    names = [f"{name}{ending}" for name in MASK_NAMES for ending in scan_endings()]
+    return [name for name in names if name not in stated and (case / name).is_file()]
+
+
+def _checked_source(case: Path, like: Path | None, notes: list[str]) -> Path:
+    """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
+    provenance = provenance_of(case)
+    if like is not None and not is_there(like):
+        raise BadInput(
+            f"--like: expected the DICOM series of the source, found nothing at {like}. Check the path."
+        )
+    source = like or _source_of(case)
+    patients = _patients(source)
+    hashes = {scan.get("sha256") for scan in provenance.get("inputs", {}).values()}
+    if content_hash(source) in hashes:
+        return source
+    if like is None:
+        raise BadInput(
+            f"{source}: expected the series from which {case.name} was synthesised, found other files in its place (their checksum differs). Put the series back, or name it by --like."
+        )
+    _check_grid(case, like)
+    for path in stated_inputs(provenance).values():
+        if _is_series(path) and _patients(path) != patients:
+            raise BadInput(
+                f"--like: expected a series of the patient and frame of reference from which {case.name} was synthesised, found another in {like}. Name the right series, or leave --like out."
+            )
+    notes.append(
+        f"{case.name}: {like} is not the scan from which the images were synthesised (its files differ); they get its patient and study on your word."
+    )
+    return source
+
+
+def _check_grid(case: Path, like: Path) -> None:
+    """Raise BadInput unless the images of a case are on the slices of a series whose files they were not made from.
+
+    A file that was converted from the series has its grid; any other grid may be of another patient.
+    """
+    image = canonical(read_volume(case / _images(case)[0])).grid
+    series = canonical(read_volume(like)).grid
+    if not same_grid(image, series, SAME_PLACE_MM):
+        raise BadInput(
+            f"--like: expected the series from which the source of {case.name} was converted, on whose grid the images are ({image}), found {like} on another grid ({series}), as of another scan or patient. Name the right series, or synthesise from the series itself."
+        )
+
+
+def _patients(series: Path) -> set[tuple[str, str]]:
+    """Patient and frame of reference of a series; raises BadInput for no image, and for images of several patients."""
+    headers = headers_of(series).values()
+    if not headers:
+        raise BadInput(
+            f"{series}: expected a DICOM series, found no image in it. Name the folder of the series."
+        )
+    found = {
+        (str(one.get("PatientID", "")), str(one.get("FrameOfReferenceUID", ""))) for one in headers
+    }
+    if len({patient for patient, _ in found}) > 1:
+        raise BadInput(
+            f"{series}: expected images of one patient, found several PatientIDs. Separate them."
+        )
+    return found
+
+
+def _source_of(case: Path) -> Path:
+    """The DICOM series of the first scan from which a case was made."""
+    inputs = stated_inputs(provenance_of(case))
+    for path in inputs.values():
+        if _is_series(path):
+            return path
+    found = next(iter(inputs.values()), "no scan")
+    raise BadInput(
+        f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {found}. Name the series by --like."
+    )
+
+
+def origin_of(provenance: Mapping[str, Any]) -> Origin:
+    """The provenance as headers state it, and the hash of the whole."""
+    model = provenance.get("model", {})
+    whole = json.dumps({key: provenance.get(key) for key in _STATED}, sort_keys=True, default=str)
+    facts = [
+        ("weights", str(model.get("weights", ""))),
+        ("seed", str(provenance.get("seed", ""))),
+        ("provenance", hashlib.sha256(whole.encode()).hexdigest()[:16]),
+        *(("warning", sentence) for sentence in provenance.get("warnings", ())),
+        ("notice", str(provenance.get("notice", ""))),
+    ]
+    return Origin(
+        title=str(model.get("title", "")),
+        version=str(provenance.get("voxlate", "")),
+        facts=tuple(facts),
+    )

@@ -1,0 +1,346 @@
+"""NIfTI and FreeSurfer files, read frame by frame and written so that every viewer shows them at the same place."""
+
+import gzip
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+
+from voxlate.formats.format import DynamicScan, Format, Stored, check_numbers, errors_as
+from voxlate.formats.limits import check_volume, most_bytes
+from voxlate.images.grid import Codes, Grid, Volume, check_affine, same_grid
+from voxlate.system.errors import BadInput
+from voxlate.system.slabs import empty, least_and_most, reduced, release
+
+SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
+MILLIMETRES = {
+    "meter": 1000.0,
+    "micron": 0.001,
+}  # xyzt_units; "mm" and "unknown" are taken as millimetres
+PACKED = (".gz", ".mgz")
+READ_BYTES = 1 << 20
+MAGIC = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
+LARGEST_HEADER = 64 << 20  # bytes, with its extensions, of which the largest are a few MB
+NIFTI2 = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # its header's size, 540, in both byte orders
+DESCRIPTION = "voxlate; research use only"  # in the header, which has room for 80 characters
+SYNTHETIC = "; a synthetic image"
+SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
+AGAIN = "Copy or download it again."
+DEFLATE_MOST = (
+    1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
+)
+
+SCANNER = 1
+ALIGNED = 2  # code of an affine that leads to the space of another file
+APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
+
+NiftiImage = nib.nifti1.Nifti1Pair
+
+
+def _load(path: Path) -> Any:
+    """The nibabel image behind a path, of which only the header has been read and checked."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    packed = path.suffix.lower() in PACKED
+    if packed and start != b"\x1f\x8b":
+        name = path.stem if path.suffix.lower() == ".gz" else f"{path.stem}.mgh"
+        raise BadInput(
+            f"{path}: expected gzip data, found a file that is not compressed. Compress it, or rename it to {name}."
+        )
+    _check_start(path)
+    sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
+    with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
+        image = nib.load(path)
+    if not isinstance(image, NiftiImage | nib.freesurfer.mghformat.MGHImage):
+        raise BadInput(
+            f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, which does not state which side is left. Convert it to NIfTI."
+        )
+    return image
+
+
+def _grid(image: Any, path: Path) -> Grid:
+    """The grid of a loaded header. Raises BadInput for colour, complex voxels and bad affines."""
+    shape = tuple(int(n) for n in image.shape)
+    if len(shape) < 2 or min(shape) < 1:
+        raise BadInput(
+            f"{path}: expected a volume, found an image of size {_size(shape)}. Check the file."
+        )
+    check_numbers(image.get_data_dtype(), path)
+    width, height, depth = (*shape, 1)[:3]
+    return Grid((depth, height, width), _affine(image, path))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(str(n) for n in shape) or "nothing"
+
+
+def _affine(image: Any, path: Path) -> np.ndarray:
+    """The sform where its code is set, else the qform, else the header's sizes; in millimetres."""
+    if not isinstance(image, NiftiImage):
+        return check_affine(image.affine, path)
+    scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
+    try:
+        return check_affine(scale @ image.affine, path)
+    except BadInput:
+        # A set sform may be all zero; then the qform counts, where it is set.
+        qform, code = image.header.get_qform(coded=True)
+        if not code:
+            raise
+        return check_affine(scale @ qform, path)
+
+
+def _stated_place(image: Any, grid: Grid) -> tuple[Codes, tuple[str, ...]]:
+    """The codes of the affine that is read, and a sentence where the header states no affine, or two."""
+    if not isinstance(image, NiftiImage):
+        return grid.codes, ()
+    header = image.header
+    q, s = (_known_code(int(header[key])) for key in ("qform_code", "sform_code"))
+    if not q and not s:
+        return (0, 0), (
+            "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right.",
+        )
+    scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
+    places = [_is_place(read, scale, grid) for read in (header.get_qform, header.get_sform)]
+    if not (q and s) or all(places):
+        return (q, s), ()
+    taken = "sform" if places[1] else "qform"
+    return (q * places[0], s * places[1]), (
+        f"its qform and sform give voxels different places; the {taken} was taken. Check its orientation, and write one of them into both.",
+    )
+
+
+def _known_code(code: int) -> int:
+    """A code of the standard; of another one it is known that the file states a place."""
+    return code if code in nib.nifti1.xform_codes.code else SCANNER
+
+
+def _is_place(read: Callable[[], np.ndarray], scale: np.ndarray, grid: Grid) -> bool:
+    """Whether an affine of a header leads to the places of a grid; some headers have a qform that is no rotation."""
+    try:
+        return same_grid(Grid(grid.shape, scale @ read()), grid, APART_MM)
+    except (ValueError, nib.spatialimages.HeaderDataError):
+        return False
+
+
+def _units(image: Any) -> tuple[str, str]:
+    """The units of space and time in a header; "unknown" where it has a code that the standard does not define."""
+    try:
+        return image.header.get_xyzt_units()
+    except KeyError:
+        return "unknown", "unknown"
+
+
+def open_nifti(path: Path) -> DynamicScan:
+    """The frames of a .nii, .nii.gz, .mgh or .mgz file, read lazily; a 3-D file has one.
+
+    Raises BadInput for damaged files, colour, complex voxels and singular affines.
+    """
+    image = _load(path)
+    grid = _grid(image, path)
+    _check_size(image, grid, path)
+    check_volume(grid.shape, path)
+    count = math.prod(image.shape[3:])
+    codes, guesses = _stated_place(image, grid)
+
+    def read(number: int) -> Stored:
+        data = _read_frame(image, grid, path, number)
+        return Stored(data, grid.affine, guesses=guesses, codes=codes)
+
+    return DynamicScan(
+        grid,
+        count,
+        _times(image, count),
+        lambda: _planes(image, grid, path, range(count)),
+        read,
+    )
+
+
+def read_nifti(path: Path) -> Stored:
+    """The voxels of a 3-D file with its scaling applied. Raises BadInput as `open_nifti`, and for several frames."""
+    scan = open_nifti(path)
+    if scan.count > 1:
+        size = _size((*scan.grid.shape[::-1], scan.count))
+        raise BadInput(
+            f"{path}: expected one 3-D volume, found {scan.count} frames ({size}). Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
+        )
+    return scan.read(0)
+
+
+def _times(image: Any, count: int) -> np.ndarray | None:
+    """Seconds of the frames, where the header states the unit and the step of the fourth axis."""
+    if not isinstance(image, NiftiImage) or len(image.shape) < 4 or image.shape[3] != count:
+        return None
+    step = float(image.header["pixdim"][4]) * SECONDS.get(_units(image)[1], 0.0)
+    return np.arange(count) * step if 0 < step < math.inf else None
+
+
+def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> np.ndarray:
+    data = empty(grid.shape, np.float32)
+    with np.errstate(
+        over="ignore"
+    ):  # beyond float32 becomes infinite, which the reader of volumes reports
+        for z, stored in enumerate(
+            _planes(image, grid, path, range(number, number + 1))
+        ):  # to its end
+            data[z] = stored
+            release(data)
+    return data
+
+
+def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.ndarray]:
+    """The planes [H, W] of frames, scaled, read one by one: x grows fastest in these files, then y, z and time."""
+    stored = image.dataobj
+    depth, height, width = grid.shape
+    size = height * width * stored.dtype.itemsize
+    slope = float(stored.slope)
+    intercept = float(stored.inter)
+    scaled = (slope, intercept) != (1.0, 0.0)
+    with (
+        errors_as(
+            f"{path}: expected voxels for {grid}, found the file damaged or cut short", AGAIN
+        ),
+        _opened(Path(stored.file_like)) as file,
+    ):
+        file.seek(stored.offset + frames.start * depth * size)
+        for z in range(depth * len(frames)):
+            raw = file.read(size)
+            if len(raw) < size:
+                raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
+            plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
+            yield plane * np.float64(slope) + intercept if scaled else plane
+        if isinstance(file, gzip.GzipFile):
+            _read_to_end(file, path)
+
+
+def _read_to_end(file: gzip.GzipFile, path: Path) -> None:
+    """Read to the trailer, which has a checksum; raises BadInput where a small file expands without end."""
+    beyond = 0
+    while block := file.read(READ_BYTES):
+        beyond += len(block)
+        if beyond > most_bytes():
+            raise BadInput(
+                f"{path}: expected the file to end after its voxels, found more than {most_bytes() / 2**30:.3g} GB behind them. {AGAIN}"
+            )
+
+
+def _check_start(path: Path) -> None:
+    """Raise BadInput where voxels begin so far from the start of a file that its extensions would fill the memory."""
+    if path.suffix.lower() in (".mgz", ".mgh"):
+        return
+    with errors_as(f"{path}: expected a NIfTI header, found none", AGAIN), _opened(path) as file:
+        start = file.read(544)
+        kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
+        size = kind.template_dtype.itemsize
+        if len(start) < size or not any(magic in start[:size] for magic in MAGIC):
+            return
+        offset = float(kind(start[:size], check=False)["vox_offset"])
+    if not offset <= LARGEST_HEADER:
+        raise BadInput(
+            f"{path}: expected voxels within {LARGEST_HEADER >> 20} MB of the file's start, found them stated at byte {offset:.4g}. {AGAIN}"
+        )
+
+
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
+    """A file, decompressed by a reader that compares checksums."""
+    return gzip.open(path) if path.suffix.lower() in PACKED else path.open("rb")
+
+
+def _check_size(image: Any, grid: Grid, path: Path) -> None:
+    """Raise BadInput where a file is too small for its header's shape, before memory is allocated."""
+    file = Path(image.dataobj.file_like)
+    if not file.exists():
+        raise BadInput(
+            f"{path}: expected the voxels of this header in {file.name}, found no such file. Copy both."
+        )
+    most = file.stat().st_size * (DEFLATE_MOST if file.suffix.lower() in PACKED else 1)
+    if math.prod(image.shape) * image.dataobj.dtype.itemsize > most:
+        raise BadInput(
+            f"{path}: expected voxels for {grid}, found the file damaged or cut short (too small for them). {AGAIN}"
+        )
+
+
+def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
+    """Write a volume with the codes of its qform and sform, in millimetres; int16 where that loses nothing, else float32.
+
+    description: is appended to the header's. The bytes depend on nothing but voxels, affine and description: the file
+    holds no time and no name.
+    """
+    data = volume.data[0]
+    stored = smallest_type(data)
+    shape = data.shape[::-1]
+    image = nib.nifti1.Nifti1Image(np.broadcast_to(stored(0), shape), volume.affine)
+    image.header.set_xyzt_units("mm")
+    _place(image, volume)
+    image.header["descrip"] = described(description)
+    with open(path, "wb") as file:
+        if path.suffix.lower() == ".gz":
+            with gzip.GzipFile(
+                filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0
+            ) as packed:
+                _write_planes(packed, image, data, stored)
+        else:
+            _write_planes(file, image, data, stored)
+
+
+def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:
+    """Set the affine with the volume's codes; a grid that a header without codes cannot state is that of another file."""
+    q, s = volume.codes
+    for code_q, code_s in ((q, s), (ALIGNED, ALIGNED)):
+        image.set_sform(volume.affine, code=code_s)
+        image.set_qform(volume.affine, code=code_q)
+        if same_grid(Grid(volume.grid.shape, image.header.get_best_affine()), volume.grid):
+            return
+
+
+def _write_planes(
+    file: BinaryIO | gzip.GzipFile,
+    image: nib.nifti1.Nifti1Image,
+    data: np.ndarray,
+    stored: type[np.int16] | type[np.float32],
+) -> None:
+    """Write the header of an image, and the planes [H, W] of `data` one by one: nibabel would copy all of them."""
+    image.update_header()
+    image.header.set_slope_inter(1.0, 0.0)
+    image.header.write_to(file)
+    file.write(bytes(image.header.get_data_offset() - file.tell()))
+    for plane in data:
+        file.write(np.ascontiguousarray(plane, stored).data)
+        release(data)
+
+
+def smallest_type(data: np.ndarray) -> type[np.int16] | type[np.float32]:
+    """int16 where it loses nothing of the voxels, else float32."""
+    limits = np.iinfo(np.int16)
+    low, high = least_and_most(data)
+    if low < limits.min or high > limits.max:
+        return np.float32
+    whole = all(reduced(lambda slab: (slab == np.rint(slab)).all(), data))
+    return np.int16 if whole else np.float32
+
+
+def described(description: str) -> bytes:
+    """The description that a written file states, of at most 79 bytes."""
+    return f"{DESCRIPTION}{description}".encode()[:79]
+
+
+def nifti_description(path: Path) -> bytes:
+    """The description in the header of a NIfTI file."""
+    text: bytes = nib.nifti1.load(path).header["descrip"].item()
+    return text
+
+
+NIFTI = Format(
+    "NIfTI",
+    read_nifti,
+    endings=(".nii.gz", ".nii"),
+    named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
+    read_frames=open_nifti,
+    written_endings=(".nii", ".nii.gz"),
+    write=write_nifti,
+    description=nifti_description,
+    partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
+)

@@ -1,0 +1,1 @@
+"""What every room needs: errors, settings, files, stored schemas, large arrays, the machine and its devices."""

@@ -1,0 +1,82 @@
+"""Options of the commands, each declared once: as a field of a frozen dataclass, with its type, default and help.
+
+The command line and the functions in Python derive their parameters and checks from these fields.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin
+
+from voxlate.system.errors import BadInput
+
+# Panels of --help, in their order. "Options" is the name under which typer shows --help itself.
+MAIN = "Options"
+INPUT = "Input"
+PREPARATION = "Preparation"
+TRAINING = "Training"
+PLAN = "Plan"
+SAMPLING = "Sampling"
+SCORES = "Scores"
+OUTPUT = "Output"
+ADVANCED = "Advanced"
+PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, ADVANCED)
+
+SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}  # bytes, by the letter before "B"
+
+
+@dataclass(frozen=True)
+class Option:
+    """How the command line shows and reads a parameter: `name: Annotated[type, Option("What it does.")] = default`.
+
+    A field of an options dataclass without an Option is a keyword of the Python function alone.
+    flag: the option's name where it is not the field's, such as "--out" or "--audit/--no-audit".
+    metavar: the kind of value in --help; by default from the type. least, most: range of a number.
+    takes: type of the value on the command line, where the field takes other types too.
+    read: converts that value into the field's; complete: suggests values to a shell that completes a word.
+    """
+
+    help: str
+    flag: str = ""
+    panel: str = ADVANCED
+    metavar: str = ""
+    least: float | None = None
+    most: float | None = None
+    takes: Any = None
+    read: Callable[[Any], Any] | None = None
+    complete: Callable[[str], list[str]] | None = None
+
+
+Device = Annotated[
+    str,
+    Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME"),
+]
+AllowCode = Annotated[bool, Option("Import and run the model's own Python code.")]
+
+
+def option_of(annotation: Any) -> Option | None:
+    """The Option of an annotated parameter; None for an argument without a flag."""
+    parts = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((part for part in parts if isinstance(part, Option)), None)
+
+
+def bytes_of(text: str, option: str) -> float:
+    """8GB, 500 MB or 2g as bytes; raises BadInput for a text that is no size above 0."""
+    size = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)i?b?\s*", text.lower())
+    if size is None or not float(size[1]):
+        raise BadInput(f"{option}: expected a size such as 8GB, found {text!r}. Write it so.")
+    return float(size[1]) * SIZES[size[2]]
+
+
+def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
+    """KEY=VALUE texts as a table; raises BadInput for a text without `=`, and for a key with two values."""
+    table = dict[str, str]()
+    for text in texts or []:
+        if "=" not in text:
+            raise BadInput(f"{option}: expected KEY=VALUE, found {text!r}. Add the value.")
+        key, _, value = text.partition("=")
+        if table.setdefault(key.strip(), value) != value:
+            raise BadInput(
+                f"{option}: expected each key once, found '{key.strip()}' twice. Remove one of the two."
+            )
+    return table

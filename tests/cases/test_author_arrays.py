@@ -1,0 +1,526 @@
+"""The authors' own arrays: paper 000's .npy, paper 001's .npz, paper 002's HDF5."""
+
+import csv
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.cases.case import open_case
+from voxlate.cases.layout import laid_out
+from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import Cohort, case_path
+from voxlate.cohorts.find import find_cohort
+from voxlate.formats.io import content_hash, read_volume
+from voxlate.system.errors import BadInput
+
+SIZE = (24, 20)
+IDS = [f"p{k:02d}" for k in range(46)]
+TRAIN, TEST = IDS[:40], IDS[40:]
+ROWS, COLUMNS = np.meshgrid(np.linspace(-1, 1, SIZE[0]), np.linspace(-1, 1, SIZE[1]), indexing="ij")
+HEAD = (ROWS / 0.9) ** 2 + (COLUMNS / 0.7) ** 2 < 1  # rows run from front to back: deeper than wide
+
+
+def values(seed: int, low: float, high: float) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(low, high, SIZE).astype(np.float32)
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array)
+    return path
+
+
+@pytest.fixture
+def arrays_000(tmp_path: Path) -> Path:
+    """dataset/{Tmax,mCTA,mask}/ID.npy, the lists above it, and PATIENTS.txt: each ID is its own patient."""
+    root = tmp_path / "dataset"
+    for k, name in enumerate(IDS):
+        phases = np.stack(
+            [HEAD * values(4 * k + c, 100 * c, 100 * c + 50) for c in range(4)], axis=-1
+        )
+        save(root / "mCTA" / f"{name}.npy", phases)
+        save(root / "Tmax" / f"{name}.npy", (HEAD * values(1000 + k, 1, 20)).astype(np.float64))
+        save(root / "mask" / f"{name}.npy", HEAD.astype(np.uint8))
+    (tmp_path / "train_list.txt").write_text("\n".join(TRAIN) + "\n")
+    (tmp_path / "test_list.txt").write_text("\r\n".join(TEST) + "\r\n")
+    (root / "patients.txt").write_text("\n".join(IDS))
+    return root
+
+
+@pytest.fixture
+def arrays_001(tmp_path: Path) -> Path:
+    """Four slices of each of four patients, whose ids are not the names."""
+    root = tmp_path / "slices"
+    root.mkdir()
+    for k in range(16):
+        np.savez_compressed(
+            root / f"s{k:02d}.npz", src=values(k, -1, 3), tgt=values(100 + k, -900, 900)
+        )
+    (root / "patients.txt").write_text("".join(f"s{k:02d} sub{k // 4}\n" for k in range(16)))
+    return root
+
+
+@pytest.fixture
+def arrays_002(tmp_path: Path) -> Path:
+    """Twelve slices of MR and CT of four patients."""
+    root = tmp_path / "stacks"
+    root.mkdir()
+    for name, low, high in (("mr", 0, 500), ("ct", -1000, 900)):
+        with h5py.File(root / f"{name}.h5", "w") as file:
+            file["data"] = np.stack([values(k, low, high) for k in range(12)])
+    (root / "patients.txt").write_text("".join(f"pelvis{k // 3}\n" for k in range(12)))
+    return root
+
+
+def case_in(cohort: Cohort, name: str):
+    return open_case(case_path(cohort.folder, name))
+
+
+def splits_of(cohort: Cohort) -> dict[str, list[str]]:
+    return {split: list(cases) for split, cases in cohort.splits.items()}
+
+
+def test_channels_of_paper_000_become_four_scans_with_the_map_and_the_file_s_mask(
+    arrays_000, tmp_path
+):
+    cohort = prepare(arrays_000, tmp_path / "out", preset="mrdpm")
+    assert cohort.modalities == ("cta1", "cta2", "cta3", "ncct", "tmax")
+    assert cohort.units == {"ncct": "HU", "cta1": "HU", "cta2": "HU", "cta3": "HU", "tmax": "s"}
+    case, stored = case_in(cohort, "p07"), np.load(arrays_000 / "mCTA" / "p07.npy")
+    for channel, name in enumerate(("ncct", "cta1", "cta2", "cta3")):
+        as_seen = case.volume(name).data[0, 0][
+            ::-1, ::-1
+        ]  # canonical rows run to the front, columns to the right
+        np.testing.assert_array_equal(as_seen, stored[..., channel])
+    np.testing.assert_array_equal(case.mask()[0][::-1, ::-1], HEAD)
+    assert case.header.spacing_mm == pytest.approx((1, 0.625, 0.625))
+    assert case.header.mask_from == "p07.npy#axes=PL,mm=0.625"
+    assert case.header.origins["cta2"].file == "p07.npy#channel=2,axes=PL,mm=0.625"
+
+
+def test_the_lists_of_paper_000_are_its_splits_and_ten_training_items_are_held_back(
+    arrays_000, tmp_path
+):
+    cohort = prepare(arrays_000, tmp_path / "out", preset="mrdpm")
+    splits = splits_of(cohort)
+    assert splits["test"] == TEST
+    assert len(splits["val"]) == 10
+    assert sorted(splits["val"] + splits["train"]) == TRAIN
+    assert cohort.provenance["split_by"] == "lists"
+    again = splits_of(prepare(arrays_000, tmp_path / "again", preset="mrdpm"))
+    assert again == splits
+
+
+def test_items_are_held_back_by_whole_patients(arrays_000, tmp_path):
+    owners = {name: f"pat{k // 4}" for k, name in enumerate(IDS)}
+    (tmp_path / "owners.txt").write_text(
+        "".join(f"{name}\t{patient}\n" for name, patient in owners.items())
+    )
+    cases = find_cohort(arrays_000, preset="mrdpm", patients=tmp_path / "owners.txt").cases
+    held = Counter(one.patient for one in cases if one.split == "val")
+    assert sum(held.values()) == 12  # the fewest patients that make ten
+    assert set(held.values()) == {4}
+
+
+def test_lists_that_put_slices_of_one_patient_into_two_splits_are_refused(arrays_000, tmp_path):
+    (tmp_path / "owners.txt").write_text(
+        "\n".join(f"{name} {'same' if name in ('p00', 'p45') else name}" for name in IDS)
+    )
+    with pytest.raises(
+        BadInput, match="expected each patient in one split, found same in train and test"
+    ):
+        find_cohort(arrays_000, preset="mrdpm", patients=tmp_path / "owners.txt")
+
+
+def test_what_is_guessed_of_arrays_is_said_and_stays_with_the_cohort(
+    arrays_000, arrays_001, arrays_002, tmp_path
+):
+    assert any(
+        "channels of mCTA are plain CT" in one
+        for one in prepare(arrays_000, tmp_path / "a", preset="mrdpm").warnings
+    )
+    for root, preset in ((arrays_001, "xmodality"), (arrays_002, "lyu_wang")):
+        warnings = prepare(root, tmp_path / preset, preset=preset).warnings
+        assert any("spacing is 1 mm: nothing states it" in one for one in warnings)
+
+
+def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('base = "lyu_wang"\narrays = { part = "axes=LP,mm=0.9x0.8x2.5" }\n')
+    cohort = prepare(arrays_002, tmp_path / "out", preset=own)
+    header = case_in(cohort, "slice0004").header
+    assert header.spacing_mm == pytest.approx(
+        (2.5, 0.8, 0.9)
+    )  # rows run to the left: along columns of a canonical slice
+    assert header.shape == (1, SIZE[1], SIZE[0])
+    assert not any("spacing is" in one for one in cohort.warnings)
+
+
+def test_heads_that_are_wider_than_deep_are_said_to_lie_wrongly(arrays_000, tmp_path):
+    assert not any(
+        "wider than deep" in one
+        for one in prepare(arrays_000, tmp_path / "right", preset="mrdpm").warnings
+    )
+    own = tmp_path / "own.toml"
+    own.write_text('base = "mrdpm"\narrays = { part = "axes=LP,mm=0.625" }\n')
+    warnings = prepare(arrays_000, tmp_path / "wrong", preset=own).warnings
+    assert any("46 of 46 heads are wider than deep" in one for one in warnings)
+
+
+def test_networks_of_paper_001_see_its_slices_as_they_are_stored(arrays_001, tmp_path):
+    cohort = prepare(arrays_001, tmp_path / "out", preset="xmodality")
+    stored = np.load(arrays_001 / "s05.npz")
+    case = laid_out(case_in(cohort, "s05"), "SLP")  # data.axes of its recipes
+    np.testing.assert_array_equal(case.volume("tof").data[0, 0], stored["src"])
+    np.testing.assert_array_equal(case.volume("cta").data[0, 0], stored["tgt"])
+    assert cohort.units == {"cta": "HU", "tof": "a.u."}
+    assert case.header.patient == "sub1"
+
+
+def test_slices_of_paper_002_are_paired_by_index_and_split_by_patient(arrays_002, tmp_path):
+    cohort = prepare(arrays_002, tmp_path / "out", preset="lyu_wang", shares=(2, 1, 1))
+    assert [len(cases) for cases in splits_of(cohort).values()] == [6, 3, 3]
+    assert {one.patient: one.split for one in cohort.cases}.keys() == {
+        f"pelvis{k}" for k in range(4)
+    }
+    case = case_in(cohort, "slice0010")
+    assert case.header.patient == "pelvis3"
+    np.testing.assert_array_equal(case.volume("t2").data[0, 0][::-1, ::-1], values(10, 0, 500))
+    np.testing.assert_array_equal(case.volume("ct").data[0, 0][::-1, ::-1], values(10, -1000, 900))
+
+
+@pytest.mark.parametrize(
+    ("fixture", "preset"),
+    [("arrays_000", "mrdpm"), ("arrays_001", "xmodality"), ("arrays_002", "lyu_wang")],
+)
+def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_need_not(
+    fixture, preset, request, voxlate, tmp_path
+):
+    root = request.getfixturevalue(fixture)
+    (root / "patients.txt").unlink()
+    for arguments in (
+        ("prepare", root, "--out", tmp_path / "out"),
+        ("prepare", root, "--dry-run", "--out", tmp_path / "out"),
+        ("evaluate", tmp_path, "--truth", root),
+    ):
+        answer = voxlate(*arguments, "--preset", preset)
+        assert answer.code == 2
+        said = " ".join(answer.err.split())
+        assert "expected a list of patients" in said
+        assert "Pass --patients FILE" in said
+    assert not (tmp_path / "out").exists()
+    assert len(find_cohort(root, preset=preset).cases) > 0
+
+
+RECIPE = """
+title = "tiny"
+data = { source = ["t2"], target = ["ct"], patch = [1, 24, 20] }
+intensity = { t2 = { kind = "window", low = 0, high = 500 }, ct = { kind = "window", low = -1000, high = 1000 } }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 1, batch = 1, precision = "float32", workers = 0, save_every = 1, validate_every = 0 }
+"""
+
+
+def test_slices_of_stacks_go_the_whole_way_and_one_by_one(arrays_002, voxlate, tmp_path):
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    prepared, run, out = (tmp_path / name for name in ("prepared", "run", "out"))
+    preset = ("--preset", "lyu_wang")
+    for arguments in (
+        ("prepare", arrays_002, *preset, "--shares", 2, 1, 1, "--out", prepared),
+        ("train", tmp_path / "tiny.toml", "--data", prepared, "--out", run),
+        ("synth", run, arrays_002, *preset, "--split", "test", "--out", out),
+        ("evaluate", out, "--truth", arrays_002, *preset),
+        ("synth", run, f"{arrays_002}/mr.h5#slice=2,axes=PL", "--out", tmp_path / "one"),
+        ("synth", run, f"t2={arrays_002}/mr.h5#slice=2,axes=PL", "--out", tmp_path / "pair"),
+    ):
+        answer = voxlate(*arguments)
+        assert answer.code == 0, answer.err
+    with open(out / "metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["answer"] == "synthesis"]
+    assert len(rows) == 3
+    assert len({row["patient"] for row in rows}) == 1
+    (one,), (pair,) = ((tmp_path / name).glob("*/ct.nii.gz") for name in ("one", "pair"))
+    np.testing.assert_array_equal(read_volume(one).data, read_volume(pair).data)
+
+
+def test_a_manifest_may_say_the_patients_instead(arrays_002, tmp_path):
+    (arrays_002 / "patients.txt").unlink()
+    rows = "".join(f"slice{k:04d},a{k // 6}\n" for k in range(12))
+    (tmp_path / "whose.csv").write_text("case,patient\n" + rows)
+    cohort = prepare(
+        arrays_002, tmp_path / "out", preset="lyu_wang", manifest=tmp_path / "whose.csv"
+    )
+    assert {one.patient for one in cohort.cases} == {"a0", "a1"}
+
+
+def test_only_the_slice_that_is_named_is_read_of_a_stack(arrays_002, monkeypatch):
+    asked = []
+    original = h5py.Dataset.__getitem__
+    monkeypatch.setattr(
+        h5py.Dataset,
+        "__getitem__",
+        lambda self, key, **kw: asked.append(key) or original(self, key, **kw),
+    )
+    found = find_cohort(arrays_002, preset="lyu_wang")
+    assert not asked
+    read_volume(found.cases[3].files["ct"])
+    assert asked == [3]
+
+
+def test_slices_that_are_compressed_as_one_are_unpacked_once(arrays_002, monkeypatch):
+    stack = np.stack([values(k, 0, 9) for k in range(12)])
+    with h5py.File(arrays_002 / "mr.h5", "w") as file:
+        file.create_dataset("data", data=stack, chunks=(5, *SIZE), compression="gzip")
+    asked = []
+    original = h5py.Dataset.__getitem__
+    monkeypatch.setattr(
+        h5py.Dataset,
+        "__getitem__",
+        lambda self, key, **kw: asked.append(key) or original(self, key, **kw),
+    )
+    for k in range(12):
+        np.testing.assert_array_equal(
+            read_volume(f"{arrays_002}/mr.h5#slice={k}").data[0, 0], stack[k]
+        )
+    assert asked == [slice(0, 5), slice(5, 10), slice(10, 15)]
+
+
+def test_a_pattern_finds_arrays_and_asks_for_patients_as_presets_do(tmp_path):
+    for name in ("a_mr", "a_ct", "b_mr", "b_ct"):
+        save(tmp_path / "set" / f"{name}.npy", values(len(name), 0, 9))
+    with pytest.raises(BadInput, match="expected a list of patients"):
+        prepare(tmp_path / "set", tmp_path / "out", pattern="{case}_{modality}.npy")
+    found = find_cohort(tmp_path / "set", pattern="{patient}_{modality}.npy")
+    assert [one.patient for one in found.cases] == ["a", "b"]
+    assert [one.split(" (")[0].split(":")[0] for one in found.guessed] == [
+        "rows run to the back and columns to the left",
+        "spacing is 1 mm",
+    ]
+
+
+def test_the_hash_of_a_slice_goes_by_its_file_and_by_what_the_path_says(arrays_002):
+    stack = arrays_002 / "mr.h5"
+    names = [f"{stack}#slice={k},{rest}" for k in (3, 4) for rest in ("mm=1", "mm=2")]
+    before = [content_hash(Path(name)) for name in names]
+    assert len(set(before)) == 4
+    with h5py.File(stack, "r+") as file:
+        file["data"][0] = 7
+    assert not set(before) & {content_hash(Path(name)) for name in names}
+
+
+def damage(root: Path, how: str) -> None:
+    """Make one thing wrong with the files of a paper."""
+    train, test, mcta = (
+        root.parent / "train_list.txt",
+        root.parent / "test_list.txt",
+        root / "mCTA" / "p07.npy",
+    )
+    if how == "both":
+        test.write_text(test.read_text() + "p07\n")
+    elif how == "twice":
+        train.write_text(train.read_text() + "p07\n")
+    elif how == "missing id":
+        train.write_text(train.read_text() + "p99\n")
+    elif how == "no list":
+        train.unlink()
+    elif how == "empty list":
+        test.write_text("\n\n")
+    elif how == "no map":
+        (root / "Tmax" / "p07.npy").unlink()
+    elif how == "truncated":
+        mcta.write_bytes(mcta.read_bytes()[:-100])
+    elif how == "longer":
+        mcta.write_bytes(mcta.read_bytes() + bytes(4))
+    elif how == "nan":
+        save(mcta, np.full((*SIZE, 4), np.nan, np.float32))
+    elif how == "channels":
+        save(mcta, np.load(mcta)[..., :3])
+    elif how == "size":
+        save(root / "Tmax" / "p07.npy", np.ones((SIZE[0] + 1, SIZE[1]), np.float32))
+    elif how == "mask's size":
+        save(root / "mask" / "p07.npy", np.ones(SIZE[::-1], np.uint8))
+    elif how == "objects":
+        np.save(mcta, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    elif how == "complex":
+        save(mcta, np.load(mcta).astype(np.complex64))
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (
+            "both",
+            "test_list.txt: expected no ID of another list, found 'p07', which is in that of train",
+        ),
+        ("twice", "train_list.txt: expected each ID once, found 'p07' twice"),
+        ("missing id", "train_list.txt: expected files of every ID, found none of 'p99'"),
+        ("no list", "train_list.txt: expected a text file"),
+        ("empty list", "test_list.txt: expected a line for each slice, found an empty file"),
+        ("no map", "expected cta1, cta2, cta3, mask, ncct and tmax of p07, found no tmax"),
+        ("truncated", "p07.npy: expected an array as numpy saves it, found a damaged file"),
+        ("longer", "p07.npy: expected an array alone, found more bytes than its header states"),
+        ("nan", "expected finite voxels, found 480 NaN"),
+        ("channels", "expected channel 3, from 0, of .H, W, C., found shape .24, 20, 3."),
+        (
+            "size",
+            "p07.npy#axes=PL,mm=0.625: expected the height and width of p07.npy#channel=1.* found 25×20",
+        ),
+        ("mask's size", "mask/p07.npy.*expected the height and width of .* .24×20., found 20×24"),
+        ("objects", "found Python objects, which may run code and are not read"),
+        ("complex", "expected real numbers, found complex64"),
+    ],
+)
+def test_damaged_or_mismatched_files_of_paper_000_give_one_sentence(
+    how, sentence, arrays_000, tmp_path
+):
+    damage(arrays_000, how)
+    with pytest.raises(BadInput, match=sentence):
+        prepare(arrays_000, tmp_path / "out", preset="mrdpm", workers=1)
+
+
+def test_files_that_no_list_names_are_said(arrays_000):
+    save(arrays_000 / "Tmax" / "z.npy", np.ones(SIZE))
+    found = find_cohort(arrays_000, preset="mrdpm")
+    assert found.unclaimed == ["1 slices that no list names ('z', …)"]
+    assert len(found.cases) == 46
+
+
+def test_an_npz_without_a_key_or_with_flipped_bits_gives_one_sentence(arrays_001, tmp_path):
+    path = arrays_001 / "s03.npz"
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).integers(
+        0, len(whole), 60
+    ):  # its checksum covers every value
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            again = read_volume(f"{path}#array=src").data[0, 0]
+        except BadInput:
+            continue
+        np.testing.assert_array_equal(again, values(3, -1, 3))
+    np.savez(path, src=values(3, -1, 3), target=values(3, -1, 3))
+    with pytest.raises(BadInput, match="expected an array 'tgt', found 'src', 'target'"):
+        prepare(arrays_001, tmp_path / "out", preset="xmodality", workers=1)
+    np.savez(path, src=values(3, -1, 3)[None], tgt=values(3, -1, 3))
+    with pytest.raises(
+        BadInput, match=r"expected a slice .H, W., found an array of shape .1, 24, 20."
+    ):
+        prepare(arrays_001, tmp_path / "out", preset="xmodality", workers=1)
+
+
+def test_an_npz_that_unpacks_to_more_than_a_slice_is_refused_before_it_is_unpacked(tmp_path):
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("src.npy", "w") as member,
+    ):
+        for _ in range(300):
+            member.write(bytes(1 << 20))
+    with pytest.raises(BadInput, match="expected a slice in 'src', found 314572800 bytes"):
+        read_volume(tmp_path / "a.npz")
+
+
+def test_a_list_of_patients_that_does_not_fit_gives_one_sentence(arrays_001, arrays_002):
+    (arrays_001 / "patients.txt").write_text("s00 a\ns01 a b\n")
+    with pytest.raises(
+        BadInput, match="line 2: expected 'ID PATIENT', each ID once, found 's01 a b'"
+    ):
+        find_cohort(arrays_001, preset="xmodality")
+    (arrays_001 / "patients.txt").write_text("s00 a\n")
+    with pytest.raises(
+        BadInput, match=r"expected 'ID PATIENT' for every case, found none for s01 .15 of 16"
+    ):
+        find_cohort(arrays_001, preset="xmodality")
+    (arrays_002 / "patients.txt").write_text("a\n" * 11)
+    with pytest.raises(
+        BadInput, match="expected a patient for each of 12 slices, one a line, found 11 lines"
+    ):
+        find_cohort(arrays_002, preset="lyu_wang")
+    (arrays_002 / "patients.txt").write_text("a\n" * 5 + "\n" + "b\n" * 6)
+    with pytest.raises(BadInput, match="found line 6 empty"):
+        find_cohort(arrays_002, preset="lyu_wang")
+    (arrays_002 / "patients.txt").write_text("../a\n" * 12)
+    with pytest.raises(BadInput, match="expected a name of letters"):
+        find_cohort(arrays_002, preset="lyu_wang")
+
+
+def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(arrays_002, tmp_path):
+    def with_ct(**data: object) -> None:
+        with h5py.File(arrays_002 / "ct.h5", "w") as file:
+            for name, value in data.items():
+                file[name] = value
+
+    whole = (arrays_002 / "ct.h5").read_bytes()
+    with_ct(data=np.zeros((11, *SIZE)))
+    with pytest.raises(
+        BadInput, match=r"paired by index \(12×24×20\), found 11×24×20|11×24×20\), found 12×24×20"
+    ):
+        find_cohort(arrays_002, preset="lyu_wang")
+    with_ct(data=np.zeros((12, *SIZE[::-1])))
+    with pytest.raises(BadInput, match="paired by index"):
+        find_cohort(arrays_002, preset="lyu_wang")
+    with_ct(images=np.zeros((12, *SIZE)))
+    with pytest.raises(
+        BadInput, match="expected a dataset 'data' in the file itself, found 'images'"
+    ):
+        find_cohort(arrays_002, preset="lyu_wang")
+    with_ct(data=np.zeros((12, *SIZE, 1)))
+    with pytest.raises(BadInput, match=r"expected slices \[slices, H, W\] in 'data'"):
+        find_cohort(arrays_002, preset="lyu_wang")
+    with_ct(data=h5py.ExternalLink(str(arrays_002 / "mr.h5"), "data"))
+    with pytest.raises(BadInput, match="in the file itself"):
+        find_cohort(arrays_002, preset="lyu_wang")
+    (arrays_002 / "ct.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadInput, match="expected a whole HDF5 file, found none"):
+        find_cohort(arrays_002, preset="lyu_wang")
+    (arrays_002 / "ct.h5").unlink()
+    cases = find_cohort(arrays_002, preset="lyu_wang").cases
+    assert {name for one in cases for name in one.files} == {
+        "t2"
+    }  # said by the table, and asked for by --modality
+    with pytest.raises(BadInput, match="expected cases with the modality ct, found none, only t2"):
+        find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
+
+
+def test_arrays_without_a_preset_are_refused_with_what_to_pass(arrays_001):
+    with pytest.raises(BadInput, match="Name the layout of such arrays by --preset or --pattern"):
+        find_cohort(arrays_001)
+
+
+def test_a_manifest_names_slices_as_presets_do(arrays_000, tmp_path):
+    with open(tmp_path / "cases.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["case", "split", "cta1", "tmax"])
+        for name, split in (("p01", "train"), ("p02", "val")):
+            table.writerow(
+                [name, split, f"dataset/mCTA/{name}.npy#channel=1", f"dataset/Tmax/{name}.npy"]
+            )
+    cases = find_cohort(tmp_path).cases
+    assert [one.split for one in cases] == ["train", "val"]
+    assert cases[0].files["cta1"].name == "p01.npy#channel=1"
+    stored = np.load(arrays_000 / "mCTA" / "p01.npy")[..., 1]
+    np.testing.assert_array_equal(read_volume(cases[0].files["cta1"]).data[0, 0], stored)
+
+
+def test_a_base_that_is_no_preset_and_a_part_that_is_none_are_refused(arrays_001, tmp_path):
+    bad = {
+        'base = "no"': "expected a base of",
+        'base = "xmodality"\narrays = {part = "mm"}': "arrays.part",
+        'base = "xmodality"\nfiles = {tof = "{case}.npz#src"}': "files.tof",
+    }
+    for text, sentence in bad.items():
+        (tmp_path / "own.toml").write_text(text)
+        with pytest.raises(BadInput, match=sentence):
+            find_cohort(arrays_001, preset=tmp_path / "own.toml")
+
+
+@every_row(
+    "part", ["mm=0", "mm=1x1", "mm=1.2.3", "slice=1", "channel=1,channel=2", "axes=LR", "frame=1"]
+)
+def test_what_stands_after_the_mark_is_checked(part, arrays_000):
+    with pytest.raises(BadInput):
+        read_volume(f"{arrays_000}/mCTA/p00.npy#channel=0,{part}")

@@ -1,0 +1,132 @@
+"""Pieces cut, or filled, evenly on both sides, for methods that compare left with right."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from voxlate.batches.augment import AugmentSettings
+from voxlate.batches.batches import Batches, Cohort, DataSettings, validation_batches
+from voxlate.batches.patches import cut_note, held_shares
+from voxlate.cases.prepare import prepare
+from voxlate.images.intensity import Window
+from voxlate.recipe import from_dict
+from voxlate.training.train import train
+
+INTENSITY = {"t1": Window(low=0, high=100), "t2": Window(low=0, high=100)}
+
+
+@pytest.fixture
+def symmetric(tmp_path: Path, save: Callable[..., Path]) -> Callable[[int], Cohort]:
+    """A cohort of heads of one width that are their own mirror images."""
+
+    def make(width: int) -> Cohort:
+        for k in range(6):
+            half = np.random.default_rng(k).uniform(10, 100, (3, 12, (width + 1) // 2))
+            head = np.concatenate([half, half[..., ::-1][..., width % 2 :]], axis=-1)
+            for name in ("t1", "t2"):
+                save(tmp_path / "cohort" / f"case{k}" / f"{name}.nii.gz", head)
+            save(tmp_path / "cohort" / f"case{k}" / "mask.nii.gz", head > 30)
+        return prepare(tmp_path / "cohort", tmp_path / "prepared", workers=1)
+
+    return make
+
+
+def settings(centred: bool = True, **augment: float) -> DataSettings:
+    augmented = AugmentSettings(**augment)  # type: ignore[arg-type]
+    return DataSettings(
+        source=["t1"], target=["t2"], patch=(1, 8, 10), centred=centred, augment=augmented
+    )
+
+
+@pytest.mark.parametrize("width", [6, 14])
+def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(
+    symmetric, width: int
+) -> None:
+    cohort = symmetric(width)
+    still = Batches(cohort, settings(), INTENSITY, batch=4, steps=4)
+    resized = Batches(
+        cohort, settings(scale=0.2, stretch=0.1, flip_lr=0.5), INTENSITY, batch=4, steps=4
+    )
+    validation = list(validation_batches(cohort, settings(), INTENSITY))
+    for batch in [*(still[k] for k in range(4)), *validation]:
+        assert batch.target is not None
+        for part in (batch.source, batch.target, batch.mask):
+            assert torch.equal(part, part.flip(-1))
+            assert part.std() > 0.1
+    for k in range(4):
+        torch.testing.assert_close(resized[k].source, resized[k].source.flip(-1))
+
+
+def test_without_it_they_are_not(symmetric) -> None:
+    batch = Batches(symmetric(14), settings(centred=False), INTENSITY, batch=12, steps=1)[0]
+    assert not torch.equal(batch.source, batch.source.flip(-1))
+
+
+@pytest.mark.parametrize(("width", "middle"), [(7, 5), (13, 5)])
+def test_the_middle_of_an_odd_width_lies_right_of_the_middle_of_an_even_patch(
+    symmetric, width, middle
+) -> None:
+    batch = Batches(symmetric(width), settings(), INTENSITY, batch=4, steps=1)[0]
+    around = (
+        [batch.source[..., middle - k] for k in (1, 2, 3, 4)],
+        [batch.source[..., middle + k] for k in (1, 2, 3, 4)],
+    )
+    assert all(torch.equal(left, right) for left, right in zip(*around))
+
+
+def test_rows_are_still_cut_anywhere(symmetric) -> None:
+    cohort = symmetric(14)
+    batches = Batches(cohort, settings(), INTENSITY, batch=6, steps=6)
+    again = Batches(cohort, settings(), INTENSITY, batch=6, steps=6)
+    items = torch.cat([batches[k].item for k in range(6)])
+    assert len(items.unique()) > len(batches.items)  # a slice is cut at more than one height
+    assert all(torch.equal(batches[k].source, again[k].source) for k in range(6))
+
+
+def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric) -> None:
+    cohort = symmetric(14)
+    (top, bottom), (first, end) = cohort.header("case0").mask_box[1:]
+    height, width = bottom - top, end - first
+    held = min(8, height) / height * min(10, width) / width
+    assert held_shares(cohort.header("case0"), settings(centred=False)) == (pytest.approx(held), 1)
+    assert held_shares(cohort.header("case0"), settings()) == (
+        pytest.approx(held),
+        pytest.approx(10 / width),
+    )
+    every = cut_note(cohort, settings(centred=False))
+    assert "cases the mask is larger than a patch of 8×10 voxels" in every
+    assert "at most" in every
+    assert "no patch reaches" not in every
+    assert "is in columns that no patch reaches" in cut_note(cohort, settings())
+    assert cut_note(cohort, replace(settings(), patch=(1, 12, 14))) == ""
+
+
+def test_a_training_says_what_its_patches_leave_of_the_mask(symmetric, tmp_path: Path) -> None:
+    recipe = from_dict(
+        {
+            "title": "cut",
+            "data": {"source": ["t1"], "target": ["t2"], "patch": [1, 8, 10], "centred": True},
+            "intensity": {name: {"kind": "window", "low": 0, "high": 100} for name in ("t1", "t2")},
+            "method": {"kind": "regression"},
+            "net": {
+                "kind": "unet",
+                "width": 4,
+                "multipliers": [1, 1],
+                "blocks": 1,
+                "groups": 2,
+                "head_width": 4,
+            },
+            "train": {"steps": 1, "batch": 1, "validate_every": 0},
+        },
+        "here",
+    )
+    said: list[str] = []
+    cohort = symmetric(14)
+    run = train(recipe, cohort.folder, tmp_path / "run", device="cpu", say=said.append)
+    (cut,) = [one for one in said if "is in columns that no patch reaches" in one]
+    assert cut in [json.loads(line).get("started") for line in run.log.read_text().splitlines()]

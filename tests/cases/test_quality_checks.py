@@ -1,0 +1,97 @@
+"""Heavy noise, ghosts and regions without signal are measured; ordinary scans have little of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.cases.grades import grade_of
+from voxlate.cases.quality_checks import Quality, quality_of, quality_warning, slices_warning
+from voxlate.images.grid import Volume
+
+
+@pytest.fixture
+def scan() -> Volume:
+    """A body 152 mm long and 112 mm wide, with folds, in air with noise of 2 % of its signal."""
+    draw = np.random.default_rng(0)
+    _, y, x = np.meshgrid(np.arange(10), np.arange(100) - 50, np.arange(80) - 40, indexing="ij")
+    body = (y / 38) ** 2 + (x / 28) ** 2 < 1
+    folds = np.sin(0.7 * x + 0.2 * np.sin(y)) * np.cos(0.5 * y + 0.02 * x**2)
+    data = np.abs(500.0 * body + 60 * body * folds + draw.normal(0, 10, body.shape))
+    return Volume(data[None].astype(np.float32), np.diag([2.0, 2.0, 3.0, 1.0]), "a.u.", "t1")
+
+
+def changed(scan: Volume, kind: str) -> Volume:
+    data = scan.data.copy()
+    if kind == "noise":
+        data += np.random.default_rng(1).normal(0, 125, data.shape)
+    if kind == "ghosts":
+        data += 0.5 * np.roll(data, 50, axis=2)
+    if kind == "dark_mm":
+        rows, columns = np.arange(100)[:, None] - 55, np.arange(80) - 42
+        data[..., 4 * (rows**2 + columns**2) < 24**2] = 0
+    return replace(scan, data=np.abs(data).astype(np.float32))
+
+
+@every_row(("kind", "value"), [("noise", 0.25), ("ghosts", 0.75), ("dark_mm", 23.0)])
+def test_what_is_wrong_with_a_scan_is_measured_and_said(scan, kind, value):
+    assert quality_warning("t1", quality_of(scan), None) == ""
+    found = quality_of(changed(scan, kind))
+    assert getattr(found, kind) == pytest.approx(value, rel=0.25)
+    sentence = quality_warning("t1", found, None)
+    assert sentence.startswith("t1: it has ")
+    assert " and " not in sentence.partition(".")[0].replace("look at the scan and", "")
+    assert grade_of(sentence) == "caution"
+
+
+def test_scans_as_bad_as_those_of_the_training_are_ordinary():
+    noisy = Quality(noise=0.25, ghosts=0.0, dark_mm=0.0)
+    assert "noise of 25% of its median signal" in quality_warning("t1", noisy, None)
+    assert quality_warning("t1", noisy, noisy) == ""
+
+
+@pytest.fixture
+def cone() -> Volume:
+    """A body of 24 slices that shrink towards the upper end, in air with noise of 2 % of its signal."""
+    draw = np.random.default_rng(0)
+    z, y, x = np.meshgrid(
+        np.arange(24), np.arange(80) - 40, np.arange(64) - 32, indexing="ij", sparse=True
+    )
+    body = np.hypot(y, x) < 30 - 0.8 * z
+    data = np.abs(500.0 * body + draw.normal(0, 10, body.shape))
+    return Volume(data[None].astype(np.float32), np.diag([2.0, 2.0, 5.0, 1.0]), "a.u.", "t1")
+
+
+EVEN_THEN_ODD = np.r_[0:24:2, 1:24:2]
+DARKER = np.where(np.arange(24) % 2, 0.5, 1.0)[:, None, None]
+EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]
+
+
+@every_row(
+    ("change", "words"),
+    [
+        (lambda image: image[EVEN_THEN_ODD], "its slices are in a wrong order ("),
+        (lambda image: image[np.arange(24) ^ 1], "its slices are in a wrong order ("),
+        (lambda image: image * EMPTIED, "include 4 empty ones (between slices 7 and 12, counted"),
+        (lambda image: image * DARKER, "its slices are alternately darker by 50%. "),
+    ],
+)
+def test_broken_slices_are_said(cone, change, words):
+    sentence = slices_warning(replace(cone, data=change(cone.data[0])[None].astype(np.float32)))
+    assert words in sentence
+    assert grade_of(sentence) == "caution"
+
+
+@every_row(
+    "change",
+    [
+        lambda image: image,
+        lambda image: image[::-1],
+        lambda image: image[:7],
+        lambda image: np.concatenate([0 * image[:5], image, 0 * image[:9]]),
+        lambda image: 0 * image,
+    ],
+)
+def test_nothing_is_said_of_slices_that_continue_each_other(cone, change):
+    assert slices_warning(replace(cone, data=change(cone.data[0])[None])) == ""

@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxlate.batch import stable_id
+from voxlate.batches.batches import Batches, Cohort, DataSettings, validation_batches
+from voxlate.batches.patches import starts_of
+from voxlate.batches.slice_filter import SliceFilter, kept_slices
+from voxlate.cases.prepare import prepare
+from voxlate.images.intensity import Intensity, MinMax, Window
+from voxlate.system.config import fill
+from voxlate.system.errors import BadInput
+
+PAPER = SliceFilter(overlap=0.3, pixels=200, above={"tof": "mean", "cta": 0.0})
+MAPS: dict[str, Intensity] = {"tof": MinMax(), "cta": Window(low=-50, high=350)}
+
+
+def box(height: int, width: int, across: int = 0) -> np.ndarray:
+    """A slice of 40 × 40 with a bright box."""
+    plane = np.zeros((40, 40))
+    plane[2 : 2 + height, across : across + width] = 1
+    return plane
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, save) -> Cohort:
+    """Three patients whose seven slices each break one rule, or none."""
+    full = [
+        # tof, cta
+        (box(20, 20), box(20, 20)),  # the same 400 pixels: kept
+        (box(20, 20), box(20, 20, 14)),  # 120 of 400 in common, Dice 0.3: kept
+        (box(20, 20), box(20, 20, 15)),  # 100 of 400 in common, Dice 0.25
+        (box(20, 10), box(20, 10)),  # 200 pixels: kept
+        (box(20, 10), box(20, 10) - box(1, 1)),  # 199 pixels in cta
+        (
+            box(20, 20),
+            box(40, 40) + 1,
+        ),  # cta is 1 or 2 HU everywhere, all bright: Dice 2·400/(400+1600) = 0.4: kept
+        (box(20, 20), box(0, 0) + 5),  # cta is the same everywhere
+    ]
+    for k in range(3):
+        tof = np.stack([one for one, _ in full]) * (1000 + k)
+        cta = np.stack([np.where(one > 0, 40 * one, -1000) for _, one in full])
+        save(tmp_path / "in" / f"p{k}" / "tof.nii.gz", tof)
+        save(tmp_path / "in" / f"p{k}" / "cta.nii.gz", cta)
+        save(tmp_path / "in" / f"p{k}" / "mask.nii.gz", np.ones_like(tof))
+    return prepare(tmp_path / "in", tmp_path / "out", workers=1, shares=(0.67, 0.33, 0))
+
+
+KEPT = [0, 1, 3, 5]
+
+
+def test_slices_are_kept_by_overlap_and_size_of_what_is_bright(cohort: Cohort) -> None:
+    for case, kept in kept_slices(cohort, PAPER, ["p0", "p1", "p2"]).items():
+        assert np.flatnonzero(kept).tolist() == KEPT, case
+
+
+def test_training_and_validation_take_the_same_slices(cohort: Cohort) -> None:
+    data = DataSettings(source=["tof"], target=["cta"], patch=(1, 40, 40), slices=PAPER)
+    batches = Batches(cohort, data, MAPS, batch=1, steps=8)
+    wanted = {stable_id(case, d, 0, 0) for case in cohort.splits["train"] for d in KEPT}
+    assert {int(batches[step].item) for step in range(8)} == wanted
+    (case,) = cohort.splits["val"]
+    (batch,) = validation_batches(cohort, data, MAPS)
+    assert batch.item.tolist() == [[stable_id(case, d, 0, 0)] for d in KEPT]
+
+
+def test_a_thick_patch_holds_kept_slices_only(cohort: Cohort) -> None:
+    data = DataSettings(source=["tof"], target=["cta"], patch=(2, 40, 40), slices=PAPER)
+    kept = kept_slices(cohort, PAPER, ["p0"])["p0"]
+    assert starts_of(cohort.header("p0"), data, kept) == [0]
+
+
+@given(
+    kept=st.lists(st.booleans(), min_size=1, max_size=12),
+    depth=st.integers(1, 5),
+)
+def test_starts_are_where_every_slice_of_the_patch_is_kept(kept: list[bool], depth: int) -> None:
+    from types import SimpleNamespace
+
+    header = SimpleNamespace(case="a", shape=(len(kept), 4, 4), mask_area=[16] * len(kept))
+    data = DataSettings(source=["tof"], target=["cta"], patch=(depth, 4, 4))
+    inside = min(depth, len(kept))
+    expected = [z for z in range(len(kept) - inside + 1) if all(kept[z : z + inside])]
+    assert starts_of(header, data, np.array(kept)) == expected  # type: ignore[arg-type]
+
+
+def test_a_stricter_rule_keeps_fewer_slices_of_the_same_case(cohort: Cohort) -> None:
+    stricter = SliceFilter(overlap=0.999, pixels=0, above=PAPER.above)
+    assert np.flatnonzero(kept_slices(cohort, PAPER, ["p0"])["p0"]).tolist() == KEPT
+    assert np.flatnonzero(kept_slices(cohort, stricter, ["p0"])["p0"]).tolist() == [0, 3]
+
+
+def test_a_case_prepared_anew_is_counted_anew(cohort: Cohort, tmp_path: Path, save) -> None:
+    assert kept_slices(cohort, PAPER, ["p0"])["p0"].sum() == 4
+    save(tmp_path / "in" / "p0" / "tof.nii.gz", np.stack([box(20, 20, 20)] * 7))
+    changed = prepare(tmp_path / "in", tmp_path / "out", workers=1, shares=(0.67, 0.33, 0))
+    assert np.flatnonzero(kept_slices(changed, PAPER, ["p0"])["p0"]).tolist() == [1, 2, 5]
+
+
+def test_where_nothing_is_left_the_sentence_says_what_to_change(cohort: Cohort) -> None:
+    strict = SliceFilter(pixels=1601, above={"tof": "mean"})
+    data = DataSettings(source=["tof"], target=["cta"], patch=(1, 40, 40), slices=strict)
+    with pytest.raises(
+        BadInput, match=r"expected slices that pass data\.slices .*found none in 2 cases"
+    ):
+        Batches(cohort, data, MAPS)
+
+
+def test_settings_of_the_filter_are_checked(cohort: Cohort) -> None:
+    read = fill(
+        SliceFilter, {"overlap": 0.3, "pixels": 200, "above": {"tof": "mean", "cta": 0}}, "recipe"
+    )
+    assert read == PAPER
+    with pytest.raises(BadInput, match="expected two modalities or more for an overlap, found cta"):
+        fill(SliceFilter, {"overlap": 0.3, "above": {"cta": 0}}, "recipe")
+    with pytest.raises(BadInput, match="median"):
+        fill(SliceFilter, {"above": {"cta": "median"}}, "recipe")
