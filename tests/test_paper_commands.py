@@ -168,7 +168,7 @@ FILES = {
 def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
     """Runs the words of a page's command with small sizes, in an empty folder; gives what it said."""
     monkeypatch.chdir(tmp_path)
-    for folder in ("benchmarks", "tests/data", "tests/training"):
+    for folder in ("benchmarks", "tests/cases", "tests/training"):
         monkeypatch.syspath_prepend(str(ROOT / folder))
 
     said: list[str] = []
