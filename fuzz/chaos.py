@@ -15,6 +15,7 @@ import sys
 import time
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,6 +52,7 @@ DISTURBANCES: dict[str, Disturbance] = {
 OF_PAGE = "kill −9 of the page"
 OF_WORKERS = "kill −9 of a worker"
 SERVE = "serve"  # the subject of OF_PAGE
+CHANGED = "changed file"
 TRIES = {  # of each disturbance, and of changed files: all, and with --quick
     "kill −9 at a random moment": (60, 3),
     "kill −9 before a file-system event": (36, 5),
@@ -58,7 +60,7 @@ TRIES = {  # of each disturbance, and of changed files: all, and with --quick
     "two processes on one folder": (12, 2),
     "kill −9 of a worker": (10, 1),
     "kill −9 of the page": (8, 1),
-    "changed file": (1001, 28),
+    CHANGED: (1001, 28),
 }
 
 
@@ -103,13 +105,13 @@ def main() -> int:
             print(json.dumps([one.key, results[one.key]]), file=log, flush=True)
             if results[one.key].startswith(FAULT):
                 print(f"{one.key}: {results[one.key]}", flush=True)
-    rows = summarised(tries, results)
-    show(rows)
+    show(summarise(tries, results, fault_and_subject))
     print(f"{time.monotonic() - begun:.0f} s, seed {chosen.seed}")
     left = sum(one.key not in results for one in tries)
     if left:
         print(f"{left} tries are left; the same command goes on with them.")
     if chosen.write:
+        rows = summarise(tries, results, fault_of_commands)
         write_table(chosen.write, rows, f"{len(tries) - left} of {len(tries)} tries.")
     return 1 if any(FAULT in text for _, _, text in rows) else 0
 
@@ -230,15 +232,25 @@ def try_page(states: Path, work: Path, draw: np.random.Generator) -> str:
     return str(served.kill_the_page(state, work, seen, draw))
 
 
-def summarised(tries: list[Try], results: dict[str, str]) -> list[tuple[str, int, str]]:
-    """Rows of the table: fault and subject, number of tries, outcomes with their numbers."""
+def fault_and_subject(trial: Try) -> str:
+    return f"{trial.fault}: {trial.subject}"
+
+
+def fault_of_commands(trial: Try) -> str:
+    """A row of the page: the same outcome is expected of all commands, while file types differ."""
+    return fault_and_subject(trial) if trial.fault == CHANGED else trial.fault
+
+
+def summarise(
+    tries: list[Try], results: dict[str, str], row_of: Callable[[Try], str]
+) -> list[tuple[str, int, str]]:
+    """Rows of a table: their names by `row_of`, number of tries, outcomes with their numbers."""
     counts = dict[str, Counter[str]]()
-    for one in tries:
-        if one.key not in results:
+    for trial in tries:
+        if trial.key not in results:
             continue
-        row = f"{one.fault}: {one.subject}"
-        found = FAULT if results[one.key].startswith(FAULT) else results[one.key]
-        counts.setdefault(row, Counter())[found] += 1
+        outcome = FAULT if results[trial.key].startswith(FAULT) else results[trial.key]
+        counts.setdefault(row_of(trial), Counter())[outcome] += 1
     return [
         (
             row,
