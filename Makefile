@@ -4,10 +4,7 @@
 # make durations  the same, with the 30 slowest tests
 # make docs    the documentation as a site, in docs/_build/html
 # make check   ruff, formatting, types
-# make ingredients  what each ingredient of a regression is worth, on cohorts prepared in bench/ (hours; resumable)
-# make reach   what planned trainings reach on eight cohorts, and other networks in the same minutes (hours; resumable)
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
-# make starter-tables  what starters reach on real scans and are worth to a training (hours; resumable)
 # make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (20 minutes at most; resumable)
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 # make PYTHON=NAME  with another Python than the first of these that has venv
@@ -16,7 +13,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 py
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-bare durations test-slow check docs fuzz chaos bench bench-gpu ingredients reach tables trust lesions starters starter-tables clean
+.PHONY: install demo test dicom test-bare durations test-slow check docs fuzz chaos bench bench-gpu tables trust starters clean
 
 install: .venv/installed
 
@@ -79,13 +76,6 @@ bench: install
 bench-gpu: install
 	$(BIN)/python benchmarks/bench_gpu.py
 
-ingredients: install
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ingredients.py bench
-
-reach: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python benchmarks/reach.py bench
-
 # how far intervals and warnings hold; WORK/harvard_scans are the MR-CT slices
 trust: install
 	$(BIN)/python benchmarks/trust.py bench
@@ -97,14 +87,6 @@ tables: install
 # STARTERS: names of those that are made; all by default
 starters: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starters.py bench/starters $(STARTERS)
-
-# TABLES: some of zero, tune, patients, through and adapt; PACKED: the folder of the starters
-PACKED ?= src/voxlate/starters
-starter-tables: install
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/starter_tables.py bench/starters $(PACKED) $(TABLES)
-
-lesions: install
-	$(BIN)/python benchmarks/lesions.py bench
 
 clean:
 	rm -rf .venv demo bench build docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache

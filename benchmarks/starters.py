@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ingredients import layout
+from rows import layout
 from starter_pack import pack, with_measured
 from voxlate.cases.prepare import prepare
 from voxlate.phantoms import write_cohort

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ingredients import finished
+from rows import finished
 from voxlate.cases.grades import GRADES, worst
 from voxlate.cases.prepare import prepare
 from voxlate.cohorts.find import find_cohort

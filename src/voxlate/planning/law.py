@@ -1,6 +1,6 @@
 """The law of error: the predicted error of a planned regression on held-out cases by width, stem, batch and steps.
 
-The law was fitted to 38 trainings on four cohorts (benchmarks/law.py; its rows are in law.jsonl), whose errors it
+The law was fitted to 38 trainings on four cohorts (docs/guides/plans.md), whose errors it
 reproduces to 9 % (root mean square):
 
     error = width^-GAIN · (1 + (late / steps)^DECAY)

@@ -21,7 +21,7 @@ from voxlate.training.starter import run_folder
 # Steps from random weights that a starter is worth: 250 steps from phantom weights reached what took 630 (one seed).
 WORTH_STEPS = 380
 # Training patients up to whom a starter is better than random weights, whatever the law predicts, which does not count
-# patients: head-mr-to-ct, 3 minutes (benchmarks/starter_tables.py patients; docs/guides/starters.md has the table).
+# patients: head-mr-to-ct, 3 minutes (docs/guides/starters.md has the table).
 FEW_PATIENTS = 3
 # Factor of the learning rate, so that the starter is not forgotten. With 0.25 one patient was learned by heart (MAE 0.105
 # of a held-out head; 0.078 with 0.05 or less), and six as well with either (0.067 and 0.068, 0.066 and 0.069; two seeds).
