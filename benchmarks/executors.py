@@ -16,8 +16,9 @@ from typing import Any
 
 import psutil
 
+from voxlate.executors.choose import choose_executor
 from voxlate.executors.job import Context
-from voxlate.executors.options import ExecutorOptions
+from voxlate.options.executors import ExecutorOptions
 
 MIB = 2**20
 
@@ -72,7 +73,7 @@ def main() -> None:
     driver = psutil.Process()
     cases: Any = TinyCases(asked.cases)
     began = first = time.monotonic()
-    for done, (_, outcome) in enumerate(options.chosen().run(NoWork(), cases), start=1):
+    for done, (_, outcome) in enumerate(choose_executor(options).run(NoWork(), cases), start=1):
         outcome.get()
         if done == 1:
             first = time.monotonic()

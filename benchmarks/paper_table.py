@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from voxlate import recipe as recipes
-from voxlate.system.options import pairs
+from voxlate.options.option import pairs
 
 console = Console(soft_wrap=True)
 

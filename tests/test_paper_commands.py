@@ -24,9 +24,9 @@ from voxlate.formats.io import read_volume, write_volume
 from voxlate.nets.interface import Channels
 from voxlate.nets.lpips import shapes
 from voxlate.nets.xmodality.adm import ADM
+from voxlate.options.option import pairs
 from voxlate.phantoms import write_cohort
 from voxlate.recipe import FullStage, Recipe
-from voxlate.system.options import pairs
 from voxlate.training.published import layout
 
 ROOT = Path(__file__).resolve().parents[1]

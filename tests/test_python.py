@@ -11,9 +11,9 @@ import typer
 
 import voxlate as package
 from rows import every_row
-from voxlate.cohorts.options import PrepareOptions
-from voxlate.scoring.options import EvaluateOptions
-from voxlate.synthesis.options import RunOptions, SynthOptions
+from voxlate.options.evaluate import EvaluateOptions
+from voxlate.options.prepare import PrepareOptions
+from voxlate.options.synthesise import RunOptions, SynthOptions
 from voxlate.system.errors import BadInput
 
 

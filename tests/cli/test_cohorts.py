@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from typing import get_type_hints
 
 import nibabel as nib
 import numpy as np
@@ -12,11 +13,12 @@ from rows import every_row
 from voxlate.cohorts.presets import presets
 from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
+from voxlate.options.evaluate import EvaluateOptions
+from voxlate.options.option import option_of, suggestions
+from voxlate.options.synthesise import SynthOptions
 from voxlate.recipe import text as recipe_text
 from voxlate.reports.page import report
-from voxlate.scoring.options import _masks, _scopes
 from voxlate.synthesis.model import load
-from voxlate.synthesis.options import _samplers
 from voxlate.system.files import write_json
 from voxlate.training.run import first_change
 
@@ -163,10 +165,18 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(vo
     )
 
 
-def test_values_complete_in_the_shell() -> None:
-    assert _samplers("dd") == ["ddim", "ddpm"]
-    assert _masks("b") == ["body", "brain"]
-    assert _scopes("both_masked.c") == ["both_masked.crops"]
+@every_row(
+    ("table", "name", "begun", "known"),
+    [
+        (SynthOptions, "sampler", "dd", ["ddim", "ddpm"]),
+        (EvaluateOptions, "mask", "b", ["body", "brain"]),
+        (EvaluateOptions, "scopes", "both_masked.c", ["both_masked.crops"]),
+        (EvaluateOptions, "preset", "synth", ["synthrad"]),
+    ],
+)
+def test_values_complete_in_the_shell(table, name: str, begun: str, known: list[str]) -> None:
+    option = option_of(get_type_hints(table, include_extras=True)[name])
+    assert suggestions(option, begun) == known
 
 
 def test_models_and_syntheses_print_as_one_line(run, cohort) -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from jobs import Numbers, Stages, Unopened
 
+from voxlate.executors.choose import choose_executor
 from voxlate.executors.job import (
     Cost,
     InProcess,
@@ -22,8 +23,8 @@ from voxlate.executors.job import (
     case_sentence,
 )
 from voxlate.executors.local import LocalExecutor
-from voxlate.executors.options import ExecutorOptions
 from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
+from voxlate.options.executors import ExecutorOptions
 from voxlate.system.errors import BadInput
 
 
@@ -246,13 +247,13 @@ def test_in_this_process_bad_input_is_an_outcome_and_another_error_is_raised(tmp
 
 
 def test_the_options_state_the_executor_and_its_threads():
-    assert isinstance(ExecutorOptions().chosen(), InProcess)
+    assert isinstance(choose_executor(ExecutorOptions()), InProcess)
     said = list[str]()
-    chosen = ExecutorOptions(workers=3).chosen("cpu", said.append)
+    chosen = choose_executor(ExecutorOptions(workers=3), "cpu", said.append)
     assert isinstance(chosen, LocalExecutor)
     assert (chosen.workers, chosen.threads, said) == (3, 1, [])  # the tests have one thread
     with pytest.raises(BadInput, match="--address: expected --executor ray with it, found local"):
-        ExecutorOptions(executor="local", address="auto").chosen()
+        choose_executor(ExecutorOptions(executor="local", address="auto"))
 
 
 def test_without_ray_a_sentence_names_the_command_that_installs_it(monkeypatch):
@@ -260,7 +261,7 @@ def test_without_ray_a_sentence_names_the_command_that_installs_it(monkeypatch):
     with pytest.raises(
         BadInput, match=r"the package ray, found it not installed. Run pip install 'voxlate\[ray\]'"
     ):
-        list(ExecutorOptions(executor="ray").chosen().run(Unopened(dies=False), [1]))
+        list(choose_executor(ExecutorOptions(executor="ray")).run(Unopened(dies=False), [1]))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
@@ -289,7 +290,7 @@ def test_ctrl_c_ends_the_workers_within_seconds():
 
 @pytest.mark.slow
 def test_ray_lists_failures_and_survives_killed_workers(ray_address, tmp_path):
-    check_failures(ExecutorOptions(executor="ray", address=ray_address).chosen(), tmp_path)
+    check_failures(choose_executor(ExecutorOptions(executor="ray", address=ray_address)), tmp_path)
 
 
 @pytest.mark.slow
@@ -299,7 +300,7 @@ def test_a_ray_cluster_that_is_not_there_is_one_sentence(address, tmp_path, monk
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")  # it has ended
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    executor = ExecutorOptions(executor="ray", address=address).chosen()
+    executor = choose_executor(ExecutorOptions(executor="ray", address=address))
     with pytest.raises(
         BadInput, match=rf"--address: expected a Ray cluster at {address}, found none"
     ):

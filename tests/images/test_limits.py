@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from voxlate.cohorts.options import Layout
 from voxlate.formats.io import read_volume
-from voxlate.formats.limits import VARIABLE, check_expansion, check_volume
+from voxlate.formats.limits import check_expansion, check_volume
+from voxlate.options.layout import LARGEST_VOLUME, Layout
+from voxlate.options.option import bytes_of
 from voxlate.system.errors import BadInput
-from voxlate.system.options import bytes_of
 
 pydicom = pytest.importorskip("pydicom")
 from test_dicom import write_slice  # noqa: E402 - needs pydicom
@@ -21,7 +21,7 @@ from test_dicom import write_slice  # noqa: E402 - needs pydicom
 
 @pytest.fixture(autouse=True)
 def one_megabyte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "1MB")
+    monkeypatch.setenv(LARGEST_VOLUME, "1MB")
 
 
 def test_a_size_is_read_with_its_unit() -> None:

@@ -38,7 +38,6 @@ from voxlate.cases.prepared import (
 )
 from voxlate.cohorts.choice import as_names
 from voxlate.cohorts.find import CaseFiles, find_cohort, root_and_manifest
-from voxlate.cohorts.options import PrepareOptions
 from voxlate.cohorts.patient_names import EACH
 from voxlate.cohorts.slice_lists import known_patients
 from voxlate.cohorts.split import small_cohort_note, split_patients
@@ -49,6 +48,7 @@ from voxlate.images.mask import clearest
 from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import write_transform
 from voxlate.images.units import unit_of
+from voxlate.options.prepare import PrepareOptions
 from voxlate.system.errors import BadInput, CannotWrite, first_of
 from voxlate.system.files import is_scaffold, locked
 from voxlate.system.machine import cores

@@ -12,9 +12,9 @@ from voxlate.cases.prepare import preparation_of
 from voxlate.cases.prepared import SPLITS, Cohort, Entry
 from voxlate.cohorts.find import CaseFiles, CohortFiles, find_cohort
 from voxlate.cohorts.manifest import root_and_manifest
-from voxlate.cohorts.options import PrepareOptions
 from voxlate.cohorts.slice_lists import known_patients
 from voxlate.cohorts.split import held_out_patients, small_cohort_note, split_patients
+from voxlate.options.prepare import PrepareOptions
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,18 @@ from voxlate.cli.progress import Shown, noted, shown
 from voxlate.cli.starters import starter_facts
 from voxlate.cohorts.choice import as_names
 from voxlate.cohorts.deidentify import Deidentified, deidentify_folder
-from voxlate.cohorts.options import Layout, PrepareOptions
 from voxlate.cohorts.pseudonyms import check_outside, read_key, write_key
 from voxlate.delivery.archive import fetch_inputs, store_answers
 from voxlate.delivery.delivery import deliver
 from voxlate.delivery.dicom_out import Exported, export_dicom
 from voxlate.delivery.serving import serve as serve_archive
-from voxlate.executors.options import ExecutorOptions
+from voxlate.executors.choose import choose_executor, workers_of
 from voxlate.formats.io import read_volume
-from voxlate.formats.limits import allow_volumes
+from voxlate.options.evaluate import EvaluateOptions
+from voxlate.options.executors import ExecutorOptions
+from voxlate.options.layout import Layout, allow_volumes
+from voxlate.options.prepare import PrepareOptions
+from voxlate.options.synthesise import RunOptions, SynthOptions
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.cohort import CohortLesion
 from voxlate.planning.adapt import adapt as _adapt
@@ -50,7 +53,6 @@ from voxlate.reports.prepared import report_prepared
 from voxlate.scoring import evaluate as _evaluate
 from voxlate.scoring.compare import compare as _compare
 from voxlate.scoring.features import Features
-from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
@@ -64,7 +66,6 @@ from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.missing import score_run
 from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.model import load as _load
-from voxlate.synthesis.options import RunOptions, SynthOptions
 from voxlate.synthesis.selection import select
 from voxlate.system.errors import BadInput, first_of
 from voxlate.training.pretrained import import_autoencoder
@@ -146,7 +147,7 @@ def prepare(
             root,
             out,
             progress=lambda done, total, _: step("prepare", done, total, {}),
-            **by.of_preparation,
+            **workers_of(by),
             **options,
         )
 
@@ -339,7 +340,7 @@ def synthesise(
             asked,
             progress=step,
             say=note,
-            executor=by.chosen(asked.device, note),
+            executor=choose_executor(by, asked.device, note),
         )
     if asked.store:
         store_answers(fetched, folders, noted(progress))
@@ -375,7 +376,7 @@ def evaluate(
                 out,
                 truth,
                 progress=lambda done, total, _: step("evaluate", done, total, {}),
-                executor=by.chosen(),
+                executor=choose_executor(by),
                 **options,
             )
         if "cases" in options:
@@ -419,7 +420,7 @@ def calibrate(
     cases = held_out_cases(model, Path(cohort), split, **layout)
     with shown(progress) as step:
         name = f"{model.device}" if isinstance(run, Model) else device
-        executor = by.chosen(name, noted(progress))
+        executor = choose_executor(by, name, noted(progress))
         _, fitted = _calibrate(
             model, cases, split=split, progress=step, executor=executor, device=name, **options
         )

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args,
 
 import numpy as np
 
+from voxlate.options.option import Option, option_of
 from voxlate.system.errors import BadInput, did_you_mean, refused_by_system
-from voxlate.system.options import Option, option_of
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -11,11 +11,12 @@ from typer import Argument
 from voxlate.cli.app import end, err, note, out, say
 from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
-from voxlate.cohorts.options import MAX_VOLUME, PrepareOptions
-from voxlate.executors.options import ExecutorOptions
-from voxlate.formats.limits import allow_volumes
+from voxlate.executors.choose import workers_of
+from voxlate.options.executors import ExecutorOptions
+from voxlate.options.layout import MAX_VOLUME, allow_volumes
+from voxlate.options.option import MAIN, OUTPUT, Option
+from voxlate.options.prepare import PrepareOptions
 from voxlate.system.errors import BadInput, plural
-from voxlate.system.options import MAIN, OUTPUT, Option
 
 
 @command("phantom --out COHORT --cases 24 --size 96 96 48")
@@ -130,7 +131,7 @@ def prepare(
             to,
             progress=lambda done, total, _: bars("prepare", done, total),
             say=note,
-            **by.of_preparation,
+            **workers_of(by),
             **vars(options),
         )
     splits = {entry.patient: entry.split for entry in prepared.cases}

@@ -20,10 +20,10 @@ from voxlate.images.pictures import (
     square_pixels,
 )
 from voxlate.images.units import unit_of
+from voxlate.options.synthesise import SynthOptions
 from voxlate.starters.card import read_card
 from voxlate.starters.names import PREFIX, folder_of, installed
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
 from voxlate.system.arrays import Float32
 from voxlate.system.errors import BadInput

@@ -7,8 +7,8 @@ from voxlate.cases.survey import survey
 from voxlate.cli.app import end, err, note, say
 from voxlate.cli.overview import show, show_files
 from voxlate.cli.progress import progress_on
-from voxlate.cohorts.options import PrepareOptions
 from voxlate.cohorts.split import held_out_line
+from voxlate.options.prepare import PrepareOptions
 
 
 def show_preparation(cohort: Path, options: PrepareOptions, every: bool, as_json: bool) -> None:

@@ -26,12 +26,13 @@ from voxlate.cli.planning import (
 )
 from voxlate.cli.progress import progress_on
 from voxlate.cli.warning_lines import by_grade
-from voxlate.executors.options import ExecutorOptions
+from voxlate.executors.choose import choose_executor
+from voxlate.options.executors import ExecutorOptions
+from voxlate.options.option import MAIN, TRAINING, AllowCode, Device, Option, pairs
+from voxlate.options.synthesise import SynthOptions
 from voxlate.recipe import text as recipe_text
-from voxlate.starters.names import completed
-from voxlate.synthesis.options import SynthOptions
+from voxlate.starters.names import complete_starter
 from voxlate.system.errors import BadInput, plural
-from voxlate.system.options import MAIN, TRAINING, AllowCode, Device, Option, pairs
 
 if TYPE_CHECKING:
     from voxlate.training.run import Run
@@ -125,7 +126,7 @@ def train(
             "Run, weights or starter:NAME from which the network is initialised.",
             flag="--init",
             panel=TRAINING,
-            complete=completed,
+            complete="voxlate.starters.names:named",
         ),
     ] = None,
     reuse: Annotated[
@@ -299,7 +300,7 @@ def synth(
         Argument(
             metavar="RUN",
             help="Run folder, weights file or starter:NAME.",
-            autocompletion=completed,
+            autocompletion=complete_starter,
         ),
     ],
     inputs: Annotated[
@@ -337,7 +338,7 @@ def synth(
         )
         return
     with progress_on(err) as bars:
-        executor = by.chosen(options.device, note)
+        executor = choose_executor(by, options.device, note)
         folders, failed = deliver(
             selected, to, options, progress=bars, warn=by_grade, say=note, executor=executor
         )

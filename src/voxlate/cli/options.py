@@ -1,4 +1,4 @@
-"""From options dataclasses to the command line: how typer gets the fields of `voxlate.system.options` as parameters."""
+"""From options dataclasses to the command line: how typer gets the fields of `voxlate.options.option` as parameters."""
 
 import functools
 import inspect
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from voxlate.cli.app import app
-from voxlate.system.options import MAIN, OUTPUT, PANELS, Option, option_of
+from voxlate.options.option import MAIN, OUTPUT, PANELS, Option, option_of, suggestions
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
 
@@ -114,7 +114,7 @@ def _for_typer(parameter: inspect.Parameter, option: Option | None) -> inspect.P
         metavar=option.metavar or _metavar(kind),
         min=option.least,
         max=option.most,
-        autocompletion=option.complete,
+        autocompletion=_complete(option),
         show_default=False,
     )
     if default is None or default == ():
@@ -125,6 +125,15 @@ def _for_typer(parameter: inspect.Parameter, option: Option | None) -> inspect.P
         default=default,
         annotation=Annotated[kind, shown],
     )
+
+
+def _complete(option: Option) -> Callable[[str], list[str]] | None:
+    """What typer calls to complete a word; it takes functions alone."""
+
+    def complete(begun: str) -> list[str]:
+        return suggestions(option, begun)
+
+    return complete if option.complete else None
 
 
 def _text(default: Any) -> str:

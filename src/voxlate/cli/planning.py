@@ -14,8 +14,8 @@ from typer import Argument
 from voxlate.cli import resume
 from voxlate.cli.app import note, say
 from voxlate.cli.options import command
+from voxlate.options.option import MAIN, PLAN, Device, Option, bytes_of
 from voxlate.system.errors import BadInput
-from voxlate.system.options import MAIN, PLAN, Device, Option, bytes_of
 
 if TYPE_CHECKING:
     from voxlate.planning.plan import Plan

@@ -10,12 +10,12 @@ from typer import Argument
 from voxlate.cli.app import end, err, note, out, say
 from voxlate.cli.options import Everything, Json, To, command
 from voxlate.cli.progress import progress_on
-from voxlate.executors.options import ExecutorOptions
-from voxlate.scoring.options import EvaluateOptions
-from voxlate.starters.names import completed
-from voxlate.synthesis.options import RunOptions
+from voxlate.executors.choose import choose_executor
+from voxlate.options.evaluate import EvaluateOptions
+from voxlate.options.executors import ExecutorOptions
+from voxlate.options.option import MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option
+from voxlate.options.synthesise import RunOptions
 from voxlate.system.errors import BadInput
-from voxlate.system.options import MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option
 
 
 @command(
@@ -60,7 +60,7 @@ def evaluate(
                 to,
                 truth,
                 progress=lambda done, total, _: bars("evaluate", done, total),
-                executor=by.chosen(),
+                executor=choose_executor(by),
                 **vars(options),
             )
     document = scores.document()
@@ -258,7 +258,7 @@ def demo(
             "Starter for --real, as starter:NAME. Default: by the scan's name.",
             panel=MAIN,
             metavar="NAME",
-            complete=completed,
+            complete="voxlate.starters.names:named",
         ),
     ] = None,
 ) -> None:

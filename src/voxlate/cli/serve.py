@@ -7,8 +7,8 @@ from typer import Argument
 
 from voxlate.cli.app import note, say
 from voxlate.cli.options import command
-from voxlate.starters.names import completed
-from voxlate.system.options import MAIN, Device, Option
+from voxlate.options.option import MAIN, Device, Option
+from voxlate.starters.names import complete_starter
 from voxlate.web.settings import DEFAULT_DISK, DEFAULT_UPLOAD, SHORTEST_TOKEN, Limits
 
 
@@ -23,7 +23,7 @@ def serve(
         Argument(
             metavar="[RUN...]",
             help="Run folders, weights files or starter:NAME; without any, the installed starters.",
-            autocompletion=completed,
+            autocompletion=complete_starter,
         ),
     ] = None,
     data: Annotated[

@@ -7,7 +7,7 @@ from typer import Argument
 
 from voxlate.cli.app import note, say
 from voxlate.cli.options import To, command
-from voxlate.system.options import MAIN, Device, Option
+from voxlate.options.option import MAIN, Device, Option
 
 
 @command("pseudonym-key key", "pseudonym-key key --of anna --of ben")

@@ -10,9 +10,9 @@ from typer import Argument
 from voxlate.cli.app import err, note, out, say
 from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
-from voxlate.starters.names import completed
+from voxlate.options.option import MAIN, TRAINING, AllowCode, Device, Option
+from voxlate.starters.names import complete_starter
 from voxlate.system.errors import BadInput
-from voxlate.system.options import MAIN, TRAINING, AllowCode, Device, Option
 
 NONE = "No starter is installed with this copy of voxlate: train a run (voxlate train auto)."
 
@@ -91,7 +91,7 @@ def adapt(
         Argument(
             metavar="RUN",
             help="Run folder, weights file or starter:NAME.",
-            autocompletion=completed,
+            autocompletion=complete_starter,
         ),
     ],
     data: Annotated[

@@ -10,11 +10,12 @@ from typer import Argument
 from voxlate.cli.app import err, note, say
 from voxlate.cli.options import Json, command
 from voxlate.cli.progress import progress_on
-from voxlate.cohorts.options import Layout
-from voxlate.executors.options import ExecutorOptions
-from voxlate.starters.names import completed
-from voxlate.synthesis.options import ANSWER, SAMPLES, SET, synth_table
-from voxlate.system.options import MAIN, SAMPLING, AllowCode, Device, Option, pairs
+from voxlate.executors.choose import choose_executor
+from voxlate.options.executors import ExecutorOptions
+from voxlate.options.layout import Layout
+from voxlate.options.option import MAIN, SAMPLING, AllowCode, Device, Option, pairs
+from voxlate.options.synthesise import ANSWER, SAMPLES, SET, synth_keys
+from voxlate.starters.names import complete_starter
 
 
 @command(
@@ -28,7 +29,7 @@ def calibrate(
         Argument(
             metavar="RUN",
             help="Run folder, into which the calibration is written, or starter:NAME with --out.",
-            autocompletion=completed,
+            autocompletion=complete_starter,
         ),
     ],
     cohort: Annotated[
@@ -88,7 +89,7 @@ def calibrate(
 
     run = Path(own_copy(run, to))
     model = load(run, device, allow_code, answer).with_options(
-        allow_code, samples=samples, **synth_table(change)
+        allow_code, samples=samples, **synth_keys(change)
     )
     cases = held_out_cases(model, cohort, split, **layout.layout)
     with progress_on(err) as bars:
@@ -103,7 +104,7 @@ def calibrate(
             seed=seed,
             progress=bars,
             warn=note,
-            executor=by.chosen(device, note),
+            executor=choose_executor(by, device, note),
             device=device,
             any_truth=any_truth,
         )

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from voxlate.cohorts.options import SHIPPED, presets
 from voxlate.formats.arrays import is_part
 from voxlate.formats.dicom import SeriesInfo
 from voxlate.formats.dynamic import is_frame
 from voxlate.formats.io import holds_slices
+from voxlate.options.layout import SHIPPED, presets
 from voxlate.system.config import fill, settings
 from voxlate.system.errors import BadInput, did_you_mean
 from voxlate.system.files import safe_name

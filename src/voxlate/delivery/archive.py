@@ -10,6 +10,7 @@ from voxlate.delivery.delivery import deliver
 from voxlate.delivery.dicom_out import Exported, export_case
 from voxlate.formats.io import location_of, read_volume
 from voxlate.images.grid import Grid, Volume, same_grid
+from voxlate.options.synthesise import SynthOptions
 from voxlate.pacs.address import StudyAddress, is_dicomweb, study_address
 from voxlate.pacs.queue import Answer, study_name
 from voxlate.pacs.sending import Ledger, send
@@ -18,7 +19,6 @@ from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.synthesis.calls import Warn, no_report
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
 from voxlate.system.errors import BadInput
 

@@ -6,9 +6,9 @@ from voxlate.cohorts.pseudonyms import check_outside
 from voxlate.delivery.bids import check_bids, write_bids
 from voxlate.delivery.dicom_out import Exported, check_dicom, export_dicom
 from voxlate.executors.job import Executor
+from voxlate.options.synthesise import SynthOptions
 from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import Selection
 from voxlate.system.errors import BadInput
 

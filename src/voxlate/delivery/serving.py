@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxlate.delivery.archive import answer_by
+from voxlate.options.synthesise import SynthOptions
 from voxlate.pacs.address import ae_title, node
 from voxlate.pacs.dimse import NodeArchive
 from voxlate.pacs.listen import listen
@@ -11,7 +12,6 @@ from voxlate.pacs.queue import Queue
 from voxlate.pacs.sending import Ledger, send
 from voxlate.synthesis.calls import Warn, no_report
 from voxlate.synthesis.model import load
-from voxlate.synthesis.options import SynthOptions
 
 
 def serve(

@@ -5,24 +5,18 @@ import os
 import zlib
 from collections.abc import Iterable
 
+from voxlate.options.layout import LARGEST_VOLUME
+from voxlate.options.option import bytes_of
 from voxlate.system.errors import BadInput
-from voxlate.system.options import bytes_of
 
-VARIABLE = "VOXLATE_MAX_VOLUME"  # of the environment, which processes that a command starts inherit
 DEFAULT = "4GB"
 BYTES_A_VOXEL = 4  # float32
 CHUNK = 1 << 20
 
 
-def allow_volumes(text: str) -> None:
-    """Read volumes of up to this size ("4GB") from now on; raises BadInput for a text that is no size."""
-    bytes_of(text, "--max-volume")
-    os.environ[VARIABLE] = text
-
-
 def most_bytes() -> float:
     """The size of the largest volume that is read, in bytes of its float32 voxels."""
-    return bytes_of(os.environ.get(VARIABLE, DEFAULT), VARIABLE)
+    return bytes_of(os.environ.get(LARGEST_VOLUME, DEFAULT), LARGEST_VOLUME)
 
 
 def check_volume(shape: Iterable[int], where: object) -> None:

@@ -15,8 +15,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from voxlate.options.option import SIZES
 from voxlate.system.errors import BadInput
-from voxlate.system.options import SIZES
 
 # A number outside a word, and without sign, exponent or comma; the hyphen of 'A100-80GB' is no sign.
 NUMBER = r"(?<![\w.])(?<!(?<!\w)[-+])(?<!\de[-+])(?<!\d,)(\d+\.?\d*|\.\d+)"

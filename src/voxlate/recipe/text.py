@@ -82,7 +82,7 @@ def values_of(name: str, changes: Mapping[str, str] | None = None) -> dict[str, 
     return changed(with_new_names(_values(name)), changes or {})
 
 
-def changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
+def changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Tables with `changes` such as {'train.steps': '500'}, values as in TOML; what is given stays as it is."""
     values = copy.deepcopy(values)
     for key, value in changes.items():
@@ -91,8 +91,8 @@ def changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any
     return values
 
 
-def table(changes: Mapping[str, str]) -> dict[str, Any]:
-    """`changes` such as {'slices.kind': 'tiled'} as a table of tables, values as in TOML."""
+def table(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` such as {'slices.kind': 'tiled'} as a table of tables, texts as in TOML."""
     return changed({}, changes)
 
 
@@ -162,10 +162,7 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
             raise BadInput(
                 f"--set {key}: expected '{part}' to be a table, found a value. Check the key."
             )
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        parsed = value  # a bare word is text: --set train.precision=float32
+    parsed = _parse(value) if isinstance(value, str) else value
     if isinstance(parsed, float) and parsed.is_integer():
         parsed = int(parsed)  # --set train.steps=1e5
     if isinstance(values, list):
@@ -173,6 +170,14 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
     else:
         values[last] = parsed
         _drop_other_length(values, last)
+
+
+def _parse(text: str) -> Any:
+    """A text as a TOML value; a bare word is text: --set train.precision=float32."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
 
 
 def _place(values: list[Any], part: str, key: str) -> int:

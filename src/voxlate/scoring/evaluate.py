@@ -16,6 +16,7 @@ from voxlate.executors.job import Context, Executor, InProcess, Outcome, case_se
 from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
 from voxlate.nets.lpips import Lpips, load_lpips
+from voxlate.options.evaluate import EvaluateOptions
 from voxlate.scoring.aligned import NAME, RULE, check_name, moved_images
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
@@ -24,7 +25,6 @@ from voxlate.scoring.features import features_for
 from voxlate.scoring.metrics import METRICS, ImagePair, Score
 from voxlate.scoring.misaligned import misaligned_part
 from voxlate.scoring.network_units import RANGE
-from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import (
     TAUGHT,
     provenance_of,

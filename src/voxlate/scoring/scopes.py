@@ -12,9 +12,9 @@ import numpy as np
 
 from voxlate.batches.slice_filter import SliceFilter, passing_slices
 from voxlate.cases.layout import CANONICAL, relaid
+from voxlate.options.evaluate import CROP
 from voxlate.scoring.distances import RADIOLOGICAL
 from voxlate.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
-from voxlate.scoring.options import CROP
 from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.config import fill
 from voxlate.system.errors import BadInput

@@ -20,10 +20,14 @@ def installed() -> list[str]:
     return sorted(card.parent.name for card in FOLDER.glob(f"*/{CARD}"))
 
 
-def completed(begun: str) -> list[str]:
+def named() -> list[str]:
+    """The starters of this package, as starter:NAME."""
+    return [f"{PREFIX}{name}" for name in installed()]
+
+
+def complete_starter(begun: str) -> list[str]:
     """The starters that a shell may complete, as starter:NAME; none of an empty word, which may be a path."""
-    names = [f"{PREFIX}{name}" for name in installed()]
-    return [name for name in names if begun and name.startswith(begun)]
+    return [name for name in named() if begun and name.startswith(begun)]
 
 
 def folder_of(run: Path | str) -> Path:

@@ -11,17 +11,18 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
+from voxlate.executors.choose import choose_executor
 from voxlate.executors.job import Executor
-from voxlate.executors.options import HERE, ExecutorOptions
+from voxlate.options.evaluate import EvaluateOptions
+from voxlate.options.executors import ExecutorOptions
+from voxlate.options.synthesise import RunOptions
 from voxlate.scoring.evaluate import evaluate, rules_of
-from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
 from voxlate.scoring.regions import check_mask
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.model import Model, load
-from voxlate.synthesis.options import RunOptions
 from voxlate.synthesis.output_folder import place_from
 from voxlate.synthesis.result import (
     Writer,
@@ -138,12 +139,12 @@ def score_run(
     *,
     progress: NamedProgress = no_report,
     say: Callable[[str], None] = no_report,
-    by: ExecutorOptions = HERE,
+    by: ExecutorOptions = ExecutorOptions(),
 ) -> Summary:
     """Open the runs that are to synthesise each modality from the others, and score them; see score_scenarios."""
     runs = [by_run.run] if isinstance(by_run.run, Path | str) else by_run.run or []
     opened = [load(run, by_run.device, by_run.allow_code) for run in runs]
-    models = [model.with_options(by_run.allow_code, **by_run.table) for model in opened]
+    models = [model.with_options(by_run.allow_code, **by_run.keys) for model in opened]
     return score_scenarios(
         models,
         cohort,
@@ -152,8 +153,8 @@ def score_run(
         options,
         progress=progress,
         say=say,
-        synthesising=by.chosen(by_run.device, say),
-        scoring=by.chosen(),
+        synthesising=choose_executor(by, by_run.device, say),
+        scoring=choose_executor(by),
         device=by_run.device,
     )
 

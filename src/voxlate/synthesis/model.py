@@ -32,6 +32,7 @@ from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
+from voxlate.recipe.text import table
 from voxlate.recipe.training import Precision
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
@@ -103,9 +104,8 @@ class Model:
         allow_code: import a sampler outside voxlate. Raises BadInput for an unknown option, a value out of range, a type of slices that the model does not have, a
         sampler that does not fit the schedule, and several samples of a method that is not stochastic.
         """
-        chosen = {
-            name: _as_table(name, value) for name, value in changes.items() if value is not None
-        }
+        stated = table({name: value for name, value in changes.items() if value is not None})
+        chosen = {name: _as_table(name, value) for name, value in stated.items()}
         own = vars(self.recipe.synth)
         if chosen.get("sampler", own["sampler"]) != own["sampler"]:
             own = {**own, "eta": 0.0}  # eta belongs to the recipe's sampler

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from voxlate import recipe
 from voxlate.cohorts.pseudonyms import Pseudonyms, read_key, without_names
+from voxlate.options.synthesise import SynthOptions
 from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.scans import Scans, find_scans, part_of, sort_out
 
 
@@ -43,7 +43,7 @@ def select(
         model = model.without_intervals()
     if options.like is not None:
         model = model.with_synthesis_of(recipe.read(options.like, allow_code=options.allow_code))
-    model = model.with_options(options.allow_code, **options.table)
+    model = model.with_options(options.allow_code, **options.keys)
     missing = None if options.missing is None else list(options.missing)
     found = find_scans(
         list(inputs),

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from voxlate.cohorts.options import PrepareOptions, presets
 from voxlate.cohorts.patient_names import EACH
+from voxlate.options.layout import presets
+from voxlate.options.prepare import PrepareOptions
 from voxlate.recipe import text as recipe_text
 from voxlate.system.errors import BadInput
 from voxlate.web.folders import below_root

@@ -13,13 +13,13 @@ from voxlate.cases.grades import grade_of
 from voxlate.formats.dicom import is_dicom_folder, list_series
 from voxlate.formats.io import format_by_ending, is_there, read_volume, without_ending
 from voxlate.images.units import UNITS
+from voxlate.options.synthesise import SynthOptions
 from voxlate.starters.card import read_card
 from voxlate.starters.names import name_of
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.inputs import targets_for
 from voxlate.synthesis.intervals import patches_in, sources_of
 from voxlate.synthesis.model import Model, load
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
 from voxlate.system.devices import is_out_of_memory
 from voxlate.system.errors import BadInput, plural

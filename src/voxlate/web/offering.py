@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxlate.images.optional import optional_package
+from voxlate.options.option import bytes_of
 from voxlate.starters.names import PREFIX, folder_of, installed, is_starter
 from voxlate.system.errors import BadInput, plural
 from voxlate.system.machine import cache_folder
-from voxlate.system.options import bytes_of
 from voxlate.web.gate import Sessions
 from voxlate.web.settings import (
     DEFAULT_DISK,

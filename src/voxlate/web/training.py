@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import Form, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
+from voxlate.options.option import bytes_of, pairs
 from voxlate.recipe import text as recipe_text
 from voxlate.system.errors import BadInput
 from voxlate.system.files import locked, read_json, write_text
-from voxlate.system.options import bytes_of, pairs
 from voxlate.web.cohorts import (
     MODES,
     add_job,

@@ -8,8 +8,10 @@ from typing import Any
 
 from voxlate.cases.prepare import prepare as prepare_cohort
 from voxlate.cases.survey import survey as survey_cohort
-from voxlate.cohorts.options import PrepareOptions, layout_of
 from voxlate.delivery.delivery import deliver
+from voxlate.options.layout import layout_of
+from voxlate.options.prepare import PrepareOptions
+from voxlate.options.synthesise import SynthOptions
 from voxlate.planning.pace import kept_pace
 from voxlate.planning.plan import begun, plan_training
 from voxlate.planning.probe import Limits, free_memory
@@ -25,7 +27,6 @@ from voxlate.scoring.verdict import lines, logged
 from voxlate.synthesis.calibrate import calibrate as fit_intervals
 from voxlate.synthesis.calibrate import held_out_cases
 from voxlate.synthesis.model import load
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_json

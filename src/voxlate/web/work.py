@@ -22,12 +22,12 @@ from voxlate.delivery.delivery import deliver
 from voxlate.delivery.dicom_out import export_dicom
 from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import location_of, without_ending
+from voxlate.options.synthesise import SynthOptions
 from voxlate.reports.page import report
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.synthesis.bounds import bound_lines
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import Selection, select
 from voxlate.system.errors import BadInput, Stopped, first_of, plural
 from voxlate.system.files import locked, read_json, write_json

@@ -1,4 +1,4 @@
-"""Options of `evaluate`. This module imports nothing heavy, because the command line reads it for --help."""
+"""Options of `evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from voxlate.cohorts.options import Layout
-from voxlate.system.options import ADVANCED, MAIN, SCORES, Option, pairs
+from voxlate.options.layout import Layout
+from voxlate.options.option import ADVANCED, MAIN, SCORES, Option, pairs
 
 CROP = 256  # pixels a side: paper 001, table 1
-
-
-def _masks(begun: str) -> list[str]:
-    return [name for name in ("body", "brain", "cohort") if name.startswith(begun)]
-
-
-def _scopes(begun: str) -> list[str]:
-    from voxlate.scoring.scopes import SCOPES  # heavy
-
-    return [name for name in SCOPES if name.startswith(begun)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +26,7 @@ class EvaluateOptions(Layout):
             panel=MAIN,
             metavar="NAME",
             takes=str,
-            complete=_masks,
+            complete=("body", "brain", "cohort"),
         ),
     ] = None
     regions: Annotated[
@@ -96,7 +86,7 @@ class EvaluateOptions(Layout):
             panel=SCORES,
             metavar="NAME",
             takes=list[str],
-            complete=_scopes,
+            complete="voxlate.scoring.scopes:SCOPES",
         ),
     ] = ()
     slices: Annotated[

@@ -1,8 +1,6 @@
-"""Options of the commands, each declared once: as a field of a frozen dataclass, with its type, default and help.
+"""How an option is declared: once, as the field of a frozen dataclass, with its type, default, range and help."""
 
-The command line and the functions in Python derive their parameters and checks from these fields.
-"""
-
+import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +31,8 @@ class Option:
     flag: the option's name where it is not the field's, such as "--out" or "--audit/--no-audit".
     metavar: the kind of value in --help; by default from the type. least, most: range of a number.
     takes: type of the value on the command line, where the field takes other types too.
-    read: converts that value into the field's; complete: suggests values to a shell that completes a word.
+    read: converts that value into the field's. complete: the values that a shell suggests, or "module:name" of a
+    collection of them, or of a function that returns them; the module is imported when a shell asks.
     """
 
     help: str
@@ -44,7 +43,16 @@ class Option:
     most: float | None = None
     takes: Any = None
     read: Callable[[Any], Any] | None = None
-    complete: Callable[[str], list[str]] | None = None
+    complete: str | Sequence[str] = ()
+
+
+def suggestions(option: Option, begun: str) -> list[str]:
+    """The values of an option that begin with the letters of a word that a shell completes."""
+    known: Any = option.complete
+    if isinstance(known, str):
+        module, _, name = known.partition(":")
+        known = getattr(importlib.import_module(module), name)
+    return [value for value in (known() if callable(known) else known) if value.startswith(begun)]
 
 
 Device = Annotated[

@@ -1,17 +1,12 @@
-"""Options of `synth`, and of `evaluate --run`. This module imports nothing heavy: the command line reads it for --help.
-
-Settings of the sampling that are unset keep the recipe's values.
-"""
+"""Options of `synth`, and of `evaluate --run`. Settings of the sampling that are unset keep the recipe's values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from voxlate.cohorts.options import Layout
-from voxlate.recipe.text import table
-from voxlate.system.errors import BadInput
-from voxlate.system.options import (
+from voxlate.options.layout import Layout
+from voxlate.options.option import (
     INPUT,
     MAIN,
     OUTPUT,
@@ -21,6 +16,7 @@ from voxlate.system.options import (
     Option,
     pairs,
 )
+from voxlate.system.errors import BadInput
 
 Setting = str | float | bool | Sequence[float] | None
 Table = Mapping[str, Setting]
@@ -43,20 +39,14 @@ SET = Option(
 )
 
 
-def _samplers(begun: str) -> list[str]:
-    from voxlate.diffusion.sample import SAMPLERS  # heavy
-
-    return [name for name in SAMPLERS if name.startswith(begun)]
-
-
 def _of_kind(kind: str) -> dict[str, Any]:
     """The settings of a kind with its defaults, as a recipe's table."""
     return {"kind": kind}
 
 
-def synth_table(texts: Sequence[str] | None) -> dict[str, Any]:
-    """KEY=VALUE texts as tables of a recipe's synth settings; keys may be written as in a recipe, synth.KEY."""
-    return table(pairs([text.strip().removeprefix("synth.") for text in texts or []]))
+def synth_keys(texts: Sequence[str] | None) -> dict[str, str]:
+    """KEY=VALUE texts as keys of a recipe's synth table; they may be written as in a recipe, synth.KEY."""
+    return pairs([text.strip().removeprefix("synth.") for text in texts or []])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +71,10 @@ class Sampling:
             read=_of_kind,
         ),
     ] = None
-    synth: Annotated[Mapping[str, Setting | Table] | None, replace(SET, read=synth_table)] = None
+    synth: Annotated[Mapping[str, Setting | Table] | None, replace(SET, read=synth_keys)] = None
 
     @property
-    def table(self) -> dict[str, Any]:
+    def keys(self) -> dict[str, Any]:
         """The keys, as Model.with_options takes them; None keeps the recipe's value."""
         return {**_named_keys(self, Sampling), **(self.synth or {})}
 
@@ -135,7 +125,10 @@ class SynthKeys(Sampling):
     sampler: Annotated[
         str | None,
         Option(
-            "Sampler, instead of the recipe's.", panel=SAMPLING, metavar="NAME", complete=_samplers
+            "Sampler, instead of the recipe's.",
+            panel=SAMPLING,
+            metavar="NAME",
+            complete="voxlate.diffusion.sample:SAMPLERS",
         ),
     ] = None
     eta: Annotated[
@@ -181,7 +174,7 @@ class SynthKeys(Sampling):
     ] = None
 
     @property
-    def table(self) -> dict[str, Any]:
+    def keys(self) -> dict[str, Any]:
         """The keys, as Model.with_options takes them; None keeps the recipe's value."""
         named = _named_keys(self, SynthKeys)
         crop = named.pop("crop")

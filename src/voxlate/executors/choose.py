@@ -1,0 +1,61 @@
+"""The executor that the options of a command ask for."""
+
+from typing import Any
+
+from voxlate.executors.job import Executor, InProcess, Warn, nothing
+from voxlate.executors.worker import say_crowded
+from voxlate.options.executors import ExecutorOptions
+from voxlate.system.errors import BadInput
+from voxlate.system.machine import cores
+
+
+def choose_executor(
+    options: ExecutorOptions, device: str | None = None, say: Warn = nothing
+) -> Executor:
+    """The executor that the options state, by default this process.
+
+    device: of the command's networks, None where the workers need none; say: is called where workers have more
+    threads than cores.
+    """
+    if options.address is not None and options.executor != "ray":
+        raise BadInput(
+            f"--address: expected --executor ray with it, found {options.executor or 'none'}. Add --executor ray, or drop --address."
+        )
+    if options.executor is None and options.workers is None:
+        return InProcess()
+    threads = 1 if device is None else _torch_threads()
+    if options.executor == "ray":
+        from voxlate.executors.ray_cluster import RayExecutor
+
+        uses_gpus = device in ("auto", "cuda")
+        return RayExecutor(options.address, options.workers, threads, uses_gpus, say)
+    from voxlate.executors.local import LocalExecutor
+
+    if device is None:
+        return LocalExecutor(options.workers or cores())
+    gpus = _gpus_for(device)
+    workers = options.workers or max(1, gpus)
+    if device in ("auto", "cpu") and not gpus:
+        say_crowded(threads, max(1, cores() // workers), say)
+    return LocalExecutor(workers, threads, gpus)
+
+
+def workers_of(options: ExecutorOptions) -> dict[str, Any]:
+    """The arguments `workers` and `executor` of cases.prepare, whose processes need no executor."""
+    named = options.executor is not None or options.address is not None
+    return {"workers": options.workers, "executor": choose_executor(options) if named else None}
+
+
+def _torch_threads() -> int:
+    """The threads of torch in this process."""
+    import torch  # heavy
+
+    return torch.get_num_threads()
+
+
+def _gpus_for(device: str) -> int:
+    """The number of GPUs among which workers are distributed: all where the device leaves it open."""
+    import torch  # heavy
+
+    several = device in ("auto", "cuda") and torch.cuda.is_available()
+    return torch.cuda.device_count() if several else 0
