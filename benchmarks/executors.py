@@ -37,7 +37,7 @@ class NoWork:
 
     uses_network: bool = False
 
-    def opened(self) -> Callable[[TinyCase, Context], Any]:
+    def open(self) -> Callable[[TinyCase, Context], Any]:
         return self._nothing
 
     def _nothing(self, case: TinyCase, context: Context) -> Path:

@@ -21,7 +21,7 @@ class Numbers:
     folder: Path
     uses_network: bool = False
 
-    def opened(self) -> Callable[[int, Context], Any]:
+    def open(self) -> Callable[[int, Context], Any]:
         (self.folder / f"opened-{os.getpid()}").touch()
         return self._double
 
@@ -46,7 +46,7 @@ class Unopened:
     dies: bool
     uses_network: bool = False
 
-    def opened(self) -> Callable[[int, Context], Any]:
+    def open(self) -> Callable[[int, Context], Any]:
         if self.dies:
             os._exit(9)
         raise BadInput("weights: expected a file, found none. Restore it.")
@@ -60,7 +60,7 @@ class Stages:
     computing: float
     uses_network: bool = True
 
-    def opened(self) -> Callable[[int, Context], Any]:
+    def open(self) -> Callable[[int, Context], Any]:
         return self._work
 
     def _work(self, number: int, context: Context) -> int:

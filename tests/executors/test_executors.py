@@ -23,7 +23,7 @@ from voxlate.executors.job import (
     case_sentence,
 )
 from voxlate.executors.local import LocalExecutor
-from voxlate.executors.schedule import Died, Event, Finished, Ready, scheduled
+from voxlate.executors.schedule import Died, Event, Finished, Ready, schedule_cases
 from voxlate.options.executors import ExecutorOptions
 from voxlate.system.errors import BadInput
 
@@ -96,7 +96,7 @@ def counted(many: int, taken: list[int]) -> Iterator[int]:
 def test_workers_have_a_bounded_number_of_cases_and_no_case_is_taken_early():
     fleet, taken = Imitated(size=3, slots=2), list[int]()
     finished = list[int]()
-    for number, outcome in scheduled(fleet, counted(1000, taken), 1000):
+    for number, outcome in schedule_cases(fleet, counted(1000, taken), 1000):
         finished.append(number)
         assert outcome.get() == "done"
         assert len(taken) - len(finished) < 3 * (2 + 1)
@@ -110,7 +110,7 @@ def test_workers_have_a_bounded_number_of_cases_and_no_case_is_taken_early():
 def test_cases_that_take_little_time_are_sent_together_until_they_take_long():
     fleet, taken = Imitated(2, 2, seconds=lambda number: 0.0 if number < 800 else 1.0), list[int]()
     finished = 0
-    for _ in scheduled(fleet, counted(1000, taken), 1000):
+    for _ in schedule_cases(fleet, counted(1000, taken), 1000):
         finished += 1
         assert len(taken) - finished < 2 * (2 + 1) * 16
     assert finished == sum(fleet.messages) == 1000
@@ -122,7 +122,7 @@ def test_cases_that_take_little_time_are_sent_together_until_they_take_long():
 
 def test_a_few_cases_are_shared_by_all_workers():
     fleet = Imitated(size=3, slots=3)
-    running = scheduled(fleet, counted(4, []), 4)
+    running = schedule_cases(fleet, counted(4, []), 4)
     next(running)
     assert sorted(map(len, fleet.held.values())) == [0, 1, 2]  # one of two is done
     running.close()
@@ -130,7 +130,7 @@ def test_a_few_cases_are_shared_by_all_workers():
 
 def test_a_case_that_ends_two_workers_fails_and_its_neighbours_do_not():
     fleet = Imitated(size=2, slots=3, deadly=(5, 17))
-    outcomes = dict(scheduled(fleet, counted(40, []), 40))
+    outcomes = dict(schedule_cases(fleet, counted(40, []), 40))
     assert sorted(outcomes) == list(range(40))
     failed = {number for number, outcome in outcomes.items() if outcome.error is not None}
     assert failed == {5, 17}
@@ -140,7 +140,7 @@ def test_a_case_that_ends_two_workers_fails_and_its_neighbours_do_not():
 
 def test_workers_end_when_the_outcomes_are_closed_early():
     fleet = Imitated(size=2)
-    running = scheduled(fleet, counted(10, []), 10)
+    running = schedule_cases(fleet, counted(10, []), 10)
     next(running)
     running.close()
     assert fleet.closed

@@ -14,8 +14,8 @@ from voxlate.diffusion.noise import Noise
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import canonical
 from voxlate.nets.blocks import BlockOptions, SliceConv, VolumeConv
-from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.model import load
+from voxlate.synthesis.progress import no_report
 from voxlate.training.train import train
 
 PLACE = 3  # the slice that is compared

@@ -12,10 +12,10 @@ from rows import every_row
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Scale
-from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.empty import background_of, empty_slices
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import load
+from voxlate.synthesis.progress import no_report
 from voxlate.system.files import read_json
 from voxlate.trust import widths
 

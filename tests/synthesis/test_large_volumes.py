@@ -12,9 +12,9 @@ import torch
 
 from voxlate.images import mask
 from voxlate.recipe import from_dict
-from voxlate.synthesis import room
+from voxlate.synthesis import memory
+from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.room import check_room
 from voxlate.system import slabs
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import scratch_in
@@ -117,7 +117,7 @@ def test_the_estimated_disk_is_what_a_synthesis_takes_at_most(scan, tmp_path, mo
     with scratch_in(tmp_path, least=VOXELS // 4):
         synthesised(scan, tmp_path / "out")
     gc.collect()
-    estimated = room._bytes_a_voxel(1, model_of().recipe)
+    estimated = memory._bytes_a_voxel(1, model_of().recipe)
     assert 0.5 * estimated < peak / VOXELS < estimated
     assert live == 0
 
@@ -128,17 +128,17 @@ def test_a_scan_that_needs_more_memory_or_disk_than_there_is_is_refused_before_i
     monkeypatch.setattr(slabs, "LEAST", VOXELS)
     recipe = model_of().recipe
     scans = {"t1": scan}
-    monkeypatch.setattr(room, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
     with pytest.raises(BadInput, match=r"expected 1.0 GB of free memory for a scan of 80×90×64"):
-        check_room(scans, recipe)
-    monkeypatch.setattr(room, "free_memory", lambda: 2**40)
-    monkeypatch.setattr(room, "free_disk", lambda folder: 2**20)
-    check_room(scans, recipe)
+        check_memory(scans, recipe)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**40)
+    monkeypatch.setattr(memory, "free_disk", lambda folder: 2**20)
+    check_memory(scans, recipe)
     with (
         scratch_in(tmp_path),
         pytest.raises(BadInput, match=r"expected 0.0 GB of free disk in .* found 0.0 GB"),
     ):
-        check_room(scans, recipe)
+        check_memory(scans, recipe)
     monkeypatch.setattr(slabs, "LEAST", 5 * VOXELS)  # a scan of a usual size
-    monkeypatch.setattr(room, "free_memory", lambda: 0)
-    check_room(scans, recipe)
+    monkeypatch.setattr(memory, "free_memory", lambda: 0)
+    check_memory(scans, recipe)

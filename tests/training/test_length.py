@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from voxlate import recipe
 from voxlate.recipe.training import VALIDATION_SHARE
-from voxlate.synthesis.calls import count_calls
+from voxlate.synthesis.progress import count_calls
 from voxlate.system.errors import BadInput
 from voxlate.training.run import Run
 from voxlate.training.train import train

@@ -106,7 +106,7 @@ def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
 
 
 def _series_line(one: SeriesInfo) -> str:
-    from voxlate.synthesis.study import left_out  # imported where a study asks for it
+    from voxlate.synthesis.dicom_study import left_out  # imported where a study asks for it
 
     reason = left_out(one)
     number = f", number {one.number}" if one.number else ""

@@ -323,10 +323,10 @@ def synth(
     from voxlate.cli.next_steps import after_completing, after_synthesis
     from voxlate.delivery.archive import fetch_inputs, store_answers
     from voxlate.delivery.delivery import deliver
-    from voxlate.synthesis.bounds import bound_lines, bounds_of
     from voxlate.synthesis.cohort import graded_warnings
     from voxlate.synthesis.ensemble import members_and_scans
     from voxlate.synthesis.selection import select
+    from voxlate.trust.bounds import bound_lines, bounds_of
 
     members, inputs = members_and_scans(inputs)
     fetched = fetch_inputs(inputs, to, options)

@@ -16,9 +16,9 @@ from voxlate.pacs.queue import Answer, study_name
 from voxlate.pacs.sending import Ledger, send
 from voxlate.pacs.web import WebArchive, fetch_study
 from voxlate.scoring.provenance import provenance_of, stated_inputs
-from voxlate.synthesis.calls import Warn, no_report
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.progress import Warn, no_report
 from voxlate.synthesis.selection import select
 from voxlate.system.errors import BadInput
 

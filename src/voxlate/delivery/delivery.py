@@ -7,8 +7,8 @@ from voxlate.delivery.bids import check_bids, write_bids
 from voxlate.delivery.dicom_out import Exported, check_dicom, export_dicom
 from voxlate.executors.job import Executor
 from voxlate.options.synthesise import SynthOptions
-from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
+from voxlate.synthesis.progress import Warn, no_report, warn_unless_note
 from voxlate.synthesis.selection import Selection
 from voxlate.system.errors import BadInput
 
@@ -19,7 +19,7 @@ def deliver(
     options: SynthOptions,
     *,
     progress: NamedProgress = no_report,
-    warn: Warn = warned,
+    warn: Warn = warn_unless_note,
     say: Warn = no_report,
     executor: Executor | None = None,
 ) -> tuple[list[Path], dict[str, str]]:

@@ -10,8 +10,8 @@ from voxlate.pacs.dimse import NodeArchive
 from voxlate.pacs.listen import listen
 from voxlate.pacs.queue import Queue
 from voxlate.pacs.sending import Ledger, send
-from voxlate.synthesis.calls import Warn, no_report
 from voxlate.synthesis.model import load
+from voxlate.synthesis.progress import Warn, no_report
 
 
 def serve(

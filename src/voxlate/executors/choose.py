@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from voxlate.executors.job import Executor, InProcess, Warn, nothing
+from voxlate.executors.job import Executor, InProcess, Warn, no_report
 from voxlate.executors.worker import say_crowded
 from voxlate.options.executors import ExecutorOptions
 from voxlate.system.errors import BadInput
@@ -10,7 +10,7 @@ from voxlate.system.machine import cores
 
 
 def choose_executor(
-    options: ExecutorOptions, device: str | None = None, say: Warn = nothing
+    options: ExecutorOptions, device: str | None = None, say: Warn = no_report
 ) -> Executor:
     """The executor that the options state, by default this process.
 

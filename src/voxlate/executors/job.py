@@ -15,7 +15,7 @@ Progress = Callable[[int, int], None]
 Warn = Callable[[str], None]
 
 
-def nothing(*_: object) -> None:
+def no_report(*_: object) -> None:
     """Report nothing."""
 
 
@@ -44,8 +44,8 @@ class Context:
     """
 
     turn: Turn = field(default_factory=lambda: Turn(threading.Lock()))
-    progress: Progress = nothing
-    warn: Warn = nothing
+    progress: Progress = no_report
+    warn: Warn = no_report
 
 
 Work = Callable[[Any, Context], Any]
@@ -59,7 +59,7 @@ class Job(Protocol):
     def uses_network(self) -> bool:
         """Whether a network computes: then a worker has a GPU if there is one, and several cases at a time."""
 
-    def opened(self) -> Work:
+    def open(self) -> Work:
         """Load what all cases need, and return the work on one case."""
 
 
@@ -70,7 +70,7 @@ class Plain:
     function: Callable[[Any], Any]
     uses_network: bool = False
 
-    def opened(self) -> Work:
+    def open(self) -> Work:
         return self._work
 
     def _work(self, case: Any, _: Context) -> Any:
@@ -120,7 +120,12 @@ class Executor(Protocol):
     """Applies a job to cases."""
 
     def run(
-        self, job: Job, cases: Sequence[Case], *, progress: Progress = nothing, warn: Warn = nothing
+        self,
+        job: Job,
+        cases: Sequence[Case],
+        *,
+        progress: Progress = no_report,
+        warn: Warn = no_report,
     ) -> Outcomes:
         """The outcomes of the cases; progress, warn: for parts of a case, and for sentences about it."""
 
@@ -129,9 +134,14 @@ class InProcess:
     """Works on the cases one after the other in this process, and reports the progress within a case."""
 
     def run(
-        self, job: Job, cases: Sequence[Case], *, progress: Progress = nothing, warn: Warn = nothing
+        self,
+        job: Job,
+        cases: Sequence[Case],
+        *,
+        progress: Progress = no_report,
+        warn: Warn = no_report,
     ) -> Outcomes:
-        work = job.opened()
+        work = job.open()
         context = Context(progress=progress, warn=warn)
         for number, case in enumerate(cases):
             try:

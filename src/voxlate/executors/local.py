@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from voxlate.executors.job import Case, Job, Outcomes, Progress, Warn, nothing
-from voxlate.executors.schedule import Bundle, Died, Event, Finished, Ready, scheduled
+from voxlate.executors.job import Case, Job, Outcomes, Progress, Warn, no_report
+from voxlate.executors.schedule import Bundle, Died, Event, Finished, Ready, schedule_cases
 from voxlate.executors.worker import CaseWorker, sendable, slots_of
 from voxlate.system.machine import begin_worker, interrupts_held
 
@@ -35,10 +35,15 @@ class LocalExecutor:
     method: str | None = None
 
     def run(
-        self, job: Job, cases: Sequence[Case], *, progress: Progress = nothing, warn: Warn = nothing
+        self,
+        job: Job,
+        cases: Sequence[Case],
+        *,
+        progress: Progress = no_report,
+        warn: Warn = no_report,
     ) -> Outcomes:
         fleet = _Processes(job, min(self.workers, len(cases)), self)
-        with closing(scheduled(fleet, cases, len(cases))) as running:
+        with closing(schedule_cases(fleet, cases, len(cases))) as running:
             for number, outcome in running:
                 for sentence in outcome.warnings:
                     warn(sentence)

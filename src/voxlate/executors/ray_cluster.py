@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, Warn, nothing
+from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, Warn, no_report
 from voxlate.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
-from voxlate.executors.schedule import WAITING, Bundle, Died, Event, Finished, Ready, scheduled
+from voxlate.executors.schedule import WAITING, Bundle, Died, Event, Finished, Ready, schedule_cases
 from voxlate.executors.worker import CaseWorker, say_crowded, sendable, slots_of
 from voxlate.images.optional import optional_package
 from voxlate.system.errors import BadInput
@@ -40,15 +40,20 @@ class RayExecutor:
     workers: int | None = None
     threads: int = 1
     gpu: bool = True
-    say: Warn = nothing
+    say: Warn = no_report
 
     def run(
-        self, job: Job, cases: Sequence[Case], *, progress: Progress = nothing, warn: Warn = nothing
+        self,
+        job: Job,
+        cases: Sequence[Case],
+        *,
+        progress: Progress = no_report,
+        warn: Warn = no_report,
     ) -> Outcomes:
         ray = _connected(self.address)
         try:
             fleet = _Actors(ray, job, len(cases), self)
-            with closing(scheduled(fleet, cases, len(cases))) as running:
+            with closing(schedule_cases(fleet, cases, len(cases))) as running:
                 for number, outcome in running:
                     for sentence in outcome.warnings:
                         warn(sentence)
@@ -125,7 +130,7 @@ class _Actors:
             max_restarts=0,
         )
         self.actors[worker] = options.remote(worker, *self.arguments, self.slots)
-        self.calls[self.actors[worker].opened.remote()] = (worker, [])
+        self.calls[self.actors[worker].open.remote()] = (worker, [])
 
     def send(self, worker: int, bundle: Bundle) -> None:
         tickets, cases = zip(*bundle)
@@ -164,7 +169,7 @@ class _RayWorker:
         self.given = (number, job, threads, folder, on_gpu)
         self.worker: CaseWorker | None = None
 
-    def opened(self) -> Exception | None:
+    def open(self) -> Exception | None:
         """Open the job; returns the error of that."""
         try:
             self.worker = CaseWorker(*self.given)

@@ -189,7 +189,7 @@ def _blamed() -> WorkerDied:
     )
 
 
-def scheduled(fleet: Fleet, cases: Iterable[Any], count: int) -> Outcomes:
+def schedule_cases(fleet: Fleet, cases: Iterable[Any], count: int) -> Outcomes:
     """The number and outcome of each case in the order in which they finish.
 
     count: of the cases. No case is taken from `cases` before a worker has room for it, so that the memory of this

@@ -46,12 +46,12 @@ class CaseWorker:
         _enter(folder)
         # Threads that wait leave the core to other workers; it is read when torch is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        opened: Job = pickle.loads(job)
-        if opened.uses_network:
+        command_job: Job = pickle.loads(job)
+        if command_job.uses_network:
             import torch  # heavy, and other jobs do not need it
 
             torch.set_num_threads(threads)
-        self.work = opened.opened()
+        self.work = command_job.open()
 
     def outcome(self, case: Any) -> Outcome:
         """The outcome of a case; an error of any kind is the error of this case alone."""

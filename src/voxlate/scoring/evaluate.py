@@ -340,7 +340,7 @@ class _ScoreJob:
     weights: Lpips | None
     uses_network: bool = False
 
-    def opened(self) -> Callable[[int, Context], ScoredItem]:
+    def open(self) -> Callable[[int, Context], ScoredItem]:
         return partial(self._score, _functions(self.weights))
 
     def _score(self, functions: Mapping[str, Score], number: int, _: Context) -> ScoredItem:

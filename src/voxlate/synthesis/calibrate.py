@@ -19,11 +19,11 @@ from voxlate.scoring.outliers import outlier_line
 from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_lines, faults_of
 from voxlate.starters.names import is_starter, name_of
 from voxlate.synthesis.calibration_data import CaseData, Collector, InTraining
-from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.model_transfer import SentModel
+from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.scans import by_accepted_names, in_split
-from voxlate.synthesis.sent import SentModel
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import locked
 from voxlate.training.run import made_by
@@ -159,7 +159,7 @@ class _CollectJob:
     seed: int
     uses_network: bool = True
 
-    def opened(self) -> Callable[[CaseFiles, Context], dict[str, str]]:
+    def open(self) -> Callable[[CaseFiles, Context], dict[str, str]]:
         return self._collect
 
     def _collect(self, case: CaseFiles, context: Context) -> dict[str, str]:

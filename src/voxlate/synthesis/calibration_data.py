@@ -24,10 +24,10 @@ from voxlate.scoring.truths import (
     has_other_size,
     sketch_of,
 )
-from voxlate.synthesis.calls import PatchProgress
 from voxlate.synthesis.inputs import preparation_for, seen_in_training
 from voxlate.synthesis.intervals import OutputGrid, output_grid_of, patches_in, sources_of
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.progress import PatchProgress
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Record, Shape, checksum, write_tensors
 from voxlate.trust.calibration import BODY, Prediction

@@ -12,13 +12,13 @@ from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_li
 from voxlate.formats.io import is_picture
 from voxlate.images.face import may_show_face
 from voxlate.scoring.provenance import provenance_of
-from voxlate.synthesis.calls import Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.model_transfer import SentModel
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
+from voxlate.synthesis.progress import Warn, no_report, warn_unless_note
 from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
-from voxlate.synthesis.sent import SentModel
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import locked
 from voxlate.system.slabs import scratch_in
@@ -63,7 +63,7 @@ def synthesise_cases(
     ending: str = ".nii.gz",
     hidden: Mapping[str, str] | None = None,
     progress: NamedProgress = no_report,
-    warn: Warn = warned,
+    warn: Warn = warn_unless_note,
     say: Warn = no_report,
     executor: Executor | None = None,
     device: str = "auto",
@@ -155,7 +155,7 @@ class _SynthesisJob:
     apart: bool
     uses_network: bool = True
 
-    def opened(self) -> Callable[[Scans, Context], _CaseFolder]:
+    def open(self) -> Callable[[Scans, Context], _CaseFolder]:
         return self._synthesise_or_keep
 
     def _synthesise_or_keep(self, scans: Scans, context: Context) -> _CaseFolder:

@@ -15,9 +15,15 @@ from voxlate.images.grid import Volume
 from voxlate.recipe import Recipe
 from voxlate.starters.names import is_starter
 from voxlate.synthesis.calibrations import Answer
-from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
 from voxlate.synthesis.inputs import Scan
 from voxlate.synthesis.model import COST, Model, load
+from voxlate.synthesis.progress import (
+    PatchProgress,
+    Warn,
+    no_report,
+    progress_function,
+    warn_unless_note,
+)
 from voxlate.synthesis.result import Synthesised
 from voxlate.system.arrays import Float32
 from voxlate.system.errors import BadInput
@@ -127,7 +133,7 @@ class Ensemble:
         case: str = "case",
         seed: int = 0,
         progress: PatchProgress | bool = no_report,
-        warn: Warn = warned,
+        warn: Warn = warn_unless_note,
         turn: AbstractContextManager[None] | None = None,
         **options: Any,
     ) -> Synthesised:
@@ -136,7 +142,7 @@ class Ensemble:
         pool = _Pool()
         stated = list[dict[str, Any]]()
         for number, member in enumerate(ensemble.members):
-            own_progress = _shifted(reporting(progress), number, len(self.members))
+            own_progress = _shifted(progress_function(progress), number, len(self.members))
             image = member.synthesise(
                 scans, case=case, seed=seed, progress=own_progress, warn=no_report, turn=turn
             )

@@ -28,7 +28,7 @@ from voxlate.images.grid import Volume, canonical_view, check_affine
 from voxlate.images.mask import clearest
 from voxlate.images.units import unit_of
 from voxlate.recipe import Recipe
-from voxlate.synthesis.room import check_room
+from voxlate.synthesis.memory import check_memory
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import chunks
@@ -68,7 +68,7 @@ def prepare_inputs(
     modalities that are synthesised, None for all that the case may need. Raises BadInput
     where a scan shows nothing, or the scans do not fit together.
     """
-    check_room(scans, recipe)
+    check_memory(scans, recipe)
     wanted = targets_for(recipe, scans) if targets is None else targets
     volumes = {name: _read(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}

@@ -19,8 +19,8 @@ from voxlate.images.tiling import Triple
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
 from voxlate.scoring.provenance import is_fold, recorded_splits
-from voxlate.synthesis.calls import Calls, PatchProgress, count_calls, no_report
 from voxlate.synthesis.inputs import preparation_of
+from voxlate.synthesis.progress import Calls, PatchProgress, count_calls, no_report
 from voxlate.system.config import kind_of
 from voxlate.system.dataframe import dataframe
 from voxlate.system.devices import find_device

@@ -20,10 +20,10 @@ from voxlate.scoring.evaluate import evaluate, rules_of
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
 from voxlate.scoring.regions import check_mask
 from voxlate.scoring.tables import Scores
-from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.output_folder import place_from
+from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.result import (
     Writer,
     check_folder,

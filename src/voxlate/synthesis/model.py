@@ -38,7 +38,6 @@ from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
 from voxlate.synthesis.brightness import find_peak
 from voxlate.synthesis.calibrations import Answer, CalibrationPlace, find_calibration
-from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
 from voxlate.synthesis.empty import Empty, begins_above, empty_slices
 from voxlate.synthesis.inputs import (
     CaseInputs,
@@ -51,6 +50,13 @@ from voxlate.synthesis.inputs import (
     targets_for,
 )
 from voxlate.synthesis.intervals import CaseIntervals, case_intervals, output_grid_of
+from voxlate.synthesis.progress import (
+    PatchProgress,
+    Warn,
+    no_report,
+    progress_function,
+    warn_unless_note,
+)
 from voxlate.synthesis.result import Synthesised, SynthesisedImage
 from voxlate.synthesis.sampling import sample_targets
 from voxlate.system.config import adapter, fill
@@ -157,7 +163,7 @@ class Model:
         case: str = "case",
         seed: int = 0,
         progress: PatchProgress | bool = no_report,
-        warn: Warn = warned,
+        warn: Warn = warn_unless_note,
         turn: AbstractContextManager[None] | None = None,
         **options: Any,
     ) -> Synthesised:
@@ -179,7 +185,7 @@ class Model:
 
         with turn or nullcontext():
             begun = time.monotonic()
-            images, calls = model.sample(inputs, seed, reporting(progress), outer)
+            images, calls = model.sample(inputs, seed, progress_function(progress), outer)
             shape = inputs.prepared.header.shape
             seconds = (time.monotonic() - begun) / shape[0]
 

@@ -28,8 +28,8 @@ from voxlate.images.tiling import (
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis
 from voxlate.recipe.training import Precision
-from voxlate.synthesis.calls import PatchProgress, count_calls, no_report
 from voxlate.synthesis.inputs import CaseInputs
+from voxlate.synthesis.progress import PatchProgress, count_calls, no_report
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import reduced, release
 from voxlate.training.precision import of_synthesis

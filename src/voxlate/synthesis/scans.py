@@ -14,9 +14,9 @@ from voxlate.formats.dicom import SeriesInfo, is_dicom_folder
 from voxlate.formats.io import is_there, location_of
 from voxlate.images.units import TISSUE_MAPS, UNITS
 from voxlate.scoring.provenance import is_fold, recorded_splits
+from voxlate.synthesis.dicom_study import pick_series, study_series
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.study import pick_series, study_series
 from voxlate.system.errors import BadInput, did_you_mean
 
 

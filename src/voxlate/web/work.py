@@ -25,12 +25,12 @@ from voxlate.formats.io import location_of, without_ending
 from voxlate.options.synthesise import SynthOptions
 from voxlate.reports.page import report
 from voxlate.scoring.provenance import provenance_of, stated_inputs
-from voxlate.synthesis.bounds import bound_lines
-from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.selection import Selection, select
 from voxlate.system.errors import BadInput, Stopped, first_of, plural
 from voxlate.system.files import locked, read_json, write_json
+from voxlate.trust.bounds import bound_lines
 from voxlate.trust.usability import usability
 from voxlate.web.fitting import (
     absolute,

@@ -23,7 +23,7 @@ COMMON = 10  # masks, and the weights of blended patches
 MASKS = 6  # of one byte a voxel, which stay in memory longer than arrays of floats
 
 
-def check_room(scans: Mapping[str, Any], recipe: Recipe) -> None:
+def check_memory(scans: Mapping[str, Any], recipe: Recipe) -> None:
     """Raise BadInput where a large scan needs more memory or disk than there is; other scans are not checked.
 
     Scans whose header does not state a shape are not checked either: DICOM series and formats other than NIfTI.

@@ -18,7 +18,7 @@ Warn = Callable[[str], None]
 """Called with a sentence."""
 
 
-def warned(sentence: str) -> None:
+def warn_unless_note(sentence: str) -> None:
     """Warn as Python does, except of notes, which the images and their provenance contain."""
     if grade_of(sentence) != "note":
         warnings.warn(sentence, stacklevel=3)  # of the caller of `synthesise`
@@ -28,7 +28,7 @@ def no_report(*_: object) -> None:
     """A report that nobody reads."""
 
 
-def reporting(progress: PatchProgress | bool) -> PatchProgress:
+def progress_function(progress: PatchProgress | bool) -> PatchProgress:
     """The progress report of one scan: a function, or none, because a progress bar for seconds is of no use."""
     return no_report if isinstance(progress, bool) else progress
 

@@ -7,7 +7,7 @@ import pytest
 
 from rows import every_row
 from voxlate.formats.dicom import SeriesInfo
-from voxlate.synthesis.study import left_out, pick_series
+from voxlate.synthesis.dicom_study import left_out, pick_series
 from voxlate.system.errors import BadInput
 
 AXIAL = frozenset({"1.0 0.0 0.0 0.0 1.0 0.0"})
