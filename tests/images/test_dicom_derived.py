@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from voxlate.formats.dicom_derived import write_derived
-from voxlate.formats.dicom_headers import Origin
+from voxlate.formats.dicom_images import write_derived
+from voxlate.formats.dicom_series import Origin
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import LPS_TO_RAS, Volume
 from voxlate.system.errors import BadInput

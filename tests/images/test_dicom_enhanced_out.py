@@ -16,8 +16,7 @@ from test_dicom_derived import (  # noqa: E402 - needs pydicom
     write_source,
 )
 
-from voxlate.formats.dicom_derived import write_derived  # noqa: E402
-from voxlate.formats.dicom_enhanced import write_enhanced  # noqa: E402
+from voxlate.formats.dicom_images import write_derived, write_enhanced  # noqa: E402
 from voxlate.formats.io import read_volume  # noqa: E402
 from voxlate.images.grid import LPS_TO_RAS, Volume  # noqa: E402
 from voxlate.system.errors import BadInput  # noqa: E402

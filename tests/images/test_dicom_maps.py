@@ -10,8 +10,8 @@ highdicom = pytest.importorskip("highdicom")
 
 from test_dicom_derived import ORDERS, ORIGIN, SHAPE, reordered, write_source  # noqa: E402 - needs pydicom
 
-from voxlate.formats.dicom_enhanced import write_enhanced  # noqa: E402
-from voxlate.formats.dicom_maps import UNIT_CODES, quantity_of, write_map  # noqa: E402
+from voxlate.formats.dicom_images import write_enhanced  # noqa: E402
+from voxlate.formats.dicom_objects import UNIT_CODES, quantity_of, write_map  # noqa: E402
 from voxlate.formats.io import read_volume  # noqa: E402
 from voxlate.images.grid import LPS_TO_RAS, Volume  # noqa: E402
 from voxlate.images.units import TISSUE_MAPS, UNITS  # noqa: E402

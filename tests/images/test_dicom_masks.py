@@ -10,7 +10,7 @@ highdicom = pytest.importorskip("highdicom")
 
 from test_dicom_derived import ORDERS, ORIGIN, SHAPE, reordered, write_source  # noqa: E402 - needs pydicom
 
-from voxlate.formats.dicom_masks import write_mask  # noqa: E402
+from voxlate.formats.dicom_objects import write_mask  # noqa: E402
 from voxlate.images.grid import LPS_TO_RAS, Volume  # noqa: E402
 from voxlate.system.errors import BadInput  # noqa: E402
 

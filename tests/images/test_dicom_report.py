@@ -8,7 +8,7 @@ pydicom = pytest.importorskip("pydicom")
 
 from test_dicom_derived import ORIGIN, numbered, write_source  # noqa: E402 - needs pydicom
 
-from voxlate.formats.dicom_derived import write_derived  # noqa: E402
+from voxlate.formats.dicom_images import write_derived  # noqa: E402
 from voxlate.formats.dicom_report import write_report  # noqa: E402
 from voxlate.system.errors import BadInput  # noqa: E402
 

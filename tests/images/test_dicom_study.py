@@ -7,10 +7,8 @@ pydicom = pytest.importorskip("pydicom")
 
 from test_dicom_derived import ORIGIN, numbered, write_source  # noqa: E402 - needs pydicom
 
-from voxlate.formats.dicom_derived import write_derived  # noqa: E402
-from voxlate.formats.dicom_enhanced import write_enhanced  # noqa: E402
-from voxlate.formats.dicom_maps import Quantity, write_map  # noqa: E402
-from voxlate.formats.dicom_masks import write_mask  # noqa: E402
+from voxlate.formats.dicom_images import write_derived, write_enhanced  # noqa: E402
+from voxlate.formats.dicom_objects import Quantity, write_map, write_mask  # noqa: E402
 from voxlate.formats.dicom_report import write_report  # noqa: E402
 from voxlate.images.grid import LPS_TO_RAS, Volume  # noqa: E402
 from voxlate.system.errors import BadInput  # noqa: E402

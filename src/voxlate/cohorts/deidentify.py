@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from voxlate.cohorts.pseudonyms import Pseudonyms
-from voxlate.formats.dicom_headers import PRIVATE_GROUP
+from voxlate.formats.dicom_series import PRIVATE_GROUP
 from voxlate.formats.format import errors_as
 from voxlate.images.optional import optional_package
 from voxlate.system.errors import BadInput

@@ -3,21 +3,25 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from voxlate.cohorts.presets import LABELS, MASKS
 from voxlate.delivery.trust_report import trust_summary
 from voxlate.formats.dicom import folder_and_key, headers_of, is_dicom_folder
-from voxlate.formats.dicom_derived import UNITS, write_derived
-from voxlate.formats.dicom_enhanced import write_enhanced
-from voxlate.formats.dicom_headers import Origin
-from voxlate.formats.dicom_maps import UNIT_CODES, Quantity, quantity_of, write_map
-from voxlate.formats.dicom_masks import write_mask
-from voxlate.formats.dicom_multiframe import highdicom_for
+from voxlate.formats.dicom_images import UNITS, write_derived, write_enhanced
+from voxlate.formats.dicom_objects import (
+    UNIT_CODES,
+    Quantity,
+    highdicom,
+    quantity_of,
+    write_map,
+    write_mask,
+)
 from voxlate.formats.dicom_placement import share_on
 from voxlate.formats.dicom_report import write_report
+from voxlate.formats.dicom_series import Origin
 from voxlate.formats.io import (
     content_hash,
     is_picture,
@@ -30,8 +34,9 @@ from voxlate.images.grid import Volume, canonical, same_grid
 from voxlate.scoring.intervals import is_changed
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.scored_images import is_map
+from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.output_folder import SHARED_SECONDS
-from voxlate.system.errors import BadInput, first_of
+from voxlate.system.errors import BadInput, first_of, plural
 from voxlate.system.files import SYNTHETIC, locked
 
 PROVENANCE = "provenance.json"
@@ -66,28 +71,23 @@ class Exported:
     @property
     def files(self) -> list[Path]:
         """All DICOM files, images first."""
-        return [file for folder in [*self.folders, *self.reports] for file in _files(folder)]
+        files = list[Path]()
+        for folder in [*self.folders, *self.reports]:
+            files += sorted(folder.glob("*.dcm"))
+        return files
 
     def add(self, other: "Exported") -> None:
-        """Add what another case gave."""
-        for kind in (f.name for f in fields(Exported) if f.name != "left_out"):
-            getattr(self, kind).extend(getattr(other, kind))
-        self.left_out |= other.left_out
+        """Add the objects of other cases."""
+        for name, values in vars(other).items():
+            own = getattr(self, name)
+            own.update(values) if isinstance(own, dict) else own.extend(values)
 
     @property
     def summary(self) -> str:
         """The number of folders of each kind, such as '2 series, 1 map, 1 report'."""
-        counts = {
-            "series": (len(self.series), ""),
-            "map": (len(self.maps), "s"),
-            "mask": (len(self.masks), "s"),
-            "report": (len(self.reports), "s"),
-        }
-        parts = [
-            f"{count} {kind}{plural if count > 1 else ''}"
-            for kind, (count, plural) in counts.items()
-            if count
-        ]
+        counts = {"map": len(self.maps), "mask": len(self.masks), "report": len(self.reports)}
+        parts = [f"{len(self.series)} series"] if self.series else []
+        parts += [plural(count, kind) for kind, count in counts.items() if count]
         return ", ".join(parts)
 
 
@@ -95,7 +95,7 @@ def export_dicom(
     out: Path,
     to: Path,
     like: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = no_report,
     enhanced: bool = False,
 ) -> Exported:
     """Write TO/<case>/<image>/0001.dcm … for every image in a folder that synth wrote, or in one of its case folders.
@@ -125,102 +125,96 @@ def export_dicom(
     done = 0
     with locked(to, SHARED_SECONDS):
         for case, files in names.items():
-            written = Exported()
-            source = _checked_source(case, like, written.notes)
+            source = _check_source(case, like, exported.notes)
             for name in files:
-                if progress is not None:
-                    progress(done, count)
+                progress(done, count)
                 done += 1
-                _export_image(case / name, source, to, written, enhanced)
-            if written.folders:
-                _export_report(case, source, to, written)
-            exported.add(written)
+                _export_image(case / name, source, to, exported, enhanced)
+            _export_report(case, source, to, exported)
     if not exported.folders:
         name, reason = next(iter(exported.left_out.items()))
         raise BadInput(
             f"{out}: expected an image that a DICOM object can carry, found none ({name}: {reason}). Keep the images in their own files."
         )
-    if progress is not None:
-        progress(count, count)
+    progress(count, count)
     return exported
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.dcm"))
-
-
 def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Exported:
-    """Write all that can be written of a case, as `export_dicom` does; source_of: the series on whose slices an image lies."""
-    written = Exported()
-    source = None
+    """Write all that can be written of a case, as `export_dicom` does; source_of: the series on whose slices an image is."""
+    exported = Exported()
+    source = case
     for name in [*_images(case), *_masks(case)]:
         source = source_of(read_volume(case / name, _modality(name)))
-        _export_image(case / name, source, to, written, enhanced=False)
-    if source is not None and written.folders:
-        _export_report(case, source, to, written)
-    return written
+        _export_image(case / name, source, to, exported)
+    _export_report(case, source, to, exported)
+    return exported
 
 
-def _export_image(path: Path, source: Path, to: Path, written: Exported, enhanced: bool) -> None:
+def _export_image(
+    path: Path, source: Path, to: Path, exported: Exported, enhanced: bool = False
+) -> None:
     """Write an image, map or mask as the object that can carry it, or note why there is none."""
     case = path.parent
     name = path.name.split(".")[0]
     folder = to / case.name / name
-    origin = origin_of(provenance_of(case))
+    origin = _origin_of(provenance_of(case))
     modality = _modality(path.name)
     volume = read_volume(path, modality)
-    images = [_modality(other) for other in _images(case)]
-    if is_map(modality, images):
+    quantity = Quantity(modality, volume.unit)  # a scan may be called ct_low
+    if is_map(modality, [_modality(other) for other in _images(case)]):
         quantity = quantity_of(modality, volume.unit)
-    else:
-        quantity = Quantity(modality, volume.unit)  # a scan may be called ct_low
     is_mask = name in MASK_NAMES
     if volume.unit in UNITS and not quantity.statistic and not is_mask:
         write = write_enhanced if enhanced else write_derived
         write(volume, source, folder, origin)
-        written.series.append(folder)
+        exported.series.append(folder)
         return
-    reason = _reason_against(quantity, folder)
+    reason = _reason_against(quantity)
+    label = f"{case.name}/{path.name}"
     if is_mask and not reason:
         share = share_on(volume, source)
         if share == 0:
             reason = f"no voxel of it lies within the source series {source}"
         elif share < MOST_OF_MASK:
-            written.notes.append(
-                f"{case.name}/{path.name}: {share:.0%} of its voxels lie within the source series {source}. Check that it is of the same scan."
+            exported.notes.append(
+                f"{label}: {share:.0%} of its voxels lie within the source series {source}. Check that it is of the same scan."
             )
     if reason:
-        written.left_out[f"{case.name}/{path.name}"] = reason
+        exported.left_out[label] = reason
     elif is_mask:
         write_mask(volume, name, source, folder, origin)
-        written.masks.append(folder)
+        exported.masks.append(folder)
     else:
         write_map(volume, quantity, source, folder, origin)
-        written.maps.append(folder)
+        exported.maps.append(folder)
 
 
 def _modality(file: str) -> str:
     return without_ending(file).removeprefix(SYNTHETIC)
 
 
-def _reason_against(quantity: Quantity, folder: Path) -> str:
+def _reason_against(quantity: Quantity) -> str:
     """Why a map or mask cannot be written; '' where it can."""
     if quantity.unit not in UNIT_CODES:
         return f"DICOM has no code for the unit {quantity.unit!r}"
     try:
-        highdicom_for(folder)
+        highdicom.load()
     except BadInput as error:
         return str(error)
     return ""
 
 
-def _export_report(case: Path, source: Path, to: Path, written: Exported) -> None:
-    """Write the summary of trust of a case beside its images."""
-    provenance = provenance_of(case)
-    images = written.files
-    folder = to / case.name / REPORT
-    write_report(trust_summary(provenance), images, source, folder, origin_of(provenance))
-    written.reports.append(folder)
+def _export_report(case: Path, source: Path, to: Path, exported: Exported) -> None:
+    """Write the summary of trust of a case beside its images, if there are any."""
+    own = to / case.name
+    images = [file for file in exported.files if file.is_relative_to(own)]
+    if images:
+        provenance = provenance_of(case)
+        write_report(
+            trust_summary(provenance), images, source, own / REPORT, _origin_of(provenance)
+        )
+        exported.reports.append(own / REPORT)
 
 
 def check_dicom(files: Mapping[str, Sequence[Path]]) -> None:
@@ -268,7 +262,7 @@ def _masks(case: Path) -> list[str]:
     return [name for name in names if name not in stated and (case / name).is_file()]
 
 
-def _checked_source(case: Path, like: Path | None, notes: list[str]) -> Path:
+def _check_source(case: Path, like: Path | None, notes: list[str]) -> Path:
     """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
     provenance = provenance_of(case)
     if like is not None and not is_there(like):
@@ -317,9 +311,10 @@ def _patients(series: Path) -> set[tuple[str, str]]:
             f"{series}: expected a DICOM series, found no image in it. Name the folder of the series."
         )
     found = {
-        (str(one.get("PatientID", "")), str(one.get("FrameOfReferenceUID", ""))) for one in headers
+        (str(header.get("PatientID", "")), str(header.get("FrameOfReferenceUID", "")))
+        for header in headers
     }
-    if len({patient for patient, _ in found}) > 1:
+    if len(dict(found)) > 1:
         raise BadInput(
             f"{series}: expected images of one patient, found several PatientIDs. Separate them."
         )
@@ -338,7 +333,7 @@ def _source_of(case: Path) -> Path:
     )
 
 
-def origin_of(provenance: Mapping[str, Any]) -> Origin:
+def _origin_of(provenance: Mapping[str, Any]) -> Origin:
     """The provenance as headers state it, and the hash of the whole."""
     model = provenance.get("model", {})
     whole = json.dumps({key: provenance.get(key) for key in _STATED}, sort_keys=True, default=str)

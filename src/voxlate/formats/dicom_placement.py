@@ -6,29 +6,26 @@ Source: DICOM PS3.3 (2024), C.7.6.2 (image plane), C.7.6.1.1.4 (source image).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from voxlate.formats.dicom import headers_of
 from voxlate.formats.dicom_geometry import stack_of
-from voxlate.formats.dicom_headers import code, decimal_string, source_decimal
 from voxlate.formats.dicom_pixels import Image
+from voxlate.formats.dicom_series import Code, code, decimal_string, item, source_decimal
 from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, share_inside
+from voxlate.images.optional import pydicom
 from voxlate.system.errors import BadInput
 
 ON_GRID = 1e-3  # voxels
 RIGHT_ANGLE = 1e-3  # the largest cosine between rows and columns
-
-PLANES = (
-    "SAGITTAL",
-    "CORONAL",
-    "AXIAL",
-)  # of slices across the first, second and third axis of space
+PLACE = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
+PLANES = ("SAGITTAL", "CORONAL", "AXIAL")  # of slices across the first, second and third axis
+SOURCE_IMAGE: Code = ("121322", "DCM", "Source image for image processing operation")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A slice of the source series; middle_mm: the centre of its plane (RAS)."""
 
     image: Image
@@ -40,14 +37,16 @@ class Source:
 class Placement:
     """The slices of a new image in space, and those of its source.
 
-    exact: the image has the source's own grid, so that each slice has the place of a source slice, digit by digit.
+    data: [D, H, W], its voxels; exact: the image has the source's own grid, so that each slice has the place of a source
+    slice, digit by digit.
     """
 
+    data: np.ndarray
     sources: Sequence[Source]
     grid: Grid
     exact: bool
 
-    def template(self, pydicom: Any) -> Any:
+    def template(self) -> Any:
         """The header of one source image, with all its attributes."""
         return pydicom.dcmread(self.sources[0].image.file, stop_before_pixels=True)
 
@@ -61,26 +60,22 @@ class Placement:
             )
         return uid
 
-    def place(self, made: Any, level: int) -> None:
-        """Write orientation, position, pixel spacing and thickness of a slice."""
-        if not self.exact:
-            self._place_on_grid(made, level)
-            return
-        header = self.sources[level].header
-        for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):
-            setattr(made, name, [source_decimal(value) for value in getattr(header, name)])
-        thickness = header.get("SliceThickness") or decimal_string(self._thickness_mm())
-        made.SliceThickness = source_decimal(thickness)
-
-    def _place_on_grid(self, made: Any, level: int) -> None:
-        lps = LPS_TO_RAS @ self.grid.affine
-        spacing = np.linalg.norm(lps[:3, :3], axis=0)
-        directions = lps[:3, :2] / spacing[:2]
-        position = lps[:3, 3] + level * lps[:3, 2]
-        made.ImageOrientationPatient = [decimal_string(value) for value in directions.T.ravel()]
-        made.ImagePositionPatient = [decimal_string(value) for value in position]
-        made.PixelSpacing = [decimal_string(spacing[1]), decimal_string(spacing[0])]
-        made.SliceThickness = decimal_string(self._thickness_mm())
+    def place(self, level: int) -> Any:
+        """Orientation, position, pixel spacing and thickness of a slice."""
+        if self.exact:
+            header = self.sources[level].header
+            place = {name: map(source_decimal, getattr(header, name)) for name in PLACE}
+            thickness = header.get("SliceThickness") or self._thickness_mm()
+        else:
+            lps = LPS_TO_RAS @ self.grid.affine
+            spacing = np.linalg.norm(lps[:3, :3], axis=0)
+            directions = lps[:3, :2] / spacing[:2]
+            position = lps[:3, 3] + level * lps[:3, 2]
+            values = (directions.T.ravel(), position, spacing[1::-1])
+            place = {name: map(decimal_string, row) for name, row in zip(PLACE, values)}
+            thickness = self._thickness_mm()
+        lists = {name: list(values) for name, values in place.items()}
+        return item(SliceThickness=source_decimal(thickness), **lists)
 
     def _normal(self) -> np.ndarray:
         normal = np.cross(self.grid.affine[:3, 0], self.grid.affine[:3, 1])
@@ -96,49 +91,55 @@ class Placement:
         return abs(float(self._normal() @ self.grid.affine[:3, 2]))
 
     def nearby(self, level: int) -> Sequence[Source]:
-        """The source slices whose middle lies within the thickness of a slice; at least the nearest one."""
+        """The source slices whose middle is within the thickness of a slice; at least the nearest slice."""
         if self.exact:
             return [self.sources[level]]
         normal = self._normal()
         here = float((self.grid.affine @ (0, 0, level, 1))[:3] @ normal)
-        away = np.array([abs(float(one.middle_mm @ normal) - here) for one in self.sources])
+        away = np.array([abs(float(source.middle_mm @ normal) - here) for source in self.sources])
         near = max(self._thickness_mm() / 2, away.min() + 1e-6)
-        return [one for one, gap in zip(self.sources, away) if gap <= near]
+        return [source for source, gap in zip(self.sources, away) if gap <= near]
 
-    def references(self, pydicom: Any, level: int) -> list[Any]:
+    def references(self, level: int) -> list[Any]:
         """The items of a slice's source image sequence."""
-        purpose = code(pydicom, "121322", "DCM", "Source image for image processing operation")
         items = []
-        for one in self.nearby(level):
-            item = pydicom.Dataset()
-            item.ReferencedSOPClassUID = one.header.SOPClassUID
-            item.ReferencedSOPInstanceUID = one.header.SOPInstanceUID
-            if one.image.frame:
-                item.ReferencedFrameNumber = one.image.frame
-            item.PurposeOfReferenceCodeSequence = [purpose]
-            items.append(item)
+        for source in self.nearby(level):
+            reference = refer(source.header)
+            if source.image.frame:
+                reference.ReferencedFrameNumber = source.image.frame
+            reference.PurposeOfReferenceCodeSequence = [code(*SOURCE_IMAGE)]
+            items.append(reference)
         return items
 
 
-def placed(volume: Volume, like: Path) -> tuple[np.ndarray, Placement]:
-    """The voxels [D, H, W] of a volume, and their placement among the slices of the series `like`.
+def refer(header: Any) -> Any:
+    """The reference to an object by its header."""
+    return item(
+        ReferencedSOPClassUID=header.SOPClassUID, ReferencedSOPInstanceUID=header.SOPInstanceUID
+    )
+
+
+def place_volume(volume: Volume, like: Path) -> Placement:
+    """The voxels of a volume, and their placement among the slices of the series `like`.
 
     Raises BadInput for a volume elsewhere, and for one whose rows and columns are not at right angles.
     """
     stack = stack_of(headers_of(like), like)
-    data, grid = _on_source(volume, stack.grid)
-    if grid is not stack.grid:
+    data = _reorder(volume, stack.grid)
+    if data is None:
         _check_place(volume, stack.grid, like)
     _, height, width = stack.grid.shape
     sources = []
     for level, (image, header) in enumerate(stack.headers.items()):
         middle = stack.grid.affine @ ((width - 1) / 2, (height - 1) / 2, level, 1)
         sources.append(Source(image, header, middle[:3]))
-    return data, Placement(sources, grid, grid is stack.grid)
+    if data is None:
+        return Placement(volume.data[0], sources, volume.grid, exact=False)
+    return Placement(data, sources, stack.grid, exact=True)
 
 
 def share_on(volume: Volume, like: Path) -> float:
-    """The share of the voxels above 0 that lie within the box of the series `like`; 0 for an empty volume."""
+    """The share of the voxels above 0 that are within the box of the series `like`; 0 for an empty volume."""
     grid = stack_of(headers_of(like), like).grid
     voxels = np.argwhere(volume.data[0] > 0)[:, ::-1]
     if not len(voxels):
@@ -163,19 +164,16 @@ def _check_place(volume: Volume, source: Grid, like: Path) -> None:
         )
 
 
-def _on_source(volume: Volume, source: Grid) -> tuple[np.ndarray, Grid]:
-    """The voxels [D, H, W] in the order of the source's axes with its own grid; else as they are, with theirs."""
+def _reorder(volume: Volume, source: Grid) -> np.ndarray | None:
+    """The voxels [D, H, W] of a volume in the order of the source's axes; None where it is not on the source's grid."""
     to_source = np.linalg.inv(source.affine) @ volume.grid.affine
     turn = np.rint(to_source[:3, :3])
     is_turn = np.abs(to_source[:3, :3] - turn).max() < ON_GRID / max(volume.grid.shape)
     if not is_turn or not np.array_equal(np.abs(turn).sum(0), [1, 1, 1]):
-        return volume.data[0], volume.grid
+        return None
     data = np.transpose(volume.data[0])  # [x, y, z], as the affine counts
-    order = np.abs(turn).argmax(1)
-    data = np.transpose(data, order)
-    flipped = tuple(axis for axis in range(3) if turn[axis].sum() < 0)
-    data = np.flip(data, flipped)
+    data = np.transpose(data, np.abs(turn).argmax(1))
+    data = np.transpose(np.flip(data, [axis for axis in range(3) if turn[axis].sum() < 0]))
     last = np.array(volume.grid.shape[::-1]) - 1
     corner = to_source @ (*np.where(turn.sum(0) < 0, last, 0), 1)
-    same = np.abs(corner[:3]).max() < ON_GRID and data.shape[::-1] == source.shape
-    return (np.transpose(data), source) if same else (volume.data[0], volume.grid)
+    return data if np.abs(corner[:3]).max() < ON_GRID and data.shape == source.shape else None

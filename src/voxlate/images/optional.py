@@ -1,7 +1,9 @@
 """Packages that only an extra of voxlate installs."""
 
 import importlib
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from voxlate.system.errors import BadInput
 
@@ -20,3 +22,24 @@ def optional_package(
         raise BadInput(
             f"{where}: expected {purpose}, found it not installed. Run pip install 'voxlate[{extra}]'{instead}."
         ) from error
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that is imported when an attribute of it is used; the fields are those of `optional_package`."""
+
+    module: str
+    extra: str
+    where: str
+    purpose: str
+    instead: str = ""
+
+    def load(self) -> ModuleType:
+        """The package; raises BadInput where it is absent."""
+        return optional_package(self.module, self.extra, self.where, self.purpose, self.instead)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.load(), name)
+
+
+pydicom = Package("pydicom", "dicom", "DICOM", "pydicom to read and write DICOM files")
