@@ -1,5 +1,6 @@
 """Recipes as people write, look for and change them."""
 
+import re
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ import pytest
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.recipe.text import names, table, titles
+from voxlate.recipe.text import SMALL, small_variant, table, table_of_recipes
 from voxlate.system.errors import BadInput
 
 HEAVY = ("torch", "scipy", "voxlate.recipe.settings")
@@ -26,11 +27,35 @@ def test_what_needs_no_network_imports_none_and_is_instant(line):
 
 def test_recipes_are_listed_by_what_they_make_of_what(voxlate):
     said = voxlate("recipes").out
-    assert "\nmr → ct\n" in said
-    for pair, members in titles().items():
-        for name, title in members.items():
-            assert title in said.split(f"\n{pair}\n")[1].split("\n\n")[0], name
-    assert sorted(name for members in titles().values() for name in members) == names()
+    for row in table_of_recipes():
+        name = row["name"].removesuffix(SMALL)
+        pair = f"{' + '.join(row['source'])} → {' + '.join(row['target'])}"
+        (line,) = re.findall(rf"^  {name} .*$", said.split(f"\n{pair}\n")[1], re.MULTILINE)
+        assert "--small" in line if name != row["name"] else row["title"] in line
+
+
+def test_the_small_variant_of_a_recipe_is_its_table_small_over_the_recipe_or_its_base(tmp_path):
+    full, small = recipe.read("mrdpm"), recipe.read(small_variant("mrdpm"))
+    assert small.net.width < full.net.width
+    assert small.data.source == full.data.source
+    assert (
+        recipe.read("cyclegan_tmax_small").data.patch == small.data.patch
+    )  # its base: mrdpm_small
+    (tmp_path / "own.toml").write_text(
+        'base = "mrdpm"\nnet = { width = 48 }\n[small]\n# A head.\ntrain = { batch = 1 }\n'
+    )
+    own = small_variant(str(tmp_path / "own.toml"))
+    assert own == str(tmp_path / "own_small.toml")
+    assert (recipe.read(own).net.width, recipe.read(own).train.batch) == (48, 1)
+    assert recipe.head_of(own) == "# A head.\n"
+
+
+@every_row("name", ["phantom_t1_to_ct", "FOLDER/own.toml"])
+def test_a_recipe_without_a_small_variant_is_refused_by_its_name(tmp_path, name):
+    (tmp_path / "own.toml").write_text('base = "mrdpm"\n')
+    name = small_variant(name.replace("FOLDER", str(tmp_path)))
+    with pytest.raises(BadInput, match=r"expected a recipe with a table \[small\]"):
+        recipe.read(name)
 
 
 def test_a_recipe_that_is_not_there_is_answered_with_the_nearest_names(voxlate):

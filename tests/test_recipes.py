@@ -17,7 +17,7 @@ from voxlate.system.errors import BadInput
 
 def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_written():
     for name in recipes.names():
-        head, made = recipes.header(recipes.text_of(name)), recipes.read(name)
+        head, made = recipes.head_of(name), recipes.read(name)
         assert re.search(rf"voxlate train {name} |--like {name}\b|voxlate demo", head), name
         assert "Measured" in head, name
         assert recipes.from_dict(json.loads(json.dumps(recipes.to_dict(made))), name) == made
@@ -30,7 +30,7 @@ def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_w
 @pytest.mark.slow
 def test_numbers_in_a_head_name_the_precision_they_were_measured_in():
     for name in recipes.names():
-        head = recipes.header(recipes.text_of(name))
+        head = recipes.head_of(name)
         measured = re.search(
             r"Measured(?!:? (not|see|no scores))|step of \d+ (slices|crops)|In float32", head
         )
@@ -247,8 +247,8 @@ def test_a_change_on_the_command_line_reaches_its_key():
 
 def test_the_list_of_recipes_for_programs(voxlate):
     listed = json.loads(voxlate("recipes", "--json").out)
-    assert [one["name"] for one in listed] == recipes.names()
-    assert all(one["title"] for one in listed)
+    assert [row["name"] for row in listed] == list(recipes.names())
+    assert all(row["title"] for row in listed)
 
 
 def test_the_saved_recipe_of_a_run_is_a_recipe(run):

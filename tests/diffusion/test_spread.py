@@ -10,7 +10,7 @@ from kept_spread import STDS, kept_shares, share_after_closing
 from voxlate import recipe
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.schedules import LinearVP
-from voxlate.recipe.text import header, names, text_of, values_of
+from voxlate.recipe.text import head_of, names, values_of
 
 ENOUGH = 0.9
 ADVISED = {  # a sampler, what it keeps at least of 0.2 to 1 (docs/papers/spread.md)
@@ -44,7 +44,7 @@ def test_heads_say_what_a_sample_keeps_where_that_is_not_nine_tenths() -> None:
         shares = kept_shares(made.synth, made.method.schedule)
         wanted = [100 * min(shares), 100 * max(shares)] if min(shares) < ENOUGH else []
         for name in recipes:
-            said = re.search(r"One sample keeps (\d+) to (\d+) %", header(text_of(name)))
+            said = re.search(r"One sample keeps (\d+) to (\d+) %", head_of(name))
             found = [float(share) for share in said.groups()] if said else []
             assert found == pytest.approx(wanted, abs=1.0), (
                 f"{name}: a sample keeps {wanted} %, its head says {found}"

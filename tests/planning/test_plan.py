@@ -15,13 +15,16 @@ from rows import every_row
 from voxlate import recipe
 from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import open_cohort
+from voxlate.phantoms.cohort import write_cohort
 from voxlate.planning import rules
 from voxlate.planning.facts import check_scales, facts_of
+from voxlate.planning.fit import fits
 from voxlate.planning.law import relative_error
 from voxlate.planning.plan import plan_training
 from voxlate.planning.probe import Limits, Measured, Probe
 from voxlate.planning.rules import Size
 from voxlate.planning.search import BATCHES, FILLED, WIDTHS, Candidate, reason
+from voxlate.starters import names
 from voxlate.system.errors import BadInput
 from voxlate.training.train import train
 
@@ -190,21 +193,45 @@ def test_recipes_that_fit_a_cohort_are_separated_from_those_that_do_not(voxlate,
 
 def test_the_recipes_that_fit_are_ranked_and_each_says_by_what(voxlate, prepared):
     found = json.loads(voxlate("recipes", "--for", prepared, "--json").out)
-    fitting = [one for one in found if not one["against"]]
+    fitting = [row for row in found if not row["against"]]
     assert found[: len(fitting)] == fitting
-    shares = [round(one["filled"], 1) for one in fitting]
-    assert shares == sorted(shares)
-    best = [one for one in fitting if round(one["filled"], 1) == shares[0] and not one["unused"]]
-    assert fitting[0]["steps"] == min(
-        one["steps"] for one in best if len(one["notes"]) == len(fitting[0]["notes"])
-    )
-    assert (
-        f"4 of 4 training cases; every modality used; {fitting[0]['steps']} steps"
-        in fitting[0]["why"]
-    )
+    first = fitting[0]
+    assert f"4 of 4 training cases; every modality used; {first['steps']} steps" in first["why"]
     plain = voxlate("recipes", "--for", prepared).out
-    assert f"1. {fitting[0]['name']}  " in plain
-    assert "The first fills its patches best" in plain
+    assert f"1. {first['name']}  " in plain
+    assert "Methods for pairs come first" in plain
+
+
+@pytest.mark.parametrize(
+    ("modalities", "options", "first"),
+    [
+        (("ncct", "cta1", "cta2", "cta3", "tmax"), {"stripped": True}, "mrdpm_small"),
+        (("tof", "cta"), {}, "tof_to_cta_adm_small"),
+        (("t2", "ct"), {}, "mr_to_ct_ddpm_small"),
+        (("t1", "t1c", "t2", "flair"), {"stripped": True}, "umm_csgm_small"),
+        (("swi", "tof"), {}, "make_a_volume_swi_mra_small"),
+    ],
+)
+def test_the_system_of_each_paper_is_the_first_for_its_modalities(
+    tmp_path, modalities, options, first
+):
+    write_cohort(tmp_path / "scans", 2, (96, 96, 16), 0, "stroke", modalities, **options)
+    prepare(tmp_path / "scans", tmp_path / "ready")
+    fitting = [fit for fit in fits(tmp_path / "ready") if not fit.against]
+    assert fitting[0].name == first
+    unpaired = [fit.unpaired for fit in fitting]
+    assert unpaired == sorted(unpaired)
+    assert any(unpaired) == any("cyclegan" in fit.name for fit in fitting)
+
+
+def test_starters_that_take_a_cohort_are_listed_after_its_recipes(
+    voxlate, prepared, monkeypatch, shipped_starters
+):
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+    found = json.loads(voxlate("recipes", "--for", prepared, "--json").out)
+    starters = {row["name"]: row["against"] for row in found if row["name"].startswith("starter:")}
+    assert starters["starter:head-tof-to-cta"] == "needs tof, cta, which the cohort lacks"
+    assert starters["starter:brain-mr-to-mr"].startswith("its pixels are")
 
 
 @pytest.fixture

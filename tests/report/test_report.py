@@ -213,7 +213,7 @@ def opened(uri):
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_differs(run, every):
     def written(name, **changes):
-        head = recipe.header(recipe.text_of(name))
+        head = recipe.head_of(name)
         (run / "recipe.toml").write_text(
             head + tomli_w.dumps(recipe.to_dict(recipe.read(name, changes)))
         )

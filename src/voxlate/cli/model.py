@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -78,13 +79,22 @@ def list_recipes(
     if as_json:
         print(json.dumps(recipe_text.table_of_recipes()))
         return
-    titles = recipe_text.titles()
-    width = max(len(recipe) for members in titles.values() for recipe in members)
+    rows = recipe_text.table_of_recipes()
+    listed = {row["name"] for row in rows}
+    width = max(len(name) for name in listed)
     cut: Any = {"no_wrap": True, "overflow": "ellipsis"} if out.is_terminal else {"soft_wrap": True}
-    for source_and_target, members in titles.items():
-        say(f"\n{source_and_target}", style="bold")
-        for recipe, title in members.items():
-            out.print(f"  {recipe:{width}}  {title}", highlight=False, **cut)
+    by_modalities = defaultdict[str, list[str]](list)
+    for row in rows:
+        name = row["name"]
+        if name.removesuffix(recipe_text.SMALL) != name:
+            continue
+        small = "--small" if recipe_text.small_variant(name) in listed else ""
+        pair = f"{' + '.join(row['source'])} → {' + '.join(row['target'])}"
+        by_modalities[pair].append(f"  {name:{width}}  {small:7}  {row['title']}")
+    for pair, lines in by_modalities.items():
+        say(f"\n{pair}", style="bold")
+        for line in lines:
+            out.print(line, highlight=False, **cut)
 
 
 @command(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from voxlate.recipe import Recipe
 
 AUTO = "auto"
-RANKED = "The first fills its patches best; among equals come those that learn from more cases, use more modalities, have less that is unusual, and take fewer steps. What a recipe reaches on the cohort is not predicted.\n"
+RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are the systems of a paper or of voxlate, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
 
 Memory = Annotated[
     str | None,
@@ -193,7 +193,7 @@ def show_fits(data: Path, as_json: bool) -> None:
         return
     fitting = [recipe for recipe in recipes if not recipe.against]
     say(
-        f"{len(fitting)} of {len(recipes)} recipes fit {data}; `voxlate train auto` plans one for it."
+        f"{len(fitting)} of {len(recipes)} recipes and starters fit {data}; `voxlate train auto` plans one for it."
     )
     if fitting:
         say(RANKED)

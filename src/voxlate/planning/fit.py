@@ -1,23 +1,48 @@
-"""The fit of each shipped recipe to a prepared cohort: its rank, or the reason against a training."""
+"""The fit of each shipped recipe and starter to a prepared cohort: its rank, or the reason against it."""
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxlate.batches.patches import filled_share, padding_note, teaching_cases, usable_cases
 from voxlate.batches.windows import check_windows
 from voxlate.cases.prepared import Cohort, open_cohort
-from voxlate.recipe import Recipe, read
-from voxlate.recipe.text import names
+from voxlate.planning.facts import facts_of
+from voxlate.planning.starters import reason_against
+from voxlate.recipe import Recipe, head_of, read
+from voxlate.recipe.text import SMALL, names
+from voxlate.starters.card import read_card
+from voxlate.starters.names import PREFIX, folder_of, installed
 from voxlate.system.errors import BadInput
+
+# The systems that the papers propose, and the recipes of this project; all others are baselines and ablations.
+SYSTEMS = (
+    "make_a_volume_swi_mra",
+    "make_a_volume_t1_t2",
+    "mr_to_ct_ddpm",
+    "mr_to_ct_slices",
+    "mrdpm",
+    "mrdpm_cbf",
+    "mrdpm_cbv",
+    "phantom_t1_to_ct",
+    "t1_to_t2_brain",
+    "tof_to_cta_adm",
+    "umm_csgm",
+)
+MEASURED = re.compile(
+    "Measured(?: in| on|: see)"
+)  # in a head: numbers of this project, not of a paper
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The fit of a shipped recipe to a cohort.
+    """The fit of a shipped recipe or starter to a cohort.
 
-    against: the reason why the recipe cannot be trained on the cohort; notes: sentences on unusual facts; why: the
-    reasons for its rank in one line; filled: share of its patches that slices do NOT fill (0 is best); cases: number of
-    its training cases; steps: sum over all its stages.
+    against: the reason why it cannot be used on the cohort; notes: sentences on unusual facts; why: the reasons for its
+    rank in one line; unpaired: whether it learns without pairs from a cohort that has pairs; filled: share of its
+    patches that slices do NOT fill (0 is best); cases: number of its training cases; measured: whether its head has
+    numbers of this project; samples: whether synthesis runs a sampler; steps: sum over all its stages (0: epochs).
     """
 
     name: str
@@ -25,62 +50,59 @@ class Fit:
     against: str = ""
     notes: tuple[str, ...] = ()
     why: str = ""
+    unpaired: bool = False
     filled: float = 0.0
     unused: tuple[str, ...] = ()
     cases: int = 0
+    measured: bool = False
+    samples: bool = False
     steps: int = 0
 
     @property
     def rank(self) -> tuple[object, ...]:
-        """Sort key: recipes that fit, with filled patches, many cases, many modalities and few steps come first."""
+        """Sort key: paired methods, filled patches, many cases, all modalities, systems and short trainings come first."""
         return (
             bool(self.against),
+            self.name.startswith(PREFIX),
+            self.unpaired,
             round(self.filled, 1),
             -self.cases,
             len(self.unused),
+            self.name.removesuffix(SMALL) not in SYSTEMS,
+            not self.measured,
+            self.samples,
             len(self.notes),
-            self.steps,
+            self.steps or math.inf,
             self.name,
         )
 
 
 def fits(data: Path | str) -> list[Fit]:
-    """All shipped recipes, sorted from the best fit to those that do not fit.
+    """All shipped recipes and starters: the best fit first, then starters that fit, then those that do not fit.
 
     No voxel is read, except for recipes with data.physics.
     """
     cohort = open_cohort(data)
-    results = [_fit(name, cohort) for name in names()]
-    return sorted(results, key=lambda result: result.rank)
+    recipes = [_fit(name, cohort) for name in names()]
+    return sorted([*recipes, *_starters(cohort)], key=lambda fit: fit.rank)
 
 
 def _fit(name: str, cohort: Cohort) -> Fit:
     recipe = read(name)
     try:
         cohort = recipe.drawn_from(cohort)
-    except BadInput as error:
-        return Fit(name, recipe.title, _reason(str(error)))
-    missing = sorted(recipe.modalities - set(cohort.modalities))
-    if missing:
-        return Fit(name, recipe.title, f"needs {', '.join(missing)}, which the cohort lacks")
-    brain_of = cohort.provenance.get("mask_from")
-    if not recipe.finds_mask_of(brain_of):
-        against = (
-            f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
-        )
-        return Fit(name, recipe.title, against)
-    try:
+        if reason := _lacks(recipe, cohort):
+            return Fit(name, recipe.title, reason)
         for stage in recipe.all_stages:
             usable_cases(cohort, stage.data, "train")
         notes = tuple(dict.fromkeys(_notes(recipe, cohort)))
     except BadInput as error:
         return Fit(name, recipe.title, _reason(str(error)))
-    training_cases = {
-        case for stage in recipe.all_stages for case in teaching_cases(cohort, stage.data)
-    }
-    empty = max(1 - filled_share(cohort, stage.data) for stage in recipe.all_stages)
+    stages = recipe.all_stages
+    training_cases = set().union(*(teaching_cases(cohort, stage.data) for stage in stages))
+    empty = max(1 - filled_share(cohort, stage.data) for stage in stages)
     unused = tuple(sorted(set(cohort.modalities) - recipe.modalities))
-    steps = sum(stage.train.steps for stage in recipe.all_stages)
+    steps = sum(stage.train.steps for stage in stages)
     facts = (
         f"patches filled to {1 - empty:.0%}",
         f"{len(training_cases)} of {len(cohort.splits['train'])} training cases",
@@ -92,11 +114,45 @@ def _fit(name: str, cohort: Cohort) -> Fit:
         recipe.title,
         notes=notes,
         why="; ".join(facts),
+        unpaired=_wastes_pairs(recipe, cohort),
         filled=empty,
         unused=unused,
         cases=len(training_cases),
+        measured=MEASURED.search(head_of(name)) is not None,
+        samples=recipe.method.iterates,
         steps=steps,
     )
+
+
+def _lacks(recipe: Recipe, cohort: Cohort) -> str:
+    """The reason why a recipe cannot be trained on the modalities and the mask of a cohort; "" if it can."""
+    if missing := sorted(recipe.modalities - set(cohort.modalities)):
+        return f"needs {', '.join(missing)}, which the cohort lacks"
+    brain_of = cohort.provenance.get("mask_from")
+    if not recipe.finds_mask_of(brain_of):
+        return f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
+    return ""
+
+
+def _wastes_pairs(recipe: Recipe, cohort: Cohort) -> bool:
+    """Whether a recipe learns without pairs although a training case has all of its modalities."""
+    return not recipe.method.needs_pairs and any(
+        case.split == "train" and recipe.modalities <= set(case.present) for case in cohort.cases
+    )
+
+
+def _starters(cohort: Cohort) -> list[Fit]:
+    """The fit of each installed starter, which synthesises without training."""
+    found = []
+    for name in installed():
+        card = read_card(folder_of(name))
+        try:
+            against = reason_against(card, facts_of(cohort))
+        except BadInput as error:
+            against = _reason(str(error))
+        why = f"trained on {card.trained_on}; no training needed, or train auto initialises from it"
+        found.append(Fit(f"{PREFIX}{name}", card.title, against, why=why))
+    return found
 
 
 def _reason(sentence: str) -> str:

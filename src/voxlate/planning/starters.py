@@ -162,6 +162,19 @@ def without_training(facts: Facts, roles: Roles) -> str:
     return ""
 
 
+def reason_against(card: Card, facts: Facts) -> str:
+    """The reason why a starter does not take the scans of a cohort; "" if it takes them."""
+    missing = [
+        name
+        for name in dict.fromkeys((*card.source, *card.target))
+        if not facts.scans.keys() & {name, *card.accepts.get(name, ())}
+    ]
+    completes = card.source == card.target
+    if len(missing) > (len(card.source) - 2 if completes else 0):
+        return f"needs {'two of ' if completes else ''}{', '.join(card.source if completes else missing)}, which the cohort lacks"
+    return _other_scans(card, facts)
+
+
 def few_teach(patients: int) -> str:
     """A sentence where so few patients teach that a starter is better, whatever the law predicts; else ''."""
     if patients > FEW_PATIENTS:

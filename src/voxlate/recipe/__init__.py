@@ -8,7 +8,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from voxlate.recipe.text import header, names, table, text_of, values_of
+from voxlate.recipe.text import head_of, header, names, table, text_of, values_of
 
 if (
     TYPE_CHECKING
@@ -37,6 +37,7 @@ __all__ = [
     "check_synthesis",
     "fixed_ranges",
     "from_dict",
+    "head_of",
     "header",
     "names",
     "needed_code",

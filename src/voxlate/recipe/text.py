@@ -1,6 +1,7 @@
 """Recipes as text: those that come with the package, their bases, their heads, and changes from the command line."""
 
 import copy
+import functools
 import re
 import tomllib
 from collections.abc import Mapping
@@ -12,46 +13,54 @@ from voxlate.recipe.renamed import refuse_both_names, with_new_names
 from voxlate.system.errors import BadInput, did_you_mean
 
 SHIPPED = resources.files("voxlate") / "recipe" / "shipped"
+SMALL = "_small"  # ends the name of the small variant of a recipe, which its table [small] states
 
 
-def names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(
-        file.name.removesuffix(".toml") for file in SHIPPED.iterdir() if file.name.endswith(".toml")
-    )
+@functools.cache
+def names() -> tuple[str, ...]:
+    """Names of the shipped recipes and of their small variants, sorted."""
+    found = []
+    for file in SHIPPED.iterdir():
+        name, _, suffix = file.name.rpartition(".")
+        if suffix == "toml":
+            has_small = "\n[small]\n" in file.read_text(encoding="utf-8")
+            found += [name, f"{name}{SMALL}"] if has_small else [name]
+    return tuple(sorted(found))
+
+
+def small_variant(name: str) -> str:
+    """The name of the small variant of a recipe: mrdpm_small of mrdpm, and own_small.toml of own.toml."""
+    stem = name.removesuffix(".toml")
+    return f"{stem}{SMALL}{name.removeprefix(stem)}"
+
+
+def _full_recipe(name: str) -> str:
+    """The recipe that states a small variant; the same name for every other recipe."""
+    stem = name.removesuffix(".toml")
+    is_small = stem.lower().endswith(SMALL) and not Path(name).is_file()
+    return f"{stem[: -len(SMALL)]}{name.removeprefix(stem)}" if is_small else name
 
 
 def text_of(name: str) -> str:
-    """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither."""
-    path = Path(name)
-    if name in names() or (name.lower() in names() and not path.is_file()):
-        return (SHIPPED / f"{name.lower()}.toml").read_text(encoding="utf-8")
+    """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither.
+
+    The text of a small variant is that of its recipe.
+    """
+    full = _full_recipe(name)
+    path = Path(full)
+    if full in names() or (full.lower() in names() and not path.is_file()):
+        return (SHIPPED / f"{full.lower()}.toml").read_text(encoding="utf-8")
     if not path.is_file():
+        hint = did_you_mean(Path(name).name.removesuffix(".toml"), names(), most=4)
         raise BadInput(
-            f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. {_nearest(path.name.removesuffix('.toml'))}"
+            f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. {hint or 'See voxlate recipes, or begin with phantom_t1_to_ct.'}"
         )
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"{name}: expected a TOML text, found bytes that are no text. Check the path."
+            f"{full}: expected a TOML text, found bytes that are no text. Check the path."
         ) from error
-
-
-def _nearest(name: str) -> str:
-    """What somebody may have meant, in a sentence."""
-    near = did_you_mean(name, names(), most=4)
-    return near or "See voxlate recipes, or begin with phantom_t1_to_ct."
-
-
-def titles() -> dict[str, dict[str, str]]:
-    """Titles of the recipes that come with the package, by name, for each pair of modalities ('t1 → ct')."""
-    found: dict[str, dict[str, str]] = {}
-    for name in names():
-        values = values_of(name)
-        pair = " → ".join(" + ".join(values["data"][side]) for side in ("source", "target"))
-        found.setdefault(pair, {})[name] = values["title"]
-    return found
 
 
 def table_of_recipes() -> list[dict[str, Any]]:
@@ -59,22 +68,20 @@ def table_of_recipes() -> list[dict[str, Any]]:
     rows = []
     for name in names():
         values = values_of(name)
-        data = values["data"]
-        rows.append(
-            {
-                "name": name,
-                "title": values["title"],
-                "source": data["source"],
-                "target": data["target"],
-            }
-        )
+        sides = {side: values["data"][side] for side in ("source", "target")}
+        rows.append({"name": name, "title": values["title"], **sides})
     return rows
 
 
+def head_of(name: str) -> str:
+    """The comment lines at the head of a recipe, or of its small variant."""
+    text = text_of(name)
+    return header(text if _full_recipe(name) == name else text.partition("\n[small]\n")[2])
+
+
 def header(text: str) -> str:
-    """The comment lines at the head of a recipe: what it reproduces, the command, the number to expect."""
-    lines = re.match(r"(#[^\n]*\n)*", text)
-    return lines.group(0) if lines else ""
+    """The comment lines at the head of a text: what it reproduces, the command, the number to expect."""
+    return re.match(r"(?:#[^\n]*\n)*", text)[0]  # type: ignore[index]
 
 
 def values_of(name: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -102,12 +109,20 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
         raise BadInput(
             f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base."
         )
+    full = _full_recipe(name)
     try:
         stated = tomllib.loads(text_of(name))
-        refuse_both_names(stated, name)
-        values = with_new_names(stated)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
+    small = stated.pop("small", None)
+    if full != name:
+        if not isinstance(small, dict):
+            raise BadInput(
+                f"{name}: expected a recipe with a table [small] for its small variant, found none in {full}. Train {full} itself, or add the table."
+            )
+        stated = {"base": full} | small
+    refuse_both_names(stated, name)
+    values = with_new_names(stated)
     base = values.pop("base", None)
     return values if base is None else _updated(_values(str(base), (*before, name)), values)
 

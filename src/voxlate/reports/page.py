@@ -193,7 +193,7 @@ def scores_in(folder: Path) -> dict[str, Any]:
 
 def _unlike_shipped(text: str) -> str:
     """A sentence on the differences between a recipe and the shipped recipe with the same head; "" if there are none."""
-    heads = {name: recipe_text.header(recipe_text.text_of(name)) for name in recipe_text.names()}
+    heads = {name: recipe_text.head_of(name) for name in recipe_text.names()}
     name = next((name for name, head in heads.items() if head and text.startswith(head)), None)
     if name is None:
         return ""
