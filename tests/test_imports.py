@@ -63,14 +63,10 @@ def test_no_module_of_the_diffusion_core_imports_images_or_networks():
 
 
 def _imported_modules(path: Path) -> set[Path]:
-    """The files of voxlate that a file imports when it is loaded; imports inside functions do not count."""
-    nodes = ast.parse(path.read_text()).body
+    """The files of voxlate that a file imports, also inside functions and `if TYPE_CHECKING:`."""
     names = set[str]()
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, ast.If | ast.Try):  # `if TYPE_CHECKING:` is no way around
-            nodes += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
-        elif isinstance(node, ast.ImportFrom) and node.module:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -79,7 +75,7 @@ def _imported_modules(path: Path) -> set[Path]:
         for name in names
         if name.startswith("voxlate.")
     }
-    return {file for file in files if file.is_file()}
+    return {file for file in files if file.is_file()} - {path}
 
 
 def test_no_modules_import_each_other_in_a_circle():
