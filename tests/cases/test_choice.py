@@ -8,7 +8,8 @@ import pytest
 from rows import every_row
 from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import open_cohort
-from voxlate.cohorts.find import CohortFiles, find_cohort
+from voxlate.cohorts.case_files import CohortFiles
+from voxlate.cohorts.find import find_cohort
 from voxlate.scoring.evaluate import evaluate
 from voxlate.system.errors import BadInput
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.cohorts.find import CaseFiles, find_cohort, load_preset, presets
+from voxlate.cohorts.case_files import CaseFiles
+from voxlate.cohorts.find import find_cohort
+from voxlate.cohorts.presets import load_preset
 from voxlate.formats.io import read_volume
+from voxlate.options.layout import presets
 from voxlate.system.errors import BadInput
 
 

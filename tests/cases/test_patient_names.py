@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.cohorts.find import CaseFiles, find_cohort
-from voxlate.cohorts.patient_names import patient_in, shared_patients
+from voxlate.cohorts.case_files import CaseFiles
+from voxlate.cohorts.find import find_cohort
+from voxlate.cohorts.patient_names import group_by_patient, patient_in
 from voxlate.system.errors import BadInput
 
 TOGETHER = """
@@ -166,14 +167,14 @@ def test_sessions_slices_sides_dates_and_copies_are_read_as_parts_of_a_patient(l
 
 def test_copies_made_by_a_system_of_files_are_of_the_patient_of_the_original() -> None:
     assert {patient_in(name) for name in COPIES} == {"P01"}
-    owners, _ = shared_patients(["P01", "P01 (1)", "P02"])
+    owners, _ = group_by_patient(["P01", "P01 (1)", "P02"])
     assert owners == {"P01": "P01", "P01 (1)": "P01"}
 
 
 def test_years_and_sites_before_numbers_are_no_patients() -> None:
-    assert shared_patients(["2019_001", "2019_002", "2020_001"]) == ({}, [])
+    assert group_by_patient(["2019_001", "2019_002", "2020_001"]) == ({}, "")
     sites = [f"{site}_{number}" for site in ("01", "02") for number in ("001", "002", "004")]
-    assert shared_patients(sites) == ({}, [])
+    assert group_by_patient(sites) == ({}, "")
     assert patient_in("00012_11") == "00012"
     assert patient_in("case21_004") == "case21"
 
@@ -187,22 +188,22 @@ def test_names_of_different_patients_are_not_read_as_one(line: str) -> None:
 def test_the_ordinary_names_of_a_cohort_say_nothing() -> None:
     for line in lines(APART):
         if line not in ("slice0000 slice0001", "visit1_001 visit1_002"):
-            assert shared_patients(line.split()) == ({}, [])
+            assert group_by_patient(line.split()) == ({}, "")
 
 
 def test_a_case_named_as_the_patient_of_another_is_one_of_that_patient() -> None:
-    owners, _ = shared_patients(["pat1", "pat1_tp2", "pat2"])
+    owners, _ = group_by_patient(["pat1", "pat1_tp2", "pat2"])
     assert owners == {"pat1": "pat1", "pat1_tp2": "pat1"}
 
 
 def test_a_name_that_all_cases_share_is_no_patient_and_is_said() -> None:
-    owners, (sentence,) = shared_patients(["p1_s1", "p1_s2", "p1_s3"])
+    owners, sentence = group_by_patient(["p1_s1", "p1_s2", "p1_s3"])
     assert owners == {}
     assert "would be those of one patient, p1 (p1_s1, p1_s2, p1_s3)" in sentence
 
 
 def test_slices_without_a_patient_are_said_and_left_apart() -> None:
-    owners, (sentence,) = shared_patients(["slice_001", "slice_002"])
+    owners, sentence = group_by_patient(["slice_001", "slice_002"])
     assert owners == {}
     assert "state a session or slice and no patient (slice_001, slice_002)" in sentence
 

@@ -8,7 +8,9 @@ import pytest
 
 from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import case_path, open_cohort
-from voxlate.cohorts.find import find_cohort, load_preset, presets
+from voxlate.cohorts.find import find_cohort
+from voxlate.cohorts.presets import load_preset
+from voxlate.options.layout import presets
 from voxlate.system.errors import BadInput
 
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])

@@ -10,10 +10,10 @@ import nibabel as nib
 import numpy as np
 
 from rows import every_row
-from voxlate.cohorts.presets import presets
 from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
 from voxlate.options.evaluate import EvaluateOptions
+from voxlate.options.layout import presets
 from voxlate.options.option import option_of, suggestions
 from voxlate.options.synthesise import SynthOptions
 from voxlate.recipe import text as recipe_text

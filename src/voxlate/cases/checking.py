@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from voxlate.cases.align import Preparation, find_common_grid
 from voxlate.cases.case_header import CaseHeader
-from voxlate.cohorts.find import CaseFiles
+from voxlate.cohorts.case_files import CaseFiles
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Grid, Volume, canonical, share_inside
 from voxlate.system.errors import BadInput

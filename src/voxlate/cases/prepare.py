@@ -36,10 +36,12 @@ from voxlate.cases.prepared import (
     stated,
     write_cohort,
 )
+from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.choice import as_names
-from voxlate.cohorts.find import CaseFiles, find_cohort, root_and_manifest
+from voxlate.cohorts.find import find_cohort
+from voxlate.cohorts.manifest import root_and_manifest
 from voxlate.cohorts.patient_names import EACH
-from voxlate.cohorts.slice_lists import known_patients
+from voxlate.cohorts.slice_lists import require_patients
 from voxlate.cohorts.split import small_cohort_note, split_patients
 from voxlate.executors.job import Executor, InProcess, Plain, case_sentence
 from voxlate.executors.local import LocalExecutor
@@ -99,7 +101,7 @@ def prepare(
     layout = {**asked.layout, "manifest": table}
     found = find_cohort(root, modalities=asked.modalities, **layout)
     cases = found.cases
-    known_patients(cases, root)
+    require_patients(cases, root)
     preparation = preparation_of(asked, cases)  # stated in cohort.json, and so in every model of it
     splits = split_patients([(one.patient, one.split) for one in cases], asked.seed, asked.shares)
     by_whom = "manifest" if table else "lists"

@@ -10,10 +10,11 @@ from voxlate.cases.align import Preparation
 from voxlate.cases.checking import Checked, check_cases
 from voxlate.cases.prepare import preparation_of
 from voxlate.cases.prepared import SPLITS, Cohort, Entry
-from voxlate.cohorts.find import CaseFiles, CohortFiles, find_cohort
+from voxlate.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.manifest import root_and_manifest
-from voxlate.cohorts.slice_lists import known_patients
-from voxlate.cohorts.split import held_out_patients, small_cohort_note, split_patients
+from voxlate.cohorts.slice_lists import require_patients
+from voxlate.cohorts.split import list_held_out, small_cohort_note, split_patients
 from voxlate.options.prepare import PrepareOptions
 
 
@@ -43,7 +44,7 @@ class Survey:
             "fixed": self.preparation.fixed,
             "files": [vars(file) for file in self.checked.files],
             "lost": self.checked.lost,
-            "held_out": held_out_patients(self.splits),
+            "held_out": list_held_out(self.splits),
             "problems": self.checked.problems,
         }
 
@@ -56,7 +57,7 @@ def survey(
     """Read and check all scans of a cohort; raises BadInput where no case is found."""
     root, _ = root_and_manifest(cohort, options.manifest)
     found = find_cohort(cohort, modalities=options.modalities, **options.layout)
-    known_patients(found.cases, root)
+    require_patients(found.cases, root)
     splits = split_patients(
         [(case.patient, case.split) for case in found.cases], options.seed, options.shares
     )

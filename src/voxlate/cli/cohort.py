@@ -113,7 +113,7 @@ def prepare(
     from voxlate.cli.next_steps import after_prepare
     from voxlate.cli.overview import show
     from voxlate.cohorts.manifest import root_and_manifest
-    from voxlate.cohorts.split import held_out_line, held_out_patients
+    from voxlate.cohorts.split import describe_held_out, list_held_out
 
     if dry_run:
         from voxlate.cli.dry_run import show_preparation
@@ -143,7 +143,7 @@ def prepare(
             "modalities": list(prepared.modalities),
             "warnings": list(prepared.warnings),
         }
-        held_out = held_out_patients(splits)
+        held_out = list_held_out(splits)
         print(json.dumps({"out": str(to), **facts, "overview": table, "held_out": held_out}))
         end(prepared.provenance["unread"])
         return
@@ -152,7 +152,7 @@ def prepare(
     for warning in prepared.warnings:
         note(warning)
     show(table)
-    if line := held_out_line(splits):
+    if line := describe_held_out(splits):
         say(line, err)
     misaligned = misalignment_lines(prepared.cases)
     registered = registration_lines(prepared.cases)

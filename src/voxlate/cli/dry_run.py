@@ -7,7 +7,7 @@ from voxlate.cases.survey import survey
 from voxlate.cli.app import end, err, note, say
 from voxlate.cli.overview import show, show_files
 from voxlate.cli.progress import progress_on
-from voxlate.cohorts.split import held_out_line
+from voxlate.cohorts.split import describe_held_out
 from voxlate.options.prepare import PrepareOptions
 
 
@@ -20,7 +20,7 @@ def show_preparation(cohort: Path, options: PrepareOptions, every: bool, as_json
     else:
         show_files(seen.checked.files, seen.root, every)
         show(seen.table, seen.found)
-        if line := held_out_line(seen.splits):
+        if line := describe_held_out(seen.splits):
             say(line, err)
         if seen.small:
             note(seen.small)

@@ -8,8 +8,8 @@ from typing import Any
 
 from voxlate.batches.patches import DataSettings
 from voxlate.cases.prepared import Cohort, open_cohort
+from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
-from voxlate.cohorts.presets import CaseFiles
 from voxlate.options.layout import layout_of
 from voxlate.scoring.provenance import recorded_splits
 from voxlate.system.errors import BadInput

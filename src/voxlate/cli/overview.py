@@ -9,7 +9,7 @@ from rich.table import Table
 from voxlate.cases.checking import UNREAD, CheckedFile
 from voxlate.cases.prepared import SPLITS
 from voxlate.cli.app import err, say
-from voxlate.cohorts.find import CohortFiles
+from voxlate.cohorts.case_files import CohortFiles
 from voxlate.system.errors import first_of
 
 MOST_ROWS = 12  # files of a dry run; --all shows the others

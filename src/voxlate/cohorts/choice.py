@@ -1,11 +1,32 @@
-"""The cases and files of a cohort that are left out, and the file that is taken of several of one modality."""
+"""The rows of a cohort's manifest, one a file, and the choice among them: --prefer, --exclude and --exclude-file."""
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxlate.system.errors import BadInput, did_you_mean, first_of
+
+MOST_QUOTED = 3  # names or paths in a message
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file of a cohort: what its path, its table or its tags state.
+
+    patient: None where nothing states the patient; description: of a DICOM series.
+    """
+
+    patient: str | None
+    case: str
+    modality: str
+    path: Path
+    description: str = ""
+
+    def fits(self, pattern: str) -> bool:
+        """Whether a pattern fits the path or the description."""
+        return _fits(self.path, pattern) or _fits(self.description, pattern)
 
 
 @dataclass
@@ -20,105 +41,97 @@ class Choice:
     exclude: Sequence[str] = ()
     exclude_file: Sequence[str] = ()
     known: set[str] = field(default_factory=set)  # names of all cases and patients
-    used: set[tuple[str, str]] = field(default_factory=set)  # option and pattern
-    cases: set[str] = field(default_factory=set)
-    files: set[str] = field(default_factory=set)
-    passed_over: set[str] = field(default_factory=set)
-    alone: dict[str, str] = field(
+    used: set[str] = field(default_factory=set)  # patterns that had an effect
+    left_out: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    single: dict[str, Row] = field(
         default_factory=dict
-    )  # patterns of prefer that fit the only file of a modality, and that file
-    doubled: bool = False  # whether any case had several files of one modality
+    )  # by a pattern of prefer: a modality's only file
+    has_several: bool = False  # whether any case has several files of one modality
 
-    def has_case(self, case: str, patient: str | None) -> bool:
+    def keep_case(self, case: str, patient: str | None) -> bool:
         """Whether a case counts."""
         names = {case, patient or case}
         self.known |= names
-        fitting = [
+        fitting = {
             pattern
             for pattern in self.exclude
             if any(fnmatch.fnmatchcase(name, pattern) for name in names)
-        ]
-        self.used |= {("--exclude", pattern) for pattern in fitting}
-        self.cases |= {case} if fitting else set()
-        return not fitting
+        }
+        return self._keep(fitting, "cases that --exclude names", case)
 
-    def has_file(self, path: Path | str, root: Path | None = None, words: str = "") -> bool:
-        """Whether a file counts; root: the folder from which a message names it; words: its description, if any."""
-        fitting = [
+    def keep_file(self, path: Path | str, description: str = "", name: str = "") -> bool:
+        """Whether a file counts; name: of the file in a message."""
+        fitting = {
             pattern
             for pattern in self.exclude_file
-            if _fits(path, pattern) or _fits(words, pattern)
-        ]
-        self.used |= {("--exclude-file", pattern) for pattern in fitting}
-        self.files |= {_shown(path, root)} if fitting else set()
+            if _fits(path, pattern) or _fits(description, pattern)
+        }
+        return self._keep(fitting, "files that --exclude-file names", name or str(path))
+
+    def _keep(self, fitting: set[str], what: str, name: str) -> bool:
+        self.used |= fitting
+        if fitting:
+            self.left_out[what].add(name)
         return not fitting
 
-    def one_of(
-        self,
-        candidates: Sequence[tuple[Path, str]],
-        modality: str,
-        case: str,
-    ) -> Path | None:
-        """The file to take of several of one modality, each with its description; None where it is not clear.
+    def choose(self, rows: Sequence[Row]) -> Row | None:
+        """The row to take of several of one modality; None where the options do not decide.
 
         The first pattern of `prefer` that fits one of them alone decides.
         """
-        fitting = {pattern: self.preferred(candidates, pattern) for pattern in self.prefer}
-        if len(candidates) == 1:
-            for pattern in (pattern for pattern, some in fitting.items() if some):
-                self.alone.setdefault(
-                    pattern, f"{candidates[0][0].name}, the only {modality} of case {case}"
-                )
-            return candidates[0][0]
-        self.doubled = True
-        self.used |= {("--prefer", pattern) for pattern, some in fitting.items() if some}
-        for some in fitting.values():
-            if len(some) == 1:
-                self.passed_over |= {
-                    _shown(path, None) for path, _ in candidates if path != some[0]
-                }
-                return some[0]
-        return None
-
-    def preferred(self, candidates: Sequence[tuple[Path, str]], pattern: str) -> list[Path]:
-        """The files that a pattern of `prefer` fits, by their path or their description."""
-        return [path for path, words in candidates if _fits(path, pattern) or _fits(words, pattern)]
+        fitting = {
+            pattern: preferred
+            for pattern in self.prefer
+            if (preferred := [row for row in rows if row.fits(pattern)])
+        }
+        if len(rows) == 1:
+            self.single |= dict.fromkeys(fitting, rows[0])
+            return rows[0]
+        self.has_several = True
+        self.used |= fitting.keys()
+        chosen = next((rows[0] for rows in fitting.values() if len(rows) == 1), None)
+        if chosen is not None:
+            others = {str(row.path) for row in rows if row != chosen}
+            self.left_out["files in whose place --prefer took another"] |= others
+        return chosen
 
     def sentences(self) -> list[str]:
         """Sentences on the cases and files that the options left out."""
-        left_out = (
-            (self.cases, "cases that --exclude names"),
-            (self.files, "files that --exclude-file names"),
-            (self.passed_over, "files in whose place --prefer took another"),
-        )
-        return [f"{len(names)} {what} ({_some(names)})" for names, what in left_out if names]
+        return [
+            f"{len(names)} {what} ({quote_some(sorted(names))})"
+            for what, names in sorted(self.left_out.items())
+        ]
 
     def refuse_unused(self, root: Path) -> None:
         """Raise BadInput for a pattern that has no effect: it may be a typing error."""
         for pattern in self.prefer:
-            if ("--prefer", pattern) not in self.used:
-                raise self._decides_nothing(root, pattern)
-        for option, patterns in (
-            ("--exclude", self.exclude),
-            ("--exclude-file", self.exclude_file),
+            if pattern not in self.used:
+                raise self._unused_preference(root, pattern)
+        for option, what, patterns in (
+            ("--exclude", "a case or patient", self.exclude),
+            ("--exclude-file", "a file", self.exclude_file),
         ):
-            for pattern in patterns:
-                if (option, pattern) in self.used:
-                    continue
-                what = "a case or patient" if option == "--exclude" else "a file"
-                near = did_you_mean(pattern, self.known) if option == "--exclude" else ""
+            unused = [pattern for pattern in patterns if pattern not in self.used]
+            if unused:
+                near = did_you_mean(unused[0], self.known) if option == "--exclude" else ""
                 raise BadInput(
-                    f"{option}: expected the name of {what} in {root}, or a pattern such as '*_run-2_*', found '{pattern}', which fits none. {near or 'Change it, or drop the option.'}"
+                    f"{option}: expected the name of {what} in {root}, or a pattern such as '*_run-2_*', found '{unused[0]}', which fits none. {near or 'Change it, or drop the option.'}"
                 )
 
-    def _decides_nothing(self, root: Path, pattern: str) -> BadInput:
+    def _unused_preference(self, root: Path, pattern: str) -> BadInput:
         expected = f"--prefer: expected a pattern of one of several files of a modality in {root}, found '{pattern}'"
-        if pattern in self.alone:
+        row = self.single.get(pattern)
+        if row is not None:
             return BadInput(
-                f"{expected}, which fits {self.alone[pattern]}. Drop the option; if two names mean one modality, give a preset file (--preset) with [aliases], or name the files by run-, acq- or rec- (t1_run-2)."
+                f"{expected}, which fits {row.path.name}, the only {row.modality} of case {row.case}. Drop the option; if two names mean one modality, give a preset file (--preset) with [aliases], or name the files by run-, acq- or rec- (t1_run-2)."
             )
-        none = "" if self.doubled else ", and no case has two files of one modality"
+        none = "" if self.has_several else ", and no case has two files of one modality"
         return BadInput(f"{expected}, which fits none{none}. Change it, or drop the option.")
+
+
+def quote_some(names: Sequence[str]) -> str:
+    """The first of many names or paths in quotes, for a sentence."""
+    return first_of([f"'{name}'" for name in names], MOST_QUOTED)
 
 
 def as_names(names: Sequence[str] | str | None) -> tuple[str, ...]:
@@ -126,34 +139,17 @@ def as_names(names: Sequence[str] | str | None) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 
-def several(candidates: Sequence[tuple[Path, str]], modality: str, case: str) -> BadInput:
+def several_files(rows: Sequence[Row]) -> BadInput:
     """The error of a case with several files of one modality of which none was chosen."""
-    (first, _), *others = candidates
-    also = first_of([path for path, _ in others])
-    apart = (
-        "/".join(first.parts[-2:])
-        if first.name in {path.name for path, _ in others}
-        else first.name
-    )
+    first, *others = rows
+    names = [row.path.name for row in others]
+    path = first.path
+    choice = "/".join(path.parts[-2:]) if path.name in names else path.name
     return BadInput(
-        f"{first}: expected one {modality} of case {case}, found also {also}. Choose one (--prefer '{apart}'), leave files out (--exclude-file PATTERN), or the case (--exclude {case})."
+        f"{path}: expected one {first.modality} of case {first.case}, found also {first_of([row.path for row in others])}. Choose one (--prefer '{choice}'), leave files out (--exclude-file PATTERN), or the case (--exclude {first.case})."
     )
 
 
-def _fits(path: Path | str, pattern: str) -> bool:
+def _fits(text: Path | str, pattern: str) -> bool:
     """Whether a pattern fits a text, or the end of a path from one of its folders on; an empty text fits none."""
-    if not path:
-        return False
-    parts = Path(path).as_posix().split("/")
-    return any(fnmatch.fnmatchcase("/".join(parts[first:]), pattern) for first in range(len(parts)))
-
-
-def _shown(path: Path | str, root: Path | None) -> str:
-    place = Path(path)
-    if root and place.is_relative_to(root):
-        return place.relative_to(root).as_posix()
-    return str(path)
-
-
-def _some(names: Iterable[str]) -> str:
-    return first_of([f"'{name}'" for name in sorted(names)], 3)
+    return bool(text) and fnmatch.fnmatchcase(f"/{Path(text).as_posix()}", f"*/{pattern}")

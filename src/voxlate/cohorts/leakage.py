@@ -9,10 +9,10 @@ from voxlate.system.errors import BadInput
 
 
 def refuse_leak(pairs: Iterable[tuple[str, str | None]], where: Path | str) -> None:
-    """Raise BadInput where one patient is in two splits; pairs: patient and split of each case."""
+    """Raise BadInput where one patient is in two splits; pairs: patient ('' if unknown) and split of each case."""
     splits: dict[str, str] = {}
     for patient, split in pairs:
-        if split is not None and splits.setdefault(patient, split) != split:
+        if patient and split and splits.setdefault(patient, split) != split:
             raise BadInput(
                 f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. Put all cases of a patient into the same split, or pass --patients each if they are several patients."
             )
@@ -29,7 +29,7 @@ def refuse_similar_names(names: Iterable[str], what: str, where: Path | str) -> 
             )
 
 
-def shared_masks(masks: Iterable[tuple[str, Path]]) -> list[str]:
+def sentences_on_shared_masks(masks: Iterable[tuple[str, Path]]) -> list[str]:
     """A sentence for each mask file that is used for several patients; masks: patient and mask of each case."""
     patients = defaultdict[Path, set[str]](set)
     for patient, mask in masks:

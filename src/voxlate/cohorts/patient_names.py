@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from voxlate.cohorts.presets import CaseFiles
+from voxlate.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.system.errors import first_of, plural
 
 EACH = "each"  # in place of a file of patients
@@ -129,38 +129,41 @@ def _identifies(patient: str) -> bool:
     return re.search(r"\d", OF_NOBODY.sub("", patient)) is not None
 
 
-def by_names(cases: Sequence[CaseFiles]) -> tuple[list[CaseFiles], list[str]]:
-    """The cases, those without a patient with the one that their names tell or as patients of their own, and sentences."""
+def find_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
+    """The cases, those without a patient with the one in their names or as patients of their own.
+
+    What was read from names or remained separate is noted in `found`.
+    """
     unowned = sorted(case.case for case in cases if not case.patient)
-    owners, sentences = shared_patients(unowned)
-    owned = [
+    owners, sentence = group_by_patient(unowned)
+    found.guessed += [sentence] if sentence else []
+    return [
         replace(case, patient=case.patient or owners.get(case.case, case.case)) for case in cases
     ]
-    return owned, sentences
 
 
-def shared_patients(names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def group_by_patient(names: Sequence[str]) -> tuple[dict[str, str], str]:
     """The patient of each name that shares one with another name, and a sentence on what was read or left apart."""
     groups = defaultdict[str, list[str]](list)
     for name in names:
         groups[patient_in(name) or name].append(name)
     shared = {patient: group for patient, group in groups.items() if len(group) > 1}
-    alone = "so that each counts as a patient; --patients FILE says whose they are"
-    if shared and len(groups) == 1:
-        patient = next(iter(groups))
-        return {}, [
-            f"the names of all {len(names)} cases would be those of one patient, {patient} ({first_of(names, 3)}), {alone}"
-        ]
-    if shared:
-        owners = {name: patient for patient, group in shared.items() for name in group}
-        patient = next(iter(shared))
-        example = f"{first_of(shared[patient], 3)} are of {patient}"
-        return owners, [
-            f"{len(owners)} of {len(names)} cases are sessions, slices or copies of {plural(len(shared), 'patient')} by their names ({example}); --patients {EACH} makes every case a patient of its own"
-        ]
+    alone = "so that each counts as a patient; --patients FILE states whose they are"
     parts = [name for name in names if UNOWNED.fullmatch(name)]
+    if shared:
+        patient, group = next(iter(shared.items()))
+        if len(groups) == 1:
+            return {}, (
+                f"the names of all {len(names)} cases would be those of one patient, {patient} ({first_of(names, 3)}), {alone}"
+            )
+        owners = dict[str, str]()
+        for owner, own in shared.items():
+            owners |= dict.fromkeys(own, owner)
+        return owners, (
+            f"{len(owners)} of {len(names)} cases are sessions, slices or copies of {plural(len(shared), 'patient')} by their names ({first_of(group, 3)} are of {patient}); --patients {EACH} makes every case a patient of its own"
+        )
     if len(parts) > 1:
-        return {}, [
+        return {}, (
             f"the names of {len(parts)} cases state a session or slice and no patient ({first_of(parts, 3)}), {alone}"
-        ]
-    return {}, []
+        )
+    return {}, ""

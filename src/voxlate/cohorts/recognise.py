@@ -4,9 +4,10 @@ import os
 import re
 from pathlib import Path
 
-from voxlate.cohorts.paths import some_of
+from voxlate.cohorts.case_files import LABELS, MASKS, modality_name
+from voxlate.cohorts.choice import quote_some
 from voxlate.cohorts.patient_names import SESSION
-from voxlate.cohorts.presets import LABELS, MASKS, Preset, load_preset, modality_name
+from voxlate.cohorts.presets import Preset, load_preset
 from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import scan_endings, without_ending
 from voxlate.images.units import UNITS
@@ -32,7 +33,7 @@ KNOWN = (
 )
 
 
-def recognised(root: Path) -> Preset | None:
+def recognise(root: Path) -> Preset | None:
     """The layout that a folder's own files state: BIDS, nnU-Net, CycleGAN's, or a folder for each modality."""
     if (root / "dataset_description.json").is_file():
         return load_preset("bids")
@@ -112,10 +113,10 @@ def flat_pattern(root: Path, paths: list[str]) -> str:
             return f"{{case}}{mark}{{modality}}"
     if any((root / path).is_dir() for path in paths):
         raise BadInput(
-            f"{root}: expected a folder for each case with a folder for each series, found DICOM files right in {some_of(paths)}. Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags (docs/guides/dicom.md; voxlate info FOLDER lists them), or put each series into a folder named as its modality."
+            f"{root}: expected a folder for each case with a folder for each series, found DICOM files right in {quote_some(paths)}. Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags (docs/guides/dicom.md; voxlate info FOLDER lists them), or put each series into a folder named as its modality."
         )
     raise BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {len(paths)} scans of another form ({some_of(paths)}). Pass --pattern '{{case}}_{{modality}}' for many cases in one folder, or '{{modality}}' where they are one patient's."
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(paths)} scans of another form ({quote_some(paths)}). Pass --pattern '{{case}}_{{modality}}' for many cases in one folder, or '{{modality}}' where they are one patient's."
     )
 
 

@@ -2,13 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
+from voxlate.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.cohorts.leakage import refuse_leak
-from voxlate.cohorts.patient_names import EACH, by_names, patient_in
-from voxlate.cohorts.presets import Arrays, CaseFiles
+from voxlate.cohorts.patient_names import EACH, find_owners, patient_in
+from voxlate.cohorts.presets import Arrays
 from voxlate.cohorts.split import patient_order
 from voxlate.formats.arrays import slice_size, stack_shape, states_spacing
 from voxlate.formats.io import file_and_part, holds_slices, is_picture
@@ -17,7 +19,7 @@ from voxlate.system.files import safe_name
 
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
 LARGEST_SHARE = 4  # at most one in so many training items is held out
-STACKED = re.compile(r"slice=\{case\}")
+STACKED = "slice={case}"
 
 
 def slices_of(file: Path, part: str, common: str) -> Iterator[tuple[str | None, Path]]:
@@ -25,52 +27,53 @@ def slices_of(file: Path, part: str, common: str) -> Iterator[tuple[str | None, 
 
     The case is None where the file's name states it; common: settings of all files, which the part may override.
     """
-    stated = [setting for setting in f"{common},{part}".split(",") if setting]
-    settings = {setting.partition("=")[0]: setting for setting in stated}
+    settings = dict[str, str]()
+    for setting in filter(None, f"{common},{part}".split(",")):
+        settings[setting.partition("=")[0]] = setting
     keys = sorted(settings, key=lambda key: key in ("axes", "mm", "unit"))
     text = ",".join(settings[key] for key in keys)
-    if not STACKED.search(text):
+    if STACKED not in text:
         yield None, Path(f"{file}#{text}") if text and holds_slices(file) else file
         return
-    count = stack_shape(file, STACKED.sub("slice=0", text))[0]
+    count = stack_shape(file, text.replace(STACKED, "slice=0"))[0]
     width = max(4, len(str(count - 1)))
     for k in range(count):
-        yield f"slice{k:0{width}d}", Path(f"{file}#{STACKED.sub(f'slice={k}', text)}")
+        yield f"slice{k:0{width}d}", Path(f"{file}#{text.replace(STACKED, f'slice={k}')}")
 
 
-def arranged(
+def arrange(
     cases: list[CaseFiles],
     arrays: Arrays,
     root: Path,
     patients: Path | str | None,
-) -> tuple[list[CaseFiles], list[str], list[str]]:
-    """The cases of array files with their splits and patients, and sentences on cases in no list and on their patients.
+    found: CohortFiles,
+) -> list[CaseFiles]:
+    """The cases of array files with their splits and patients; cases in no list are noted in `found`.
 
-    patients: see `with_patients` (default: PATIENTS in root, where it is). Where neither a list nor the names of all
-    cases tell the patients, they are '' (see `known_patients`), and nothing is held out for validation.
+    patients: see `take_patients` (default: PATIENTS in root, where it is). Where neither a list nor the names of all
+    cases state the patients, they are '' (see `require_patients`), and nothing is held out for validation.
     Raises BadInput for stacks of other shapes, and for lists that do not fit.
     """
-    _refuse_unequal_stacks(cases)
-    cases, left_out = _with_splits(cases, arrays, root)
+    stacks = [(path, part) for path, part in _parts(cases) if "slice=" in part]
+    shapes = {path: stack_shape(path, part) for path, part in dict(stacks).items()}
+    _refuse_unequal(shapes, "slices, height and width", "the two are paired by index")
+    if arrays.lists:
+        cases = _take_splits(cases, arrays, root, found)
     if patients is None and (root / PATIENTS).is_file():
         patients = root / PATIENTS
-    said = list[str]()
     if patients is not None:
-        cases = with_patients(cases, patients)
-    elif _name_patients(cases):
-        cases, said = by_names(cases)
-    if all(case.patient for case in cases):
-        refuse_leak(((case.patient, case.split) for case in cases), patients or root)
-    return _held_back(cases, arrays.held_back), left_out, said
+        cases = take_patients(cases, patients)
+    else:
+        owners = {patient_in(case.case) for case in cases if not case.patient}
+        if (
+            None not in owners and len(owners) > 1
+        ):  # of several patients, all of whom the names state
+            cases = find_owners(cases, found)
+    refuse_leak(((case.patient, case.split) for case in cases), patients or root)
+    return _hold_out(cases, arrays.held_back)
 
 
-def _name_patients(cases: Sequence[CaseFiles]) -> bool:
-    """Whether the names of cases without a patient tell a patient and a slice each, of several patients."""
-    owners = {patient_in(case.case) for case in cases if not case.patient}
-    return None not in owners and len(owners) > 1
-
-
-def known_patients(cases: Sequence[CaseFiles], root: Path) -> None:
+def require_patients(cases: Sequence[CaseFiles], root: Path) -> None:
     """Raise BadInput where nothing states the patients of slices: slices of one patient may reach two splits."""
     if all(case.patient for case in cases):
         return
@@ -82,7 +85,7 @@ def known_patients(cases: Sequence[CaseFiles], root: Path) -> None:
     )
 
 
-def with_patients(cases: list[CaseFiles], patients: Path | str) -> list[CaseFiles]:
+def take_patients(cases: list[CaseFiles], patients: Path | str) -> list[CaseFiles]:
     """The cases with the patients that a text file names: of a stack one a line, in order, else 'ID PATIENT'.
 
     patients: the file, or EACH, by which every case is a patient of its own.
@@ -90,26 +93,27 @@ def with_patients(cases: list[CaseFiles], patients: Path | str) -> list[CaseFile
     if str(patients) == EACH:
         return [replace(case, patient=case.case) for case in cases]
     path = Path(patients)
-    lines = _lines(path)
-    rows = [
-        [safe_name(word, f"{path}, line {n}") for word in re.split(r"[\s,;]+", one)]
-        for n, one in lines
-    ]
+    rows = dict[int, list[str]]()
+    for number, line in _lines(path).items():
+        rows[number] = re.split(r"[\s,;]+", line)
+        for word in rows[number]:
+            safe_name(word, f"{path}, line {number}")
     if _are_stacked(cases):
-        if len(rows) != len(cases) or any(len(row) != 1 for row in rows):
-            found = f"{len(rows)} lines" if len(rows) != len(cases) else "lines of several words"
+        several = any(len(row) != 1 for row in rows.values())
+        if several or len(rows) != len(cases):
+            found = "lines of several words" if len(rows) == len(cases) else f"{len(rows)} lines"
             raise BadInput(
                 f"{path}: expected a patient for each of {len(cases)} slices, one a line, found {found}. Fix the list."
             )
         ordered = sorted(cases, key=lambda case: case.case)
-        return [replace(case, patient=row[0]) for case, row in zip(ordered, rows)]
+        return [replace(case, patient=row[0]) for case, row in zip(ordered, rows.values())]
     owners = dict[str, str]()
-    for (number, line), row in zip(lines, rows):
+    for number, row in rows.items():
         if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
             raise BadInput(
-                f"{path}, line {number}: expected 'ID PATIENT', each ID once, found '{line}'. Fix the line."
+                f"{path}, line {number}: expected 'ID PATIENT', each ID once, found '{' '.join(row)}'. Fix the line."
             )
-    lacking = sorted(case.case for case in cases if case.case not in owners)
+    lacking = sorted({case.case for case in cases} - owners.keys())
     if lacking:
         raise BadInput(
             f"{path}: expected 'ID PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; an ID alone is a patient of its own."
@@ -122,52 +126,43 @@ def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
 
     Neither can be corrected: slices state no position by which they could be resampled to each other.
     """
-    every = {name for case in cases for name in case.paths}
+    every = set(chain.from_iterable(case.paths for case in cases))
     for case in cases:
-        lacking = sorted(every - case.paths.keys())
+        paths = case.paths
+        lacking = sorted(every - paths.keys())
         if lacking:
             raise BadInput(
-                f"{root}: expected {', '.join(sorted(case.paths))} and {lacking[0]} of {case.case}, found no {lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
+                f"{root}: expected {', '.join(sorted(paths))} and {lacking[0]} of {case.case}, found no {lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
             )
-        parts = {path: file_and_part(path) for path in case.paths.values()}
-        sizes = [
-            (path, slice_size(*part))
-            for path, part in parts.items()
-            if part[0].suffix.lower() in (".npy", ".npz")
-        ]
-        known = [(path, size) for path, size in sizes if size is not None]
+        sizes = dict[Path, tuple[int, ...]]()
+        for path in paths.values():
+            file, part = file_and_part(path)
+            size = slice_size(file, part) if file.suffix.lower() in (".npy", ".npz") else None
+            if size is not None:
+                sizes[path] = size
         _refuse_unequal(
-            known,
-            "height and width",
-            "slices state no position by which to resample them",
+            sizes, "height and width", "slices state no position by which to resample them"
         )
 
 
-def _refuse_unequal_stacks(cases: list[CaseFiles]) -> None:
-    files = dict(file_and_part(path) for case in cases for path in case.files.values())
-    shapes = [(path, stack_shape(path, part)) for path, part in files.items() if "slice=" in part]
-    _refuse_unequal(shapes, "slices, height and width", "the two are paired by index")
-
-
-def _refuse_unequal(shapes: Sequence[tuple[Path, tuple[int, ...]]], what: str, why: str) -> None:
+def _refuse_unequal(shapes: Mapping[Path, tuple[int, ...]], what: str, why: str) -> None:
     """Raise BadInput where an array has another shape than the first array."""
-    for path, shape in shapes:
-        first, expected = shapes[0]
+    for path, shape in shapes.items():
+        first, expected = next(iter(shapes.items()))
         if shape != expected:
             raise BadInput(
                 f"{path}: expected the {what} of {first.name}, as {why} ({'×'.join(map(str, expected))}), found {'×'.join(map(str, shape))}. Save them on one grid, slice by slice."
             )
 
 
-def unstated_spacing(cases: Sequence[CaseFiles]) -> list[str]:
+def assumptions(cases: Sequence[CaseFiles]) -> list[str]:
     """Sentences where the spacing of slices in arrays, or spacing and orientation of pictures, are assumed."""
     sentences = list[str]()
-    parts = [file_and_part(path) for case in cases for path in case.files.values()]
-    if any(holds_slices(path) and not states_spacing(part) for path, part in parts):
+    if any(holds_slices(path) and not states_spacing(part) for path, part in _parts(cases)):
         sentences.append(
             "spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"
         )
-    pictures = sum(any(is_picture(path) for path in case.files.values()) for case in cases)
+    pictures = sum(any(map(is_picture, case.files.values())) for case in cases)
     if pictures:
         sentences.append(
             f"{plural(pictures, 'case')} {'has' if pictures == 1 else 'have'} pictures, which state neither voxel size nor orientation: pixels of 1 mm, rows that run to the back and columns to the left are assumed, so that mm mean pixels, and left and right are a guess"
@@ -175,84 +170,80 @@ def unstated_spacing(cases: Sequence[CaseFiles]) -> list[str]:
     return sentences
 
 
-def _with_splits(
-    cases: list[CaseFiles],
-    arrays: Arrays,
-    root: Path,
-) -> tuple[list[CaseFiles], list[str]]:
-    if not arrays.lists:
-        return cases, []
+def _parts(cases: Iterable[CaseFiles]) -> Iterator[tuple[Path, str]]:
+    """The file of each scan, and the part of it that is meant."""
+    return map(file_and_part, chain.from_iterable(case.files.values() for case in cases))
+
+
+def _are_stacked(cases: Sequence[CaseFiles]) -> bool:
+    return any("slice=" in part for _, part in _parts(cases))
+
+
+def _take_splits(
+    cases: list[CaseFiles], arrays: Arrays, root: Path, found: CohortFiles
+) -> list[CaseFiles]:
+    """The cases that the lists of splits name, with their splits; the others are noted."""
+    names = {case.case for case in cases}
     splits = dict[str, str]()
     for split, name in arrays.lists.items():
         beside = root.resolve().parent / name
         path = beside if beside.is_file() and not (root / name).is_file() else root / name
-        ids = [line for _, line in _lines(path)]
-        twice = [one for one, count in Counter(ids).items() if count > 1]
-        if twice:
+        ids = [*_lines(path).values()]
+        most_frequent, count = Counter(ids).most_common(1)[0]
+        if count > 1:
             raise BadInput(
-                f"{path}: expected each ID once, found '{twice[0]}' twice. Remove one of the lines."
+                f"{path}: expected each ID once, found '{most_frequent}' twice. Remove one of the lines."
             )
-        both = [one for one in ids if one in splits]
+        both = [ID for ID in ids if ID in splits]
         if both:
             raise BadInput(
                 f"{path}: expected no ID of another list, found '{both[0]}', which is in that of {splits[both[0]]} too ({len(both)} such). Take it out of one of them."
             )
-        splits |= dict.fromkeys(ids, split)
-        missing = sorted(set(ids) - {case.case for case in cases})
+        missing = sorted(set(ids) - names)
         if missing:
             raise BadInput(
                 f"{path}: expected files of every ID, found none of '{missing[0]}' ({len(missing)} of {len(ids)} have none). Add them, or take the lines out."
             )
-    unlisted = [case.case for case in cases if case.case not in splits]
-    left_out = (
-        [f"{len(unlisted)} slices that no list names ('{unlisted[0]}', …)"] if unlisted else []
-    )
-    return [
-        replace(case, split=splits[case.case]) for case in cases if case.case in splits
-    ], left_out
+        splits |= dict.fromkeys(ids, split)
+    unlisted = sorted(names - splits.keys())
+    if unlisted:
+        found.unclaimed.append(f"{len(unlisted)} slices that no list names ('{unlisted[0]}', …)")
+    return [replace(case, split=splits[case.case]) for case in cases if case.case in splits]
 
 
-def _held_back(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
+def _hold_out(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
     """The cases with `count` training items moved to validation, patient by patient in the order of hashed names."""
-    training = [case for case in cases if case.split == "train"]
-    if not count or not training:
+    of_patient = Counter(case.patient for case in cases if case.split == "train")
+    if not count or not of_patient:
         return cases
-    if not all(case.patient for case in cases):  # decided once the patients are known
+    if "" in of_patient:  # decided once the patients are known
         return [replace(case, split=None) if case.split == "train" else case for case in cases]
-    of_patient = Counter(case.patient for case in training)
-    wanted = min(count, len(training) // LARGEST_SHARE)
-    chosen = set[str]()
-    for patient in sorted(of_patient, key=lambda name: patient_order(0, name))[
-        :-1
-    ]:  # one patient stays in training
-        if sum(of_patient[one] for one in chosen) < wanted:
-            chosen.add(patient)
+    wanted = min(count, of_patient.total() // LARGEST_SHARE)
+    held_out = set[str]()
+    in_order = sorted(of_patient, key=lambda name: patient_order(0, name))
+    for patient in in_order[:-1]:  # one patient stays in training
+        if sum(of_patient[name] for name in held_out) < wanted:
+            held_out.add(patient)
     return [
-        replace(case, split="val") if case.split == "train" and case.patient in chosen else case
+        replace(case, split="val") if case.split == "train" and case.patient in held_out else case
         for case in cases
     ]
 
 
-def _are_stacked(cases: Sequence[CaseFiles]) -> bool:
-    return any("slice=" in file_and_part(path)[1] for case in cases for path in case.files.values())
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a text file with their numbers, without empty ones at its end."""
+def _lines(path: Path) -> dict[int, str]:
+    """The lines of a text file by their numbers, without empty ones at its end."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"{path}: expected a text file, a line for each slice, found none. Check the path."
         ) from error
-    lines = [
-        (number, line.strip()) for number, line in enumerate(text.rstrip().splitlines(), start=1)
-    ]
-    empty = [number for number, line in lines if not line]
-    if empty:
-        raise BadInput(
-            f"{path}: expected something in every line, found line {empty[0]} empty. Remove it."
-        )
     if not lines:
         raise BadInput(f"{path}: expected a line for each slice, found an empty file. Fill it.")
-    return lines
+    stripped = {number: line.strip() for number, line in enumerate(lines, start=1)}
+    for number, line in stripped.items():
+        if not line:
+            raise BadInput(
+                f"{path}: expected something in every line, found line {number} empty. Remove it."
+            )
+    return stripped

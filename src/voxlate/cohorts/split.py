@@ -1,7 +1,7 @@
 """The split of each patient."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from voxlate.system.errors import BadInput, first_of
 
@@ -36,62 +36,64 @@ def small_cohort_note(splits: Mapping[str, str]) -> str:
     return f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}.{advice}"
 
 
-def held_out_patients(splits: Mapping[str, str]) -> dict[str, list[str]]:
+def list_held_out(splits: Mapping[str, str]) -> dict[str, list[str]]:
     """The patients of the splits val and test; splits: of each patient."""
-    return {
-        name: sorted(patient for patient, split in splits.items() if split == name)
-        for name in ("val", "test")
-    }
+    held_out: dict[str, list[str]] = {"val": [], "test": []}
+    for patient, split in sorted(splits.items()):
+        if split in held_out:
+            held_out[split].append(patient)
+    return held_out
 
 
-def held_out_line(splits: Mapping[str, str]) -> str:
+def describe_held_out(splits: Mapping[str, str]) -> str:
     """Which patients are held out from training, in a line; "" where none is."""
-    words = {"val": "validation", "test": "test"}
-    parts = list[str]()
-    for split, patients in held_out_patients(splits).items():
-        if patients:
-            parts.append(f"{words[split]} {first_of(patients)} ({len(patients)})")
+    parts = [
+        f"{'validation' if split == 'val' else split} {first_of(patients)} ({len(patients)})"
+        for split, patients in list_held_out(splits).items()
+        if patients
+    ]
     return f"held out from training: {'; '.join(parts)}" if parts else ""
 
 
 def split_patients(
-    cases: list[tuple[str, str | None]],
+    cases: Sequence[tuple[str, str | None]],
     seed: int = 0,
     shares: Shares | None = None,
 ) -> dict[str, str]:
     """The split of each patient: the stated one, else by shares of train, val and test patients.
 
-    Patients are ordered by a hash of seed and name, so the order of files does not matter. Two patients or more leave
+    cases: patient and stated split of each. Patients are ordered by a hash of seed and name, so the order of files does
+    not matter. Two patients or more leave
     at least one for validation, four or more at least one for test; shares of 0 leave none. Training gets its share or
     more where another split has two patients to give. Shares of whole numbers
-    above 1 are counts of patients, which must add up to all. shares: by default as `usual_shares` says.
+    above 1 are counts of patients, which must add up to all. shares: by default as `usual_shares` states.
     """
+    stated = {patient: split for patient, split in cases if split is not None}
     patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
     count = len(patients)
-    asked = shares is not None
-    shares = usual_shares(count) if shares is None else shares
-    counts = sum(shares) > 1 + 1e-6
-    whole = all(share % 1 == 0 for share in shares)
-    fits = (
-        min(shares) >= 0 and abs(sum(shares) - (count if counts else 1)) <= 1e-6
-    )  # never of a sum that is NaN
-    if not fits or shares[0] == 0 or (counts and not whole):
-        shown = " ".join(f"{share:g}" for share in shares)
+    wanted = usual_shares(count) if shares is None else shares
+    are_counts = sum(wanted) > 1 + 1e-6
+    fits = abs(sum(wanted) - (count if are_counts else 1)) <= 1e-6  # never of a sum that is NaN
+    whole = not are_counts or all(share % 1 == 0 for share in wanted)
+    if not (fits and whole and min(wanted) >= 0 < wanted[0]):
+        shown = " ".join(f"{share:g}" for share in wanted)
         raise BadInput(
             f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the {count} patients, with some for train, found {shown}. Change them."
         )
-    if any(split is not None for _, split in cases):
-        return {patient: split for patient, split in cases if split is not None}
-    if counts:
-        val, test = (round(share) for share in shares[1:])
-    else:
-        val, test = _numbers(shares, count)
-    _refuse_empty(shares, (count - val - test, val, test), asked)
-    return dict(zip(patients, ["val"] * val + ["test"] * test + ["train"] * (count - val - test)))
+    if stated:
+        return stated
+    numbers = [round(share) for share in wanted] if are_counts else _numbers(wanted, count)
+    for name, share, number in zip(SPLITS, shares or (), numbers):
+        if share > 0 and (number == 0 or share * count < LEAST_SHARE):
+            raise BadInput(
+                f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of {count} patients for {name}. Write 0, or numbers of patients."
+            )
+    train, val, test = numbers
+    return dict(zip(patients, ["val"] * val + ["test"] * test + ["train"] * train))
 
 
-def _numbers(shares: Shares, count: int) -> tuple[int, int]:
-    """How many of so many patients validate and test: the nearest numbers, and one fewer where training lacks one.
+def _numbers(shares: Shares, count: int) -> list[int]:
+    """How many of so many patients train, validate and test: the nearest numbers.
 
     Rounding up both leaves training below its share (6 of 10 for 0.7): the larger set, or test, then gives one.
     """
@@ -99,20 +101,12 @@ def _numbers(shares: Shares, count: int) -> tuple[int, int]:
     test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
     val = min(val, count - 1)
     test = min(test, count - 1 - val)
-    if 1 < test >= val and val + test > count * (1 - shares[0]) + 1e-6:
-        return val, test - 1
-    if val > test > 0 and val + test > count * (1 - shares[0]) + 1e-6:
-        return val - 1, test
-    return val, test
-
-
-def _refuse_empty(shares: Shares, numbers: tuple[int, int, int], asked: bool) -> None:
-    """Raise BadInput for a share that gets no patient, or is so small that it must be a typing error."""
-    for name, share, number in zip(SPLITS, shares, numbers):
-        if asked and share > 0 and (number == 0 or share * sum(numbers) < LEAST_SHARE):
-            raise BadInput(
-                f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of {sum(numbers)} patients for {name}. Write 0, or numbers of patients."
-            )
+    if val + test > count * (1 - shares[0]) + 1e-6:
+        if 1 < test >= val:
+            test -= 1
+        elif val > test > 0:
+            val -= 1
+    return [count - val - test, val, test]
 
 
 def fold_splits(
@@ -124,46 +118,27 @@ def fold_splits(
     """The split of each patient in a fold, 0 to 4: one part in five validates, the rest trains, test stays test.
 
     splits: of each patient without folds. The parts are as equal as can be, and depend on the patients' names alone.
-    stated: the fold in which each patient validates, where a manifest says it.
+    stated: the fold in which each patient validates, where a manifest states it.
     """
     if not 0 <= fold < FOLDS:
         raise BadInput(f"--fold: expected 0 to {FOLDS - 1}, found {fold}. Choose one of these.")
-    tests = {patient for patient, split in splits.items() if split == "test"}
-    patients = sorted(splits.keys() - tests, key=lambda patient: patient_order(0, patient))
-    if stated:
-        return _stated_splits(splits, fold, where, stated)
-    if len(patients) < FOLDS:
-        raise BadInput(
-            f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. Prepare more, or train without --fold."
-        )
-    parts = {patient: number % FOLDS for number, patient in enumerate(patients)}
-    return {
-        patient: _split_in_fold(split, parts.get(patient), fold)
-        for patient, split in splits.items()
-    }
-
-
-def _split_in_fold(split: str, part: int | None, fold: int) -> str:
-    """The split of a patient in a fold; part: the fold in which the patient validates."""
-    if split == "test":
-        return split
-    return "val" if part == fold else "train"
-
-
-def _stated_splits(
-    splits: Mapping[str, str],
-    fold: int,
-    where: object,
-    stated: Mapping[str, int],
-) -> dict[str, str]:
-    in_fold = {
-        patient: _split_in_fold(split, stated.get(patient), fold)
-        for patient, split in splits.items()
-    }
-    for name in ("val", "train"):
+    folds = stated
+    if not folds:
+        patients = [patient for patient, split in splits.items() if split != "test"]
+        if len(patients) < FOLDS:
+            raise BadInput(
+                f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. Prepare more, or train without --fold."
+            )
+        patients.sort(key=lambda patient: patient_order(0, patient))
+        folds = {patient: number % FOLDS for number, patient in enumerate(patients)}
+    in_fold = dict(splits)
+    for patient, split in splits.items():
+        if split != "test":
+            in_fold[patient] = "val" if folds.get(patient) == fold else "train"
+    for name, does in (("val", "validate"), ("train", "train")):
         if name not in in_fold.values():
             raise BadInput(
-                f"{where}: expected patients who {'validate' if name == 'val' else 'train'} in fold {fold} of the manifest's column 'fold', found none. Choose another --fold, or prepare with other folds."
+                f"{where}: expected patients who {does} in fold {fold} of the manifest's column 'fold', found none. Choose another --fold, or prepare with other folds."
             )
     return in_fold
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxlate.cohorts.presets import LABELS, MASKS
+from voxlate.cohorts.case_files import LABELS, MASKS
 from voxlate.delivery.trust_report import trust_summary
 from voxlate.formats.dicom import folder_and_key, headers_of, is_dicom_folder
 from voxlate.formats.dicom_images import UNITS, write_derived, write_enhanced

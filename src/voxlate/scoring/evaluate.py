@@ -9,9 +9,9 @@ from typing import Any
 
 from voxlate.batches.slice_filter import SliceFilter
 from voxlate.cases.layout import CANONICAL
+from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
-from voxlate.cohorts.presets import CaseFiles
-from voxlate.cohorts.slice_lists import known_patients
+from voxlate.cohorts.slice_lists import require_patients
 from voxlate.executors.job import Context, Executor, InProcess, Outcome, case_sentence
 from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
@@ -97,7 +97,7 @@ def evaluate(
     asked = EvaluateOptions(**options)
     out, truth = Path(out), Path(truth)
     found = find_cohort(truth, **asked.layout).cases
-    known_patients(found, truth)
+    require_patients(found, truth)
     chosen = _in_split(asked.split, found, out) if cases is None else set(cases)
     wanted = {case.case: case for case in found if case.case in chosen}
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))

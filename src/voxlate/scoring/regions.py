@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.cohorts.find import CaseFiles
-from voxlate.cohorts.leakage import shared_masks
-from voxlate.cohorts.presets import LABELS
+from voxlate.cohorts.case_files import LABELS, CaseFiles
+from voxlate.cohorts.leakage import sentences_on_shared_masks
 from voxlate.formats.io import is_there, read_volume
 from voxlate.images.grid import Volume, canonical, same_grid
 from voxlate.images.mask import bounding_box, brain, clearest, foreground
@@ -288,7 +287,7 @@ def masks_of_several(
         if mask == "cohort"
         else []
     )
-    return shared_masks([*files, *own])
+    return sentences_on_shared_masks([*files, *own])
 
 
 def _brain_of(truth: Volume, case: CaseFiles) -> MaskArray:

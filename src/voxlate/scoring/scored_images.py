@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.cases.naive import Baselines
-from voxlate.cohorts.find import CaseFiles
+from voxlate.cohorts.case_files import CaseFiles
 from voxlate.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.scoring.intervals import Interval, interval_of
 from voxlate.scoring.provenance import (

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
-from voxlate.cohorts.presets import CaseFiles
 from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
 from voxlate.images.intensity import network_ends
 from voxlate.scoring.outliers import outlier_line

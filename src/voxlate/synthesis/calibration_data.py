@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from voxlate.cases.case import LABEL, MASK, PreparedCase, prepare_case
 from voxlate.cases.layout import laid_out
-from voxlate.cohorts.presets import CaseFiles
+from voxlate.cohorts.case_files import CaseFiles
 from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import Volume, oriented, same_grid
 from voxlate.images.intensity import Scale

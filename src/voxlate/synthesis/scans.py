@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.cases.case import MASK
-from voxlate.cohorts.find import CohortFiles, find_cohort, load_preset
+from voxlate.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.manifest import TABLES
-from voxlate.cohorts.presets import CaseFiles
+from voxlate.cohorts.presets import load_preset
 from voxlate.formats.dicom import SeriesInfo, is_dicom_folder
 from voxlate.formats.io import is_there, location_of
 from voxlate.images.units import TISSUE_MAPS, UNITS
