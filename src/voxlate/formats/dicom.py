@@ -6,12 +6,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from voxlate.formats.dicom_frames import PER_FRAME, SHARED, frames_of
 from voxlate.formats.dicom_geometry import (
     TILT_DEGREES,
     Stack,
@@ -19,54 +17,81 @@ from voxlate.formats.dicom_geometry import (
     tilt_of,
     upright,
 )
-from voxlate.formats.dicom_parts import (
-    SEPARATING,
-    check_one_volume,
-    part_keys,
-    without_copies,
+from voxlate.formats.dicom_headers import (
+    PER_FRAME,
+    SHARED,
+    Headers,
+    Image,
+    images_in,
+    number_of,
+    tag_errors,
+    text_of,
+    texts_of,
 )
-from voxlate.formats.dicom_pixels import Image, check_deflated, check_held, find_pixels
-from voxlate.formats.dicom_times import ORDERS, by_place
-from voxlate.formats.dicom_values import (
+from voxlate.formats.dicom_pixels import (
     GREY,
     VALUE_TAGS,
     Meaning,
-    hounsfield,
+    check_deflated,
+    check_pixels,
+    find_pixels,
     meaning_of,
-    number_of,
     read_slice,
-    tag_errors,
-    text_of,
+)
+from voxlate.formats.dicom_volumes import (
+    ORDERS,
+    SEPARATING,
+    check_single_volume,
+    find_copies,
+    keys_of_parts,
+    order_in_time,
 )
 from voxlate.formats.format import DynamicScan, Format, Stored, errors_as
 from voxlate.formats.limits import check_volume
 from voxlate.images.grid import Grid, Volume, resample, same_grid
-from voxlate.images.optional import optional_package
+from voxlate.images.optional import optional_package, pydicom
 from voxlate.system.errors import BadInput, first_of
 
 MOST_LISTED = 8
 ENDINGS = (".dcm", ".ima")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
+CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
+NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+# the tags that describe a series, by the fields of SeriesInfo
+DESCRIBING = {
+    "modality": "Modality",
+    "description": "SeriesDescription",
+    "protocol": "ProtocolName",
+    "image_type": "ImageType",
+    "number": "SeriesNumber",
+    "uid": "SeriesInstanceUID",
+    "study": "StudyInstanceUID",
+}
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
     *GEOMETRY,
     *VALUE_TAGS,
-    *(
-        "Modality",
-        "SeriesNumber",
-        "SeriesInstanceUID",
-        "StudyInstanceUID",
-        "SeriesDescription",
-        "ProtocolName",
-        "ImageType",
-    ),
-    *("SOPClassUID", "SOPInstanceUID", "PatientID", "FrameOfReferenceUID"),
-    *("ImagesInAcquisition", "NumberOfSlices"),
-    *("NumberOfFrames", "SamplesPerPixel", "SpacingBetweenSlices", "SliceThickness"),
-    *("BitsAllocated", "BitsStored", "PixelRepresentation", SHARED, PER_FRAME),
+    *DESCRIBING.values(),
     *ORDERS,
     *SEPARATING,
+    *[
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "PatientID",
+        "FrameOfReferenceUID",
+        "ImagesInAcquisition",
+        "NumberOfSlices",
+        "NumberOfFrames",
+        "SamplesPerPixel",
+        "SpacingBetweenSlices",
+        "SliceThickness",
+        "BitsAllocated",
+        "BitsStored",
+        "PixelRepresentation",
+    ],
+    SHARED,
+    PER_FRAME,
 ]
 
 
@@ -123,68 +148,62 @@ def folder_and_key(path: Path) -> tuple[Path, str]:
     return Path(folder), key
 
 
-def headers_of(path: Path) -> dict[Image, Any]:
+def headers_of(path: Path) -> Headers:
     """The headers of the images in a folder, of one file, or of the series that 'FOLDER#key' names.
 
     Raises BadInput for damaged files, a file that is no image, and a key that no series has.
     """
     place, key = folder_and_key(path)
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # about values outside the standard; the tags used are checked later
+    with _no_warnings():
         headers = {
             image: header
-            for image, header in _headers(place)
+            for image, header in _read_headers(place)
             if not key or key in _keys(header, image)
         }
     if key and not headers:
-        others = listing(
-            list_series(place)
-        )  # a second pass, so that the first keeps no other series' headers
+        # a second pass, so that the first keeps no other series' headers
+        others = listing(list_series(place))
         raise BadInput(f"{path}: expected a series of that key, found only {others}. Name another.")
     return headers
 
 
+def _no_warnings() -> warnings.catch_warnings:
+    """No warnings about values outside the standard; the tags that are used are checked."""
+    return warnings.catch_warnings(action="ignore")
+
+
 def list_series(folder: Path) -> list[SeriesInfo]:
     """The image series in a folder, by one pass over its headers; contours, reports and notes are skipped."""
-    with warnings.catch_warnings(action="ignore"):
-        return series_among(_headers(folder))
+    with _no_warnings():
+        return _group_by_series(_read_headers(folder))
 
 
-def series_among(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
+def _group_by_series(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
     """The series that files belong to: files of one series share its UID, number, modality and description."""
     by_key: dict[str, SeriesInfo] = {}
     for image, header in headers:
         file = image.file
         key = _key(header, file)
         if key not in by_key:
-            names = ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
-            modality, description, protocol, image_type = (
-                text_of(header, name, file) for name in names
-            )
-            number = text_of(header, "SeriesNumber", file)
-            uid, study = (
-                text_of(header, name, file) for name in ("SeriesInstanceUID", "StudyInstanceUID")
-            )
-            by_key[key] = SeriesInfo(
-                file.parent, key, modality, description, protocol, image_type, number, uid, study
-            )
-        one = by_key[key]
-        direction = direction_of(header)
-        seen = one.directions | {direction} if direction else one.directions
-        by_key[key] = replace(one, images=one.images + 1, directions=seen)
+            texts: dict[str, Any] = {
+                name: text_of(header, tag, file) for name, tag in DESCRIBING.items()
+            }
+            by_key[key] = SeriesInfo(file.parent, key, **texts)
+        series = by_key[key]
+        directions = series.directions | _directions(header)
+        by_key[key] = replace(series, images=series.images + 1, directions=directions)
     return sorted(
         by_key.values(), key=lambda series: (series.modality, series.description, series.key)
     )
 
 
-def direction_of(header: Any) -> str:
-    """The direction of an image's rows and columns, roughly; '' where its header states none that can be read."""
+def _directions(header: Any) -> frozenset[str]:
+    """The direction of an image's rows and columns, roughly; none where its header states none that can be read."""
     try:
         values = [round(float(value), 1) + 0.0 for value in header.ImageOrientationPatient]
     except Exception:
-        return ""
-    return " ".join(map(str, values))
+        return frozenset()
+    return frozenset([" ".join(map(str, values))])
 
 
 def listing(series: list[SeriesInfo]) -> str:
@@ -194,27 +213,27 @@ def listing(series: list[SeriesInfo]) -> str:
     return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})"
 
 
-def _headers(place: Path) -> Iterator[tuple[Image, Any]]:
+def _read_headers(place: Path) -> Iterator[tuple[Image, Any]]:
     """Every image below a place with its header; files that are clearly something else are skipped.
 
     Raises BadInput for an entry that is named like the images or has the mark of DICOM, and cannot be read as an image:
     if it were skipped, the volume would lack a slice and nobody would notice.
     """
-    pydicom = optional_package("pydicom", "dicom", place, "pydicom to read DICOM files")
+    optional_package("pydicom", "dicom", place, "pydicom to read DICOM files")
     suffixes = set(ENDINGS)
     unreadable = dict[Path, BadInput]()
     for file in entries_in(place):
         try:
-            header = _header(pydicom, file)
+            header = _read_header(file)
         except BadInput as error:
             unreadable[file] = error
             continue
         if header is not None:
             suffixes.add(_suffix_of_images(file))
-            yield from frames_of(header, file)
+            yield from images_in(header, file)
     for file, fault in unreadable.items():
-        named_so = _suffix_of_images(file) in suffixes and file.stem.lower() not in OTHER_FILES
-        if file == place or named_so or (file.is_file() and looks_like_dicom(file)):
+        is_named_so = _suffix_of_images(file) in suffixes and file.stem.lower() not in OTHER_FILES
+        if file == place or is_named_so or (file.is_file() and looks_like_dicom(file)):
             raise fault
 
 
@@ -235,7 +254,7 @@ def entries_in(place: Path) -> list[Path]:
     return sorted(entry for entry in visible if not entry.is_dir() or _suffix_of_images(entry))
 
 
-def _header(pydicom: ModuleType, file: Path) -> Any:
+def _read_header(file: Path) -> Any:
     """The header of a DICOM image, None for an object that is no image; raises BadInput for anything else."""
     expected = f"{file}: expected a DICOM image, found"
     advice = "Get the file again, or move it elsewhere."
@@ -243,10 +262,9 @@ def _header(pydicom: ModuleType, file: Path) -> Any:
         raise BadInput(f"{expected} a folder. {advice}")
     if not file.exists() and not file.is_symlink():
         raise BadInput(f"{expected} nothing there. Check the path.")
-    if not file.exists():
-        raise BadInput(f"{expected} a link that leads nowhere. {advice}")
     if not file.is_file():
-        raise BadInput(f"{expected} no ordinary file. {advice}")
+        found = "no ordinary file" if file.exists() else "a link that leads nowhere"
+        raise BadInput(f"{expected} {found}. {advice}")
     with errors_as(f"{expected} something else, or a damaged file", advice):
         with file.open("rb") as stream:
             check_deflated(stream, file)
@@ -254,9 +272,8 @@ def _header(pydicom: ModuleType, file: Path) -> Any:
             if "Rows" in header and "Columns" in header:
                 header.pixels = find_pixels(stream, header, file)
                 return header
-        kind = pydicom.uid.UID(
-            str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
-        )
+        uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")
+        kind = pydicom.uid.UID(str(uid))
         # contours, reports, registrations, vendors' own; a file cut short in its UID has no modality
         whole = "Modality" in header or kind == pydicom.uid.MediaStorageDirectoryStorage
         known = kind.is_private or kind.name != kind
@@ -275,28 +292,32 @@ def _key(header: Any, file: Path) -> str:
 def _keys(header: Any, image: Image) -> list[str]:
     """The key of an image's series, and those of the parts of it to which the image belongs."""
     key = _key(header, image.file)
-    return [key, *(part for _, _, part in part_keys(key, header, image))]
+    return [key, *keys_of_parts(key, header, image)]
 
 
 def read_series(path: Path) -> Stored:
-    """The one series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
+    """The only series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
 
     Raises BadInput for several series or volumes, missing slices, colour, damaged files, and scales
     that the headers do not state.
     """
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # about values outside the standard; the tags used are checked here
-        headers, notes = without_copies(_one_series(path))
+    with _no_warnings():
+        headers = _check_series(path)
+        copies = find_copies(headers)
+        for copy in copies:
+            del headers[copy]
         first = next(iter(headers))
-        check_one_volume(headers, _key(headers[first], first.file), path)
+        check_single_volume(headers, _key(headers[first], first.file), path)
         stack = stack_of(headers, path)
         meaning = meaning_of(headers, path)
-    stored = _straightened(_read_stack(stack, meaning), path)
-    return replace(stored, guesses=notes + stored.guesses)
+    stored = _straighten(_read_stack(stack, meaning), path)
+    if not copies:
+        return stored
+    note = f"{len(copies)} images repeat another at the same place exactly and are left out (the first: {copies[0].name})."
+    return replace(stored, guesses=(note, *stored.guesses))
 
 
-def _straightened(stored: Stored, path: Path) -> Stored:
+def _straighten(stored: Stored, path: Path) -> Stored:
     """The image, resampled within its planes where a gantry tilt shears its grid."""
     grid = Grid(stored.data.shape, stored.affine)
     tilt = tilt_of(grid)
@@ -319,84 +340,88 @@ def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
     data = np.empty(stack.grid.shape, np.float32)
     for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
         plane[:] = read_slice(image, header, plane.shape)
-    not_hu, as_hu = hounsfield(meaning, data)
-    guesses = stack.guesses + meaning.guesses
+    not_hu, as_hu = meaning.not_hu, ""
+    if not not_hu and not meaning.scaled:
+        lowest = float(data.min())
+        as_hu = (
+            f"It states {NO_SCALE}; its values, from {lowest:g} on, are taken as Hounsfield units."
+        )
+        if lowest > CLEARLY_HU:
+            not_hu, as_hu = f"{NO_SCALE}, and no value below {CLEARLY_HU:g}", ""
     return Stored(
         data,
         stack.grid.affine,
         "",
         stack.modality,
-        guesses=guesses,
+        guesses=stack.guesses + meaning.guesses,
         not_hu=not_hu,
         as_hu=as_hu,
     )
 
 
-def series_frames(path: Path) -> DynamicScan:
+def read_frames(path: Path) -> DynamicScan:
     """The frames of a series with several images at each place: the k-th images of all places are frame k.
 
     Raises BadInput as `read_series` does, where places have unequal numbers of images, and where no tag orders them.
     """
-    with warnings.catch_warnings(action="ignore"):
-        headers = _one_series(path)
-        places, moments = by_place(headers, path)
-        rows = [{file: headers[file] for file in row} for row in zip(*places, strict=True)]
-        frames = [stack_of(row, path, numbered=False) for row in rows]
+    with _no_warnings():
+        headers = _check_series(path)
+        places = order_in_time(headers, path)
+        rows = list(zip(*places.images, strict=True))
+        frames = [
+            stack_of({image: headers[image] for image in row}, path, numbered=False) for row in rows
+        ]
         meaning = meaning_of(headers, path)
-    tilt = tilt_of(frames[0].grid)
+    grid = frames[0].grid
+    tilt = tilt_of(grid)
     if tilt > TILT_DEGREES:
         raise BadInput(
             f"{path}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees (gantry tilt), which is resampled for a series of one frame only. Convert the series with dcm2niix."
         )
     for number, frame in enumerate(frames, start=1):
-        if not same_grid(frame.grid, frames[0].grid, tolerance_mm=0.5):  # of a moving table
+        if not same_grid(frame.grid, grid, tolerance_mm=0.5):  # of a moving table
             raise BadInput(
-                f"{path}: expected all frames on one grid ({frames[0].grid}), found frame {number} elsewhere."
+                f"{path}: expected all frames on one grid ({grid}), found frame {number} elsewhere."
             )
     times = None
-    if moments is not None:
-        means = np.array([np.mean([moments[file] for file in row]) for row in rows])
+    if places.seconds is not None:
+        means = np.array([np.mean([places.seconds[image] for image in row]) for row in rows])
         times = means - means[0]
-    return DynamicScan(
-        frames[0].grid,
-        len(frames),
-        times,
-        lambda: (
-            read_slice(image, header, frame.grid.shape[1:])
-            for frame in frames
-            for image, header in frame.headers.items()
-        ),
-        lambda k: _read_stack(frames[k], meaning),
-    )
+
+    def planes() -> Iterator[np.ndarray]:
+        for frame in frames:
+            for image, header in frame.headers.items():
+                yield read_slice(image, header, grid.shape[1:])
+
+    return DynamicScan(grid, len(frames), times, planes, lambda k: _read_stack(frames[k], meaning))
 
 
-def _one_series(path: Path) -> dict[Image, Any]:
-    """The checked headers of the one series at a path."""
+def _check_series(path: Path) -> Headers:
+    """The checked headers of the only series at a path."""
     headers = headers_of(path)
     if not headers:
         raise BadInput(
             f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files; 'voxlate prepare FOLDER --dry-run' lists the series of a cohort."
         )
-    series = series_among(headers.items())
+    series = _group_by_series(headers.items())
     if len(series) > 1:
         raise BadInput(
             f"{path}: expected one DICOM series, found {listing(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
         )
-    for file, header in headers.items():
-        _check_image(header, file)
-    _, key = folder_and_key(path)
-    if not key or key == series[0].key:
+    for image, header in headers.items():
+        _check_image(header, image)
+    if folder_and_key(path)[1] in ("", series[0].key):
         _check_whole(headers, path)
     return headers
 
 
-def _check_whole(headers: dict[Image, Any], path: Path) -> None:
+def _check_whole(headers: Headers, path: Path) -> None:
     """Raise BadInput where a series mixes patients or frames of reference, or has fewer images than it states."""
     for name, words in (("PatientID", "patients"), ("FrameOfReferenceUID", "frames of reference")):
-        values = {text_of(header, name, file) for file, header in headers.items()}
-        if len(values) > 1:
+        count = len(texts_of(headers, name))
+        if count > 1:
             raise BadInput(
-                f"{path}: expected one series to be of one patient in one frame of reference, found {len(values)} {words} in it. Sort the files."
+                f"{path}: expected one series to be of one patient in one frame of reference, found {count} {words} in it. Sort the files."
             )
     for name in ("ImagesInAcquisition", "NumberOfSlices"):
         stated = {number_of(header, name) or 0 for header in headers.values()}
@@ -429,13 +454,13 @@ def _check_image(header: Any, file: Image) -> None:
             f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
         )
     check_volume((1, int(header.Rows), int(header.Columns)), file)
-    check_held(file, header.pixels)
+    check_pixels(file, header.pixels)
 
 
 DICOM = Format(
     "DICOM",
     read_series,
     named_endings=ENDINGS,
-    read_frames=series_frames,
+    read_frames=read_frames,
     recognises=looks_like_dicom,
 )  # a folder without an ending holds a series too

@@ -12,7 +12,7 @@ import numpy as np
 
 from voxlate.formats.dicom import headers_of
 from voxlate.formats.dicom_geometry import stack_of
-from voxlate.formats.dicom_pixels import Image
+from voxlate.formats.dicom_headers import Image
 from voxlate.formats.dicom_series import Code, code, decimal_string, item, source_decimal
 from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, share_inside
 from voxlate.images.optional import pydicom
@@ -173,7 +173,7 @@ def _reorder(volume: Volume, source: Grid) -> np.ndarray | None:
         return None
     data = np.transpose(volume.data[0])  # [x, y, z], as the affine counts
     data = np.transpose(data, np.abs(turn).argmax(1))
-    data = np.transpose(np.flip(data, [axis for axis in range(3) if turn[axis].sum() < 0]))
+    data = np.transpose(np.flip(data, tuple(np.flatnonzero(turn.sum(1) < 0))))
     last = np.array(volume.grid.shape[::-1]) - 1
     corner = to_source @ (*np.where(turn.sum(0) < 0, last, 0), 1)
     return data if np.abs(corner[:3]).max() < ON_GRID and data.shape == source.shape else None

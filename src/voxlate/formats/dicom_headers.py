@@ -1,16 +1,20 @@
-"""DICOM: the frames of an enhanced object, each with a header as that of a file of one image."""
+"""DICOM: the images of a file with their headers, and the values of tags."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.formats.dicom_pixels import Image
+import numpy as np
+
 from voxlate.formats.format import errors_as
+from voxlate.images.optional import pydicom
 from voxlate.system.errors import BadInput
 
 SHARED = "SharedFunctionalGroupsSequence"
 PER_FRAME = "PerFrameFunctionalGroupsSequence"
-# the functional groups that are read, and the name of each of their attributes in a file of one image
+# the attributes of functional groups that are read, with their names in a file of one image
 GROUPS: dict[str, dict[str, str]] = {
     "PixelMeasuresSequence": {
         "PixelSpacing": "PixelSpacing",
@@ -47,7 +51,26 @@ OF_THE_OBJECT = (
 )
 
 
-def frames_of(header: Any, file: Path) -> Iterator[tuple[Image, Any]]:
+@dataclass(frozen=True)
+class Image:
+    """One image of a DICOM file. frame: its number, from 1, in a file of several; 0 in a file of one."""
+
+    file: Path
+    frame: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the file, with the number of the frame."""
+        return self.file.name + (f" (frame {self.frame})" if self.frame else "")
+
+    def __str__(self) -> str:
+        return str(self.file.with_name(self.name))
+
+
+Headers = dict[Image, Any]  # of a series
+
+
+def images_in(header: Any, file: Path) -> Iterator[tuple[Image, Any]]:
     """The images of a file, each with its header: one, or the frames of an enhanced object.
 
     Raises BadInput for an enhanced object without a group of attributes for each frame.
@@ -69,9 +92,7 @@ def frames_of(header: Any, file: Path) -> Iterator[tuple[Image, Any]]:
 
 def _header_of_frame(header: Any, groups: list[Any], number: int) -> Any:
     """The header of a frame: that of its object, and the attributes of its functional groups."""
-    from pydicom import Dataset
-
-    frame = Dataset()
+    frame = pydicom.Dataset()
     for element in header:
         if element.keyword not in OF_THE_OBJECT:
             frame.add(element)
@@ -81,6 +102,35 @@ def _header_of_frame(header: Any, groups: list[Any], number: int) -> Any:
                 for name, own in names.items():
                     if item.get(name) is not None:
                         setattr(frame, own, item.get(name))
-    pixels = header.pixels
-    frame.pixels = None if pixels is None else pixels.of_frame(number)
+    frame.pixels = header.pixels and header.pixels.of_frame(number)
     return frame
+
+
+def tag_errors(name: str, file: object) -> AbstractContextManager[None]:
+    """The errors of reading a tag as a sentence; pydicom converts values when they are asked for."""
+    return errors_as(
+        f"{file}: expected a sound DICOM header, found a bad {name}", "Get the file again."
+    )
+
+
+def text_of(header: Any, name: str, file: object) -> str:
+    """The value of a tag as text in one line, several values with a backslash between; '' where there is none."""
+    with tag_errors(name, file):
+        value = header.get(name)
+        if isinstance(value, MutableSequence):
+            value = "\\".join(map(str, value))
+        return "" if value is None else " ".join(str(value).split())
+
+
+def texts_of(headers: Headers, name: str) -> set[str]:
+    """The values of a tag in a series, as by `text_of`."""
+    return {text_of(header, name, image) for image, header in headers.items()}
+
+
+def number_of(header: Any, name: str) -> float | None:
+    """The value of a tag as a number; None where it is absent or no number."""
+    try:
+        value = float(header.get(name))
+    except Exception:
+        return None
+    return value if np.isfinite(value) else None
