@@ -34,8 +34,8 @@ from voxlate.images.grid import Volume, canonical, same_grid
 from voxlate.scoring.intervals import is_changed
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.scored_images import is_map
-from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.output_folder import SHARED_SECONDS
+from voxlate.synthesis.progress import no_report
 from voxlate.system.errors import BadInput, first_of, plural
 from voxlate.system.files import SYNTHETIC, locked
 
