@@ -33,7 +33,7 @@ from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model
 from voxlate.system import machine
 from voxlate.system.files import write_json
-from voxlate.training.precision import settled
+from voxlate.training.precision import with_precision
 
 XMODALITY = tuple(f"tof_to_cta_{name}" for name in ("unet", "adm", "uvit", "dit"))
 RECIPES = ("mr_to_ct_ddpm", "mrdpm", "cyclegan_tmax", *XMODALITY)
@@ -190,7 +190,7 @@ def peak_flops(device: torch.device, side: int) -> float:
 
 def shares(recipe: Recipe, device: torch.device, peak: float, repeats: int) -> dict[str, float]:
     """Seconds, share of the peak and peak memory of a forward pass and of a training step of a recipe."""
-    recipe = settled(recipe, device)
+    recipe = with_precision(recipe, device)
     torch.manual_seed(0)
     method, batch = recipe.build().to(device).train(), example(recipe, device)
     optimiser = recipe.train.optimiser.build(

@@ -16,8 +16,9 @@ from voxlate.starters.names import CARD, PREFIX
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_text
 from voxlate.system.records import checksum, write_tensors
-from voxlate.training.run import Run, file_hash, load_method, weights_of, write_weights
+from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import SELF_TEST, SIDE, self_test_batch, self_test_output
+from voxlate.training.weights import file_hash, load_method, write_weights
 
 
 def pack(

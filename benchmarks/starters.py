@@ -32,9 +32,9 @@ from voxlate.starters.names import CARD, FOLDER
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
-from voxlate.training.run import file_hash, is_finished
 from voxlate.training.starter import check_starter
 from voxlate.training.train import train
+from voxlate.training.weights import file_hash, is_finished
 
 RECIPES = Path(__file__).with_name("starter_recipes")
 SYNTHETIC = "synthetic heads only"

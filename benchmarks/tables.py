@@ -29,7 +29,8 @@ import voxlate
 from voxlate.cases.prepared import open_cohort
 from voxlate.planning.probe import Limits, Probe
 from voxlate.recipe import Recipe, from_dict, read, to_dict
-from voxlate.training.run import Run, read_header
+from voxlate.training.run import Run
+from voxlate.training.weights import read_header
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 RATES = (0.5, 1.0, 2.0)

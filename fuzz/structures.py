@@ -19,7 +19,7 @@ import torch
 from voxlate.batches import latents
 from voxlate.cases import case, naive
 from voxlate.system.records import checksum
-from voxlate.training import run
+from voxlate.training import weights
 
 CHECKSUM = "checksum"
 Draw = np.random.Generator
@@ -202,7 +202,7 @@ def stamped_case(file: Packed) -> None:
 
 def stamped_weights(file: Packed) -> None:
     header = json.loads(file.metadata["voxlate"])
-    header["sha256"] = run.weights_checksum(header, _tensors(file))
+    header["sha256"] = weights.weights_checksum(header, _tensors(file))
     file.metadata["voxlate"] = json.dumps(header)
 
 

@@ -19,8 +19,9 @@ from voxlate.planning.plan import Plan
 from voxlate.planning.probe import Limits
 from voxlate.system.config import settings
 from voxlate.system.errors import BadInput
-from voxlate.training.run import Run, read_header
+from voxlate.training.run import Run
 from voxlate.training.train import train
+from voxlate.training.weights import read_header
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "guides" / "extending.md").read_text()
 

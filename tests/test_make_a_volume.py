@@ -18,7 +18,7 @@ from voxlate.nets.interface import Channels
 from voxlate.synthesis.model import load
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
-from voxlate.training.run import read_header, save_weights
+from voxlate.training.weights import read_header, save_weights
 
 DATA = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'
 NET = 'kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false'

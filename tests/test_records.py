@@ -18,8 +18,8 @@ from voxlate.scoring.documents import read_scores
 from voxlate.scoring.provenance import read_provenance, read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Number, Record, Shape, checksum, write_tensors
-from voxlate.training.lines import lines_of
-from voxlate.training.states import check_outline
+from voxlate.training.log_file import lines_of
+from voxlate.training.state_file import check_outline
 
 RECORD = Record("file", "a table", "Make it again.")
 
@@ -169,7 +169,8 @@ def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(
 
 
 STATE = {"stage": "final", "step": 2, "seconds": 1.5}
-STATE |= {"method": {}, "averaged": {}, "optimisers": {}, "epochs": {}, "memory": {}}
+STATE |= {"method": {}, "averaged": {}, "optimisers": {}, "memory": {}}
+STATE |= {"epochs": {"losses": [], "running": None, "count": 0}}
 OTHER_STATES = [
     {"step": -1},
     {"step": 1.0},

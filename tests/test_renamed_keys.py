@@ -10,8 +10,9 @@ from voxlate import recipe
 from voxlate.recipe import renamed
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json, write_json
-from voxlate.training.run import Run, load_method, read_header, reuse_weights, save_weights
+from voxlate.training.run import Run
 from voxlate.training.train import train
+from voxlate.training.weights import load_method, read_header, reuse_weights, save_weights
 
 OLD = """
 title = "tiny"

@@ -20,7 +20,7 @@ from voxlate.recipe import text as recipe_text
 from voxlate.reports.page import report
 from voxlate.synthesis.model import load
 from voxlate.system.files import write_json
-from voxlate.training.run import first_change
+from voxlate.training.changes import first_change
 
 
 @every_row(

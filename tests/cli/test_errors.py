@@ -16,7 +16,8 @@ from rows import every_row
 from voxlate.cli.app import thread_failed
 from voxlate.system import files
 from voxlate.system.errors import BadInput
-from voxlate.training.run import Run, load_method, save_weights
+from voxlate.training.run import Run
+from voxlate.training.weights import load_method, save_weights
 
 SPEAKS = ("expected", "found")
 

@@ -13,8 +13,9 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
 from voxlate.system.errors import Stopped
-from voxlate.training.run import Run, read_header
+from voxlate.training.run import Run
 from voxlate.training.train import train
+from voxlate.training.weights import read_header
 
 UNET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
 RESNET = 'net = { kind = "resnet", width = 4, blocks = 1 }'

@@ -20,9 +20,10 @@ from voxlate.planning.site import check_units
 from voxlate.starters import names
 from voxlate.system.errors import BadInput
 from voxlate.training.learner import BestWeights, Learner
-from voxlate.training.lines import lines_of
-from voxlate.training.run import Run, read_header, read_weights
+from voxlate.training.log_file import lines_of
+from voxlate.training.run import Run
 from voxlate.training.train import train
+from voxlate.training.weights import read_header, read_weights
 
 
 def test_no_step_is_refused_and_writes_nothing(run, prepared, voxlate, tmp_path):

@@ -26,7 +26,8 @@ from voxlate.planning.starters import (
 )
 from voxlate.starters.card import read_card
 from voxlate.system.errors import BadInput
-from voxlate.training.run import Run, load_method, read_header, read_weights
+from voxlate.training.run import Run
+from voxlate.training.weights import load_method, read_header, read_weights
 
 LIMITS = Limits(0.2, 8 * 2**30)
 

@@ -13,8 +13,9 @@ from voxlate.starters import names
 from voxlate.starters.card import Measured, read_card
 from voxlate.synthesis.model import load
 from voxlate.system.errors import BadInput
-from voxlate.training.run import Run, read_header, read_weights, write_weights
+from voxlate.training.run import Run
 from voxlate.training.starter import check_starter, run_folder
+from voxlate.training.weights import read_header, read_weights, write_weights
 
 
 def test_without_any_starter_the_list_and_a_name_say_so(voxlate, tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ from voxlate.formats.io import read_volume
 from voxlate.synthesis.model import load
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
-from voxlate.training.run import Run, file_hash
+from voxlate.training.run import Run
+from voxlate.training.weights import file_hash
 
 RESIDUAL = """
 title = "tiny residual"

@@ -15,8 +15,9 @@ from voxlate.synthesis.ensemble import Ensemble, _Pool
 from voxlate.synthesis.model import Synthesised, load
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
-from voxlate.training.run import Run, file_hash, load_method, save_weights
+from voxlate.training.run import Run
 from voxlate.training.train import train
+from voxlate.training.weights import file_hash, load_method, save_weights
 
 
 @pytest.fixture

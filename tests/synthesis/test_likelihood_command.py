@@ -14,8 +14,9 @@ from voxlate.cases.prepare import prepare
 from voxlate.synthesis.likelihood import _mean_and_sd, likelihood
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
-from voxlate.training.run import Run, load_method, save_weights
+from voxlate.training.run import Run
 from voxlate.training.train import train
+from voxlate.training.weights import load_method, save_weights
 
 TINY = """
 title = "tiny"

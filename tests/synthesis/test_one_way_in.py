@@ -20,7 +20,7 @@ from voxlate.phantoms import write_cohort
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model, Synthesised
 from voxlate.system.config import settings
-from voxlate.training.run import weights_header
+from voxlate.training.weights import make_header
 
 SIZE = (32, 36, 12)  # x, y, z
 WINDOW = {"kind": "window", "low": -100, "high": 1200}
@@ -92,7 +92,7 @@ def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Ba
             allow_code=True,
         )
         cohort = prepare(root, tmp_path / "out", workers=1, shares=(1, 0, 0), **preparation)
-        header = {**weights_header(recipe, torch.nn.Identity(), cohort, 0, 0.0), "weights_hash": ""}
+        header = {**make_header(recipe, torch.nn.Identity(), cohort, 0, 0.0), "weights_hash": ""}
         model = Model(Recorder(), recipe, header, torch.device("cpu"), tmp_path)
         (files,) = [one for one in find_cohort(root).cases if one.case == case]
         scans = {**files.files, **({"mask": files.mask} if files.mask else {})}

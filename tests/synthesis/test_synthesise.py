@@ -15,7 +15,8 @@ from voxlate.formats.io import read_volume
 from voxlate.synthesis.model import load
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json, write_json
-from voxlate.training.run import Run, load_method, save_weights
+from voxlate.training.run import Run
+from voxlate.training.weights import load_method, save_weights
 
 
 def t1_of(cohort):

@@ -18,8 +18,10 @@ from voxlate.synthesis.model import load
 from voxlate.system.errors import BadInput, Stopped
 from voxlate.system.files import read_json, write_json
 from voxlate.training.continuing import train_further
-from voxlate.training.run import Run, load_state, read_header
+from voxlate.training.run import Run
+from voxlate.training.state_file import load_state
 from voxlate.training.train import train
+from voxlate.training.weights import read_header
 
 SHORT = {"train.steps": "8", "train.ema": "0.9", "stages.predictor.train.steps": "3"}
 

@@ -14,8 +14,9 @@ from voxlate.cases.prepared import open_cohort
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
 from voxlate.training.continuing import train_further
-from voxlate.training.run import Run, read_header
+from voxlate.training.run import Run
 from voxlate.training.train import train
+from voxlate.training.weights import read_header
 
 
 @pytest.fixture

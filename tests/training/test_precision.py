@@ -16,8 +16,9 @@ from voxlate.synthesis.calibrations import without_precision
 from voxlate.synthesis.model import load
 from voxlate.system.files import read_json
 from voxlate.training import precision
-from voxlate.training.run import Run, read_header
+from voxlate.training.run import Run
 from voxlate.training.train import train
+from voxlate.training.weights import read_header
 
 CPU = torch.device("cpu")
 MACHINE = precision.this_machine()
@@ -30,11 +31,11 @@ def machine(monkeypatch, tmp_path):
 
     def be(ratio: float) -> None:
         monkeypatch.setenv("VOXLATE_CACHE", str(tmp_path / f"cache{next(numbers)}"))
-        precision.kept_ratio.cache_clear()
+        precision.bfloat16_ratio.cache_clear()
         precision.keep_ratio(MACHINE, ratio)
 
     yield be
-    precision.kept_ratio.cache_clear()
+    precision.bfloat16_ratio.cache_clear()
 
 
 @pytest.fixture
@@ -47,10 +48,10 @@ def probes(monkeypatch, tmp_path) -> list[str]:
         return 0.5
 
     monkeypatch.setenv("VOXLATE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(precision, "measured_ratio", measured)
-    precision.kept_ratio.cache_clear()
+    monkeypatch.setattr(precision, "measure_ratio", measured)
+    precision.bfloat16_ratio.cache_clear()
     yield taken
-    precision.kept_ratio.cache_clear()
+    precision.bfloat16_ratio.cache_clear()
 
 
 def auto(path: Path) -> recipe.Recipe:
@@ -73,15 +74,15 @@ def test_bfloat16_is_taken_where_it_saves_a_tenth_of_the_time(machine, ratio, ch
 def test_the_probe_runs_once_on_a_machine(probes):
     for _ in range(2):  # the second stands for another process
         assert precision.choose(CPU).precision == "bfloat16"
-        precision.kept_ratio.cache_clear()
+        precision.bfloat16_ratio.cache_clear()
     assert len(probes) == 1
 
 
 @pytest.mark.parametrize("key", ["cpu", "instructions", "instructions_limit", "torch", "voxlate"])
 def test_another_machine_or_version_is_measured_anew(probes, key):
-    precision.kept_ratio(MACHINE)
-    precision.kept_ratio(dataclasses.replace(MACHINE, **{key: "other"}))
-    precision.kept_ratio(dataclasses.replace(MACHINE, threads=64))
+    precision.bfloat16_ratio(MACHINE)
+    precision.bfloat16_ratio(dataclasses.replace(MACHINE, **{key: "other"}))
+    precision.bfloat16_ratio(dataclasses.replace(MACHINE, threads=64))
     assert len(probes) == 3
 
 
@@ -102,7 +103,7 @@ def test_a_cache_file_that_is_damaged_or_of_something_else_is_measured_anew(prob
     path = precision.ratio_file(MACHINE)
     path.parent.mkdir()
     path.write_bytes(content)
-    assert precision.kept_ratio(MACHINE) == 0.5
+    assert precision.bfloat16_ratio(MACHINE) == 0.5
     assert read_json(path)["bfloat16_over_float32"] == 0.5
 
 
@@ -110,7 +111,7 @@ def test_a_changed_number_in_a_cache_file_is_measured_anew(probes):
     precision.keep_ratio(MACHINE, 3.0)
     path = precision.ratio_file(MACHINE)
     path.write_text(path.read_text().replace("3.0", "0.1"))
-    assert precision.kept_ratio(MACHINE) == 0.5
+    assert precision.bfloat16_ratio(MACHINE) == 0.5
 
 
 def test_a_cache_folder_that_cannot_be_written_is_one_sentence_once(
@@ -149,7 +150,7 @@ def test_the_cache_folder_is_the_systems_own(monkeypatch, system, variables, fol
 def test_the_probe_ends_in_time_and_draws_no_random_number():
     before = torch.get_rng_state()
     with torch.inference_mode():  # as in a synthesis
-        ratio = precision.measured_ratio()
+        ratio = precision.measure_ratio()
     assert 0.05 < ratio < 50
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -158,24 +159,24 @@ def test_the_probe_gives_the_median_of_its_rounds(monkeypatch):
     times = iter([1.0, 1.0, 1.0, *(9.0, 1.0), *(1.0, 0.5), *(1.0, 0.6), *(1.0, 0.7), *(1.0, 30.0)])
     monkeypatch.setattr(precision, "_seconds", lambda *_, **__: next(times))
     monkeypatch.setattr(precision, "ROUNDS", 5)
-    assert precision.measured_ratio(clock=lambda: 0.0) == 0.6
+    assert precision.measure_ratio(clock=lambda: 0.0) == 0.6
 
 
 def test_a_slow_bfloat16_is_not_measured_to_the_end(monkeypatch):
     times = iter([0.1, 0.1, 0.9, 0.1, 0.9])
     monkeypatch.setattr(precision, "_seconds", lambda *_, **__: next(times))
-    assert precision.measured_ratio(clock=itertools.count(0, 2).__next__) == pytest.approx(9)
+    assert precision.measure_ratio(clock=itertools.count(0, 2).__next__) == pytest.approx(9)
 
 
 def test_images_are_enlarged_until_a_step_is_more_than_overhead(monkeypatch):
     sizes = []
 
-    def seconds(net, images, clock, low):
+    def seconds(net, images, clock, kind):
         sizes.append(images.shape[-1])
-        return 1e-7 * images.shape[-1] ** 2 * (0.5 if low else 1)
+        return 1e-7 * images.shape[-1] ** 2 * (0.5 if kind == torch.bfloat16 else 1)
 
     monkeypatch.setattr(precision, "_seconds", seconds)
-    assert precision.measured_ratio() == pytest.approx(0.5)
+    assert precision.measure_ratio() == pytest.approx(0.5)
     assert max(sizes) == precision.LARGEST
 
 
@@ -216,11 +217,11 @@ def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(
 
 def test_a_run_in_which_nothing_was_trained_keeps_no_precision(run):
     kept = Run(run)
-    assert precision.kept_precisions(kept) == {"final": "float32"}
+    assert precision.stage_precisions(kept) == {"final": "float32"}
     for path in (kept.state, kept.weights()):
         path.unlink(missing_ok=True)
-    assert precision.kept_precisions(kept) == {}
-    assert precision.kept_precisions(Run(run / "nowhere")) == {}
+    assert precision.stage_precisions(kept) == {}
+    assert precision.stage_precisions(Run(run / "nowhere")) == {}
 
 
 @every_row(

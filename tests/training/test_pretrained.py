@@ -23,7 +23,8 @@ from voxlate.training.pretrained import (
     read_autoencoder,
     unfit,
 )
-from voxlate.training.run import Run, read_header
+from voxlate.training.run import Run
+from voxlate.training.weights import read_header
 
 WIDTHS = {"kl-f4": (64, 64, 128), "kl-f8": (64, 64, 128, 128)}
 LATENT = {"kl-f4": 3, "kl-f8": 4}

@@ -16,8 +16,9 @@ from voxlate import recipe
 from voxlate.recipe.training import Stop
 from voxlate.system.errors import Stopped
 from voxlate.training.learner import Epochs
-from voxlate.training.run import Run, read_header
+from voxlate.training.run import Run
 from voxlate.training.train import train
+from voxlate.training.weights import read_header
 
 PAPER = Stop()
 

@@ -18,8 +18,9 @@ from voxlate import recipe
 from voxlate.recipe.optimiser import Optimiser
 from voxlate.system.errors import BadInput, Stopped
 from voxlate.training.learner import Average
-from voxlate.training.run import Run, load_method, save_weights, weights_checksum
+from voxlate.training.run import Run
 from voxlate.training.train import train
+from voxlate.training.weights import load_method, save_weights, weights_checksum
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from voxlate.scoring.metrics import METRIC_OF
 from voxlate.synthesis.model import load
 from voxlate.system.files import read_json
 from voxlate.system.records import checksum
-from voxlate.training.run import load_method, save_weights
+from voxlate.training.weights import load_method, save_weights
 
 
 @pytest.fixture(autouse=True)

@@ -181,7 +181,8 @@ def _cohort(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from voxlate.training.run import Run, read_header  # imports torch, which a scan does not need
+    from voxlate.training.run import Run
+    from voxlate.training.weights import read_header
 
     weights = Run(path).weights() if path.is_dir() else path
     if path.is_dir() and not weights.exists():

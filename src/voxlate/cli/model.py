@@ -235,7 +235,8 @@ def _say_next(run: Path, allow_code: bool) -> None:
     """Name a finished run's weights, and the command that synthesises images of held-out cases."""
     from voxlate import recipe as recipes
     from voxlate.cli.next_steps import after_training
-    from voxlate.training.run import Run, read_header
+    from voxlate.training.run import Run
+    from voxlate.training.weights import read_header
 
     weights = Run(run).weights()
     recipe = recipes.from_dict(read_header(weights)["recipe"], f"{weights}", allow_code)

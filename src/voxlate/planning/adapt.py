@@ -24,12 +24,14 @@ from voxlate.scoring.provenance import read_run
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
-from voxlate.training.continuing import recorded_cohort
-from voxlate.training.lines import lines_of
+from voxlate.training.changes import first_change
+from voxlate.training.continuing import training_cohort
 from voxlate.training.log import StepCallback
-from voxlate.training.run import Run, first_change, read_header, weights_of
+from voxlate.training.log_file import lines_of
+from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import run_folder
 from voxlate.training.train import Adaptation, train
+from voxlate.training.weights import read_header
 
 RATE = 0.25  # factor of the learning rate, so that the run is not forgotten
 REPLAYED = 0.25  # default share of the items that is of the old cohort
@@ -169,7 +171,7 @@ def _replayed(folder: Path, replay: Path | str | None, share: float, say: Say) -
     """The cohort that is replayed; None if there is none, which is said."""
     if share == 0:
         return None
-    old = Path(replay) if replay is not None else recorded_cohort(Run(folder))
+    old = Path(replay) if replay is not None else training_cohort(Run(folder))
     if old is None:
         say(
             "no replay: the cohort that the run was trained on is not here, so that the run may forget it (--replay PREPARED names it)."

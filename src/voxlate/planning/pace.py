@@ -15,9 +15,8 @@ from voxlate.recipe import Recipe, to_dict, with_tables
 from voxlate.recipe import text as recipe_text
 from voxlate.system.files import read_json, write_json
 from voxlate.system.records import Name, NotNegative, Positive, Record, Several
-from voxlate.training.lines import logged_seconds
-from voxlate.training.recorded import LEAST, MOST
-from voxlate.training.run import Run
+from voxlate.training.log_file import seconds_of
+from voxlate.training.run import LEAST, MOST, Run
 
 TOLERANCE = 0.04  # share of the remaining steps; smaller changes are not made
 SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
@@ -121,7 +120,7 @@ def kept_pace(
     same = kept.step_seconds.keys() == kept.most_steps.keys() == stages
     named = sorted(kept.step_seconds.keys() | kept.most_steps.keys())
     record.check(same, f"steps of {', '.join(named) or 'no stage'}")
-    left = kept.minutes * 60 * (1 - SPARE / 2) - kept.probed_seconds - logged_seconds(Run(run).log)
+    left = kept.minutes * 60 * (1 - SPARE / 2) - kept.probed_seconds - seconds_of(Run(run).log)
     return Paced(time.monotonic() + left, kept.step_seconds, kept.most_steps, say)
 
 

@@ -11,8 +11,8 @@ from voxlate.batches.patches import DataSettings
 from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.intensity import Window
-from voxlate.training.run import load_method
 from voxlate.training.starter import run_folder
+from voxlate.training.weights import load_method
 
 # Low and high ends in HU of windows in which pictures of heads are published.
 WINDOWS_HU = (

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 import tomli_w
 
@@ -38,11 +38,10 @@ from voxlate.scoring.provenance import read_run
 from voxlate.system.devices import find_device, peak_memory
 from voxlate.system.errors import BadInput
 from voxlate.system.files import locked, write_text
-from voxlate.training.lines import append_line
+from voxlate.training.log_file import append_line
 from voxlate.training.precision import Choice, choose
-from voxlate.training.processes import agreed, by_main, processes
-from voxlate.training.recorded import recorded
-from voxlate.training.run import Run, check_free
+from voxlate.training.processes import by_main, processes
+from voxlate.training.run import Run, check_free, check_recipe_file
 
 Mode = Literal["both", "mean", "samples"]
 Say = Callable[[str], None]
@@ -212,7 +211,7 @@ def begun(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | None:
     if not stated.get("paced") or not isinstance(stated.get("recipe"), dict):
         return recipe, head
     paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code)
-    recorded(files, paced, True, allow_code)
+    check_recipe_file(files, paced, may_be_paced=True)
     if recipe != paced:  # the run was stopped between writing both files
         write_text(files.recipe, head + tomli_w.dumps(to_dict(paced)))
     return paced, head
@@ -226,22 +225,19 @@ def planned_once(
     Only the main process plans, because probes of several processes would differ; the others receive its plan.
     """
     accelerator, _ = processes(device)
-    chosen: list[tuple[Recipe, str, Plan | None]] = []
 
-    def decide() -> None:
+    def decide() -> tuple[Recipe, str, Plan | None]:
         earlier = begun(run, allow_code)
         if earlier is not None:
-            chosen.append((*earlier, None))
-            return
+            return *earlier, None
         # This is checked before minutes are spent on a plan.
         check_free(Run(run))
-        new = make()
+        plan = make()
         with locked(run):
-            new.keep_pace(run)
-        chosen.append((*new.with_head, new))
+            plan.keep_pace(run)
+        return *plan.with_head, plan
 
-    by_main(accelerator, decide)
-    return agreed(accelerator, chosen[0] if chosen else cast(Any, None))
+    return by_main(accelerator, decide)
 
 
 def check_same(run: Path, recipe: Recipe, source: Sequence[str], target: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from voxlate.system import devices
 from voxlate.system.devices import find_device
 from voxlate.system.errors import BadInput
 from voxlate.training.job import Job
-from voxlate.training.precision import settled
+from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.step import begin_learner, take_step
 
@@ -126,7 +126,7 @@ class Probe:
         device = find_device(self.device_name)
         devices.forget_peak_memory(device)
         try:
-            seconds = _seconds(settled(recipe, device), self.cohort, stage, device, steps)
+            seconds = _seconds(with_precision(recipe, device), self.cohort, stage, device, steps)
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise

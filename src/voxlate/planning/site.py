@@ -7,8 +7,8 @@ from voxlate.planning.facts import AIR_HU, Scan, facts_of
 from voxlate.recipe import Recipe, fixed_ranges
 from voxlate.scoring.truths import SketchedTruth, fault_lines, faults_of, sketch_of
 from voxlate.system.errors import BadInput
-from voxlate.training.lines import lines_of
 from voxlate.training.log import StepCallback
+from voxlate.training.log_file import lines_of
 from voxlate.training.run import Run
 
 # Times the run's own validation error: on phantoms, a CT with an offset of 1000 had 7.9 times the error.

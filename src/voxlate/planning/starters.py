@@ -15,8 +15,9 @@ from voxlate.planning.rules import Tables, Why
 from voxlate.recipe.training import BACKWARD
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import PREFIX, installed
-from voxlate.training.run import Run, read_header
+from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
+from voxlate.training.weights import read_header
 
 # Steps from random weights that a starter is worth: 250 steps from phantom weights reached what took 630 (one seed).
 WORTH_STEPS = 380

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from voxlate.scoring.metrics import Metric
 from voxlate.system.arrays import AnyArray
-from voxlate.training.lines import lines_of
+from voxlate.training.log_file import lines_of
 
 POINTS = 400  # a curve has fewer pixels
 LONGEST_NAME = 20

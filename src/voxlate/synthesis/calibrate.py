@@ -26,7 +26,7 @@ from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.scans import by_accepted_names, in_split
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import locked
-from voxlate.training.run import made_by
+from voxlate.training.run import software
 from voxlate.training.starter import copy_starter, run_folder
 from voxlate.trust.calibration import Calibration, Header, Target
 from voxlate.trust.calibration_file import write_calibration
@@ -115,7 +115,7 @@ def calibrate(
                 name: (high - low) / 2
                 for name, (low, high) in model.header["target_scales"].items()
             },
-            made_by=made_by(),
+            made_by=software(),
         )
         references = fit_references(data.patches, data.patient_of_case, seed)
         write_calibration(path, Calibration(header, networks, references))

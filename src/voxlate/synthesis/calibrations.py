@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from voxlate.recipe import Recipe
 from voxlate.system.errors import BadInput
-from voxlate.training.run import first_change
+from voxlate.training.changes import first_change
 from voxlate.trust.calibration import Calibration, calibration_path
 from voxlate.trust.calibration_file import read_calibration
 

@@ -32,7 +32,7 @@ from voxlate.synthesis.memory import check_memory
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import chunks
-from voxlate.training.run import DIGITS
+from voxlate.training.weights import DIGITS
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
 FLUID_IS_BRIGHT = ("t2", "pd")

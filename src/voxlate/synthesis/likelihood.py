@@ -26,8 +26,8 @@ from voxlate.system.dataframe import dataframe
 from voxlate.system.devices import find_device
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_json
-from voxlate.training.run import load_method
 from voxlate.training.starter import run_folder
+from voxlate.training.weights import load_method
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,9 @@ from voxlate.system.errors import BadInput, did_you_mean
 from voxlate.system.files import SYNTHETIC
 from voxlate.system.slabs import in_slabs
 from voxlate.training.precision import of_synthesis
-from voxlate.training.run import Run, file_hash, load_method, made_by, read_header, weights_of
+from voxlate.training.run import Run, software, weights_of
 from voxlate.training.starter import run_folder
+from voxlate.training.weights import file_hash, load_method, read_header
 from voxlate.trust.calibration import Calibration, Prediction
 
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
@@ -207,7 +208,7 @@ class Model:
         return Synthesised(
             volumes,
             output_grid.images({name: image.physical_sd for name, image in images.items()}),
-            {**made_by(), "case": case, **model.plan(inputs.files, seed), **cost, **stated},
+            {**software(), "case": case, **model.plan(inputs.files, seed), **cost, **stated},
             model.mark,
             low,
             high,

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 
@@ -16,28 +16,19 @@ PARTS = {
 }
 
 
-class _Mark(Protocol):
-    """A point in time that a device may not have reached yet, such as torch.cuda.Event."""
-
-    def query(self) -> bool: ...
-
-    def elapsed_time(self, end: Any, /) -> float:
-        """Milliseconds until a later mark."""
-        ...
-
-
 class Clock:
     """Seconds of each part of a training's steps, lap by lap.
 
-    With CUDA and XPU, marks are put in the GPU's queue and read after it has passed them, so no step waits for them, and
+    With CUDA and XPU, events are put in the GPU's queue and read after it has passed them, so no step waits for them, and
     "data" is the idle time of the GPU. With MPS, every lap waits for the GPU, because its events may come in the wrong
     order or never (PyTorch's pull request 196395).
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.has_queue = device.type in ("cuda", "xpu")
         self.seconds = dict.fromkeys(PARTS, 0.0)
-        self.laps: deque[tuple[str, _Mark, _Mark]] = deque()
+        self.laps: deque[tuple[str, Any, Any]] = deque()
         self.last = self._mark()
 
     def start(self) -> None:
@@ -46,31 +37,24 @@ class Clock:
 
     def lap(self, part: str) -> None:
         """End a lap of a part, and begin the next one."""
-        begin = self.last
-        self.last = self._mark()
+        begin, self.last = self.last, self._mark()
+        if not self.has_queue:
+            self.seconds[part] += self.last - begin
+            return
         self.laps.append((part, begin, self.last))
         while self.laps and self.laps[0][2].query():
             passed, first, end = self.laps.popleft()
             self.seconds[passed] += first.elapsed_time(end) / 1000
 
-    def _mark(self) -> _Mark:
-        if self.device.type not in ("cuda", "xpu"):
+    def _mark(self) -> Any:
+        """The time in seconds, or an event in the queue of a GPU."""
+        if not self.has_queue:
             wait_for(self.device)
-            return _Moment(time.perf_counter())
+            return time.perf_counter()
         gpus = torch.get_device_module(self.device)
         event = gpus.Event(enable_timing=True)
         event.record(gpus.current_stream(self.device))
-        return cast(_Mark, event)
-
-
-class _Moment(float):
-    """A mark on a CPU in seconds, which is reached immediately."""
-
-    def query(self) -> bool:
-        return True
-
-    def elapsed_time(self, end: float, /) -> float:
-        return 1000 * (end - self)
+        return event
 
 
 def time_note(stage: str, parts: Mapping[str, float], seconds: float) -> str:

@@ -2,21 +2,24 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from voxlate.cases.prepared import open_cohort
-from voxlate.recipe import from_dict, header, to_dict, with_tables
+from voxlate.recipe import Recipe, from_dict, header, to_dict, with_tables
 from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.files import locked, seen_from, write_json, write_text
+from voxlate.training.changes import first_change
 from voxlate.training.log import StepCallback
 from voxlate.training.processes import by_main, processes
-from voxlate.training.recorded import recorded
-from voxlate.training.run import Run, first_change, is_finished, load_state, made_by, read_header
+from voxlate.training.run import Run, check_recipe_file, software
+from voxlate.training.state_file import load_state
 from voxlate.training.train import Adaptation, train
+from voxlate.training.weights import is_finished, read_header
 
 Say = Callable[[str], None]
 
@@ -36,24 +39,47 @@ def train_further(
 
     The additional steps have a warm-up and decay of their own (`train.more`). They start from the run's weights, their
     average and the optimiser's moments; the previous weights stay until the new ones are complete. minutes: converted
-    to steps by the speed of the run; data: the prepared cohort, if it was moved; allow_code: import the code outside voxlate that the run names. The same call resumes a stopped
-    continuation. Raises BadInput if the folder is no run, if the cohort differs, or if the state is absent.
+    to steps by the speed of the run; data: the prepared cohort, if it was moved; allow_code: import the code outside
+    voxlate that the run names. The same call resumes a stopped continuation. Raises BadInput if the folder is no run,
+    if the cohort differs, or if the state is absent.
     """
     run = Run(Path(folder))
     accelerator, _ = processes(device)
-    by_main(accelerator, lambda: _open(run, steps, minutes, data, allow_code, say))
+
+    def read_recipe(stated: dict[str, Any]) -> Recipe:
+        return from_dict(stated["recipe"], f"{run.provenance}", allow_code)
+
+    def open_run() -> None:
+        if not run.provenance.is_file():
+            raise BadInput(
+                f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
+            )
+        with locked(run.folder):
+            stated = read_run(run.provenance)
+            if not stated.get("recipe") or not stated.get("data", {}).get("cohort"):
+                raise BadInput(
+                    f"{run.folder}: expected a run that voxlate trained, found none. Train a new one."
+                )
+            place = (data or _prepared_folder(run, stated)).resolve()
+            moved = {**stated, "prepared": seen_from(run.folder, place)}
+            _check_cohort(run, moved)
+            continuation = _Continuation(run, read_recipe(stated), moved, steps, minutes, say)
+            wanted = continuation.provenance()
+            if wanted != stated:
+                write_json(run.provenance, wanted)
+
+    by_main(accelerator, open_run)
     stated = read_run(run.provenance)
-    started = {"begun": stated["data"].get("start"), "fold": stated["data"].get("fold")}
     adaptation = None
     if "replayed" in stated:
         replay = Path(os.path.normpath(run.folder / stated["replayed"]))
         adaptation = Adaptation({}, replay=replay)
-    recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code)
     return train(
-        recipe,
-        _prepared(run, stated),
+        read_recipe(stated),
+        _prepared_folder(run, stated),
         run.folder,
-        **started,
+        begun=stated["data"].get("start"),
+        fold=stated["data"].get("fold"),
         adaptation=adaptation,
         device=device,
         progress=progress,
@@ -61,37 +87,7 @@ def train_further(
     )
 
 
-def _open(
-    run: Run,
-    steps: int | None,
-    minutes: float | None,
-    data: Path | None,
-    allow_code: bool,
-    say: Say,
-) -> None:
-    """Check that the run can continue, and write the place of its cohort and the requested steps."""
-    if not run.provenance.is_file():
-        raise BadInput(
-            f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
-        )
-    with locked(run.folder):
-        stated = read_run(run.provenance)
-        if not isinstance(stated.get("recipe"), dict) or not stated.get("data", {}).get("cohort"):
-            raise BadInput(
-                f"{run.folder}: expected a run that voxlate trained, found none. Train a new one."
-            )
-        place = seen_from(run.folder, (data or _prepared(run, stated)).resolve())
-        moved = {**stated, "prepared": place}
-        _check_cohort(run, moved)
-        asked = f"--minutes +{minutes:g}" if minutes else ""
-        if steps:
-            asked = f"--steps +{steps}"
-        wanted = _with_more(run, moved, asked, steps, minutes, allow_code, say)
-        if wanted != stated:
-            write_json(run.provenance, wanted)
-
-
-def _prepared(run: Run, stated: dict[str, Any]) -> Path:
+def _prepared_folder(run: Run, stated: dict[str, Any]) -> Path:
     """The run's prepared cohort; its provenance states the place relative to the run."""
     if "prepared" not in stated:
         raise BadInput(
@@ -100,22 +96,19 @@ def _prepared(run: Run, stated: dict[str, Any]) -> Path:
     return Path(os.path.normpath(run.folder / stated["prepared"]))
 
 
-def recorded_cohort(run: Run) -> Path | None:
+def training_cohort(run: Run) -> Path | None:
     """The prepared cohort that a run was trained on; None if it is not there any more, or has changed."""
-    if not run.provenance.is_file():
-        return None
-    stated = read_run(run.provenance)
+    stated = read_run(run.provenance) if run.provenance.is_file() else {}
     if "prepared" not in stated:
         return None
-    place = _prepared(run, stated)
+    place = _prepared_folder(run, stated)
     if not (place / "cohort.json").is_file():
         return None
-    same = open_cohort(place).digest == stated.get("data", {}).get("cohort")
-    return place if same else None
+    return place if open_cohort(place).digest == stated.get("data", {}).get("cohort") else None
 
 
 def _check_cohort(run: Run, stated: dict[str, Any]) -> None:
-    place = _prepared(run, stated)
+    place = _prepared_folder(run, stated)
     if not (place / "cohort.json").is_file():
         raise BadInput(
             f"{run.folder}: expected its prepared cohort in {place}, found none. Give its place with --data."
@@ -126,91 +119,91 @@ def _check_cohort(run: Run, stated: dict[str, Any]) -> None:
         )
 
 
-def _with_more(
-    run: Run,
-    stated: dict[str, Any],
-    asked: str,
-    steps: int | None,
-    minutes: float | None,
-    allow_code: bool,
-    say: Say,
-) -> dict[str, Any]:
-    """The provenance of the run with the requested steps; recipe.toml is written before it."""
-    recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code)
-    change = first_change(stated["recipe"], to_dict(recipe))
-    if change:
-        raise BadInput(
-            f"{run.folder}: expected a run of this version of voxlate, found another ({change}). Train anew."
-        )
-    if run.recipe.exists():
-        recorded(run, recipe, bool(stated.get("paced")), allow_code)
-    before: list[dict[str, Any]] = stated.get("continuations", [])
-    if not is_finished(run.weights(), recipe.train):
-        if asked and (not before or before[-1]["asked"] != asked):
+@dataclass(frozen=True)
+class _Continuation:
+    """What is asked of a run: additional steps, additional minutes, or neither; stated: its provenance."""
+
+    run: Run
+    recipe: Recipe
+    stated: dict[str, Any]
+    steps: int | None
+    minutes: float | None
+    say: Say
+
+    def provenance(self) -> dict[str, Any]:
+        """The provenance of the run with the requested steps; recipe.toml is written before it."""
+        run, recipe, stated, say = self.run, self.recipe, self.stated, self.say
+        if change := first_change(stated["recipe"], to_dict(recipe)):
             raise BadInput(
-                f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. Resume it first: voxlate train {run.folder}"
+                f"{run.folder}: expected a run of this version of voxlate, found another ({change}). Train anew."
             )
-        _check_resumable(run, stated)
-        say(f"resuming {run.folder}, which stopped before step {recipe.train.length}.")
-        return stated
-    done = read_header(run.weights())
-    if not asked:
-        say(
-            f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} continues it."
+        if run.recipe.exists():
+            check_recipe_file(run, recipe, may_be_paced=bool(stated.get("paced")))
+        asked = f"--minutes +{self.minutes:g}" if self.minutes else ""
+        if self.steps:
+            asked = f"--steps +{self.steps}"
+        before: list[dict[str, Any]] = stated.get("continuations", [])
+        if not is_finished(run.weights(), recipe.train):
+            if asked and (not before or before[-1]["asked"] != asked):
+                raise BadInput(
+                    f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. Resume it first: voxlate train {run.folder}"
+                )
+            self._check_resumable()
+            say(f"resuming {run.folder}, which stopped before step {recipe.train.length}.")
+            return stated
+        done = read_header(run.weights())
+        if not asked:
+            say(
+                f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} continues it."
+            )
+            return stated
+        self._check_state(done["steps"])
+        steps = self.steps or self._steps_in_minutes(done)
+        more = [*(recipe.train.more or ()), steps]
+        values = {**stated["recipe"], "train": {**stated["recipe"]["train"], "more": more}}
+        with_tables(recipe, values, f"{run.recipe}")
+        head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
+        write_text(run.recipe, head + tomli_w.dumps(values))
+        versions = {name: software()[name] for name in ("voxlate", "torch")}
+        own = {"asked": asked, "from_step": done["steps"], "steps": steps, **versions}
+        return {**stated, "recipe": values, "continuations": [*before, own]}
+
+    def _steps_in_minutes(self, done: dict[str, Any]) -> int:
+        """The steps that fit at the speed of the run so far, including validations."""
+        minutes = self.minutes or 0
+        each = done["seconds"] / done["steps"]
+        steps = max(1, round(60 * minutes / each))
+        self.say(
+            f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far."
         )
-        return stated
-    _check_state(run, done["steps"])
-    if steps is None:
-        steps = _steps_in(minutes or 0, done, say)
-    values = {
-        **stated["recipe"],
-        "train": {
-            **stated["recipe"]["train"],
-            "more": [*(recipe.train.more or ()), steps],
-        },
-    }
-    with_tables(recipe, values, f"{run.recipe}")
-    head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
-    write_text(run.recipe, head + tomli_w.dumps(values))
-    software = {name: made_by()[name] for name in ("voxlate", "torch")}
-    own = {"asked": asked, "from_step": done["steps"], "steps": steps, **software}
-    return {**stated, "recipe": values, "continuations": [*before, own]}
+        return steps
 
+    def _check_resumable(self) -> None:
+        """Raise BadInput if the state from which the training continues is absent."""
+        run = self.run
+        if run.weights().exists():
+            self._check_state(None)
+        elif self.stated["data"].get("start") and not self._is_saved(None):
+            raise BadInput(
+                f"{run.folder}: expected a last stage that had begun, found one that is yet to start from the weights of --init. Give the whole command that began this run."
+            )
 
-def _steps_in(minutes: float, done: dict[str, Any], say: Say) -> int:
-    """The steps that fit at the speed of the run so far, including validations."""
-    each = done["seconds"] / done["steps"]
-    steps = max(1, round(60 * minutes / each))
-    say(
-        f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far."
-    )
-    return steps
-
-
-def _check_resumable(run: Run, stated: dict[str, Any]) -> None:
-    """Raise BadInput if the state from which the training continues is absent."""
-    if run.weights().exists():
-        _check_state(run, None)
-    elif stated["data"].get("start") and _stage_and_step(run)[0] != "final":
+    def _check_state(self, step: int | None) -> None:
+        """Raise BadInput if state.pt is not of the last stage at this step; None: at any step."""
+        run = self.run
+        if self._is_saved(step):
+            return
+        there = "none"
+        if run.state.exists():
+            state = load_state(run.state)
+            there = f"one of stage '{state['stage']}' at step {state['step']}"
         raise BadInput(
-            f"{run.folder}: expected a last stage that had begun, found one that is yet to start from the weights of --init. Give the whole command that began this run."
+            f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {there}. Restore it, or begin a new run from these weights with --init {run.folder}."
         )
 
-
-def _check_state(run: Run, step: int | None) -> None:
-    """Raise BadInput if state.pt is not of the last stage at this step."""
-    stage, saved = _stage_and_step(run)
-    if stage == "final" and step in (None, saved):
-        return
-    there = f"one of stage '{stage}' at step {saved}" if stage else "none"
-    raise BadInput(
-        f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {there}. Restore it, or begin a new run from these weights with --init {run.folder}."
-    )
-
-
-def _stage_and_step(run: Run) -> tuple[str, int]:
-    """Stage and step of the saved state; "" if there is none."""
-    if not run.state.exists():
-        return "", 0
-    state = load_state(run.state)
-    return str(state["stage"]), int(state["step"])
+    def _is_saved(self, step: int | None) -> bool:
+        """Whether state.pt is of the last stage, and at this step."""
+        if not self.run.state.exists():
+            return False
+        state = load_state(self.run.state)
+        return state["stage"] == "final" and step in (None, state["step"])

@@ -12,7 +12,8 @@ from voxlate.images.units import unit_of
 from voxlate.recipe import Recipe, fixed_ranges, to_dict
 from voxlate.system.config import kind_of
 from voxlate.system.errors import BadInput
-from voxlate.training.run import Run, begin_run, made_by, save_weights
+from voxlate.training.run import Run, begin_run, software
+from voxlate.training.weights import save_weights
 
 
 def wrong_weights(sentence: str) -> BadInput:
@@ -50,5 +51,5 @@ def _header(recipe: Recipe, method: nn.Module, steps: int) -> dict[str, Any]:
         "steps": steps,
         "seconds": 0.0,
         "training_cases": 0,
-        "made_by": made_by(),
+        "made_by": software(),
     }

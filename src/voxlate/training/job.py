@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -76,49 +77,41 @@ class Job:
             )
         calls = options.accumulate * sum(self.stage.turns.values())
         size = options.batch // options.accumulate // world
+        rank = self.accelerator.process_index
         batches: Dataset[Batch]
         if self.replay is not None and options.replay is not None:
+            count = options.length * calls * size * world
             batches = Mixed(
-                self._items(self.cohort, options.length * calls * size * world),
-                self._items(self.replay, options.length * calls * size * world),
+                self._batches(self.cohort, count),
+                self._batches(self.replay, count),
                 share=options.replay,
                 batch=size,
-                rank=self.accelerator.process_index,
+                rank=rank,
                 world=world,
             )
         else:
-            batches = Batches(
-                self.cohort,
-                self.stage.data,
-                self.recipe.intensity,
-                seed=self.seed,
-                batch=size,
-                steps=options.length * calls,
-                rank=self.accelerator.process_index,
-                world=world,
-                unpaired=not self.stage.method.needs_pairs,
-                moments=moments,
-            )
-        order = range(step * calls, options.length * calls)
+            shared = {"batch": size, "rank": rank, "world": world, "moments": moments}
+            batches = self._batches(self.cohort, options.length * calls, **shared)
         workers = _readers(self.device) if options.workers is None else options.workers
         return DataLoader(
             batches,
             batch_size=None,
-            sampler=order,
+            sampler=range(step * calls, options.length * calls),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             worker_init_fn=begin_reader,
         )
 
-    def _items(self, cohort: Cohort, count: int) -> Batches:
-        """The items of a cohort one by one, in the order of its batches."""
+    def _batches(self, cohort: Cohort, steps: int, **shared: Any) -> Batches:
+        """The batches of a cohort, of one item each by default; shared: how processes share them."""
         return Batches(
             cohort,
             self.stage.data,
             self.recipe.intensity,
             seed=self.seed,
-            steps=count,
+            steps=steps,
             unpaired=not self.stage.method.needs_pairs,
+            **shared,
         )
 
 

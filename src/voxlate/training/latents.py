@@ -12,8 +12,8 @@ from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import FullStage
-from voxlate.training.run import weights_checksum
 from voxlate.training.validate import autocast
+from voxlate.training.weights import weights_checksum
 
 FOLDER = "latents"  # folder inside a prepared cohort
 # It changes if networks or intensity maps give other numbers for the same settings.

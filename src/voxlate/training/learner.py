@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from voxlate.images.intensity import IntensityMap
 from voxlate.methods.method import Method
 from voxlate.nets.unet import ResidualUNet
+from voxlate.recipe.training import Training
 from voxlate.system.devices import has_doubles
 from voxlate.system.errors import BadInput
 
@@ -43,19 +44,11 @@ class Epochs:
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        return {
-            "steps": self.steps,
-            "losses": list(self.losses),
-            "running": self.running,
-            "count": self.count,
-        }
+        return {**vars(self), "losses": list(self.losses)}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; in version 0.6 it may lack the steps of an epoch, which then stay as they are."""
-        self.steps = state.get("steps", self.steps)
-        self.losses = list(state["losses"])
-        self.count = state["count"]
-        self.running = state["running"]
+        vars(self).update(state, losses=list(state["losses"]))
 
 
 class Average:
@@ -87,14 +80,6 @@ class BestWeights:
     weights: dict[str, Tensor]
     since: int = 0
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "error": self.error,
-            "weights": self.weights,
-            "since": self.since,
-        }
-
 
 @dataclass
 class Learner:
@@ -114,19 +99,32 @@ class Learner:
         return Average(self.averaged, self.method)
 
     def state(self) -> dict[str, Any]:
-        optimisers = {turn: optimiser.state_dict() for turn, optimiser in self.optimisers.items()}
-        weights = {
+        """Tensors and plain values, from which `load_state` continues."""
+        turns = self.optimisers.items()
+        state = {
             "method": self.method.state_dict(),
             "averaged": self.averaged.state_dict(),
-        }
-        own = {
-            "optimisers": optimisers,
+            "optimisers": {turn: optimiser.state_dict() for turn, optimiser in turns},
             "epochs": self.epochs.state(),
             "memory": self.method.training_state(),
         }
         if self.best is not None:
-            own["best"] = self.best.state()
-        return {**weights, **own, "step": self.step, "seconds": self.seconds}
+            state["best"] = vars(self.best)
+        return {**state, "step": self.step, "seconds": self.seconds}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        self.method.load_state_dict(state["method"])
+        device = next(self.method.parameters()).device
+        memory = {name: tensor.to(device) for name, tensor in state["memory"].items()}
+        self.method.load_training_state(memory)
+        self.averaged.load_state_dict(state["averaged"])
+        for turn, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][turn])
+        self.epochs.load_state(state["epochs"])
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self.best = BestWeights(**state["best"]) if "best" in state else None
 
     def compare(self, error: float) -> None:
         """Keep the averaged weights if this validation error is the least so far."""
@@ -136,19 +134,13 @@ class Learner:
         weights = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
         self.best = BestWeights(self.step, error, weights)
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.method.load_state_dict(state["method"])
-        device = next(self.method.parameters()).device
-        self.method.load_training_state(
-            {name: tensor.to(device) for name, tensor in state["memory"].items()}
-        )
-        self.averaged.load_state_dict(state["averaged"])
-        for turn, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][turn])
-        self.epochs.load_state(state["epochs"])
-        self.step = state["step"]
-        self.seconds = state["seconds"]
-        self.best = BestWeights(**state["best"]) if "best" in state else None
+    def is_done(self, options: Training) -> bool:
+        """Whether the training has its length, or ends early by losses and errors, which are saved for restarts."""
+        if self.step >= options.length:
+            return True
+        if options.best is not None and self.best is not None:
+            return 0 < options.best.patience <= self.best.since
+        return options.stop is not None and options.stop.reached(self.epochs.losses)
 
 
 def start_from(method: Method, earlier: Method, name: str) -> str:
@@ -179,7 +171,7 @@ def show_window(
 
     of: the intensity maps of the weights' training. Raises BadInput where that of a target is no fixed range.
     """
-    said = []
+    sentence = ""
     for name, (low, high) in window.items():
         whole = of[name].window
         if whole is None:
@@ -191,10 +183,10 @@ def show_window(
         net = method.without_opponent.net
         assert isinstance(net, ResidualUNet)  # recipe.checks
         net.rescale(targets.index(name), factor, offset)
-        said.append(
+        sentence += (
             f"; its {name} was rescaled from {whole[0]:g} to {whole[1]:g} to {low:g} to {high:g}"
         )
-    return "".join(said)
+    return sentence
 
 
 def train_only(method: Method, part: str) -> None:
@@ -209,7 +201,7 @@ def train_only(method: Method, part: str) -> None:
             module.momentum = 0.0  # its statistics are no parameters, but would move
     if not moving:
         paths = [name.split(".")[:-1] for name, _ in method.without_opponent.named_parameters()]
-        names = sorted({part for path in paths for part in path})
+        names = sorted(set[str]().union(*paths))
         raise BadInput(
             f"train.only: expected a part of the weights' names ({', '.join(names[:12])}, …), found '{part}', which is in none that may move. Change it."
         )

@@ -4,127 +4,125 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from voxlate.recipe.training import Training
 from voxlate.scoring.verdict import Verdict
 from voxlate.system.files import write_text
-from voxlate.training.lines import append_line, lines_of
+from voxlate.training.learner import Learner
+from voxlate.training.log_file import append_line, lines_of
+from voxlate.training.step import Losses
 
 StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 """Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""
 
 
 class Log:
-    """Writes a line every `log_every` steps and every validation; removes lines after the step from which it starts."""
+    """Writes a line every `log_every` steps and every validation; removes lines after the step from which it starts.
+
+    It sets the seconds of the learner. main: whether this is the process that writes.
+    """
 
     def __init__(
         self,
         log: Path,
         stage: str,
         options: Training,
-        step: int,
-        seconds: float,
+        learner: Learner,
         main: bool,
         on_step: StepCallback,
     ):
         self.log = log
         self.stage = stage
         self.options = options
+        self.learner = learner
         self.main = main
         self.on_step = on_step
-        self.begun = time.monotonic() - seconds
-        self.resumed = seconds
-        self.previous = (step, seconds)
+        self.begun = time.monotonic() - learner.seconds
+        self.resumed = learner.seconds
+        self.previous = (learner.step, learner.seconds)
         # Step and seconds after the first step since this start, which also allocates memory.
         self.warm: tuple[int, float] | None = None
         self.step_seconds = 0.0  # mean seconds of a step since then
         self.latest: dict[str, float] = {}
         self.board = None
         if main:
-            self._drop_after(step)
-            self.board = SummaryWriter(str(log.parent / "tensorboard" / stage), purge_step=step)
+            self._drop_later_lines()
+            folder = log.parent / "tensorboard" / stage
+            self.board = SummaryWriter(str(folder), purge_step=learner.step)
 
-    def add_step(self, step: int, losses: Mapping[str, Mapping[str, Tensor]]) -> float:
-        """Log a step if its turn has come; returns the seconds of training so far."""
-        seconds = time.monotonic() - self.begun
+    def add_step(self, losses: Losses) -> None:
+        """Log the losses of a step if its turn has come."""
+        step = self.learner.step
+        seconds = self._pass_time()
         if self.warm is None:
             self.warm = (step, seconds)
         else:
             self.step_seconds = (seconds - self.warm[1]) / (step - self.warm[0])
-        if self.main and (step % self.options.log_every == 0 or step == self.options.length):
-            steps = step - self.previous[0]
-            passed = seconds - self.previous[1]
-            rate = self.options.rate(step - 1)
-            common = {
-                "lr": rate,
-                "items_per_s": steps * self.options.batch / max(passed, 1e-9),
-            }
+        if not self.main:
+            return
+        if step % self.options.log_every == 0 or step == self.options.length:
+            before, passed = self.previous
+            rate = (step - before) * self.options.batch / max(seconds - passed, 1e-9)
+            common = {"lr": self.options.rate(step - 1), "items_per_s": rate}
             for turn, parts in losses.items():
                 values = {name: float(value) for name, value in parts.items()}
-                self._write(step, turn=turn, loss=values, **common, seconds=seconds)
-                self._plot(
-                    {
-                        **{f"{turn}/{name}": value for name, value in values.items()},
-                        **common,
-                    },
-                    step,
-                )
-                self.latest = {
-                    **self.latest,
-                    "loss": values["total"],
-                    "items_per_s": common["items_per_s"],
-                }
+                self._write(turn=turn, loss=values, **common, seconds=seconds)
+                self._plot({f"{turn}/{name}": value for name, value in values.items()} | common)
+                self.latest = {**self.latest, "loss": values["total"], "items_per_s": rate}
             self.previous = (step, seconds)
-        if self.main:
-            self.on_step(self.stage, step, self.options.length, self.latest)
-        return seconds
+        self.on_step(self.stage, step, self.options.length, self.latest)
 
-    def add_validation(self, step: int, scores: Mapping[str, float]) -> float:
-        """Log a validation; returns the seconds of training so far."""
-        seconds = time.monotonic() - self.begun
-        self._write(step, validation=dict(scores), seconds=seconds)
-        self._plot({f"validation/{name}": value for name, value in scores.items()}, step)
+    def add_validation(self, scores: Mapping[str, float]) -> None:
+        """Log a validation."""
+        seconds = self._pass_time()
+        self._write(validation=dict(scores), seconds=seconds)
+        self._plot({f"validation/{name}": value for name, value in scores.items()})
         self.latest = {**self.latest, **scores}
-        self.previous = (step, seconds)
-        return seconds
+        self.previous = (self.learner.step, seconds)
 
-    def add_verdicts(self, step: int, verdicts: Sequence[Verdict]) -> None:
+    def add_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         """Log the comparison with naive baselines on the items of the last validation."""
-        self._write(step, verdict={verdict.modality: verdict.document() for verdict in verdicts})
+        self._write(verdict={verdict.modality: verdict.document() for verdict in verdicts})
 
-    def add_time(self, step: int, parts: Mapping[str, float]) -> float:
+    def add_time(self, parts: Mapping[str, float]) -> float:
         """Log the seconds of each part of the steps since the training began or resumed; returns their total time."""
         seconds = time.monotonic() - self.begun - self.resumed
-        self._write(step, time={**parts, "all": seconds})
+        self._write(time={**parts, "all": seconds})
         return seconds
 
-    def add_end(self, step: int, sentence: str) -> None:
+    def add_end(self, sentence: str) -> None:
         """Log the reason why the training ended before its last step."""
-        self._write(step, ended=sentence)
-        self.on_step(self.stage, step, step, self.latest)
+        self._write(ended=sentence)
+        self.on_step(self.stage, self.learner.step, self.learner.step, self.latest)
 
     def add_start(self, sentence: str) -> None:
         """Log a sentence on the start of the training, such as its weights or the size of patches; "" is not logged."""
         if self.main and sentence:
-            self._write(0, started=sentence)
+            self._write(started=sentence)
 
-    def _write(self, step: int, **content: object) -> None:
-        append_line(self.log, {"stage": self.stage, "step": step, **content})
+    def _pass_time(self) -> float:
+        """The seconds of training so far, which the learner takes."""
+        self.learner.seconds = time.monotonic() - self.begun
+        return self.learner.seconds
 
-    def _plot(self, values: Mapping[str, float], step: int) -> None:
+    def _write(self, **content: object) -> None:
+        append_line(self.log, {"stage": self.stage, "step": self.learner.step, **content})
+
+    def _plot(self, values: Mapping[str, float]) -> None:
         if self.board:
             for name, value in values.items():
-                self.board.add_scalar(name, value, step)
+                self.board.add_scalar(name, value, self.learner.step)
             self.board.flush()
 
-    def _drop_after(self, step: int) -> None:
+    def _drop_later_lines(self) -> None:
         """Remove lines of steps that a killed run logged but did not save, because it repeats those steps."""
         if not self.log.exists():
             return
-        lines = lines_of(self.log)
+        step = self.learner.step
         kept = [
-            text for text, line in lines if line["stage"] != self.stage or 0 < step >= line["step"]
+            f"{text}\n"
+            for text, line in lines_of(self.log)
+            if line["stage"] != self.stage or 0 < step >= line["step"]
         ]
-        write_text(self.log, "".join(f"{text}\n" for text in kept))
+        write_text(self.log, "".join(kept))

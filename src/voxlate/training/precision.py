@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from voxlate.recipe.training import Precision
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json, write_json
 from voxlate.system.machine import cache_folder
-from voxlate.training.run import Run, begun_trainings
+from voxlate.training.run import Run, stage_tables
 
 # bfloat16 may take at most this share of float32's time, so that noise of the clock does not decide.
 FASTER = 0.9
@@ -67,33 +68,27 @@ class Machine:
     voxlate: str
 
 
-def settled(
-    recipe: Recipe, device: torch.device, kept: Mapping[str, Precision] | None = None
+def with_precision(
+    recipe: Recipe, device: torch.device, stated: Mapping[str, Precision] | None = None
 ) -> Recipe:
     """The recipe with a precision instead of each training's "auto".
 
-    kept: precisions by stage of a run that has begun.
+    stated: precisions by stage of a run that has begun.
     """
     trainings = []
     for stage in recipe.all_stages:
         options = stage.train
         if options.precision == "auto":
-            options = replace(
-                options,
-                precision=(kept or {}).get(stage.name) or choose(device).precision,
-            )
+            precision = (stated or {}).get(stage.name) or choose(device).precision
+            options = replace(options, precision=precision)
         trainings.append(options)
     return with_trainings(recipe, trainings)
 
 
-def kept_precisions(run: Run) -> dict[str, Precision]:
+def stage_precisions(run: Run) -> dict[str, Precision]:
     """The precision of each stage of a run that has begun; empty if there is no such run."""
-    stated = {name: train.get("precision") for name, train in begun_trainings(run).items()}
-    return {
-        name: precision
-        for name, precision in stated.items()
-        if precision in ("bfloat16", "float32")
-    }
+    stated = {name: train.get("precision") for name, train in stage_tables(run).items()}
+    return {name: found for name, found in stated.items() if found in ("bfloat16", "float32")}
 
 
 def of_synthesis(recipe: Recipe, device: torch.device) -> Precision:
@@ -111,22 +106,18 @@ def choose(device: torch.device) -> Choice:
         if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
             return Choice("bfloat16", "bfloat16: the GPU computes in it")
         return Choice("float32", "float32: the GPU does not compute in bfloat16")
-    if (
-        device.type != "cpu"
-    ):  # autocast and kernels of such devices differ by version and were not tested
-        return Choice(
-            "float32",
-            f"float32: bfloat16 was not tested on devices of type {device.type}",
-        )
-    ratio = kept_ratio(this_machine())
+    # autocast and kernels of other devices differ by version and were not tested.
+    if device.type != "cpu":
+        untested = f"float32: bfloat16 was not tested on devices of type {device.type}"
+        return Choice("float32", untested)
+    ratio = bfloat16_ratio(this_machine())
     precision: Precision = "bfloat16" if ratio <= FASTER else "float32"
-    return Choice(
-        precision,
-        f"{precision}: a step in bfloat16 takes {ratio:.2g} times as long as in float32 here",
-    )
+    reason = f"a step in bfloat16 takes {ratio:.2g} times as long as in float32 here"
+    return Choice(precision, f"{precision}: {reason}")
 
 
 def this_machine() -> Machine:
+    """The machine and versions on which this process runs."""
     return Machine(
         cpu=_cpu_name(),
         instructions=torch.backends.cpu.get_cpu_capability(),
@@ -157,12 +148,13 @@ def ratio_file(machine: Machine) -> Path:
 
 
 @functools.cache  # a process measures only once if the cache cannot be written
-def kept_ratio(machine: Machine) -> float:
+def bfloat16_ratio(machine: Machine) -> float:
     """Time of a step in bfloat16 over that in float32, from the cache folder or measured now."""
     path = ratio_file(machine)
-    if (kept := _read(path, machine)) is not None:
-        return kept
-    ratio = measured_ratio()
+    stored = _read(path, machine)
+    if stored is not None:
+        return stored
+    ratio = measure_ratio()
     try:
         keep_ratio(machine, ratio)
     except (BadInput, OSError):
@@ -174,10 +166,8 @@ def kept_ratio(machine: Machine) -> float:
 
 def keep_ratio(machine: Machine, ratio: float) -> None:
     """Write the result of a machine's probe; raises BadInput if the cache folder cannot be written."""
-    write_json(
-        ratio_file(machine),
-        {"machine": asdict(machine), "bfloat16_over_float32": ratio},
-    )
+    content = {"machine": asdict(machine), "bfloat16_over_float32": ratio}
+    write_json(ratio_file(machine), content)
 
 
 def _read(path: Path, machine: Machine) -> float | None:
@@ -191,7 +181,7 @@ def _read(path: Path, machine: Machine) -> float | None:
     return ratio if own and 0 < ratio < math.inf else None
 
 
-def measured_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
+def measure_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
     """The time of a small U-Net's forward and backward pass, bfloat16 over float32: median of interleaved rounds."""
     begun = clock()
     ratios = list[float]()
@@ -204,15 +194,16 @@ def measured_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
         size = SMALLEST
         while True:
             images = torch.randn(BATCH, 1, 1, size, size)
+            seconds = partial(_seconds, net, images, clock)
             # The first pass of a size also builds kernels.
-            _seconds(net, images, clock, low=False)
-            if size == LARGEST or _seconds(net, images, clock, low=False) >= LEAST_SECONDS:
+            seconds(torch.float32)
+            if size == LARGEST or seconds(torch.float32) >= LEAST_SECONDS:
                 break
             size *= 2
-        _seconds(net, images, clock, low=True)
+        seconds(torch.bfloat16)
         while len(ratios) < ROUNDS:
-            full = _seconds(net, images, clock, low=False)
-            ratios.append(_seconds(net, images, clock, low=True) / full)
+            full = seconds(torch.float32)
+            ratios.append(seconds(torch.bfloat16) / full)
             enough = len(ratios) >= FEWEST or ratios[0] > NO_DOUBT
             if enough and clock() - begun > SECONDS:
                 break
@@ -220,12 +211,12 @@ def measured_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
 
 
 def _seconds(
-    net: torch.nn.Module, images: torch.Tensor, clock: Callable[[], float], low: bool
+    net: torch.nn.Module, images: torch.Tensor, clock: Callable[[], float], kind: torch.dtype
 ) -> float:
     """The time of a forward and a backward pass."""
     net.zero_grad(set_to_none=True)
     begun = clock()
-    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
         image = net(NetworkInput({"image": images})).image
     image.float().square().mean().backward()
     return clock() - begun

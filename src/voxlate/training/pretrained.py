@@ -22,8 +22,10 @@ from voxlate.system.config import to_tables
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
 from voxlate.system.records import Record
+from voxlate.training.changes import first_change
 from voxlate.training.imported import write_imported, wrong_weights
-from voxlate.training.run import Run, first_change, read_header
+from voxlate.training.run import Run
+from voxlate.training.weights import read_header
 
 Source = Literal["kl-f4", "kl-f8"]
 LEVELS = {"kl-f4": 3, "kl-f8": 4}

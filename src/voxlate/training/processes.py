@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -36,26 +36,20 @@ def processes(device: str) -> tuple[Accelerator, torch.device]:
     return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
 
-def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
-    """Call a function in the main process while the others wait; all of them raise its BadInput."""
-    failed: list[BadInput | None] = [None]
+def by_main(accelerator: Accelerator, do: Callable[[], T]) -> T:
+    """The result of a function that the main process alone calls; all processes get it, or raise its BadInput."""
+    outcome: list[Any] = [None, None]
     if accelerator.is_main_process:
         try:
-            do()
+            outcome[0] = do()
         except BadInput as error:
-            failed = [error]
+            outcome[1] = error
     if accelerator.num_processes > 1:
-        broadcast_object_list(failed)
-    if failed[0] is not None:
-        raise failed[0]
-
-
-def agreed(accelerator: Accelerator, value: T) -> T:
-    """The value of the main process, sent to all processes."""
-    held = [value]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(held)
-    return held[0]
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: T = outcome[0]
+    return result
 
 
 @dataclass
@@ -69,7 +63,7 @@ class StopAgreement:
     stop: Sequence[int]
     next_step: int = 0
 
-    def reached(self, step: int, step_seconds: float) -> bool:
+    def must_stop(self, step: int, step_seconds: float) -> bool:
         """Whether this or another process has received a signal; step_seconds: seconds of a step so far."""
         if self.accelerator.num_processes == 1:
             return bool(self.stop)
@@ -85,13 +79,10 @@ class StopAgreement:
 def stop_signal() -> Iterator[list[int]]:
     """A list that is empty until SIGINT or SIGTERM arrives; outside the main thread it stays empty."""
     received: list[int] = []
-    try:
-        before = {
-            name: signal.signal(name, lambda number, _: received.append(number))
-            for name in STOP_SIGNALS
-        }
-    except ValueError:  # only the main thread may listen
-        before = {}
+    before = {}
+    with contextlib.suppress(ValueError):  # only the main thread may listen
+        for name in STOP_SIGNALS:
+            before[name] = signal.signal(name, lambda number, _: received.append(number))
     try:
         yield received
     finally:

@@ -15,7 +15,8 @@ from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import CARD, PREFIX, folder_of, is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Record, Shape, checksum
-from voxlate.training.run import Run, load_method, read_header, weights_of
+from voxlate.training.run import Run, weights_of
+from voxlate.training.weights import load_method, read_header
 
 SELF_TEST = "selftest.safetensors"
 SIDE = (

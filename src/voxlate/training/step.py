@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ from voxlate.system.devices import can_compile
 from voxlate.training.clock import Clock
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.validate import autocast
+
+Losses = Mapping[str, Mapping[str, torch.Tensor]]
+"""The losses of each turn by their names."""
 
 
 def begin_learner(
@@ -42,50 +45,56 @@ def take_step(
     batches: Iterator[Batch],
     device: torch.device,
     clock: Clock | None = None,
-) -> dict[str, dict[str, torch.Tensor]]:
+) -> Losses:
     """Run every turn of the method as often as it states; returns each turn's last losses, still on the device."""
     losses = {}
-    rate = options.rate(learner.step)
     progress = options.progress(learner.step)
-    calls = 0
-    clock = Clock(device) if clock is None else clock
+    calls = itertools.count()
+    clock = clock or Clock(device)
     clock.start()
     for turn, repeats in learner.method.turns.items():
-        if not learner.method.takes_turn(
-            turn, progress
-        ):  # its batches are skipped, because batches depend on the step alone
-            calls += sum(1 for _ in itertools.islice(batches, repeats * options.accumulate))
+        # The batches of a turn that is not taken are skipped, because batches depend on the step alone.
+        if not learner.method.takes_turn(turn, progress):
+            for _ in range(repeats * options.accumulate):
+                next(batches)
+                next(calls)
             continue
         optimiser = learner.optimisers[turn]
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = options.rate(learner.step)
         for _ in range(repeats):
             optimiser.zero_grad(set_to_none=True)
             for _ in range(options.accumulate):
                 batch = next(batches)
                 clock.lap("data")
-                noise = Noise(stable_id(seed, learner.step, calls), batch.item)
-                # This seed of dropout is the same after a restart.
-                # torch.manual_seed looks for GPUs, which takes 1 ms.
-                seed_of = torch.default_generator if device.type == "cpu" else torch
-                seed_of.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
-                with volumes_in_float32(
-                    device
-                ):  # around the backward pass, too, which may compute layers again
+                noise = Noise(stable_id(seed, learner.step, next(calls)), batch.item)
+                _seed_dropout(device, stable_id(noise.seed, int(batch.item.flatten()[0])))
+                # This is around the backward pass, too, which may compute layers again.
+                with volumes_in_float32(device):
                     with autocast(device, options.precision):
                         parts = parallel(turn, batch.to(device), noise, progress)
                     clock.lap("forward")
                     (parts["total"] / options.accumulate).backward()
                 clock.lap("backward")
-                calls += 1
-            if options.clip_norm:
-                moving = [
-                    parameter for group in optimiser.param_groups for parameter in group["params"]
-                ]
-                # On other devices torch processes all tensors together by default.
-                on_cpu = True if device.type == "cpu" else None
-                nn.utils.clip_grad_norm_(moving, options.clip_norm, foreach=on_cpu)
+            _clip(optimiser, options.clip_norm, device)
             optimiser.step()
             clock.lap("backward")
         losses[turn] = {name: value.detach() for name, value in parts.items()}
     return losses
+
+
+def _seed_dropout(device: torch.device, seed: int) -> None:
+    """Seed the random numbers of layers, so that they are the same after a restart."""
+    # torch.manual_seed looks for GPUs, which takes 1 ms.
+    seeded = torch.default_generator if device.type == "cpu" else torch
+    seeded.manual_seed(seed)
+
+
+def _clip(optimiser: torch.optim.Optimizer, norm: float, device: torch.device) -> None:
+    """Limit the norm of the gradient; 0: no limit."""
+    if norm:
+        groups = optimiser.param_groups
+        moving = itertools.chain.from_iterable(group["params"] for group in groups)
+        # On other devices torch processes all tensors together by default.
+        on_cpu = True if device.type == "cpu" else None
+        nn.utils.clip_grad_norm_(moving, norm, foreach=on_cpu)

@@ -14,7 +14,7 @@ from voxlate.batches.patches import teaching_cases
 from voxlate.batches.windows import check_windows
 from voxlate.cases import naive
 from voxlate.cases.anatomy import anatomy_of
-from voxlate.cases.prepared import open_cohort
+from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.methods.method import Method
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
 from voxlate.scoring.provenance import read_run
@@ -26,24 +26,21 @@ from voxlate.training.job import Job
 from voxlate.training.learner import Epochs, Learner, show_window, start_from, train_only
 from voxlate.training.log import StepCallback
 from voxlate.training.messages import fold_note, notes_on
-from voxlate.training.precision import choose, kept_precisions, settled
+from voxlate.training.precision import choose, stage_precisions, with_precision
 from voxlate.training.pretrained import is_imported, unfit
-from voxlate.training.processes import agreed, by_main, processes, stop_signal
-from voxlate.training.run import (
-    Run,
-    begin_run,
+from voxlate.training.processes import by_main, processes, stop_signal
+from voxlate.training.run import Run, begin_run, stage_steps, weights_of
+from voxlate.training.stage import Pace, Session, finish, train_stage
+from voxlate.training.starter import run_folder, starter_hash
+from voxlate.training.validate import validation_items, validation_split
+from voxlate.training.weights import (
     file_hash,
     is_finished,
-    kept_steps,
     load_method,
     load_weights,
     read_header,
     reuse_weights,
-    weights_of,
 )
-from voxlate.training.stage import Pace, Session, finish, train_stage
-from voxlate.training.starter import run_folder, starter_hash
-from voxlate.training.validate import validation_items, validation_split
 
 
 @dataclass(frozen=True)
@@ -81,12 +78,11 @@ def train(
     and Stopped at SIGINT or SIGTERM after the state was saved.
     """
     keep_freed_memory()
-    cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     adaptation = adaptation or Adaptation({})
     starts = dict(adaptation.starts)
     if start is not None:
         starts["final"] = weights_of(run_folder(start))
-    start = starts.get("final")
+    cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     fresh = not starts and begun is None and adaptation.replay is None
     cohort = recipe.drawn_from(cohort, must_draw=fresh)
     replayed = None
@@ -99,49 +95,30 @@ def train(
             Job(recipe, stage, cohort, accelerator, place, replayed) for stage in recipe.all_stages
         ]
 
-    kept = kept_steps(Run(out), recipe)
-    recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)], kept)
-    recipe = _with_precision(recipe, Run(out), accelerator, place, say)
+    run = Run(out)
+    steps = [job.epoch_steps for job in jobs_of(recipe)]
+    recipe = with_steps(recipe, steps, stage_steps(run, recipe))
+    recipe = _with_precision(recipe, run, accelerator, place, say)
     _check_stages(recipe, jobs_of(recipe), starts)
     about = {
         "cohort": cohort.digest,
-        "start": file_hash(start) if start else begun,
+        "start": file_hash(starts["final"]) if "final" in starts else begun,
         "splits": cohort.splits,
         **({} if fold is None else {"fold": fold}),
         **({} if replayed is None else {"replay": replayed.digest}),
     }
-    given = [Run(Path(other)) for other in reuse]
-    others = [other for other in given if not is_imported(other)]
-    pretrained = [other for other in given if is_imported(other)]
+    runs = [Run(Path(other)) for other in reuse]
+    pretrained = [other for other in runs if is_imported(other)]
 
     def begin() -> None:
         held.enter_context(locked(out))
-        place = seen_from(out, Path(data).resolve())
-        # The start weights were trained on these voxels.
-        inherited = read_header(start).get("training_voxels", []) if start else []
-        origin: dict[str, Any] = {"prepared": place, "inherited_voxels": inherited}
-        if adaptation.replay is not None:
-            origin["replayed"] = seen_from(out, adaptation.replay.resolve())
-        if adaptation.starts:
-            origin["adapted"] = {"weights": about["start"], "calibrated": adaptation.calibrated}
-        if named := [
-            stage.start_from for stage in recipe.all_stages if is_starter(stage.start_from)
-        ]:
-            origin["starters"] = {name: starter_hash(name) for name in named}
-        run = begin_run(out, recipe, head, about, origin)
-        if not run.naive.exists():
-            naive.fit_cohort(
-                cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)
-            ).save(run.naive)
-        if not run.anatomy.exists():
-            sources = {name: recipe.intensity[name] for name in recipe.data.source}
-            targets = {name: recipe.intensity[name] for name in recipe.data.target}
-            anatomy_of(cohort, teaching_cases(cohort, recipe.data), sources, targets).save(
-                run.anatomy
-            )
+        origin = _origin(recipe, out, data, starts, adaptation)
+        begin_run(out, recipe, head, about, origin)
+        _describe_cases(run, recipe, cohort)
         notes = [] if fold is None else [fold_note(cohort, fold)]
         notes += notes_on(recipe, cohort)
         notes.append(f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}")
+        others = [other for other in runs if other not in pretrained]
         for stage in recipe.stages:
             if not run.weights(stage.name).exists():
                 notes += reuse_weights(run, others, stage_recipe(recipe, stage.name), stage.name)
@@ -150,14 +127,14 @@ def train(
 
     with contextlib.ExitStack() as held:
         by_main(accelerator, begin)
-        stated = read_run(Run(out).provenance)
-        notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
-        received = held.enter_context(stop_signal())
-        session = Session(Run(out), received, progress, say, pace, pretrained, notes)
+        stated = read_run(run.provenance)
+        notes = {key: stated[key] for key in ("adapted",) if key in stated}
+        stop = held.enter_context(stop_signal())
+        session = Session(run, stop, progress, say, pace, pretrained, notes)
         changed: Recipe | None = recipe
         while changed is not None:
             changed = _train_stages(session, jobs_of(changed), starts)
-    return session.run
+    return run
 
 
 def _with_precision(
@@ -171,16 +148,51 @@ def _with_precision(
 
     The main process decides for all, because processes may measure differently.
     """
-    settled_recipe: list[Recipe] = [recipe]
 
-    def choose_once() -> None:
-        kept = kept_precisions(run)
-        settled_recipe[0] = settled(recipe, device, kept)
-        if settled_recipe[0] != recipe and not kept:
+    def decide() -> Recipe:
+        stated = stage_precisions(run)
+        chosen = with_precision(recipe, device, stated)
+        if chosen != recipe and not stated:
             say(f"train.precision: {choose(device).why}.")
+        return chosen
 
-    by_main(accelerator, choose_once)
-    return agreed(accelerator, settled_recipe[0])
+    return by_main(accelerator, decide)
+
+
+def _origin(
+    recipe: Recipe, out: Path, data: Path, starts: Mapping[str, Path], adaptation: Adaptation
+) -> dict[str, Any]:
+    """The entries of a run's provenance on its cohort and on the weights from which it starts."""
+    start = starts.get("final")
+    # The start weights were trained on these voxels.
+    inherited = read_header(start).get("training_voxels", []) if start else []
+    origin: dict[str, Any] = {
+        "prepared": seen_from(out, Path(data).resolve()),
+        "inherited_voxels": inherited,
+    }
+    if adaptation.replay is not None:
+        origin["replayed"] = seen_from(out, adaptation.replay.resolve())
+    if adaptation.starts:
+        weights = file_hash(adaptation.starts["final"])
+        origin["adapted"] = {"weights": weights, "calibrated": adaptation.calibrated}
+    names = [stage.start_from for stage in recipe.all_stages]
+    if starters := {name: starter_hash(name) for name in names if is_starter(name)}:
+        origin["starters"] = starters
+    return origin
+
+
+def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
+    """Write the naive baselines and the usual anatomy of the training cases, where they are absent."""
+    data = recipe.data
+    if not run.naive.exists():
+        windows = fixed_ranges(recipe)
+        naive.fit_cohort(cohort, data.source, data.target, windows).save(run.naive)
+    if not run.anatomy.exists():
+        sources, targets = (
+            {name: recipe.intensity[name] for name in names} for names in (data.source, data.target)
+        )
+        cases = teaching_cases(cohort, data)
+        anatomy_of(cohort, cases, sources, targets).save(run.anatomy)
 
 
 def _train_stages(
@@ -198,10 +210,9 @@ def _train_stages(
             _check_autoencoder(method, job.stage, earlier, run)
         else:
             if name in starts:
-                _load_start(method, starts[name], session.notes)
-            trained = _pretrained(job, session, method) or train_stage(
-                job, session, method, started
-            )
+                _load_start(method, starts[name], adapts="adapted" in session.notes)
+            imported = _import_autoencoder(job, session, method)
+            trained = imported or train_stage(job, session, method, started)
             if isinstance(trained, Recipe):
                 return trained
             method = trained
@@ -209,52 +220,42 @@ def _train_stages(
     return None
 
 
-def _load_start(method: Method, start: Path, notes: Mapping[str, Any]) -> None:
+def _load_start(method: Method, start: Path, *, adapts: bool) -> None:
     """Load the weights from which a stage is initialised; an adaptation keeps the predictor that was adapted before."""
     inside = dict[str, Tensor]()
-    if "adapted" in notes:
-        prefixes = [
+    if adapts:
+        prefixes = tuple(
             f"{name}.predictor."
             for name, module in method.named_modules()
             if isinstance(getattr(module, "predictor", None), Method)
-        ]
-        inside = {
-            name: tensor.clone()
-            for name, tensor in method.state_dict().items()
-            if name.startswith(tuple(prefixes))
-        }
+        )
+        own = method.state_dict().items()
+        inside = {name: tensor.clone() for name, tensor in own if name.startswith(prefixes)}
     load_weights(method, start)
     method.load_state_dict(inside, strict=False)
 
 
-def _pretrained(job: Job, session: Session, method: Method) -> Method | None:
+def _import_autoencoder(job: Job, session: Session, method: Method) -> Method | None:
     """The method of an autoencoder's stage with imported weights, and the latents' scale of the cohort's targets.
 
     None if the stage is no autoencoder, or if no imported autoencoder has its network, which is reported.
     """
     stage = job.stage
-    main = job.accelerator.is_main_process
     if stage.method.makes_targets:
         return None
     for run in session.pretrained:
         change = unfit(run, stage)
-        if main:
-            source = (
-                f"not taken from {run.folder}: {change}"
-                if change
-                else f"taken from {run.folder}, not trained"
-            )
+        source = f"taken from {run.folder}, not trained"
+        if change:
+            source = f"not taken from {run.folder}: {change}"
+        if job.accelerator.is_main_process:
             session.say(f"stage '{stage.name}' is {source}.")
         if not change:
             load_weights(method.without_opponent, run.weights())
             method.to(job.device)
             origin = read_run(run.provenance)["data"]["imported"]
-            return finish(
-                job,
-                session.run,
-                Learner(method, method, {}, Epochs(0)),
-                {"imported": origin},
-            )
+            learner = Learner(method, method, {}, Epochs(0))
+            return finish(job, session.run, learner, {"imported": origin})
     return None
 
 
@@ -310,15 +311,16 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
     """The untrained method of a stage, and a sentence for the log if some of its weights are not random."""
     method = stage.build(earlier)
     started = ""
-    if is_starter(stage.start_from):
-        weights, theirs, _ = load_method(run_folder(stage.start_from))
-        started = start_from(method, weights, str(stage.start_from))
+    source = stage.start_from
+    if is_starter(source):
+        weights, theirs, _ = load_method(run_folder(source))
+        started = start_from(method, weights, str(source))
         # The starter's names of modalities may differ; their order is the same.
         maps = [theirs.intensity[name] for name in theirs.data.target]
-        of = dict(zip(stage.data.target, maps))
-        started += show_window(method, stage.data.target, of, stage.start_window)
-    elif stage.start_from is not None:
-        started = start_from(method, earlier[stage.start_from], stage.start_from)
+        targets = stage.data.target
+        started += show_window(method, targets, dict(zip(targets, maps)), stage.start_window)
+    elif source is not None:
+        started = start_from(method, earlier[source], source)
     if stage.train.only is not None:
         train_only(method, stage.train.only)
     return method, started

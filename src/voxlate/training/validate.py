@@ -1,5 +1,6 @@
 """Loss and error on validation cases: the same items and the same noise every time."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from voxlate.recipe import FullStage, Recipe
 
 Measure = Callable[[Batch, Batch, Tensor], None]
 
+PICTURED = 6  # items in the picture of a validation
 SEED = 1234  # this is no setting, so that validations of all runs have the same noise
 
 
@@ -49,12 +51,16 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
 def validation_places(stage: FullStage, cohort: Cohort) -> Sequence[tuple[str, Triple]]:
     """Case and start of each validation item of a stage, in order."""
     split = validation_split(cohort)
-    wanted = {*stage.data.source, *stage.data.target}
-    if stage.data.apart and not any(
-        wanted <= set(one.present) for one in cohort.cases if one.split == split
-    ):
+    if not has_pairs(stage, cohort, split):
         return []
     return even_places(cohort, in_pairs(stage), split, stage.train.validation_items)
+
+
+def has_pairs(stage: FullStage, cohort: Cohort, split: str) -> bool:
+    """Whether a case of the split has both the sources and the targets; without `apart` this was checked before."""
+    wanted = {*stage.data.source, *stage.data.target}
+    cases = (entry for entry in cohort.cases if entry.split == split)
+    return not stage.data.apart or any(wanted <= set(entry.present) for entry in cases)
 
 
 def in_pairs(stage: FullStage) -> DataSettings:
@@ -69,21 +75,21 @@ def whole_slices(
 
     An autoencoder may be trained on smaller patches, but it is measured on the slices of the stages that use it.
     """
-    shape = (stage.data.patch[0], *recipe.data.patch[1:])
+    own = recipe.data
+    depth = stage.data.patch[0]
     data = replace(
         stage.data,
-        patch=shape,
-        foreground=recipe.data.foreground,
-        slices=recipe.data.slices,
+        patch=(depth, *own.patch[1:]),
+        foreground=own.foreground,
+        slices=own.slices,
     )
-    limit = -(-count // shape[0])
     return validation_batches(
         cohort,
         data,
         recipe.intensity,
         split=split,
         batch=recipe.synth.batch,
-        limit=limit,
+        limit=-(-count // depth),
     )
 
 
@@ -101,17 +107,18 @@ def validate(
 
     measure: called with each batch, the model's input, and the image. Returns {} if there are no batches.
     """
-    losses = []
-    errors = []
-    sampling = stage.validation_sampling(recipe.synth)
-    rows = []
+    losses, errors = [], []
+    rows = list[list[np.ndarray]]()
     labels = []
+    sampling = stage.validation_sampling(recipe.synth)
+    drawn_in = recipe.synth.precision
+    if drawn_in == "auto":
+        drawn_in = stage.train.precision
     for batch in batches:
         batch = batch.to(device)
         with autocast(device, stage.train.precision):
             losses.append(method.validation_loss(batch, Noise(SEED, batch.item)))
-        drawn_in = recipe.synth.precision
-        with autocast(device, stage.train.precision if drawn_in == "auto" else drawn_in):
+        with autocast(device, drawn_in):
             given = method.as_at_inference(batch)
             image = method.synthesise(given, Noise(SEED, batch.item), sampling).float()
         assert batch.target is not None
@@ -121,53 +128,37 @@ def validate(
         )
         if measure is not None:
             measure(batch, given, image)
-        for item in range(len(batch)):
-            target = _shown_target(batch, given, item)
-            rows.append(
-                _row(
-                    given,
-                    image[item, target],
-                    batch.target[item, target],
-                    item,
-                    stage.data,
-                )
-            )
+        for item in range(min(len(batch), PICTURED - len(rows))):
+            target = _pictured_target(batch, given, item)
+            images = [image[item, target], batch.target[item, target]]
+            rows.append(_row(given, images, item, stage.data))
             labels.append(batch.target_names[target])
-    if rows:
-        montage(
-            rows[:6],
-            [*stage.data.source, "synthesis", "truth"],
-            picture,
-            labels=labels[:6],
-        )
-    count = len(losses)
-    return {"loss": sum(losses) / count, "mae": sum(errors) / count} if count else {}
+    if not losses:
+        return {}
+    montage(rows, [*stage.data.source, "synthesis", "truth"], picture, labels=labels)
+    return {"loss": sum(losses) / len(losses), "mae": sum(errors) / len(errors)}
 
 
-def _shown_target(batch: Batch, given: Batch, item: int) -> int:
+def present_targets(batch: Batch, item: int) -> list[int]:
+    """The channels of the targets that an item has."""
+    if batch.target_present is None:
+        return list(range(len(batch.target_names)))
+    return torch.nonzero(batch.target_present[item]).flatten().tolist()
+
+
+def _pictured_target(batch: Batch, given: Batch, item: int) -> int:
     """The first existing target of the item that was hidden from the model, or else its first existing target."""
     hidden = (batch.present & ~given.present)[item].tolist()
-    names = {name for name, was_hidden in zip(batch.source_names, hidden) if was_hidden}
-    present = (
-        [True] * len(batch.target_names)
-        if batch.target_present is None
-        else batch.target_present[item].tolist()
-    )
-    there = [place for place, is_there in enumerate(present) if is_there]
-    return next(
-        (place for place in there if batch.target_names[place] in names),
-        next(iter(there), 0),
-    )
+    names = list(itertools.compress(batch.source_names, hidden))
+    there = present_targets(batch, item)
+    among = [place for place in there if batch.target_names[place] in names]
+    return next(iter([*among, *there]), 0)
 
 
-def _row(
-    given: Batch, image: Tensor, truth: Tensor, item: int, data: DataSettings
-) -> list[np.ndarray]:
-    """Middle slices of one item as pictures: its sources (black if absent), its synthesis, the truth."""
+def _row(given: Batch, images: Sequence[Tensor], item: int, data: DataSettings) -> list[np.ndarray]:
+    """Middle slices of one item as pictures: its sources (black if absent), then its images."""
     there = given.present[item, : len(data.source), None, None, None]
     sources = given.source[item, : len(data.source)].masked_fill(~there, BACKGROUND)
-    volumes = [
-        relaid(tensor.cpu().float().numpy(), data.axes, CANONICAL)
-        for tensor in (*sources, image, truth)
-    ]
+    arrays = (tensor.cpu().float().numpy() for tensor in (*sources, *images))
+    volumes = [relaid(array, data.axes, CANONICAL) for array in arrays]
     return [(volume[len(volume) // 2] + 1) / 2 for volume in volumes]

@@ -16,8 +16,9 @@ from voxlate.reports.page import charts_of, newest_pictures
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import lines, logged
 from voxlate.system.errors import BadInput
-from voxlate.training.continuing import recorded_cohort
-from voxlate.training.run import Run, read_header
+from voxlate.training.continuing import training_cohort
+from voxlate.training.run import Run
+from voxlate.training.weights import read_header
 from voxlate.web.places import finished_runs, place_of
 
 STYLE = re.compile(r' style="([^"]*)"| id="[^"]*"')
@@ -49,7 +50,7 @@ def prepared_facts(folder: Path) -> dict[str, Any]:
 def cohort_of(run: Path) -> Cohort | None:
     """The prepared cohort that a run was trained on; None where it is not there any more."""
     try:
-        place = recorded_cohort(Run(run))
+        place = training_cohort(Run(run))
         return None if place is None else open_cohort(place)
     except BadInput:
         return None

@@ -1,4 +1,4 @@
-"""The lines of log.jsonl, as `train` writes them and as a resumed training and reports read them."""
+"""RUN/log.jsonl: its lines, as `train` writes them and as a resumed training and reports read them."""
 
 import json
 import math
@@ -54,17 +54,13 @@ def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except (ValueError, RecursionError):  # a crash may cut a line short
             continue
         line: dict[str, Any] = record.parse(Line, text, infinite=True)
-        for readings in (line.get("loss", {}), line.get("validation", {})):
-            for name, value in readings.items():
-                sound = not math.isfinite(value) or abs(value) <= LARGEST_LOSS
-                record.check(sound, f"{value:g} for {name:.80}")
+        for name, value in {**line.get("loss", {}), **line.get("validation", {})}.items():
+            sound = not math.isfinite(value) or abs(value) <= LARGEST_LOSS
+            record.check(sound, f"{value:g} for {name:.80}")
         yield text, line
 
 
-def logged_seconds(log: Path) -> float:
+def seconds_of(log: Path) -> float:
     """Seconds of a run's training so far, summed over its stages, by its log; 0 if there is none."""
-    by_stage = dict[str, float]()
-    for _, line in lines_of(log):
-        if "seconds" in line:
-            by_stage[line["stage"]] = line["seconds"]
+    by_stage = {line["stage"]: line["seconds"] for _, line in lines_of(log) if "seconds" in line}
     return sum(by_stage.values())

@@ -1,7 +1,7 @@
 """The header of a weights file: its strict schema, and the checks that it agrees with its tensors."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
@@ -107,43 +107,32 @@ class Header(TypedDict):
 
 def header_of(file: Tensors) -> dict[str, Any]:
     """The header of an open weights file; raises BadInput if its types are wrong or its entries contradict each other."""
+    record = file.record
     if "voxlate" not in file.metadata:
         raise BadInput(
-            f"{file.record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
+            f"{record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
         )
-    record = file.record
     text = file.metadata["voxlate"]
     record.parse(Header, text)
     header: dict[str, Any] = record.table(text)
     recipe = record.fill(_WithRecipe, {"recipe": header["recipe"]}, known=False)["recipe"]
-    sources = recipe["data"]["source"]
-    targets = recipe["data"]["target"]
-    record.check(header["units"].keys() == {*sources, *targets}, "units of other modalities")
-    for key in ("target_scales", "target_widths"):
+    targets = set(recipe["data"]["target"])
+    every = targets | set(recipe["data"]["source"])
+    for key, wanted in (("units", every), ("target_scales", targets), ("target_widths", targets)):
         record.check(
-            header.get(key, dict.fromkeys(targets)).keys() == set(targets),
-            f"'{key}' of other modalities",
+            key not in header or header[key].keys() == wanted, f"'{key}' of other modalities"
         )
-    for key, known in (
-        ("training_ranges", {*sources, *targets}),
-        ("bound", {*sources, *targets}),
-    ):
-        record.check(header.get(key, {}).keys() <= known, f"'{key}' of other modalities")
-    ordered = [
-        *header["target_scales"].values(),
-        *header.get("target_widths", {}).values(),
-    ]
-    record.check(all(low <= high for low, high in ordered), "a scale that ends before it begins")
+    for key in ("training_ranges", "bound"):
+        record.check(header.get(key, {}).keys() <= every, f"'{key}' of other modalities")
+    ranges = [*header["target_scales"].values(), *header.get("target_widths", {}).values()]
     for span in header.get("training_ranges", {}).values():
-        pairs = list(zip(span["low"], span["high"]))
-        sound = len(span["low"]) == len(span["high"]) == len(POINTS) and all(
-            low <= high for low, high in pairs
+        record.check(
+            len(span["low"]) == len(span["high"]) == len(POINTS), "a training range that is none"
         )
-        record.check(sound, "a training range that is none")
-    record.check(
-        header.get("imports", []) == needed_code(header["recipe"]),
-        "'imports' of another recipe",
-    )
+        ranges += zip(span["low"], span["high"])
+    record.check(all(low <= high for low, high in ranges), "a scale that ends before it begins")
+    needed = needed_code(header["recipe"])
+    record.check(header.get("imports", []) == needed, "'imports' of another recipe")
     _check_sizes(file, header["recipe"])
     return header
 
@@ -153,29 +142,22 @@ def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
     shapes = file.shapes
     for name, (lengths, kind) in shapes.items():
         file.record.check(kind in TYPES and 0 not in lengths, f"'{name}' of {kind} {lengths}")
-    largest = max(
-        [
-            LEAST_SIZE,
-            len(shapes),
-            *(math.prod(lengths) for lengths, _ in shapes.values()),
-        ]
-    )
-    stages = [
-        recipe,
-        *(stage for stage in recipe.get("stages", ()) if isinstance(stage, dict)),
-    ]
-    settings = [stage.get(key) for stage in stages for key in ("net", "method")]
-    for number in (size for table in settings for size in _numbers(table)):
-        file.record.check(
-            abs(number) <= largest,
-            f"a network of {number!r:.40} in the recipe, which its tensors are not",
-        )
+    sizes = [math.prod(lengths) for lengths, _ in shapes.values()]
+    largest = max(LEAST_SIZE, len(shapes), *sizes)
+    for stage in (recipe, *recipe.get("stages", ())):
+        for number in _numbers([stage.get("net"), stage.get("method")]):
+            file.record.check(
+                abs(number) <= largest,
+                f"a network of {number!r:.40} in the recipe, which its tensors are not",
+            )
 
 
-def _numbers(value: Any) -> list[float]:
+def _numbers(value: Any) -> Iterator[float]:
     """All numbers in tables and lists."""
-    if isinstance(value, Mapping):
-        return [number for inner in value.values() for number in _numbers(inner)]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [number for inner in value for number in _numbers(inner)]
-    return [value] if isinstance(value, int | float) else []
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _numbers(list(value.values()))
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _numbers(entry)

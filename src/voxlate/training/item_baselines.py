@@ -1,9 +1,10 @@
 """The errors of a model and of naive baselines on the same validation items, in network units."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,7 +14,13 @@ from voxlate.cases.prepared import Cohort
 from voxlate.recipe import FullStage, Recipe
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, verdict_on
 from voxlate.system.arrays import Float32, Float64
-from voxlate.training.validate import in_pairs, validation_places, validation_split
+from voxlate.training.validate import (
+    has_pairs,
+    in_pairs,
+    present_targets,
+    validation_places,
+    validation_split,
+)
 
 ITEMS = 32  # training items for the fit of baselines
 VOXELS = 20_000  # voxels of each item, about 2,500 values for each bin of a table
@@ -31,7 +38,8 @@ class Table:
     high: float
     means: Values
 
-    def of(self, source: Values) -> Values:
+    def image(self, source: Values) -> Values:
+        """The image that the table makes of a source."""
         return self.means[_bins(source, self.low, self.high)]
 
 
@@ -42,20 +50,22 @@ class ItemBaselines:
     tables: Mapping[tuple[str, str], Table]
     products: Mapping[tuple[str, ...], Float64]
 
-    def images(self, target: str, sources: Mapping[str, Values]) -> Iterator[tuple[str, Values]]:
-        """Each baseline's image of a target; sources: those of the item, without the target itself."""
+    def images(self, target: str, sources: Mapping[str, Values]) -> dict[str, Values]:
+        """The image of each baseline of a target; sources: those of the item, without the target itself."""
+        images = dict[str, Values]()
         several = len(sources) > 1
         for name, values in sources.items():
-            yield f"copy of {name}", values
+            images[f"copy of {name}"] = values
             if (name, target) in self.tables:
                 label = "intensity table" + (f" of {name}" if several else "")
-                yield label, self.tables[name, target].of(values)
+                images[label] = self.tables[name, target].image(values)
         names = sorted(sources)
         key = (*names, target)
         if several and key in self.products:
             *weights, constant = self.products[key]
             fitted = sum(weight * sources[name] for weight, name in zip(weights, names))
-            yield "least squares", np.asarray(fitted + constant, np.float32)
+            images["least squares"] = np.asarray(fitted + constant, np.float32)
+        return images
 
 
 def fit_items(batches: Iterable[Batch]) -> ItemBaselines:
@@ -64,14 +74,13 @@ def fit_items(batches: Iterable[Batch]) -> ItemBaselines:
     for batch in batches:
         for item in range(len(batch)):
             there = {**_sources(batch, item), **_targets(batch, item)}
+            size = next(iter(there.values())).size
+            # The step is odd, so that it visits all columns of a slice.
+            step = max(1, size // VOXELS) | 1
+            absent = np.full(size, np.nan, np.float32)
             for name in {*batch.source_names, *batch.target_names}:
-                size = next(iter(there.values())).size
-                # The step is odd, so that it visits all columns of a slice.
-                step = max(1, size // VOXELS) | 1
-                absent = np.full(len(range(0, size, step)), np.nan, np.float32)
-                columns.setdefault(name, []).append(
-                    there[name].ravel()[::step] if name in there else absent
-                )
+                column = there.get(name, absent).ravel()[::step]
+                columns.setdefault(name, []).append(column)
     values = {name: np.concatenate(parts) for name, parts in columns.items()}
     tables = dict[tuple[str, str], Table]()
     products = dict[tuple[str, ...], Float64]()
@@ -92,8 +101,8 @@ def _table(source: Values, target: Values) -> Table | None:
     bins = _bins(source[both], low, high)
     counts = np.bincount(bins, minlength=BINS)
     sums = np.bincount(bins, target[both], BINS)
-    filled = np.flatnonzero(counts)
-    means = np.interp(np.arange(BINS), filled, sums[filled] / counts[filled])
+    known = np.flatnonzero(counts)
+    means = np.interp(np.arange(BINS), known, sums[known] / counts[known])
     return Table(low, high, means.astype(np.float32))
 
 
@@ -107,33 +116,25 @@ def _least_squares_maps(
 ) -> dict[tuple[str, ...], Float64]:
     """Weights of all other modalities and of 1 that predict a target, if some voxels have all of them."""
     names = sorted(values.keys() - {target})
-    whole = np.isfinite([values[name] for name in (*names, target)]).all(0)
-    if len(names) < 2 or not whole.any():
+    rows = np.stack([values[name] for name in (*names, target)]).astype(np.float64)
+    *sources, truth = rows[:, np.isfinite(rows).all(0)]
+    if len(names) < 2 or not truth.size:
         return {}
-    matrix = np.stack(
-        [*(values[name][whole] for name in names), np.ones(int(whole.sum()))], 1
-    ).astype(np.float64)
-    weights = np.linalg.lstsq(matrix, values[target][whole].astype(np.float64), rcond=1e-9)[0]
-    return {(*names, target): weights.astype(np.float64)}
+    matrix = np.stack([*sources, np.ones_like(truth)], 1)
+    return {(*names, target): np.linalg.lstsq(matrix, truth, rcond=1e-9)[0]}
 
 
 def _sources(batch: Batch, item: int) -> dict[str, Values]:
     """The sources of an item; in a stack, these are its own slices, which come first."""
-    present = batch.present[item].tolist()
-    return {
-        name: _array(batch.source[item, k])
-        for k, name in enumerate(batch.source_names)
-        if present[k]
-    }
+    present = torch.nonzero(batch.present[item]).flatten().tolist()
+    names = batch.source_names
+    return {names[k]: _array(batch.source[item, k]) for k in present if k < len(names)}
 
 
 def _targets(batch: Batch, item: int) -> dict[str, Values]:
     assert batch.target is not None
-    names = batch.target_names
-    present = (
-        [True] * len(names) if batch.target_present is None else batch.target_present[item].tolist()
-    )
-    return {name: _array(batch.target[item, k]) for k, name in enumerate(names) if present[k]}
+    places = present_targets(batch, item)
+    return {batch.target_names[k]: _array(batch.target[item, k]) for k in places}
 
 
 def _array(values: Tensor) -> Values:
@@ -141,7 +142,7 @@ def _array(values: Tensor) -> Values:
 
 
 @dataclass
-class Measured:
+class ItemErrors:
     """Mean absolute errors of items by target and answer (the model or a baseline) on the same voxels.
 
     patients: the patient of each item in the order of `add`. A target that was an input of the model does not count.
@@ -162,46 +163,35 @@ class Measured:
                 if name in sources:
                     continue
                 prediction = _array(image[item, batch.target_names.index(name)])
-                answers = [
-                    (SYNTHESIS, prediction),
-                    *self.baselines.images(name, sources),
-                ]
-                for answer, values in answers:
+                answers = {SYNTHESIS: prediction, **self.baselines.images(name, sources)}
+                for answer, values in answers.items():
                     error = float(np.mean(np.abs(values - truth), dtype=np.float64))
                     self.errors.setdefault(name, {}).setdefault(answer, {})[label] = error
 
-    def verdicts(self, where: str, not_held_out: str) -> list[Verdict]:
-        """The verdict on each target; where: words on the measured items."""
-        patients = {str(number): patient for number, patient in enumerate(self.patients)}
-        return [
-            verdict_on(name, errors, patients, UNIT, where, not_held_out)
-            for name, errors in self.errors.items()
-        ]
 
-
-def begin_measuring(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Measured:
-    """Fit the baselines to training items similar to those of the validation, which `Measured.add` then takes.
+def begin_errors(recipe: Recipe, stage: FullStage, cohort: Cohort) -> ItemErrors:
+    """Fit the baselines to training items similar to those of the validation, which `ItemErrors.add` then takes.
 
     If no training case has both sources and targets, only copies remain.
     """
-    data = in_pairs(stage)
-    wanted = {*stage.data.source, *stage.data.target}
     training: Iterable[Batch] = ()
-    if not stage.data.apart or any(
-        wanted <= set(one.present) for one in cohort.cases if one.split == "train"
-    ):
+    if has_pairs(stage, cohort, "train"):
         training = validation_batches(
-            cohort, data, recipe.intensity, split="train", batch=1, limit=ITEMS
+            cohort, in_pairs(stage), recipe.intensity, split="train", batch=1, limit=ITEMS
         )
     patients = {entry.case: entry.patient for entry in cohort.cases}
     places = validation_places(stage, cohort)
-    return Measured(fit_items(training), [patients[case] for case, _ in places])
+    return ItemErrors(fit_items(training), [patients[case] for case, _ in places])
 
 
-def verdicts_on(measured: Measured, stage: FullStage, cohort: Cohort) -> list[Verdict]:
-    """The verdicts on a stage by its last validation."""
+def verdicts_on(errors: ItemErrors, stage: FullStage, cohort: Cohort) -> list[Verdict]:
+    """The verdict on each target of a stage by its last validation."""
     drawn = ", one sample each" if stage.method.iterates else ""
-    where = f"on {measured.count} validation items{drawn}"
+    where = f"on {errors.count} validation items{drawn}"
     known = validation_split(cohort) == "train"
     clause = "these are training items, because there is no validation patient" if known else ""
-    return measured.verdicts(where, clause)
+    patients = {str(number): patient for number, patient in enumerate(errors.patients)}
+    return [
+        verdict_on(name, of_target, patients, UNIT, where, clause)
+        for name, of_target in errors.errors.items()
+    ]

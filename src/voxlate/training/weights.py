@@ -1,0 +1,269 @@
+"""Weights files: a whole model as one safetensors file with its recipe, units and provenance in the header."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from voxlate.batches.patches import teaching_cases
+from voxlate.cases.intensity_checks import training_ranges
+from voxlate.cases.prepared import Cohort
+from voxlate.methods.method import Method
+from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
+from voxlate.recipe.renamed import with_new_names
+from voxlate.recipe.training import Training
+from voxlate.scoring.provenance import read_run
+from voxlate.system.errors import BadInput
+from voxlate.system.files import whole_file
+from voxlate.system.records import Record, checksum, write_tensors
+from voxlate.training.changes import first_change
+from voxlate.training.header import header_of
+from voxlate.training.run import Run, software, weights_of
+
+DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
+DIGITS = 16  # digits of a digest that identifies a scan
+
+
+def make_header(
+    recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float
+) -> dict[str, Any]:
+    """The header of a weights file: all data that synthesis needs in addition to the tensors."""
+    data = recipe.data
+    cases = teaching_cases(cohort, data)  # other cases may have another scale
+    headers = [cohort.header(case) for case in cases]
+    maps = {name: recipe.intensity[name] for name in data.target}
+    scales = {name: cohort.target_scale(intensity, name, cases) for name, intensity in maps.items()}
+    plain = to_dict(recipe)
+    names = list(dict.fromkeys([*data.source, *data.target]))
+    draws = max(1, DRAWS // len(cases))
+    drawn = [header for case in cases for header in cohort.headers_of_draws(case, draws)]
+    return {
+        "recipe": plain,
+        **({"imports": needed} if (needed := needed_code(plain)) else {}),
+        "units": {name: cohort.units[name] for name in names},
+        "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
+        "target_widths": {
+            name: cohort.target_widths(intensity, name, cases) for name, intensity in maps.items()
+        },
+        "preparation": asdict(cohort.preparation),
+        "training_ranges": training_ranges(
+            drawn, {name: recipe.intensity[name] for name in data.source}
+        ),
+        "training_spacing_mm": cohort.fingerprint["spacing_mm"]["median"],
+        "parameters": sum(parameter.numel() for parameter in method.parameters()),
+        "steps": steps,
+        "seconds": seconds,
+        "training_cases": len(cohort.splits["train"]),
+        "training_ml": cohort.fingerprint["mask_ml"]["median"],
+        "training_voxels": [
+            header.voxels[name][:DIGITS]
+            for header in headers
+            for name in names
+            if name in header.shown
+        ],
+        "training_signatures": [
+            header.signatures[name]
+            for header in headers
+            for name in header.signatures
+            if header.signatures[name] and name in data.source
+        ],
+        "made_by": software(),
+    }
+
+
+def file_hash(path: Path) -> str:
+    """First 16 hexadecimal digits of SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+
+
+def save_weights(path: Path, method: nn.Module, header: Mapping[str, Any]) -> None:
+    """Write the weights of a method with this header; raises BadInput if a weight is not finite."""
+    write_weights(path, dict(method.state_dict()), header)
+
+
+def write_weights(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors as a weights file with this header, to which the checksum is added."""
+    _check_finite(tensors, path)
+    text = json.dumps({**header, "sha256": weights_checksum(header, tensors)})
+    write_tensors(path, tensors, {"voxlate": text})
+
+
+def weights_checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """The checksum of a weights file: of its header without the entry of the checksum itself, and of its tensors."""
+    plain = {key: value for key, value in header.items() if key != "sha256"}
+    return checksum(json.dumps(plain, sort_keys=True), tensors)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a weights file; raises BadInput if voxlate did not write the file, or if it was changed."""
+    with _record(path).tensors("pt") as file:
+        header = header_of(file)
+    _check_once(path, path.stat().st_mtime_ns)
+    return {**header, "recipe": with_new_names(header["recipe"])}
+
+
+@lru_cache(maxsize=64)
+def _check_once(path: Path, mtime_ns: int) -> None:
+    """Compare a file with its checksum, once in each process."""
+    read_weights(path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file; raises BadInput where they, or its header, are not as they were saved.
+
+    Tensors that were packed in bfloat16 are returned in float32, which holds their values exactly.
+    """
+    with _record(path).tensors("pt") as file:
+        header = header_of(file)
+        tensors = {name: file.file.get_tensor(name) for name in file.shapes}
+    file.record.check_checksum(header["sha256"], weights_checksum(header, tensors))
+    return {
+        name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _record(path: Path) -> Record:
+    return Record(path, "a trained model (voxlate train makes one)", "Copy or train it again.")
+
+
+def load_weights(method: nn.Module, path: Path) -> None:
+    """Load weights into a method; raises BadInput with the first tensor that is missing, unknown or of another shape."""
+    tensors = read_weights(path)
+    _check_finite(tensors, path)
+    _check_shapes(method, tensors, path)
+    method.load_state_dict(tensors)
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise BadInput(
+                f"{path}: expected finite weights, found {int((~tensor.isfinite()).sum())} of {tensor.numel()} in '{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
+            )
+
+
+def _check_shapes(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    wanted = method.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        here, there = _shape(wanted.get(name)), _shape(tensors.get(name))
+        if here != there:
+            raise BadInput(
+                f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). Use the weights with the recipe they were trained by."
+            )
+
+
+def _shape(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "nothing"
+    shape = "×".join(map(str, tensor.shape)) or "a number"
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return shape if kind == "float32" else f"{shape} of {kind}"
+
+
+def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, dict[str, Any]]:
+    """The finished method of a run folder or weights file, its recipe and its header.
+
+    allow_code: import the code outside voxlate that the model names; without it such a model is refused. Raises
+    BadInput also where the folder's recipe.toml is not the one that the weights were trained by.
+    """
+    weights = weights_of(path)
+    if path.is_dir() and not weights.exists():
+        unfinished = "a training that is not finished (run the same train command to resume)"
+        state = unfinished if Run(path).state.exists() else "none"
+        raise BadInput(f"{path}: expected a run with weights.safetensors, found {state}.")
+    header = read_header(weights)
+    recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
+    if path.is_dir() and Run(path).provenance.exists():
+        _check_provenance(Run(path), header["recipe"])
+    _check_size(recipe, header, weights)
+    method = recipe.build()
+    load_weights(method, weights)
+    return method.eval().requires_grad_(False), recipe, header
+
+
+def _check_provenance(run: Run, trained: Mapping[str, Any]) -> None:
+    """Raise BadInput if the recipe of a run is not the one that its weights were trained by."""
+    stated = read_run(run.provenance).get("recipe")
+    if stated is None:
+        raise BadInput(
+            f"{run.provenance}: expected the provenance of a training, with its recipe, found one without. Restore the file, or name weights.safetensors instead of the folder."
+        )
+    done = more_steps(trained)
+    if more_steps(stated)[: len(done)] == done:  # the weights may lack additional steps
+        train = {key: value for key, value in stated.get("train", {}).items() if key != "more"}
+        stated = {**stated, "train": {**train, **({"more": done} if done else {})}}
+    if change := first_change(stated, trained):
+        raise BadInput(
+            f"{run.weights()}: expected weights of this run's recipe, found those of another ({change}). Restore the run's own file."
+        )
+
+
+def _check_size(recipe: Recipe, header: Mapping[str, Any], path: Path) -> None:
+    """Raise BadInput if a recipe's method does not fit its weights, because another may be too large to build."""
+    # External code may compute while it builds.
+    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+        method = recipe.build()
+        _check_shapes(method, read_weights(path), path)
+        parameters = sum(parameter.numel() for parameter in method.parameters())
+        if parameters != header["parameters"]:
+            raise BadInput(
+                f"{path}: expected weights of {header['parameters']} parameters, as their header states, found {parameters}. Get the file again."
+            )
+
+
+def is_finished(path: Path, options: Training) -> bool:
+    """Whether a weights file is of a stage's whole training; it is not while additional steps are missing."""
+    return path.exists() and more_steps(read_header(path)["recipe"]) == list(options.more or ())
+
+
+def more_steps(recipe: Mapping[str, Any]) -> list[int]:
+    """`train.more` of a recipe in plain tables."""
+    return list(recipe.get("train", {}).get("more") or ())
+
+
+def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[str]:
+    """Copy the weights of a stage from the first other run with the same recipe and data.
+
+    recipe: that of the run up to this stage. Returns a sentence for each other run: that its weights are used, or the
+    reason against it. Raises BadInput if one of them is no run.
+    """
+    sentences = []
+    for other in others:
+        if not other.provenance.exists():
+            raise BadInput(
+                f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run."
+            )
+        change = _why_not_reused(run, other, recipe, stage)
+        if not change:
+            with whole_file(run.weights(stage)) as temporary:
+                shutil.copyfile(other.weights(stage), temporary)
+            return [f"stage '{stage}' is taken from {other.folder}."]
+        sentences.append(f"stage '{stage}' is not taken from {other.folder}: {change}.")
+    return sentences
+
+
+def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:
+    """The reason against the weights of another run; "" if they can be used."""
+    data, theirs = (read_run(each.provenance).get("data", {}) for each in (run, other))
+    if theirs.get("cohort") != data.get("cohort"):
+        return "it saw another cohort"
+    if theirs.get("splits") != data.get("splits"):
+        return "it trained on other cases (--fold)"
+    if not other.weights(stage).exists():
+        return f"it has no finished stage '{stage}'"
+    trained, wanted = (
+        # The other keys do not change the weights.
+        {key: value for key, value in table.items() if key not in ("title", "synth")}
+        for table in (read_header(other.weights(stage))["recipe"], to_dict(recipe))
+    )
+    return first_change(trained, wanted)
