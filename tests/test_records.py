@@ -231,12 +231,11 @@ ROWS = [
     {"case": name, "patient": name, "modality": "ct", "answer": "synthesis", "mae": 2.0}
     for name in "ab"
 ]
-PART = {
-    "unit": "HU",
-    "range": [0, 1],
-    "own_peak": False,
-    "answers": {"synthesis": {"mae": {"mean": 2.0, "n": 2}}},
-}
+CONVENTIONS = {"range": [0, 1], "range_rule": "", "mask": "body"}
+MAE = {"mean": 2.0, "sd": 0.0, "ci95": None, "n": 2, **CONVENTIONS}
+PART = {"unit": "HU", "own_peak": False, "ssim_padding": "valid", "ssim_from": "low", "lpips": None}
+PART |= {"features": None, "bootstrap": "", "cases": 2, "patients": 2, **CONVENTIONS}
+PART |= {"answers": {"synthesis": {"mae": MAE}}}
 
 
 @every_row(
@@ -244,8 +243,8 @@ PART = {
     [
         ({"range": [1, 0]}, {}),
         ({"cases": 3}, {}),
-        ({"answers": {"synthesis": {"mae": {"mean": 3.0}}}}, {}),
-        ({"answers": {"synthesis": {"mae": {"mean": 2.0, "n": 5}}}}, {}),
+        ({"answers": {"synthesis": {"mae": MAE | {"mean": 3.0}}}}, {}),
+        ({"answers": {"synthesis": {"mae": MAE | {"n": 5}}}}, {}),
         ({"own_peak": 1}, {}),
         ({}, {"case": "b"}),
         ({}, {"patient": 1}),

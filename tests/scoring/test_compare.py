@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from voxlate.scoring.compare import compare
-from voxlate.scoring.paired import holm, least_p, wilcoxon_p
+from voxlate.scoring.statistics import holm, least_p, wilcoxon_p
 from voxlate.system.errors import BadInput
 
+FEATURES = {"name": "texture", "kind": "texture", "dimensions": 44, "resize": "none"}
+FEATURES |= {"images": 80, "images_for_limit": 176, "errors": ""}
 
-def write(folder, values, patients=None, pooled=None, **changes):
+
+def write(folder, values, patients=None, pooled=MappingProxyType({}), **changes):
     """A metrics.json with the MAE, SSIM and gradient strength of each case."""
     patients = patients or [f"p{number}" for number in range(len(values["mae"]))]
     rows = [
@@ -22,15 +26,20 @@ def write(folder, values, patients=None, pooled=None, **changes):
         | {key: column[number] for key, column in values.items()}
         for number, patient in enumerate(patients)
     ]
+    conventions = {"range": [-1024, 3071], "range_rule": "", "mask": "body"}
+    pooled = {key: {"sd": None, "ci95": None, **conventions, **own} for key, own in pooled.items()}
     part = {
+        **conventions,
         "unit": "HU",
-        "range": [-1024, 3071],
         "own_peak": False,
-        "mask": "body",
         "ssim_padding": "valid",
         "ssim_from": "low",
-        "features": {"name": "texture"},
-        "answers": {"synthesis": pooled or {}},
+        "lpips": None,
+        "features": FEATURES,
+        "bootstrap": "",
+        "cases": len(patients),
+        "patients": len(set(patients)),
+        "answers": {"synthesis": pooled},
     }
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(

@@ -27,7 +27,7 @@ from voxlate.scoring import alignment
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS, mae, ssim
 from voxlate.scoring.network_units import stated_units
-from voxlate.scoring.resampling import bootstrap
+from voxlate.scoring.statistics import bootstrap
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_json
 

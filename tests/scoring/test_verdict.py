@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from voxlate.scoring.verdict import lines, verdict_on, verdicts
+from voxlate.scoring.verdict import verdict_lines, verdict_on, verdicts
 
 FOUR = {f"c{number}": f"p{number}" for number in range(4)}
 SIX = {f"c{number}": f"p{number}" for number in range(6)}
@@ -150,7 +150,7 @@ def document(**changes):
 
 
 def test_each_target_has_a_line_of_its_own():
-    ct, t2 = lines(verdicts(document()))
+    ct, t2 = verdict_lines(verdicts(document()))
     assert ct.startswith("✓ ct: beats")
     assert t2.startswith("✗ t2: WORSE THAN")
     assert "inside the mask body" in ct

@@ -8,7 +8,7 @@ import torch
 
 from voxlate.batch import Batch
 from voxlate.reports.page import report
-from voxlate.scoring.verdict import logged
+from voxlate.scoring.verdict import read_verdicts
 from voxlate.system.files import read_json
 from voxlate.training.item_baselines import ItemErrors, fit_items
 from voxlate.training.run import Run
@@ -108,5 +108,5 @@ def test_lines_of_a_log_that_are_no_verdicts_are_left_out(tmp_path):
         3,
     ]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "fi')
-    assert [one.sentence for one in logged(tmp_path / "log.jsonl")["final"]] == ["beats it"]
-    assert logged(tmp_path / "none.jsonl") == {}
+    assert [one.sentence for one in read_verdicts(tmp_path / "log.jsonl")["final"]] == ["beats it"]
+    assert read_verdicts(tmp_path / "none.jsonl") == {}

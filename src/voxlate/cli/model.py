@@ -247,14 +247,14 @@ def _say_next(run: Path, allow_code: bool) -> None:
 
 def _say_verdicts(run: "Run") -> None:
     """Say whether each stage of a run is better than naive baselines on its validation items, the model last."""
-    from voxlate.scoring.verdict import coloured, logged
+    from voxlate.scoring.verdict import colour_lines, read_verdicts
 
-    by_stage = logged(run.log)
+    by_stage = read_verdicts(run.log)
     for stage, verdict in by_stage.items():
         if stage != "final":
-            say(Text.assemble(f"stage '{stage}': ", coloured(verdict)))
+            say(Text.assemble(f"stage '{stage}': ", colour_lines(verdict)))
     if final := by_stage.get("final"):
-        say(coloured(final))
+        say(colour_lines(final))
     else:
         say("– no verdict: no validation case has the source and the target modalities")
 

@@ -40,9 +40,9 @@ def evaluate(
     The scores are written into metrics.csv and metrics.json.
     The last line states whether the images are better than the best baseline.
     """
-    from voxlate.scoring.captions import held_out_note, truth_lines
+    from voxlate.scoring.captions import training_note, truth_lines
     from voxlate.scoring.evaluate import evaluate as score_images
-    from voxlate.scoring.verdict import coloured
+    from voxlate.scoring.verdict import colour_lines
 
     failed: dict[str, str] = {}
     summary = None
@@ -64,7 +64,7 @@ def evaluate(
                 **vars(options),
             )
     document = scores.document()
-    if sentence := held_out_note(document):
+    if sentence := training_note(document):
         note(sentence)
     if options.align:
         note(f"--align: {scores.header['scopes']['aligned'].rpartition('; ')[2]}.")
@@ -76,7 +76,7 @@ def evaluate(
     if summary is not None and not as_json and (everything or by_run.missing == "all"):
         out.print(summary.table())
     if not as_json:
-        say(coloured(scores.verdicts))
+        say(colour_lines(scores.verdicts))
     absent = [
         f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()
     ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from voxlate.scoring.intervals import counted_as, percent
+from voxlate.scoring.intervals import describe_bound, percent
 
 Heading = tuple[str, str, str]  # value, scheme and meaning of a code
 SCHEME = "99VOXLATE"
@@ -66,6 +66,6 @@ def _coverage(provenance: Mapping[str, Any]) -> str:
         return "No prediction intervals: the model is not calibrated."
     clause = ""
     if {"bound", "confidence"} <= stated.keys():
-        clause = f", {counted_as(stated['bound'], stated['confidence'])}"
+        clause = f", {describe_bound(stated['bound'], stated['confidence'])}"
     patients = f"{stated['patients']} " if "patients" in stated else ""
     return f"Prediction intervals hold {percent(stated['coverage'])} of a new patient's voxels inside the body{clause}. They were fitted on {patients}held-out patients, and hold for patients and scanners like those."

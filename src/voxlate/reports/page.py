@@ -19,13 +19,13 @@ from voxlate.cohorts.pseudonyms import without_names
 from voxlate.recipe import text as recipe_text
 from voxlate.reports.curves import calibration_chart, curve_chart, curves_of, score_chart
 from voxlate.reports.pictures import sections_of, warnings_of
-from voxlate.scoring.captions import held_out_note
+from voxlate.scoring.captions import training_note
 from voxlate.scoring.documents import read_scores
 from voxlate.scoring.metrics import LEVELS, METRIC_OF, METRICS
 from voxlate.scoring.provenance import provenance_of, run_folders
 from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import score_tables
-from voxlate.scoring.verdict import lines, logged, verdicts
+from voxlate.scoring.verdict import read_verdicts, verdict_lines, verdicts
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.files import locked_if_free, read_json, write_text
@@ -109,7 +109,7 @@ def report(
     )
     if recipe:
         provenance.pop("recipe", None)  # the recipe is shown as its file
-    of_training = logged(folder / "log.jsonl").get("final", []) if is_run else []
+    of_training = read_verdicts(folder / "log.jsonl").get("final", []) if is_run else []
     found_verdicts = verdicts(scores) if scores else of_training
     warned = {} if is_run else warnings_of(folder)
     context = {
@@ -117,9 +117,10 @@ def report(
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
         "title": _title(recipe, folder, scores),
-        "caution": held_out_note(scores),
+        "caution": training_note(scores),
         "verdicts": [
-            (verdict.outcome, line) for verdict, line in zip(found_verdicts, lines(found_verdicts))
+            (verdict.outcome, line)
+            for verdict, line in zip(found_verdicts, verdict_lines(found_verdicts))
         ],
         "summaries": [_summary(name, part) for name, part in scores.get("modalities", {}).items()],
         "tables": score_tables(scores) if scores else None,
@@ -188,7 +189,7 @@ def json_in(path: Path) -> dict[str, Any]:
 def scores_in(folder: Path) -> dict[str, Any]:
     """The scores of a folder; {} if there are none, or if they are from another tool."""
     path = folder / "metrics.json"
-    return read_scores(path, whole=True) if json_in(path).get("modalities") else {}
+    return read_scores(path) if json_in(path).get("modalities") else {}
 
 
 def _unlike_shipped(text: str) -> str:

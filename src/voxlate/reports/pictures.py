@@ -15,7 +15,7 @@ from voxlate.images.grid import Grid, Volume, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
-from voxlate.scoring.captions import rows_of
+from voxlate.scoring.documents import rows_of
 from voxlate.scoring.intervals import interval_of
 from voxlate.scoring.metrics import METRICS
 from voxlate.scoring.network_units import OWN, Conversion, Units, network_units

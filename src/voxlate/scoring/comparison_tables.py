@@ -1,94 +1,85 @@
 """A comparison of methods as tables with a caption, for the terminal and the page."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 from voxlate.scoring.captions import not_held_out, range_note
+from voxlate.scoring.documents import Document, Part
 from voxlate.scoring.metrics import Metric, metrics_of, scope_label
-from voxlate.scoring.paired import SIGNIFICANT, least_p, too_few
-from voxlate.scoring.tables import Cell, Line, Tables, is_main
+from voxlate.scoring.statistics import SIGNIFICANT, least_p, too_few
+from voxlate.scoring.tables import Cell, Line, Tables, is_main, metric_lines
 
 NAIVE = "best naive"  # the column of the best naive baseline
+TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
 
 
-def comparison_tables(document: Mapping[str, Any], everything: bool = True) -> Tables:
-    """The tables of a comparison by modality; the key "" holds time and network calls.
+def comparison_tables(document: Document, which: Literal["all", "main"] = "all") -> Tables:
+    """The tables of a comparison by modality, of all or of the main metrics; the key "" holds time and network calls.
 
-    everything: also others than the main metrics. The best naive baseline is the last method.
+    The best naive baseline is the last method.
     """
-    names = list(document["methods"])
-    known = metrics_of(document)
+    names = tuple(document["methods"])
     naive = {name: baseline for name, baseline in document.get("naive", {}).items() if baseline}
-    lines = {
-        modality: [
-            Line(
-                known[key].label,
-                known[key].unit_for(part["unit"]),
-                (
-                    *(_cell(result, name, known[key]) for name in names),
-                    *([_naive_cell(naive.get(modality), known[key])] if naive else []),
-                ),
-            )
-            for key, result in part["metrics"].items()
-            if any(value["mean"] is not None for value in result["methods"].values())
-            and (everything or is_main(known[key]))
-        ]
-        for modality, part in document["modalities"].items()
-    }
-    effort = [document["effort"][name] for name in names]
-    if any(effort):
-        empty = [Cell("–")] if naive else []
+
+    def cells(modality: str, part: Part, metric: Metric) -> Iterator[Cell]:
+        result = part["metrics"].get(metric.key)
+        if result is None or (which == "main" and not is_main(metric)):
+            return
+        if all(value["mean"] is None for value in result["methods"].values()):
+            return
+        for name in names:
+            yield _cell(result, name, metric)
+        if naive:
+            yield _naive_cell(naive.get(modality), metric)
+
+    def effort(label: str, unit: str, text: Callable[[Part], str]) -> Line:
+        spent = [document["effort"][name] for name in names] + [None] * bool(naive)
+        return Line(label, unit, tuple(Cell(text(own) if own else "–") for own in spent))
+
+    lines = metric_lines(document, cells)
+    if any(document["effort"].values()):
         lines[""] = [
-            Line(
-                "Time",
-                "s/slice",
-                (
-                    *(Cell(_seconds(times) if times else "–") for times in effort),
-                    *empty,
-                ),
-            ),
-            Line(
-                "Network calls",
-                "× samples",
-                (*(Cell(_calls(times) if times else "–") for times in effort), *empty),
-            ),
+            effort("Time", "s/slice", _seconds),
+            effort("Network calls", "× samples", _calls),
         ]
-    title = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
-    methods = (*names, *([NAIVE] if naive else []))
-    return Tables(title, methods, lines, _caption(document))
+    methods = (*names, NAIVE) if naive else names
+    return Tables(TITLE, methods, lines, list(_caption(document)))
 
 
-def _caption(document: Mapping[str, Any]) -> list[str]:
+def _caption(document: Document) -> Iterator[str]:
     """The caption: range, mask, tests and times."""
-    scored = max(part["cases"] for part in document["modalities"].values())
-    trained = {name: len(cases) for name, cases in document["trained_on"].items() if cases}
-    lines = [f"{name}: {not_held_out(number, scored)}" for name, number in trained.items()]
-    for name, part in document["modalities"].items():
-        lines.append(
-            f"{range_note(name, part)}; mask: {part['mask']}. {_reachable(document, part['patients'])}."
-        )
-    lines += _partial_notes(document)
+    parts = document["modalities"]
+    scored = max(part["cases"] for part in parts.values())
+    for name, cases in document["trained_on"].items():
+        if cases:
+            yield f"{name}: {not_held_out(len(cases), scored)}"
+    for name, part in parts.items():
+        yield f"{range_note(name, part)}; mask: {part['mask']}. {_reachable(document, part['patients'])}."
+    yield from _partial_notes(document)
     chosen = (
         document["reference"]
         or "the best of each metric (chosen by the scores, so p is slightly too small)"
     )
-    lines.append(
-        f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; the metrics themselves are not corrected for their number. Differences: 95 % bootstrap interval of the paired mean. Pooled distances: ± standard error, no test."
-    )
-    lines += [
-        _naive_note(name, baseline)
-        for name, baseline in document.get("naive", {}).items()
-        if baseline
-    ]
-    lines += [f"{scope_label(name)}: {rule}." for name, rule in document["scopes"].items()]
-    if any("std" in part["metrics"] for part in document["modalities"].values()):
-        lines.append(
-            "Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better."
-        )
-    return lines + _caption_of_times(document["effort"])
+    yield f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; the metrics themselves are not corrected for their number. Differences: 95 % bootstrap interval of the paired mean. Pooled distances: ± standard error, no test."
+    for name, baseline in document.get("naive", {}).items():
+        if baseline:
+            yield f"{name}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
+    for name, rule in document["scopes"].items():
+        yield f"{scope_label(name)}: {rule}."
+    if any("std" in part["metrics"] for part in parts.values()):
+        yield "Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better."
+    devices = {
+        name: ", ".join(times["devices"]) for name, times in document["effort"].items() if times
+    }
+    if devices:
+        differ = len(set(devices.values())) > 1
+        by_method = "; ".join(f"{name} on {device}" for name, device in devices.items())
+        on = by_method if differ else f"on {next(iter(devices.values()))}"
+        beware = " Times on different devices do not compare." if differ else ""
+        yield f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} Network calls: evaluations of the network for one sample of a slice or patch."
 
 
-def _reachable(document: Mapping[str, Any], size: int) -> str:
+def _reachable(document: Document, size: int) -> str:
     """What tests over this number of patients can tell after correction."""
     tests = len(document["methods"]) - 1
     corrected = f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
@@ -97,67 +88,41 @@ def _reachable(document: Mapping[str, Any], size: int) -> str:
     return f"Tests over {size} patients: no p is below {least_p(size, tests):.2g}{corrected}"
 
 
-def _partial_notes(document: Mapping[str, Any]) -> Iterator[str]:
+def _partial_notes(document: Document) -> Iterator[str]:
     """Notes on metrics that some methods lack, and on metrics with fewer cases than others."""
     known = metrics_of(document)
-    names = list(document["methods"])
-    lacking = dict[tuple[str, ...], list[str]]()
+    lacking = dict[str, dict[str, None]]()
     fewer = dict[tuple[str, int], list[str]]()
     for modality, part in document["modalities"].items():
         for key, result in part["metrics"].items():
-            absent = tuple(name for name in names if name not in result["methods"])
+            label = known[key].label
+            absent = [name for name in document["methods"] if name not in result["methods"]]
             if absent:
-                lacking.setdefault(absent, []).append(known[key].label)
+                lacking.setdefault(", ".join(absent), {})[label] = None
             if result.get("cases_used", part["cases"]) < part["cases"]:
-                fewer.setdefault((modality, result["cases_used"]), []).append(known[key].label)
-    for absent, labels in lacking.items():
-        yield f"Not scored for {', '.join(absent)}: {', '.join(dict.fromkeys(labels))}."
-    for (modality, used), labels in fewer.items():
+                fewer.setdefault((modality, result["cases_used"]), []).append(label)
+    for names, labels in lacking.items():
+        yield f"Not scored for {names}: {', '.join(labels)}."
+    for (modality, used), several in fewer.items():
         total = document["modalities"][modality]["cases"]
-        yield f"{modality}: {', '.join(labels)} over {used} of {total} cases, which all methods with that score have."
+        yield f"{modality}: {', '.join(several)} over {used} of {total} cases, which all methods with that score have."
 
 
-def _naive_note(modality: str, baseline: Mapping[str, Any]) -> str:
-    return f"{modality}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
-
-
-def _caption_of_times(effort: Mapping[str, Any]) -> list[str]:
-    devices = {name: ", ".join(times["devices"]) for name, times in effort.items() if times}
-    if not devices:
-        return []
-    where = sorted(set(devices.values()))
-    on = (
-        f"on {where[0]}"
-        if len(where) == 1
-        else "; ".join(f"{name} on {place}" for name, place in devices.items())
-    )
-    beware = " Times on different devices do not compare." if len(where) > 1 else ""
-    return [
-        f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} Network calls: evaluations of the network for one sample of a slice or patch."
-    ]
-
-
-def _cell(result: Mapping[str, Any], name: str, metric: Metric) -> Cell:
+def _cell(result: Part, name: str, metric: Metric) -> Cell:
+    """The mean of a method, and its difference to the reference with its interval, such as +4.0 (3.1…4.9)."""
     value = result["methods"].get(name)
     below = "=" if result["reference"] == name else ""
     if value and "p_holm" in value:
-        p = f"p {value['p_holm']:.2g}{'*' if value['p_holm'] < SIGNIFICANT else ''}"
-        below = f"{_difference(value, metric)}\n{p}"
+        p = value["p_holm"]
+        ends = [value["difference"], *(value.get("difference_ci95") or ())]
+        size, *interval = (metric.text(end, like=value["mean"]) for end in ends)
+        sign = "+" if value["difference"] >= 0 else ""
+        within = f" ({'…'.join(interval)})" if interval else ""
+        below = f"{sign}{size}{within}\np {p:.2g}{'*' if p < SIGNIFICANT else ''}"
     return Cell(metric.mean_text(value), below, result["best"] == name)
 
 
-def _difference(value: Mapping[str, Any], metric: Metric) -> str:
-    """+4.0 (3.1…4.9): the mean paired difference and its interval."""
-    size = value["mean"]
-    ends = value.get("difference_ci95")
-    text = f"{'+' if value['difference'] >= 0 else ''}{metric.text(value['difference'], like=size)}"
-    if not ends:
-        return text
-    low, high = (metric.text(end, like=size) for end in ends)
-    return f"{text} ({low}…{high})"
-
-
-def _naive_cell(baseline: Mapping[str, Any] | None, metric: Metric) -> Cell:
+def _naive_cell(baseline: Part | None, metric: Metric) -> Cell:
     """A score of the best naive baseline; its name is printed below its MAE."""
     if baseline is None:
         return Cell("–")
@@ -165,12 +130,12 @@ def _naive_cell(baseline: Mapping[str, Any] | None, metric: Metric) -> Cell:
     return Cell(metric.mean_text(baseline["metrics"].get(metric.key)), below)
 
 
-def _seconds(effort: Mapping[str, Any]) -> str:
+def _seconds(effort: Part) -> str:
     seconds = effort["seconds_per_slice"]["mean"]
     return f"{seconds:.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
-def _calls(effort: Mapping[str, Any]) -> str:
+def _calls(effort: Part) -> str:
     calls = effort["network_calls"]["mean"]
     samples = ", ".join(map(str, effort["samples"]))
     return f"{calls:.0f}" if samples == "1" else f"{calls:.0f} × {samples}"

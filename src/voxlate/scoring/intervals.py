@@ -67,7 +67,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.6g}%"
 
 
-def counted_as(bound: str, confidence: float) -> str:
+def describe_bound(bound: str, confidence: float) -> str:
     """A clause on the confidence of a coverage."""
     return COUNTED[bound].format(percent(confidence))
 

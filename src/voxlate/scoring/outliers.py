@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.scoring.captions import rows_of
+from voxlate.scoring.documents import rows_of
 from voxlate.system.errors import first_of
 
 FEWEST = 4  # cases, below which a median says little

@@ -1,11 +1,11 @@
-"""Summaries of scores with confidence intervals, as tables, CSV and JSON."""
+"""Scores of methods as one kind of table, from which terminal, notebook and page are printed; and the files of an evaluation."""
 
 import csv
 import io
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,192 @@ from rich.text import Text
 from voxlate import __version__
 from voxlate.images.ranges import Range
 from voxlate.scoring.captions import caption, keys_of, short_caption
+from voxlate.scoring.documents import Document, Part
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.outliers import outlier_lines
-from voxlate.scoring.resampling import RESAMPLES, bootstrap, mean_and_sd
-from voxlate.scoring.verdict import SYNTHESIS, Verdict, coloured, verdicts
+from voxlate.scoring.statistics import RESAMPLES, bootstrap, mean_and_sd
+from voxlate.scoring.verdict import SYNTHESIS, Verdict, colour_lines, verdicts
 from voxlate.system.dataframe import dataframe
 from voxlate.system.files import locked_if_free, whole_file, write_json
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
 MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")
+TITLE = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
+COLUMNS = ("case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask")
+PLACE = ("scope", "slice", "row", "column")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The value of one metric for one method; below: further lines."""
+
+    text: str
+    below: str = ""
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric, with a cell for each method."""
+
+    label: str
+    unit: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Scores of methods by modality ("" stands for all), for the terminal and the page.
+
+    On a terminal, lines are metrics and columns are methods, in several tables if the methods do not fit.
+    """
+
+    title: str
+    methods: tuple[str, ...]
+    lines: Mapping[str, Sequence[Line]]
+    caption: Sequence[str]
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities, without the entry for all."""
+        return [name for name in self.lines if name]
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        sections = []
+        for modality, lines in self.lines.items():
+            name = f"{modality} " if modality and len(self.modalities) > 1 else ""
+            sections.append(
+                [(f"{name}{line.label}\n{line.unit}".rstrip(), line.cells) for line in lines]
+            )
+        rows = list(chain.from_iterable(sections))
+        head = max((_width(text) for text, _ in rows), default=0)
+        widths = [
+            max(NARROWEST, *(_width(f"{cell.text}\n{cell.below}") for cell in column))
+            for column in zip(*(cells for _, cells in rows))
+        ]
+        yield Text(self.title, style="italic")
+        columns: list[int] = []
+        used = head + 4
+        for column, width in enumerate(widths):
+            if columns and used + width + 3 > options.max_width:
+                yield self._table(sections, columns, widths)
+                columns, used = [], head + 4
+            columns.append(column)
+            used += width + 3
+        if columns:
+            yield self._table(sections, columns, widths)
+        yield Text("\n".join(self.caption), style="dim")
+
+    def _repr_html_(self) -> str:
+        """The terminal's output for a notebook."""
+        return in_html(self)
+
+    def _table(
+        self,
+        sections: Iterable[Sequence[tuple[str, Sequence[Cell]]]],
+        columns: Iterable[int],
+        widths: Sequence[int],
+    ) -> Table:
+        result = Table("")
+        for column in columns:
+            width = widths[column]
+            result.add_column(
+                self.methods[column],
+                justify="right",
+                min_width=width,
+                max_width=width,
+                overflow="fold",
+            )
+        for rows in sections:
+            for head, cells in rows:
+                result.add_row(head, *(_print_cell(cells[column]) for column in columns))
+            result.add_section()
+        return result
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.split("\n")))
+
+
+def _print_cell(cell: Cell) -> Text:
+    text = Text(cell.text, "bold" if cell.bold else "")
+    return text.append(f"\n{cell.below}", "not bold") if cell.below else text
+
+
+def in_html(*parts: RenderableType) -> str:
+    """The terminal's output as HTML for a notebook."""
+    console = Console(record=True, width=120, file=io.StringIO())
+    for part in parts:
+        console.print(part)
+    return console.export_html(
+        inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>'
+    )
+
+
+def metric_lines(
+    document: Document, cells_of: Callable[[str, Part, Metric], Iterable[Cell]]
+) -> dict[str, list[Line]]:
+    """A line for each metric of each modality; cells_of: its cells, none if the metric is left out."""
+    lines = {}
+    for name, part in document["modalities"].items():
+        lines[name] = [
+            Line(metric.label, metric.unit_for(part["unit"]), cells)
+            for metric in metrics_of(document).values()
+            if (cells := tuple(cells_of(name, part, metric)))
+        ]
+    return lines
+
+
+def score_tables(document: Document) -> Tables:
+    """The scores in a metrics.json: a column for the synthesis and for each naive baseline, mean ± sd over cases."""
+    keys = keys_of(document)
+    parts = document["modalities"].values()
+    answers = tuple(dict.fromkeys(chain.from_iterable(part["answers"] for part in parts)))
+
+    def cells(_: str, part: Part, metric: Metric) -> Iterator[Cell]:
+        if metric.key in keys and metric.in_table:
+            for answer in answers:
+                yield _score_cell(part, answer, metric)
+
+    return Tables(TITLE, answers, metric_lines(document, cells), caption(document))
+
+
+def short_tables(document: Document) -> Tables:
+    """The main and the requested scores in a metrics.json for the synthesis and the best naive baseline.
+
+    The name of the baseline is printed below its first metric.
+    """
+    keys = keys_of(document)
+    best = {verdict.modality: verdict.baseline or "" for verdict in verdicts(document)}
+    has_baseline = any(best.values())
+
+    def cells(name: str, part: Part, metric: Metric) -> Iterator[Cell]:
+        if metric.key in keys and metric.in_table and is_main(metric):
+            yield _score_cell(part, SYNTHESIS, metric)
+            if has_baseline:
+                naive = _score_cell(part, best[name], metric)
+                title = f"\n{best[name]}" if metric.key == MAIN[0] else ""
+                yield replace(naive, below=f"{naive.below}{title}".strip())
+
+    methods = (SYNTHESIS, "best naive baseline") if has_baseline else (SYNTHESIS,)
+    return Tables(TITLE, methods, metric_lines(document, cells), short_caption(document))
+
+
+def is_main(metric: Metric) -> bool:
+    """Whether a metric is printed without --all: a main metric, or one that is computed only on request."""
+    return metric.key in MAIN or "." in metric.key or metric.pooled or metric.key == "lpips"
+
+
+def _score_cell(part: Part, answer: str, metric: Metric) -> Cell:
+    value = part["answers"].get(answer, {}).get(metric.key)
+    below = ""
+    if value and value["mean"] is not None and value["ci95"]:
+        low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
+        below = f"{low}…{high}" if low.startswith("-") else f"{low}–{high}"
+    return Cell(metric.mean_text(value), below, bold=answer == SYNTHESIS)
 
 
 @dataclass(frozen=True)
@@ -44,25 +220,13 @@ class Row:
     slices: int
     pictures: Sequence[Mapping[str, Any]]
 
-    @property
-    def head(self) -> dict[str, Any]:
-        return {
-            "case": self.case,
-            "patient": self.patient,
-            "modality": self.modality,
-            "answer": self.answer,
-        }
-
-    def flat(self) -> dict[str, Any]:
-        return self.head | _finite(self.scores)
-
-
-def _finite(scores: Mapping[str, Any]) -> dict[str, Any]:
-    plain = dict(scores)
-    for key, value in scores.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            plain[key] = None
-    return plain
+    def flat(self, scores: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The row as a table's line, in which numbers that are not finite are None; scores: default the case's own."""
+        line: dict[str, Any] = {key: getattr(self, key) for key in COLUMNS[:4]}
+        for key, value in (self.scores if scores is None else scores).items():
+            infinite = isinstance(value, float) and not math.isfinite(value)
+            line[key] = None if infinite else value
+        return line
 
 
 @dataclass(frozen=True)
@@ -106,9 +270,13 @@ class Scores:
         return dataframe(row.flat() for row in self.rows)
 
     def _modality(self, name: str) -> dict[str, Any]:
-        rows = [row for row in self.rows if row.modality == name]
+        by_answer: dict[str, list[Row]] = {}
+        for row in self.rows:
+            if row.modality == name:
+                by_answer.setdefault(row.answer, []).append(row)
+        rows = next(iter(by_answer.values()))
         scale = self.ranges[name]
-        patients = {row.patient for row in rows}
+        patients = {row.patient for row in chain.from_iterable(by_answer.values())}
         over = "patients" if len(patients) > 1 else "cases"
         stated = {
             "range": [scale.low, scale.high],
@@ -116,83 +284,62 @@ class Scores:
             "own_peak": scale.own,
             **self.choices,
             "features": self.features.get(name),
-            "cases": len({row.case for row in rows}),
-            "slices": sum(row.slices for row in rows if row.answer == rows[0].answer),
+            "cases": len({row.case for row in chain.from_iterable(by_answer.values())}),
+            "slices": sum(row.slices for row in rows),
             "patients": len(patients),
             "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.seed}",
         }
         answers: dict[str, Any] = {}
-        for answer in dict.fromkeys(row.answer for row in rows):
-            of_answer = [row for row in rows if row.answer == answer]
+        for answer, own in by_answer.items():
             pooled = self.distances.get(name, {}).get(answer, {})
+            scored = set(pooled).union(*(row.scores for row in own))
             answers[answer] = {
-                key: (pooled.get(key) or summary(of_answer, metric, over, self.seed))
-                | over_pictures(of_answer, metric)
+                key: (pooled.get(key) or _summarise(own, metric, over, self.seed))
+                | _over_pictures(own, metric)
                 | _conventions(metric, scale, stated)
                 for key, metric in metrics_of(self.header).items()
-                if key in pooled or any(key in row.scores for row in of_answer)
+                if key in scored
             }
         return {"unit": scale.unit, **stated, "answers": answers}
 
-    def table(self) -> "Tables":
+    def table(self) -> Tables:
         """All scores of the synthesis and of every naive baseline."""
         return score_tables(self.document())
 
-    def short_table(self) -> "Tables":
+    def short_table(self) -> Tables:
         """The main scores of the synthesis and of the best naive baseline."""
         return short_tables(self.document())
 
     def _repr_html_(self) -> str:
-        return in_html(coloured(self.verdicts), self.table())
+        return in_html(colour_lines(self.verdicts), self.table())
 
     def write(self, out: Path) -> None:
         """Write OUT/metrics.json, OUT/metrics.csv and, where scopes have pictures, OUT/pictures.csv."""
-        with locked_if_free(out):
-            self._write(out)
-
-    def _write(self, out: Path) -> None:
-        write_json(out / "metrics.json", self.document())
-        columns = [
-            "case",
-            "patient",
-            "modality",
-            "answer",
-            "unit",
-            "range_low",
-            "range_high",
-            "mask",
-        ]
-        scored = {key for row in self.rows for key in row.scores}
+        scored = set().union(*(row.scores for row in self.rows))
         known = metrics_of(self.header)
-        columns += [
+        keys = [
             key
             for key, metric in known.items()
             if not metric.pooled and ("." not in key or key in scored)
         ]
-        _write_csv(
-            out / "metrics.csv",
-            columns,
-            (row.flat() | self._stated(row) for row in self.rows),
-        )
-        pictures = [
-            row.head | self._stated(row) | _finite(picture)
-            for row in self.rows
-            for picture in row.pictures
-        ]
-        if pictures:
-            scores = [key for key in known if any(key in picture for picture in pictures)]
-            _write_csv(
-                out / "pictures.csv",
-                [*columns[:8], "scope", "slice", "row", "column", *scores],
-                pictures,
-            )
-        else:
-            # The file may be from an earlier evaluation.
-            (out / "pictures.csv").unlink(missing_ok=True)
+        pictures = []
+        for row in self.rows:
+            pictures += [self._line(row, picture) for picture in row.pictures]
+        shown = set().union(*pictures)
+        with locked_if_free(out):
+            write_json(out / "metrics.json", self.document())
+            _write_csv(out / "metrics.csv", [*COLUMNS, *keys], map(self._line, self.rows))
+            if pictures:
+                keys = [*COLUMNS, *PLACE, *(key for key in known if key in shown)]
+                _write_csv(out / "pictures.csv", keys, pictures)
+            else:
+                # The file may be from an earlier evaluation.
+                (out / "pictures.csv").unlink(missing_ok=True)
 
-    def _stated(self, row: Row) -> dict[str, Any]:
+    def _line(self, row: Row, scores: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A line of a CSV file."""
         scale = self.ranges[row.modality]
-        return {
+        return row.flat(scores) | {
             "unit": scale.unit,
             "range_low": scale.low,
             "range_high": scale.high,
@@ -210,18 +357,17 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
         writer.writerows(rows)
 
 
-def over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
+def _over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
     """The entry "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state."""
     scope, _, key = metric.key.rpartition(".")
-    values = np.array(
-        [picture[key] for row in rows for picture in row.pictures if picture["scope"] == scope]
-    )
+    pictures = chain.from_iterable(row.pictures for row in rows)
+    values = np.array([picture[key] for picture in pictures if picture["scope"] == scope])
     kept = values[np.isfinite(values)]
     counts = {"n": len(kept), "not_finite": len(values) - len(kept)}
     return {"pictures": mean_and_sd(kept) | counts} if len(values) else {}
 
 
-def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[str, Any]:
+def _summarise(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[str, Any]:
     """Mean, standard deviation between cases, and bootstrap interval of the mean over the finite values.
 
     Patients (or cases) are drawn with replacement, each with all its cases, because cases of one patient are not
@@ -229,205 +375,26 @@ def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[s
     """
     kept = [row for row in rows if math.isfinite(row.scores.get(metric.key, math.nan))]
     values = np.array([row.scores[metric.key] for row in kept])
-    interval = bootstrap(
-        values, [row.patient if over == "patients" else row.case for row in kept], seed
-    )
-    counts = {"n": len(values), "not_finite": len(rows) - len(values)}
-    return mean_and_sd(values) | {"ci95": list(interval) if interval else None} | counts
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The value of one metric for one method; below: further lines."""
-
-    text: str
-    below: str = ""
-    bold: bool = False
-
-    @property
-    def width(self) -> int:
-        """Characters of its longest line."""
-        return max(map(len, [self.text, *self.below.splitlines()]))
-
-
-@dataclass(frozen=True)
-class Line:
-    """One metric, with a cell for each method."""
-
-    label: str
-    unit: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Scores of methods by modality ("" stands for all), for the terminal and the page.
-
-    On a terminal, lines are metrics and columns are methods, in several tables if the methods do not fit.
-    """
-
-    title: str
-    methods: tuple[str, ...]
-    lines: Mapping[str, Sequence[Line]]
-    caption: Sequence[str]
-
-    @property
-    def modalities(self) -> list[str]:
-        return [name for name in self.lines if name]
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
-        cells = [line.cells for lines in self.lines.values() for line in lines]
-        wide = [max([NARROWEST, *(cell.width for cell in row)]) for row in zip(*cells)]
-        heads = [self._head(name, line) for name, lines in self.lines.items() for line in lines]
-        head = max((len(text) for texts in heads for text in texts), default=0)
-        room = options.max_width - head - 4
-        groups: list[list[int]] = [[]]
-        for column in range(len(self.methods)):
-            if sum(wide[other] + 3 for other in [*groups[-1], column]) > room:
-                groups.append([])
-            groups[-1].append(column)
-        yield Text(self.title, style="italic")
-        for columns in filter(None, groups):
-            yield self._part(columns, wide)
-        yield Text("\n".join(self.caption), style="dim")
-
-    def _repr_html_(self) -> str:
-        """The terminal's output for a notebook."""
-        return in_html(self)
-
-    def _head(self, modality: str, line: Line) -> tuple[str, str]:
-        several = modality and len(self.modalities) > 1
-        return (f"{modality} {line.label}" if several else line.label), line.unit
-
-    def _part(self, columns: Sequence[int], wide: Sequence[int]) -> Table:
-        result = Table()
-        result.add_column("")
-        for column in columns:
-            name = _folded(self.methods[column], wide[column])
-            width = wide[column]
-            result.add_column(
-                name, justify="right", min_width=width, max_width=width, overflow="fold"
-            )
-        for modality, lines in self.lines.items():
-            for line in lines:
-                cells = (line.cells[column] for column in columns)
-                result.add_row("\n".join(self._head(modality, line)).rstrip(), *map(_marked, cells))
-            result.add_section()
-        return result
-
-
-def in_html(*parts: RenderableType) -> str:
-    """The terminal's output as HTML for a notebook."""
-    console = Console(record=True, width=120, file=io.StringIO())
-    for part in parts:
-        console.print(part)
-    return console.export_html(
-        inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>'
-    )
-
-
-def _folded(name: str, wide: int) -> str:
-    """A name in lines of at most `wide` letters, broken after _ or / or a blank if possible."""
-    lines = [""]
-    for part in re.findall(r"[^_/ ]*[_/ ]?", name):
-        if len(lines[-1]) + len(part) > wide and lines[-1]:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
-
-
-def _marked(cell: Cell) -> Text:
-    text = Text(cell.text, "bold" if cell.bold else "")
-    return text.append(f"\n{cell.below}", "not bold") if cell.below else text
-
-
-def score_tables(document: Mapping[str, Any]) -> Tables:
-    """The scores in a metrics.json: a column for the synthesis and for each naive baseline, mean ± sd over cases."""
-    keys = keys_of(document)
-    metrics = [
-        metric for key, metric in metrics_of(document).items() if key in keys and metric.in_table
-    ]
-    modalities = document["modalities"]
-    answers = tuple(
-        dict.fromkeys(answer for part in modalities.values() for answer in part["answers"])
-    )
-    lines = {
-        modality: [
-            Line(
-                metric.label,
-                metric.unit_for(part["unit"]),
-                tuple(
-                    _score_cell(part["answers"].get(answer, {}), answer, metric)
-                    for answer in answers
-                ),
-            )
-            for metric in metrics
-        ]
-        for modality, part in modalities.items()
+    groups = [row.patient if over == "patients" else row.case for row in kept]
+    return mean_and_sd(values) | {
+        "ci95": bootstrap(values, groups, seed),
+        "n": len(values),
+        "not_finite": len(rows) - len(values),
     }
-    title = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
-    return Tables(title, answers, lines, caption(document))
-
-
-def short_tables(document: Mapping[str, Any]) -> Tables:
-    """The main and the requested scores in a metrics.json for the synthesis and the best naive baseline."""
-    keys = keys_of(document)
-    metrics = [
-        metric
-        for key, metric in metrics_of(document).items()
-        if key in keys and metric.in_table and is_main(metric)
-    ]
-    best = {verdict.modality: verdict.baseline for verdict in verdicts(document)}
-    lines = {
-        modality: [_short_line(metric, part, best[modality]) for metric in metrics]
-        for modality, part in document["modalities"].items()
-    }
-    title = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
-    if any(best.values()):
-        return Tables(title, (SYNTHESIS, "best naive baseline"), lines, short_caption(document))
-    alone = {
-        name: [replace(row, cells=row.cells[:1]) for row in rows] for name, rows in lines.items()
-    }
-    return Tables(title, (SYNTHESIS,), alone, short_caption(document))
-
-
-def _short_line(metric: Metric, part: Mapping[str, Any], baseline: str | None) -> Line:
-    """A metric of the synthesis and of one baseline, whose name is printed below the first metric."""
-    answers = part["answers"]
-    ours = _score_cell(answers.get(SYNTHESIS, {}), SYNTHESIS, metric)
-    naive = _score_cell(answers.get(baseline, {}), baseline or "", metric)
-    if baseline and metric.key == MAIN[0]:
-        naive = replace(naive, below=f"{naive.below}\n{baseline}".lstrip())
-    return Line(metric.label, metric.unit_for(part["unit"]), (ours, naive))
-
-
-def is_main(metric: Metric) -> bool:
-    """Whether a metric is printed without --all: a main metric, or one that is computed only on request."""
-    return metric.key in MAIN or "." in metric.key or metric.pooled or metric.key == "lpips"
-
-
-def _score_cell(scores: Mapping[str, Any], answer: str, metric: Metric) -> Cell:
-    value = scores.get(metric.key)
-    below = ""
-    if value and value["mean"] is not None and value["ci95"]:
-        low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
-        below = f"{low}…{high}" if low.startswith("-") else f"{low}–{high}"
-    return Cell(metric.mean_text(value), below, bold=answer == SYNTHESIS)
 
 
 def _conventions(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
     """The conventions that metrics.json states with each value."""
-    of_ssim = ("ssim_padding", "ssim_from") if metric.score.startswith("ssim") else ()
-    of_lpips = ("lpips",) if metric.score == "lpips" else ()
-    kept = {key: stated[key] for key in ("range", "range_rule", "mask", *of_ssim, *of_lpips)}
-    if metric.pooled:
-        kept["features"] = stated["features"]["name"]
-    unit = "share of the range" if metric.scale != 1 else metric.unit_for(scale.unit)
+    keys = ["range", "range_rule", "mask"]
+    if metric.score.startswith("ssim"):
+        keys += ["ssim_padding", "ssim_from"]
+    if metric.score == "lpips":
+        keys.append("lpips")
+    features = {"features": stated["features"]["name"]} if metric.pooled else {}
     return {
-        "unit": unit,
+        "unit": "share of the range" if metric.scale != 1 else metric.unit_for(scale.unit),
         "better": metric.better,
         "reduction": metric.reduction,
-        **kept,
+        **{key: stated[key] for key in keys},
+        **features,
     }

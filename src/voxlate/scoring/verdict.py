@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,23 +12,20 @@ from pydantic import ValidationError
 from rich.text import Text
 
 from voxlate.scoring.metrics import METRIC_OF
-from voxlate.scoring.paired import SIGNIFICANT, too_few, wilcoxon_p
-from voxlate.scoring.resampling import bootstrap
+from voxlate.scoring.statistics import SIGNIFICANT, bootstrap, too_few, wilcoxon_p
+from voxlate.system.arrays import Float64
 from voxlate.system.config import adapter
 from voxlate.system.errors import plural
 
 Outcome = Literal["better", "unclear", "worse", "unknown"]
+Errors = Mapping[str, float]  # by case
+Table = Mapping[str, Any]
 
 SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
 METRIC = METRIC_OF["mae"]
 NETWORK_METRIC = METRIC_OF["mae_network"]  # of MR that is scored in shares of its own peak
 TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
-SYMBOLS: Mapping[Outcome, str] = {
-    "better": "✓",
-    "unclear": "?",
-    "worse": "✗",
-    "unknown": "–",
-}
+SYMBOLS: Mapping[Outcome, str] = {"better": "✓", "unclear": "?", "worse": "✗", "unknown": "–"}
 STYLES: Mapping[Outcome, str] = {
     "better": "bold green",
     "unclear": "yellow",
@@ -63,6 +60,7 @@ class Verdict:
 
     @property
     def symbol(self) -> str:
+        """The sign of the outcome, which needs no colour."""
         return SYMBOLS[self.outcome]
 
     def document(self) -> dict[str, Any]:
@@ -73,41 +71,9 @@ class Verdict:
         return f"{self.symbol} {self.sentence}"
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Mean errors by patient of the synthesis and one baseline, on the cases that both have."""
-
-    baseline: str
-    synthesis: np.ndarray
-    naive: np.ndarray
-    cases: int
-
-    @property
-    def share(self) -> float:
-        """The relative reduction of the baseline's error; −∞ if the baseline has no error."""
-        own = float(self.synthesis.mean())
-        other = float(self.naive.mean())
-        if other > 0:
-            return 1 - own / other
-        return 0.0 if own == 0 else -np.inf
-
-    @property
-    def lower_on(self) -> int:
-        return int((self.synthesis < self.naive).sum())
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        differences = self.synthesis - self.naive
-        return bootstrap(differences, [str(number) for number in range(len(differences))], seed=0)
-
-    @property
-    def p(self) -> float:
-        return wilcoxon_p(self.synthesis, self.naive)
-
-
 def verdict_on(
     modality: str,
-    errors: Mapping[str, Mapping[str, float]],
+    errors: Mapping[str, Errors],
     patients: Mapping[str, str],
     unit: str,
     where: str,
@@ -119,94 +85,120 @@ def verdict_on(
     case; where: words on the voxels or items of the errors; not_held_out: a clause if cases were in the training.
     """
     own = errors.get(SYNTHESIS, {})
-    every = [_compared(name, own, errors[name], patients) for name in errors if name != SYNTHESIS]
-    compared = [pair for pair in every if pair is not None]
-    if not compared:
+    pairs = [
+        _pair(name, own, other, patients) for name, other in errors.items() if name != SYNTHESIS
+    ]
+    best = min(pairs, key=lambda pair: (-pair.cases, pair.other), default=None)
+    if best is None or not best.cases:
         said = "no verdict: no naive baseline was scored, so it is unknown whether the model is worth its training"
         return Verdict(modality, "unknown", said, unit=unit)
-    most = max(pair.cases for pair in compared)
-    largest = [pair for pair in compared if pair.cases == most]
-    best = min(largest, key=lambda pair: float(pair.naive.mean()))
-    outcome = _outcome(best)
-    missing = (
-        f"over the {best.cases} of {len(own)} cases that this baseline has"
-        if best.cases < len(own)
-        else ""
-    )
+    outcome = best.outcome
+    clauses = [best.describe(unit, where)]
+    if not_held_out:
+        clauses.append(not_held_out)
+        outcome = "unclear" if outcome == "better" else outcome
+    if best.cases < len(own):
+        clauses.append(f"over the {best.cases} of {len(own)} cases that this baseline has")
+    numbers = [str(number) for number in range(best.patients)]
     return Verdict(
         modality,
-        "unclear" if outcome == "better" and not_held_out else outcome,
-        "; ".join(filter(None, [_sentence(best, outcome, unit, where), not_held_out, missing])),
+        outcome,
+        "; ".join(clauses),
         unit=unit,
         baseline=best.baseline,
-        synthesis=float(best.synthesis.mean()),
-        naive=float(best.naive.mean()),
+        synthesis=best.own,
+        naive=best.other,
         share=best.share if np.isfinite(best.share) else None,
         lower_on=best.lower_on,
-        patients=len(best.naive),
-        difference_ci95=best.interval,
+        patients=best.patients,
+        difference_ci95=bootstrap(best.synthesis - best.naive, numbers, seed=0),
         p=best.p,
     )
 
 
-def _compared(
-    baseline: str,
-    own: Mapping[str, float],
-    other: Mapping[str, float],
-    patients: Mapping[str, str],
-) -> Compared | None:
-    """Errors on the cases that both have; None if there is no such case."""
-    shared = [case for case in own if case in other]
-    cases = [case for case in shared if np.isfinite([own[case], other[case]]).all()]
-    groups = list(dict.fromkeys(patients[case] for case in cases))
-    if not cases:
-        return None
-    means = [
-        [
-            float(np.mean([errors[case] for case in cases if patients[case] == patient]))
-            for patient in groups
-        ]
-        for errors in (own, other)
-    ]
-    return Compared(baseline, np.array(means[0]), np.array(means[1]), len(cases))
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Mean errors by patient of the synthesis and one baseline, on the cases that both have."""
 
+    baseline: str
+    synthesis: Float64
+    naive: Float64
+    cases: int
 
-def _outcome(compared: Compared) -> Outcome:
-    """The outcome: better needs most patients and a significant difference; worse needs most patients."""
-    half = len(compared.naive) / 2
-    share = compared.share
-    if abs(share) < TIE:
+    @property
+    def own(self) -> float:
+        """The mean error of the synthesis."""
+        return float(self.synthesis.mean())
+
+    @property
+    def other(self) -> float:
+        """The mean error of the baseline; NaN without cases."""
+        return float(self.naive.mean()) if self.cases else np.nan
+
+    @property
+    def patients(self) -> int:
+        """Number of patients."""
+        return len(self.naive)
+
+    @property
+    def share(self) -> float:
+        """The relative reduction of the baseline's error; −∞ if the baseline has no error."""
+        if self.other > 0:
+            return 1 - self.own / self.other
+        return 0.0 if self.own == 0 else -np.inf
+
+    @property
+    def lower_on(self) -> int:
+        """Number of patients on whom the synthesis has the lower error."""
+        return int((self.synthesis < self.naive).sum())
+
+    @property
+    def p(self) -> float:
+        """The p of a paired test over patients."""
+        return wilcoxon_p(self.synthesis, self.naive)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Better needs most patients and a significant difference; worse needs most patients."""
+        half = self.patients / 2
+        if self.share <= -TIE and (self.synthesis > self.naive).sum() > half:
+            return "worse"
+        if self.share >= TIE and self.p < SIGNIFICANT and self.lower_on > half:
+            return "better"
         return "unclear"
-    if share < 0:
-        return "worse" if (compared.synthesis > compared.naive).sum() > half else "unclear"
-    proven = compared.p < SIGNIFICANT
-    return "better" if proven and compared.lower_on > half else "unclear"
+
+    def describe(self, unit: str, where: str) -> str:
+        """The sentence of the outcome."""
+        own, other = (
+            f"{METRIC.text(error)} {METRIC.unit_for(unit)}".rstrip()
+            for error in (self.own, self.other)
+        )
+        best = f"the best naive baseline ({self.baseline}, {other})"
+        share = _percent(self.share)
+        patients = f"{self.lower_on} of {plural(self.patients, 'patient')}"
+        if self.outcome == "better":
+            return f"beats {best} by {share} on {patients}: MAE {own}, {where}"
+        side = "lower" if self.share > 0 else "higher"
+        means = f"MAE {own}, {where}, {side} by {share} on average, lower for {patients}"
+        if self.outcome == "worse":
+            alone = "; one patient does not represent others" if self.patients == 1 else ""
+            return f"WORSE THAN {best}: do not use; {means}{alone}"
+        if few := too_few(self.patients):
+            return f"CANNOT BE TOLD from {few} whether it is better than {best}: {means}"
+        return f"NOT CLEARLY BETTER than {best}: {means} (signed-rank test, p {self.p:.2g})"
 
 
-def _sentence(compared: Compared, outcome: Outcome, unit: str, where: str) -> str:
-    """The sentence of an outcome."""
-    count = len(compared.naive)
-    own, other = (
-        _value(float(errors.mean()), unit) for errors in (compared.synthesis, compared.naive)
-    )
-    best = f"the best naive baseline ({compared.baseline}, {other})"
-    share = _percent(compared.share)
-    patients = f"{compared.lower_on} of {plural(count, 'patient')}"
-    if outcome == "better":
-        return f"beats {best} by {share} on {patients}: MAE {own}, {where}"
-    side = "lower" if compared.share > 0 else "higher"
-    means = f"MAE {own}, {where}, {side} by {share} on average, lower for {patients}"
-    few = too_few(count)
-    if outcome == "worse":
-        one = "; one patient does not represent others" if count == 1 else ""
-        return f"WORSE THAN {best}: do not use; {means}{one}"
-    if few:
-        return f"CANNOT BE TOLD from {few} whether it is better than {best}: {means}"
-    return f"NOT CLEARLY BETTER than {best}: {means} (signed-rank test, p {compared.p:.2g})"
-
-
-def _value(error: float, unit: str) -> str:
-    return f"{METRIC.text(error)} {METRIC.unit_for(unit)}".rstrip()
+def _pair(baseline: str, own: Errors, other: Errors, patients: Mapping[str, str]) -> _Pair:
+    """The mean errors of the patients with a case that both have, each patient once."""
+    by_patient: dict[str, list[list[float]]] = {}
+    for case in own:
+        errors = [own[case], other.get(case, np.nan)]
+        if np.isfinite(errors).all():
+            by_patient.setdefault(patients[case], []).append(errors)
+    cases = sum(map(len, by_patient.values()))
+    means = [[float(np.mean(column)) for column in zip(*pairs)] for pairs in by_patient.values()]
+    columns = np.reshape(means, (-1, 2)).T
+    return _Pair(baseline, columns[0], columns[1], cases)
 
 
 def _percent(share: float) -> str:
@@ -217,50 +209,46 @@ def _percent(share: float) -> str:
     return f"{100 * abs(share):.0f} %" if abs(share) >= TIE else "less than 1 %"
 
 
-def verdicts(document: Mapping[str, Any]) -> list[Verdict]:
+def verdicts(document: Table) -> list[Verdict]:
     """The verdict on each modality of a metrics.json."""
     return [_of_modality(name, part, document) for name, part in document["modalities"].items()]
 
 
-def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]) -> Verdict:
-    if name in document.get("given_truth", ()):
-        said = "no verdict: the truth itself was given to the model, so this is a bound and no synthesis"
-        return Verdict(name, "unknown", said, unit=part["unit"])
+def _of_modality(name: str, part: Table, document: Table) -> Verdict:
     rows = [row for row in document["cases"] if row["modality"] == name]
-    if most := _most_truths_at_fault(name, rows, document):
-        return Verdict(name, "unknown", most, unit=part["unit"])
-    errors = _errors(rows, METRIC.key)
+    wrong = {label for label in document.get("wrong_truths", ()) if label.endswith(f"/{name}")}
+    every = wrong | {f"{row['case']}/{name}" for row in rows}
+    said = ""
+    if name in document.get("given_truth", ()):
+        said = "the truth itself was given to the model, so this is a bound and no synthesis"
+    elif 2 * len(wrong) > len(every) and not document.get("wrong_truths_scored"):
+        said = f"most truths ({len(wrong)} of {len(every)}) cannot be those of their images: check the cohort"
+    if said:
+        return Verdict(name, "unknown", f"no verdict: {said}", unit=part["unit"])
+    own = _errors(rows, METRIC.key)
     patients = {row["case"]: row["patient"] for row in rows}
-    own = errors.get(SYNTHESIS, {})
-    trained = len(own.keys() & set(document.get("trained_on", ())))
-    cases = f"{len(own)} case{'' if len(own) == 1 else 's'}"
+    cases = own.get(SYNTHESIS, {}).keys()
+    trained = len(cases & set(document.get("trained_on", ())))
     clause = (
-        f"{trained} of {cases} in the training, so this is no result on other patients"
+        f"{trained} of {plural(len(cases), 'case')} in the training, so this is no result on other patients"
         if trained
         else ""
     )
     mask = part["mask"]
     where = mask if mask == "whole image" else f"inside the mask {mask}"
-    stated = verdict_on(name, errors, patients, part["unit"], where, clause)
+    stated = verdict_on(name, own, patients, part["unit"], where, clause)
     on_255 = _errors(rows, NETWORK_METRIC.key)
     if not on_255:
         return stated
+    # Training judges in network units, in which a wrong overall brightness is an error.
     other = verdict_on(name, on_255, patients, NETWORK_METRIC.unit, where, clause)
-    return _agreed(stated, other)
+    if "unknown" in (stated.outcome, other.outcome) or stated.outcome == other.outcome:
+        return stated
+    sentence = f"DEPENDS ON THE UNIT. With each image divided by its own peak: {stated.sentence}. In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {other.sentence}"
+    return replace(stated, outcome="unclear", sentence=sentence)
 
 
-def _most_truths_at_fault(
-    name: str, rows: Iterable[Mapping[str, Any]], document: Mapping[str, Any]
-) -> str:
-    """A sentence where more than half of the truths of a modality are at fault and left out, else ''."""
-    wrong = {label for label in document.get("wrong_truths", ()) if label.endswith(f"/{name}")}
-    every = wrong | {f"{row['case']}/{name}" for row in rows}
-    if document.get("wrong_truths_scored") or 2 * len(wrong) <= len(every):
-        return ""
-    return f"no verdict: most truths ({len(wrong)} of {len(every)}) cannot be those of their images: check the cohort"
-
-
-def _errors(rows: Iterable[Mapping[str, Any]], key: str) -> dict[str, dict[str, float]]:
+def _errors(rows: Iterable[Table], key: str) -> dict[str, dict[str, float]]:
     """A score by answer and case."""
     errors = dict[str, dict[str, float]]()
     for row in rows:
@@ -269,48 +257,29 @@ def _errors(rows: Iterable[Mapping[str, Any]], key: str) -> dict[str, dict[str, 
     return errors
 
 
-def _agreed(stated: Verdict, in_network_units: Verdict) -> Verdict:
-    """The verdict on images divided by their own peaks, which states a different outcome in network units.
-
-    Training judges in network units, in which a wrong overall brightness is an error.
-    """
-    if "unknown" in (stated.outcome, in_network_units.outcome):
-        return stated
-    if stated.outcome == in_network_units.outcome:
-        return stated
-    sentence = f"DEPENDS ON THE UNIT. With each image divided by its own peak: {stated.sentence}. In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {in_network_units.sentence}"
-    return replace(stated, outcome="unclear", sentence=sentence)
-
-
-def logged(log: Path) -> dict[str, list[Verdict]]:
+def read_verdicts(log: Path) -> dict[str, list[Verdict]]:
     """The last verdicts of each stage of a training by its log.jsonl; other lines are skipped."""
     by_stage = dict[str, list[Verdict]]()
-    for text in (
-        log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ()
-    ):
-        with contextlib.suppress(
-            json.JSONDecodeError, ValidationError
-        ):  # a killed run may end in half a line
+    texts = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    for text in texts.splitlines():
+        # A killed run may end in half a line.
+        with contextlib.suppress(json.JSONDecodeError, ValidationError):
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("verdict"), dict):
-                stated = [adapter(Verdict).validate_python(one) for one in line["verdict"].values()]
-                by_stage[str(line.get("stage", ""))] = stated
+                by_stage[str(line.get("stage", ""))] = adapter(list[Verdict]).validate_python(
+                    [*line["verdict"].values()]
+                )
     return by_stage
 
 
-def lines(verdicts: Iterable[Verdict]) -> list[str]:
+def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
     """A line for each verdict with its symbol, and with the modality if there are several."""
-    several = list(verdicts)
-    return [
-        f"{verdict.symbol} {verdict.modality}: {verdict.sentence}"
-        if len(several) > 1
-        else str(verdict)
-        for verdict in several
-    ]
+    if len(verdicts) < 2:
+        return list(map(str, verdicts))
+    return [f"{verdict.symbol} {verdict.modality}: {verdict.sentence}" for verdict in verdicts]
 
 
-def coloured(verdicts: Iterable[Verdict]) -> Text:
+def colour_lines(verdicts: Sequence[Verdict]) -> Text:
     """The same lines, coloured for a terminal."""
-    several = list(verdicts)
-    styled = [Text(line, STYLES[verdict.outcome]) for line, verdict in zip(lines(several), several)]
-    return Text("\n").join(styled)
+    lines = zip(verdict_lines(verdicts), verdicts)
+    return Text("\n").join([Text(line, STYLES[verdict.outcome]) for line, verdict in lines])

@@ -23,7 +23,7 @@ from voxlate.recipe import (
 )
 from voxlate.recipe.training import Training
 from voxlate.scoring.provenance import read_run
-from voxlate.scoring.verdict import Verdict, logged
+from voxlate.scoring.verdict import Verdict, read_verdicts
 from voxlate.system.errors import BadInput
 from voxlate.system.files import LOCK, write_json, write_text
 from voxlate.training.changes import first_change
@@ -83,7 +83,7 @@ class Run:
     @property
     def verdicts(self) -> list[Verdict]:
         """The verdicts on the validation items, compared with naive baselines; empty if unknown."""
-        return logged(self.log).get("final", [])
+        return read_verdicts(self.log).get("final", [])
 
     @property
     def has_begun(self) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from voxlate.scoring.intervals import counted_as, percent
+from voxlate.scoring.intervals import describe_bound, percent
 from voxlate.trust.calibration import INTERVAL_METHODS, Header, Target
 from voxlate.trust.conformal import least_patients, least_provable
 
@@ -32,7 +32,7 @@ def table(header: Header) -> list[dict[str, Any]]:
 def sentences(header: Header) -> list[str]:
     """The coverage, a comparison of the methods of intervals, and what so many patients can prove."""
     count = header.patients
-    counted = counted_as(header.bound, header.confidence)
+    counted = describe_bound(header.bound, header.confidence)
     summary = [
         f"{count} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}. This holds for patients and scanners like these."
     ]

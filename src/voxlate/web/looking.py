@@ -14,7 +14,7 @@ from voxlate.cases.prepared import Cohort, open_cohort, registration_lines
 from voxlate.cases.survey import prepared_overview
 from voxlate.reports.page import charts_of, newest_pictures
 from voxlate.scoring.provenance import read_run
-from voxlate.scoring.verdict import lines, logged
+from voxlate.scoring.verdict import read_verdicts, verdict_lines
 from voxlate.system.errors import BadInput
 from voxlate.training.continuing import training_cohort
 from voxlate.training.run import Run
@@ -68,7 +68,7 @@ def facts_of_run(root: Path, run: Path) -> dict[str, Any]:
         "place": own,
         "has_begun": Run(run).has_begun,
         "finished": finished,
-        "verdicts": lines(logged(Run(run).log).get("final", [])) if finished else [],
+        "verdicts": verdict_lines(read_verdicts(Run(run).log).get("final", [])) if finished else [],
         "charts": plain_charts(Run(run).log),
         "pictures": [path.stem for path in newest_pictures(run)],
         "others": others,

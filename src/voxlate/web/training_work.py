@@ -23,7 +23,7 @@ from voxlate.scoring.compare import compare as compare_scores
 from voxlate.scoring.comparison_tables import comparison_tables
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Tables, score_tables
-from voxlate.scoring.verdict import lines, logged
+from voxlate.scoring.verdict import read_verdicts, verdict_lines
 from voxlate.synthesis.calibrate import calibrate as fit_intervals
 from voxlate.synthesis.calibrate import held_out_cases
 from voxlate.synthesis.model import load
@@ -129,7 +129,7 @@ def train(folder: Path, request: Request, progress: Progress) -> Facts:
         name = request["recipe"]
         recipe, head = read_with_head(name, request["changes"])
         train_recipe(recipe, Path(request["prepared"]), run, head=head, **options)
-    return {"said": said, "verdicts": lines(logged(Run(run).log).get("final", []))}
+    return {"said": said, "verdicts": verdict_lines(read_verdicts(Run(run).log).get("final", []))}
 
 
 def calibrate(folder: Path, request: Request, progress: Progress) -> Facts:
@@ -177,7 +177,7 @@ def compare(folder: Path, request: Request, progress: Progress) -> Facts:
     else:
         comparison = compare_scores(scored)
         write_page(comparison.document, folder / REPORT, places)
-        tables = comparison_tables(comparison.document, everything=False)
+        tables = comparison_tables(comparison.document, "main")
     return {"said": said, "tables": _plain(tables)}
 
 
