@@ -11,7 +11,7 @@ import pytest
 
 from rows import every_row
 from voxlate.cases.case import open_case
-from voxlate.cases.layout import laid_out
+from voxlate.cases.layout import lay_out
 from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import Cohort, case_path
 from voxlate.cohorts.find import find_cohort
@@ -175,7 +175,7 @@ def test_heads_that_are_wider_than_deep_are_said_to_lie_wrongly(arrays_000, tmp_
 def test_networks_of_paper_001_see_its_slices_as_they_are_stored(arrays_001, tmp_path):
     cohort = prepare(arrays_001, tmp_path / "out", preset="xmodality")
     stored = np.load(arrays_001 / "s05.npz")
-    case = laid_out(case_in(cohort, "s05"), "SLP")  # data.axes of its recipes
+    case = lay_out(case_in(cohort, "s05"), "SLP")  # data.axes of its recipes
     np.testing.assert_array_equal(case.volume("tof").data[0, 0], stored["src"])
     np.testing.assert_array_equal(case.volume("cta").data[0, 0], stored["tgt"])
     assert cohort.units == {"cta": "HU", "tof": "a.u."}

@@ -16,7 +16,7 @@ from voxlate.batches.batches import Batches, batches_of
 from voxlate.batches.patches import DataSettings, read_patch
 from voxlate.cases.align import Preparation
 from voxlate.cases.case import MASK, PreparedCase, prepare_case
-from voxlate.cases.layout import Axes, laid_out, relaid
+from voxlate.cases.layout import Axes, lay_out, reorder_axes
 from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import Cohort
 from voxlate.formats.io import read_volume
@@ -43,7 +43,7 @@ def read_like(values: np.ndarray, affine: np.ndarray) -> Volume:
 @every_row("axes", get_args(Axes))
 def test_every_layout_moves_each_voxel_with_its_place(axes: str) -> None:
     case = case_of()
-    other = laid_out(case, axes)
+    other = lay_out(case, axes)
     values = np.asarray(case.arrays["t1"][:])
     moved = other.arrays["t1"][:]
     assert other.header.shape == moved.shape
@@ -56,7 +56,7 @@ def test_every_layout_moves_each_voxel_with_its_place(axes: str) -> None:
     assert all(len(found) == 1 for found in at.values())
     codes = "".join(nib.aff2axcodes(np.array(other.header.affine)))
     assert codes[::-1] == axes
-    np.testing.assert_array_equal(relaid(moved, axes, "SAR"), values)
+    np.testing.assert_array_equal(reorder_axes(moved, axes, "SAR"), values)
     (z, y, x), mask = other.header.mask_box, other.arrays[MASK][:]
     assert [list(one) for one in (z, y, x)] == [
         [
@@ -69,7 +69,7 @@ def test_every_layout_moves_each_voxel_with_its_place(axes: str) -> None:
 
 @every_row("axes", get_args(Axes))
 def test_a_part_of_a_case_is_that_part_of_the_whole(axes: str) -> None:
-    case = laid_out(case_of(), axes)
+    case = lay_out(case_of(), axes)
     whole = case.arrays["t1"][:]
     for place in [
         (slice(1, 3), slice(0, 2), slice(2, 5)),

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from voxlate.batches.augment import AugmentSettings
 from voxlate.batches.patches import DataSettings, even_start, read_pair, usable_cases
-from voxlate.cases.case import PreparedCase, mapped
-from voxlate.cases.layout import laid_out
+from voxlate.cases.case import PreparedCase, map_arrays
+from voxlate.cases.layout import lay_out
 from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
 from voxlate.system.errors import BadInput
@@ -57,7 +57,7 @@ def cache_moments(
     with torch.no_grad():
         _, channels, _, *size = encode(torch.zeros(1, 1, *data.patch)).shape
     for number, name in enumerate(known):
-        case = laid_out(cohort.case(name), data.axes)
+        case = lay_out(cohort.case(name), data.axes)
         path = folder / f"{name}.safetensors"
         stamp = f"{case.header.inputs} {folder.name}"
         lengths = (channels, case.header.shape[0], *size)
@@ -89,7 +89,7 @@ def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -
     """The moments of some slices of some modalities, [M, 2 L, D, h, w]."""
     path = folder / f"{case}.safetensors"
     try:
-        moments = mapped(path)
+        moments = map_arrays(path)
     except FileNotFoundError as error:
         raise BadInput(
             f"{path}: expected the cached latents of {case}, found none. Cache them again."

@@ -17,7 +17,7 @@ from voxlate.cases.audit import distances
 from voxlate.cases.case import LABEL, MASK, PROTONS, PreparedCase
 from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.drawn import Draw, Drawn
-from voxlate.cases.layout import CANONICAL, Axes, axis_of, laid_out
+from voxlate.cases.layout import CANONICAL, Axes, axis_of, lay_out
 from voxlate.cases.physics import PhysicsSettings
 from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
@@ -350,7 +350,7 @@ def read_patch(
     slice is repeated. Mask: as far as the case's source modalities show it. seed: of what data.physics draws (default:
     a fixed one for each place).
     """
-    case = laid_out(case, data.axes)
+    case = lay_out(case, data.axes)
     size = size or data.patch
     z, y, x = start
     item = _draw(case, start, seed)
@@ -367,7 +367,7 @@ def read_patch(
     return Batch(
         source=torch.from_numpy(np.stack(source))[None],
         mask=torch.from_numpy(mask)[None, None],
-        present=torch.tensor([[name in case.header.shown for name, _ in data.channels]]),
+        present=torch.tensor([[name in case.header.visible for name, _ in data.channels]]),
         item=torch.tensor([[stable_id(case.header.case, z + d, y, x) for d in range(size[0])]]),
         source_names=data.source_names,
         target_names=tuple(data.target),
@@ -386,7 +386,7 @@ def read_pair(
 
     An absent target is background, an absent label map NO_LABEL.
     """
-    case = laid_out(case, data.axes)
+    case = lay_out(case, data.axes)
     size = size or data.patch
     inside, place = _overlap(start, size, case.header.shape)
     labels = np.full((len(data.labels), *size), NO_LABEL, np.float32)
@@ -401,7 +401,7 @@ def read_pair(
     return replace(
         read_patch(case, data, intensity, start, size, seed),
         target=torch.from_numpy(np.stack(target))[None],
-        target_present=torch.tensor([[name in case.header.shown for name in data.target]]),
+        target_present=torch.tensor([[name in case.header.visible for name in data.target]]),
         labels=torch.from_numpy(labels)[None] if data.labels else None,
     )
 
@@ -444,7 +444,7 @@ def _lift(
     """Raise the body of the slices themselves, not of their neighbours, to the least value of data.lift."""
     least = np.float32(BACKGROUND + data.lift * (1 - BACKGROUND))
     for channel, (name, step) in zip(source, data.channels):
-        if step == 0 and name in case.header.shown:
+        if step == 0 and name in case.header.visible:
             np.maximum(channel, least, out=channel, where=body)
 
 
@@ -529,6 +529,6 @@ def _overlap(start: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:
 
 def mask_share(case: PreparedCase, data: DataSettings, start: Triple) -> float:
     """The share of a patch at `start` that the mask covers, whatever modality shows it."""
-    case = laid_out(case, data.axes)
+    case = lay_out(case, data.axes)
     _, place = _overlap(start, data.patch, case.header.shape)
     return float((case.arrays[MASK][place] != 0).sum()) / float(np.prod(data.patch))

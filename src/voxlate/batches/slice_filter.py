@@ -53,7 +53,7 @@ def kept_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[s
 def _kept(path: Path, checksum: str, rule: str) -> np.ndarray:
     """The slices of a case file that a rule keeps, cached; a case that was prepared again has another checksum."""
     case = open_case(path)
-    images = {name: case.arrays[name] for name in case.header.present}
+    images = {name: case.arrays[name] for name in case.header.units}
     return passing_slices(images, SliceFilter(**json.loads(rule)))
 
 

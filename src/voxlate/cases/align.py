@@ -103,15 +103,15 @@ class CommonGrid:
     registered: dict[str, Registered] = field(default_factory=dict)
     transforms: dict[str, Transform] = field(default_factory=dict)
 
-    def aligned(self, name: str, volume: Volume) -> Volume:
+    def align(self, name: str, volume: Volume) -> Volume:
         """A scan on the grid; raises BadInput where it has another grid and may not be resampled."""
-        return self._moved(volume, self.transforms.get(name), 1)
+        return self._resample(volume, self.transforms.get(name), 1)
 
-    def aligned_labels(self, labels: Volume) -> Volume:
+    def align_labels(self, labels: Volume) -> Volume:
         """A mask or label map on the grid, moved with the scan whose grid it was drawn on."""
-        moved = [name for name in self.transforms if same_grid(labels.grid, self.grids[name])]
-        stays = same_grid(labels.grid, self.grids[self.fixed[0]]) or not moved
-        return self._moved(labels, None if stays else self.transforms[moved[0]], 0)
+        names = (self.fixed[0], *self.transforms)
+        drawn_on = next((name for name in names if same_grid(labels.grid, self.grids[name])), "")
+        return self._resample(labels, self.transforms.get(drawn_on), 0)
 
     def scanned(self) -> np.ndarray:
         """Where every scan that was registered has voxels: bool [D, H, W]."""
@@ -120,38 +120,37 @@ class CommonGrid:
             scanned &= covered(self.grids[name], self.grid, transform)
         return scanned
 
-    def _moved(self, volume: Volume, transform: Transform | None, order: Literal[0, 1]) -> Volume:
+    def _resample(
+        self, volume: Volume, transform: Transform | None, order: Literal[0, 1]
+    ) -> Volume:
         if transform is not None:
-            return apply_transform(volume, self.grid, transform, order, 0.0 if order == 0 else None)
+            return apply_transform(volume, self.grid, transform, order, None if order else 0.0)
         name, file = self.fixed
         fixed_grid = self.grids[name]
-        unequal = not same_grid(volume.grid, fixed_grid)
-        if unequal and not self.resample:
+        differs = not same_grid(volume.grid, fixed_grid)
+        if differs and not self.resample:
             raise _other_grid(volume, fixed_grid, file, None)
         if same_grid(volume.grid, self.grid):
             return volume
-        moved = resample(volume, self.grid, order=order)
-        if unequal and np.ptp(moved.data) == 0 < np.ptp(volume.data):
+        resampled = resample(volume, self.grid, order=order)
+        if differs and np.ptp(resampled.data) == 0 < np.ptp(volume.data):
             raise BadInput(
                 f"{volume.origin}: expected it to overlap {file} in space, found nothing of it there. Pass --register rigid: their headers do not share a frame."
             )
-        return moved
+        return resampled
 
 
 def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparation) -> CommonGrid:
     """Choose the grid of a case and register its scans to it where that is asked for."""
     name = preparation.fixed or next(iter(scans))
     if name not in scans:
-        hint = (
-            did_you_mean(name, scans)
-            or f"Name another one by --fixed, or leave the case out (--exclude {case})."
-        )
+        advice = f"Name another one by --fixed, or leave the case out (--exclude {case})."
         raise BadInput(
-            f"case {case}: expected the modality {name}, to whose grid the others are resampled, found {', '.join(scans)}. {hint}"
+            f"case {case}: expected the modality {name}, to whose grid the others are resampled, found {', '.join(scans)}. {did_you_mean(name, scans) or advice}"
         )
     fixed = scans[name]
-    aligned = midline_grid(fixed) if preparation.align == "midline" else fixed.grid
-    grid = _resized(aligned, preparation, f"{case}: {name}")
+    grid = midline_grid(fixed) if preparation.align == "midline" else fixed.grid
+    grid = _resize(grid, preparation, f"{case}: {name}")
     grids = {other: volume.grid for other, volume in scans.items()}
     may_resample = preparation.resample or preparation.register is not None
     common = CommonGrid(grid, grids, (name, fixed.origin or name), may_resample)
@@ -160,20 +159,19 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
         if others and not may_resample:
             raise _other_grid(others[0], fixed.grid, common.fixed[1], fixed)
         return common
-    for other, volume in scans.items():
-        if other != name:
-            registration = register(volume, fixed, preparation.register)
-            kept = registration.kept
-            file = "" if kept == "none" else transform_name(case, other, kept)
-            common.registered[other] = Registered(
-                name, preparation.register, kept, registration.before, registration.after, file
-            )
-            if kept != "none":
-                common.transforms[other] = registration.transform
+    for other in [other for other in scans if other != name]:
+        registration = register(scans[other], fixed, preparation.register)
+        kept = registration.kept
+        file = "" if kept == "none" else transform_name(case, other, kept)
+        common.registered[other] = Registered(
+            name, preparation.register, kept, registration.before, registration.after, file
+        )
+        if kept != "none":
+            common.transforms[other] = registration.transform
     return common
 
 
-def _resized(grid: Grid, preparation: Preparation, scan: str) -> Grid:
+def _resize(grid: Grid, preparation: Preparation, scan: str) -> Grid:
     """The grid in the size of voxels that is asked for; raises BadInput where that of the scan cannot be in mm."""
     if preparation.matrix is not None:
         return with_matrix(grid, preparation.matrix)

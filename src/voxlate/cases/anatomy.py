@@ -262,7 +262,7 @@ def anatomy_of(
     qualities: dict[str, list[Quality]] = {name: [] for name in sources}
     for case_name in cases[::step]:
         case = cohort.case(case_name)
-        shown = set(case.header.shown)
+        shown = set(case.header.visible)
         for name in shown & sources.keys():
             bodies[name].setdefault(case.header.patient, []).append(
                 body_of(case, name, sources[name])

@@ -56,14 +56,14 @@ def misalignments(
     fixed: by default, or where it shows nothing, the first scan that shows anatomy.
     """
     header = case.header
-    if len(header.shown) < 2:
+    if len(header.visible) < 2:
         return {}
-    anatomy = [name for name in header.shown if header.units[name] in SHOW_ANATOMY]
-    to = fixed if fixed in header.shown else [*anatomy, header.shown[0]][0]
+    anatomy = [name for name in header.visible if header.units[name] in SHOW_ANATOMY]
+    to = fixed if fixed in header.visible else [*anatomy, header.visible[0]][0]
     mask = case.mask([to])
     reference = case.volume(to).data[0]
     by_name = {}
-    for name in header.shown:
+    for name in header.visible:
         if name == to:
             continue
         if {to, name} <= {*anatomy}:
@@ -78,7 +78,7 @@ def misalignments(
 
 def not_examined(header: CaseHeader | Entry) -> bool:
     """Whether a case has several scans whose misalignment was not estimated."""
-    shown = header.shown if isinstance(header, CaseHeader) else header.present
+    shown = header.visible if isinstance(header, CaseHeader) else header.present
     return len(shown) > 1 and not header.misaligned
 
 
@@ -125,7 +125,7 @@ def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparatio
         )
     yield from _not_measured(headers)
     left = sum(not_examined(header) for header in headers)
-    several = sum(len(header.shown) > 1 for header in headers)
+    several = sum(len(header.visible) > 1 for header in headers)
     if 0 < left < several:
         yield (
             f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."

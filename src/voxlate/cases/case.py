@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +46,9 @@ class Contrasts(Protocol):
     """Modalities that are computed from tissue-parameter maps (see drawn.py)."""
 
     @property
-    def names(self) -> tuple[str, ...]: ...
+    def names(self) -> Sequence[str]:
+        """The modalities."""
+        ...
 
     def whole(self, case: "PreparedCase", name: str) -> np.ndarray:
         """The image of a whole case, float32 [D, H, W]."""
@@ -69,22 +71,21 @@ class PreparedCase:
     arrays: Mapping[str, np.ndarray]
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     axes: str = "SAR"
-    contrasts: "Contrasts | None" = None
+    contrasts: Contrasts | None = None
 
     def volume(self, modality: str) -> Volume:
         """A whole volume in physical units, float32 [1, D, H, W]."""
         header = self.header
         if modality not in header.units:
-            known = ", ".join(header.present)
+            known = ", ".join(header.units)
             raise BadInput(
                 f"case {header.case}: expected the modality {modality}, found {known}. Name one of these."
             )
         if self.contrasts is not None and modality in self.contrasts.names:
             data = self.contrasts.whole(self, modality)[None]
         else:
-            data = in_slabs(lambda slab: slab.astype(np.float32, order="C"), self.arrays[modality])[
-                None
-            ]
+            stored = self.arrays[modality]
+            data = in_slabs(lambda slab: slab.astype(np.float32, order="C"), stored)[None]
         return Volume(
             data,
             np.array(header.affine),
@@ -99,10 +100,10 @@ class PreparedCase:
 
     def inside(self, bits: np.ndarray, modalities: Iterable[str] | None = None) -> np.ndarray:
         """Which voxels of (a part of) the mask are set for some of these modalities."""
-        chosen = self.header.present if modalities is None else modalities
+        chosen = self.header.units if modalities is None else modalities
         computed = () if self.contrasts is None else self.contrasts.names
         shown = {PROTONS if name in computed else name for name in chosen}
-        stored = (name for name in self.header.present if name not in computed)
+        stored = (name for name in self.header.units if name not in computed)
         wanted = sum(1 << k for k, name in enumerate(stored) if name in shown)
         return bits & bits.dtype.type(wanted) != 0
 
@@ -126,49 +127,33 @@ def prepare_case(
             f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
         )
     labels = labels or {}
-    origins = {
-        name: Origin(
-            Path(scan.origin).name,
-            scan.grid.shape,
-            scan.affine.tolist(),
-            scan.note,
-            scan.guesses,
-            scan.codes,
-        )
-        for name, scan in scans.items()
-    }
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
-    if by_brain:
-        scan = _brain_scan(case, in_ras, preparation)
-        if not same_grid(scan.grid, common.grid):
-            brain(
-                scan
-            )  # raises BadInput for a head that is cut off, before resampling adds air around it
-    volumes = {name: common.aligned(name, in_ras.pop(name)) for name in scans}
-    arrays, statistics, outlines = _stored_and_measured(volumes)
-    if not masked:
-        bits = None
-    elif mask is not None:
-        bits = _all_bits(user_mask(common.aligned_labels(canonical(mask))), len(volumes))
-    elif by_brain:
-        bits = _all_bits(brain(_brain_scan(case, volumes, preparation)), len(volumes))
-    else:
-        bits = _join_bits(outlines)
-    if bits is not None:
+    if by_brain and not same_grid(
+        _brain_scan(case, in_ras, preparation).grid, common.grid
+    ):  # raises BadInput for a head that is cut off, before resampling adds air around it
+        brain(_brain_scan(case, in_ras, preparation))
+    volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
+    arrays, statistics, outlines = _store_and_measure(volumes)
+    bits = None
+    if masked:
+        if mask is not None:
+            outlines = [user_mask(common.align_labels(canonical(mask)))] * len(volumes)
+        elif by_brain:
+            outlines = [brain(_brain_scan(case, volumes, preparation))] * len(volumes)
+        bits = arrays[MASK] = _join_bits(outlines)
         if common.transforms:
             bits[~common.scanned()] = (
                 0  # outside its field of view, a registered scan holds only the fill value
             )
-        arrays[MASK] = bits
     for name, label_map in labels.items():
-        arrays[LABEL + name] = compact(common.aligned_labels(canonical(label_map)).data[0])
+        arrays[LABEL + name] = compact(common.align_labels(canonical(label_map)).data[0])
     header = CaseHeader(
         case=case,
         patient=case,
         units={name: volume.unit for name, volume in volumes.items()},
-        origins=origins,
+        origins={name: _origin(scan) for name, scan in scans.items()},
         labels=list(labels),
         statistics=statistics,
         mask_from=_mask_source(list(volumes), mask, common, preparation) if masked else "",
@@ -178,21 +163,32 @@ def prepare_case(
     return PreparedCase(header, arrays, common.transforms)
 
 
+def _origin(scan: Volume) -> Origin:
+    return Origin(
+        Path(scan.origin).name,
+        scan.grid.shape,
+        scan.affine.tolist(),
+        scan.note,
+        scan.guesses,
+        scan.codes,
+    )
+
+
 def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
     """A case in memory with its slices (first, last + 1) resized to `size`, and the statistics of these."""
     first, last = slices
     volumes = resize_slices(
-        {name: case.volume(name) for name in case.header.present},
+        {name: case.volume(name) for name in case.header.units},
         size,
         first,
         last,
     )
-    arrays, statistics, _ = _stored_and_measured(volumes)
+    arrays, statistics, _ = _store_and_measure(volumes)
     grid = next(iter(volumes.values())).grid
     bits = None
     if MASK in case.arrays:
         planes = []
-        for name in case.header.present:
+        for name in case.header.units:
             mask = case.mask([name])[first:last].astype(np.float32)
             planes.append(zoomed(mask, size) > 0.5)  # cubic splines overshoot and undershoot
         bits = arrays[MASK] = _join_bits(planes)
@@ -200,7 +196,7 @@ def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> Prep
     return PreparedCase(header, arrays, axes=case.axes)
 
 
-def _stored_and_measured(
+def _store_and_measure(
     volumes: Mapping[str, Volume],
 ) -> tuple[dict[str, np.ndarray], dict[str, Statistics], list[np.ndarray]]:
     """The voxels as they are stored, their statistics inside each scan's own foreground, and these foregrounds.
@@ -213,9 +209,13 @@ def _stored_and_measured(
     outlines = list[np.ndarray]()
     for name, volume in volumes.items():
         outline = foreground(volumes.get(PROTONS, volume) if name in TISSUE_MAPS else volume)
-        arrays[name] = compact(volume.data[0], halved=name in TISSUE_MAPS)
-        halved = arrays[name].dtype == np.float16  # too coarse for means and percentiles
-        measured = volume.data[0] if halved else arrays[name]
+        if name in TISSUE_MAPS:
+            with np.errstate(over="ignore"):
+                arrays[name] = _as_type(volume.data[0], np.float16)
+        else:
+            arrays[name] = compact(volume.data[0])
+        is_half = arrays[name].dtype == np.float16  # too coarse for means and percentiles
+        measured = volume.data[0] if is_half else arrays[name]
         statistics[name] = intensity_statistics(measured, outline)
         outlines.append(outline)
     return arrays, statistics, outlines
@@ -250,19 +250,13 @@ def _join_bits(planes: list[np.ndarray]) -> np.ndarray:
     """The masks as one array, whose bit k is set inside the k-th mask."""
     dtype = np.min_scalar_type((1 << len(planes)) - 1)
 
-    def joined(*parts: np.ndarray) -> np.ndarray:
+    def join(*parts: np.ndarray) -> np.ndarray:
         bits = np.zeros(parts[0].shape, dtype)
         for k, part in enumerate(parts):
             bits[part] |= dtype.type(1 << k)
         return bits
 
-    return in_slabs(joined, *planes)
-
-
-def _all_bits(inside: np.ndarray, modalities: int) -> np.ndarray:
-    every = (1 << modalities) - 1
-    dtype = np.min_scalar_type(every)
-    return in_slabs(lambda slab: slab.astype(dtype) * dtype.type(every), inside)
+    return in_slabs(join, *planes)
 
 
 def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
@@ -281,11 +275,8 @@ def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
     }
 
 
-def compact(values: np.ndarray, halved: bool = False) -> np.ndarray:
-    """The values as int16 where that loses nothing, else as float32; halved: as float16 where that loses nothing."""
-    if halved:
-        with np.errstate(over="ignore"):
-            return _as_type(values, np.float16)
+def compact(values: np.ndarray) -> np.ndarray:
+    """The values as int16 where that loses nothing, else as float32."""
     limits = np.iinfo(np.int16)
     low, high = least_and_most(values)
     if low < limits.min or high > limits.max:
@@ -349,7 +340,7 @@ def read_header(path: Path) -> CaseHeader:
 @functools.lru_cache(maxsize=OPEN_FILES)
 def _arrays(path: Path, mtime_ns: int) -> dict[str, np.ndarray]:
     """The arrays of a file, cached; a newly prepared file has another time stamp and so another entry."""
-    return mapped(path)
+    return map_arrays(path)
 
 
 @functools.cache
@@ -365,7 +356,7 @@ def _check_arrays(path: Path, mtime_ns: int) -> None:
     check_voxels(_record(path), header, arrays, MASK)
 
 
-def mapped(path: Path) -> dict[str, np.ndarray]:
+def map_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a sound safetensors file, as views of the file: a part is read when it is accessed."""
     whole = np.asarray(np.memmap(path, np.uint8, mode="r"))
     begin = 8 + int.from_bytes(

@@ -44,6 +44,7 @@ class Origin:
 
     @property
     def grid(self) -> Grid:
+        """The grid of the file."""
         return Grid(self.shape, np.array(self.affine), self.codes)
 
 
@@ -54,8 +55,8 @@ class CaseHeader:
     affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
     voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
     the preparation; misaligned: the distance of scans from the fixed one, where it was estimated; voxels: digest of
-    each array (modality, mask, label map) by its name; signatures: of scans, to recognise changed copies; checksum: of the header; inputs, voxels and checksum are empty
-    in memory.
+    each array (modality, mask, label map) by its name; signatures: of scans, to recognise
+    changed copies; checksum: of the header; inputs, voxels and checksum are empty in memory.
     """
 
     case: Name
@@ -69,7 +70,7 @@ class CaseHeader:
     statistics: dict[Name, Statistics]
     mask_from: Text
     mask_area: list[Count]
-    mask_box: list[tuple[Count, Several]]
+    mask_box: Annotated[list[tuple[Count, Several]], Field(min_length=3, max_length=3)]
     mask_ml: NotNegative
     inputs: Text = ""
     voxels: dict[Name, Digest] = field(default_factory=dict)
@@ -80,14 +81,11 @@ class CaseHeader:
 
     @property
     def grid(self) -> Grid:
+        """The grid of the case."""
         return Grid(self.shape, np.array(self.affine))
 
     @property
-    def present(self) -> list[str]:
-        return list(self.units)
-
-    @property
-    def shown(self) -> list[str]:
+    def visible(self) -> list[str]:
         """The modalities that show something: a blank scan counts as missing."""
         return [
             name
@@ -97,4 +95,5 @@ class CaseHeader:
 
     @property
     def has_mask_file(self) -> bool:
+        """Whether the mask comes from a file, not from a brain or foreground that was found in the scans."""
         return bool(self.mask_from) and not self.mask_from.startswith((BRAIN_OF, FOREGROUND_OF))

@@ -89,9 +89,9 @@ def _moved(
     )
     for name, volume in in_ras.items():
         if name not in scans:
-            common.aligned_labels(volume)
+            common.align_labels(volume)
         elif preparation.register is None:
-            common.aligned(name, volume)
+            common.align(name, volume)
     return [(case.case, common.grid, {name: volumes[name].grid for name in scans})]
 
 

@@ -37,7 +37,7 @@ Scan = tuple[CaseHeader, str]  # a case and a modality
 
 def signatures(case: PreparedCase) -> dict[str, str]:
     """The signatures (see images/likeness.py) of a case's scans, as text; those of blank scans are empty."""
-    shown = [name for name in case.header.shown if name not in TISSUE_MAPS]
+    shown = [name for name in case.header.visible if name not in TISSUE_MAPS]
     return {name: as_text(signature_of(_field(case, name))) for name in shown}
 
 
@@ -52,7 +52,7 @@ def is_copy(case: PreparedCase, names: Collection[str], known: Iterable[str]) ->
         others[len(signature)].append(signature)
     if not others or math.prod(case.header.shape) > LARGEST:
         return False
-    for name in set(names) & set(case.header.shown) - TISSUE_MAPS.keys():
+    for name in set(names) & set(case.header.visible) - TISSUE_MAPS.keys():
         own = signature_of(_field(case, name))
         if len(own) and others[len(own)] and similar(own[None], np.array(others[len(own)]), SEEN):
             return True
@@ -91,7 +91,7 @@ def copies(
 def _same_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[str]:
     same: dict[str, list[Scan]] = defaultdict(list)
     for header in headers:
-        for name in header.present:
+        for name in header.units:
             same[header.voxels[name]].append((header, name))
     for group in same.values():
         if len(group) == 1:

@@ -108,7 +108,7 @@ class Drawn:
             )
         return True
 
-    def in_header(self, case: PreparedCase) -> CaseHeader:
+    def add_to_header(self, case: PreparedCase) -> CaseHeader:
         """The header with the contrasts of the case's fixed draw; kept in memory."""
         header = case.header
         key = f"{header.case} {header.checksum}"
@@ -116,8 +116,8 @@ class Drawn:
             self.headers[key] = self._with_contrasts(case)
         return self.headers[key]
 
-    def in_headers(self, case: PreparedCase, draws: int) -> list[CaseHeader]:
-        """As `in_header`, for several draws: the range of statistics that training shows to a network."""
+    def headers_of_draws(self, case: PreparedCase, draws: int) -> list[CaseHeader]:
+        """As `add_to_header`, for several draws: the range of statistics that training shows to a network."""
         return [self._with_contrasts(case, k) for k in range(draws)]
 
     def _with_contrasts(self, case: PreparedCase, number: int | None = None) -> CaseHeader:

@@ -32,7 +32,7 @@ def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where
     """Raise BadInput where some scans of a target are z-scored and others are not: images could have either scale."""
     for name in targets:
         with_unit = [header for header in headers if header.units.get(name) in ("a.u.", "grey")]
-        shown = [header for header in with_unit if name in header.shown]
+        shown = [header for header in with_unit if name in header.visible]
         signed = [header.case for header in shown if header.statistics[name].signed]
         if 0 < len(signed) < len(shown):
             raise BadInput(

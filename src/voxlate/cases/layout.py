@@ -17,20 +17,20 @@ CANONICAL: Axes = "SAR"
 OPPOSITE = dict(zip("SIAPRL", "ISPALR"))
 
 
-def laid_out(case: PreparedCase, axes: str) -> PreparedCase:
+def lay_out(case: PreparedCase, axes: str) -> PreparedCase:
     """The case with other axes (arrays, affine, shape, boxes); its arrays are views of the old ones."""
     if case.axes == axes:
         return case
-    arrays = {name: relaid(array, case.axes, axes) for name, array in case.arrays.items()}
+    arrays = {name: reorder_axes(array, case.axes, axes) for name, array in case.arrays.items()}
     return dataclasses.replace(
         case,
-        header=laid_out_header(case.header, axes, case.axes),
+        header=lay_out_header(case.header, axes, case.axes),
         arrays=arrays,
         axes=axes,
     )
 
 
-def laid_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseHeader:
+def lay_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseHeader:
     """The header of a case with other axes; now: those that it has."""
     if now == axes:
         return header
@@ -55,7 +55,7 @@ def laid_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> Case
     )
 
 
-def relaid(values: np.ndarray, now: str, axes: str) -> np.ndarray:
+def reorder_axes(values: np.ndarray, now: str, axes: str) -> np.ndarray:
     """Values [..., D, H, W] whose axes are `now` with other axes; a view."""
     moves = _moves(now, axes)
     before = values.ndim - 3

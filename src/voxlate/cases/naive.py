@@ -319,7 +319,7 @@ def fit_cohort(
         for name in wanted & cohort.units.keys()
     }
     cases = (
-        ({name: case.volume(name) for name in wanted & set(case.header.shown)}, case.mask())
+        ({name: case.volume(name) for name in wanted & set(case.header.visible)}, case.mask())
         for case in (cohort.case(one.case) for one in chosen)
     )
     how = cohort.preparation

@@ -348,7 +348,7 @@ class _Cohort:
 
 def _comparable(header: CaseHeader) -> list[str]:
     """The scans of a case that show anatomy."""
-    return [name for name in header.shown if name not in TISSUE_MAPS]
+    return [name for name in header.visible if name not in TISSUE_MAPS]
 
 
 def _mask_shares(inside: NDArray[np.bool_], body: NDArray[np.bool_]) -> tuple[float, float, float]:

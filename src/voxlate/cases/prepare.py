@@ -21,7 +21,7 @@ from voxlate.cases.audit import (
     not_examined,
     to_refine,
 )
-from voxlate.cases.case import PreparedCase, mapped, prepare_case, read_header, write_case
+from voxlate.cases.case import PreparedCase, map_arrays, prepare_case, read_header, write_case
 from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.checking import check_unit, finest, lost_by_resampling
 from voxlate.cases.copies import copies, signatures
@@ -33,7 +33,7 @@ from voxlate.cases.prepared import (
     Entry,
     case_path,
     open_cohort,
-    stated,
+    read_tables,
     write_cohort,
 )
 from voxlate.cohorts.case_files import CaseFiles
@@ -162,7 +162,7 @@ def prepare(
             *(wide_heads(headers) if found.heads else ()),
             *copies(headers, splits, out / "cases", masks),
             *warnings_of(headers),
-            *outlier_warnings(headers, lambda case: mapped(case_path(out, case))),
+            *outlier_warnings(headers, lambda case: map_arrays(case_path(out, case))),
             *lost_by_resampling(headers, preparation),
             *misalignment_warnings(headers, preparation),
         ),
@@ -230,7 +230,7 @@ def _refuse_other(
         )
     if "cohort.json" not in entries:
         return
-    there = stated(out)
+    there = read_tables(out)
     differs = _differences(there, provenance, cases)
     if differs:
         raise BadInput(
@@ -429,7 +429,7 @@ def _entry(header: CaseHeader, split: str, fold: int | None) -> Entry:
         case=header.case,
         patient=header.patient,
         split=split,
-        present=header.shown,
+        present=header.visible,
         labels=header.labels,
         shape=header.shape,
         spacing_mm=header.spacing_mm,

@@ -18,7 +18,7 @@ from voxlate.cases.case import PreparedCase, open_case, read_header
 from voxlate.cases.case_header import CaseHeader, Unit
 from voxlate.cases.drawn import UNIT, Drawn
 from voxlate.cases.fingerprint import fingerprint, geometry
-from voxlate.cases.layout import CANONICAL, laid_out_header
+from voxlate.cases.layout import CANONICAL, lay_out_header
 from voxlate.cases.physics import PhysicsSettings, check_targets
 from voxlate.cohorts.leakage import refuse_leak
 from voxlate.cohorts.split import FOLDS, SPLITS, fold_splits
@@ -47,6 +47,7 @@ from voxlate.system.records import (
 FORMAT = "voxlate prepared cohort"
 VERSION = 3
 SHARED = (
+    "case",
     "patient",
     "labels",
     "shape",
@@ -92,7 +93,10 @@ class Cohort:
     @property
     def splits(self) -> dict[str, list[str]]:
         """The names of the cases in each split."""
-        return {name: [case.case for case in self.cases if case.split == name] for name in SPLITS}
+        splits: dict[str, list[str]] = {name: [] for name in SPLITS}
+        for case in self.cases:
+            splits[case.split].append(case.case)
+        return splits
 
     @property
     def preparation(self) -> Preparation:
@@ -141,82 +145,69 @@ class Cohort:
         check_targets(physics, targets)
         drawn = Drawn(physics, tuple(targets))
         having = {entry.case for entry in self.cases if drawn.computes(self.header(entry.case))}
-        if not having and not must_draw:
-            return self
         if not having:
+            if not must_draw:
+                return self
             maps = sorted(physics.needs)
             raise BadInput(
                 f"{self.folder}: expected cases with the tissue-parameter maps of data.physics ({', '.join(maps)}), found {', '.join(self.modalities)}. Write phantoms with these (voxlate phantom --modality ct --modality maps) and prepare them, or drop data.physics."
             )
-        cases = tuple(
-            replace(entry, present=[*entry.present, *drawn.names])
-            if entry.case in having
-            else entry
-            for entry in self.cases
-        )
-        new = [name for name in drawn.names if name not in self.modalities]
-        viewed = replace(
-            self,
-            cases=cases,
-            modalities=(*self.modalities, *new),
-            units=self.units | dict.fromkeys(new, UNIT),
-            drawn=drawn,
-        )
-        return viewed.with_splits({})
+        cases = list[Entry]()
+        for entry in self.cases:
+            names = drawn.names if entry.case in having else ()
+            cases.append(replace(entry, present=[*entry.present, *names]))
+        units = self.units | {name: UNIT for name in drawn.names if name not in self.units}
+        modalities = tuple(dict.fromkeys((*self.modalities, *drawn.names)))
+        drawing = replace(self, cases=tuple(cases), modalities=modalities, units=units, drawn=drawn)
+        return drawing.with_splits({})
 
     def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
         """The header of a case with these axes (see cases/layout.py)."""
-        header = self._as_listed(read_header(case_path(self.folder, case)), case)
-        if self.drawn is not None and self.drawn.computes(header):
-            header = self.drawn.in_header(open_case(case_path(self.folder, case)))
-        return laid_out_header(header, axes)
+        (header,) = self.headers_of_draws(case, None)
+        return lay_out_header(header, axes)
 
-    def headers_of_draws(self, case: str, draws: int) -> list[CaseHeader]:
-        """Headers with the statistics of several draws of data.physics; the header alone where nothing is drawn."""
-        header = self._as_listed(read_header(case_path(self.folder, case)), case)
+    def headers_of_draws(self, case: str, draws: int | None) -> list[CaseHeader]:
+        """Headers with the statistics of several draws of data.physics; the header alone where nothing is drawn.
+
+        draws: None for the header of the case's fixed draw alone.
+        """
+        path = case_path(self.folder, case)
+        header = self._check_listed(read_header(path), case)
         if self.drawn is None or not self.drawn.computes(header):
             return [header]
-        return self.drawn.in_headers(open_case(case_path(self.folder, case)), draws)
+        if draws is None:
+            return [self.drawn.add_to_header(open_case(path))]
+        return self.drawn.headers_of_draws(open_case(path), draws)
 
     def case(self, case: str) -> PreparedCase:
+        """A case, with the contrasts of data.physics where they are drawn."""
         prepared = open_case(case_path(self.folder, case))
-        self._as_listed(prepared.header, case)
+        self._check_listed(prepared.header, case)
         if self.drawn is None or not self.drawn.computes(prepared.header):
             return prepared
-        return replace(prepared, header=self.drawn.in_header(prepared), contrasts=self.drawn)
+        return replace(prepared, header=self.drawn.add_to_header(prepared), contrasts=self.drawn)
 
     @cached_property
-    def _listed(self) -> dict[str, Entry]:
+    def _entries(self) -> dict[str, Entry]:
         return {case.case: case for case in self.cases}
 
-    def _as_listed(self, header: CaseHeader, case: str) -> CaseHeader:
+    def _check_listed(self, header: CaseHeader, case: str) -> CaseHeader:
         """The header of a case; raises BadInput where it is not the one that the list of cases describes."""
-        entry = self._listed.get(case)
+        entry = self._entries.get(case)
         if entry is None:
             return header
-        wanted = {name: getattr(entry, name) for name in SHARED} | {
-            "case": case,
-            "present": sorted(set(entry.present) - self._computed_names(header)),
-        }
-        found = {name: getattr(header, name) for name in SHARED} | {
-            "case": header.case,
-            "present": sorted(header.shown),
-        }
-        units = {name: self.units.get(name) for name in header.units}
-        if (
-            wanted != found
-            or units != header.units
-            or not close(header.mask_ml, entry.mask_ml, ROUNDED)
-        ):
+        computed = set() if self.drawn is None else {*self.drawn.names} - header.units.keys()
+        same = [getattr(entry, name) == getattr(header, name) for name in SHARED]
+        same += [
+            {*entry.present} - computed == {*header.visible},
+            all(self.units.get(name) == unit for name, unit in header.units.items()),
+            close(header.mask_ml, entry.mask_ml, ROUNDED),
+        ]
+        if not all(same):
             raise BadInput(
                 f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. Prepare the cohort again."
             )
         return header
-
-    def _computed_names(self, header: CaseHeader) -> set[str]:
-        """The contrasts that a stored case does not have as scans."""
-        names = set() if self.drawn is None else set(self.drawn.names)
-        return names - header.units.keys()
 
     def target_scale(self, spec: IntensityMap, modality: str, cases: Collection[str]) -> Scale:
         """The typical scale of a modality over training cases (see intensity.typical_scale)."""
@@ -234,14 +225,16 @@ class Cohort:
         return [min(widths), max(widths)]
 
     def _statistics(self, modality: str, cases: Collection[str]) -> list[Statistics]:
-        names = [
-            entry.case for entry in self.cases if entry.case in cases and modality in entry.present
+        found = [
+            self.header(entry.case).statistics[modality]
+            for entry in self.cases
+            if entry.case in cases and modality in entry.present
         ]
-        if not names:
+        if not found:
             raise BadInput(
                 f"{self.folder}: expected a training case with {modality}, found none. Prepare one."
             )
-        return [self.header(case).statistics[modality] for case in names]
+        return found
 
 
 def open_cohort(path: Path | str) -> Cohort:
@@ -251,7 +244,7 @@ def open_cohort(path: Path | str) -> Cohort:
         raise BadInput(
             f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first."
         )
-    value = stated(folder)
+    value = read_tables(folder)
     if value.get("version") != VERSION:
         raise BadInput(
             f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. Prepare it again."
@@ -338,44 +331,29 @@ def _cohort(record: Record, value: Any) -> Cohort:
     written = record.fill(_Written, value)
     cases = written.cases
     modalities = set(written.modalities)
-    units = written.units
-    names = [case.case for case in cases]
-    record.check(bool(cases) and len(set(names)) == len(names), "no cases, or one twice")
-    record.check(
-        bool(modalities) and units.keys() == modalities, f"units of {', '.join(units) or 'nothing'}"
-    )
-    shown = {name for case in cases for name in case.present}
-    record.check(
-        shown <= modalities,
-        f"scans of {', '.join(sorted(shown - modalities))}, which it does not list",
-    )
+    names = {case.case for case in cases}
+    of_fingerprint = written.fingerprint["modalities"]
+    record.check(bool(cases) and len(names) == len(cases), "no cases, or one twice")
+    record.check(bool(modalities) and written.units.keys() == modalities, "units of other scans")
+    record.check(of_fingerprint.keys() == modalities, "a fingerprint of other modalities")
     for case in cases:
-        record.check(
-            {*case.registered, *case.misaligned} <= modalities,
-            f"{case.case} with an alignment of other scans",
-        )
-    found = written.fingerprint
+        scans = {*case.present, *case.registered, *case.misaligned}
+        record.check(scans <= modalities, f"{case.case} with scans that it does not list")
     for name, expected in geometry(cases).items():
-        same = all(
-            np.allclose(found[name][key], value, atol=ROUNDED) for key, value in expected.items()
-        )
-        record.check(same, f"a fingerprint of other cases ({name})")
-    record.check(found["modalities"].keys() == modalities, "a fingerprint of other modalities")
-    for name, values in found["modalities"].items():
-        record.check(
-            values["unit"] == units[name] and values["cases"] <= len(cases),
-            f"a fingerprint of another {name}",
-        )
-        points = values.get("percentiles")
-        record.check(
-            points is None or list(points) == [f"{at}" for at in PERCENTILES],
-            f"other percentiles of {name}",
-        )
+        for key, numbers in expected.items():
+            same = np.allclose(written.fingerprint[name][key], numbers, atol=ROUNDED)
+            record.check(same, f"a fingerprint of other cases ({name})")
+    for name, values in of_fingerprint.items():
+        same = values["unit"] == written.units[name] and values["cases"] <= len(cases)
+        record.check(same, f"a fingerprint of another {name}")
+        points = list(map(str, PERCENTILES))
+        same = [*values.get("percentiles", points)] == points
+        record.check(same, f"other percentiles of {name}")
     return Cohort(
         Path(),
         cases,
         written.modalities,
-        units,
+        written.units,
         value["fingerprint"],
         written.warnings,
         value["made"],
@@ -392,20 +370,17 @@ def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
 
 
 def _registration_line(by_case: dict[str, Registered]) -> str:
-    gains = {
-        case: (one.before.mutual_information, one.after.mutual_information)
-        for case, one in by_case.items()
-    }
-    before, after = (median(values) for values in zip(*gains.values()))
-    worst = min(gains, key=lambda case: gains[case][1])
+    before = {case: scan.before.mutual_information for case, scan in by_case.items()}
+    after = {case: scan.after.mutual_information for case, scan in by_case.items()}
+    worst = min(after, key=lambda case: after[case])
     steps = Counter(registration.kept for registration in by_case.values())
     kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
     unchanged = [case for case, registration in by_case.items() if registration.kept == "none"]
     named = f" ({first_of(unchanged)})" if unchanged else ""
-    return f"registered to {next(iter(by_case.values())).to}: {kept}{named}; mutual information {before:.3f} → {after:.3f} (median), {gains[worst][0]:.3f} → {gains[worst][1]:.3f} (worst, {worst})"
+    return f"registered to {next(iter(by_case.values())).to}: {kept}{named}; mutual information {median(before.values()):.3f} → {median(after.values()):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {worst})"
 
 
-def stated(folder: Path) -> dict[str, Any]:
+def read_tables(folder: Path) -> dict[str, Any]:
     """The tables of cohort.json, of any version and not checked; raises BadInput where it has another format."""
     value = read_json(folder / "cohort.json")
     if not isinstance(value, dict) or value.get("format") != FORMAT:
@@ -427,4 +402,5 @@ def write_cohort(cohort: Cohort) -> None:
 
 
 def case_path(folder: Path, case: str) -> Path:
+    """The file of a case of the cohort in a folder."""
     return folder / "cases" / f"{case}.safetensors"

@@ -137,7 +137,7 @@ def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
     scans: dict[str, Scan] = {}
     for name in cohort.modalities:
         if name in named:
-            scans[name] = _scan(name, [header for header in headers if name in header.shown])
+            scans[name] = _scan(name, [header for header in headers if name in header.visible])
     return Facts(
         cohort=cohort,
         training=training,
@@ -201,7 +201,7 @@ def check_scales(facts: Facts, names: Sequence[str], targets: Sequence[str] = ()
     headers = [facts.cohort.header(entry.case) for entry in facts.training]
     check_one_scale(headers, targets, facts.cohort.folder)
     for name in dict.fromkeys(names):
-        _check_scale(name, [header for header in headers if name in header.shown])
+        _check_scale(name, [header for header in headers if name in header.visible])
 
 
 def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:

@@ -68,8 +68,8 @@ def truth_cautions(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> 
         for entry in cohort.cases:
             case = cohort.case(entry.case)
             sources = [one for one in recipe.data.source if one != name]
-            shown = [one for one in sources if one in case.header.present]
-            if name not in case.header.present or not shown:
+            shown = [one for one in sources if one in case.header.units]
+            if name not in case.header.units or not shown:
                 continue
             truth = case.volume(name)
             sketch = sketch_of(truth, None, case.volume(shown[0]).data[0], truth.grid)

@@ -90,7 +90,7 @@ def _most_apart(entry: Entry) -> float:
 def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> dict[str, Any]:
     """The pictures of one case, with the misalignment of its scans and the gain of registration."""
     case = cohort.case(entry.case)
-    scans = {name: case.volume(name) for name in case.header.present}
+    scans = {name: case.volume(name) for name in case.header.units}
     apart = {name: _distance(estimate) for name, estimate in entry.misaligned.items()}
     if audited and not_examined(entry):
         apart = dict.fromkeys(entry.present, "distance from the others not examined")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.cases.layout import relaid
+from voxlate.cases.layout import reorder_axes
 from voxlate.scoring.features import Features
 from voxlate.scoring.metrics import ImagePair
 
@@ -125,7 +125,7 @@ def slices_of(values: NDArray[np.float32], pair: ImagePair, axes: str = RADIOLOG
     grey = np.clip((values - pair.scale.low) / pair.scale.width, 0, 1).astype(np.float32)
     if pair.inside is not None:
         grey = np.where(pair.inside, grey, np.float32(0))[pair.inside.any((1, 2))]
-    return np.ascontiguousarray(relaid(grey, pair.axes, axes))
+    return np.ascontiguousarray(reorder_axes(grey, pair.axes, axes))
 
 
 def _of_patients(truth: Cases, ours: Cases) -> list[float]:

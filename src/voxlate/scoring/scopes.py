@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from voxlate.batches.slice_filter import SliceFilter, passing_slices
-from voxlate.cases.layout import CANONICAL, relaid
+from voxlate.cases.layout import CANONICAL, reorder_axes
 from voxlate.options.evaluate import CROP
 from voxlate.scoring.distances import RADIOLOGICAL
 from voxlate.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
@@ -249,7 +249,7 @@ def _pictures(
 
 def _layer(values: AnyArray, number: int) -> AnyArray:
     """One slice [1, H, W] in radiological orientation; its lower right corner is that of the slices in paper 001."""
-    return relaid(values[number : number + 1], CANONICAL, RADIOLOGICAL)
+    return reorder_axes(values[number : number + 1], CANONICAL, RADIOLOGICAL)
 
 
 def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.cases.case import LABEL, MASK, PreparedCase, prepare_case
-from voxlate.cases.layout import laid_out
+from voxlate.cases.layout import lay_out
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import Volume, oriented, same_grid
@@ -248,7 +248,7 @@ class Collector:
         )
         whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
         self._refuse_training(whole)
-        prepared = laid_out(whole, data.axes)
+        prepared = lay_out(whole, data.axes)
         if not np.allclose(prepared.header.affine, output_grid.affine):
             raise BadInput(
                 f"{case}: expected the same grid whichever modality is missing, found another one. Calibrate on cases whose scans share a grid."

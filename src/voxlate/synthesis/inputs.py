@@ -21,7 +21,7 @@ from voxlate.cases.intensity_checks import (
     out_of_distribution,
     varied_level,
 )
-from voxlate.cases.layout import CANONICAL, laid_out
+from voxlate.cases.layout import CANONICAL, lay_out
 from voxlate.cases.quality_checks import quality_of, quality_warning, slices_warning
 from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.grid import Volume, canonical_view, check_affine
@@ -95,7 +95,7 @@ def prepare_inputs(
     widths = header.get("target_widths", {})
     warnings += [varied_level(name, widths.get(name, ())) for name in wanted]
     return CaseInputs(
-        laid_out(prepared, recipe.data.axes),  # its affine leads the images back to the scans
+        lay_out(prepared, recipe.data.axes),  # its affine leads the images back to the scans
         key,
         files,
         _preparation_entries(trained, used, prepared),
@@ -158,7 +158,7 @@ def targets_for(recipe: Recipe, scans: Collection[str]) -> list[str]:
 
 def shown_sources(recipe: Recipe, prepared: PreparedCase) -> list[str]:
     """The sources that a case has, and that show something."""
-    return [name for name in recipe.data.source if name in prepared.header.shown]
+    return [name for name in recipe.data.source if name in prepared.header.visible]
 
 
 def preparation_of(header: Mapping[str, Any]) -> Preparation:

@@ -129,7 +129,7 @@ def _plan_slices(recipe: Recipe, prepared: PreparedCase) -> tuple[SlicePlan, Pre
         return whole_volume(shape), prepared
     plan = slices.plan(shape, recipe.data.patch, recipe.synth.overlap)
     if slices.resize_to is not None:
-        first, last = varied_slices([prepared.arrays[name][:] for name in prepared.header.present])
+        first, last = varied_slices([prepared.arrays[name][:] for name in prepared.header.units])
         plan = replace(
             plan, input_tiling=whole_slices((last - first, *slices.resize_to)), first=first
         )

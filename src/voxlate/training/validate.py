@@ -11,7 +11,7 @@ from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch
 from voxlate.batches.batches import DataSettings, batches_of, even_places, validation_batches
-from voxlate.cases.layout import CANONICAL, relaid
+from voxlate.cases.layout import CANONICAL, reorder_axes
 from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.pictures import montage
@@ -160,5 +160,5 @@ def _row(given: Batch, images: Sequence[Tensor], item: int, data: DataSettings) 
     there = given.present[item, : len(data.source), None, None, None]
     sources = given.source[item, : len(data.source)].masked_fill(~there, BACKGROUND)
     arrays = (tensor.cpu().float().numpy() for tensor in (*sources, *images))
-    volumes = [relaid(array, data.axes, CANONICAL) for array in arrays]
+    volumes = [reorder_axes(array, data.axes, CANONICAL) for array in arrays]
     return [(volume[len(volume) // 2] + 1) / 2 for volume in volumes]

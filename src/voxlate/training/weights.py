@@ -67,7 +67,7 @@ def make_header(
             header.voxels[name][:DIGITS]
             for header in headers
             for name in names
-            if name in header.shown
+            if name in header.visible
         ],
         "training_signatures": [
             header.signatures[name]
