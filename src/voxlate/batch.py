@@ -50,6 +50,7 @@ class Batch:
         return int(self.source.shape[0])
 
     def to(self, device: torch.device | str) -> "Batch":
+        """The batch on another device; item stays where it is."""
         moved: dict[str, Any] = {
             field.name: value.to(device, non_blocking=may_not_wait(torch.device(device)))
             for field in dataclasses.fields(self)

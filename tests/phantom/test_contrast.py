@@ -79,7 +79,7 @@ def _relaxed(magnetisation: float, ms: float, t1_ms: float) -> float:
 @pytest.mark.parametrize("field_t", FIELDS_T)
 def test_csf_is_null_in_flair_at_its_nulling_time_at_every_field(head, maps, field_t):
     csf = (head.labels == Label.CSF) & (head.share == 1)
-    null_ms = mr.nulling_time_ms(mr.FREE_WATER_T1_MS, 9000)
+    null_ms = mr.null_time_ms(mr.FREE_WATER_T1_MS, 9000)
     flair = Protocol("flair", 9000, 110, null_ms, 0, field_t)
     image = magnitude(flair, maps)
     white = (head.labels == Label.WHITE) & (head.share == 1)
@@ -97,7 +97,7 @@ def test_contrast_agent_shortens_t1_by_its_relaxivity():
     voxel = _one(gd_map=0.5)
     shortened = 1 / (1 / 1000 + 4.5e-3 * 2 * 0.5)
     agent = magnitude(Protocol("gradient_echo", 20, 3, 0, 25, dose=2.0), voxel)
-    assert agent == pytest.approx(mr.spoiled_gradient(1.0, shortened, 50.0, 20, 3, 25), rel=1e-5)
+    assert agent == pytest.approx(mr.gradient_echo(1.0, shortened, 50.0, 20, 3, 25), rel=1e-5)
 
 
 def test_spin_echo_falls_with_the_cube_of_the_sine_of_weak_pulses():
@@ -145,7 +145,7 @@ def test_a_voxel_of_fluid_and_tissue_has_the_sum_of_both_signals(head, maps):
     z, y, x = np.argwhere(
         (head.labels == Label.GREY) & (head.second == Label.CSF) & (head.share < 0.6)
     )[0]
-    null_ms = mr.nulling_time_ms(mr.FREE_WATER_T1_MS, 9000)
+    null_ms = mr.null_time_ms(mr.FREE_WATER_T1_MS, 9000)
     flair = magnitude(Protocol("flair", 9000, 110, null_ms, 0), maps)
     tissue = head.tissue
     constants = (values[Label.GREY] for values in (tissue.pd, tissue.t1_ms, tissue.t2_ms))

@@ -8,7 +8,7 @@ import pytest
 from voxlate.phantoms import exposure
 from voxlate.phantoms.exposure import Exposure
 from voxlate.phantoms.head import make_head
-from voxlate.phantoms.maps import dephasing_per_ms, tissue_map
+from voxlate.phantoms.maps import metal_rate_per_ms, tissue_map
 from voxlate.phantoms.scanner import image
 from voxlate.phantoms.tissue import Label
 
@@ -40,7 +40,7 @@ def _skull() -> np.ndarray:
 def _exposed(clean: np.ndarray, scanner: Exposure, metal: np.ndarray | None = None) -> np.ndarray:
     rng = np.random.default_rng(0)
     there = np.zeros(clean.shape, bool) if metal is None else metal
-    return exposure.exposed(clean, scanner, "ct", SPACING_MM, there, rng)
+    return exposure.expose(clean, scanner, "ct", SPACING_MM, there, rng)
 
 
 def test_only_anatomy_2_draws_a_scanner():
@@ -135,14 +135,14 @@ def test_brain_kernels_are_less_noisy_than_bone_kernels(head):
 
 
 def test_metal_shortens_t2star_with_the_fourth_power_of_the_distance(head):
-    rate = dephasing_per_ms(head)
+    rate = metal_rate_per_ms(head)
     dx = head.spacing_mm[2]
     one, two = rate[4, 44, 22], rate[4, 44, 26]  # one and five voxels beside the metal
     assert one / two == pytest.approx(((4 + 5 * dx) / (4 + dx)) ** 4, rel=1e-3)
     plain = dataclasses.replace(
         head, labels=np.where(head.labels == Label.METAL, Label.MUSCLE, head.labels)
     )
-    assert dephasing_per_ms(plain) is None
+    assert metal_rate_per_ms(plain) is None
     with_metal, without = tissue_map(head, "t2star_map"), tissue_map(plain, "t2star_map")
     tissue = (without > 0) & (head.labels == plain.labels)
     expected = without / (1 + rate * without)

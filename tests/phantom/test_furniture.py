@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from voxlate.phantoms import furniture
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.contrast import Protocol, magnitude, needed_maps
+from voxlate.phantoms.contrast import Protocol, magnitude, maps_for
 from voxlate.phantoms.furniture import Furniture, Holder, Table
 from voxlate.phantoms.head import make_head
 from voxlate.phantoms.maps import tissue_map
@@ -80,7 +80,7 @@ def test_no_furniture_is_inside_the_body(head):
 def test_mr_shows_nothing_of_the_furniture(head):
     pure = np.isin(head.labels, FURNITURE) & np.isin(head.second, (*FURNITURE, Label.AIR))
     assert pure.sum() > 500
-    names = needed_maps("gradient_echo", agent=False, fat_saturation=False)
+    names = maps_for("gradient_echo", agent=False, fat_saturation=False)
     maps = {name: tissue_map(head, name) for name in names}
     echo = magnitude(Protocol("gradient_echo", 500, 10, 0, 30), maps)
     assert not echo[pure].any()

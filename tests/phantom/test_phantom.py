@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from rows import every_row
 from voxlate.phantoms import MODALITIES, Head, Label, image, make_head, signal, write_cohort
-from voxlate.phantoms.sequences import bolus, nulling_time_ms
-from voxlate.phantoms.shapes import Tube, ellipsoid, noise, tubes
+from voxlate.phantoms.sequences import bolus, null_time_ms
+from voxlate.phantoms.shapes import Space, ellipsoid, noise
 from voxlate.phantoms.tissue import patient
 from voxlate.system.errors import BadInput
 
@@ -86,7 +86,7 @@ def test_free_water_is_nulled_on_flair_and_brightest_on_t2(tumour: Head) -> None
 
 @of_the_phantom
 def test_the_nulling_time_of_an_infinite_repetition_is_t1_ln_2() -> None:
-    assert nulling_time_ms(1000.0, 1e9) == pytest.approx(1000 * np.log(2))
+    assert null_time_ms(1000.0, 1e9) == pytest.approx(1000 * np.log(2))
 
 
 @of_the_phantom
@@ -294,9 +294,7 @@ def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball() -> None:
 def test_tubes_have_the_distance_of_a_cylinder_between_their_ends() -> None:
     axis = np.linspace(-12, 12, 25, dtype=np.float32)
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    distance = tubes(
-        (x, y, z), (axis, axis, axis), [Tube(((0, 0, -30), (0, 0, 30)), (3.0, 3.0))], 5
-    )
+    distance = Space(x, y, z, (axis, axis, axis)).tubes("0 0 -30, 0 0 30 | 3 3  # upright", 5)
     assert np.allclose(distance, np.minimum(np.hypot(x, y) - 3, 5), atol=1e-5)
 
 

@@ -28,7 +28,7 @@ from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.physics import PhysicsSettings, within
 from voxlate.images.intensity import IntensityMap, MinMax, Percentile
 from voxlate.images.statistics import Statistics, distribution
-from voxlate.phantoms.contrast import Maps, Protocol, magnitude, needed_maps
+from voxlate.phantoms.contrast import Maps, Protocol, magnitude, maps_for
 from voxlate.phantoms.sequences import FULL_SCALE
 from voxlate.phantoms.tissue import INTRACRANIAL, VESSEL, Label
 from voxlate.system.errors import BadInput
@@ -213,7 +213,7 @@ class Drawn:
         depth, rows, columns = place
         last = case.header.shape[0] - 1
         slices = np.clip(np.arange(depth.start - reach, depth.stop + reach), 0, last)
-        keys = needed_maps(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+        keys = maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
         maps = {key: case.arrays[key][slices, rows, columns].astype(np.float32) for key in keys}
         places = _places(case, slices, rows, columns)
         image = _signal(protocol, item.spread, effects, maps, places)
@@ -262,7 +262,7 @@ class Drawn:
         slices = np.clip(sample.slices + np.arange(-reach, reach + 1)[:, None], 0, last)
         # [slices of the profile, blocks, rows, columns]
         at = (slices[:, :, None, None], sample.rows[:, :, None], sample.columns[:, None, :])
-        keys = needed_maps(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+        keys = maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
         maps = {key: case.arrays[key][at].astype(np.float32) for key in keys}
         z, y, x = (
             ((voxel + 0.5) / length).astype(np.float32)
@@ -342,7 +342,7 @@ def _signal(
     """The signal of voxels at their places, before slice profile, k-space and noise; float32, shaped as the maps."""
     out = np.zeros(maps["pd_map"].shape, np.float32)
     there = maps["pd_map"] > 0  # half of a slice is air
-    keys = needed_maps(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+    keys = maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
     tissue = spread.of({key: maps[key][there] for key in keys})
     if effects is None:
         signal = magnitude(protocol, tissue)

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from voxlate.phantoms.contrast import TRANSFER, Kind, Protocol, needed_maps
-from voxlate.phantoms.sequences import FREE_WATER_T1_MS, inversion_recovery, nulling_time_ms
+from voxlate.phantoms.contrast import TRANSFER, Kind, Protocol, maps_for
+from voxlate.phantoms.sequences import FREE_WATER_T1_MS, inversion_recovery, null_time_ms
 from voxlate.system.config import later_key, setting, settings
 from voxlate.system.errors import BadInput
 
@@ -182,9 +182,7 @@ class Contrast(Ranges):
     @property
     def needs(self) -> set[str]:
         """The maps that a draw may need."""
-        each = (
-            needed_maps(kind, self.agent > 0, self.fat_saturation > 0) for kind, _ in self.drawn
-        )
+        each = (maps_for(kind, self.agent > 0, self.fat_saturation > 0) for kind, _ in self.drawn)
         return {name for names in each for name in names}
 
     def draw(self, rng: np.random.Generator, field_t: float) -> Protocol:
@@ -196,7 +194,7 @@ class Contrast(Ranges):
         removed = within(rng.random(), FAT_REMOVED)
         has_agent, has_saturation, nulled = rng.random(3)
         if kind == "flair" and chosen.ti_ms is None:
-            ti = within(nulled, NULLED) * nulling_time_ms(FREE_WATER_T1_MS, tr)
+            ti = within(nulled, NULLED) * null_time_ms(FREE_WATER_T1_MS, tr)
         least, most = self.transfer
         # Drawn where it varies alone, so that the other draws of older recipes stay.
         transfer = least + (most - least) * rng.random() if most > least else least
@@ -217,7 +215,7 @@ class Contrast(Ranges):
         kind, chosen = self.choices[0]
         tr, te, ti, flip = (within(0.5, ends) for ends in chosen.all)
         if kind == "flair" and self.ti_ms is None:
-            ti = nulling_time_ms(FREE_WATER_T1_MS, tr)
+            ti = null_time_ms(FREE_WATER_T1_MS, tr)
         dose = float(self.agent >= 0.5)
         removed = within(0.5, FAT_REMOVED) if self.fat_saturation >= 0.5 else 0.0
         return Protocol(kind, tr, te, ti, flip, field_t, dose, removed, sum(self.transfer) / 2)
@@ -316,7 +314,7 @@ def _check_nulling(ti: Range, tr: Range) -> None:
             left = inversion_recovery(1.0, FREE_WATER_T1_MS, math.inf, tr_ms, 0.0, ti_ms)
             if left > MOST_CSF:
                 raise BadInput(
-                    f"data.physics.contrasts: expected every ti_ms of flair to leave at most {MOST_CSF:.0%} of the signal of CSF, found ti_ms {ti_ms:g}, which leaves {left:.0%} with tr_ms {tr_ms:g}. Leave ti_ms out, or choose times near {nulling_time_ms(FREE_WATER_T1_MS, tr_ms):.0f}."
+                    f"data.physics.contrasts: expected every ti_ms of flair to leave at most {MOST_CSF:.0%} of the signal of CSF, found ti_ms {ti_ms:g}, which leaves {left:.0%} with tr_ms {tr_ms:g}. Leave ti_ms out, or choose times near {null_time_ms(FREE_WATER_T1_MS, tr_ms):.0f}."
                 )
 
 

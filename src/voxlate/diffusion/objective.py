@@ -26,6 +26,7 @@ def from_x0_weight(weight: Tensor, alpha: Tensor, sigma: Tensor, kind: Kind) -> 
 
 
 def snr(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The signal-to-noise ratio (alpha / sigma)²."""
     return (alpha / _above_zero(alpha, sigma)) ** 2
 
 

@@ -67,6 +67,7 @@ def with_traits(traits: Traits) -> Callable[[F], F]:
 
 
 def traits_of(sampler: Sampler) -> Traits:
+    """The traits that `with_traits` gave a sampler."""
     traits: Traits = getattr(sampler, "traits", Traits())
     return traits
 
@@ -198,6 +199,7 @@ def steps_of(schedule: Schedule, times: Tensor) -> Iterator[tuple[Node, Node]]:
 
 
 def nodes(schedule: Schedule, times: Tensor) -> Iterator[Node]:
+    """The times of a sampler with alpha, sigma and log-SNR."""
     alpha, sigma = schedule(times)
     return map(Node, times.tolist(), alpha.tolist(), sigma.tolist())
 

@@ -61,6 +61,7 @@ class Schedule(ABC):
         return _PATHS[self.path](self._floored(t))
 
     def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha² / sigma²) at t [B]."""
         return self._floored(t).clamp(max=LOG_SNR_LIMIT)
 
     def t(self, log_snr: Tensor) -> Tensor:
@@ -114,6 +115,7 @@ class Cosine(Schedule):
         return _cosine(t, self.log_snr_max)
 
     def t(self, log_snr: Tensor) -> Tensor:
+        """The time of a log-SNR."""
         return _cosine_inverse(log_snr.double(), self.log_snr_max)
 
 
@@ -136,12 +138,14 @@ class ShiftedCosine(Schedule):
 
     @property
     def shift(self) -> float:
+        """By which the log-SNR of the cosine is moved."""
         return 2 * math.log(self.reference / self.size)
 
     def _log_snr(self, t: Tensor) -> Tensor:
         return _cosine(t, self.log_snr_max) + self.shift
 
     def t(self, log_snr: Tensor) -> Tensor:
+        """The time of a log-SNR."""
         return _cosine_inverse(log_snr.double() - self.shift, self.log_snr_max)
 
 
@@ -218,6 +222,7 @@ class LinearAlpha(Schedule):
         return 2 * torch.log1p(-t) - torch.log(t * (2 - t))
 
     def t(self, log_snr: Tensor) -> Tensor:
+        """The time of a log-SNR."""
         alpha, sigma = preserving(log_snr.double())
         return sigma**2 / (1 + alpha)  # 1 − alpha, without losing digits near 0
 
@@ -272,6 +277,7 @@ class LinearVP(Schedule):
         return -torch.log(torch.expm1(t * self.first + t**2 * (self.last - self.first) / 2))
 
     def t(self, log_snr: Tensor) -> Tensor:
+        """The time of a log-SNR."""
         b = softplus(-log_snr.double())
         return 2 * b / (self.first + torch.sqrt(self.first**2 + 2 * (self.last - self.first) * b))
 
@@ -289,6 +295,7 @@ class ExponentialVE(Schedule):
         return -torch.log(torch.expm1(rate * t) / rate)
 
     def t(self, log_snr: Tensor) -> Tensor:
+        """The time of a log-SNR."""
         rate = 2 * math.log(self.base)
         return torch.log1p(rate * torch.exp(-log_snr.double())) / rate
 
@@ -314,6 +321,7 @@ class GeometricVE(Schedule):
         return -2 * (math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min))
 
     def t(self, log_snr: Tensor) -> Tensor:
+        """The time of a log-SNR."""
         return (-log_snr.double() / 2 - math.log(self.sigma_min)) / math.log(
             self.sigma_max / self.sigma_min
         )
@@ -333,6 +341,7 @@ class FlowMatching(Schedule):
         return 2 * (torch.log1p(-t) - torch.log(t))
 
     def t(self, log_snr: Tensor) -> Tensor:
+        """The time of a log-SNR."""
         return torch.sigmoid(-log_snr.double() / 2)
 
 

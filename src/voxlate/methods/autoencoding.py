@@ -56,9 +56,11 @@ class AutoencodingSettings(MethodSettings):
     lpips_weight: Annotated[float, setting("Weight of the LPIPS term.", ge=0)] = 1.0
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Autoencoding":
+        """The method with fresh weights; raises BadInput where the network is no autoencoder."""
         return Autoencoding(self, net.build(Channels(images={"image": 1}, out=1)))  # type: ignore[arg-type]  # see `check`
 
     def check(self, stage: StageSettings, where: str) -> None:
+        """Raise BadInput where the stage has another network or task."""
         if not stage.net.autoencodes:
             raise BadInput(
                 f"{where}, stage '{stage.name}': expected net.kind 'kl_autoencoder', found '{kind_of(stage.net)}'. Change it."
@@ -77,6 +79,7 @@ class Autoencoding(Method):
         self.net: AutoencoderNet = net
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
+        """The reconstruction of the batch's images, and its losses."""
         images = torch.cat([batch.source, required(batch.target)], dim=1)
         x, mean, log_variance, z = self._encoded(images, _exists(batch), noise)
         height, width = x.shape[-2:]
@@ -99,6 +102,7 @@ class Autoencoding(Method):
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+        """The reconstruction of the batch's images."""
         return _reconstructed(
             self.net, batch.source if batch.target is None else batch.target
         )  # alone: its input

@@ -74,15 +74,18 @@ class CycleSettings(MethodSettings):
 
     @property
     def turns(self) -> Mapping[str, int]:
+        """A step of the critics, then one of the generators."""
         return {"critics": 1, "generators": 1}
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Cycle":
+        """The method with fresh weights."""
         forward = regression_channels(channels, known_in_state=False)
         targets = {f"target{number}": 1 for number in range(channels.out)}
         backward = Channels(images=targets, out=sum(channels.images.values()))
         return Cycle(self, net.build(forward), net.build(backward), task, forward)
 
     def check(self, stage: StageSettings, where: str) -> None:
+        """Raise BadInput where the stage's task or data do not fit."""
         super().check(stage, where)
         if stage.task.completes or stage.task.needs:
             raise BadInput(
@@ -134,16 +137,20 @@ class Cycle(Method):
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]
+        """The network that synthesises targets."""
         return self.generator("to_target").net
 
     def generator(self, direction: str) -> Regression:
+        """The generator of one of DIRECTIONS."""
         return self.generators[direction]  # type: ignore[return-value]
 
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
+        """The parameters that a turn trains."""
         part = self.critics if turn == "critics" else self.generators
         return (parameter for parameter in part.parameters() if parameter.requires_grad)
 
     def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
+        """The loss of the critics or of the generators."""
         inputs = {
             "to_target": replace(batch, target=None, target_mask=None),
             "to_source": _reversed(batch),
@@ -196,12 +203,15 @@ class Cycle(Method):
         )["total"]
 
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+        """The targets of a batch."""
         return self.generator("to_target").synthesise(batch, noise, sampling)
 
     def training_state(self) -> dict[str, Tensor]:
+        """The earlier outputs that critics may see again."""
         return {name: torch.stack(one.images) for name, one in self.histories.items() if one.images}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `training_state` gave."""
         for name, one in self.histories.items():
             one.images = list(state[name]) if name in state else []
 

@@ -67,11 +67,13 @@ class DiffusionSettings(MethodSettings):
     ] = "mask"
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Diffusion":
+        """The method with fresh weights."""
         method = Diffusion(self, net.build(channels), task, channels.state)
         method.pair_channels = (channels.state, sum(channels.images.values()))
         return method
 
     def check_sampler(self, sampling: SamplerSettings) -> None:
+        """Raise BadInput where the sampler does not fit the schedule."""
         check_sampler_fits(sampling, self.schedule)
 
 
@@ -89,6 +91,7 @@ class Diffusion(Method):
         self.state_channels = state_channels
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
+        """The denoised state of a batch at random times, and its losses."""
         problem = self.task.pose(batch, noise, progress).weighed(batch.weight)
         x0 = required(problem.x0)
         schedule = self.options.schedule
@@ -118,6 +121,7 @@ class Diffusion(Method):
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+        """One sample of each item."""
         problem = self.task.pose(batch)
         mask = problem.mask
         schedule = self.options.schedule

@@ -206,15 +206,24 @@ class StageSettings(Protocol):
     """One training of a recipe, as its settings see it when they check themselves; data: data.patches.DataSettings."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name."""
+
     @property
-    def task(self) -> "TaskSettings": ...
+    def task(self) -> "TaskSettings":
+        """How a batch becomes a problem."""
+
     @property
-    def method(self) -> "MethodSettings": ...
+    def method(self) -> "MethodSettings":
+        """What is trained."""
+
     @property
-    def net(self) -> NetSettings: ...
+    def net(self) -> NetSettings:
+        """Its network."""
+
     @property
-    def data(self) -> Any: ...
+    def data(self) -> Any:
+        """The settings of its data."""
 
 
 class TaskSettings(ABC):
@@ -306,6 +315,7 @@ class MethodSettings(ABC):
 
     @property
     def turns(self) -> Mapping[str, int]:
+        """The steps of each kind, in order."""
         return {"net": 1}
 
     @abstractmethod
@@ -350,6 +360,7 @@ def channels_by_name(
 
 
 def required(value: Tensor | None) -> Tensor:
+    """The tensor; raises ValueError where there is none."""
     if value is None:
         raise ValueError("this step needs a target; the batch or the problem has none")
     return value
@@ -368,4 +379,5 @@ def pair_of(problem: Problem, state: Tensor, task: Task) -> Pair:
 
 
 def with_total(parts: Mapping[str, Tensor]) -> Losses:
+    """The parts of a loss with their sum."""
     return {"total": torch.stack(list(parts.values())).sum(), **parts}

@@ -99,20 +99,25 @@ class Opponent(Method):
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]
+        """The network that synthesises targets."""
         return self.generator.net
 
     @property
     def without_opponent(self) -> Method:
+        """The method without its critic."""
         return self.generator
 
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
+        """The parameters that a turn trains."""
         part: nn.Module = self.critic if turn == CRITIC else self.generator
         return (parameter for parameter in part.parameters() if parameter.requires_grad)
 
     def takes_turn(self, turn: str, progress: float) -> bool:
+        """Whether a turn trains at this progress."""
         return turn != CRITIC or progress >= self.options.start
 
     def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
+        """The loss of the method with its critic, or of the critic."""
         options = self.options
         with torch.set_grad_enabled(turn == GENERATOR and torch.is_grad_enabled()):
             attempt = self.generator.attempt(batch, noise, progress)
@@ -167,21 +172,27 @@ class Opponent(Method):
         return image if context is None else torch.cat([context, image], dim=1)
 
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+        """The targets of a batch."""
         return self.generator.synthesise(batch, noise, sampling)
 
     def as_at_inference(self, batch: Batch) -> Batch:
+        """The batch as it is at inference."""
         return self.generator.as_at_inference(batch)
 
     def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
+        """See Method.bits_per_dim."""
         return self.generator.bits_per_dim(batch, noise, tolerance)
 
     def training_state(self) -> dict[str, Tensor]:
+        """The state of the method without its critic."""
         return self.generator.training_state()
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `training_state` gave."""
         self.generator.load_training_state(state)
 
     def finish(self, batches: Iterable[Batch]) -> None:
+        """See Method.finish."""
         self.generator.finish(batches)
 
 

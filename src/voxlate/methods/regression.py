@@ -86,6 +86,7 @@ class RegressionSettings(MethodSettings):
     ] = field(default_factory=dict)
 
     def check(self, stage: StageSettings, where: str) -> None:
+        """Raise BadInput where the loss does not fit the stage."""
         super().check(stage, where)
         if (self.ssim or self.leak < 1) and stage.task.state_range != (-1, 1):
             raise BadInput(
@@ -108,6 +109,7 @@ class RegressionSettings(MethodSettings):
             )
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Regression":
+        """The method with fresh weights."""
         method = Regression(
             self, net.build(regression_channels(channels, task.known_in_state)), task
         )
@@ -131,6 +133,7 @@ class Regression(Method):
         self.error = named(options.loss, LOSSES)
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
+        """The predicted image of a batch, and its losses."""
         problem = self.task.pose(batch, noise, progress).weighed(batch.weight)
         output = self.run(problem, tuple(self.options.extras))
         image = output.image
@@ -174,6 +177,7 @@ class Regression(Method):
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+        """The predicted image of each item."""
         return self.predict(batch)[0]
 
     def run(self, problem: Problem, extras: tuple[str, ...] = ()) -> Output:

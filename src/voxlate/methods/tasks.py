@@ -57,15 +57,18 @@ class Translate(TaskSettings, Task):
             )
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
+        """The task itself, which needs no earlier method."""
         return self
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
+        """Sources in, targets as the state."""
         count = len(targets)
         return Channels(
             dict.fromkeys(sources, 1), count, state=count, noisy=True, masked=self.needs_mask
         )
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
+        """The batch as a problem."""
         batch = stripped(batch) if self.strip else batch
         mask = batch.mask if self.inside else torch.ones_like(batch.mask)
         known = self._in_range(torch.full_like(mask, BACKGROUND)) if self.inside else None
@@ -76,15 +79,18 @@ class Translate(TaskSettings, Task):
         return Problem(inputs, mask, known=known, x0=x0, x0_present=batch.target_present)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
+        """The image in the unit of batches, background outside the mask."""
         x0 = x0 if problem.known is None else torch.where(problem.mask > 0, x0, problem.known)
         return (x0 - self._middle) / self.state_scale
 
     @property
     def state_range(self) -> tuple[float, float]:
+        """The range of network values."""
         return self.range
 
     @property
     def state_scale(self) -> float:
+        """Network units over those of batches."""
         return (self.range[1] - self.range[0]) / 2
 
     @property
@@ -138,9 +144,11 @@ class Complete(TaskSettings, Task):
             )
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
+        """The task itself, which needs no earlier method."""
         return self
 
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
+        """Raise BadInput where the stage's modalities or data do not fit."""
         data = stage.data
         if data.source != data.target:
             raise BadInput(
@@ -161,6 +169,7 @@ class Complete(TaskSettings, Task):
             )
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
+        """All modalities as the state, with the code of those wanted."""
         count = len(targets)
         code = count * (1 + self.incomplete)
         return Channels(
@@ -168,6 +177,7 @@ class Complete(TaskSettings, Task):
         )
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
+        """The batch as a problem; in training, the missing modalities are drawn."""
         batch = stripped(batch) if self.strip else batch
         share = next((share for until, share in self.curriculum if progress < until), 1.0)
         missing = ~batch.present if noise is None else draw_missing(batch.present, noise, share)
@@ -185,6 +195,7 @@ class Complete(TaskSettings, Task):
         )
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
+        """The given modalities with the synthesised ones."""
         return torch.where(problem.mask > 0, x0, required(problem.known))
 
     def as_at_inference(self, batch: Batch) -> Batch:
@@ -197,6 +208,7 @@ class Complete(TaskSettings, Task):
 
     @property
     def state_name(self) -> str:
+        """What the state is."""
         return "the true image of one modality, given all others"
 
 
@@ -288,10 +300,12 @@ class Residual(TaskSettings):
     ] = False
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
+        """The task with the predictor that it needs."""
         # a copy, so that training the predictor here does not change it for other stages
         return ResidualTask(self, copy.deepcopy(earlier[self.predictor].without_opponent))
 
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
+        """Raise BadInput where the predictor does not fit."""
         predictor = earlier.get(self.predictor)
         if predictor is None or not predictor.method.predicts:
             raise BadInput(
@@ -324,22 +338,27 @@ class Residual(TaskSettings):
 
     @property
     def needs(self) -> tuple[str, ...]:
+        """The predictor's stage."""
         return (self.predictor,)
 
     @property
     def mean_stage(self) -> str:
+        """The predictor's stage."""
         return self.predictor
 
     @property
     def whole_slices(self) -> bool:
+        """Whether the mid-plane must be in the middle of slices."""
         return self.asymmetry
 
     @property
     def state_scale(self) -> float:
+        """Units of the residual over those of the image."""
         return self.scale
 
     @property
     def state_name(self) -> str:
+        """What the state is."""
         inside = " inside the mask" if self.inside else ""
         return f"the residual{inside}: truth minus the predictor's image, times {self.scale:g}, given the sources"
 
@@ -354,10 +373,12 @@ class ResidualTask(nn.Module, Task):
         predictor.requires_grad_(residual.predictor_weight > 0)
 
     def train(self, mode: bool = True) -> "ResidualTask":
+        """Set the mode of all but the predictor, which stays in that of inference."""
         learns = self.residual.predictor_weight > 0 and not self.residual.predictor_steady
         return super().train(mode and learns)  # frozen means without dropout, too
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
+        """Sources and prediction in, the residual as the state."""
         base = {f"base_{name}": 1 for name in targets} if self.residual.see_base else {}
         features = self.predictor.feature_channels if self.residual.asymmetry else ()
         images = {**dict.fromkeys(sources, 1), **base}
@@ -367,6 +388,7 @@ class ResidualTask(nn.Module, Task):
         )
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
+        """The batch as a problem whose state is the residual."""
         residual = self.residual
         training = noise is not None
         batch = stripped(batch) if residual.strip else batch
@@ -397,6 +419,7 @@ class ResidualTask(nn.Module, Task):
         return replace(problem, x0=x0, errors=errors, x0_present=batch.target_present)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
+        """The prediction plus the residual."""
         return required(problem.base) + problem.mask * x0 / self.residual.scale
 
 
@@ -411,9 +434,11 @@ class Latent(TaskSettings):
     ] = "autoencoder"
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
+        """The task with the autoencoder that it needs."""
         return LatentTask(copy.deepcopy(earlier[self.autoencoder].net))  # type: ignore[arg-type]  # see `check`
 
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
+        """Raise BadInput where the autoencoder does not fit."""
         autoencoder = earlier.get(self.autoencoder)
         if autoencoder is None or not autoencoder.net.autoencodes:
             raise BadInput(
@@ -430,14 +455,17 @@ class Latent(TaskSettings):
 
     @property
     def needs(self) -> tuple[str, ...]:
+        """The autoencoder's stage."""
         return (self.autoencoder,)
 
     @property
     def state_scale(self) -> None:
+        """None, because the state is no image."""
         return None
 
     @property
     def state_name(self) -> str:
+        """What the state is."""
         return "the latent that the autoencoder gives (drawn, once a piece), not the image; given the sources' latents"
 
 
@@ -451,9 +479,11 @@ class LatentTask(nn.Module, Task):
         self.autoencoder = autoencoder.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "LatentTask":
+        """Set the mode of all but the autoencoder, which stays in that of inference."""
         return super().train(False)
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
+        """The latents of sources in, those of targets as the state."""
         width = self.autoencoder.net.latent
         state = len(targets) * width
         # whole slices in training: zeros around them are what the network knows in synthesis, too
@@ -463,6 +493,7 @@ class LatentTask(nn.Module, Task):
 
     @torch.no_grad()
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
+        """The batch as a problem on the latents' grid."""
         source, _ = self._moments(batch.source, batch.source_moments)
         names = list(channels_by_name(batch.source_names, batch.source))
         images = dict(zip(names, source.split(self.autoencoder.net.latent, dim=1), strict=True))
@@ -481,6 +512,7 @@ class LatentTask(nn.Module, Task):
 
     @torch.no_grad()
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
+        """The decoded image."""
         width = self.autoencoder.net.latent
         latents = x0.unflatten(1, (-1, width)).flatten(0, 1) / self.autoencoder.scale
         return (

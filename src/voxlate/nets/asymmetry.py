@@ -77,6 +77,7 @@ class Sampling(nn.Module):
         self.conv = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, feature: Tensor, width: int) -> Tensor:
+        """A slice's map [N, C, H, W], whose image is `width` columns wide, to a map of the same shape."""
         return self.conv(self.norm(torch.cat([feature, mirrored(feature, width)], dim=1)))
 
 
@@ -91,6 +92,7 @@ class Fusion(nn.Module):
             zeroed(self.conv)
 
     def forward(self, h: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """The denoiser's map h [N, C, H, W] with what the maps of its level add; same shape."""
         own, *below = (one.to(h.dtype) for one in maps)
         return h + self.conv(self.norm(torch.cat([own, h, *below], dim=1)))
 

@@ -82,6 +82,7 @@ class KLAutoencoder(NetSettings):
         return int(2 ** (len(self.multipliers) - 1))
 
     def build(self, channels: Channels) -> "AutoencoderNet":
+        """The autoencoder with fresh weights; raises BadInput where a task gives more than images."""
         self.takes_only_images(channels)
         return AutoencoderNet(self, channels.joined)
 
@@ -164,6 +165,7 @@ class Halving(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
+        """Half the height and width of a map [N, C, H, W] or [B, C, D, H, W]."""
         return self.conv(F.pad(h, (0, 1, 0, 1)))
 
 

@@ -133,6 +133,7 @@ class Norm(nn.GroupNorm):
         self.silu = silu
 
     def forward(self, h: Tensor) -> Tensor:
+        """The normalised map; any shape [N, C, ...]."""
         if cpu.usable(h):
             return cpu.group_norm(h, self.weight, self.bias, self.num_groups, self.eps, self.silu)
         with exact(h.device):  # autocast would cast the whole map to float32 and back
@@ -157,6 +158,7 @@ class Volumetric(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, h: Tensor, depth: int) -> Tensor:
+        """Slices [B*D, C, H, W], convolved along their depth D; same shape."""
         slices, channels, height, width = h.shape
         # channels-last memory [B, D, H*W, C] is a picture D high and H*W wide, so that no line along D is ever copied
         volume = (
@@ -184,6 +186,7 @@ class SliceConv(nn.Conv2d):
         self.volumetric = Volumetric(outs) if options.volumetric else None
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
+        """Slices [B*D, C, H, W] of volumes of this depth, convolved."""
         if repeats(self):
             h = F.conv2d(
                 repeat_border(h, (self.kernel_size[0] // 2,) * 2),
@@ -206,6 +209,7 @@ class VolumeConv(nn.Conv3d):
         self.repeat = options.repeat
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
+        """Volumes [B, C, D, H, W], convolved; depth is not used."""
         if repeats(self):
             return F.conv3d(repeat_border(h, (1, 1, 1)), self.weight, self.bias, self.stride)
         if h.shape[2] == 2 and h.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
@@ -226,6 +230,7 @@ def conv3(
 
 
 def conv1(ins: int, outs: int, options: BlockOptions) -> nn.Module:
+    """A 1x1 (or 1x1x1) convolution."""
     return nn.Conv2d(ins, outs, 1) if options.dims == 2 else nn.Conv3d(ins, outs, 1)
 
 
@@ -248,6 +253,7 @@ class Down(nn.Module):
         self.conv = conv3(channels, channels, options, stride)
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
+        """A map divided by the stride; embedding is not used."""
         return self.conv(h, depth)
 
 
@@ -260,6 +266,7 @@ class Up(nn.Module):
         self.conv = conv3(channels, channels, options)
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
+        """A map multiplied by the stride; embedding is not used."""
         conv = self.conv
         if (
             isinstance(conv, SliceConv)
@@ -307,6 +314,7 @@ class ResBlock(nn.Module):
         self.skip = conv1(ins, outs, options) if ins != outs else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
+        """A map [N, ins, ...] to [N, outs, ...]; embedding: [N, size]."""
         inner = self.norm1(h)
         if self.resample is not None:
             resample = shrink if self.resample == "down" else enlarge
@@ -344,6 +352,7 @@ class Attention(nn.Module):
             zeroed(self.out)
 
     def forward(self, h: Tensor) -> Tensor:
+        """The map [N, C, ...] plus its attention; same shape."""
         tokens = (
             self.norm(h).flatten(2).transpose(1, 2)
         )  # [N, pixels, C], a view of channels-last memory
@@ -433,6 +442,7 @@ class FourierFeatures(nn.Module):
         )  # fixed, but saved with the weights
 
     def forward(self, value: Tensor) -> Tensor:
+        """Features [B, size] of values [B]."""
         phase = 2 * math.pi * value.float()[:, None] * self.frequency.float()
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
@@ -463,6 +473,7 @@ class Embedding(nn.Module):
         self.noisy = noisy
 
     def forward(self, log_snr: Tensor | None, code: Tensor | None) -> Tensor | None:
+        """The embedding [B, size]; None where there is nothing to embed."""
         parts: list[Tensor] = []
         if self.noisy:
             value = noise_level(log_snr)

@@ -144,6 +144,7 @@ class BranNet(nn.Module):
             self.to(memory_format=last_channels)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
+        """The image, and feature maps where the network has them."""
         image = inputs.joined
         flat = self.net.dimensions == 2
         depth, (height, width) = image.shape[2], image.shape[3:]
@@ -196,6 +197,7 @@ class Down(nn.Module):
         self.slope = 0.0 if last else SLOPE
 
     def forward(self, h: Tensor) -> Tensor:
+        """A map [N, ins, ...] at half the size, [N, outs, ...]."""
         if self.regional is not None:
             h = torch.cat([h, self.regional(h)], dim=1)
         return F.leaky_relu(self.norm(self.conv(h)), self.slope)
@@ -211,6 +213,7 @@ class Up(nn.Module):
         self.drop = DropBlock(net.dropout, net.drop_block) if drops else nn.Identity()
 
     def forward(self, h: Tensor, depth: int) -> Tensor:
+        """A map at twice the size; depth: of the output, in three dimensions."""
         return F.relu(self.drop(self.norm(_doubled(self.conv, h, depth))))
 
 
@@ -254,6 +257,7 @@ class RegionalFilters(nn.Module):
         return weights.view(-1, self.regions, self.channels, self.channels)
 
     def forward(self, h: Tensor) -> Tensor:
+        """Q: what the filters make of a map [N, C, H, W]; same shape."""
         shares = one_hot(self.guide(h)).to(h.dtype)
         parted = (
             (shares[:, :, None] * h[:, None]).flatten(1, 2).flatten(2)
@@ -286,6 +290,7 @@ class DropBlock(nn.Module):
         self.side = side
 
     def forward(self, h: Tensor) -> Tensor:
+        """The map with squares set to 0 in training, and as it is elsewhere."""
         if not self.training or self.share == 0:
             return h
         centres = torch.rand(h.shape, device=h.device) < 1 - (1 - self.share) ** (1 / self.side**2)

@@ -90,6 +90,7 @@ class _GroupNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
     ) -> Tensor:
+        """The normalised map, after a SiLU where asked."""
         out, mean, rstd = _normed(x, weight, bias, groups, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.groups = groups
@@ -99,6 +100,7 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of x, weight and bias."""
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if mean.shape != (len(x), len(weight)):
             mean, rstd = (
@@ -210,6 +212,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, gain: Tensor, shift: Tensor | None, gelu: bool) -> Tensor:
+        """The normalised map, after a GELU where asked."""
         ctx.save_for_backward(h, gain, shift)
         ctx.gelu = gelu
         return _rms_forward(h, gain, shift, gelu, torch.empty_like(h))
@@ -217,6 +220,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of h, gain and shift."""
         h, gain, shift = ctx.saved_tensors
         out = torch.empty_like(h)
         dgain = torch.zeros_like(gain)
@@ -295,12 +299,14 @@ class Attend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor) -> Tensor:
+        """Mixed values [B, T, heads, d]."""
         ctx.save_for_backward(qkv)
         return F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """The gradient of qkv, a few items at a time."""
         (qkv,) = ctx.saved_tensors
         items, tokens, _, heads, width = qkv.shape
         out = torch.empty_like(qkv)

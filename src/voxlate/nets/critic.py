@@ -83,13 +83,16 @@ class Critic(CriticSettings):
     ] = 2
 
     def build(self, *, channels: int) -> "CriticNet":
+        """The critic with fresh weights."""
         return CriticNet(self, channels)
 
     @property
     def has_map_of_each_channel(self) -> bool:
+        """Whether there is more than one output at a place."""
         return self.maps > 1
 
     def check_channels(self, image: int) -> None:
+        """Raise BadInput where `maps` does not fit the number of the image's channels."""
         if self.maps not in ((image,) if self.separate else (1, image)):
             raise BadInput(
                 f"opponent.critic.maps: expected 1 (without `separate`) or one for each of the image's {image} channels, found {self.maps}. Change it."
@@ -140,6 +143,7 @@ class CriticNet(nn.Module):
         self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
+        """Outputs of images [B, C, D, H, W], shaped as the class states."""
         if not self.critic.separate:
             return self._outputs(images)
         maps = self._outputs(one_by_one(images, self.critic.maps))
@@ -189,6 +193,7 @@ class VolumeConv(nn.Conv3d):
         self.depth = depth
 
     def forward(self, h: Tensor) -> Tensor:
+        """Volumes [B, C, D, H, W], convolved."""
         halves = self.depth and h.shape[2] >= FEWEST_SLICES
         after = (
             self.kernel_size[0] - 2 if not halves else 1

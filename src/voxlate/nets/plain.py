@@ -99,6 +99,7 @@ class PlainNet(nn.Module):
         )
 
     def forward(self, inputs: NetworkInput) -> Output:
+        """The module's image; raises BadInput where its shape is another."""
         image = inputs.joined
         batch, _, depth, height, width = image.shape
         noise = inputs.log_snr

@@ -59,6 +59,7 @@ class ResNetNet(nn.Module):
             self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
+        """The image."""
         image = inputs.joined
         depth, height, width = image.shape[2:]
         padded = pad_far(image, (1, 2**HALVINGS, 2**HALVINGS))
@@ -93,6 +94,7 @@ class Block(nn.Module):
         self.layers = nn.Sequential(*first, *second)
 
     def forward(self, h: Tensor) -> Tensor:
+        """A map of the same shape."""
         return h + self.layers(h)
 
 

@@ -43,6 +43,7 @@ class HalvingConv(nn.Conv3d):
         super().__init__(ins, outs, kernel, stride=2, bias=bias)
 
     def forward(self, h: Tensor) -> Tensor:
+        """Volumes [B, C, D, H, W] at half the size."""
         halves = h.shape[2] >= FEWEST_SLICES
         odd = h.shape[2] % 2
         after = self.kernel_size[0] - 3 + (odd if halves else 1)
@@ -57,6 +58,7 @@ class DoublingConv(nn.ConvTranspose3d):
         super().__init__(ins, outs, kernel, stride=2, bias=bias)
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
+        """Volumes at twice the height and width, with this depth."""
         stride = 1 if h.shape[2] == depth else 2
         more = 4 - self.kernel_size[0]
         # the depth is cut by hand: where it pads two slices itself, torch 2.13 (oneDNN) gives bfloat16 gradients of nan

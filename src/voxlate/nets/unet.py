@@ -117,6 +117,7 @@ class UNet(NetSettings):
 
     @property
     def joins_slices(self) -> bool:
+        """Whether convolutions along depth follow those of slices."""
         return self.volumetric
 
     def build(self, channels: Channels) -> "ResidualUNet":
@@ -174,6 +175,7 @@ class LevelStage(nn.Module):
         self.attention = Attention(outs, heads, options) if heads else None
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
+        """A map [N, ins, ...] to [N, outs, ...]; embedding: [N, size]."""
         h = self.block(h, embedding, depth)
         return h if self.attention is None else self.attention(h)
 
@@ -282,6 +284,7 @@ class ResidualUNet(nn.Module):
         return (Down if way == "down" else Up)(channels, stride, options)
 
     def forward(self, inputs: NetworkInput) -> Output:
+        """The image."""
         image = inputs.joined
         h, depth = self._fold(
             pad_far(image, (2**self.net.depth_halvings, self.net.multiple, self.net.multiple))

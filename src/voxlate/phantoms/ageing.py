@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from voxlate.phantoms.anatomy import Anatomy
-from voxlate.phantoms.shapes import Triple
+from voxlate.phantoms.shapes import Triple, triple
 from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 Ball = tuple[Triple, Triple]  # centre and half axes in mm
+# Sizes in mm, and corners of the boxes of centres: plaques of multiple sclerosis lie near the ventricles.
+_PLAQUES = (2.0, 6.0), ((10, -40, 8), (26, 42, 30))
+_SPOTS = (1.0, 4.0), ((14, -48, 12), (40, 48, 46))
 
 
 @dataclass(frozen=True)
@@ -50,40 +53,34 @@ def draw(rng: np.random.Generator, base: Anatomy) -> tuple[Ageing, Anatomy]:
     vascular = max(0.0, (years - 45) / 45) * own[1]
     plaques = years < 55 and rng.random() < 0.15
     count = int(rng.poisson(9)) + 4 if plaques else int(rng.poisson(14 * min(vascular, 1.5)))
-    size = (2.0, 6.0) if plaques else (1.0, 4.0)
+    size, place = _PLAQUES if plaques else _SPOTS
     calcified = rng.random(4)
+    # The order of the draws decides the heads.
+    cap = min(6.0, rng.exponential(2.2 * vascular)) if vascular > 0 else 0.0
+    spots = tuple(_spot(rng, size, place) for _ in range(count))
+    pineal = float(rng.uniform(0.8, 3.0)) if calcified[0] < 0.3 + 0.5 * old else 0.0
+    common, left, right = rng.uniform((1.2, 0.6, 0.6), (4.0, 1.2, 1.2)).tolist()
+    choroid = (common * left, common * (right if base.asymmetry else left))
+    falx = tuple(_plaque(rng) for _ in range(rng.integers(1, 4))) if calcified[3] < 0.15 else ()
     ageing = Ageing(
         years=years,
         gap_mm=float(np.clip(1.8 * atrophy, 0, 3.2)),
-        cap_mm=float(min(6.0, rng.exponential(2.2 * vascular))) if vascular > 0 else 0.0,
-        spots=tuple(_spot(rng, size, periventricular=plaques) for _ in range(count)),
-        pineal_mm=float(rng.uniform(0.8, 3.0)) if calcified[0] < 0.3 + 0.5 * old else 0.0,
-        choroid_mm=_pair(rng, calcified[1] < 0.15 + 0.65 * old, base.asymmetry),
+        cap_mm=float(cap),
+        spots=spots,
+        pineal_mm=pineal,
+        choroid_mm=choroid if calcified[1] < 0.15 + 0.65 * old else (0.0, 0.0),
         pallidum=bool(calcified[2] < 0.02 + 0.1 * old),
-        falx=tuple(_plaque(rng) for _ in range(rng.integers(1, 4))) if calcified[3] < 0.15 else (),
+        falx=falx,
     )
     return ageing, aged
 
 
-def _pair(rng: np.random.Generator, there: bool, asymmetry: float) -> tuple[float, float]:
-    common = rng.uniform(1.2, 4.0)
-    left, right = common * rng.uniform(0.6, 1.2, 2)
-    if not asymmetry:
-        right = left
-    return (float(left), float(right)) if there else (0.0, 0.0)
-
-
-def _spot(rng: np.random.Generator, size: tuple[float, float], periventricular: bool) -> Ball:
-    """A lesion of deep white matter; plaques lie near the ventricles and are longest across them."""
-    side = float(rng.choice((-1, 1)))
-    if periventricular:
-        x, y, z = rng.uniform((10, -40, 8), (26, 42, 30))
-    else:
-        x, y, z = rng.uniform((14, -48, 12), (40, 48, 46))
+def _spot(rng: np.random.Generator, size: tuple[float, float], place: Ball) -> Ball:
+    """A lesion of deep white matter; place: the corners of the box of its centre, on the right side."""
+    side = rng.choice((-1, 1))
+    x, y, z = rng.uniform(*place)
     radius = np.exp(rng.uniform(*np.log(size)))
-    stretch = rng.uniform(0.7, 1.5, 3)
-    axes = radius * stretch
-    return (side * float(x), float(y), float(z)), (float(axes[0]), float(axes[1]), float(axes[2]))
+    return triple((side * x, y, z)), triple(radius * rng.uniform(0.7, 1.5, 3))
 
 
 def _plaque(rng: np.random.Generator) -> Ball:
@@ -91,4 +88,4 @@ def _plaque(rng: np.random.Generator) -> Ball:
     angle = rng.uniform(0.5, 2.3)
     y = 0.9 * CEREBRUM_AXES[1] * np.cos(angle)
     z = CEREBRUM_CENTRE[2] + 0.9 * CEREBRUM_AXES[2] * np.sin(angle)
-    return (0.0, float(y), float(z)), (1.2, float(rng.uniform(2, 7)), float(rng.uniform(2, 5)))
+    return triple((0, y, z)), triple((1.2, *rng.uniform((2, 2), (7, 5))))

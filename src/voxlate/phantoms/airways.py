@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import NoiseField, Points, ellipsoid, join, noise, tube_of, tubes
+from voxlate.phantoms.shapes import (
+    NoiseField,
+    Space,
+    Triple,
+    join,
+    noise,
+    overlap,
+    union,
+)
 from voxlate.phantoms.tissue import Label
 
 SINUSES = ("frontal", "maxillary", "ethmoid", "sphenoid", "mastoid")
@@ -35,18 +43,18 @@ class Airways:
 def draw(rng: np.random.Generator, asymmetry: float) -> Airways:
     """Draw the airways; asymmetry 0 gives both sides the same."""
 
-    def pair(values: np.ndarray) -> tuple[float, float]:
-        left, right = (float(value) for value in values)
-        return (right if not asymmetry else left), right
+    def _pair(values: np.ndarray) -> tuple[float, float]:
+        left, right = values.tolist()
+        return (left if asymmetry else right), right
 
     size, mucosa, level = {}, {}, {}
     for name in SINUSES:
         common = rng.uniform(0.55, 1.12)
-        size[name] = pair(common * rng.uniform(0.85, 1.15, 2))
+        size[name] = _pair(common * rng.uniform(0.85, 1.15, 2))
         swollen = rng.random(2) < 0.25
-        mucosa[name] = pair(np.where(swollen, rng.uniform(1.5, 6, 2), rng.uniform(0.1, 1.0, 2)))
+        mucosa[name] = _pair(np.where(swollen, rng.uniform(1.5, 6, 2), rng.uniform(0.1, 1.0, 2)))
         wet = rng.random(2) < 0.06
-        level[name] = pair(np.where(wet, rng.uniform(0.2, 1.3, 2), 0.0))
+        level[name] = _pair(np.where(wet, rng.uniform(0.2, 1.3, 2), 0.0))
     if rng.random() < 0.1:
         size["frontal"] = (0.0, 0.0)
     return Airways(
@@ -55,7 +63,7 @@ def draw(rng: np.random.Generator, asymmetry: float) -> Airways:
         level=level,
         cells=noise(rng, 13, 2.5, 64, narrow=True).distance_to_zero(),
         deviation_mm=float(rng.normal(0, 1.5) * asymmetry),
-        cycle=pair(rng.uniform(0.7, 1.25, 2)),
+        cycle=_pair(rng.uniform(0.7, 1.25, 2)),
         pharynx=float(rng.uniform(0.6, 1.3)),
     )
 
@@ -63,21 +71,20 @@ def draw(rng: np.random.Generator, asymmetry: float) -> Airways:
 def paint(
     canvas: Canvas,
     airways: Airways,
-    points: Points,
-    axes: Points,
+    points: Space,
     cavity: np.ndarray,
     outline: np.ndarray,
 ) -> None:
     """Paint the air spaces of the face, with their bony walls and mucosa."""
-    half: Points = (np.abs(points[0]), points[1], points[2])
+    half = points.half
     outside = (cavity > 1.2) & (outline < -3)
-    right = points[0] > 0
+    right = points.x > 0
     _frontal(canvas, airways, half, right, outside)
     _ethmoid(canvas, airways, half, right, outside)
-    _nose(canvas, airways, points, axes)
+    _nose(canvas, airways, points)
     _sinus(canvas, airways, "sphenoid", _sphenoid(half, right, airways), half, right, outside, 15)
     _sinus(canvas, airways, "maxillary", _maxillary(half, right, airways), half, right, outside, 45)
-    _pharynx(canvas, airways, points, axes)
+    _pharynx(canvas, airways, points)
 
 
 def _by_side(right: np.ndarray, pair: tuple[float, float]) -> np.ndarray:
@@ -89,7 +96,7 @@ def _sinus(
     airways: Airways,
     name: str,
     wall: np.ndarray,
-    half: Points,
+    half: Space,
     right: np.ndarray,
     outside: np.ndarray,
     back_mm: float,
@@ -101,122 +108,113 @@ def _sinus(
     canvas.paint(Label.SINUS, air, outside)
     if max(airways.level[name]) > 0:
         depth = back_mm + 34 * _by_side(right, airways.level[name])
-        fluid = np.maximum(air, half[1] - depth)
+        fluid = overlap(air, half.y - depth)
         wet = outside & (_by_side(right, airways.level[name]) > 0)
         canvas.paint(Label.SINUS_FLUID, fluid, wet)
 
 
-def _maxillary(half: Points, right: np.ndarray, airways: Airways) -> np.ndarray:
+def _ellipsoid_of_size(half: Space, size: np.ndarray, centre: Triple, axes: str) -> np.ndarray:
+    """Distance to an ellipsoid with these half axes times size."""
+    x, y, z = ((p - c) / size for p, c in zip(half, centre))
+    return Space(x, y, z).ellipsoid(f"0 0 0 | {axes}") * size
+
+
+def _maxillary(half: Space, right: np.ndarray, airways: Airways) -> np.ndarray:
     size = _by_side(right, airways.size["maxillary"])
-    x, y, z = half
-    scaled: Points = ((x - 29) / size, (y - 63) / size, (z + 65) / size)
-    box = ellipsoid(scaled, (0, 0, 0), (14.5, 18, 17))
+    box = _ellipsoid_of_size(half, size, (29, 63, -65), "14.5 18 17")
     # The roof is the floor of the orbit, the inner wall that of the nose.
-    return np.maximum(np.maximum(box * size, z + 54 - 0.12 * (y - 63)), 15 - x)
+    return overlap(box, half.z + 54 - 0.12 * (half.y - 63), 15 - half.x)
 
 
-def _sphenoid(half: Points, right: np.ndarray, airways: Airways) -> np.ndarray:
+def _sphenoid(half: Space, right: np.ndarray, airways: Airways) -> np.ndarray:
     size = _by_side(right, airways.size["sphenoid"])
-    x, y, z = half
-    scaled: Points = ((x - 8) / size, (y - 29) / size, (z + 39) / size)
-    return np.maximum(ellipsoid(scaled, (0, 0, 0), (9.5, 13, 9.5)) * size, 0.7 - x)
+    return overlap(_ellipsoid_of_size(half, size, (8, 29, -39), "9.5 13 9.5"), 0.7 - half.x)
 
 
 def _frontal(
-    canvas: Canvas, airways: Airways, half: Points, right: np.ndarray, outside: np.ndarray
+    canvas: Canvas, airways: Airways, half: Space, right: np.ndarray, outside: np.ndarray
 ) -> None:
     size = _by_side(right, airways.size["frontal"])
     if size.max() == 0:
         return
     x, y, z = half
     wide = np.maximum(size, 0.05)
-    scaled: Points = ((x - 10 * wide) / wide, (y - 88 + 0.004 * x * x), (z + 10 - 6 * wide) / wide)
-    wall = ellipsoid(scaled, (0, 0, 0), (13, 5.0, 14))
-    wall = np.maximum(wall, 0.8 - x)
-    glabella = np.maximum(wall - 2.2, -14 - z)
+    scaled = Space((x - 10 * wide) / wide, (y - 88 + 0.004 * x * x), (z + 10 - 6 * wide) / wide)
+    wall = scaled.ellipsoid("0 0 0 | 13 5.0 14")
+    wall = overlap(wall, 0.8 - x)
+    glabella = overlap(wall - 2.2, -14 - z)
     canvas.paint(Label.BONE, glabella, outside)
     _sinus(canvas, airways, "frontal", wall, half, right, outside, 80)
 
 
 def _ethmoid(
-    canvas: Canvas, airways: Airways, half: Points, right: np.ndarray, outside: np.ndarray
+    canvas: Canvas, airways: Airways, half: Space, right: np.ndarray, outside: np.ndarray
 ) -> None:
     """Cells between nose and orbit, whose septa are thinner than a voxel."""
     x, y, z = half
     narrow = 12.5 - 0.05 * np.abs(y - 62)
-    box = np.maximum(
-        np.maximum(x - narrow, 3.5 - x), np.maximum(np.abs(y - 62) - 22, np.abs(z + 34) - 11)
-    )
+    box = overlap(x - narrow, 3.5 - x, np.abs(y - 62) - 22, np.abs(z + 34) - 11)
     cells = np.abs(airways.cells.at(half)) - 0.55
     canvas.paint(Label.BONE, box - 0.8, outside)
     swollen = _by_side(right, airways.mucosa_mm["ethmoid"])
-    canvas.paint(Label.MUCOSA, np.maximum(box, -cells), outside)
-    canvas.paint(Label.SINUS, np.maximum(box, 0.35 * swollen - cells), outside)
+    canvas.paint(Label.MUCOSA, overlap(box, -cells), outside)
+    canvas.paint(Label.SINUS, overlap(box, 0.35 * swollen - cells), outside)
 
 
-def _nose(canvas: Canvas, airways: Airways, points: Points, axes: Points) -> None:
+def _nose(canvas: Canvas, airways: Airways, points: Space) -> None:
     """The nasal cavity with its septum and turbinates, open to the pharynx and to the nostrils."""
     x, y, z = points
     bent = x - airways.deviation_mm * np.exp(-(((y - 66) / 20) ** 2) - ((z + 54) / 16) ** 2)
     side = np.abs(bent)
-    half: Points = (side, y, z)
-    lower = ellipsoid(half, (0, 60, -62), (15, 36, 12))
-    upper = ellipsoid(half, (0, 64, -44), (5.5, 28, 22))
+    half = points.at(x=side)
+    lower = half.ellipsoid("0 60 -62 | 15 36 12")
+    upper = half.ellipsoid("0 64 -44 | 5.5 28 22")
     cavity = join(lower, upper, 6)
-    canvas.paint(Label.BONE, np.maximum(cavity - 1.2, y - 84))
+    canvas.paint(Label.BONE, overlap(cavity - 1.2, y - 84))
     canvas.paint(Label.MUCOSA, cavity)
     canvas.paint(Label.SINUS, cavity + 1.0)
     swelling = _by_side(x > 0, airways.cycle)
-    inferior = tubes(half, axes, [tube_of("10 82 -66, 9 34 -65 | 4.0 4.0")], 6) - 4 * (swelling - 1)
-    middle = tubes(half, axes, [tube_of("6.5 74 -53, 6.5 34 -55 | 2.6 2.6")], 6) - 3 * (
-        swelling - 1
-    )
-    canvas.paint(Label.MUCOSA, np.maximum(np.minimum(inferior, middle), cavity))
-    canvas.paint(Label.BONE, np.maximum(np.minimum(inferior + 3.2, middle + 1.9), cavity))
-    septum = np.maximum(side - 0.8, cavity)
-    canvas.paint(Label.MUCOSA, np.maximum(side - 1.9, cavity))
-    canvas.paint(Label.CARTILAGE, np.maximum(septum, 66 - y))
-    canvas.paint(Label.BONE, np.maximum(septum, y - 66))
-    nostril = tubes(half, axes, [tube_of("6 106 -68, 6 92 -66, 7 80 -66 | 3.6 4.4")], 6)
+    inferior = half.tubes("10 82 -66, 9 34 -65 | 4.0 4.0", 6) - 4 * (swelling - 1)
+    middle = half.tubes("6.5 74 -53, 6.5 34 -55 | 2.6 2.6", 6) - 3 * (swelling - 1)
+    canvas.paint(Label.MUCOSA, overlap(union(inferior, middle), cavity))
+    canvas.paint(Label.BONE, overlap(union(inferior + 3.2, middle + 1.9), cavity))
+    septum = overlap(side - 0.8, cavity)
+    canvas.paint(Label.MUCOSA, overlap(side - 1.9, cavity))
+    canvas.paint(Label.CARTILAGE, overlap(septum, 66 - y))
+    canvas.paint(Label.BONE, overlap(septum, y - 66))
+    nostril = half.tubes("6 106 -68, 6 92 -66, 7 80 -66 | 3.6 4.4", 6)
     canvas.paint(Label.SINUS, nostril)
 
 
-def _pharynx(canvas: Canvas, airways: Airways, points: Points, axes: Points) -> None:
+def _pharynx(canvas: Canvas, airways: Airways, points: Space) -> None:
     wide = airways.pharynx
-    x, y, z = points
-    nasal = ellipsoid(points, (0, 22, -62), (11, 9 * wide, 12))
-    flat: Points = (x, 20 + (y - 20) / wide, z)
-    oral = tubes(flat, axes, [tube_of("0 20 -70, 0 18 -92, 0 20 -150 | 7.5 8.0")], 8)
-    oral = np.maximum(oral, np.abs(y - 20) - 6.5 * wide)
-    mouth = ellipsoid(points, (0, 56, -75.5), (17, 26, 1.2 * wide))
-    wall = np.minimum(nasal, oral)
-    canvas.paint(Label.MUSCLE, np.maximum(wall - 3.0, y - 40))
-    canvas.paint(Label.SINUS, np.minimum(wall, mouth))
-    soft_palate = tube_of("0 38 -73, 0 29 -78, 0 27 -86 | 3.2 2.6")
-    plate = tubes((x / 3, y, z), axes, [soft_palate], 5)
+    x, y, _ = points
+    nasal = points.ellipsoid(f"0 22 -62 | 11 {9 * wide} 12")
+    flat = points.at(y=20 + (y - 20) / wide)
+    oral = flat.tubes("0 20 -70, 0 18 -92, 0 20 -150 | 7.5 8.0", 8)
+    oral = overlap(oral, np.abs(y - 20) - 6.5 * wide)
+    mouth = points.ellipsoid(f"0 56 -75.5 | 17 26 {1.2 * wide}")
+    wall = union(nasal, oral)
+    canvas.paint(Label.MUSCLE, overlap(wall - 3.0, y - 40))
+    canvas.paint(Label.SINUS, union(wall, mouth))
+    plate = points.at(x=x / 3).tubes("0 38 -73, 0 29 -78, 0 27 -86 | 3.2 2.6", 5)
     canvas.paint(Label.MUSCLE, plate)
 
 
-def paint_mastoid(canvas: Canvas, airways: Airways, points: Points, axes: Points) -> None:
+def paint_mastoid(canvas: Canvas, airways: Airways, points: Space) -> None:
     """Paint mastoid cells, the middle ear and the ear's canal into the temporal bone."""
-    half: Points = (np.abs(points[0]), points[1], points[2])
-    right = points[0] > 0
+    half = points.half
+    right = points.x > 0
     size = _by_side(right, airways.size["mastoid"])
-    x, y, z = half
-    scaled: Points = ((x - 55) / size, (y + 28) / size, (z + 46) / size)
-    region = ellipsoid(scaled, (0, 0, 0), (10.5, 15, 17)) * size
-    apex = ellipsoid(half, (34, -8, -40), (13, 5, 4.5))
-    region = np.minimum(region, np.where(size > 0.95, apex, 9))
+    region = _ellipsoid_of_size(half, size, (55, -28, -46), "10.5 15 17")
+    apex = half.ellipsoid("34 -8 -40 | 13 5 4.5")
+    region = union(region, np.where(size > 0.95, apex, 9))
     bone = np.isin(canvas.label, (Label.BONE, Label.DIPLOE))
     swollen = _by_side(right, airways.mucosa_mm["mastoid"])
-    cells = 0.7 - np.abs(airways.cells.at((half[1], half[2], half[0])))
-    canvas.paint(Label.MUCOSA, np.maximum(region, cells), bone)
-    canvas.paint(Label.SINUS, np.maximum(region, cells + 0.3 * swollen), bone)
-    ear = tube_of("88 -10 -38, 68 -11 -38, 50 -9 -37 | 4.2 3.2")
-    middle = ellipsoid(half, (44, -8, -37), (4, 5, 6))
-    inner = tube_of("17 -6 -35, 28 -9 -36 | 2.6 2.4")
-    canvas.paint(Label.SINUS, np.minimum(tubes(half, axes, [ear], 5), middle))
-    canvas.paint(
-        Label.CSF,
-        np.minimum(tubes(half, axes, [inner], 4), ellipsoid(half, (38, -7, -38), (3, 3, 3))),
-    )
+    cells = 0.7 - np.abs(airways.cells.at((half.y, half.z, half.x)))
+    canvas.paint(Label.MUCOSA, overlap(region, cells), bone)
+    canvas.paint(Label.SINUS, overlap(region, cells + 0.3 * swollen), bone)
+    canal = half.tubes("88 -10 -38, 68 -11 -38, 50 -9 -37 | 4.2 3.2", 5)
+    canvas.paint(Label.SINUS, union(canal, half.ellipsoid("44 -8 -37 | 4 5 6")))
+    inner = half.tubes("17 -6 -35, 28 -9 -36 | 2.6 2.4", 4)
+    canvas.paint(Label.CSF, union(inner, half.ellipsoid("38 -7 -38 | 3 3 3")))

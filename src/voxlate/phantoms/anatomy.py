@@ -8,7 +8,17 @@ from typing import Literal
 
 import numpy as np
 
-from voxlate.phantoms.shapes import NoiseField, Points, Triple, Tube, ellipsoid, noise, tubes
+from voxlate.phantoms.shapes import (
+    NoiseField,
+    Space,
+    Triple,
+    Tube,
+    ellipsoid,
+    noise,
+    overlap,
+    tubes_of,
+    union,
+)
 from voxlate.phantoms.tissue import Label
 from voxlate.phantoms.vessels import vessels
 
@@ -78,42 +88,33 @@ def anatomy(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) 
 def _lesion(rng: np.random.Generator, kind: LesionKind) -> Lesion:
     side = int(rng.choice((-1, 1)))
     if kind == "tumour":
-        x, y, z = rng.uniform((26, -38, 12), (38, 42, 42))
-        centre = (float(side * x), float(y), float(z))
-        return Lesion(kind, side, centre, float(rng.uniform(11, 19)))
+        x, y, z, radius = rng.uniform((26, -38, 12, 11), (38, 42, 42, 19)).tolist()
+        return Lesion(kind, side, (side * x, y, z), radius)
     if kind == "stroke":
-        y, z = rng.uniform((-14, 4), (18, 22))
-        reach, delay = rng.uniform((0.75, 5.5), (1.15, 8.5))
-        return Lesion(
-            kind,
-            side,
-            (side * 40.0, float(y), float(z)),
-            float(rng.uniform(14, 24)),
-            float(reach),
-            float(delay),
-        )
+        lows, highs = (-14, 4, 0.75, 5.5, 14), (18, 22, 1.15, 8.5, 24)
+        y, z, reach, delay, radius = rng.uniform(lows, highs).tolist()
+        return Lesion(kind, side, (side * 40.0, y, z), radius, reach, delay)
     return Lesion("none")
 
 
-def upright(head: Anatomy, points: Points) -> Points:
+def upright(head: Anatomy, points: Space) -> Space:
     """Upright coordinates of scanner points [D, H, W], in which the head has the average shape."""
     angle = head.tilt
     turn = _turn(0, angle[0]) @ _turn(1, angle[1]) @ _turn(2, angle[2])
-    centred = [points[0], points[1] + 6, points[2]]
+    centred = [points.x, points.y + 6, points.z]
     matrix = (turn / head.scale[:, None]).astype(np.float32)
     turned = [row[0] * centred[0] + row[1] * centred[1] + row[2] * centred[2] for row in matrix]
     # Both sides get the same noise; rounding |x| keeps the mid-plane free of a crease.
-    half: Points = (np.sqrt(turned[0] ** 2 + 400), turned[1], turned[2])
+    half = (np.sqrt(turned[0] ** 2 + 400), turned[1], turned[2])
     # A sideways bend must vanish in the mid-plane to stay symmetric.
     across = np.tanh(turned[0] / 20)
     shifts: list[np.ndarray] = [1.9 * field.at(half) for field in head.bend]
     shifts[0] *= across
     if head.asymmetry:
-        whole: Points = (turned[0], turned[1], turned[2])
-        sway = (0.9 * head.asymmetry * field.at(whole) for field in head.sway)
+        sway = (0.9 * head.asymmetry * field.at(turned) for field in head.sway)
         shifts = [s + own for s, own in zip(shifts, sway)]
     x, y, z = (t + s for t, s in zip(turned, shifts))
-    return x, y, z
+    return Space(x, y, z, points.straight)
 
 
 def _turn(axis: int, angle: float) -> np.ndarray:
@@ -124,7 +125,7 @@ def _turn(axis: int, angle: float) -> np.ndarray:
     return matrix
 
 
-def displaced_by_tumour(lesion: Lesion, points: Points, depth: np.ndarray) -> Points:
+def before_tumour(lesion: Lesion, points: Space, depth: np.ndarray) -> Space:
     """Points before the mass effect of a tumour, which displaces tissue away from it but not the skull."""
     if lesion.kind != "tumour":
         return points
@@ -133,73 +134,62 @@ def displaced_by_tumour(lesion: Lesion, points: Points, depth: np.ndarray) -> Po
     spread = 1.5 * lesion.radius_mm
     push = 0.42 * np.exp(-squared / (2 * spread**2)) * np.clip(depth / 14, 0, 1)
     x, y, z = (p - push * d for p, d in zip(points, offset))
-    return x, y, z
+    return Space(x, y, z, points.straight)
 
 
-def deep_grey(points: Points) -> np.ndarray:
+def deep_grey(points: Space) -> np.ndarray:
     """Caudate, lentiform nucleus and thalamus of both sides."""
-    x = np.abs(points[0])
-    y = points[1]
-    z = points[2]
-    caudate = ellipsoid((x - 0.10 * (24 - y), y, z + 0.16 * (y - 24)), (14, 22, 10), (5, 17, 8))
-    lentiform = ellipsoid((x + 0.28 * (y - 16), y, z), (26, 16, 2), (6.5, 16, 9.5))
-    thalamus = ellipsoid((x + 0.30 * (y + 2), y, z), (11.5, -3, 7), (8, 13, 8.5))
-    return np.minimum(np.minimum(caudate, lentiform), thalamus)
+    half = points.half
+    x, y, z = half
+    caudate = Space(x - 0.10 * (24 - y), y, z + 0.16 * (y - 24)).ellipsoid("14 22 10 | 5 17 8")
+    lentiform = half.at(x=x + 0.28 * (y - 16)).ellipsoid("26 16 2 | 6.5 16 9.5")
+    thalamus = half.at(x=x + 0.30 * (y + 2)).ellipsoid("11.5 -3 7 | 8 13 8.5")
+    return union(caudate, lentiform, thalamus)
 
 
-_LATERAL: tuple[tuple[Triple, ...], ...] = (
-    (
-        (6.5, 36, 5),
-        (7, 30, 10),
-        (6.5, 20, 15.5),
-        (7, 8, 20),
-        (9.5, -10, 22),
-        (16, -24, 18),
-        (24, -33, 9),
-    ),
-    ((24, -33, 9), (31, -22, -8), (33, -4, -18), (32, 8, -20)),
-    ((24, -33, 9), (23, -48, 6), (20, -58, 4)),
-)
-_LATERAL_RADII = ((4.6, 6.6), (4.6, 1.8), (4.6, 1.5))
+_LATERAL = tubes_of("""
+6.5 36 5, 7 30 10, 6.5 20 15.5, 7 8 20, 9.5 -10 22, 16 -24 18, 24 -33 9 | 4.6 6.6
+24 -33 9, 31 -22 -8, 33 -4 -18, 32 8 -20 | 4.6 1.8
+24 -33 9, 23 -48 6, 20 -58 4 | 4.6 1.5
+""")
 
 
-def ventricles(head: Anatomy, points: Points, straight: Points) -> np.ndarray:
-    x, y, z = points
+def ventricles(head: Anatomy, points: Space) -> np.ndarray:
+    """Distance to the lateral, third and fourth ventricles and the aqueduct."""
+    x = points.half.x
     grow = head.ventricle
     sides = []
-    for path, radii in zip(_LATERAL, _LATERAL_RADII):
-        tube = Tube(path, (radii[0] * grow, radii[1] * grow))
-        sides += [tube, tube.mirrored()]
+    for part in _LATERAL:
+        tube = Tube(part.path, (part.radius_mm[0] * grow, part.radius_mm[1] * grow))
+        sides += [tube, tube.mirror()]
     # The septum pellucidum separates the lateral ventricles.
-    lateral = np.maximum(tubes(points, straight, sides, 8), 0.7 - np.abs(x))
-    midline = ellipsoid((np.zeros_like(x), y, z), (0, 2, 2), (1e3, 13, 9))
-    third = np.maximum(midline, np.abs(x) - 1.9 * grow)
-    fourth = ellipsoid(points, (0, -25, -32), (6.0 * grow, 4.0, 9))
-    course = ((0, -14, -4), (0, -20, -16), (0, -24, -28))
-    aqueduct = tubes(points, straight, [Tube(course, (0.9, 0.9))], 8)
-    large = np.minimum(lateral, third)
-    return np.minimum(large, np.minimum(fourth, aqueduct))
+    lateral = overlap(points.tubes(sides, 8), 0.7 - x)
+    midline = points.at(x=np.zeros_like(x)).ellipsoid("0 2 2 | 1e3 13 9")
+    third = overlap(midline, x - 1.9 * grow)
+    fourth = points.ellipsoid(f"0 -25 -32 | {6.0 * grow} 4.0 9")
+    aqueduct = points.tubes("0 -14 -4, 0 -20 -16, 0 -24 -28 | 0.9 0.9", 8)
+    return union(lateral, third, fourth, aqueduct)
 
 
-def territory(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray]:
+def territory(head: Anatomy, points: Space) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the core and to all hypoperfused tissue of a stroke of the middle cerebral artery."""
     lesion = head.lesion
-    sided: Points = (points[0] * lesion.side, points[1], points[2])
+    sided = points.at(x=points.x * lesion.side)
     rough = head.rough.at(points)
     radius = lesion.radius_mm
     reach = lesion.reach
-    whole = ellipsoid(sided, (50, -2, 16), (31 * reach, 50 * reach, 34 * reach))
-    whole = np.maximum(whole + 3 * rough, 14 - sided[0])
+    whole = sided.ellipsoid(f"50 -2 16 | {31 * reach} {50 * reach} {34 * reach}")
+    whole = overlap(whole + 3 * rough, 14 - sided.x)
     core = ellipsoid(points, lesion.centre_mm, (0.9 * radius, 1.2 * radius, 0.9 * radius))
-    return np.maximum(core + 2.5 * rough, whole + 4), whole
+    return overlap(core + 2.5 * rough, whole + 4), whole
 
 
-def tumour(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tumour(head: Anatomy, points: Space) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances to necrosis, necrosis with its enhancing rim, and the oedema around them."""
     rough = head.rough.at(points)
     radius = head.lesion.radius_mm
     ball = ellipsoid(points, head.lesion.centre_mm, (radius, 1.1 * radius, 0.95 * radius))
     ball = ball + 0.12 * radius * rough
-    finger = head.rough.at((points[1], points[2], points[0]))
+    finger = head.rough.at((points.y, points.z, points.x))
     oedema = ball - 0.75 * radius - 0.35 * radius * finger
     return ball + 0.27 * radius + finger, ball, oedema

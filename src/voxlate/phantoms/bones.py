@@ -7,7 +7,7 @@ import numpy as np
 from voxlate.phantoms import eyes
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Points, Triple, Tube, ellipsoid, join, tube_of, tubes
+from voxlate.phantoms.shapes import Space, Triple, Tube, join, overlap, union
 from voxlate.phantoms.tissue import Label
 
 LOWEST_VAULT_MM = -62.0
@@ -54,124 +54,121 @@ def draw(rng: np.random.Generator, asymmetry: float) -> Bones:
 
 
 def paint_vault(
-    canvas: Canvas, bones: Bones, half: Points, cavity: np.ndarray, thick: np.ndarray, base: Anatomy
+    canvas: Canvas, bones: Bones, half: Space, cavity: np.ndarray, thick: np.ndarray, base: Anatomy
 ) -> None:
     """Paint the bone around the brain with its diploe; thick: mm of bone."""
     x, y, z = half
     ends = LOWEST_VAULT_MM + 0.15 * np.maximum(-y - 20, 0) - z
     inward = bones.forehead_mm * np.exp(-(((y - 70) / 22) ** 2) - ((z - 22) / 26) ** 2)
-    shell = np.maximum(np.maximum(cavity - thick, -cavity - 3 - inward), ends)
-    protuberance = ellipsoid(half, (0, -83, -14), (8, 9, 8))
+    shell = overlap(cavity - thick, -cavity - 3 - inward, ends)
+    protuberance = half.ellipsoid("0 -83 -14 | 8 9 8")
     canvas.paint(
         Label.BONE,
-        np.minimum(shell, np.maximum(np.maximum(protuberance, -cavity), cavity - thick - 2.5)),
+        union(shell, overlap(protuberance, -cavity, cavity - thick - 2.5)),
     )
     table = bones.table_mm * (1 + 0.35 * base.rough.at((z, x, y)))
-    diploe = np.maximum(np.maximum(table - cavity, cavity - thick + table), ends + 2)
+    diploe = overlap(table - cavity, cavity - thick + table, ends + 2)
     if bones.density > 0.6:
         # Sclerotic islands.
-        diploe = np.maximum(
-            diploe, 3 * (base.texture.at((y, z, x)) - 2.2 * (1 - bones.density) - 0.4)
-        )
+        diploe = overlap(diploe, 3 * (base.texture.at((y, z, x)) - 2.2 * (1 - bones.density) - 0.4))
     canvas.paint(Label.DIPLOE, diploe)
 
 
 def paint_face(
     canvas: Canvas,
     bones: Bones,
-    half: Points,
-    points: Points,
-    axes: Points,
+    half: Space,
+    points: Space,
     cavity: np.ndarray,
     inside: np.ndarray,
 ) -> None:
     """Paint the facial skeleton, the jaw and the outer skull base; inside: distance to the subcutaneous fat's depth."""
     outside = cavity > 0.5
-    walls = _orbital_walls(half, axes)
-    rims = tubes(half, axes, _RIMS, 8)
-    spongy = _skull_base(half, axes)
-    plates = tubes(half, axes, _PLATES, 5)
+    walls = _orbital_walls(half)
+    rims = half.tubes(_RIMS, 8)
+    spongy = _skull_base(half)
+    plates = half.tubes(_PLATES, 5)
     maxilla = _maxilla(half)
-    jaw = tubes(half, axes, _JAW, 8)
-    ramus = np.maximum(ellipsoid(half, (49, 13, -74), (5, 18, 27)), np.abs(half[0] - 49) - 3.2)
+    jaw = half.tubes(_JAW, 8)
+    ramus = overlap(half.ellipsoid("49 13 -74 | 5 18 27"), np.abs(half.x - 49) - 3.2)
     jaw = join(jaw, ramus, 3)
-    hard = np.minimum(np.minimum(walls, rims), np.minimum(plates, maxilla))
-    hard = np.minimum(np.minimum(hard, jaw), spongy)
-    canvas.paint(Label.BONE, np.maximum(hard, inside - 0.5), outside)
-    canvas.paint(Label.MARROW, np.minimum(jaw + 2.4, rims + 2.2), outside)
-    canvas.paint(Label.DIPLOE, np.minimum(spongy + 1.8, maxilla + 2.5), outside)
+    hard = union(walls, rims, plates, maxilla)
+    hard = union(hard, jaw, spongy)
+    canvas.paint(Label.BONE, overlap(hard, inside - 0.5), outside)
+    canvas.paint(Label.MARROW, union(jaw + 2.4, rims + 2.2), outside)
+    canvas.paint(Label.DIPLOE, union(spongy + 1.8, maxilla + 2.5), outside)
 
 
-_RIMS = (
-    # Zygomatic arch, frontal process and body of the zygoma.
-    tube_of("46 72 -58, 57 58 -54, 65 34 -48, 67 8 -43, 64 -4 -41 | 4.6 2.4"),
-    tube_of("48 78 -24, 50 74 -40, 46 74 -56 | 3.6 5.5"),
-    # Upper and lower rim of the orbit.
-    tube_of("8 90 -17, 22 94 -16, 38 90 -17, 48 79 -24 | 4.5 4.0"),
-    tube_of("13 90 -52, 24 88 -56, 38 82 -57, 47 74 -54 | 2.6 4.5"),
-    # Frontal process of the maxilla and nasal bone.
-    tube_of("13 90 -54, 8 93 -34, 6 90 -20 | 2.8 3.0"),
-    tube_of("2.5 93 -22, 3.5 99 -34, 4.5 104 -46 | 2.2 1.2"),
-)
+_RIMS = """
+46 72 -58, 57 58 -54, 65 34 -48, 67 8 -43, 64 -4 -41 | 4.6 2.4  # Zygomatic arch, frontal process and body of the zygoma.
+48 78 -24, 50 74 -40, 46 74 -56 | 3.6 5.5
+8 90 -17, 22 94 -16, 38 90 -17, 48 79 -24 | 4.5 4.0  # Upper and lower rim of the orbit.
+13 90 -52, 24 88 -56, 38 82 -57, 47 74 -54 | 2.6 4.5
+13 90 -54, 8 93 -34, 6 90 -20 | 2.8 3.0  # Frontal process of the maxilla and nasal bone.
+2.5 93 -22, 3.5 99 -34, 4.5 104 -46 | 2.2 1.2
+"""
 # Pterygoid plates, styloid process, vomer.
-_PLATES = (
-    tube_of("13 34 -50, 11 31 -78 | 1.6 1.1"),
-    tube_of("15 34 -50, 22 24 -76 | 1.8 1.1"),
-    tube_of("13 36 -50, 16 35 -76 | 2.8 2.0"),
-    tube_of("46 -8 -48, 40 4 -76 | 2.2 0.9"),
-)
-_JAW = (
-    tube_of("46 2 -48, 60 2 -48 | 4.4 4.4"),
-    tube_of("53 2 -49, 52 2 -60, 49 0 -92 | 3.6 4.0"),
-    tube_of("48 28 -54, 46 28 -90 | 2.2 3.4"),
-    tube_of("48 4 -94, 43 36 -104, 33 64 -108, 16 82 -110, 0 86 -110 | 4.8 6.2"),
-    tube_of("46 22 -92, 40 42 -96, 30 64 -99, 15 80 -100, 0 84 -100 | 4.4 5.0"),
-)
+_PLATES = """
+13 34 -50, 11 31 -78 | 1.6 1.1
+15 34 -50, 22 24 -76 | 1.8 1.1
+13 36 -50, 16 35 -76 | 2.8 2.0
+46 -8 -48, 40 4 -76 | 2.2 0.9
+"""
+_JAW = """
+46 2 -48, 60 2 -48 | 4.4 4.4
+53 2 -49, 52 2 -60, 49 0 -92 | 3.6 4.0
+48 28 -54, 46 28 -90 | 2.2 3.4
+48 4 -94, 43 36 -104, 33 64 -108, 16 82 -110, 0 86 -110 | 4.8 6.2
+46 22 -92, 40 42 -96, 30 64 -99, 15 80 -100, 0 84 -100 | 4.4 5.0
+"""
 
 
-def _orbital_walls(half: Points, axes: Points) -> np.ndarray:
+def _orbital_walls(half: Space) -> np.ndarray:
     """Paper-thin towards the nose, thick towards the temple."""
     x, y, _ = half
     lateral = np.clip((x - (14 + 0.42 * (y - 38))) / 14, 0, 1)
-    wall = eyes.cone(half, axes) - 1.0 - 2.8 * lateral
-    return np.maximum(wall, y - 86)
+    wall = eyes.cone(half) - 1.0 - 2.8 * lateral
+    return overlap(wall, y - 86)
 
 
-def _skull_base(half: Points, axes: Points) -> np.ndarray:
+# Clivus, petrous bone, mastoid, root of the zygomatic arch, and the occipital condyles.
+_BASE = """
+0 17 -34, 0 13 -46, 0 6 -60 | 8.5 6.5
+6 14 -44, 12 2 -58 | 7.0 5.0
+60 -26 -44, 44 -14 -42, 26 -4 -40, 13 7 -38 | 11.0 6.5
+56 -28 -50, 54 -22 -66 | 11.0 4.5
+68 -2 -42, 56 8 -44, 50 14 -42 | 5.0 4.0
+15 -4 -60, 20 -18 -60 | 5.5 5.0
+"""
+
+
+def _skull_base(half: Space) -> np.ndarray:
     """Body and wings of the sphenoid, clivus, petrous bone, mastoid, and the occipital condyles."""
-    sphenoid = ellipsoid(half, (0, 26, -38), (21, 18, 12))
-    wing = ellipsoid((half[0], half[1] - 0.3 * half[0], half[2]), (34, 24, -41), (24, 10, 7))
-    parts = (
-        tube_of("0 17 -34, 0 13 -46, 0 6 -60 | 8.5 6.5"),
-        tube_of("6 14 -44, 12 2 -58 | 7.0 5.0"),
-        tube_of("60 -26 -44, 44 -14 -42, 26 -4 -40, 13 7 -38 | 11.0 6.5"),
-        tube_of("56 -28 -50, 54 -22 -66 | 11.0 4.5"),
-        tube_of("68 -2 -42, 56 8 -44, 50 14 -42 | 5.0 4.0"),
-        tube_of("15 -4 -60, 20 -18 -60 | 5.5 5.0"),
-    )
-    return join(join(sphenoid, wing, 6), tubes(half, axes, parts, 10), 4)
+    sphenoid = half.ellipsoid("0 26 -38 | 21 18 12")
+    wing = Space(half.x, half.y - 0.3 * half.x, half.z).ellipsoid("34 24 -41 | 24 10 7")
+    return join(join(sphenoid, wing, 6), half.tubes(_BASE, 10), 4)
 
 
-def _maxilla(half: Points) -> np.ndarray:
+def _maxilla(half: Space) -> np.ndarray:
     """Floor of the antra, whose walls airways.py paints, the alveolar process and the hard palate."""
     x, y, z = half
-    body = ellipsoid(half, (26, 66, -75), (17, 18, 8))
-    palate = np.maximum(np.maximum(np.abs(z + 73.5) - 1.6, x - 22), np.maximum(38 - y, y - 84))
-    return np.minimum(np.minimum(body, palate), np.maximum(_row(half, 5.0), np.abs(z + 78) - 5))
+    body = half.ellipsoid("26 66 -75 | 17 18 8")
+    palate = overlap(np.abs(z + 73.5) - 1.6, x - 22, 38 - y, y - 84)
+    return union(body, palate, overlap(_row(half, 5.0), np.abs(z + 78) - 5))
 
 
-def _row(half: Points, width_mm: float) -> np.ndarray:
+def _row(half: Space, width_mm: float) -> np.ndarray:
     """Distance to the curved wall on which a row of teeth stands."""
     wide, deep = _ROW_MM
-    curve = ellipsoid(
-        (half[0], half[1], np.zeros_like(half[2])), (0, _ROW_CENTRE_Y_MM, 0), (wide, deep, 1e3)
+    curve = Space(half.x, half.y, np.zeros_like(half.z)).ellipsoid(
+        f"0 {_ROW_CENTRE_Y_MM} 0 | {wide} {deep} 1e3"
     )
-    return np.maximum(np.abs(curve) - width_mm, _ROW_CENTRE_Y_MM - 14 - half[1])
+    return overlap(np.abs(curve) - width_mm, _ROW_CENTRE_Y_MM - 14 - half.y)
 
 
-def paint_teeth(canvas: Canvas, bones: Bones, points: Points, axes: Points, jaw_mm: float) -> None:
+def paint_teeth(canvas: Canvas, bones: Bones, points: Space, jaw_mm: float) -> None:
     """Paint the teeth of both jaws, with their fillings and crowns."""
-    if points[2].min() > _UPPER_MM + 12:
+    if points.z.min() > _UPPER_MM + 12:
         return
     kinds: dict[Label, list[Tube]] = {Label.TOOTH: [], Label.METAL: []}
     for quarter, teeth in enumerate(bones.teeth):
@@ -188,7 +185,7 @@ def paint_teeth(canvas: Canvas, bones: Bones, points: Points, axes: Points, jaw_
                     kinds[Label.METAL].append(Tube((crown, (end[0], end[1], end[2])), (size, size)))
     for label, parts in kinds.items():
         if parts:
-            canvas.paint(label, tubes(points, axes, parts, 4))
+            canvas.paint(label, points.tubes(parts, 4))
 
 
 def _tooth(side: int, upper: bool, place: int, jaw_mm: float) -> tuple[Triple, Triple]:
@@ -202,19 +199,17 @@ def _tooth(side: int, upper: bool, place: int, jaw_mm: float) -> tuple[Triple, T
     return (float(x), float(y), crown), (float(0.94 * x), float(y - 1.5), root)
 
 
-_RIDGES = (
-    # The upper edge of the petrous bone, and the lesser wing of the sphenoid with the anterior clinoid process.
-    tube_of("56 -26 -36, 42 -15 -33, 26 -4 -31, 13 5 -30 | 7.5 4.0"),
-    tube_of("9 24 -20, 18 32 -19, 34 36 -22, 46 34 -22 | 2.6 2.2"),
-    # Dorsum sellae, and the crista galli with the internal frontal crest.
-    tube_of("0 10 -26, 6 10 -22 | 2.0 1.8"),
-    tube_of("0 62 -16, 0 70 -8, 0 80 6 | 2.2 1.4"),
-)
+_RIDGES = """
+56 -26 -36, 42 -15 -33, 26 -4 -31, 13 5 -30 | 7.5 4.0  # The upper edge of the petrous bone, and the lesser wing of the sphenoid with the anterior clinoid process.
+9 24 -20, 18 32 -19, 34 36 -22, 46 34 -22 | 2.6 2.2
+0 10 -26, 6 10 -22 | 2.0 1.8  # Dorsum sellae, and the crista galli with the internal frontal crest.
+0 62 -16, 0 70 -8, 0 80 6 | 2.2 1.4
+"""
 
 
-def paint_ridges(canvas: Canvas, half: Points, axes: Points) -> None:
+def paint_ridges(canvas: Canvas, half: Space) -> None:
     """Paint the ridges between the parts of the brain, each in a coat of fluid, over what is there."""
-    ridges = tubes(half, axes, _RIDGES, 6)
+    ridges = half.tubes(_RIDGES, 6)
     canvas.paint(Label.CSF, ridges - 1.0, np.isin(canvas.label, _SOFT))
     canvas.paint(Label.BONE, ridges)
 

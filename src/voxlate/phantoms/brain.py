@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.phantoms.anatomy import Anatomy
-from voxlate.phantoms.shapes import Points, cut, ellipsoid, join, tube_of, tubes
+from voxlate.phantoms.shapes import Space, cut, ellipsoid, join, overlap, union
 from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 
-def _egg(points: Points) -> Points:
+def _egg(points: Space) -> Space:
     """Points whose posterior half is widened, because a head is broadest behind its middle."""
-    x, y, z = points
-    return np.abs(x) / (1 - 0.0008 * np.clip(y, -100, 100)), y, z
+    return points.at(x=points.half.x / (1 - 0.0008 * np.clip(points.y, -100, 100)))
 
 
 def tentorium(y: np.ndarray) -> np.ndarray:
@@ -20,48 +19,50 @@ def tentorium(y: np.ndarray) -> np.ndarray:
     return np.clip(-6 + 0.14 * (y + 45), -8, 0)
 
 
-def cerebrum(points: Points) -> np.ndarray:
-    x, y, z = _egg(points)
-    vault = ellipsoid((x, y, z), CEREBRUM_CENTRE, CEREBRUM_AXES)
+def cerebrum(points: Space) -> np.ndarray:
+    """Distance to the surface of the cerebrum without its folds."""
+    egg = _egg(points)
+    _, y, z = egg
+    vault = ellipsoid(egg, CEREBRUM_CENTRE, CEREBRUM_AXES)
     floor = np.where(y > 10, -15, tentorium(y)).astype(np.float32)
-    temporal = ellipsoid((x, y - 0.12 * z, z), (42, 4, -18), (21.5, 40, 21))
-    frontal = ellipsoid((x, y, z), (20, 44, 6), (29, 36, 25))
-    hippocampal = ellipsoid((x, y, z), (24, -15, -11), (11, 24, 9))
+    temporal = egg.at(y=y - 0.12 * z).ellipsoid("42 4 -18 | 21.5 40 21")
+    frontal = egg.ellipsoid("20 44 6 | 29 36 25")
+    hippocampal = egg.ellipsoid("24 -15 -11 | 11 24 9")
     upper = join(cut(vault, floor - z, 5), frontal, 8)
     return join(upper, join(temporal, hippocampal, 5), 5)
 
 
-def cerebellum(points: Points) -> np.ndarray:
-    x, y, z = points
-    lobe = ellipsoid((np.abs(x), y, z), (21, -46, -31), (30, 28, 24))
-    whole = join(lobe, ellipsoid(points, (0, -48, -31), (16, 24, 23)), 6)
-    return cut(whole, z + 2 - tentorium(y), 3)
+def cerebellum(points: Space) -> np.ndarray:
+    """Distance to the surface of the cerebellum without its folia."""
+    lobe = points.half.ellipsoid("21 -46 -31 | 30 28 24")
+    whole = join(lobe, points.ellipsoid("0 -48 -31 | 16 24 23"), 6)
+    return cut(whole, points.z + 2 - tentorium(points.y), 3)
 
 
-BRAINSTEM = (
-    tube_of("0 -12 -8, 0 -11 -22 | 13.0 13.0"),
-    tube_of("0 -11 -22, 0 -11 -36 | 13.5 12.5"),
-    tube_of("0 -12 -36, 0 -20 -90 | 10.0 6.5"),
-)
+BRAINSTEM = """
+0 -12 -8, 0 -11 -22 | 13.0 13.0
+0 -11 -22, 0 -11 -36 | 13.5 12.5
+0 -12 -36, 0 -20 -90 | 10.0 6.5
+"""
 
 
-def cavity(brain: np.ndarray, points: Points) -> np.ndarray:
+def cavity(brain: np.ndarray, points: Space) -> np.ndarray:
     """The cavity of the skull: the brain, a gap for CSF, and the cisterns at the base."""
     cisterns = join(
-        ellipsoid(points, (0, 15, -17), (15, 17, 10)),
-        ellipsoid(points, (0, -4, -34), (17, 12, 24)),
+        points.ellipsoid("0 15 -17 | 15 17 10"),
+        points.ellipsoid("0 -4 -34 | 17 12 24"),
         6,
     )
-    sided: Points = (np.abs(points[0]), points[1], points[2])
+    sided = points.half
     ambient = join(
-        ellipsoid(sided, (15, -10, -19), (11, 17, 10)),
-        ellipsoid(points, (0, -13, -11), (33, 28, 12)),
+        sided.ellipsoid("15 -10 -19 | 11 17 10"),
+        points.ellipsoid("0 -13 -11 | 33 28 12"),
         6,
     )
     inner = join(brain - 2.2, join(cisterns, ambient, 6), 10)
-    tentorial = ellipsoid(points, (0, -42, -9), (42, 22, 5))
+    tentorial = points.ellipsoid("0 -42 -9 | 42 22 5")
     # The cistern over the cerebellum exists only next to the brain.
-    return join(inner, np.maximum(tentorial, 3 * (inner - 7)), 10)
+    return join(inner, overlap(tentorial, 3 * (inner - 7)), 10)
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,15 @@ class Envelope:
     cavity: np.ndarray
 
 
-def envelope(points: Points, axes: Points) -> Envelope:
+def envelope(points: Space) -> Envelope:
+    """The outer shape of the brain at points."""
     lower = cerebellum(points)
-    stem = tubes(points, axes, BRAINSTEM, 40)
+    stem = points.tubes(BRAINSTEM, 40)
     whole = join(join(cerebrum(points), lower, 6), stem, 8)
     return Envelope(lower, stem, cavity(whole, points))
 
 
-def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndarray:
+def cortex_depth(head: Anatomy, points: Space, envelope: np.ndarray) -> np.ndarray:
     """Depth below the pial surface in mm (negative in CSF), with mid-line fissure, sulci and Sylvian fissure.
 
     Sulci are the zero surfaces of noise that hardly changes in the radial direction, so they are radial sheets.
@@ -88,10 +90,10 @@ def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndar
     x, y, z = points
     half = np.abs(x)
     # The hemispheres are connected below the corpus callosum.
-    callosum = ellipsoid((np.zeros_like(x), y, z), (0, -2, 7), (1e3, 42, 25))
-    apart = -np.maximum(callosum, -12 - z)
-    fissure = np.maximum(half - (0.5 + head.sulcus_mm / 2), apart)
-    outer = np.minimum(-envelope, fissure)
+    callosum = Space(np.zeros_like(x), y, z).ellipsoid("0 -2 7 | 1e3 42 25")
+    apart = -overlap(callosum, -12 - z)
+    fissure = overlap(half - (0.5 + head.sulcus_mm / 2), apart)
+    outer = union(-envelope, fissure)
     wide = np.where(half < 18, 20, 50).astype(np.float32)
     ray = ((half - 18) / wide, y / 84, (z - 10) / 60)
     radius = np.clip(np.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2), 0.35, 1.5)
@@ -103,18 +105,18 @@ def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndar
     length = np.clip(12 + 4 * head.rough.at((at[1], at[2], at[0])), 6, 19)
     sulci = np.sqrt(np.maximum(outer - length, 0) ** 2 + across**2) - head.sulcus_mm
     # Sulci end before the deep nuclei.
-    nuclei = ellipsoid((half, y, z), (0, 4, 8), (37, 46, 27))
-    sulci = np.maximum(sulci, -nuclei)
-    return np.minimum(np.minimum(outer, sulci), _sylvian(half, y, z, head.sulcus_mm))
+    nuclei = Space(half, y, z).ellipsoid("0 4 8 | 37 46 27")
+    sulci = overlap(sulci, -nuclei)
+    return union(outer, sulci, _sylvian(half, y, z, head.sulcus_mm))
 
 
 def _sylvian(half: np.ndarray, y: np.ndarray, z: np.ndarray, sulcus_mm: float) -> np.ndarray:
     course = -6 - 0.3 * (y - 12)
-    beyond = np.maximum(np.maximum(37 - half, y - 24), -30 - y)
+    beyond = overlap(37 - half, y - 24, -30 - y)
     return np.hypot(np.maximum(beyond, 0), (z - course) * 0.94) - (0.9 + sulcus_mm)
 
 
-def folia_depth(points: Points, envelope: np.ndarray) -> np.ndarray:
+def folia_depth(points: Space, envelope: np.ndarray) -> np.ndarray:
     """Depth below the surface of the cerebellum; its folia are sheets that diverge from the fourth ventricle."""
     x, y, z = points
     up = z + 31
@@ -124,4 +126,4 @@ def folia_depth(points: Points, envelope: np.ndarray) -> np.ndarray:
     pitch = np.pi / 13
     across = np.abs((angle / pitch + 0.5) % 1 - 0.5) * pitch * radius
     sheets = np.hypot(np.maximum(-envelope - 15, 0), across) - 0.25
-    return np.minimum(-envelope, sheets)
+    return union(-envelope, sheets)

@@ -27,9 +27,9 @@ AIR_HU = -1000
 ALL_MAPS = "maps"
 MOST_THREADS = 4  # each thread holds one head in memory
 LESION_MAP = {
-    "tumour": ("necrosis", "oedema", "enhancing rim"),
-    "stroke": ("core", "penumbra"),
-    "none": (),
+    "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3},
+    "stroke": {"core": 1, "penumbra": 2},
+    "none": {},
 }
 
 
@@ -51,11 +51,11 @@ def write_cohort(
     does. anatomy: 1, or 2 for detailed heads (phantoms.detailed). progress is called with (cases done, cases). Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
-    wanted = _named(modalities or MODALITIES)
+    wanted = _expand(modalities or MODALITIES)
     _check(cases, size, lesion, wanted, anatomy)
     settings = {"seed": seed, "size": list(size), "lesion": lesion, "stripped": stripped}
 
-    def write(case: int) -> Path:
+    def _write(case: int) -> Path:
         folder = out / f"phantom_{case:03d}"
         names = (*wanted, "seg", "lesion")
         missing = [name for name in names if not (folder / f"{name}.nii.gz").exists()]
@@ -69,7 +69,7 @@ def write_cohort(
         _claim(out, settings, anatomy)
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
-            for folder in pool.map(write, range(cases)):
+            for folder in pool.map(_write, range(cases)):
                 folders.append(folder)
                 if progress:
                     progress(len(folders), cases)
@@ -84,9 +84,11 @@ def lesion_of(lesion: CohortLesion, case: int) -> LesionKind:
     return kinds[case % 3]
 
 
-def _named(modalities: Sequence[str]) -> tuple[str, ...]:
+def _expand(modalities: Sequence[str]) -> tuple[str, ...]:
     """The modalities with "maps" replaced by all maps, each once."""
-    names = [one for name in modalities for one in (MAPS if name == ALL_MAPS else (name,))]
+    names = list[str]()
+    for name in modalities:
+        names += MAPS if name == ALL_MAPS else [name]
     return tuple(dict.fromkeys(names))
 
 
@@ -131,16 +133,12 @@ def _claim(out: Path, settings: dict[str, Any], anatomy: int) -> None:
 
 
 def _description(size: Sequence[int], anatomy: int) -> dict[str, Any]:
-    lesion_map = {
-        kind: {name: i for i, name in enumerate(names, start=1)}
-        for kind, names in LESION_MAP.items()
-    }
     return {
         "what": "Simulated heads, computed from equations without data of any patient.",
         "field_mm": list(FIELD_MM),
         "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
         "seg": {label.name.lower(): int(label) for label in (ANATOMY_1 if anatomy == 1 else Label)},
-        "lesion_map": lesion_map,
+        "lesion_map": LESION_MAP,
         "sources": "Constants and equations with their literature: voxlate.phantoms.tissue and .signal.",
     }
 

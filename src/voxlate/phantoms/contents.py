@@ -11,7 +11,7 @@ from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.brain import Envelope
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.diseases import Diseases
-from voxlate.phantoms.shapes import Points, Tube, ellipsoid, join, tube_of, tubes
+from voxlate.phantoms.shapes import Space, Tube, ellipsoid, join, overlap, union
 from voxlate.phantoms.tissue import BRAIN, OTHER_BRAIN, TUMOUR, Label
 
 _ATRIUM = (22.0, -32.0, 8.0)
@@ -34,81 +34,77 @@ def draw(rng: np.random.Generator, base: Anatomy) -> Contents:
     return Contents(base, age, ill)
 
 
-def paint(
-    canvas: Canvas, contents: Contents, points: Points, axes: Points, outer: Envelope
-) -> np.ndarray:
+def paint(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) -> np.ndarray:
     """Paint all inside the cavity of the skull; returns the lesion map. points: upright coordinates in mm."""
     base = contents.base
     canvas.paint(Label.CSF, outer.cavity)
-    inner = body.displaced_by_tumour(base.lesion, points, -outer.cavity)
-    simple.paint_brain(canvas, base, inner, axes, outer, contents.ageing.gap_mm)
-    _basal_brain(canvas, base, inner, axes)
+    inner = body.before_tumour(base.lesion, points, -outer.cavity)
+    simple.paint_brain(canvas, base, inner, outer, contents.ageing.gap_mm)
+    _basal_brain(canvas, base, inner)
     _occipital_floor(canvas, contents, inner, outer)
     _membranes(canvas, points, outer)
-    _white_matter(canvas, contents, inner, axes)
-    _deep_structures(canvas, contents.ageing, inner, axes)
+    _white_matter(canvas, contents, inner)
+    _deep_structures(canvas, contents.ageing, inner)
     if base.lesion.kind == "tumour":
         lesion_map = diseases.paint_tumour(canvas, base, contents.diseases, points)
     else:
         lesion_map = simple.paint_lesions(canvas, base, points)
-    diseases.paint_remnant(canvas, base, contents.diseases, points, axes)
-    simple.paint_vessels(canvas, base, inner, axes)
+    diseases.paint_remnant(canvas, base, contents.diseases, points)
+    simple.paint_vessels(canvas, base, inner)
     kept = (*BRAIN, *TUMOUR, *OTHER_BRAIN)
     return lesion_map * np.isin(canvas.label, kept)
 
 
-def _basal_brain(canvas: Canvas, base: Anatomy, points: Points, axes: Points) -> None:
+def _basal_brain(canvas: Canvas, base: Anatomy, points: Space) -> None:
     """Uncus, hypothalamus and cerebral peduncles, which leave the cisterns the width that they have in scans."""
-    half: Points = (np.abs(points[0]), points[1], points[2])
-    uncus = ellipsoid(half, (20, 0, -13), (10, 14, 12)) + base.ventricle - 1
-    parahippocampal = ellipsoid(half, (21, -22, -12), (8, 16, 9)) + base.ventricle - 1
+    half = points.half
+    uncus = half.ellipsoid("20 0 -13 | 10 14 12") + base.ventricle - 1
+    parahippocampal = half.ellipsoid("21 -22 -12 | 8 16 9") + base.ventricle - 1
     free = np.isin(canvas.label, (Label.CSF, Label.GREY, Label.WHITE))
     lobe = join(uncus, parahippocampal, 4)
     canvas.paint(Label.GREY, lobe, free)
     canvas.paint(Label.WHITE, lobe + base.cortex_mm, free)
-    hypothalamus = ellipsoid(half, (0, 4, -6), (9, 12, 9))
-    canvas.paint(Label.GREY, np.maximum(hypothalamus, 1.2 * base.ventricle - half[0]), free)
-    peduncle = tubes(half, axes, [tube_of("9 -6 -20, 13 -4 -8, 17 -3 2 | 7.0 7.0")], 8)
-    collicular = ellipsoid(half, (5, -22, -11), (6.5, 5, 8))
-    canvas.paint(Label.WHITE, np.minimum(peduncle, collicular), free)
-    tracts = tubes(half, axes, [tube_of("2 16 -14, 9 30 -16 | 2.0 2.0")], 4)
+    hypothalamus = half.ellipsoid("0 4 -6 | 9 12 9")
+    canvas.paint(Label.GREY, overlap(hypothalamus, 1.2 * base.ventricle - half.x), free)
+    peduncle = half.tubes("9 -6 -20, 13 -4 -8, 17 -3 2 | 7.0 7.0", 8)
+    collicular = half.ellipsoid("5 -22 -11 | 6.5 5 8")
+    canvas.paint(Label.WHITE, union(peduncle, collicular), free)
+    tracts = half.tubes("2 16 -14, 9 30 -16 | 2.0 2.0", 4)
     canvas.paint(Label.WHITE, tracts, free)
-    nigra = ellipsoid(half, (9, -7, -15), (5, 2.2, 3))
+    nigra = half.ellipsoid("9 -7 -15 | 5 2.2 3")
     canvas.paint(Label.PALLIDUM, nigra, canvas.label == Label.WHITE)
 
 
-def _occipital_floor(canvas: Canvas, contents: Contents, points: Points, outer: Envelope) -> None:
+def _occipital_floor(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) -> None:
     """The lower occipital and temporal lobes, which rest on the tentorium down to the cerebellum."""
-    if points[2].min() > 30:
+    if points.z.min() > 30:
         return  # The lobe ends at 10 mm, and the noise of the sulci is slow to compute.
-    half: Points = (np.abs(points[0]), points[1], points[2])
-    lobe = ellipsoid(half, (26, -58, -6), (36, 34, 16))
+    half = points.half
+    lobe = half.ellipsoid("26 -58 -6 | 36 34 16")
     gap = 2.4 + contents.ageing.gap_mm
-    lobe = np.maximum(np.maximum(lobe, gap - outer.cerebellum), outer.cavity + gap)
-    lobe = np.maximum(lobe, 1.0 - half[0])
+    lobe = overlap(lobe, gap - outer.cerebellum, outer.cavity + gap)
+    lobe = overlap(lobe, 1.0 - half.x)
     across = points if contents.base.asymmetry else half
     sulci = np.abs(contents.base.folds.at(across)) - contents.base.sulcus_mm
     free = canvas.label == Label.CSF
-    canvas.paint(Label.GREY, np.maximum(lobe, -sulci), free)
-    deep = np.maximum(lobe, -sulci) + contents.base.cortex_mm
+    canvas.paint(Label.GREY, overlap(lobe, -sulci), free)
+    deep = overlap(lobe, -sulci) + contents.base.cortex_mm
     canvas.paint(Label.WHITE, deep, free | (canvas.label == Label.GREY))
 
 
-def _membranes(canvas: Canvas, points: Points, outer: Envelope) -> None:
+def _membranes(canvas: Canvas, points: Space, outer: Envelope) -> None:
     """Dura along the skull, falx and tentorium."""
     x, y, z = points
     fluid = np.isin(canvas.label, (Label.CSF, Label.GREY))
-    canvas.paint(
-        Label.DURA, np.maximum(-outer.cavity - 0.9, outer.cavity), canvas.label == Label.CSF
-    )
-    falx = np.maximum(np.abs(x) - 0.6, np.maximum(-outer.cavity - 34, 14 - z))
-    canvas.paint(Label.DURA, np.maximum(falx, outer.cavity), fluid)
+    canvas.paint(Label.DURA, overlap(-outer.cavity - 0.9, outer.cavity), canvas.label == Label.CSF)
+    falx = overlap(np.abs(x) - 0.6, -outer.cavity - 34, 14 - z)
+    canvas.paint(Label.DURA, overlap(falx, outer.cavity), fluid)
     sheet = np.abs(z - brain.tentorium(y) + 0.12 * np.abs(x)) - 0.6
-    edge = np.maximum(np.maximum(sheet, y + 24), 15 - np.hypot(x, 0.8 * (y + 28)))
-    canvas.paint(Label.DURA, np.maximum(edge, outer.cavity), fluid)
+    edge = overlap(sheet, y + 24, 15 - np.hypot(x, 0.8 * (y + 28)))
+    canvas.paint(Label.DURA, overlap(edge, outer.cavity), fluid)
 
 
-def _white_matter(canvas: Canvas, contents: Contents, points: Points, axes: Points) -> None:
+def _white_matter(canvas: Canvas, contents: Contents, points: Space) -> None:
     """Leukoaraiosis around the ventricles and in spots."""
     age, base = contents.ageing, contents.base
     white = canvas.label == Label.WHITE
@@ -116,37 +112,35 @@ def _white_matter(canvas: Canvas, contents: Contents, points: Points, axes: Poin
     if contents.diseases.remnant == "hydrocephalus":
         rim += 2.5
     if rim > 0.3:
-        distance = body.ventricles(base, points, axes)
+        distance = body.ventricles(base, points)
         ragged = distance - rim * (1 + 0.7 * base.rough.at(points))
-        canvas.paint(Label.LEUKOARAIOSIS, ragged, white & (points[2] > 0))
+        canvas.paint(Label.LEUKOARAIOSIS, ragged, white & (points.z > 0))
     for centre, radii in age.spots:
         canvas.paint(Label.LEUKOARAIOSIS, ellipsoid(points, centre, radii), white)
 
 
-def _deep_structures(canvas: Canvas, age: Ageing, points: Points, axes: Points) -> None:
+def _deep_structures(canvas: Canvas, age: Ageing, points: Space) -> None:
     """Pallidum, dentate nucleus, choroid plexus, pineal gland and pituitary, with their calcifications."""
-    x = points[0]
-    half: Points = (np.abs(x), points[1], points[2])
-    inner = ellipsoid(
-        (half[0] + 0.28 * (half[1] - 14), half[1], half[2]), (19.5, 12, 0), (4, 10, 6)
-    )
+    x = points.x
+    half = points.half
+    inner = Space(half.x + 0.28 * (half.y - 14), half.y, half.z).ellipsoid("19.5 12 0 | 4 10 6")
     canvas.paint(Label.PALLIDUM, inner, canvas.label == Label.DEEP_GREY)
-    dentate = ellipsoid(half, (14, -38, -32), (6, 8, 4))
+    dentate = half.ellipsoid("14 -38 -32 | 6 8 4")
     canvas.paint(Label.PALLIDUM, dentate, canvas.label == Label.WHITE)
     if age.pallidum:
         canvas.paint(Label.CALCIFICATION, inner + 3.0)
-    canvas.paint(Label.PITUITARY, ellipsoid(half, (0, 17, -25), (6, 4.5, 3.5)))
-    pineal = ellipsoid(points, (0, -27, 1), (3, 4, 3))
+    canvas.paint(Label.PITUITARY, half.ellipsoid("0 17 -25 | 6 4.5 3.5"))
+    pineal = points.ellipsoid("0 -27 1 | 3 4 3")
     canvas.paint(Label.PITUITARY, pineal)
     if age.pineal_mm:
         size = age.pineal_mm
-        canvas.paint(Label.CALCIFICATION, ellipsoid(points, (0, -27, 1), (size, size, size)))
+        canvas.paint(Label.CALCIFICATION, points.ellipsoid(f"0 -27 1 | {size} {size} {size}"))
     fluid = canvas.label == Label.VENTRICLE
-    plexus = tubes(half, axes, [Tube(((9, -12, 19), _ATRIUM, (28, -24, -3)), (1.2, 3.4))], 5)
+    plexus = half.tubes([Tube(((9, -12, 19), _ATRIUM, (28, -24, -3)), (1.2, 3.4))], 5)
     canvas.paint(Label.CHOROID, plexus, fluid)
     if max(age.choroid_mm) > 0:
         left, right = age.choroid_mm
         radius = np.where(x > 0, np.float32(right), np.float32(left))
-        canvas.paint(Label.CALCIFICATION, ellipsoid(half, (23, -33, 8), (1, 1, 1)) + 1 - radius)
+        canvas.paint(Label.CALCIFICATION, half.ellipsoid("23 -33 8 | 1 1 1") + 1 - radius)
     for centre, radii in age.falx:
         canvas.paint(Label.CALCIFICATION, ellipsoid(points, centre, radii))

@@ -62,7 +62,7 @@ class Protocol:
     transfer: float = TRANSFER
 
 
-def needed_maps(kind: Kind, agent: bool, fat_saturation: bool) -> tuple[str, ...]:
+def maps_for(kind: Kind, agent: bool, fat_saturation: bool) -> tuple[str, ...]:
     """The maps from which a sequence is computed."""
     extra = ("gd_map",) * agent + ("fat_map",) * fat_saturation
     return ("pd_map", "t1_map", "fluid_map", *_NEEDS[kind], *extra)
@@ -71,7 +71,7 @@ def needed_maps(kind: Kind, agent: bool, fat_saturation: bool) -> tuple[str, ...
 def magnitude(protocol: Protocol, maps: Maps, b1: np.ndarray | float = 1.0) -> np.ndarray:
     """The signal without noise, as a share of that of water with its full magnetisation; float32, shaped as the maps.
 
-    maps: at 3 T, those of `needed_maps`; b1: the flip angle reached, as a share of the nominal one.
+    maps: at 3 T, those of `maps_for`; b1: the flip angle reached, as a share of the nominal one.
     """
     signal = _of_tissue(protocol, maps, b1)
     mixed = maps["fluid_map"] > 0
@@ -122,7 +122,7 @@ def _gradient(
     tr, te = protocol.tr_ms, protocol.te_ms
     match protocol.kind:
         case "gradient_echo":
-            return np.asarray(mr.spoiled_gradient(pd, t1, t2star, tr, te, flip))
+            return np.asarray(mr.gradient_echo(pd, t1, t2star, tr, te, flip))
         case "mprage":
             return np.asarray(mr.mprage(pd, t1, t2star, tr, te, protocol.ti_ms, flip))
         case "swi":

@@ -6,12 +6,12 @@ import numpy as np
 
 from voxlate.phantoms import anatomy as body
 from voxlate.phantoms import brain, contents, face, furniture
-from voxlate.phantoms.anatomy import Anatomy, Lesion, LesionKind
+from voxlate.phantoms.anatomy import Anatomy, LesionKind
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.contents import Contents
 from voxlate.phantoms.face import Face
 from voxlate.phantoms.furniture import Furniture
-from voxlate.phantoms.shapes import Points, Triple
+from voxlate.phantoms.shapes import Space, Triple
 
 # Field of view: its centre in upright coordinates lies between these.
 _LOWEST_MM = (-6.0, -14.0, -22.0)
@@ -32,10 +32,6 @@ class Detailed:
     furniture: Furniture
     centre_mm: Triple
 
-    @property
-    def lesion(self) -> Lesion:
-        return self.contents.base.lesion
-
 
 def draw(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) -> Detailed:
     """Draw a head; asymmetry 0 gives a head that is symmetric except for its lesions."""
@@ -44,35 +40,30 @@ def draw(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) -> 
     degrees = np.array(_TURN_DEGREES) * (1, asymmetry, asymmetry)
     base = replace(
         base,
-        scale=np.exp(_clipped(pose_rng, 3) * (0.035, 0.04, 0.035)),
-        tilt=np.radians(degrees * _clipped(pose_rng, 3)),
+        scale=np.exp(_clip_normal(pose_rng, 3) * (0.035, 0.04, 0.035)),
+        tilt=np.radians(degrees * _clip_normal(pose_rng, 3)),
         skull_mm=float(pose_rng.uniform(4.5, 8.5)),
     )
-    x, y, z = pose_rng.uniform(_LOWEST_MM, _HIGHEST_MM)
+    x, y, z = pose_rng.uniform(_LOWEST_MM, _HIGHEST_MM).tolist()
     return Detailed(
         base,
         face.draw(face_rng, asymmetry),
         contents.draw(contents_rng, base),
         furniture.draw(furniture_rng, base.scale, asymmetry),
-        (float(x * asymmetry), float(y), float(z)),
+        (x * asymmetry, y, z),
     )
 
 
-def _clipped(rng: np.random.Generator, count: int) -> np.ndarray:
+def _clip_normal(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.clip(rng.standard_normal(count), -2, 2)
 
 
-def slab(shape: Detailed, axes: Points, voxel_mm: float) -> tuple[np.ndarray, ...]:
-    """Labels, second labels, shares, lesion map and texture of a few slices; axes: x [W], y [H], z [D] in mm."""
-    z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+def paint(canvas: Canvas, shape: Detailed, points: Space, grid: Space) -> np.ndarray:
+    """Paint a head of anatomy 2; returns the lesion map. points, grid: upright and scanner coordinates in mm."""
     base = shape.base
-    points = body.upright(base, (x, y, z))
-    canvas = Canvas(x.shape, voxel_mm)
-    outer = brain.envelope(points, axes)
-    furniture.paint(canvas, shape.furniture, (x, y, z))
-    face.paint(canvas, base, shape.face, points, axes, outer.cavity)
-    lesion_map = contents.paint(canvas, shape.contents, points, axes, outer)
-    face.paint_ridges(canvas, shape.face, points, axes)
-    across = points[0] if base.asymmetry else np.abs(points[0])
-    texture = base.texture.at((across, points[1], points[2])).astype(np.float16)
-    return canvas.label, canvas.second, canvas.share, lesion_map, texture
+    outer = brain.envelope(points)
+    furniture.paint(canvas, shape.furniture, grid)
+    face.paint(canvas, base, shape.face, points, outer.cavity)
+    lesion_map = contents.paint(canvas, shape.contents, points, outer)
+    face.paint_ridges(canvas, shape.face, points)
+    return lesion_map

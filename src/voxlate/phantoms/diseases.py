@@ -9,7 +9,7 @@ from voxlate.phantoms import anatomy as body
 from voxlate.phantoms.ageing import Ball
 from voxlate.phantoms.anatomy import Anatomy, Lesion
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Points, ellipsoid, tube_of, tubes
+from voxlate.phantoms.shapes import Space, ellipsoid, overlap, triple, union
 from voxlate.phantoms.tissue import BRAIN, Label
 
 Tumour = Literal["glioblastoma", "low grade", "meningioma", "metastases"]
@@ -49,7 +49,7 @@ def draw(rng: np.random.Generator, base: Anatomy) -> tuple[Diseases, Anatomy]:
         base,
         ventricle=base.ventricle
         * (float(rng.uniform(1.6, 2.4)) if remnant == "hydrocephalus" else 1.0),
-        lesion=_placed(rng, base.lesion, tumour),
+        lesion=_place(rng, base.lesion, tumour),
     )
 
 
@@ -58,12 +58,11 @@ def _ball(rng: np.random.Generator, radii: tuple[float, float]) -> Ball:
     direction = rng.standard_normal(3)
     direction *= rng.uniform(0.35, 0.85) / np.linalg.norm(direction)
     x, y, z = direction * (58, 76, 46) + (0, 0, 20)
-    x = float(np.sign(x) * max(abs(x), 8))
     axes = np.exp(rng.uniform(*np.log(radii))) * rng.uniform(0.75, 1.3, 3)
-    return (x, float(y), max(float(z), -4.0)), (float(axes[0]), float(axes[1]), float(axes[2]))
+    return triple((np.sign(x) * max(abs(x), 8), y, max(z, -4))), triple(axes)
 
 
-def _placed(rng: np.random.Generator, lesion: Lesion, tumour: Tumour) -> Lesion:
+def _place(rng: np.random.Generator, lesion: Lesion, tumour: Tumour) -> Lesion:
     """A meningioma grows from the dura; metastases displace nothing."""
     x, y, z = rng.uniform((-0.9, -0.9, 0.0), (0.9, 0.9, 1.0))
     if lesion.kind != "tumour" or tumour in ("glioblastoma", "low grade"):
@@ -75,7 +74,7 @@ def _placed(rng: np.random.Generator, lesion: Lesion, tumour: Tumour) -> Lesion:
     return replace(lesion, centre_mm=centre)
 
 
-def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Points) -> np.ndarray:
+def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Space) -> np.ndarray:
     """Paint a tumour; returns the lesion map: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing."""
     soft = np.isin(canvas.label, _SOFT)
     white = np.isin(canvas.label, (Label.WHITE, Label.LEUKOARAIOSIS))
@@ -90,14 +89,12 @@ def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Poin
     else:
         necrosis, rim, oedema = body.tumour(base, points)
         if diseases.tumour == "low grade":
-            canvas.paint(
-                Label.LOW_GRADE, np.minimum(rim, oedema + 5), soft & (np.abs(points[0]) > 2)
-            )
+            canvas.paint(Label.LOW_GRADE, union(rim, oedema + 5), soft & (points.half.x > 2))
         else:
             canvas.paint(Label.OEDEMA, oedema, white)
-            canvas.paint(Label.ENHANCING, rim, soft & (np.abs(points[0]) > 2))
+            canvas.paint(Label.ENHANCING, rim, soft & (points.half.x > 2))
         if diseases.tumour == "glioblastoma":
-            canvas.paint(Label.NECROSIS, np.maximum(necrosis, rim + 2.5), soft)
+            canvas.paint(Label.NECROSIS, overlap(necrosis, rim + 2.5), soft)
     lesion_map = np.zeros(canvas.label.shape, np.uint8)
     lesion_map[canvas.label == Label.NECROSIS] = 1
     lesion_map[np.isin(canvas.label, (Label.OEDEMA, Label.LOW_GRADE))] = _OEDEMA
@@ -105,26 +102,21 @@ def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Poin
     return lesion_map
 
 
-def paint_remnant(
-    canvas: Canvas, base: Anatomy, diseases: Diseases, points: Points, axes: Points
-) -> None:
+def paint_remnant(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Space) -> None:
     """Paint what an old disease left: a cavity with its scar, blood of an age, or a shunt."""
     if diseases.has_shunt:
-        catheter = tube_of("-36 -62 66, -24 -36 38, -8 8 20 | 1.3 1.3")
-        canvas.paint(Label.SHUNT, tubes(points, axes, [catheter], 3))
+        canvas.paint(Label.SHUNT, points.tubes("-36 -62 66, -24 -36 38, -8 8 20 | 1.3 1.3", 3))
     if diseases.remnant not in ("infarct", "resection", "haemorrhage"):
         return
     soft = np.isin(canvas.label, _SOFT)
     centre, radii = diseases.remnant_at
-    rough = base.rough.at((points[1], points[2], points[0]))
+    rough = base.rough.at((points.y, points.z, points.x))
     place = ellipsoid(points, centre, radii) + 0.18 * radii[0] * rough
-    if diseases.remnant == "infarct":
-        canvas.paint(Label.GLIOSIS, place - 3.5, soft)
-        canvas.paint(Label.OLD_CAVITY, place, soft)
-    elif diseases.remnant == "resection":
-        canvas.paint(Label.GLIOSIS, place - 2.0, soft)
-        canvas.paint(Label.RESECTION, place, soft)
-    elif diseases.remnant == "haemorrhage":
+    if diseases.remnant != "haemorrhage":
+        is_infarct = diseases.remnant == "infarct"
+        canvas.paint(Label.GLIOSIS, place - (3.5 if is_infarct else 2.0), soft)
+        canvas.paint(Label.OLD_CAVITY if is_infarct else Label.RESECTION, place, soft)
+    else:
         fresh = diseases.bleeding == Label.HAEMORRHAGE_ACUTE
         canvas.paint(
             Label.OEDEMA if fresh else Label.HAEMOSIDERIN, place - (4.0 if fresh else 1.8), soft

@@ -43,23 +43,23 @@ def draw(rng: np.random.Generator) -> Exposure:
     edge = max(float(rng.uniform(-0.6, 0.6)), 0.0)
     thick = rng.random() < 0.5
     low, high = np.log((0.25, 1.5, 0.35)), np.log((0.9, 14.0, 0.9))
-    blur, noise, grain = np.exp(rng.uniform(low, high))
-    cupping, band, streak, slice_mm = rng.uniform((1, 2, 60, 2.5), (6, 14, 500, 6))
-    raised = rng.uniform(2, 9)
+    blur, noise, grain = np.exp(rng.uniform(low, high)).tolist()
+    lows, highs = (1, 2, 60, 2.5, 2), (6, 14, 500, 6, 9)
+    cupping, band, streak, slice_mm, raised = rng.uniform(lows, highs).tolist()
     return Exposure(
-        blur_mm=float(blur),
+        blur_mm=blur,
         edge=edge,
-        noise_hu=float(noise),
-        grain_mm=float(grain),
-        cupping_hu=float(cupping),
-        band_hu=float(band),
-        raised_hu=float(raised),
-        streak_hu=float(streak),
-        slice_mm=float(slice_mm) if thick else 0.6,
+        noise_hu=noise,
+        grain_mm=grain,
+        cupping_hu=cupping,
+        band_hu=band,
+        raised_hu=raised,
+        streak_hu=streak,
+        slice_mm=slice_mm if thick else 0.6,
     )
 
 
-def exposed(
+def expose(
     clean: np.ndarray,
     exposure: Exposure,
     modality: str,

@@ -3,47 +3,35 @@
 import numpy as np
 
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Points, Triple, Tube, ellipsoid, tube_of, tubes
+from voxlate.phantoms.shapes import Space, overlap
 from voxlate.phantoms.tissue import Label
 
-EYE: Triple = (31.0, 76.0, -37.0)
-_APEX: Triple = (14.0, 38.0, -31.0)
-_RADIUS_MM = 12.0
-# The recti leave the apex and touch the globe; offsets from the axis in x and z.
-_RECTI = ((9.5, 0.0), (-9.5, 0.0), (0.0, 9.5), (0.0, -9.5))
 
-
-def cone(half: Points, axes: Points) -> np.ndarray:
+def cone(half: Space) -> np.ndarray:
     """Distance to the inside of the orbit."""
-    cone = tubes(half, axes, [Tube((_APEX, (29, 68, -36), (33, 82, -37)), (4.0, 18.0))], 12)
-    return np.maximum(cone, half[1] - 90)
+    return overlap(half.tubes("14 38 -31, 29 68 -36, 33 82 -37 | 4.0 18.0", 12), half.y - 90)
 
 
-def paint(canvas: Canvas, half: Points, axes: Points, cavity: np.ndarray) -> None:
+# The recti leave the apex and touch the globe.
+_RECTI = """
+40.5 75 -37, 31.55 58 -36, 15 42 -32 | 1.4 1.8
+21.5 75 -37, 14.45 58 -36, 15 42 -32 | 1.4 1.8
+31 75 -27.5, 23 58 -27.45, 15 42 -32 | 1.4 1.8
+31 75 -46.5, 23 58 -44.55, 15 42 -32 | 1.4 1.8
+"""
+
+
+def paint(canvas: Canvas, half: Space, cavity: np.ndarray) -> None:
     """Paint the contents of both orbits; their walls are there (bones.paint_face)."""
-    if half[2].min() > 0 or half[2].max() < -70:
+    if half.z.min() > 0 or half.z.max() < -70:
         return
     outside = cavity > 1.5
-    canvas.paint(Label.FAT, cone(half, axes), outside)
-    nerve = tube_of("31 65 -37, 22 50 -33, 9 28 -25 | 1.7 1.9")
-    sheath = tube_of("31 65 -37, 22 50 -33 | 2.6 2.6")
-    canvas.paint(Label.CSF, tubes(half, axes, [sheath], 4), outside)
-    canvas.paint(Label.WHITE, tubes(half, axes, [nerve], 4), outside)
-    x, y, z = EYE
-    recti = [
-        Tube(
-            (
-                (x + dx, y - 1, z + dz),
-                (0.5 * (x + 15) + 0.9 * dx, 58, z + 1 + 0.9 * dz),
-                (15, 42, -32),
-            ),
-            (1.4, 1.8),
-        )
-        for dx, dz in _RECTI
-    ]
-    canvas.paint(Label.MUSCLE, tubes(half, axes, recti, 4), outside)
-    canvas.paint(Label.GLAND, ellipsoid(half, (43, 80, -29), (4, 6, 5)), outside)
-    globe = ellipsoid(half, EYE, (_RADIUS_MM, _RADIUS_MM, _RADIUS_MM))
+    canvas.paint(Label.FAT, cone(half), outside)
+    canvas.paint(Label.CSF, half.tubes("31 65 -37, 22 50 -33 | 2.6 2.6", 4), outside)
+    canvas.paint(Label.WHITE, half.tubes("31 65 -37, 22 50 -33, 9 28 -25 | 1.7 1.9", 4), outside)
+    canvas.paint(Label.MUSCLE, half.tubes(_RECTI, 4), outside)
+    canvas.paint(Label.GLAND, half.ellipsoid("43 80 -29 | 4 6 5"), outside)
+    globe = half.ellipsoid("31 76 -37 | 12 12 12")
     canvas.paint(Label.MUSCLE, globe)
     canvas.paint(Label.EYE, globe + 1.1)
-    canvas.paint(Label.LENS, ellipsoid(half, (x, y + 7.5, z), (4.6, 2.0, 4.6)))
+    canvas.paint(Label.LENS, half.ellipsoid("31 83.5 -37 | 4.6 2.0 4.6"))

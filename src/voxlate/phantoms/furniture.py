@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Points
+from voxlate.phantoms.shapes import Space, overlap
 from voxlate.phantoms.tissue import Label
 
 # Half width and half length of the outline of a head of average size, and its centre: `anatomy.upright`.
@@ -69,31 +69,27 @@ def _holder(rng: np.random.Generator, scale: np.ndarray, asymmetry: float) -> Ho
     # Real scans show the arc 10 to 40 mm from the skin.
     beside, behind = rng.uniform((12, 10), (45, 32))
     half = (_HALF_WIDTH_MM * scale[0] + beside, _HALF_LENGTH_MM * scale[1] + behind)
-    x, incline = rng.uniform((-8, -0.08), (8, 0.08))
+    lows, highs = (-8, -0.08, -75, 1.8, -6), (8, 0.08, -5, 4.5, 14)
+    x, incline, top, shell, foam = rng.uniform(lows, highs).tolist()
     return Holder(
-        centre_mm=(float(x * asymmetry), _CENTRE_Y_MM),
+        centre_mm=(x * asymmetry, _CENTRE_Y_MM),
         half_mm=(float(half[0]), float(half[1])),
-        incline=float(incline),
-        top_mm=float(rng.uniform(-75, -5)),
-        shell_mm=float(rng.uniform(1.8, 4.5)),
-        foam_mm=float(max(rng.uniform(-6, 14), 0)),
+        incline=incline,
+        top_mm=top,
+        shell_mm=shell,
+        foam_mm=max(foam, 0.0),
     )
 
 
 def _table(rng: np.random.Generator, scale: np.ndarray) -> Table:
     back = _CENTRE_Y_MM - _HALF_LENGTH_MM * scale[1]
     flat = rng.random() < 0.4
-    gap, radius, half_width, thick, skin = rng.uniform((4, 190, 140, 14, 1), (30, 320, 210, 45, 3))
-    return Table(
-        top_mm=float(back - gap),
-        radius_mm=float("inf") if flat else float(radius),
-        half_width_mm=float(half_width),
-        thick_mm=float(thick),
-        skin_mm=float(skin),
-    )
+    lows, highs = (4, 190, 140, 14, 1), (30, 320, 210, 45, 3)
+    gap, radius, half_width, thick, skin = rng.uniform(lows, highs).tolist()
+    return Table(float(back - gap), np.inf if flat else radius, half_width, thick, skin)
 
 
-def paint(canvas: Canvas, furniture: Furniture, points: Points) -> None:
+def paint(canvas: Canvas, furniture: Furniture, points: Space) -> None:
     """Paint table and head holder, before the head; points: scanner coordinates in mm."""
     if furniture.table is not None:
         _paint_table(canvas, furniture.table, points)
@@ -101,7 +97,7 @@ def paint(canvas: Canvas, furniture: Furniture, points: Points) -> None:
         _paint_holder(canvas, furniture.holder, points)
 
 
-def _paint_table(canvas: Canvas, table: Table, points: Points) -> None:
+def _paint_table(canvas: Canvas, table: Table, points: Space) -> None:
     x, y, _ = points
     if np.isinf(table.radius_mm):
         below = y - table.top_mm
@@ -110,20 +106,20 @@ def _paint_table(canvas: Canvas, table: Table, points: Points) -> None:
         below = table.radius_mm - np.hypot(x, y - table.top_mm - table.radius_mm)
         below = np.where(y < table.top_mm + table.radius_mm, below, table.radius_mm)
     half = table.thick_mm / 2
-    board = np.maximum(np.abs(below + half) - half, np.abs(x) - table.half_width_mm)
+    board = overlap(np.abs(below + half) - half, np.abs(x) - table.half_width_mm)
     canvas.paint(Label.TABLE, board)
     canvas.paint(Label.FOAM, board + table.skin_mm)
 
 
-def _paint_holder(canvas: Canvas, holder: Holder, points: Points) -> None:
+def _paint_holder(canvas: Canvas, holder: Holder, points: Space) -> None:
     x, y, z = points
     across = x - holder.centre_mm[0]
     down = y - holder.centre_mm[1] - holder.incline * z
     inner = _ellipse(across, down, holder.half_mm)
     open_above = y - holder.top_mm
     middle = holder.shell_mm / 2
-    shell = np.maximum(np.abs(inner - middle) - middle, open_above)
-    foam = np.maximum(np.maximum(inner, -inner - holder.foam_mm), open_above + 6)
+    shell = overlap(np.abs(inner - middle) - middle, open_above)
+    foam = overlap(inner, -inner - holder.foam_mm, open_above + 6)
     if holder.foam_mm:
         canvas.paint(Label.FOAM, foam)
     canvas.paint(Label.TABLE, shell)

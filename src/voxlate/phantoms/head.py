@@ -1,17 +1,20 @@
 """The head on a grid: the one or two tissues of each voxel, and their shares."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from voxlate.phantoms import detailed, exposure, simple
-from voxlate.phantoms.anatomy import Anatomy, Lesion, LesionKind, anatomy
-from voxlate.phantoms.detailed import Detailed
+from voxlate.phantoms.anatomy import Anatomy, Lesion, LesionKind, anatomy, upright
+from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.exposure import Exposure
+from voxlate.phantoms.shapes import Points, Space
 from voxlate.phantoms.tissue import Tissue, patient
 
 VERSIONS = (1, 2)
+Painter = Callable[..., np.ndarray]  # of a canvas; returns the lesion map
 
 FIELD_MM = (200.0, 240.0, 168.0)  # x, y, z: an adult head from the upper jaw to the vertex
 _CENTRE_MM = (0.0, 0.0, 9.0)  # the field's centre in upright coordinates
@@ -41,6 +44,7 @@ class Head:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
+        """Distances of voxels along D, H and W."""
         dx, dy, dz = np.diag(self.affine)[:3]
         return float(dz), float(dy), float(dx)
 
@@ -59,14 +63,15 @@ def make_head(
     lesion; version: 1, the plain head on which older cohorts rest, or 2, the detailed one (`phantoms.detailed`).
     """
     shape_rng, tissue_rng, exposure_rng = np.random.default_rng([seed, case]).spawn(3)
-    shape: Anatomy | Detailed
-    scanner = None
     if version == 1:
-        shape = anatomy(shape_rng, lesion, asymmetry)
-        paint, centre_mm = partial(simple.slab, shape), _CENTRE_MM
+        base = anatomy(shape_rng, lesion, asymmetry)
+        paint = partial(simple.paint, shape=base)
+        drawn, centre_mm, scanner = base.lesion, _CENTRE_MM, None
     else:
         shape = detailed.draw(shape_rng, lesion, asymmetry)
-        paint, centre_mm = partial(detailed.slab, shape), shape.centre_mm
+        base = shape.base
+        paint = partial(detailed.paint, shape=shape)
+        drawn, centre_mm = shape.contents.base.lesion, shape.centre_mm
         scanner = exposure.draw(exposure_rng)
     spacing = [field / n for field, n in zip(FIELD_MM, size)]
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(size, spacing)]
@@ -76,7 +81,7 @@ def make_head(
     voxel_mm = float(np.prod(spacing)) ** (1 / 3)
     thickness = max(1, _SLAB_VOXELS // (size[0] * size[1]))
     starts = range(0, size[2], thickness)
-    slabs = [paint((x, y, z[start : start + thickness]), voxel_mm) for start in starts]
+    slabs = [_slab(base, paint, (x, y, z[start : start + thickness]), voxel_mm) for start in starts]
     labels, second, share, lesion_map, texture = (np.concatenate(parts) for parts in zip(*slabs))
     tissue = patient(tissue_rng)
     return Head(
@@ -86,9 +91,23 @@ def make_head(
         lesion_map,
         texture,
         affine,
-        shape.lesion,
+        drawn,
         tissue,
         seed,
         case,
         scanner,
     )
+
+
+def _slab(
+    base: Anatomy, paint: Painter, straight: Points, voxel_mm: float
+) -> tuple[np.ndarray, ...]:
+    """Labels, second labels, shares, lesion map and texture of a few slices; straight: x [W], y [H], z [D] in mm."""
+    z, y, x = np.meshgrid(*straight[::-1], indexing="ij")
+    grid = Space(x, y, z, straight)
+    points = upright(base, grid)
+    canvas = Canvas(x.shape, voxel_mm)
+    lesion_map = paint(canvas, points=points, grid=grid)
+    across = points if base.asymmetry else points.half
+    texture = base.texture.at(across).astype(np.float16)
+    return canvas.label, canvas.second, canvas.share, lesion_map, texture

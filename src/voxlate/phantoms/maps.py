@@ -4,7 +4,7 @@ A voxel of tissue and cerebrospinal fluid has two compartments, whose signals ad
 the protons, and all other maps are those of the tissue. Mean rates would make such voxels bright in FLAIR, where the
 fluid is dark. Of two tissues, rates (1/T1, 1/T2, 1/T2*), fat fraction, contrast agent and flow are means over protons,
 and the susceptibility over volume. Voxels without protons have 0. Values are rounded to float16, in which prepared
-cohorts store them without loss. Around metal, which anatomy 2 has, T2* is short (`dephasing_per_ms`).
+cohorts store them without loss. Around metal, which anatomy 2 has, T2* is short (`metal_rate_per_ms`).
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def tissue_map(head: Head, name: str) -> np.ndarray:
         share = head.share[level]
         main = voxels_of(head, level, head.labels[level], slice(None))
         second = voxels_of(head, level, head.second[level], slice(None))
-        out[level] = _mixed(name, main, second, share)
+        out[level] = _mix(name, main, second, share)
     if name in ("t2star_map", "fluid_map"):
         _dephase(head, name, out)
     return out.astype(np.float16).astype(np.float32)
@@ -42,7 +42,7 @@ def tissue_map(head: Head, name: str) -> np.ndarray:
 
 def _dephase(head: Head, name: str, out: np.ndarray) -> None:
     """Change T2* or the fluid's share around metal; nothing changes in a head without it."""
-    rate = dephasing_per_ms(head)
+    rate = metal_rate_per_ms(head)
     if rate is None:
         return
     if name == "t2star_map":
@@ -51,7 +51,7 @@ def _dephase(head: Head, name: str, out: np.ndarray) -> None:
         out[rate > 1 / LONG_T2STAR_MS] = 0
 
 
-def dephasing_per_ms(head: Head) -> np.ndarray | None:
+def metal_rate_per_ms(head: Head) -> np.ndarray | None:
     """The rate that metal adds to 1/T2*, [D, H, W], or None without metal.
 
     The field of a dipole falls with the third power of the distance, and its gradient, which dephases, with the fourth.
@@ -67,7 +67,7 @@ def dephasing_per_ms(head: Head) -> np.ndarray | None:
     return rate
 
 
-def _mixed(name: str, main: Voxels, second: Voxels, share: np.ndarray) -> np.ndarray:
+def _mix(name: str, main: Voxels, second: Voxels, share: np.ndarray) -> np.ndarray:
     protons = share * main.relaxation[0]
     other_protons = (1 - share) * second.relaxation[0]
     total = protons + other_protons

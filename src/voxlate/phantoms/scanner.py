@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from voxlate.phantoms.exposure import exposed
+from voxlate.phantoms.exposure import expose
 from voxlate.phantoms.head import Head
 from voxlate.phantoms.signal import MODALITIES, MR, PERFUSION, signal
 from voxlate.phantoms.tissue import BRAIN, METAL, TUMOUR, VESSEL
@@ -24,13 +24,13 @@ def image(head: Head, modality: str) -> np.ndarray:
     rng = np.random.default_rng([head.seed, head.case, 1 + MODALITIES.index(modality)])
     clean = signal(head, modality)
     if modality in PERFUSION:
-        return _fitted(head, modality, clean, rng)
+        return _perfusion_map(head, modality, clean, rng)
     if modality not in MR and head.exposure is not None:
         metal = np.isin(head.labels, METAL)
-        return exposed(clean, head.exposure, modality, head.spacing_mm, metal, rng)
+        return expose(clean, head.exposure, modality, head.spacing_mm, metal, rng)
     clean = ndimage.gaussian_filter(clean, _BLUR_VOXELS.get(modality, 0.45))
     if modality in MR:
-        clean *= _shading(head, rng)
+        clean *= _coil(head, rng)
         level = np.float32(_MR_NOISE * np.percentile(clean, 99))
         real = level * rng.standard_normal(clean.shape, dtype=np.float32)
         imaginary = level * rng.standard_normal(clean.shape, dtype=np.float32)
@@ -40,7 +40,9 @@ def image(head: Head, modality: str) -> np.ndarray:
     return np.rint(np.clip(clean, -1024, 3071))
 
 
-def _fitted(head: Head, modality: str, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _perfusion_map(
+    head: Head, modality: str, clean: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """A perfusion map with noise in the brain; noise never moves Tmax across the 6 s that define hypoperfusion."""
     inside = np.isin(head.labels, [*BRAIN, *TUMOUR, *VESSEL])
     noisy = clean + _NOISE[modality] * rng.standard_normal(clean.shape, dtype=np.float32)
@@ -51,19 +53,16 @@ def _fitted(head: Head, modality: str, clean: np.ndarray, rng: np.random.Generat
     return np.where(inside, noisy, 0).astype(np.float32)
 
 
-def _shading(head: Head, rng: np.random.Generator) -> np.ndarray:
+# Of the cosines along z, y and x whose sum is the coil's sensitivity.
+_ORDERS = tuple(
+    tuple(map(int, order)) for order in ["100", "010", "001", "200", "020", "002", "110", "011"]
+)
+
+
+def _coil(head: Head, rng: np.random.Generator) -> np.ndarray:
     """The receive coil's sensitivity: a smooth positive field of about ±12 % and mean near 1."""
     field: np.ndarray = np.zeros((1, 1, 1), dtype=np.float32)
-    for order in (
-        (1, 0, 0),
-        (0, 1, 0),
-        (0, 0, 1),
-        (2, 0, 0),
-        (0, 2, 0),
-        (0, 0, 2),
-        (1, 1, 0),
-        (0, 1, 1),
-    ):
+    for order in _ORDERS:
         strength = rng.standard_normal() / sum(order)
         wave: np.ndarray = np.full((1, 1, 1), strength, dtype=np.float32)
         for axis, (k, n) in enumerate(zip(order, head.labels.shape)):

@@ -21,7 +21,7 @@ SWI = (28.0, 20.0, 15.0)
 TOF = (22.0, 3.5, 20.0)
 
 
-def spoiled_gradient(
+def gradient_echo(
     pd: Array, t1_ms: Array, t2star_ms: Array, tr_ms: float, te_ms: float, flip_deg: Array
 ) -> Array:
     """Steady state of a spoiled gradient echo. Source: Ernst and Anderson 1966, Rev Sci Instrum 37:93."""
@@ -46,7 +46,7 @@ def inversion_recovery(
     )
 
 
-def nulling_time_ms(t1_ms: float, tr_ms: float) -> float:
+def null_time_ms(t1_ms: float, tr_ms: float) -> float:
     """The inversion time at which tissue of this T1 gives no signal."""
     return float(t1_ms * np.log(2 / (1 + np.exp(-tr_ms / t1_ms))))
 
@@ -65,7 +65,7 @@ def inflow(
     Source: Haacke et al. 1999, Magnetic Resonance Imaging: Physical Principles and Sequence Design, section 24.2.
     """
     flip = np.radians(flip_deg)
-    steady = spoiled_gradient(pd, t1_ms, t2star_ms, tr_ms, te_ms, flip_deg)
+    steady = gradient_echo(pd, t1_ms, t2star_ms, tr_ms, te_ms, flip_deg)
     fresh = pd * np.sin(flip) * np.exp(-te_ms / t2star_ms)
     per_pulse = np.exp(-tr_ms / t1_ms) * np.cos(flip)
     return steady + (fresh - steady) * per_pulse**pulses

@@ -3,8 +3,9 @@
 Points are three arrays (x, y, z) in mm (right, anterior, superior). A distance is negative inside a shape.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import fft, ndimage
@@ -13,7 +14,66 @@ Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 Triple = tuple[float, float, float]
 
 
-def ellipsoid(points: Points, centre: Triple, axes: Triple) -> np.ndarray:
+@dataclass(frozen=True)
+class Space:
+    """The coordinates of voxels in mm: right, anterior, superior, [D, H, W] each.
+
+    straight: the axes x [W], y [H], z [D] of the grid before its bending, which limit the search for tubes.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    straight: Points | None = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.x, self.y, self.z))
+
+    @functools.cached_property
+    def half(self) -> "Space":
+        """The same with the left side mirrored to the right."""
+        return replace(self, x=np.abs(self.x))
+
+    def at(self, **coordinates: np.ndarray) -> "Space":
+        """The same with other coordinates x, y or z."""
+        return replace(self, **coordinates)
+
+    def ellipsoid(self, text: str) -> np.ndarray:
+        """Distance to the ellipsoid that a text states: its centre, a bar and its half axes, "x y z | a b c" in mm."""
+        centre, _, axes = text.partition("|")
+        return ellipsoid(self, _numbers(centre), _numbers(axes))
+
+    def tubes(self, parts: "str | Sequence[Tube]", reach_mm: float) -> np.ndarray:
+        """Distance to the nearest tube, exact within `reach_mm` of a tube and `reach_mm` elsewhere.
+
+        parts: a text is read by `tubes_of`. The straight axes limit the search, because bending moves a point by at
+        most the largest difference from them.
+        """
+        parts = tubes_of(parts) if isinstance(parts, str) else parts
+        out = np.full(self.x.shape, reach_mm, dtype=np.float32)
+        assert self.straight is not None
+        axes = self.straight[::-1]
+        shaped = np.meshgrid(*axes, indexing="ij", sparse=True)
+        differences = [p - s for p, s in zip((self.z, self.y, self.x), shaped)]
+        bent = [(float(d.min()), float(d.max())) for d in differences]
+        for part in parts:
+            for a, b, ra, rb in part.segments():
+                margin = max(ra, rb) + reach_mm
+                box = []
+                for axis, at, (least, most) in zip((2, 1, 0), axes, bent):
+                    low = min(a[axis], b[axis]) - margin - most
+                    high = max(a[axis], b[axis]) + margin - least
+                    box.append(slice(*np.searchsorted(at, (low, high))))
+                inside = tuple(box)
+                if out[inside].size:
+                    near = _capsule([p[inside] for p in self], a, b, ra, rb)
+                    np.minimum(out[inside], near, out=out[inside])
+        return out
+
+
+def ellipsoid(
+    points: Iterable[np.ndarray], centre: Sequence[float], axes: Sequence[float]
+) -> np.ndarray:
     """Distance to an ellipsoid to first order, exact on its surface: k0 (k0 - 1) / k1.
 
     Source: Taubin 1991, "Estimation of planar curves, surfaces ...": f / |grad f| with f = |p / a| - 1.
@@ -24,10 +84,20 @@ def ellipsoid(points: Points, centre: Triple, axes: Triple) -> np.ndarray:
     return k0 * (k0 - 1) / np.maximum(k1, 1e-6)
 
 
+def union(*distances: np.ndarray) -> np.ndarray:
+    """Distance to the union of shapes."""
+    return functools.reduce(np.minimum, distances)
+
+
+def overlap(*distances: np.ndarray) -> np.ndarray:
+    """Distance to what lies in all of these shapes."""
+    return functools.reduce(np.maximum, distances)
+
+
 def join(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     """Union of two distances whose crease is rounded over `blend_mm` (a quadratic blend)."""
-    overlap = np.maximum(blend_mm - np.abs(a - b), 0)
-    return np.minimum(a, b) - overlap * overlap * (0.25 / blend_mm)
+    near = np.maximum(blend_mm - np.abs(a - b), 0)
+    return np.minimum(a, b) - near * near * (0.25 / blend_mm)
 
 
 def cut(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
@@ -43,56 +113,41 @@ class Tube:
     radius_mm: tuple[float, float]
 
     def segments(self) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
+        """The straight parts of the tube: both ends in mm, and the radius at each."""
         points = np.asarray(self.path, dtype=np.float64)
         steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
         lengths = np.concatenate([[0.0], np.cumsum(steps)])
         radii = np.interp(lengths / max(lengths[-1], 1e-9), [0.0, 1.0], self.radius_mm)
         return list(zip(points, points[1:], radii, radii[1:]))
 
-    def mirrored(self) -> "Tube":
+    def mirror(self) -> "Tube":
+        """The tube of the other side."""
         return Tube(tuple((-x, y, z) for x, y, z in self.path), self.radius_mm)
 
 
-def tube_of(text: str) -> Tube:
-    """The tube that a text states: the points of its path, as x y z in mm, then its first and last radius in mm."""
-    course, _, radii = text.partition("|")
-    path = [_numbers(point) for point in course.split(",")]
-    first, last = _numbers(radii)
-    return Tube(tuple((x, y, z) for x, y, z in path), (first, last))
+@functools.lru_cache(maxsize=256)
+def tubes_of(text: str) -> tuple[Tube, ...]:
+    """The tubes that the lines of a text state.
+
+    A line has the points of a path, as x y z in mm, a bar, the first and last radius in mm, and a comment after "#".
+    """
+    parts = []
+    for line in text.strip().splitlines():
+        course, _, radii = line.partition("#")[0].partition("|")
+        path = tuple(triple(_numbers(point)) for point in course.split(","))
+        first, last = _numbers(radii)
+        parts.append(Tube(path, (first, last)))
+    return tuple(parts)
 
 
 def _numbers(text: str) -> list[float]:
     return [float(number) for number in text.split()]
 
 
-def tubes(points: Points, straight: Points, parts: Sequence[Tube], reach_mm: float) -> np.ndarray:
-    """Distance to the nearest tube, exact within `reach_mm` of a tube and `reach_mm` elsewhere.
-
-    points: [D, H, W] bent coordinates; straight: the axes x [W], y [H], z [D] before bending. They limit the search,
-    because bending moves a point by at most the largest difference between both.
-    """
-    out = np.full(points[0].shape, reach_mm, dtype=np.float32)
-    axes = (straight[2], straight[1], straight[0])
-    shaped = (
-        axes[0][:, None, None],
-        axes[1][None, :, None],
-        axes[2][None, None, :],
-    )
-    differences = [p - s for p, s in zip(points[::-1], shaped)]
-    bent = [(float(d.min()), float(d.max())) for d in differences]
-    for part in parts:
-        for a, b, ra, rb in part.segments():
-            margin = max(ra, rb) + reach_mm
-            box = []
-            for axis, at, (least, most) in zip((2, 1, 0), axes, bent):
-                low = min(a[axis], b[axis]) - margin - most
-                high = max(a[axis], b[axis]) + margin - least
-                box.append(slice(*np.searchsorted(at, (low, high))))
-            inside = tuple(box)
-            if out[inside].size:
-                near = _capsule([p[inside] for p in points], a, b, ra, rb)
-                np.minimum(out[inside], near, out=out[inside])
-    return out
+def triple(numbers: Iterable[float]) -> Triple:
+    """Three numbers of any kind as Python's own, whose arithmetic keeps arrays in float32."""
+    x, y, z = map(float, numbers)
+    return x, y, z
 
 
 def _capsule(
@@ -114,7 +169,8 @@ class NoiseField:
     values: np.ndarray
     pitch_mm: float
 
-    def at(self, points: Points) -> np.ndarray:
+    def at(self, points: Iterable[np.ndarray]) -> np.ndarray:
+        """The noise at points, [D, H, W] each."""
         index = np.stack([np.asarray(p, dtype=np.float32) / self.pitch_mm for p in points])
         return ndimage.map_coordinates(
             self.values, index, order=1, mode="grid-wrap", output=np.float32

@@ -35,13 +35,16 @@ class Voxels:
     def of(
         self, table: np.ndarray, texture: float | np.ndarray = 0.0, core: float = 0.0
     ) -> np.ndarray:
+        """The values of a table for each voxel, with texture and the change in a stroke's core as shares."""
         return table[self.label] * (1 + texture * self.texture + core * self.core)
 
     def has(self, *labels: Label) -> np.ndarray:
+        """Whether each voxel has one of these labels."""
         return np.isin(self.label, list(labels))
 
     @property
     def relaxation(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Proton density, T1, T2 and T2* of each voxel, in ms."""
         # Cytotoxic oedema raises T1 of the core by 12 % and T2 by 40 % (order of Ordidge et al. 1991, MRM 21:1).
         # Fluid has no texture, so FLAIR nulls it everywhere.
         tissue = self.head.tissue
@@ -63,7 +66,7 @@ def _fat_saturation(voxels: Voxels, share: float) -> np.ndarray:
 
 def _t1(voxels: Voxels) -> np.ndarray:
     pd, t1, _, t2star = voxels.relaxation
-    return _fat_saturation(voxels, 0.6) * mr.spoiled_gradient(pd, t1, t2star, *mr.T1)
+    return _fat_saturation(voxels, 0.6) * mr.gradient_echo(pd, t1, t2star, *mr.T1)
 
 
 def _t1c(voxels: Voxels) -> np.ndarray:
@@ -71,7 +74,7 @@ def _t1c(voxels: Voxels) -> np.ndarray:
     pd, t1, _, t2star = voxels.relaxation
     concentration = voxels.of(voxels.head.tissue.gadolinium_mm)
     shortened = mr.with_gadolinium(t1, concentration)
-    return _fat_saturation(voxels, 0.6) * mr.spoiled_gradient(pd, shortened, t2star, *mr.T1)
+    return _fat_saturation(voxels, 0.6) * mr.gradient_echo(pd, shortened, t2star, *mr.T1)
 
 
 def _spin_echo(voxels: Voxels, protocol: tuple[float, float]) -> np.ndarray:
@@ -81,7 +84,7 @@ def _spin_echo(voxels: Voxels, protocol: tuple[float, float]) -> np.ndarray:
 
 def _flair(voxels: Voxels) -> np.ndarray:
     pd, t1, t2, _ = voxels.relaxation
-    still = mr.nulling_time_ms(float(voxels.head.tissue.t1_ms[Label.CSF]), mr.FLAIR[0])
+    still = mr.null_time_ms(float(voxels.head.tissue.t1_ms[Label.CSF]), mr.FLAIR[0])
     return (
         _flow_void(voxels)
         * _fat_saturation(voxels, 0.5)
@@ -224,6 +227,7 @@ def signal(head: Head, modality: str) -> np.ndarray:
 
 
 def voxels_of(head: Head, level: int, label: np.ndarray, where: np.ndarray | slice) -> Voxels:
+    """The voxels of a slice that `where` selects, with one tissue each."""
     height_mm = head.affine[2, 3] + level * head.affine[2, 2]
     stroke = (head.lesion.kind == "stroke") & np.isin(label, list(BRAIN))
     lesion = head.lesion_map[level][where]

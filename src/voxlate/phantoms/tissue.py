@@ -178,7 +178,7 @@ FOAM                     0  1000     1   0.1   -900    0    0     0      0    9.
 """
 _VARYING = 9  # the first columns, which differ between patients
 _VALUES = {
-    Label[name]: [float(value) for value in values]
+    Label[name]: list(map(float, values))
     for name, *values in map(str.split, _TABLE.strip().splitlines()[1:])
 }
 
@@ -205,14 +205,14 @@ def patient(rng: np.random.Generator) -> Tissue:
 
     The tissues of anatomy 1 are drawn first, so that the others do not change its cohorts.
     """
-    first = _varied(rng, list(ANATOMY_1))
-    rest = _varied(rng, [label for label in Label if label not in ANATOMY_1])
+    first = _vary(rng, list(ANATOMY_1))
+    rest = _vary(rng, [label for label in Label if label not in ANATOMY_1])
     table = np.concatenate([first, rest])
     constant = np.array([_VALUES[label][_VARYING:] for label in Label], dtype=np.float32)
     return Tissue(*(column.copy() for column in (*table.T, *constant.T)))
 
 
-def _varied(rng: np.random.Generator, labels: list[Label]) -> np.ndarray:
+def _vary(rng: np.random.Generator, labels: list[Label]) -> np.ndarray:
     """The rows of these labels, multiplied by the patient's factors."""
     table = np.array([_VALUES[label][:_VARYING] for label in labels], dtype=np.float32)
     spread = np.array([0.01, 0.03, 0.04, 0.05, 0.0, 0.10, 0.05, 0.10, 0.10], dtype=np.float32)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.phantoms.shapes import Triple, Tube, tube_of
+from voxlate.phantoms.shapes import Triple, Tube, triple, tubes_of
 from voxlate.phantoms.tissue import Label
 
 CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
@@ -26,24 +26,23 @@ def vessels(rng: np.random.Generator, asymmetry: float, occluded: int) -> dict[L
     parts_of = {
         Label.VEIN: _midline_veins(),
         Label.ARTERY_BEYOND_CLOT: [],
-        Label.ARTERY: _midline_arteries(),
+        Label.ARTERY: list(_MIDLINE_ARTERIES),
         Label.CLOT: [],
     }
     for side in (-1, 1):
         walk = _Walk(np.random.default_rng(shared), np.random.default_rng(own[side]), asymmetry)
         closed = side == occluded
-        stem, clot = _stem(closed)
-        near = [stem, *_anterior(walk)]
+        near = [*(_BEFORE_CLOT if closed else _M1), *_anterior(walk)]
         far = _middle(walk)
         near += _posterior(walk)
         sided = {
             Label.VEIN: _drainage(walk),
             Label.ARTERY_BEYOND_CLOT: far if closed else [],
             Label.ARTERY: near if closed else near + far,
-            Label.CLOT: clot,
+            Label.CLOT: list(_CLOT) if closed else [],
         }
         for label, parts in sided.items():
-            parts_of[label] += parts if side == 1 else [part.mirrored() for part in parts]
+            parts_of[label] += parts if side == 1 else [part.mirror() for part in parts]
     return parts_of
 
 
@@ -56,6 +55,7 @@ class _Walk:
     asymmetry: float
 
     def jitter(self, size: int = 1) -> np.ndarray:
+        """Normal numbers [size] that both sides share as far as they are symmetric."""
         return self.shared.standard_normal(size) + self.asymmetry * self.own.standard_normal(size)
 
 
@@ -63,34 +63,24 @@ def on_cerebrum(azimuth: float, height: float, scale: float = 1.0) -> Triple:
     """A point of the cerebrum's envelope; azimuth 0 is lateral and pi/2 anterior, height -pi/2..pi/2 (radians)."""
     y = CEREBRUM_AXES[1] * scale * np.cos(height) * np.sin(azimuth)
     x = CEREBRUM_AXES[0] * scale * np.cos(height) * np.cos(azimuth) * (1 - 0.0008 * y)
-    return (
-        float(x),
-        float(y),
-        float(CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2] * scale * np.sin(height)),
-    )
+    return triple((x, y, CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2] * scale * np.sin(height)))
 
 
-def _stem(closed: bool) -> tuple[Tube, list[Tube]]:
-    """The first part (M1) of the middle cerebral artery, and the clot that closes its distal half."""
-    course = (
-        (11.0, 16.0, -15.0),
-        (17.0, 17.5, -13.5),
-        (24.0, 17.0, -13.5),
-        (32.0, 14.0, -11.0),
-    )
-    if not closed:
-        return Tube(course, (1.6, 1.45)), []
-    return Tube(course[:3], (1.6, 1.5)), [Tube(((24.5, 17.0, -13.4), course[3]), (1.5, 1.45))]
+# The first part (M1) of the middle cerebral artery: open, or closed by a clot in its distal half.
+_M1 = tubes_of("11 16 -15, 17 17.5 -13.5, 24 17 -13.5, 32 14 -11 | 1.6 1.45")
+_BEFORE_CLOT = tubes_of("11 16 -15, 17 17.5 -13.5, 24 17 -13.5 | 1.6 1.5")
+_CLOT = tubes_of("24.5 17 -13.4, 32 14 -11 | 1.5 1.45")
+
+
+_CAROTID = tubes_of("""
+25 -4 -80, 24 2 -62, 22 3 -50, 13 12 -42, 11 22 -36, 11 27 -27, 11 16 -15 | 2.4 2.0
+11 16 -15, 7 21 -14, 2.6 25 -13 | 1.3 1.2
+""")
 
 
 def _anterior(walk: _Walk) -> list[Tube]:
     """Internal carotid and anterior cerebral artery of one side, with branches on the medial surface."""
-    parts = [
-        tube_of(
-            "25 -4 -80, 24 2 -62, 22 3 -50, 13 12 -42, 11 22 -36, 11 27 -27, 11 16 -15 | 2.4 2.0"
-        ),
-        tube_of("11 16 -15, 7 21 -14, 2.6 25 -13 | 1.3 1.2"),
-    ]
+    parts = list(_CAROTID)
     arch = [(2.6, 25.0, -13.0), (2.4, 33.0, -6.0)]
     arch += [(2.2, 47 * np.cos(a), 6 + 29 * np.sin(a)) for a in np.linspace(-0.1, 2.35, 9)]
     parts.append(Tube(tuple(arch), (1.2, 0.6)))
@@ -115,16 +105,17 @@ def _middle(walk: _Walk) -> list[Tube]:
     upper = (37.0, 12.0, -5.0)
     lower = (38.0, 6.0, -8.0)
     parts = [Tube((fork, upper), (1.3, 1.2)), Tube((fork, lower), (1.3, 1.2))]
-    for azimuth, rising in (
-        (0.75, 0.9),
-        (0.42, 1.0),
-        (0.12, 1.0),
-        (-0.2, 0.95),
-        (-0.5, 0.75),
+    for root, azimuth, rising in (
+        (upper, 0.75, 0.9),
+        (upper, 0.42, 1.0),
+        (upper, 0.12, 1.0),
+        (upper, -0.2, 0.95),
+        (upper, -0.5, 0.75),
+        (lower, 0.1, -0.35),
+        (lower, -0.45, -0.25),
+        (lower, -0.75, 0.2),
     ):
-        parts += _convexity_branch(walk, upper, azimuth, rising)
-    for azimuth, rising in ((0.1, -0.35), (-0.45, -0.25), (-0.75, 0.2)):
-        parts += _convexity_branch(walk, lower, azimuth, rising)
+        parts += _convexity_branch(walk, root, azimuth, rising)
     return parts
 
 
@@ -159,25 +150,27 @@ def _posterior(walk: _Walk) -> list[Tube]:
     """Vertebral, posterior communicating and posterior cerebral artery of one side."""
     sway = 1.5 * walk.jitter(3)
     far = ((15 + sway[0], -44, -3), (13, -58 + sway[1], 2), (11, -72, 6 + sway[2]))
-    return [
-        tube_of("13 -14 -80, 11 -10 -66, 6 -1 -54, 0 1.5 -46 | 1.8 1.5"),
-        tube_of("11 17 -16.5, 10 8 -18, 9 1 -19.5 | 0.7 0.7"),
-        Tube(((0, 3, -22), (9, 1, -19.5), (17, -10, -15), (18, -27, -9), *far), (1.3, 0.6)),
-        tube_of("18 -27 -9, 30 -42 -12, 38 -52 -8 | 0.8 0.5"),
-        tube_of("0 2 -27, 10 -5 -25, 19 -20 -20, 22 -40 -14 | 0.9 0.5"),
-    ]
+    cerebral = Tube(((0, 3, -22), (9, 1, -19.5), (17, -10, -15), (18, -27, -9), *far), (1.3, 0.6))
+    return [cerebral, *_VERTEBRAL]
 
 
-def _midline_arteries() -> list[Tube]:
-    basilar = tube_of("0 1.5 -46, 0 2.5 -34, 0 3 -22 | 1.8 1.6")
-    return [basilar, tube_of("-2.6 25 -13, 2.6 25 -13 | 0.9 0.9")]
+_VERTEBRAL = tubes_of("""
+13 -14 -80, 11 -10 -66, 6 -1 -54, 0 1.5 -46 | 1.8 1.5
+11 17 -16.5, 10 8 -18, 9 1 -19.5 | 0.7 0.7
+18 -27 -9, 30 -42 -12, 38 -52 -8 | 0.8 0.5
+0 2 -27, 10 -5 -25, 19 -20 -20, 22 -40 -14 | 0.9 0.5
+""")
+_MIDLINE_ARTERIES = tubes_of("""
+0 1.5 -46, 0 2.5 -34, 0 3 -22 | 1.8 1.6
+-2.6 25 -13, 2.6 25 -13 | 0.9 0.9
+""")
 
 
 def _crest(angle: float) -> Triple:
     """A point of the sinus along the mid-line, above the brain; 0 is anterior, pi/2 the vertex (radians)."""
     y = (CEREBRUM_AXES[1] - 0.5) * np.cos(angle)
     z = 18 + (CEREBRUM_AXES[2] - 0.5) * np.sin(angle)
-    return 0.0, float(y), float(z)
+    return triple((0, y, z))
 
 
 def _midline_veins() -> list[Tube]:
@@ -194,21 +187,8 @@ def _midline_veins() -> list[Tube]:
 def _drainage(walk: _Walk) -> list[Tube]:
     """Veins of one side: deep, transverse and sigmoid sinus, bridging and Sylvian veins."""
     confluence = _crest(3.5)
-    parts = [
-        tube_of("2 18 12, 2.2 0 13.5, 2 -22 12, 0 -36 9 | 0.8 1.3"),
-        Tube(
-            (
-                confluence,
-                (20, -74, -7),
-                (40, -58, -12),
-                (52, -38, -18),
-                (50, -28, -32),
-                (36, -22, -46),
-                (29, -12, -80),
-            ),
-            (3.4, 3.0),
-        ),
-    ]
+    sinuses = f"{' '.join(map(str, confluence))}, 20 -74 -7, 40 -58 -12, 52 -38 -18, 50 -28 -32, 36 -22 -46, 29 -12 -80 | 3.4 3.0"
+    parts = [*tubes_of("2 18 12, 2.2 0 13.5, 2 -22 12, 0 -36 9 | 0.8 1.3"), *tubes_of(sinuses)]
     for azimuth in (1.15, 0.75, 0.3, -0.2, -0.65, -1.1):
         azimuth += 0.08 * walk.jitter()[0]
         heights = np.linspace(0.45 + 0.1 * walk.jitter()[0], 1.42, 5)

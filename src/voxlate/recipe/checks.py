@@ -46,6 +46,7 @@ def check_synthesis(recipe: Recipe) -> None:
 
 
 def check(recipe: Recipe, where: str) -> None:
+    """Raise BadInput where the stages and tables of a recipe do not fit one another; where: its name."""
     if missing := sorted(recipe.modalities - set(recipe.intensity)):
         known = {name.lower(): name for name in recipe.intensity}
         near = (

@@ -95,6 +95,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Move all weights along their gradients."""
         for group in self.param_groups:
             if not group["orthogonal"]:
                 continue

@@ -49,10 +49,12 @@ class CocaGAN(NetSettings):
 
     @property
     def multiple(self) -> int:
+        """What height and width are padded to a multiple of."""
         return 2 ** (len(self.widths) - 1)
 
     @property
     def extras(self) -> tuple[str, ...]:
+        """Outputs besides the image."""
         return ("modality_logits", "segmentation") if self.classes else ("modality_logits",)
 
     def build(self, channels: Channels) -> "CocaGANNet":
@@ -77,6 +79,7 @@ class CocaGANNet(nn.Module):
         start_normal(self)
 
     def forward(self, inputs: NetworkInput) -> Output:
+        """The images of all targets, and the extras that are asked for."""
         slices = slices_of(inputs, self.net.multiple)
         features = [encoder(slices.of(number)) for number, encoder in enumerate(self.encoders)]
         common = fused(features, slices.available, "mean")
@@ -115,16 +118,19 @@ class FeatureCritic(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels // 4, modalities, 1))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Logits [B, N] of maps [B, C, H, W]."""
         return self.layers(features).mean(dim=(2, 3))
 
 
 class _Reversed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        """The same numbers."""
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        """The negative gradient."""
         return -gradient
 
 

@@ -33,10 +33,12 @@ class HiNet(NetSettings):
 
     @property
     def multiple(self) -> int:
+        """What height and width are padded to a multiple of."""
         return 8
 
     @property
     def extras(self) -> tuple[str, ...]:
+        """Outputs besides the image."""
         return ("reconstructions",)
 
     def build(self, channels: Channels) -> "HiNetNet":
@@ -65,6 +67,7 @@ class HiNetNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
+        """The images of all targets, and the reconstructions if they are asked for."""
         slices = slices_of(inputs, self.net.multiple)
         features = [encoder(slices.of(number)) for number, encoder in enumerate(self.encoders)]
         levels = [
@@ -95,6 +98,7 @@ class Encoder(nn.Module):
         self.levels = nn.ModuleList(nn.Sequential(*pair) for pair in pairs)
 
     def forward(self, h: Tensor) -> list[Tensor]:
+        """The maps of an image [N, 1, H, W] at 1/2, 1/4 and 1/8 of its size."""
         maps = []
         for level in self.levels:
             h = F.max_pool2d(level(h), 2)
@@ -117,6 +121,7 @@ class Repeater(nn.Module):
         self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, h: Tensor) -> Tensor:
+        """The image [N, 1, 8 h, 8 w] of a map [N, C, h, w]."""
         return self.head(self.levels(h)).tanh()
 
 
@@ -129,6 +134,7 @@ class Fuse(nn.Module):
         self.join = _layer(channels + before, outs, slope)
 
     def forward(self, maps: list[Tensor], available: Tensor, before: Tensor | None) -> Tensor:
+        """One map of those of all modalities, [N, C, h, w] each; available: [N, modalities], 0 or 1."""
         h = self.mix(torch.cat([fused(maps, available, how) for how in FUSIONS], dim=1))
         return self.join(h if before is None else torch.cat([h, before], dim=1))
 

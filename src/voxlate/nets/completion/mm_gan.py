@@ -42,6 +42,7 @@ class MMGAN(NetSettings):
 
     @property
     def multiple(self) -> int:
+        """What height and width are padded to a multiple of."""
         return 2 ** len(self.widths)
 
     def build(self, channels: Channels) -> "MMGANNet":
@@ -73,6 +74,7 @@ class MMGANNet(nn.Module):
         start_normal(self)
 
     def forward(self, inputs: NetworkInput) -> Output:
+        """The images of all targets."""
         slices = slices_of(inputs, self.net.multiple)
         h = slices.images
         skips = []
@@ -97,6 +99,7 @@ class Down(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
+        """A map [N, ins, H, W] at half the size."""
         return self.dropout(F.leaky_relu(self.norm(self.conv(h)), SLOPE))
 
 
@@ -110,4 +113,5 @@ class Up(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
+        """A map [N, ins, H, W] at twice the size."""
         return self.dropout(F.relu(self.norm(self.conv(h))))

@@ -31,10 +31,12 @@ class MMSYN(NetSettings):
 
     @property
     def multiple(self) -> int:
+        """What height and width are padded to a multiple of."""
         return 2 ** (len(self.widths) - 1)
 
     @property
     def extras(self) -> tuple[str, ...]:
+        """Outputs besides the image."""
         return ("reconstructions", "images_by_latent", "latent_variance")
 
     def build(self, channels: Channels) -> "MMSYNNet":
@@ -61,6 +63,7 @@ class MMSYNNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
+        """The images of all targets, and the extras that are asked for."""
         slices = slices_of(inputs, self.net.multiple)
         # background is 0 here, as a rectifier gives it
         latents = [
@@ -103,6 +106,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
+        """The latent [N, C, H, W] of an image [N, 1, H, W]."""
         h = image
         skips = []
         for level, pair in enumerate(self.down):
@@ -126,6 +130,7 @@ class Decoder(nn.Module):
         nn.init.constant_(self.head.bias, 0.5)  # type: ignore[arg-type]  # a rectifier that begins below 0 everywhere never learns
 
     def forward(self, latent: Tensor) -> Tensor:
+        """The image [N, 1, H, W] of a latent [N, C, H, W]."""
         h = torch.cat([latent, self.first(latent)], dim=1)
         h = torch.cat([h, self.second(h)], dim=1)
         return F.relu(self.head(h))

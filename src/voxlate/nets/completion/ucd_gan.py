@@ -41,10 +41,12 @@ class UcDGAN(NetSettings):
 
     @property
     def multiple(self) -> int:
+        """What height and width are padded to a multiple of."""
         return int(2**self.halvings)
 
     @property
     def extras(self) -> tuple[str, ...]:
+        """Outputs besides the image."""
         return ("reconstructions", "codes")
 
     def build(self, channels: Channels) -> "UcDGANNet":
@@ -75,6 +77,7 @@ class UcDGANNet(nn.Module):
         start_normal(self)
 
     def forward(self, inputs: NetworkInput) -> Output:
+        """The images of all targets, and the extras that are asked for."""
         slices = slices_of(inputs, self.net.multiple)
         wanted, first = self._wanted(inputs, slices)
         anatomy = self.encoded(slices.images, slices.available)
@@ -134,6 +137,7 @@ class Block(nn.Module):
             nn.init.normal_(style.weight, std=0.02)  # type: ignore[arg-type]
 
     def forward(self, h: Tensor, kind: Tensor | None = None) -> Tensor:
+        """A map [N, C, H, W] of the same shape; kind: [N], the number of each item's modality."""
         inner = h
         for number, conv in enumerate(self.convs):
             inner = self.norm(conv(inner))

@@ -63,6 +63,7 @@ class ADMNet(Backbone):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
+        """See Backbone.slices."""
         start = self.stem(h)
         h, kept = self.encoder(start, embedding)
         h = self.middle2(self.attention(self.middle1(h, embedding)), embedding)

@@ -53,6 +53,7 @@ class TimeMLP(nn.Module):
         self.second = Dense(width, width, init)
 
     def forward(self, log_snr: Tensor) -> Tensor:
+        """The embedding of the log-SNR."""
         sines, cosines = sinusoids(log_snr, self.frequencies, self.frequencies // 2)
         return F.silu(self.second(F.silu(self.first(torch.cat([cosines, sines], dim=-1)))))
 
@@ -69,6 +70,7 @@ class DiTBlock(nn.Module):
         self.mlp = SwiGLU(net.width, net.mlp_ratio * net.width)
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        """Tokens [N, T, C] of the same shape; embedding: [N, C]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (
             self.modulation(embedding).float().chunk(6, dim=-1)
         )
@@ -88,6 +90,7 @@ class FinalLayer(nn.Module):
         self.out = Dense(width, outs, nn.init.zeros_)
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        """Outputs [N, T, outs] of tokens [N, T, C]; embedding: [N, C]."""
         shift, scale = self.modulation(embedding).float().chunk(2, dim=-1)
         return self.out(self.norm(tokens, torch.cat([scale, shift], dim=-1)))
 
@@ -110,6 +113,7 @@ class DiTNet(Backbone):
         self.final = FinalLayer(net.width, pixels * outs)
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
+        """See Backbone.slices."""
         items, height, width, channels = h.shape
         rows = height // self.patch
         columns = width // self.patch

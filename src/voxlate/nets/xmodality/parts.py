@@ -32,6 +32,7 @@ class Dense(nn.Linear):
         super().__init__(ins, outs)
 
     def reset_parameters(self) -> None:
+        """Draw the weights, and set the bias to 0."""
         self.init(self.weight)
         nn.init.zeros_(self.bias)
 
@@ -40,6 +41,7 @@ class ExactDense(Dense):
     """The same in float32 whatever autocast says: for the time and the output layer, where rounding shows."""
 
     def forward(self, h: Tensor) -> Tensor:
+        """[..., ins] -> [..., outs] in float32."""
         with exact(h.device):
             return super().forward(h.float())
 
@@ -51,11 +53,13 @@ class Conv(nn.Conv2d):
         super().__init__(ins, outs, size, padding=size // 2)
 
     def reset_parameters(self) -> None:
+        """Draw the weights, and set the bias to 0."""
         nn.init.xavier_uniform_(self.weight)
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
     def forward(self, h: Tensor) -> Tensor:
+        """[N, H, W, ins] -> [N, H, W, outs]."""
         return super().forward(h.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
@@ -112,6 +116,7 @@ class GroupNorm(Norm):
         self.eps = EPS
 
     def forward(self, h: Tensor, modulation: Tensor | None = None, gelu: bool = False) -> Tensor:
+        """A map of the same shape; arguments as of `RMSNorm`."""
         h = super().forward(h.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         if modulation is not None:
             scale, shift = modulation.to(h.dtype)[:, None, None].chunk(2, dim=-1)
@@ -149,6 +154,7 @@ class Attention(nn.Module):
         self.out = Dense(channels, channels, init)
 
     def forward(self, h: Tensor) -> Tensor:
+        """Tokens of the same shape."""
         mixed = attend(self.qkv(h).view(-1, h.shape[-2], 3, self.heads, h.shape[-1] // self.heads))
         return self.out(mixed.reshape(h.shape))
 
@@ -163,6 +169,7 @@ class AttentionLayer(nn.Module):
         self.attention = Attention(channels, heads)
 
     def forward(self, h: Tensor) -> Tensor:
+        """A map of the same shape."""
         tokens = self.norm(h)
         mixed = self.attention(tokens.flatten(1, -2) if self.whole else tokens)
         return h + mixed.view(h.shape)
@@ -190,6 +197,7 @@ class TimeEmbedding(nn.Module):
         self.second = ExactDense(4 * width, 4 * width)
 
     def forward(self, log_snr: Tensor) -> Tensor:
+        """The embedding of the log-SNR."""
         sines, cosines = sinusoids(log_snr, self.width, self.width // 2 - 1)
         h = F.gelu(self.first(torch.cat([sines, cosines], dim=-1)), approximate="tanh")
         return F.gelu(self.second(h), approximate="tanh")
@@ -204,6 +212,7 @@ class Block(nn.Module):
         self.norm = norm(outs)
 
     def forward(self, h: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """[N, H, W, ins] -> [N, H, W, outs]; modulation: as of `RMSNorm`."""
         return self.norm(self.conv(h), modulation, gelu=True)
 
 
@@ -225,6 +234,7 @@ class ResNetBlock(nn.Module):
         self.skip = Dense(ins, outs) if dim != outs else None
 
     def forward(self, h: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """[N, H, W, ins] -> [N, H, W, outs]; embedding: [N, C]."""
         out = self.block2(self.block1(h, None if self.time is None else self.time(embedding)))
         return out if self.skip is None else self.skip(h).add_(out)
 
@@ -240,6 +250,7 @@ class SwiGLU(nn.Module):
         self.out = Dense(hidden, channels)
 
     def forward(self, h: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Tokens [N, T, C] of the same shape; embedding: [N, C]."""
         h = F.silu(self.gate(h)) * self.value(h)
         if self.time is not None:
             scale, shift = self.time(embedding)[:, None].chunk(2, dim=-1)
@@ -255,6 +266,7 @@ class Down(nn.Module):
         self.dense = Dense(4 * channels, channels)
 
     def forward(self, h: Tensor) -> Tensor:
+        """[N, H, W, C] -> [N, H/2, W/2, C]."""
         channels = h.shape[-1]
         kernel = self.dense.weight.view(channels, channels, 2, 2).contiguous(
             memory_format=torch.channels_last
@@ -271,6 +283,7 @@ class Up(nn.Module):
         self.dense = Dense(channels, 4 * channels)
 
     def forward(self, h: Tensor) -> Tensor:
+        """[N, H, W, C] -> [N, 2 H, 2 W, C]."""
         items, height, width, channels = h.shape
         # weights are sorted so that the channels of a new pixel are neighbours, and pixels move as a whole
         weight = (
@@ -304,6 +317,7 @@ class Backbone(nn.Module, ABC):
         """[N, H, W, C] -> [N, H, W, C_out]; height and width are multiples of `multiple`."""
 
     def forward(self, inputs: NetworkInput) -> Output:
+        """The image."""
         images = list(inputs.images.values())
         state = inputs.state
         image = (

@@ -23,6 +23,7 @@ class DownStage(nn.Module):
         self.attention = attention(above)
 
     def forward(self, h: Tensor, embedding: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The first and the last map of the stage."""
         first = self.block1(h, embedding)
         return first, self.attention(self.block2(first, embedding))
 
@@ -38,6 +39,7 @@ class UpStage(nn.Module):
         self.up = Up(below)
 
     def forward(self, h: Tensor, first: Tensor, last: Tensor, embedding: Tensor | None) -> Tensor:
+        """The map of the next stage, at twice the size."""
         h = self.block1(torch.cat([h, last], dim=-1), embedding)
         return self.up(self.attention(self.block2(torch.cat([h, first], dim=-1), embedding)))
 
@@ -55,6 +57,7 @@ class Encoder(nn.Module):
     def forward(
         self, h: Tensor, embedding: Tensor | None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The deepest map, and the pair of maps of each stage."""
         kept = []
         for stage, down in zip(self.stages, [*self.downs, nn.Identity()]):
             kept.append(stage(h, embedding))
@@ -73,6 +76,7 @@ class Decoder(nn.Module):
     def forward(
         self, h: Tensor, kept: list[tuple[Tensor, Tensor]], embedding: Tensor | None
     ) -> Tensor:
+        """The map of the second stage's size; kept: as the encoder gives them."""
         for stage, (first, last) in zip(self.stages, reversed(kept)):
             h = stage(h, first, last, embedding)
         return h

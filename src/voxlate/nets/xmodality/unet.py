@@ -71,6 +71,7 @@ class PlainUNetNet(Backbone):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
+        """See Backbone.slices."""
         start = h = self.stem(h)
         skips: list[Tensor] = []
         for block, down in zip(self.encoder, [*self.downs, nn.Identity()]):

@@ -65,6 +65,7 @@ class TransformerLayer(nn.Module):
         self.mlp = SwiGLU(channels, net.mlp_ratio * channels, embedding)
 
     def forward(self, tokens: Tensor, embedding: Tensor | None) -> Tensor:
+        """Tokens [N, T, C] of the same shape."""
         tokens = tokens + self.attention(self.norm1(tokens))
         return tokens + self.mlp(self.norm2(tokens), embedding)
 
@@ -80,6 +81,7 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(channels)
 
     def forward(self, h: Tensor, embedding: Tensor | None) -> Tensor:
+        """A map of the same shape."""
         _, height, width, channels = h.shape
         tokens = h.flatten(1, 2) + position_embedding(height, width, channels, h.device)
         for layer in self.layers:
@@ -106,6 +108,7 @@ class UViTNet(Backbone):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
+        """See Backbone.slices."""
         with exact(h.device):
             bands = wavelet.analyse(h)
         start = self.stem(bands)
