@@ -12,13 +12,13 @@ import torch
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.synthesis.calibrations import without_precision
 from voxlate.synthesis.model import load
 from voxlate.system.files import read_json
 from voxlate.training import precision
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import read_header
+from voxlate.trust.calibration_file import without_precision
 
 CPU = torch.device("cpu")
 MACHINE = precision.this_machine()

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from voxlate.system.errors import BadInput
-from voxlate.trust import widths
-from voxlate.trust.calibration import Calibration, Header, Prediction, relative_widths
+from voxlate.trust.calibration import Calibration, Header
 from voxlate.trust.fit import CalibrationVoxels, fit
 
 COVERAGE = 0.9
@@ -18,22 +17,17 @@ def _short(shorten_widths):
     shorten_widths(100, 1024)
 
 
-def patient(number: int, voxels: int = 3000, sd: str = "noise") -> CalibrationVoxels:
-    """Errors of deviation 0.02 to 0.1, which a feature says; sd of samples: noise, or right but for a factor."""
+def patient(number: int, voxels: int = 3000) -> CalibrationVoxels:
+    """Errors of deviation 0.02 to 0.1, which a feature shows."""
     draw = np.random.default_rng(number)
     x = draw.uniform(size=voxels).astype(np.float32)
     true = (0.02 + 0.08 * x) * draw.uniform(0.9, 1.1)
     error = (draw.normal(size=voxels) * true).astype(np.float32)
-    stated = {"noise": draw.uniform(0.01, 0.1, voxels), "right": true / 3 - widths.NARROWEST}[
-        sd
-    ].astype(np.float32)
-    made, inside = np.zeros(voxels, np.float32), np.ones(voxels, bool)
-    parts = {"body": inside, "bright": x > 0.8}
-    ends = (made - stated, made + stated)
+    image, inside = np.zeros(voxels, np.float32), np.ones(voxels, bool)
     features = np.stack([x, draw.normal(size=voxels).astype(np.float32)], 1)
-    prediction = Prediction(made, stated, *ends)
+    parts = {"body": inside, "bright": x > 0.8}
     return CalibrationVoxels(
-        f"case{number}", f"p{number}", features, prediction, made + error, parts, {"body": inside}
+        f"case{number}", f"p{number}", features, image, image + error, parts, {"body": inside}
     )
 
 
@@ -42,11 +36,7 @@ def test_the_narrowest_way_is_taken_and_holds_new_patients():
         [patient(k) for k in range(20)], {"bright": "ct>0.8"}, COVERAGE, 0.9, "normal", 0
     )
     assert target.way in ("learned", "difficulty")
-    assert (
-        target.compared["learned"].width
-        < 0.95 * target.compared["constant"].width
-        < target.compared["sd"].width
-    )
+    assert target.compared["learned"].width < 0.95 * target.compared["constant"].width
     header = Header(
         "w",
         {},
@@ -78,21 +68,13 @@ def test_the_narrowest_way_is_taken_and_holds_new_patients():
     assert np.mean(held) >= 0.8
 
 
-def test_a_right_spread_needs_one_factor():
-    target, _ = fit([patient(k, sd="right") for k in range(10)], {}, COVERAGE, 0.9, "none", 0)
-    assert target.compared["sd"].scale == pytest.approx(3 * 1.645, rel=0.05)
-    assert target.compared["sd"].coverage["body"][0] == pytest.approx(0.9, abs=1e-3)
-    if target.way == "sd":
-        assert relative_widths(target, COVERAGE)["0.5"] == pytest.approx(0.674 / 1.645, rel=0.05)
-
-
-def test_a_regression_has_no_ways_of_samples_and_too_few_patients_no_bound():
-    plain = [replace(patient(k), prediction=Prediction(patient(k).image)) for k in range(5)]
-    target, _ = fit(plain, {}, COVERAGE, 0.9, "normal", 0)
-    assert set(target.compared) == {"difficulty", "constant"}  # five patients teach no quantiles
+def test_five_patients_teach_no_quantiles_and_bound_no_error():
+    few = [patient(k) for k in range(5)]
+    target, _ = fit(few, {}, COVERAGE, 0.9, "normal", 0)
+    assert set(target.compared) == {"difficulty", "constant"}
     assert target.bounds == {"mae": np.inf}
     with pytest.raises(BadInput, match="found 5, who can prove 63% at best"):
-        fit(plain, {}, COVERAGE, 0.9, "any", 0)
+        fit(few, {}, COVERAGE, 0.9, "any", 0)
 
 
 def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are():

@@ -59,7 +59,6 @@ from voxlate.scoring.tables import Scores
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_out_cases, own_copy
-from voxlate.synthesis.calibrations import Answer
 from voxlate.synthesis.cohort import graded_warnings
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.likelihood import Likelihood
@@ -72,6 +71,7 @@ from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
 from voxlate.training.run import Run
 from voxlate.training.train import train as _train
+from voxlate.trust.calibration_file import Answer
 from voxlate.trust.summary import sentences
 from voxlate.web.offering import offer
 from voxlate.web.offering import serve as serve_page

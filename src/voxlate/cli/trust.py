@@ -110,9 +110,7 @@ def calibrate(
         )
     if as_json:
         print(
-            json.dumps(
-                {"calibration": str(path), **fitted.stated, "compared": table(fitted.header)}
-            )
+            json.dumps({"calibration": str(path), **fitted.entry, "compared": table(fitted.header)})
         )
         return
     for line in sentences(fitted.header):

@@ -1,39 +1,55 @@
 """Calibration: prediction intervals of a run's images, fitted on held-out patients whose truth is available."""
 
+import hashlib
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from voxlate.cases.case import LABEL, MASK, prepare_case
+from voxlate.cases.layout import lay_out
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
-from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
-from voxlate.images.intensity import network_ends
+from voxlate.executors.job import Context, Executor, InProcess, busy_line, case_sentence, no_report
+from voxlate.formats.io import content_hash, read_volume
+from voxlate.images.grid import Volume, oriented, same_grid
+from voxlate.images.intensity import Scale, network_ends
 from voxlate.scoring.outliers import outlier_line
-from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_lines, faults_of
+from voxlate.scoring.provenance import recorded_splits
+from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_lines, faults_of, has_other_size
 from voxlate.starters.names import is_starter, name_of
-from voxlate.synthesis.calibration_data import CaseData, Collector, InTraining
 from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.inputs import preparation_for, seen_in_training
+from voxlate.synthesis.intervals import OutputGrid, output_grid_of, patches_in, sources_of
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.model_transfer import SentModel
-from voxlate.synthesis.progress import no_report
+from voxlate.synthesis.progress import PatchProgress
 from voxlate.synthesis.scans import by_accepted_names, in_split
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import locked
 from voxlate.training.run import software
 from voxlate.training.starter import copy_starter, run_folder
 from voxlate.trust.calibration import Calibration, Header, Target
+from voxlate.trust.calibration_cases import (
+    BODY_VOXELS,
+    CaseData,
+    TrueImage,
+    choose_voxels,
+    read_case,
+    write_case,
+)
 from voxlate.trust.calibration_file import write_calibration
 from voxlate.trust.conformal import Bound
-from voxlate.trust.fit import CalibrationVoxels, fit
+from voxlate.trust.fit import fit
 from voxlate.trust.out_of_distribution import Patches, fit_references
-from voxlate.trust.regions import check_regions, default_regions
+from voxlate.trust.regions import LABEL_RULE, calibration_regions
 from voxlate.trust.widths import Widths
 
 Progress = Callable[[str, int, int], None]
@@ -41,6 +57,10 @@ Progress = Callable[[str, int, int], None]
 FEWEST, ENOUGH = 2, 10  # patients: for a calibration, and for a margin by Student's t
 HOLD_BACK = "Hold back more: prepare with other --shares."
 CORRECT = "Correct the {} cases that are left out, or give others: the reason stands beside each."
+
+
+class InTraining(BadInput):
+    """A patient of the training is among the held-out patients."""
 
 
 def calibrate(
@@ -66,229 +86,353 @@ def calibrate(
     margin for fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
     left out of cases that have all. A stopped calibration resumes. executor: works on the cases, by default this
-    process; device: of its workers. any_truth: cases whose truth cannot be that of their image count, too. Raises BadInput where the model is an ensemble or was
-    trained on one of the cases, and where the cases are too few.
+    process; device: of its workers. any_truth: cases whose truth cannot be that of their image count, too. Raises
+    BadInput where the model is an ensemble or was trained on one of the cases, and where the cases are too few.
     """
     model = _single_model(model)
     _check_levels(coverage, confidence)
-    names = model.recipe.data.target
-    labels = sorted({name for case in cases for name in case.labels})
-    rules = {name: _regions(name, model, labels, regions or {}) for name in names}
-    path = model.calibration_file
-    starter = name_of(path.parent)
-    if starter is not None:
-        raise BadInput(
-            f"starter:{starter}: expected a folder of yours for the calibration, because the package stays as it is, found none. Add --out RUN, which becomes a copy of the starter with its calibration."
-        )
-    if path.is_file():
-        warn(
-            f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
-        )
+    header = model.header
+    labels = sorted(set[str]().union(*(case.labels for case in cases)))
+    rules = {
+        name: calibration_regions(name, header["units"][name], labels, regions or {})
+        for name in model.recipe.data.target
+    }
+    path = _calibration_path(model, warn)
     with locked(path.parent):
-        collector = Collector(model, rules, 1 - coverage, seed, warn)
+        collector = _Collector(model, rules, seed, warn)
         data = _collect(collector, cases, executor or InProcess(), device, progress, any_truth)
+        patients = {case.patient for case in data.values()}
         if bound is None:
-            bound = "normal" if len(data.patients) >= ENOUGH else "none"
+            bound = "normal" if len(patients) >= ENOUGH else "none"
         targets = dict[str, Target]()
         networks = dict[str, Widths]()
-        for number, (name, voxels) in enumerate(data.voxels.items()):
-            progress("fits", number + 1, len(data.voxels))
+        for number, name in enumerate(rules):
+            progress("fits", number + 1, len(rules))
+            voxels = [case.voxels[name] for case in data.values()]
             ends = network_ends(model.recipe.intensity[name])
             targets[name], network = fit(
                 voxels, rules[name], coverage, confidence, bound, seed, ends
             )
             if network is not None:
                 networks[name] = network
-        header = Header(
-            weights=model.header["weights_hash"],
+        scales = header["target_scales"].items()
+        stated = Header(
+            weights=header["weights_hash"],
             synth=model.synthesis_options,
             coverage=coverage,
             confidence=confidence,
             bound=bound,
-            patients=len(data.patients),
-            cases=data.contents,
+            patients=len(patients),
+            cases={name: dict(case.content) for name, case in data.items()},
             split=split,
             seed=seed,
             targets=targets,
-            units={name: model.header["units"][name] for name in names},
-            halves={
-                name: (high - low) / 2
-                for name, (low, high) in model.header["target_scales"].items()
-            },
+            units={name: header["units"][name] for name in rules},
+            halves={name: (high - low) / 2 for name, (low, high) in scales},
             made_by=software(),
         )
-        references = fit_references(data.patches, data.patient_of_case, seed)
-        write_calibration(path, Calibration(header, networks, references))
+        patches = list[Patches]()
+        owners = list[str]()
+        for case in data.values():
+            patches += case.patches
+            owners += [case.patient] * len(case.patches)
+        references = fit_references(patches, owners, seed)
+        write_calibration(path, Calibration(stated, networks, references))
         shutil.rmtree(collector.folder, ignore_errors=True)
     calibration = model.calibration()
     assert calibration is not None
     return path, calibration
 
 
-@dataclass
-class _CalibrationData:
-    """Voxels by target, the patches of cases with the patient of each, and the content of the cases' files.
+@dataclass(frozen=True)
+class _Collector:
+    """Synthesises held-out cases, and keeps what a calibration needs of each in a file.
 
-    A completion has several patches for each case, with another modality missing in each.
+    rules: of regions, by target and name. turn: is entered while the network computes.
     """
 
-    voxels: dict[str, list[CalibrationVoxels]]
-    patches: list[Patches] = field(default_factory=list)
-    patient_of_case: list[str] = field(default_factory=list)
-    contents: dict[str, dict[str, str]] = field(default_factory=dict)
+    model: Model
+    rules: Mapping[str, Mapping[str, str]]
+    seed: int
+    warn: Callable[[str], None]
+    turn: AbstractContextManager[None] = field(default_factory=nullcontext)
 
     @property
-    def patients(self) -> set[str]:
-        return set(self.patient_of_case)
+    def folder(self) -> Path:
+        """The folder of the cases' files, until the calibration ends."""
+        return self.model.calibration_file.with_suffix(".parts")
 
-    def add(self, case: str, own: CaseData) -> None:
-        for name, voxels in own.voxels.items():
-            self.voxels[name].append(voxels)
-        self.patches += own.patches
-        self.patient_of_case += [own.patient] * len(own.patches)
-        self.contents[case] = dict(own.content)
+    def hash_files(self, case: CaseFiles) -> dict[str, str]:
+        """The hashes of a case's files that a calibration depends on."""
+        files = self._files(case)
+        files |= {f"label {name}": path for name, path in case.labels.items()}
+        return {name: content_hash(path) for name, path in sorted(files.items())}
+
+    def collect(
+        self, case: CaseFiles, content: Mapping[str, str], progress: PatchProgress
+    ) -> CaseData:
+        """The data of a case, from its file or by a synthesis; content: see hash_files."""
+        model = self.model
+        options = (
+            model.header["weights_hash"],
+            model.synthesis_options,
+            self.seed,
+            content,
+            self.rules,
+            BODY_VOXELS,
+        )
+        digest = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
+        path = self.folder / f"{case.case}.{digest}.safetensors"
+        patient = case.patient or case.case
+        read = partial(read_case, path, digest, case.case, patient, content, model.header["units"])
+        data = read()
+        if data is None:
+            self._synthesise(case, path, digest, progress)
+            data = read()
+        if data is None:
+            raise CannotWrite(
+                f"{path}: expected the data of {case.case} that were written, found others. Check the disk."
+            )
+        return data
+
+    def _files(self, case: CaseFiles) -> dict[str, Path]:
+        """The sources and targets of a case, and its mask where the model uses one."""
+        data = self.model.recipe.data
+        wanted = list(dict.fromkeys([*data.source, *data.target]))
+        missing = [name for name in wanted if name not in case.files]
+        if missing:
+            raise BadInput(
+                f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}."
+            )
+        files = {name: case.files[name] for name in wanted}
+        if case.mask and MASK in self.model.scan_names:
+            files[MASK] = case.mask
+        return files
+
+    def _synthesise(
+        self, case: CaseFiles, path: Path, digest: str, progress: PatchProgress
+    ) -> None:
+        """Write the data of a case: of a completion, with each target left out in turn."""
+        model = self.model
+        recipe = model.recipe
+        scans = {name: read_volume(file, name) for name, file in self._files(case).items()}
+        maps = {name: read_volume(file, name) for name, file in case.labels.items()}
+        generator = np.random.default_rng([self.seed, *case.case.encode()])
+        voxels = dict[str, Mapping[str, Any]]()
+        patches = list[Patches]()
+        for left_out in recipe.data.target if recipe.task.completes else [None]:
+            used = {
+                name: scan
+                for name, scan in scans.items()
+                if name in model.scan_names and name != left_out
+            }
+            inputs = model.prepare(used, case.case)
+            prepared = inputs.prepared
+            output_grid = output_grid_of(prepared, recipe.data.axes, model.header["units"])
+            truths = self._truths(case.case, scans, maps, output_grid)
+            with self.turn:
+                images, _ = model.sample(inputs, self.seed, progress)
+            sources = sources_of(recipe, prepared)
+            resampled = [output_grid.resample(source) for source in sources]
+            for name, image in images.items():
+                voxels[name] = choose_voxels(
+                    image.prediction.map(output_grid.resample),
+                    Scale(*model.header["target_scales"][name]),
+                    truths[name],
+                    resampled,
+                    self.rules[name],
+                    generator,
+                )
+            patches.append(patches_in(recipe, prepared, sources))
+        write_case(path, digest, voxels, patches)
+
+    def _truths(
+        self,
+        case: str,
+        scans: Mapping[str, Volume],
+        maps: Mapping[str, Volume],
+        output_grid: OutputGrid,
+    ) -> dict[str, TrueImage]:
+        """The truths as they are in their files, as in evaluate; resampled only where their grid is another."""
+        model = self.model
+        recipe = model.recipe
+        data = recipe.data
+        scans = {name: scan for name, scan in scans.items() if name != MASK}
+        for name in data.target:
+            _check_truth(case, scans[name], model.header["units"][name], output_grid)
+        sources = {name: scans[name] for name in data.source}
+        preparation = preparation_for(model.header, recipe, sources)
+        whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
+        if seen_in_training(model.header, whole, whole.arrays):
+            raise InTraining(
+                f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
+            )
+        if case in recorded_splits([self.folder.parent]).get("train", []):
+            self.warn(
+                f"{case} has the name of a training case and other voxels: it counts as another patient."
+            )
+        prepared = lay_out(whole, data.axes)
+        if not np.allclose(prepared.header.affine, output_grid.affine):
+            raise BadInput(
+                f"{case}: expected the same grid whichever modality is missing, found another one. Calibrate on cases whose scans share a grid."
+            )
+        registered = prepared.header.registered
+
+        def write(own: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
+            """The file itself where it has the image's voxels, and registration did not move it."""
+            moved = own.modality in registered and registered[own.modality].kept != "none"
+            from_file = oriented(own, data.axes[::-1])
+            from_prepared = output_grid.reorient(
+                output_grid.write(values, own.modality, own.unit, order)
+            )
+            same = not moved and same_grid(from_file.grid, from_prepared.grid)
+            return from_file if same else from_prepared
+
+        labels = {
+            name: write(label, prepared.arrays[LABEL + name][:], 0).data[0]
+            for name, label in maps.items()
+        }
+        truths = dict[str, TrueImage]()
+        for name in data.target:
+            statistics = prepared.header.statistics[name]
+            if statistics.blank:
+                raise BadInput(
+                    f"{case}: expected {name} to show something, found the same value everywhere."
+                )
+            volume = write(scans[name], prepared.arrays[name][:], 1)
+            spec = recipe.intensity[name]
+            scale = spec.scale(statistics)
+            physical = volume.data[0].astype(np.float32)
+            values = scale.forward(physical) if spec.window else scale.of(physical)
+            truths[name] = TrueImage(volume, values, labels)
+        return truths
+
+
+def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -> None:
+    """Raise BadInput where a truth has another unit than the model's images, or voxels of another size."""
+    name = truth.modality
+    if truth.unit != unit:
+        raise BadInput(
+            f"{case}: expected {name} in the unit of the model's images ({unit}), found {truth.unit} in {truth.origin}. Convert it, or take the original scan."
+        )
+    if has_other_size(truth.grid, output_grid.file):
+        raise BadInput(
+            f"{case}: expected {name} to show the region of its image ({output_grid.file}), found voxels of another size in {truth.origin} ({truth.grid}). Write its spacing in mm."
+        )
 
 
 @dataclass(frozen=True)
 class _CollectJob:
-    """The synthesis of cases, whose calibration data are kept in files; a case's result is the hashes of its files."""
+    """The synthesis of cases, whose data are kept in files; a case's result is the hashes of its files."""
 
     sent: SentModel
     rules: Mapping[str, Mapping[str, str]]
-    alpha: float
     seed: int
     uses_network: bool = True
 
     def open(self) -> Callable[[CaseFiles, Context], dict[str, str]]:
+        """The work on one case."""
         return self._collect
 
     def _collect(self, case: CaseFiles, context: Context) -> dict[str, str]:
         model = self.sent.model
         assert isinstance(model, Model)
-        collector = Collector(model, self.rules, self.alpha, self.seed, context.warn, context.turn)
-        content = collector.contents(case)
+        collector = _Collector(model, self.rules, self.seed, context.warn, context.turn)
+        content = collector.hash_files(case)
         collector.collect(case, content, context.progress)
         return content
 
 
-def _collected(
-    collector: Collector,
-    cases: Sequence[CaseFiles],
-    executor: Executor,
-    device: str,
-    progress: Progress,
-) -> dict[str, Outcome]:
-    """By case: the hashes of its files, after workers have kept its calibration data, or its error."""
-    job = _CollectJob(
-        SentModel(collector.model, device), collector.rules, collector.alpha, collector.seed
-    )
-    outcomes = dict[str, Outcome]()
-    with closing(executor.run(job, cases, warn=collector.warn)) as running:
-        for number, outcome in running:
-            if isinstance(outcome.error, InTraining | CannotWrite):
-                raise outcome.error
-            progress("cases", len(outcomes), len(cases))
-            case = cases[number].case
-            if not isinstance(outcome.error, BadInput | None):
-                outcome = Outcome(error=BadInput(case_sentence(case, outcome.error)))
-            outcomes[case] = outcome
-    if busy := busy_line([outcome.cost for outcome in outcomes.values()]):
-        collector.warn(busy)
-    return outcomes
-
-
 def _collect(
-    collector: Collector,
+    collector: _Collector,
     cases: Sequence[CaseFiles],
     executor: Executor,
     device: str,
     progress: Progress,
     any_truth: bool,
-) -> _CalibrationData:
+) -> dict[str, CaseData]:
     """The data of all cases; a case that cannot be synthesised, or whose truth is not its own, is left out with a warning.
 
     Raises BadInput where the patients are too few.
     """
     rules = collector.rules
     warn = collector.warn
-    data = _CalibrationData({name: [] for name in rules})
-    failed = list[str]()
     patients = len({case.patient or case.case for case in cases})
     if patients < FEWEST:
         raise _too_few(rules, f"{patients} ({len(cases)} cases)", HOLD_BACK)
-    ahead = dict[str, Outcome]()
-    if not isinstance(executor, InProcess):  # which has no workers that could keep data ahead
-        ahead = _collected(collector, cases, executor, device, progress)
-    collected = dict[str, CaseData]()
-    for number, case in enumerate(cases):
-        progress("cases", number, len(cases))
-        try:
-            known = ahead.get(case.case)
-            content = collector.contents(case) if known is None else known.get()
-            twins = [other for other, own in collected.items() if own.content == content]
-            if twins:
-                warn(
-                    f"{case.case} has the same scans as {twins[0]}: it is left out, because it is not another patient."
-                )
-                continue
-            collected[case.case] = collector.collect(case, content, partial(progress, "slices"))
-        except InTraining:
-            raise
-        except BadInput as error:
-            failed.append(f"{case.case} is left out: {error}")
-            warn(failed[-1])
-    progress("cases", len(cases), len(cases))
-    wrong = _wrong_truths(collected, rules, any_truth, warn)
-    for name, one in collected.items():
-        if name not in wrong:
-            data.add(name, one)
-    if len(data.patients) < FEWEST:
-        why = f": {failed[0]}" if failed else ""
-        found = f"{len(data.patients)} ({len(data.contents)} of {len(cases)} cases{why})"
-        left_out = len(failed) + len(wrong)
-        raise _too_few(rules, found, CORRECT.format(left_out) if left_out else HOLD_BACK)
-    for name, voxels_of_cases in data.voxels.items():
-        _check_regions(name, voxels_of_cases, rules[name])
-        errors = {one.case: float(np.abs(one.truth - one.image).mean()) for one in voxels_of_cases}
-        if outliers := outlier_line(name, errors):
-            warn(outliers)
-    return data
-
-
-def _wrong_truths(
-    collected: Mapping[str, CaseData],
-    targets: Iterable[str],
-    any_truth: bool,
-    warn: Callable[[str], None],
-) -> set[str]:
-    """The cases with a truth that cannot be that of its image, after a warning of each kind; none with any_truth."""
+    contents = dict[str, Mapping[str, str]]()
+    failed = dict[str, str]()
+    costs = []
+    job = _CollectJob(SentModel(collector.model, device), rules, collector.seed)
+    slices = partial(progress, "slices")
+    progress("cases", 0, len(cases))
+    with closing(executor.run(job, cases, progress=slices, warn=warn)) as running:
+        for number, outcome in running:
+            case = cases[number].case
+            costs.append(outcome.cost)
+            if isinstance(outcome.error, InTraining | CannotWrite):
+                raise outcome.error
+            if outcome.error is None:
+                contents[case] = outcome.result
+            else:
+                failed[case] = f"{case} is left out: {case_sentence(case, outcome.error)}"
+                warn(failed[case])
+            progress("cases", len(costs), len(cases))
+    if busy := busy_line(costs):
+        warn(busy)
+    data = dict[str, CaseData]()
+    for files in cases:
+        content = contents.get(files.case)
+        if content is None:
+            continue
+        twin = next((name for name, other in data.items() if other.content == content), None)
+        if twin is not None:
+            warn(
+                f"{files.case} has the same scans as {twin}: it is left out, because it is not another patient."
+            )
+            continue
+        data[files.case] = collector.collect(files, content, no_report)
     wrong = set[str]()
-    for name in targets:
-        faults = faults_of({case: one.truths[name] for case, one in collected.items()})
-        for sentence in fault_lines(faults, len(collected), KEPT if any_truth else LEFT_OUT):
+    for name in rules:
+        faults = faults_of({case: own.truths[name] for case, own in data.items()})
+        for sentence in fault_lines(faults, len(data), KEPT if any_truth else LEFT_OUT):
             warn(f"{name}: {sentence}")
-        wrong |= faults.keys()
-    return set() if any_truth else wrong
+        wrong |= set() if any_truth else faults.keys()
+    kept = {case: own for case, own in data.items() if case not in wrong}
+    patients = len({own.patient for own in kept.values()})
+    if patients < FEWEST:
+        why = f": {next(iter(failed.values()))}" if failed else ""
+        left_out = len(failed) + len(wrong)
+        found = f"{patients} ({len(kept)} of {len(cases)} cases{why})"
+        raise _too_few(rules, found, CORRECT.format(left_out) if left_out else HOLD_BACK)
+    for name, own_rules in rules.items():
+        _check_voxels(name, kept, own_rules, warn)
+    return kept
 
 
-def _too_few(targets: Iterable[str], found: str, advice: str) -> BadInput:
-    return BadInput(
-        f"calibrate: expected at least {FEWEST} patients with {' and '.join(targets)} that training did not see, found {found}. {advice}"
-    )
-
-
-def _check_regions(
+def _check_voxels(
     name: str,
-    cases: Sequence[CalibrationVoxels],
+    data: Mapping[str, CaseData],
     rules: Mapping[str, str],
+    warn: Callable[[str], None],
 ) -> None:
-    """Raise BadInput where no case has voxels of a region; a label map may be empty."""
+    """Warn of outliers; raise BadInput where no case has voxels of a region. A label map may be empty."""
+    voxels = [case.voxels[name] for case in data.values()]
     for region, rule in rules.items():
-        is_label = rule == f"{region}>0.5"
-        if not is_label and not any(case.truth_parts[region].any() for case in cases):
+        is_label = rule == LABEL_RULE.format(region)
+        if not is_label and not any(case.truth_parts[region].any() for case in voxels):
             raise BadInput(
                 f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
             )
+    errors = {case.case: float(np.abs(case.truth - case.image).mean()) for case in voxels}
+    if outliers := outlier_line(name, errors):
+        warn(outliers)
+
+
+def _too_few(targets: Mapping[str, object], found: str, advice: str) -> BadInput:
+    return BadInput(
+        f"calibrate: expected at least {FEWEST} patients with {' and '.join(targets)} that training did not see, found {found}. {advice}"
+    )
 
 
 def _check_levels(coverage: float, confidence: float) -> None:
@@ -311,6 +455,21 @@ def _single_model(model: Model | Ensemble) -> Model:
     return model
 
 
+def _calibration_path(model: Model, warn: Callable[[str], None]) -> Path:
+    """The file of the calibration, with a warning where it exists; raises BadInput for a starter."""
+    path = model.calibration_file
+    starter = name_of(path.parent)
+    if starter is not None:
+        raise BadInput(
+            f"starter:{starter}: expected a folder of yours for the calibration, because the package stays as it is, found none. Add --out RUN, which becomes a copy of the starter with its calibration."
+        )
+    if path.is_file():
+        warn(
+            f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
+        )
+    return path
+
+
 def own_copy(run: Path | str, out: Path | None) -> Path | str:
     """The run to calibrate: with `out`, a copy of a starter in that folder, whose calibration the copy keeps.
 
@@ -326,10 +485,7 @@ def own_copy(run: Path | str, out: Path | None) -> Path | str:
 
 
 def held_out_cases(
-    model: Model | Ensemble,
-    cohort: Path,
-    split: str | None,
-    **layout: Any,
+    model: Model | Ensemble, cohort: Path, split: str | None, **layout: Any
 ) -> list[CaseFiles]:
     """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits."""
     cases = [
@@ -340,14 +496,3 @@ def held_out_cases(
         of_split = f" of the split {split}" if split else ""
         raise BadInput(f"{cohort}: expected cases{of_split}, found none. Check --split.")
     return cases
-
-
-def _regions(
-    target: str,
-    model: Model,
-    labels: list[str],
-    asked: Mapping[str, str],
-) -> dict[str, str]:
-    """The rules of all regions of a target by name; asked: those of the user."""
-    check_regions(asked, target, labels)
-    return {**default_regions(target, model.header["units"][target], labels), **asked}

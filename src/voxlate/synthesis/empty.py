@@ -97,7 +97,7 @@ class Empty:
         lower = dict[str, Volume]()
         upper = dict[str, Volume]()
         for name in low:
-            share = output_grid.written(self._voxels(name).astype(np.float32), "", "").data
+            share = output_grid.write(self._voxels(name).astype(np.float32), "", "").data
             inside = share > WHOLE
             partly = share > 0
             image = volumes[name].data

@@ -14,7 +14,6 @@ import torch
 from voxlate.images.grid import Volume
 from voxlate.recipe import Recipe
 from voxlate.starters.names import is_starter
-from voxlate.synthesis.calibrations import Answer
 from voxlate.synthesis.inputs import Scan
 from voxlate.synthesis.model import COST, Model, load
 from voxlate.synthesis.progress import (
@@ -28,6 +27,7 @@ from voxlate.synthesis.result import Synthesised
 from voxlate.system.arrays import Float32
 from voxlate.system.errors import BadInput
 from voxlate.training.run import Run
+from voxlate.trust.calibration_file import Answer
 
 SHARED_IF_EQUAL = (
     "peaks",

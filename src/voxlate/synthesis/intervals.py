@@ -31,7 +31,7 @@ class OutputGrid:
     axes: str
     units: Mapping[str, str]
 
-    def written(
+    def write(
         self,
         values: np.ndarray,
         modality: str,
@@ -47,16 +47,16 @@ class OutputGrid:
         volumes = dict[str, Volume]()
         for name, array in values.items():
             if array is not None:
-                volumes[name] = self.written(array, name, self.units[name])
+                volumes[name] = self.write(array, name, self.units[name])
         return volumes
 
-    def laid(self, volume: Volume) -> Volume:
+    def reorient(self, volume: Volume) -> Volume:
         """A volume on the file's grid in the network's layout of slices."""
         return oriented(volume, self.axes[::-1])
 
-    def resampled(self, values: np.ndarray) -> np.ndarray:
+    def resample(self, values: np.ndarray) -> np.ndarray:
         """Values [D, H, W] on the network's grid, resampled to the file's voxels, in the network's layout."""
-        return self.laid(self.written(values, "", "")).data[0]
+        return self.reorient(self.write(values, "", "")).data[0]
 
 
 def output_grid_of(prepared: PreparedCase, axes: str, units: Mapping[str, str]) -> OutputGrid:
@@ -122,12 +122,14 @@ def case_intervals(
     if calibration is None:
         return CaseIntervals(low, high, bounds)
     sources = sources_of(recipe, prepared)
-    resampled_sources = [output_grid.resampled(source) for source in sources]
+    resampled_sources = [output_grid.resample(source) for source in sources]
     for name, image in images.items():
         ends = calibration.interval(
-            name, image.prediction.each(output_grid.resampled), resampled_sources
+            name, image.prediction.map(output_grid.resample), resampled_sources
         )
-        volume = output_grid.laid(output_grid.written(image.values, name, output_grid.units[name]))
+        volume = output_grid.reorient(
+            output_grid.write(image.values, name, output_grid.units[name])
+        )
         for maps, values in zip((low, high), ends):
             physical = replace(volume, data=image.scale.inverse(values)[None])
             maps[name] = return_to(physical, output_grid.file)

@@ -37,7 +37,6 @@ from voxlate.recipe.training import Precision
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
 from voxlate.synthesis.brightness import find_peak
-from voxlate.synthesis.calibrations import Answer, CalibrationPlace, find_calibration
 from voxlate.synthesis.empty import Empty, begins_above, empty_slices
 from voxlate.synthesis.inputs import (
     CaseInputs,
@@ -69,6 +68,7 @@ from voxlate.training.run import Run, software, weights_of
 from voxlate.training.starter import run_folder
 from voxlate.training.weights import file_hash, load_method, read_header
 from voxlate.trust.calibration import Calibration, Prediction
+from voxlate.trust.calibration_file import Answer, CalibrationPlace, find_calibration
 
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
 OF_NOISE = frozenset((*(field.name for field in fields(SamplerSettings)), "noise"))
@@ -182,11 +182,10 @@ class Model:
         model = self.with_options(**options)
         inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
         calibration = None if model._lacks_several(inputs.files) else model.calibration()
-        outer = None if calibration is None else calibration.outer
 
         with turn or nullcontext():
             begun = time.monotonic()
-            images, calls = model.sample(inputs, seed, progress_function(progress), outer)
+            images, calls = model.sample(inputs, seed, progress_function(progress))
             shape = inputs.prepared.header.shape
             seconds = (time.monotonic() - begun) / shape[0]
 
@@ -223,14 +222,11 @@ class Model:
         return prepare_inputs(self.recipe, self.header, known, case, self.anatomy, targets)
 
     def sample(
-        self, inputs: CaseInputs, seed: int, progress: PatchProgress, outer: float | None
+        self, inputs: CaseInputs, seed: int, progress: PatchProgress
     ) -> tuple[dict[str, SynthesisedImage], float]:
-        """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch.
-
-        outer: see sampling.sample_targets.
-        """
+        """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch."""
         predictions, calls = sample_targets(
-            self.method, self.recipe, self.device, inputs, seed, progress, outer
+            self.method, self.recipe, self.device, inputs, seed, progress
         )
         by_target = dict(zip(self.recipe.data.target, predictions))
         wanted = self._targets(inputs.files)
@@ -305,7 +301,7 @@ class Model:
             "peaks": {name: peak.stated for name, peak in peaks.items()},
             "bounds": bounds,
             "familiar": intervals.verdict and intervals.verdict.stated,
-            TAUGHT: calibration is not None and calibration.learned_from(inputs.files),
+            TAUGHT: calibration is not None and calibration.has_case(inputs.files),
             "warnings": warnings,
             "bound": self.header.get("bound"),
         }
@@ -386,7 +382,7 @@ class Model:
         return self.calibration_place.file
 
     def calibration(self) -> Calibration | None:
-        """The calibration of images with these options (see calibrations.find_calibration); None without intervals."""
+        """The calibration of images with these options (see find_calibration); None without intervals."""
         place = self.calibration_place
         if place is None:
             return None
@@ -470,7 +466,7 @@ class Model:
             "air_at_borders": "background",
         }
         if calibration is not None:
-            plan["calibration"] = calibration.stated
+            plan["calibration"] = calibration.entry
         if files and self._left(files):
             plan["only"] = list(self.only)
         scales = {name: self._target_scale(name) for name in recipe.data.target}

@@ -96,15 +96,12 @@ class SynthesisedImage:
         """The image with its bright end corrected, and its spread with it."""
         scale = self.scale
         values = peak.stretch(self.values)
-        moved = self.prediction.each(
-            lambda array: in_slabs(lambda slab: scale.of(peak.stretch(scale.inverse(slab))), array)
-        )
         sd = self.physical_sd
         if sd is not None:
             half = np.float32(self.half)
             stretched = peak.stretch_sd(sd, self.values)
             sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), stretched)
-        prediction = Prediction(in_slabs(scale.of, values), sd, moved.low, moved.high)
+        prediction = Prediction(in_slabs(scale.of, values), sd)
         return SynthesisedImage(values, prediction, scale, peak)
 
 

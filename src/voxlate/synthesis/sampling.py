@@ -44,20 +44,16 @@ def sample_targets(
     inputs: CaseInputs,
     seed: int,
     progress: PatchProgress,
-    outer: float | None,
 ) -> tuple[list[Prediction], float]:
     """The targets of a case, and evaluations of the network for each sample of a slice or patch.
 
-    The image is the mean over the samples. The seed and the key of the inputs decide the noise. outer: where it is
-    given and there are several samples, their quantiles outer / 2 and 1 - outer / 2 are computed as well.
+    The image is the mean over the samples. The seed and the key of the inputs decide the noise.
     """
     synth = recipe.synth
     plan, prepared = _plan_slices(recipe, inputs.prepared)
-    if synth.samples == 1:
-        outer = None
     network = _Network(method, recipe, device, of_synthesis(recipe, device), plan)
     starts = plan.starts()
-    blend = Blend(plan.output_tiling, _background(recipe, outer))
+    blend = Blend(plan.output_tiling, _background(recipe))
     with count_calls(method.net, _progress_in_windows(synth, plan, progress)) as calls:
         size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
@@ -70,7 +66,7 @@ def sample_targets(
             noise = _noise_of(
                 synth, plan, chosen, patches, prepared.header.spacing_mm[0], inputs.key, seed
             )
-            images = network.moments(collate(patches), noise, outer)
+            images = network.moments(collate(patches), noise)
             for start, image in zip(chosen, images):
                 blend.add(image, plan.place(start))
             if synth.windows is None:
@@ -81,13 +77,11 @@ def sample_targets(
     ), evaluations_each
 
 
-def _background(recipe: Recipe, outer: float | None) -> list[float]:
+def _background(recipe: Recipe) -> list[float]:
     """The values of voxels that no patch holds, by channel, in the order of _Network.moments."""
     values = [BACKGROUND]
     if recipe.synth.samples > 1:
         values.append(0.0)
-    if outer is not None:
-        values += [BACKGROUND, BACKGROUND]
     by_channel: list[float] = np.repeat(values, len(recipe.data.target)).tolist()
     return by_channel
 
@@ -95,10 +89,10 @@ def _background(recipe: Recipe, outer: float | None) -> list[float]:
 def _predictions(case: str, blended: np.ndarray, targets: int) -> list[Prediction]:
     """The predictions of all targets from their moments [k T, D, H, W]; raises BadInput for values that are not finite.
 
-    k: the mean, the standard deviation, two quantiles, as far as there are any.
+    k: the mean, and of several samples the standard deviation.
     """
     parts = blended.reshape(-1, targets, *blended.shape[1:])
-    for part in parts[:2]:
+    for part in parts:
         _check_finite(case, part)
     return [Prediction(*parts[:, channel]) for channel in range(targets)]
 
@@ -195,30 +189,20 @@ class _Network:
         self,
         batch: Batch,
         noise: Callable[[int], Noise],
-        outer: float | None,
     ) -> np.ndarray:
-        """The mean of the samples, their standard deviation (ddof = 1) and the quantiles of `sample_targets`.
-
-        [B, k T, D, H, W]: k = 1 of one sample, else 2, with quantiles 4. Samples are kept only for quantiles.
-        """
+        """The mean of the samples and their standard deviation (ddof = 1): [B, k T, D, H, W], k = 1 of one sample, else 2."""
         samples = self.recipe.synth.samples
         batch = batch.to(self.device)
         mean = torch.zeros(())
         squares = torch.zeros(())
-        kept = list[Tensor]()
         for sample in range(samples):
             image = self.sample(batch, noise(sample))
             step = image - mean
             mean = mean + step / (sample + 1)
             squares = squares + step * (image - mean)  # Welford 1962
-            if outer is not None:
-                kept.append(image.cpu())
         parts = [mean.cpu()]
         if samples > 1:
             parts.append((squares / (samples - 1)).sqrt().cpu())
-        if outer is not None:
-            levels = torch.tensor([outer / 2, 1 - outer / 2])
-            parts += torch.quantile(torch.stack(kept), levels, dim=0).unbind()
         return torch.cat(parts, dim=1).numpy()
 
     def sample(self, batch: Batch, noise: Noise) -> Tensor:

@@ -1,20 +1,126 @@
-"""The file of a calibration: RUN/calibration.<answer>.<samples>.safetensors, checked strictly when it is read."""
+"""The file of a calibration, RUN/calibration.<answer>.<samples>.safetensors: its place, its writing, its strict reading."""
 
 import hashlib
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from pydantic import StrictStr
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
+from voxlate.recipe import Recipe
 from voxlate.scoring.regions import regions_from
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Digest, Record, Shape, Tensors, checksum, write_tensors
-from voxlate.trust.calibration import BODY, MEMORY, SAMPLE_METHODS, Calibration, Header, Target
-from voxlate.trust.out_of_distribution import reference_shapes, references_from
+from voxlate.training.changes import first_change
+from voxlate.trust.calibration import BODY, Calibration, Header, Target
+from voxlate.trust.features import number_of_features
+from voxlate.trust.out_of_distribution import (
+    number_of_patch_features,
+    reference_shapes,
+    references_from,
+)
 from voxlate.trust.widths import SETTINGS, widths_from, widths_shapes
+
+Answer = Literal["mean", "sample"]
+MEMORY = ".memory"  # begins the names of the reference patches' tensors, as no modality does
+
+
+@dataclass(frozen=True)
+class CalibrationPlace:
+    """Where the calibration of images is: in a run's folder, by their type of answer and their number of samples."""
+
+    folder: Path
+    answer: Answer
+    samples: int
+
+    @property
+    def file(self) -> Path:
+        """RUN/calibration.<answer>.<samples>.safetensors, whether it exists or not."""
+        return self.folder / f"calibration.{self.answer}.{self.samples}.safetensors"
+
+    @property
+    def other_samples(self) -> str:
+        """The numbers of samples for which the run has a calibration of this answer, as text."""
+        files = self.folder.glob(f"calibration.{self.answer}.*.safetensors")
+        counts = {file.name.split(".")[2] for file in files}
+        numbers = sorted(int(count) for count in counts if count.isdecimal())
+        return " or ".join(map(str, numbers))
+
+    @property
+    def warning(self) -> str:
+        """A sentence where the run is calibrated for another answer or number of samples only; else ''."""
+        if self.file.is_file():
+            return ""
+        others = self.other_samples
+        if others:
+            return f"No intervals: the run is calibrated for {others} samples (--samples {others.split()[0]})."
+        if any(self.folder.glob("calibration.*.safetensors")):
+            other = next(answer for answer in get_args(Answer) if answer != self.answer)
+            return f"No intervals: the run is calibrated for its {other} answer (--answer {other})."
+        return ""
+
+    def mismatch(self, difference: str) -> BadInput:
+        """The error of a calibration that does not belong to the images."""
+        return BadInput(
+            f"{self.folder}: expected a calibration of {difference}. Run voxlate calibrate again with the options of synth, change these, or go without intervals (--no-intervals)."
+        )
+
+
+def find_calibration(
+    place: CalibrationPlace, recipe: Recipe, header: Mapping[str, Any], options: Mapping[str, Any]
+) -> Calibration | None:
+    """The calibration of a run for images that are synthesised with these options; None where the run has none.
+
+    header: of the weights; options: as in `Model.synthesis_options`. Raises BadInput where it belongs to other weights
+    or other options, or to another number of samples than the user asked for.
+    """
+    if not place.file.is_file():
+        own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
+        if place.samples != own_samples and place.other_samples:
+            raise place.mismatch(
+                f"{place.samples} samples, found one of {place.other_samples} samples"
+            )
+        return None
+    calibration = _read_once(place.file, place.file.stat().st_mtime_ns)
+    stated = calibration.header
+    if stated.weights != header["weights_hash"]:
+        raise place.mismatch(
+            f"these weights ({header['weights_hash']}), found one of others ({stated.weights})"
+        )
+    change = first_change(without_precision(stated.synth), without_precision(options))
+    if change:
+        raise place.mismatch(f"images drawn as these are, found one of others ({change})")
+    targets = recipe.data.target
+    sources = len(recipe.data.source)
+    sizes = {len(network.centre) for network in calibration.widths.values()}
+    same = (
+        stated.targets.keys() == set(targets)
+        and stated.units == {name: header["units"][name] for name in targets}
+        and sizes <= {number_of_features(sources, stated.synth["samples"])}
+        and len(calibration.references.centre) == number_of_patch_features(sources)
+    )
+    if not same:
+        raise BadInput(
+            f"{place.file}: expected a calibration of {' and '.join(targets)} made of {sources} scans, found one of other images. Remove it, and calibrate again."
+        )
+    return calibration
+
+
+def without_precision(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Synthesis options without the precision, because rounding errors are far below what a calibration states."""
+    return {key: value for key, value in options.items() if key != "precision"}
+
+
+@lru_cache(maxsize=8)
+def _read_once(path: Path, mtime_ns: int) -> Calibration:
+    """The calibration in a file; the time stamp makes a new file a new entry of the cache."""
+    return read_calibration(path)
 
 
 class _Stamped(TypedDict):
@@ -48,8 +154,7 @@ def read_calibration(path: Path) -> Calibration:
     record.check(same, f"scans of {references.patients} patients, not of {header.patients}")
     learned = [name for name, target in header.targets.items() if target.way in SETTINGS]
     widths = {name: widths_from(tensors, name) for name in learned}
-    with path.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return Calibration(header, widths, references, digest)
 
 
@@ -70,13 +175,9 @@ def _shapes(file: Tensors, header: Header) -> dict[str, Shape]:
 def _check(record: Record, header: Header) -> None:
     """Raise BadInput unless the entries of a header agree with each other."""
     names = header.targets.keys()
-    record.check(
-        bool(names) and header.units.keys() == names,
-        f"units of {', '.join(header.units) or 'nothing'}",
-    )
-    record.check(
-        header.halves.keys() == names, f"scales of {', '.join(header.halves) or 'nothing'}"
-    )
+    for kind, entries in (("units", header.units), ("scales", header.halves)):
+        same = bool(names) and entries.keys() == names
+        record.check(same, f"{kind} of {', '.join(entries) or 'nothing'}")
     record.check(
         len(header.cases) >= header.patients,
         f"{header.patients} patients of {len(header.cases)} cases",
@@ -84,28 +185,20 @@ def _check(record: Record, header: Header) -> None:
     samples = header.synth.get("samples")
     record.check(type(samples) is int and samples >= 1, "options of no synthesis")
     for name, target in header.targets.items():
-        _check_target(record, name, target, header.coverage, int(str(samples)))
+        record.check(
+            target.way != "sd" or header.synth["samples"] > 1,
+            f"intervals of {name} by samples, of images of one",
+        )
+        _check_target(record, name, target, header.coverage)
 
 
-def _check_target(
-    record: Record,
-    name: str,
-    target: Target,
-    coverage: float,
-    samples: int,
-) -> None:
-    record.check(
-        target.scales.get(coverage, 0) > 0, f"no scale of {name} for the coverage {coverage:g}"
-    )
+def _check_target(record: Record, name: str, target: Target, coverage: float) -> None:
+    """Raise BadInput unless the entries of a target agree with each other."""
+    low, high = target.ends
+    scaled = target.scales.get(coverage, 0) > 0
+    record.check(scaled, f"no scale of {name} for the coverage {coverage:g}")
     record.check(target.way in target.compared, f"a way of {name} that was not compared")
-    needs_samples = {target.way, *target.compared} & set(SAMPLE_METHODS)
-    record.check(
-        not needs_samples or samples > 1, f"intervals of {name} by samples, of images of one"
-    )
-    record.check(
-        target.ends[0] < target.ends[1],
-        f"ends of {name} from {target.ends[0]:g} to {target.ends[1]:g}",
-    )
+    record.check(low < high, f"ends of {name} from {low:g} to {high:g}")
     try:
         regions = regions_from(target.regions)
     except BadInput as error:

@@ -35,10 +35,10 @@ def voxel_features(
     return np.stack(features, axis=-1).astype(np.float32, copy=False)
 
 
-def number_of_features(sources: int, sampled: bool) -> int:
-    """The number of features of `voxel_features`; sampled: whether there is a standard deviation."""
+def number_of_features(sources: int, samples: int) -> int:
+    """The number of features of `voxel_features` of an image that is the mean of so many samples."""
     image = np.zeros((1, 2, 2), np.float32)
-    sd = image if sampled else None
+    sd = image if samples > 1 else None
     return voxel_features(image, [image] * sources, sd).shape[-1]
 
 

@@ -1,6 +1,6 @@
 """Regions of a body that are calibrated as well: thresholds of the image's values, and label maps."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,29 +15,17 @@ from voxlate.trust.calibration import BODY
 Mask = NDArray[np.bool_]
 OWN_NAMES = (BODY, "mae")
 CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250"}  # in HU
+LABEL_RULE = "{0}>0.5"
 
 
-def default_regions(
-    target: str,
-    unit: str,
-    labels: Iterable[str],
+def calibration_regions(
+    target: str, unit: str, labels: Collection[str], asked: Mapping[str, str]
 ) -> dict[str, str]:
-    """Rules by name: soft tissue and bone if the unit is HU, and the voxels of each label map."""
-    rules = dict[str, str]()
-    if unit == "HU":
-        rules = {name: rule.format(target) for name, rule in CT_REGIONS.items()}
-    for name in labels:
-        rules[name] = f"{name}>0.5"
-    return rules
+    """Rules by name: soft tissue and bone if the unit is HU, the voxels of each label map, and those of the user.
 
-
-def check_regions(
-    rules: Mapping[str, str],
-    target: str,
-    labels: Collection[str],
-) -> None:
-    """Raise BadInput for a region that is no threshold of the target or of a label map."""
-    for region in regions_from(rules):
+    Raises BadInput for a rule that is no threshold of the target or of a label map.
+    """
+    for region in regions_from(asked):
         if region.name in OWN_NAMES:
             raise BadInput(
                 f"region {region.name}: expected a name that the calibration has no use for, found one of {', '.join(OWN_NAMES)}. Choose another."
@@ -51,6 +39,9 @@ def check_regions(
             raise BadInput(
                 f"region {region.name}: expected a threshold of {target} or of a label map ({known}), found {region.text!r}. Write {region.name}={target}>100."
             )
+    of_unit = CT_REGIONS if unit == "HU" else {}
+    rules = {name: rule.format(target) for name, rule in of_unit.items()}
+    return {**rules, **{name: LABEL_RULE.format(name) for name in labels}, **asked}
 
 
 def region_masks(

@@ -50,14 +50,13 @@ class Widths:
     unit: Tensor
     least: Tensor
 
-    def predict(self, features: Array) -> tuple[Array, Array]:
-        """How far the truth may be below and above the image, in network units; features: [..., F]."""
+    def predict(self, features: Array) -> Array:
+        """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
         flat = torch.from_numpy(np.ascontiguousarray(features)).flatten(0, -2)
         with torch.inference_mode():
             widths = torch.cat([self.widths(part) for part in flat.split(AT_ONCE)])
-        both_sides = widths.expand(-1, 2).T
-        below, above = both_sides.reshape(2, *features.shape[:-1]).numpy()
-        return below, above
+        both_sides: Array = widths.expand(-1, 2).T.reshape(2, *features.shape[:-1]).numpy()
+        return both_sides
 
     def widths(self, features: Tensor) -> Tensor:
         """The outputs [N, 1 or 2] for features [N, F]."""
