@@ -10,8 +10,7 @@ import scipy.ndimage
 from voxlate.images import mask as masks
 from voxlate.images.components import components_of
 from voxlate.images.grid import Volume
-from voxlate.images.large_sets import LargeSet
-from voxlate.images.statistics import PERCENTILES
+from voxlate.images.statistics import PERCENTILES, distribution
 from voxlate.system import slabs
 from voxlate.system.errors import CannotWrite
 from voxlate.system.slabs import chunks, empty, in_slabs, reduced, scratch_in, spread_values, zeros
@@ -36,9 +35,9 @@ def test_statistics_of_large_sets_are_numpys_to_the_bit(small_slabs, dtype, mask
     values[values < -300] = -300  # many equal values, as of a background
     inside = noise(1) > 0 if masked else None
     flat = values.reshape(-1) if inside is None else values[inside]
-    found = LargeSet(values, inside)
-    assert found.mean_and_sd() == (flat.mean(dtype=np.float64), flat.std(dtype=np.float64))
-    assert found.percentiles(PERCENTILES) == tuple(np.percentile(flat, PERCENTILES))
+    found = distribution(values, inside)
+    assert (found.mean, found.sd) == (flat.mean(dtype=np.float64), flat.std(dtype=np.float64))
+    assert found.percentiles == tuple(np.percentile(flat, PERCENTILES))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6])

@@ -1,38 +1,18 @@
 """Statistics of a volume's intensities, from which intensity maps take their scales."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.images.large_sets import LargeSet
 from voxlate.system import slabs
 from voxlate.system.records import NotNegative, Number
-from voxlate.system.slabs import by_plane, reduced
+from voxlate.system.slabs import by_plane, empty, release, map_slabs
 
 # The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
 PERCENTILES = (
-    0,
-    0.1,
-    0.2,
-    0.5,
-    1,
-    2,
-    3,
-    5,
-    10,
-    25,
-    50,
-    75,
-    90,
-    95,
-    97,
-    98,
-    99,
-    99.5,
-    99.8,
-    99.9,
-    99.95,
-    100,
+    *(0, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 25, 50),
+    *(75, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 99.95, 100),
 )
 
 SIGNED = 0.02  # of the range: values so far below 0 are no rounding
@@ -80,28 +60,57 @@ class Statistics:
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
     """Statistics of a volume; values, mask: [D, H, W]. Without a mask, or with an empty one, all is foreground."""
     everything = distribution(values)
-    has_mask = mask is not None and any(reduced(np.any, mask))
+    has_mask = mask is not None and any(map_slabs(np.any, mask))
     return Statistics(
         foreground=distribution(values, mask) if has_mask else everything,
         all=everything,
-        slice_low=tuple(
-            by_plane(lambda slab: slab.min(axis=(1, 2)), values).astype(float).tolist()
-        ),
-        slice_high=tuple(
-            by_plane(lambda slab: slab.max(axis=(1, 2)), values).astype(float).tolist()
-        ),
+        slice_low=_of_slices(np.min, values),
+        slice_high=_of_slices(np.max, values),
     )
+
+
+def _of_slices(reduce: Callable[..., np.ndarray], values: np.ndarray) -> tuple[float, ...]:
+    return tuple(by_plane(lambda slab: reduce(slab, axis=(1, 2)), values).astype(float).tolist())
 
 
 def distribution(values: np.ndarray, mask: np.ndarray | None = None) -> Distribution:
-    """The distribution of an array of any shape, or of its values inside a mask, which must not be empty."""
-    if values.size > slabs.SLAB and values.dtype in (np.int16, np.float32):
-        large = LargeSet(values, mask)
-        mean, sd = large.mean_and_sd()
-        return Distribution(mean, sd, large.percentiles(PERCENTILES))
-    flat = values.reshape(-1) if mask is None else values[mask > 0]
+    """The distribution of an array of any shape, or of its values inside a mask, which must not be empty.
+
+    The same bits as by numpy; what is kept in memory does not grow with an array in a file.
+    """
+    inside = _copy_inside(values, mask)
+    mean = inside.mean(dtype=np.float64)
+    squares = _sum_squares(inside, mean)
+    percentiles = np.percentile(inside, PERCENTILES, overwrite_input=True)
     return Distribution(
-        mean=float(flat.mean(dtype=np.float64)),
-        sd=float(flat.std(dtype=np.float64)),
-        percentiles=tuple(float(point) for point in np.percentile(flat, PERCENTILES)),
+        mean=float(mean),
+        sd=float(np.sqrt(squares / inside.size)),
+        percentiles=tuple(float(point) for point in percentiles),
     )
+
+
+def _copy_inside(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """A flat copy of an array, or of its values inside a mask."""
+    whole = values if values.ndim else values[None]
+    count = whole.size
+    if mask is not None:
+        count = sum(map_slabs(lambda slab: np.count_nonzero(slab > 0), mask))
+    inside = empty((count,), values.dtype)
+    end = 0
+    for piece in slabs.slabs(whole.shape):
+        chosen = whole[piece].reshape(-1) if mask is None else whole[piece][mask[piece] > 0]
+        inside[end : end + len(chosen)] = chosen
+        end += len(chosen)
+        release(inside, whole)
+    return inside
+
+
+def _sum_squares(values: np.ndarray, mean: np.float64) -> np.float64:
+    """The sum of squared distances from a mean by numpy's pairwise summation, which halves an array until it is short."""
+    if len(values) <= max(1, slabs.SLAB // 4):
+        away = values - mean
+        release(values)
+        return np.add.reduce(np.multiply(away, away, out=away))
+    half = len(values) // 2
+    half -= half % 8
+    return _sum_squares(values[:half], mean) + _sum_squares(values[half:], mean)
