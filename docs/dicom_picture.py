@@ -15,7 +15,7 @@ from voxlate.formats.io import read_volume
 from voxlate.images.grid import LPS_TO_RAS, Volume, canonical
 from voxlate.images.pictures import (
     Plane,
-    labelled_sheet,
+    sheet_with_labels,
     pixel_mm,
     plane_of,
     shades,
@@ -91,7 +91,7 @@ def main(folder: Path) -> None:
         "starter:head-mr-to-ct", [f"mr={source}"], out=folder / "out", dicom=folder / "derived"
     )
     (derived,) = (folder / "derived").glob("*/ct")
-    sheet = labelled_sheet([planes(source), planes(derived)], PLANES, TILE)
+    sheet = sheet_with_labels([planes(source), planes(derived)], PLANES, TILE)
     sheet.convert("L").save(PICTURE, optimize=True)
 
 

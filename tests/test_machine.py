@@ -18,10 +18,10 @@ from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import (
     LOCK,
     WRITING,
-    locked,
-    locked_if_free,
+    lock,
+    lock_if_free,
+    relative_to,
     safe_name,
-    seen_from,
     whole_file,
     whole_folder,
     write_json,
@@ -91,7 +91,7 @@ def test_keeping_freed_memory_is_nothing_where_the_program_is_no_library(monkeyp
 
 def test_a_lock_leaves_no_file_and_one_that_a_dead_process_left_blocks_nobody(tmp_path):
     (tmp_path / LOCK).write_text(f"{_dead()}\n{os.uname().nodename}\n")
-    with locked(tmp_path):
+    with lock(tmp_path):
         assert (tmp_path / LOCK).exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -112,11 +112,11 @@ def test_a_lock_goes_with_its_process_even_if_that_is_killed(tmp_path):
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "1\n"
-    with pytest.raises(BadInput, match="found one that does"), locked(tmp_path):
+    with pytest.raises(BadInput, match="found one that does"), lock(tmp_path):
         pass
     holder.kill()
     holder.wait()
-    with locked(tmp_path), pytest.raises(BadInput, match="found one that does"), locked(tmp_path):
+    with lock(tmp_path), pytest.raises(BadInput, match="found one that does"), lock(tmp_path):
         pass
 
 
@@ -125,19 +125,19 @@ def test_a_lock_removes_the_files_and_folders_of_killed_processes(tmp_path):
     (tmp_path / "case" / f"{WRITING}1-series" / "0001.dcm").touch()
     (tmp_path / f"{WRITING}2-t1.nii.gz").touch()
     (tmp_path / "case" / "t2.nii.gz").touch()
-    with locked(tmp_path):
+    with lock(tmp_path):
         assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [LOCK, "t2.nii.gz"]
 
 
 def test_a_file_beside_a_busy_process_is_written_and_nothing_is_removed(tmp_path):
     stray = tmp_path / f"{WRITING}1-page.html"
     stray.touch()
-    with locked(tmp_path):
+    with lock(tmp_path):
         stray.touch()
-        with locked_if_free(tmp_path):
+        with lock_if_free(tmp_path):
             write_text(tmp_path / "page.html", "page")
         assert stray.exists(), "it may be of a process that lives"
-    with locked_if_free(tmp_path):
+    with lock_if_free(tmp_path):
         assert not stray.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
@@ -158,9 +158,9 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_what_fails_in_a_locked_folder_is_not_taken_for_a_lock(tmp_path):
-    with pytest.raises(BlockingIOError), locked(tmp_path):
+    with pytest.raises(BlockingIOError), lock(tmp_path):
         raise BlockingIOError
-    with locked(tmp_path):
+    with lock(tmp_path):
         pass
 
 
@@ -180,13 +180,13 @@ def test_a_name_that_every_system_allows_is_kept(name):
 
 
 def test_a_place_is_written_with_slashes_and_whole_where_no_path_leads_to_it(tmp_path, monkeypatch):
-    assert seen_from(tmp_path / "run", tmp_path / "a" / "b") == "../a/b"
+    assert relative_to(tmp_path / "run", tmp_path / "a" / "b") == "../a/b"
 
     def other_drive(path, start):
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
 
     monkeypatch.setattr(os.path, "relpath", other_drive)
-    assert seen_from(tmp_path / "run", tmp_path / "a" / "b") == (tmp_path / "a" / "b").as_posix()
+    assert relative_to(tmp_path / "run", tmp_path / "a" / "b") == (tmp_path / "a" / "b").as_posix()
 
 
 def test_a_file_that_another_program_has_open_is_one_sentence(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.mask import foreground
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked
+from voxlate.system.files import lock
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
@@ -591,7 +591,7 @@ def test_a_folder_that_another_process_writes_is_refused(
     cohort_folder: Path, tmp_path: Path
 ) -> None:
     with (
-        locked(tmp_path / "out"),
+        lock(tmp_path / "out"),
         pytest.raises(BadInput, match="expected no other voxlate to write here"),
     ):
         prepare(cohort_folder, tmp_path / "out", workers=1)

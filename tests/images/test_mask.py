@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume
-from voxlate.images.mask import brain, closed, fill_holes, fill_slices, foreground, largest
+from voxlate.images.mask import brain, close_gaps, fill_holes, fill_slices, foreground, largest
 from voxlate.system.errors import BadInput
 
 SHAPE, SPACING = (40, 84, 64), (4.0, 3.0, 3.0)  # D, H, W
@@ -134,7 +134,7 @@ def test_morphology_follows_scipys(mask, radius) -> None:
     box = np.ones([2 * int(radius + 1e-6) + 1 if n > 1 else 1 for n in mask.shape], bool)
     grown = scipy.ndimage.grey_dilation(mask.astype(np.uint8), footprint=box, mode="nearest")
     shut = scipy.ndimage.grey_erosion(grown, footprint=box, mode="nearest") > 0
-    np.testing.assert_array_equal(closed(mask, radius, (1, 1, 1)), shut)
+    np.testing.assert_array_equal(close_gaps(mask, radius, (1, 1, 1)), shut)
     np.testing.assert_array_equal(fill_holes(mask), scipy.ndimage.binary_fill_holes(mask))
     in_slices = np.stack([scipy.ndimage.binary_fill_holes(plane) for plane in mask])
     expected = scipy.ndimage.binary_fill_holes(in_slices) if len(mask) > 2 else in_slices

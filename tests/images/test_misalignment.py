@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
 from voxlate.images.misalignment import displacement_field, misalignment
-from voxlate.images.similarity import class_of, shared_information
+from voxlate.images.similarity import class_of, information_of_rows
 from voxlate.images.units import unit_of
 from voxlate.phantoms.head import Head, make_head
 from voxlate.phantoms.scanner import image
@@ -146,7 +146,7 @@ def test_the_cut_of_one_mask_does_not_make_moved_brains_look_aligned():
 def test_shared_information_is_highest_where_classes_determine_each_other():
     a = np.arange(64, dtype=np.uint8) % 4
     rows = np.stack([3 - a, np.roll(np.repeat(np.arange(4, dtype=np.uint8), 16), 0)])
-    information, entropy = shared_information(a, rows, 4)
+    information, entropy = information_of_rows(a, rows, 4)
     assert information == pytest.approx([2.0, 1.0])
     assert entropy == pytest.approx(np.log(4))
 

@@ -15,7 +15,7 @@ from voxlate.images.register import (
     Similarity,
     apply_transform,
     centre_mm,
-    covered,
+    cover,
     register,
     write_transform,
 )
@@ -182,7 +182,7 @@ def test_moving_by_a_transform_takes_values_from_where_it_points() -> None:
     assert np.allclose(moved[:3, :, :5], values[0, 1:, :, 1:])
     assert (moved[3] == 0).all()
     assert (moved[:, :, 5] == 0).all()
-    inside = covered(grid, grid, shift)
+    inside = cover(grid, grid, shift)
     assert inside[:3, :, :5].all()
     assert inside.sum() == 3 * 5 * 5
 

@@ -13,7 +13,15 @@ from voxlate.images.grid import Volume
 from voxlate.images.statistics import PERCENTILES, distribution
 from voxlate.system import slabs
 from voxlate.system.errors import CannotWrite
-from voxlate.system.slabs import chunks, empty, in_slabs, reduced, scratch_in, spread_values, zeros
+from voxlate.system.slabs import (
+    chunks,
+    empty,
+    in_slabs,
+    map_slabs,
+    scratch_in,
+    spread_values,
+    zeros,
+)
 
 SHAPE = (23, 30, 41)
 
@@ -66,13 +74,13 @@ def test_the_foreground_is_the_same_in_slabs_and_in_files(tmp_path, monkeypatch,
     image = np.where(head, 400, -1000 if unit == "HU" else 20) + 15 * noise(4, 0.5)
     volume = Volume(image[None].astype(np.float32), np.diag([4, 4, 4, 1.0]), unit, "x")
     whole = masks.foreground(volume)
-    box = masks.bounding_box(whole)
+    box = masks.box_around(whole)
     assert 0.1 < whole.mean() < 0.5
     monkeypatch.setattr(slabs, "SLAB", 2500)
     with scratch_in(tmp_path, least=1):
         in_slabs = masks.foreground(volume)
         assert np.array_equal(in_slabs, whole)
-        assert masks.bounding_box(in_slabs) == box
+        assert masks.box_around(in_slabs) == box
 
 
 def test_large_arrays_are_in_files_that_vanish(tmp_path):
@@ -103,7 +111,7 @@ def test_passes_over_slabs_give_the_values_of_whole_arrays(small_slabs):
     values = noise(5).astype(np.float32)
     assert len(slabs.slabs(SHAPE)) > 5
     assert np.array_equal(in_slabs(np.sin, values), np.sin(values))
-    assert sum(reduced(np.count_nonzero, values > 0)) == (values > 0).sum()
+    assert sum(map_slabs(np.count_nonzero, values > 0)) == (values > 0).sum()
     for step in (1, 7, 2600):
         assert np.array_equal(spread_values(values, step), values.reshape(-1)[::step])
     digest = hashlib.sha256()

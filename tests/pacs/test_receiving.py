@@ -11,7 +11,7 @@ import voxlate as package
 from voxlate.cli.sharing import listen
 from voxlate.pacs import dimse
 from voxlate.pacs.address import Node
-from voxlate.pacs.dimse import NodeArchive, receiving
+from voxlate.pacs.dimse import NodeArchive, receive_images
 from voxlate.pacs.queue import Queue, study_name
 
 pytest.importorskip("pynetdicom")
@@ -28,7 +28,7 @@ def queue(tmp_path) -> Queue:
 def sender(queue, free_port):
     """A sender whose title is allowed, and which has no association yet."""
     port = free_port()
-    with receiving(queue.receive, "VOXLATE", port, ["SCANNER"], HOST):
+    with receive_images(queue.receive, "VOXLATE", port, ["SCANNER"], HOST):
         archive = NodeArchive(Node("VOXLATE", HOST, port), "SCANNER")
         yield archive
         archive.close()

@@ -12,7 +12,7 @@ from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Part, Scans, find_scans, part_of
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked, read_json
+from voxlate.system.files import lock, read_json
 
 
 def names(scans):
@@ -67,7 +67,7 @@ def test_a_part_beyond_the_last_case_has_nothing_to_do(voxlate, run, cohort, tmp
 
 def test_a_case_that_another_job_makes_is_left_to_it(voxlate, run, cohort, tmp_path):
     out = tmp_path / "out"
-    with locked(out / "case0"):
+    with lock(out / "case0"):
         answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/1")
     assert answer.code == 2
     assert "case0: expected no other voxlate to write here" in " ".join(answer.err.split())
@@ -145,7 +145,7 @@ def test_a_calibration_is_part_of_the_way(run, cohort, tmp_path, monkeypatch):
 def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(cohorts, "SHARED_SECONDS", 0.05)
     out = tmp_path / "out"
-    with locked(out):
+    with lock(out):
         answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/2")
     assert answer.code == 2
     assert "expected no other voxlate to write here" in " ".join(answer.err.split())

@@ -16,7 +16,7 @@ from rows import every_row
 from voxlate.batch import stable_id
 from voxlate.diffusion.noise import Noise
 from voxlate.images.grid import Volume
-from voxlate.images.tiling import Tiled, Whole, resize_slices, varied_slices, zoomed
+from voxlate.images.tiling import Tiled, Whole, range_of_varied_slices, resize_slices, zoom
 from voxlate.recipe import from_dict
 from voxlate.synthesis.inputs import _voxels_key
 from voxlate.synthesis.model import Model
@@ -105,9 +105,9 @@ def test_only_constant_slices_at_the_ends_are_left_out_and_only_where_all_scans_
     data[[0, 1, 3, 6]] = 5.0
     data[0, 0, 0] = 5.00001  # numpy.isclose to the others
     other[[0, 6]] = 0.0
-    assert varied_slices([data]) == (2, 6)
-    assert varied_slices([data, other]) == (1, 6)
-    assert varied_slices([np.ones((3, 4, 5))]) == (0, 0)
+    assert range_of_varied_slices([data]) == (2, 6)
+    assert range_of_varied_slices([data, other]) == (1, 6)
+    assert range_of_varied_slices([np.ones((3, 4, 5))]) == (0, 0)
 
 
 def test_the_corner_voxels_of_resized_slices_lie_where_they_lay() -> None:
@@ -128,7 +128,7 @@ def test_a_cubic_is_zoomed_exactly_away_from_the_edges() -> None:
     """Cubic splines hold cubics; the mirrored edge decays by 0.27 a voxel."""
     places, fine = np.linspace(-1, 1, 61), np.linspace(-1, 1, 97)
     curve = 3 * places**3 - places**2 + places
-    made = zoomed(np.tile(curve, (2, 5, 1)).astype(np.float32), (5, 97))
+    made = zoom(np.tile(curve, (2, 5, 1)).astype(np.float32), (5, 97))
     np.testing.assert_allclose(
         made[:, 2, 25:-25], np.tile(3 * fine**3 - fine**2 + fine, (2, 1))[:, 25:-25], atol=2e-6
     )
@@ -137,14 +137,12 @@ def test_a_cubic_is_zoomed_exactly_away_from_the_edges() -> None:
 def test_zooming_is_scipys_but_for_its_zeros_at_the_edge() -> None:
     plane = np.random.default_rng(0).normal(10, 1, (256, 40)).astype(np.float32)
     np.testing.assert_array_equal(
-        zoomed(plane, (44, 57)), scipy.ndimage.zoom(plane, (44 / 256, 57 / 40), order=3)
+        zoom(plane, (44, 57)), scipy.ndimage.zoom(plane, (44 / 256, 57 / 40), order=3)
     )
     default = scipy.ndimage.zoom(plane, (45 / 256, 1), order=3)
     assert (default[-1] == 0).all()  # the defect that is avoided
-    np.testing.assert_array_equal(zoomed(plane, (45, 40))[:-1], default[:-1])
-    np.testing.assert_allclose(
-        zoomed(plane, (45, 40))[-1], plane[-1], atol=1e-5
-    )  # corner on corner
+    np.testing.assert_array_equal(zoom(plane, (45, 40))[:-1], default[:-1])
+    np.testing.assert_allclose(zoom(plane, (45, 40))[-1], plane[-1], atol=1e-5)  # corner on corner
 
 
 @pytest.mark.parametrize("axes", [(-1, -1, 1), (1, -1, 1), (-1, 1, -1)])

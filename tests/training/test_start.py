@@ -15,7 +15,7 @@ import pytest
 from voxlate import cli, recipe
 from voxlate.cases.prepare import prepare
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked
+from voxlate.system.files import lock
 from voxlate.training.run import Run
 from voxlate.training.train import train
 
@@ -54,7 +54,7 @@ def test_train_lists_the_cases_that_it_leaves_out_and_what_they_lack(
 
 
 def test_a_folder_that_another_training_writes_is_refused(prepared, tiny, tmp_path):
-    with locked(tmp_path / "run"), pytest.raises(BadInput, match="found one that does"):
+    with lock(tmp_path / "run"), pytest.raises(BadInput, match="found one that does"):
         train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu")
     train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu")
 

@@ -214,13 +214,13 @@ def free_port() -> int:
 
 
 def test_a_data_folder_and_a_port_belong_to_one_server(tmp_path):
-    from voxlate.system.files import locked
+    from voxlate.system.files import lock
     from voxlate.web.app import run_server
     from voxlate.web.gate import Sessions
     from voxlate.web.settings import Settings
 
     settings = Settings({}, tmp_path / "data", port=free_port())
-    with locked(settings.data), pytest.raises(BadInput, match="no other voxlate"):
+    with lock(settings.data), pytest.raises(BadInput, match="no other voxlate"):
         run_server(settings, Sessions(TOKEN))
     with (
         socket.create_server(("127.0.0.1", settings.port)),

@@ -22,7 +22,7 @@ from voxlate.images.register import (
     Similarity,
     Transform,
     apply_transform,
-    covered,
+    cover,
     register,
 )
 from voxlate.system.errors import BadInput, did_you_mean
@@ -117,7 +117,7 @@ class CommonGrid:
         """Where every scan that was registered has voxels: bool [D, H, W]."""
         scanned = np.ones(self.grid.shape, bool)
         for name, transform in self.transforms.items():
-            scanned &= covered(self.grids[name], self.grid, transform)
+            scanned &= cover(self.grids[name], self.grid, transform)
         return scanned
 
     def _resample(

@@ -22,7 +22,7 @@ from voxlate.cases.prepared import Cohort
 from voxlate.cases.quality_checks import Quality, quality_of, worst_quality
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap
-from voxlate.images.mask import background_value, bounding_box, dilate, foreground
+from voxlate.images.mask import background_value, box_around, dilate, foreground
 from voxlate.system.arrays import Bool, Float32, Float64
 from voxlate.system.errors import BadInput
 from voxlate.system.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
@@ -186,7 +186,7 @@ def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
     statistics = case.header.statistics[name]
     coarse, spacing = _coarse(case.volume(name))
     body = foreground(coarse)
-    (z0, z1), (y0, y1), (x0, x1) = bounding_box(body)
+    (z0, z1), (y0, y1), (x0, x1) = box_around(body)
     values = np.where(body, coarse.data[0], coarse.data[0].min())
     scaled = spec.scale(statistics).forward(values)
     extents = _extents_mm(body, spacing)
@@ -196,7 +196,7 @@ def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
 
 
 def _extents_mm(body: Bool, spacing: Float64) -> Float64:
-    return np.ptp(bounding_box(body), axis=1) * spacing
+    return np.ptp(box_around(body), axis=1) * spacing
 
 
 def check_extent(anatomy: Anatomy, scan: Volume, case: str) -> None:

@@ -15,14 +15,14 @@ from voxlate.cases.align import CommonGrid, Preparation, find_common_grid
 from voxlate.cases.case_checks import check_header, check_voxels
 from voxlate.cases.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin
 from voxlate.images.grid import Grid, Volume, canonical, same_grid
-from voxlate.images.mask import bounding_box, brain, foreground, user_mask
+from voxlate.images.mask import box_around, brain, foreground, user_mask
 from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
-from voxlate.images.tiling import Size, resize_slices, zoomed
+from voxlate.images.tiling import Size, resize_slices, zoom
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Record, Shape, checksum, write_tensors
-from voxlate.system.slabs import by_plane, in_slabs, least_and_most, reduced
+from voxlate.system.slabs import by_plane, in_slabs, least_and_most, map_slabs
 
 MASK = "mask"
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
@@ -190,7 +190,7 @@ def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> Prep
         planes = []
         for name in case.header.units:
             mask = case.mask([name])[first:last].astype(np.float32)
-            planes.append(zoomed(mask, size) > 0.5)  # cubic splines overshoot and undershoot
+            planes.append(zoom(mask, size) > 0.5)  # cubic splines overshoot and undershoot
         bits = arrays[MASK] = _join_bits(planes)
     header = dataclasses.replace(case.header, statistics=statistics, **_geometry(grid, bits))
     return PreparedCase(header, arrays, axes=case.axes)
@@ -270,7 +270,7 @@ def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
         "spacing_mm": grid.spacing_mm,
         "affine": grid.affine.tolist(),
         "mask_area": area.tolist(),
-        "mask_box": bounding_box(inside),
+        "mask_box": box_around(inside),
         "mask_ml": float(area.sum() * np.prod(grid.spacing_mm) / 1000),
     }
 
@@ -287,7 +287,7 @@ def compact(values: np.ndarray) -> np.ndarray:
 def _as_type(values: np.ndarray, dtype: type[np.float16] | type[np.int16]) -> np.ndarray:
     """The values as this type where that loses nothing, else as float32."""
     small = in_slabs(lambda slab: slab.astype(dtype), values)
-    if all(reduced(np.array_equal, small, values)):
+    if all(map_slabs(np.array_equal, small, values)):
         return small
     return in_slabs(lambda slab: slab.astype(np.float32), values)
 
@@ -296,7 +296,7 @@ def write_case(path: Path, case: PreparedCase) -> None:
     """Write a case uncompressed, so that readers map it and copy only the slices that they need."""
     arrays = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
     for name, values in arrays.items():
-        if not all(reduced(lambda slab: np.isfinite(slab).all(), values)):
+        if not all(map_slabs(lambda slab: np.isfinite(slab).all(), values)):
             raise BadInput(
                 f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan."
             )

@@ -16,7 +16,7 @@ from voxlate.cases.grades import ADVICE, Grade
 from voxlate.images.components import components_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
-from voxlate.images.mask import background_value, bounding_box, foreground, shows
+from voxlate.images.mask import background_value, box_around, foreground, shows
 
 Mask = NDArray[np.bool_]
 
@@ -54,13 +54,13 @@ class _Head:
     @property
     def across_mm(self) -> float:
         """The geometric mean of depth and width."""
-        _, depth, width = bounding_box(self.body)
+        _, depth, width = box_around(self.body)
         sides = (depth[1] - depth[0]) * (width[1] - width[0])
         return float(np.sqrt(sides * self.spacing_mm[1] * self.spacing_mm[2]))
 
     @property
     def height_mm(self) -> float:
-        (first, end), _, _ = bounding_box(self.body)
+        (first, end), _, _ = box_around(self.body)
         return (end - first) * self.spacing_mm[0]
 
     @property
@@ -69,7 +69,7 @@ class _Head:
         if self.height_mm < LEAST_HEIGHT_MM:
             return None
         areas = self.body.sum(axis=(1, 2))
-        (first, end), _, _ = bounding_box(self.body)
+        (first, end), _, _ = box_around(self.body)
         away = round(END_MM / self.spacing_mm[0])
         lower, upper = areas[[first + away, end - 1 - away]] / areas.max()
         return float(lower), float(upper)
@@ -80,7 +80,7 @@ class _Head:
 
         A sphere of radius r has 1 - (1 - d/r)^2 of its largest area at the depth d.
         """
-        (first, end), _, _ = bounding_box(self.body)
+        (first, end), _, _ = box_around(self.body)
         areas = self.body[first:end].sum(axis=(1, 2))[::-1]
         shares = areas / areas.max()
         if shares[0] >= CLOSED:
@@ -183,7 +183,7 @@ def _backwards(head: _Head, name: str) -> str:
         return ""
     median = float(np.median(head.values[head.body]))
     dark = head.values < head.background + DARK * (median - head.background)
-    (first, end), _, _ = bounding_box(head.body)
+    (first, end), _, _ = box_around(head.body)
     third = (end - first) // 3
     lower = _dark_shares(head, dark, range(first, first + third))
     middle = _dark_shares(head, dark, range(first + third, first + 2 * third))

@@ -17,7 +17,7 @@ from scipy.ndimage import zoom
 from voxlate.cases.prepared import Cohort
 from voxlate.images.grid import Grid, Volume, canonical, return_to
 from voxlate.images.mask import foreground
-from voxlate.images.ranges import Range, own_floor_and_peak, range_for
+from voxlate.images.ranges import Range, floor_and_peak, range_for
 from voxlate.system.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.system.errors import BadInput
 from voxlate.system.files import CHECKSUM
@@ -260,7 +260,7 @@ def fit(
         values = {name: _to_range(volumes[name], ranges[name], body) for name in present}
         for name in ends.keys() & present:
             inside = foreground(volumes[name]) if body is None else body
-            ends[name].append(own_floor_and_peak(volumes[name].data[0], inside))
+            ends[name].append(floor_and_peak(volumes[name].data[0], inside))
         for name in images.keys() & values.keys():
             if name not in totals:
                 totals[name] = np.zeros(_box_of_mean(values[name]))

@@ -52,7 +52,7 @@ from voxlate.images.register import write_transform
 from voxlate.images.units import unit_of
 from voxlate.options.prepare import PrepareOptions
 from voxlate.system.errors import BadInput, CannotWrite, first_of
-from voxlate.system.files import is_scaffold, locked
+from voxlate.system.files import is_scaffold, lock
 from voxlate.system.machine import cores
 
 CaseProgress = Callable[[int, int, str], None]
@@ -130,7 +130,7 @@ def prepare(
     examined = examined_cases(
         {one.case: one.patient for one in cases}, asked.audit_cases if asked.audit else 0
     )
-    with locked(out):
+    with lock(out):
         run = partial(
             _each, by=executor or _processes(workers, len(cases)), at_once=executor is None
         )

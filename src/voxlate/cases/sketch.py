@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.images.components import components_of
-from voxlate.images.mask import bounding_box, otsu
+from voxlate.images.mask import box_around, otsu
 from voxlate.images.similarity import mutual_information
 
 Box = list[tuple[int, int]]  # first and end along D, H, W
@@ -81,7 +81,7 @@ def _body_box(array: NDArray[np.generic]) -> Box:
     if found.count < 1:
         return [(0, length) for length in array.shape]
     which = np.arange(found.count + 1) == found.sizes.argmax()
-    sides = zip(bounding_box(found.chosen(which)), steps, array.shape)
+    sides = zip(box_around(found.chosen(which)), steps, array.shape)
     return [(first * step, min(end * step, length)) for (first, end), step, length in sides]
 
 

@@ -13,7 +13,14 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from voxlate import __version__
-from voxlate.system.errors import FULL, BadInput, Stopped, nearest, refused_by_system, system_code
+from voxlate.system.errors import (
+    FULL,
+    BadInput,
+    Stopped,
+    nearest,
+    system_code,
+    system_refusal,
+)
 
 
 class Commands(TyperGroup):
@@ -65,7 +72,7 @@ def fail(error: BaseException) -> NoReturn:
         case Stopped():
             _fail(f"{error}; run the same command again to resume.", 130)
         case _ if isinstance(error, OSError) or system_code(error) is not None:
-            _fail(f"{refused_by_system(error)}", 2)
+            _fail(f"{system_refusal(error)}", 2)
         case _:
             _fail(
                 f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.",

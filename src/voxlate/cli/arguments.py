@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args,
 import numpy as np
 
 from voxlate.options.option import Option, option_of
-from voxlate.system.errors import BadInput, did_you_mean, refused_by_system
+from voxlate.system.errors import BadInput, did_you_mean, system_refusal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,7 +84,7 @@ def checked(
         try:
             return command(*bound.args, **bound.kwargs)
         except OSError as error:
-            raise refused_by_system(error) from error
+            raise system_refusal(error) from error
 
     if options_of:
         own = [one for name, one in signature.parameters.items() if name != "options"]

@@ -9,14 +9,14 @@ import numpy as np
 from voxlate.cli.demo import SHOWN_HU
 from voxlate.formats.io import location_of, read_volume
 from voxlate.images.grid import Volume, canonical
-from voxlate.images.mask import bounding_box, foreground
+from voxlate.images.mask import box_around, foreground
 from voxlate.images.pictures import (
     Picture,
     Plane,
-    labelled_sheet,
     pixel_mm,
     plane_of,
     shades,
+    sheet_with_labels,
     square_pixels,
 )
 from voxlate.images.units import unit_of
@@ -96,7 +96,7 @@ def starter_for(scan: Path) -> str:
 
 def _write_picture(source: Volume, targets: dict[str, Volume], path: Path) -> None:
     """A row for each plane through the middle of the body: the scan, and each synthesised image."""
-    box = bounding_box(foreground(source))
+    box = box_around(foreground(source))
     middle = [(first + last) // 2 for first, last in box]
     images = {"scan": source, **targets}
     ranges = {name: _range(name, volume) for name, volume in images.items()}
@@ -107,7 +107,7 @@ def _write_picture(source: Volume, targets: dict[str, Volume], path: Path) -> No
         ]
         rows.append((plane, tiles))
     titles = ["scan", *(f"{name}, synthesised" for name in targets)]
-    sheet = labelled_sheet(rows, titles, TILE)
+    sheet = sheet_with_labels(rows, titles, TILE)
     with whole_file(path) as temporary:
         sheet.save(temporary, "png")
 

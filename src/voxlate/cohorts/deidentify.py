@@ -15,7 +15,7 @@ from voxlate.formats.dicom_series import PRIVATE_GROUP
 from voxlate.formats.format import errors_as
 from voxlate.images.optional import optional_package
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked, whole_file
+from voxlate.system.files import lock, whole_file
 
 EDITION = "dicomfields_2026c"
 CODES = (
@@ -110,7 +110,7 @@ def deidentify_folder(source: Path, target: Path, pseudonyms: Pseudonyms) -> Dei
         raise BadInput(f"{source}: expected a folder with DICOM files, found none. Check the path.")
     written = list[Path]()
     left_out = list[Path]()
-    with locked(target):
+    with lock(target):
         for file in files:
             sentence = f"{file}: expected a DICOM file, found another one"
             with errors_as(sentence, "Take it out of the folder."):

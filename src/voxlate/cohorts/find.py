@@ -27,9 +27,9 @@ from voxlate.cohorts.slice_lists import (
 )
 from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import (
+    endings_by_name,
     holds_slices,
     is_synthetic,
-    named_endings,
     scan_endings,
     without_ending,
 )
@@ -231,7 +231,7 @@ def _cases_by_path(
     A path belongs to the first pattern that it matches; paths that match none, and cases without a scan, are noted.
     """
     places = " ".join(layout.places).lower()
-    named = [ending for ending in named_endings() if ending in places]
+    named = [ending for ending in endings_by_name() if ending in places]
     kinds = (*scan_endings(), *named)
     skip = [path_expression(pattern) for pattern in layout.skip]
     images = [

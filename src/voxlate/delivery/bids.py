@@ -30,8 +30,8 @@ from voxlate.system.files import (
     SYNTHETIC,
     UNCALIBRATED,
     UNFAMILIAR,
-    locked,
-    seen_from,
+    lock,
+    relative_to,
     whole_file,
     write_text,
 )
@@ -101,7 +101,7 @@ def write_bids(
     root = out / PLACE
     outside = set[str]()
     entities = entities_of(cases)
-    with locked(root, SHARED_SECONDS):
+    with lock(root, SHARED_SECONDS):
         links = _known_links(root)
         for folder in folders:
             sources = _sources(folder, root, links)
@@ -187,7 +187,7 @@ def _sources(folder: Path, root: Path, links: dict[str, str]) -> list[str]:
         dataset = next((one for one in file.parents if (one / DATASET).is_file()), None)
         if dataset is None:
             continue
-        place = seen_from(root, dataset)
+        place = relative_to(root, dataset)
         names = {link: name for name, link in links.items()}
         name = names.get(place) or f"raw{len(links) + 1 if links else ''}"
         links[name] = place

@@ -37,7 +37,7 @@ from voxlate.scoring.scored_images import is_map
 from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.synthesis.progress import no_report
 from voxlate.system.errors import BadInput, first_of, plural
-from voxlate.system.files import SYNTHETIC, locked
+from voxlate.system.files import SYNTHETIC, lock
 
 PROVENANCE = "provenance.json"
 REPORT = "report"  # the folder of the summary of trust
@@ -123,7 +123,7 @@ def export_dicom(
         _check_unchanged(case)
     exported = Exported()
     done = 0
-    with locked(to, SHARED_SECONDS):
+    with lock(to, SHARED_SECONDS):
         for case, files in names.items():
             source = _check_source(case, like, exported.notes)
             for name in files:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from voxlate.system.config import setting, settings
-from voxlate.system.devices import moved
+from voxlate.system.devices import move_like
 
 Stream = int | Mapping[int, float]  # a stream's id, or the weights of several whose sum is drawn
 
@@ -105,7 +105,7 @@ class Noise:
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Standard normal draws in the shape, type and place of x: [B, ...]."""
-        return moved(self.normal(x.shape[1:]), x)
+        return move_like(self.normal(x.shape[1:]), x)
 
     __call__ = normal_like
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from voxlate.diffusion.schedules import Schedule
-from voxlate.system.devices import moved
+from voxlate.system.devices import move_like
 
 Kind = Literal["eps", "x0", "v", "score", "x_plus_score", "velocity"]
 
@@ -36,7 +36,7 @@ def coefficients(alpha: Tensor, sigma: Tensor, kind: Kind) -> tuple[Tensor, Tens
 
 def per_item(values: Tensor, x: Tensor) -> Tensor:
     """[B] values shaped, cast and moved so that they multiply x: [B, ...]."""
-    return moved(values, x).reshape(-1, *[1] * (x.ndim - 1))
+    return move_like(values, x).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def diffuse(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def denoiser(
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        log_snr = moved(schedule.log_snr(t), x_t)
+        log_snr = move_like(schedule.log_snr(t), x_t)
         x0 = to_x0(predict(x_t, log_snr), x_t, *schedule(t), kind)
         return x0 if clip is None else x0.clamp(*clip)
 

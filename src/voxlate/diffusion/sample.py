@@ -13,7 +13,7 @@ from voxlate.diffusion.samplers import Denoise, Draw, Sampler, Traits, traits_of
 from voxlate.diffusion.schedules import AnySchedule, Schedule
 from voxlate.diffusion.times import GridName, grid
 from voxlate.diffusion.windows import Windows
-from voxlate.system.config import Importable, named, setting, settings
+from voxlate.system.config import Importable, look_up, setting, settings
 from voxlate.system.errors import BadInput
 
 # every function of these modules that states its traits is a sampler by its own name
@@ -117,7 +117,7 @@ class SamplerSettings:
     @property
     def function(self) -> Sampler:
         """The sampler; raises BadInput where one of the user's own cannot be imported."""
-        return named(self.sampler, SAMPLERS)
+        return look_up(self.sampler, SAMPLERS)
 
     @property
     def traits(self) -> Traits:

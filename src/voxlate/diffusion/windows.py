@@ -8,7 +8,7 @@ from torch import Tensor
 
 from voxlate.diffusion.samplers import Denoise
 from voxlate.system.config import setting, settings
-from voxlate.system.devices import moved
+from voxlate.system.devices import move_like
 from voxlate.system.errors import BadInput
 
 
@@ -52,7 +52,7 @@ def windowed(denoise_for: Callable[[slice], Denoise], depth: int, windows: Windo
         mean = torch.zeros_like(x)
         for part, inner, count in parts:
             # a running mean, so that windows which agree give what they agree on, bit for bit
-            change = (inner(x[:, :, part], t) - mean[:, :, part]) / moved(count, x)
+            change = (inner(x[:, :, part], t) - mean[:, :, part]) / move_like(count, x)
             mean[:, :, part] = mean[:, :, part] + change
         return mean
 

@@ -10,7 +10,7 @@ import numpy as np
 from voxlate.formats.format import Format
 from voxlate.formats.nifti import (
     PACKED,
-    described,
+    describe,
     open_nifti,
     read_nifti,
     smallest_type,
@@ -32,7 +32,7 @@ def write_mgz(path: Path, volume: Volume, description: str = "") -> None:
     data = volume.data[0]
     stored = data.T.astype(smallest_type(data), copy=False)
     image = nib.freesurfer.mghformat.MGHImage(stored, volume.affine)
-    text = described(description) + b"\0"
+    text = describe(description) + b"\0"
     with (
         open(path, "wb") as file,
         gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed,
@@ -56,7 +56,7 @@ def mgz_description(path: Path) -> bytes:
     opened = gzip.open if path.suffix.lower() in PACKED else open
     with opened(path, "rb") as file:
         file.seek(image.header.get_data_offset() + size + len(NO_PARAMETERS) + TAG.size)
-        text: bytes = file.read(len(described("")) + 80)
+        text: bytes = file.read(len(describe("")) + 80)
     return text.rstrip(b"\0")
 
 

@@ -19,11 +19,11 @@ from voxlate.formats.itk import ITK
 from voxlate.formats.nifti import NIFTI, SYNTHETIC, open_nifti
 from voxlate.formats.picture import PICTURE
 from voxlate.formats.rire import RIRE
-from voxlate.images.grid import Volume, check_affine, oriented
+from voxlate.images.grid import Volume, check_affine, orient
 from voxlate.images.units import MR, unit_of
 from voxlate.system.errors import BadInput
 from voxlate.system.files import whole_file
-from voxlate.system.slabs import reduced
+from voxlate.system.slabs import map_slabs
 
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
 FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY, RIRE)
@@ -34,7 +34,7 @@ def scan_endings() -> tuple[str, ...]:
     return tuple(ending for one in FORMATS for ending in one.endings)
 
 
-def named_endings() -> tuple[str, ...]:
+def endings_by_name() -> tuple[str, ...]:
     """The endings of files that are read only where a path or a pattern names them."""
     return tuple(ending for one in FORMATS for ending in one.named_endings)
 
@@ -70,7 +70,7 @@ def format_of(path: Path) -> Format:
     for one in FORMATS:
         if one.recognises is not None and one.recognises(file):
             return one
-    known = ", ".join(scan_endings() + named_endings())
+    known = ", ".join(scan_endings() + endings_by_name())
     found = file.suffix.lower() or file.name
     raise BadInput(
         f"{file}: expected an image ({known} or a DICOM folder), found '{found}'. Convert it."
@@ -191,7 +191,7 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
         raise ValueError(f"{path}: a file holds one channel, got {len(volume.data)}")
     check_affine(volume.affine, path)
     _check_finite(volume.data, path)
-    if writable[ending].is_picture and oriented(volume, "LPS").grid.shape[0] != 1:
+    if writable[ending].is_picture and orient(volume, "LPS").grid.shape[0] != 1:
         raise BadInput(
             f"{path}: expected one slice for a picture, found {volume.grid}. Write .nii.gz instead."
         )
@@ -216,7 +216,7 @@ def is_synthetic(path: Path) -> bool:
 
 def _check_finite(data: np.ndarray, path: Path) -> None:
     """Raise BadInput for NaN and infinity: NaN spreads through every sum, and viewers show it as black."""
-    if all(reduced(lambda slab: np.isfinite(slab).all(), data[0] if len(data) == 1 else data)):
+    if all(map_slabs(lambda slab: np.isfinite(slab).all(), data[0] if len(data) == 1 else data)):
         return
     raise BadInput(
         f"{path}: expected finite voxels, found {np.isnan(data).sum()} NaN and {np.isinf(data).sum()} infinite ones of {data.size}. Replace them, by the background value for instance, and save the file again."

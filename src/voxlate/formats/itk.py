@@ -9,7 +9,7 @@ import numpy as np
 
 from voxlate.formats.format import Format, Stored, check_numbers
 from voxlate.formats.limits import check_expansion, check_volume
-from voxlate.formats.nifti import described, smallest_type
+from voxlate.formats.nifti import describe, smallest_type
 from voxlate.images.grid import LPS_TO_RAS, Volume, check_affine
 from voxlate.images.optional import optional_package
 from voxlate.system.errors import BadInput
@@ -106,7 +106,7 @@ def write_metaimage(path: Path, volume: Volume, description: str = "") -> None:
     lines = {
         "ObjectType": "Image",
         "NDims": "3",
-        "Comment": described(description).decode(),
+        "Comment": describe(description).decode(),
         "BinaryData": "True",
         "BinaryDataByteOrderMSB": "False",
         "CompressedData": "True",
@@ -129,7 +129,7 @@ def write_nrrd(path: Path, volume: Volume, description: str = "") -> None:
     lps = LPS_TO_RAS @ volume.affine
     lines = [
         "NRRD0004",
-        f"content: {described(description).decode()}",
+        f"content: {describe(description).decode()}",
         f"type: {'short' if stored.dtype == np.int16 else 'float'}",
         "dimension: 3",
         "space: left-posterior-superior",

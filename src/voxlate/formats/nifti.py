@@ -14,7 +14,7 @@ from voxlate.formats.format import DynamicScan, Format, Stored, check_numbers, e
 from voxlate.formats.limits import check_volume, most_bytes
 from voxlate.images.grid import Codes, Grid, Volume, check_affine, same_grid
 from voxlate.system.errors import BadInput
-from voxlate.system.slabs import empty, least_and_most, reduced, release
+from voxlate.system.slabs import empty, least_and_most, map_slabs, release
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
 MILLIMETRES = {
@@ -275,7 +275,7 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
     image = nib.nifti1.Nifti1Image(np.broadcast_to(stored(0), shape), volume.affine)
     image.header.set_xyzt_units("mm")
     _place(image, volume)
-    image.header["descrip"] = described(description)
+    image.header["descrip"] = describe(description)
     with open(path, "wb") as file:
         if path.suffix.lower() == ".gz":
             with gzip.GzipFile(
@@ -318,11 +318,11 @@ def smallest_type(data: np.ndarray) -> type[np.int16] | type[np.float32]:
     low, high = least_and_most(data)
     if low < limits.min or high > limits.max:
         return np.float32
-    whole = all(reduced(lambda slab: (slab == np.rint(slab)).all(), data))
+    whole = all(map_slabs(lambda slab: (slab == np.rint(slab)).all(), data))
     return np.int16 if whole else np.float32
 
 
-def described(description: str) -> bytes:
+def describe(description: str) -> bytes:
     """The description that a written file states, of at most 79 bytes."""
     return f"{DESCRIPTION}{description}".encode()[:79]
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from voxlate.formats.format import Format, Stored, errors_as
 from voxlate.formats.limits import check_volume
-from voxlate.images.grid import LPS_TO_RAS, Volume, oriented
+from voxlate.images.grid import LPS_TO_RAS, Volume, orient
 from voxlate.system.errors import BadInput
 
 CONVERTED = {"1": "L", "LA": "L"} | dict.fromkeys(
@@ -56,7 +56,7 @@ def write_picture(path: Path, volume: Volume, description: str = "") -> None:
 
     PNG is clipped to 8 bit; TIFF has 8 bit where the values allow it, else 16. A picture holds no description.
     """
-    values = oriented(volume, "LPS").data[0, 0]
+    values = orient(volume, "LPS").data[0, 0]
     wide = path.suffix.lower() != ".png" and float(values.max()) > 255.5
     dtype = np.uint16 if wide else np.uint8
     pixels = np.rint(values).clip(0, np.iinfo(dtype).max).astype(dtype)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.ndimage
 
-from voxlate.system.slabs import by_plane, empty, in_slabs, reduced, release
+from voxlate.system.slabs import by_plane, empty, in_slabs, map_slabs, release
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Components:
         def counts(labels: np.ndarray, inside: np.ndarray) -> np.ndarray:
             return np.bincount(labels[inside], minlength=self.count + 1)
 
-        sizes = np.sum(reduced(counts, self.labels, weight), axis=0)
+        sizes = np.sum(map_slabs(counts, self.labels, weight), axis=0)
         sizes[0] = 0
         return sizes
 

@@ -160,7 +160,7 @@ def _same_centre(grid: Grid, shape: np.ndarray, factor: np.ndarray) -> Grid:
     return Grid((depth, height, width), affine)
 
 
-def oriented(volume: Volume, axes: str) -> Volume:
+def orient(volume: Volume, axes: str) -> Volume:
     """Flip and permute a volume until its (x, y, z) indices grow towards `axes`, say "RAS" or "LPS"; exact."""
     view = _oriented_view(volume, axes)
     if view is volume:
@@ -171,7 +171,7 @@ def oriented(volume: Volume, axes: str) -> Volume:
 
 
 def _oriented_view(volume: Volume, axes: str) -> Volume:
-    """As `oriented`, but the voxels are a view of the old ones."""
+    """As `orient`, but the voxels are a view of the old ones."""
     current = nib.orientations.io_orientation(volume.affine)
     wanted = nib.orientations.axcodes2ornt(tuple(axes))
     change = nib.orientations.ornt_transform(current, wanted)
@@ -190,7 +190,7 @@ def _oriented_view(volume: Volume, axes: str) -> Volume:
 
 def canonical(volume: Volume) -> Volume:
     """The volume with D growing to Superior, H to Anterior and W to Right, by flips and permutations alone."""
-    return oriented(volume, "RAS")
+    return orient(volume, "RAS")
 
 
 def canonical_view(volume: Volume) -> Volume:
@@ -200,7 +200,7 @@ def canonical_view(volume: Volume) -> Volume:
 
 def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
     """The volume on `grid`: bit-exact where flips and permutations suffice (undoing `canonical`), else resampled."""
-    flipped = oriented(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
+    flipped = orient(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
     if same_grid(flipped.grid, grid):
         return dataclasses.replace(flipped, affine=grid.affine, codes=grid.codes)
     return dataclasses.replace(resample(volume, grid, order), codes=grid.codes)

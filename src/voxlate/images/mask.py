@@ -15,7 +15,7 @@ from voxlate.system.slabs import (
     empty,
     in_slabs,
     least_and_most,
-    reduced,
+    map_slabs,
     release,
     spread_values,
 )
@@ -61,7 +61,7 @@ def foreground(volume: Volume) -> np.ndarray:
     else:
         body = _body(_above(image, threshold), spacing, gap_mm=SCALP_MM)
     if (
-        sum(reduced(np.count_nonzero, body)) / body.size <= LEAST_BODY
+        sum(map_slabs(np.count_nonzero, body)) / body.size <= LEAST_BODY
     ):  # a few vessels above a threshold (some MRA files) draw no outline
         return _everywhere(image.shape)
     return body
@@ -119,9 +119,9 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
     The component with the most tissue is the body: a table top is large too, but hollow.
     """
     tissue = without_specks(tissue)
-    shut = fill_slices(closed(tissue, gap_mm, spacing))
+    shut = fill_slices(close_gaps(tissue, gap_mm, spacing))
     core = dilate(erode(shut, TABLE_MM, spacing), TABLE_MM, spacing)
-    core = largest(core if any(reduced(np.any, core)) else shut, tissue)
+    core = largest(core if any(map_slabs(np.any, core)) else shut, tissue)
     outline = in_slabs(np.logical_and, shut, dilate(core, TABLE_MM, spacing))
     inner = in_slabs(np.logical_or, tissue, erode(shut, gap_mm, spacing))
     return fill_slices(largest(in_slabs(np.logical_and, outline, inner)))
@@ -230,12 +230,12 @@ def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     image = volume.data[0]
     spacing = volume.grid.spacing_mm
     bone = (image > BONE_HU) & body
-    vault = _enclosed(closed(bone, SUTURE_MM, spacing)) & ~bone
+    vault = _enclosed(close_gaps(bone, SUTURE_MM, spacing)) & ~bone
     low, high = BRAIN_HU
     soft = vault & (image > low - NOISE_HU) & (image < high + NOISE_HU)
     core = largest(erode(soft, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & soft
-    filled = fill_slices(closed(grown, SUTURE_MM, spacing) & vault)
+    filled = fill_slices(close_gaps(grown, SUTURE_MM, spacing) & vault)
     # voxels at the rim are partly bone, and blur brightens them: each goes to the tissue that it has more of
     rim = dilate(filled, 1, (1, 1, 1)) & body
     rim &= (image > BRAIN_HU[0] - NOISE_HU) & (image < RIM_HU)
@@ -266,7 +266,7 @@ def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
         tissue &= inner[1:-1, 1:-1, 1:-1]
     core = largest(erode(tissue, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & tissue
-    return fill_slices(closed(grown, SULCUS_MM, spacing) & body)
+    return fill_slices(close_gaps(grown, SULCUS_MM, spacing) & body)
 
 
 # Boxes instead of balls: they are separable and thus fast on any size.
@@ -294,12 +294,12 @@ dilate = partial(_box, scipy.ndimage.maximum_filter1d)
 erode = partial(_box, scipy.ndimage.minimum_filter1d)
 
 
-def bounding_box(mask: np.ndarray) -> list[tuple[int, int]]:
+def box_around(mask: np.ndarray) -> list[tuple[int, int]]:
     """First and end of the smallest box around a mask along each axis; the whole image around an empty one."""
     box = []
     along_d = by_plane(lambda slab: slab.any(axis=(1, 2)), mask)
     along_h, along_w = (
-        np.logical_or.reduce(reduced(lambda slab, axes=axes: slab.any(axis=axes), mask))
+        np.logical_or.reduce(map_slabs(lambda slab, axes=axes: slab.any(axis=axes), mask))
         for axes in ((0, 2), (0, 1))
     )
     for filled_rows, length in zip((along_d, along_h, along_w), mask.shape):
@@ -310,13 +310,13 @@ def bounding_box(mask: np.ndarray) -> list[tuple[int, int]]:
 
 def body_box_mm(volume: Volume) -> Box:
     """The smallest box along the axes of RAS mm around the body that a volume shows."""
-    edges = [(first - 0.5, end - 0.5) for first, end in reversed(bounding_box(foreground(volume)))]
+    edges = [(first - 0.5, end - 0.5) for first, end in reversed(box_around(foreground(volume)))]
     in_voxels = np.array([*product(*edges)])
     corners = in_voxels @ volume.affine[:3, :3].T + volume.affine[:3, 3]
     return corners.min(axis=0), corners.max(axis=0)
 
 
-def closed(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+def close_gaps(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
     return erode(dilate(mask, radius_mm, spacing_mm), radius_mm, spacing_mm)
 
 

@@ -11,7 +11,7 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from voxlate.images.motion import Field, Floats, Mask, Shifts
-from voxlate.images.similarity import class_of, shared_information
+from voxlate.images.similarity import class_of, information_of_rows
 from voxlate.system.arrays import AnyArray, Float32
 
 Image = NDArray[np.floating]
@@ -65,10 +65,10 @@ class Matching:
         factors = _voxels(level.voxel_mm, fixed.shape, spacing_mm)
         self.spacing = np.array(spacing_mm) * factors
         self.origin = (np.array(factors) - 1) / 2 * spacing_mm
-        self.fixed = class_of(averaged(fixed, factors), *ranges[0], BINS)
-        self.moving = averaged(moving, factors)
+        self.fixed = class_of(block_means(fixed, factors), *ranges[0], BINS)
+        self.moving = block_means(moving, factors)
         self.moving_range = ranges[1]
-        self.inside = averaged(mask, factors) > 0.5
+        self.inside = block_means(mask, factors) > 0.5
         self.level = level
         self.reach = np.where(resolved, level.reach, 0)
         self.size = np.array(_voxels(level.window_mm, self.fixed.shape, self.spacing))
@@ -96,7 +96,7 @@ class Matching:
         corners = np.asarray(np.ravel_multi_index(tuple(starts.T), self.fixed.shape))
         here = self.fixed.ravel()[corners[:, None] + self.places]
         shifted = near_classes.take(self.around, axis=1)
-        information, entropy = shared_information(here, shifted, BINS)
+        information, entropy = information_of_rows(here, shifted, BINS)
         moves = peaks(information, self.reach)
         moves[entropy < LEAST_ENTROPY] = np.nan
         return moves
@@ -141,10 +141,10 @@ class Matching:
             min(2, n) for n in self.fixed.shape
         ]  # structure is measured on voxels twice as wide: fast enough
         size = np.maximum(1, self.size // halves)
-        inside = averaged(self.inside, halves)
+        inside = block_means(self.inside, halves)
         moving = class_of(self.moving, *self.moving_range, BINS)
         edges = [
-            _edges(averaged(classes % BINS, halves)) * inside for classes in (self.fixed, moving)
+            _edges(block_means(classes % BINS, halves)) * inside for classes in (self.fixed, moving)
         ]
         steps = np.maximum(1, size // 4)
         firsts = [
@@ -168,7 +168,7 @@ def _voxels(length_mm: float, shape: tuple[int, ...], spacing_mm: Iterable[float
     return [min(n, max(1, round(length_mm / mm))) for n, mm in zip(shape, spacing_mm)]
 
 
-def averaged(image: AnyArray, factors: list[int]) -> Float32:
+def block_means(image: AnyArray, factors: list[int]) -> Float32:
     """Means of blocks of so many voxels along each axis; the remainder at the end is cut off."""
     blocks = image[tuple(slice(n // factor * factor) for n, factor in zip(image.shape, factors))]
     for axis, factor in enumerate(factors):

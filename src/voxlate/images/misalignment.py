@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import StringConstraints
 
 from voxlate.images.matching import Image, Matching, MatchingLevel, Spacing
-from voxlate.images.motion import Field, Mask, Shifts, fitted, rigid_motion
+from voxlate.images.motion import Field, Mask, Shifts, fit_field, rigid_motion
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice
 from voxlate.system.records import Count, NotNegative, Number, Text
 
@@ -146,7 +146,7 @@ def displacement_field(
         shifts = pair_at(level.scaled(factor)).shifts(field)
         if len(shifts.displacements) < FEWEST_WINDOWS:
             return None, shifts, resolved
-        field = fitted(shifts, resolved, may_bend=level is not levels[0])
+        field = fit_field(shifts, resolved, may_bend=level is not levels[0])
     apart = np.linalg.norm(shifts.displacements - field(shifts.centres), axis=1)
     agree = apart <= AGREE_MM * factor
     shifts = Shifts(

@@ -53,7 +53,7 @@ class Rigid:
         return (around @ (rotation(self.turn) - np.eye(3)).T + self.translation) * self.resolved
 
 
-def fitted(shifts: Shifts, resolved: Mask, may_bend: bool = True) -> Field:
+def fit_field(shifts: Shifts, resolved: Mask, may_bend: bool = True) -> Field:
     """The field that predicts left-out windows best: a rigid motion alone, or with a spline of some stiffness."""
     centres = shifts.centres
     displacements = shifts.displacements

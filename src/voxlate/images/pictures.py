@@ -134,7 +134,7 @@ def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:
     return sheet
 
 
-def labelled_sheet(
+def sheet_with_labels(
     rows: Sequence[tuple[str, Sequence[Picture]]],
     titles: Sequence[str],
     tile: int,

@@ -65,18 +65,18 @@ class Range:
         """A map of the image `main`, normalised with the floor and the peak of that image."""
         if not self.own:
             return np.clip(values, self.low, self.high).astype(np.float32)
-        floor, peak = own_floor_and_peak(main, inside)
+        floor, peak = floor_and_peak(main, inside)
         return ((values - floor) / (peak - floor)).astype(np.float32)
 
     def gain(self, values: AnyArray, inside: Bool | None = None) -> float:
         """By how much `normalise` divides differences of values (and so standard deviations)."""
         if not self.own:
             return 1.0
-        floor, peak = own_floor_and_peak(values, inside)
+        floor, peak = floor_and_peak(values, inside)
         return peak - floor
 
 
-def own_floor_and_peak(
+def floor_and_peak(
     values: AnyArray,
     inside: Bool | None,
 ) -> tuple[float, float]:

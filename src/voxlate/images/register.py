@@ -180,7 +180,7 @@ def apply_transform(
     return dataclasses.replace(volume, data=np.stack(channels), affine=grid.affine)
 
 
-def covered(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
+def cover(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
     """Which voxels of the fixed grid a transform takes into the moving grid's box: bool [D, H, W]."""
     box = Volume(np.ones((1, *moving.shape), np.float32), moving.affine, "", "")
     return apply_transform(box, fixed, transform, order=0, fill=0.0).data[0] > 0
@@ -223,7 +223,7 @@ class CoarsePair:
 
     def compare(self, transform: Transform) -> Similarity:
         grid = self.fixed.grid
-        shared = covered(self.moving.grid, grid, transform)
+        shared = cover(self.moving.grid, grid, transform)
         grids = (self.moving.grid, grid)
         boxes = [float(np.prod(one.shape) * np.prod(one.spacing_mm)) for one in grids]
         if shared.mean() * boxes[1] < LEAST_SHARED * min(boxes):
@@ -373,7 +373,7 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
     cells = [max(1, round(length / knots_mm)) for length in reversed(lengths_mm)]
     registration = _registration(pair, (level,))
     registration.SetMetricMovingMask(
-        to_image(covered(pair.moving.grid, grid, start).astype(np.uint8), grid)
+        to_image(cover(pair.moving.grid, grid, start).astype(np.uint8), grid)
     )
     registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
     moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])

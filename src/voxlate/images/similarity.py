@@ -58,7 +58,7 @@ def mutual_information(
     return (of_a + of_b) / both if both > 0 else float("nan")
 
 
-def shared_information(
+def information_of_rows(
     a: NDArray[np.uint8],
     b: NDArray[np.uint8],
     bins: int,

@@ -7,7 +7,7 @@ import numpy as np
 
 from voxlate.system import slabs
 from voxlate.system.records import NotNegative, Number
-from voxlate.system.slabs import by_plane, empty, release, map_slabs
+from voxlate.system.slabs import by_plane, empty, map_slabs, release
 
 # The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
 PERCENTILES = (

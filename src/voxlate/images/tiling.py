@@ -295,7 +295,7 @@ def _up(length: int, multiple: int) -> int:
     return -(-length // multiple) * multiple
 
 
-def varied_slices(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
+def range_of_varied_slices(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
     """The first slice of [D, H, W] that differs within itself in any array, and the one after the last.
 
     Values count as equal up to rounding (numpy.isclose's). Both are equal where no slice differs.
@@ -323,12 +323,12 @@ def resize_slices(
         _, height, width = volume.grid.shape
         for column, (old, new) in enumerate(((width, size[1]), (height, size[0]))):
             affine[:3, column] *= (old - 1) / (new - 1) if old > 1 else 1 / new
-        data = zoomed(volume.data[:, first:last], size)
+        data = zoom(volume.data[:, first:last], size)
         resized[name] = replace(volume, data=data, affine=affine)
     return resized
 
 
-def zoomed(images: np.ndarray, size: Size) -> np.ndarray:
+def zoom(images: np.ndarray, size: Size) -> np.ndarray:
     """Planes [..., H, W] at another size by cubic splines, corner on corner; constant planes stay exactly constant.
 
     scipy's default mode gives the same bits, except where rounding puts the last row or column beyond the edge (256 to

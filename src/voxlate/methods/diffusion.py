@@ -29,7 +29,7 @@ from voxlate.methods.method import (
 )
 from voxlate.nets.interface import Channels, NetSettings, Output
 from voxlate.system.config import setting, settings
-from voxlate.system.devices import moved, with_doubles
+from voxlate.system.devices import move_like, with_doubles
 
 
 @settings
@@ -102,12 +102,12 @@ class Diffusion(Method):
         x_t = diffuse(x0, eps, alpha, sigma)
         if problem.known is not None:
             x_t = with_known(x_t, problem.known, problem.mask)
-        out = self._run(problem, x_t, moved(schedule.log_snr(t), x0))
+        out = self._run(problem, x_t, move_like(schedule.log_snr(t), x0))
 
         def losses() -> Losses:
             error = out - target(x0, eps, alpha, sigma, kind)
             error = error.square() if self.options.loss == "l2" else error.abs()
-            weight = moved(self.options.weight(alpha, sigma, kind), x0)
+            weight = move_like(self.options.weight(alpha, sigma, kind), x0)
             fit = (weight * masked_mean(error, problem.loss_mask, self.options.reduction)).mean()
             extra = {
                 name: masked_mean(one, problem.loss_mask, self.options.reduction).mean()

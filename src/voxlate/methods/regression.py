@@ -27,7 +27,7 @@ from voxlate.methods.method import (
     with_total,
 )
 from voxlate.nets.interface import Channels, NetSettings, Output
-from voxlate.system.config import Importable, named, setting, settings
+from voxlate.system.config import Importable, look_up, setting, settings
 from voxlate.system.errors import BadInput
 
 
@@ -130,7 +130,7 @@ class Regression(Method):
         self.options = options
         self.net = net
         self.task = task
-        self.error = named(options.loss, LOSSES)
+        self.error = look_up(options.loss, LOSSES)
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         """The predicted image of a batch, and its losses."""

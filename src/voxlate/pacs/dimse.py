@@ -110,7 +110,7 @@ def _asks_for_nothing(association: Any) -> bool:
 
 
 @contextmanager
-def receiving(
+def receive_images(
     receive: Receive, title: str, port: int, allowed: Collection[str], host: str
 ) -> Iterator[Any]:
     """Receive images (C-STORE) and answer C-ECHO while the block runs; yields the server.

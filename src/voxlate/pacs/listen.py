@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Collection
 from threading import Event
 
-from voxlate.pacs.dimse import receiving
+from voxlate.pacs.dimse import receive_images
 from voxlate.pacs.queue import Answer, Queue, Send
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked
+from voxlate.system.files import lock
 
 LOOK_SECONDS = 1.0  # between two looks for a complete study
 RETRY_SECONDS = 60.0  # after an answer that could not be sent
@@ -26,12 +26,12 @@ def listen(
     stop: Event | None = None,
     retry_seconds: float = RETRY_SECONDS,
 ) -> None:
-    """Receive and answer studies until `stop` is set; see Queue for what is kept, and `receiving` for the senders.
+    """Receive and answer studies until `stop` is set; see Queue for what is kept, and `receive_images` for the senders.
 
     Images are received while another study is answered. An answer that cannot be sent is tried again later.
     """
     ended = stop or Event()
-    with locked(queue.path), receiving(queue.receive, title, port, allowed, host):
+    with lock(queue.path), receive_images(queue.receive, title, port, allowed, host):
         while not ended.is_set():
             try:
                 sentence = queue.run_next(answer, send)

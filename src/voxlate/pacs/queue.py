@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from voxlate.pacs.address import check_uid
 from voxlate.pacs.sending import Ledger
 from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json, seen_from, whole_file, write_json, write_text
+from voxlate.system.files import read_json, relative_to, whole_file, write_json, write_text
 
 INCOMING, WORK, DONE, FAILED = "incoming", "work", "done", "failed"
 SCANS, IMAGES, READY, SENT, WHY = "scans", "images", "ready.json", "sent.txt", "why.txt"
@@ -165,7 +165,7 @@ def _answered(work: Path, answer: Answer) -> list[Path]:
     listed = work / READY
     if not listed.is_file():
         files = answer(work / SCANS, work / IMAGES)
-        write_json(listed, {"files": [seen_from(work, file) for file in files]})
+        write_json(listed, {"files": [relative_to(work, file) for file in files]})
     return [work / name for name in read_json(listed)["files"]]
 
 

@@ -18,7 +18,7 @@ from voxlate.phantoms.scanner import image
 from voxlate.phantoms.signal import MODALITIES
 from voxlate.phantoms.tissue import ANATOMY_1, INTRACRANIAL, Label
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked, read_json, write_json
+from voxlate.system.files import lock, read_json, write_json
 from voxlate.system.machine import cores
 
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
@@ -65,7 +65,7 @@ def write_cohort(
         return folder
 
     folders = []
-    with locked(out):
+    with lock(out):
         _claim(out, settings, anatomy)
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:

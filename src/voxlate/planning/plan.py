@@ -37,7 +37,7 @@ from voxlate.recipe import text as recipe_text
 from voxlate.scoring.provenance import read_run
 from voxlate.system.devices import find_device, peak_memory
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked, write_text
+from voxlate.system.files import lock, write_text
 from voxlate.training.log_file import append_line
 from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import by_main, processes
@@ -100,7 +100,7 @@ class Plan:
 
         Raises BadInput if the folder is not empty.
         """
-        with locked(run):
+        with lock(run):
             check_free(Run(run))
             if Run(run).recipe.exists():
                 raise BadInput(
@@ -233,7 +233,7 @@ def planned_once(
         # This is checked before minutes are spent on a plan.
         check_free(Run(run))
         plan = make()
-        with locked(run):
+        with lock(run):
             plan.keep_pace(run)
         return *plan.with_head, plan
 

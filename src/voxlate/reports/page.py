@@ -28,7 +28,7 @@ from voxlate.scoring.tables import score_tables
 from voxlate.scoring.verdict import read_verdicts, verdict_lines, verdicts
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked_if_free, read_json, write_text
+from voxlate.system.files import lock_if_free, read_json, write_text
 from voxlate.training.starter import run_folder
 from voxlate.trust.usability import usability
 
@@ -146,7 +146,7 @@ def write_report(
     if out is not None:
         write_text(out, page)
         return Path(out)
-    with locked_if_free(folder):
+    with lock_if_free(folder):
         write_text(folder / "report.html", page)
     return folder / "report.html"
 

@@ -48,7 +48,7 @@ from voxlate.scoring.truths import LEFT_OUT, Fault, fault_lines, faults_of, scal
 from voxlate.scoring.verdict import SYNTHESIS
 from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window_of
 from voxlate.system.errors import BadInput
-from voxlate.system.files import seen_from
+from voxlate.system.files import relative_to
 
 Progress = Callable[[int, int, str], None]
 
@@ -147,7 +147,7 @@ def evaluate(
     _check_regions(regions, rows)
     check_pictures(scopes, (one for row in rows for one in row.pictures), cut)
     header = {
-        "truth": seen_from(out, truth),
+        "truth": relative_to(out, truth),
         "split": asked.split,
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | failed,
@@ -231,7 +231,7 @@ def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -
         ),
         "images": {item.label: content_hash(item.synthesis) for item in items},
         "truth_files": {
-            item.label: seen_from(out, item.case.files[item.modality]) for item in items
+            item.label: relative_to(out, item.case.files[item.modality]) for item in items
         },
         "source_files": _source_files(out, items),
         "shared_masks": masks_of_several(
@@ -419,7 +419,7 @@ def _source_files(out: Path, items: Sequence[Item]) -> dict[str, dict[str, str]]
     """The source scans of all images of a case, by case."""
     files = dict[str, dict[str, str]]()
     for item in items:
-        own = {name: seen_from(out, path) for name, path in item.inputs.items()}
+        own = {name: relative_to(out, path) for name, path in item.inputs.items()}
         files.setdefault(item.case.case, {}).update(own)
     return files
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from voxlate.images.similarity import class_of, shared_information
+from voxlate.images.similarity import class_of, information_of_rows
 
 Cells = NDArray[np.float32]
 Ratios = Mapping[str, float]
@@ -219,7 +219,7 @@ def _shared(scan: NDArray[np.uint8], truths: Sequence[NDArray[np.uint8]]) -> lis
     """Normalised mutual information beyond 1 of a scan's body with each truth."""
     inside = scan < BINS
     several = np.stack([truth[inside] for truth in truths])
-    information, _ = shared_information(scan[inside], several[:, None], BINS)
+    information, _ = information_of_rows(scan[inside], several[:, None], BINS)
     return [float(value) - 1 for value in information[:, 0]]
 
 

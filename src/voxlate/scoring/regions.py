@@ -12,7 +12,7 @@ from voxlate.cohorts.case_files import LABELS, CaseFiles
 from voxlate.cohorts.leakage import sentences_on_shared_masks
 from voxlate.formats.io import is_there, read_volume
 from voxlate.images.grid import Volume, canonical, same_grid
-from voxlate.images.mask import bounding_box, brain, clearest, foreground
+from voxlate.images.mask import box_around, brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.similarity import RADIUS, dice
 from voxlate.images.units import unit_of
@@ -201,7 +201,7 @@ def region_scores(
     scores |= dict.fromkeys(("mean", "truth_mean", "mae", "mae_z", "psnr", "ssim_3d"), math.nan)
     if inside.any():
         box = tuple(
-            slice(max(0, first - RADIUS), end + RADIUS) for first, end in bounding_box(inside)
+            slice(max(0, first - RADIUS), end + RADIUS) for first, end in box_around(inside)
         )
         a, b = (image[box] - np.float32(pair.scale.low) for image in (truth, other))
         scores["mean"] = float(np.mean(other[inside], dtype=np.float64))

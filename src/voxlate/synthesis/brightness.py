@@ -9,7 +9,7 @@ from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
-from voxlate.system.slabs import in_slabs, reduced
+from voxlate.system.slabs import in_slabs, map_slabs
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue
@@ -73,7 +73,7 @@ def find_peak(
     if spec.upper_percentile is None:
         return None
     body = foreground(image)
-    body_ml = sum(reduced(np.count_nonzero, body)) * np.prod(image.grid.spacing_mm) / 1000
+    body_ml = sum(map_slabs(np.count_nonzero, body)) * np.prod(image.grid.spacing_mm) / 1000
     if body_ml < WHOLE * training_ml:
         return None
     inside = intensity_statistics(image.data[0], body).foreground

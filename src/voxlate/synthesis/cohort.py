@@ -20,7 +20,7 @@ from voxlate.synthesis.progress import Warn, no_report, warn_unless_note
 from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
 from voxlate.system.errors import BadInput, CannotWrite
-from voxlate.system.files import locked
+from voxlate.system.files import lock
 from voxlate.system.slabs import scratch_in
 
 NamedProgress = Callable[[str, int, int], None]
@@ -92,7 +92,7 @@ def synthesise_cases(
         warn(output.clean(sentence))
 
     results = _Results()
-    with locked(out) if others is None else nullcontext():
+    with lock(out) if others is None else nullcontext():
         if others is None:
             outdated = output.outdated(cases)
             if outdated:
@@ -100,7 +100,7 @@ def synthesise_cases(
                     f"{len(outdated)} images in {out} made in another way ({outdated[0]}) are made again."
                 )
         else:
-            with locked(out, SHARED_SECONDS):  # a process that synthesises all cases would hold it
+            with lock(out, SHARED_SECONDS):  # a process that synthesises all cases would hold it
                 output.claim([*cases, *others])
         chosen = executor or InProcess()
         apart = not isinstance(chosen, InProcess)
@@ -166,8 +166,8 @@ class _SynthesisJob:
         unchanged = recorded and is_unchanged(folder) and has_format(folder, output.ending)
         if unchanged and _has_all_and_no_other(self.sent.model, scans, folder, output.ending):
             return _CaseFolder(folder, True, False, [])
-        lock = locked(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
-        with lock, scratch_in(folder):
+        hold = lock(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
+        with hold, scratch_in(folder):
             removed = _synthesise_case(
                 self.sent.model, scans, folder, output, self.splits, self.seed, context
             )

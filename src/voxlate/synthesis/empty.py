@@ -28,7 +28,7 @@ from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.result import SynthesisedImage
 from voxlate.system.arrays import Bool
 from voxlate.system.errors import plural
-from voxlate.system.slabs import by_plane, in_slabs, reduced, zeros
+from voxlate.system.slabs import by_plane, in_slabs, map_slabs, zeros
 
 WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
 HU_AIR = -1000.0
@@ -166,7 +166,7 @@ def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
 
 
 def _count(voxels: Bool) -> int:
-    return int(sum(reduced(np.count_nonzero, voxels)))
+    return int(sum(map_slabs(np.count_nonzero, voxels)))
 
 
 def empty_slices(
@@ -244,7 +244,7 @@ def _is_darkest(image: SynthesisedImage, where: Bool) -> bool:
     inside = _count(where)
     if not inside:
         return False
-    dark = reduced(
+    dark = map_slabs(
         lambda values, some: np.count_nonzero(image.scale.of(values[some]) < DARK),
         image.values,
         where,

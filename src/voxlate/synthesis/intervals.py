@@ -8,7 +8,7 @@ import numpy as np
 
 from voxlate.batch import BACKGROUND
 from voxlate.cases.case import PreparedCase
-from voxlate.images.grid import Grid, Volume, oriented, return_to
+from voxlate.images.grid import Grid, Volume, orient, return_to
 from voxlate.images.mask import foreground
 from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import shown_sources
@@ -52,7 +52,7 @@ class OutputGrid:
 
     def reorient(self, volume: Volume) -> Volume:
         """A volume on the file's grid in the network's layout of slices."""
-        return oriented(volume, self.axes[::-1])
+        return orient(volume, self.axes[::-1])
 
     def resample(self, values: np.ndarray) -> np.ndarray:
         """Values [D, H, W] on the network's grid, resampled to the file's voxels, in the network's layout."""

@@ -33,7 +33,7 @@ from voxlate.synthesis.result import (
 )
 from voxlate.synthesis.scans import Scans, find_scans
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked, whole_file, write_json
+from voxlate.system.files import lock, whole_file, write_json
 
 HowMany = Literal["one", "all"]
 METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all
@@ -201,7 +201,7 @@ def score_scenarios(
             said.add(sentence)
             say(sentence)
 
-    with locked(out):
+    with lock(out):
         for number, scenario in enumerate(scenarios):
             progress("scenarios", number, len(scenarios))
             folder = out / scenario.folder

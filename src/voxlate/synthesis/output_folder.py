@@ -11,7 +11,7 @@ from voxlate.scoring.provenance import difference, provenance_of, read_provenanc
 from voxlate.synthesis.inputs import contents_of
 from voxlate.synthesis.result import check_folder, stated_synthesis
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked, safe_name, seen_from, write_json
+from voxlate.system.files import lock, relative_to, safe_name, write_json
 
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
 OF_ONE_CASE = {  # entries of a case's provenance that the folder's provenance does not have
@@ -55,7 +55,7 @@ class OutputFolder:
         if self.others is None:
             yield
             return
-        with locked(path, wait_seconds):
+        with lock(path, wait_seconds):
             yield
 
     def outdated(self, cases: Collection[str]) -> list[str]:
@@ -199,4 +199,4 @@ def runs_from(origins: Sequence[Path], folder: Path) -> dict[str, Any]:
 
 def place_from(path: Path, folder: Path) -> str:
     """A path relative to a folder: provenance has no absolute path, and remains valid if both are moved."""
-    return seen_from(folder, path.resolve() if path.exists() else path.absolute())
+    return relative_to(folder, path.resolve() if path.exists() else path.absolute())

@@ -17,11 +17,11 @@ from voxlate.images.grid import Volume, canonical
 from voxlate.images.intensity import Scale
 from voxlate.images.pictures import (
     Plane,
-    labelled_sheet,
     palette,
     pixel_mm,
     plane_of,
     shades,
+    sheet_with_labels,
     square_pixels,
     with_lines,
 )
@@ -207,7 +207,7 @@ class Synthesised:
                 most = float(np.percentile(spread.data, 99.5))
                 text = f"{self.mark}{name}: standard deviation of the samples, 0 to {most:.4g} {volume.unit}"
                 rows.append((text, _three_planes(spread, 0, most, "inferno")))
-        sheet = labelled_sheet(rows, PLANES, tile)
+        sheet = sheet_with_labels(rows, PLANES, tile)
         return with_lines(
             sheet, [sentence for sentence in self.warnings if grade_of(sentence) != "note"]
         )

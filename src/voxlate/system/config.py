@@ -100,7 +100,7 @@ class Importable:
     """Annotation of a union of settings, or of a list of names, that code outside the package may add to.
 
     In a union, kind = "my_package.my_module:MyNet" names a settings class; in a list of names the whole value
-    "my_package.my_module:function" does a function (see `imported`). settings_of: gives settings for a class that is
+    "my_package.my_module:function" does a function (see `load_object`). settings_of: gives settings for a class that is
     none itself, or None.
     """
 
@@ -126,7 +126,7 @@ def _filled(
     code: Collection[str] = info.context or ()
     if name not in code:
         raise BadInput(needs_code([name]))
-    found = imported(name)
+    found = load_object(name)
     if not isinstance(value, dict):
         return name
     kind = found if dataclasses.is_dataclass(found) else settings_of(found)
@@ -147,7 +147,7 @@ def _plain(value: Any, inner: Any) -> Any:
     return kind | to_tables(value) | kind
 
 
-def imported(name: str) -> Any:
+def load_object(name: str) -> Any:
     """The object that "my_package.my_module:MyNet" names; raises BadInput where there is no such package or name."""
     if not IMPORT.fullmatch(name):  # nothing is imported that `imports` does not list
         raise BadInput(f'expected "module:name", in plain letters, found {name!r}. Change it.')
@@ -169,9 +169,9 @@ def needs_code(names: Collection[str]) -> str:
     return f"expected a model of voxlate's own parts, found one that needs the code of {', '.join(names)}. If you trust it, pass --allow-code where the command has it (in Python: allow_code=True)."
 
 
-def named(name: str, known: Mapping[str, T]) -> T:
+def look_up(name: str, known: Mapping[str, T]) -> T:
     """The object of a name: the package's own, or the one that "module:name" imports."""
-    return imported(name) if ":" in name else known[name]
+    return load_object(name) if ":" in name else known[name]
 
 
 def imports(values: Any) -> list[str]:

@@ -115,7 +115,7 @@ def with_doubles(x: Tensor) -> Tensor:
     return x if has_doubles(x.device) else x.cpu()
 
 
-def moved(values: Tensor, like: Tensor) -> Tensor:
+def move_like(values: Tensor, like: Tensor) -> Tensor:
     """Values with the type and device of a tensor."""
     return values.to(like.dtype).to(like.device, non_blocking=may_not_wait(like.device))
 

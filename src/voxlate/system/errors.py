@@ -31,7 +31,7 @@ def system_code(error: BaseException) -> int | None:
     return None if quoted is None or isinstance(error, BadInput) else int(quoted[1])
 
 
-def refused_by_system(error: BaseException) -> BadInput:
+def system_refusal(error: BaseException) -> BadInput:
     """The sentence for an error of the operating system."""
     code = system_code(error)
     place = getattr(error, "filename", None)

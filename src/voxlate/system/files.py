@@ -146,7 +146,7 @@ def _replace(new: Path, old: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
+def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
     """Lock a folder (created if necessary) against other voxlate processes, and remove files of killed processes.
 
     Raises BadInput if another process still holds the lock after the wait. The lock ends with the process in any case.
@@ -186,14 +186,14 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked_if_free(folder: Path | str) -> Iterator[None]:
+def lock_if_free(folder: Path | str) -> Iterator[None]:
     """Lock a folder unless another process holds it, for a file that may be written beside that process.
 
     The lock serves to remove the files of killed processes, which the other process has done already.
     """
     with contextlib.ExitStack() as held:
         with contextlib.suppress(BadInput):
-            held.enter_context(locked(folder))
+            held.enter_context(lock(folder))
         yield
 
 
@@ -215,7 +215,7 @@ def is_scaffold(path: Path) -> bool:
     return path.name == LOCK or path.name.startswith(WRITING)
 
 
-def seen_from(folder: Path, path: Path) -> str:
+def relative_to(folder: Path, path: Path) -> str:
     """A path relative to a folder, with '/', so that written paths stay valid when both are moved.
 
     A path on another drive of Windows stays absolute, because it has no relative path.

@@ -133,7 +133,7 @@ def in_slabs(
     return out
 
 
-def reduced(
+def map_slabs(
     function: Callable[..., Any],
     *arrays: np.ndarray,
 ) -> list[Any]:
@@ -147,12 +147,12 @@ def reduced(
 
 def by_plane(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
     """One value (or row) for each plane along the first axis."""
-    return np.concatenate(reduced(function, *arrays))
+    return np.concatenate(map_slabs(function, *arrays))
 
 
 def least_and_most(values: np.ndarray) -> tuple[Any, Any]:
     """The least and the largest value of an array."""
-    ends = reduced(lambda slab: (slab.min(), slab.max()), values)
+    ends = map_slabs(lambda slab: (slab.min(), slab.max()), values)
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 

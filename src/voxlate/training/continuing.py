@@ -12,7 +12,7 @@ from voxlate.cases.prepared import open_cohort
 from voxlate.recipe import Recipe, from_dict, header, to_dict, with_tables
 from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked, seen_from, write_json, write_text
+from voxlate.system.files import lock, relative_to, write_json, write_text
 from voxlate.training.changes import first_change
 from voxlate.training.log import StepCallback
 from voxlate.training.processes import by_main, processes
@@ -54,14 +54,14 @@ def train_further(
             raise BadInput(
                 f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
             )
-        with locked(run.folder):
+        with lock(run.folder):
             stated = read_run(run.provenance)
             if not stated.get("recipe") or not stated.get("data", {}).get("cohort"):
                 raise BadInput(
                     f"{run.folder}: expected a run that voxlate trained, found none. Train a new one."
                 )
             place = (data or _prepared_folder(run, stated)).resolve()
-            moved = {**stated, "prepared": seen_from(run.folder, place)}
+            moved = {**stated, "prepared": relative_to(run.folder, place)}
             _check_cohort(run, moved)
             continuation = _Continuation(run, read_recipe(stated), moved, steps, minutes, say)
             wanted = continuation.provenance()

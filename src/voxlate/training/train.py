@@ -20,7 +20,7 @@ from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_r
 from voxlate.scoring.provenance import read_run
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked, seen_from
+from voxlate.system.files import lock, relative_to
 from voxlate.system.machine import keep_freed_memory
 from voxlate.training.job import Job
 from voxlate.training.learner import Epochs, Learner, show_window, start_from, train_only
@@ -111,7 +111,7 @@ def train(
     pretrained = [other for other in runs if is_imported(other)]
 
     def begin() -> None:
-        held.enter_context(locked(out))
+        held.enter_context(lock(out))
         origin = _origin(recipe, out, data, starts, adaptation)
         begin_run(out, recipe, head, about, origin)
         _describe_cases(run, recipe, cohort)
@@ -167,11 +167,11 @@ def _origin(
     # The start weights were trained on these voxels.
     inherited = read_header(start).get("training_voxels", []) if start else []
     origin: dict[str, Any] = {
-        "prepared": seen_from(out, Path(data).resolve()),
+        "prepared": relative_to(out, Path(data).resolve()),
         "inherited_voxels": inherited,
     }
     if adaptation.replay is not None:
-        origin["replayed"] = seen_from(out, adaptation.replay.resolve())
+        origin["replayed"] = relative_to(out, adaptation.replay.resolve())
     if adaptation.starts:
         weights = file_hash(adaptation.starts["final"])
         origin["adapted"] = {"weights": weights, "calibrated": adaptation.calibrated}

@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from voxlate.system.errors import BadInput, CannotWrite
-from voxlate.system.files import locked
+from voxlate.system.files import lock
 from voxlate.web.gate import Gate, Sessions
 from voxlate.web.jobs import Jobs, Kind, NoSuchJob
 from voxlate.web.lanes import Lane, Start, clean_regularly, start_process
@@ -129,7 +129,7 @@ def run_server(settings: Settings, sessions: Sessions) -> None:
     from voxlate.web.connections import Connection
 
     listening = _listening(settings.host, settings.port)
-    with locked(settings.data), listening:
+    with lock(settings.data), listening:
         options: dict[str, Any] = {
             "http": Connection,
             "log_level": "warning",

@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from voxlate.options.option import bytes_of, pairs
 from voxlate.recipe import text as recipe_text
 from voxlate.system.errors import BadInput
-from voxlate.system.files import locked, read_json, write_text
+from voxlate.system.files import lock, read_json, write_text
 from voxlate.web.cohorts import (
     MODES,
     add_job,
@@ -99,7 +99,7 @@ def start_plan(request: Request, name: str, folder: Annotated[str, Form()]) -> R
         )
     prepared = Path(job.request["prepared"])
     path = new_folder(root_of(site), folder, apart_from=prepared)
-    with locked(path):
+    with lock(path):
         for file in sorted((site.jobs.folder(name) / PLANNED).iterdir()):
             write_text(path / file.name, file.read_text(encoding="utf-8"))
     return _add_training(site, path, prepared, how="planned")

@@ -10,7 +10,7 @@ import numpy as np
 from voxlate.formats.io import is_there, read_volume, write_volume
 from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
-from voxlate.images.ranges import own_floor_and_peak, range_for
+from voxlate.images.ranges import floor_and_peak, range_for
 from voxlate.reports.pictures import display_scale
 from voxlate.scoring.intervals import interval_of, percent
 from voxlate.scoring.provenance import provenance_of
@@ -102,6 +102,6 @@ def window_of(volume: Volume) -> tuple[float, float]:
     """The values that are shown as black and white: as in reports, or floor and peak where the unit is arbitrary."""
     scale = range_for(volume.unit, float(volume.data.max()))
     if scale.own:
-        return own_floor_and_peak(volume.data[0], foreground(volume))
+        return floor_and_peak(volume.data[0], foreground(volume))
     shown = display_scale(scale, volume.modality)
     return shown.low, shown.high

@@ -29,7 +29,7 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.selection import Selection, select
 from voxlate.system.errors import BadInput, Stopped, first_of, plural
-from voxlate.system.files import locked, read_json, write_json
+from voxlate.system.files import lock, read_json, write_json
 from voxlate.trust.bounds import bound_lines
 from voxlate.trust.usability import usability
 from voxlate.web.fitting import (
@@ -216,7 +216,7 @@ def work(folder: Path) -> None:
     job = read_json(folder / JOB)
     places = places_of(folder, job["request"])
     try:
-        with locked(folder, WAIT_SECONDS), _files_of(job["kind"]):
+        with lock(folder, WAIT_SECONDS), _files_of(job["kind"]):
             WORK[job["kind"]](folder, job["request"], Reporter(folder))
         outcome = {"why": ""}
     except (BadInput, Stopped) as error:
