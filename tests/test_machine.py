@@ -103,7 +103,7 @@ def _dead() -> int:
 
 
 def test_a_lock_goes_with_its_process_even_if_that_is_killed(tmp_path):
-    line = f"from voxlate.system.files import locked; lock = locked({str(tmp_path)!r}); lock.__enter__(); print(1, flush=True)"
+    line = f"from voxlate.system.files import lock; held = lock({str(tmp_path)!r}); held.__enter__(); print(1, flush=True)"
     holder = subprocess.Popen(
         [sys.executable, "-c", f"{line}; input()"],
         stdin=subprocess.PIPE,
