@@ -58,7 +58,7 @@ class Similarity:
 
     mutual_information: Number
     bodies: Number
-    covered: Number
+    cover: Number
 
 
 @dataclass(frozen=True, eq=False)

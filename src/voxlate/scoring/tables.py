@@ -23,7 +23,7 @@ from voxlate.scoring.outliers import outlier_lines
 from voxlate.scoring.statistics import RESAMPLES, bootstrap, mean_and_sd
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, colour_lines, verdicts
 from voxlate.system.dataframe import dataframe
-from voxlate.system.files import locked_if_free, whole_file, write_json
+from voxlate.system.files import lock_if_free, whole_file, write_json
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
@@ -326,7 +326,7 @@ class Scores:
         for row in self.rows:
             pictures += [self._line(row, picture) for picture in row.pictures]
         shown = set().union(*pictures)
-        with locked_if_free(out):
+        with lock_if_free(out):
             write_json(out / "metrics.json", self.document())
             _write_csv(out / "metrics.csv", [*COLUMNS, *keys], map(self._line, self.rows))
             if pictures:

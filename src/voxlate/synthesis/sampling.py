@@ -20,10 +20,10 @@ from voxlate.images.tiling import (
     Triple,
     Whole,
     fit_to_mask,
-    varied_slices,
+    range_of_varied_slices,
     whole_slices,
     whole_volume,
-    zoomed,
+    zoom,
 )
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis
@@ -31,7 +31,7 @@ from voxlate.recipe.training import Precision
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.progress import PatchProgress, count_calls, no_report
 from voxlate.system.errors import BadInput
-from voxlate.system.slabs import reduced, release
+from voxlate.system.slabs import map_slabs, release
 from voxlate.training.precision import of_synthesis
 from voxlate.training.validate import autocast
 from voxlate.trust.calibration import Prediction
@@ -123,7 +123,7 @@ def _plan_slices(recipe: Recipe, prepared: PreparedCase) -> tuple[SlicePlan, Pre
         return whole_volume(shape), prepared
     plan = slices.plan(shape, recipe.data.patch, recipe.synth.overlap)
     if slices.resize_to is not None:
-        first, last = varied_slices([prepared.arrays[name][:] for name in prepared.header.units])
+        first, last = range_of_varied_slices([prepared.arrays[name][:] for name in prepared.header.units])
         plan = replace(
             plan, input_tiling=whole_slices((last - first, *slices.resize_to)), first=first
         )
@@ -217,7 +217,7 @@ class _Network:
                 image = (image + mirrored.flip(axis)) / 2
         image = pad(image, [-margin for margin in self.plan.margins], value=BACKGROUND)
         if self.plan.resized:
-            image = torch.from_numpy(zoomed(image.cpu().numpy(), self.plan.output_tiling.patch[1:]))
+            image = torch.from_numpy(zoom(image.cpu().numpy(), self.plan.output_tiling.patch[1:]))
         return image.clamp(-1, 1)
 
 
@@ -225,7 +225,7 @@ def _check_finite(case: str, image: np.ndarray) -> None:
     """Raise BadInput unless the channels of an image [T, D, H, W] are finite."""
     wrong = 0
     for channel in image:
-        wrong += sum(reduced(lambda slab: np.count_nonzero(~np.isfinite(slab)), channel))
+        wrong += sum(map_slabs(lambda slab: np.count_nonzero(~np.isfinite(slab)), channel))
     if wrong:
         raise BadInput(
             f"{case}: expected an image of finite values, found {wrong} of {image.size} that are not: nothing is written. Choose another sampler or more steps, or train again."
