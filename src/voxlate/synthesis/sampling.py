@@ -123,7 +123,9 @@ def _plan_slices(recipe: Recipe, prepared: PreparedCase) -> tuple[SlicePlan, Pre
         return whole_volume(shape), prepared
     plan = slices.plan(shape, recipe.data.patch, recipe.synth.overlap)
     if slices.resize_to is not None:
-        first, last = range_of_varied_slices([prepared.arrays[name][:] for name in prepared.header.units])
+        first, last = range_of_varied_slices(
+            [prepared.arrays[name][:] for name in prepared.header.units]
+        )
         plan = replace(
             plan, input_tiling=whole_slices((last - first, *slices.resize_to)), first=first
         )
