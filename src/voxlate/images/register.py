@@ -58,7 +58,7 @@ class Similarity:
 
     mutual_information: Number
     bodies: Number
-    cover: Number
+    covered: Number
 
 
 @dataclass(frozen=True, eq=False)
