@@ -19,7 +19,7 @@ from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.executors.job import Context, Executor, InProcess, busy_line, case_sentence, no_report
 from voxlate.formats.io import content_hash, read_volume
-from voxlate.images.grid import Volume, oriented, same_grid
+from voxlate.images.grid import Volume, orient, same_grid
 from voxlate.images.intensity import Scale, network_ends
 from voxlate.scoring.outliers import outlier_line
 from voxlate.scoring.provenance import recorded_splits
@@ -33,7 +33,7 @@ from voxlate.synthesis.model_transfer import SentModel
 from voxlate.synthesis.progress import PatchProgress
 from voxlate.synthesis.scans import by_accepted_names, in_split
 from voxlate.system.errors import BadInput, CannotWrite
-from voxlate.system.files import locked
+from voxlate.system.files import lock
 from voxlate.training.run import software
 from voxlate.training.starter import copy_starter, run_folder
 from voxlate.trust.calibration import Calibration, Header, Target
@@ -98,7 +98,7 @@ def calibrate(
         for name in model.recipe.data.target
     }
     path = _calibration_path(model, warn)
-    with locked(path.parent):
+    with lock(path.parent):
         collector = _Collector(model, rules, seed, warn)
         data = _collect(collector, cases, executor or InProcess(), device, progress, any_truth)
         patients = {case.patient for case in data.values()}
@@ -281,7 +281,7 @@ class _Collector:
         def write(own: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
             """The file itself where it has the image's voxels, and registration did not move it."""
             moved = own.modality in registered and registered[own.modality].kept != "none"
-            from_file = oriented(own, data.axes[::-1])
+            from_file = orient(own, data.axes[::-1])
             from_prepared = output_grid.reorient(
                 output_grid.write(values, own.modality, own.unit, order)
             )
