@@ -15,10 +15,10 @@ from voxlate.formats.io import read_volume
 from voxlate.images.grid import LPS_TO_RAS, Volume, canonical
 from voxlate.images.pictures import (
     Plane,
-    sheet_with_labels,
     pixel_mm,
     plane_of,
     shades,
+    sheet_with_labels,
     square_pixels,
 )
 
