@@ -116,5 +116,5 @@ def test_a_whole_head_under_a_pseudonym_gives_a_warning(
     monkeypatch.setattr(cohorts, "may_show_face", lambda volume: True)
     said = json.loads(voxlate(*command, tmp_path / "thick").out)
     (warnings,) = said["warnings"].values()
-    faces = [one for one in warnings if "whose face may be recognised" in one["sentence"]]
+    faces = [one for one in warnings if "whose face may be recognised" in one["text"]]
     assert [one["grade"] for one in faces] == ["caution"]

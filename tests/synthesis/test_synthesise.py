@@ -504,9 +504,8 @@ def test_what_was_guessed_of_a_scan_is_said_of_its_image(run, cohort):
     scan = replace(
         read_volume(cohort / "case0" / "t1.nii.gz", "t1"), guesses=("Slices lie far apart.",)
     )
-    assert load(run).synthesise({"t1": scan}).provenance["warnings"] == [
-        "t1: Slices lie far apart."
-    ]
+    (said,) = load(run).synthesise({"t1": scan}).warnings
+    assert (said.code, said.text) == ("guess", "t1: Slices lie far apart.")
 
 
 def test_scans_on_another_scale_than_the_training_are_said_to_be(voxlate, run, cohort, tmp_path):
@@ -521,9 +520,9 @@ def test_scans_on_another_scale_than_the_training_are_said_to_be(voxlate, run, c
     )
     answer = voxlate("synth", run, f"t1={tmp_path}/other/t1.nii.gz", "--out", tmp_path / "out")
     assert answer.code == 0
-    assert "Do not trust the image" in " ".join(answer.err.split())
+    assert "DO NOT TRUST: other: t1" in " ".join(answer.err.split())
     said = json.loads((tmp_path / "out" / "other" / "provenance.json").read_text())["warnings"]
-    assert said[0].startswith("t1: its brightness is outside that of the training's scans")
+    assert said[0]["text"].startswith("t1: its brightness is outside that of the training's scans")
 
 
 @pytest.mark.parametrize(("factor", "words"), [(3.0, "of at most 20%"), (0.001, "filled")])

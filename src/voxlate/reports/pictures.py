@@ -1,5 +1,6 @@
 """Pictures of scored cases: sources, synthesis, truth, error and standard deviation, on shared colour scales."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from voxlate.scoring.regions import read_canonical
 from voxlate.scoring.scored_images import images_in, is_map, spread_of
 from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.files import UNFAMILIAR
+from voxlate.system.messages import Message, read_messages
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
 # This usual window (width 400, level 40) replaces wider scored ranges.
@@ -87,7 +89,7 @@ class CaseImages:
     case: str
     grid: Grid
     images: Sequence[CaseImage]
-    warnings: Sequence[str] = ()
+    warnings: Sequence[Message] = ()
 
     def pixel_mm(self, plane: Plane) -> tuple[float, float]:
         return pictures.pixel_mm(self.grid.spacing_mm, plane)
@@ -167,7 +169,7 @@ def read_case(
                 )
             )
     images += _of_synthesis(shown, there, stated, None if truth is None else own.truth(truth))
-    return CaseImages(case, main.grid, images, stated.get("warnings", ()))
+    return CaseImages(case, main.grid, images, read_messages(stated.get("warnings", ())))
 
 
 def _of_synthesis(
@@ -305,11 +307,8 @@ def _sections(
                 if scored
                 else []
             )
-            warnings = list(
-                dict.fromkeys(
-                    note for case_images in by_method.values() for note in case_images.warnings
-                )
-            )
+            said = itertools.chain.from_iterable(one.warnings for one in by_method.values())
+            warnings = list(dict.fromkeys(map(str, said)))
             own_rows = {name: rows[name].get(case, {}) for name in by_method}
             yield {
                 "case": case,
@@ -488,11 +487,11 @@ def _score_texts(row: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> li
     ]
 
 
-def warnings_of(out: Path) -> dict[str, list[str]]:
+def warnings_of(out: Path) -> dict[str, list[Message]]:
     """The warnings of all syntheses in a folder, by case."""
-    found = dict[str, list[str]]()
+    found = dict[str, list[Message]]()
     for case, name in _made(out):
-        stated = provenance_of(out, case, name).get("warnings", ())
+        stated = read_messages(provenance_of(out, case, name).get("warnings", ()))
         found[case] = list(dict.fromkeys([*found.get(case, ()), *stated]))
     return found
 
