@@ -145,7 +145,7 @@ def test_a_cohort_is_synthesised_case_by_case_and_resumed(voxlate, run, cohort, 
     ).unlink()  # as a run that was killed while it wrote case2 leaves it
     answer = voxlate("synth", run, cohort, "--out", out)
     assert answer.code == 0
-    assert "note: 5 of 6 cases were made before and are kept." in answer.err
+    assert "note: 5 of 6 cases were synthesised before and are kept." in answer.err
     again = {path: path.stat().st_mtime_ns for path in out.glob("*/t2.nii.gz")}
     assert [path.parent.name for path in written if written[path] != again[path]] == ["case2"]
 
@@ -438,7 +438,7 @@ def test_images_made_again_with_other_options_are_counted(voxlate, run, cohort, 
     answer = voxlate("synth", run, cohort, "--split", "val", "--seed", "1", "--out", out)
     assert answer.code == 0
     assert (
-        f"note: {count} images in {out} made in another way (seed: 0 and 1) are made again."
+        f"note: {count} images in {out} made in another way (seed: 0 and 1) are synthesised again."
         in answer.err
     )
     assert "kept" not in answer.err
