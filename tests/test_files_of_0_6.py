@@ -25,7 +25,8 @@ ROUNDING = 1e-5  # of the largest value; on the processor that wrote them, image
 SINCE = {
     "wrong_truths",
     "wrong_truths_scored",
-    "messages",
+    "other_scales",
+    "outliers",
 }  # keys of scores that came later
 LATER_PREFIX = "desc-synthetic_"  # of completed images, in names since version 0.6.0
 

@@ -11,7 +11,7 @@ import torch
 
 from voxlate.batches.augment import AugmentSettings
 from voxlate.batches.batches import Batches, Cohort, DataSettings, validation_batches
-from voxlate.batches.patches import cut_note, held_shares
+from voxlate.batches.patches import note_on_cut
 from voxlate.cases.prepare import prepare
 from voxlate.images.intensity import Window
 from voxlate.recipe import from_dict
@@ -93,17 +93,15 @@ def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric) -> Non
     (top, bottom), (first, end) = cohort.header("case0").mask_box[1:]
     height, width = bottom - top, end - first
     held = min(8, height) / height * min(10, width) / width
-    assert held_shares(cohort.header("case0"), settings(centred=False)) == (pytest.approx(held), 1)
-    assert held_shares(cohort.header("case0"), settings()) == (
-        pytest.approx(held),
-        pytest.approx(10 / width),
-    )
-    every = cut_note(cohort, settings(centred=False))
+    every = note_on_cut(cohort, settings(centred=False))
     assert "cases the mask is larger than a patch of 8×10 voxels" in every
-    assert "at most" in every
+    assert f"a patch shows at most {held:.0%}. To show it whole" in every
     assert "no patch reaches" not in every
-    assert "is in columns that no patch reaches" in cut_note(cohort, settings())
-    assert cut_note(cohort, replace(settings(), patch=(1, 12, 14))) == ""
+    missed = (
+        f"at most {held:.0%}, and {1 - 10 / width:.0%} of it is in columns that no patch reaches"
+    )
+    assert missed in note_on_cut(cohort, settings())
+    assert note_on_cut(cohort, replace(settings(), patch=(1, 12, 14))) == ""
 
 
 def test_a_training_says_what_its_patches_leave_of_the_mask(symmetric, tmp_path: Path) -> None:

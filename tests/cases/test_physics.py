@@ -1,6 +1,7 @@
 """MR contrasts that are drawn from tissue-parameter maps at batch time."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_a_voxel_has_the_closed_form_of_the_drawn_sequence(cohort):
     view = cohort.with_physics(physics, ["ct"])
     case = view.case("phantom_000")
     item = view.drawn.draw(7)
-    protocol, _, _ = view.drawn._acquisition("mr", item, False)
+    protocol = view.drawn._acquire("mr", item, "source").protocol
     maps = {name: case.arrays[name][10].astype(np.float32) for name in MAPS}
     signal = FULL_SCALE * magnitude(protocol, maps)
     drawn = read_patch(case, _data(physics), INTENSITY, (10, 0, 0), seed=7).source[0, 0, 0]
@@ -167,7 +168,8 @@ def test_items_have_sequences_of_their_own_and_seeds_decide(cohort):
     assert torch.equal(first.source, again.source)
     assert not torch.equal(first.source, other.source)
     view = cohort.with_physics(physics, ["ct"])
-    kinds = {view.drawn._acquisition("mr", view.drawn.draw(k), False)[0].kind for k in range(60)}
+    draws = [view.drawn._acquire("mr", view.drawn.draw(k), "source") for k in range(60)]
+    kinds = {draw.protocol.kind for draw in draws}
     assert len(kinds) == 7
 
 
@@ -289,13 +291,12 @@ def test_a_black_level_takes_dark_tissue_to_zero_in_half_of_the_items_and_leaves
     case = cohort.case("phantom_000")
     body = case.mask(["pd_map"])
     physics = PhysicsSettings(contrasts={"mr": T2}, black=0.4, **QUIET)
-    shown = [
-        cohort.with_physics(physics, targets).drawn._image(
-            case, "mr", Draw(seed, 3.0, SPREADLESS, False, 0.0, None), EVERYTHING, bool(targets)
-        )[0]
-        for targets in ([], ["mr"])
-        for seed in range(24)
-    ]
+    shown = []
+    for targets, seed in product(([], ["mr"]), range(24)):
+        drawn = cohort.with_physics(physics, targets).drawn
+        item = Draw(seed, 3.0, SPREADLESS, False, 0.0, None)
+        acquisition = drawn._acquire("mr", item, "target" if targets else "source")
+        shown.append(drawn._image(case, item, acquisition, EVERYTHING)[0])
     lost = [float((image[body] == 0).mean()) for image in shown]
     air = float((case.arrays["pd_map"][body] == 0).mean())
     sources, as_targets = np.array(lost[:24]), np.array(lost[24:])
@@ -373,8 +374,8 @@ def test_tight_stripping_removes_the_csf_of_the_surface_and_leaves_tissue_and_ve
     inside = np.isin(tissues, INTRACRANIAL)
     place = (slice(None), slice(None), slice(None))
     loose = replace(view.drawn.draw(1), strip_mm=0.0)
-    assert np.array_equal(view.drawn.kept(case, loose, place), inside)
-    tight = view.drawn.kept(case, replace(loose, strip_mm=voxel_mm), place)
+    assert np.array_equal(view.drawn.remainder(case, loose, place), inside)
+    tight = view.drawn.remainder(case, replace(loose, strip_mm=voxel_mm), place)
     removed = inside & ~tight
     assert np.isin(tissues[removed], SURFACE).all()
     # One voxel deep: each removed one touches the outside along a row or a column.

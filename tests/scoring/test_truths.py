@@ -11,10 +11,10 @@ from scipy.ndimage import convolve, gaussian_filter
 from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.phantoms.cohort import write_cohort
-from voxlate.scoring.captions import caption, short_caption, truth_messages
+from voxlate.scoring.captions import caption, short_caption, truth_lines
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.outliers import outlier_line
-from voxlate.scoring.truths import SketchedTruth, check_scale, faults_of, sketch_of
+from voxlate.scoring.truths import SketchedTruth, faults_of, scale_line, sketch_of
 from voxlate.system.errors import BadInput
 
 SIZE = (48, 48, 24)
@@ -209,8 +209,8 @@ def test_images_on_another_scale_than_their_truths_are_named(heads):
         "b/t1": truth(t1.data[0] / 50),
         "c/t1": truth(t1.data[0] / 4),
     }
-    assert check_scale(truths)[0].text.startswith("1 of 3 images (b/t1) are on another scale")
-    assert check_scale({name: truths[name] for name in ("a/t1", "c/t1")}) == []
+    assert scale_line(truths).startswith("1 of 3 images (b/t1) are on another scale")
+    assert scale_line({name: truths[name] for name in ("a/t1", "c/t1")}) == ""
 
 
 @pytest.fixture
@@ -248,8 +248,8 @@ def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesi
     assert wrong["mae"] == pytest.approx(1024, rel=0.05)
     assert {row["case"] for row in document["cases"]} == {f"phantom_{n:03d}" for n in (1, 2, 3)}
     assert document["modalities"]["ct"]["answers"]["synthesis"]["mae"]["mean"] < 100
-    (line,) = truth_messages(document)
-    assert "THE TRUTH IS AT FAULT, not the model, in 1 of 4 images (phantom_000/ct)" in line.text
+    (line,) = truth_lines(document)
+    assert "THE TRUTH IS AT FAULT, not the model, in 1 of 4 images (phantom_000/ct)" in line
     assert kept["modalities"]["ct"]["cases"] == CASES
 
 
@@ -260,8 +260,8 @@ def test_evaluate_names_a_case_whose_error_is_far_above_the_others_and_counts_it
 
     document = evaluate(out, cohort).document()
 
-    assert ordinary["messages"] == []
-    line = document["messages"][0]["text"]
+    assert ordinary["outliers"] == []
+    (line,) = document["outliers"]
     assert line.startswith("ct: 1 of 4 cases have an error of up to ")
     assert "times the median (phantom_003): is the truth, the image or the patient wrong?" in line
     assert line in caption(document)

@@ -2,21 +2,21 @@
 
 import pytest
 
+from voxlate.cases.grades import ADVICE
 from voxlate.scoring.verdict import Verdict
-from voxlate.system.messages import Message
 from voxlate.trust.usability import usability
 
 TURNED = "t1: the scan is likely turned upside down."
 DARK = "t1: 2 ml are dark."
-NOTE = Message("brightness", "note", "t1: bright.")
+NOTE = f"t1: bright. {ADVICE['note']}"
 
 
-def refused(reason: str = TURNED) -> Message:
-    return Message("mirrored", "do not trust", reason)
+def refused(reason: str = TURNED) -> str:
+    return f"{reason} {ADVICE['do not trust']}"
 
 
-def careful(reason: str = DARK) -> Message:
-    return Message("dark-fluid", "caution", reason)
+def careful(reason: str = DARK) -> str:
+    return f"{reason} {ADVICE['caution']}"
 
 
 def on(outcome, modality="ct"):

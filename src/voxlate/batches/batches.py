@@ -67,7 +67,7 @@ class Batches(Dataset[Batch]):
         self.steps = steps
         self.rank = rank
         self.world = world
-        self.starts = _starts(cohort, data, usable_cases(cohort, data, "train")[0])
+        self.starts = _starts(cohort, data, usable_cases(cohort, data, "train"))
         self.items = _items(self.starts, data.patch[0])
         self.moments = moments
         self.unpaired = unpaired
@@ -197,7 +197,7 @@ def even_places(
 
 def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Triple]]:
     """The starts of each case's patches in a split: end to end along D, centred in the plane."""
-    cases, _ = usable_cases(cohort, data, split)
+    cases = usable_cases(cohort, data, split)
     places: dict[str, list[Triple]] = {}
     for case, starts in _starts(cohort, data, cases).items():
         _, height, width = cohort.header(case, data.axes).shape

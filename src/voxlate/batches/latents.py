@@ -52,7 +52,7 @@ def cache_moments(
     case's own file (the encoder's weights, say). An absent modality's moments are those of background. progress: called
     with the cases done and all cases.
     """
-    known, _ = usable_cases(cohort, data, "train")
+    known = usable_cases(cohort, data, "train")
     names = list(dict.fromkeys([*data.source, *data.target]))
     with torch.no_grad():
         _, channels, _, *size = encode(torch.zeros(1, 1, *data.patch)).shape

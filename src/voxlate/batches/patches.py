@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
-from typing import Annotated
+from itertools import chain, product
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -13,10 +14,9 @@ from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.batches.augment import AugmentSettings
 from voxlate.batches.slice_filter import SliceFilter
 from voxlate.cases.acquisition import margin, through_plane
-from voxlate.cases.audit import distances
 from voxlate.cases.case import LABEL, MASK, PROTONS, PreparedCase
 from voxlate.cases.case_header import CaseHeader
-from voxlate.cases.drawn import Draw, Drawn
+from voxlate.cases.drawn import Draw, Drawn, Role
 from voxlate.cases.layout import CANONICAL, Axes, axis_of, lay_out
 from voxlate.cases.physics import PhysicsSettings
 from voxlate.cases.prepared import Cohort
@@ -84,12 +84,6 @@ class DataSettings:
             "take cases with sources or with targets alone, too: for a method that needs no pairs"
         ),
     ] = False
-    most_misaligned_mm: Annotated[
-        float | None,
-        setting(
-            "leave out training pairs that prepare found further out of register; unset: all", gt=0
-        ),
-    ] = None
     labels: Annotated[
         list[str], setting("label maps that are read in addition: of lesions, say")
     ] = field(default_factory=list)
@@ -112,10 +106,15 @@ class DataSettings:
     @property
     def channels(self) -> list[tuple[str, int]]:
         """Modality and slice offset of each source channel: the slice itself, then below, above, two below, …"""
+        return [(name, step) for step, name in product(self.steps, self.source)]
+
+    @property
+    def steps(self) -> list[int]:
+        """The slice offsets of the source channels."""
         steps = [0]
         for k in range(1, self.stack + 1):
             steps += [-k, k]
-        return [(name, step) for step in steps for name in self.source]
+        return steps
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -123,7 +122,7 @@ class DataSettings:
         return tuple(f"{name}[{step:+d}]" if step else name for name, step in self.channels)
 
     @property
-    def left_right(self) -> int:
+    def axis_lr(self) -> int:
         """The axis, from the end, that grows to the left or right."""
         return axis_of(self.axes, "LR")
 
@@ -150,7 +149,7 @@ class DataSettings:
                 raise BadInput(
                     f"data.{name}: expected each modality once, found {getattr(self, name)}. Change the recipe."
                 )
-        if self.centred and self.left_right != -1:
+        if self.centred and self.axis_lr != -1:
             raise BadInput(
                 f"data.axes: expected columns from right to left or back (…R or …L) with data.centred, found {self.axes}. Change it."
             )
@@ -177,83 +176,69 @@ class DataSettings:
                 )
 
 
-def usable_cases(
-    cohort: Cohort,
-    data: DataSettings,
-    split: str,
-) -> tuple[list[str], dict[str, list[str]]]:
-    """Cases of a split that have the modalities of the settings, and the other cases with those that each lacks.
+def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> list[str]:
+    """The cases of a split that have the modalities of the settings.
 
     With data.apart, the sources suffice. Raises BadInput where the cohort has no case with some modality, or the split
     no usable case.
     """
-    wanted = list(dict.fromkeys([*data.source, *data.target]))
-    known_labels = {name for case in cohort.cases for name in case.labels}
-    unknown = [name for name in data.labels if name not in known_labels]
-    if unknown:
-        found = ", ".join(sorted(known_labels)) or "none"
-        raise BadInput(
-            f"{cohort.folder}: expected the label map {unknown[0]}, found {found} in the cohort. Change data.labels."
-        )
-    unknown = [name for name in wanted if name not in cohort.modalities]
-    if unknown:
-        found = ", ".join(cohort.modalities)
-        if data.physics is None and PROTONS in cohort.modalities:
-            raise BadInput(
-                f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found tissue-parameter maps ({found}) and no {', '.join(unknown)}. Draw them from the maps with a [data.physics] table."
-            )
-        raise BadInput(
-            f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found {found} in the cohort (no {', '.join(unknown)}). Choose a recipe for these, or set data.source and data.target."
-        )
-    usable: list[str] = []
-    lacking: dict[str, list[str]] = {}
-    sides = [data.source] if data.apart else [data.source, data.target]
-    for entry in cohort.cases:
-        if entry.split != split:
-            continue
-        absent = list[str]()
-        for names in sides:
-            if not data.allow_missing or not set(names) & set(entry.present):
-                absent += [name for name in names if name not in entry.present]
-        if absent:
-            lacking[entry.case] = list(dict.fromkeys(absent))
-        else:
-            usable.append(entry.case)
+    _check_names(cohort, data)
+    lacking = lacking_modalities(cohort, data, split)
+    usable = [case for case in cohort.splits[split] if case not in lacking]
     if not usable:
         first = "".join(
             f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1]
         )
         gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
+        wanted = ", ".join(dict.fromkeys([*data.source, *data.target]))
         raise BadInput(
-            f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none among its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
+            f"{cohort.folder}: expected a case with {wanted} in the split {split}, found none among its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
         )
-    if split == "train":
-        usable = without_misaligned(cohort, data, usable)
-    return usable, lacking
+    return usable
 
 
-def teaching_cases(cohort: Cohort, data: DataSettings) -> list[str]:
-    """The cases that a training uses: the usable ones; with data.apart all, since each side has cases of its own."""
-    if data.apart:
-        return cohort.splits["train"]
-    return usable_cases(cohort, data, "train")[0]
-
-
-def without_misaligned(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[str]:
-    """The cases whose scans are aligned as closely as the settings ask; raises BadInput where no case is."""
-    if data.most_misaligned_mm is None:
-        return cases
-    apart = distances(cohort, [*data.source, *data.target])
-    kept = [case for case in cases if apart.get(case, 0.0) <= data.most_misaligned_mm]
-    if apart and kept:
-        return kept
-    found = "a cohort that was prepared without audit"
-    if apart:
-        found = f"the nearest {min(apart.values()):.1f} mm apart"
-    advice = "Raise or unset it" if apart else "Unset it, or prepare into another folder"
+def _check_names(cohort: Cohort, data: DataSettings) -> None:
+    """Raise BadInput where the cohort has no case with some modality or label map of the settings."""
+    labels = set(chain.from_iterable(case.labels for case in cohort.cases))
+    for name in data.labels:
+        if name not in labels:
+            raise BadInput(
+                f"{cohort.folder}: expected the label map {name}, found {', '.join(sorted(labels)) or 'none'} in the cohort. Change data.labels."
+            )
+    wanted = list(dict.fromkeys([*data.source, *data.target]))
+    unknown = ", ".join(name for name in wanted if name not in cohort.modalities)
+    if not unknown:
+        return
+    found = ", ".join(cohort.modalities)
+    expected = f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found"
+    if data.physics is None and PROTONS in cohort.modalities:
+        raise BadInput(
+            f"{expected} tissue-parameter maps ({found}) and no {unknown}. Draw them from the maps with a [data.physics] table."
+        )
     raise BadInput(
-        f"{cohort.folder}: expected training pairs within data.most_misaligned_mm = {data.most_misaligned_mm:g}, found {found}. {advice}."
+        f"{expected} {found} in the cohort (no {unknown}). Choose a recipe for these, or set data.source and data.target."
     )
+
+
+def lacking_modalities(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[str]]:
+    """The cases of a split that the settings cannot use, with the modalities that each lacks."""
+    lacking = dict[str, list[str]]()
+    sides = [data.source] if data.apart else [data.source, data.target]
+    for entry in cohort.cases:
+        if entry.split != split:
+            continue
+        absent = dict[str, None]()
+        for names in sides:
+            if not (data.allow_missing and {*names} & {*entry.present}):
+                absent |= dict.fromkeys(name for name in names if name not in entry.present)
+        if absent:
+            lacking[entry.case] = list(absent)
+    return lacking
+
+
+def training_cases(cohort: Cohort, data: DataSettings) -> list[str]:
+    """The cases that a training uses: the usable ones; with data.apart all, since each side has cases of its own."""
+    return cohort.splits["train"] if data.apart else usable_cases(cohort, data, "train")
 
 
 def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = None) -> list[int]:
@@ -266,59 +251,62 @@ def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = 
     return np.flatnonzero(enough).tolist()
 
 
-def cut_note(cohort: Cohort, data: DataSettings) -> str:
+def note_on_cut(cohort: Cohort, data: DataSettings) -> str:
     """A sentence on the case of whose mask a patch shows least in the plane; "" where patches hold every mask."""
-    cases, _ = usable_cases(cohort, data, "train")
+    cases = usable_cases(cohort, data, "train")
     headers = [cohort.header(case, data.axes) for case in cases]
-    shares = [held_shares(header, data) for header in headers]
-    small = [k for k, (held, _) in enumerate(shares) if held < 1]
-    if not small:
+    cut = [header for header in headers if _share_in_patch(header, data) < 1]
+    if not cut:
         return ""
-    worst = min(small, key=shares.__getitem__)
-    held, reached = shares[worst]
-    height, width = (end - first for first, end in headers[worst].mask_box[1:])
+    worst = min(
+        cut, key=lambda header: (_share_in_patch(header, data), _share_reached(header, data))
+    )
+    reached = _share_reached(worst, data)
+    height, width = (end - first for first, end in worst.mask_box[1:])
     beyond = (
         f", and {1 - reached:.0%} of it is in columns that no patch reaches" if reached < 1 else ""
     )
-    return f"{cohort.folder}: in {len(small)} of {len(cases)} cases the mask is larger than a patch of {data.patch[1]}×{data.patch[2]} voxels. Of {headers[worst].case} ({height}×{width}) a patch shows at most {held:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
+    return f"{cohort.folder}: in {len(cut)} of {len(cases)} cases the mask is larger than a patch of {data.patch[1]}×{data.patch[2]} voxels. Of {worst.case} ({height}×{width}) a patch shows at most {_share_in_patch(worst, data):.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
 
 
-def filled_share(cohort: Cohort, data: DataSettings) -> float:
+def share_of_patch(cohort: Cohort, data: DataSettings) -> float:
     """The share of a patch in the plane that the largest slice of the training can fill."""
-    height, width = _largest_slice(cohort, data)
-    return min(1.0, height / data.patch[1]) * min(1.0, width / data.patch[2])
+    sides = zip(_largest_slice(cohort, data), data.patch[1:])
+    return math.prod(min(1.0, length / patch) for length, patch in sides)
 
 
-def _largest_slice(cohort: Cohort, data: DataSettings) -> tuple[int, int]:
-    shapes = [
-        cohort.header(case, data.axes).shape for case in usable_cases(cohort, data, "train")[0]
-    ]
-    return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
+def _largest_slice(cohort: Cohort, data: DataSettings) -> list[int]:
+    """Rows and columns of the largest slice of the training."""
+    cases = usable_cases(cohort, data, "train")
+    shapes = np.array([cohort.header(case, data.axes).shape for case in cases])
+    return shapes.max(axis=0)[1:].tolist()
 
 
-def padding_note(cohort: Cohort, data: DataSettings) -> str:
+def note_on_padding(cohort: Cohort, data: DataSettings) -> str:
     """A sentence where patches reach far beyond every slice, and mostly hold filled-in background; else ""."""
-    if filled_share(cohort, data) > FILLED:
+    share = share_of_patch(cohort, data)
+    if share > FILLED:
         return ""
-    share = filled_share(cohort, data)
     height, width = _largest_slice(cohort, data)
     return f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
 
 
-def held_shares(header: CaseHeader, data: DataSettings) -> tuple[float, float]:
-    """Shares of the mask's box in the plane: the most that one patch holds, and what all patches together reach."""
-    held = 1.0
-    reached = 1.0
-    for axis in (1, 2):
-        first, end = header.mask_box[axis]
-        patch = data.patch[axis]
-        inside = min(patch, end - first)
-        if axis == 2 and data.centred:  # the only place along this axis
-            start = even_start(header.shape[axis], patch)
-            inside = max(0, min(end, start + patch) - max(first, start))
-            reached = inside / (end - first)
-        held *= inside / (end - first)
-    return held, reached
+def _share_in_patch(header: CaseHeader, data: DataSettings) -> float:
+    """The largest share of the mask's box in the plane that one patch holds."""
+    (first, end), patch = header.mask_box[1], data.patch[1]
+    columns = min(data.patch[2] / np.subtract(*header.mask_box[2][::-1]), 1.0)
+    if data.centred:
+        columns = _share_reached(header, data)
+    return float(min(patch / (end - first), 1.0) * columns)
+
+
+def _share_reached(header: CaseHeader, data: DataSettings) -> float:
+    """The share of the columns of the mask's box that some patch reaches."""
+    if not data.centred:
+        return 1.0
+    first, end = header.mask_box[2]
+    start = even_start(header.shape[2], data.patch[2])  # the only place along this axis
+    return max(0, min(end, start + data.patch[2]) - max(first, start)) / (end - first)
 
 
 def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
@@ -354,14 +342,19 @@ def read_patch(
     size = size or data.patch
     z, y, x = start
     item = _draw(case, start, seed)
-    source = _read_channels(case, data, intensity, start, size, item)
+    by_name = {
+        name: _read_modality(case, name, intensity[name], start, size, item, "source", data.steps)
+        for name in data.source
+    }
+    source = [by_name[name][data.steps.index(step)] for name, step in data.channels]
     mask = np.ones(size, np.float32)
     if MASK in case.arrays:
         inside, place = _overlap(start, size, case.header.shape)
         mask[:] = 0
         mask[inside] = case.inside(case.arrays[MASK][place], data.source)
-        if item is not None and (drawn := _drawn(case)) is not None:
-            mask[inside] *= drawn.kept(case, item, place)
+        drawn = _drawing(case)
+        if item is not None and drawn is not None:
+            mask[inside] *= drawn.remainder(case, item, place)
     if data.lift:
         _lift(source, mask > 0, case, data)
     return Batch(
@@ -396,7 +389,8 @@ def read_pair(
             out[inside] = case.arrays[LABEL + name][place]
     item = _draw(case, start, seed)
     target = [
-        _read_modality(case, name, intensity[name], start, size, item)[0] for name in data.target
+        _read_modality(case, name, intensity[name], start, size, item, "target")[0]
+        for name in data.target
     ]
     return replace(
         read_patch(case, data, intensity, start, size, seed),
@@ -406,36 +400,19 @@ def read_pair(
     )
 
 
-def _drawn(case: PreparedCase) -> Drawn | None:
+def _drawing(case: PreparedCase) -> Drawn | None:
     """The modalities of data.physics; None where the case has no maps to draw from."""
     return case.contrasts if isinstance(case.contrasts, Drawn) else None
 
 
 def _draw(case: PreparedCase, start: Triple, seed: int | None) -> Draw | None:
     """What data.physics draws for an item; seed: default a fixed one for each place."""
-    drawn = _drawn(case)
+    drawn = _drawing(case)
     if drawn is None:
         return None
     if seed is None:
         seed = stable_id("physics", case.header.case, *start)
     return drawn.draw(seed)
-
-
-def _read_channels(
-    case: PreparedCase,
-    data: DataSettings,
-    intensity: Mapping[str, IntensityMap],
-    start: Triple,
-    size: Triple,
-    item: Draw | None,
-) -> list[np.ndarray]:
-    """The source channels in network units, in the order of data.channels."""
-    steps = list(dict.fromkeys(step for _, step in data.channels))
-    by_name = {
-        name: _read_modality(case, name, intensity[name], start, size, item, steps, False)
-        for name in data.source
-    }
-    return [by_name[name][steps.index(step)] for name, step in data.channels]
 
 
 def _lift(
@@ -455,32 +432,32 @@ def _read_modality(
     start: Triple,
     size: Triple,
     item: Draw | None,
+    role: Role,
     steps: Sequence[int] = (0,),
-    as_target: bool = True,
 ) -> np.ndarray:
     """A modality in network units at each of `steps` slices away: float32 [steps, D, H, W]; background outside."""
     out = np.full((len(steps), *size), BACKGROUND, np.float32)
     if name not in case.header.units:
         return out
     inside, place = _overlap(start, size, case.header.shape)
-    drawn = _drawn(case)
+    drawn = _drawing(case)
     if item is None or drawn is None:
         for plane, step in zip(out, steps):
-            plane[inside] = _scaled(case, name, spec, place, step)
+            plane[inside] = _scale(case, name, spec, place, step)
         return out
     if name in drawn.names:
-        images = drawn.read(case, name, spec, item, place, steps, as_target)
+        images = drawn.read(case, name, spec, item, place, steps, role)
     else:
-        kept = drawn.kept(case, item, place)
+        remains = drawn.remainder(case, item, place)
         slice_mm = drawn.slice_mm(item)
-        stored = (_scaled(case, name, spec, place, step, slice_mm) for step in steps)
-        images = [np.where(kept, image, np.float32(BACKGROUND)) for image in stored]
+        stored = (_scale(case, name, spec, place, step, slice_mm) for step in steps)
+        images = [np.where(remains, image, np.float32(BACKGROUND)) for image in stored]
     for plane, image in zip(out, images):
         plane[inside] = image
     return out
 
 
-def _scaled(
+def _scale(
     case: PreparedCase,
     name: str,
     spec: IntensityMap,
@@ -493,8 +470,9 @@ def _scaled(
     length, spacing_mm = case.header.shape[0], case.header.spacing_mm[0]
     reach = margin(slice_mm, spacing_mm)
     first, end = depth.start + step - reach, depth.stop + step + reach
-    there = slice(first, end) if first >= 0 and end <= length else _repeated(first, end, length)
-    values = np.asarray(case.arrays[name][there, rows, columns])
+    inside = first >= 0 and end <= length
+    slices = slice(first, end) if inside else _repeat_ends(first, end, length)
+    values = np.asarray(case.arrays[name][slices, rows, columns])
     if values.dtype == np.float16:
         values = values.astype(np.float32)
     values = through_plane(values, slice_mm, spacing_mm)
@@ -503,12 +481,12 @@ def _scaled(
         return spec.scale(statistics).forward(values)
     scaled = [
         spec.scale(statistics, int(z)).forward(slice_values)
-        for z, slice_values in zip(_repeated(first + reach, end - reach, length), values)
+        for z, slice_values in zip(_repeat_ends(first + reach, end - reach, length), values)
     ]
     return np.stack(scaled) if scaled else values.astype(np.float32)
 
 
-def _repeated(first: int, end: int, length: int) -> np.ndarray:
+def _repeat_ends(first: int, end: int, length: int) -> np.ndarray:
     """Indices of slices, where the outermost ones of a volume stand for those beyond it."""
     return np.clip(np.arange(first, end), 0, length - 1)
 
@@ -522,9 +500,7 @@ def _overlap(start: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:
         end = max(begin, min(length, whole - first))
         in_patch.append(slice(begin, end))
         in_volume.append(slice(first + begin, first + end))
-    z, y, x = in_patch
-    d, h, w = in_volume
-    return (z, y, x), (d, h, w)
+    return cast(Box, tuple(in_patch)), cast(Box, tuple(in_volume))
 
 
 def mask_share(case: PreparedCase, data: DataSettings, start: Triple) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from voxlate.batches.patches import DataSettings, teaching_cases
+from voxlate.batches.patches import DataSettings, training_cases
 from voxlate.cases.intensity_checks import check_floor, check_one_scale, clipped_share
 from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
@@ -27,7 +27,7 @@ def check_windows(
     only voxels inside a mask count, whose statistics the headers do not hold.
     """
     where = cohort.folder
-    headers = [cohort.header(case) for case in teaching_cases(cohort, data)]
+    headers = [cohort.header(case) for case in training_cases(cohort, data)]
     check_one_scale(headers, data.target, where)
     cut = []
     for name in sorted({*data.source, *data.target}):

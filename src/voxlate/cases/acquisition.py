@@ -53,9 +53,9 @@ class TissueSpread:
         features = (np.log(t1), np.log(t2), 2 * maps["pd_map"])
         factors = [self._factor(k, features) for k in range(3)]
         changed = {**maps, "pd_map": maps["pd_map"] * factors[0]}
-        changed["t1_map"] = _slowed(t1, factors[1], FREE_RATES["t1_map"])
+        changed["t1_map"] = _slow(t1, factors[1], FREE_RATES["t1_map"])
         if "t2_map" in maps:
-            changed["t2_map"] = _slowed(t2, factors[2], FREE_RATES["t2_map"])
+            changed["t2_map"] = _slow(t2, factors[2], FREE_RATES["t2_map"])
         if "t2star_map" in maps:
             t2star = np.maximum(maps["t2star_map"], np.float32(0.1))
             dephasing = 1 / t2star - 1 / t2
@@ -69,13 +69,14 @@ class TissueSpread:
         return np.exp(np.float32(self.sd * (2 / WAVES) ** 0.5) * total)
 
 
-def _slowed(time_ms: Array, factor: Array, free: float) -> Array:
+def _slow(time_ms: Array, factor: Array, free: float) -> Array:
     """A relaxation time whose rate beyond that of free water is multiplied."""
     rate = 1 / time_ms
     return 1 / (rate + (factor - 1) * np.maximum(rate - np.float32(free), 0))
 
 
 def draw_spread(rng: np.random.Generator, sd: float) -> TissueSpread:
+    """Random factors of an item; sd: their standard deviation, as logarithms."""
     frequencies = rng.standard_normal((3, WAVES, 3)) / TISSUE_LENGTH
     phases = rng.uniform(0, 2 * np.pi, (3, WAVES))
     return TissueSpread(sd, frequencies.astype(np.float32), phases.astype(np.float32))
@@ -88,6 +89,7 @@ class Smooth:
     strengths: Array  # [len(ORDERS)]
 
     def at(self, places: Places) -> Array:
+        """The field at places, broadcast."""
         total: Array = np.zeros((1,) * places[0].ndim, np.float32)
         for strength, order in zip(self.strengths, ORDERS):
             wave: Array = np.full((1,) * places[0].ndim, strength, np.float32)
@@ -122,6 +124,7 @@ class Effects:
 
 
 def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: float) -> Effects:
+    """Random effects of a scanner of this field strength (T)."""
     # The wavelength shortens with the field, and with it the evenness of excitation.
     b1 = _draw_smooth(rng, settings.b1 * field_t / FIELD_OF_B1)
     gain = _draw_smooth(rng, settings.bias * rng.random())

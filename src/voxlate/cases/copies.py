@@ -27,7 +27,6 @@ from voxlate.images.likeness import (
 from voxlate.images.mask import foreground
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.errors import first_of, plural
-from voxlate.system.messages import Message, message
 
 MOST_VERIFIED = 500  # pairs of similar signatures whose voxels are compared, the most similar first
 KEPT_FIELDS = 64
@@ -66,13 +65,13 @@ def _field(case: PreparedCase, name: str) -> Field:
     return field_of(case.arrays[name], inside, case.header.spacing_mm)
 
 
-def check_copies(
+def copies(
     headers: Sequence[CaseHeader],
     splits: Mapping[str, str],
     cases: Path,
     masks: Mapping[str, Path],
-) -> Iterator[Message]:
-    """Messages on scans and masks with the same voxels, and on scans of several patients that are one scan, changed.
+) -> Iterator[str]:
+    """Sentences on scans and masks with the same voxels, and on scans of several patients that are one scan, changed.
 
     splits: of each patient; cases: the folder of the prepared cases; masks: the file of each case's mask.
     """
@@ -86,11 +85,10 @@ def check_copies(
     leak = ""
     if across:
         leak = f" {plural(across, 'pair')} in two splits: scores will be too good."
-    text = f"{plural(len(pairs), 'pair')} of scans of different patients show one scan, changed by noise, mirroring, a shift, a crop, resampling or its contrast: {first_of(shown, 3)}.{leak}"
-    yield message("changed-copy", text, pairs=len(pairs), across_splits=across)
+    yield f"{plural(len(pairs), 'pair')} of scans of different patients show one scan, changed by noise, mirroring, a shift, a crop, resampling or its contrast: {first_of(shown, 3)}.{leak} Say whose they are (--patients FILE), or leave one out (--exclude)."
 
 
-def _same_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[Message]:
+def _same_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[str]:
     same: dict[str, list[Scan]] = defaultdict(list)
     for header in headers:
         for name in header.units:
@@ -105,12 +103,11 @@ def _same_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> It
         leak = ""
         if len(across) > 1:
             leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
-        text = f"The same voxels{where}: {names}{leak}."
-        yield message("same-voxels", text, scans=len(group), splits=len(across))
+        yield f"The same voxels{where}: {names}{leak}."
 
 
-def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:
-    """A message for each mask that lies in the folders of several patients; a box may be the field of view of all."""
+def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[str]:
+    """A sentence for each mask that lies in the folders of several patients; a box may be the field of view of all."""
     same = defaultdict[str, list[CaseHeader]](list)
     for header in headers:
         sides = [end - first for first, end in header.mask_box]
@@ -121,8 +118,7 @@ def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Ite
         files = {masks[header.case].resolve() for header in group}
         if len(patients) > 1 and len(files) > 1:
             names = first_of([header.case for header in group], 3)
-            text = f"One mask is that of {len(patients)} patients, in files of their own: {names}."
-            yield message("same-mask", text, patients=len(patients))
+            yield f"One mask is that of {len(patients)} patients, in files of their own: {names}. Replace the copies by masks of their own, or remove them."
 
 
 def _changed_copies(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[Scan, Scan]]:

@@ -5,8 +5,9 @@ the recipe's own intensity map. Its statistics are those of the same draw, noise
 sample of the case's body voxels; blur by slice thickness and resolution is left out of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.ndimage import binary_erosion
@@ -50,6 +51,7 @@ LEAST_B1 = np.float32(
 )  # of the nominal flip angle: a draw at a strong field would turn it around
 
 Slab = tuple[slice, slice, slice]
+Role = Literal["source", "target"]  # of a modality
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,26 @@ class Draw:
     )  # height of the plane that removes the face, in shares of the head; None: the face stays
 
 
+class _Acquisition(NamedTuple):
+    """The sequence of an image, the scanner's effects (None: without), and the generator of its noise."""
+
+    protocol: Protocol
+    effects: Effects | None
+    rng: np.random.Generator
+
+    @property
+    def maps(self) -> Collection[str]:
+        """The tissue-parameter maps that the sequence needs."""
+        protocol = self.protocol
+        return maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+
+    def reach(self, case: PreparedCase) -> int:
+        """Slices of a case on each side that a slice reaches into."""
+        if self.effects is None:
+            return 0
+        return margin(self.effects.thickness_mm, case.header.spacing_mm[0])
+
+
 @dataclass(frozen=True)
 class Drawn:
     """The contrasts of `data.physics` for the cases of a cohort; targets: the modalities that are targets."""
@@ -90,7 +112,8 @@ class Drawn:
     headers: dict[str, CaseHeader] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> Sequence[str]:
+        """The modalities that are drawn."""
         return tuple(self.physics.contrasts)
 
     def computes(self, header: CaseHeader) -> bool:
@@ -124,7 +147,10 @@ class Drawn:
         header = case.header
         key = () if number is None else (number,)
         item = self.draw(stable_id("physics", header.case, *key))
-        statistics = {name: self._measured(case, name, item) for name in self.names}
+        statistics = dict[str, Statistics]()
+        for name in self.names:
+            acquisition = self._acquire(name, item, self._role(name))
+            statistics[name], _ = self._statistics(case, item, acquisition)
         return replace(
             header,
             units=header.units | dict.fromkeys(self.names, UNIT),
@@ -137,7 +163,7 @@ class Drawn:
     def _mask_ml(self, case: PreparedCase, item: Draw) -> float:
         """The volume of what stripping leaves of the body: that of a brain, with which scans are compared."""
         everything = (slice(0, case.header.shape[0]), slice(None), slice(None))
-        left = case.mask([PROTONS]) & self.kept(case, item, everything)
+        left = case.mask([PROTONS]) & self.remainder(case, item, everything)
         return float(left.sum() * np.prod(case.header.spacing_mm) / 1000)
 
     def draw(self, seed: int) -> Draw:
@@ -159,8 +185,8 @@ class Drawn:
         """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where skull or face are removed."""
         everything = (slice(0, case.header.shape[0]), slice(None), slice(None))
         item = self.draw(stable_id("physics", case.header.case))
-        image, _ = self._image(case, name, item, everything, name in self.targets)
-        return np.where(self.kept(case, item, everything), image, np.float32(0))
+        image, _ = self._image(case, item, self._acquire(name, item, self._role(name)), everything)
+        return np.where(self.remainder(case, item, everything), image, np.float32(0))
 
     def read(
         self,
@@ -170,7 +196,7 @@ class Drawn:
         item: Draw,
         place: Slab,
         steps: Sequence[int],
-        as_target: bool,
+        role: Role,
     ) -> list[np.ndarray]:
         """A part of a case in network units, [D, H, W], once for each of `steps` slices away from it."""
         depth, rows, columns = place
@@ -179,19 +205,19 @@ class Drawn:
         first = min(int(slices[0]) for slices in wanted)
         end = max(int(slices[-1]) for slices in wanted) + 1
         slab = (slice(first, end), rows, columns)
-        image, statistics = self._image(case, name, item, slab, as_target)
+        image, statistics = self._image(case, item, self._acquire(name, item, role), slab)
         scaled = spec.scale(statistics).forward(image)
-        scaled = np.where(self.kept(case, item, slab), scaled, np.float32(BACKGROUND))
+        scaled = np.where(self.remainder(case, item, slab), scaled, np.float32(BACKGROUND))
         return [scaled[slices - first] for slices in wanted]
 
     def slice_mm(self, item: Draw) -> float:
         """The slice thickness of the stored images of an item; 0: as they are stored."""
         if not self.physics.same_slices:
             return 0.0
-        _, effects, _ = self._acquisition(self.names[0], item, as_target=False)
+        effects = self._acquire(self.names[0], item, "source").effects
         return effects.thickness_mm if effects else 0.0
 
-    def kept(self, case: PreparedCase, item: Draw, place: Slab) -> np.ndarray:
+    def remainder(self, case: PreparedCase, item: Draw, place: Slab) -> np.ndarray:
         """Where skull stripping and defacing leave the image; broadcasts against the part."""
         inside: np.ndarray = np.ones((1, 1, 1), bool)
         if item.stripped:
@@ -203,117 +229,84 @@ class Drawn:
         return inside
 
     def _image(
-        self, case: PreparedCase, name: str, item: Draw, place: Slab, as_target: bool
+        self, case: PreparedCase, item: Draw, acquisition: _Acquisition, place: Slab
     ) -> tuple[np.ndarray, Statistics]:
         """The image of a part of a case, and the statistics of that of the whole case."""
-        protocol, effects, rng = self._acquisition(name, item, as_target)
-        statistics, brightest = self._statistics(case, item, protocol, effects, rng)
+        _, effects, rng = acquisition
+        statistics, brightest = self._statistics(case, item, acquisition)
         spacing = case.header.spacing_mm
-        reach = margin(effects.thickness_mm, spacing[0]) if effects else 0
+        reach = acquisition.reach(case)
         depth, rows, columns = place
         last = case.header.shape[0] - 1
         slices = np.clip(np.arange(depth.start - reach, depth.stop + reach), 0, last)
-        keys = maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
-        maps = {key: case.arrays[key][slices, rows, columns].astype(np.float32) for key in keys}
-        places = _places(case, slices, rows, columns)
-        image = _signal(protocol, item.spread, effects, maps, places)
+        maps = {
+            key: case.arrays[key][slices, rows, columns].astype(np.float32)
+            for key in acquisition.maps
+        }
+        image = _signal(acquisition, item.spread, maps, _places(case, slices, rows, columns))
         if effects is not None:
             image = through_plane(image, effects.thickness_mm, spacing[0])
             image = in_plane(image, effects, spacing[1:])
-            image = _received(image, effects, brightest, rng)
+            image = _receive(image, effects, brightest, rng)
         return image, statistics
 
-    def _measured(self, case: PreparedCase, name: str, item: Draw) -> Statistics:
-        nothing = (slice(0, 1), slice(0, 1), slice(0, 1))
-        _, statistics = self._image(case, name, item, nothing, name in self.targets)
-        return statistics
+    def _role(self, name: str) -> Role:
+        return "target" if name in self.targets else "source"
 
-    def _acquisition(
-        self, name: str, item: Draw, as_target: bool
-    ) -> tuple[Protocol, Effects | None, np.random.Generator]:
-        """The sequence and the scanner's effects; a target has the middle of each range, and no effects."""
+    def _acquire(self, name: str, item: Draw, role: Role) -> _Acquisition:
+        """The acquisition of an item; a target has the middle of each range, and no effects."""
         contrast = self.physics.contrasts[name]
         rng = np.random.default_rng([item.seed, stable_id(name)])
-        if as_target and self.physics.target == "centre":
-            return contrast.centre(self.physics.target_field_t), None, rng
+        if role == "target" and self.physics.target == "centre":
+            return _Acquisition(contrast.centre(self.physics.target_field_t), None, rng)
         protocol = contrast.draw(rng, item.field_t)
-        return protocol, draw_effects(rng, self.physics, item.field_t), rng
+        return _Acquisition(protocol, draw_effects(rng, self.physics, item.field_t), rng)
 
     def _sample(self, case: PreparedCase) -> _Sample:
         """Voxels of the body of a case, the same ones every time; kept in memory."""
         key = f"{case.header.case} {case.axes} {case.header.checksum}"
         if key not in self.samples:
-            self.samples[key] = self._drawn_sample(case)
+            self.samples[key] = _draw_sample(case)
         return self.samples[key]
 
     def _statistics(
-        self,
-        case: PreparedCase,
-        item: Draw,
-        protocol: Protocol,
-        effects: Effects | None,
-        rng: np.random.Generator,
+        self, case: PreparedCase, item: Draw, acquisition: _Acquisition
     ) -> tuple[Statistics, float]:
         """The statistics of the body in the sampled blocks, and the signal of its brightest tissue."""
+        _, effects, rng = acquisition
         sample = self._sample(case)
         spacing = case.header.spacing_mm
-        reach = margin(effects.thickness_mm, spacing[0]) if effects else 0
+        reach = acquisition.reach(case)
         last = case.header.shape[0] - 1
         slices = np.clip(sample.slices + np.arange(-reach, reach + 1)[:, None], 0, last)
         # [slices of the profile, blocks, rows, columns]
         at = (slices[:, :, None, None], sample.rows[:, :, None], sample.columns[:, None, :])
-        keys = maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
-        maps = {key: case.arrays[key][at].astype(np.float32) for key in keys}
+        maps = {key: case.arrays[key][at].astype(np.float32) for key in acquisition.maps}
         z, y, x = (
             ((voxel + 0.5) / length).astype(np.float32)
             for voxel, length in zip(at, case.header.shape)
         )
-        image = _signal(protocol, item.spread, effects, maps, (z, y[None], x[None]))
+        image = _signal(acquisition, item.spread, maps, (z, y[None], x[None]))
         if effects is None:
             blocks = image[0]
         else:
             blocks = through_plane(image, effects.thickness_mm, spacing[0])[0]
             blocks = in_plane(blocks, effects, spacing[1:])
-        counted = self._counted(case, item, sample)
+        counted = self._remainder_of_sample(case, item, sample)
         body = sample.middle(blocks)[sample.body]
         if effects is None:
             brightest = 0.0
-            seen = np.abs(body)
+            signal = np.abs(body)
         else:
             brightest = float(np.percentile(body, BRIGHTEST))
-            seen = _received(body, effects, brightest, rng)
-        values = distribution(seen[counted])
+            signal = _receive(body, effects, brightest, rng)
+        values = distribution(signal[counted])
         return Statistics(values, values, (), ()), brightest
 
-    def _drawn_sample(self, case: PreparedCase) -> _Sample:
-        """Blocks that show some of the body; evenly placed, so that each of its voxels is equally likely."""
-        inside = np.ones(case.header.shape, bool)
-        if MASK in case.arrays:
-            inside = case.mask([PROTONS])
-        _, height, width = inside.shape
-        levels = np.flatnonzero(inside.any(axis=(1, 2)))
-        rng = np.random.default_rng(stable_id("sample", case.header.case))
-        middle = slice(EDGE, BLOCK - EDGE)
-        found = list[tuple[int, np.ndarray, np.ndarray]]()
-        body = list[np.ndarray]()
-        while len(found) < BLOCKS:
-            z = int(levels[rng.integers(len(levels))])
-            # A block may lie half outside, where it repeats the border: voxels there count as often as others.
-            y, x = (int(rng.integers(1 - BLOCK + EDGE, n - EDGE)) for n in (height, width))
-            rows, columns = y + np.arange(BLOCK), x + np.arange(BLOCK)
-            exists = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
-            rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
-            part = (inside[z][np.ix_(rows, columns)] & exists)[middle, middle]
-            if part.any():
-                found.append((z, rows, columns))
-                body.append(part)
-        slices, all_rows, all_columns = (np.array(part) for part in zip(*found))
-        return _Sample(slices, all_rows, all_columns, np.stack(body))
-
-    def _counted(self, case: PreparedCase, item: Draw, sample: _Sample) -> np.ndarray:
+    def _remainder_of_sample(self, case: PreparedCase, item: Draw, sample: _Sample) -> np.ndarray:
         """The sampled voxels of the body that remain after stripping and defacing; all where none would."""
         at = (sample.slices[:, None, None], sample.rows[:, :, None], sample.columns[:, None, :])
-        kept = np.ones(np.broadcast_shapes(*(one.shape for one in at)), bool)
+        kept = np.ones(np.broadcast_shapes(*map(np.shape, at)), bool)
         if item.stripped:
             kept &= _brain(case, at, item.strip_mm)
         if item.face is not None:
@@ -322,7 +315,33 @@ class Drawn:
         return counted if counted.any() else ~counted
 
 
-def _received(
+def _draw_sample(case: PreparedCase) -> _Sample:
+    """Blocks that show some of the body; evenly placed, so that each of its voxels is equally likely."""
+    inside = np.ones(case.header.shape, bool)
+    if MASK in case.arrays:
+        inside = case.mask([PROTONS])
+    _, height, width = inside.shape
+    levels = np.flatnonzero(inside.any(axis=(1, 2)))
+    rng = np.random.default_rng(stable_id("sample", case.header.case))
+    middle = slice(EDGE, BLOCK - EDGE)
+    found = list[tuple[int, np.ndarray, np.ndarray]]()
+    body = list[np.ndarray]()
+    while len(found) < BLOCKS:
+        z = int(levels[rng.integers(len(levels))])
+        # A block may lie half outside, where it repeats the border: voxels there count as often as others.
+        y, x = (int(rng.integers(1 - BLOCK + EDGE, n - EDGE)) for n in (height, width))
+        rows, columns = y + np.arange(BLOCK), x + np.arange(BLOCK)
+        exists = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+        rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+        part = (inside[z][np.ix_(rows, columns)] & exists)[middle, middle]
+        if part.any():
+            found.append((z, rows, columns))
+            body.append(part)
+    slices, all_rows, all_columns = (np.array(part) for part in zip(*found))
+    return _Sample(slices, all_rows, all_columns, np.stack(body))
+
+
+def _receive(
     signal: np.ndarray, effects: Effects, brightest: float, rng: np.random.Generator
 ) -> np.ndarray:
     """The magnitude with noise, without what is subtracted from it."""
@@ -333,17 +352,13 @@ def _received(
 
 
 def _signal(
-    protocol: Protocol,
-    spread: TissueSpread,
-    effects: Effects | None,
-    maps: Maps,
-    places: Places,
+    acquisition: _Acquisition, spread: TissueSpread, maps: Maps, places: Places
 ) -> np.ndarray:
     """The signal of voxels at their places, before slice profile, k-space and noise; float32, shaped as the maps."""
+    protocol, effects, _ = acquisition
     out = np.zeros(maps["pd_map"].shape, np.float32)
     there = maps["pd_map"] > 0  # half of a slice is air
-    keys = maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
-    tissue = spread.of({key: maps[key][there] for key in keys})
+    tissue = spread.of({key: maps[key][there] for key in acquisition.maps})
     if effects is None:
         signal = magnitude(protocol, tissue)
     else:

@@ -1,8 +1,9 @@
 """The settings of `data.physics`: MR contrasts that are drawn from tissue-parameter maps, and the drawing of one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, product
 from typing import Annotated, Literal
 
 import numpy as np
@@ -42,9 +43,9 @@ class _Usual:
     ti_ms: Range | None = None
     flip_deg: Range | None = None
 
-    @property
-    def all(self) -> tuple[Range, Range, Range | None, Range | None]:
-        return self.tr_ms, self.te_ms, self.ti_ms, self.flip_deg
+    def at(self, shares: Iterable[float]) -> list[float]:
+        """TR, TE, TI and flip angle at shares of their ranges."""
+        return list(map(within, shares, (self.tr_ms, self.te_ms, self.ti_ms, self.flip_deg)))
 
 
 USUAL: dict[Kind, _Usual] = {
@@ -58,7 +59,8 @@ USUAL: dict[Kind, _Usual] = {
 }
 
 # What sequence = "any" draws from: spin echoes of all weightings would rarely be as heavily T2-weighted as most scans.
-ANY: tuple[tuple[Kind, _Usual], ...] = (
+Choice = tuple[Kind, _Usual]
+ANY: tuple[Choice, ...] = (
     ("spin_echo", _Usual((400, 800), (8, 20))),
     ("spin_echo", _Usual((2000, 6000), (8, 40))),
     ("spin_echo", _Usual((3000, 10000), (80, 200))),
@@ -128,7 +130,7 @@ class Ranges:
             )
 
     @property
-    def choices(self) -> tuple[tuple[Kind, _Usual], ...]:
+    def choices(self) -> Sequence[Choice]:
         """The sequences that are drawn, with their ranges."""
         if self.sequence == "any":
             return ANY
@@ -168,28 +170,31 @@ class Contrast(Ranges):
             raise BadInput(
                 f"data.physics.contrasts: expected transfer from low to high, found {self.transfer[0]:g} to {self.transfer[1]:g}. Swap them."
             )
-        if self.transfer != (TRANSFER, TRANSFER) and all(kind != "tof" for kind, _ in self.drawn):
+        if self.transfer != (TRANSFER, TRANSFER) and all(
+            kind != "tof" for kind, _ in self.sequences
+        ):
             raise BadInput(
                 f"data.physics.contrasts: expected no transfer for the sequence {self.sequence}, because it changes TOF alone, found {list(self.transfer)}. Drop it."
             )
 
     @property
-    def drawn(self) -> tuple[tuple[Kind, _Usual], ...]:
+    def sequences(self) -> Sequence[Choice]:
         """What an item draws from: the sequences of the modality and of `also`."""
-        others = (choice for ranges in self.also for choice in ranges.choices)
-        return (*self.choices, *others)
+        return [*self.choices, *chain.from_iterable(ranges.choices for ranges in self.also)]
 
     @property
     def needs(self) -> set[str]:
         """The maps that a draw may need."""
-        each = (maps_for(kind, self.agent > 0, self.fat_saturation > 0) for kind, _ in self.drawn)
-        return {name for names in each for name in names}
+        agent, saturation = self.agent > 0, self.fat_saturation > 0
+        return set(
+            chain.from_iterable(maps_for(kind, agent, saturation) for kind, _ in self.sequences)
+        )
 
     def draw(self, rng: np.random.Generator, field_t: float) -> Protocol:
         """A sequence with its parameters."""
-        number = int(rng.integers(len(self.drawn)))
-        kind, chosen = self.drawn[number]
-        tr, te, ti, flip = (within(rng.random(), ends) for ends in chosen.all)
+        number = int(rng.integers(len(self.sequences)))
+        kind, chosen = self.sequences[number]
+        tr, te, ti, flip = chosen.at(rng.random(4))
         doses = within(rng.random(), DOSES)
         removed = within(rng.random(), FAT_REMOVED)
         has_agent, has_saturation, nulled = rng.random(3)
@@ -213,7 +218,7 @@ class Contrast(Ranges):
     def centre(self, field_t: float) -> Protocol:
         """The sequence with the median of each parameter, for a target."""
         kind, chosen = self.choices[0]
-        tr, te, ti, flip = (within(0.5, ends) for ends in chosen.all)
+        tr, te, ti, flip = chosen.at([0.5] * 4)
         if kind == "flair" and self.ti_ms is None:
             ti = null_time_ms(FREE_WATER_T1_MS, tr)
         dose = float(self.agent >= 0.5)
@@ -298,7 +303,7 @@ class PhysicsSettings:
     @property
     def needs(self) -> set[str]:
         """The maps that a cohort must have."""
-        return {name for contrast in self.contrasts.values() for name in contrast.needs}
+        return set(chain.from_iterable(contrast.needs for contrast in self.contrasts.values()))
 
     @property
     def target_field_t(self) -> float:
@@ -309,13 +314,12 @@ class PhysicsSettings:
 
 def _check_nulling(ti: Range, tr: Range) -> None:
     """Raise BadInput where an inversion time leaves more than MOST_CSF of the signal of CSF."""
-    for ti_ms in ti:
-        for tr_ms in tr:
-            left = inversion_recovery(1.0, FREE_WATER_T1_MS, math.inf, tr_ms, 0.0, ti_ms)
-            if left > MOST_CSF:
-                raise BadInput(
-                    f"data.physics.contrasts: expected every ti_ms of flair to leave at most {MOST_CSF:.0%} of the signal of CSF, found ti_ms {ti_ms:g}, which leaves {left:.0%} with tr_ms {tr_ms:g}. Leave ti_ms out, or choose times near {null_time_ms(FREE_WATER_T1_MS, tr_ms):.0f}."
-                )
+    for ti_ms, tr_ms in product(ti, tr):
+        left = inversion_recovery(1.0, FREE_WATER_T1_MS, math.inf, tr_ms, 0.0, ti_ms)
+        if left > MOST_CSF:
+            raise BadInput(
+                f"data.physics.contrasts: expected every ti_ms of flair to leave at most {MOST_CSF:.0%} of the signal of CSF, found ti_ms {ti_ms:g}, which leaves {left:.0%} with tr_ms {tr_ms:g}. Leave ti_ms out, or choose times near {null_time_ms(FREE_WATER_T1_MS, tr_ms):.0f}."
+            )
 
 
 def check_targets(physics: PhysicsSettings, targets: Sequence[str]) -> None:

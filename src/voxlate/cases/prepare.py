@@ -3,7 +3,7 @@
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -15,19 +15,20 @@ from safetensors.numpy import load_file
 from voxlate import __version__
 from voxlate.cases.align import Preparation
 from voxlate.cases.audit import (
-    check_alignment,
     examined_cases,
+    misalignment_warnings,
     misalignments,
     not_examined,
     to_refine,
 )
 from voxlate.cases.case import PreparedCase, map_arrays, prepare_case, read_header, write_case
 from voxlate.cases.case_header import CaseHeader
-from voxlate.cases.checking import check_resampling, check_unit, finest
-from voxlate.cases.copies import check_copies, signatures
-from voxlate.cases.fingerprint import check_origins, check_widths, fingerprint
-from voxlate.cases.outliers import check_outliers
+from voxlate.cases.checking import check_unit, finest, lost_by_resampling
+from voxlate.cases.copies import copies, signatures
+from voxlate.cases.fingerprint import fingerprint, warnings_of, wide_heads
+from voxlate.cases.outliers import outlier_warnings
 from voxlate.cases.prepared import (
+    SHARED,
     VERSION,
     Cohort,
     Entry,
@@ -36,13 +37,13 @@ from voxlate.cases.prepared import (
     read_tables,
     write_cohort,
 )
-from voxlate.cohorts.case_files import CaseFiles
+from voxlate.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.cohorts.choice import as_names
 from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.manifest import root_and_manifest
 from voxlate.cohorts.patient_names import EACH
 from voxlate.cohorts.slice_lists import require_patients
-from voxlate.cohorts.split import check_size, split_patients
+from voxlate.cohorts.split import small_cohort_note, split_patients
 from voxlate.executors.job import Executor, InProcess, Plain, case_sentence
 from voxlate.executors.local import LocalExecutor
 from voxlate.formats.io import content_hash, read_volume
@@ -54,21 +55,13 @@ from voxlate.options.prepare import PrepareOptions
 from voxlate.system.errors import BadInput, CannotWrite, first_of
 from voxlate.system.files import is_scaffold, lock
 from voxlate.system.machine import cores
-from voxlate.system.messages import Say, message
 
 CaseProgress = Callable[[int, int, str], None]
+Say = Callable[[str], None]
 Run = Callable[[Callable[[CaseFiles], bool], list[CaseFiles]], Iterator[tuple[str, bool]]]
 MOST_WORKERS = 8
-OWN_NAMES = (
-    "transforms",
-    "latents",
-    "report.html",
-)  # further entries of a cohort's folder
-NO_OPTIONS = (
-    "unread",
-    "left_out",
-    "voxlate",
-)  # entries of cohort.json's provenance that may differ
+OWN_NAMES = ("transforms", "latents", "report.html")  # further entries of a cohort's folder
+NO_OPTIONS = ("unread", "left_out", "voxlate")  # of cohort.json's provenance; they may differ
 
 
 def prepare(
@@ -78,7 +71,7 @@ def prepare(
     workers: int | None = None,
     executor: Executor | None = None,
     progress: CaseProgress | None = None,
-    say: Say = lambda _: None,
+    say: Say | None = None,
     **options: Any,
 ) -> Cohort:
     """Prepare a cohort for training; the same call again resumes, and prepares cases again whose files have changed.
@@ -92,7 +85,7 @@ def prepare(
     since synthesis has sources only. shares: default see split.usual_shares.
     workers: processes, each holding one case in memory. executor: works on the cases instead of these processes; it
     prepares all cases that it can before it raises BadInput with the others, so that the next call has only those left.
-    progress(done, total, case) is called after each case, say: is called with messages.
+    progress(done, total, case) is called after each case, say(sentence) where cases were prepared again.
     Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort prepared with other
     options.
     """
@@ -103,33 +96,19 @@ def prepare(
     cases = found.cases
     require_patients(cases, root)
     preparation = preparation_of(asked, cases)  # stated in cohort.json, and so in every model of it
-    splits = split_patients([(one.patient, one.split) for one in cases], asked.seed, asked.shares)
-    by_whom = "manifest" if table else "lists"
-    stated = cases[0].split is not None
-    by_patient = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
-    if asked.shares is None and not stated:
-        for one in check_size(splits):
-            say(one)
-    made = {
-        "root": _place(root),
-        "pattern": asked.pattern,
-        "preset": None if asked.preset is None else str(asked.preset),
-        "manifest": _place(table),
-        "patients": EACH if asked.patients == EACH else _place(asked.patients),
-        **({"allow_outside": True} if asked.allow_outside else {}),
-        "modalities": asked.modalities,
-        **{name: _listed(getattr(asked, name)) for name in ("prefer", "exclude", "exclude_file")},
-        **asdict(preparation),
-        "unread": found.unread,
-        "left_out": found.unclaimed,
-        "split_by": by_whom if stated else by_patient,
-        "voxlate": __version__,
-    }
+    splits = split_patients(
+        [(case.patient, case.split) for case in cases], asked.seed, asked.shares
+    )
+    are_stated = cases[0].split is not None
+    note = "" if asked.shares or are_stated else small_cohort_note(splits)
+    if say and note:
+        say(note)
+    made = _provenance(root, table, asked, preparation, found)
     _refuse_other(
-        out, made, {one.case: [one.patient, splits[one.patient], one.fold] for one in cases}
+        out, made, {case.case: [case.patient, splits[case.patient], case.fold] for case in cases}
     )
     examined = examined_cases(
-        {one.case: one.patient for one in cases}, asked.audit_cases if asked.audit else 0
+        {case.case: case.patient for case in cases}, asked.audit_cases if asked.audit else 0
     )
     with lock(out):
         run = partial(
@@ -138,39 +117,71 @@ def prepare(
         again = _prepare_all(cases, out, preparation, examined, run, progress)
         if asked.audit:
             _refine_worst(cases, out, preparation, run)
-    if again:
-        text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(again)}."
-        say(message("prepared-again", text, cases=len(again)))
+    if again and say:
+        say(
+            f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(again)}."
+        )
     headers = [read_header(case_path(out, case.case)) for case in cases]
-    _check_units(headers)
-    folds = {case.case: case.fold for case in cases}
+    units = _units(headers)
     entries = tuple(
-        _entry(header, splits[header.patient], folds[header.case]) for header in headers
+        _entry(header, splits[case.patient], case.fold) for header, case in zip(headers, cases)
     )
     training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
     masks = {case.case: case.mask for case in cases if case.mask is not None}
     cohort = Cohort(
         folder=out,
         cases=entries,
-        modalities=tuple(sorted({name for header in headers for name in header.units})),
-        units={name: unit for header in headers for name, unit in header.units.items()},
+        modalities=tuple(sorted(units)),
+        units=units,
         fingerprint=fingerprint(headers, training),
         warnings=(
-            *(message("unread", one) for one in found.unread),
-            *(message("left-out", f"Left out: {one}.") for one in found.unclaimed),
-            *(message("assumed", f"Assumed: {one}.") for one in found.guessed),
-            *(check_widths(headers) if found.heads else ()),
-            *check_copies(headers, splits, out / "cases", masks),
-            *check_origins(headers),
-            *check_outliers(headers, lambda case: map_arrays(case_path(out, case))),
-            *check_resampling(headers, preparation),
-            *check_alignment(headers, preparation),
+            *found.unread,
+            *(f"Left out: {sentence}." for sentence in found.unclaimed),
+            *(f"Assumed: {sentence}." for sentence in found.guessed),
+            *(wide_heads(headers) if found.heads else ()),
+            *copies(headers, splits, out / "cases", masks),
+            *warnings_of(headers),
+            *outlier_warnings(headers, lambda case: map_arrays(case_path(out, case))),
+            *lost_by_resampling(headers, preparation),
+            *misalignment_warnings(headers, preparation),
         ),
         provenance=made,
     )
     write_cohort(cohort)
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
+
+
+def _provenance(
+    root: Path,
+    table: Path | None,
+    asked: PrepareOptions,
+    preparation: Preparation,
+    found: CohortFiles,
+) -> dict[str, Any]:
+    """The inputs and options as cohort.json states them; paths are absolute, so that every folder reads them alike."""
+    split_by = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
+    if found.cases[0].split is not None:
+        split_by = "manifest" if table else "lists"
+    names = {
+        name: None if getattr(asked, name) is None else list(as_names(getattr(asked, name)))
+        for name in ("prefer", "exclude", "exclude_file")
+    }
+    return {
+        "root": _place(root),
+        "pattern": asked.pattern,
+        "preset": None if asked.preset is None else str(asked.preset),
+        "manifest": _place(table),
+        "patients": EACH if asked.patients == EACH else _place(asked.patients),
+        **({"allow_outside": True} if asked.allow_outside else {}),
+        "modalities": asked.modalities,
+        **names,
+        **asdict(preparation),
+        "unread": found.unread,
+        "left_out": found.unclaimed,
+        "split_by": split_by,
+        "voxlate": __version__,
+    }
 
 
 def preparation_of(options: PrepareOptions, cases: list[CaseFiles]) -> Preparation:
@@ -198,13 +209,7 @@ def _everywhere(cases: list[CaseFiles]) -> list[str]:
     return [name for name in cases[0].files if all(name in case.files for case in cases)]
 
 
-def _listed(names: Sequence[str] | str | None) -> list[str] | None:
-    """Names as cohort.json keeps them."""
-    return None if names is None else list(as_names(names))
-
-
 def _place(path: Path | str | None) -> str | None:
-    """A path as in cohort.json: absolute, so that it is the same from every folder."""
     return None if path is None else str(Path(path).resolve())
 
 
@@ -245,14 +250,12 @@ def _differences(
 ) -> list[str]:
     """The differences of a prepared cohort from the call, each in a few words."""
     old = there.get("made", {})
-    new = json.loads(json.dumps(provenance))
     differences = list[str]()
-    for name, now in new.items():
+    for name, now in json.loads(json.dumps(provenance)).items():
         was = old.get(name)
         if name not in NO_OPTIONS and was != now:
-            differences.append(
-                f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
-            )
+            there_and_here = ["none" if value is None else value for value in (was, now)]
+            differences.append("{}, {} there and {} here".format(name, *there_and_here))
     before = dict[Any, list[Any]]()
     for entry in there.get("cases", []):
         before[entry.get("case")] = [entry.get(key) for key in ("patient", "split", "fold")]
@@ -267,12 +270,9 @@ def _differences(
 
 def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
     """Remove the transforms that no case uses, since an unfinished preparation went on with other options."""
-    used = {
-        out / registration.transform
-        for header in headers
-        for registration in header.registered.values()
-        if registration.transform
-    }
+    used = set[Path]()
+    for header in headers:
+        used |= {out / scan.transform for scan in header.registered.values() if scan.transform}
     for path in set(out.glob("transforms/*/*")) - used:
         path.unlink()
     for folder in out.glob("transforms/*"):
@@ -328,17 +328,12 @@ def _each(
             else:
                 failed[case] = outcome.error
     if failed:
-        raise _failed(failed, len(cases))
-
-
-def _failed(failed: Mapping[str, Exception], cases: int) -> BadInput:
-    """An error that lists the cases that cannot be prepared."""
-    sentences = [case_sentence(case, failed[case]) for case in sorted(failed)]
-    if cases == 1:
-        return BadInput(sentences[0])
-    return BadInput(
-        f"prepare: expected {cases} cases that can be prepared, found {len(failed)} that cannot; the others are prepared. Correct or exclude them, and run the same command again: {' '.join(sentences)}"
-    )
+        sentences = [case_sentence(case, failed[case]) for case in sorted(failed)]
+        if len(cases) == 1:
+            raise BadInput(sentences[0])
+        raise BadInput(
+            f"prepare: expected {len(cases)} cases that can be prepared, found {len(failed)} that cannot; the others are prepared. Correct or exclude them, and run the same command again: {' '.join(sentences)}"
+        )
 
 
 def _prepare_files(
@@ -416,25 +411,18 @@ def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_units(headers: list[CaseHeader]) -> None:
-    """Raise BadInput where a modality has one unit in one case and another in the next."""
+def _units(headers: list[CaseHeader]) -> dict[str, str]:
+    """The unit of each modality; raises BadInput where it has one unit in one case and another in the next."""
+    units = dict[str, str]()
     first = dict[str, tuple[str, str]]()
     for header in headers:
+        units |= header.units
         for name, unit in header.units.items():
             check_unit(name, unit, header.case, first)
+    return units
 
 
 def _entry(header: CaseHeader, split: str, fold: int | None) -> Entry:
-    return Entry(
-        case=header.case,
-        patient=header.patient,
-        split=split,
-        present=header.visible,
-        labels=header.labels,
-        shape=header.shape,
-        spacing_mm=header.spacing_mm,
-        mask_ml=round(header.mask_ml, 3),
-        registered=header.registered,
-        misaligned=header.misaligned,
-        fold=fold,
-    )
+    same = {name: getattr(header, name) for name in (*SHARED, "registered", "misaligned")}
+    mask_ml = round(header.mask_ml, 3)
+    return Entry(**same, split=split, present=header.visible, mask_ml=mask_ml, fold=fold)

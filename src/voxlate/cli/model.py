@@ -26,6 +26,7 @@ from voxlate.cli.planning import (
     write_planned,
 )
 from voxlate.cli.progress import progress_on
+from voxlate.cli.warning_lines import by_grade
 from voxlate.executors.choose import choose_executor
 from voxlate.options.executors import ExecutorOptions
 from voxlate.options.option import MAIN, TRAINING, AllowCode, Device, Option, pairs
@@ -333,7 +334,7 @@ def synth(
     from voxlate.cli.next_steps import after_completing, after_synthesis
     from voxlate.delivery.archive import fetch_inputs, store_answers
     from voxlate.delivery.delivery import deliver
-    from voxlate.synthesis.cohort import warnings_in
+    from voxlate.synthesis.cohort import graded_warnings
     from voxlate.synthesis.ensemble import members_and_scans
     from voxlate.synthesis.selection import select
     from voxlate.trust.bounds import bound_lines, bounds_of
@@ -349,7 +350,9 @@ def synth(
         return
     with progress_on(err) as bars:
         executor = choose_executor(by, options.device, note)
-        folders, failed = deliver(selected, to, options, progress=bars, say=note, executor=executor)
+        folders, failed = deliver(
+            selected, to, options, progress=bars, warn=by_grade, say=note, executor=executor
+        )
     left_out = {**selected.lacking, **failed}
     if options.store:
         note(store_answers(fetched, folders, note))
@@ -363,9 +366,7 @@ def synth(
             "complete": complete,
             "bounds": bounds_of(folders),
             "warnings": {
-                folder.name: [one.stated for one in said]
-                for folder in folders
-                if (said := warnings_in(folder))
+                folder.name: graded for folder in folders if (graded := graded_warnings(folder))
             },
         }
         print(json.dumps(facts))

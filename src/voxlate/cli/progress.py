@@ -1,7 +1,6 @@
 """Progress on stderr: bars on a terminal and in notebooks, plain lines in a cluster's log."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,7 +19,6 @@ from rich.progress import (
 )
 
 from voxlate.cli.app import err, note, say
-from voxlate.system.messages import Message, Say
 
 StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 Shown = bool | StepCallback
@@ -123,16 +121,9 @@ def shown(progress: Shown) -> Iterator[Report]:
             yield bars
 
 
-def noted(progress: Shown) -> Say:
-    """Where a Python function's messages go: notes to stderr beside bars, the others to Python's warnings."""
-
-    def say_one(one: Message) -> None:
-        if one.grade != "note":
-            warnings.warn(str(one), stacklevel=3)
-        elif progress is True:
-            note(one)
-
-    return say_one
+def noted(progress: Shown) -> Callable[[str], None]:
+    """Where a Python function's notes go: to stderr beside bars, and nowhere else."""
+    return note if progress is True else _nothing
 
 
 def _nothing(*_: object) -> None:

@@ -40,7 +40,7 @@ def evaluate(
     The scores are written into metrics.csv and metrics.json.
     The last line states whether the images are better than the best baseline.
     """
-    from voxlate.scoring.captions import training_note, truth_messages
+    from voxlate.scoring.captions import training_note, truth_lines
     from voxlate.scoring.evaluate import evaluate as score_images
     from voxlate.scoring.verdict import colour_lines
 
@@ -70,6 +70,8 @@ def evaluate(
         note(f"--align: {scores.header['scopes']['aligned'].rpartition('; ')[2]}.")
     for sentence in [*scores.header["shared_masks"], *scores.header.get("windows", ())]:
         note(f"assumed: {sentence}.")
+    if scores.header["other_scales"]:
+        note(scores.header["other_scales"])
     _print(document, scores.table if everything else scores.short_table, as_json)
     if summary is not None and not as_json and (everything or by_run.missing == "all"):
         out.print(summary.table())
@@ -78,12 +80,12 @@ def evaluate(
     absent = [
         f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()
     ]
-    faults = truth_messages(document)
+    faults = truth_lines(document)
     if options.any_truth:
-        for one in faults:
-            note(one)
+        for sentence in faults:
+            note(sentence)
         faults = []
-    end([*map(str, faults), *absent, *(f"left out {sentence}" for sentence in failed.values())])
+    end([*faults, *absent, *(f"left out {sentence}" for sentence in failed.values())])
 
 
 @command("compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
@@ -234,8 +236,10 @@ def export(
         done = export_dicom(
             path, dicom, like, lambda number, total: bars("images", number, total), enhanced
         )
-    for one in done.messages:
-        note(one)
+    for sentence in done.notes:
+        note(sentence)
+    for image, reason in done.left_out.items():
+        note(f"{image} is left out: {reason}.")
     say(f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis.")
 
 
@@ -280,8 +284,9 @@ def demo(
 def _show_real(scan: Path, to: Path, starter: str | None) -> None:
     """Synthesise a scan of the user by a starter, and name the picture."""
     from voxlate.cli.demo_real import demo_on_scan
+    from voxlate.cli.warning_lines import by_grade
 
     with progress_on(err) as bars:
-        done = demo_on_scan(scan, to, starter, bars, note)
+        done = demo_on_scan(scan, to, starter, bars, by_grade)
     print(f"picture: {done.picture}\nimages:  {done.folder}")
     say(f"{done.starter} made them. Its card:  voxlate info {done.starter}")

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlate.batches.patches import filled_share, padding_note, teaching_cases, usable_cases
+from voxlate.batches.patches import note_on_padding, share_of_patch, training_cases, usable_cases
 from voxlate.batches.windows import check_windows
 from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.planning.facts import facts_of
@@ -99,13 +99,13 @@ def _fit(name: str, cohort: Cohort) -> Fit:
     except BadInput as error:
         return Fit(name, recipe.title, _reason(str(error)))
     stages = recipe.all_stages
-    training_cases = set().union(*(teaching_cases(cohort, stage.data) for stage in stages))
-    empty = max(1 - filled_share(cohort, stage.data) for stage in stages)
+    in_training = set().union(*(training_cases(cohort, stage.data) for stage in stages))
+    empty = max(1 - share_of_patch(cohort, stage.data) for stage in stages)
     unused = tuple(sorted(set(cohort.modalities) - recipe.modalities))
     steps = sum(stage.train.steps for stage in stages)
     facts = (
         f"patches filled to {1 - empty:.0%}",
-        f"{len(training_cases)} of {len(cohort.splits['train'])} training cases",
+        f"{len(in_training)} of {len(cohort.splits['train'])} training cases",
         f"{', '.join(unused)} not used" if unused else "every modality used",
         f"{steps} steps" if steps else "a length in epochs",
     )
@@ -117,7 +117,7 @@ def _fit(name: str, cohort: Cohort) -> Fit:
         unpaired=_wastes_pairs(recipe, cohort),
         filled=empty,
         unused=unused,
-        cases=len(training_cases),
+        cases=len(in_training),
         measured=MEASURED.search(head_of(name)) is not None,
         samples=recipe.method.iterates,
         steps=steps,
@@ -164,7 +164,7 @@ def _reason(sentence: str) -> str:
 def _notes(recipe: Recipe, cohort: Cohort) -> list[str]:
     depth = max(stage.data.patch[0] for stage in recipe.all_stages)
     deepest = max(entry.shape[0] for entry in cohort.cases)
-    notes = [padding_note(cohort, stage.data) for stage in recipe.all_stages]
+    notes = [note_on_padding(cohort, stage.data) for stage in recipe.all_stages]
     notes += [
         check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside)
         for stage in recipe.all_stages

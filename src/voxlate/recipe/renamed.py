@@ -13,7 +13,10 @@ class RenamedKey(FutureWarning):
 
 @dataclass(frozen=True)
 class Renamed:
-    """A key of the table `table` of a stage; method: the kind of the stage's method, None for every kind."""
+    """A key of the table `table` of a stage; method: the kind of the stage's method, None for every kind.
+
+    new: "" of a key that has no effect any more.
+    """
 
     table: str
     old: str
@@ -29,6 +32,7 @@ RENAMED = (
     Renamed("method", "data", "distance", "cycle"),
     Renamed("method.critic", "answer", "output", "cycle"),
     Renamed("method.critic", "each", "separate", "cycle"),
+    Renamed("data", "most_misaligned_mm", ""),
 )
 
 
@@ -45,7 +49,10 @@ def with_new_names(recipe: Any) -> Any:
     if new := [key for key in dict.fromkeys(found) if key not in _SAID]:
         _SAID.update(new)
         names = ", ".join(
-            f"'{key.table}.{key.old}' is called '{key.table}.{key.new}'" for key in new
+            f"'{key.table}.{key.old}' is called '{key.table}.{key.new}'"
+            if key.new
+            else f"'{key.table}.{key.old}' has none and no effect"
+            for key in new
         )
         warnings.warn(
             f"Recipe keys have new names: {names}. The old names still work.",
@@ -106,4 +113,6 @@ def _renamed(table: Any, path: list[str], key: Renamed, found: list[Renamed]) ->
         return table
     found.append(key)
     kept = {name: value for name, value in table.items() if name != key.new}
+    if not key.new:
+        return {name: value for name, value in kept.items() if name != key.old}
     return {key.new if name == key.old else name: value for name, value in kept.items()}

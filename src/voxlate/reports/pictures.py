@@ -1,6 +1,5 @@
 """Pictures of scored cases: sources, synthesis, truth, error and standard deviation, on shared colour scales."""
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,6 @@ from voxlate.scoring.regions import read_canonical
 from voxlate.scoring.scored_images import images_in, is_map, spread_of
 from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.files import UNFAMILIAR
-from voxlate.system.messages import Message, read_messages
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
 # This usual window (width 400, level 40) replaces wider scored ranges.
@@ -89,7 +87,7 @@ class CaseImages:
     case: str
     grid: Grid
     images: Sequence[CaseImage]
-    warnings: Sequence[Message] = ()
+    warnings: Sequence[str] = ()
 
     def pixel_mm(self, plane: Plane) -> tuple[float, float]:
         return pictures.pixel_mm(self.grid.spacing_mm, plane)
@@ -169,7 +167,7 @@ def read_case(
                 )
             )
     images += _of_synthesis(shown, there, stated, None if truth is None else own.truth(truth))
-    return CaseImages(case, main.grid, images, read_messages(stated.get("warnings", ())))
+    return CaseImages(case, main.grid, images, stated.get("warnings", ()))
 
 
 def _of_synthesis(
@@ -307,8 +305,11 @@ def _sections(
                 if scored
                 else []
             )
-            said = itertools.chain.from_iterable(one.warnings for one in by_method.values())
-            warnings = list(dict.fromkeys(map(str, said)))
+            warnings = list(
+                dict.fromkeys(
+                    note for case_images in by_method.values() for note in case_images.warnings
+                )
+            )
             own_rows = {name: rows[name].get(case, {}) for name in by_method}
             yield {
                 "case": case,
@@ -487,11 +488,11 @@ def _score_texts(row: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> li
     ]
 
 
-def warnings_of(out: Path) -> dict[str, list[Message]]:
+def warnings_of(out: Path) -> dict[str, list[str]]:
     """The warnings of all syntheses in a folder, by case."""
-    found = dict[str, list[Message]]()
+    found = dict[str, list[str]]()
     for case, name in _made(out):
-        stated = read_messages(provenance_of(out, case, name).get("warnings", ()))
+        stated = provenance_of(out, case, name).get("warnings", ())
         found[case] = list(dict.fromkeys([*found.get(case, ()), *stated]))
     return found
 

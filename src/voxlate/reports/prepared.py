@@ -58,7 +58,7 @@ def report_prepared(
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
             *misalignment_lines(cohort.cases).items(),
-            *(("warning", str(one)) for one in cohort.warnings),
+            *(("warning", warning) for warning in cohort.warnings),
         ],
         "cases": sections,
         "cases_total": len(sections),

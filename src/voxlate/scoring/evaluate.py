@@ -44,12 +44,11 @@ from voxlate.scoring.scored_images import (
     run_files_of,
 )
 from voxlate.scoring.tables import Row, Scores
-from voxlate.scoring.truths import LEFT_OUT, Fault, check_scale, fault_messages, faults_of
+from voxlate.scoring.truths import LEFT_OUT, Fault, fault_lines, faults_of, scale_line
 from voxlate.scoring.verdict import SYNTHESIS
 from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window_of
 from voxlate.system.errors import BadInput
 from voxlate.system.files import relative_to
-from voxlate.system.messages import Message, message, read_messages
 
 Progress = Callable[[int, int, str], None]
 
@@ -140,7 +139,7 @@ def evaluate(
     left_out = {} if asked.any_truth else faults
     scored = {item: one for item, one in every.items() if item.label not in left_out}
     if not scored:
-        raise BadInput(" ".join(map(str, fault_messages(faults, len(every), LEFT_OUT))))
+        raise BadInput(" ".join(fault_lines(faults, len(every), LEFT_OUT)))
     if pool is not None:
         for one in scored.values():
             pool.join(one.vectors)
@@ -154,6 +153,7 @@ def evaluate(
         "not_synthesised": not_scored(out, images, wanted) | failed,
         "wrong_truths": _stated_faults(every, faults),
         "wrong_truths_scored": asked.any_truth,
+        "other_scales": scale_line({item.label: one.truth for item, one in scored.items()}),
         **_of_images(out, scored, rules),
         **_rules(
             rules, ranges, moved_images(row.scores for row in rows if row.answer == SYNTHESIS)
@@ -168,8 +168,7 @@ def evaluate(
     }
     stated = {name: pool.stated(name) for name in ranges} if pool else {}
     distances = {name: pool.distances(name) for name in ranges} if pool else {}
-    said = check_scale({item.label: one.truth for item, one in scored.items()})
-    scores = Scores(tuple(rows), header, choices, ranges, asked.seed, stated, distances, said)
+    scores = Scores(tuple(rows), header, choices, ranges, asked.seed, stated, distances)
     scores.write(out)
     return scores
 
@@ -438,14 +437,19 @@ def _naive_cases(run_files: Mapping[Item, RunFiles]) -> int | dict[str, int] | N
 
 def _warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
     """The warnings of synth by case, and warnings of images whose sources differ from those of the truth's case."""
-    warnings = dict[str, dict[Message, None]]()
+    warnings = dict[str, list[Any]]()
     for item in items:
-        own = warnings.setdefault(item.case.case, {})
-        own |= dict.fromkeys(read_messages(item.provenance.get("warnings", ())))
-        for name in _changed_sources(item):
-            text = f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
-            own[message("other-sources", text)] = None
-    return {case: [one.stated for one in own] for case, own in warnings.items() if own}
+        own = warnings.setdefault(item.case.case, [])
+        own += [*item.provenance.get("warnings", []), *_of_others(item)]
+    return {case: list(dict.fromkeys(own)) for case, own in warnings.items() if own}
+
+
+def _of_others(item: Item) -> list[str]:
+    """A sentence for each source scan of an image that differs from the scan of this name in the truth's case."""
+    return [
+        f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
+        for name in _changed_sources(item)
+    ]
 
 
 def _changed_sources(item: Item) -> dict[str, str]:

@@ -31,7 +31,6 @@ from voxlate.system.records import (
     Share,
     ShortDigest,
     Split,
-    StatedMessage,
     Text,
 )
 
@@ -103,7 +102,7 @@ class _Stated(TypedDict, total=False):
     range: dict[Name, tuple[Number, Number]]
     cases: list[Name]
     failed: dict[Text, Text]
-    warnings: list[Text | StatedMessage]
+    warnings: list[Text]
     split: Text
     axes: Axes
     images: dict[FileName, Text]

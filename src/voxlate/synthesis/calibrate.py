@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,20 +21,19 @@ from voxlate.executors.job import Context, Executor, InProcess, busy_line, case_
 from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import Volume, orient, same_grid
 from voxlate.images.intensity import Scale, network_ends
-from voxlate.scoring.outliers import find_outliers
+from voxlate.scoring.outliers import outlier_line
 from voxlate.scoring.provenance import recorded_splits
-from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_messages, faults_of, has_other_size
+from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_lines, faults_of, has_other_size
 from voxlate.starters.names import is_starter, name_of
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.inputs import preparation_for, seen_in_training
 from voxlate.synthesis.intervals import OutputGrid, output_grid_of, patches_in, sources_of
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.model_transfer import SentModel
-from voxlate.synthesis.progress import PatchProgress, warn_unless_note
+from voxlate.synthesis.progress import PatchProgress
 from voxlate.synthesis.scans import by_accepted_names, in_split
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import lock
-from voxlate.system.messages import Say, message
 from voxlate.training.run import software
 from voxlate.training.starter import copy_starter, run_folder
 from voxlate.trust.calibration import Calibration, Header, Target
@@ -74,7 +74,7 @@ def calibrate(
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: Progress = no_report,
-    warn: Say = warn_unless_note,
+    warn: Callable[[str], None] = warnings.warn,
     executor: Executor | None = None,
     device: str = "auto",
     any_truth: bool = False,
@@ -154,7 +154,7 @@ class _Collector:
     model: Model
     rules: Mapping[str, Mapping[str, str]]
     seed: int
-    warn: Say
+    warn: Callable[[str], None]
     turn: AbstractContextManager[None] = field(default_factory=nullcontext)
 
     @property
@@ -268,10 +268,9 @@ class _Collector:
                 f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
             )
         if case in recorded_splits([self.folder.parent]).get("train", []):
-            text = (
-                "It has the name of a training case and other voxels: it counts as another patient."
+            self.warn(
+                f"{case} has the name of a training case and other voxels: it counts as another patient."
             )
-            self.warn(message("name-of-training-case", text, case=case))
         prepared = lay_out(whole, data.axes)
         if not np.allclose(prepared.header.affine, output_grid.affine):
             raise BadInput(
@@ -377,10 +376,10 @@ def _collect(
                 contents[case] = outcome.result
             else:
                 failed[case] = f"{case} is left out: {case_sentence(case, outcome.error)}"
-                warn(message("case-left-out", failed[case]))
+                warn(failed[case])
             progress("cases", len(costs), len(cases))
     if busy := busy_line(costs):
-        warn(message("workers", busy))
+        warn(busy)
     data = dict[str, CaseData]()
     for files in cases:
         content = contents.get(files.case)
@@ -388,15 +387,16 @@ def _collect(
             continue
         twin = next((name for name, other in data.items() if other.content == content), None)
         if twin is not None:
-            text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
-            warn(message("same-patient", text, case=files.case))
+            warn(
+                f"{files.case} has the same scans as {twin}: it is left out, because it is not another patient."
+            )
             continue
         data[files.case] = collector.collect(files, content, no_report)
     wrong = set[str]()
     for name in rules:
         faults = faults_of({case: own.truths[name] for case, own in data.items()})
-        for one in fault_messages(faults, len(data), KEPT if any_truth else LEFT_OUT):
-            warn(replace(one, text=f"{name}: {one.text}"))
+        for sentence in fault_lines(faults, len(data), KEPT if any_truth else LEFT_OUT):
+            warn(f"{name}: {sentence}")
         wrong |= set() if any_truth else faults.keys()
     kept = {case: own for case, own in data.items() if case not in wrong}
     patients = len({own.patient for own in kept.values()})
@@ -414,7 +414,7 @@ def _check_voxels(
     name: str,
     data: Mapping[str, CaseData],
     rules: Mapping[str, str],
-    warn: Say,
+    warn: Callable[[str], None],
 ) -> None:
     """Warn of outliers; raise BadInput where no case has voxels of a region. A label map may be empty."""
     voxels = [case.voxels[name] for case in data.values()]
@@ -425,8 +425,8 @@ def _check_voxels(
                 f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
             )
     errors = {case.case: float(np.abs(case.truth - case.image).mean()) for case in voxels}
-    for one in find_outliers(name, errors):
-        warn(one)
+    if outliers := outlier_line(name, errors):
+        warn(outliers)
 
 
 def _too_few(targets: Mapping[str, object], found: str, advice: str) -> BadInput:
@@ -455,7 +455,7 @@ def _single_model(model: Model | Ensemble) -> Model:
     return model
 
 
-def _calibration_path(model: Model, warn: Say) -> Path:
+def _calibration_path(model: Model, warn: Callable[[str], None]) -> Path:
     """The file of the calibration, with a warning where it exists; raises BadInput for a starter."""
     path = model.calibration_file
     starter = name_of(path.parent)
@@ -464,8 +464,9 @@ def _calibration_path(model: Model, warn: Say) -> Path:
             f"starter:{starter}: expected a folder of yours for the calibration, because the package stays as it is, found none. Add --out RUN, which becomes a copy of the starter with its calibration."
         )
     if path.is_file():
-        text = f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
-        warn(message("calibration-replaced", text))
+        warn(
+            f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
+        )
     return path
 
 

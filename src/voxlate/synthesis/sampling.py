@@ -213,7 +213,7 @@ class _Network:
         with torch.inference_mode(), autocast(self.device, self.precision):
             image = self.method.synthesise(batch, noise, synth).float()
             if synth.mirror:
-                axis = self.recipe.data.left_right
+                axis = self.recipe.data.axis_lr
                 flipped = replace(batch, source=batch.source.flip(axis), mask=batch.mask.flip(axis))
                 mirrored = self.method.synthesise(flipped, noise, synth).float()
                 image = (image + mirrored.flip(axis)) / 2

@@ -22,7 +22,7 @@ VERSION = 1
 
 def why_not_kept(stage: FullStage, cohort: Cohort) -> str:
     """The reason against keeping latents, namely that they differ between epochs; "" if there is none."""
-    return uncacheable(cohort, stage.data, usable_cases(cohort, stage.data, "train")[0])
+    return uncacheable(cohort, stage.data, usable_cases(cohort, stage.data, "train"))
 
 
 def moments_folder(

@@ -1,7 +1,6 @@
 """Messages on a recipe and a cohort before the first step; none of them stops a training."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,69 +8,59 @@ import torch
 from voxlate.batches.patches import (
     NO_LABEL,
     DataSettings,
-    cut_note,
-    padding_note,
-    teaching_cases,
-    usable_cases,
+    lacking_modalities,
+    note_on_cut,
+    note_on_padding,
+    training_cases,
 )
 from voxlate.batches.windows import check_windows
-from voxlate.cases.audit import distances, not_examined
 from voxlate.cases.case import LABEL, PreparedCase
-from voxlate.cases.intensity_checks import check_scales
+from voxlate.cases.intensity_checks import varied_level
 from voxlate.cases.prepared import SPLITS, Cohort
 from voxlate.cohorts.split import FOLDS
 from voxlate.recipe import FullStage, Recipe, Synthesis
 from voxlate.system.errors import first_of
-from voxlate.system.messages import Message, message
 from voxlate.training.latents import why_not_kept
 from voxlate.training.validate import validation_split
 
 
-def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:
+def notes_on(recipe: Recipe, cohort: Cohort) -> list[str]:
     """Messages on unusual data of the stages and on their validation, each once."""
-    messages = dict[Message, None]()
-    for stage in recipe.all_stages:
-        messages |= dict.fromkeys(_of_stage(stage, recipe, cohort))
-    return [*messages]
+    messages = (
+        message for stage in recipe.all_stages for message in _of_stage(stage, recipe, cohort)
+    )
+    return [message for message in dict.fromkeys(messages) if message]
 
 
-def fold_note(cohort: Cohort, fold: int) -> Message:
-    """A message on the held-out cases of a fold."""
+def fold_note(cohort: Cohort, fold: int) -> str:
+    """A sentence on the held-out cases of a fold."""
     train, val, test = (cohort.splits[name] for name in SPLITS)
-    text = f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
-    return message("fold", text, train=len(train), val=len(val))
+    return f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
 
 
-def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Message]:
-    _, lacking = usable_cases(cohort, stage.data, "train")
+def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:
+    lacking = lacking_modalities(cohort, stage.data, "train")
     if stage.data.apart:
-        yield message("without-pairs", _sides(stage, cohort))
+        yield _sides(stage, cohort)
     elif lacking:
         cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
-        yield message("not-trained-on", f"left out of training: {cases}.", cases=len(lacking))
-    if text := _misaligned(stage, cohort):
-        yield message("too-misaligned", text)
+        yield f"left out of training: {cases}."
     if validation_split(cohort) == "train":
-        text = "no validation cases: training items are used instead, and named so in the log."
-        yield message("no-validation", text)
-    teaching = teaching_cases(cohort, stage.data)
+        yield "no validation cases: training items are used instead, and named so in the log."
+    teaching = training_cases(cohort, stage.data)
     for name in stage.data.target:
-        yield from check_scales(name, cohort.target_widths(recipe.intensity[name], name, teaching))
-    if text := check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside):
-        yield message("window-clips", text)
+        yield varied_level(name, cohort.target_widths(recipe.intensity[name], name, teaching))
+    yield check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside)
     reason = why_not_kept(stage, cohort) if stage.task.encodes else ""
     if reason:
-        text = f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."
-        yield message("latents", text)
+        yield f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."
     of_stage = f"stage '{stage.name}': " if recipe.stages else ""
-    for text in (cut_note(cohort, stage.data), padding_note(cohort, stage.data)):
-        if text:
-            yield message("patch-size", f"{of_stage}{text}")
-    if text := _start_note(stage, recipe):
-        yield message("other-patch", text)
-    if text := _weights_note(stage, cohort, teaching):
-        yield message("loss-weights", text)
-    yield message("validation", _validation_note(stage, recipe.synth))
+    for note in (note_on_cut(cohort, stage.data), note_on_padding(cohort, stage.data)):
+        if note:
+            yield f"{of_stage}{note}"
+    yield _start_note(stage, recipe)
+    yield _weights_note(stage, cohort, teaching)
+    yield _validation_note(stage, recipe.synth)
 
 
 def _weights_note(stage: FullStage, cohort: Cohort, teaching: Sequence[str]) -> str:
@@ -102,24 +91,6 @@ def _sides(stage: FullStage, cohort: Cohort) -> str:
     with_sources = sum(set(stage.data.source) <= there for there in training)
     with_targets = sum(set(stage.data.target) <= there for there in training)
     return f"without pairs: {with_sources} training cases have {', '.join(stage.data.source)}, {with_targets} have {', '.join(stage.data.target)}; validation needs cases with both."
-
-
-def _misaligned(stage: FullStage, cohort: Cohort) -> str:
-    """The cases that data.most_misaligned_mm leaves out; "" if there are none."""
-    most = stage.data.most_misaligned_mm
-    if most is None:
-        return ""
-    every, _ = usable_cases(cohort, replace(stage.data, most_misaligned_mm=None), "train")
-    apart = distances(cohort, [*stage.data.source, *stage.data.target])
-    far = [f"{case} ({apart[case]:.1f} mm)" for case in every if apart.get(case, 0.0) > most]
-    entries = {entry.case: entry for entry in cohort.cases}
-    unknown = sum(not_examined(entries[case]) for case in every)
-    kept = (
-        f" {unknown} cases that prepare did not examine stay in (--audit-cases)." if unknown else ""
-    )
-    if not far:
-        return kept.lstrip()
-    return f"left out of training, out of register by more than data.most_misaligned_mm = {most:g}: {len(far)} of {len(every)} cases, {', '.join(far)}.{kept}"
 
 
 def _start_note(stage: FullStage, recipe: Recipe) -> str:

@@ -1,7 +1,7 @@
 """The training of one stage: its loop of steps, validations and saved states, from the first step to its weights."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import gather_object
 
 from voxlate.batch import Batch
-from voxlate.batches.patches import cut_note
+from voxlate.batches.patches import note_on_cut
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
@@ -18,7 +18,6 @@ from voxlate.recipe import Recipe, stage_recipe
 from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput, Stopped
 from voxlate.system.machine import interrupts_held
-from voxlate.system.messages import Say, message
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.item_baselines import begin_errors, verdicts_on
 from voxlate.training.job import Job
@@ -57,7 +56,7 @@ class Session:
     run: Run
     stop: Sequence[int]
     progress: StepCallback
-    say: Say
+    say: Callable[[str], None]
     pace: Pace | None = None
     pretrained: Sequence[Run] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +76,7 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     watch = _Watch(job, session, learner, log, validation_items(job.recipe, stage, job.cohort))
     if learner.step == 0:
         log.add_start(started)
-        log.add_start(cut_note(job.cohort, stage.data))
+        log.add_start(note_on_cut(job.cohort, stage.data))
         if options.best is not None:
             watch.validate()
     clock = Clock(job.device)
@@ -161,8 +160,7 @@ class _Watch:
         """Say where the time went, and log why the training ended."""
         options, learner = self.job.stage.train, self.learner
         seconds = self.log.add_time(clock.seconds)
-        text = time_note(self.job.stage.name, clock.seconds, seconds)
-        self.session.say(message("time", text))
+        self.session.say(time_note(self.job.stage.name, clock.seconds, seconds))
         if options.stop and learner.step < options.length:
             self.log.add_end(options.stop.sentence(learner.epochs.losses, learner.step))
         if learner.best is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxlate.batches.patches import teaching_cases
+from voxlate.batches.patches import training_cases
 from voxlate.cases.intensity_checks import training_ranges
 from voxlate.cases.prepared import Cohort
 from voxlate.methods.method import Method
@@ -23,7 +23,6 @@ from voxlate.recipe.training import Training
 from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.files import whole_file
-from voxlate.system.messages import Message, message
 from voxlate.system.records import Record, checksum, write_tensors
 from voxlate.training.changes import first_change
 from voxlate.training.header import header_of
@@ -38,7 +37,7 @@ def make_header(
 ) -> dict[str, Any]:
     """The header of a weights file: all data that synthesis needs in addition to the tensors."""
     data = recipe.data
-    cases = teaching_cases(cohort, data)  # other cases may have another scale
+    cases = training_cases(cohort, data)  # other cases may have another scale
     headers = [cohort.header(case) for case in cases]
     maps = {name: recipe.intensity[name] for name in data.target}
     scales = {name: cohort.target_scale(intensity, name, cases) for name, intensity in maps.items()}
@@ -232,13 +231,13 @@ def more_steps(recipe: Mapping[str, Any]) -> list[int]:
     return list(recipe.get("train", {}).get("more") or ())
 
 
-def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[Message]:
+def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[str]:
     """Copy the weights of a stage from the first other run with the same recipe and data.
 
-    recipe: that of the run up to this stage. Returns a message for each other run: that its weights are used, or the
+    recipe: that of the run up to this stage. Returns a sentence for each other run: that its weights are used, or the
     reason against it. Raises BadInput if one of them is no run.
     """
-    messages = list[Message]()
+    sentences = []
     for other in others:
         if not other.provenance.exists():
             raise BadInput(
@@ -248,10 +247,9 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
         if not change:
             with whole_file(run.weights(stage)) as temporary:
                 shutil.copyfile(other.weights(stage), temporary)
-            return [message("stage-reused", f"stage '{stage}' is taken from {other.folder}.")]
-        text = f"stage '{stage}' is not taken from {other.folder}: {change}."
-        messages.append(message("stage-not-reused", text))
-    return messages
+            return [f"stage '{stage}' is taken from {other.folder}."]
+        sentences.append(f"stage '{stage}' is not taken from {other.folder}: {change}.")
+    return sentences
 
 
 def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:

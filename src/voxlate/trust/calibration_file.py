@@ -16,7 +16,6 @@ from voxlate.recipe import Recipe
 from voxlate.scoring.regions import regions_from
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
-from voxlate.system.messages import Message, message
 from voxlate.system.records import Digest, Record, Shape, Tensors, checksum, write_tensors
 from voxlate.training.changes import first_change
 from voxlate.trust.calibration import BODY, Calibration, Header, Target
@@ -54,19 +53,17 @@ class CalibrationPlace:
         return " or ".join(map(str, numbers))
 
     @property
-    def messages(self) -> list[Message]:
-        """A message where the run is calibrated for another answer or number of samples only."""
+    def warning(self) -> str:
+        """A sentence where the run is calibrated for another answer or number of samples only; else ''."""
         if self.file.is_file():
-            return []
+            return ""
         others = self.other_samples
         if others:
-            text = f"No intervals: the run is calibrated for {others} samples (--samples {others.split()[0]})."
-            return [message("no-intervals", text)]
+            return f"No intervals: the run is calibrated for {others} samples (--samples {others.split()[0]})."
         if any(self.folder.glob("calibration.*.safetensors")):
             other = next(answer for answer in get_args(Answer) if answer != self.answer)
-            text = f"No intervals: the run is calibrated for its {other} answer (--answer {other})."
-            return [message("no-intervals", text)]
-        return []
+            return f"No intervals: the run is calibrated for its {other} answer (--answer {other})."
+        return ""
 
     def mismatch(self, difference: str) -> BadInput:
         """The error of a calibration that does not belong to the images."""
