@@ -54,10 +54,10 @@ def test_components_across_slabs_are_those_of_scipy(small_slabs, share):
     labels, count = scipy.ndimage.label(mask)
     found = components_of(mask)
     assert found.count == count > 3
-    assert found.sizes[1:].tolist() == np.bincount(labels.ravel())[1:].tolist()
+    assert found.sizes()[1:].tolist() == np.bincount(labels.ravel())[1:].tolist()
     for number in (1, count // 2, count):
         which = np.arange(count + 1) == number
-        assert np.array_equal(found.chosen(which), labels == number)
+        assert np.array_equal(found.choose(which), labels == number)
 
 
 def test_holes_are_filled_across_slabs_as_scipy_fills_them(small_slabs):

@@ -16,7 +16,7 @@ from voxlate.cases.grades import ADVICE, Grade
 from voxlate.images.components import components_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
-from voxlate.images.mask import background_value, box_around, foreground, shows
+from voxlate.images.mask import background_value, box_around, foreground, find_tissue
 
 Mask = NDArray[np.bool_]
 
@@ -132,7 +132,7 @@ def _coarse(scan: Volume) -> _Head:
     values = scan.data[0][:: steps[0], :: steps[1], :: steps[2]].copy()
     z, y, x = (side * step for side, step in zip(scan.grid.spacing_mm, steps))
     small = Volume(values[None], np.diag([x, y, z, 1.0]), scan.unit, scan.modality)
-    _, clean = shows(small)
+    _, clean = find_tissue(small)
     return _Head(values, foreground(small), (z, y, x), background_value(small), clean)
 
 
@@ -221,5 +221,5 @@ def black_pools_ml(scans: Sequence[Volume], scales: Sequence[Scale]) -> float:
     dark = distance_transform_edt(np.pad(body, 1), spacing_mm)[1:-1, 1:-1, 1:-1] > RIM_MM
     for head, scale in zip(heads, scales):
         dark &= scale.forward(head.values) <= AS_BACKGROUND
-    sizes_ml = components_of(dark).sizes * (float(np.prod(spacing_mm)) / 1000)
+    sizes_ml = components_of(dark).sizes() * (float(np.prod(spacing_mm)) / 1000)
     return float(sizes_ml[sizes_ml >= LEAST_POOL_ML].sum())

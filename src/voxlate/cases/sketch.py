@@ -80,8 +80,8 @@ def _body_box(array: NDArray[np.generic]) -> Box:
     found = components_of(coarse > otsu(coarse))
     if found.count < 1:
         return [(0, length) for length in array.shape]
-    which = np.arange(found.count + 1) == found.sizes.argmax()
-    sides = zip(box_around(found.chosen(which)), steps, array.shape)
+    which = np.arange(found.count + 1) == found.sizes().argmax()
+    sides = zip(box_around(found.choose(which)), steps, array.shape)
     return [(first * step, min(end * step, length)) for (first, end), step, length in sides]
 
 

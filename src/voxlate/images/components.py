@@ -15,23 +15,19 @@ class Components:
     labels: np.ndarray
     count: int
 
-    @property
-    def sizes(self) -> np.ndarray:
-        """The voxels of each component, with 0 for the background."""
-        return self.sizes_inside(np.broadcast_to(np.True_, self.labels.shape))
-
-    def sizes_inside(self, weight: np.ndarray) -> np.ndarray:
-        """The voxels of each component inside another mask, with 0 for the background."""
-
-        def counts(labels: np.ndarray, inside: np.ndarray) -> np.ndarray:
-            return np.bincount(labels[inside], minlength=self.count + 1)
-
-        sizes = np.sum(map_slabs(counts, self.labels, weight), axis=0)
+    def sizes(self, inside: np.ndarray | None = None) -> np.ndarray:
+        """The voxels of each component, or those inside another mask, with 0 for the background: [count + 1]."""
+        weight = np.broadcast_to(np.True_, self.labels.shape) if inside is None else inside
+        counts = map_slabs(
+            lambda labels, part: np.bincount(labels[part], minlength=self.count + 1),
+            self.labels,
+            weight,
+        )
+        sizes: np.ndarray = np.sum(counts, axis=0)
         sizes[0] = 0
         return sizes
 
-    @property
-    def touching(self) -> np.ndarray:
+    def at_border(self) -> np.ndarray:
         """Which components reach a side of the mask: bool [count + 1]."""
         touching = np.zeros(self.count + 1, bool)
         touching[self.labels[[0, -1]]] = True
@@ -40,10 +36,9 @@ class Components:
         touching[0] = False
         return touching
 
-    def chosen(self, which: np.ndarray, inverted: bool = False) -> np.ndarray:
-        """The voxels of chosen components; which: [count + 1], with the background first. inverted: all others."""
-        table = ~which if inverted else which
-        return in_slabs(lambda labels: table[labels], self.labels)
+    def choose(self, which: np.ndarray) -> np.ndarray:
+        """The voxels of some components; which: bool [count + 1], with the background first."""
+        return in_slabs(lambda labels: which[labels], self.labels)
 
 
 def components_of(mask: np.ndarray) -> Components:

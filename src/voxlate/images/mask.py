@@ -1,8 +1,9 @@
 """Masks of the body and the brain, by thresholds and binary morphology."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import scipy.ndimage
@@ -43,6 +44,14 @@ LEAST_BODY = 0.01  # of the image; less is no body
 LEAST_BRAIN = 0.05  # of the body; less is no brain
 
 
+class _Background(NamedTuple):
+    """The value of a background, a threshold above it (None: there is no background), and whether it is one clean constant."""
+
+    value: float
+    threshold: float | None
+    clean: bool
+
+
 def foreground(volume: Volume) -> np.ndarray:
     """The body or head of a volume, without table and noise: bool [D, H, W].
 
@@ -53,18 +62,19 @@ def foreground(volume: Volume) -> np.ndarray:
     spacing = volume.grid.spacing_mm
     if volume.unit == "HU":
         return _body(_above(image, BODY_HU), spacing, gap_mm=0.0)
-    background, threshold, clean = _background(image)
-    if threshold is None:
-        return _everywhere(image.shape)
-    if clean and volume.unit != "grey":  # a windowed picture has clean air around a whole head
-        body = fill_slices(largest(_away(image, background, threshold)))
-    else:
-        body = _body(_above(image, threshold), spacing, gap_mm=SCALP_MM)
-    if (
-        sum(map_slabs(np.count_nonzero, body)) / body.size <= LEAST_BODY
-    ):  # a few vessels above a threshold (some MRA files) draw no outline
-        return _everywhere(image.shape)
-    return body
+    air = _background(image)
+    if air.threshold is not None:
+        tissue = _away_from(image, air, air.threshold, volume.unit)
+        if _is_constant(air, volume.unit):
+            body = fill_slices(largest(tissue))
+        else:
+            body = _body(tissue, spacing, gap_mm=SCALP_MM)
+        # a few vessels above a threshold (some MRA files) draw no outline
+        if sum(map_slabs(np.count_nonzero, body)) / body.size > LEAST_BODY:
+            return body
+    everywhere = empty(image.shape, bool)
+    everywhere[:] = True
+    return everywhere
 
 
 def _above(image: np.ndarray, threshold: float) -> np.ndarray:
@@ -72,18 +82,19 @@ def _above(image: np.ndarray, threshold: float) -> np.ndarray:
     return in_slabs(lambda slab: slab > threshold, image)
 
 
-def _away(image: np.ndarray, background: float, threshold: float) -> np.ndarray:
-    """Where an image differs from its background by more than a threshold does."""
-    return in_slabs(lambda slab: np.abs(slab - background) > threshold - background, image)
+def _is_constant(air: _Background, unit: str) -> bool:
+    """Whether the background is a clean constant; a windowed picture has clean air around a whole head."""
+    return air.clean and unit != "grey"
 
 
-def _everywhere(shape: Sequence[int]) -> np.ndarray:
-    whole = empty(shape, bool)
-    whole[:] = True
-    return whole
+def _away_from(image: np.ndarray, air: _Background, threshold: float, unit: str) -> np.ndarray:
+    """Where an image is above a threshold, or differs by as much from a constant background."""
+    if not _is_constant(air, unit):
+        return _above(image, threshold)
+    return in_slabs(lambda slab: np.abs(slab - air.value) > threshold - air.value, image)
 
 
-def shows(volume: Volume) -> tuple[np.ndarray, bool]:
+def find_tissue(volume: Volume) -> tuple[np.ndarray, bool]:
     """Voxels above the background, inside a body or not (bool [D, H, W]), and whether the background is one constant.
 
     Where no background can be estimated, it is the lowest value.
@@ -91,12 +102,10 @@ def shows(volume: Volume) -> tuple[np.ndarray, bool]:
     image = volume.data[0]
     if volume.unit == "HU":
         return _above(image, BODY_HU), False
-    background, threshold, clean = _background(image)
-    if threshold is None:
+    air = _background(image)
+    if air.threshold is None:
         return _above(image, least_and_most(image)[0]), True
-    if clean and volume.unit != "grey":
-        return _away(image, background, threshold), True
-    return _above(image, threshold), False
+    return _away_from(image, air, air.threshold, volume.unit), _is_constant(air, volume.unit)
 
 
 def background_value(volume: Volume) -> float:
@@ -104,13 +113,13 @@ def background_value(volume: Volume) -> float:
 
     Where no background can be estimated, it is the lowest value.
     """
-    background, threshold, clean = _background(volume.data[0])
+    air = _background(volume.data[0])
     lowest = float(least_and_most(volume.data[0])[0])
-    if threshold is None:
+    if air.threshold is None:
         return lowest
-    if clean or volume.unit == "HU":
-        return background
-    return lowest if background < 0 else max(lowest, 0.0)
+    if air.clean or volume.unit == "HU":
+        return air.value
+    return lowest if air.value < 0 else max(lowest, 0.0)
 
 
 def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
@@ -127,8 +136,8 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
     return fill_slices(largest(in_slabs(np.logical_and, outline, inner)))
 
 
-def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
-    """Background value, threshold above it (None: no background), and whether it is one clean constant."""
+def _background(image: np.ndarray) -> _Background:
+    """The background of an image, estimated from the in-plane border."""
     values = _sample(image)
     rows = by_plane(lambda slab: slab[:, [0, -1]], image).reshape(-1)
     columns = by_plane(lambda slab: slab[:, :, [0, -1]], image).reshape(-1)
@@ -141,13 +150,14 @@ def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
     floor, bright = (float(v) for v in np.percentile(values, [0.1, 90]))
     constant = float((border == background).mean()) > 0.25
     if not constant and background - floor > 0.5 * (bright - floor):
-        return background, None, False
+        return _Background(background, None, clean=False)
     signal = background
     if values.max() > values.min():
         signal = float(values[values > otsu(values)].mean())
     if constant and _is_clean(values, background, signal):
-        return background, background + 1e-3 * (signal - background), True
-    return background, background + max(6 * spread, 0.1 * (signal - background)), False
+        return _Background(background, background + 1e-3 * (signal - background), clean=True)
+    above = max(6 * spread, 0.1 * (signal - background))
+    return _Background(background, background + above, clean=False)
 
 
 def _is_clean(values: np.ndarray, background: float, signal: float) -> bool:
@@ -230,7 +240,7 @@ def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     image = volume.data[0]
     spacing = volume.grid.spacing_mm
     bone = (image > BONE_HU) & body
-    vault = _enclosed(close_gaps(bone, SUTURE_MM, spacing)) & ~bone
+    vault = _enclose(close_gaps(bone, SUTURE_MM, spacing)) & ~bone
     low, high = BRAIN_HU
     soft = vault & (image > low - NOISE_HU) & (image < high + NOISE_HU)
     core = largest(erode(soft, FORAMEN_MM, spacing))
@@ -242,7 +252,7 @@ def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     return fill_slices(filled | rim)
 
 
-def _enclosed(bone: np.ndarray) -> np.ndarray:
+def _enclose(bone: np.ndarray) -> np.ndarray:
     """Filled in axial, coronal or sagittal planes: where a sinus or orbit opens one ring, another is closed."""
     filled = fill_slices(bone)
     if len(bone) > 2:
@@ -255,11 +265,11 @@ def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
     """The largest tissue below the scalp that erosion leaves in one piece."""
     image = volume.data[0]
     spacing = volume.grid.spacing_mm
-    background, _, clean = _background(image)
+    air = _background(image)
     # half way to the median: above bone and fluid, below grey matter
     median = float(np.median(_sample(image[body])))
-    tissue = body & (image > background + 0.5 * (median - background))
-    if clean and tissue.sum() > STRIPPED * body.sum():
+    tissue = body & (image > air.value + 0.5 * (median - air.value))
+    if air.clean and tissue.sum() > STRIPPED * body.sum():
         return body
     if len(body) > 2:
         inner = erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)
@@ -317,6 +327,7 @@ def body_box_mm(volume: Volume) -> Box:
 
 
 def close_gaps(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    """Close the gaps of a mask [D, H, W] that are at most twice the radius wide."""
     return erode(dilate(mask, radius_mm, spacing_mm), radius_mm, spacing_mm)
 
 
@@ -325,10 +336,8 @@ def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     found = components_of(mask)
     if found.count < 2:
         return mask
-    sizes = found.sizes if weight is None else found.sizes_inside(weight)
-    which = np.zeros(found.count + 1, bool)
-    which[1 + sizes[1:].argmax()] = True
-    return found.chosen(which)
+    number = 1 + found.sizes(weight)[1:].argmax()
+    return found.choose(np.arange(found.count + 1) == number)
 
 
 def without_specks(mask: np.ndarray) -> np.ndarray:
@@ -336,8 +345,8 @@ def without_specks(mask: np.ndarray) -> np.ndarray:
     found = components_of(mask)
     if found.count < 2:
         return mask
-    sizes = found.sizes
-    return found.chosen((sizes >= SPECK * sizes.max()) & (sizes > 0))
+    sizes = found.sizes()
+    return found.choose((sizes >= SPECK * sizes.max()) & (sizes > 0))
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
@@ -346,7 +355,7 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     The complement is labelled, because scipy's own binary_fill_holes takes minutes on large volumes.
     """
     found = components_of(in_slabs(np.logical_not, mask))
-    return found.chosen(found.touching, inverted=True)
+    return found.choose(~found.at_border())
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -20,12 +19,26 @@ from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
 from voxlate.images.misalignment import displacement_field
 from voxlate.images.motion import on_every_voxel
-from voxlate.images.optional import optional_package
+from voxlate.images.optional import Package
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 from voxlate.system.errors import BadInput
 from voxlate.system.files import whole_file
 from voxlate.system.records import Number
 
+itk = Package(
+    "SimpleITK",
+    "registration",
+    "registration",
+    "SimpleITK",
+    ", or register the scans by another tool and prepare them with --resample",
+)
+ants = Package(
+    "ants",
+    "ants",
+    "registration",
+    "antspyx for --register ants",
+    ", or use --register bspline",
+)
 RegistrationMethod = Literal["rigid", "affine", "smooth", "bspline", "ants"]
 Transform = Any  # a SimpleITK transform
 
@@ -81,17 +94,16 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
     space. Raises BadInput where a scan has too few slices, a library is missing, or nothing makes the two overlap.
     """
     stages = _STAGES[method]
-    flat = [one for one in (moving, fixed) if min(one.grid.shape) < LEAST_SLICES]
+    flat = [scan for scan in (moving, fixed) if min(scan.grid.shape) < LEAST_SLICES]
     if len(flat) == 2 and method == "smooth":
         stages = _SMOOTH  # within the plane
-    else:
-        for one in flat:
-            raise BadInput(
-                f"{one.origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {one.grid}. Prepare without --register, or single slices with --register smooth."
-            )
+    elif flat:
+        raise BadInput(
+            f"{flat[0].origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {flat[0].grid}. Prepare without --register, or single slices with --register smooth."
+        )
     with _one_thread():
         pair = CoarsePair(coarse(moving), coarse(fixed))
-        transform: Transform = simpleitk().Euler3DTransform(pair.centre.tolist())
+        transform: Transform = itk.Euler3DTransform(pair.centre.tolist())
         kept: RegistrationMethod | Literal["none"] = "none"
         after = before = pair.compare(transform)
         for name, stage in stages:
@@ -113,15 +125,10 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
     return Registration(kept, transform, before, after)
 
 
-def simpleitk() -> ModuleType:
-    instead = ", or register the scans by another tool and prepare them with --resample"
-    return optional_package("SimpleITK", "registration", "registration", "SimpleITK", instead)
-
-
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Sums over threads would differ in the last digit from run to run; cases run in parallel anyway."""
-    process = simpleitk().ProcessObject
+    process = itk.ProcessObject
     threads = process.GetGlobalDefaultNumberOfThreads()
     process.SetGlobalDefaultNumberOfThreads(1)
     try:
@@ -132,7 +139,7 @@ def _one_thread() -> Iterator[None]:
 
 def to_image(data: np.ndarray, grid: Grid) -> Any:
     """A SimpleITK image of [D, H, W] at the place that the grid states."""
-    image = simpleitk().GetImageFromArray(data)
+    image = itk.GetImageFromArray(data)
     lps = LPS_TO_RAS @ grid.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
@@ -165,7 +172,6 @@ def apply_transform(
 
     Voxels outside the volume get `fill` (default: its lowest value).
     """
-    itk = simpleitk()
     interpolator = {0: itk.sitkNearestNeighbor, 1: itk.sitkLinear, 3: itk.sitkBSpline}[order]
     lowest = float(volume.data.min()) if fill is None else fill
     geometry = _geometry(to_image(np.zeros((1, 1, 1), np.uint8), grid))
@@ -189,7 +195,7 @@ def cover(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
 def write_transform(path: Path, transform: Transform) -> None:
     """Write an ITK transform by the suffix of the path: .tfm (text) or .h5."""
     with whole_file(path) as temporary:
-        simpleitk().WriteTransform(transform, str(temporary))
+        itk.WriteTransform(transform, str(temporary))
 
 
 def coarse(volume: Volume, voxels: int = COARSE_VOXELS) -> Volume:
@@ -199,13 +205,11 @@ def coarse(volume: Volume, voxels: int = COARSE_VOXELS) -> Volume:
     wide = float((volume_mm3 / voxels) ** (1 / 3))
     if wide <= min(grid.spacing_mm):
         return volume
-    depth, height, width = (max(wide, mm) for mm in grid.spacing_mm)
-    coarser = zip((depth, height, width), grid.spacing_mm)
-    sigma = [0.5 * new / old if new > old else 0.0 for new, old in coarser]
-    smooth = dataclasses.replace(
-        volume, data=scipy.ndimage.gaussian_filter(volume.data, [0.0, *sigma])
-    )
-    return resample(smooth, with_spacing(grid, (depth, height, width)))
+    old = np.array(grid.spacing_mm)
+    new = np.maximum(wide, old)
+    sigma = np.where(new > old, 0.5 * new / old, 0.0)
+    smooth = scipy.ndimage.gaussian_filter(volume.data, [0.0, *sigma])
+    return resample(dataclasses.replace(volume, data=smooth), with_spacing(grid, tuple(new)))
 
 
 class CoarsePair:
@@ -218,14 +222,14 @@ class CoarsePair:
         self.centre = centre_mm(fixed.grid, self.bodies[1])
         self.ranges = _range(moving), _range(fixed)
         self.images = tuple(
-            _clipped(volume, *ends) for volume, ends in zip((moving, fixed), self.ranges)
+            _clip_to_image(volume, *ends) for volume, ends in zip((moving, fixed), self.ranges)
         )
 
     def compare(self, transform: Transform) -> Similarity:
         grid = self.fixed.grid
         shared = cover(self.moving.grid, grid, transform)
         grids = (self.moving.grid, grid)
-        boxes = [float(np.prod(one.shape) * np.prod(one.spacing_mm)) for one in grids]
+        boxes = [np.prod(box.shape) * np.prod(box.spacing_mm) for box in grids]
         if shared.mean() * boxes[1] < LEAST_SHARED * min(boxes):
             return Similarity(1.0, 0.0, float(shared.mean()))
         moving = apply_transform(self.moving, grid, transform).data[0]
@@ -243,7 +247,6 @@ class CoarsePair:
 
     def folds(self, transform: Transform) -> bool:
         """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
-        itk = simpleitk()
         image = self.images[1]
         field = itk.TransformToDisplacementField(
             transform,
@@ -253,8 +256,7 @@ class CoarsePair:
         )
         # ITK's own determinant assumes that the image's axes are those of the patient
         displacement = itk.GetArrayViewFromImage(field)
-        gradient = [_differences(displacement, axis) for axis in range(3)]
-        steps = np.stack(gradient, axis=-1)
+        steps = np.stack([_differences(displacement, axis) for axis in range(3)], axis=-1)
         across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][
             :, ::-1
         ]  # the same steps without the transform: D, H, W
@@ -269,7 +271,7 @@ def _differences(displacement: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(np.gradient(displacement, axis=axis))
 
 
-def _clipped(volume: Volume, low: float, high: float) -> Any:
+def _clip_to_image(volume: Volume, low: float, high: float) -> Any:
     return to_image(volume.data[0].clip(low, high).astype(np.float32), volume.grid)
 
 
@@ -291,7 +293,7 @@ def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
     shifts = np.zeros(3), by_boxes, by_bodies
     results: list[tuple[float, int, Transform]] = []
     for shift in shifts:
-        begin = simpleitk().Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
+        begin = itk.Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
         rough = _linear(pair, begin, (4,))
         if rough is not None:
             similarity = pair.compare(rough)
@@ -303,7 +305,7 @@ def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
 
 
 def _affine(pair: CoarsePair, start: Transform) -> Transform | None:
-    begin = simpleitk().AffineTransform(3)
+    begin = itk.AffineTransform(3)
     begin.SetCenter(start.GetCenter())
     begin.SetMatrix(start.GetMatrix())
     begin.SetTranslation(start.GetTranslation())
@@ -322,7 +324,7 @@ def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Tran
         lineSearchMaximumIterations=10,
     )
     registration.SetOptimizerScalesFromPhysicalShift()
-    return _optimised(registration, begin, *pair.images)
+    return _optimise(registration, begin, *pair.images)
 
 
 def _smooth(pair: CoarsePair, start: Transform) -> Transform | None:
@@ -331,7 +333,6 @@ def _smooth(pair: CoarsePair, start: Transform) -> Transform | None:
     Single slices are displaced within their plane. None where windows do not agree, or 5 % of the displacements in the
     body are longer than MOST_MM.
     """
-    itk = simpleitk()
     grid = pair.fixed.grid
     moved = apply_transform(pair.moving, grid, start).data[0]
     units = pair.fixed.unit, pair.moving.unit
@@ -366,7 +367,6 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
     The moving scan is resampled by `start` first, because ITK gives no derivative through an earlier spline. Optimising
     a spline before a moving initial transform deforms more where scans end, until it folds, and is then lost.
     """
-    itk = simpleitk()
     moving, fixed = pair.images
     grid = pair.fixed.grid
     lengths_mm = [n * mm for n, mm in zip(grid.shape, grid.spacing_mm)]
@@ -377,7 +377,7 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
     )
     registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
     moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])
-    spline = _optimised(
+    spline = _optimise(
         registration,
         itk.BSplineTransformInitializer(fixed, cells, order=3),
         moved,
@@ -390,18 +390,8 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
 
 def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
     """Symmetric diffeomorphic registration of ANTs after the transform so far. Source: Avants et al. 2008."""
-    ants = optional_package(
-        "ants",
-        "ants",
-        "registration",
-        "antspyx for --register ants",
-        ", or use --register bspline",
-    )
-    itk = simpleitk()
     with tempfile.TemporaryDirectory() as folder:
-        names = [
-            str(Path(folder) / name) for name in ("moving.nii.gz", "fixed.nii.gz", "start.tfm")
-        ]
+        names = [f"{folder}/{name}" for name in ("moving.nii.gz", "fixed.nii.gz", "start.tfm")]
         for image, name in zip(pair.images, names):
             itk.WriteImage(image, name)
         itk.WriteTransform(start, names[2])
@@ -424,7 +414,7 @@ def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
 
     Shrinking leaves PYRAMID_VOXELS along each axis.
     """
-    registration = simpleitk().ImageRegistrationMethod()
+    registration = itk.ImageRegistrationMethod()
     registration.SetMetricAsMattesMutualInformation(BINS)
     shortest = min(min(pair.fixed.grid.shape), min(pair.moving.grid.shape))
     shrink = [min(level, max(1, shortest // PYRAMID_VOXELS)) for level in levels]
@@ -433,14 +423,14 @@ def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
     registration.SetMetricSamplingPercentagePerLevel(
         [min(1.0, SAMPLES * k**3 / voxels) for k in shrink], SEED
     )
-    registration.SetInterpolator(simpleitk().sitkLinear)
+    registration.SetInterpolator(itk.sitkLinear)
     registration.SetShrinkFactorsPerLevel(shrink)
     registration.SetSmoothingSigmasPerLevel([k / 2 if k > 1 else 0.0 for k in shrink])
     registration.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     return registration
 
 
-def _optimised(
+def _optimise(
     registration: Any,
     transform: Transform,
     moving: Any,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.images.register import LEAST_VOLUME, Transform, simpleitk
+from voxlate.images.register import LEAST_VOLUME, Transform, itk
 from voxlate.system.records import Record
 
 FARTHEST_MM = 1e5  # of any number of a transform: no scanner's frame is wider than some metres
@@ -32,7 +32,7 @@ def read_transform(path: Path) -> Transform:
     if path.suffix == ".tfm":
         _check_text(record, path.read_text(encoding="utf-8", errors="replace"))
     try:
-        found = simpleitk().ReadTransform(str(path))
+        found = itk.ReadTransform(str(path))
     except RuntimeError as error:
         raise record.wrong("a file that ITK cannot read") from error
     record.check(found.GetDimension() == 3, f"one of {found.GetDimension()} dimensions")

@@ -9,7 +9,7 @@ import numpy as np
 
 from voxlate.cases.prepared import open_cohort
 from voxlate.images.grid import Grid, Volume, resample, same_grid
-from voxlate.images.register import Transform, apply_transform, simpleitk
+from voxlate.images.register import Transform, apply_transform, itk
 from voxlate.images.transforms import read_transform
 from voxlate.system.arrays import Bool
 from voxlate.system.errors import BadInput
@@ -126,7 +126,7 @@ def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method:
         raise BadInput(
             f"{to_truth}: expected a rigid or affine transform, which can be inverted to score on the truth's own grid, found a {method} one. Score prepared truths, or prepare with --register affine."
         ) from error
-    return simpleitk().CompositeTransform(steps)  # the last one is applied first
+    return itk.CompositeTransform(steps)  # the last one is applied first
 
 
 def _was_left(cohort: Path, case: str, modality: str) -> bool:

@@ -21,7 +21,7 @@ from voxlate.cases.anatomy import Anatomy
 from voxlate.cases.case import PreparedCase
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
-from voxlate.images.mask import dilate, fill_holes, foreground, shows
+from voxlate.images.mask import dilate, fill_holes, find_tissue, foreground
 from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import shown_sources
 from voxlate.synthesis.intervals import OutputGrid
@@ -255,7 +255,7 @@ def _is_darkest(image: SynthesisedImage, where: Bool) -> bool:
 def _around_a_stripped_brain(volumes: Sequence[Volume]) -> Bool:
     """Voxels [D, H, W] that are 0 in all sources and not enclosed; none unless each source's background is clean."""
     nothing = zeros(volumes[0].data[0].shape, bool)
-    if not all(shows(volume)[1] for volume in volumes):
+    if not all(find_tissue(volume)[1] for volume in volumes):
         return nothing
     signal = _any_of([volume.data[0] for volume in volumes])
     if (signal.size - _count(signal)) / signal.size < LEAST_SURROUNDINGS:
@@ -276,7 +276,7 @@ def _away_from_the_body(volumes: Sequence[Volume], little_share: float) -> tuple
     """
     body = _any_of([foreground(volume) for volume in volumes])
     little = by_plane(lambda slab: slab.mean(axis=(1, 2)), body) < little_share
-    tables = [shows(volume)[0] for volume in volumes if volume.unit == "HU"]
+    tables = [find_tissue(volume)[0] for volume in volumes if volume.unit == "HU"]
     spacing_mm = volumes[0].grid.spacing_mm
     near = dilate(_any_of([body, *tables]), NEAR_MM, spacing_mm)
     if not _count(body):
@@ -304,7 +304,7 @@ def _nearer_to_border(near: Bool, pixel_mm: Sequence[float]) -> Bool:
 def _background_slices(volume: Volume, least: float) -> tuple[Bool, Bool]:
     """The slices with nothing above the background, and the slices with nothing but noise."""
     image = volume.data[0]
-    above, clean = shows(volume)
+    above, clean = find_tissue(volume)
     share = by_plane(lambda slab: slab.mean(axis=(1, 2)), above)
     if clean:
         return share == 0, np.zeros(len(image), bool)
