@@ -16,13 +16,9 @@ from voxlate.cases.grades import ADVICE, Grade
 from voxlate.images.components import components_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
-<<<<<<< HEAD
-from voxlate.images.mask import background_value, box_around, foreground, find_tissue
-=======
 from voxlate.images.mask import background_value, box_around, find_tissue, foreground
 from voxlate.system.codes import Grade
 from voxlate.system.messages import Message, message
->>>>>>> 38879f95 (Sort imports)
 
 Mask = NDArray[np.bool_]
 
