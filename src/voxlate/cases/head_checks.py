@@ -18,7 +18,6 @@ from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import background_value, box_around, find_tissue, foreground
 from voxlate.system.codes import Grade
-from voxlate.system.messages import Message, message
 
 Mask = NDArray[np.bool_]
 
