@@ -17,7 +17,6 @@ from voxlate.images.components import components_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import background_value, box_around, find_tissue, foreground
-from voxlate.system.codes import Grade
 
 Mask = NDArray[np.bool_]
 
