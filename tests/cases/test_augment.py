@@ -14,7 +14,7 @@ from voxlate.batches.augment import (
     augment,
     blur,
     draw_affine,
-    rising_curve,
+    random_curve,
     sample,
     sampling_grid,
     smooth_field,
@@ -259,7 +259,7 @@ def test_blur_is_scipys_gaussian_with_a_width_for_each_item() -> None:
 
 def test_a_random_curve_rises_from_0_to_1() -> None:
     x = torch.linspace(0, 1, 1001).view(1, 1, 1, 1, -1).repeat(20, 1, 1, 1, 1)
-    y = rising_curve(x, generators(20))
+    y = random_curve(x, generators(20))
     assert torch.all(y[..., 1:] > y[..., :-1])
     assert torch.allclose(y[..., 0], torch.zeros(()), atol=1e-6)
     assert torch.allclose(y[..., -1], torch.ones(()), atol=1e-5)

@@ -10,10 +10,11 @@ from torch.utils.data import DataLoader
 from rows import every_row
 from voxlate.batch import Batch, stable_id
 from voxlate.batches.augment import AugmentSettings
-from voxlate.batches.batches import Batches, Cohort, DataSettings, validation_batches
-from voxlate.batches.patches import lacking_modalities, read_pair
+from voxlate.batches.batches import Batches, validation_batches
+from voxlate.batches.patches import DataSettings, missing_modalities, read_pair
 from voxlate.cases.case import PreparedCase
 from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.intensity import Intensity, MinMax, Window
 from voxlate.system.errors import BadInput
@@ -372,7 +373,7 @@ def ragged(cohort_folder: Path, tmp_path: Path) -> Cohort:
 def test_cases_without_source_or_target_are_left_out_and_listed(ragged: Cohort) -> None:
     batches = Batches(ragged, SLICES, WINDOWS, batch=1, steps=1)
     assert set(batches.starts) == {"case2", "case3"}
-    assert lacking_modalities(ragged, SLICES, "train") == {"case0": ["t1"], "case1": ["t2"]}
+    assert missing_modalities(ragged, SLICES, "train") == {"case0": ["t1"], "case1": ["t2"]}
     assert batches[0].present.all()
 
 
@@ -396,7 +397,7 @@ def test_targets_may_be_absent_for_some_items_but_not_all(ragged: Cohort) -> Non
     )
     batches = Batches(ragged, data, WINDOWS, batch=16, steps=1)
     assert set(batches.starts) == {"case0", "case1", "case2", "case3"}
-    assert lacking_modalities(ragged, data, "train") == {}
+    assert missing_modalities(ragged, data, "train") == {}
     batch = batches[0]
     assert batch.target is not None
     assert batch.target_present is not None
@@ -405,7 +406,7 @@ def test_targets_may_be_absent_for_some_items_but_not_all(ragged: Cohort) -> Non
     assert (batch.target[~batch.target_present] == -1).all()
     assert torch.equal(batch.target, batch.source)
     assert (batch.source_names, batch.target_names) == (("t1", "t2"), ("t1", "t2"))
-    strict = lacking_modalities(ragged, replace(data, allow_missing=False), "train")
+    strict = missing_modalities(ragged, replace(data, allow_missing=False), "train")
     assert strict == {"case0": ["t1"], "case1": ["t2"]}
 
 

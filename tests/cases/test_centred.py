@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from voxlate.batches.augment import AugmentSettings
-from voxlate.batches.batches import Batches, Cohort, DataSettings, validation_batches
-from voxlate.batches.patches import note_on_cut
+from voxlate.batches.batches import Batches, validation_batches
+from voxlate.batches.patches import DataSettings, note_on_cut
 from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import Window
 from voxlate.recipe import from_dict
 from voxlate.training.train import train

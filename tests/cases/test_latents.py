@@ -9,9 +9,11 @@ from torch import Tensor
 
 from rows import every_row
 from voxlate.batches.augment import AugmentSettings
-from voxlate.batches.batches import Batches, Cohort, DataSettings, batches_of
+from voxlate.batches.batches import Batches, batches_of
 from voxlate.batches.latents import cache_moments, uncacheable
+from voxlate.batches.patches import DataSettings
 from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import Intensity, Percentile, Window
 from voxlate.system.errors import BadInput
 

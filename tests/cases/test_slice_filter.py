@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxlate.batch import stable_id
-from voxlate.batches.batches import Batches, Cohort, DataSettings, validation_batches
-from voxlate.batches.patches import starts_of
-from voxlate.batches.slice_filter import SliceFilter, kept_slices
+from voxlate.batches.batches import Batches, validation_batches
+from voxlate.batches.patches import DataSettings, starts_of
+from voxlate.batches.slice_filter import SliceFilter, select_slices
 from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import Intensity, MinMax, Window
 from voxlate.system.config import fill
 from voxlate.system.errors import BadInput
@@ -54,7 +55,7 @@ KEPT = [0, 1, 3, 5]
 
 
 def test_slices_are_kept_by_overlap_and_size_of_what_is_bright(cohort: Cohort) -> None:
-    for case, kept in kept_slices(cohort, PAPER, ["p0", "p1", "p2"]).items():
+    for case, kept in select_slices(cohort, PAPER, ["p0", "p1", "p2"]).items():
         assert np.flatnonzero(kept).tolist() == KEPT, case
 
 
@@ -70,7 +71,7 @@ def test_training_and_validation_take_the_same_slices(cohort: Cohort) -> None:
 
 def test_a_thick_patch_holds_kept_slices_only(cohort: Cohort) -> None:
     data = DataSettings(source=["tof"], target=["cta"], patch=(2, 40, 40), slices=PAPER)
-    kept = kept_slices(cohort, PAPER, ["p0"])["p0"]
+    kept = select_slices(cohort, PAPER, ["p0"])["p0"]
     assert starts_of(cohort.header("p0"), data, kept) == [0]
 
 
@@ -90,15 +91,15 @@ def test_starts_are_where_every_slice_of_the_patch_is_kept(kept: list[bool], dep
 
 def test_a_stricter_rule_keeps_fewer_slices_of_the_same_case(cohort: Cohort) -> None:
     stricter = SliceFilter(overlap=0.999, pixels=0, above=PAPER.above)
-    assert np.flatnonzero(kept_slices(cohort, PAPER, ["p0"])["p0"]).tolist() == KEPT
-    assert np.flatnonzero(kept_slices(cohort, stricter, ["p0"])["p0"]).tolist() == [0, 3]
+    assert np.flatnonzero(select_slices(cohort, PAPER, ["p0"])["p0"]).tolist() == KEPT
+    assert np.flatnonzero(select_slices(cohort, stricter, ["p0"])["p0"]).tolist() == [0, 3]
 
 
 def test_a_case_prepared_anew_is_counted_anew(cohort: Cohort, tmp_path: Path, save) -> None:
-    assert kept_slices(cohort, PAPER, ["p0"])["p0"].sum() == 4
+    assert select_slices(cohort, PAPER, ["p0"])["p0"].sum() == 4
     save(tmp_path / "in" / "p0" / "tof.nii.gz", np.stack([box(20, 20, 20)] * 7))
     changed = prepare(tmp_path / "in", tmp_path / "out", workers=1, shares=(0.67, 0.33, 0))
-    assert np.flatnonzero(kept_slices(changed, PAPER, ["p0"])["p0"]).tolist() == [1, 2, 5]
+    assert np.flatnonzero(select_slices(changed, PAPER, ["p0"])["p0"]).tolist() == [1, 2, 5]
 
 
 def test_where_nothing_is_left_the_sentence_says_what_to_change(cohort: Cohort) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from voxlate import recipe
-from voxlate.batches.batches import open_cohort, validation_batches
+from voxlate.batches.batches import validation_batches
 from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import open_cohort
 from voxlate.synthesis.likelihood import _mean_and_sd, likelihood
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json

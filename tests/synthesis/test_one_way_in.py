@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from voxlate.batch import Batch
-from voxlate.batches.batches import Batches, batches_of, open_cohort
+from voxlate.batches.batches import Batches, batches_of
 from voxlate.cases.prepare import prepare
+from voxlate.cases.prepared import open_cohort
 from voxlate.cohorts.find import find_cohort
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume

@@ -174,13 +174,13 @@ def draw_affine(
 ) -> tuple[Tensor, Tensor]:
     """Random maps from output to input about the centre, in mm, axes (W, H, D): [B, 3, 3]; shifts in voxels: [B, 3]."""
     count = len(generators)
-    turn = _signed(generators, math.radians(settings.rotate_degrees))
-    tilts = [_signed(generators, math.radians(settings.tilt_degrees)) for _ in range(2)]
-    log_scale = _signed(generators, math.log1p(settings.scale))
+    turn = _symmetric(generators, math.radians(settings.rotate_degrees))
+    tilts = [_symmetric(generators, math.radians(settings.tilt_degrees)) for _ in range(2)]
+    log_scale = _symmetric(generators, math.log1p(settings.scale))
     most_stretch = math.log1p(settings.stretch)
-    log_stretch = torch.stack([_signed(generators, most_stretch) for _ in range(3)], dim=1)
-    shear = _signed(generators, settings.shear)
-    share = torch.stack([_signed(generators, settings.translate) for _ in range(2)], dim=1)
+    log_stretch = torch.stack([_symmetric(generators, most_stretch) for _ in range(3)], dim=1)
+    shear = _symmetric(generators, settings.shear)
+    share = torch.stack([_symmetric(generators, settings.translate) for _ in range(2)], dim=1)
     affine = _rotation(turn, 0, 1)
     if size[0] > 1:
         affine = affine @ _rotation(tilts[0], 0, 2) @ _rotation(tilts[1], 1, 2)
@@ -286,11 +286,11 @@ def change_intensities(
     if s.invert > 0:
         x = torch.where(_per_item(_uniform(generators) < s.invert) & (mask > 0), 1 - x, x)
     if s.remap > 0:
-        x = torch.lerp(x, rising_curve(x, generators), _per_item(_uniform(generators) * s.remap))
+        x = torch.lerp(x, random_curve(x, generators), _per_item(_uniform(generators) * s.remap))
     if s.gamma > 0:
-        x = x ** _per_item(torch.exp(_signed(generators, s.gamma)))
+        x = x ** _per_item(torch.exp(_symmetric(generators, s.gamma)))
     if s.contrast > 0:
-        x = x * _per_item(1 + _signed(generators, s.contrast))
+        x = x * _per_item(1 + _symmetric(generators, s.contrast))
     if s.bias > 0:
         x = x * torch.exp(s.bias * smooth_field(generators, 1, BIAS_POINTS, source.shape[2:]))
     if s.blur_mm > 0:
@@ -301,7 +301,7 @@ def change_intensities(
     return torch.where(chosen, x.clamp(min=0) * 2 - 1, source)
 
 
-def rising_curve(x: Tensor, generators: Sequence[Generator], pieces: int = 8) -> Tensor:
+def random_curve(x: Tensor, generators: Sequence[Generator], pieces: int = 8) -> Tensor:
     """A random rising piecewise linear map of 0..1 onto itself, one an item; 0 and 1 stay."""
     steps = 0.05 + torch.stack(
         [torch.rand(pieces, generator=generator) for generator in generators]
@@ -349,7 +349,7 @@ def _uniform(generators: Sequence[Generator]) -> Tensor:
     return torch.cat([torch.rand(1, generator=generator) for generator in generators])
 
 
-def _signed(generators: Sequence[Generator], most: float) -> Tensor:
+def _symmetric(generators: Sequence[Generator], most: float) -> Tensor:
     """Uniform in -most..most, one an item; draws nothing when most is 0."""
     if most > 0:
         return (2 * _uniform(generators) - 1) * most

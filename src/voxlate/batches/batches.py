@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,18 +22,17 @@ from voxlate.batches.patches import (
     starts_of,
     usable_cases,
 )
-from voxlate.batches.slice_filter import kept_slices
-from voxlate.cases.prepared import Cohort, open_cohort
+from voxlate.batches.slice_filter import select_slices
+from voxlate.cases.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.tiling import Triple
 from voxlate.system.errors import BadInput
-
-__all__ = ["Batches", "Cohort", "DataSettings", "open_cohort", "validation_batches"]
 
 T = TypeVar("T")
 TRIES = 8  # random places in the plane; where none has enough foreground, the best of them is taken
 
 
+@dataclass(eq=False)
 class Batches(Dataset[Batch]):
     """Training batches by step number.
 
@@ -45,43 +45,31 @@ class Batches(Dataset[Batch]):
     moments: a folder that latents.cache_moments filled for these settings; batches then carry them as well.
     """
 
-    def __init__(
-        self,
-        cohort: Cohort,
-        data: DataSettings,
-        intensity: Mapping[str, IntensityMap],
-        *,
-        seed: int = 0,
-        batch: int = 1,
-        steps: int = 1,
-        rank: int = 0,
-        world: int = 1,
-        unpaired: bool = False,
-        moments: Path | None = None,
-    ) -> None:
-        self.cohort = cohort
-        self.data = data
-        self.intensity = dict(intensity)
-        self.seed = seed
-        self.batch = batch
-        self.steps = steps
-        self.rank = rank
-        self.world = world
-        self.starts = _starts(cohort, data, usable_cases(cohort, data, "train"))
+    cohort: Cohort
+    data: DataSettings
+    intensity: Mapping[str, IntensityMap]
+    _: KW_ONLY
+    seed: int = 0
+    batch: int = 1
+    steps: int = 1
+    rank: int = 0
+    world: int = 1
+    unpaired: bool = False
+    moments: Path | None = None
+
+    def __post_init__(self) -> None:
+        data = self.data
+        self.starts = _starts(self.cohort, data, usable_cases(self.cohort, data, "train"))
         self.items = _items(self.starts, data.patch[0])
-        self.moments = moments
-        self.unpaired = unpaired
-        self.patients = {case: cohort.header(case).patient for case in self.starts}
+        self.patients = {case: self.cohort.header(case).patient for case in self.starts}
         self.unpaired_targets = self  # the batches from which targets of other patients are drawn
-        if unpaired and data.apart:  # targets are of cases that have them, with their own mask
+        if self.unpaired and data.apart:  # targets are of cases that have them, with their own mask
             own = replace(data, source=data.target, stack=0)
-            self.unpaired_targets = Batches(
-                cohort, own, intensity, seed=seed, batch=batch, steps=steps
-            )
+            self.unpaired_targets = replace(self, data=own, unpaired=False, moments=None)
         others = set(self.unpaired_targets.patients.values())
-        if unpaired and len(others) < 2 and others <= set(self.patients.values()):
+        if self.unpaired and len(others) < 2 and others <= set(self.patients.values()):
             raise BadInput(
-                f"{cohort.folder}: expected two patients or more in the split train, for unpaired scans, found one. Prepare more cases, or choose a method that learns from pairs."
+                f"{self.cohort.folder}: expected two patients or more in the split train, for unpaired scans, found one. Prepare more cases, or choose a method that learns from pairs."
             )
 
     def __len__(self) -> int:
@@ -147,7 +135,9 @@ class Batches(Dataset[Batch]):
         if self.data.centred:
             x = even_start(header.shape[2], self.data.patch[2])
             axes[1] = range(x, x + 1)
-        tries = 1 if all(len(axis) == 1 for axis in axes) or self.data.foreground == 0 else TRIES
+        tries = TRIES
+        if all(len(axis) == 1 for axis in axes) or self.data.foreground == 0:
+            tries = 1
         best = (z, 0, 0)
         best_share = -1.0
         for _ in range(tries):
@@ -156,8 +146,7 @@ class Batches(Dataset[Batch]):
                 return case, (z, y, x)
             share = mask_share(self.cohort.case(case), self.data, (z, y, x))
             if share > best_share:
-                best = (z, y, x)
-                best_share = share
+                best, best_share = (z, y, x), share
             if share >= self.data.foreground:
                 break
         return case, best
@@ -185,14 +174,10 @@ def even_places(
     limit: int | None,
 ) -> Sequence[tuple[str, Triple]]:
     """Case and start of each patch of `validation_batches`, in their order."""
-    places = [
-        (case, start)
-        for case, starts in whole_cases(cohort, data, split).items()
-        for start in starts
-    ]
-    if limit is None:
-        return places
-    return evenly_spaced(places, limit)
+    places = list[tuple[str, Triple]]()
+    for case, starts in whole_cases(cohort, data, split).items():
+        places += [(case, start) for start in starts]
+    return places if limit is None else space_evenly(places, limit)
 
 
 def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Triple]]:
@@ -209,7 +194,7 @@ def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, lis
     return places
 
 
-def evenly_spaced(items: Sequence[T], limit: int) -> Sequence[T]:
+def space_evenly(items: Sequence[T], limit: int) -> Sequence[T]:
     """At most `limit` of the items, evenly spaced over all of them."""
     if limit >= len(items):
         return items
@@ -240,33 +225,32 @@ def read_batch(
 
     seeds: of what data.physics draws for each (default: a fixed one for each place).
     """
-    pairs = []
-    for k, (case, start) in enumerate(places):
-        seed = None if seeds is None else seeds[k]
+    pairs = list[Batch]()
+    for (case, start), seed in zip(places, seeds or repeat(None)):
         pair = read_pair(cohort.case(case), data, intensity, start, seed=seed)
         if moments is not None:
             slices = slice(start[0], start[0] + data.patch[0])
-            both = (data.source, data.target)
-            of_source, of_target = (
-                read_moments(moments, case, slices, names)[None] for names in both
+            pair = replace(
+                pair,
+                source_moments=read_moments(moments, case, slices, data.source)[None],
+                target_moments=read_moments(moments, case, slices, data.target)[None],
             )
-            pair = replace(pair, source_moments=of_source, target_moments=of_target)
         pairs.append(pair)
     return collate(pairs)
 
 
 def collate(batches: Sequence[Batch]) -> Batch:
     """Several batches of the same settings as one."""
-    names = [name for name, value in vars(batches[0]).items() if isinstance(value, Tensor)]
-    joined: dict[str, Any] = {
-        name: torch.cat([getattr(batch, name) for batch in batches]) for name in names
-    }
+    joined = dict[str, Any]()
+    for name, value in vars(batches[0]).items():
+        if isinstance(value, Tensor):
+            joined[name] = torch.cat([getattr(batch, name) for batch in batches])
     return replace(batches[0], **joined)
 
 
 def _starts(cohort: Cohort, data: DataSettings, cases: list[str]) -> dict[str, list[int]]:
     """The starts of each case's patches along D; raises BadInput where no case has any."""
-    kept = kept_slices(cohort, data.slices, cases) if data.slices is not None else {}
+    kept = select_slices(cohort, data.slices, cases) if data.slices is not None else {}
     starts = dict[str, list[int]]()
     for case in cases:
         along = starts_of(cohort.header(case, data.axes), data, kept.get(case))
@@ -312,6 +296,6 @@ def _generator(*key: str | int) -> Generator:
 
 
 @functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
+def _order(seed: int, epoch: int, count: int) -> Sequence[int]:
     """The order of the items in an epoch."""
     return tuple(torch.randperm(count, generator=_generator("epoch", seed, epoch)).tolist())

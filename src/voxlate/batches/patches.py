@@ -183,7 +183,7 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> list[str]:
     no usable case.
     """
     _check_names(cohort, data)
-    lacking = lacking_modalities(cohort, data, split)
+    lacking = missing_modalities(cohort, data, split)
     usable = [case for case in cohort.splits[split] if case not in lacking]
     if not usable:
         first = "".join(
@@ -220,7 +220,7 @@ def _check_names(cohort: Cohort, data: DataSettings) -> None:
     )
 
 
-def lacking_modalities(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[str]]:
+def missing_modalities(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[str]]:
     """The cases of a split that the settings cannot use, with the modalities that each lacks."""
     lacking = dict[str, list[str]]()
     sides = [data.source] if data.apart else [data.source, data.target]
@@ -352,7 +352,7 @@ def read_patch(
         inside, place = _overlap(start, size, case.header.shape)
         mask[:] = 0
         mask[inside] = case.inside(case.arrays[MASK][place], data.source)
-        drawn = _drawing(case)
+        drawn = _contrasts(case)
         if item is not None and drawn is not None:
             mask[inside] *= drawn.remainder(case, item, place)
     if data.lift:
@@ -400,14 +400,14 @@ def read_pair(
     )
 
 
-def _drawing(case: PreparedCase) -> Drawn | None:
+def _contrasts(case: PreparedCase) -> Drawn | None:
     """The modalities of data.physics; None where the case has no maps to draw from."""
     return case.contrasts if isinstance(case.contrasts, Drawn) else None
 
 
 def _draw(case: PreparedCase, start: Triple, seed: int | None) -> Draw | None:
     """What data.physics draws for an item; seed: default a fixed one for each place."""
-    drawn = _drawing(case)
+    drawn = _contrasts(case)
     if drawn is None:
         return None
     if seed is None:
@@ -440,7 +440,7 @@ def _read_modality(
     if name not in case.header.units:
         return out
     inside, place = _overlap(start, size, case.header.shape)
-    drawn = _drawing(case)
+    drawn = _contrasts(case)
     if item is None or drawn is None:
         for plane, step in zip(out, steps):
             plane[inside] = _scale(case, name, spec, place, step)

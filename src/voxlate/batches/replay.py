@@ -1,6 +1,7 @@
 """Batches of two cohorts: the items of a new one, and a stated share of items of an earlier one (replay)."""
 
 import math
+from dataclasses import KW_ONLY, dataclass
 
 from torch.utils.data import Dataset
 
@@ -8,6 +9,7 @@ from voxlate.batch import Batch
 from voxlate.batches.batches import Batches, collate
 
 
+@dataclass(eq=False)
 class Mixed(Dataset[Batch]):
     """Batches whose item k, over all steps and processes, is of the replayed cohort as often as the share states.
 
@@ -15,22 +17,13 @@ class Mixed(Dataset[Batch]):
     process). The number of an item alone decides which it is, hence workers and restarts give identical batches.
     """
 
-    def __init__(
-        self,
-        new: Batches,
-        replayed: Batches,
-        *,
-        share: float,
-        batch: int,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.new = new
-        self.replayed = replayed
-        self.share = share
-        self.batch = batch
-        self.rank = rank
-        self.world = world
+    new: Batches
+    replayed: Batches
+    _: KW_ONLY
+    share: float
+    batch: int
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
         return len(self.new) // (self.batch * self.world)

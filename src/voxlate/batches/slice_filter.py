@@ -40,24 +40,24 @@ class SliceFilter:
             )
 
 
-def kept_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[str, np.ndarray]:
-    """Which slices of each case are kept, bool [D], by `passing_slices`; each process reads a case once."""
+def select_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[str, np.ndarray]:
+    """Which slices of each case are kept, bool [D], by `filter_slices`; each process reads a case once."""
     rule = json.dumps(dataclasses.asdict(chosen))
     return {
-        case: _kept(case_path(cohort.folder, case), cohort.header(case).checksum, rule)
+        case: _select(case_path(cohort.folder, case), cohort.header(case).checksum, rule)
         for case in cases
     }
 
 
 @functools.cache
-def _kept(path: Path, checksum: str, rule: str) -> np.ndarray:
+def _select(path: Path, checksum: str, rule: str) -> np.ndarray:
     """The slices of a case file that a rule keeps, cached; a case that was prepared again has another checksum."""
     case = open_case(path)
     images = {name: case.arrays[name] for name in case.header.units}
-    return passing_slices(images, SliceFilter(**json.loads(rule)))
+    return filter_slices(images, SliceFilter(**json.loads(rule)))
 
 
-def passing_slices(images: Mapping[str, np.ndarray], chosen: SliceFilter) -> np.ndarray:
+def filter_slices(images: Mapping[str, np.ndarray], chosen: SliceFilter) -> np.ndarray:
     """Which slices of images [D, H, W] in their own units pass a filter: bool [D]. Constant slices do not.
 
     Modalities that are not among the images are ignored. A mask (bool) may be constant, if it is true.

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from voxlate.batches.batches import Cohort, DataSettings
+from voxlate.batches.patches import DataSettings
+from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.images.intensity import Intensity

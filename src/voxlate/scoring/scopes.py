@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from voxlate.batches.slice_filter import SliceFilter, passing_slices
+from voxlate.batches.slice_filter import SliceFilter, filter_slices
 from voxlate.cases.layout import CANONICAL, reorder_axes
 from voxlate.options.evaluate import CROP
 from voxlate.scoring.distances import RADIOLOGICAL
@@ -111,7 +111,7 @@ class CountedVoxels:
         parts = [None] * len(self.values) if self.inside is None else list(self.inside)
         kept = np.array([_counts(*pair, self.masked) for pair in zip(self.values, parts)])
         if (chosen := self.cut.slices) is not None:
-            kept &= passing_slices({name: self.image_of(name) for name in chosen.above}, chosen)
+            kept &= filter_slices({name: self.image_of(name) for name in chosen.above}, chosen)
         return kept
 
     @cached_property

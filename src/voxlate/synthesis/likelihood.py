@@ -12,8 +12,8 @@ import torch
 from rich.table import Table
 
 from voxlate import __version__
-from voxlate.batches.batches import batches_of, evenly_spaced, open_cohort, whole_cases
-from voxlate.cases.prepared import Cohort
+from voxlate.batches.batches import batches_of, space_evenly, whole_cases
+from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.tiling import Triple
 from voxlate.methods.method import Method
@@ -86,7 +86,7 @@ def likelihood(
     # only existing images have a density, so that incomplete cases are excluded
     places = whole_cases(prepared, replace(recipe.data, allow_missing=False), split)
     chosen = {
-        case: list(evenly_spaced(starts, slices or len(starts))) for case, starts in places.items()
+        case: list(space_evenly(starts, slices or len(starts))) for case, starts in places.items()
     }
     model = method.to(find_device(device))
     estimator = _Estimator(model, recipe, prepared, batch or recipe.synth.batch, seed, tolerance)

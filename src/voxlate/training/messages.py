@@ -8,7 +8,7 @@ import torch
 from voxlate.batches.patches import (
     NO_LABEL,
     DataSettings,
-    lacking_modalities,
+    missing_modalities,
     note_on_cut,
     note_on_padding,
     training_cases,
@@ -39,7 +39,7 @@ def fold_note(cohort: Cohort, fold: int) -> str:
 
 
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:
-    lacking = lacking_modalities(cohort, stage.data, "train")
+    lacking = missing_modalities(cohort, stage.data, "train")
     if stage.data.apart:
         yield _sides(stage, cohort)
     elif lacking:

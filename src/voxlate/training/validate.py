@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch
-from voxlate.batches.batches import DataSettings, batches_of, even_places, validation_batches
+from voxlate.batches.batches import batches_of, even_places, validation_batches
+from voxlate.batches.patches import DataSettings
 from voxlate.cases.layout import CANONICAL, reorder_axes
 from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
