@@ -1,6 +1,5 @@
 """Slices in array files: NumPy's .npy and .npz, and stacks in HDF5. None of them states spacing or orientation."""
 
-import contextlib
 import functools
 import io
 import math
@@ -80,9 +79,8 @@ def read_array(path: Path, text: str = "") -> Stored:
         raise BadInput(
             f"{path}: expected a slice [H, W], found an array of {_shape(values)}. {_advice(path, values)}"
         )
-    with np.errstate(
-        over="ignore"
-    ):  # float64 beyond float32 becomes infinite, which is refused where it is checked
+    # float64 beyond float32 becomes infinite, which is refused where it is checked
+    with np.errstate(over="ignore"):
         data = values.astype(np.float32)[None]
     spacing = "" if part.spacing_mm else ", spacing not stated: 1 mm assumed"
     return Stored(data, part.affine, unit=part.unit, note=f"array, axes {part.axes}{spacing}")
@@ -90,8 +88,8 @@ def read_array(path: Path, text: str = "") -> Stored:
 
 def stack_shape(path: Path, text: str = "") -> tuple[int, int, int]:
     """Slices, height and width of a stack in HDF5; text: as for `read_array`. Raises BadInput as that does."""
-    with _opened(path) as file:
-        slices, height, width = _dataset(path, file, _part(path, text).array or DATASET).shape
+    with _open(path) as file:
+        slices, height, width = _dataset(path, file, _part(path, text).array).shape
     return slices, height, width
 
 
@@ -99,38 +97,40 @@ def slice_size(path: Path, text: str = "") -> tuple[int, int] | None:
     """Height and width of a slice as the header of a .npy or .npz states them; None where it does not state them."""
     try:
         part = _part(path, text)
-        with contextlib.ExitStack() as opened:
-            stream: Any = opened.enter_context(open(path, "rb"))
-            if path.suffix.lower() == ".npz":
-                stream = opened.enter_context(zipfile.ZipFile(stream).open(f"{part.array}.npy"))
-            version = np.lib.format.read_magic(stream)
-            if version == (1, 0):
-                shape = np.lib.format.read_array_header_1_0(stream)[0]
-            else:
-                shape = np.lib.format.read_array_header_2_0(stream)[0]
+        if path.suffix.lower() == ".npz":
+            with zipfile.ZipFile(path) as file, file.open(f"{part.array}.npy") as member:
+                shape = _header_shape(member)
+        else:
+            with path.open("rb") as stream:
+                shape = _header_shape(stream)
     except Exception:  # the error is raised when the slice is read
         return None
     expected = 2 if part.channel is None else 3
     return (shape[0], shape[1]) if len(shape) == expected else None
 
 
+def _header_shape(stream: Any) -> tuple[int, ...]:
+    version, _ = np.lib.format.read_magic(stream)
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    return read[version](stream)[0]
+
+
 def _part(path: Path, text: str) -> Part:
     settings = [setting.partition("=")[::2] for setting in text.split(",") if setting]
-    given = dict(settings)
-    if len(given) < len(settings):
+    values: dict[str, Any] = dict(settings)
+    if len(values) < len(settings):
         raise BadInput(
             f"{path}: expected each key once after '#', found '#{text}'. Remove one of them."
         )
     allowed = {".npy": {"channel"}, ".npz": {"array"}}.get(path.suffix.lower(), {"slice", "array"})
-    others = {"channel", "slice", "array"} & set(given) - allowed
+    others = {"channel", "slice", "array"} & set(values) - allowed
     if others:
         raise BadInput(
             f"{path}: expected {' or '.join(sorted(allowed))}= of such a file, found {others.pop()}=. Name that."
         )
-    values: dict[str, Any] = {**given}
-    for key in {"channel", "slice"} & set(given):
-        values[key] = int(given[key])
-    if "mm" in given:
+    for key in {"channel", "slice"} & set(values):
+        values[key] = int(values[key])
+    if "mm" in values:
         values["spacing_mm"] = _spacing(path, values.pop("mm"))
     return Part(**values)
 
@@ -149,14 +149,14 @@ def _spacing(path: Path, text: str) -> tuple[float, float, float]:
 
 def _from_npy(path: Path, part: Part) -> np.ndarray:
     with open(path, "rb") as file:
-        values = _parsed(path, file.read(MOST_BYTES + 1), str(path))
+        values = _parse(path, file.read(MOST_BYTES + 1), str(path))
     if part.channel is None:
         return values
     if values.ndim < 3:
         raise BadInput(
             f"{path}: expected channels [H, W, C], found {_shape(values)}. Leave out channel=."
         )
-    if values.ndim != 3 or part.channel >= values.shape[-1]:
+    if values.ndim > 3 or part.channel >= values.shape[-1]:
         raise BadInput(
             f"{path}: expected channel {part.channel}, from 0, of [H, W, C], found {_shape(values)}."
         )
@@ -178,10 +178,10 @@ def _from_npz(path: Path, part: Part) -> np.ndarray:
                 f"{path}: expected a slice in '{name}', found {members[name].file_size} bytes. Check it."
             )
         whole = file.read(members[name])  # to the end, where its checksum is compared
-    return _parsed(path, whole, f"{path}, array {name}")
+    return _parse(path, whole, f"{path}, array {name}")
 
 
-def _parsed(path: Path, whole: bytes, where: str) -> np.ndarray:
+def _parse(path: Path, whole: bytes, where: str) -> np.ndarray:
     """The array in the bytes of a .npy file, whose header must account for every one of them."""
     stream = io.BytesIO(whole)
     try:
@@ -201,8 +201,8 @@ def _parsed(path: Path, whole: bytes, where: str) -> np.ndarray:
 
 
 def _from_stack(path: Path, part: Part) -> np.ndarray:
-    with _opened(path) as file:
-        dataset = _dataset(path, file, part.array or DATASET)
+    with _open(path) as file:
+        dataset = _dataset(path, file, part.array)
         if part.slice is None or part.slice >= len(dataset):
             found = "none" if part.slice is None else f"slice={part.slice}"
             raise BadInput(
@@ -211,9 +211,8 @@ def _from_stack(path: Path, part: Part) -> np.ndarray:
         with errors_as(
             f"{path}: expected whole voxel data of slice {part.slice}, found it damaged", AGAIN
         ):
-            chunk = (
-                dataset.chunks[0] if dataset.chunks else 1
-            )  # slices that the file compresses together
+            # slices that the file compresses together
+            chunk = dataset.chunks[0] if dataset.chunks else 1
             if chunk == 1 or dataset.nbytes // len(dataset) * chunk > MOST_BYTES:
                 return np.asarray(dataset[part.slice])
             first = part.slice // chunk * chunk
@@ -224,11 +223,11 @@ def _from_stack(path: Path, part: Part) -> np.ndarray:
 @functools.lru_cache(maxsize=2)
 def _chunk(path: Path, mtime_ns: int, name: str, first: int, end: int) -> np.ndarray:
     """Slices that the file compresses together, kept for the next one of them; a changed file is read again."""
-    with _opened(path) as file:
+    with _open(path) as file:
         return np.asarray(file[name][first:end])
 
 
-def _opened(path: Path) -> Any:
+def _open(path: Path) -> Any:
     h5py = optional_package("h5py", "hdf5", path, "h5py to read HDF5 files")
     with errors_as(f"{path}: expected a whole HDF5 file, found none", AGAIN):
         return h5py.File(path, "r")
@@ -236,6 +235,7 @@ def _opened(path: Path) -> Any:
 
 def _dataset(path: Path, file: Any, name: str) -> Any:
     """A stack of slices in the file itself; links of an HDF5 file to other files are not followed."""
+    name = name or DATASET
     with errors_as(f"{path}: expected a sound HDF5 file, found damage", AGAIN):
         link = file.get(name, getlink=True)
         dataset: Any = file[name] if type(link).__name__ == "HardLink" else None

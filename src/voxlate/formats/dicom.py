@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -368,9 +369,9 @@ def read_frames(path: Path) -> DynamicScan:
         headers = _check_series(path)
         places = order_in_time(headers, path)
         rows = list(zip(*places.images, strict=True))
-        frames = [
-            stack_of({image: headers[image] for image in row}, path, numbered=False) for row in rows
-        ]
+        frames = []
+        for row in rows:
+            frames.append(stack_of({image: headers[image] for image in row}, path, numbered=False))
         meaning = meaning_of(headers, path)
     grid = frames[0].grid
     tilt = tilt_of(grid)
@@ -385,10 +386,12 @@ def read_frames(path: Path) -> DynamicScan:
             )
     times = None
     if places.seconds is not None:
-        means = np.array([np.mean([places.seconds[image] for image in row]) for row in rows])
+        seconds = np.array([itemgetter(*row)(places.seconds) for row in rows])
+        means = seconds.reshape(len(rows), -1).mean(axis=1)
         times = means - means[0]
 
     def planes() -> Iterator[np.ndarray]:
+        """All planes, frame by frame."""
         for frame in frames:
             for image, header in frame.headers.items():
                 yield read_slice(image, header, grid.shape[1:])

@@ -91,6 +91,7 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
         series.ImageType = [*series.ImageType, placement.plane]
 
     def slices() -> Iterator[Any]:
+        """The objects, of which each is the one before with other attributes."""
         single = encode(series)
         for level, plane in enumerate(stored.values):
             as_file(single, level)
@@ -132,7 +133,7 @@ def write_enhanced(volume: Volume, like: Path, out: Path, origin: Origin) -> lis
             "ApplicableSafetyStandardAgency", "NONE"
         )
     _write_dimensions(series)
-    shared = _shared_groups(series, placement, stored, template)
+    shared = _groups_of_all(series, placement, stored, template)
     series.SharedFunctionalGroupsSequence = [_groups(**shared)]
     synthesis = Derivation(origin.description, SYNTHESIS)
     levels = range(len(stored.values))
@@ -293,7 +294,7 @@ def _groups(**groups: Any) -> Any:
     return item(**{f"{name}Sequence": [group] for name, group in groups.items()})
 
 
-def _shared_groups(
+def _groups_of_all(
     series: Any, placement: Placement, stored: _Stored, template: Any
 ) -> dict[str, Any]:
     """The groups of all frames: pixel spacing, orientation, type, anatomy, scale and window."""

@@ -145,7 +145,7 @@ def write_map(
     window = (float(f"{number:.6g}") for number in (low + width / 2, width))
     parametric = highdicom.pm.ParametricMap(
         contains_recognizable_visual_features=False,
-        real_world_value_mappings=[_mapping(values, quantity)],
+        real_world_value_mappings=[_real_world_values(values, quantity)],
         voi_lut_transformations=[highdicom.VOILUTTransformation(*window)],
         content_label=CONTENT_LABEL,
         content_description=quantity.description,
@@ -189,7 +189,7 @@ def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin)
     return write_objects(out, series, 1, [segmentation])
 
 
-def _mapping(values: np.ndarray, quantity: Quantity) -> Any:
+def _real_world_values(values: np.ndarray, quantity: Quantity) -> Any:
     """Stored values are values in the unit; codes state the unit, the quantity and a statistic."""
     mapping = highdicom.pm.RealWorldValueMapping(
         lut_label=quantity.modality.upper()[:16],

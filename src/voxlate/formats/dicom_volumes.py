@@ -124,7 +124,9 @@ def order_in_time(headers: Headers, path: Path) -> Places:
     along = planes.places @ planes.normal
     order = np.argsort(along, kind="stable")
     breaks = np.flatnonzero(np.diff(along[order]) > SAME_PLACE_MM) + 1
-    places = [[images[k] for k in group] for group in np.split(order, breaks)]
+    ordered_images = [images[k] for k in order]
+    ends = zip([0, *breaks], [*breaks, None])
+    places = [ordered_images[first:end] for first, end in ends]
     short = min(places, key=len)
     full = max(places, key=len)
     if len(short) < len(full):

@@ -47,7 +47,7 @@ class DynamicScan:
 
 @dataclass(frozen=True)
 class Format:
-    """A file format. To add one, write its file in this folder and name it in FORMATS of voxlate/images/io.py.
+    """A file format. To add one, write its file in this folder and name it in FORMATS of voxlate/formats/io.py.
 
     Endings are in lower case and begin with '.'; '.nii.gz' is one ending. `read` and the others raise BadInput.
 
@@ -81,6 +81,7 @@ class Format:
 
     @property
     def all_endings(self) -> tuple[str, ...]:
+        """The endings of all files that are read."""
         return self.endings + self.named_endings
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from voxlate.formats.format import Format
 from voxlate.formats.nifti import (
     PACKED,
+    compress,
     describe,
     open_nifti,
     read_nifti,
@@ -18,9 +19,8 @@ from voxlate.formats.nifti import (
 from voxlate.images.grid import Volume
 
 NO_PARAMETERS = bytes(20)  # five floats on the acquisition, which follow the voxels
-COMMAND_LINE = (
-    3  # FreeSurfer's tag of a text; it is an int32, followed by the text's length as an int64
-)
+# FreeSurfer's tag of a text; it is an int32, followed by the text's length as an int64
+COMMAND_LINE = 3
 TAG = struct.Struct(">iq")
 
 
@@ -33,20 +33,12 @@ def write_mgz(path: Path, volume: Volume, description: str = "") -> None:
     stored = data.T.astype(smallest_type(data), copy=False)
     image = nib.freesurfer.mghformat.MGHImage(stored, volume.affine)
     text = describe(description) + b"\0"
-    with (
-        open(path, "wb") as file,
-        gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed,
-    ):
-        packed.write(_whole_header(image))
+    start = image.header.get_data_offset()
+    header = image.header.structarr.tobytes()[:start].ljust(start, b"\0")
+    with open(path, "wb") as file, compress(file) as packed:
+        packed.write(header)
         packed.write(stored.astype(stored.dtype.newbyteorder(">")).tobytes(order="F"))
         packed.write(NO_PARAMETERS + TAG.pack(COMMAND_LINE, len(text)) + text)
-
-
-def _whole_header(image: nib.freesurfer.mghformat.MGHImage) -> bytes:
-    """The header with its unused bytes, up to the first voxel."""
-    header = image.header.structarr.tobytes()
-    start = image.header.get_data_offset()
-    return header[:start].ljust(start, b"\0")
 
 
 def mgz_description(path: Path) -> bytes:

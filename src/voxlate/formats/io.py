@@ -6,6 +6,7 @@ a frame ('FILE#frame=12', see dynamic.py), or a slice of an array file ('FILE.np
 
 import functools
 import hashlib
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,12 @@ FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY, RI
 
 def scan_endings() -> tuple[str, ...]:
     """The endings of files that count as scans wherever a cohort's folder holds them."""
-    return tuple(ending for one in FORMATS for ending in one.endings)
+    return tuple(chain.from_iterable(kind.endings for kind in FORMATS))
 
 
 def endings_by_name() -> tuple[str, ...]:
     """The endings of files that are read only where a path or a pattern names them."""
-    return tuple(ending for one in FORMATS for ending in one.named_endings)
+    return tuple(chain.from_iterable(kind.named_endings for kind in FORMATS))
 
 
 def without_ending(path: str) -> str:
@@ -48,7 +49,7 @@ def without_ending(path: str) -> str:
 def format_by_ending(name: str) -> Format | None:
     """The format of a file's name; None for an ending that no format has."""
     lower = name.lower()
-    return next((one for one in FORMATS if lower.endswith(one.all_endings)), None)
+    return next((kind for kind in FORMATS if lower.endswith(kind.all_endings)), None)
 
 
 def format_of(path: Path) -> Format:
@@ -67,9 +68,9 @@ def format_of(path: Path) -> Format:
     by_ending = format_by_ending(file.name)
     if by_ending is not None:
         return by_ending
-    for one in FORMATS:
-        if one.recognises is not None and one.recognises(file):
-            return one
+    for kind in FORMATS:
+        if kind.recognises is not None and kind.recognises(file):
+            return kind
     known = ", ".join(scan_endings() + endings_by_name())
     found = file.suffix.lower() or file.name
     raise BadInput(
@@ -90,9 +91,7 @@ def file_and_part(path: Path) -> tuple[Path, str]:
     if not mark or path.exists() or not folder_and_key(Path(whole))[0].exists():
         return path, ""
     by_ending = format_by_ending(whole)
-    is_part = (
-        by_ending.is_part if by_ending is not None and by_ending.is_part is not None else is_frame
-    )
+    is_part = (by_ending and by_ending.is_part) or is_frame
     return (Path(whole), part) if is_part(part) else (path, "")
 
 
@@ -181,26 +180,24 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
     picture is asked for and the volume has several slices.
     """
     path = Path(path)
-    writable = {ending: one for one in FORMATS for ending in one.written_endings}
-    ending = next((ending for ending in writable if path.name.lower().endswith(ending)), None)
-    if ending is None:
+    kind = next(
+        (kind for kind in FORMATS if path.name.lower().endswith(kind.written_endings)), None
+    )
+    if kind is None or kind.write is None:
+        endings = chain.from_iterable(kind.written_endings for kind in FORMATS)
         raise BadInput(
-            f"{path}: expected a file name that ends with {' or '.join(writable)}, found '{path.suffix.lower()}'. Rename it."
+            f"{path}: expected a file name that ends with {' or '.join(endings)}, found '{path.suffix.lower()}'. Rename it."
         )
     if len(volume.data) != 1:
         raise ValueError(f"{path}: a file holds one channel, got {len(volume.data)}")
     check_affine(volume.affine, path)
     _check_finite(volume.data, path)
-    if writable[ending].is_picture and orient(volume, "LPS").grid.shape[0] != 1:
+    if kind.is_picture and orient(volume, "LPS").grid.shape[0] != 1:
         raise BadInput(
             f"{path}: expected one slice for a picture, found {volume.grid}. Write .nii.gz instead."
         )
-    write = writable[ending].write
-    assert write is not None, (
-        f"{writable[ending].name} has written_endings and no function that writes"
-    )
     with whole_file(path) as temporary:
-        write(temporary, volume, description)
+        kind.write(temporary, volume, description)
 
 
 def is_synthetic(path: Path) -> bool:
@@ -230,21 +227,20 @@ def files_of(path: Path) -> list[Path]:
     if key:
         return list(dict.fromkeys(image.file for image in headers_of(file)))
     by_ending = format_by_ending(location.name)
-    patterns = by_ending.partners.get(location.suffix.lower(), ()) if by_ending is not None else ()
+    patterns = by_ending.partners.get(location.suffix.lower(), ()) if by_ending else ()
     partners = [location.with_name(pattern.replace("*", location.stem)) for pattern in patterns]
     return [*entries_in(location), *(partner for partner in partners if partner.is_file())]
 
 
 def content_hash(path: Path) -> str:
     """16 hexadecimal digits of the content of all files behind a path, whatever their names, and of its part."""
-    hashes = []
-    for file in files_of(path):
-        if file.is_file():
-            state = file.stat()
-            hashes.append(_sha256(file, state.st_size, state.st_mtime_ns))
-        else:
-            hashes.append(f"no file: {file.name}")
-    text = " ".join([*sorted(hashes), file_and_part(path)[1]])
+    hashes = sorted(
+        _sha256(file, file.stat().st_size, file.stat().st_mtime_ns)
+        if file.is_file()
+        else f"no file: {file.name}"
+        for file in files_of(path)
+    )
+    text = " ".join([*hashes, file_and_part(path)[1]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

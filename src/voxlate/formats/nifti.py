@@ -39,6 +39,7 @@ ALIGNED = 2  # code of an affine that leads to the space of another file
 APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
 
 NiftiImage = nib.nifti1.Nifti1Pair
+Stored16or32 = type[np.int16] | type[np.float32]
 
 
 def _load(path: Path) -> Any:
@@ -82,7 +83,7 @@ def _affine(image: Any, path: Path) -> np.ndarray:
     """The sform where its code is set, else the qform, else the header's sizes; in millimetres."""
     if not isinstance(image, NiftiImage):
         return check_affine(image.affine, path)
-    scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
+    scale = _scale_to_mm(image)
     try:
         return check_affine(scale @ image.affine, path)
     except BadInput:
@@ -93,27 +94,33 @@ def _affine(image: Any, path: Path) -> np.ndarray:
         return check_affine(scale @ qform, path)
 
 
-def _stated_place(image: Any, grid: Grid) -> tuple[Codes, tuple[str, ...]]:
+def _place_in_header(image: Any, grid: Grid) -> tuple[Codes, str]:
     """The codes of the affine that is read, and a sentence where the header states no affine, or two."""
     if not isinstance(image, NiftiImage):
-        return grid.codes, ()
+        return grid.codes, ""
     header = image.header
-    q, s = (_known_code(int(header[key])) for key in ("qform_code", "sform_code"))
+    q, s = (_standard_code(int(header[key])) for key in ("qform_code", "sform_code"))
     if not q and not s:
-        return (0, 0), (
+        return (
+            (0, 0),
             "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right.",
         )
-    scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
+    scale = _scale_to_mm(image)
     places = [_is_place(read, scale, grid) for read in (header.get_qform, header.get_sform)]
     if not (q and s) or all(places):
-        return (q, s), ()
+        return (q, s), ""
     taken = "sform" if places[1] else "qform"
-    return (q * places[0], s * places[1]), (
+    return (
+        (q * places[0], s * places[1]),
         f"its qform and sform give voxels different places; the {taken} was taken. Check its orientation, and write one of them into both.",
     )
 
 
-def _known_code(code: int) -> int:
+def _scale_to_mm(image: Any) -> np.ndarray:
+    return np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
+
+
+def _standard_code(code: int) -> int:
     """A code of the standard; of another one it is known that the file states a place."""
     return code if code in nib.nifti1.xform_codes.code else SCANNER
 
@@ -144,11 +151,18 @@ def open_nifti(path: Path) -> DynamicScan:
     _check_size(image, grid, path)
     check_volume(grid.shape, path)
     count = math.prod(image.shape[3:])
-    codes, guesses = _stated_place(image, grid)
+    codes, guess = _place_in_header(image, grid)
 
     def read(number: int) -> Stored:
-        data = _read_frame(image, grid, path, number)
-        return Stored(data, grid.affine, guesses=guesses, codes=codes)
+        """A frame, counted from 0."""
+        data = empty(grid.shape, np.float32)
+        planes = _planes(image, grid, path, range(number, number + 1))
+        # beyond float32 becomes infinite, which the reader of volumes reports
+        with np.errstate(over="ignore"):
+            for z, plane in enumerate(planes):  # to its end
+                data[z] = plane
+                release(data)
+        return Stored(data, grid.affine, guesses=(guess,) if guess else (), codes=codes)
 
     return DynamicScan(
         grid,
@@ -178,32 +192,18 @@ def _times(image: Any, count: int) -> np.ndarray | None:
     return np.arange(count) * step if 0 < step < math.inf else None
 
 
-def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> np.ndarray:
-    data = empty(grid.shape, np.float32)
-    with np.errstate(
-        over="ignore"
-    ):  # beyond float32 becomes infinite, which the reader of volumes reports
-        for z, stored in enumerate(
-            _planes(image, grid, path, range(number, number + 1))
-        ):  # to its end
-            data[z] = stored
-            release(data)
-    return data
-
-
 def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.ndarray]:
     """The planes [H, W] of frames, scaled, read one by one: x grows fastest in these files, then y, z and time."""
     stored = image.dataobj
     depth, height, width = grid.shape
     size = height * width * stored.dtype.itemsize
-    slope = float(stored.slope)
-    intercept = float(stored.inter)
+    slope, intercept = np.float64(stored.slope), float(stored.inter)
     scaled = (slope, intercept) != (1.0, 0.0)
     with (
         errors_as(
             f"{path}: expected voxels for {grid}, found the file damaged or cut short", AGAIN
         ),
-        _opened(Path(stored.file_like)) as file,
+        _open(Path(stored.file_like)) as file,
     ):
         file.seek(stored.offset + frames.start * depth * size)
         for z in range(depth * len(frames)):
@@ -211,7 +211,7 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
             if len(raw) < size:
                 raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
             plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
-            yield plane * np.float64(slope) + intercept if scaled else plane
+            yield plane * slope + intercept if scaled else plane
         if isinstance(file, gzip.GzipFile):
             _read_to_end(file, path)
 
@@ -231,7 +231,7 @@ def _check_start(path: Path) -> None:
     """Raise BadInput where voxels begin so far from the start of a file that its extensions would fill the memory."""
     if path.suffix.lower() in (".mgz", ".mgh"):
         return
-    with errors_as(f"{path}: expected a NIfTI header, found none", AGAIN), _opened(path) as file:
+    with errors_as(f"{path}: expected a NIfTI header, found none", AGAIN), _open(path) as file:
         start = file.read(544)
         kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
         size = kind.template_dtype.itemsize
@@ -244,7 +244,7 @@ def _check_start(path: Path) -> None:
         )
 
 
-def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
+def _open(path: Path) -> BinaryIO | gzip.GzipFile:
     """A file, decompressed by a reader that compares checksums."""
     return gzip.open(path) if path.suffix.lower() in PACKED else path.open("rb")
 
@@ -278,12 +278,15 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
     image.header["descrip"] = describe(description)
     with open(path, "wb") as file:
         if path.suffix.lower() == ".gz":
-            with gzip.GzipFile(
-                filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0
-            ) as packed:
+            with compress(file) as packed:
                 _write_planes(packed, image, data, stored)
         else:
             _write_planes(file, image, data, stored)
+
+
+def compress(file: BinaryIO) -> gzip.GzipFile:
+    """A stream that compresses into a file without its name and the time."""
+    return gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0)
 
 
 def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:
@@ -300,7 +303,7 @@ def _write_planes(
     file: BinaryIO | gzip.GzipFile,
     image: nib.nifti1.Nifti1Image,
     data: np.ndarray,
-    stored: type[np.int16] | type[np.float32],
+    stored: Stored16or32,
 ) -> None:
     """Write the header of an image, and the planes [H, W] of `data` one by one: nibabel would copy all of them."""
     image.update_header()
@@ -312,7 +315,7 @@ def _write_planes(
         release(data)
 
 
-def smallest_type(data: np.ndarray) -> type[np.int16] | type[np.float32]:
+def smallest_type(data: np.ndarray) -> Stored16or32:
     """int16 where it loses nothing of the voxels, else float32."""
     limits = np.iinfo(np.int16)
     low, high = least_and_most(data)

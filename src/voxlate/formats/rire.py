@@ -25,10 +25,10 @@ def read_rire(path: Path) -> Stored:
     """
     header = _header(path)
     _check_header(path, header)
-    slices, rows, columns = (
-        int(_numbers(path, header, key, 1, whole=True)[0]) for key in ("Slices", "Rows", "Columns")
+    slices, rows, columns = (_count(path, header, key) for key in ("Slices", "Rows", "Columns"))
+    between_rows, between_columns = _numbers(
+        path, header, "Pixel size", 2, "two numbers of mm, a : b"
     )
-    between_rows, between_columns = _numbers(path, header, "Pixel size", 2)
     (between_slices,) = _numbers(path, header, "Slice thickness", 1)
     stated = header.get(ORIENTATION.lower())
     affine = _directions(path, stated or USUAL) @ np.diag(
@@ -79,41 +79,36 @@ def _check_header(path: Path, header: dict[str, str]) -> None:
             )
 
 
+def _count(path: Path, header: dict[str, str], key: str) -> int:
+    (number,) = _numbers(path, header, key, 1, "a whole number")
+    if number != int(number):
+        raise _wrong_value(path, header, key, "a whole number")
+    return int(number)
+
+
 def _numbers(
-    path: Path,
-    header: dict[str, str],
-    key: str,
-    count: int,
-    whole: bool = False,
+    path: Path, header: dict[str, str], key: str, count: int, kind: str = "a number of mm"
 ) -> list[float]:
     """The positive numbers of a keyword, which ':' separates."""
-    text = header[key.lower()]
     try:
-        numbers = [float(part) for part in text.split(":")]
+        numbers = [float(part) for part in header[key.lower()].split(":")]
     except ValueError:
         numbers = []
-    positive = all(math.isfinite(number) and number > 0 for number in numbers)
-    if (
-        len(numbers) != count
-        or not positive
-        or (whole and any(number != int(number) for number in numbers))
-    ):
-        if whole:
-            kind = "a whole number"
-        elif count == 1:
-            kind = "a number of mm"
-        else:
-            kind = "two numbers of mm, a : b"
-        raise BadInput(
-            f"{path}: expected {key} := {kind} above 0, found '{text[:40]}'. Get the file again."
-        )
+    if len(numbers) != count or not all(math.isfinite(n) and n > 0 for n in numbers):
+        raise _wrong_value(path, header, key, kind)
     return numbers
+
+
+def _wrong_value(path: Path, header: dict[str, str], key: str, kind: str) -> BadInput:
+    return BadInput(
+        f"{path}: expected {key} := {kind} above 0, found '{header[key.lower()][:40]}'. Get the file again."
+    )
 
 
 def _directions(path: Path, text: str) -> np.ndarray:
     """Where columns, rows and slices grow to, as a 4x4 matrix to RAS; text: "L : P : H"."""
     letters = [part.strip().upper() for part in text.split(":")]
-    if len(letters) != 3 or any(sum(letter in axis for letter in letters) != 1 for axis in AXES):
+    if len(letters) != 3 or any(len(axis.intersection(letters)) != 1 for axis in AXES):
         raise BadInput(
             f"{path}: expected {ORIENTATION} := three of L R, A P, H F as in {USUAL}, found '{text[:40]}'. Correct it."
         )
@@ -123,14 +118,10 @@ def _directions(path: Path, text: str) -> np.ndarray:
 def _voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """float32 [D, H, W]; raises BadInput unless the file has as many bytes as the header says."""
     if not path.is_file():
-        packed = [
-            file
-            for ending in (".Z", ".gz")
-            if (file := path.with_name(f"{VOXELS}{ending}")).exists()
-        ]
         found = "none. Get it again"
-        if packed:
-            found = f"only {packed[0].name}. Decompress it: gunzip {packed[0]}"
+        for packed in (path.with_name(f"{VOXELS}.gz"), path.with_name(f"{VOXELS}.Z")):
+            if packed.exists():
+                found = f"only {packed.name}. Decompress it: gunzip {packed}"
         raise BadInput(f"{path.parent}: expected {VOXELS} next to header.ascii, found {found}.")
     wanted = 2 * math.prod(shape)
     size = path.stat().st_size
