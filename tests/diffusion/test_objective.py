@@ -12,7 +12,7 @@ from voxlate.diffusion.objective import (
     Table,
     Uniform,
     from_x0_weight,
-    masked_mean,
+    mean_in_mask,
     snr,
 )
 from voxlate.diffusion.prediction import diffuse, target, to_x0
@@ -107,23 +107,23 @@ def brain() -> torch.Tensor:
 def test_the_mean_over_the_mask_counts_only_what_is_inside():
     error = torch.arange(64.0).reshape(2, 2, 1, 4, 4)
     expected = [error[0, :, :, :2].mean(), error[1, :, :, 0, 0].mean()]
-    assert masked_mean(error, brain()).tolist() == pytest.approx(
+    assert mean_in_mask(error, brain()).tolist() == pytest.approx(
         [float(value) for value in expected]
     )
 
 
 def test_the_mean_over_all_voxels_falls_with_the_size_of_the_brain():
     error = torch.ones(2, 2, 1, 4, 4)
-    assert masked_mean(error, brain(), "mask").tolist() == [1, 1]
-    assert masked_mean(error, brain(), "all").tolist() == [8 / 16, 1 / 16]
+    assert mean_in_mask(error, brain(), "mask").tolist() == [1, 1]
+    assert mean_in_mask(error, brain(), "all").tolist() == [8 / 16, 1 / 16]
 
 
 @pytest.mark.parametrize("reduction", ["mask", "all"])
 def test_errors_outside_the_mask_have_no_value_and_no_gradient(reduction):
     out = torch.zeros(2, 1, 1, 4, 4, requires_grad=True)
     truth = torch.where(brain() > 0, 0.5, 100.0)
-    loss = masked_mean((out - truth) ** 2, brain(), reduction)
-    assert loss.tolist() == masked_mean((out - 0.5) ** 2, brain(), reduction).tolist()
+    loss = mean_in_mask((out - truth) ** 2, brain(), reduction)
+    assert loss.tolist() == mean_in_mask((out - 0.5) ** 2, brain(), reduction).tolist()
     (gradient,) = torch.autograd.grad(loss.sum(), out)
     assert torch.equal(gradient != 0, brain() > 0)
 
@@ -132,8 +132,8 @@ def test_a_mask_of_channels_weighs_configurations_alike():
     """Paper 003: a mean over the missing channels, whether one is missing or three."""
     error = torch.tensor([2.0, 5.0, 5.0, 5.0]).reshape(1, 4, 1, 1, 1).expand(2, 4, 1, 3, 3)
     missing = torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 1]]).reshape(2, 4, 1, 1, 1)
-    assert masked_mean(error, missing).tolist() == [2, 5]
+    assert mean_in_mask(error, missing).tolist() == [2, 5]
 
 
 def test_an_empty_mask_gives_no_loss():
-    assert masked_mean(torch.ones(1, 1, 1, 2, 2), torch.zeros(1, 1, 1, 2, 2)).tolist() == [0]
+    assert mean_in_mask(torch.ones(1, 1, 1, 2, 2), torch.zeros(1, 1, 1, 2, 2)).tolist() == [0]

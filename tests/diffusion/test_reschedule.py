@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rows import every_row
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.prediction import diffuse, rescheduled, target, to_eps
+from voxlate.diffusion.prediction import diffuse, reschedule, target, to_eps
 from voxlate.diffusion.sample import SamplerSettings, sample
 from voxlate.diffusion.schedules import (
     Cosine,
@@ -18,7 +18,7 @@ from voxlate.diffusion.schedules import (
     LinearVP,
     ShiftedCosine,
     Sigmoid,
-    preserving,
+    variance_preserving,
 )
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.tasks import Translate
@@ -77,7 +77,7 @@ def test_a_network_sees_states_as_in_training_under_another_schedule(schedule):
         seen.update(x=x, t=t)
         return x
 
-    rescheduled(denoise, trained, schedule)(diffuse(x0, eps, *schedule(t)), t)
+    reschedule(denoise, trained, schedule)(diffuse(x0, eps, *schedule(t)), t)
     reached = schedule.log_snr(t) >= trained.log_snr(torch.tensor(1.0))
     assert reached.sum() > 0
     expected = diffuse(x0, eps, *trained(seen["t"]))
@@ -140,7 +140,7 @@ class PerfectNet(nn.Module):
 
     def forward(self, inputs: NetworkInput) -> Output:
         x, (offset,) = inputs.state, inputs.images.values()
-        alpha, sigma = preserving(inputs.log_snr)
+        alpha, sigma = variance_preserving(inputs.log_snr)
         x0 = offset + TWO_TISSUES.denoise(x - alpha.reshape(-1, 1, 1, 1, 1) * offset, alpha, sigma)
         return Output(target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, "v"))
 

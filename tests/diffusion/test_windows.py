@@ -14,7 +14,7 @@ from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.diffusion.schedules import Cosine
-from voxlate.diffusion.windows import Windows, windowed
+from voxlate.diffusion.windows import Windows, denoise_windows
 from voxlate.system.errors import BadInput
 
 DEPTH = 11
@@ -56,7 +56,12 @@ def test_a_denoiser_of_single_slices_gives_the_same_bits_in_windows_with_every_s
     )
     whole = sample(sampling, slice_wise(slice(None)), Cosine(), Noise(0, ITEMS), known, mask)
     parts = sample(
-        sampling, windowed(slice_wise, DEPTH, windows), Cosine(), Noise(0, ITEMS), known, mask
+        sampling,
+        denoise_windows(slice_wise, DEPTH, windows),
+        Cosine(),
+        Noise(0, ITEMS),
+        known,
+        mask,
     )
     assert torch.equal(parts, whole)
 
@@ -74,7 +79,7 @@ def test_each_call_denoises_every_window_once_with_its_own_slices():
 
     sampling, denoise = (
         SamplerSettings(sampler="heun", steps=3),
-        windowed(denoise_for, 10, Windows(size=4, overlap=1)),
+        denoise_windows(denoise_for, 10, Windows(size=4, overlap=1)),
     )
     sample(sampling, denoise, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 10, 2, 2))
     calls = 1 + 2 * 2  # two steps of two denoisings, and the closing one
@@ -83,7 +88,9 @@ def test_each_call_denoises_every_window_once_with_its_own_slices():
 
 def test_windows_that_disagree_are_averaged_where_they_overlap():
     windows = Windows(size=4, overlap=2)
-    denoise = windowed(lambda part: lambda x, t: torch.full_like(x, float(part.start)), 8, windows)
+    denoise = denoise_windows(
+        lambda part: lambda x, t: torch.full_like(x, float(part.start)), 8, windows
+    )
     found = denoise(torch.zeros(1, 1, 8, 1, 1), torch.zeros(1))
     assert found.flatten().tolist() == [0, 0, 1, 1, 3, 3, 4, 4]  # windows from 0, 2 and 4
 
@@ -106,7 +113,7 @@ def test_the_law_of_a_volume_whose_slices_depend_on_each_other_is_kept_within_wi
     like = torch.zeros(1, 1, 12, 48, 48)
     x = sample(
         sampling,
-        windowed(denoise_for, 12, Windows(size=8, overlap=4)),
+        denoise_windows(denoise_for, 12, Windows(size=8, overlap=4)),
         Cosine(),
         Noise(0, items),
         like,
@@ -125,7 +132,7 @@ def test_a_likelihood_in_windows_is_that_of_the_whole_volume():
         return bits_per_dim(denoise, Cosine(), x0, torch.ones_like, tolerance=1e-4)
 
     whole = GAUSS.denoiser(Cosine())
-    parts = windowed(lambda part: whole, 5, Windows(size=3, overlap=2))
+    parts = denoise_windows(lambda part: whole, 5, Windows(size=3, overlap=2))
     torch.testing.assert_close(bits(parts), bits(whole))
 
 

@@ -14,7 +14,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.schedules import ExponentialVE
 from voxlate.images.grid import Volume
 from voxlate.methods.diffusion import Diffusion
-from voxlate.methods.method import required
+from voxlate.methods.method import require
 from voxlate.methods.tasks import Translate
 from voxlate.nets.interface import NetworkInput, Output
 from voxlate.synthesis.model import Model
@@ -32,8 +32,8 @@ class Exact(nn.Module):
 
     def forward(self, inputs: NetworkInput) -> Output:
         self.seen.append(inputs)
-        variance = torch.exp(-required(inputs.log_snr).double()).view(-1, 1, 1, 1, 1)
-        x = required(inputs.state).double()
+        variance = torch.exp(-require(inputs.log_snr).double()).view(-1, 1, 1, 1, 1)
+        x = require(inputs.state).double()
         return Output((variance.sqrt() * (x - MEAN) / (STD**2 + variance)).float())
 
 
@@ -74,16 +74,16 @@ def test_the_network_is_shown_data_from_0_to_1_and_the_published_noise() -> None
     ours, problem = method("mr_to_ct_em"), Translate(range=(0, 1)).pose(batch(), Noise(0, [1, 2]))
     (seen,) = problem.inputs.images.values()
     torch.testing.assert_close(seen, (batch().source + 1) / 2)
-    torch.testing.assert_close(required(problem.x0), (1 - batch().source) / 2)
-    torch.testing.assert_close(ours.task.restore(required(problem.x0), problem), -batch().source)
+    torch.testing.assert_close(require(problem.x0), (1 - batch().source) / 2)
+    torch.testing.assert_close(ours.task.restore(require(problem.x0), problem), -batch().source)
     many = batch(400)
     many = replace(
         many, target=torch.full_like(many.source, -1.0)
     )  # black: 0 in [0, 1], so the state is noise alone
     ours.loss("net", many, Noise(0, many.item))
     (given,) = ours.net.seen
-    sigma = torch.exp(-required(given.log_snr).double() / 2).view(-1, 1, 1, 1, 1)
-    assert (required(given.state) / sigma).std() == pytest.approx(1, abs=0.02)
+    sigma = torch.exp(-require(given.log_snr).double() / 2).view(-1, 1, 1, 1, 1)
+    assert (require(given.state) / sigma).std() == pytest.approx(1, abs=0.02)
     assert 9 < sigma.max() <= 9.8453
 
 
@@ -92,7 +92,7 @@ def test_outside_the_mask_is_the_lower_end_of_the_range() -> None:
     half.mask[..., 4:] = 0
     task = Translate(range=(0, 1), inside=True, strip=True)
     problem = task.pose(half, Noise(0, [1, 2]))
-    assert (required(problem.known) == 0).all()
+    assert (require(problem.known) == 0).all()
     assert (problem.inputs.images["source0"][..., 4:] == 0).all()
     assert (task.restore(torch.full_like(half.source, 0.7), problem)[..., 4:] == -1).all()
 

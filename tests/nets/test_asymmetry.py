@@ -7,7 +7,7 @@ import torch
 from calling import ask, channels
 from torch import Tensor, nn
 
-from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirrored, on_grid
+from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirror, on_grid
 from voxlate.nets.blocks import Sinusoidal
 from voxlate.nets.bran import Bran
 from voxlate.nets.interface import NetworkInput
@@ -81,8 +81,8 @@ def test_a_symmetric_head_has_no_asymmetry() -> None:
 
 def test_the_mirror_stands_in_the_middle_of_the_image_not_of_what_was_padded() -> None:
     row = torch.arange(8.0).reshape(1, 1, 1, 8)
-    assert mirrored(row, 5).flatten().tolist() == [4, 3, 2, 1, 0, 5, 6, 7]
-    assert mirrored(row, 8).flatten().tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert mirror(row, 5).flatten().tolist() == [4, 3, 2, 1, 0, 5, 6, 7]
+    assert mirror(row, 8).flatten().tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
 
 
 def test_maps_of_another_padding_are_cut_or_their_border_repeated() -> None:
@@ -119,8 +119,8 @@ def test_the_mirrored_patient_gives_the_mirror_image_of_everything() -> None:
     _, maps = pyramid((4, 6), features)
     _, other = pyramid((4, 6), tuple(feature.flip(-1) for feature in features))
     for level in maps:
-        for one, mirror in zip(maps[level], other[level], strict=True):
-            torch.testing.assert_close(mirror.flip(-1), one)
+        for own, mirrored in zip(maps[level], other[level], strict=True):
+            torch.testing.assert_close(mirrored.flip(-1), own)
 
 
 @pytest.mark.parametrize(("patch", "levels"), [(1, [1, 2]), (2, [0, 1]), (4, [0])])

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from rows import every_row
-from voxlate.nets.completion.coca_gan import CocaGAN, reversed_gradient
+from voxlate.nets.completion.coca_gan import CocaGAN, reverse_gradient
 from voxlate.nets.completion.hi_net import FUSIONS, HiNet
 from voxlate.nets.completion.mm_gan import MMGAN
 from voxlate.nets.completion.mm_syn import MMSYN
-from voxlate.nets.completion.shared import fused, modality_images
+from voxlate.nets.completion.shared import fuse_maps, modality_images
 from voxlate.nets.completion.ucd_gan import UcDGAN
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
 from voxlate.system.errors import BadInput
@@ -174,7 +174,7 @@ def test_hi_net_fuses_by_sum_product_and_maximum_as_published() -> None:
     one, two = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     expected = [one + two, one * two, torch.maximum(one, two)]
     for how, wanted in zip(FUSIONS, expected):
-        torch.testing.assert_close(fused([one, two], torch.ones(2, 2), how), wanted)
+        torch.testing.assert_close(fuse_maps([one, two], torch.ones(2, 2), how), wanted)
 
 
 def test_coca_gan_has_the_size_of_the_specification() -> None:
@@ -203,7 +203,7 @@ def test_coca_gan_asks_of_each_modalitys_features_alone_which_one_it_is() -> Non
 
 def test_a_reversed_gradient_keeps_numbers_and_turns_their_gradient() -> None:
     x = torch.tensor([1.0, -2.0], requires_grad=True)
-    y = reversed_gradient(x)
+    y = reverse_gradient(x)
     assert torch.equal(y, x)
     (3 * y).sum().backward()
     assert x.grad.tolist() == [-3, -3]
@@ -356,7 +356,7 @@ def test_maps_are_fused_over_those_available_alone(how: str, expected: list[floa
     available = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0]])
     maps = [values[:, number].view(3, 1, 1, 1).expand(3, 2, 4, 4) for number in range(3)]
     for order in ([0, 1, 2], [2, 0, 1]):
-        out = fused([maps[number] for number in order], available[:, order], how)
+        out = fuse_maps([maps[number] for number in order], available[:, order], how)
         assert out[:, 1, 2, 3].tolist() == expected
 
 

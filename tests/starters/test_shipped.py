@@ -23,7 +23,7 @@ def shipped(shipped_starters, monkeypatch):
 
 
 def test_these_starters_are_shipped(shipped):
-    assert names.installed() == list(SHIPPED)
+    assert names.starter_names() == list(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

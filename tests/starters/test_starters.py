@@ -181,7 +181,7 @@ def test_a_training_initialised_from_a_starter_begins_with_its_weights_and_hash(
     stated = json.loads(run.provenance.read_text())
     assert stated["starters"] == {"starter:tiny": read_card(starter).sha256}
     # It is a model of its own: another machine needs no starter to load it.
-    names_before = names.installed()
+    names_before = names.starter_names()
     shutil.rmtree(starter)
     assert names_before == ["tiny"]
     assert load(run.folder, "cpu").recipe.start_from == "starter:tiny"

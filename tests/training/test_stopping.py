@@ -25,7 +25,7 @@ PAPER = Stop()
 
 def first_end(rule, losses):
     """The number of the epoch after which the rule ends the training."""
-    return next((n for n in range(1, len(losses) + 1) if rule.reached(losses[:n])), None)
+    return next((n for n in range(1, len(losses) + 1) if rule.is_met(losses[:n])), None)
 
 
 def test_a_constant_loss_ends_at_the_hundredth_epoch():
@@ -49,7 +49,7 @@ def test_it_ends_where_a_falling_loss_comes_to_rest():
 
 @every_row(("last", "ends"), [(0.98, False), (0.9899, False), (0.9901, True), (2.0, True)])
 def test_one_per_cent_below_the_window_is_the_border(last, ends):
-    assert PAPER.reached([5.0] * 79 + [1.0] * 20 + [last]) is ends
+    assert PAPER.is_met([5.0] * 79 + [1.0] * 20 + [last]) is ends
 
 
 def test_the_window_must_be_full_and_no_number_ends_nothing():

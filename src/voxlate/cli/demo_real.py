@@ -22,7 +22,7 @@ from voxlate.images.pictures import (
 from voxlate.images.units import unit_of
 from voxlate.options.synthesise import SynthOptions
 from voxlate.starters.card import read_card
-from voxlate.starters.names import PREFIX, folder_of, installed
+from voxlate.starters.names import PREFIX, folder_of, starter_names
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.selection import select
 from voxlate.system.arrays import Float32
@@ -75,7 +75,7 @@ def starter_for(scan: Path) -> str:
 
     Raises BadInput if none is installed.
     """
-    known = installed()
+    known = starter_names()
     if not known:
         raise BadInput(
             "--real: expected an installed starter, found none with this copy of voxlate. Train a run (voxlate train auto)."

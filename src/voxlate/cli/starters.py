@@ -48,10 +48,10 @@ def list_starters(
 def starter_facts(check: bool = False) -> list[dict[str, Any]]:
     """The cards of the installed starters; check: raise BadInput if none is installed, or one's hash or self-test is wrong."""
     from voxlate.starters.card import read_card
-    from voxlate.starters.names import FOLDER, PREFIX, folder_of, installed
+    from voxlate.starters.names import FOLDER, PREFIX, folder_of, starter_names
 
     facts = []
-    names = installed()
+    names = starter_names()
     if check and not names:
         raise BadInput(
             f"starters --check: expected an installed starter to check, found none in {FOLDER}. Install a version of voxlate with starters, or leave --check out."

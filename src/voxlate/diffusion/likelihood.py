@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from voxlate.diffusion.ode import Slope, integrate, velocity
-from voxlate.diffusion.sample import masked_denoiser
+from voxlate.diffusion.sample import denoiser_in_mask
 from voxlate.diffusion.samplers import Denoise, Draw
 from voxlate.diffusion.schedules import Schedule
 
@@ -33,7 +33,7 @@ def bits_per_dim(
     Source: Song et al. 2021, eq. 39 (the instantaneous change of variables of Chen et al. 2018).
     """
     mask = torch.ones_like(x0) if mask is None else mask.to(x0).expand_as(x0)
-    slope = velocity(masked_denoiser(denoise, x0, mask), schedule)
+    slope = velocity(denoiser_in_mask(denoise, x0, mask), schedule)
     probe = noise(x0).sign() * mask
     state = torch.cat([(x0 * mask).flatten(1), x0.new_zeros(len(x0), 1)], dim=1)
     end = integrate(
@@ -52,11 +52,11 @@ def bits_per_dim(
 def _with_divergence(slope: Slope, probe: Tensor) -> Slope:
     """The slope of [B, voxels + 1] states whose last entry grows by the divergence of the others' slope."""
 
-    def both(state: Tensor, t: Tensor) -> Tensor:
+    def _both(state: Tensor, t: Tensor) -> Tensor:
         with torch.enable_grad():
             x = state[:, :-1].reshape(probe.shape).detach().requires_grad_()
             v = slope(x, t)
             growth = torch.autograd.grad((v * probe).sum(), x)[0] * probe
         return torch.cat([v.detach().flatten(1), growth.flatten(1).sum(1, keepdim=True)], dim=1)
 
-    return both
+    return _both

@@ -57,8 +57,7 @@ class Noise:
         self.tiles = tiles
         listed = items.tolist() if isinstance(items, Tensor) else items
         self.items = [
-            [_weights(one) for one in (item if isinstance(item, Sequence) else [item])]
-            for item in listed
+            list(map(_weights, item if isinstance(item, Sequence) else [item])) for item in listed
         ]
         self.samples = [samples] * len(self.items) if isinstance(samples, int) else list(samples)
         places: dict[
@@ -93,7 +92,8 @@ class Noise:
         parts: list[Any] = [...] * len(self)
         if self.tiles is not None:
             found = [tile.within(shape[-2:]) for tile in self.tiles]
-            whole = [max(lengths) for lengths in zip(*(plane for plane, _ in found))]
+            planes = [plane for plane, _ in found]
+            whole = [max(lengths) for lengths in zip(*planes)]
             parts = [(..., *part) for _, part in found]
         draw = torch.empty([*(shape[:-3] if sliced else shape[:-2]), *whole])
         for key, generator in self._streams.items():

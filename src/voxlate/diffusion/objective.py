@@ -104,7 +104,7 @@ class Table:
 AnyWeight = Annotated[Uniform | Snr | MinSnr | Table, Field(discriminator="kind")]
 
 
-def masked_mean(
+def mean_in_mask(
     error: Tensor, mask: Tensor | None = None, reduction: Literal["mask", "all"] = "mask"
 ) -> Tensor:
     """Mean of an error inside the mask, per item: [B, C, ...] -> [B].

@@ -38,13 +38,13 @@ def velocity(denoise: Denoise, schedule: Schedule) -> Slope:
     # eps is undefined at sigma = 0, and where the log-SNR is held at its limit nothing would move
     latest = min(1.0, float(schedule.t(torch.tensor(0.001 - LOG_SNR_LIMIT))))
 
-    def slope(x: Tensor, t: Tensor) -> Tensor:
+    def _slope(x: Tensor, t: Tensor) -> Tensor:
         t = t.clamp(FIRST_TIME, latest)
         x0 = denoise(x, t)
         (alpha, sigma), (alpha_rate, sigma_rate) = with_slope(schedule, t)
         return per_item(alpha_rate, x) * x0 + per_item(sigma_rate, x) * to_eps(x0, x, alpha, sigma)
 
-    return slope
+    return _slope
 
 
 @with_traits(Traits(evaluations=math.inf, options=("rtol", "atol")))

@@ -18,20 +18,20 @@ def coefficients(alpha: Tensor, sigma: Tensor, kind: Kind) -> tuple[Tensor, Tens
     v: Salimans & Ho 2022; score: Song et al. 2021; x_plus_score: paper 003, eq. 5; velocity: Lipman et al. 2023.
     """
     zero = torch.zeros_like(sigma)
-    one = torch.ones_like(sigma)
+    ones = torch.ones_like(sigma)
     match kind:
         case "eps":
-            return zero, one, one
+            return zero, ones, ones
         case "x0":
-            return one, zero, one
+            return ones, zero, ones
         case "v":  # alpha·eps − sigma·x0
-            return -sigma, alpha, one
+            return -sigma, alpha, ones
         case "score":  # −eps / sigma
-            return zero, -one, sigma
+            return zero, -ones, sigma
         case "x_plus_score":  # x_t − eps / sigma
             return alpha * sigma, sigma**2 - 1, sigma
         case "velocity":  # eps − x0
-            return -one, one, one
+            return -ones, ones, ones
 
 
 def per_item(values: Tensor, x: Tensor) -> Tensor:
@@ -78,15 +78,15 @@ def denoiser(
     t: [B] float64, best on the CPU (see schedules); log_snr: [B] in the type and on the device of x_t.
     """
 
-    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+    def _denoise(x_t: Tensor, t: Tensor) -> Tensor:
         log_snr = move_like(schedule.log_snr(t), x_t)
         x0 = to_x0(predict(x_t, log_snr), x_t, *schedule(t), kind)
         return x0 if clip is None else x0.clamp(*clip)
 
-    return denoise
+    return _denoise
 
 
-def rescheduled(
+def reschedule(
     denoise: Callable[[Tensor, Tensor], Tensor], trained: Schedule, schedule: Schedule
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The denoiser under another schedule: it goes by the log-SNR, and the state is scaled to the trained path.
@@ -94,13 +94,13 @@ def rescheduled(
     Log-SNRs beyond those of `trained` are held at its limits, with a state of the size that the network has seen there.
     """
 
-    def other(x_t: Tensor, t: Tensor) -> Tensor:
+    def _other(x_t: Tensor, t: Tensor) -> Tensor:
         t_trained = trained.t(schedule.log_snr(t)).clamp(0, 1)
         return denoise(
             per_item(_size(trained, t_trained) / _size(schedule, t), x_t) * x_t, t_trained
         )
 
-    return other
+    return _other
 
 
 def _size(schedule: Schedule, t: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from voxlate.diffusion import higher_order, ode, samplers
-from voxlate.diffusion.prediction import rescheduled
+from voxlate.diffusion.prediction import reschedule
 from voxlate.diffusion.samplers import Denoise, Draw, Sampler, Traits, traits_of
 from voxlate.diffusion.schedules import AnySchedule, Schedule
 from voxlate.diffusion.times import GridName, grid
@@ -19,8 +19,7 @@ from voxlate.system.errors import BadInput
 # every function of these modules that states its traits is a sampler by its own name
 SAMPLERS: dict[str, Sampler] = {
     name: function
-    for module in (samplers, higher_order, ode)
-    for name, function in vars(module).items()
+    for name, function in (vars(samplers) | vars(higher_order) | vars(ode)).items()
     if hasattr(function, "traits")
 }
 
@@ -177,7 +176,7 @@ def with_known(x: Tensor, known: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > 0, x, known)
 
 
-def masked_denoiser(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
+def denoiser_in_mask(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     """A denoiser of a state that is 0 outside the mask, whose network sees `known` there.
 
     With x, x0 and noise all 0 outside, every sampler's update leaves 0 there, and norms over a state count the inside
@@ -185,10 +184,10 @@ def masked_denoiser(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     """
     nothing = torch.zeros_like(known)
 
-    def masked(x: Tensor, t: Tensor) -> Tensor:
+    def _masked(x: Tensor, t: Tensor) -> Tensor:
         return with_known(denoise(with_known(x, known, mask), t), nothing, mask)
 
-    return masked
+    return _masked
 
 
 def sample(
@@ -208,23 +207,23 @@ def sample(
     """
     mask = torch.ones_like(known) if mask is None else mask
     check_sampler_fits(sampling, trained)
-    denoise = masked_denoiser(denoise, known, mask)
+    denoise = denoiser_in_mask(denoise, known, mask)
     schedule = trained
     if sampling.schedule is not None:
-        denoise = rescheduled(denoise, trained, sampling.schedule)
+        denoise = reschedule(denoise, trained, sampling.schedule)
         schedule = sampling.schedule
     nothing = torch.zeros_like(known)
     times = sampling.times(schedule)
     alpha, sigma = schedule(times[0])
 
-    def draw(x: Tensor) -> Tensor:
+    def _draw(x: Tensor) -> Tensor:
         return sampling.temperature * with_known(noise(x), nothing, mask)
 
     if initial is None:
-        x = float(schedule.start_std(times[0])) * draw(known)
+        x = float(schedule.start_std(times[0])) * _draw(known)
     else:
-        x = float(alpha) * with_known(initial, nothing, mask) + float(sigma) * draw(known)
-    x = partial(sampling.function, **sampling.options)(denoise, schedule, x, times, draw)
+        x = float(alpha) * with_known(initial, nothing, mask) + float(sigma) * _draw(known)
+    x = partial(sampling.function, **sampling.options)(denoise, schedule, x, times, _draw)
     x = denoise(x, times[-1].expand(len(x))) if sampling.closes(schedule) else x
     return with_known(x, known, mask)
 

@@ -59,11 +59,11 @@ class Traits:
 def with_traits(traits: Traits) -> Callable[[F], F]:
     """A decorator that attaches traits to a sampler; a sampler without it has the default traits."""
 
-    def mark(sampler: F) -> F:
+    def _mark(sampler: F) -> F:
         vars(sampler)["traits"] = traits
         return sampler
 
-    return mark
+    return _mark
 
 
 def traits_of(sampler: Sampler) -> Traits:

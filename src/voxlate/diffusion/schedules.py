@@ -25,12 +25,12 @@ LOG_SNR_LIMIT = 20.0
 FIRST_TIME = 1e-9  # derivatives at t = 0 are taken here: log_snr is infinite at 0 for most schedules, g² is not
 
 
-def preserving(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+def variance_preserving(log_snr: Tensor) -> tuple[Tensor, Tensor]:
     """alpha² + sigma² = 1."""
     return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
 
 
-def exploding(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+def variance_exploding(log_snr: Tensor) -> tuple[Tensor, Tensor]:
     """alpha = 1."""
     return torch.ones_like(log_snr), torch.exp(-log_snr / 2)
 
@@ -42,7 +42,7 @@ def straight(log_snr: Tensor) -> tuple[Tensor, Tensor]:
 
 T = TypeVar("T")  # a tensor, or several
 Path = Literal["preserving", "exploding", "straight"]
-_PATHS = {"preserving": preserving, "exploding": exploding, "straight": straight}
+_PATHS = {"preserving": variance_preserving, "exploding": variance_exploding, "straight": straight}
 
 
 class Schedule(ABC):
@@ -54,15 +54,15 @@ class Schedule(ABC):
     def _log_snr(self, t: Tensor) -> Tensor:
         """The schedule's own formula; may be infinite at both ends."""
 
-    def _floored(self, t: Tensor) -> Tensor:
+    def _floor(self, t: Tensor) -> Tensor:
         return self._log_snr(t.double()).clamp(min=-LOG_SNR_LIMIT)
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return _PATHS[self.path](self._floored(t))
+        return _PATHS[self.path](self._floor(t))
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha² / sigma²) at t [B]."""
-        return self._floored(t).clamp(max=LOG_SNR_LIMIT)
+        return self._floor(t).clamp(max=LOG_SNR_LIMIT)
 
     def t(self, log_snr: Tensor) -> Tensor:
         """By bisection; schedules with a closed form use that."""
@@ -82,7 +82,7 @@ class Schedule(ABC):
 
     def g2(self, t: Tensor) -> Tensor:
         """g² = −sigma²·d log_snr/dt (Kingma et al. 2021, eq. 20, holds for every alpha)."""
-        return -(self(t.double().clamp(min=FIRST_TIME))[1] ** 2) * with_slope(self._floored, t)[1]
+        return -(self(t.double().clamp(min=FIRST_TIME))[1] ** 2) * with_slope(self._floor, t)[1]
 
     def start_std(self, t: Tensor) -> Tensor:
         """Standard deviation of the noise that sampling starts from.
@@ -223,7 +223,7 @@ class LinearAlpha(Schedule):
 
     def t(self, log_snr: Tensor) -> Tensor:
         """The time of a log-SNR."""
-        alpha, sigma = preserving(log_snr.double())
+        alpha, sigma = variance_preserving(log_snr.double())
         return sigma**2 / (1 + alpha)  # 1 − alpha, without losing digits near 0
 
 

@@ -35,7 +35,9 @@ class Windows:
         return [slice(start, min(start + self.size, depth)) for start in starts]
 
 
-def windowed(denoise_for: Callable[[slice], Denoise], depth: int, windows: Windows) -> Denoise:
+def denoise_windows(
+    denoise_for: Callable[[slice], Denoise], depth: int, windows: Windows
+) -> Denoise:
     """The denoiser of states [B, C, D, H, W] that averages the x0 of windows where they overlap, at every call.
 
     denoise_for: the denoiser of some slices. All windows are at the same time t of one state, so every sampler, and the
@@ -48,7 +50,7 @@ def windowed(denoise_for: Callable[[slice], Denoise], depth: int, windows: Windo
         counts[part] += 1
         parts.append((part, denoise_for(part), counts[part].clone()))
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
+    def _denoise(x: Tensor, t: Tensor) -> Tensor:
         mean = torch.zeros_like(x)
         for part, inner, count in parts:
             # a running mean, so that windows which agree give what they agree on, bit for bit
@@ -56,4 +58,4 @@ def windowed(denoise_for: Callable[[slice], Denoise], depth: int, windows: Windo
             mean[:, :, part] = mean[:, :, part] + change
         return mean
 
-    return denoise
+    return _denoise

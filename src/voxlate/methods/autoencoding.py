@@ -19,7 +19,7 @@ from voxlate.methods.method import (
     Pair,
     StageSettings,
     Task,
-    required,
+    require,
 )
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.blocks import exact, to_slices
@@ -80,12 +80,12 @@ class Autoencoding(Method):
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         """The reconstruction of the batch's images, and its losses."""
-        images = torch.cat([batch.source, required(batch.target)], dim=1)
-        x, mean, log_variance, z = self._encoded(images, _exists(batch), noise)
+        images = torch.cat([batch.source, require(batch.target)], dim=1)
+        x, mean, log_variance, z = self._encode(images, _exists(batch), noise)
         height, width = x.shape[-2:]
         restored = self.net.decode(z, (height, width)).float()
 
-        def losses() -> Losses:
+        def _losses() -> Losses:
             fit = (restored - x).abs().mean()
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum() / x.numel()
             edges = sum(
@@ -98,12 +98,12 @@ class Autoencoding(Method):
                 whole = whole + parts["lpips"]
             return {"total": whole, **parts}
 
-        return Attempt(losses, lambda: Pair(x, restored))
+        return Attempt(_losses, lambda: Pair(x, restored))
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         """The reconstruction of the batch's images."""
-        return _reconstructed(
+        return _reconstruct(
             self.net, batch.source if batch.target is None else batch.target
         )  # alone: its input
 
@@ -116,14 +116,14 @@ class Autoencoding(Method):
         for batch in batches:
             exists = _exists(batch)[:, batch.source.shape[1] :]
             z = with_doubles(
-                self._encoded(required(batch.target), exists, Noise(0, batch.item))[-1]
+                self._encode(require(batch.target), exists, Noise(0, batch.item))[-1]
             ).double()
             total = total + z.sum().item()
             squares = squares + z.square().sum().item()
             count = count + z.numel()
         self.net.scale.fill_(1 / math.sqrt(squares / count - (total / count) ** 2))
 
-    def _encoded(
+    def _encode(
         self, images: Tensor, exists: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Those of [B, M, D, H, W] that exist, each by itself, their latents' mean and log variance, and a draw."""
@@ -142,9 +142,9 @@ def reconstruction_error(net: AutoencoderNet, batches: Iterable[Batch]) -> dict[
     """MAE between each target modality and its reconstruction by an autoencoder, of 255; reconstructions are clipped."""
     errors = dict[str, list[Tensor]]()
     for batch in batches:
-        target = required(batch.target)
+        target = require(batch.target)
         exists = _exists(batch)[:, batch.source.shape[1] :]
-        error = (_reconstructed(net, target).clamp(-1, 1) - target).abs()
+        error = (_reconstruct(net, target).clamp(-1, 1) - target).abs()
         for channel, name in enumerate(batch.target_names):
             errors.setdefault(name, []).extend(
                 error[exists[:, channel], channel].flatten(1).mean(1)
@@ -154,7 +154,7 @@ def reconstruction_error(net: AutoencoderNet, batches: Iterable[Batch]) -> dict[
     }
 
 
-def _reconstructed(net: AutoencoderNet, images: Tensor) -> Tensor:
+def _reconstruct(net: AutoencoderNet, images: Tensor) -> Tensor:
     """Images [B, M, D, H, W] after encoding and decoding each channel separately, float32."""
     mean, _ = net.encode(images.flatten(0, 1).unsqueeze(1))
     height, width = images.shape[-2:]
@@ -165,14 +165,14 @@ def _exists(batch: Batch) -> Tensor:
     """Which of the sources, then of the targets, there are: [B, S + T] bool."""
     targets = batch.target_present
     if targets is None:
-        targets = batch.present.new_ones(required(batch.target).shape[:2])
+        targets = batch.present.new_ones(require(batch.target).shape[:2])
     return torch.cat([batch.present, targets], dim=1)
 
 
 def _lpips(path: str, true: Tensor, restored: Tensor) -> Tensor:
     """Mean LPIPS of the slices of images [N, 1, D, H, W] in [-1, 1], in float32."""
     with exact(true.device):
-        pictures = (to_slices(one.float()).expand(-1, 3, -1, -1) for one in (true, restored))
+        pictures = (to_slices(image.float()).expand(-1, 3, -1, -1) for image in (true, restored))
         return _loaded(path, true.device).layers(*pictures).sum(1).mean()
 
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxlate.diffusion.objective import masked_mean
-from voxlate.methods.method import Problem, required
+from voxlate.diffusion.objective import mean_in_mask
+from voxlate.methods.method import Problem, require
 from voxlate.nets.completion.shared import modality_images
 from voxlate.system.errors import BadInput
 
@@ -27,7 +27,7 @@ def reconstructions(
 ) -> Tensor:
     """L1 of images of the input modalities, [B, N, D, H, W], against themselves, where available."""
     images, available = modality_images(replace(problem.inputs, state=problem.known))
-    return masked_mean((_one(extra) - images).abs(), available[:, :, None, None, None], reduction)
+    return mean_in_mask((_one(extra) - images).abs(), available[:, :, None, None, None], reduction)
 
 
 def images_by_latent(
@@ -35,13 +35,13 @@ def images_by_latent(
 ) -> Tensor:
     """L1 of the images, [B, C, D, H, W], that each available modality's latent gives alone, summed over these."""
     truth, (_, available) = (
-        required(problem.x0),
+        require(problem.x0),
         modality_images(replace(problem.inputs, state=problem.known)),
     )
     there = truth.new_ones(truth.shape[:2]) if problem.x0_present is None else problem.x0_present
     errors = [
-        masked_mean((one.float() - truth).abs(), there[:, :, None, None, None], reduction)
-        for one in extra
+        mean_in_mask((image.float() - truth).abs(), there[:, :, None, None, None], reduction)
+        for image in extra
     ]
     return (torch.stack(errors, dim=1) * available).sum(dim=1)
 
@@ -67,18 +67,20 @@ def segmentation(
     labels: [B, 1, D, H, W], the number of each voxel's class, -1 where there is none.
     """
     logits = _one(extra)
-    wanted = required(labels)[:, 0].long()
+    wanted = require(labels)[:, 0].long()
     if (highest := int(wanted.max())) >= logits.shape[1]:
         raise BadInput(
             f"net.classes: expected more classes than the highest label, {highest}, found {logits.shape[1]}. Raise it."
         )
     known = (wanted >= 0)[:, None].float()
-    entropy = masked_mean(
+    entropy = mean_in_mask(
         F.cross_entropy(logits, wanted, ignore_index=-1, reduction="none")[:, None], known
     )
     chances = logits.softmax(dim=1) * known
     truth = F.one_hot(wanted.clamp(min=0), logits.shape[1]).movedim(-1, 1) * known
-    both, either = (one[:, 1:].flatten(2).sum(dim=2) for one in (chances * truth, chances + truth))
+    both, either = (
+        voxels[:, 1:].flatten(2).sum(dim=2) for voxels in (chances * truth, chances + truth)
+    )
     dice = ((2 * both + SMOOTH) / (either + SMOOTH)).mean(dim=1)
     return entropy + (1 - dice) * known.flatten(1).amax(dim=1)
 
@@ -98,7 +100,7 @@ def modality_logits(
         .expand(-1, each.shape[2])
     )
     entropies = F.cross_entropy(each, kind, reduction="none").mean(dim=1)
-    return masked_mean(entropies.view(available.shape), available)
+    return mean_in_mask(entropies.view(available.shape), available)
 
 
 LOSSES: Mapping[str, ExtraLoss] = {

@@ -18,7 +18,7 @@ from voxlate.methods.method import (
     StageSettings,
     Task,
     regression_channels,
-    required,
+    require,
     with_total,
 )
 from voxlate.methods.opponent import AnyCritic, discriminator_loss, generator_loss
@@ -153,7 +153,7 @@ class Cycle(Method):
         """The loss of the critics or of the generators."""
         inputs = {
             "to_target": replace(batch, target=None, target_mask=None),
-            "to_source": _reversed(batch),
+            "to_source": _swap_sides(batch),
         }
         return (
             self._critics_loss(inputs, noise)
@@ -188,7 +188,7 @@ class Cycle(Method):
             losses = discriminator_loss(
                 self.critics[here], self.options.gan_loss, true, synthesised
             )
-            parts |= {f"{name}_{here}": one for name, one in losses.items()}
+            parts |= {f"{name}_{here}": value for name, value in losses.items()}
         return {"total": parts["gan_to_target"] + parts["gan_to_source"], **parts}
 
     def _make(self, direction: str, inputs: Batch) -> tuple[Problem, Tensor]:
@@ -208,12 +208,16 @@ class Cycle(Method):
 
     def training_state(self) -> dict[str, Tensor]:
         """The earlier outputs that critics may see again."""
-        return {name: torch.stack(one.images) for name, one in self.histories.items() if one.images}
+        return {
+            name: torch.stack(history.images)
+            for name, history in self.histories.items()
+            if history.images
+        }
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `training_state` gave."""
-        for name, one in self.histories.items():
-            one.images = list(state[name]) if name in state else []
+        for name, history in self.histories.items():
+            history.images = list(state[name]) if name in state else []
 
 
 class History:
@@ -242,9 +246,9 @@ class History:
         return torch.stack(seen)
 
 
-def _reversed(batch: Batch) -> Batch:
+def _swap_sides(batch: Batch) -> Batch:
     """The batch with its targets as sources."""
-    target = required(batch.target)
+    target = require(batch.target)
     mask = batch.mask if batch.target_mask is None else batch.target_mask
     present = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device)
     return Batch(source=target, mask=mask, present=present, item=batch.item)

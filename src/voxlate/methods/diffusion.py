@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from voxlate.batch import Batch
 from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.objective import AnyWeight, MinSnr, masked_mean
+from voxlate.diffusion.objective import AnyWeight, MinSnr, mean_in_mask
 from voxlate.diffusion.prediction import Kind, denoiser, diffuse, per_item, target, to_x0
 from voxlate.diffusion.sample import SamplerSettings, check_sampler_fits, sample, with_known
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
-from voxlate.diffusion.windows import windowed
+from voxlate.diffusion.windows import denoise_windows
 from voxlate.methods.method import (
     Attempt,
     Losses,
@@ -25,7 +25,7 @@ from voxlate.methods.method import (
     Problem,
     Task,
     pair_of,
-    required,
+    require,
 )
 from voxlate.nets.interface import Channels, NetSettings, Output
 from voxlate.system.config import setting, settings
@@ -92,8 +92,8 @@ class Diffusion(Method):
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         """The denoised state of a batch at random times, and its losses."""
-        problem = self.task.pose(batch, noise, progress).weighed(batch.weight)
-        x0 = required(problem.x0)
+        problem = self.task.pose(batch, noise, progress).with_weight(batch.weight)
+        x0 = require(problem.x0)
         schedule = self.options.schedule
         kind = self.options.prediction
         t = self.options.times(noise.uniform(), schedule)
@@ -104,19 +104,19 @@ class Diffusion(Method):
             x_t = with_known(x_t, problem.known, problem.mask)
         out = self._run(problem, x_t, move_like(schedule.log_snr(t), x0))
 
-        def losses() -> Losses:
+        def _losses() -> Losses:
             error = out - target(x0, eps, alpha, sigma, kind)
             error = error.square() if self.options.loss == "l2" else error.abs()
             weight = move_like(self.options.weight(alpha, sigma, kind), x0)
-            fit = (weight * masked_mean(error, problem.loss_mask, self.options.reduction)).mean()
+            fit = (weight * mean_in_mask(error, problem.loss_mask, self.options.reduction)).mean()
             extra = {
-                name: masked_mean(one, problem.loss_mask, self.options.reduction).mean()
-                for name, one in problem.errors.items()
+                name: mean_in_mask(errors, problem.loss_mask, self.options.reduction).mean()
+                for name, errors in problem.errors.items()
             }
             return {"total": fit + sum(extra.values()), "diffusion": fit, **extra}
 
         return Attempt(
-            losses, lambda: pair_of(problem, to_x0(out, x_t, alpha, sigma, kind), self.task)
+            _losses, lambda: pair_of(problem, to_x0(out, x_t, alpha, sigma, kind), self.task)
         )
 
     @torch.no_grad()
@@ -130,16 +130,16 @@ class Diffusion(Method):
         # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
         initial = nothing if sampling.start < 1 else None
         x0 = sample(
-            sampling, self._windowed(problem, sampling), schedule, noise, known, mask, initial
+            sampling, self._by_windows(problem, sampling), schedule, noise, known, mask, initial
         )
         return self.task.restore(x0, problem)
 
-    def _windowed(self, problem: Problem, sampling: SamplerSettings) -> Denoise:
+    def _by_windows(self, problem: Problem, sampling: SamplerSettings) -> Denoise:
         """The denoiser of the whole state, in windows of slices where `sampling` says so."""
         if sampling.windows is None:
             return self._denoiser(problem, self.options.clip)
         depth = problem.mask.shape[2]
-        return windowed(
+        return denoise_windows(
             lambda part: self._denoiser(problem.part(part), self.options.clip),
             depth,
             sampling.windows,
@@ -151,7 +151,7 @@ class Diffusion(Method):
         Of the task's state in network units: the image itself, or its residual or latent. batch.target is needed.
         """
         problem = self.task.pose(batch)
-        x0 = required(self.task.pose(batch, noise).x0)
+        x0 = require(self.task.pose(batch, noise).x0)
         if problem.known is not None:
             x0 = with_known(x0, problem.known, problem.mask)
         denoise = self._denoiser(problem)

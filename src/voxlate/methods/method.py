@@ -48,7 +48,7 @@ class Problem:
         """The image [B, C, D, H, W] with its truth in channels whose truth is absent, so that no loss comes of them."""
         if self.x0_present is None:
             return image
-        return torch.where(self.x0_present[:, :, None, None, None], image, required(self.x0))
+        return torch.where(self.x0_present[:, :, None, None, None], image, require(self.x0))
 
     @property
     def loss_mask(self) -> Tensor:
@@ -60,7 +60,7 @@ class Problem:
         )
         return mask if self.weight is None else mask * self.weight
 
-    def weighed(self, weight: Tensor | None) -> "Problem":
+    def with_weight(self, weight: Tensor | None) -> "Problem":
         """The same with a weight of the image's voxels [B, 1, D, H, W], as means on the state's grid."""
         if weight is not None and weight.shape[2:] != self.mask.shape[2:]:
             weight = F.interpolate(weight, self.mask.shape[2:], mode="area")
@@ -69,15 +69,17 @@ class Problem:
     def part(self, slices: slice) -> "Problem":
         """The problem of some slices (axis D), as synthesis needs it: inputs, mask, known and base."""
 
-        def cut(x: Tensor | None) -> Any:
+        def _cut(x: Tensor | None) -> Any:
             return None if x is None else x[:, :, slices]
 
-        images = {name: cut(image) for name, image in self.inputs.images.items()}
+        images = {name: _cut(image) for name, image in self.inputs.images.items()}
         inputs = replace(
-            self.inputs, images=images, features=tuple(cut(one) for one in self.inputs.features)
+            self.inputs,
+            images=images,
+            features=tuple(_cut(feature) for feature in self.inputs.features),
         )
         return replace(
-            self, inputs=inputs, mask=cut(self.mask), known=cut(self.known), base=cut(self.base)
+            self, inputs=inputs, mask=_cut(self.mask), known=_cut(self.known), base=_cut(self.base)
         )
 
 
@@ -359,7 +361,7 @@ def channels_by_name(
     return dict(zip(names, images.chunk(images.shape[1], dim=1)))
 
 
-def required(value: Tensor | None) -> Tensor:
+def require(value: Tensor | None) -> Tensor:
     """The tensor; raises ValueError where there is none."""
     if value is None:
         raise ValueError("this step needs a target; the batch or the problem has none")
@@ -368,10 +370,10 @@ def required(value: Tensor | None) -> Tensor:
 
 def pair_of(problem: Problem, state: Tensor, task: Task) -> Pair:
     """The true and the synthesised state; known voxels and absent targets are equal in both."""
-    x0 = required(problem.x0)
+    x0 = require(problem.x0)
     around = torch.zeros_like(x0) if problem.known is None else problem.known
     true, synthesised = (
-        with_known(one, around, problem.mask) for one in (x0, problem.where_present(state))
+        with_known(image, around, problem.mask) for image in (x0, problem.where_present(state))
     )
     images = list(problem.inputs.images.values())
     scanned = problem.mask.flatten(2).amax(2) == 0 if task.known_in_state else None

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.objective import masked_mean
+from voxlate.diffusion.objective import mean_in_mask
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.methods.method import Losses, Method, Pair
 from voxlate.nets.critic import Critic, CriticSettings
@@ -128,7 +128,7 @@ class Opponent(Method):
         if progress < options.start:
             return parts
         synthesised = self._with_context(pair, pair.synthesised)
-        gan = generator_loss(self.critic, options.gan_loss, synthesised, self._scanned(pair))
+        gan = generator_loss(self.critic, options.gan_loss, synthesised, self._maps_of_scans(pair))
         if options.adaptive and gan.requires_grad:
             gan = gan * gradient_ratio(parts["total"], gan, last_kernel(self.net))
         return {
@@ -141,7 +141,7 @@ class Opponent(Method):
         true = self._with_context(pair, pair.true)
         synthesised = self._with_context(pair, pair.synthesised)
         parts = discriminator_loss(
-            self.critic, self.options.gan_loss, true, synthesised, self._scanned(pair)
+            self.critic, self.options.gan_loss, true, synthesised, self._maps_of_scans(pair)
         )
         if self.options.penalty:
             share = noise.uniform().to(true).view(-1, 1, 1, 1, 1)
@@ -157,7 +157,7 @@ class Opponent(Method):
             **parts,
         }
 
-    def _scanned(self, pair: Pair) -> Tensor | None:
+    def _maps_of_scans(self, pair: Pair) -> Tensor | None:
         """The maps that are of scanned channels, [B, K] bool, of a critic with a map for each."""
         critic = self.options.critic
         return (
@@ -203,10 +203,10 @@ def last_kernel(net: nn.Module) -> nn.Parameter:
 
 def gradient_ratio(first: Tensor, second: Tensor, weight: nn.Parameter) -> Tensor:
     """The norm of one loss's gradient for a weight over another's, at most 1e4 (Esser et al. 2021, eq. 7)."""
-    one, other = (
+    norm, other = (
         torch.autograd.grad(loss, weight, retain_graph=True)[0].norm() for loss in (first, second)
     )
-    return (one / (other + 1e-4)).clamp(max=1e4).detach()
+    return (norm / (other + 1e-4)).clamp(max=1e4).detach()
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -254,7 +254,7 @@ def generator_loss(
     return (
         errors.mean()
         if scanned is None
-        else masked_mean(errors.flatten(2).mean(2), ~scanned).mean()
+        else mean_in_mask(errors.flatten(2).mean(2), ~scanned).mean()
     )
 
 

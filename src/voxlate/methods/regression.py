@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.objective import masked_mean
+from voxlate.diffusion.objective import mean_in_mask
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.methods.auxiliary_losses import LOSSES as EXTRA_LOSSES
 from voxlate.methods.losses import dissimilarity
@@ -23,7 +23,7 @@ from voxlate.methods.method import (
     Task,
     pair_of,
     regression_channels,
-    required,
+    require,
     with_total,
 )
 from voxlate.nets.interface import Channels, NetSettings, Output
@@ -134,11 +134,11 @@ class Regression(Method):
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         """The predicted image of a batch, and its losses."""
-        problem = self.task.pose(batch, noise, progress).weighed(batch.weight)
+        problem = self.task.pose(batch, noise, progress).with_weight(batch.weight)
         output = self.run(problem, tuple(self.options.extras))
         image = output.image
 
-        def losses() -> Losses:
+        def _losses() -> Losses:
             terms = self.compare(image, problem)
             for name, weight in self.options.extras.items():
                 loss = EXTRA_LOSSES[name](
@@ -148,24 +148,24 @@ class Regression(Method):
                 terms["total"] = terms["total"] + terms[name]
             return terms
 
-        return Attempt(losses, lambda: pair_of(problem, image, self.task))
+        return Attempt(_losses, lambda: pair_of(problem, image, self.task))
 
     def compare(self, image: Tensor, problem: Problem) -> Losses:
         """How far an image [B, C, D, H, W] is from the truth."""
-        x0 = required(problem.x0)
+        x0 = require(problem.x0)
         errors = {self.options.loss: self.error(image, x0), **problem.errors}
         mean = {
-            name: masked_mean(one, problem.loss_mask, self.options.reduction)
-            for name, one in errors.items()
+            name: mean_in_mask(error, problem.loss_mask, self.options.reduction)
+            for name, error in errors.items()
         }
-        terms: dict[str, Tensor] = {name: one.mean() for name, one in mean.items()}
+        terms: dict[str, Tensor] = {name: error.mean() for name, error in mean.items()}
         if self.options.ssim:
             terms["ssim"] = (
                 self.options.ssim * dissimilarity(problem.where_present(image), x0).mean()
             )
         for name, (low, high) in self.options.windows.items():
             error = self.error(in_window(image, low, high), in_window(x0, low, high))
-            reduced = masked_mean(error, problem.loss_mask, self.options.reduction)
+            reduced = mean_in_mask(error, problem.loss_mask, self.options.reduction)
             terms[f"windows.{name}"] = reduced.mean()
         return with_total(terms)
 

@@ -20,7 +20,7 @@ from voxlate.methods.method import (
     Task,
     TaskSettings,
     channels_by_name,
-    required,
+    require,
 )
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.interface import Channels, NetworkInput
@@ -69,13 +69,13 @@ class Translate(TaskSettings, Task):
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         """The batch as a problem."""
-        batch = stripped(batch) if self.strip else batch
+        batch = strip_background(batch) if self.strip else batch
         mask = batch.mask if self.inside else torch.ones_like(batch.mask)
         known = self._in_range(torch.full_like(mask, BACKGROUND)) if self.inside else None
         inputs = NetworkInput(channels_by_name(batch.source_names, self._in_range(batch.source)))
         if noise is None:
             return Problem(inputs, mask, known=known)
-        x0 = self._in_range(required(batch.target))
+        x0 = self._in_range(require(batch.target))
         return Problem(inputs, mask, known=known, x0=x0, x0_present=batch.target_present)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
@@ -101,7 +101,7 @@ class Translate(TaskSettings, Task):
         return image * self.state_scale + self._middle
 
 
-def stripped(batch: Batch) -> Batch:
+def strip_background(batch: Batch) -> Batch:
     """The batch with background outside its mask."""
     outside = batch.mask == 0
     target = None if batch.target is None else batch.target.masked_fill(outside, BACKGROUND)
@@ -178,12 +178,12 @@ class Complete(TaskSettings, Task):
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         """The batch as a problem; in training, the missing modalities are drawn."""
-        batch = stripped(batch) if self.strip else batch
+        batch = strip_background(batch) if self.strip else batch
         share = next((share for until, share in self.curriculum if progress < until), 1.0)
         missing = ~batch.present if noise is None else draw_missing(batch.present, noise, share)
         absent = ~batch.present & ~missing
         bits = [missing, absent] if self.incomplete else [missing]
-        images = batch.source if noise is None else required(batch.target)
+        images = batch.source if noise is None else require(batch.target)
         hidden = (missing | absent)[:, :, None, None, None]
         mask = missing[:, :, None, None, None].to(images.dtype).expand_as(images)
         return Problem(
@@ -196,7 +196,7 @@ class Complete(TaskSettings, Task):
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         """The given modalities with the synthesised ones."""
-        return torch.where(problem.mask > 0, x0, required(problem.known))
+        return torch.where(problem.mask > 0, x0, require(problem.known))
 
     def as_at_inference(self, batch: Batch) -> Batch:
         """Each item misses one of the modalities that it has, in turn; an item of one modality keeps it."""
@@ -391,7 +391,7 @@ class ResidualTask(nn.Module, Task):
         """The batch as a problem whose state is the residual."""
         residual = self.residual
         training = noise is not None
-        batch = stripped(batch) if residual.strip else batch
+        batch = strip_background(batch) if residual.strip else batch
         with torch.set_grad_enabled(training and residual.predictor_weight > 0):
             base, features = self.predictor.predict(batch)
             base = base.float()
@@ -409,8 +409,8 @@ class ResidualTask(nn.Module, Task):
         return self._with_target(problem, batch) if training else problem
 
     def _with_target(self, problem: Problem, batch: Batch) -> Problem:
-        base = required(problem.base)
-        target = required(batch.target)
+        base = require(problem.base)
+        target = require(batch.target)
         residual = self.residual
         errors = {}
         if residual.predictor_weight > 0:
@@ -420,7 +420,7 @@ class ResidualTask(nn.Module, Task):
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         """The prediction plus the residual."""
-        return required(problem.base) + problem.mask * x0 / self.residual.scale
+        return require(problem.base) + problem.mask * x0 / self.residual.scale
 
 
 @settings
@@ -503,7 +503,7 @@ class LatentTask(nn.Module, Task):
         )
         if noise is None:
             return problem
-        mean, log_variance = self._moments(required(batch.target), batch.target_moments)
+        mean, log_variance = self._moments(require(batch.target), batch.target_moments)
         x0 = mean + noise.normal_like(mean) * (0.5 * log_variance).exp() * self.autoencoder.scale
         present = batch.target_present
         if present is not None:
@@ -527,7 +527,7 @@ class LatentTask(nn.Module, Task):
         if cached is None:
             mean, log_variance = self.autoencoder.encode(images.flatten(0, 1).unsqueeze(1))
             mean, log_variance = (
-                one.unflatten(0, (images.shape[0], -1)) for one in (mean, log_variance)
+                moment.unflatten(0, (images.shape[0], -1)) for moment in (mean, log_variance)
             )
         else:
             mean, log_variance = cached.chunk(2, dim=2)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.nets.blocks import Norm, to_slices, zeroed
+from voxlate.nets.blocks import Norm, to_slices, zero_weights
 
 Pyramid = dict[
     int, tuple[Tensor, ...]
@@ -60,7 +60,7 @@ class AsymmetryPrior(nn.Module):
         for level, number in self.numbers.items():
             feature = on_grid(to_slices(features[number]), size[0] >> level, size[1] >> level)
             own = self.sampled[str(level)](feature, math.ceil(width / 2 ** (number + 1)))
-            pyramid[level] = below = (own, *(F.avg_pool2d(one, 2) for one in below))
+            pyramid[level] = below = (own, *(F.avg_pool2d(lower, 2) for lower in below))
         return pyramid
 
     def fuse(self, level: int, h: Tensor, pyramid: Pyramid) -> Tensor:
@@ -78,7 +78,7 @@ class Sampling(nn.Module):
 
     def forward(self, feature: Tensor, width: int) -> Tensor:
         """A slice's map [N, C, H, W], whose image is `width` columns wide, to a map of the same shape."""
-        return self.conv(self.norm(torch.cat([feature, mirrored(feature, width)], dim=1)))
+        return self.conv(self.norm(torch.cat([feature, mirror(feature, width)], dim=1)))
 
 
 class Fusion(nn.Module):
@@ -89,15 +89,15 @@ class Fusion(nn.Module):
         self.norm = Norm(channels + maps, groups, silu=True)
         self.conv = nn.Conv2d(channels + maps, channels, 3, padding=1)
         if zero_init:
-            zeroed(self.conv)
+            zero_weights(self.conv)
 
     def forward(self, h: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """The denoiser's map h [N, C, H, W] with what the maps of its level add; same shape."""
-        own, *below = (one.to(h.dtype) for one in maps)
+        own, *below = (level.to(h.dtype) for level in maps)
         return h + self.conv(self.norm(torch.cat([own, h, *below], dim=1)))
 
 
-def mirrored(feature: Tensor, width: int) -> Tensor:
+def mirror(feature: Tensor, width: int) -> Tensor:
     """The first `width` columns mirrored left to right; what was padded beyond them stays."""
     return torch.cat([feature[..., :width].flip(-1), feature[..., width:]], dim=-1)
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Literal
 
 import torch
@@ -20,7 +21,7 @@ from voxlate.system.config import Counts, setting, settings
 
 FEWEST_PRODUCTS = (
     1 << 22
-)  # a tap, for cpu.enlarged_conv: with fewer, its small operations cost more than it saves
+)  # a tap, for cpu.enlarge_conv: with fewer, its small operations cost more than it saves
 NORM_EPS = 1e-5  # added to a variance; as torch has it
 MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
@@ -96,8 +97,8 @@ def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
     training zeros are better, and in synthesis, too, where corners are not synthesised or the training's patches were
     whole slices (docs/design/decisions.md).
     """
-    around = [size for size in reversed(sizes) for _ in range(2)]
-    return F.pad(h, around, mode="replicate") if any(around) else h
+    around = list(chain.from_iterable((size, size) for size in reversed(sizes)))
+    return F.pad(h, around, mode="replicate") if any(sizes) else h
 
 
 def start_normal(module: nn.Module) -> None:
@@ -111,7 +112,7 @@ def start_normal(module: nn.Module) -> None:
             nn.init.zeros_(bias)
 
 
-def zeroed(module: nn.Module) -> None:
+def zero_weights(module: nn.Module) -> None:
     """Set the weights of a layer, not those of its parts, to zero."""
     for parameter in module.parameters(recurse=False):
         nn.init.zeros_(parameter)
@@ -274,7 +275,7 @@ class Up(nn.Module):
             and h.numel() * len(conv.weight) >= FEWEST_PRODUCTS
         ):
             h = repeat_border(h, (1, 1)) if repeats(conv) else F.pad(h, (1, 1, 1, 1))
-            h = cpu.enlarged_conv(h, conv.weight, conv.bias)
+            h = cpu.enlarge_conv(h, conv.weight, conv.bias)
             return h if conv.volumetric is None else conv.volumetric(h, depth)
         return self.conv(enlarge(h, self.stride), depth)
 
@@ -310,7 +311,7 @@ class ResBlock(nn.Module):
         self.dropout = nn.Dropout(options.dropout)
         self.conv2 = conv3(outs, outs, options)
         if options.zero_init:
-            zeroed(self.conv2)
+            zero_weights(self.conv2)
         self.skip = conv1(ins, outs, options) if ins != outs else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
@@ -349,7 +350,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
         if options.zero_init:
-            zeroed(self.out)
+            zero_weights(self.out)
 
     def forward(self, h: Tensor) -> Tensor:
         """The map [N, C, ...] plus its attention; same shape."""

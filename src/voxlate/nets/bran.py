@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from voxlate.nets.blocks import CONVOLUTIONS, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
-from voxlate.nets.strided import DoublingConv, doubling, halving, norm
+from voxlate.nets.strided import DoublingConv, down_conv, norm, up_conv
 from voxlate.system.config import setting, settings
 from voxlate.system.errors import BadInput
 
@@ -135,7 +135,7 @@ class BranNet(nn.Module):
             )
             for stage in range(last, 0, -1)
         )
-        self.head = doubling(2 * widths[0], outs, 4, net.dimensions, bias=False)
+        self.head = up_conv(2 * widths[0], outs, 4, net.dimensions, bias=False)
         for module in self.modules():
             if isinstance(module, CONVOLUTIONS) and set(module.kernel_size) == {4}:
                 nn.init.normal_(module.weight, std=0.02)  # Isola et al. 2017, sec. 6.2
@@ -148,7 +148,7 @@ class BranNet(nn.Module):
         image = inputs.joined
         flat = self.net.dimensions == 2
         depth, (height, width) = image.shape[2], image.shape[3:]
-        padded, left = self._padded(image)
+        padded, left = self._pad(image)
         h = to_slices(padded).contiguous(memory_format=torch.channels_last) if flat else padded
         skips: list[Tensor] = []
         for down in self.encoder:
@@ -160,17 +160,17 @@ class BranNet(nn.Module):
             skip = skips.pop()
             h = torch.cat([up(h, skip.shape[2]), skip], dim=1)
             maps.append(h)
-        out = _doubled(self.head, h, depth)
+        out = _double(self.head, h, depth)
         out = out.tanh() if self.net.tanh else out
         out = (to_volumes(out, depth) if flat else out)[..., :height, left : left + width]
         near = list(reversed(maps))[: len(self.net.feature_channels)]
         features = (
-            to_volumes(one, depth)[..., left >> halvings :]
-            for halvings, one in enumerate(near, start=1)
+            to_volumes(near_map, depth)[..., left >> halvings :]
+            for halvings, near_map in enumerate(near, start=1)
         )
         return Output(out.to(image.dtype), {"features": tuple(features)})
 
-    def _padded(self, image: Tensor) -> tuple[Tensor, int]:
+    def _pad(self, image: Tensor) -> tuple[Tensor, int]:
         """The image in a size that can be halved, its borders repeated, and how many columns lie to the left of it.
 
         Left and right get as many if the width is a multiple of `Bran.multiple`, else nearly, in whole features.
@@ -192,7 +192,7 @@ class Down(nn.Module):
         super().__init__()
         self.regional = RegionalFilters(ins, net.regions, net.hidden) if net.regions else None
         ins *= 2 if net.regions else 1
-        self.conv = halving(ins, outs, 4, net.dimensions, bias=False)
+        self.conv = down_conv(ins, outs, 4, net.dimensions, bias=False)
         self.norm = norm(net.norm, outs, net.dimensions) if normed else nn.Identity()
         self.slope = 0.0 if last else SLOPE
 
@@ -208,16 +208,16 @@ class Up(nn.Module):
 
     def __init__(self, ins: int, outs: int, net: Bran, drops: bool) -> None:
         super().__init__()
-        self.conv = doubling(ins, outs, 4, net.dimensions, bias=False)
+        self.conv = up_conv(ins, outs, 4, net.dimensions, bias=False)
         self.norm = norm(net.norm, outs, net.dimensions)
         self.drop = DropBlock(net.dropout, net.drop_block) if drops else nn.Identity()
 
     def forward(self, h: Tensor, depth: int) -> Tensor:
         """A map at twice the size; depth: of the output, in three dimensions."""
-        return F.relu(self.drop(self.norm(_doubled(self.conv, h, depth))))
+        return F.relu(self.drop(self.norm(_double(self.conv, h, depth))))
 
 
-def _doubled(conv: nn.Module, h: Tensor, depth: int) -> Tensor:
+def _double(conv: nn.Module, h: Tensor, depth: int) -> Tensor:
     return conv(h, depth) if isinstance(conv, DoublingConv) else conv(h)
 
 

@@ -34,7 +34,7 @@ def usable(h: Tensor) -> bool:
     return h.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def enlarged_conv(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def enlarge_conv(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`conv2d(enlarge(h, 2)[..., 1:-1, 1:-1], weight, bias)` with 4 instead of 9 products a pixel (Shi et al. 2016).
 
     h: with a border of one pixel, of which the enlarged map keeps half. Two neighbours of an enlarged pixel are copies
@@ -91,7 +91,7 @@ class _GroupNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
     ) -> Tensor:
         """The normalised map, after a SiLU where asked."""
-        out, mean, rstd = _normed(x, weight, bias, groups, eps)
+        out, mean, rstd = _normalise(x, weight, bias, groups, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.groups = groups
         ctx.silu = silu
@@ -140,7 +140,7 @@ class _GroupNorm(torch.autograd.Function):
         )
 
 
-def _normed(
+def _normalise(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`group_norm(x)`, means and reciprocal standard deviations, [B, C], or [B, groups] of a large map.

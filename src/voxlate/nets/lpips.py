@@ -65,10 +65,10 @@ class Lpips:
         for start in range(0, len(a), BATCH):
             part = slice(start, start + BATCH)
             colours = [
-                torch.from_numpy(np.ascontiguousarray(one[part])).float()[:, None] * 2 - 1
-                for one in (a, b)
+                torch.from_numpy(np.ascontiguousarray(picture[part])).float()[:, None] * 2 - 1
+                for picture in (a, b)
             ]
-            left, right = (one.expand(-1, 3, -1, -1) for one in colours)
+            left, right = (picture.expand(-1, 3, -1, -1) for picture in colours)
             found.append(self.layers(left, right).sum(1).cpu().double().numpy())
         return np.concatenate(found)
 
@@ -81,10 +81,10 @@ class Lpips:
             )
         device = self.heads[0].device
         shift, scale = (
-            torch.tensor(one, device=device, dtype=a.dtype).view(1, 3, 1, 1)
-            for one in (SHIFT, SCALE)
+            torch.tensor(values, device=device, dtype=a.dtype).view(1, 3, 1, 1)
+            for values in (SHIFT, SCALE)
         )
-        x, y = ((one.to(device) - shift) / scale for one in (a, b))
+        x, y = ((picture.to(device) - shift) / scale for picture in (a, b))
         shares: list[Tensor] = []
         for layer in self.net:
             x = layer(x)

@@ -31,14 +31,16 @@ def settings_of(cls: type[nn.Module]) -> type[NetSettings]:
     """
     where = f"{cls.__module__}:{cls.__qualname__}"
     arguments = [
-        one for name, one in inspect.signature(cls).parameters.items() if name not in GIVEN
+        argument
+        for name, argument in inspect.signature(cls).parameters.items()
+        if name not in GIVEN
     ]
-    if unnamed := [one.name for one in arguments if one.kind not in NAMED]:
+    if unnamed := [argument.name for argument in arguments if argument.kind not in NAMED]:
         raise BadInput(
             f"{where}: expected a constructor whose arguments have names, found '{unnamed[0]}', which takes any. Write in_channels, out_channels and each option as an argument."
         )
-    keys: list[Any] = [_key(one) for one in arguments]
-    own = {"build": _build(cls), "__reduce__": _reduced(cls), "__pydantic_config__": STRICT}
+    keys: list[Any] = [_key(argument) for argument in arguments]
+    own = {"build": _build(cls), "__reduce__": _reduce(cls), "__pydantic_config__": STRICT}
     settings = make_dataclass(
         cls.__name__, keys, bases=(NetSettings,), namespace=own, frozen=True, kw_only=True
     )
@@ -57,29 +59,29 @@ def _key(argument: inspect.Parameter) -> tuple[Any, ...]:
 
 
 def _build(cls: type[nn.Module]) -> Any:
-    def build(self: NetSettings, channels: Channels) -> nn.Module:
+    def _build_module(self: NetSettings, channels: Channels) -> nn.Module:
         takes = inspect.signature(cls.forward).parameters
         self.takes_only_images(channels, noise=NOISE in takes)
         asked = inspect.signature(cls).parameters
         sizes = {"in_channels": channels.joined, "out_channels": channels.out}
-        options = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+        options = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
         module = cls(**{name: size for name, size in sizes.items() if name in asked}, **options)
         return PlainNet(module, NOISE in takes, channels.out)
 
-    return build
+    return _build_module
 
 
-def _reduced(cls: type[nn.Module]) -> Any:
+def _reduce(cls: type[nn.Module]) -> Any:
     """How pickle sends settings to other processes: by the module class, which has the name of their own class."""
 
-    def reduced(self: NetSettings) -> tuple[Any, ...]:
-        values = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
-        return _filled, (cls, values)
+    def _own_reduce(self: NetSettings) -> tuple[Any, ...]:
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
+        return _restore, (cls, values)
 
-    return reduced
+    return _own_reduce
 
 
-def _filled(cls: type[nn.Module], values: dict[str, Any]) -> NetSettings:
+def _restore(cls: type[nn.Module], values: dict[str, Any]) -> NetSettings:
     return settings_of(cls)(**values)  # type: ignore[arg-type]
 
 
@@ -94,8 +96,8 @@ class PlainNet(nn.Module):
         flat = (nn.Conv2d, nn.ConvTranspose2d)
         deep = (nn.Conv3d, nn.ConvTranspose3d)
         parts = list(module.modules())
-        self.slicewise = any(isinstance(one, flat) for one in parts) and not any(
-            isinstance(one, deep) for one in parts
+        self.slicewise = any(isinstance(part, flat) for part in parts) and not any(
+            isinstance(part, deep) for part in parts
         )
 
     def forward(self, inputs: NetworkInput) -> Output:

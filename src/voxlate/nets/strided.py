@@ -9,7 +9,7 @@ FEWEST_SLICES = 4  # that a layer halves: fewer would be nearly all padding
 Dimensions = Literal[2, 3]
 
 
-def halving(
+def down_conv(
     ins: int, outs: int, kernel: int, dimensions: Dimensions, bias: bool = True
 ) -> nn.Module:
     """A strided convolution of slices [N, C, H, W], or of volumes, whose height and width are even."""
@@ -18,7 +18,7 @@ def halving(
     return nn.Conv2d(ins, outs, kernel, stride=2, padding=1, bias=bias)
 
 
-def doubling(
+def up_conv(
     ins: int, outs: int, kernel: int, dimensions: Dimensions, bias: bool = True
 ) -> nn.Module:
     """A transposed convolution of slices [N, C, H, W], or of volumes, which also takes the depth to reach."""

@@ -27,7 +27,7 @@ from voxlate.nets.blocks import (
     pad_far,
     to_slices,
     to_volumes,
-    zeroed,
+    zero_weights,
 )
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.system.config import setting, settings
@@ -227,7 +227,7 @@ class ResidualUNet(nn.Module):
         prior = (widths, channels.features, net.patch, net.groups, net.zero_init)
         self.asymmetry = AsymmetryPrior(*prior) if channels.features else None
         if net.zero_init:
-            zeroed(self.head)
+            zero_weights(self.head)
         if self.dims == 2:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -13,7 +13,7 @@ from voxlate.planning.starters import reason_against
 from voxlate.recipe import Recipe, head_of, read
 from voxlate.recipe.text import SMALL, names
 from voxlate.starters.card import read_card
-from voxlate.starters.names import PREFIX, folder_of, installed
+from voxlate.starters.names import PREFIX, folder_of, starter_names
 from voxlate.system.errors import BadInput
 
 # The systems that the papers propose, and the recipes of this project; all others are baselines and ablations.
@@ -90,7 +90,7 @@ def fits(data: Path | str) -> list[Fit]:
 def _fit(name: str, cohort: Cohort) -> Fit:
     recipe = read(name)
     try:
-        cohort = recipe.drawn_from(cohort)
+        cohort = recipe.with_maps_of(cohort)
         if reason := _lacks(recipe, cohort):
             return Fit(name, recipe.title, reason)
         for stage in recipe.all_stages:
@@ -144,7 +144,7 @@ def _wastes_pairs(recipe: Recipe, cohort: Cohort) -> bool:
 def _starters(cohort: Cohort) -> list[Fit]:
     """The fit of each installed starter, which synthesises without training."""
     found = []
-    for name in installed():
+    for name in starter_names():
         card = read_card(folder_of(name))
         try:
             against = reason_against(card, facts_of(cohort))

@@ -73,7 +73,7 @@ class Paced:
         needed = sum(steps * each[name] for name, steps in lengths.items()) - step * seconds
         self.say(self._sentence(stage, seconds, ahead, lengths) + _late(needed, left))
         changes = {_key(name): str(steps) for name, steps in lengths.items()}
-        return with_tables(recipe, recipe_text.changed(to_dict(recipe), changes), "the plan")
+        return with_tables(recipe, recipe_text.apply_changes(to_dict(recipe), changes), "the plan")
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
         wanted = done + factor * (steps - done)

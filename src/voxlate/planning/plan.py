@@ -132,7 +132,7 @@ class Plan:
                 f"{', '.join(changes)}; the other reasons and the predicted minutes and memory do not take this change into account"
             )
         fixed = self.fixed or any(re.search(DECIDES_LENGTH, key) for key in changes)
-        tables = recipe_text.changed(self.tables, changes)
+        tables = recipe_text.apply_changes(self.tables, changes)
         return replace(
             self, tables=tables, why=why, fixed=fixed, allow_code=allow_code or self.allow_code
         )

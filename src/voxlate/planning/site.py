@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from voxlate.cases.prepared import Cohort
 from voxlate.planning.facts import AIR_HU, Scan, facts_of
-from voxlate.recipe import Recipe, fixed_ranges
+from voxlate.recipe import Recipe, ranges_of
 from voxlate.scoring.truths import SketchedTruth, fault_lines, faults_of, sketch_of
 from voxlate.system.errors import BadInput
 from voxlate.training.log import StepCallback
@@ -44,7 +44,7 @@ def check_held_out(cohort: Cohort) -> None:
 def check_values(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> None:
     """Raise BadInput if a CT of the run is no CT in the cohort: it holds pictures of 8 bits, or another scan does."""
     scans = facts_of(cohort).scans
-    for name, (low, high) in fixed_ranges(recipe).items():
+    for name, (low, high) in ranges_of(recipe).items():
         if name not in scans or units.get(name) != "HU" or low >= 0:
             continue
         scan = scans[name]

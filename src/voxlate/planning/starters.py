@@ -14,7 +14,7 @@ from voxlate.planning.roles import Roles
 from voxlate.planning.rules import Tables, Why
 from voxlate.recipe.training import BACKWARD
 from voxlate.starters.card import Card, read_card
-from voxlate.starters.names import PREFIX, installed
+from voxlate.starters.names import PREFIX, starter_names
 from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
 from voxlate.training.weights import read_header
@@ -105,7 +105,7 @@ def fitting_starter(facts: Facts, roles: Roles, regression: bool) -> tuple[Start
     regression: whether the plan's first stage is one; a diffusion has other inputs than a starter.
     """
     against = []
-    for name in installed():
+    for name in starter_names():
         folder = run_folder(f"{PREFIX}{name}")
         header = read_header(Run(folder).weights())
         card = read_card(folder)
@@ -152,7 +152,7 @@ def _other_scans(card: Card, facts: Facts) -> str:
 
 def without_training(facts: Facts, roles: Roles) -> str:
     """The command by which a starter synthesises the targets at once; "" if none takes these scans."""
-    for name in installed():
+    for name in starter_names():
         card = read_card(run_folder(f"{PREFIX}{name}"))
         known = {other for own in card.source for other in (own, *card.accepts.get(own, ()))}
         completes = card.source == card.target and known >= {*roles.source, *roles.target}

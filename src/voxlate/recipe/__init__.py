@@ -15,9 +15,9 @@ if (
 ):  # the settings import all networks, which takes seconds; a list of recipes needs none of them
     from voxlate.recipe.checks import check_order, check_synthesis
     from voxlate.recipe.reading import (
-        fixed_ranges,
+        code_of,
         from_dict,
-        needed_code,
+        ranges_of,
         read,
         read_with_head,
         stage_recipe,
@@ -35,12 +35,12 @@ __all__ = [
     "Synthesis",
     "check_order",
     "check_synthesis",
-    "fixed_ranges",
+    "code_of",
     "from_dict",
     "head_of",
     "header",
     "names",
-    "needed_code",
+    "ranges_of",
     "read",
     "read_with_head",
     "stage_recipe",

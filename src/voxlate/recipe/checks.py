@@ -119,7 +119,7 @@ def _check_physics(recipe: Recipe, where: str) -> None:
         raise BadInput(
             f"{where}: expected no data.slices with data.physics, whose images exist only when they are read, found a filter. Drop it."
         )
-    check_targets(physics, [name for stage in recipe.all_stages for name in stage.data.target])
+    check_targets(physics, recipe.targets)
     for name in physics.contrasts:
         check_scale(recipe.intensity[name], name)
 

@@ -60,9 +60,11 @@ class Optimiser:
         matrices = list[nn.Parameter]()
         kernels = list[nn.Parameter]()
         vectors = list[nn.Parameter]()
-        for one in parameters:
-            is_matrix = self.kind == "muon" and one.ndim > 1 and len(one) >= FEWEST
-            (matrices if is_matrix else kernels if one.ndim > 1 else vectors).append(one)
+        for parameter in parameters:
+            is_matrix = self.kind == "muon" and parameter.ndim > 1 and len(parameter) >= FEWEST
+            (matrices if is_matrix else kernels if parameter.ndim > 1 else vectors).append(
+                parameter
+            )
         groups = [
             {"params": matrices, "weight_decay": self.weight_decay, "orthogonal": True},
             {"params": kernels, "weight_decay": self.weight_decay, "orthogonal": False},
@@ -99,7 +101,11 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             if not group["orthogonal"]:
                 continue
-            found = {one: one.grad for one in group["params"] if one.grad is not None}
+            found = {
+                parameter: parameter.grad
+                for parameter in group["params"]
+                if parameter.grad is not None
+            }
             if found:
                 self._move(found, group["lr"], group["weight_decay"])
             for kernel in found:
@@ -124,7 +130,7 @@ class Muon(torch.optim.AdamW):
         )  # only directions count; squares then stay finite
         torch._foreach_clamp_min_(largest, torch.finfo(torch.float32).tiny)
         torch._foreach_div_(ahead, largest)
-        matrices = [_as_matrix(one, kernel) for one, kernel in zip(ahead, kernels)]
+        matrices = [_as_matrix(direction, kernel) for direction, kernel in zip(ahead, kernels)]
         for kernel, matrix, factor in zip(kernels, matrices, factors(matrices)):
             rate = lr * RMS * max(matrix.shape) ** 0.5
             first, second = (factor, matrix) if len(factor) == len(matrix) else (matrix, factor)

@@ -34,16 +34,16 @@ def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> R
 
     allow_code: import, and thereby run, the code outside voxlate that the recipe names.
     """
-    return _filled(values, where, needed_code(values) if allow_code else ())
+    return _fill(values, where, code_of(values) if allow_code else ())
 
 
 def with_tables(recipe: Recipe, values: dict[str, Any], where: str) -> Recipe:
     """A recipe of these tables, which may name the code that `recipe` uses already, and no other."""
-    return _filled(values, where, needed_code(to_dict(recipe)))
+    return _fill(values, where, code_of(to_dict(recipe)))
 
 
-def _filled(values: dict[str, Any], where: str, code: Collection[str]) -> Recipe:
-    if refused := [name for name in needed_code(values) if name not in code]:
+def _fill(values: dict[str, Any], where: str, code: Collection[str]) -> Recipe:
+    if refused := [name for name in code_of(values) if name not in code]:
         raise BadInput(f"{where}: {needs_code(refused)}")
     values = _with_implied(with_new_names(values))
     recipe = fill(Recipe, values, where, code=code)
@@ -68,11 +68,10 @@ def _other_types(given: Any, held: Any, key: str = "") -> list[tuple[str, Any, A
             isinstance(given, kind) == isinstance(held, kind) for kind in (str, bool)
         )
         return [] if is_same_type else [(key, given, held)]
-    return [
-        wrong
-        for before, after, name in inner
-        for wrong in _other_types(before, after, f"{key}.{name}" if key else name)
-    ]
+    wrong = list[tuple[str, Any, Any]]()
+    for before, after, name in inner:
+        wrong += _other_types(before, after, f"{key}.{name}" if key else name)
+    return wrong
 
 
 def _with_implied(values: dict[str, Any], data: Any = None) -> dict[str, Any]:
@@ -87,8 +86,8 @@ def _with_implied(values: dict[str, Any], data: Any = None) -> dict[str, Any]:
         values["train"] = {"steps": 0} | train
     if isinstance(stages := values.get("stages"), list):
         values["stages"] = [
-            _with_implied(one, values.get("data")) if isinstance(one, dict) else one
-            for one in stages
+            _with_implied(stage, values.get("data")) if isinstance(stage, dict) else stage
+            for stage in stages
         ]
     return values
 
@@ -124,7 +123,7 @@ def with_trainings(recipe: Recipe, trainings: Sequence[Training]) -> Recipe:
     return dataclasses.replace(recipe, train=own, stages=stages)
 
 
-def needed_code(values: Mapping[str, Any]) -> list[str]:
+def code_of(values: Mapping[str, Any]) -> list[str]:
     """The "module:name"s outside the package that a recipe's plain tables import; start_from names weights, no code."""
     plain = {**values, "title": "", "start_from": ""}
     stages = values.get("stages")
@@ -140,10 +139,12 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     return to_tables(recipe)
 
 
-def fixed_ranges(recipe: Recipe) -> dict[str, list[float]]:
+def ranges_of(recipe: Recipe) -> dict[str, list[float]]:
     """The ranges that the recipe fixes in physical units; other modalities have a range for each volume."""
     return {
-        name: list(one.window) for name, one in recipe.intensity.items() if one.window is not None
+        name: list(intensity.window)
+        for name, intensity in recipe.intensity.items()
+        if intensity.window is not None
     }
 
 
@@ -155,7 +156,8 @@ def stage_recipe(recipe: Recipe, name: str) -> Recipe:
         return recipe
     own = {key: getattr(stages[place], key) for key in SHARED}
     earlier = [
-        dataclasses.replace(one, data=one.data or recipe.data) for one in recipe.stages[:place]
+        dataclasses.replace(stage, data=stage.data or recipe.data)
+        for stage in recipe.stages[:place]
     ]
     windows = recipe.synth.windows if stages[place].method.iterates else None
     mirror = recipe.synth.mirror or recipe.stages[place].mirror

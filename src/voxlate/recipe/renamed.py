@@ -87,7 +87,7 @@ def _with_new_names(recipe: Any, found: list[Renamed]) -> Any:
     )  # None also where a base states it
     for key in RENAMED:
         if kind is None or key.method in (None, kind):
-            recipe = _renamed(recipe, key.table.split("."), key, found)
+            recipe = _rename(recipe, key.table.split("."), key, found)
     stages = recipe.get("stages")
     if isinstance(stages, list):
         return {**recipe, "stages": [_with_new_names(stage, found) for stage in stages]}
@@ -99,7 +99,7 @@ def _with_new_names(recipe: Any, found: list[Renamed]) -> Any:
     return recipe
 
 
-def _renamed(table: Any, path: list[str], key: Renamed, found: list[Renamed]) -> Any:
+def _rename(table: Any, path: list[str], key: Renamed, found: list[Renamed]) -> Any:
     if not isinstance(table, dict) or ":" in str(
         table.get("kind", "")
     ):  # settings of somebody's own code
@@ -107,7 +107,7 @@ def _renamed(table: Any, path: list[str], key: Renamed, found: list[Renamed]) ->
     if path:
         first, *rest = path
         return (
-            {**table, first: _renamed(table[first], rest, key, found)} if first in table else table
+            {**table, first: _rename(table[first], rest, key, found)} if first in table else table
         )
     if key.old not in table:
         return table

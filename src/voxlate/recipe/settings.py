@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import chain
 from typing import Annotated
 
 from pydantic import Field
@@ -210,20 +211,24 @@ class Recipe:
         return tuple(FullStage(**values) for values in (*earlier, {**own, "name": "final"}))
 
     @property
+    def targets(self) -> list[str]:
+        """What the stages make, each modality once."""
+        targets = chain.from_iterable(stage.data.target for stage in self.all_stages)
+        return list(dict.fromkeys(targets))
+
+    @property
     def modalities(self) -> set[str]:
         """All that some stage is given or makes."""
-        return {
-            name for stage in self.all_stages for name in (*stage.data.source, *stage.data.target)
-        }
+        sources = (stage.data.source for stage in self.all_stages)
+        return set(self.targets).union(*sources)
 
-    def drawn_from(self, cohort: Cohort, must_draw: bool = True) -> Cohort:
+    def with_maps_of(self, cohort: Cohort, must_draw: bool = True) -> Cohort:
         """The cohort with the modalities that data.physics draws.
 
         must_draw: raise BadInput where the cohort has no maps; else it stays as it is, since weights that were trained
         on phantoms may be trained further on real scans.
         """
-        targets = {name: None for stage in self.all_stages for name in stage.data.target}
-        return cohort.with_physics(self.data.physics, list(targets), must_draw)
+        return cohort.with_physics(self.data.physics, self.targets, must_draw)
 
     @property
     def needs_mask(self) -> bool:
@@ -285,17 +290,19 @@ class FullStage(Stage):
         """How images are drawn during training: as the recipe says, else as synth does where that costs little."""
         chosen = self.train.validation
         if chosen is not None:
-            return _drawn_by(synth, chosen.sampler, chosen.steps)
+            return _with_sampler(synth, chosen.sampler, chosen.steps)
         if not self.method.iterates or self.validation_share(synth) <= VALIDATION_SHARE:
             return synth
-        fewer = (_drawn_by(synth, "ddim", steps) for steps in range(VALIDATION_STEPS, 1, -1))
-        cheap = (one for one in fewer if self.validation_share(one) <= VALIDATION_SHARE)
+        fewer = (_with_sampler(synth, "ddim", steps) for steps in range(VALIDATION_STEPS, 1, -1))
+        cheap = (
+            sampling for sampling in fewer if self.validation_share(sampling) <= VALIDATION_SHARE
+        )
         return next(
-            cheap, _drawn_by(synth, "ddim", 2 if synth.grid == "index" else 1)
+            cheap, _with_sampler(synth, "ddim", 2 if synth.grid == "index" else 1)
         )  # whose ends are two
 
 
-def _drawn_by(synth: Synthesis, sampler: str, steps: int) -> Synthesis:
+def _with_sampler(synth: Synthesis, sampler: str, steps: int) -> Synthesis:
     """The same synthesis by another sampler, without what belongs to the one it had."""
     return dataclasses.replace(synth, sampler=sampler, steps=steps, eta=0.0, end=None, close=None)
 

@@ -86,10 +86,10 @@ def header(text: str) -> str:
 
 def values_of(name: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The tables of a recipe by shipped name or path, over those of its base, with `changes` as in `table`."""
-    return changed(with_new_names(_values(name)), changes or {})
+    return apply_changes(with_new_names(_values(name)), changes or {})
 
 
-def changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Tables with `changes` such as {'train.steps': '500'}, values as in TOML; what is given stays as it is."""
     values = copy.deepcopy(values)
     for key, value in changes.items():
@@ -100,7 +100,7 @@ def changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def table(changes: Mapping[str, Any]) -> dict[str, Any]:
     """`changes` such as {'slices.kind': 'tiled'} as a table of tables, texts as in TOML."""
-    return changed({}, changes)
+    return apply_changes({}, changes)
 
 
 def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -124,35 +124,37 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     refuse_both_names(stated, name)
     values = with_new_names(stated)
     base = values.pop("base", None)
-    return values if base is None else _updated(_values(str(base), (*before, name)), values)
+    return values if base is None else _update(_values(str(base), (*before, name)), values)
 
 
-def _updated(below: Any, above: Any) -> Any:
+def _update(below: Any, above: Any) -> Any:
     """What is below, updated with what is above: tables key by key, a list of stages by a table of their names.
 
     All else is replaced, and so is a table by one of another `kind`.
     """
     if isinstance(below, list) and isinstance(above, dict):
-        return _updated_stages(below, above)
+        return _update_stages(below, above)
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     if above.get("kind", below.get("kind")) != below.get("kind"):
         return above
-    merged = below | {key: _updated(below.get(key), value) for key, value in above.items()}
+    merged = below | {key: _update(below.get(key), value) for key, value in above.items()}
     if len(given := {"steps", "epochs"} & above.keys()) == 1:
         _drop_other_length(merged, *given)
     return merged
 
 
-def _updated_stages(below: list[Any], above: dict[str, Any]) -> list[Any]:
+def _update_stages(below: list[Any], above: dict[str, Any]) -> list[Any]:
     """Stages, of which those that `above` names are updated; raises BadInput for a name that none has."""
-    names = [one.get("name") if isinstance(one, dict) else None for one in below]
+    names = [stage.get("name") if isinstance(stage, dict) else None for stage in below]
     if unknown := [name for name in above if name not in names]:
         known = ", ".join(str(name) for name in names)
         raise BadInput(
             f"stages.{unknown[0]}: expected a stage of the base ({known}). Change it, or list all stages."
         )
-    return [_updated(one, above[name]) if name in above else one for one, name in zip(below, names)]
+    return [
+        _update(stage, above[name]) if name in above else stage for stage, name in zip(below, names)
+    ]
 
 
 def _drop_other_length(table: dict[str, Any], key: str) -> None:
@@ -197,7 +199,7 @@ def _parse(text: str) -> Any:
 
 def _place(values: list[Any], part: str, key: str) -> int:
     """Where a list's entry is, by its number or, of tables such as stages, its name."""
-    called = [one.get("name") for one in values if isinstance(one, dict)]
+    called = [entry.get("name") for entry in values if isinstance(entry, dict)]
     if part in called:
         return called.index(part)
     if part.isdigit() and int(part) < len(values):

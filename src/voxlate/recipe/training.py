@@ -41,7 +41,7 @@ class Stop:
         ),
     ] = 0.01
 
-    def reached(self, losses: Sequence[float]) -> bool:
+    def is_met(self, losses: Sequence[float]) -> bool:
         """Whether training ends after these epochs; a loss that is NaN never ends it."""
         if len(losses) < max(self.after_epochs, self.window + 1):
             return False

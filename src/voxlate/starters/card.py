@@ -67,14 +67,14 @@ class Card:
         """The card as sentences."""
         return [
             f"Trained on {self.trained_on}, {self.cpu_hours:.3g} hours of one core.",
-            *self._accepted,
-            *(f"Measured on {one}." for one in self.measured or ()),
+            *self._sentences_on_scans,
+            *(f"Measured on {result}." for result in self.measured or ()),
             *([] if self.measured else ["Not measured on real scans."]),
             *(f"Limit: {limit}" for limit in self.limits),
         ]
 
     @property
-    def _accepted(self) -> list[str]:
+    def _sentences_on_scans(self) -> list[str]:
         """A sentence for each source on the scans that it stands for."""
         sentences = []
         for name in self.source:

@@ -15,25 +15,25 @@ def is_starter(run: object) -> TypeGuard[Path | str]:
     return isinstance(run, Path | str) and str(run).startswith(PREFIX)
 
 
-def installed() -> list[str]:
+def starter_names() -> list[str]:
     """The names of the starters of this package."""
     return sorted(card.parent.name for card in FOLDER.glob(f"*/{CARD}"))
 
 
-def named() -> list[str]:
+def starters_to_run() -> list[str]:
     """The starters of this package, as starter:NAME."""
-    return [f"{PREFIX}{name}" for name in installed()]
+    return [f"{PREFIX}{name}" for name in starter_names()]
 
 
 def complete_starter(begun: str) -> list[str]:
     """The starters that a shell may complete, as starter:NAME; none of an empty word, which may be a path."""
-    return [name for name in named() if begun and name.startswith(begun)]
+    return [name for name in starters_to_run() if begun and name.startswith(begun)]
 
 
 def folder_of(run: Path | str) -> Path:
     """The folder of starter:NAME; raises BadInput if no such starter is installed."""
     name = str(run).removeprefix(PREFIX)
-    known = installed()
+    known = starter_names()
     if name in known:
         return FOLDER / name
     if not known:

@@ -75,7 +75,7 @@ def likelihood(
         raise BadInput(
             f"{run}: expected a diffusion model, the only kind with a density, found method.kind '{kind_of(recipe.method)}'. Name another run; voxlate evaluate scores any."
         )
-    prepared = recipe.drawn_from(open_cohort(cohort))
+    prepared = recipe.with_maps_of(open_cohort(cohort))
     folders = [run, run.parent]
     if is_fold(folders):
         splits = recorded_splits(folders)

@@ -31,7 +31,7 @@ from voxlate.diffusion.sample import SamplerSettings
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
+from voxlate.recipe import Recipe, Synthesis, check_synthesis, from_dict, ranges_of
 from voxlate.recipe.text import table
 from voxlate.recipe.training import Precision
 from voxlate.scoring.network_units import stated_units
@@ -474,7 +474,7 @@ class Model:
             plan["around_stripped_brains"] = (
                 "background"  # earlier versions left the scale's low end
             )
-        windows = fixed_ranges(recipe)
+        windows = ranges_of(recipe)
         return {
             **plan,
             "inputs": contents_of(files),

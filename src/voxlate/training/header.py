@@ -9,7 +9,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from voxlate.cases.align import Preparation
 from voxlate.cases.case_header import Unit
 from voxlate.cases.intensity_checks import POINTS
-from voxlate.recipe import needed_code
+from voxlate.recipe import code_of
 from voxlate.scoring.provenance import ShownStage, ShownTraining
 from voxlate.system.errors import BadInput
 from voxlate.system.records import (
@@ -131,7 +131,7 @@ def header_of(file: Tensors) -> dict[str, Any]:
         )
         ranges += zip(span["low"], span["high"])
     record.check(all(low <= high for low, high in ranges), "a scale that ends before it begins")
-    needed = needed_code(header["recipe"])
+    needed = code_of(header["recipe"])
     record.check(header.get("imports", []) == needed, "'imports' of another recipe")
     _check_sizes(file, header["recipe"])
     return header

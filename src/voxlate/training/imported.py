@@ -9,7 +9,7 @@ from torch import nn
 
 from voxlate.cases.align import Preparation
 from voxlate.images.units import unit_of
-from voxlate.recipe import Recipe, fixed_ranges, to_dict
+from voxlate.recipe import Recipe, ranges_of, to_dict
 from voxlate.system.config import kind_of
 from voxlate.system.errors import BadInput
 from voxlate.training.run import Run, begin_run, software
@@ -36,7 +36,7 @@ def write_imported(
 
 def _header(recipe: Recipe, method: nn.Module, steps: int) -> dict[str, Any]:
     """The header as of run.weights_header; unknown entries (seconds, training cases) are 0."""
-    scales = fixed_ranges(recipe)
+    scales = ranges_of(recipe)
     for name in recipe.data.target:
         if name not in scales:
             raise BadInput(

@@ -140,7 +140,7 @@ class Learner:
             return True
         if options.best is not None and self.best is not None:
             return 0 < options.best.patience <= self.best.since
-        return options.stop is not None and options.stop.reached(self.epochs.losses)
+        return options.stop is not None and options.stop.is_met(self.epochs.losses)
 
 
 def start_from(method: Method, earlier: Method, name: str) -> str:

@@ -14,8 +14,8 @@ import tomli_w
 import voxlate
 from voxlate.recipe import (
     Recipe,
+    code_of,
     header,
-    needed_code,
     to_dict,
     values_of,
     with_tables,
@@ -123,7 +123,7 @@ def begin_run(
             file.unlink(missing_ok=True)
     else:
         check_free(run)
-    if needed := needed_code(wanted["recipe"]):
+    if needed := code_of(wanted["recipe"]):
         head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code.\n"
     write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
     write_json(run.provenance, {**software(), **wanted, **(notes or {})})

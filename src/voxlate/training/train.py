@@ -16,7 +16,7 @@ from voxlate.cases import naive
 from voxlate.cases.anatomy import anatomy_of
 from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.methods.method import Method
-from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
+from voxlate.recipe import FullStage, Recipe, check_order, ranges_of, stage_recipe, with_steps
 from voxlate.scoring.provenance import read_run
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
@@ -84,10 +84,10 @@ def train(
         starts["final"] = weights_of(run_folder(start))
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     fresh = not starts and begun is None and adaptation.replay is None
-    cohort = recipe.drawn_from(cohort, must_draw=fresh)
+    cohort = recipe.with_maps_of(cohort, must_draw=fresh)
     replayed = None
     if adaptation.replay is not None:
-        replayed = recipe.drawn_from(open_cohort(adaptation.replay), must_draw=False)
+        replayed = recipe.with_maps_of(open_cohort(adaptation.replay), must_draw=False)
     accelerator, place = processes(device)
 
     def jobs_of(recipe: Recipe) -> list[Job]:
@@ -185,7 +185,7 @@ def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
     """Write the naive baselines and the usual anatomy of the training cases, where they are absent."""
     data = recipe.data
     if not run.naive.exists():
-        windows = fixed_ranges(recipe)
+        windows = ranges_of(recipe)
         naive.fit_cohort(cohort, data.source, data.target, windows).save(run.naive)
     if not run.anatomy.exists():
         sources, targets = (

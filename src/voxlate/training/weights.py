@@ -17,7 +17,7 @@ from voxlate.batches.patches import training_cases
 from voxlate.cases.intensity_checks import training_ranges
 from voxlate.cases.prepared import Cohort
 from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
+from voxlate.recipe import Recipe, code_of, from_dict, to_dict
 from voxlate.recipe.renamed import with_new_names
 from voxlate.recipe.training import Training
 from voxlate.scoring.provenance import read_run
@@ -47,7 +47,7 @@ def make_header(
     drawn = [header for case in cases for header in cohort.headers_of_draws(case, draws)]
     return {
         "recipe": plain,
-        **({"imports": needed} if (needed := needed_code(plain)) else {}),
+        **({"imports": needed} if (needed := code_of(plain)) else {}),
         "units": {name: cohort.units[name] for name in names},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
         "target_widths": {

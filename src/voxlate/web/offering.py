@@ -8,7 +8,7 @@ from pathlib import Path
 
 from voxlate.images.optional import optional_package
 from voxlate.options.option import bytes_of
-from voxlate.starters.names import PREFIX, folder_of, installed, is_starter
+from voxlate.starters.names import PREFIX, folder_of, is_starter, starter_names
 from voxlate.system.errors import BadInput, plural
 from voxlate.system.machine import cache_folder
 from voxlate.web.gate import Sessions
@@ -104,7 +104,7 @@ def serve(offered: Offer, say: Callable[[str], None], note: Callable[[str], None
 
 def _existing(runs: Sequence[str]) -> list[str]:
     """The runs, or else the installed starters; raises BadInput for one that is not there, and where there is none."""
-    found = list(runs) or [f"{PREFIX}{name}" for name in installed()]
+    found = list(runs) or [f"{PREFIX}{name}" for name in starter_names()]
     if not found:
         raise BadInput(
             "RUN: expected a run to serve, found none: no starter is installed with this copy of voxlate. Name a run."

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.shared import (
     Modalities,
-    fused,
+    fuse_maps,
     half_size,
     modalities_of,
     same_size,
@@ -82,11 +82,11 @@ class CocaGANNet(nn.Module):
         """The images of all targets, and the extras that are asked for."""
         slices = slices_of(inputs, self.net.multiple)
         features = [encoder(slices.of(number)) for number, encoder in enumerate(self.encoders)]
-        common = fused(features, slices.available, "mean")
+        common = fuse_maps(features, slices.available, "mean")
         image = torch.cat([decoder(common) for decoder in self.decoders], dim=1).tanh()
         extras: dict[str, Tensor | tuple[Tensor, ...]] = {}
         if "modality_logits" in inputs.extras:
-            logits = torch.stack([self.critic(reversed_gradient(one)) for one in features], dim=1)
+            logits = torch.stack([self.critic(reverse_gradient(maps)) for maps in features], dim=1)
             extras["modality_logits"] = logits.unflatten(0, (-1, slices.size[0])).permute(
                 0, 2, 3, 1
             )
@@ -111,11 +111,13 @@ class FeatureCritic(nn.Module):
 
     def __init__(self, channels: int, modalities: int) -> None:
         super().__init__()
-        halves = (
-            nn.Conv2d(ins, ins // 2, 3, stride=2, padding=1) for ins in (channels, channels // 2)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels // 2, 3, stride=2, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(channels // 2, channels // 4, 3, stride=2, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(channels // 4, modalities, 1),
         )
-        layers = [layer for conv in halves for layer in (conv, nn.LeakyReLU(SLOPE))]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(channels // 4, modalities, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits [B, N] of maps [B, C, H, W]."""
@@ -134,6 +136,6 @@ class _Reversed(torch.autograd.Function):
         return -gradient
 
 
-def reversed_gradient(x: Tensor) -> Tensor:
+def reverse_gradient(x: Tensor) -> Tensor:
     """The same numbers, with the negative gradient (Ganin and Lempitsky 2015, eq. 11)."""
     return _Reversed.apply(x)

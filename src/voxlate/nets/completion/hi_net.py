@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.nets.completion.shared import Fusion, Modalities, fused, modalities_of, slices_of
+from voxlate.nets.completion.shared import Fusion, Modalities, fuse_maps, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.system.config import setting, settings
 
@@ -52,18 +52,22 @@ class HiNetNet(nn.Module):
     def __init__(self, net: HiNet, modalities: Modalities) -> None:
         super().__init__()
         self.net = net
-        one, two, four = (net.width * factor for factor in (1, 2, 4))
+        width, two, four = (net.width * factor for factor in (1, 2, 4))
         self.encoders = nn.ModuleList(
-            Encoder((1, one, two, four)) for _ in range(modalities.inputs)
+            Encoder((1, width, two, four)) for _ in range(modalities.inputs)
         )
-        self.repeaters = nn.ModuleList(Repeater((four, two, one)) for _ in range(modalities.inputs))
-        self.down = nn.ModuleList([Fuse(one, 0, two), Fuse(two, two, four), Fuse(four, four, four)])
+        self.repeaters = nn.ModuleList(
+            Repeater((four, two, width)) for _ in range(modalities.inputs)
+        )
+        self.down = nn.ModuleList(
+            [Fuse(width, 0, two), Fuse(two, two, four), Fuse(four, four, four)]
+        )
         self.middle = nn.Sequential(_layer(four, 2 * four, SLOPE), _layer(2 * four, four))
         self.up = nn.ModuleList(
-            [Fuse(four, four, two, 0.0), Fuse(two, two, one, 0.0), Fuse(one, one, one, 0.0)]
+            [Fuse(four, four, two, 0.0), Fuse(two, two, width, 0.0), Fuse(width, width, width, 0.0)]
         )
-        self.last = _layer(one, one)
-        self.head = nn.Conv2d(one, modalities.outputs, 3, padding=1)
+        self.last = _layer(width, width)
+        self.head = nn.Conv2d(width, modalities.outputs, 3, padding=1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
@@ -135,7 +139,7 @@ class Fuse(nn.Module):
 
     def forward(self, maps: list[Tensor], available: Tensor, before: Tensor | None) -> Tensor:
         """One map of those of all modalities, [N, C, h, w] each; available: [N, modalities], 0 or 1."""
-        h = self.mix(torch.cat([fused(maps, available, how) for how in FUSIONS], dim=1))
+        h = self.mix(torch.cat([fuse_maps(maps, available, how) for how in FUSIONS], dim=1))
         return self.join(h if before is None else torch.cat([h, before], dim=1))
 
 

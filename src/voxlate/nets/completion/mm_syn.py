@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND
-from voxlate.nets.completion.shared import Modalities, fused, modalities_of, slices_of
+from voxlate.nets.completion.shared import Modalities, fuse_maps, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.system.config import Counts, setting, settings
 
@@ -69,24 +69,26 @@ class MMSYNNet(nn.Module):
         latents = [
             encoder(slices.of(number) - BACKGROUND) for number, encoder in enumerate(self.encoders)
         ]
-        together = fused(latents, slices.available, "max")
+        together = fuse_maps(latents, slices.available, "max")
 
-        def images(decoders: nn.ModuleList, latent: Tensor) -> Tensor:
+        def _images(decoders: nn.ModuleList, latent: Tensor) -> Tensor:
             return slices.volumes(
                 torch.cat([decoder(latent) for decoder in decoders], dim=1) + BACKGROUND
             )
 
-        image = images(self.decoders, together)
+        image = _images(self.decoders, together)
         extras: dict[str, Tensor | tuple[Tensor, ...]] = {}
         if "reconstructions" in inputs.extras:
             extras["reconstructions"] = (
-                image if self.modalities.completes else images(self.repeaters, together)
+                image if self.modalities.completes else _images(self.repeaters, together)
             )
         if "images_by_latent" in inputs.extras:
-            extras["images_by_latent"] = tuple(images(self.decoders, latent) for latent in latents)
+            extras["images_by_latent"] = tuple(_images(self.decoders, latent) for latent in latents)
         if "latent_variance" in inputs.extras:
-            mean = fused(latents, slices.available, "mean")
-            spread = fused([(latent - mean) ** 2 for latent in latents], slices.available, "mean")
+            mean = fuse_maps(latents, slices.available, "mean")
+            spread = fuse_maps(
+                [(latent - mean) ** 2 for latent in latents], slices.available, "mean"
+            )
             extras["latent_variance"] = slices.volumes(spread.mean(dim=1, keepdim=True))
         return Output(image, extras)
 

@@ -92,7 +92,7 @@ def slices_of(inputs: NetworkInput, multiple: int) -> Slices:
     )
 
 
-def fused(maps: list[Tensor], available: Tensor, how: Fusion) -> Tensor:
+def fuse_maps(maps: list[Tensor], available: Tensor, how: Fusion) -> Tensor:
     """Maps of each modality, [B, C, H, W], pixel by pixel over those available; 0 where none is.
 
     available: [B, N], 0 or 1.
@@ -102,7 +102,9 @@ def fused(maps: list[Tensor], available: Tensor, how: Fusion) -> Tensor:
     neutral, join = {"product": (1.0, torch.mul), "max": (lowest, torch.maximum)}.get(
         how, (0.0, torch.add)
     )
-    total = reduce(join, [torch.where(one > 0, h, neutral) for h, one in zip(maps, there)])
+    total = reduce(
+        join, [torch.where(is_there > 0, h, neutral) for h, is_there in zip(maps, there)]
+    )
     if how in ("product", "max"):
         return total * available.amax(dim=1)[:, None, None, None].to(total.dtype)
     return total if how == "sum" else total / reduce(torch.add, there).clamp(min=1)

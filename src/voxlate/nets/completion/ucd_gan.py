@@ -9,7 +9,7 @@ from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.shared import (
     Modalities,
     Slices,
-    fused,
+    fuse_maps,
     half_size,
     modalities_of,
     same_size,
@@ -79,18 +79,18 @@ class UcDGANNet(nn.Module):
     def forward(self, inputs: NetworkInput) -> Output:
         """The images of all targets, and the extras that are asked for."""
         slices = slices_of(inputs, self.net.multiple)
-        wanted, first = self._wanted(inputs, slices)
-        anatomy = self.encoded(slices.images, slices.available)
-        image = self.decoded(anatomy, wanted, first)
+        wanted, first = self._to_make(inputs, slices)
+        anatomy = self.encode(slices.images, slices.available)
+        image = self.decode(anatomy, wanted, first)
         extras: dict[str, Tensor | tuple[Tensor, ...]] = {}
         if {"codes", "reconstructions"} & set(inputs.extras):
-            again = self.encoded(image, wanted)
+            again = self.encode(image, wanted)
             extras["codes"] = (anatomy, again)
             if "reconstructions" in inputs.extras:
-                extras["reconstructions"] = slices.volumes(self.decoded(again, slices.available, 0))
+                extras["reconstructions"] = slices.volumes(self.decode(again, slices.available, 0))
         return Output(slices.volumes(image), extras)
 
-    def _wanted(self, inputs: NetworkInput, slices: Slices) -> tuple[Tensor, int]:
+    def _to_make(self, inputs: NetworkInput, slices: Slices) -> tuple[Tensor, int]:
         """Which modalities are made, [B*D, M], 0 or 1, and the decoder's number of the first of them."""
         if self.modalities.completes:
             assert inputs.code is not None
@@ -101,22 +101,22 @@ class UcDGANNet(nn.Module):
             len(slices.available), self.modalities.outputs
         ), self.modalities.inputs
 
-    def encoded(self, images: Tensor, available: Tensor) -> Tensor:
+    def encode(self, images: Tensor, available: Tensor) -> Tensor:
         """The mean anatomy code of the available ones of [B, N, H, W]: [B, C, h, w]."""
         item, kind = available.nonzero(as_tuple=True)
-        each = _placed(self.encoder(images[item, kind].unsqueeze(1)), available)
-        return fused(list(each.unbind(1)), available, "mean")
+        each = _place(self.encoder(images[item, kind].unsqueeze(1)), available)
+        return fuse_maps(list(each.unbind(1)), available, "mean")
 
-    def decoded(self, anatomy: Tensor, wanted: Tensor, first: int) -> Tensor:
+    def decode(self, anatomy: Tensor, wanted: Tensor, first: int) -> Tensor:
         """The wanted ones of M modalities of an anatomy, [B, M, H, W], the others 0."""
         item, kind = wanted.nonzero(as_tuple=True)
         h = anatomy[item]
         for block in self.blocks:
             h = block(h, kind + first)
-        return _placed(self.decoder(h), wanted).squeeze(2)
+        return _place(self.decoder(h), wanted).squeeze(2)
 
 
-def _placed(maps: Tensor, chosen: Tensor) -> Tensor:
+def _place(maps: Tensor, chosen: Tensor) -> Tensor:
     """Maps of the chosen items and modalities, [P, C, H, W], in their places: [B, N, C, H, W], elsewhere 0."""
     places = chosen.flatten().nonzero().squeeze(1)
     empty = maps.new_zeros(chosen.numel(), *maps.shape[1:])
