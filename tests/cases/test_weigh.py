@@ -56,16 +56,18 @@ def test_the_loss_is_the_weighted_mean_of_the_errors(tiny):
     image = torch.zeros(1, 1, 1, 8, 8)
     image[..., :2] = 1.0  # a quarter of the voxels is wrong by 1
     weight = torch.ones(1, 1, 1, 8, 8)
-    assert method.compare(image, problem.weighed(None))["total"].item() == pytest.approx(1 / 4)
+    assert method.compare(image, problem.with_weight(None))["total"].item() == pytest.approx(1 / 4)
     weight[..., :2] = 9.0
-    assert method.compare(image, problem.weighed(weight))["total"].item() == pytest.approx(9 / 12)
+    assert method.compare(image, problem.with_weight(weight))["total"].item() == pytest.approx(
+        9 / 12
+    )
 
 
 def test_a_latents_voxel_weighs_as_the_mean_of_the_images_below_it():
     coarse = Problem(NetworkInput({}), torch.ones(1, 1, 1, 2, 2))
     weight = torch.ones(1, 1, 1, 4, 4)
     weight[..., 0, 0] = 5.0
-    assert coarse.weighed(weight).loss_mask.flatten().tolist() == [2, 1, 1, 1]
+    assert coarse.with_weight(weight).loss_mask.flatten().tolist() == [2, 1, 1, 1]
 
 
 def test_methods_whose_loss_is_not_of_voxels_refuse_weights():

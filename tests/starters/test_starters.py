@@ -220,6 +220,6 @@ def test_python_takes_a_starter_as_the_command_line_does(starter, cohort, tmp_pa
 
 
 def test_a_shell_completes_the_names_of_starters(starter):
-    assert names.completed("st") == ["starter:tiny"]
-    assert names.completed("run") == []
-    assert names.completed("") == []
+    assert names.complete_starter("st") == ["starter:tiny"]
+    assert names.complete_starter("run") == []
+    assert names.complete_starter("") == []

@@ -41,12 +41,11 @@ class Face:
 def draw(rng: np.random.Generator, asymmetry: float) -> Face:
     """Draw a skull and face; asymmetry 0 gives both sides the same sinuses and teeth."""
     own, bone_rng, air_rng = rng.spawn(3)
-    return Face(
-        *own.uniform((3.5, 0.5, 0.75, 0.8, -5), (8.5, 1.7, 1.15, 1.25, 4)).tolist(),
-        planes=noise(own, 15, 3, 64),
-        bones=bones.draw(bone_rng, asymmetry),
-        airways=airways.draw(air_rng, asymmetry),
-    )
+    lows, highs = (3.5, 0.5, 0.75, 0.8, -5), (8.5, 1.7, 1.15, 1.25, 4)
+    scalp, fat, muscle, nose, jaw = own.uniform(lows, highs).tolist()
+    planes = noise(own, 15, 3, 64)
+    skull = bones.draw(bone_rng, asymmetry)
+    return Face(scalp, fat, muscle, nose, jaw, planes, skull, airways.draw(air_rng, asymmetry))
 
 
 def paint(canvas: Canvas, base: Anatomy, face: Face, points: Space, cavity: np.ndarray) -> None:

@@ -6,6 +6,7 @@ Points are three arrays (x, y, z) in mm (right, anterior, superior). A distance 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import fft, ndimage
@@ -34,7 +35,7 @@ class Space:
         """The same with the left side mirrored to the right."""
         return replace(self, x=np.abs(self.x))
 
-    def at(self, **coordinates: np.ndarray) -> "Space":
+    def at(self, **coordinates: Any) -> "Space":
         """The same with other coordinates x, y or z."""
         return replace(self, **coordinates)
 
