@@ -11,7 +11,7 @@ import voxlate as package
 from dciodvfy import errors_in, needs_dciodvfy
 from voxlate.cohorts.deidentify import deidentify_folder
 from voxlate.cohorts.pseudonyms import Pseudonyms
-from voxlate.delivery.archive import Fetched, derived_objects, store_answers
+from voxlate.delivery.archive import Fetched, store_answers, write_objects_of
 from voxlate.delivery.dicom_out import export_dicom
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import LPS_TO_RAS, Volume
@@ -330,7 +330,7 @@ def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(
     empty = Volume(np.zeros_like(mask.data), image.affine, "", "lesion")
     write_volume(case / "lesion.nii.gz", empty)
     said = []
-    sent = derived_objects([case], tmp_path / "derived", said.append)
+    sent = write_objects_of([case], tmp_path / "derived", said.append)
     assert sent.summary == "1 series, 1 mask, 1 report"
     assert [pydicom.dcmread(file).Modality for file in sent.files[-2:]] == ["SEG", "SR"]
     assert all("lesion.nii.gz is left out" in one for one in said)

@@ -70,7 +70,7 @@ def store_answers(fetched: Fetched, folders: Sequence[Path], say: Warn = no_repo
     for study, address in fetched.studies.items():
         own = study.parent
         cases = [folder for folder in folders if _is_of(folder, study)]
-        written = derived_objects(cases, own / DERIVED, say)
+        written = write_objects_of(cases, own / DERIVED, say)
         archive = WebArchive.connect(address.url)
         count += send(written.files, archive, Ledger(own / SENT), address.url, say=say)
         stored.add(written)
@@ -83,7 +83,7 @@ def _is_of(case: Path, study: Path) -> bool:
     return any(location_of(path).resolve().is_relative_to(study.resolve()) for path in inputs)
 
 
-def derived_objects(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
+def write_objects_of(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
     """Write what `export` writes of cases as DICOM files below a new folder; say: as that of `store_answers`."""
     shutil.rmtree(to, ignore_errors=True)
     written = Exported()
@@ -115,8 +115,9 @@ def answer_by(model: Model | Ensemble, options: SynthOptions, warn: Warn) -> Ans
     """The answer of a model to a received study: the DICOM files of its images, written into a folder."""
 
     def answer(scans: Path, images: Path) -> list[Path]:
+        """The files of the images of a study."""
         selected = select(model, [str(scans)], options)
         folders, _ = deliver(selected, images / "out", options, warn=warn, say=no_report)
-        return derived_objects(folders, images / DERIVED, warn).files
+        return write_objects_of(folders, images / DERIVED, warn).files
 
     return answer

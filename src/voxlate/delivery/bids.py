@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def write_bids(
     outside = set[str]()
     entities = entities_of(cases)
     with lock(root, SHARED_SECONDS):
-        links = _known_links(root)
+        links = _links_of(root)
         for folder in folders:
             sources = _sources(folder, root, links)
             outside |= _write_case(folder, root, entities[folder.name], sources)
@@ -117,12 +118,13 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
     stripped = {
         image: is_stripped(read_volume(folder / file, image))
         for image, file in images.items()
-        if not _map_of(image, images)[1]
+        if not _end_of_map(image, images)
     }
     written = set[Path]()
     outside = set[str]()
     for image, file in images.items():
-        modality, end = _map_of(image, images)
+        end = _end_of_map(image, images)
+        modality = image.removesuffix(end)
         name = image_name(entities, modality, end)
         ending = file.removeprefix(without_ending(file))
         path = (root / name.path).with_name(f"{name.stem}{ending}")
@@ -147,13 +149,10 @@ def _plain(file: str) -> str:
     return without_ending(file).removeprefix(SYNTHETIC)
 
 
-def _map_of(image: str, images: Collection[str]) -> tuple[str, str]:
-    """The modality of an image or map, and the end that makes its name that of a map; "" for an image."""
-    for end in MAP_LABELS:
-        modality = image.removesuffix(end)
-        if modality != image and modality in images:
-            return modality, end
-    return image, ""
+def _end_of_map(image: str, images: Collection[str]) -> str:
+    """The end that makes a name that of a map of another image; "" for an image."""
+    ends = (end for end in MAP_LABELS if image.endswith(end) and image.removesuffix(end) in images)
+    return next(ends, "")
 
 
 def _remove_others(folder: Path, entities: Entities, written: Collection[Path]) -> None:
@@ -184,7 +183,7 @@ def _sources(folder: Path, root: Path, links: dict[str, str]) -> list[str]:
     uris = []
     for path in stated_inputs(provenance_of(folder)).values():
         file = location_of(path)
-        dataset = next((one for one in file.parents if (one / DATASET).is_file()), None)
+        dataset = next((folder for folder in file.parents if (folder / DATASET).is_file()), None)
         if dataset is None:
             continue
         place = relative_to(root, dataset)
@@ -195,7 +194,7 @@ def _sources(folder: Path, root: Path, links: dict[str, str]) -> list[str]:
     return uris
 
 
-def _known_links(root: Path) -> dict[str, str]:
+def _links_of(root: Path) -> dict[str, str]:
     """The datasets that earlier cases of the derivative come from."""
     path = root / DATASET
     if not path.is_file():
@@ -223,7 +222,7 @@ def _write_dataset(root: Path, links: Mapping[str, str], outside: Collection[str
     write_text(root / "README", README)
     ignored = root / IGNORED
     lines = ignored.read_text(encoding="utf-8").split() if ignored.is_file() else []
-    new = [f"*_{suffix}.{ending}" for suffix in sorted(outside) for ending in ("nii*", "json")]
+    new = [f"*_{suffix}.{ending}" for suffix, ending in product(sorted(outside), ("nii*", "json"))]
     write_text(ignored, "".join(f"{line}\n" for line in dict.fromkeys([*lines, *new])))
 
 

@@ -80,11 +80,10 @@ def label(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", text)
 
 
-def named_entities(name: str) -> dict[str, str]:
+def _entities_in(name: str) -> dict[str, str]:
     """The entities in a file's or case's name that begins with sub-; {} for other names."""
     stem = name.split(".")[0]
-    pairs = [part.split("-", 1) for part in stem.split("_") if "-" in part]
-    entities = {pair[0]: pair[1] for pair in pairs}
+    entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
     sound = all(key.isalnum() and value.isalnum() for key, value in entities.items())
     return entities if stem.startswith("sub-") and sound else {}
 
@@ -94,31 +93,24 @@ def case_entities(case: str, scans: Collection[Path]) -> dict[str, str]:
 
     Raises BadInput where the scans name several subjects, or where no letter or digit could name one.
     """
-    of_scans = [named_entities(location_of(path).name) for path in scans]
-    if of_scans and all(of_scans):
-        return _shared(case, of_scans)
-    entities = {key: value for key, value in named_entities(case).items() if key in FROM_SCANS}
-    if entities:
-        return entities
-    subject = label(case)
-    if not subject:
-        raise BadInput(
-            f"--bids: expected a case whose name has letters (A to Z) or digits for the label of sub-, found '{case}'. Rename the case."
-        )
-    return {"sub": subject}
-
-
-def _shared(case: str, of_scans: list[dict[str, str]]) -> dict[str, str]:
-    subjects = sorted({one["sub"] for one in of_scans})
+    of_scans = [_entities_in(location_of(path).name) for path in scans]
+    if not of_scans or not all(of_scans):
+        own = _entities_in(case)
+        of_scans = [own or {"sub": label(case)}]
+    shared = set.intersection(*(set(entities.items()) for entities in of_scans))
+    subjects = sorted({entities["sub"] for entities in of_scans})
     if len(subjects) > 1:
         raise BadInput(
             f"--bids: expected scans of one subject in {case}, found sub-{subjects[0]} and sub-{subjects[1]}. Check the files of this case."
         )
-    first, *others = of_scans
+    if not subjects[0]:
+        raise BadInput(
+            f"--bids: expected a case whose name has letters (A to Z) or digits for the label of sub-, found '{case}'. Rename the case."
+        )
     return {
-        key: first[key]
-        for key in FROM_SCANS
-        if key in first and all(one.get(key) == first[key] for one in others)
+        key: value
+        for key, value in of_scans[0].items()
+        if key in FROM_SCANS and (key, value) in shared
     }
 
 

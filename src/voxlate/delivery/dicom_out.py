@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,7 @@ def _check_unchanged(case: Path) -> None:
 def _masks(case: Path) -> list[str]:
     """The names of masks and label maps that lie beside a case's images; synth itself writes none."""
     stated = _images(case)
-    names = [f"{name}{ending}" for name in MASK_NAMES for ending in scan_endings()]
+    names = map("".join, product(MASK_NAMES, scan_endings()))
     return [name for name in names if name not in stated and (case / name).is_file()]
 
 

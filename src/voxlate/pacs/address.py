@@ -48,16 +48,16 @@ def study_address(text: str) -> StudyAddress:
     sound = all(UID.fullmatch(uid) and len(uid) <= 64 for uid in uids)
     if not (is_dicomweb(text) and parts.hostname and match and uids and sound):
         raise BadInput(
-            f"{_shown(text)}: expected the address of a study, such as {EXAMPLE}, found another text. Check the address."
+            f"{_without_password(text)}: expected the address of a study, such as {EXAMPLE}, found another text. Check the address."
         )
     if parts.username or parts.password:
         raise BadInput(
-            f"{_shown(text)}: expected an address without a password, found one in it. Put the name and password of {parts.hostname} into the file .netrc in your home folder."
+            f"{_without_password(text)}: expected an address without a password, found one in it. Put the name and password of {parts.hostname} into the file .netrc in your home folder."
         )
     return StudyAddress(f"{_scheme(text)}://{parts.netloc}{match[1]}", match[2], match[3] or "")
 
 
-def _shown(text: str) -> str:
+def _without_password(text: str) -> str:
     """An address without the name and password in it."""
     return re.sub(r"//[^/@]*@", "//", text)
 

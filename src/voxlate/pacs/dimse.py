@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from voxlate.images.optional import optional_package
+from voxlate.images.optional import Package, pydicom
 from voxlate.pacs.address import Node
 from voxlate.pacs.sending import COMPANIONS, Lost, Refused
 from voxlate.system.errors import BadInput
@@ -26,6 +26,9 @@ ASK_SECONDS = 10.0  # in which a new connection asks for an association
 SILENT_SECONDS = (
     300.0  # after which an association without a message ends: senders pause between series
 )
+ECHO = "1.2.840.10008.1.1"
+pynetdicom = Package("pynetdicom", "pacs", "DICOM", "pynetdicom to talk to a DICOM node")
+queries = Package("pynetdicom.sop_class", "pacs", "C-FIND", "pynetdicom")
 Receive = Callable[[Any, Any], None]
 
 
@@ -56,14 +59,15 @@ class NodeArchive:
 
     def has(self, dataset: Any) -> bool:
         """Whether the node answers a query (C-FIND) with this image; False where it takes no queries."""
-        pydicom = optional_package("pydicom", "pacs", self.node, "pydicom")
         query = pydicom.Dataset()
         query.QueryRetrieveLevel = "IMAGE"
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-            setattr(query, keyword, getattr(dataset, keyword))
+            query[keyword] = dataset[keyword]
         association = self._open(dataset)
         try:
-            answers = association.send_c_find(query, _query_model())
+            answers = association.send_c_find(
+                query, queries.StudyRootQueryRetrieveInformationModelFind
+            )
             return any("Status" in status and status.Status in PENDING for status, _ in answers)
         except (ValueError, RuntimeError):
             return False
@@ -77,16 +81,15 @@ class NodeArchive:
     def _open(self, dataset: Any) -> Any:
         if self.association is not None and self.association.is_established:
             return self.association
-        network = _network(self.node)
-        entity = network.AE(ae_title=self.own_title)
+        entity = pynetdicom.AE(ae_title=self.own_title)
         entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
         if not dataset.file_meta.TransferSyntaxUID.is_compressed:
             entity.add_requested_context(dataset.SOPClassUID)
-        for kind in network.StoragePresentationContexts[: MOST_CONTEXTS - 8]:
+        for kind in pynetdicom.StoragePresentationContexts[: MOST_CONTEXTS - 8]:
             entity.add_requested_context(kind.abstract_syntax)
         for companion in COMPANIONS:  # not all of them are among the usual ones
             entity.add_requested_context(companion)
-        entity.add_requested_context(_query_model())
+        entity.add_requested_context(queries.StudyRootQueryRetrieveInformationModelFind)
         association = entity.associate(self.node.host, self.node.port, ae_title=self.node.title)
         if association.is_rejected:
             raise Refused(f"the node rejects {self.own_title}, or is not called {self.node.title}")
@@ -96,17 +99,39 @@ class NodeArchive:
         return association
 
 
-def _network(where: object) -> Any:
-    return optional_package("pynetdicom", "pacs", where, "pynetdicom to talk to a DICOM node")
+@dataclass
+class _Waiting:
+    """Connections that have not asked for an association yet; the oldest are closed for new ones."""
+
+    associations: list[Any] = field(default_factory=list)
+    alone: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, event: Any) -> None:
+        """Add a new connection."""
+        with self.alone:
+            self.associations = [
+                waiting
+                for waiting in self.associations
+                if waiting.dul.socket.socket is not None and not waiting.is_established
+            ]
+            for oldest in self.associations[: max(0, len(self.associations) + 1 - MOST_WAITING)]:
+                with suppress(OSError, AttributeError):  # it has ended meanwhile
+                    oldest.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+            self.associations.append(event.assoc)
 
 
-def _query_model() -> Any:
-    models = optional_package("pynetdicom.sop_class", "pacs", "C-FIND", "pynetdicom")
-    return models.StudyRootQueryRetrieveInformationModelFind
-
-
-def _asks_for_nothing(association: Any) -> bool:
-    return association.dul.socket.socket is not None and not association.is_established
+def _store(event: Any, receive: Receive) -> int:
+    """The state that answers an image."""
+    try:
+        dataset = event.dataset
+        dataset.file_meta = event.file_meta
+        receive(dataset, event.assoc)
+    except OSError:
+        return NO_ROOM
+    except Exception:
+        # whatever is wrong with the image: the sender is told, and the server continues
+        return CANNOT_UNDERSTAND
+    return SUCCESS
 
 
 @contextmanager
@@ -115,48 +140,22 @@ def receive_images(
 ) -> Iterator[Any]:
     """Receive images (C-STORE) and answer C-ECHO while the block runs; yields the server.
 
-    receive: is called with each dataset, whose file_meta is set, and the association that brings it; the sender is told of success when it has returned. A BadInput that it raises refuses the image, an
-    OSError asks the sender to try later. allowed: AE titles of senders.
+    receive: is called with each dataset, whose file_meta is set, and the association that brings it; the sender is told
+    of success when it has returned. A BadInput that it raises refuses the image, an OSError asks the sender to try
+    later. allowed: AE titles of senders.
     """
-    network = _network(f"port {port}")
-    entity = network.AE(ae_title=title)
+    entity = pynetdicom.AE(ae_title=title)
     entity.require_calling_aet = list(allowed)
     entity.require_called_aet = True
     entity.maximum_associations = MOST_ASSOCIATIONS
     entity.acse_timeout = ASK_SECONDS
     entity.network_timeout = SILENT_SECONDS
-    syntaxes = network.ALL_TRANSFER_SYNTAXES
-    for kind in network.AllStoragePresentationContexts:
-        entity.add_supported_context(kind.abstract_syntax, syntaxes)
-    entity.add_supported_context("1.2.840.10008.1.1")  # C-ECHO
-
-    def on_store(event: Any) -> int:
-        try:
-            dataset = event.dataset
-            dataset.file_meta = event.file_meta
-            receive(dataset, event.assoc)
-        except OSError:
-            return NO_ROOM
-        except (
-            Exception
-        ):  # whatever is wrong with the image: the sender is told, and the server lives on
-            return CANNOT_UNDERSTAND
-        return SUCCESS
-
-    waiting = list[Any]()
-    alone = threading.Lock()
-
-    def on_connection(event: Any) -> None:
-        with alone:
-            waiting[:] = [one for one in waiting if _asks_for_nothing(one)]
-            for oldest in waiting[: max(0, len(waiting) + 1 - MOST_WAITING)]:
-                with suppress(OSError, AttributeError):  # it has ended meanwhile
-                    oldest.dul.socket.socket.shutdown(socket.SHUT_RDWR)
-            waiting.append(event.assoc)
-
+    for kind in pynetdicom.AllStoragePresentationContexts:
+        entity.add_supported_context(kind.abstract_syntax, pynetdicom.ALL_TRANSFER_SYNTAXES)
+    entity.add_supported_context(ECHO)
     handlers = [
-        (network.evt.EVT_C_STORE, on_store),
-        (network.evt.EVT_CONN_OPEN, on_connection),
+        (pynetdicom.evt.EVT_C_STORE, _store, [receive]),
+        (pynetdicom.evt.EVT_CONN_OPEN, _Waiting().add),
     ]
     try:
         server = entity.start_server((host, port), block=False, evt_handlers=handlers)

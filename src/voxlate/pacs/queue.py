@@ -36,7 +36,8 @@ class Sender(Protocol):
     """An association: whether it is open."""
 
     @property
-    def is_established(self) -> bool: ...
+    def is_established(self) -> bool:
+        """Whether it is open."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,17 @@ class Queue:
 
     def next_study(self, now: float | None = None) -> str | None:
         """The next study to work on: one that was begun, else the complete one whose last image is the oldest."""
-        begun = sorted(one.name for one in _folders(self.path / WORK))
+        begun = _folders(self.path / WORK)
         if begun:
-            return begun[0]
+            return begun[0].name
         at = time.time() if now is None else now
-        last = {
-            one.name: max(self._heard(one.name, at), *(file.stat().st_mtime for file in files))
-            for one in _folders(self.path / INCOMING)
-            if (files := list(one.glob("*.dcm")))
-        }
-        complete = [name for name, moment in last.items() if at - moment >= self.idle_seconds]
-        return min(complete, key=lambda name: (last[name], name), default=None)
+        complete = list[tuple[float, str]]()
+        for folder in _folders(self.path / INCOMING):
+            arrivals = [file.stat().st_mtime for file in folder.glob("*.dcm")]
+            last = max([self._heard(folder.name, at), *arrivals])
+            if arrivals and at - last >= self.idle_seconds:
+                complete.append((last, folder.name))
+        return min(complete)[1] if complete else None
 
     def _heard(self, study: str, at: float) -> float:
         """When an association that sent images of a study was last open; 0 where none was."""
@@ -105,7 +106,7 @@ class Queue:
             return None
         work = self.take(study)
         try:
-            files = _answered(work, answer)
+            files = _answer(work, answer)
         except BadInput as error:
             self._put_aside(study, str(error))
             return f"{study} is put aside: {error}"
@@ -114,10 +115,8 @@ class Queue:
             self._put_aside(study, why)
             return f"{study} is put aside. {why}"
         ledger = Ledger(work / SENT)
-        for instance in sorted(self._done(study).instances() - ledger.instances()):
-            ledger.add(
-                instance
-            )  # of an earlier answer to the study, which the archive may have sent back
+        # those of an earlier answer to the study, which the archive may have sent back
+        ledger.add_all(self._done(study))
         before = len(ledger.instances())
         count = send(files, ledger)
         self._finish(study)
@@ -147,9 +146,7 @@ class Queue:
     def _finish(self, study: str) -> None:
         """Keep the record of what was sent; the images of patients are removed."""
         work = self.path / WORK / study
-        kept = self._done(study)
-        for instance in sorted(Ledger(work / SENT).instances() - kept.instances()):
-            kept.add(instance)
+        self._done(study).add_all(Ledger(work / SENT))
         removed = work.with_name(f".{study}{REMOVED}")
         os.replace(work, removed)
         shutil.rmtree(removed)
@@ -160,7 +157,7 @@ def study_name(uid: str) -> str:
     return f"study-{hashlib.sha256(uid.encode()).hexdigest()[:NAME_DIGITS]}"
 
 
-def _answered(work: Path, answer: Answer) -> list[Path]:
+def _answer(work: Path, answer: Answer) -> list[Path]:
     """The files of a study's answer: those of an earlier process if it finished them, so that their UIDs stay."""
     listed = work / READY
     if not listed.is_file():
@@ -170,6 +167,4 @@ def _answered(work: Path, answer: Answer) -> list[Path]:
 
 
 def _folders(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return []
-    return [one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".")]
+    return sorted(folder for folder in path.glob("[!.]*") if folder.is_dir())

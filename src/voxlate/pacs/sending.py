@@ -55,6 +55,11 @@ class Ledger:
         text = self.path.read_text(encoding="ascii")
         return {line for line in text.split("\n")[:-1] if line}
 
+    def add_all(self, other: "Ledger") -> None:
+        """Record the instances of another record, too."""
+        for instance in sorted(other.instances() - self.instances()):
+            self.add(instance)
+
     def add(self, instance: str) -> None:
         """Record an instance; returns when the disk has it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +98,7 @@ def send(
         kind = COMPANIONS.get(str(dataset.get("SOPClassUID", "")))
         try:
             with _in_words(where, number, len(files)):
-                _send_one(dataset, archive, sleep, ask_first=count == 0)
+                _send_image(dataset, archive, sleep, first_attempt=0 if count else 1)
         except BadInput as error:
             if say is None or kind is None or not isinstance(error.__cause__, Refused):
                 raise
@@ -105,22 +110,22 @@ def send(
     return count
 
 
-def _send_one(dataset: Any, archive: Archive, sleep: Sleep, ask_first: bool) -> None:
+def _send_image(dataset: Any, archive: Archive, sleep: Sleep, first_attempt: int) -> None:
     """Send one image, unless the archive has it.
 
-    The archive is asked after a lost connection, and for the first image of a call (ask_first): a process that was
-    killed may have sent it without recording it.
+    The archive is asked after a lost connection, and for the first image of a call (whose attempts count from 1): a
+    process that was killed may have sent it without recording it.
     """
-    for attempt in range(ATTEMPTS):
+    last = first_attempt + ATTEMPTS - 1
+    for attempt in range(first_attempt, last + 1):
         try:
-            if (attempt or ask_first) and archive.has(dataset):
-                return
-            archive.store(dataset)
+            if not attempt or not archive.has(dataset):
+                archive.store(dataset)
             return
         except Lost:
-            if attempt + 1 == ATTEMPTS:
+            if attempt == last:
                 raise
-            sleep(FIRST_WAIT_SECONDS * 2**attempt)
+            sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - first_attempt))
 
 
 @contextmanager

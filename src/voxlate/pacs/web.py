@@ -46,25 +46,23 @@ class WebArchive:
 
     def instances(self, address: StudyAddress) -> list[tuple[str, str]]:
         """Series and instance UID of each image of a study or series; raises Lost, and Refused for no access."""
+        listed = []
         with self._errors():
-            series = [address.series] if address.series else self._series(address.study)
-            return [
-                (uid, check_uid(found[INSTANCE_UID]["Value"][0], self.url))
-                for uid in series
-                for found in self.client.search_for_instances(
-                    address.study, uid, get_remaining=True
-                )
-            ]
+            for series in [address.series] if address.series else self._series(address.study):
+                images = self.client.search_for_instances(address.study, series, get_remaining=True)
+                uids = [image[INSTANCE_UID]["Value"][0] for image in images]
+                listed += [(series, check_uid(uid, self.url)) for uid in uids]
+        return listed
 
     def _series(self, study: str) -> list[str]:
         """The series of a study, without those that voxlate synthesised: they are no input."""
-        found = self.client.search_for_series(
+        series = self.client.search_for_series(
             study, fields=["SeriesDescription"], get_remaining=True
         )
         return sorted(
-            one[SERIES_UID]["Value"][0]
-            for one in found
-            if not _description(one).startswith(SYNTHETIC)
+            entry[SERIES_UID]["Value"][0]
+            for entry in series
+            if not _description(entry).startswith(SYNTHETIC)
         )
 
     def fetch(self, study: str, series: str) -> Iterator[Any]:
@@ -166,6 +164,6 @@ def _fetch_missing(
                 continue
             with whole_file(_place(folder, instance)) as temporary:
                 dataset.save_as(temporary, enforce_file_format=True)
-    missing = [one for one in wanted if not _place(folder, one).is_file()]
+    missing = [instance for instance in wanted if not _place(folder, instance).is_file()]
     if missing:
         raise Lost(f"{len(missing)} of {len(wanted)} images did not come")
