@@ -8,7 +8,7 @@ from calling import ask, channels
 from torch import Tensor, nn
 
 from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirror, on_grid
-from voxlate.nets.blocks import Sinusoidal
+from voxlate.nets.blocks import BlockOptions, Sinusoidal
 from voxlate.nets.bran import Bran
 from voxlate.nets.interface import NetworkInput
 from voxlate.nets.unet import ResidualUNet, UNet
@@ -95,7 +95,7 @@ def pyramid(
     channels: tuple[int, ...], features: tuple[Tensor, ...], patch: int = 1, width: int = 16
 ):
     torch.manual_seed(0)
-    prior = AsymmetryPrior([8, 12, 16, 16], channels, patch, groups=4, zero_init=True)
+    prior = AsymmetryPrior([8, 12, 16, 16], channels, patch, BlockOptions(groups=4))
     return prior, prior(features, (16 // patch, 16 // patch), width)
 
 

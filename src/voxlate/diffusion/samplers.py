@@ -199,7 +199,7 @@ def steps_of(schedule: Schedule, times: Tensor) -> Iterator[tuple[Node, Node]]:
 
 
 def nodes(schedule: Schedule, times: Tensor) -> Iterator[Node]:
-    """The times of a sampler with alpha, sigma and log-SNR."""
+    """The node of each time."""
     alpha, sigma = schedule(times)
     return map(Node, times.tolist(), alpha.tolist(), sigma.tolist())
 

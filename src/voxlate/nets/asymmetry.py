@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.nets.blocks import Norm, to_slices, zero_weights
+from voxlate.nets.blocks import BlockOptions, Norm, to_slices, zero_weights
 
 Pyramid = dict[
     int, tuple[Tensor, ...]
@@ -31,8 +31,7 @@ class AsymmetryPrior(nn.Module):
         widths: Sequence[int],
         channels: Sequence[int],
         patch: int,
-        groups: int,
-        zero_init: bool,
+        options: BlockOptions,
     ) -> None:
         super().__init__()
         scale = patch.bit_length() - 1
@@ -46,8 +45,8 @@ class AsymmetryPrior(nn.Module):
         total = 0
         for level, number in self.numbers.items():
             total += channels[number]
-            self.sampled[str(level)] = Sampling(channels[number], groups)
-            self.fused[str(level)] = Fusion(widths[level], total, groups, zero_init)
+            self.sampled[str(level)] = Sampling(channels[number], options.groups)
+            self.fused[str(level)] = Fusion(widths[level], total, options)
 
     def forward(self, features: Sequence[Tensor], size: Sequence[int], width: int) -> Pyramid:
         """The pyramid (eq. 6 and 7) for every level.
@@ -84,11 +83,11 @@ class Sampling(nn.Module):
 class Fusion(nn.Module):
     """The denoiser's map with phi of it and of the maps of its level added; at first, phi is 0 (eq. 8)."""
 
-    def __init__(self, channels: int, maps: int, groups: int, zero_init: bool) -> None:
+    def __init__(self, channels: int, maps: int, options: BlockOptions) -> None:
         super().__init__()
-        self.norm = Norm(channels + maps, groups, silu=True)
+        self.norm = Norm(channels + maps, options.groups, silu=True)
         self.conv = nn.Conv2d(channels + maps, channels, 3, padding=1)
-        if zero_init:
+        if options.zero_init:
             zero_weights(self.conv)
 
     def forward(self, h: Tensor, maps: Sequence[Tensor]) -> Tensor:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.nets import cpu
+from voxlate.nets.interface import Channels
 from voxlate.system.config import Counts, setting, settings
 
 FEWEST_PRODUCTS = (
@@ -458,20 +459,20 @@ def noise_level(log_snr: Tensor | None) -> Tensor:
 class Embedding(nn.Module):
     """The embedding that conditions every block: of noise level and configuration code, [B] and [B, K] -> [B, size]."""
 
-    def __init__(self, time: Sinusoidal | Fourier, width: int, code_bits: int, noisy: bool) -> None:
+    def __init__(self, time: Sinusoidal | Fourier, width: int, channels: Channels) -> None:
         super().__init__()
         self.time = time
         self.features = width if time.size is None else time.size
         hidden = 4 * width if time.mlp is None else time.mlp
-        self.size = (hidden or self.features) if noisy or code_bits else 0
+        self.size = (hidden or self.features) if channels.noisy or channels.code else 0
         self.fourier = (
             FourierFeatures(self.features, time.std)
-            if noisy and isinstance(time, Fourier)
+            if channels.noisy and isinstance(time, Fourier)
             else None
         )
-        self.level = _mlp(self.features, self.size) if noisy and hidden else None
-        self.code = _mlp(code_bits, self.size) if code_bits else None
-        self.noisy = noisy
+        self.level = _mlp(self.features, self.size) if channels.noisy and hidden else None
+        self.code = _mlp(channels.code, self.size) if channels.code else None
+        self.noisy = channels.noisy
 
     def forward(self, log_snr: Tensor | None, code: Tensor | None) -> Tensor | None:
         """The embedding [B, size]; None where there is nothing to embed."""

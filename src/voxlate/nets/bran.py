@@ -123,16 +123,11 @@ class BranNet(nn.Module):
         widths = net.widths
         last = net.stages - 1
         self.encoder = nn.ModuleList(
-            Down(below, above, net, normed=0 < stage < last, last=stage == last)
+            Down(below, above, net, stage)
             for stage, (below, above) in enumerate(zip((ins, *widths), widths))
         )
         self.decoder = nn.ModuleList(
-            Up(
-                widths[stage] * (1 if stage == last else 2),
-                widths[stage - 1],
-                net,
-                NOT_DROPPED <= stage < last,
-            )
+            Up(widths[stage] * (1 if stage == last else 2), widths[stage - 1], net, stage)
             for stage in range(last, 0, -1)
         )
         self.head = up_conv(2 * widths[0], outs, 4, net.dimensions, bias=False)
@@ -188,13 +183,15 @@ class BranNet(nn.Module):
 class Down(nn.Module):
     """A map, and what its regions' own filters make of it, to half the size."""
 
-    def __init__(self, ins: int, outs: int, net: Bran, normed: bool, last: bool) -> None:
+    def __init__(self, ins: int, outs: int, net: Bran, stage: int) -> None:
         super().__init__()
         self.regional = RegionalFilters(ins, net.regions, net.hidden) if net.regions else None
         ins *= 2 if net.regions else 1
         self.conv = down_conv(ins, outs, 4, net.dimensions, bias=False)
-        self.norm = norm(net.norm, outs, net.dimensions) if normed else nn.Identity()
-        self.slope = 0.0 if last else SLOPE
+        is_last = stage == net.stages - 1
+        plain = stage == 0 or is_last
+        self.norm = nn.Identity() if plain else norm(net.norm, outs, net.dimensions)
+        self.slope = 0.0 if is_last else SLOPE
 
     def forward(self, h: Tensor) -> Tensor:
         """A map [N, ins, ...] at half the size, [N, outs, ...]."""
@@ -206,10 +203,11 @@ class Down(nn.Module):
 class Up(nn.Module):
     """To twice the size, of volumes to a given depth; some stages drop squares of features."""
 
-    def __init__(self, ins: int, outs: int, net: Bran, drops: bool) -> None:
+    def __init__(self, ins: int, outs: int, net: Bran, stage: int) -> None:
         super().__init__()
         self.conv = up_conv(ins, outs, 4, net.dimensions, bias=False)
         self.norm = norm(net.norm, outs, net.dimensions)
+        drops = NOT_DROPPED <= stage < net.stages - 1
         self.drop = DropBlock(net.dropout, net.drop_block) if drops else nn.Identity()
 
     def forward(self, h: Tensor, depth: int) -> Tensor:

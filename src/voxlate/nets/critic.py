@@ -110,7 +110,7 @@ class CriticNet(nn.Module):
         super().__init__()
         self.critic = critic
         volumes = critic.dimensions == 3
-        conv, point = (VolumeConv, nn.Conv3d) if volumes else (SliceConv, nn.Conv2d)
+        point = nn.Conv3d if volumes else nn.Conv2d
         patches = critic.output == "patches"
         kernel = critic.kernel
         if critic.separate:
@@ -119,28 +119,31 @@ class CriticNet(nn.Module):
             )
         layers: list[nn.Module] = []
         for number, (ins, outs) in enumerate(zip((channels, *critic.widths), critic.widths)):
-            halve = number < len(critic.widths) - 1 or not patches or critic.all_halve
-            normed = critic.norm if number else "none"
-            layers.append(
-                conv(ins, outs, kernel, halve, depth=halve and number > 0, bias=normed != "batch")
-            )
-            if normed != "none":
-                layers.append(norm(normed, outs, critic.dimensions))
+            keeps = number == len(critic.widths) - 1 and patches and not critic.all_halve
+            stride = 1 if keeps else 2
+            kind = critic.norm if number else "none"
+            thin = stride if number else 1
+            layers.append(self._conv(ins, outs, stride, thin, bias=kind != "batch"))
+            if kind != "none":
+                layers.append(norm(kind, outs, critic.dimensions))
             layers.append(nn.LeakyReLU(SLOPE))
         self.layers = nn.Sequential(*layers)
         maps = 1 if critic.separate else critic.maps
         self.pad = (1, 0, 1, 0) if patches and critic.all_halve and kernel == 4 else (0, 0, 0, 0)
-        self.head = (
-            conv(critic.widths[-1], maps, kernel, False)
-            if patches
-            else point(critic.widths[-1], maps, 1)
-        )
+        width = critic.widths[-1]
+        self.head = self._conv(width, maps, 1) if patches else point(width, maps, 1)
         if patches:
             start_normal(self)
         self.memory_format = torch.channels_last_3d if volumes else torch.channels_last
         if critic.norm == "instance":  # which gives contiguous maps
             self.memory_format = torch.contiguous_format
         self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+
+    def _conv(self, ins: int, outs: int, stride: int, thin: int = 1, **options: bool) -> nn.Module:
+        kernel = self.critic.kernel
+        if self.critic.dimensions == 3:
+            return VolumeConv(ins, outs, kernel, stride, thin, **options)
+        return nn.Conv2d(ins, outs, kernel, stride=stride, padding=1, **options)
 
     def forward(self, images: Tensor) -> Tensor:
         """Outputs of images [B, C, D, H, W], shaped as the class states."""
@@ -174,29 +177,19 @@ def one_by_one(images: Tensor, count: int) -> Tensor:
     return torch.cat(parts, dim=2).flatten(0, 1)
 
 
-class SliceConv(nn.Conv2d):
-    """Halves the size or, with 4x4 pixels, takes a pixel of it."""
-
-    def __init__(
-        self, ins: int, outs: int, kernel: int, halve: bool, depth: bool = False, bias: bool = True
-    ) -> None:
-        super().__init__(ins, outs, kernel, stride=2 if halve else 1, padding=1, bias=bias)
-
-
 class VolumeConv(nn.Conv3d):
-    """Halves height and width or, with 4x4x4 voxels, takes a voxel of them; keeps the depth, or halves it, too."""
+    """Halves height and width or, with 4x4x4 voxels, takes a voxel of them; divides the depth by `thin`, 1 or 2."""
 
     def __init__(
-        self, ins: int, outs: int, kernel: int, halve: bool, depth: bool = False, bias: bool = True
+        self, ins: int, outs: int, kernel: int, stride: int, thin: int = 1, **options: bool
     ) -> None:
-        super().__init__(ins, outs, kernel, stride=2 if halve else 1, bias=bias)
-        self.depth = depth
+        super().__init__(ins, outs, kernel, stride=stride, **options)
+        self.thin = thin
 
     def forward(self, h: Tensor) -> Tensor:
-        """Volumes [B, C, D, H, W], convolved."""
-        halves = self.depth and h.shape[2] >= FEWEST_SLICES
-        after = (
-            self.kernel_size[0] - 2 if not halves else 1
-        )  # slices that are filled in behind, to keep the depth
+        """Volumes [B, C, D, H, W], convolved; a depth below FEWEST_SLICES is kept."""
+        thin = self.thin if h.shape[2] >= FEWEST_SLICES else 1
+        # slices that are filled in behind, to keep the depth
+        after = 1 if thin == 2 else self.kernel_size[0] - 2
         h = F.pad(h, (1, 1, 1, 1, 1, after))
-        return F.conv3d(h, self.weight, self.bias, (2 if halves else 1, *self.stride[1:]))
+        return F.conv3d(h, self.weight, self.bias, (thin, *self.stride[1:]))

@@ -125,11 +125,11 @@ class UNet(NetSettings):
 
         Raises BadInput where the settings contradict each other.
         """
-        _check(self, bool(channels.features))
+        _check(self, channels)
         return ResidualUNet(self, channels)
 
 
-def _check(net: UNet, features: bool) -> None:
+def _check(net: UNet, channels: Channels) -> None:
     last = len(net.multipliers) - 1
     if any(not 0 <= level <= last for level in net.attention):
         raise BadInput(
@@ -139,7 +139,7 @@ def _check(net: UNet, features: bool) -> None:
         raise BadInput(
             "net.volumetric: expected kernel 1x3x3, found 3x3x3, which joins slices already. Set one of the two."
         )
-    if features and net.kernel == "3x3x3":
+    if channels.features and net.kernel == "3x3x3":
         raise BadInput(
             "net.kernel: expected 1x3x3 with feature maps of slices, found 3x3x3. Set it to 1x3x3."
         )
@@ -152,11 +152,11 @@ def _check(net: UNet, features: bool) -> None:
             f"net.depth_halvings: expected at most {last}, found {net.depth_halvings}. Lower it."
         )
     attending = {*net.attention, *([last] if net.middle_attention else [])}
-    for channels in (net.width * net.multipliers[level] for level in attending):
-        if channels % (net.heads or net.head_width):
+    for width in (net.width * net.multipliers[level] for level in attending):
+        if width % (net.heads or net.head_width):
             name = "heads" if net.heads else "head_width"
             raise BadInput(
-                f"net.{name}: expected a divisor of {channels} channels, found {net.heads or net.head_width}. Change it."
+                f"net.{name}: expected a divisor of {width} channels, found {net.heads or net.head_width}. Change it."
             )
 
 
@@ -196,7 +196,7 @@ class ResidualUNet(nn.Module):
         super().__init__()
         self.net = net
         self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
-        self.embedding = Embedding(net.time, net.width, channels.code, channels.noisy)
+        self.embedding = Embedding(net.time, net.width, channels)
         conditioned = BlockOptions(
             self.dims,
             net.groups,
@@ -217,29 +217,32 @@ class ResidualUNet(nn.Module):
         self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
         middle = [
             LevelStage(
-                widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), conditioned
+                widths[-1],
+                widths[-1],
+                self._heads(widths[-1]) if net.middle_attention else 0,
+                conditioned,
             )
         ]
         self.middle = UNetLevel([*middle, LevelStage(widths[-1], widths[-1], 0, conditioned)], None)
         self.decoder = self._decoder(widths, skips, conditioned)
         self.norm = Norm(widths[0], net.groups, silu=True)
         self.head = conv3(widths[0], channels.out * net.patch**2, conditioned)
-        prior = (widths, channels.features, net.patch, net.groups, net.zero_init)
+        prior = (widths, channels.features, net.patch, conditioned)
         self.asymmetry = AsymmetryPrior(*prior) if channels.features else None
         if net.zero_init:
             zero_weights(self.head)
         if self.dims == 2:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _heads(self, channels: int, wanted: bool) -> int:
-        return (self.net.heads or channels // self.net.head_width) if wanted else 0
+    def _heads(self, channels: int) -> int:
+        return self.net.heads or channels // self.net.head_width
 
     def _encoder(self, widths: list[int], options: BlockOptions) -> tuple[nn.ModuleList, list[int]]:
         skips = [widths[0]]
         levels = nn.ModuleList()
         ins = widths[0]
         for level, outs in enumerate(widths):
-            heads = self._heads(outs, level in self.net.attention)
+            heads = self._heads(outs) if level in self.net.attention else 0
             stages = [
                 LevelStage(ins if block == 0 else outs, outs, heads, options)
                 for block in range(self.net.blocks)
@@ -259,7 +262,7 @@ class ResidualUNet(nn.Module):
         levels = nn.ModuleList()
         ins = widths[-1]
         for level, outs in reversed(list(enumerate(widths))):
-            heads = self._heads(outs, level in self.net.attention)
+            heads = self._heads(outs) if level in self.net.attention else 0
             stages = []
             for _ in range(self.net.blocks + 1):
                 stages.append(LevelStage(ins + skips.pop(), outs, heads, options))

@@ -59,7 +59,7 @@ class MMGANNet(nn.Module):
         widths = net.widths
         last = len(net.widths)
         self.encoder = nn.ModuleList(
-            Down(below, above, norm=1 < level < last, dropout=net.dropout * (level >= DROPS_FROM))
+            Down(below, above, net, level)
             for level, (below, above) in enumerate(pairwise((modalities.inputs, *widths)), start=1)
         )
         self.decoder = nn.ModuleList(
@@ -92,11 +92,12 @@ class MMGANNet(nn.Module):
 class Down(nn.Module):
     """To half the size."""
 
-    def __init__(self, ins: int, outs: int, norm: bool, dropout: float) -> None:
+    def __init__(self, ins: int, outs: int, net: MMGAN, level: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(ins, outs, 4, stride=2, padding=1, bias=False)
-        self.norm = nn.InstanceNorm2d(outs) if norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        plain = level in (1, len(net.widths))
+        self.norm = nn.Identity() if plain else nn.InstanceNorm2d(outs)
+        self.dropout = nn.Dropout(net.dropout * (level >= DROPS_FROM))
 
     def forward(self, h: Tensor) -> Tensor:
         """A map [N, ins, H, W] at half the size."""

@@ -13,7 +13,6 @@ from voxlate.nets.xmodality.parts import (
     Conv,
     ExactDense,
     Multipliers,
-    TimeEmbedding,
 )
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 from voxlate.system.config import later_key, setting, settings
@@ -40,18 +39,17 @@ class ADM(NetSettings):
     def build(self, channels: Channels) -> "ADMNet":
         """Raises BadInput where a task gives more than images and their noise level."""
         self.takes_only_images(channels, noise=True)
-        return ADMNet(self, channels.joined, channels.out, channels.noisy)
+        return ADMNet(self, channels)
 
 
 class ADMNet(Backbone):
     """The order of its parts is that of the published file."""
 
-    def __init__(self, net: ADM, ins: int, outs: int, noisy: bool) -> None:
-        super().__init__(2 ** (len(net.multipliers) - 1), noisy)
+    def __init__(self, net: ADM, channels: Channels) -> None:
+        super().__init__(2 ** (len(net.multipliers) - 1), channels, net.width)
         widths = [net.width, *(net.width * factor for factor in net.multipliers)]
-        embedding = 4 * net.width if noisy else 0
-        self.time = TimeEmbedding(net.width) if noisy else None
-        self.stem = Conv(ins, net.width, 7)
+        embedding = self.embedding
+        self.stem = Conv(channels.joined, net.width, 7)
         attention = partial(AttentionLayer, heads=net.heads, whole=net.whole)
         self.encoder = Encoder(widths, attention, embedding)
         self.middle1 = Block(widths[-1], widths[-1], embedding=embedding)
@@ -59,7 +57,7 @@ class ADMNet(Backbone):
         self.middle2 = Block(widths[-1], widths[-1], embedding=embedding)
         self.decoder = Decoder(widths, attention, embedding)
         self.final = Block(net.width, net.width, ins=widths[1] + net.width)
-        self.head = ExactDense(net.width, outs)
+        self.head = ExactDense(net.width, channels.out)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:

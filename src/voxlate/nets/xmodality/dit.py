@@ -39,7 +39,7 @@ class DiT(NetSettings):
     def build(self, channels: Channels) -> "DiTNet":
         """Raises BadInput where a task gives more than images and their noise level."""
         self.takes_only_images(channels, noise=True)
-        return DiTNet(self, channels.joined, channels.out, channels.noisy)
+        return DiTNet(self, channels)
 
 
 class TimeMLP(nn.Module):
@@ -101,16 +101,19 @@ class DiTNet(Backbone):
     The order of its parts is that of the published file; its tokens stay float32 between the blocks.
     """
 
-    def __init__(self, net: DiT, ins: int, outs: int, noisy: bool) -> None:
-        super().__init__(net.patch, noisy, state_first=True)
+    state_first = True
+
+    def __init__(self, net: DiT, channels: Channels) -> None:
+        super().__init__(net.patch, channels)
         self.patch = net.patch
         pixels = net.patch**2
+        ins = channels.joined
         self.norm_in = nn.LayerNorm(pixels * ins, eps=EPS)
         self.embed = Dense(pixels * ins, net.width)
         self.norm = nn.LayerNorm(net.width, eps=EPS)
         self.time = TimeMLP(net.frequencies, net.width)
         self.blocks = nn.ModuleList(DiTBlock(net) for _ in range(net.depth))
-        self.final = FinalLayer(net.width, pixels * outs)
+        self.final = FinalLayer(net.width, pixels * channels.out)
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """See Backbone.slices."""

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxlate.nets import cpu
 from voxlate.nets.blocks import MAX_PERIOD, Norm, exact, noise_level, pad_far, to_slices, to_volumes
-from voxlate.nets.interface import NetworkInput, Output
+from voxlate.nets.interface import Channels, NetworkInput, Output
 from voxlate.system.config import Counts, setting
 from voxlate.system.errors import BadInput
 
@@ -301,16 +301,19 @@ class Up(nn.Module):
 class Backbone(nn.Module, ABC):
     """A network that works slice by slice, on images of any size; `time` makes the embedding of the noise level.
 
-    Its first layer sees the images, then the state (with state_first the other way round).
+    Its first layer sees the images, then the state (with state_first the other way round). width: of the time's
+    features, which become 4 times as many; 0 where the network has a `time` of its own.
     """
 
+    state_first: ClassVar[bool] = False
     time: nn.Module | None
 
-    def __init__(self, multiple: int, noisy: bool, state_first: bool = False) -> None:
+    def __init__(self, multiple: int, channels: Channels, width: int = 0) -> None:
         super().__init__()
         self.multiple = multiple
-        self.noisy = noisy
-        self.state_first = state_first
+        self.noisy = channels.noisy
+        self.embedding = 4 * width if channels.noisy else 0
+        self.time = TimeEmbedding(width) if self.embedding else None
 
     @abstractmethod
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:

@@ -16,7 +16,6 @@ from voxlate.nets.xmodality.parts import (
     GroupNorm,
     Multipliers,
     ResNetBlock,
-    TimeEmbedding,
     Up,
 )
 from voxlate.system.config import setting, settings
@@ -38,24 +37,23 @@ class PlainUNet(NetSettings):
     def build(self, channels: Channels) -> "PlainUNetNet":
         """Raises BadInput where a task gives more than images and their noise level."""
         self.takes_only_images(channels, noise=True)
-        return PlainUNetNet(self, channels.joined, channels.out, channels.noisy)
+        return PlainUNetNet(self, channels)
 
 
 class PlainUNetNet(Backbone):
     """The numbers of its blocks are those of the published file."""
 
-    def __init__(self, net: PlainUNet, ins: int, outs: int, noisy: bool) -> None:
-        super().__init__(2 ** (len(net.multipliers) - 1), noisy)
+    def __init__(self, net: PlainUNet, channels: Channels) -> None:
+        super().__init__(2 ** (len(net.multipliers) - 1), channels, net.width)
         widths = [net.width, *(net.width * factor for factor in net.multipliers)]
-        for channels in widths:
-            if channels % net.groups:
+        for width in widths:
+            if width % net.groups:
                 raise BadInput(
-                    f"net.groups: expected a divisor of {channels} channels, found {net.groups}. Change it."
+                    f"net.groups: expected a divisor of {width} channels, found {net.groups}. Change it."
                 )
         block = partial(ResNetBlock, norm=partial(GroupNorm, groups=net.groups))
-        embedding = 4 * net.width if noisy else 0
-        self.time = TimeEmbedding(net.width) if noisy else None
-        self.stem = Conv(ins, net.width, 7)
+        embedding = self.embedding
+        self.stem = Conv(channels.joined, net.width, 7)
         stages = list(pairwise(widths))
         self.encoder = nn.ModuleList(
             block(below, above, embedding=embedding) for below, above in stages
@@ -67,7 +65,7 @@ class PlainUNetNet(Backbone):
         )
         self.ups = nn.ModuleList(Up(below) for below, _ in reversed(stages[1:]))
         self.final = block(net.width, net.width, ins=widths[1] + net.width)
-        self.head = ExactDense(net.width, outs)
+        self.head = ExactDense(net.width, channels.out)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:

@@ -19,7 +19,6 @@ from voxlate.nets.xmodality.parts import (
     Multipliers,
     RMSNorm,
     SwiGLU,
-    TimeEmbedding,
     position_embedding,
 )
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
@@ -51,7 +50,7 @@ class UViT(NetSettings):
             raise BadInput(
                 f"net.width: expected a transformer of a multiple of 4 channels, found {self.width} · {self.multipliers[-1]}. Change it."
             )
-        return UViTNet(self, channels.joined, channels.out, channels.noisy)
+        return UViTNet(self, channels)
 
 
 class TransformerLayer(nn.Module):
@@ -92,11 +91,11 @@ class Transformer(nn.Module):
 class UViTNet(Backbone):
     """The order of its parts is that of the published file."""
 
-    def __init__(self, net: UViT, ins: int, outs: int, noisy: bool) -> None:
-        super().__init__(2 ** len(net.multipliers), noisy)
+    def __init__(self, net: UViT, channels: Channels) -> None:
+        super().__init__(2 ** len(net.multipliers), channels, net.width)
+        ins = channels.joined
         widths = [net.width, *(net.width * factor for factor in net.multipliers)]
-        embedding = 4 * net.width if noisy else 0
-        self.time = TimeEmbedding(net.width) if noisy else None
+        embedding = self.embedding
         self.stem = Conv(4 * ins, net.width, 7)
         attention = partial(AttentionLayer, heads=net.heads)
         self.encoder = Encoder(widths, attention, embedding)
@@ -104,7 +103,7 @@ class UViTNet(Backbone):
         self.decoder = Decoder(widths, attention, embedding)
         self.final = Block(net.width, net.width, ins=widths[1] + net.width)
         self.head = ExactDense(net.width, 4 * ins)
-        self.mix = Dense(ins, outs)
+        self.mix = Dense(ins, channels.out)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
