@@ -88,7 +88,7 @@ def splits_of(cohort: Cohort) -> dict[str, list[str]]:
 def test_channels_of_paper_000_become_four_scans_with_the_map_and_the_file_s_mask(
     arrays_000, tmp_path
 ):
-    cohort = prepare(arrays_000, tmp_path / "out", preset="mrdpm")
+    cohort = prepare(arrays_000, tmp_path / "out", preset="mrdpm", audit=False, workers=1)
     assert cohort.modalities == ("cta1", "cta2", "cta3", "ncct", "tmax")
     assert cohort.units == {"ncct": "HU", "cta1": "HU", "cta2": "HU", "cta3": "HU", "tmax": "s"}
     case, stored = case_in(cohort, "p07"), np.load(arrays_000 / "mCTA" / "p07.npy")
@@ -106,13 +106,15 @@ def test_channels_of_paper_000_become_four_scans_with_the_map_and_the_file_s_mas
 def test_the_lists_of_paper_000_are_its_splits_and_ten_training_items_are_held_back(
     arrays_000, tmp_path
 ):
-    cohort = prepare(arrays_000, tmp_path / "out", preset="mrdpm")
+    cohort = prepare(arrays_000, tmp_path / "out", preset="mrdpm", audit=False, workers=1)
     splits = splits_of(cohort)
     assert splits["test"] == TEST
     assert len(splits["val"]) == 10
     assert sorted(splits["val"] + splits["train"]) == TRAIN
     assert cohort.provenance["split_by"] == "lists"
-    again = splits_of(prepare(arrays_000, tmp_path / "again", preset="mrdpm"))
+    again = splits_of(
+        prepare(arrays_000, tmp_path / "again", preset="mrdpm", audit=False, workers=1)
+    )
     assert again == splits
 
 
@@ -142,17 +144,19 @@ def test_what_is_guessed_of_arrays_is_said_and_stays_with_the_cohort(
 ):
     assert any(
         "channels of mCTA are plain CT" in one
-        for one in prepare(arrays_000, tmp_path / "a", preset="mrdpm").warnings
+        for one in prepare(
+            arrays_000, tmp_path / "a", preset="mrdpm", audit=False, workers=1
+        ).warnings
     )
     for root, preset in ((arrays_001, "xmodality"), (arrays_002, "lyu_wang")):
-        warnings = prepare(root, tmp_path / preset, preset=preset).warnings
+        warnings = prepare(root, tmp_path / preset, preset=preset, audit=False, workers=1).warnings
         assert any("spacing is 1 mm: nothing states it" in one for one in warnings)
 
 
 def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, tmp_path):
     own = tmp_path / "own.toml"
     own.write_text('base = "lyu_wang"\narrays = { part = "axes=LP,mm=0.9x0.8x2.5" }\n')
-    cohort = prepare(arrays_002, tmp_path / "out", preset=own)
+    cohort = prepare(arrays_002, tmp_path / "out", preset=own, audit=False, workers=1)
     header = case_in(cohort, "slice0004").header
     assert header.spacing_mm == pytest.approx(
         (2.5, 0.8, 0.9)
@@ -164,16 +168,18 @@ def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, t
 def test_heads_that_are_wider_than_deep_are_said_to_lie_wrongly(arrays_000, tmp_path):
     assert not any(
         "wider than deep" in one
-        for one in prepare(arrays_000, tmp_path / "right", preset="mrdpm").warnings
+        for one in prepare(
+            arrays_000, tmp_path / "right", preset="mrdpm", audit=False, workers=1
+        ).warnings
     )
     own = tmp_path / "own.toml"
     own.write_text('base = "mrdpm"\narrays = { part = "axes=LP,mm=0.625" }\n')
-    warnings = prepare(arrays_000, tmp_path / "wrong", preset=own).warnings
+    warnings = prepare(arrays_000, tmp_path / "wrong", preset=own, audit=False, workers=1).warnings
     assert any("46 of 46 heads are wider than deep" in one for one in warnings)
 
 
 def test_networks_of_paper_001_see_its_slices_as_they_are_stored(arrays_001, tmp_path):
-    cohort = prepare(arrays_001, tmp_path / "out", preset="xmodality")
+    cohort = prepare(arrays_001, tmp_path / "out", preset="xmodality", audit=False, workers=1)
     stored = np.load(arrays_001 / "s05.npz")
     case = lay_out(case_in(cohort, "s05"), "SLP")  # data.axes of its recipes
     np.testing.assert_array_equal(case.volume("tof").data[0, 0], stored["src"])
@@ -183,7 +189,9 @@ def test_networks_of_paper_001_see_its_slices_as_they_are_stored(arrays_001, tmp
 
 
 def test_slices_of_paper_002_are_paired_by_index_and_split_by_patient(arrays_002, tmp_path):
-    cohort = prepare(arrays_002, tmp_path / "out", preset="lyu_wang", shares=(2, 1, 1))
+    cohort = prepare(
+        arrays_002, tmp_path / "out", preset="lyu_wang", shares=(2, 1, 1), audit=False, workers=1
+    )
     assert [len(cases) for cases in splits_of(cohort).values()] == [6, 3, 3]
     assert {one.patient: one.split for one in cohort.cases}.keys() == {
         f"pelvis{k}" for k in range(4)
