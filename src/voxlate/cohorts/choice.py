@@ -4,6 +4,7 @@ import fnmatch
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from voxlate.system.errors import BadInput, did_you_mean, first_of
@@ -52,20 +53,14 @@ class Choice:
         """Whether a case counts."""
         names = {case, patient or case}
         self.known |= names
-        fitting = {
-            pattern
-            for pattern in self.exclude
-            if any(fnmatch.fnmatchcase(name, pattern) for name in names)
-        }
+        pairs = product(names, self.exclude)
+        fitting = {pattern for name, pattern in pairs if fnmatch.fnmatchcase(name, pattern)}
         return self._keep(fitting, "cases that --exclude names", case)
 
     def keep_file(self, path: Path | str, description: str = "", name: str = "") -> bool:
         """Whether a file counts; name: of the file in a message."""
-        fitting = {
-            pattern
-            for pattern in self.exclude_file
-            if _fits(path, pattern) or _fits(description, pattern)
-        }
+        pairs = product((path, description), self.exclude_file)
+        fitting = {pattern for text, pattern in pairs if _fits(text, pattern)}
         return self._keep(fitting, "files that --exclude-file names", name or str(path))
 
     def _keep(self, fitting: set[str], what: str, name: str) -> bool:
@@ -79,17 +74,17 @@ class Choice:
 
         The first pattern of `prefer` that fits one of them alone decides.
         """
-        fitting = {
-            pattern: preferred
-            for pattern in self.prefer
-            if (preferred := [row for row in rows if row.fits(pattern)])
-        }
+        fitting = dict[str, list[Row]]()
+        for row, pattern in product(rows, self.prefer):
+            if row.fits(pattern):
+                fitting.setdefault(pattern, []).append(row)
         if len(rows) == 1:
             self.single |= dict.fromkeys(fitting, rows[0])
             return rows[0]
         self.has_several = True
         self.used |= fitting.keys()
-        chosen = next((rows[0] for rows in fitting.values() if len(rows) == 1), None)
+        only = (fitting[pattern] for pattern in self.prefer if pattern in fitting)
+        chosen = next((some[0] for some in only if len(some) == 1), None)
         if chosen is not None:
             others = {str(row.path) for row in rows if row != chosen}
             self.left_out["files in whose place --prefer took another"] |= others
@@ -106,7 +101,7 @@ class Choice:
         """Raise BadInput for a pattern that has no effect: it may be a typing error."""
         for pattern in self.prefer:
             if pattern not in self.used:
-                raise self._unused_preference(root, pattern)
+                raise self._error_of_preference(root, pattern)
         for option, what, patterns in (
             ("--exclude", "a case or patient", self.exclude),
             ("--exclude-file", "a file", self.exclude_file),
@@ -118,7 +113,7 @@ class Choice:
                     f"{option}: expected the name of {what} in {root}, or a pattern such as '*_run-2_*', found '{unused[0]}', which fits none. {near or 'Change it, or drop the option.'}"
                 )
 
-    def _unused_preference(self, root: Path, pattern: str) -> BadInput:
+    def _error_of_preference(self, root: Path, pattern: str) -> BadInput:
         expected = f"--prefer: expected a pattern of one of several files of a modality in {root}, found '{pattern}'"
         row = self.single.get(pattern)
         if row is not None:

@@ -119,9 +119,9 @@ def deidentify_folder(source: Path, target: Path, pseudonyms: Pseudonyms) -> Dei
                 left_out.append(file)
                 continue
             _deidentify(dataset, pseudonyms, actions, file)
-            dataset.DeidentificationMethodCodeSequence = [
-                _code(pydicom.Dataset(), *code) for code in CODES
-            ]
+            dataset.DeidentificationMethodCodeSequence = [pydicom.Dataset() for _ in CODES]
+            for item, code in zip(dataset.DeidentificationMethodCodeSequence, CODES):
+                item.CodeValue, item.CodeMeaning, item.CodingSchemeDesignator = (*code, "DCM")
             path = target / f"{dataset.SOPInstanceUID}.dcm"
             if path in written:
                 raise BadInput(
@@ -131,11 +131,6 @@ def deidentify_folder(source: Path, target: Path, pseudonyms: Pseudonyms) -> Dei
                 dataset.save_as(temporary, enforce_file_format=True)
             written.append(path)
     return Deidentified(tuple(written), tuple(left_out))
-
-
-def _code(item: Any, value: str, meaning: str) -> Any:
-    item.CodeValue, item.CodeMeaning, item.CodingSchemeDesignator = value, meaning, "DCM"
-    return item
 
 
 def _deidentify(

@@ -248,6 +248,7 @@ def _cases_by_path(
     unmatched = list[str]()
 
     def match(patterns: list[str]) -> list[CaseFiles]:
+        """The cases whose paths have one of these patterns."""
         unmatched.clear()
         rows = _rows_of(root, paths, replace(layout, patterns=patterns), unmatched)
         return cases_of(rows, choice, layout.patient)
@@ -305,6 +306,7 @@ def _folders(root: Path, found: CohortFiles) -> Folders:
     """
 
     def note(error: OSError) -> None:
+        """State a folder that may not be read."""
         found.unread.append(
             f"{error.filename}: expected a folder that may be read, found '{error.strerror}'"
         )

@@ -12,7 +12,7 @@ from voxlate.cohorts.case_files import MASKS, CaseFiles, CohortFiles, cases_of, 
 from voxlate.cohorts.choice import Choice, Row
 from voxlate.cohorts.patient_names import patient_in
 from voxlate.cohorts.presets import NOTES, Preset
-from voxlate.cohorts.split import FOLDS
+from voxlate.cohorts.split import FOLDS, SPLITS
 from voxlate.cohorts.table import Cells, read_table
 from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import format_by_ending, location_of, scan_endings
@@ -20,33 +20,21 @@ from voxlate.system.errors import BadInput
 from voxlate.system.files import inside, safe_name
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
-SPLIT_WORDS = {
-    "train": "train",
+SPLIT_WORDS = {name: name for name in SPLITS} | {
     "training": "train",
-    "val": "val",
     "valid": "val",
     "validation": "val",
-    "test": "test",
     "testing": "test",
 }
 TABLES = (".csv", ".tsv")
 SAME = {"subject": "patient", "set": "split", "fold": "split"}  # other names of our columns
 OWN_COLUMNS = ("case", "patient", "split", "modality", "path")
 SYNONYMS = {  # other names of our columns, their letters alone
-    "patient": (
-        "patientid",
-        "patientname",
-        "subject",
-        "subjects",
-        "subjectid",
-        "participant",
-        "participantid",
-        "pid",
-    ),
-    "case": ("cases", "caseid", "casename"),
-    "split": ("splitting", "fold", "folds", "partition", "subset"),
-    "modality": ("modalities",),
-    "path": ("paths", "file", "files", "filename", "filepath"),
+    "patient": "patientid patientname subject subjects subjectid participant participantid pid",
+    "case": "cases caseid casename",
+    "split": "splitting fold folds partition subset",
+    "modality": "modalities",
+    "path": "paths file files filename filepath",
 }
 FOLD = "number of the fold"  # the name that a column 'fold' of numbers gets
 
@@ -99,43 +87,28 @@ def read_manifest(
     is_long = {"modality", "path"} <= columns
     columns -= {"modality", "path"} if is_long else set()
     bases = (path.parent, root)
-    scans = [
-        name
-        for name in sorted(columns)
-        if _holds_scans(path, name, [row[name] for row in rows], bases)
-    ]
-    if is_long and scans:
-        raise BadInput(
-            f"{path}: expected a row for each file in a table with the columns modality and path, found scans in the column '{scans[0]}', too. Give them rows of their own."
-        )
-    if "path" in scans:
-        raise BadInput(
-            f"{path}: expected the columns modality and path together, found path alone. Add the column modality, or name the column path as its modality."
-        )
+    scans = [name for name in sorted(columns) if _holds_scans(path, name, rows, bases)]
     names = Counter(map(_name, rows))
-    twice = [name for name, count in names.items() if count > 1]
-    if twice and not is_long:
-        raise BadInput(
-            f"{path}: expected each case in one row, found {twice[0]} twice. Remove one of the rows."
-        )
+    _check_form(path, is_long, scans, names)
     if is_long or scans:
         entries = [(row, row["modality"], row["path"]) for row in rows if is_long]
         entries += [(row, name, row[name]) for row, name in product(rows, scans)]
-        files = [
-            _file(path, bases, _name(row), modality_name(name, layout.aliases), cell, allow_outside)
-            for row, name, cell in entries
-            if cell and choice.keep_file(cell)
-        ]
+        files = list[Row]()
+        for row, name, cell in entries:
+            if cell and choice.keep_file(cell):
+                modality = modality_name(name, layout.aliases)
+                files.append(_file(path, bases, _name(row), modality, cell, allow_outside))
         _refuse_scan_twice(path, files)
         cases = cases_of(files, choice, layout.patient)
         owners = {case.case: [case] for case in cases}
     else:
         cases = on_disk()
-        owners = _by_name(cases, "case" in rows[0])
+        key = "case" if "case" in rows[0] else "patient"
+        owners = _by_name(cases, key)
         unknown = [name for name in names if name not in owners]
         if unknown:
             raise BadInput(
-                f"{path}: expected files of the {'case' if 'case' in rows[0] else 'patient'} {unknown[0]}, found only others ({', '.join(sorted(owners)[:3])}, …). Fix the manifest."
+                f"{path}: expected files of the {key} {unknown[0]}, found only others ({', '.join(sorted(owners)[:3])}, …). Fix the manifest."
             )
     if not any(case.files for case in cases):
         raise BadInput(
@@ -151,6 +124,23 @@ def read_manifest(
             f"{len(missing)} cases of {path.name} that have no scan in it ('{missing[0]}', …)"
         )
     return _state_owners(path, rows, owners)
+
+
+def _check_form(path: Path, is_long: bool, scans: Sequence[str], names: Counter[str]) -> None:
+    """Raise BadInput for a table that mixes the long and the wide form, or has a case in two rows of the wide one."""
+    if is_long and scans:
+        raise BadInput(
+            f"{path}: expected a row for each file in a table with the columns modality and path, found scans in the column '{scans[0]}', too. Give them rows of their own."
+        )
+    if "path" in scans:
+        raise BadInput(
+            f"{path}: expected the columns modality and path together, found path alone. Add the column modality, or name the column path as its modality."
+        )
+    name, count = names.most_common(1)[0]
+    if count > 1 and not is_long:
+        raise BadInput(
+            f"{path}: expected each case in one row, found {name} twice. Remove one of the rows."
+        )
 
 
 def _name(row: Cells) -> str:
@@ -228,7 +218,11 @@ def _refuse_misspelt(path: Path, rows: Sequence[Cells]) -> None:
     for column in columns - set(OWN_COLUMNS):
         plain = re.sub("[^a-z]", "", column)
         cells = [row[column] for row in rows]
-        near = [word for word, names in SYNONYMS.items() if plain in names or _is_typo(plain, word)]
+        near = [
+            word
+            for word, names in SYNONYMS.items()
+            if plain in names.split() or _is_typo(plain, word)
+        ]
         if _are_splits(cells) or {"train", "training"} & {cell.lower() for cell in cells}:
             near.append("split")
         for word in near:
@@ -246,9 +240,9 @@ def _is_typo(name: str, word: str) -> bool:
     return similar and abs(len(name) - len(word)) <= 1
 
 
-def _holds_scans(path: Path, column: str, cells: Sequence[str], bases: Sequence[Path]) -> bool:
+def _holds_scans(path: Path, column: str, rows: Sequence[Cells], bases: Sequence[Path]) -> bool:
     """Whether a column of a manifest names scans; raises BadInput for a column of files that are not read."""
-    values = [*filter(None, dict.fromkeys(cells))]
+    values = [*filter(None, dict.fromkeys(row[column] for row in rows))]
     unread = list[str]()
     for value in values:
         files = [location_of(place) for place in _places(value, bases)]
@@ -318,12 +312,12 @@ def _refuse_scan_twice(path: Path, rows: Sequence[Row]) -> None:
             )
 
 
-def _by_name(cases: Sequence[CaseFiles], by_case: bool) -> dict[str, list[CaseFiles]]:
-    """The cases of each name that a row of notes may have; by_case: only the names of cases, not those of patients."""
+def _by_name(cases: Sequence[CaseFiles], key: str) -> dict[str, list[CaseFiles]]:
+    """The cases of each name that a row of notes may have; key: "case", or "patient" for names of patients as well."""
     by_name = defaultdict[str, list[CaseFiles]](list)
     for case in cases:
         names = {case.case}
-        if not by_case:
+        if key == "patient":
             names.add(case.patient or patient_in(case.case) or case.case)
         for name in names:
             by_name[name].append(case)

@@ -14,7 +14,7 @@ from voxlate.images.units import UNITS
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
 
-KNOWN = (
+KNOWN = [
     "t1w",
     "t2w",
     "pdw",
@@ -30,7 +30,7 @@ KNOWN = (
     "fa",
     "md",
     "dsa",
-)
+]
 
 
 def recognise(root: Path) -> Preset | None:
@@ -40,66 +40,54 @@ def recognise(root: Path) -> Preset | None:
     if (root / "dataset.json").is_file() and any(root.glob("images*")):
         return _nnunet(root)
     if (root / "trainA").is_dir() and (root / "trainB").is_dir():
-        files = {
-            name.lower(): [f"{part}{name}/{{case}}" for part in ("train", "val", "test")]
-            for name in "AB"
-        }
         return Preset(
-            title="trainA and trainB",
-            source="https://github.com/junyanz/CycleGAN",
-            files=files,
+            files={
+                "a": ["trainA/{case}", "valA/{case}", "testA/{case}"],
+                "b": ["trainB/{case}", "valB/{case}", "testB/{case}"],
+            }
         )
     if _are_modalities(root):
-        forms = (
-            "{modality}/{case}_{modality}",
-            "{modality}/{case}-{modality}",
-            "{modality}/{case}",
-        )
-        return Preset(title="a folder for each modality", source="", patterns=list(forms))
+        bare = "{modality}/{case}"
+        return Preset(patterns=[f"{bare}_{{modality}}", f"{bare}-{{modality}}", bare])
     return None
 
 
 def _are_modalities(root: Path) -> bool:
     """Whether root's folders are called as modalities and hold scans of many cases: MR/01.png, CT/01.png."""
     folders = 0
-    several = False
+    have_cases = False
     for folder in root.iterdir():
         try:
             names = [] if folder.name.startswith(".") else os.listdir(folder)
         except OSError:  # a file, or a folder that may not be read
             continue
         stems = [without_ending(name) for name in names if name.lower().endswith(scan_endings())]
-        if stems and (not _is_known(folder.name) or is_dicom_folder(folder)):
+        if not stems:
+            continue
+        if not _is_known(folder.name) or is_dicom_folder(folder):
             return False
-        folders += bool(stems)
-        several = several or not all(map(_is_known, stems))
-    return folders > 1 and several
+        folders += 1
+        have_cases = have_cases or not all(map(_is_known, stems))
+    return folders > 1 and have_cases
 
 
 def _nnunet(root: Path) -> Preset:
     """nnU-Net's raw data sets: imagesTr/CASE_0000.nii.gz, its channels named by dataset.json, labelsTr/CASE.nii.gz."""
     stated = read_json(root / "dataset.json")
-    channels = (
-        stated.get("channel_names") or stated.get("modality") if isinstance(stated, dict) else None
-    )
+    channels = None
+    if isinstance(stated, dict):
+        channels = stated.get("channel_names") or stated.get("modality")
     if not isinstance(channels, dict) or not channels:
         raise BadInput(
             f"{root}/dataset.json: expected channel_names, as nnU-Net writes them, found none. Add them, or pass --pattern 'imagesTr/{{case}}_{{modality}}'."
         )
     aliases = load_preset("bids").aliases
-    images = dict[str, list[str]]()
+    files: dict[str, list[str]] = {"seg": ["labelsTr/{case}", "labelsTs/{case}"]}
     for number, channel in channels.items():
         name = modality_name(re.sub(r"[^\w-]+", "_", str(channel)).strip("_"), aliases)
-        images[name] = [
-            f"imagesTr/{{case}}_{int(number):04d}",
-            f"imagesTs/{{case}}_{int(number):04d}",
-        ]
-    labels = ["labelsTr/{case}", "labelsTs/{case}"]
-    return Preset(
-        title="nnU-Net",
-        source="https://github.com/MIC-DKFZ/nnUNet",
-        files={**images, "seg": labels},
-    )
+        file = f"{{case}}_{int(number):04d}"
+        files[name] = [f"imagesTr/{file}", f"imagesTs/{file}"]
+    return Preset(files=files)
 
 
 def flat_pattern(root: Path, paths: list[str]) -> str:

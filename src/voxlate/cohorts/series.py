@@ -44,7 +44,7 @@ def cases_by_series(
                     )
                 ]
         if by_case:
-            rows = _fitting(by_case, layout.series)
+            rows = _rows_of(by_case, layout.series)
             if not rows:
                 raise _none_fits(root, by_case, layout.series)
             listed = {series.path: series for series in chain.from_iterable(by_case.values())}
@@ -57,7 +57,7 @@ def cases_by_series(
     )
 
 
-def _fitting(
+def _rows_of(
     by_case: Mapping[tuple[str | None, str], Sequence[SeriesInfo]], tables: Mapping[str, Tags]
 ) -> list[Row]:
     """A row for each modality that a series may be by its tags."""
