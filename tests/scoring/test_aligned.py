@@ -6,7 +6,7 @@ import scipy.ndimage
 
 from voxlate.images.ranges import Range
 from voxlate.phantoms import image, make_head
-from voxlate.scoring.aligned import aligned_scores, check_name, moved_images, moved_onto
+from voxlate.scoring.aligned import aligned_scores, check_name, count_moved, resample_onto
 from voxlate.scoring.metrics import METRICS, ImagePair
 from voxlate.system.errors import BadInput
 
@@ -48,14 +48,14 @@ def test_an_image_in_its_place_keeps_its_scores(head):
 def test_a_slice_is_moved_within_its_plane(head):
     truth, body = (volume[32:33] for volume in head)
     shifted = scipy.ndimage.shift(truth, (0, 1.0, 1.0), order=1, mode="nearest")
-    moved = moved_onto(truth, shifted, body, (3.0, 3.0, 3.0), "HU")
+    moved = resample_onto(truth, shifted, body, (3.0, 3.0, 3.0), "HU")
     assert moved.median_mm == pytest.approx(3 * 2**0.5, abs=0.6)
 
 
 def test_an_image_of_something_else_is_left_where_it_is(head):
     truth, body = head
     noise = np.random.default_rng(1).normal(size=truth.shape).astype(np.float32)
-    moved = moved_onto(truth, noise, body, SPACING_MM, "HU")
+    moved = resample_onto(truth, noise, body, SPACING_MM, "HU")
     assert moved.median_mm is None
     assert moved.values is noise
 
@@ -63,7 +63,7 @@ def test_an_image_of_something_else_is_left_where_it_is(head):
 def test_a_shift_over_10_mm_is_an_error_of_the_image_and_stays(head):
     truth, body = head
     shifted = scipy.ndimage.shift(truth, (0, 5, 0), order=1, mode="nearest")
-    assert moved_onto(truth, shifted, body, SPACING_MM, "HU").median_mm is None
+    assert resample_onto(truth, shifted, body, SPACING_MM, "HU").median_mm is None
 
 
 def test_a_region_may_not_have_the_name_of_the_aligned_scores():
@@ -73,5 +73,5 @@ def test_a_region_may_not_have_the_name_of_the_aligned_scores():
 
 def test_the_number_of_moved_images_is_stated():
     assert (
-        moved_images([{"aligned.mm": 1.0, "mae": 2.0}, {"mae": 3.0}]) == "1 of 2 images were moved"
+        count_moved([{"aligned.mm": 1.0, "mae": 2.0}, {"mae": 3.0}]) == "1 of 2 images were moved"
     )

@@ -26,8 +26,8 @@ from voxlate.images.statistics import intensity_statistics
 from voxlate.scoring import alignment
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS, mae, ssim
-from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.statistics import bootstrap
+from voxlate.scoring.units import state_units
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_json
 
@@ -791,7 +791,7 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
             tmp_path / "out" / name / "t1_std.nii.gz",
             volume(np.full_like(answer, 4.0), "t1", "a.u."),
         )
-        stated = {"case": name, "network_units": stated_units({"t1": spec}, {"t1": (0.0, typical)})}
+        stated = {"case": name, "network_units": state_units({"t1": spec}, {"t1": (0.0, typical)})}
         write_json(tmp_path / "out" / name / "provenance.json", stated)
     scores = evaluate(tmp_path / "out", cohort, units="network")
     assert scores.ranges["t1"].high == 255
@@ -826,7 +826,7 @@ def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_
     for name in ("p0", "p1", "p2"):
         truth = read_volume(cohort / name / "t1.nii.gz", "t1")
         write_volume(tmp_path / "out" / name / "t1.nii.gz", truth)
-        stated = {"case": name, "network_units": stated_units({"t1": spec}, {"t1": (0.0, 34.0)})}
+        stated = {"case": name, "network_units": state_units({"t1": spec}, {"t1": (0.0, 34.0)})}
         write_json(tmp_path / "out" / name / "provenance.json", stated)
     options = {"naive": tmp_path / "naive.safetensors"}
     own, ranged, network = (

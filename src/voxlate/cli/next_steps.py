@@ -11,7 +11,7 @@ from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.options.layout import layout_of
-from voxlate.scoring.provenance import recorded_splits
+from voxlate.scoring.provenance import splits_of_training
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
 
@@ -55,7 +55,7 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
     If held-out cases lack scans, the synthesis of all cases that lack some, or of one case; where the scans were drawn
     from maps, the synthesis of a scan of the user's.
     """
-    splits, cohort = recorded_splits([run]), _prepared(run)
+    splits, cohort = splits_of_training([run]), _prepared(run)
     wanted = set(data.source)
     if cohort is None:
         unseen = next((f" --split {name}" for name in HELD_OUT if splits.get(name)), "")

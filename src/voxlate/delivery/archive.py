@@ -15,7 +15,7 @@ from voxlate.pacs.address import StudyAddress, is_dicomweb, study_address
 from voxlate.pacs.queue import Answer, study_name
 from voxlate.pacs.sending import Ledger, send
 from voxlate.pacs.web import WebArchive, fetch_study
-from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.scoring.provenance import provenance_of, source_paths
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.progress import Warn, no_report
@@ -79,7 +79,7 @@ def store_answers(fetched: Fetched, folders: Sequence[Path], say: Warn = no_repo
 
 def _is_of(case: Path, study: Path) -> bool:
     """Whether a case was computed from a fetched study."""
-    inputs = stated_inputs(provenance_of(case)).values()
+    inputs = source_paths(provenance_of(case)).values()
     return any(location_of(path).resolve().is_relative_to(study.resolve()) for path in inputs)
 
 
@@ -88,7 +88,7 @@ def write_objects_of(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
     shutil.rmtree(to, ignore_errors=True)
     written = Exported()
     for folder in folders:
-        sources = stated_inputs(provenance_of(folder)).values()
+        sources = source_paths(provenance_of(folder)).values()
         grids = {path: read_volume(path).grid for path in sources}
         written.add(export_case(folder, to, partial(_source_on_grid, grids)))
     for note in written.notes:

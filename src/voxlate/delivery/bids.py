@@ -21,7 +21,7 @@ from voxlate.delivery.bids_names import (
 from voxlate.formats.io import location_of, read_volume, without_ending
 from voxlate.images.face import is_stripped
 from voxlate.images.units import unit_of
-from voxlate.scoring.provenance import provenance_of, read_provenance, stated_inputs
+from voxlate.scoring.provenance import provenance_of, read_provenance, source_paths
 from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.system.errors import BadInput
 from voxlate.system.files import (
@@ -181,7 +181,7 @@ def _sidecar(
 def _sources(folder: Path, root: Path, links: dict[str, str]) -> list[str]:
     """BIDS URIs of a case's scans that are in BIDS datasets; adds the datasets to `links` by their name."""
     uris = []
-    for path in stated_inputs(provenance_of(folder)).values():
+    for path in source_paths(provenance_of(folder)).values():
         file = location_of(path)
         dataset = next((folder for folder in file.parents if (folder / DATASET).is_file()), None)
         if dataset is None:

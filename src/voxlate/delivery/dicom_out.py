@@ -33,7 +33,7 @@ from voxlate.formats.io import (
 )
 from voxlate.images.grid import Volume, canonical, same_grid
 from voxlate.scoring.intervals import is_changed
-from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.scoring.provenance import provenance_of, source_paths
 from voxlate.scoring.scored_images import is_map
 from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.synthesis.progress import no_report
@@ -280,7 +280,7 @@ def _check_source(case: Path, like: Path | None, notes: list[str]) -> Path:
             f"{source}: expected the series from which {case.name} was synthesised, found other files in its place (their checksum differs). Put the series back, or name it by --like."
         )
     _check_grid(case, like)
-    for path in stated_inputs(provenance).values():
+    for path in source_paths(provenance).values():
         if _is_series(path) and _patients(path) != patients:
             raise BadInput(
                 f"--like: expected a series of the patient and frame of reference from which {case.name} was synthesised, found another in {like}. Name the right series, or leave --like out."
@@ -324,7 +324,7 @@ def _patients(series: Path) -> set[tuple[str, str]]:
 
 def _source_of(case: Path) -> Path:
     """The DICOM series of the first scan from which a case was made."""
-    inputs = stated_inputs(provenance_of(case))
+    inputs = source_paths(provenance_of(case))
     for path in inputs.values():
         if _is_series(path):
             return path

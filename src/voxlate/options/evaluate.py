@@ -123,7 +123,6 @@ class EvaluateOptions(Layout):
         Literal["low", "zero"],
         Option("Zero of the values in SSIM: low (the range's low end) or zero.", panel=SCORES),
     ] = "low"
-    padding: Literal["valid", "same"] = "valid"
     seed: Annotated[
         int,
         Option(

@@ -18,11 +18,11 @@ from voxlate.images.ranges import Range, range_for
 from voxlate.scoring.documents import rows_of
 from voxlate.scoring.intervals import interval_of
 from voxlate.scoring.metrics import METRICS
-from voxlate.scoring.network_units import OWN, Conversion, Units, network_units
-from voxlate.scoring.network_units import RANGE as NETWORK_RANGE
-from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.scoring.provenance import provenance_of, source_paths
 from voxlate.scoring.regions import read_canonical
 from voxlate.scoring.scored_images import images_in, is_map, spread_of
+from voxlate.scoring.units import OWN, Conversion, Units, network_units
+from voxlate.scoring.units import RANGE as NETWORK_RANGE
 from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.files import UNFAMILIAR
 
@@ -221,7 +221,7 @@ def _inputs(
     """The source scans of an image by its provenance, at the places that its scores state."""
     # These paths are relative to OUT, and of all images of the case.
     scored = scores.get("source_files", {}).get(case, {})
-    own = stated_inputs(stated)
+    own = source_paths(stated)
     inputs = {name: out.resolve() / file for name, file in scored.items() if name in own or not own}
     return inputs or own
 

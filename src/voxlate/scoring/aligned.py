@@ -17,7 +17,6 @@ KEYS = (*SCOPED, "gradient_strength")
 MOST_MM = 10.0  # 95 % of displacements are below; a longer one would hide an error of anatomy
 RULE = f"the image, and each naive baseline, moved onto the truth by the smooth displacement on which windows of both agree, as it is where none is found or 5 % of its lengths are over {MOST_MM:g} mm; interpolated linearly, which softens edges"
 
-Floats = Float32
 Spacing = tuple[float, float, float]
 
 
@@ -25,7 +24,7 @@ Spacing = tuple[float, float, float]
 class Moved:
     """An image [D, H, W] on its truth, and the median length of its displacement; None if it was not moved."""
 
-    values: Floats
+    values: Float32
     median_mm: float | None
 
 
@@ -36,7 +35,7 @@ def aligned_scores(
 
     body: the truth's foreground, in which windows are compared. `aligned.mm` is absent where nothing was moved.
     """
-    moved = moved_onto(pair.truth, pair.synthesis, body, spacing_mm, pair.scale.unit)
+    moved = resample_onto(pair.truth, pair.synthesis, body, spacing_mm, pair.scale.unit)
     aligned = replace(pair, synthesis=moved.values)
     scores = {f"{NAME}.{key}": functions[key](aligned) for key in KEYS if key in functions}
     if moved.median_mm is not None:
@@ -44,8 +43,8 @@ def aligned_scores(
     return scores
 
 
-def moved_onto(
-    truth: Floats, image: Floats, body: Bool, spacing_mm: Spacing, unit: str = ""
+def resample_onto(
+    truth: Float32, image: Float32, body: Bool, spacing_mm: Spacing, unit: str = ""
 ) -> Moved:
     """Move an image onto the truth [D, H, W] by the displacement that their windows follow."""
     field, _, _ = displacement_field(truth, image, spacing_mm, body, (unit, unit))
@@ -61,7 +60,7 @@ def moved_onto(
     return Moved(values.astype(np.float32), float(np.median(lengths)))
 
 
-def moved_images(scores: Iterable[Mapping[str, float]]) -> str:
+def count_moved(scores: Iterable[Mapping[str, float]]) -> str:
     """How many images were moved, by the scores of each."""
     flags = [f"{NAME}.mm" in own for own in scores]
     return f"{sum(flags)} of {len(flags)} images were moved"

@@ -35,7 +35,7 @@ class Alignment:
             return resample(volume, self.grid, order, fill)
         return apply_transform(volume, self.grid, self.transform, order, fill)
 
-    def covered(self, grid: Grid) -> Bool | None:
+    def coverage(self, grid: Grid) -> Bool | None:
         """The truth's voxels in the field of view of an image on `grid`: bool [D, H, W]; None stands for all."""
         if self.keeps(grid):
             return None

@@ -6,63 +6,53 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.cases.naive import Baselines
 from voxlate.formats.io import content_hash, is_there
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import foreground
 from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
+from voxlate.options.evaluate import EvaluateOptions
 from voxlate.scoring.aligned import aligned_scores
 from voxlate.scoring.alignment import Alignment, find_alignment
 from voxlate.scoring.distances import Cases, Pool
 from voxlate.scoring.intervals import interval_scores, is_changed, region_coverage
-from voxlate.scoring.metrics import ImagePair, Padding, Score, SsimOrigin, correlation, seam
+from voxlate.scoring.metrics import ImagePair, Score, correlation, seam
 from voxlate.scoring.misaligned import Floor, estimate_for, floor_of
-from voxlate.scoring.network_units import OWN, Units, network_units
 from voxlate.scoring.provenance import window_borders
 from voxlate.scoring.regions import (
-    MaskArray,
     Region,
     find_region,
     mask_of,
     ratio_scores,
     read_canonical,
     region_scores,
-    thresholded,
+    scale_to_peak,
 )
-from voxlate.scoring.scopes import MASK, CountedVoxels, Cut, Scope, scope_scores
+from voxlate.scoring.scopes import MASK, CountedVoxels, Cut, Scope, score_scope
 from voxlate.scoring.scored_images import Item, RunFiles
 from voxlate.scoring.tables import Row
 from voxlate.scoring.truths import SketchedTruth, has_other_size, shows_nothing, sketch_of
-from voxlate.scoring.windowed_pictures import picture_units, shows_a_window
-from voxlate.system.arrays import AnyArray, Float32
+from voxlate.scoring.units import OWN, Units, network_units, picture_units, shows_a_window
+from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.errors import BadInput
 
-UnitsName = Literal["own", "network"]
-Vectors = dict[tuple[str, str], Cases]
+Functions = Mapping[str, Score]
 
 
 @dataclass(frozen=True)
-class Options:
-    """The checked options of an evaluation; functions: for each metric that is computed from a pair of images."""
+class Rules:
+    """What an evaluation scores, and how, by its checked options; pool: gathers features for distances."""
 
-    mask: str | Path | None
+    asked: EvaluateOptions
     run_files: Mapping[Item, RunFiles]
-    padding: Padding
-    ssim_from: SsimOrigin
     regions: tuple[Region, ...]
-    pool: Pool | None
-    functions: Mapping[str, Score]
     scopes: tuple[Scope, ...]
     cut: Cut
-    units: UnitsName
     window_hu: tuple[float, float]
-    align: bool
-    any_truth: bool
+    pool: Pool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +60,7 @@ class Truth:
     """The truth of one image on the scored range, and the voxels that count; grid: that of the scored image."""
 
     item: Item
-    options: Options
+    rules: Rules
     scale: Range
     units: Units
     grid: Grid
@@ -94,6 +84,11 @@ class Truth:
         """Values on the scored range of an image that is in the scored unit and on the truth's grid."""
         return self.scale.normalise(image.data[0], self.body)
 
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """The spacing of the truth's voxels along (D, H, W)."""
+        return self.volume.grid.spacing_mm
+
     @cached_property
     def alignment(self) -> Alignment:
         """The alignment of the image with the truth."""
@@ -101,27 +96,27 @@ class Truth:
 
     def alignment_from(self, grid: Grid, frame: str | None = None) -> Alignment:
         """The alignment of an image on a grid, in the frame of a scan (default: that of the scored image)."""
-        prepared = self.options.run_files[self.item].prepared
-        return find_alignment(
-            self.volume,
-            grid,
-            self.item.provenance,
-            prepared,
-            self.item.case.case,
-            frame,
-        )
+        item = self.item
+        prepared = self.rules.run_files[item].prepared
+        return find_alignment(self.volume, grid, item.provenance, prepared, item.case.case, frame)
+
+    def read(self, path: Path, name: str) -> Volume:
+        """Another scan of the case on the truth's grid; raises BadInput if the transform of its registration is lost."""
+        scan = read_canonical(path, name)
+        return self.alignment_from(scan.grid, name).apply(scan)
 
     @cached_property
-    def mask(self) -> MaskArray | None:
-        return mask_of(self.options.mask, self.scan, self.item.case)
+    def mask(self) -> Bool | None:
+        """The voxels of the evaluation's mask; None stands for all."""
+        return mask_of(self.rules.asked.mask, self.scan, self.item.case)
 
     @cached_property
-    def covered(self) -> MaskArray | None:
+    def covered(self) -> Bool | None:
         """The voxels that the image covers; None stands for all."""
-        return self.alignment.covered(self.grid)
+        return self.alignment.coverage(self.grid)
 
     @cached_property
-    def inside(self) -> MaskArray | None:
+    def inside(self) -> Bool | None:
         """The voxels that count: those of the mask that the image covers; None stands for all."""
         if self.covered is None:
             return self.mask
@@ -132,46 +127,35 @@ class Truth:
             )
         return inside
 
-    @property
-    def uncovered(self) -> float:
-        """The share of the voxels to be scored that the image does not cover."""
-        if self.covered is None:
-            return 0.0
-        absent = ~self.covered
-        return float(np.mean(absent if self.mask is None else absent[self.mask]))
-
     @cached_property
-    def outline(self) -> MaskArray:
+    def outline(self) -> Bool:
+        """The foreground of the truth."""
         return foreground(self.scan)
 
     @property
-    def body(self) -> MaskArray | None:
+    def body(self) -> Bool | None:
         """The foreground in which an image's own peak is measured, if images are divided by it."""
         return self.outline if self.scale.own else None
 
     @property
-    def frame(self) -> MaskArray:
+    def frame(self) -> Bool:
         """The voxels that limit regions and intervals."""
         return self.outline if self.inside is None else self.inside
 
     @cached_property
-    def regions(self) -> list[tuple[Region, MaskArray]]:
+    def regions(self) -> list[tuple[Region, Bool]]:
         """The voxels of each named region; ratios of two regions have none."""
         where = (self.volume, self.scale, self.body, self.item.case, self.frame)
-        placed = [region for region in self.options.regions if region.over is None]
+        placed = [region for region in self.rules.regions if region.over is None]
         return [(region, find_region(region, *where)) for region in placed]
 
     @cached_property
     def counted(self) -> CountedVoxels:
         """The facts of the truth that scopes need."""
-        options = self.options
+        masked = self.rules.asked.mask is not None
+        values = self.volume.data[0]
         return CountedVoxels(
-            self.volume.data[0],
-            self.inside,
-            self.covered,
-            options.mask is not None,
-            options.cut,
-            self._image_of,
+            values, self.inside, self.covered, masked, self.rules.cut, self._image_of
         )
 
     def _image_of(self, name: str) -> AnyArray:
@@ -187,13 +171,6 @@ class Truth:
             )
         return self.alignment.apply(read_canonical(files[name], name)).data[0]
 
-    @property
-    def borders(self) -> list[int]:
-        """Slices at which windows of the synthesis begin or end."""
-        if not self.alignment.keeps(self.grid):
-            return []
-        return window_borders(self.item.provenance, len(self.values))
-
 
 @dataclass(frozen=True)
 class ScoredItem:
@@ -208,50 +185,49 @@ class ScoredItem:
     left_out: str
     floor: Floor | None
     truth: SketchedTruth
-    vectors: Vectors = field(default_factory=dict)
+    vectors: dict[tuple[str, str], Cases] = field(default_factory=dict)
 
 
-def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
-    """Score an image of a case and the naive baselines; raises BadInput if that is impossible."""
-    case = item.case
-    modality = item.modality
-    units = _units_of(item, scale, options)
-    stored = read_canonical(item.synthesis, modality)
+def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> ScoredItem:
+    """Score an image of a case and the naive baselines; raises BadInput if that is impossible.
+
+    functions: by key, of each metric that is computed from a pair of images.
+    """
+    asked = rules.asked
+    network = asked.units == "network"
+    if network:
+        units = network_units(item.provenance, item.modality, item.case.case)
+    elif shows_a_window(item.provenance, item.modality, scale.unit):
+        units = picture_units(rules.window_hu, scale)
+    else:
+        units = OWN
+    stored = read_canonical(item.synthesis, item.modality)
     image = units.synthesis(stored)
-    truth = Truth(item, options, scale, units, image.grid)
-    sketched = _sketched(truth, stored)
-    if not options.any_truth and shows_nothing(sketched.sketch):
-        return ScoredItem([], "", "", None, sketched)
-    if options.units == "network" and shows_a_window(item.provenance, modality, truth.scan.unit):
+    truth = Truth(item, rules, scale, units, image.grid)
+    sketch = _sketch(truth, stored)
+    if not asked.any_truth and shows_nothing(sketch.sketch):
+        return ScoredItem([], "", "", None, sketch)
+    if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
         raise BadInput(
             f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units, and pass --window."
         )
-    synthesis = truth.alignment.apply(image)
-    baselines, left_out = _naive_images(truth)
-    naive = {name: _in_scored_unit(one, truth) for name, one in baselines.items()}
-    on_255 = _network_errors(truth, {"synthesis": synthesis, **baselines})
-    rows = []
-    for answer, volume in {"synthesis": synthesis, **naive}.items():
-        scored, pictures = _scores(truth, answer, volume)
-        if answer in on_255:
-            scored["mae_network"] = on_255[answer]
-        if answer == "synthesis":
-            scored |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
-        rows.append(
-            Row(
-                case.case,
-                case.patient,
-                modality,
-                answer,
-                scored,
-                len(truth.values),
-                pictures,
-            )
-        )
-    return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth), sketched)
+    left_out = list[str]()
+    naive = _naive_images(truth, left_out)
+    images = {"synthesis": truth.alignment.apply(image)}
+    # In arbitrary units, baselines are stored in shares of a peak, as they are scored.
+    for name, baseline in naive.items():
+        images[name] = baseline if scale.own else units.synthesis(_in_own_unit(baseline, truth))
+    on_255 = _network_errors(truth, images["synthesis"], naive)
+    rows = [_score(truth, answer, volume, functions) for answer, volume in images.items()]
+    for row in rows:
+        if row.answer in on_255:
+            row.scores["mae_network"] = on_255[row.answer]
+    rows[0].scores.update(_interval_scores(truth, images["synthesis"]))
+    rows[0].scores.update(_spread_scores(truth, images["synthesis"]))
+    return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth), sketch)
 
 
-def _sketched(truth: Truth, image: Volume) -> SketchedTruth:
+def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
     """What shows whether a truth is that of an image, which is as it was stored."""
     item = truth.item
     scan = truth.scan
@@ -278,25 +254,18 @@ def _source_on(truth: Truth) -> Float32 | None:
     return None
 
 
-def _where_covered(alignment: Alignment, image: Volume, mask: MaskArray | None = None) -> Float32:
+def _where_covered(alignment: Alignment, image: Volume, mask: Bool | None = None) -> Float32:
     """An image's values [D, H, W] on the truth's grid, NaN where it ends and outside a mask."""
     values = alignment.apply(image).data[0]
-    for inside in (alignment.covered(image.grid), mask):
+    for inside in (alignment.coverage(image.grid), mask):
         if inside is not None:
             values = np.where(inside, values, np.float32(np.nan))
     return values
 
 
-def _units_of(item: Item, scale: Range, options: Options) -> Units:
-    """The conversions to the scored unit."""
-    if options.units == "network":
-        return network_units(item.provenance, item.modality, item.case.case)
-    if shows_a_window(item.provenance, item.modality, scale.unit):
-        return picture_units(options.window_hu, scale)
-    return OWN
-
-
-def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, float]:
+def _network_errors(
+    truth: Truth, synthesis: Volume, baselines: Mapping[str, Volume]
+) -> dict[str, float]:
     """MAE in network units of images in arbitrary units that are scored in shares of their own peaks.
 
     A wrong overall brightness counts here and not in the other scores. No errors if no provenance states the units.
@@ -306,107 +275,92 @@ def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, flo
         return {}
     units = network_units(item.provenance, item.modality, item.case.case)
     true_values = units.truth(truth.scan).data[0]
+    images = {name: _in_own_unit(image, truth) for name, image in baselines.items()}
     errors = dict[str, float]()
-    for name, image in images.items():
-        known = image if name == "synthesis" else _in_physical_unit(image, truth)
-        difference = np.abs(units.synthesis(known).data[0] - true_values)
+    for name, image in {"synthesis": synthesis, **images}.items():
+        difference = np.abs(units.synthesis(image).data[0] - true_values)
         errors[name] = _mean(difference, truth.inside)
     return errors
 
 
 def _note(truth: Truth) -> str:
     """A note on the alignment of the image and on its faults."""
+    item = truth.item
     parts = [truth.alignment.note]
-    if is_changed(truth.item.synthesis, truth.item.provenance):
+    if is_changed(item.synthesis, item.provenance):
         parts.append("it was changed after synth wrote it")
-    if truth.item.interval is not None and truth.item.interval.changed:
+    if item.interval is not None and item.interval.changed:
         parts.append("its intervals were changed after synth wrote them, and are not scored")
-    if truth.uncovered:
-        parts.append(
-            f"{truth.uncovered:.1%} of the scored voxels are outside the image and do not count"
-        )
+    if truth.covered is not None:
+        absent = ~truth.covered
+        share = float(np.mean(absent if truth.mask is None else absent[truth.mask]))
+        if share:
+            parts.append(f"{share:.1%} of the scored voxels are outside the image and do not count")
     return "; ".join(filter(None, [*parts, *truth.volume.guesses]))
 
 
 def _floor(truth: Truth) -> Floor | None:
+    """The effect of scans that prepare found misaligned."""
     item = truth.item
     sources = item.inputs or {name for name in item.case.files if name != item.modality}
-    estimate = estimate_for(
-        truth.options.run_files[item].prepared, item.case.case, item.modality, sources
-    )
-    spacing_mm = truth.volume.grid.spacing_mm
-    return None if estimate is None else floor_of(truth.values, truth.inside, spacing_mm, estimate)
+    prepared = truth.rules.run_files[item].prepared
+    estimate = estimate_for(prepared, item.case.case, item.modality, sources)
+    if estimate is None:
+        return None
+    return floor_of(truth.values, truth.inside, truth.spacing_mm, estimate)
 
 
-def _scores(
-    truth: Truth, answer: str, image: Volume
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def _score(truth: Truth, answer: str, image: Volume, functions: Functions) -> Row:
     """All scores of one image of a case, and those of its pictures; its slices are added to the pool."""
-    options = truth.options
-    case = truth.item.case
+    rules = truth.rules
+    item = truth.item
+    case = item.case
+    asked = rules.asked
     values = truth.on_range(image)
-    pair = ImagePair(
-        truth.values,
-        values,
-        truth.scale,
-        truth.inside,
-        options.padding,
-        options.ssim_from,
-    )
-    if options.pool:
-        options.pool.add(truth.item.modality, answer, (case.case, case.patient), pair)
-    scored = {key: score(pair) for key, score in options.functions.items()}
-    if truth.borders:
-        scored["seam"] = seam(truth.values, values, truth.borders, truth.inside)
-    if options.align:
-        spacing_mm = truth.volume.grid.spacing_mm
-        scored |= aligned_scores(pair, truth.outline, spacing_mm, options.functions)
-    scored |= _in_regions(truth, image, pair)
-    of_pictures: list[dict[str, Any]] = []
-    for scope in options.scopes:
-        means, own = scope_scores(scope, pair, truth.counted, options.functions)
-        scored |= means
-        of_pictures += own
-    return scored, of_pictures
-
-
-def _in_regions(truth: Truth, image: Volume, pair: ImagePair) -> dict[str, float]:
-    """Scores in each region; pair: truth and image on the scored range."""
-    scores = dict[str, float]()
-    voxel_ml = float(np.prod(truth.volume.grid.spacing_mm)) / 1000
+    pair = ImagePair(truth.values, values, truth.scale, truth.inside, asked.ssim_from)
+    if rules.pool:
+        rules.pool.add(item.modality, answer, (case.case, case.patient), pair)
+    scores = {key: score(pair) for key, score in functions.items()}
+    borders = window_borders(item.provenance, len(values))
+    if borders and truth.alignment.keeps(truth.grid):
+        scores["seam"] = seam(truth.values, values, borders, truth.inside)
+    if asked.align:
+        scores |= aligned_scores(pair, truth.outline, truth.spacing_mm, functions)
+    voxel_ml = float(np.prod(truth.spacing_mm)) / 1000
     for region, inside in truth.regions:
         overlap = None
-        if region.modality == truth.item.modality:
-            overlap = region.select(thresholded(image, truth.scale, truth.body), truth.frame)
+        if region.modality == item.modality:
+            overlap = region.select(scale_to_peak(image, truth.scale, truth.body), truth.frame)
         scores |= region_scores(region.name, inside, pair, overlap, voxel_ml)
-    for ratio in truth.options.regions:
+    for ratio in rules.regions:
         if ratio.over is not None:
             scores |= ratio_scores(ratio.name, ratio.over, scores)
-    return scores
+    pictures: list[dict[str, object]] = []
+    for scope in rules.scopes:
+        scores |= score_scope(scope, pair, truth.counted, functions, pictures)
+    return Row(case.case, case.patient, item.modality, answer, scores, len(values), pictures)
 
 
 def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     """Scores of a synthesis's intervals, scaled as the synthesis."""
     interval = truth.item.interval
-    units = truth.units
     scale = truth.scale
     if interval is None or interval.changed:
         return {}
-    if units is not OWN or scale.own or truth.options.mask not in (None, "body"):
+    if truth.units is not OWN or scale.own or truth.rules.asked.mask not in (None, "body"):
         # The bound is in physical units and applies to the error in the body.
         interval = replace(interval, bound=None)
-    ends = [
-        units.synthesis(read_canonical(path, truth.item.modality))
-        for path in (interval.low, interval.high)
-    ]
-    aligned = [truth.alignment.apply(end).data[0] for end in ends]
-    low, high = (scale.normalise_map(end, synthesis.data[0], truth.body) for end in aligned)
+    ends = []
+    for path in (interval.low, interval.high):
+        stored = truth.units.synthesis(read_canonical(path, truth.item.modality))
+        end = truth.alignment.apply(stored).data[0]
+        ends.append(scale.normalise_map(end, synthesis.data[0], truth.body))
+    low, high = ends
     scores = interval_scores(
         interval, low, high, truth.on_range(synthesis), truth.values, truth.frame
     )
     for region, part in truth.regions:
-        of_region = region_coverage(low, high, truth.values, part)
-        scores |= {f"{region.name}.{key}": value for key, value in of_region.items()}
+        scores |= region_coverage(region.name, low, high, truth.values, part)
     return scores
 
 
@@ -418,73 +372,67 @@ def _spread_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     std = truth.alignment.apply(truth.units.spread(stored))
     spread = std.data[0] / truth.scale.gain(synthesis.data[0], truth.body)
     error = np.abs(truth.on_range(synthesis) - truth.values)
-    scores = {
+    return {
         "std": _mean(spread, truth.inside),
         "std_error_r": correlation(spread, error, truth.inside),
+        **{f"{region.name}.std": _mean(spread, part) for region, part in truth.regions},
     }
-    return scores | {f"{region.name}.std": _mean(spread, part) for region, part in truth.regions}
 
 
-def _mean(values: Float32, inside: MaskArray | None) -> float:
+def _mean(values: Float32, inside: Bool | None) -> float:
     """The mean of the voxels inside, NaN if there are none."""
     counted = values if inside is None else values[inside]
     return float(np.mean(counted, dtype=np.float64)) if counted.size else math.nan
 
 
-def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
-    """The images of the naive baselines by name, as they are stored, and a sentence for each that is impossible."""
+def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
+    """The images of the naive baselines by name, as they are stored; a sentence on each absent one is added to `left_out`."""
     item = truth.item
-    run_files = truth.options.run_files
-    target = truth.item.modality
+    run_files = truth.rules.run_files
+    target = item.modality
     baselines = run_files[item].baselines
     if baselines is None:
-        if not any(other.baselines for other in run_files.values()):
-            return {}, []
-        return {}, ["No naive baselines: the run of this image has none."]
+        if any(other.baselines for other in run_files.values()):
+            left_out.append("No naive baselines: the run of this image has none.")
+        return {}
     files = {name: path for name, path in item.case.files.items() if name != target}
     inputs = item.inputs or files
-    left_out = list[str]()
     images = dict[str, Volume]()
     sources = dict[str, Volume]()
     if target in baselines.means:
         try:
-            images["mean image"] = _mean_image(baselines, truth, files | inputs)
+            images["mean image"] = _mean_image(truth, files | inputs)
         except BadInput as error:
             left_out.append(f"No mean image: {error}")
     for name, path in inputs.items():
         if (name, target) in baselines.tables and is_there(path):
             try:
-                scan = read_canonical(path, name)
-                sources[name] = truth.alignment_from(scan.grid, name).apply(scan)
+                sources[name] = truth.read(path, name)
             except BadInput as error:
                 left_out.append(f"No copy and no table of {name}: {error}")
     for name, values in baselines.images(target, sources, truth.volume.grid).items():
         images[name] = replace(truth.scan, data=values[None])
-    return images, left_out
+    return images
 
 
-def _in_scored_unit(image: Volume, truth: Truth) -> Volume:
-    """A baseline in the scored unit; in arbitrary units, a baseline is stored in shares of a peak."""
-    if truth.scale.own:
-        return image
-    return truth.units.synthesis(_in_physical_unit(image, truth))
-
-
-def _in_physical_unit(image: Volume, truth: Truth) -> Volume:
+def _in_own_unit(image: Volume, truth: Truth) -> Volume:
     """A baseline in the unit of the target's scans; in arbitrary units, a typical peak of the training scales it."""
-    baselines = truth.options.run_files[truth.item].baselines
+    baselines = truth.rules.run_files[truth.item].baselines
     assert baselines is not None
     known = baselines.in_own_unit(image)
     assert known is not None  # baselines of a target state its typical peak
     return known
 
 
-def _mean_image(baselines: Baselines, truth: Truth, files: dict[str, Path]) -> Volume:
+def _mean_image(truth: Truth, files: Mapping[str, Path]) -> Volume:
     """The mean image on the truth's grid; it fills the grid of the scan that defines the grid of prepared cases."""
-    fixed = baselines.fixed or truth.item.modality
-    if fixed == truth.item.modality:
+    baselines = truth.rules.run_files[truth.item].baselines
+    assert baselines is not None
+    target = truth.item.modality
+    fixed = baselines.fixed or target
+    if fixed == target:
         scan = truth.volume
-        alignment = Alignment(truth.volume.grid)
+        alignment = Alignment(scan.grid)
     elif fixed in files and is_there(files[fixed]):
         scan = read_canonical(files[fixed], fixed)
         alignment = truth.alignment_from(scan.grid, fixed)
@@ -493,4 +441,4 @@ def _mean_image(baselines: Baselines, truth: Truth, files: dict[str, Path]) -> V
             f"expected {fixed}, whose grid it fills, found no such scan. Add it to the cohort."
         )
     box = midline_grid(scan) if baselines.align else scan.grid
-    return alignment.apply(baselines.mean_image(truth.item.modality, box))
+    return alignment.apply(baselines.mean_image(target, box))

@@ -300,7 +300,7 @@ def _test(
     values, used = patients.means(list(rows.values()), metric.key)
     size = values.shape[1]
     names = list(rows)
-    summaries = [{**mean_and_sd(row), "ci95": None} for row in values]
+    summaries: list[dict[str, Any]] = [{**mean_and_sd(row), "ci95": None} for row in values]
     result: dict[str, Any] = {
         "label": metric.label,
         "better": metric.better,

@@ -100,7 +100,7 @@ class Pool:
             entries[keys[-1]] = _entry(mean, len(a), f"{len(each)} patients")
         return entries
 
-    def stated(self, modality: str) -> dict[str, Any]:
+    def describe(self, modality: str) -> dict[str, Any]:
         """Features, number of images and conventions of the distances, for metrics.json and the caption."""
         truth = self.vectors.get((modality, "truth"), {})
         images = sum(map(len, truth.values()))

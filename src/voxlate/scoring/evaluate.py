@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,25 @@ from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
 from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.options.evaluate import EvaluateOptions
-from voxlate.scoring.aligned import NAME, RULE, check_name, moved_images
+from voxlate.scoring.aligned import NAME, RULE, check_name, count_moved
 from voxlate.scoring.alignment import check_prepared
-from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
+from voxlate.scoring.case_scores import Functions, Rules, ScoredItem, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import features_for
-from voxlate.scoring.metrics import METRICS, ImagePair, Score
+from voxlate.scoring.metrics import METRICS, ImagePair
 from voxlate.scoring.misaligned import misaligned_part
-from voxlate.scoring.network_units import RANGE
 from voxlate.scoring.provenance import (
     TAUGHT,
     provenance_of,
-    recorded_splits,
     run_folders,
-    stated_inputs,
-    trained_on,
+    scored_training_cases,
+    source_paths,
+    splits_of_training,
 )
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
 from voxlate.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.scoring.scored_images import (
     Item,
-    RunFiles,
     find_items,
     items_by_modality,
     not_scored,
@@ -45,24 +44,14 @@ from voxlate.scoring.scored_images import (
 )
 from voxlate.scoring.tables import Row, Scores
 from voxlate.scoring.truths import LEFT_OUT, Fault, fault_lines, faults_of, scale_line
+from voxlate.scoring.units import RANGE, shows_a_window, window_of, window_sentence
 from voxlate.scoring.verdict import SYNTHESIS
-from voxlate.scoring.windowed_pictures import assumption, shows_a_window, window_of
 from voxlate.system.errors import BadInput
 from voxlate.system.files import relative_to
 
 Progress = Callable[[int, int, str], None]
-
-
-def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[str]:
-    """The cases of a split by their cohort's table, or by the provenance of their image, or else by the training."""
-    trained = recorded_splits(run_folders(provenance_of(out)))
-    recorded = {case: name for name, several in trained.items() for case in several}
-
-    def split_of(case: CaseFiles) -> str | None:
-        stated = provenance_of(out, case.case).get("split")
-        return case.split or stated or recorded.get(case.case)
-
-    return {case.case for case in cases if split is None or split_of(case) == split}
+Scored = Mapping[Item, ScoredItem]
+CALIBRATION = ("patients", "coverage", "confidence", "bound")
 
 
 def evaluate(
@@ -98,79 +87,80 @@ def evaluate(
     out, truth = Path(out), Path(truth)
     found = find_cohort(truth, **asked.layout).cases
     require_patients(found, truth)
-    chosen = _in_split(asked.split, found, out) if cases is None else set(cases)
+    chosen = _in_split(asked.split, found, out) if cases is None else cases
     wanted = {case.case: case for case in found if case.case in chosen}
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
-    ranges = _ranges(images.items, asked.value_range, asked.units)
+    ranges = _ranges(images.items, asked)
+    rules = _rules(asked, out, images.items)
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
-    by_name = isinstance(asked.features, str | Path)
-    features = features_for(asked.features) if by_name else asked.features
-    axes = provenance_of(out).get(
-        "axes", CANONICAL
-    )  # of the model's input, where that has a layout of its own
-    pool = (
-        None
-        if features is None
-        else Pool(features, asked.seed, RADIOLOGICAL if axes == CANONICAL else axes)
-    )
-    if asked.prepared is not None:
-        check_prepared(asked.prepared, {item.label: item.provenance for item in images.items})
-    regions, scopes, slices = rules_of(asked)
-    cut = Cut(slices, asked.crop, asked.seed)
-    run_files = run_files_of(images.items, asked.naive, asked.prepared)
-    rules = Options(
-        asked.mask,
-        run_files,
-        asked.padding,
-        asked.ssim_from,
-        regions,
-        pool,
-        {},
-        scopes,
-        cut,
-        asked.units,
-        window_of(asked.window),
-        asked.align,
-        asked.any_truth,
-    )
     job = _ScoreJob(tuple(images.items), ranges, rules, weights)
-    every, failed = _score_items(job, executor or InProcess(), progress)
+    failed = dict[str, str]()
+    every = _score_items(job, executor or InProcess(), progress, failed)
     faults = _faults(every, found)
     left_out = {} if asked.any_truth else faults
-    scored = {item: one for item, one in every.items() if item.label not in left_out}
+    scored = {item: result for item, result in every.items() if item.label not in left_out}
     if not scored:
         raise BadInput(" ".join(fault_lines(faults, len(every), LEFT_OUT)))
-    if pool is not None:
-        for one in scored.values():
-            pool.join(one.vectors)
-    rows = [row for one in scored.values() for row in one.rows]
-    _check_regions(regions, rows)
-    check_pictures(scopes, (one for row in rows for one in row.pictures), cut)
+    rows = list(chain.from_iterable(result.rows for result in scored.values()))
+    _check_regions(rules.regions, rows)
+    check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
+    truths = {item.label: result.truth for item, result in scored.items()}
     header = {
         "truth": relative_to(out, truth),
         "split": asked.split,
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | failed,
-        "wrong_truths": _stated_faults(every, faults),
+        "wrong_truths": _state_faults(every, faults),
         "wrong_truths_scored": asked.any_truth,
-        "other_scales": scale_line({item.label: one.truth for item, one in scored.items()}),
-        **_of_images(out, scored, rules),
-        **_rules(
-            rules, ranges, moved_images(row.scores for row in rows if row.answer == SYNTHESIS)
-        ),
-        **_windows(scored, ranges, asked.window),
+        "other_scales": scale_line(truths),
+        **_on_images(out, scored, rules),
+        **_on_areas(rules, ranges, rows),
+        **_on_windows(scored, ranges, asked.window),
     }
     choices = {
         "mask": "whole image" if asked.mask is None else str(asked.mask),
-        "ssim_padding": asked.padding,
+        "ssim_padding": "valid",
         "ssim_from": asked.ssim_from,
         "lpips": weights.name if weights else None,
     }
-    stated = {name: pool.stated(name) for name in ranges} if pool else {}
-    distances = {name: pool.distances(name) for name in ranges} if pool else {}
-    scores = Scores(tuple(rows), header, choices, ranges, asked.seed, stated, distances)
+    scores = Scores(tuple(rows), header, choices, ranges, asked.seed, *_distances(scored, rules))
     scores.write(out)
     return scores
+
+
+def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[str]:
+    """The cases of a split by their cohort's table, or by the provenance of their image, or else by the training."""
+    of_training = dict[str, str]()
+    for name, several in splits_of_training(run_folders(provenance_of(out))).items():
+        of_training |= dict.fromkeys(several, name)
+    chosen = set[str]()
+    for case in cases:
+        own = case.split or provenance_of(out, case.case).get("split")
+        if split is None or split == (own or of_training.get(case.case)):
+            chosen.add(case.case)
+    return chosen
+
+
+def _rules(asked: EvaluateOptions, out: Path, items: Sequence[Item]) -> Rules:
+    """The checked options of an evaluation."""
+    by_name = isinstance(asked.features, str | Path)
+    features = features_for(asked.features) if by_name else asked.features
+    # A model may see its slices in a layout of its own.
+    axes = provenance_of(out).get("axes", CANONICAL)
+    axes = RADIOLOGICAL if axes == CANONICAL else axes
+    if asked.prepared is not None:
+        check_prepared(asked.prepared, {item.label: item.provenance for item in items})
+    regions, scopes, slices = rules_of(asked)
+    return Rules(
+        # These two are part of the entries below.
+        replace(asked, naive=None, features=None),
+        run_files_of(items, asked.naive, asked.prepared),
+        regions,
+        scopes,
+        Cut(slices, asked.crop, asked.seed),
+        window_of(asked.window),
+        None if features is None else Pool(features, asked.seed, axes),
+    )
 
 
 def rules_of(
@@ -185,109 +175,22 @@ def rules_of(
     return regions, scopes, slices
 
 
-def _ranges(items: Sequence[Item], given: Any, units: UnitsName) -> dict[str, Range]:
+def _ranges(items: Sequence[Item], asked: EvaluateOptions) -> dict[str, Range]:
     """The scored range of each modality."""
-    if units == "network" and given is not None:
+    given = asked.value_range
+    if asked.units == "network" and given is not None:
         raise BadInput(
             "--units network: expected no --range, found one: the range is 0 to 255. Give one of the two."
         )
-    by_modality = items_by_modality(items).items()
-    return {name: RANGE if units == "network" else _range(own, given) for name, own in by_modality}
+    ranges = {}
+    for name, own in items_by_modality(items).items():
+        stated = given.get(name) if isinstance(given, Mapping) else given
+        ranges[name] = RANGE if asked.units == "network" else _range(name, own, stated)
+    return ranges
 
 
-def _functions(weights: Lpips | None) -> dict[str, Score]:
-    """The functions of a pair of images, by the key of the metric."""
-    known = {metric.key: metric.compute for metric in METRICS if metric.compute}
-    return known if weights is None else known | {"lpips": partial(_lpips, weights)}
-
-
-def _lpips(weights: Lpips, pair: ImagePair) -> float:
-    """Mean LPIPS over the slices that intersect the mask."""
-    return float(weights(slices_of(pair.truth, pair), slices_of(pair.synthesis, pair)).mean())
-
-
-def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -> dict[str, Any]:
-    """The entries of metrics.json on the scored images: their runs, files and scans."""
-    items = list(scored)
-    floors = {
-        (item.modality, item.case.case): result.floor
-        for item, result in scored.items()
-        if result.floor
-    }
-    return {
-        "trained_on": trained_on((item.case.case, item.provenance) for item in items),
-        "calibrations": _calibrations(items),
-        "calibrated_on": sorted({item.case.case for item in items if item.provenance.get(TAUGHT)}),
-        "naive_cases": _naive_cases(options.run_files),
-        "moved": {item.label: result.note for item, result in scored.items() if result.note},
-        "naive_left_out": {
-            item.label: result.left_out for item, result in scored.items() if result.left_out
-        },
-        "scan_warnings": _warnings(items),
-        "misaligned": misaligned_part(floors),
-        "bounds": _bounds(items),
-        "given_truth": sorted(
-            {item.modality for item in items if item.modality in stated_inputs(item.provenance)}
-        ),
-        "images": {item.label: content_hash(item.synthesis) for item in items},
-        "truth_files": {
-            item.label: relative_to(out, item.case.files[item.modality]) for item in items
-        },
-        "source_files": _source_files(out, items),
-        "shared_masks": masks_of_several(
-            options.mask, options.regions, [item.case for item in items]
-        ),
-    }
-
-
-def _windows(
-    items: Iterable[Item], ranges: Mapping[str, Range], given: Sequence[float] | None
-) -> dict[str, list[str]]:
-    """The entry of a sentence for each modality whose truth is a picture and whose images are in HU, if any."""
-    window_hu = window_of(given)
-    names = {
-        item.modality
-        for item in items
-        if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
-    }
-    if given is not None and not names:
-        raise BadInput(
-            "--window: expected pictures (PNG) of a true CT and synthesised images in HU, found none. Drop --window."
-        )
-    sentences = [assumption(window_hu, given is not None, name) for name in sorted(names)]
-    return {"windows": sentences} if sentences else {}
-
-
-def _rules(options: Options, ranges: Mapping[str, Range], moved: str) -> dict[str, Any]:
-    """Sentences on regions and scopes; moved: how many images --align could move."""
-    mask = None if options.mask is None else str(options.mask)
-    within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
-    return {
-        "regions": {region.name: region.rule(ranges, within) for region in options.regions},
-        "scopes": {
-            **({NAME: f"{RULE}; {moved}"} if options.align else {}),
-            **{scope.name: scope.rule(mask, options.cut) for scope in options.scopes},
-        },
-    }
-
-
-def _calibrations(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """The different calibrations of the intervals: number of patients, coverage and confidence."""
-    learned = [item.provenance["calibration"] for item in items if item.interval is not None]
-    stated = [
-        {key: calibration.get(key) for key in ("patients", "coverage", "confidence", "bound")}
-        for calibration in learned
-    ]
-    return [
-        calibration
-        for number, calibration in enumerate(stated)
-        if calibration not in stated[:number]
-    ]
-
-
-def _range(items: Sequence[Item], given: Any) -> Range:
+def _range(modality: str, items: Sequence[Item], given: Sequence[float] | None) -> Range:
     """The range of one modality by the first readable truth; pictures need the largest value of all truths."""
-    modality = items[0].modality
     unit = ""
     largest = 0.0
     unread = list[BadInput]()
@@ -303,18 +206,16 @@ def _range(items: Sequence[Item], given: Any) -> Range:
             break
     if not unit:
         raise unread[0]
-    if isinstance(given, Mapping):
-        given = given.get(modality)
-    if shows_a_window(items[0].provenance, modality, unit):
-        if given is not None:
-            raise BadInput(
-                f"--range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Pass --window instead."
-            )
-        return range_for(unit, largest)
+    stated = items[0].provenance
+    in_window = shows_a_window(stated, modality, unit)
+    if in_window and given is not None:
+        raise BadInput(
+            f"--range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Pass --window instead."
+        )
     if given is not None:
         return range_for(unit, given=given, source="given by the user")
-    named = items[0].provenance.get("range", {}).get(modality)
-    if named is not None:
+    named = stated.get("range", {}).get(modality)
+    if named is not None and not in_window:
         return range_for(unit, given=named, source="the recipe's window")
     return range_for(unit, largest if unit == "grey" else 0.0)
 
@@ -327,35 +228,55 @@ def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
             )
 
 
+def _distances(scored: Scored, rules: Rules) -> list[dict[str, Any]]:
+    """What metrics.json states on features, and the distances of features, both by modality."""
+    if rules.pool is None:
+        return [{}, {}]
+    pool = replace(rules.pool, vectors={})
+    for result in scored.values():
+        pool.join(result.vectors)
+    names = sorted({item.modality for item in scored})
+    return [{name: read(name) for name in names} for read in (pool.describe, pool.distances)]
+
+
 @dataclass(frozen=True)
 class _ScoreJob:
-    """The scores of images, each by its number in `items`; weights: of LPIPS.
-
-    The metrics' functions are not part of the options, because they cannot be sent to a worker.
-    """
+    """The scores of images, each by its number in `items`; weights: of LPIPS."""
 
     items: tuple[Item, ...]
     ranges: Mapping[str, Range]
-    options: Options
+    rules: Rules
     weights: Lpips | None
     uses_network: bool = False
 
     def open(self) -> Callable[[int, Context], ScoredItem]:
-        return partial(self._score, _functions(self.weights))
+        """The work on one image; the metrics' functions are made here, because they cannot be sent to a worker."""
+        functions = {metric.key: metric.compute for metric in METRICS if metric.compute}
+        if self.weights is not None:
+            functions["lpips"] = partial(_lpips, self.weights)
+        return partial(self._score, functions)
 
-    def _score(self, functions: Mapping[str, Score], number: int, _: Context) -> ScoredItem:
+    def _score(self, functions: Functions, number: int, _: Context) -> ScoredItem:
         """The scores of an image, and the feature vectors of its slices."""
         item = self.items[number]
-        pool = None if self.options.pool is None else replace(self.options.pool, vectors={})
-        options = replace(self.options, functions=functions, pool=pool)
-        scored = score_item(item, self.ranges[item.modality], options)
+        pool = None if self.rules.pool is None else replace(self.rules.pool, vectors={})
+        rules = replace(self.rules, pool=pool)
+        scored = score_item(item, self.ranges[item.modality], rules, functions)
         return replace(scored, vectors={} if pool is None else pool.vectors)
 
 
+def _lpips(weights: Lpips, pair: ImagePair) -> float:
+    """Mean LPIPS over the slices that intersect the mask."""
+    return float(weights(slices_of(pair.truth, pair), slices_of(pair.synthesis, pair)).mean())
+
+
 def _score_items(
-    job: _ScoreJob, executor: Executor, progress: Progress | None
-) -> tuple[dict[Item, ScoredItem], dict[str, str]]:
-    """The scored images in their order, and errors by <case>/<modality>; raises BadInput if no image can be scored."""
+    job: _ScoreJob, executor: Executor, progress: Progress | None, failed: dict[str, str]
+) -> dict[Item, ScoredItem]:
+    """The scored images in their order; raises BadInput if no image can be scored.
+
+    failed: the sentences on images that cannot be scored are added here, by <case>/<modality>.
+    """
     items = job.items
     outcomes = dict[int, Outcome]()
     with closing(executor.run(job, range(len(items)))) as running:
@@ -364,92 +285,114 @@ def _score_items(
                 progress(len(outcomes), len(items), items[number].case.case)
             outcomes[number] = outcome
     scored = dict[Item, ScoredItem]()
-    failed = dict[str, Exception]()
+    errors = list[Exception]()
     for number, item in enumerate(items):
-        outcome = outcomes[number]
-        if outcome.error is not None:
-            failed[item.label] = outcome.error
-            continue
-        scored[item] = outcome.result
+        result, error = outcomes[number].result, outcomes[number].error
+        if error is None:
+            scored[item] = result
+        else:
+            errors.append(error)
+            failed[item.label] = case_sentence(item.label, error)
     if not scored:
-        raise next(iter(failed.values()))
+        raise errors[0]
     if progress:
         progress(len(items), len(items), "")
-    return scored, {label: case_sentence(label, error) for label, error in failed.items()}
+    return scored
 
 
-def _faults(scored: Mapping[Item, ScoredItem], cohort: Sequence[CaseFiles]) -> dict[str, Fault]:
+def _faults(scored: Scored, cohort: Sequence[CaseFiles]) -> dict[str, Fault]:
     """The images whose truth cannot be theirs, by <case>/<modality>."""
-    others = _made_of_others(scored, cohort)
     faults = dict[str, Fault]()
     for items in items_by_modality([*scored]).values():
         truths = {
-            item.label: replace(scored[item].truth, other=others.get(item.label, ""))
-            for item in items
+            item.label: replace(scored[item].truth, other=_owner(item, cohort)) for item in items
         }
         faults |= faults_of(truths)
     return faults
 
 
-def _made_of_others(items: Iterable[Item], cohort: Sequence[CaseFiles]) -> dict[str, str]:
-    """The case of the cohort from whose scan an image was made, by <case>/<modality>, where it is another one."""
-    others = dict[str, str]()
-    for item in items:
-        for name, content in _changed_sources(item).items():
-            owners = (case for case in cohort if name in case.files and case.case != item.case.case)
-            same = (case.case for case in owners if content_hash(case.files[name]) == content)
-            if (owner := next(same, None)) is not None:
-                others[item.label] = owner
-    return others
+def _owner(item: Item, cohort: Sequence[CaseFiles]) -> str:
+    """The other case of the cohort from whose scan an image was made; "" if there is none."""
+    for name, content in _changed_sources(item).items():
+        others = [case for case in cohort if name in case.files and case.case != item.case.case]
+        for case in others:
+            if content_hash(case.files[name]) == content:
+                return case.case
+    return ""
 
 
-def _stated_faults(
-    scored: Mapping[Item, ScoredItem], faults: Mapping[str, Fault]
-) -> dict[str, dict[str, Any]]:
+def _state_faults(scored: Scored, faults: Mapping[str, Fault]) -> dict[str, dict[str, Any]]:
     """The faults as entries of metrics.json, each with the MAE of the image where it was scored."""
     stated = {label: asdict(fault) for label, fault in faults.items()}
     for item, result in scored.items():
-        for row in result.rows:
-            if item.label in stated and row.answer == SYNTHESIS:
-                stated[item.label]["mae"] = row.flat().get("mae")
+        if item.label in stated and result.rows:
+            stated[item.label]["mae"] = result.rows[0].flat().get("mae")
     return stated
 
 
-def _source_files(out: Path, items: Sequence[Item]) -> dict[str, dict[str, str]]:
-    """The source scans of all images of a case, by case."""
-    files = dict[str, dict[str, str]]()
-    for item in items:
+def _on_images(out: Path, scored: Scored, rules: Rules) -> dict[str, Any]:
+    """The entries of metrics.json on the scored images: their runs, files and scans."""
+    calibrations = list[dict[str, Any]]()
+    bounds = dict[str, float]()
+    sources = dict[str, dict[str, str]]()
+    warnings = dict[str, list[str]]()
+    for item in scored:
+        stated = item.provenance
+        case = item.case.case
+        if item.interval is not None:
+            calibration = {key: stated["calibration"].get(key) for key in CALIBRATION}
+            if calibration not in calibrations:
+                calibrations.append(calibration)
+        # The MAE of the autoencoder alone in 255 network units, if the model is a latent one.
+        if (bound := stated.get("bound", {}).get(item.modality)) is not None:
+            bounds[item.modality] = bound
         own = {name: relative_to(out, path) for name, path in item.inputs.items()}
-        files.setdefault(item.case.case, {}).update(own)
-    return files
+        sources.setdefault(case, {}).update(own)
+        others = [
+            f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
+            for name in _changed_sources(item)
+        ]
+        if said := [*warnings.get(case, []), *stated.get("warnings", []), *others]:
+            warnings[case] = list(dict.fromkeys(said))
+    given = {item.modality for item in scored if item.modality in source_paths(item.provenance)}
+    return {
+        "trained_on": scored_training_cases((item.case.case, item.provenance) for item in scored),
+        "calibrations": calibrations,
+        "calibrated_on": sorted({item.case.case for item in scored if item.provenance.get(TAUGHT)}),
+        "naive_cases": _naive_cases(rules),
+        "moved": {item.label: result.note for item, result in scored.items() if result.note},
+        "naive_left_out": {
+            item.label: result.left_out for item, result in scored.items() if result.left_out
+        },
+        "scan_warnings": warnings,
+        "misaligned": misaligned_part(
+            {
+                (item.modality, item.case.case): result.floor
+                for item, result in scored.items()
+                if result.floor
+            }
+        ),
+        "bounds": bounds,
+        "given_truth": sorted(given),
+        "images": {item.label: content_hash(item.synthesis) for item in scored},
+        "truth_files": {
+            item.label: relative_to(out, item.case.files[item.modality]) for item in scored
+        },
+        "source_files": sources,
+        "shared_masks": masks_of_several(
+            rules.asked.mask, rules.regions, [item.case for item in scored]
+        ),
+    }
 
 
-def _naive_cases(run_files: Mapping[Item, RunFiles]) -> int | dict[str, int] | None:
+def _naive_cases(rules: Rules) -> int | dict[str, int] | None:
     """Number of training cases of the naive baselines, by modality if runs differ; None without baselines."""
-    counts: dict[str, int] = {}
-    for item, files in run_files.items():
-        if files.baselines is not None:
-            counts[item.modality] = files.baselines.cases
-    if len(set(counts.values())) > 1:
-        return counts
-    return next(iter(counts.values()), None)
-
-
-def _warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
-    """The warnings of synth by case, and warnings of images whose sources differ from those of the truth's case."""
-    warnings = dict[str, list[Any]]()
-    for item in items:
-        own = warnings.setdefault(item.case.case, [])
-        own += [*item.provenance.get("warnings", []), *_of_others(item)]
-    return {case: list(dict.fromkeys(own)) for case, own in warnings.items() if own}
-
-
-def _of_others(item: Item) -> list[str]:
-    """A sentence for each source scan of an image that differs from the scan of this name in the truth's case."""
-    return [
-        f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
-        for name in _changed_sources(item)
-    ]
+    counts = {
+        item.modality: files.baselines.cases
+        for item, files in rules.run_files.items()
+        if files.baselines is not None
+    }
+    return counts if len(set(counts.values())) > 1 else next(iter(counts.values()), None)
 
 
 def _changed_sources(item: Item) -> dict[str, str]:
@@ -463,11 +406,31 @@ def _changed_sources(item: Item) -> dict[str, str]:
     return changed
 
 
-def _bounds(items: Iterable[Item]) -> dict[str, float]:
-    """MAE of the autoencoder alone in 255 network units, by target of a latent model."""
-    bounds: dict[str, float] = {}
-    for item in items:
-        bound = item.provenance.get("bound", {}).get(item.modality)
-        if bound is not None:
-            bounds[item.modality] = bound
-    return bounds
+def _on_areas(rules: Rules, ranges: Mapping[str, Range], rows: Sequence[Row]) -> dict[str, Any]:
+    """Sentences on regions and scopes, and on how many images --align could move."""
+    mask = None if rules.asked.mask is None else str(rules.asked.mask)
+    within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
+    scopes = dict[str, str]()
+    if rules.asked.align:
+        moved = count_moved(row.scores for row in rows if row.answer == SYNTHESIS)
+        scopes[NAME] = f"{RULE}; {moved}"
+    return {
+        "regions": {region.name: region.rule(ranges, within) for region in rules.regions},
+        "scopes": scopes | {scope.name: scope.rule(mask, rules.cut) for scope in rules.scopes},
+    }
+
+
+def _on_windows(
+    items: Iterable[Item], ranges: Mapping[str, Range], given: Sequence[float] | None
+) -> dict[str, list[str]]:
+    """The entry of a sentence for each modality whose truth is a picture and whose images are in HU, if any."""
+    names = {
+        item.modality
+        for item in items
+        if shows_a_window(item.provenance, item.modality, ranges[item.modality].unit)
+    }
+    if given is not None and not names:
+        raise BadInput(
+            "--window: expected pictures (PNG) of a true CT and synthesised images in HU, found none. Drop --window."
+        )
+    return {"windows": [window_sentence(name, given) for name in sorted(names)]} if names else {}

@@ -13,9 +13,6 @@ from voxlate.scoring.metrics import LEVELS, correlation
 from voxlate.system.arrays import Bool, Float32
 from voxlate.system.files import HIGH, LOW
 
-Array = Float32
-Mask = Bool
-
 Bound = Literal["none", "normal", "any"]
 # The meaning of a calibration's coverage by the bound that it uses over patients.
 COUNTED: dict[str, str] = {
@@ -74,11 +71,11 @@ def describe_bound(bound: str, confidence: float) -> str:
 
 def interval_scores(
     interval: Interval,
-    low: Array,
-    high: Array,
-    prediction: Array,
-    truth: Array,
-    inside: Mask,
+    low: Float32,
+    high: Float32,
+    prediction: Float32,
+    truth: Float32,
+    inside: Bool,
 ) -> dict[str, float]:
     """Coverage, width, and the width's correlation with the error; arrays are [D, H, W] on the scored range."""
     below = (prediction - low)[inside]
@@ -88,6 +85,7 @@ def interval_scores(
         return {}
 
     def share(scale: float) -> float:
+        """The share of the voxels within intervals that are `scale` times as wide."""
         return float(np.mean((error >= -scale * below - 1e-6) & (error <= scale * above + 1e-6)))
 
     mae = float(np.abs(error).mean())
@@ -100,19 +98,20 @@ def interval_scores(
         level_percent = round(100 * float(level))
         if level_percent in LEVELS:
             scores[f"coverage_{level_percent}"] = share(float(scale))
-    if interval.bound is not None:
-        scores |= {
-            "mae_bound": interval.bound,
-            "mae_bound_held": float(mae <= interval.bound),
-        }
-        scores["mae_bound_ratio"] = interval.bound / mae if mae > 0 else math.nan
+    if (bound := interval.bound) is not None:
+        scores["mae_bound"] = bound
+        scores["mae_bound_held"] = float(mae <= bound)
+        scores["mae_bound_ratio"] = bound / mae if mae > 0 else math.nan
     return scores
 
 
-def region_coverage(low: Array, high: Array, truth: Array, inside: Mask) -> dict[str, float]:
+def region_coverage(
+    name: str, low: Float32, high: Float32, truth: Float32, inside: Bool
+) -> dict[str, float]:
     """Coverage of a region's voxels and mean width of their intervals; NaN if the region is empty."""
-    if not inside.any():
-        return {"coverage": math.nan, "interval": math.nan}
-    held = (truth[inside] >= low[inside] - 1e-6) & (truth[inside] <= high[inside] + 1e-6)
-    width = (high - low)[inside].mean(dtype=np.float64)
-    return {"coverage": float(held.mean()), "interval": float(width)}
+    coverage = width = math.nan
+    if inside.any():
+        held = (truth[inside] >= low[inside] - 1e-6) & (truth[inside] <= high[inside] + 1e-6)
+        coverage = float(held.mean())
+        width = float((high - low)[inside].mean(dtype=np.float64))
+    return {f"{name}.coverage": coverage, f"{name}.interval": width}

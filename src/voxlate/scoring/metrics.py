@@ -1,5 +1,6 @@
 """The catalogue of metrics (name, unit, direction, reduction, function) and their functions."""
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -18,11 +19,11 @@ from voxlate.system.arrays import AnyArray, Bool, Float32, Float64
 
 LEVELS = (50, 60, 70, 80, 90, 95)  # levels of the calibration curve in per cent
 
-Padding = Literal["valid", "same"]
 SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
 
 UNIT = "unit of the images"  # placeholder of the scored modality's unit
+UNITS = {"images": UNIT, "–": ""}  # of the tables below
 # Coronal and sagittal SSIM use every fourth slice, because all slices would take half of the evaluation's time again.
 SEVERAL = 4
 SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100 MiB
@@ -39,11 +40,11 @@ class ImagePair:
     synthesis: Float32
     scale: Range
     inside: Bool | None
-    padding: Padding = "valid"
     ssim_from: SsimOrigin = "low"
     axes: str = CANONICAL
 
     def error(self, function: Callable[..., float]) -> float:
+        """A function of truth, synthesis and mask."""
         return function(self.truth, self.synthesis, self.inside)
 
     def ssim(self, dimensions: Literal[2, 3], plane: Plane = "axial") -> float:
@@ -53,14 +54,7 @@ class ImagePair:
         origin = np.float32(self.scale.low if self.ssim_from == "low" else 0)
         a, b = (slices_along(image, plane) - origin for image in (self.truth, self.synthesis))
         mask = None if self.inside is None else slices_along(self.inside, plane)
-        return ssim(
-            a,
-            b,
-            self.scale.width,
-            dimensions=dimensions,
-            padding=self.padding,
-            mask=mask,
-        )
+        return ssim(a, b, self.scale.width, dimensions=dimensions, mask=mask)
 
 
 Score = Callable[[ImagePair], float]
@@ -219,7 +213,7 @@ def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
         metric = Metric(
             key,
             label,
-            {"images": UNIT, "–": ""}.get(unit, unit),
+            UNITS.get(unit, unit),
             cast(Direction, better),
             reduction.format(SSIM=SSIM, LPIPS=LPIPS),
             int(digits),
@@ -243,27 +237,26 @@ SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
     """All possible metrics of a metrics.json by key: those of the catalogue, of its scopes and of its regions."""
-    scoped = [metric for metric in METRICS if metric.key in (*SCOPED, "gradient_strength", "mm")]
-    of_scopes = (_scoped(metric, name) for name in document.get("scopes", {}) for metric in scoped)
-    of_regions = (
-        replace(metric, key=f"{name}.{metric.key}", label=f"{name} {metric.label}")
-        for name in document.get("regions", {})
-        for metric in REGION_METRICS
-    )
-    return {metric.key: metric for metric in (*METRICS, *of_scopes, *of_regions)}
+    metrics = list(METRICS)
+    scoped = [METRIC_OF[key] for key in METRIC_OF if key in (*SCOPED, "gradient_strength", "mm")]
+    for scope, metric in itertools.product(document.get("scopes", {}), scoped):
+        metrics.append(_in_scope(metric, scope))
+    for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
+        label = f"{region} {metric.label}"
+        metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))
+    return {metric.key: metric for metric in metrics}
 
 
-def _scoped(metric: Metric, scope: str) -> Metric:
+def _in_scope(metric: Metric, scope: str) -> Metric:
     """The metric in a scope, whose label PSNR becomes "PSNR, both masked, slices"."""
     pictures = scope.rpartition(".")[2]
     reduction = metric.reduction
     if pictures in ("slices", "crops"):
         reduction = f"mean over {pictures} of: {reduction.replace('of each case', 'of each one')}"
-    label = f"{metric.label}, {scope_label(scope)}"
     return replace(
         metric,
         key=f"{scope}.{metric.key}",
-        label=label,
+        label=f"{metric.label}, {scope_label(scope)}",
         reduction=reduction,
         in_table=metric.key != "mae_rel",
     )
@@ -289,7 +282,7 @@ def rmse(truth: Any, synthesis: Any, mask: Any = None) -> float:
 def psnr(truth: Any, synthesis: Any, data_range: float, mask: Any = None) -> float:
     """Peak signal-to-noise ratio in dB: 20 log10(range / RMSE); infinite if the images are equal."""
     error = rmse(truth, synthesis, mask)
-    return float(20 * np.log10(data_range / error)) if error > 0 else float("inf")
+    return float(20 * np.log10(data_range / error)) if error > 0 else math.inf
 
 
 def ssim(
@@ -298,37 +291,34 @@ def ssim(
     data_range: float,
     *,
     dimensions: Literal[2, 3] = 2,
-    padding: Padding = "valid",
     mask: Any = None,
 ) -> float:
     """Structural similarity with a Gaussian window of 11 (sigma 1.5), K1 = 0.01, K2 = 0.03.
 
     truth, synthesis: [..., H, W] (2) or [D, H, W] (3), measured from the low end of the range, since the
     luminance term depends on an offset. 2 is the mean over slices, 3 uses one window in three directions.
-    padding "valid" keeps the windows that are completely inside the image, "same" extends the image with zeros.
-    With a mask: the mean of the similarity map inside it. NaN where no window fits, or the mask is empty.
+    Windows count that are completely inside the image. With a mask: the mean of the similarity map inside it. NaN where no window fits, or the mask is empty.
     Computed in slabs, so that memory stays bounded. Source: Wang et al. 2004, eq. 13.
     """
     a = _slices(truth)
     b = _slices(synthesis)
     inside = None if mask is None else _slices(mask).astype(bool)
     halo = RADIUS if dimensions == 3 else 0
-    first, last = (halo, len(a) - halo) if padding == "valid" else (0, len(a))
-    crop = slice(RADIUS, -RADIUS) if padding == "valid" else slice(None)
+    first, last = halo, len(a) - halo
+    crop = slice(RADIUS, -RADIUS)
     step = max(1, SLAB_VOXELS // (a.shape[1] * a.shape[2]))
     total = 0.0
     count = 0
     for start in range(first, last, step):
         stop = min(start + step, last)
-        below = max(start - halo, 0)
-        above = min(stop + halo, len(a))
-        similarity = ssim_map(a[below:above], b[below:above], data_range, _window_mean(dimensions))
-        similarity = similarity[start - below : stop - below, crop, crop]
+        slab = slice(start - halo, stop + halo)
+        similarity = ssim_map(a[slab], b[slab], data_range, _window_mean(dimensions))
+        similarity = similarity[halo : halo + stop - start, crop, crop]
         if inside is not None:
             similarity = similarity[inside[start:stop, crop, crop]]
         total += float(np.sum(similarity, dtype=np.float64))
         count += similarity.size
-    return total / count if count else float("nan")
+    return total / count if count else math.nan
 
 
 def nmi(truth: Any, synthesis: Any, low: float, high: float, mask: Any = None) -> float:
@@ -357,7 +347,7 @@ def gradient_strength(
     for image in (truth, synthesis):
         steps = np.abs(np.diff(np.moveaxis(_array(image), axis, 0), axis=0))
         sums.append(float(np.sum(steps[pair], dtype=np.float64)))
-    return sums[1] / sums[0] if sums[0] > 0 else float("nan")
+    return sums[1] / sums[0] if sums[0] > 0 else math.nan
 
 
 def mae_z(truth: Any, synthesis: Any, mask: Any = None) -> float:
@@ -367,7 +357,7 @@ def mae_z(truth: Any, synthesis: Any, mask: Any = None) -> float:
     neighbours are inside it. NaN if no slice has a neighbour.
     """
     total, count = _steps_of_error(truth, synthesis, mask)
-    return float(total.sum() / count.sum()) if count.sum() else float("nan")
+    return float(total.sum() / count.sum()) if count.sum() else math.nan
 
 
 def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None) -> float:
@@ -381,8 +371,8 @@ def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None)
     there = float(total[~at].sum())
     voxels_here = int(count[at].sum())
     voxels_there = int(count[~at].sum())
-    if not voxels_here or not voxels_there or not there > 0:
-        return float("nan")
+    if not (voxels_here and voxels_there and there > 0):
+        return math.nan
     return (here / voxels_here) / (there / voxels_there)
 
 
@@ -419,7 +409,7 @@ def correlation(a: Any, b: Any, mask: Any = None) -> float:
     a, b = (image.astype(np.float64) for image in (a, b))
     a, b = (image - np.mean(image, dtype=np.float64) for image in (a, b))
     spread = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
-    return float(np.vdot(a, b)) / spread if spread > 0 else float("nan")
+    return float(np.vdot(a, b)) / spread if spread > 0 else math.nan
 
 
 def _array(image: Any) -> AnyArray:

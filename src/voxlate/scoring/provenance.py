@@ -34,6 +34,7 @@ from voxlate.system.records import (
     Text,
 )
 
+Stated = Mapping[str, Any]
 # All cases of one synthesis share these entries.
 SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")
 # This key of a provenance states that the case was used for the calibration.
@@ -162,7 +163,9 @@ class _Trained(TypedDict, total=False):
 
     data: _Data
     recipe: _Recipe
-    prepared: Any  # a path in the provenance of a run, a table in that of an image
+    prepared: (
+        Place | dict[str, Any]
+    )  # a path in the provenance of a run, a table in that of an image
     inherited_voxels: list[ShortDigest]
     continuations: list[_Continued]
     paced: dict[Name, dict[Text, Number]]
@@ -178,38 +181,28 @@ def read_provenance(path: Path) -> dict[str, Any]:
         "the provenance of a synthesis",
         "Synthesise the image again, or remove this file.",
     )
-    content = read_json(path)
-    record.check(isinstance(content, dict), "no table")
-    _check_stated(record, content)
-    return content
-
-
-def _check_stated(record: Record, content: Mapping[str, Any]) -> None:
+    content: dict[str, Any] = read_json(path)
     record.fill(_Stated, content, known=False)
     pairs = [*content.get("range", {}).values()]
     pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]
     record.check(all(low < high for low, high in pairs), "a range that ends before it begins")
     for own in content.get("made_without", {}).values():
         record.fill(_Stated, own, known=False)
+    return content
 
 
 def read_run(path: Path) -> dict[str, Any]:
     """The provenance.json of a run; raises BadInput if its form is not that of `train`."""
     advice = "Restore the file: it states which cases were used for training."
     record = Record(path, "the provenance of a training", advice)
-    content = read_json(path)
-    record.check(isinstance(content, dict), "no table")
+    content: dict[str, Any] = read_json(path)
     record.fill(_Trained, content, known=False)
-    stated: dict[str, Any] = content
-    place = stated.get("prepared", "-")
-    sound = isinstance(place, dict) or (
-        isinstance(place, str) and 0 < len(place) < 4000 and "\0" not in place
-    )
-    record.check(sound, f"a prepared cohort in {place!r:.80}")
-    return {**stated, "recipe": with_new_names(stated["recipe"])} if "recipe" in stated else stated
+    if "recipe" in content:
+        content["recipe"] = with_new_names(content["recipe"])
+    return content
 
 
-def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
+def run_folders(provenance: Stated) -> list[Path]:
     """Possible folders of a synthesis's run; its provenance names the folder, or a weights file in it."""
     if "run" not in provenance:
         return []
@@ -217,17 +210,17 @@ def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
     return [run, run.parent]
 
 
-def recorded_splits(folders: Iterable[Path]) -> dict[str, list[str]]:
+def splits_of_training(folders: Iterable[Path]) -> dict[str, list[str]]:
     """The cases of each split in the training of the first of these folders that is a run; {} if there is none."""
-    return _recorded(folders).get("splits", {})
+    return _data_of(folders).get("splits", {})
 
 
 def is_fold(folders: Iterable[Path]) -> bool:
     """Whether the first of these folders that is a run was trained in a fold, so that its cohort has other splits."""
-    return "fold" in _recorded(folders)
+    return "fold" in _data_of(folders)
 
 
-def _recorded(folders: Iterable[Path]) -> _Data:
+def _data_of(folders: Iterable[Path]) -> _Data:
     for folder in folders:
         if (path := folder / "provenance.json").is_file():
             data: _Data = read_run(path).get("data", {})
@@ -236,24 +229,24 @@ def _recorded(folders: Iterable[Path]) -> _Data:
     return {}
 
 
-def trained_on(images: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+def scored_training_cases(images: Iterable[tuple[str, Stated]]) -> list[str]:
     """The names of cases on which the models of their images were trained, by the provenance of image or run.
 
     images: case and provenance of each image.
     """
-    splits_of = functools.cache(recorded_splits)
+    splits_of = functools.cache(splits_of_training)
+    names = dict[str, None]()
+    for case, provenance in images:
+        split = provenance.get("split")
+        if not split:
+            training = splits_of(tuple(run_folders(provenance))).get("train", ())
+            split = "train" if provenance.get("case", case) in training else ""
+        if split == "train":
+            names[case] = None
+    return list(names)
 
-    def learned(case: str, provenance: Mapping[str, Any]) -> bool:
-        if provenance.get("split"):
-            return bool(provenance["split"] == "train")
-        return provenance.get("case", case) in splits_of(tuple(run_folders(provenance))).get(
-            "train", ()
-        )
 
-    return list(dict.fromkeys(case for case, provenance in images if learned(case, provenance)))
-
-
-def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
+def source_paths(provenance: Stated) -> dict[str, Path]:
     """The source files that a provenance names, by modality, without the mask."""
     inputs = provenance.get("inputs", {})
     return {
@@ -261,7 +254,7 @@ def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
     }
 
 
-def window_borders(provenance: Mapping[str, Any], depth: int) -> list[int]:
+def window_borders(provenance: Stated, depth: int) -> list[int]:
     """Slices of a canonical image with this depth at which a window of its synthesis begins or ends.
 
     The list is empty if the image has no windows, or if it was prepared on a grid with other slices than its scan.
@@ -269,33 +262,32 @@ def window_borders(provenance: Mapping[str, Any], depth: int) -> list[int]:
     stated = provenance.get("synth", {}).get("windows")
     prepared = provenance.get("prepared", {})
     moved = any(prepared.get(key) for key in ("spacing_mm", "register", "align"))
-    moved |= bool(prepared.get("resample")) and len(stated_inputs(provenance)) > 1
+    moved |= bool(prepared.get("resample")) and len(source_paths(provenance)) > 1
     if not stated or moved:
         return []
-    windows = fill(Windows, stated, "provenance.json: synth.windows")
     # Slices run to Superior in every layout of a network, as in canonical images.
-    parts = windows.slices(depth)
-    return sorted({border for part in parts for border in (part.start, part.stop)} - {0, depth})
+    parts = fill(Windows, stated, "provenance.json: synth.windows").slices(depth)
+    borders = {part.start for part in parts} | {part.stop for part in parts}
+    return sorted(borders - {0, depth})
 
 
-def shared_settings(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def shared_settings(provenance: Stated) -> dict[str, Any]:
     """The settings of a synthesis without those of its case; images that are scored together must agree in them."""
     return {key: provenance.get(key) for key in SHARED_KEYS}
 
 
-def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def difference(first: Stated, second: Stated) -> str:
     """The first difference between the settings of two syntheses; "" if they are equal."""
     for key in SHARED_KEYS:
-        first = one.get(key)
-        second = other.get(key)
-        if first == second:
+        a = first.get(key)
+        b = second.get(key)
+        if a == b:
             continue
-        if isinstance(first, dict) and isinstance(second, dict):
-            names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
-            return f"{key}: " + ", ".join(
-                f"{name} {first.get(name)} and {second.get(name)}" for name in names
-            )
-        return f"{key}: {first} and {second}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            names = [name for name in {**a, **b} if a.get(name) != b.get(name)]
+            pairs = [f"{name} {a.get(name)} and {b.get(name)}" for name in names]
+            return f"{key}: {', '.join(pairs)}"
+        return f"{key}: {a} and {b}"
     return ""
 
 
@@ -314,7 +306,7 @@ def provenance_of(out: Path, case: str = "", modality: str = "") -> dict[str, An
     return {}
 
 
-def _with_paths(stated: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _with_paths(stated: Stated, folder: Path) -> dict[str, Any]:
     """The provenance with absolute paths; its file states them relative to its own folder."""
     inputs = {
         name: {**scan, "path": os.path.normpath(folder / scan["path"])} if "path" in scan else scan

@@ -1,8 +1,9 @@
 """The mask of all scores, and named regions with scores of their own."""
 
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from voxlate.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 from voxlate.system.arrays import Bool, Float32
 from voxlate.system.errors import BadInput
 
-MaskArray = Bool
 NUMBER = r"[-+]?\d+(?:\.\d*)?"
 # LOW < MODALITY < VALUE %
 RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")
+NAMED = (None, "body", "brain", "cohort")  # masks that are no files
 RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
 
 
@@ -45,7 +46,7 @@ class Region:
     mirrored: bool = False
     over: tuple[str, str] | None = None
 
-    def select(self, values: Float32, frame: MaskArray) -> MaskArray:
+    def select(self, values: Float32, frame: Bool) -> Bool:
         """The part of `frame` with values between low and high; values, frame: [D, H, W], canonical."""
         if self.mirrored:
             values = shares_of_other_side(values, frame)
@@ -75,12 +76,14 @@ def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
         match = RATIO.fullmatch(text.strip())
         if match and {match[1], match[2]} <= given.keys():  # other texts with a slash are paths
             pairs[name] = (match[1], match[2])
-    ratios = {name: pair for name, pair in pairs.items() if not set(pair) & pairs.keys()}
-    plain = [_region(name, text) for name, text in given.items() if name not in ratios]
-    return (
-        *plain,
-        *(Region(name, given[name], over=pair) for name, pair in ratios.items()),
-    )
+    plain = []
+    ratios = []
+    for name, text in given.items():
+        if name in pairs and not set(pairs[name]) & pairs.keys():
+            ratios.append(Region(name, text, over=pairs[name]))
+        else:
+            plain.append(_region(name, text))
+    return (*plain, *ratios)
 
 
 def _region(name: str, text: str) -> Region:
@@ -89,7 +92,7 @@ def _region(name: str, text: str) -> Region:
             f"region: expected a name of letters, digits, _ and -, found {name!r}. Write it as vessels=cta>150."
         )
     rule = RULE.fullmatch(text.strip())
-    if rule is None and "<" not in text and ">" not in text:
+    if rule is None and not set(text) & set("<>"):
         if not text:
             raise BadInput(
                 f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=cta>150."
@@ -101,14 +104,8 @@ def _region(name: str, text: str) -> Region:
         case (False, "=" | "==", False):
             return Region(name, f"{modality} = {value:g}", modality, value - 0.5, value + 0.5)
         case (False, "<", True):
-            return Region(
-                name,
-                f"{modality} < {value:g} %",
-                modality,
-                0.0,
-                value / 100,
-                mirrored=True,
-            )
+            said = f"{modality} < {value:g} %"
+            return Region(name, said, modality, 0.0, value / 100, mirrored=True)
         case (False, "<", False):
             return Region(name, f"{modality} < {value:g}", modality, high=value)
         case (False, ">", False):
@@ -124,21 +121,21 @@ def find_region(
     region: Region,
     truth: Volume,
     scale: Range,
-    body: MaskArray | None,
+    body: Bool | None,
     case: CaseFiles,
-    frame: MaskArray,
-) -> MaskArray:
+    frame: Bool,
+) -> Bool:
     """The voxels of the region in one case, [D, H, W] canonical, within `frame`; there may be none.
 
     scale: the scored range of the truth; body: the truth's foreground, if the range is that of the image's own peak.
     """
     if region.path is not None:
         path = _file_of(region.path, case.case)
-        inside: MaskArray = on_grid_of(truth, path, "mask").data[0] > 0.5
+        inside: Bool = on_grid_of(truth, path, "mask").data[0] > 0.5
         return inside & frame
     assert region.modality is not None
     if region.modality == truth.modality:
-        return region.select(thresholded(truth, scale, body), frame)
+        return region.select(scale_to_peak(truth, scale, body), frame)
     if region.modality in case.labels:
         return region.select(on_grid_of(truth, case.labels[region.modality], "seg").data[0], frame)
     if region.modality not in case.files:
@@ -148,10 +145,10 @@ def find_region(
         )
     other = on_grid_of(truth, case.files[region.modality], region.modality)
     own = range_for(other.unit)
-    return region.select(thresholded(other, own, foreground(other) if own.own else None), frame)
+    return region.select(scale_to_peak(other, own, foreground(other) if own.own else None), frame)
 
 
-def shares_of_other_side(values: Float32, frame: MaskArray) -> Float32:
+def shares_of_other_side(values: Float32, frame: Bool) -> Float32:
     """Values over the mean of the other half of the frame: [D, H, W], canonical, so W runs from left to right.
 
     The halves meet in the middle of the frame's box. Only values above 0 count, because fluid is not perfused. A half
@@ -175,16 +172,16 @@ def shares_of_other_side(values: Float32, frame: MaskArray) -> Float32:
     return shares
 
 
-def thresholded(volume: Volume, scale: Range, body: MaskArray | None) -> Float32:
+def scale_to_peak(volume: Volume, scale: Range, body: Bool | None) -> Float32:
     """The values for a threshold, [D, H, W], not clipped; in arbitrary units they are shares of the peak."""
     return scale.normalise(volume.data[0], body) if scale.own else volume.data[0]
 
 
 def region_scores(
     name: str,
-    inside: MaskArray,
+    inside: Bool,
     pair: ImagePair,
-    overlap: MaskArray | None,
+    overlap: Bool | None,
     voxel_ml: float,
 ) -> dict[str, float]:
     """MAE (also of slices' differences), PSNR, SSIM, both means, volume (ml) and lesion counts of a region.
@@ -194,29 +191,23 @@ def region_scores(
     truth = pair.truth
     other = pair.synthesis
     width = pair.scale.width
-    scores = {
-        "voxels": float(inside.sum()),
-        "truth_volume": voxel_ml * float(inside.sum()),
-    }
+    count = float(inside.sum())
+    scores = {"voxels": count, "truth_volume": voxel_ml * count}
     scores |= dict.fromkeys(("mean", "truth_mean", "mae", "mae_z", "psnr", "ssim_3d"), math.nan)
-    if inside.any():
+    if count:
         box = tuple(
             slice(max(0, first - RADIUS), end + RADIUS) for first, end in box_around(inside)
         )
         a, b = (image[box] - np.float32(pair.scale.low) for image in (truth, other))
         scores["mean"] = float(np.mean(other[inside], dtype=np.float64))
         scores["truth_mean"] = float(np.mean(truth[inside], dtype=np.float64))
-        scores["mae"], scores["psnr"] = (
-            mae(truth, other, inside),
-            psnr(truth, other, width, inside),
-        )
+        scores["mae"] = mae(truth, other, inside)
+        scores["psnr"] = psnr(truth, other, width, inside)
         scores["mae_z"] = mae_z(a, b, inside[box])
         scores["ssim_3d"] = ssim(a, b, width, dimensions=3, mask=inside[box])
     if overlap is not None:
-        scores |= {
-            "dice": dice(inside, overlap),
-            "volume": voxel_ml * float(overlap.sum()),
-        }
+        scores["dice"] = dice(inside, overlap)
+        scores["volume"] = voxel_ml * float(overlap.sum())
         scores["volume_error"] = abs(scores["volume"] - scores["truth_volume"])
     scores |= count_lesions(inside, truth, other, overlap)
     return {f"{name}.{key}": value for key, value in scores.items()}
@@ -237,19 +228,21 @@ def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) 
     }
 
 
-def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArray | None:
+def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Bool | None:
     """The voxels that count, [D, H, W]; None stands for the whole image; truth: canonical."""
     if mask is None:
         return None
-    if mask in ("body", "brain"):
-        inside = foreground(truth) if mask == "body" else _brain_of(truth, case)
+    if mask == "body":
+        inside = foreground(truth)
+    elif mask == "brain":
+        inside = _brain_of(truth, case)
     else:
         if mask == "cohort" and case.mask is None:
             raise BadInput(
                 f"{case.case}: expected a mask file in the cohort, found none. Pass --mask body, brain or a file."
             )
         check_mask(mask, case.case)
-        path = case.mask if mask == "cohort" else _file_of(str(mask), case.case)
+        path = case.mask if mask == "cohort" else _file_of(mask, case.case)
         assert path is not None
         inside = on_grid_of(truth, path, "mask").data[0] > 0.5
     if not inside.any():
@@ -261,36 +254,32 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArra
 
 def check_mask(mask: str | Path | None, case: str) -> None:
     """Raise BadInput for a mask that is neither the name of one nor a file of this case."""
-    if mask in (None, "body", "brain", "cohort"):
-        return
-    path = _file_of(str(mask), case)
-    if not is_there(path):
+    if mask not in NAMED and not is_there(path := _file_of(mask, case)):
         raise BadInput(
             f"--mask: expected body, brain, cohort (its mask files) or a file, found {mask!s}, and no such file for {case} ({path}). Choose one of these."
         )
 
 
-def _file_of(text: str, case: str) -> Path:
-    return Path(text.replace("{case}", case))
+def _file_of(place: object, case: str) -> Path:
+    return Path(str(place).replace("{case}", case))
 
 
 def masks_of_several(
-    mask: str | Path | None, regions: Iterable[Region], cases: Sequence[CaseFiles]
+    mask: str | Path | None, regions: Iterable[Region], cases: Iterable[CaseFiles]
 ) -> list[str]:
     """A sentence for each mask file of the evaluation or a region that is used for several patients."""
-    texts = [region.path for region in regions if region.path is not None]
-    if mask not in (None, "body", "brain", "cohort"):
-        texts.append(str(mask))
-    files = [(case.patient, _file_of(text, case.case)) for text in texts for case in cases]
-    own = (
-        [(case.patient, case.mask) for case in cases if case.mask is not None]
-        if mask == "cohort"
-        else []
-    )
-    return sentences_on_shared_masks([*files, *own])
+    places: list[object] = [region.path for region in regions if region.path is not None]
+    if mask not in NAMED:
+        places.append(mask)
+    files = []
+    for place, case in itertools.product(places, cases):
+        files.append((case.patient, _file_of(place, case.case)))
+    if mask == "cohort":
+        files += [(case.patient, case.mask) for case in cases if case.mask is not None]
+    return sentences_on_shared_masks(files)
 
 
-def _brain_of(truth: Volume, case: CaseFiles) -> MaskArray:
+def _brain_of(truth: Volume, case: CaseFiles) -> Bool:
     """The brain in the truth, or in the case's CT if the truth is a map of perfusion."""
     units = {truth.modality: truth.unit, **{name: unit_of(name) for name in case.files}}
     name = clearest(units)

@@ -1,9 +1,10 @@
 """Additional scopes of the same scores, by name: the whole image, both images masked, single slices, crops."""
 
 import hashlib
+import itertools
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -19,7 +20,6 @@ from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.config import fill
 from voxlate.system.errors import BadInput
 
-MaskArray = Bool
 Area = Literal["", "whole", "both_masked"]
 Pictures = Literal["", "slices", "crops"]
 
@@ -42,23 +42,23 @@ class Scope:
 
     @property
     def name(self) -> str:
+        """The name on the command line, and the prefix of keys, such as both_masked.slices."""
         return ".".join(filter(None, (self.area, self.pictures)))
 
     def rule(self, mask: str | None, cut: "Cut") -> str:
         """A sentence for the caption and metrics.json."""
-        where = (
-            "every voxel" if self.area == "whole" or mask is None else f"voxels in the mask {mask}"
-        )
+        where = f"voxels in the mask {mask}"
         if self.area == "both_masked":
             where = (
                 f"both images at the low end of the range outside the mask {mask}, then every voxel"
             )
+        elif self.area == "whole" or mask is None:
+            where = "every voxel"
         if not self.pictures:
             return where
-        picture = self.pictures.removesuffix("s")
         kept = "without the mask" if mask is not None else "where the truth has one value only"
         parts = [
-            f"mean of each axial {picture}'s own score",
+            f"mean of each axial {self.pictures.removesuffix('s')}'s own score",
             where,
             f"{self.pictures} {kept} do not count",
         ]
@@ -71,7 +71,7 @@ class Scope:
         return "; ".join(parts)
 
 
-EVERY = (Scope(area, pictures) for area in get_args(Area) for pictures in get_args(Pictures))
+EVERY = itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
 SCOPES = {scope.name: scope for scope in EVERY if scope.name}
 
 
@@ -95,24 +95,31 @@ class CountedVoxels:
     """The facts of a canonical truth [D, H, W] that scopes need: its values, and the voxels and slices that count.
 
     values: in the truth's unit; inside: voxels of the mask that the image covers; covered: voxels that the image covers;
-    None stands for all. image_of: gives another image of the case that the slice filter names.
+    None stands for all. masked: whether the evaluation has a mask; image_of: gives another image of the case that the
+    slice filter names.
     """
 
     values: Float32
-    inside: MaskArray | None
-    covered: MaskArray | None
+    inside: Bool | None
+    covered: Bool | None
     masked: bool
     cut: Cut
     image_of: Callable[[str], AnyArray]
 
+    def counts(self, *place: slice) -> bool:
+        """Whether a slice or crop has a foreground: a pixel of the mask, or without a mask more than one value."""
+        values = self.values[place]
+        if self.inside is not None:
+            values = values[self.inside[place]]
+        return bool(values.size) and (self.masked or bool(values.min() != values.max()))
+
     @cached_property
-    def slices(self) -> MaskArray:
-        """The slices with a foreground (see `_counts`) that pass the filter, [D]."""
-        parts = [None] * len(self.values) if self.inside is None else list(self.inside)
-        kept = np.array([_counts(*pair, self.masked) for pair in zip(self.values, parts)])
+    def slices(self) -> list[int]:
+        """The slices with a foreground that pass the filter."""
+        kept = np.array([self.counts(slice(k, k + 1)) for k in range(len(self.values))])
         if (chosen := self.cut.slices) is not None:
             kept &= filter_slices({name: self.image_of(name) for name in chosen.above}, chosen)
-        return kept
+        return np.flatnonzero(kept).tolist()
 
     @cached_property
     def content(self) -> str:
@@ -121,7 +128,7 @@ class CountedVoxels:
 
 
 def scopes_from(
-    names: Iterable[str], mask: object, regions: Iterable[str] = ()
+    names: Iterable[str], mask: object, regions: Collection[str] = ()
 ) -> tuple[Scope, ...]:
     """The scopes of these names, each once; raises BadInput for other names, or if a mask is absent."""
     scopes = []
@@ -153,9 +160,9 @@ def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope])
         )
     if isinstance(given, SliceFilter):
         return given
-    braced = given.strip() if given.strip().startswith("{") else "{" + given + "}"
+    braced = given if given.strip().startswith("{") else "{" + given + "}"
     try:
-        table = tomllib.loads(f"slices = {braced}")["slices"]
+        table = tomllib.loads(f"slices = {braced.strip()}")["slices"]
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(
             f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {given!r}. Write it like this.'
@@ -166,33 +173,27 @@ def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope])
     return chosen
 
 
-def _counts(values: Float32, inside: MaskArray | None, masked: bool) -> bool:
-    """Whether a slice or crop has a foreground: a pixel of the mask, or without a mask more than one value."""
-    counted = values if inside is None else values[inside]
-    return bool(counted.size) and (masked or bool(counted.min() != counted.max()))
+def score_scope(
+    scope: Scope,
+    pair: ImagePair,
+    truth: CountedVoxels,
+    functions: Mapping[str, Score],
+    pictures: list[dict[str, Any]],
+) -> dict[str, float]:
+    """The scores of an image in a scope by key; NaN if no picture counts.
 
-
-def scope_scores(
-    scope: Scope, pair: ImagePair, truth: CountedVoxels, functions: Mapping[str, Score]
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """The scores of an image in a scope by key, and those of each of its pictures; NaN if no picture counts.
-
-    functions: scores by key, of which those that apply are computed. Pictures with a score that is not finite (the PSNR
-    of equal images) are left out of its mean.
+    functions: scores by key, of which those that apply are computed; pictures: the place and the scores of each picture
+    are added here. Pictures with a score that is not finite (the PSNR of equal images) are left out of its mean.
     """
     pair = _in_area(scope.area, pair, truth)
-    known = {
-        key: score
-        for key, score in functions.items()
-        if key in (OF_PICTURES if scope.pictures else SCOPED)
-    }
+    keys = [key for key in functions if key in (OF_PICTURES if scope.pictures else SCOPED)]
     if not scope.pictures:
-        return {f"{scope.name}.{key}": score(pair) for key, score in known.items()}, []
-    pictures = _pictures(scope, pair, truth)
-    rows = [
-        place | {key: score(picture) for key, score in known.items()} for place, picture in pictures
-    ]
-    return {f"{scope.name}.{key}": _mean([row[key] for row in rows]) for key in known}, rows
+        return {f"{scope.name}.{key}": functions[key](pair) for key in keys}
+    own = []
+    for place, picture in _pictures(scope, pair, truth):
+        own.append(place | {key: functions[key](picture) for key in keys})
+    pictures += own
+    return {f"{scope.name}.{key}": _mean([picture[key] for picture in own]) for key in keys}
 
 
 def _in_area(area: Area, pair: ImagePair, truth: CountedVoxels) -> ImagePair:
@@ -201,8 +202,7 @@ def _in_area(area: Area, pair: ImagePair, truth: CountedVoxels) -> ImagePair:
     if area == "both_masked":
         assert truth.inside is not None
         low = np.float32(pair.scale.low)
-        a = np.where(truth.inside, pair.truth, low)
-        b = np.where(truth.inside, pair.synthesis, low)
+        a, b = (np.where(truth.inside, image, low) for image in (pair.truth, pair.synthesis))
         pair = replace(pair, truth=a, synthesis=b)
     return replace(pair, inside=truth.covered)
 
@@ -215,41 +215,43 @@ def _pictures(
     Raises BadInput for crops that are far larger than the case's slices.
     """
     (height, width), cut = truth.values.shape[1:], truth.cut
+    is_crop = scope.pictures == "crops"
     most = max(CROP, LARGEST_CROP * height, LARGEST_CROP * width)
-    if scope.pictures == "crops" and cut.size > most:
+    if is_crop and cut.size > most:
         raise BadInput(
             f"--crop: expected at most {most} pixels a side for slices of {width}×{height}, found {cut.size}. Choose a smaller crop."
         )
-    for number in map(int, np.flatnonzero(truth.slices)):
+    turned = replace(
+        truth,
+        values=_turn(truth.values),
+        inside=None if truth.inside is None else _turn(truth.inside),
+    )
+    for number in truth.slices:
         row = column = 0
-        box: tuple[slice, ...] = ()
-        if scope.pictures == "crops":
-            row, column = crop_place(
-                cut, truth.content, number, _layer(truth.values, number).shape[1:]
-            )
-            box = (
-                slice(None),
-                slice(row, row + cut.size),
-                slice(column, column + cut.size),
-            )
-            inside = None if truth.inside is None else _layer(truth.inside, number)[box]
-            if not _counts(_layer(truth.values, number)[box], inside, truth.masked):
+        box: tuple[slice, ...] = (slice(number, number + 1),)
+        if is_crop:
+            row, column = crop_place(cut, truth.content, number, turned.values.shape[1:])
+            box += (slice(row, row + cut.size), slice(column, column + cut.size))
+            if not turned.counts(*box):
                 continue
-        a, b = (_layer(image, number)[box] for image in (pair.truth, pair.synthesis))
-        within = None if pair.inside is None else _layer(pair.inside, number)[box]
-        if scope.pictures == "crops":
-            a, b = (_extended(image, cut.size, pair.scale.low) for image in (a, b))
-            within = None if within is None else _extended(within, cut.size, False)
         place = {"scope": scope.name, "slice": number, "row": row, "column": column}
-        yield (
-            place,
-            replace(pair, truth=a, synthesis=b, inside=within, axes=RADIOLOGICAL),
-        )
+        a, b = (_cut(image, box, pair.scale.low) for image in (pair.truth, pair.synthesis))
+        within = None if pair.inside is None else _cut(pair.inside, box, False)
+        yield place, replace(pair, truth=a, synthesis=b, inside=within, axes=RADIOLOGICAL)
 
 
-def _layer(values: AnyArray, number: int) -> AnyArray:
-    """One slice [1, H, W] in radiological orientation; its lower right corner is that of the slices in paper 001."""
-    return reorder_axes(values[number : number + 1], CANONICAL, RADIOLOGICAL)
+def _cut(image: AnyArray, box: tuple[slice, ...], edge: float) -> AnyArray:
+    """A slice or crop [1, H, W]; a crop that ends outside the slice is extended by rows and columns of one value."""
+    part = _turn(image)[box]
+    if len(box) == 1:
+        return part
+    ends = [(0, side.stop - side.start - length) for side, length in zip(box, part.shape)]
+    return np.pad(part, ends, constant_values=edge)
+
+
+def _turn(values: AnyArray) -> AnyArray:
+    """A volume in radiological orientation; the lower right corner of its slices is that of the slices in paper 001."""
+    return reorder_axes(values, CANONICAL, RADIOLOGICAL)
 
 
 def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -257,21 +259,12 @@ def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> t
 
     They depend on the seed, the truth's content and the slice's number alone.
     """
-    drawn = hashlib.sha256(f"{cut.seed} {content} {number}".encode()).digest()
-    height, width = shape
-    row, column = (int.from_bytes(part) for part in (drawn[:8], drawn[8:16]))
-    rows = max(height - cut.size, 0) + 1
-    columns = max(width - cut.size, 0) + 1
-    return row % rows, column % columns
-
-
-def _extended(crop: AnyArray, size: int, value: float) -> AnyArray:
-    """A crop [1, H, W], extended to `size` by rows and columns of one value at the end."""
-    return np.pad(
-        crop,
-        [(0, 0), *((0, size - length) for length in crop.shape[1:])],
-        constant_values=value,
+    digest = hashlib.sha256(f"{cut.seed} {content} {number}".encode()).digest()
+    row, column = (
+        int.from_bytes(part) % (max(length - cut.size, 0) + 1)
+        for part, length in zip((digest[:8], digest[8:16]), shape)
     )
+    return row, column
 
 
 def _mean(values: list[float]) -> float:
@@ -281,13 +274,12 @@ def _mean(values: list[float]) -> float:
 
 
 def _filter_text(chosen: SliceFilter) -> str:
-    limits = {
-        name: "its mean" if limit == "mean" else f"{limit:g}"
+    limits = [
+        f"{name} > {'its mean' if limit == 'mean' else f'{limit:g}'}"
         for name, limit in chosen.above.items()
-    }
-    above = " and ".join(f"{name} > {limit}" for name, limit in limits.items())
+    ]
     overlap = f", Dice {chosen.overlap:g}" if chosen.overlap else ""
-    return f"{chosen.pixels} pixels of {above}{' each' if len(limits) > 1 else ''}{overlap}"
+    return f"{chosen.pixels} pixels of {' and '.join(limits)}{' each' if len(limits) > 1 else ''}{overlap}"
 
 
 def check_pictures(scopes: Iterable[Scope], rows: Iterable[Mapping[str, Any]], cut: Cut) -> None:

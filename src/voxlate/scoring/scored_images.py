@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from voxlate.scoring.provenance import (
     read_run,
     run_folders,
     shared_settings,
-    stated_inputs,
+    source_paths,
 )
 from voxlate.system.errors import BadInput
 from voxlate.system.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
@@ -39,15 +39,15 @@ class Item:
 
     @property
     def label(self) -> str:
+        """The name of the image in messages and metrics.json: <case>/<modality>."""
         return f"{self.case.case}/{self.modality}"
 
     @property
     def inputs(self) -> dict[str, Path]:
         """The source scans by the image's provenance, or at their place in the cohort if they were moved."""
-        stated = stated_inputs(self.provenance).items()
         return {
             name: path if is_there(path) else self.case.files.get(name, path)
-            for name, path in stated
+            for name, path in source_paths(self.provenance).items()
         }
 
 
@@ -83,40 +83,44 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
         elif case and stated and name not in stated:
             scored.refused[name] = "synth was stopped while it wrote this case: run it again"
         else:
-            own = {
-                modality: path for modality, path in images.items() if not is_map(modality, images)
-            }
-            for modality, path in own.items():
-                if case is None or modality not in case.files:
-                    scored.without_truth.append(f"{name}/{modality}")
-                    continue
-                provenance = provenance_of(out, name, modality)
-                std = spread_of(modality, images)
-                interval = interval_of(images, modality, provenance)
-                scored.items.append(Item(case, modality, path, std, interval, provenance))
+            _add_items(scored, out, name, case)
     if not scored.items:
         refused = next((f" ({case}: {why})" for case, why in scored.refused.items()), "")
         raise BadInput(
             f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that match{refused}. Check the two folders and the names of the modalities."
         )
-    for of_modality in items_by_modality(scored.items).values():
-        _check_one_way(
-            out,
-            {item.case.case: item.provenance for item in of_modality if item.case.case in stated},
-        )
+    for items in items_by_modality(scored.items).values():
+        _check_one_way(out, [item for item in items if item.case.case in stated])
     _check_own_scans(out, {item.case.case for item in scored.items}, cases)
     return scored
 
 
+def _add_items(scored: ScoredImages, out: Path, name: str, case: CaseFiles | None) -> None:
+    """Add the syntheses of one case."""
+    images = images_in(out / name)
+    for modality, path in images.items():
+        if is_map(modality, images):
+            continue
+        if case is None or modality not in case.files:
+            scored.without_truth.append(f"{name}/{modality}")
+            continue
+        provenance = provenance_of(out, name, modality)
+        std = spread_of(modality, images)
+        interval = interval_of(images, modality, provenance)
+        scored.items.append(Item(case, modality, path, std, interval, provenance))
+
+
 def is_map(name: str, images: Collection[str]) -> bool:
     """Whether an image of a case is a map of another image of it, such as its standard deviation."""
-    own = {
-        suffix for suffix in MAPS if name.endswith(suffix) and name.removesuffix(suffix) in images
-    }
-    ends = {LOW: HIGH, HIGH: LOW}  # a scan may be called ct_low
-    return any(
-        suffix not in ends or name.removesuffix(suffix) + ends[suffix] in images for suffix in own
-    )
+    ends = {
+        LOW: HIGH,
+        HIGH: LOW,
+    }  # a scan may be called ct_low, so an interval needs both of its ends
+    for suffix in MAPS:
+        main = name.removesuffix(suffix)
+        if main != name and main in images and main + ends.get(suffix, suffix) in images:
+            return True
+    return False
 
 
 def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
@@ -124,13 +128,9 @@ def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
     return images.get(modality + STD) or images.get(modality + UNCALIBRATED)
 
 
-def _scans(case: CaseFiles) -> set[Path]:
+def _scans(case: CaseFiles) -> set[Path | None]:
     """All files of a case."""
-    return {
-        *case.files.values(),
-        *case.labels.values(),
-        *([case.mask] if case.mask else []),
-    }
+    return {*case.files.values(), *case.labels.values(), case.mask}
 
 
 def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
@@ -139,46 +139,48 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
     The cases are those that synth was asked for, or else all.
     """
     provenance = provenance_of(out)
-    scored = {(item.case.case, item.modality) for item in images.items}
-    targets = items_by_modality(images.items)
+    labels = {item.label for item in images.items}
+    scored = {item.case.case for item in images.items}
+    targets = set(items_by_modality(images.items))
     reasons = provenance.get("failed", {}) | images.refused
     absent = dict[str, str]()
     for case in provenance.get("cases") or cases:
-        expected = set[str]()
-        if case in cases:
-            expected = set(targets) & set(cases[case].files) - _given(out, case)
-        for name in sorted(name for name in expected if (case, name) not in scored):
-            label = f"{case}/{name}" if any((case, other) in scored for other in targets) else case
-            absent[label] = reasons.get(label, f"no image in {out.name}")
+        own = provenance_of(out, case)
+        # Sources of all images of a case are no targets.
+        given = set() if "made_without" in own else source_paths(own).keys()
+        expected = targets & cases[case].files.keys() - given if case in cases else set[str]()
+        for name in sorted(expected):
+            label = f"{case}/{name}"
+            if label not in labels:
+                label = label if case in scored else case
+                absent[label] = reasons.get(label, f"no image in {out.name}")
     return absent | images.refused
 
 
-def _given(out: Path, case: str) -> set[str]:
-    """The modalities that were sources of all images of a case, so that no image of them is expected."""
-    provenance = provenance_of(out, case)
-    return set() if "made_without" in provenance else set(stated_inputs(provenance))
-
-
-def _check_one_way(out: Path, provenances: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_one_way(out: Path, items: Iterable[Item]) -> None:
     """Raise BadInput if images are from several models, seeds or options, because their scores describe no method."""
-    ways: dict[str, list[str]] = {}
-    for case, provenance in provenances.items():
-        ways.setdefault(json.dumps(shared_settings(provenance), sort_keys=True), []).append(case)
+    ways: dict[str, list[Item]] = {}
+    for item in items:
+        settings = json.dumps(shared_settings(item.provenance), sort_keys=True)
+        ways.setdefault(settings, []).append(item)
     if len(ways) > 1:
-        first, second, *_ = ways.values()
-        groups = [f"{len(cases)} as {cases[0]}" for cases in ways.values()]
+        first, second, *_ = (own[0].provenance for own in ways.values())
+        groups = [f"{len(own)} as {own[0].case.case}" for own in ways.values()]
         raise BadInput(
-            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in {difference(provenances[first[0]], provenances[second[0]])}. Run synth again over all cases, or into another folder."
+            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in {difference(first, second)}. Run synth again over all cases, or into another folder."
         )
 
 
 def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, CaseFiles]) -> None:
     """Raise BadInput if the provenance of an image names another case of the cohort, or a scan of another case."""
-    owners = {path.resolve(): name for name, case in cases.items() for path in case.files.values()}
+    owners = dict[Path, str]()
+    for name, case in cases.items():
+        owners |= {path.resolve(): name for path in case.files.values()}
     for name in sorted(scored):
         provenance = provenance_of(out, name)
-        owned = {owners.get(place.resolve(), name) for place in stated_inputs(provenance).values()}
-        if others := (owned | ({provenance.get("case", name)} & cases.keys())) - {name}:
+        places = [path.resolve() for path in source_paths(provenance).values()]
+        named = {provenance.get("case", name)} & cases.keys()
+        if others := named.union(owners.get(place, name) for place in places) - {name}:
             raise BadInput(
                 f"{out / name}: expected an image made from the scans of {name}, found one of {', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
             )
@@ -189,12 +191,9 @@ def images_in(folder: Path) -> dict[str, Path]:
     listed = provenance_of(folder).get("images")
     images = dict[str, Path]()
     for ending in reversed(scan_endings()):
-        found = [
-            path
-            for path in sorted(folder.glob(f"*{ending}"))
-            if listed is None or path.name in listed
-        ]
-        images |= {_modality(path.name): path for path in found}
+        for path in sorted(folder.glob(f"*{ending}")):
+            if listed is None or path.name in listed:
+                images[_modality(path.name)] = path
     return dict(sorted(images.items()))
 
 
@@ -203,10 +202,12 @@ def _modality(file: str) -> str:
     return without_ending(file).removeprefix(SYNTHETIC)
 
 
-def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
+def items_by_modality(items: Iterable[Item]) -> dict[str, list[Item]]:
     """The images of each modality, sorted by the modalities' names."""
-    names = sorted({item.modality for item in items})
-    return {name: [item for item in items if item.modality == name] for name in names}
+    groups = dict[str, list[Item]]()
+    for item in items:
+        groups.setdefault(item.modality, []).append(item)
+    return dict(sorted(groups.items()))
 
 
 def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
@@ -216,19 +217,16 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
     """
     for name, content in document.get("images", {}).items():
         case, modality = name.split("/")
-        if (out / case).is_dir() and _is_other(out / case, modality, content):
+        folder = out / case
+        if not folder.is_dir():
+            continue
+        listed = provenance_of(folder).get("images")
+        path = images_in(folder).get(modality)
+        is_gone = listed and modality not in map(_modality, listed)
+        if is_gone or (path is not None and content_hash(path) != content):
             raise BadInput(
                 f"{out}: expected scores of the images in this folder, found {name} changed since. Run voxlate evaluate again."
             )
-
-
-def _is_other(folder: Path, modality: str, content: str) -> bool:
-    """Whether the image of a case has another content."""
-    listed = provenance_of(folder).get("images")
-    path = images_in(folder).get(modality)
-    if listed and modality not in map(_modality, listed):
-        return True
-    return path is not None and content_hash(path) != content
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,12 +244,13 @@ def run_files_of(
     given = naive if isinstance(naive, Baselines | None) else Baselines.load(naive)
 
     @functools.cache
-    def run_files(folders: tuple[Path, ...]) -> RunFiles:
+    def read(folders: tuple[Path, ...]) -> RunFiles:
+        """The files of the first of these folders that have them."""
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
-        own = Baselines.load(stored[0]) if stored and given is None else given
-        return RunFiles(own, _prepared_cohort(folders) if prepared is None else prepared)
+        baselines = Baselines.load(stored[0]) if stored and given is None else given
+        return RunFiles(baselines, prepared or _prepared_cohort(folders))
 
-    return {item: run_files(tuple(run_folders(item.provenance))) for item in items}
+    return {item: read(tuple(run_folders(item.provenance))) for item in items}
 
 
 def _prepared_cohort(folders: Iterable[Path]) -> Path | None:

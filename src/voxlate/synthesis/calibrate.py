@@ -22,7 +22,7 @@ from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import Volume, orient, same_grid
 from voxlate.images.intensity import Scale, network_ends
 from voxlate.scoring.outliers import outlier_line
-from voxlate.scoring.provenance import recorded_splits
+from voxlate.scoring.provenance import splits_of_training
 from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_lines, faults_of, has_other_size
 from voxlate.starters.names import is_starter, name_of
 from voxlate.synthesis.ensemble import Ensemble
@@ -267,7 +267,7 @@ class _Collector:
             raise InTraining(
                 f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
             )
-        if case in recorded_splits([self.folder.parent]).get("train", []):
+        if case in splits_of_training([self.folder.parent]).get("train", []):
             self.warn(
                 f"{case} has the name of a training case and other voxels: it counts as another patient."
             )

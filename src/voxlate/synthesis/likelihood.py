@@ -18,7 +18,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.images.tiling import Triple
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
-from voxlate.scoring.provenance import is_fold, recorded_splits
+from voxlate.scoring.provenance import is_fold, splits_of_training
 from voxlate.synthesis.inputs import preparation_of
 from voxlate.synthesis.progress import Calls, PatchProgress, count_calls, no_report
 from voxlate.system.config import kind_of
@@ -78,7 +78,7 @@ def likelihood(
     prepared = recipe.with_maps_of(open_cohort(cohort))
     folders = [run, run.parent]
     if is_fold(folders):
-        splits = recorded_splits(folders)
+        splits = splits_of_training(folders)
         prepared = prepared.with_splits(
             {case: name for name, cases in splits.items() for case in cases}
         )

@@ -17,7 +17,7 @@ from voxlate.options.evaluate import EvaluateOptions
 from voxlate.options.executors import ExecutorOptions
 from voxlate.options.synthesise import RunOptions
 from voxlate.scoring.evaluate import evaluate, rules_of
-from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
+from voxlate.scoring.provenance import difference, provenance_of, source_paths
 from voxlate.scoring.regions import check_mask
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
@@ -335,7 +335,7 @@ def _moved_provenance(folder: Path, out: Path) -> dict[str, Any]:
     """The provenance of a folder, with paths relative to another folder."""
     stated = provenance_of(folder)
     inputs = dict(stated["inputs"])
-    for name, path in stated_inputs(stated).items():
+    for name, path in source_paths(stated).items():
         if name in inputs:
             inputs[name] = {**inputs[name], "path": place_from(path, out)}
     return {**stated, "run": place_from(Path(stated["run"]), out), "inputs": inputs}

@@ -34,8 +34,8 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, from_dict, ranges_of
 from voxlate.recipe.text import table
 from voxlate.recipe.training import Precision
-from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
+from voxlate.scoring.units import state_units
 from voxlate.synthesis.brightness import find_peak
 from voxlate.synthesis.empty import Empty, begins_above, empty_slices
 from voxlate.synthesis.inputs import (
@@ -295,7 +295,7 @@ class Model:
         maps = {name: self.recipe.intensity[name] for name in self.recipe.data.target}
         entries: dict[str, Any] = {
             "prepared": inputs.preparation,
-            "network_units": stated_units(maps, self.header["target_scales"]),
+            "network_units": state_units(maps, self.header["target_scales"]),
         }
         optional = {
             "peaks": {name: peak.stated for name, peak in peaks.items()},

@@ -14,7 +14,7 @@ from voxlate.cohorts.presets import load_preset
 from voxlate.formats.dicom import SeriesInfo, is_dicom_folder
 from voxlate.formats.io import is_there, location_of
 from voxlate.images.units import TISSUE_MAPS, UNITS
-from voxlate.scoring.provenance import is_fold, recorded_splits
+from voxlate.scoring.provenance import is_fold, splits_of_training
 from voxlate.synthesis.dicom_study import pick_series, study_series
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
@@ -304,7 +304,7 @@ def splits_of(model: Model | Ensemble) -> dict[str, str]:
     """The split of each case in the model's training; a training case of any member is not held out."""
     splits: dict[str, str] = {}
     for run in _runs_of(model):
-        for split, cases in recorded_splits(run).items():
+        for split, cases in splits_of_training(run).items():
             splits |= {case: split for case in cases if split == "train" or case not in splits}
     return splits
 

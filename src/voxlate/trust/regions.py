@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from voxlate.images.grid import Volume
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import range_for
-from voxlate.scoring.regions import regions_from, thresholded
+from voxlate.scoring.regions import regions_from, scale_to_peak
 from voxlate.system.errors import BadInput
 from voxlate.trust.calibration import BODY
 
@@ -58,7 +58,7 @@ def region_masks(
     for region in regions_from(rules):
         values = (labels or {}).get(str(region.modality))
         if region.modality == image.modality:
-            values = thresholded(image, range_for(image.unit), body)
+            values = scale_to_peak(image, range_for(image.unit), body)
         if values is not None:
             masks[region.name] = region.select(values.astype(np.float32, copy=False), body)
     return masks

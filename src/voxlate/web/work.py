@@ -24,7 +24,7 @@ from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import location_of, without_ending
 from voxlate.options.synthesise import SynthOptions
 from voxlate.reports.page import report
-from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.scoring.provenance import provenance_of, source_paths
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.selection import Selection, select
@@ -129,7 +129,7 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
         raise BadInput(next(iter(failed.values())))
     case = folders[0]
     stated = provenance_of(case)
-    files = stated_inputs(stated)
+    files = source_paths(stated)
     progress("views", 0, 3)
     views = write_views(case, files, folder)
     progress("views", 1, 3)
