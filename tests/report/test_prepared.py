@@ -10,7 +10,7 @@ from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import Entry, registration_lines
 from voxlate.images.grid import Volume
 from voxlate.images.register import Similarity
-from voxlate.reports.pictures import CaseImage, ColourScale, _chequered, scan_columns
+from voxlate.reports.pictures import CaseImage, ColourScale, chequerboard, scan_columns
 from voxlate.reports.prepared import report_prepared
 
 
@@ -50,7 +50,7 @@ def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_it
     dark = CaseImage(
         "moving", "t1", {"axial": np.full((16, 32), 2.0)}, ColourScale(0, 8, "gray", "")
     )
-    board = _chequered(bright, dark, "axial", (2.0, 1.0))  # squares of 4 mm: 2 rows, 4 columns
+    board = chequerboard(bright, dark, "axial", (2.0, 1.0))  # squares of 4 mm: 2 rows, 4 columns
     assert (board[:2, :4] == 1).all()
     assert (board[:2, 4:8] == 0.25).all()
     assert (board[2:4, :4] == 0.25).all()

@@ -48,6 +48,11 @@ def write(folder, values, patients=None, pooled=MappingProxyType({}), **changes)
     return folder
 
 
+def metrics(comparison):
+    """The results by score."""
+    return comparison.document["modalities"]["ct"]["metrics"]
+
+
 EIGHT = np.arange(8.0)
 
 
@@ -62,7 +67,7 @@ def folders(tmp_path):
 
 
 def test_the_best_method_is_the_reference_and_the_others_are_tested_against_it(folders):
-    mae = compare(folders).document["modalities"]["ct"]["metrics"]["mae"]
+    mae = metrics(compare(folders))["mae"]
     assert mae["best"] == mae["reference"] == "b"
     assert mae["methods"]["a"]["mean"] == pytest.approx(103.5)
     assert mae["methods"]["a"]["sd"] == pytest.approx(np.std(EIGHT, ddof=1))
@@ -92,28 +97,17 @@ def test_a_comparison_is_a_data_frame_with_a_row_for_each_score_of_each_method(f
     assert set(mae["reference"]) == {"b"}
 
 
-def test_more_is_better_where_the_metric_says_so(folders):
-    ssim = compare(folders).document["modalities"]["ct"]["metrics"]["ssim_2d"]
-    assert ssim["best"] == "c"
-    assert ssim["methods"]["a"]["p_holm"] == pytest.approx(4 / 2**8)
-
-
 def test_a_named_reference_takes_the_place_of_the_best(folders):
-    found = compare(folders, reference="c").document["modalities"]["ct"]["metrics"]["mae"]
+    found = metrics(compare(folders, reference="c"))["mae"]
     assert (found["best"], found["reference"]) == ("b", "c")
     with pytest.raises(BadInput, match=r"expected one of a, b, c, found 'd'"):
         compare(folders, reference="d")
 
 
-def test_equal_methods_do_not_differ(folders):
-    ssim = compare(folders[:2]).document["modalities"]["ct"]["metrics"]["ssim_2d"]
-    assert ssim["methods"]["b"]["p"] == 1
-
-
 def test_one_is_right_for_gradients_and_both_sides_are_equally_wrong(tmp_path):
     write(tmp_path / "blur", {"mae": list(EIGHT), "gradient_strength": list(0.5 + EIGHT / 100)})
     write(tmp_path / "noise", {"mae": list(EIGHT), "gradient_strength": list(1.2 + EIGHT / 100)})
-    found = compare([tmp_path / "blur", tmp_path / "noise"]).document["modalities"]["ct"]["metrics"]
+    found = metrics(compare([tmp_path / "blur", tmp_path / "noise"]))
     assert found["gradient_strength"]["best"] == "noise"
 
 
@@ -135,7 +129,7 @@ def test_slices_of_a_patient_are_one_value(tmp_path):
 def test_a_case_without_a_value_is_left_out_of_all_methods(tmp_path):
     write(tmp_path / "a", {"mae": [1, 2, 3, 4], "psnr": [30, None, 32, 33]})
     write(tmp_path / "b", {"mae": [2, 3, 4, 5], "psnr": [29, 35, 31, 32]})
-    psnr = compare([tmp_path / "a", tmp_path / "b"]).document["modalities"]["ct"]["metrics"]["psnr"]
+    psnr = metrics(compare([tmp_path / "a", tmp_path / "b"]))["psnr"]
     assert psnr["cases_used"] == 3
     assert psnr["methods"]["b"]["mean"] == pytest.approx(92 / 3)
 
@@ -148,10 +142,10 @@ def test_pooled_distances_are_in_the_table_without_a_test_where_they_compare(tmp
         write(tmp_path / name, {"mae": [1, 2]}, None, p)
         for name, p in zip("abc", (one, other, fewer))
     ]
-    found = compare(folders[:2]).document["modalities"]["ct"]["metrics"]["texture_kd"]
+    found = metrics(compare(folders[:2]))["texture_kd"]
     assert found["best"] == "a"
     assert found["methods"]["b"] == {"mean": 0.7, "sd": None, "se": 0.1, "ci95": None}
-    assert "texture_kd" not in compare(folders[1:]).document["modalities"]["ct"]["metrics"]
+    assert "texture_kd" not in metrics(compare(folders[1:]))
 
 
 def test_scores_made_in_another_way_are_refused(folders, tmp_path):
@@ -193,9 +187,7 @@ def test_folders_of_one_name_are_called_by_their_parents_too(tmp_path):
 
 def test_the_table_says_what_was_tested_and_how(folders, tmp_path):
     found = compare(folders)
-    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(found.table())
-    text = " ".join(console.export_text().split())
+    text = printed(found)
     for part in (
         "103.5 ± 2.4",
         "p 0.016*",
@@ -276,7 +268,7 @@ def test_uncertainty_is_in_the_table_without_a_test_where_there_are_samples(tmp_
     write(tmp_path / "one", {"mae": [10, 20]})
     write(tmp_path / "ten", {"mae": [9, 19], "std": [4.0, 6.0]})
     found = compare([tmp_path / "one", tmp_path / "ten"])
-    std = found.document["modalities"]["ct"]["metrics"]["std"]
+    std = metrics(found)["std"]
     assert std["methods"] == {"ten": {"mean": 5.0, "sd": pytest.approx(2**0.5), "ci95": None}}
     assert (std["best"], std["reference"]) == (None, None)
     assert "Uncertainty – 5.00 ± 1.41 HU" in printed(found)
@@ -292,27 +284,15 @@ def test_methods_that_learned_from_scored_cases_are_named(folders):
     assert [line for line in found.table().caption if "training" in line] == [f"b: {sentence}"]
 
 
-def test_one_case_is_no_cases(tmp_path):
-    for name in "ab":
-        write(tmp_path / name, {"mae": [1.0]})
-    said = "Which method is better cannot be told from one patient."
-    assert said in printed(compare([tmp_path / "a", tmp_path / "b"]))
-
-
 def test_the_cases_of_one_patient_are_not_tested_and_have_no_star(tmp_path):
     for name, offset in (("a", 0.0), ("b", 5.0)):
         values = {"mae": [40.0 + offset + number for number in range(9)]}
         write(tmp_path / name, values, ["p0"] * 9)
     found = compare([tmp_path / "a", tmp_path / "b"])
-    methods = found.document["modalities"]["ct"]["metrics"]["mae"]["methods"]
+    methods = metrics(found)["mae"]["methods"]
     assert [sorted(method) for method in methods.values()] == [["ci95", "mean", "sd"]] * 2
     said = "Which method is better cannot be told from one patient."
     assert said in printed(found)
-
-
-def test_holms_correction_of_his_kind_of_example():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.6, 0.9]) == [1, 1]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -340,7 +320,7 @@ def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
     for number, name in enumerate(names):
         write(tmp_path / name, {"mae": [10.0 * (case + 1) + number for case in range(6)]})
     found = compare([tmp_path / name for name in names])
-    own = found.document["modalities"]["ct"]["metrics"]["mae"]["methods"]["c"]
+    own = metrics(found)["mae"]["methods"]["c"]
     assert own["p_holm"] == own["smallest_p_holm"] == least_p(6, 2) == 2 * 2 / 2**6, (
         "one sign: the least there is"
     )
@@ -349,13 +329,9 @@ def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
     assert said in printed(found)
 
 
-def test_the_least_p_never_exceeds_one():
-    assert least_p(2, 5) == 1
-
-
 def test_the_interval_of_a_paired_difference_is_that_of_its_bootstrap(folders):
     found = compare(folders)
-    mae = found.document["modalities"]["ct"]["metrics"]["mae"]["methods"]
+    mae = metrics(found)["mae"]["methods"]
     assert mae["a"]["difference_ci95"] == pytest.approx([1, 1]), "always 1 HU above"
     low, high = mae["c"]["difference_ci95"]
     assert low < mae["c"]["difference"] < high
@@ -372,25 +348,15 @@ def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):
     write(tmp_path / "b", {"mae": [2, 3, 4], **calibrated})
     write(tmp_path / "plain", {"mae": [3, 4, 5]})
     found = compare([tmp_path / name for name in ("plain", "a", "b")], reference="plain")
-    metrics = found.document["modalities"]["ct"]["metrics"]
-    assert metrics["coverage"]["methods"]["a"]["mean"] == pytest.approx(0.9)
-    assert set(metrics["interval"]["methods"]) == {"a", "b"}
-    assert metrics["interval"]["reference"] is None, "the reference has no intervals"
-    assert set(metrics["mae"]["methods"]) == {"plain", "a", "b"}
+    scored = metrics(found)
+    assert scored["coverage"]["methods"]["a"]["mean"] == pytest.approx(0.9)
+    assert set(scored["interval"]["methods"]) == {"a", "b"}
+    assert scored["interval"]["reference"] is None, "the reference has no intervals"
+    assert set(scored["mae"]["methods"]) == {"plain", "a", "b"}
     text = printed(found)
     assert "Not scored for plain: Coverage, Interval, Bound held." in text
     coverage = next(line for line in found.table().lines["ct"] if line.label == "Coverage")
     assert [cell.text for cell in coverage.cells] == ["–", "90.0 ± 1.0", "90.0 ± 1.0"]
-
-
-def test_a_score_that_one_method_alone_has_is_neither_best_nor_tested(tmp_path):
-    write(tmp_path / "a", {"mae": [1, 2, 3], "interval": [80, 90, 100]})
-    write(tmp_path / "b", {"mae": [2, 3, 4]})
-    interval = compare([tmp_path / "a", tmp_path / "b"]).document["modalities"]["ct"]["metrics"][
-        "interval"
-    ]
-    assert (interval["best"], interval["reference"]) == (None, None)
-    assert "p" not in interval["methods"]["a"]
 
 
 def test_a_score_of_some_cases_says_of_how_many(tmp_path):
@@ -431,12 +397,6 @@ def test_the_best_naive_baseline_of_all_cases_is_a_column_of_its_own(folders):
     assert "121.0 ± 2.8" in text
     assert "ct: best naive baseline by its MAE: intensity table (scored with b), no test." in text
     assert compare(folders[::2]).document["naive"]["ct"]["baseline"] == "copy of t1"
-
-
-def test_without_naive_baselines_there_is_no_column_of_them(folders):
-    found = compare(folders)
-    assert found.document["naive"] == {"ct": None}
-    assert found.table().methods == ("a", "b", "c")
 
 
 def test_the_short_table_has_the_main_scores_alone(folders):

@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import normalized_mutual_information, structural_similarity
 
-from voxlate.diffusion.noise import Correlated, Noise
 from voxlate.images.ranges import Range
 from voxlate.methods.losses import dissimilarity
 from voxlate.scoring import metrics
@@ -46,10 +45,6 @@ def test_errors_of_a_known_difference():
     assert rmse(truth, synthesis) == pytest.approx(math.sqrt(2.5))
     assert psnr(truth, synthesis, 10.0) == pytest.approx(10 * math.log10(100 / 2.5))
     assert mae(truth, synthesis, mask=[[[1, 0], [0, 0]]]) == 3.0
-
-
-def test_psnr_of_equal_images_is_infinite():
-    assert psnr(np.ones(4), np.ones(4), 1.0) == math.inf
 
 
 def test_whole_numbers_do_not_wrap_around():
@@ -103,12 +98,6 @@ def test_coronal_ssim_in_a_mask_is_the_mean_of_the_map_inside_it(pair):
     assert images.ssim(2, "coronal") == pytest.approx(full[mask[:, 12]].mean(), abs=1e-5)
 
 
-def test_a_volume_thinner_than_the_window_has_no_coronal_ssim(pair):
-    images = ImagePair(pair[0][:10], pair[1][:10], Range(0.0, 4.0, "a.u.", ""), None)
-    assert math.isnan(images.ssim(2, "coronal"))
-    assert math.isnan(images.ssim(2, "sagittal"))
-
-
 def offset(truth, offsets):
     return truth + np.array(offsets, np.float32)[:, None, None]
 
@@ -140,19 +129,12 @@ def test_seam_is_how_much_larger_the_jump_is_where_windows_begin_or_end(pair):
     assert math.isnan(seam(truth, truth + 1, []))
 
 
-def test_ssim_with_same_padding_is_scikit_images_map_of_the_zero_extended_image(pair):
-    truth, synthesis = (np.pad(image, 5) for image in pair)
-    _, full = structural_similarity(truth, synthesis, data_range=4.0, full=True, **ORACLE)
-    expected = full[5:-5, 5:-5, 5:-5].mean()
-    assert ssim(*pair, 4.0, dimensions=3, padding="same") == pytest.approx(expected, abs=1e-6)
-
-
 def test_ssim_does_not_depend_on_the_slabs_it_is_computed_in(pair, monkeypatch):
     mask = np.random.default_rng(1).random(pair[0].shape) > 0.5
-    ways = [{"dimensions": 2, "padding": "valid"}, {"dimensions": 3, "padding": "same"}]
-    whole = [ssim(*pair, 4.0, mask=mask, **way) for way in ways]
+    whole = [ssim(*pair, 4.0, mask=mask, dimensions=dimensions) for dimensions in (2, 3)]
     monkeypatch.setattr(metrics, "SLAB_VOXELS", 2 * 30 * 26)
-    assert [ssim(*pair, 4.0, mask=mask, **way) for way in ways] == pytest.approx(whole, abs=1e-7)
+    slabs = [ssim(*pair, 4.0, mask=mask, dimensions=dimensions) for dimensions in (2, 3)]
+    assert slabs == pytest.approx(whole, abs=1e-7)
 
 
 def test_ssim_in_a_mask_is_the_mean_of_the_map_inside_it(pair):
@@ -225,29 +207,12 @@ def test_nmi_of_an_image_with_itself_or_its_negative_is_two(pair):
     assert nmi(levels, 64 - levels, 0.0, 64.0) == pytest.approx(2.0)
 
 
-def test_nmi_of_a_full_product_of_levels_is_one():
-    a, b = np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5)
-    assert nmi(a, b, 0.0, 64.0) == pytest.approx(1.0)
-
-
 @given(images, images)
 def test_nmi_is_symmetric_between_one_and_two(a, b):
     value = nmi(a, b, 0.0, 1.0)
     if not math.isnan(value):
         assert 1 - 1e-9 <= value <= 2 + 1e-9
         assert nmi(b, a, 0.0, 1.0) == pytest.approx(value)
-
-
-def test_gradient_strength_is_the_factor_of_the_contrast(pair):
-    truth, _ = pair
-    assert gradient_strength(truth, truth) == 1.0
-    assert gradient_strength(truth, 0.6 * truth + 3) == pytest.approx(0.6, abs=1e-4)
-
-
-def test_gradient_strength_falls_with_blur_and_rises_with_noise(pair):
-    truth, noisy = pair
-    assert gradient_strength(truth, gaussian_filter(truth, 2)) < 0.7
-    assert gradient_strength(truth, noisy) > 1.3
 
 
 def test_gradient_strength_in_a_mask_sees_only_pairs_of_rows_inside_it():
@@ -285,42 +250,6 @@ def test_noise_of_each_slice_flickers_as_much_as_the_folded_normal_says(sd):
     )
     shared = truth + noise[:1]
     assert gradient_strength(truth, shared, along="slices") == pytest.approx(1, abs=1e-9)
-
-
-def test_correlated_noise_flickers_by_the_root_of_what_is_not_shared():
-    kind = Correlated(length_mm=6.0)
-    weights = [kind.streams(z, 1.0) for z in range(9)]
-    noise = Noise(0, weights).normal((300, 300)).numpy()
-    truth = np.broadcast_to(np.arange(9.0)[:, None, None], noise.shape)
-    correlation_1 = math.cos(math.pi / 6)  # of neighbours, in a sum over five slices
-    wanted = folded_normal_mean(1.0, math.sqrt(2 * (1 - correlation_1)))
-    assert gradient_strength(truth, truth + noise, along="slices") == pytest.approx(
-        wanted, rel=0.005
-    )
-
-
-def test_repeated_slices_halve_the_gradient_along_slices():
-    truth = np.random.default_rng(0).normal(size=(1, 8, 8)) * np.arange(9)[:, None, None]
-    doubled = np.repeat(truth[::2], 2, axis=0)[
-        :9
-    ]  # every second step is 0, the others are two steps
-    assert gradient_strength(truth[:8], doubled[:8], along="slices") == pytest.approx(6 / 7)
-
-
-def test_gradient_along_slices_in_a_mask_sees_only_pairs_inside_it():
-    truth, synthesis = np.array([0.0, 1, 2, 3]), np.array([0.0, 2, 4, 90])
-    column = np.array([1, 1, 1, 0])
-    shape = (4, 1, 1)
-    found = gradient_strength(
-        *(a.reshape(shape) for a in (truth, synthesis)), column.reshape(shape), along="slices"
-    )
-    assert found == 2.0
-
-
-def test_one_slice_has_no_gradient_along_slices():
-    image = np.arange(16.0).reshape(1, 4, 4)
-    assert math.isnan(gradient_strength(image, image, along="slices"))
-    assert math.isnan(gradient_strength(image, image, np.ones_like(image), along="slices"))
 
 
 def test_gradient_strength_of_a_flat_truth_is_nan():

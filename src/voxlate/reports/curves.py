@@ -3,10 +3,11 @@
 import io
 import math
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -19,6 +20,7 @@ from voxlate.scoring.metrics import Metric
 from voxlate.system.arrays import AnyArray
 from voxlate.training.log_file import lines_of
 
+Style = Literal["plain", "smooth"]
 POINTS = 400  # a curve has fewer pixels
 LONGEST_NAME = 20
 STEPS = [1, 2, 2.5, 5, 10]  # allowed distances of ticks
@@ -46,39 +48,38 @@ class Curve:
 
 def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
     """The curves in a log.jsonl by stage and group ("loss", "validation", "lr", "items_per_s"), without cut lines."""
-    points_of: dict[tuple[str, str], dict[str, dict[float, float]]] = {}
+    points_of = defaultdict[tuple[str, str], dict[str, dict[float, float]]](dict)
     for _, line in lines_of(log):
         turn = line.get("turn")
         for group in ("loss", "validation", "lr", "items_per_s"):
             values = line.get(group, {})
+            named = points_of[line.get("stage", ""), group]
             for name, value in (values if isinstance(values, dict) else {group: values}).items():
                 label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
                 if math.isfinite(value):
-                    points = points_of.setdefault((line.get("stage", ""), group), {}).setdefault(
-                        label, {}
-                    )
                     # A resumed run writes some steps twice, and the later line counts.
-                    points[line["step"]] = value
+                    named.setdefault(label, {})[line["step"]] = value
     curves: dict[tuple[str, str], list[Curve]] = {}
     for key, named in points_of.items():
-        curves[key] = [Curve(name, *zip(*sorted(points.items()))) for name, points in named.items()]
+        if named:
+            curves[key] = [Curve(name, *zip(*sorted(own.items()))) for name, own in named.items()]
     return curves
 
 
-def curve_chart(curves: Sequence[Curve], label: str, smooth: bool = False) -> Markup:
+def curve_chart(curves: Sequence[Curve], label: str, style: Style = "plain") -> Markup:
     """A chart with a line for each curve, on a log scale if positive values span more than a decade.
 
-    smooth: draw the raw values in a faint colour, and their running mean over 1/40 of the points on top.
+    style: "smooth" draws the raw values in a faint colour, and their running mean over 1/40 of the points on top.
     """
     chart, axes = _chart(560, 260, (58, 14, 34, 14))
     for number, curve in enumerate(curves):
         colour = f"#0000c{number % 6}"
-        steps = _thinned(np.array(curve.steps))
-        values = _thinned(np.array(curve.values))
+        steps = _thin(np.array(curve.steps))
+        values = _thin(np.array(curve.values))
         width = len(values) // 40
-        if smooth and width > 1:
+        if style == "smooth" and width > 1:
             axes.plot(steps, values, color=colour, alpha=0.28, linewidth=1)
-            values = _running_mean(values, width)
+            values = _smooth(values, width)
         axes.plot(steps, values, color=colour, linewidth=2, solid_joinstyle="round")
     low, high = axes.dataLim.intervaly
     axes.margins(x=0, y=0.08)
@@ -119,30 +120,12 @@ def score_chart(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> Mark
                 linewidth=4,
                 solid_capstyle="round",
             )
-        axes.plot(
-            [value["mean"]],
-            [number],
-            "o",
-            color=colour,
-            markersize=11 if ours else 9,
-            markeredgewidth=0,
-        )
-        place: dict[str, Any] = {
-            "transform": axes.get_yaxis_transform(),
-            "color": text,
-            "va": "center",
-            "size": 13,
-        }
-        weight = "bold" if ours else "normal"
-        axes.text(-138 / 160, number, _short_name(name), ha="left", weight=weight, **place)
-        axes.text(
-            1 + 62 / 160,
-            number,
-            metric.text(value["mean"]),
-            ha="right",
-            weight=weight,
-            **place,
-        )
+        size = 11 if ours else 9
+        axes.plot(value["mean"], number, "o", color=colour, markersize=size, markeredgewidth=0)
+        how: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": text}
+        how |= {"va": "center", "size": 13, "weight": "bold" if ours else "normal"}
+        axes.text(-138 / 160, number, _short_name(name), ha="left", **how)
+        axes.text(1 + 62 / 160, number, metric.text(value["mean"]), ha="right", **how)
     low, high = axes.get_xlim()
     axes.set_xticks([low, high], [short(low), short(high)], size=11)
     spoken = "; ".join(f"{name} {metric.mean_text(value)}" for name, value in values.items())
@@ -153,37 +136,18 @@ def calibration_chart(levels_found: Mapping[int, Mapping[str, Any]]) -> Markup:
     """Measured coverage in per cent over the nominal coverage; on the dashed diagonal, both are equal."""
     chart, axes = _chart(360, 240, (46, 20, 40, 14))
     levels = sorted(levels_found)
-    axes.plot(
-        [levels[0], levels[-1]],
-        [levels[0], levels[-1]],
-        color=FAINT,
-        linewidth=1,
-        linestyle="--",
-    )
+    means = [100 * levels_found[level]["mean"] for level in levels]
+    ends = [levels[0], levels[-1]]
+    axes.plot(ends, ends, color=FAINT, linewidth=1, linestyle="--")
     for level in levels:
-        if levels_found[level]["ci95"]:
-            axes.plot(
-                [level] * 2,
-                [100 * end for end in levels_found[level]["ci95"]],
-                color=ACCENT,
-                alpha=0.5,
-                linewidth=4,
-            )
-    axes.plot(
-        levels,
-        [100 * levels_found[level]["mean"] for level in levels],
-        "o-",
-        color=ACCENT,
-        linewidth=1.5,
-    )
+        if interval := levels_found[level]["ci95"]:
+            heights = [100 * end for end in interval]
+            axes.plot([level] * 2, heights, color=ACCENT, alpha=0.5, linewidth=4)
+    axes.plot(levels, means, "o-", color=ACCENT, linewidth=1.5)
     axes.set_xlabel("% asked for", color=SOFT, size=12)
     axes.set_ylabel("% inside", color=SOFT, size=12)
-    return _svg(
-        chart,
-        "; ".join(
-            f"{level} % asked for: {levels_found[level]['mean']:.1%} inside" for level in levels
-        ),
-    )
+    texts = [f"{level} % asked for: {mean:.1f}% inside" for level, mean in zip(levels, means)]
+    return _svg(chart, "; ".join(texts))
 
 
 def short(value: float) -> str:
@@ -229,7 +193,9 @@ def _svg(chart: Figure, label: str) -> Markup:
 
 def _limits(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> tuple[float, float]:
     """The limits of the axis: errors start at 0, similarity ends at 1, other scores have a margin around the values."""
-    ends = [end for value in values.values() for end in (value["ci95"] or [value["mean"]])]
+    ends = list[float]()
+    for value in values.values():
+        ends += value["ci95"] or [value["mean"]]
     low = min(ends)
     high = max(ends)
     margin = (high - low) * 0.08 or abs(high) * 0.08 or 1.0
@@ -247,12 +213,12 @@ def _short_name(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def _running_mean(values: AnyArray, width: int) -> AnyArray:
+def _smooth(values: AnyArray, width: int) -> AnyArray:
     """The mean of the last `width` values at each point, and of fewer at the first points."""
     sums = np.convolve(values, np.ones(width))[: len(values)]
     return np.asarray(sums / np.minimum(np.arange(1, len(values) + 1), width))
 
 
-def _thinned(values: AnyArray) -> AnyArray:
+def _thin(values: AnyArray) -> AnyArray:
     """At most POINTS means of neighbouring values."""
     return np.array([part.mean() for part in np.array_split(values, min(POINTS, len(values)))])

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from voxlate import __version__
 from voxlate.cohorts.pseudonyms import without_names
 from voxlate.recipe import text as recipe_text
-from voxlate.reports.curves import calibration_chart, curve_chart, curves_of, score_chart
+from voxlate.reports.curves import Style, calibration_chart, curve_chart, curves_of, score_chart
 from voxlate.reports.pictures import sections_of, warnings_of
 from voxlate.scoring.captions import training_note
 from voxlate.scoring.documents import read_scores
@@ -50,12 +50,13 @@ BETTER = {
     "higher": "higher is better",
     "one": "1 is ideal; below is blur, above is noise",
 }
-CURVES = (
-    ("loss", "Training loss", True),
-    ("validation", "Validation", False),
-    ("lr", "Learning rate", False),
-    ("items_per_s", "Speed, items per second", True),
+CURVES: tuple[tuple[str, str, Style], ...] = (
+    ("loss", "Training loss", "smooth"),
+    ("validation", "Validation", "plain"),
+    ("lr", "Learning rate", "plain"),
+    ("items_per_s", "Speed, items per second", "smooth"),
 )
+Table = dict[str, Any]
 Answer = Mapping[str, Mapping[str, Any]]  # summaries of scores by key
 ALL_CASES = "Errors and standard deviations each have one colour scale for all cases."
 
@@ -88,51 +89,54 @@ def report(
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
         )
-    provenance = json_in(folder / "provenance.json")
-    stated = {} if is_run else provenance_of(folder)  # its paths are absolute
-    if places is not None and not is_run:
-        provenance = stated
-    runs = (
-        [folder]
-        if is_run
-        else [
-            folder_of_run
-            for folder_of_run in run_folders(stated)
-            if (folder_of_run / "log.jsonl").is_file()
-        ]
-    )
-    run = next(iter(runs), None)
-    recipe = (
-        (run / "recipe.toml").read_text(encoding="utf-8")
-        if run and (run / "recipe.toml").is_file()
-        else ""
-    )
-    if recipe:
-        provenance.pop("recipe", None)  # the recipe is shown as its file
-    of_training = read_verdicts(folder / "log.jsonl").get("final", []) if is_run else []
-    found_verdicts = verdicts(scores) if scores else of_training
-    warned = {} if is_run else warnings_of(folder)
     context = {
-        "use": usability(warned, found_verdicts) if warned or found_verdicts else None,
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
-        "title": _title(recipe, folder, scores),
-        "caution": training_note(scores),
-        "verdicts": [
-            (verdict.outcome, line)
-            for verdict, line in zip(found_verdicts, verdict_lines(found_verdicts))
-        ],
-        "summaries": [_summary(name, part) for name, part in scores.get("modalities", {}).items()],
-        "tables": score_tables(scores) if scores else None,
         "cases": cases,
-        "cases_total": len({row["case"] for row in scores["cases"]}) if scores else len(cases),
+        **_on_training(folder, is_run, places),
+        **_on_scores(folder, is_run, scores),
+    }
+    context["title"] = context["title"] or _title(scores) or folder.name
+    return write_report(context, folder, out, places)
+
+
+def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -> Table:
+    """The sections on the run of a folder: its title, curves, pictures, recipe and provenance."""
+    provenance = json_in(folder / "provenance.json")
+    stated = {} if is_run else provenance_of(folder)  # its paths are absolute
+    runs = [own for own in run_folders(stated) if (own / "log.jsonl").is_file()]
+    run = folder if is_run else next(iter(runs), None)
+    recipe = ""
+    if run and (run / "recipe.toml").is_file():
+        recipe = (run / "recipe.toml").read_text(encoding="utf-8")
+    shown = provenance if is_run or places is None else stated
+    if recipe:
+        shown.pop("recipe", None)  # the recipe is shown as its file
+    return {
+        "title": _toml(recipe).get("title"),
         "charts": charts_of(run / "log.jsonl") if run else [],
         "validation": _validation(folder) if is_run else [],
         "recipe": toml_markup(recipe if places is None else without_names(recipe, places)),
         "recipe_note": _unlike_shipped(recipe),
-        "provenance": flat(provenance),
+        "provenance": flat(shown),
     }
-    return write_report(context, folder, out, places)
+
+
+def _on_scores(folder: Path, is_run: bool, scores: Table) -> Table:
+    """The sections on scores, verdicts and the use of images."""
+    if scores:
+        found = verdicts(scores)
+    else:
+        found = read_verdicts(folder / "log.jsonl").get("final", []) if is_run else []
+    warned = {} if is_run else warnings_of(folder)
+    return {
+        "use": usability(warned, found) if warned or found else None,
+        "caution": training_note(scores),
+        "verdicts": [(verdict.outcome, line) for verdict, line in zip(found, verdict_lines(found))],
+        "summaries": [_summary(name, part) for name, part in scores.get("modalities", {}).items()],
+        "tables": score_tables(scores) if scores else None,
+        "cases_total": len({row["case"] for row in scores.get("cases", ())}),
+    }
 
 
 def write_report(
@@ -158,7 +162,8 @@ def render(context: Mapping[str, Any], places: Mapping[str, str] | None = None) 
     neither the page's markup nor its pictures can be changed.
     """
 
-    def shown(value: Any) -> Any:
+    def clean(value: Any) -> Any:
+        """A text without the paths; markup and pictures as they are."""
         is_text = isinstance(value, str) and not isinstance(value, Markup)
         if places is None or not is_text or value.startswith("data:"):
             return value
@@ -170,7 +175,7 @@ def render(context: Mapping[str, Any], places: Mapping[str, str] | None = None) 
         .read_text(encoding="utf-8")
     )
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=clean
     )
     always = {
         "date": datetime.date.today().isoformat(),
@@ -180,13 +185,13 @@ def render(context: Mapping[str, Any], places: Mapping[str, str] | None = None) 
     return environment.from_string(template).render({**always, **context})
 
 
-def json_in(path: Path) -> dict[str, Any]:
+def json_in(path: Path) -> Table:
     """A JSON object, or {} if there is none."""
     content = read_json(path) if path.is_file() else {}
     return content if isinstance(content, dict) else {}
 
 
-def scores_in(folder: Path) -> dict[str, Any]:
+def scores_in(folder: Path) -> Table:
     """The scores of a folder; {} if there are none, or if they are from another tool."""
     path = folder / "metrics.json"
     return read_scores(path) if json_in(path).get("modalities") else {}
@@ -202,53 +207,50 @@ def _unlike_shipped(text: str) -> str:
         recipe as recipes,
     )  # this import takes seconds, because it loads all networks
 
-    try:
-        own = dict(flat(tomllib.loads(text)))
-        shipped = dict(flat(recipes.to_dict(recipes.read(name))))
-    except tomllib.TOMLDecodeError:
-        return ""
-    # A shipped recipe with steps 0 has a length in epochs, which a run converts to steps.
-    changed = [
-        key
-        for key in own
-        if own[key] != shipped.get(key)
-        and not (key.endswith("train.steps") and shipped.get(key) == "0")
-    ]
+    own = dict(flat(_toml(text)))
+    shipped = dict(flat(recipes.to_dict(recipes.read(name))))
+    changed = []
+    for key, value in own.items():
+        # A shipped recipe with steps 0 has a length in epochs, which a run converts to steps.
+        in_epochs = key.endswith("train.steps") and shipped.get(key) == "0"
+        if value != shipped.get(key) and not in_epochs:
+            changed.append(f"{key} {value} ({shipped.get(key, 'not set')})")
     if not changed:
         return ""
-    texts = [f"{key} {own[key]} ({shipped.get(key, 'not set')})" for key in changed]
-    _, listed = flat(texts)[0]
+    _, listed = flat(changed)[0]
     return f"Numbers in this head are of the recipe as shipped ({name}); this run differs in: {listed}."
 
 
-def _title(recipe: str, folder: Path, scores: Mapping[str, Any]) -> str:
-    """The recipe's title, or else the targets and sources."""
+def _toml(text: str) -> Table:
+    """The content of TOML; {} if it is none."""
     try:
-        title = tomllib.loads(recipe).get("title")
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
-        title = None
+        return {}
+
+
+def _title(scores: Table) -> str:
+    """The targets and sources of scored images."""
     targets = ", ".join(scores.get("modalities", {}))
-    sources = {name for files in scores.get("source_files", {}).values() for name in files}
-    described = f"{targets} from {', '.join(sorted(sources))}" if targets and sources else targets
-    return str(title or described or folder.name)
+    sources = set().union(*scores.get("source_files", {}).values())
+    return f"{targets} from {', '.join(sorted(sources))}" if targets and sources else targets
 
 
-def _summary(modality: str, part: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(modality: str, part: Mapping[str, Any]) -> Table:
     """The headline of one modality, sentences on its uncertainty, and a chart of each main metric with all baselines."""
     unit = part["unit"]
     answers = dict[str, Answer]()
+    known = set[str]()
     for name, scores in part["answers"].items():
         answers[name] = {key: value for key, value in scores.items() if value["mean"] is not None}
-    known = {key for scores in answers.values() for key in scores}
+        known |= answers[name].keys()
     own = answers.get("synthesis", {})
     # Six charts fill the page.
     keys = known & set(CHART_METRICS) - {"rmse" if "ssim_3d" in known else "ssim_3d"}
     charts = []
     for metric in [metric for metric in METRICS if metric.key in keys]:
-        chart = score_chart(
-            metric,
-            {name: scores[metric.key] for name, scores in answers.items() if metric.key in scores},
-        )
+        values = {name: own[metric.key] for name, own in answers.items() if metric.key in own}
+        chart = score_chart(metric, values)
         charts.append((metric.label, metric.unit_for(unit), BETTER[metric.better], chart))
     return {
         "modality": modality,
@@ -312,35 +314,30 @@ def _calibration(scores: Answer) -> Any:
     return calibration_chart(coverage) if len(coverage) > 1 else None
 
 
-def charts_of(log: Path) -> list[dict[str, Any]]:
+def charts_of(log: Path) -> list[Table]:
     """The curves of a training: the title, the names of the lines with their last values, and the chart of each."""
     curves = curves_of(log)
     stages = list(dict.fromkeys(stage for stage, _ in curves))
     charts = []
-    for stage, (group, heading, smooth) in itertools.product(stages, CURVES):
+    for stage, (group, heading, style) in itertools.product(stages, CURVES):
         title = heading if len(stages) == 1 else f"{heading}, {stage}"
         drawn = [curve for curve in curves.get((stage, group), []) if len(curve.steps) > 1]
         # Validation scores have different units, so each has its own chart.
         for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
             if part:
                 names = [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in part]
-                charts.append(
-                    {
-                        "title": title,
-                        "names": names,
-                        "svg": curve_chart(part, title, smooth),
-                    }
-                )
+                svg = curve_chart(part, title, style)
+                charts.append({"title": title, "names": names, "svg": svg})
     return charts
 
 
 def _validation(run: Path) -> list[tuple[str, str]]:
     """Names and data URIs of the newest pictures in RUN/validation."""
-    start = "data:image/png;base64,"
-    return [
-        (path.stem, start + base64.b64encode(path.read_bytes()).decode())
-        for path in newest_pictures(run)
-    ]
+    pictures = []
+    for path in newest_pictures(run):
+        encoded = base64.b64encode(path.read_bytes()).decode()
+        pictures.append((path.stem, f"data:image/png;base64,{encoded}"))
+    return pictures
 
 
 def newest_pictures(run: Path) -> list[Path]:
@@ -354,25 +351,16 @@ def newest_pictures(run: Path) -> list[Path]:
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """A nested table as pairs of dotted key and text."""
-    if isinstance(value, dict):
-        return [
-            pair
-            for key, part in value.items()
-            for pair in flat(part, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    if isinstance(value, list) and not any(isinstance(part, (dict, list)) for part in value):
+    if isinstance(value, list) and not any(isinstance(part, dict | list) for part in value):
         text = ", ".join(map(str, value[:LONGEST_LIST]))
-        return [
-            (
-                prefix,
-                text if len(value) <= LONGEST_LIST else f"{text} … ({len(value)} in all)",
-            )
-        ]
-    if isinstance(value, list):
-        return [
-            pair for number, part in enumerate(value) for pair in flat(part, f"{prefix}.{number}")
-        ]
-    return [(prefix, "–" if value is None else str(value))]
+        more = f" … ({len(value)} in all)" if len(value) > LONGEST_LIST else ""
+        return [(prefix, text + more)]
+    if not isinstance(value, dict | list):
+        return [(prefix, "–" if value is None else str(value))]
+    pairs = list[tuple[str, str]]()
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        pairs += flat(part, f"{prefix}.{key}" if prefix else str(key))
+    return pairs
 
 
 def toml_markup(text: str) -> Markup:

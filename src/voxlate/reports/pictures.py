@@ -1,7 +1,8 @@
 """Pictures of scored cases: sources, synthesis, truth, error and standard deviation, on shared colour scales."""
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +45,11 @@ CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "mae_z", "gradient_strength"
 METHOD_SCORES = ("mae", "ssim_2d")
 LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}
 
-Rows = Mapping[str, Mapping[str, Any]]  # scores of a case by method
+# Roles with a scale for all cases: the low end in units of the high one, and the colours.
+SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error"))
+
+Table = Mapping[str, Any]
+Rows = Mapping[str, Table]  # scores by case, or of a case by method
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,14 @@ class ColourScale:
 
     @property
     def gradient(self) -> str:
+        """The colours as a CSS gradient."""
         return pictures.gradient_css(self.colours)
 
     @property
-    def limits(self) -> tuple[str, str]:
-        signed = self.low < 0 < self.high and self.colours == "error"
-        low = f"−{-self.low:g}" if self.low < 0 else f"{self.low:g}"
-        return low, f"{'+' if signed else ''}{self.high:g}"
+    def limits(self) -> list[str]:
+        """The texts of both ends."""
+        sign = "+" if self.low < 0 < self.high and self.colours == "error" else ""
+        return [f"{self.low:g}".replace("-", "−", 1), f"{sign}{self.high:g}"]
 
 
 Scales = Mapping[str, ColourScale]  # the shared scales of a modality's cases by role
@@ -90,6 +96,7 @@ class CaseImages:
     warnings: Sequence[str] = ()
 
     def pixel_mm(self, plane: Plane) -> tuple[float, float]:
+        """Height and width of a pixel of a plane."""
         return pictures.pixel_mm(self.grid.spacing_mm, plane)
 
 
@@ -102,13 +109,49 @@ class Column:
 
     role: str
     title: str
-    pictures: Sequence[Mapping[str, Any]]
+    pictures: Sequence[Table]
     bars: Sequence[tuple[str, ColourScale]]
     notes: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Shown:
+def read_case(
+    out: Path, scores: Table, case: str, modality: str, sources: bool = True
+) -> CaseImages | None:
+    """The middle slices of one synthesis in OUT, its sources and its truth; None if the synthesis is absent.
+
+    scores: its metrics.json with the range and the files of truth and sources; {} if it was not scored.
+    """
+    files = images_in(out / case)
+    if modality not in files:
+        return None
+    stated = provenance_of(out, case, modality)
+    part = scores.get("modalities", {}).get(modality)
+    of_network = part and part["unit"] == NETWORK_RANGE.unit
+    networks = stated.get("network_units", {}) if of_network else {}
+    units = {name: network_units(stated, name, out / case) for name in networks}
+    image = read_canonical(files[modality], modality)
+    # A CT may have grey values.
+    image = replace(image, unit=stated.get("units", {}).get(modality, image.unit))
+    place = scores.get("truth_files", {}).get(f"{case}/{modality}")
+    file = out.resolve() / place if place else None
+    truth = read_canonical(file, modality) if file and is_there(file) else None
+    main = image if truth is None else truth
+    own = units.get(modality, OWN)
+    synthesis = return_to(own.synthesis(image), main.grid)
+    scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
+    shown = _Shown(synthesis, own, scale, foreground(main))
+    images = []
+    for name, path in _inputs(out, scores, case, stated).items() if sources else ():
+        if is_there(path):
+            scan = return_to(units.get(name, OWN).truth(read_canonical(path, name)), main.grid)
+            own_scale = NETWORK_RANGE if name in units else None
+            images.append(_scan("source", name, scan, shown.at, own_scale))
+    images += shown.read(files, stated, None if truth is None else own.truth(truth))
+    return CaseImages(case, main.grid, images, stated.get("warnings", ()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
     """A synthesis on the grid, in the units and on the range of its pictures; body: the case's foreground."""
 
     synthesis: Volume
@@ -118,106 +161,53 @@ class Shown:
 
     @cached_property
     def at(self) -> dict[Plane, int]:
+        """The slices that are shown."""
         return _centre(self.body)
 
-    def cut(self, values: AnyArray) -> dict[Plane, AnyArray]:
-        return _cut(values, self.at)
-
-
-def read_case(
-    out: Path, scores: Mapping[str, Any], case: str, modality: str, sources: bool = True
-) -> CaseImages | None:
-    """The middle slices of one synthesis in OUT, its sources and its truth; None if the synthesis is absent.
-
-    scores: its metrics.json with the range and the files of truth and sources; {} if it was not scored.
-    """
-    there = images_in(out / case)
-    if modality not in there:
-        return None
-    stated = provenance_of(out, case, modality)
-    part = scores.get("modalities", {}).get(modality)
-    of_network = (
-        stated.get("network_units", {}) if part and part["unit"] == NETWORK_RANGE.unit else {}
-    )
-    units = {name: network_units(stated, name, out / case) for name in of_network}
-    own = units.get(modality, OWN)
-    image = read_canonical(there[modality], modality)
-    # A CT may have grey values.
-    image = replace(image, unit=stated.get("units", {}).get(modality, image.unit))
-    file = scores.get("truth_files", {}).get(f"{case}/{modality}")
-    truth = (
-        read_canonical(out.resolve() / file, modality)
-        if file and is_there(out.resolve() / file)
-        else None
-    )
-    main = image if truth is None else truth
-    scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
-    shown = Shown(return_to(own.synthesis(image), main.grid), own, scale, foreground(main))
-    images = []
-    for name, path in _inputs(out, scores, case, stated).items() if sources else ():
-        if is_there(path):
-            scan = return_to(units.get(name, OWN).truth(read_canonical(path, name)), main.grid)
-            images.append(
-                _scan(
-                    "source",
-                    name,
-                    scan,
-                    shown.at,
-                    NETWORK_RANGE if name in units else None,
-                )
-            )
-    images += _of_synthesis(shown, there, stated, None if truth is None else own.truth(truth))
-    return CaseImages(case, main.grid, images, stated.get("warnings", ()))
-
-
-def _of_synthesis(
-    shown: Shown,
-    there: Mapping[str, Path],
-    stated: Mapping[str, Any],
-    truth: Volume | None,
-) -> Iterator[CaseImage]:
-    """A synthesis, its truth and error, and its maps, as far as they exist."""
-    synthesis = shown.synthesis
-    modality = shown.synthesis.modality
-    scale = shown.scale
-    body = shown.body
-    shades = display_scale(scale, modality)
-
-    def read(path: Path, convert: Conversion) -> Float32:
-        return return_to(convert(read_canonical(path, modality)), synthesis.grid).data[0]
-
-    ours = scale.normalise(synthesis.data[0], body)
-    yield CaseImage("synthesis", modality, shown.cut(ours), shades)
-    true = None if truth is None else scale.normalise(truth.data[0], body)
-    if true is not None:
-        yield CaseImage("truth", modality, shown.cut(true), shades)
-        yield CaseImage("error", "synthesis − truth", shown.cut(ours - true))
-    if (interval := interval_of(there, modality, stated)) is not None:
-        ends = (read(path, shown.units.synthesis) for path in (interval.low, interval.high))
-        low, high = (scale.normalise_map(end, synthesis.data[0], body) for end in ends)
-        yield CaseImage("low", f"{interval.coverage:.0%} interval", shown.cut(low), shades)
-        yield CaseImage("high", f"{interval.coverage:.0%} interval", shown.cut(high), shades)
+    def read(
+        self, files: Mapping[str, Path], stated: Table, truth: Volume | None
+    ) -> Iterator[CaseImage]:
+        """A synthesis, its truth and error, and its maps, as far as they exist; files: of the case, by name."""
+        modality = self.synthesis.modality
+        values = self.synthesis.data[0]
+        scale = self.scale
+        shades = display_scale(scale, modality)
+        ours = scale.normalise(values, self.body)
+        yield self._image("synthesis", modality, ours, shades)
+        true = None if truth is None else scale.normalise(truth.data[0], self.body)
         if true is not None:
-            beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
-            # Only voxels of the body count.
-            yield CaseImage("outside", "truth outside", shown.cut(np.where(body, beyond, 0)))
-    if modality + UNFAMILIAR in there and stated.get("familiar", {}).get("unfamiliar"):
-        far = read(there[modality + UNFAMILIAR], OWN.synthesis)
-        colours = ColourScale(0, 4, "magma", "")
-        yield CaseImage(
-            "unfamiliar",
-            "distance from training scans (1: the farthest of them)",
-            shown.cut(far),
-            colours,
-        )
-    if (std := spread_of(modality, there)) is not None:
-        spread = read(std, shown.units.spread) / scale.gain(synthesis.data[0], body)
-        yield CaseImage("spread", "standard deviation", shown.cut(spread))
+            yield self._image("truth", modality, true, shades)
+            yield self._image("error", "synthesis − truth", ours - true)
+        if (interval := interval_of(files, modality, stated)) is not None:
+            ends = [self._map(path, self.units.synthesis) for path in (interval.low, interval.high)]
+            low, high = (scale.normalise_map(end, values, self.body) for end in ends)
+            name = f"{interval.coverage:.0%} interval"
+            yield self._image("low", name, low, shades)
+            yield self._image("high", name, high, shades)
+            if true is not None:
+                beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
+                # Only voxels of the body count.
+                yield self._image("outside", "truth outside", np.where(self.body, beyond, 0))
+        if modality + UNFAMILIAR in files and stated.get("familiar", {}).get("unfamiliar"):
+            far = self._map(files[modality + UNFAMILIAR], OWN.synthesis)
+            name = "distance from training scans (1: the farthest of them)"
+            yield self._image("unfamiliar", name, far, ColourScale(0, 4, "magma", ""))
+        if (std := spread_of(modality, files)) is not None:
+            spread = self._map(std, self.units.spread) / scale.gain(values, self.body)
+            yield self._image("spread", "standard deviation", spread)
+
+    def _map(self, path: Path, convert: Conversion) -> Float32:
+        """The values of a map of the synthesis on its grid."""
+        stored = convert(read_canonical(path, self.synthesis.modality))
+        return return_to(stored, self.synthesis.grid).data[0]
+
+    def _image(
+        self, role: str, name: str, values: AnyArray, scale: ColourScale | None = None
+    ) -> CaseImage:
+        return CaseImage(role, name, _slices(values, self.at), scale)
 
 
-def _inputs(
-    out: Path, scores: Mapping[str, Any], case: str, stated: Mapping[str, Any]
-) -> dict[str, Path]:
+def _inputs(out: Path, scores: Table, case: str, stated: Table) -> dict[str, Path]:
     """The source scans of an image by its provenance, at the places that its scores state."""
     # These paths are relative to OUT, and of all images of the case.
     scored = scores.get("source_files", {}).get(case, {})
@@ -226,33 +216,25 @@ def _inputs(
     return inputs or own
 
 
-def shared_scales(cases: Sequence[CaseImages]) -> Scales:
+def share_scales(cases: Iterable[CaseImages]) -> Scales:
     """One scale for all errors and one for all standard deviations of a modality, so that cases can be compared."""
-    images = [image for case in cases for image in case.images]
-    unit = next(
-        (image.scale.unit for image in images if image.role == "synthesis" and image.scale),
-        "",
-    )
+    values = dict[str, list[AnyArray]]()
+    unit = ""
+    for image in itertools.chain.from_iterable(case.images for case in cases):
+        if image.role == "synthesis" and image.scale:
+            unit = unit or image.scale.unit
+        values.setdefault(image.role, []).extend(map(np.ravel, image.slices.values()))
     scales = {}
-    for role, low, colours in (
-        ("error", -1.0, "error"),
-        ("spread", 0.0, "magma"),
-        ("outside", -1.0, "error"),
-    ):
-        values = [
-            np.abs(values).ravel()
-            for image in images
-            if image.role == role
-            for values in image.slices.values()
-        ]
-        if values:
-            high = pictures.nice(float(np.percentile(np.concatenate(values), 99)))
+    for role, low, colours in SHARED:
+        if role in values:
+            high = float(np.percentile(np.abs(np.concatenate(values[role])), 99))
+            high = pictures.nice(high)
             scales[role] = ColourScale(low * high, high, colours, unit)
     return scales
 
 
 def sections_of(
-    folders: Mapping[str, Path], scores: Mapping[str, Mapping[str, Any]], most: int
+    folders: Mapping[str, Path], scores: Mapping[str, Table], most: int
 ) -> list[dict[str, Any]]:
     """The page's sections of at most `most` cases, evenly from the lowest to the highest error (mean of the methods).
 
@@ -260,70 +242,61 @@ def sections_of(
     scores: their metrics.json; {} if there is none.
     """
     first = next(iter(folders))
-    modalities = list(scores[first].get("modalities", {})) or sorted(
-        {name for _, name in _made(folders[first])}
-    )
+    syntheses = _syntheses(folders[first])
+    scored = list(scores[first].get("modalities", {}))
+    modalities = scored or sorted({name for _, name in syntheses})
     each = max(1, most // max(1, len(modalities)))
-    return [
-        section for modality in modalities for section in _sections(modality, folders, scores, each)
-    ]
+    sections = list[dict[str, Any]]()
+    for modality in modalities:
+        rows = {name: rows_of(scores[name], modality) for name in folders}
+        cases = list(rows[first]) or [case for case, name in syntheses if name == modality]
+        sections += _sections(modality, cases, rows, folders, scores, each)
+    return sections
 
 
 def _sections(
     modality: str,
+    cases: Sequence[str],
+    rows: Mapping[str, Rows],
     folders: Mapping[str, Path],
-    scores: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, Table],
     most: int,
 ) -> Iterator[dict[str, Any]]:
+    """The sections of one modality; rows: scores by method and case."""
+
+    def error(case: str) -> float:
+        """The sum of the methods' errors."""
+        return sum(own.get(case, {}).get("mae") or 0.0 for own in rows.values())
+
     first = next(iter(folders))
-    layout = _alone if len(folders) == 1 else _several
-    rows = {name: rows_of(scores[name], modality) for name in folders}
-    scored = bool(rows[first])
-    cases = (
-        list(rows[first])
-        if scored
-        else [case for case, name in _made(folders[first]) if name == modality]
-    )
-    ordered = sorted(
-        cases,
-        key=lambda case: sum(
-            scores_of.get(case, {}).get("mae") or 0.0 for scores_of in rows.values()
-        ),
-    )
+    ordered = sorted(cases, key=error)
     ranks = evenly(len(ordered), most)
     last = len(ordered) - 1
-    shown = [_of_methods(folders, scores, ordered[rank], modality) for rank in ranks]
-    scales = shared_scales([case for by_method in shown for case in by_method.values()])
-    unit = scores[first]["modalities"][modality]["unit"] if scored else ""
     extremes = {0: " (lowest)", last: " (highest)"} if last else {}
+    shown = [_of_methods(folders, scores, ordered[rank], modality) for rank in ranks]
+    images = itertools.chain.from_iterable(by_method.values() for by_method in shown)
+    scales = share_scales(images)
+    unit = scores[first]["modalities"][modality]["unit"] if rows[first] else ""
     for rank, by_method in zip(ranks, shown):
-        if by_method:
-            case = ordered[rank]
-            facts = [modality, str(next(iter(by_method.values())).grid)]
-            facts += (
-                [f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}"]
-                if scored
-                else []
-            )
-            warnings = list(
-                dict.fromkeys(
-                    note for case_images in by_method.values() for note in case_images.warnings
-                )
-            )
-            own_rows = {name: rows[name].get(case, {}) for name in by_method}
-            yield {
-                "case": case,
-                "facts": facts,
-                "warnings": warnings,
-                **layout(by_method, scales, own_rows, unit),
-            }
+        if not by_method:
+            continue
+        case = ordered[rank]
+        facts = [modality, str(next(iter(by_method.values())).grid)]
+        if rows[first]:
+            facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
+        warnings = itertools.chain.from_iterable(own.warnings for own in by_method.values())
+        own_rows = {name: rows[name].get(case, {}) for name in by_method}
+        layout = _alone if len(folders) == 1 else _several
+        yield {
+            "case": case,
+            "facts": facts,
+            "warnings": list(dict.fromkeys(warnings)),
+            **layout(by_method, scales, own_rows, unit),
+        }
 
 
 def _of_methods(
-    folders: Mapping[str, Path],
-    scores: Mapping[str, Mapping[str, Any]],
-    case: str,
-    modality: str,
+    folders: Mapping[str, Path], scores: Mapping[str, Table], case: str, modality: str
 ) -> dict[str, CaseImages]:
     """The images of a case by method; those of the first method include the sources."""
     images = dict[str, CaseImages]()
@@ -351,23 +324,14 @@ def scan_columns(
         image = images[name] = _scan(role, name, scans[name], at)
         columns.append(_column(about, image, {}))
         if fixed and name != fixed:
+            pair = f"{fixed} and {name}"
             board = {
-                plane: _chequered(images[fixed], image, plane, about.pixel_mm(plane))
+                plane: chequerboard(images[fixed], image, plane, about.pixel_mm(plane))
                 for plane in at
             }
-            both = CaseImage(
-                "chequerboard",
-                f"{fixed} and {name}",
-                board,
-                ColourScale(0, 1, "gray", ""),
-            )
-            columns.append(
-                replace(
-                    _column(about, both, {}),
-                    bars=[],
-                    notes=[notes[name]] if name in notes else [],
-                )
-            )
+            both = CaseImage("chequerboard", pair, board, ColourScale(0, 1, "gray", ""))
+            text = [notes[name]] if name in notes else []
+            columns.append(replace(_column(about, both, {}), bars=[], notes=text))
     return columns
 
 
@@ -381,10 +345,10 @@ def _scan(
     """The image of a single scan; scale: by default that of its unit."""
     scale = scale or range_for(scan.unit, float(scan.data.max()))
     values = scale.normalise(scan.data[0], foreground(scan))
-    return CaseImage(role, name, _cut(values, at), display_scale(scale, name))
+    return CaseImage(role, name, _slices(values, at), display_scale(scale, name))
 
 
-def _chequered(
+def chequerboard(
     first: CaseImage, second: CaseImage, plane: Plane, pixel: tuple[float, float]
 ) -> AnyArray:
     """Two slices of one plane in alternating squares, each in shades of its own scale from 0 to 1."""
@@ -421,27 +385,17 @@ def _several(
     columns = [
         _column(first, image, scales) for image in first.images if image.role in ("source", "truth")
     ]
+    holder = next((n for n, column in enumerate(columns) if column.role == "truth"), len(columns))
     bars: dict[str, tuple[str, ColourScale]] = {}
     for name, case in methods.items():
-        ownhesis = [image for image in case.images if image.role in LABELS]
-        shown = [
-            picture
-            for image in ownhesis
-            for picture in _pictures(case, image, scales, name, LABELS[image.role])
-        ]
-        notes = [
-            f"{label} {value}" for label, value in _score_texts(rows[name], METHOD_SCORES, unit)
-        ]
-        columns.append(Column("", name, shown, [], notes))
-        bars |= {
-            image.role: (LABELS[image.role], image.scale or scales[image.role])
-            for image in ownhesis
-        }
+        shown = list[Table]()
+        for image in case.images:
+            if label := LABELS.get(image.role):
+                shown += _pictures(case, image, scales, name, label)
+                bars[image.role] = (label, image.scale or scales[image.role])
+        texts = _score_texts(rows[name], METHOD_SCORES, unit)
+        columns.append(Column("", name, shown, [], [" ".join(text) for text in texts]))
     # All methods share colour bars, which are placed below the truth if there is one.
-    holder = next(
-        (n for n, column in enumerate(columns) if column.role == "truth"),
-        len(columns) - len(methods),
-    )
     columns[holder] = replace(columns[holder], bars=list(bars.values()))
     return {"columns": columns, "in_a_row": in_a_row(len(columns))}
 
@@ -453,20 +407,16 @@ def in_a_row(columns: int) -> int:
 
 def _column(case: CaseImages, image: CaseImage, scales: Scales) -> Column:
     scale = image.scale or scales[image.role]
-    return Column(
-        image.role,
-        image.name,
-        _pictures(case, image, scales, image.role),
-        [("", scale)],
-    )
+    shown = _pictures(case, image, scales, image.role)
+    return Column(image.role, image.name, shown, [("", scale)])
 
 
 def _pictures(
     case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = ""
-) -> list[dict[str, Any]]:
+) -> list[Table]:
     """The slices of one image."""
     scale = image.scale or scales[image.role]
-    cells = []
+    cells = list[Table]()
     for plane, values in image.slices.items():
         shades = pictures.shades(values, scale.low, scale.high)
         square = pictures.square_pixels(shades, case.pixel_mm(plane), SHORTEST_PIXELS)
@@ -476,40 +426,35 @@ def _pictures(
     return cells
 
 
-def _score_texts(row: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> list[tuple[str, str]]:
+def _score_texts(row: Table, keys: Sequence[str], unit: str) -> list[tuple[str, str]]:
     """Labels and values of some scores of one case."""
-    return [
-        (
-            metric.label,
-            f"{metric.text(row[metric.key])} {metric.unit_for(unit)}".strip(),
-        )
-        for metric in METRICS
-        if metric.key in keys and row.get(metric.key) is not None
-    ]
+    texts = []
+    for metric in METRICS:
+        if metric.key in keys and row.get(metric.key) is not None:
+            value = f"{metric.text(row[metric.key])} {metric.unit_for(unit)}"
+            texts.append((metric.label, value.strip()))
+    return texts
 
 
 def warnings_of(out: Path) -> dict[str, list[str]]:
     """The warnings of all syntheses in a folder, by case."""
-    found = dict[str, list[str]]()
-    for case, name in _made(out):
+    warnings = dict[str, list[str]]()
+    for case, name in _syntheses(out):
         stated = provenance_of(out, case, name).get("warnings", ())
-        found[case] = list(dict.fromkeys([*found.get(case, ()), *stated]))
-    return found
+        warnings[case] = list(dict.fromkeys([*warnings.get(case, ()), *stated]))
+    return warnings
 
 
-def _made(out: Path) -> list[tuple[str, str]]:
+def _syntheses(out: Path) -> list[tuple[str, str]]:
     """Cases and modalities of the syntheses in a folder."""
-    cases = [path for path in sorted(out.iterdir()) if path.is_dir()]
-    images_of = {case.name: images_in(case) for case in cases}
-    return [
-        (case, name)
-        for case, images in images_of.items()
-        for name in images
-        if not is_map(name, images)
-    ]
+    syntheses = []
+    for case in sorted(out.iterdir()):
+        images = images_in(case) if case.is_dir() else {}
+        syntheses += [(case.name, name) for name in images if not is_map(name, images)]
+    return syntheses
 
 
-def _cut(values: AnyArray, at: Mapping[Plane, int]) -> dict[Plane, AnyArray]:
+def _slices(values: AnyArray, at: Mapping[Plane, int]) -> dict[Plane, AnyArray]:
     """Slices of a canonical volume [D, H, W] in radiological orientation."""
     return {
         plane: pictures.plane_of(values, plane, index).astype(np.float32)
@@ -529,20 +474,11 @@ def _centre(body: Bool) -> dict[Plane, int]:
 def display_scale(scale: Range, modality: str) -> ColourScale:
     """The colours in which images of a range are shown: of a CT a window, of a perfusion map the usual colours."""
     if scale.unit == "HU" and scale.width > 1000:
-        window = next(
-            (limits for name, limits in WINDOWS_HU.items() if modality.startswith(name)),
-            SOFT_TISSUE_HU,
-        )
-        return ColourScale(*window, "gray", "HU")
+        windows = (window for name, window in WINDOWS_HU.items() if modality.startswith(name))
+        return ColourScale(*next(windows, SOFT_TISSUE_HU), "gray", "HU")
     return ColourScale(scale.low, scale.high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)
 
 
-def _range(part: Mapping[str, Any]) -> Range:
+def _range(part: Table) -> Range:
     low, high = part["range"]
-    return Range(
-        float(low),
-        float(high),
-        part["unit"],
-        part.get("range_rule", ""),
-        part["own_peak"],
-    )
+    return Range(float(low), float(high), part["unit"], part["range_rule"], part["own_peak"])

@@ -30,27 +30,21 @@ def report_prepared(
     cohort = open_cohort(path)
     preparation = cohort.preparation
     moved = bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
-    cases = sorted(cohort.cases, key=_least_similar if preparation.register else _most_apart)
-    known = any(
-        estimate.median_mm is not None
-        for entry in cohort.cases
-        for estimate in entry.misaligned.values()
-    )
+    known = any(map(_medians_mm, cohort.cases))
+    cases = sorted(cohort.cases, key=_similarity if preparation.register else _closeness)
     examined = [entry for entry in cases if entry.misaligned]
     if known and not preparation.register and len(examined) >= MOST_CASES:
         cases = examined
     chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
-    unregistered = (
-        "from the most to the least out of register" if known else "in the order of the list"
-    )
-    ordered = "from the least to the most similar" if preparation.register else unregistered
-    boards = moved or known
+    ordered = "from the most to the least out of register" if known else "in the order of the list"
+    if preparation.register:
+        ordered = "from the least to the most similar"
     of = f"{len(cases)} examined cases" if len(cases) < len(cohort.cases) else f"{len(cases)} cases"
     some = f"{len(chosen)} of {of}, evenly {ordered}. " if len(chosen) < len(cohort.cases) else ""
-    sections = [
-        _section(cohort, entry, preparation.fixed if moved else _compared_with(entry), known)
-        for entry in chosen
-    ]
+    sections = []
+    for entry in chosen:
+        nearest = next((estimate.to for estimate in entry.misaligned.values()), None)
+        sections.append(_section(cohort, entry, preparation.fixed if moved else nearest, known))
     context = {
         "kind": "Prepared cohort",
         "folder": cohort.folder.name,
@@ -62,29 +56,27 @@ def report_prepared(
         ],
         "cases": sections,
         "cases_total": len(sections),
-        "scales": some + (BOARDS if boards else SIDE_BY_SIDE),
+        "scales": some + (BOARDS if moved or known else SIDE_BY_SIDE),
         "provenance": flat(cohort.provenance),
     }
     return write_report(context, cohort.folder, out, places)
 
 
-def _least_similar(entry: Entry) -> float:
-    return min(
-        (registered.after.mutual_information for registered in entry.registered.values()),
-        default=0.0,
-    )
+def _similarity(entry: Entry) -> float:
+    """Sort key of the page: the scan that is least similar to the fixed one after registration."""
+    after = [registered.after.mutual_information for registered in entry.registered.values()]
+    return min(after, default=0.0)
 
 
-def _compared_with(entry: Entry) -> str | None:
-    return next((estimate.to for estimate in entry.misaligned.values()), None)
+def _medians_mm(entry: Entry) -> list[float]:
+    """The misalignments of a case that were measured."""
+    estimates = entry.misaligned.values()
+    return [estimate.median_mm for estimate in estimates if estimate.median_mm is not None]
 
 
-def _most_apart(entry: Entry) -> float:
+def _closeness(entry: Entry) -> float:
     """Sort key of the page: the largest misalignment comes first, and cases that were not examined last."""
-    return -max(
-        (estimate.median_mm or 0.0 for estimate in entry.misaligned.values()),
-        default=-1.0,
-    )
+    return -max([*_medians_mm(entry), 0.0]) if entry.misaligned else 1.0
 
 
 def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> dict[str, Any]:
@@ -96,8 +88,7 @@ def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> 
         apart = dict.fromkeys(entry.present, "distance from the others not examined")
     gains = {name: _gain(registered) for name, registered in entry.registered.items()}
     notes = {
-        name: "; ".join(texts[name] for texts in (gains, apart) if name in texts)
-        for name in gains | apart
+        name: "; ".join(filter(None, [gains.get(name), apart.get(name)])) for name in gains | apart
     }
     columns = scan_columns(entry.case, scans, fixed if fixed in scans else None, notes)
     facts = [entry.split, str(next(iter(scans.values())).grid)]

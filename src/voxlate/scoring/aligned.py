@@ -28,7 +28,7 @@ class Moved:
     median_mm: float | None
 
 
-def aligned_scores(
+def score_aligned(
     pair: ImagePair, body: Bool, spacing_mm: Spacing, functions: Mapping[str, Score]
 ) -> dict[str, float]:
     """The scores `aligned.KEY` of the image moved onto the truth, and `aligned.mm`, the median displacement.

@@ -40,7 +40,7 @@ def caption(document: Document) -> list[str]:
     lines += [*_on_metrics(document), *_on_areas(document)]
     ours = [row for row in document["cases"] if row["answer"] == "synthesis"]
     lines += [lesion_sentence(name, ours) for name in document.get("regions", {})]
-    return [*filter(None, lines), *_on_origins(document), *_grouped(document)]
+    return [*filter(None, lines), *_on_origins(document), *_group_notes(document)]
 
 
 def short_caption(document: Document) -> list[str]:
@@ -57,7 +57,7 @@ def short_caption(document: Document) -> list[str]:
         lines.append(
             f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why."
         )
-    notes = list(_grouped(document))
+    notes = list(_group_notes(document))
     lines += notes[:FEW]
     if more := notes[FEW:]:
         lines.append(
@@ -188,7 +188,7 @@ def _on_origins(document: Document) -> Iterator[str]:
         yield f"{case}: {' '.join(warnings)}"
 
 
-def _grouped(document: Document) -> Iterator[str]:
+def _group_notes(document: Document) -> Iterator[str]:
     """Notes on the alignment of images and on absent baselines, each with all of its cases."""
     for key in ("moved", "naive_left_out"):
         cases = dict[str, list[str]]()

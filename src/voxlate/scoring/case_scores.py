@@ -15,7 +15,7 @@ from voxlate.images.mask import foreground
 from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
 from voxlate.options.evaluate import EvaluateOptions
-from voxlate.scoring.aligned import aligned_scores
+from voxlate.scoring.aligned import score_aligned
 from voxlate.scoring.alignment import Alignment, find_alignment
 from voxlate.scoring.distances import Cases, Pool
 from voxlate.scoring.intervals import interval_scores, is_changed, region_coverage
@@ -111,16 +111,16 @@ class Truth:
         return mask_of(self.rules.asked.mask, self.scan, self.item.case)
 
     @cached_property
-    def covered(self) -> Bool | None:
+    def coverage(self) -> Bool | None:
         """The voxels that the image covers; None stands for all."""
         return self.alignment.coverage(self.grid)
 
     @cached_property
     def inside(self) -> Bool | None:
         """The voxels that count: those of the mask that the image covers; None stands for all."""
-        if self.covered is None:
+        if self.coverage is None:
             return self.mask
-        inside = self.covered if self.mask is None else self.covered & self.mask
+        inside = self.coverage if self.mask is None else self.coverage & self.mask
         if not inside.any():
             raise BadInput(
                 f"{self.item.synthesis}: expected it to overlap {self.volume.origin} in space, found nothing of it there. Check that both are of one patient and one frame, or pass --prepared."
@@ -150,12 +150,12 @@ class Truth:
         return [(region, find_region(region, *where)) for region in placed]
 
     @cached_property
-    def counted(self) -> CountedVoxels:
+    def voxels(self) -> CountedVoxels:
         """The facts of the truth that scopes need."""
         masked = self.rules.asked.mask is not None
         values = self.volume.data[0]
         return CountedVoxels(
-            values, self.inside, self.covered, masked, self.rules.cut, self._image_of
+            values, self.inside, self.coverage, masked, self.rules.cut, self._image_of
         )
 
     def _image_of(self, name: str) -> AnyArray:
@@ -291,8 +291,8 @@ def _note(truth: Truth) -> str:
         parts.append("it was changed after synth wrote it")
     if item.interval is not None and item.interval.changed:
         parts.append("its intervals were changed after synth wrote them, and are not scored")
-    if truth.covered is not None:
-        absent = ~truth.covered
+    if truth.coverage is not None:
+        absent = ~truth.coverage
         share = float(np.mean(absent if truth.mask is None else absent[truth.mask]))
         if share:
             parts.append(f"{share:.1%} of the scored voxels are outside the image and do not count")
@@ -325,7 +325,7 @@ def _score(truth: Truth, answer: str, image: Volume, functions: Functions) -> Ro
     if borders and truth.alignment.keeps(truth.grid):
         scores["seam"] = seam(truth.values, values, borders, truth.inside)
     if asked.align:
-        scores |= aligned_scores(pair, truth.outline, truth.spacing_mm, functions)
+        scores |= score_aligned(pair, truth.outline, truth.spacing_mm, functions)
     voxel_ml = float(np.prod(truth.spacing_mm)) / 1000
     for region, inside in truth.regions:
         overlap = None
@@ -337,7 +337,7 @@ def _score(truth: Truth, answer: str, image: Volume, functions: Functions) -> Ro
             scores |= ratio_scores(ratio.name, ratio.over, scores)
     pictures: list[dict[str, object]] = []
     for scope in rules.scopes:
-        scores |= score_scope(scope, pair, truth.counted, functions, pictures)
+        scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
     return Row(case.case, case.patient, item.modality, answer, scores, len(values), pictures)
 
 

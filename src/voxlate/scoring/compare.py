@@ -59,8 +59,9 @@ class Patients:
 
     def means(self, rows: Sequence[Mapping[str, Row]], key: str) -> tuple[Float64, int]:
         """Means over each patient's cases with a value in all rows [len(rows), patients], and the number of such cases."""
-        scores = [[by_case[case].get(key) for case in self.cases] for by_case in rows]
-        values = np.array(scores, np.float64)  # None becomes NaN
+        values = np.empty((len(rows), len(self.cases)))
+        for row, by_case in zip(values, rows):
+            row[:] = [by_case[case].get(key) for case in self.cases]  # None becomes NaN
         groups = self.names if self.count > 1 else self.cases
         kept = np.isfinite(values).all(0)
         names, member = np.unique(np.asarray(groups)[kept], return_inverse=True)
@@ -251,12 +252,13 @@ def _naive(
     for method in methods:
         for answer in method.document["modalities"][name]["answers"]:
             rows = rows_of(method.document, name, answer)
-            if answer == SYNTHESIS or any(rows.get(case, {}).get("mae") is None for case in cases):
+            errors = [rows.get(case, {}).get("mae") for case in cases]
+            if answer == SYNTHESIS or None in errors:
                 continue
             patients = Patients(cases, [rows[case]["patient"] for case in cases])
             scores = {}
             for key, metric in known.items():
-                if metric.in_table and any(key in row for row in rows.values()):
+                if metric.in_table and not metric.pooled and key in set().union(*rows.values()):
                     (means,), _ = patients.means([rows], key)
                     scores[key] = mean_and_sd(means)
             if best is None or scores["mae"]["mean"] < best["metrics"]["mae"]["mean"]:
@@ -347,6 +349,9 @@ def _pool(
     counts = {value["n"] for value in values.values()}
     if len(features) > 1 or len(counts) > 1:
         return {}
+    summaries = {}
+    for name, value in values.items():
+        summaries[name] = {key: value[key] for key in ("mean", "sd", "se", "ci95")}
     result = {
         "label": metric.label,
         "better": metric.better,
@@ -354,10 +359,7 @@ def _pool(
         "best": min(values, key=lambda name: values[name]["mean"]),
         "reference": None,
         "features": features.pop(),
-        "methods": {
-            name: {key: value[key] for key in ("mean", "sd", "se", "ci95")}
-            for name, value in values.items()
-        },
+        "methods": summaries,
     }
     return {metric.key: result}
 

@@ -22,6 +22,7 @@ def comparison_tables(document: Document, which: Literal["all", "main"] = "all")
     naive = {name: baseline for name, baseline in document.get("naive", {}).items() if baseline}
 
     def cells(modality: str, part: Part, metric: Metric) -> Iterator[Cell]:
+        """The score of each method and of the best baseline."""
         result = part["metrics"].get(metric.key)
         if result is None or (which == "main" and not is_main(metric)):
             return
@@ -33,6 +34,7 @@ def comparison_tables(document: Document, which: Literal["all", "main"] = "all")
             yield _naive_cell(naive.get(modality), metric)
 
     def effort(label: str, unit: str, text: Callable[[Part], str]) -> Line:
+        """The time or the calls of each method."""
         spent = [document["effort"][name] for name in names] + [None] * bool(naive)
         return Line(label, unit, tuple(Cell(text(own) if own else "–") for own in spent))
 

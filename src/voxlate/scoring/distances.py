@@ -6,9 +6,9 @@ that depends on the model, so FDs of different N do not compare. `frechet_limit`
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from voxlate.cases.layout import reorder_axes
 from voxlate.scoring.features import Features
 from voxlate.scoring.metrics import ImagePair
+from voxlate.system.arrays import Float32, Float64
 
 KEYS = {
     "fd": ("fd", "fd_inf", "kd", "fd_each"),
@@ -36,9 +37,9 @@ FOLDS = 10  # number of groups for the error of FD, for any number of cases
 RADIOLOGICAL = "SPL"  # pictures have anterior at the top and the patient's right on the left
 BLOCK = 1024  # rows of the kernel matrix in memory at a time
 
-Vectors = NDArray[np.float64]
+Vectors = Float64
 Cases = dict[tuple[str, str], Vectors]  # by name and patient
-SliceStack = NDArray[np.float32]
+Table = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Estimate:
     """A value and its standard error; NaN if there are too few images or cases."""
 
     value: float
-    error: float = float("nan")
+    error: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Pool:
             for case, values in cases.items():
                 own.setdefault(case, values)
 
-    def distances(self, modality: str) -> dict[str, dict[str, dict[str, Any]]]:
+    def distances(self, modality: str) -> dict[str, dict[str, Table]]:
         """Distances to the truth by answer and key, each with its standard error and number of images."""
         pooled = {
             answer: cases for (name, answer), cases in self.vectors.items() if name == modality
@@ -80,27 +81,28 @@ class Pool:
         truth = pooled.pop("truth", {})
         return {answer: self._distances(truth, ours) for answer, ours in pooled.items()}
 
-    def _distances(self, truth: Cases, ours: Cases) -> dict[str, dict[str, Any]]:
-        a, b = (np.concatenate([part[case] for case in ours]) for part in (truth, ours))
-        groups, over = _groups(ours)
+    def _distances(self, truth: Cases, ours: Cases) -> dict[str, Table]:
+        a = _gather(truth, ours)
+        b = _gather(ours, ours)
+        groups = _group(ours)
         if len(a) < 2:
             return {}
-        plain = with_error(frechet, a, b, groups)
-        limit = with_error(lambda x, y: frechet_limit(x, y, self.seed), a, b, groups)
-        kernel = kernel_distance(a, b, groups, groups)
+        estimates = [
+            with_error(frechet, a, b, groups.labels),
+            with_error(lambda x, y: frechet_limit(x, y, self.seed), a, b, groups.labels),
+            kernel_distance(a, b, groups.labels, groups.labels),
+        ]
         keys = KEYS[self.features.kind]
         entries = {
-            key: _entry(estimate, len(a), over)
-            for key, estimate in zip(keys, (plain, limit, kernel))
+            key: _entry(estimate, len(a), groups.over) for key, estimate in zip(keys, estimates)
         }
-        each = _of_patients(truth, ours)
-        if each:
+        if each := _of_patients(truth, ours):
             spread = float(np.std(each, ddof=1)) if len(each) > 1 else math.nan
             mean = Estimate(float(np.mean(each)), spread / math.sqrt(len(each)))
             entries[keys[-1]] = _entry(mean, len(a), f"{len(each)} patients")
         return entries
 
-    def describe(self, modality: str) -> dict[str, Any]:
+    def describe(self, modality: str) -> Table:
         """Features, number of images and conventions of the distances, for metrics.json and the caption."""
         truth = self.vectors.get((modality, "truth"), {})
         images = sum(map(len, truth.values()))
@@ -113,11 +115,11 @@ class Pool:
             "values": "grey in [0, 1] over the range, clipped; outside the mask 0, slices without mask left out",
             "images": images,
             "images_for_limit": ENOUGH * self.features.dimensions,
-            "errors": f"jackknife over {_groups(truth)[1]}",
+            "errors": f"jackknife over {_group(truth).over}",
         }
 
 
-def slices_of(values: NDArray[np.float32], pair: ImagePair, axes: str = RADIOLOGICAL) -> SliceStack:
+def slices_of(values: Float32, pair: ImagePair, axes: str = RADIOLOGICAL) -> Float32:
     """Axial slices [N, H, W] in [0, 1] of one image of a pair, by default in radiological orientation.
 
     values: [D, H, W], mapped to the range. Slices outside the mask are left out.
@@ -128,32 +130,43 @@ def slices_of(values: NDArray[np.float32], pair: ImagePair, axes: str = RADIOLOG
     return np.ascontiguousarray(reorder_axes(grey, pair.axes, axes))
 
 
+def _gather(vectors: Cases, cases: Iterable[tuple[str, str]]) -> Vectors:
+    """The vectors of some cases in one array."""
+    return np.concatenate([vectors[case] for case in cases])
+
+
 def _of_patients(truth: Cases, ours: Cases) -> list[float]:
     """The Fréchet distance between the slices of each patient; a patient with a single slice has none."""
-    found = []
+    distances = []
     for patient in dict.fromkeys(name for _, name in ours):
         own = [case for case in ours if case[1] == patient]
-        a, b = (np.concatenate([part[case] for case in own]) for part in (truth, ours))
+        a = _gather(truth, own)
         if len(a) > 1:
-            found.append(frechet(a, b))
-    return found
+            distances.append(frechet(a, _gather(ours, own)))
+    return distances
 
 
-def _groups(cases: Cases) -> tuple[NDArray[Any], str]:
-    """The group label of each slice: its patient, else its case, else its block of neighbouring slices."""
+class _Groups(NamedTuple):
+    """The group label of each slice, and what the groups are."""
+
+    labels: NDArray[Any]
+    over: str
+
+
+def _group(cases: Cases) -> _Groups:
+    """Slices grouped by patient, else by case, else in blocks of neighbouring slices."""
     counts = list(map(len, cases.values()))
     for number, name in ((1, "patients"), (0, "cases")):
         names = [pair[number] for pair in cases]
         if len(set(names)) >= FEWEST:
-            return np.repeat(names, counts), f"{len(set(names))} {name}"
+            return _Groups(np.repeat(names, counts), f"{len(set(names))} {name}")
     total = sum(counts)
     blocks = min(FOLDS, total)
-    return np.arange(total) * blocks // max(
-        total, 1
-    ), f"{blocks} blocks of neighbouring slices, so too small"
+    labels = np.arange(total) * blocks // max(total, 1)
+    return _Groups(labels, f"{blocks} blocks of neighbouring slices, so too small")
 
 
-def _entry(estimate: Estimate, images: int, over: str) -> dict[str, Any]:
+def _entry(estimate: Estimate, images: int, over: str) -> Table:
     """An entry with the keys of a summary over cases, so that tables and reports show both; `n` counts images."""
     return {
         "mean": _finite(estimate.value),
@@ -202,7 +215,7 @@ def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
     # The smallest parts then have twice as many images as dimensions.
     parts = min(PARTS, fewest // (ENOUGH // 2 * a.shape[1]))
     if parts < 2:
-        return float("nan")
+        return math.nan
     draw = np.random.default_rng(seed)
     means = [frechet(a, b)]
     for count in range(2, parts + 1):
@@ -241,19 +254,16 @@ def kernel_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None) 
     of_a = member[: len(a)]
     of_b = member[len(a) :]
     count = len(names)
-    within_a = _mean_kernel(a, a, of_a, of_a, count)
-    within_b = _mean_kernel(b, b, of_b, of_b, count)
-    across = _mean_kernel(a, b, of_a, of_b, count)
-    value = within_a[0] + within_b[0] - 2 * across[0]
-    without = within_a[1] + within_b[1] - 2 * across[1]
-    return Estimate(float(value), jackknife_error(without) if count > 2 else float("nan"))
+    within = _mean_kernel(a, a, of_a, of_a, count) + _mean_kernel(b, b, of_b, of_b, count)
+    value, *without = within - 2 * _mean_kernel(a, b, of_a, of_b, count)
+    return Estimate(float(value), jackknife_error(without) if count > 2 else math.nan)
 
 
 def jackknife_error(without: Sequence[float] | NDArray[Any]) -> float:
     """Standard error of an estimate from its values without each group; NaN where there are none."""
     values = np.asarray(without, np.float64)
     if not len(values):
-        return float("nan")
+        return math.nan
     variance = np.mean((values - values.mean()) ** 2)
     return float(np.sqrt((len(values) - 1) * variance))
 
@@ -282,8 +292,8 @@ def _mean_of_parts(a: Vectors, b: Vectors, count: int, draw: np.random.Generator
 
 def _mean_kernel(
     a: Vectors, b: Vectors, of_a: NDArray[Any], of_b: NDArray[Any], groups: int
-) -> tuple[float, Vectors]:
-    """Mean kernel over pairs of rows of different groups, and the means without one group at a time."""
+) -> Vectors:
+    """Mean kernel over pairs of rows of different groups, then the means without one group at a time: [1 + groups]."""
     by_row = np.zeros(len(a))
     by_column = np.zeros(len(b))
     for start in range(0, len(a), BLOCK):
@@ -297,6 +307,6 @@ def _mean_kernel(
     pairs = len(a) * len(b) - sizes_a @ sizes_b
     pairs_of = sizes_a * (len(b) - sizes_b) + sizes_b * (len(a) - sizes_a)
     sum_of = np.bincount(of_a, by_row, groups) + np.bincount(of_b, by_column, groups)
+    total = by_row.sum()
     with np.errstate(invalid="ignore", divide="ignore"):
-        without: Vectors = (by_row.sum() - sum_of) / (pairs - pairs_of)
-        return float(np.divide(by_row.sum(), pairs)), without
+        return np.divide([total, *(total - sum_of)], [pairs, *(pairs - pairs_of)])

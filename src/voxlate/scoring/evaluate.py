@@ -24,12 +24,12 @@ from voxlate.scoring.case_scores import Functions, Rules, ScoredItem, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import features_for
 from voxlate.scoring.metrics import METRICS, ImagePair
-from voxlate.scoring.misaligned import misaligned_part
+from voxlate.scoring.misaligned import summarise_floors
 from voxlate.scoring.provenance import (
     TAUGHT,
+    find_trained,
     provenance_of,
     run_folders,
-    scored_training_cases,
     source_paths,
     splits_of_training,
 )
@@ -65,21 +65,10 @@ def evaluate(
 ) -> Scores:
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
 
-    options: the fields of EvaluateOptions; see find.find_cohort for those of the layout.
-    mask: None for the whole image, "body" or "brain" (computed from the truth), "cohort" (the cohort's mask
-    files), or a file (`{case}` in its path stands for the case). value_range: (low, high), for all or by modality.
-    naive: the naive baselines, or their file; by default those of the run that each image's provenance names.
-    cases: the cases to score, instead of those of the split. executor: scores images, by default this process.
-    ssim_from: SSIM measures values from the "low" end of the range, or from "zero" (as the TOF-to-CTA paper).
-    features: "texture" (built in), "vit", or a ViT's folder, for distances between all slices of truth and synthesis.
-    lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
-    regions: parts with scores of their own, by name: "cta>150" or a mask file, within the mask (the body without one);
-    "tmax>6" with its volume, and the mismatch ratio of two such parts as "lesion/core".
-    scopes: additional scopes of the same scores (docs/guides/comparing.md): "whole", "both_masked", "slices",
-    "crops", "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its
-    text); units: "own" divides each image in arbitrary units by its own peak; "network" is what networks gave and were
-    given in training, on 0 to 255. crop: pixels a side of crops. seed: of crops, intervals and distances.
-    prepared: the prepared cohort that keeps the transforms of registered scans (default: the one of an image's run).
+    cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
+    options: the fields of EvaluateOptions, of which some take objects or mappings in Python. value_range: (low, high),
+    for all or by modality; regions: rules by name, such as {"vessels": "cta>150"}, within the mask (the body without
+    one); naive, features, slices: Baselines, Features and SliceFilter, too.
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
@@ -104,7 +93,6 @@ def evaluate(
     rows = list(chain.from_iterable(result.rows for result in scored.values()))
     _check_regions(rules.regions, rows)
     check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
-    truths = {item.label: result.truth for item, result in scored.items()}
     header = {
         "truth": relative_to(out, truth),
         "split": asked.split,
@@ -112,18 +100,19 @@ def evaluate(
         "not_synthesised": not_scored(out, images, wanted) | failed,
         "wrong_truths": _state_faults(every, faults),
         "wrong_truths_scored": asked.any_truth,
-        "other_scales": scale_line(truths),
+        "other_scales": scale_line({item.label: own.truth for item, own in scored.items()}),
         **_on_images(out, scored, rules),
         **_on_areas(rules, ranges, rows),
         **_on_windows(scored, ranges, asked.window),
     }
     choices = {
-        "mask": "whole image" if asked.mask is None else str(asked.mask),
+        "mask": str(asked.mask or "whole image"),
         "ssim_padding": "valid",
         "ssim_from": asked.ssim_from,
         "lpips": weights.name if weights else None,
     }
-    scores = Scores(tuple(rows), header, choices, ranges, asked.seed, *_distances(scored, rules))
+    features, distances = _distances(scored, rules)
+    scores = Scores(tuple(rows), header, choices, ranges, asked.seed, features, distances)
     scores.write(out)
     return scores
 
@@ -235,8 +224,12 @@ def _distances(scored: Scored, rules: Rules) -> list[dict[str, Any]]:
     pool = replace(rules.pool, vectors={})
     for result in scored.values():
         pool.join(result.vectors)
-    names = sorted({item.modality for item in scored})
-    return [{name: read(name) for name in names} for read in (pool.describe, pool.distances)]
+    features = {}
+    distances = {}
+    for item in scored:
+        features[item.modality] = pool.describe(item.modality)
+        distances[item.modality] = pool.distances(item.modality)
+    return [features, distances]
 
 
 @dataclass(frozen=True)
@@ -313,7 +306,7 @@ def _faults(scored: Scored, cohort: Sequence[CaseFiles]) -> dict[str, Fault]:
 
 def _owner(item: Item, cohort: Sequence[CaseFiles]) -> str:
     """The other case of the cohort from whose scan an image was made; "" if there is none."""
-    for name, content in _changed_sources(item).items():
+    for name, content in _find_changed(item).items():
         others = [case for case in cohort if name in case.files and case.case != item.case.case]
         for case in others:
             if content_hash(case.files[name]) == content:
@@ -332,11 +325,35 @@ def _state_faults(scored: Scored, faults: Mapping[str, Fault]) -> dict[str, dict
 
 def _on_images(out: Path, scored: Scored, rules: Rules) -> dict[str, Any]:
     """The entries of metrics.json on the scored images: their runs, files and scans."""
+    cases = [item.case for item in scored]
+    learned = [(item.case.case, item.provenance) for item in scored]
+    given = {item.modality for item in scored if item.modality in source_paths(item.provenance)}
+    left_out = {item.label: result.left_out for item, result in scored.items()}
+    moved = {item.label: result.note for item, result in scored.items()}
+    floors = {(item.modality, item.case.case): result.floor for item, result in scored.items()}
+    truths = {item.label: item.case.files[item.modality] for item in scored}
+    return {
+        "trained_on": find_trained(learned),
+        "calibrated_on": sorted({case for case, stated in learned if stated.get(TAUGHT)}),
+        "naive_cases": _naive_cases(rules),
+        "moved": {label: note for label, note in moved.items() if note},
+        "naive_left_out": {label: note for label, note in left_out.items() if note},
+        "misaligned": summarise_floors({key: floor for key, floor in floors.items() if floor}),
+        "given_truth": sorted(given),
+        "images": {item.label: content_hash(item.synthesis) for item in scored},
+        "truth_files": {label: seen_from(out, path) for label, path in truths.items()},
+        "shared_masks": masks_of_several(rules.asked.mask, rules.regions, cases),
+        **_on_provenance(out, scored),
+    }
+
+
+def _on_provenance(out: Path, items: Iterable[Item]) -> dict[str, Any]:
+    """The entries of metrics.json that gather what the provenance of each image states."""
     calibrations = list[dict[str, Any]]()
     bounds = dict[str, float]()
     sources = dict[str, dict[str, str]]()
     warnings = dict[str, list[str]]()
-    for item in scored:
+    for item in items:
         stated = item.provenance
         case = item.case.case
         if item.interval is not None:
@@ -350,38 +367,15 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> dict[str, Any]:
         sources.setdefault(case, {}).update(own)
         others = [
             f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
-            for name in _changed_sources(item)
+            for name in _find_changed(item)
         ]
         if said := [*warnings.get(case, []), *stated.get("warnings", []), *others]:
             warnings[case] = list(dict.fromkeys(said))
-    given = {item.modality for item in scored if item.modality in source_paths(item.provenance)}
     return {
-        "trained_on": scored_training_cases((item.case.case, item.provenance) for item in scored),
         "calibrations": calibrations,
-        "calibrated_on": sorted({item.case.case for item in scored if item.provenance.get(TAUGHT)}),
-        "naive_cases": _naive_cases(rules),
-        "moved": {item.label: result.note for item, result in scored.items() if result.note},
-        "naive_left_out": {
-            item.label: result.left_out for item, result in scored.items() if result.left_out
-        },
         "scan_warnings": warnings,
-        "misaligned": misaligned_part(
-            {
-                (item.modality, item.case.case): result.floor
-                for item, result in scored.items()
-                if result.floor
-            }
-        ),
         "bounds": bounds,
-        "given_truth": sorted(given),
-        "images": {item.label: content_hash(item.synthesis) for item in scored},
-        "truth_files": {
-            item.label: relative_to(out, item.case.files[item.modality]) for item in scored
-        },
         "source_files": sources,
-        "shared_masks": masks_of_several(
-            rules.asked.mask, rules.regions, [item.case for item in scored]
-        ),
     }
 
 
@@ -395,7 +389,7 @@ def _naive_cases(rules: Rules) -> int | dict[str, int] | None:
     return counts if len(set(counts.values())) > 1 else next(iter(counts.values()), None)
 
 
-def _changed_sources(item: Item) -> dict[str, str]:
+def _find_changed(item: Item) -> dict[str, str]:
     """The content of each source scan of an image that differs from the scan of this name in the truth's case."""
     changed = dict[str, str]()
     for name, stated in item.provenance.get("inputs", {}).items():

@@ -38,13 +38,21 @@ class Features(Protocol):
     """A map from pictures [N, H, W] in [0, 1] to vectors [N, dimensions]."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name, with the weights if there are any."""
+
     @property
-    def kind(self) -> Literal["fd", "texture"]: ...
+    def kind(self) -> Literal["fd", "texture"]:
+        """Whether distances are Fréchet distances of the field, or texture distances."""
+
     @property
-    def resize(self) -> str: ...
+    def resize(self) -> str:
+        """How pictures are resized."""
+
     @property
-    def dimensions(self) -> int: ...
+    def dimensions(self) -> int:
+        """Length of a vector."""
+
     def __call__(self, pictures: Pictures) -> Vectors: ...
 
 
@@ -184,11 +192,11 @@ def load_vit(where: str) -> Vit:
             output_loading_info=True,
         )
     except Exception as error:  # the loader raises a dozen types, all due to the files
-        raise BadInput(_absent(where, f"none ({type(error).__name__})")) from error
+        raise BadInput(_no_vit(where, f"none ({type(error).__name__})")) from error
     finally:
         logging.set_verbosity(verbosity)
     if info["missing_keys"]:
-        raise BadInput(_absent(where, f"weights without {min(info['missing_keys'])}"))
+        raise BadInput(_no_vit(where, f"weights without {min(info['missing_keys'])}"))
     state = stored.state_dict()
     config = stored.config
     positions = "embeddings.position_embeddings"
@@ -226,12 +234,12 @@ def _check_kind(where: str) -> None:
     try:
         kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise BadInput(_absent(where, "no config.json that can be read")) from error
+        raise BadInput(_no_vit(where, "no config.json that can be read")) from error
     if kind != "vit":
-        raise BadInput(_absent(where, f"a model of type {kind!r}"))
+        raise BadInput(_no_vit(where, f"a model of type {kind!r}"))
 
 
-def _absent(where: str, found: str) -> str:
+def _no_vit(where: str, found: str) -> str:
     place = "" if Path(where).is_dir() else " there or in the local cache"
     return f"{where}: expected a ViT's config.json and model.safetensors{place}, found {found}. Download {VIT} and pass its folder, or choose texture."
 

@@ -9,8 +9,6 @@ import scipy.ndimage as ndimage
 
 from voxlate.system.arrays import Bool, Float32
 
-MaskArray = Bool
-Array = Float32
 Box = tuple[slice, ...]
 
 SMALLEST = 4  # voxels; smaller pieces do not count
@@ -25,7 +23,7 @@ COUNTS = ("pieces", "kept", "shrunk", "erased", "unseen", "invented")
 
 
 def count_lesions(
-    inside: MaskArray, truth: Array, image: Array, predicted: MaskArray | None = None
+    inside: Bool, truth: Float32, image: Float32, predicted: Bool | None = None
 ) -> dict[str, float]:
     """Counts of pieces by COUNTS; arrays are [D, H, W]; inside: the region in the truth.
 
@@ -49,11 +47,11 @@ def count_lesions(
         "unseen": len(shares) - len(visible),
     }
     if predicted is not None:
-        counts["invented"] = _invented(inside, predicted)
+        counts["invented"] = _count_invented(inside, predicted)
     return {name: float(value) for name, value in counts.items()}
 
 
-def _pieces(inside: MaskArray) -> Iterator[tuple[Box, MaskArray]]:
+def _pieces(inside: Bool) -> Iterator[tuple[Box, Bool]]:
     """The connected pieces that count, each in a box with its surroundings."""
     named, _ = ndimage.label(inside, TOUCHING)
     for number, held in enumerate(ndimage.find_objects(named), start=1):
@@ -63,20 +61,20 @@ def _pieces(inside: MaskArray) -> Iterator[tuple[Box, MaskArray]]:
             yield box, piece
 
 
-def _share_of_contrast(piece: MaskArray, truth: Array, image: Array) -> float | None:
+def _share_of_contrast(piece: Bool, truth: Float32, image: Float32) -> float | None:
     """The contrast of a piece in the image over that in the truth; None if the truth shows no contrast."""
     plane = np.zeros((3, 3, 3), bool)
     plane[1] = True
     ring = ndimage.binary_dilation(piece, plane, iterations=RING) & ~piece
     if not ring.any():
         return None
-    is_misaligned = float(truth[piece].mean() - truth[ring].mean())
-    if abs(is_misaligned) < VISIBLE * float(truth[ring].std()) or is_misaligned == 0:
+    contrast = float(truth[piece].mean() - truth[ring].mean())
+    if abs(contrast) < VISIBLE * float(truth[ring].std()) or contrast == 0:
         return None
-    return float(image[piece].mean() - image[ring].mean()) / is_misaligned
+    return float(image[piece].mean() - image[ring].mean()) / contrast
 
 
-def _invented(inside: MaskArray, predicted: MaskArray) -> int:
+def _count_invented(inside: Bool, predicted: Bool) -> int:
     named, count = ndimage.label(predicted, TOUCHING)
     sizes = ndimage.sum_labels(predicted, named, range(1, count + 1))
     true = set(np.unique(named[ndimage.binary_dilation(inside, TOUCHING)]))
@@ -85,26 +83,29 @@ def _invented(inside: MaskArray, predicted: MaskArray) -> int:
 
 def lesion_sentence(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """A sentence with the counts of a region over cases; empty if there is no piece."""
-    counted = [{key: row.get(f"{name}.{key}") for key in COUNTS} for row in rows]
-    totals = {key: sum(counts[key] or 0.0 for counts in counted) for key in COUNTS}
+    totals = dict.fromkeys(COUNTS, 0.0)
+    patients = set()
+    can_invent = False
+    for number, row in enumerate(rows):
+        counts = {key: row.get(f"{name}.{key}") for key in COUNTS}
+        can_invent |= counts["invented"] is not None
+        for key, count in counts.items():
+            totals[key] += count or 0.0
+        if (counts["pieces"] or 0) > (counts["unseen"] or 0):
+            patients.add(row.get("patient") or number)
     if not totals["pieces"]:
         return ""
-    counts = ", ".join(f"{totals[key]:.0f} {key}" for key in ("kept", "shrunk", "erased"))
-    shown = totals["pieces"] - totals["unseen"]
+    fates = ", ".join(f"{totals[key]:.0f} {key}" for key in ("kept", "shrunk", "erased"))
     kept = ""
-    if shown:
-        visible = [(counts["pieces"] or 0) > (counts["unseen"] or 0) for counts in counted]
-        patients = {
-            row.get("patient") or number for number, row in enumerate(rows) if visible[number]
-        }
-        low, high = _interval(totals["kept"] / shown, len(patients))
-        kept = f". Kept of those it shows: {totals['kept'] / shown:.0%} ({low:.0%}-{high:.0%})"
+    if visible := totals["pieces"] - totals["unseen"]:
+        share = totals["kept"] / visible
+        low, high = _interval(share, len(patients))
+        kept = f". Kept of those it shows: {share:.0%} ({low:.0%}-{high:.0%})"
     unseen = (
         f", {totals['unseen']:.0f} that the truth itself does not show" if totals["unseen"] else ""
     )
-    can_invent = any(counts["invented"] is not None for counts in counted)
     invented = f"; {totals['invented']:.0f} invented where there is none" if can_invent else ""
-    return f"{name}, piece by piece: of {totals['pieces']:.0f} in {len(rows)} cases {counts}{unseen}{invented}{kept}."
+    return f"{name}, piece by piece: of {totals['pieces']:.0f} in {len(rows)} cases {fates}{unseen}{invented}{kept}."
 
 
 def _interval(share: float, patients: int) -> tuple[float, float]:

@@ -36,17 +36,12 @@ def estimate_for(
     if path is None or not path.is_file():
         return None
     header = read_header(path)
-    to_sources = [
-        estimate
-        for name, estimate in header.misaligned.items()
-        if name == modality and estimate.to in sources
-    ]
-    to_truth = [
-        (name, estimate)
-        for name, estimate in header.misaligned.items()
-        if estimate.to == modality and name in sources
-    ]
-    pairs = [*to_sources, *(replace(estimate, to=name) for name, estimate in to_truth)]
+    pairs = []
+    for name, estimate in header.misaligned.items():
+        if name == modality and estimate.to in sources:
+            pairs.append(estimate)
+        elif name in sources and estimate.to == modality:
+            pairs.append(replace(estimate, to=name))
     far = [estimate for estimate in pairs if is_misaligned(header, estimate)]
     return max(far, key=lambda estimate: estimate.median_mm or 0.0, default=None)
 
@@ -70,14 +65,12 @@ def floor_of(
     return Floor(estimate.to, estimate.median_mm, mae(smooth, moved, inside))
 
 
-def misaligned_part(floors: Mapping[tuple[str, str], Floor]) -> dict[str, Any]:
+def summarise_floors(floors: Mapping[tuple[str, str], Floor]) -> dict[str, Any]:
     """The entry of metrics.json from floors by (modality, case), with their means by modality; empty without any."""
     parts = dict[str, Any]()
-    for modality in dict.fromkeys(name for name, _ in floors):
-        of_modality = {case: floor for (name, case), floor in floors.items() if name == modality}
-        parts[modality] = {
-            "mm": float(np.mean([floor.mm for floor in of_modality.values()])),
-            "mae": float(np.mean([floor.mae for floor in of_modality.values()])),
-            "cases": {case: asdict(floor) for case, floor in of_modality.items()},
-        }
+    for (modality, case), floor in floors.items():
+        parts.setdefault(modality, {})[case] = asdict(floor)
+    for modality, cases in parts.items():
+        means = {key: float(np.mean([own[key] for own in cases.values()])) for key in ("mm", "mae")}
+        parts[modality] = {**means, "cases": cases}
     return parts

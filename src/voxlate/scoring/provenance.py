@@ -229,7 +229,7 @@ def _data_of(folders: Iterable[Path]) -> _Data:
     return {}
 
 
-def scored_training_cases(images: Iterable[tuple[str, Stated]]) -> list[str]:
+def find_trained(images: Iterable[tuple[str, Stated]]) -> list[str]:
     """The names of cases on which the models of their images were trained, by the provenance of image or run.
 
     images: case and provenance of each image.
@@ -271,7 +271,7 @@ def window_borders(provenance: Stated, depth: int) -> list[int]:
     return sorted(borders - {0, depth})
 
 
-def shared_settings(provenance: Stated) -> dict[str, Any]:
+def common_settings(provenance: Stated) -> dict[str, Any]:
     """The settings of a synthesis without those of its case; images that are scored together must agree in them."""
     return {key: provenance.get(key) for key in SHARED_KEYS}
 

@@ -189,11 +189,13 @@ def score_scope(
     keys = [key for key in functions if key in (OF_PICTURES if scope.pictures else SCOPED)]
     if not scope.pictures:
         return {f"{scope.name}.{key}": functions[key](pair) for key in keys}
-    own = []
+    values: dict[str, list[float]] = {key: [] for key in keys}
     for place, picture in _pictures(scope, pair, truth):
-        own.append(place | {key: functions[key](picture) for key in keys})
-    pictures += own
-    return {f"{scope.name}.{key}": _mean([picture[key] for picture in own]) for key in keys}
+        own = {key: functions[key](picture) for key in keys}
+        for key, value in own.items():
+            values[key].append(value)
+        pictures.append(place | own)
+    return {f"{scope.name}.{key}": _mean(values[key]) for key in keys}
 
 
 def _in_area(area: Area, pair: ImagePair, truth: CountedVoxels) -> ImagePair:

@@ -13,11 +13,11 @@ from voxlate.cohorts.case_files import CaseFiles
 from voxlate.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.scoring.intervals import Interval, interval_of
 from voxlate.scoring.provenance import (
+    common_settings,
     difference,
     provenance_of,
     read_run,
     run_folders,
-    shared_settings,
     source_paths,
 )
 from voxlate.system.errors import BadInput
@@ -161,7 +161,7 @@ def _check_one_way(out: Path, items: Iterable[Item]) -> None:
     """Raise BadInput if images are from several models, seeds or options, because their scores describe no method."""
     ways: dict[str, list[Item]] = {}
     for item in items:
-        settings = json.dumps(shared_settings(item.provenance), sort_keys=True)
+        settings = json.dumps(common_settings(item.provenance), sort_keys=True)
         ways.setdefault(settings, []).append(item)
     if len(ways) > 1:
         first, second, *_ = (own[0].provenance for own in ways.values())
@@ -248,12 +248,12 @@ def run_files_of(
         """The files of the first of these folders that have them."""
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
         baselines = Baselines.load(stored[0]) if stored and given is None else given
-        return RunFiles(baselines, prepared or _prepared_cohort(folders))
+        return RunFiles(baselines, prepared or _find_cohort(folders))
 
     return {item: read(tuple(run_folders(item.provenance))) for item in items}
 
 
-def _prepared_cohort(folders: Iterable[Path]) -> Path | None:
+def _find_cohort(folders: Iterable[Path]) -> Path | None:
     for run in folders:
         path = run / "provenance.json"
         stated = read_run(path).get("prepared") if path.is_file() else None

@@ -79,10 +79,9 @@ class Tables:
             )
         rows = list(chain.from_iterable(sections))
         head = max((_width(text) for text, _ in rows), default=0)
-        widths = [
-            max(NARROWEST, *(_width(f"{cell.text}\n{cell.below}") for cell in column))
-            for column in zip(*(cells for _, cells in rows))
-        ]
+        widths = [NARROWEST] * len(self.methods)
+        for _, cells in rows:
+            widths = list(map(max, widths, map(_cell_width, cells)))
         yield Text(self.title, style="italic")
         columns: list[int] = []
         used = head + 4
@@ -127,6 +126,10 @@ def _width(text: str) -> int:
     return max(map(len, text.split("\n")))
 
 
+def _cell_width(cell: Cell) -> int:
+    return _width(f"{cell.text}\n{cell.below}")
+
+
 def _print_cell(cell: Cell) -> Text:
     text = Text(cell.text, "bold" if cell.bold else "")
     return text.append(f"\n{cell.below}", "not bold") if cell.below else text
@@ -163,6 +166,7 @@ def score_tables(document: Document) -> Tables:
     answers = tuple(dict.fromkeys(chain.from_iterable(part["answers"] for part in parts)))
 
     def cells(_: str, part: Part, metric: Metric) -> Iterator[Cell]:
+        """The score of each answer."""
         if metric.key in keys and metric.in_table:
             for answer in answers:
                 yield _score_cell(part, answer, metric)
@@ -180,6 +184,7 @@ def short_tables(document: Document) -> Tables:
     has_baseline = any(best.values())
 
     def cells(name: str, part: Part, metric: Metric) -> Iterator[Cell]:
+        """The score of the synthesis and of the best baseline."""
         if metric.key in keys and metric.in_table and is_main(metric):
             yield _score_cell(part, SYNTHESIS, metric)
             if has_baseline:

@@ -58,10 +58,12 @@ def network_units(provenance: Mapping[str, Any], modality: str, where: object) -
         ) from error
 
     def on_255(volume: Volume, scale: Scale) -> Volume:
+        """A volume whose scale ends at 0 and 255."""
         values = (scale.forward(volume.data) + 1) * (TOP / 2)
         return replace(volume, data=values.astype(np.float32), unit=RANGE.unit)
 
     def of_truth(volume: Volume) -> Volume:
+        """A truth, scaled by its own statistics."""
         statistics = intensity_statistics(volume.data[0], foreground(volume))
         return on_255(volume, scaled_by.scale(statistics))
 

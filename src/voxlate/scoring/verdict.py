@@ -196,9 +196,9 @@ def _pair(baseline: str, own: Errors, other: Errors, patients: Mapping[str, str]
         if np.isfinite(errors).all():
             by_patient.setdefault(patients[case], []).append(errors)
     cases = sum(map(len, by_patient.values()))
-    means = [[float(np.mean(column)) for column in zip(*pairs)] for pairs in by_patient.values()]
-    columns = np.reshape(means, (-1, 2)).T
-    return _Pair(baseline, columns[0], columns[1], cases)
+    means = [np.mean(pairs, axis=0) for pairs in by_patient.values()]
+    synthesis, naive = np.reshape(means, (-1, 2)).T
+    return _Pair(baseline, synthesis, naive, cases)
 
 
 def _percent(share: float) -> str:
