@@ -341,7 +341,7 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> dict[str, Any]:
         "misaligned": summarise_floors({key: floor for key, floor in floors.items() if floor}),
         "given_truth": sorted(given),
         "images": {item.label: content_hash(item.synthesis) for item in scored},
-        "truth_files": {label: seen_from(out, path) for label, path in truths.items()},
+        "truth_files": {label: relative_to(out, path) for label, path in truths.items()},
         "shared_masks": masks_of_several(rules.asked.mask, rules.regions, cases),
         **_on_provenance(out, scored),
     }
