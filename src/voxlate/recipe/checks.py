@@ -70,35 +70,46 @@ def check(recipe: Recipe, where: str) -> None:
         if stage.start_from is not None and not is_starter(stage.start_from):
             _check_start(stage, stage.start_from, earlier, where)
         _check_window(stage, where)
-        if stage.opponent and not stage.method.takes_opponent:
-            raise BadInput(
-                f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
-            )
-        if stage.train.steps == 0 and stage.train.epochs is None and stage.train.best is None:
-            raise BadInput(
-                f"{where}: expected train.steps from 1, or train.epochs, found 0. Change it."
-            )
-        if stage.train.more and stage.train.stop is not None:
-            raise BadInput(
-                f"{where}: expected train.more or train.stop, which ends a training before its last step, found both in the stage '{stage.name}'. Drop one; a run with train.stop is not trained further."
-            )
-        if stage.train.more and stage.train.best is not None:
-            raise BadInput(
-                f"{where}: expected train.more or train.best, which keeps the weights of an earlier step, found both in the stage '{stage.name}'. Drop one; such a run goes on with voxlate adapt."
-            )
-        if stage.train.best is not None and stage.train.stop is not None:
-            raise BadInput(
-                f"{where}: expected train.best or train.stop, which both end a training early, found both in the stage '{stage.name}'. Drop one."
-            )
-        if stage.net.joins_slices and stage.data.patch[0] == 1:
-            raise BadInput(
-                f"{where}: expected patches of several slices in the stage '{stage.name}', whose net.volumetric joins slices, found data.patch = {list(stage.data.patch)}. Give it more, such as 16."
-            )
+        _check_training(stage, where)
         stage.task.check(stage, earlier, where)
         stage.method.check(stage, where)
         stage.method.check_sampler(stage.validation_sampling(recipe.synth))
         earlier[stage.name] = stage
     check_synthesis(recipe)
+
+
+def _check_training(stage: FullStage, where: str) -> None:
+    """Raise BadInput where the critic, the length or the patches of a stage do not fit its method and network."""
+    train = stage.train
+    own = f"the stage '{stage.name}'"
+    for wrong, sentence in (
+        (
+            stage.opponent and not stage.method.takes_opponent,
+            f"expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it.",
+        ),
+        (
+            train.steps == 0 and train.epochs is None and train.best is None,
+            "expected train.steps from 1, or train.epochs, found 0. Change it.",
+        ),
+        (
+            train.more and train.stop is not None,
+            f"expected train.more or train.stop, which ends a training before its last step, found both in {own}. Drop one; a run with train.stop is not trained further.",
+        ),
+        (
+            train.more and train.best is not None,
+            f"expected train.more or train.best, which keeps the weights of an earlier step, found both in {own}. Drop one; such a run goes on with voxlate adapt.",
+        ),
+        (
+            train.best is not None and train.stop is not None,
+            f"expected train.best or train.stop, which both end a training early, found both in {own}. Drop one.",
+        ),
+        (
+            stage.net.joins_slices and stage.data.patch[0] == 1,
+            f"expected patches of several slices in {own}, whose net.volumetric joins slices, found data.patch = {list(stage.data.patch)}. Give it more, such as 16.",
+        ),
+    ):
+        if wrong:
+            raise BadInput(f"{where}: {sentence}")
 
 
 def _check_physics(recipe: Recipe, where: str) -> None:
