@@ -13,7 +13,7 @@ from voxlate.batches.batches import Batches, validation_batches
 from voxlate.cases.prepared import open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.formats.io import read_volume
-from voxlate.methods.tasks import LatentTask
+from voxlate.methods.stage_tasks import LatentTask
 from voxlate.nets.interface import Channels
 from voxlate.synthesis.model import load
 from voxlate.system.errors import BadInput

@@ -18,14 +18,8 @@ from voxlate.diffusion.windows import Windows
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.regression import Regression, RegressionSettings, leaky
-from voxlate.methods.tasks import (
-    Complete,
-    LatentTask,
-    Residual,
-    ResidualTask,
-    Translate,
-    draw_missing,
-)
+from voxlate.methods.stage_tasks import LatentTask, Residual, ResidualTask
+from voxlate.methods.tasks import Complete, Translate, draw_missing
 from voxlate.nets.autoencoder import KLAutoencoder
 from voxlate.nets.interface import Channels, Output
 from voxlate.system.errors import BadInput

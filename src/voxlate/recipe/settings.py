@@ -19,7 +19,8 @@ from voxlate.methods.diffusion import DiffusionSettings
 from voxlate.methods.method import Method
 from voxlate.methods.opponent import OpponentSettings
 from voxlate.methods.regression import RegressionSettings
-from voxlate.methods.tasks import AnyTask, Translate
+from voxlate.methods.stage_tasks import AnyTask
+from voxlate.methods.tasks import Translate
 from voxlate.nets.autoencoder import KLAutoencoder
 from voxlate.nets.bran import Bran
 from voxlate.nets.completion.coca_gan import CocaGAN
