@@ -5,8 +5,10 @@ least-squares map.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
+from voxlate.cases.case import PreparedCase
 from voxlate.cases.prepared import Cohort
 from voxlate.images.grid import Grid, Volume, canonical, return_to
 from voxlate.images.mask import foreground
@@ -22,8 +25,6 @@ from voxlate.system.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.system.errors import BadInput
 from voxlate.system.files import CHECKSUM
 from voxlate.system.records import (
-    FLOATS,
-    LARGEST,
     Name,
     Number,
     Record,
@@ -31,13 +32,11 @@ from voxlate.system.records import (
     Shape,
     Text,
     checksum,
-    close,
     write_tensors,
 )
 
 BINS = 1024  # of an intensity table: four for each level of 8 bit pictures, 4 HU for CT
 MEAN_VOXELS = 1 << 22  # a mean of many heads is smooth: 16 MiB hold it however large the scans are
-MOST_PEAKS = 1e6  # times a scan's own peak: no voxel's mean is larger
 MOST_CASES = 200  # a mean and a table of more cases are the same to three digits
 
 Body = Bool | None
@@ -66,6 +65,7 @@ class Baselines:
     typical: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
+        """Write the baselines as a safetensors file."""
         tensors: dict[str, AnyArray] = {f"mean:{name}": mean for name, mean in self.means.items()}
         tensors |= {
             f"table:{source}:{target}": table for (source, target), table in self.tables.items()
@@ -93,7 +93,7 @@ class Baselines:
         if digest is not None:
             record.check_checksum(digest, baselines_checksum(texts, tensors))
         keyed = {tuple(key.split(":")): value for key, value in tensors.items()}
-        baselines = cls(
+        return cls(
             ranges=stated.ranges,
             means={key[1]: value for key, value in keyed.items() if key[0] == "mean"},
             tables={(key[1], key[2]): value for key, value in keyed.items() if key[0] == "table"},
@@ -103,8 +103,6 @@ class Baselines:
             align=stated.align,
             typical=stated.typical,
         )
-        _check(record, baselines)
-        return baselines
 
     def in_own_unit(self, image: Volume) -> Volume:
         """A baseline's image in the unit of its modality's scans."""
@@ -182,46 +180,18 @@ class _Stated:
 def _shapes(record: Record, stated: _Stated, names: Sequence[str]) -> dict[str, Shape]:
     """The shapes of a file's arrays: means of some modalities, tables between them, mean products of all."""
     targets = [name.partition(":")[2] for name in names if name.startswith("mean:")]
-    shapes = dict[str, Shape]()
     record.check(bool(targets), "no mean image")
-    for name in targets:
-        record.check(name in stated.ranges, f"a mean image of '{name}', of which it has no range")
-        shapes[f"mean:{name}"] = Shape((None, None, None), FLOATS, *_ends(stated.ranges[name]))
-    for target in targets:
-        for source in stated.ranges.keys() - {target}:
-            name = f"table:{source}:{target}"
-            if name in names:
-                shapes[name] = Shape((BINS,), FLOATS, *_ends(stated.ranges[target]))
+    record.check(stated.ranges.keys() >= {*targets}, "a mean image of which it has no range")
+    own = {name for name in targets if stated.ranges[name].own}
+    record.check(stated.typical.keys() == own, "typical values of other targets")
+    shapes = {f"mean:{name}": Shape((None, None, None)) for name in targets}
+    for source, target in product(stated.ranges, targets):
+        name = f"table:{source}:{target}"
+        if name in names and source != target:
+            shapes[name] = Shape((BINS,))
     if "products" in names and len(stated.ranges) > 2:
         shapes["products"] = Shape((len(stated.ranges) + 1,) * 2, ("F64",))
     return shapes
-
-
-def _ends(scale: Range) -> tuple[float, float]:
-    """The least and largest value of images on a range, with a margin for rounding in float32."""
-    if scale.own:
-        return -MOST_PEAKS, MOST_PEAKS
-    margin = 1e-5 * max(abs(scale.low), abs(scale.high))
-    return scale.low - margin, scale.high + margin
-
-
-def _check(record: Record, found: Baselines) -> None:
-    """Raise BadInput unless the parts of a file agree with each other."""
-    own = {name for name in found.means if found.ranges[name].own}
-    record.check(
-        found.typical.keys() == own, f"typical values of {', '.join(found.typical) or 'no target'}"
-    )
-    for name, (low, high) in found.typical.items():
-        record.check(low < high, f"typical values of {name} from {low:g} to {high:g}")
-    for name, mean in found.means.items():
-        record.check(mean.size <= 2 * MEAN_VOXELS, f"a mean image of {name} of {mean.size} voxels")
-    for name, scale in found.ranges.items():
-        largest = max(abs(scale.low), abs(scale.high))
-        record.check(largest <= LARGEST, f"a range of {name} from {scale.low:g} to {scale.high:g}")
-    if found.products is not None:
-        symmetric = np.array_equal(found.products, found.products.T)
-        sound = symmetric and close(float(found.products[-1, -1]), 1)
-        record.check(sound, "mean products that are none")
 
 
 def baselines_checksum(texts: Mapping[str, str], tensors: Mapping[str, AnyArray]) -> str:
@@ -245,55 +215,79 @@ def fit(
     Targets of several sizes are stretched to the first one's box for the mean image.
     Raises BadInput where no case has a target.
     """
-    totals: dict[str, Float64] = {}
-    images = dict.fromkeys(targets, 0)
-    pairs = [(source, target) for source in sources for target in targets if source != target]
-    sums = {pair: np.zeros((2, BINS)) for pair in pairs}
-    count = 0
-    names = sorted({*sources, *targets})
-    ends: dict[str, list[tuple[float, float]]] = {name: [] for name in targets if ranges[name].own}
-    products = np.zeros((len(names) + 1, len(names) + 1))
-    voxels = 0
+    names = dict.fromkeys([*sources, *targets])
+    sums = _Sums({name: ranges[name] for name in names}, sources, targets)
     for volumes, body in cases:
-        count += 1
-        present = {*sources, *targets} & volumes.keys()
-        values = {name: _to_range(volumes[name], ranges[name], body) for name in present}
-        for name in ends.keys() & present:
-            inside = foreground(volumes[name]) if body is None else body
-            ends[name].append(floor_and_peak(volumes[name].data[0], inside))
-        for name in images.keys() & values.keys():
-            if name not in totals:
-                totals[name] = np.zeros(_box_of_mean(values[name]))
-            totals[name] += _stretch(values[name], totals[name].shape)
-            images[name] += 1
-        if len(values) == len(names) > 2:
-            shares = _shares(values, ranges, body)
-            products = products + shares @ shares.T
-            voxels = voxels + shares.shape[1]
-        for (source, target), table in sums.items():
-            if source in values and target in values:
-                bins = _bins(values[source], ranges[source]).ravel()
-                table += (
-                    np.bincount(bins, values[target].ravel(), BINS),
-                    np.bincount(bins, minlength=BINS),
-                )
-    empty = [name for name in targets if not images[name]]
+        sums.add(volumes, body)
+    empty = [name for name in targets if name not in sums.totals]
     if empty:
         raise BadInput(
             f"naive baselines: expected training cases with {', '.join(empty)}, found none. Check the cohort's split and the names of its modalities."
         )
-    return Baselines(
-        {name: ranges[name] for name in dict.fromkeys([*sources, *targets])},
-        {name: (total / images[name]).astype(np.float32) for name, total in totals.items()},
-        {pair: _means_of_bins(*table) for pair, table in sums.items() if table[1].any()},
-        count,
-        products / voxels if voxels else None,
-        typical={name: _median_ends(own) for name, own in ends.items()},
-    )
+    return sums.baselines()
 
 
-def _median_ends(ends: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return median(low for low, _ in ends), median(high for _, high in ends)
+class _Sums:
+    """Sums over the cases that were added: of targets, of tables' bins, and of products of shares."""
+
+    def __init__(
+        self, ranges: Mapping[str, Range], sources: Sequence[str], targets: Sequence[str]
+    ) -> None:
+        self.ranges = ranges
+        self.cases = self.voxels = 0
+        self.totals = dict[str, Float64]()
+        self.images = Counter[str]()
+        pairs = [pair for pair in product(sources, targets) if pair[0] != pair[1]]
+        self.tables = {pair: np.zeros((2, BINS)) for pair in pairs}
+        self.ends: dict[str, list[tuple[float, float]]] = {
+            name: [] for name in targets if ranges[name].own
+        }
+        self.targets = targets
+        self.products = np.zeros((len(ranges) + 1,) * 2)
+
+    def add(self, volumes: Mapping[str, Volume], body: Body) -> None:
+        """Add one case."""
+        self.cases += 1
+        values = {
+            name: _to_range(volumes[name], scale, body)
+            for name, scale in self.ranges.items()
+            if name in volumes
+        }
+        for name in self.ends.keys() & values.keys():
+            inside = foreground(volumes[name]) if body is None else body
+            self.ends[name].append(floor_and_peak(volumes[name].data[0], inside))
+        for name in values.keys() & {*self.targets}:
+            if name not in self.totals:
+                self.totals[name] = np.zeros(_box_of_mean(values[name]))
+            self.totals[name] += _stretch(values[name], self.totals[name].shape)
+            self.images[name] += 1
+        if len(values) == len(self.ranges) > 2:
+            shares = _shares(values, self.ranges, body)
+            self.products += shares @ shares.T
+            self.voxels += shares.shape[1]
+        for (source, target), table in self.tables.items():
+            if source in values and target in values:
+                bins = _bins(values[source], self.ranges[source]).ravel()
+                table[0] += np.bincount(bins, values[target].ravel(), BINS)
+                table[1] += np.bincount(bins, minlength=BINS)
+
+    def baselines(self) -> Baselines:
+        """The baselines of the cases that were added."""
+        means = dict[str, Float32]()
+        for name, total in self.totals.items():
+            means[name] = (total / self.images[name]).astype(np.float32)
+        typical = dict[str, tuple[float, float]]()
+        for name, ends in self.ends.items():
+            lows, highs = zip(*ends)
+            typical[name] = (median(lows), median(highs))
+        return Baselines(
+            dict(self.ranges),
+            means,
+            {pair: _means_of_bins(*sums) for pair, sums in self.tables.items() if sums[1].any()},
+            self.cases,
+            self.products / self.voxels if self.voxels else None,
+            typical=typical,
+        )
 
 
 def fit_cohort(
@@ -318,10 +312,13 @@ def fit_cohort(
         )
         for name in wanted & cohort.units.keys()
     }
-    cases = (
-        ({name: case.volume(name) for name in wanted & set(case.header.visible)}, case.mask())
-        for case in (cohort.case(one.case) for one in chosen)
-    )
+
+    def volumes(case: PreparedCase) -> Case:
+        """The wanted scans of a case, and its mask."""
+        names = wanted & {*case.header.visible}
+        return {name: case.volume(name) for name in names}, case.mask()
+
+    cases = (volumes(cohort.case(entry.case)) for entry in chosen)
     how = cohort.preparation
     moved = how.resample or how.register is not None or how.align is not None
     learned = fit(cases, sources, targets, ranges)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -122,13 +122,28 @@ def prepare(
             f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(again)}."
         )
     headers = [read_header(case_path(out, case.case)) for case in cases]
+    write_cohort(_cohort(out, found, headers, splits, preparation, made))
+    _remove_unused_transforms(out, headers)
+    return open_cohort(out)
+
+
+def _cohort(
+    out: Path,
+    found: CohortFiles,
+    headers: list[CaseHeader],
+    splits: Mapping[str, str],
+    preparation: Preparation,
+    made: dict[str, Any],
+) -> Cohort:
+    """The prepared cohort, with warnings of all that is unusual in it."""
     units = _units(headers)
     entries = tuple(
-        _entry(header, splits[case.patient], case.fold) for header, case in zip(headers, cases)
+        _entry(header, splits[case.patient], case.fold)
+        for header, case in zip(headers, found.cases)
     )
     training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
-    masks = {case.case: case.mask for case in cases if case.mask is not None}
-    cohort = Cohort(
+    masks = {case.case: case.mask for case in found.cases if case.mask is not None}
+    return Cohort(
         folder=out,
         cases=entries,
         modalities=tuple(sorted(units)),
@@ -147,9 +162,6 @@ def prepare(
         ),
         provenance=made,
     )
-    write_cohort(cohort)
-    _remove_unused_transforms(out, headers)
-    return open_cohort(out)
 
 
 def _provenance(
