@@ -12,7 +12,6 @@ from voxlate.batch import Batch, stable_id
 from voxlate.batches.augment import AugmentSettings
 from voxlate.batches.batches import Batches, validation_batches
 from voxlate.batches.patches import DataSettings, missing_modalities, read_pair
-from voxlate.cases.case import PreparedCase
 from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
@@ -60,7 +59,7 @@ def test_a_slice_is_that_slice_of_the_volume(cohort: Cohort) -> None:
     assert patch.item.tolist() == [[stable_id("case1", 2, 0, 0)]]
 
 
-@every_row("start", [(1, 2, 3), (-1, -2, -3), (2, 4, 6), (0, -1, 2)])
+@every_row("start", [(1, 2, 3), (-1, -2, -3), (2, 4, 6), (0, -1, 2), (7, 0, 0)])
 def test_a_patch_is_that_part_and_background_beyond_the_volume(
     cohort: Cohort, start: tuple[int, int, int]
 ) -> None:
@@ -71,12 +70,6 @@ def test_a_patch_is_that_part_and_background_beyond_the_volume(
     mask = torch.nn.functional.pad(torch.from_numpy(cohort.case("case1").mask()).float(), (9,) * 6)
     assert torch.equal(patch.source[0, 0], whole[z, y, x])
     assert torch.equal(patch.mask[0, 0], mask[z, y, x])
-
-
-def test_a_patch_wholly_outside_is_background(cohort: Cohort) -> None:
-    patch = read(cohort, SLICES, WINDOWS, "case1", (7, 0, 0))
-    assert (patch.source == -1).all()
-    assert (patch.mask == 0).all()
 
 
 def test_neighbouring_slices_follow_the_slice_itself_and_repeat_at_the_ends(cohort: Cohort) -> None:
@@ -165,27 +158,6 @@ def test_random_crops_reach_every_offset_and_the_last_one(tmp_path: Path, save) 
     assert seen == {(y, x) for y in range(5) for x in range(3)}
 
 
-def test_only_the_voxels_of_the_patch_are_read(cohort: Cohort) -> None:
-    counted: list[int] = []
-
-    class Watched:
-        def __init__(self, array) -> None:
-            self.array = array
-
-        def __getitem__(self, place) -> np.ndarray:
-            values = self.array[place]
-            counted.append(values.size)
-            return values
-
-    case = cohort.case("case1")
-    watched = PreparedCase(
-        case.header, {name: Watched(array) for name, array in case.arrays.items()}
-    )
-    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 2, 3))
-    read_pair(watched, data, WINDOWS, (1, 1, 1))
-    assert counted == [6, 6, 6]
-
-
 def test_a_mirror_takes_a_landmark_from_the_right_to_the_left(tmp_path: Path, save) -> None:
     # stored in LPS: x index grows to the left, so the right of the patient (x mm > 0) has the low indices
     lps = np.diag([-1.0, -1, 1, 1])
@@ -226,29 +198,6 @@ def test_a_batch_depends_on_seed_and_step_alone(cohort: Cohort) -> None:
     assert not equal(batches[0], batches[1])
 
 
-def test_workers_give_the_batches_that_one_process_gives(cohort: Cohort) -> None:
-    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
-    batches = Batches(cohort, data, WINDOWS, seed=1, batch=2, steps=5)
-    loaded = list(DataLoader(batches, batch_size=None, num_workers=2))
-    assert len(loaded) == 5
-    assert all(equal(a, batches[step]) for step, a in enumerate(loaded))
-
-
-def test_processes_share_the_items_that_one_would_take(cohort: Cohort) -> None:
-    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
-    whole = Batches(cohort, data, WINDOWS, seed=4, batch=4, steps=6)
-    parts = [
-        Batches(cohort, data, WINDOWS, seed=4, batch=2, steps=6, rank=rank, world=2)
-        for rank in (0, 1)
-    ]
-    for step in range(6):
-        joined = torch.cat([part[step].item for part in parts])
-        assert torch.equal(joined, whole[step].item)
-        assert torch.allclose(
-            torch.cat([part[step].source for part in parts]), whole[step].source, atol=1e-5
-        )
-
-
 def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely_of_any_other(
     cohort: Cohort,
 ) -> None:
@@ -279,16 +228,20 @@ def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely
     assert max(counts) < 45
 
 
-def test_unpaired_targets_depend_on_the_items_number_alone(cohort: Cohort) -> None:
+@pytest.mark.parametrize("unpaired", [False, True])
+def test_workers_and_processes_share_the_items_that_one_process_would_take(
+    cohort: Cohort, unpaired: bool
+) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
-    whole = Batches(cohort, data, WINDOWS, seed=4, batch=4, steps=6, unpaired=True)
+    options = {"seed": 4, "steps": 6, "unpaired": unpaired}
+    whole = Batches(cohort, data, WINDOWS, batch=4, **options)
     parts = [
-        Batches(cohort, data, WINDOWS, seed=4, batch=2, steps=6, rank=rank, world=2, unpaired=True)
-        for rank in (0, 1)
+        Batches(cohort, data, WINDOWS, batch=2, rank=rank, world=2, **options) for rank in (0, 1)
     ]
+    names = ["source", "target", "item"] + ["target_mask"] * unpaired
     for step, loaded in enumerate(DataLoader(whole, batch_size=None, num_workers=2)):
         assert equal(loaded, whole[step])
-        for name in ("target", "target_mask"):
+        for name in names:
             assert torch.equal(getattr(loaded, name), getattr(whole[step], name))
             joined = torch.cat([getattr(part[step], name) for part in parts])
             assert torch.allclose(joined, getattr(whole[step], name), atol=1e-5)

@@ -15,22 +15,18 @@ TOGETHER = """
 case21 = case21_s004 case21_s005
 pat00 = pat00_tp1 pat00_tp2
 pat00 = pat00tp1 pat00tp2
-pat00 = pat00-tp1 pat00.tp2
 sub-00 = sub-00_ses-1 sub-00_ses-2
 sub-00 = sub-00_ses-pre_run-1 sub-00_ses-post_acq-x_run-2
 patient01 = patient01_study1 patient01_study2
-patient01 = patient01_study1_T1W patient01_study2_T1W
 Case01 = Case01Visit1 Case01Visit2
 p01 = p01_20190102 p01_20200304
 p01 = p01_2019-01-02 p01_2020-03-04
 knee07 = knee07_left knee07_right
-knee07 = knee07_L knee07_R
 OAS1_0001 = OAS1_0001_MR1 OAS1_0001_MR2
 OAS30001_MR = OAS30001_MR_d0129 OAS30001_MR_d0757
 002_S_0295 = 002_S_0295_m06 002_S_0295_bl
 BraTS-GLI-00005 = BraTS-GLI-00005-000 BraTS-GLI-00005-001
 UPENN-GBM-00001 = UPENN-GBM-00001_11 UPENN-GBM-00001_21
-training01 = training01_01 training01_02
 10001 = 10001_1000001 10001_1000002
 100101 = 100101A 100101B
 100307 = 100307_3T 100307_7T
@@ -43,55 +39,37 @@ case21 = case21_004 case21_005
 case01 = case01_copy case01_copy2
 pat03 = visit1_pat03 visit2_pat03
 sub-04 = ses-1_sub-04 ses-2_sub-04
-head03 = head03_slice_12 head03_slice_13
 P01 = P01_baseline P01_fu1
 case21 = case21_s004_007 case21_s004_008
 001 = 001-01 001-02
 IXI002-Guys-0828 = IXI002-Guys-0828_run1 IXI002-Guys-0828_run2
-LUNG1-001 = LUNG1-001_day1 LUNG1-001_day2
-mouse3 = mouse3_week1 mouse3_week2
 abc123 = abc123.visit.1 abc123.visit.2
-P01 = P01_axial_12 P01_axial_13
 P01 = P01_axial P01_sag
-P01 = P01_first P01_second
 P01 = P01_0h P01_24h
-P01 = P01_0y P01_1y
 P01 = P01_1st P01_2nd
 P01 = MR_20190304_P01 MR_20200304_P01
 P01 = P01_patch003 P01_patch004
-P01 = P01_layer1 P01_layer2
-P01 = P01_sec1 P01_sec2
 P01 = P01_a P01_b
 Pat01 = Pat01.1 Pat01.2
 Meier_Anna = Meier_Anna_20190101 Meier_Anna_2020-01-01
 P01 = P01_admission P01_discharge
-P01 = P01_acute P01_chronic
-P01 = P01_vor P01_nach
-P01 = P01_upper P01_lower
 P01 = P01_flip P01_mirror
-P01 = P01_noisy P01_elastic
-P01 = P01_rot90 P01_bak
 P01 = P01_rot_90 P01_aug_3
 """
 # As systems of files name copies.
 COPIES = ["P01 - Kopie", "P01 - Copy", "P01 - Copy (2)", "P01 (1)", "P01(1)", "P01 - Kopie.2"]
 APART = """
 case_01 case_02
-phantom_000 phantom_001
 IXI002-Guys-0828 IXI012-HH-1211
 IXI002-Guys-0828 IXI002-HH-0829
 BraTS-GLI-00001-000 BraTS-GLI-00002-000
-head_01 head_02
 BraTS2013-pat0003 BraTS2013-pat0004
 TCGA-DU-7294 TCGA-DU-7295
 TCGA-02-0001 TCGA-02-0003
 openMS-cs-patient07 openMS-cs-patient26
-BraTS2021_00001 BraTS2021_00002
 BraTS20_Training_001 BraTS20_Training_002
 Brats17_2013_0_1 Brats17_2013_10_1
 BraTS19_TCIA01_131_1 BraTS19_TCIA01_147_1
-C3L-00016 C3L-00017
-LUNG1-001 LUNG1-002
 Prostate3T-01-0001 Prostate3T-01-0002
 QIN-HEADNECK-01-0003 QIN-HEADNECK-01-0004
 site1_001 site1_002
@@ -99,44 +77,30 @@ site1_s001 site1_s002
 sub-r001s001 sub-r001s002
 r001s001 r001s002
 002_S_0295 002_S_0413
-OAS1_0001 OAS1_0002
 CQ500CT0 CQ500CT1
 CC0001_philips_15_55_M CC0002_philips_15_56_M
 1BA001 1BA002
-sub-01 sub-02
 sub-strokecase0001 sub-strokecase0002
-LGG-104 LGG-105
-UCSF-PDGM-0004 UCSF-PDGM-0005
 file_brain_AXT1_202_2020098 file_brain_AXT1_202_2020120
 study2020_001 study2020_002
 ID_0002cd41 ID_0002cd42
 scan01 scan02
 s00 s01
-t01 t02
 1.2.840.113619.2.1 1.2.840.113619.2.2
 550e8400-e29b-41d4-a716-446655440000 550e8400-e29b-41d4-a716-446655440001
 mr_train_1001 mr_train_1002
-training_001 training_002
-hepaticvessel_001 hepaticvessel_002
 HN-CHUM-001 HN-CHUM-002
-CHUM-001 CHUM-002
 A00028185 A00028186
-1PC000 1PC001
 NDARINV003RTV85 NDARINV005V6D2C
 volume-0 volume-1
 slice0000 slice0001
-topcow_001 topcow_002
-img_001 img_002
 20200101_001 20200101_002
 BraTS2020_001 BraTS2021_001
 group1_patient2 group1_patient3
 visit1_001 visit1_002
 3d12 3d13
 case_0001_ct case_0002_ct
-MSK-01 MSK-02
-Subject_001 Subject_002
 P1 P2
-case_1 case_2
 a b
 c0 c1
 2019_001 2019_002

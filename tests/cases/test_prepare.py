@@ -14,7 +14,6 @@ import pytest
 from safetensors import safe_open
 
 from rows import every_row
-from voxlate.cases.align import Preparation
 from voxlate.cases.case import compact, open_case, read_header
 from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import open_cohort, write_cohort
@@ -261,12 +260,6 @@ def test_slices_of_every_case_are_resized_to_a_matrix(tmp_path: Path, save) -> N
         prepare(tmp_path / "in", tmp_path / "new", workers=1, matrix=(0, 4))
 
 
-def test_a_matrix_changes_nothing_of_what_was_prepared_without_one(tmp_path: Path) -> None:
-    """Digests of the inputs tell a resumed preparation which cases to make again."""
-    assert "matrix" not in repr(Preparation())
-    assert repr(Preparation(matrix=(2, 2))) == repr(Preparation())
-
-
 def test_all_cases_are_resampled_to_a_spacing(tmp_path: Path, save) -> None:
     save(
         tmp_path / "in" / "a" / "t1.nii.gz", np.ones((4, 8, 8)) * np.arange(8), spacing_mm=(4, 1, 1)
@@ -302,27 +295,6 @@ def test_one_modality_in_two_units_is_refused(tmp_path: Path, save) -> None:
         prepare(tmp_path / "in", tmp_path / "out", workers=1)
 
 
-def test_the_same_voxels_in_two_patients_are_warned_of(cohort_folder: Path, tmp_path: Path) -> None:
-    (cohort_folder / "cases.csv").write_text("case,split\ncase0,train\ncase1,val\ncase2,val\n")
-    (cohort_folder / "case1" / "t1.nii.gz").write_bytes(
-        (cohort_folder / "case0" / "t1.nii.gz").read_bytes()
-    )
-    cohort = prepare(cohort_folder, tmp_path / "out", workers=1, audit=False)
-    assert cohort.warnings == (
-        "The same voxels of different patients: case0/t1, case1/t1, in the splits train, val: scores will be too good.",
-    )
-
-
-def test_the_same_voxels_in_two_modalities_are_warned_of(
-    cohort_folder: Path, tmp_path: Path
-) -> None:
-    (cohort_folder / "case1" / "t2.nii.gz").write_bytes(
-        (cohort_folder / "case1" / "t1.nii.gz").read_bytes()
-    )
-    cohort = prepare(cohort_folder, tmp_path / "out", workers=1, audit=False)
-    assert cohort.warnings == ("The same voxels: case1/t1, case1/t2.",)
-
-
 def test_blank_and_windowed_images_are_warned_of(tmp_path: Path, save) -> None:
     save(tmp_path / "in" / "a" / "t1.nii.gz", np.full((2, 4, 4), 7))
     save(tmp_path / "in" / "a" / "ct.nii.gz", np.arange(32).reshape(2, 4, 4))
@@ -343,31 +315,23 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(
     cohort_folder: Path, tmp_path: Path, save
 ) -> None:
     out = tmp_path / "out"
-    first = prepare(cohort_folder, out, workers=1)
+    messages: list[str] = []
+    first = prepare(cohort_folder, out, workers=1, say=messages.append)
     before, text = stamps(out), (out / "cohort.json").read_text()
     assert prepare(cohort_folder, out, workers=1) == first
     assert stamps(out) == before
     assert (out / "cohort.json").read_text() == text
     save(cohort_folder / "case2" / "t1.nii.gz", np.ones((4, 6, 8)) * 3)
-    cohort = prepare(cohort_folder, out, workers=1)
+    cohort = prepare(cohort_folder, out, workers=1, say=messages.append)
+    split, *_, again = messages
+    assert split.startswith("6 patients: 5 for training, 1 for validation, none for test")
+    assert again == (
+        "1 cases were prepared again, because their files or the options have changed: case2."
+    )
     assert {name for name, stamp in stamps(out).items() if stamp != before[name]} == {
         "case2.safetensors"
     }
     assert (cohort.case("case2").volume("t1").data == 3).all()
-
-
-def test_cases_whose_files_changed_are_said_to_be_made_again(
-    cohort_folder: Path, tmp_path: Path, save
-) -> None:
-    said: list[str] = []
-    prepare(cohort_folder, tmp_path / "out", workers=1, say=said.append)
-    (split,) = said
-    assert split.startswith("6 patients: 5 for training, 1 for validation, none for test")
-    save(cohort_folder / "case2" / "t1.nii.gz", np.ones((4, 6, 8)) * 3)
-    prepare(cohort_folder, tmp_path / "out", workers=1, say=said.append)
-    assert said[2:] == [
-        "1 cases were prepared again, because their files or the options have changed: case2."
-    ]
 
 
 @every_row(
@@ -462,13 +426,6 @@ def test_a_folder_that_holds_something_else_is_refused(
     with pytest.raises(BadInput):
         prepare(cohort_folder, tmp_path / "out", workers=1)
     assert (tmp_path / "out" / what).read_text() == '{"format": "other"}'
-
-
-def test_the_folder_of_another_cohort_is_refused(cohort_folder: Path, tmp_path: Path) -> None:
-    prepare(cohort_folder, tmp_path / "out", workers=1)
-    cohort_folder.rename(tmp_path / "moved")
-    with pytest.raises(BadInput, match=r"differs in: root, .* there and .*moved here"):
-        prepare(tmp_path / "moved", tmp_path / "out", workers=1)
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(
@@ -596,18 +553,6 @@ def test_a_folder_that_another_process_writes_is_refused(
     ):
         prepare(cohort_folder, tmp_path / "out", workers=1)
     assert prepare(cohort_folder, tmp_path / "out", workers=1).splits
-
-
-def test_shares_may_be_numbers_of_patients(cohort_folder: Path, tmp_path: Path) -> None:
-    total = len(find_cohort(cohort_folder).cases)
-    cohort = prepare(cohort_folder, tmp_path / "out", workers=1, shares=(total - 1, 0, 1))
-    assert {name: len(cases) for name, cases in cohort.splits.items()} == {
-        "train": total - 1,
-        "val": 0,
-        "test": 1,
-    }
-    with pytest.raises(BadInput, match=f"counts that add up to the {total} patients"):
-        prepare(cohort_folder, tmp_path / "other", workers=1, shares=(total, 0, 1))
 
 
 def two_grids(save, folder: Path, unit: str = "t1") -> Path:
