@@ -23,7 +23,7 @@ from voxlate.images import pictures
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.ranges import range_for
 from voxlate.reports import curves
-from voxlate.reports.page import headline, report
+from voxlate.reports.page import report
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS
 from voxlate.system.errors import BadInput
@@ -386,19 +386,6 @@ def test_an_interval_is_drawn_to_scale_and_names_cannot_break_the_chart():
     assert "&lt;b&gt;" in svg
     assert "<b>" not in svg
     assert not re.search(r"https?:|url\(|<style", svg)
-
-
-def answer(mean):
-    return {"mae": {"mean": mean}}
-
-
-def test_the_headline_says_when_a_baseline_is_better():
-    better = headline(
-        {"synthesis": answer(50.0), "mean image": answer(100.0), "copy": answer(80.0)}, "HU", "mae"
-    )
-    assert better == "MAE 50.0 HU, 38 % below the best naive baseline (copy, 80.0)."
-    worse = headline({"synthesis": answer(90.0), "copy": answer(75.0)}, "HU", "mae")
-    assert worse == "MAE 90.0 HU, 20 % above the best naive baseline (copy, 75.0)."
 
 
 def test_the_source_volume_is_read_from_the_provenance(out, tmp_path):

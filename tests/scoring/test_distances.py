@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
 
@@ -38,19 +36,6 @@ def textbook(a, b):
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     gap = a.mean(0) - b.mean(0)
     return gap @ gap + np.trace(cov_a + cov_b - 2 * np.real(sqrtm(cov_a @ cov_b)))
-
-
-@given(
-    gap=st.floats(-5, 5),
-    deviations=st.tuples(*[st.floats(0.1, 5)] * 4),
-    angle=st.floats(0, 2 * math.pi),
-)
-def test_gaussians_that_share_their_axes_differ_by_means_and_deviations(gap, deviations, angle):
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    first, second = np.array(deviations[:2]), np.array(deviations[2:])
-    covariances = (turn @ np.diag(part**2) @ turn.T for part in (first, second))
-    found = frechet(*(gaussian(mean, one) for mean, one in zip(([0, 0], [gap, 0]), covariances)))
-    assert found == pytest.approx(gap**2 + np.sum((first - second) ** 2), abs=1e-9)
 
 
 def test_two_gaussians_whose_axes_differ_have_the_two_dimensional_closed_form():

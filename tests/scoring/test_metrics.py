@@ -154,23 +154,10 @@ def test_the_ssim_loss_of_one_window_is_one_minus_the_metric(pair):
     assert found.numpy() == pytest.approx(expected, abs=5e-5)  # variances of float32
 
 
-def test_ssim_of_two_constants_is_the_luminance_term():
-    a, b = np.full((1, 16, 16), 0.2), np.full((1, 16, 16), 0.6)
-    expected = (2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4)
-    assert ssim(a, b, 1.0) == pytest.approx(expected, abs=1e-9)
-
-
 def test_ssim_is_nan_where_no_window_fits_or_the_mask_is_empty(pair):
     assert math.isnan(ssim(pair[0][:10], pair[1][:10], 1.0, dimensions=3))
     assert math.isnan(ssim(pair[0][:, :8], pair[1][:, :8], 1.0))
     assert math.isnan(ssim(*pair, 1.0, mask=np.zeros(pair[0].shape)))
-
-
-@given(images, images)
-def test_ssim_is_symmetric_and_at_most_one(a, b):
-    value = ssim(a, b, 1.0)
-    assert -1 - 1e-9 <= value <= 1 + 1e-9
-    assert ssim(b, a, 1.0) == pytest.approx(value, abs=1e-9)
 
 
 @given(images, images, st.floats(0.5, 5000))
@@ -178,19 +165,6 @@ def test_ssim_and_psnr_do_not_depend_on_the_unit(a, b, scale):
     assert ssim(a * scale, b * scale, scale) == pytest.approx(ssim(a, b, 1.0), abs=1e-6)
     if rmse(a, b) > 1e-6:
         assert psnr(a * scale, b * scale, scale) == pytest.approx(psnr(a, b, 1.0), abs=1e-6)
-
-
-@given(images)
-def test_an_image_is_most_like_itself(a):
-    assert ssim(a, a, 1.0) == pytest.approx(1.0, abs=1e-9)
-    assert mae(a, a) == rmse(a, a) == 0.0
-
-
-@given(images, images, images)
-def test_mae_is_a_distance_that_never_exceeds_rmse(a, b, c):
-    assert mae(a, b) <= rmse(a, b) + 1e-12
-    assert mae(a, c) <= mae(a, b) + mae(b, c) + 1e-12
-    assert mae(a, b) == pytest.approx(mae(b, a))
 
 
 def test_nmi_is_that_of_scikit_image(pair):
@@ -205,14 +179,6 @@ def test_nmi_of_an_image_with_itself_or_its_negative_is_two(pair):
     assert nmi(truth, truth, 0.0, 4.0) == pytest.approx(2.0)
     levels = np.arange(64.0).reshape(8, 8) + 0.5
     assert nmi(levels, 64 - levels, 0.0, 64.0) == pytest.approx(2.0)
-
-
-@given(images, images)
-def test_nmi_is_symmetric_between_one_and_two(a, b):
-    value = nmi(a, b, 0.0, 1.0)
-    if not math.isnan(value):
-        assert 1 - 1e-9 <= value <= 2 + 1e-9
-        assert nmi(b, a, 0.0, 1.0) == pytest.approx(value)
 
 
 def test_gradient_strength_in_a_mask_sees_only_pairs_of_rows_inside_it():

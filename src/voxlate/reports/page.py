@@ -35,7 +35,6 @@ from voxlate.trust.usability import usability
 MOST_CASES = 9
 MOST_PICTURES = 4  # of the validation
 LONGEST_LIST = 12
-HEADLINES = ("mae", "ssim_2d")
 CHART_METRICS = (
     "mae",
     "rmse",
@@ -237,7 +236,7 @@ def _title(scores: Table) -> str:
 
 
 def _summary(modality: str, part: Mapping[str, Any]) -> Table:
-    """The headline of one modality, sentences on its uncertainty, and a chart of each main metric with all baselines."""
+    """A sentence on the uncertainty of one modality, and a chart of each main metric with all baselines."""
     unit = part["unit"]
     answers = dict[str, Answer]()
     known = set[str]()
@@ -252,66 +251,28 @@ def _summary(modality: str, part: Mapping[str, Any]) -> Table:
         values = {name: own[metric.key] for name, own in answers.items() if metric.key in own}
         chart = score_chart(metric, values)
         charts.append((metric.label, metric.unit_for(unit), BETTER[metric.better], chart))
+    levels = [level for level in LEVELS if f"coverage_{level}" in own]
+    coverage = {level: own[f"coverage_{level}"] for level in levels}
     return {
         "modality": modality,
-        "headline": " ".join(headline(answers, unit, key) for key in HEADLINES).strip(),
-        "uncertainty": " ".join(filter(None, [_uncertainty(own, unit), _intervals(own, unit)])),
+        "uncertainty": _uncertainty(own, unit),
         "charts": charts,
-        "calibration": _calibration(own),
+        "calibration": calibration_chart(coverage) if len(coverage) > 1 else None,
     }
-
-
-def headline(answers: Mapping[str, Any], unit: str, key: str) -> str:
-    """A sentence that compares a score of the synthesis with that of the best naive baseline."""
-    metric = METRIC_OF[key]
-    means = {answer: scores[key]["mean"] for answer, scores in answers.items() if key in scores}
-    own = means.pop("synthesis", None)
-    if own is None:
-        return ""
-    text = f"{metric.label} {metric.text(own)} {metric.unit_for(unit)}".strip()
-    if not means:
-        return f"{text}."
-    best = min(
-        means,
-        key=lambda answer: means[answer] if metric.better == "lower" else -means[answer],
-    )
-    other = f"the best naive baseline ({best}, {metric.text(means[best])})"
-    if metric.better == "lower" and means[best] > 0:
-        share = 1 - own / means[best]
-        return f"{text}, {100 * abs(share):.0f} % {'below' if share >= 0 else 'above'} {other}."
-    return f"{text}, {'above' if own > means[best] else 'not above'} {other}."
 
 
 def _uncertainty(scores: Answer, unit: str) -> str:
     """A sentence on the differences between samples."""
     if "std" not in scores:
         return ""
-    spread = f"{METRIC_OF['std'].text(scores['std']['mean'])} {unit}"
-    text = f"The samples of a case differ by {spread} on average (standard deviation)"
-    if "std_error_r" not in scores:
-        return text + "."
-    r = METRIC_OF["std_error_r"].text(scores["std_error_r"]["mean"])
-    return f"{text}; where they differ more, the error is larger with correlation {r}."
-
-
-def _intervals(scores: Answer, unit: str) -> str:
-    """A sentence on the coverage of intervals."""
-    if "coverage" not in scores:
-        return ""
-    width = f"{METRIC_OF['interval'].text(scores['interval']['mean'])} {unit}"
-    inside = METRIC_OF["coverage"].mean_text(scores["coverage"])
-    text = f"Truth is within its interval in {inside} % of the body's voxels; intervals are {width} wide"
-    if "mae_bound_held" not in scores:
-        return text + "."
-    return f"{text}; the stated bound of the MAE holds in {scores['mae_bound_held']['mean']:.0%} of the cases."
-
-
-def _calibration(scores: Answer) -> Any:
-    """The chart of the coverage at each nominal level; None without intervals."""
-    coverage = {
-        level: scores[f"coverage_{level}"] for level in LEVELS if f"coverage_{level}" in scores
-    }
-    return calibration_chart(coverage) if len(coverage) > 1 else None
+    spread, r = (
+        METRIC_OF[key].text(scores[key]["mean"]) if key in scores else ""
+        for key in ("std", "std_error_r")
+    )
+    related = f"; where they differ more, the error is larger with correlation {r}" if r else ""
+    return (
+        f"The samples of a case differ by {spread} {unit} on average (standard deviation){related}."
+    )
 
 
 def charts_of(log: Path) -> list[Table]:

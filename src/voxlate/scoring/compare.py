@@ -9,7 +9,7 @@ import numpy as np
 
 from voxlate import __version__
 from voxlate.scoring.comparison_tables import comparison_tables
-from voxlate.scoring.documents import Document, Row, read_scores, rows_of
+from voxlate.scoring.documents import Document, Part, Row, Table, read_scores, rows_of
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import check_unchanged
@@ -95,7 +95,7 @@ class Comparison:
         write_json(path, self.document)
 
 
-def _flat_rows(document: Document) -> Iterator[dict[str, Any]]:
+def _flat_rows(document: Document) -> Iterator[Table]:
     """A row for each score of each method; an interval has two columns; n: number of compared patients (or cases)."""
     for modality, part in document["modalities"].items():
         for score, metric in part["metrics"].items():
@@ -204,7 +204,7 @@ def _modality(
     methods: Sequence[ScoredMethod],
     known: Mapping[str, Metric],
     reference: str | None,
-) -> dict[str, Any]:
+) -> Table:
     """The conventions of a modality, and the result of each metric that methods have."""
     parts = [method.document["modalities"][name] for method in methods]
     rows = [method.rows(name) for method in methods]
@@ -212,7 +212,7 @@ def _modality(
         _check_same(name, methods[0], method)
     cases = sorted(rows[0])
     patients = Patients(cases, [rows[0][case]["patient"] for case in cases])
-    results: dict[str, Any] = {}
+    results: Table = {}
     for key, metric in known.items():
         if metric.pooled:
             results |= _pool(metric, methods, parts)
@@ -240,15 +240,13 @@ def _modality(
     }
 
 
-def _naive(
-    name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric]
-) -> dict[str, Any] | None:
+def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric]) -> Table | None:
     """The best naive baseline of all methods by its MAE: its name, method and scores; None if there is none.
 
     Only baselines with all cases count. Cases of one patient are averaged first, as for methods.
     """
     cases = sorted(methods[0].rows(name))
-    best: dict[str, Any] | None = None
+    best: Table | None = None
     for method in methods:
         for answer in method.document["modalities"][name]["answers"]:
             rows = rows_of(method.document, name, answer)
@@ -294,7 +292,7 @@ def _test(
     rows: Mapping[str, Mapping[str, Row]],
     patients: Patients,
     reference: str | None,
-) -> dict[str, Any]:
+) -> Table:
     """Mean and sd of each method, and p of its difference to the reference over the shared patients.
 
     rows: scores by method and case. Cases of one patient are not tested: they are no sample of other patients.
@@ -302,8 +300,8 @@ def _test(
     values, used = patients.means(list(rows.values()), metric.key)
     size = values.shape[1]
     names = list(rows)
-    summaries: list[dict[str, Any]] = [{**mean_and_sd(row), "ci95": None} for row in values]
-    result: dict[str, Any] = {
+    summaries: list[Table] = [{**mean_and_sd(row), "ci95": None} for row in values]
+    result: Table = {
         "label": metric.label,
         "better": metric.better,
         "n": size,
@@ -335,9 +333,7 @@ def _test(
     return result
 
 
-def _pool(
-    metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _pool(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Part]) -> Table:
     """Distances of pooled slices, if all methods have them by the same features and number of images."""
     values = {
         method.name: part["answers"][method.answer].get(metric.key)
@@ -364,13 +360,13 @@ def _pool(
     return {metric.key: result}
 
 
-def _effort(method: ScoredMethod) -> dict[str, Any] | None:
+def _effort(method: ScoredMethod) -> Table | None:
     """Mean and sd of time and network calls over the cases whose provenance states them; None if there are none."""
     if method.answer != SYNTHESIS:
         return None
     folder = method.path if method.path.is_dir() else method.path.parent
     # Images of one case that were synthesised together count once.
-    by_run: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    by_run: dict[tuple[Any, ...], Document] = {}
     for row in method.document["cases"]:
         if row["answer"] == SYNTHESIS:
             provenance = provenance_of(folder, row["case"], row["modality"])

@@ -32,6 +32,7 @@ Pair = tuple[Number, Number]
 Document = Mapping[str, Any]
 Part = Mapping[str, Any]  # of a modality
 Row = Mapping[str, Any]
+Table = dict[str, Any]
 HEAD = ("case", "patient", "modality", "answer")
 
 
@@ -155,10 +156,10 @@ class _Document(TypedDict, total=False):
     cases: Required[list[dict[Text, Number | Text | None]]]
 
 
-def read_scores(path: Path) -> dict[str, Any]:
+def read_scores(path: Path) -> Table:
     """The content of a metrics.json; raises BadInput if it is not as `evaluate` writes it."""
     record = Record(path, "scores", "Run voxlate evaluate again.")
-    document: dict[str, Any] = read_json(path)
+    document: Table = read_json(path)
     record.fill(_Document, document)
     record.check(bool(document["modalities"] and document["cases"]), "no scores")
     _check_rows(record, document)

@@ -22,6 +22,7 @@ from voxlate.scoring.aligned import NAME, RULE, check_name, count_moved
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Functions, Rules, ScoredItem, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
+from voxlate.scoring.documents import Table
 from voxlate.scoring.features import features_for
 from voxlate.scoring.metrics import METRICS, ImagePair
 from voxlate.scoring.misaligned import summarise_floors
@@ -217,7 +218,7 @@ def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
             )
 
 
-def _distances(scored: Scored, rules: Rules) -> list[dict[str, Any]]:
+def _distances(scored: Scored, rules: Rules) -> list[Table]:
     """What metrics.json states on features, and the distances of features, both by modality."""
     if rules.pool is None:
         return [{}, {}]
@@ -314,7 +315,7 @@ def _owner(item: Item, cohort: Sequence[CaseFiles]) -> str:
     return ""
 
 
-def _state_faults(scored: Scored, faults: Mapping[str, Fault]) -> dict[str, dict[str, Any]]:
+def _state_faults(scored: Scored, faults: Mapping[str, Fault]) -> dict[str, Table]:
     """The faults as entries of metrics.json, each with the MAE of the image where it was scored."""
     stated = {label: asdict(fault) for label, fault in faults.items()}
     for item, result in scored.items():
@@ -323,7 +324,7 @@ def _state_faults(scored: Scored, faults: Mapping[str, Fault]) -> dict[str, dict
     return stated
 
 
-def _on_images(out: Path, scored: Scored, rules: Rules) -> dict[str, Any]:
+def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
     """The entries of metrics.json on the scored images: their runs, files and scans."""
     cases = [item.case for item in scored]
     learned = [(item.case.case, item.provenance) for item in scored]
@@ -347,9 +348,9 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> dict[str, Any]:
     }
 
 
-def _on_provenance(out: Path, items: Iterable[Item]) -> dict[str, Any]:
+def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
     """The entries of metrics.json that gather what the provenance of each image states."""
-    calibrations = list[dict[str, Any]]()
+    calibrations = list[Table]()
     bounds = dict[str, float]()
     sources = dict[str, dict[str, str]]()
     warnings = dict[str, list[str]]()
@@ -400,7 +401,7 @@ def _find_changed(item: Item) -> dict[str, str]:
     return changed
 
 
-def _on_areas(rules: Rules, ranges: Mapping[str, Range], rows: Sequence[Row]) -> dict[str, Any]:
+def _on_areas(rules: Rules, ranges: Mapping[str, Range], rows: Sequence[Row]) -> Table:
     """Sentences on regions and scopes, and on how many images --align could move."""
     mask = None if rules.asked.mask is None else str(rules.asked.mask)
     within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"

@@ -35,6 +35,7 @@ from voxlate.system.records import (
 )
 
 Stated = Mapping[str, Any]
+Table = dict[str, Any]
 # All cases of one synthesis share these entries.
 SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")
 # This key of a provenance states that the case was used for the calibration.
@@ -67,11 +68,11 @@ class _Synth(TypedDict, total=False):
     steps: Several
     sampler: Text
     precision: Text | None  # of version 0.6.0, which states none: that of the training
-    windows: dict[str, Any] | None
+    windows: Table | None
 
 
 class _Units(TypedDict):
-    map: dict[str, Any]
+    map: Table
     low: Number
     high: Number
 
@@ -107,7 +108,7 @@ class _Stated(TypedDict, total=False):
     split: Text
     axes: Axes
     images: dict[FileName, Text]
-    made_without: dict[Name, dict[str, Any]]
+    made_without: dict[Name, Table]
     synth: _Synth
     seed: Count
     units: dict[Name, Text]
@@ -163,9 +164,7 @@ class _Trained(TypedDict, total=False):
 
     data: _Data
     recipe: _Recipe
-    prepared: (
-        Place | dict[str, Any]
-    )  # a path in the provenance of a run, a table in that of an image
+    prepared: Place | Table  # a path in the provenance of a run, a table in that of an image
     inherited_voxels: list[ShortDigest]
     continuations: list[_Continued]
     paced: dict[Name, dict[Text, Number]]
@@ -174,14 +173,14 @@ class _Trained(TypedDict, total=False):
     starters: dict[Text, Text]
 
 
-def read_provenance(path: Path) -> dict[str, Any]:
+def read_provenance(path: Path) -> Table:
     """The provenance.json of images; raises BadInput if its form is not that of `synth`."""
     record = Record(
         path,
         "the provenance of a synthesis",
         "Synthesise the image again, or remove this file.",
     )
-    content: dict[str, Any] = read_json(path)
+    content: Table = read_json(path)
     record.fill(_Stated, content, known=False)
     pairs = [*content.get("range", {}).values()]
     pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]
@@ -191,11 +190,11 @@ def read_provenance(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_run(path: Path) -> dict[str, Any]:
+def read_run(path: Path) -> Table:
     """The provenance.json of a run; raises BadInput if its form is not that of `train`."""
     advice = "Restore the file: it states which cases were used for training."
     record = Record(path, "the provenance of a training", advice)
-    content: dict[str, Any] = read_json(path)
+    content: Table = read_json(path)
     record.fill(_Trained, content, known=False)
     if "recipe" in content:
         content["recipe"] = with_new_names(content["recipe"])
@@ -271,7 +270,7 @@ def window_borders(provenance: Stated, depth: int) -> list[int]:
     return sorted(borders - {0, depth})
 
 
-def common_settings(provenance: Stated) -> dict[str, Any]:
+def common_settings(provenance: Stated) -> Table:
     """The settings of a synthesis without those of its case; images that are scored together must agree in them."""
     return {key: provenance.get(key) for key in SHARED_KEYS}
 
@@ -291,7 +290,7 @@ def difference(first: Stated, second: Stated) -> str:
     return ""
 
 
-def provenance_of(out: Path, case: str = "", modality: str = "") -> dict[str, Any]:
+def provenance_of(out: Path, case: str = "", modality: str = "") -> Table:
     """The provenance of a case's synthesis, or else that of the whole folder, with absolute paths.
 
     modality: that of the image, if each image of a case has its own provenance (`made_without`).
@@ -306,7 +305,7 @@ def provenance_of(out: Path, case: str = "", modality: str = "") -> dict[str, An
     return {}
 
 
-def _with_paths(stated: Stated, folder: Path) -> dict[str, Any]:
+def _with_paths(stated: Stated, folder: Path) -> Table:
     """The provenance with absolute paths; its file states them relative to its own folder."""
     inputs = {
         name: {**scan, "path": os.path.normpath(folder / scan["path"])} if "path" in scan else scan

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import table as rich_table
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from voxlate import __version__
 from voxlate.images.ranges import Range
 from voxlate.scoring.captions import caption, keys_of, short_caption
-from voxlate.scoring.documents import Document, Part
+from voxlate.scoring.documents import Document, Part, Table
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.outliers import outlier_lines
 from voxlate.scoring.statistics import RESAMPLES, bootstrap, mean_and_sd
@@ -104,8 +104,8 @@ class Tables:
         sections: Iterable[Sequence[tuple[str, Sequence[Cell]]]],
         columns: Iterable[int],
         widths: Sequence[int],
-    ) -> Table:
-        result = Table("")
+    ) -> rich_table.Table:
+        result = rich_table.Table("")
         for column in columns:
             width = widths[column]
             result.add_column(
@@ -223,11 +223,11 @@ class Row:
     answer: str
     scores: dict[str, float]
     slices: int
-    pictures: Sequence[Mapping[str, Any]]
+    pictures: Sequence[Document]
 
-    def flat(self, scores: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def flat(self, scores: Document | None = None) -> Table:
         """The row as a table's line, in which numbers that are not finite are None; scores: default the case's own."""
-        line: dict[str, Any] = {key: getattr(self, key) for key in COLUMNS[:4]}
+        line: Table = {key: getattr(self, key) for key in COLUMNS[:4]}
         for key, value in (self.scores if scores is None else scores).items():
             infinite = isinstance(value, float) and not math.isfinite(value)
             line[key] = None if infinite else value
@@ -243,14 +243,14 @@ class Scores:
     """
 
     rows: tuple[Row, ...]
-    header: Mapping[str, Any]
-    choices: Mapping[str, Any]
+    header: Document
+    choices: Document
     ranges: Mapping[str, Range]
     seed: int
-    features: Mapping[str, Mapping[str, Any]]
-    distances: Mapping[str, Mapping[str, Any]]
+    features: Mapping[str, Document]
+    distances: Mapping[str, Document]
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Table:
         """The content of metrics.json: each value with its unit, range, mask, window, reduction and number of cases."""
         modalities = dict.fromkeys(row.modality for row in self.rows)
         document = {
@@ -274,7 +274,7 @@ class Scores:
         """A pandas DataFrame with a row for each answer to each modality of each case."""
         return dataframe(row.flat() for row in self.rows)
 
-    def _modality(self, name: str) -> dict[str, Any]:
+    def _modality(self, name: str) -> Table:
         by_answer: dict[str, list[Row]] = {}
         for row in self.rows:
             if row.modality == name:
@@ -294,7 +294,7 @@ class Scores:
             "patients": len(patients),
             "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.seed}",
         }
-        answers: dict[str, Any] = {}
+        answers: Table = {}
         for answer, own in by_answer.items():
             pooled = self.distances.get(name, {}).get(answer, {})
             scored = set(pooled).union(*(row.scores for row in own))
@@ -341,7 +341,7 @@ class Scores:
                 # The file may be from an earlier evaluation.
                 (out / "pictures.csv").unlink(missing_ok=True)
 
-    def _line(self, row: Row, scores: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _line(self, row: Row, scores: Document | None = None) -> Table:
         """A line of a CSV file."""
         scale = self.ranges[row.modality]
         return row.flat(scores) | {
@@ -352,7 +352,7 @@ class Scores:
         }
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Document]) -> None:
     with (
         whole_file(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -362,7 +362,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
         writer.writerows(rows)
 
 
-def _over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
+def _over_pictures(rows: Sequence[Row], metric: Metric) -> Table:
     """The entry "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state."""
     scope, _, key = metric.key.rpartition(".")
     pictures = chain.from_iterable(row.pictures for row in rows)
@@ -372,7 +372,7 @@ def _over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
     return {"pictures": mean_and_sd(kept) | counts} if len(values) else {}
 
 
-def _summarise(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[str, Any]:
+def _summarise(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> Table:
     """Mean, standard deviation between cases, and bootstrap interval of the mean over the finite values.
 
     Patients (or cases) are drawn with replacement, each with all its cases, because cases of one patient are not
@@ -388,7 +388,7 @@ def _summarise(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dic
     }
 
 
-def _conventions(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
+def _conventions(metric: Metric, scale: Range, stated: Document) -> Table:
     """The conventions that metrics.json states with each value."""
     keys = ["range", "range_rule", "mask"]
     if metric.score.startswith("ssim"):
