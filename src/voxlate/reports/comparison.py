@@ -22,9 +22,10 @@ def write_page(
     names = list(document["methods"])
     modalities = document["modalities"]
     targets = ", ".join(modalities)
-    paths = {name: Path(place) for name, place in document["methods"].items()}
-    folders = {name: place if place.is_dir() else place.parent for name, place in paths.items()}
-    scores = {name: scores_in(folder) for name, folder in folders.items()}
+    methods = {}
+    for name, place in document["methods"].items():
+        folder = Path(place) if Path(place).is_dir() else Path(place).parent
+        methods[name] = (folder, scores_in(folder))
     pictured = document["answer"] == "synthesis"
     context = {
         "kind": "Comparison",
@@ -34,7 +35,7 @@ def write_page(
         else f"{targets}, compared",
         "tables": comparison_tables(document),
         "paths": document["methods"],
-        "cases": sections_of(folders, scores, MOST_CASES * len(modalities)) if pictured else [],
+        "cases": sections_of(methods, MOST_CASES * len(modalities)) if pictured else [],
         "cases_total": max(part["cases"] for part in modalities.values()),
         "scales": SCALES,
     }

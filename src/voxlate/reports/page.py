@@ -83,7 +83,7 @@ def report(
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
     scores = scores_in(folder)
     check_unchanged(folder, scores)
-    cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: scores}, MOST_CASES)
+    cases = [] if is_run else sections_of({folder.name: (folder, scores)}, MOST_CASES)
     if not (is_run or cases or scores):
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."

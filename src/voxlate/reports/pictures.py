@@ -49,7 +49,8 @@ LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}
 SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error"))
 
 Table = Mapping[str, Any]
-Rows = Mapping[str, Table]  # scores by case, or of a case by method
+Rows = Mapping[str, Table]  # scores of a case by method
+Methods = Mapping[str, tuple[Path, Table]]
 
 
 @dataclass(frozen=True)
@@ -233,77 +234,63 @@ def share_scales(cases: Iterable[CaseImages]) -> Scales:
     return scales
 
 
-def sections_of(
-    folders: Mapping[str, Path], scores: Mapping[str, Table], most: int
-) -> list[dict[str, Any]]:
+def sections_of(methods: Methods, most: int) -> list[Table]:
     """The page's sections of at most `most` cases, evenly from the lowest to the highest error (mean of the methods).
 
-    folders: one method with a column for each image, or several methods with a column for each method.
-    scores: their metrics.json; {} if there is none.
+    methods: folder and metrics.json ({} if there is none) by name; one method with a column for each image, or several
+    methods with a column for each method.
     """
-    first = next(iter(folders))
-    syntheses = _syntheses(folders[first])
-    scored = list(scores[first].get("modalities", {}))
-    modalities = scored or sorted({name for _, name in syntheses})
+    folder, scores = next(iter(methods.values()))
+    syntheses = _syntheses(folder)
+    modalities = list(scores.get("modalities", ())) or sorted({name for _, name in syntheses})
     each = max(1, most // max(1, len(modalities)))
-    sections = list[dict[str, Any]]()
+    sections = list[Table]()
     for modality in modalities:
-        rows = {name: rows_of(scores[name], modality) for name in folders}
-        cases = list(rows[first]) or [case for case, name in syntheses if name == modality]
-        sections += _sections(modality, cases, rows, folders, scores, each)
+        cases = list(rows_of(scores, modality)) or [
+            case for case, name in syntheses if name == modality
+        ]
+        sections += _sections(modality, cases, methods, each)
     return sections
 
 
-def _sections(
-    modality: str,
-    cases: Sequence[str],
-    rows: Mapping[str, Rows],
-    folders: Mapping[str, Path],
-    scores: Mapping[str, Table],
-    most: int,
-) -> Iterator[dict[str, Any]]:
-    """The sections of one modality; rows: scores by method and case."""
+def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) -> Iterator[Table]:
+    """The sections of one modality."""
+    rows = {name: rows_of(scores, modality) for name, (_, scores) in methods.items()}
+    _, scores = next(iter(methods.values()))
+    part = scores.get("modalities", {}).get(modality)
 
     def error(case: str) -> float:
         """The sum of the methods' errors."""
         return sum(own.get(case, {}).get("mae") or 0.0 for own in rows.values())
 
-    first = next(iter(folders))
     ordered = sorted(cases, key=error)
     ranks = evenly(len(ordered), most)
     last = len(ordered) - 1
     extremes = {0: " (lowest)", last: " (highest)"} if last else {}
-    shown = [_of_methods(folders, scores, ordered[rank], modality) for rank in ranks]
-    images = itertools.chain.from_iterable(by_method.values() for by_method in shown)
-    scales = share_scales(images)
-    unit = scores[first]["modalities"][modality]["unit"] if rows[first] else ""
-    for rank, by_method in zip(ranks, shown):
-        if not by_method:
-            continue
-        case = ordered[rank]
-        facts = [modality, str(next(iter(by_method.values())).grid)]
-        if rows[first]:
-            facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
-        warnings = itertools.chain.from_iterable(own.warnings for own in by_method.values())
-        own_rows = {name: rows[name].get(case, {}) for name in by_method}
-        layout = _alone if len(folders) == 1 else _several
-        yield {
-            "case": case,
-            "facts": facts,
-            "warnings": list(dict.fromkeys(warnings)),
-            **layout(by_method, scales, own_rows, unit),
-        }
-
-
-def _of_methods(
-    folders: Mapping[str, Path], scores: Mapping[str, Table], case: str, modality: str
-) -> dict[str, CaseImages]:
-    """The images of a case by method; those of the first method include the sources."""
-    images = dict[str, CaseImages]()
-    for name, folder in folders.items():
-        if case_images := read_case(folder, scores[name], case, modality, sources=not images):
-            images[name] = case_images
-    return images
+    shown = list[dict[str, CaseImages]]()
+    for rank in ranks:
+        images = dict[str, CaseImages]()
+        for name, (folder, own) in methods.items():
+            # The images of the first method include the sources.
+            if found := read_case(folder, own, ordered[rank], modality, sources=not images):
+                images[name] = found
+        shown.append(images)
+    scales = share_scales(itertools.chain.from_iterable(images.values() for images in shown))
+    layout = _alone if len(methods) == 1 else _several
+    for rank, images in zip(ranks, shown):
+        if images:
+            case = ordered[rank]
+            facts = [modality, str(next(iter(images.values())).grid)]
+            if part:
+                facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
+            warnings = itertools.chain.from_iterable(own.warnings for own in images.values())
+            own_rows = {name: rows[name].get(case, {}) for name in images}
+            yield {
+                "case": case,
+                "facts": facts,
+                "warnings": list(dict.fromkeys(warnings)),
+                **layout(images, scales, own_rows, part["unit"] if part else ""),
+            }
 
 
 def scan_columns(
@@ -368,18 +355,14 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(number * (count - 1) / max(1, chosen - 1)) for number in range(chosen)]
 
 
-def _alone(
-    methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str
-) -> dict[str, Any]:
+def _alone(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str) -> Table:
     """A column for each image with its own colour bar."""
     ((name, case),) = methods.items()
     columns = [_column(case, image, scales) for image in case.images]
     return {"columns": columns, "scores": _score_texts(rows[name], CASE_SCORES, unit)}
 
 
-def _several(
-    methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str
-) -> dict[str, Any]:
+def _several(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str) -> Table:
     """Sources and truth, then a column for each method: its image, error and standard deviation."""
     first = next(iter(methods.values()))
     columns = [

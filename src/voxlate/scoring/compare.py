@@ -224,11 +224,10 @@ def _modality(
             metric = replace(metric, better="truth")
         elif not metric.in_table:
             continue
-        own = {
-            method.name: by_case
-            for method, by_case in zip(methods, rows)
-            if any(key in row for row in by_case.values())
-        }
+        own = {}
+        for method, by_case in zip(methods, rows):
+            if any(key in row for row in by_case.values()):
+                own[method.name] = by_case
         if own:
             results[key] = _test(metric, own, patients, reference)
     return {

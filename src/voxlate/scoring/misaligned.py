@@ -69,8 +69,10 @@ def summarise_floors(floors: Mapping[tuple[str, str], Floor]) -> dict[str, Any]:
     """The entry of metrics.json from floors by (modality, case), with their means by modality; empty without any."""
     parts = dict[str, Any]()
     for (modality, case), floor in floors.items():
-        parts.setdefault(modality, {})[case] = asdict(floor)
-    for modality, cases in parts.items():
-        means = {key: float(np.mean([own[key] for own in cases.values()])) for key in ("mm", "mae")}
-        parts[modality] = {**means, "cases": cases}
+        parts.setdefault(modality, {"mm": [], "mae": [], "cases": {}})
+        parts[modality]["cases"][case] = asdict(floor)
+        parts[modality]["mm"].append(floor.mm)
+        parts[modality]["mae"].append(floor.mae)
+    for part in parts.values():
+        part |= {key: float(np.mean(part[key])) for key in ("mm", "mae")}
     return parts

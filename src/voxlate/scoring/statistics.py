@@ -36,7 +36,10 @@ def bootstrap(values: AnyArray, groups: Sequence[str], seed: int) -> tuple[float
 
 
 def too_few(pairs: int, tests: int = 1) -> str:
-    """Who a difference cannot be told from, such as "3 patients (at least 6 are needed)"; "" for enough patients."""
+    """The number of patients if no difference of so many can be significant, such as "3 patients (at least 6 are needed)".
+
+    "" if there are enough patients.
+    """
     if least_p(pairs, tests) < SIGNIFICANT:
         return ""
     if pairs == 1:
