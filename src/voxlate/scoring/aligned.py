@@ -1,4 +1,4 @@
-"""Scores of an image after it was moved onto its truth, beside its scores as it is: what misregistered pairs cost."""
+"""Scores of an image after it was resampled onto its truth, which show the error that misregistered pairs cause."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
