@@ -19,6 +19,7 @@ import psutil
 from voxlate.executors.choose import choose_executor
 from voxlate.executors.job import Context
 from voxlate.options.executors import ExecutorOptions
+from voxlate.system.messages import message
 
 MIB = 2**20
 
@@ -42,7 +43,7 @@ class NoWork:
 
     def _nothing(self, case: TinyCase, context: Context) -> Path:
         if case.case.endswith("0"):
-            context.warn(f"{case.case}: t1 is taken as mr.")
+            context.warn(message("taken-as", "t1 is taken as mr.", case=case.case))
         return Path("out") / case.case
 
 

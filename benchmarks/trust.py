@@ -26,7 +26,6 @@ import numpy as np
 import torch
 
 from rows import finished
-from voxlate.cases.grades import GRADES, worst
 from voxlate.cases.prepare import prepare
 from voxlate.cohorts.find import find_cohort
 from voxlate.formats.io import read_volume
@@ -43,7 +42,9 @@ from voxlate.synthesis.calibrate import calibrate
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
+from voxlate.system.codes import GRADES
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import worst_grade
 from voxlate.training.train import train
 from voxlate.trust.out_of_distribution import (
     Patches,
@@ -355,7 +356,7 @@ def _scan(path: Path, modality: str) -> Volume:
 def said_of(model: Model, source: str, scan: Volume) -> str:
     """The highest grade of what a model says of a scan, or that it refuses it."""
     try:
-        return worst(list(model.prepare({source: scan}, "case").warnings)) or "nothing"
+        return worst_grade(model.prepare({source: scan}, "case").warnings) or "nothing"
     except BadInput:
         return "refused"
 

@@ -25,8 +25,7 @@ ROUNDING = 1e-5  # of the largest value; on the processor that wrote them, image
 SINCE = {
     "wrong_truths",
     "wrong_truths_scored",
-    "other_scales",
-    "outliers",
+    "messages",
 }  # keys of scores that came later
 LATER_PREFIX = "desc-synthetic_"  # of completed images, in names since version 0.6.0
 

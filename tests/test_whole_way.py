@@ -221,5 +221,5 @@ def test_an_autoencoder_alone_reconstructs_the_truth_and_says_that_it_is_a_bound
     assert made.code == 0, made.err
     stated = read_json(tmp_path / "out" / "case0" / "provenance.json")
     assert list(stated["inputs"]) == ["t2"]
-    assert "reconstructed from itself" in " ".join(stated["warnings"])
+    assert "reconstructed from itself" in " ".join(one["text"] for one in stated["warnings"])
     assert "reconstructed from itself" in made.err

@@ -10,9 +10,9 @@ import scipy.ndimage
 from voxlate.cases.align import Preparation
 from voxlate.cases.audit import (
     MOST_PAIRS,
+    check_alignment,
     examined_cases,
     misalignment_lines,
-    misalignment_warnings,
     misalignments,
     to_refine,
 )
@@ -56,11 +56,11 @@ def test_prepare_keeps_how_far_the_scans_of_each_case_lie_apart(prepared):
 
 
 def test_prepare_names_the_pair_that_is_out_of_register(prepared):
-    named = [one for one in open_cohort(prepared).warnings if "mm (95th" in one]
+    named = [str(one) for one in open_cohort(prepared).warnings if one.code == "misaligned"]
     assert len(named) == 1
     assert named[0].startswith("phantom_001: t2 lies 5.")
     assert named[0].endswith(
-        "from t1: register (--register rigid), look at it (voxlate report PREPARED), or leave it out."
+        "from t1. Register (--register rigid). Look at it (voxlate report PREPARED), or leave the case out (--exclude)."
     )
 
 
@@ -129,13 +129,15 @@ def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(h
     cohort = again(audit_cases=1)
     assert sorted(bool(one.misaligned) for one in cohort.cases) == [False, True]
     assert misalignment_lines(cohort.cases)["t2"].endswith("; 1 of 2 cases were examined")
-    said = [one for one in cohort.warnings if "was examined in 1 of 2 cases" in one]
+    said = [one for one in cohort.warnings if "was examined in 1 of 2 cases" in one.text]
     assert len(said) == 1
-    assert said[0].endswith("of the other 1 it is not known. --audit-cases 2 examines all of them.")
+    assert said[0].text.endswith(
+        "of the other 1 it is not known. --audit-cases 2 examines all of them."
+    )
     times = {one.case: cohort.header(one.case).inputs for one in cohort.cases}
     cohort = again(audit_cases=2)
     assert all(one.misaligned for one in cohort.cases)
-    assert not any("examined" in one for one in cohort.warnings)
+    assert not any("examined" in one.text for one in cohort.warnings)
     assert {one.case: cohort.header(one.case).inputs for one in cohort.cases} == times
 
 
@@ -167,7 +169,10 @@ def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prep
     coarse = replace(case, header=replace(case.header, spacing_mm=(7.0, 3.0, 3.125)))
     found = misalignments(coarse, "t1")
     assert found["t2"].median_mm is None
-    said = [*misalignment_warnings([replace(coarse.header, misaligned=found)], Preparation())]
+    said = [
+        str(one)
+        for one in check_alignment([replace(coarse.header, misaligned=found)], Preparation())
+    ]
     assert said == [
         "How far phantom_000/t2 (1 of 1 pairs) lie from the fixed scan cannot be measured: 64×80×56 voxels of "
         "3.1×3.0×7.0 mm are too few or too large (at least two directions need 8 voxels of at most 3 mm)."
@@ -182,4 +187,4 @@ def test_a_map_is_neither_compared_nor_what_others_are_compared_with(prepared):
     assert (found["t1"].to, found["t1"].median_mm) == ("t2", None)
     assert found["t1"].reason == "a map shows no anatomy to compare"
     header = replace(case.header, misaligned=found)
-    assert [*misalignment_warnings([header], Preparation())] == []
+    assert [*check_alignment([header], Preparation())] == []

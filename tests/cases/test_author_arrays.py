@@ -142,7 +142,7 @@ def test_what_is_guessed_of_arrays_is_said_and_stays_with_the_cohort(
 ):
     for root, preset in ((arrays_001, "xmodality"), (arrays_002, "lyu_wang")):
         warnings = prepare(root, tmp_path / preset, preset=preset, audit=False, workers=1).warnings
-        assert any("spacing is 1 mm: nothing states it" in one for one in warnings)
+        assert any("spacing is 1 mm: nothing states it" in one.text for one in warnings)
 
 
 def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, tmp_path):
@@ -154,14 +154,14 @@ def test_a_preset_of_one_s_own_says_the_spacing_and_how_slices_lie(arrays_002, t
         (2.5, 0.8, 0.9)
     )  # rows run to the left: along columns of a canonical slice
     assert header.shape == (1, SIZE[1], SIZE[0])
-    assert not any("spacing is" in one for one in cohort.warnings)
+    assert not any("spacing is" in one.text for one in cohort.warnings)
 
 
 def test_heads_that_are_wider_than_deep_are_said_to_lie_wrongly(arrays_000, tmp_path):
     own = tmp_path / "own.toml"
     own.write_text('base = "mrdpm"\narrays = { part = "axes=LP,mm=0.625" }\n')
     warnings = prepare(arrays_000, tmp_path / "wrong", preset=own, audit=False, workers=1).warnings
-    assert any("46 of 46 heads are wider than deep" in one for one in warnings)
+    assert any("46 of 46 heads are wider than deep" in one.text for one in warnings)
 
 
 def test_networks_of_paper_001_see_its_slices_as_they_are_stored(arrays_001, tmp_path):

@@ -126,6 +126,8 @@ def test_a_training_says_what_its_patches_leave_of_the_mask(symmetric, tmp_path:
     )
     said: list[str] = []
     cohort = symmetric(14)
-    run = train(recipe, cohort.folder, tmp_path / "run", device="cpu", say=said.append)
+    run = train(
+        recipe, cohort.folder, tmp_path / "run", device="cpu", say=lambda one: said.append(str(one))
+    )
     (cut,) = [one for one in said if "is in columns that no patch reaches" in one]
     assert cut in [json.loads(line).get("started") for line in run.log.read_text().splitlines()]

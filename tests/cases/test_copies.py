@@ -91,7 +91,8 @@ def heads(tmp_path: Path) -> Path:
 
 
 def test_prepare_names_a_changed_copy_in_another_split(heads: Path, tmp_path: Path) -> None:
-    (sentence,) = prepare(heads, tmp_path / "out", workers=1).warnings
+    (said,) = prepare(heads, tmp_path / "out", workers=1).warnings
+    sentence = said.text
     assert sentence.startswith("1 pair of scans of different patients show one scan, changed by")
     assert "a/t1 and c/t1. 1 pair in two splits: scores will be too good." in sentence
 
@@ -108,9 +109,9 @@ def test_one_mask_in_the_folders_of_two_patients_is_named(heads: Path, tmp_path:
             heads / case / "mask.nii.gz", Volume(mask, np.diag([3.0, 3, 4, 1]), "a.u.", "", "")
         )
     warnings = prepare(heads, tmp_path / "out", workers=1).warnings
-    named = [one for one in warnings if "One mask is that of 2 patients" in one]
+    named = [one for one in warnings if "One mask is that of 2 patients" in one.text]
     assert len(named) == 1
-    assert ": a, b. Replace" in named[0]
+    assert ": a, b. Replace" in named[0].text
 
 
 def test_a_training_scan_that_was_changed_since_is_recognised_and_another_is_not(

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.cases.grades import grade_of
-from voxlate.cases.head_checks import black_pools_ml, head_warnings
+from voxlate.cases.head_checks import black_pools_ml, check_head
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 
@@ -43,58 +42,58 @@ def brain() -> np.ndarray:
 
 
 def test_whole_heads_and_brains_of_the_trainings_kind_are_not_warned_about(head, brain):
-    assert head_warnings(_scan(head), stripped=False) == []
-    assert head_warnings(_scan(brain), stripped=True) == []
+    assert check_head(_scan(head), stripped=False) == []
+    assert check_head(_scan(brain), stripped=True) == []
 
 
 def test_a_brain_without_skull_is_no_head(brain):
-    (sentence,) = head_warnings(_scan(brain), stripped=False)
-    assert sentence.startswith("t1: expected a whole head, found a body that is 14")
-    assert grade_of(sentence) == "do not trust"
+    (sentence,) = check_head(_scan(brain), stripped=False)
+    assert sentence.text.startswith("t1: expected a whole head, found a body that is 14")
+    assert sentence.grade == "do not trust"
 
 
 def test_a_whole_head_is_no_brain(head):
-    (sentence,) = head_warnings(_scan(head), stripped=True)
-    assert sentence.startswith("t1: expected a brain without skull, found a body that is 18")
-    assert grade_of(sentence) == "do not trust"
+    (sentence,) = check_head(_scan(head), stripped=True)
+    assert sentence.text.startswith("t1: expected a brain without skull, found a body that is 18")
+    assert sentence.grade == "do not trust"
 
 
 def test_one_slice_of_a_head_is_no_brain_and_is_a_head(head):
     slices = _scan(head[30:31])
-    assert head_warnings(slices, stripped=False) == []
-    assert len(head_warnings(slices, stripped=True)) == 1
+    assert check_head(slices, stripped=False) == []
+    assert len(check_head(slices, stripped=True)) == 1
 
 
 @pytest.mark.parametrize(
     ("axes", "how"), [(0, "upside down"), (1, "turned front to back"), ((0, 1), "upside down")]
 )
 def test_a_head_that_lies_the_wrong_way_round_is_told(head, axes, how):
-    (sentence,) = head_warnings(_scan(np.flip(head, axes)), stripped=False)
-    assert f"the scan is likely {how}" in sentence
-    assert grade_of(sentence) == "caution"
+    (sentence,) = check_head(_scan(np.flip(head, axes)), stripped=False)
+    assert f"the scan is likely {how}" in sentence.text
+    assert sentence.grade == "caution"
 
 
 def test_a_head_without_crown_is_a_caution_and_does_not_show_its_orientation(head):
     for slab in (head[20:41], head[20:41][::-1]):
-        (sentence,) = head_warnings(_scan(slab), stripped=False)
-        assert "the upper part of the head is likely missing" in sentence
-        assert grade_of(sentence) == "caution"
-    assert head_warnings(_scan(head[24:40]), stripped=False) == []  # a few slices
+        (sentence,) = check_head(_scan(slab), stripped=False)
+        assert "the upper part of the head is likely missing" in sentence.text
+        assert sentence.grade == "caution"
+    assert check_head(_scan(head[24:40]), stripped=False) == []  # a few slices
 
 
 def test_a_head_at_the_border_of_its_slices_is_a_caution_with_the_side(head):
     touching = head[:, :, 10:]  # the neck is 140 mm wide, the head 160 mm: 25 mm of air become none
-    (sentence,) = head_warnings(_scan(touching), stripped=False)
-    assert sentence.startswith("t1: the head reaches the left border of the scan (over ")
-    assert grade_of(sentence) == "caution"
+    (sentence,) = check_head(_scan(touching), stripped=False)
+    assert sentence.text.startswith("t1: the head reaches the left border of the scan (over ")
+    assert sentence.grade == "caution"
 
 
 @every_row(("slice_mm", "grade"), [(0.6, "do not trust"), (1.35, "caution")])
 def test_a_head_whose_slices_are_too_close_is_flattened(head, slice_mm, grade):
     flattened = replace(_scan(head), affine=np.diag([3.0, 3.0, slice_mm, 1.0]))
-    (sentence,) = head_warnings(flattened, stripped=False)
-    assert "the scan is likely flattened" in sentence
-    assert grade_of(sentence) == grade
+    (sentence,) = check_head(flattened, stripped=False)
+    assert "the scan is likely flattened" in sentence.text
+    assert sentence.grade == grade
 
 
 def test_fluid_as_dark_as_air_is_measured_away_from_the_rim(brain):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from voxlate.cases.grades import grade_of
-from voxlate.cases.intensity_checks import kind_warning, out_of_distribution
+from voxlate.cases.intensity_checks import check_brightness, check_kind
 from voxlate.images.intensity import Window
 from voxlate.images.statistics import intensity_statistics
 
@@ -31,14 +30,14 @@ def body(median: float, bright: float):
     ("median", "grade"), [(660, "note"), (720, "caution"), (870, "do not trust")]
 )
 def test_the_farther_a_scan_lies_outside_the_training_the_graver_is_the_warning(median, grade):
-    said = out_of_distribution("t1", body(median, 1320), WINDOW, KNOWN)
-    assert said.startswith("t1: its brightness is outside that of the training's scans: ")
-    assert f"is {median}, theirs 500 to 550 on the same scale" in said
-    assert grade_of(said) == grade
+    (said,) = check_brightness("t1", body(median, 1320), WINDOW, KNOWN)
+    assert said.text.startswith("t1: its brightness is outside that of the training's scans: ")
+    assert f"is {median}, theirs 500 to 550 on the same scale" in said.text
+    assert said.grade == grade
 
 
 def test_values_beyond_the_window_do_not_count_for_networks_do_not_see_them():
-    assert out_of_distribution("t1", body(520, 2500), WINDOW, KNOWN) == ""
+    assert check_brightness("t1", body(520, 2500), WINDOW, KNOWN) == []
 
 
 def test_a_ct_or_a_mask_in_the_place_of_an_mr_is_not_to_be_trusted():
@@ -46,16 +45,16 @@ def test_a_ct_or_a_mask_in_the_place_of_an_mr_is_not_to_be_trusted():
     head = np.zeros((8, 20, 20), np.float32)
     head[:, 5:15, 5:15] = rng.uniform(200, 900, (8, 10, 10))
     in_hu = np.where(head > 0, head - 300, -1000).astype(np.float32)
-    said = kind_warning("mr", "a.u.", intensity_statistics(in_hu))
-    assert "5 % of the voxels are at -1000 or below, as air is in a CT" in said
-    assert grade_of(said) == "do not trust"
-    mask = kind_warning("mr", "a.u.", intensity_statistics((head > 0).astype(np.float32)))
-    assert "almost all voxels have one of the values 0, " in mask
-    assert grade_of(mask) == "do not trust"
-    assert kind_warning("ct", "HU", intensity_statistics(in_hu)) == ""
-    assert kind_warning("mr", "a.u.", intensity_statistics(head)) == ""
+    (said,) = check_kind("mr", "a.u.", intensity_statistics(in_hu))
+    assert "5 % of the voxels are at -1000 or below, as air is in a CT" in said.text
+    assert said.grade == "do not trust"
+    (mask,) = check_kind("mr", "a.u.", intensity_statistics((head > 0).astype(np.float32)))
+    assert "almost all voxels have one of the values 0, " in mask.text
+    assert mask.grade == "do not trust"
+    assert check_kind("ct", "HU", intensity_statistics(in_hu)) == []
+    assert check_kind("mr", "a.u.", intensity_statistics(head)) == []
     z_scored = (head - head.mean()) / head.std()
-    assert kind_warning("mr", "a.u.", intensity_statistics(z_scored)) == ""
+    assert check_kind("mr", "a.u.", intensity_statistics(z_scored)) == []
 
 
 def test_a_ct_without_negative_values_in_the_place_of_an_mr_is_not_to_be_trusted():
@@ -64,6 +63,6 @@ def test_a_ct_without_negative_values_in_the_place_of_an_mr_is_not_to_be_trusted
     head[:, 3:17, 3:17] = rng.normal(1060, 20, (8, 14, 14))
     head[:, 4:6, 3:17] = 2200
     for scan in (head, head / 12):  # with an offset, and scaled to 8 bits
-        said = kind_warning("mr", "a.u.", intensity_statistics(scan, scan > 0))
-        assert "as soft tissue and bone in a shifted or scaled CT" in said
-        assert grade_of(said) == "do not trust"
+        (said,) = check_kind("mr", "a.u.", intensity_statistics(scan, scan > 0))
+        assert "as soft tissue and bone in a shifted or scaled CT" in said.text
+        assert said.grade == "do not trust"

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from voxlate.cases.align import Preparation
 from voxlate.cases.case import PreparedCase, prepare_case
-from voxlate.cases.outliers import outlier_warnings
+from voxlate.cases.outliers import check_outliers
 from voxlate.images.grid import Volume
 
 CASES = 5
@@ -73,7 +73,9 @@ def cohort(grid: str, spoil: Spoil | None = None, masks: bool = False) -> list[P
 
 def named(cases: list[PreparedCase]) -> list[str]:
     by_name = {case.header.case: case.arrays for case in cases}
-    return outlier_warnings([case.header for case in cases], by_name.__getitem__)
+    return [
+        one.text for one in check_outliers([case.header for case in cases], by_name.__getitem__)
+    ]
 
 
 def change(name: str, function: Callable[[np.ndarray], np.ndarray]) -> Spoil:
@@ -118,12 +120,12 @@ KINDS = {
     "+1024": (
         "ct",
         lambda values: values + 1024,
-        "ct of b (1 of 5 cases) is shifted by about +1024",
+        "ct of b (1 of 5 cases) is shifted by about 1024 HU (soft tissue at 1",
     ),
     "-1024": (
         "ct",
         lambda values: values - 1024,
-        "ct of b (1 of 5 cases) is shifted by about -1024",
+        "ct of b (1 of 5 cases) is shifted by about 1024 HU (soft tissue at -9",
     ),
     "ct z-scored": ("ct", z_scored, "ct of b (1 of 5 cases) is not in Hounsfield units"),
     "ct grey": ("ct", lambda values: (values.clip(-100, 155) + 100).round(), "windowed to grey"),
@@ -189,8 +191,8 @@ def with_t2(cases: list[PreparedCase]) -> list[PreparedCase]:
 def test_exchanged_files_of_two_contrasts_are_named_and_not_the_ct() -> None:
     lines = named(with_t2(cohort("1 mm")))
     assert [line.split(". ")[0] for line in lines] == [
-        "t1 of b (1 of 5 cases) has the contrast to its ct that the t2 of the other cases has",
-        "t2 of b (1 of 5 cases) has the contrast to its ct that the t1 of the other cases has",
+        "t1 of b (1 of 5 cases) has the contrast to its ct that another modality of the other cases has (that of t2)",
+        "t2 of b (1 of 5 cases) has the contrast to its ct that another modality of the other cases has (that of t1)",
     ]
 
 
@@ -218,7 +220,7 @@ def test_exchanged_cts_are_named_with_their_patients(grid: str) -> None:
         (np.ones_like, "mask of b (1 of 5 cases) is the whole image"),
         (
             lambda mask: mask[:, ::-1],
-            "mask of b (1 of 5 cases) is turned or mirrored (front to back",
+            "mask of b (1 of 5 cases) is turned or mirrored against its ct (front to back",
         ),
     ],
 )

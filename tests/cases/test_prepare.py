@@ -302,7 +302,7 @@ def test_blank_and_windowed_images_are_warned_of(tmp_path: Path, save) -> None:
     save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((2, 4, 4)))
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False)
     blank, windowed, padded = sorted(
-        cohort.warnings, key=lambda line: ["t1", "ct", "cta"].index(line.split()[0])
+        map(str, cohort.warnings), key=lambda line: ["t1", "ct", "cta"].index(line.split()[0])
     )
     assert blank == (
         "t1 of a (1 of 1 case) is blank, and counts as missing (every voxel is 7). Check the file."
@@ -607,13 +607,13 @@ def test_resample_takes_the_finest_grid_of_the_case(save, tmp_path: Path) -> Non
     )
     assert cohort.provenance["fixed"] == "t1"
     assert [one.shape for one in cohort.cases] == [(24, 24, 24)] * 2
-    assert not any("LOSES DETAIL" in one for one in cohort.warnings)
+    assert not any("LOSES DETAIL" in one.text for one in cohort.warnings)
 
 
 def test_what_a_chosen_grid_loses_is_said(save, tmp_path: Path) -> None:
     folder = two_grids(save, tmp_path / "in")
     cohort = prepare(folder, tmp_path / "out", resample=True, fixed="flair", workers=1, audit=False)
-    assert [one for one in cohort.warnings if "LOSES" in one] == [
+    assert [one.text for one in cohort.warnings if "LOSES" in one.text] == [
         "t1 LOSES DETAIL on the case's grid in 2 of 2 cases: in a from 24×24×24, 1.00×1.00×1.00 mm to "
         "24×24×4, 1.00×1.00×6.00 mm. Name another scan by --fixed, or voxels by --spacing."
     ]

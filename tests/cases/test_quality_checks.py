@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.cases.grades import grade_of
-from voxlate.cases.quality_checks import Quality, quality_of, quality_warning, slices_warning
+from voxlate.cases.quality_checks import Quality, check_quality, check_slices, quality_of
 from voxlate.images.grid import Volume
 
 
@@ -36,19 +35,19 @@ def changed(scan: Volume, kind: str) -> Volume:
 
 @every_row(("kind", "value"), [("noise", 0.25), ("ghosts", 0.75), ("dark_mm", 23.0)])
 def test_what_is_wrong_with_a_scan_is_measured_and_said(scan, kind, value):
-    assert quality_warning("t1", quality_of(scan), None) == ""
+    assert check_quality("t1", quality_of(scan), None) == []
     found = quality_of(changed(scan, kind))
     assert getattr(found, kind) == pytest.approx(value, rel=0.25)
-    sentence = quality_warning("t1", found, None)
-    assert sentence.startswith("t1: it has ")
-    assert " and " not in sentence.partition(".")[0].replace("look at the scan and", "")
-    assert grade_of(sentence) == "caution"
+    (sentence,) = check_quality("t1", found, None)
+    assert sentence.text.startswith("t1: it has ")
+    assert " and " not in sentence.text.partition(".")[0]
+    assert sentence.grade == "caution"
 
 
 def test_scans_as_bad_as_those_of_the_training_are_ordinary():
     noisy = Quality(noise=0.25, ghosts=0.0, dark_mm=0.0)
-    assert "noise of 25% of its median signal" in quality_warning("t1", noisy, None)
-    assert quality_warning("t1", noisy, noisy) == ""
+    assert "noise of 25% of its median signal" in check_quality("t1", noisy, None)[0].text
+    assert check_quality("t1", noisy, noisy) == []
 
 
 @pytest.fixture
@@ -78,9 +77,9 @@ EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]
     ],
 )
 def test_broken_slices_are_said(cone, change, words):
-    sentence = slices_warning(replace(cone, data=change(cone.data[0])[None].astype(np.float32)))
-    assert words in sentence
-    assert grade_of(sentence) == "caution"
+    (sentence,) = check_slices(replace(cone, data=change(cone.data[0])[None].astype(np.float32)))
+    assert words in sentence.text
+    assert sentence.grade == "caution"
 
 
 @every_row(
@@ -94,4 +93,4 @@ def test_broken_slices_are_said(cone, change, words):
     ],
 )
 def test_nothing_is_said_of_slices_that_continue_each_other(cone, change):
-    assert slices_warning(replace(cone, data=change(cone.data[0])[None])) == ""
+    assert check_slices(replace(cone, data=change(cone.data[0])[None])) == []

@@ -7,8 +7,8 @@ from voxlate.cohorts.split import (
     FOLDS,
     SMALL,
     USUAL,
+    check_size,
     fold_splits,
-    small_cohort_note,
     split_patients,
 )
 from voxlate.system.errors import BadInput
@@ -58,12 +58,12 @@ def test_small_cohorts_hold_out_no_test_patient_and_the_smallest_validate_on_one
             test,
             count - val - test,
         )
-        assert bool(small_cohort_note(splits)) == (1 < count < SMALL)
+        assert bool(check_size(splits)) == (1 < count < SMALL)
 
 
 def test_the_note_on_a_small_cohort_names_shares_that_prepare_accepts() -> None:
     splits = split_patients([(f"p{k}", None) for k in range(4)])
-    *_, train, val, test = small_cohort_note(splits).split()
+    *_, train, val, test = check_size(splits)[0].text.split()
     asked = (float(train), float(val), float(test))
     held_out = [*split_patients([(f"p{k}", None) for k in range(4)], shares=asked).values()]
     assert (held_out.count("train"), held_out.count("val"), held_out.count("test")) == (2, 1, 1)

@@ -184,9 +184,9 @@ def test_a_rire_cohort_is_prepared_and_its_guesses_are_said(tmp_path):
         workers=1,
     )
     assert len(ready.cases) == 2
-    assert any("training_001 (RIRE's example" in one for one in ready.warnings)
-    assert any("patient_103 has no t2" in one for one in ready.warnings)
-    assert any("no position" in one for one in ready.warnings)
+    assert any("training_001 (RIRE's example" in one.text for one in ready.warnings)
+    assert any("patient_103 has no t2" in one.text for one in ready.warnings)
+    assert any("no position" in one.text for one in ready.warnings)
     header = open_cohort(tmp_path / "out").header("patient_001")
     assert header.shape == SHAPE
     assert header.spacing_mm == (4, 1.25, 1.25)

@@ -87,7 +87,9 @@ def test_a_refused_report_is_said_and_left_out_and_the_images_are_sent(series, t
 
     archive, said, ledger = ImagesAlone(), [], Ledger(tmp_path / "sent")
     everything = [tmp_path / "report.dcm", *files]
-    assert send(everything, archive, ledger, "PACS", say=said.append) == len(files)
+    assert send(everything, archive, ledger, "PACS", say=lambda one: said.append(str(one))) == len(
+        files
+    )
     assert said == ["PACS: a report was refused and is left out (the node does not take it)."]
     assert "1.2.3" not in ledger.instances()
     with pytest.raises(BadInput, match="found image 1 refused"):

@@ -84,7 +84,7 @@ def test_steps_are_halved_at_most_and_never_more_than_the_patients_are_worth(pla
 
 def test_a_change_is_said_with_both_speeds_and_both_lengths(planned):
     said: list[str] = []
-    paced(38, say=said.append)(planned, "regression", 2, 1.5)
+    paced(38, say=lambda one: said.append(str(one)))(planned, "regression", 2, 1.5)
     assert "takes 1.500 s, the probe measured 1.000 s" in said[0]
     assert "regression 20 → 14, final 20 → 13" in said[0]
 
@@ -153,10 +153,12 @@ def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_wri
 
 def test_a_machine_that_is_too_slow_for_the_fewest_steps_is_said_loudly(planned):
     said = []
-    assert steps_of(paced(38, say=said.append)(planned, "regression", 2, 20.0)) == [10, 10]
+    assert steps_of(
+        paced(38, say=lambda one: said.append(str(one)))(planned, "regression", 2, 20.0)
+    ) == [10, 10]
     assert "TOO SLOW FOR THE PLAN" in said[0]
     assert "take 6 more minutes" in said[0]  # 8 and 10 steps of 20 s
-    paced(38, say=said.append)(planned, "regression", 2, 1.5)
+    paced(38, say=lambda one: said.append(str(one)))(planned, "regression", 2, 1.5)
     assert "TOO SLOW" not in said[1]
 
 

@@ -11,10 +11,10 @@ from scipy.ndimage import convolve, gaussian_filter
 from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.phantoms.cohort import write_cohort
-from voxlate.scoring.captions import caption, short_caption, truth_lines
+from voxlate.scoring.captions import caption, short_caption, truth_messages
 from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.outliers import outlier_line
-from voxlate.scoring.truths import SketchedTruth, faults_of, scale_line, sketch_of
+from voxlate.scoring.outliers import find_outliers
+from voxlate.scoring.truths import SketchedTruth, check_scale, faults_of, sketch_of
 from voxlate.system.errors import BadInput
 
 SIZE = (48, 48, 24)
@@ -209,8 +209,8 @@ def test_images_on_another_scale_than_their_truths_are_named(heads):
         "b/t1": truth(t1.data[0] / 50),
         "c/t1": truth(t1.data[0] / 4),
     }
-    assert scale_line(truths).startswith("1 of 3 images (b/t1) are on another scale")
-    assert scale_line({name: truths[name] for name in ("a/t1", "c/t1")}) == ""
+    assert check_scale(truths)[0].text.startswith("1 of 3 images (b/t1) are on another scale")
+    assert check_scale({name: truths[name] for name in ("a/t1", "c/t1")}) == []
 
 
 @pytest.fixture
@@ -248,8 +248,8 @@ def test_evaluate_scores_a_wrong_truth_apart_from_the_means_and_says_so(synthesi
     assert wrong["mae"] == pytest.approx(1024, rel=0.05)
     assert {row["case"] for row in document["cases"]} == {f"phantom_{n:03d}" for n in (1, 2, 3)}
     assert document["modalities"]["ct"]["answers"]["synthesis"]["mae"]["mean"] < 100
-    (line,) = truth_lines(document)
-    assert "THE TRUTH IS AT FAULT, not the model, in 1 of 4 images (phantom_000/ct)" in line
+    (line,) = truth_messages(document)
+    assert "THE TRUTH IS AT FAULT, not the model, in 1 of 4 images (phantom_000/ct)" in line.text
     assert kept["modalities"]["ct"]["cases"] == CASES
 
 
@@ -260,8 +260,8 @@ def test_evaluate_names_a_case_whose_error_is_far_above_the_others_and_counts_it
 
     document = evaluate(out, cohort).document()
 
-    assert ordinary["outliers"] == []
-    (line,) = document["outliers"]
+    assert ordinary["messages"] == []
+    line = document["messages"][0]["text"]
     assert line.startswith("ct: 1 of 4 cases have an error of up to ")
     assert "times the median (phantom_003): is the truth, the image or the patient wrong?" in line
     assert line in caption(document)
@@ -273,13 +273,13 @@ def test_the_errors_of_ordinary_patients_are_no_outliers():
     generator = np.random.default_rng(0)
     cohorts = 60 * np.exp(generator.normal(0, 0.3, (200, 10)))
 
-    named = [outlier_line("ct", dict(enumerate(errors))) for errors in cohorts]
+    named = [find_outliers("ct", dict(enumerate(errors))) for errors in cohorts]
 
     assert sum(map(bool, named)) <= 2
-    odd = outlier_line("ct", {**dict.fromkeys("abcdef", 50.0), **dict.fromkeys("wxyz", 200.0)})
-    assert "4 of 10 cases have an error of up to 4.0 times the median (w, x, y, …): " in odd
-    assert outlier_line("ct", {"a": 50.0, "b": 50.0, "c": 500.0}) == ""
-    assert outlier_line("ct", dict.fromkeys("abcd", 0.0)) == ""
+    odd = find_outliers("ct", {**dict.fromkeys("abcdef", 50.0), **dict.fromkeys("wxyz", 200.0)})
+    assert "4 of 10 cases have an error of up to 4.0 times the median (w, x, y, …): " in odd[0].text
+    assert find_outliers("ct", {"a": 50.0, "b": 50.0, "c": 500.0}) == []
+    assert find_outliers("ct", dict.fromkeys("abcd", 0.0)) == []
 
 
 def test_the_table_and_the_report_say_that_several_cases_are_of_one_patient():

@@ -126,7 +126,15 @@ def test_two_processes_see_the_items_of_one(prepared, tiny):
 
 def test_adaptation_replays_the_cohort_of_the_run_and_records_it(run, prepared, tmp_path):
     said = []
-    done = adapt(run, prepared, tmp_path / "a", steps=4, share=0.5, device="cpu", say=said.append)
+    done = adapt(
+        run,
+        prepared,
+        tmp_path / "a",
+        steps=4,
+        share=0.5,
+        device="cpu",
+        say=lambda one: said.append(str(one)),
+    )
     stated = json.loads(done.provenance.read_text())
     assert stated["recipe"]["train"]["replay"] == 0.5
     assert stated["data"]["replay"] == open_cohort(prepared).digest

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.cases.grades import grade_of, worst
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.phantoms.cohort import write_cohort
 from voxlate.synthesis.model import Model, load
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import worst_grade
 
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "trust.md"
 QUICK = ("nothing", "noise alone", "quarter turn in the plane", "voxels three times as large")
@@ -103,10 +103,10 @@ def _found(model: Model, scan: Volume) -> tuple[str, str]:
         warnings = model.prepare({"mr": scan}, "case").warnings
     except BadInput as refused:
         return "refused", str(refused)
-    grade = worst(list(warnings))
+    grade = worst_grade(warnings)
     if grade in (None, "note"):
         return "none", ""
-    return grade, " ".join(one for one in warnings if grade_of(one) == grade)
+    return grade, " ".join(one.text for one in warnings if one.grade == grade)
 
 
 @pytest.fixture(scope="module")

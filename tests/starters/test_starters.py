@@ -57,7 +57,7 @@ def test_a_starter_synthesises_what_its_run_does_up_to_bfloat16(starter, run, co
     assert not np.array_equal(a, b)
     assert (
         "starter:tiny, which was trained on synthetic heads only: research use only."
-        in " ".join(ours.provenance["warnings"])
+        in " ".join(map(str, ours.warnings))
     )
 
 

@@ -8,7 +8,6 @@ import pytest
 from safetensors import safe_open
 
 import voxlate as package
-from voxlate.cases.grades import grade_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import foreground
@@ -90,12 +89,12 @@ def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny
 
 
 def test_the_note_on_a_stretched_image_blames_no_scan():
-    said = Peak(0.5, 1.93).note("ct")
-    assert "stretched 1.93 times (synth.peaks)" in said
-    assert "unlike" not in said
-    assert "short trainings" in said
-    assert Peak(0.5, 1.05).note("ct") == ""
-    assert grade_of(said) == "note"
-    capped = Peak(0.5, MOST).note("t2")
-    assert "stretched 4.00 times above the median, the most that synth.peaks allows" in capped
-    assert grade_of(capped) == "caution"
+    (said,) = Peak(0.5, 1.93).check("ct")
+    assert "stretched 1.93 times (synth.peaks)" in said.text
+    assert "unlike" not in said.text
+    assert "short trainings" in said.text
+    assert Peak(0.5, 1.05).check("ct") == []
+    assert said.grade == "note"
+    (capped,) = Peak(0.5, MOST).check("t2")
+    assert "stretched 4.00 times above the median, the most that synth.peaks allows" in capped.text
+    assert capped.grade == "caution"

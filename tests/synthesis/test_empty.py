@@ -75,9 +75,9 @@ def test_slices_without_a_source_are_the_targets_background_and_no_voxel_near_th
             "values": {"t2": 0.0},
         }
     )
-    assert made.warnings == (
-        "4 of 10 slices show only background in t1: they were set to background, which is 0 in t2.",
-    )
+    assert [one.text for one in made.warnings] == [
+        "4 of 10 slices show only background in t1: they were set to background, which is 0 in t2."
+    ]
 
 
 def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is_kept_where_it_did_not(
@@ -95,7 +95,7 @@ def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is
     )
     assert (
         "4 of them hold noise, or less than data.foreground = 0.05 of the slice outside the body"
-        in (left_out.warnings[-1])
+        in left_out.warnings[-1].text
     )
 
 
@@ -129,7 +129,7 @@ def test_what_was_filled_in_slices_with_little_body_is_said_and_stated(run, head
     made = replace(model, recipe=replace(model.recipe, data=data)).synthesise({"t1": head})
     assert made.provenance["empty"]["slices_with_little_body"] == 2
     assert made.provenance["empty"]["voxels"] == int((made.volume.data[0] == 0).sum())
-    assert "2 slices have less body than training usually saw (below 10%)" in made.warnings[-1]
+    assert "2 slices have less body than training usually saw (below 10%)" in made.warnings[-1].text
 
 
 def test_samples_do_not_differ_where_there_is_nothing_and_neither_do_members_of_an_ensemble(
@@ -290,7 +290,7 @@ def test_around_a_stripped_brain_the_image_is_0_and_not_its_darkest_tissue(by_pe
     np.testing.assert_array_equal(image[~around], raw[~around])
     assert made.provenance["empty"]["surroundings"] == {"t2": int(around.sum())}
     note = f"t1 are exactly 0 around the brain: t2 was set to 0 there, too, in place of {low:.4g}"
-    assert note in made.warnings[-1]
+    assert note in made.warnings[-1].text
     assert made.provenance["around_stripped_brains"] == "background"
 
 

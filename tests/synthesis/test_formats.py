@@ -39,7 +39,10 @@ def test_another_format_replaces_the_first_and_the_same_one_is_kept(voxlate, run
     again = voxlate(*command, "--format", "nrrd")
     assert "in another format (case0)" in again.err
     assert sorted(one.name for one in (out / "case0").iterdir()) == ["provenance.json", "t2.nrrd"]
-    assert "1 of 1 cases were made before and are kept" in voxlate(*command, "--format", "nrrd").err
+    assert (
+        "1 of 1 cases were synthesised before and are kept"
+        in voxlate(*command, "--format", "nrrd").err
+    )
 
 
 def test_images_in_another_format_are_scored(voxlate, run, cohort, tmp_path):

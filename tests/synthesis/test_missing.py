@@ -72,7 +72,7 @@ def test_an_evaluation_says_that_it_makes_images_of_another_seed_again(
     assert voxlate(*command).code == 0
     answer = voxlate(*command, "--seed", "1")
     assert answer.code == 0
-    assert "without_t1 made in another way (seed: 0 and 1) are made again" in " ".join(
+    assert "without_t1 made in another way (seed: 0 and 1) are synthesised again" in " ".join(
         answer.err.split()
     )
 
@@ -295,8 +295,8 @@ def test_an_image_that_is_gone_or_changed_is_made_again(voxlate, run, cohort, tm
     shutil.copyfile(out / "case4" / "t2.nii.gz", out / "case3" / "t2.nii.gz")
     answer = voxlate("synth", run, cohort, "--out", out)
     assert answer.code == 0
-    assert "note: 4 of 6 cases were made before and are kept." in answer.err
-    assert "2 cases are made again: their images are gone, changed" in answer.err
+    assert "note: 4 of 6 cases were synthesised before and are kept." in answer.err
+    assert "2 cases are synthesised again: their images are gone, changed" in answer.err
     for path, content in before.items():
         assert (
             nib.load(path).get_fdata()
@@ -316,7 +316,9 @@ def test_images_of_versions_that_recorded_none_are_scored_as_they_lie(
         )
     assert scored(voxlate, out, cohort)["cases"] == new["cases"]
     answer = voxlate("synth", run, cohort, "--out", out)
-    assert "6 cases are made again" in answer.err, "nobody knows whether they are what was made"
+    assert "6 cases are synthesised again" in answer.err, (
+        "nobody knows whether they are what was made"
+    )
 
 
 def test_the_seed_of_an_evaluation_is_that_of_its_synthesis_and_its_intervals(

@@ -74,7 +74,7 @@ def test_a_synthesis_under_pseudonyms_is_resumed_and_reported(voxlate, run, coho
     out = tmp_path / "out"
     command = ("synth", run, cohort / "case0", "--out", out, "--pseudonymise", key)
     assert voxlate(*command).code == 0
-    assert "1 of 1 cases were made before and are kept" in voxlate(*command).err
+    assert "1 of 1 cases were synthesised before and are kept" in voxlate(*command).err
     assert voxlate("report", out).code == 0
     page = next(out.glob("*.html")).read_text()
     assert "case0" not in page
@@ -116,5 +116,5 @@ def test_a_whole_head_under_a_pseudonym_gives_a_warning(
     monkeypatch.setattr(cohorts, "may_show_face", lambda volume: True)
     said = json.loads(voxlate(*command, tmp_path / "thick").out)
     (warnings,) = said["warnings"].values()
-    faces = [one for one in warnings if "whose face may be recognised" in one["sentence"]]
+    faces = [one for one in warnings if "whose face may be recognised" in one["text"]]
     assert [one["grade"] for one in faces] == ["caution"]

@@ -69,7 +69,13 @@ def test_a_training_says_where_its_time_went_and_logs_it_once(
     monkeypatch.setattr(
         Batches, "__getitem__", lambda self, step: time.sleep(0.05) or read(self, step)
     )
-    run = train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu", say=said.append)
+    run = train(
+        recipe.read(str(tiny)),
+        prepared,
+        tmp_path / "run",
+        device="cpu",
+        say=lambda one: said.append(str(one)),
+    )
     lines = [json.loads(text) for text in run.log.read_text().splitlines()]
     (parts,) = [line["time"] for line in lines if "time" in line]
     assert parts["data"] >= 6 * 0.05

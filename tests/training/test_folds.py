@@ -13,6 +13,7 @@ from voxlate.cases.naive import fit_cohort
 from voxlate.cases.prepared import open_cohort
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
+from voxlate.system.messages import Message
 from voxlate.training.continuing import train_further
 from voxlate.training.run import Run
 from voxlate.training.train import train
@@ -117,7 +118,7 @@ def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, tiny):
         (0, "stage 'first' is taken from"),
         (1, "it trained on other cases (--fold)"),
     ):
-        said: list[str] = []
+        said: list[Message] = []
         train(
             chosen,
             prepared,
@@ -127,7 +128,7 @@ def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, tiny):
             device="cpu",
             say=said.append,
         )
-        assert any(words in one for one in said), said
+        assert any(words in one.text for one in said), said
 
 
 def test_the_command_says_what_the_fold_holds_out(voxlate, prepared, tiny, tmp_path):

@@ -197,7 +197,9 @@ def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(
 ):
     machine(0.5)
     said: list[str] = []
-    run = train(auto(tiny), prepared, tmp_path / "run", device="cpu", say=said.append)
+    run = train(
+        auto(tiny), prepared, tmp_path / "run", device="cpu", say=lambda one: said.append(str(one))
+    )
     for stated in (
         recipe.read(str(run.recipe)),
         recipe.from_dict(read_header(run.weights())["recipe"], "header"),

@@ -77,7 +77,7 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     for part in ("Coverage", "Bound of body MAE", "Bound held"):
         assert part in scored
     again = voxlate("synth", run, others, "--out", out)
-    assert "10 of 10 cases were made before and are kept" in again.err
+    assert "10 of 10 cases were synthesised before and are kept" in again.err
 
 
 def test_python_calibrates_as_the_command_does(run, others):

@@ -87,5 +87,5 @@ def test_a_case_that_lacks_two_modalities_has_no_intervals_and_says_so(
         "desc-synthetic_t2.nii.gz",
         "desc-synthetic_pd.nii.gz",
     }
-    warnings = " ".join(read_json(folder / "provenance.json")["warnings"])
+    warnings = " ".join(one["text"] for one in read_json(folder / "provenance.json")["warnings"])
     assert "calibrated for one missing modality, and this case lacks t2 and pd" in warnings

@@ -2,21 +2,21 @@
 
 import pytest
 
-from voxlate.cases.grades import ADVICE
 from voxlate.scoring.verdict import Verdict
+from voxlate.system.messages import Message
 from voxlate.trust.usability import usability
 
 TURNED = "t1: the scan is likely turned upside down."
 DARK = "t1: 2 ml are dark."
-NOTE = f"t1: bright. {ADVICE['note']}"
+NOTE = Message("brightness", "note", "t1: bright.")
 
 
-def refused(reason: str = TURNED) -> str:
-    return f"{reason} {ADVICE['do not trust']}"
+def refused(reason: str = TURNED) -> Message:
+    return Message("mirrored", "do not trust", reason)
 
 
-def careful(reason: str = DARK) -> str:
-    return f"{reason} {ADVICE['caution']}"
+def careful(reason: str = DARK) -> Message:
+    return Message("dark-fluid", "caution", reason)
 
 
 def on(outcome, modality="ct"):

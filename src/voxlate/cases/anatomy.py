@@ -17,14 +17,15 @@ from pydantic import Field
 from scipy.ndimage import zoom
 
 from voxlate.cases.case import PreparedCase
-from voxlate.cases.grades import ADVICE, REFUSE, advice
 from voxlate.cases.prepared import Cohort
 from voxlate.cases.quality_checks import Quality, quality_of, worst_quality
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import background_value, box_around, dilate, foreground
 from voxlate.system.arrays import Bool, Float32, Float64
+from voxlate.system.codes import Grade
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import REFUSED, Message, grade_of_distance, message
 from voxlate.system.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.system.slabs import in_slabs
 
@@ -358,10 +359,8 @@ def _correlations(box: Box, mean: Box) -> Float64:
     return np.array([float((mirrored * mean).sum()) for mirrored in boxes])
 
 
-def anatomy_warnings(
-    anatomy: Anatomy, name: str, body: Body, any_height: bool = False
-) -> list[str]:
-    """Sentences where the body in a source is out of the training's distribution; none after too few patients.
+def check_body(anatomy: Anatomy, name: str, body: Body, any_height: bool = False) -> list[Message]:
+    """Messages where the body in a source is out of the training's distribution; none after too few patients.
 
     any_height: whether a scan of some slices is as good as one of the whole body.
     """
@@ -369,36 +368,40 @@ def anatomy_warnings(
         return []
     usual = anatomy.usual[name]
     mean = anatomy.means[name]
-    if other := other_content(anatomy, name, body):
-        return [other]
+    if other := check_content(anatomy, name, body):
+        return other
     correlations = _correlations(body.box, mean)
     inside = _inside(body.box, mean)
-    sentences = [
-        _turned(name, usual, correlations)
-        or _low_correlation(name, usual, correlations[0], inside),
-        _other_size(name, usual, body, any_height),
-        _other_unit(name, usual, body),
+    return [
+        *(
+            _check_mirror(name, usual, correlations)
+            or _check_correlation(name, usual, correlations[0], inside)
+        ),
+        *_check_size(name, usual, body, any_height),
+        *_check_unit(name, usual, body),
     ]
-    return [sentence for sentence in sentences if sentence]
 
 
-def other_content(anatomy: Anatomy, name: str, body: Body) -> str:
-    """A sentence where a scan shows nothing of the training's, or shows it with other axes; else ''.
+def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
+    """A message where a scan shows nothing of the training's, or shows it with other axes.
 
     What else differs from the training then says nothing about the scan.
     """
     if name not in anatomy.usual:
-        return ""
+        return []
     usual = anatomy.usual[name]
     correlations = _correlations(body.box, anatomy.means[name])
     whole = float(correlations[0])
     if correlations.max() < UNRELATED and _distance(usual, whole) > 1:
-        return f"{name}: its correlation with the mean training scan is {whole:.2f}, that of the training's own patients {1 - usual.far:.2f} (median): it does not show what the training showed. {ADVICE['do not trust']}"
-    return _exchanged_axes(name, usual, anatomy.means[name], body, correlations)
+        text = f"{name}: its correlation with the mean training scan is {whole:.2f}, that of the training's own patients {1 - usual.far:.2f} (median): it does not show what the training showed."
+        return [message("other-content", text, correlation=whole, usual=1 - usual.far)]
+    return _check_axes(name, usual, anatomy.means[name], body, correlations)
 
 
-def _exchanged_axes(name: str, usual: Usual, mean: Box, body: Body, correlations: Float64) -> str:
-    """A sentence where the body is like the training's after two or three of its axes are exchanged; else ''.
+def _check_axes(
+    name: str, usual: Usual, mean: Box, body: Body, correlations: Float64
+) -> list[Message]:
+    """A message where the body is like the training's after two or three of its axes are exchanged.
 
     It is more similar to the mean box then, or it is as similar and only then has the training's extents.
     """
@@ -412,18 +415,17 @@ def _exchanged_axes(name: str, usual: Usual, mean: Box, body: Body, correlations
         fits = after[moved].max() < TURN_FITS and deviations[moved].max() > FAR_SIZE
         if turned > correlations.max() + TURN_GAIN or (fits and turned > own):
             turns.append((float(turned), axes))
-    if not turns:
-        return ""
-    best, axes = max(turns)
+    best, axes = max(turns, default=(-np.inf, ()))
     if _distance(usual, best) > 1:
-        return ""
+        return []
     exchanged = " and ".join(AXES[k] for k in range(3) if axes[k] != k)
-    in_plane = axes[0] == 0
-    return f"{name}: its {exchanged} axes are likely exchanged: its correlation with the mean training scan is {own:.2f}, and {best:.2f} when it is turned so. Check its orientation. {ADVICE['caution' if in_plane else 'do not trust']}"
+    grade: Grade = "caution" if axes[0] == 0 else "do not trust"  # in the plane of the slices
+    text = f"{name}: its {exchanged} axes are likely exchanged: its correlation with the mean training scan is {own:.2f}, and {best:.2f} when it is turned so."
+    return [message("axes-exchanged", text, grade=grade, correlation=own, turned=best)]
 
 
-def _turned(name: str, usual: Usual, likeness: Float64) -> str:
-    """A sentence where a mirror image is in distribution, and more similar to the training's mean than the scan."""
+def _check_mirror(name: str, usual: Usual, likeness: Float64) -> list[Message]:
+    """A message where a mirror image is in distribution, and more similar to the training's mean than the scan."""
     flips = [flip for flip in range(len(FLIPS)) if usual.shows_flip(flip)]
     if not usual.shows_flip(
         FLIPS.index(LEFT_RIGHT)
@@ -433,11 +435,12 @@ def _turned(name: str, usual: Usual, likeness: Float64) -> str:
     if (
         flip is None
         or likeness[flip + 1] <= likeness[0]
-        or _distance(usual, likeness[flip + 1]) > REFUSE
+        or _distance(usual, likeness[flip + 1]) > REFUSED
     ):
-        return ""
+        return []
     how = " and ".join(side for side, flipped in zip(SIDES, FLIPS[flip]) if flipped)
-    return f"{name}: the scan is likely turned {how}: mirrored so, it resembles the training's scans more (correlation with their mean {likeness[flip + 1]:.2f} instead of {likeness[0]:.2f}). Check its orientation. {ADVICE['do not trust']}"
+    text = f"{name}: the scan is likely turned {how}: mirrored so, it resembles the training's scans more (correlation with their mean {likeness[flip + 1]:.2f} instead of {likeness[0]:.2f})."
+    return [message("mirrored", text, correlation=likeness[0], mirrored=likeness[flip + 1])]
 
 
 def _distance(usual: Usual, correlation: float) -> float:
@@ -445,8 +448,8 @@ def _distance(usual: Usual, correlation: float) -> float:
     return (1 - correlation - usual.far) / usual.width
 
 
-def _low_correlation(name: str, usual: Usual, whole: float, inside: float) -> str:
-    """A sentence where correlations with the mean training scan, of the whole box and inside its body, are low."""
+def _check_correlation(name: str, usual: Usual, whole: float, inside: float) -> list[Message]:
+    """A message where correlations with the mean training scan, of the whole box and inside its body, are low."""
     times, correlation, known, what = max(
         (_distance(usual, whole), whole, usual.far, "the scan"),
         (
@@ -457,24 +460,29 @@ def _low_correlation(name: str, usual: Usual, whole: float, inside: float) -> st
         ),
     )
     if times <= 1:
-        return ""
-    return f"{name}: {what} resembles the training's scans less than these resemble each other (correlation with their mean {correlation:.2f}, their own {1 - known:.2f}). Is it another modality, field of view or part of the body? {advice(times)}"
+        return []
+    text = f"{name}: {what} resembles the training's scans less than these resemble each other (correlation with their mean {correlation:.2f}, their own {1 - known:.2f})."
+    grade = grade_of_distance(times)
+    return [message("appearance", text, grade=grade, times=times, correlation=correlation)]
 
 
-def _other_size(name: str, usual: Usual, case: Body, any_height: bool) -> str:
+def _check_size(name: str, usual: Usual, case: Body, any_height: bool) -> list[Message]:
     away = np.abs(case.size - usual.size) / usual.deviation
     if any_height:
         away[0] = 0
     axis = int(away.argmax())
     times = float(away[axis]) / FAR_SIZE
     if times <= 1:
-        return ""
+        return []
     extent, mean = np.exp([case.size[axis], usual.size[axis]])
-    return f"{name}: its body is {extent:.0f} mm {('high', 'deep', 'wide')[axis]}, the training bodies {mean:.0f} mm on average ({times * FAR_SIZE:.1f} standard deviations): another field of view? {advice(times)}"
+    text = f"{name}: its body is {extent:.0f} mm {('high', 'deep', 'wide')[axis]}, the training bodies {mean:.0f} mm on average ({times * FAR_SIZE:.1f} standard deviations)."
+    grade = grade_of_distance(times)
+    return [message("body-size", text, grade=grade, times=times, extent_mm=extent, usual_mm=mean)]
 
 
-def _other_unit(name: str, usual: Usual, case: Body) -> str:
+def _check_unit(name: str, usual: Usual, case: Body) -> list[Message]:
     least, most = usual.levels
     if least <= 0 or least / OTHER_UNIT < case.level < most * OTHER_UNIT:
-        return ""
-    return f"{name}: the {LEVEL}th percentile of its foreground is {case.level:.3g}, that of the training's scans {least:.3g} to {most:.3g}: another unit? {ADVICE['caution']}"
+        return []
+    text = f"{name}: the {LEVEL}th percentile of its foreground is {case.level:.3g}, that of the training's scans {least:.3g} to {most:.3g}."
+    return [message("other-unit", text, level=case.level, least=least, most=most)]

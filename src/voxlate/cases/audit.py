@@ -13,20 +13,16 @@ from voxlate.cases.prepared import Cohort, Entry
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.errors import first_of, plural
+from voxlate.system.messages import Message, message
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
-REFINED_MM = (
-    1.0  # of a coarse estimate, whose error is below 0.7 mm; pairs below it are never named
-)
+REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm
 MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
 ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so many of the others
 MAPS = "a map shows no anatomy to compare"
-SHOW_ANATOMY = (
-    "HU",
-    "a.u.",
-    "grey",
-)  # units of scans whose place can be seen: a map of seconds seemed 3 mm off
+# Units of scans whose place can be seen: a map of seconds seemed 3 mm off.
+SHOW_ANATOMY = ("HU", "a.u.", "grey")
 
 
 def examined_cases(patients: Mapping[str, str], count: int | None = None) -> frozenset[str]:
@@ -106,8 +102,8 @@ def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
     return largest
 
 
-def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
-    """A sentence on each of the worst pairs, on what cannot be measured, and on what was not examined."""
+def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
+    """A message on each of the worst pairs, on what cannot be measured, and on what was not examined."""
     pairs = [
         (header, name, one)
         for header, name, one in _worst_first(headers)
@@ -115,21 +111,18 @@ def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparatio
     ]
     for header, name, one in pairs[:MOST_PAIRS]:
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
-        advice = "register (--register rigid), " if may_register else ""
-        yield (
-            f"{header.case}: {name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}: {advice}look at it (voxlate report PREPARED), or leave it out."
-        )
-    if len(pairs) > MOST_PAIRS:
-        yield (
-            f"{len(pairs) - MOST_PAIRS} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see voxlate report PREPARED."
-        )
+        advice = " Register (--register rigid)." if may_register else ""
+        text = f"{name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}.{advice}"
+        yield message("misaligned", text, case=header.case, median_mm=one.median_mm or 0.0)
+    if more := len(pairs[MOST_PAIRS:]):
+        text = f"{more} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other."
+        yield message("misaligned", text, pairs=more)
     yield from _not_measured(headers)
     left = sum(not_examined(header) for header in headers)
     several = sum(len(header.visible) > 1 for header in headers)
     if 0 < left < several:
-        yield (
-            f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."
-        )
+        text = f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."
+        yield message("not-examined", text, cases=left)
 
 
 def _worst_first(headers: Sequence[CaseHeader]) -> list[tuple[CaseHeader, str, Misalignment]]:
@@ -137,8 +130,8 @@ def _worst_first(headers: Sequence[CaseHeader]) -> list[tuple[CaseHeader, str, M
     return sorted(pairs, key=lambda pair: -(pair[2].median_mm or 0.0))
 
 
-def _not_measured(headers: Sequence[CaseHeader]) -> Iterator[str]:
-    """A sentence on each reason why pairs could not be measured."""
+def _not_measured(headers: Sequence[CaseHeader]) -> Iterator[Message]:
+    """A message on each reason why pairs could not be measured."""
     pairs = [
         (f"{header.case}/{name}", one)
         for header in headers
@@ -150,9 +143,8 @@ def _not_measured(headers: Sequence[CaseHeader]) -> Iterator[str]:
             reasons.setdefault(one.reason or NOTHING_IN_COMMON, []).append(pair)
     for reason, lost in reasons.items():
         look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
-        yield (
-            f"How far {first_of(lost)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
-        )
+        text = f"How far {first_of(lost, 3)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
+        yield message("not-measured", text, pairs=len(lost))
 
 
 def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:

@@ -12,6 +12,7 @@ from voxlate.cohorts.case_files import CaseFiles
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import Grid, Volume, canonical, share_inside
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Message, message
 
 COARSER = 1.2  # times: a smaller difference of voxels is not reported
 LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
@@ -32,11 +33,11 @@ class CheckedFile:
 
 @dataclass(frozen=True)
 class Checked:
-    """The files of a cohort, a sentence on each case that `prepare` would refuse, and on what resampling loses."""
+    """The files of a cohort, a sentence on each case that `prepare` would refuse, and messages on what resampling loses."""
 
     files: tuple[CheckedFile, ...]
     problems: tuple[str, ...]
-    lost: tuple[str, ...] = ()
+    lost: tuple[Message, ...] = ()
 
 
 def check_cases(
@@ -125,8 +126,8 @@ def finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
     return min(names, key=loss)
 
 
-def lost_by_resampling(headers: Sequence[CaseHeader], preparation: Preparation) -> list[str]:
-    """A sentence on each modality with finer voxels than its cases' grids, unless the user chose the voxels."""
+def check_resampling(headers: Sequence[CaseHeader], preparation: Preparation) -> list[Message]:
+    """A message on each modality with finer voxels than its cases' grids, unless the user chose the voxels."""
     moved = list[Resampled]()
     for header in headers:
         origins = {name: origin.grid for name, origin in header.origins.items()}
@@ -134,7 +135,7 @@ def lost_by_resampling(headers: Sequence[CaseHeader], preparation: Preparation) 
     return _lost(moved, preparation)
 
 
-def _lost(cases: Sequence[Resampled], preparation: Preparation) -> list[str]:
+def _lost(cases: Sequence[Resampled], preparation: Preparation) -> list[Message]:
     if preparation.changes_voxels or not (preparation.resample or preparation.register):
         return []
     lost = dict[str, list[tuple[str, Grid, Grid]]]()
@@ -142,27 +143,27 @@ def _lost(cases: Sequence[Resampled], preparation: Preparation) -> list[str]:
         for name, origin in origins.items():
             if (_along_the_body(grid) > COARSER * _along_the_body(origin)).any():
                 lost.setdefault(name, []).append((case, origin, grid))
-    sentences = _cut(cases, preparation)
+    messages = _cut(cases, preparation)
     for name, found in lost.items():
         case, before, after = found[0]
-        sentences.append(
-            f"{name} LOSES DETAIL on the case's grid in {len(found)} of {len(cases)} cases: in {case} from {before} to {after}. Name another scan by --fixed, or voxels by --spacing."
-        )
-    return sentences
+        text = f"{name} LOSES DETAIL on the case's grid in {len(found)} of {len(cases)} cases: in {case} from {before} to {after}."
+        messages.append(message("loses-detail", text, cases=len(found)))
+    return messages
 
 
-def _cut(cases: Sequence[Resampled], preparation: Preparation) -> list[str]:
-    """A sentence on each modality of which most is outside the cases' grids, by its headers."""
+def _cut(cases: Sequence[Resampled], preparation: Preparation) -> list[Message]:
+    """A message on each modality of which most is outside the cases' grids, by its headers."""
     cut = dict[str, list[tuple[str, float]]]()
     for case, grid, origins in cases if preparation.register is None else ():
         for name, origin in origins.items():
             kept = share_inside(origin, grid)
             if kept < LEAST_KEPT:
                 cut.setdefault(name, []).append((case, kept))
-    return [
-        f"{name} IS CUT to the case's grid in {len(found)} of {len(cases)} cases: in {found[0][0]} {found[0][1]:.0%} of its volume lies on it. Name another scan by --fixed."
-        for name, found in cut.items()
-    ]
+    messages = list[Message]()
+    for name, found in cut.items():
+        text = f"{name} IS CUT to the case's grid in {len(found)} of {len(cases)} cases: in {found[0][0]} {found[0][1]:.0%} of its volume lies on it."
+        messages.append(message("is-cut", text, cases=len(found), kept=found[0][1]))
+    return messages
 
 
 def _along_the_body(grid: Grid) -> NDArray[np.float64]:

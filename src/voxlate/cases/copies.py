@@ -27,6 +27,7 @@ from voxlate.images.likeness import (
 from voxlate.images.mask import foreground
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.errors import first_of, plural
+from voxlate.system.messages import Message, message
 
 MOST_VERIFIED = 500  # pairs of similar signatures whose voxels are compared, the most similar first
 KEPT_FIELDS = 64
@@ -65,13 +66,13 @@ def _field(case: PreparedCase, name: str) -> Field:
     return field_of(case.arrays[name], inside, case.header.spacing_mm)
 
 
-def copies(
+def check_copies(
     headers: Sequence[CaseHeader],
     splits: Mapping[str, str],
     cases: Path,
     masks: Mapping[str, Path],
-) -> Iterator[str]:
-    """Sentences on scans and masks with the same voxels, and on scans of several patients that are one scan, changed.
+) -> Iterator[Message]:
+    """Messages on scans and masks with the same voxels, and on scans of several patients that are one scan, changed.
 
     splits: of each patient; cases: the folder of the prepared cases; masks: the file of each case's mask.
     """
@@ -85,10 +86,11 @@ def copies(
     leak = ""
     if across:
         leak = f" {plural(across, 'pair')} in two splits: scores will be too good."
-    yield f"{plural(len(pairs), 'pair')} of scans of different patients show one scan, changed by noise, mirroring, a shift, a crop, resampling or its contrast: {first_of(shown, 3)}.{leak} Say whose they are (--patients FILE), or leave one out (--exclude)."
+    text = f"{plural(len(pairs), 'pair')} of scans of different patients show one scan, changed by noise, mirroring, a shift, a crop, resampling or its contrast: {first_of(shown, 3)}.{leak}"
+    yield message("changed-copy", text, pairs=len(pairs), across_splits=across)
 
 
-def _same_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[str]:
+def _same_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[Message]:
     same: dict[str, list[Scan]] = defaultdict(list)
     for header in headers:
         for name in header.units:
@@ -103,11 +105,12 @@ def _same_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> It
         leak = ""
         if len(across) > 1:
             leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
-        yield f"The same voxels{where}: {names}{leak}."
+        text = f"The same voxels{where}: {names}{leak}."
+        yield message("same-voxels", text, scans=len(group), splits=len(across))
 
 
-def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[str]:
-    """A sentence for each mask that lies in the folders of several patients; a box may be the field of view of all."""
+def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:
+    """A message for each mask that lies in the folders of several patients; a box may be the field of view of all."""
     same = defaultdict[str, list[CaseHeader]](list)
     for header in headers:
         sides = [end - first for first, end in header.mask_box]
@@ -118,7 +121,8 @@ def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Ite
         files = {masks[header.case].resolve() for header in group}
         if len(patients) > 1 and len(files) > 1:
             names = first_of([header.case for header in group], 3)
-            yield f"One mask is that of {len(patients)} patients, in files of their own: {names}. Replace the copies by masks of their own, or remove them."
+            text = f"One mask is that of {len(patients)} patients, in files of their own: {names}."
+            yield message("same-mask", text, patients=len(patients))
 
 
 def _changed_copies(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[Scan, Scan]]:

@@ -1,7 +1,5 @@
 """A cohort's fingerprint (shapes, spacings, intensities), and warnings about suspicious cases."""
 
-import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,8 +7,7 @@ import numpy as np
 
 from voxlate.cases.case_header import CaseHeader
 from voxlate.images.statistics import PERCENTILES
-
-MOST_LISTED = 3  # sentences of one kind
+from voxlate.system.messages import Message, message
 
 
 def fingerprint(headers: list[CaseHeader], training: list[CaseHeader]) -> dict[str, Any]:
@@ -63,54 +60,30 @@ def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
     }
 
 
-def warnings_of(headers: list[CaseHeader]) -> list[str]:
-    """Sentences on problems that do not stop prepare: guesses and failed registration."""
-    guesses: dict[tuple[str, str], list[str]] = defaultdict(list)
+def check_origins(headers: list[CaseHeader]) -> Iterator[Message]:
+    """Messages on what was assumed of scans, and on registrations that failed."""
     for header in headers:
-        for name, kind, sentence in _guesses(header):
-            guesses[name, kind].append(sentence)
-    grouped = (text for several in guesses.values() for text in _some(several))
-    return [
-        *grouped,
-        *(text for header in headers for text in _unregistered(header)),
-    ]
+        for name, origin in header.origins.items():
+            for guess in origin.guesses:
+                yield message("guess", f"{name}: {guess}", case=header.case)
+        for name, one in header.registered.items():
+            if one.kept != one.asked:
+                gain = f"{one.before.mutual_information:.4f} before, {one.after.mutual_information:.4f} after"
+                left = "resampled by its header" if one.kept == "none" else f"kept {one.kept}"
+                text = f"{name}: {one.asked} registration did not make it more similar to {one.to}, {left} (mutual information {gain})."
+                yield message("not-registered", text, case=header.case)
 
 
-def wide_heads(headers: list[CaseHeader]) -> list[str]:
-    """A sentence where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
+def check_widths(headers: list[CaseHeader]) -> list[Message]:
+    """A message where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
     sizes = [_extents_mm(header) for header in headers]
     wide = sum(width > depth for _, depth, width in sizes)
     if 2 * wide <= len(headers):
         return []
-    return [
-        f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged. State their orientation in a preset of your own (arrays.part, axes=LP for instance)."
-    ]
+    text = f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged."
+    return [message("wide-heads", text, heads=wide)]
 
 
 def _extents_mm(header: CaseHeader) -> list[float]:
     """The sides of the mask's box along D, H, W."""
     return [(end - first) * mm for (first, end), mm in zip(header.mask_box, header.spacing_mm)]
-
-
-def _some(sentences: list[str]) -> list[str]:
-    """All of a few sentences of one kind; of many the first, because a line for each slice would hide the others."""
-    if len(sentences) <= MOST_LISTED:
-        return sentences
-    return [f"{sentences[0][:-1]} ({len(sentences) - 1} other cases likewise)."]
-
-
-def _guesses(header: CaseHeader) -> Iterator[tuple[str, str, str]]:
-    """What was assumed of each modality: its name, the kind of guess, and a sentence."""
-    for name, origin in header.origins.items():
-        for guess in origin.guesses:
-            yield name, re.sub(r"\d+", "", guess), f"{header.case}/{name}: {guess}"
-
-
-def _unregistered(header: CaseHeader) -> Iterator[str]:
-    for name, one in header.registered.items():
-        if one.kept != one.asked:
-            gain = f"{one.before.mutual_information:.4f} before, {one.after.mutual_information:.4f} after"
-            left = "resampled by its header" if one.kept == "none" else f"kept {one.kept}"
-            yield (
-                f"{header.case}/{name}: {one.asked} registration did not make it more similar to {one.to}, {left} (mutual information {gain}). Look at it."
-            )

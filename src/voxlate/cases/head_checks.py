@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from voxlate.cases.grades import ADVICE, Grade
 from voxlate.images.components import components_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import background_value, box_around, find_tissue, foreground
+from voxlate.system.codes import Grade
+from voxlate.system.messages import Message, message
 
 Mask = NDArray[np.bool_]
 
@@ -99,8 +100,8 @@ class _Head:
         return self.clean and ends is not None and ends[0] < CLOSED
 
 
-def head_warnings(scan: Volume, stripped: bool) -> list[str]:
-    """Sentences where a scan is not of the training's kind, or lies the wrong way round.
+def check_head(scan: Volume, stripped: bool) -> list[Message]:
+    """Messages where a scan is not of the training's kind, or lies the wrong way round.
 
     scan: canonical; stripped: whether the training saw brains without skull, otherwise whole heads.
     """
@@ -110,21 +111,15 @@ def head_warnings(scan: Volume, stripped: bool) -> list[str]:
     if stripped:
         if across <= LARGEST_BRAIN_MM or head.stands_alone:
             return []
-        return [
-            f"{name}: expected a brain without skull, found a body that is {across:.0f} mm across, as of a whole head: images of it are meaningless. Strip the skull first. {ADVICE['do not trust']}"
-        ]
-    if sentence := _flattened(head, name):
-        return [sentence]
+        text = f"{name}: expected a brain without skull, found a body that is {across:.0f} mm across, as of a whole head: images of it are meaningless."
+        return [message("whole-head", text, across_mm=across)]
+    if flattened := _check_height(head, name):
+        return flattened
     if across <= LARGEST_BRAIN_MM and head.stands_alone:
-        return [
-            f"{name}: expected a whole head, found a body that is {across:.0f} mm across and ends inside the scan, as of a brain without skull: scalp and bone cannot be synthesised. Take the scan from before skull stripping. {ADVICE['do not trust']}"
-        ]
-    sentences = [
-        _upside_down(head, name) or _backwards(head, name),
-        _without_crown(head, name),
-        _touching(head, name),
-    ]
-    return [sentence for sentence in sentences if sentence]
+        text = f"{name}: expected a whole head, found a body that is {across:.0f} mm across and ends inside the scan, as of a brain without skull: scalp and bone cannot be synthesised."
+        return [message("brain-alone", text, across_mm=across)]
+    turned = _check_dome(head, name) or _check_front(head, name)
+    return [*turned, *_check_crown(head, name), *_check_borders(head, name)]
 
 
 def _coarse(scan: Volume) -> _Head:
@@ -136,25 +131,27 @@ def _coarse(scan: Volume) -> _Head:
     return _Head(values, foreground(small), (z, y, x), background_value(small), clean)
 
 
-def _flattened(head: _Head, name: str) -> str:
-    """A sentence where the crown of a head rises faster than any does, as where slices are too close; else ''."""
+def _check_height(head: _Head, name: str) -> list[Message]:
+    """A message where the crown of a head rises faster than any does, as where slices are too close."""
     roundness = head.roundness
     if roundness > FLAT or head.across_mm < LEAST_ACROSS_MM:
-        return ""
+        return []
+    text = f"{name}: the scan is likely flattened: from its upper end to where it has {RISEN:.0%} of its largest area, it is {roundness:.0%} as high as a sphere, and {head.height_mm:.0f} mm in all."
     grade: Grade = "do not trust" if roundness < FLATTEST else "caution"
-    return f"{name}: the scan is likely flattened: from its upper end to where it has {RISEN:.0%} of its largest area, it is {roundness:.0%} as high as a sphere, and {head.height_mm:.0f} mm in all. Check the distance of its slices. {ADVICE[grade]}"
+    return [message("flattened", text, grade=grade, roundness=roundness, height_mm=head.height_mm)]
 
 
-def _without_crown(head: _Head, name: str) -> str:
-    """A sentence where both ends of a body are cuts, so that the crown is missing; else '', also of a few slices."""
+def _check_crown(head: _Head, name: str) -> list[Message]:
+    """A message where both ends of a body are cuts, so that the crown is missing; none on a few slices."""
     ends = head.ends
     if ends is None or ends[0] < CLOSED or ends[1] < CROWNLESS:
-        return ""
-    return f"{name}: the upper part of the head is likely missing: {END_MM:g} mm from its upper end, the body has {ends[1]:.0%} of its largest area. Compare with a scan of the whole head. {ADVICE['caution']}"
+        return []
+    text = f"{name}: the upper part of the head is likely missing: {END_MM:g} mm from its upper end, the body has {ends[1]:.0%} of its largest area."
+    return [message("crown-missing", text, share=ends[1])]
 
 
-def _touching(head: _Head, name: str) -> str:
-    """A sentence where a head reaches a border of its slices, beside which synthetic heads have air; else ''."""
+def _check_borders(head: _Head, name: str) -> list[Message]:
+    """A message where a head reaches a border of its slices, beside which synthetic heads have air."""
     _, depth_mm, width_mm = head.spacing_mm
     borders = {
         "left": head.body[:, :, 0].sum(axis=1) * depth_mm,
@@ -164,23 +161,24 @@ def _touching(head: _Head, name: str) -> str:
     }
     touched = {side: lengths.max() for side, lengths in borders.items()}
     sides = [side for side, length in touched.items() if length >= LEAST_TOUCH_MM]
-    if not sides:
-        return ""
-    return f"{name}: the head reaches the {', '.join(sides)} border of the scan (over {max(touched.values()):.0f} mm of a slice): near it, bone may be missing or invented. Add some 15 mm of background around the scan, or do not use the image there. {ADVICE['caution']}"
+    length_mm = max(touched.values())
+    text = f"{name}: the head reaches the {', '.join(sides)} border of the scan (over {length_mm:.0f} mm of a slice): near it, bone may be missing or invented."
+    return [message("border", text, length_mm=length_mm)] if sides else []
 
 
-def _upside_down(head: _Head, name: str) -> str:
-    """A sentence where the dome of the head is below and its cut above; '' where the scan shows no dome."""
+def _check_dome(head: _Head, name: str) -> list[Message]:
+    """A message where the dome of the head is below and its cut above."""
     ends = head.ends
     if ends is None or ends[0] >= CLOSED or ends[1] <= OPEN:
-        return ""
-    return f"{name}: the scan is likely upside down: {END_MM:g} mm from its lower end, the body has {ends[0]:.0%} of its largest area, and {ends[1]:.0%} near its upper end; the crown, which is the upper end of a head, is the smaller one. Check its orientation. {ADVICE['caution']}"
+        return []
+    text = f"{name}: the scan is likely upside down: {END_MM:g} mm from its lower end, the body has {ends[0]:.0%} of its largest area, and {ends[1]:.0%} near its upper end; the crown, which is the upper end of a head, is the smaller one."
+    return [message("upside-down", text, lower=ends[0], upper=ends[1])]
 
 
-def _backwards(head: _Head, name: str) -> str:
-    """A sentence where more of the back is dark than of the front, which holds nose, sinuses and mouth; else ''."""
+def _check_front(head: _Head, name: str) -> list[Message]:
+    """A message where more of the back is dark than of the front, which holds nose, sinuses and mouth."""
     if head.height_mm < LEAST_SLAB_MM:
-        return ""
+        return []
     median = float(np.median(head.values[head.body]))
     dark = head.values < head.background + DARK * (median - head.background)
     (first, end), _, _ = box_around(head.body)
@@ -189,8 +187,9 @@ def _backwards(head: _Head, name: str) -> str:
     middle = _dark_shares(head, dark, range(first + third, first + 2 * third))
     for front, back in (lower, middle):
         if back < LEAST_DARK or back < BACKWARDS * front:
-            return ""
-    return f"{name}: the scan is likely turned front to back: {lower[1]:.0%} of the back is as dark as air in its lower third and {lower[0]:.0%} of the front, where nose, sinuses and mouth are. Check its orientation. {ADVICE['caution']}"
+            return []
+    text = f"{name}: the scan is likely turned front to back: {lower[1]:.0%} of the back is as dark as air in its lower third and {lower[0]:.0%} of the front, where nose, sinuses and mouth are."
+    return [message("front-to-back", text, front=lower[0], back=lower[1])]
 
 
 def _dark_shares(head: _Head, dark: Mask, slices: range) -> tuple[float, float]:

@@ -6,18 +6,13 @@ from typing import Any
 import numpy as np
 
 from voxlate.cases.case_header import CaseHeader
-from voxlate.cases.grades import ADVICE, advice
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
 from voxlate.system.errors import BadInput, first_of
+from voxlate.system.messages import Message, grade_of_distance, message
 
-POINTS = (
-    5,
-    25,
-    50,
-    75,
-    95,
-)  # percentiles of a scan's foreground that are compared, in network units
+# Percentiles of a scan's foreground that are compared, in network units.
+POINTS = (5, 25, 50, 75, 95)
 MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
 MOST_VARIED = 3.0  # times the narrowest scale of a modality: beyond, the typical scale is a poor guess of a patient's
 AIR_HU = -500.0  # at or below it, values are of air in a CT
@@ -40,23 +35,27 @@ def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where
             )
 
 
-def kind_warning(name: str, unit: str, statistics: Statistics) -> str:
-    """A sentence where a scan that is no CT has the values of one, or those of a label map; else ''."""
+def check_kind(name: str, unit: str, statistics: Statistics) -> list[Message]:
+    """A message where a scan that is no CT has the values of one, or those of a label map."""
     if unit == "HU":
-        return ""
+        return []
     everything = statistics.all
     if everything.at(OF_AIR) <= AIR_HU:
-        return f"{name}: {OF_AIR} % of the voxels are at {everything.at(OF_AIR):.4g} or below, as air is in a CT, while MR has no such values: is it a CT? {ADVICE['do not trust']}"
+        value = everything.at(OF_AIR)
+        text = f"{name}: {OF_AIR} % of the voxels are at {value:.4g} or below, as air is in a CT, while MR has no such values: is it a CT?"
+        return [message("ct-values", text, value=value)]
     body = statistics.foreground
     over_air = body.at(50) - everything.at(OF_AIR)
     soft = body.at(50) - body.at(25)
     if soft < SOFT_TISSUE * over_air and body.at(95) - body.at(50) > BONE * over_air:
-        return f"{name}: a quarter of its body lies within {soft / over_air:.0%} below its median, and 5 % are far brighter, as soft tissue and bone in a shifted or scaled CT: is it a CT? {ADVICE['do not trust']}"
+        text = f"{name}: a quarter of its body lies within {soft / over_air:.0%} below its median, and 5 % are far brighter, as soft tissue and bone in a shifted or scaled CT: is it a CT?"
+        return [message("ct-values", text, share=soft / over_air)]
     values = sorted(set(everything.percentiles))
     if len(values) < FEWEST_VALUES:
         found = ", ".join(f"{value:.4g}" for value in values)
-        return f"{name}: almost all voxels have one of the values {found}, as those of a mask or label map have: is it a scan? {ADVICE['do not trust']}"
-    return ""
+        text = f"{name}: almost all voxels have one of the values {found}, as those of a mask or label map have: is it a scan?"
+        return [message("label-values", text)]
+    return []
 
 
 def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:
@@ -97,15 +96,15 @@ def training_ranges(
     return ranges
 
 
-def out_of_distribution(
+def check_brightness(
     name: str,
     statistics: Statistics,
     spec: IntensityMap,
     ranges: Mapping[str, Any],
-) -> str:
-    """A sentence where a scan's statistics are outside the training cohort's range; '' where they are not."""
+) -> list[Message]:
+    """A message where a scan's statistics are outside the training cohort's range."""
     if name not in ranges:
-        return ""
+        return []
     low = np.array(ranges[name]["low"])
     high = np.array(ranges[name]["high"])
     points = np.array(_points(statistics, spec))
@@ -114,19 +113,24 @@ def out_of_distribution(
     worst = int(beyond.argmax())
     times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
     if times <= 1:
-        return ""
+        return []
     scale = spec.scale(statistics)
     value, least, most = (
         float(scale.inverse(point)) for point in np.array([points, low, high])[:, worst]
     )
-    return f"{name}: its brightness is outside that of the training's scans: the {POINTS[worst]}th percentile of its body is {value:.4g}, theirs {least:.4g} to {most:.4g} on the same scale. Is it of another scanner, unit or part of the body? {advice(times)}"
+    text = f"{name}: its brightness is outside that of the training's scans: the {POINTS[worst]}th percentile of its body is {value:.4g}, theirs {least:.4g} to {most:.4g} on the same scale."
+    grade = grade_of_distance(times)
+    return [
+        message("brightness", text, grade=grade, times=times, value=value, least=least, most=most)
+    ]
 
 
-def varied_level(name: str, widths: Sequence[float]) -> str:
-    """A sentence where the widths of a modality's scale in the training cases differ by over MOST_VARIED; else ''."""
+def check_scales(name: str, widths: Sequence[float]) -> list[Message]:
+    """A message where the widths of a modality's scale in the training cases differ by over MOST_VARIED."""
     if not widths or max(widths) <= MOST_VARIED * min(widths):
-        return ""
-    return f"{name}: its scale was {min(widths):.4g} to {max(widths):.4g} wide in the training cases, by scanner or gain; images take the median, so that their overall brightness is a guess."
+        return []
+    text = f"{name}: its scale was {min(widths):.4g} to {max(widths):.4g} wide in the training cases, by scanner or gain; images take the median, so that their overall brightness is a guess."
+    return [message("varied-scale", text, least=min(widths), most=max(widths))]
 
 
 def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:

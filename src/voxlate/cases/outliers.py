@@ -7,6 +7,7 @@ other cases names the case. Of few cases the unit alone tells: in Hounsfield uni
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,6 @@ from voxlate.cases.audit import examined_cases
 from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.scan_numbers import (
     FEWEST,
-    LEAVE,
-    NAMES,
-    Oddity,
     ScanNumbers,
     numbers_of,
     oddities,
@@ -25,7 +23,9 @@ from voxlate.cases.scan_numbers import (
 )
 from voxlate.cases.sketch import Sketch, class_curve, mirrored_similarity, pair_similarity, sketches
 from voxlate.images.units import TISSUE_MAPS
+from voxlate.system.codes import CODES
 from voxlate.system.errors import first_of, plural
+from voxlate.system.messages import Message, message
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Read = Callable[[str], Arrays]  # the arrays of a case by its name
@@ -75,38 +75,42 @@ class _Pair:
         return self.own / max(float(np.median(self.others)), 1e-6) if self.others else np.inf
 
 
+class _Kind(NamedTuple):
+    """What is wrong with a pair of scans: a code, numbers, and the modality whose contrast a scan has."""
+
+    code: str
+    numbers: str = ""
+    modality: str = ""
+
+
 @dataclass(frozen=True)
 class _Finding:
-    """What is wrong with a scan of a case: its kind, the advice, and numbers in brackets."""
+    """What is wrong with a scan of a case: a code, numbers in brackets, and the scan that it is compared with."""
 
     name: str
     case: str
-    kind: str
-    advice: str
+    code: str
     numbers: str = ""
+    partner: str = ""
 
 
-LOOK = f"Look at both and correct the files, {LEAVE}"
-OTHER_CONTRAST = "has another contrast to its {} than those of the other cases"
-OF_MODALITY = "has the contrast to its {{}} that the {} of the other cases has"
-FOREIGN = "fits its {} no better than those of other patients do: it may be another patient's"
-
-
-def outlier_warnings(headers: Sequence[CaseHeader], read: Read) -> list[str]:
-    """A line on each kind of outlier, with up to three cases; read: the arrays of a prepared case."""
+def check_outliers(headers: Sequence[CaseHeader], read: Read) -> list[Message]:
+    """A message on each kind of outlier, with up to three cases; read: the arrays of a prepared case."""
     cohort = _Cohort(headers, read)
-    lines = dict[tuple[str, str], list[_Finding]]()
+    groups = dict[tuple[str, str, str], list[_Finding]]()
     for one in cohort.findings():
-        lines.setdefault((one.name, one.kind), []).append(one)
-    return [_line(several, cohort.count(several[0].name)) for several in lines.values()]
+        groups.setdefault((one.name, one.code, one.partner), []).append(one)
+    return [_joined(several, cohort.count(several[0].name)) for several in groups.values()]
 
 
-def _line(found: Sequence[_Finding], cases: int) -> str:
+def _joined(found: Sequence[_Finding], cases: int) -> Message:
     first = found[0]
     of = f"{len(found)} of {plural(cases, 'case')}"
     numbers = f" ({first.numbers})" if first.numbers else ""
     names = first_of([one.case for one in found], 3)
-    return f"{first.name} of {names} ({of}) {first.kind}{numbers}. {first.advice}"
+    _, _, what = CODES[first.code].meaning.split(" ", 2)  # without "a scan"
+    text = f"{first.name} of {names} ({of}) {what.format(partner=first.partner)}{numbers}."
+    return message(first.code, text, cases=len(found))
 
 
 class _Cohort:
@@ -142,9 +146,9 @@ class _Cohort:
         usual = {name: usual_numbers(several) for name, several in by_name.items()}
         for case, scans in self.scans.items():
             for name, scan in scans.items():
-                for kind, advice, numbers in oddities(name, scan, usual[name]):
+                for code, numbers in oddities(name, scan, usual[name]):
                     named.add((case, name))
-                    yield _Finding(name, case, kind, advice, numbers)
+                    yield _Finding(name, case, code, numbers)
                     break
         for finding in self._masks(named):
             named.add((finding.case, MASK))
@@ -208,44 +212,32 @@ class _Cohort:
             for case, by_name in self.pairs.items()
             if (case, self.reference) not in named
         }
-        kinds = dict[str, dict[str, Oddity]]()
+        kinds = dict[str, dict[str, _Kind]]()
         for name in sorted({name for by_name in pairs.values() for name in by_name}):
             of_name = {case: some[name] for case, some in pairs.items() if name in some}
             for case, kind in self._kinds(name, of_name).items():
                 kinds.setdefault(case, {})[name] = kind
         for case, by_name in kinds.items():
-            exchanged = any(
-                what == OF_MODALITY.format(other)
-                for what, _, _ in by_name.values()
-                for other in by_name
-            )
+            exchanged = any(kind.modality in by_name for kind in by_name.values())
             all_wrong = len(by_name) == len(pairs[case]) > 1 and not exchanged
             subject = (self.reference, "other scans") if all_wrong else None
-            for name, (what, advice, numbers) in [*by_name.items()][: 1 if all_wrong else None]:
+            for name, kind in [*by_name.items()][: 1 if all_wrong else None]:
                 which, partner = subject or (name, self.reference)
-                yield _Finding(which, case, what.format(partner), advice, numbers)
+                yield _Finding(which, case, kind.code, kind.numbers, partner)
 
-    def _kinds(self, name: str, pairs: Mapping[str, _Pair]) -> dict[str, Oddity]:
-        """By case the kind ("{}" for its partner), the advice and numbers of the pairs that are wrong."""
-        kinds = dict[str, Oddity]()
+    def _kinds(self, name: str, pairs: Mapping[str, _Pair]) -> dict[str, _Kind]:
+        """By case what is wrong with its pair."""
+        kinds = dict[str, _Kind]()
         for case, modality in self._other_contrast(name, pairs).items():
-            kinds[case] = OF_MODALITY.format(modality) if modality else OTHER_CONTRAST, NAMES, ""
+            like = _Kind("contrast-of-modality", f"that of {modality}", modality)
+            kinds[case] = like if modality else _Kind("other-contrast")
         for case in self._foreign(name, pairs):
-            kinds[case] = FOREIGN, LOOK, ""
+            kinds[case] = _Kind("foreign-scan")
         for case, other in self._exchanged(name, pairs).items():
-            kinds[case] = (
-                "fits the {} of another patient better than its own",
-                LOOK,
-                f"{case} that of {other}",
-            )
+            kinds[case] = _Kind("exchanged-scan", f"{case} that of {other}")
         for case, pair in pairs.items():
             if self._mirrored(case, pair):
-                sides = " and ".join(SIDES[axis] for axis in pair.axes)
-                kinds[case] = (
-                    f"is turned or mirrored ({sides}) against its {{}}",
-                    f"Correct its orientation, {LEAVE}",
-                    "",
-                )
+                kinds[case] = _Kind("turned-scan", " and ".join(SIDES[axis] for axis in pair.axes))
         return kinds
 
     def _mirrored(self, case: str, pair: _Pair) -> bool:
@@ -335,15 +327,9 @@ class _Cohort:
                 continue
             numbers = f"{inside:.0%} of the body and {outside:.0%} of the rest"
             if outside > inside + INVERTED:
-                yield _Finding(
-                    MASK,
-                    case,
-                    "is inverted: it holds the background",
-                    f"Invert it, {LEAVE}",
-                    numbers,
-                )
+                yield _Finding(MASK, case, "inverted-mask", numbers)
             elif min(inside, outside) > WHOLE and body < FULL:
-                yield _Finding(MASK, case, "is the whole image", f"Correct it, {LEAVE}", numbers)
+                yield _Finding(MASK, case, "whole-mask", numbers)
 
 
 def _comparable(header: CaseHeader) -> list[str]:

@@ -15,18 +15,18 @@ from safetensors.numpy import load_file
 from voxlate import __version__
 from voxlate.cases.align import Preparation
 from voxlate.cases.audit import (
+    check_alignment,
     examined_cases,
-    misalignment_warnings,
     misalignments,
     not_examined,
     to_refine,
 )
 from voxlate.cases.case import PreparedCase, map_arrays, prepare_case, read_header, write_case
 from voxlate.cases.case_header import CaseHeader
-from voxlate.cases.checking import check_unit, finest, lost_by_resampling
-from voxlate.cases.copies import copies, signatures
-from voxlate.cases.fingerprint import fingerprint, warnings_of, wide_heads
-from voxlate.cases.outliers import outlier_warnings
+from voxlate.cases.checking import check_resampling, check_unit, finest
+from voxlate.cases.copies import check_copies, signatures
+from voxlate.cases.fingerprint import check_origins, check_widths, fingerprint
+from voxlate.cases.outliers import check_outliers
 from voxlate.cases.prepared import (
     SHARED,
     VERSION,
@@ -43,7 +43,7 @@ from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.manifest import root_and_manifest
 from voxlate.cohorts.patient_names import EACH
 from voxlate.cohorts.slice_lists import require_patients
-from voxlate.cohorts.split import small_cohort_note, split_patients
+from voxlate.cohorts.split import check_size, split_patients
 from voxlate.executors.job import Executor, InProcess, Plain, case_sentence
 from voxlate.executors.local import LocalExecutor
 from voxlate.formats.io import content_hash, read_volume
@@ -55,12 +55,17 @@ from voxlate.options.prepare import PrepareOptions
 from voxlate.system.errors import BadInput, CannotWrite, first_of
 from voxlate.system.files import is_scaffold, lock
 from voxlate.system.machine import cores
+from voxlate.system.messages import Say, message
 
 CaseProgress = Callable[[int, int, str], None]
-Say = Callable[[str], None]
 Run = Callable[[Callable[[CaseFiles], bool], list[CaseFiles]], Iterator[tuple[str, bool]]]
 MOST_WORKERS = 8
-OWN_NAMES = ("transforms", "latents", "report.html")  # further entries of a cohort's folder
+OWN_NAMES = (
+    "transforms",
+    "latents",
+    "report.html",
+    "messages.jsonl",
+)  # further entries of a cohort's folder
 NO_OPTIONS = ("unread", "left_out", "voxlate")  # of cohort.json's provenance; they may differ
 
 
@@ -71,7 +76,7 @@ def prepare(
     workers: int | None = None,
     executor: Executor | None = None,
     progress: CaseProgress | None = None,
-    say: Say | None = None,
+    say: Say = lambda _: None,
     **options: Any,
 ) -> Cohort:
     """Prepare a cohort for training; the same call again resumes, and prepares cases again whose files have changed.
@@ -85,7 +90,7 @@ def prepare(
     since synthesis has sources only. shares: default see split.usual_shares.
     workers: processes, each holding one case in memory. executor: works on the cases instead of these processes; it
     prepares all cases that it can before it raises BadInput with the others, so that the next call has only those left.
-    progress(done, total, case) is called after each case, say(sentence) where cases were prepared again.
+    progress(done, total, case) is called after each case, say: is called with messages.
     Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort prepared with other
     options.
     """
@@ -100,9 +105,8 @@ def prepare(
         [(case.patient, case.split) for case in cases], asked.seed, asked.shares
     )
     are_stated = cases[0].split is not None
-    note = "" if asked.shares or are_stated else small_cohort_note(splits)
-    if say and note:
-        say(note)
+    for one in [] if asked.shares or are_stated else check_size(splits):
+        say(one)
     made = _provenance(root, table, asked, preparation, found)
     _refuse_other(
         out, made, {case.case: [case.patient, splits[case.patient], case.fold] for case in cases}
@@ -117,10 +121,9 @@ def prepare(
         again = _prepare_all(cases, out, preparation, examined, run, progress)
         if asked.audit:
             _refine_worst(cases, out, preparation, run)
-    if again and say:
-        say(
-            f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(again)}."
-        )
+    if again:
+        text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(again)}."
+        say(message("prepared-again", text, cases=len(again)))
     headers = [read_header(case_path(out, case.case)) for case in cases]
     write_cohort(_cohort(out, found, headers, splits, preparation, made))
     _remove_unused_transforms(out, headers)
@@ -150,15 +153,15 @@ def _cohort(
         units=units,
         fingerprint=fingerprint(headers, training),
         warnings=(
-            *found.unread,
-            *(f"Left out: {sentence}." for sentence in found.unclaimed),
-            *(f"Assumed: {sentence}." for sentence in found.guessed),
-            *(wide_heads(headers) if found.heads else ()),
-            *copies(headers, splits, out / "cases", masks),
-            *warnings_of(headers),
-            *outlier_warnings(headers, lambda case: map_arrays(case_path(out, case))),
-            *lost_by_resampling(headers, preparation),
-            *misalignment_warnings(headers, preparation),
+            *(message("unread", text) for text in found.unread),
+            *(message("left-out", f"Left out: {text}.") for text in found.unclaimed),
+            *(message("assumed", f"Assumed: {text}.") for text in found.guessed),
+            *(check_widths(headers) if found.heads else ()),
+            *check_copies(headers, splits, out / "cases", masks),
+            *check_origins(headers),
+            *check_outliers(headers, lambda case: map_arrays(case_path(out, case))),
+            *check_resampling(headers, preparation),
+            *check_alignment(headers, preparation),
         ),
         provenance=made,
     )

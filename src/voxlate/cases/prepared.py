@@ -29,6 +29,7 @@ from voxlate.images.statistics import PERCENTILES, Statistics
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput, first_of
 from voxlate.system.files import read_json, write_json
+from voxlate.system.messages import Message, read_messages
 from voxlate.system.records import (
     FileName,
     Length,
@@ -40,6 +41,7 @@ from voxlate.system.records import (
     Record,
     Several,
     Split,
+    StatedMessage,
     Text,
     close,
 )
@@ -86,7 +88,7 @@ class Cohort:
     modalities: tuple[str, ...]
     units: dict[str, str]
     fingerprint: dict[str, Any]
-    warnings: tuple[str, ...]
+    warnings: tuple[Message, ...]
     provenance: dict[str, Any]
     drawn: Drawn | None = None
 
@@ -322,7 +324,7 @@ class _Written:
     modalities: tuple[Name, ...]
     units: dict[Name, Unit]
     fingerprint: _Fingerprint
-    warnings: tuple[Text, ...]
+    warnings: tuple[Text | StatedMessage, ...]
     made: _Made
 
 
@@ -355,7 +357,7 @@ def _cohort(record: Record, value: Any) -> Cohort:
         written.modalities,
         written.units,
         value["fingerprint"],
-        written.warnings,
+        tuple(read_messages(written.warnings)),
         value["made"],
     )
 
@@ -394,6 +396,7 @@ def write_cohort(cohort: Cohort) -> None:
     """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
     value = asdict(replace(cohort, drawn=None))
     del value["folder"], value["drawn"]
+    value["warnings"] = [one.stated for one in cohort.warnings]
     value["made"] = value.pop("provenance")  # the key of version 0.6
     for case in value["cases"]:
         if case["fold"] is None:

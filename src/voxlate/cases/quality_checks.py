@@ -13,17 +13,16 @@ import numpy as np
 from pydantic import Field
 from scipy.ndimage import convolve, distance_transform_edt, uniform_filter
 
-from voxlate.cases.grades import ADVICE
 from voxlate.images.grid import Volume
 from voxlate.images.mask import background_value, foreground
 from voxlate.system.arrays import Bool, Float32
+from voxlate.system.messages import Message, message
 
 SLICES = 8
 MIDDLE = (0.2, 0.8)  # of the slices with a body, from which they are taken: ends are small
 CURVATURE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-CURVATURE_NORM = (
-    6.0 * 0.6745
-)  # of this kernel, and of a median of absolute values (Immerkaer 1996, eq. 4)
+# Of this kernel, and of a median of absolute values (Immerkaer 1996, eq. 4).
+CURVATURE_NORM = 6.0 * 0.6745
 AWAY_MM = 20.0  # shift beyond which the edges of a head are not similar to themselves
 DARK = 0.25  # of the median of the body: air and bone
 WORSE = 1.2  # times the worst scan of the training
@@ -81,8 +80,8 @@ def worst_quality(scans: Sequence[Quality]) -> Quality:
     return Quality(*np.max(values, axis=0).tolist())
 
 
-def quality_warning(name: str, found: Quality, trained: Quality | None) -> str:
-    """A sentence where a scan is worse than ordinary scans and than those of the training; else ''."""
+def check_quality(name: str, found: Quality, trained: Quality | None) -> list[Message]:
+    """A message where a scan is worse than ordinary scans and than those of the training."""
     worst = asdict(trained) if trained else dict.fromkeys(WORDS, 0.0)
     limits = {key: max(limit, WORSE * worst[key]) for key, limit in asdict(LIMITS).items()}
     parts = [
@@ -90,11 +89,14 @@ def quality_warning(name: str, found: Quality, trained: Quality | None) -> str:
         for key, value in asdict(found).items()
         if value > limits[key]
     ]
-    return f"{name}: it has {' and '.join(parts)}. {ADVICE['caution']}" if parts else ""
+    text = f"{name}: it has {' and '.join(parts)}."
+    if not parts:
+        return []
+    return [message("quality", text, noise=found.noise, ghosts=found.ghosts, dark_mm=found.dark_mm)]
 
 
-def slices_warning(scan: Volume) -> str:
-    """A sentence where slices of a canonical scan are in a wrong order, empty or alternately dark; else ''."""
+def check_slices(scan: Volume) -> list[Message]:
+    """A message where slices of a canonical scan are in a wrong order, empty or alternately dark."""
     sides = zip(scan.data.shape[2:], scan.grid.spacing_mm[1:])
     rows, columns = (max(1, round(PIXEL_MM / mm), length // MOST_PIXELS) for length, mm in sides)
     image = scan.data[0][:, ::rows, ::columns].astype(np.float32)
@@ -103,7 +105,7 @@ def slices_warning(scan: Volume) -> str:
     deviations = np.linalg.norm(slices, axis=1)
     shown = np.flatnonzero(deviations > SHOWN * deviations.max())
     if len(shown) < FEWEST_SLICES:
-        return ""
+        return []
     within = slice(shown[0], shown[-1] + 1)
     empty = shown[0] + np.flatnonzero(deviations[within] < EMPTY * np.median(deviations[shown]))
     misplaced = _misplaced(slices[shown] / deviations[shown, None])
@@ -119,9 +121,10 @@ def slices_warning(scan: Volume) -> str:
         )
     if alternation > ALTERNATION:
         parts.append(f"are alternately darker by {1 - np.exp(-alternation):.0%}")
+    text = f"{scan.modality}: its slices {' and '.join(parts)}."
     if not parts:
-        return ""
-    return f"{scan.modality}: its slices {' and '.join(parts)}. Check how the scan was put together. {ADVICE['caution']}"
+        return []
+    return [message("slices", text, misplaced=misplaced, empty=len(empty), alternation=alternation)]
 
 
 def _alternation(levels: Float32) -> float:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.cases.case_header import CaseHeader
-from voxlate.cases.intensity_checks import AIR_HU, kind_warning
+from voxlate.cases.intensity_checks import AIR_HU, check_kind
 from voxlate.cases.sketch import Sketch, empty_share
 from voxlate.images.statistics import Statistics
 
-Oddity = tuple[str, str, str]  # what a scan is, what to do, numbers for the brackets
+Oddity = tuple[str, str]  # a code, and numbers for the brackets
 
 FEWEST = 3  # scans of a modality, from which on they are compared with each other
 DEVIATIONS = 5.0  # robust standard deviations from the others
@@ -31,11 +31,6 @@ NOISE = 6.0  # standard deviations of the border that air reaches
 LEVEL = 1.7  # decades; gains of scanners differ by less
 EMPTY = 0.2  # of a body; ends of a field of view and cavities differ by less
 SIZE = 0.4  # natural logarithm of a body's depth or width
-
-LEAVE = "or leave the case out (--exclude)."
-NAMES = f"Check the names of the files, {LEAVE}"
-ORIGINAL = f"Take the original scan, {LEAVE}"
-ONE_KIND = f"Take scans of one kind, {LEAVE}"
 
 
 @dataclass(frozen=True)
@@ -165,14 +160,10 @@ def _is_apart(value: float, usual: tuple[float, float], least: float) -> bool:
 
 
 def oddities(name: str, scan: ScanNumbers, usual: Usual) -> Iterator[Oddity]:
-    """The kinds that fit a scan, the most telling first: kind, advice, numbers."""
+    """The codes that fit a scan, the most telling first, with numbers."""
     everything = scan.statistics.all
     if scan.statistics.blank:
-        yield (
-            "is blank, and counts as missing",
-            "Check the file.",
-            f"every voxel is {everything.at(0):g}",
-        )
+        yield "blank", f"every voxel is {everything.at(0):g}"
         return
     yield from _of_ct(scan, usual) if scan.unit == "HU" else _of_mr(name, scan, usual)
     yield from _of_place(scan, usual)
@@ -183,99 +174,47 @@ def _of_ct(scan: ScanNumbers, usual: Usual) -> Iterator[Oddity]:
     low, high = everything.at(0), everything.at(100)
     span = f"{low:.4g} to {high:.4g}"
     if everything.at(99.9) - everything.at(0.1) < NARROW_HU and high < GREY:
-        yield (
-            "is not in Hounsfield units: z-scored or scaled",
-            ORIGINAL,
-            span,
-        )
+        yield "not-hu", span
     if low >= 0 and high < GREY:
-        yield (
-            "is windowed to grey values, not in Hounsfield units",
-            ORIGINAL,
-            span,
-        )
+        yield "grey-ct", span
     if SHIFTED_HU < abs(scan.soft) < 2 * SHIFTED_HU:
-        sign = "+" if scan.soft > 0 else "-"
-        yield (
-            f"is shifted by about {sign}1024 HU",
-            f"Correct the offset, {LEAVE}",
-            f"soft tissue at {scan.soft:.0f} HU",
-        )
+        yield "shifted-hu", f"soft tissue at {scan.soft:.0f} HU"
     if scan.padding is not None and not PADDING_HU < scan.padding <= 0:
-        yield (
-            "is padded with a value that no tissue has",
-            "Replace it by -1000.",
-            f"{scan.padding:g} HU",
-        )
+        yield "padding", f"{scan.padding:g} HU"
     if low < PADDING_HU:
-        yield (
-            "has values below air: padding, or not in Hounsfield units",
-            "Check the file.",
-            f"{low:g} HU",
-        )
+        yield "below-air", f"{low:g} HU"
     few = usual.count < FEWEST
     is_cut = high < FULL_HU and low > -SHIFTED_HU if few else high < CUT * usual.high[0]
     if everything.at(99.9) == high and is_cut:
-        yield "is cut to a window", ORIGINAL, span
+        yield "cut-window", span
     if _is_apart(scan.background, usual.background, AIR_APART_HU):
-        numbers = f"{scan.background:.4g} HU, the others {usual.background[0]:.4g}"
         yield (
-            "has another value around the body than the other cases",
-            f"Correct it, {LEAVE}",
-            numbers,
+            "other-background",
+            f"{scan.background:.4g} HU, the others {usual.background[0]:.4g}",
         )
 
 
 def _of_mr(name: str, scan: ScanNumbers, usual: Usual) -> Iterator[Oddity]:
-    if scan.unit != "grey" and kind_warning(name, scan.unit, scan.statistics):
-        yield "has the values of a CT or of a label map", NAMES, ""
+    if scan.unit != "grey" and check_kind(name, scan.unit, scan.statistics):
+        yield "other-kind", ""
     span = f"{scan.statistics.all.at(0):.4g} to {scan.statistics.all.at(100):.4g}"
     if scan.statistics.signed and 1 < usual.count >= 2 * usual.signed:
-        yield (
-            "is z-scored, and those of the other cases are not",
-            ORIGINAL,
-            span,
-        )
+        yield "z-scored", span
     if not scan.statistics.signed and 2 * usual.signed > usual.count:
-        yield (
-            "is not z-scored, and those of the other cases are",
-            ONE_KIND,
-            span,
-        )
+        yield "not-z-scored", span
     if scan.padding is not None:
-        yield (
-            "is padded with a value that no tissue has",
-            "Replace it by the value of air.",
-            f"{scan.padding:g}",
-        )
+        yield "padding", f"{scan.padding:g}"
     level = usual.levels[scan.statistics.signed]
     if _is_apart(scan.level, level, LEVEL):
-        numbers = f"up to {10**scan.level:.3g}, the others {10 ** level[0]:.3g}"
-        yield (
-            "has another scale than those of the other cases",
-            ONE_KIND,
-            numbers,
-        )
+        yield "other-scale-of-case", f"up to {10**scan.level:.3g}, the others {10 ** level[0]:.3g}"
 
 
 def _of_place(scan: ScanNumbers, usual: Usual) -> Iterator[Oddity]:
     if scan.has_no_spacing and 1 < usual.count > 2 * usual.without_spacing - 1:
         real = "×".join(f"{side:.3g}" for side in reversed(usual.spacing_mm))
-        yield (
-            "has voxels of 1×1×1 mm, as files without spacing have",
-            f"Write its spacing into the file, {LEAVE}",
-            f"the others {real} mm",
-        )
+        yield "no-spacing", f"the others {real} mm"
     if scan.empty > usual.empty[0] and _is_apart(scan.empty, usual.empty, EMPTY):
-        yield (
-            "holds air or one value in much of the body that another scan of the case shows",
-            ORIGINAL,
-            f"{scan.empty:.0%} of it, of the others {usual.empty[0]:.0%}",
-        )
+        yield "empty-body", f"{scan.empty:.0%} of it, of the others {usual.empty[0]:.0%}"
     if any(_is_apart(side, known, SIZE) for side, known in zip(scan.sides, usual.sides)):
         depth, width = scan.box_mm[1:]
-        yield (
-            "has a body of another size than the other cases",
-            f"Check its spacing, {LEAVE}",
-            f"{depth:.0f} mm deep, {width:.0f} mm wide",
-        )
+        yield "other-size-of-case", f"{depth:.0f} mm deep, {width:.0f} mm wide"

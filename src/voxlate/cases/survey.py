@@ -14,15 +14,16 @@ from voxlate.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.manifest import root_and_manifest
 from voxlate.cohorts.slice_lists import require_patients
-from voxlate.cohorts.split import list_held_out, small_cohort_note, split_patients
+from voxlate.cohorts.split import check_size, list_held_out, split_patients
 from voxlate.options.prepare import PrepareOptions
+from voxlate.system.messages import Message
 
 
 @dataclass(frozen=True)
 class Survey:
     """A cohort that was read and checked as `prepare` does.
 
-    root: its folder; splits: by patient; table: see overview; small: a sentence on too few patients, or "".
+    root: its folder; splits: by patient; table: see overview; small: on too few patients.
     """
 
     root: Path
@@ -31,7 +32,7 @@ class Survey:
     preparation: Preparation
     checked: Checked
     table: dict[str, Any]
-    small: str
+    small: list[Message]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -43,7 +44,7 @@ class Survey:
             "guessed": self.found.guessed,
             "fixed": self.preparation.fixed,
             "files": [vars(file) for file in self.checked.files],
-            "lost": self.checked.lost,
+            "lost": [str(one) for one in self.checked.lost],
             "held_out": list_held_out(self.splits),
             "problems": self.checked.problems,
         }
@@ -66,7 +67,7 @@ def survey(
     units = {file.name: file.unit for file in checked.files if file.unit}
     table = overview(found.cases, splits, units, {case.case for case in found.cases if case.mask})
     by_number = options.shares is None and found.cases[0].split is None
-    small = small_cohort_note(splits) if by_number else ""
+    small = check_size(splits) if by_number else []
     return Survey(root, found, dict(splits), preparation, checked, table, small)
 
 

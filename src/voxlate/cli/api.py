@@ -5,7 +5,6 @@ nothing, and a function is called with (name, done, total, numbers).
 """
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,7 +58,7 @@ from voxlate.scoring.tables import Scores
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_out_cases, own_copy
-from voxlate.synthesis.cohort import graded_warnings
+from voxlate.synthesis.cohort import warnings_in
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.missing import score_run
@@ -67,6 +66,7 @@ from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.model import load as _load
 from voxlate.synthesis.selection import select
 from voxlate.system.errors import BadInput, first_of
+from voxlate.system.messages import Message
 from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
 from voxlate.training.run import Run
@@ -275,18 +275,14 @@ class Syntheses:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def warnings(self) -> dict[str, list[dict[str, str]]]:
-        """The warnings of each case that has any, with their grades."""
-        by_case = {case: graded_warnings(self.folder / case) for case in self.cases}
-        return {case: graded for case, graded in by_case.items() if graded}
+    def warnings(self) -> dict[str, list[Message]]:
+        """The warnings of each case that has any."""
+        by_case = {case: warnings_in(self.folder / case) for case in self.cases}
+        return {case: said for case, said in by_case.items() if said}
 
     def __repr__(self) -> str:
         text = f"Syntheses({len(self.cases)} cases in {self.folder}, {len(self.left_out)} left out)"
-        lines = [
-            f"  {case}: {warning['sentence']}"
-            for case, some in self.warnings.items()
-            for warning in some
-        ]
+        lines = [f"  {one.on(case)}" for case, some in self.warnings.items() for one in some]
         return "\n".join([text, *lines])
 
     def show(self, case: str | None = None) -> Image.Image:
@@ -608,5 +604,5 @@ def demo(
     """Run every step on a phantom cohort; the same call resumes. real: a scan, of which a starter's synthesis is shown."""
     with shown(progress) as step:
         if real is not None:
-            return demo_on_scan(Path(real), Path(out), starter, step, warnings.warn)
+            return demo_on_scan(Path(real), Path(out), starter, step, noted(progress))
         return _demo.demo(Path(out), step)

@@ -13,6 +13,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from voxlate import __version__
+from voxlate.system.codes import Grade
 from voxlate.system.errors import (
     FULL,
     BadInput,
@@ -21,6 +22,7 @@ from voxlate.system.errors import (
     system_code,
     system_refusal,
 )
+from voxlate.system.messages import Message
 
 
 class Commands(TyperGroup):
@@ -60,6 +62,7 @@ main_process = (
 out = Console(quiet=not main_process, markup=False, emoji=False)
 err = Console(stderr=True, quiet=not main_process, markup=False, emoji=False)
 debug = False
+STYLES: dict[Grade, str] = {"note": "yellow", "caution": "bold yellow", "do not trust": "bold red"}
 
 
 def fail(error: BaseException) -> NoReturn:
@@ -95,9 +98,12 @@ def _fail(sentence: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def note(sentence: str) -> None:
-    """Say something worth knowing, on stderr."""
-    say(f"note: {sentence}", err, "yellow")
+def note(said: str | Message) -> None:
+    """Print a message on stderr, as loud as its grade."""
+    one = Message("", "note", said) if isinstance(said, str) else said
+    case = f"{one.case}: " if one.case else ""
+    label = "note" if one.grade == "note" else one.grade.upper()
+    say(f"{label}: {case}{one.text}", err, STYLES[one.grade])
 
 
 def say(line: str | Text, console: Console = out, style: str | None = None) -> None:

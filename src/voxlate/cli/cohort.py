@@ -9,6 +9,7 @@ from rich.text import Text
 from typer import Argument
 
 from voxlate.cli.app import end, err, note, out, say
+from voxlate.cli.messages import Verbose, keep_messages
 from voxlate.cli.options import Json, To, command
 from voxlate.cli.progress import progress_on
 from voxlate.executors.choose import workers_of
@@ -16,7 +17,9 @@ from voxlate.options.executors import ExecutorOptions
 from voxlate.options.layout import MAX_VOLUME, allow_volumes
 from voxlate.options.option import MAIN, OUTPUT, Option
 from voxlate.options.prepare import PrepareOptions
-from voxlate.system.errors import BadInput, plural
+from voxlate.system.errors import BadInput, first_of, plural
+
+MOST_ALIGNED = 2  # lines on the alignment of scans
 
 
 @command("phantom --out COHORT --cases 24 --size 96 96 48")
@@ -103,6 +106,7 @@ def prepare(
             "List all files of a --dry-run instead of the first ones.", flag="--all", panel=OUTPUT
         ),
     ] = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and convert it for training."""
@@ -111,7 +115,7 @@ def prepare(
     from voxlate.cases.prepared import registration_lines
     from voxlate.cases.survey import prepared_overview
     from voxlate.cli.next_steps import after_prepare
-    from voxlate.cli.overview import show
+    from voxlate.cli.overview import by_value, show
     from voxlate.cohorts.manifest import root_and_manifest
     from voxlate.cohorts.split import describe_held_out, list_held_out
 
@@ -125,15 +129,17 @@ def prepare(
             "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
         )
     _, manifest = root_and_manifest(cohort, options.manifest)
-    with progress_on(err) as bars:
+    with keep_messages(to, "prepare", verbose) as say_one, progress_on(err) as bars:
         prepared = run(
             cohort,
             to,
             progress=lambda done, total, _: bars("prepare", done, total),
-            say=note,
+            say=say_one,
             **workers_of(by),
             **vars(options),
         )
+        for one in prepared.warnings if not as_json else ():
+            say_one(one)
     splits = {entry.patient: entry.split for entry in prepared.cases}
     table = prepared_overview(prepared)
     counts = {split: len(cases) for split, cases in prepared.splits.items()}
@@ -141,7 +147,7 @@ def prepare(
         facts = {
             "cases": counts,
             "modalities": list(prepared.modalities),
-            "warnings": list(prepared.warnings),
+            "warnings": [one.stated for one in prepared.warnings],
         }
         held_out = list_held_out(splits)
         print(json.dumps({"out": str(to), **facts, "overview": table, "held_out": held_out}))
@@ -149,21 +155,17 @@ def prepare(
         return
     if manifest is not None and options.manifest is None:
         say(f"Cases and splits are read from {manifest}.", err, "dim")
-    for warning in prepared.warnings:
-        note(warning)
     show(table)
     if line := describe_held_out(splits):
         say(line, err)
-    misaligned = misalignment_lines(prepared.cases)
     registered = registration_lines(prepared.cases)
-    for modality, line in (*misaligned.items(), *registered.items()):
-        say(f"{modality} {line}.", err)
+    lines = {**misalignment_lines(prepared.cases), **registered}
+    for names, line in by_value(lines)[: None if verbose else MOST_ALIGNED]:
+        say(f"{first_of(names)} {line}.", err)
     if registered:
         say(f"Check the overlays:  voxlate report {to}", err)
-    listed = ", ".join(f"{count} {split}" for split, count in counts.items())
-    say(f"{to}: {listed} cases; modalities {', '.join(prepared.modalities)}.")
     try:
-        say(f"Next:  voxlate {after_prepare(to)}")
+        say(f"{plural(len(prepared.cases), 'case')} in {to}. Next:  voxlate {after_prepare(to)}")
     except BadInput as error:
         note(f"no training can be planned: {error}")
     end(prepared.provenance["unread"])

@@ -1,6 +1,5 @@
 """The demo on a scan of the user's own: a starter's synthesis, and a picture of it next to the scan."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from voxlate.synthesis.selection import select
 from voxlate.system.arrays import Float32
 from voxlate.system.errors import BadInput
 from voxlate.system.files import SYNTHETIC, whole_file
+from voxlate.system.messages import Say
 
 TILE = 320  # pixels of a slice in the picture
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
@@ -47,7 +47,7 @@ def demo_on_scan(
     out: Path,
     starter: str | None,
     progress: NamedProgress,
-    warn: Callable[[str], None],
+    say: Say,
 ) -> RealDemo:
     """Synthesise what a starter makes of one scan, and write a picture of both in three planes.
 
@@ -55,9 +55,7 @@ def demo_on_scan(
     """
     run = starter or starter_for(scan)
     selected = select([run], [str(scan)], SynthOptions())
-    folders, _ = synthesise_cases(
-        selected.model, selected.scans, out, progress=progress, warn=warn, say=warn
-    )
+    folders, _ = synthesise_cases(selected.model, selected.scans, out, progress=progress, say=say)
     scans = selected.scans[0].files
     source = canonical(read_volume(next(iter(scans.values()))))
     images = [folders[0] / f"{name}.nii.gz" for name in selected.model.names_of(scans)]

@@ -22,11 +22,11 @@ def show_preparation(cohort: Path, options: PrepareOptions, every: bool, as_json
         show(seen.table, seen.found)
         if line := describe_held_out(seen.splits):
             say(line, err)
-        if seen.small:
-            note(seen.small)
+        for one in seen.small:
+            note(one)
         if seen.preparation.fixed is not None:
             say(f"The grid of each case is that of its {seen.preparation.fixed}.", err)
-        for sentence in seen.checked.lost:
-            note(sentence)
+        for one in seen.checked.lost:
+            note(one)
         say("Outliers, copies and registration were not checked: prepare --out does that.", err)
     end([*seen.found.unread, *seen.checked.problems])

@@ -176,7 +176,7 @@ def _cohort(path: Path) -> dict[str, Any]:
         "patients": len({entry.patient for entry in cohort.cases}),
         "modalities": {name: cohort.units[name] for name in cohort.modalities},
         "made from": cohort.provenance.get("root", ""),
-        "warnings": list(cohort.warnings),
+        "warnings": [str(one) for one in cohort.warnings],
     }
 
 

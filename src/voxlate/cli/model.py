@@ -10,6 +10,7 @@ from rich.text import Text
 from typer import Argument
 
 from voxlate.cli.app import end, err, note, out, say
+from voxlate.cli.messages import Verbose, keep_messages
 from voxlate.cli.options import Changes, Json, To, command
 from voxlate.cli.planning import (
     AUTO,
@@ -26,7 +27,6 @@ from voxlate.cli.planning import (
     write_planned,
 )
 from voxlate.cli.progress import progress_on
-from voxlate.cli.warning_lines import by_grade
 from voxlate.executors.choose import choose_executor
 from voxlate.options.executors import ExecutorOptions
 from voxlate.options.option import MAIN, TRAINING, AllowCode, Device, Option, pairs
@@ -34,6 +34,7 @@ from voxlate.options.synthesise import SynthOptions
 from voxlate.recipe import text as recipe_text
 from voxlate.starters.names import complete_starter
 from voxlate.system.errors import BadInput, plural
+from voxlate.system.messages import message
 
 if TYPE_CHECKING:
     from voxlate.training.run import Run
@@ -162,6 +163,7 @@ def train(
     plan_for: PlanFor = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a recipe, or resume or continue a run.
 
@@ -186,9 +188,12 @@ def train(
             f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **of_plan)
         ]
         unfit = [name.replace("_", "-") for name in unfit]
-        with progress_on(err) as bars:
-            options: dict[str, Any] = {"data": data, "device": device, "allow_code": allow_code}
-            resume.go_on(Path(recipe), lengths, unfit, **options, progress=bars, say=note)
+        options: dict[str, Any] = {"data": data, "device": device, "allow_code": allow_code}
+        with (
+            keep_messages(Path(recipe), "train", verbose, wait=False) as say_one,
+            progress_on(err) as bars,
+        ):
+            resume.go_on(Path(recipe), lengths, unfit, **options, progress=bars, say=say_one)
         _say_next(Path(recipe), allow_code)
         return
     data, to = resume.required(recipe, data, to, {"--steps": steps} if recipe == AUTO else lengths)
@@ -202,7 +207,7 @@ def train(
         if plan_for is not None:
             write_planned(data, to, changes, of_plan, **by)
             return
-        chosen, head, new_plan = auto_recipe(data, to, changes, of_plan, **by)
+        chosen, head, new_plan = auto_recipe(data, to, changes, of_plan, verbose, **by)
     elif of_plan:
         option = next(iter(of_plan)).replace("_", "-")
         raise BadInput(
@@ -214,8 +219,11 @@ def train(
     if own and chosen.stages and (recipe != AUTO or new_plan is not None):
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
-    with progress_on(err) as bars:
-        pace = kept_pace(to, chosen, note) if recipe == AUTO else None
+    with (
+        keep_messages(to, "train", verbose, wait=False) as say_one,
+        progress_on(err) as bars,
+    ):
+        pace = kept_pace(to, chosen, say_one) if recipe == AUTO else None
         options = {
             "pace": pace,
             "start": start,
@@ -223,7 +231,7 @@ def train(
             "fold": fold,
             "device": device,
         }
-        done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
+        done = run(chosen, data, to, head=head, **options, progress=bars, say=say_one)
     if new_plan is not None:
         note(new_plan.outcome(done, time.monotonic() - began, device))
     _say_next(to, allow_code)
@@ -325,6 +333,7 @@ def synth(
     *,
     options: SynthOptions,
     by: ExecutorOptions,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Synthesise the target modalities of a case or a cohort.
@@ -334,7 +343,7 @@ def synth(
     from voxlate.cli.next_steps import after_completing, after_synthesis
     from voxlate.delivery.archive import fetch_inputs, store_answers
     from voxlate.delivery.delivery import deliver
-    from voxlate.synthesis.cohort import graded_warnings
+    from voxlate.synthesis.cohort import warnings_in
     from voxlate.synthesis.ensemble import members_and_scans
     from voxlate.synthesis.selection import select
     from voxlate.trust.bounds import bound_lines, bounds_of
@@ -348,14 +357,14 @@ def synth(
             f"--part {options.part} holds none of the {len(selected.others or ())} cases: nothing to do."
         )
         return
-    with progress_on(err) as bars:
-        executor = choose_executor(by, options.device, note)
+    with keep_messages(to, "synth", verbose) as say_one, progress_on(err) as bars:
+        executor = choose_executor(by, options.device, say_one)
         folders, failed = deliver(
-            selected, to, options, progress=bars, warn=by_grade, say=note, executor=executor
+            selected, to, options, progress=bars, say=say_one, executor=executor
         )
+        if options.store:
+            say_one(message("stored", store_answers(fetched, folders, say_one)))
     left_out = {**selected.lacking, **failed}
-    if options.store:
-        note(store_answers(fetched, folders, note))
     complete = selected.complete
     if as_json:
         facts = {
@@ -366,7 +375,9 @@ def synth(
             "complete": complete,
             "bounds": bounds_of(folders),
             "warnings": {
-                folder.name: graded for folder in folders if (graded := graded_warnings(folder))
+                folder.name: [one.stated for one in said]
+                for folder in folders
+                if (said := warnings_in(folder))
             },
         }
         print(json.dumps(facts))

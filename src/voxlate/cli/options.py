@@ -108,7 +108,7 @@ def _for_typer(parameter: inspect.Parameter, option: Option | None) -> inspect.P
     default = parameter.default
     states_default = kind is not bool and default not in (inspect.Parameter.empty, None, ())
     shown = typer.Option(
-        *([flag] if flag else []),
+        *flag.split(),
         help=f"{option.help} Default: {_text(default)}." if states_default else option.help,
         rich_help_panel=option.panel,
         metavar=option.metavar or _metavar(kind),

@@ -1,8 +1,8 @@
 """A table of a cohort's cases, patients, modalities, grids and units on the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.table import Table
 
@@ -13,15 +13,21 @@ from voxlate.cohorts.case_files import CohortFiles
 from voxlate.system.errors import first_of
 
 MOST_ROWS = 12  # files of a dry run; --all shows the others
+MOST_NAMES = 12  # modalities in a row
+Value = TypeVar("Value", bound=Hashable)
 
 
 def show(table: Mapping[str, Any], plan: CohortFiles | None = None) -> None:
     """The table on stderr, with the grids (the commonest first) and, for a plan, what is left out."""
     drawn = Table("", "all", *SPLITS, "unit", box=None)
-    for name, counts in table["rows"].items():
-        drawn.add_row(
-            name, *(str(counts[key]) for key in ("all", *SPLITS)), table["units"].get(name, "")
-        )
+    rows = dict(table["rows"])
+    cells = {
+        name: (*counts.values(), table["units"].get(name, "")) for name, counts in rows.items()
+    }
+    for name in ("cases", "patients"):
+        drawn.add_row(name, *map(str, cells.pop(name)))
+    for names, row in by_value(cells):
+        drawn.add_row(first_of(names, MOST_NAMES), *map(str, row))
     err.print(drawn)
     if grids := list(table["grids"].items()):
         say(f"grids: {first_of([f'{grid} ({count})' for grid, count in grids], 4)}", err)
@@ -29,6 +35,14 @@ def show(table: Mapping[str, Any], plan: CohortFiles | None = None) -> None:
         say(f"left out: {sentence}", err)
     for sentence in plan.guessed if plan else ():
         say(f"assumed: {sentence}", err)
+
+
+def by_value(table: Mapping[str, Value]) -> list[tuple[list[str], Value]]:
+    """Each value of a table with all names that have it."""
+    names = dict[Value, list[str]]()
+    for name, value in table.items():
+        names.setdefault(value, []).append(name)
+    return [(own, value) for value, own in names.items()]
 
 
 def show_files(seen: Sequence[CheckedFile], root: Path, every: bool) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument
 
 from voxlate.cli import resume
-from voxlate.cli.app import note, say
+from voxlate.cli.app import err, note, say
+from voxlate.cli.messages import note_briefly
 from voxlate.cli.options import command
 from voxlate.options.option import MAIN, PLAN, Device, Option, bytes_of
 from voxlate.system.errors import BadInput
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     from voxlate.recipe import Recipe
 
 AUTO = "auto"
+# Reasons of a plan that are printed without --verbose.
+DECISIONS = (
+    "start_from",
+    "stages",
+    "method",
+    "net.width",
+    "train.steps",
+    "minutes",
+    "by hand",
+    "planned for",
+)
 RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are the systems of a paper or of voxlate, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
 
 Memory = Annotated[
@@ -125,7 +137,8 @@ def planned(
     from voxlate.cli.api import plan as run
 
     memory_bytes = None if memory is None else bytes_of(memory, "--memory")
-    return run(data, memory_bytes=memory_bytes, say=note, **options).changed(changes, allow_code)
+    plan = run(data, memory_bytes=memory_bytes, say=note_briefly, **options)
+    return plan.changed(changes, allow_code)
 
 
 def write_planned(
@@ -153,6 +166,7 @@ def auto_recipe(
     run: Path,
     changes: Mapping[str, str],
     options: Mapping[str, Any],
+    verbose: bool,
     *,
     device: str,
     fold: int | None,
@@ -178,8 +192,10 @@ def auto_recipe(
         )
         note(f"{run / 'recipe.toml'} is resumed as it was planned{unused}.")
         return recipe, head, None
-    for key, why in new_plan.why.items():
-        note(f"{key}: {why}.")
+    shown = {key: why for key, why in new_plan.why.items() if verbose or key in DECISIONS}
+    say(f"Plan (every key and its reason: {run / 'recipe.toml'}):", err)
+    for key, why in shown.items():
+        say(f"  {key:{max(map(len, shown))}}  {why}", err)
     return recipe, head, new_plan
 
 

@@ -1,6 +1,7 @@
 """Progress on stderr: bars on a terminal and in notebooks, plain lines in a cluster's log."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,10 +20,13 @@ from rich.progress import (
 )
 
 from voxlate.cli.app import err, note, say
+from voxlate.system.messages import Message, Say
 
 StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 Shown = bool | StepCallback
-SECONDS = 20.0  # from one plain line to the next: a few a minute
+SECONDS = 20.0  # to the first plain line; each further one takes GROWTH times as long
+GROWTH, LONGEST_SECONDS = 1.5, 600.0
+NESTED = ("scenarios", "cases", "slices")  # each within those before it
 
 
 class Report(Protocol):
@@ -53,13 +57,15 @@ class Bars:
 
 
 class Lines:
-    """Progress, the time left and the last numbers, as lines a few times a minute."""
+    """Progress, the time left and the last numbers, as lines that become rarer; loops inside others have none."""
 
     def __init__(self, console: Console):
         self.console = console
         self.started: dict[str, tuple[float, int]] = {}
         self.last: dict[str, int] = {}
-        self.printed = 0.0
+        self.several = set[str]()
+        self.printed = time.monotonic()
+        self.wait = SECONDS
 
     def __call__(
         self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
@@ -71,11 +77,14 @@ class Lines:
         start, before = self.started.setdefault(
             name, (now, done)
         )  # a resumed run does not begin at 0
-        outermost = next(iter(self.last))
-        ends = done >= total and (name == outermost or now - start >= SECONDS)
-        if now - self.printed < SECONDS and not ends:
-            return  # also for the short steps within another, such as the slices of a case
+        if total > 1:
+            self.several.add(name)
+        outer = NESTED[: NESTED.index(name)] if name in NESTED else ()
+        ends = done >= total and now - start >= SECONDS
+        if self.several.intersection(outer) or (now - self.printed < self.wait and not ends):
+            return
         self.printed = now
+        self.wait = min(self.wait * GROWTH, LONGEST_SECONDS)
         left = (
             f", {_clock((now - start) / (done - before) * (total - done))} left"
             if before < done < total
@@ -121,9 +130,16 @@ def shown(progress: Shown) -> Iterator[Report]:
             yield bars
 
 
-def noted(progress: Shown) -> Callable[[str], None]:
-    """Where a Python function's notes go: to stderr beside bars, and nowhere else."""
-    return note if progress is True else _nothing
+def noted(progress: Shown) -> Say:
+    """Where a Python function's messages go: notes to stderr beside bars, the others to Python's warnings."""
+
+    def say_one(one: Message) -> None:
+        if one.grade != "note":
+            warnings.warn(str(one), stacklevel=3)
+        elif progress is True:
+            note(one)
+
+    return say_one
 
 
 def _nothing(*_: object) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from typer import Argument
 
 from voxlate.cli.app import end, err, note, out, say
+from voxlate.cli.messages import Verbose, keep_messages
 from voxlate.cli.options import Everything, Json, To, command
 from voxlate.cli.progress import progress_on
 from voxlate.executors.choose import choose_executor
@@ -16,6 +17,7 @@ from voxlate.options.executors import ExecutorOptions
 from voxlate.options.option import MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option
 from voxlate.options.synthesise import RunOptions
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import message
 
 
 @command(
@@ -33,6 +35,7 @@ def evaluate(
     by_run: RunOptions,
     by: ExecutorOptions,
     everything: Everything = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Score synthesised images and naive baselines against the true scans.
@@ -40,20 +43,20 @@ def evaluate(
     The scores are written into metrics.csv and metrics.json.
     The last line states whether the images are better than the best baseline.
     """
-    from voxlate.scoring.captions import training_note, truth_lines
+    from voxlate.scoring.captions import training_note, truth_messages
     from voxlate.scoring.evaluate import evaluate as score_images
     from voxlate.scoring.verdict import colour_lines
 
     failed: dict[str, str] = {}
     summary = None
-    with progress_on(err) as bars:
+    with keep_messages(to, "evaluate", verbose) as say_one, progress_on(err) as bars:
         if by_run.run:
             from voxlate.synthesis.missing import score_run
 
-            summary = score_run(truth, to, by_run, options, progress=bars, say=note, by=by)
+            summary = score_run(truth, to, by_run, options, progress=bars, say=say_one, by=by)
             scores, failed = summary.scores, dict(summary.failed)
             for sentence in summary.incomplete.values():
-                note(f"left out {sentence}")
+                say_one(message("case-left-out", f"left out {sentence}"))
         else:
             by_run.refuse_without_run()
             scores = score_images(
@@ -63,15 +66,17 @@ def evaluate(
                 executor=choose_executor(by),
                 **vars(options),
             )
-    document = scores.document()
-    if sentence := training_note(document):
-        note(sentence)
-    if options.align:
-        note(f"--align: {scores.header['scopes']['aligned'].rpartition('; ')[2]}.")
-    for sentence in [*scores.header["shared_masks"], *scores.header.get("windows", ())]:
-        note(f"assumed: {sentence}.")
-    if scores.header["other_scales"]:
-        note(scores.header["other_scales"])
+        document = scores.document()
+        if as_json and (sentence := training_note(document)):
+            say_one(message("trained-on", sentence))
+        if options.align:
+            text = f"--align: {scores.header['scopes']['aligned'].rpartition('; ')[2]}."
+            say_one(message("aligned", text))
+        for sentence in [*scores.header["shared_masks"], *scores.header.get("windows", ())]:
+            say_one(message("assumed", f"assumed: {sentence}."))
+        faults = truth_messages(document)
+        for one in faults if options.any_truth else ():
+            say_one(one)
     _print(document, scores.table if everything else scores.short_table, as_json)
     if summary is not None and not as_json and (everything or by_run.missing == "all"):
         out.print(summary.table())
@@ -80,12 +85,8 @@ def evaluate(
     absent = [
         f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()
     ]
-    faults = truth_lines(document)
-    if options.any_truth:
-        for sentence in faults:
-            note(sentence)
-        faults = []
-    end([*faults, *absent, *(f"left out {sentence}" for sentence in failed.values())])
+    refused = [] if options.any_truth else map(str, faults)
+    end([*refused, *absent, *(f"left out {sentence}" for sentence in failed.values())])
 
 
 @command("compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
@@ -236,10 +237,8 @@ def export(
         done = export_dicom(
             path, dicom, like, lambda number, total: bars("images", number, total), enhanced
         )
-    for sentence in done.notes:
-        note(sentence)
-    for image, reason in done.left_out.items():
-        note(f"{image} is left out: {reason}.")
+    for one in done.messages:
+        note(one)
     say(f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis.")
 
 
@@ -284,9 +283,8 @@ def demo(
 def _show_real(scan: Path, to: Path, starter: str | None) -> None:
     """Synthesise a scan of the user by a starter, and name the picture."""
     from voxlate.cli.demo_real import demo_on_scan
-    from voxlate.cli.warning_lines import by_grade
 
     with progress_on(err) as bars:
-        done = demo_on_scan(scan, to, starter, bars, by_grade)
+        done = demo_on_scan(scan, to, starter, bars, note)
     print(f"picture: {done.picture}\nimages:  {done.folder}")
     say(f"{done.starter} made them. Its card:  voxlate info {done.starter}")

@@ -86,4 +86,6 @@ def listen(
     from voxlate.delivery.serving import serve
 
     say(f"{title} listens on {host}:{port} for {', '.join(allow)}; images go to {to}.")
-    serve(run, out, allow, to, port=port, title=title, host=host, idle=idle, device=device, say=say)
+    serve(
+        run, out, allow, to, port=port, title=title, host=host, idle=idle, device=device, say=note
+    )

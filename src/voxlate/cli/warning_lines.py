@@ -1,4 +1,4 @@
-"""Warnings of libraries as sentences, and warnings of voxlate by their grade."""
+"""Warnings of libraries as sentences."""
 
 import contextlib
 import functools
@@ -8,27 +8,14 @@ import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
-from voxlate.cases.grades import Grade, grade_of
-from voxlate.cli.app import err, note, say
+from voxlate.cli.app import note
 from voxlate.recipe.renamed import RenamedKey
 
 MPS_LACKS = re.compile(r"The operator '(.+?)' is not currently supported on the MPS backend")
 NO_CACHE = re.compile(r"Matplotlib created a temporary cache directory .* default path \((.+?)\)")
 
-STYLES: dict[Grade, tuple[str, str]] = {
-    "note": ("note", "yellow"),
-    "caution": ("CAUTION", "bold yellow"),
-    "do not trust": ("WARNING", "bold red"),
-}
-
 _note_once = functools.cache(note)
 _show_any = warnings.showwarning
-
-
-def by_grade(sentence: str) -> None:
-    """Say a warning on stderr, as loud as its grade asks."""
-    word, style = STYLES[grade_of(sentence)]
-    say(f"{word}: {sentence}", err, style)
 
 
 @contextlib.contextmanager

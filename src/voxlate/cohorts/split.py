@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from voxlate.system.errors import BadInput, first_of
+from voxlate.system.messages import Message, message
 
 Shares = tuple[float, float, float]
 
@@ -25,15 +26,16 @@ def usual_shares(patients: int) -> Shares:
     return (patients - 1, 1, 0) if patients > 1 else (1, 0, 0)
 
 
-def small_cohort_note(splits: Mapping[str, str]) -> str:
-    """How the patients of a small cohort were split by default, and how to hold out a test patient; "" for others."""
+def check_size(splits: Mapping[str, str]) -> list[Message]:
+    """How the patients of a small cohort were split by default, and how to hold out a test patient; [] for others."""
     count, placed = len(splits), [*splits.values()]
     if not 1 < count < SMALL or "test" in placed:
-        return ""
+        return []
     validation = placed.count("val")
     train = count - validation - 1
     advice = f" For a test patient:  --shares {train} {validation} 1" if train else ""
-    return f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}.{advice}"
+    text = f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}.{advice}"
+    return [message("few-patients", text, patients=count)]
 
 
 def list_held_out(splits: Mapping[str, str]) -> dict[str, list[str]]:

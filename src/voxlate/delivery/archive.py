@@ -18,9 +18,10 @@ from voxlate.pacs.web import WebArchive, fetch_study
 from voxlate.scoring.provenance import provenance_of, source_paths
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.progress import Warn, no_report
+from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.selection import select
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Say
 
 FETCHED = "dicom"  # the folder of fetched studies in OUT
 DERIVED, SENT = "derived", "sent.txt"
@@ -60,10 +61,10 @@ def fetch_inputs(inputs: Sequence[str], out: Path, options: SynthOptions) -> Fet
     return Fetched(named, studies)
 
 
-def store_answers(fetched: Fetched, folders: Sequence[Path], say: Warn = no_report) -> str:
+def store_answers(fetched: Fetched, folders: Sequence[Path], say: Say = no_report) -> str:
     """Store images, maps, masks and reports of cases in the studies that they were computed from.
 
-    Returns a sentence on what was stored. say: is called with a sentence on each that was left out or refused.
+    Returns a sentence on what was stored. say: is called with a message on each that was left out or refused.
     """
     count = 0
     stored = Exported()
@@ -83,7 +84,7 @@ def _is_of(case: Path, study: Path) -> bool:
     return any(location_of(path).resolve().is_relative_to(study.resolve()) for path in inputs)
 
 
-def write_objects_of(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
+def write_objects_of(folders: Sequence[Path], to: Path, say: Say) -> Exported:
     """Write what `export` writes of cases as DICOM files below a new folder; say: as that of `store_answers`."""
     shutil.rmtree(to, ignore_errors=True)
     written = Exported()
@@ -91,10 +92,8 @@ def write_objects_of(folders: Sequence[Path], to: Path, say: Warn) -> Exported:
         sources = source_paths(provenance_of(folder)).values()
         grids = {path: read_volume(path).grid for path in sources}
         written.add(export_case(folder, to, partial(_source_on_grid, grids)))
-    for note in written.notes:
-        say(note)
-    for image, reason in written.left_out.items():
-        say(f"{image} is left out: {reason}.")
+    for one in written.messages:
+        say(one)
     if folders and not written.folders:
         raise BadInput(
             f"{folders[0].name}: expected an image that a DICOM object can carry, found none. Keep the images in their own files."
@@ -111,13 +110,13 @@ def _source_on_grid(grids: Mapping[Path, Grid], volume: Volume) -> Path:
     )
 
 
-def answer_by(model: Model | Ensemble, options: SynthOptions, warn: Warn) -> Answer:
+def answer_by(model: Model | Ensemble, options: SynthOptions, say: Say) -> Answer:
     """The answer of a model to a received study: the DICOM files of its images, written into a folder."""
 
     def answer(scans: Path, images: Path) -> list[Path]:
         """The files of the images of a study."""
         selected = select(model, [str(scans)], options)
-        folders, _ = deliver(selected, images / "out", options, warn=warn, say=no_report)
-        return write_objects_of(folders, images / DERIVED, warn).files
+        folders, _ = deliver(selected, images / "out", options, say=say)
+        return write_objects_of(folders, images / DERIVED, say).files
 
     return answer

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from voxlate.cohorts.pseudonyms import check_outside
 from voxlate.delivery.bids import check_bids, write_bids
-from voxlate.delivery.dicom_out import Exported, check_dicom, export_dicom
+from voxlate.delivery.dicom_out import check_dicom, export_dicom
 from voxlate.executors.job import Executor
 from voxlate.options.synthesise import SynthOptions
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
-from voxlate.synthesis.progress import Warn, no_report, warn_unless_note
+from voxlate.synthesis.progress import no_report, warn_unless_note
 from voxlate.synthesis.selection import Selection
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Say, message
 
 
 def deliver(
@@ -19,8 +20,7 @@ def deliver(
     options: SynthOptions,
     *,
     progress: NamedProgress = no_report,
-    warn: Warn = warn_unless_note,
-    say: Warn = no_report,
+    say: Say = warn_unless_note,
     executor: Executor | None = None,
 ) -> tuple[list[Path], dict[str, str]]:
     """Synthesise the selected cases into OUT; returns as `synthesise_cases`, which states the parameters."""
@@ -50,25 +50,14 @@ def deliver(
         ending=ending,
         hidden=selected.hidden,
         progress=progress,
-        warn=warn,
         say=say,
         executor=executor,
         device=options.device,
     )
     if options.dicom is not None and folders:
-        _say_left_out(export_dicom(out, options.dicom), say)
-    if options.bids and folders:
-        _say_outside(write_bids(folders, out, files), say)
+        for one in export_dicom(out, options.dicom).messages:
+            say(one)
+    if options.bids and folders and (others := write_bids(folders, out, files)):
+        text = f"BIDS has no suffix for {', '.join(others)}: these images are named in .bidsignore, so that the dataset is valid."
+        say(message("outside-bids", text))
     return folders, failed
-
-
-def _say_left_out(exported: Exported, say: Warn) -> None:
-    for image, reason in exported.left_out.items():
-        say(f"{image} has no DICOM series: {reason}.")
-
-
-def _say_outside(suffixes: list[str], say: Warn) -> None:
-    if suffixes:
-        say(
-            f"BIDS has no suffix for {', '.join(suffixes)}: these images are named in .bidsignore, so that the dataset is valid."
-        )

@@ -39,6 +39,7 @@ from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.synthesis.progress import no_report
 from voxlate.system.errors import BadInput, first_of, plural
 from voxlate.system.files import SYNTHETIC, lock
+from voxlate.system.messages import Message, message, read_messages
 
 PROVENANCE = "provenance.json"
 REPORT = "report"  # the folder of the summary of trust
@@ -61,8 +62,17 @@ class Exported:
     maps: list[Path] = field(default_factory=list)
     masks: list[Path] = field(default_factory=list)
     reports: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Message] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The notes, and a message on each image that has no object."""
+        left_out = [
+            message("no-dicom", f"{image} has no DICOM object: {reason}.")
+            for image, reason in self.left_out.items()
+        ]
+        return [*self.notes, *left_out]
 
     @property
     def folders(self) -> list[Path]:
@@ -178,9 +188,8 @@ def _export_image(
         if share == 0:
             reason = f"no voxel of it lies within the source series {source}"
         elif share < MOST_OF_MASK:
-            exported.notes.append(
-                f"{label}: {share:.0%} of its voxels lie within the source series {source}. Check that it is of the same scan."
-            )
+            text = f"{label}: {share:.0%} of its voxels lie within the source series {source}."
+            exported.notes.append(message("mask-beyond-scan", text, share=share))
     if reason:
         exported.left_out[label] = reason
     elif is_mask:
@@ -263,7 +272,7 @@ def _masks(case: Path) -> list[str]:
     return [name for name in names if name not in stated and (case / name).is_file()]
 
 
-def _check_source(case: Path, like: Path | None, notes: list[str]) -> Path:
+def _check_source(case: Path, like: Path | None, notes: list[Message]) -> Path:
     """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
     provenance = provenance_of(case)
     if like is not None and not is_there(like):
@@ -285,9 +294,8 @@ def _check_source(case: Path, like: Path | None, notes: list[str]) -> Path:
             raise BadInput(
                 f"--like: expected a series of the patient and frame of reference from which {case.name} was synthesised, found another in {like}. Name the right series, or leave --like out."
             )
-    notes.append(
-        f"{case.name}: {like} is not the scan from which the images were synthesised (its files differ); they get its patient and study on your word."
-    )
+    text = f"{like} is not the scan from which the images were synthesised (its files differ); they get its patient and study on your word."
+    notes.append(message("other-source", text, case=case.name))
     return source
 
 
@@ -342,7 +350,7 @@ def _origin_of(provenance: Mapping[str, Any]) -> Origin:
         ("weights", str(model.get("weights", ""))),
         ("seed", str(provenance.get("seed", ""))),
         ("provenance", hashlib.sha256(whole.encode()).hexdigest()[:16]),
-        *(("warning", sentence) for sentence in provenance.get("warnings", ())),
+        *(("warning", str(one)) for one in read_messages(provenance.get("warnings", ()))),
         ("notice", str(provenance.get("notice", ""))),
     ]
     return Origin(

@@ -11,7 +11,8 @@ from voxlate.pacs.listen import listen
 from voxlate.pacs.queue import Queue
 from voxlate.pacs.sending import Ledger, send
 from voxlate.synthesis.model import load
-from voxlate.synthesis.progress import Warn, no_report
+from voxlate.synthesis.progress import no_report
+from voxlate.system.messages import Say
 
 
 def serve(
@@ -25,9 +26,9 @@ def serve(
     host: str,
     idle: float,
     device: str,
-    say: Warn = no_report,
+    say: Say = no_report,
 ) -> None:
-    """Answer studies until the process ends. to: TITLE@HOST:PORT; idle: see Queue; say: is called with sentences."""
+    """Answer studies until the process ends. to: TITLE@HOST:PORT; idle: see Queue; say: is called with each message."""
     target = node(to)
     own = ae_title(title, "--title")
     senders = [ae_title(one, "--allow") for one in allowed]

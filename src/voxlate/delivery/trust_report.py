@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from voxlate.scoring.intervals import describe_bound, percent
+from voxlate.system.messages import read_messages
 
 Heading = tuple[str, str, str]  # value, scheme and meaning of a code
 SCHEME = "99VOXLATE"
@@ -31,7 +32,7 @@ def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Heading, str]]:
         sentences.append((SOURCE, f"{', '.join(names)}."))
     sentences += [(ERROR, text) for text in _errors(provenance)]
     sentences.append((COVERAGE, _coverage(provenance)))
-    warnings = list(provenance.get("warnings", ())) or ["None."]
+    warnings = [str(one) for one in read_messages(provenance.get("warnings", ()))] or ["None."]
     if provenance.get("in_training"):
         warnings.append(
             "The model was trained on this case, so its images look better than those of new cases."

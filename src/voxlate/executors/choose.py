@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from voxlate.executors.job import Executor, InProcess, Warn, no_report
+from voxlate.executors.job import Executor, InProcess, no_report
 from voxlate.executors.worker import say_crowded
 from voxlate.options.executors import ExecutorOptions
 from voxlate.system.errors import BadInput
 from voxlate.system.machine import cores
+from voxlate.system.messages import Say
 
 
 def choose_executor(
-    options: ExecutorOptions, device: str | None = None, say: Warn = no_report
+    options: ExecutorOptions, device: str | None = None, say: Say = no_report
 ) -> Executor:
     """The executor that the options state, by default this process.
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Message, Say
 
 Case = TypeVar("Case")
 BUSY = 0.9  # share of time in which a GPU should compute
 Progress = Callable[[int, int], None]
-Warn = Callable[[str], None]
 
 
 def no_report(*_: object) -> None:
@@ -40,12 +40,12 @@ class Turn:
 class Context:
     """What the work on a case may use.
 
-    turn: is held while the network computes; progress, warn: report parts of the case, and sentences about it.
+    turn: is held while the network computes; progress, warn: report parts of the case, and messages on it.
     """
 
     turn: Turn = field(default_factory=lambda: Turn(threading.Lock()))
     progress: Progress = no_report
-    warn: Warn = no_report
+    warn: Say = no_report
 
 
 Work = Callable[[Any, Context], Any]
@@ -98,7 +98,7 @@ class Outcome:
 
     result: Any = None
     error: Exception | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Message, ...] = ()
     cost: Cost | None = None
 
     def get(self) -> Any:
@@ -125,9 +125,9 @@ class Executor(Protocol):
         cases: Sequence[Case],
         *,
         progress: Progress = no_report,
-        warn: Warn = no_report,
+        warn: Say = no_report,
     ) -> Outcomes:
-        """The outcomes of the cases; progress, warn: for parts of a case, and for sentences about it."""
+        """The outcomes of the cases; progress, warn: for parts of a case, and for messages on it."""
 
 
 class InProcess:
@@ -139,7 +139,7 @@ class InProcess:
         cases: Sequence[Case],
         *,
         progress: Progress = no_report,
-        warn: Warn = no_report,
+        warn: Say = no_report,
     ) -> Outcomes:
         work = job.open()
         context = Context(progress=progress, warn=warn)

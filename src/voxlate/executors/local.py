@@ -13,10 +13,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from voxlate.executors.job import Case, Job, Outcomes, Progress, Warn, no_report
+from voxlate.executors.job import Case, Job, Outcomes, Progress, no_report
 from voxlate.executors.schedule import Bundle, Died, Event, Finished, Ready, schedule_cases
 from voxlate.executors.worker import CaseWorker, sendable, slots_of
 from voxlate.system.machine import begin_worker, interrupts_held
+from voxlate.system.messages import Say
 
 ENDING_SECONDS = 5.0  # that ended processes may take to be gone
 
@@ -40,13 +41,13 @@ class LocalExecutor:
         cases: Sequence[Case],
         *,
         progress: Progress = no_report,
-        warn: Warn = no_report,
+        warn: Say = no_report,
     ) -> Outcomes:
         fleet = _Processes(job, min(self.workers, len(cases)), self)
         with closing(schedule_cases(fleet, cases, len(cases))) as running:
             for number, outcome in running:
-                for sentence in outcome.warnings:
-                    warn(sentence)
+                for one in outcome.warnings:
+                    warn(one)
                 yield number, outcome
 
 

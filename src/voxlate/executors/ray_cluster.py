@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, Warn, no_report
+from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, no_report
 from voxlate.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
 from voxlate.executors.schedule import WAITING, Bundle, Died, Event, Finished, Ready, schedule_cases
 from voxlate.executors.worker import CaseWorker, say_crowded, sendable, slots_of
 from voxlate.images.optional import optional_package
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Say
 
 CONNECTING_SECONDS = 10.0
 LOCAL = "local"  # Ray's name for a new cluster of this machine
@@ -40,7 +41,7 @@ class RayExecutor:
     workers: int | None = None
     threads: int = 1
     gpu: bool = True
-    say: Warn = no_report
+    say: Say = no_report
 
     def run(
         self,
@@ -48,15 +49,15 @@ class RayExecutor:
         cases: Sequence[Case],
         *,
         progress: Progress = no_report,
-        warn: Warn = no_report,
+        warn: Say = no_report,
     ) -> Outcomes:
         ray = _connected(self.address)
         try:
             fleet = _Actors(ray, job, len(cases), self)
             with closing(schedule_cases(fleet, cases, len(cases))) as running:
                 for number, outcome in running:
-                    for sentence in outcome.warnings:
-                        warn(sentence)
+                    for one in outcome.warnings:
+                        warn(one)
                     yield number, outcome
         finally:
             ray.shutdown()

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from voxlate.executors.job import Context, Cost, Job, Outcome, Turn, Warn
+from voxlate.executors.job import Context, Cost, Job, Outcome, Turn
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Message, Say, message
 
 SLOTS_WITH_NETWORK = 3  # cases at a time: one is read, one is in the network, one is written
 
@@ -19,15 +20,14 @@ def slots_of(job: Job) -> int:
     return SLOTS_WITH_NETWORK if job.uses_network else 1
 
 
-def say_crowded(threads: int, cores: int, say: Warn) -> None:
+def say_crowded(threads: int, cores: int, say: Say) -> None:
     """Say that a network on CPUs has more threads in a worker than the worker has cores.
 
     The workers have as many threads as this process, because a CPU's rounding depends on their number.
     """
     if threads > cores:
-        say(
-            f"Each worker computes with {threads} threads on {cores} of the machine's cores, because images then have the bits of one process. OMP_NUM_THREADS={cores} is faster and changes rounding."
-        )
+        text = f"Each worker computes with {threads} threads on {cores} of the machine's cores, because images then have the bits of one process. OMP_NUM_THREADS={cores} is faster and changes rounding."
+        say(message("threads", text, threads=threads, cores=cores))
 
 
 class CaseWorker:
@@ -55,7 +55,7 @@ class CaseWorker:
 
     def outcome(self, case: Any) -> Outcome:
         """The outcome of a case; an error of any kind is the error of this case alone."""
-        said = list[str]()
+        said = list[Message]()
         turn = Turn(self.lock)
         began = time.monotonic()
         result, error = None, None

@@ -28,7 +28,7 @@ class Option:
     """How the command line shows and reads a parameter: `name: Annotated[type, Option("What it does.")] = default`.
 
     A field of an options dataclass without an Option is a keyword of the Python function alone.
-    flag: the option's name where it is not the field's, such as "--out" or "--audit/--no-audit".
+    flag: the option's names where they are not the field's, such as "--out" or "--audit/--no-audit" or "--verbose -v".
     metavar: the kind of value in --help; by default from the type. least, most: range of a number.
     takes: type of the value on the command line, where the field takes other types too.
     read: converts that value into the field's. complete: the values that a shell suggests, or "module:name" of a

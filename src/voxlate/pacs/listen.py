@@ -1,13 +1,14 @@
 """Waiting for studies: they are received, answered one at a time, and the answers are sent."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from threading import Event
 
 from voxlate.pacs.dimse import receive_images
 from voxlate.pacs.queue import Answer, Queue, Send
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock
+from voxlate.system.messages import Say, message
 
 LOOK_SECONDS = 1.0  # between two looks for a complete study
 RETRY_SECONDS = 60.0  # after an answer that could not be sent
@@ -21,7 +22,7 @@ def listen(
     title: str,
     port: int,
     allowed: Collection[str],
-    say: Callable[[str], None],
+    say: Say,
     host: str,
     stop: Event | None = None,
     retry_seconds: float = RETRY_SECONDS,
@@ -36,13 +37,14 @@ def listen(
             try:
                 sentence = queue.run_next(answer, send)
             except BadInput as error:
-                say(f"{error} The next attempt is in {retry_seconds:.0f} s.")
+                text = f"{error} The next attempt is in {retry_seconds:.0f} s."
+                say(message("not-sent", text))
                 _wait(ended, retry_seconds)
                 continue
             if sentence is None:
                 _wait(ended, LOOK_SECONDS)
             else:
-                say(sentence)
+                say(message("answered", sentence))
 
 
 def _wait(ended: Event, seconds: float) -> None:

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from voxlate.formats.format import errors_as, first_line
 from voxlate.images.optional import optional_package
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Say, message
 
 ATTEMPTS = 5  # to send one file
 FIRST_WAIT_SECONDS = 1.0  # before the second attempt; doubled before each further one
 Sleep = Callable[[float], None]
-Say = Callable[[str], None]
 # What goes beside images, by its SOP class.
 COMPANIONS = {
     "1.2.840.10008.5.1.4.1.1.30": "Parametric Map",
@@ -80,7 +80,7 @@ def send(
 ) -> int:
     """Send the files that the ledger does not have, in their order; returns their number. where: names the archive in errors.
 
-    say: is called with a sentence on each map, mask or report that the archive refuses, as many do; it is left out.
+    say: is called with a message on each map, mask or report that the archive refuses, as many do; it is left out.
     Raises BadInput where the archive refuses an image (without `say`, any file), or cannot be reached in several
     attempts. The same call then goes on where it stopped.
     """
@@ -102,7 +102,8 @@ def send(
         except BadInput as error:
             if say is None or kind is None or not isinstance(error.__cause__, Refused):
                 raise
-            say(f"{where}: a {kind} was refused and is left out ({first_line(error.__cause__)}).")
+            text = f"{where}: a {kind} was refused and is left out ({first_line(error.__cause__)})."
+            say(message("refused", text))
             continue
         ledger.add(instance)
         sent.add(instance)

@@ -1,6 +1,6 @@
 """Adaptation: a run or starter that continues on a few cases of another site, without forgetting the old ones."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from voxlate.scoring.provenance import read_run
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Say, message
 from voxlate.training.changes import first_change
 from voxlate.training.continuing import training_cohort
 from voxlate.training.log import StepCallback
@@ -36,8 +37,6 @@ from voxlate.training.weights import read_header
 RATE = 0.25  # factor of the learning rate, so that the run is not forgotten
 REPLAYED = 0.25  # default share of the items that is of the old cohort
 SPARE = 0.15  # share of the minutes for validations and saving
-
-Say = Callable[[str], None]
 
 
 def adapt(
@@ -77,14 +76,13 @@ def adapt(
     check_values(recipe, units, cohort)
     for caution in truth_cautions(recipe, units, cohort):
         say(caution)
-    if say_difference := _other_preparation(header, cohort):
-        say(say_difference)
+    if difference := _other_preparation(header, cohort):
+        say(message("other-preparation", difference))
     old = _replayed(folder, replay, share, say)
     begun = Run(out).provenance.exists()
     if begun:
-        say(
-            f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
-        )
+        text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
+        say(message("resumed", text))
         adapted = from_dict(read_run(Run(out).provenance)["recipe"], f"{out}", allow_code)
     else:
         replayed = None if old is None else open_cohort(old)
@@ -106,11 +104,12 @@ def adapt(
         progress=watched(progress, validation_errors(Run(folder)), scans, say),
         say=say,
     )
-    say(_outcome(done, adapted))
+    say(message("adapted", _outcome(done, adapted)))
     if origin.calibrated:
-        say(
+        text = (
             f"the calibration of {run} does not hold for {out}: run voxlate calibrate {out} COHORT."
         )
+        say(message("not-calibrated", text))
     return done
 
 
@@ -173,11 +172,11 @@ def _replayed(folder: Path, replay: Path | str | None, share: float, say: Say) -
         return None
     old = Path(replay) if replay is not None else training_cohort(Run(folder))
     if old is None:
-        say(
-            "no replay: the cohort that the run was trained on is not here, so that the run may forget it (--replay PREPARED names it)."
-        )
+        text = "no replay: the cohort that the run was trained on is not here, so that the run may forget it (--replay PREPARED names it)."
+        say(message("no-replay", text))
         return None
-    say(f"replay: {share:.0%} of the items are of {old}, so that the run does not forget it.")
+    text = f"replay: {share:.0%} of the items are of {old}, so that the run does not forget it."
+    say(message("replay", text, share=share))
     return old
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from voxlate.recipe import Recipe, to_dict, with_tables
 from voxlate.recipe import text as recipe_text
 from voxlate.system.files import read_json, write_json
+from voxlate.system.messages import Message, Say, message
 from voxlate.system.records import Name, NotNegative, Positive, Record, Several
 from voxlate.training.log_file import seconds_of
 from voxlate.training.run import LEAST, MOST, Run
@@ -50,7 +51,7 @@ class Paced:
     deadline: float
     step_seconds: Mapping[str, float]
     most: Mapping[str, int]
-    say: Callable[[str], None] = lambda _: None
+    say: Say = lambda _: None
     now: Callable[[], float] = field(default=time.monotonic)
 
     def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
@@ -71,7 +72,9 @@ class Paced:
         if all(abs(lengths[name] - steps) <= TOLERANCE * steps for name, steps in ahead.items()):
             return None
         needed = sum(steps * each[name] for name, steps in lengths.items()) - step * seconds
-        self.say(self._sentence(stage, seconds, ahead, lengths) + _late(needed, left))
+        self.say(message("paced", self._sentence(stage, seconds, ahead, lengths)))
+        for one in _check_left(needed, left):
+            self.say(one)
         changes = {_key(name): str(steps) for name, steps in lengths.items()}
         return with_tables(recipe, recipe_text.apply_changes(to_dict(recipe), changes), "the plan")
 
@@ -92,17 +95,16 @@ class Paced:
         return f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are changed once so that the training ends in its minutes: {changed}."
 
 
-def _late(needed: float, left: float) -> str:
-    """A warning if even the smallest allowed number of steps takes longer than the time that is left."""
+def _check_left(needed: float, left: float) -> list[Message]:
+    """A message if even the smallest allowed number of steps takes longer than the time that is left."""
     if needed <= (1 + TOLERANCE) * left + 1:
-        return ""
+        return []
     minutes = math.ceil(needed / 60)
-    return f" THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and {left / 60:.1f} are left. To keep the minutes, stop and plan anew on this machine, into another --out."
+    text = f"THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and {left / 60:.1f} are left."
+    return [message("too-slow", text, minutes=minutes)]
 
 
-def kept_pace(
-    run: Path, recipe: Recipe, say: Callable[[str], None] = lambda _: None
-) -> Paced | None:
+def kept_pace(run: Path, recipe: Recipe, say: Say = lambda _: None) -> Paced | None:
     """The pace of a planned run when it starts or resumes; None if its lengths were set by hand.
 
     recipe: that of the run. Raises BadInput if RUN/plan.json has another form or names other stages.

@@ -38,13 +38,13 @@ from voxlate.scoring.provenance import read_run
 from voxlate.system.devices import find_device, peak_memory
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, write_text
+from voxlate.system.messages import Say
 from voxlate.training.log_file import append_line
 from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, check_free, check_recipe_file
 
 Mode = Literal["both", "mean", "samples"]
-Say = Callable[[str], None]
 
 LEAST = 300  # steps below which a training is too short
 # With fewer steps of a diffusion, its samples are worse than a copy of the input.

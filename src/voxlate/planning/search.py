@@ -10,6 +10,7 @@ from voxlate.planning.facts import Facts
 from voxlate.planning.probe import Probe
 from voxlate.planning.rules import Size, Tables
 from voxlate.planning.starters import Starter
+from voxlate.system.messages import Say, message
 
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 BATCHES = (2, 4, 8)
@@ -36,14 +37,14 @@ class Candidate:
 class Search:
     """Times steps of the network with the best prediction, until the best network has been timed.
 
-    recipe: gives the recipe of a size for the probe; say: receives a sentence for each timed network; tried: seconds of
+    recipe: gives the recipe of a size for the probe; say: receives a message on each timed network; tried: seconds of
     a step by size, infinite if it needs too much memory; starter: weights from which the first stage may begin.
     """
 
     facts: Facts
     probe: Probe
     recipe: Callable[[Size], Tables]
-    say: Callable[[str], None]
+    say: Say
     tried: dict[Size, float] = field(default_factory=dict)
     starter: Starter | None = None
 
@@ -80,7 +81,7 @@ class Search:
         measured = self.probe.measure(self.recipe(size), 0)
         self.tried[size] = math.inf if measured is None else measured.seconds
         cost = "too much memory" if measured is None else f"{measured.seconds:.3f} s a step"
-        self.say(f"probe: {size}: {cost}")
+        self.say(message("probe", f"probe: {size}: {cost}"))
 
     def _to_try(self, candidates: list[Candidate]) -> Size | None:
         """The best candidate if it was not timed yet, otherwise the next finer stem if that decides about it."""

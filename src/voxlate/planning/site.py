@@ -1,12 +1,13 @@
 """Whether the scans of another site are in the units of a run: what adaptation refuses, and what it cautions about."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from voxlate.cases.prepared import Cohort
 from voxlate.planning.facts import AIR_HU, Scan, facts_of
 from voxlate.recipe import Recipe, ranges_of
-from voxlate.scoring.truths import SketchedTruth, fault_lines, faults_of, sketch_of
+from voxlate.scoring.truths import SketchedTruth, fault_messages, faults_of, sketch_of
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Message, Say, message
 from voxlate.training.log import StepCallback
 from voxlate.training.log_file import lines_of
 from voxlate.training.run import Run
@@ -60,9 +61,9 @@ def check_values(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> No
             )
 
 
-def truth_cautions(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> list[str]:
-    """A sentence for each kind of target scans that cannot be those of their sources; units: the run's, by its modalities."""
-    cautions = list[str]()
+def truth_cautions(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> list[Message]:
+    """A message for each kind of target scans that cannot be those of their sources; units: the run's, by its modalities."""
+    cautions = list[Message]()
     for name in recipe.data.target:
         truths = dict[str, SketchedTruth]()
         for entry in cohort.cases:
@@ -76,7 +77,7 @@ def truth_cautions(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> 
             truths[entry.case] = SketchedTruth(
                 entry.patient, truth.unit, units.get(name, truth.unit), sketch
             )
-        cautions += fault_lines(faults_of(truths), len(truths), IN_ADAPT)
+        cautions += fault_messages(faults_of(truths), len(truths), IN_ADAPT)
     return cautions
 
 
@@ -95,32 +96,34 @@ def validation_errors(run: Run) -> dict[str, float]:
     }
 
 
-def caution(stage: str, before: float, own: Mapping[str, float], scans: Mapping[str, Scan]) -> str:
-    """A sentence where the error before adapting is far above the run's own; "" where it is not, or is not known.
+def check_error(
+    stage: str, before: float, own: Mapping[str, float], scans: Mapping[str, Scan]
+) -> list[Message]:
+    """A message where the error before adapting is far above the run's own, as far as that is known.
 
     own: the run's validation errors by stage; scans: those of the run's modalities in the new cohort.
     """
     if before <= FAR * own.get(stage, before):
-        return ""
+        return []
     ranges = ", ".join(
         f"{name} {scan.least:g} to {scan.most:g} {scan.unit}" for name, scan in scans.items()
     )
-    return f"CAUTION: before adapting, the mean absolute error on held-out cases of the new site is {before:.3g}, which is {before / own[stage]:.2g} times that of the run on its own held-out cases ({own[stage]:.3g}, network units). Check the new scans ({ranges}): unit, offset, inverted scale, swapped modalities, alignment (voxlate report PREPARED)."
+    text = f"before adapting, the mean absolute error on held-out cases of the new site is {before:.3g}, which is {before / own[stage]:.2g} times that of the run on its own held-out cases ({own[stage]:.3g}, network units). Check the new scans ({ranges}): unit, offset, inverted scale, swapped modalities, alignment (voxlate report PREPARED)."
+    return [message("other-site", text, error=before, own=own[stage])]
 
 
 def watched(
     progress: StepCallback,
     own: Mapping[str, float],
     scans: Mapping[str, Scan],
-    say: Callable[[str], None],
+    say: Say,
 ) -> StepCallback:
     """A callback that also says after the first step of each stage if the error before it was far above the run's own."""
 
     def after_step(stage: str, step: int, steps: int, latest: Mapping[str, float]) -> None:
         if step == 1 and "mae" in latest:
-            sentence = caution(stage, latest["mae"], own, scans)
-            if sentence:
-                say(sentence)
+            for one in check_error(stage, latest["mae"], own, scans):
+                say(one)
         progress(stage, step, steps, latest)
 
     return after_step

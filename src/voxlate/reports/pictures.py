@@ -26,6 +26,7 @@ from voxlate.scoring.units import OWN, Conversion, Units, network_units
 from voxlate.scoring.units import RANGE as NETWORK_RANGE
 from voxlate.system.arrays import AnyArray, Bool, Float32
 from voxlate.system.files import UNFAMILIAR
+from voxlate.system.messages import Message, read_messages
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them
 # This usual window (width 400, level 40) replaces wider scored ranges.
@@ -94,7 +95,7 @@ class CaseImages:
     case: str
     grid: Grid
     images: Sequence[CaseImage]
-    warnings: Sequence[str] = ()
+    warnings: Sequence[Message] = ()
 
     def pixel_mm(self, plane: Plane) -> tuple[float, float]:
         """Height and width of a pixel of a plane."""
@@ -283,12 +284,12 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
             facts = [modality, str(next(iter(images.values())).grid)]
             if part:
                 facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
-            warnings = itertools.chain.from_iterable(own.warnings for own in images.values())
+            said = itertools.chain.from_iterable(own.warnings for own in images.values())
             own_rows = {name: rows[name].get(case, {}) for name in images}
             yield {
                 "case": case,
                 "facts": facts,
-                "warnings": list(dict.fromkeys(warnings)),
+                "warnings": list(dict.fromkeys(map(str, said))),
                 **layout(images, scales, own_rows, part["unit"] if part else ""),
             }
 
@@ -419,11 +420,11 @@ def _score_texts(row: Table, keys: Sequence[str], unit: str) -> list[tuple[str, 
     return texts
 
 
-def warnings_of(out: Path) -> dict[str, list[str]]:
+def warnings_of(out: Path) -> dict[str, list[Message]]:
     """The warnings of all syntheses in a folder, by case."""
-    warnings = dict[str, list[str]]()
+    warnings = dict[str, list[Message]]()
     for case, name in _syntheses(out):
-        stated = provenance_of(out, case, name).get("warnings", ())
+        stated = read_messages(provenance_of(out, case, name).get("warnings", ()))
         warnings[case] = list(dict.fromkeys([*warnings.get(case, ()), *stated]))
     return warnings
 

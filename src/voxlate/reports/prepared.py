@@ -52,7 +52,7 @@ def report_prepared(
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
             *misalignment_lines(cohort.cases).items(),
-            *(("warning", warning) for warning in cohort.warnings),
+            *(("warning", str(one)) for one in cohort.warnings),
         ],
         "cases": sections,
         "cases_total": len(sections),

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from voxlate.cases.grades import worst
 from voxlate.scoring.documents import Document, Part, rows_of
 from voxlate.scoring.intervals import describe_bound
 from voxlate.scoring.lesion_counts import lesion_sentence
 from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
-from voxlate.scoring.truths import KEPT, LEFT_OUT, Fault, fault_lines
+from voxlate.scoring.truths import KEPT, LEFT_OUT, Fault, fault_messages
 from voxlate.system.errors import first_of, plural
+from voxlate.system.messages import Message, read_messages, worst_grade
 
 FEW = 4  # notes on cases that are printed without --all
 WIDE = 0.6  # share of the scored range above which intervals carry hardly any information
@@ -29,7 +29,7 @@ def keys_of(document: Document) -> set[str]:
 def caption(document: Document) -> list[str]:
     """The full caption: range, mask, window, units and numbers of cases."""
     parts = document["modalities"]
-    lines = [*truth_lines(document), training_note(document), *_on_intervals(document)]
+    lines = [*map(str, truth_messages(document)), training_note(document), *_on_intervals(document)]
     for name, part in parts.items():
         lines.append(
             f"{range_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}."
@@ -52,7 +52,8 @@ def short_caption(document: Document) -> list[str]:
     if without := document.get("without_truth"):
         lines.append(f"Without truth, not scored: {plural(len(without), 'image')}.")
     all_warnings = document.get("scan_warnings", {})
-    warned = [case for case, warnings in all_warnings.items() if worst(warnings) != "note"]
+    grades = {case: worst_grade(read_messages(some)) for case, some in all_warnings.items()}
+    warned = [case for case, grade in grades.items() if grade != "note"]
     if warned:
         lines.append(
             f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why."
@@ -73,7 +74,8 @@ def _on_cases(document: Document) -> Iterator[str]:
             yield f"{name}: one patient, so the intervals describe these cases and not other patients."
         if part["patients"] == 2:
             yield f"{name}: two patients, so the intervals carry hardly any information on other patients."
-    yield from document.get("outliers", ())
+    for one in read_messages(document.get("messages", ())):
+        yield str(one)
     for name, part in document.get("misaligned", {}).items():
         yield _misalignment_note(name, part, document)
 
@@ -116,15 +118,15 @@ def not_held_out(trained: int, scored: int) -> str:
     return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
 
 
-def truth_lines(document: Document) -> list[str]:
-    """A sentence for each kind of truth that cannot be that of its image, with the cases."""
+def truth_messages(document: Document) -> list[Message]:
+    """A message for each kind of truth that cannot be that of its image, with the cases."""
     faults = {
         label: Fault(fault["kind"], fault["found"])
         for label, fault in document.get("wrong_truths", {}).items()
     }
     scored = {f"{row['case']}/{row['modality']}" for row in document["cases"]}
     then = KEPT if document.get("wrong_truths_scored") else LEFT_OUT
-    return fault_lines(faults, len(scored | faults.keys()), then)
+    return fault_messages(faults, len(scored | faults.keys()), then)
 
 
 def _on_intervals(document: Document) -> Iterator[str]:
@@ -185,7 +187,7 @@ def _on_origins(document: Document) -> Iterator[str]:
     if missing := document.get("not_synthesised"):
         yield f"Not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}."
     for case, warnings in document.get("scan_warnings", {}).items():
-        yield f"{case}: {' '.join(warnings)}"
+        yield f"{case}: {' '.join(map(str, read_messages(warnings)))}"
 
 
 def _group_notes(document: Document) -> Iterator[str]:

@@ -22,6 +22,7 @@ from voxlate.system.records import (
     Record,
     Several,
     Share,
+    StatedMessage,
     Text,
     close,
 )
@@ -132,15 +133,14 @@ class _Document(TypedDict, total=False):
     not_synthesised: dict[Text, Text]
     wrong_truths: dict[Label, _WrongTruth]
     wrong_truths_scored: bool
-    other_scales: Text
-    outliers: list[Text]
+    messages: list[StatedMessage]
     trained_on: list[Name]
     calibrations: list[_Calibration]
     calibrated_on: list[Name]
     naive_cases: Several | dict[Name, Several] | None
     moved: dict[Text, Text]
     naive_left_out: dict[Text, Text]
-    scan_warnings: dict[Name, list[Text]]
+    scan_warnings: dict[Name, list[Text | StatedMessage]]
     misaligned: dict[Name, _Floors]
     bounds: dict[Name, NotNegative]
     given_truth: list[Name]

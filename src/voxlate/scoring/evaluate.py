@@ -44,11 +44,12 @@ from voxlate.scoring.scored_images import (
     run_files_of,
 )
 from voxlate.scoring.tables import Row, Scores
-from voxlate.scoring.truths import LEFT_OUT, Fault, fault_lines, faults_of, scale_line
+from voxlate.scoring.truths import LEFT_OUT, Fault, check_scale, fault_messages, faults_of
 from voxlate.scoring.units import RANGE, shows_a_window, window_of, window_sentence
 from voxlate.scoring.verdict import SYNTHESIS
 from voxlate.system.errors import BadInput
 from voxlate.system.files import relative_to
+from voxlate.system.messages import Message, message, read_messages
 
 Progress = Callable[[int, int, str], None]
 Scored = Mapping[Item, ScoredItem]
@@ -90,7 +91,7 @@ def evaluate(
     left_out = {} if asked.any_truth else faults
     scored = {item: result for item, result in every.items() if item.label not in left_out}
     if not scored:
-        raise BadInput(" ".join(fault_lines(faults, len(every), LEFT_OUT)))
+        raise BadInput(" ".join(map(str, fault_messages(faults, len(every), LEFT_OUT))))
     rows = list(chain.from_iterable(result.rows for result in scored.values()))
     _check_regions(rules.regions, rows)
     check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
@@ -101,7 +102,6 @@ def evaluate(
         "not_synthesised": not_scored(out, images, wanted) | failed,
         "wrong_truths": _state_faults(every, faults),
         "wrong_truths_scored": asked.any_truth,
-        "other_scales": scale_line({item.label: own.truth for item, own in scored.items()}),
         **_on_images(out, scored, rules),
         **_on_areas(rules, ranges, rows),
         **_on_windows(scored, ranges, asked.window),
@@ -113,7 +113,8 @@ def evaluate(
         "lpips": weights.name if weights else None,
     }
     features, distances = _distances(scored, rules)
-    scores = Scores(tuple(rows), header, choices, ranges, asked.seed, features, distances)
+    said = check_scale({item.label: own.truth for item, own in scored.items()})
+    scores = Scores(tuple(rows), header, choices, ranges, asked.seed, features, distances, said)
     scores.write(out)
     return scores
 
@@ -353,7 +354,7 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
     calibrations = list[Table]()
     bounds = dict[str, float]()
     sources = dict[str, dict[str, str]]()
-    warnings = dict[str, list[str]]()
+    warnings = dict[str, dict[Message, None]]()
     for item in items:
         stated = item.provenance
         case = item.case.case
@@ -366,15 +367,15 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
             bounds[item.modality] = bound
         own = {name: relative_to(out, path) for name, path in item.inputs.items()}
         sources.setdefault(case, {}).update(own)
-        others = [
-            f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
-            for name in _find_changed(item)
-        ]
-        if said := [*warnings.get(case, []), *stated.get("warnings", []), *others]:
-            warnings[case] = list(dict.fromkeys(said))
+        said = read_messages(stated.get("warnings", ()))
+        for name in _find_changed(item):
+            text = f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
+            said.append(message("other-sources", text))
+        if said:
+            warnings.setdefault(case, {}).update(dict.fromkeys(said))
     return {
         "calibrations": calibrations,
-        "scan_warnings": warnings,
+        "scan_warnings": {case: [one.stated for one in said] for case, said in warnings.items()},
         "bounds": bounds,
         "source_files": sources,
     }

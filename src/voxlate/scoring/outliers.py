@@ -7,32 +7,34 @@ import numpy as np
 
 from voxlate.scoring.documents import rows_of
 from voxlate.system.errors import first_of
+from voxlate.system.messages import Message, message
 
 FEWEST = 4  # cases, below which a median says little
 TIMES = 3.0  # the median error: patients of one cohort differ by less
 DEVIATIONS = 5.0  # median absolute deviations above the median
 
 
-def outlier_lines(document: Mapping[str, Any]) -> list[str]:
-    """A sentence for each modality of a metrics.json with syntheses whose MAE is far above the median."""
-    lines = list[str]()
+def outlier_messages(document: Mapping[str, Any]) -> list[Message]:
+    """A message for each modality of a metrics.json with syntheses whose MAE is far above the median."""
+    found = list[Message]()
     for name in document["modalities"]:
         errors = {case: row.get("mae") for case, row in rows_of(document, name).items()}
         known = {case: error for case, error in errors.items() if error is not None}
-        lines.append(outlier_line(name, known))
-    return [line for line in lines if line]
+        found += find_outliers(name, known)
+    return found
 
 
-def outlier_line(name: str, errors: Mapping[str, float]) -> str:
-    """A sentence on the cases whose error of the image `name` is far above the median, else ''; errors: by case."""
+def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:
+    """A message on the cases whose error of the image `name` is far above the median; errors: by case."""
     if len(errors) < FEWEST:
-        return ""
+        return []
     values = np.array([*errors.values()])
     median = float(np.median(values))
     spread = float(np.median(np.abs(values - median)))
     least = max(TIMES * median, median + DEVIATIONS * spread)
     odd = {case: error / median for case, error in errors.items() if error > least > 0}
     if not odd:
-        return ""
+        return []
     worst = sorted(odd, key=lambda case: -odd[case])
-    return f"{name}: {len(odd)} of {len(errors)} cases have an error of up to {odd[worst[0]]:.1f} times the median ({first_of(worst, 3)}): is the truth, the image or the patient wrong? They count all the same."
+    text = f"{name}: {len(odd)} of {len(errors)} cases have an error of up to {odd[worst[0]]:.1f} times the median ({first_of(worst, 3)}): is the truth, the image or the patient wrong? They count all the same."
+    return [message("large-error", text, cases=len(odd), times=odd[worst[0]])]

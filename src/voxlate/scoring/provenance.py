@@ -31,6 +31,7 @@ from voxlate.system.records import (
     Share,
     ShortDigest,
     Split,
+    StatedMessage,
     Text,
 )
 
@@ -104,7 +105,7 @@ class _Stated(TypedDict, total=False):
     range: dict[Name, tuple[Number, Number]]
     cases: list[Name]
     failed: dict[Text, Text]
-    warnings: list[Text]
+    warnings: list[Text | StatedMessage]
     split: Text
     axes: Axes
     images: dict[FileName, Text]

@@ -19,11 +19,12 @@ from voxlate.images.ranges import Range
 from voxlate.scoring.captions import caption, keys_of, short_caption
 from voxlate.scoring.documents import Document, Part, Table
 from voxlate.scoring.metrics import Metric, metrics_of
-from voxlate.scoring.outliers import outlier_lines
+from voxlate.scoring.outliers import outlier_messages
 from voxlate.scoring.statistics import RESAMPLES, bootstrap, mean_and_sd
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, colour_lines, verdicts
 from voxlate.system.dataframe import dataframe
 from voxlate.system.files import lock_if_free, whole_file, write_json
+from voxlate.system.messages import Message
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
@@ -249,6 +250,7 @@ class Scores:
     seed: int
     features: Mapping[str, Document]
     distances: Mapping[str, Document]
+    messages: Sequence[Message] = ()
 
     def document(self) -> Table:
         """The content of metrics.json: each value with its unit, range, mask, window, reduction and number of cases."""
@@ -261,7 +263,7 @@ class Scores:
             "cases": [row.flat() for row in self.rows],
         }
         return document | {
-            "outliers": outlier_lines(document),
+            "messages": [one.stated for one in [*self.messages, *outlier_messages(document)]],
             "verdict": {verdict.modality: verdict.document() for verdict in verdicts(document)},
         }
 

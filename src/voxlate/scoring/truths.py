@@ -5,7 +5,7 @@ the other truths of the cohort, never by the error of its image alone: a bad mod
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,9 @@ from voxlate.cases.scan_numbers import PADDING_HU
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import foreground
 from voxlate.scoring.likeness import Likeness, foreign_truths, mirrored_truths
+from voxlate.system.codes import CODES
 from voxlate.system.errors import first_of, plural
+from voxlate.system.messages import Message, message
 from voxlate.system.slabs import least_and_most, spread_values
 
 Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
@@ -40,17 +42,6 @@ OTHER_SCALE = (
 )
 BRIGHT = 99.5  # percentile of these
 WHITE = (1.0, 255.0)  # the ends of grey values
-
-REASONS: dict[Kind, str] = {
-    "spacing": "its voxels are of another size: write the spacing in mm",
-    "unit": "it is in another unit: convert it, or name the modality that it shows",
-    "blank": "it shows the same value everywhere",
-    "padding": "it lacks part of the body, where it is filled with a value that no tissue has",
-    "offset": "its values are not in Hounsfield units: check its slope and intercept",
-    "window": "it has no air: its values are cut to a window or a mask, or it is no CT. Take the original scan, or score inside --mask",
-    "mirrored": "it lies mirrored against its image: check the axes of its file",
-    "patient": "it is of another patient, or in another place",
-}
 
 
 @dataclass(frozen=True)
@@ -271,8 +262,8 @@ def _body(values: Cells, sketch: Sketch, unit: str) -> NDArray[np.bool_]:
     return foreground(Volume(values[None], np.diag([width, height, depth, 1.0]), unit, ""))
 
 
-def scale_line(truths: Mapping[str, SketchedTruth]) -> str:
-    """A sentence where images that are not in HU are on another scale than their truths by far, else ''."""
+def check_scale(truths: Mapping[str, SketchedTruth]) -> list[Message]:
+    """A message where images that are not in HU are on another scale than their truths by far."""
     apart = dict[str, tuple[float, float]]()
     for label, truth in truths.items():
         if truth.unit == "HU" or not np.isfinite(truth.sketch.image).any():
@@ -284,17 +275,21 @@ def scale_line(truths: Mapping[str, SketchedTruth]) -> str:
         if not real / OTHER_SCALE < image < real * OTHER_SCALE:
             apart[label] = image, real
     if not apart:
-        return ""
+        return []
     image, real = next(iter(apart.values()))
-    return f"{len(apart)} of {plural(len(truths), 'image')} ({first_of(list(apart), 3)}) are on another scale than their truths (bright values {image:.3g} where the truth has {real:.3g}), which scores that divide by each image's own peak do not show. Were targets of several scales trained on?"
+    text = f"{len(apart)} of {plural(len(truths), 'image')} ({first_of(list(apart), 3)}) are on another scale than their truths (bright values {image:.3g} where the truth has {real:.3g}), which scores that divide by each image's own peak do not show. Were targets of several scales trained on?"
+    return [message("other-scale", text, images=len(apart), image=image, truth=real)]
 
 
-def fault_lines(faults: Mapping[str, Fault], of: int, then: str) -> list[str]:
-    """A sentence for each kind of fault, with its images; of: the number of all; then: a sentence on what follows."""
+def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Message]:
+    """A message for each kind of fault, with its images; of: the number of all; then: a sentence on what follows."""
     by_kind = dict[Kind, dict[str, Fault]]()
     for label, fault in faults.items():
         by_kind.setdefault(fault.kind, {})[label] = fault
-    return [
-        f"THE TRUTH IS AT FAULT, not the model, in {len(alike)} of {plural(of, 'image')} ({first_of(list(alike))}): {REASONS[kind]} (found {next(iter(alike.values())).found}). {then}"
-        for kind, alike in by_kind.items()
-    ]
+    found = list[Message]()
+    for kind, alike in by_kind.items():
+        code = f"truth-{kind}"
+        text = f"THE TRUTH IS AT FAULT, not the model, in {len(alike)} of {plural(of, 'image')} ({first_of(list(alike))}): {CODES[code].meaning} (found {next(iter(alike.values())).found})."
+        one = message(code, text, images=len(alike))
+        found.append(replace(one, text=f"{one.text} {then}"))
+    return found

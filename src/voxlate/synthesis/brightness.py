@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.cases.grades import ADVICE
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
+from voxlate.system.messages import Message, message
 from voxlate.system.slabs import in_slabs, map_slabs
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
@@ -47,13 +47,15 @@ class Peak:
         """The entry of a provenance."""
         return {"median": round(self.middle, 4), "slope": round(self.slope, 4)}
 
-    def note(self, name: str) -> str:
-        """A sentence where the image was changed much; else ''."""
+    def check(self, name: str) -> list[Message]:
+        """A message where the image was changed much."""
         if self.slope < NOTED:
-            return ""
+            return []
         if self.slope >= MOST:
-            return f"{name}: its bright values were stretched {self.slope:.2f} times above the median, the most that synth.peaks allows, and still lie below those of training scans: do not judge how bright fluid, fat or a lesion is in it. {ADVICE['caution']}"
-        return f"{name}: the synthesised bright values lay below those of training scans, as those of mean answers and of short trainings do; above the median they were stretched {self.slope:.2f} times (synth.peaks)."
+            text = f"{name}: its bright values were stretched {self.slope:.2f} times above the median, the most that synth.peaks allows, and still lie below those of training scans: do not judge how bright fluid, fat or a lesion is in it."
+            return [message("stretched", text, grade="caution", slope=self.slope)]
+        text = f"{name}: the synthesised bright values lay below those of training scans, as those of mean answers and of short trainings do; above the median they were stretched {self.slope:.2f} times (synth.peaks)."
+        return [message("stretched", text, slope=self.slope)]
 
 
 def find_peak(

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -21,19 +20,20 @@ from voxlate.executors.job import Context, Executor, InProcess, busy_line, case_
 from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import Volume, orient, same_grid
 from voxlate.images.intensity import Scale, network_ends
-from voxlate.scoring.outliers import outlier_line
+from voxlate.scoring.outliers import find_outliers
 from voxlate.scoring.provenance import splits_of_training
-from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_lines, faults_of, has_other_size
+from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_messages, faults_of, has_other_size
 from voxlate.starters.names import is_starter, name_of
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.inputs import preparation_for, seen_in_training
 from voxlate.synthesis.intervals import OutputGrid, output_grid_of, patches_in, sources_of
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.model_transfer import SentModel
-from voxlate.synthesis.progress import PatchProgress
+from voxlate.synthesis.progress import PatchProgress, warn_unless_note
 from voxlate.synthesis.scans import by_accepted_names, in_split
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import lock
+from voxlate.system.messages import Say, message
 from voxlate.training.run import software
 from voxlate.training.starter import copy_starter, run_folder
 from voxlate.trust.calibration import Calibration, Header, Target
@@ -74,7 +74,7 @@ def calibrate(
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: Progress = no_report,
-    warn: Callable[[str], None] = warnings.warn,
+    warn: Say = warn_unless_note,
     executor: Executor | None = None,
     device: str = "auto",
     any_truth: bool = False,
@@ -154,7 +154,7 @@ class _Collector:
     model: Model
     rules: Mapping[str, Mapping[str, str]]
     seed: int
-    warn: Callable[[str], None]
+    warn: Say
     turn: AbstractContextManager[None] = field(default_factory=nullcontext)
 
     @property
@@ -268,9 +268,10 @@ class _Collector:
                 f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
             )
         if case in splits_of_training([self.folder.parent]).get("train", []):
-            self.warn(
-                f"{case} has the name of a training case and other voxels: it counts as another patient."
+            text = (
+                "It has the name of a training case and other voxels: it counts as another patient."
             )
+            self.warn(message("name-of-training-case", text, case=case))
         prepared = lay_out(whole, data.axes)
         if not np.allclose(prepared.header.affine, output_grid.affine):
             raise BadInput(
@@ -376,10 +377,10 @@ def _collect(
                 contents[case] = outcome.result
             else:
                 failed[case] = f"{case} is left out: {case_sentence(case, outcome.error)}"
-                warn(failed[case])
+                warn(message("case-left-out", failed[case]))
             progress("cases", len(costs), len(cases))
     if busy := busy_line(costs):
-        warn(busy)
+        warn(message("workers", busy))
     data = dict[str, CaseData]()
     for files in cases:
         content = contents.get(files.case)
@@ -387,16 +388,15 @@ def _collect(
             continue
         twin = next((name for name, other in data.items() if other.content == content), None)
         if twin is not None:
-            warn(
-                f"{files.case} has the same scans as {twin}: it is left out, because it is not another patient."
-            )
+            text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
+            warn(message("same-patient", text, case=files.case))
             continue
         data[files.case] = collector.collect(files, content, no_report)
     wrong = set[str]()
     for name in rules:
         faults = faults_of({case: own.truths[name] for case, own in data.items()})
-        for sentence in fault_lines(faults, len(data), KEPT if any_truth else LEFT_OUT):
-            warn(f"{name}: {sentence}")
+        for one in fault_messages(faults, len(data), KEPT if any_truth else LEFT_OUT):
+            warn(replace(one, text=f"{name}: {one.text}"))
         wrong |= set() if any_truth else faults.keys()
     kept = {case: own for case, own in data.items() if case not in wrong}
     patients = len({own.patient for own in kept.values()})
@@ -414,7 +414,7 @@ def _check_voxels(
     name: str,
     data: Mapping[str, CaseData],
     rules: Mapping[str, str],
-    warn: Callable[[str], None],
+    warn: Say,
 ) -> None:
     """Warn of outliers; raise BadInput where no case has voxels of a region. A label map may be empty."""
     voxels = [case.voxels[name] for case in data.values()]
@@ -425,8 +425,8 @@ def _check_voxels(
                 f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
             )
     errors = {case.case: float(np.abs(case.truth - case.image).mean()) for case in voxels}
-    if outliers := outlier_line(name, errors):
-        warn(outliers)
+    for one in find_outliers(name, errors):
+        warn(one)
 
 
 def _too_few(targets: Mapping[str, object], found: str, advice: str) -> BadInput:
@@ -455,7 +455,7 @@ def _single_model(model: Model | Ensemble) -> Model:
     return model
 
 
-def _calibration_path(model: Model, warn: Callable[[str], None]) -> Path:
+def _calibration_path(model: Model, warn: Say) -> Path:
     """The file of the calibration, with a warning where it exists; raises BadInput for a starter."""
     path = model.calibration_file
     starter = name_of(path.parent)
@@ -464,9 +464,8 @@ def _calibration_path(model: Model, warn: Callable[[str], None]) -> Path:
             f"starter:{starter}: expected a folder of yours for the calibration, because the package stays as it is, found none. Add --out RUN, which becomes a copy of the starter with its calibration."
         )
     if path.is_file():
-        warn(
-            f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
-        )
+        text = f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
+        warn(message("calibration-replaced", text))
     return path
 
 

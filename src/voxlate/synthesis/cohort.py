@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxlate.cases.grades import grade_of
 from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
 from voxlate.formats.io import is_picture
 from voxlate.images.face import may_show_face
@@ -16,11 +15,12 @@ from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.model_transfer import SentModel
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
-from voxlate.synthesis.progress import Warn, no_report, warn_unless_note
+from voxlate.synthesis.progress import no_report, warn_unless_note
 from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import lock
+from voxlate.system.messages import Message, Say, message, read_messages
 from voxlate.system.slabs import scratch_in
 
 NamedProgress = Callable[[str, int, int], None]
@@ -37,18 +37,17 @@ class _Results:
     replaced: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
 
-    def report(self, cases: int, say: Warn) -> None:
+    def report(self, cases: int, say: Say) -> None:
         """State what happened to images of an earlier synthesis."""
         if self.replaced:
-            say(
-                f"{len(self.replaced)} cases are made again: their images are gone, changed, not recorded, or in another format ({self.replaced[0]})."
-            )
+            text = f"{len(self.replaced)} cases are synthesised again: their images are gone, changed, not recorded, or in another format ({self.replaced[0]})."
+            say(message("synthesised-again", text, cases=len(self.replaced)))
         if self.kept:
-            say(f"{self.kept} of {cases} cases were made before and are kept.")
+            text = f"{self.kept} of {cases} cases were synthesised before and are kept."
+            say(message("already-synthesised", text, cases=self.kept))
         if self.removed:
-            say(
-                f"{len(self.removed)} images of an earlier synthesis, which is not this one, are removed ({self.removed[0]})."
-            )
+            text = f"{len(self.removed)} images of an earlier synthesis, which is not this one, are removed ({self.removed[0]})."
+            say(message("removed", text, images=len(self.removed)))
 
 
 def synthesise_cases(
@@ -63,8 +62,7 @@ def synthesise_cases(
     ending: str = ".nii.gz",
     hidden: Mapping[str, str] | None = None,
     progress: NamedProgress = no_report,
-    warn: Warn = warn_unless_note,
-    say: Warn = no_report,
+    say: Say = warn_unless_note,
     executor: Executor | None = None,
     device: str = "auto",
 ) -> tuple[list[Path], dict[str, str]]:
@@ -74,31 +72,29 @@ def synthesise_cases(
     lacking: why other cases cannot be synthesised; their images in OUT are recorded as those of an earlier run.
     others: cases that other processes write into OUT at the same time (see Part), of so many parts; None where there are none.
     ending: of the images' files, one of result.ENDINGS. hidden: where cases have pseudonyms, see OutputFolder.
-    warn: is called with each warning about a case; say: with sentences on checks that are not possible, and on images
-    of an earlier run that are kept, replaced or removed. executor: works on the cases, by default this process; device:
+    say: is called with each message, by default Python warns of those that are more than notes. executor: works on the cases, by default this process; device:
     of its workers. Returns the folders, and a sentence for each case that failed; a single case that fails raises
     BadInput.
     """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
-    if model.unchecked:
-        say(model.unchecked)
+    for unchecked in model.unchecked:
+        say(unchecked)
     cases = [one.case for one in scans]
     output = OutputFolder(out, model.plan({}, seed), model.origins, others, ending, hidden, parts)
     splits = splits_of(model)
 
-    def warn_cleanly(sentence: str) -> None:
-        warn(output.clean(sentence))
+    def say_cleanly(one: Message) -> None:
+        say(replace(one, text=output.clean(one.text), case=output.clean(one.case)))
 
     results = _Results()
     with lock(out) if others is None else nullcontext():
         if others is None:
             outdated = output.outdated(cases)
             if outdated:
-                say(
-                    f"{len(outdated)} images in {out} made in another way ({outdated[0]}) are made again."
-                )
+                text = f"{len(outdated)} images in {out} with other options ({outdated[0]}) are synthesised again."
+                say(message("synthesised-again", text, images=len(outdated)))
         else:
             with lock(out, SHARED_SECONDS):  # a process that synthesises all cases would hold it
                 output.claim([*cases, *others])
@@ -106,7 +102,7 @@ def synthesise_cases(
         apart = not isinstance(chosen, InProcess)
         job = _SynthesisJob(SentModel(model, device), output, splits, seed, apart)
         progress("cases", 0, len(scans))
-        running = chosen.run(job, scans, progress=partial(progress, "slices"), warn=warn_cleanly)
+        running = chosen.run(job, scans, progress=partial(progress, "slices"), warn=say_cleanly)
         outcomes = dict[int, Outcome]()
         with closing(running):
             for number, outcome in running:
@@ -121,14 +117,13 @@ def synthesise_cases(
                 output.write_provenance(results.folders[0], cases, lacking or {}, results.failed)
     results.report(len(scans), say)
     if busy := busy_line([outcome.cost for outcome in outcomes.values()]):
-        say(busy)
+        say(message("workers", busy))
     return results.folders, results.failed
 
 
-def graded_warnings(folder: Path) -> list[dict[str, str]]:
-    """The warnings in the provenance of a case's images, each with its grade."""
-    warnings = provenance_of(folder).get("warnings", ())
-    return [{"grade": grade_of(sentence), "sentence": sentence} for sentence in warnings]
+def warnings_in(folder: Path) -> list[Message]:
+    """The warnings in the provenance of a case's images."""
+    return read_messages(provenance_of(folder).get("warnings", ()))
 
 
 @dataclass(frozen=True)
@@ -212,35 +207,34 @@ def _synthesise_case(
     context: Context,
 ) -> list[str]:
     """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
-    warn = context.warn
+
+    def warn(one: Message) -> None:
+        context.warn(one.on(scans.case))
+
     check_free(folder, [f"{name}{output.ending}" for name in model.names_of(scans.files)])
     image = model.synthesise(
         scans.files,
         case=scans.case,
         seed=seed,
         progress=context.progress,
-        warn=lambda text: warn(f"{scans.case}: {text}"),
+        warn=warn,
         turn=context.turn,
     )
-    for sentence in scans.notes:
-        warn(f"{scans.case}: {sentence}")
-    if (
-        scans.others and model.recipe.task.completes
-    ):  # a scan by another name would count as missing
-        warn(
-            f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name."
-        )
+    for one in scans.notes:
+        warn(one)
+    if scans.others and model.recipe.task.completes:  # another name would count as missing
+        text = f"{', '.join(scans.others)} was not used: no modality of this model has that name."
+        warn(message("unused-scan", text))
     stated = _stated(image, scans, folder, output)
-    for sentence in _faces(image) if output.hidden is not None else ():
-        warn(f"{scans.case}: {sentence}")
-        stated["warnings"] = [*stated.get("warnings", ()), sentence]
+    for one in _faces(image) if output.hidden is not None else ():
+        warn(one)
+        stated["warnings"] = [*stated.get("warnings", ()), one.stated]
     split = splits.get(scans.known_as or scans.case)
     in_training = image.provenance.get("in_training")
     if split == "train" and in_training is False:
         split = OTHER
-        warn(
-            f"{scans.case} has the name of a training case and other voxels: it counts as another patient."
-        )
+        text = "It has the name of a training case and other voxels: it counts as another patient."
+        warn(message("name-of-training-case", text))
     elif in_training:
         split = "train"
     if split:  # in the provenance of the case, so that it stays with the image
@@ -275,10 +269,8 @@ def _cleaned(value: Any, output: OutputFolder) -> Any:
     return value
 
 
-def _faces(image: Synthesised) -> list[str]:
+def _faces(image: Synthesised) -> list[Message]:
     """A warning for each image that shows a whole head."""
-    return [
-        f"{name} shows a whole head, whose face may be recognised although its name is a pseudonym. Caution: remove the face before the image is shared."
-        for name, volume in image.volumes.items()
-        if may_show_face(volume)
-    ]
+    shown = [name for name, volume in image.volumes.items() if may_show_face(volume)]
+    rest = "shows a whole head, whose face may be recognised although its name is a pseudonym."
+    return [message("face", f"{name} {rest}") for name in shown]

@@ -9,6 +9,7 @@ from pathlib import Path
 from voxlate.formats.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.images.units import HOUNSFIELD, unit_of
 from voxlate.system.errors import BadInput, first_of
+from voxlate.system.messages import Message, message
 
 FEWEST_IMAGES = 3  # of a volume
 SHARE_OF_LARGEST = (
@@ -47,10 +48,10 @@ DESCRIPTIONS: tuple[tuple[str, str, str], ...] = (
 
 @dataclass(frozen=True)
 class Picked:
-    """The series of a study by the model's modalities, and a sentence on the choice of each."""
+    """The series of a study by the model's modalities, and a message on the choice of each."""
 
     files: dict[str, Path]
-    notes: tuple[str, ...]
+    notes: tuple[Message, ...]
 
 
 def left_out(series: SeriesInfo) -> str:
@@ -96,7 +97,10 @@ def pick_series(
     """
     chosen = _named_series(path, series, list(modalities), named or ())
     files = {name: one.path for name, one in chosen.items()}
-    notes = [f"{name}: {_shown(one)}, as --series names it." for name, one in chosen.items()]
+    notes = [
+        message("named-series", f"{name}: {_shown(one)}, as --series names it.")
+        for name, one in chosen.items()
+    ]
     reasons = Counter(filter(None, map(left_out, series)))
     candidates = [one for one in series if not left_out(one) and one not in chosen.values()]
     aside = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
@@ -111,9 +115,8 @@ def pick_series(
             )
         for one in fitting:
             files[modality] = one.path
-            notes.append(
-                f"{modality}: {_shown(one)}, the only fitting one of {len(series)} series (left out: {aside})."
-            )
+            text = f"{modality}: {_shown(one)}, the only fitting one of {len(series)} series (left out: {aside})."
+            notes.append(message("chosen-series", text))
     if not files:
         shown = first_of([_with_reason(one) for one in series], MOST_LISTED, "; ")
         raise BadInput(

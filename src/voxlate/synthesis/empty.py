@@ -28,6 +28,7 @@ from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.result import SynthesisedImage
 from voxlate.system.arrays import Bool
 from voxlate.system.errors import plural
+from voxlate.system.messages import Message, message
 from voxlate.system.slabs import by_plane, in_slabs, map_slabs, zeros
 
 WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
@@ -115,8 +116,8 @@ class Empty:
         return in_slabs(np.logical_or, voxels, self.surroundings) if name in self.above else voxels
 
     @property
-    def note(self) -> str:
-        """A sentence on the voxels that were filled; "" if there are none."""
+    def messages(self) -> list[Message]:
+        """A message on the voxels that were filled."""
         parts = []
         values = " and ".join(f"{value:.4g} in {name}" for name, value in self.values.items())
         if self.slices.any():
@@ -135,7 +136,10 @@ class Empty:
             parts.append(
                 f"{' and '.join(self.sources)} are exactly 0 around the brain: {name} was set to 0 there, too, in place of {low:.4g}, the darkest value of its scale"
             )
-        return "; ".join(parts) + "." if parts else ""
+        if not parts:
+            return []
+        slices = int(self.slices.sum())
+        return [message("empty-slices", f"{'; '.join(parts)}.", slices=slices, little=little)]
 
     @property
     def stated(self) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from voxlate.synthesis.inputs import Scan
 from voxlate.synthesis.model import COST, Model, load
 from voxlate.synthesis.progress import (
     PatchProgress,
-    Warn,
     no_report,
     progress_function,
     warn_unless_note,
@@ -26,6 +25,7 @@ from voxlate.synthesis.progress import (
 from voxlate.synthesis.result import Synthesised
 from voxlate.system.arrays import Float32
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Message, Say
 from voxlate.training.run import Run
 from voxlate.trust.calibration_file import Answer
 
@@ -95,9 +95,9 @@ class Ensemble:
         return self.first.aliases
 
     @property
-    def unchecked(self) -> str:
-        """A sentence where no member can check orientation, field of view and modality of scans; else ''."""
-        return self.first.unchecked if all(member.unchecked for member in self.members) else ""
+    def unchecked(self) -> list[Message]:
+        """A message where no member can check orientation, field of view and modality of scans."""
+        return self.first.unchecked if all(member.unchecked for member in self.members) else []
 
     def with_options(self, allow_code: bool = False, **changes: Any) -> "Ensemble":
         """The same models with other synthesis options (see Model.with_options)."""
@@ -133,7 +133,7 @@ class Ensemble:
         case: str = "case",
         seed: int = 0,
         progress: PatchProgress | bool = no_report,
-        warn: Warn = warn_unless_note,
+        warn: Say = warn_unless_note,
         turn: AbstractContextManager[None] | None = None,
         **options: Any,
     ) -> Synthesised:
@@ -141,6 +141,7 @@ class Ensemble:
         ensemble = self.with_options(**options)
         pool = _Pool()
         stated = list[dict[str, Any]]()
+        warnings = dict[Message, None]()
         for number, member in enumerate(ensemble.members):
             own_progress = _shifted(progress_function(progress), number, len(self.members))
             image = member.synthesise(
@@ -148,11 +149,9 @@ class Ensemble:
             )
             pool.add(image, member.recipe.synth.samples, case)
             stated.append(image.provenance)
-        warnings = list(
-            dict.fromkeys(sentence for one in stated for sentence in one.get("warnings", ()))
-        )
-        for sentence in warnings:
-            warn(sentence)
+            warnings |= dict.fromkeys(image.warnings)
+        for one in warnings:
+            warn(one)
         first = stated[0]
         differing = {
             key for key in SHARED_IF_EQUAL if any(one.get(key) != first.get(key) for one in stated)
@@ -163,7 +162,7 @@ class Ensemble:
         for key in COST[:2]:  # the number of evaluations, and seconds
             provenance[key] = sum(one[key] for one in stated)
         if warnings:
-            provenance["warnings"] = warnings
+            provenance["warnings"] = [one.stated for one in warnings]
         if any(one.get("in_training") for one in stated):
             provenance["in_training"] = True
         return Synthesised(pool.mean, pool.std(), provenance, self.first.mark)

@@ -10,19 +10,13 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.cases.align import Preparation
-from voxlate.cases.anatomy import Anatomy, anatomy_warnings, body_of, check_extent, other_content
+from voxlate.cases.anatomy import Anatomy, body_of, check_body, check_content, check_extent
 from voxlate.cases.case import MASK, PreparedCase, digest, prepare_case
 from voxlate.cases.copies import is_copy
-from voxlate.cases.grades import ADVICE, advice, worst
-from voxlate.cases.head_checks import black_pools_ml, head_warnings
-from voxlate.cases.intensity_checks import (
-    check_floor,
-    kind_warning,
-    out_of_distribution,
-    varied_level,
-)
+from voxlate.cases.head_checks import black_pools_ml, check_head
+from voxlate.cases.intensity_checks import check_brightness, check_floor, check_kind, check_scales
 from voxlate.cases.layout import CANONICAL, lay_out
-from voxlate.cases.quality_checks import quality_of, quality_warning, slices_warning
+from voxlate.cases.quality_checks import check_quality, check_slices, quality_of
 from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.grid import Volume, canonical_view, check_affine
 from voxlate.images.mask import clearest
@@ -31,6 +25,7 @@ from voxlate.recipe import Recipe
 from voxlate.synthesis.memory import check_memory
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Message, grade_of_distance, message, worst_grade
 from voxlate.system.slabs import chunks
 from voxlate.training.weights import DIGITS
 
@@ -44,14 +39,14 @@ class CaseInputs:
     """A prepared case, laid out for the network.
 
     key: decides the noise; files: where the scans were read from; preparation: entries of the provenance on how the
-    scans were prepared; warnings: sentences on differences from the training data.
+    scans were prepared; warnings: on differences from the training data.
     """
 
     prepared: PreparedCase
     key: str
     files: Mapping[str, str]
     preparation: Mapping[str, Any]
-    warnings: tuple[str, ...]
+    warnings: tuple[Message, ...]
 
 
 def prepare_inputs(
@@ -81,25 +76,28 @@ def prepare_inputs(
     used = preparation_for(header, recipe, volumes)
     prepared = prepare_case(case, volumes, used, mask=mask, masked=recipe.needs_mask)
     warnings = _check_scans(recipe, header, prepared, anatomy, wanted)
-    if anatomy is not None and worst(warnings) != "do not trust":
-        warnings += _quality_warnings(anatomy, volumes)
+    if anatomy is not None and worst_grade(warnings) != "do not trust":
+        for name, volume in volumes.items():  # before resampling, which hides noise
+            scan = canonical_view(volume)
+            if volume.unit != "HU":
+                warnings += check_quality(name, quality_of(scan), anatomy.quality.get(name))
+            warnings += check_slices(scan)
     if mask is None and recipe.needs_mask and used.mask_from != trained.mask_from:
-        warnings.append(
-            f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
-        )
+        text = f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
+        warnings.append(message("brain-mask", text))
     if not recipe.method.makes_targets:
         target = " and ".join(recipe.data.target)
-        warnings.append(
-            f"{target} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
-        )
+        text = f"{target} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
+        warnings.append(message("reconstruction", text))
     widths = header.get("target_widths", {})
-    warnings += [varied_level(name, widths.get(name, ())) for name in wanted]
+    for name in wanted:
+        warnings += check_scales(name, widths.get(name, ()))
     return CaseInputs(
         lay_out(prepared, recipe.data.axes),  # its affine leads the images back to the scans
         key,
         files,
         _preparation_entries(trained, used, prepared),
-        tuple(sentence for sentence in warnings if sentence),
+        tuple(warnings),
     )
 
 
@@ -212,9 +210,9 @@ def _check_scans(
     prepared: PreparedCase,
     anatomy: Anatomy | None,
     targets: Sequence[str],
-) -> list[str]:
-    """Warnings of guesses and of scans that differ from the training data; raises BadInput for an empty scan."""
-    warnings = []
+) -> list[Message]:
+    """Messages on guesses and on scans that differ from the training data; raises BadInput for an empty scan."""
+    warnings = list[Message]()
     case = prepared.header.case
     ranges = header.get("training_ranges", {})
     for name, statistics in prepared.header.statistics.items():
@@ -223,37 +221,26 @@ def _check_scans(
             raise BadInput(
                 f"{case}: expected {name} to show something, found {found}. Check the scan."
             )
-    of_kind = _synthetic_heads_warnings(recipe, prepared, targets, anatomy)
+    of_kind = _check_synthetic_heads(recipe, prepared, targets, anatomy)
     # What a whole head has in the place of a brain's anatomy says nothing about its orientation.
-    of_another_kind = worst(of_kind) == "do not trust"
+    of_another_kind = worst_grade(of_kind) == "do not trust"
     for name, statistics in prepared.header.statistics.items():
         spec = recipe.intensity[name]
         check_floor(name, spec, prepared.header, case)
-        warnings += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
-        warnings.append(kind_warning(name, prepared.header.units[name], statistics))
-        warnings.append(out_of_distribution(name, statistics, spec, ranges))
+        for guess in prepared.header.origins[name].guesses:
+            warnings.append(message("guess", f"{name}: {guess}"))
+        warnings += check_kind(name, prepared.header.units[name], statistics)
+        warnings += check_brightness(name, statistics, spec, ranges)
         if anatomy is not None and not of_another_kind:
             any_height = "starter" in header and sees_single_slices(recipe)
-            warnings += anatomy_warnings(anatomy, name, body_of(prepared, name, spec), any_height)
-    warnings.append(_spacing_warning(header, prepared, recipe))
-    return [*warnings, *of_kind]
+            warnings += check_body(anatomy, name, body_of(prepared, name, spec), any_height)
+    return [*warnings, *_check_spacing(header, prepared, recipe), *of_kind]
 
 
-def _quality_warnings(anatomy: Anatomy, volumes: Mapping[str, Volume]) -> list[str]:
-    """Warnings of scans in poor quality, as they are before resampling, which hides noise."""
-    warnings = []
-    for name, volume in volumes.items():
-        scan = canonical_view(volume)
-        if volume.unit != "HU":
-            warnings.append(quality_warning(name, quality_of(scan), anatomy.quality.get(name)))
-        warnings.append(slices_warning(scan))
-    return warnings
-
-
-def _synthetic_heads_warnings(
+def _check_synthetic_heads(
     recipe: Recipe, prepared: PreparedCase, targets: Sequence[str], anatomy: Anatomy | None
-) -> list[str]:
-    """Warnings of scans that a network of synthetic heads was not trained for; none for other networks."""
+) -> list[Message]:
+    """Messages on scans that a network of synthetic heads was not trained for; none for other networks."""
     physics = recipe.data.physics
     sources = shown_sources(recipe, prepared)
     if physics is None or not sources or 0 < physics.stripped < 1:
@@ -262,9 +249,9 @@ def _synthetic_heads_warnings(
     name = sources[0]
     if anatomy is not None:
         body = body_of(prepared, name, recipe.intensity[name])
-        if other_content(anatomy, name, body):  # its ends are then not those of a head
+        if check_content(anatomy, name, body):  # its ends are then not those of a head
             return []
-    warnings = head_warnings(prepared.volume(name), stripped)
+    warnings = check_head(prepared.volume(name), stripped)
     fluid_is_bright = [name for name in targets if name in FLUID_IS_BRIGHT]
     # data.lift tells fluid from the background.
     if warnings or not stripped or not fluid_is_bright or recipe.data.lift > 0:
@@ -276,9 +263,8 @@ def _synthetic_heads_warnings(
         return []
     shown = " and ".join(sources)
     made = " and ".join(fluid_is_bright)
-    return [
-        f"{shown}: {volume_ml:.1f} ml inside the brain are as dark as the background, as fluid may be in T1 and FLAIR: ventricles may be black in {made}, where they should be bright. {ADVICE['caution']}"
-    ]
+    text = f"{shown}: {volume_ml:.1f} ml inside the brain are as dark as the background, as fluid may be in T1 and FLAIR: ventricles may be black in {made}, where they should be bright."
+    return [message("dark-fluid", text, volume_ml=volume_ml)]
 
 
 def sees_single_slices(recipe: Recipe) -> bool:
@@ -287,22 +273,25 @@ def sees_single_slices(recipe: Recipe) -> bool:
     return data.patch[0] == 1 and data.stack == 0 and data.axes == CANONICAL
 
 
-def _spacing_warning(header: Mapping[str, Any], prepared: PreparedCase, recipe: Recipe) -> str:
-    """A sentence where the size of voxels differs much from the training's, and nothing resamples them; else ''.
+def _check_spacing(
+    header: Mapping[str, Any], prepared: PreparedCase, recipe: Recipe
+) -> list[Message]:
+    """A message where the size of voxels differs much from the training's, and nothing resamples them.
 
     The distance of slices does not count for a network of single slices.
     """
     trained = header.get("training_spacing_mm")
     here = prepared.header.spacing_mm
     if not trained or preparation_of(header).changes_voxels:
-        return ""
+        return []
     ratios = [max(a / b, b / a) for a, b in zip(trained, here)]
     ratio = max(ratios[1:] if sees_single_slices(recipe) else ratios)
     if ratio <= MOST_SPACING_RATIO:
-        return ""
+        return []
     sides = " x ".join(f"{side:.3g}" for side in here)
     trained_sides = " x ".join(f"{side:.3g}" for side in trained)
-    return f"Voxels are {sides} mm (z, y, x), where those of the training were {trained_sides} mm: anatomy has another size to the network. Resample the scan. {advice(ratio)}"
+    text = f"Voxels are {sides} mm (z, y, x), where those of the training were {trained_sides} mm: anatomy has another size to the network."
+    return [message("voxel-size", text, grade=grade_of_distance(ratio), ratio=ratio)]
 
 
 def _voxels_key(scans: Iterable[Volume]) -> str:

@@ -1,9 +1,9 @@
 """Evaluation of all subsets of missing modalities: their synthesis, their scores, and means by the number missing."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from voxlate.synthesis.result import (
 from voxlate.synthesis.scans import Scans, find_scans
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, whole_file, write_json
+from voxlate.system.messages import Say
 
 HowMany = Literal["one", "all"]
 METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all
@@ -138,7 +139,7 @@ def score_run(
     options: EvaluateOptions,
     *,
     progress: NamedProgress = no_report,
-    say: Callable[[str], None] = no_report,
+    say: Say = no_report,
     by: ExecutorOptions = ExecutorOptions(),
 ) -> Summary:
     """Open the runs that are to synthesise each modality from the others, and score them; see score_scenarios."""
@@ -167,7 +168,7 @@ def score_scenarios(
     options: EvaluateOptions,
     *,
     progress: NamedProgress = no_report,
-    say: Callable[[str], None] = no_report,
+    say: Say = no_report,
     synthesising: Executor | None = None,
     scoring: Executor | None = None,
     device: str = "auto",
@@ -176,7 +177,7 @@ def score_scenarios(
 
     OUT itself then has each modality synthesised from all others, with scores: OUT/<case>/<modality>.nii.gz, as compare
     and report read them; OUT/scenarios.json has a line for each scenario and modality. options: of `evaluate`, whose
-    seed is that of the synthesis, too; say: is called once with each sentence of `synthesise_cases`. Finished images
+    seed is that of the synthesis, too; say: is called once with each message of `synthesise_cases`. Finished images
     are kept, and only cases of the split are scored. synthesising, scoring: work on the cases, by default this process;
     device: of the workers that synthesise. Raises BadInput where no case is complete, and where OUT has
     images of another model, whose scores would be lost.
@@ -194,13 +195,7 @@ def score_scenarios(
     rules_of(options)
     for scans in scans_of.values():
         check_mask(options.mask, scans[0].case)
-    said = set[str]()
-
-    def say_once(sentence: str) -> None:
-        if sentence not in said:
-            said.add(sentence)
-            say(sentence)
-
+    say_once = cache(say)
     with lock(out):
         for number, scenario in enumerate(scenarios):
             progress("scenarios", number, len(scenarios))
@@ -213,7 +208,6 @@ def score_scenarios(
                 folder,
                 seed=options.seed,
                 progress=progress,
-                warn=say_once,
                 say=say_once,
                 executor=synthesising,
                 device=device,

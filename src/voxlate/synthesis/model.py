@@ -14,6 +14,7 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 9. Result: result.Synthesised holds images and provenance, and writes them.
 """
 
+import itertools
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +27,6 @@ import torch
 
 from voxlate.cases.anatomy import FEWEST, Anatomy, read_anatomy
 from voxlate.cases.case import MASK, PreparedCase
-from voxlate.cases.grades import worst
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
@@ -51,7 +51,6 @@ from voxlate.synthesis.inputs import (
 from voxlate.synthesis.intervals import CaseIntervals, case_intervals, output_grid_of
 from voxlate.synthesis.progress import (
     PatchProgress,
-    Warn,
     no_report,
     progress_function,
     warn_unless_note,
@@ -62,6 +61,7 @@ from voxlate.system.config import adapter, fill
 from voxlate.system.devices import find_device, name_of
 from voxlate.system.errors import BadInput, did_you_mean
 from voxlate.system.files import SYNTHETIC
+from voxlate.system.messages import Message, Say, message, read_messages, worst_grade
 from voxlate.system.slabs import in_slabs
 from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, software, weights_of
@@ -164,7 +164,7 @@ class Model:
         case: str = "case",
         seed: int = 0,
         progress: PatchProgress | bool = no_report,
-        warn: Warn = warn_unless_note,
+        warn: Say = warn_unless_note,
         turn: AbstractContextManager[None] | None = None,
         **options: Any,
     ) -> Synthesised:
@@ -196,13 +196,13 @@ class Model:
         if empty.any:
             images = empty.filled(images)
             stated["empty"] = empty.stated
-            if empty.note:
-                stated["warnings"] = [*stated.get("warnings", ()), empty.note]
+            if said := [one.stated for one in empty.messages]:
+                stated["warnings"] = [*stated.get("warnings", ()), *said]
 
         volumes = output_grid.images({name: image.values for name, image in images.items()})
         low, high = empty.closed(intervals.low, intervals.high, volumes, output_grid)
-        for sentence in stated.get("warnings", ()):
-            warn(sentence)
+        for one in read_messages(stated.get("warnings", ())):
+            warn(one)
         cost = dict(zip(COST, (calls, seconds, name_of(self.device))))
         return Synthesised(
             volumes,
@@ -276,22 +276,20 @@ class Model:
         """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
         peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
         place = self.calibration_place
-        sentences = [
+        warnings = [
             *inputs.warnings,
-            "" if place is None else place.warning,
-            self._lacks_several(inputs.files),
-            self._left_out(inputs.files),
+            *([] if place is None else place.messages),
+            *self._lacks_several(inputs.files),
+            *self._left_out(inputs.files),
             *self._origin_notes(self.calibration() is not None),
-            *(peak.note(name) for name, peak in peaks.items()),
-            "" if intervals.verdict is None else intervals.verdict.sentence,
+            *itertools.chain.from_iterable(peak.check(name) for name, peak in peaks.items()),
+            *([] if intervals.verdict is None else intervals.verdict.messages),
         ]
-        warnings = [sentence for sentence in sentences if sentence]
         bounds = intervals.bounds if any(intervals.bounds.values()) else None
-        if bounds and worst(warnings) == "do not trust":
+        if bounds and worst_grade(warnings) == "do not trust":
             bounds = None  # they hold for scans like those of the calibration
-            warnings.append(
-                "Bounds of the error are not stated, because they hold for scans like those of the calibration."
-            )
+            text = "Bounds of the error are not stated, because they hold for scans like those of the calibration."
+            warnings.append(message("no-bounds", text))
         maps = {name: self.recipe.intensity[name] for name in self.recipe.data.target}
         entries: dict[str, Any] = {
             "prepared": inputs.preparation,
@@ -302,7 +300,7 @@ class Model:
             "bounds": bounds,
             "familiar": intervals.verdict and intervals.verdict.stated,
             TAUGHT: calibration is not None and calibration.has_case(inputs.files),
-            "warnings": warnings,
+            "warnings": [one.stated for one in warnings],
             "bound": self.header.get("bound"),
         }
         entries |= {key: value for key, value in optional.items() if value}
@@ -313,37 +311,34 @@ class Model:
             entries["in_training"] = in_training
         return entries
 
-    def _left_out(self, files: Collection[str]) -> str:
-        """A sentence on missing modalities that were not named, and could be synthesised; else ''."""
+    def _left_out(self, files: Collection[str]) -> list[Message]:
+        """A message on missing modalities that were not named, and could be synthesised."""
         left = self._left(files)
-        if not left:
-            return ""
-        return f"Only {' and '.join(self.only)} was asked for: {', '.join(left)} could be synthesised as well (--missing for each)."
+        text = f"Only {' and '.join(self.only)} was asked for: {', '.join(left)} could be synthesised as well."
+        return [message("not-asked-for", text)] if left else []
 
-    def _lacks_several(self, files: Collection[str]) -> str:
-        """A sentence if a completion is calibrated, but not for a case that lacks several modalities; else ''."""
+    def _lacks_several(self, files: Collection[str]) -> list[Message]:
+        """A message if a completion is calibrated, but not for a case that lacks several modalities."""
         missing = [name for name in self.recipe.data.source if name not in files]
         if not self.recipe.task.completes or len(missing) < 2 or self.calibration() is None:
-            return ""
-        return f"No intervals: the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
+            return []
+        text = f"No intervals: the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
+        return [message("no-intervals", text)]
 
-    def _origin_notes(self, calibrated: bool) -> list[str]:
-        """Sentences on a starter's weights, and on a calibration that an adaptation has made stale."""
-        notes = []
+    def _origin_notes(self, calibrated: bool) -> list[Message]:
+        """Messages on a starter's weights, and on a calibration that an adaptation has made stale."""
+        notes = list[Message]()
         starter = self.header.get("starter")
         if starter is not None:
-            notes.append(
-                f"Synthesised by starter:{starter['name']}, which was trained on {starter['trained_on']}: research use only."
-            )
+            text = f"Synthesised by starter:{starter['name']}, which was trained on {starter['trained_on']}: research use only."
+            notes.append(message("starter", text))
             if not calibrated:
-                notes.append(
-                    f"No intervals: a starter has no calibration; fit one on real cases (voxlate calibrate starter:{starter['name']} COHORT --out RUN)."
-                )
+                text = f"No intervals: a starter has no calibration; fit one on real cases (voxlate calibrate starter:{starter['name']} COHORT --out RUN)."
+                notes.append(message("no-intervals", text))
         adapted = self.header.get("adapted")
         if adapted is not None and adapted["calibrated"] and not calibrated:
-            notes.append(
-                "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more; run voxlate calibrate again."
-            )
+            text = "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more; run voxlate calibrate again."
+            notes.append(message("no-intervals", text))
         return notes
 
     @property
@@ -352,14 +347,14 @@ class Model:
         return self.header.get("starter", {}).get("accepts", {})
 
     @property
-    def unchecked(self) -> str:
-        """The message that orientation, field of view and modality of scans cannot be checked; '' if they can."""
+    def unchecked(self) -> list[Message]:
+        """A message where orientation, field of view and modality of scans cannot be checked."""
         if self.anatomy is None:
-            return f"{self.origin.name}: expected anatomy.safetensors next to the weights, found none (an older run, or weights alone): orientation and field of view of scans are not checked. Give the train command of the run again, which adds it."
+            text = f"{self.origin.name}: expected anatomy.safetensors next to the weights, found none (an older run, or weights alone): orientation and field of view of scans are not checked. Give the train command of the run again, which adds it."
+            return [message("unchecked", text)]
         missing = [name for name in self.recipe.data.source if name not in self.anatomy.usual]
-        if missing:
-            return f"{self.origin.name}: expected at least {FEWEST} training patients with {' and '.join(missing)}, found fewer: its orientation and field of view are not checked."
-        return ""
+        text = f"{self.origin.name}: expected at least {FEWEST} training patients with {' and '.join(missing)}, found fewer: its orientation and field of view are not checked."
+        return [message("unchecked", text)] if missing else []
 
     @property
     def answer(self) -> Answer:

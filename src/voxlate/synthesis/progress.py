@@ -8,20 +8,16 @@ from typing import Any
 
 from torch import nn
 
-from voxlate.cases.grades import grade_of
+from voxlate.system.messages import Message
 
 PatchProgress = Callable[[int, int], None]
 """Called with the number of finished patches and of all patches."""
 
 
-Warn = Callable[[str], None]
-"""Called with a sentence."""
-
-
-def warn_unless_note(sentence: str) -> None:
+def warn_unless_note(message: Message) -> None:
     """Warn as Python does, except of notes, which the images and their provenance contain."""
-    if grade_of(sentence) != "note":
-        warnings.warn(sentence, stacklevel=3)  # of the caller of `synthesise`
+    if message.grade != "note":
+        warnings.warn(str(message), stacklevel=3)  # of the caller of `synthesise`
 
 
 def no_report(*_: object) -> None:

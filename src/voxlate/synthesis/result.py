@@ -10,7 +10,6 @@ import nibabel as nib
 import numpy as np
 from PIL import Image as Picture
 
-from voxlate.cases.grades import grade_of
 from voxlate.formats.io import content_hash, is_picture, is_synthetic, write_volume
 from voxlate.formats.nifti import SYNTHETIC, SYNTHETIC_SCAN
 from voxlate.images.grid import Volume, canonical
@@ -29,6 +28,7 @@ from voxlate.scoring.provenance import provenance_of, read_provenance
 from voxlate.synthesis.brightness import Peak
 from voxlate.system.errors import BadInput
 from voxlate.system.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
+from voxlate.system.messages import Message, read_messages
 from voxlate.system.slabs import in_slabs
 from voxlate.trust.calibration import Prediction
 
@@ -150,9 +150,9 @@ class Synthesised:
         return "\n".join([text, *(f"  {one}" for one in self.warnings)])
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """Warnings about the scans and the images, a sentence each; `voxlate.cases.grades.grade_of` gives its grade."""
-        return tuple(self.provenance.get("warnings", ()))
+    def warnings(self) -> tuple[Message, ...]:
+        """Messages on the scans and the images, each with its code and grade."""
+        return tuple(read_messages(self.provenance.get("warnings", ())))
 
     @property
     def bounds(self) -> dict[str, dict[str, float]]:
@@ -208,9 +208,7 @@ class Synthesised:
                 text = f"{self.mark}{name}: standard deviation of the samples, 0 to {most:.4g} {volume.unit}"
                 rows.append((text, _three_planes(spread, 0, most, "inferno")))
         sheet = sheet_with_labels(rows, PLANES, tile)
-        return with_lines(
-            sheet, [sentence for sentence in self.warnings if grade_of(sentence) != "note"]
-        )
+        return with_lines(sheet, [str(one) for one in self.warnings if one.grade != "note"])
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""

@@ -19,6 +19,7 @@ from voxlate.synthesis.dicom_study import pick_series, study_series
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.system.errors import BadInput, did_you_mean
+from voxlate.system.messages import Message, message
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Scans:
     """One case to synthesise: its name and where its scans are.
 
     others: names of its scans that the model does not use; truths: the target modalities that the case has as scans;
-    notes: sentences on scans of other names that a starter takes; patient: "" where nothing says it; known_as: the
+    notes: on scans of other names that a starter takes; patient: "" where nothing says it; known_as: the
     case's name in trainings, where `case` is a pseudonym.
     """
 
@@ -34,7 +35,7 @@ class Scans:
     files: dict[str, Path]
     others: tuple[str, ...] = ()
     truths: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Message, ...] = ()
     patient: str = ""
     known_as: str = ""
 
@@ -125,8 +126,8 @@ def _refuse_maps(scans: Iterable[Scans], sources: Sequence[str], where: object) 
 
 def by_accepted_names(
     files: Mapping[str, Path], aliases: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, Path], list[str]]:
-    """Files by the model's names of their modalities, and a sentence for each scan that has another name.
+) -> tuple[dict[str, Path], list[Message]]:
+    """Files by the model's names of their modalities, and a message for each scan that has another name.
 
     aliases: see Model.aliases; of several accepted scans the first of the list is taken.
     """
@@ -139,7 +140,7 @@ def by_accepted_names(
         first, *unused = accepted
         own[modality] = own.pop(first)
         more = f"; {', '.join(unused)} could be taken, too, and are not used" if unused else ""
-        notes.append(f"{first} is taken as {modality}{more}.")
+        notes.append(message("taken-as", f"{first} is taken as {modality}{more}."))
     return own, notes
 
 

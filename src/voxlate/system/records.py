@@ -11,12 +11,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Required, TypeVar
 
 import numpy as np
 import safetensors
 from pydantic import Field, StringConstraints, ValidationError
+from typing_extensions import TypedDict
 
+from voxlate.system.codes import Grade
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
 from voxlate.system.files import whole_file
@@ -51,6 +53,16 @@ Place = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=4000)
 Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ShortDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+
+
+class StatedMessage(TypedDict, total=False):
+    """A message in a file; see messages.Message."""
+
+    code: Required[Name]
+    grade: Required[Grade]
+    text: Required[Text]
+    case: Text
+    numbers: dict[Name, Number]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Continuing a run by its folder alone: more steps of a finished run, or resuming a stopped one."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from voxlate.recipe import Recipe, from_dict, header, to_dict, with_tables
 from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, relative_to, write_json, write_text
+from voxlate.system.messages import Say, message
 from voxlate.training.changes import first_change
 from voxlate.training.log import StepCallback
 from voxlate.training.processes import by_main, processes
@@ -20,8 +20,6 @@ from voxlate.training.run import Run, check_recipe_file, software
 from voxlate.training.state_file import load_state
 from voxlate.training.train import Adaptation, train
 from voxlate.training.weights import is_finished, read_header
-
-Say = Callable[[str], None]
 
 
 def train_further(
@@ -149,13 +147,13 @@ class _Continuation:
                     f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. Resume it first: voxlate train {run.folder}"
                 )
             self._check_resumable()
-            say(f"resuming {run.folder}, which stopped before step {recipe.train.length}.")
+            text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
+            say(message("resumed", text))
             return stated
         done = read_header(run.weights())
         if not asked:
-            say(
-                f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} continues it."
-            )
+            text = f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} continues it."
+            say(message("finished", text))
             return stated
         self._check_state(done["steps"])
         steps = self.steps or self._steps_in_minutes(done)
@@ -173,9 +171,8 @@ class _Continuation:
         minutes = self.minutes or 0
         each = done["seconds"] / done["steps"]
         steps = max(1, round(60 * minutes / each))
-        self.say(
-            f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far."
-        )
+        text = f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far."
+        self.say(message("steps", text, steps=steps))
         return steps
 
     def _check_resumable(self) -> None:

@@ -15,52 +15,59 @@ from voxlate.batches.patches import (
 )
 from voxlate.batches.windows import check_windows
 from voxlate.cases.case import LABEL, PreparedCase
-from voxlate.cases.intensity_checks import varied_level
+from voxlate.cases.intensity_checks import check_scales
 from voxlate.cases.prepared import SPLITS, Cohort
 from voxlate.cohorts.split import FOLDS
 from voxlate.recipe import FullStage, Recipe, Synthesis
 from voxlate.system.errors import first_of
+from voxlate.system.messages import Message, message
 from voxlate.training.latents import why_not_kept
 from voxlate.training.validate import validation_split
 
 
-def notes_on(recipe: Recipe, cohort: Cohort) -> list[str]:
+def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:
     """Messages on unusual data of the stages and on their validation, each once."""
-    messages = (
-        message for stage in recipe.all_stages for message in _of_stage(stage, recipe, cohort)
-    )
-    return [message for message in dict.fromkeys(messages) if message]
+    messages = dict[Message, None]()
+    for stage in recipe.all_stages:
+        messages |= dict.fromkeys(_of_stage(stage, recipe, cohort))
+    return [*messages]
 
 
-def fold_note(cohort: Cohort, fold: int) -> str:
-    """A sentence on the held-out cases of a fold."""
+def fold_note(cohort: Cohort, fold: int) -> Message:
+    """A message on the held-out cases of a fold."""
     train, val, test = (cohort.splits[name] for name in SPLITS)
-    return f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
+    text = f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is not used."
+    return message("fold", text, train=len(train), val=len(val))
 
 
-def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:
+def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Message]:
     lacking = missing_modalities(cohort, stage.data, "train")
     if stage.data.apart:
-        yield _sides(stage, cohort)
+        yield message("without-pairs", _sides(stage, cohort))
     elif lacking:
         cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
-        yield f"left out of training: {cases}."
+        yield message("not-trained-on", f"left out of training: {cases}.", cases=len(lacking))
     if validation_split(cohort) == "train":
-        yield "no validation cases: training items are used instead, and named so in the log."
+        text = "no validation cases: training items are used instead, and named so in the log."
+        yield message("no-validation", text)
     teaching = training_cases(cohort, stage.data)
     for name in stage.data.target:
-        yield varied_level(name, cohort.target_widths(recipe.intensity[name], name, teaching))
-    yield check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside)
+        yield from check_scales(name, cohort.target_widths(recipe.intensity[name], name, teaching))
+    if text := check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside):
+        yield message("window-clips", text)
     reason = why_not_kept(stage, cohort) if stage.task.encodes else ""
     if reason:
-        yield f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."
+        text = f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."
+        yield message("latents", text)
     of_stage = f"stage '{stage.name}': " if recipe.stages else ""
-    for note in (note_on_cut(cohort, stage.data), note_on_padding(cohort, stage.data)):
-        if note:
-            yield f"{of_stage}{note}"
-    yield _start_note(stage, recipe)
-    yield _weights_note(stage, cohort, teaching)
-    yield _validation_note(stage, recipe.synth)
+    for text in (note_on_cut(cohort, stage.data), note_on_padding(cohort, stage.data)):
+        if text:
+            yield message("patch-size", f"{of_stage}{text}")
+    if text := _start_note(stage, recipe):
+        yield message("other-patch", text)
+    if text := _weights_note(stage, cohort, teaching):
+        yield message("loss-weights", text)
+    yield message("validation", _validation_note(stage, recipe.synth))
 
 
 def _weights_note(stage: FullStage, cohort: Cohort, teaching: Sequence[str]) -> str:

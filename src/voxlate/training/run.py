@@ -26,6 +26,7 @@ from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import Verdict, read_verdicts
 from voxlate.system.errors import BadInput
 from voxlate.system.files import LOCK, write_json, write_text
+from voxlate.system.messages import FILE as MESSAGES
 from voxlate.training.changes import first_change
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
@@ -133,7 +134,7 @@ def begin_run(
 def check_free(run: Run) -> None:
     """Raise BadInput if a folder that is no run yet holds other files than those of a plan."""
     folder = run.folder
-    of_plan = {run.recipe, run.pace, folder / LOCK}
+    of_plan = {run.recipe, run.pace, folder / LOCK, folder / MESSAGES}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
     if run.has_begun or run.provenance.is_file():

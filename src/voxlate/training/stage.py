@@ -1,7 +1,7 @@
 """The training of one stage: its loop of steps, validations and saved states, from the first step to its weights."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -18,6 +18,7 @@ from voxlate.recipe import Recipe, stage_recipe
 from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput, Stopped
 from voxlate.system.machine import interrupts_held
+from voxlate.system.messages import Say, message
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.item_baselines import begin_errors, verdicts_on
 from voxlate.training.job import Job
@@ -56,7 +57,7 @@ class Session:
     run: Run
     stop: Sequence[int]
     progress: StepCallback
-    say: Callable[[str], None]
+    say: Say
     pace: Pace | None = None
     pretrained: Sequence[Run] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -160,7 +161,8 @@ class _Watch:
         """Say where the time went, and log why the training ended."""
         options, learner = self.job.stage.train, self.learner
         seconds = self.log.add_time(clock.seconds)
-        self.session.say(time_note(self.job.stage.name, clock.seconds, seconds))
+        text = time_note(self.job.stage.name, clock.seconds, seconds)
+        self.session.say(message("time", text))
         if options.stop and learner.step < options.length:
             self.log.add_end(options.stop.sentence(learner.epochs.losses, learner.step))
         if learner.best is not None:

@@ -1,7 +1,7 @@
 """The training of all stages of a recipe into a run; the same command resumes a stopped run."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, relative_to
 from voxlate.system.machine import keep_freed_memory
+from voxlate.system.messages import Say, message
 from voxlate.training.job import Job
 from voxlate.training.learner import Epochs, Learner, show_window, start_from, train_only
 from voxlate.training.log import StepCallback
-from voxlate.training.messages import fold_note, notes_on
+from voxlate.training.messages import check_training, fold_note
 from voxlate.training.precision import choose, stage_precisions, with_precision
 from voxlate.training.pretrained import is_imported, unfit
 from voxlate.training.processes import by_main, processes, stop_signal
@@ -66,7 +67,7 @@ def train(
     fold: int | None = None,
     device: str = "auto",
     progress: StepCallback = lambda *_: None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Run:
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
@@ -116,8 +117,9 @@ def train(
         begin_run(out, recipe, head, about, origin)
         _describe_cases(run, recipe, cohort)
         notes = [] if fold is None else [fold_note(cohort, fold)]
-        notes += notes_on(recipe, cohort)
-        notes.append(f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}")
+        notes += check_training(recipe, cohort)
+        text = f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"
+        notes.append(message("curves", text))
         others = [other for other in runs if other not in pretrained]
         for stage in recipe.stages:
             if not run.weights(stage.name).exists():
@@ -142,7 +144,7 @@ def _with_precision(
     run: Run,
     accelerator: Accelerator,
     device: torch.device,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Recipe:
     """The recipe with a precision instead of "auto": that of a run that has begun, or else that of this machine.
 
@@ -153,7 +155,7 @@ def _with_precision(
         stated = stage_precisions(run)
         chosen = with_precision(recipe, device, stated)
         if chosen != recipe and not stated:
-            say(f"train.precision: {choose(device).why}.")
+            say(message("precision", f"train.precision: {choose(device).why}."))
         return chosen
 
     return by_main(accelerator, decide)
@@ -249,7 +251,7 @@ def _import_autoencoder(job: Job, session: Session, method: Method) -> Method | 
         if change:
             source = f"not taken from {run.folder}: {change}"
         if job.accelerator.is_main_process:
-            session.say(f"stage '{stage.name}' is {source}.")
+            session.say(message("stage-reused", f"stage '{stage.name}' is {source}."))
         if not change:
             load_weights(method.without_opponent, run.weights())
             method.to(job.device)

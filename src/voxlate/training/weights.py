@@ -23,6 +23,7 @@ from voxlate.recipe.training import Training
 from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.files import whole_file
+from voxlate.system.messages import Message, message
 from voxlate.system.records import Record, checksum, write_tensors
 from voxlate.training.changes import first_change
 from voxlate.training.header import header_of
@@ -231,13 +232,13 @@ def more_steps(recipe: Mapping[str, Any]) -> list[int]:
     return list(recipe.get("train", {}).get("more") or ())
 
 
-def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[str]:
+def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[Message]:
     """Copy the weights of a stage from the first other run with the same recipe and data.
 
-    recipe: that of the run up to this stage. Returns a sentence for each other run: that its weights are used, or the
+    recipe: that of the run up to this stage. Returns a message for each other run: that its weights are used, or the
     reason against it. Raises BadInput if one of them is no run.
     """
-    sentences = []
+    messages = list[Message]()
     for other in others:
         if not other.provenance.exists():
             raise BadInput(
@@ -247,9 +248,10 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
         if not change:
             with whole_file(run.weights(stage)) as temporary:
                 shutil.copyfile(other.weights(stage), temporary)
-            return [f"stage '{stage}' is taken from {other.folder}."]
-        sentences.append(f"stage '{stage}' is not taken from {other.folder}: {change}.")
-    return sentences
+            return [message("stage-reused", f"stage '{stage}' is taken from {other.folder}.")]
+        text = f"stage '{stage}' is not taken from {other.folder}: {change}."
+        messages.append(message("stage-not-reused", text))
+    return messages
 
 
 def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:

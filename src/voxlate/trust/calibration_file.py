@@ -16,6 +16,7 @@ from voxlate.recipe import Recipe
 from voxlate.scoring.regions import regions_from
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Message, message
 from voxlate.system.records import Digest, Record, Shape, Tensors, checksum, write_tensors
 from voxlate.training.changes import first_change
 from voxlate.trust.calibration import BODY, Calibration, Header, Target
@@ -53,17 +54,19 @@ class CalibrationPlace:
         return " or ".join(map(str, numbers))
 
     @property
-    def warning(self) -> str:
-        """A sentence where the run is calibrated for another answer or number of samples only; else ''."""
+    def messages(self) -> list[Message]:
+        """A message where the run is calibrated for another answer or number of samples only."""
         if self.file.is_file():
-            return ""
+            return []
         others = self.other_samples
         if others:
-            return f"No intervals: the run is calibrated for {others} samples (--samples {others.split()[0]})."
+            text = f"No intervals: the run is calibrated for {others} samples (--samples {others.split()[0]})."
+            return [message("no-intervals", text)]
         if any(self.folder.glob("calibration.*.safetensors")):
             other = next(answer for answer in get_args(Answer) if answer != self.answer)
-            return f"No intervals: the run is calibrated for its {other} answer (--answer {other})."
-        return ""
+            text = f"No intervals: the run is calibrated for its {other} answer (--answer {other})."
+            return [message("no-intervals", text)]
+        return []
 
     def mismatch(self, difference: str) -> BadInput:
         """The error of a calibration that does not belong to the images."""

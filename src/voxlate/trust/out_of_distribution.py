@@ -13,8 +13,9 @@ import scipy.ndimage as ndimage
 import torch
 from numpy.typing import NDArray
 
-from voxlate.cases.grades import Grade, advice, grade
+from voxlate.system.codes import Grade
 from voxlate.system.errors import plural
+from voxlate.system.messages import Message, grade_of_distance, message
 from voxlate.system.records import Shape
 from voxlate.trust.conformal import by_patient, conformal_quantile, least_patients
 from voxlate.trust.features import blur, gradient
@@ -37,10 +38,8 @@ SIZE_PATIENTS = 3  # patients that this prior counts as
 FEWEST_MM = 1e-3
 AT_ONCE = 1024
 LEAST_SIZE = 1e-4  # deviation of an extent, below that of any calibration
-LEAST_SPREAD, LEAST_WIDTH = (
-    1e-3,
-    1e-6,
-)  # of features and of statistics that do not vary in the calibration
+# Of features and of statistics that do not vary in the calibration.
+LEAST_SPREAD, LEAST_WIDTH = 1e-3, 1e-6
 EXTENTS = 4  # logarithms of a body's three extents, and of the cubic root of its volume
 LARGEST = 1e9  # of a stored value: features are some network units
 
@@ -158,15 +157,22 @@ class Verdict:
         return self.score > 1
 
     @property
-    def sentence(self) -> str:
-        """The largest deviation in words, and how reliable that is with few patients; "" for a case in distribution."""
+    def messages(self) -> list[Message]:
+        """The largest deviation, and how reliable that is with few patients; none for a case in distribution."""
         if not self.flagged:
-            return ""
+            return []
         worst = max(self.statistics, key=lambda name: self.statistics[name])
-        sentence = f"The scan differs from those of the calibration: {STATISTICS[worst]}. {advice(self.score)}{DOUBTFUL[grade(self.score)]}"
-        if self.patients >= PROVING:
-            return sentence
-        return f"{sentence} (The calibration had {plural(self.patients, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
+        grade = grade_of_distance(self.score)
+        text = (
+            f"The scan differs from those of the calibration: {STATISTICS[worst]}.{DOUBTFUL[grade]}"
+        )
+        if self.patients < PROVING:
+            text += f" (The calibration had {plural(self.patients, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
+        return [
+            message(
+                "calibration-distance", text, grade=grade, score=self.score, patients=self.patients
+            )
+        ]
 
     @property
     def stated(self) -> dict[str, object]:

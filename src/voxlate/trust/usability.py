@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from voxlate.cases.grades import ADVICE, Grade, grade_of
 from voxlate.scoring.verdict import Outcome, Verdict
+from voxlate.system.codes import Grade
 from voxlate.system.errors import first_of, plural
+from voxlate.system.messages import Message
 
-Warnings = Mapping[str, Sequence[str]]  # by case
+Warnings = Mapping[str, Sequence[Message]]  # by case
 
 
 def usability(warnings: Warnings, verdicts: Sequence[Verdict] = ()) -> tuple[Outcome, str]:
@@ -41,12 +42,13 @@ def usability(warnings: Warnings, verdicts: Sequence[Verdict] = ()) -> tuple[Out
 
 
 def _reasons(warnings: Warnings, grade: Grade) -> dict[str, list[str]]:
-    """By case, the warnings of a grade without the advice that states it."""
-    reasons = {
-        case: [said.replace(ADVICE[grade], "").strip() for said in own if grade_of(said) == grade]
-        for case, own in warnings.items()
-    }
-    return {case: own for case, own in reasons.items() if own}
+    """By case, the texts of the warnings of a grade."""
+    reasons = dict[str, list[str]]()
+    for case, own in warnings.items():
+        for one in own:
+            if one.grade == grade:
+                reasons.setdefault(case, []).append(one.text)
+    return reasons
 
 
 def _said(reasons: Mapping[str, Sequence[str]]) -> str:

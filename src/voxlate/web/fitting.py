@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.cases.case import MASK
-from voxlate.cases.grades import grade_of
 from voxlate.formats.dicom import is_dicom_folder, list_series
 from voxlate.formats.io import format_by_ending, is_there, read_volume, without_ending
 from voxlate.images.units import UNITS
@@ -23,6 +22,7 @@ from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.selection import select
 from voxlate.system.devices import is_out_of_memory
 from voxlate.system.errors import BadInput, plural
+from voxlate.system.messages import Message, message
 from voxlate.trust.out_of_distribution import verdict_on
 from voxlate.web.shown import Answer, Entry, Fit
 
@@ -213,18 +213,16 @@ def _checked(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]
     (one,) = selected.scans
     prepared = model.prepare(one.files, one.case)
     calibration = model.calibration()
-    warnings = [*one.notes, *prepared.warnings]
-    warnings += _unnamed(model, inputs, one.files)
-    if model.unchecked:
-        warnings.append(model.unchecked)
+    warnings = [*one.notes, *prepared.warnings, *_unnamed(model, inputs, one.files)]
+    warnings += model.unchecked
     if calibration is not None:
         sources = sources_of(model.recipe, prepared.prepared)
         patches = patches_in(model.recipe, prepared.prepared, sources)
-        warnings.append(verdict_on(calibration.references, patches).sentence)
+        warnings += verdict_on(calibration.references, patches).messages
     return {
         "used": {name: _place(path, scans) for name, path in one.files.items()},
         "targets": tuple(targets_for(model.recipe, one.files)),
-        "warnings": tuple((grade_of(text), text) for text in warnings if text),
+        "warnings": tuple((one.grade, str(one)) for one in warnings),
     }
 
 
@@ -244,13 +242,16 @@ def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
     }
 
 
-def _unnamed(model: Model, inputs: Sequence[str], files: Mapping[str, Path]) -> list[str]:
-    """A sentence for each scan that the model takes although neither the user nor a name says what it is."""
+def _unnamed(model: Model, inputs: Sequence[str], files: Mapping[str, Path]) -> list[Message]:
+    """A message on each scan that the model takes although neither the user nor a name says what it is."""
     if any("=" in text for text in inputs):
         return []
     accepted = {name.lower() for name in accepted_names(model)}
     return [
-        f"Caution: {path.name} is taken as {name} because it is the only scan; its name does not say so. If it is another scan, say so above."
+        message(
+            "only-scan",
+            f"{path.name} is taken as {name} because it is the only scan; its name does not say so.",
+        )
         for name, path in files.items()
         if without_ending(path.name).lower() not in accepted
     ]

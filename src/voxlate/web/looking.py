@@ -42,7 +42,7 @@ def prepared_facts(folder: Path) -> dict[str, Any]:
             **registration_lines(cohort.cases),
         },
         "distances": distances,
-        "warnings": list(cohort.warnings),
+        "warnings": [str(one) for one in cohort.warnings],
         "modalities": list(cohort.modalities),
     }
 

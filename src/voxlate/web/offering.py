@@ -11,6 +11,7 @@ from voxlate.options.option import bytes_of
 from voxlate.starters.names import PREFIX, folder_of, is_starter, starter_names
 from voxlate.system.errors import BadInput, plural
 from voxlate.system.machine import cache_folder
+from voxlate.system.messages import Say, message
 from voxlate.web.gate import Sessions
 from voxlate.web.settings import (
     DEFAULT_DISK,
@@ -83,7 +84,7 @@ def read_token(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace").strip()
 
 
-def serve(offered: Offer, say: Callable[[str], None], note: Callable[[str], None]) -> None:
+def serve(offered: Offer, say: Callable[[str], None], note: Say) -> None:
     """Say how to reach the page, and serve it until the process is asked to end.
 
     Raises BadInput where a package of the extra `serve` is absent, and where the port is in use.
@@ -94,9 +95,7 @@ def serve(offered: Offer, say: Callable[[str], None], note: Callable[[str], None
 
     settings = offered.settings
     if settings.host not in LOOPBACK:
-        note(
-            "The connection is not encrypted: use it in a trusted network, or behind a proxy with TLS."
-        )
+        note(message("not-encrypted", "The connection is not encrypted."))
     say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")
     say(f"Open this page in a browser; Ctrl-C ends the server:  {offered.address}")
     run_server(settings, offered.sessions)

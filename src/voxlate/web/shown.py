@@ -6,7 +6,7 @@ The server reads these files alone, so that it starts at once and holds no netwo
 from dataclasses import dataclass, field
 from typing import Literal
 
-from voxlate.cases.grades import GRADES, Grade
+from voxlate.system.codes import GRADES, Grade
 
 CHECKED, RESULT = "checked.json", "result.json"  # of a finished check, and of a finished synthesis
 OUT, VIEWS, REPORT = "out", "views", "report.html"

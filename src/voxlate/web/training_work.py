@@ -1,6 +1,6 @@
 """The work of the jobs that read cohorts, train, calibrate and compare: each calls what the command line calls."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from voxlate.synthesis.model import load
 from voxlate.synthesis.selection import select
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_json
+from voxlate.system.messages import Message, message
 from voxlate.training.continuing import train_further
 from voxlate.training.run import Run
 from voxlate.training.train import train as train_recipe
@@ -51,7 +52,7 @@ def survey(folder: Path, request: Request, progress: Progress) -> Facts:
     cohort = Path(request["cohort"])
     check_links(Path(request["root"]), cohort)
     seen = survey_cohort(cohort, options, lambda done, total, _: progress("scans", done, total))
-    facts = {**seen.facts, "small": seen.small}
+    facts = {**seen.facts, "small": " ".join(map(str, seen.small))}
     facts["files"] = [
         {**vars(file), "path": _below(seen.root, file.path)} for file in seen.checked.files
     ]
@@ -65,7 +66,7 @@ def _below(root: Path, place: str) -> str:
 
 def prepare(folder: Path, request: Request, progress: Progress) -> Facts:
     """Prepare a cohort as `voxlate prepare` does, with the page of its overlays."""
-    said, cohort = list[str](), Path(request["cohort"])
+    said, cohort = list[Message](), Path(request["cohort"])
     check_links(Path(request["root"]), cohort)
     prepared = prepare_cohort(
         cohort,
@@ -75,14 +76,14 @@ def prepare(folder: Path, request: Request, progress: Progress) -> Facts:
         **request["options"],
     )
     report_prepared(prepared.folder, folder / REPORT, places={request["root"]: ROOT})
-    return {"said": said, "unread": list(prepared.provenance["unread"])}
+    return {"said": _texts(said), "unread": list(prepared.provenance["unread"])}
 
 
 def plan(folder: Path, request: Request, progress: Progress) -> Facts:
     """Plan a training as `voxlate plan` does; the plan is written as the folder of a planned run."""
     progress("probe", 0, 1)
     memory = request["memory_bytes"] or free_memory(request["device"])
-    said = list[str]()
+    said = list[Message]()
     chosen = plan_training(
         Path(request["prepared"]),
         source=tuple(request["source"]),
@@ -104,13 +105,13 @@ def plan(folder: Path, request: Request, progress: Progress) -> Facts:
         "memory_gib": chosen.memory / 2**30,
         "of_minutes": chosen.limits.minutes,
         "of_memory_gib": chosen.limits.memory_bytes / 2**30,
-        "said": said,
+        "said": _texts(said),
     }
 
 
 def train(folder: Path, request: Request, progress: Progress) -> Facts:
     """Train a planned run, a recipe or a further part of a run, or resume it, as `voxlate train` does."""
-    run, said = Path(request["run"]), list[str]()
+    run, said = Path(request["run"]), list[Message]()
     options: dict[str, Any] = {
         "device": request["device"],
         "progress": lambda name, done, total, _: progress(f"training, stage {name}", done, total),
@@ -129,12 +130,15 @@ def train(folder: Path, request: Request, progress: Progress) -> Facts:
         name = request["recipe"]
         recipe, head = read_with_head(name, request["changes"])
         train_recipe(recipe, Path(request["prepared"]), run, head=head, **options)
-    return {"said": said, "verdicts": verdict_lines(read_verdicts(Run(run).log).get("final", []))}
+    return {
+        "said": _texts(said),
+        "verdicts": verdict_lines(read_verdicts(Run(run).log).get("final", [])),
+    }
 
 
 def calibrate(folder: Path, request: Request, progress: Progress) -> Facts:
     """Calibrate a run as `voxlate calibrate` does."""
-    said = list[str]()
+    said = list[Message]()
     run, cohort = Path(request["run"]), Path(request["cohort"])
     model = load(run, request["device"], answer=request["answer"])
     model = model.with_options(samples=request["samples"])
@@ -142,12 +146,12 @@ def calibrate(folder: Path, request: Request, progress: Progress) -> Facts:
     _, fitted = fit_intervals(
         model, cases, split=request["split"], progress=progress, warn=said.append
     )
-    return {"said": said, "lines": sentences(fitted.header)}
+    return {"said": _texts(said), "lines": sentences(fitted.header)}
 
 
 def compare(folder: Path, request: Request, progress: Progress) -> Facts:
     """Synthesise and score the same held-out cases with each run, then compare as `voxlate compare` does."""
-    cohort, said = Path(request["cohort"]), list[str]()
+    cohort, said = Path(request["cohort"]), list[Message]()
     scored = list[Path]()
     documents = []
     for label, place in request["runs"].items():
@@ -161,11 +165,10 @@ def compare(folder: Path, request: Request, progress: Progress) -> Facts:
         )
         selected = select([Path(place)], [str(cohort)], options)
         shown = partial(_of_run, progress, label)
-        _, failed = deliver(
-            selected, out, options, progress=shown, warn=said.append, say=said.append
-        )
+        _, failed = deliver(selected, out, options, progress=shown, say=said.append)
         left_out = {**selected.lacking, **failed}
-        said += [f"{label}: left out {sentence}" for sentence in left_out.values()]
+        for why in left_out.values():
+            said.append(message("case-left-out", f"{label}: left out {why}"))
         scores = evaluate(out, cohort, split=request["split"], **layout)
         documents.append(scores.document())
         scored.append(out)
@@ -178,7 +181,11 @@ def compare(folder: Path, request: Request, progress: Progress) -> Facts:
         comparison = compare_scores(scored)
         write_page(comparison.document, folder / REPORT, places)
         tables = comparison_tables(comparison.document, "main")
-    return {"said": said, "tables": _plain(tables)}
+    return {"said": _texts(said), "tables": _plain(tables)}
+
+
+def _texts(said: Sequence[Message]) -> list[str]:
+    return [str(one) for one in said]
 
 
 def _of_run(progress: Progress, label: str, stage: str, done: int, total: int) -> None:

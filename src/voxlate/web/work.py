@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.cases.case import MASK
-from voxlate.cases.grades import grade_of
 from voxlate.delivery.delivery import deliver
 from voxlate.delivery.dicom_out import export_dicom
 from voxlate.formats.dicom import is_dicom_folder
@@ -26,10 +25,10 @@ from voxlate.options.synthesise import SynthOptions
 from voxlate.reports.page import report
 from voxlate.scoring.provenance import provenance_of, source_paths
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.selection import Selection, select
 from voxlate.system.errors import BadInput, Stopped, first_of, plural
 from voxlate.system.files import lock, read_json, write_json
+from voxlate.system.messages import Message, message, read_messages
 from voxlate.trust.bounds import bound_lines
 from voxlate.trust.usability import usability
 from voxlate.web.fitting import (
@@ -119,21 +118,20 @@ def _others(scans: Path, request: dict[str, Any]) -> Iterator[str]:
 def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
     """Synthesise as `voxlate synth` does, then write the DICOM series, the report and what the page shows."""
     options = SynthOptions(**request["options"])
-    said = list[str]()
+    said = list[Message]()
     inputs = absolute(request["inputs"], scans_of(folder, request))
     selected = _selected(request["run"], inputs, options, said)
-    folders, failed = deliver(
-        selected, folder / OUT, options, progress=progress, warn=no_report, say=said.append
-    )
+    folders, failed = deliver(selected, folder / OUT, options, progress=progress, say=said.append)
     if failed:
         raise BadInput(next(iter(failed.values())))
     case = folders[0]
     stated = provenance_of(case)
+    warnings = read_messages(stated.get("warnings", ()))
     files = source_paths(stated)
     progress("views", 0, 3)
     views = write_views(case, files, folder)
     progress("views", 1, 3)
-    said += _write_dicom(folder, files)
+    missing = _write_dicom(folder, files)
     progress("views", 2, 3)
     origins = dict.fromkeys(map(str, selected.model.origins), request["label"])
     places = places_of(folder, request) | origins
@@ -142,18 +140,20 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
         case.name,
         tuple(stated["images"]),
         views,
-        tuple((grade_of(text), text) for text in stated.get("warnings", ())),
+        tuple((one.grade, str(one)) for one in warnings),
         tuple(line.strip() for line in bound_lines([case])),
-        tuple(said),
+        (*(str(one) for one in said if not one.case), *missing),
         tuple(_settings(request, stated)),
         accepted_scans(selected.model),
         limits_of(selected.model.origins[0]),
-        usability({case.name: stated.get("warnings", ())}),
+        usability({case.name: warnings}),
     )
     write_json(folder / RESULT, cleaned(asdict(result), places))
 
 
-def _selected(run: str, inputs: Sequence[str], options: SynthOptions, said: list[str]) -> Selection:
+def _selected(
+    run: str, inputs: Sequence[str], options: SynthOptions, said: list[Message]
+) -> Selection:
     """The model and the case; without intervals, which is said, where these hold for other settings than the chosen."""
     selected = select([run], inputs, options)
     model = selected.model
@@ -162,7 +162,8 @@ def _selected(run: str, inputs: Sequence[str], options: SynthOptions, said: list
         model.calibration()
     except BadInput as error:
         chosen = options.samples is not None or options.steps is not None
-        said.append(NO_INTERVALS if chosen else f"No intervals: {error}")
+        text = NO_INTERVALS if chosen else f"No intervals: {error}"
+        said.append(message("no-intervals", text))
         return replace(selected, model=model.without_intervals())
     return selected
 
