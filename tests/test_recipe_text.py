@@ -50,6 +50,19 @@ def test_the_small_variant_of_a_recipe_is_its_table_small_over_the_recipe_or_its
     assert recipe.head_of(own) == "# A head.\n"
 
 
+def test_train_takes_the_small_variant_of_a_recipe(voxlate, prepared, tiny, tmp_path):
+    tiny.write_text(tiny.read_text() + "\n[small]\n# The small one.\ntrain = { steps = 1 }\n")
+    line = ("train", tiny, "--small", "--data", prepared, "--out", tmp_path / "run")
+    answer = voxlate(*line, "--device", "cpu")
+    assert answer.code == 0, answer.err
+    saved = (tmp_path / "run" / "recipe.toml").read_text()
+    assert saved.startswith("# The small one.\n")
+    assert recipe.read(str(tmp_path / "run" / "recipe.toml")).train.steps == 1
+    refused = voxlate("train", "auto", *line[2:-1], tmp_path / "other")
+    assert refused.code == 2
+    assert "--small: expected a recipe with a table [small]" in refused.err
+
+
 @every_row("name", ["phantom_t1_to_ct", "FOLDER/own.toml"])
 def test_a_recipe_without_a_small_variant_is_refused_by_its_name(tmp_path, name):
     (tmp_path / "own.toml").write_text('base = "mrdpm"\n')

@@ -195,6 +195,7 @@ def train(
     memory_bytes: float | None = None,
     mode: Mode = "both",
     from_scratch: bool = False,
+    small: bool = False,
     device: str = "auto",
     allow_code: bool = False,
     progress: Shown = True,
@@ -203,7 +204,7 @@ def train(
     """Train a plan, a recipe (shipped, or a file) or "auto", planned for so many minutes (60); the same call resumes.
 
     changes: keys of the recipe, as {"train.steps": 500}; source, target, memory_bytes, mode, from_scratch: of "auto", as of plan;
-    options: as of training.train.train (start, reuse, fold). A finished run alone, without `out`, is trained further:
+    small: train the small variant of the recipe; options: as of training.train.train (start, reuse, fold). A finished run alone, without `out`, is trained further:
     train("RUN", steps="+2000") or minutes="+30". allow_code: import the code outside voxlate that the recipe or run names.
     """
     say = options.setdefault("say", noted(progress))
@@ -218,6 +219,12 @@ def train(
     cohort = None if data is None else Path(data)
     folder = None if out is None else Path(out)
     data, out = resume.required(named, cohort, folder, {"--steps": steps})
+    if small:
+        if recipe == "auto" or isinstance(recipe, Plan | Recipe):
+            raise BadInput(
+                "small: expected the name or the file of a recipe with a table [small], found another. Drop it."
+            )
+        recipe = recipe_text.small_variant(str(recipe))
     if recipe == "auto":
         of_plan: dict[str, Any] = {
             "source": source,

@@ -130,6 +130,12 @@ def train(
     steps: Annotated[
         str | None, Option("Additional steps of a finished run (+2000).", panel=MAIN)
     ] = None,
+    small: Annotated[
+        bool,
+        Option(
+            "Train the small variant of the recipe, which its table [small] states.", panel=MAIN
+        ),
+    ] = False,
     change: Changes = None,
     start: Annotated[
         Path | None,
@@ -185,7 +191,10 @@ def train(
     )
     if to is None and Path(recipe).is_dir():
         unfit = [
-            f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **of_plan)
+            f"--{name}"
+            for name in given(
+                set=change, init=start, reuse=reuse, fold=fold, small=small or None, **of_plan
+            )
         ]
         unfit = [name.replace("_", "-") for name in unfit]
         options: dict[str, Any] = {"data": data, "device": device, "allow_code": allow_code}
@@ -200,6 +209,12 @@ def train(
     changes = pairs(change)
     new_plan = None
     began = time.monotonic()
+    if small:
+        if recipe == AUTO:
+            raise BadInput(
+                "--small: expected a recipe with a table [small], found auto, which is planned. Drop it."
+            )
+        recipe = recipe_text.small_variant(recipe)
     if recipe == AUTO:
         if minutes is not None:
             of_plan["minutes"] = minutes_of(minutes)
