@@ -368,7 +368,7 @@ def row(
     low, high = (np.array([one.score for one in verdicts]) for verdicts in (usual, found))
     above = (high[:, None] > low).mean() + 0.5 * (high[:, None] == low).mean()
     alarms, hits = (
-        float(np.mean([one.flagged for one in verdicts])) for verdicts in (usual, found)
+        float(np.mean([one.is_flagged for one in verdicts])) for verdicts in (usual, found)
     )
     return {
         "row": "unlike",

@@ -21,7 +21,7 @@ from voxlate.images.likeness import (
     signature_of,
     similar,
 )
-from voxlate.synthesis.inputs import seen_in_training
+from voxlate.synthesis.inputs import is_in_training
 
 MM = (4.0, 3.0, 3.0)
 SHAPE = (32, 56, 52)
@@ -123,5 +123,5 @@ def test_a_training_scan_that_was_changed_since_is_recognised_and_another_is_not
     for case in ("b", "c"):
         scan = read_volume(heads / case / "t1.nii.gz", "t1")
         prepared = prepare_case(case, {"t1": scan}, Preparation(), masked=case == "b")
-        answers[case] = seen_in_training(header, prepared, prepared.arrays)
+        answers[case] = is_in_training(header, prepared, prepared.arrays)
     assert answers == {"b": False, "c": True}

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -37,21 +37,13 @@ def in_case_order(outcomes: Iterable[tuple[int, Outcome]]) -> list[Outcome]:
 class Imitated:
     """Workers without processes; a case is done when `wait` is called, the newest of those that are begun first.
 
-    seconds: that a case by its number takes; most: cases at one time; messages: the number of cases in each.
+    most: cases at one time.
     """
 
-    def __init__(
-        self,
-        size: int,
-        slots: int = 1,
-        deadly: tuple[int, ...] = (),
-        seconds: Callable[[int], float] = lambda _: 1.0,
-    ):
+    def __init__(self, size: int, slots: int = 1, deadly: tuple[int, ...] = ()):
         self.size = size
         self.slots = slots
         self.deadly = deadly
-        self.seconds = seconds
-        self.messages = list[int]()
         self.held = dict[int, list[int]]()
         self.most = 0
         self.starts = 0
@@ -63,11 +55,9 @@ class Imitated:
         self.held[worker] = []
         self.new.append(Ready(worker))
 
-    def send(self, worker: int, bundle: list[tuple[int, int]]) -> None:
-        self.messages.append(len(bundle))
-        for ticket, case in bundle:
-            assert case == ticket + 100
-            self.held[worker].append(ticket)
+    def send(self, worker: int, ticket: int, case: int) -> None:
+        assert case == ticket + 100
+        self.held[worker].append(ticket)
         self.most = max(self.most, sum(map(len, self.held.values())))
 
     def wait(self) -> list[Event]:
@@ -79,8 +69,7 @@ class Imitated:
         if set(begun) & set(self.deadly):
             return [Died(worker)]
         tickets.remove(begun[-1])
-        cost = Cost(worker, "", False, 0, self.seconds(begun[-1]))
-        return [Finished(worker, begun[-1], Outcome("done", cost=cost))]
+        return [Finished(worker, begun[-1], Outcome("done"))]
 
     def close(self) -> None:
         self.closed = True
@@ -103,21 +92,7 @@ def test_workers_have_a_bounded_number_of_cases_and_no_case_is_taken_early():
     assert sorted(finished) == list(range(1000))
     assert finished != sorted(finished)
     assert fleet.most == 9
-    assert set(fleet.messages) == {1}
     assert fleet.closed
-
-
-def test_cases_that_take_little_time_are_sent_together_until_they_take_long():
-    fleet, taken = Imitated(2, 2, seconds=lambda number: 0.0 if number < 800 else 1.0), list[int]()
-    finished = 0
-    for _ in schedule_cases(fleet, counted(1000, taken), 1000):
-        finished += 1
-        assert len(taken) - finished < 2 * (2 + 1) * 16
-    assert finished == sum(fleet.messages) == 1000
-    assert fleet.messages[:6] == [1] * 6
-    assert max(fleet.messages) == 16
-    assert fleet.messages.index(16) < 40
-    assert fleet.messages[-60:] == [1] * 60
 
 
 def test_a_few_cases_are_shared_by_all_workers():

@@ -47,7 +47,7 @@ def near(scan: Volume) -> np.ndarray:
 
 def drawn(model, scans):
     """What the network says, of all slices."""
-    images, _ = model.sample(model.prepare(scans, "case"), 0, no_report, None)
+    images, _ = model.sample(model.prepare(scans, "case"), 0, no_report)
     return images["t2"].values
 
 
@@ -318,7 +318,7 @@ def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone
     np.testing.assert_array_equal(
         canonical(made.volume).data[0][kept], drawn(by_percentiles, scans)[kept]
     )
-    raw, _ = by_percentiles.sample(by_percentiles.prepare({"t1": head}, "case"), 0, no_report, None)
+    raw, _ = by_percentiles.sample(by_percentiles.prepare({"t1": head}, "case"), 0, no_report)
     bright = raw["t2"].values.copy()
     bright[:, :8] = bright.max()  # as a scalp around the brain
     shown = {"t2": replace(raw["t2"], values=bright)}

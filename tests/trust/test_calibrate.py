@@ -308,7 +308,7 @@ def test_regions_that_cannot_be_calibrated_are_refused(voxlate, run, others, rul
 def test_the_same_scans_under_another_name_are_no_other_patient(voxlate, run, others):
     shutil.copytree(others / "new0", others / "twin")
     answer = voxlate("calibrate", run, others)
-    assert "twin has the same scans as new0: it is left out" in " ".join(answer.err.split())
+    assert "twin: It has the same scans as new0: it is left out" in " ".join(answer.err.split())
     assert "10 patients that training did not see" in answer.out
 
 

@@ -41,7 +41,7 @@ def references():
 
 def test_new_heads_of_the_same_kind_pass(references):
     assert references.patients < PROVING == 59
-    flagged = [verdict_on(references, seen(head(k))).flagged for k in range(100, 140)]
+    flagged = [verdict_on(references, seen(head(k))).is_flagged for k in range(100, 140)]
     assert np.mean(flagged) <= 0.1  # 5 % are to be expected
 
 
@@ -64,7 +64,7 @@ def test_heads_of_another_kind_are_flagged(references, change, worst):
     verdicts = [
         verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)
     ]
-    assert all(one.flagged for one in verdicts)
+    assert all(one.is_flagged for one in verdicts)
     assert all(
         one.sentence.startswith("The scan differs from those of the calibration: ")
         for one in verdicts

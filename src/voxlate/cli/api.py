@@ -57,7 +57,7 @@ from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
-from voxlate.synthesis.calibrate import held_out_cases, own_copy
+from voxlate.synthesis.calibrate import find_calibration_cases, own_copy
 from voxlate.synthesis.cohort import warnings_in
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.likelihood import Likelihood
@@ -420,7 +420,7 @@ def calibrate(
     model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(
         allow_code, samples=samples, **(synth or {})
     )
-    cases = held_out_cases(model, Path(cohort), split, **layout)
+    cases = find_calibration_cases(model, Path(cohort), split, **layout)
     with shown(progress) as step:
         name = f"{model.device}" if isinstance(run, Model) else device
         executor = choose_executor(by, name, noted(progress))

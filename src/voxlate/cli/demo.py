@@ -18,7 +18,7 @@ from voxlate.reports.page import report
 from voxlate.scoring.compare import Comparison, compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Scores
-from voxlate.synthesis.calibrate import calibrate, held_out_cases
+from voxlate.synthesis.calibrate import calibrate, find_calibration_cases
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
@@ -124,7 +124,7 @@ def _calibrate(model: Model, cohort: Path, progress: StepCallback) -> None:
         seed=1,
         progress=drawn,
     )
-    cases = held_out_cases(model, cohort, None)
+    cases = find_calibration_cases(model, cohort, None)
 
     def known(name: str, done: int, total: int) -> None:
         progress(f"calibrate: {name}", done, total, {})

@@ -157,10 +157,10 @@ def _stated_unit(path: Path, modality: str) -> str | None:
     if not provenance.is_file():
         return None
     from voxlate.synthesis.result import (
-        stated_synthesis,
+        read_synthesis,
     )  # imports torch, which other scans are described without
 
-    units: dict[str, str] = stated_synthesis(provenance).get("units", {})
+    units: dict[str, str] = read_synthesis(provenance).get("units", {})
     return units.get(modality)
 
 

@@ -83,7 +83,7 @@ def calibrate(
     The same command resumes a stopped calibration.
     """
     from voxlate.synthesis.calibrate import calibrate as fit
-    from voxlate.synthesis.calibrate import held_out_cases, own_copy
+    from voxlate.synthesis.calibrate import find_calibration_cases, own_copy
     from voxlate.synthesis.model import load
     from voxlate.trust.summary import sentences, table
 
@@ -91,7 +91,7 @@ def calibrate(
     model = load(run, device, allow_code, answer).with_options(
         allow_code, samples=samples, **synth_keys(change)
     )
-    cases = held_out_cases(model, cohort, split, **layout.layout)
+    cases = find_calibration_cases(model, cohort, split, **layout.layout)
     with progress_on(err) as bars:
         path, fitted = fit(
             model,

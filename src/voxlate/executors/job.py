@@ -5,9 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
-from voxlate.system.errors import BadInput
+from voxlate.system.errors import BadInput, plural
 from voxlate.system.messages import Message, Say
 
 Case = TypeVar("Case")
@@ -71,6 +72,7 @@ class Plain:
     uses_network: bool = False
 
     def open(self) -> Work:
+        """The function itself."""
         return self._work
 
     def _work(self, case: Any, _: Context) -> Any:
@@ -141,6 +143,7 @@ class InProcess:
         progress: Progress = no_report,
         warn: Say = no_report,
     ) -> Outcomes:
+        """See Executor.run."""
         work = job.open()
         context = Context(progress=progress, warn=warn)
         for number, case in enumerate(cases):
@@ -172,28 +175,22 @@ def busy_line(costs: Iterable[Cost | None]) -> str:
     by_device = dict[str, list[Cost]]()
     for cost in used:
         by_device.setdefault(cost.device, []).append(cost)
-    span = sum(_span(own) for own in by_device.values())
-    share = sum(_covered(own) for own in by_device.values()) / span
-    workers = _count(len({cost.worker for cost in used}), "worker")
+    span = busy = 0.0
+    for own in by_device.values():
+        span += max(cost.ended for cost in own) - min(cost.began for cost in own)
+        busy += _network_seconds(own)
+    share = busy / span
+    workers = plural(len({cost.worker for cost in used}), "worker")
     if not used[0].is_gpu:
         return f"The network computed during {share:.0%} of the time of {workers} (cases: {len(used)})."
     advice = "" if share >= BUSY else " More --workers keep a GPU busier."
-    return f"The network computed during {share:.0%} of the time of {_count(len(by_device), 'GPU')} ({workers}, cases: {len(used)}).{advice}"
+    return f"The network computed during {share:.0%} of the time of {plural(len(by_device), 'GPU')} ({workers}, cases: {len(used)}).{advice}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _span(costs: Sequence[Cost]) -> float:
-    """The seconds from the begin of the first case to the end of the last one."""
-    return max(cost.ended for cost in costs) - min(cost.began for cost in costs)
-
-
-def _covered(costs: Sequence[Cost]) -> float:
+def _network_seconds(costs: Sequence[Cost]) -> float:
     """The seconds in which at least one network computed."""
     seconds, end = 0.0, -math.inf
-    for start, stop in sorted(each for cost in costs for each in cost.network):
+    for start, stop in sorted(chain.from_iterable(cost.network for cost in costs)):
         seconds += max(0.0, stop - max(start, end))
         end = max(end, stop)
     return seconds

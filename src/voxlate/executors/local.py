@@ -7,14 +7,13 @@ import pickle
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from voxlate.executors.job import Case, Job, Outcomes, Progress, no_report
-from voxlate.executors.schedule import Bundle, Died, Event, Finished, Ready, schedule_cases
+from voxlate.executors.schedule import Died, Event, Finished, Ready, schedule_cases
 from voxlate.executors.worker import CaseWorker, sendable, slots_of
 from voxlate.system.machine import begin_worker, interrupts_held
 from voxlate.system.messages import Say
@@ -43,12 +42,9 @@ class LocalExecutor:
         progress: Progress = no_report,
         warn: Say = no_report,
     ) -> Outcomes:
+        """See Executor.run; progress within a case is not reported."""
         fleet = _Processes(job, min(self.workers, len(cases)), self)
-        with closing(schedule_cases(fleet, cases, len(cases))) as running:
-            for number, outcome in running:
-                for one in outcome.warnings:
-                    warn(one)
-                yield number, outcome
+        yield from schedule_cases(fleet, cases, len(cases), warn)
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,7 @@ class _Processes:
         self.running = dict[int, _Process]()
 
     def start(self, worker: int) -> None:
+        """Start a process with a connection of its own."""
         here, there = self.context.Pipe()
         gpu = worker % self.options.gpus if self.options.gpus else None
         arguments = (there, worker, self.job, self.slots, self.options.threads, os.getcwd(), gpu)
@@ -79,22 +76,25 @@ class _Processes:
         there.close()  # or else the end of the process would not end the connection
         self.running[worker] = _Process(process, here)
 
-    def send(self, worker: int, bundle: Bundle) -> None:
+    def send(self, worker: int, ticket: int, case: Any) -> None:
+        """Give a case to a process."""
         with contextlib.suppress(OSError):  # of a process that has ended, which `wait` states
-            self.running[worker].connection.send(bundle)
+            self.running[worker].connection.send((ticket, case))
 
     def wait(self) -> list[Event]:
-        workers = {one.connection: number for number, one in self.running.items()}
-        return [_event(workers[one], one) for one in wait(list(workers))]  # type: ignore[index,arg-type]
+        """The events of the connections that have news."""
+        workers = {own.connection: number for number, own in self.running.items()}
+        return [_event(workers[ready], ready) for ready in wait(list(workers))]  # type: ignore[index,arg-type]
 
     def close(self) -> None:
-        started = [one for one in self.running.values() if one.process.pid is not None]
-        for one in started:
-            one.process.kill()
-        for one in started:
-            one.process.join(ENDING_SECONDS)
-        for one in self.running.values():
-            one.connection.close()
+        """Kill all processes, and wait until they are gone."""
+        started = [own.process for own in self.running.values() if own.process.pid is not None]
+        for process in started:
+            process.kill()
+        for process in started:
+            process.join(ENDING_SECONDS)
+        for own in self.running.values():
+            own.connection.close()
 
 
 def _clean_method() -> str:
@@ -128,6 +128,7 @@ def _serve(
     sending = threading.Lock()
 
     def send(ticket: int | None, content: Any) -> None:
+        """Answer a case, or without a ticket the opening of the job."""
         with sending:
             connection.send((ticket, content))
 
@@ -138,13 +139,10 @@ def _serve(
         return
     send(None, None)
 
-    def answer(ticket: int, case: Any) -> None:
-        send(ticket, worker.outcome(case))
-
     with ThreadPoolExecutor(slots) as pool, contextlib.suppress(EOFError):
         while True:
-            for ticket, case in connection.recv():
-                pool.submit(answer, ticket, case)
+            ticket, case = connection.recv()
+            pool.submit(lambda of, own: send(of, worker.outcome(own)), ticket, case)
 
 
 def _visible(gpu: int) -> str:

@@ -1,8 +1,7 @@
 """Workers that are actors of a Ray cluster.
 
-Each worker is an actor that holds its CPUs and its GPU, and a call of it brings one case, or several that take little
-time. Ray's scheduler therefore places as many actors as there are workers, and calls go from this process to the actors
-directly, whatever their number.
+Each worker is an actor that holds its CPUs and its GPU, and a call of it brings one case. Ray's scheduler therefore
+places as many actors as there are workers, and calls go from this process to the actors directly, whatever their number.
 """
 
 import os
@@ -10,15 +9,13 @@ import pickle
 import re
 import socket
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, no_report
 from voxlate.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
-from voxlate.executors.schedule import WAITING, Bundle, Died, Event, Finished, Ready, schedule_cases
+from voxlate.executors.schedule import Died, Event, Finished, Ready, schedule_cases
 from voxlate.executors.worker import CaseWorker, say_crowded, sendable, slots_of
 from voxlate.images.optional import optional_package
 from voxlate.system.errors import BadInput
@@ -51,19 +48,16 @@ class RayExecutor:
         progress: Progress = no_report,
         warn: Say = no_report,
     ) -> Outcomes:
-        ray = _connected(self.address)
+        """See Executor.run; progress within a case is not reported."""
+        ray = _connect(self.address)
         try:
             fleet = _Actors(ray, job, len(cases), self)
-            with closing(schedule_cases(fleet, cases, len(cases))) as running:
-                for number, outcome in running:
-                    for one in outcome.warnings:
-                        warn(one)
-                    yield number, outcome
+            yield from schedule_cases(fleet, cases, len(cases), warn)
         finally:
             ray.shutdown()
 
 
-def _connected(address: str | None) -> Any:
+def _connect(address: str | None) -> Any:
     """The module ray, which is connected to a cluster; raises BadInput if Ray or the cluster is absent."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no statistics leave the machine
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU for workers without
@@ -81,7 +75,7 @@ def _connected(address: str | None) -> Any:
 
 def _check_reachable(address: str) -> None:
     """Raise BadInput where no process listens at HOST:PORT, for which Ray would wait many minutes."""
-    parts = re.fullmatch(r"(?:ray://)?([^:]+):(\d{1,5})", _resolved(address))
+    parts = re.fullmatch(r"(?:ray://)?([^:]+):(\d{1,5})", _resolve_address(address))
     if parts is None:
         return
     try:
@@ -90,7 +84,7 @@ def _check_reachable(address: str) -> None:
         raise _unreachable(address, error) from error
 
 
-def _resolved(address: str) -> str:
+def _resolve_address(address: str) -> str:
     """The address that Ray takes for auto: that of the latest cluster which was started on this machine."""
     latest = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
     if address != "auto" or not latest.is_file():
@@ -121,41 +115,41 @@ class _Actors:
         content = ray.put(ray.cloudpickle.dumps(job))
         self.arguments = (content, options.threads, os.getcwd(), self.each.gpus > 0)
         self.actors = dict[int, Any]()
-        self.calls = dict[Any, tuple[int, list[int]]]()  # worker and tickets; none: opening
+        self.calls = dict[Any, tuple[int, int | None]]()  # worker and ticket; None: opening
 
     def start(self, worker: int) -> None:
+        """Start an actor, and open the job in it."""
         options = self.ray.remote(_RayWorker).options(
             num_cpus=self.each.cpus,
             num_gpus=self.each.gpus,
-            max_concurrency=self.slots + WAITING,
+            max_concurrency=self.slots,
             max_restarts=0,
         )
-        self.actors[worker] = options.remote(worker, *self.arguments, self.slots)
-        self.calls[self.actors[worker].open.remote()] = (worker, [])
+        self.actors[worker] = options.remote(worker, *self.arguments)
+        self.calls[self.actors[worker].open.remote()] = (worker, None)
 
-    def send(self, worker: int, bundle: Bundle) -> None:
-        tickets, cases = zip(*bundle)
-        call = self.actors[worker].outcomes.remote(self.ray.cloudpickle.dumps(cases))
-        self.calls[call] = (worker, list(tickets))
+    def send(self, worker: int, ticket: int, case: Any) -> None:
+        """Call the actor with a case."""
+        call = self.actors[worker].outcome.remote(self.ray.cloudpickle.dumps(case))
+        self.calls[call] = (worker, ticket)
 
     def wait(self) -> list[Event]:
+        """The event of the first call that ends."""
         (call, *_), _ = self.ray.wait(list(self.calls), num_returns=1)
-        worker, tickets = self.calls.pop(call)
+        worker, ticket = self.calls.pop(call)
         try:
             content = self.ray.get(call)
         except self.ray.exceptions.RayError:
-            self._forget(worker)
+            # all calls of an actor that has ended fail
+            self.ray.kill(self.actors.pop(worker))
+            self.calls = {call: other for call, other in self.calls.items() if other[0] != worker}
             return [Died(worker)]
-        if tickets:
-            return [Finished(worker, *each) for each in zip(tickets, content)]
+        if ticket is not None:
+            return [Finished(worker, ticket, content)]
         return [Ready(worker) if content is None else Died(worker, content)]
 
-    def _forget(self, worker: int) -> None:
-        """Drop an actor that has ended with its calls, all of which failed."""
-        self.ray.kill(self.actors.pop(worker))
-        self.calls = {call: other for call, other in self.calls.items() if other[0] != worker}
-
     def close(self) -> None:
+        """Kill all actors."""
         for actor in self.actors.values():
             self.ray.kill(actor)
 
@@ -163,22 +157,19 @@ class _Actors:
 class _RayWorker:
     """A worker as an actor; it opens its job in the first call, so that the error of that is a result."""
 
-    def __init__(
-        self, number: int, job: bytes, threads: int, folder: str, on_gpu: bool, slots: int
-    ):
-        self.pool = ThreadPoolExecutor(slots)
-        self.given = (number, job, threads, folder, on_gpu)
+    def __init__(self, *settings: Any):
+        self.settings = settings
         self.worker: CaseWorker | None = None
 
     def open(self) -> Exception | None:
         """Open the job; returns the error of that."""
         try:
-            self.worker = CaseWorker(*self.given)
+            self.worker = CaseWorker(*self.settings)
         except Exception as error:
             return sendable(error)
         return None
 
-    def outcomes(self, cases: bytes) -> list[Outcome]:
-        """Work on the cases of a message; cases of several messages are worked on at the same time."""
+    def outcome(self, case: bytes) -> Outcome:
+        """Work on a case; Ray calls this in as many threads as the worker has slots."""
         assert self.worker is not None
-        return list(self.pool.map(self.worker.outcome, pickle.loads(cases)))
+        return self.worker.outcome(pickle.loads(case))

@@ -26,8 +26,8 @@ class Resources:
 
 def nodes_of(stated: Iterable[Mapping[str, Any]]) -> list[Node]:
     """The nodes that are alive, from what `ray.nodes()` states."""
-    resources = [one["Resources"] for one in stated if one["Alive"]]
-    return [Node(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in resources]
+    resources = [node["Resources"] for node in stated if node["Alive"]]
+    return [Node(int(own.get("CPU", 0)), int(own.get("GPU", 0))) for own in resources]
 
 
 def resources_for(

@@ -7,15 +7,13 @@ the case is to blame and fails. Cases that only shared a worker with it succeed 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Protocol
 
-from voxlate.executors.job import Outcome, Outcomes, WorkerDied
+from voxlate.executors.job import Outcome, Outcomes, WorkerDied, no_report
 from voxlate.system.errors import BadInput
+from voxlate.system.messages import Say
 
-WAITING = 1  # bundles that wait in a worker, so that it does not wait for the next one
-BUNDLE_SECONDS = 0.1  # of work in a message, so that sending costs less than working
-MOST_IN_BUNDLE = 16  # cases of a message; the outcomes of Ray arrive by message
+WAITING = 1  # cases that wait in a worker, so that it does not wait for the next one
 MOST_FAILED_STARTS = 3  # workers in succession that end before they are ready
 
 
@@ -44,8 +42,6 @@ class Died:
 
 
 Event = Ready | Finished | Died
-Bundle = list[tuple[int, Any]]
-"""Cases that are sent in one message, each with its ticket."""
 
 
 class Fleet(Protocol):
@@ -60,8 +56,8 @@ class Fleet(Protocol):
     def start(self, worker: int) -> None:
         """Start a worker, or start it again after it has ended."""
 
-    def send(self, worker: int, bundle: Bundle) -> None:
-        """Give cases to a worker in one message."""
+    def send(self, worker: int, ticket: int, case: Any) -> None:
+        """Give a case to a worker."""
 
     def wait(self) -> list[Event]:
         """Wait until something happens, and return it."""
@@ -90,52 +86,30 @@ class _Schedule:
         self.tried = set[int]()
         self.loads = dict[int, _Load]()
         self.failed_starts = 0
-        self.exhausted = False
-        self.seconds = BUNDLE_SECONDS  # of a case, as the last ones took
-
-    @property
-    def finished(self) -> bool:
-        """Whether no case is left."""
-        busy = any(load.cases for load in self.loads.values())
-        return self.exhausted and not self.again and not busy
-
-    @property
-    def bundle(self) -> int:
-        """The number of cases in a message: one unless cases take less time than sending them."""
-        fitting = int(BUNDLE_SECONDS / max(self.seconds, BUNDLE_SECONDS / MOST_IN_BUNDLE))
-        return max(1, fitting)
-
-    @property
-    def room(self) -> int:
-        """The number of cases that a worker may have: no more than its share of those that are left."""
-        share = -(-self.left // self.fleet.size)
-        return min((self.fleet.slots + WAITING) * self.bundle, max(1, share))
 
     def start(self, worker: int) -> None:
+        """Start a worker without cases."""
         self.loads[worker] = _Load()
         self.fleet.start(worker)
 
     def fill(self) -> None:
-        """Give cases to workers that have room."""
+        """Give cases to workers that have room: no more than their share of those that are left."""
+        share = -(-self.left // self.fleet.size)
+        room = min(self.fleet.slots + WAITING, max(1, share))
         for worker, load in self.loads.items():
             if not load.ready or (load.alone and load.cases):
                 continue
-            load.alone = False
-            if self.again and not load.cases:
-                self._give(worker, [self.again.popleft()])
-                load.alone = True
+            load.alone = bool(self.again) and not load.cases
+            if load.alone:
+                self._give(worker, self.again.popleft())
                 continue
-            room = self.room
-            size = min(self.bundle, room)
-            while not self.exhausted and len(load.cases) + size <= room:
-                following = list(islice(self.rest, size))
-                self.exhausted = len(following) < size
-                if following:
-                    self._give(worker, following)
+            while len(load.cases) < room and (following := next(self.rest, None)) is not None:
+                self._give(worker, following)
 
-    def _give(self, worker: int, bundle: Bundle) -> None:
-        self.loads[worker].cases.update(bundle)
-        self.fleet.send(worker, bundle)
+    def _give(self, worker: int, numbered: tuple[int, Any]) -> None:
+        ticket, case = numbered
+        self.loads[worker].cases[ticket] = case
+        self.fleet.send(worker, ticket, case)
 
     def take(self, event: Event) -> Iterator[tuple[int, Outcome]]:
         """The outcomes that an event brings."""
@@ -147,63 +121,53 @@ class _Schedule:
                 del self.loads[worker].cases[ticket]
                 self.tried.discard(ticket)
                 self.left -= 1
-                self._learn(outcome)
                 yield ticket, outcome
             case Died(worker, error):
                 if error is not None:
                     raise error
-                yield from self._died(worker)
+                yield from self._replace(worker)
 
-    def _learn(self, outcome: Outcome) -> None:
-        """Follow the time of cases: at once where they become slower, and slowly where they become faster."""
-        if outcome.cost is not None:
-            took = outcome.cost.ended - outcome.cost.began
-            self.seconds = max(took, 0.8 * self.seconds + 0.2 * took)
-
-    def _died(self, worker: int) -> Iterator[tuple[int, Outcome]]:
-        """Queue the cases of a worker again, or fail those that are tried already, and replace the worker."""
+    def _replace(self, worker: int) -> Iterator[tuple[int, Outcome]]:
+        """Replace a worker that ended: its cases are queued again, or fail where they were tried already."""
         load = self.loads[worker]
         if not load.ready:
-            self._count_failed_start()
+            self.failed_starts += 1
+            if self.failed_starts >= MOST_FAILED_STARTS:
+                raise BadInput(
+                    f"--executor: expected workers that start, found {self.failed_starts} in succession that ended before their first case. Give each more memory by fewer --workers; a script must call voxlate below `if __name__ == '__main__':`."
+                )
         for place, (ticket, case) in enumerate(load.cases.items()):
             if ticket in self.tried:
                 self.left -= 1
-                yield ticket, Outcome(error=_blamed())
+                error = WorkerDied(
+                    "expected a worker that finishes this case, found that two workers ended while they worked on it (most often their memory is exhausted). Run the same command again with fewer --workers or more memory."
+                )
+                yield ticket, Outcome(error=error)
                 continue
             if place < self.fleet.slots:  # the others waited in the worker
                 self.tried.add(ticket)
             self.again.append((ticket, case))
         self.start(worker)
 
-    def _count_failed_start(self) -> None:
-        self.failed_starts += 1
-        if self.failed_starts >= MOST_FAILED_STARTS:
-            raise BadInput(
-                f"--executor: expected workers that start, found {self.failed_starts} in succession that ended before their first case. Give each more memory by fewer --workers; a script must call voxlate below `if __name__ == '__main__':`."
-            )
 
-
-def _blamed() -> WorkerDied:
-    return WorkerDied(
-        "expected a worker that finishes this case, found that two workers ended while they worked on it (most often their memory is exhausted). Run the same command again with fewer --workers or more memory."
-    )
-
-
-def schedule_cases(fleet: Fleet, cases: Iterable[Any], count: int) -> Outcomes:
+def schedule_cases(
+    fleet: Fleet, cases: Iterable[Any], count: int, warn: Say = no_report
+) -> Outcomes:
     """The number and outcome of each case in the order in which they finish.
 
-    count: of the cases. No case is taken from `cases` before a worker has room for it, so that the memory of this
+    count: of the cases; warn: is called with the warnings of cases. No case is taken from `cases` before a worker has room for it, so that the memory of this
     process does not grow with the number of cases. All workers end with the iterator.
     """
     schedule = _Schedule(fleet, cases, count)
     try:
         for worker in range(fleet.size):
             schedule.start(worker)
-        while True:
+        while schedule.left:
             schedule.fill()
-            if schedule.finished:
-                return
             for event in fleet.wait():
-                yield from schedule.take(event)
+                for ticket, outcome in schedule.take(event):
+                    for warning in outcome.warnings:
+                        warn(warning)
+                    yield ticket, outcome
     finally:
         fleet.close()

@@ -26,9 +26,9 @@ class Peak:
 
     def stretch(self, values: np.ndarray) -> np.ndarray:
         """Values of any shape, in the unit of `middle`."""
-        return in_slabs(self._stretched, values)
+        return in_slabs(self._stretch_slab, values)
 
-    def _stretched(self, values: np.ndarray) -> np.ndarray:
+    def _stretch_slab(self, values: np.ndarray) -> np.ndarray:
         bright = values > self.middle
         return np.where(
             bright, self.middle + (values - self.middle) * np.float32(self.slope), values
@@ -43,7 +43,7 @@ class Peak:
         )
 
     @property
-    def stated(self) -> dict[str, float]:
+    def entry(self) -> dict[str, float]:
         """The entry of a provenance."""
         return {"median": round(self.middle, 4), "slope": round(self.slope, 4)}
 

@@ -2,9 +2,9 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +16,16 @@ from voxlate.cases.case import LABEL, MASK, prepare_case
 from voxlate.cases.layout import lay_out
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
-from voxlate.executors.job import Context, Executor, InProcess, busy_line, case_sentence, no_report
+from voxlate.executors.job import Executor, InProcess, no_report
 from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import Volume, orient, same_grid
 from voxlate.images.intensity import Scale, network_ends
-from voxlate.scoring.outliers import find_outliers
 from voxlate.scoring.provenance import splits_of_training
-from voxlate.scoring.truths import KEPT, LEFT_OUT, fault_messages, faults_of, has_other_size
+from voxlate.scoring.truths import has_other_size
 from voxlate.starters.names import is_starter, name_of
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.inputs import preparation_for, seen_in_training
-from voxlate.synthesis.intervals import OutputGrid, output_grid_of, patches_in, sources_of
+from voxlate.synthesis.inputs import is_in_training, preparation_for
+from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.model_transfer import SentModel
 from voxlate.synthesis.progress import PatchProgress, warn_unless_note
@@ -36,7 +35,7 @@ from voxlate.system.files import lock
 from voxlate.system.messages import Say, message
 from voxlate.training.run import software
 from voxlate.training.starter import copy_starter, run_folder
-from voxlate.trust.calibration import Calibration, Header, Target
+from voxlate.trust.calibration import Calibration, Header
 from voxlate.trust.calibration_cases import (
     BODY_VOXELS,
     CaseData,
@@ -46,21 +45,14 @@ from voxlate.trust.calibration_cases import (
     write_case,
 )
 from voxlate.trust.calibration_file import write_calibration
+from voxlate.trust.collect import InTraining, Progress, Rules, collect_cases
 from voxlate.trust.conformal import Bound
-from voxlate.trust.fit import fit
-from voxlate.trust.out_of_distribution import Patches, fit_references
-from voxlate.trust.regions import LABEL_RULE, calibration_regions
-from voxlate.trust.widths import Widths
+from voxlate.trust.fit_targets import Goal, fit_targets
+from voxlate.trust.out_of_distribution import Patches
+from voxlate.trust.regions import calibration_regions
 
-Progress = Callable[[str, int, int], None]
-
-FEWEST, ENOUGH = 2, 10  # patients: for a calibration, and for a margin by Student's t
-HOLD_BACK = "Hold back more: prepare with other --shares."
-CORRECT = "Correct the {} cases that are left out, or give others: the reason stands beside each."
-
-
-class InTraining(BadInput):
-    """A patient of the training is among the held-out patients."""
+ENOUGH = 10  # patients for a margin by Student's t
+PARTS = ".parts"  # of the folder that keeps the data of cases until the calibration ends
 
 
 def calibrate(
@@ -99,22 +91,13 @@ def calibrate(
     }
     path = _calibration_path(model, warn)
     with lock(path.parent):
-        collector = _Collector(model, rules, seed, warn)
-        data = _collect(collector, cases, executor or InProcess(), device, progress, any_truth)
-        patients = {case.patient for case in data.values()}
+        make = _MakeCollector(SentModel(model, device), rules, seed)
+        data = collect_cases(make, cases, rules, executor or InProcess(), progress, warn, any_truth)
         if bound is None:
-            bound = "normal" if len(patients) >= ENOUGH else "none"
-        targets = dict[str, Target]()
-        networks = dict[str, Widths]()
-        for number, name in enumerate(rules):
-            progress("fits", number + 1, len(rules))
-            voxels = [case.voxels[name] for case in data.values()]
-            ends = network_ends(model.recipe.intensity[name])
-            targets[name], network = fit(
-                voxels, rules[name], coverage, confidence, bound, seed, ends
-            )
-            if network is not None:
-                networks[name] = network
+            patients = len({case.patient for case in data.values()})
+            bound = "normal" if patients >= ENOUGH else "none"
+        ends = {name: network_ends(model.recipe.intensity[name]) for name in rules}
+        fitted = fit_targets(data, rules, ends, Goal(coverage, confidence, bound, seed), progress)
         scales = header["target_scales"].items()
         stated = Header(
             weights=header["weights_hash"],
@@ -122,26 +105,34 @@ def calibrate(
             coverage=coverage,
             confidence=confidence,
             bound=bound,
-            patients=len(patients),
+            patients=fitted.references.patients,
             cases={name: dict(case.content) for name, case in data.items()},
             split=split,
             seed=seed,
-            targets=targets,
+            targets=fitted.targets,
             units={name: header["units"][name] for name in rules},
             halves={name: (high - low) / 2 for name, (low, high) in scales},
             made_by=software(),
         )
-        patches = list[Patches]()
-        owners = list[str]()
-        for case in data.values():
-            patches += case.patches
-            owners += [case.patient] * len(case.patches)
-        references = fit_references(patches, owners, seed)
-        write_calibration(path, Calibration(stated, networks, references))
-        shutil.rmtree(collector.folder, ignore_errors=True)
+        write_calibration(path, Calibration(stated, fitted.widths, fitted.references))
+        shutil.rmtree(path.with_suffix(PARTS), ignore_errors=True)
     calibration = model.calibration()
     assert calibration is not None
     return path, calibration
+
+
+@dataclass(frozen=True)
+class _MakeCollector:
+    """The collector of a worker, with the model on the worker's device."""
+
+    sent: SentModel
+    rules: Rules
+    seed: int
+
+    def __call__(self, warn: Say, turn: AbstractContextManager[None]) -> "_Collector":
+        """The collector with these reports."""
+        assert isinstance(self.sent.model, Model)
+        return _Collector(self.sent.model, self.rules, self.seed, warn, turn)
 
 
 @dataclass(frozen=True)
@@ -152,15 +143,15 @@ class _Collector:
     """
 
     model: Model
-    rules: Mapping[str, Mapping[str, str]]
+    rules: Rules
     seed: int
     warn: Say
-    turn: AbstractContextManager[None] = field(default_factory=nullcontext)
+    turn: AbstractContextManager[None]
 
     @property
     def folder(self) -> Path:
         """The folder of the cases' files, until the calibration ends."""
-        return self.model.calibration_file.with_suffix(".parts")
+        return self.model.calibration_file.with_suffix(PARTS)
 
     def hash_files(self, case: CaseFiles) -> dict[str, str]:
         """The hashes of a case's files that a calibration depends on."""
@@ -228,7 +219,7 @@ class _Collector:
             }
             inputs = model.prepare(used, case.case)
             prepared = inputs.prepared
-            output_grid = output_grid_of(prepared, recipe.data.axes, model.header["units"])
+            output_grid = find_output_grid(prepared, recipe.data.axes, model.header["units"])
             truths = self._truths(case.case, scans, maps, output_grid)
             with self.turn:
                 images, _ = model.sample(inputs, self.seed, progress)
@@ -263,7 +254,7 @@ class _Collector:
         sources = {name: scans[name] for name in data.source}
         preparation = preparation_for(model.header, recipe, sources)
         whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
-        if seen_in_training(model.header, whole, whole.arrays):
+        if is_in_training(model.header, whole, whole.arrays):
             raise InTraining(
                 f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
             )
@@ -322,119 +313,6 @@ def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -
         )
 
 
-@dataclass(frozen=True)
-class _CollectJob:
-    """The synthesis of cases, whose data are kept in files; a case's result is the hashes of its files."""
-
-    sent: SentModel
-    rules: Mapping[str, Mapping[str, str]]
-    seed: int
-    uses_network: bool = True
-
-    def open(self) -> Callable[[CaseFiles, Context], dict[str, str]]:
-        """The work on one case."""
-        return self._collect
-
-    def _collect(self, case: CaseFiles, context: Context) -> dict[str, str]:
-        model = self.sent.model
-        assert isinstance(model, Model)
-        collector = _Collector(model, self.rules, self.seed, context.warn, context.turn)
-        content = collector.hash_files(case)
-        collector.collect(case, content, context.progress)
-        return content
-
-
-def _collect(
-    collector: _Collector,
-    cases: Sequence[CaseFiles],
-    executor: Executor,
-    device: str,
-    progress: Progress,
-    any_truth: bool,
-) -> dict[str, CaseData]:
-    """The data of all cases; a case that cannot be synthesised, or whose truth is not its own, is left out with a warning.
-
-    Raises BadInput where the patients are too few.
-    """
-    rules = collector.rules
-    warn = collector.warn
-    patients = len({case.patient or case.case for case in cases})
-    if patients < FEWEST:
-        raise _too_few(rules, f"{patients} ({len(cases)} cases)", HOLD_BACK)
-    contents = dict[str, Mapping[str, str]]()
-    failed = dict[str, str]()
-    costs = []
-    job = _CollectJob(SentModel(collector.model, device), rules, collector.seed)
-    slices = partial(progress, "slices")
-    progress("cases", 0, len(cases))
-    with closing(executor.run(job, cases, progress=slices, warn=warn)) as running:
-        for number, outcome in running:
-            case = cases[number].case
-            costs.append(outcome.cost)
-            if isinstance(outcome.error, InTraining | CannotWrite):
-                raise outcome.error
-            if outcome.error is None:
-                contents[case] = outcome.result
-            else:
-                failed[case] = f"{case} is left out: {case_sentence(case, outcome.error)}"
-                warn(message("case-left-out", failed[case]))
-            progress("cases", len(costs), len(cases))
-    if busy := busy_line(costs):
-        warn(message("workers", busy))
-    data = dict[str, CaseData]()
-    for files in cases:
-        content = contents.get(files.case)
-        if content is None:
-            continue
-        twin = next((name for name, other in data.items() if other.content == content), None)
-        if twin is not None:
-            text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
-            warn(message("same-patient", text, case=files.case))
-            continue
-        data[files.case] = collector.collect(files, content, no_report)
-    wrong = set[str]()
-    for name in rules:
-        faults = faults_of({case: own.truths[name] for case, own in data.items()})
-        for one in fault_messages(faults, len(data), KEPT if any_truth else LEFT_OUT):
-            warn(replace(one, text=f"{name}: {one.text}"))
-        wrong |= set() if any_truth else faults.keys()
-    kept = {case: own for case, own in data.items() if case not in wrong}
-    patients = len({own.patient for own in kept.values()})
-    if patients < FEWEST:
-        why = f": {next(iter(failed.values()))}" if failed else ""
-        left_out = len(failed) + len(wrong)
-        found = f"{patients} ({len(kept)} of {len(cases)} cases{why})"
-        raise _too_few(rules, found, CORRECT.format(left_out) if left_out else HOLD_BACK)
-    for name, own_rules in rules.items():
-        _check_voxels(name, kept, own_rules, warn)
-    return kept
-
-
-def _check_voxels(
-    name: str,
-    data: Mapping[str, CaseData],
-    rules: Mapping[str, str],
-    warn: Say,
-) -> None:
-    """Warn of outliers; raise BadInput where no case has voxels of a region. A label map may be empty."""
-    voxels = [case.voxels[name] for case in data.values()]
-    for region, rule in rules.items():
-        is_label = rule == LABEL_RULE.format(region)
-        if not is_label and not any(case.truth_parts[region].any() for case in voxels):
-            raise BadInput(
-                f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
-            )
-    errors = {case.case: float(np.abs(case.truth - case.image).mean()) for case in voxels}
-    for one in find_outliers(name, errors):
-        warn(one)
-
-
-def _too_few(targets: Mapping[str, object], found: str, advice: str) -> BadInput:
-    return BadInput(
-        f"calibrate: expected at least {FEWEST} patients with {' and '.join(targets)} that training did not see, found {found}. {advice}"
-    )
-
-
 def _check_levels(coverage: float, confidence: float) -> None:
     whole_percent = abs(100 * coverage - round(100 * coverage)) <= 1e-6
     if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or not whole_percent:
@@ -483,7 +361,7 @@ def own_copy(run: Path | str, out: Path | None) -> Path | str:
     return copy_starter(run_folder(run), out)
 
 
-def held_out_cases(
+def find_calibration_cases(
     model: Model | Ensemble, cohort: Path, split: str | None, **layout: Any
 ) -> list[CaseFiles]:
     """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits."""

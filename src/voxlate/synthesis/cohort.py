@@ -1,9 +1,10 @@
 """Synthesis of many cases into a folder; finished cases are kept, so that a stopped command resumes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +26,6 @@ from voxlate.system.slabs import scratch_in
 
 NamedProgress = Callable[[str, int, int], None]
 OTHER = "other"  # the split of a patient whose case has the name of a training case
-
-
-@dataclass
-class _Results:
-    """The folders of finished cases, why others failed, how many were kept, and what was replaced or removed."""
-
-    folders: list[Path] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    kept: int = 0
-    replaced: list[str] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-
-    def report(self, cases: int, say: Say) -> None:
-        """State what happened to images of an earlier synthesis."""
-        if self.replaced:
-            text = f"{len(self.replaced)} cases are synthesised again: their images are gone, changed, not recorded, or in another format ({self.replaced[0]})."
-            say(message("synthesised-again", text, cases=len(self.replaced)))
-        if self.kept:
-            text = f"{self.kept} of {cases} cases were synthesised before and are kept."
-            say(message("already-synthesised", text, cases=self.kept))
-        if self.removed:
-            text = f"{len(self.removed)} images of an earlier synthesis, which is not this one, are removed ({self.removed[0]})."
-            say(message("removed", text, images=len(self.removed)))
 
 
 def synthesise_cases(
@@ -72,53 +50,80 @@ def synthesise_cases(
     lacking: why other cases cannot be synthesised; their images in OUT are recorded as those of an earlier run.
     others: cases that other processes write into OUT at the same time (see Part), of so many parts; None where there are none.
     ending: of the images' files, one of result.ENDINGS. hidden: where cases have pseudonyms, see OutputFolder.
-    say: is called with each message, by default Python warns of those that are more than notes. executor: works on the cases, by default this process; device:
-    of its workers. Returns the folders, and a sentence for each case that failed; a single case that fails raises
-    BadInput.
+    say: is called with each message, by default Python warns of those that are more than notes. executor: works on the
+    cases, by default this process; device: of its workers. Returns the folders, and a sentence for each case that
+    failed; a single case that fails raises BadInput.
     """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
     for unchecked in model.unchecked:
         say(unchecked)
-    cases = [one.case for one in scans]
+    cases = [case.case for case in scans]
     output = OutputFolder(out, model.plan({}, seed), model.origins, others, ending, hidden, parts)
-    splits = splits_of(model)
-
-    def say_cleanly(one: Message) -> None:
-        say(replace(one, text=output.clean(one.text), case=output.clean(one.case)))
-
-    results = _Results()
+    outcomes = dict[int, Outcome]()
+    finished = dict[str, _CaseFolder]()
+    failed = dict[str, str]()
     with lock(out) if others is None else nullcontext():
-        if others is None:
-            outdated = output.outdated(cases)
-            if outdated:
-                text = f"{len(outdated)} images in {out} with other options ({outdated[0]}) are synthesised again."
-                say(message("synthesised-again", text, images=len(outdated)))
-        else:
-            with lock(out, SHARED_SECONDS):  # a process that synthesises all cases would hold it
-                output.claim([*cases, *others])
+        _claim(output, cases, say)
         chosen = executor or InProcess()
         apart = not isinstance(chosen, InProcess)
-        job = _SynthesisJob(SentModel(model, device), output, splits, seed, apart)
+        job = _SynthesisJob(SentModel(model, device), output, splits_of(model), seed, apart)
         progress("cases", 0, len(scans))
-        running = chosen.run(job, scans, progress=partial(progress, "slices"), warn=say_cleanly)
-        outcomes = dict[int, Outcome]()
+        slices = partial(progress, "slices")
+        running = chosen.run(
+            job, scans, progress=slices, warn=lambda told: say(output.clean_message(told))
+        )
         with closing(running):
             for number, outcome in running:
                 if isinstance(outcome.error, CannotWrite):
-                    raise _clean_error(outcome.error, output)
+                    raise output.clean_error(outcome.error)
                 outcomes[number] = outcome
                 progress("cases", len(outcomes), len(scans))
-        for number, one in enumerate(scans):
-            _add(outcomes[number], one, len(scans) == 1, output, results)
-        if results.folders:
+        for number, case in enumerate(cases):
+            error = outcomes[number].error
+            if error is None:
+                finished[case] = outcomes[number].result
+            elif isinstance(error, BadInput) and len(cases) == 1:
+                raise output.clean_error(error)
+            else:
+                failed[case] = output.clean(case_sentence(case, error))
+        folders = [done.folder for done in finished.values()]
+        if folders:
             with output.lock(out, SHARED_SECONDS):
-                output.write_provenance(results.folders[0], cases, lacking or {}, results.failed)
-    results.report(len(scans), say)
+                output.write_provenance(folders[0], cases, lacking or {}, failed)
+    for change in _changes(finished, len(cases)):
+        say(change)
     if busy := busy_line([outcome.cost for outcome in outcomes.values()]):
         say(message("workers", busy))
-    return results.folders, results.failed
+    return folders, failed
+
+
+def _claim(output: OutputFolder, cases: list[str], say: Say) -> None:
+    """State what will be replaced in the folder of this process, or claim that of several processes."""
+    if output.others is None:
+        if outdated := output.differences(cases):
+            text = f"{len(outdated)} images in {output.path} with other options ({outdated[0]}) are synthesised again."
+            say(message("synthesised-again", text, images=len(outdated)))
+        return
+    with lock(output.path, SHARED_SECONDS):  # a process that synthesises all cases would hold it
+        output.claim([*cases, *output.others])
+
+
+def _changes(finished: Mapping[str, "_CaseFolder"], cases: int) -> Iterator[Message]:
+    """What happened to images of an earlier synthesis."""
+    replaced = [case for case, done in finished.items() if done.replaced]
+    kept = sum(done.kept for done in finished.values())
+    removed = list(chain.from_iterable(done.removed for done in finished.values()))
+    if replaced:
+        text = f"{len(replaced)} cases are synthesised again: their images are gone, changed, not recorded, or in another format ({replaced[0]})."
+        yield message("synthesised-again", text, cases=len(replaced))
+    if kept:
+        text = f"{kept} of {cases} cases were synthesised before and are kept."
+        yield message("already-synthesised", text, cases=kept)
+    if removed:
+        text = f"{len(removed)} images of an earlier synthesis, which is not this one, are removed ({removed[0]})."
+        yield message("removed", text, images=len(removed))
 
 
 def warnings_in(folder: Path) -> list[Message]:
@@ -151,6 +156,7 @@ class _SynthesisJob:
     uses_network: bool = True
 
     def open(self) -> Callable[[Scans, Context], _CaseFolder]:
+        """The work on one case."""
         return self._synthesise_or_keep
 
     def _synthesise_or_keep(self, scans: Scans, context: Context) -> _CaseFolder:
@@ -167,27 +173,6 @@ class _SynthesisJob:
                 self.sent.model, scans, folder, output, self.splits, self.seed, context
             )
         return _CaseFolder(folder, False, recorded, removed)
-
-
-def _add(
-    outcome: Outcome, scans: Scans, alone: bool, output: OutputFolder, results: _Results
-) -> None:
-    """Add the outcome of a case to the results; raises the error of a case that is the only one."""
-    if outcome.error is None:
-        done: _CaseFolder = outcome.result
-        results.folders.append(done.folder)
-        results.kept += done.kept
-        results.replaced += [scans.case] if done.replaced else []
-        results.removed += done.removed
-        return
-    if alone and isinstance(outcome.error, BadInput):
-        raise _clean_error(outcome.error, output)
-    results.failed[scans.case] = output.clean(case_sentence(scans.case, outcome.error))
-
-
-def _clean_error(error: BadInput, output: OutputFolder) -> BadInput:
-    """The error without the names that pseudonyms stand for."""
-    return error if output.hidden is None else type(error)(output.clean(str(error)))
 
 
 def _has_all_and_no_other(model: Model | Ensemble, scans: Scans, folder: Path, ending: str) -> bool:
@@ -208,8 +193,9 @@ def _synthesise_case(
 ) -> list[str]:
     """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
 
-    def warn(one: Message) -> None:
-        context.warn(one.on(scans.case))
+    def warn(warning: Message) -> None:
+        """Report a warning on this case."""
+        context.warn(warning.on(scans.case))
 
     check_free(folder, [f"{name}{output.ending}" for name in model.names_of(scans.files)])
     image = model.synthesise(
@@ -220,15 +206,15 @@ def _synthesise_case(
         warn=warn,
         turn=context.turn,
     )
-    for one in scans.notes:
-        warn(one)
+    for note in scans.notes:
+        warn(note)
     if scans.others and model.recipe.task.completes:  # another name would count as missing
         text = f"{', '.join(scans.others)} was not used: no modality of this model has that name."
         warn(message("unused-scan", text))
-    stated = _stated(image, scans, folder, output)
-    for one in _faces(image) if output.hidden is not None else ():
-        warn(one)
-        stated["warnings"] = [*stated.get("warnings", ()), one.stated]
+    stated = _provenance_for(image, scans, folder, output)
+    for warning in _faces(image) if output.hidden is not None else ():
+        warn(warning)
+        stated["warnings"] = [*stated.get("warnings", ()), warning.stated]
     split = splits.get(scans.known_as or scans.case)
     in_training = image.provenance.get("in_training")
     if split == "train" and in_training is False:
@@ -245,7 +231,9 @@ def _synthesise_case(
     return [f"{folder.name}/{name}" for name in removed]
 
 
-def _stated(image: Synthesised, scans: Scans, folder: Path, output: OutputFolder) -> dict[str, Any]:
+def _provenance_for(
+    image: Synthesised, scans: Scans, folder: Path, output: OutputFolder
+) -> dict[str, Any]:
     """The provenance of a case with the places of its model and scans; without names and places where these are hidden."""
     inputs = dict[str, Any]()
     for name, scan in image.provenance["inputs"].items():
@@ -255,17 +243,17 @@ def _stated(image: Synthesised, scans: Scans, folder: Path, output: OutputFolder
     if output.hidden is None:
         return stated
     kept = output.plan.keys() - {"inputs"}  # by which a stopped synthesis is resumed
-    return {key: value if key in kept else _cleaned(value, output) for key, value in stated.items()}
+    return {key: value if key in kept else _clean(value, output) for key, value in stated.items()}
 
 
-def _cleaned(value: Any, output: OutputFolder) -> Any:
+def _clean(value: Any, output: OutputFolder) -> Any:
     """A value of a provenance with clean texts."""
     if isinstance(value, str):
         return output.clean(value)
     if isinstance(value, list | tuple):
-        return [_cleaned(one, output) for one in value]
+        return [_clean(entry, output) for entry in value]
     if isinstance(value, dict):
-        return {key: _cleaned(one, output) for key, one in value.items()}
+        return {key: _clean(entry, output) for key, entry in value.items()}
     return value
 
 

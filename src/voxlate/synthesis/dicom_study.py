@@ -75,10 +75,10 @@ def left_out(series: SeriesInfo) -> str:
 def study_series(path: Path) -> list[SeriesInfo]:
     """The series of one study in a folder or in folders below it; [] where these are several studies or none."""
     found = list[SeriesInfo]()
-    for folder in [path, *sorted(one for one in path.rglob("*") if one.is_dir())]:
+    for folder in [path, *sorted(candidate for candidate in path.rglob("*") if candidate.is_dir())]:
         if is_dicom_folder(folder):
             found += list_series(folder)
-        studies = {one.study or str(one.folder) for one in found}
+        studies = {candidate.study or str(candidate.folder) for candidate in found}
         if len(studies) > 1:
             return []
     return found
@@ -95,53 +95,59 @@ def pick_series(
     modalities: each with further names that it accepts. named: "NUMBER or UID" or "MODALITY=NUMBER or UID", which rule.
     Raises BadInput where several series fit one modality, and where none fits any.
     """
-    chosen = _named_series(path, series, list(modalities), named or ())
-    files = {name: one.path for name, one in chosen.items()}
+    chosen = _find_named(path, series, list(modalities), named or ())
+    files = {name: candidate.path for name, candidate in chosen.items()}
     notes = [
-        message("named-series", f"{name}: {_shown(one)}, as --series names it.")
-        for name, one in chosen.items()
+        message("named-series", f"{name}: {_describe(candidate)}, as --series names it.")
+        for name, candidate in chosen.items()
     ]
     reasons = Counter(filter(None, map(left_out, series)))
-    candidates = [one for one in series if not left_out(one) and one not in chosen.values()]
+    candidates = [
+        candidate
+        for candidate in series
+        if not left_out(candidate) and candidate not in chosen.values()
+    ]
     aside = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
     for modality, aliases in modalities.items():
         if modality in files:
             continue
-        fitting = _fitting([modality, *aliases], candidates)
+        fitting = _find_fitting([modality, *aliases], candidates)
         if len(fitting) > 1:
-            shown = first_of([_shown(one) for one in fitting], MOST_LISTED, "; ")
+            shown = first_of([_describe(candidate) for candidate in fitting], MOST_LISTED, "; ")
             raise BadInput(
                 f"{path}: expected one series to be {modality}, found {len(fitting)} that fit ({shown}). Choose one by its number or UID: --series {modality}={fitting[0].number or fitting[0].key}."
             )
-        for one in fitting:
-            files[modality] = one.path
-            text = f"{modality}: {_shown(one)}, the only fitting one of {len(series)} series (left out: {aside})."
+        for candidate in fitting:
+            files[modality] = candidate.path
+            text = f"{modality}: {_describe(candidate)}, the only fitting one of {len(series)} series (left out: {aside})."
             notes.append(message("chosen-series", text))
     if not files:
-        shown = first_of([_with_reason(one) for one in series], MOST_LISTED, "; ")
+        shown = first_of([_with_reason(candidate) for candidate in series], MOST_LISTED, "; ")
         raise BadInput(
             f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among its {len(series)} series ({shown}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
         )
     return Picked(files, tuple(notes))
 
 
-def _fitting(names: Sequence[str], candidates: Sequence[SeriesInfo]) -> list[SeriesInfo]:
+def _find_fitting(names: Sequence[str], candidates: Sequence[SeriesInfo]) -> list[SeriesInfo]:
     """The candidates that the first name fits that any fits; of several, those with at least half the most images."""
     for name in names:
-        kind, description = _expected(name)
+        kind, description = _expect(name)
         fitting = [
-            one
-            for one in candidates
-            if (not kind or one.modality.upper() == kind)
-            and re.search(description, one.description or one.protocol, re.I)
+            candidate
+            for candidate in candidates
+            if (not kind or candidate.modality.upper() == kind)
+            and re.search(description, candidate.description or candidate.protocol, re.I)
         ]
         if fitting:
-            most = max(one.images for one in fitting)
-            return [one for one in fitting if one.images >= SHARE_OF_LARGEST * most]
+            most = max(candidate.images for candidate in fitting)
+            return [
+                candidate for candidate in fitting if candidate.images >= SHARE_OF_LARGEST * most
+            ]
     return []
 
 
-def _expected(name: str) -> tuple[str, str]:
+def _expect(name: str) -> tuple[str, str]:
     """The DICOM modality and the description of a modality's name; for an unknown name, the name itself."""
     for expression, kind, description in DESCRIPTIONS:
         if re.fullmatch(rf"({expression})\d*", name.lower()):
@@ -150,7 +156,7 @@ def _expected(name: str) -> tuple[str, str]:
     return kind, rf"\b{re.escape(name)}\b"
 
 
-def _named_series(
+def _find_named(
     path: Path, series: Sequence[SeriesInfo], modalities: Sequence[str], named: Sequence[str]
 ) -> dict[str, SeriesInfo]:
     chosen = dict[str, SeriesInfo]()
@@ -166,11 +172,19 @@ def _named_series(
             raise BadInput(
                 f"--series: expected each of {', '.join(modalities)} at most once, found {text!r}. Correct it."
             )
-        fits = [one for one in series if which in (one.number, one.uid, one.key)]
+        fits = [
+            candidate
+            for candidate in series
+            if which in (candidate.number, candidate.uid, candidate.key)
+        ]
         if len(fits) != 1:
-            shown = first_of([_shown(one) for one in fits or series], MOST_LISTED, "; ")
+            shown = first_of(
+                [_describe(candidate) for candidate in fits or series], MOST_LISTED, "; "
+            )
             by_uid = (
-                f" (--series {' or '.join(f'{name}={one.uid}' for one in fits)})" if fits else ""
+                f" (--series {' or '.join(f'{name}={candidate.uid}' for candidate in fits)})"
+                if fits
+                else ""
             )
             raise BadInput(
                 f"{path}: expected one series of the number, UID or key {which} (--series), found {len(fits)} in the study ({shown}). Name one by its UID or key{by_uid}."
@@ -179,11 +193,11 @@ def _named_series(
     return chosen
 
 
-def _shown(series: SeriesInfo) -> str:
+def _describe(series: SeriesInfo) -> str:
     number = f"series {series.number}" if series.number else f"series {series.key}"
     return f'{number} ({series.modality} "{series.description}", {series.images} images)'
 
 
 def _with_reason(series: SeriesInfo) -> str:
     reason = left_out(series)
-    return f"{_shown(series)}, {reason}" if reason else _shown(series)
+    return f"{_describe(series)}, {reason}" if reason else _describe(series)

@@ -23,7 +23,7 @@ from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import dilate, fill_holes, find_tissue, foreground
 from voxlate.recipe import Recipe
-from voxlate.synthesis.inputs import shown_sources
+from voxlate.synthesis.inputs import visible_sources
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.result import SynthesisedImage
 from voxlate.system.arrays import Bool
@@ -67,13 +67,14 @@ class Empty:
 
     @property
     def any(self) -> bool:
+        """Whether any voxel is set to background."""
         return bool(self.slices.any() or _count(self.outside) or self.above)
 
-    def filled(self, images: Mapping[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
+    def fill(self, images: Mapping[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
         """The images with background in these voxels, and a standard deviation of 0."""
-        return {name: self._filled(image, name) for name, image in images.items()}
+        return {name: self._fill(image, name) for name, image in images.items()}
 
-    def _filled(self, image: SynthesisedImage, name: str) -> SynthesisedImage:
+    def _fill(self, image: SynthesisedImage, name: str) -> SynthesisedImage:
         voxels = self._voxels(name)
         values = _with(image.values, voxels, self.values[name])
         sd = image.prediction.sd
@@ -81,7 +82,7 @@ class Empty:
             sd = _with(sd, voxels, 0)
         return replace(image, values=values, prediction=replace(image.prediction, sd=sd))
 
-    def closed(
+    def close_intervals(
         self,
         low: dict[str, Volume],
         high: dict[str, Volume],
@@ -142,7 +143,7 @@ class Empty:
         return [message("empty-slices", f"{'; '.join(parts)}.", slices=slices, little=little)]
 
     @property
-    def stated(self) -> dict[str, Any]:
+    def entry(self) -> dict[str, Any]:
         """The entry of a provenance; {} where nothing was filled."""
         if not self.any:
             return {}
@@ -161,12 +162,12 @@ class Empty:
 def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
     """A copy of values [D, H, W] with another value in some voxels."""
 
-    def changed(slab: np.ndarray, where: Bool) -> np.ndarray:
+    def _change(slab: np.ndarray, where: Bool) -> np.ndarray:
         copy = slab.copy()
         copy[where] = value
         return copy
 
-    return in_slabs(changed, values, voxels)
+    return in_slabs(_change, values, voxels)
 
 
 def _count(voxels: Bool) -> int:
@@ -187,7 +188,7 @@ def empty_slices(
     Where the background is noise and data.foreground excludes slices, a slice also shows nothing where no voxel belongs
     to the body, and less than that share of the slice is above the background.
     """
-    shown = tuple(shown_sources(recipe, prepared))
+    shown = tuple(visible_sources(recipe, prepared))
     least = recipe.data.foreground
     empty = np.ones(prepared.header.shape[0], bool)
     constant = empty.copy()

@@ -68,6 +68,7 @@ class Ensemble:
 
     @property
     def first(self) -> Model:
+        """The first member."""
         return self.members[0]
 
     @property
@@ -87,7 +88,9 @@ class Ensemble:
 
     @property
     def scan_names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for member in self.members for name in member.scan_names))
+        """The scans of a case that any member reads."""
+        names = itertools.chain.from_iterable(member.scan_names for member in self.members)
+        return tuple(dict.fromkeys(names))
 
     @property
     def aliases(self) -> Mapping[str, Sequence[str]]:
@@ -143,27 +146,26 @@ class Ensemble:
         stated = list[dict[str, Any]]()
         warnings = dict[Message, None]()
         for number, member in enumerate(ensemble.members):
-            own_progress = _shifted(progress_function(progress), number, len(self.members))
+            own_progress = _shift(progress_function(progress), number, len(self.members))
             image = member.synthesise(
                 scans, case=case, seed=seed, progress=own_progress, warn=no_report, turn=turn
             )
             pool.add(image, member.recipe.synth.samples, case)
             stated.append(image.provenance)
             warnings |= dict.fromkeys(image.warnings)
-        for one in warnings:
-            warn(one)
+        for entry in warnings:
+            warn(entry)
         first = stated[0]
-        differing = {
-            key for key in SHARED_IF_EQUAL if any(one.get(key) != first.get(key) for one in stated)
-        }
-        provenance = {key: value for key, value in first.items() if key not in differing}
-        provenance |= ensemble.plan({}, seed)
-        provenance["inputs"] = first["inputs"]
+        provenance = {**first, **ensemble.plan({}, seed), "inputs": first["inputs"]}
+        for key in SHARED_IF_EQUAL:
+            values = [entry.get(key) for entry in stated]
+            if any(value != values[0] for value in values):
+                provenance.pop(key, None)
         for key in COST[:2]:  # the number of evaluations, and seconds
-            provenance[key] = sum(one[key] for one in stated)
+            provenance[key] = sum(entry[key] for entry in stated)
         if warnings:
-            provenance["warnings"] = [one.stated for one in warnings]
-        if any(one.get("in_training") for one in stated):
+            provenance["warnings"] = [entry.stated for entry in warnings]
+        if any(entry.get("in_training") for entry in stated):
             provenance["in_training"] = True
         return Synthesised(pool.mean, pool.std(), provenance, self.first.mark)
 
@@ -222,13 +224,13 @@ def _task(model: Model) -> str:
     """The targets and sources of a model with their units, in words."""
     units = model.header["units"]
 
-    def listed(names: Sequence[str]) -> str:
+    def _list(names: Sequence[str]) -> str:
         return " + ".join(f"{name} [{units.get(name, 'a.u.')}]" for name in names)
 
-    target = listed(model.recipe.data.target)
+    target = _list(model.recipe.data.target)
     if model.recipe.task.completes:
         return f"what is missing of {target}"
-    return f"{target} of {listed(model.recipe.data.source)}"
+    return f"{target} of {_list(model.recipe.data.source)}"
 
 
 def _check_intensity(member: Model, first: Model) -> None:
@@ -247,7 +249,7 @@ def _check_intensity(member: Model, first: Model) -> None:
             )
 
 
-def _shifted(progress: PatchProgress, number: int, count: int) -> PatchProgress:
+def _shift(progress: PatchProgress, number: int, count: int) -> PatchProgress:
     """The progress of one member as part of the progress of all."""
     return lambda done, total: progress(number * total + done, count * total)
 

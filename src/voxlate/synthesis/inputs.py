@@ -110,7 +110,7 @@ def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:
     return contents
 
 
-def seen_in_training(
+def is_in_training(
     header: Mapping[str, Any],
     prepared: PreparedCase,
     names: Iterable[str],
@@ -154,7 +154,7 @@ def targets_for(recipe: Recipe, scans: Collection[str]) -> list[str]:
     return [name for name in recipe.data.target if not (recipe.task.completes and name in scans)]
 
 
-def shown_sources(recipe: Recipe, prepared: PreparedCase) -> list[str]:
+def visible_sources(recipe: Recipe, prepared: PreparedCase) -> list[str]:
     """The sources that a case has, and that show something."""
     return [name for name in recipe.data.source if name in prepared.header.visible]
 
@@ -200,7 +200,9 @@ def _preparation_entries(
     if moves and trained.fixed not in (None, used.fixed):
         entries["grid_of"] = note
     registered = prepared.header.registered.items()
-    entries["registered"] = {name: asdict(replace(one, transform="")) for name, one in registered}
+    entries["registered"] = {
+        name: asdict(replace(scanned, transform="")) for name, scanned in registered
+    }
     return entries
 
 
@@ -242,7 +244,7 @@ def _check_synthetic_heads(
 ) -> list[Message]:
     """Messages on scans that a network of synthetic heads was not trained for; none for other networks."""
     physics = recipe.data.physics
-    sources = shown_sources(recipe, prepared)
+    sources = visible_sources(recipe, prepared)
     if physics is None or not sources or 0 < physics.stripped < 1:
         return []
     stripped = physics.stripped == 1

@@ -11,7 +11,7 @@ from voxlate.cases.case import PreparedCase
 from voxlate.images.grid import Grid, Volume, orient, return_to
 from voxlate.images.mask import foreground
 from voxlate.recipe import Recipe
-from voxlate.synthesis.inputs import shown_sources
+from voxlate.synthesis.inputs import visible_sources
 from voxlate.synthesis.result import SynthesisedImage
 from voxlate.trust.calibration import Calibration
 from voxlate.trust.out_of_distribution import Patches, Verdict, patches_of, verdict_on
@@ -59,7 +59,7 @@ class OutputGrid:
         return self.reorient(self.write(values, "", "")).data[0]
 
 
-def output_grid_of(prepared: PreparedCase, axes: str, units: Mapping[str, str]) -> OutputGrid:
+def find_output_grid(prepared: PreparedCase, axes: str, units: Mapping[str, str]) -> OutputGrid:
     """The grid on which the images of a prepared case are written."""
     origins = prepared.header.origins
     # where scans were registered, the image is in the frame of the fixed scan
@@ -72,7 +72,7 @@ def output_grid_of(prepared: PreparedCase, axes: str, units: Mapping[str, str]) 
 def sources_of(recipe: Recipe, prepared: PreparedCase) -> list[np.ndarray]:
     """The sources [D, H, W] of a case in network units; a missing source is background."""
     sources = []
-    shown = shown_sources(recipe, prepared)
+    shown = visible_sources(recipe, prepared)
     for name in recipe.data.source:
         if name in shown:
             scale = recipe.intensity[name].scale(prepared.header.statistics[name])
@@ -86,7 +86,7 @@ def sources_of(recipe: Recipe, prepared: PreparedCase) -> list[np.ndarray]:
 def patches_in(recipe: Recipe, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
     """The patches of a case's scans, for the comparison with a calibration's; sources: in network units."""
     body = np.logical_or.reduce(
-        [foreground(prepared.volume(name)) for name in shown_sources(recipe, prepared)]
+        [foreground(prepared.volume(name)) for name in visible_sources(recipe, prepared)]
     )
     return patches_of(sources, body, prepared.header.spacing_mm)
 

@@ -37,6 +37,7 @@ class Likelihood:
     document: Mapping[str, Any]
 
     def table(self) -> Table:
+        """A line for each case, and the mean of each density."""
         return _table(self.document)
 
     def to_frame(self) -> Any:
@@ -44,6 +45,7 @@ class Likelihood:
         return dataframe(self.document["cases"])
 
     def write(self, path: Path | str) -> None:
+        """Write the document as JSON."""
         write_json(path, self.document)
 
 
@@ -78,10 +80,10 @@ def likelihood(
     prepared = recipe.with_maps_of(open_cohort(cohort))
     folders = [run, run.parent]
     if is_fold(folders):
-        splits = splits_of_training(folders)
-        prepared = prepared.with_splits(
-            {case: name for name, cases in splits.items() for case in cases}
-        )
+        splits = dict[str, str]()
+        for name, cases in splits_of_training(folders).items():
+            splits |= dict.fromkeys(cases, name)
+        prepared = prepared.with_splits(splits)
     _check_spacing(prepared, header)
     # only existing images have a density, so that incomplete cases are excluded
     places = whole_cases(prepared, replace(recipe.data, allow_missing=False), split)

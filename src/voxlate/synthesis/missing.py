@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import combinations
+from itertools import chain, combinations
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +28,8 @@ from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.result import (
     Writer,
     check_folder,
+    read_synthesis,
     remove_images,
-    stated_synthesis,
     write_images,
 )
 from voxlate.synthesis.scans import Scans, find_scans
@@ -37,6 +38,7 @@ from voxlate.system.files import lock, whole_file, write_json
 from voxlate.system.messages import Say
 
 HowMany = Literal["one", "all"]
+Images = Mapping[str, Path | str]  # by case: the folder of its images, or why they failed
 METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all
 
 
@@ -49,16 +51,8 @@ class Scenario:
 
     @property
     def folder(self) -> str:
+        """The name of the folder of its images."""
         return "without_" + "_".join(self.missing)
-
-
-@dataclass(frozen=True)
-class ScenarioImages:
-    """The folder of a scenario, its cases, and why some of them failed."""
-
-    folder: Path
-    cases: tuple[str, ...]
-    failed: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,8 @@ class Summary:
         means = dict[int, dict[str, float]]()
         for number in sorted(grouped):
             rows = grouped[number]
-            means[number] = {key: float(np.mean([row[key] for row in rows])) for key in keys}
+            values = [np.mean(list(map(itemgetter(key), rows))) for key in keys]
+            means[number] = dict(zip(keys, map(float, values)))
         return means
 
     def table(self) -> Table:
@@ -144,8 +139,10 @@ def score_run(
 ) -> Summary:
     """Open the runs that are to synthesise each modality from the others, and score them; see score_scenarios."""
     runs = [by_run.run] if isinstance(by_run.run, Path | str) else by_run.run or []
-    opened = [load(run, by_run.device, by_run.allow_code) for run in runs]
-    models = [model.with_options(by_run.allow_code, **by_run.keys) for model in opened]
+    models = []
+    for run in runs:
+        model = load(run, by_run.device, by_run.allow_code)
+        models.append(model.with_options(by_run.allow_code, **by_run.keys))
     return score_scenarios(
         models,
         cohort,
@@ -183,10 +180,6 @@ def score_scenarios(
     images of another model, whose scores would be lost.
     """
     scenarios = scenarios_of(models, how)
-    several = list[dict[str, Any]]()
-    incomplete = dict[str, str]()
-    all_failed = dict[str, str]()
-    single = dict[str, ScenarioImages]()
     _check_own(out, models, options.seed)
     rules = {**vars(options), "executor": scoring}
     where = {"split": options.split, **options.layout}
@@ -196,12 +189,15 @@ def score_scenarios(
     for scans in scans_of.values():
         check_mask(options.mask, scans[0].case)
     say_once = cache(say)
+    several = list[dict[str, Any]]()
+    incomplete = dict[str, str]()
+    all_failed = dict[str, str]()
+    single = dict[str, Images]()
     with lock(out):
         for number, scenario in enumerate(scenarios):
             progress("scenarios", number, len(scenarios))
             folder = out / scenario.folder
-            scans, lacking = _complete_cases(scenario, scans_of[scenario.model.origin], cohort)
-            incomplete |= lacking
+            scans = _complete_cases(scenario, scans_of[scenario.model.origin], cohort, incomplete)
             _, failed = synthesise_cases(
                 scenario.model,
                 scans,
@@ -213,11 +209,12 @@ def score_scenarios(
                 device=device,
             )
             all_failed |= failed
-            cases = tuple(one.case for one in scans)
-            if len(scenario.missing) == 1:
-                single[scenario.missing[0]] = ScenarioImages(folder, cases, failed)
-            else:
+            cases = [case.case for case in scans]
+            if len(scenario.missing) > 1:
                 several += _rows(evaluate(folder, cohort, cases=cases, **rules), scenario)
+                continue
+            (name,) = scenario.missing
+            single[name] = {case: failed.get(case, folder / case) for case in cases}
         scores = evaluate(out, cohort, cases=_gather(single, out), **rules)
         rows = list[dict[str, Any]]()
         for scenario in scenarios:
@@ -237,7 +234,7 @@ def _check_own(out: Path, models: Sequence[Model], seed: int) -> None:
     check_folder(out)
     plans = [model.plan({}, seed) for model in models]
     for path in sorted([*out.glob("*/provenance.json"), *out.glob("without_*/*/provenance.json")]):
-        stated = stated_synthesis(path)
+        stated = read_synthesis(path)
         if "images" not in stated:
             continue
         by_synth = path.parent.parent == out and "made_without" not in stated
@@ -250,59 +247,56 @@ def _check_own(out: Path, models: Sequence[Model], seed: int) -> None:
 
 
 def _complete_cases(
-    scenario: Scenario,
-    scans: Sequence[Scans],
-    cohort: Path,
-) -> tuple[list[Scans], dict[str, str]]:
-    """The cases with all modalities, without the scans that are to be missing; and why other cases are left out."""
+    scenario: Scenario, scans: Sequence[Scans], cohort: Path, incomplete: dict[str, str]
+) -> list[Scans]:
+    """The cases with all modalities, without the scans that are to be missing.
+
+    incomplete: receives why other cases are left out.
+    """
     recipe = scenario.model.recipe
     names = {*recipe.data.source, *scenario.missing}
     # the scans of a translation do not include its targets
     needed = names if recipe.task.completes else names - set(scenario.missing)
     kept = []
-    left_out = {}
-    for one in scans:
-        lacking = sorted(needed - set(one.files))
+    for case in scans:
+        lacking = sorted(needed - set(case.files))
         if lacking:
-            left_out[one.case] = (
-                f"{one.case}: expected all of {', '.join(sorted(names))}, found no {lacking[0]}."
+            incomplete[case.case] = (
+                f"{case.case}: expected all of {', '.join(sorted(names))}, found no {lacking[0]}."
             )
-        else:
-            files = {name: path for name, path in one.files.items() if name not in scenario.missing}
-            kept.append(replace(one, files=files))
+            continue
+        files = {name: path for name, path in case.files.items() if name not in scenario.missing}
+        kept.append(replace(case, files=files))
     if not kept:
         raise BadInput(
             f"{cohort}: expected cases that have all of {', '.join(sorted(names))}, to score what is made without one, found none among {len(scans)}. Check the cohort and --split."
         )
-    return kept, left_out
+    return kept
 
 
-def _gather(images: Mapping[str, ScenarioImages], out: Path) -> list[str]:
+def _gather(images: Mapping[str, Images], out: Path) -> list[str]:
     """Copy the images of each scenario with one missing modality to OUT/<case>; returns the names of all cases."""
-    cases = list(dict.fromkeys(case for one in images.values() for case in one.cases))
+    cases = list(dict.fromkeys(chain.from_iterable(images.values())))
     failed = dict[str, str]()
     for case in cases:
-        folders = dict[str, Path]()
-        reasons = dict[str, str]()
-        for name, one in images.items():
-            if case in one.failed:
-                reasons[name] = one.failed[case]
-            elif case in one.cases:
-                folders[name] = one.folder / case
+        own = {name: of_cases[case] for name, of_cases in images.items() if case in of_cases}
+        folders = {name: folder for name, folder in own.items() if isinstance(folder, Path)}
+        for name, why in own.items():
+            if isinstance(why, str):
+                failed[f"{case}/{name}" if folders else case] = why
         if folders:
             _gather_case(folders, out / case)
         else:
             remove_images(out / case)
-        failed |= {f"{case}/{name}" if folders else case: why for name, why in reasons.items()}
-    shared = _shared([_moved_provenance(one.folder, out) for one in images.values()])
-    write_json(out / "provenance.json", {**shared, "cases": cases, "failed": failed})
+    common = _common([_relocate(out / f"without_{name}", out) for name in images])
+    write_json(out / "provenance.json", {**common, "cases": cases, "failed": failed})
     return cases
 
 
 def _gather_case(folders: Mapping[str, Path], out: Path) -> None:
     """Copy a case's images of each modality, with a provenance of common entries and of entries by modality."""
-    stated = {name: _moved_provenance(folder, out) for name, folder in folders.items()}
-    shared = _shared(list(stated.values()))
+    stated = {name: _relocate(folder, out) for name, folder in folders.items()}
+    common = _common(list(stated.values()))
     images = dict[str, Writer]()
     inputs = dict[str, Any]()
     own = dict[str, dict[str, Any]]()
@@ -310,22 +304,20 @@ def _gather_case(folders: Mapping[str, Path], out: Path) -> None:
         images |= {image: partial(_copy, folders[name] / image) for image in entries["images"]}
         inputs |= entries["inputs"]
         own[name] = {
-            key: value for key, value in entries.items() if key not in shared and key != "images"
+            key: value for key, value in entries.items() if key not in common and key != "images"
         }
-    write_images(out, images, {**shared, "inputs": inputs, "made_without": own})
+    write_images(out, images, {**common, "inputs": inputs, "made_without": own})
 
 
-def _shared(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _common(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The entries that are equal in all provenances."""
-    first, *others = provenances
-    return {
-        key: value
-        for key, value in first.items()
-        if all(key in one and one[key] == value for one in others)
-    }
+    entries = dict(provenances[0])
+    for other in provenances[1:]:
+        entries = {key: value for key, value in entries.items() if other.get(key, ...) == value}
+    return entries
 
 
-def _moved_provenance(folder: Path, out: Path) -> dict[str, Any]:
+def _relocate(folder: Path, out: Path) -> dict[str, Any]:
     """The provenance of a folder, with paths relative to another folder."""
     stated = provenance_of(folder)
     inputs = dict(stated["inputs"])

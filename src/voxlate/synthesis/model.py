@@ -43,12 +43,12 @@ from voxlate.synthesis.inputs import (
     Scan,
     by_name,
     contents_of,
+    is_in_training,
     prepare_inputs,
-    seen_in_training,
-    shown_sources,
     targets_for,
+    visible_sources,
 )
-from voxlate.synthesis.intervals import CaseIntervals, case_intervals, output_grid_of
+from voxlate.synthesis.intervals import CaseIntervals, case_intervals, find_output_grid
 from voxlate.synthesis.progress import (
     PatchProgress,
     no_report,
@@ -189,20 +189,22 @@ class Model:
             shape = inputs.prepared.header.shape
             seconds = (time.monotonic() - begun) / shape[0]
 
-        output_grid = output_grid_of(inputs.prepared, model.recipe.data.axes, model.header["units"])
+        output_grid = find_output_grid(
+            inputs.prepared, model.recipe.data.axes, model.header["units"]
+        )
         intervals = case_intervals(calibration, model.recipe, inputs.prepared, images, output_grid)
         stated = model._provenance(inputs, images, intervals, calibration)
         empty = model.empty(inputs.prepared, images)
         if empty.any:
-            images = empty.filled(images)
-            stated["empty"] = empty.stated
-            if said := [one.stated for one in empty.messages]:
+            images = empty.fill(images)
+            stated["empty"] = empty.entry
+            if said := [note.stated for note in empty.messages]:
                 stated["warnings"] = [*stated.get("warnings", ()), *said]
 
         volumes = output_grid.images({name: image.values for name, image in images.items()})
-        low, high = empty.closed(intervals.low, intervals.high, volumes, output_grid)
-        for one in read_messages(stated.get("warnings", ())):
-            warn(one)
+        low, high = empty.close_intervals(intervals.low, intervals.high, volumes, output_grid)
+        for note in read_messages(stated.get("warnings", ())):
+            warn(note)
         cost = dict(zip(COST, (calls, seconds, name_of(self.device))))
         return Synthesised(
             volumes,
@@ -251,7 +253,7 @@ class Model:
         )
         training_ml = float(self.header.get("training_ml") or 0)
         peak = find_peak(volume, spec, scale, training_ml, synth.peak_shares.get(name))
-        return image if peak is None else image.stretched(peak)
+        return image if peak is None else image.stretch(peak)
 
     def _target_scale(self, name: str) -> Scale:
         """From network units to physical units of a target."""
@@ -280,7 +282,7 @@ class Model:
             *inputs.warnings,
             *([] if place is None else place.messages),
             *self._lacks_several(inputs.files),
-            *self._left_out(inputs.files),
+            *self._note_unwanted(inputs.files),
             *self._origin_notes(self.calibration() is not None),
             *itertools.chain.from_iterable(peak.check(name) for name, peak in peaks.items()),
             *([] if intervals.verdict is None else intervals.verdict.messages),
@@ -296,24 +298,24 @@ class Model:
             "network_units": state_units(maps, self.header["target_scales"]),
         }
         optional = {
-            "peaks": {name: peak.stated for name, peak in peaks.items()},
+            "peaks": {name: peak.entry for name, peak in peaks.items()},
             "bounds": bounds,
-            "familiar": intervals.verdict and intervals.verdict.stated,
+            "familiar": intervals.verdict and intervals.verdict.entry,
             TAUGHT: calibration is not None and calibration.has_case(inputs.files),
-            "warnings": [one.stated for one in warnings],
+            "warnings": [note.stated for note in warnings],
             "bound": self.header.get("bound"),
         }
         entries |= {key: value for key, value in optional.items() if value}
-        in_training = seen_in_training(
-            self.header, inputs.prepared, shown_sources(self.recipe, inputs.prepared)
+        in_training = is_in_training(
+            self.header, inputs.prepared, visible_sources(self.recipe, inputs.prepared)
         )
         if in_training is not None:
             entries["in_training"] = in_training
         return entries
 
-    def _left_out(self, files: Collection[str]) -> list[Message]:
+    def _note_unwanted(self, files: Collection[str]) -> list[Message]:
         """A message on missing modalities that were not named, and could be synthesised."""
-        left = self._left(files)
+        left = self._unwanted(files)
         text = f"Only {' and '.join(self.only)} was asked for: {', '.join(left)} could be synthesised as well."
         return [message("not-asked-for", text)] if left else []
 
@@ -358,6 +360,7 @@ class Model:
 
     @property
     def answer(self) -> Answer:
+        """Whether an image is a prediction of the mean, or made of samples."""
         return "sample" if self.recipe.method.is_stochastic else "mean"
 
     @property
@@ -422,9 +425,11 @@ class Model:
 
     def _targets(self, scans: Collection[str]) -> list[str]:
         """The modalities to synthesise for a case with these scans."""
-        return [name for name in targets_for(self.recipe, scans) if name not in self._left(scans)]
+        return [
+            name for name in targets_for(self.recipe, scans) if name not in self._unwanted(scans)
+        ]
 
-    def _left(self, scans: Collection[str]) -> list[str]:
+    def _unwanted(self, scans: Collection[str]) -> list[str]:
         """The modalities that a case lacks, too, and that `only` leaves out."""
         if not self.only:
             return []
@@ -462,7 +467,7 @@ class Model:
         }
         if calibration is not None:
             plan["calibration"] = calibration.entry
-        if files and self._left(files):
+        if files and self._unwanted(files):
             plan["only"] = list(self.only)
         scales = {name: self._target_scale(name) for name in recipe.data.target}
         if begins_above(recipe, scales):
@@ -498,7 +503,7 @@ def load(
     predictor of a run that samples its predictor's residual, "sample" and None its last stage; raises BadInput where
     the run has no such answer.
     """
-    path = _answering(run_folder(run), answer, allow_code)
+    path = _stage_path(run_folder(run), answer, allow_code)
     method, recipe, header = load_method(path, allow_code)
     if (
         not recipe.method.makes_targets
@@ -513,7 +518,7 @@ def load(
     return Model(method.to(found_device), recipe, header, found_device, origin, folder, anatomy)
 
 
-def _answering(path: Path, answer: Answer | None, allow_code: bool) -> Path:
+def _stage_path(path: Path, answer: Answer | None, allow_code: bool) -> Path:
     """The run itself, or the weights file of the stage that gives this answer."""
     weights = weights_of(path)
     if answer is None or not weights.exists():

@@ -26,8 +26,10 @@ class SentModel:
         """How pickle sends the model: with the precision of this machine, because "auto" may differ elsewhere."""
         members = self.model.members if isinstance(self.model, Ensemble) else (self.model,)
         written = io.BytesIO()
-        torch.save([(one.method.state_dict(), _without_method(one)) for one in members], written)
-        return _received, (written.getvalue(), self.device)
+        torch.save(
+            [(member.method.state_dict(), _without_method(member)) for member in members], written
+        )
+        return _receive, (written.getvalue(), self.device)
 
 
 def _without_method(model: Model) -> dict[str, Any]:
@@ -37,19 +39,19 @@ def _without_method(model: Model) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if name not in ("method", "device")}
 
 
-def _received(written: bytes, name: str) -> SentModel:
+def _receive(written: bytes, name: str) -> SentModel:
     """The model on a device of this machine."""
     device = find_device(name)
     # The bytes come from the command itself, which has loaded the run with its checks.
     opened = torch.load(io.BytesIO(written), map_location=device, weights_only=False)
     members = tuple(
-        Model(method=_built(weights, fields).to(device), device=device, **fields)
+        Model(method=_build(weights, fields).to(device), device=device, **fields)
         for weights, fields in opened
     )
     return SentModel(members[0] if len(members) == 1 else Ensemble(members), name)
 
 
-def _built(weights: Mapping[str, Tensor], fields: Mapping[str, Any]) -> Method:
+def _build(weights: Mapping[str, Tensor], fields: Mapping[str, Any]) -> Method:
     """The method with these weights; the command was allowed the code outside voxlate that the model names, if any."""
     header = fields["header"]
     method = from_dict(header["recipe"], f"{fields['origin']}", allow_code=True).build()

@@ -2,16 +2,17 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from voxlate.cohorts.pseudonyms import without_names
 from voxlate.scoring.provenance import difference, provenance_of, read_provenance
 from voxlate.synthesis.inputs import contents_of
-from voxlate.synthesis.result import check_folder, stated_synthesis
+from voxlate.synthesis.result import check_folder, read_synthesis
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, relative_to, safe_name, write_json
+from voxlate.system.messages import Message
 
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
 OF_ONE_CASE = {  # entries of a case's provenance that the folder's provenance does not have
@@ -39,11 +40,20 @@ class OutputFolder:
     parts: int = 0
 
     def folder_of(self, case: str) -> Path:
+        """The folder of a case."""
         return self.path / safe_name(case, "case")
 
     def clean(self, text: str) -> str:
         """A sentence without the names and paths that pseudonyms stand for."""
         return text if self.hidden is None else without_names(text, self.hidden)
+
+    def clean_message(self, message: Message) -> Message:
+        """A message without the names and paths that pseudonyms stand for."""
+        return replace(message, text=self.clean(message.text), case=self.clean(message.case))
+
+    def clean_error(self, error: BadInput) -> BadInput:
+        """The error without the names that pseudonyms stand for."""
+        return error if self.hidden is None else type(error)(self.clean(str(error)))
 
     def runs_from(self, folder: Path) -> dict[str, Any]:
         """The entries of a provenance in this folder on where the models are; none where names are hidden."""
@@ -58,14 +68,14 @@ class OutputFolder:
         with lock(path, wait_seconds):
             yield
 
-    def outdated(self, cases: Collection[str]) -> list[str]:
+    def differences(self, cases: Collection[str]) -> list[str]:
         """For each image of these cases that belongs to another plan: in what it differs.
 
         Raises BadInput for images of other cases that belong to another plan.
         """
         differences = []
         for path in sorted(self.path.glob("*/provenance.json")):
-            stated = stated_synthesis(path)
+            stated = read_synthesis(path)
             change = _difference(stated, self.plan) if stated else ""
             if not change:
                 continue
@@ -82,7 +92,7 @@ class OutputFolder:
         cases: of all parts. The plan is written before the first image, so that processes that start at the same time
         read it. It remains after a crash, and then refuses only other plans.
         """
-        self.outdated(())  # a part replaces no image that another job may have written
+        self.differences(())  # a part replaces no image that another job may have written
         path = self.path / "provenance.json"
         if not path.is_file():
             shared = {key: value for key, value in self.plan.items() if key != "inputs"}
@@ -97,7 +107,7 @@ class OutputFolder:
                 },
             )
             return
-        stated = stated_synthesis(path)
+        stated = read_synthesis(path)
         if stated.get("parts", self.parts) != self.parts:
             raise BadInput(
                 f"{path}: expected one of {stated['parts']} parts, as which this folder was begun, found one of {self.parts}, which holds other cases. Give all parts the same number, or choose another --out."
@@ -179,8 +189,8 @@ def _difference(stated: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     if change or calibrations[0] == calibrations[1]:
         return change
     names = [
-        f"calibration {one.get('sha256', '')[:8]}" if one else "no calibration"
-        for one in calibrations
+        f"calibration {entry.get('sha256', '')[:8]}" if entry else "no calibration"
+        for entry in calibrations
     ]
     return " and ".join(names)
 

@@ -41,7 +41,7 @@ def count_calls(net: nn.Module, report: Callable[[int], None] = no_report) -> It
     """Count the evaluations of `net` inside the block, without changing its results. report: is called with the count."""
     calls = Calls()
 
-    def note(
+    def _count(
         _: nn.Module,
         __: tuple[Any, ...],
         output: Any,
@@ -49,7 +49,7 @@ def count_calls(net: nn.Module, report: Callable[[int], None] = no_report) -> It
         calls.count += len(output.image)
         report(calls.count)
 
-    hook = net.register_forward_hook(note)
+    hook = net.register_forward_hook(_count)
     try:
         yield calls
     finally:

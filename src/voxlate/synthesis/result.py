@@ -92,7 +92,7 @@ class SynthesisedImage:
         half = np.float32(self.half)
         return in_slabs(lambda slab: slab * half, self.prediction.sd)
 
-    def stretched(self, peak: Peak) -> "SynthesisedImage":
+    def stretch(self, peak: Peak) -> "SynthesisedImage":
         """The image with its bright end corrected, and its spread with it."""
         scale = self.scale
         values = peak.stretch(self.values)
@@ -140,14 +140,16 @@ class Synthesised:
         return {f"{self.mark}{name}": volume for name, volume in files.items()}
 
     def __repr__(self) -> str:
-        images = ", ".join(f"{name} {one.grid} in {one.unit}" for name, one in self.volumes.items())
+        images = ", ".join(
+            f"{name} {volume.grid} in {volume.unit}" for name, volume in self.volumes.items()
+        )
         maps = [
             name
             for name, found in (("standard deviation", self.std), ("intervals", self.low))
             if found
         ]
         text = f"Synthesised({images}{', with ' if maps else ''}{' and '.join(maps)})"
-        return "\n".join([text, *(f"  {one}" for one in self.warnings)])
+        return "\n".join([text, *(f"  {note}" for note in self.warnings)])
 
     @property
     def warnings(self) -> tuple[Message, ...]:
@@ -208,7 +210,7 @@ class Synthesised:
                 text = f"{self.mark}{name}: standard deviation of the samples, 0 to {most:.4g} {volume.unit}"
                 rows.append((text, _three_planes(spread, 0, most, "inferno")))
         sheet = sheet_with_labels(rows, PLANES, tile)
-        return with_lines(sheet, [str(one) for one in self.warnings if one.grade != "note"])
+        return with_lines(sheet, [str(note) for note in self.warnings if note.grade != "note"])
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""
@@ -252,7 +254,7 @@ def write_images(
 
 def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
     """Remove the provenance of a folder, and the images in it that are unchanged since they were written."""
-    listed = _listed(folder).items()
+    listed = _hashes_of(folder).items()
     removed = [
         name
         for name, content in listed
@@ -264,7 +266,7 @@ def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
     return removed
 
 
-def stated_synthesis(provenance: Path) -> dict[str, Any]:
+def read_synthesis(provenance: Path) -> dict[str, Any]:
     """The content of the provenance.json of a synthesis; {} where it belongs to a run or to another tool."""
     stated = read_json(provenance)
     if not isinstance(stated, dict) or not OF_SYNTHESIS & stated.keys():
@@ -276,7 +278,7 @@ def check_folder(folder: Path) -> None:
     """Raise BadInput where a folder is a run or a prepared cohort, or its provenance.json is not of a synthesis."""
     path = folder / "provenance.json"
     others = [name for name in OTHERS if (folder / name).is_file()]
-    if path.is_file() and not stated_synthesis(path):
+    if path.is_file() and not read_synthesis(path):
         others.append(path.name)
     if others:
         raise BadInput(
@@ -287,7 +289,7 @@ def check_folder(folder: Path) -> None:
 def check_free(folder: Path, names: Iterable[str]) -> None:
     """Raise BadInput where a file has one of these names and voxlate did not write it: scans are not replaced."""
     check_folder(folder)
-    listed = _listed(folder)
+    listed = _hashes_of(folder)
     for name in names:
         path = folder / name
         if name in listed or not path.is_file():
@@ -301,7 +303,7 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
 
 def is_unchanged(folder: Path) -> bool:
     """Whether the provenance lists images, and all of them are unchanged since they were written."""
-    listed = _listed(folder)
+    listed = _hashes_of(folder)
     return bool(listed) and all(
         _has_content(folder / name, content) for name, content in listed.items()
     )
@@ -309,10 +311,10 @@ def is_unchanged(folder: Path) -> bool:
 
 def has_format(folder: Path, ending: str) -> bool:
     """Whether all images of a folder, except pictures beside them, have this ending."""
-    return all(name.endswith(ending) or is_picture(Path(name)) for name in _listed(folder))
+    return all(name.endswith(ending) or is_picture(Path(name)) for name in _hashes_of(folder))
 
 
-def _listed(folder: Path) -> dict[str, str]:
+def _hashes_of(folder: Path) -> dict[str, str]:
     """The hashes of the images that a folder's provenance lists, by file name."""
     return provenance_of(folder).get("images", {})
 

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,9 @@ class Part:
     number: int
     of: int
 
-    def __call__(self, scans: Sequence[Scans]) -> tuple[list[Scans], list[str]]:
-        """The cases of this part, and the names of all others; neighbours, which are often similar, go to several."""
-        own = list(scans[self.number - 1 :: self.of])
-        names = {one.case for one in own}
-        return own, [one.case for one in scans if one.case not in names]
+    def choose(self, scans: Sequence[Scans]) -> list[Scans]:
+        """The cases of this part; neighbours, which are often similar, go to several."""
+        return list(scans[self.number - 1 :: self.of])
 
 
 def part_of(text: str) -> Part:
@@ -69,8 +68,8 @@ def find_scans(
     model: Model | Ensemble,
     *,
     split: str | None = None,
-    missing: list[str] | None = None,
-    series: list[str] | None = None,
+    missing: Sequence[str] | None = None,
+    series: Sequence[str] | None = None,
     **layout: Any,
 ) -> list[Scans]:
     """The scans that the inputs name: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
@@ -88,39 +87,33 @@ def find_scans(
         )
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
-    found = []
-    for scans in _named_scans(inputs, model, split, series, layout):
+    found = list[Scans]()
+    for scans in _name_scans(inputs, model, split, series, layout):
         own, notes = by_accepted_names(scans.files, model.aliases)
-        names = own.keys()
-        files = {name: path for name, path in own.items() if name in wanted}
-        others = sorted({*names, *scans.others} - known)
-        truths = sorted(names & set(data.target) - wanted)
+        used = {name: path for name, path in own.items() if name in wanted}
+        others = sorted({*own, *scans.others} - known)
+        truths = sorted(own.keys() & set(data.target) - wanted)
         found.append(
-            Scans(
-                scans.case,
-                files,
-                tuple(others),
-                tuple(truths),
-                (*scans.notes, *notes),
-                patient=scans.patient,
+            replace(
+                scans,
+                files=used,
+                others=tuple(others),
+                truths=tuple(truths),
+                notes=(*scans.notes, *notes),
             )
         )
-    _refuse_maps(found, data.source, inputs[0])
+    if not any(scans.files.keys() & set(data.source) for scans in found):
+        _refuse_maps(found, data.source, inputs[0])
     return found
 
 
 def _refuse_maps(scans: Iterable[Scans], sources: Sequence[str], where: object) -> None:
-    """Raise BadInput if the cases hold tissue-parameter maps and no source: an image is drawn from them in training."""
-    names = dict[str, None]()
-    for one in scans:
-        if one.files.keys() & set(sources):
-            return
-        names.update(dict.fromkeys(one.others))
+    """Raise BadInput for tissue-parameter maps, from which an image is drawn in training only."""
+    names = dict.fromkeys(chain.from_iterable(case.others for case in scans))
     maps = [name for name in names if name in TISSUE_MAPS]
     if maps:
-        source = sources[0]
         raise BadInput(
-            f"{where}: expected an image ({' or '.join(sources)}), found tissue-parameter maps ({', '.join(maps)}), from which images are drawn in training alone. Write phantoms with images (voxlate phantom --modality t1 --out IMAGES) and give one as {source}=IMAGES/phantom_000/t1.nii.gz."
+            f"{where}: expected an image ({' or '.join(sources)}), found tissue-parameter maps ({', '.join(maps)}), from which images are drawn in training alone. Write phantoms with images (voxlate phantom --modality t1 --out IMAGES) and give one as {sources[0]}=IMAGES/phantom_000/t1.nii.gz."
         )
 
 
@@ -144,24 +137,22 @@ def by_accepted_names(
     return own, notes
 
 
-def _named_scans(
+def _name_scans(
     inputs: list[str],
     model: Model | Ensemble,
     split: str | None,
-    series: list[str] | None,
+    series: Sequence[str] | None,
     layout: Mapping[str, Any],
 ) -> Iterator[Scans]:
     """All scans that the inputs name, whether the model uses them or not."""
     sources = model.recipe.data.source
-    aliases = [name for names in model.aliases.values() for name in names]
-    if all(
-        "=" in text and not is_there(Path(text)) for text in inputs
-    ):  # 'mr.h5#slice=3' is a scan, not a pair
+    # 'mr.h5#slice=3' is a scan, not a pair
+    if all("=" in text and not is_there(Path(text)) for text in inputs):
         if series:
             raise BadInput(
                 f"--series: expected a folder with one DICOM study as input, found {' '.join(inputs)}. Give the folder, or a pair MODALITY=FOLDER#KEY alone."
             )
-        files = _pairs(inputs, [*sources, *aliases])
+        files = _pairs(inputs, [*sources, *chain.from_iterable(model.aliases.values())])
         yield Scans(_case_of(files), files)
         return
     if len(inputs) != 1:
@@ -173,10 +164,10 @@ def _named_scans(
         raise BadInput(
             f"{path}: expected a case, a cohort or a file, found nothing there. Check the path."
         )
-    cohort, study = _cohort_or_study(path, model, series, layout)
-    if study:
+    place = _cohort_or_study(path, model, series, layout)
+    if isinstance(place, list):
         wanted = {name: model.aliases.get(name, ()) for name in sources}
-        picked = pick_series(path, study, wanted, series)
+        picked = pick_series(path, place, wanted, series)
         yield Scans(_name_of(path.resolve().name), picked.files, notes=picked.notes)
         return
     if series:
@@ -184,30 +175,30 @@ def _named_scans(
             f"{path}: expected a folder of DICOM series of one study to choose from (--series), found none. Check the path."
         )
     if _is_one_scan(path, layout):
-        if len(sources) != 1:
-            stem = path.name.split(".")[0].lower()
-            named = stem if stem in sources else "NAME"
-            raise BadInput(
-                f"{path}: expected scans with their names ({', '.join(sources)}), found one without. Give each as a pair: {named}={path}."
-            )
-        files = {sources[0]: path}
-        name = path.name.split(".")[0].lower()
-        if name in TISSUE_MAPS and name not in sources:
-            yield Scans(name, {}, others=(name,))
-        else:
-            yield Scans(_case_of(files), files)
+        yield _one_scan(path, sources)
         return
-    if cohort is None:
-        cohort = find_cohort(path, **layout)
+    cohort = place or find_cohort(path, **layout)
     for case in in_split(model, cohort.cases, split):
         mask = {MASK: case.mask} if case.mask else {}
         yield Scans(case.case, case.files | mask, patient=case.patient)
     recorded = splits_of(model)
-    for name in (
-        cohort.without_scan
-    ):  # cases without any scan, of which sort_out states that they lack scans
+    for name in cohort.without_scan:  # of which sort_out states that they lack scans
         if split is None or recorded.get(name) == split:
             yield Scans(name, {})
+
+
+def _one_scan(path: Path, sources: Sequence[str]) -> Scans:
+    """The case of a lone scan; raises BadInput where the model has several sources."""
+    stem = path.name.split(".")[0].lower()
+    if len(sources) != 1:
+        named = stem if stem in sources else "NAME"
+        raise BadInput(
+            f"{path}: expected scans with their names ({', '.join(sources)}), found one without. Give each as a pair: {named}={path}."
+        )
+    if stem in TISSUE_MAPS and stem not in sources:
+        return Scans(stem, {}, others=(stem,))
+    files = {sources[0]: path}
+    return Scans(_case_of(files), files)
 
 
 def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
@@ -229,21 +220,21 @@ def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
 
 
 def in_split(
-    model: Model | Ensemble,
-    cases: Iterable[CaseFiles],
-    split: str | None,
+    model: Model | Ensemble, cases: Iterable[CaseFiles], split: str | None
 ) -> list[CaseFiles]:
     """The cases of a split, or all; the fold of the model's training has priority over the splits of the cohort."""
     if split is None:
         return list(cases)
     recorded = splits_of(model)
     in_fold = any(map(is_fold, _runs_of(model)))
-
-    def split_of(case: CaseFiles) -> str | None:
-        trained = recorded.get(case.case)
-        return (trained or case.split) if in_fold else (case.split or trained)
-
-    return [case for case in cases if split_of(case) == split]
+    kept = []
+    for case in cases:
+        splits = [case.split, recorded.get(case.case)]
+        if in_fold:
+            splits.reverse()
+        if (splits[0] or splits[1]) == split:
+            kept.append(case)
+    return kept
 
 
 def _case_of(files: Mapping[str, Path]) -> str:
@@ -261,31 +252,28 @@ def _name_of(text: str) -> str:
 
 
 def _cohort_or_study(
-    path: Path,
-    model: Model | Ensemble,
-    named: list[str] | None,
-    layout: Mapping[str, Any],
-) -> tuple[CohortFiles | None, list[SeriesInfo]]:
-    """The cohort in a folder, or the series of its one study from which a model picks; None and [] for one scan.
+    path: Path, model: Model | Ensemble, named: Sequence[str] | None, layout: Mapping[str, Any]
+) -> CohortFiles | list[SeriesInfo] | None:
+    """The cohort in a folder, the series of its one study from which a model picks, or None where neither is sure.
 
     A folder that holds one series, or cases by the layout with a scan of the model, is no study unless --series is
     named.
     """
     if not path.is_dir() or any(layout.values()):
-        return None, []
+        return None
     if is_dicom_folder(path):
         series = study_series(path)
-        return None, series if len(series) > 1 or named else []
-    if named:
-        return None, study_series(path)
-    accepted = {*model.scan_names, *(one for names in model.aliases.values() for one in names)}
-    try:
-        cohort = find_cohort(path, **layout)
-    except BadInput:
-        return None, study_series(path)
-    if any(accepted & case.files.keys() for case in cohort.cases):
-        return cohort, []
-    return cohort, study_series(path)
+        return series if len(series) > 1 or (named and series) else None
+    if not named:
+        accepted = {*model.scan_names, *chain.from_iterable(model.aliases.values())}
+        try:
+            cohort = find_cohort(path, **layout)
+        except BadInput:
+            return study_series(path) or None
+        if any(accepted & case.files.keys() for case in cohort.cases):
+            return cohort
+        return study_series(path) or cohort
+    return study_series(path) or None
 
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
@@ -310,30 +298,36 @@ def splits_of(model: Model | Ensemble) -> dict[str, str]:
     return splits
 
 
-def sort_out(
-    model: Model | Ensemble, scans: list[Scans]
-) -> tuple[list[Scans], dict[str, str], list[str]]:
-    """The cases that can be synthesised, a sentence for each that lacks a scan, and those in which nothing is missing.
+@dataclass(frozen=True)
+class Sorted:
+    """The cases that can be synthesised, by case why others cannot, and the cases in which nothing is missing."""
+
+    fitting: list[Scans]
+    lacking: dict[str, str]
+    complete: list[str]
+
+
+def sort_out(model: Model | Ensemble, scans: list[Scans]) -> Sorted:
+    """The cases by what the model can do with them.
 
     Raises BadInput where no case can be synthesised; for a single case with its own sentence.
     """
-    fitting = []
-    lacking = dict[str, str]()
-    complete = []
-    for one in scans:
+    result = Sorted([], {}, [])
+    for case in scans:
         try:
-            model.check_names(one.files, one.case)
-            fitting.append(one)
+            model.check_names(case.files, case.case)
+            result.fitting.append(case)
         except BadInput as error:
             if len(scans) == 1:
                 raise
-            if model.recipe.task.completes and set(model.recipe.data.source) <= set(one.files):
-                complete.append(one.case)
+            if model.recipe.task.completes and set(model.recipe.data.source) <= set(case.files):
+                result.complete.append(case.case)
             else:
-                lacking[one.case] = str(error)
-    if not fitting:
+                result.lacking[case.case] = str(error)
+    if not result.fitting:
+        lacking = result.lacking
         first = f" ({next(iter(lacking.values()))})" if lacking else ""
         raise BadInput(
-            f"INPUT: expected cases to synthesise, found {len(lacking)} that lack scans{first} and {len(complete)} that lack none. Check INPUT, --split and --missing."
+            f"INPUT: expected cases to synthesise, found {len(lacking)} that lack scans{first} and {len(result.complete)} that lack none. Check INPUT, --split and --missing."
         )
-    return fitting, lacking, complete
+    return result

@@ -44,32 +44,31 @@ def select(
     if options.like is not None:
         model = model.with_synthesis_of(recipe.read(options.like, allow_code=options.allow_code))
     model = model.with_options(options.allow_code, **options.keys)
-    missing = None if options.missing is None else list(options.missing)
     found = find_scans(
         list(inputs),
         model,
         split=options.split,
-        missing=missing,
-        series=None if options.series is None else list(options.series),
+        missing=options.missing,
+        series=options.series,
         **options.layout,
     )
-    if missing is not None and model.recipe.task.completes:
-        model = model.with_only(missing)
-    scans, lacking, complete = sort_out(model, found)
-    others = None
-    parts = 0
+    if options.missing is not None and model.recipe.task.completes:
+        model = model.with_only(options.missing)
+    cases = sort_out(model, found)
+    patients = {case.case: case.patient for case in found}
+    selected = Selection(model, cases.fitting, None, cases.lacking, cases.complete, patients)
     if options.part is not None:
         part = part_of(options.part)
-        scans, others = part(scans)
-        parts = part.of
-    patients = {one.case: one.patient for one in found}
-    selected = Selection(model, scans, others, lacking, complete, patients, parts)
+        own = part.choose(selected.scans)
+        names = {case.case for case in own}
+        others = [case.case for case in selected.scans if case.case not in names]
+        selected = replace(selected, scans=own, others=others, parts=part.of)
     if options.pseudonymise is None:
         return selected
-    return pseudonymised(selected, read_key(options.pseudonymise))
+    return _use_pseudonyms(selected, read_key(options.pseudonymise))
 
 
-def pseudonymised(selected: Selection, pseudonyms: Pseudonyms) -> Selection:
+def _use_pseudonyms(selected: Selection, pseudonyms: Pseudonyms) -> Selection:
     """The same cases under pseudonyms, which their folders and provenance have instead of names and paths."""
     patients = selected.patients
     names = {case: pseudonyms.case(case, patient) for case, patient in patients.items()}
@@ -79,12 +78,12 @@ def pseudonymised(selected: Selection, pseudonyms: Pseudonyms) -> Selection:
         if patient:
             hidden[patient] = names[case].partition("_")[0]
     scans = list[Scans]()
-    for one in selected.scans:
-        for modality, path in one.files.items():
+    for scan in selected.scans:
+        for modality, path in scan.files.items():
             places = (str(path), str(path.absolute()), str(path.resolve()), path.name)
             hidden |= dict.fromkeys(places, modality)
-        own = names[one.case]
-        scans.append(replace(one, case=own, known_as=one.case, patient=own.partition("_")[0]))
+        own = names[scan.case]
+        scans.append(replace(scan, case=own, known_as=scan.case, patient=own.partition("_")[0]))
     hidden |= {str(origin): "RUN" for origin in selected.model.origins}
     return replace(
         selected,

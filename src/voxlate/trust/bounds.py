@@ -1,6 +1,7 @@
 """Bounds of the errors of single cases, by a calibrated run, as lines of text."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _texts(bounds: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) 
 def _summary(
     by_case: Mapping[str, Mapping[str, Mapping[str, float]]], units: Mapping[str, str]
 ) -> Iterator[str]:
-    for modality in dict.fromkeys(name for bounds in by_case.values() for name in bounds):
+    for modality in dict.fromkeys(chain.from_iterable(by_case.values())):
         of_modality = {case: bounds.get(modality, {}) for case, bounds in by_case.items()}
         values = {case: bounds["mae"] for case, bounds in of_modality.items() if "mae" in bounds}
         if values:

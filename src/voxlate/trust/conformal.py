@@ -75,7 +75,7 @@ def upper_bound(
     if bound == "none":
         return mean
     if bound == "any":
-        return _betting_bound(shares, 1 - confidence)
+        return _bound_by_betting(shares, 1 - confidence)
     if count < 2:
         return 1.0
     quantile = float(stats.t.ppf(confidence, count - 1))
@@ -83,7 +83,7 @@ def upper_bound(
     return min(1.0, mean + quantile * sd / math.sqrt(count))
 
 
-def _betting_bound(shares: Array, delta: float) -> float:
+def _bound_by_betting(shares: Array, delta: float) -> float:
     """The least mean against which a bet turns 1 into 1 / delta at some patient."""
     count = np.arange(1, len(shares) + 1)
     means = (0.5 + np.cumsum(shares)) / (1 + count)
@@ -92,12 +92,12 @@ def _betting_bound(shares: Array, delta: float) -> float:
     goal = math.log(1 / delta)
     stakes = np.minimum(1.0, np.sqrt(2 * goal / (len(shares) * before)))
 
-    def is_rejected(mean: float) -> bool:
+    def _rejects(mean: float) -> bool:
         factors = 1 - stakes * (shares - mean)
         wealth = np.cumsum(np.log(np.maximum(factors, 1e-300)))
         return bool(wealth.max() > goal)
 
-    return _least(is_rejected, 0.0, 1.0)
+    return _least(_rejects, 0.0, 1.0)
 
 
 def least_scale(
@@ -112,12 +112,10 @@ def least_scale(
     bound's confidence (Bates et al. 2021, theorem 1). inf where WIDEST is not enough.
     """
 
-    def holds(scale: float) -> bool:
+    def _holds(scale: float) -> bool:
         return upper_bound(shares_outside(scores, scale), confidence, bound) <= alpha
 
-    if not holds(WIDEST):
-        return math.inf
-    return _least(holds, 0.0, WIDEST)
+    return _least(_holds, 0.0, WIDEST) if _holds(WIDEST) else math.inf
 
 
 def shares_outside(scores: Sequence[Array], scale: float) -> Array:

@@ -150,16 +150,18 @@ class Verdict:
 
     @property
     def score(self) -> float:
+        """The largest statistic."""
         return max(self.statistics.values())
 
     @property
-    def flagged(self) -> bool:
+    def is_flagged(self) -> bool:
+        """Whether the case is out of distribution."""
         return self.score > 1
 
     @property
     def messages(self) -> list[Message]:
         """The largest deviation, and how reliable that is with few patients; none for a case in distribution."""
-        if not self.flagged:
+        if not self.is_flagged:
             return []
         worst = max(self.statistics, key=lambda name: self.statistics[name])
         grade = grade_of_distance(self.score)
@@ -175,10 +177,10 @@ class Verdict:
         ]
 
     @property
-    def stated(self) -> dict[str, object]:
+    def entry(self) -> dict[str, object]:
         """The entry of a provenance."""
         statistics = {name: round(value, 3) for name, value in self.statistics.items()}
-        return {"unfamiliar": self.flagged, "statistics": statistics, "patients": self.patients}
+        return {"unfamiliar": self.is_flagged, "statistics": statistics, "patients": self.patients}
 
     def map(self, shape: tuple[int, ...]) -> Array:
         """The distance of the patch that is nearest to each voxel [D, H, W]; 1 is the limit of patches in distribution."""

@@ -1,6 +1,7 @@
 """Whether images can be used: the sentence with which a report and the page begin."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from voxlate.scoring.verdict import Outcome, Verdict
 from voxlate.system.codes import Grade
@@ -23,13 +24,13 @@ def usability(warnings: Warnings, verdicts: Sequence[Verdict] = ()) -> tuple[Out
             f"Not usable because the error of {names} is higher than that of a naive baseline ({failed[0].baseline}).",
         )
     if refused and len(refused) == len(warnings):
-        return "worse", f"Not usable because the model does not take such scans. {_said(refused)}"
+        return "worse", f"Not usable because the model does not take such scans. {_join(refused)}"
     if refused:
         some = f"{plural(len(refused), 'case')} of {len(warnings)} cannot be used ({first_of(list(refused))})"
-        return "unclear", f"Usable with care: {some}. {_said(refused)}"
+        return "unclear", f"Usable with care: {some}. {_join(refused)}"
     if careful:
         of = f" ({first_of(list(careful))})" if len(warnings) > 1 else ""
-        return "unclear", f"Usable with care{of}: {_said(careful)}"
+        return "unclear", f"Usable with care{of}: {_join(careful)}"
     if any(verdict.outcome == "unclear" for verdict in verdicts):
         doubt = "the images are not shown to be more accurate than a naive baseline"
     elif any(verdict.outcome == "better" for verdict in verdicts):
@@ -45,15 +46,15 @@ def _reasons(warnings: Warnings, grade: Grade) -> dict[str, list[str]]:
     """By case, the texts of the warnings of a grade."""
     reasons = dict[str, list[str]]()
     for case, own in warnings.items():
-        for one in own:
-            if one.grade == grade:
-                reasons.setdefault(case, []).append(one.text)
+        for warning in own:
+            if warning.grade == grade:
+                reasons.setdefault(case, []).append(warning.text)
     return reasons
 
 
-def _said(reasons: Mapping[str, Sequence[str]]) -> str:
+def _join(reasons: Mapping[str, Sequence[str]]) -> str:
     """The reasons of a case, or the first one of several cases, which states how many others there are."""
-    several = list(dict.fromkeys(reason for own in reasons.values() for reason in own))
+    several = list(dict.fromkeys(chain.from_iterable(reasons.values())))
     if len(reasons) == 1 or len(several) == 1:
         return " ".join(several)
     return f"{several[0]} {plural(len(several) - 1, 'other reason')} below."

@@ -25,7 +25,7 @@ from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Tables, score_tables
 from voxlate.scoring.verdict import read_verdicts, verdict_lines
 from voxlate.synthesis.calibrate import calibrate as fit_intervals
-from voxlate.synthesis.calibrate import held_out_cases
+from voxlate.synthesis.calibrate import find_calibration_cases
 from voxlate.synthesis.model import load
 from voxlate.synthesis.selection import select
 from voxlate.system.errors import BadInput
@@ -142,7 +142,7 @@ def calibrate(folder: Path, request: Request, progress: Progress) -> Facts:
     run, cohort = Path(request["run"]), Path(request["cohort"])
     model = load(run, request["device"], answer=request["answer"])
     model = model.with_options(samples=request["samples"])
-    cases = held_out_cases(model, cohort, request["split"], **_layout(run, cohort))
+    cases = find_calibration_cases(model, cohort, request["split"], **_layout(run, cohort))
     _, fitted = fit_intervals(
         model, cases, split=request["split"], progress=progress, warn=said.append
     )
