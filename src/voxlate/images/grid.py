@@ -90,6 +90,7 @@ class Volume:
 
     @property
     def grid(self) -> Grid:
+        """The positions of the voxels."""
         _, depth, height, width = self.data.shape
         return Grid((depth, height, width), self.affine, self.codes)
 
@@ -162,7 +163,7 @@ def _same_centre(grid: Grid, shape: np.ndarray, factor: np.ndarray) -> Grid:
 
 def orient(volume: Volume, axes: str) -> Volume:
     """Flip and permute a volume until its (x, y, z) indices grow towards `axes`, say "RAS" or "LPS"; exact."""
-    view = _oriented_view(volume, axes)
+    view = _view_along(volume, axes)
     if view is volume:
         return volume
     if len(view.data) == 1:
@@ -170,20 +171,15 @@ def orient(volume: Volume, axes: str) -> Volume:
     return dataclasses.replace(view, data=np.ascontiguousarray(view.data))
 
 
-def _oriented_view(volume: Volume, axes: str) -> Volume:
+def _view_along(volume: Volume, axes: str) -> Volume:
     """As `orient`, but the voxels are a view of the old ones."""
     current = nib.orientations.io_orientation(volume.affine)
     wanted = nib.orientations.axcodes2ornt(tuple(axes))
     change = nib.orientations.ornt_transform(current, wanted)
     if np.array_equal(change, [[0, 1], [1, 1], [2, 1]]):
         return volume
-    spatial = volume.data.transpose(
-        3,
-        2,
-        1,
-        0,
-    )  # x, y, z, then channels, which the orientation leaves alone
-    data = nib.orientations.apply_orientation(spatial, change).transpose(3, 2, 1, 0)
+    # x, y, z, then channels, which the orientation leaves alone
+    data = nib.orientations.apply_orientation(volume.data.T, change).T
     affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
     return dataclasses.replace(volume, data=data, affine=affine)
 
@@ -195,7 +191,7 @@ def canonical(volume: Volume) -> Volume:
 
 def canonical_view(volume: Volume) -> Volume:
     """As `canonical`, but the voxels are a view of the old ones, and not contiguous."""
-    return _oriented_view(volume, "RAS")
+    return _view_along(volume, "RAS")
 
 
 def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
@@ -221,9 +217,8 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     data = empty((len(volume.data), *grid.shape), np.float32)
     for channel, out in zip(volume.data, data):
         spline = channel
-        if (
-            order > 1
-        ):  # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for "nearest"
+        if order > 1:
+            # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for "nearest"
             spline = scipy.ndimage.spline_filter(channel, order, np.float32, mode="mirror")
         scipy.ndimage.affine_transform(
             spline,

@@ -31,20 +31,20 @@ class Scale:
 
     def of(self, x: Array) -> Array:
         """As `forward`, not clipped."""
-        y = _floating(x) - self.low
+        y = _as_floats(x) - self.low
         y *= 2 / (self.high - self.low) if self.high - self.low > NARROWEST else 0.0
         y -= 1
         return y
 
     def inverse(self, y: Array) -> Array:
         """Physical values of network units; not clipped, so that a prediction beyond the range stays visible."""
-        x = _floating(y) + 1
+        x = _as_floats(y) + 1
         x *= (self.high - self.low) / 2
         x += self.low
         return x
 
 
-def _floating(x: Array) -> Array:
+def _as_floats(x: Array) -> Array:
     """Integers as float32 (numpy would go to float64), floats as they are."""
     if isinstance(x, np.ndarray | np.generic):
         return x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float32)
@@ -82,10 +82,17 @@ class IntensityMap(ABC):
         """
 
 
-def _known(statistics: Statistics | None) -> Statistics:
+def _require(statistics: Statistics | None) -> Statistics:
     if statistics is None:
         raise ValueError("this intensity map needs the statistics of the volume")
     return statistics
+
+
+def _check_order(kind: str, low: float, high: float) -> None:
+    if not low < high:
+        raise BadInput(
+            f"intensity {kind}: expected low < high, found low = {low}, high = {high}. Swap or change them."
+        )
 
 
 @settings
@@ -105,16 +112,15 @@ class Window(IntensityMap):
     kind: Literal["window"] = "window"
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise BadInput(
-                f"intensity window: expected low < high, found low = {self.low}, high = {self.high}."
-            )
+        _check_order("window", self.low, self.high)
 
     @property
     def window(self) -> tuple[float, float]:
+        """Low and high."""
         return self.low, self.high
 
     def scale(self, statistics: Statistics | None = None, slice_index: int | None = None) -> Scale:
+        """The scale of the window."""
         return Scale(self.low, self.high)
 
 
@@ -135,17 +141,16 @@ class Percentile(IntensityMap):
     kind: Literal["percentile"] = "percentile"
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise BadInput(
-                f"intensity percentile: expected low < high, found low = {self.low}, high = {self.high}."
-            )
+        _check_order("percentile", self.low, self.high)
 
     @property
     def upper_percentile(self) -> float:
+        """The percentile that becomes 1."""
         return self.high
 
     def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
-        known = _known(statistics)
+        """The scale between the percentiles of a volume."""
+        known = _require(statistics)
         inside = known.foreground if self.inside == "foreground" else known.all
         low = inside.at(self.low) if self.floor is None else self.floor
         return Scale(low, inside.at(self.high))
@@ -161,7 +166,8 @@ class ZScore(IntensityMap):
     kind: Literal["zscore"] = "zscore"
 
     def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
-        inside = _known(statistics).foreground
+        """The scale around the mean of a volume's foreground."""
+        inside = _require(statistics).foreground
         reach = self.clip * inside.sd
         return Scale(inside.mean - reach, inside.mean + reach)
 
@@ -175,10 +181,12 @@ class MinMax(IntensityMap):
 
     @property
     def slicewise(self) -> bool:
+        """Whether each slice has a scale of its own."""
         return self.per == "slice"
 
     def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
-        known = _known(statistics)
+        """The scale between the extremes of a slice or a volume."""
+        known = _require(statistics)
         if self.slicewise and slice_index is not None:
             return Scale(known.slice_low[slice_index], known.slice_high[slice_index])
         return Scale(known.all.at(0), known.all.at(100))

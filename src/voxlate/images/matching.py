@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations_with_replacement, product
 
@@ -39,14 +39,10 @@ class MatchingLevel:
     reach: int
     most: int = 160
 
-    def scaled(self, factor: float) -> "MatchingLevel":
-        return MatchingLevel(
-            self.voxel_mm * factor,
-            self.window_mm * factor,
-            self.apart_mm * factor,
-            self.reach,
-            self.most,
-        )
+    def scale(self, factor: float) -> "MatchingLevel":
+        """The level with lengths that are multiplied by a factor."""
+        lengths = ("voxel_mm", "window_mm", "apart_mm")
+        return replace(self, **{name: getattr(self, name) * factor for name in lengths})
 
 
 class Matching:
@@ -72,19 +68,18 @@ class Matching:
         self.level = level
         self.reach = np.where(resolved, level.reach, 0)
         self.size = np.array(_voxels(level.window_mm, self.fixed.shape, self.spacing))
-        self.places, self.around, self.outer = self._compared()
+        self.places, self.around, self.outer = self._compare_places()
 
     def shifts(self, field: Field) -> Shifts:
         """The displacement at the centre of each window that has a distinct one; field: the estimate so far."""
         starts = self._windows()
         centres = self.origin + self.spacing * (starts + (self.size - 1) / 2)
-        before, strain = _linearised(field, centres, self.spacing * self.size / 4)
+        before, strain = _linearise(field, centres, self.spacing * self.size / 4)
         share = max(1, AT_ONCE // self.around.size)
-        parts = [slice(k, k + share) for k in range(0, len(starts), share)]
-        found = [
-            self._moves(starts[part], centres[part], before[part], strain[part]) for part in parts
-        ]
-        moves = np.concatenate(found) if found else np.zeros((0, 3))
+        moves = np.zeros((len(starts), 3))
+        for first in range(0, len(starts), share):
+            part = slice(first, first + share)
+            moves[part] = self._moves(starts[part], centres[part], before[part], strain[part])
         kept = np.isfinite(moves).all(axis=1)
         displacements = before[kept] + moves[kept] * self.spacing
         return Shifts(centres[kept], displacements, int((~kept).sum()))
@@ -116,7 +111,7 @@ class Matching:
             self.moving, matrix, first, output_shape=self.outer, order=1, cval=np.nan
         ).ravel()
 
-    def _compared(self) -> tuple[Whole, Whole, tuple[int, ...]]:
+    def _compare_places(self) -> tuple[Whole, Whole, tuple[int, ...]]:
         """The compared voxels: places from a window's first voxel in the scan [N], in the box around it for each shift
         [S, N], and that box's shape.
 
@@ -137,9 +132,8 @@ class Matching:
         """First voxels of the windows: in each cube of the level's `apart_mm`, the one with the most structure."""
         if (self.size == self.fixed.shape).all():
             return np.zeros((1, 3), np.int64)
-        halves = [
-            min(2, n) for n in self.fixed.shape
-        ]  # structure is measured on voxels twice as wide: fast enough
+        # structure is measured on voxels twice as wide: fast enough
+        halves = [min(2, n) for n in self.fixed.shape]
         size = np.maximum(1, self.size // halves)
         inside = block_means(self.inside, halves)
         moving = class_of(self.moving, *self.moving_range, BINS)
@@ -203,7 +197,7 @@ def _box_means(image: NDArray[np.generic], firsts: list[Whole], size: Whole) -> 
     return total / np.prod(size)
 
 
-def _linearised(field: Field, centres: Floats, steps: Floats) -> tuple[Floats, Floats]:
+def _linearise(field: Field, centres: Floats, steps: Floats) -> tuple[Floats, Floats]:
     """A field's displacement [N, 3] and its derivative [N, 3, 3] at points, by differences of so many millimetres."""
     ahead = np.diag(steps)
     points = np.concatenate(

@@ -1,7 +1,9 @@
 """The mid-sagittal plane of a head, found as the plane about which it is most similar to its mirror image."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import scipy.ndimage
@@ -25,6 +27,9 @@ WINDOW_HU = (
     -100.0,
     300.0,
 )  # fat to bone; denser bone, metal and contrast agent have no stable value
+
+
+Plane = Sequence[float] | np.ndarray  # turn, tilt and shift
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,15 @@ def find_midline(volume: Volume) -> Midline:
 
     Raises BadInput where no plane makes it similar to its mirror image.
     """
-    image, spacing = _simple(volume)
-    search = _Search(image, spacing)
-    turn, tilt, shift = search.best()
-    correlation = search.correlation((turn, tilt, shift))
+    simple = _simplify(volume)
+    search = _Search(simple.data[0], simple.grid.spacing_mm)
+    best = search.best()
+    correlation = search.correlation(best)
     if not correlation >= LEAST_CORRELATION:
         raise BadInput(
             f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation of {correlation:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
         )
+    turn, tilt, shift = best.tolist()
     return Midline(turn, tilt, shift, correlation)
 
 
@@ -105,40 +111,43 @@ class _Search:
         self.values = image[tuple(self.index.T)]
         self.tilts = image.shape[0] * spacing_mm[0] >= LEAST_HEIGHT_MM
 
-    def mirrored(self, plane: tuple[float, float, float]) -> np.ndarray:
+    def mirror(self, plane: Plane) -> np.ndarray:
         """The values at the mirror images of all points; beyond the top and bottom slices these are repeated."""
-        normal = Midline(*plane, 1.0).rotation[:, 0]
+        normal = Midline(plane[0], plane[1], plane[2], 1.0).rotation[:, 0]
         across = 2 * (self.points @ normal - plane[2])
         mirror = self.points - across[:, None] * normal
         places = (mirror[:, ::-1] / self.spacing + self.centre).T
         places[0] = places[0].clip(0, len(self.image) - 1)
         return scipy.ndimage.map_coordinates(self.image, places, order=1, mode="constant")
 
-    def cost(self, plane: tuple[float, float, float]) -> float:
-        return float(np.mean((self.mirrored(plane) - self.values) ** 2))
+    def cost(self, plane: Plane) -> float:
+        """The mean squared difference of the head and its mirror image."""
+        return float(np.mean((self.mirror(plane) - self.values) ** 2))
 
-    def correlation(self, plane: tuple[float, float, float]) -> float:
-        other = self.mirrored(plane)
+    def correlation(self, plane: Plane) -> float:
+        """The correlation of the head and its mirror image."""
+        other = self.mirror(plane)
         if not len(other) or other.std() == 0 or self.values.std() == 0:
             return 0.0
         return float(np.corrcoef(other, self.values)[0, 1])
 
-    def best(self) -> tuple[float, float, float]:
+    def best(self) -> np.ndarray:
+        """Turn, tilt and shift of the plane with the least cost."""
         if not len(self.points):
-            return 0.0, 0.0, 0.0
+            return np.zeros(3)
         middle = self.points.mean(axis=0)
         starts = []
-        for turn in TURNS_DEG:
+        for turn, aside in product(TURNS_DEG, (-8.0, 0.0, 8.0)):
             normal = Midline(turn, 0.0, 0.0, 1.0).rotation[:, 0]
-            for aside in (-8.0, 0.0, 8.0):
-                starts.append((float(turn), 0.0, float(middle @ normal + aside)))
-        start = np.array(min(starts, key=self.cost))
+            starts.append(np.array([turn, 0.0, middle @ normal + aside]))
+        start = min(starts, key=self.cost)
         free = np.array([0, 1, 2] if self.tilts else [0, 2])
 
-        def plane(free_values: np.ndarray) -> tuple[float, float, float]:
+        def plane(free_values: np.ndarray) -> np.ndarray:
+            """The plane of the free parameters."""
             at = start.copy()
             at[free] = free_values
-            return float(at[0]), float(at[1]), float(at[2])
+            return at
 
         simplex = start[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
         options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
@@ -151,8 +160,8 @@ class _Search:
         return plane(optimum.x)
 
 
-def _simple(volume: Volume) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """The head alone, windowed to [0, 1] and smoothed, with voxels of about COARSE_MM: image and its spacing."""
+def _simplify(volume: Volume) -> Volume:
+    """The head alone, windowed to [0, 1] and smoothed, with voxels of about COARSE_MM."""
     inside = foreground(volume)
     image = volume.data[0]
     low, high = WINDOW_HU
@@ -168,5 +177,4 @@ def _simple(volume: Volume) -> tuple[np.ndarray, tuple[float, float, float]]:
     smooth = scipy.ndimage.gaussian_filter(shades, blur)
     smooth[~inside] = 0
     straight = Volume(smooth[None], np.diag([*spacing[::-1], 1.0]), "", "")
-    coarse = resample(straight, with_spacing(straight.grid, (depth, height, width)), fill=0.0)
-    return coarse.data[0], coarse.grid.spacing_mm
+    return resample(straight, with_spacing(straight.grid, (depth, height, width)), fill=0.0)

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import StringConstraints
 
 from voxlate.images.matching import Image, Matching, MatchingLevel, Spacing
-from voxlate.images.motion import Field, Mask, Shifts, fit_field, rigid_motion
+from voxlate.images.motion import RIGID, STIFFNESS, Field, Mask, Shifts, fit_field, rigid_motion
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice
 from voxlate.system.records import Count, NotNegative, Number, Text
 
@@ -25,6 +25,7 @@ CONSTANT = (
 )
 CUT_OUT = 0.98  # Dice overlap of two such backgrounds from which on one mask has cut both scans
 MASK_POINTS = 3000
+NO_BODY = "no body was found in the fixed scan"
 NOTHING_IN_COMMON = "the two show too little in common, or are further apart than some 20 mm"
 
 
@@ -83,10 +84,12 @@ def misalignment(
     displacement, shifts, resolved = displacement_field(
         fixed, moving, spacing_mm, mask, units, coarse
     )
-    unseen = "".join(name for name, one in zip("DHW", resolved) if not one)
+    unseen = "".join(np.array(list("DHW"))[~resolved])
     unmeasured = Misalignment(None, None, None, None, len(shifts.centres), shifts.left_out, unseen)
     if displacement is None:
-        reason = _reason(unmeasured, fixed.shape, spacing_mm, bool(mask.any()))
+        reason = _reason(unmeasured, fixed.shape, spacing_mm)
+        if len(unseen) < 2 and not mask.any():
+            reason = NO_BODY
         return replace(unmeasured, reason=reason)
     places = np.flatnonzero(mask)
     places = places[:: max(1, len(places) // MASK_POINTS)]
@@ -105,7 +108,7 @@ def misalignment(
     )
 
 
-def _reason(found: Misalignment, shape: tuple[int, ...], spacing_mm: Spacing, body: bool) -> str:
+def _reason(found: Misalignment, shape: tuple[int, ...], spacing_mm: Spacing) -> str:
     """Why nothing was measured, to be read after "cannot be measured: "."""
     if len(found.unseen) > 1:
         voxels = (
@@ -113,8 +116,6 @@ def _reason(found: Misalignment, shape: tuple[int, ...], spacing_mm: Spacing, bo
             "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm)),
         )
         return f"{voxels[0]} voxels of {voxels[1]} mm are too few or too large (at least two directions need {FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)"
-    if not body:
-        return "no body was found in the fixed scan"
     if found.windows + found.left_out < FEWEST_WINDOWS:
         places = found.windows + found.left_out
         return f"too few places have structure in both (found {places}, at least {FEWEST_WINDOWS} are needed)"
@@ -139,14 +140,16 @@ def displacement_field(
     ranges = [_range(image, mask, unit) for image, unit in zip((fixed, moving), units)]
     factor = min(1.0, float((np.array(fixed.shape) * spacing_mm)[resolved].max()) / HEAD_MM)
     pair_at = partial(Matching, fixed, moving, mask, spacing_mm, ranges, resolved)
-    whole = pair_at(WHOLE.scaled(factor)).shifts(np.zeros_like).displacements
+    whole = pair_at(WHOLE.scale(factor)).shifts(np.zeros_like).displacements
     field: Field = partial(np.full_like, fill_value=whole[0] if len(whole) else 0.0)
     levels = LEVELS if resolved[0] else FLAT_LEVELS
-    for level in [one for one in levels if one.voxel_mm > FINEST_MM or not coarse]:
-        shifts = pair_at(level.scaled(factor)).shifts(field)
+    for level in levels:
+        if coarse and level.voxel_mm <= FINEST_MM:
+            continue
+        shifts = pair_at(level.scale(factor)).shifts(field)
         if len(shifts.displacements) < FEWEST_WINDOWS:
             return None, shifts, resolved
-        field = fit_field(shifts, resolved, may_bend=level is not levels[0])
+        field = fit_field(shifts, resolved, RIGID if level is levels[0] else STIFFNESS)
     apart = np.linalg.norm(shifts.displacements - field(shifts.centres), axis=1)
     agree = apart <= AGREE_MM * factor
     shifts = Shifts(

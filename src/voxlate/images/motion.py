@@ -20,7 +20,9 @@ FOLDS = 4
 STEPS = 8  # of a robust fit, at most
 SETTLED_MM = 1e-3  # a step that moves windows by less ends a fit
 ARM_MM = 100.0  # of a rotation: about the size of a head
-STIFFNESS = (10.0, 100.0)  # smoothing of the spline that follows a warp, from soft to nearly affine
+# smoothing of the spline that follows a warp, from soft to nearly affine
+STIFFNESS: tuple[float, ...] = (10.0, 100.0)
+RIGID: tuple[float, ...] = ()  # no spline
 SPLINE_MM = 100.0  # a unit of the spline's, so that its system of equations is well scaled
 LATTICE_MM = 6.0  # between points at which a smooth field is computed; in between it is linear
 SOFTER = 0.8  # a spline is kept below this share of the rigid motion's error; edges of two contrasts gain less
@@ -53,32 +55,32 @@ class Rigid:
         return (around @ (rotation(self.turn) - np.eye(3)).T + self.translation) * self.resolved
 
 
-def fit_field(shifts: Shifts, resolved: Mask, may_bend: bool = True) -> Field:
+def fit_field(shifts: Shifts, resolved: Mask, stiffnesses: tuple[float, ...] = STIFFNESS) -> Field:
     """The field that predicts left-out windows best: a rigid motion alone, or with a spline of some stiffness."""
     centres = shifts.centres
     displacements = shifts.displacements
     rigid = rigid_motion(centres, displacements, resolved)
-    if not may_bend or len(centres) < 4 * FOLDS:
+    if not stiffnesses or len(centres) < 4 * FOLDS:
         return rigid
     fold = np.arange(len(centres)) % FOLDS
-    apart = np.zeros((1 + len(STIFFNESS), len(centres)))
+    apart = np.zeros((1 + len(stiffnesses), len(centres)))
     for number in range(FOLDS):
         out = fold == number
         part = rigid_motion(centres[~out], displacements[~out], resolved)
         fields: list[Field] = [part]
         fields += [
-            _bent(part, centres[~out], displacements[~out], stiffness) for stiffness in STIFFNESS
+            _bend(part, centres[~out], displacements[~out], stiffness) for stiffness in stiffnesses
         ]
         for k, field in enumerate(fields):
             apart[k, out] = np.linalg.norm(displacements[out] - field(centres[out]), axis=1)
     errors = np.median(apart, axis=1)
     best = int(errors.argmin())
     if errors[best] < SOFTER * errors[0]:
-        return _bent(rigid, centres, displacements, STIFFNESS[best - 1])
+        return _bend(rigid, centres, displacements, stiffnesses[best - 1])
     return rigid
 
 
-def _bent(rigid: Rigid, centres: Floats, displacements: Floats, stiffness: float) -> Field:
+def _bend(rigid: Rigid, centres: Floats, displacements: Floats, stiffness: float) -> Field:
     """A rigid motion with a smoothing spline of its residuals; the kernel is biharmonic in 2 or 3 dimensions."""
     from scipy.interpolate import RBFInterpolator
 
@@ -107,9 +109,8 @@ def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigi
     turns = [axis for axis in range(3) if axis == 0 or np.ptp(around[:, 0]) > 0]
     kept = [*np.flatnonzero(resolved), *(3 + axis for axis in turns)]
     axes = np.flatnonzero(resolved)
-    table = np.zeros(
-        (len(around), 3, 6)
-    )  # derivative of the displacement by translation and rotation
+    # derivative of the displacement by translation and rotation
+    table = np.zeros((len(around), 3, 6))
     table[:, :, :3] = np.eye(3)
     for _ in range(STEPS):
         turned = around @ rotation(turn).T

@@ -39,13 +39,13 @@ LOWER = (
 )
 
 
-def _rising(name: str, stops: Sequence[str]) -> Colormap:
+def _lighten(name: str, stops: Sequence[str]) -> Colormap:
     """The colours at powers of evenly spaced places."""
     places = np.linspace(0, 1, len(stops)) ** LOWER
     return LinearSegmentedColormap.from_list(name, list(zip(places.tolist(), stops)))
 
 
-OURS = {"error": ERROR} | {name: _rising(name, stops) for name, stops in PERFUSION.items()}
+OURS = {"error": ERROR} | {name: _lighten(name, stops) for name, stops in PERFUSION.items()}
 
 
 def plane_of(volume: AnyArray, plane: Plane, index: int) -> AnyArray:

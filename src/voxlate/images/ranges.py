@@ -40,6 +40,7 @@ class Range:
 
     @property
     def width(self) -> float:
+        """The difference between the ends."""
         return self.high - self.low
 
     def __str__(self) -> str:

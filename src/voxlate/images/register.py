@@ -226,6 +226,7 @@ class CoarsePair:
         )
 
     def compare(self, transform: Transform) -> Similarity:
+        """How similar the scans are through a transform."""
         grid = self.fixed.grid
         shared = cover(self.moving.grid, grid, transform)
         grids = (self.moving.grid, grid)

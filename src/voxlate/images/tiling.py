@@ -153,6 +153,7 @@ class SliceOption(ABC):
 
 
 def whole_slices(shape: Triple) -> Tiling:
+    """Tiles of a slice each."""
     return Tiling(shape, (1, *shape[1:]))
 
 
@@ -161,7 +162,7 @@ def whole_volume(shape: Triple) -> SlicePlan:
     return SlicePlan(Tiling(shape, shape), Tiling(shape, shape))
 
 
-def _overlapping(shape: Triple, size: Triple, overlap: float) -> SlicePlan:
+def _overlap(shape: Triple, size: Triple, overlap: float) -> SlicePlan:
     shared = [min(round(overlap * length), length - 1) for length in size]
     d, h, w = (voxels if n > length else 0 for voxels, n, length in zip(shared, shape, size))
     tiling = Tiling(shape, size, (d, h, w))
@@ -183,8 +184,9 @@ class Whole(SliceOption):
     ] = None
 
     def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        """Whole slices, or overlapping patches of volumes."""
         if patch[0] > 1:
-            return _overlapping(shape, patch, overlap)
+            return _overlap(shape, patch, overlap)
         return SlicePlan(whole_slices(shape), whole_slices(shape))
 
 
@@ -196,9 +198,10 @@ class Tiled(SliceOption):
     kind: Literal["tiled"] = "tiled"
 
     def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        """Overlapping tiles of each slice."""
         _, height, width = shape
         size = (1, min(patch[1], height), min(patch[2], width))
-        return _overlapping(shape, size, overlap)
+        return _overlap(shape, size, overlap)
 
 
 @settings
@@ -215,9 +218,11 @@ class Resized(SliceOption):
 
     @property
     def resize_to(self) -> Size:
+        """The height and width that every slice is resized to."""
         return self.size
 
     def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        """Whole slices, whose images are resized."""
         return SlicePlan(whole_slices(shape), whole_slices(shape), resized=True)
 
 
@@ -250,9 +255,9 @@ def fit_to_mask(
         if crop is not None:
             rows = _box(np.flatnonzero(mask.any(axis=(0, 2))), height_of_mask, crop)
             columns = _box(np.flatnonzero(mask.any(axis=(0, 1))), width_of_mask, crop)
-    sides = _centred if centred else _rounded
+    sides = _centre if centred else _round_out
     left, right = sides(columns, width, multiple, min(least[1], width))
-    top, bottom = _rounded(rows, height, multiple, min(least[0], height))
+    top, bottom = _round_out(rows, height, multiple, min(least[0], height))
     return replace(plan, margins=(left, right, top, bottom), empty=empty)
 
 
@@ -265,7 +270,7 @@ def _box(filled: np.ndarray, length: int, margin: int) -> Size:
     return max(0, first), min(length, end)
 
 
-def _rounded(box: Size, length: int, multiple: int, least: int) -> Size:
+def _round_out(box: Size, length: int, multiple: int, least: int) -> Size:
     """The margins on both sides of an axis, so that a multiple of voxels with `box` inside remains; 0 for all.
 
     least: voxels that remain. They begin at a multiple, so that a network halves them where it halves the whole axis.
@@ -281,8 +286,8 @@ def _rounded(box: Size, length: int, multiple: int, least: int) -> Size:
     return -first, first + side - length
 
 
-def _centred(box: Size, length: int, multiple: int, least: int) -> Size:
-    """The margins of `_rounded`, but symmetric about the middle of the axis, even for the whole axis."""
+def _centre(box: Size, length: int, multiple: int, least: int) -> Size:
+    """The margins of `_round_out`, but symmetric about the middle of the axis, even for the whole axis."""
     odd = length % 2  # then the column right of the middle of an even side is the axis' middle
     before = length - 2 * box[0] - odd
     after = 2 * box[1] - length + odd

@@ -75,7 +75,7 @@ def _numbers(record: Record, line: str, name: str) -> list[float]:
     record.check(all(NUMBER.fullmatch(word) for word in words[1:]), f"no numbers in its {name}")
     found = [float(word) for word in words[1:]]
     record.check(
-        all(abs(one) <= FARTHEST_MM for one in found),
+        all(abs(number) <= FARTHEST_MM for number in found),
         "numbers that are not finite, or far too large",
     )
     return found
@@ -89,4 +89,6 @@ def _fit(kind: str, own: list[float], fixed: list[float]) -> bool:
     if kind != "BSplineTransform" or len(fixed) != SPLINE_FIXED:
         return False
     knots = fixed[:3]
-    return all(one.is_integer() and one > 0 for one in knots) and len(own) == 3 * math.prod(knots)
+    return all(count.is_integer() and count > 0 for count in knots) and len(own) == 3 * math.prod(
+        knots
+    )
