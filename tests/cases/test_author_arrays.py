@@ -350,9 +350,9 @@ def damage(root: Path, how: str) -> None:
     [
         (
             "both",
-            "test_list.txt: expected no ID of another list, found 'p07', which is in that of train",
+            "test_list.txt: expected each ID once in all lists, found 'p07' again, after that of train",
         ),
-        ("twice", "train_list.txt: expected each ID once, found 'p07' twice"),
+        ("twice", "train_list.txt: expected each ID once in all lists, found 'p07' again"),
         ("missing id", "train_list.txt: expected files of every ID, found none of 'p99'"),
         ("no list", "train_list.txt: expected a text file"),
         ("empty list", "test_list.txt: expected a line for each slice, found an empty file"),

@@ -130,10 +130,10 @@ def prepare_case(
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
-    if by_brain and not same_grid(
-        _brain_scan(case, in_ras, preparation).grid, common.grid
-    ):  # raises BadInput for a head that is cut off, before resampling adds air around it
-        brain(_brain_scan(case, in_ras, preparation))
+    if by_brain:
+        scan = _brain_scan(case, in_ras, preparation)
+        if not same_grid(scan.grid, common.grid):
+            brain(scan)  # refuses a head that is cut off, before resampling adds air around it
     volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
     arrays, statistics, outlines = _store_and_measure(volumes)
     bits = None
@@ -143,10 +143,8 @@ def prepare_case(
         elif by_brain:
             outlines = [brain(_brain_scan(case, volumes, preparation))] * len(volumes)
         bits = arrays[MASK] = _join_bits(outlines)
-        if common.transforms:
-            bits[~common.scanned()] = (
-                0  # outside its field of view, a registered scan holds only the fill value
-            )
+        if common.transforms:  # outside its field of view, a scan holds only the fill value
+            bits[~common.scanned()] = 0
     for name, label_map in labels.items():
         arrays[LABEL + name] = compact(common.align_labels(canonical(label_map)).data[0])
     header = CaseHeader(

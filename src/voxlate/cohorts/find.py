@@ -101,9 +101,21 @@ def find_cohort(
         )
     refuse_similar_names((case.case for case in cases), "case", table or root)
     refuse_similar_names((case.patient for case in cases), "patient", patients or table or root)
-    cases = sorted(
-        (_take_frames(case, layout.frames) for case in cases), key=lambda case: case.case
-    )
+    _unify(cases, layout, modalities, root, found)
+    return found
+
+
+def _unify(
+    cases: list[CaseFiles],
+    layout: Preset,
+    modalities: Sequence[str] | None,
+    root: Path,
+    found: CohortFiles,
+) -> None:
+    """Give `found` the cases with frames, names and modalities as they are prepared, and what is assumed of them."""
+    cases = [
+        _take_frames(case, layout.frames) for case in sorted(cases, key=lambda case: case.case)
+    ]
     found.cases = _unify_spelling(cases, found)
     if modalities is not None:
         found.cases = _take_modalities(modalities, layout, root, found)
@@ -115,7 +127,6 @@ def find_cohort(
     found.guessed += sentences_on_shared_masks(
         (case.patient, case.mask) for case in found.cases if case.mask
     )
-    return found
 
 
 def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Preset:
@@ -230,8 +241,7 @@ def _cases_by_path(
 
     A path belongs to the first pattern that it matches; paths that match none, and cases without a scan, are noted.
     """
-    places = " ".join(layout.places).lower()
-    named = [ending for ending in endings_by_name() if ending in places]
+    named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
     kinds = (*scan_endings(), *named)
     skip = [path_expression(pattern) for pattern in layout.skip]
     images = [
@@ -240,11 +250,7 @@ def _cases_by_path(
     synthetic = [path for path in images if Path(path).name.startswith(SYNTHETIC)]
     paths = [path for path in images if path not in synthetic and choice.keep_file(path)]
     if not paths:
-        are_arrays = any(map(holds_slices, chain.from_iterable(names for _, names in folders)))
-        arrays = "Name the layout of such arrays by --preset or --pattern."
-        raise BadInput(
-            f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {arrays if are_arrays else 'Check the path.'}"
-        )
+        raise _no_images(root, folders, kinds)
     unmatched = list[str]()
 
     def match(patterns: list[str]) -> list[CaseFiles]:
@@ -271,15 +277,24 @@ def _cases_by_path(
             f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
         )
     found.without_scan += [case.case for case in cases if not case.files]
-    for names, what in (
-        (unmatched, "scans that no pattern claims"),
-        (synthetic, "images that were synthesised"),
-        (found.without_scan, "cases of label maps or a mask without a scan"),
-    ):
-        if names:
-            found.unclaimed.append(f"{len(names)} {what} ({quote_some(names)})")
+    _note(found, unmatched, "scans that no pattern claims")
+    _note(found, synthetic, "images that were synthesised")
+    _note(found, found.without_scan, "cases of label maps or a mask without a scan")
     found.unclaimed += _folders_without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]
+
+
+def _note(found: CohortFiles, names: Sequence[str], what: str) -> None:
+    if names:
+        found.unclaimed.append(f"{len(names)} {what} ({quote_some(names)})")
+
+
+def _no_images(root: Path, folders: Folders, kinds: Sequence[str]) -> BadInput:
+    are_arrays = any(map(holds_slices, chain.from_iterable(names for _, names in folders)))
+    arrays = "Name the layout of such arrays by --preset or --pattern."
+    return BadInput(
+        f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {arrays if are_arrays else 'Check the path.'}"
+    )
 
 
 def _folders_without_images(

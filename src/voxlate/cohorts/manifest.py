@@ -103,13 +103,7 @@ def read_manifest(
         owners = {case.case: [case] for case in cases}
     else:
         cases = on_disk()
-        key = "case" if "case" in rows[0] else "patient"
-        owners = _by_name(cases, key)
-        unknown = [name for name in names if name not in owners]
-        if unknown:
-            raise BadInput(
-                f"{path}: expected files of the {key} {unknown[0]}, found only others ({', '.join(sorted(owners)[:3])}, …). Fix the manifest."
-            )
+        owners = _cases_of_notes(path, cases, names, "case" if "case" in rows[0] else "patient")
     if not any(case.files for case in cases):
         raise BadInput(
             f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path."
@@ -312,15 +306,26 @@ def _refuse_scan_twice(path: Path, rows: Sequence[Row]) -> None:
             )
 
 
-def _by_name(cases: Sequence[CaseFiles], key: str) -> dict[str, list[CaseFiles]]:
-    """The cases of each name that a row of notes may have; key: "case", or "patient" for names of patients as well."""
+def _cases_of_notes(
+    path: Path, cases: Sequence[CaseFiles], names: Collection[str], key: str
+) -> dict[str, list[CaseFiles]]:
+    """The cases of each name; key: "case", or "patient" where names of patients count as well.
+
+    Raises BadInput for a name that has no case.
+    """
     by_name = defaultdict[str, list[CaseFiles]](list)
     for case in cases:
-        names = {case.case}
+        own = {case.case}
         if key == "patient":
-            names.add(case.patient or patient_in(case.case) or case.case)
-        for name in names:
+            own.add(case.patient or patient_in(case.case) or case.case)
+        for name in own:
             by_name[name].append(case)
+    for name in names:
+        if name not in by_name:
+            known = ", ".join(sorted(by_name)[:3])
+            raise BadInput(
+                f"{path}: expected files of the {key} {name}, found only others ({known}, …). Fix the manifest."
+            )
     return by_name
 
 

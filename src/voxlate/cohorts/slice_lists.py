@@ -189,22 +189,17 @@ def _take_splits(
         beside = root.resolve().parent / name
         path = beside if beside.is_file() and not (root / name).is_file() else root / name
         ids = [*_lines(path).values()]
-        most_frequent, count = Counter(ids).most_common(1)[0]
-        if count > 1:
-            raise BadInput(
-                f"{path}: expected each ID once, found '{most_frequent}' twice. Remove one of the lines."
-            )
-        both = [ID for ID in ids if ID in splits]
-        if both:
-            raise BadInput(
-                f"{path}: expected no ID of another list, found '{both[0]}', which is in that of {splits[both[0]]} too ({len(both)} such). Take it out of one of them."
-            )
+        for ID in ids:
+            if ID in splits:
+                raise BadInput(
+                    f"{path}: expected each ID once in all lists, found '{ID}' again, after that of {splits[ID]}. Remove one of the lines."
+                )
+            splits[ID] = split
         missing = sorted(set(ids) - names)
         if missing:
             raise BadInput(
                 f"{path}: expected files of every ID, found none of '{missing[0]}' ({len(missing)} of {len(ids)} have none). Add them, or take the lines out."
             )
-        splits |= dict.fromkeys(ids, split)
     unlisted = sorted(names - splits.keys())
     if unlisted:
         found.unclaimed.append(f"{len(unlisted)} slices that no list names ('{unlisted[0]}', …)")
