@@ -16,6 +16,7 @@ from voxlate.cli import cohort, model, planning, result, serve, sharing, starter
 from voxlate.cli.app import app
 from voxlate.recipe import Recipe
 from voxlate.scoring.metrics import METRICS, REGION_METRICS, Metric
+from voxlate.system.codes import CODES
 from voxlate.system.config import key_types, members
 
 DOCS = Path(__file__).parent
@@ -32,6 +33,7 @@ def write_pages(folder: Path) -> None:
         "commands.md": commands(),
         "recipe_keys.md": recipe_keys(),
         "scores.md": scores(),
+        "messages.md": messages(),
         "tutorial.md": notebook(DOCS / "start" / "tutorial.ipynb"),
     }
     folder.mkdir(exist_ok=True)
@@ -176,6 +178,17 @@ def notebook(path: Path) -> str:
         text = "".join(cell["source"]).strip()
         parts.append(f"```python\n{text}\n```" if cell["cell_type"] == "code" else text)
     return "\n\n".join(parts) + "\n"
+
+
+def messages() -> str:
+    """Every code of a message with its grades, its meaning and what to do."""
+    rows = [
+        (code(name), ", ".join(entry.grades), escaped(entry.described), escaped(entry.action))
+        for name, entry in CODES.items()
+    ]
+    head = "A message has a code, a grade, a text, a case and numbers. Commands print equal ones once; `--verbose` prints all, and `OUT/messages.jsonl` keeps them."
+    names = ("code", "grade", "meaning", "what to do")
+    return f"# Messages\n\n{head}\n\n{table(names, rows)}\n"
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

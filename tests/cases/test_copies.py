@@ -12,7 +12,7 @@ from voxlate.cases.case import prepare_case
 from voxlate.cases.prepare import prepare
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.images.grid import Volume
-from voxlate.images.likeness import (
+from voxlate.images.same_scan import (
     LEAST,
     SAME,
     SAME_FLAT,

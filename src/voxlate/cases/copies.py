@@ -10,7 +10,8 @@ import numpy as np
 
 from voxlate.cases.case import MASK, PreparedCase, open_case
 from voxlate.cases.case_header import CaseHeader
-from voxlate.images.likeness import (
+from voxlate.images.mask import foreground
+from voxlate.images.same_scan import (
     LEAST,
     LEAST_FLAT,
     SAME,
@@ -24,7 +25,6 @@ from voxlate.images.likeness import (
     signature_of,
     similar,
 )
-from voxlate.images.mask import foreground
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.errors import first_of, plural
 from voxlate.system.messages import Message, message
@@ -37,7 +37,7 @@ Scan = tuple[CaseHeader, str]  # a case and a modality
 
 
 def signatures(case: PreparedCase) -> dict[str, str]:
-    """The signatures (see images/likeness.py) of a case's scans, as text; those of blank scans are empty."""
+    """The signatures (see images/same_scan.py) of a case's scans, as text; those of blank scans are empty."""
     shown = [name for name in case.header.visible if name not in TISSUE_MAPS]
     return {name: as_text(signature_of(_field(case, name))) for name in shown}
 

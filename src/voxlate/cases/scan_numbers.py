@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import median_abs_deviation
 
 from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.intensity_checks import AIR_HU, check_kind
@@ -150,7 +151,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < FEWEST:
         return np.nan, 0.0
     median = float(np.median(values))
-    return median, TO_SD * float(np.median(np.abs(np.array(values) - median)))
+    return median, TO_SD * float(median_abs_deviation(values))
 
 
 def _is_apart(value: float, usual: tuple[float, float], least: float) -> bool:

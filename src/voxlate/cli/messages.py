@@ -11,12 +11,7 @@ from voxlate.system.codes import CODES
 from voxlate.system.messages import FILE, Message, Say, message, summarise, write_messages
 
 MOST = 4  # lines of messages
-Verbose = Annotated[
-    bool,
-    Option(
-        "Print every message; OUT/messages.jsonl has them all.", flag="--verbose -v", panel=OUTPUT
-    ),
-]
+Verbose = Annotated[bool, Option("Print every message.", flag="--verbose -v", panel=OUTPUT)]
 
 
 @contextmanager

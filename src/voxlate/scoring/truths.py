@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from voxlate.cases.scan_numbers import PADDING_HU
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import foreground
-from voxlate.scoring.likeness import Likeness, foreign_truths, mirrored_truths
+from voxlate.scoring.same_patient import Likeness, foreign_truths, mirrored_truths
 from voxlate.system.codes import CODES
 from voxlate.system.errors import first_of, plural
 from voxlate.system.messages import Message, message

@@ -14,6 +14,12 @@ class Code(NamedTuple):
     grades: tuple[Grade, ...] = ("note",)
     detail: bool = False
 
+    @property
+    def described(self) -> str:
+        """The meaning as a sentence; the name of the scan that another one is compared with is left open."""
+        text = self.meaning.format(partner="reference scan")
+        return f"{text[0].upper()}{text[1:]}."
+
 
 LEAVE = "or leave the case out (--exclude)."
 NAMES = f"Check the names of the files, {LEAVE}"
@@ -146,7 +152,7 @@ CODES: dict[str, Code] = {
     "chosen-series": Code(
         "a series of a study was chosen for a modality", "Name another one by --series."
     ),
-    "already-synthesised": Code("images of an earlier synthesis are kept", detail=True),
+    "already-synthesised": Code("images of an earlier synthesis are kept"),
     "synthesised-again": Code("images of an earlier synthesis are synthesised again"),
     "removed": Code("images of an earlier synthesis with other options are removed"),
     "workers": Code("how busy the workers of a synthesis are", detail=True),

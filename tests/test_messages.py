@@ -1,0 +1,98 @@
+"""Messages: one table of codes, grades that no text changes, and few lines."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import voxlate
+from voxlate.cli.messages import MOST, keep_messages, shorten
+from voxlate.system.codes import CODES, GRADES
+from voxlate.system.messages import FILE, Message, message, read_messages, summarise, worst_grade
+
+ROOT = Path(voxlate.__file__).parent
+DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
+
+
+def constants() -> tuple[set[str], set[str]]:
+    """The codes that calls of `message` name, and all texts of the source outside the table."""
+    called, texts = set[str](), set[str]()
+    for path in ROOT.rglob("*.py"):
+        if path.name == "codes.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.add(node.value)
+            named = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "message"
+            if named and isinstance(node.args[0], ast.Constant):
+                called.add(node.args[0].value)
+    return called, texts
+
+
+def test_every_code_of_the_source_is_in_the_table_and_every_entry_is_used():
+    called, texts = constants()
+    assert len(called) > 60
+    assert called - CODES.keys() == set()
+    known = texts | {f"{DYNAMIC}{text}" for text in texts}
+    assert [code for code in CODES if code not in known] == []
+    assert all(set(entry.grades) <= set(GRADES) for entry in CODES.values())
+
+
+def test_the_page_of_messages_is_the_table(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT.parents[1] / "docs"))
+    import generate
+
+    rows = re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", generate.messages(), flags=re.M)
+    assert dict(rows) == {code: ", ".join(entry.grades) for code, entry in CODES.items()}
+
+
+def test_a_folder_called_do_not_trust_changes_no_grade(tmp_path):
+    text = f"{tmp_path}/Do not trust the image. Caution: x is not checked."
+    one = message("unchecked", text)
+    assert one.grade == "note"
+    assert str(one) == text
+    assert read_messages([one.stated]) == [one]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "grade", "text"),
+    [
+        ("t1: turned. Do not trust the image.", "do not trust", "t1: turned."),
+        ("t1: dark. Caution: look at the scan and at the image.", "caution", "t1: dark."),
+        ("t1: bright.", "note", "t1: bright."),
+    ],
+)
+def test_a_sentence_of_version_0_6_keeps_its_grade(sentence, grade, text):
+    (one,) = read_messages([sentence])
+    assert (one.grade, one.text) == (grade, text)
+
+
+def test_the_highest_grade_counts():
+    several = [Message("brightness", grade, "") for grade in ("caution", "do not trust", "note")]
+    assert worst_grade(several) == "do not trust"
+    assert worst_grade([]) is None
+
+
+def test_messages_of_one_code_are_one_line_with_three_cases():
+    several = [
+        message("starter", "Synthesised by starter:x.", case=f"c{number}") for number in range(50)
+    ]
+    (one,) = summarise(several)
+    assert one.text.startswith("50 cases (c0, c1, c2, …): Synthesised by starter:x.")
+
+
+def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
+    codes = [code for code, entry in CODES.items() if not entry.detail][: 2 * MOST]
+    said = [message(code, "Text.", case=case) for code in codes for case in "abc"]
+    assert shorten(said, tmp_path)[0].grade == "do not trust"
+    for _ in range(2):  # the same command again replaces its own lines
+        with keep_messages(tmp_path, "synth", verbose=False) as say:
+            for one in said:
+                say(one)
+        assert len(capfd.readouterr().err.splitlines()) == MOST
+    assert len((tmp_path / FILE).read_text().splitlines()) == len(said)
+    with keep_messages(tmp_path, "synth", verbose=True) as say:
+        for one in said:
+            say(one)
+    assert len(capfd.readouterr().err.splitlines()) == len(said)
