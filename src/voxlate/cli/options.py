@@ -20,7 +20,7 @@ To = Annotated[Path, Option("Output folder.", flag="--out", panel=MAIN)]
 Json = Annotated[bool, Option("Print the result as JSON.", flag="--json", panel=OUTPUT)]
 Everything = Annotated[
     bool,
-    Option("Print all scores and baselines instead of the main ones.", flag="--all", panel=OUTPUT),
+    Option("Print all scores and baselines.", flag="--all", panel=OUTPUT),
 ]
 Changes = Annotated[
     list[str] | None,

@@ -239,7 +239,7 @@ class SynthOptions(SynthKeys, Layout):
     ] = "nii.gz"
     bids: Annotated[
         bool,
-        Option("Copy as BIDS: derivatives/voxlate.", panel=OUTPUT),
+        Option("Copy as BIDS (voxlate).", panel=OUTPUT),
     ] = False
     dicom: Annotated[
         Path | None,
@@ -248,7 +248,7 @@ class SynthOptions(SynthKeys, Layout):
     pseudonymise: Annotated[
         Path | None,
         Option(
-            "Key file; OUT has pseudonyms in place of names.",
+            "Key file of the pseudonyms.",
             panel=OUTPUT,
         ),
     ] = None
