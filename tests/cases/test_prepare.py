@@ -23,6 +23,7 @@ from voxlate.images.grid import Volume, canonical
 from voxlate.images.mask import foreground
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock
+from voxlate.system.messages import Message
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
@@ -315,7 +316,7 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(
     cohort_folder: Path, tmp_path: Path, save
 ) -> None:
     out = tmp_path / "out"
-    messages: list[str] = []
+    messages: list[Message] = []
     first = prepare(cohort_folder, out, workers=1, say=messages.append)
     before, text = stamps(out), (out / "cohort.json").read_text()
     assert prepare(cohort_folder, out, workers=1) == first
@@ -324,8 +325,8 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(
     save(cohort_folder / "case2" / "t1.nii.gz", np.ones((4, 6, 8)) * 3)
     cohort = prepare(cohort_folder, out, workers=1, say=messages.append)
     split, *_, again = messages
-    assert split.startswith("6 patients: 5 for training, 1 for validation, none for test")
-    assert again == (
+    assert split.text.startswith("6 patients: 5 for training, 1 for validation, none for test")
+    assert again.text == (
         "1 cases were prepared again, because their files or the options have changed: case2."
     )
     assert {name for name, stamp in stamps(out).items() if stamp != before[name]} == {

@@ -309,7 +309,7 @@ def test_a_ct_with_another_offset_is_cautioned_about_with_both_errors(to_ct, sit
     said = []
     options = {"steps": 2, "share": 0, "device": "cpu", "say": said.append}
     done = adapt(to_ct.folder, shifted.folder, tmp_path / "adapted", **options)
-    cautions = [one for one in said if one.startswith("CAUTION")]
+    cautions = [one.text for one in said if one.code == "other-site"]
     assert len(cautions) == 1
     own = _final_errors(to_ct)[-1]
     before = _final_errors(done)[0]
@@ -318,7 +318,7 @@ def test_a_ct_with_another_offset_is_cautioned_about_with_both_errors(to_ct, sit
     assert f"({own:.3g}, network units)" in cautions[0]
     assert "ct 0 to" in cautions[0]
     assert "offset" in cautions[0]
-    at_fault = [one for one in said if one.startswith("THE TRUTH IS AT FAULT")]
+    at_fault = [one.text for one in said if one.code == "truth-offset"]
     assert "3 of 3 images" in at_fault[0]
     assert "not in Hounsfield units" in at_fault[0]
 
@@ -328,7 +328,7 @@ def test_scans_like_those_of_the_run_give_no_caution(to_ct, tmp_path):
     options = {"steps": 2, "share": 0, "device": "cpu", "say": said.append}
     adapt(to_ct.folder, tmp_path / "own", tmp_path / "adapted", **options)
     assert said
-    assert not [one for one in said if one.startswith(("CAUTION", "THE TRUTH"))]
+    assert not [one for one in said if one.code == "other-site" or "truth" in one.code]
 
 
 def test_swapped_modalities_are_named_with_their_values(to_ct, site, tmp_path):

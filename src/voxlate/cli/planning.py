@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 # Reasons of a plan that are printed without --verbose.
 DECISIONS = (
+    "data.source",
     "start_from",
     "stages",
     "method",
