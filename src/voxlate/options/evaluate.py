@@ -141,7 +141,7 @@ class EvaluateOptions(Layout):
     naive: Annotated[
         Any,
         Option(
-            "Naive baselines (naive.safetensors). Default: those of the run.",
+            "Naive baselines. Default: those of the run.",
             panel=ADVANCED,
             takes=Path,
         ),

@@ -103,7 +103,7 @@ def _claim(output: OutputFolder, cases: list[str], say: Say) -> None:
     """State what will be replaced in the folder of this process, or claim that of several processes."""
     if output.others is None:
         if outdated := output.differences(cases):
-            text = f"{len(outdated)} images in {output.path} with other options ({outdated[0]}) are synthesised again."
+            text = f"{len(outdated)} images in {output.path} made in another way ({outdated[0]}) are synthesised again."
             say(message("synthesised-again", text, images=len(outdated)))
         return
     with lock(output.path, SHARED_SECONDS):  # a process that synthesises all cases would hold it
