@@ -17,11 +17,12 @@ import matplotlib
 from rich.console import Console
 from rich.table import Table
 
-from voxlate.cli.progress import progress_on
+from voxlate.api.progress import progress_on
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
+from voxlate.synthesis.selection import Selection
 from voxlate.system.files import read_json, whole_file, write_json
 
 matplotlib.use("svg")
@@ -44,7 +45,7 @@ def measure(
     """Mean scores over the cases and seconds a slice of one sampler at one number of steps."""
     scans = find_scans([str(cohort)], model, split=split)
     with tempfile.TemporaryDirectory() as folder, progress_on(console) as bars:
-        made, _ = synthesise_cases(model, scans, Path(folder), progress=bars)
+        made, _ = synthesise_cases(Selection(model, scans), Path(folder), progress=bars)
         effort = [read_json(one / "provenance.json") for one in made]
         document = evaluate(Path(folder), cohort, features=features).document()
     (part,) = document["modalities"].values()

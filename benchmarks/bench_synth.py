@@ -22,6 +22,7 @@ from voxlate.recipe import from_dict
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans
+from voxlate.synthesis.selection import Selection
 from voxlate.system import machine
 from voxlate.system.files import write_json
 
@@ -133,7 +134,7 @@ def volume(path: Path, kind: str) -> None:
         {"kind": "window", "low": -1000, "high": 2000} if kind == "ct" else {"kind": "percentile"}
     )
     made = model(TINY, intensity, steps=2, samples=2)
-    synthesise_cases(made, [Scans("case", {"t1": path})], path.parent / "out")
+    synthesise_cases(Selection(made, [Scans("case", {"t1": path})]), path.parent / "out")
     print(machine.peak_memory() / 2**30, time.perf_counter() - begun)
 
 

@@ -32,8 +32,9 @@ from voxlate.starters.names import CARD, FOLDER
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.synthesis.scans import find_scans
+from voxlate.synthesis.selection import Selection
 from voxlate.training.starter import check_starter
-from voxlate.training.train import train
+from voxlate.training.train import Beginning, train
 from voxlate.training.weights import file_hash, is_finished
 
 RECIPES = Path(__file__).with_name("starter_recipes")
@@ -133,8 +134,8 @@ def make(
     cohort = folder / "cohort"
     write_cohort(
         cohort,
-        heads or wanted.heads,
-        wanted.size,
+        cases=heads or wanted.heads,
+        size=wanted.size,
         lesion=wanted.lesion,
         anatomy=2,
         modalities=sorted(modalities(recipe)),
@@ -151,7 +152,7 @@ def make(
         )
     run = folder / "run"
     began = time.monotonic()
-    done = train(recipe, prepared, run, head=head, device=device, say=print)
+    done = train(recipe, prepared, run, beginning=Beginning(head), device=device, say=print)
     if not is_finished(done.weights(), recipe.train):
         raise SystemExit(f"{run}: the training is not finished; run the same command again.")
     print(f"{name}: trained, {(time.monotonic() - began) / 3600:.2f} hours in this call")
@@ -200,7 +201,7 @@ def measured(name: str, wanted: Wanted, starter: Path, work: Path, device: str) 
         first, *others = model.recipe.data.source
         missing = others if model.recipe.task.completes else None
         scans = find_scans([str(cohort)], model, missing=missing, **layout(cohort))
-        synthesise_cases(model, scans, out, say=lambda _: None)
+        synthesise_cases(Selection(model, scans), out, say=lambda _: None)
         scores = evaluate(out, cohort, mask=mask, **layout(cohort))
         rows = [row for row in scores.rows if row.answer == "synthesis"]
         for modality in sorted({row.modality for row in rows}):

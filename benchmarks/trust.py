@@ -36,12 +36,12 @@ from voxlate.images.statistics import intensity_statistics
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.tissue import INTRACRANIAL
 from voxlate.planning.plan import plan_training
-from voxlate.planning.probe import Limits, free_memory
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.calibrate import calibrate
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
+from voxlate.synthesis.selection import Selection
 from voxlate.system.codes import GRADES
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import worst_grade
@@ -88,14 +88,13 @@ def learned(
             "\n".join(["case,patient,split," + ",".join(sorted(found[0].files)), *lines]) + "\n"
         )
         prepare(scans, folder / "prepared", manifest=table, audit=False, allow_outside=True)
-        limits = Limits(minutes, free_memory("cpu"))
-        made = plan_training(folder / "prepared", limits=limits, mode="mean", device="cpu")
+        made = plan_training(folder / "prepared", minutes=minutes, mode="mean", device="cpu")
         train(made.recipe, folder / "prepared", run, device="cpu")
     cases = [one for one in found if split[one.case] == "val"]
     _, calibration = calibrate(load(run), cases, split="val", regions=regions)
     model = load(run)
     mine = [one for one in find_scans([str(scans)], model) if split[one.case] == "test"]
-    synthesise_cases(model, mine, folder / "out")
+    synthesise_cases(Selection(model, mine), folder / "out")
     scores = evaluate(folder / "out", scans, cases=[one.case for one in mine], regions=regions)
     ours = [row for row in scores.rows if row.answer == "synthesis"]
     keys = [*KEYS, *(f"{region}.coverage" for region in regions)]
@@ -144,7 +143,9 @@ def heads(work: Path, source: str = "t1", target: str = "ct") -> Path:
     """The made-up heads, drawn once."""
     scans = work / ("heads" if source == "t1" else f"heads_{source}")
     if not (scans / f"phantom_{COUNT - 1:03d}" / f"{target}.nii.gz").exists():
-        write_cohort(scans, COUNT, SIZE, lesion="mixed", modalities=[source, target], seed=11)
+        write_cohort(
+            scans, cases=COUNT, size=SIZE, lesion="mixed", modalities=[source, target], seed=11
+        )
     return scans
 
 
@@ -305,7 +306,9 @@ CHANGES: dict[str, Change] = {
 def uncalibrated(work: Path) -> Iterator[dict[str, Any]]:
     scans = work / "whole_heads"
     if not (scans / "phantom_063" / "ct.nii.gz").exists():
-        write_cohort(scans, 64, (72, 88, 40), lesion="mixed", modalities=["t1", "ct"], seed=21)
+        write_cohort(
+            scans, cases=64, size=(72, 88, 40), lesion="mixed", modalities=["t1", "ct"], seed=21
+        )
     names = sorted(one.case for one in find_cohort(scans).cases)
     table = scans / "cases.csv"
     lines = [
@@ -317,12 +320,11 @@ def uncalibrated(work: Path) -> Iterator[dict[str, Any]]:
         prepare(scans, work / "whole_prepared", manifest=table, audit=False)
     for source, target in (("t1", "ct"), ("ct", "t1")):
         run = work / f"one_step_{source}"
-        limits = Limits(10, free_memory("cpu"))
         made = plan_training(
             work / "whole_prepared",
             source=(source,),
             target=(target,),
-            limits=limits,
+            minutes=10,
             mode="mean",
             device="cpu",
         )

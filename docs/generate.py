@@ -12,8 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from voxlate.cli import cohort, model, planning, result, serve, sharing, starters, trust  # noqa: F401  (they add their commands)
-from voxlate.cli.app import app
+from voxlate.cli.commands import app
 from voxlate.recipe import Recipe
 from voxlate.scoring.metrics import METRICS, REGION_METRICS, Metric
 from voxlate.system.codes import CODES

@@ -1,8 +1,8 @@
-"""The commands in Python with wrong arguments: one sentence each, as on the command line."""
+"""Wrong options: every one is refused in one sentence, which is the same in Python and on the command line."""
 
-import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from typing import Any, Literal, get_args, get_origin
 
 import nibabel as nib
 import numpy as np
@@ -10,46 +10,160 @@ import pytest
 
 import voxlate as package
 from rows import every_row
-from voxlate.cli import api
+from voxlate.api.images import Syntheses
+from voxlate.cli.options import flag_of
+from voxlate.options.check import check_options, check_value, read_text
+from voxlate.options.option import Option, option_of
+from voxlate.options.table import field_types, text_type
 from voxlate.system.errors import BadInput
 
-COMMANDS = ("calibrate", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train")
-WRONG: tuple[Any, ...] = (object(), b"bytes", 3 + 4j, {"a": object()}, [object()])
+TABLES = {
+    "adapt": ("RUN --data DATA --out OUT", package.AdaptOptions),
+    "calibrate": ("RUN COHORT", package.CalibrateOptions),
+    "compare": ("OUT", package.CompareOptions),
+    "evaluate": ("OUT --truth COHORT", package.EvaluateOptions),
+    "export": ("OUT --dicom TO", package.ExportOptions),
+    "import": ("xmodality WEIGHTS --out OUT", package.ImportOptions),
+    "likelihood": ("RUN COHORT", package.LikelihoodOptions),
+    "listen": ("RUN --out OUT", package.ListenOptions),
+    "phantom": ("--out OUT", package.PhantomOptions),
+    "plan": ("DATA", package.PlanOptions),
+    "prepare": ("COHORT --out OUT", package.PrepareOptions),
+    "serve": ("RUN", package.ServeOptions),
+    "synth": ("RUN COHORT --out OUT", package.SynthOptions),
+    "train": ("auto --data DATA --out OUT", package.TrainOptions),
+}
+NAMES = {
+    "import": "import_weights",
+    "synth": "synthesise",
+}  # of functions that are called otherwise
+OBJECTS: tuple[Any, ...] = (object(), b"bytes", 3 + 4j, {"a": object()}, [object()])
 
 
-def parameters() -> list[tuple[str, str]]:
-    names = [
-        (command, inspect.signature(getattr(package, command)).parameters) for command in COMMANDS
-    ]
-    return [
-        (command, one.name)
-        for command, some in names
-        for one in some.values()
-        if one.kind is not one.VAR_KEYWORD
-    ]
+def wrong_texts(hint: Any, option: Option) -> Iterator[str]:
+    """Texts that an option refuses: no number, a number out of its range, no choice of its list."""
+    kind = text_type(hint)
+    if kind in (int, float):
+        yield "many"
+    if option.least is not None:
+        yield f"{option.least - 1:g}"
+    if option.most is not None:
+        yield f"{option.most + 1:g}"
+    if get_origin(kind) is Literal:
+        yield "none_of_these"
 
 
-@every_row(("command", "name"), parameters())
-def test_every_argument_of_a_wrong_type_is_refused_in_one_sentence(
-    command: str, name: str, tmp_path
+def options_on_command_line() -> list[tuple[str, str, str]]:
+    """Each command and option with each text that it refuses."""
+    rows = []
+    for command, (_, table) in TABLES.items():
+        for name, hint in field_types(table).items():
+            option = option_of(hint)
+            if option is not None:
+                rows += [(command, name, text) for text in wrong_texts(hint, option)]
+    return rows
+
+
+@every_row(("command", "name", "text"), options_on_command_line())
+def test_python_and_the_command_line_refuse_the_same_option_in_the_same_sentence(
+    command: str, name: str, text: str, voxlate
 ) -> None:
-    function: Callable[..., Any] = getattr(package, command)
-    needed = [
-        one.name
-        for one in inspect.signature(function).parameters.values()
-        if one.default is one.empty
-    ]
-    given = {one: tmp_path / one for one in needed if one not in ("options", "folders")}
-    given |= {"folders": [tmp_path]} if "folders" in needed else {}
-    for wrong in WRONG:
-        if command == "synthesise" and name == "inputs" and isinstance(wrong, dict):
-            continue
+    line, table = TABLES[command]
+    hint = field_types(table)[name]
+    flag = flag_of(name, option_of(hint))
+    answer = voxlate(command, *line.split(), *required(table), flag, text)
+    with pytest.raises(BadInput) as error:
+        check_options(table, None, {name: text})
+    assert answer.code == 2
+    sentence = str(error.value)
+    assert sentence.startswith(f"{name}: expected ")
+    said = " ".join(answer.err.split())
+    assert said == f"voxlate: {flag}{sentence.removeprefix(name)}"
+
+
+def required(table: Any) -> list[str]:
+    """The options of a command that have no default, with a value each."""
+    names = [field.name for field in fields(table) if field.default is MISSING]
+    return [word for name in names for word in (f"--{name}", "A@b:1")]
+
+
+def test_every_default_is_a_value_that_its_option_takes() -> None:
+    for _, table in TABLES.values():
+        for field in fields(table):
+            if field.default is not MISSING and field.default is not None:
+                hint = field_types(table)[field.name]
+                assert check_value(field.name, field.default, hint) == field.default
+
+
+@every_row(
+    ("table", "name"),
+    [(table, name) for _, table in TABLES.values() for name in field_types(table)],
+)
+def test_every_option_refuses_objects_of_another_type_in_one_sentence(table, name: str) -> None:
+    hint = field_types(table)[name]
+    for wrong in OBJECTS:
         with pytest.raises(BadInput) as error:
-            function(**{**given, name: wrong})
+            check_options(table, None, {name: wrong})
         said = str(error.value)
         assert said.startswith(f"{name}: expected "), said
         assert "\n" not in said
         assert f"({type(wrong).__name__})" in said
+    option = option_of(hint)
+    if option is not None and get_origin(text_type(hint)) is tuple:
+        with pytest.raises(
+            BadInput, match=f"--x: expected {len(get_args(text_type(hint)))} numbers"
+        ):
+            read_text("--x", ("a",), hint)
+
+
+PAIRS = [  # commands that take one option without another, or not with it
+    ("train", {"minutes": 5, "steps": "+2"}, "RUN"),
+    ("train", {"target": "ct"}, "tiny"),
+    ("train", {"minutes": 5}, "tiny"),
+    ("train", {"steps": "+5"}, "tiny"),
+    ("train", {"fold": 1}, "RUN"),
+    ("train", {"minutes": "+5"}, "auto"),
+    ("prepare", {"address": "auto"}, "COHORT"),
+    ("evaluate", {"noise": "shared"}, "OUT"),
+    ("evaluate", {"missing": "all"}, "OUT"),
+    ("synth", {"store": True}, "COHORT"),
+    ("import", {"changes": {"train.steps": 3}}, "kl-f4"),
+    ("serve", {"host": "0.0.0.0"}, "RUN"),
+    ("calibrate", {"out": "CAL"}, "RUN"),
+    ("demo", {"starter": "starter:x"}, "DEMO"),
+]
+
+
+@every_row(("command", "options", "what"), PAIRS)
+def test_options_that_exclude_or_need_each_other_are_refused_in_the_same_sentence(
+    command: str, options: dict[str, Any], what: str, voxlate, run, prepared, cohort, tiny, tmp_path
+) -> None:
+    folder = {"RUN": run, "tiny": tiny, "COHORT": cohort, "OUT": tmp_path / "no"}.get(what, what)
+    new = tmp_path / "new"
+    lines = {
+        "train": ([folder], {} if what == "RUN" else {"data": prepared, "out": new}),
+        "prepare": ([folder], {"out": new}),
+        "evaluate": ([folder], {"truth": cohort}),
+        "synth": ([run, folder], {"out": new}),
+        "import": ([folder, tmp_path / "weights"], {"out": new}),
+        "serve": ([folder], {}),
+        "calibrate": ([folder, cohort], {}),
+        "demo": ([], {"out": new}),
+    }
+    arguments, named = lines[command]
+    words = [word for name, value in named.items() for word in (f"--{name}", value)]
+    for name, value in options.items():
+        texts = (
+            [f"{key}={inner}" for key, inner in value.items()] if isinstance(value, dict) else []
+        )
+        flag = "--set" if texts else f"--{name}"
+        words += [flag] if value is True else [flag, *(texts or [value])]
+    answer = voxlate(command, *arguments, *words)
+    function = getattr(package, NAMES.get(command, command))
+    with pytest.raises(BadInput) as error:
+        function(*arguments, **named, **options)
+    assert answer.code == 2
+    assert " ".join(answer.err.split()) == f"voxlate: {' '.join(str(error.value).split())}"
 
 
 @every_row(
@@ -57,57 +171,39 @@ def test_every_argument_of_a_wrong_type_is_refused_in_one_sentence(
     [
         (
             lambda path: package.train("auto", path, path, minutes="two"),
-            "minutes: expected a number, found 'two' (str)",
-        ),
-        (
-            lambda path: package.train("auto", path, path, fold="1"),
-            "fold: expected a whole number, found '1' (str)",
+            "--minutes: expected the minutes of a training, such as 60, found 'two'",
         ),
         (
             lambda path: package.train("auto", path, path, stepz=1),
-            "train: expected a known argument, found 'stepz'",
+            "stepz: expected a known option, found another. Did you mean 'steps'?",
         ),
         (
             lambda path: package.plan(path, minutes=float("nan")),
             "minutes: expected a number, found nan (float)",
         ),
-        (
-            lambda path: package.plan(path, minutes=-1),
-            "minutes: expected a number above 0, found -1",
-        ),
-        (lambda path: package.plan(path, minuts=1), "found 'minuts'. Did you mean 'minutes'?"),
+        (lambda path: package.plan(path, minuts=1), "Did you mean 'minutes'?"),
         (
             lambda path: package.prepare(path, path, modalities=3),
             "modalities: expected a list (a text), found 3 (int)",
         ),
-        (
-            lambda path: package.evaluate(path, path, noise="shared"),
-            "--noise: expected --run with it",
-        ),
+        (lambda path: package.prepare(object(), path), "root: expected a path or a text"),
+        (lambda path: package.prepare(path, path, path), "options: expected PrepareOptions"),
         (
             lambda path: package.evaluate(path, path, run=path, cases=["a"]),
             "cases: expected no cases with a run",
         ),
         (
-            lambda path: package.synthesise(path, path, path, noise="loud"),
-            "noise: expected 'independent', 'shared', 'correlated' or a dict",
-        ),
-        (
-            lambda path: package.synthesise(path, path, path, seed=-1),
-            "seed: expected at least 0, found -1",
-        ),
-        (
-            lambda path: package.prepare(path, path, resample="yes"),
-            "resample: expected True or False, found 'yes'",
-        ),
-        (
-            lambda path: package.prepare(path, path, spacing_mm=[1, 1]),
-            "spacing_mm: expected 3 values, found [1, 1]",
+            lambda path: package.prepare(path, path, resample="perhaps"),
+            "resample: expected True or False, found 'perhaps'",
         ),
         (lambda path: package.compare(str(path)), "folders: expected a list (a path or a text)"),
         (
             lambda path: package.load(path, answer="both"),
-            "answer: expected 'mean', 'sample', found 'both' (str)",
+            "answer: expected 'mean', 'sample', found 'both'",
+        ),
+        (
+            lambda path: package.listen(path, path, to="A@b:1"),
+            "allow: expected a value, found none",
         ),
     ],
 )
@@ -115,6 +211,12 @@ def test_the_error_names_the_expected_and_the_found_value(call, said: str, tmp_p
     with pytest.raises(BadInput) as error:
         call(tmp_path)
     assert said in str(error.value)
+
+
+def test_options_are_given_as_an_object_by_name_or_both(cohort, tmp_path) -> None:
+    options = package.PrepareOptions(audit=False, workers=0)
+    made = package.prepare(cohort, tmp_path / "out", options, modalities=["t1"], progress=False)
+    assert made.modalities == ("t1",)
 
 
 def test_numbers_of_numpy_and_lists_for_tuples_are_taken(cohort, tmp_path) -> None:
@@ -180,13 +282,7 @@ def test_a_model_of_several_sources_asks_for_their_names() -> None:
 
 def test_showing_a_case_that_was_not_made_is_one_sentence(tmp_path) -> None:
     with pytest.raises(BadInput, match=r"case: expected a synthesised case \(a\), found 'b'"):
-        api.Syntheses(tmp_path, ("a",)).show("b")
-
-
-@pytest.mark.parametrize("option", ["exclude", "exclude_file", "prefer"])
-def test_synthesise_and_calibrate_choose_among_the_files_of_a_cohort(option: str) -> None:
-    for command in ("prepare", "synthesise", "evaluate", "calibrate"):
-        assert option in inspect.signature(getattr(package, command)).parameters
+        Syntheses(tmp_path, ("a",)).show("b")
 
 
 def test_synthesise_leaves_cases_out(run, cohort, tmp_path) -> None:

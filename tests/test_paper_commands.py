@@ -93,7 +93,9 @@ def on_phantoms(page: str) -> list[list[str]]:
 def write_scans(out: Path, places: dict[str, str]) -> None:
     """Four phantoms as the files of a public data set."""
     heads = out.parent / f"{out.name}_heads"
-    for head in write_cohort(heads, 4, (64, 64, 24), modalities=[*places], lesion="stroke"):
+    for head in write_cohort(
+        heads, cases=4, size=(64, 64, 24), modalities=[*places], lesion="stroke"
+    ):
         for modality, place in places.items():
             path = out / place.format(case=head.name[-3:])
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,7 @@ def write_gold(out: Path) -> None:
     """Four phantoms as DICOM series of the Gold Atlas."""
     from test_dicom_cohort import DESCRIPTIONS, write_series
 
-    for head in write_cohort(out / "heads", 4, (48, 48, 8), modalities=["t2", "ct"]):
+    for head in write_cohort(out / "heads", cases=4, size=(48, 48, 8), modalities=["t2", "ct"]):
         for modality, kind in (("t2", "MR"), ("ct", "CT")):
             values = np.asarray(nib.load(head / f"{modality}.nii.gz").dataobj).T.astype(np.int16)
             place, uid = out / head.name, f"1.2.{int(head.name[-3:]) + 1}.{ord(kind[0])}"
@@ -115,7 +117,7 @@ def write_gold(out: Path) -> None:
 
 def write_pictures(out: Path) -> None:
     """Slices of four phantoms as pictures of 8 bits, a folder each."""
-    for head in write_cohort(out / "heads", 4, (48, 48, 8), modalities=["t2", "ct"]):
+    for head in write_cohort(out / "heads", cases=4, size=(48, 48, 8), modalities=["t2", "ct"]):
         values = {name: nib.load(head / f"{name}.nii.gz").get_fdata() for name in ("t2", "ct")}
         grey = {"mr": values["t2"] / values["t2"].max(), "ct": (values["ct"] + 100) / 400}
         for k in (3, 4):
@@ -129,7 +131,9 @@ def write_pictures(out: Path) -> None:
 
 def write_pair(out: Path) -> None:
     """The two scans of a patient, in the working folder."""
-    (head,) = write_cohort(out.parent / "pair_heads", 1, (48, 48, 34), modalities=["tof", "cta"])
+    (head,) = write_cohort(
+        out.parent / "pair_heads", cases=1, size=(48, 48, 34), modalities=["tof", "cta"]
+    )
     shutil.copy(head / "tof.nii.gz", out.parent / "mra.nii.gz")
     shutil.copy(head / "cta.nii.gz", out.parent / "cta.nii.gz")
 

@@ -22,17 +22,7 @@ COMMAND = re.compile(r"^(?:\S+/)?voxlate ([a-z].*)$", flags=re.M)
 @pytest.fixture(scope="module")
 def commands() -> dict[str, Any]:
     """The commands of the command line, by name."""
-    from voxlate.cli import (  # noqa: F401  (they add their commands)
-        cohort,
-        model,
-        planning,
-        result,
-        serve,
-        sharing,
-        starters,
-        trust,
-    )
-    from voxlate.cli.app import app
+    from voxlate.cli.commands import app
 
     group: Any = typer.main.get_command(app)
     return dict(group.commands)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from voxlate import recipe as recipes
+from voxlate.api.explain import explain
 from voxlate.batch import Batch
-from voxlate.cli.explain import explain
 from voxlate.diffusion.noise import Noise
 from voxlate.system.errors import BadInput
 

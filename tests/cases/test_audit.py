@@ -30,7 +30,7 @@ SHIFT_MM = 5.0
 def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two heads with t1 and t2; the t2 of the second lies 5 mm further to the front."""
     folder = tmp_path_factory.mktemp("audit") / "heads"
-    write_cohort(folder, 2, (64, 80, 56), lesion="none", modalities=["t1", "t2"])
+    write_cohort(folder, cases=2, size=(64, 80, 56), lesion="none", modalities=["t1", "t2"])
     path = folder / "phantom_001" / "t2.nii.gz"
     scan = read_volume(path, "t2")
     scan.data[0] = scipy.ndimage.shift(

@@ -393,7 +393,7 @@ def test_folders_of_another_form_get_one_sentence(gold: Path, tmp_path: Path) ->
         BadInput,
         match=r"like '\{patient\}/\{case\}', found 3 of another form \('1_01_P', '2_03_P',",
     ):
-        find_cohort(gold, "{patient}/{case}", preset="gold_atlas")
+        find_cohort(gold, pattern="{patient}/{case}", preset="gold_atlas")
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         BadInput, match=r"expected folders of DICOM files like '\*\*/\{case\}', found none"

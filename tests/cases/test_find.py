@@ -78,7 +78,7 @@ def test_a_dicom_folder_is_a_modality(tmp_path: Path) -> None:
 
 def test_a_pattern_names_patient_case_and_modality(tmp_path: Path) -> None:
     touch(tmp_path, "p1/day1/T1.nii.gz", "p1/day2/T1.nii.gz", "p2/day3/T1.nii.gz")
-    cases = find_cohort(tmp_path, "{patient}/{case}/{modality}.nii.gz").cases
+    cases = find_cohort(tmp_path, pattern="{patient}/{case}/{modality}.nii.gz").cases
     assert [(one.case, one.patient) for one in cases] == [
         ("day1", "p1"),
         ("day2", "p1"),
@@ -89,7 +89,7 @@ def test_a_pattern_names_patient_case_and_modality(tmp_path: Path) -> None:
 
 def test_studies_called_alike_in_two_patients_stay_apart(tmp_path: Path) -> None:
     touch(tmp_path, "p1/baseline/t1.nii.gz", "p2/baseline/t1.nii.gz")
-    cases = find_cohort(tmp_path, "{patient}/{case}/{modality}.nii.gz").cases
+    cases = find_cohort(tmp_path, pattern="{patient}/{case}/{modality}.nii.gz").cases
     assert [(one.case, one.patient) for one in cases] == [
         ("p1_baseline", "p1"),
         ("p2_baseline", "p2"),
@@ -98,7 +98,9 @@ def test_studies_called_alike_in_two_patients_stay_apart(tmp_path: Path) -> None
 
 def test_a_pattern_may_hold_wildcards_and_leave_the_suffix_open(tmp_path: Path) -> None:
     touch(tmp_path, "site/x/p1-scan-t1.nii.gz", "site/x/p1-scan-t2.png", "site/x/other.png")
-    assert names(find_cohort(tmp_path, "**/{patient}-*-{modality}").cases) == {"p1": ["t1", "t2"]}
+    assert names(find_cohort(tmp_path, pattern="**/{patient}-*-{modality}").cases) == {
+        "p1": ["t1", "t2"]
+    }
 
 
 def test_only_named_modalities_are_kept_in_their_order(tmp_path: Path) -> None:

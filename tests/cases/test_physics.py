@@ -58,7 +58,7 @@ INTENSITY = {
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms")
-    write_cohort(folder / "scans", 3, SIZE, modalities=("ct", "maps"))
+    write_cohort(folder / "scans", cases=3, size=SIZE, modalities=("ct", "maps"))
     prepare(folder / "scans", folder / "prepared", workers=0, audit=False, shares=(2, 1, 0))
     return folder
 
@@ -417,7 +417,7 @@ def test_a_cohort_of_maps_without_physics_is_refused(cohort):
 
 
 def test_a_contrast_that_the_cohort_stores_as_well_is_refused(tmp_path):
-    write_cohort(tmp_path / "scans", 2, (16, 16, 8), modalities=("t1", "ct", *MAPS))
+    write_cohort(tmp_path / "scans", cases=2, size=(16, 16, 8), modalities=("t1", "ct", *MAPS))
     prepare(tmp_path / "scans", tmp_path / "prepared", workers=0, audit=False)
     physics = PhysicsSettings(contrasts={"t1": Contrast(sequence="mprage")})
     with pytest.raises(BadInput, match="found stored scans of t1 as well"):
@@ -524,7 +524,7 @@ def test_training_on_maps_gives_a_model_of_any_contrast(voxlate, phantoms, recip
     trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
     assert trained.code == 0, trained.err
     assert "mr=SCAN --out OUT" in trained.out + trained.err
-    write_cohort(tmp_path / "user", 1, SIZE, seed=9, modalities=("t1",))
+    write_cohort(tmp_path / "user", cases=1, size=SIZE, seed=9, modalities=("t1",))
     scan = tmp_path / "user" / "phantom_000" / "t1.nii.gz"
     made = voxlate("synth", run, f"mr={scan}", "--out", tmp_path / "out")
     assert made.code == 0, made.err
@@ -539,7 +539,7 @@ def test_phantoms_are_replayed_beside_real_scans_when_their_model_is_adapted(
     run = tmp_path / "run"
     trained = voxlate("train", recipe, "--data", phantoms / "prepared", "--out", run)
     assert trained.code == 0, trained.err
-    write_cohort(tmp_path / "site", 3, SIZE, seed=4, modalities=("t1", "ct"))
+    write_cohort(tmp_path / "site", cases=3, size=SIZE, seed=4, modalities=("t1", "ct"))
     for folder in (tmp_path / "site").glob("phantom_*"):
         (folder / "t1.nii.gz").rename(folder / "mr.nii.gz")
     prepare(tmp_path / "site", tmp_path / "real", workers=0, audit=False, shares=(2, 1, 0))

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.cli.progress import Bars, progress_on
+from voxlate.api.progress import Bars, progress_on
 from voxlate.nets.interface import Channels
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.training.published import layout
@@ -129,7 +129,7 @@ def test_a_recipe_may_say_how_it_differs_from_another(tmp_path, tiny):
 
 
 def test_without_a_terminal_progress_is_lines_with_the_time_left(voxlate, tmp_path, monkeypatch):
-    monkeypatch.setattr("voxlate.cli.progress.SECONDS", 0.0)
+    monkeypatch.setattr("voxlate.api.progress.SECONDS", 0.0)
     answer = voxlate(
         "phantom",
         "--out",
@@ -152,8 +152,8 @@ def test_without_a_terminal_progress_is_lines_with_the_time_left(voxlate, tmp_pa
 
 def test_the_time_left_of_a_second_case_begins_anew(capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("voxlate.cli.progress.SECONDS", 0.0)
-    monkeypatch.setattr("voxlate.cli.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("voxlate.api.progress.SECONDS", 0.0)
+    monkeypatch.setattr("voxlate.api.progress.time.monotonic", lambda: now[0])
     with progress_on(Console(stderr=True, force_terminal=False)) as report:
         for done in (0, 5, 10, 0, 5):  # ten seconds a slice
             report("slices", done, 10)

@@ -110,9 +110,7 @@ def test_a_prepared_cohort_that_would_not_be_used_is_refused(voxlate, cohort, im
 
 @every_row("range_", [(0, "inf"), ("-inf", 0), ("nan", 1), (1, 0)])
 def test_a_range_that_is_not_finite_is_refused(voxlate, cohort, images, range_):
-    refused(
-        voxlate("evaluate", images, "--truth", cohort, "--json", "--range", *range_), "score range"
-    )
+    refused(voxlate("evaluate", images, "--truth", cohort, "--json", "--range", *range_), "range")
 
 
 def test_a_crop_far_larger_than_the_slices_is_refused_before_it_is_made(voxlate, cohort, images):

@@ -265,7 +265,7 @@ def test_a_run_whose_prepared_cohort_is_gone_names_a_command_for_any_scans(
     provenance = (tmp_path / "r" / "provenance.json").read_text()
     assert '"../p"' in provenance
     assert voxlate(*again).code == 0
-    from voxlate.cli.next_steps import after_training
+    from voxlate.api.next_steps import after_training
     from voxlate.recipe import read
 
     shutil.rmtree(tmp_path / "p")

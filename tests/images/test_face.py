@@ -16,7 +16,9 @@ def heads(tmp_path_factory):
     folder = tmp_path_factory.mktemp("heads")
     for name, stripped in (("whole", False), ("brain", True)):
         modalities = ["t1"] if stripped else ["t1", "t2", "ct"]
-        write_cohort(folder / name, 1, (48, 48, 24), modalities=modalities, stripped=stripped)
+        write_cohort(
+            folder / name, cases=1, size=(48, 48, 24), modalities=modalities, stripped=stripped
+        )
     return folder
 
 

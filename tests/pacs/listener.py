@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import generate_uid
 
+from voxlate.options.share import ListenOptions
 from voxlate.pacs.address import node
 from voxlate.pacs.dimse import NodeArchive
 from voxlate.pacs.listen import listen
@@ -51,11 +52,8 @@ def main() -> None:
         Queue(Path(queue), idle_seconds=1.0),
         answer,
         send_slowly,
-        title="VOXLATE",
-        port=int(port),
-        allowed=["ORTHANC"],
+        ListenOptions(allow=["ORTHANC"], to="", port=int(port)),
         say=lambda text: print(text, flush=True),
-        host="127.0.0.1",
         retry_seconds=1.0,
     )
 

@@ -1,14 +1,12 @@
 """Receiving by C-STORE, on this machine: when a study is complete, and who is let in."""
 
-import inspect
 import socket
 import time
 from contextlib import ExitStack
 
 import pytest
 
-import voxlate as package
-from voxlate.cli.sharing import listen
+from voxlate.options.share import ListenOptions
 from voxlate.pacs import dimse
 from voxlate.pacs.address import Node
 from voxlate.pacs.dimse import NodeArchive, receive_images
@@ -80,5 +78,4 @@ def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, data
 
 
 def test_the_listener_is_reached_from_this_machine_alone_unless_a_host_is_named():
-    for function in (listen, package.listen):
-        assert inspect.signature(function).parameters["host"].default == HOST
+    assert ListenOptions(allow=["A"], to="B@c:1").host == HOST

@@ -314,9 +314,14 @@ def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of
     wanted = ["t1", "ct", "tmax"]
     calls: list[tuple[int, int]] = []
     folders = write_cohort(
-        tmp_path / "two", 2, SMALL, seed=4, modalities=wanted, progress=lambda *at: calls.append(at)
+        tmp_path / "two",
+        cases=2,
+        size=SMALL,
+        seed=4,
+        modalities=wanted,
+        progress=lambda *at: calls.append(at),
     )
-    write_cohort(tmp_path / "three", 3, SMALL, seed=4, modalities=wanted)
+    write_cohort(tmp_path / "three", cases=3, size=SMALL, seed=4, modalities=wanted)
     assert calls == [(1, 2), (2, 2)]
     assert [folder.name for folder in folders] == ["phantom_000", "phantom_001"]
     assert sorted(file.name for file in folders[1].iterdir()) == sorted(
@@ -337,20 +342,20 @@ def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of
 def test_writing_a_cohort_again_keeps_what_is_there_and_adds_what_is_missing(
     tmp_path: Path,
 ) -> None:
-    write_cohort(tmp_path, 1, SMALL, modalities=["t1", "t2"])
+    write_cohort(tmp_path, cases=1, size=SMALL, modalities=["t1", "t2"])
     kept, lost = tmp_path / "phantom_000" / "t1.nii.gz", tmp_path / "phantom_000" / "t2.nii.gz"
     before, then = nibabel.load(lost).get_fdata(), kept.stat().st_mtime_ns
     lost.unlink()
-    write_cohort(tmp_path, 2, SMALL, modalities=["t1", "t2"])
+    write_cohort(tmp_path, cases=2, size=SMALL, modalities=["t1", "t2"])
     assert kept.stat().st_mtime_ns == then
     assert np.array_equal(nibabel.load(lost).get_fdata(), before)
     assert (tmp_path / "phantom_001" / "t1.nii.gz").exists()
 
 
 def test_a_folder_with_another_cohort_is_refused(tmp_path: Path) -> None:
-    write_cohort(tmp_path, 1, SMALL, seed=1, modalities=["t1"])
+    write_cohort(tmp_path, cases=1, size=SMALL, seed=1, modalities=["t1"])
     with pytest.raises(BadInput, match="expected a cohort with seed 2, found seed 1"):
-        write_cohort(tmp_path, 1, SMALL, seed=2, modalities=["t1"])
+        write_cohort(tmp_path, cases=1, size=SMALL, seed=2, modalities=["t1"])
 
 
 @every_row(
@@ -374,8 +379,8 @@ def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_aroun
     for name, stripped in (("whole", False), ("stripped", True)):
         write_cohort(
             tmp_path / name,
-            1,
-            (48, 56, 24),
+            cases=1,
+            size=(48, 56, 24),
             lesion="tumour",
             modalities=["t1", "ct"],
             stripped=stripped,
@@ -395,5 +400,10 @@ def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_aroun
         assert (left[outer] == empty).all()
     with pytest.raises(BadInput, match="a cohort with stripped True, found stripped False"):
         write_cohort(
-            tmp_path / "whole", 1, (48, 56, 24), lesion="tumour", modalities=["t1"], stripped=True
+            tmp_path / "whole",
+            cases=1,
+            size=(48, 56, 24),
+            lesion="tumour",
+            modalities=["t1"],
+            stripped=True,
         )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rows import every_row
-from voxlate.cli.api import plan
+from voxlate import plan
 from voxlate.planning.other_machine import (
     CONTEXT_BYTES,
     KERNEL_SECONDS,

@@ -18,7 +18,7 @@ from voxlate.recipe import Recipe
 from voxlate.system.errors import BadInput, Stopped
 from voxlate.system.files import read_json, write_json
 from voxlate.training.run import Run
-from voxlate.training.train import train
+from voxlate.training.train import Beginning, train
 
 STEPS = 20
 OF_STAGE = 'train = {{ steps = {0}, batch = 2, precision = "float32", workers = 0, save_every = 100, ema = 0.5, '
@@ -101,7 +101,7 @@ def test_a_corrected_recipe_trained_anew_gives_the_same_weights(planned, prepare
         asked.append((stage, step))
         return paced(30 if stage == "regression" else 25)(one, stage, step, 1.0)
 
-    run = train(planned, prepared, tmp_path / "run", device="cpu", pace=pace)
+    run = train(planned, prepared, tmp_path / "run", device="cpu", beginning=Beginning(pace=pace))
     corrected, _ = begun(run.folder)
     assert asked == [("regression", 2), ("final", 2)]
     assert steps_of(planned) != steps_of(corrected) == [16, 27]
@@ -122,11 +122,18 @@ def test_a_training_stopped_after_its_correction_resumes_to_the_same_weights(
         if (stage, done) == ("final", 3):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    train(planned, prepared, tmp_path / "whole", device="cpu", pace=pace)
+    train(planned, prepared, tmp_path / "whole", device="cpu", beginning=Beginning(pace=pace))
     with pytest.raises(Stopped):
-        train(planned, prepared, tmp_path / "parts", device="cpu", pace=pace, progress=stop)
+        train(
+            planned,
+            prepared,
+            tmp_path / "parts",
+            device="cpu",
+            beginning=Beginning(pace=pace),
+            progress=stop,
+        )
     chosen, _ = begun(tmp_path / "parts")
-    train(chosen, prepared, tmp_path / "parts", device="cpu", pace=pace)
+    train(chosen, prepared, tmp_path / "parts", device="cpu", beginning=Beginning(pace=pace))
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -137,7 +144,7 @@ def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_wri
     def pace(one: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
         return paced(30)(one, stage, step, 1.0) if stage == "regression" else None
 
-    run = train(planned, prepared, tmp_path / "run", device="cpu", pace=pace)
+    run = train(planned, prepared, tmp_path / "run", device="cpu", beginning=Beginning(pace=pace))
     after = run.recipe.read_text()
     run.recipe.write_text(
         after.replace("steps = 16", f"steps = {STEPS}")

@@ -25,7 +25,7 @@ CASES = 4
 def heads(tmp_path_factory):
     """A cohort of phantoms with T1 and CT."""
     folder = tmp_path_factory.mktemp("heads")
-    write_cohort(folder, CASES, SIZE, lesion="none", modalities=["t1", "ct"])
+    write_cohort(folder, cases=CASES, size=SIZE, lesion="none", modalities=["t1", "ct"])
     return folder
 
 

@@ -231,8 +231,8 @@ def test_a_starter_of_drawn_contrasts_is_adapted_to_images_while_phantoms_are_re
     tmp_path, monkeypatch
 ):
     phantoms, site = tmp_path / "phantoms", tmp_path / "site"
-    write_cohort(phantoms, 3, (40, 48, 12), modalities=("ct", *MAPS))
-    write_cohort(site, 3, (40, 48, 12), seed=1, modalities=("t1", "ct"))
+    write_cohort(phantoms, cases=3, size=(40, 48, 12), modalities=("ct", *MAPS))
+    write_cohort(site, cases=3, size=(40, 48, 12), seed=1, modalities=("t1", "ct"))
     options = {"workers": 0, "audit": False, "shares": (2, 1, 0), "progress": False}
     old = voxlate.prepare(phantoms, tmp_path / "old", **options)
     new = voxlate.prepare(site, tmp_path / "new", **options)

@@ -244,7 +244,9 @@ def test_few_patients_begin_from_the_starter_whatever_the_law_predicts(
     install(stripped=True)
     monkeypatch.setattr(planned, "FEW_PATIENTS", few)  # four patients of the small cohort teach
     monkeypatch.setattr(plan, "starter_error", lambda *_: 100.0)
-    made = plan.plan_training(prepared, limits=LIMITS, mode="mean")
+    made = plan.plan_training(
+        prepared, minutes=LIMITS.minutes, memory_bytes=LIMITS.memory_bytes, mode="mean"
+    )
     assert (made.recipe.start_from == "starter:tiny") == begins
     if begins:
         assert "4 patients teach, and a starter was measured to be better" in made.why["net.width"]
@@ -257,7 +259,9 @@ def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(
 ):
     install(stripped=True)
     monkeypatch.setattr(planned, "WORTH_STEPS", 10**9)
-    made = plan.plan_training(prepared, limits=LIMITS, mode="samples")
+    made = plan.plan_training(
+        prepared, minutes=LIMITS.minutes, memory_bytes=LIMITS.memory_bytes, mode="samples"
+    )
     stage, last = made.recipe.all_stages
     assert (stage.start_from, last.start_from) == ("starter:tiny", None)
     assert stage.train.best is not None
@@ -269,7 +273,9 @@ def test_without_a_starter_no_plan_speaks_of_one(prepared, tmp_path, monkeypatch
     from voxlate.starters import names
 
     monkeypatch.setattr(names, "FOLDER", tmp_path)
-    made = plan.plan_training(prepared, limits=LIMITS, mode="mean")
+    made = plan.plan_training(
+        prepared, minutes=LIMITS.minutes, memory_bytes=LIMITS.memory_bytes, mode="mean"
+    )
     assert "start_from" not in made.text
 
 

@@ -48,7 +48,7 @@ intensity = { t1 = { kind = "percentile", floor = 0 }, t1c = { kind = "percentil
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("heads") / "cohort"
-    write_cohort(out, 3, SIZE, lesion="stroke", modalities=["ncct", "cta1", "tmax"])
+    write_cohort(out, cases=3, size=SIZE, lesion="stroke", modalities=["ncct", "cta1", "tmax"])
     return out
 
 

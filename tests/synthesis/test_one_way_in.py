@@ -58,7 +58,7 @@ class Recorder(torch.nn.Module):
 def heads(tmp_path_factory) -> Path:
     """Three phantom heads; the third has no t1."""
     out = tmp_path_factory.mktemp("heads") / "cohort"
-    write_cohort(out, 3, SIZE, lesion="tumour", modalities=["ncct", "t1", "t2"])
+    write_cohort(out, cases=3, size=SIZE, lesion="tumour", modalities=["ncct", "t1", "t2"])
     (out / "phantom_002" / "t1.nii.gz").unlink()
     return out
 

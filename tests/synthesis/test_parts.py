@@ -4,13 +4,14 @@ import json
 
 import pytest
 
+import voxlate as package
 from rows import every_row
-from voxlate.cli import api
 from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Part, Scans, find_scans, part_of
+from voxlate.synthesis.selection import Selection
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, read_json
 
@@ -97,7 +98,7 @@ def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_i
         assert "expected images made in one way" in answer.err
         assert "seed: 0 and 7" in " ".join(answer.err.split())
     with pytest.raises(BadInput, match="seed: 0 and 7"):
-        api.synthesise(run, cohort, out, split="train", part="2/2", seed=7, progress=False)
+        package.synthesise(run, cohort, out, split="train", part="2/2", seed=7, progress=False)
     assert contents(out) == before
 
 
@@ -114,15 +115,15 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
     with monkeypatch.context() as during:
         during.setattr(cohorts, "_synthesise_case", killed)
         with pytest.raises(KeyboardInterrupt):
-            synthesise_cases(model, own, out, others=others)
+            synthesise_cases(Selection(model, own, others), out)
     assert [
         path.name for path in out.iterdir() if path.is_dir() and any(path.glob("*.nii.gz"))
     ] == []
     with pytest.raises(
         BadInput, match=r"provenance.json: expected the way in which this part.*seed: 0 and 7"
     ):
-        synthesise_cases(model, own, out, others=others, seed=7)
-    made, failed = synthesise_cases(model, own[:1], out, others=[*names(own[1:]), *others])
+        synthesise_cases(Selection(model, own, others), out, seed=7)
+    made, failed = synthesise_cases(Selection(model, own[:1], [*names(own[1:]), *others]), out)
     assert (len(made), failed) == (1, {})
 
 
@@ -131,7 +132,7 @@ def test_a_calibration_is_part_of_the_way(run, cohort, tmp_path, monkeypatch):
     own = Part(1, 2).choose(find_scans([str(cohort)], model))
     others = [name for name in (f"case{k}" for k in range(6)) if name not in names(own)]
     own, others = own[:1], [*names(own[1:]), *others]
-    synthesise_cases(model, own, out, others=others)
+    synthesise_cases(Selection(model, own, others), out)
     plan = Model.plan
 
     def calibrated(self, files, seed):
@@ -139,7 +140,7 @@ def test_a_calibration_is_part_of_the_way(run, cohort, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Model, "plan", calibrated)
     with pytest.raises(BadInput, match="no calibration and calibration 01234567"):
-        synthesise_cases(model, own, out, others=others)
+        synthesise_cases(Selection(model, own, others), out)
 
 
 def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, tmp_path, monkeypatch):

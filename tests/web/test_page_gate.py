@@ -10,10 +10,11 @@ import pytest
 from paging import BASE, TOKEN
 
 import voxlate
+from voxlate.options.share import ServeOptions
 from voxlate.system.errors import BadInput
 from voxlate.web.gate import CONTENT_POLICY
-from voxlate.web.offering import offer, serve
-from voxlate.web.settings import labelled
+from voxlate.web.server import offer, serve
+from voxlate.web.settings import label_runs
 
 PATHS = (
     "/",
@@ -190,18 +191,18 @@ def test_no_page_documents_the_addresses(page):
 )
 def test_options_that_would_let_others_in_or_serve_nothing_are_refused(tmp_path, options, named):
     with pytest.raises(BadInput, match=named):
-        offer(**{"runs": [tmp_path], **options})
+        serve(**{"runs": [tmp_path], **options})
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     with pytest.raises(BadInput, match=r"fastapi.*pip install 'voxlate\[serve\]'"):
-        serve(offer([tmp_path]), print, print)
+        serve([tmp_path])
 
 
 def test_the_server_starts_without_torch():
     """It shows what the processes of jobs wrote, and holds no network."""
-    text = "import sys, voxlate.web.app, voxlate.web.offering; print('torch' in sys.modules)"
+    text = "import sys, voxlate.web.app, voxlate.web.server; print('torch' in sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", text], capture_output=True, text=True, check=True
     )
@@ -209,15 +210,15 @@ def test_the_server_starts_without_torch():
 
 
 def test_the_printed_address_has_a_new_token_each_time(tmp_path):
-    one, other = offer([tmp_path]), offer([tmp_path])
+    one, other = (offer([tmp_path], ServeOptions()) for _ in range(2))
     assert one.address.startswith("http://127.0.0.1:8765/enter?token=")
     assert one.sessions.token != other.sessions.token
     assert len(one.sessions.token) >= 32
-    assert offer([tmp_path], host="::1").address.startswith("http://[::1]:8765/")
+    assert offer([tmp_path], ServeOptions(host="::1")).address.startswith("http://[::1]:8765/")
 
 
 def test_runs_of_one_name_have_different_labels(tmp_path):
-    runs = labelled([str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run"), "starter:x"])
+    runs = label_runs([str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run"), "starter:x"])
     assert list(runs) == ["run", "run (2)", "starter:x"]
 
 
@@ -225,14 +226,14 @@ def test_a_token_is_read_from_a_file_of_its_owner_alone_and_never_from_the_comma
     voxlate, tmp_path, monkeypatch
 ):
     served = []
-    monkeypatch.setattr("voxlate.web.offering.serve", lambda offered, *_: served.append(offered))
+    monkeypatch.setattr("voxlate.web.app.run_server", lambda _, sessions: served.append(sessions))
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     file.chmod(0o600)
     command = ("serve", tmp_path, "--data", tmp_path / "data")
     assert voxlate(*command, "--token-file", file).code == 0
-    assert served[0].sessions.token == TOKEN
-    assert served[0].sessions.reusable
+    assert served[0].token == TOKEN
+    assert served[0].reusable
     refused = voxlate(*command, "--token", TOKEN)
     assert refused.code == 2
     assert "--token-file" in refused.err

@@ -208,25 +208,23 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     page, monkeypatch, prepared, tmp_path
 ):
     from voxlate.planning import plan as planning
-    from voxlate.planning.probe import Limits
-    from voxlate.web import training_work
+    from voxlate.web import training_jobs
 
-    made_by = planning.plan_training(
-        prepared, limits=Limits(0.5, 8 * 2**30), mode="mean", device="cpu"
-    )
+    limits = {"minutes": 0.5, "memory_bytes": 8 * 2**30}
+    made_by = planning.plan_training(prepared, mode="mean", device="cpu", **limits)
     asked = {}
 
     def once(data: Path, **options):
         asked.update(options, data=data)
         return made_by  # a second plan would have other timings
 
-    monkeypatch.setattr(training_work, "plan_training", once)
+    monkeypatch.setattr(training_jobs, "plan_training", once)
     made = page(root=tmp_path, start=Here)
     form = {"place": "prepared", "minutes": "0.5", "memory": "8GB", "mode": "mean"}
     answer = made.client.post("/training/plan", data={**form, "changes": "train.steps=4"})
     text = ended(made, answer)
     assert asked["data"] == prepared
-    assert asked["limits"] == Limits(0.5, 8 * 2**30)
+    assert {name: asked[name] for name in limits} == limits
     assert (asked["mode"], asked["from_scratch"]) == ("mean", False)
     planned = made_by.changed({"train.steps": "4"})
     reasons = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)

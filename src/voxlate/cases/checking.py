@@ -30,6 +30,11 @@ class CheckedFile:
     grid: str
     unit: str
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the file could be read."""
+        return self.grid != UNREAD
+
 
 @dataclass(frozen=True)
 class Checked:

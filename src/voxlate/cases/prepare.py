@@ -44,6 +44,7 @@ from voxlate.cohorts.manifest import root_and_manifest
 from voxlate.cohorts.patient_names import EACH
 from voxlate.cohorts.slice_lists import require_patients
 from voxlate.cohorts.split import check_size, split_patients
+from voxlate.executors.choose import named_executor
 from voxlate.executors.job import Executor, InProcess, Plain, case_sentence
 from voxlate.executors.local import LocalExecutor
 from voxlate.formats.io import content_hash, read_volume
@@ -51,6 +52,7 @@ from voxlate.images.mask import clearest
 from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import write_transform
 from voxlate.images.units import unit_of
+from voxlate.options.option import merge
 from voxlate.options.prepare import PrepareOptions
 from voxlate.system.errors import BadInput, CannotWrite, first_of
 from voxlate.system.files import is_scaffold, lock
@@ -72,17 +74,17 @@ NO_OPTIONS = ("unread", "left_out", "voxlate")  # of cohort.json's provenance; t
 def prepare(
     root: Path | str,
     out: Path | str,
+    options: PrepareOptions | None = None,
     *,
-    workers: int | None = None,
     executor: Executor | None = None,
     progress: CaseProgress | None = None,
     say: Say = lambda _: None,
-    **options: Any,
+    **changes: Any,
 ) -> Cohort:
     """Prepare a cohort for training; the same call again resumes, and prepares cases again whose files have changed.
 
-    root: a folder, or a manifest (CSV, TSV) in one. options: the fields of PrepareOptions; see find.find_cohort for
-    those of the layout. spacing_mm: (D, H, W), default as scanned; matrix: (H, W). resample takes the grid of the
+    root: a folder, or a manifest (CSV, TSV) in one. changes: fields of the options; see find.find_cohort for those of
+    the layout. spacing_mm: (D, H, W), default as scanned; matrix: (H, W). resample takes the grid of the
     modality `fixed`, by default the first one (in the order of `modalities`, else by name); register keeps its
     transforms; align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for
     mask_from) is the grid's middle column; the case's header keeps that grid with the files' own.
@@ -94,10 +96,10 @@ def prepare(
     Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort prepared with other
     options.
     """
-    asked = PrepareOptions(**options)
+    asked = merge(PrepareOptions, options, changes)
+    executor = executor or named_executor(asked)
     (root, table), out = root_and_manifest(root, asked.manifest), Path(out)
-    layout = {**asked.layout, "manifest": table}
-    found = find_cohort(root, modalities=asked.modalities, **layout)
+    found = find_cohort(root, replace(asked, manifest=table), asked.modalities)
     cases = found.cases
     require_patients(cases, root)
     preparation = preparation_of(asked, cases)  # stated in cohort.json, and so in every model of it
@@ -116,7 +118,7 @@ def prepare(
     )
     with lock(out):
         run = partial(
-            _each, by=executor or _processes(workers, len(cases)), at_once=executor is None
+            _each, by=executor or _processes(asked.workers, len(cases)), at_once=executor is None
         )
         again = _prepare_all(cases, out, preparation, examined, run, progress)
         if asked.audit:

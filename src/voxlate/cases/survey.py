@@ -14,7 +14,7 @@ from voxlate.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.manifest import root_and_manifest
 from voxlate.cohorts.slice_lists import require_patients
-from voxlate.cohorts.split import check_size, list_held_out, split_patients
+from voxlate.cohorts.split import check_size, describe_held_out, list_held_out, split_patients
 from voxlate.options.prepare import PrepareOptions
 from voxlate.system.messages import Message
 
@@ -33,6 +33,11 @@ class Survey:
     checked: Checked
     table: dict[str, Any]
     small: list[Message]
+
+    @property
+    def held_out_line(self) -> str:
+        """Which patients are held out from training, in a line; "" where none is."""
+        return describe_held_out(self.splits)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -57,7 +62,7 @@ def survey(
 ) -> Survey:
     """Read and check all scans of a cohort; raises BadInput where no case is found."""
     root, _ = root_and_manifest(cohort, options.manifest)
-    found = find_cohort(cohort, modalities=options.modalities, **options.layout)
+    found = find_cohort(cohort, options, options.modalities)
     require_patients(found.cases, root)
     splits = split_patients(
         [(case.patient, case.split) for case in found.cases], options.seed, options.shares

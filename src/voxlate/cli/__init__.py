@@ -64,12 +64,12 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        from voxlate.cli.app import app, thread_failed
+        from voxlate.cli.app import thread_failed
         from voxlate.cli.warning_lines import in_sentences
 
         threading.excepthook = thread_failed
         with in_sentences():
-            from voxlate.cli import cohort, model, planning, result, serve, sharing, starters, trust  # noqa: F401  (they add their commands)
+            from voxlate.cli.commands import app
 
             app()
     except BaseException as error:

@@ -1,19 +1,17 @@
 """The command line itself: its name, where it writes, how it fails."""
 
-import os
 import sys
 import threading
 import traceback
 from collections.abc import Iterable
+from itertools import chain
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 from typer.core import TyperGroup
 
 from voxlate import __version__
-from voxlate.system.codes import Grade
+from voxlate.api.console import main_process
 from voxlate.system.errors import (
     FULL,
     BadInput,
@@ -22,7 +20,6 @@ from voxlate.system.errors import (
     system_code,
     system_refusal,
 )
-from voxlate.system.messages import Message
 
 
 class Commands(TyperGroup):
@@ -39,9 +36,8 @@ class Commands(TyperGroup):
                 and hasattr(error, "possibilities")
                 and hasattr(error, "option_name")
             ):
-                known = [
-                    name for one in command.params for name in one.opts if name.startswith("--")
-                ]
+                names = chain.from_iterable(parameter.opts for parameter in command.params)
+                known = [name for name in names if name.startswith("--")]
                 error.possibilities = nearest(error.option_name, known)[:3]
             raise
 
@@ -55,14 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-main_process = (
-    os.environ.get("RANK", "0") == "0"
-)  # of those that torchrun or accelerate started: it alone prints
-# paths and titles may hold '[/]' or ':x:', which are no markup
-out = Console(quiet=not main_process, markup=False, emoji=False)
-err = Console(stderr=True, quiet=not main_process, markup=False, emoji=False)
 debug = False
-STYLES: dict[Grade, str] = {"note": "yellow", "caution": "bold yellow", "do not trust": "bold red"}
 
 
 def fail(error: BaseException) -> NoReturn:
@@ -96,19 +85,6 @@ def _fail(sentence: str, code: int) -> NoReturn:
     if main_process:
         print(f"voxlate: {' '.join(sentence.splitlines())}", file=sys.stderr)
     raise SystemExit(code)
-
-
-def note(said: str | Message) -> None:
-    """Print a message on stderr, as loud as its grade."""
-    one = Message("", "note", said) if isinstance(said, str) else said
-    case = f"{one.case}: " if one.case else ""
-    label = "note" if one.grade == "note" else one.grade.upper()
-    say(f"{label}: {case}{one.text}", err, STYLES[one.grade])
-
-
-def say(line: str | Text, console: Console = out, style: str | None = None) -> None:
-    """Print a line for people, unwrapped: paths and commands in it can be copied."""
-    console.print(line, style=style, highlight=False, soft_wrap=True)
 
 
 def end(undone: Iterable[str]) -> None:

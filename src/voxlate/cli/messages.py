@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from voxlate.cli.app import note
+from voxlate.api.console import note
 from voxlate.options.option import OUTPUT, Option
 from voxlate.system.codes import CODES
 from voxlate.system.messages import FILE, Message, Say, message, summarise, write_messages

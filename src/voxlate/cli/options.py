@@ -1,48 +1,53 @@
-"""From options dataclasses to the command line: how typer gets the fields of `voxlate.options.option` as parameters."""
+"""From options dataclasses to the command line: how typer gets their fields as parameters."""
 
 import functools
 import inspect
-import types
-import typing
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 from voxlate.cli.app import app
-from voxlate.options.option import MAIN, OUTPUT, PANELS, Option, option_of, suggestions
+from voxlate.options.option import MAIN, OUTPUT, PANELS, Option, option_of, range_of, suggestions
+from voxlate.options.table import field_types, text_type
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
 
+
+def complete_starter(begun: str) -> list[str]:
+    """The starters that a shell completes; none of an empty word, which may be a path."""
+    from voxlate.starters.names import starters_to_run
+
+    return [name for name in starters_to_run() if begun and name.startswith(begun)]
+
+
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folder, weights file or starter:NAME.",
+        autocompletion=complete_starter,
+    ),
+]
 To = Annotated[Path, Option("Output folder.", flag="--out", panel=MAIN)]
 Json = Annotated[bool, Option("Print the result as JSON.", flag="--json", panel=OUTPUT)]
 Everything = Annotated[
     bool,
     Option("Print all scores and baselines.", flag="--all", panel=OUTPUT),
 ]
-Changes = Annotated[
-    list[str] | None,
-    Option(
-        "Change of a key of the recipe, such as train.steps=500. Repeatable.",
-        flag="--set",
-        panel=MAIN,
-        metavar="KEY=…",
-    ),
-]
 Command = Callable[..., None]
 
 
 def command(*examples: str, name: str | None = None) -> Callable[[Command], Command]:
     """Add a function to the command line, with examples at the end of its --help."""
-    shown = [
-        "Example:" if len(examples) == 1 else "Examples:",
-        *(f"voxlate {one}" for one in examples),
-    ]
+    head = "Example:" if len(examples) == 1 else "Examples:"
+    epilog = "\n".join([head, *(f"voxlate {example}" for example in examples)])
 
     def add(function: Command) -> Command:
-        app.command(name=name, epilog="\n".join(shown))(with_options(function))
+        """Add the function, and return it as it is called by typer."""
+        app.command(name=name, epilog=epilog)(with_options(function))
         return function
 
     return add
@@ -53,97 +58,129 @@ def with_options(function: Command) -> Command:
 
     The parameters are sorted by panel. A dataclass is filled with the values that the command line gives.
     """
-    own = inspect.signature(function).parameters
-    tables: dict[str, Any] = {
-        name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)
-    }
-    fields = {name: _fields(table) for name, table in tables.items()}
-    parameters = [one for name, one in own.items() if name not in tables]
-    parameters += [one for some in fields.values() for one in some]
-    options = {one.name: option_of(one.annotation) for one in parameters}
+    hints = get_type_hints(function, include_extras=True)
+    tables = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in tables
+    ]
+    for table in tables.values():
+        parameters += _parameters(table)
 
     @functools.wraps(function)
     def run(**values: Any) -> None:
-        for name, option in options.items():
-            if option is not None and option.read is not None and not _is_unset(values[name]):
-                values[name] = option.read(values[name])
-        filled = {}
-        for name, table in tables.items():
-            of_table = {one.name: values.pop(one.name) for one in fields[name]}
-            filled[name] = table(
-                **{key: value for key, value in of_table.items() if not _is_unset(value)}
-            )
+        """Fill the dataclasses, and call the function."""
+        filled = {name: _fill(table, values) for name, table in tables.items()}
         function(**values, **filled)
 
     def panel(parameter: inspect.Parameter) -> int:
-        option = options[parameter.name]
+        """The place of a parameter's panel in --help; arguments come first."""
+        option = option_of(parameter.annotation)
         return -1 if option is None else PANELS.index(option.panel)
 
-    shown = [_for_typer(one, options[one.name]) for one in sorted(parameters, key=panel)]
-    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    own = inspect.signature(function).parameters
+    ordered = [
+        _for_typer(parameter, parameter.name not in own)
+        for parameter in sorted(parameters, key=panel)
+    ]
+    run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     return run
 
 
-def _is_unset(value: Any) -> bool:
-    """Whether the command line gives no value of an option; of a repeatable one it may be an empty list."""
-    return value is None or value == []
-
-
-def _fields(table: Any) -> list[inspect.Parameter]:
+def _parameters(table: Any) -> list[inspect.Parameter]:
     """The fields of an options dataclass that are options of the command line."""
-    hints = typing.get_type_hints(table, include_extras=True)
-    named = [
-        one.replace(annotation=hints[name])
-        for name, one in inspect.signature(table).parameters.items()
+    defaults = {field.name: field.default for field in fields(table)}
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if defaults[name] is MISSING else defaults[name],
+            annotation=hint,
+        )
+        for name, hint in field_types(table).items()
+        if option_of(hint) is not None
     ]
-    return [one for one in named if option_of(one.annotation) is not None]
 
 
-def _for_typer(parameter: inspect.Parameter, option: Option | None) -> inspect.Parameter:
-    """A parameter with typer's own annotation in place of ours."""
+def _fill(table: Any, values: dict[str, Any]) -> Any:
+    """Take the values of a table's options from those of the command line, and check them."""
+    from voxlate.options.check import read_text  # loads pydantic, which --help does not need
+
+    given = {}
+    for name, hint in field_types(table).items():
+        value = values.pop(name, None)
+        option = option_of(hint)
+        if option is not None and value is not None and value != []:
+            is_flag = isinstance(value, bool)
+            given[name] = value if is_flag else read_text(flag_of(name, option), value, hint)
+    return table(**given)
+
+
+def flag_of(name: str, option: Option) -> str:
+    """The option's name on the command line, without the one that negates it."""
+    return option.flag.partition("/")[0].partition(" ")[0] or f"--{name.replace('_', '-')}"
+
+
+def _for_typer(parameter: inspect.Parameter, is_field: bool) -> inspect.Parameter:
+    """A parameter with typer's own annotation in place of ours; typer gives the fields of a dataclass as texts."""
+    option = option_of(parameter.annotation)
     if option is None:
         return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-    kind = _first(get_args(parameter.annotation)[0]) if option.takes is None else option.takes
-    flag = option.flag or (f"--{parameter.name.replace('_', '-')}" if kind is bool else "")
+    kind = text_type(parameter.annotation)
     default = parameter.default
-    states_default = kind is not bool and default not in (inspect.Parameter.empty, None, ())
-    shown = typer.Option(
-        *flag.split(),
-        help=f"{option.help} Default: {_text(default)}." if states_default else option.help,
+    is_set = default not in (inspect.Parameter.empty, None, ())
+    names = option.flag.split() or [f"--{parameter.name.replace('_', '-')}"]
+    declaration = typer.Option(
+        *names,
+        help=_help(option, default if is_set and kind is not bool else None),
         rich_help_panel=option.panel,
         metavar=option.metavar or _metavar(kind),
-        min=option.least,
-        max=option.most,
-        autocompletion=_complete(option),
+        autocompletion=_complete(option, kind),
         show_default=False,
     )
-    if default is None or default == ():
-        kind, default = kind | None, None
+    typed = _texts(kind)
+    if is_field and kind is not bool and default is not inspect.Parameter.empty:
+        default = None  # what is not given is not checked
+    if default is None:
+        typed = typed | None
     return inspect.Parameter(
         parameter.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
-        annotation=Annotated[kind, shown],
+        annotation=Annotated[typed, declaration],
     )
 
 
-def _complete(option: Option) -> Callable[[str], list[str]] | None:
+def _help(option: Option, default: Any) -> str:
+    """The help of an option with its range and its default."""
+    text = option.help + range_of(option)
+    if default is None:
+        return text
+    stated = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f"{text} Default: {stated}."
+
+
+def _texts(kind: Any) -> Any:
+    """The type of a value as typer gives it: texts, paths and flags, which are converted later."""
+    if get_origin(kind) is list:
+        return list[_texts(get_args(kind)[0])]  # type: ignore[misc]
+    if get_origin(kind) is tuple:
+        return tuple[tuple(str for _ in get_args(kind))]  # type: ignore[misc]
+    return kind if kind in (bool, Path) else str
+
+
+def _complete(option: Option, kind: Any) -> Callable[[str], list[str]] | None:
     """What typer calls to complete a word; it takes functions alone."""
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if not (choices or option.complete):
+        return None
 
     def complete(begun: str) -> list[str]:
-        return suggestions(option, begun)
+        """The values that begin with these letters."""
+        return suggestions(option, begun) or [text for text in choices if text.startswith(begun)]
 
-    return complete if option.complete else None
-
-
-def _text(default: Any) -> str:
-    """A default value as it is written on the command line."""
-    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def _first(hint: Any) -> Any:
-    """The type that the command line reads: of several types the first."""
-    return get_args(hint)[0] if get_origin(hint) in (Union, types.UnionType) else hint
+    return complete
 
 
 def _metavar(kind: Any) -> str:

@@ -1,13 +1,14 @@
-"""Commands for images that are given to others: pseudonyms, and a listener for picture archives."""
+"""Commands for images that are given to others: pseudonyms, a listener for picture archives, and the page."""
 
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument
 
-from voxlate.cli.app import note, say
-from voxlate.cli.options import To, command
-from voxlate.options.option import MAIN, Device, Option
+from voxlate.api.console import note, say
+from voxlate.cli.options import Run, To, command, complete_starter
+from voxlate.options.option import MAIN, Option
+from voxlate.options.share import ListenOptions, ServeOptions
 
 
 @command("pseudonym-key key", "pseudonym-key key --of anna --of ben")
@@ -19,33 +20,28 @@ def pseudonym_key(
     ] = None,
 ) -> None:
     """Write a new random key for --pseudonymise, or print the pseudonyms of patients by an existing key."""
-    from voxlate.cohorts.pseudonyms import read_key, write_key
+    from voxlate.api.cohorts import pseudonym_key as run
 
-    if of:
-        pseudonyms = read_key(file)
-        for name in of:
-            say(f"{name}  {pseudonyms.case(name)}")
-        return
-    write_key(file)
-    say(f"{file} is the key. Keep it: without it no pseudonym can be computed again.")
-    say(f"Next:  voxlate synth RUN COHORT --out OUT --pseudonymise {file}")
+    for name, pseudonym in run(file, of=of or None).items():
+        say(f"{name}  {pseudonym}")
+    if not of:
+        say(f"{file} is the key. Keep it: without it no pseudonym can be computed again.")
+        say(f"Next:  voxlate synth RUN COHORT --out OUT --pseudonymise {file}")
 
 
 @command("pseudonymise SERIES --key key --out TO")
 def pseudonymise(
     folder: Annotated[Path, Argument(metavar="DICOM", help="Folder with DICOM files.")],
     to: To,
-    key: Annotated[Path, Option("Key file of pseudonym-key.", flag="--key", panel=MAIN)],
+    key: Annotated[Path, Option("Key file of pseudonym-key.", panel=MAIN)],
 ) -> None:
     """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
 
     Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
     """
-    from voxlate.cohorts.deidentify import deidentify_folder
-    from voxlate.cohorts.pseudonyms import check_outside, read_key
+    from voxlate.api.cohorts import pseudonymise as run
 
-    check_outside(key, to)
-    done = deidentify_folder(folder, to, read_key(key))
+    done = run(folder, to, key=key)
     if done.left_out:
         note(
             f"{len(done.left_out)} objects without pixels are left out: their texts may hold names."
@@ -55,37 +51,43 @@ def pseudonymise(
 
 @command("listen RUN --host 10.0.0.7 --allow SCANNER --to PACS@10.0.0.5:104 --out QUEUE")
 def listen(
-    run: Annotated[Path, Argument(metavar="RUN", help="Run folder, weights file or starter:NAME.")],
+    run: Run,
     out: Annotated[Path, Option("Folder of the queue, on a disk of its own.", panel=MAIN)],
-    allow: Annotated[
-        list[str], Option("AE title of a sender that is allowed. Repeatable.", panel=MAIN)
-    ],
-    to: Annotated[
-        str,
-        Option("Node that takes the images.", panel=MAIN, metavar="TITLE@HOST:PORT"),
-    ],
-    port: Annotated[int, Option("Port to listen on.", panel=MAIN, least=1, most=65535)] = 11112,
-    title: Annotated[str, Option("Own AE title.", panel=MAIN, metavar="NAME")] = "VOXLATE",
-    host: Annotated[
-        str,
-        Option("Own address to listen on, which the senders reach; 0.0.0.0: all.", metavar="NAME"),
-    ] = "127.0.0.1",
-    idle: Annotated[
-        float,
-        Option(
-            "Seconds without a new image or an open association, after which a study is complete.",
-            least=1,
-        ),
-    ] = 10.0,
-    device: Device = "auto",
+    options: ListenOptions,
 ) -> None:
     """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE.
 
     The queue survives a killed process: the same command goes on, and sends no image twice.
     """
-    from voxlate.delivery.serving import serve
+    from voxlate.api.images import listen as answer_studies
+    from voxlate.api.progress import Reporter
 
-    say(f"{title} listens on {host}:{port} for {', '.join(allow)}; images go to {to}.")
-    serve(
-        run, out, allow, to, port=port, title=title, host=host, idle=idle, device=device, say=note
+    say(
+        f"{options.title} listens on {options.host}:{options.port} for {', '.join(options.allow)}; images go to {options.to}."
     )
+    answer_studies(run, out, options, progress=Reporter(say=note))
+
+
+@command(
+    "serve RUN",
+    "serve RUN starter:head-mr-to-ct --root SCANS",
+    "serve RUN --host 10.0.0.5 --token-file FILE",
+)
+def serve(
+    options: ServeOptions,
+    runs: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[RUN...]",
+            help="Run folders, weights files or starter:NAME; without any, the installed starters.",
+            autocompletion=complete_starter,
+        ),
+    ] = None,
+) -> None:
+    """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download.
+
+    The printed URL has a token, which lets one browser in. No request leaves the machine.
+    """
+    from voxlate.web.server import serve as serve_page
+
+    serve_page(runs or (), options)

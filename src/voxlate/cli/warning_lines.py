@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
-from voxlate.cli.app import note
+from voxlate.api.console import note
 from voxlate.recipe.renamed import RenamedKey
 
 MPS_LACKS = re.compile(r"The operator '(.+?)' is not currently supported on the MPS backend")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from voxlate.cohorts.case_files import CaseFiles, CohortFiles, cases_of, modality_name
 from voxlate.cohorts.choice import Choice, Row, as_names, quote_some
@@ -33,6 +34,8 @@ from voxlate.formats.io import (
     scan_endings,
     without_ending,
 )
+from voxlate.options.layout import Layout
+from voxlate.options.option import merge
 from voxlate.system.errors import BadInput, did_you_mean, first_of, plural
 from voxlate.system.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR
 
@@ -45,19 +48,13 @@ Folders = list[tuple[Path, list[str]]]  # each with the names of its files
 
 def find_cohort(
     root: Path | str,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
+    options: Layout | None = None,
     modalities: Sequence[str] | None = None,
-    allow_outside: bool = False,
-    patients: Path | str | None = None,
-    prefer: Sequence[str] | str | None = None,
-    exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
+    **changes: Any,
 ) -> CohortFiles:
     """The cases below a folder, sorted by name, and sentences on what was left out.
 
-    pattern: a path below root with {patient}, {case}, {modality}, * and **; without a file suffix it takes any that
+    changes: fields of the options. pattern: a path below root with {patient}, {case}, {modality}, * and **; without a file suffix it takes any that
     can be read, DICOM folders too. Without any option: BIDS, nnU-Net, trainA/trainB and folders called as modalities by what marks them, else
     <root>/<case>/<modality>.<suffix> (the file name may begin with the case), <root>/<case>_<modality>.<suffix>, or,
     where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
@@ -71,19 +68,21 @@ def find_cohort(
     prefer, exclude, exclude_file: see choice.py. root may also be a manifest, whose folder is then the root.
     Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
-    root, table = root_and_manifest(root, manifest)
+    asked = merge(Layout, options, changes)
+    patients = asked.patients
+    root, table = root_and_manifest(root, asked.manifest)
     if not root.is_dir():
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
-    choice = Choice(as_names(prefer), as_names(exclude), as_names(exclude_file))
+    choice = Choice(as_names(asked.prefer), as_names(asked.exclude), as_names(asked.exclude_file))
     found = CohortFiles()
-    layout = _layout(root, pattern, preset)
+    layout = _layout(root, asked.pattern, asked.preset)
     on_disk = partial(_on_disk, root, layout, patients, found, choice)
     if table is None:
         cases = _leave_out(on_disk(), layout, found)
     else:
-        cases = read_manifest(table, root, layout, on_disk, choice, found, allow_outside)
+        cases = read_manifest(table, root, layout, on_disk, choice, found, asked.allow_outside)
     if patients is not None:
         cases = take_patients(cases, patients)
     elif layout.arrays is None:

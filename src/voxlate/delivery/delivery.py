@@ -5,7 +5,6 @@ from pathlib import Path
 from voxlate.cohorts.pseudonyms import check_outside
 from voxlate.delivery.bids import check_bids, write_bids
 from voxlate.delivery.dicom_out import check_dicom, export_dicom
-from voxlate.executors.job import Executor
 from voxlate.options.synthesise import SynthOptions
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.progress import no_report, warn_unless_note
@@ -21,7 +20,6 @@ def deliver(
     *,
     progress: NamedProgress = no_report,
     say: Say = warn_unless_note,
-    executor: Executor | None = None,
 ) -> tuple[list[Path], dict[str, str]]:
     """Synthesise the selected cases into OUT; returns as `synthesise_cases`, which states the parameters."""
     ending = f".{options.format}"
@@ -39,21 +37,7 @@ def deliver(
         check_dicom({one.case: [*one.files.values()] for one in selected.scans})
     if options.bids:
         check_bids(out, files, ending)
-    folders, failed = synthesise_cases(
-        selected.model,
-        selected.scans,
-        out,
-        seed=options.seed,
-        lacking=selected.lacking,
-        others=selected.others,
-        parts=selected.parts,
-        ending=ending,
-        hidden=selected.hidden,
-        progress=progress,
-        say=say,
-        executor=executor,
-        device=options.device,
-    )
+    folders, failed = synthesise_cases(selected, out, options, progress=progress, say=say)
     if options.dicom is not None and folders:
         for one in export_dicom(out, options.dicom).messages:
             say(one)

@@ -1,9 +1,10 @@
 """A model that answers the studies which a picture archive sends."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from voxlate.delivery.archive import answer_by
+from voxlate.options.share import ListenOptions
 from voxlate.options.synthesise import SynthOptions
 from voxlate.pacs.address import ae_title, node
 from voxlate.pacs.dimse import NodeArchive
@@ -15,25 +16,14 @@ from voxlate.synthesis.progress import no_report
 from voxlate.system.messages import Say
 
 
-def serve(
-    run: Path | str,
-    queue: Path,
-    allowed: Sequence[str],
-    to: str,
-    *,
-    port: int,
-    title: str,
-    host: str,
-    idle: float,
-    device: str,
-    say: Say = no_report,
-) -> None:
-    """Answer studies until the process ends. to: TITLE@HOST:PORT; idle: see Queue; say: is called with each message."""
-    target = node(to)
-    own = ae_title(title, "--title")
-    senders = [ae_title(one, "--allow") for one in allowed]
-    options = SynthOptions(device=device)
-    model = load(run, device)
+def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_report) -> None:
+    """Answer studies until the process ends. queue: the folder of the queue; say: is called with each message."""
+    target = node(options.to)
+    own = ae_title(options.title, "--title")
+    options = replace(
+        options, title=own, allow=[ae_title(sender, "--allow") for sender in options.allow]
+    )
+    model = load(run, options.device)
 
     def send_files(files: list[Path], ledger: Ledger) -> int:
         archive = NodeArchive(target, own)
@@ -43,12 +33,9 @@ def serve(
             archive.close()
 
     listen(
-        Queue(queue, idle),
-        answer_by(model, options, say),
+        Queue(queue, options.idle),
+        answer_by(model, SynthOptions(device=options.device), say),
         send_files,
-        title=own,
-        port=port,
-        allowed=senders,
+        options,
         say=say,
-        host=host,
     )

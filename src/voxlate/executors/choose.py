@@ -1,7 +1,5 @@
 """The executor that the options of a command ask for."""
 
-from typing import Any
-
 from voxlate.executors.job import Executor, InProcess, no_report
 from voxlate.executors.worker import say_crowded
 from voxlate.options.executors import ExecutorOptions
@@ -41,10 +39,11 @@ def choose_executor(
     return LocalExecutor(workers, threads, gpus)
 
 
-def workers_of(options: ExecutorOptions) -> dict[str, Any]:
-    """The arguments `workers` and `executor` of cases.prepare, whose processes need no executor."""
-    named = options.executor is not None or options.address is not None
-    return {"workers": options.workers, "executor": choose_executor(options) if named else None}
+def named_executor(options: ExecutorOptions) -> Executor | None:
+    """The executor that the options name; None where they name none, as for the processes of a preparation."""
+    if options.executor is None and options.address is None:
+        return None
+    return choose_executor(options)
 
 
 def _torch_threads() -> int:

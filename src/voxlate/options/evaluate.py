@@ -1,23 +1,33 @@
-"""Options of `evaluate`."""
+"""Options of `evaluate`, `compare` and `likelihood`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from voxlate.options.executors import ExecutorOptions
 from voxlate.options.layout import Layout
-from voxlate.options.option import ADVANCED, MAIN, SCORES, Option, pairs
+from voxlate.options.option import (
+    ADVANCED,
+    MAIN,
+    OUTPUT,
+    SAMPLING,
+    SCORES,
+    AllowCode,
+    Device,
+    Option,
+    options,
+    pairs,
+)
+from voxlate.options.synthesise import Sampling
+from voxlate.system.errors import BadInput
 
 CROP = 256  # pixels a side: paper 001, table 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(Layout):
-    """Options of `voxlate evaluate` and voxlate.evaluate that say what is scored, and how.
-
-    naive, features and slices also take objects in Python: Baselines, Features and SliceFilter.
-    """
+@options
+class EvaluateOptions(Layout, Sampling, ExecutorOptions):
+    """Options of `voxlate evaluate` and voxlate.evaluate; those of the sampling hold for images synthesised by `run`."""
 
     mask: Annotated[
         Path | str | None,
@@ -41,10 +51,8 @@ class EvaluateOptions(Layout):
         ),
     ] = None
     split: Annotated[
-        str | None,
-        Option(
-            "Split to score: train, val or test.", panel=MAIN, takes=Literal["train", "val", "test"]
-        ),
+        Literal["train", "val", "test"] | None,
+        Option("Split to score: train, val or test.", panel=MAIN),
     ] = None
     value_range: Annotated[
         Mapping[str, Sequence[float]] | Sequence[float] | None,
@@ -96,6 +104,7 @@ class EvaluateOptions(Layout):
             panel=SCORES,
             metavar="TABLE",
             takes=str,
+            objects="SliceFilter",
         ),
     ] = None
     crop: Annotated[int, Option("Side length of crops in pixels.", panel=SCORES)] = CROP
@@ -106,6 +115,7 @@ class EvaluateOptions(Layout):
             panel=SCORES,
             metavar="NAME",
             takes=str,
+            objects="Features",
         ),
     ] = None
     lpips: Annotated[
@@ -144,5 +154,81 @@ class EvaluateOptions(Layout):
             "Naive baselines. Default: those of the run.",
             panel=ADVANCED,
             takes=Path,
+            objects="Baselines",
         ),
     ] = None
+    run: Annotated[
+        Sequence[Path | str] | Path | str | None,
+        Option(
+            "Run that synthesises the scored images, each modality from the others. Repeatable.",
+            panel=MAIN,
+            takes=list[Path],
+        ),
+    ] = None
+    missing: Annotated[
+        Literal["one", "all"] | None,
+        Option(
+            "Modalities missing at a time in --run: one (the default) or all subsets.",
+            panel=SAMPLING,
+        ),
+    ] = None
+    device: Device = "auto"
+    allow_code: AllowCode = False
+
+    def refuse_without_run(self) -> None:
+        """Raise BadInput for options of the synthesis, where no run synthesises anything."""
+        named = {"missing": self.missing, **self.named_keys, "set": self.synth}
+        given = [name for name, value in named.items() if value is not None]
+        if given:
+            raise BadInput(
+                f"--{given[0]}: expected --run with it, which synthesises the images, found none. Add --run RUN, or drop --{given[0]}."
+            )
+
+
+@options
+class CompareOptions:
+    """Options of `voxlate compare` and voxlate.compare."""
+
+    reference: Annotated[
+        str | None,
+        Option(
+            "Folder against which the others are tested. Default: the best one.",
+            panel=MAIN,
+            metavar="NAME",
+        ),
+    ] = None
+    report: Annotated[
+        Path | str | None, Option("HTML page with the table and pictures.", panel=MAIN)
+    ] = None
+    answer: Annotated[
+        str,
+        Option(
+            "Naive baseline that is compared instead of the synthesised images.", metavar="NAME"
+        ),
+    ] = "synthesis"
+    out: Annotated[Path | str | None, Option("JSON file of the table.", panel=OUTPUT)] = None
+
+
+@options
+class LikelihoodOptions:
+    """Options of `voxlate likelihood` and voxlate.likelihood."""
+
+    split: Annotated[
+        str, Option("Split that is evaluated: train, val or test.", panel=MAIN, metavar="NAME")
+    ] = "val"
+    slices: Annotated[
+        int | None,
+        Option(
+            "Largest number of slices a case, evenly spaced. Default: all.", panel=MAIN, least=1
+        ),
+    ] = None
+    tolerance: Annotated[
+        float, Option("Error of a step of the ODE; a larger one is faster.", panel=SAMPLING)
+    ] = 1e-5
+    seed: Annotated[int, Option("Random seed of the probes.", panel=SAMPLING, least=0)] = 0
+    out: Annotated[Path | str | None, Option("JSON file of the result.", panel=OUTPUT)] = None
+    batch: Annotated[
+        int | None, Option("Number of slices at a time: changes memory alone.", least=1)
+    ] = None
+    device: Device = "auto"
+    allow_code: AllowCode = False

@@ -1,12 +1,11 @@
 """Options that state where cases are processed."""
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from voxlate.options.option import ADVANCED, Option
+from voxlate.options.option import ADVANCED, Option, options
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class ExecutorOptions:
     """Where cases are processed, and by how many workers; None: in this process, 0 workers: as many as fit."""
 

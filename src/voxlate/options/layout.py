@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from voxlate.options.option import INPUT, Option, bytes_of
+from voxlate.options.option import INPUT, Option, bytes_of, options
 
 LARGEST_VOLUME = (
     "VOXLATE_MAX_VOLUME"  # of the environment, which processes that a command starts inherit
@@ -35,7 +35,7 @@ def allow_volumes(size: str) -> None:
     os.environ[LARGEST_VOLUME] = size
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class Layout:
     """Where the files of a cohort are, and to which patients they belong; see find.find_cohort."""
 

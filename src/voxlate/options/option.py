@@ -2,11 +2,15 @@
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import partial
+from inspect import Parameter, Signature, cleandoc
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin
 
 from voxlate.system.errors import BadInput
+
+T = TypeVar("T")
 
 # Panels of --help, in their order. "Options" is the name under which typer shows --help itself.
 MAIN = "Options"
@@ -31,8 +35,9 @@ class Option:
     flag: the option's names where they are not the field's, such as "--out" or "--audit/--no-audit" or "--verbose -v".
     metavar: the kind of value in --help; by default from the type. least, most: range of a number.
     takes: type of the value on the command line, where the field takes other types too.
-    read: converts that value into the field's. complete: the values that a shell suggests, or "module:name" of a
-    collection of them, or of a function that returns them; the module is imported when a shell asks.
+    read: converts that value into the field's. objects: the class whose objects a field of any type takes in Python.
+    complete: the values that a shell suggests, or "module:name" of a collection of them, or of a function that returns
+    them; the module is imported when a shell asks.
     """
 
     help: str
@@ -43,6 +48,7 @@ class Option:
     most: float | None = None
     takes: Any = None
     read: Callable[[Any], Any] | None = None
+    objects: str = ""
     complete: str | Sequence[str] = ()
 
 
@@ -55,17 +61,58 @@ def suggestions(option: Option, begun: str) -> list[str]:
     return [value for value in (known() if callable(known) else known) if value.startswith(begun)]
 
 
-Device = Annotated[
-    str,
-    Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME"),
-]
-AllowCode = Annotated[bool, Option("Import and run the model's own Python code.")]
-
-
 def option_of(annotation: Any) -> Option | None:
     """The Option of an annotated parameter; None for an argument without a flag."""
     parts = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     return next((part for part in parts if isinstance(part, Option)), None)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def options(cls: type[T]) -> type[T]:
+    """Make a class a frozen, keyword-only dataclass of options, whose help has plain types and a line for each field."""
+    made = dataclass(frozen=True, kw_only=True)(cls)
+    parameters = [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is MISSING else field.default,
+            annotation=_without_option(field.type),
+        )
+        for field in fields(made)  # type: ignore[arg-type]
+    ]
+    made.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    made.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", *describe_fields(made)])
+    return made
+
+
+def _without_option(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def describe_fields(table: Any) -> list[str]:
+    """A line for each field of an options dataclass: its name, what it does, its range and its default."""
+    lines = []
+    for field in fields(table):
+        option = option_of(field.type)
+        text = "" if option is None else f" {option.help}{range_of(option)}"
+        if field.default is not MISSING and field.default not in (None, ()):
+            text += f" Default: {field.default}."
+        lines.append(f"  {field.name}:{text or ' of the function in Python alone.'}")
+    return lines
+
+
+def range_of(option: Option) -> str:
+    """The range of an option as the end of its help; "" for counts, whose least value of 0 or 1 is plain."""
+    if option.least is None or (option.most is None and option.least in (0, 1)):
+        return ""
+    if option.most is None:
+        return f" At least {option.least:g}."
+    return f" From {option.least:g} to {option.most:g}."
+
+
+def merge(table: type[T], options: T | None, changes: Mapping[str, Any]) -> T:
+    """The options of a table, by default its defaults, with changes of their fields."""
+    return table(**changes) if options is None else replace(options, **changes)  # type: ignore[type-var]
 
 
 def bytes_of(text: str, option: str) -> float:
@@ -88,3 +135,26 @@ def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
                 f"{option}: expected each key once, found '{key.strip()}' twice. Remove one of the two."
             )
     return table
+
+
+Device = Annotated[
+    str,
+    Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME"),
+]
+AllowCode = Annotated[bool, Option("Import and run the model's own Python code.")]
+CHANGES = Option(
+    "Change of a key of the recipe, such as train.steps=500. Repeatable.",
+    flag="--set",
+    panel=MAIN,
+    metavar="KEY=…",
+    takes=list[str],
+    read=pairs,
+)
+MEMORY = Option(
+    "Memory of the training, such as 8GB. Default: most of the free memory.",
+    flag="--memory",
+    panel=PLAN,
+    metavar="SIZE",
+    takes=str,
+    read=partial(bytes_of, option="--memory"),
+)

@@ -1,11 +1,11 @@
 """Options of `prepare`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from voxlate.options.executors import ExecutorOptions
 from voxlate.options.layout import Layout
-from voxlate.options.option import ADVANCED, MAIN, PREPARATION, Option
+from voxlate.options.option import ADVANCED, MAIN, PREPARATION, Option, options
 
 
 def _reversed(sizes: Sequence[Any]) -> tuple[Any, ...]:
@@ -13,8 +13,8 @@ def _reversed(sizes: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(reversed(sizes))
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrepareOptions(Layout):
+@options
+class PrepareOptions(Layout, ExecutorOptions):
     """Options of `voxlate prepare` and voxlate.prepare."""
 
     modalities: Annotated[

@@ -1,10 +1,11 @@
 """Options of `synth`, and of `evaluate --run`. Settings of the sampling that are unset keep the recipe's values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from voxlate.options.executors import ExecutorOptions
 from voxlate.options.layout import Layout
 from voxlate.options.option import (
     INPUT,
@@ -14,9 +15,9 @@ from voxlate.options.option import (
     AllowCode,
     Device,
     Option,
+    options,
     pairs,
 )
-from voxlate.system.errors import BadInput
 
 Setting = str | float | bool | Sequence[float] | None
 Table = Mapping[str, Setting]
@@ -30,13 +31,6 @@ ANSWER = Option(
     "Residual diffusion: mean (least error) or sample (sharp). Default: sample.",
     panel=MAIN,
 )
-SET = Option(
-    "Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.",
-    flag="--set",
-    panel=SAMPLING,
-    metavar="KEY=…",
-    takes=list[str],
-)
 
 
 def _of_kind(kind: str) -> dict[str, Any]:
@@ -49,7 +43,17 @@ def synth_keys(texts: Sequence[str] | None) -> dict[str, str]:
     return pairs([text.strip().removeprefix("synth.") for text in texts or []])
 
 
-@dataclass(frozen=True, kw_only=True)
+SET_KEYS = Option(
+    "Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.",
+    flag="--set",
+    panel=SAMPLING,
+    metavar="KEY=…",
+    takes=list[str],
+    read=synth_keys,
+)
+
+
+@options
 class Sampling:
     """Keys of a recipe's synth table; `synth` holds keys that have no option of their own."""
 
@@ -71,54 +75,20 @@ class Sampling:
             read=_of_kind,
         ),
     ] = None
-    synth: Annotated[Mapping[str, Setting | Table] | None, replace(SET, read=synth_keys)] = None
+    synth: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
 
     @property
     def keys(self) -> dict[str, Any]:
         """The keys, as Model.with_options takes them; None keeps the recipe's value."""
-        return {**_named_keys(self, Sampling), **(self.synth or {})}
+        return {**self.named_keys, **(self.synth or {})}
+
+    @property
+    def named_keys(self) -> dict[str, Any]:
+        """The keys that have a field of their own."""
+        return {name: getattr(self, name) for name in ("samples", "steps", "noise")}
 
 
-def _named_keys(options: Sampling, kind: type[Sampling]) -> dict[str, Any]:
-    """The keys of the synth table that have a field of their own."""
-    return {
-        field.name: getattr(options, field.name) for field in fields(kind) if field.name != "synth"
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions(Sampling):
-    """Options of `voxlate evaluate` and voxlate.evaluate that synthesise what is scored."""
-
-    run: Annotated[
-        Sequence[Path | str] | Path | str | None,
-        Option(
-            "Run that synthesises the scored images, each modality from the others. Repeatable.",
-            panel=MAIN,
-            takes=list[Path],
-        ),
-    ] = None
-    missing: Annotated[
-        Literal["one", "all"] | None,
-        Option(
-            "Modalities missing at a time in --run: one (the default) or all subsets.",
-            panel=SAMPLING,
-        ),
-    ] = None
-    device: Device = "auto"
-    allow_code: AllowCode = False
-
-    def refuse_without_run(self) -> None:
-        """Raise BadInput for options of the synthesis, where no run synthesises anything."""
-        named = {"missing": self.missing, **_named_keys(self, Sampling), "set": self.synth}
-        given = [name for name, value in named.items() if value is not None]
-        if given:
-            raise BadInput(
-                f"--{given[0]}: expected --run with it, which synthesises the images, found none. Add --run RUN, or drop --{given[0]}."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
+@options
 class SynthKeys(Sampling):
     """Further keys of the synth table; crop is a key of its slices."""
 
@@ -174,17 +144,17 @@ class SynthKeys(Sampling):
     ] = None
 
     @property
-    def keys(self) -> dict[str, Any]:
-        """The keys, as Model.with_options takes them; None keeps the recipe's value."""
-        named = _named_keys(self, SynthKeys)
-        crop = named.pop("crop")
-        if crop is not None:
-            named["slices"] = {**(named["slices"] or {"kind": "whole"}), "crop": crop}
-        return {**named, **(self.synth or {})}
+    def named_keys(self) -> dict[str, Any]:
+        """The keys that have a field of their own; crop is part of the table of slices."""
+        own = ("sampler", "eta", "schedule", "slices", "batch", "exact")
+        named = super().named_keys | {name: getattr(self, name) for name in own}
+        if self.crop is not None:
+            named["slices"] = {**(self.slices or {"kind": "whole"}), "crop": self.crop}
+        return named
 
 
-@dataclass(frozen=True, kw_only=True)
-class SynthOptions(SynthKeys, Layout):
+@options
+class SynthOptions(SynthKeys, Layout, ExecutorOptions):
     """Options of `voxlate synth` and voxlate.synthesise."""
 
     split: Annotated[Literal["train", "val", "test"] | None, SPLIT] = None

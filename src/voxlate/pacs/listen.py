@@ -1,9 +1,9 @@
 """Waiting for studies: they are received, answered one at a time, and the answers are sent."""
 
 import time
-from collections.abc import Collection
 from threading import Event
 
+from voxlate.options.share import ListenOptions
 from voxlate.pacs.dimse import receive_images
 from voxlate.pacs.queue import Answer, Queue, Send
 from voxlate.system.errors import BadInput
@@ -18,12 +18,9 @@ def listen(
     queue: Queue,
     answer: Answer,
     send: Send,
+    options: ListenOptions,
     *,
-    title: str,
-    port: int,
-    allowed: Collection[str],
     say: Say,
-    host: str,
     stop: Event | None = None,
     retry_seconds: float = RETRY_SECONDS,
 ) -> None:
@@ -32,7 +29,8 @@ def listen(
     Images are received while another study is answered. An answer that cannot be sent is tried again later.
     """
     ended = stop or Event()
-    with lock(queue.path), receive_images(queue.receive, title, port, allowed, host):
+    at = (options.title, options.port, options.allow, options.host)
+    with lock(queue.path), receive_images(queue.receive, *at):
         while not ended.is_set():
             try:
                 sentence = queue.run_next(answer, send)

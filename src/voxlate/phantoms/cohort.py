@@ -11,6 +11,8 @@ from voxlate.formats.io import write_volume
 from voxlate.images.grid import Volume
 from voxlate.images.mask import largest
 from voxlate.images.units import unit_of
+from voxlate.options.option import merge
+from voxlate.options.phantom import PhantomOptions
 from voxlate.phantoms.anatomy import LesionKind
 from voxlate.phantoms.head import FIELD_MM, VERSIONS, Head, make_head
 from voxlate.phantoms.maps import MAPS, tissue_map
@@ -35,44 +37,47 @@ LESION_MAP = {
 
 def write_cohort(
     out: Path,
-    cases: int,
-    size: tuple[int, int, int],
-    seed: int = 0,
-    lesion: CohortLesion = "mixed",
-    modalities: Sequence[str] | None = None,
-    stripped: bool = False,
-    anatomy: int = 1,
+    options: PhantomOptions | None = None,
+    *,
     progress: Callable[[int, int], None] | None = None,
+    **changes: Any,
 ) -> list[Path]:
     """Write `OUT/phantom_000/t1.nii.gz` and so on, the label maps `seg` and `lesion`, and `phantom.json`.
 
-    size: voxels in x, y, z. modalities: None stands for all images; maps of tissue
+    changes: fields of the options. size: voxels in x, y, z. modalities: None stands for all images; maps of tissue
     parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
     does. anatomy: 1, or 2 for detailed heads (phantoms.detailed). progress is called with (cases done, cases). Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
-    wanted = _expand(modalities or MODALITIES)
-    _check(cases, size, lesion, wanted, anatomy)
-    settings = {"seed": seed, "size": list(size), "lesion": lesion, "stripped": stripped}
+    asked = merge(PhantomOptions, options, changes)
+    wanted = _expand(asked.modalities or MODALITIES)
+    _check(asked, wanted)
+    settings = {
+        "seed": asked.seed,
+        "size": list(asked.size),
+        "lesion": asked.lesion,
+        "stripped": asked.stripped,
+    }
 
     def _write(case: int) -> Path:
         folder = out / f"phantom_{case:03d}"
         names = (*wanted, "seg", "lesion")
         missing = [name for name in names if not (folder / f"{name}.nii.gz").exists()]
         if missing:
-            head = make_head(seed, case, size, lesion_of(lesion, case), version=anatomy)
-            _write_case(folder, head, missing, stripped)
+            lesion = lesion_of(asked.lesion, case)
+            head = make_head(asked.seed, case, asked.size, lesion, version=asked.anatomy)
+            _write_case(folder, head, missing, asked.stripped)
         return folder
 
     folders = []
     with lock(out):
-        _claim(out, settings, anatomy)
+        _claim(out, settings, asked.anatomy)
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
-            for folder in pool.map(_write, range(cases)):
+            for folder in pool.map(_write, range(asked.cases)):
                 folders.append(folder)
                 if progress:
-                    progress(len(folders), cases)
+                    progress(len(folders), asked.cases)
     return folders
 
 
@@ -92,23 +97,24 @@ def _expand(modalities: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _check(
-    cases: int, size: tuple[int, int, int], lesion: str, modalities: tuple[str, ...], anatomy: int
-) -> None:
-    if cases < 1:
-        raise BadInput(f"cases: expected at least 1, found {cases}. Ask for one case or more.")
-    if len(size) != 3 or min(size) < 8 or max(size) > 1024:
-        given = " ".join(map(str, size))
+def _check(asked: PhantomOptions, modalities: tuple[str, ...]) -> None:
+    """Raise BadInput for a cohort that cannot be written."""
+    if asked.cases < 1:
+        raise BadInput(
+            f"cases: expected at least 1, found {asked.cases}. Ask for one case or more."
+        )
+    if len(asked.size) != 3 or min(asked.size) < 8 or max(asked.size) > 1024:
+        given = " ".join(map(str, asked.size))
         raise BadInput(
             f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {given}. Try 128 128 64."
         )
     kinds = get_args(CohortLesion)
-    if lesion not in kinds:
+    if asked.lesion not in kinds:
         raise BadInput(
-            f"lesion: expected one of {', '.join(kinds)}, found {lesion}. Choose one of them."
+            f"lesion: expected one of {', '.join(kinds)}, found {asked.lesion}. Choose one of them."
         )
-    if anatomy not in VERSIONS:
-        raise BadInput(f"anatomy: expected 1 or 2, found {anatomy}. Choose one of them.")
+    if asked.anatomy not in VERSIONS:
+        raise BadInput(f"anatomy: expected 1 or 2, found {asked.anatomy}. Choose one of them.")
     unknown = [name for name in modalities if name not in (*MODALITIES, *MAPS)]
     if unknown:
         raise BadInput(

@@ -6,6 +6,8 @@ from typing import Any
 
 from voxlate.cases.case import PROTONS
 from voxlate.cases.prepared import Cohort, open_cohort
+from voxlate.options.option import merge
+from voxlate.options.train import AdaptOptions
 from voxlate.planning.facts import facts_of
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.rules import Tables
@@ -31,11 +33,10 @@ from voxlate.training.log import StepCallback
 from voxlate.training.log_file import lines_of
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import run_folder
-from voxlate.training.train import Adaptation, train
+from voxlate.training.train import Beginning, train
 from voxlate.training.weights import read_header
 
 RATE = 0.25  # factor of the learning rate, so that the run is not forgotten
-REPLAYED = 0.25  # default share of the items that is of the old cohort
 SPARE = 0.15  # share of the minutes for validations and saving
 
 
@@ -43,24 +44,21 @@ def adapt(
     run: Path | str,
     data: Path | str,
     out: Path | str,
+    options: AdaptOptions | None = None,
     *,
-    minutes: float = 5,
-    steps: int | None = None,
-    replay: Path | str | None = None,
-    share: float = REPLAYED,
-    device: str = "auto",
-    allow_code: bool = False,
     progress: StepCallback = lambda *_: None,
     say: Say = lambda _: None,
+    **changes: Any,
 ) -> Run:
     """Continue a run, weights file or starter on a prepared cohort of another site, in a run of its own.
 
     The learning rate is a quarter of the run's. After every eighth of the steps the held-out cases of `data` are
-    validated, and the weights of the least error are kept, those of the run itself among them. steps: instead of
+    validated, and the weights of the least error are kept, those of the run itself among them. changes: fields of the options. steps: instead of
     minutes, of the last stage; replay: the old prepared cohort, by default that of the run where it is still there;
     share: of the items that are of it, 0 for none. The same call resumes. Raises BadInput if the run has an
     autoencoder, if the cohort does not fit or holds no validation case, and for no steps.
     """
+    asked = merge(AdaptOptions, options, changes)
     data = Path(data)
     out = Path(out)
     weights = weights_of(run_folder(run))
@@ -68,8 +66,10 @@ def adapt(
     header = read_header(weights)
     cohort = open_cohort(data)
     card = read_card(folder) if is_starter(run) else None
-    recipe = from_dict(_named(header["recipe"], card, cohort), f"{weights} (header)", allow_code)
-    _check(recipe, folder, share, steps)
+    recipe = from_dict(
+        _named(header["recipe"], card, cohort), f"{weights} (header)", asked.allow_code
+    )
+    _check(recipe, folder, asked.share, asked.steps)
     check_held_out(cohort)
     units = _units(header, recipe)
     check_units(recipe, units, cohort)
@@ -78,29 +78,28 @@ def adapt(
         say(caution)
     if difference := _other_preparation(header, cohort):
         say(message("other-preparation", difference))
-    old = _replayed(folder, replay, share, say)
+    old = _replayed(folder, asked, say)
     begun = Run(out).provenance.exists()
     if begun:
         text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
         say(message("resumed", text))
-        adapted = from_dict(read_run(Run(out).provenance)["recipe"], f"{out}", allow_code)
+        adapted = from_dict(read_run(Run(out).provenance)["recipe"], f"{out}", asked.allow_code)
     else:
         replayed = None if old is None else open_cohort(old)
-        adapted = _gentle_recipe(recipe, cohort, minutes, steps, replayed, share, device)
-    origin = Adaptation(
+        adapted = _gentle_recipe(recipe, cohort, replayed, asked)
+    origin = Beginning(
+        head=f"# Adapted from {recipe.title}.\n",
         starts=_starts(recipe, folder, weights),
         calibrated=any(folder.glob("calibration.*.safetensors")),
         replay=old,
     )
-    head = f"# Adapted from {recipe.title}.\n"
     scans = {name: scan for name, scan in facts_of(cohort).scans.items() if name in units}
     done = train(
         adapted,
         data,
         out,
-        head=head,
-        adaptation=origin,
-        device=device,
+        device=asked.device,
+        beginning=origin,
         progress=watched(progress, validation_errors(Run(folder)), scans, say),
         say=say,
     )
@@ -166,17 +165,19 @@ def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
 
 
-def _replayed(folder: Path, replay: Path | str | None, share: float, say: Say) -> Path | None:
+def _replayed(folder: Path, asked: AdaptOptions, say: Say) -> Path | None:
     """The cohort that is replayed; None if there is none, which is said."""
-    if share == 0:
+    if asked.share == 0:
         return None
-    old = Path(replay) if replay is not None else training_cohort(Run(folder))
+    old = Path(asked.replay) if asked.replay is not None else training_cohort(Run(folder))
     if old is None:
         text = "no replay: the cohort that the run was trained on is not here, so that the run may forget it (--replay PREPARED names it)."
         say(message("no-replay", text))
         return None
-    text = f"replay: {share:.0%} of the items are of {old}, so that the run does not forget it."
-    say(message("replay", text, share=share))
+    text = (
+        f"replay: {asked.share:.0%} of the items are of {old}, so that the run does not forget it."
+    )
+    say(message("replay", text, share=asked.share))
     return old
 
 
@@ -192,13 +193,7 @@ def _starts(recipe: Recipe, folder: Path, weights: Path) -> dict[str, Path]:
 
 
 def _gentle_recipe(
-    recipe: Recipe,
-    cohort: Cohort,
-    minutes: float,
-    steps: int | None,
-    old: Cohort | None,
-    share: float,
-    device: str,
+    recipe: Recipe, cohort: Cohort, old: Cohort | None, asked: AdaptOptions
 ) -> Recipe:
     """The run's recipe with a lower rate, as many steps as fit, and the best validation's weights kept, in all stages.
 
@@ -208,10 +203,10 @@ def _gentle_recipe(
     tables = to_dict(recipe)
     stages = tables.get("stages", [])
     own = [stage.train.steps for stage in recipe.all_stages]
-    if steps is None:
-        counts = _counts(recipe, own, cohort, minutes, device)
+    if asked.steps is None:
+        counts = _counts(recipe, own, cohort, asked.minutes, asked.device)
     else:
-        counts = [round(steps * count / own[-1]) for count in own]
+        counts = [round(asked.steps * count / own[-1]) for count in own]
     for table, count in zip([*stages, tables], counts):
         table["train"] = gentle(table["train"], count, True, RATE)
         for key in STARTED:
@@ -220,7 +215,7 @@ def _gentle_recipe(
             # Without replay of phantoms, only images are read, whatever the run's contrasts were drawn from.
             table["data"].pop("physics", None)
         if old is not None:
-            table["train"]["replay"] = share
+            table["train"]["replay"] = asked.share
     tables["title"] = f"{tables['title']}, adapted"
     return with_tables(recipe, tables, "the adapted recipe")
 

@@ -8,16 +8,19 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import tomli_w
 
 from voxlate.cases.prepared import open_cohort
+from voxlate.cohorts.choice import as_names
+from voxlate.options.option import merge
+from voxlate.options.train import Mode, PlanOptions
 from voxlate.planning import rules
 from voxlate.planning.facts import Facts, check_scales, facts_of
-from voxlate.planning.other_machine import Elsewhere
+from voxlate.planning.other_machine import Elsewhere, machine_of
 from voxlate.planning.pace import SPARE, PaceRecord
-from voxlate.planning.probe import Limits, Probe
+from voxlate.planning.probe import FREE, Limits, Probe, free_memory
 from voxlate.planning.roles import Roles, refuse_maps, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
@@ -43,8 +46,6 @@ from voxlate.training.log_file import append_line
 from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, check_free, check_recipe_file
-
-Mode = Literal["both", "mean", "samples"]
 
 LEAST = 300  # steps below which a training is too short
 # With fewer steps of a diffusion, its samples are worse than a copy of the input.
@@ -118,7 +119,7 @@ class Plan:
         """The recipe and its reasons as comment lines."""
         return self.recipe, header(self.text)
 
-    def changed(self, changes: Mapping[str, str], allow_code: bool = False) -> "Plan":
+    def changed(self, changes: Mapping[str, Any], allow_code: bool = False) -> "Plan":
         """The plan with changes of its recipe's keys, such as {"train.steps": "500"}.
 
         allow_code: import the code outside voxlate that they name.
@@ -186,7 +187,7 @@ class Plan:
         return "\n".join(comments) + "\n" + lists
 
 
-def _touched(key: str, changes: Mapping[str, str]) -> bool:
+def _touched(key: str, changes: Mapping[str, Any]) -> bool:
     """Whether a change concerns this key, a part of it, or a table that contains it."""
     pairs = ((f"{key}.", f"{change}.") for change in changes)
     return any(a.startswith(b) or b.startswith(a) for a, b in pairs)
@@ -254,25 +255,24 @@ def check_same(run: Path, recipe: Recipe, source: Sequence[str], target: Sequenc
 
 def plan_training(
     data: Path | str,
+    options: PlanOptions | None = None,
     *,
-    source: tuple[str, ...] = (),
-    target: tuple[str, ...] = (),
-    limits: Limits,
-    mode: Mode = "both",
-    device: str = "auto",
     fold: int | None = None,
-    from_scratch: bool = False,
-    elsewhere: Elsewhere | None = None,
     say: Say = lambda _: None,
+    **changes: Any,
 ) -> Plan:
-    """Plan a training on a prepared cohort within limits of time and memory.
+    """Plan a training on a prepared cohort within limits of time and memory, by default 60 minutes and most of what is free.
 
-    fold: plan for the training cases of this fold (see Cohort.in_fold); from_scratch: begin from random weights even
-    where a starter fits; elsewhere: the machine that will train, if it is another one. Raises BadInput if the cohort does not suffice for a training, or if the limits are too narrow for
-    the smallest network.
+    fold: plan for the training cases of this fold (see Cohort.in_fold); changes: fields of the options. from_scratch:
+    begin from random weights even where a starter fits; plan_for: the machine that will train, if it is another one.
+    Raises BadInput if the cohort does not suffice for a training, or if the limits are too narrow for the smallest
+    network.
     """
-    if mode not in SHARES:
-        raise BadInput(f"mode: expected {', '.join(SHARES)}, found {mode!r}. Choose one of these.")
+    asked = merge(PlanOptions, options, changes)
+    mode = asked.mode or "both"
+    source, target = as_names(asked.source), as_names(asked.target)
+    elsewhere = None if asked.plan_for is None else machine_of(asked.plan_for)
+    limits = _limits(asked, elsewhere)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts = facts_of(cohort)
     refuse_maps(facts, source, target)
@@ -281,10 +281,10 @@ def plan_training(
     if roles.pairing == "pairs":  # cases without a pair are not used
         facts = facts.having([*roles.source, *roles.target])
     check_scales(facts, [*roles.source, *roles.target], roles.target)
-    probe = Probe(cohort, limits, device, elsewhere=elsewhere)
+    probe = Probe(cohort, limits, asked.device, elsewhere=elsewhere)
     search = Search(facts, probe, lambda size: first_stage(facts, roles, size, LEAST)[0], say)
     about = ""
-    if not from_scratch:
+    if not asked.from_scratch:
         search.starter, about = fitting_starter(facts, roles, regression=_regresses(roles, mode))
     stages = _two_stages if roles.pairing == "pairs" and mode != "mean" else _one_stage
     at_once = without_training(facts, roles)
@@ -293,7 +293,15 @@ def plan_training(
         draft.why["minutes"] += f", or synthesise without a training: {at_once}"
     if about:
         draft = replace(draft, why={"start_from": about, **draft.why})
-    return draft if elsewhere else _with_precision(draft, choose(find_device(device)))
+    return draft if elsewhere else _with_precision(draft, choose(find_device(asked.device)))
+
+
+def _limits(asked: PlanOptions, elsewhere: Elsewhere | None) -> Limits:
+    """The minutes and the memory of a training; the memory by default most of what is free on the machine."""
+    memory = asked.memory_bytes
+    if memory is None:
+        memory = elsewhere.memory_bytes * FREE if elsewhere else free_memory(asked.device)
+    return Limits(60.0 if asked.minutes is None else float(asked.minutes), memory)
 
 
 def _regresses(roles: Roles, mode: Mode) -> bool:

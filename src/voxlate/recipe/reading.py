@@ -13,7 +13,7 @@ from voxlate.system.config import fill, imports, needs_code, to_tables
 from voxlate.system.errors import BadInput
 
 
-def read(name: str, changes: Mapping[str, str] | None = None, allow_code: bool = False) -> Recipe:
+def read(name: str, changes: Mapping[str, Any] | None = None, allow_code: bool = False) -> Recipe:
     """Read a recipe by shipped name or path, with `changes` such as {'train.steps': '500'} (values as in TOML).
 
     `base = "NAME"` in a recipe takes all keys of another that it does not give itself. Raises BadInput that names an
@@ -23,7 +23,7 @@ def read(name: str, changes: Mapping[str, str] | None = None, allow_code: bool =
 
 
 def read_with_head(
-    name: str, changes: Mapping[str, str] | None = None, allow_code: bool = False
+    name: str, changes: Mapping[str, Any] | None = None, allow_code: bool = False
 ) -> tuple[Recipe, str]:
     """Read a recipe as `read` does, and the comment lines at its head."""
     return read(name, changes, allow_code), head_of(name)

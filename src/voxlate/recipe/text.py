@@ -84,9 +84,15 @@ def header(text: str) -> str:
     return re.match(r"(?:#[^\n]*\n)*", text)[0]  # type: ignore[index]
 
 
-def values_of(name: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The tables of a recipe by shipped name or path, over those of its base, with `changes` as in `table`."""
-    return apply_changes(with_new_names(_values(name)), changes or {})
+def values_of(
+    recipe: str | Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The tables of a recipe by shipped name, path or tables, over those of its base, with `changes` as in `table`."""
+    if isinstance(recipe, str):
+        values = _values(recipe)
+    else:
+        values = _over_base(copy.deepcopy(dict(recipe)), "the recipe")
+    return apply_changes(with_new_names(values), changes or {})
 
 
 def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +127,11 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
                 f"{name}: expected a recipe with a table [small] for its small variant, found none in {full}. Train {full} itself, or add the table."
             )
         stated = {"base": full} | small
+    return _over_base(stated, name, before)
+
+
+def _over_base(stated: dict[str, Any], name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Stated tables over those of their base."""
     refuse_both_names(stated, name)
     values = with_new_names(stated)
     base = values.pop("base", None)
@@ -163,11 +174,6 @@ def _drop_other_length(table: dict[str, Any], key: str) -> None:
 
 
 def _change(values: dict[str, Any], key: str, value: Any) -> None:
-    if callable(value):
-        name = f"{value.__module__}:{value.__qualname__}"
-        raise BadInput(
-            f"{key}: expected a value as text, found the Python object {name}. Write '{name}', and pass allow_code=True."
-        )
     *tables, last = key.split(".")
     for part in tables:
         values = (
@@ -179,6 +185,7 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
             raise BadInput(
                 f"--set {key}: expected '{part}' to be a table, found a value. Check the key."
             )
+    value = "none" if value is None else value
     parsed = _parse(value) if isinstance(value, str) else value
     if isinstance(parsed, float) and parsed.is_integer():
         parsed = int(parsed)  # --set train.steps=1e5

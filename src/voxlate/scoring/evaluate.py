@@ -13,11 +13,13 @@ from voxlate.cases.layout import CANONICAL
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.slice_lists import require_patients
-from voxlate.executors.job import Context, Executor, InProcess, Outcome, case_sentence
+from voxlate.executors.choose import choose_executor
+from voxlate.executors.job import Context, Executor, Outcome, case_sentence
 from voxlate.formats.io import content_hash, is_there, read_volume
 from voxlate.images.ranges import Range, range_for
 from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.options.evaluate import EvaluateOptions
+from voxlate.options.option import merge
 from voxlate.scoring.aligned import NAME, RULE, check_name, count_moved
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Functions, Rules, ScoredItem, score_item
@@ -59,24 +61,25 @@ CALIBRATION = ("patients", "coverage", "confidence", "bound")
 def evaluate(
     out: Path | str,
     truth: Path | str,
+    options: EvaluateOptions | None = None,
     *,
     cases: Collection[str] | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
-    **options: Any,
+    **changes: Any,
 ) -> Scores:
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
 
     cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
-    options: the fields of EvaluateOptions, of which some take objects or mappings in Python. value_range: (low, high),
+    changes: fields of the options, of which some take objects or mappings in Python. value_range: (low, high),
     for all or by modality; regions: rules by name, such as {"vessels": "cta>150"}, within the mask (the body without
     one); naive, features, slices: Baselines, Features and SliceFilter, too.
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
-    asked = EvaluateOptions(**options)
+    asked = merge(EvaluateOptions, options, changes)
     out, truth = Path(out), Path(truth)
-    found = find_cohort(truth, **asked.layout).cases
+    found = find_cohort(truth, asked).cases
     require_patients(found, truth)
     chosen = _in_split(asked.split, found, out) if cases is None else cases
     wanted = {case.case: case for case in found if case.case in chosen}
@@ -86,7 +89,7 @@ def evaluate(
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
     job = _ScoreJob(tuple(images.items), ranges, rules, weights)
     failed = dict[str, str]()
-    every = _score_items(job, executor or InProcess(), progress, failed)
+    every = _score_items(job, executor or choose_executor(asked), progress, failed)
     faults = _faults(every, found)
     left_out = {} if asked.any_truth else faults
     scored = {item: result for item, result in every.items() if item.label not in left_out}

@@ -25,11 +25,6 @@ def starters_to_run() -> list[str]:
     return [f"{PREFIX}{name}" for name in starter_names()]
 
 
-def complete_starter(begun: str) -> list[str]:
-    """The starters that a shell may complete, as starter:NAME; none of an empty word, which may be a path."""
-    return [name for name in starters_to_run() if begun and name.startswith(begun)]
-
-
 def folder_of(run: Path | str) -> Path:
     """The folder of starter:NAME; raises BadInput if no such starter is installed."""
     name = str(run).removeprefix(PREFIX)

@@ -16,10 +16,13 @@ from voxlate.cases.case import LABEL, MASK, prepare_case
 from voxlate.cases.layout import lay_out
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
-from voxlate.executors.job import Executor, InProcess, no_report
+from voxlate.executors.choose import choose_executor
+from voxlate.executors.job import no_report
 from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import Volume, orient, same_grid
 from voxlate.images.intensity import Scale, network_ends
+from voxlate.options.calibrate import CalibrateOptions
+from voxlate.options.option import merge
 from voxlate.scoring.provenance import splits_of_training
 from voxlate.scoring.truths import has_other_size
 from voxlate.starters.names import is_starter, name_of
@@ -46,7 +49,6 @@ from voxlate.trust.calibration_cases import (
 )
 from voxlate.trust.calibration_file import write_calibration
 from voxlate.trust.collect import InTraining, Progress, Rules, collect_cases
-from voxlate.trust.conformal import Bound
 from voxlate.trust.fit_targets import Goal, fit_targets
 from voxlate.trust.out_of_distribution import Patches
 from voxlate.trust.regions import calibration_regions
@@ -58,41 +60,37 @@ PARTS = ".parts"  # of the folder that keeps the data of cases until the calibra
 def calibrate(
     model: Model | Ensemble,
     cases: Sequence[CaseFiles],
+    options: CalibrateOptions | None = None,
     *,
-    split: str | None = None,
-    coverage: float = 0.9,
-    confidence: float = 0.9,
-    bound: Bound | None = None,
-    regions: Mapping[str, str] | None = None,
-    seed: int = 0,
     progress: Progress = no_report,
     warn: Say = warn_unless_note,
-    executor: Executor | None = None,
-    device: str = "auto",
-    any_truth: bool = False,
+    **changes: Any,
 ) -> tuple[Path, Calibration]:
     """Synthesise the images of cases with truth, compare methods of intervals, and write the best into the run.
 
-    coverage: share of a new patient's voxels that the intervals are to contain, on average over patients, with this
+    changes: fields of the options. coverage: share of a new patient's voxels that the intervals are to contain, on average over patients, with this
     confidence, counted as in conformal.upper_bound (unset: "normal" from ENOUGH patients on, else "none", because a
     margin for fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
-    left out of cases that have all. A stopped calibration resumes. executor: works on the cases, by default this
-    process; device: of its workers. any_truth: cases whose truth cannot be that of their image count, too. Raises
+    left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. Raises
     BadInput where the model is an ensemble or was trained on one of the cases, and where the cases are too few.
     """
+    asked = merge(CalibrateOptions, options, changes)
     model = _single_model(model)
+    coverage, confidence, seed = asked.coverage, asked.confidence, asked.seed
     _check_levels(coverage, confidence)
     header = model.header
     labels = sorted(set[str]().union(*(case.labels for case in cases)))
     rules = {
-        name: calibration_regions(name, header["units"][name], labels, regions or {})
+        name: calibration_regions(name, header["units"][name], labels, asked.regions or {})
         for name in model.recipe.data.target
     }
     path = _calibration_path(model, warn)
     with lock(path.parent):
-        make = _MakeCollector(SentModel(model, device), rules, seed)
-        data = collect_cases(make, cases, rules, executor or InProcess(), progress, warn, any_truth)
+        make = _MakeCollector(SentModel(model, asked.device), rules, seed)
+        executor = choose_executor(asked, asked.device, warn)
+        data = collect_cases(make, cases, rules, executor, progress, warn, asked.any_truth)
+        bound = asked.bound
         if bound is None:
             patients = len({case.patient for case in data.values()})
             bound = "normal" if patients >= ENOUGH else "none"
@@ -107,7 +105,7 @@ def calibrate(
             bound=bound,
             patients=fitted.references.patients,
             cases={name: dict(case.content) for name, case in data.items()},
-            split=split,
+            split=asked.split,
             seed=seed,
             targets=fitted.targets,
             units={name: header["units"][name] for name in rules},
@@ -347,7 +345,7 @@ def _calibration_path(model: Model, warn: Say) -> Path:
     return path
 
 
-def own_copy(run: Path | str, out: Path | None) -> Path | str:
+def own_copy(run: Path | str, out: Path | str | None) -> Path | str:
     """The run to calibrate: with `out`, a copy of a starter in that folder, whose calibration the copy keeps.
 
     Raises BadInput if `out` is given with a run that is no starter.
@@ -358,18 +356,18 @@ def own_copy(run: Path | str, out: Path | None) -> Path | str:
         raise BadInput(
             f"--out: expected starter:NAME with it, found {run}, whose calibration is written into its own folder. Drop --out."
         )
-    return copy_starter(run_folder(run), out)
+    return copy_starter(run_folder(run), Path(out))
 
 
 def find_calibration_cases(
-    model: Model | Ensemble, cohort: Path, split: str | None, **layout: Any
+    model: Model | Ensemble, cohort: Path, asked: CalibrateOptions
 ) -> list[CaseFiles]:
     """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits."""
     cases = [
         replace(case, files=by_accepted_names(case.files, model.aliases)[0])
-        for case in in_split(model, find_cohort(cohort, **layout).cases, split)
+        for case in in_split(model, find_cohort(cohort, asked).cases, asked.split)
     ]
     if not cases:
-        of_split = f" of the split {split}" if split else ""
+        of_split = f" of the split {asked.split}" if asked.split else ""
         raise BadInput(f"{cohort}: expected cases{of_split}, found none. Check --split.")
     return cases

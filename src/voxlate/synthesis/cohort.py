@@ -1,6 +1,6 @@
 """Synthesis of many cases into a folder; finished cases are kept, so that a stopped command resumes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,9 +8,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from voxlate.executors.choose import choose_executor
 from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
 from voxlate.formats.io import is_picture
 from voxlate.images.face import may_show_face
+from voxlate.options.option import merge
+from voxlate.options.synthesise import SynthOptions
 from voxlate.scoring.provenance import provenance_of
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
@@ -19,6 +22,7 @@ from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_
 from voxlate.synthesis.progress import no_report, warn_unless_note
 from voxlate.synthesis.result import Synthesised, check_folder, check_free, has_format, is_unchanged
 from voxlate.synthesis.scans import Scans, splits_of
+from voxlate.synthesis.selection import Selection
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import lock
 from voxlate.system.messages import Message, Say, message, read_messages
@@ -29,46 +33,49 @@ OTHER = "other"  # the split of a patient whose case has the name of a training 
 
 
 def synthesise_cases(
-    model: Model | Ensemble,
-    scans: list[Scans],
+    selected: Selection,
     out: Path,
+    options: SynthOptions | None = None,
     *,
-    seed: int = 0,
-    lacking: Mapping[str, str] | None = None,
-    others: Sequence[str] | None = None,
-    parts: int = 0,
-    ending: str = ".nii.gz",
-    hidden: Mapping[str, str] | None = None,
     progress: NamedProgress = no_report,
     say: Say = warn_unless_note,
     executor: Executor | None = None,
-    device: str = "auto",
+    **changes: Any,
 ) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
-    Images that complete a case are called desc-synthetic_<modality>.
-    lacking: why other cases cannot be synthesised; their images in OUT are recorded as those of an earlier run.
-    others: cases that other processes write into OUT at the same time (see Part), of so many parts; None where there are none.
-    ending: of the images' files, one of result.ENDINGS. hidden: where cases have pseudonyms, see OutputFolder.
-    say: is called with each message, by default Python warns of those that are more than notes. executor: works on the
-    cases, by default this process; device: of its workers. Returns the folders, and a sentence for each case that
-    failed; a single case that fails raises BadInput.
+    Images that complete a case are called desc-synthetic_<modality>. Of the options, changed by `changes`, the seed, the
+    format, the device and the workers count. Images in OUT of cases that cannot be synthesised are recorded as those of
+    an earlier run; other processes may write the cases of other parts into OUT at the same time. say: is called with
+    each message, by default Python warns of those that are more than notes. executor: works on the cases instead of the
+    workers that the options state. Returns the folders, and a sentence for each case that failed; a single case that
+    fails raises BadInput.
     """
+    asked = merge(SynthOptions, options, changes)
+    model, scans, others, seed = selected.model, selected.scans, selected.others, asked.seed
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
     for unchecked in model.unchecked:
         say(unchecked)
     cases = [case.case for case in scans]
-    output = OutputFolder(out, model.plan({}, seed), model.origins, others, ending, hidden, parts)
+    output = OutputFolder(
+        out,
+        model.plan({}, seed),
+        model.origins,
+        others,
+        f".{asked.format}",
+        selected.hidden,
+        selected.parts,
+    )
     outcomes = dict[int, Outcome]()
     finished = dict[str, _CaseFolder]()
     failed = dict[str, str]()
     with lock(out) if others is None else nullcontext():
         _claim(output, cases, say)
-        chosen = executor or InProcess()
+        chosen = executor or choose_executor(asked, asked.device, say)
         apart = not isinstance(chosen, InProcess)
-        job = _SynthesisJob(SentModel(model, device), output, splits_of(model), seed, apart)
+        job = _SynthesisJob(SentModel(model, asked.device), output, splits_of(model), seed, apart)
         progress("cases", 0, len(scans))
         slices = partial(progress, "slices")
         running = chosen.run(
@@ -91,7 +98,7 @@ def synthesise_cases(
         folders = [done.folder for done in finished.values()]
         if folders:
             with output.lock(out, SHARED_SECONDS):
-                output.write_provenance(folders[0], cases, lacking or {}, failed)
+                output.write_provenance(folders[0], cases, selected.lacking, failed)
     for change in _changes(finished, len(cases)):
         say(change)
     if busy := busy_line([outcome.cost for outcome in outcomes.values()]):

@@ -8,6 +8,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from voxlate.cases.align import Preparation
 from voxlate.cases.anatomy import Anatomy, body_of, check_body, check_content, check_extent
@@ -29,7 +30,7 @@ from voxlate.system.messages import Message, grade_of_distance, message, worst_g
 from voxlate.system.slabs import chunks
 from voxlate.training.weights import DIGITS
 
-Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
+Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[Any, Any]
 FLUID_IS_BRIGHT = ("t2", "pd")
 MOST_SPACING_RATIO = 1.5  # between the sides of voxels here and in training, along any axis
 
@@ -65,7 +66,7 @@ def prepare_inputs(
     """
     check_memory(scans, recipe)
     wanted = targets_for(recipe, scans) if targets is None else targets
-    volumes = {name: _read(scan, name) for name, scan in scans.items()}
+    volumes = {name: as_volume(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
     if anatomy is not None:
@@ -308,17 +309,21 @@ def _voxels_key(scans: Iterable[Volume]) -> str:
     return digest.hexdigest()
 
 
-def _read(scan: Scan, modality: str) -> Volume:
+def as_volume(scan: Scan, modality: str) -> Volume:
+    """A scan as a volume; raises BadInput where it is none of the types that Scan names."""
     if isinstance(scan, Volume):
         _check_plain(scan.data, modality)
         return scan
     if isinstance(scan, str | Path):
         return read_volume(Path(scan), modality)
-    pair = (scan.dataobj, scan.affine) if isinstance(scan, nib.spatialimages.SpatialImage) else scan
+    pair: Any = scan
+    if isinstance(scan, nib.spatialimages.SpatialImage):
+        pair = scan.dataobj, scan.affine
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise BadInput(
             f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, found {type(scan).__name__}. Give one of these."
         )
+    pair = tuple(part.detach().cpu() if isinstance(part, torch.Tensor) else part for part in pair)
     _check_plain(pair[0], modality)
     try:
         values = np.asarray(pair[0], np.float32)
@@ -351,7 +356,8 @@ def _check_plain(values: Any, modality: str) -> None:
         raise BadInput(
             f"{modality}: expected an array in which no voxel is masked, found a masked one. Fill these voxels (array.filled(0)), and give the mask as a scan called '{MASK}'."
         )
-    if getattr(getattr(values, "dtype", None), "kind", "") == "c":  # a tensor's dtype has no kind
+    dtype = getattr(values, "dtype", None)
+    if getattr(dtype, "kind", "") == "c" or getattr(dtype, "is_complex", False):
         raise BadInput(
             f"{modality}: expected real numbers, found complex ones. Give the magnitude (np.abs)."
         )

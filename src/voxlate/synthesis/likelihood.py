@@ -17,6 +17,8 @@ from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.tiling import Triple
 from voxlate.methods.method import Method
+from voxlate.options.evaluate import LikelihoodOptions
+from voxlate.options.option import merge
 from voxlate.recipe import Recipe
 from voxlate.scoring.provenance import is_fold, splits_of_training
 from voxlate.synthesis.inputs import preparation_of
@@ -52,27 +54,23 @@ class Likelihood:
 def likelihood(
     run: Path | str,
     cohort: Path | str,
+    options: LikelihoodOptions | None = None,
     *,
-    split: str = "val",
-    slices: int | None = None,
-    tolerance: float = 1e-5,
-    batch: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    allow_code: bool = False,
     progress: PatchProgress = no_report,
+    **changes: Any,
 ) -> Likelihood:
     """Bits per dimension of the true targets of a prepared cohort, given their sources, in float32.
 
-    slices: largest number in a case, evenly spaced; tolerance: of the ODE, relative and absolute; batch: patches that
+    changes: fields of the options. slices: largest number in a case, evenly spaced; tolerance: of the ODE, relative and absolute; batch: patches that
     are computed together (decides memory, not results); seed: of the random probes, one stream for each slice. Where
     the model completes, every modality is hidden in turn. Raises BadInput where the run is no diffusion model or does
     not fit the cohort.
     Source: Song et al. 2021, eq. 39.
     """
-    _check_options(slices, tolerance)
+    asked = merge(LikelihoodOptions, options, changes)
+    _check_options(asked.slices, asked.tolerance)
     run = run_folder(run)
-    method, recipe, header = load_method(run, allow_code)
+    method, recipe, header = load_method(run, asked.allow_code)
     if not recipe.method.has_density:
         raise BadInput(
             f"{run}: expected a diffusion model, the only kind with a density, found method.kind '{kind_of(recipe.method)}'. Name another run; voxlate evaluate scores any."
@@ -86,24 +84,25 @@ def likelihood(
         prepared = prepared.with_splits(splits)
     _check_spacing(prepared, header)
     # only existing images have a density, so that incomplete cases are excluded
-    places = whole_cases(prepared, replace(recipe.data, allow_missing=False), split)
+    places = whole_cases(prepared, replace(recipe.data, allow_missing=False), asked.split)
     chosen = {
-        case: list(space_evenly(starts, slices or len(starts))) for case, starts in places.items()
+        case: list(space_evenly(starts, asked.slices or len(starts)))
+        for case, starts in places.items()
     }
-    model = method.to(find_device(device))
-    estimator = _Estimator(model, recipe, prepared, batch or recipe.synth.batch, seed, tolerance)
+    model = method.to(find_device(asked.device))
+    estimator = _Estimator(model, recipe, prepared, asked)
     stated = {
         "voxlate": __version__,
         "note": "Research software, not a medical device.",
         "run": str(run),
         "trained_steps": header["steps"],
         "cohort": str(cohort),
-        "split": split,
+        "split": asked.split,
         "of": recipe.task.state_name,
         "unit": "bits per dimension, values in network units [-1, 1]; lower is better",
         "pieces": "slices" if recipe.data.patch[0] == 1 else "patches",
-        "tolerance": tolerance,
-        "seed": seed,
+        "tolerance": asked.tolerance,
+        "seed": asked.seed,
         "divergence": "one random probe a patch (Hutchinson)",
     }
     return Likelihood({**stated, **_estimates(estimator, chosen, header, progress)})
@@ -150,9 +149,7 @@ class _Estimator:
     model: Method
     recipe: Recipe
     cohort: Cohort
-    batch: int
-    seed: int
-    tolerance: float
+    asked: LikelihoodOptions
 
     def bits(
         self,
@@ -163,15 +160,14 @@ class _Estimator:
         """Bits per dimension of the patches of a case, batch by batch; None for patches without a voxel to synthesise."""
         device = next(self.model.parameters()).device
         places = [(case, start) for start in starts]
-        for batch in batches_of(
-            self.cohort, self.recipe.data, self.recipe.intensity, places, self.batch
-        ):
+        size = self.asked.batch or self.recipe.synth.batch
+        for batch in batches_of(self.cohort, self.recipe.data, self.recipe.intensity, places, size):
             present = batch.present.clone()
             present[:, hidden] = False
             patches = replace(batch, present=present).to(device)
             with torch.no_grad():
                 bits = self.model.bits_per_dim(
-                    patches, Noise(self.seed, patches.item), self.tolerance
+                    patches, Noise(self.asked.seed, patches.item), self.asked.tolerance
                 ).tolist()
             if self.recipe.task.inside:
                 has_voxels = patches.mask.flatten(1).any(1).tolist()

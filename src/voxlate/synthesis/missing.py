@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from itertools import chain, combinations
 from operator import itemgetter
@@ -12,11 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
-from voxlate.executors.choose import choose_executor
-from voxlate.executors.job import Executor
 from voxlate.options.evaluate import EvaluateOptions
 from voxlate.options.executors import ExecutorOptions
-from voxlate.options.synthesise import RunOptions
+from voxlate.options.synthesise import SynthOptions
 from voxlate.scoring.evaluate import evaluate, rules_of
 from voxlate.scoring.provenance import difference, provenance_of, source_paths
 from voxlate.scoring.regions import check_mask
@@ -33,6 +31,7 @@ from voxlate.synthesis.result import (
     write_images,
 )
 from voxlate.synthesis.scans import Scans, find_scans
+from voxlate.synthesis.selection import Selection
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, whole_file, write_json
 from voxlate.system.messages import Say
@@ -130,58 +129,44 @@ def _can_synthesise(model: Model, missing: Sequence[str]) -> bool:
 def score_run(
     cohort: Path,
     out: Path,
-    by_run: RunOptions,
     options: EvaluateOptions,
     *,
     progress: NamedProgress = no_report,
     say: Say = no_report,
-    by: ExecutorOptions = ExecutorOptions(),
 ) -> Summary:
     """Open the runs that are to synthesise each modality from the others, and score them; see score_scenarios."""
-    runs = [by_run.run] if isinstance(by_run.run, Path | str) else by_run.run or []
+    runs = [options.run] if isinstance(options.run, Path | str) else options.run or []
     models = []
     for run in runs:
-        model = load(run, by_run.device, by_run.allow_code)
-        models.append(model.with_options(by_run.allow_code, **by_run.keys))
-    return score_scenarios(
-        models,
-        cohort,
-        out,
-        by_run.missing or "one",
-        options,
-        progress=progress,
-        say=say,
-        synthesising=choose_executor(by, by_run.device, say),
-        scoring=choose_executor(by),
-        device=by_run.device,
-    )
+        model = load(run, options.device, options.allow_code)
+        models.append(model.with_options(options.allow_code, **options.keys))
+    return score_scenarios(models, cohort, out, options, progress=progress, say=say)
 
 
 def score_scenarios(
     models: Sequence[Model],
     cohort: Path,
     out: Path,
-    how: HowMany,
     options: EvaluateOptions,
     *,
     progress: NamedProgress = no_report,
     say: Say = no_report,
-    synthesising: Executor | None = None,
-    scoring: Executor | None = None,
-    device: str = "auto",
 ) -> Summary:
     """Synthesise and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from complete cases.
 
     OUT itself then has each modality synthesised from all others, with scores: OUT/<case>/<modality>.nii.gz, as compare
     and report read them; OUT/scenarios.json has a line for each scenario and modality. options: of `evaluate`, whose
     seed is that of the synthesis, too; say: is called once with each message of `synthesise_cases`. Finished images
-    are kept, and only cases of the split are scored. synthesising, scoring: work on the cases, by default this process;
-    device: of the workers that synthesise. Raises BadInput where no case is complete, and where OUT has
+    are kept, and only cases of the split are scored. Raises BadInput where no case is complete, and where OUT has
     images of another model, whose scores would be lost.
     """
-    scenarios = scenarios_of(models, how)
+    scenarios = scenarios_of(models, options.missing or "one")
     _check_own(out, models, options.seed)
-    rules = {**vars(options), "executor": scoring}
+    synthesis = SynthOptions(
+        seed=options.seed,
+        device=options.device,
+        **{field.name: getattr(options, field.name) for field in fields(ExecutorOptions)},
+    )
     where = {"split": options.split, **options.layout}
     scans_of = {model.origin: find_scans([str(cohort)], model, **where) for model in models}
     # A rule that names nothing is refused before hours of synthesis.
@@ -199,23 +184,20 @@ def score_scenarios(
             folder = out / scenario.folder
             scans = _complete_cases(scenario, scans_of[scenario.model.origin], cohort, incomplete)
             _, failed = synthesise_cases(
-                scenario.model,
-                scans,
+                Selection(scenario.model, scans),
                 folder,
-                seed=options.seed,
+                synthesis,
                 progress=progress,
                 say=say_once,
-                executor=synthesising,
-                device=device,
             )
             all_failed |= failed
             cases = [case.case for case in scans]
             if len(scenario.missing) > 1:
-                several += _rows(evaluate(folder, cohort, cases=cases, **rules), scenario)
+                several += _rows(evaluate(folder, cohort, options, cases=cases), scenario)
                 continue
             (name,) = scenario.missing
             single[name] = {case: failed.get(case, folder / case) for case in cases}
-        scores = evaluate(out, cohort, cases=_gather(single, out), **rules)
+        scores = evaluate(out, cohort, options, cases=_gather(single, out))
         rows = list[dict[str, Any]]()
         for scenario in scenarios:
             if len(scenario.missing) == 1:

@@ -59,7 +59,7 @@ from voxlate.synthesis.result import Synthesised, SynthesisedImage
 from voxlate.synthesis.sampling import sample_targets
 from voxlate.system.config import adapter, fill
 from voxlate.system.devices import find_device, name_of
-from voxlate.system.errors import BadInput, did_you_mean
+from voxlate.system.errors import BadInput, did_you_mean, system_refusal
 from voxlate.system.files import SYNTHETIC
 from voxlate.system.messages import Message, Say, message, read_messages, worst_grade
 from voxlate.system.slabs import in_slabs
@@ -170,7 +170,7 @@ class Model:
     ) -> Synthesised:
         """Synthesise the target modalities from scans {modality: scan}, or from one scan if the model has one source.
 
-        A scan is a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine (to RAS mm). A scan
+        A scan is a path, a Volume, a nibabel image, or a pair of an array (NumPy, torch) [x, y, z] and its affine (to RAS mm). A scan
         named "mask" is the mask, and replaces the one that would be computed.
 
         The scans are resampled, registered, aligned and masked as in training; the images are on the grid of the first
@@ -180,7 +180,10 @@ class Model:
         network computes. options: as in the recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
         model = self.with_options(**options)
-        inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
+        try:
+            inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
+        except OSError as error:
+            raise system_refusal(error) from error
         calibration = None if model._lacks_several(inputs.files) else model.calibration()
 
         with turn or nullcontext():

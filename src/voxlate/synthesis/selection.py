@@ -1,7 +1,7 @@
 """From runs, inputs and options to the model and the cases that `synth` and voxlate.synthesise work on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from voxlate import recipe
@@ -23,10 +23,10 @@ class Selection:
 
     model: Model | Ensemble
     scans: list[Scans]
-    others: list[str] | None
-    lacking: dict[str, str]
-    complete: list[str]
-    patients: dict[str, str]
+    others: list[str] | None = None
+    lacking: dict[str, str] = field(default_factory=dict)
+    complete: list[str] = field(default_factory=list)
+    patients: dict[str, str] = field(default_factory=dict)
     parts: int = 0
     hidden: dict[str, str] | None = None
 

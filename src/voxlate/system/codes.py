@@ -302,6 +302,9 @@ CODES: dict[str, Code] = {
     "replay": Code("cases of the old cohort are replayed", detail=True),
     # Trainings (plan, train)
     "probe": Code("a training step was timed", detail=True),
+    "outcome": Code("the predicted and the measured time and memory of a planned training"),
+    "help": Code("what may help where a result is worse than a naive baseline"),
+    "last-stage": Code("a change of the training holds for the last stage alone"),
     "plan": Code("a key of a planned recipe, with its reason", detail=True),
     "paced": Code(
         "the steps of a planned training are changed once, so that it ends in its minutes"

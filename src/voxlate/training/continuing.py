@@ -18,7 +18,7 @@ from voxlate.training.log import StepCallback
 from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, check_recipe_file, software
 from voxlate.training.state_file import load_state
-from voxlate.training.train import Adaptation, train
+from voxlate.training.train import Beginning, train
 from voxlate.training.weights import is_finished, read_header
 
 
@@ -68,17 +68,15 @@ def train_further(
 
     by_main(accelerator, open_run)
     stated = read_run(run.provenance)
-    adaptation = None
+    replay = None
     if "replayed" in stated:
         replay = Path(os.path.normpath(run.folder / stated["replayed"]))
-        adaptation = Adaptation({}, replay=replay)
     return train(
         read_recipe(stated),
         _prepared_folder(run, stated),
         run.folder,
-        begun=stated["data"].get("start"),
+        beginning=Beginning(begun=stated["data"].get("start"), replay=replay),
         fold=stated["data"].get("fold"),
-        adaptation=adaptation,
         device=device,
         progress=progress,
         say=say,

@@ -109,7 +109,7 @@ class _Arrays:
 
 
 def import_run(
-    weights: Path | str, out: Path | str, changes: Mapping[str, str] | None = None
+    weights: Path | str, out: Path | str, changes: Mapping[str, Any] | None = None
 ) -> Run:
     """Write a published file as a run folder for `synth`: TOF-MRA to CTA by the paper's recipe with the file's network.
 
@@ -220,7 +220,7 @@ def _state(arrays: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> dict[str,
     }
 
 
-def _recipe(network: PublishedNetwork, weights: Path, changes: Mapping[str, str] | None) -> Recipe:
+def _recipe(network: PublishedNetwork, weights: Path, changes: Mapping[str, Any] | None) -> Recipe:
     """The paper's recipe for a network; a U-Net with a noise level is a denoiser."""
     name = (
         "tof_to_cta_adm"

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from voxlate.cases import naive
 from voxlate.cases.anatomy import anatomy_of
 from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.methods.method import Method
+from voxlate.options.option import merge
+from voxlate.options.train import TrainOptions
 from voxlate.recipe import FullStage, Recipe, check_order, ranges_of, stage_recipe, with_steps
 from voxlate.scoring.provenance import read_run
 from voxlate.starters.names import is_starter
@@ -45,51 +47,57 @@ from voxlate.training.weights import (
 
 
 @dataclass(frozen=True)
-class Adaptation:
-    """What a run is adapted from: weights by stage, whether they were calibrated, and the cohort that is replayed."""
+class Beginning:
+    """How a run begins, beyond its recipe, cohort and options.
 
-    starts: Mapping[str, Path]
+    head: comment lines of its recipe.toml; pace: may change the lengths of stages once; starts: weights by stage of the
+    run that is adapted, and whether they were calibrated; replay: the cohort that is replayed; begun: the hash of the
+    weights from which the run in the folder began.
+    """
+
+    head: str = ""
+    pace: Pace | None = None
+    starts: Mapping[str, Path] = field(default_factory=dict)
     calibrated: bool = False
     replay: Path | None = None
+    begun: str | None = None
+
+
+NEW = Beginning()
 
 
 def train(
     recipe: Recipe,
     data: Path,
     out: Path,
+    options: TrainOptions | None = None,
     *,
-    head: str = "",
-    pace: Pace | None = None,
-    start: Path | str | None = None,
-    begun: str | None = None,
-    adaptation: Adaptation | None = None,
-    reuse: Sequence[Path] = (),
-    fold: int | None = None,
-    device: str = "auto",
+    beginning: Beginning = NEW,
     progress: StepCallback = lambda *_: None,
     say: Say = lambda _: None,
+    **changes: Any,
 ) -> Run:
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
-    head: comment lines for the run's recipe.toml; pace: may change the lengths of stages once; start: weights (or
-    their run or starter) from which the last stage is initialised; begun: instead of start, the hash of the weights
-    from which the run in `out` began; adaptation: instead of start, the run that is adapted; reuse: other runs whose earlier stages are used if recipe, data and seed are equal; fold: train
-    and validate on this fold of the patients, 0 to 4 (see split.fold_splits); say: receives messages before the first
-    step. Only the main process writes. Raises BadInput if recipe and cohort do not fit or the folder is another run's,
+    changes: fields of the options, of which start, reuse, fold and device count. start: weights (or their run or
+    starter) from which the last stage is initialised; reuse: other runs whose earlier stages are used if recipe, data
+    and seed are equal; fold: train and validate on this fold of the patients, 0 to 4 (see split.fold_splits); say:
+    receives messages before the first step. Only the main process writes. Raises BadInput if recipe and cohort do not fit or the folder is another run's,
     and Stopped at SIGINT or SIGTERM after the state was saved.
     """
     keep_freed_memory()
-    adaptation = adaptation or Adaptation({})
-    starts = dict(adaptation.starts)
-    if start is not None:
-        starts["final"] = weights_of(run_folder(start))
+    asked = merge(TrainOptions, options, changes)
+    fold = asked.fold
+    starts = dict(beginning.starts)
+    if asked.start is not None:
+        starts["final"] = weights_of(run_folder(asked.start))
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
-    fresh = not starts and begun is None and adaptation.replay is None
+    fresh = not starts and beginning.begun is None and beginning.replay is None
     cohort = recipe.with_maps_of(cohort, must_draw=fresh)
     replayed = None
-    if adaptation.replay is not None:
-        replayed = recipe.with_maps_of(open_cohort(adaptation.replay), must_draw=False)
-    accelerator, place = processes(device)
+    if beginning.replay is not None:
+        replayed = recipe.with_maps_of(open_cohort(beginning.replay), must_draw=False)
+    accelerator, place = processes(asked.device)
 
     def jobs_of(recipe: Recipe) -> list[Job]:
         return [
@@ -103,18 +111,18 @@ def train(
     _check_stages(recipe, jobs_of(recipe), starts)
     about = {
         "cohort": cohort.digest,
-        "start": file_hash(starts["final"]) if "final" in starts else begun,
+        "start": file_hash(starts["final"]) if "final" in starts else beginning.begun,
         "splits": cohort.splits,
         **({} if fold is None else {"fold": fold}),
         **({} if replayed is None else {"replay": replayed.digest}),
     }
-    runs = [Run(Path(other)) for other in reuse]
+    runs = [Run(Path(other)) for other in asked.reuse]
     pretrained = [other for other in runs if is_imported(other)]
 
     def begin() -> None:
         held.enter_context(lock(out))
-        origin = _origin(recipe, out, data, starts, adaptation)
-        begin_run(out, recipe, head, about, origin)
+        origin = _origin(recipe, out, data, starts, beginning)
+        begin_run(out, recipe, beginning.head, about, origin)
         _describe_cases(run, recipe, cohort)
         notes = [] if fold is None else [fold_note(cohort, fold)]
         notes += check_training(recipe, cohort)
@@ -132,7 +140,7 @@ def train(
         stated = read_run(run.provenance)
         notes = {key: stated[key] for key in ("adapted",) if key in stated}
         stop = held.enter_context(stop_signal())
-        session = Session(run, stop, progress, say, pace, pretrained, notes)
+        session = Session(run, stop, progress, say, beginning.pace, pretrained, notes)
         changed: Recipe | None = recipe
         while changed is not None:
             changed = _train_stages(session, jobs_of(changed), starts)
@@ -162,7 +170,7 @@ def _with_precision(
 
 
 def _origin(
-    recipe: Recipe, out: Path, data: Path, starts: Mapping[str, Path], adaptation: Adaptation
+    recipe: Recipe, out: Path, data: Path, starts: Mapping[str, Path], beginning: Beginning
 ) -> dict[str, Any]:
     """The entries of a run's provenance on its cohort and on the weights from which it starts."""
     start = starts.get("final")
@@ -172,11 +180,11 @@ def _origin(
         "prepared": relative_to(out, Path(data).resolve()),
         "inherited_voxels": inherited,
     }
-    if adaptation.replay is not None:
-        origin["replayed"] = relative_to(out, adaptation.replay.resolve())
-    if adaptation.starts:
-        weights = file_hash(adaptation.starts["final"])
-        origin["adapted"] = {"weights": weights, "calibrated": adaptation.calibrated}
+    if beginning.replay is not None:
+        origin["replayed"] = relative_to(out, beginning.replay.resolve())
+    if beginning.starts:
+        weights = file_hash(beginning.starts["final"])
+        origin["adapted"] = {"weights": weights, "calibrated": beginning.calibrated}
     names = [stage.start_from for stage in recipe.all_stages]
     if starters := {name: starter_hash(name) for name in names if is_starter(name)}:
         origin["starters"] = starters

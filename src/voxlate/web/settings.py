@@ -1,13 +1,11 @@
-"""Settings and limits of the page. This module imports nothing heavy: the command line reads it for --help."""
+"""Settings and limits of the page."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 MB, GB = 2**20, 2**30
-DEFAULT_UPLOAD, DEFAULT_DISK = "2GB", "20GB"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WILDCARDS = ("0.0.0.0", "::", "")
-SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Settings:
         return f"voxlate_{self.port}"
 
 
-def labelled(runs: list[str]) -> dict[str, str]:
+def label_runs(runs: list[str]) -> dict[str, str]:
     """Runs by a label without their place: starter:NAME or the folder's name, with a number where names are equal."""
     found = dict[str, str]()
     for run in runs:

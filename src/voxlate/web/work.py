@@ -10,27 +10,27 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from voxlate.api.images import export
+from voxlate.api.images import synthesise as synthesise_images
+from voxlate.api.progress import Reporter
 from voxlate.cases.case import MASK
-from voxlate.delivery.delivery import deliver
-from voxlate.delivery.dicom_out import export_dicom
 from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import location_of, without_ending
 from voxlate.options.synthesise import SynthOptions
 from voxlate.reports.page import report
 from voxlate.scoring.provenance import provenance_of, source_paths
-from voxlate.synthesis.model import Model
-from voxlate.synthesis.selection import Selection, select
+from voxlate.synthesis.model import load
 from voxlate.system.errors import BadInput, Stopped, first_of, plural
 from voxlate.system.files import lock, read_json, write_json
 from voxlate.system.messages import Message, message, read_messages
-from voxlate.trust.bounds import bound_lines
 from voxlate.trust.usability import usability
+from voxlate.web import training_jobs
 from voxlate.web.fitting import (
     absolute,
     accepted_scans,
@@ -44,7 +44,6 @@ from voxlate.web.jobs import JOB, OUTCOME, PROGRESS, SCANS, Progress
 from voxlate.web.places import ROOT
 from voxlate.web.private import for_owner
 from voxlate.web.shown import CHECKED, DICOM, OUT, REPORT, RESULT, Checked, Result
-from voxlate.web.training_work import TRAINING
 from voxlate.web.viewing import write_views
 
 NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the number of samples and of steps empty for those of the calibration."
@@ -54,7 +53,7 @@ WAIT_SECONDS = 60.0  # for the process of a killed server to end
 
 
 @dataclass
-class Reporter:
+class ProgressFile:
     """Writes how far the work of a job is, at most twice a second."""
 
     folder: Path
@@ -63,7 +62,8 @@ class Reporter:
     written: float = 0.0
     begun: int = 0
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int, *_: object) -> None:
+        """Write the progress of a stage."""
         now = time.time()
         if stage != self.stage or done == 0:
             self.stage, self.since, self.written, self.begun = stage, now, 0.0, done
@@ -81,7 +81,7 @@ def scans_of(folder: Path, request: dict[str, Any]) -> Path:
     return folder.parent / request.get("check", folder.name) / SCANS
 
 
-def check(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
+def check(folder: Path, request: dict[str, Any], progress: ProgressFile) -> None:
     """Write which files an upload has, and which models fit them."""
     scans = scans_of(folder, request)
     entries = entries_of(scans)
@@ -115,16 +115,24 @@ def _others(scans: Path, request: dict[str, Any]) -> Iterator[str]:
         yield f"{plural(hidden, 'hidden file')} {'was' if hidden == 1 else 'were'} left out."
 
 
-def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> None:
-    """Synthesise as `voxlate synth` does, then write the DICOM series, the report and what the page shows."""
+def synthesise(folder: Path, request: dict[str, Any], progress: ProgressFile) -> None:
+    """Synthesise the images of a case, then write the DICOM series, the report and what the page shows."""
     options = SynthOptions(**request["options"])
     said = list[Message]()
+    model = load(request["run"], options.device, answer=options.answer)
+    try:
+        model.with_options(**options.keys).calibration()
+    except BadInput as error:  # intervals hold for the settings of their calibration alone
+        chosen = options.samples is not None or options.steps is not None
+        text = NO_INTERVALS if chosen else f"No intervals: {error}"
+        said.append(message("no-intervals", text))
+        options = replace(options, intervals=False)
+    reporter = Reporter(progress, said.append)
     inputs = absolute(request["inputs"], scans_of(folder, request))
-    selected = _selected(request["run"], inputs, options, said)
-    folders, failed = deliver(selected, folder / OUT, options, progress=progress, say=said.append)
-    if failed:
-        raise BadInput(next(iter(failed.values())))
-    case = folders[0]
+    done = synthesise_images(model, inputs, folder / OUT, options, progress=reporter)
+    for sentence in done.left_out.values():
+        raise BadInput(sentence)
+    (case,) = done.folders
     stated = provenance_of(case)
     warnings = read_messages(stated.get("warnings", ()))
     files = source_paths(stated)
@@ -133,7 +141,7 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
     progress("views", 1, 3)
     missing = _write_dicom(folder, files)
     progress("views", 2, 3)
-    origins = dict.fromkeys(map(str, selected.model.origins), request["label"])
+    origins = dict.fromkeys(map(str, model.origins), request["label"])
     places = places_of(folder, request) | origins
     report(folder / OUT, folder / REPORT, places=places)
     result = Result(
@@ -141,31 +149,14 @@ def synthesise(folder: Path, request: dict[str, Any], progress: Reporter) -> Non
         tuple(stated["images"]),
         views,
         tuple((one.grade, str(one)) for one in warnings),
-        tuple(line.strip() for line in bound_lines([case])),
+        tuple(line.strip() for line in done.bound_lines),
         (*(str(one) for one in said if not one.case), *missing),
         tuple(_settings(request, stated)),
-        accepted_scans(selected.model),
-        limits_of(selected.model.origins[0]),
+        accepted_scans(model),
+        limits_of(model.origin),
         usability({case.name: warnings}),
     )
     write_json(folder / RESULT, cleaned(asdict(result), places))
-
-
-def _selected(
-    run: str, inputs: Sequence[str], options: SynthOptions, said: list[Message]
-) -> Selection:
-    """The model and the case; without intervals, which is said, where these hold for other settings than the chosen."""
-    selected = select([run], inputs, options)
-    model = selected.model
-    assert isinstance(model, Model)  # of one run
-    try:
-        model.calibration()
-    except BadInput as error:
-        chosen = options.samples is not None or options.steps is not None
-        text = NO_INTERVALS if chosen else f"No intervals: {error}"
-        said.append(message("no-intervals", text))
-        return replace(selected, model=model.without_intervals())
-    return selected
 
 
 def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
@@ -174,7 +165,7 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
     if not any(place.is_dir() and is_dicom_folder(place) for place in places):
         return []
     try:
-        exported = export_dicom(folder / OUT, folder / DICOM)
+        exported = export(folder / OUT, folder / DICOM, progress=False)
     except BadInput as error:  # the images are there, and only their DICOM objects are not
         return [f"No DICOM: {error}"]
     shutil.make_archive(str(folder / DICOM), "zip", folder / DICOM)
@@ -205,11 +196,14 @@ def _settings(request: dict[str, Any], stated: Mapping[str, Any]) -> Iterator[tu
             yield name, str(value)
 
 
-WORK: dict[str, Callable[[Path, dict[str, Any], Reporter], None]] = {
-    "check": check,
-    "synthesise": synthesise,
-    **TRAINING,
-}
+def do_job(kind: str, folder: Path, request: dict[str, Any], progress: ProgressFile) -> None:
+    """Do the work of a job of a kind."""
+    if kind == "check":
+        check(folder, request, progress)
+    elif kind == "synthesise":
+        synthesise(folder, request, progress)
+    else:
+        training_jobs.work(kind, folder, request, progress)
 
 
 def work(folder: Path) -> None:
@@ -218,7 +212,7 @@ def work(folder: Path) -> None:
     places = places_of(folder, job["request"])
     try:
         with lock(folder, WAIT_SECONDS), _files_of(job["kind"]):
-            WORK[job["kind"]](folder, job["request"], Reporter(folder))
+            do_job(job["kind"], folder, job["request"], ProgressFile(folder))
         outcome = {"why": ""}
     except (BadInput, Stopped) as error:
         outcome = {"why": str(error)}
@@ -232,7 +226,7 @@ def work(folder: Path) -> None:
 
 def _files_of(kind: str) -> AbstractContextManager[None]:
     """Who may read the files of a job: uploads and results the owner alone; prepared cohorts and runs as the umask says."""
-    return nullcontext() if kind in TRAINING else for_owner()
+    return nullcontext() if kind in training_jobs.WORKS else for_owner()
 
 
 def places_of(folder: Path, request: dict[str, Any]) -> dict[str, str]:

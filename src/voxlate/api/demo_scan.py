@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.cli.demo import SHOWN_HU
+from voxlate.api.demo import SHOWN_HU
+from voxlate.api.progress import Reporter
 from voxlate.formats.io import location_of, read_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.images.mask import box_around, foreground
@@ -22,12 +23,11 @@ from voxlate.images.units import unit_of
 from voxlate.options.synthesise import SynthOptions
 from voxlate.starters.card import read_card
 from voxlate.starters.names import PREFIX, folder_of, starter_names
-from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.selection import select
 from voxlate.system.arrays import Float32
 from voxlate.system.errors import BadInput
 from voxlate.system.files import SYNTHETIC, whole_file
-from voxlate.system.messages import Say
 
 TILE = 320  # pixels of a slice in the picture
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
@@ -46,8 +46,7 @@ def demo_on_scan(
     scan: Path,
     out: Path,
     starter: str | None,
-    progress: NamedProgress,
-    say: Say,
+    report: Reporter,
 ) -> RealDemo:
     """Synthesise what a starter makes of one scan, and write a picture of both in three planes.
 
@@ -55,7 +54,7 @@ def demo_on_scan(
     """
     run = starter or starter_for(scan)
     selected = select([run], [str(scan)], SynthOptions())
-    folders, _ = synthesise_cases(selected.model, selected.scans, out, progress=progress, say=say)
+    folders, _ = synthesise_cases(selected, out, progress=report.step, say=report.say)
     scans = selected.scans[0].files
     source = canonical(read_volume(next(iter(scans.values()))))
     images = [folders[0] / f"{name}.nii.gz" for name in selected.model.names_of(scans)]

@@ -4,8 +4,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Protocol
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -19,22 +20,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from voxlate.cli.app import err, note, say
+from voxlate.api.console import err, note, say
 from voxlate.system.messages import Message, Say
 
-StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
-Shown = bool | StepCallback
+StepCallback = Callable[..., None]
 SECONDS = 20.0  # to the first plain line; each further one takes GROWTH times as long
 GROWTH, LONGEST_SECONDS = 1.5, 600.0
 NESTED = ("scenarios", "cases", "slices")  # each within those before it
-
-
-class Report(Protocol):
-    """Takes the name of what advances, steps done, steps in all, and numbers where there are any."""
-
-    def __call__(
-        self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None, /
-    ) -> None: ...
 
 
 class Bars:
@@ -118,35 +110,68 @@ def progress_on(console: Console) -> Iterator[Bars | Lines]:
         yield Bars(progress)
 
 
-@contextmanager
-def shown(progress: Shown) -> Iterator[Report]:
-    """The callback of a Python function's progress: bars, the caller's own function, or nothing."""
-    if callable(progress):
-        yield _with_numbers(progress)
-    elif not progress:
-        yield _nothing
+def draw_bars(*_: object) -> None:
+    """Stands for the bars on stderr, which exist while a command runs."""
+
+
+def say_in_python(one: Message) -> None:
+    """Print a note on stderr; Python warns of the other messages."""
+    if one.grade == "note":
+        note(one)
     else:
+        warn_in_python(one)
+
+
+def warn_in_python(one: Message) -> None:
+    """Warn as Python does, except of notes, which the images and their provenance contain."""
+    if one.grade != "note":
+        warnings.warn(str(one), stacklevel=4)
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Where a command reports its progress and its messages.
+
+    step: is called with (name, done, total, numbers); by default bars are drawn on stderr. plan: is called with the
+    reasons of a plan by key, and the folder that has them.
+    """
+
+    step: StepCallback = draw_bars
+    say: Say = say_in_python
+    plan: Callable[[Mapping[str, str], Path], None] = lambda *_: None
+
+    def count(self, name: str) -> Callable[..., None]:
+        """A callback (done, total) of the progress under a name."""
+        return lambda done, total, *_: self.step(name, done, total, {})
+
+
+Feedback = bool | StepCallback | Reporter
+
+
+@contextmanager
+def report_to(progress: Feedback) -> Iterator[Reporter]:
+    """The reporter of a function's `progress`: True draws bars and prints notes on stderr, False reports nothing.
+
+    A function is called with (name, done, total, numbers).
+    """
+    if isinstance(progress, Reporter):
+        reporter = progress
+    elif isinstance(progress, bool):
+        reporter = Reporter() if progress else Reporter(_nothing, warn_in_python)
+    else:
+        reporter = Reporter(progress, warn_in_python)
+    if reporter.step is draw_bars:
         with progress_on(err) as bars:
-            yield bars
-
-
-def noted(progress: Shown) -> Say:
-    """Where a Python function's messages go: notes to stderr beside bars, the others to Python's warnings."""
-
-    def say_one(one: Message) -> None:
-        if one.grade != "note":
-            warnings.warn(str(one), stacklevel=3)
-        elif progress is True:
-            note(one)
-
-    return say_one
+            yield replace(reporter, step=bars)
+    else:
+        yield replace(reporter, step=_with_numbers(reporter.step))
 
 
 def _nothing(*_: object) -> None:
     """Report nothing."""
 
 
-def _with_numbers(own: StepCallback) -> Report:
+def _with_numbers(own: StepCallback) -> StepCallback:
     """A caller's function, which is always given numbers."""
 
     def report(

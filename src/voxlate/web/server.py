@@ -2,31 +2,33 @@
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from voxlate.api.console import say
+from voxlate.api.entry import command
+from voxlate.api.progress import Feedback, report_to
 from voxlate.images.optional import optional_package
+from voxlate.options.check import check_options
 from voxlate.options.option import bytes_of
+from voxlate.options.share import SHORTEST_TOKEN, ServeOptions
 from voxlate.starters.names import PREFIX, folder_of, is_starter, starter_names
 from voxlate.system.errors import BadInput, plural
 from voxlate.system.machine import cache_folder
-from voxlate.system.messages import Say, message
+from voxlate.system.messages import message
 from voxlate.web.gate import Sessions
 from voxlate.web.settings import (
-    DEFAULT_DISK,
-    DEFAULT_UPLOAD,
     LOOPBACK,
-    SHORTEST_TOKEN,
     WILDCARDS,
     Limits,
     Settings,
-    labelled,
+    label_runs,
 )
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
 OTHERS = 0o077  # the permissions of all but the owner
-PORT, KEEP_HOURS = 8765, Limits.keep_hours
 
 
 @dataclass(frozen=True)
@@ -38,41 +40,34 @@ class Offer:
     address: str
 
 
-def offer(
-    runs: Sequence[Path | str] = (),
-    *,
-    data: Path | str | None = None,
-    root: Path | str | None = None,
-    port: int = PORT,
-    host: str = "127.0.0.1",
-    names: Sequence[str] = (),
-    token: str | None = None,
-    keep: float = KEEP_HOURS,
-    max_upload: str = DEFAULT_UPLOAD,
-    max_disk: str = DEFAULT_DISK,
-    device: str = "auto",
-) -> Offer:
+def offer(runs: Sequence[Path | str], options: ServeOptions) -> Offer:
     """Check the options of a server; raises BadInput where a run is absent, or where others could get in."""
+    if options.token is not None and options.token_file is not None:
+        raise BadInput("token: expected a token or a file with one, found both. Drop one.")
+    token = options.token
+    if options.token_file is not None:
+        token = read_token(Path(options.token_file))
+    host, names = options.host, options.name
     _check_host(host, names, token)
     limits = Limits(
-        upload_bytes=int(bytes_of(max_upload, "--max-upload")),
-        disk_bytes=int(bytes_of(max_disk, "--max-disk")),
-        keep_hours=keep,
+        upload_bytes=int(bytes_of(options.max_upload, "--max-upload")),
+        disk_bytes=int(bytes_of(options.max_disk, "--max-disk")),
+        keep_hours=options.keep,
     )
     settings = Settings(
-        labelled(_existing([str(run) for run in runs])),
-        (Path(data) if data is not None else cache_folder() / "serve").absolute(),
-        None if root is None else _folder(Path(root)),
-        device,
+        label_runs(_check_runs([str(run) for run in runs])),
+        Path(options.data or cache_folder() / "serve").absolute(),
+        None if options.root is None else _check_root(Path(options.root)),
+        options.device,
         host,
-        port,
+        options.port,
         tuple(names),
         limits,
     )
     sessions = Sessions(token or secrets.token_urlsafe(32), reusable=token is not None)
     shown = next(iter(names), host)
     place = f"[{shown}]" if ":" in shown else shown
-    return Offer(settings, sessions, f"http://{place}:{port}/enter?token={sessions.token}")
+    return Offer(settings, sessions, f"http://{place}:{options.port}/enter?token={sessions.token}")
 
 
 def read_token(file: Path) -> str:
@@ -84,24 +79,35 @@ def read_token(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace").strip()
 
 
-def serve(offered: Offer, say: Callable[[str], None], note: Say) -> None:
-    """Say how to reach the page, and serve it until the process is asked to end.
+@command
+def serve(
+    runs: Sequence[Path | str] | Path | str = (),
+    options: ServeOptions | None = None,
+    *,
+    progress: Feedback = True,
+    **changes: Any,
+) -> None:
+    """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
-    Raises BadInput where a package of the extra `serve` is absent, and where the port is in use.
+    runs: run folders, weights files or starter:NAME; without any, the installed starters.
+    progress: True for notes on stderr, False or a function for none.
     """
+    asked = check_options(ServeOptions, options, changes)
+    offered = offer([runs] if isinstance(runs, Path | str) else runs, asked)
     for package in PACKAGES:
         optional_package(package, "serve", "voxlate serve", f"the package {package}")
     from voxlate.web.app import run_server
 
     settings = offered.settings
-    if settings.host not in LOOPBACK:
-        note(message("not-encrypted", "The connection is not encrypted."))
+    with report_to(progress) as report:
+        if settings.host not in LOOPBACK:
+            report.say(message("not-encrypted", "The connection is not encrypted."))
     say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")
     say(f"Open this page in a browser; Ctrl-C ends the server:  {offered.address}")
     run_server(settings, offered.sessions)
 
 
-def _existing(runs: Sequence[str]) -> list[str]:
+def _check_runs(runs: Sequence[str]) -> list[str]:
     """The runs, or else the installed starters; raises BadInput for one that is not there, and where there is none."""
     found = list(runs) or [f"{PREFIX}{name}" for name in starter_names()]
     if not found:
@@ -118,7 +124,7 @@ def _existing(runs: Sequence[str]) -> list[str]:
     return found
 
 
-def _folder(root: Path) -> Path:
+def _check_root(root: Path) -> Path:
     if not root.is_dir():
         raise BadInput(f"{root}: expected a folder of scans (--root), found none. Check the path.")
     return root.resolve()

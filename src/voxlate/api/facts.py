@@ -1,21 +1,36 @@
-"""Facts about a file or folder."""
+"""The command info: facts about a file or folder. It imports no torch for a scan."""
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from voxlate.api.entry import command
 from voxlate.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.formats.io import format_of, is_there, read_volume, without_ending
 from voxlate.images.units import unit_of
+from voxlate.options.layout import allow_volumes
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
 
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 BIDS = "derivatives"  # the folder in which images of a synthesis are once more, under the names of BIDS
+
+
+@command
+def info(path: Path | str, *, max_volume: str | None = None) -> dict[str, Any]:
+    """Facts about a scan (grid, unit, range), a cohort, a synthesis, a run or weights.
+
+    path: scan, DICOM folder or FOLDER#series, cohort, output of synthesise, run or weights.
+    max_volume: largest scan that is read, such as "8GB".
+    """
+    if max_volume is not None:
+        allow_volumes(max_volume)
+    return describe_path(Path(path))
 
 
 def describe_path(path: Path) -> dict[str, Any]:
@@ -55,12 +70,8 @@ def _folder(path: Path) -> dict[str, Any]:
     try:
         cohort = find_cohort(path)
     except BadInput:
-        series = [
-            one
-            for folder in sorted(path.iterdir())
-            if is_dicom_folder(folder)
-            for one in list_series(folder)
-        ]
+        folders = filter(is_dicom_folder, sorted(path.iterdir()))
+        series = [*chain.from_iterable(map(list_series, folders))]
         if not series:
             raise
         return _series(path, series)
@@ -81,16 +92,16 @@ def _synthesis(path: Path) -> dict[str, Any]:
     from voxlate.synthesis.result import ENDINGS
 
     files = (
-        one
-        for one in path.rglob("*")
-        if one.name.endswith(ENDINGS) and BIDS not in one.relative_to(path).parts
+        file
+        for file in path.rglob("*")
+        if file.name.endswith(ENDINGS) and BIDS not in file.relative_to(path).parts
     )
     stated = read_provenance(path / "provenance.json")
     model = stated.get("model", {})
     return {
         "synthesis": str(path),
         "cases": stated.get("cases", [stated.get("case")]),
-        "images": sorted({without_ending(one.name) for one in files}),
+        "images": sorted({without_ending(file.name) for file in files}),
         "model": model.get("title") if isinstance(model, dict) else model,
         "run": stated.get("run", ""),
         "next": f"voxlate evaluate {path} --truth COHORT",
@@ -100,18 +111,18 @@ def _synthesis(path: Path) -> dict[str, Any]:
 def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
     return {
         "DICOM series": len(series),
-        **{str(one.path): _series_line(one) for one in series},
+        **{str(found.path): _series_line(found) for found in series},
         "next": f"voxlate info {series[0].path}, or for a cohort a file of [series] tables: docs/guides/dicom.md",
     }
 
 
-def _series_line(one: SeriesInfo) -> str:
+def _series_line(series: SeriesInfo) -> str:
     from voxlate.synthesis.dicom_study import left_out  # imported where a study asks for it
 
-    reason = left_out(one)
-    number = f", number {one.number}" if one.number else ""
+    reason = left_out(series)
+    number = f", number {series.number}" if series.number else ""
     choice = f"; {reason}: no candidate of a model" if reason else ""
-    return f"{one.modality}, {one.description or 'no description'}, {one.images} images{number}{choice}"
+    return f"{series.modality}, {series.description or 'no description'}, {series.images} images{number}{choice}"
 
 
 def _scan(path: Path) -> dict[str, Any]:

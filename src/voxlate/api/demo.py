@@ -1,20 +1,23 @@
 """The demo: the steps from a phantom cohort to a report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlate.api.progress import Reporter
 from voxlate.cases.prepare import prepare
 from voxlate.formats.io import read_volume
 from voxlate.images.grid import canonical
 from voxlate.images.pictures import montage, palette, shades
+from voxlate.options.calibrate import CalibrateOptions
+from voxlate.options.phantom import PhantomOptions
 from voxlate.phantoms import write_cohort
 from voxlate.recipe import read_with_head
 from voxlate.reports.comparison import write_page
-from voxlate.reports.page import report
+from voxlate.reports.page import report as write_report
 from voxlate.scoring.compare import Comparison, compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Scores
@@ -22,9 +25,9 @@ from voxlate.synthesis.calibrate import calibrate, find_calibration_cases
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.scans import find_scans
+from voxlate.synthesis.selection import Selection
 from voxlate.system.files import HIGH, LOW
-from voxlate.training.log import StepCallback
-from voxlate.training.train import train
+from voxlate.training.train import Beginning, train
 
 SOURCE, TARGET = "t1", "ct"
 SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
@@ -48,121 +51,95 @@ class Demo:
     sentence: str
 
 
-def demo(out: Path, progress: StepCallback) -> Demo:
+def demo(out: Path, report: Reporter) -> Demo:
     """Write heads with tumours, train CT from T1 on most of them, calibrate on additional heads, score the others.
 
     Two predictions are compared: the regression, which has a report with its intervals and the naive baselines, and one
     sample of the diffusion of its residual. Finished steps are kept, so that a second call resumes.
     """
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
-    wanted = [SOURCE, TARGET]
-    write_cohort(
-        cohort,
-        CASES,
-        SIZE,
-        lesion="tumour",
-        modalities=wanted,
-        progress=lambda done, total: progress("phantom", done, total, {}),
-    )
-    prepared = prepare(
-        cohort,
-        ready,
-        modalities=wanted,
-        progress=lambda done, total, _: progress("prepare", done, total, {}),
-    )
+    heads = PhantomOptions(cases=CASES, size=SIZE, lesion="tumour", modalities=[SOURCE, TARGET])
+    write_cohort(cohort, heads, progress=report.count("phantom"))
+    prepared = prepare(cohort, ready, modalities=[SOURCE, TARGET], progress=report.count("prepare"))
     recipe, head = read_with_head(RECIPE)
-    train(recipe, ready, run, head=head, progress=progress)
+    train(recipe, ready, run, beginning=Beginning(head), progress=report.step)
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:TEST_HEADS]
-    _calibrate(load(run, answer="mean"), out / "further", progress)
-    regression, diffusion = load(run, answer="mean"), load(run).without_intervals()
+    regression = load(run, answer="mean")
+    _calibrate(regression, out / "further", heads, report)
     models = {
-        "regression": regression,
-        "one sample": diffusion,
+        "regression": load(run, answer="mean"),
+        "one sample": load(run).without_intervals(),
     }
-    folders = [out / name.replace(" ", "_") for name in models]
+    folders = {name: out / name.replace(" ", "_") for name in models}
     scored = {
-        name: _synthesise(name, models[name], cohort, held_out, folder, progress)
-        for name, folder in zip(models, folders)
+        name: _synthesise(name, model, cohort, held_out, folders[name], report)
+        for name, model in models.items()
     }
-    compared, page = compare(folders), out / "report.html"
+    places = [*folders.values()]
+    compared, page = compare(places), out / "report.html"
     write_page(compared.document, page)
-    pages = [
-        page,
-        report(folders[0]),
-    ]  # the second with intervals and naive baselines, of one method alone
-    picture = _picture(cohort, folders, held_out[:ROWS], out / "picture.png")
-    return Demo(compared, pages, picture, _reached(scored["regression"], scored["one sample"]))
+    own_page = write_report(places[0])  # with intervals and naive baselines
+    picture = _picture(cohort, places, held_out[:ROWS], out / "picture.png")
+    sentence = _sum_up(scored["regression"], scored["one sample"])
+    return Demo(compared, [page, own_page], picture, sentence)
 
 
-def _reached(regression: Scores, sample: Scores) -> str:
+def _sum_up(regression: Scores, sample: Scores) -> str:
     """The errors of both predictions on held-out heads, next to the best naive baseline."""
-    naive = min(
-        _mean(regression, "mae", name)
-        for name in {row.answer for row in regression.rows} - {SYNTHESIS}
-    )
-    return f"CT from T1 on {len({row.case for row in regression.rows})} held-out phantom heads: mean absolute error {_mean(regression, 'mae'):.1f} HU (regression), {_mean(sample, 'mae'):.1f} HU (one sharp sample), {naive:.1f} HU (best naive baseline); {_mean(regression, 'coverage'):.1%} of the body lies within the regression's 90 % intervals."
+    baselines = {row.answer for row in regression.rows} - {SYNTHESIS}
+    naive = min(_mean(regression, "mae", name) for name in baselines)
+    heads = len({row.case for row in regression.rows})
+    return f"CT from T1 on {heads} held-out phantom heads: mean absolute error {_mean(regression, 'mae'):.1f} HU (regression), {_mean(sample, 'mae'):.1f} HU (one sharp sample), {naive:.1f} HU (best naive baseline); {_mean(regression, 'coverage'):.1%} of the body lies within the regression's 90 % intervals."
 
 
 def _mean(scores: Scores, key: str, answer: str = SYNTHESIS) -> float:
     return mean(row.scores[key] for row in scores.rows if row.answer == answer)
 
 
-def _calibrate(model: Model, cohort: Path, progress: StepCallback) -> None:
+def _calibrate(model: Model, cohort: Path, heads: PhantomOptions, report: Reporter) -> None:
     """Fit intervals on additional heads, unless the run is calibrated already."""
     if model.calibration_file.is_file():
         return
-
-    def drawn(done: int, total: int) -> None:
-        progress("further heads", done, total, {})
-
-    write_cohort(
-        cohort,
-        CALIBRATION_HEADS,
-        SIZE,
-        lesion="tumour",
-        modalities=[SOURCE, TARGET],
-        seed=1,
-        progress=drawn,
-    )
-    cases = find_calibration_cases(model, cohort, None)
-
-    def known(name: str, done: int, total: int) -> None:
-        progress(f"calibrate: {name}", done, total, {})
-
+    further = replace(heads, cases=CALIBRATION_HEADS, seed=1)
+    write_cohort(cohort, further, progress=report.count("further heads"))
+    cases = find_calibration_cases(model, cohort, CalibrateOptions())
     calibrate(
-        model, cases, progress=known, warn=lambda _: None
-    )  # that names are those of other heads
+        model,
+        cases,
+        progress=lambda name, done, total: report.count(f"calibrate: {name}")(done, total),
+        warn=lambda _: None,  # that names are those of other heads
+    )
 
 
 def _synthesise(
-    name: str, model: Model, cohort: Path, cases: list[str], out: Path, progress: StepCallback
+    name: str, model: Model, cohort: Path, cases: list[str], out: Path, report: Reporter
 ) -> Scores:
     """Synthesise some cases with one model, and score them."""
-    scans = [case for case in find_scans([str(cohort)], model) if case.case in cases]
+    scans = [scans for scans in find_scans([str(cohort)], model) if scans.case in cases]
     synthesise_cases(
-        model,
-        scans,
+        Selection(model, scans),
         out,
-        progress=lambda case, done, total: progress(f"{name} {case}", done, total, {}),
+        progress=lambda case, done, total: report.count(f"{name} {case}")(done, total),
     )
     return evaluate(out, cohort)
 
 
 def _picture(cohort: Path, folders: list[Path], cases: list[str], path: Path) -> Path:
     """A row a head, at the slice with most tumour, and a last row with the back of the last head's skull, enlarged."""
-    rows = [_row(cohort / case, [folder / case for folder in folders]) for case in cases]
+    rows = [_row(cohort, folders, case) for case in cases]
     height, width = rows[-1][0].shape[:2]
     side, left = height // ZOOM, width // 6
     rows.append([image[:side, left : left + side] for image in rows[-1]])
     names = [SOURCE.upper(), "regression", "one sample", f"true {TARGET.upper()}"]
     maps = ["90 % interval's half", "regression's error", "truth outside"]
-    titles = [*names, *(f"{one}, 0-{LARGEST_HU} HU" for one in maps)]
+    titles = [*names, *(f"{title}, 0-{LARGEST_HU} HU" for title in maps)]
     montage(rows, titles, path)
     return path
 
 
-def _row(truth: Path, folders: list[Path]) -> list[NDArray[np.uint8]]:
+def _row(cohort: Path, synthesised: list[Path], case: str) -> list[NDArray[np.uint8]]:
     """Source, regression, one sample, truth, how far it may lie from the regression, and does; cut to the head."""
+    truth, folders = cohort / case, [folder / case for folder in synthesised]
     tumour = canonical(read_volume(truth / "lesion.nii.gz")).data[0] > 0
     level = int(np.argmax(tumour.sum((1, 2))))
     regression, sample = (_slice(folder / f"{TARGET}.nii.gz", level) for folder in folders)
@@ -171,11 +148,12 @@ def _row(truth: Path, folders: list[Path]) -> list[NDArray[np.uint8]]:
     low, high = SHOWN_HU
     grey = [
         colours(given, 0, float(given.max())),
-        *(colours(one, low, high) for one in (regression, sample, true)),
+        *(colours(image, low, high) for image in (regression, sample, true)),
     ]
     error = np.abs(regression.clip(low, high) - true.clip(low, high))
     outside = np.maximum(least - true, 0) + np.maximum(true - most, 0)
-    hot = [colours(one, 0, LARGEST_HU, "inferno") for one in ((most - least) / 2, error, outside)]
+    maps = ((most - least) / 2, error, outside)
+    hot = [colours(values, 0, LARGEST_HU, "inferno") for values in maps]
     box = tuple(slice(max(at.min() - 4, 0), at.max() + 5) for at in np.nonzero(true > low))
     return [image[box] for image in (*grey, *hot)]
 

@@ -1,0 +1,42 @@
+"""What every command does as a function in Python: its arguments are checked, and its docstring lists its options."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from voxlate.options.check import check_value
+from voxlate.options.option import describe_fields
+from voxlate.system.errors import system_refusal
+
+F = TypeVar("F", bound=Callable[..., Any])
+OPTIONS, CHANGES = "options", "changes"
+
+
+def command(function: F) -> F:
+    """The function, which raises BadInput for arguments of other types than it states, and for errors of the system.
+
+    The options are left to check_options. The fields of the options dataclass are added to the docstring, a line each.
+    """
+    signature, hints = inspect.signature(function), get_type_hints(function)
+    checked = [name for name in signature.parameters if name not in (OPTIONS, CHANGES)]
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        """Check the arguments, and call the function."""
+        bound = signature.bind(*args, **kwargs)
+        for name in checked:
+            if name in bound.arguments:
+                bound.arguments[name] = check_value(name, bound.arguments[name], hints[name])
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except OSError as error:
+            raise system_refusal(error) from error
+
+    table: Any = next((kind for kind in get_args(hints.get(OPTIONS)) if is_dataclass(kind)), None)
+    if table is not None:
+        head = f"options: {table.__name__}, whose fields may also be given by name (changes):"
+        own = inspect.cleandoc(function.__doc__ or "")
+        run.__doc__ = "\n".join([own, head, *describe_fields(table)])
+    return run  # type: ignore[return-value]

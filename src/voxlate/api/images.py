@@ -1,0 +1,446 @@
+"""The commands on images: load, synthesise, evaluate, compare, likelihood, report, export, listen, demo."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from rich.text import Text
+
+from voxlate.api import demo as _demo
+from voxlate.api.demo_scan import RealDemo, demo_on_scan
+from voxlate.api.entry import command
+from voxlate.api.next_steps import after_completing, after_synthesis
+from voxlate.api.progress import Feedback, report_to
+from voxlate.delivery.archive import fetch_inputs, store_answers
+from voxlate.delivery.delivery import deliver
+from voxlate.delivery.dicom_out import Exported, export_dicom
+from voxlate.delivery.serving import serve as answer_studies
+from voxlate.formats.io import read_volume, write_volume
+from voxlate.options.check import check_options
+from voxlate.options.evaluate import CompareOptions, EvaluateOptions, LikelihoodOptions
+from voxlate.options.share import ExportOptions, ListenOptions
+from voxlate.options.synthesise import SynthOptions
+from voxlate.options.table import field_types
+from voxlate.reports.comparison import write_page
+from voxlate.reports.page import report as report_images
+from voxlate.reports.prepared import report_prepared
+from voxlate.scoring.captions import training_note, truth_messages
+from voxlate.scoring.compare import Comparison
+from voxlate.scoring.compare import compare as compare_scores
+from voxlate.scoring.evaluate import evaluate as score_images
+from voxlate.scoring.provenance import provenance_of
+from voxlate.scoring.scored_images import images_in, is_map
+from voxlate.scoring.tables import Scores
+from voxlate.scoring.verdict import colour_lines
+from voxlate.synthesis.cohort import warnings_in
+from voxlate.synthesis.ensemble import Ensemble, members_and_scans
+from voxlate.synthesis.inputs import as_volume
+from voxlate.synthesis.likelihood import Likelihood
+from voxlate.synthesis.likelihood import likelihood as compute_likelihood
+from voxlate.synthesis.missing import Summary, score_run
+from voxlate.synthesis.model import Model, Synthesised
+from voxlate.synthesis.model import load as load_model
+from voxlate.synthesis.selection import Selection, select
+from voxlate.system.errors import BadInput, first_of
+from voxlate.system.messages import Message, message
+from voxlate.trust.bounds import bound_lines, bounds_of
+
+__all__ = ["RealDemo", "members_and_scans"]
+
+
+@command
+def load(
+    run: Path | str,
+    device: str = "auto",
+    allow_code: bool = False,
+    answer: Literal["mean", "sample"] | None = None,
+) -> Model:
+    """Open a run for synthesis in memory.
+
+    run: run folder, weights file or starter:NAME.
+    device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.
+    allow_code: import and run the model's own Python code.
+    answer: of a residual diffusion the mean (least error) or a sample (sharp, the default).
+    """
+    return load_model(run, device, allow_code, answer)
+
+
+SCANS = "scans"  # the folder in OUT of scans that are given as arrays
+
+
+@dataclass(frozen=True)
+class Syntheses:
+    """A folder of synthesised images: its cases, a sentence for each that was left out, and each case's warnings.
+
+    targets: the modalities that the model synthesises; complete: cases that lack no modality, which a model that
+    completes cases leaves out; with_truth: cases whose true scans are among the inputs; others: the number of cases of
+    the other parts. inputs: those of the command, with folders in place of addresses.
+    """
+
+    folder: Path
+    cases: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+    complete: tuple[str, ...] = ()
+    with_truth: frozenset[str] = frozenset()
+    others: int = 0
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def is_empty_part(self) -> bool:
+        """Whether all cases belong to other parts."""
+        return bool(self.others) and not self.cases and not self.left_out
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folder of each case."""
+        return [self.folder / case for case in self.cases]
+
+    @property
+    def warnings(self) -> dict[str, list[Message]]:
+        """The warnings of each case that has any."""
+        by_case = {folder.name: warnings_in(folder) for folder in self.folders}
+        return {case: found for case, found in by_case.items() if found}
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """The bounds of the error of each case."""
+        return bounds_of(self.folders)
+
+    @property
+    def bound_lines(self) -> list[str]:
+        """Sentences on the bounds of the error."""
+        return [*bound_lines(self.folders)]
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Syntheses({len(self.cases)} cases in {self.folder}, {len(self.left_out)} left out)"
+        ]
+        for case, warnings in self.warnings.items():
+            lines += [f"  {warning.on(case)}" for warning in warnings]
+        return "\n".join(lines)
+
+    def show(self, case: str | None = None) -> Image.Image:
+        """Middle slices of the images of a case, by default of the first, with its warnings."""
+        if not self.cases or (case is not None and case not in self.cases):
+            known = first_of(self.cases) or "none"
+            raise BadInput(
+                f"case: expected a synthesised case ({known}), found {case!r}. Choose one of these."
+            )
+        folder = self.folder / (case or self.cases[0])
+        images = images_in(folder)
+        volumes = {
+            name: read_volume(path) for name, path in images.items() if not is_map(name, images)
+        }
+        return Synthesised(volumes, {}, provenance_of(folder)).show()
+
+    def _repr_png_(self) -> bytes:
+        return self.show()._repr_png_() or b""
+
+
+@command
+def synthesise(
+    run: Model | Ensemble | Path | str | Sequence[Path | str],
+    inputs: Path | str | Sequence[Path | str] | Mapping[str, Any],
+    out: Path | str,
+    options: SynthOptions | None = None,
+    *,
+    progress: Feedback = True,
+    **changes: Any,
+) -> Syntheses:
+    """Synthesise the target modalities of a case or a cohort into a folder; images are in physical units on the grid of the input.
+
+    run: run folder, weights file, starter:NAME or loaded model; of several runs the mean and its spread.
+    inputs: cohort, case, DICOM series, file, modality=path texts, or scans by modality: paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine.
+    out: output folder.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    changes: also other keys of the recipe's synth table, such as overlap=0.25.
+    """
+    known = field_types(SynthOptions)
+    keys = {name: value for name, value in changes.items() if name not in known}
+    own = {name: value for name, value in changes.items() if name in known}
+    asked = check_options(SynthOptions, options, own)
+    asked = replace(asked, synth={**(asked.synth or {}), **keys})
+    if isinstance(run, Model | Ensemble):  # which is on a device already
+        asked = replace(asked, device=f"{run.device}")
+    to = Path(out)
+    with report_to(progress) as report:
+        fetched = fetch_inputs(_input_texts(inputs, to), to, asked)
+        runs = [run] if isinstance(run, Path | str) else run
+        selected = select(runs, fetched.inputs, asked)
+        if not selected.scans:
+            return _describe(selected, to, [], {}, fetched.inputs)
+        folders, failed = deliver(selected, to, asked, progress=report.step, say=report.say)
+        if asked.store:
+            stored = store_answers(fetched, folders, report.say)
+            report.say(message("stored", stored))
+    return _describe(selected, to, folders, failed, fetched.inputs)
+
+
+synthesize = synthesise
+
+
+def _input_texts(inputs: Any, out: Path) -> list[str]:
+    """Inputs as texts of the command line; scans that are no paths are written into OUT/scans first."""
+    if isinstance(inputs, Path | str):
+        return [str(inputs)]
+    if not isinstance(inputs, Mapping):
+        return [str(text) for text in inputs]
+    texts = []
+    for name, scan in inputs.items():
+        if not isinstance(scan, Path | str):
+            folder = out / SCANS / "case"
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{name}.nii.gz"
+            write_volume(path, as_volume(scan, name), f"voxlate: {name}")
+            scan = path
+        texts.append(f"{name}={scan}")
+    return texts
+
+
+def _describe(
+    selected: Selection,
+    out: Path,
+    folders: Sequence[Path],
+    failed: Mapping[str, str],
+    inputs: Sequence[str],
+) -> Syntheses:
+    """What was synthesised of the selected cases."""
+    cases = tuple(folder.name for folder in folders)
+    with_truth = {scans.case for scans in selected.scans if scans.truths}
+    return Syntheses(
+        out,
+        cases,
+        {**selected.lacking, **failed},
+        targets=tuple(selected.model.recipe.data.target),
+        complete=tuple(selected.complete),
+        with_truth=frozenset(with_truth & {*cases}),
+        others=len(selected.others or ()),
+        inputs=tuple(inputs),
+    )
+
+
+def following_commands(
+    done: Syntheses, run: Path | str, scans: str, asked: SynthOptions
+) -> list[str]:
+    """The commands that the command line proposes after a synthesis; scores need the names of cases."""
+    if not done.cases:
+        return []
+    can_score = bool(done.with_truth) and asked.pseudonymise is None
+    found = [after_synthesis(done.folder, scans, asked.layout, can_score)]
+    if done.complete and asked.pseudonymise is None:
+        found.append(after_completing(Path(run), scans, asked.layout, asked.split))
+    return found
+
+
+@command
+def evaluate(
+    out: Path | str,
+    truth: Path | str,
+    options: EvaluateOptions | None = None,
+    *,
+    cases: Sequence[str] | None = None,
+    progress: Feedback = True,
+    **changes: Any,
+) -> Scores:
+    """Score synthesised images and naive baselines against the true scans, into metrics.csv and metrics.json.
+
+    out: folder that synthesise wrote; with `run` a new one.
+    truth: cohort with the true scans.
+    cases: the cases to score, instead of those of the split; not with `run`.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    """
+    asked = check_options(EvaluateOptions, options, changes)
+    return score(Path(out), Path(truth), asked, cases, progress).scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores, and what the command line prints of them; with a run the summary of all missing modalities."""
+
+    scores: Scores
+    asked: EvaluateOptions
+    summary: Summary | None = None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The scores as plain values, as in metrics.json."""
+        return self.scores.document()
+
+    @property
+    def verdict(self) -> Text:
+        """Whether the images are better than the best naive baseline, coloured for a terminal."""
+        return colour_lines(self.scores.verdicts)
+
+    @property
+    def messages(self) -> list[Message]:
+        """What the scores leave out and assume."""
+        header = self.scores.header
+        absent = {} if self.summary is None else self.summary.incomplete
+        found = [message("case-left-out", f"left out {why}") for why in absent.values()]
+        if self.asked.align:
+            text = f"--align: {header['scopes']['aligned'].rpartition('; ')[2]}."
+            found.append(message("aligned", text))
+        assumed = [*header["shared_masks"], *header.get("windows", ())]
+        return [*found, *(message("assumed", f"assumed: {text}.") for text in assumed)]
+
+    @property
+    def trained_on(self) -> list[Message]:
+        """A message where scored cases were in the training."""
+        text = training_note(self.document)
+        return [message("trained-on", text)] if text else []
+
+    @property
+    def wrong_truths(self) -> list[Message]:
+        """Messages on truths that cannot be those of their images."""
+        return truth_messages(self.document)
+
+    @property
+    def undone(self) -> list[str]:
+        """Sentences on cases that were not scored."""
+        absent = self.scores.header["not_synthesised"]
+        failed = {} if self.summary is None else self.summary.failed
+        return [
+            *(f"not scored: {case} ({why})" for case, why in absent.items()),
+            *(f"left out {sentence}" for sentence in failed.values()),
+        ]
+
+
+def score(
+    out: Path,
+    truth: Path,
+    asked: EvaluateOptions,
+    cases: Sequence[str] | None = None,
+    progress: Feedback = True,
+) -> Evaluation:
+    """Score images as `evaluate` does."""
+    if not asked.run:
+        asked.refuse_without_run()
+    elif cases is not None:
+        raise BadInput(
+            "cases: expected no cases with a run, which synthesises those of the split, found some. Leave them out, or use exclude."
+        )
+    with report_to(progress) as report:
+        if asked.run:
+            summary = score_run(truth, out, asked, progress=report.step, say=report.say)
+            return Evaluation(summary.scores, asked, summary)
+        scores = score_images(out, truth, asked, cases=cases, progress=report.count("evaluate"))
+        return Evaluation(scores, asked)
+
+
+@command
+def compare(
+    folders: Sequence[Path | str], options: CompareOptions | None = None, **changes: Any
+) -> Comparison:
+    """Compare scored methods by paired tests.
+
+    folders: scored folders of the same cases.
+    """
+    asked = check_options(CompareOptions, options, changes)
+    found = compare_scores(folders, reference=asked.reference, answer=asked.answer)
+    if asked.out:
+        found.write(asked.out)
+    if asked.report:
+        write_page(found.document, Path(asked.report))
+    return found
+
+
+@command
+def likelihood(
+    run: Path | str,
+    cohort: Path | str,
+    options: LikelihoodOptions | None = None,
+    *,
+    progress: Feedback = True,
+    **changes: Any,
+) -> Likelihood:
+    """Compute the likelihood of true images under a diffusion model (slow), in bits per dimension, case by case.
+
+    run: run folder or weights file of a diffusion model.
+    cohort: prepared cohort with the true targets.
+    progress: True for bars on stderr, False for nothing, or a function (name, done, total, numbers).
+    """
+    asked = check_options(LikelihoodOptions, options, changes)
+    with report_to(progress) as report:
+        found = compute_likelihood(run, cohort, asked, progress=report.count("likelihood"))
+    if asked.out:
+        found.write(asked.out)
+    return found
+
+
+@command
+def report(path: Path | str, out: Path | str | None = None) -> Path:
+    """Write an offline HTML page with pictures, curves and tables, and return its path.
+
+    path: run, folder that synthesise wrote, or prepared cohort.
+    out: HTML file; by default PATH/report.html.
+    """
+    is_cohort = (Path(path) / "cohort.json").is_file()
+    write = report_prepared if is_cohort else report_images
+    return write(Path(path), None if out is None else Path(out))
+
+
+@command
+def export(
+    out: Path | str,
+    dicom: Path | str,
+    options: ExportOptions | None = None,
+    *,
+    progress: Feedback = True,
+    **changes: Any,
+) -> Exported:
+    """Write synthesised images as derived DICOM series in the study of their source (research use only).
+
+    out: folder that synthesise wrote, or one case's folder in it.
+    dicom: new folder for the DICOM series.
+    progress: True for bars on stderr, False for nothing, or a function (name, done, total, numbers).
+    """
+    asked = check_options(ExportOptions, options, changes)
+    like = None if asked.like is None else Path(asked.like)
+    with report_to(progress) as report:
+        return export_dicom(Path(out), Path(dicom), like, report.count("images"), asked.enhanced)
+
+
+@command
+def listen(
+    run: Path | str,
+    out: Path | str,
+    options: ListenOptions | None = None,
+    *,
+    progress: Feedback = True,
+    **changes: Any,
+) -> None:
+    """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE, until interrupted.
+
+    run: run folder, weights file or starter:NAME.
+    out: folder of the queue, on a disk of its own.
+    progress: True for notes on stderr, False or a function for none.
+    """
+    asked = check_options(ListenOptions, options, changes)
+    with report_to(progress) as report:
+        answer_studies(run, Path(out), asked, report.say)
+
+
+@command
+def demo(
+    out: Path | str = "demo",
+    *,
+    real: Path | str | None = None,
+    starter: str | None = None,
+    progress: Feedback = True,
+) -> _demo.Demo | RealDemo:
+    """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own.
+
+    out: output folder; the same call resumes.
+    real: scan of which a starter's synthesis is shown as a picture, in seconds.
+    starter: starter for `real`, as starter:NAME; by default by the scan's name.
+    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    """
+    if real is None and starter is not None:
+        raise BadInput(f"--starter: expected --real SCAN with it, found {starter} alone. Add it.")
+    with report_to(progress) as report:
+        if real is not None:
+            return demo_on_scan(Path(real), Path(out), starter, report)
+        return _demo.demo(Path(out), report)

@@ -1,0 +1,170 @@
+"""Commands on scans and cohorts: phantom, prepare, info."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.text import Text
+from typer import Argument
+
+from voxlate.api.console import err, note, out, say
+from voxlate.cli.app import end
+from voxlate.cli.messages import Verbose, keep_messages
+from voxlate.cli.options import Json, To, command
+from voxlate.cli.overview import by_value, show, show_files
+from voxlate.options.layout import MAX_VOLUME
+from voxlate.options.option import MAIN, OUTPUT, Option
+from voxlate.options.phantom import PhantomOptions
+from voxlate.options.prepare import PrepareOptions
+from voxlate.system.errors import BadInput, first_of, plural
+
+MOST_ALIGNED = 2  # lines on the alignment of scans
+MOST_ROWS = 12  # files of a dry run; --all shows the others
+
+
+@command("phantom --out COHORT --cases 24 --size 96 96 48")
+def phantom(to: To, options: PhantomOptions) -> None:
+    """Write a cohort of synthetic heads in MR, CT, CTA, TOF, SWI and perfusion."""
+    from voxlate.api.cohorts import phantom as run
+
+    folders = run(to, options)
+    count = plural(len(folders), "case")
+    say(f"{count} in {to}. Next:  voxlate prepare {shlex.quote(str(to))} --out PREPARED")
+
+
+@command(
+    "prepare COHORT --out PREPARED",
+    "prepare BraTS --preset brats --out PREPARED",
+    "prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED",
+)
+def prepare(
+    cohort: Annotated[
+        Path,
+        Argument(metavar="COHORT", help="Folder with one folder per case, or a manifest (CSV)."),
+    ],
+    options: PrepareOptions,
+    to: Annotated[
+        Path | None, Option("Output folder. Not needed with --dry-run.", flag="--out", panel=MAIN)
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        Option(
+            "Check units and grids of all scans, list the resulting files, and write nothing. Outliers and copies are not looked for.",
+            panel=MAIN,
+        ),
+    ] = False,
+    every: Annotated[
+        bool,
+        Option(
+            "List all files of a --dry-run instead of the first ones.", flag="--all", panel=OUTPUT
+        ),
+    ] = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Check a cohort, split it by patient, and convert it for training."""
+    from voxlate.api.cohorts import prepare as run
+    from voxlate.api.cohorts import summarise
+    from voxlate.api.progress import Reporter
+
+    if dry_run:
+        _show_survey(cohort, options, None if every else MOST_ROWS, as_json)
+        return
+    if to is None:
+        raise BadInput(
+            "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
+        )
+    with keep_messages(to, "prepare", verbose) as say_one:
+        prepared = run(cohort, to, options, progress=Reporter(say=say_one))
+        for one in prepared.warnings if not as_json else ():
+            say_one(one)
+    summary = summarise(prepared, cohort, options)
+    counts = {split: len(cases) for split, cases in prepared.splits.items()}
+    if as_json:
+        facts = {
+            "out": str(to),
+            "cases": counts,
+            "modalities": list(prepared.modalities),
+            "warnings": [warning.stated for warning in prepared.warnings],
+            "overview": summary.table,
+            "held_out": summary.held_out,
+        }
+        print(json.dumps(facts))
+        end(prepared.provenance["unread"])
+        return
+    if summary.manifest is not None:
+        say(f"Cases and splits are read from {summary.manifest}.", err, "dim")
+    show(summary.table)
+    if summary.held_out_line:
+        say(summary.held_out_line, err)
+    for names, line in by_value(summary.lines)[: None if verbose else MOST_ALIGNED]:
+        say(f"{first_of(names)} {line}.", err)
+    if summary.registered:
+        say(f"Check the overlays:  voxlate report {to}", err)
+    if summary.why_not:
+        note(f"no training can be planned: {summary.why_not}")
+    else:
+        count = plural(len(prepared.cases), "case")
+        say(f"{count} in {to}. Next:  voxlate {summary.following}")
+    end(prepared.provenance["unread"])
+
+
+def _show_survey(cohort: Path, options: PrepareOptions, most: int | None, as_json: bool) -> None:
+    """Show what `prepare` would do: each file, the cohort, and the problems. most: number of files that are listed."""
+    from voxlate.api.cohorts import survey
+
+    found = survey(cohort, options)
+    if as_json:
+        print(json.dumps(found.facts))
+    else:
+        show_files(found.checked.files, found.root, most)
+        show(found.table, found.found)
+        if found.held_out_line:
+            say(found.held_out_line, err)
+        for one in found.small:
+            note(one)
+        if found.preparation.fixed is not None:
+            say(f"The grid of each case is that of its {found.preparation.fixed}.", err)
+        for one in found.checked.lost:
+            note(one)
+        say("Outliers, copies and registration were not checked: prepare --out does that.", err)
+    end([*found.found.unread, *found.checked.problems])
+
+
+@command("info scan.nii.gz", "info RUN")
+def info(
+    path: Annotated[
+        Path,
+        Argument(
+            metavar="PATH",
+            help="Scan, DICOM folder or FOLDER#series, cohort, output of synth, run or weights.",
+        ),
+    ],
+    max_volume: Annotated[str | None, MAX_VOLUME] = None,
+    as_json: Json = False,
+) -> None:
+    """Describe a scan (grid, unit, range), a cohort or a model."""
+    from voxlate.api.facts import info as describe
+
+    facts = describe(path, max_volume=max_volume)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        lines = _lines(value)
+        out.print(Text.assemble((f"{key:{width}}", "bold"), f"  {lines[0]}"), soft_wrap=True)
+        for line in lines[1:]:
+            out.print(Text(f"{'':{width}}  {line}"), soft_wrap=True)
+
+
+def _lines(fact: Any) -> list[str]:
+    """The lines that show a fact: numbers and names beside each other, sentences below each other."""
+    if isinstance(fact, dict):
+        return [", ".join(f"{name} {value}" for name, value in fact.items()) or "none"]
+    if isinstance(fact, list | tuple):
+        if any(isinstance(value, str) and " " in value for value in fact):
+            return [str(value) for value in fact]
+        return [", ".join("none" if value is None else str(value) for value in fact) or "none"]
+    return ["none" if fact is None else str(fact)]

@@ -1,0 +1,233 @@
+"""Commands on images: synth, evaluate, compare, likelihood, report, export, demo."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument
+
+from voxlate.api.console import note, out, say
+from voxlate.cli.app import end
+from voxlate.cli.messages import Verbose, keep_messages
+from voxlate.cli.options import Everything, Json, Run, To, command
+from voxlate.options.evaluate import CompareOptions, EvaluateOptions, LikelihoodOptions
+from voxlate.options.option import MAIN, Option
+from voxlate.options.share import ExportOptions
+from voxlate.options.synthesise import SynthOptions
+from voxlate.system.errors import plural
+
+
+@command(
+    "synth RUN COHORT --out OUT --split val",
+    "synth RUN t1=scan.nii.gz --out OUT --samples 10",
+    "synth RUN COHORT --out MEANS --answer mean",
+    "synth FOLD0 FOLD1 FOLD2 COHORT --out OUT",
+)
+def synth(
+    run: Run,
+    inputs: Annotated[
+        list[str],
+        Argument(
+            metavar="[RUN...] INPUT",
+            help="Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.",
+        ),
+    ],
+    to: To,
+    options: SynthOptions,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Synthesise the target modalities of a case or a cohort.
+
+    The images are in physical units on the grid of the input.
+    """
+    from voxlate.api.images import following_commands, members_and_scans, synthesise
+    from voxlate.api.progress import Reporter
+
+    members, scans = members_and_scans(inputs)
+    with keep_messages(to, "synth", verbose) as say_one:
+        done = synthesise([run, *members], scans, to, options, progress=Reporter(say=say_one))
+    if as_json:
+        facts = {
+            "out": str(to),
+            "cases": list(done.cases),
+            "targets": list(done.targets),
+            "left_out": done.left_out,
+            "complete": list(done.complete),
+            "bounds": done.bounds,
+            "warnings": {
+                case: [warning.stated for warning in warnings]
+                for case, warnings in done.warnings.items()
+            },
+        }
+        print(json.dumps(facts))
+    elif done.is_empty_part:
+        say(f"--part {options.part} holds none of the {done.others} cases: nothing to do.")
+        return
+    else:
+        for line in done.bound_lines:
+            say(line)
+        if done.complete:
+            say(
+                f"{len(done.complete)} cases lack no modality and are not synthesised: {', '.join(done.complete)}"
+            )
+        after = following_commands(done, run, done.inputs[0], options)
+        following = f" Next:  voxlate {after[0]}" if after else ""
+        say(f"{plural(len(done.cases), 'case')} in {to}.{following}")
+        for scoring in after[1:]:  # true scans exist of complete cases alone
+            say(f"To score the model on complete cases:  voxlate {scoring}")
+    end(f"left out {sentence}" for sentence in done.left_out.values())
+
+
+@command(
+    "evaluate OUT --truth COHORT --mask body",
+    "evaluate NEW --truth COHORT --run RUN --missing all --mask brain",
+)
+def evaluate(
+    to: Annotated[
+        Path,
+        Argument(metavar="OUT", help="Folder that synth wrote; with --run, a new one."),
+    ],
+    truth: Annotated[Path, Option("Cohort with the true scans.", panel=MAIN)],
+    options: EvaluateOptions,
+    everything: Everything = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Score synthesised images and naive baselines against the true scans.
+
+    The scores are written into metrics.csv and metrics.json.
+    The last line states whether the images are better than the best baseline.
+    """
+    from voxlate.api.images import score
+    from voxlate.api.progress import Reporter
+
+    with keep_messages(to, "evaluate", verbose) as say_one:
+        done = score(to, truth, options, progress=Reporter(say=say_one))
+        faults = done.wrong_truths
+        trained = done.trained_on if as_json else []
+        for one in [*done.messages, *trained, *(faults if options.any_truth else ())]:
+            say_one(one)
+    _print(done.document, done.scores.table if everything else done.scores.short_table, as_json)
+    if not as_json:
+        if done.summary and (everything or options.missing == "all"):
+            out.print(done.summary.table())
+        say(done.verdict)
+    refused = [] if options.any_truth else map(str, faults)
+    end([*refused, *done.undone])
+
+
+@command("compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
+def compare(
+    folders: Annotated[
+        list[Path], Argument(metavar="OUT...", help="Scored folders of the same cases.")
+    ],
+    options: CompareOptions,
+    everything: Everything = False,
+    as_json: Json = False,
+) -> None:
+    """Compare scored methods by paired tests."""
+    from voxlate.api.images import compare as run
+
+    found = run(folders, options)
+    _print(found.document, found.table if everything else found.short_table, as_json)
+
+
+@command("likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
+def likelihood(
+    run: Annotated[
+        Path, Argument(metavar="RUN", help="Run folder or weights file of a diffusion model.")
+    ],
+    cohort: Annotated[
+        Path, Argument(metavar="PREPARED", help="Prepared cohort with the true targets.")
+    ],
+    options: LikelihoodOptions,
+    as_json: Json = False,
+) -> None:
+    """Compute the likelihood of true images under a diffusion model (slow).
+
+    The result is in bits per dimension, case by case.
+    """
+    from voxlate.api.images import likelihood as compute
+
+    found = compute(run, cohort, options)
+    _print(found.document, found.table, as_json)
+
+
+def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool) -> None:
+    """JSON for programs, or a table for people."""
+    if as_json:
+        print(json.dumps(document))
+    else:
+        out.print(table())
+
+
+@command("report OUT", "report PREPARED")
+def report(
+    path: Annotated[
+        Path, Argument(metavar="PATH", help="Run, folder that synth wrote, or prepared cohort.")
+    ],
+    to: Annotated[
+        Path | None, Option("HTML file. Default: PATH/report.html.", flag="--out", panel=MAIN)
+    ] = None,
+) -> None:
+    """Write an offline HTML page with pictures, curves and tables."""
+    from voxlate.api.images import report as run
+
+    print(run(path, to))
+
+
+@command("export OUT --dicom TO", "export OUT/CASE --dicom TO --like SERIES")
+def export(
+    path: Annotated[
+        Path, Argument(metavar="OUT", help="Folder that synth wrote, or one case's folder in it.")
+    ],
+    dicom: Annotated[Path, Option("New folder for the DICOM series.", panel=MAIN)],
+    options: ExportOptions,
+) -> None:
+    """Write synthesised images as derived DICOM series in the study of their source (research use only)."""
+    from voxlate.api.images import export as run
+
+    done = run(path, dicom, options)
+    for one in done.messages:
+        note(one)
+    say(f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis.")
+
+
+@command("demo --out demo", "demo --real scan.nii.gz --out mine")
+def demo(
+    to: To = Path("demo"),
+    real: Annotated[
+        Path | None,
+        Option(
+            "Scan of your own: a starter's synthesis of it as a picture, in seconds.", panel=MAIN
+        ),
+    ] = None,
+    starter: Annotated[
+        str | None,
+        Option(
+            "Starter for --real, as starter:NAME. Default: by the scan's name.",
+            panel=MAIN,
+            metavar="NAME",
+            complete="voxlate.starters.names:starters_to_run",
+        ),
+    ] = None,
+) -> None:
+    """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own."""
+    from voxlate.api.images import RealDemo
+    from voxlate.api.images import demo as run
+    from voxlate.api.progress import Reporter
+
+    done = run(to, real=real, starter=starter, progress=Reporter(say=note))
+    if isinstance(done, RealDemo):
+        print(f"picture: {done.picture}\nimages:  {done.folder}")
+        say(f"Synthesised by {done.starter}. Its card:  voxlate info {done.starter}")
+        return
+    out.print(done.compared.short_table())
+    compared_page, own = done.pages
+    print(f"picture: {done.picture}\nreport:  {compared_page}\nnaive baselines: {own}\n")
+    say(done.sentence)
+    say("Next, on scans of your own (a folder for each case):")
+    say("  voxlate prepare COHORT --out PREPARED")
+    say("  voxlate train auto --data PREPARED --out RUN --minutes 60")

@@ -1,0 +1,91 @@
+"""Options of the commands that give images to others: `export`, `listen` and `serve`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from voxlate.options.option import MAIN, Device, Option, options
+
+SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
+
+
+@options
+class ExportOptions:
+    """Options of `voxlate export` and voxlate.export."""
+
+    like: Annotated[
+        Path | str | None,
+        Option(
+            "DICOM series of the source, for one case. Default: as the provenance states it.",
+            panel=MAIN,
+            metavar="SERIES",
+        ),
+    ] = None
+    enhanced: Annotated[
+        bool,
+        Option("One enhanced object of many frames for each CT or MR image.", panel=MAIN),
+    ] = False
+
+
+@options
+class ListenOptions:
+    """Options of `voxlate listen` and voxlate.listen."""
+
+    allow: Annotated[
+        Sequence[str],
+        Option("AE title of a sender that is allowed. Repeatable.", panel=MAIN, takes=list[str]),
+    ]
+    to: Annotated[str, Option("Node that takes the images.", panel=MAIN, metavar="TITLE@HOST:PORT")]
+    port: Annotated[int, Option("Port to listen on.", panel=MAIN, least=1, most=65535)] = 11112
+    title: Annotated[str, Option("Own AE title.", panel=MAIN, metavar="NAME")] = "VOXLATE"
+    host: Annotated[
+        str,
+        Option("Own address to listen on, which the senders reach; 0.0.0.0: all.", metavar="NAME"),
+    ] = "127.0.0.1"
+    idle: Annotated[
+        float,
+        Option(
+            "Seconds without a new image or an open association, after which a study is complete.",
+            least=1,
+        ),
+    ] = 10.0
+    device: Device = "auto"
+
+
+@options
+class ServeOptions:
+    """Options of `voxlate serve` and voxlate.serve."""
+
+    data: Annotated[
+        Path | str | None,
+        Option("Folder of uploads, queue and results (default: in the user's cache).", panel=MAIN),
+    ] = None
+    root: Annotated[
+        Path | str | None,
+        Option(
+            "Folder below which the page may read scans, and write prepared cohorts and runs.",
+            panel=MAIN,
+        ),
+    ] = None
+    port: Annotated[int, Option("Port of the page.", panel=MAIN, least=1, most=65535)] = 8765
+    host: Annotated[
+        str,
+        Option("Address to listen on; one that others reach needs --token-file.", metavar="NAME"),
+    ] = "127.0.0.1"
+    name: Annotated[
+        Sequence[str],
+        Option("Further host name by which browsers reach the page. Repeatable.", takes=list[str]),
+    ] = ()
+    token: str | None = None
+    token_file: Annotated[
+        Path | str | None,
+        Option(
+            f"File with an own token of at least {SHORTEST_TOKEN} characters, for several browsers.",
+        ),
+    ] = None
+    keep: Annotated[
+        float, Option("Hours after which uploads and results are removed.", least=0.1)
+    ] = 24.0
+    max_upload: Annotated[str, Option("Size of the largest upload.", metavar="SIZE")] = "2GB"
+    max_disk: Annotated[str, Option("Size of all uploads and results.", metavar="SIZE")] = "20GB"
+    device: Device = "auto"

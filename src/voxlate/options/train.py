@@ -1,0 +1,156 @@
+"""Options of `plan`, `train`, `adapt` and `import`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from voxlate.options.option import (
+    CHANGES,
+    MAIN,
+    MEMORY,
+    PLAN,
+    TRAINING,
+    AllowCode,
+    Device,
+    Option,
+    options,
+)
+
+# A value of a recipe's key; a class or function stands for its name, "module:name".
+Value = (
+    str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None
+)
+Mode = Literal["both", "mean", "samples"]
+MODALITY = Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME", takes=list[str])
+
+
+@options
+class PlanOptions:
+    """Options of `voxlate plan` and voxlate.plan; None leaves the choice to the plan."""
+
+    minutes: Annotated[
+        float | None,
+        Option("Training time on this machine. Default: 60.", panel=MAIN, least=0),
+    ] = None
+    memory_bytes: Annotated[float | None, MEMORY] = None
+    mode: Annotated[
+        Mode | None,
+        Option(
+            "Prediction of the model: mean (a regression), or samples or both (a diffusion of its residual too).",
+            panel=PLAN,
+        ),
+    ] = None
+    source: Annotated[Sequence[str] | str, MODALITY] = ()
+    target: Annotated[
+        Sequence[str] | str, replace(MODALITY, help="Modality to synthesise. Repeatable.")
+    ] = ()
+    from_scratch: Annotated[
+        bool, Option("Begin from random weights even where a starter fits.", panel=PLAN)
+    ] = False
+    plan_for: Annotated[
+        str | None,
+        Option(
+            "GPU for which a run is planned without training: '24GB, 80 TFLOPS' (memory, peak in bfloat16).",
+            panel=PLAN,
+            metavar="GPU",
+        ),
+    ] = None
+    device: Device = "auto"
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """The options of these names, by default of all, that differ from their defaults."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {
+            name: value
+            for name, (value, default) in values.items()
+            if value != default and value not in ([], ()) and (not names or name in names)
+        }
+
+
+@options
+class TrainOptions(PlanOptions):
+    """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto."""
+
+    minutes: Annotated[
+        float | str | None,
+        Option(
+            "Training time of auto (default: 60), or additional time of a finished run (+30).",
+            panel=MAIN,
+            takes=str,
+            metavar="TEXT",
+        ),
+    ] = None  # type: ignore[assignment]
+    steps: Annotated[
+        str | None, Option("Additional steps of a finished run (+2000).", panel=MAIN)
+    ] = None
+    changes: Annotated[Mapping[str, Value] | None, CHANGES] = None
+    small: Annotated[
+        bool,
+        Option(
+            "Train the small variant of the recipe, which its table [small] states.", panel=MAIN
+        ),
+    ] = False
+    start: Annotated[
+        Path | str | None,
+        Option(
+            "Run, weights or starter:NAME from which the network is initialised.",
+            flag="--init",
+            panel=TRAINING,
+            complete="voxlate.starters.names:starters_to_run",
+        ),
+    ] = None
+    reuse: Annotated[
+        Sequence[Path | str],
+        Option(
+            "Run whose earlier stages are reused if they are identical. Repeatable.",
+            panel=TRAINING,
+            takes=list[Path],
+        ),
+    ] = ()
+    fold: Annotated[
+        int | None,
+        Option(
+            "Fifth of the patients that validates; the others train, except the test patients.",
+            panel=TRAINING,
+            least=0,
+            most=4,
+        ),
+    ] = None
+    allow_code: AllowCode = False
+
+
+@options
+class AdaptOptions:
+    """Options of `voxlate adapt` and voxlate.adapt."""
+
+    minutes: Annotated[float, Option("Training time on this machine.", panel=MAIN)] = 5
+    steps: Annotated[
+        int | None, Option("Number of steps instead of minutes.", panel=MAIN, least=1)
+    ] = None
+    replay: Annotated[
+        Path | str | None,
+        Option(
+            "Prepared cohort of the old site, which is replayed. Default: that of the run.",
+            panel=TRAINING,
+        ),
+    ] = None
+    share: Annotated[
+        float,
+        Option(
+            "Share of the items that is of the old site; 0: none.",
+            flag="--replay-share",
+            panel=TRAINING,
+            least=0,
+            most=0.9,
+        ),
+    ] = 0.25
+    device: Device = "auto"
+    allow_code: AllowCode = False
+
+
+@options
+class ImportOptions:
+    """Options of `voxlate import` and voxlate.import_weights."""
+
+    changes: Annotated[Mapping[str, Value] | None, CHANGES] = None
