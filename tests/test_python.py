@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import pydoc
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
@@ -139,6 +140,15 @@ def test_facts_recipes_and_reports_are_plain_values(run, cohort, prepared, tmp_p
     assert package.report(prepared, tmp_path / "cohort.html") == tmp_path / "cohort.html"
 
 
+def test_a_run_shows_its_history_and_its_losses(run):
+    pytest.importorskip("pandas")
+    from voxlate.training.run import Run
+
+    history = Run(run).history
+    assert {"stage", "step", "validation mae"} <= set(history.columns)
+    assert len(Run(run).figure().axes) == len(set(history["stage"]))
+
+
 def test_a_finished_run_is_trained_further_by_its_folder_alone(run):
     assert package.info(package.train(run, steps="+2", progress=False).folder)["steps"] == 8
 
@@ -192,3 +202,15 @@ def test_a_planned_run_of_another_target_is_refused_and_not_resumed(prepared, tm
     assert "expected a run with the target t1, found one that was planned with t2" in " ".join(
         answer.err.split()
     )
+
+
+def test_every_name_of_the_package_in_messages_and_docs_exists():
+    root = Path(package.__file__).parent
+    docs = root.parents[1] / "docs"
+    texts = [*root.rglob("*.py"), *docs.rglob("*.md")]
+    known = {*dir(package), *(path.name.removesuffix(".py") for path in root.iterdir())}
+    for path in texts:
+        for name in re.findall(
+            r"(?<![\w/.\-])voxlate\.([a-z]\w+)\b(?!\.(?:toml|md))", path.read_text()
+        ):
+            assert name in known | {"egg", "readthedocs"}, f"{path}: voxlate.{name}"

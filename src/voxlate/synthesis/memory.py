@@ -44,7 +44,7 @@ def check_memory(scans: Mapping[str, Any], recipe: Recipe) -> None:
     if memory > free:
         advice = "Free some, or take a machine with more."
         if folder is None:
-            advice = "Take a machine with more, or use voxlate synth or voxlate.synth with a folder, which keep large arrays in files."
+            advice = "Take a machine with more, or use voxlate synth or voxlate.synthesise with a folder, which keep large arrays in files."
         raise BadInput(
             f"{name}: expected {memory / GIB:.1f} GB of free memory for a scan of {size} voxels, found {free / GIB:.1f} GB. {advice}"
         )

@@ -24,10 +24,12 @@ from voxlate.recipe import (
 from voxlate.recipe.training import Training
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import Verdict, read_verdicts
+from voxlate.system.dataframe import dataframe
 from voxlate.system.errors import BadInput
 from voxlate.system.files import LOCK, write_json, write_text
 from voxlate.system.messages import FILE as MESSAGES
 from voxlate.training.changes import first_change
+from voxlate.training.log_file import lines_of
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 # The pace of a planned training may change its steps by these factors.
@@ -70,6 +72,38 @@ class Run:
     def naive(self) -> Path:
         """The naive baselines of the training cases."""
         return self.folder / "naive.safetensors"
+
+    @property
+    def history(self) -> Any:
+        """The log as a pandas DataFrame: stage, step, and a column for each loss and each validation score."""
+        rows = []
+        for _, line in lines_of(self.log):
+            if "loss" in line or "validation" in line:
+                scores = {
+                    f"validation {key}": value for key, value in line.get("validation", {}).items()
+                }
+                rows.append(
+                    {"stage": line["stage"], "step": line["step"], **line.get("loss", {}), **scores}
+                )
+        return dataframe(rows)
+
+    def figure(self) -> Any:
+        """A matplotlib figure of the losses by step, one axes for each stage."""
+        from matplotlib.figure import Figure
+
+        stages = dict[str, dict[str, list[tuple[int, float]]]]()
+        for _, line in lines_of(self.log):
+            for name, value in line.get("loss", {}).items():
+                curves = stages.setdefault(line["stage"], {})
+                curves.setdefault(name, []).append((line["step"], value))
+        figure = Figure(figsize=(6, 3 * max(1, len(stages))), layout="constrained")
+        for number, (stage, curves) in enumerate(stages.items(), start=1):
+            axes = figure.add_subplot(len(stages), 1, number)
+            for name, points in curves.items():
+                axes.plot(*zip(*points), label=name)
+            axes.set(title=stage, xlabel="step", ylabel="loss")
+            axes.legend()
+        return figure
 
     @property
     def anatomy(self) -> Path:
