@@ -1,7 +1,7 @@
 """Critics of a GAN: convolutional networks with one output an image, or one for each patch."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -139,7 +139,7 @@ class CriticNet(nn.Module):
             self.memory_format = torch.contiguous_format
         self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
-    def _conv(self, ins: int, outs: int, stride: int, thin: int = 1, **options: bool) -> nn.Module:
+    def _conv(self, ins: int, outs: int, stride: int, thin: int = 1, **options: Any) -> nn.Module:
         kernel = self.critic.kernel
         if self.critic.dimensions == 3:
             return VolumeConv(ins, outs, kernel, stride, thin, **options)
@@ -181,7 +181,7 @@ class VolumeConv(nn.Conv3d):
     """Halves height and width or, with 4x4x4 voxels, takes a voxel of them; divides the depth by `thin`, 1 or 2."""
 
     def __init__(
-        self, ins: int, outs: int, kernel: int, stride: int, thin: int = 1, **options: bool
+        self, ins: int, outs: int, kernel: int, stride: int, thin: int = 1, **options: Any
     ) -> None:
         super().__init__(ins, outs, kernel, stride=stride, **options)
         self.thin = thin
