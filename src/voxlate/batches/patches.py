@@ -27,7 +27,7 @@ from voxlate.system.errors import BadInput
 
 Box = tuple[slice, slice, slice]
 COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"
-FILLED = 0.6  # share of a patch that the largest slice fills, below which a note says so
+FILLED = 0.6  # share of a patch that the largest slice fills, below which a message states it
 NO_LABEL = -1  # in place of a label map that a case lacks
 
 

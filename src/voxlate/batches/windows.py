@@ -11,7 +11,7 @@ from voxlate.images.intensity import IntensityMap
 from voxlate.system.errors import BadInput
 
 NARROWEST = 0.02  # share of a window that the middle 98 % of a body must fill: in other units it is a flat grey
-LEAST_STATED = 0.05  # share of a body that a window clips and that is said
+LEAST_STATED = 0.05  # share of a body clipped by a window, from which a message states it
 
 
 def check_windows(

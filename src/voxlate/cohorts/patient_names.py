@@ -1,4 +1,4 @@
-"""The patients that the names of cases tell: 'pat07_tp1' and 'pat07_tp2' are two sessions of pat07.
+"""The patients in the names of cases: 'pat07_tp1' and 'pat07_tp2' are two sessions of pat07.
 
 A name is read as a patient and a part: a session, time point, slice, run, side, date or copy. A part counts only where
 the rest of the name identifies a patient, and where several cases share that rest.
@@ -64,7 +64,7 @@ NO_NAME = rf"(?:{MODALITIES}|{ORGANS}|{PLACES}|{PERSON}|{TIMES}|{OTHERS}){END}"
 FULL_NAME = re.compile(
     rf"(?!{NO_NAME})[^\W\d_]{{2,}}(?:{SEPARATOR}(?!{NO_NAME})[^\W\d_]{{2,}})+", re.IGNORECASE
 )
-# Of case21s004. Elsewhere a letter tells nothing: r001s002 is subject 2 of region 1 in ATLAS.
+# Of case21s004. Elsewhere a letter has another meaning: r001s002 is subject 2 of region 1 in ATLAS.
 LETTERED = re.compile(rf"((?:^|.*{SEPARATOR}){PERSON}[-_]?\d+)[stvd]\d+", re.IGNORECASE)
 LEADING = re.compile(
     rf"(?:(?:{MODALITIES}){SEPARATOR})?(?:(?:{TIMES}){SEPARATOR}?\d+|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))",
@@ -143,7 +143,7 @@ def find_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFile
 
 
 def group_by_patient(names: Sequence[str]) -> tuple[dict[str, str], str]:
-    """The patient of each name that shares one with another name, and a sentence on what was read or left apart."""
+    """The patient of each name that shares one with another name, and a sentence on names that were read or kept separate."""
     groups = defaultdict[str, list[str]](list)
     for name in names:
         groups[patient_in(name) or name].append(name)
