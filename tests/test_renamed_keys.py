@@ -108,9 +108,8 @@ def test_a_run_with_old_names_loads_resumes_and_lends_its_stages(prepared, tmp_p
     copy = Run(tmp_path / "copy")
     copy.folder.mkdir()
     shutil.copy(run.provenance, copy.provenance)
-    assert reuse_weights(copy, [run], wanted, "final") == [
-        f"stage 'final' is taken from {run.folder}."
-    ]
+    (message,) = reuse_weights(copy, [run], wanted, "final")
+    assert message.text == f"stage 'final' is taken from {run.folder}."
     with pytest.raises(BadInput, match="expected an empty folder or this very run"):
         train(
             recipe.read(str(tmp_path / "new.toml"), {"opponent.gan_loss": "least_squares"}),

@@ -89,8 +89,8 @@ def test_channels_of_paper_000_become_four_scans_with_the_map_and_the_file_s_mas
     arrays_000, tmp_path
 ):
     cohort = prepare(arrays_000, tmp_path / "out", preset="mrdpm", audit=False, workers=1)
-    assert not any("wider than deep" in sentence for sentence in cohort.warnings)
-    assert any("channels of mCTA are plain CT" in sentence for sentence in cohort.warnings)
+    assert not any("wider than deep" in message.text for message in cohort.warnings)
+    assert any("channels of mCTA are plain CT" in message.text for message in cohort.warnings)
     assert cohort.provenance["split_by"] == "lists"
     assert cohort.modalities == ("cta1", "cta2", "cta3", "ncct", "tmax")
     assert cohort.units == {"ncct": "HU", "cta1": "HU", "cta2": "HU", "cta3": "HU", "tmax": "s"}
