@@ -4,6 +4,7 @@ import pytest
 
 from voxlate.executors.ray_resources import Node, Resources, nodes_of, resources_for
 from voxlate.executors.worker import say_crowded
+from voxlate.system.messages import Message
 
 FOUR_SMALL = [Node(3)] * 4
 GPU_NODES = [Node(64), Node(8, gpus=4), Node(8, gpus=4)]
@@ -45,10 +46,10 @@ def test_nodes_that_are_dead_do_not_count():
 
 
 def test_workers_with_more_threads_than_cores_are_said():
-    said = list[str]()
+    said = list[Message]()
     say_crowded(2, 2, said.append)
     assert said == []
     say_crowded(4, 2, said.append)
-    assert said == [
+    assert [told.text for told in said] == [
         "Each worker computes with 4 threads on 2 of the machine's cores, because images then have the bits of one process. OMP_NUM_THREADS=2 is faster and changes rounding."
     ]

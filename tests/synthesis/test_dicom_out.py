@@ -305,7 +305,7 @@ def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     assert {path.name for path in done.masks} == {"mask", "brainmask"}
     (reason,) = done.left_out.values()
     assert "no voxel of it lies within the source series" in reason
-    (note,) = (one for one in done.notes if "voxels lie within" in one)
+    (note,) = (told.text for told in done.notes if "voxels lie within" in told.text)
     assert "case/brainmask.nii.gz: " in note
 
 
@@ -333,7 +333,7 @@ def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(
     sent = write_objects_of([case], tmp_path / "derived", said.append)
     assert sent.summary == "1 series, 1 mask, 1 report"
     assert [pydicom.dcmread(file).Modality for file in sent.files[-2:]] == ["SEG", "SR"]
-    assert all("lesion.nii.gz is left out" in one for one in said)
+    assert all("lesion.nii.gz is left out" in told.text for told in said)
     assert len(said) == 1
     exported = export_dicom(out, tmp_path / "exported")
     uids = [

@@ -67,8 +67,8 @@ def test_each_modality_takes_the_only_series_that_fits(modality: str) -> None:
         return
     picked = pick_series(Path("STUDY"), STUDY, {modality: ()}, None)
     assert picked.files == {modality: Path(f"STUDY#{number:08x}")}
-    assert f"{modality}: series {number} " in picked.notes[0]
-    assert "left out: 1 derived, 1 localiser, 1 screenshot, 1 synthetic" in picked.notes[0]
+    assert f"{modality}: series {number} " in picked.notes[0].text
+    assert "left out: 1 derived, 1 localiser, 1 screenshot, 1 synthetic" in picked.notes[0].text
 
 
 def test_two_that_fit_are_listed_and_one_is_named_by_its_number_or_uid() -> None:

@@ -41,7 +41,7 @@ def test_another_format_replaces_the_first_and_the_same_one_is_kept(voxlate, run
     assert sorted(one.name for one in (out / "case0").iterdir()) == ["provenance.json", "t2.nrrd"]
     assert (
         "1 of 1 cases were synthesised before and are kept"
-        in voxlate(*command, "--format", "nrrd").err
+        in voxlate(*command, "--format", "nrrd", "-v").err
     )
 
 

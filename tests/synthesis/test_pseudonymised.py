@@ -74,7 +74,7 @@ def test_a_synthesis_under_pseudonyms_is_resumed_and_reported(voxlate, run, coho
     out = tmp_path / "out"
     command = ("synth", run, cohort / "case0", "--out", out, "--pseudonymise", key)
     assert voxlate(*command).code == 0
-    assert "1 of 1 cases were synthesised before and are kept" in voxlate(*command).err
+    assert "1 of 1 cases were synthesised before and are kept" in voxlate(*command, "-v").err
     assert voxlate("report", out).code == 0
     page = next(out.glob("*.html")).read_text()
     assert "case0" not in page

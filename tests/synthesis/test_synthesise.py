@@ -143,7 +143,7 @@ def test_a_cohort_is_synthesised_case_by_case_and_resumed(voxlate, run, cohort, 
     (
         out / "case2" / "provenance.json"
     ).unlink()  # as a run that was killed while it wrote case2 leaves it
-    answer = voxlate("synth", run, cohort, "--out", out)
+    answer = voxlate("synth", run, cohort, "--out", out, "-v")
     assert answer.code == 0
     assert "note: 5 of 6 cases were synthesised before and are kept." in answer.err
     again = {path: path.stat().st_mtime_ns for path in out.glob("*/t2.nii.gz")}
@@ -439,7 +439,7 @@ def test_images_made_again_with_other_options_are_counted(voxlate, run, cohort, 
     answer = voxlate("synth", run, cohort, "--split", "val", "--seed", "1", "--out", out)
     assert answer.code == 0
     assert (
-        f"note: {count} images in {out} made in another way (seed: 0 and 1) are synthesised again."
+        f"note: {count} images in {out} with other options (seed: 0 and 1) are synthesised again."
         in answer.err
     )
     assert "kept" not in answer.err

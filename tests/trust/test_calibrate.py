@@ -76,7 +76,7 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     scored = voxlate("evaluate", out, "--truth", others).out
     for part in ("Coverage", "Bound of body MAE", "Bound held"):
         assert part in scored
-    again = voxlate("synth", run, others, "--out", out)
+    again = voxlate("synth", run, others, "--out", out, "-v")
     assert "10 of 10 cases were synthesised before and are kept" in again.err
 
 
