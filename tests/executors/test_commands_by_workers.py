@@ -68,7 +68,7 @@ def made_by(voxlate, diffusion, heads, tmp_path, quick_widths):
         folder = tmp_path / name
         run = shutil.copytree(diffusion, folder / "run")
         out = folder / "out"
-        synthesised = voxlate("synth", run, heads, "--out", out, "--samples", 2, *options)
+        synthesised = voxlate("synth", run, heads, "--out", out, "--samples", 2, "-v", *options)
         assert synthesised.code == 2
         assert synthesised.err.count("left out") == 1
         scored = voxlate(
