@@ -219,7 +219,7 @@ def test_without_highdicom_maps_are_left_out_and_the_command_that_installs_it_is
     answer = voxlate("export", case, "--dicom", tmp_path / "dicom", "--like", series)
     assert answer.code == 0, answer.err
     assert "1 series, 1 report" in answer.out
-    assert "tmax.nii.gz is left out" in answer.err
+    assert "tmax.nii.gz has no DICOM object" in answer.err
     assert "pip install 'voxlate[dicom-maps]'" in answer.err
 
 
@@ -333,7 +333,7 @@ def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(
     sent = write_objects_of([case], tmp_path / "derived", said.append)
     assert sent.summary == "1 series, 1 mask, 1 report"
     assert [pydicom.dcmread(file).Modality for file in sent.files[-2:]] == ["SEG", "SR"]
-    assert all("lesion.nii.gz is left out" in told.text for told in said)
+    assert all("lesion.nii.gz has no DICOM object" in told.text for told in said)
     assert len(said) == 1
     exported = export_dicom(out, tmp_path / "exported")
     uids = [
