@@ -92,8 +92,8 @@ def write_objects_of(folders: Sequence[Path], to: Path, say: Say) -> Exported:
         sources = source_paths(provenance_of(folder)).values()
         grids = {path: read_volume(path).grid for path in sources}
         written.add(export_case(folder, to, partial(_source_on_grid, grids)))
-    for one in written.messages:
-        say(one)
+    for message in written.messages:
+        say(message)
     if folders and not written.folders:
         raise BadInput(
             f"{folders[0].name}: expected an image that a DICOM object can carry, found none. Keep the images in their own files."

@@ -10,7 +10,7 @@ from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.progress import no_report, warn_unless_note
 from voxlate.synthesis.selection import Selection
 from voxlate.system.errors import BadInput
-from voxlate.system.messages import Say, message
+from voxlate.system.messages import Say
 
 
 def deliver(
@@ -24,8 +24,8 @@ def deliver(
     """Synthesise the selected cases into OUT; returns as `synthesise_cases`, which states the parameters."""
     ending = f".{options.format}"
     files = {
-        one.case: [] if one.known_as else [*one.files.values()]  # whose names tell the subject
-        for one in selected.scans
+        scan.case: [] if scan.known_as else [*scan.files.values()]  # whose names tell the subject
+        for scan in selected.scans
     }
     if options.pseudonymise is not None:
         check_outside(options.pseudonymise, out)
@@ -34,13 +34,13 @@ def deliver(
             raise BadInput(
                 "--dicom: expected it without --pseudonymise, found both: a derived series keeps the patient and study of its source. Run voxlate pseudonymise on the series first."
             )
-        check_dicom({one.case: [*one.files.values()] for one in selected.scans})
+        check_dicom({scan.case: [*scan.files.values()] for scan in selected.scans})
     if options.bids:
         check_bids(out, files, ending)
     folders, failed = synthesise_cases(selected, out, options, progress=progress, say=say)
     if options.dicom is not None and folders:
-        for one in export_dicom(out, options.dicom).messages:
-            say(one)
+        for message in export_dicom(out, options.dicom).messages:
+            say(message)
     if options.bids and folders and (others := write_bids(folders, out, files)):
         text = f"BIDS has no suffix for {', '.join(others)}: these images are named in .bidsignore, so that the dataset is valid."
         say(message("outside-bids", text))

@@ -350,7 +350,7 @@ def _origin_of(provenance: Mapping[str, Any]) -> Origin:
         ("weights", str(model.get("weights", ""))),
         ("seed", str(provenance.get("seed", ""))),
         ("provenance", hashlib.sha256(whole.encode()).hexdigest()[:16]),
-        *(("warning", str(one)) for one in read_messages(provenance.get("warnings", ()))),
+        *(("warning", str(message)) for message in read_messages(provenance.get("warnings", ()))),
         ("notice", str(provenance.get("notice", ""))),
     ]
     return Origin(

@@ -26,6 +26,7 @@ def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_re
     model = load(run, options.device)
 
     def send_files(files: list[Path], ledger: Ledger) -> int:
+        """Send the files of an answer; returns the number of those that were sent now."""
         archive = NodeArchive(target, own)
         try:
             return send(files, archive, ledger, target, say=say)

@@ -32,7 +32,9 @@ def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Heading, str]]:
         sentences.append((SOURCE, f"{', '.join(names)}."))
     sentences += [(ERROR, text) for text in _errors(provenance)]
     sentences.append((COVERAGE, _coverage(provenance)))
-    warnings = [str(one) for one in read_messages(provenance.get("warnings", ()))] or ["None."]
+    warnings = [str(message) for message in read_messages(provenance.get("warnings", ()))] or [
+        "None."
+    ]
     if provenance.get("in_training"):
         warnings.append(
             "The model was trained on this case, so its images look better than those of new cases."

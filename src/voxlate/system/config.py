@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import (
     Annotated,
     Any,
@@ -110,12 +111,12 @@ class Importable:
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         inner = handler(source)
-        filled = functools.partial(_filled, settings_of=self.settings_of)
+        filled = functools.partial(_fill_importable, settings_of=self.settings_of)
         written = core_schema.wrap_serializer_function_ser_schema(_plain, schema=inner)
         return core_schema.with_info_wrap_validator_function(filled, inner, serialization=written)
 
 
-def _filled(
+def _fill_importable(
     value: Any, inner: Any, info: ValidationInfo, settings_of: Callable[[Any], type | None]
 ) -> Any:
     name = value.get("kind") if isinstance(value, dict) else value
@@ -134,7 +135,7 @@ def _filled(
         raise BadInput(
             f"expected a class made with voxlate.system.config.settings, found {name}. Decorate it with @settings."
         )
-    rest = {key: one for key, one in value.items() if key != "kind"}
+    rest = {key: entry for key, entry in value.items() if key != "kind"}
     return fill(typing.cast(type, kind), rest, name, code=code)
 
 
@@ -201,7 +202,7 @@ def members(kind: Any) -> tuple[Any, ...]:
     if get_origin(kind) is Annotated:
         return members(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType, list, tuple, dict):
-        return tuple(member for argument in get_args(kind) for member in members(argument))
+        return tuple(chain.from_iterable(map(members, get_args(kind))))
     return (kind,) if dataclasses.is_dataclass(kind) else ()
 
 
@@ -209,22 +210,23 @@ def _without_unset(kind: Any, value: Any) -> Any:
     """Tables with None for the texts "none" and "unset", where a key is optional and they are no choice of its own."""
     options = _options(kind)
     if isinstance(value, str) and value in UNSET:
-        choices = [
-            one for option in options if get_origin(option) is Literal for one in get_args(option)
-        ]
-        return None if type(None) in options and value not in choices else value
+        literals = [get_args(option) for option in options if get_origin(option) is Literal]
+        is_choice = value in chain.from_iterable(literals)
+        return None if type(None) in options and not is_choice else value
     within = {get_origin(option): get_args(option) for option in options}
     if isinstance(value, list) and list in within:
-        return [_without_unset(within[list][0], one) for one in value]
+        return [_without_unset(within[list][0], entry) for entry in value]
     if not isinstance(value, dict):
         return value
     if dict in within:
-        return {key: _without_unset(within[dict][1], one) for key, one in value.items()}
-    owners = [one for one in options if dataclasses.is_dataclass(one)]
-    chosen = [one for one in owners if len(owners) == 1 or _tag(one) == value.get("kind")]
-    known = key_types(chosen[0]) if chosen else {}
+        return {key: _without_unset(within[dict][1], entry) for key, entry in value.items()}
+    owners = [option for option in options if dataclasses.is_dataclass(option)]
+    if len(owners) > 1:
+        owners = [owner for owner in owners if _tag(owner) == value.get("kind")]
+    known = key_types(owners[0]) if owners else {}
     return {
-        key: _without_unset(known[key], one) if key in known else one for key, one in value.items()
+        key: _without_unset(known[key], entry) if key in known else entry
+        for key, entry in value.items()
     }
 
 
@@ -233,7 +235,7 @@ def _options(kind: Any) -> list[Any]:
     if get_origin(kind) is Annotated:
         return _options(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):
-        return [one for argument in get_args(kind) for one in _options(argument)]
+        return list(chain.from_iterable(map(_options, get_args(kind))))
     return [kind]
 
 
@@ -253,7 +255,7 @@ def _sentence(kind: Any, error: Any, change: str) -> str:
     owner = kind
     for part in error["loc"]:
         owners = members(owner)
-        tagged = [one for one in owners if _tag(one) == part]
+        tagged = [member for member in owners if _tag(member) == part]
         if tagged:  # pydantic puts a union's tag into the path; users never wrote it
             owner = tagged[0]
             continue
@@ -267,12 +269,12 @@ def _sentence(kind: Any, error: Any, change: str) -> str:
     if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
         return str(own)  # the settings class states it more precisely
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return _unknown(kind, name, path[-1], owner)
+        return _sentence_on_unknown(kind, name, path[-1], owner)
     if error["type"] in ("missing", "missing_argument"):
         keys = " (voxlate recipes NAME shows every key)" if change == IN_RECIPE else ""
         return f"expected the key '{name}', found none. Add it{keys}."
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        tags = ", ".join(sorted(str(_tag(one)) for one in members(owner)))
+        tags = ", ".join(sorted(str(_tag(member)) for member in members(owner)))
         kind_found = found.get("kind") if isinstance(found, dict) else found
         return (
             f"expected {name}.kind to be one of {tags}, found {kind_found!r}. Choose one of these."
@@ -281,9 +283,11 @@ def _sentence(kind: Any, error: Any, change: str) -> str:
     return f"expected of '{name}': {message}; found {found!r}. {change.replace('KEY', name)}"
 
 
-def _unknown(kind: Any, name: str, key: str, owner: Any) -> str:
-    known = sorted({field for one in members(owner) for field in key_types(one)})
-    near = _elsewhere(key, kind, [f"{name.removesuffix(key)}{one}" for one in nearest(key, known)])
+def _sentence_on_unknown(kind: Any, name: str, key: str, owner: Any) -> str:
+    known = sorted(set(chain.from_iterable(map(key_types, members(owner)))))
+    near = _elsewhere(
+        key, kind, [name.removesuffix(key) + similar for similar in nearest(key, known)]
+    )
     if name in near:
         return f"expected a known key, found '{name}', which other kinds of this table have. Known keys here: {', '.join(known)}."
     hint = (
@@ -296,7 +300,7 @@ def _unknown(kind: Any, name: str, key: str, owner: Any) -> str:
 
 def _elsewhere(key: str, kind: Any, here: list[str]) -> list[str]:
     """Keys that a name may mean: of the same name, near ones in its table, near ones elsewhere, by their meaning."""
-    everywhere = dict(sorted(_meanings(kind).items(), key=lambda one: one[0].count(".")))
+    everywhere = dict(sorted(_meanings(kind).items(), key=lambda entry: entry[0].count(".")))
     last = {path: path.rpartition(".")[2] for path in everywhere}
     if near := [*(path for path in everywhere if last[path] == key), *here]:
         return list(dict.fromkeys(near))
@@ -316,7 +320,7 @@ def _meanings(kind: Any, table: str = "") -> dict[str, str]:
         for name, hint in key_types(owner).items() if dataclasses.is_dataclass(owner) else ():
             notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
             meaning = next(
-                (one.description for one in notes if getattr(one, "description", None)), ""
+                (note.description for note in notes if getattr(note, "description", None)), ""
             )
             found.setdefault(f"{table}{name}", meaning)
             for path, inner in _meanings(hint, f"{table}{name}.").items():

@@ -27,8 +27,9 @@ def find_device(name: str) -> torch.device:
         "xpu": torch.xpu.device_count() if torch.xpu.is_available() else 0,
     }
     kinds = [kind for kind, count in counts.items() if count]
-    numbered = [f"{kind}:{number}" for kind in kinds for number in range(counts[kind])]
-    there = ["cpu", *kinds, *numbered]
+    there = ["cpu", *kinds]
+    for kind in kinds:
+        there += [f"{kind}:{number}" for number in range(counts[kind])]
     if name not in ("auto", *there):
         raise BadInput(
             f"--device: expected auto or what this machine has ({', '.join(there)}), found {name!r}. Choose one of these."

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 MOST_NAMED = 6  # number of names in a sentence
 # Names are suggested from this similarity on, and at most SPREAD below the best.
@@ -90,9 +91,8 @@ def _likeness(name: str, other: str) -> float:
     if "".join(ours) == "".join(theirs):
         return 1.0
     spelt = _ratio("".join(ours), "".join(theirs))
-    by_words = sum(max(_ratio(word, candidate) for candidate in theirs) for word in ours) / len(
-        ours
-    )
+    best = [max(map(_ratio, repeat(word), theirs)) for word in ours]
+    by_words = sum(best) / len(ours)
     return max(spelt, 0.8 * by_words + 0.2 * spelt)
 
 

@@ -35,7 +35,7 @@ DEVICES = {
     "prn",
     "aux",
     "nul",
-    *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"),
+    *map("".join, itertools.product(("com", "lpt"), "0123456789¹²³")),
 }
 
 
@@ -174,7 +174,7 @@ def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
         ) from error
     try:
         for stray in list(folder.rglob(f"{WRITING}*")):  # a killed process has left these
-            if not _held_inside(stray, folder):
+            if not _has_own_lock(stray, folder):
                 _remove(stray)
         yield
     finally:
@@ -204,7 +204,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _held_inside(path: Path, folder: Path) -> bool:
+def _has_own_lock(path: Path, folder: Path) -> bool:
     """Whether a folder between a file and a locked folder has its own lock, whose process may be writing the file."""
     between = itertools.takewhile(lambda parent: parent != folder, path.parents)
     return any((parent / LOCK).exists() for parent in between)
@@ -227,6 +227,7 @@ def relative_to(folder: Path, path: Path) -> str:
 
 
 def write_text(path: Path | str, text: str) -> None:
+    """Write a text, which appears whole or not at all."""
     with whole_file(path) as temporary:
         # The bytes are the same on every system; names of files need not be valid text.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -91,7 +91,7 @@ class Record:
     def table(self, text: str | bytes, infinite: bool = False) -> Any:
         """The content of JSON without NaN and infinity; infinite: these may be in it."""
         strict: dict[str, Any] = (
-            {} if infinite else {"parse_constant": _refused, "parse_float": _finite}
+            {} if infinite else {"parse_constant": _refuse, "parse_float": _finite}
         )
         try:
             return json.loads(text, parse_int=_whole, **strict)
@@ -141,7 +141,7 @@ class Shape:
     high: float = LARGEST
 
     def __str__(self) -> str:
-        lengths = "×".join("any" if one is None else str(one) for one in self.lengths) or "a number"
+        lengths = "×".join("any" if n is None else str(n) for n in self.lengths) or "a number"
         return f"{lengths} of {' or '.join(self.types)}"
 
     def fits(self, lengths: Sequence[int], kind: str) -> bool:
@@ -162,13 +162,14 @@ class Tensors:
 
     @property
     def metadata(self) -> dict[str, str]:
+        """The texts in the header."""
         return self.file.metadata() or {}
 
     @property
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Lengths and type of each array."""
         slices = {name: self.file.get_slice(name) for name in self.file.keys()}  # noqa: SIM118 - no mapping
-        return {name: (tuple(one.get_shape()), one.get_dtype()) for name, one in slices.items()}
+        return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
 
     def text(self, key: str) -> str:
         """An entry of the header; raises BadInput where there is none."""
@@ -194,8 +195,8 @@ class Tensors:
         """The arrays, finite and within their bounds; raises BadInput where they are not as wanted."""
         self.check(wanted)
         found = {name: self.file.get_tensor(name) for name in wanted}
-        for name, one in found.items():
-            check_values(self.record, name, np.asarray(one), wanted[name])
+        for name, array in found.items():
+            check_values(self.record, name, np.asarray(array), wanted[name])
         return found
 
 
@@ -204,14 +205,14 @@ def write_tensors(path: Path | str, arrays: Mapping[str, Any], metadata: Mapping
 
     Every safetensors file of voxlate is written here, read by `Record.tensors`, and holds a `checksum` in its metadata.
     """
-    if all(isinstance(one, np.ndarray) for one in arrays.values()):
+    if all(isinstance(array, np.ndarray) for array in arrays.values()):
         from safetensors.numpy import save_file
 
-        contiguous = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     else:
         from safetensors.torch import save_file  # type: ignore[assignment]  # here, because most readers of records need no torch
 
-        contiguous = {name: one.detach().cpu().contiguous() for name, one in arrays.items()}
+        contiguous = {name: array.detach().cpu().contiguous() for name, array in arrays.items()}
     with whole_file(path) as temporary:
         save_file(contiguous, temporary, dict(metadata))
 
@@ -226,9 +227,9 @@ def checksum(
 ) -> str:
     """SHA-256 of a text, and of the descriptions and values of arrays in the order of their names."""
     digest = hashlib.sha256(text.encode())
-    for name, one in sorted(arrays.items()):
-        digest.update(describe(name, one).encode())
-        for values in _bytes(one):
+    for name, array in sorted(arrays.items()):
+        digest.update(describe(name, array).encode())
+        for values in _bytes(array):
             digest.update(values)
     return digest.hexdigest()
 
@@ -254,23 +255,23 @@ def check_values(record: Record, name: str, values: np.ndarray, wanted: Shape) -
         raise record.wrong(f"values of '{name}' from {least:g} to {most:g}")
 
 
-def close(one: float, other: float, share: float = 1e-4) -> bool:
+def close(value: float, other: float, share: float = 1e-4) -> bool:
     """Whether two numbers are the same but for rounding."""
-    return abs(one - other) <= share * max(abs(one), abs(other)) + 1e-6
+    return abs(value - other) <= share * max(abs(value), abs(other)) + 1e-6
 
 
-def _refused(name: str) -> Any:
+def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no number here")
 
 
 def _whole(text: str) -> int:
     """Beyond what any count is an integer would overflow as a float or as a tensor's."""
-    return int(text) if len(text) <= DIGITS else _refused(f"{text[:DIGITS]}…")
+    return int(text) if len(text) <= DIGITS else _refuse(f"{text[:DIGITS]}…")
 
 
 def _finite(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _refused(text[:20])
+    return value if math.isfinite(value) else _refuse(text[:20])
 
 
 def _in_words(error: ValidationError) -> str:

@@ -64,7 +64,7 @@ def empty(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     scratch = _scratch.get()
     if scratch is None or size < max(1, scratch.least):
         return np.empty(tuple(shape), dtype)
-    return np.ndarray(tuple(shape), dtype, buffer=_mapped_file(scratch.folder, size))
+    return np.ndarray(tuple(shape), dtype, buffer=_map_file(scratch.folder, size))
 
 
 def zeros(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
@@ -76,7 +76,7 @@ def zeros(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     return empty(shape, dtype)  # a new file holds zeros
 
 
-def _mapped_file(folder: Path, size: int) -> _ScratchMap:
+def _map_file(folder: Path, size: int) -> _ScratchMap:
     """A mapped file without a name, whose place on the disk is reserved: a full disk would kill the process later."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
