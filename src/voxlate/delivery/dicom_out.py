@@ -211,7 +211,7 @@ def _reason_against(quantity: Quantity) -> str:
     try:
         highdicom.load()
     except BadInput as error:
-        return str(error)
+        return str(error).rstrip(".")
     return ""
 
 
@@ -350,7 +350,7 @@ def _origin_of(provenance: Mapping[str, Any]) -> Origin:
         ("weights", str(model.get("weights", ""))),
         ("seed", str(provenance.get("seed", ""))),
         ("provenance", hashlib.sha256(whole.encode()).hexdigest()[:16]),
-        *(("warning", str(message)) for message in read_messages(provenance.get("warnings", ()))),
+        *(("warning", str(warning)) for warning in read_messages(provenance.get("warnings", ()))),
         ("notice", str(provenance.get("notice", ""))),
     ]
     return Origin(
