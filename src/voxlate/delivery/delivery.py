@@ -39,8 +39,8 @@ def deliver(
         check_bids(out, files, ending)
     folders, failed = synthesise_cases(selected, out, options, progress=progress, say=say)
     if options.dicom is not None and folders:
-        for message in export_dicom(out, options.dicom).messages:
-            say(message)
+        for told in export_dicom(out, options.dicom).messages:
+            say(told)
     if options.bids and folders and (others := write_bids(folders, out, files)):
         text = f"BIDS has no suffix for {', '.join(others)}: these images are named in .bidsignore, so that the dataset is valid."
         say(message("outside-bids", text))
