@@ -154,7 +154,8 @@ def test_kept_latents_train_what_encoding_at_every_step_does(
             f"voxlate.training.{module}.why_not_kept", lambda stage, cohort: "a test"
         )
     answer = voxlate(
-        "train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "direct"
+        *("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "direct"),
+        "--verbose",
     )
     assert answer.code == 0
     assert (

@@ -121,7 +121,7 @@ def test_the_help_of_a_function_is_plain_and_has_a_line_for_each_parameter(name)
 
 def test_progress_goes_to_stderr_to_a_function_or_nowhere(cohort, tmp_path, capfd):
     package.prepare(cohort, tmp_path / "loud", audit=False, workers=0)
-    assert "prepare 6/6" in capfd.readouterr().err
+    assert "6 patients: 5 for training" in capfd.readouterr().err
     package.prepare(cohort, tmp_path / "quiet", audit=False, workers=0, progress=False)
     assert capfd.readouterr() == ("", "")
     seen = []

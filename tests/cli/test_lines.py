@@ -2,7 +2,6 @@
 
 import json
 
-from conftest import write_head
 from voxlate.formats.io import read_volume, write_volume
 
 CASES = 50
@@ -21,10 +20,12 @@ def test_prepare_synth_and_evaluate_of_an_ordinary_cohort_print_few_lines(
     assert lines(voxlate("evaluate", tmp_path / "out", "--truth", cohort)) <= 15
 
 
-def test_fifty_cases_with_the_same_warning_are_one_line_with_three_names(voxlate, run, tmp_path):
+def test_fifty_cases_with_the_same_warning_are_one_line_with_three_names(
+    voxlate, run, small_head, tmp_path
+):
     for number in range(CASES):
         folder = tmp_path / "heads" / f"c{number:02d}"
-        write_head(folder, 0, modalities=("t1",))
+        small_head(folder, 0, modalities=("t1",))
         scan = read_volume(folder / "t1.nii.gz", "t1")
         bright = type(scan)(scan.data * 1.9, scan.affine, scan.unit, "t1")
         write_volume(folder / "t1.nii.gz", bright)

@@ -37,7 +37,7 @@ def test_a_command_writes_plain_text_into_a_pipe(cohort, tmp_path):
 def test_train_and_synth_report_their_progress_where_no_terminal_is(
     voxlate, cohort, prepared, tiny, run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("voxlate.cli.progress.SECONDS", 0.0)
+    monkeypatch.setattr("voxlate.api.progress.SECONDS", 0.0)
     trained = voxlate(
         "train", tiny, "--data", prepared, "--out", tmp_path / "made", "--device", "cpu"
     )

@@ -76,7 +76,7 @@ def test_a_body_of_another_size_and_shape_must_not_be_trusted(of_scan, head):
     answer, _ = of_scan(knee)
     assert answer.code == 0, answer.err
     assert "it does not show what the training showed" in answer.err
-    assert "Do not trust the image." in answer.err
+    assert "DO NOT TRUST: scan:" in answer.err
 
 
 def test_half_a_head_is_said_to_have_another_field_of_view(of_scan, head):

@@ -67,4 +67,4 @@ def test_a_scan_with_the_name_of_an_image_is_not_replaced(voxlate, run, cohort, 
 def test_an_unknown_format_is_refused(voxlate, run, cohort, tmp_path):
     refused = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--format", "jpg")
     assert refused.code == 2
-    assert "'jpg' is not one of" in refused.err
+    assert "found 'jpg'" in refused.err

@@ -178,7 +178,7 @@ def test_a_tolerance_that_no_step_can_keep_is_refused(
         "likelihood", silent, prepared, "--tolerance", tolerance, "--out", tmp_path / "bits.json"
     )
     assert answer.code == 2
-    assert "voxlate: --tolerance: expected a number above 0, found" in answer.err
+    assert "voxlate: --tolerance: expected a number" in answer.err
     assert not (tmp_path / "bits.json").exists()
 
 

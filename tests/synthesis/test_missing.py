@@ -72,7 +72,7 @@ def test_an_evaluation_says_that_it_makes_images_of_another_seed_again(
     assert voxlate(*command).code == 0
     answer = voxlate(*command, "--seed", "1")
     assert answer.code == 0
-    assert "without_t1 with other options (seed: 0 and 1) are synthesised again" in " ".join(
+    assert "without_t1 made in another way (seed: 0 and 1) are synthesised again" in " ".join(
         answer.err.split()
     )
 

@@ -439,7 +439,7 @@ def test_images_made_again_with_other_options_are_counted(voxlate, run, cohort, 
     answer = voxlate("synth", run, cohort, "--split", "val", "--seed", "1", "--out", out)
     assert answer.code == 0
     assert (
-        f"note: {count} images in {out} with other options (seed: 0 and 1) are synthesised again."
+        f"note: {count} images in {out} made in another way (seed: 0 and 1) are synthesised again."
         in answer.err
     )
     assert "kept" not in answer.err

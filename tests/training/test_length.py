@@ -90,7 +90,7 @@ def test_how_validation_draws_does_not_change_the_weights(voxlate, prepared, tin
             "--set",
             f"train.validation = {change}",
         )
-        answer = voxlate("train", tiny, *out, *options)
+        answer = voxlate("train", tiny, *out, *options, "--verbose")
         assert answer.code == 0, answer.err
         assert "note: validation of stage 'final' every 3 steps: 8 items drawn by" in answer.err
     a, b = (load_file(Run(tmp_path / name).weights()) for name in ("few", "many"))

@@ -10,7 +10,7 @@ from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.progress import no_report, warn_unless_note
 from voxlate.synthesis.selection import Selection
 from voxlate.system.errors import BadInput
-from voxlate.system.messages import Say
+from voxlate.system.messages import Say, message
 
 
 def deliver(
