@@ -119,9 +119,12 @@ def test_the_help_of_a_function_is_plain_and_has_a_line_for_each_parameter(name)
             assert re.search(rf"^ +{field.name}: ", text, re.M), field.name
 
 
-def test_progress_goes_to_stderr_to_a_function_or_nowhere(cohort, tmp_path, capfd):
+def test_progress_goes_to_stderr_to_a_function_or_nowhere(cohort, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("voxlate.api.progress.SECONDS", 0.0)  # a line, however quick the command is
     package.prepare(cohort, tmp_path / "loud", audit=False, workers=0)
-    assert "6 patients: 5 for training" in capfd.readouterr().err
+    loud = capfd.readouterr().err
+    assert "6 patients: 5 for training" in loud
+    assert "prepare 6/6" in loud
     package.prepare(cohort, tmp_path / "quiet", audit=False, workers=0, progress=False)
     assert capfd.readouterr() == ("", "")
     seen = []

@@ -222,7 +222,7 @@ def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
     options = ("--data", prepared, "--minutes", 0.2, "--mode", "mean", "--set", "train.steps=1")
     answer = voxlate("train", "auto", *options, "--out", tmp_path / "auto")
     assert answer.code == 0, answer.err
-    assert "starter:tiny" in answer.err
+    assert "start_from starter:tiny, because it makes t2 of t1" in " ".join(answer.err.split())
     stated = json.loads((tmp_path / "auto" / "provenance.json").read_text())
     assert stated["recipe"]["start_from"] == "starter:tiny"
     again = voxlate("train", "auto", *options, "--out", tmp_path / "auto")

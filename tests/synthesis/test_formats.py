@@ -67,4 +67,5 @@ def test_a_scan_with_the_name_of_an_image_is_not_replaced(voxlate, run, cohort, 
 def test_an_unknown_format_is_refused(voxlate, run, cohort, tmp_path):
     refused = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--format", "jpg")
     assert refused.code == 2
-    assert "found 'jpg'" in refused.err
+    expected = "'nii.gz', 'nii', 'nrrd', 'mha', 'mgz'"
+    assert f"voxlate: --format: expected {expected}, found 'jpg'" in refused.err

@@ -98,7 +98,7 @@ def test_large_volumes_are_synthesised_to_the_bit_in_a_quarter_of_the_memory(
 def test_the_estimated_disk_is_what_a_synthesis_takes_at_most(scan, tmp_path, monkeypatch):
     live = 0
     peak = 0
-    map_file = slabs._mapped_file
+    map_file = slabs._map_file
 
     def counted(folder, size):
         nonlocal live, peak
@@ -112,7 +112,7 @@ def test_the_estimated_disk_is_what_a_synthesis_takes_at_most(scan, tmp_path, mo
         nonlocal live
         live -= size
 
-    monkeypatch.setattr(slabs, "_mapped_file", counted)
+    monkeypatch.setattr(slabs, "_map_file", counted)
     monkeypatch.setattr(slabs, "SLAB", 2 * 80 * 90)
     with scratch_in(tmp_path, least=VOXELS // 4):
         synthesised(scan, tmp_path / "out")

@@ -170,15 +170,22 @@ def test_a_run_that_has_no_density_is_refused(voxlate, ready, prepared):
     assert "found method.kind 'regression'" in answer.err
 
 
-@pytest.mark.parametrize("tolerance", ["0", "-1e-5", "nan"])
+@pytest.mark.parametrize(
+    ("tolerance", "expected"),
+    [
+        ("0", "expected a number above 0, found"),
+        ("-1e-5", "expected a number above 0, found"),
+        ("nan", "expected a number, found 'nan'"),
+    ],
+)
 def test_a_tolerance_that_no_step_can_keep_is_refused(
-    voxlate, silent, prepared, tolerance, tmp_path
+    voxlate, silent, prepared, tolerance, expected, tmp_path
 ):
     answer = voxlate(
         "likelihood", silent, prepared, "--tolerance", tolerance, "--out", tmp_path / "bits.json"
     )
     assert answer.code == 2
-    assert "voxlate: --tolerance: expected a number" in answer.err
+    assert f"voxlate: --tolerance: {expected}" in answer.err
     assert not (tmp_path / "bits.json").exists()
 
 
