@@ -143,5 +143,5 @@ def test_the_times_of_one_object_are_frames_of_a_dynamic_scan(tmp_path: Path) ->
 def test_an_object_that_claims_more_frames_than_it_holds_is_refused(tmp_path: Path) -> None:
     groups = [group(3.0 * k, 1.0) for k in range(4)]
     file = write_object(tmp_path / "a.dcm", groups, stored(2))
-    with pytest.raises(BadInput, match=r"frame 3.*\(0 of the 24 bytes of 4×3 pixels\)"):
+    with pytest.raises(BadInput, match=r"less than expected \(48 vs 96 bytes\)"):
         read_volume(file)

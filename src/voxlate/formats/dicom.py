@@ -34,8 +34,6 @@ from voxlate.formats.dicom_pixels import (
     VALUE_TAGS,
     Meaning,
     check_deflated,
-    check_pixels,
-    find_pixels,
     meaning_of,
     read_slice,
 )
@@ -271,7 +269,6 @@ def _read_header(file: Path) -> Any:
             check_deflated(stream, file)
             header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=TAGS)
             if "Rows" in header and "Columns" in header:
-                header.pixels = find_pixels(stream, header, file)
                 return header
         uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")
         kind = pydicom.uid.UID(str(uid))
@@ -338,6 +335,8 @@ def _straighten(stored: Stored, path: Path) -> Stored:
 
 def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
     check_volume(stack.grid.shape, next(iter(stack.headers)).file.parent)
+    first, header = next(iter(stack.headers.items()))
+    read_slice(first, header, stack.grid.shape[1:])  # before memory is allocated for all slices
     data = np.empty(stack.grid.shape, np.float32)
     for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
         plane[:] = read_slice(image, header, plane.shape)
@@ -457,7 +456,6 @@ def _check_image(header: Any, file: Image) -> None:
             f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
         )
     check_volume((1, int(header.Rows), int(header.Columns)), file)
-    check_pixels(file, header.pixels)
 
 
 DICOM = Format(

@@ -87,10 +87,10 @@ def images_in(header: Any, file: Path) -> Iterator[tuple[Image, Any]]:
                 f"{file}: expected a functional group for each of {count} frames, found an enhanced object with {len(groups)}. Convert it with dcm2niix to NIfTI."
             )
         for number, group in enumerate(groups, start=1):
-            yield Image(file, number), _header_of_frame(header, [*shared[:1], group], number)
+            yield Image(file, number), _header_of_frame(header, [*shared[:1], group])
 
 
-def _header_of_frame(header: Any, groups: list[Any], number: int) -> Any:
+def _header_of_frame(header: Any, groups: list[Any]) -> Any:
     """The header of a frame: that of its object, and the attributes of its functional groups."""
     frame = pydicom.Dataset()
     for element in header:
@@ -102,7 +102,6 @@ def _header_of_frame(header: Any, groups: list[Any], number: int) -> Any:
                 for name, own in names.items():
                     if item.get(name) is not None:
                         setattr(frame, own, item.get(name))
-    frame.pixels = header.pixels and header.pixels.of_frame(number)
     return frame
 
 

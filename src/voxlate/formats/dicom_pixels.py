@@ -1,10 +1,10 @@
-"""DICOM: where the pixel values of an image are in its file, the values as stored, and their physical meaning."""
+"""DICOM: the pixel values of an image, and their physical meaning."""
 
 import functools
 import warnings
 import zlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -16,8 +16,6 @@ from voxlate.formats.limits import CHUNK, check_expansion
 from voxlate.images.optional import pydicom
 from voxlate.system.errors import BadInput
 
-PIXEL_DATA = 0x7FE00010
-LONG_KINDS = ("OB", "OW", None)  # None of implicit ones
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax whose whole data set is deflated
 START_BYTES = 4096  # hold the meta information, in which the transfer syntax is
 MARK_AT, META_AT = 128, 132  # the mark DICM, and the meta information after it
@@ -40,76 +38,6 @@ TABLE = "a ModalityLUTSequence"
 SLOPE = "RescaleSlope and RescaleIntercept"
 # slope and intercept, a lookup table, or values as stored
 Scale = tuple[float, float] | Literal["table"] | None
-
-
-@dataclass(frozen=True)
-class StoredPixels:
-    """Uncompressed pixel values in a file: their first byte, the size of an image [H, W], and their type.
-
-    end: the byte after those of all images that the file holds.
-    unused_bits: of each value, at its upper end, which are no part of it.
-    """
-
-    start: int
-    end: int
-    shape: tuple[int, int]
-    dtype: np.dtype
-    unused_bits: int
-
-    @property
-    def length(self) -> int:
-        """Bytes of one image."""
-        return self.shape[0] * self.shape[1] * self.dtype.itemsize
-
-    def of_frame(self, number: int) -> "StoredPixels":
-        """The values of a frame, counted from 1."""
-        return replace(self, start=self.start + (number - 1) * self.length)
-
-
-def find_pixels(stream: BinaryIO, header: Any, file: Path) -> StoredPixels | None:
-    """The pixel values of a file whose header was read up to them; None where they must be decoded."""
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    if syntax is None or syntax.is_private or syntax.is_deflated or syntax.is_compressed:
-        return None
-    elements = pydicom.filereader.data_element_generator(
-        stream, syntax.is_implicit_VR, syntax.is_little_endian, defer_size=0
-    )
-    element = next(elements, None)
-    dtype = _number_type(header, "<" if syntax.is_little_endian else ">")
-    if dtype is None or element is None:
-        return None
-    if element.tag != PIXEL_DATA or element.VR not in LONG_KINDS:
-        return None
-    return StoredPixels(
-        element.value_tell,
-        min(element.value_tell + element.length, file.stat().st_size),
-        (int(header.Rows), int(header.Columns)),
-        dtype,
-        int(header.BitsAllocated) - int(header.BitsStored),
-    )
-
-
-def _number_type(header: Any, order: str) -> np.dtype | None:
-    """The type of pixel values of whole bytes; None for bits and for headers that do not state it."""
-    names = ("BitsAllocated", "BitsStored", "PixelRepresentation")
-    values = [header.get(name) for name in names]
-    if any(not isinstance(value, int) for value in values):
-        return None
-    allocated, stored, signed = values
-    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or signed not in (0, 1):
-        return None
-    if int(header.get("SamplesPerPixel") or 1) != 1:
-        return None
-    return np.dtype(f"{order}{'i' if signed else 'u'}{allocated // 8}")
-
-
-def check_pixels(image: Image, pixels: StoredPixels | None) -> None:
-    """Raise BadInput where a file holds fewer bytes than its header claims for an image."""
-    if pixels is not None and not 0 < pixels.length <= pixels.end - pixels.start:
-        found = max(0, pixels.end - pixels.start)
-        raise BadInput(
-            f"{image}: expected whole pixel data, found none that can be read ({found} of the {pixels.length} bytes of {pixels.shape[1]}×{pixels.shape[0]} pixels). {AGAIN}"
-        )
 
 
 def check_deflated(stream: BinaryIO, file: Path) -> None:
@@ -140,7 +68,7 @@ def read_slice(image: Image, header: Any, shape: tuple[int, ...]) -> np.ndarray:
 
     Raises BadInput for damaged files and another shape.
     """
-    pixels = _read_stored(image, header.pixels) if header.pixels else _decode(image)
+    pixels = _read_stored(image)
     if pixels.shape != shape:
         raise BadInput(
             f"{image}: expected {shape[1]}×{shape[0]} pixels, found shape {pixels.shape}. {AGAIN}"
@@ -155,20 +83,8 @@ def read_slice(image: Image, header: Any, shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
-def _read_stored(image: Image, pixels: StoredPixels) -> np.ndarray:
+def _read_stored(image: Image) -> np.ndarray:
     """The pixel values [H, W] of an image as stored. Raises BadInput where they cannot be read."""
-    count = pixels.shape[0] * pixels.shape[1]
-    with errors_as(f"{image}: expected whole pixel data, found none that can be read", AGAIN):
-        values = np.fromfile(image.file, pixels.dtype, count, offset=pixels.start)
-        values = values.reshape(pixels.shape)
-    if pixels.unused_bits:  # an overlay of old scanners may be stored in them
-        values <<= pixels.unused_bits
-        values >>= pixels.unused_bits
-    return values
-
-
-def _decode(image: Image) -> np.ndarray:
-    """The pixel values of an image by a decoder of pydicom."""
     state = image.file.stat()
     sentence = f"{image}: expected whole pixel data, found none that can be read"
     with errors_as(sentence, AGAIN):
@@ -179,9 +95,13 @@ def _decode(image: Image) -> np.ndarray:
         warnings.catch_warnings(action="ignore"),  # about values outside the standard
     ):
         warnings.filterwarnings("error", "The decoded RLE segment")
-        if image.frame:
-            return np.asarray(pydicom.pixels.pixel_array(data, index=image.frame - 1))
-        return np.asarray(data.pixel_array)
+        frame = image.frame - 1 if image.frame else None
+        values: np.ndarray = pydicom.pixels.pixel_array(data, index=frame)
+    unused_bits = 0 if packed else data.BitsAllocated - data.get("BitsStored", data.BitsAllocated)
+    if unused_bits:  # an overlay of old scanners may be stored in them
+        values <<= unused_bits
+        values >>= unused_bits
+    return values
 
 
 @functools.lru_cache(maxsize=1)
