@@ -329,13 +329,11 @@ def test_data_uris_hold_the_picture_exactly():
 def test_a_montage_has_a_tile_for_each_picture_the_right_way_up(tmp_path):
     half = np.zeros((10, 10))
     half[5:] = 1  # anterior half of an axial slice
-    pictures.montage(
-        [[half, half], [half, half]], ["one", "two"], tmp_path / "m.png", tile=32, gap=2
-    )
+    pictures.montage([[half, half], [half, half]], ["one", "two"], tmp_path / "m.png", tile=32)
     sheet = np.asarray(Image.open(tmp_path / "m.png"))
-    assert sheet.shape == (34 + 2 * 34 - 2, 2 * 34 - 2, 3)
-    assert sheet[34 + 4, 16].tolist() == [255, 255, 255]
-    assert sheet[34 + 28, 16].tolist() == [0, 0, 0]
+    assert sheet.shape == (2 * 16 + 2 * (32 + 16), 2 * 36 - 4, 3)
+    assert sheet[2 * 16 + 4, 16].tolist() == [255, 255, 255]
+    assert sheet[2 * 16 + 28, 16].tolist() == [0, 0, 0]
 
 
 @given(st.floats(1e-6, 1e6))

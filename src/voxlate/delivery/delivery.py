@@ -5,6 +5,7 @@ from pathlib import Path
 from voxlate.cohorts.pseudonyms import check_outside
 from voxlate.delivery.bids import check_bids, write_bids
 from voxlate.delivery.dicom_out import check_dicom, export_dicom
+from voxlate.formats.itk import ITK, load_writer
 from voxlate.options.synthesise import SynthOptions
 from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.progress import no_report, warn_unless_note
@@ -35,6 +36,8 @@ def deliver(
                 "--dicom: expected it without --pseudonymise, found both: a derived series keeps the patient and study of its source. Run voxlate pseudonymise on the series first."
             )
         check_dicom({scan.case: [*scan.files.values()] for scan in selected.scans})
+    if ending in ITK.written_endings:
+        load_writer(f"--format {options.format}")
     if options.bids:
         check_bids(out, files, ending)
     folders, failed = synthesise_cases(selected, out, options, progress=progress, say=say)

@@ -203,7 +203,7 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
         errors_as(
             f"{path}: expected voxels for {grid}, found the file damaged or cut short", AGAIN
         ),
-        _open(Path(stored.file_like)) as file,
+        open_packed(Path(stored.file_like)) as file,
     ):
         file.seek(stored.offset + frames.start * depth * size)
         for z in range(depth * len(frames)):
@@ -231,7 +231,10 @@ def _check_start(path: Path) -> None:
     """Raise BadInput where voxels begin so far from the start of a file that its extensions would fill the memory."""
     if path.suffix.lower() in (".mgz", ".mgh"):
         return
-    with errors_as(f"{path}: expected a NIfTI header, found none", AGAIN), _open(path) as file:
+    with (
+        errors_as(f"{path}: expected a NIfTI header, found none", AGAIN),
+        open_packed(path) as file,
+    ):
         start = file.read(544)
         kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
         size = kind.template_dtype.itemsize
@@ -244,7 +247,7 @@ def _check_start(path: Path) -> None:
         )
 
 
-def _open(path: Path) -> BinaryIO | gzip.GzipFile:
+def open_packed(path: Path) -> BinaryIO | gzip.GzipFile:
     """A file, decompressed by a reader that compares checksums."""
     return gzip.open(path) if path.suffix.lower() in PACKED else path.open("rb")
 

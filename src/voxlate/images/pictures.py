@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -139,34 +140,27 @@ def sheet_with_labels(
     titles: Sequence[str],
     tile: int,
 ) -> Image.Image:
-    """One picture with a row of tiles for each name, which stands above it, and a title above each column.
+    """One picture with a row of tiles for each name, which stands above it if it has one, and a title above each column.
 
     rows: bytes [H, W] or colours [H, W, 3], each fitted into a square of `tile` pixels.
     """
     line, gap = max(16, tile // 16), 4
     font = ImageFont.load_default(size=line - 2)
-    columns = len(titles)
-    size = (columns * (tile + gap) - gap, 2 * line + len(rows) * (tile + 2 * line))
-    sheet = Image.new("RGB", size, "#000000")
+    heads = [line if name else 0 for name, _ in rows]
+    width = len(titles) * (tile + gap) - gap
+    sheet = Image.new("RGB", (width, 2 * line + sum(heads) + len(rows) * (tile + line)), "#000000")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
-        draw.text(
-            (column * (tile + gap) + tile / 2, line),
-            title,
-            fill="#b0b0b0",
-            font=font,
-            anchor="mm",
-        )
-    for number, (name, images) in enumerate(rows):
-        top = 2 * line + number * (tile + 2 * line)
+        middle = column * (tile + gap) + tile / 2
+        draw.text((middle, line), title, fill="#b0b0b0", font=font, anchor="mm")
+    top = 2 * line
+    for head, (name, images) in zip(heads, rows):
         draw.text((6, top + line / 2), name, fill="#ffd479", font=font, anchor="lm")
         for column, image in enumerate(images):
-            fitted = ImageOps.pad(
-                Image.fromarray(np.ascontiguousarray(image)),
-                (tile, tile),
-                Image.Resampling.BICUBIC,
-            )
-            sheet.paste(fitted, (column * (tile + gap), top + line))
+            picture = Image.fromarray(np.ascontiguousarray(image))
+            fitted = ImageOps.pad(picture, (tile, tile), Image.Resampling.BICUBIC)
+            sheet.paste(fitted, (column * (tile + gap), top + head))
+        top += head + tile + line
     return sheet
 
 
@@ -175,41 +169,19 @@ def montage(
     titles: Sequence[str],
     path: Path | str,
     tile: int = 256,
-    gap: int = 6,
     labels: Sequence[str] = (),
 ) -> None:
     """Write one picture with a row of tiles a case and a title a column, on black, in radiological convention.
 
-    rows: axial slices of canonical volumes, [H, W] scaled to [0, 1] or in colours [H, W, 3], each fitted into a square
-    of `tile` pixels. labels: a text at the top of each row's last tile.
+    rows: axial slices of canonical volumes, [H, W] scaled to [0, 1] or in colours [H, W, 3]; labels: a text above each
+    row; tile: as that of `sheet_with_labels`.
     """
-    columns = max(len(row) for row in rows)
-    head = 34 if any(titles) else 0
-    sheet = Image.new(
-        "RGB",
-        (columns * (tile + gap) - gap, head + len(rows) * (tile + gap) - gap),
-        "#000000",
-    )
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=18)
-    for column, title in enumerate(titles):
-        draw.text(
-            (column * (tile + gap) + tile / 2, head / 2),
-            title,
-            fill="#e6e6e6",
-            font=font,
-            anchor="mm",
+    named = list[tuple[str, Sequence[Picture]]]()
+    for label, row in zip_longest(labels, rows, fillvalue=""):
+        turned = [np.asarray(image)[::-1, ::-1] for image in row]
+        named.append(
+            (label, [image if image.ndim == 3 else shades(image, 0, 1) for image in turned])
         )
-    for number, row in enumerate(rows):
-        for column, image in enumerate(row):
-            turned = plane_of(np.asarray(image)[None], "axial", 0)
-            picture = Image.fromarray(
-                np.ascontiguousarray(turned if turned.ndim == 3 else shades(turned, 0, 1))
-            )
-            fitted = ImageOps.pad(picture, (tile, tile), Image.Resampling.BICUBIC)
-            sheet.paste(fitted, (column * (tile + gap), head + number * (tile + gap)))
-        if number < len(labels):
-            corner = ((len(row) - 1) * (tile + gap) + 6, head + number * (tile + gap) + 4)
-            draw.text(corner, labels[number], fill="#ffd479", font=font)
+    sheet = sheet_with_labels(named, titles, tile)
     with whole_file(path) as temporary:
         sheet.save(temporary, "png", compress_level=PNG_LEVEL)

@@ -21,17 +21,11 @@ from voxlate.images.misalignment import displacement_field
 from voxlate.images.motion import on_every_voxel
 from voxlate.images.optional import Package
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
+from voxlate.images.simpleitk import itk, to_image
 from voxlate.system.errors import BadInput
 from voxlate.system.files import whole_file
 from voxlate.system.records import Number
 
-itk = Package(
-    "SimpleITK",
-    "registration",
-    "registration",
-    "SimpleITK",
-    ", or register the scans by another tool and prepare them with --resample",
-)
 ants = Package(
     "ants",
     "ants",
@@ -135,17 +129,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         process.SetGlobalDefaultNumberOfThreads(threads)
-
-
-def to_image(data: np.ndarray, grid: Grid) -> Any:
-    """A SimpleITK image of [D, H, W] at the place that the grid states."""
-    image = itk.GetImageFromArray(data)
-    lps = LPS_TO_RAS @ grid.affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    return image
 
 
 def _geometry(image: Any) -> tuple[Any, Any, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.images.register import LEAST_VOLUME, Transform, itk
+from voxlate.images.register import LEAST_VOLUME, Transform
+from voxlate.images.simpleitk import itk
 from voxlate.system.records import Record
 
 FARTHEST_MM = 1e5  # of any number of a transform: no scanner's frame is wider than some metres

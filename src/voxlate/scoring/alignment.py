@@ -9,7 +9,8 @@ import numpy as np
 
 from voxlate.cases.prepared import open_cohort
 from voxlate.images.grid import Grid, Volume, resample, same_grid
-from voxlate.images.register import Transform, apply_transform, itk
+from voxlate.images.register import Transform, apply_transform
+from voxlate.images.simpleitk import itk
 from voxlate.images.transforms import read_transform
 from voxlate.system.arrays import Bool
 from voxlate.system.errors import BadInput
