@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from voxlate.formats.dicom_placement import Placement, place_volume, refer
+from voxlate.formats.dicom_placement import Placement, place_volume
 from voxlate.formats.dicom_series import (
     COMMENTS,
     SYNTHESIS,
@@ -46,6 +46,20 @@ FRAME_TYPE = {
 }
 FRAME_TYPE_OF_MR = {"ComplexImageComponent": "MAGNITUDE", "AcquisitionContrast": "UNKNOWN"}
 IMAGE_TYPE = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
+# The attributes of a classic image; those of the acquisition do not hold for a computed image.
+CLASSIC: dict[str, dict[str, Any]] = {
+    "CT": {"ImageType": ["DERIVED", "SECONDARY", "AXIAL"], "KVP": None, "AcquisitionNumber": None},
+    "MR": {
+        "ImageType": ["DERIVED", "SECONDARY", "OTHER"],
+        "ScanningSequence": "RM",
+        "SequenceVariant": "NONE",
+        "ScanOptions": None,
+        "MRAcquisitionType": None,
+        "EchoTime": None,
+        "EchoTrainLength": None,
+        "RepetitionTime": None,
+    },
+}
 STACK_ID, IN_STACK_POSITION = 0x00209056, 0x00209057
 FRAME_CONTENT = 0x00209111
 # The anatomic region of frames by the source's BodyPartExamined; it must be stated.
@@ -58,12 +72,18 @@ REGIONS: dict[str, Code] = {
 ANY_REGION: Code = ("38266002", "SCT", "Entire body")
 
 
-class _Stored(NamedTuple):
-    """A volume as whole numbers of 16 bits; rescale and window: the attributes that lead back and that display it."""
+class _Derived(NamedTuple):
+    """A volume on its way to DICOM.
 
+    values: whole numbers of 16 bits; rescale and window: the attributes that lead back and that display it; series: the
+    attributes that classic and enhanced objects share.
+    """
+
+    placement: Placement
     values: np.ndarray
     rescale: dict[str, str]
     window: dict[str, str]
+    series: Any
 
 
 def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list[Path]:
@@ -74,18 +94,16 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
     on another grid slices have places of their own. The same image and source give the same UIDs. Raises BadInput for
     another unit, values beyond 16 bits, a source that is no series, and a folder that holds anything but this series.
     """
-    placement = _place(volume, like, out)
-    stored = _store(volume, placement.data, out)
-    series = _new_series(volume, placement, origin, stored)
+    placement, values, rescale, window, series = _derive(volume, like, out, origin)
     fill(
         series,
         DerivationDescription=origin.description,
         DerivationCodeSequence=[code(*SYNTHESIS)],
         QualityControlImage="NO",
-        **stored.rescale,
-        **stored.window,
+        **rescale,
+        **window,
+        **CLASSIC[series.Modality],
     )
-    _write_acquisition(series)
     if placement.plane != "AXIAL":
         # the third value says AXIAL of all slices of a CT (PS3.3, C.8.2.1.1.1)
         series.ImageType = [*series.ImageType, placement.plane]
@@ -93,7 +111,7 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
     def slices() -> Iterator[Any]:
         """The objects, of which each is the one before with other attributes."""
         single = encode(series)
-        for level, plane in enumerate(stored.values):
+        for level, plane in enumerate(values):
             as_file(single, level)
             single.update(placement.place(level))
             single.InstanceNumber = level + 1
@@ -101,7 +119,7 @@ def write_derived(volume: Volume, like: Path, out: Path, origin: Origin) -> list
             single.add_new("PixelData", "OW", np.ascontiguousarray(plane).tobytes())
             yield single
 
-    return write_objects(out, series, len(stored.values), slices())
+    return write_objects(out, series, len(values), slices())
 
 
 def write_enhanced(volume: Volume, like: Path, out: Path, origin: Origin) -> list[Path]:
@@ -109,165 +127,48 @@ def write_enhanced(volume: Volume, like: Path, out: Path, origin: Origin) -> lis
 
     like, and what raises BadInput: as those of `write_derived`.
     """
-    placement = _place(volume, like, out)
-    stored = _store(volume, placement.data, out)
-    check_size(stored.values, out)
-    template = placement.template()
-    series = _new_series(volume, placement, origin, stored, "enhanced")
+    derived = _derive(volume, like, out, origin, "enhanced")
+    placement, values, _, _, series = derived
+    check_size(values, out)
+    frame_type = FRAME_TYPE
+    series.pop("Laterality", None)  # the frames state it
+    if series.Modality == "MR":
+        frame_type = FRAME_TYPE | FRAME_TYPE_OF_MR
+        agency = placement.template.get("ApplicableSafetyStandardAgency", "NONE")
+        series.ApplicableSafetyStandardAgency = agency
+    evidence = item(
+        SeriesInstanceUID=placement.series_uid(), ReferencedSOPSequence=placement.evidence()
+    )
+    # of the new object, because a source may state no study
+    study = item(StudyInstanceUID=series.StudyInstanceUID, ReferencedSeriesSequence=[evidence])
     fill(
         series,
         SOPClassUID=series.SOPClassUID + ENHANCED,
         ImageType=IMAGE_TYPE,
         InstanceNumber=1,
-        NumberOfFrames=len(stored.values),
+        NumberOfFrames=len(values),
         DeviceSerialNumber=SERIAL_NUMBER,
         PresentationLUTShape="IDENTITY",
         ContentQualification="RESEARCH",
         AcquisitionContextSequence=[],
-        SourceImageEvidenceSequence=[_evidence(placement, series.StudyInstanceUID)],
-        **_frame_type(series),
+        SourceImageEvidenceSequence=[study],
+        **frame_type,
     )
-    series.pop("Laterality", None)  # the frames state it
-    if series.Modality == "MR":
-        series.ApplicableSafetyStandardAgency = template.get(
-            "ApplicableSafetyStandardAgency", "NONE"
-        )
     _write_dimensions(series)
-    shared = _groups_of_all(series, placement, stored, template)
-    series.SharedFunctionalGroupsSequence = [_groups(**shared)]
-    synthesis = Derivation(origin.description, SYNTHESIS)
-    levels = range(len(stored.values))
+    series.SharedFunctionalGroupsSequence = [_groups_of_all(derived, frame_type)]
     series.PerFrameFunctionalGroupsSequence = [
-        _frame(placement, level, synthesis) for level in levels
+        _groups(
+            FrameContent=item(
+                StackID="1", InStackPositionNumber=level + 1, DimensionIndexValues=[1, level + 1]
+            ),
+            PlanePosition=item(ImagePositionPatient=placement.place(level).ImagePositionPatient),
+            DerivationImage=placement.derivation(level, origin.description, SYNTHESIS),
+        )
+        for level in range(len(values))
     ]
-    series.add_new("PixelData", "OW", stored.values.tobytes())
+    series.add_new("PixelData", "OW", values.tobytes())
     as_file(series)
     return write_objects(out, series, 1, [series])
-
-
-class Derivation(NamedTuple):
-    """How frames were computed: a sentence, and a code."""
-
-    description: str
-    code: Code
-
-    def of_frame(self, placement: Placement, level: int) -> Any:
-        """The derivation of a frame, with its source slices."""
-        return item(
-            DerivationDescription=self.description,
-            DerivationCodeSequence=[code(*self.code)],
-            SourceImageSequence=placement.references(level),
-        )
-
-
-def check_size(pixels: np.ndarray, out: Path) -> None:
-    """Raise BadInput for pixels that one object cannot hold."""
-    if pixels.nbytes > MOST_BYTES:
-        raise BadInput(
-            f"{out}: expected at most {MOST_BYTES} bytes of pixels for one DICOM object, found {pixels.nbytes}. Leave it out; it stays in its own file."
-        )
-
-
-def anatomy(template: Any) -> Any:
-    """The part of the body that frames show, by the header of a source image."""
-    region = REGIONS.get(str(template.get("BodyPartExamined", "")).upper(), ANY_REGION)
-    return item(AnatomicRegionSequence=[code(*region)], FrameLaterality="U")
-
-
-def _place(volume: Volume, like: Path, out: Path) -> Placement:
-    """The placement of an image; raises BadInput where it is neither in HU nor of MR."""
-    if volume.unit not in UNITS:
-        raise BadInput(
-            f"{out}: expected an image in HU (CT) or arbitrary units (MR) for a DICOM series, found {volume.modality} in {volume.unit}. Leave it out; it stays in its own file."
-        )
-    return place_volume(volume, like)
-
-
-def _store(volume: Volume, data: np.ndarray, out: Path) -> _Stored:
-    """Voxels [D, H, W] as whole numbers of 16 bits. Raises BadInput for values that do not fit."""
-    least, most = float(data.min()), float(data.max())
-    if not np.isfinite([least, most]).all():  # NaN is the least and the most wherever there is one
-        raise BadInput(f"{out}: expected finite values for DICOM, found NaN. Synthesise it again.")
-    in_hu = volume.unit == "HU"
-    slope = 1.0
-    if not in_hu and (most > MOST or least < LEAST or not _is_whole(data)):
-        slope = max(most, -least, 1e-12) / MR_STEPS
-    if least / slope < LEAST or most / slope > MOST:
-        raise BadInput(
-            f"{out}: expected values from {LEAST} to {MOST} for the 16 bits of DICOM, found {least:g} to {most:g}. Check the unit of the image."
-        )
-    slope = float(f"{slope:.10g}")  # as the header will state it
-    stored = np.empty(data.shape, "<i2")
-    for level, plane in enumerate(data):  # slices, so that no large temporary array is needed
-        stored[level] = np.rint(plane if slope == 1 else plane / slope)
-    low, high = WINDOW_HU if in_hu else (0.0, max(float(np.percentile(data, 99.5)), slope))
-    return _Stored(
-        stored,
-        {
-            "RescaleIntercept": "0",
-            "RescaleSlope": decimal_string(slope),
-            "RescaleType": "HU" if in_hu else "US",
-        },
-        {
-            "WindowCenter": decimal_string((low + high) / 2),
-            "WindowWidth": decimal_string(high - low),
-        },
-    )
-
-
-def _is_whole(data: np.ndarray) -> bool:
-    return all((plane == np.rint(plane)).all() for plane in data)
-
-
-def _new_series(
-    volume: Volume, placement: Placement, origin: Origin, stored: _Stored, kind: str = ""
-) -> Any:
-    """The attributes that classic and enhanced objects share."""
-    template = placement.template()
-    digest = hashlib.sha256(stored.values.data).hexdigest()
-    modality = "CT" if volume.unit == "HU" else "MR"
-    _, rows, columns = stored.values.shape
-    return fill(
-        new_series(template, volume.modality, origin, digest, kind),
-        SOPClassUID=SOP_CLASSES[modality],
-        Modality=modality,
-        ImageComments=COMMENTS,
-        BurnedInAnnotation="NO",
-        LossyImageCompression=template.get("LossyImageCompression", "00") or "00",
-        SamplesPerPixel=1,
-        PhotometricInterpretation="MONOCHROME2",
-        Rows=rows,
-        Columns=columns,
-        BitsAllocated=16,
-        BitsStored=16,
-        HighBit=15,
-        PixelRepresentation=1,
-    )
-
-
-def _write_acquisition(series: Any) -> None:
-    """The attributes of a classic CT or MR image; those of the acquisition do not hold for a computed image."""
-    if series.Modality == "CT":
-        fill(series, ImageType=["DERIVED", "SECONDARY", "AXIAL"], KVP=None, AcquisitionNumber=None)
-        return
-    empty = ("ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength", "RepetitionTime")
-    fill(
-        series,
-        ImageType=["DERIVED", "SECONDARY", "OTHER"],
-        ScanningSequence="RM",
-        SequenceVariant="NONE",
-        **dict.fromkeys(empty),
-    )
-
-
-def _evidence(placement: Placement, study: str) -> Any:
-    """The source objects, each once; study: that of the new object, because a source may state none."""
-    headers = {str(source.header.SOPInstanceUID): source.header for source in placement.sources}
-    series = item(
-        SeriesInstanceUID=placement.series_uid(),
-        ReferencedSOPSequence=[refer(header) for header in headers.values()],
-    )
-    return item(StudyInstanceUID=study, ReferencedSeriesSequence=[series])
 
 
 def _write_dimensions(series: Any) -> None:
@@ -285,42 +186,106 @@ def _write_dimensions(series: Any) -> None:
     ]
 
 
-def _frame_type(series: Any) -> dict[str, str]:
-    return FRAME_TYPE | (FRAME_TYPE_OF_MR if series.Modality == "MR" else {})
+def _groups_of_all(derived: _Derived, frame_type: dict[str, str]) -> Any:
+    """The groups of all frames: pixel spacing, orientation, type, anatomy, scale and window."""
+    placement, _, rescale, window, series = derived
+    first = placement.place(0)
+    groups = {
+        "PixelMeasures": item(PixelSpacing=first.PixelSpacing, SliceThickness=first.SliceThickness),
+        "PlaneOrientation": item(ImageOrientationPatient=first.ImageOrientationPatient),
+        f"{series.Modality}ImageFrameType": item(FrameType=IMAGE_TYPE, **frame_type),
+        "FrameAnatomy": anatomy(placement.template),
+        "PixelValueTransformation": item(**rescale),
+        "FrameVOILUT": item(**window),
+    }
+    if series.Modality == "CT":
+        # the irradiation event that every CT must name: that of the source, or else a UID that no exposure has
+        uid = uid_of(series.SeriesInstanceUID, "no exposure")
+        uid = placement.template.get("IrradiationEventUID") or uid
+        groups["IrradiationEventIdentification"] = item(IrradiationEventUID=uid)
+    return _groups(**groups)
+
+
+def check_size(pixels: np.ndarray, out: Path) -> None:
+    """Raise BadInput for pixels that one object cannot hold."""
+    if pixels.nbytes > MOST_BYTES:
+        raise BadInput(
+            f"{out}: expected at most {MOST_BYTES} bytes of pixels for one DICOM object, found {pixels.nbytes}. Leave it out; it stays in its own file."
+        )
+
+
+def anatomy(template: Any) -> Any:
+    """The part of the body that frames show, by the header of a source image."""
+    region = REGIONS.get(str(template.get("BodyPartExamined", "")).upper(), ANY_REGION)
+    return item(AnatomicRegionSequence=[code(*region)], FrameLaterality="U")
+
+
+def _derive(volume: Volume, like: Path, out: Path, origin: Origin, kind: str = "") -> _Derived:
+    """The place, stored values and shared attributes of an image; raises BadInput where it is neither in HU nor of MR."""
+    if volume.unit not in UNITS:
+        raise BadInput(
+            f"{out}: expected an image in HU (CT) or arbitrary units (MR) for a DICOM series, found {volume.modality} in {volume.unit}. Leave it out; it stays in its own file."
+        )
+    placement = place_volume(volume, like)
+    in_hu = volume.unit == "HU"
+    values, slope = _store(placement.data, in_hu, out)
+    peak = max(float(np.percentile(placement.data, 99.5)), slope)
+    low, high = WINDOW_HU if in_hu else (0.0, peak)
+    digest = hashlib.sha256(values.data).hexdigest()
+    modality = "CT" if in_hu else "MR"
+    _, rows, columns = values.shape
+    series = fill(
+        new_series(placement.template, volume.modality, origin, digest, kind),
+        SOPClassUID=SOP_CLASSES[modality],
+        Modality=modality,
+        ImageComments=COMMENTS,
+        BurnedInAnnotation="NO",
+        LossyImageCompression=placement.template.get("LossyImageCompression") or "00",
+        SamplesPerPixel=1,
+        PhotometricInterpretation="MONOCHROME2",
+        Rows=rows,
+        Columns=columns,
+        BitsAllocated=16,
+        BitsStored=16,
+        HighBit=15,
+        PixelRepresentation=1,
+    )
+    return _Derived(
+        placement,
+        values,
+        {
+            "RescaleIntercept": "0",
+            "RescaleSlope": decimal_string(slope),
+            "RescaleType": "HU" if in_hu else "US",
+        },
+        {
+            "WindowCenter": decimal_string((low + high) / 2),
+            "WindowWidth": decimal_string(high - low),
+        },
+        series,
+    )
+
+
+def _store(data: np.ndarray, in_hu: bool, out: Path) -> tuple[np.ndarray, float]:
+    """Voxels [D, H, W] as whole numbers of 16 bits, and their slope. Raises BadInput for values that do not fit."""
+    least, most = float(data.min()), float(data.max())
+    if not np.isfinite([least, most]).all():  # NaN is the least and the most wherever there is one
+        raise BadInput(f"{out}: expected finite values for DICOM, found NaN. Synthesise it again.")
+    fits = least >= LEAST and most <= MOST
+    slope = 1.0
+    if not in_hu and not (fits and all((plane == np.rint(plane)).all() for plane in data)):
+        slope = max(most, -least, 1e-12) / MR_STEPS
+    if least / slope < LEAST or most / slope > MOST:
+        raise BadInput(
+            f"{out}: expected values from {LEAST} to {MOST} for the 16 bits of DICOM, found {least:g} to {most:g}. Check the unit of the image."
+        )
+    slope = float(f"{slope:.10g}")  # as the header will state it
+    stored = np.empty(data.shape, "<i2")
+    for level, plane in enumerate(data):  # slices, so that no large temporary array is needed
+        stored[level] = np.rint(plane if slope == 1 else plane / slope)
+    return stored, slope
 
 
 def _groups(**groups: Any) -> Any:
     """Functional groups, each of which is a sequence of one item."""
     return item(**{f"{name}Sequence": [group] for name, group in groups.items()})
-
-
-def _groups_of_all(
-    series: Any, placement: Placement, stored: _Stored, template: Any
-) -> dict[str, Any]:
-    """The groups of all frames: pixel spacing, orientation, type, anatomy, scale and window."""
-    first = placement.place(0)
-    groups = {
-        "PixelMeasures": item(PixelSpacing=first.PixelSpacing, SliceThickness=first.SliceThickness),
-        "PlaneOrientation": item(ImageOrientationPatient=first.ImageOrientationPatient),
-        f"{series.Modality}ImageFrameType": item(FrameType=IMAGE_TYPE, **_frame_type(series)),
-        "FrameAnatomy": anatomy(template),
-        "PixelValueTransformation": item(**stored.rescale),
-        "FrameVOILUT": item(**stored.window),
-    }
-    if series.Modality == "CT":
-        # the irradiation event that every CT must name: that of the source, or else a UID that no exposure has
-        uid = template.get("IrradiationEventUID") or uid_of(series.SeriesInstanceUID, "no exposure")
-        groups["IrradiationEventIdentification"] = item(IrradiationEventUID=uid)
-    return groups
-
-
-def _frame(placement: Placement, level: int, derivation: Derivation) -> Any:
-    """The groups of a frame: its place in space and in the stack, and its sources."""
-    number = level + 1
-    return _groups(
-        FrameContent=item(
-            StackID="1", InStackPositionNumber=number, DimensionIndexValues=[1, number]
-        ),
-        PlanePosition=item(ImagePositionPatient=placement.place(level).ImagePositionPatient),
-        DerivationImage=derivation.of_frame(placement, level),
-    )

@@ -4,6 +4,7 @@ Source: DICOM PS3.3 (2024), A.75 (parametric map), C.7.6.16.2.11 (real world val
 codes: PS3.16, CID 7150, 7151, 7180 and 7181.
 """
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.formats.dicom_images import SERIAL_NUMBER, Derivation, anatomy, check_size
-from voxlate.formats.dicom_placement import PLACE, Placement, place_volume
+from voxlate.formats.dicom_images import SERIAL_NUMBER, SOP_CLASSES, anatomy, check_size
+from voxlate.formats.dicom_placement import Placement, place_volume
 from voxlate.formats.dicom_series import (
     PRIVATE_SCHEME,
     SYNTHESIS,
@@ -21,6 +22,7 @@ from voxlate.formats.dicom_series import (
     Origin,
     as_file,
     code,
+    fill,
     item,
     new_series,
     uid_of,
@@ -77,10 +79,10 @@ PROPERTIES: dict[str, tuple[Code, Code]] = {
     "brainmask": (STRUCTURE, ("12738006", "SCT", "Brain")),
     "lesion": (ABNORMAL, ("52988006", "SCT", "Lesion")),
 }
-SEGMENTATION = Derivation(
-    "Voxels of a mask or label map beside the image", ("113076", "DCM", "Segmentation")
+SEGMENTATION: tuple[str, Code] = (
+    "Voxels of a mask or label map beside the image",
+    ("113076", "DCM", "Segmentation"),
 )
-OF_SERIES = ("SeriesInstanceUID", "PatientName")  # attributes that a source image keeps
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,8 @@ def write_map(
         raise BadInput(
             f"{out}: expected finite values for DICOM, found NaN or infinity. Synthesise it again."
         )
-    template = placement.template()
     digest = hashlib.sha256(values.data).hexdigest()
-    series = new_series(template, quantity.name, origin, digest, "map")
+    series = new_series(placement.template, quantity.name, origin, digest, "map")
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
     width = max(high - low, 1e-6)
     window = (float(f"{number:.6g}") for number in (low + width / 2, width))
@@ -151,8 +152,10 @@ def write_map(
         content_description=quantity.description,
         **_common_arguments(placement, series, values),
     )
-    _complete(parametric, series, placement, Derivation(origin.description, SYNTHESIS))
-    parametric.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy(template)]
+    _complete(parametric, series, placement, origin.description, SYNTHESIS)
+    parametric.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [
+        anatomy(placement.template)
+    ]
     return write_objects(out, series, 1, [parametric])
 
 
@@ -177,7 +180,7 @@ def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin)
     segments = np.ascontiguousarray(numbers[placement.data.astype(np.uint8)])
     check_size(segments, out)
     digest = hashlib.sha256(segments.data).hexdigest()
-    series = new_series(placement.template(), name, origin, digest, "mask")
+    series = new_series(placement.template, name, origin, digest, "mask")
     segmentation = highdicom.seg.Segmentation(
         segmentation_type="BINARY",
         segment_descriptions=_segments(name, labels),
@@ -185,7 +188,7 @@ def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin)
         content_description=f"{name}: who drew it is not known to voxlate"[:64],
         **_common_arguments(placement, series, segments),
     )
-    _complete(segmentation, series, placement, SEGMENTATION)
+    _complete(segmentation, series, placement, *SEGMENTATION)
     return write_objects(out, series, 1, [segmentation])
 
 
@@ -238,7 +241,7 @@ def _common_arguments(placement: Placement, series: Any, pixels: np.ndarray) -> 
     slices = [placement.place(level) for level in range(len(pixels))]
     first = slices[0]
     return {
-        "source_images": _source_images(placement, series),
+        "source_images": [_source_image(placement, series)],
         "pixel_array": pixels,
         "series_instance_uid": series.SeriesInstanceUID,
         "series_number": series.SeriesNumber,
@@ -265,45 +268,43 @@ def _floats(values: Any) -> list[float]:
     return [float(value) for value in values]
 
 
-def _source_images(placement: Placement, series: Any) -> list[Any]:
-    """An image for each object of the source series, with the attributes that highdicom takes from its sources."""
-    images = dict[str, Any]()
-    for source in placement.sources:
-        header = source.header
-        uid = str(header.SOPInstanceUID)
-        if uid in images:
-            continue  # another frame of the same object
-        if source.image.frame:  # of an enhanced object, whose functional groups highdicom reads
-            image = pydicom.dcmread(source.image.file, stop_before_pixels=True)
-        else:
-            place = {name: getattr(header, name) for name in PLACE}
-            image = item(SliceThickness=header.get("SliceThickness") or 1, **place)
-        for element in series:
-            if element.keyword not in OF_SERIES and element.tag not in image:
-                image.add(element)
-        image.SOPClassUID, image.SOPInstanceUID = header.SOPClassUID, uid
-        image.SeriesInstanceUID = placement.series_uid()
-        image.Rows, image.Columns = header.Rows, header.Columns
-        image.PatientName = ""  # highdicom warns of names without a caret; `_complete` writes it
-        images[uid] = image
-    return list(images.values())
+def _source_image(placement: Placement, series: Any) -> Any:
+    """An image with the patient and study of a series, as highdicom takes them; `_complete` names all sources."""
+    image = copy.deepcopy(series)
+    image.update(placement.place(0))
+    header = placement.sources[0].header
+    return fill(
+        image,
+        SOPClassUID=SOP_CLASSES["MR"],  # of an image with one frame, whatever the source is
+        SOPInstanceUID=header.SOPInstanceUID,
+        SeriesInstanceUID=placement.series_uid(),
+        Rows=header.Rows,
+        Columns=header.Columns,
+        PatientName="",  # highdicom warns of names without a caret; `_complete` writes it
+    )
 
 
-def _complete(frames: Any, series: Any, placement: Placement, derivation: Derivation) -> None:
-    """Give an object of highdicom the attributes of its series, and its frames their places and sources.
+def _complete(frames: Any, series: Any, placement: Placement, description: str, kind: Code) -> None:
+    """Give an object of highdicom the attributes and sources of its series, and its frames their places and sources.
 
     Each slice may have several frames or none.
     """
     frames.update(series)
     as_file(frames)
     frames.pop("Laterality", None)  # an attribute of series without frames
+    frames.ReferencedSeriesSequence = [
+        item(
+            SeriesInstanceUID=placement.series_uid(),
+            ReferencedInstanceSequence=placement.evidence(),
+        )
+    ]
     # a UID that depends on the content alone
     dimensions = uid_of(series.SeriesInstanceUID, "dimensions")
     for entry in [*frames.DimensionOrganizationSequence, *frames.DimensionIndexSequence]:
         entry.DimensionOrganizationUID = dimensions
     levels = range(len(placement.data))
     places = [placement.place(level).ImagePositionPatient for level in levels]
-    derivations = [derivation.of_frame(placement, level) for level in levels]
+    derivations = [placement.derivation(level, description, kind) for level in levels]
     known = np.array(places, float)
     for frame in frames.PerFrameFunctionalGroupsSequence:  # highdicom sorts them
         position = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)

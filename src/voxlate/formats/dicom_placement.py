@@ -5,6 +5,7 @@ Source: DICOM PS3.3 (2024), C.7.6.2 (image plane), C.7.6.1.1.4 (source image).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,11 @@ from voxlate.formats.dicom import headers_of
 from voxlate.formats.dicom_geometry import stack_of
 from voxlate.formats.dicom_headers import Image
 from voxlate.formats.dicom_series import Code, code, decimal_string, item, source_decimal
-from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, share_inside
+from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, flip_onto, share_inside
 from voxlate.images.optional import pydicom
 from voxlate.system.errors import BadInput
 
-ON_GRID = 1e-3  # voxels
+ON_GRID = 1e-3  # of a voxel
 RIGHT_ANGLE = 1e-3  # the largest cosine between rows and columns
 PLACE = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
 PLANES = ("SAGITTAL", "CORONAL", "AXIAL")  # of slices across the first, second and third axis
@@ -46,6 +47,7 @@ class Placement:
     grid: Grid
     exact: bool
 
+    @cached_property
     def template(self) -> Any:
         """The header of one source image, with all its attributes."""
         return pydicom.dcmread(self.sources[0].image.file, stop_before_pixels=True)
@@ -62,19 +64,19 @@ class Placement:
 
     def place(self, level: int) -> Any:
         """Orientation, position, pixel spacing and thickness of a slice."""
+        thickness = self._thickness_mm()
         if self.exact:
             header = self.sources[level].header
-            place = {name: map(source_decimal, getattr(header, name)) for name in PLACE}
-            thickness = header.get("SliceThickness") or self._thickness_mm()
+            values = [getattr(header, name) for name in PLACE]
+            thickness = header.get("SliceThickness") or thickness
+            write = source_decimal
         else:
             lps = LPS_TO_RAS @ self.grid.affine
             spacing = np.linalg.norm(lps[:3, :3], axis=0)
             directions = lps[:3, :2] / spacing[:2]
-            position = lps[:3, 3] + level * lps[:3, 2]
-            values = (directions.T.ravel(), position, spacing[1::-1])
-            place = {name: map(decimal_string, row) for name, row in zip(PLACE, values)}
-            thickness = self._thickness_mm()
-        lists = {name: list(values) for name, values in place.items()}
+            values = [directions.T.ravel(), lps[:3, 3] + level * lps[:3, 2], spacing[1::-1]]
+            write = decimal_string
+        lists = {name: [*map(write, numbers)] for name, numbers in zip(PLACE, values)}
         return item(SliceThickness=source_decimal(thickness), **lists)
 
     def _normal(self) -> np.ndarray:
@@ -111,6 +113,19 @@ class Placement:
             items.append(reference)
         return items
 
+    def derivation(self, level: int, description: str, kind: Code) -> Any:
+        """How a frame was computed, with its source slices."""
+        return item(
+            DerivationDescription=description,
+            DerivationCodeSequence=[code(*kind)],
+            SourceImageSequence=self.references(level),
+        )
+
+    def evidence(self) -> list[Any]:
+        """The references to the source objects, each once."""
+        headers = {str(source.header.SOPInstanceUID): source.header for source in self.sources}
+        return [*map(refer, headers.values())]
+
 
 def refer(header: Any) -> Any:
     """The reference to an object by its header."""
@@ -125,29 +140,25 @@ def place_volume(volume: Volume, like: Path) -> Placement:
     Raises BadInput for a volume elsewhere, and for one whose rows and columns are not at right angles.
     """
     stack = stack_of(headers_of(like), like)
-    data = _reorder(volume, stack.grid)
-    if data is None:
+    tolerance_mm = ON_GRID * min(stack.grid.spacing_mm)
+    flipped = flip_onto(volume, stack.grid, tolerance_mm)
+    if flipped is None:
         _check_place(volume, stack.grid, like)
     _, height, width = stack.grid.shape
     sources = []
     for level, (image, header) in enumerate(stack.headers.items()):
         middle = stack.grid.affine @ ((width - 1) / 2, (height - 1) / 2, level, 1)
         sources.append(Source(image, header, middle[:3]))
-    if data is None:
+    if flipped is None:
         return Placement(volume.data[0], sources, volume.grid, exact=False)
-    return Placement(data, sources, stack.grid, exact=True)
+    return Placement(flipped.data[0], sources, stack.grid, exact=True)
 
 
 def share_on(volume: Volume, like: Path) -> float:
     """The share of the voxels above 0 that are within the box of the series `like`; 0 for an empty volume."""
-    grid = stack_of(headers_of(like), like).grid
     voxels = np.argwhere(volume.data[0] > 0)[:, ::-1]
-    if not len(voxels):
-        return 0.0
-    to_source = np.linalg.inv(grid.affine) @ volume.affine
-    there = voxels @ to_source[:3, :3].T + to_source[:3, 3]
-    inside = (there > -0.5) & (there < np.array(grid.shape[::-1]) - 0.5)
-    return float(inside.all(axis=1).mean())
+    grid = stack_of(headers_of(like), like).grid
+    return share_inside(volume.grid, grid, voxels) if len(voxels) else 0.0
 
 
 def _check_place(volume: Volume, source: Grid, like: Path) -> None:
@@ -162,18 +173,3 @@ def _check_place(volume: Volume, source: Grid, like: Path) -> None:
         raise BadInput(
             f"{name}: expected an image that overlaps its source series {like}, found it elsewhere in space. Check that it is of the same scan."
         )
-
-
-def _reorder(volume: Volume, source: Grid) -> np.ndarray | None:
-    """The voxels [D, H, W] of a volume in the order of the source's axes; None where it is not on the source's grid."""
-    to_source = np.linalg.inv(source.affine) @ volume.grid.affine
-    turn = np.rint(to_source[:3, :3])
-    is_turn = np.abs(to_source[:3, :3] - turn).max() < ON_GRID / max(volume.grid.shape)
-    if not is_turn or not np.array_equal(np.abs(turn).sum(0), [1, 1, 1]):
-        return None
-    data = np.transpose(volume.data[0])  # [x, y, z], as the affine counts
-    data = np.transpose(data, np.abs(turn).argmax(1))
-    data = np.transpose(np.flip(data, tuple(np.flatnonzero(turn.sum(1) < 0))))
-    last = np.array(volume.grid.shape[::-1]) - 1
-    corner = to_source @ (*np.where(turn.sum(0) < 0, last, 0), 1)
-    return data if np.abs(corner[:3]).max() < ON_GRID and data.shape == source.shape else None

@@ -118,14 +118,14 @@ def same_grid(a: Grid, b: Grid, tolerance_mm: float = 0.01) -> bool:
     return bool(np.linalg.norm(apart[:3], axis=0).max() <= tolerance_mm)
 
 
-def share_inside(a: Grid, b: Grid) -> float:
-    """The share of the box of `a` that is inside the box of `b`, estimated from 729 points."""
-    places = (np.linspace(0, length - 1, 9) for length in a.shape[::-1])
-    points = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 3)
-    in_mm = points @ a.affine[:3, :3].T + a.affine[:3, 3]
-    to_voxels = np.linalg.inv(b.affine[:3, :3])
-    in_voxels = (in_mm - b.affine[:3, 3]) @ to_voxels.T
-    inside = (in_voxels > -0.5) & (in_voxels < np.array(b.shape[::-1]) - 0.5)
+def share_inside(a: Grid, b: Grid, voxels: np.ndarray | None = None) -> float:
+    """The share of voxels (x, y, z) of `a`, [N, 3], that are inside the box of `b`; default: 729 voxels all over `a`."""
+    if voxels is None:
+        along = (np.linspace(0, length - 1, 9) for length in a.shape[::-1])
+        voxels = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, 3)
+    to_b = np.linalg.inv(b.affine) @ a.affine
+    there = voxels @ to_b[:3, :3].T + to_b[:3, 3]
+    inside = (there > -0.5) & (there < np.array(b.shape[::-1]) - 0.5)
     return float(inside.all(axis=1).mean())
 
 
@@ -194,12 +194,18 @@ def canonical_view(volume: Volume) -> Volume:
     return _view_along(volume, "RAS")
 
 
+def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume | None:
+    """The volume on `grid` where flips and permutations, which are exact, suffice; else None."""
+    flipped = orient(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
+    if not same_grid(flipped.grid, grid, tolerance_mm):
+        return None
+    return dataclasses.replace(flipped, affine=grid.affine, codes=grid.codes)
+
+
 def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
     """The volume on `grid`: bit-exact where flips and permutations suffice (undoing `canonical`), else resampled."""
-    flipped = orient(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
-    if same_grid(flipped.grid, grid):
-        return dataclasses.replace(flipped, affine=grid.affine, codes=grid.codes)
-    return dataclasses.replace(resample(volume, grid, order), codes=grid.codes)
+    flipped = flip_onto(volume, grid)
+    return flipped or dataclasses.replace(resample(volume, grid, order), codes=grid.codes)
 
 
 def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = None) -> Volume:
