@@ -93,7 +93,7 @@ def test_a_plan_takes_a_network_of_ones_own_that_set_names(prepared, tmp_path, m
     (tmp_path / "planned_parts.py").write_text(block("python"))
     monkeypatch.syspath_prepend(str(tmp_path))
     tables = recipe.to_dict(recipe.read("t1_to_t2_brain"))
-    made = Plan(tables, {}, 1.0, 1.0, Limits(1, 1e9), "here").changed(
+    made = Plan(tables, {}, 1.0, 1.0, Limits(1, 1e9), "here").change(
         {"net": '{kind = "planned_parts:Small"}'}, allow_code=True
     )
     assert type(made.recipe.net).__name__ == "Small"

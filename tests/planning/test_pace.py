@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from rows import every_row
 from voxlate import recipe
-from voxlate.planning.pace import SPARE, Paced, PaceRecord, kept_pace
-from voxlate.planning.plan import begun
+from voxlate.planning.pace import SPARE, Paced, PaceRecord, read_pace
+from voxlate.planning.plan import begun_recipe
 from voxlate.planning.rules import HELD
 from voxlate.recipe import Recipe
 from voxlate.system.errors import BadInput, Stopped
@@ -102,7 +102,7 @@ def test_a_corrected_recipe_trained_anew_gives_the_same_weights(planned, prepare
         return paced(30 if stage == "regression" else 25)(one, stage, step, 1.0)
 
     run = train(planned, prepared, tmp_path / "run", device="cpu", beginning=Beginning(pace=pace))
-    corrected, _ = begun(run.folder)
+    corrected, _ = begun_recipe(run.folder)
     assert asked == [("regression", 2), ("final", 2)]
     assert steps_of(planned) != steps_of(corrected) == [16, 27]
     assert steps_of(recipe.read(str(run.recipe))) == [16, 27]
@@ -132,7 +132,7 @@ def test_a_training_stopped_after_its_correction_resumes_to_the_same_weights(
             beginning=Beginning(pace=pace),
             progress=stop,
         )
-    chosen, _ = begun(tmp_path / "parts")
+    chosen, _ = begun_recipe(tmp_path / "parts")
     train(chosen, prepared, tmp_path / "parts", device="cpu", beginning=Beginning(pace=pace))
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -149,13 +149,13 @@ def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_wri
     run.recipe.write_text(
         after.replace("steps = 16", f"steps = {STEPS}")
     )  # as where it was stopped between the files
-    assert steps_of(begun(run.folder)[0])[0] == 16
+    assert steps_of(begun_recipe(run.folder)[0])[0] == 16
     assert steps_of(recipe.read(str(run.recipe)))[0] == 16
     run.recipe.write_text(after.replace("seed = 0", "seed = 5"))
     with pytest.raises(
         BadInput, match="expected the recipe that this run began with, found an edited one"
     ):
-        begun(run.folder)
+        begun_recipe(run.folder)
 
 
 def test_a_machine_that_is_too_slow_for_the_fewest_steps_is_said_loudly(planned):
@@ -178,13 +178,13 @@ def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp
         '{"stage": "regression", "step": 5, "seconds": 20.0}\n{"stage": "regression", "step": 9, "seconds": 30.0}\n'
         '{"stage": "final", "step": 1, "seconds": 5.0}\n{"stage": "final", "st'  # cut short by a kill
     )
-    kept = kept_pace(tmp_path, planned)
+    kept = read_pace(tmp_path, planned)
     assert kept.deadline - time.monotonic() == pytest.approx(120 * (1 - SPARE / 2) - 10 - 35, abs=1)
     assert (kept.step_seconds, kept.most) == (STEP_SECONDS, MOST_STEPS)
 
 
 def test_a_run_whose_lengths_were_set_by_hand_has_no_pace(planned, tmp_path):
-    assert kept_pace(tmp_path, planned) is None
+    assert read_pace(tmp_path, planned) is None
 
 
 @every_row(
@@ -207,9 +207,9 @@ def test_a_kept_plan_of_another_form_or_of_other_stages_is_refused(planned, tmp_
         "most_steps": MOST_STEPS,
     }
     write_json(Run(tmp_path).pace, whole)
-    assert kept_pace(tmp_path, planned) is not None
+    assert read_pace(tmp_path, planned) is not None
     write_json(Run(tmp_path).pace, whole | change)
     with pytest.raises(
         BadInput, match=r"plan\.json: expected the speed and steps of a plan as voxlate writes it"
     ):
-        kept_pace(tmp_path, planned)
+        read_pace(tmp_path, planned)

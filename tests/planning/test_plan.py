@@ -514,7 +514,7 @@ def test_a_case_without_the_source_does_not_stop_a_plan_for_its_scale(odd_case):
     facts = facts_of(open_cohort(odd_case))
     with pytest.raises(BadInput, match="ct: expected Hounsfield units in every scan"):
         check_scales(facts, ["ct"])
-    used = facts.having(["t1", "ct"])
+    used = facts.of_cases_with(["t1", "ct"])
     assert len(used.training) == 4
     check_scales(used, ["t1", "ct"])
 
@@ -596,7 +596,7 @@ def test_only_cases_that_teach_are_counted(voxlate, tmp_path, ct_cohort):
 
 
 def test_reasons_of_keys_that_were_changed_are_no_longer_stated(planned):
-    changed = planned.changed({"net.width": "40", "train.optimiser.lr": "0.1"})
+    changed = planned.change({"net.width": "40", "train.optimiser.lr": "0.1"})
     assert changed.why["net.width"] == changed.why["train.optimiser.lr"] == "set by hand"
     assert changed.why["data.patch"] == planned.why["data.patch"]
     assert "net.width, train.optimiser.lr" in changed.why["by hand"]

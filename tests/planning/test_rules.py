@@ -44,8 +44,14 @@ def facts(
     return Facts(Folder(), cases, known, spacing, shape, box, False, wide_mm=box[2] * spacing[2])  # type: ignore[arg-type]
 
 
+def draft(known: Facts, passes: float = 10, size=rules.Size(16, 2, 4)) -> rules.Draft:
+    """A recipe after all rules, in whose training each slice is used about so often."""
+    steps = round(passes * known.slices / size.batch)
+    return rules.first_stage(known, roles_of(known), size, steps)
+
+
 def test_hounsfield_units_get_a_window_that_holds_the_body_in_round_numbers():
-    table, why = rules.intensity(scan("ct", "HU", -212.0, 1533.0, -1024), is_target=True)
+    table, why = rules.intensity(scan("ct", "HU", -212.0, 1533.0, -1024), side="target")
     assert table == {"kind": "window", "low": -250.0, "high": 1550.0}
     assert "-210 to 1531" in why
 
@@ -56,20 +62,20 @@ def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue()
         for at in PERCENTILES
     ]
     table, why = rules.intensity(
-        replace(scan("cta1", "HU"), inside=Distribution(0, 1, tuple(points))), is_target=False
+        replace(scan("cta1", "HU"), inside=Distribution(0, 1, tuple(points))), side="source"
     )
     assert table == {"kind": "window", "low": -110.0, "high": 370.0, "clips": 1.0}
     assert "bone beyond is clipped" in why
 
 
 def test_a_ct_of_8_bits_is_not_trained_on_hounsfield_units():
-    table, why = rules.intensity(scan("ct", "HU", 3, 255), is_target=True)
+    table, why = rules.intensity(scan("ct", "HU", 3, 255), side="target")
     assert table == {"kind": "window", "low": 0, "high": 255}
     assert "8 bits, not the HU" in why
 
 
 def test_mr_is_scaled_by_its_own_percentiles_with_air_at_0():
-    assert rules.intensity(scan(), is_target=True)[0] == {
+    assert rules.intensity(scan(), side="target")[0] == {
         "kind": "percentile",
         "low": 0,
         "high": 99.5,
@@ -78,41 +84,41 @@ def test_mr_is_scaled_by_its_own_percentiles_with_air_at_0():
 
 
 def test_z_scored_mr_keeps_its_dark_half():
-    table, why = rules.intensity(scan(low=-2.5, high=3.0), is_target=True)
+    table, why = rules.intensity(scan(low=-2.5, high=3.0), side="target")
     assert table == {"kind": "percentile", "low": 0.5, "high": 99.5}
     assert "no air of 0" in why
 
 
 def test_vessels_brighter_than_all_else_are_not_clipped():
-    table, why = rules.intensity(scan("tof", tail=3.0), is_target=True)
+    table, why = rules.intensity(scan("tof", tail=3.0), side="target")
     assert table["high"] == 99.9
     assert "3.0 times" in why
 
 
 def test_maps_with_a_unit_share_one_window_that_holds_the_worst_stroke():
-    table, why = rules.intensity(scan("tmax", "s", 0, 3.5, reach=19.0), is_target=True)
+    table, why = rules.intensity(scan("tmax", "s", 0, 3.5, reach=19.0), side="target")
     assert table == {"kind": "window", "low": 0, "high": 20.0}
     assert "the largest 99.9th percentile of a case is 19" in why
 
 
 def test_a_map_with_values_below_zero_gets_a_window_that_holds_them():
-    table, why = rules.intensity(replace(scan("tmax", "s", -4, 10), depth=-3.9), is_target=True)
+    table, why = rules.intensity(replace(scan("tmax", "s", -4, 10), depth=-3.9), side="target")
     assert table == {"kind": "window", "low": -5.0, "high": 10.0}
     assert "the lowest 0.1st percentile is -3.9" in why
     table, _ = rules.intensity(
-        replace(scan("tmax", "s", 0, 10), depth=-0.05), is_target=True
+        replace(scan("tmax", "s", 0, 10), depth=-0.05), side="target"
     )  # noise
     assert table["low"] == 0
 
 
 def test_a_case_that_alone_sets_the_range_of_a_map_is_named():
     _, why = rules.intensity(
-        replace(scan("tmax", "s", 0, 3.5, reach=35.0), farthest="case7"), is_target=True
+        replace(scan("tmax", "s", 0, 3.5, reach=35.0), farthest="case7"), side="target"
     )
     assert "IS case7 IN ANOTHER UNIT?" in why
     assert (
         "ANOTHER UNIT"
-        not in rules.intensity(scan("tmax", "s", 0, 3.5, reach=13.0), is_target=True)[1]
+        not in rules.intensity(scan("tmax", "s", 0, 3.5, reach=13.0), side="target")[1]
     )
 
 
@@ -126,9 +132,9 @@ def test_bodies_are_measured_in_mm_and_unlike_pixels_are_said():
 def test_a_ct_without_air_is_said_to_lack_its_offset():
     assert (
         "was an offset forgotten?"
-        in rules.intensity(scan("ct", "HU", 800, 2300, 0), is_target=True)[1]
+        in rules.intensity(scan("ct", "HU", 800, 2300, 0), side="target")[1]
     )
-    assert "offset" not in rules.intensity(scan("ct", "HU", -200, 1500, -1024), is_target=True)[1]
+    assert "offset" not in rules.intensity(scan("ct", "HU", -200, 1500, -1024), side="target")[1]
 
 
 @every_row(

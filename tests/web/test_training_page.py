@@ -226,7 +226,7 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     assert asked["data"] == prepared
     assert {name: asked[name] for name in limits} == limits
     assert (asked["mode"], asked["from_scratch"]) == ("mean", False)
-    planned = made_by.changed({"train.steps": "4"})
+    planned = made_by.change({"train.steps": "4"})
     reasons = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
     assert dict(reasons) == dict(planned.why)
     assert f"Predicted: {planned.seconds / 60:.1f} of 0.5 minutes" in text

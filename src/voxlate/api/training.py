@@ -18,8 +18,8 @@ from voxlate.options.calibrate import CalibrateOptions
 from voxlate.options.check import check_options
 from voxlate.options.train import AdaptOptions, ImportOptions, PlanOptions, TrainOptions
 from voxlate.planning.adapt import adapt as adapt_run
-from voxlate.planning.pace import kept_pace
-from voxlate.planning.plan import Plan, check_same, plan_training, planned_once
+from voxlate.planning.pace import read_pace
+from voxlate.planning.plan import Plan, check_same, plan_once, plan_training
 from voxlate.recipe import Recipe, from_dict, head_of, read, to_dict
 from voxlate.recipe import text as recipe_text
 from voxlate.scoring.verdict import colour_lines, read_verdicts
@@ -202,7 +202,7 @@ def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
     """A recipe with its changes, and the comment lines at its head."""
     changes, allow_code = asked.changes or {}, asked.allow_code
     if isinstance(recipe, Plan):
-        return recipe.changed(changes, allow_code).with_head
+        return recipe.change(changes, allow_code).with_head
     if isinstance(recipe, Recipe):
         tables = recipe_text.apply_changes(to_dict(recipe), changes)
         return from_dict(tables, "the recipe", allow_code) if changes else recipe, ""
@@ -223,18 +223,18 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         minutes = None if asked.minutes is None else _minutes(f"{asked.minutes}")
         found = plan_training(
             data, replace(asked, minutes=minutes), fold=asked.fold, say=report.say
-        ).changed(changes, asked.allow_code)
+        ).change(changes, asked.allow_code)
         report.plan(found.why, run / "recipe.toml")
         return found
 
     if asked.plan_for is not None:
         make_plan().write_run(run)
         return Run(run)
-    chosen, head, new_plan = planned_once(run, make_plan, asked.device, asked.allow_code)
+    chosen, head, new_plan = plan_once(run, make_plan, asked.device, asked.allow_code)
     if new_plan is None:
         _say_resumed(run, chosen, asked, report)
         _say_last_stage(chosen, asked, report)
-    beginning = Beginning(head, kept_pace(run, chosen, report.say))
+    beginning = Beginning(head, read_pace(run, chosen, report.say))
     done = train_recipe(
         chosen, data, run, asked, beginning=beginning, progress=report.step, say=report.say
     )

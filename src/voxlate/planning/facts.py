@@ -1,7 +1,7 @@
 """The numbers of a prepared cohort that decide about a plan, read from its headers alone."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -87,6 +87,7 @@ class Facts:
 
     @property
     def patients(self) -> int:
+        """The number of training patients."""
         return len({entry.patient for entry in self.training})
 
     @property
@@ -106,12 +107,12 @@ class Facts:
         lacking = {name: len(self.training) - have[name] for name in self.scans}
         return {name: count for name, count in lacking.items() if count > 0}
 
-    def having(self, names: Sequence[str]) -> "Facts":
+    def of_cases_with(self, names: Sequence[str]) -> "Facts":
         """The facts of the training cases alone that have all of these modalities."""
         chosen = tuple(self.with_all(names))
         return self if chosen == self.training else _facts(self.cohort, chosen)
 
-    def with_all(self, names: Sequence[str]) -> list[Entry]:
+    def with_all(self, names: Iterable[str]) -> list[Entry]:
         """The training cases that have all of these modalities."""
         return [entry for entry in self.training if set(names) <= set(entry.present)]
 

@@ -104,7 +104,7 @@ def _check_left(needed: float, left: float) -> list[Message]:
     return [message("too-slow", text, minutes=minutes)]
 
 
-def kept_pace(run: Path, recipe: Recipe, say: Say = lambda _: None) -> Paced | None:
+def read_pace(run: Path, recipe: Recipe, say: Say = lambda _: None) -> Paced | None:
     """The pace of a planned run when it starts or resumes; None if its lengths were set by hand.
 
     recipe: that of the run. Raises BadInput if RUN/plan.json has another form or names other stages.

@@ -1,16 +1,17 @@
 """The window of Hounsfield units that a cohort's 8-bit pictures of CT show, found with a starter's synthesis of their MR."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 
 from voxlate.batches.batches import batches_of, even_places
 from voxlate.batches.patches import DataSettings
-from voxlate.cases.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.intensity import Window
+from voxlate.images.units import unit_of
+from voxlate.planning.rules import Draft
+from voxlate.starters.card import Card
 from voxlate.training.starter import run_folder
 from voxlate.training.weights import load_method
 
@@ -25,23 +26,32 @@ QUANTILES = np.linspace(0.01, 0.99, 99)
 Ends = tuple[float, float]
 
 
-def shown_window(
-    start_from: str, names: Mapping[str, str], cohort: Cohort, data: Mapping[str, Any], grey: Window
-) -> Ends:
+def find_windows(start_from: str, card: Card, draft: Draft) -> dict[str, Ends]:
+    """The window in HU that pictures of a planned target show; empty if the target is in Hounsfield units itself."""
+    names = dict(zip([*card.source, *card.target], [*draft.roles.source, *draft.roles.target]))
+    return {
+        name: find_window(start_from, names, draft, Window(**draft.tables["intensity"][name]))
+        for name in draft.roles.target
+        if draft.facts.scans[name].pictures and unit_of(name) == "HU"
+    }
+
+
+def find_window(start_from: str, names: Mapping[str, str], draft: Draft, grey: Window) -> Ends:
     """The usual window in which a starter's CT of the training cases has grey levels like those of their pictures.
 
-    names: the cohort's name of each modality of the starter; data: of the planned training; grey: the pictures' range.
-    Only the levels' quantiles in the mask are compared, so that MR and CT need not be aligned.
+    names: the cohort's name of each modality of the starter; grey: the pictures' range. Only the levels' quantiles in
+    the mask are compared, so that MR and CT need not be aligned.
     """
     method, recipe, _ = load_method(run_folder(start_from))
     (target,) = recipe.data.target
     whole = recipe.intensity[target]
     assert isinstance(whole, Window)
     intensity = {names[name]: spec for name, spec in recipe.intensity.items()}
+    cohort = draft.facts.cohort
     shown = DataSettings(
         source=[names[name] for name in recipe.data.source],
         target=[names[target]],
-        patch=tuple(data["patch"]),
+        patch=tuple(draft.data["patch"]),
         axes=recipe.data.axes,
         stack=recipe.data.stack,
     )

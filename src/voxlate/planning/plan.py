@@ -6,7 +6,7 @@ import re
 import shlex
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,16 @@ import tomli_w
 from voxlate.cases.prepared import open_cohort
 from voxlate.cohorts.choice import as_names
 from voxlate.options.option import merge
-from voxlate.options.train import Mode, PlanOptions
+from voxlate.options.train import PlanOptions
 from voxlate.planning import rules
 from voxlate.planning.facts import Facts, check_scales, facts_of
 from voxlate.planning.other_machine import Elsewhere, machine_of
 from voxlate.planning.pace import SPARE, PaceRecord
 from voxlate.planning.probe import FREE, Limits, Probe, free_memory
 from voxlate.planning.roles import Roles, refuse_maps, roles_of
-from voxlate.planning.rules import Size, Tables, Why
-from voxlate.planning.search import FILLED, Candidate, Search, reason
-from voxlate.planning.stages import PREDICTOR, first_stage, mirror, with_samples
-from voxlate.planning.starters import (
-    VALIDATION_COST,
-    Starter,
-    begun_from,
-    few_teach,
-    fitting_starter,
-    starter_error,
-    windows_of,
-    without_training,
-)
+from voxlate.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Tables
+from voxlate.planning.search import FILLED, Candidate, Search, reason, useful_steps
+from voxlate.planning.starters import Starter, find_starter, plan_from_starter, without_training
 from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict
 from voxlate.recipe import text as recipe_text
 from voxlate.scoring.provenance import read_run
@@ -43,19 +33,14 @@ from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, write_text
 from voxlate.system.messages import Say
 from voxlate.training.log_file import append_line
-from voxlate.training.precision import Choice, choose
+from voxlate.training.precision import choose
 from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, check_free, check_recipe_file
 
-LEAST = 300  # steps below which a training is too short
 # With fewer steps of a diffusion, its samples are worse than a copy of the input.
-DRAWN_LEAST = 300
+FEWEST_OF_SAMPLES = 300
 FEW = 2  # passes over the slices below which a training is too short
-SHARES = {
-    "both": 0.55,
-    "samples": 0.4,
-    "mean": 1.0,
-}  # share of the time for the regression
+SHARES = {"both": 0.55, "samples": 0.4}  # share of the time for the regression
 # After changes of these keys, steps were set by hand, or a recipe with corrected steps may give other weights.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
 
@@ -64,37 +49,28 @@ DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent
 class Plan:
     """A recipe as plain tables, the reason for each of its keys, and its predicted seconds and bytes of memory.
 
-    step_seconds, most_steps: probed seconds of a step and largest useful number of steps by stage; probed_seconds: time
-    that planning took; fixed: whether a length was set by hand; elsewhere: the machine that will train, if it is
-    another one; at_once: the command by which a starter needs no training, "" without one; allow_code: import the code
-    outside voxlate that changes of the recipe name.
+    pace: the speed by which the training corrects its steps, None if a length was set by hand; elsewhere: the machine
+    that will train, if it is another one; at_once: the command by which a starter needs no training, "" without one;
+    allow_code: import the code outside voxlate that changes of the recipe name.
     """
 
     tables: Tables
-    why: Why
+    why: Mapping[str, str]
     seconds: float
     memory: float
     limits: Limits
     where: str
-    step_seconds: Mapping[str, float] = field(default_factory=dict)
-    most_steps: Mapping[str, int] = field(default_factory=dict)
-    probed_seconds: float = 0.0
-    fixed: bool = False
+    pace: PaceRecord | None = None
     elsewhere: Elsewhere | None = None
     at_once: str = ""
     allow_code: bool = False
 
     def keep_pace(self, run: Path) -> None:
-        """Write RUN/plan.json, by which the training corrects its steps (see pace.kept_pace); no file if fixed."""
-        if self.fixed:
+        """Write RUN/plan.json, by which the training corrects its steps (see pace.read_pace); no file without a pace."""
+        if self.pace is None:
             Run(run).pace.unlink(missing_ok=True)
-            return
-        PaceRecord(
-            minutes=self.limits.minutes,
-            probed_seconds=self.probed_seconds,
-            step_seconds=dict(self.step_seconds),
-            most_steps=dict(self.most_steps),
-        ).write(run)
+        else:
+            self.pace.write(run)
 
     def write_run(self, run: Path) -> None:
         """Write the folder of a planned run, which `train auto` trains on any machine.
@@ -112,6 +88,7 @@ class Plan:
 
     @property
     def recipe(self) -> Recipe:
+        """The recipe; raises BadInput where a change makes it invalid."""
         return from_dict(self.tables, "the plan", self.allow_code)
 
     @property
@@ -119,23 +96,27 @@ class Plan:
         """The recipe and its reasons as comment lines."""
         return self.recipe, header(self.text)
 
-    def changed(self, changes: Mapping[str, Any], allow_code: bool = False) -> "Plan":
+    def change(self, changes: Mapping[str, Any], allow_code: bool = False) -> "Plan":
         """The plan with changes of its recipe's keys, such as {"train.steps": "500"}.
 
         allow_code: import the code outside voxlate that they name.
         """
-        why = dict(self.why)
-        for key in why:
-            if _touched(key, changes):
-                why[key] = "set by hand"
-        if changes:
-            why["by hand"] = (
-                f"{', '.join(changes)}; the other reasons and the predicted minutes and memory do not take this change into account"
-            )
-        fixed = self.fixed or any(re.search(DECIDES_LENGTH, key) for key in changes)
-        tables = recipe_text.apply_changes(self.tables, changes)
+        if not changes:
+            return replace(self, allow_code=allow_code or self.allow_code)
+        why = {
+            key: "set by hand" if _concerns(key, changes) else text
+            for key, text in self.why.items()
+        }
+        why["by hand"] = (
+            f"{', '.join(changes)}; the other reasons and the predicted minutes and memory do not take this change into account"
+        )
+        fixes_length = any(re.search(DECIDES_LENGTH, key) for key in changes)
         return replace(
-            self, tables=tables, why=why, fixed=fixed, allow_code=allow_code or self.allow_code
+            self,
+            tables=recipe_text.apply_changes(self.tables, changes),
+            why=why,
+            pace=None if fixes_length else self.pace,
+            allow_code=allow_code or self.allow_code,
         )
 
     def save(self, path: Path | str) -> None:
@@ -187,7 +168,7 @@ class Plan:
         return "\n".join(comments) + "\n" + lists
 
 
-def _touched(key: str, changes: Mapping[str, Any]) -> bool:
+def _concerns(key: str, changes: Mapping[str, Any]) -> bool:
     """Whether a change concerns this key, a part of it, or a table that contains it."""
     pairs = ((f"{key}.", f"{change}.") for change in changes)
     return any(a.startswith(b) or b.startswith(a) for a, b in pairs)
@@ -199,7 +180,7 @@ def _on_a_line(match: re.Match[str]) -> str:
     return f"[{', '.join(values)}]"
 
 
-def begun(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | None:
+def begun_recipe(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | None:
     """The recipe by which a run continues, and its head; None if there is no run yet.
 
     The recipe in the provenance decides, because the pace of a plan writes changed steps there first.
@@ -218,7 +199,7 @@ def begun(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | None:
     return paced, head
 
 
-def planned_once(
+def plan_once(
     run: Path, make: Callable[[], Plan], device: str = "auto", allow_code: bool = False
 ) -> tuple[Recipe, str, Plan | None]:
     """The recipe of a run that has begun, and its head; otherwise those of a new plan, and the plan.
@@ -228,7 +209,8 @@ def planned_once(
     accelerator, _ = processes(device)
 
     def decide() -> tuple[Recipe, str, Plan | None]:
-        earlier = begun(run, allow_code)
+        """The recipe of the run or of a new plan."""
+        earlier = begun_recipe(run, allow_code)
         if earlier is not None:
             return *earlier, None
         # This is checked before minutes are spent on a plan.
@@ -279,21 +261,49 @@ def plan_training(
     roles = roles_of(facts, source, target)
     _check_variation(facts, roles)
     if roles.pairing == "pairs":  # cases without a pair are not used
-        facts = facts.having([*roles.source, *roles.target])
+        facts = facts.of_cases_with([*roles.source, *roles.target])
     check_scales(facts, [*roles.source, *roles.target], roles.target)
     probe = Probe(cohort, limits, asked.device, elsewhere=elsewhere)
-    search = Search(facts, probe, lambda size: first_stage(facts, roles, size, LEAST)[0], say)
-    about = ""
-    if not asked.from_scratch:
-        search.starter, about = fitting_starter(facts, roles, regression=_regresses(roles, mode))
-    stages = _two_stages if roles.pairing == "pairs" and mode != "mean" else _one_stage
+    starter, about = (None, "") if asked.from_scratch else find_starter(facts, roles, mode)
+    search = Search(facts, roles, probe, say)
+    if roles.pairing == "pairs" and mode != "mean":
+        draft = _plan_samples(search, starter, mode)
+    else:
+        draft = _plan_stage(search, starter, mode)
     at_once = without_training(facts, roles)
-    draft = replace(stages(facts, roles, mode, search), at_once=at_once)
     if at_once and "minutes" in draft.why:
         draft.why["minutes"] += f", or synthesise without a training: {at_once}"
-    if about:
-        draft = replace(draft, why={"start_from": about, **draft.why})
-    return draft if elsewhere else _with_precision(draft, choose(find_device(asked.device)))
+    why = {"start_from": about, **draft.why} if about else draft.why
+    tables = draft.tables
+    stages = [*tables.get("stages", ()), {**tables, "name": "final"}]
+    if elsewhere is None:
+        precision = choose(find_device(asked.device))
+        for stage in stages:
+            stage["train"]["precision"] = precision.precision
+        why["train.precision"] = precision.why
+    else:
+        why["planned for"] = (
+            f"{elsewhere}: its steps are predicted from counted operations, and corrected there after a tenth of each stage"
+        )
+    steps = {stage["name"]: stage["train"]["steps"] for stage in stages}
+    each = draft.step_seconds
+    pace = PaceRecord(
+        minutes=limits.minutes,
+        probed_seconds=probe.passed,
+        step_seconds=each,
+        most_steps={name: math.ceil(FILLED * most) for name, most in draft.most_steps.items()},
+    )
+    return Plan(
+        tables=tables,
+        why=why,
+        seconds=sum(steps[name] * each[name] for name in each) + probe.passed,
+        memory=probe.most,
+        limits=limits,
+        where=str(cohort.folder),
+        pace=pace,
+        elsewhere=elsewhere,
+        at_once=at_once,
+    )
 
 
 def _limits(asked: PlanOptions, elsewhere: Elsewhere | None) -> Limits:
@@ -302,23 +312,6 @@ def _limits(asked: PlanOptions, elsewhere: Elsewhere | None) -> Limits:
     if memory is None:
         memory = elsewhere.memory_bytes * FREE if elsewhere else free_memory(asked.device)
     return Limits(60.0 if asked.minutes is None else float(asked.minutes), memory)
-
-
-def _regresses(roles: Roles, mode: Mode) -> bool:
-    """Whether the first stage of a plan is a regression, as the networks of starters are."""
-    return roles.pairing == "pairs" or mode == "mean"
-
-
-def _with_precision(draft: Plan, choice: Choice) -> Plan:
-    """The plan with the precision of this machine, which was probed, in every stage."""
-
-    def trained(table: Tables) -> Tables:
-        return {**table, "train": {**table["train"], "precision": choice.precision}}
-
-    tables = trained(draft.tables)
-    if "stages" in tables:
-        tables["stages"] = [trained(stage) for stage in tables["stages"]]
-    return replace(draft, tables=tables, why=draft.why | {"train.precision": choice.why})
 
 
 def _check_variation(facts: Facts, roles: Roles) -> None:
@@ -330,187 +323,104 @@ def _check_variation(facts: Facts, roles: Roles) -> None:
             )
 
 
-def _ranked(search: Search, share: float, most_items: int) -> list[Candidate]:
-    """Networks for a share of the time, the best first; its step is timed again. Raises BadInput if none fits."""
-    probe = search.probe
-    ranked = search.ranked(probe.seconds * (1 - SPARE) * share, most_items)
-    if not ranked:
-        raise BadInput(
-            f"--memory: expected enough for the smallest network, found {probe.limits.memory_bytes / 2**30:.2f} GiB; it needs {probe.most / 2**30:.2f} GiB. Give more."
-        )
-    size = ranked[0].size
-    search.tried[size] = probe.again(search.recipe(size), search.tried[size])
-    best = search.retimed(ranked[0], probe.seconds * (1 - SPARE) * share, most_items)
-    return [best, *ranked[1:]]
-
-
-def _one_stage(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
+def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
     """The plan of one stage: a regression, a completion, or cycles."""
-    probe = search.probe
-    most = rules.most_items(facts, samples=roles.pairing != "pairs")
-    best, tables, why = _first(facts, roles, search, 1.0, most)
-    if roles.pairing == "complete" and mode != "mean":
-        train, of_train = rules.training(best.steps, best.size.width, best.size.batch, draws=True)
-        tables |= {
-            "method": rules.OF_IMAGE,
-            "train": train,
-            "synth": {**tables["synth"], **rules.SAMPLING},
-        }
-        why |= of_train
-        why["method"] = (
+    facts, pairing = search.facts, search.roles.pairing
+    most = rules.most_items(facts, times=1 if pairing == "pairs" else 2)
+    best, draft = _plan_first(search, starter, 1.0, most)
+    tables, synth = draft.tables, draft.tables["synth"]
+    if draft.completes and mode != "mean":
+        train = rules.training(best.steps, best.size, "adamw")
+        tables |= {"method": rules.OF_IMAGE, "train": train}
+        synth |= rules.PARTS["sampling"]
+        draft.why |= rules.reasons_for_training(train, best.size.width)
+        draft.why["method"] = (
             "a diffusion of missing images; --samples 8 gives their mean and standard deviation"
         )
-    elif roles.pairing != "unpaired":
-        tables["synth"] |= mirror(tables)
-    seconds = {"final": best.seconds}
-    return _completed(facts, probe, tables, why, seconds, {"final": most / best.size.batch})
+    elif pairing != "unpaired":
+        synth |= rules.mirror(tables)
+    draft.step_seconds = {"final": best.seconds}
+    draft.most_steps = {"final": most / best.size.batch}
+    return draft
 
 
-def _two_stages(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
+def _plan_samples(search: Search, starter: Starter | None, mode: str) -> Draft:
     """The plan of a regression and a diffusion of its residual, or of the regression alone if time is short."""
     probe = search.probe
     share = SHARES[mode]
-    most = rules.most_items(facts)
-    most_drawn = math.ceil(rules.most_items(facts, samples=True) / rules.BATCH)
-    best, tables, why = _first(facts, roles, search, share, most)
-    of_both = with_samples(tables, best.size, LEAST)
-    measured = probe.measure(of_both, 1)
+    most = rules.most_items(search.facts)
+    most_drawn = math.ceil(rules.most_items(search.facts, times=2) / rules.BATCH)
+    best, draft = _plan_first(search, starter, share, most)
+    measured = probe.measure(rules.with_samples(draft.tables, best.size, LEAST_STEPS), 1)
     if measured is None:
         raise BadInput(
             f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Give more."
         )
-    left = probe.seconds * (1 - SPARE) - best.steps * best.seconds
-    drawn = max(int(left / measured.seconds), 1)
-    drawn = drawn if drawn <= FILLED * most_drawn else most_drawn
-    if mode == "both" and drawn < min(DRAWN_LEAST, most_drawn):
-        alone = _one_stage(facts, roles, "mean", search)
-        minutes = math.ceil(probe.limits.minutes * DRAWN_LEAST / drawn)
-        alone.why["stages"] = (
-            f"the mean prediction alone, because only {drawn:,} steps of a diffusion would fit and samples need {DRAWN_LEAST}; samples need at least --minutes {minutes}"
+    left = search.seconds() - best.steps * best.seconds
+    drawn = useful_steps(max(int(left / measured.seconds), 1), most_drawn)
+    if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most_drawn):
+        minutes = math.ceil(probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
+        draft = _plan_stage(search, starter, "mean")
+        draft.why["stages"] = (
+            f"the mean prediction alone, because only {drawn:,} steps of a diffusion would fit and samples need {FEWEST_OF_SAMPLES}; samples need at least --minutes {minutes}"
         )
-        return alone
-    tables = with_samples(tables, best.size, drawn)
-    sampled = rules.FROM_REGRESSION["steps"]
+        return draft
+    draft.tables = rules.with_samples(draft.tables, best.size, drawn)
+    why = draft.why
     why["stages.regression.method"] = why.pop("method")
     why["stages.regression.train.steps"] = f"{share:.0%} of the time: {why['net.width']}"
     why["train.steps"] = (
         f"the remaining time, for a diffusion of the residual: {drawn:,} steps of {measured.seconds:.3f} s"
     )
     why["synth.steps"] = (
-        f"{sampled} steps from log-SNR -3, because the regression suffices at higher noise"
+        f"{draft.tables['synth']['steps']} steps from log-SNR -3, because the regression suffices at higher noise"
     )
-    seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
-    most_steps = {PREDICTOR: most / best.size.batch, "final": most_drawn}
-    return _completed(facts, probe, tables, why, seconds, most_steps)
+    draft.step_seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
+    draft.most_steps = {PREDICTOR: most / best.size.batch, "final": most_drawn}
+    return draft
 
 
-def _first(
-    facts: Facts, roles: Roles, search: Search, share: float, most_items: int
-) -> tuple[Candidate, Tables, Why]:
-    """The network of the first stage, with its tables and reasons."""
-    ranked = _ranked(search, share, most_items)
-    best = ranked[0]
-    fitting = max(int(search.probe.seconds * (1 - SPARE) * share / best.seconds), 1)
-    _check_epoch(facts, roles, best.size, fitting, best.seconds / share, search.probe)
-    tables, why = first_stage(facts, roles, best.size, best.steps)
-    why["net.width"] = reason(ranked)
-    if best.steps < fitting:
-        why["net.width"] += f"; {fitting:,} would fit, but overfit to {facts.patients} patients"
-    if search.starter is not None:
-        began = _from_starter(search.starter, search, roles, best, tables, share)
-        if isinstance(began, str):
-            why["start_from"] = began
-        else:
-            return began
-    return best, tables, why | _too_short(facts, best.size, fitting, search.probe)
-
-
-def _from_starter(
-    starter: Starter, search: Search, roles: Roles, best: Candidate, tables: Tables, share: float
-) -> tuple[Candidate, Tables, Why] | str:
-    """The first stage from a starter's weights if patients are few or its predicted error is not larger than the best's.
-
-    Otherwise the reason for random weights. best, tables: of the best network from these.
-    """
+def _plan_first(
+    search: Search, starter: Starter | None, share: float, most_items: int
+) -> tuple[Candidate, Draft]:
+    """The network of the first stage, with its draft."""
     facts = search.facts
-    probe = search.probe
-    net = starter.tables["net"]
-    size = Size(net["width"], net.get("patch", 1), best.size.batch)
-    windows = windows_of(starter, tables, facts)
-    measured = probe.measure(begun_from(starter, tables, facts, best.steps, windows)[0], 0)
-    if measured is None:
-        return "random weights, because the network of the starter needs too much memory"
-    seconds = probe.seconds * (1 - SPARE) * (1 - VALIDATION_COST) * share
-    steps = min(max(int(seconds / measured.seconds), 1), rules.most_items(facts) // size.batch)
-    error = starter_error(starter, facts, size.batch, steps)
-    few = few_teach(facts.patients)
-    if error > best.error and not few:
-        return f"random weights, because {best.size} has a predicted error {1 - best.error / error:.1%} below that of the starter's network after {steps:,} steps"
-    planned, why = first_stage(facts, roles, size, steps)
-    begun, of_starter = begun_from(starter, planned, facts, steps, windows)
-    why |= of_starter
-    why["net.width"] = (
-        f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: {few or _against_random(error, best)}"
-    )
-    return Candidate(size, measured.seconds, steps, error), begun, why
+    ranked = search.rank(share, most_items)
+    best = ranked[0]
+    _check_epoch(search, best, share)
+    draft = rules.first_stage(facts, search.roles, best.size, best.steps)
+    draft.why["net.width"] = reason(ranked)
+    if best.steps < best.fitting:
+        draft.why["net.width"] += (
+            f"; {best.fitting:,} would fit, but overfit to {facts.patients} patients"
+        )
+    if starter is not None:
+        begun = plan_from_starter(starter, search, best, share)
+        if not isinstance(begun, str):
+            return begun
+        draft.why["start_from"] = begun
+    passes = best.fitting * best.size.batch / max(facts.slices, 1)
+    if best.fitting < LEAST_STEPS or passes < FEW:
+        # Images will be blurred and lack rare structures such as lesions.
+        minutes = search.probe.limits.minutes * max(
+            2 * LEAST_STEPS / best.fitting, 2 * FEW / passes
+        )
+        draft.why["minutes"] = (
+            f"{best.fitting:,} steps show each slice {passes:.1f} times: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {math.ceil(minutes)} minutes"
+        )
+    return best, draft
 
 
-def _against_random(error: float, best: Candidate) -> str:
-    """The predicted error of a starter relative to the best network from random weights, where both are predicted."""
-    if not (math.isfinite(error) and math.isfinite(best.error)):
-        return f"its error is not predicted, so it is not compared with {best.size} from random weights"
-    return f"a predicted error {1 - error / best.error:.1%} below {best.size} from random weights"
-
-
-def _completed(
-    facts: Facts,
-    probe: Probe,
-    tables: Tables,
-    why: Why,
-    seconds: Mapping[str, float],
-    most: Mapping[str, float],
-) -> Plan:
-    stages = {stage["name"]: stage["train"]["steps"] for stage in tables.get("stages", [])}
-    steps = {**stages, "final": tables["train"]["steps"]}
-    trained = sum(steps[name] * each for name, each in seconds.items())
-    longest = {name: math.ceil(FILLED * count) for name, count in most.items()}
-    if probe.elsewhere:
-        text = f"{probe.elsewhere}: its steps are predicted from counted operations, and corrected there after a tenth of each stage"
-        why = why | {"planned for": text}
-    return Plan(
-        tables=tables,
-        why=why,
-        seconds=trained + probe.passed,
-        memory=probe.most,
-        limits=probe.limits,
-        where=str(facts.cohort.folder),
-        step_seconds=seconds,
-        most_steps=longest,
-        probed_seconds=probe.passed,
-        elsewhere=probe.elsewhere,
-    )
-
-
-def _too_short(facts: Facts, size: Size, steps: int, probe: Probe) -> Why:
-    """A warning if so few steps fit that images will be blurred and lack rare structures such as lesions."""
-    passes = steps * size.batch / max(facts.slices, 1)
-    if steps >= LEAST and passes >= FEW:
-        return {}
-    minutes = probe.limits.minutes * max(2 * LEAST / steps, 2 * FEW / passes)
-    text = f"{steps:,} steps show each slice {passes:.1f} times: EXPECT BLUR, AND LESIONS THAT ARE MISSING"
-    return {"minutes": f"{text}; give {math.ceil(minutes)} minutes"}
-
-
-def _check_epoch(
-    facts: Facts, roles: Roles, size: Size, steps: int, step_seconds: float, probe: Probe
-) -> None:
-    """Raise BadInput if the time does not suffice for one pass over all slices."""
-    wanted = facts.slices / size.batch
-    if steps >= wanted * 0.5:  # about half of the slices contain body
+def _check_epoch(search: Search, best: Candidate, share: float) -> None:
+    """Raise BadInput if a share of the time does not suffice for one pass over all slices."""
+    facts, probe = search.facts, search.probe
+    wanted = facts.slices / best.size.batch
+    if best.fitting >= wanted * 0.5:  # about half of the slices contain body
         return
-    minutes = (wanted * 0.5 * step_seconds * 1.1 / (1 - SPARE) + probe.passed) / 60
-    at_once = without_training(facts, roles)
+    seconds = best.seconds / share
+    minutes = (wanted * 0.5 * seconds * 1.1 / (1 - SPARE) + probe.passed) / 60
+    at_once = without_training(facts, search.roles)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {steps:,} steps of {size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
     )

@@ -1,18 +1,20 @@
-"""The rules that turn facts of a cohort into settings, each with a sentence that states its number."""
+"""The rules of a plan, which turn facts of a cohort into settings of a recipe, each with a sentence that states its number."""
 
 import math
 import tomllib
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from voxlate.planning.facts import AIR_HU, Facts, Scan
 from voxlate.planning.roles import Roles
+from voxlate.system.errors import plural
 
-Why = dict[str, str]  # the reason for each key of the recipe
 Tables = dict[str, Any]
+Setting = tuple[Tables, str]  # a table of the recipe and the reason for it
 
 # Features of a patch stem are at most this wide, because small structures are lost otherwise.
 FINEST_MM = 2.1
+STEMS = (1, 2, 4)
 # Misalignment of scans in pixels: below EXACT they are in register, below ALMOST they may be.
 EXACT = 0.2
 ALMOST = 0.5
@@ -33,8 +35,7 @@ MANY = 30
 # Standard deviation of the contrast of cases (see facts.Scan): 0.03 on one scanner, 0.1 on several.
 SCANNER_CONTRAST = 0.05
 # Trainings with fewer steps take twice the learning rate.
-SHORT = 1500  # a regression
-SHORT_DRAWS = 800  # a diffusion
+SHORT = {"muon": 1500, "adamw": 800}
 RESIDUAL = 4.0  # one over the usual standard deviation of a regression's residual, in network units
 BATCH = 4  # of diffusions and of synthesis
 # Share of the steps with the highest rate, in which the length may still change (see pace).
@@ -42,6 +43,7 @@ HELD = 0.2
 # Passes over the slices per patient; a longer training overfits to few patients.
 PASSES = 5
 LEAST_PASSES = 25
+LEAST_STEPS = 300  # below which a training is too short
 
 LARGEST_PIXEL_RATIO = 1.3  # largest over smallest pixel of cases
 NEGATIVE = 0.02  # share of a map's range: lower values are more than noise
@@ -50,8 +52,10 @@ OUTLYING = 6.0
 # Tukey's fence in quartile ranges above the upper quartile: vessels end and bone begins there.
 REACH = 1.5
 
+PREDICTOR = "regression"  # the name of the first of two stages
+STARTED = ("start_from", "start_window")  # keys of the stage that begins from a starter
 # Parts of planned recipes, as recipes are written.
-_PARTS: dict[str, Tables] = tomllib.loads("""
+PARTS: dict[str, Tables] = tomllib.loads("""
 [light]
 flip_lr = 0.5
 
@@ -107,21 +111,18 @@ eta = 1.0
 grid = "log_snr"
 end = 0.0518
 """)
-LIGHT, FULL_GREY = _PARTS["light"], _PARTS["full_grey"]
-CYCLE, CYCLE_TRAINING = _PARTS["cycle"], _PARTS["cycle_training"]
 OF_RESIDUAL, OF_IMAGE = (
-    {**_PARTS["diffusion"], "times": {"kind": "uniform_log_snr", "low": low, "high": 5.5}}
+    {**PARTS["diffusion"], "times": {"kind": "uniform_log_snr", "low": low, "high": 5.5}}
     for low in (-3.5, -6)
 )
-SAMPLING = _PARTS["sampling"]
 # Sampling starts at log-SNR -3, because the regression is close to the truth.
-FROM_REGRESSION: Tables = {**SAMPLING, "start": 0.8605}
-# Augmentation by the number of passes over the slices.
-STRENGTHS: list[tuple[float, tuple[str, Tables, Tables]]] = [
-    (FEW, ("no other augmentation", {}, {})),
-    (MANY, ("moderate changes", _PARTS["medium"], _PARTS["medium_grey"])),
-    (math.inf, ("all changes", _PARTS["full"], FULL_GREY)),
-]
+FROM_REGRESSION: Tables = {**PARTS["sampling"], "start": 0.8605}
+# Augmentation up to a number of passes over the slices: of shapes and of intensities.
+STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
+    (FEW, "no other augmentation", {}, {}),
+    (MANY, "moderate changes", PARTS["medium"], PARTS["medium_grey"]),
+    (math.inf, "all changes", PARTS["full"], PARTS["full_grey"]),
+)
 
 
 @dataclass(frozen=True)
@@ -137,272 +138,387 @@ class Size:
         return f"width {self.width}, {stem}batch {self.batch}"
 
 
-def intensity(scan: Scan, is_target: bool) -> tuple[Tables, str]:
-    """The intensity map of a modality, and its reason; is_target: whether the modality is synthesised."""
-    if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
-        named = f", not the {scan.unit} that its name suggests" if scan.unit == "HU" else ""
-        return _window(
-            0, 255
-        ), f"values are in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
-    if scan.unit == "HU":
-        return _whole_body(scan) if is_target else _soft_tissue(scan)
-    if scan.unit != "a.u.":
-        return _map_window(scan)
-    return _percentiles(scan)
+def empty_recipe() -> Tables:
+    """The tables of a recipe without keys, in the order in which plans state them."""
+    return {name: {} for name in ("title", "task", "method", "net", "train", "data", "intensity")}
 
 
-def _soft_tissue(scan: Scan) -> tuple[Tables, str]:
-    """The window of a source in HU, which need not contain bone."""
-    quarter = scan.inside.at(25)
-    third = scan.inside.at(75)
-    fence = third + REACH * (third - quarter)
-    least = _outward(scan.inside.at(5), 10, down=True)
-    most = _outward(min(fence, scan.inside.at(99.9)), 10)
-    why = f"HU of a source: soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges over the 75th, {least:g} to {most:g}; bone beyond is clipped"
-    return {**_window(least, most), "clips": 1.0}, why + _no_air(scan)
+@dataclass
+class Draft:
+    """A recipe while rules fill its tables, with the reason for each key.
+
+    size, steps: of the first stage; step_seconds: probed seconds of a step by stage; most_steps: largest useful number
+    of steps by stage.
+    """
+
+    facts: Facts
+    roles: Roles
+    size: Size
+    steps: int
+    tables: Tables = field(default_factory=empty_recipe)
+    why: dict[str, str] = field(default_factory=dict)
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    most_steps: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tables["synth"] = {"batch": BATCH}
+        self.tables["task"] = {"kind": "complete" if self.completes else "translate"}
+
+    @property
+    def completes(self) -> bool:
+        """Whether any missing image is synthesised from the others."""
+        return self.roles.pairing == "complete"
+
+    @property
+    def data(self) -> Tables:
+        """The table `data`."""
+        data: Tables = self.tables["data"]
+        return data
+
+    @property
+    def passes(self) -> float:
+        """Number of passes over the slices in the training."""
+        return self.steps * self.size.batch / max(self.facts.slices, 1)
 
 
-def _whole_body(scan: Scan) -> tuple[Tables, str]:
-    """The window of a target in HU."""
-    low = scan.inside.at(0.1)
-    high = scan.inside.at(99.9)
-    why = f"HU; bodies span {low:.0f} to {high:.0f} (0.1st to 99.9th percentile)"
-    return _window(_outward(low, 50, down=True), _outward(high, 50)), why + _no_air(scan)
+def first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> Draft:
+    """The first stage of every plan, which is a whole recipe: a regression, or cycles if there are no pairs."""
+    draft = Draft(facts, roles, size, steps)
+    choose_data(draft)
+    augment(draft)
+    state_gaps(draft)
+    choose_intensities(draft)
+    if roles.pairing == "unpaired":
+        plan_cycles(draft)
+    else:
+        plan_regression(draft)
+    move_peaks(draft)
+    tile(draft)
+    return draft
 
 
-def _map_window(scan: Scan) -> tuple[Tables, str]:
-    """The window of a map with a physical unit, such as perfusion."""
-    step = 10.0 ** math.floor(math.log10(max(scan.reach, -scan.depth, 1e-6)))
-    most = max(_outward(scan.reach, step / 2), 0.0)
-    least = 0.0
-    if scan.depth < -NEGATIVE * most:
-        least = _outward(scan.depth, step / 2, down=True)
-    usual = scan.inside.at(99.9)
-    why = f"{scan.unit}, the same in every scan; the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {usual:.3g})"
-    if least:
-        why += f"; the lowest 0.1st percentile is {scan.depth:.3g}"
-    if scan.reach > OUTLYING * usual:
-        why += f"; IS {scan.farthest} IN ANOTHER UNIT? It alone sets the range"
-    return _window(least, most), why
+def choose_data(draft: Draft) -> None:
+    """Sides, patches of whole slices or of the bodies' box, and one neighbouring slice on each side for pairs."""
+    facts, roles, data, why = draft.facts, draft.roles, draft.data, draft.why
+    data |= {"source": list(roles.source), "target": list(roles.target)}
+    data["patch"] = [1, *patch_sides(facts, draft.size.stem)]
+    why["data.source"] = roles.why
+    why["data.patch"] = _reason_for_patch(facts, data["patch"])
+    if roles.pairing == "unpaired":
+        data["apart"] = True
+    if facts.shape[0] == 1:
+        if is_part(data["patch"], facts):
+            data["foreground"] = 0.05
+        return
+    data["foreground"] = share = 0.03 if facts.brain else 0.05
+    why["data.foreground"] = f"slices with less than {share:.0%} of body contribute little"
+    away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, {facts.thickness:.1f} times the pixel"
+    if roles.pairing == "pairs":
+        data["stack"] = 1
+        why["data.stack"] = f"{away}: slice-wise, with 1 neighbour on each side"
+    else:
+        method = "a completion" if draft.completes else "CycleGAN"
+        why["data.stack"] = f"{away}; {method} takes single slices"
 
 
-def _percentiles(scan: Scan) -> tuple[Tables, str]:
-    """The percentiles of each scan in arbitrary units."""
-    low = scan.inside.at(0.5)
-    high = scan.inside.at(99.5)
-    bright = 99.9 if scan.tail > VESSELS else 99.5
-    table: Tables = {"kind": "percentile", "low": 0.5, "high": bright}
-    own = f"each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
-    why = f"the unit is unknown, so images are correct up to a factor: {own}"
-    if bright > 99.5:
-        why += f", because the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
-    has_air = scan.least >= 0 or scan.empty
-    if has_air and low >= -0.05 * (high - low):
-        return {**table, "low": 0, "floor": 0}, why + "; air is 0"
-    return (
-        table,
-        why + f"; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile",
-    )
+def patch_sides(facts: Facts, stem: int) -> list[int]:
+    """Height and width of a patch: of slices, or of the bodies' box where it is much smaller."""
+    slices = facts.shape[1:]
+    sides = [min(side + MARGIN, full) for side, full in zip(facts.box[1:], slices)]
+    if math.prod(sides) >= WHOLE * math.prod(slices):
+        sides = [*slices]
+    sides = [min(side, LONGEST * stem) for side in sides]
+    if sides != [*slices]:
+        fitting = zip(sides, slices)
+        sides = [min(8 * math.ceil(side / 8), 8 * (full // 8) or full) for side, full in fitting]
+    return sides
 
 
-def _no_air(scan: Scan) -> str:
-    """A warning if no voxel of any case is as dark as air."""
-    if scan.least < AIR_HU[1]:
-        return ""
-    return f"; NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
+def is_part(patch: list[int], facts: Facts) -> bool:
+    """Whether a patch is smaller than slices."""
+    return patch[1] < facts.shape[1] or patch[2] < facts.shape[2]
 
 
-def _window(low: float, high: float) -> Tables:
-    return {"kind": "window", "low": low, "high": high}
-
-
-def _outward(value: float, step: float, down: bool = False) -> float:
-    """A value rounded to a multiple of step, away from the middle."""
-    rounded = math.floor(value / step) if down else math.ceil(value / step)
-    return float(f"{rounded * step:.6g}")
+def _reason_for_patch(facts: Facts, patch: list[int]) -> str:
+    why = f"{patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
+    if is_part(patch, facts):
+        tall, wide = facts.box[1:]
+        why += f" hold the body ({tall} x {wide}); slices have {facts.shape[1]} x {facts.shape[2]}"
+    else:
+        why = f"whole slices, {why}"
+    if facts.pixel_ratio > LARGEST_PIXEL_RATIO:
+        why += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing"
+    return why
 
 
 def stems(facts: Facts) -> list[int]:
     """Patch stems from the one that fits pixels of this size to the coarsest with enough features per side."""
     most_mm = max(FINEST_MM, BLURRED * facts.apart_mm)
-    finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= most_mm), default=1)
-    side = min(patch(facts, finest)[0][1:])
-    return [
-        stem for stem in (1, 2, 4) if stem == finest or (stem > finest and side >= FEWEST * stem)
-    ]
+    finest = max((stem for stem in STEMS if stem * facts.pixel_mm <= most_mm), default=1)
+    coarsest = max(min(patch_sides(facts, finest)) / FEWEST, finest)
+    return [stem for stem in STEMS if finest <= stem <= coarsest]
 
 
-def most_items(facts: Facts, samples: bool = False) -> int:
-    """Largest useful number of items, beyond which a training overfits; samples take twice as many due to noise."""
-    passes = max(PASSES * facts.patients, LEAST_PASSES)
-    return passes * (2 if samples else 1) * facts.slices
+def most_items(facts: Facts, times: int = 1) -> int:
+    """Largest useful number of items, beyond which a training overfits; times: 2 for samples, due to noise."""
+    return max(PASSES * facts.patients, LEAST_PASSES) * times * facts.slices
 
 
-def patch(facts: Facts, stem: int) -> tuple[list[int], bool, str]:
-    """Size of a patch, whether it is smaller than slices, and the reason."""
-    _, height, width = facts.shape
-    _, tall, wide = facts.box
-    sizes = [min(side + MARGIN, full) for side, full in ((tall, height), (wide, width))]
-    if sizes[0] * sizes[1] >= WHOLE * height * width:
-        sizes = [height, width]
-    sizes = [min(side, LONGEST * stem) for side in sizes]
-    if sizes != [height, width]:
-        sizes = [
-            min(8 * math.ceil(side / 8), 8 * (full // 8) or full)
-            for side, full in zip(sizes, (height, width))
-        ]
-    part = sizes[0] < height or sizes[1] < width
-    shape = f"{sizes[0]} x {sizes[1]} pixels of {facts.pixel_mm:.2g} mm"
-    why = f"whole slices, {shape}"
-    if part:
-        why = f"{shape} hold the body ({tall} x {wide}); slices have {height} x {width}"
-    if facts.pixel_ratio > LARGEST_PIXEL_RATIO:
-        why += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing"
-    return [1, *sizes], part, why
-
-
-def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, Why]:
-    """The table `data` of a recipe; passes: number of passes over the slices in the training."""
-    size, part, why = patch(facts, stem)
-    table: Tables = {
-        "source": list(roles.source),
-        "target": list(roles.target),
-        "patch": size,
-    }
-    if roles.pairing == "unpaired":
-        table["apart"] = True
-    reasons = {"data.source": roles.why, "data.patch": why}
-    depth = facts.shape[0]
-    if depth > 1:
-        table["foreground"] = 0.03 if facts.brain else 0.05
-        reasons["data.foreground"] = (
-            f"slices with less than {table['foreground']:.0%} of body contribute little"
-        )
-        stack, reasons["data.stack"] = _stack(facts, roles)
-        if stack:
-            table["stack"] = stack
-    elif part:
-        table["foreground"] = 0.05
-    table["augment"], reasons["data.augment"] = augment(facts, roles, passes)
-    if facts.gaps and roles.pairing == "complete":
-        table["allow_missing"] = True
-        lack = len(facts.training) - len(facts.with_all(list(facts.scans)))
-        which = ", ".join(f"{name} in {count}" for name, count in facts.gaps.items())
-        reasons["data.allow_missing"] = (
-            f"{lack} of {len(facts.training)} training cases lack some ({which})"
-        )
-    return table, reasons
-
-
-def _stack(facts: Facts, roles: Roles) -> tuple[int, str]:
-    away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, {facts.thickness:.1f} times the pixel"
-    if roles.pairing != "pairs":
-        method = "a completion" if roles.pairing == "complete" else "CycleGAN"
-        return 0, f"{away}; {method} takes single slices"
-    return 1, f"{away}: slice-wise, with 1 neighbour on each side"
-
-
-def augment(facts: Facts, roles: Roles, passes: float) -> tuple[Tables, str]:
+def augment(draft: Draft) -> None:
     """Augmentation in training, by the number of passes over the slices and by the anatomy."""
+    facts = draft.facts
     wide_mm = facts.wide_mm
-    flips = LIGHT if wide_mm < TORSO_MM else {}
+    flips = PARTS["light"] if wide_mm < TORSO_MM else {}
     sides = f"no flips: {wide_mm:.0f} mm wide, with organs on one side"
     if flips:
         sides = f"flips: {wide_mm:.0f} mm wide, a head"
-    sources = [facts.scans[name] for name in roles.source]
-    grey = all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources)
-    how, spatial, intensities = next(strength for most, strength in STRENGTHS if passes < most)
-    times = f"about {passes:.0f} time{'' if round(passes) == 1 else 's'}"
-    patients = f"{facts.patients} patient{'' if facts.patients == 1 else 's'}"
-    why = f"{sides}; {how}, because training uses each slice of {patients} {times}"
-    if not grey:
+    how, spatial, intensities = next(row[1:] for row in STRENGTHS if draft.passes < row[0])
+    patients, times = plural(facts.patients, "patient"), plural(round(draft.passes), "time")
+    why = f"{sides}; {how}, because training uses each slice of {patients} about {times}"
+    sources = [facts.scans[name] for name in draft.roles.source]
+    varied = max(sources, key=lambda scan: scan.contrast)
+    if not all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources):
+        intensities = {}
         if spatial:
             why += "; intensities stay, because they have a unit"
-        return {**flips, **spatial}, why
-    varied = max(sources, key=lambda scan: scan.contrast)
-    if varied.contrast >= SCANNER_CONTRAST:
-        intensities = FULL_GREY
+    elif varied.contrast >= SCANNER_CONTRAST:
+        intensities = PARTS["full_grey"]
         why += f"; all changes of intensities, because cases differ in {varied.name} by {varied.contrast:.0%} of its range, as between scanners"
-    return {**flips, **spatial, **intensities}, why
+    draft.data["augment"] = {**flips, **spatial, **intensities}
+    draft.why["data.augment"] = why
 
 
-def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
-    """The network, whose levels leave at least 8 features per side."""
-    features = min(sides) / size.stem
-    levels = min(max(int(math.log2(max(features / 8, 1))) + 1, 2), 4)
-    table: Tables = {
-        "kind": "unet",
-        "width": size.width,
-        "multipliers": [1, 2, 4, 4][:levels],
-        "blocks": 1,
-    }
-    table |= {"patch": size.stem} if size.stem > 1 else {}
-    table |= {"head_width": 16} if size.width * table["multipliers"][-1] % 32 else {}
-    if features / 2 ** (levels - 1) > 16:
-        # The cost of attention grows with the square of the number of features.
-        table["middle_attention"] = False
-    wide_mm = size.stem * facts.pixel_mm
-    stem = f"pixels of {facts.pixel_mm:.2g} mm: a stem of {size.stem} makes features of {wide_mm:.2g} mm"
-    if facts.apart_mm * BLURRED > FINEST_MM:
-        stem += f", and scans are misaligned by {facts.apart_mm:.1f} mm"
-    return (
-        table,
-        f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}",
+def state_gaps(draft: Draft) -> None:
+    """A completion also learns from cases that lack some of the modalities."""
+    facts = draft.facts
+    if not facts.gaps or not draft.completes:
+        return
+    draft.data["allow_missing"] = draft.tables["task"]["incomplete"] = True
+    lack = len(facts.training) - len(facts.with_all(facts.scans))
+    which = ", ".join(f"{name} in {count}" for name, count in facts.gaps.items())
+    draft.why["data.allow_missing"] = (
+        f"{lack} of {len(facts.training)} training cases lack some ({which})"
     )
 
 
-def training(steps: int, width: int, batch: int, draws: bool = False) -> tuple[Tables, Why]:
-    """The table `train` of a stage with this number of steps; draws: the stage is a diffusion."""
-    ema = round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
-    rate = 2e-3 if steps < (SHORT_DRAWS if draws else SHORT) else 1e-3 if width < 96 else 5e-4
-    table: Tables = {
+def choose_intensities(draft: Draft) -> None:
+    """The intensity map of each modality."""
+    target = draft.roles.target
+    for name in dict.fromkeys([*draft.roles.source, *target]):
+        table, why = intensity(draft.facts.scans[name], "target" if name in target else "source")
+        draft.tables["intensity"][name] = table
+        draft.why[f"intensity.{name}"] = why
+
+
+def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
+    """The intensity map of a modality, and its reason."""
+    if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
+        named = f", not the {scan.unit} that its name suggests" if scan.unit == "HU" else ""
+        why = f"values are in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
+        return {"kind": "window", "low": 0, "high": 255}, why
+    if scan.unit == "HU":
+        table, why = _whole_body(scan) if side == "target" else _soft_tissue(scan)
+        if scan.least >= AIR_HU[1]:
+            why += f"; NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
+        return table, why
+    return _percentiles(scan) if scan.unit == "a.u." else _map_window(scan)
+
+
+def _soft_tissue(scan: Scan) -> Setting:
+    """The window of a source in HU, which need not contain bone."""
+    third = scan.inside.at(75)
+    fence = third + REACH * (third - scan.inside.at(25))
+    table = _window(scan.inside.at(5), min(fence, scan.inside.at(99.9)), 10)
+    why = f"HU of a source: soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges over the 75th, {table['low']:g} to {table['high']:g}; bone beyond is clipped"
+    return {**table, "clips": 1.0}, why
+
+
+def _whole_body(scan: Scan) -> Setting:
+    """The window of a target in HU."""
+    low, high = scan.inside.at(0.1), scan.inside.at(99.9)
+    why = f"HU; bodies span {low:.0f} to {high:.0f} (0.1st to 99.9th percentile)"
+    return _window(low, high, 50), why
+
+
+def _map_window(scan: Scan) -> Setting:
+    """The window of a map with a physical unit, such as perfusion."""
+    step = 10.0 ** math.floor(math.log10(max(scan.reach, -scan.depth, 1e-6))) / 2
+    table = _window(scan.depth, scan.reach, step)
+    table["high"] = max(table["high"], 0.0)
+    if scan.depth >= -NEGATIVE * table["high"]:
+        table["low"] = 0.0
+    usual = scan.inside.at(99.9)
+    why = f"{scan.unit}, the same in every scan; the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {usual:.3g})"
+    if table["low"]:
+        why += f"; the lowest 0.1st percentile is {scan.depth:.3g}"
+    if scan.reach > OUTLYING * usual:
+        why += f"; IS {scan.farthest} IN ANOTHER UNIT? It alone sets the range"
+    return table, why
+
+
+def _window(low: float, high: float, step: float) -> Tables:
+    """The window whose ends are rounded outward to multiples of a step."""
+    ends = {"low": math.floor(low / step), "high": math.ceil(high / step)}
+    rounded = {name: float(f"{end * step:.6g}") for name, end in ends.items()}
+    return {"kind": "window", **rounded}
+
+
+def _percentiles(scan: Scan) -> Setting:
+    """The percentiles of each scan in arbitrary units."""
+    low, high = scan.inside.at(0.5), scan.inside.at(99.5)
+    bright = 99.9 if scan.tail > VESSELS else 99.5
+    table: Tables = {"kind": "percentile", "low": 0.5, "high": bright}
+    why = f"the unit is unknown, so images are correct up to a factor: each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
+    if bright > 99.5:
+        why += f", because the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
+    has_air = scan.least >= 0 or scan.empty
+    if has_air and low >= -0.05 * (high - low):
+        return {**table, "low": 0, "floor": 0}, f"{why}; air is 0"
+    return (
+        table,
+        f"{why}; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile",
+    )
+
+
+def plan_regression(draft: Draft) -> None:
+    """Title, network, training and loss of a regression of target images or of missing images."""
+    targets = ", ".join(draft.roles.target)
+    title = f"{_sides(draft)}, planned: a regression"
+    draft.tables["title"] = f"Any missing of {targets}, planned" if draft.completes else title
+    choose_network(draft)
+    draft.tables["train"] = training(draft.steps, draft.size)
+    draft.why |= reasons_for_training(draft.tables["train"], draft.size.width)
+    choose_loss(draft)
+
+
+def plan_cycles(draft: Draft) -> None:
+    """Title, networks and training of a CycleGAN, which has its generator and the width of the plan."""
+    draft.tables |= {
+        "title": f"{_sides(draft)}, planned: CycleGAN, without pairs",
+        "method": PARTS["cycle"],
+        "net": {"kind": "resnet", "width": draft.size.width, "blocks": 6},
+        "train": {**training(draft.steps, draft.size), **PARTS["cycle_training"]},
+    }
+    draft.why["method"] = (
+        "no case has both sides: CycleGAN, which may invent structures where a regression predicts the mean"
+    )
+
+
+def _sides(draft: Draft) -> str:
+    return f"{' + '.join(draft.roles.source)} to {' + '.join(draft.roles.target)}"
+
+
+def choose_network(draft: Draft) -> None:
+    """The network, whose levels leave at least 8 features per side."""
+    facts, size = draft.facts, draft.size
+    features = min(draft.data["patch"][1:]) / size.stem
+    levels = min(max(int(math.log2(max(features / 8, 1))) + 1, 2), 4)
+    least = features / 2 ** (levels - 1)
+    multipliers = [1, 2, 4, 4][:levels]
+    net: Tables = {"kind": "unet", "width": size.width, "multipliers": multipliers, "blocks": 1}
+    if size.stem > 1:
+        net["patch"] = size.stem
+    if size.width * multipliers[-1] % 32:
+        net["head_width"] = 16
+    if least > 16:  # the cost of attention grows with the square of the number of features
+        net["middle_attention"] = False
+    draft.tables["net"] = net
+    pixels = f"pixels of {facts.pixel_mm:.2g} mm"
+    stem = f"a stem of {size.stem} makes features of {size.stem * facts.pixel_mm:.2g} mm"
+    why = f"{levels} levels leave {least:.0f} features a side; {pixels}: {stem}"
+    if facts.apart_mm * BLURRED > FINEST_MM:
+        why += f", and scans are misaligned by {facts.apart_mm:.1f} mm"
+    draft.why["net"] = why
+
+
+def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon") -> Tables:
+    """The table `train` of a stage; optimiser: muon of a regression, adamw of a diffusion."""
+    return {
         "steps": steps,
-        "batch": batch,
-        "ema": ema,
+        "batch": size.batch,
+        "ema": running_average(steps),
         "save_every": max(min(steps // 4, 500), 1),
         "validate_every": steps // 4 if steps >= 4000 else 0,
         "optimiser": {
-            "kind": "adamw" if draws else "muon",
-            "lr": rate,
+            "kind": optimiser,
+            "lr": 2e-3 if steps < SHORT[optimiser] else 1e-3 if size.width < 96 else 5e-4,
             "betas": [0.9, 0.99],
             "warm_up": min(100, max(steps // 10, 1)),
             "hold": HELD,
         },
     }
-    return table, {
-        "train.ema": f"an average over the last {1 / (1 - ema):.0f} of {steps:,} steps",
+
+
+def running_average(steps: int) -> float:
+    """The decay of the average of weights, over the last tenth of the steps."""
+    return round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
+
+
+def reasons_for_training(train: Tables, width: int) -> dict[str, str]:
+    """The reasons for the keys of a table `train`."""
+    steps, rate = train["steps"], train["optimiser"]["lr"]
+    return {
+        "train.ema": f"an average over the last {1 / (1 - train['ema']):.0f} of {steps:,} steps",
         "train.optimiser.kind": "muon for regressions, adamw for diffusions: measured in docs/reference/measured.md",
         "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, held over {HELD:.0%}, then falling to 0",
     }
 
 
-def cycle_net(size: Size) -> Tables:
-    """CycleGAN's generator with the width of the plan."""
-    return {"kind": "resnet", "width": size.width, "blocks": 6}
-
-
-def regression(facts: Facts) -> tuple[Tables, str]:
-    """The loss of a regression, and its reason: SSIM tolerates small shifts, but costs error without any."""
-    table: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
-    if not facts.apart_mm:
-        return table | {
-            "ssim": SSIM / 4
-        }, "L1 and a little SSIM, because the misalignment of scans is unknown"
+def choose_loss(draft: Draft) -> None:
+    """The loss of a regression: SSIM tolerates small shifts, but costs error without any."""
+    facts = draft.facts
     pixels = facts.apart_mm / facts.pixel_mm
     apart = f"scans are misaligned by {facts.apart_mm:.1f} mm, {pixels:.1f} times the pixel"
-    if pixels < EXACT:
-        return table, f"L1 alone, because {apart}"
-    if pixels < ALMOST:
+    ssim, why = SSIM, f"L1 and SSIM, because {apart}"
+    if not facts.apart_mm:
+        ssim, why = SSIM / 4, "L1 and a little SSIM, because the misalignment of scans is unknown"
+    elif pixels < EXACT:
+        ssim, why = 0.0, f"L1 alone, because {apart}"
+    elif pixels < ALMOST:
         why = f"L1 and a little SSIM, because {apart}, which can be an error of the estimate"
-        return table | {"ssim": SSIM / 4}, why
-    return table | {"ssim": SSIM}, f"L1 and SSIM, because {apart}"
+        ssim = SSIM / 4
+    method: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
+    draft.tables["method"] = method | ({"ssim": ssim} if ssim else {})
+    draft.why["method"] = why
 
 
-def peaks(intensity: Tables, roles: Roles) -> tuple[Tables, Why]:
+def move_peaks(draft: Draft) -> None:
     """Correct the bright end of synthesised images whose scale is each scan's own percentile."""
-    own = [name for name in roles.target if intensity[name]["kind"] == "percentile"]
-    if not own:
-        return {}, {}
-    high = f"{' and '.join(own)}: the {intensity[own[0]]['high']}th percentile"
-    why = f"{high} is moved near to its value in training scans"
-    return {"peaks": True}, {"synth.peaks": why}
+    maps = draft.tables["intensity"]
+    own = [name for name in draft.roles.target if maps[name]["kind"] == "percentile"]
+    if own:
+        draft.tables["synth"]["peaks"] = True
+        high = f"{' and '.join(own)}: the {maps[own[0]]['high']}th percentile"
+        draft.why["synth.peaks"] = f"{high} is moved near to its value in training scans"
+
+
+def tile(draft: Draft) -> None:
+    """Synthesise patches as in training where these are parts of slices."""
+    if is_part(draft.data["patch"], draft.facts):
+        draft.tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
+        draft.why["synth.slices"] = (
+            "patches as in training, because whole slices contain more air, which changes the norms"
+        )
+
+
+def mirror(tables: Tables) -> Tables:
+    """The key that averages a prediction with that of the flipped head: 1 % less error in twice the time."""
+    return {"mirror": True} if "flip_lr" in tables["data"]["augment"] else {}
+
+
+def with_samples(tables: Tables, size: Size, steps: int) -> Tables:
+    """A regression's recipe, extended by a diffusion of its residual with this number of steps."""
+    own = {key: tables[key] for key in ("method", "net", "train")}
+    started = {key: tables[key] for key in STARTED if key in tables}
+    stage = {"name": PREDICTOR, **own, **mirror(tables), **started}
+    shared = {key: value for key, value in tables.items() if key not in STARTED}
+    return {
+        **shared,
+        "title": f"{tables['title']}, and samples of its residual",
+        "task": {"kind": "residual", "predictor": PREDICTOR, "scale": RESIDUAL},
+        "method": OF_RESIDUAL,
+        "net": {**tables["net"], "modulation": "scale_shift"},
+        "synth": {**tables["synth"], **FROM_REGRESSION},
+        "train": training(steps, Size(size.width, size.stem, BATCH), "adamw"),
+        "stages": [stage],
+    }

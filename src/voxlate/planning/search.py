@@ -1,15 +1,17 @@
 """The search for the network with the least predicted error within the time and memory of a plan."""
 
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 from voxlate.planning import law, rules
 from voxlate.planning.facts import Facts
+from voxlate.planning.pace import SPARE
 from voxlate.planning.probe import Probe
-from voxlate.planning.rules import Size, Tables
-from voxlate.planning.starters import Starter
+from voxlate.planning.roles import Roles
+from voxlate.planning.rules import LEAST_STEPS, Size, Tables, first_stage
+from voxlate.system.errors import BadInput
 from voxlate.system.messages import Say, message
 
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
@@ -25,34 +27,35 @@ RUNNERS_UP = 2  # number of further networks that a reason names
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network with the seconds of its step, its number of steps, and its predicted relative error."""
+    """A network with the seconds of its step, its steps, its predicted relative error, and the steps that would fit."""
 
     size: Size
     seconds: float
     steps: int
     error: float
+    fitting: int = 1
 
 
 @dataclass
 class Search:
     """Times steps of the network with the best prediction, until the best network has been timed.
 
-    recipe: gives the recipe of a size for the probe; say: receives a message on each timed network; tried: seconds of
-    a step by size, infinite if it needs too much memory; starter: weights from which the first stage may begin.
+    say: receives a message on each timed network; tried: seconds of a step by size, infinite if it needs too much
+    memory.
     """
 
     facts: Facts
+    roles: Roles
     probe: Probe
-    recipe: Callable[[Size], Tables]
     say: Say
     tried: dict[Size, float] = field(default_factory=dict)
-    starter: Starter | None = None
 
-    def ranked(self, seconds: float, most_items: float) -> list[Candidate]:
-        """The networks for a training of this time, the best first; empty if nothing fits in memory.
+    def rank(self, share: float, most_items: float) -> list[Candidate]:
+        """The networks for a share of the time, the best first, whose step is timed again.
 
-        most_items: largest useful number of training items.
+        most_items: largest useful number of training items. Raises BadInput if nothing fits in memory.
         """
+        seconds = self.seconds(share)
         candidates = self._candidates(seconds, most_items)
         while candidates:
             untried = self._to_try(candidates)
@@ -60,25 +63,29 @@ class Search:
                 break
             self._try(untried)
             candidates = self._candidates(seconds, most_items)
-        fitting = [candidate for candidate in candidates if candidate.size in self._fitting]
-        if not fitting:
-            return []
-        first = fitting[0]
-        return [
-            first,
-            *(candidate for candidate in candidates if candidate is not first),
-        ]
+        best = next((found for found in candidates if found.size in self._fitting), None)
+        if best is None:
+            raise BadInput(
+                f"--memory: expected enough for the smallest network, found {self.probe.limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
+            )
+        candidates.remove(best)
+        each = self.probe.again(self._recipe(best.size), best.seconds)
+        self.tried[best.size] = each
+        return [self._candidate(best.size, each, self.seconds(share), most_items), *candidates]
 
-    def retimed(self, candidate: Candidate, seconds: float, most_items: float) -> Candidate:
-        """The candidate after its step was timed again, or for another time."""
-        return self._candidate(candidate.size, self.tried[candidate.size], seconds, most_items)
+    def seconds(self, share: float = 1.0) -> float:
+        """A share of the seconds that are left for training steps."""
+        return self.probe.seconds * (1 - SPARE) * share
 
     @property
-    def _fitting(self) -> dict[Size, float]:
+    def _fitting(self) -> Mapping[Size, float]:
         return {size: seconds for size, seconds in self.tried.items() if seconds < math.inf}
 
+    def _recipe(self, size: Size) -> Tables:
+        return first_stage(self.facts, self.roles, size, LEAST_STEPS).tables
+
     def _try(self, size: Size) -> None:
-        measured = self.probe.measure(self.recipe(size), 0)
+        measured = self.probe.measure(self._recipe(size), 0)
         self.tried[size] = math.inf if measured is None else measured.seconds
         cost = "too much memory" if measured is None else f"{measured.seconds:.3f} s a step"
         self.say(message("probe", f"probe: {size}: {cost}"))
@@ -93,24 +100,19 @@ class Search:
 
     def _halfway(self, size: Size) -> Size:
         """The size, or a narrower one between the largest that fits and the smallest that did not."""
-        similar = [
-            other for other in self.tried if (other.stem, other.batch) == (size.stem, size.batch)
-        ]
-        largest = max((other.width for other in similar if other in self._fitting), default=None)
-        refused = [other.width for other in similar if other not in self._fitting]
-        if largest is None or not refused:
+        similar = {width: self.tried.get(replace(size, width=width)) for width in WIDTHS}
+        fitting = [width for width, seconds in similar.items() if (seconds or math.inf) < math.inf]
+        refused = [width for width, seconds in similar.items() if seconds == math.inf]
+        if not fitting or not refused:
             return size
-        middle = math.sqrt(largest * min(refused))
-        width = max(
-            (candidate for candidate in WIDTHS if largest < candidate <= middle),
-            default=size.width,
-        )
-        return replace(size, width=min(width, size.width))
+        middle = math.sqrt(max(fitting) * min(refused))
+        between = [width for width in WIDTHS if max(fitting) < width <= middle]
+        return replace(size, width=min(max(between, default=size.width), size.width))
 
     def _candidates(self, seconds: float, most_items: float) -> list[Candidate]:
-        every = itertools.product(rules.stems(self.facts), WIDTHS, BATCHES)
+        every = product(rules.stems(self.facts), WIDTHS, BATCHES)
         sizes = [Size(width, stem, batch) for stem, width, batch in every]
-        possible = [size for size in sizes if not self._too_large(size) and self._pays(size)]
+        possible = [size for size in sizes if not self._is_too_large(size) and self._pays(size)]
         if not self._fitting:  # the smallest network is tried first
             return [Candidate(size, math.inf, 1, math.inf) for size in possible[:1]]
         candidates = [
@@ -120,57 +122,51 @@ class Search:
 
     def _candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
         fitting = max(int(seconds / each), 1)
-        most_steps = math.ceil(most_items / size.batch)
-        steps = fitting if fitting <= FILLED * most_steps else most_steps
+        steps = useful_steps(fitting, math.ceil(most_items / size.batch))
         error = law.relative_error(size.width, size.stem * self.facts.pixel_mm, size.batch, steps)
-        return Candidate(size, each, steps, error)
+        return Candidate(size, each, steps, error, fitting)
 
-    def _too_large(self, size: Size) -> bool:
+    def _is_too_large(self, size: Size) -> bool:
         """Whether this size, or one that needs less memory, did not fit."""
-        for other, seconds in self.tried.items():
-            larger = (
-                size.width >= other.width and size.stem <= other.stem and size.batch >= other.batch
-            )
-            if larger and seconds == math.inf:
-                return True
-        return False
+        refused = self.tried.keys() - self._fitting.keys()
+        return any(
+            size.width >= other.width and size.stem <= other.stem and size.batch >= other.batch
+            for other in refused
+        )
 
     def _pays(self, size: Size) -> bool:
         """Whether the stem makes steps much faster than the next finer stem, as far as both were timed."""
-        for fine, seconds in self._fitting.items():
-            coarse = self._fitting.get(replace(fine, stem=size.stem))
-            if 2 * fine.stem == size.stem and coarse is not None and seconds < FASTER * coarse:
-                return False
-        return True
+        times = self._fitting
+        return not any(
+            2 * fine.stem == size.stem
+            and times.get(replace(fine, stem=size.stem), 0) * FASTER > seconds
+            for fine, seconds in times.items()
+        )
 
     def _seconds(self, size: Size) -> float:
         """Seconds of a step: measured, or extrapolated from the nearest networks that were timed."""
-        if size in self._fitting:
-            return self._fitting[size]
-        near, *others = sorted(self._fitting, key=lambda other: _distance(other, size))
+        times = self._fitting
+        if size in times:
+            return times[size]
+        near, *others = sorted(times, key=lambda other: _distance(other, size))
         power = BY_WIDTH
-        second = others[0] if others else None
-        if second and (second.stem, second.batch) == (near.stem, near.batch) == (
-            size.stem,
-            size.batch,
-        ):
-            growth = math.log(self._fitting[second] / self._fitting[near])
-            power = max(growth / math.log(second.width / near.width), 0.0)
+        if others and _distance(others[0], size)[:2] == _distance(near, size)[:2] == (0, 0):
+            growth = math.log(times[others[0]] / times[near])
+            power = max(growth / math.log(others[0].width / near.width), 0.0)
         wider = (size.width / near.width) ** power
         larger = (size.batch / near.batch) ** BY_BATCH
-        return self._fitting[near] * wider * larger * (near.stem / size.stem) ** BY_STEM
+        return times[near] * wider * larger * (near.stem / size.stem) ** BY_STEM
 
 
-def _distance(size: Size, other: Size) -> tuple[float, float, float]:
-    return (
-        _apart(size.stem, other.stem),
-        _apart(size.batch, other.batch),
-        _apart(size.width, other.width),
-    )
+def useful_steps(fitting: int, most: int) -> int:
+    """All steps that fit in the time if these are hardly more than the largest useful number, else that number."""
+    return fitting if fitting <= FILLED * most else most
 
 
-def _apart(a: int, b: int) -> float:
-    return abs(math.log(a / b))
+def _distance(size: Size, other: Size) -> tuple[float, ...]:
+    """By stem, by batch and by width, as the distance of logarithms."""
+    pairs = (size.stem, other.stem), (size.batch, other.batch), (size.width, other.width)
+    return tuple(abs(math.log(a / b)) for a, b in pairs)
 
 
 def reason(ranked: list[Candidate]) -> str:
@@ -181,11 +177,11 @@ def reason(ranked: list[Candidate]) -> str:
     )
     if any(candidate.error < best.error for candidate in others):
         text += " of the networks whose step was timed"
-    named = [_compared(candidate, best) for candidate in others[:RUNNERS_UP]]
+    named = [_compare(candidate, best) for candidate in others[:RUNNERS_UP]]
     return text + (f"; others: {', '.join(named)}" if named else "")
 
 
-def _compared(candidate: Candidate, best: Candidate) -> str:
+def _compare(candidate: Candidate, best: Candidate) -> str:
     """A network with its predicted error relative to the chosen one; a lower one was not timed."""
     untimed = (
         ", which was not timed in the time of the probe" if candidate.error < best.error else ""

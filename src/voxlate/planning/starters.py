@@ -1,17 +1,18 @@
 """Starters for a plan: which one fits a cohort, and the tables of a training that begins from it."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from voxlate.images.intensity import Window
 from voxlate.images.units import unit_of
 from voxlate.planning import law, rules
 from voxlate.planning.facts import Facts, Scan
-from voxlate.planning.pictures import Ends, shown_window
+from voxlate.planning.pictures import Ends, find_windows
 from voxlate.planning.roles import Roles
-from voxlate.planning.rules import Tables, Why
+from voxlate.planning.rules import Draft, Size, Tables, first_stage
+from voxlate.planning.search import Candidate, Search
 from voxlate.recipe.training import BACKWARD
 from voxlate.starters.card import Card, read_card
 from voxlate.starters.names import PREFIX, starter_names
@@ -52,38 +53,33 @@ MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 
 @dataclass(frozen=True)
 class Starter:
-    """A starter that fits a cohort: its name, its card, and its recipe with the cohort's names of modalities."""
+    """A starter that fits a cohort: starter:NAME, its card, and its recipe with the cohort's names of modalities."""
 
-    name: str
+    start_from: str
     card: Card
     tables: Tables
 
-    @property
-    def start_from(self) -> str:
-        return f"{PREFIX}{self.name}"
 
-
-def renamed(tables: Tables, names: Mapping[str, str]) -> Tables:
+def rename(tables: Tables, names: Mapping[str, str]) -> Tables:
     """A recipe's tables with other names of its modalities; names: by the recipe's own."""
+
+    def by_new_name(table: Mapping[str, Any]) -> dict[str, Any]:
+        return {names.get(name, name): value for name, value in table.items()}
+
     changed = copy.deepcopy(tables)
-    for table in (changed, *changed.get("stages", ())):
-        for side in ("source", "target"):
-            if side in table.get("data", {}):
-                table["data"][side] = [names.get(name, name) for name in table["data"][side]]
-        physics = table.get("data", {}).get("physics")
-        if physics:
-            physics["contrasts"] = _by_new_name(physics["contrasts"], names)
-    changed["intensity"] = _by_new_name(changed["intensity"], names)
+    for stage in (changed, *changed.get("stages", ())):
+        data = stage.get("data", {})
+        for side in data.keys() & {"source", "target"}:
+            data[side] = [names.get(name, name) for name in data[side]]
+        if data.get("physics"):
+            data["physics"]["contrasts"] = by_new_name(data["physics"]["contrasts"])
+    changed["intensity"] = by_new_name(changed["intensity"])
     if "peak_shares" in changed.get("synth", {}):
-        changed["synth"]["peak_shares"] = _by_new_name(changed["synth"]["peak_shares"], names)
+        changed["synth"]["peak_shares"] = by_new_name(changed["synth"]["peak_shares"])
     return changed
 
 
-def _by_new_name(table: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {names.get(name, name): value for name, value in table.items()}
-
-
-def matched(card: Card, source: Sequence[str], target: Sequence[str]) -> dict[str, str] | None:
+def match(card: Card, source: Sequence[str], target: Sequence[str]) -> dict[str, str] | None:
     """The cohort's name of each modality of a starter, in the order of its channels; None if they do not match."""
     names = dict[str, str]()
     for own, theirs in ((card.source, source), (card.target, target)):
@@ -91,7 +87,7 @@ def matched(card: Card, source: Sequence[str], target: Sequence[str]) -> dict[st
             return None
         left = list(theirs)
         for name in own:
-            fitting = [other for other in left if other in {name, *card.accepts.get(name, ())}]
+            fitting = [other for other in left if other in card.names_of(name)]
             if not fitting:
                 return None
             names[name] = name if name in fitting else fitting[0]
@@ -99,43 +95,41 @@ def matched(card: Card, source: Sequence[str], target: Sequence[str]) -> dict[st
     return names
 
 
-def fitting_starter(facts: Facts, roles: Roles, regression: bool) -> tuple[Starter | None, str]:
+def find_starter(facts: Facts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
     """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed.
 
-    regression: whether the plan's first stage is one; a diffusion has other inputs than a starter.
+    mode: of the plan, whose first stage is a regression, as starters are, unless it draws missing images.
     """
     against = []
-    for name in starter_names():
-        folder = run_folder(f"{PREFIX}{name}")
-        header = read_header(Run(folder).weights())
+    for name in map(f"{PREFIX}{{}}".format, starter_names()):
+        folder = run_folder(name)
+        recipe = read_header(Run(folder).weights())["recipe"]
         card = read_card(folder)
-        reason = _against(card, header["recipe"], facts, roles)
-        if not reason and not regression:
+        names = match(card, roles.source, roles.target)
+        reason = _against(card, recipe, names, facts, roles)
+        if not reason and roles.pairing != "pairs" and mode != "mean":
             reason = "it is a regression, which --mode mean plans"
         if reason:
-            against.append(f"{PREFIX}{name} does not fit ({reason})")
+            against.append(f"{name} does not fit ({reason})")
             continue
-        names = matched(card, roles.source, roles.target)
-        assert names is not None
         body = "stripped brains" if card.stripped else "heads with their skull"
-        why = f"{PREFIX}{name}, because it makes {' and '.join(roles.target)} of {' and '.join(roles.source)} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
-        return Starter(name, card, renamed(header["recipe"], names)), why
+        why = f"{name}, because it makes {' and '.join(roles.target)} of {' and '.join(roles.source)} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
+        return Starter(name, card, rename(recipe, names or {})), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
-def _against(card: Card, recipe: Tables, facts: Facts, roles: Roles) -> str:
-    """The reason why a starter does not fit a cohort; "" if it fits."""
-    completes = recipe.get("task", {}).get("kind") == "complete"
-    makes = f"{' and '.join(card.target)} of {' and '.join(card.source)}"
-    if roles.pairing != ("complete" if completes else "pairs"):
-        return f"it {'completes' if completes else 'translates pairs'}, and the plan is for other pairs"
-    if matched(card, roles.source, roles.target) is None:
-        return f"it makes {makes}"
-    if other := _other_scans(card, facts):
-        return other
+def _against(
+    card: Card, recipe: Tables, names: Mapping[str, str] | None, facts: Facts, roles: Roles
+) -> str:
+    """The reason why a starter does not fit a cohort; "" if it fits. names: see match."""
+    if roles.pairing != ("complete" if card.completes else "pairs"):
+        does = "completes" if card.completes else "translates pairs"
+        return f"it {does}, and the plan is for other pairs"
+    if names is None:
+        return f"it makes {' and '.join(card.target)} of {' and '.join(card.source)}"
     if recipe["net"].get("kind") != "unet":
         return "its network is of another kind than those of plans"
-    return ""
+    return _other_scans(card, facts)
 
 
 def _other_scans(card: Card, facts: Facts) -> str:
@@ -154,9 +148,9 @@ def without_training(facts: Facts, roles: Roles) -> str:
     """The command by which a starter synthesises the targets at once; "" if none takes these scans."""
     for name in starter_names():
         card = read_card(run_folder(f"{PREFIX}{name}"))
-        known = {other for own in card.source for other in (own, *card.accepts.get(own, ()))}
-        completes = card.source == card.target and known >= {*roles.source, *roles.target}
-        fits = completes or matched(card, roles.source, roles.target) is not None
+        known = set[str]().union(*map(card.names_of, card.source))
+        completes = card.completes and known >= {*roles.source, *roles.target}
+        fits = completes or match(card, roles.source, roles.target) is not None
         if fits and not _other_scans(card, facts):
             wanted = "".join(f" --missing {target}" for target in roles.target if completes)
             return f"voxlate synth {PREFIX}{name} COHORT{wanted} --out OUT"
@@ -165,14 +159,12 @@ def without_training(facts: Facts, roles: Roles) -> str:
 
 def reason_against(card: Card, facts: Facts) -> str:
     """The reason why a starter does not take the scans of a cohort; "" if it takes them."""
-    missing = [
-        name
-        for name in dict.fromkeys((*card.source, *card.target))
-        if not facts.scans.keys() & {name, *card.accepts.get(name, ())}
-    ]
-    completes = card.source == card.target
-    if len(missing) > (len(card.source) - 2 if completes else 0):
-        return f"needs {'two of ' if completes else ''}{', '.join(card.source if completes else missing)}, which the cohort lacks"
+    names = dict.fromkeys((*card.source, *card.target))
+    missing = [name for name in names if not facts.scans.keys() & {*card.names_of(name)}]
+    if card.completes and len(missing) > len(card.source) - 2:
+        return f"needs two of {', '.join(card.source)}, which the cohort lacks"
+    if missing and not card.completes:
+        return f"needs {', '.join(missing)}, which the cohort lacks"
     return _other_scans(card, facts)
 
 
@@ -184,129 +176,115 @@ def few_teach(patients: int) -> str:
     return f"{taught}, and a starter was measured to be better than random weights for up to {FEW_PATIENTS}"
 
 
-def starter_error(starter: Starter, facts: Facts, batch: int, steps: int) -> float:
-    """The predicted relative error of a training from a starter."""
-    net = starter.tables["net"]
+def relative_error(net: Tables, facts: Facts, batch: int, steps: int) -> float:
+    """The predicted relative error of a training from a starter with this network."""
     pixel_mm = net.get("patch", 1) * facts.pixel_mm
     return law.relative_error(net["width"], pixel_mm, batch, steps + WORTH_STEPS)
 
 
-def windows_of(starter: Starter, tables: Tables, facts: Facts) -> dict[str, Ends]:
-    """The window in HU that pictures of a planned target show; empty if the target is in Hounsfield units itself."""
-    names = dict(zip(starter.card.source, tables["data"]["source"]))
-    names |= dict(zip(starter.card.target, tables["data"]["target"]))
-    shown = {}
-    for name in tables["data"]["target"]:
-        if facts.scans[name].pictures and unit_of(name) == "HU":
-            grey = Window(**tables["intensity"][name])
-            shown[name] = shown_window(
-                starter.start_from, names, facts.cohort, tables["data"], grey
-            )
-    return shown
+def plan_from_starter(
+    starter: Starter, search: Search, best: Candidate, share: float
+) -> tuple[Candidate, Draft] | str:
+    """The first stage from a starter's weights if patients are few or its predicted error is not larger than the best's.
 
-
-def begun_from(
-    starter: Starter, tables: Tables, facts: Facts, steps: int, windows: Mapping[str, Ends]
-) -> tuple[Tables, Why]:
-    """Planned tables of a first stage with the starter's network and intensities, a lower rate, and an early stop.
-
-    windows: those of `windows_of`.
+    Otherwise the reason for random weights. best: the best network from these; share: of the time.
     """
-    own = starter.tables
-    data = {**tables["data"]}
+    facts, roles = search.facts, search.roles
+    net = starter.tables["net"]
+    size = Size(net["width"], net.get("patch", 1), best.size.batch)
+    trial = first_stage(facts, roles, best.size, best.steps)
+    windows = find_windows(starter.start_from, starter.card, trial)
+    begin_from(starter, trial, windows)
+    measured = search.probe.measure(trial.tables, 0)
+    if measured is None:
+        return "random weights, because the network of the starter needs too much memory"
+    seconds = search.seconds(share) * (1 - VALIDATION_COST)
+    fitting = max(int(seconds / measured.seconds), 1)
+    steps = min(fitting, rules.most_items(facts) // size.batch)
+    error = relative_error(net, facts, size.batch, steps)
+    why = few_teach(facts.patients)
+    if error > best.error and not why:
+        return f"random weights, because {best.size} has a predicted error {1 - best.error / error:.1%} below that of the starter's network after {steps:,} steps"
+    draft = first_stage(facts, roles, size, steps)
+    begin_from(starter, draft, windows)
+    draft.why["net.width"] = (
+        f"{size} of the starter gets {steps:,} steps of {measured.seconds:.3f} s: {why or compare_with_random(error, best)}"
+    )
+    return Candidate(size, measured.seconds, steps, error), draft
+
+
+def compare_with_random(error: float, best: Candidate) -> str:
+    """The predicted error of a starter relative to the best network from random weights, where both are predicted."""
+    if not (math.isfinite(error) and math.isfinite(best.error)):
+        return f"its error is not predicted, so it is not compared with {best.size} from random weights"
+    return f"a predicted error {1 - error / best.error:.1%} below {best.size} from random weights"
+
+
+def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> None:
+    """Give the draft of a first stage the starter's network and intensities, a lower rate, and an early stop.
+
+    windows: those of `find_windows`.
+    """
+    own, tables, facts, why = starter.tables, draft.tables, draft.facts, draft.why
+    data = draft.data
     data.pop("stack", None)
     if own["data"].get("stack"):
         data["stack"] = own["data"]["stack"]
-    data["augment"] = _stronger(data.get("augment", {}), own["data"].get("augment", {}))
-    maps = {
-        name: own["intensity"][name] if _same_unit(facts.scans[name]) else spec
-        for name, spec in tables["intensity"].items()
-    }
-    validated = bool(facts.cohort.splits["val"])
-    train = gentle(tables["train"], steps, validated, RATE_OF_PLAN, patience=0)
-    averaged, of_average = _averaged(train["ema"], steps, facts.patients)
-    train |= averaged
-    net, of_net = _padded(own["net"], tables["data"]["patch"], facts)
-    why = {
-        "net": f"that of {starter.start_from}",
-        "train.ema": of_average,
-        "train.optimiser.lr": f"{train['optimiser']['lr']:g}, {RATE_OF_PLAN:g} of the rate from random weights, so that the starter is not forgotten",
-    }
+    for name in tables["intensity"]:
+        if _is_in_usual_unit(facts.scans[name]):
+            tables["intensity"][name] = own["intensity"][name]
+    tables["net"] = own["net"]
+    why["net"] = f"that of {starter.start_from}"
+    validation = 0 if facts.cohort.splits["val"] else None
+    train = lower_rate(tables["train"], draft.steps, RATE_OF_PLAN, validation)
+    if few_teach(facts.patients):
+        train |= {"ema": round(1 - 1 / draft.steps, 5), "keep_start": True}
+        why["train.ema"] = (
+            f"an average over all {draft.steps:,} steps and the starter's weights, because few patients are soon learned by heart"
+        )
+    tables["train"] = train
+    why["train.optimiser.lr"] = (
+        f"{train['optimiser']['lr']:g}, {RATE_OF_PLAN:g} of the rate from random weights, so that the starter is not forgotten"
+    )
     if "best" in train:
         why["train.best"] = (
             "the weights of the least validation error are kept, because few patients are soon learned by heart"
         )
-    if data["augment"] != tables["data"].get("augment", {}):
+    augment, shapes = data["augment"], own["data"].get("augment", {})
+    data["augment"] = augment | {
+        name: max(augment.get(name, 0), shapes[name]) for name in SHAPES if shapes.get(name)
+    }
+    if data["augment"] != augment:
         why["data.augment"] = (
             f"changes of shape as strong as those of {starter.start_from}, because its network learns few patients by heart"
         )
-    shown, of_windows = _in_windows(own, tables, windows)
-    changed = {
-        **tables,
-        **shown,
-        "data": data,
-        "intensity": maps,
-        "net": net,
-        "train": train,
-        "start_from": starter.start_from,
-    }
-    return changed, why | of_net | of_windows
+    if tuple(data["patch"][1:]) == tuple(facts.shape[1:]):
+        tables["net"] = {**own["net"], "border": "zeros"}
+        why["net.border"] = (
+            "zeros also in synthesis, because patches are whole slices, and a starter keeps its response to another border"
+        )
+    for name, ends in windows.items():
+        _rescale(draft, own, name, ends)
+    tables["start_from"] = starter.start_from
 
 
-def _averaged(ema: float, steps: int, patients: int) -> tuple[Tables, str]:
-    """The keys of the running average: of few patients over all steps, with about a third of the starter's weights.
-
-    Weights between a starter's and their fine-tuning err less on other scans than either: Wortsman et al. 2022,
-    arXiv:2109.01903. Held-out MAE of 1, 2, 3 patients, mean of two seeds: 0.083, 0.076, 0.070; 0.090, 0.080, 0.072 by
-    the last steps alone.
-    """
-    if not few_teach(patients):
-        return {}, f"an average over the last {1 / (1 - ema):.0f} of {steps:,} steps"
-    why = f"an average over all {steps:,} steps and the starter's weights, because few patients are soon learned by heart"
-    return {"ema": round(1 - 1 / steps, 5), "keep_start": True}, why
-
-
-def _padded(net: Tables, patch: Sequence[int], facts: Facts) -> tuple[Tables, Why]:
-    """A starter's network, whose borders are padded in synthesis as in training where patches are whole slices."""
-    _, height, width = facts.shape
-    if list(patch[1:]) != [height, width]:
-        return net, {}
-    why = "zeros also in synthesis, because patches are whole slices, and a starter keeps its response to another border"
-    return {**net, "border": "zeros"}, {"net.border": why}
-
-
-def _in_windows(own: Tables, tables: Tables, windows: Mapping[str, Ends]) -> tuple[Tables, Why]:
-    """The keys by which a starter's output is rescaled to windows of its range; own: the starter's tables."""
-    if not windows:
-        return {}, {}
-    ((name, (low, high)),) = windows.items()
+def _rescale(draft: Draft, own: Tables, name: str, ends: Ends) -> None:
+    """Rescale a starter's output to a window of its range; own: the starter's tables; name: the target."""
+    low, high = ends
     (whole,) = (own["intensity"][target] for target in own["data"]["target"])
     # What the starter puts beyond the window is right: it is hardly pulled back.
-    leak = round(LEAK * (high - low) / (whole["high"] - whole["low"]), 5)
-    why = f"the grey levels are most like those of the starter's CT from {low:g} to {high:g} HU, to which its output is rescaled"
-    changed = {
-        "method": {**tables["method"], "leak": leak},
-        "start_window": {name: [low, high]},
-    }
-    return changed, {f"start_window.{name}": why}
+    draft.tables["method"]["leak"] = round(LEAK * (high - low) / (whole["high"] - whole["low"]), 5)
+    draft.tables["start_window"] = {name: [low, high]}
+    draft.why[f"start_window.{name}"] = (
+        f"the grey levels are most like those of the starter's CT from {low:g} to {high:g} HU, to which its output is rescaled"
+    )
 
 
-def _stronger(planned: Tables, own: Tables) -> Tables:
-    """Planned augmentation with changes of shape that are as large as a starter's own."""
-    shapes = {name: max(planned.get(name, 0), own[name]) for name in SHAPES if own.get(name)}
-    return {**planned, **shapes}
-
-
-def gentle(
-    train: Tables,
-    steps: int,
-    validated: bool,
-    rate: float,
-    patience: int = PATIENCE,
-) -> Tables:
+def lower_rate(train: Tables, steps: int, rate: float, patience: int | None = PATIENCE) -> Tables:
     """The table `train` of a training from other weights: a lower rate, and the best validation's weights are kept.
 
-    validated: whether there are cases to validate; rate: factor of the learning rate.
+    rate: factor of the learning rate; patience: validations without a lower error after which the training ends, None
+    where no case validates.
     """
     unfit = ("epochs", "more", "stop", "best", "replay")
     kept = {key: value for key, value in train.items() if key not in unfit}
@@ -315,27 +293,23 @@ def gentle(
     table: Tables = {
         **kept,
         "steps": steps,
-        "ema": rules.training(steps, rules.BATCH, rules.BATCH)[0]["ema"],
+        "ema": rules.running_average(steps),
         "optimiser": {**optimiser, "lr": rate * optimiser["lr"], "warm_up": warm_up},
     }
-    if validated:
+    if patience is not None:
         every = max(steps // VALIDATIONS, 1)
+        # Each item of a validation costs a loss and an image.
+        affordable = VALIDATION_COST * BACKWARD * train.get("batch", rules.BATCH) * every / 2
         table |= {
             "validate_every": every,
             "save_every": every,
-            "validation_items": _validation_items(train.get("batch", rules.BATCH), every),
+            "validation_items": min(max(int(affordable), FEWEST_ITEMS), MOST_ITEMS),
             "best": {"patience": patience},
         }
     return table
 
 
-def _validation_items(batch: int, every: int) -> int:
-    """The items of a validation, each of which costs a loss and an image."""
-    affordable = VALIDATION_COST * BACKWARD * batch * every / 2
-    return min(max(int(affordable), FEWEST_ITEMS), MOST_ITEMS)
-
-
-def _same_unit(scan: Scan) -> bool:
+def _is_in_usual_unit(scan: Scan) -> bool:
     """Whether a modality's values are in the unit that its name suggests, as those of a starter's training were.
 
     Grey levels of an MR are as arbitrary as its own unit.

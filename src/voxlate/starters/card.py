@@ -63,6 +63,15 @@ class Card:
     measured: list[Measured] = field(default_factory=list)
 
     @property
+    def completes(self) -> bool:
+        """Whether it synthesises any missing modality from the others."""
+        return self.source == self.target
+
+    def names_of(self, modality: str) -> tuple[str, ...]:
+        """The names of scans in cohorts that one of its modalities stands for, its own first."""
+        return (modality, *self.accepts.get(modality, ()))
+
+    @property
     def lines(self) -> list[str]:
         """The card as sentences."""
         return [

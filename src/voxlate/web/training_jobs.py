@@ -64,7 +64,7 @@ def plan(folder: Path, request: Request, reporter: Reporter) -> Facts:
     names = ("source", "target", "minutes", "memory_bytes", "mode", "device", "from_scratch")
     options = {name: request[name] for name in names}
     chosen = plan_training(Path(request["prepared"]), progress=reporter, **options)
-    chosen = chosen.changed(request["changes"])
+    chosen = chosen.change(request["changes"])
     from_dict(dict(chosen.tables), "the plan")  # raises BadInput where a change names code
     for earlier in (folder / PLANNED).glob("*"):  # of an attempt that was interrupted
         earlier.unlink()
