@@ -328,7 +328,7 @@ def uncalibrated(work: Path) -> Iterator[dict[str, Any]]:
             mode="mean",
             device="cpu",
         )
-        train(made.changed({"train.steps": "1"}).recipe, work / "whole_prepared", run, device="cpu")
+        train(made.change({"train.steps": "1"}).recipe, work / "whole_prepared", run, device="cpu")
         model = load(run)
         others = {**CHANGES, f"{target} given as {source}": lambda scan: scan}
         for name, change in others.items():

@@ -12,7 +12,7 @@ import numpy as np
 
 from kinds import RECIPE, Kind, done, keep, run
 from voxlate import recipe
-from voxlate.planning.pace import PaceRecord, kept_pace
+from voxlate.planning.pace import PaceRecord, read_pace
 from voxlate.system.errors import Stopped
 from voxlate.system.files import read_json
 from voxlate.training.train import train
@@ -139,7 +139,7 @@ def prepare_planned() -> None:
                 Path(name),
                 device="cpu",
                 progress=stop,
-                pace=kept_pace(Path(name), long),
+                pace=read_pace(Path(name), long),
             )
     if "paced" in read_json("planned/provenance.json") or "paced" not in read_json(
         "paced/provenance.json"

@@ -44,7 +44,10 @@ def facts(
     return Facts(Folder(), cases, known, spacing, shape, box, False, wide_mm=box[2] * spacing[2])  # type: ignore[arg-type]
 
 
-def draft(known: Facts, passes: float = 10, size=rules.Size(16, 2, 4)) -> rules.Draft:
+USUAL = rules.Size(16, 2, 4)
+
+
+def draft(known: Facts, passes: float = 10, size=USUAL) -> rules.Draft:
     """A recipe after all rules, in whose training each slice is used about so often."""
     steps = round(passes * known.slices / size.batch)
     return rules.first_stage(known, roles_of(known), size, steps)
@@ -122,11 +125,11 @@ def test_a_case_that_alone_sets_the_range_of_a_map_is_named():
     )
 
 
-def test_bodies_are_measured_in_mm_and_unlike_pixels_are_said():
-    fine = replace(facts(box=(100, 180, 350)), wide_mm=200.0, pixel_ratio=2.0)
-    assert "200 mm wide, a head" in rules.augment(fine, roles_of(fine), 10)[1]
-    assert "2.0 TIMES THOSE OF ANOTHER" in rules.patch(fine, 1)[2]
-    assert "TIMES" not in rules.patch(facts(), 1)[2]
+def test_bodies_are_measured_in_mm_and_different_pixels_are_stated():
+    fine = draft(replace(facts(box=(100, 180, 350)), wide_mm=200.0, pixel_ratio=2.0))
+    assert "200 mm wide, a head" in fine.why["data.augment"]
+    assert "2.0 TIMES THOSE OF ANOTHER" in fine.why["data.patch"]
+    assert "TIMES" not in draft(facts()).why["data.patch"]
 
 
 def test_a_ct_without_air_is_said_to_lack_its_offset():
@@ -191,11 +194,13 @@ def test_a_single_modality_and_unknown_names_are_refused():
 
 
 def test_patches_hold_the_body_or_the_whole_slice():
-    assert rules.patch(facts(box=(140, 190, 150)), 2)[:2] == ([1, 200, 160], False)
-    size, part, why = rules.patch(facts(shape=(100, 512, 512), box=(90, 220, 180)), 2)
-    assert size == [1, 232, 192]
-    assert part
-    assert "hold the body (220 x 180)" in why
+    whole, box = facts(box=(140, 190, 150)), facts(shape=(100, 512, 512), box=(90, 220, 180))
+    assert draft(whole).data["patch"] == [1, 200, 160]
+    assert "slices" not in draft(whole).tables["synth"]
+    parts = draft(box)
+    assert parts.data["patch"] == [1, 232, 192]
+    assert parts.tables["synth"]["slices"] == {"kind": "tiled"}
+    assert "hold the body (220 x 180)" in parts.why["data.patch"]
 
 
 def test_fine_pixels_get_a_patch_stem_and_coarse_ones_none():
@@ -204,19 +209,15 @@ def test_fine_pixels_get_a_patch_stem_and_coarse_ones_none():
     assert found == sides
 
 
-def test_scans_that_do_not_lie_on_each_other_get_a_coarser_stem():
+def test_misaligned_scans_get_a_coarser_stem():
     assert [rules.stems(replace(facts(), apart_mm=mm))[0] for mm in (0.0, 0.5, 1.8)] == [2, 2, 4]
-    assert (
-        "scans are misaligned by 1.8 mm"
-        in rules.net(replace(facts(), apart_mm=1.8), rules.Size(16, 4, 4), [200, 160])[1]
-    )
+    assert "scans are misaligned by 1.8 mm" in draft(replace(facts(), apart_mm=1.8)).why["net"]
 
 
 def test_ssim_is_minimised_unless_scans_fit_exactly():
-    weights = {
-        mm: rules.regression(replace(facts(), apart_mm=mm))[0].get("ssim", 0)
-        for mm in (0.0, 0.1, 0.3, 0.6, 2.0)
-    }
+    weights = {}
+    for mm in (0.0, 0.1, 0.3, 0.6, 2.0):
+        weights[mm] = draft(replace(facts(), apart_mm=mm)).tables["method"].get("ssim", 0)
     assert weights == {0.0: 0.1, 0.1: 0, 0.3: 0.1, 0.6: 0.4, 2.0: 0.4}
 
 
@@ -226,31 +227,26 @@ def test_small_slices_are_not_made_smaller_by_a_stem():
 
 
 def test_heads_are_flipped_and_torsos_are_not():
-    t1 = roles_of(facts())
-    assert rules.augment(facts(), t1, 1)[0] == {"flip_lr": 0.5}
-    torso = facts(box=(140, 300, 400))
-    assert rules.augment(torso, t1, 1)[0] == {}
-    assert "no flips" in rules.augment(torso, t1, 1)[1]
+    assert draft(facts(), 1).data["augment"] == {"flip_lr": 0.5}
+    torso = draft(facts(box=(140, 300, 400)), 1)
+    assert torso.data["augment"] == {}
+    assert "no flips" in torso.why["data.augment"]
 
 
-def test_the_more_often_slices_are_seen_the_more_they_are_changed():
-    roles = roles_of(facts())
-    few, some, many = (rules.augment(facts(), roles, passes)[0] for passes in (2, 10, 100))
+def test_longer_trainings_get_more_augmentation():
+    few, some, many = (draft(facts(), passes).data["augment"] for passes in (2, 10, 100))
     assert len(few) < len(some)
     assert some["rotate_degrees"] < many["rotate_degrees"]
     assert "remap" in many
 
 
-def test_scans_of_unlike_contrast_are_changed_in_intensity_however_short_the_training():
-    alike, unlike = (
-        facts(),
-        facts(replace(scan(), contrast=0.1), scan("ct", "HU", -100, 1200, -1024)),
-    )
-    assert "remap" not in rules.augment(alike, roles_of(alike), 2)[0]
-    table, why = rules.augment(unlike, roles_of(unlike), 2)
-    assert "remap" in table
-    assert "rotate_degrees" not in table
-    assert "cases differ in t1 by 10% of its range" in why
+def test_scans_of_different_contrast_are_changed_in_intensity_however_short_the_training():
+    different = facts(replace(scan(), contrast=0.1), scan("ct", "HU", -100, 1200, -1024))
+    assert "remap" not in draft(facts(), 2).data["augment"]
+    made = draft(different, 2)
+    assert "remap" in made.data["augment"]
+    assert "rotate_degrees" not in made.data["augment"]
+    assert "cases differ in t1 by 10% of its range" in made.why["data.augment"]
 
 
 def test_contrast_is_how_far_percentiles_lie_apart_on_one_scale():
@@ -273,48 +269,43 @@ def test_a_map_says_nothing_about_how_scans_lie():
     assert _apart(SimpleNamespace(cases=[case]), [case], shown) == 0.4
 
 
-def test_only_what_is_made_on_a_scale_of_its_own_has_its_peaks_corrected():
-    t2, ct = facts(scan(), scan("t2")), facts()
-    maps = {
-        "t2": {"kind": "percentile", "high": 99.5},
-        "ct": {"kind": "window", "low": -100, "high": 1200},
-    }
-    made, why = rules.peaks(maps, roles_of(t2))
-    assert made == {"peaks": True}
-    assert "t2: the 99.5th percentile" in why["synth.peaks"]
-    assert rules.peaks(maps, roles_of(ct)) == ({}, {})
+def test_only_targets_on_a_scale_of_their_own_have_their_peaks_corrected():
+    made = draft(facts(scan(), scan("t2")))
+    assert made.tables["synth"]["peaks"]
+    assert "t2: the 99.5th percentile" in made.why["synth.peaks"]
+    assert "peaks" not in draft(facts()).tables["synth"]
 
 
 def test_intensities_with_a_unit_are_never_changed():
-    cta = facts(scan("cta1", "HU", -100, 600, -1024), scan("tmax", "s", 0, 20))
-    table, why = rules.augment(cta, roles_of(cta), 100)
-    assert not {"gamma", "contrast", "remap", "bias"} & set(table)
-    assert "they have a unit" in why
+    made = draft(facts(scan("cta1", "HU", -100, 600, -1024), scan("tmax", "s", 0, 20)), 100)
+    assert not {"gamma", "contrast", "remap", "bias"} & set(made.data["augment"])
+    assert "they have a unit" in made.why["data.augment"]
 
 
-def test_thick_slices_are_said_with_their_number():
-    thick = facts(spacing=(5.0, 0.98, 0.98))
-    _, why = rules.data(thick, roles_of(thick), 2, 10)
-    assert "slices are 5 mm apart, 5.1 times the pixel" in why["data.stack"]
+def test_thick_slices_are_stated_with_their_number():
+    thick = draft(facts(spacing=(5.0, 0.98, 0.98)))
+    assert "slices are 5 mm apart, 5.1 times the pixel" in thick.why["data.stack"]
 
 
-def test_levels_leave_about_eight_features_a_side():
-    assert rules.net(facts(), rules.Size(16, 2, 4), [200, 160])[0]["multipliers"] == [1, 2, 4, 4]
-    assert rules.net(facts(), rules.Size(16, 1, 4), [24, 20])[0]["multipliers"] == [1, 2]
+@pytest.mark.parametrize(
+    ("shape", "size", "multipliers"),
+    [((150, 200, 160), 2, [1, 2, 4, 4]), ((8, 24, 20), 1, [1, 2])],
+)
+def test_levels_leave_about_eight_features_a_side(shape, size, multipliers):
+    made = draft(facts(shape=shape, box=shape), size=rules.Size(16, size, 4))
+    assert made.tables["net"]["multipliers"] == multipliers
 
 
 def test_the_running_average_spans_the_last_tenth():
     for steps in (500, 2000, 10_000):
-        ema = rules.training(steps, 32, 4)[0]["ema"]
-        assert 1 / (1 - ema) == pytest.approx(steps / 10, rel=0.01)
+        assert 1 / (1 - rules.running_average(steps)) == pytest.approx(steps / 10, rel=0.01)
 
 
 def test_cases_that_lack_a_modality_are_taken_by_a_completion():
     names = ["flair", "t1", "t2"]
-    gaps = facts(*(scan(name) for name in names), present=[names] * 5 + [["t1", "t2"]] * 3)
-    table, why = rules.data(gaps, roles_of(gaps), 2, 10)
-    assert table["allow_missing"]
-    assert why["data.allow_missing"] == "3 of 8 training cases lack some (flair in 3)"
+    made = draft(facts(*(scan(name) for name in names), present=[names] * 5 + [["t1", "t2"]] * 3))
+    assert made.data["allow_missing"]
+    assert made.why["data.allow_missing"] == "3 of 8 training cases lack some (flair in 3)"
 
 
 def test_the_tail_of_a_uniform_scan_is_1():

@@ -27,10 +27,6 @@ from voxlate.training.weights import read_header, read_weights
 
 
 def test_no_step_is_refused_and_writes_nothing(run, prepared, voxlate, tmp_path):
-    with pytest.raises(
-        BadInput, match=r"--steps: expected 1 or more, found 0, which would only copy"
-    ):
-        adapt(run, prepared, tmp_path / "adapted", steps=0, share=0, device="cpu")
     answer = voxlate("adapt", run, "--data", prepared, "--steps", 0, "--out", tmp_path / "adapted")
     assert answer.code == 2
     assert not (tmp_path / "adapted").exists()

@@ -13,15 +13,16 @@ from voxlate.images.intensity import Window
 from voxlate.planning import pictures, plan
 from voxlate.planning import starters as planned
 from voxlate.planning.facts import facts_of
-from voxlate.planning.plan import _against_random
 from voxlate.planning.probe import Limits
 from voxlate.planning.roles import Roles, roles_of
-from voxlate.planning.search import Candidate, Size
+from voxlate.planning.rules import Size, first_stage
+from voxlate.planning.search import Candidate
 from voxlate.planning.starters import (
-    begun_from,
-    fitting_starter,
-    matched,
-    renamed,
+    begin_from,
+    compare_with_random,
+    find_starter,
+    match,
+    rename,
     without_training,
 )
 from voxlate.starters.card import read_card
@@ -39,7 +40,7 @@ def facts(prepared):
 
 
 def test_the_fitting_starter_is_named_with_its_reason(starter, facts):
-    found, why = fitting_starter(facts, roles_of(facts), regression=True)
+    found, why = find_starter(facts, roles_of(facts), "both")
     assert found is not None
     assert found.start_from == "starter:tiny"
     assert "it makes t2 of t1 of heads with their skull with pixels of 2 mm" in why
@@ -55,17 +56,16 @@ def test_the_fitting_starter_is_named_with_its_reason(starter, facts):
 )
 def test_a_starter_of_other_scans_is_refused_with_a_reason(starter, facts, changed, reason):
     facts = replace(facts, **changed)
-    found, why = fitting_starter(facts, roles_of(facts), regression=True)
+    found, why = find_starter(facts, roles_of(facts), "both")
     assert found is None
     assert reason in why
 
 
 def test_a_starter_of_other_modalities_is_refused_with_a_reason(starter, facts):
     roles = Roles(("t2",), ("t1",), "the reverse")
-    found, why = fitting_starter(facts, roles, regression=True)
+    found, why = find_starter(facts, roles, "both")
     assert found is None
     assert "it makes t2 of t1" in why
-    assert "--mode mean" in fitting_starter(facts, roles_of(facts), regression=False)[1]
 
 
 def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few(
@@ -80,42 +80,43 @@ def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few
     assert without_training(brains, roles) == command
     assert without_training(facts, roles) == "", "heads with their skull"
     assert without_training(brains, Roles(("t1",), ("cbf",), "pairs")) == ""
-    size, probe = Size(32, 1, 4), SimpleNamespace(limits=LIMITS, passed=0.0)
+    probe = SimpleNamespace(limits=LIMITS, passed=0.0)
+    search = SimpleNamespace(facts=brains, roles=roles, probe=probe)
     with pytest.raises(
         BadInput, match=r"minutes or more, or synthesise without a training: "
     ) as no:
-        plan._check_epoch(brains, roles, size, 1, 60.0, probe)
+        plan._check_epoch(search, Candidate(Size(32, 1, 4), 60.0, 1, 1.0), 1.0)
     assert str(no.value).endswith(command)
 
 
 def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(starter):
     card = replace(read_card(starter), source=["t1", "t2"], target=["ct"])
     card = replace(card, accepts={"t1": ["t1w"], "t2": ["t2w", "flair"], "ct": ["ct"]})
-    assert matched(card, ["flair", "t1w"], ["ct"]) == {"t1": "t1w", "t2": "flair", "ct": "ct"}
-    assert matched(card, ["t1w"], ["ct"]) is None
-    assert matched(card, ["t1w", "swi"], ["ct"]) is None
+    assert match(card, ["flair", "t1w"], ["ct"]) == {"t1": "t1w", "t2": "flair", "ct": "ct"}
+    assert match(card, ["t1w"], ["ct"]) is None
+    assert match(card, ["t1w", "swi"], ["ct"]) is None
     tables = {"data": {"source": ["t1", "t2"], "target": ["ct"]}, "intensity": {"t1": 1, "ct": 2}}
-    named = renamed(tables, {"t1": "t1w", "t2": "flair"})
+    named = rename(tables, {"t1": "t1w", "t2": "flair"})
     assert named["data"] == {"source": ["t1w", "flair"], "target": ["ct"]}
     assert named["intensity"] == {"t1w": 1, "ct": 2}
 
 
 @pytest.fixture
-def whole_slices(facts):
-    """The planned tables of a training from random weights, whose patches are whole slices."""
-    return {
-        "data": {"source": ["t1"], "target": ["t2"], "patch": [1, *facts.shape[1:]], "stack": 1},
-        "intensity": {"t1": {"kind": "percentile"}, "t2": {"kind": "percentile"}},
-        "net": {"kind": "unet", "width": 64},
-        "train": {"steps": 800, "optimiser": {"kind": "muon", "lr": 2e-3, "warm_up": 80}},
-    }
+def begun(starter, facts):
+    """begun(windows): the draft of a training from the starter, whose patches are whole slices."""
+
+    def begin(windows=None, **changes):
+        known = replace(facts, **changes)
+        found, _ = find_starter(facts, roles_of(facts), "both")
+        draft = first_stage(known, roles_of(known), Size(64, 1, 4), 800)
+        begin_from(found, draft, windows or {})
+        return draft
+
+    return begin
 
 
-def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(
-    starter, facts, whole_slices
-):
-    found, _ = fitting_starter(facts, roles_of(facts), regression=True)
-    tables, why = begun_from(found, whole_slices, facts, 800, {})
+def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(starter, begun):
+    tables, why = begun().tables, begun().why
     header = read_header(Run(starter).weights())
     # Trained on whole slices, a network answers to their border as it was padded.
     assert tables["net"] == {**header["recipe"]["net"], "border": "zeros"}
@@ -130,16 +131,16 @@ def test_a_plan_from_a_starter_has_its_network_a_lower_rate_and_an_early_stop(
     assert why["train.ema"] == "an average over the last 80 of 800 steps"
 
 
-def test_few_patients_average_all_steps_and_the_starter(starter, facts, whole_slices, monkeypatch):
-    found, _ = fitting_starter(facts, roles_of(facts), regression=True)
+def test_few_patients_average_all_steps_and_the_starter(begun, monkeypatch):
     monkeypatch.setattr(planned, "FEW_PATIENTS", 4)
-    tables, why = begun_from(found, whole_slices, facts, 800, {})
-    assert (tables["train"]["ema"], tables["train"]["keep_start"]) == (0.99875, True)
-    assert "all 800 steps and the starter's weights" in why["train.ema"]
+    draft = begun()
+    train = draft.tables["train"]
+    assert (train["ema"], train["keep_start"]) == (0.99875, True)
+    assert "all 800 steps and the starter's weights" in draft.why["train.ema"]
 
 
 def test_pictures_are_found_to_show_the_window_whose_levels_the_starters_images_have(
-    starter, prepared, monkeypatch
+    starter, facts, monkeypatch
 ):
     """A perfect starter, whose range is 0 to 1400; the cohort's scans from 100 to 800 are grey levels."""
     _, recipe, header = load_method(starter)
@@ -151,29 +152,17 @@ def test_pictures_are_found_to_show_the_window_whose_levels_the_starters_images_
     monkeypatch.setattr(pictures, "load_method", lambda _: (Perfect(), recipe, header))
     monkeypatch.setattr(pictures, "WINDOWS_HU", ((0, 1400), (100, 800), (400, 600)))
     names = {"t1": "t1", "t2": "t2"}
-    found = pictures.shown_window(
-        "starter:tiny",
-        names,
-        open_cohort(prepared),
-        {"patch": [1, 24, 20]},
-        Window(low=100, high=800),
-    )
+    draft = first_stage(facts, roles_of(facts), Size(16, 1, 2), 10)
+    found = pictures.find_window("starter:tiny", names, draft, Window(low=100, high=800))
     assert found == (100, 800)
 
 
-def test_a_plan_for_pictures_rescales_the_starters_output_to_their_window(starter, facts):
-    found, _ = fitting_starter(facts, roles_of(facts), regression=True)
-    plain = {
-        "data": {"source": ["t1"], "target": ["t2"], "patch": [1, 8, 8]},
-        "intensity": {"t1": {"kind": "percentile"}, "t2": {"kind": "window"}},
-        "method": {"kind": "regression", "leak": 0.1},
-        "train": {"steps": 800, "optimiser": {"kind": "muon", "lr": 2e-3}},
-    }
-    tables, why = begun_from(found, plain, facts, 800, {"t2": (100, 800)})
-    assert tables["start_window"] == {"t2": [100, 800]}
-    assert tables["method"]["leak"] == 0.05
-    assert "border" not in tables["net"]
-    assert "from 100 to 800" in why["start_window.t2"]
+def test_a_plan_for_pictures_rescales_the_starters_output_to_their_window(begun):
+    draft = begun({"t2": (100, 800)}, shape=(6, 48, 40))
+    assert draft.tables["start_window"] == {"t2": [100, 800]}
+    assert draft.tables["method"]["leak"] == 0.05
+    assert "border" not in draft.tables["net"]
+    assert "from 100 to 800" in draft.why["start_window.t2"]
 
 
 def test_a_training_begins_with_the_starters_image_in_the_window(
@@ -243,7 +232,7 @@ def test_few_patients_begin_from_the_starter_whatever_the_law_predicts(
 ):
     install(stripped=True)
     monkeypatch.setattr(planned, "FEW_PATIENTS", few)  # four patients of the small cohort teach
-    monkeypatch.setattr(plan, "starter_error", lambda *_: 100.0)
+    monkeypatch.setattr(planned, "relative_error", lambda *_: 100.0)
     made = plan.plan_training(
         prepared, minutes=LIMITS.minutes, memory_bytes=LIMITS.memory_bytes, mode="mean"
     )
@@ -282,10 +271,10 @@ def test_without_a_starter_no_plan_speaks_of_one(prepared, tmp_path, monkeypatch
 def test_an_error_that_nobody_predicted_is_not_given_in_percent():
     best = Candidate(Size(32, 2, 8), 0.1, 1000, 1.0)
     assert (
-        _against_random(0.9, best)
+        compare_with_random(0.9, best)
         == f"a predicted error 10.0% below {best.size} from random weights"
     )
     for error, other in ((-math.inf, best), (0.9, replace(best, error=math.inf))):
-        sentence = _against_random(error, other)
+        sentence = compare_with_random(error, other)
         assert sentence.startswith("its error is not predicted")
         assert "inf" not in sentence

@@ -14,7 +14,7 @@ from pathlib import Path
 from voxlate.recipe import Recipe, to_dict, with_tables
 from voxlate.recipe import text as recipe_text
 from voxlate.system.files import read_json, write_json
-from voxlate.system.messages import Message, Say, message
+from voxlate.system.messages import Say, message
 from voxlate.system.records import Name, NotNegative, Positive, Record, Several
 from voxlate.training.log_file import seconds_of
 from voxlate.training.run import LEAST, MOST, Run
@@ -37,6 +37,7 @@ class PaceRecord:
     most_steps: dict[Name, Several]
 
     def write(self, run: Path) -> None:
+        """Write the record into the folder of a run."""
         write_json(Run(run).pace, asdict(self))
 
 
@@ -72,10 +73,15 @@ class Paced:
         if all(abs(lengths[name] - steps) <= TOLERANCE * steps for name, steps in ahead.items()):
             return None
         needed = sum(steps * each[name] for name, steps in lengths.items()) - step * seconds
-        self.say(message("paced", self._sentence(stage, seconds, ahead, lengths)))
-        for one in _check_left(needed, left):
-            self.say(one)
-        changes = {_key(name): str(steps) for name, steps in lengths.items()}
+        changed = ", ".join(f"{name} {ahead[name]:,} → {lengths[name]:,}" for name in lengths)
+        text = f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are changed once so that the training ends in its minutes: {changed}."
+        self.say(message("paced", text))
+        if needed > (1 + TOLERANCE) * left + 1:  # with the smallest allowed number of steps
+            minutes = math.ceil(needed / 60)
+            text = f"THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and {left / 60:.1f} are left."
+            self.say(message("too-slow", text, minutes=minutes))
+        keys = {name: "" if name == "final" else f"stages.{name}." for name in lengths}
+        changes = {f"{keys[name]}train.steps": str(steps) for name, steps in lengths.items()}
         return with_tables(recipe, recipe_text.apply_changes(to_dict(recipe), changes), "the plan")
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
@@ -83,25 +89,6 @@ class Paced:
         least = LEAST * steps
         most = min(MOST * steps, max(self.most[name], least))
         return math.floor(min(max(wanted, least), most))
-
-    def _sentence(
-        self,
-        stage: str,
-        seconds: float,
-        before: Mapping[str, int],
-        after: Mapping[str, int],
-    ) -> str:
-        changed = ", ".join(f"{name} {before[name]:,} → {after[name]:,}" for name in after)
-        return f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are changed once so that the training ends in its minutes: {changed}."
-
-
-def _check_left(needed: float, left: float) -> list[Message]:
-    """A message if even the smallest allowed number of steps takes longer than the time that is left."""
-    if needed <= (1 + TOLERANCE) * left + 1:
-        return []
-    minutes = math.ceil(needed / 60)
-    text = f"THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and {left / 60:.1f} are left."
-    return [message("too-slow", text, minutes=minutes)]
 
 
 def read_pace(run: Path, recipe: Recipe, say: Say = lambda _: None) -> Paced | None:
@@ -124,7 +111,3 @@ def read_pace(run: Path, recipe: Recipe, say: Say = lambda _: None) -> Paced | N
     record.check(same, f"steps of {', '.join(named) or 'no stage'}")
     left = kept.minutes * 60 * (1 - SPARE / 2) - kept.probed_seconds - seconds_of(Run(run).log)
     return Paced(time.monotonic() + left, kept.step_seconds, kept.most_steps, say)
-
-
-def _key(stage: str) -> str:
-    return "train.steps" if stage == "final" else f"stages.{stage}.train.steps"

@@ -112,10 +112,8 @@ class Probe:
         measured = (
             self._predict(recipe, stage) if self.elsewhere else self._time(recipe, stage, steps)
         )
-        if measured is None:
-            return None
-        if measured.memory > self.limits.memory_bytes:
-            self.most = self.most or measured.memory
+        if measured is None or measured.memory > self.limits.memory_bytes:
+            self.most = self.most or (measured.memory if measured else 0.0)
             return None
         self.most = max(self.most, measured.memory)
         self.last = measured

@@ -1,9 +1,10 @@
 """Whether the scans of another site are in the units of a run: what adaptation refuses, and what it cautions about."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from voxlate.cases.prepared import Cohort
-from voxlate.planning.facts import AIR_HU, Scan, facts_of
+from voxlate.planning.facts import AIR_HU, Scan
 from voxlate.recipe import Recipe, ranges_of
 from voxlate.scoring.truths import SketchedTruth, fault_messages, faults_of, sketch_of
 from voxlate.system.errors import BadInput
@@ -42,49 +43,50 @@ def check_held_out(cohort: Cohort) -> None:
     )
 
 
-def check_values(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> None:
+def check_values(
+    recipe: Recipe, units: Mapping[str, str], scans: Mapping[str, Scan], where: Path
+) -> None:
     """Raise BadInput if a CT of the run is no CT in the cohort: it holds pictures of 8 bits, or another scan does."""
-    scans = facts_of(cohort).scans
     for name, (low, high) in ranges_of(recipe).items():
         if name not in scans or units.get(name) != "HU" or low >= 0:
             continue
         scan = scans[name]
-        expected = f"expected {name} in Hounsfield units, as in the run (its window is {low:g} to {high:g})"
-        other = _like_ct(scans, units)
-        if other is not None and scan.least > AIR_HU[1]:
+        expected = f"{where}: expected {name} in Hounsfield units, as in the run (its window is {low:g} to {high:g}), found {scan.least:g} to {scan.most:g}"
+        # A scan that is no CT in the run and yet holds the values of air in Hounsfield units.
+        like_ct = [
+            other
+            for other in scans.values()
+            if units.get(other.name, "HU") != "HU" and other.least < AIR_HU[0]
+        ]
+        if like_ct and scan.least > AIR_HU[1]:
+            other = like_ct[0]
             raise BadInput(
-                f"{cohort.folder}: {expected}, found {scan.least:g} to {scan.most:g} as of an MR scan, and {other.least:g} to {other.most:g} as of a CT in {other.name}: {name} and {other.name} seem to be swapped. Name the files correctly and prepare them again."
+                f"{expected} as of an MR scan, and {other.least:g} to {other.most:g} as of a CT in {other.name}: {name} and {other.name} seem to be swapped. Name the files correctly and prepare them again."
             )
         if scan.pictures:
             raise BadInput(
-                f"{cohort.folder}: {expected}, found {scan.least:g} to {scan.most:g}: it looks like an MR scan or pictures of 8 bits. Is {name} another modality? Prepare the original CT, or plan a training on pictures with voxlate train auto."
+                f"{expected}: it looks like an MR scan or pictures of 8 bits. Is {name} another modality? Prepare the original CT, or plan a training on pictures with voxlate train auto."
             )
 
 
-def truth_cautions(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> list[Message]:
+def compare_truths(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> list[Message]:
     """A message for each kind of target scans that cannot be those of their sources; units: the run's, by its modalities."""
     cautions = list[Message]()
     for name in recipe.data.target:
         truths = dict[str, SketchedTruth]()
         for entry in cohort.cases:
             case = cohort.case(entry.case)
-            sources = [one for one in recipe.data.source if one != name]
-            shown = [one for one in sources if one in case.header.units]
-            if name not in case.header.units or not shown:
+            known = case.header.units
+            sources = [source for source in recipe.data.source if source != name]
+            shown = next((source for source in sources if source in known), None)
+            if name not in known or shown is None:
                 continue
             truth = case.volume(name)
-            sketch = sketch_of(truth, None, case.volume(shown[0]).data[0], truth.grid)
-            truths[entry.case] = SketchedTruth(
-                entry.patient, truth.unit, units.get(name, truth.unit), sketch
-            )
+            sketch = sketch_of(truth, None, case.volume(shown).data[0], truth.grid)
+            unit = units.get(name, truth.unit)
+            truths[entry.case] = SketchedTruth(entry.patient, truth.unit, unit, sketch)
         cautions += fault_messages(faults_of(truths), len(truths), IN_ADAPT)
     return cautions
-
-
-def _like_ct(scans: Mapping[str, Scan], units: Mapping[str, str]) -> Scan | None:
-    """The first scan that is no CT in the run and yet holds the values of air in Hounsfield units."""
-    others = [scan for name, scan in scans.items() if units.get(name, "HU") != "HU"]
-    return next((scan for scan in others if scan.least < AIR_HU[0]), None)
 
 
 def validation_errors(run: Run) -> dict[str, float]:
@@ -96,34 +98,25 @@ def validation_errors(run: Run) -> dict[str, float]:
     }
 
 
-def check_error(
-    stage: str, before: float, own: Mapping[str, float], scans: Mapping[str, Scan]
-) -> list[Message]:
-    """A message where the error before adapting is far above the run's own, as far as that is known.
-
-    own: the run's validation errors by stage; scans: those of the run's modalities in the new cohort.
-    """
-    if before <= FAR * own.get(stage, before):
-        return []
-    ranges = ", ".join(
-        f"{name} {scan.least:g} to {scan.most:g} {scan.unit}" for name, scan in scans.items()
-    )
-    text = f"before adapting, the mean absolute error on held-out cases of the new site is {before:.3g}, which is {before / own[stage]:.2g} times that of the run on its own held-out cases ({own[stage]:.3g}, network units). Check the new scans ({ranges}): unit, offset, inverted scale, swapped modalities, alignment (voxlate report PREPARED)."
-    return [message("other-site", text, error=before, own=own[stage])]
-
-
-def watched(
+def watch(
     progress: StepCallback,
     own: Mapping[str, float],
     scans: Mapping[str, Scan],
     say: Say,
 ) -> StepCallback:
-    """A callback that also says after the first step of each stage if the error before it was far above the run's own."""
+    """A callback that also says after the first step of each stage if the error before it was far above the run's own.
 
-    def after_step(stage: str, step: int, steps: int, latest: Mapping[str, float]) -> None:
-        if step == 1 and "mae" in latest:
-            for one in check_error(stage, latest["mae"], own, scans):
-                say(one)
+    own: the run's validation errors by stage, as far as they are known; scans: those of the run's modalities in the
+    new cohort.
+    """
+    found = [f"{name} {scan.least:g} to {scan.most:g} {scan.unit}" for name, scan in scans.items()]
+
+    def compare(stage: str, step: int, steps: int, latest: Mapping[str, float]) -> None:
+        """State an error that is far above the run's own, and report the step."""
+        before, usual = latest.get("mae", 0.0), own.get(stage)
+        if step == 1 and usual is not None and before > FAR * usual:
+            text = f"before adapting, the mean absolute error on held-out cases of the new site is {before:.3g}, which is {before / usual:.2g} times that of the run on its own held-out cases ({usual:.3g}, network units). Check the new scans ({', '.join(found)}): unit, offset, inverted scale, swapped modalities, alignment (voxlate report PREPARED)."
+            say(message("other-site", text, error=before, own=usual))
         progress(stage, step, steps, latest)
 
-    return after_step
+    return compare
