@@ -11,7 +11,7 @@ from voxlate.cases.align import Preparation
 from voxlate.cases.audit import (
     MOST_PAIRS,
     check_alignment,
-    examined_cases,
+    choose_cases,
     misalignment_lines,
     misalignments,
     to_refine,
@@ -105,21 +105,21 @@ def test_a_blank_scan_and_a_case_of_one_scan_are_not_compared(tmp_path, save):
 def test_all_of_few_cases_are_examined_and_a_tenth_of_many():
     few = {f"case{k}": f"case{k}" for k in range(12)}
     many = {f"case{k}": f"case{k}" for k in range(1000)}
-    assert examined_cases(few) == few.keys()
-    assert len(examined_cases(many)) == 12 + 98
-    assert examined_cases(many, 1000) == many.keys()
-    assert examined_cases(many, 0) == frozenset()
+    assert choose_cases(few) == few.keys()
+    assert len(choose_cases(many)) == 12 + 98
+    assert choose_cases(many, 1000) == many.keys()
+    assert choose_cases(many, 0) == frozenset()
 
 
 def test_the_examined_slices_are_of_all_patients_and_do_not_depend_on_the_order_of_the_cases():
     patients = {f"p{k % 8}_s{k}": f"p{k % 8}" for k in range(134)}
-    chosen = examined_cases(patients)
+    chosen = choose_cases(patients)
     counts = [
         sum(patients[case] == patient for case in chosen)
         for patient in sorted({*patients.values()})
     ]
     assert counts == [3] * 8
-    assert examined_cases(dict(reversed(patients.items()))) == chosen
+    assert choose_cases(dict(reversed(patients.items()))) == chosen
 
 
 def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(heads, tmp_path):

@@ -11,7 +11,7 @@ from voxlate.api.progress import Feedback, report_to
 from voxlate.cases.audit import misalignment_lines
 from voxlate.cases.prepare import prepare as prepare_cohort
 from voxlate.cases.prepared import Cohort, registration_lines
-from voxlate.cases.survey import Survey, prepared_overview
+from voxlate.cases.survey import Survey, cohort_overview
 from voxlate.cases.survey import survey as survey_cohort
 from voxlate.cohorts.deidentify import Deidentified, deidentify_folder
 from voxlate.cohorts.manifest import root_and_manifest
@@ -110,7 +110,7 @@ def summarise(cohort: Cohort, root: Path, options: PrepareOptions) -> PreparedSu
     except BadInput as error:
         why_not = str(error)
     return PreparedSummary(
-        prepared_overview(cohort),
+        cohort_overview(cohort),
         list_held_out(splits),
         describe_held_out(splits),
         lines,

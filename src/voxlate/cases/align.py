@@ -113,12 +113,12 @@ class CommonGrid:
         drawn_on = next((name for name in names if same_grid(labels.grid, self.grids[name])), "")
         return self._resample(labels, self.transforms.get(drawn_on), 0)
 
-    def scanned(self) -> np.ndarray:
+    def cover(self) -> np.ndarray:
         """Where every scan that was registered has voxels: bool [D, H, W]."""
-        scanned = np.ones(self.grid.shape, bool)
+        covered = np.ones(self.grid.shape, bool)
         for name, transform in self.transforms.items():
-            scanned &= cover(self.grids[name], self.grid, transform)
-        return scanned
+            covered &= cover(self.grids[name], self.grid, transform)
+        return covered
 
     def _resample(
         self, volume: Volume, transform: Transform | None, order: Literal[0, 1]

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Literal, NamedTuple
 
 from voxlate.cases.align import Preparation
 from voxlate.cases.case import PreparedCase
@@ -21,31 +22,32 @@ MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
 ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so many of the others
 MAPS = "a map shows no anatomy to compare"
+Resolution = Literal["coarse", "fine"]
 # Units of scans whose place can be seen: a map of seconds seemed 3 mm off.
 SHOW_ANATOMY = ("HU", "a.u.", "grey")
 
 
-def examined_cases(patients: Mapping[str, str], count: int | None = None) -> frozenset[str]:
+def choose_cases(patients: Mapping[str, str], count: int | None = None) -> frozenset[str]:
     """The cases to examine (patients: of all cases), spread over the patients; the names alone decide.
 
     count: how many; default: all of a few cases, a tenth of many.
     """
+
+    def place(name: str) -> str:
+        """A key whose order is unrelated to the alphabet, and the same on every machine."""
+        return hashlib.sha256(name.encode()).hexdigest()
+
     wanted = ALL_OF + max(0, len(patients) - ALL_OF) // ONE_OF if count is None else count
     taken = Counter[str]()
     turns = list[tuple[int, str, str]]()
-    for case in sorted(patients, key=_shuffled):
-        turns.append((taken[patients[case]], _shuffled(patients[case]), case))
+    for case in sorted(patients, key=place):
+        turns.append((taken[patients[case]], place(patients[case]), case))
         taken[patients[case]] += 1
     return frozenset(case for _, _, case in sorted(turns)[:wanted])
 
 
-def _shuffled(name: str) -> str:
-    """A key that sorts names in an order which is unrelated to the alphabet, and the same on every machine."""
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
 def misalignments(
-    case: PreparedCase, fixed: str | None = None, coarse: bool = False
+    case: PreparedCase, fixed: str | None = None, resolution: Resolution = "fine"
 ) -> dict[str, Misalignment]:
     """The misalignment of each scan of a case from `fixed`, by modality; coarse: without the finest voxels.
 
@@ -65,6 +67,7 @@ def misalignments(
         if {to, name} <= {*anatomy}:
             units = header.units[to], header.units[name]
             moving = case.volume(name).data[0]
+            coarse = resolution == "coarse"
             measured = misalignment(reference, moving, header.spacing_mm, mask, units, coarse)
         else:
             measured = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
@@ -80,13 +83,8 @@ def not_examined(header: CaseHeader | Entry) -> bool:
 
 def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
     """The cases of the worst pairs that have only a coarse estimate."""
-    pairs = _worst_first(headers)
-    far = [
-        (header.case, measured)
-        for header, _, measured in pairs
-        if (measured.median_mm or 0.0) > REFINED_MM
-    ]
-    return frozenset(case for case, measured in far[:MOST_PAIRS] if measured.coarse)
+    far = [pair for pair in _worst_first(headers) if (pair.found.median_mm or 0.0) > REFINED_MM]
+    return frozenset(pair.header.case for pair in far[:MOST_PAIRS] if pair.found.coarse)
 
 
 def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
@@ -104,20 +102,25 @@ def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
 
 def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
     """A message on each of the worst pairs, on what cannot be measured, and on what was not examined."""
-    pairs = [
-        (header, name, one)
-        for header, name, one in _worst_first(headers)
-        if is_misaligned(header, one)
-    ]
-    for header, name, one in pairs[:MOST_PAIRS]:
+    pairs = _worst_first(headers)
+    far = [pair for pair in pairs if is_misaligned(pair.header, pair.found)]
+    for header, name, found in far[:MOST_PAIRS]:
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = " Register (--register rigid)." if may_register else ""
-        text = f"{name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}.{advice}"
-        yield message("misaligned", text, case=header.case, median_mm=one.median_mm or 0.0)
-    if more := len(pairs[MOST_PAIRS:]):
+        text = f"{name} lies {found.median_mm:.1f} mm (95th percentile {found.p95_mm:.1f}) from {found.to}.{advice}"
+        yield message("misaligned", text, case=header.case, median_mm=found.median_mm or 0.0)
+    if more := len(far[MOST_PAIRS:]):
         text = f"{more} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other."
         yield message("misaligned", text, pairs=more)
-    yield from _not_measured(headers)
+    reasons = dict[str, list[str]]()
+    for header, name, found in pairs:
+        if found.median_mm is None and found.reason != MAPS:
+            reason = found.reason or NOTHING_IN_COMMON
+            reasons.setdefault(reason, []).append(f"{header.case}/{name}")
+    for reason, lost in reasons.items():
+        look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
+        text = f"How far {first_of(lost, 3)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
+        yield message("not-measured", text, pairs=len(lost))
     left = sum(not_examined(header) for header in headers)
     several = sum(len(header.visible) > 1 for header in headers)
     if 0 < left < several:
@@ -125,26 +128,19 @@ def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> 
         yield message("not-examined", text, cases=left)
 
 
-def _worst_first(headers: Sequence[CaseHeader]) -> list[tuple[CaseHeader, str, Misalignment]]:
-    pairs = [(header, name, one) for header in headers for name, one in header.misaligned.items()]
-    return sorted(pairs, key=lambda pair: -(pair[2].median_mm or 0.0))
+class _Pair(NamedTuple):
+    """A scan of a case and its misalignment."""
+
+    header: CaseHeader
+    name: str
+    found: Misalignment
 
 
-def _not_measured(headers: Sequence[CaseHeader]) -> Iterator[Message]:
-    """A message on each reason why pairs could not be measured."""
-    pairs = [
-        (f"{header.case}/{name}", one)
-        for header in headers
-        for name, one in header.misaligned.items()
-    ]
-    reasons = dict[str, list[str]]()
-    for pair, one in pairs:
-        if one.median_mm is None and one.reason != MAPS:
-            reasons.setdefault(one.reason or NOTHING_IN_COMMON, []).append(pair)
-    for reason, lost in reasons.items():
-        look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
-        text = f"How far {first_of(lost, 3)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
-        yield message("not-measured", text, pairs=len(lost))
+def _worst_first(headers: Sequence[CaseHeader]) -> list[_Pair]:
+    pairs = list[_Pair]()
+    for header in headers:
+        pairs += [_Pair(header, name, found) for name, found in header.misaligned.items()]
+    return sorted(pairs, key=lambda pair: -(pair.found.median_mm or 0.0))
 
 
 def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
@@ -164,25 +160,25 @@ def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
     have = Counter[str]()
     for entry in entries:
         have.update(entry.present if len(entry.present) > 1 else [])
-        for name, one in entry.misaligned.items():
-            if (
-                name not in TISSUE_MAPS
-            ):  # computed from the same head, so that nothing is to be measured
-                by_name.setdefault(name, {})[entry.case] = one
+        for name, found in entry.misaligned.items():
+            if name not in TISSUE_MAPS:  # computed from the same head: there is nothing to measure
+                by_name.setdefault(name, {})[entry.case] = found
     return {name: _line(by_case, have[name]) for name, by_case in sorted(by_name.items())}
 
 
 def _line(by_case: dict[str, Misalignment], cases: int) -> str:
-    known = {case: one.median_mm for case, one in by_case.items() if one.median_mm is not None}
+    known = {
+        case: found.median_mm for case, found in by_case.items() if found.median_mm is not None
+    }
     to = next(iter(by_case.values())).to
     examined = f"; {len(by_case)} of {cases} cases were examined" if len(by_case) < cases else ""
     if not known:
-        reasons = Counter(one.reason or NOTHING_IN_COMMON for one in by_case.values())
+        reasons = Counter(found.reason or NOTHING_IN_COMMON for found in by_case.values())
         return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){examined}"
     unmeasured = ""
     if len(known) < len(by_case):
         unmeasured = f"; not measurable in {len(by_case) - len(known)} of {len(by_case)} cases"
     worst = max(known, key=lambda case: known[case])
-    thick = any("D" in one.unseen for one in by_case.values())
+    thick = any("D" in found.unseen for found in by_case.values())
     plane = " in the plane of the slices" if thick else ""
     return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {plural(len(known), 'case')}), at most {known[worst]:.1f} ({worst}){unmeasured}{examined}"

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from voxlate.cases.align import CommonGrid, Preparation, find_common_grid
-from voxlate.cases.case_checks import check_header, check_voxels
+from voxlate.cases.align import Preparation, find_common_grid
 from voxlate.cases.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin
 from voxlate.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.images.mask import box_around, brain, foreground, user_mask
@@ -21,7 +20,7 @@ from voxlate.images.statistics import Statistics, intensity_statistics
 from voxlate.images.tiling import Size, resize_slices, zoom
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.errors import BadInput
-from voxlate.system.records import Record, Shape, checksum, write_tensors
+from voxlate.system.records import Record, Shape, check_values, checksum, write_tensors
 from voxlate.system.slabs import by_plane, in_slabs, least_and_most, map_slabs
 
 MASK = "mask"
@@ -126,7 +125,6 @@ def prepare_case(
         raise BadInput(
             f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
         )
-    labels = labels or {}
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common_grid(case, in_ras, preparation)
     by_brain = masked and mask is None and preparation.mask == "brain"
@@ -137,50 +135,38 @@ def prepare_case(
     volumes = {name: common.align(name, in_ras.pop(name)) for name in scans}
     arrays, statistics, outlines = _store_and_measure(volumes)
     bits = None
+    source = FOREGROUND_OF + ", ".join(volumes)
     if masked:
         if mask is not None:
+            source = Path(mask.origin).name
             outlines = [user_mask(common.align_labels(canonical(mask)))] * len(volumes)
         elif by_brain:
+            source = f"{BRAIN_OF}{preparation.mask_from}"
             outlines = [brain(_brain_scan(case, volumes, preparation))] * len(volumes)
         bits = arrays[MASK] = _join_bits(outlines)
         if common.transforms:  # outside its field of view, a scan holds only the fill value
-            bits[~common.scanned()] = 0
-    for name, label_map in labels.items():
+            bits[~common.cover()] = 0
+            source += ", where all were scanned"
+    for name, label_map in (labels or {}).items():
         arrays[LABEL + name] = compact(common.align_labels(canonical(label_map)).data[0])
     header = CaseHeader(
         case=case,
         patient=case,
         units={name: volume.unit for name, volume in volumes.items()},
-        origins={name: _origin(scan) for name, scan in scans.items()},
-        labels=list(labels),
+        origins={name: Origin.of(scan) for name, scan in scans.items()},
+        labels=[*(labels or {})],
         statistics=statistics,
-        mask_from=_mask_source(list(volumes), mask, common, preparation) if masked else "",
+        mask_from=source if masked else "",
         **_geometry(common.grid, bits),
         registered=common.registered,
     )
     return PreparedCase(header, arrays, common.transforms)
 
 
-def _origin(scan: Volume) -> Origin:
-    return Origin(
-        Path(scan.origin).name,
-        scan.grid.shape,
-        scan.affine.tolist(),
-        scan.note,
-        scan.guesses,
-        scan.codes,
-    )
-
-
 def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
     """A case in memory with its slices (first, last + 1) resized to `size`, and the statistics of these."""
     first, last = slices
-    volumes = resize_slices(
-        {name: case.volume(name) for name in case.header.units},
-        size,
-        first,
-        last,
-    )
+    volumes = resize_slices({k: case.volume(k) for k in case.header.units}, size, first, last)
     arrays, statistics, _ = _store_and_measure(volumes)
     grid = next(iter(volumes.values())).grid
     bits = None
@@ -207,14 +193,12 @@ def _store_and_measure(
     outlines = list[np.ndarray]()
     for name, volume in volumes.items():
         outline = foreground(volumes.get(PROTONS, volume) if name in TISSUE_MAPS else volume)
-        if name in TISSUE_MAPS:
-            with np.errstate(over="ignore"):
-                arrays[name] = _as_type(volume.data[0], np.float16)
-        else:
-            arrays[name] = compact(volume.data[0])
-        is_half = arrays[name].dtype == np.float16  # too coarse for means and percentiles
-        measured = volume.data[0] if is_half else arrays[name]
-        statistics[name] = intensity_statistics(measured, outline)
+        values = volume.data[0]
+        with np.errstate(over="ignore"):
+            stored = _as_type(values, np.float16) if name in TISSUE_MAPS else compact(values)
+        is_half = stored.dtype == np.float16  # too coarse for means and percentiles
+        statistics[name] = intensity_statistics(values if is_half else stored, outline)
+        arrays[name] = stored
         outlines.append(outline)
     return arrays, statistics, outlines
 
@@ -228,27 +212,12 @@ def _brain_scan(case: str, scans: Mapping[str, Volume], preparation: Preparation
     return scans[name]
 
 
-def _mask_source(
-    names: list[str],
-    mask: Volume | None,
-    common: CommonGrid,
-    preparation: Preparation,
-) -> str:
-    """A sentence on where the mask comes from."""
-    if mask is not None:
-        source = Path(mask.origin).name
-    elif preparation.mask == "brain":
-        source = f"{BRAIN_OF}{preparation.mask_from}"
-    else:
-        source = FOREGROUND_OF + ", ".join(names)
-    return f"{source}, where all were scanned" if common.transforms else source
-
-
 def _join_bits(planes: list[np.ndarray]) -> np.ndarray:
     """The masks as one array, whose bit k is set inside the k-th mask."""
     dtype = np.min_scalar_type((1 << len(planes)) - 1)
 
     def join(*parts: np.ndarray) -> np.ndarray:
+        """The bits of a part of the masks."""
         bits = np.zeros(parts[0].shape, dtype)
         for k, part in enumerate(parts):
             bits[part] |= dtype.type(1 << k)
@@ -351,15 +320,15 @@ def _check_arrays(path: Path, mtime_ns: int) -> None:
             raise BadInput(
                 f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). Remove the file and prepare again."
             )
-    check_voxels(_record(path), header, arrays, MASK)
+        check_values(_record(path), name, arrays[name], Shape(arrays[name].shape))
+    highest = int(arrays[MASK].max())
+    _record(path).check(highest < 1 << len(header.units), "a mask of more scans than it has")
 
 
 def map_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a sound safetensors file, as views of the file: a part is read when it is accessed."""
     whole = np.asarray(np.memmap(path, np.uint8, mode="r"))
-    begin = 8 + int.from_bytes(
-        whole[:8].tobytes(), "little"
-    )  # a header in JSON and its length come first
+    begin = 8 + int(whole[:8].view("<u8")[0])  # a header in JSON and its length come first
     entries = json.loads(whole[8:begin].tobytes())
     entries.pop("__metadata__", None)
     arrays = {}
@@ -379,7 +348,7 @@ def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
             header.checksum == _header_digest(json.loads(text)),
             "another header (its checksum differs)",
         )
-        check_header(record, header)
+        header.check(record)
         shapes = _shapes(header)
         record.check(header.voxels.keys() == shapes.keys(), "digests of other arrays")
         file.check(shapes)
@@ -393,9 +362,8 @@ def _record(path: Path) -> Record:
 def _shapes(header: CaseHeader) -> dict[str, Shape]:
     """The shapes and types that the arrays of a case have by its header."""
     bits = np.min_scalar_type((1 << len(header.units)) - 1)
-    types: dict[str, tuple[str, ...]] = {
-        name: MAPS if name in TISSUE_MAPS else SCANS for name in header.units
-    }
-    types |= {LABEL + name: SCANS for name in header.labels}
-    types[MASK] = tuple(name for name, dtype in DTYPES.items() if dtype == bits)
-    return {name: Shape(header.shape, some) for name, some in types.items()}
+    shapes = {LABEL + name: Shape(header.shape, SCANS) for name in header.labels}
+    for name in header.units:
+        shapes[name] = Shape(header.shape, MAPS if name in TISSUE_MAPS else SCANS)
+    of_mask = [name for name, dtype in DTYPES.items() if dtype == bits]
+    return {**shapes, MASK: Shape(header.shape, of_mask)}

@@ -1,15 +1,18 @@
 """The header of a prepared case: what is known of the case without reading its voxels."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from voxlate.cases.align import Registered
-from voxlate.images.grid import Grid
+from voxlate.images.grid import Grid, Volume, check_affine
 from voxlate.images.misalignment import Misalignment
-from voxlate.images.statistics import Statistics
+from voxlate.images.statistics import PERCENTILES, Statistics
+from voxlate.system.errors import BadInput
 from voxlate.system.records import (
     Count,
     Digest,
@@ -18,8 +21,10 @@ from voxlate.system.records import (
     NotNegative,
     Number,
     Positive,
+    Record,
     Several,
     Text,
+    close,
 )
 
 Sides = tuple[Length, Length, Length]
@@ -27,6 +32,7 @@ Row = Annotated[list[Number], Field(min_length=4, max_length=4)]
 Affine = Annotated[list[Row], Field(min_length=4, max_length=4)]
 Unit = Annotated[Text, Field(max_length=100)]
 
+MOST_VOXELS = 1 << 40  # of a scan: a product of three lengths may not overflow
 BRAIN_OF = "brain of "  # how the source of a mask begins that is no file
 FOREGROUND_OF = "foreground of "
 
@@ -41,6 +47,12 @@ class Origin:
     note: Text = ""
     guesses: tuple[Text, ...] = ()
     codes: tuple[Count, Count] = (1, 1)
+
+    @classmethod
+    def of(cls, scan: Volume) -> "Origin":
+        """The origin of a scan as it was read."""
+        file, affine = Path(scan.origin).name, scan.affine.tolist()
+        return cls(file, scan.grid.shape, affine, scan.note, scan.guesses, scan.codes)
 
     @property
     def grid(self) -> Grid:
@@ -97,3 +109,40 @@ class CaseHeader:
     def has_mask_file(self) -> bool:
         """Whether the mask comes from a file, not from a brain or foreground that was found in the scans."""
         return bool(self.mask_from) and not self.mask_from.startswith((BRAIN_OF, FOREGROUND_OF))
+
+    def check(self, record: Record) -> None:
+        """Raise BadInput unless the parts of the header describe the same scans, and readers can compute with them."""
+        names = self.units.keys()
+        depth, height, width = self.shape
+        of_scans = self.registered.keys() | self.misaligned.keys() | self.signatures.keys()
+        ends = zip(self.mask_box, self.shape)
+        for is_sound, found in (
+            (bool(names), "no modality"),
+            (depth * height * width <= MOST_VOXELS, f"a scan of {self.shape} voxels"),
+            (self.origins.keys() == names, "origins of other modalities"),
+            (self.statistics.keys() == names, "statistics of other modalities"),
+            (of_scans <= names, "alignments or signatures of other modalities"),
+            (len(set(self.labels)) == len(self.labels), "a label map twice"),
+            (len(self.mask_area) == depth, "a mask of another number of slices"),
+            (max(self.mask_area, default=0) <= height * width, "a mask of another size"),
+            (all(first < end <= n for (first, end), n in ends), "another box of its mask"),
+        ):
+            record.check(is_sound, found)
+        for affine in (self.affine, *(origin.affine for origin in self.origins.values())):
+            record.check(affine[3] == [0, 0, 0, 1], "an affine that is none")
+            try:
+                check_affine(np.array(affine), record.path)
+            except BadInput as error:
+                raise record.wrong("an affine that gives voxels no place of their own") from error
+        for name, statistics in self.statistics.items():
+            lengths = {len(statistics.slice_low), len(statistics.slice_high)}
+            record.check(lengths == {depth}, f"the slices of another {name}")
+            for part in (statistics.all, statistics.foreground):
+                points = part.percentiles
+                is_rising = all(a <= b or close(a, b) for a, b in pairwise(points))
+                is_sound = is_rising and len(points) == len(PERCENTILES)
+                record.check(is_sound, f"percentiles of {name} that are none")
+        for name, apart in self.misaligned.items():
+            numbers = (apart.median_mm, apart.p95_mm, apart.translation_mm, apart.rotation_deg)
+            is_sound = numbers.count(None) in (0, len(numbers))
+            record.check(is_sound, f"a part of the misalignment of {name}")

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,23 @@ from safetensors.numpy import load_file
 from voxlate import __version__
 from voxlate.cases.align import Preparation
 from voxlate.cases.audit import (
+    Resolution,
     check_alignment,
-    examined_cases,
+    choose_cases,
     misalignments,
     not_examined,
     to_refine,
 )
 from voxlate.cases.case import PreparedCase, map_arrays, prepare_case, read_header, write_case
 from voxlate.cases.case_header import CaseHeader
-from voxlate.cases.checking import check_resampling, check_unit, finest
 from voxlate.cases.copies import check_copies, signatures
-from voxlate.cases.fingerprint import check_origins, check_widths, fingerprint
+from voxlate.cases.header_checks import (
+    check_origins,
+    check_resampling,
+    check_unit,
+    check_widths,
+    grids_of,
+)
 from voxlate.cases.outliers import check_outliers
 from voxlate.cases.prepared import (
     SHARED,
@@ -37,21 +43,16 @@ from voxlate.cases.prepared import (
     read_tables,
     write_cohort,
 )
-from voxlate.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.cases.survey import CaseProgress, Inputs, read_inputs
+from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.choice import as_names
-from voxlate.cohorts.find import find_cohort
-from voxlate.cohorts.manifest import root_and_manifest
 from voxlate.cohorts.patient_names import EACH
-from voxlate.cohorts.slice_lists import require_patients
-from voxlate.cohorts.split import check_size, split_patients
 from voxlate.executors.choose import named_executor
 from voxlate.executors.job import Executor, InProcess, Plain, case_sentence
 from voxlate.executors.local import LocalExecutor
 from voxlate.formats.io import content_hash, read_volume
-from voxlate.images.mask import clearest
 from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import write_transform
-from voxlate.images.units import unit_of
 from voxlate.options.option import merge
 from voxlate.options.prepare import PrepareOptions
 from voxlate.system.errors import BadInput, CannotWrite, first_of
@@ -59,7 +60,6 @@ from voxlate.system.files import is_scaffold, lock
 from voxlate.system.machine import cores
 from voxlate.system.messages import Say, message
 
-CaseProgress = Callable[[int, int, str], None]
 Run = Callable[[Callable[[CaseFiles], bool], list[CaseFiles]], Iterator[tuple[str, bool]]]
 MOST_WORKERS = 8
 OWN_NAMES = (
@@ -98,85 +98,85 @@ def prepare(
     """
     asked = merge(PrepareOptions, options, changes)
     executor = executor or named_executor(asked)
-    (root, table), out = root_and_manifest(root, asked.manifest), Path(out)
-    found = find_cohort(root, replace(asked, manifest=table), asked.modalities)
-    cases = found.cases
-    require_patients(cases, root)
-    preparation = preparation_of(asked, cases)  # stated in cohort.json, and so in every model of it
-    splits = split_patients(
-        [(case.patient, case.split) for case in cases], asked.seed, asked.shares
-    )
-    are_stated = cases[0].split is not None
-    for one in [] if asked.shares or are_stated else check_size(splits):
-        say(one)
-    made = _provenance(root, table, asked, preparation, found)
+    inputs, out = read_inputs(root, asked), Path(out)
+    cases, preparation = inputs.found.cases, inputs.preparation
+    for warning in inputs.small:
+        say(warning)
+    made = _provenance(inputs, asked)
     _refuse_other(
-        out, made, {case.case: [case.patient, splits[case.patient], case.fold] for case in cases}
+        out,
+        made,
+        {case.case: [case.patient, inputs.splits[case.patient], case.fold] for case in cases},
     )
-    examined = examined_cases(
-        {case.case: case.patient for case in cases}, asked.audit_cases if asked.audit else 0
-    )
+    patients = {case.case: case.patient for case in cases}
+    examined = choose_cases(patients, asked.audit_cases) if asked.audit else frozenset[str]()
     with lock(out):
         run = partial(
             _each, by=executor or _processes(asked.workers, len(cases)), at_once=executor is None
         )
-        again = _prepare_all(cases, out, preparation, examined, run, progress)
+        work = partial(_prepare_files, out=out, preparation=preparation, examined=examined)
+        again = list[str]()
+        for done, (case, was_there) in enumerate(run(work, cases), start=1):
+            again += [case] if was_there else []
+            if progress is not None:
+                progress(done, len(cases), case)
         if asked.audit:
             _refine_worst(cases, out, preparation, run)
     if again:
-        text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(again)}."
+        text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(sorted(again))}."
         say(message("prepared-again", text, cases=len(again)))
     headers = [read_header(case_path(out, case.case)) for case in cases]
-    write_cohort(_cohort(out, found, headers, splits, preparation, made))
+    write_cohort(_cohort(out, inputs, headers, made))
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
 
 
-def _cohort(
-    out: Path,
-    found: CohortFiles,
-    headers: list[CaseHeader],
-    splits: Mapping[str, str],
-    preparation: Preparation,
-    made: dict[str, Any],
-) -> Cohort:
-    """The prepared cohort, with warnings of all that is unusual in it."""
-    units = _units(headers)
-    entries = tuple(
-        _entry(header, splits[case.patient], case.fold)
-        for header, case in zip(headers, found.cases)
-    )
-    training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
+def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str, Any]) -> Cohort:
+    """The prepared cohort, with warnings of all that is unusual in it.
+
+    Raises BadInput where a modality has one unit in one case and another in the next.
+    """
+    found, preparation = inputs.found, inputs.preparation
+    units = dict[str, str]()
+    first = dict[str, tuple[str, str]]()
+    entries = list[Entry]()
+    for header, case in zip(headers, found.cases):
+        units |= header.units
+        for name, unit in header.units.items():
+            check_unit(name, unit, header.case, first)
+        entries.append(
+            Entry(
+                **{name: getattr(header, name) for name in (*SHARED, "registered", "misaligned")},
+                split=inputs.splits[case.patient],
+                present=header.visible,
+                mask_ml=round(header.mask_ml, 3),
+                fold=case.fold,
+            )
+        )
     masks = {case.case: case.mask for case in found.cases if case.mask is not None}
     return Cohort(
         folder=out,
-        cases=entries,
+        cases=tuple(entries),
         modalities=tuple(sorted(units)),
         units=units,
-        fingerprint=fingerprint(headers, training),
         warnings=(
             *(message("unread", text) for text in found.unread),
             *(message("left-out", f"Left out: {text}.") for text in found.unclaimed),
             *(message("assumed", f"Assumed: {text}.") for text in found.guessed),
             *(check_widths(headers) if found.heads else ()),
-            *check_copies(headers, splits, out / "cases", masks),
+            *check_copies(headers, inputs.splits, out / "cases", masks),
             *check_origins(headers),
             *check_outliers(headers, lambda case: map_arrays(case_path(out, case))),
-            *check_resampling(headers, preparation),
+            *check_resampling(grids_of(headers), preparation),
             *check_alignment(headers, preparation),
         ),
         provenance=made,
     )
 
 
-def _provenance(
-    root: Path,
-    table: Path | None,
-    asked: PrepareOptions,
-    preparation: Preparation,
-    found: CohortFiles,
-) -> dict[str, Any]:
+def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
     """The inputs and options as cohort.json states them; paths are absolute, so that every folder reads them alike."""
+    found, table = inputs.found, inputs.table
     split_by = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
     if found.cases[0].split is not None:
         split_by = "manifest" if table else "lists"
@@ -185,7 +185,7 @@ def _provenance(
         for name in ("prefer", "exclude", "exclude_file")
     }
     return {
-        "root": _place(root),
+        "root": _place(inputs.root),
         "pattern": asked.pattern,
         "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(table),
@@ -193,37 +193,12 @@ def _provenance(
         **({"allow_outside": True} if asked.allow_outside else {}),
         "modalities": asked.modalities,
         **names,
-        **asdict(preparation),
+        **asdict(inputs.preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,
         "split_by": split_by,
         "voxlate": __version__,
     }
-
-
-def preparation_of(options: PrepareOptions, cases: list[CaseFiles]) -> Preparation:
-    """How cases are prepared, with the modalities that the options leave open: the fixed one, and that of the brain."""
-    asked = Preparation(
-        **{field.name: getattr(options, field.name) for field in fields(Preparation)}
-    )
-    fixed, mask_from = asked.fixed, asked.mask_from
-    if asked.align is not None:
-        fixed = fixed or _clearest_everywhere(cases)
-    elif asked.resample or asked.register is not None:
-        fixed = fixed or finest(cases, _everywhere(cases))
-    if asked.mask == "brain":
-        mask_from = asked.mask_from or _clearest_everywhere(cases)
-    return replace(asked, fixed=fixed, mask_from=mask_from)
-
-
-def _clearest_everywhere(cases: list[CaseFiles]) -> str:
-    """The modality in which a brain is found best, among those that every case has."""
-    return clearest({name: unit_of(name) for name in _everywhere(cases) or cases[0].files})
-
-
-def _everywhere(cases: list[CaseFiles]) -> list[str]:
-    """The modalities that every case has."""
-    return [name for name in cases[0].files if all(name in case.files for case in cases)]
 
 
 def _place(path: Path | str | None) -> str | None:
@@ -297,25 +272,6 @@ def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
             folder.rmdir()
 
 
-def _prepare_all(
-    cases: list[CaseFiles],
-    out: Path,
-    preparation: Preparation,
-    examined: frozenset[str],
-    run: Run,
-    progress: CaseProgress | None,
-) -> list[str]:
-    """Prepare the cases; gives the names of those that were prepared before from other files or with other options."""
-    work = partial(_prepare_files, out=out, preparation=preparation, examined=examined)
-    again = list[str]()
-    for done, (case, was_there) in enumerate(run(work, cases), start=1):
-        if was_there:
-            again.append(case)
-        if progress is not None:
-            progress(done, len(cases), case)
-    return sorted(again)
-
-
 def _processes(workers: int | None, cases: int) -> Executor:
     """The processes of this machine that prepare cases by default; this process alone if it would be a single one."""
     processes = min(workers or min(cores(), MOST_WORKERS), cases)
@@ -369,7 +325,7 @@ def _prepare_files(
     was_there = path.exists()
     if was_there and read_header(path).inputs == inputs:
         if audit and not_examined(read_header(path)):
-            _examine(path, preparation, coarse=True)
+            _examine(files, out, preparation, "coarse")
         return False
     case = prepare_case(
         files.case,
@@ -380,7 +336,7 @@ def _prepare_files(
     )
     misaligned = dict[str, Misalignment]()
     if audit:
-        misaligned = misalignments(case, preparation.fixed, coarse=True)
+        misaligned = misalignments(case, preparation.fixed, "coarse")
     header = replace(
         case.header,
         patient=files.patient,
@@ -401,24 +357,20 @@ def _refine_worst(
     run: Run,
 ) -> None:
     """Estimate the misalignment of the worst pairs at the finest voxels, until the worst of all are estimated so."""
-    work = partial(_refine_files, out=out, preparation=preparation)
+    work = partial(_examine, out=out, preparation=preparation, resolution="fine")
     while names := to_refine([read_header(case_path(out, case.case)) for case in cases]):
         for _ in run(work, [case for case in cases if case.case in names]):
             pass
 
 
-def _refine_files(files: CaseFiles, out: Path, preparation: Preparation) -> bool:
-    _examine(case_path(out, files.case), preparation, coarse=False)
-    return True
-
-
-def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
+def _examine(files: CaseFiles, out: Path, preparation: Preparation, resolution: Resolution) -> bool:
     """Write the misalignment of a prepared case's scans into its header."""
-    case = PreparedCase(
-        read_header(path), load_file(path)
-    )  # in memory: a mapped file cannot be replaced everywhere
-    misaligned = misalignments(case, preparation.fixed, coarse)
+    path = case_path(out, files.case)
+    # in memory: a mapped file cannot be replaced everywhere
+    case = PreparedCase(read_header(path), load_file(path))
+    misaligned = misalignments(case, preparation.fixed, resolution)
     write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
+    return True
 
 
 def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
@@ -426,20 +378,3 @@ def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
     how = preparation if preparation.matrix is None else (preparation, preparation.matrix)
     text = repr((VERSION, files.case, files.patient, how, inputs))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _units(headers: list[CaseHeader]) -> dict[str, str]:
-    """The unit of each modality; raises BadInput where it has one unit in one case and another in the next."""
-    units = dict[str, str]()
-    first = dict[str, tuple[str, str]]()
-    for header in headers:
-        units |= header.units
-        for name, unit in header.units.items():
-            check_unit(name, unit, header.case, first)
-    return units
-
-
-def _entry(header: CaseHeader, split: str, fold: int | None) -> Entry:
-    same = {name: getattr(header, name) for name in (*SHARED, "registered", "misaligned")}
-    mask_ml = round(header.mask_ml, 3)
-    return Entry(**same, split=split, present=header.visible, mask_ml=mask_ml, fold=fold)

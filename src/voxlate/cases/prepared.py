@@ -17,7 +17,6 @@ from voxlate.cases.align import Align, Mask, Preparation, Registered
 from voxlate.cases.case import PreparedCase, open_case, read_header
 from voxlate.cases.case_header import CaseHeader, Unit
 from voxlate.cases.drawn import UNIT, Drawn
-from voxlate.cases.fingerprint import fingerprint, geometry
 from voxlate.cases.layout import CANONICAL, lay_out_header
 from voxlate.cases.physics import PhysicsSettings, check_targets
 from voxlate.cohorts.leakage import refuse_leak
@@ -25,7 +24,7 @@ from voxlate.cohorts.split import FOLDS, SPLITS, fold_splits
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import RegistrationMethod
-from voxlate.images.statistics import PERCENTILES, Statistics
+from voxlate.images.statistics import Statistics
 from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput, first_of
 from voxlate.system.files import read_json, write_json
@@ -35,11 +34,9 @@ from voxlate.system.records import (
     Length,
     Name,
     NotNegative,
-    Number,
     Place,
     Positive,
     Record,
-    Several,
     Split,
     StatedMessage,
     Text,
@@ -56,7 +53,7 @@ SHARED = (
     "spacing_mm",
 )  # facts of a case that its file and the list of cases state
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
-ROUNDED = 2e-3  # a list of cases states volumes to three digits, their fingerprint to four
+ROUNDED = 2e-3  # a list of cases states volumes to three digits
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cohort:
-    """A prepared cohort: its cases with their splits, the modalities and units, the fingerprint, and its provenance.
+    """A prepared cohort: its cases with their splits, the modalities and units, and its provenance.
 
     drawn: modalities that are computed from tissue-parameter maps when they are read; not part of cohort.json.
     """
@@ -87,7 +84,6 @@ class Cohort:
     cases: tuple[Entry, ...]
     modalities: tuple[str, ...]
     units: dict[str, str]
-    fingerprint: dict[str, Any]
     warnings: tuple[Message, ...]
     provenance: dict[str, Any]
     drawn: Drawn | None = None
@@ -129,11 +125,14 @@ class Cohort:
         return self.with_splits({case.case: splits[case.patient] for case in self.cases})
 
     def with_splits(self, splits: Mapping[str, str]) -> "Cohort":
-        """The cohort with other splits of the cases that are named, and so with the statistics of other cases."""
+        """The cohort with other splits of the cases that are named."""
         cases = tuple(replace(case, split=splits.get(case.case, case.split)) for case in self.cases)
-        headers = [self.header(case.case) for case in cases]
-        training = [header for header, case in zip(headers, cases) if case.split == "train"]
-        return replace(self, cases=cases, fingerprint=fingerprint(headers, training))
+        return replace(self, cases=cases)
+
+    def median(self, name: Literal["spacing_mm", "mask_ml"]) -> Any:
+        """The median over all cases of a number, or of each of several, of their headers."""
+        values = [getattr(self.header(entry.case), name) for entry in self.cases]
+        return np.round(np.median(np.array(values, np.float64), axis=0), 4).tolist()
 
     def with_physics(
         self, physics: PhysicsSettings | None, targets: Sequence[str], must_draw: bool = True
@@ -160,8 +159,7 @@ class Cohort:
             cases.append(replace(entry, present=[*entry.present, *names]))
         units = self.units | {name: UNIT for name in drawn.names if name not in self.units}
         modalities = tuple(dict.fromkeys((*self.modalities, *drawn.names)))
-        drawing = replace(self, cases=tuple(cases), modalities=modalities, units=units, drawn=drawn)
-        return drawing.with_splits({})
+        return replace(self, cases=tuple(cases), modalities=modalities, units=units, drawn=drawn)
 
     def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
         """The header of a case with these axes (see cases/layout.py)."""
@@ -257,35 +255,6 @@ def open_cohort(path: Path | str) -> Cohort:
     return cohort
 
 
-class _Sides(TypedDict):
-    """Of lengths (D, H, W) over all cases."""
-
-    least: tuple[Number, Number, Number]
-    median: tuple[Number, Number, Number]
-    most: tuple[Number, Number, Number]
-
-
-class _Volumes(TypedDict):
-    least: Number
-    median: Number
-    most: Number
-
-
-class _Intensities(TypedDict):
-    cases: Several
-    unit: Unit
-    percentiles: NotRequired[dict[str, Number]]
-    mean: NotRequired[Number]
-    sd: NotRequired[NotNegative]
-
-
-class _Fingerprint(TypedDict):
-    shape: _Sides
-    spacing_mm: _Sides
-    mask_ml: _Volumes
-    modalities: dict[Name, _Intensities]
-
-
 class _Made(TypedDict):
     """The provenance of a cohort: the inputs of `prepare`, and the keys of a Preparation."""
 
@@ -323,40 +292,27 @@ class _Written:
     cases: tuple[Entry, ...]
     modalities: tuple[Name, ...]
     units: dict[Name, Unit]
-    fingerprint: _Fingerprint
     warnings: tuple[Text | StatedMessage, ...]
     made: _Made
+    fingerprint: Any = None  # version 0.6 wrote medians over the cases
 
 
 def _cohort(record: Record, value: Any) -> Cohort:
-    """The cohort in cohort.json; raises BadInput where its parts disagree, the fingerprint and the cases, say."""
+    """The cohort in cohort.json; raises BadInput where its parts disagree."""
     written = record.fill(_Written, value)
     cases = written.cases
     modalities = set(written.modalities)
     names = {case.case for case in cases}
-    of_fingerprint = written.fingerprint["modalities"]
     record.check(bool(cases) and len(names) == len(cases), "no cases, or one twice")
     record.check(bool(modalities) and written.units.keys() == modalities, "units of other scans")
-    record.check(of_fingerprint.keys() == modalities, "a fingerprint of other modalities")
     for case in cases:
         scans = {*case.present, *case.registered, *case.misaligned}
         record.check(scans <= modalities, f"{case.case} with scans that it does not list")
-    for name, expected in geometry(cases).items():
-        for key, numbers in expected.items():
-            same = np.allclose(written.fingerprint[name][key], numbers, atol=ROUNDED)
-            record.check(same, f"a fingerprint of other cases ({name})")
-    for name, values in of_fingerprint.items():
-        same = values["unit"] == written.units[name] and values["cases"] <= len(cases)
-        record.check(same, f"a fingerprint of another {name}")
-        points = list(map(str, PERCENTILES))
-        same = [*values.get("percentiles", points)] == points
-        record.check(same, f"other percentiles of {name}")
     return Cohort(
         Path(),
         cases,
         written.modalities,
         written.units,
-        value["fingerprint"],
         tuple(read_messages(written.warnings)),
         value["made"],
     )

@@ -1,8 +1,8 @@
 """A coarse picture of each scan of a prepared case, by which a case is compared with the others of its cohort."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from voxlate.images.components import components_of
 from voxlate.images.mask import box_around, otsu
 from voxlate.images.similarity import mutual_information
+from voxlate.system.arrays import AnyArray, Bool, Float32, Float64
 
 Box = list[tuple[int, int]]  # first and end along D, H, W
 Classes = NDArray[np.uint8]
@@ -29,13 +30,13 @@ AXES = "DHW"
 class Sketch:
     """One scan: its values on a lattice over the whole grid, and its classes inside two boxes.
 
-    values: float32 [d, h, w]; body: which of them the scan shows as body; own: uint8 inside the box of its own body;
-    shared: inside that of the case's reference scan; box_mm: sides of its own box; padding: the constant around the
-    scan that is far from all its other values, if there is one.
+    values: [d, h, w]; body: which of them the scan shows as body; own: inside the box of its own body; shared: inside
+    that of the case's reference scan; box_mm: sides of its own box; padding: the constant around the scan that is far
+    from all its other values, if there is one.
     """
 
-    values: NDArray[np.float32]
-    body: NDArray[np.bool_]
+    values: Float32
+    body: Bool
     own: Classes
     shared: Classes
     box_mm: tuple[float, float, float]
@@ -43,7 +44,7 @@ class Sketch:
 
 
 def sketches(
-    arrays: Mapping[str, NDArray[np.generic]],
+    arrays: Mapping[str, AnyArray],
     reference: str,
     spacing_mm: tuple[float, float, float],
 ) -> dict[str, Sketch]:
@@ -55,9 +56,7 @@ def sketches(
     return {name: _sketch(array, box, spacing_mm) for name, array in arrays.items()}
 
 
-def _sketch(
-    array: NDArray[np.generic], shared: Box, spacing_mm: tuple[float, float, float]
-) -> Sketch:
+def _sketch(array: AnyArray, shared: Box, spacing_mm: tuple[float, float, float]) -> Sketch:
     own = _body_box(array)
     values = _on_lattice(array, [(0, length) for length in array.shape])
     padding = _padding(values)
@@ -73,7 +72,7 @@ def _sketch(
     )
 
 
-def _body_box(array: NDArray[np.generic]) -> Box:
+def _body_box(array: AnyArray) -> Box:
     """The box of the largest bright object, whatever the unit."""
     steps = [max(1, length // BODY_SIDE) for length in array.shape]
     coarse = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
@@ -92,7 +91,7 @@ def _wider(box: Box) -> Box:
     ]
 
 
-def _on_lattice(array: NDArray[np.generic], box: Box) -> NDArray[np.float32]:
+def _on_lattice(array: AnyArray, box: Box) -> Float32:
     """The nearest voxels to the points of a regular lattice inside a box; beyond the array, those of its faces."""
     counts = FLAT_LATTICE if len(array) == 1 else LATTICE
     places = []
@@ -102,7 +101,7 @@ def _on_lattice(array: NDArray[np.generic], box: Box) -> NDArray[np.float32]:
     return array[np.ix_(*places)].astype(np.float32)
 
 
-def _classes(values: NDArray[np.float32]) -> Classes:
+def _classes(values: Float32) -> Classes:
     """Classes of equal counts; a value that is more frequent than that has one of its own."""
     if not values.size:
         return np.zeros(values.shape, np.uint8)
@@ -110,7 +109,7 @@ def _classes(values: NDArray[np.float32]) -> Classes:
     return np.searchsorted(edges, values, side="right").astype(np.uint8)
 
 
-def _padding(values: NDArray[np.float32]) -> float | None:
+def _padding(values: Float32) -> float | None:
     """A constant at the border of the slices that is below or above all other values by far; 0 is ordinary air."""
     border = np.concatenate([values[:, [0, -1]].ravel(), values[:, :, [0, -1]].ravel()])
     some, counts = np.unique(border, return_counts=True)
@@ -136,16 +135,17 @@ def pair_similarity(a: Sketch, b: Sketch) -> float:
 
 def mirrored_similarity(a: Sketch, b: Sketch) -> tuple[float, str]:
     """The largest similarity of two scans of a case after flips of the second, and the axes flipped ("DW")."""
-    return max((_flipped(a, b, axes), "".join(AXES[axis] for axis in axes)) for axes in _flips(a))
+    similarities = list[tuple[float, str]]()
+    for axes, classes in product(_flips(a), (b.own, b.shared)):
+        named = "".join(AXES[axis] for axis in axes)
+        similarities.append((similarity(a.own, np.flip(classes, axes)), named))
+    return max(similarities)
 
 
-def _flipped(a: Sketch, b: Sketch, axes: tuple[int, ...]) -> float:
-    return max(similarity(a.own, np.flip(classes, axes)) for classes in (b.own, b.shared))
-
-
-def _flips(sketch: Sketch) -> Iterable[tuple[int, ...]]:
+def _flips(sketch: Sketch) -> list[tuple[int, ...]]:
+    """The sets of axes along which a picture can be flipped."""
     axes = [axis for axis, length in enumerate(sketch.own.shape) if length > 1]
-    return (some for count in range(1, len(axes) + 1) for some in combinations(axes, count))
+    return [*chain.from_iterable(combinations(axes, count) for count in (1, 2, 3))]
 
 
 def empty_share(body: Sketch, scan: Sketch, air: float) -> float:
@@ -162,7 +162,7 @@ def empty_share(body: Sketch, scan: Sketch, air: float) -> float:
     return float(min(shares))
 
 
-def class_curve(a: Sketch, b: Sketch) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def class_curve(a: Sketch, b: Sketch) -> tuple[Float64, NDArray[np.int64]]:
     """The mean class of b for each class of a within the body of a, and the counts of these; both [BINS].
 
     It tells one contrast from another, whatever the anatomy, the unit and the place of a slice are.

@@ -1,43 +1,75 @@
-"""What `prepare` would make of a folder of scans: its cases, the use of each file, and the problems; nothing is written."""
+"""A cohort before it is prepared: its cases, splits and preparation, and the use and the problems of each file."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.cases.align import Preparation
-from voxlate.cases.checking import Checked, check_cases
-from voxlate.cases.prepare import preparation_of
-from voxlate.cases.prepared import SPLITS, Cohort, Entry
+from voxlate.cases.align import Preparation, find_common_grid
+from voxlate.cases.header_checks import Resampled, check_resampling, check_unit
+from voxlate.cases.prepared import Cohort, Entry
 from voxlate.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.cohorts.manifest import root_and_manifest
 from voxlate.cohorts.slice_lists import require_patients
-from voxlate.cohorts.split import check_size, describe_held_out, list_held_out, split_patients
+from voxlate.cohorts.split import SPLITS, check_size, list_held_out, split_patients
+from voxlate.formats.io import read_volume
+from voxlate.images.grid import Volume, canonical
+from voxlate.images.mask import clearest
+from voxlate.images.units import unit_of
 from voxlate.options.prepare import PrepareOptions
+from voxlate.system.errors import BadInput
 from voxlate.system.messages import Message
+
+UNREAD = "cannot be read"
+CaseProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A cohort that was read and checked as `prepare` does.
+class Inputs:
+    """A cohort that was found, and how it is prepared.
 
-    root: its folder; splits: by patient; table: see overview; small: on too few patients.
+    root: its folder; table: its manifest, where it has one; splits: by patient; preparation: with the modalities that
+    the options leave open; small: messages on too few patients.
     """
 
     root: Path
+    table: Path | None
     found: CohortFiles
     splits: dict[str, str]
     preparation: Preparation
-    checked: Checked
-    table: dict[str, Any]
     small: list[Message]
 
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """One file or DICOM series of a case: its modality or label map, its grid ("512×512×80, …"), and its unit."""
+
+    case: str
+    name: str
+    path: str
+    grid: str
+    unit: str
+
     @property
-    def held_out_line(self) -> str:
-        """Which patients are held out from training, in a line; "" where none is."""
-        return describe_held_out(self.splits)
+    def is_read(self) -> bool:
+        """Whether the file could be read."""
+        return self.grid != UNREAD
+
+
+@dataclass(frozen=True)
+class Survey(Inputs):
+    """A cohort whose scans were read and checked as `prepare` does.
+
+    problems: a sentence on each case that `prepare` would refuse; lost: messages on what resampling loses; table: see
+    overview.
+    """
+
+    files: list[CheckedFile]
+    problems: list[str]
+    lost: list[Message]
+    table: dict[str, Any]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -48,35 +80,114 @@ class Survey:
             "unread": self.found.unread,
             "guessed": self.found.guessed,
             "fixed": self.preparation.fixed,
-            "files": [vars(file) for file in self.checked.files],
-            "lost": [str(one) for one in self.checked.lost],
+            "files": [vars(file) for file in self.files],
+            "lost": list(map(str, self.lost)),
             "held_out": list_held_out(self.splits),
-            "problems": self.checked.problems,
+            "problems": self.problems,
         }
 
 
-def survey(
-    cohort: Path,
-    options: PrepareOptions,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> Survey:
-    """Read and check all scans of a cohort; raises BadInput where no case is found."""
-    root, _ = root_and_manifest(cohort, options.manifest)
-    found = find_cohort(cohort, options, options.modalities)
-    require_patients(found.cases, root)
-    splits = split_patients(
-        [(case.patient, case.split) for case in found.cases], options.seed, options.shares
-    )
-    preparation = preparation_of(options, found.cases)
-    checked = check_cases(found.cases, preparation, progress)
-    units = {file.name: file.unit for file in checked.files if file.unit}
-    table = overview(found.cases, splits, units, {case.case for case in found.cases if case.mask})
-    by_number = options.shares is None and found.cases[0].split is None
+def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
+    """Find the cases of a cohort, split them and choose their preparation; raises BadInput where no case is found."""
+    root, table = root_and_manifest(cohort, options.manifest)
+    found = find_cohort(root, replace(options, manifest=table), options.modalities)
+    cases = found.cases
+    require_patients(cases, root)
+    stated = [(case.patient, case.split) for case in cases]
+    splits = split_patients(stated, options.seed, options.shares)
+    by_number = not options.shares and cases[0].split is None
     small = check_size(splits) if by_number else []
-    return Survey(root, found, dict(splits), preparation, checked, table, small)
+    return Inputs(root, table, found, dict(splits), _preparation(options, cases), small)
 
 
-def prepared_overview(cohort: Cohort) -> dict[str, Any]:
+def _preparation(options: PrepareOptions, cases: Sequence[CaseFiles]) -> Preparation:
+    """How cases are prepared, with the modalities that the options leave open: the fixed one, and that of the brain."""
+    asked = Preparation(
+        **{field.name: getattr(options, field.name) for field in fields(Preparation)}
+    )
+    fixed, mask_from = asked.fixed, asked.mask_from
+    everywhere = [name for name in cases[0].files if all(name in case.files for case in cases)]
+    best = clearest({name: unit_of(name) for name in everywhere or cases[0].files})
+    if asked.align is not None:
+        fixed = fixed or best
+    elif asked.resample or asked.register is not None:
+        fixed = fixed or _finest(cases, everywhere)
+    if asked.mask == "brain":
+        mask_from = mask_from or best
+    return replace(asked, fixed=fixed, mask_from=mask_from)
+
+
+def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
+    """The modality on whose grid resampling loses least: the smallest distance of slices, then the smallest voxels.
+
+    Only these names are compared, in the first, middle and last case. None where there are no names.
+    """
+    losses = dict[str, tuple[float, float]]()
+    compared = {case.case: case for case in (cases[0], cases[len(cases) // 2], cases[-1])}
+    for name in names if len(names) > 1 else ():
+        sides = [read_volume(case.files[name], name).grid.spacing_mm for case in compared.values()]
+        widest = max(map(max, sides))
+        voxel = max(depth * height * width for depth, height, width in sides)
+        losses[name] = round(widest, 2), round(voxel, 2)
+    return min(names, key=losses.__getitem__) if losses else next(iter(names), None)
+
+
+def survey(cohort: Path, options: PrepareOptions, progress: CaseProgress | None = None) -> Survey:
+    """Read every scan, mask and label map, and compare units and grids, as `prepare` does before it registers.
+
+    Raises BadInput where no case is found.
+    """
+    inputs = read_inputs(cohort, options)
+    cases = inputs.found.cases
+    files = list[CheckedFile]()
+    problems = list[str]()
+    resampled = list[Resampled]()
+    units = dict[str, tuple[str, str]]()
+    for done, case in enumerate(cases, start=1):
+        volumes = dict[str, Volume]()
+        for name, path in case.paths.items():
+            grid, unit = UNREAD, ""
+            try:
+                volumes[name] = read_volume(path, name)
+                grid, unit = str(volumes[name].grid), volumes[name].unit
+                if name in case.files:
+                    check_unit(name, unit, case.case, units)
+            except BadInput as error:
+                problems.append(str(error))
+            unit = unit if name in case.files else ""
+            files.append(CheckedFile(case.case, name, str(path), grid, unit))
+        try:
+            if volumes.keys() == case.paths.keys():
+                resampled.append(_resample(case, volumes, inputs.preparation))
+        except BadInput as error:
+            problems.append(str(error))
+        if progress is not None:
+            progress(done, len(cases), case.case)
+    found_units = {file.name: file.unit for file in files if file.unit}
+    masked = {case.case for case in cases if case.mask}
+    table = overview(cases, inputs.splits, found_units, masked)
+    lost = list(check_resampling(resampled, inputs.preparation))
+    return Survey(**vars(inputs), files=files, problems=problems, lost=lost, table=table)
+
+
+def _resample(
+    case: CaseFiles, volumes: Mapping[str, Volume], preparation: Preparation
+) -> Resampled:
+    """Resample a case's scans, mask and labels to one grid by their headers; raises BadInput where they do not fit."""
+    in_ras = {name: canonical(volume) for name, volume in volumes.items()}
+    scans = {name: in_ras[name] for name in case.files}
+    may_resample = preparation.resample or preparation.register is not None
+    by_headers = replace(preparation, register=None, resample=may_resample)
+    common = find_common_grid(case.case, scans, by_headers)
+    for name, volume in in_ras.items():
+        if name not in scans:
+            common.align_labels(volume)
+        elif preparation.register is None:
+            common.align(name, volume)
+    return case.case, common.grid, {name: volumes[name].grid for name in scans}
+
+
+def cohort_overview(cohort: Cohort) -> dict[str, Any]:
     """The table of a prepared cohort; see overview."""
     masked = {entry.case for entry in cohort.cases if cohort.header(entry.case).has_mask_file}
     splits = {entry.patient: entry.split for entry in cohort.cases}
@@ -93,24 +204,24 @@ def overview(
 
     masked: the cases that have a mask file.
     """
+    groups = dict[str, list[CaseFiles | Entry]]()
+    grids = Counter[str]()
+    for case in cases:
+        present = case.present if isinstance(case, Entry) else [*case.files]
+        for name in {*present, *case.labels}:
+            groups.setdefault(name, []).append(case)
+        if isinstance(case, Entry):
+            grids["×".join(map(str, reversed(case.shape)))] += 1
     rows = {
         "cases": _by_split(cases, splits),
-        "patients": _by_split({one.patient: one for one in cases}.values(), splits),
+        "patients": _by_split({case.patient: case for case in cases}.values(), splits),
+        **{name: _by_split(groups[name], splits) for name in sorted(groups)},
     }
-    for name in sorted({name for one in cases for name in _present(one)}):
-        rows[name] = _by_split([one for one in cases if name in _present(one)], splits)
     if masked:
-        rows["mask"] = _by_split([one for one in cases if one.case in masked], splits)
-    grids = Counter(
-        "×".join(map(str, reversed(one.shape))) for one in cases if isinstance(one, Entry)
-    )
+        rows["mask"] = _by_split([case for case in cases if case.case in masked], splits)
     return {"rows": rows, "units": dict(units), "grids": dict(grids.most_common())}
 
 
-def _present(one: CaseFiles | Entry) -> list[str]:
-    return [*(one.present if isinstance(one, Entry) else one.files), *one.labels]
-
-
 def _by_split(cases: Iterable[CaseFiles | Entry], splits: Mapping[str, str]) -> dict[str, int]:
-    counts = Counter(splits[one.patient] for one in cases)
+    counts = Counter(splits[case.patient] for case in cases)
     return {"all": sum(counts.values()), **{name: counts[name] for name in SPLITS}}

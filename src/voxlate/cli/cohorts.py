@@ -113,23 +113,24 @@ def prepare(
 def _show_survey(cohort: Path, options: PrepareOptions, most: int | None, as_json: bool) -> None:
     """Show what `prepare` would do: each file, the cohort, and the problems. most: number of files that are listed."""
     from voxlate.api.cohorts import survey
+    from voxlate.cohorts.split import describe_held_out
 
     found = survey(cohort, options)
     if as_json:
         print(json.dumps(found.facts))
     else:
-        show_files(found.checked.files, found.root, most)
+        show_files(found.files, found.root, most)
         show(found.table, found.found)
-        if found.held_out_line:
-            say(found.held_out_line, err)
+        if sentence := describe_held_out(found.splits):
+            say(sentence, err)
         for one in found.small:
             note(one)
         if found.preparation.fixed is not None:
             say(f"The grid of each case is that of its {found.preparation.fixed}.", err)
-        for one in found.checked.lost:
+        for one in found.lost:
             note(one)
         say("Outliers, copies and registration were not checked: prepare --out does that.", err)
-    end([*found.found.unread, *found.checked.problems])
+    end([*found.found.unread, *found.problems])
 
 
 @command("info scan.nii.gz", "info RUN")

@@ -10,7 +10,7 @@ from voxlate.api.console import err, say
 from voxlate.system.errors import first_of
 
 if TYPE_CHECKING:
-    from voxlate.cases.checking import CheckedFile
+    from voxlate.cases.survey import CheckedFile
     from voxlate.cohorts.case_files import CohortFiles
 
 COLUMNS = ("all", "train", "val", "test")

@@ -58,12 +58,12 @@ def make_header(
         "training_ranges": training_ranges(
             drawn, {name: recipe.intensity[name] for name in data.source}
         ),
-        "training_spacing_mm": cohort.fingerprint["spacing_mm"]["median"],
+        "training_spacing_mm": cohort.median("spacing_mm"),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
         "seconds": seconds,
         "training_cases": len(cohort.splits["train"]),
-        "training_ml": cohort.fingerprint["mask_ml"]["median"],
+        "training_ml": cohort.median("mask_ml"),
         "training_voxels": [
             header.voxels[name][:DIGITS]
             for header in headers

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from voxlate.cases.audit import is_misaligned, misalignment_lines
 from voxlate.cases.prepared import Cohort, open_cohort, registration_lines
-from voxlate.cases.survey import prepared_overview
+from voxlate.cases.survey import cohort_overview
 from voxlate.reports.page import charts_of, newest_pictures
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import read_verdicts, verdict_lines
@@ -36,7 +36,7 @@ def prepared_facts(folder: Path) -> dict[str, Any]:
     ]
     distances.sort(key=lambda row: -(row[2].median_mm or 0.0))
     return {
-        "table": prepared_overview(cohort),
+        "table": cohort_overview(cohort),
         "aligned": {
             **misalignment_lines(cohort.cases),
             **registration_lines(cohort.cases),

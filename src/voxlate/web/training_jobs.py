@@ -40,7 +40,7 @@ def survey(folder: Path, request: Request, reporter: Reporter) -> Facts:
     cohort = Path(request["cohort"])
     check_links(Path(request["root"]), cohort)
     found = survey_cohort(cohort, progress=reporter, **request["options"])
-    files = [{**vars(file), "path": _below(found.root, file.path)} for file in found.checked.files]
+    files = [{**vars(file), "path": _below(found.root, file.path)} for file in found.files]
     return {**found.facts, "small": " ".join(map(str, found.small)), "files": files}
 
 
