@@ -95,9 +95,8 @@ HU = {"low": -1024.0, "high": 3071.0, "unit": "HU", "rule": ""}
 def baselines(tmp_path: Path) -> Path:
     hu = Range(-1024.0, 3071.0, "HU", "")
     mean, table = np.zeros((2, 3, 4), np.float32), np.zeros(1024, np.float32)
-    Baselines({"t1": hu, "ct": hu}, {"ct": mean}, {("t1", "ct"): table}, 3).save(
-        tmp_path / "naive.safetensors"
-    )
+    baselines = Baselines({"t1": hu, "ct": hu}, 3, means={"ct": mean}, tables={("t1", "ct"): table})
+    baselines.save(tmp_path / "naive.safetensors")
     return tmp_path / "naive.safetensors"
 
 

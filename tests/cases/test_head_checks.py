@@ -42,48 +42,48 @@ def brain() -> np.ndarray:
 
 
 def test_whole_heads_and_brains_of_the_trainings_kind_are_not_warned_about(head, brain):
-    assert check_head(_scan(head), stripped=False) == []
-    assert check_head(_scan(brain), stripped=True) == []
+    assert check_head(_scan(head), trained="head") == []
+    assert check_head(_scan(brain), trained="brain") == []
 
 
 def test_a_brain_without_skull_is_no_head(brain):
-    (sentence,) = check_head(_scan(brain), stripped=False)
+    (sentence,) = check_head(_scan(brain), trained="head")
     assert sentence.text.startswith("t1: expected a whole head, found a body that is 14")
     assert sentence.grade == "do not trust"
 
 
 def test_a_whole_head_is_no_brain(head):
-    (sentence,) = check_head(_scan(head), stripped=True)
+    (sentence,) = check_head(_scan(head), trained="brain")
     assert sentence.text.startswith("t1: expected a brain without skull, found a body that is 18")
     assert sentence.grade == "do not trust"
 
 
 def test_one_slice_of_a_head_is_no_brain_and_is_a_head(head):
     slices = _scan(head[30:31])
-    assert check_head(slices, stripped=False) == []
-    assert len(check_head(slices, stripped=True)) == 1
+    assert check_head(slices, trained="head") == []
+    assert len(check_head(slices, trained="brain")) == 1
 
 
 @pytest.mark.parametrize(
     ("axes", "how"), [(0, "upside down"), (1, "turned front to back"), ((0, 1), "upside down")]
 )
 def test_a_head_that_lies_the_wrong_way_round_is_told(head, axes, how):
-    (sentence,) = check_head(_scan(np.flip(head, axes)), stripped=False)
+    (sentence,) = check_head(_scan(np.flip(head, axes)), trained="head")
     assert f"the scan is likely {how}" in sentence.text
     assert sentence.grade == "caution"
 
 
 def test_a_head_without_crown_is_a_caution_and_does_not_show_its_orientation(head):
     for slab in (head[20:41], head[20:41][::-1]):
-        (sentence,) = check_head(_scan(slab), stripped=False)
+        (sentence,) = check_head(_scan(slab), trained="head")
         assert "the upper part of the head is likely missing" in sentence.text
         assert sentence.grade == "caution"
-    assert check_head(_scan(head[24:40]), stripped=False) == []  # a few slices
+    assert check_head(_scan(head[24:40]), trained="head") == []  # a few slices
 
 
 def test_a_head_at_the_border_of_its_slices_is_a_caution_with_the_side(head):
     touching = head[:, :, 10:]  # the neck is 140 mm wide, the head 160 mm: 25 mm of air become none
-    (sentence,) = check_head(_scan(touching), stripped=False)
+    (sentence,) = check_head(_scan(touching), trained="head")
     assert sentence.text.startswith("t1: the head reaches the left border of the scan (over ")
     assert sentence.grade == "caution"
 
@@ -91,7 +91,7 @@ def test_a_head_at_the_border_of_its_slices_is_a_caution_with_the_side(head):
 @every_row(("slice_mm", "grade"), [(0.6, "do not trust"), (1.35, "caution")])
 def test_a_head_whose_slices_are_too_close_is_flattened(head, slice_mm, grade):
     flattened = replace(_scan(head), affine=np.diag([3.0, 3.0, slice_mm, 1.0]))
-    (sentence,) = check_head(flattened, stripped=False)
+    (sentence,) = check_head(flattened, trained="head")
     assert "the scan is likely flattened" in sentence.text
     assert sentence.grade == grade
 

@@ -5,12 +5,13 @@ are compared with the mean box of the training patients: as they are, and mirror
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import permutations, product
+from itertools import chain, permutations
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,7 +23,7 @@ from voxlate.cases.quality_checks import Quality, quality_of, worst_quality
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import background_value, box_around, dilate, foreground
-from voxlate.system.arrays import Bool, Float32, Float64
+from voxlate.system.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.system.codes import Grade
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import REFUSED, Message, grade_of_distance, message
@@ -61,15 +62,13 @@ TELLS = 4.0  # deviations by which known patients must differ from their mirror 
 OTHER_UNIT = 100.0  # times the largest or least level of the training
 LEVEL = 95  # percentile of the foreground
 SIDES = ("upside down", "front to back", "left to right")
-LEFT_RIGHT = (False, False, True)
-FLIPS = tuple(axes for axes in product((False, True), repeat=3) if any(axes))
+LEFT_RIGHT = (2,)
+FLIPS = (LEFT_RIGHT, (1,), (1, 2), (0,), (0, 2), (0, 1), (0, 1, 2))  # the axes that are mirrored
 UNRELATED = 0.25  # correlation with the mean scan; real heads, brains and single slices reach 0.53 to 0.92, noise 0
 TOO_LARGE = (
     2.3  # times the training's longest extent: 490 mm of heads, from which voxels have another size
 )
-TURNS = tuple(
-    axes for axes in permutations(range(3)) if axes != (0, 1, 2)
-)  # axes that are exchanged
+TURNS = [*permutations(range(3))][1:]  # axes that are exchanged
 TURN_GAIN = 0.05  # of the correlation, by which a turned box must be more similar; ordinary scans: at most 0.02
 TURN_FITS = (
     2.5  # deviations of extents that fit after a turn, where they are beyond FAR_SIZE as they are
@@ -99,36 +98,13 @@ class Usual:
     deviation: tuple[Width, Width, Width]
     levels: tuple[Number, Number]
 
+    def distance(self, correlation: float) -> float:
+        """The distance from the usual correlation, in units of the farthest training patient's."""
+        return (1 - correlation - self.far) / self.width
+
     def shows_flip(self, flip: int) -> bool:
         """Whether training patients differ clearly enough from their mirror images to detect this flip."""
         return self.lean[flip] > TELLS * self.spread[flip]
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """The bodies of a training: by source the mean box and the usual values, by target its background and `beyond`.
-
-    backgrounds: in physical units; beyond: the share of a target's body that no source shows, median over cases;
-    quality: the worst of the scans of each source that is not in HU.
-    """
-
-    means: Mapping[str, Box]
-    usual: Mapping[str, Usual]
-    backgrounds: Mapping[str, float]
-    beyond: Mapping[str, float]
-    quality: Mapping[str, Quality]
-
-    def save(self, path: Path) -> None:
-        usual = {name: asdict(values) for name, values in self.usual.items()}
-        quality = {name: asdict(worst) for name, worst in self.quality.items()}
-        stated = {
-            "usual": usual,
-            "backgrounds": self.backgrounds,
-            "beyond": self.beyond,
-            "quality": quality,
-        }
-        text = json.dumps(stated, sort_keys=True, allow_nan=False)
-        write_tensors(path, self.means, {"anatomy": text, "sha256": checksum(text, self.means)})
 
 
 @dataclass(frozen=True)
@@ -140,6 +116,24 @@ class _Stated:
     # not in files before version 0.7
     beyond: dict[Name, Number] = field(default_factory=dict)
     quality: dict[Name, Quality] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Anatomy(_Stated):
+    """The bodies of a training: by source the mean box and the usual values, by target its background and `beyond`.
+
+    backgrounds: in physical units; beyond: the share of a target's body that no source shows, median over cases;
+    quality: the worst of the scans of each source that is not in HU.
+    """
+
+    means: Mapping[str, Box] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the anatomy as a safetensors file."""
+        stated = asdict(self)
+        del stated["means"]
+        text = json.dumps(stated, sort_keys=True, allow_nan=False)
+        write_tensors(path, self.means, {"anatomy": text, "sha256": checksum(text, self.means)})
 
 
 def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
@@ -156,17 +150,15 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
         text = file.text("anatomy")
         digest = file.text("sha256")
         stated: _Stated = record.parse(_Stated, text)
-        means = file.read(
-            dict.fromkeys(stated.usual, Shape((SIDE,) * 3, low=-1.001, high=1.001))
-        )  # their length is 1
+        box = Shape((SIDE,) * 3, low=-1.001, high=1.001)  # their length is 1
+        means = file.read(dict.fromkeys(stated.usual, box))
     record.check_checksum(digest, checksum(text, means))
-    tables = (stated.usual, stated.backgrounds, stated.beyond, stated.quality)
-    others = set().union(*tables) - set(modalities)
+    others = set().union(*vars(stated).values()) - set(modalities)
     record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
     for name, usual in stated.usual.items():
         least, most = usual.levels
         record.check(least <= most, f"levels of {name} from {least:g} to {most:g}")
-    return Anatomy(means, stated.usual, stated.backgrounds, stated.beyond, stated.quality)
+    return Anatomy(**vars(stated), means=means)
 
 
 @dataclass(frozen=True)
@@ -187,13 +179,14 @@ def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
     statistics = case.header.statistics[name]
     coarse, spacing = _coarse(case.volume(name))
     body = foreground(coarse)
-    (z0, z1), (y0, y1), (x0, x1) = box_around(body)
+    inside = tuple(slice(*ends) for ends in box_around(body))
     values = np.where(body, coarse.data[0], coarse.data[0].min())
-    scaled = spec.scale(statistics).forward(values)
+    cropped = spec.scale(statistics).forward(values)[inside].astype(np.float32)
+    factors = [SIDE / length for length in cropped.shape]
+    stretched = zoom(cropped, factors, order=1, mode="nearest", grid_mode=True)
     extents = _extents_mm(body, spacing)
-    box = _unit(_stretched(scaled[z0:z1, y0:y1, x0:x1]))
     grain = np.log1p(spacing / 2 / extents)
-    return Body(box, np.log(extents), grain, statistics.foreground.at(LEVEL))
+    return Body(_unit(stretched), np.log(extents), grain, statistics.foreground.at(LEVEL))
 
 
 def _extents_mm(body: Bool, spacing: Float64) -> Float64:
@@ -220,28 +213,24 @@ def _coarse(volume: Volume) -> tuple[Volume, Float64]:
     spacing = np.array(volume.grid.spacing_mm)
     for axis, length in enumerate(volume.grid.spacing_mm):
         block = min(data.shape[axis], max(1, round(COARSE_MM / length)))
-        if block > 1:
-            count = data.shape[axis] // block
-            if axis == 0:
-                blocks = data[: count * block].reshape(count, block, *data.shape[1:])
-                data = in_slabs(lambda slab: slab.mean(1), blocks)
-            else:
-                data = in_slabs(partial(_block_means, axis=axis, count=count, block=block), data)
-            spacing[axis] *= block
+        if block == 1:
+            continue
+        spacing[axis] *= block
+        count = data.shape[axis] // block
+        if axis == 0:
+            blocks = data[: count * block].reshape(count, block, *data.shape[1:])
+            data = in_slabs(lambda slab: slab.mean(1), blocks)
+        else:
+            data = in_slabs(partial(_block_means, axis=axis, count=count, block=block), data)
     affine = np.diag([*spacing[::-1], 1.0])
     return Volume(data[None], affine, volume.unit, volume.modality), spacing
 
 
-def _block_means(data: np.ndarray, axis: int, count: int, block: int) -> np.ndarray:
+def _block_means(data: AnyArray, axis: int, count: int, block: int) -> AnyArray:
     """The means of `count` blocks along an axis of [D, H, W]."""
     whole = data.take(range(count * block), axis)
     blocks = (*data.shape[:axis], count, block, *data.shape[axis + 1 :])
     return whole.reshape(blocks).mean(axis + 1)
-
-
-def _stretched(values: Box) -> Box:
-    factors = [SIDE / size for size in values.shape]
-    return zoom(values.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
 
 
 def _unit(box: Box) -> Box:
@@ -258,35 +247,40 @@ def anatomy_of(
     """The anatomy of a cohort's training cases; at most MOST_CASES of them, evenly chosen."""
     step = -(-len(cases) // MOST_CASES) or 1
     bodies: dict[str, dict[str, list[Body]]] = {name: {} for name in sources}
-    airs: dict[str, list[float]] = {name: [] for name in targets}
-    beyond: dict[str, list[float]] = {name: [] for name in targets}
-    qualities: dict[str, list[Quality]] = {name: [] for name in sources}
+    airs, beyond = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    qualities = defaultdict[str, list[Quality]](list)
     for case_name in cases[::step]:
         case = cohort.case(case_name)
-        shown = set(case.header.visible)
-        for name in shown & sources.keys():
-            bodies[name].setdefault(case.header.patient, []).append(
-                body_of(case, name, sources[name])
-            )
-            if case.header.units[name] != "HU":
+        header = case.header
+        shown = [name for name in sources if name in header.visible]
+        for name in shown:
+            of_patient = bodies[name].setdefault(header.patient, [])
+            of_patient.append(body_of(case, name, sources[name]))
+            if header.units[name] != "HU":
                 qualities[name].append(quality_of(case.volume(name)))
-        for name in shown & targets.keys():
-            scale = targets[name].scale(case.header.statistics[name])
+        for name in targets.keys() & {*header.visible}:
+            scale = targets[name].scale(header.statistics[name])
             air = np.float32(background_value(case.volume(name)))
             airs[name].append(float(scale.forward(air)))
-            beyond[name].append(_beyond(case, name, [*(shown & sources.keys())]))
-    enough = {name: patients for name, patients in bodies.items() if len(patients) >= FEWEST}
-    boxes = {name: _by_patient(patients) for name, patients in enough.items()}
+            beyond[name].append(_beyond(case, name, shown))
+    usual = dict[str, Usual]()
+    means = dict[str, Box]()
+    for name, patients in bodies.items():
+        if len(patients) >= FEWEST:
+            own = [np.mean([body.box for body in several], axis=0) for several in patients.values()]
+            boxes = np.stack(own)
+            means[name] = boxes.mean(axis=0).astype(np.float32)
+            usual[name] = _usual(boxes, [*patients.values()])
+    backgrounds = dict[str, float]()
+    for name, values in airs.items():
+        scale = cohort.target_scale(targets[name], name, cases)
+        backgrounds[name] = float(scale.inverse(np.median(values)))
     return Anatomy(
-        {name: box.mean(axis=0).astype(np.float32) for name, box in boxes.items()},
-        {name: _usual(boxes[name], patients) for name, patients in enough.items()},
-        {
-            name: float(cohort.target_scale(targets[name], name, cases).inverse(np.median(values)))
-            for name, values in airs.items()
-            if values
-        },
-        {name: round(float(np.median(shares)), 4) for name, shares in beyond.items() if shares},
-        {name: worst_quality(scans) for name, scans in qualities.items() if scans},
+        usual,
+        backgrounds,
+        {name: round(float(np.median(shares)), 4) for name, shares in beyond.items()},
+        {name: worst_quality(scans) for name, scans in qualities.items()},
+        means,
     )
 
 
@@ -298,49 +292,46 @@ def _beyond(case: PreparedCase, target: str, sources: Sequence[str]) -> float:
     return float((body & ~near).sum() / max(1, body.sum()))
 
 
-def _by_patient(patients: Mapping[str, Sequence[Body]]) -> Box:
-    """The mean box of each patient, [P, SIDE, SIDE, SIDE]."""
-    return np.stack([np.mean([case.box for case in cases], axis=0) for cases in patients.values()])
+def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> Usual:
+    """How each patient compares with the mean of the others, by the least similar of the patient's cases.
 
-
-def _usual(boxes: Box, patients: Mapping[str, Sequence[Body]]) -> Usual:
-    """How each patient compares with the mean of the others, by the least similar of the patient's cases."""
-    far = list[float]()
-    contrasts = list[float]()
+    boxes: of each patient [P, SIDE, SIDE, SIDE].
+    """
+    far, contrasts = list[float](), list[float]()
     leans = list[Float64]()
-    for own, cases in zip(boxes, patients.values()):
+    for own, cases in zip(boxes, patients):
         others = boxes.sum(axis=0) - own
         correlations = [_correlations(case.box, others) for case in cases]
         far.append(1 - min(of_case[0] for of_case in correlations))
         contrasts.append(1 - min(_inside(case.box, others) for case in cases))
-        leans += [
-            of_case[0] - of_case[1:] for of_case in correlations
-        ]  # the slices of a patient differ, too
+        # the slices of a patient differ, too
+        leans += [of_case[0] - of_case[1:] for of_case in correlations]
     count = len(boxes)
-    lean = np.mean(leans, axis=0)
+    margin = MARGIN if count >= ENOUGH else UNPROVED
+
+    def width(values: Sequence[float], least: float) -> float:
+        """How far training patients exceed the median."""
+        return float(max(margin * (max(values) - float(np.median(values))), least))
+
     squares = (count * np.var(leans, axis=0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
-    bodies = [body for cases in patients.values() for body in cases]
+    bodies = [*chain.from_iterable(patients)]
     sizes = np.stack([body.size for body in bodies])
     variance = (len(sizes) * sizes.var(axis=0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH)
-    spread = variance * (1 + 1 / count)
-    grain = np.mean([body.grain for body in bodies], axis=0)
-    margin = MARGIN if count >= ENOUGH else UNPROVED
+    spread = np.sqrt(variance * (1 + 1 / count))
+    deviation = spread + np.mean([body.grain for body in bodies], axis=0)
     levels = [body.level for body in bodies]
     return Usual(
         count,
-        *_middle_and_width(far, margin, LEAST_WIDTH),
-        *_middle_and_width(contrasts, margin, LEAST_CONTRAST),
-        tuple(lean.tolist()),
+        float(np.median(far)),
+        width(far, LEAST_WIDTH),
+        float(np.median(contrasts)),
+        width(contrasts, LEAST_CONTRAST),
+        tuple(np.mean(leans, axis=0).tolist()),
         tuple(np.sqrt(squares).tolist()),
         tuple(sizes.mean(axis=0).tolist()),
-        tuple((np.sqrt(spread) + grain).tolist()),
+        tuple(deviation.tolist()),
         (min(levels), max(levels)),
     )
-
-
-def _middle_and_width(values: Sequence[float], margin: float, least: float) -> tuple[float, float]:
-    middle = float(np.median(values))
-    return middle, float(max(margin * (max(values) - middle), least))
 
 
 def _inside(box: Box, mean: Box) -> float:
@@ -352,60 +343,58 @@ def _inside(box: Box, mean: Box) -> float:
 def _correlations(box: Box, mean: Box) -> Float64:
     """Correlation of a box with a mean one: as it is, then mirrored by each of FLIPS."""
     mean = _unit(mean)
-    boxes = [box]
-    for flip in FLIPS:
-        axes = tuple(axis for axis, flipped in enumerate(flip) if flipped)
-        boxes.append(np.flip(box, axes))
-    return np.array([float((mirrored * mean).sum()) for mirrored in boxes])
+    return np.array([float((np.flip(box, axes) * mean).sum()) for axes in ((), *FLIPS)])
 
 
-def check_body(anatomy: Anatomy, name: str, body: Body, any_height: bool = False) -> list[Message]:
+def check_body(
+    anatomy: Anatomy, name: str, body: Body, height: Literal["whole", "any"] = "whole"
+) -> list[Message]:
     """Messages where the body in a source is out of the training's distribution; none after too few patients.
 
-    any_height: whether a scan of some slices is as good as one of the whole body.
+    height: "any" where a scan of some slices is as good as one of the whole body.
     """
-    if name not in anatomy.usual:
-        return []
-    usual = anatomy.usual[name]
+    messages = check_content(anatomy, name, body)
+    usual = anatomy.usual.get(name)
+    if usual is None or messages:
+        return messages
     mean = anatomy.means[name]
-    if other := check_content(anatomy, name, body):
-        return other
     correlations = _correlations(body.box, mean)
-    inside = _inside(body.box, mean)
-    return [
-        *(
-            _check_mirror(name, usual, correlations)
-            or _check_correlation(name, usual, correlations[0], inside)
-        ),
-        *_check_size(name, usual, body, any_height),
-        *_check_unit(name, usual, body),
-    ]
+    messages = _check_mirror(name, usual, correlations)
+    if not messages:
+        messages = _check_correlation(name, usual, correlations[0], _inside(body.box, mean))
+    away = np.abs(body.size - usual.size) / usual.deviation
+    if height == "any":
+        away[0] = 0
+    axis = int(away.argmax())
+    times = float(away[axis]) / FAR_SIZE
+    if times > 1:
+        extent, known = np.exp([body.size[axis], usual.size[axis]])
+        text = f"{name}: its body is {extent:.0f} mm {('high', 'deep', 'wide')[axis]}, the training bodies {known:.0f} mm on average ({times * FAR_SIZE:.1f} standard deviations)."
+        grade = grade_of_distance(times)
+        numbers = {"times": times, "extent_mm": extent, "usual_mm": known}
+        messages.append(message("body-size", text, grade=grade, **numbers))
+    least, most = usual.levels
+    if least > 0 and not least / OTHER_UNIT < body.level < most * OTHER_UNIT:
+        text = f"{name}: the {LEVEL}th percentile of its foreground is {body.level:.3g}, that of the training's scans {least:.3g} to {most:.3g}."
+        messages.append(message("other-unit", text, level=body.level, least=least, most=most))
+    return messages
 
 
 def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
     """A message where a scan shows nothing of the training's, or shows it with other axes.
 
-    What else differs from the training then says nothing about the scan.
+    What else differs from the training then says nothing about the scan. Axes are exchanged where the body is then more
+    similar to the mean box, or is as similar and only then has the training's extents.
     """
-    if name not in anatomy.usual:
+    usual = anatomy.usual.get(name)
+    if usual is None:
         return []
-    usual = anatomy.usual[name]
-    correlations = _correlations(body.box, anatomy.means[name])
-    whole = float(correlations[0])
-    if correlations.max() < UNRELATED and _distance(usual, whole) > 1:
-        text = f"{name}: its correlation with the mean training scan is {whole:.2f}, that of the training's own patients {1 - usual.far:.2f} (median): it does not show what the training showed."
-        return [message("other-content", text, correlation=whole, usual=1 - usual.far)]
-    return _check_axes(name, usual, anatomy.means[name], body, correlations)
-
-
-def _check_axes(
-    name: str, usual: Usual, mean: Box, body: Body, correlations: Float64
-) -> list[Message]:
-    """A message where the body is like the training's after two or three of its axes are exchanged.
-
-    It is more similar to the mean box then, or it is as similar and only then has the training's extents.
-    """
-    own = float(correlations[0])
+    mean = anatomy.means[name]
+    correlations = _correlations(body.box, mean)
+    own, largest = float(correlations[0]), correlations.max()
+    if largest < UNRELATED and usual.distance(own) > 1:
+        text = f"{name}: its correlation with the mean training scan is {own:.2f}, that of the training's own patients {1 - usual.far:.2f} (median): it does not show what the training showed."
+        return [message("other-content", text, correlation=own, usual=1 - usual.far)]
     deviations = np.abs(body.size - usual.size) / usual.deviation
     turns = []
     for axes in TURNS:
@@ -413,10 +402,10 @@ def _check_axes(
         after = np.abs(body.size[list(axes)] - usual.size) / usual.deviation
         moved = np.flatnonzero(np.array(axes) != range(3))
         fits = after[moved].max() < TURN_FITS and deviations[moved].max() > FAR_SIZE
-        if turned > correlations.max() + TURN_GAIN or (fits and turned > own):
+        if turned > largest + TURN_GAIN or (fits and turned > own):
             turns.append((float(turned), axes))
     best, axes = max(turns, default=(-np.inf, ()))
-    if _distance(usual, best) > 1:
+    if usual.distance(best) > 1:
         return []
     exchanged = " and ".join(AXES[k] for k in range(3) if axes[k] != k)
     grade: Grade = "caution" if axes[0] == 0 else "do not trust"  # in the plane of the slices
@@ -426,63 +415,30 @@ def _check_axes(
 
 def _check_mirror(name: str, usual: Usual, likeness: Float64) -> list[Message]:
     """A message where a mirror image is in distribution, and more similar to the training's mean than the scan."""
-    flips = [flip for flip in range(len(FLIPS)) if usual.shows_flip(flip)]
-    if not usual.shows_flip(
-        FLIPS.index(LEFT_RIGHT)
-    ):  # then a difference of left and right is noise
-        flips = [flip for flip in flips if not FLIPS[flip][-1]]
-    flip = max(flips, key=lambda flip: likeness[flip + 1], default=None)
-    if (
-        flip is None
-        or likeness[flip + 1] <= likeness[0]
-        or _distance(usual, likeness[flip + 1]) > REFUSED
-    ):
+    tells_sides = usual.shows_flip(FLIPS.index(LEFT_RIGHT))  # else their difference is noise
+    flips = [
+        flip
+        for flip, axes in enumerate(FLIPS)
+        if usual.shows_flip(flip) and (tells_sides or 2 not in axes)
+    ]
+    flip = max(flips, key=lambda flip: likeness[flip + 1], default=-1)
+    own, mirrored = likeness[0], likeness[flip + 1]
+    if mirrored <= own or usual.distance(mirrored) > REFUSED:
         return []
-    how = " and ".join(side for side, flipped in zip(SIDES, FLIPS[flip]) if flipped)
-    text = f"{name}: the scan is likely turned {how}: mirrored so, it resembles the training's scans more (correlation with their mean {likeness[flip + 1]:.2f} instead of {likeness[0]:.2f})."
-    return [message("mirrored", text, correlation=likeness[0], mirrored=likeness[flip + 1])]
-
-
-def _distance(usual: Usual, correlation: float) -> float:
-    """The distance from the usual correlation, in units of the farthest training patient's."""
-    return (1 - correlation - usual.far) / usual.width
+    how = " and ".join(SIDES[axis] for axis in FLIPS[flip])
+    text = f"{name}: the scan is likely turned {how}: mirrored so, it resembles the training's scans more (correlation with their mean {mirrored:.2f} instead of {own:.2f})."
+    return [message("mirrored", text, correlation=own, mirrored=mirrored)]
 
 
 def _check_correlation(name: str, usual: Usual, whole: float, inside: float) -> list[Message]:
     """A message where correlations with the mean training scan, of the whole box and inside its body, are low."""
+    of_inside = (1 - inside - usual.contrast) / usual.contrast_width
     times, correlation, known, what = max(
-        (_distance(usual, whole), whole, usual.far, "the scan"),
-        (
-            (1 - inside - usual.contrast) / usual.contrast_width,
-            inside,
-            usual.contrast,
-            "the inside of its body",
-        ),
+        (usual.distance(whole), whole, usual.far, "the scan"),
+        (of_inside, inside, usual.contrast, "the inside of its body"),
     )
     if times <= 1:
         return []
     text = f"{name}: {what} resembles the training's scans less than these resemble each other (correlation with their mean {correlation:.2f}, their own {1 - known:.2f})."
     grade = grade_of_distance(times)
     return [message("appearance", text, grade=grade, times=times, correlation=correlation)]
-
-
-def _check_size(name: str, usual: Usual, case: Body, any_height: bool) -> list[Message]:
-    away = np.abs(case.size - usual.size) / usual.deviation
-    if any_height:
-        away[0] = 0
-    axis = int(away.argmax())
-    times = float(away[axis]) / FAR_SIZE
-    if times <= 1:
-        return []
-    extent, mean = np.exp([case.size[axis], usual.size[axis]])
-    text = f"{name}: its body is {extent:.0f} mm {('high', 'deep', 'wide')[axis]}, the training bodies {mean:.0f} mm on average ({times * FAR_SIZE:.1f} standard deviations)."
-    grade = grade_of_distance(times)
-    return [message("body-size", text, grade=grade, times=times, extent_mm=extent, usual_mm=mean)]
-
-
-def _check_unit(name: str, usual: Usual, case: Body) -> list[Message]:
-    least, most = usual.levels
-    if least <= 0 or least / OTHER_UNIT < case.level < most * OTHER_UNIT:
-        return []
-    text = f"{name}: the {LEVEL}th percentile of its foreground is {case.level:.3g}, that of the training's scans {least:.3g} to {most:.3g}."
-    return [message("other-unit", text, level=case.level, least=least, most=most)]

@@ -7,19 +7,20 @@ view cuts it, is more than half as large as its largest slice, that of a brain l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from voxlate.images.components import components_of
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import background_value, box_around, find_tissue, foreground
+from voxlate.system.arrays import Bool, Float32, Float64
 from voxlate.system.codes import Grade
 from voxlate.system.messages import Message, message
 
-Mask = NDArray[np.bool_]
+Box = list[tuple[int, int]]  # first and end along D, H, W
 
 COARSE_MM = 2.0
 LEAST_HEIGHT_MM = 60.0  # a few slices have no ends to compare
@@ -44,82 +45,73 @@ LEAST_TOUCH_MM = 25.0  # of a slice's border along the head: the skull is as lon
 
 @dataclass(frozen=True)
 class _Head:
-    """A scan in voxels of about COARSE_MM and its body; clean: whether the background is one constant."""
+    """A scan in voxels of about COARSE_MM, its body, and the ends of this along D, H, W.
 
-    values: NDArray[np.float32]
-    body: Mask
+    clean: whether the background is one constant; areas: of the body in its slices, as shares of the largest; ends: that
+    near the lower and the upper end of the body, not a number in a few slices.
+    """
+
+    values: Float32
+    body: Bool
+    box: Box
     spacing_mm: tuple[float, float, float]
     background: float
     clean: bool
+    areas: Float64
+    ends: tuple[float, float]
 
     @property
     def across_mm(self) -> float:
         """The geometric mean of depth and width."""
-        _, depth, width = box_around(self.body)
-        sides = (depth[1] - depth[0]) * (width[1] - width[0])
-        return float(np.sqrt(sides * self.spacing_mm[1] * self.spacing_mm[2]))
+        _, depth, width = np.ptp(self.box, axis=1) * self.spacing_mm
+        return float(np.sqrt(depth * width))
 
     @property
     def height_mm(self) -> float:
-        (first, end), _, _ = box_around(self.body)
-        return (end - first) * self.spacing_mm[0]
-
-    @property
-    def ends(self) -> tuple[float, float] | None:
-        """The area of the body near its lower and upper end, as shares of the largest; None of a few slices."""
-        if self.height_mm < LEAST_HEIGHT_MM:
-            return None
-        areas = self.body.sum(axis=(1, 2))
-        (first, end), _, _ = box_around(self.body)
-        away = round(END_MM / self.spacing_mm[0])
-        lower, upper = areas[[first + away, end - 1 - away]] / areas.max()
-        return float(lower), float(upper)
-
-    @property
-    def roundness(self) -> float:
-        """The depth at which the dome has RISEN of the largest area, over that of a sphere; inf where the end is a cut.
-
-        A sphere of radius r has 1 - (1 - d/r)^2 of its largest area at the depth d.
-        """
-        (first, end), _, _ = box_around(self.body)
-        areas = self.body[first:end].sum(axis=(1, 2))[::-1]
-        shares = areas / areas.max()
-        if shares[0] >= CLOSED:
-            return np.inf
-        below = int(np.argmax(shares >= RISEN))
-        between = (RISEN - shares[below - 1]) / (shares[below] - shares[below - 1])
-        depth_mm = (below - 1 + between) * self.spacing_mm[0]
-        radius_mm = np.sqrt(areas.max() * self.spacing_mm[1] * self.spacing_mm[2] / np.pi)
-        sphere_mm = radius_mm * (np.sqrt(1 - shares[0]) - np.sqrt(1 - RISEN))
-        return float(depth_mm / sphere_mm)
+        """The height of the body."""
+        return len(self.areas) * self.spacing_mm[0]
 
     @property
     def stands_alone(self) -> bool:
         """Whether its lower end is closed and the background constant, as of a stripped brain."""
-        ends = self.ends
-        return self.clean and ends is not None and ends[0] < CLOSED
+        return self.clean and self.ends[0] < CLOSED
 
 
-def check_head(scan: Volume, stripped: bool) -> list[Message]:
+def check_head(scan: Volume, trained: Literal["head", "brain"]) -> list[Message]:
     """Messages where a scan is not of the training's kind, or lies the wrong way round.
 
-    scan: canonical; stripped: whether the training saw brains without skull, otherwise whole heads.
+    scan: canonical; trained: whether the training saw whole heads, or brains without skull.
     """
     head = _coarse(scan)
     name = scan.modality
     across = head.across_mm
-    if stripped:
+    is_brain = across <= LARGEST_BRAIN_MM and head.stands_alone
+    if trained == "brain":
         if across <= LARGEST_BRAIN_MM or head.stands_alone:
             return []
         text = f"{name}: expected a brain without skull, found a body that is {across:.0f} mm across, as of a whole head: images of it are meaningless."
         return [message("whole-head", text, across_mm=across)]
-    if flattened := _check_height(head, name):
-        return flattened
-    if across <= LARGEST_BRAIN_MM and head.stands_alone:
+    roundness = _roundness(head)
+    if roundness <= FLAT and across >= LEAST_ACROSS_MM:
+        height_mm = head.height_mm
+        text = f"{name}: the scan is likely flattened: from its upper end to where it has {RISEN:.0%} of its largest area, it is {roundness:.0%} as high as a sphere, and {height_mm:.0f} mm in all."
+        grade: Grade = "do not trust" if roundness < FLATTEST else "caution"
+        numbers = {"roundness": roundness, "height_mm": height_mm}
+        return [message("flattened", text, grade=grade, **numbers)]
+    if is_brain:
         text = f"{name}: expected a whole head, found a body that is {across:.0f} mm across and ends inside the scan, as of a brain without skull: scalp and bone cannot be synthesised."
         return [message("brain-alone", text, across_mm=across)]
-    turned = _check_dome(head, name) or _check_front(head, name)
-    return [*turned, *_check_crown(head, name), *_check_borders(head, name)]
+    messages = list[Message]()
+    lower, upper = head.ends
+    if lower < CLOSED and upper > OPEN:
+        text = f"{name}: the scan is likely upside down: {END_MM:g} mm from its lower end, the body has {lower:.0%} of its largest area, and {upper:.0%} near its upper end; the crown, which is the upper end of a head, is the smaller one."
+        messages.append(message("upside-down", text, lower=lower, upper=upper))
+    else:
+        messages += _check_front(head, name)
+    if lower >= CLOSED and upper >= CROWNLESS:
+        text = f"{name}: the upper part of the head is likely missing: {END_MM:g} mm from its upper end, the body has {upper:.0%} of its largest area."
+        messages.append(message("crown-missing", text, share=upper))
+    return messages + _check_borders(head, name)
 
 
 def _coarse(scan: Volume) -> _Head:
@@ -128,51 +120,47 @@ def _coarse(scan: Volume) -> _Head:
     z, y, x = (side * step for side, step in zip(scan.grid.spacing_mm, steps))
     small = Volume(values[None], np.diag([x, y, z, 1.0]), scan.unit, scan.modality)
     _, clean = find_tissue(small)
-    return _Head(values, foreground(small), (z, y, x), background_value(small), clean)
+    body = foreground(small)
+    box = box_around(body)
+    sums = body[slice(*box[0])].sum(axis=(1, 2))
+    areas = sums / sums.max()
+    ends = np.nan, np.nan
+    if len(areas) * z >= LEAST_HEIGHT_MM:
+        away = round(END_MM / z)
+        ends = float(areas[away]), float(areas[-1 - away])
+    return _Head(values, body, box, (z, y, x), background_value(small), clean, areas, ends)
 
 
-def _check_height(head: _Head, name: str) -> list[Message]:
-    """A message where the crown of a head rises faster than any does, as where slices are too close."""
-    roundness = head.roundness
-    if roundness > FLAT or head.across_mm < LEAST_ACROSS_MM:
-        return []
-    text = f"{name}: the scan is likely flattened: from its upper end to where it has {RISEN:.0%} of its largest area, it is {roundness:.0%} as high as a sphere, and {head.height_mm:.0f} mm in all."
-    grade: Grade = "do not trust" if roundness < FLATTEST else "caution"
-    return [message("flattened", text, grade=grade, roundness=roundness, height_mm=head.height_mm)]
+def _roundness(head: _Head) -> float:
+    """The depth at which the dome has RISEN of the largest area, over that of a sphere; inf where the end is a cut.
 
-
-def _check_crown(head: _Head, name: str) -> list[Message]:
-    """A message where both ends of a body are cuts, so that the crown is missing; none on a few slices."""
-    ends = head.ends
-    if ends is None or ends[0] < CLOSED or ends[1] < CROWNLESS:
-        return []
-    text = f"{name}: the upper part of the head is likely missing: {END_MM:g} mm from its upper end, the body has {ends[1]:.0%} of its largest area."
-    return [message("crown-missing", text, share=ends[1])]
+    A sphere of radius r has 1 - (1 - d/r)^2 of its largest area at the depth d.
+    """
+    shares = head.areas[::-1]
+    if shares[0] >= CLOSED:
+        return np.inf
+    below = int(np.argmax(shares >= RISEN))
+    between = (RISEN - shares[below - 1]) / (shares[below] - shares[below - 1])
+    depth_mm = (below - 1 + between) * head.spacing_mm[0]
+    largest = head.body.sum(axis=(1, 2)).max()
+    radius_mm = np.sqrt(largest * head.spacing_mm[1] * head.spacing_mm[2] / np.pi)
+    sphere_mm = radius_mm * (np.sqrt(1 - shares[0]) - np.sqrt(1 - RISEN))
+    return float(depth_mm / sphere_mm)
 
 
 def _check_borders(head: _Head, name: str) -> list[Message]:
     """A message where a head reaches a border of its slices, beside which synthetic heads have air."""
     _, depth_mm, width_mm = head.spacing_mm
-    borders = {
-        "left": head.body[:, :, 0].sum(axis=1) * depth_mm,
-        "right": head.body[:, :, -1].sum(axis=1) * depth_mm,
-        "back": head.body[:, 0].sum(axis=1) * width_mm,
-        "front": head.body[:, -1].sum(axis=1) * width_mm,
+    touched = {
+        "left": head.body[:, :, 0].sum(axis=1).max() * depth_mm,
+        "right": head.body[:, :, -1].sum(axis=1).max() * depth_mm,
+        "back": head.body[:, 0].sum(axis=1).max() * width_mm,
+        "front": head.body[:, -1].sum(axis=1).max() * width_mm,
     }
-    touched = {side: lengths.max() for side, lengths in borders.items()}
     sides = [side for side, length in touched.items() if length >= LEAST_TOUCH_MM]
     length_mm = max(touched.values())
     text = f"{name}: the head reaches the {', '.join(sides)} border of the scan (over {length_mm:.0f} mm of a slice): near it, bone may be missing or invented."
     return [message("border", text, length_mm=length_mm)] if sides else []
-
-
-def _check_dome(head: _Head, name: str) -> list[Message]:
-    """A message where the dome of the head is below and its cut above."""
-    ends = head.ends
-    if ends is None or ends[0] >= CLOSED or ends[1] <= OPEN:
-        return []
-    text = f"{name}: the scan is likely upside down: {END_MM:g} mm from its lower end, the body has {ends[0]:.0%} of its largest area, and {ends[1]:.0%} near its upper end; the crown, which is the upper end of a head, is the smaller one."
-    return [message("upside-down", text, lower=ends[0], upper=ends[1])]
 
 
 def _check_front(head: _Head, name: str) -> list[Message]:
@@ -181,18 +169,19 @@ def _check_front(head: _Head, name: str) -> list[Message]:
         return []
     median = float(np.median(head.values[head.body]))
     dark = head.values < head.background + DARK * (median - head.background)
-    (first, end), _, _ = box_around(head.body)
-    third = (end - first) // 3
-    lower = _dark_shares(head, dark, range(first, first + third))
-    middle = _dark_shares(head, dark, range(first + third, first + 2 * third))
+    first, third = head.box[0][0], len(head.areas) // 3
+    lower, middle = (
+        _dark_shares(head, dark, range(start, start + third)) for start in (first, first + third)
+    )
     for front, back in (lower, middle):
         if back < LEAST_DARK or back < BACKWARDS * front:
             return []
-    text = f"{name}: the scan is likely turned front to back: {lower[1]:.0%} of the back is as dark as air in its lower third and {lower[0]:.0%} of the front, where nose, sinuses and mouth are."
-    return [message("front-to-back", text, front=lower[0], back=lower[1])]
+    front, back = map(float, lower)
+    text = f"{name}: the scan is likely turned front to back: {back:.0%} of the back is as dark as air in its lower third and {front:.0%} of the front, where nose, sinuses and mouth are."
+    return [message("front-to-back", text, front=front, back=back)]
 
 
-def _dark_shares(head: _Head, dark: Mask, slices: range) -> tuple[float, float]:
+def _dark_shares(head: _Head, dark: Bool, slices: range) -> Float64:
     """The shares of dark voxels in the deep front and back halves of slices."""
     counts = np.zeros((2, 2))  # of front and back: dark voxels, all voxels
     for z in slices:
@@ -205,8 +194,7 @@ def _dark_shares(head: _Head, dark: Mask, slices: range) -> tuple[float, float]:
         # canonical rows run from posterior to anterior
         for half, part in enumerate((slice(middle, None), slice(None, middle))):
             counts[half] += (dark[z][part] & deep[part]).sum(), deep[part].sum()
-    front, back = counts[:, 0] / np.maximum(counts[:, 1], 1)
-    return float(front), float(back)
+    return counts[:, 0] / np.maximum(counts[:, 1], 1)
 
 
 def black_pools_ml(scans: Sequence[Volume], scales: Sequence[Scale]) -> float:

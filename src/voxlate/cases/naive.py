@@ -5,12 +5,11 @@ least-squares map.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,46 +43,48 @@ Case = tuple[Mapping[str, Volume], Body]
 
 
 @dataclass(frozen=True)
-class Baselines:
+class _Stated:
+    """The header of a file of baselines."""
+
+    ranges: dict[Name, Range]
+    cases: Several
+    fixed: Text = ""  # version 0.6.0 wrote ranges and cases alone
+    align: bool = False
+    typical: dict[Name, tuple[Number, Number]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Baselines(_Stated):
     """The naive baselines, learned from the training cases.
 
-    ranges: of every modality; means: [D, H, W] of each target, canonical; tables: (source, target) -> [BINS],
-    the target's mean value where the source is in that bin of its range; cases: the number of training cases.
-    products: [M + 1, M + 1], mean products of all modalities (by name) and 1 over foregrounds, which hold the
-    least-squares map from any of them to another. fixed: the modality whose grid the means fill ("": the target's own);
-    align: turned to its midline. typical: of targets in shares of each image's own peak, the values in their unit that
-    0 and 1 stand for, the training's medians.
+    ranges: of every modality; cases: the number of training cases; fixed: the modality whose grid the means fill ("":
+    the target's own); align: turned to its midline; typical: of targets in shares of each image's own peak, the values in
+    their unit that 0 and 1 stand for, the training's medians. means: [D, H, W] of each target, canonical; tables:
+    (source, target) -> [BINS], the target's mean value where the source is in that bin of its range; products:
+    [M + 1, M + 1], mean products of all modalities (by name) and 1 over foregrounds, which hold the least-squares map
+    from any of them to another.
     """
 
-    ranges: dict[str, Range]
-    means: dict[str, Float32]
-    tables: dict[tuple[str, str], Float32]
-    cases: int
+    means: dict[str, Float32] = field(default_factory=dict)
+    tables: dict[tuple[str, str], Float32] = field(default_factory=dict)
     products: Float64 | None = None
-    fixed: str = ""
-    align: bool = False
-    typical: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
         """Write the baselines as a safetensors file."""
-        tensors: dict[str, AnyArray] = {f"mean:{name}": mean for name, mean in self.means.items()}
-        tensors |= {
-            f"table:{source}:{target}": table for (source, target), table in self.tables.items()
-        }
-        if self.products is not None:
-            tensors["products"] = self.products
-        stated = {name: getattr(self, name) for name in ("cases", "fixed", "align", "typical")}
-        stated["ranges"] = {name: vars(value) for name, value in self.ranges.items()}
-        texts = {key: json.dumps(value) for key, value in stated.items()}
+        stated = dict(vars(self))
+        means, tables, products = (stated.pop(name) for name in ("means", "tables", "products"))
+        tensors: dict[str, AnyArray] = {f"mean:{name}": mean for name, mean in means.items()}
+        tensors |= {":".join(("table", *pair)): table for pair, table in tables.items()}
+        if products is not None:
+            tensors["products"] = products
+        texts = {key: json.dumps(value, default=vars) for key, value in stated.items()}
         write_tensors(path, tensors, {**texts, CHECKSUM: baselines_checksum(texts, tensors)})
 
     @classmethod
     def load(cls, path: Path | str) -> "Baselines":
         """Raises BadInput where the file is absent, was changed, or holds something else."""
         record = Record(
-            path,
-            "the naive baselines of a training",
-            "Train again, or score without them.",
+            path, "the naive baselines of a training", "Train again, or score without them."
         )
         with record.tensors() as file:
             texts = dict(file.metadata)
@@ -92,17 +93,15 @@ class Baselines:
             tensors = file.read(_shapes(record, stated, list(file.shapes)))
         if digest is not None:
             record.check_checksum(digest, baselines_checksum(texts, tensors))
-        keyed = {tuple(key.split(":")): value for key, value in tensors.items()}
-        return cls(
-            ranges=stated.ranges,
-            means={key[1]: value for key, value in keyed.items() if key[0] == "mean"},
-            tables={(key[1], key[2]): value for key, value in keyed.items() if key[0] == "table"},
-            cases=stated.cases,
-            products=keyed.get(("products",)),
-            fixed=stated.fixed,
-            align=stated.align,
-            typical=stated.typical,
-        )
+        means = dict[str, Float32]()
+        tables = dict[tuple[str, str], Float32]()
+        for key, values in tensors.items():
+            kind, *names = key.split(":")
+            if kind == "mean":
+                means[names[0]] = values
+            elif kind == "table":
+                tables[names[0], names[1]] = values
+        return cls(**vars(stated), means=means, tables=tables, products=tensors.get("products"))
 
     def in_own_unit(self, image: Volume) -> Volume:
         """A baseline's image in the unit of its modality's scans."""
@@ -118,22 +117,19 @@ class Baselines:
         mean = _stretch(self.means[target], blank.data.shape[1:])
         return return_to(Volume(mean[None], blank.affine, "", target), box)
 
-    def images(
-        self,
-        target: str,
-        sources: Mapping[str, Volume],
-        grid: Grid,
-    ) -> dict[str, Float32]:
+    def images(self, target: str, sources: Mapping[str, Volume], grid: Grid) -> dict[str, Float32]:
         """Copies and tables of one case on `grid` [D, H, W], in the unit of the target's range.
 
         sources: the case's scans (resampled to `grid` where they have another); each has its own copy and table.
         """
-        result = {}
+        if target not in self.ranges:
+            return {}
+        result = dict[str, Float32]()
         others = dict[str, Float32]()
-        to = self.ranges.get(target)
+        to = self.ranges[target]
         several = len([pair for pair in self.tables if pair[1] == target]) > 1
         for name, source in sources.items():
-            if to is None or name == target or name not in self.ranges:
+            if name == target or name not in self.ranges:
                 continue
             scale = self.ranges[name]
             values = _to_range(return_to(source, grid), scale)
@@ -142,39 +138,25 @@ class Baselines:
             if (name, target) in self.tables:
                 label = "intensity table" + (f" of {name}" if several else "")
                 result[label] = self.tables[name, target][_bins(values, scale)]
-        if to is not None and len(others) > 1:
+        if len(others) > 1:
             result["mean of the sources"] = np.mean(list(others.values()), axis=0, dtype=np.float32)
             if self.products is not None:
-                result["least squares"] = self._least_squares(target, others, to)
+                result["least squares"] = self._least_squares(self.products, target, others)
         return result
 
     def _least_squares(
-        self,
-        target: str,
-        others: Mapping[str, Float32],
-        to: Range,
+        self, products: Float64, target: str, others: Mapping[str, Float32]
     ) -> Float32:
         """The best linear map of the sources over foregrounds; the low end where no source shows anything."""
-        assert self.products is not None
+        to = self.ranges[target]
         names = sorted(self.ranges)
         at = [*(names.index(name) for name in others), len(names)]
-        of_target = self.products[at, names.index(target)]
-        weights = np.linalg.lstsq(self.products[np.ix_(at, at)], of_target, rcond=1e-9)[0]
+        of_target = products[at, names.index(target)]
+        weights = np.linalg.lstsq(products[np.ix_(at, at)], of_target, rcond=1e-9)[0]
         shares = [(values - to.low) / to.width for values in others.values()]
         fitted = weights[-1] + sum(weight * share for weight, share in zip(weights, shares))
         empty = np.all([share <= 0 for share in shares], axis=0)
         return np.where(empty, to.low, to.low + fitted * to.width).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _Stated:
-    """The header of a file of baselines."""
-
-    ranges: dict[Name, Range]
-    cases: Several
-    fixed: Text = ""  # version 0.6.0 wrote ranges and cases alone
-    align: bool = False
-    typical: dict[Name, tuple[Number, Number]] = field(default_factory=dict)
 
 
 def _shapes(record: Record, stated: _Stated, names: Sequence[str]) -> dict[str, Shape]:
@@ -215,8 +197,7 @@ def fit(
     Targets of several sizes are stretched to the first one's box for the mean image.
     Raises BadInput where no case has a target.
     """
-    names = dict.fromkeys([*sources, *targets])
-    sums = _Sums({name: ranges[name] for name in names}, sources, targets)
+    sums = _Sums({name: ranges[name] for name in (*sources, *targets)}, sources, targets)
     for volumes, body in cases:
         sums.add(volumes, body)
     empty = [name for name in targets if name not in sums.totals]
@@ -231,34 +212,31 @@ class _Sums:
     """Sums over the cases that were added: of targets, of tables' bins, and of products of shares."""
 
     def __init__(
-        self, ranges: Mapping[str, Range], sources: Sequence[str], targets: Sequence[str]
+        self, ranges: dict[str, Range], sources: Sequence[str], targets: Sequence[str]
     ) -> None:
-        self.ranges = ranges
+        self.ranges, self.targets = ranges, targets
         self.cases = self.voxels = 0
         self.totals = dict[str, Float64]()
         self.images = Counter[str]()
         pairs = [pair for pair in product(sources, targets) if pair[0] != pair[1]]
         self.tables = {pair: np.zeros((2, BINS)) for pair in pairs}
-        self.ends: dict[str, list[tuple[float, float]]] = {
-            name: [] for name in targets if ranges[name].own
-        }
-        self.targets = targets
+        self.ends = defaultdict[str, list[tuple[float, float]]](list)
         self.products = np.zeros((len(ranges) + 1,) * 2)
 
     def add(self, volumes: Mapping[str, Volume], body: Body) -> None:
         """Add one case."""
         self.cases += 1
-        values = {
-            name: _to_range(volumes[name], scale, body)
-            for name, scale in self.ranges.items()
-            if name in volumes
-        }
-        for name in self.ends.keys() & values.keys():
-            inside = foreground(volumes[name]) if body is None else body
-            self.ends[name].append(floor_and_peak(volumes[name].data[0], inside))
+        values = dict[str, Float32]()
+        for name in self.ranges.keys() & volumes.keys():
+            values[name] = _to_range(volumes[name], self.ranges[name], body)
         for name in values.keys() & {*self.targets}:
+            if self.ranges[name].own:
+                inside = foreground(volumes[name]) if body is None else body
+                self.ends[name].append(floor_and_peak(volumes[name].data[0], inside))
             if name not in self.totals:
-                self.totals[name] = np.zeros(_box_of_mean(values[name]))
+                size = values[name].shape
+                shrink = min(1.0, (MEAN_VOXELS / values[name].size) ** (1 / 3))
+                self.totals[name] = np.zeros([max(1, round(n * shrink)) for n in size])
             self.totals[name] += _stretch(values[name], self.totals[name].shape)
             self.images[name] += 1
         if len(values) == len(self.ranges) > 2:
@@ -272,21 +250,28 @@ class _Sums:
                 table[1] += np.bincount(bins, minlength=BINS)
 
     def baselines(self) -> Baselines:
-        """The baselines of the cases that were added."""
+        """The baselines of the cases that were added; bins without a training voxel are interpolated."""
         means = dict[str, Float32]()
-        for name, total in self.totals.items():
-            means[name] = (total / self.images[name]).astype(np.float32)
+        for name in self.targets:
+            means[name] = (self.totals[name] / self.images[name]).astype(np.float32)
+        tables = dict[tuple[str, str], Float32]()
+        for pair, (sums, counts) in self.tables.items():
+            filled = np.flatnonzero(counts)
+            if filled.size:
+                values = np.interp(np.arange(BINS), filled, sums[filled] / counts[filled])
+                tables[pair] = values.astype(np.float32)
         typical = dict[str, tuple[float, float]]()
         for name, ends in self.ends.items():
-            lows, highs = zip(*ends)
-            typical[name] = (median(lows), median(highs))
+            low, high = np.median(ends, axis=0).tolist()
+            typical[name] = low, high
+        products = self.products / self.voxels if self.voxels else None
         return Baselines(
-            dict(self.ranges),
-            means,
-            {pair: _means_of_bins(*sums) for pair, sums in self.tables.items() if sums[1].any()},
+            self.ranges,
             self.cases,
-            self.products / self.voxels if self.voxels else None,
             typical=typical,
+            means=means,
+            tables=tables,
+            products=products,
         )
 
 
@@ -305,45 +290,23 @@ def fit_cohort(
         case for case in cohort.cases if case.split == "train" and wanted & set(case.present)
     ]
     chosen = training[:: -(-len(training) // MOST_CASES) or 1]
-    fixed = windows or {}
-    ranges = {
-        name: range_for(
-            cohort.units[name], _largest(cohort, name), fixed.get(name), "the recipe's window"
-        )
-        for name in wanted & cohort.units.keys()
-    }
+    ranges = dict[str, Range]()
+    for name in wanted & cohort.units.keys():
+        having = [cohort.header(entry.case) for entry in cohort.cases if name in entry.present]
+        largest = max(header.statistics[name].all.at(100) for header in having)
+        window = (windows or {}).get(name)
+        ranges[name] = range_for(cohort.units[name], largest, window, "the recipe's window")
 
-    def volumes(case: PreparedCase) -> Case:
+    def read(case: PreparedCase) -> Case:
         """The wanted scans of a case, and its mask."""
         names = wanted & {*case.header.visible}
         return {name: case.volume(name) for name in names}, case.mask()
 
-    cases = (volumes(cohort.case(entry.case)) for entry in chosen)
     how = cohort.preparation
     moved = how.resample or how.register is not None or how.align is not None
-    learned = fit(cases, sources, targets, ranges)
-    return replace(
-        learned,
-        fixed=how.fixed if moved and how.fixed else "",
-        align=how.align is not None,
-    )
-
-
-def _largest(cohort: Cohort, modality: str) -> float:
-    """The largest value of a modality over all cases, from their headers."""
-    cases = [entry.case for entry in cohort.cases if modality in entry.present]
-    return max(cohort.header(case).statistics[modality].all.at(100) for case in cases)
-
-
-def _box_of_mean(image: Float32) -> list[int]:
-    shrink = min(1.0, (MEAN_VOXELS / image.size) ** (1 / 3))
-    return [max(1, round(size * shrink)) for size in image.shape]
-
-
-def _means_of_bins(sums: Float64, counts: Float64) -> Float32:
-    """The mean of each bin; bins without a training voxel are interpolated from their neighbours."""
-    filled = np.flatnonzero(counts)
-    return np.interp(np.arange(BINS), filled, sums[filled] / counts[filled]).astype(np.float32)
+    learned = fit((read(cohort.case(entry.case)) for entry in chosen), sources, targets, ranges)
+    fixed = how.fixed if moved and how.fixed else ""
+    return replace(learned, fixed=fixed, align=how.align is not None)
 
 
 def _to_range(volume: Volume, scale: Range, body: Body = None) -> Float32:

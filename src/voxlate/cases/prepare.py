@@ -176,10 +176,10 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
 
 def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
     """The inputs and options as cohort.json states them; paths are absolute, so that every folder reads them alike."""
-    found, table = inputs.found, inputs.table
+    found, manifest = inputs.found, inputs.manifest
     split_by = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
     if found.cases[0].split is not None:
-        split_by = "manifest" if table else "lists"
+        split_by = "manifest" if manifest else "lists"
     names = {
         name: None if getattr(asked, name) is None else list(as_names(getattr(asked, name)))
         for name in ("prefer", "exclude", "exclude_file")
@@ -188,7 +188,7 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "root": _place(inputs.root),
         "pattern": asked.pattern,
         "preset": None if asked.preset is None else str(asked.preset),
-        "manifest": _place(table),
+        "manifest": _place(manifest),
         "patients": EACH if asked.patients == EACH else _place(asked.patients),
         **({"allow_outside": True} if asked.allow_outside else {}),
         "modalities": asked.modalities,

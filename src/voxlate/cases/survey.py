@@ -30,12 +30,12 @@ CaseProgress = Callable[[int, int, str], None]
 class Inputs:
     """A cohort that was found, and how it is prepared.
 
-    root: its folder; table: its manifest, where it has one; splits: by patient; preparation: with the modalities that
+    root: its folder; manifest: where it has one; splits: by patient; preparation: with the modalities that
     the options leave open; small: messages on too few patients.
     """
 
     root: Path
-    table: Path | None
+    manifest: Path | None
     found: CohortFiles
     splits: dict[str, str]
     preparation: Preparation
@@ -89,15 +89,15 @@ class Survey(Inputs):
 
 def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
     """Find the cases of a cohort, split them and choose their preparation; raises BadInput where no case is found."""
-    root, table = root_and_manifest(cohort, options.manifest)
-    found = find_cohort(root, replace(options, manifest=table), options.modalities)
+    root, manifest = root_and_manifest(cohort, options.manifest)
+    found = find_cohort(root, replace(options, manifest=manifest), options.modalities)
     cases = found.cases
     require_patients(cases, root)
     stated = [(case.patient, case.split) for case in cases]
     splits = split_patients(stated, options.seed, options.shares)
     by_number = not options.shares and cases[0].split is None
     small = check_size(splits) if by_number else []
-    return Inputs(root, table, found, dict(splits), _preparation(options, cases), small)
+    return Inputs(root, manifest, found, dict(splits), _preparation(options, cases), small)
 
 
 def _preparation(options: PrepareOptions, cases: Sequence[CaseFiles]) -> Preparation:

@@ -235,8 +235,9 @@ def _check_scans(
         warnings += check_kind(name, prepared.header.units[name], statistics)
         warnings += check_brightness(name, statistics, spec, ranges)
         if anatomy is not None and not of_another_kind:
-            any_height = "starter" in header and sees_single_slices(recipe)
-            warnings += check_body(anatomy, name, body_of(prepared, name, spec), any_height)
+            of_slices = "starter" in header and sees_single_slices(recipe)
+            body = body_of(prepared, name, spec)
+            warnings += check_body(anatomy, name, body, "any" if of_slices else "whole")
     return [*warnings, *_check_spacing(header, prepared, recipe), *of_kind]
 
 
@@ -254,7 +255,7 @@ def _check_synthetic_heads(
         body = body_of(prepared, name, recipe.intensity[name])
         if check_content(anatomy, name, body):  # its ends are then not those of a head
             return []
-    warnings = check_head(prepared.volume(name), stripped)
+    warnings = check_head(prepared.volume(name), "brain" if stripped else "head")
     fluid_is_bright = [name for name in targets if name in FLUID_IS_BRIGHT]
     # data.lift tells fluid from the background.
     if warnings or not stripped or not fluid_is_bright or recipe.data.lift > 0:
