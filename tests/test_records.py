@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from voxlate.scoring.documents import read_scores
 from voxlate.scoring.provenance import read_provenance, read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Number, Record, Shape, checksum, write_tensors
+from voxlate.training.continuing import train_further
 from voxlate.training.log_file import lines_of
 from voxlate.training.state_file import check_outline
 
@@ -264,15 +266,18 @@ def test_scores_that_disagree_with_their_rows_are_refused(
         read_scores(path)
 
 
-@pytest.mark.parametrize("value", [[], True, 3, torch.ones(2)])
-def test_a_setting_of_torch_in_a_state_trains_as_the_recipe_does(value, run, voxlate):
-    state = torch.load(run / "state.pt", weights_only=True)
-    (optimiser,) = state["optimisers"].values()
-    optimiser["param_groups"][0]["maximize"] = value
-    torch.save(state, run / "state.pt")
-    answer = voxlate("train", run, "--steps", "+1")
-    assert answer.code == 2, answer.err
-    assert "maximize" in answer.err
+def test_a_run_continues_with_the_optimiser_of_its_recipe_whatever_the_state_says(run, tmp_path):
+    weights = []
+    for changed in (False, True):
+        folder = shutil.copytree(run, tmp_path / f"changed {changed}")
+        state = torch.load(folder / "state.pt", weights_only=True)
+        (optimiser,) = state["optimisers"].values()
+        if changed:
+            optimiser["param_groups"][0] |= {"maximize": True, "betas": (0.1, 0.2)}
+        torch.save(state, folder / "state.pt")
+        train_further(folder, steps=1, device="cpu")
+        weights.append(load_file(folder / "weights.safetensors"))
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="expected a system whose files have modes")

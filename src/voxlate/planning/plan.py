@@ -25,7 +25,7 @@ from voxlate.planning.roles import Roles, refuse_maps, roles_of
 from voxlate.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Tables
 from voxlate.planning.search import FILLED, Candidate, Search, reason, useful_steps
 from voxlate.planning.starters import Starter, find_starter, plan_from_starter, without_training
-from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict
+from voxlate.recipe import Recipe, from_dict, header, read_with_head
 from voxlate.recipe import text as recipe_text
 from voxlate.scoring.provenance import read_run
 from voxlate.system.devices import find_device, peak_memory
@@ -35,7 +35,7 @@ from voxlate.system.messages import Say
 from voxlate.training.log_file import append_line
 from voxlate.training.precision import choose
 from voxlate.training.processes import by_main, processes
-from voxlate.training.run import Run, check_free, check_recipe_file
+from voxlate.training.run import Run, check_free, repair_recipe_file
 
 # With fewer steps of a diffusion, its samples are worse than a copy of the input.
 FEWEST_OF_SAMPLES = 300
@@ -193,9 +193,7 @@ def begun_recipe(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | No
     if not stated.get("paced") or not isinstance(stated.get("recipe"), dict):
         return recipe, head
     paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code)
-    check_recipe_file(files, paced, may_be_paced=True)
-    if recipe != paced:  # the run was stopped between writing both files
-        write_text(files.recipe, head + tomli_w.dumps(to_dict(paced)))
+    repair_recipe_file(files, paced, may_be_paced=True)
     return paced, head
 
 

@@ -1,22 +1,19 @@
 """Continuing a run by its folder alone: more steps of a finished run, or resuming a stopped one."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from voxlate.cases.prepared import open_cohort
-from voxlate.recipe import Recipe, from_dict, header, to_dict, with_tables
+from voxlate.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput
-from voxlate.system.files import lock, relative_to, write_json, write_text
+from voxlate.system.files import lock, relative_to
 from voxlate.system.messages import Say, message
 from voxlate.training.changes import first_change
 from voxlate.training.log import StepCallback
 from voxlate.training.processes import by_main, processes
-from voxlate.training.run import Run, check_recipe_file, software
+from voxlate.training.run import Run, change_recipe, repair_recipe_file, software
 from voxlate.training.state_file import load_state
 from voxlate.training.train import Beginning, train
 from voxlate.training.weights import is_finished, read_header
@@ -44,35 +41,33 @@ def train_further(
     run = Run(Path(folder))
     accelerator, _ = processes(device)
 
-    def read_recipe(stated: dict[str, Any]) -> Recipe:
-        return from_dict(stated["recipe"], f"{run.provenance}", allow_code)
-
-    def open_run() -> None:
+    def begin() -> Recipe:
         if not run.provenance.is_file():
             raise BadInput(
                 f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
             )
         with lock(run.folder):
-            stated = read_run(run.provenance)
-            if not stated.get("recipe") or not stated.get("data", {}).get("cohort"):
-                raise BadInput(
-                    f"{run.folder}: expected a run that voxlate trained, found none. Train a new one."
-                )
-            place = (data or _prepared_folder(run, stated)).resolve()
-            moved = {**stated, "prepared": relative_to(run.folder, place)}
-            _check_cohort(run, moved)
-            continuation = _Continuation(run, read_recipe(stated), moved, steps, minutes, say)
-            wanted = continuation.provenance()
-            if wanted != stated:
-                write_json(run.provenance, wanted)
+            recipe = _open_recipe(run, data, allow_code)
+            asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""
+            if not is_finished(run.weights(), recipe.train):
+                _check_resumable(run, asked)
+                text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
+                say(message("resumed", text))
+            elif asked:
+                recipe = _add_steps(run, recipe, asked, steps or _steps_in(run, minutes or 0, say))
+            else:
+                done = read_header(run.weights())["steps"]
+                text = f"{run.folder} is finished, with {done} steps; --steps +{recipe.train.steps} continues it."
+                say(message("finished", text))
+            return recipe
 
-    by_main(accelerator, open_run)
+    recipe = by_main(accelerator, begin)
     stated = read_run(run.provenance)
     replay = None
     if "replayed" in stated:
         replay = Path(os.path.normpath(run.folder / stated["replayed"]))
     return train(
-        read_recipe(stated),
+        recipe,
         _prepared_folder(run, stated),
         run.folder,
         beginning=Beginning(begun=stated["data"].get("start"), replay=replay),
@@ -81,6 +76,95 @@ def train_further(
         progress=progress,
         say=say,
     )
+
+
+def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
+    """The recipe of a run whose cohort is there; the place of a cohort that was moved is written to the provenance."""
+    stated = read_run(run.provenance)
+    if not stated.get("recipe") or not stated.get("data", {}).get("cohort"):
+        raise BadInput(
+            f"{run.folder}: expected a run that voxlate trained, found none. Train a new one."
+        )
+    place = (data or _prepared_folder(run, stated)).resolve()
+    if not (place / "cohort.json").is_file():
+        raise BadInput(
+            f"{run.folder}: expected its prepared cohort in {place}, found none. Give its place with --data."
+        )
+    if open_cohort(place).digest != stated["data"]["cohort"]:
+        raise BadInput(
+            f"{place}: expected the prepared cohort that {run.folder} was trained on, found other scans or another cohort.json. Give that cohort with --data."
+        )
+    recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code)
+    if change := first_change(stated["recipe"], to_dict(recipe)):
+        raise BadInput(
+            f"{run.folder}: expected a run of this version of voxlate, found another ({change}). Train anew."
+        )
+    if run.recipe.exists():
+        repair_recipe_file(run, recipe, may_be_paced=bool(stated.get("paced")))
+    moved = {"prepared": relative_to(run.folder, place)}
+    if moved.items() - stated.items():
+        change_recipe(run, recipe, moved)
+    return recipe
+
+
+def _check_resumable(run: Run, asked: str) -> None:
+    """Raise BadInput if a run that is not finished cannot continue from its state, or was asked for other steps."""
+    stated = read_run(run.provenance)
+    before = stated.get("continuations", [])
+    if asked and (not before or before[-1]["asked"] != asked):
+        raise BadInput(
+            f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. Resume it first: voxlate train {run.folder}"
+        )
+    if run.weights().exists():
+        _check_state(run, None)
+    elif stated["data"].get("start") and _saved_step(run) is None:
+        raise BadInput(
+            f"{run.folder}: expected a last stage that had begun, found one that is yet to start from the weights of --init. Give the whole command that began this run."
+        )
+
+
+def _add_steps(run: Run, recipe: Recipe, asked: str, steps: int) -> Recipe:
+    """The recipe of a finished run with additional steps, which is written to the run."""
+    done = read_header(run.weights())["steps"]
+    _check_state(run, done)
+    plain = to_dict(recipe)
+    plain["train"]["more"] = [*(recipe.train.more or ()), steps]
+    recipe = with_tables(recipe, plain, f"{run.recipe}")
+    versions = {name: software()[name] for name in ("voxlate", "torch")}
+    own = {"asked": asked, "from_step": done, "steps": steps, **versions}
+    before = read_run(run.provenance).get("continuations", [])
+    change_recipe(run, recipe, {"continuations": [*before, own]})
+    return recipe
+
+
+def _steps_in(run: Run, minutes: float, say: Say) -> int:
+    """The steps that fit at the speed of the run so far, including validations."""
+    done = read_header(run.weights())
+    each = done["seconds"] / done["steps"]
+    steps = max(1, round(60 * minutes / each))
+    text = f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far."
+    say(message("steps", text, steps=steps))
+    return steps
+
+
+def _check_state(run: Run, step: int | None) -> None:
+    """Raise BadInput if state.pt is not of the last stage at this step; None: at any step."""
+    saved = _saved_step(run)
+    if saved is not None and step in (None, saved):
+        return
+    there = "none"
+    if run.state.exists():
+        state = load_state(run.state)
+        there = f"one of stage '{state['stage']}' at step {state['step']}"
+    raise BadInput(
+        f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {there}. Restore it, or begin a new run from these weights with --init {run.folder}."
+    )
+
+
+def _saved_step(run: Run) -> int | None:
+    """The step of state.pt if it is of the last stage."""
+    state = load_state(run.state) if run.state.exists() else {}
+    return state["step"] if state.get("stage") == "final" else None
 
 
 def _prepared_folder(run: Run, stated: dict[str, Any]) -> Path:
@@ -101,104 +185,3 @@ def training_cohort(run: Run) -> Path | None:
     if not (place / "cohort.json").is_file():
         return None
     return place if open_cohort(place).digest == stated.get("data", {}).get("cohort") else None
-
-
-def _check_cohort(run: Run, stated: dict[str, Any]) -> None:
-    place = _prepared_folder(run, stated)
-    if not (place / "cohort.json").is_file():
-        raise BadInput(
-            f"{run.folder}: expected its prepared cohort in {place}, found none. Give its place with --data."
-        )
-    if open_cohort(place).digest != stated["data"]["cohort"]:
-        raise BadInput(
-            f"{place}: expected the prepared cohort that {run.folder} was trained on, found other scans or another cohort.json. Give that cohort with --data."
-        )
-
-
-@dataclass(frozen=True)
-class _Continuation:
-    """What is asked of a run: additional steps, additional minutes, or neither; stated: its provenance."""
-
-    run: Run
-    recipe: Recipe
-    stated: dict[str, Any]
-    steps: int | None
-    minutes: float | None
-    say: Say
-
-    def provenance(self) -> dict[str, Any]:
-        """The provenance of the run with the requested steps; recipe.toml is written before it."""
-        run, recipe, stated, say = self.run, self.recipe, self.stated, self.say
-        if change := first_change(stated["recipe"], to_dict(recipe)):
-            raise BadInput(
-                f"{run.folder}: expected a run of this version of voxlate, found another ({change}). Train anew."
-            )
-        if run.recipe.exists():
-            check_recipe_file(run, recipe, may_be_paced=bool(stated.get("paced")))
-        asked = f"--minutes +{self.minutes:g}" if self.minutes else ""
-        if self.steps:
-            asked = f"--steps +{self.steps}"
-        before: list[dict[str, Any]] = stated.get("continuations", [])
-        if not is_finished(run.weights(), recipe.train):
-            if asked and (not before or before[-1]["asked"] != asked):
-                raise BadInput(
-                    f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. Resume it first: voxlate train {run.folder}"
-                )
-            self._check_resumable()
-            text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
-            say(message("resumed", text))
-            return stated
-        done = read_header(run.weights())
-        if not asked:
-            text = f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} continues it."
-            say(message("finished", text))
-            return stated
-        self._check_state(done["steps"])
-        steps = self.steps or self._steps_in_minutes(done)
-        more = [*(recipe.train.more or ()), steps]
-        values = {**stated["recipe"], "train": {**stated["recipe"]["train"], "more": more}}
-        with_tables(recipe, values, f"{run.recipe}")
-        head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
-        write_text(run.recipe, head + tomli_w.dumps(values))
-        versions = {name: software()[name] for name in ("voxlate", "torch")}
-        own = {"asked": asked, "from_step": done["steps"], "steps": steps, **versions}
-        return {**stated, "recipe": values, "continuations": [*before, own]}
-
-    def _steps_in_minutes(self, done: dict[str, Any]) -> int:
-        """The steps that fit at the speed of the run so far, including validations."""
-        minutes = self.minutes or 0
-        each = done["seconds"] / done["steps"]
-        steps = max(1, round(60 * minutes / each))
-        text = f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far."
-        self.say(message("steps", text, steps=steps))
-        return steps
-
-    def _check_resumable(self) -> None:
-        """Raise BadInput if the state from which the training continues is absent."""
-        run = self.run
-        if run.weights().exists():
-            self._check_state(None)
-        elif self.stated["data"].get("start") and not self._is_saved(None):
-            raise BadInput(
-                f"{run.folder}: expected a last stage that had begun, found one that is yet to start from the weights of --init. Give the whole command that began this run."
-            )
-
-    def _check_state(self, step: int | None) -> None:
-        """Raise BadInput if state.pt is not of the last stage at this step; None: at any step."""
-        run = self.run
-        if self._is_saved(step):
-            return
-        there = "none"
-        if run.state.exists():
-            state = load_state(run.state)
-            there = f"one of stage '{state['stage']}' at step {state['step']}"
-        raise BadInput(
-            f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {there}. Restore it, or begin a new run from these weights with --init {run.folder}."
-        )
-
-    def _is_saved(self, step: int | None) -> bool:
-        """Whether state.pt is of the last stage, and at this step."""
-        if not self.run.state.exists():
-            return False
-        state = load_state(self.run.state)
-        return state["stage"] == "final" and step in (None, state["step"])

@@ -120,7 +120,9 @@ class Learner:
         self.method.load_training_state(memory)
         self.averaged.load_state_dict(state["averaged"])
         for turn, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][turn])
+            # The recipe states the settings; only the moments are those of the state.
+            moments = {"state": state["optimisers"][turn]["state"]}
+            optimiser.load_state_dict(optimiser.state_dict() | moments)
         self.epochs.load_state(state["epochs"])
         self.step = state["step"]
         self.seconds = state["seconds"]

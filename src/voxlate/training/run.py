@@ -4,7 +4,6 @@ import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from voxlate.recipe import (
     with_tables,
     with_trainings,
 )
-from voxlate.recipe.training import Training
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import Verdict, read_verdicts
 from voxlate.system.dataframe import dataframe
@@ -208,37 +206,34 @@ def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
     """Continue a run with another recipe, and add notes to its provenance, by which it resumes."""
     plain = to_dict(recipe)
     write_json(run.provenance, {**read_run(run.provenance), "recipe": plain, **notes})
-    head = header(run.recipe.read_text(encoding="utf-8"))
+    head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
     write_text(run.recipe, head + tomli_w.dumps(plain))
 
 
-def check_recipe_file(run: Run, begun: Recipe, *, may_be_paced: bool) -> None:
-    """Raise BadInput unless recipe.toml states the recipe by which a run began, which is that of its provenance.
+def repair_recipe_file(run: Run, begun: Recipe, *, may_be_paced: bool) -> None:
+    """Write recipe.toml if the run was stopped after its provenance was written; BadInput if the file was edited.
 
-    They may differ where the run was stopped between writing both files: by the steps that the pace of a plan changed,
-    or by additional steps in recipe.toml alone.
+    begun: the recipe of the provenance, which may differ by additional steps, or by the steps that the pace of a plan
+    changed.
     """
     path = f"{run.recipe}"
     stated = with_tables(begun, values_of(path), path)
-    trainings = [stage.train for stage in begun.all_stages]
-    own = [stage.train for stage in stated.all_stages]
-    same = len(own) == len(trainings) and with_trainings(stated, trainings) == begun
-    *earlier, last = own
-    before = replace(last, more=last.more[:-1] or None) if last.more else last
-    if not same or not any(
-        all(map(partial(_is_same_training, may_be_paced=may_be_paced), each, trainings))
-        for each in (own, [*earlier, before])
-    ):
+    trainings = []
+    for ours, theirs in zip(stated.all_stages, begun.all_stages):
+        own, known = ours.train, theirs.train
+        least, most = math.floor(LEAST * own.steps), MOST * own.steps
+        if may_be_paced and least <= known.steps <= most:
+            own = replace(own, steps=known.steps)
+        if (own.more or ()) == (known.more or ())[:-1]:
+            own = replace(own, more=known.more)
+        trainings.append(own)
+    same_stages = len(stated.stages) == len(begun.stages)
+    if not same_stages or with_trainings(stated, trainings) != begun:
         raise BadInput(
             f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
         )
-
-
-def _is_same_training(stated: Training, begun: Training, *, may_be_paced: bool) -> bool:
-    """Whether trainings are equal except for steps that a pace may have changed."""
-    least, most = math.floor(LEAST * stated.steps), MOST * stated.steps
-    paced = may_be_paced and least <= begun.steps <= most
-    return replace(stated, steps=begun.steps) == begun and (stated == begun or paced)
+    if stated != begun:
+        change_recipe(run, begun, {})
 
 
 def software() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def make_header(
     plain = to_dict(recipe)
     names = list(dict.fromkeys([*data.source, *data.target]))
     draws = max(1, DRAWS // len(cases))
-    drawn = [header for case in cases for header in cohort.headers_of_draws(case, draws)]
+    drawn = list(chain.from_iterable(cohort.headers_of_draws(case, draws) for case in cases))
+    signatures = chain.from_iterable(header.signatures.items() for header in headers)
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := code_of(plain)) else {}),
@@ -66,15 +68,11 @@ def make_header(
         "training_ml": cohort.median("mask_ml"),
         "training_voxels": [
             header.voxels[name][:DIGITS]
-            for header in headers
-            for name in names
+            for header, name in product(headers, names)
             if name in header.visible
         ],
         "training_signatures": [
-            header.signatures[name]
-            for header in headers
-            for name in header.signatures
-            if header.signatures[name] and name in data.source
+            signature for name, signature in signatures if signature and name in data.source
         ],
         "made_by": software(),
     }
@@ -186,7 +184,9 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
         _check_provenance(Run(path), header["recipe"])
-    _check_size(recipe, header, weights)
+    # A network of another size may be too large to build. External code may compute while it builds.
+    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+        _check_shapes(recipe.build(), read_weights(weights), weights)
     method = recipe.build()
     load_weights(method, weights)
     return method.eval().requires_grad_(False), recipe, header
@@ -194,42 +194,26 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
 
 def _check_provenance(run: Run, trained: Mapping[str, Any]) -> None:
     """Raise BadInput if the recipe of a run is not the one that its weights were trained by."""
-    stated = read_run(run.provenance).get("recipe")
-    if stated is None:
-        raise BadInput(
-            f"{run.provenance}: expected the provenance of a training, with its recipe, found one without. Restore the file, or name weights.safetensors instead of the folder."
-        )
-    done = more_steps(trained)
-    if more_steps(stated)[: len(done)] == done:  # the weights may lack additional steps
-        train = {key: value for key, value in stated.get("train", {}).items() if key != "more"}
-        stated = {**stated, "train": {**train, **({"more": done} if done else {})}}
-    if change := first_change(stated, trained):
+    stated = read_run(run.provenance).get("recipe", {})
+    # The weights may lack additional steps.
+    if change := first_change(_without_more(stated), _without_more(trained)):
         raise BadInput(
             f"{run.weights()}: expected weights of this run's recipe, found those of another ({change}). Restore the run's own file."
         )
 
 
-def _check_size(recipe: Recipe, header: Mapping[str, Any], path: Path) -> None:
-    """Raise BadInput if a recipe's method does not fit its weights, because another may be too large to build."""
-    # External code may compute while it builds.
-    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
-        method = recipe.build()
-        _check_shapes(method, read_weights(path), path)
-        parameters = sum(parameter.numel() for parameter in method.parameters())
-        if parameters != header["parameters"]:
-            raise BadInput(
-                f"{path}: expected weights of {header['parameters']} parameters, as their header states, found {parameters}. Get the file again."
-            )
+def _without_more(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe in plain tables without the additional steps of its training."""
+    train = {key: value for key, value in recipe.get("train", {}).items() if key != "more"}
+    return {**recipe, "train": train}
 
 
 def is_finished(path: Path, options: Training) -> bool:
     """Whether a weights file is of a stage's whole training; it is not while additional steps are missing."""
-    return path.exists() and more_steps(read_header(path)["recipe"]) == list(options.more or ())
-
-
-def more_steps(recipe: Mapping[str, Any]) -> list[int]:
-    """`train.more` of a recipe in plain tables."""
-    return list(recipe.get("train", {}).get("more") or ())
+    if not path.exists():
+        return False
+    trained = read_header(path)["recipe"].get("train", {})
+    return list(trained.get("more") or ()) == list(options.more or ())
 
 
 def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[Message]:
@@ -263,9 +247,10 @@ def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:
         return "it trained on other cases (--fold)"
     if not other.weights(stage).exists():
         return f"it has no finished stage '{stage}'"
-    trained, wanted = (
-        # The other keys do not change the weights.
-        {key: value for key, value in table.items() if key not in ("title", "synth")}
-        for table in (read_header(other.weights(stage))["recipe"], to_dict(recipe))
-    )
-    return first_change(trained, wanted)
+    trained = read_header(other.weights(stage))["recipe"]
+    return first_change(_what_trains(trained), _what_trains(to_dict(recipe)))
+
+
+def _what_trains(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a recipe that change its weights."""
+    return {key: value for key, value in recipe.items() if key not in ("title", "synth")}
