@@ -27,7 +27,7 @@ from voxlate.system.errors import BadInput
 from voxlate.system.messages import Say, message
 from voxlate.training.changes import first_change
 from voxlate.training.continuing import training_cohort
-from voxlate.training.log import StepCallback
+from voxlate.training.job import StepCallback
 from voxlate.training.log_file import lines_of
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import run_folder

@@ -9,7 +9,7 @@ from voxlate.recipe import Recipe, ranges_of
 from voxlate.scoring.truths import SketchedTruth, fault_messages, faults_of, sketch_of
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import Message, Say, message
-from voxlate.training.log import StepCallback
+from voxlate.training.job import StepCallback
 from voxlate.training.log_file import lines_of
 from voxlate.training.run import Run
 

@@ -11,7 +11,7 @@ from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, relative_to
 from voxlate.system.messages import Say, message
 from voxlate.training.changes import first_change
-from voxlate.training.log import StepCallback
+from voxlate.training.job import StepCallback
 from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, change_recipe, repair_recipe_file, software
 from voxlate.training.state_file import load_state
@@ -101,9 +101,9 @@ def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
         )
     if run.recipe.exists():
         repair_recipe_file(run, recipe, may_be_paced=bool(stated.get("paced")))
-    moved = {"prepared": relative_to(run.folder, place)}
-    if moved.items() - stated.items():
-        change_recipe(run, recipe, moved)
+    prepared = relative_to(run.folder, place)
+    if stated.get("prepared") != prepared:
+        change_recipe(run, recipe, {"prepared": prepared})
     return recipe
 
 

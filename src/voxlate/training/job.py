@@ -1,9 +1,10 @@
-"""The training of one stage on a cohort: its seed, its epochs, its batches."""
+"""The training of one stage on a cohort (its seed, epochs and batches), and what all stages share."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -16,9 +17,41 @@ from voxlate.cases.prepared import Cohort
 from voxlate.recipe import FullStage, Recipe
 from voxlate.system.errors import BadInput
 from voxlate.system.machine import begin_reader, cores
+from voxlate.system.messages import Say
+from voxlate.training.run import Run
 
 # With MPS, each reader has its own torch in the memory that the GPU shares.
 READERS = {"cuda": 4, "xpu": 4, "mps": 2}
+
+StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
+"""Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""
+
+
+class Pace(Protocol):
+    """Gives the recipe with other lengths by which a training continues after a tenth of a stage's steps.
+
+    seconds: those of a step so far. None keeps the recipe. Only the main process calls it.
+    """
+
+    def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None: ...
+
+
+@dataclass(frozen=True)
+class Session:
+    """The objects that all stages of a training share: its run, received stop signals, and callbacks.
+
+    pretrained: runs of imported autoencoders; starts: weights by stage from which it is initialised; notes: additional
+    entries of the weights' headers.
+    """
+
+    run: Run
+    stop: Sequence[int]
+    progress: StepCallback
+    say: Say
+    pace: Pace | None = None
+    pretrained: Sequence[Run] = ()
+    starts: Mapping[str, Path] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,6 +70,10 @@ class Job:
         """The seed by the stage's place, so that a first stage that is trained alone has the same weights."""
         place = [stage.name for stage in self.recipe.all_stages].index(self.stage.name)
         return stable_id(self.stage.train.seed, "stage", place)
+
+    def of_stages(self, recipe: Recipe) -> list["Job"]:
+        """The trainings of all stages of a recipe on the same data and devices."""
+        return [replace(self, recipe=recipe, stage=stage) for stage in recipe.all_stages]
 
     @property
     def epoch_steps(self) -> int:

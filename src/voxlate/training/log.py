@@ -1,43 +1,30 @@
 """The log of a training: its numbers in log.jsonl and TensorBoard, without gaps or repeats after a restart."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from torch.utils.tensorboard import SummaryWriter
 
-from voxlate.recipe.training import Training
-from voxlate.scoring.verdict import Verdict
 from voxlate.system.files import write_text
+from voxlate.training.job import Job, Session
 from voxlate.training.learner import Learner
 from voxlate.training.log_file import append_line, lines_of
 from voxlate.training.step import Losses
-
-StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""
 
 
 class Log:
     """Writes a line every `log_every` steps and every validation; removes lines after the step from which it starts.
 
-    It sets the seconds of the learner. main: whether this is the process that writes.
+    It sets the seconds of the learner. Only the main process writes.
     """
 
-    def __init__(
-        self,
-        log: Path,
-        stage: str,
-        options: Training,
-        learner: Learner,
-        main: bool,
-        on_step: StepCallback,
-    ):
-        self.log = log
-        self.stage = stage
-        self.options = options
+    def __init__(self, job: Job, session: Session, learner: Learner):
+        self.log = session.run.log
+        self.stage = job.stage.name
+        self.options = job.stage.train
         self.learner = learner
-        self.main = main
-        self.on_step = on_step
+        self.main = job.accelerator.is_main_process
+        self.on_step = session.progress
         self.begun = time.monotonic() - learner.seconds
         self.resumed = learner.seconds
         self.previous = (learner.step, learner.seconds)
@@ -45,10 +32,9 @@ class Log:
         self.warm: tuple[int, float] | None = None
         self.step_seconds = 0.0  # mean seconds of a step since then
         self.latest: dict[str, float] = {}
-        self.board = None
-        if main:
+        if self.main:
             self._drop_later_lines()
-            folder = log.parent / "tensorboard" / stage
+            folder = self.log.parent / "tensorboard" / self.stage
             self.board = SummaryWriter(str(folder), purge_step=learner.step)
 
     def add_step(self, losses: Losses) -> None:
@@ -67,7 +53,7 @@ class Log:
             common = {"lr": self.options.rate(step - 1), "items_per_s": rate}
             for turn, parts in losses.items():
                 values = {name: float(value) for name, value in parts.items()}
-                self._write(turn=turn, loss=values, **common, seconds=seconds)
+                self.add(turn=turn, loss=values, **common, seconds=seconds)
                 self._plot({f"{turn}/{name}": value for name, value in values.items()} | common)
                 self.latest = {**self.latest, "loss": values["total"], "items_per_s": rate}
             self.previous = (step, seconds)
@@ -76,44 +62,35 @@ class Log:
     def add_validation(self, scores: Mapping[str, float]) -> None:
         """Log a validation."""
         seconds = self._pass_time()
-        self._write(validation=dict(scores), seconds=seconds)
+        self.add(validation=dict(scores), seconds=seconds)
         self._plot({f"validation/{name}": value for name, value in scores.items()})
         self.latest = {**self.latest, **scores}
         self.previous = (self.learner.step, seconds)
 
-    def add_verdicts(self, verdicts: Sequence[Verdict]) -> None:
-        """Log the comparison with naive baselines on the items of the last validation."""
-        self._write(verdict={verdict.modality: verdict.document() for verdict in verdicts})
-
     def add_time(self, parts: Mapping[str, float]) -> float:
         """Log the seconds of each part of the steps since the training began or resumed; returns their total time."""
         seconds = time.monotonic() - self.begun - self.resumed
-        self._write(time={**parts, "all": seconds})
+        self.add(time={**parts, "all": seconds})
         return seconds
 
     def add_end(self, sentence: str) -> None:
         """Log the reason why the training ended before its last step."""
-        self._write(ended=sentence)
+        self.add(ended=sentence)
         self.on_step(self.stage, self.learner.step, self.learner.step, self.latest)
 
-    def add_start(self, sentence: str) -> None:
-        """Log a sentence on the start of the training, such as its weights or the size of patches; "" is not logged."""
-        if self.main and sentence:
-            self._write(started=sentence)
+    def add(self, **content: object) -> None:
+        """Write a line; see log_file.Line."""
+        append_line(self.log, {"stage": self.stage, "step": self.learner.step, **content})
 
     def _pass_time(self) -> float:
         """The seconds of training so far, which the learner takes."""
         self.learner.seconds = time.monotonic() - self.begun
         return self.learner.seconds
 
-    def _write(self, **content: object) -> None:
-        append_line(self.log, {"stage": self.stage, "step": self.learner.step, **content})
-
     def _plot(self, values: Mapping[str, float]) -> None:
-        if self.board:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, self.learner.step)
-            self.board.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, self.learner.step)
+        self.board.flush()
 
     def _drop_later_lines(self) -> None:
         """Remove lines of steps that a killed run logged but did not save, because it repeats those steps."""

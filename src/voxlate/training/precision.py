@@ -13,9 +13,9 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,8 @@ BATCH = 2
 SMALLEST, LARGEST = 32, 256  # side in pixels
 # A float32 step takes at least this time; shorter steps consist of overhead, so the image is enlarged.
 LEAST_SECONDS = 0.03
-ROUNDS, FEWEST = 7, 3  # rounds that time both precisions
-# After this time the probe ends with FEWEST rounds, or with one round whose ratio exceeds NO_DOUBT.
-SECONDS = 1.0
-NO_DOUBT = 1.5
-
+ROUNDS = 5  # rounds that time both precisions
+NO_DOUBT = 1.5  # a round whose ratio exceeds it is the last one
 _log = logging.getLogger(__name__)
 
 
@@ -54,18 +51,6 @@ class Choice:
 
     precision: Precision
     why: str
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The properties that determine a CPU's times in float32 and bfloat16."""
-
-    cpu: str
-    instructions: str
-    instructions_limit: str
-    threads: int
-    torch: str
-    voxlate: str
 
 
 def with_precision(
@@ -116,20 +101,8 @@ def choose(device: torch.device) -> Choice:
     return Choice(precision, f"{precision}: {reason}")
 
 
-def this_machine() -> Machine:
-    """The machine and versions on which this process runs."""
-    return Machine(
-        cpu=_cpu_name(),
-        instructions=torch.backends.cpu.get_cpu_capability(),
-        instructions_limit=os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
-        voxlate=voxlate.__version__,
-    )
-
-
-def _cpu_name() -> str:
-    """The CPU's model, its bfloat16 instructions if the system lists them, and the number of cores.
+def this_machine() -> str:
+    """The properties that determine a CPU's times in float32 and bfloat16.
 
     The model alone does not suffice, because virtual machines give CPUs of several generations one name.
     """
@@ -139,21 +112,25 @@ def _cpu_name() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         name = next(iter(re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)), name)
         able = " ".join(sorted(set(re.findall(r"\w*bf16\w*", text))))
-    return f"{name}, {able or 'bfloat16 not stated'}, {os.cpu_count()} cores"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "none")
+    return f"{name}, {able or 'bfloat16 not stated'}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {instructions}, limit {limit}, torch {torch.__version__}, voxlate {voxlate.__version__}"
 
 
-def ratio_file(machine: Machine) -> Path:
+def ratio_file(machine: str) -> Path:
     """The file with the result of a machine's probe."""
-    return cache_folder() / f"precision.{stable_id(repr(machine)):016x}.json"
+    return cache_folder() / f"precision.{stable_id(machine):016x}.json"
 
 
 @functools.cache  # a process measures only once if the cache cannot be written
-def bfloat16_ratio(machine: Machine) -> float:
+def bfloat16_ratio(machine: str) -> float:
     """Time of a step in bfloat16 over that in float32, from the cache folder or measured now."""
     path = ratio_file(machine)
-    stored = _read(path, machine)
-    if stored is not None:
-        return stored
+    with suppress(BadInput, OSError, KeyError, TypeError, ValueError):  # absent, or damaged
+        content: Any = read_json(path)
+        stored = float(content["bfloat16_over_float32"])
+        if content["machine"] == machine and 0 < stored < math.inf:
+            return stored
     ratio = measure_ratio()
     try:
         keep_ratio(machine, ratio)
@@ -164,59 +141,36 @@ def bfloat16_ratio(machine: Machine) -> float:
     return ratio
 
 
-def keep_ratio(machine: Machine, ratio: float) -> None:
+def keep_ratio(machine: str, ratio: float) -> None:
     """Write the result of a machine's probe; raises BadInput if the cache folder cannot be written."""
-    content = {"machine": asdict(machine), "bfloat16_over_float32": ratio}
-    write_json(ratio_file(machine), content)
+    write_json(ratio_file(machine), {"machine": machine, "bfloat16_over_float32": ratio})
 
 
-def _read(path: Path, machine: Machine) -> float | None:
-    """The ratio in a file; None if the file is absent, damaged, not readable, or of another machine."""
-    try:
-        content: Any = read_json(path)
-        ratio = float(content["bfloat16_over_float32"])
-        own = content["machine"] == asdict(machine)
-    except (BadInput, OSError, KeyError, TypeError, ValueError):
-        return None
-    return ratio if own and 0 < ratio < math.inf else None
-
-
-def measure_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
+def measure_ratio() -> float:
     """The time of a small U-Net's forward and backward pass, bfloat16 over float32: median of interleaved rounds."""
-    begun = clock()
     ratios = list[float]()
-    with (
-        torch.random.fork_rng(devices=[]),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         net = NET.build(Channels(images={"image": 1}, out=1))
         size = SMALLEST
         while True:
-            images = torch.randn(BATCH, 1, 1, size, size)
-            seconds = partial(_seconds, net, images, clock)
+            seconds = partial(_seconds, net, torch.randn(BATCH, 1, 1, size, size))
             # The first pass of a size also builds kernels.
             seconds(torch.float32)
             if size == LARGEST or seconds(torch.float32) >= LEAST_SECONDS:
                 break
             size *= 2
         seconds(torch.bfloat16)
-        while len(ratios) < ROUNDS:
+        while len(ratios) < ROUNDS and max(ratios, default=0) <= NO_DOUBT:
             full = seconds(torch.float32)
             ratios.append(seconds(torch.bfloat16) / full)
-            enough = len(ratios) >= FEWEST or ratios[0] > NO_DOUBT
-            if enough and clock() - begun > SECONDS:
-                break
     return statistics.median(ratios)
 
 
-def _seconds(
-    net: torch.nn.Module, images: torch.Tensor, clock: Callable[[], float], kind: torch.dtype
-) -> float:
+def _seconds(net: torch.nn.Module, images: torch.Tensor, kind: torch.dtype) -> float:
     """The time of a forward and a backward pass."""
     net.zero_grad(set_to_none=True)
-    begun = clock()
+    begun = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
         image = net(NetworkInput({"image": images})).image
     image.float().square().mean().backward()
-    return clock() - begun
+    return time.perf_counter() - begun

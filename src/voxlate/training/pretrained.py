@@ -6,16 +6,17 @@ here, so that the network has one channel. Sources: Rombach et al. 2022, app. G;
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from voxlate import recipe as recipes
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
-from voxlate.nets.blocks import Attention, ResBlock
 from voxlate.nets.interface import Channels
 from voxlate.recipe import FullStage, Recipe
 from voxlate.system.config import to_tables
@@ -31,6 +32,29 @@ Source = Literal["kl-f4", "kl-f8"]
 LEVELS = {"kl-f4": 3, "kl-f8": 4}
 PREFIX = "first_stage_model."  # prefix of the autoencoder in a file of a whole latent diffusion
 LEAST_WIDTH = 64  # norms of 32 groups then have at least two channels in each, as ours
+FIRST_BLOCKS = r"encoder\.down\.0\.block\.\d+\.conv1\.weight"
+UP_BLOCK = re.compile(r"up_blocks\.(\d+)\.")
+# Parts of diffusers' names by CompVis' ones, replaced in this order; attention has other names before diffusers 0.17.
+DIFFUSERS = {
+    "down_blocks": "down",
+    "resnets": "block",
+    "downsamplers.0": "downsample",
+    "upsamplers.0": "upsample",
+    "mid_block.block.0": "mid.block_1",
+    "mid_block.block.1": "mid.block_2",
+    "mid_block.attentions.0": "mid.attn_1",
+    "conv_shortcut": "nin_shortcut",
+    "conv_norm_out": "norm_out",
+    "group_norm": "norm",
+    "to_out.0": "proj_out",
+    "proj_attn": "proj_out",
+    "query": "q",
+    "key": "k",
+    "value": "v",
+    "to_": "",
+}
+# Keys of the network in which pretrained autoencoders differ from ours.
+OWN_KEYS = ["width", "multipliers", "blocks", "latent", "middle_attention", "border", "norm_eps"]
 GROUPS = 32
 NORM_EPS = 1e-6
 
@@ -53,186 +77,113 @@ def import_autoencoder(source: Source, weights: Path | str, out: Path | str) -> 
 def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[str, Tensor]]:
     """The settings of a pretrained autoencoder with three channels, and its tensors for our network with one channel."""
     with Record(path, "a pretrained autoencoder", "Download it again.").tensors("pt") as file:
-        names = list(file.shapes)
-        prefix = PREFIX if any(name.startswith(PREFIX) for name in names) else ""
-        own = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
-        # The loss contains its critic and LPIPS.
-        own = {ours: name for ours, name in own.items() if not ours.startswith("loss.")}
-        theirs = {ours: file.file.get_tensor(name).float() for ours, name in own.items()}
-    net = _detected(
-        source,
-        {name: tuple(tensor.shape) for name, tensor in theirs.items()},
-        str(path),
-    )
+        places = _places(list(file.shapes))
+        theirs = {name: file.file.get_tensor(place).float() for name, place in places.items()}
+    net = _detect(source, {name: tuple(tensor.shape) for name, tensor in theirs.items()}, path)
     with torch.device("meta"):
         built = net.build(Channels(images={"image": 1}, out=1))
-    wanted = _names(net, built, theirs)
-    if unknown := sorted(theirs.keys() - {name for names in wanted.values() for name in names}):
-        raise wrong_weights(
-            f"{path}: expected the weights of {source}, found the unknown key '{unknown[0]}'"
-        )
+    wanted = _published_names(net, built)
+    names = list(chain.from_iterable(wanted.values()))
+    where = f"{path}: expected the weights of {source}"
+    if unknown := sorted(places[name] for name in theirs.keys() - names):
+        raise wrong_weights(f"{where}, found the unknown key '{unknown[0]}'")
+    if missing := [name for name in names if name not in theirs]:
+        raise wrong_weights(f"{where}, found no key '{missing[0]}'")
     # The scale is set from a cohort's latents later (see Autoencoding.finish).
     state = {"scale": torch.ones(())}
-    for ours, place in built.named_parameters():
-        for name in wanted[ours]:
-            if name not in theirs:
-                raise wrong_weights(
-                    f"{path}: expected the weights of {source}, found no key '{name}'"
-                )
-        values = _grey(
-            ours,
-            torch.cat([theirs[name] for name in wanted[ours]]),
-            len(built.decoder) - 1,
-        )
+    for ours, parameter in built.named_parameters():
+        first = wanted[ours][0]
+        values = torch.cat([theirs[name] for name in wanted[ours]])
+        if first == "encoder.conv_in.weight":
+            values = values.sum(1, keepdim=True)
+        elif first.startswith("decoder.conv_out."):
+            values = values.mean(0, keepdim=True)
         # Published attention has kernels of one pixel.
-        values = values.flatten(1) if place.ndim == 2 else values
-        if values.shape != place.shape:
-            found = tuple(theirs[wanted[ours][0]].shape)
+        values = values.flatten(1) if parameter.ndim == 2 else values
+        if values.shape != parameter.shape:
+            found = tuple(theirs[first].shape)
             raise wrong_weights(
-                f"{path}: expected '{wanted[ours][0]}' of the size of its neighbours, found {found}"
+                f"{path}: expected '{places[first]}' of the size of its neighbours, found {found}"
             )
         state[ours] = values.contiguous()
     return net, state
 
 
-def _grey(ours: str, values: Tensor, last: int) -> Tensor:
-    """A tensor of the colour network, converted to one grey channel."""
-    if ours == "encoder.0.weight":
-        return values.sum(1, keepdim=True)
-    return values.mean(0, keepdim=True) if ours.startswith(f"decoder.{last}.") else values
+def _places(keys: Sequence[str]) -> dict[str, str]:
+    """The keys of an autoencoder in a file, by their names in CompVis' layout."""
+    prefix = PREFIX if any(key.startswith(PREFIX) for key in keys) else ""
+    last = max([0, *map(int, UP_BLOCK.findall(" ".join(keys)))])
+    places = {}
+    for key in keys:
+        # diffusers numbers levels in running order, CompVis by size.
+        name = UP_BLOCK.sub(lambda found: f"up.{last - int(found[1])}.", key.removeprefix(prefix))
+        for theirs, compvis in DIFFUSERS.items():
+            name = name.replace(theirs, compvis)
+        # The loss contains its critic and LPIPS.
+        if key.startswith(prefix) and not name.startswith("loss."):
+            places[name] = key
+    return places
 
 
-def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str) -> KLAutoencoder:
+def _detect(source: Source, shapes: Mapping[str, tuple[int, ...]], where: Path) -> KLAutoencoder:
     """The settings of an autoencoder; raises BadInput if they cannot be read, or are not those of the source."""
-    diffusers = any(".resnets." in name for name in shapes)
-    down, block = ("down_blocks", "resnets") if diffusers else ("down", "block")
     firsts = list[int]()
-    while (key := f"encoder.{down}.{len(firsts)}.{block}.0.conv1.weight") in shapes:
+    while (key := f"encoder.down.{len(firsts)}.block.0.conv1.weight") in shapes:
         firsts.append(shapes[key][0])
-    stem, latent = (
-        shapes.get(f"{name}.weight", ()) for name in ("encoder.conv_in", "post_quant_conv")
-    )
+    stem = shapes.get("encoder.conv_in.weight", ())
+    latent = shapes.get("post_quant_conv.weight", ())
     if len(stem) != 4 or len(latent) != 4 or not firsts:
         raise BadInput(
             f"{where}: expected an autoencoder in the layout of latent diffusion or of diffusers' AutoencoderKL, found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
         )
     if len(firsts) != LEVELS[source]:
-        right = next(
-            (name for name, levels in LEVELS.items() if levels == len(firsts)),
-            "none that can be imported",
-        )
+        right = {levels: name for name, levels in LEVELS.items()}.get(len(firsts))
         raise BadInput(
-            f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} halvings ({right}). Name that one, or choose another file."
+            f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} halvings ({right or 'none that can be imported'}). Name that one, or choose another file."
         )
     width, colours = stem[:2]
-    if (
-        width % GROUPS
-        or width < LEAST_WIDTH
-        or colours != 3
-        or any(channels % width for channels in firsts)
-    ):
+    uneven = width % GROUPS or width < LEAST_WIDTH or any(count % width for count in firsts)
+    if uneven or colours != 3:
         raise wrong_weights(
             f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found {firsts} and {colours}"
         )
-    blocks = sum(
-        f"encoder.{down}.0.{block}.{number}.conv1.weight" in shapes for number in range(len(shapes))
-    )
-    multipliers = tuple(channels // width for channels in firsts)
     return KLAutoencoder(
         width=width,
-        multipliers=multipliers,
-        blocks=blocks,
+        multipliers=tuple(channels // width for channels in firsts),
+        blocks=sum(re.fullmatch(FIRST_BLOCKS, name) is not None for name in shapes),
         latent=latent[1],
         border="zeros",
         norm_eps=NORM_EPS,
     )
 
 
-def _names(
-    net: KLAutoencoder, built: AutoencoderNet, theirs: Mapping[str, Tensor]
-) -> dict[str, list[str]]:
-    """The published names of each of our parameters; ours of queries, keys and values has three of them."""
-    diffusers = any(".resnets." in name for name in theirs)
-    published = dict[str, list[str]]()
-    for part, scopes in (
-        ("encoder", _encoder_scopes(net, diffusers)),
-        ("decoder", _decoder_scopes(net, diffusers)),
-    ):
-        for number, scope in enumerate(scopes):
-            module = getattr(built, part)[number]
-            for leaf, _ in module.named_parameters():
-                names = _leaves(
-                    leaf,
-                    scope,
-                    module,
-                    diffusers,
-                    f"{part}.{scope}.query.weight" in theirs,
-                )
-                published[f"{part}.{number}.{leaf}"] = [f"{part}.{scope}.{name}" for name in names]
-    for ours, name in (("quant", "quant_conv"), ("post_quant", "post_quant_conv")):
-        published |= {f"{ours}.{leaf}": [f"{name}.{leaf}"] for leaf in ("weight", "bias")}
-    return published
-
-
-def _leaves(leaf: str, scope: str, module: nn.Module, diffusers: bool, old: bool) -> list[str]:
-    """The published names of a layer's parameter; old: diffusers before 0.17."""
-    if isinstance(module, ResBlock):
-        return [leaf.replace("skip.", "conv_shortcut." if diffusers else "nin_shortcut.")]
-    if not isinstance(module, Attention):
-        return [leaf]
-    part, _, kind = leaf.partition(".")
-    if part == "qkv":
-        names = (
-            ("query", "key", "value")
-            if old
-            else ("to_q", "to_k", "to_v")
-            if diffusers
-            else ("q", "k", "v")
-        )
-        return [f"{name}.{kind}" for name in names]
-    if part == "norm":
-        return [f"{'group_norm' if diffusers else 'norm'}.{kind}"]
-    return [f"{'proj_attn' if old else 'to_out.0' if diffusers else 'proj_out'}.{kind}"]
-
-
-def _encoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
-    """The published scope of each layer of our encoder, in its order."""
-    down, block, halving = (
-        ("down_blocks", "resnets", "downsamplers.0")
-        if diffusers
-        else ("down", "block", "downsample")
-    )
-    scopes = ["conv_in"]
+def _published_names(net: KLAutoencoder, built: AutoencoderNet) -> dict[str, list[str]]:
+    """CompVis' names of each of our parameters; ours of queries, keys and values has three of them."""
     last = len(net.multipliers) - 1
+    down, up = list[str](), list[str]()
     for level in range(last + 1):
-        scopes += [f"{down}.{level}.{block}.{number}" for number in range(net.blocks)]
-        scopes += [f"{down}.{level}.{halving}"] if level < last else []
-    return [
-        *scopes,
-        *_middle_scopes(diffusers),
-        "conv_norm_out" if diffusers else "norm_out",
-        "conv_out",
-    ]
-
-
-def _decoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
-    """The published scopes of our decoder; diffusers numbers levels in running order, CompVis by size."""
-    up, block, doubling = (
-        ("up_blocks", "resnets", "upsamplers.0") if diffusers else ("up", "block", "upsample")
-    )
-    scopes = ["conv_in", *_middle_scopes(diffusers)]
-    last = len(net.multipliers) - 1
-    for level in range(last, -1, -1):
-        place = last - level if diffusers else level
-        scopes += [f"{up}.{place}.{block}.{number}" for number in range(net.blocks + 1)]
-        scopes += [f"{up}.{place}.{doubling}"] if level else []
-    return [*scopes, "conv_norm_out" if diffusers else "norm_out", "conv_out"]
-
-
-def _middle_scopes(diffusers: bool) -> list[str]:
-    if diffusers:
-        return ["mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"]
-    return ["mid.block_1", "mid.attn_1", "mid.block_2"]
+        down += [f"down.{level}.block.{number}" for number in range(net.blocks)]
+        down += [f"down.{level}.downsample"] if level < last else []
+        larger = [f"up.{level}.block.{number}" for number in range(net.blocks + 1)]
+        up = [*larger, *([f"up.{level}.upsample"] if level else []), *up]
+    middle = ["mid.block_1", "mid.attn_1", "mid.block_2"]
+    ends = ["norm_out", "conv_out"]
+    scopes = {
+        "encoder": ["conv_in", *down, *middle, *ends],
+        "decoder": ["conv_in", *middle, *up, *ends],
+    }
+    published = {}
+    for ours, _ in built.named_parameters():
+        part, number, *leaf = ours.split(".", 2)
+        if leaf:
+            name = f"{part}.{scopes[part][int(number)]}.{leaf[0]}"
+            name = name.replace(".skip.", ".nin_shortcut.").replace(".out.", ".proj_out.")
+        else:
+            name = f"{part}_conv.{number}"
+        published[ours] = [name]
+        if ".qkv." in name:
+            published[ours] = [name.replace("qkv", role) for role in "qkv"]
+    return published
 
 
 def _recipe(source: Source, net: KLAutoencoder) -> Recipe:
@@ -263,13 +214,6 @@ def unfit(run: Run, stage: FullStage) -> str:
 def net_changes(run: Run) -> str:
     """The options that set a latent recipe's autoencoder to the network of a pretrained one."""
     net = read_header(run.weights())["recipe"]["net"]
-    own = (
-        "width",
-        "multipliers",
-        "blocks",
-        "latent",
-        "middle_attention",
-        "border",
-        "norm_eps",
+    return " ".join(
+        f"--set 'stages.autoencoder.net.{key}={json.dumps(net[key])}'" for key in OWN_KEYS
     )
-    return " ".join(f"--set 'stages.autoencoder.net.{key}={json.dumps(net[key])}'" for key in own)

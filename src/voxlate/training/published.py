@@ -29,21 +29,9 @@ from voxlate.system.records import Record
 from voxlate.training.imported import write_imported, wrong_weights
 from voxlate.training.run import Run
 
-SCOPES = {  # scopes of our classes; parts of other modules belong to their owner's scope
-    **{
-        name: name
-        for name in (
-            "Conv",
-            "Dense",
-            "RMSNorm",
-            "GroupNorm",
-            "LayerNorm",
-            "Block",
-            "ResNetBlock",
-            "SwiGLU",
-        )
-    },
-    **{name: name for name in ("Transformer", "DiTBlock", "FinalLayer")},
+# Scopes of our classes; parts of other modules belong to their owner's scope.
+SAME = "Conv Dense RMSNorm GroupNorm LayerNorm Block ResNetBlock SwiGLU Transformer DiTBlock FinalLayer"
+SCOPES = {name: name for name in SAME.split()} | {
     "ExactDense": "Dense",
     "Down": "PixelShuffleDownsample",
     "Up": "PixelShuffleUpsample",
@@ -53,11 +41,10 @@ SCOPES = {  # scopes of our classes; parts of other modules belong to their owne
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of a published array: the parameter, its third (query, key, value), and the array's shape."""
+    """The place of a published array: the parameter, which may have one for query, key and value, and the array's shape."""
 
     parameter: str
     shape: tuple[int, ...]
-    third: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +73,7 @@ class _Arrays:
     where: str
 
     def get(self, key: str, ndim: int) -> tuple[int, ...]:
+        """The shape of an array; raises BadInput if there is none, or if it has other dimensions."""
         shape = self.of.get(key)
         if shape is None:
             raise wrong_weights(f"{self.where}: expected the key '{key}', found none")
@@ -99,13 +87,6 @@ class _Arrays:
         """The number of scopes of a class, such as DiTBlock_0, DiTBlock_1, …"""
         numbered = (re.match(rf"{scope}_(\d+)/", key) for key in self.of)
         return len({match[1] for match in numbered if match})
-
-    def over(self, total: int, part: int, key: str) -> int:
-        if total % part:
-            raise wrong_weights(
-                f"{self.where}: expected '{key}' with a multiple of {part} channels, found {total}"
-            )
-        return total // part
 
 
 def import_run(
@@ -148,26 +129,20 @@ def _slots(
             yield from _slots(child, f"{ours}{name}.", path, Counter())
         else:
             for parameter, values in child.named_parameters():
-                key, shape = _leaf(parameter, tuple(values.shape), isinstance(child, Conv | Dense))
+                key, shape = parameter, tuple(values.shape)
+                if parameter != "bias":
+                    is_product = isinstance(child, Conv | Dense)
+                    key = "kernel" if is_product else "scale"
+                    shape = (*shape[2:], shape[1], shape[0]) if is_product else shape
                 yield path + key, Slot(f"{ours}{name}.{parameter}", shape)
-
-
-def _leaf(parameter: str, shape: tuple[int, ...], product: bool) -> tuple[str, tuple[int, ...]]:
-    if parameter == "bias":
-        return "bias", shape
-    return ("kernel", (*shape[2:], shape[1], shape[0])) if product else ("scale", shape)
 
 
 def _attention_slots(attention: Attention, ours: str, path: str) -> Iterator[tuple[str, Slot]]:
     channels = attention.out.in_features
-    heads = attention.heads
-    each = (heads, channels // heads)
-    for third, role in enumerate(("query", "key", "value")):
-        yield (
-            f"{path}{role}/kernel",
-            Slot(f"{ours}qkv.weight", (channels, *each), third),
-        )
-        yield f"{path}{role}/bias", Slot(f"{ours}qkv.bias", each, third)
+    each = (attention.heads, channels // attention.heads)
+    for role in ("query", "key", "value"):
+        yield f"{path}{role}/kernel", Slot(f"{ours}qkv.weight", (channels, *each))
+        yield f"{path}{role}/bias", Slot(f"{ours}qkv.bias", each)
     yield f"{path}out/kernel", Slot(f"{ours}out.weight", (*each, channels))
     yield f"{path}out/bias", Slot(f"{ours}out.bias", (channels,))
 
@@ -182,9 +157,11 @@ def read_weights(path: Path) -> tuple[PublishedNetwork, dict[str, Tensor]]:
         network = detect(shapes, str(path))
         slots = layout(network.build())
         _compare(shapes, slots, f"{path}: expected the weights of the {network.name}")
-        return network, _state(
-            {key: _converted(file.file.get_tensor(key), key) for key in slots}, slots
-        )
+        parts = dict[str, list[Tensor]]()
+        for key, slot in slots.items():
+            parts.setdefault(slot.parameter, []).append(_convert(file.file.get_tensor(key), key))
+    state = {name: torch.cat(part) if len(part) > 1 else part[0] for name, part in parts.items()}
+    return network, state
 
 
 def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], where: str) -> None:
@@ -198,36 +175,21 @@ def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], w
             raise wrong_weights(f"{where} with '{key}' of shape {slot.shape}, found {shapes[key]}")
 
 
-def _converted(array: Tensor, key: str) -> Tensor:
+def _convert(array: Tensor, key: str) -> Tensor:
     """A published array in our layout; published kernels are [..., ins, outs], with separate heads in attention."""
     array = array.float()
-    *_, role, leaf = ["", *key.split("/")]
-    if leaf != "kernel":
+    if not key.endswith("/kernel"):
         return array.flatten()
     if array.ndim == 4:
         return array.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-    flat = array.flatten(0, -2) if role == "out" else array.flatten(1)
+    flat = array.flatten(0, -2) if key.endswith("/out/kernel") else array.flatten(1)
     return flat.t().contiguous()
-
-
-def _state(arrays: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> dict[str, Tensor]:
-    thirds: dict[str, dict[int, Tensor]] = {}
-    for key, slot in slots.items():
-        thirds.setdefault(slot.parameter, {})[slot.third] = arrays[key]
-    return {
-        name: parts[0] if len(parts) == 1 else torch.cat([parts[third] for third in sorted(parts)])
-        for name, parts in thirds.items()
-    }
 
 
 def _recipe(network: PublishedNetwork, weights: Path, changes: Mapping[str, Any] | None) -> Recipe:
     """The paper's recipe for a network; a U-Net with a noise level is a denoiser."""
-    name = (
-        "tof_to_cta_adm"
-        if network.noisy and network.name == "unet"
-        else f"tof_to_cta_{network.name}"
-    )
-    recipe = recipes.read(name, changes)
+    denoises = network.noisy and network.name == "unet"
+    recipe = recipes.read(f"tof_to_cta_{'adm' if denoises else network.name}", changes)
     recipe = replace(recipe, net=network.net, title=f"{recipe.title}: {weights.name}, imported")
     known = len(recipe.data.channels)
     outs = len(recipe.data.target)
@@ -242,59 +204,47 @@ def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> PublishedNetwor
     """The network of these arrays; raises BadInput if it is none of the four, or if a size cannot be read."""
     file = _Arrays(shapes, where)
     if file.count("DiTBlock"):
-        return _dit(file)
+        return _detect_dit(file)
     if not file.count("ResNetBlock") or not file.count("Conv"):
         raise BadInput(
             f"{where}: expected one of the published networks (U-Net, ADM, U-ViT, DiT), found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
         )
-    return _convolutional(file)
-
-
-def _convolutional(file: _Arrays) -> PublishedNetwork:
     ins, width = file.get("Conv_0/kernel", 4)[2:]
     attends = file.count("MultiHeadDotProductAttention")
-    vit = file.count("Transformer")
     blocks = 2 if attends else 1  # number of blocks of a stage in the encoder
-    stages = 1 + file.count("PixelShuffleDownsample")
     multipliers = []
-    for stage in range(stages):
+    for stage in range(1 + file.count("PixelShuffleDownsample")):
         key = f"ResNetBlock_{blocks * stage}/Block_0/Conv_0/kernel"
-        multipliers.append(file.over(file.get(key, 4)[3], width, key))
+        multipliers.append(file.get(key, 4)[3] // width)
     values: dict[str, Any] = {"width": width, "multipliers": multipliers}
     if not attends:
-        noisy = "Dense_2/kernel" in file.of
+        noisy = "Dense_2/kernel" in shapes
         outs = file.get("Dense_2/kernel" if noisy else "Dense_0/kernel", 2)[1]
-        return PublishedNetwork("unet", fill(PlainUNet, values, file.where), ins, outs, noisy)
+        return PublishedNetwork("unet", fill(PlainUNet, values, where), ins, outs, noisy)
     values["heads"] = file.get("MultiHeadDotProductAttention_0/query/kernel", 3)[1]
-    if not vit:
-        return PublishedNetwork(
-            "adm", fill(ADM, values, file.where), ins, file.get("Dense_2/kernel", 2)[1]
-        )
-    channels, values["vit_heads"], _ = file.get(
-        "Transformer_0/MultiHeadDotProductAttention_0/query/kernel", 3
-    )
+    if not file.count("Transformer"):
+        outs = file.get("Dense_2/kernel", 2)[1]
+        return PublishedNetwork("adm", fill(ADM, values, where), ins, outs)
+    query = file.get("Transformer_0/MultiHeadDotProductAttention_0/query/kernel", 3)
+    values["vit_heads"] = query[1]
     values["depth"] = file.count("Transformer_0/SwiGLU")
-    key = "Transformer_0/SwiGLU_0/Dense_1/kernel"
-    values["mlp_ratio"] = file.over(file.get(key, 2)[1], channels, key)
+    values["mlp_ratio"] = file.get("Transformer_0/SwiGLU_0/Dense_1/kernel", 2)[1] // query[0]
     outs = file.get("Dense_3/kernel", 2)[1]
-    return PublishedNetwork(
-        "uvit", fill(UViT, values, file.where), file.over(ins, 4, "Conv_0/kernel"), outs
-    )
+    return PublishedNetwork("uvit", fill(UViT, values, where), ins // 4, outs)
 
 
-def _dit(file: _Arrays) -> PublishedNetwork:
+def _detect_dit(file: _Arrays) -> PublishedNetwork:
     pixels_in, width = file.get("Dense_0/kernel", 2)
     pixels_out = file.get("FinalLayer_0/Dense_1/kernel", 2)[1]
     # Each patch has patch² · outs outputs; the largest square divisor gives the fewest output channels.
     patch = max(side for side in range(1, math.isqrt(pixels_out) + 1) if pixels_out % side**2 == 0)
-    hidden = file.get("DiTBlock_0/SwiGLU_0/Dense_0/kernel", 2)[1]
     values = {
         "patch": patch,
         "width": width,
         "depth": file.count("DiTBlock"),
         "heads": file.get("DiTBlock_0/MultiHeadDotProductAttention_0/query/kernel", 3)[1],
-        "mlp_ratio": file.over(hidden, width, "DiTBlock_0/SwiGLU_0/Dense_0/kernel"),
+        "mlp_ratio": file.get("DiTBlock_0/SwiGLU_0/Dense_0/kernel", 2)[1] // width,
         "frequencies": file.get("Dense_1/kernel", 2)[0],
     }
-    ins = file.over(pixels_in, patch**2, "Dense_0/kernel")
-    return PublishedNetwork("dit", fill(DiT, values, file.where), ins, pixels_out // patch**2)
+    net = fill(DiT, values, file.where)
+    return PublishedNetwork("dit", net, pixels_in // patch**2, pixels_out // patch**2)

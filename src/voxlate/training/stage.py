@@ -1,15 +1,13 @@
 """The training of one stage: its loop of steps, validations and saved states, from the first step to its weights."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
 
-from voxlate.batch import Batch
 from voxlate.batches.patches import note_on_cut
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
@@ -18,18 +16,24 @@ from voxlate.recipe import Recipe, stage_recipe
 from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput, Stopped
 from voxlate.system.machine import interrupts_held
-from voxlate.system.messages import Say, message
+from voxlate.system.messages import message
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.item_baselines import begin_errors, verdicts_on
-from voxlate.training.job import Job
+from voxlate.training.job import Job, Session
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Learner
-from voxlate.training.log import Log, StepCallback
+from voxlate.training.log import Log
 from voxlate.training.processes import StopAgreement, by_main
 from voxlate.training.run import Run, change_recipe
 from voxlate.training.state_file import check_state, load_state, save_state
 from voxlate.training.step import Losses, begin_learner, take_step
-from voxlate.training.validate import validate, validation_items, validation_split, whole_slices
+from voxlate.training.validate import (
+    Measure,
+    validate,
+    validation_items,
+    validation_split,
+    whole_slices,
+)
 from voxlate.training.weights import make_header, read_header, save_weights
 
 PACED = 0.1  # share of a stage's steps after which its speed is known
@@ -38,139 +42,186 @@ CALIBRATION_SLICES = 256
 BOUND_SLICES = 64
 
 
-class Pace(Protocol):
-    """Gives the recipe with other lengths by which a training continues after a tenth of a stage's steps.
-
-    seconds: those of a step so far. None keeps the recipe. Only the main process calls it.
-    """
-
-    def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None: ...
-
-
-@dataclass(frozen=True)
-class Session:
-    """The objects that all stages of a training share: its run, received stop signals, and callbacks.
-
-    notes: additional entries of the weights' headers.
-    """
-
-    run: Run
-    stop: Sequence[int]
-    progress: StepCallback
-    say: Say
-    pace: Pace | None = None
-    pretrained: Sequence[Run] = ()
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-
 def train_stage(job: Job, session: Session, method: Method, started: str) -> Method | Recipe:
-    """Train a stage to its end, or until its pace changes the recipe, which continues from the saved state."""
-    stage, options, run = job.stage, job.stage.train, session.run
+    """Train a stage to its end, or until its pace changes the recipe, which continues from the saved state.
+
+    started: a sentence for the log if some of the weights are not random.
+    """
+    options = job.stage.train
     learner = begin_learner(method, options, job.device, job.epoch_steps if options.stop else 0)
-    _resume(learner, job, run)
+    _resume(learner, job, session.run)
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, _cache_moments(job, method, session))
     with interrupts_held():  # readers that start must not receive Ctrl-C
         batches = iter(loader)
-    main = job.accelerator.is_main_process
-    log = Log(run.log, stage.name, options, learner, main, session.progress)
-    watch = _Watch(job, session, learner, log, validation_items(job.recipe, stage, job.cohort))
+    watch = _Watch(job, session, learner)
     if learner.step == 0:
-        log.add_start(started)
-        log.add_start(note_on_cut(job.cohort, stage.data))
-        if options.best is not None:
-            watch.validate()
+        watch.begin(started)
     clock = Clock(job.device)
-    agreement = StopAgreement(job.accelerator, session.stop)
-    paced_at = None if session.pace is None else max(1, round(PACED * options.steps))
     while not learner.is_done(options):
         losses = take_step(learner, parallel, options, job.seed, batches, job.device, clock)
         learner.average.move(options.ema, options.part(learner.step)[0], options.keep_start)
         learner.step += 1
-        _add_to_epoch(learner, losses, job)
-        done = learner.is_done(options)
-        stops = agreement.must_stop(learner.step, log.step_seconds)
-        saves = done or stops or learner.step % options.save_every == 0
-        if saves or learner.step % options.log_every == 0:  # a check would wait for the device
-            _check_finite(learner, losses, job, run, and_weights=saves)
-        log.add_step(losses)
-        if done or (options.validate_every and learner.step % options.validate_every == 0):
-            watch.validate(compare=done and options.best is None)
-            done = learner.is_done(options)
-        if done and main:
-            watch.report_end(clock)
-        if main and (saves or done):
-            watch.save()
-        if stops and not done:
-            raise Stopped(f"stopped at step {learner.step} of {options.length} ({stage.name})")
-        if learner.step == paced_at and not done:
-            changed = _change_pace(job, session, learner, log.step_seconds)
-            if changed:
-                if main:
-                    watch.save()
-                job.accelerator.wait_for_everyone()
-                return changed
+        stops = watch.add_step(losses)
+        if learner.is_done(options):
+            watch.end(clock)
+        elif stops:
+            raise Stopped(f"stopped at step {learner.step} of {options.length} ({job.stage.name})")
+        elif changed := watch.change_pace():
+            return changed
     if learner.best is not None:
         learner.averaged.load_state_dict(learner.best.weights)
-        watch.validate(compare=True)
-    return finish(job, run, learner, session.notes)
+        watch.compare()
+    return finish(job, session.run, learner, session.notes)
 
 
-@dataclass(frozen=True)
 class _Watch:
-    """Validates a stage, saves its state, and reports its end."""
+    """Logs and validates a stage, saves its state, and reports its end."""
 
-    job: Job
-    session: Session
-    learner: Learner
-    log: Log
-    items: Sequence[Batch]
+    def __init__(self, job: Job, session: Session, learner: Learner) -> None:
+        self.job = job
+        self.run = session.run
+        self.session = session
+        self.learner = learner
+        self.options = job.stage.train
+        self.main = job.accelerator.is_main_process
+        self.log = Log(job, session, learner)
+        self.items = validation_items(job.recipe, job.stage, job.cohort)
+        self.agreement = StopAgreement(job.accelerator, session.stop)
 
-    def validate(self, *, compare: bool = False) -> None:
-        """Validate in the main process; with train.best, all processes keep the weights if its error is the least.
+    def begin(self, started: str) -> None:
+        """Log the start of a training; with train.best, validate the weights before the first step."""
+        for sentence in (started, note_on_cut(self.job.cohort, self.job.stage.data)):
+            if self.main and sentence:
+                self.log.add(started=sentence)
+        if self.options.best is not None:
+            self.validate()
 
-        compare: these are the final weights, which are compared with naive baselines, and no longer chosen.
+    def add_step(self, losses: Losses) -> bool:
+        """Log, check, validate and save after a step, each as often as the recipe states.
+
+        Returns whether a signal stops the training after this step.
         """
-        error = by_main(self.job.accelerator, lambda: self._log_validation(compare))
-        if self.job.stage.train.best is not None and not compare:
+        learner, options = self.learner, self.options
+        self._add_to_epoch(losses)
+        done = learner.is_done(options)
+        stops = self.agreement.must_stop(learner.step, self.log.step_seconds)
+        saves = done or stops or learner.step % options.save_every == 0
+        if saves or learner.step % options.log_every == 0:  # a check would wait for the device
+            self._check_finite(losses, self.learner.method.named_parameters() if saves else ())
+        self.log.add_step(losses)
+        if done and options.best is None:
+            self.compare()
+        elif done or (options.validate_every and learner.step % options.validate_every == 0):
+            self.validate()
+        if saves and self.main and not learner.is_done(options):
+            self.save()
+        return stops
+
+    def _add_to_epoch(self, losses: Losses) -> None:
+        """Add the loss of the turn that synthesises images to its epoch, with the same mean loss in all processes."""
+        *_, of_images = losses.values()
+        losses_of_epochs = self.learner.epochs.losses
+        if self.learner.epochs.add(of_images["total"]) and not self.job.alone:
+            loss = torch.tensor(losses_of_epochs[-1], device=self.job.accelerator.device)
+            losses_of_epochs[-1] = self.job.accelerator.reduce(loss, "mean").item()
+
+    def _check_finite(
+        self, losses: Losses, weights: Iterable[tuple[str, torch.nn.Parameter]]
+    ) -> None:
+        """Raise BadInput in all processes if a loss or a weight is not finite; the previous state stays."""
+        faults = []
+        for turn, parts in losses.items():
+            for name, value in parts.items():
+                if not math.isfinite(float(value)):
+                    faults.append(f"{turn}.{name} of {float(value):g}")
+        for name, parameter in weights:
+            if not faults and not parameter.isfinite().all():
+                faults.append(f"weights '{name}'")
+        if not self.job.alone:
+            faults = gather_object(faults)
+        if faults:
+            kept = "no state was saved yet"
+            if self.run.state.exists():
+                kept = "the last state before it is kept"
+            exact = " or in train.precision float32" if self.options.precision == "bfloat16" else ""
+            raise BadInput(
+                f"{self.run.folder}: expected finite losses and weights, found a {faults[0]} at step {self.learner.step} of stage '{self.job.stage.name}': the training diverged; {kept}. Train into another --out with a lower train.optimiser.lr (now {self.options.optimiser.lr:g}){exact}."
+            )
+
+    def validate(self) -> None:
+        """Validate in the main process; with train.best, all processes keep the weights if their error is the least."""
+        error = by_main(self.job.accelerator, self._log_validation)
+        if self.options.best is not None:
             self.learner.compare(error)
 
-    def _log_validation(self, compare: bool) -> float:
+    def compare(self) -> None:
+        """Validate the final weights, and compare them with naive baselines."""
+
+        def log_verdicts() -> None:
+            stage, cohort = self.job.stage, self.job.cohort
+            if not self.items or not stage.method.makes_targets:
+                self._log_validation()
+                return
+            errors = begin_errors(self.job.recipe, stage, cohort)
+            self._log_validation(errors.add)
+            verdicts = verdicts_on(errors, stage, cohort)
+            self.log.add(verdict={verdict.modality: verdict.document() for verdict in verdicts})
+
+        by_main(self.job.accelerator, log_verdicts)
+
+    def _log_validation(self, measure: Measure | None = None) -> float:
         """Validate the averaged method; returns the mean absolute error in network units."""
         job, learner = self.job, self.learner
-        stage = job.stage
-        picture = f"{stage.name}_{learner.step:07d}.png"
-        path = self.session.run.folder / "validation" / picture
-        errors = None
-        if compare and self.items and stage.method.makes_targets:
-            errors = begin_errors(job.recipe, stage, job.cohort)
-        add = None if errors is None else errors.add
-        scores = validate(learner.averaged, self.items, job.recipe, stage, job.device, path, add)
+        path = self.run.folder / "validation" / f"{job.stage.name}_{learner.step:07d}.png"
+        scores = validate(
+            learner.averaged, self.items, job.recipe, job.stage, job.device, path, measure
+        )
         prefix = "training_items_" if validation_split(job.cohort) == "train" else ""
         self.log.add_validation({f"{prefix}{name}": value for name, value in scores.items()})
-        if errors is not None:
-            self.log.add_verdicts(verdicts_on(errors, stage, job.cohort))
         return scores.get("mae", math.nan)
 
     def save(self) -> None:
         """Write the state from which the training continues."""
-        state = {**self.learner.state(), "stage": self.job.stage.name}
-        save_state(self.session.run.state, state)
+        save_state(self.run.state, {**self.learner.state(), "stage": self.job.stage.name})
 
-    def report_end(self, clock: Clock) -> None:
-        """Say where the time went, and log why the training ended."""
-        options, learner = self.job.stage.train, self.learner
+    def change_pace(self) -> Recipe | None:
+        """The recipe with other lengths by the pace, once for each stage; it is written to the run."""
+        job, step, pace = self.job, self.learner.step, self.session.pace
+        if pace is None or step != max(1, round(PACED * self.options.steps)):
+            return None
+
+        def ask() -> Recipe | None:
+            noted = read_run(self.run.provenance).get("paced", {})
+            if job.stage.name in noted:
+                return None
+            seconds = self.log.step_seconds
+            recipe = pace(job.recipe, job.stage.name, step, seconds)
+            note = {"step": step, "seconds": seconds, "steps_before": self.options.steps}
+            paced = {"paced": {**noted, job.stage.name: note}}
+            change_recipe(self.run, recipe or job.recipe, paced)
+            if recipe:
+                self.save()
+            return recipe
+
+        return by_main(job.accelerator, ask)
+
+    def end(self, clock: Clock) -> None:
+        """Say where the time went, log why the training ended, and save its last state."""
+        if not self.main:
+            return
+        learner, best = self.learner, self.learner.best
         seconds = self.log.add_time(clock.seconds)
         text = time_note(self.job.stage.name, clock.seconds, seconds)
         self.session.say(message("time", text))
-        if options.stop and learner.step < options.length:
-            self.log.add_end(options.stop.sentence(learner.epochs.losses, learner.step))
-        if learner.best is not None:
-            best = learner.best
+        if self.options.stop and learner.step < self.options.length:
+            self.log.add_end(self.options.stop.sentence(learner.epochs.losses, learner.step))
+        if best is not None:
             of_step = f"those of step {best.step}" if best.step else "those before the first step"
             self.log.add_end(
                 f"ended at step {learner.step}; by train.best, the kept weights are {of_step}, whose validation error {best.error:.4g} is the least."
             )
+        self.save()
 
 
 def _resume(learner: Learner, job: Job, run: Run) -> None:
@@ -190,28 +241,6 @@ def _resume(learner: Learner, job: Job, run: Run) -> None:
         state["epochs"].setdefault("steps", job.epoch_steps_of_all_turns)
     check_state(run.state, state, learner, job.stage.train.length, job.stage.data.patch)
     learner.load_state(state)
-
-
-def _change_pace(
-    job: Job, session: Session, learner: Learner, step_seconds: float
-) -> Recipe | None:
-    """The recipe with other lengths by the pace, once for each stage; it is written to the run."""
-    name, pace = job.stage.name, session.pace
-
-    def ask() -> Recipe | None:
-        noted = read_run(session.run.provenance).get("paced", {})
-        if pace is None or name in noted:
-            return None
-        recipe = pace(job.recipe, name, learner.step, step_seconds)
-        note = {
-            "step": learner.step,
-            "seconds": step_seconds,
-            "steps_before": job.stage.train.steps,
-        }
-        change_recipe(session.run, recipe or job.recipe, {"paced": {**noted, name: note}})
-        return recipe
-
-    return by_main(job.accelerator, ask)
 
 
 def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None = None) -> Method:
@@ -270,42 +299,3 @@ def _cache_moments(job: Job, method: Method, session: Session) -> Path | None:
         lambda: keep_moments(stage, cohort, maps, autoencoder, job.device, folder, report),
     )
     return folder
-
-
-def _check_finite(
-    learner: Learner, losses: Losses, job: Job, run: Run, *, and_weights: bool
-) -> None:
-    """Raise BadInput in all processes if a loss, or a weight before it is saved, is not finite.
-
-    The previous state stays.
-    """
-    faults = []
-    for turn, parts in losses.items():
-        for name, value in parts.items():
-            if not math.isfinite(float(value)):
-                faults.append(f"{turn}.{name} of {float(value):g}")
-    if not faults and and_weights:
-        faults = [
-            f"weights '{name}'"
-            for name, parameter in learner.method.named_parameters()
-            if not parameter.isfinite().all()
-        ]
-    if not job.alone:
-        faults = gather_object(faults)
-    if faults:
-        kept = (
-            "the last state before it is kept" if run.state.exists() else "no state was saved yet"
-        )
-        options = job.stage.train
-        exact = " or in train.precision float32" if options.precision == "bfloat16" else ""
-        raise BadInput(
-            f"{run.folder}: expected finite losses and weights, found a {faults[0]} at step {learner.step} of stage '{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower train.optimiser.lr (now {options.optimiser.lr:g}){exact}."
-        )
-
-
-def _add_to_epoch(learner: Learner, losses: Losses, job: Job) -> None:
-    """Add the loss of the turn that synthesises images to its epoch, with the same mean loss in all processes."""
-    *_, of_images = losses.values()
-    if learner.epochs.add(of_images["total"]) and not job.alone:
-        loss = torch.tensor(learner.epochs.losses[-1], device=job.accelerator.device)
-        learner.epochs.losses[-1] = job.accelerator.reduce(loss, "mean").item()

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor
 
 from voxlate.batches.patches import training_cases
 from voxlate.batches.windows import check_windows
@@ -24,16 +22,15 @@ from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, relative_to
 from voxlate.system.machine import keep_freed_memory
-from voxlate.system.messages import Say, message
-from voxlate.training.job import Job
+from voxlate.system.messages import Message, Say, message
+from voxlate.training.job import Job, Pace, Session, StepCallback
 from voxlate.training.learner import Epochs, Learner, show_window, start_from, train_only
-from voxlate.training.log import StepCallback
 from voxlate.training.messages import check_training, fold_note
 from voxlate.training.precision import choose, stage_precisions, with_precision
 from voxlate.training.pretrained import is_imported, unfit
 from voxlate.training.processes import by_main, processes, stop_signal
 from voxlate.training.run import Run, begin_run, stage_steps, weights_of
-from voxlate.training.stage import Pace, Session, finish, train_stage
+from voxlate.training.stage import finish, train_stage
 from voxlate.training.starter import run_folder, starter_hash
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (
@@ -87,108 +84,116 @@ def train(
     """
     keep_freed_memory()
     asked = merge(TrainOptions, options, changes)
-    fold = asked.fold
     starts = dict(beginning.starts)
     if asked.start is not None:
         starts["final"] = weights_of(run_folder(asked.start))
-    cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
-    fresh = not starts and beginning.begun is None and beginning.replay is None
-    cohort = recipe.with_maps_of(cohort, must_draw=fresh)
-    replayed = None
-    if beginning.replay is not None:
-        replayed = recipe.with_maps_of(open_cohort(beginning.replay), must_draw=False)
-    accelerator, place = processes(asked.device)
-
-    def jobs_of(recipe: Recipe) -> list[Job]:
-        return [
-            Job(recipe, stage, cohort, accelerator, place, replayed) for stage in recipe.all_stages
-        ]
-
     run = Run(out)
-    steps = [job.epoch_steps for job in jobs_of(recipe)]
-    recipe = with_steps(recipe, steps, stage_steps(run, recipe))
-    recipe = _with_precision(recipe, run, accelerator, place, say)
-    _check_stages(recipe, jobs_of(recipe), starts)
-    about = {
-        "cohort": cohort.digest,
-        "start": file_hash(starts["final"]) if "final" in starts else beginning.begun,
-        "splits": cohort.splits,
-        **({} if fold is None else {"fold": fold}),
-        **({} if replayed is None else {"replay": replayed.digest}),
-    }
-    runs = [Run(Path(other)) for other in asked.reuse]
-    pretrained = [other for other in runs if is_imported(other)]
-
-    def begin() -> None:
-        held.enter_context(lock(out))
-        origin = _origin(recipe, out, data, starts, beginning)
-        begin_run(out, recipe, beginning.head, about, origin)
-        _describe_cases(run, recipe, cohort)
-        notes = [] if fold is None else [fold_note(cohort, fold)]
-        notes += check_training(recipe, cohort)
-        text = f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"
-        notes.append(message("curves", text))
-        others = [other for other in runs if other not in pretrained]
-        for stage in recipe.stages:
-            if not run.weights(stage.name).exists():
-                notes += reuse_weights(run, others, stage_recipe(recipe, stage.name), stage.name)
-        for note in notes:
-            say(note)
+    jobs = _plan_jobs(_open_job(recipe, data, asked, beginning), run, say)
+    _check_stages(jobs, starts)
+    reused = [Run(Path(other)) for other in asked.reuse]
+    pretrained = [other for other in reused if is_imported(other)]
+    others = [other for other in reused if other not in pretrained]
 
     with contextlib.ExitStack() as held:
-        by_main(accelerator, begin)
+
+        def begin() -> None:
+            held.enter_context(lock(out))
+            _begin_run(run, jobs[-1], data, asked.fold, starts, beginning)
+            for note in _notes(run, jobs[-1], asked.fold, others):
+                say(note)
+
+        by_main(jobs[0].accelerator, begin)
         stated = read_run(run.provenance)
         notes = {key: stated[key] for key in ("adapted",) if key in stated}
         stop = held.enter_context(stop_signal())
-        session = Session(run, stop, progress, say, beginning.pace, pretrained, notes)
-        changed: Recipe | None = recipe
-        while changed is not None:
-            changed = _train_stages(session, jobs_of(changed), starts)
+        session = Session(run, stop, progress, say, beginning.pace, pretrained, starts, notes)
+        while jobs:
+            jobs = _train_stages(session, jobs)
     return run
 
 
-def _with_precision(
-    recipe: Recipe,
-    run: Run,
-    accelerator: Accelerator,
-    device: torch.device,
-    say: Say,
-) -> Recipe:
-    """The recipe with a precision instead of "auto": that of a run that has begun, or else that of this machine.
+def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginning) -> Job:
+    """The training of the first stage on the cohort and the devices that are asked for."""
+    cohort = open_cohort(data)
+    if asked.fold is not None:
+        cohort = cohort.in_fold(asked.fold)
+    old = (asked.start, beginning.starts, beginning.begun, beginning.replay)
+    cohort = recipe.with_maps_of(cohort, must_draw=not any(old))
+    replay = None
+    if beginning.replay is not None:
+        replay = recipe.with_maps_of(open_cohort(beginning.replay), must_draw=False)
+    accelerator, device = processes(asked.device)
+    return Job(recipe, recipe.all_stages[0], cohort, accelerator, device, replay)
 
-    The main process decides for all, because processes may measure differently.
+
+def _plan_jobs(first: Job, run: Run, say: Say) -> list[Job]:
+    """The trainings of all stages, with a number of steps for epochs, and a precision in place of "auto".
+
+    The precision is that of a run that has begun, or else that of this machine, which the main process chooses, because
+    processes may measure differently.
     """
+    jobs = first.of_stages(first.recipe)
+    recipe = with_steps(
+        first.recipe, [job.epoch_steps for job in jobs], stage_steps(run, first.recipe)
+    )
 
     def decide() -> Recipe:
         stated = stage_precisions(run)
-        chosen = with_precision(recipe, device, stated)
+        chosen = with_precision(recipe, first.device, stated)
         if chosen != recipe and not stated:
-            say(message("precision", f"train.precision: {choose(device).why}."))
+            say(message("precision", f"train.precision: {choose(first.device).why}."))
         return chosen
 
-    return by_main(accelerator, decide)
+    return first.of_stages(by_main(first.accelerator, decide))
 
 
-def _origin(
-    recipe: Recipe, out: Path, data: Path, starts: Mapping[str, Path], beginning: Beginning
-) -> dict[str, Any]:
-    """The entries of a run's provenance on its cohort and on the weights from which it starts."""
+def _begin_run(
+    run: Run,
+    job: Job,
+    data: Path,
+    fold: int | None,
+    starts: Mapping[str, Path],
+    beginning: Beginning,
+) -> None:
+    """Write recipe and provenance of a run, or compare them with those of a run that has begun.
+
+    The provenance also states the cohort's place and the weights from which the run starts.
+    """
     start = starts.get("final")
+    digest = file_hash(start) if start else beginning.begun
+    about: dict[str, Any] = {
+        "cohort": job.cohort.digest,
+        "start": digest,
+        "splits": job.cohort.splits,
+    }
     # The start weights were trained on these voxels.
     inherited = read_header(start).get("training_voxels", []) if start else []
-    origin: dict[str, Any] = {
-        "prepared": relative_to(out, Path(data).resolve()),
-        "inherited_voxels": inherited,
-    }
-    if beginning.replay is not None:
-        origin["replayed"] = relative_to(out, beginning.replay.resolve())
+    prepared = relative_to(run.folder, Path(data).resolve())
+    origin: dict[str, Any] = {"prepared": prepared, "inherited_voxels": inherited}
+    if fold is not None:
+        about["fold"] = fold
+    if job.replay is not None and beginning.replay is not None:
+        about["replay"] = job.replay.digest
+        origin["replayed"] = relative_to(run.folder, beginning.replay.resolve())
     if beginning.starts:
-        weights = file_hash(beginning.starts["final"])
-        origin["adapted"] = {"weights": weights, "calibrated": beginning.calibrated}
-    names = [stage.start_from for stage in recipe.all_stages]
+        origin["adapted"] = {"weights": digest, "calibrated": beginning.calibrated}
+    names = [stage.start_from for stage in job.recipe.all_stages]
     if starters := {name: starter_hash(name) for name in names if is_starter(name)}:
         origin["starters"] = starters
-    return origin
+    begin_run(run.folder, job.recipe, beginning.head, about, origin)
+    _describe_cases(run, job.recipe, job.cohort)
+
+
+def _notes(run: Run, job: Job, fold: int | None, others: Sequence[Run]) -> list[Message]:
+    """Messages on the training; stages that other runs have trained are taken from them."""
+    notes = [] if fold is None else [fold_note(job.cohort, fold)]
+    notes += check_training(job.recipe, job.cohort)
+    text = f"curves in a browser: tensorboard --logdir {run.folder / 'tensorboard'}"
+    notes.append(message("curves", text))
+    for stage in job.recipe.stages:
+        if not run.weights(stage.name).exists():
+            notes += reuse_weights(run, others, stage_recipe(job.recipe, stage.name), stage.name)
+    return notes
 
 
 def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
@@ -205,10 +210,8 @@ def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
         anatomy_of(cohort, cases, sources, targets).save(run.anatomy)
 
 
-def _train_stages(
-    session: Session, jobs: Sequence[Job], starts: Mapping[str, Path]
-) -> Recipe | None:
-    """Train all stages that are not finished; returns the new recipe if the pace of a stage has changed it."""
+def _train_stages(session: Session, jobs: Sequence[Job]) -> list[Job]:
+    """Train all stages that are not finished; returns the trainings by another recipe if a pace has changed it."""
     run = session.run
     earlier = dict[str, Method]()
     for job in jobs:
@@ -219,30 +222,30 @@ def _train_stages(
             load_weights(method, run.weights(name))
             _check_autoencoder(method, job.stage, earlier, run)
         else:
-            if name in starts:
-                _load_start(method, starts[name], adapts="adapted" in session.notes)
+            _load_start(method, session, name)
             imported = _import_autoencoder(job, session, method)
             trained = imported or train_stage(job, session, method, started)
             if isinstance(trained, Recipe):
-                return trained
+                return job.of_stages(trained)
             method = trained
         earlier[name] = method.eval().requires_grad_(False)
-    return None
+    return []
 
 
-def _load_start(method: Method, start: Path, *, adapts: bool) -> None:
+def _load_start(method: Method, session: Session, name: str) -> None:
     """Load the weights from which a stage is initialised; an adaptation keeps the predictor that was adapted before."""
-    inside = dict[str, Tensor]()
-    if adapts:
-        prefixes = tuple(
-            f"{name}.predictor."
-            for name, module in method.named_modules()
-            if isinstance(getattr(module, "predictor", None), Method)
-        )
-        own = method.state_dict().items()
-        inside = {name: tensor.clone() for name, tensor in own if name.startswith(prefixes)}
-    load_weights(method, start)
-    method.load_state_dict(inside, strict=False)
+    if name not in session.starts:
+        return
+    prefixes = tuple(
+        f"{name}.predictor."
+        for name, module in method.named_modules()
+        if isinstance(getattr(module, "predictor", None), Method)
+    )
+    own = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    load_weights(method, session.starts[name])
+    if "adapted" in session.notes:
+        inside = {name: tensor for name, tensor in own.items() if name.startswith(prefixes)}
+        method.load_state_dict(inside, strict=False)
 
 
 def _import_autoencoder(job: Job, session: Session, method: Method) -> Method | None:
@@ -287,34 +290,33 @@ def _check_autoencoder(
             )
 
 
-def _check_stages(recipe: Recipe, jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
+def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
     """Build every stage once, and raise BadInput for impossible settings, before the first step is trained."""
-    cohort = jobs[0].cohort
+    recipe, cohort = jobs[0].recipe, jobs[0].cohort
     name = cohort.provenance.get("mask_from")
     if not recipe.finds_mask_of(name):
         raise BadInput(
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
-    for job in jobs:
-        check_windows(cohort, job.stage.data, recipe.intensity, not recipe.ignores_outside)
     earlier: dict[str, Method] = {}
     for job in jobs:
+        stage = job.stage
+        check_windows(cohort, stage.data, recipe.intensity, not recipe.ignores_outside)
         job.batches()
-        validation_items(recipe, job.stage, cohort)
-        earlier[job.stage.name], _ = _initial_method(job.stage, earlier)
-        if job.stage.train.best is not None and validation_split(cohort) == "train":
+        validation_items(recipe, stage, cohort)
+        earlier[stage.name], _ = _initial_method(stage, earlier)
+        if stage.train.best is not None and validation_split(cohort) == "train":
             raise BadInput(
                 f"{cohort.folder}: expected validation cases for train.best, which keeps the weights of their least error, found none. Prepare with a case that is held out, or train without train.best."
             )
-    if "final" in starts and jobs[-1].stage.task.encodes:
-        raise BadInput(
-            f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of another run with --reuse, or train without --init."
-        )
-    for job in jobs:
-        start = starts.get(job.stage.name)
+        start = starts.get(stage.name)
+        if start is not None and stage.task.encodes:
+            raise BadInput(
+                f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of another run with --reuse, or train without --init."
+            )
         if start is not None:
-            load_weights(earlier[job.stage.name], start)
-            check_order(job.stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
+            load_weights(earlier[stage.name], start)
+            check_order(stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
 
 
 def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
