@@ -182,7 +182,7 @@ def notebook(path: Path) -> str:
 def messages() -> str:
     """Every code of a message with its grades, its meaning and what to do."""
     rows = [
-        (code(name), ", ".join(entry.grades), escaped(entry.described), escaped(entry.action))
+        (code(name), ", ".join(entry.grades), escaped(entry.sentence), escaped(entry.action))
         for name, entry in CODES.items()
     ]
     head = "A message has a code, a grade, a text, a case and numbers. Commands print equal ones once; `--verbose` prints all, and `OUT/messages.jsonl` keeps them."

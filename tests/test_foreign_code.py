@@ -18,7 +18,7 @@ from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput
 from voxlate.system.files import write_json
 from voxlate.training.train import train
-from voxlate.web.training_jobs import WORKS
+from voxlate.web.training_work import WORKS
 from voxlate.web.work import do_job
 
 MODULE = "strangers_parts"
@@ -117,9 +117,11 @@ class Places:
 
     def values(self, table: dict[str, object]) -> dict[str, object]:
         """Arguments in Python, or a request of the page."""
-        return {
-            key: self.of(value) if isinstance(value, str) else value for key, value in table.items()
-        }
+        values = dict[str, object]()
+        for key, value in table.items():
+            inner = self.values(value) if isinstance(value, dict) else value
+            values[key] = self.of(value) if isinstance(value, str) else inner
+        return values
 
 
 @pytest.fixture
@@ -251,38 +253,28 @@ def test_a_function_imports_no_code_of_a_stranger(places, name, arguments):
 
 
 # Jobs of the page: the requests by which they open a run or take changes of a recipe.
-OF_TRAINING = {"run": "RUN", "root": "/", "device": "cpu"}
 JOBS = {
     "check": [{"runs": {"theirs": "RUN"}, "place": "COHORT", "device": "cpu"}],
     "synthesise": [{"run": "RUN", "place": "COHORT", "inputs": ["."], "options": {}}],
     "train": [
-        {**OF_TRAINING, "how": "further", "steps": 1, "minutes": None},
-        {**OF_TRAINING, "how": "planned", "prepared": "PREPARED"},
-        {**OF_TRAINING, "how": "planned", "run": "PLANNED", "prepared": "PREPARED"},
-        {**OF_TRAINING, "how": "recipe", "recipe": "RECIPE", "changes": {}, "prepared": "PREPARED"},
+        {"arguments": {"recipe": "RUN"}, "options": {"steps": "+1"}},
+        {"arguments": {"recipe": "auto", "data": "PREPARED", "out": "RUN"}},
+        {"arguments": {"recipe": "auto", "data": "PREPARED", "out": "PLANNED"}},
+        {"arguments": {"recipe": "RECIPE", "data": "PREPARED", "out": "RUN"}},
     ],
-    "calibrate": [
-        {**OF_TRAINING, "answer": None, "cohort": "COHORT", "split": None, "samples": None}
-    ],
-    "compare": [
-        {
-            **OF_TRAINING,
-            "runs": {"theirs": "RUN"},
-            "cohort": "COHORT",
-            "split": None,
-            "samples": None,
-        }
-    ],
+    "calibrate": [{"arguments": {"run": "RUN", "cohort": "COHORT"}}],
+    "compare": [{"arguments": {"runs": {"theirs": "RUN"}, "cohort": "COHORT"}}],
     "plan": [
         {
-            **OF_TRAINING,
-            "prepared": "PREPARED",
-            "memory_bytes": 8e9,
-            "source": ["t1"],
-            "target": ["t2"],
-            "minutes": 0.2,
-            "mode": "mean",
-            "from_scratch": True,
+            "arguments": {"data": "PREPARED"},
+            "options": {
+                "memory_bytes": 8e9,
+                "source": ["t1"],
+                "target": ["t2"],
+                "minutes": 0.2,
+                "mode": "mean",
+                "from_scratch": True,
+            },
             "changes": {"net": f'{{ kind = "{MODULE}:Layer" }}'},
         }
     ],
@@ -296,8 +288,8 @@ def test_every_job_of_the_page_is_tried_with_a_strangers_files():
 @every_row("kind, request", [(kind, one) for kind, some in JOBS.items() for one in some])
 def test_no_job_of_the_page_imports_code_of_a_stranger(places, tmp_path, kind, request):
     asked = places.values(request)
-    if "runs" in asked:
-        asked["runs"] = places.values(asked["runs"])
+    if kind in WORKS:
+        asked = {"root": "/", "options": {}, **asked}
     why = ""
     try:
         do_job(kind, tmp_path, asked, lambda *_: None)

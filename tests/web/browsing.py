@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from PIL import Image
 
 import voxlate
-from voxlate.web.gate import CONTENT_POLICY
+from voxlate.web.access import CONTENT_POLICY
 
 WEB = Path(voxlate.__file__).parent / "web"
 TYPES = {

@@ -15,9 +15,7 @@ def page(tmp_path) -> Iterator[Callable[..., Any]]:
     from paging import BASE, TOKEN, Page, TestClient
 
     from voxlate.web.app import create_app
-    from voxlate.web.gate import Sessions
-    from voxlate.web.jobs import Jobs
-    from voxlate.web.settings import Limits, Settings
+    from voxlate.web.settings import Limits, Sessions, Settings
 
     with ExitStack() as open_pages:
 
@@ -39,6 +37,6 @@ def page(tmp_path) -> Iterator[Callable[..., Any]]:
             )
             if reusable:
                 client.get("/enter", params={"token": TOKEN})
-            return Page(client, Jobs(settings.data), settings, app)
+            return Page(client, app.app.state.site.jobs, settings, app)
 
         yield make

@@ -11,8 +11,7 @@ import uvicorn
 from paging import TOKEN
 
 from voxlate.web import app, connections
-from voxlate.web.gate import Sessions
-from voxlate.web.settings import Settings
+from voxlate.web.settings import Sessions, Settings
 
 HOST = "127.0.0.1"
 MOST, WAITING, WAIT_SECONDS = 20, 10, 0.5

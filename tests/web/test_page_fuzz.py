@@ -41,7 +41,7 @@ FIELDS = (
     "minutes",
     "recipe",
     "changes",
-    "memory",
+    "memory_bytes",
 )
 TYPES = (
     "application/x-www-form-urlencoded",
@@ -116,7 +116,8 @@ def test_no_request_is_a_fault_of_the_server(page, run, cohort, tmp_path):
     Here(made.jobs.folder(check.name))
     made.jobs.change(check.name, state="done", ended=job.started)
     made.jobs.add("synthesise", "t2", {"check": check.name, "label": "run"}, 5000)
-    looked = {"root": str(root), "cohort": str(root), "options": {}}
+    shown = {"place": ".", "new": "", "options": {}}
+    looked = {"root": str(root), "arguments": {"root": str(root)}, "options": {}, "shown": shown}
     made.jobs.add("survey", "root", looked, 5000)
     codes = dict[int, int]()
     for number in range(REQUESTS):

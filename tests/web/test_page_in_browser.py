@@ -38,8 +38,7 @@ class Held(Here):
 def _serving(run: Path, data: Path, start: type[Here]) -> Iterator[str]:
     """A server of the run on a free port, as `voxlate serve` starts it; yields its base URL."""
     from voxlate.web.app import create_app
-    from voxlate.web.gate import Sessions
-    from voxlate.web.settings import Settings
+    from voxlate.web.settings import Sessions, Settings
 
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

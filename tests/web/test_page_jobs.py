@@ -15,8 +15,8 @@ from paging import BASE, TOKEN, Here
 
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json, write_json
-from voxlate.web.jobs import MOST_ATTEMPTS, PROGRESS, Jobs, NoSuchJob, Progress
-from voxlate.web.lanes import Lane
+from voxlate.web.jobs import MOST_ATTEMPTS, PROGRESS, Job, Jobs, NoSuchJob, Progress
+from voxlate.web.workers import Worker
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def script(text: str):
     return start
 
 
-def worked(jobs: Jobs, start, until) -> Lane:
+def worked(jobs: Jobs, start, until) -> Worker:
     """A lane that works until a condition holds, in at most 20 seconds."""
-    lane = Lane(jobs, ("synthesise",), start)
+    lane = Worker(jobs, ("synthesise",), start)
     thread = threading.Thread(target=lane.run, daemon=True)
     thread.start()
     over = time.monotonic() + 20
@@ -87,12 +87,12 @@ def test_a_cancelled_job_ends_its_process(jobs, tmp_path):
     (name,) = waiting(jobs)
     mark = tmp_path / "pid"
     text = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    lane = Lane(jobs, ("synthesise",), script(text))
+    lane = Worker(jobs, ("synthesise",), script(text))
     thread = threading.Thread(target=lane.run, daemon=True)
     thread.start()
     while not (mark.is_file() and mark.read_text()):
         time.sleep(0.02)
-    jobs.cancel(name)
+    jobs.end(name, "cancelled")
     lane.stop.wait(0.5)
     lane.stop.set()
     thread.join(10)
@@ -104,7 +104,7 @@ def test_a_cancelled_job_ends_its_process(jobs, tmp_path):
 def test_a_job_that_runs_when_the_server_ends_returns_to_the_queue(jobs):
     (name,) = waiting(jobs)
     start = script("import time; time.sleep(60)")
-    lane = Lane(jobs, ("synthesise",), start)
+    lane = Worker(jobs, ("synthesise",), start)
     thread = threading.Thread(target=lane.run, daemon=True)
     thread.start()
     while jobs.read(name).state != "running":
@@ -118,7 +118,7 @@ def test_after_a_killed_server_running_jobs_wait_again_and_half_uploads_are_gone
     running, done, cancelled = waiting(jobs, 3)
     assert jobs.take(("synthesise",)) == jobs.read(running)
     jobs.change(done, state="done")
-    jobs.cancel(cancelled)
+    jobs.end(cancelled, "cancelled")
     half = jobs.reserve()
     (half / "scans").mkdir()
     again = Jobs(jobs.data)
@@ -146,14 +146,14 @@ def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
     assert [job.name for job in jobs.all()] == [used, new, waits]
     with pytest.raises(BadInput, match="needed by another"):
         jobs.remove(used)
-    jobs.cancel(waits)
+    jobs.end(waits, "cancelled")
     jobs.remove(used)
-    assert not jobs.folder(used).exists()
+    assert not (jobs.root / used).exists()
 
 
 def test_a_lane_goes_on_after_a_fault_of_the_disk(jobs, monkeypatch):
     (name,) = waiting(jobs)
-    monkeypatch.setattr("voxlate.web.lanes.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("voxlate.web.workers.RETRY_SECONDS", 0.05)
     whole, faults = Jobs.take, [OSError(28, "No space left on device")]
 
     def take(self, kinds):
@@ -168,9 +168,10 @@ def test_a_lane_goes_on_after_a_fault_of_the_disk(jobs, monkeypatch):
 def test_a_damaged_job_stops_nothing_and_is_removed_in_time(jobs):
     damaged, whole = waiting(jobs, 2)
     (jobs.folder(damaged) / "job.json").write_text('{"name": ')
-    assert [job.name for job in jobs.all()] == [whole]
-    assert jobs.take(("synthesise",)).name == whole
-    assert jobs.remove_old(50, time.time() + 100) == [damaged]
+    again = Jobs(jobs.data)
+    assert [job.name for job in again.all()] == [whole]
+    assert again.take(("synthesise",)).name == whole
+    assert again.remove_old(50, time.time() + 100) == [damaged]
 
 
 @pytest.mark.parametrize("name", ["", "..", "../../etc", "x" * 99, "20260101-000000-0123456789AB"])
@@ -216,8 +217,7 @@ def free_port() -> int:
 def test_a_data_folder_and_a_port_belong_to_one_server(tmp_path):
     from voxlate.system.files import lock
     from voxlate.web.app import run_server
-    from voxlate.web.gate import Sessions
-    from voxlate.web.settings import Settings
+    from voxlate.web.settings import Sessions, Settings
 
     settings = Settings({}, tmp_path / "data", port=free_port())
     with lock(settings.data), pytest.raises(BadInput, match="no other voxlate"):
@@ -271,25 +271,25 @@ def test_a_server_that_is_killed_in_the_middle_of_a_synthesis_finishes_it_after_
             time.sleep(0.05)
         assert done()
 
-    jobs = Jobs(data)
+    def read(name: str) -> Job:
+        return Jobs(data).read(name)
+
     process = serve()
     path = cohort / "case1" / "t1.nii.gz"
     answer = client.post("/uploads", files=[("files", (path.name, path.read_bytes()))])
     check = answer.headers["location"]
-    until(lambda: jobs.read(check.split("/")[-1]).state == "done")
+    until(lambda: read(check.split("/")[-1]).state == "done")
     asked = {"run": diffusion.name, "samples": "100", "steps": "40"}
     name = client.post(f"{check}/synthesise", data=asked).headers["location"].split("/")[-1]
-    until(lambda: (found := jobs.progress(name)) is not None and found.stage == "slices")
+    until(lambda: (found := Jobs(data).progress(name)) is not None and found.stage == "slices")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert jobs.read(name).state == "running"
-    jobs.change(
-        name,
-        request={**jobs.read(name).request, "options": {"samples": 1, "steps": 2, "device": "cpu"}},
-    )
+    assert read(name).state == "running"
+    options = {"samples": 1, "steps": 2, "device": "cpu"}
+    Jobs(data).change(name, request={**read(name).request, "options": options})
     process = serve()
-    until(lambda: jobs.read(name).state == "done")
-    assert jobs.read(name).attempts == 2
+    until(lambda: read(name).state == "done")
+    assert read(name).attempts == 2
     assert client.get(f"/jobs/{name}/images/t2.nii.gz").status_code == 200
     process.terminate()
     process.wait(20)

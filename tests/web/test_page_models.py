@@ -96,21 +96,21 @@ def test_other_numbers_than_those_of_the_calibration_give_an_image_without_inter
 def test_a_model_that_cannot_be_used_is_listed_with_its_sentence_and_the_others_are_checked(
     page, run, cohort, tmp_path, monkeypatch
 ):
-    from voxlate.web import fitting
+    from voxlate.web import check
 
     faults = {
         "large": MemoryError(),
         "locked": PermissionError(13, "Permission denied"),
         "odd": ZeroDivisionError("secret"),
     }
-    whole = fitting.load
+    whole = check.load
 
     def load(place, *options, **more):
         if place in faults:
             raise faults[place]
         return whole(place, *options, **more)
 
-    monkeypatch.setattr(fitting, "load", load)
+    monkeypatch.setattr(check, "load", load)
     made = page({**{name: name for name in faults}, "run": str(run)}, start=Here)
     text = finished(made, made.upload(cohort / "case1" / "t1.nii.gz").headers["location"])
     assert text.count("<strong>Does not fit.</strong>") == 3
@@ -140,7 +140,7 @@ def test_a_starter_says_what_it_accepts_and_its_limits_before_and_after_the_synt
 )
 def test_the_colours_of_a_map_end_at_a_round_value_that_the_widest_intervals_reach(widest, top):
     from voxlate.images.grid import Volume
-    from voxlate.web.viewing import top_of
+    from voxlate.web.views import top_of
 
     ball = sum(np.square(axis) for axis in np.ogrid[-1:1:20j, -1:1:20j, -1:1:20j]) < 0.5
     image = Volume(np.where(ball, 40.0, -1000.0)[None].astype(np.float32), np.eye(4), "HU", "ct")

@@ -43,18 +43,18 @@ def test_a_folder_of_jobs_that_others_may_enter_is_closed_at_the_start(page, tmp
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_job_that_takes_longer_than_its_lane_allows_fails_with_one_sentence(jobs, monkeypatch):
+def test_a_job_that_takes_longer_than_its_limit_fails_with_one_sentence(jobs, monkeypatch):
     (name,) = waiting(jobs)
-    monkeypatch.setattr("test_page_jobs.Lane", _hasty)
+    monkeypatch.setattr("test_page_jobs.Worker", _hasty)
     worked(jobs, script("import time; time.sleep(60)"), lambda: jobs.read(name).has_ended)
     assert jobs.read(name).state == "failed"
     assert jobs.read(name).why.startswith("synthesise: expected an end within 0.005 minutes")
 
 
 def _hasty(jobs, kinds, start):
-    from voxlate.web.lanes import Lane
+    from voxlate.web.workers import Worker
 
-    return Lane(jobs, kinds, start, longest_seconds=0.3)
+    return Worker(jobs, kinds, start, longest_seconds=0.3)
 
 
 def test_the_page_says_how_long_a_check_may_take(page, cohort):

@@ -127,11 +127,11 @@ def test_the_user_says_which_file_is_which_modality(page, run, cohort, tmp_path)
     assert made.client.get(f"{address}/images/t2.nii.gz").status_code == 200
 
 
-def test_a_lone_scan_is_not_taken_as_another_modality_than_its_name_says(page, run, cohort):
+def test_a_lone_scan_of_another_name_is_taken_as_by_the_command_with_a_caution(page, run, cohort):
     made = page({"run": str(run)}, start=Here)
     text = finished(made, made.upload(cohort / "case1" / "t2.nii.gz").headers["location"])
-    assert "<strong>Does not fit.</strong>" in text
-    assert "expected scans of t1" in text
+    assert "t2.nii.gz is taken as t1 because it is the only scan" in text
+    assert "If it is another scan, name its modality." in text
 
 
 def test_a_folder_of_the_machine_is_synthesised_in_its_place(page, run, cohort, tmp_path):

@@ -182,7 +182,7 @@ def test_the_disk_and_the_queue_have_limits(page):
     assert (answer.status_code, "room for" in answer.text) == (400, True)
     codes = [made.upload(**{"a.nii": b"x"}).status_code for _ in range(3)]
     assert codes == [303, 303, 400]
-    made.jobs.cancel(made.jobs.all()[0].name)
+    made.jobs.end(made.jobs.all()[0].name, "cancelled")
     assert made.upload(**{"a.nii": b"x"}).status_code == 303
     assert len(made.jobs.all()) == 3
 

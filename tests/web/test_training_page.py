@@ -15,10 +15,10 @@ from paging import Here
 from voxlate.recipe import read, to_dict
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
+from voxlate.web.facts import without_styles
+from voxlate.web.folders import find_runs, list_folder, new_folder
 from voxlate.web.jobs import Progress
-from voxlate.web.lanes import start_process
-from voxlate.web.looking import without_styles
-from voxlate.web.places import finished_runs, listing, new_folder
+from voxlate.web.workers import start_process
 
 
 def ended(made, answer, state: str = "done", seconds: float = 60) -> str:
@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_read_is_refused_with_one_sentence(tmp_path, mon
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(BadInput, match="expected one that can be read, found 'Permission denied'"):
-        listing(tmp_path.resolve(), ".")
+        list_folder(tmp_path.resolve(), ".")
 
 
 def test_a_new_folder_is_below_the_root_and_outside_of_the_cohort(cohort, tmp_path):
@@ -207,25 +207,25 @@ def _tensors(content: bytes) -> bytes:
 def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     page, monkeypatch, prepared, tmp_path
 ):
+    from voxlate.api import training
     from voxlate.planning import plan as planning
-    from voxlate.web import training_jobs
 
     limits = {"minutes": 0.5, "memory_bytes": 8 * 2**30}
     made_by = planning.plan_training(prepared, mode="mean", device="cpu", **limits)
     asked = {}
 
-    def once(data: Path, **options):
+    def once(data: str, **options):
         asked.update(options, data=data)
         return made_by  # a second plan would have other timings
 
-    monkeypatch.setattr(training_jobs, "plan_training", once)
+    monkeypatch.setattr(training, "plan", once)
     made = page(root=tmp_path, start=Here)
-    form = {"place": "prepared", "minutes": "0.5", "memory": "8GB", "mode": "mean"}
+    form = {"place": "prepared", "minutes": "0.5", "memory_bytes": "8GB", "mode": "mean"}
     answer = made.client.post("/training/plan", data={**form, "changes": "train.steps=4"})
     text = ended(made, answer)
-    assert asked["data"] == prepared
+    assert asked["data"] == str(prepared)
     assert {name: asked[name] for name in limits} == limits
-    assert (asked["mode"], asked["from_scratch"]) == ("mean", False)
+    assert asked["mode"] == "mean"
     planned = made_by.change({"train.steps": "4"})
     reasons = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
     assert dict(reasons) == dict(planned.why)
@@ -288,10 +288,14 @@ def test_what_is_no_recipe_number_or_choice_is_refused(page, prepared, tiny, tmp
         ("recipe", recipe | {"changes": "train.steps"}, "expected KEY=VALUE"),
         ("recipe", recipe | {"folder": "prepared"}, "which is there"),
         ("recipe", recipe | {"place": "cohort"}, "expected one with a prepared cohort"),
-        ("plan", {"place": "prepared", "minutes": "-1"}, "minutes: expected a number above 0"),
-        ("plan", {"place": "prepared", "minutes": "nan"}, "minutes: expected a number above 0"),
-        ("plan", {"place": "prepared", "mode": "other"}, "expected one of the list"),
-        ("plan", {"place": "prepared", "memory": "much"}, "expected a size such as 8GB"),
+        ("plan", {"place": "prepared", "minutes": "-1"}, "minutes: expected at least 0, found -1"),
+        ("plan", {"place": "prepared", "minutes": "nan"}, "minutes: expected a number"),
+        (
+            "plan",
+            {"place": "prepared", "mode": "other"},
+            "mode: expected 'both', 'mean', 'samples'",
+        ),
+        ("plan", {"place": "prepared", "memory_bytes": "much"}, "expected a size such as 8GB"),
         ("survey", {"place": "cohort", "preset": "/etc/passwd"}, "a choice of the lists"),
         ("survey", {"place": "cohort", "pattern": "../{case}_{modality}.nii"}, "without '..'"),
         ("further", {"place": "prepared"}, "expected one with a run"),
@@ -326,8 +330,8 @@ def test_runs_are_found_below_the_root_but_not_inside_of_links(run, tmp_path):
     shutil.copytree(run, tmp_path / "a" / "b" / "deep")
     (tmp_path / "again").symlink_to(run)
     (run / "weights.safetensors").rename(run / "other.safetensors")
-    assert finished_runs(tmp_path) == {"a/b/deep": tmp_path / "a" / "b" / "deep"}
-    assert finished_runs(None) == {}
+    assert find_runs(tmp_path) == {"a/b/deep": tmp_path / "a" / "b" / "deep"}
+    assert find_runs(None) == {}
 
 
 @pytest.mark.slow

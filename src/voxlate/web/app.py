@@ -1,10 +1,12 @@
-"""The application: the pages behind the gate, the lanes of jobs, and the server that runs them."""
+"""The application: the pages with their access checks, the workers on jobs, and the server that runs them."""
 
 import math
 import socket
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -16,27 +18,30 @@ from starlette.exceptions import HTTPException
 
 from voxlate.system.errors import BadInput, CannotWrite
 from voxlate.system.files import lock
-from voxlate.web.gate import Gate, Sessions
+from voxlate.web import pages, training_pages
+from voxlate.web.access import Access
 from voxlate.web.jobs import Jobs, Kind, NoSuchJob
-from voxlate.web.lanes import Lane, Start, clean_regularly, start_process
-from voxlate.web.pages import Site, router, site_of
-from voxlate.web.settings import Settings
-from voxlate.web.training import router as training_router
+from voxlate.web.pages import NO_PAGE, Site, site_of
+from voxlate.web.settings import Sessions, Settings
 from voxlate.web.uploads import Space
+from voxlate.web.workers import Start, Worker, clean_regularly, start_process
 
 JOIN_SECONDS = 10.0
 GRACE_SECONDS = 3  # for requests in progress when the server ends
 MOST_CONNECTIONS = 200
-LANES: tuple[tuple[Kind, ...], ...] = (
+# A check takes seconds, and does not wait for a synthesis; a training takes hours, and neither waits for it.
+KINDS: tuple[tuple[Kind, ...], ...] = (
     ("check",),
     ("synthesise",),
     ("survey",),
     ("prepare", "plan", "train", "calibrate", "compare"),
-)  # a check takes seconds, and does not wait for a synthesis; a training takes hours, and neither waits for it
+)
 FULL = 507  # the status of a request for which the disk has no room
 
 
-def create_app(settings: Settings, sessions: Sessions, start: Start | None = start_process) -> Gate:
+def create_app(
+    settings: Settings, sessions: Sessions, start: Start | None = start_process
+) -> Access:
     """The application of a server. start: starts the process of a job; None where no job is worked on (in tests)."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("voxlate.web", "templates"),
@@ -48,48 +53,39 @@ def create_app(settings: Settings, sessions: Sessions, start: Start | None = sta
     jobs = Jobs(settings.data)
     site = Site(settings, sessions, jobs, Space(settings.limits), templates)
     longest = {"check": settings.limits.check_minutes * 60}
-    lanes = (
-        []
-        if start is None
-        else [Lane(jobs, kinds, start, longest.get(kinds[0], math.inf)) for kinds in LANES]
-    )
+    stop, works = threading.Event(), list[Callable[[], None]]()
+    works.append(lambda: clean_regularly(jobs, settings.limits.keep_hours * 3600, stop))
+    if start is not None:
+        for kinds in KINDS:
+            works.append(Worker(jobs, kinds, start, longest.get(kinds[0], math.inf), stop).run)
 
     @asynccontextmanager
-    async def working(_: FastAPI) -> AsyncIterator[None]:
-        settings.data.mkdir(parents=True, exist_ok=True)
-        jobs.close()
+    async def run_threads(_: FastAPI) -> AsyncIterator[None]:
+        """Run workers, and the removal of old jobs; at the end they stop, and running jobs return to the queue."""
         jobs.mend()
-        with _threads(jobs, lanes, settings.limits.keep_hours * 3600):
+        threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in threads:
+            thread.start()
+        try:
             yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(JOIN_SECONDS)
 
     app = FastAPI(
-        lifespan=working, redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None
+        lifespan=run_threads,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
     )
     app.state.site = site
-    app.include_router(router)
-    app.include_router(training_router)
+    app.include_router(pages.router)
+    app.include_router(training_pages.router)
     app.mount("/static", StaticFiles(packages=[("voxlate.web", "static")]), name="static")
     _add_errors(app)
-    return Gate(app, settings, sessions)
-
-
-@contextmanager
-def _threads(jobs: Jobs, lanes: Sequence[Lane], keep_seconds: float) -> Iterator[None]:
-    """Run lanes, and the removal of old jobs, in threads; at the end they stop, and running jobs return to the queue."""
-    stop = threading.Event()
-    works: list[Callable[[], None]] = [lambda: clean_regularly(jobs, keep_seconds, stop)]
-    for lane in lanes:
-        lane.stop = stop
-        works.append(lane.run)
-    threads = [threading.Thread(target=work, daemon=True) for work in works]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(JOIN_SECONDS)
+    return Access(app, settings, sessions)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -97,25 +93,30 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(BadInput)
     def bad_input(request: Request, error: BadInput) -> Response:
-        statuses = ((NoSuchJob, 404), (CannotWrite, FULL))
-        status = next((one for kind, one in statuses if isinstance(error, kind)), 400)
-        return site_of(request).error(status, str(error))
+        """400, or the status of the kind of a refusal."""
+        status = 404 if isinstance(error, NoSuchJob) else 400
+        return site_of(request).error(
+            FULL if isinstance(error, CannotWrite) else status, f"{error}"
+        )
 
     @app.exception_handler(RequestValidationError)
     def bad_form(request: Request, error: RequestValidationError) -> Response:
+        """A form or an address without a field that it must have."""
         return site_of(request).error(
             422, "form: expected the fields of the page, found others. Use the page itself."
         )
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> Response:
-        sentence = "page: expected one that exists, found none. Go to the list."
+        """An address that does not exist, or that does not take the method."""
+        sentence = NO_PAGE
         if error.status_code != 404:
             sentence = f"request: expected one that this page offers, found another ({error.detail}). Go to the list."
         return site_of(request).error(error.status_code, sentence)
 
     @app.exception_handler(Exception)
     def fault(request: Request, error: Exception) -> Response:
+        """A fault of voxlate."""
         name = type(error).__name__
         return site_of(request).error(
             500, f"This should not happen: {name}. The terminal of voxlate serve shows where."
@@ -128,8 +129,8 @@ def run_server(settings: Settings, sessions: Sessions) -> None:
 
     from voxlate.web.connections import Connection
 
-    listening = _listening(settings.host, settings.port)
-    with lock(settings.data), listening:
+    listening = _listen(settings.host, settings.port)
+    with lock(settings.data), listening, _temporary_files_in(settings.data):
         options: dict[str, Any] = {
             "http": Connection,
             "log_level": "warning",
@@ -143,7 +144,17 @@ def run_server(settings: Settings, sessions: Sessions) -> None:
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _listening(host: str, port: int) -> socket.socket:
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Keep the forms of uploads on the disk whose room is checked."""
+    former, tempfile.tempdir = tempfile.tempdir, f"{folder}"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = former
+
+
+def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the port."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -1,8 +1,9 @@
-"""The jobs of the page: folders on disk, which survive a killed server.
+"""The jobs of the page: in the memory of the server, and in folders on disk, which survive a killed server.
 
 DATA/jobs/<job>/job.json      what is asked for and the state; the server alone writes it
 DATA/jobs/<job>/progress.json how far the work is; the job's own process alone writes this file and all below
 DATA/jobs/<job>/outcome.json  how the work ended
+DATA/jobs/<job>/found.json    what the page shows of a finished job
 DATA/jobs/<job>/scans, out    uploaded scans of a check; images of a synthesis
 
 A check finds which models fit uploaded scans; a synthesis refers to the check whose scans it takes. The other kinds read
@@ -20,7 +21,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from voxlate.system.config import adapter
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json, write_json
 from voxlate.web.private import FILE, FOLDER, make_folders
@@ -28,7 +28,9 @@ from voxlate.web.private import FILE, FOLDER, make_folders
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["check", "synthesise", "survey", "prepare", "plan", "train", "calibrate", "compare"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
-JOBS, JOB, PROGRESS, OUTCOME, SCANS = "jobs", "job.json", "progress.json", "outcome.json", "scans"
+JOB, PROGRESS, OUTCOME, FOUND = "job.json", "progress.json", "outcome.json", "found.json"
+SCANS, OUT, VIEWS, PLANNED = "scans", "out", "views", "planned"  # folders of a job
+REPORT, DICOM_ZIP = "report.html", "dicom.zip"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
 MOST_ATTEMPTS = 3  # of a job during which the server was killed
@@ -59,6 +61,7 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
+        """Whether the job neither waits nor runs."""
         return self.state in ENDED
 
 
@@ -84,42 +87,37 @@ class Progress:
         return max(0.0, each * (self.total - self.done) - (now - self.at))
 
 
-@dataclass
 class Jobs:
-    """The jobs below a data folder. One process at a time may hold a folder (see files.locked)."""
+    """The jobs below a data folder. One process at a time may hold a folder (see files.lock)."""
 
-    data: Path
-    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    _read: dict[str, tuple[tuple[int, int, int], Job]] = field(default_factory=dict, repr=False)
-
-    @property
-    def root(self) -> Path:
-        return self.data / JOBS
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.root = data / "jobs"
+        self._lock = threading.RLock()
+        self._jobs = dict[str, Job]()
+        for path in sorted(self.root.glob(f"*/{JOB}")):
+            try:
+                self._jobs[path.parent.name] = Job(**read_json(path))
+            except (BadInput, TypeError):
+                continue  # damaged: it remains on disk until its time is over
 
     def folder(self, name: str) -> Path:
-        """The folder of a job; raises NoSuchJob for a text that is no job's name."""
-        if not NAME.fullmatch(name):
-            raise NoSuchJob("job: expected the name of a job, found another text. Go to the list.")
-        return self.root / name
+        """The folder of a job; raises NoSuchJob where there is none of this name."""
+        return self.root / self.read(name).name
 
     def reserve(self) -> Path:
         """A new hidden folder, into which an upload is written before it becomes a job."""
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         folder = self.root / f"{HIDDEN}{stamp}-{secrets.token_hex(6)}"
-        self.close()
-        folder.mkdir(FOLDER)
+        make_folders(folder)
         return folder
 
-    def close(self) -> None:
-        """Make the folder of all jobs, and close one that an earlier version left open: the owner alone may enter it."""
-        make_folders(self.root)
-        self.root.chmod(FOLDER)
-
-    def _write(self, folder: Path, job: Job) -> None:
+    def _write(self, folder: Path, job: Job) -> Job:
         write_json(folder / JOB, asdict(job))
-        (folder / JOB).chmod(
-            FILE
-        )  # no umask: it would be that of all threads, and of the trainings they start
+        # no umask: it would be that of all threads, and of the trainings they start
+        (folder / JOB).chmod(FILE)
+        self._jobs[job.name] = job
+        return job
 
     def add(
         self,
@@ -131,142 +129,114 @@ class Jobs:
     ) -> Job:
         """Put a job into the queue; raises BadInput where `most` jobs wait or run already."""
         with self._lock:
-            waiting = sum(not job.has_ended for job in self.all())
+            waiting = sum(not job.has_ended for job in self._jobs.values())
             if waiting >= most:
                 raise BadInput(
                     f"queue: expected fewer than {most} jobs that wait or run, found {waiting}. Wait until one has ended, or cancel one."
                 )
             folder = reserved or self.reserve()
             name = folder.name.removeprefix(HIDDEN)
-            job = Job(name, kind, title, dict(request), created=time.time())
-            self._write(folder, job)
+            job = self._write(folder, Job(name, kind, title, {**request}, created=time.time()))
             os.replace(folder, self.root / name)
             return job
 
     def read(self, name: str) -> Job:
         """A job; raises NoSuchJob where there is none of this name."""
-        path = self.folder(name) / JOB
-        try:
-            found = path.stat()
-        except OSError as error:
-            self._read.pop(name, None)
+        if name not in self._jobs:
             raise NoSuchJob(
-                f"job {name}: expected a job that exists, found none: it was removed, or its time is over. Go to the list."
-            ) from error
-        state = (found.st_mtime_ns, found.st_size, found.st_ino)
-        known = self._read.get(name)
-        if known is not None and known[0] == state:
-            return known[1]
-        try:
-            job = adapter(Job).validate_python(read_json(path))
-        except ValueError as error:
-            raise NoSuchJob(
-                f"job {name}: expected a job as voxlate wrote it, found a damaged one. Delete its folder."
-            ) from error
-        self._read[name] = (state, job)
-        return job
+                f"job {name if NAME.fullmatch(name) else ''}: expected a job that exists, found none: it was removed, or its time is over. Go to the list."
+            )
+        return self._jobs[name]
 
     def all(self) -> list[Job]:
-        """All jobs in the order in which they were made; a job that cannot be read is left out."""
-        if not self.root.is_dir():
-            return []
-        found = list[Job]()
-        for folder in sorted(self.root.iterdir()):
-            if NAME.fullmatch(folder.name):
-                try:
-                    found.append(self.read(folder.name))
-                except NoSuchJob:
-                    continue  # removed in the meantime, or damaged: it remains on disk until its time is over
-        return sorted(found, key=lambda job: (job.created, job.name))
+        """All jobs in the order in which they were made."""
+        with self._lock:
+            return sorted(self._jobs.values(), key=lambda job: (job.created, job.name))
 
     def change(self, name: str, unless: Sequence[State] = (), **changes: Any) -> Job:
         """Write changes of a job, unless it is in one of some states; returns the job as it is then."""
         with self._lock:
             job = self.read(name)
-            if job.state in unless:
-                return job
-            changed = replace(job, **changes)
-            self._write(self.folder(name), changed)
-            return changed
+            return (
+                job
+                if job.state in unless
+                else self._write(self.root / name, replace(job, **changes))
+            )
 
     def take(self, kinds: Collection[Kind]) -> Job | None:
         """The job of these kinds that waits longest, as running; None where none waits."""
         with self._lock:
-            waiting = [job for job in self.all() if job.state == "queued" and job.kind in kinds]
-            if not waiting:
-                return None
-            first = waiting[0]
-            for name in (PROGRESS, OUTCOME):
-                (self.folder(first.name) / name).unlink(missing_ok=True)
-            return self.change(
-                first.name, state="running", started=time.time(), attempts=first.attempts + 1
-            )
+            for job in self.all():
+                if job.state == "queued" and job.kind in kinds:
+                    for name in (PROGRESS, OUTCOME):
+                        (self.root / job.name / name).unlink(missing_ok=True)
+                    attempts = job.attempts + 1
+                    return self.change(
+                        job.name, state="running", started=time.time(), attempts=attempts
+                    )
+        return None
 
-    def cancel(self, name: str) -> Job:
-        """Cancel a job that waits or runs; the process of a running job is ended by its lane."""
-        return self.change(name, unless=ENDED, state="cancelled", ended=time.time())
+    def end(self, name: str, state: State, why: str = "") -> Job:
+        """Note that a job has ended in this state, unless it has ended already; of one that was cancelled nothing changes."""
+        return self.change(name, unless=ENDED, state=state, ended=time.time(), why=why)
 
     def mend(self) -> None:
-        """Go on after a server that was killed: running jobs return to the queue, half-written folders are removed."""
-        if not self.root.is_dir():
-            return
+        """Go on after a server that was killed: running jobs return to the queue, half-written folders are removed.
+
+        The owner alone may enter the folder of all jobs, also one that an earlier version left open.
+        """
+        make_folders(self.root)
+        self.root.chmod(FOLDER)
         for folder in self.root.glob(f"{HIDDEN}*"):
             shutil.rmtree(folder, ignore_errors=True)
         for job in self.all():
-            if job.state != "running":
-                continue
-            if job.attempts >= MOST_ATTEMPTS:
-                why = f"The server ended {job.attempts} times while it worked on this job. Ask for it again with a smaller scan or fewer samples."
-                self.change(job.name, state="failed", ended=time.time(), why=why)
-            else:
+            if job.state == "running" and job.attempts < MOST_ATTEMPTS:
                 self.change(job.name, state="queued")
+            elif job.state == "running":
+                why = f"The server ended {job.attempts} times while it worked on this job. Ask for it again with a smaller scan or fewer samples."
+                self.end(job.name, "failed", why)
 
     def remove(self, name: str) -> None:
         """Remove a job with its files; raises BadInput while it runs, or while another job needs its scans."""
+        if self.read(name).state == "running" or self._is_used(name):
+            raise BadInput(
+                "job: expected one that neither runs nor is needed by another job, found one that is. Cancel first."
+            )
+        self._remove(name)
+
+    def _is_used(self, name: str) -> bool:
+        """Whether a job that has not ended takes its scans from another one."""
+        return any(not job.has_ended and job.request.get("check") == name for job in self.all())
+
+    def _remove(self, name: str) -> None:
+        hidden = self.root / f"{HIDDEN}{name}"
         with self._lock:
-            job = self.read(name)
-            users = [one.name for one in self.all() if not one.has_ended and _uses(one, name)]
-            if job.state == "running" or users:
-                raise BadInput(
-                    "job: expected one that neither runs nor is needed by another job, found one that is. Cancel first."
-                )
-            hidden = self.root / f"{HIDDEN}{name}"
-            os.replace(self.folder(name), hidden)
+            self._jobs.pop(name, None)
+            os.replace(self.root / name, hidden)
         shutil.rmtree(hidden, ignore_errors=True)
 
     def remove_old(self, seconds: float, now: float) -> list[str]:
         """Remove the jobs that ended so long ago, and damaged ones; returns their names."""
         removed = list[str]()
-        jobs = {job.name: job for job in self.all()}
-        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else ():
-            if not NAME.fullmatch(folder.name):
-                continue
-            job = jobs.get(folder.name)
+        for folder in sorted(self.root.glob(f"[!{HIDDEN}]*")):
+            job = self._jobs.get(folder.name)
             since = folder.stat().st_mtime if job is None else job.ended if job.has_ended else now
-            needed = any(not one.has_ended and _uses(one, folder.name) for one in jobs.values())
-            if now - since < seconds or needed:
-                continue
-            hidden = self.root / f"{HIDDEN}{folder.name}"
-            os.replace(folder, hidden)
-            shutil.rmtree(hidden, ignore_errors=True)
-            removed.append(folder.name)
+            if now - since >= seconds and not self._is_used(folder.name):
+                self._remove(folder.name)
+                removed.append(folder.name)
         return removed
 
     def progress(self, name: str) -> Progress | None:
         """How far the work of a job is; None before it has said so."""
-        content = self._written(name, PROGRESS)
-        return None if content is None else adapter(Progress).validate_python(content)
+        stated = self.stated(name, PROGRESS)
+        return Progress(**stated) if stated else None
 
-    def outcome(self, name: str) -> dict[str, Any] | None:
-        """What the work of a job ended with; None before it has ended."""
-        return self._written(name, OUTCOME)
-
-    def _written(self, name: str, file: str) -> dict[str, Any] | None:
-        path = self.folder(name) / file
+    def stated(self, name: str, file: str) -> dict[str, Any]:
+        """The content of a file that the process of a job wrote; {} before it has."""
         try:
-            content: dict[str, Any] = read_json(path)
+            content: dict[str, Any] = read_json(self.folder(name) / file)
         except BadInput:
-            return None
+            return {}
         return content
 
     def bytes(self) -> int:
@@ -279,8 +249,3 @@ class Jobs:
                 except FileNotFoundError:
                     continue  # removed in the meantime
         return total
-
-
-def _uses(job: Job, name: str) -> bool:
-    """Whether a job takes its scans from another one."""
-    return job.request.get("check") == name

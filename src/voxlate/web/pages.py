@@ -1,34 +1,56 @@
-"""The pages: each function answers one address. Forms answer with a redirect, so that they work without scripts."""
+"""The pages of scans and results: each function answers one address. Forms answer with a redirect, so that they work without scripts."""
 
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import jinja2
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.datastructures import FormData
 
-from voxlate.cohorts.pseudonyms import without_names
-from voxlate.system.config import adapter
+from voxlate.options.check import read_text
+from voxlate.options.synthesise import SynthOptions
+from voxlate.options.table import field_types, text_type
 from voxlate.system.errors import BadInput
-from voxlate.system.files import read_json
-from voxlate.web.folders import below_root
-from voxlate.web.gate import WRONG_TOKEN, Sessions
-from voxlate.web.jobs import SCANS, Job, Jobs
-from voxlate.web.places import check_links, finished_runs
+from voxlate.web.access import WRONG_TOKEN
+from voxlate.web.folders import below_root, check_links, find_runs, without_places
+from voxlate.web.jobs import DICOM_ZIP, FOUND, OUT, REPORT, SCANS, VIEWS, Job, Jobs, Kind
 from voxlate.web.private import FOLDER
-from voxlate.web.results import downloads_of, file_of, result_of, row_of, rows_of, viewer_images
-from voxlate.web.settings import Settings
-from voxlate.web.shown import CHECKED, DICOM_ZIP, REPORT, Checked
-from voxlate.web.uploads import Space, receive, unpack_archives
+from voxlate.web.settings import Sessions, Settings
+from voxlate.web.uploads import Space, receive
 
 router = APIRouter()
 SEE_OTHER = 303
 LARGEST_SEED = 2**31 - 1
 LONGEST_TITLE = 60
-NIFTI_TYPE, ZIP_TYPE = "application/gzip", "application/zip"
+DOWNLOADS = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
+NO_PAGE = "page: expected one that exists, found none. Go to the list."
+STAGES = {
+    "models": "comparing the scan with the models",
+    "cases": "reading and preparing the scan",
+    "prepare": "reading and preparing the scan",
+    "check": "scans",
+    "slices": "synthesising",
+    "views": "writing the report and the images of the viewer",
+    "plan": "probe",
+}
+ADDRESSES: dict[Kind, str] = {"check": "/uploads", "synthesise": "/jobs"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job as the queue shows it. percent: None before it is known."""
+
+    job: Job
+    url: str
+    position: int = 0
+    stage: str = ""
+    percent: int | None = None
+    left: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,7 @@ class Site:
         given = self.settings.runs
         found = {
             label: str(path)
-            for label, path in finished_runs(self.settings.root).items()
+            for label, path in find_runs(self.settings.root).items()
             if label not in given and str(path) not in given.values()
         }
         return given | found
@@ -56,95 +78,175 @@ class Site:
         """A filled template."""
         return HTMLResponse(self.templates.get_template(template).render(**values), status)
 
-    def job_page(self, template: str, request: Request, job: Job, **values: Any) -> HTMLResponse:
+    def job_page(self, request: Request, job: Job, **values: Any) -> HTMLResponse:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
-        answer = self.page(template, job=job, row=row_of(self.jobs, job), **values)
+        found = self.jobs.stated(job.name, FOUND) if job.state == "done" else {}
+        page = self.page(f"{job.kind}.html", job=job, row=self.row_of(job), found=found, **values)
         if job.has_ended and "hx-request" in request.headers:
-            answer.headers["HX-Refresh"] = "true"
-        return answer
+            page.headers["HX-Refresh"] = "true"
+        return page
 
     def error(self, status: int, sentence: str) -> HTMLResponse:
         """A page with one sentence, in which no absolute path is left."""
-        return self.page("error.html", status, sentence=without_names(sentence, {}))
+        return self.page("error.html", status, sentence=without_places(sentence, {}))
+
+    def add(
+        self, kind: Kind, title: str, request: dict[str, Any], reserved: Path | None = None
+    ) -> Response:
+        """Put a job into the queue, and go to its page."""
+        most = self.settings.limits.queue
+        return self.go_to(self.jobs.add(kind, title[:LONGEST_TITLE], request, most, reserved))
+
+    def go_to(self, job: Job) -> Response:
+        """Lead the browser to the page of a job."""
+        return RedirectResponse(url_of(job), SEE_OTHER)
+
+    def rows(self) -> list[Row]:
+        """The jobs that wait or run in their order, then those that have ended, the last first."""
+        found = self.jobs.all()
+        working = [job for job in found if not job.has_ended]
+        ended = [job for job in found if job.has_ended]
+        return [self.row_of(job) for job in [*working, *reversed(ended)]]
+
+    def row_of(self, job: Job) -> Row:
+        """A job with its progress, or its place in the queue."""
+        alike = [other for other in self.jobs.all() if other.kind == job.kind]
+        waiting = [other.name for other in alike if other.state == "queued"]
+        position = waiting.index(job.name) + 1 if job.name in waiting else 0
+        progress = self.jobs.progress(job.name) if job.state == "running" else None
+        if progress is None:
+            return Row(job, url_of(job), position)
+        is_even = progress.stage == "slices" or job.kind == "train"
+        left = progress.seconds_left(time.time()) if is_even else None
+        percent = round(100 * progress.done / max(1, progress.total))
+        stage = STAGES.get(progress.stage, progress.stage)
+        return Row(job, url_of(job), position, stage, percent, duration(left))
+
+
+def url_of(job: Job) -> str:
+    """The address of a job's page."""
+    return f"{ADDRESSES.get(job.kind, '/training/jobs')}/{job.name}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time for people, such as "40 s" or "3 min"; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def site_of(request: Request) -> Site:
+    """The site of the application that a request asks."""
     site: Site = request.app.state.site
     return site
 
 
+async def _read_form(request: Request) -> FormData:
+    return await request.form(max_files=0, max_fields=1000)
+
+
+OfSite = Annotated[Site, Depends(site_of)]
+Form = Annotated[FormData, Depends(_read_form)]
+
+
+def text_in(form: FormData, name: str) -> str:
+    """The text of a field of a form; "" for none."""
+    value = form.get(name, "")
+    return value.strip() if isinstance(value, str) else ""
+
+
+def read_options(table: Any, form: FormData, *names: str) -> dict[str, Any]:
+    """The options of a command that a form gives, read and checked as on the command line; empty fields are left out.
+
+    Several values are on a line each, as changes of a recipe are, or else separated by commas or spaces.
+    """
+    hints, found = field_types(table), dict[str, Any]()
+    for name in names:
+        text = text_in(form, name)
+        kind = text_type(hints[name])
+        if not text:
+            continue
+        if kind is bool:
+            found[name] = True
+        elif get_origin(kind) is list:
+            parts = text.splitlines() if "=" in text or name == "changes" else None
+            values = parts or text.replace(",", " ").split()
+            found[name] = read_text(name, [value for value in values if value.strip()], hints[name])
+        else:
+            value = read_text(name, text, hints[name])
+            found[name] = f"{value}" if isinstance(value, Path) else value
+    return found
+
+
+def check_most(options: dict[str, Any], **most: int) -> None:
+    """Raise BadInput for a number above what the page allows."""
+    for name, largest in most.items():
+        if options.get(name, 0) > largest:
+            raise BadInput(f"{name}: expected at most {largest}, found {options[name]}. Change it.")
+
+
 @router.get("/enter")
-def enter(request: Request, token: str = "") -> Response:
+async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     """Exchange the token of the printed URL for a session. The page leads on by itself.
 
     A redirect would not do: a link from another program starts it, and SameSite=Strict holds back the new cookie.
     """
-    site = site_of(request)
     session = site.sessions.enter(token)
     if session is None:
         return site.error(
             WRONG_TOKEN,
             "token: expected the one that voxlate serve printed, which one browser can use once, found another or a spent one. Start voxlate serve again for a new one.",
         )
-    answer = site.page("enter.html")
+    page = site.page("enter.html")
     secure = request.headers.get("x-forwarded-proto") == "https"
-    answer.set_cookie(
+    page.set_cookie(
         site.settings.cookie, session, httponly=True, samesite="strict", path="/", secure=secure
     )
-    return answer
+    return page
 
 
 @router.get("/")
-def index(request: Request) -> Response:
-    site = site_of(request)
+def index(site: OfSite) -> Response:
+    """The form of an upload, the models, and all jobs."""
     return site.page(
         "index.html",
         runs=list(site.runs),
-        rows=rows_of(site.jobs),
+        rows=site.rows(),
         limits=site.settings.limits,
         has_root=site.settings.root is not None,
     )
 
 
 @router.get("/queue")
-def queue(request: Request) -> Response:
+def queue(site: OfSite) -> Response:
     """The queue alone, which the page asks for every few seconds."""
-    site = site_of(request)
-    return site.page("queue.html", rows=rows_of(site.jobs))
+    return site.page("queue.html", rows=site.rows())
 
 
 @router.post("/uploads")
-async def upload(request: Request) -> Response:
+async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
-    site = site_of(request)
-    limits = site.settings.limits
-    size = int(request.headers["content-length"])
+    size = 2 * int(request.headers["content-length"])  # the form, and its files
     used = await run_in_threadpool(site.jobs.bytes)
     with site.space.reserve(size, used, site.settings.data):
         folder = site.jobs.reserve()
         scans = folder / SCANS
         scans.mkdir(FOLDER)
         try:
-            kind = request.headers.get("content-type", "")
-            received = await receive(kind, request.stream(), scans, limits)
+            received = await receive(request, scans, site.settings.limits)
             first = next((path for path in sorted(scans.rglob("*")) if path.is_file()), None)
             if first is None:
                 raise BadInput("upload: expected files, found none. Choose a scan first.")
-            await run_in_threadpool(unpack_archives, received)
-            title = _title(first.relative_to(scans), received.files)
+            name = first.relative_to(scans).parts[0][:LONGEST_TITLE]
+            title = name if received.files == 1 else f"{name} ({received.files} files)"
             asked = _check_request(site, hidden=received.clutter)
-            add = site.jobs.add
-            job = await run_in_threadpool(add, "check", title, asked, limits.queue, folder)
+            return await run_in_threadpool(site.add, "check", title, asked, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-    return RedirectResponse(f"/uploads/{job.name}", SEE_OTHER)
-
-
-def _title(first: Path, files: int) -> str:
-    """What people call an upload: its file, or its folder and the number of files."""
-    name = first.parts[0][:LONGEST_TITLE]
-    return name if files == 1 else f"{name} ({files} files)"
 
 
 def _check_request(site: Site, **more: Any) -> dict[str, Any]:
@@ -152,36 +254,22 @@ def _check_request(site: Site, **more: Any) -> dict[str, Any]:
 
 
 @router.post("/folders")
-def folder(request: Request, place: Annotated[str, Form()] = "") -> Response:
+def folder(site: OfSite, form: Form) -> Response:
     """Take a scan of this machine that lies below the root folder."""
-    site = site_of(request)
-    path = below_root(site.settings.root, place)
+    root = site.settings.root
+    path = below_root(root, text_in(form, "place"))
     if not path.is_dir():
         raise BadInput("folder: expected a folder with a scan, found a file. Name its folder.")
-    assert site.settings.root is not None  # below_root refuses a server without one
-    check_links(site.settings.root.resolve(), path)
-    job = site.jobs.add(
-        "check",
-        path.name[:LONGEST_TITLE],
-        _check_request(site, place=str(path)),
-        site.settings.limits.queue,
-    )
-    return RedirectResponse(f"/uploads/{job.name}", SEE_OTHER)
+    check_links(below_root(root, "."), path)
+    return site.add("check", path.name, _check_request(site, place=str(path)))
 
 
 @router.get("/uploads/{name}")
-def fit(request: Request, name: str) -> Response:
+def upload_page(request: Request, site: OfSite, name: str) -> Response:
     """Which models fit an upload, and why; while the check waits or runs, how far it is."""
-    site = site_of(request)
     job = _check_job(site, name)
-    return site.job_page(
-        "fit.html",
-        request,
-        job,
-        checked=_checked(site, job) if job.state == "done" else None,
-        said=job.request.get("names"),
-        limits=site.settings.limits,
-    )
+    said = job.request.get("names")
+    return site.job_page(request, job, said=said, limits=site.settings.limits)
 
 
 def _check_job(site: Site, name: str) -> Job:
@@ -191,156 +279,127 @@ def _check_job(site: Site, name: str) -> Job:
     return job
 
 
-def _checked(site: Site, job: Job) -> Checked:
+def _checked_scans(site: Site, job: Job) -> dict[str, Any]:
     """What a finished check has found."""
     if job.state != "done":
         raise BadInput(
             f"job {job.name}: expected a finished check, found one that is {job.state}. Wait for it."
         )
-    content = read_json(site.jobs.folder(job.name) / CHECKED)
-    return adapter(Checked).validate_python(content)
+    return site.jobs.stated(job.name, FOUND)
 
 
 @router.post("/uploads/{name}/names")
-async def say_names(request: Request, name: str) -> Response:
+def check_again(site: OfSite, form: Form, name: str) -> Response:
     """Take which file is which modality, and check again with these names."""
-    site = site_of(request)
-    form = await request.form(max_files=0, max_fields=1000)
-    return await run_in_threadpool(_check_again, site, name, dict(form))
-
-
-def _check_again(site: Site, name: str, form: dict[str, Any]) -> Response:
     job = _check_job(site, name)
-    checked = _checked(site, job)
-    allowed = {*checked.names, ""}
+    found = _checked_scans(site, job)
     names = dict[str, str]()
-    for number, entry in enumerate(checked.entries):
-        chosen = form.get(f"name_{number}", "")
-        if not isinstance(chosen, str) or chosen not in allowed:
+    for number, entry in enumerate(found["entries"]):
+        chosen = text_in(form, f"name_{number}")
+        if chosen not in ("", *found["names"]):
             raise BadInput(
                 "modality: expected one of the list, found another. Choose one of the list."
             )
-        if chosen and chosen in names.values():
+        if chosen in names.values():
             raise BadInput(
                 f"modality: expected each name once, found {chosen} twice. Choose one scan of each."
             )
         if chosen:
-            names[entry.place] = chosen
+            names[entry["place"]] = chosen
     again = {**job.request, "names": names}
-    changed = site.jobs.change(name, state="queued", request=again, ended=0.0, attempts=0)
-    return RedirectResponse(f"/uploads/{changed.name}", SEE_OTHER)
+    return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0, attempts=0))
 
 
 @router.post("/uploads/{name}/synthesise")
-def synthesise(
-    request: Request,
-    name: str,
-    run: Annotated[str, Form()],
-    answer: Annotated[str, Form()] = "",
-    samples: Annotated[str, Form()] = "",
-    steps: Annotated[str, Form()] = "",
-    seed: Annotated[str, Form()] = "",
-) -> Response:
+def synthesise(site: OfSite, form: Form, name: str) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
-    site = site_of(request)
-    limits = site.settings.limits
-    job = _check_job(site, name)
-    fits = [fit for fit in _checked(site, job).fits if fit.label == run and not fit.why_not]
-    chosen = next(iter(fits), None)
-    runs = site.runs
-    if chosen is None or run not in runs:
+    job, runs, label = _check_job(site, name), site.runs, text_in(form, "run")
+    fits = _checked_scans(site, job)["fits"]
+    fit = next((fit for fit in fits if fit["label"] == label and not fit["why_not"]), None)
+    if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
-    if answer not in ("", *chosen.answers):
+    options = read_options(SynthOptions, form, "answer", "samples", "steps", "seed")
+    limits = site.settings.limits
+    check_most(options, samples=limits.samples, steps=limits.steps, seed=LARGEST_SEED)
+    answers = fit["answers"]
+    answer = options.pop("answer", answers[0])
+    if answer not in answers:
         raise BadInput(
-            f"prediction: expected {' or '.join(chosen.answers)}, found another. Choose one of these."
+            f"prediction: expected {' or '.join(answers)}, found another. Choose one of these."
         )
-    answer = answer or chosen.answers[0]
-    options: dict[str, Any] = {
-        "answer": answer if len(chosen.answers) > 1 else None,
-        "samples": number_of(samples, "number of samples", 1, limits.samples),
-        "steps": number_of(steps, "number of steps", 1, limits.steps),
-        "seed": number_of(seed, "seed", 0, LARGEST_SEED) or 0,
-        "device": site.settings.device,
-    }
     if answer == "mean":  # which draws no noise
-        options |= {"samples": None, "steps": None, "seed": 0}
+        options = {}
     asked = {
-        "run": runs[run],
-        "label": run,
+        "run": runs[label],
+        "label": label,
         "answer": answer,
-        "has_steps": chosen.steps is not None,
+        "has_steps": fit["steps"] is not None,
         "check": name,
-        "inputs": list(chosen.inputs),
-        "options": options,
-        **({"place": job.request["place"]} if "place" in job.request else {}),
+        "inputs": fit["inputs"],
+        "place": job.request.get("place"),
+        "options": {
+            **options,
+            "answer": answer if len(answers) > 1 else None,
+            "device": site.settings.device,
+        },
     }
-    title = f"{' and '.join(chosen.targets)} of {job.title}"
-    made = site.jobs.add("synthesise", title, asked, limits.queue)
-    return RedirectResponse(f"/jobs/{made.name}", SEE_OTHER)
-
-
-def number_of(text: str, what: str, least: int, most: int) -> int | None:
-    """The number that a form gives; None for an empty field. Raises BadInput for any other text."""
-    if not text.strip():
-        return None
-    digits = text.strip()
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < 12):
-        raise BadInput(f"{what}: expected a whole number, found another text. Write digits alone.")
-    if not least <= int(digits) <= most:
-        raise BadInput(f"{what}: expected {least} to {most}, found {int(digits)}. Change it.")
-    return int(digits)
+    return site.add("synthesise", f"{' and '.join(fit['targets'])} of {job.title}", asked)
 
 
 @router.get("/jobs/{name}")
-def job_page(request: Request, name: str) -> Response:
+def result_page(request: Request, site: OfSite, name: str) -> Response:
     """A synthesis: its progress, and once it is finished its images, warnings and downloads."""
-    site = site_of(request)
     job = site.jobs.read(name)
     if job.kind != "synthesise":
-        return RedirectResponse(row_of(site.jobs, job).url, SEE_OTHER)
-    result = result_of(site.jobs, job) if job.state == "done" else None
+        return site.go_to(job)
+    folder = site.jobs.folder(name)
+    others = {label: file for file, label in DOWNLOADS.items() if (folder / file).is_file()}
+    views = site.jobs.stated(name, FOUND).get("views", ())
     return site.job_page(
-        "result.html",
         request,
         job,
-        result=result,
-        images=[] if result is None else viewer_images(job, result),
-        downloads=[] if result is None else downloads_of(site.jobs, job, result),
+        others=others,
+        images=[{**view, "url": f"/jobs/{name}/{VIEWS}/{view['file']}"} for view in views],
         expires=site.settings.limits.keep_hours,
     )
 
 
 @router.post("/jobs/{name}/cancel")
-def cancel(request: Request, name: str) -> Response:
+def cancel(site: OfSite, name: str) -> Response:
     """Cancel a job that waits or runs; of one that has ended nothing changes."""
-    site_of(request).jobs.cancel(name)
+    site.jobs.end(name, "cancelled")
     return RedirectResponse("/", SEE_OTHER)
 
 
 @router.post("/jobs/{name}/delete")
-def delete(request: Request, name: str) -> Response:
+def delete(site: OfSite, name: str) -> Response:
     """Remove a job with its files."""
-    site_of(request).jobs.remove(name)
+    site.jobs.remove(name)
     return RedirectResponse("/", SEE_OTHER)
 
 
 @router.get("/jobs/{name}/{kind}/{file}")
-def image(request: Request, name: str, kind: str, file: str) -> Response:
+def image(site: OfSite, name: str, kind: str, file: str) -> Response:
     """An image as voxlate synth writes it (kind images), or one of the viewer (kind views)."""
-    site = site_of(request)
-    if kind not in ("images", "views"):
-        return site.error(404, "page: expected one that exists, found none. Go to the list.")
-    path = file_of(site.jobs, site.jobs.read(name), kind, file)
-    return FileResponse(path, media_type=NIFTI_TYPE, filename=path.name)
+    job = site.jobs.read(name)
+    if job.kind != "synthesise" or job.state != "done":
+        raise BadInput(
+            f"job {name}: expected a finished synthesis, found another job or state. Go to its page."
+        )
+    found = site.jobs.stated(name, FOUND)
+    folders = {"images": f"{OUT}/{found['case']}", VIEWS: VIEWS}
+    allowed = {"images": found["images"], VIEWS: [view["file"] for view in found["views"]]}
+    if file not in allowed.get(kind, ()):
+        raise BadInput("file: expected one of the page's links, found another. Go to the page.")
+    path = site.jobs.folder(name) / folders[kind] / file
+    return FileResponse(path, media_type="application/gzip", filename=file)
 
 
 @router.get("/jobs/{name}/{file}")
-def other_file(request: Request, name: str, file: str) -> Response:
+def other_file(site: OfSite, name: str, file: str) -> Response:
     """The report, or the DICOM series as an archive. The report is saved and not shown: its styles are inline."""
-    site = site_of(request)
-    types = {REPORT: "text/html", DICOM_ZIP: ZIP_TYPE}
     job = site.jobs.read(name)
-    path = site.jobs.folder(job.name) / file
-    if file not in types or job.state != "done" or not path.is_file():
-        return site.error(404, "page: expected one that exists, found none. Go to the list.")
-    return FileResponse(path, media_type=types[file], filename=f"{job.name}_{file}")
+    path = site.jobs.folder(name) / file
+    if file not in DOWNLOADS or job.state != "done" or not path.is_file():
+        return site.error(404, NO_PAGE)
+    return FileResponse(path, filename=f"{name}_{file}")

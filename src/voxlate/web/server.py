@@ -18,14 +18,7 @@ from voxlate.starters.names import PREFIX, folder_of, is_starter, starter_names
 from voxlate.system.errors import BadInput, plural
 from voxlate.system.machine import cache_folder
 from voxlate.system.messages import message
-from voxlate.web.gate import Sessions
-from voxlate.web.settings import (
-    LOOPBACK,
-    WILDCARDS,
-    Limits,
-    Settings,
-    label_runs,
-)
+from voxlate.web.settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
 OTHERS = 0o077  # the permissions of all but the owner

@@ -1,11 +1,14 @@
-"""Settings and limits of the page."""
+"""Settings and limits of the page, and the sessions of the browsers that it lets in."""
 
+import hmac
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
 MB, GB = 2**20, 2**30
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WILDCARDS = ("0.0.0.0", "::", "")
+MOST_SESSIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,7 @@ class Settings:
 
     runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
     results; root: the folder below which folders of this machine may be chosen, and prepared cohorts and runs are written,
-    None where none may; names: further
-    host names by which browsers reach the page.
+    None where none may; names: further host names by which browsers reach the page.
     """
 
     runs: dict[str, str]
@@ -61,6 +63,34 @@ class Settings:
     def cookie(self) -> str:
         """The name of the session's cookie; browsers send a cookie to every port of a host."""
         return f"voxlate_{self.port}"
+
+
+@dataclass
+class Sessions:
+    """The token that lets a browser in, and the sessions of the browsers that it let in.
+
+    reusable: whether the token stays valid, because the user chose it for several people; else the first use spends it.
+    """
+
+    token: str
+    reusable: bool = False
+    _open: dict[str, None] = field(default_factory=dict)
+
+    def enter(self, token: str) -> str | None:
+        """A new session for the right token; None for any other, and for one that is spent."""
+        if not self.token or not hmac.compare_digest(token.encode(), self.token.encode()):
+            return None
+        if not self.reusable:
+            self.token = ""
+        session = secrets.token_urlsafe(32)
+        self._open[session] = None
+        if len(self._open) > MOST_SESSIONS:
+            del self._open[next(iter(self._open))]
+        return session
+
+    def has(self, session: str) -> bool:
+        """Whether a browser was given this session."""
+        return session in self._open
 
 
 def label_runs(runs: list[str]) -> dict[str, str]:

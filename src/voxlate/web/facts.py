@@ -19,21 +19,21 @@ from voxlate.system.errors import BadInput
 from voxlate.training.continuing import training_cohort
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
-from voxlate.web.places import finished_runs, place_of
+from voxlate.web.folders import find_runs, place_of
 
 STYLE = re.compile(r' style="([^"]*)"| id="[^"]*"')
 
-__all__ = ["cohort_of", "facts_of_run", "newest_pictures", "prepared_facts"]
+__all__ = ["newest_pictures"]
 
 
-def prepared_facts(folder: Path) -> dict[str, Any]:
+def facts_of_prepared(folder: Path) -> dict[str, Any]:
     """What `voxlate prepare` says of a prepared cohort: its table, how its scans are aligned, and warnings."""
     cohort = open_cohort(folder)
-    distances = [
-        (entry.case, name, one, is_misaligned(cohort.header(entry.case), one))
-        for entry in cohort.cases
-        for name, one in entry.misaligned.items()
-    ]
+    distances = []
+    for entry in cohort.cases:
+        header = cohort.header(entry.case)
+        for name, found in entry.misaligned.items():
+            distances.append((entry.case, name, found, is_misaligned(header, found)))
     distances.sort(key=lambda row: -(row[2].median_mm or 0.0))
     return {
         "table": cohort_overview(cohort),
@@ -42,7 +42,7 @@ def prepared_facts(folder: Path) -> dict[str, Any]:
             **registration_lines(cohort.cases),
         },
         "distances": distances,
-        "warnings": [str(one) for one in cohort.warnings],
+        "warnings": [*map(str, cohort.warnings)],
         "modalities": list(cohort.modalities),
     }
 
@@ -58,8 +58,7 @@ def cohort_of(run: Path) -> Cohort | None:
 
 def facts_of_run(root: Path, run: Path) -> dict[str, Any]:
     """The curves, pictures and verdicts of a run, and the choices of its forms."""
-    own = place_of(root, run).place
-    others = [place for place in finished_runs(root) if place != own]
+    own, log = place_of(root, run).place, Run(run).log
     trained_on = cohort_of(run)
     scans = Path(str(trained_on.provenance.get("root", ""))) if trained_on else None
     below = scans is not None and scans.is_dir() and scans.is_relative_to(root)
@@ -68,19 +67,15 @@ def facts_of_run(root: Path, run: Path) -> dict[str, Any]:
         "place": own,
         "has_begun": Run(run).has_begun,
         "finished": finished,
-        "verdicts": verdict_lines(read_verdicts(Run(run).log).get("final", [])) if finished else [],
-        "charts": plain_charts(Run(run).log),
+        "verdicts": verdict_lines(read_verdicts(log).get("final", [])) if finished else [],
+        "charts": [
+            {**chart, "svg": without_styles(chart["svg"])}
+            for chart in (charts_of(log) if log.is_file() else ())
+        ],
         "pictures": [path.stem for path in newest_pictures(run)],
-        "others": others,
+        "others": [place for place in find_runs(root) if place != own],
         "cohort": place_of(root, scans).place if below and scans is not None else "",
     }
-
-
-def plain_charts(log: Path) -> list[dict[str, Any]]:
-    """The charts of a log for a page without inline styles."""
-    if not log.is_file():
-        return []
-    return [{**chart, "svg": without_styles(chart["svg"])} for chart in charts_of(log)]
 
 
 def without_styles(svg: Markup) -> Markup:
@@ -89,11 +84,12 @@ def without_styles(svg: Markup) -> Markup:
 
 
 def _as_attributes(match: re.Match[str]) -> str:
-    declared = [part.split(":", 1) for part in (match[1] or "").split(";") if ":" in part]
-    kept = [
-        (name.strip(), value.strip()) for name, value in declared if name.strip() != "font-family"
-    ]
-    return "".join(f' {name}="{value}"' for name, value in kept)
+    attributes = ""
+    for part in (match[1] or "").split(";"):
+        name, colon, value = part.partition(":")
+        if colon and name.strip() != "font-family":
+            attributes += f' {name.strip()}="{value.strip()}"'
+    return attributes
 
 
 def is_finished(run: Run) -> bool:

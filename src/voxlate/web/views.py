@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,37 +17,40 @@ from voxlate.scoring.intervals import interval_of, percent
 from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, spread_of
 from voxlate.synthesis.result import ENDINGS
-from voxlate.web.shown import VIEWS, Role, View
+from voxlate.web.jobs import VIEWS
 
-TOP_PERCENTILE = (
-    95.0  # the rest are edges of the skin, which a shift of half a voxel makes uncertain
-)
-ROUND = (
-    1.0,
-    1.5,
-    2.0,
-    3.0,
-    4.0,
-    5.0,
-    6.0,
-    8.0,
-    10.0,
-)  # their halves, which the legend states, are short, too
+# The rest are edges of the skin, which a shift of half a voxel makes uncertain.
+TOP_PERCENTILE = 95.0
+# Their halves, which the legend states, are short, too.
+ROUND = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 
 
-def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> tuple[View, ...]:
-    """Write the viewer's images of a synthesised case into a job's folder; returns their list.
+@dataclass(frozen=True)
+class View:
+    """An image of the viewer: its role, and the values shown as black and white."""
+
+    name: str
+    label: str
+    role: Role
+    unit: str
+    low: float
+    high: float
+
+
+def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[dict[str, Any]]:
+    """Write the viewer's images of a synthesised case into a job's folder; returns their list, each with its file.
 
     sources: the scans from which it was synthesised, by modality.
     """
     target = folder / VIEWS
     target.mkdir(exist_ok=True)
-    views = list[View]()
+    views = list[dict[str, Any]]()
     for number, (view, volume) in enumerate(_volumes(case, sources)):
         file = f"{number}_{view.role}{ENDINGS[0]}"
         write_volume(target / file, volume, f"voxlate: {view.role}")
-        views.append(replace(view, file=file))
-    return tuple(views)
+        views.append({**asdict(view), "file": file})
+    return views
 
 
 def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Volume]]:
@@ -58,7 +62,7 @@ def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Vo
     stated = provenance_of(case)
     images = images_in(case)
     units = stated.get("units", {})
-    for name in [one for one in images if one in units]:
+    for name in filter(units.__contains__, images):
         image = replace(read_volume(images[name], name), unit=units[name])
         low, high = window_of(image)
         yield _view("synthesis", f"{name}, synthesised", image, low, high), image
@@ -82,7 +86,7 @@ def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Vo
 
 
 def _view(role: Role, label: str, volume: Volume, low: float, high: float) -> View:
-    return View(volume.modality, label, "", role, volume.unit, low, high)
+    return View(volume.modality, label, role, volume.unit, low, high)
 
 
 def top_of(uncertainty: Volume, image: Volume) -> float:

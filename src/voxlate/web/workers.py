@@ -1,4 +1,4 @@
-"""Lanes: each works on the jobs of some kinds, one at a time, in a process of its own."""
+"""Workers: each works on the jobs of some kinds, one at a time, in a process of its own."""
 
 import logging
 import math
@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from voxlate.web.jobs import ENDED, Job, Jobs, Kind, State
+from voxlate.web.jobs import ENDED, OUTCOME, Job, Jobs, Kind
 from voxlate.web.private import open_new
 
 _log = logging.getLogger(__name__)
@@ -21,7 +21,6 @@ RETRY_SECONDS = 5.0  # after a fault of the disk
 MERCY_SECONDS = 3.0  # after which a process that is asked to end is killed
 PATIENCE: dict[Kind, float] = {"train": 600.0}  # a training ends its step or validation, and saves
 CLEAN_SECONDS = 60.0  # between two removals of old jobs
-CANCELLED: tuple[State, ...] = ("cancelled",)
 MESSAGES = "messages.txt"  # what the process of a job prints, for whoever runs the server
 
 
@@ -43,7 +42,7 @@ Start = Callable[[Path], "subprocess.Popen[bytes]"]
 
 
 @dataclass
-class Lane:
+class Worker:
     """A thread that works on the waiting jobs of some kinds until `stop` is set.
 
     longest_seconds: after which a job fails.
@@ -56,55 +55,47 @@ class Lane:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Work on jobs until the lane is stopped; a job that runs then returns to the queue."""
+        """Work on jobs until the worker is stopped; a job that runs then returns to the queue."""
         while not self.stop.is_set():
             try:
                 job = self.jobs.take(self.kinds)
                 if job is not None:
-                    self._run_one(job)
+                    self._work_on(job)
                     continue
-            except Exception:  # a full disk, say: the lane must go on once there is room
+            except Exception:  # a full disk, say: the worker must go on once there is room
                 _log.exception("a job could not be worked on; the next attempt follows")
                 self.stop.wait(RETRY_SECONDS)
             self.stop.wait(LOOK_SECONDS)
 
-    def _run_one(self, job: Job) -> None:
+    def _work_on(self, job: Job) -> None:
         try:
             process = self.start(self.jobs.folder(job.name))
         except OSError as error:
             why = f"process: expected a new process for the job, found '{error.strerror}'. Try again later."
-            self.jobs.change(job.name, state="failed", ended=time.time(), why=why)
+            self.jobs.end(job.name, "failed", why)
             return
         try:
-            code = self._wait(job, process)
+            self._wait(job, process)
         finally:
             end(process, PATIENCE.get(job.kind, MERCY_SECONDS))
-        if code is not None:
-            self._finish(job.name, code)
-        elif self.stop.is_set():
-            attempts = job.attempts - 1
-            self.jobs.change(job.name, unless=ENDED, state="queued", attempts=attempts)
 
-    def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> int | None:
-        """Wait for a process; returns its exit code, None where the job was cancelled, takes too long, or the lane is to stop."""
+    def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> None:
+        """Wait until the process ends, the job is cancelled or takes too long, or the worker is to stop; note which."""
         over = time.monotonic() + self.longest_seconds
-        while (code := process.poll()) is None:
-            if self.jobs.read(job.name).has_ended or self.stop.wait(LOOK_SECONDS):
-                return None
+        while process.poll() is None:
+            if self.jobs.read(job.name).has_ended:
+                return
+            if self.stop.wait(LOOK_SECONDS):
+                attempts = job.attempts - 1
+                self.jobs.change(job.name, unless=ENDED, state="queued", attempts=attempts)
+                return
             if time.monotonic() > over:
                 why = f"{job.kind}: expected an end within {self.longest_seconds / 60:g} minutes, found none. Choose a smaller scan, or start voxlate serve with fewer models."
-                self.jobs.change(job.name, unless=ENDED, state="failed", ended=time.time(), why=why)
-                return None
-        return code
-
-    def _finish(self, name: str, code: int) -> None:
-        outcome = self.jobs.outcome(name)
-        if outcome is None:
-            why = f"This should not happen: the process of the job ended without a result (exit code {code}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
-        else:
-            why = outcome["why"]
-        state = "failed" if why else "done"
-        self.jobs.change(name, unless=CANCELLED, state=state, ended=time.time(), why=why)
+                self.jobs.end(job.name, "failed", why)
+                return
+        none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
+        why = self.jobs.stated(job.name, OUTCOME).get("why", none)
+        self.jobs.end(job.name, "failed" if why else "done", why)
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = MERCY_SECONDS) -> None:

@@ -12,7 +12,7 @@ from paging import BASE, TOKEN
 import voxlate
 from voxlate.options.share import ServeOptions
 from voxlate.system.errors import BadInput
-from voxlate.web.gate import CONTENT_POLICY
+from voxlate.web.access import CONTENT_POLICY
 from voxlate.web.server import offer, serve
 from voxlate.web.settings import label_runs
 

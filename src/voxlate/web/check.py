@@ -1,35 +1,120 @@
-"""Which models fit uploaded scans, and why: by the functions with which `voxlate synth` opens and checks them."""
+"""The work of a check: which models fit uploaded scans, and why, by the functions with which `voxlate synth` opens them."""
 
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from voxlate.api.progress import Reporter
 from voxlate.cases.case import MASK
 from voxlate.formats.dicom import is_dicom_folder, list_series
 from voxlate.formats.io import format_by_ending, is_there, read_volume, without_ending
-from voxlate.images.units import UNITS
 from voxlate.options.synthesise import SynthOptions
 from voxlate.starters.card import read_card
 from voxlate.starters.names import name_of
-from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.inputs import targets_for
 from voxlate.synthesis.intervals import patches_in, sources_of
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.selection import select
+from voxlate.system.codes import Grade
 from voxlate.system.devices import is_out_of_memory
-from voxlate.system.errors import BadInput, plural
-from voxlate.system.messages import Message, message
+from voxlate.system.errors import BadInput, first_of, plural
+from voxlate.system.messages import Message, message, worst_grade
 from voxlate.trust.out_of_distribution import verdict_on
-from voxlate.web.shown import Answer, Entry, Fit
+from voxlate.web.jobs import SCANS
 
 MOST_ENTRIES = 200  # files and series that are listed
+ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
+Answer = Literal["mean", "sample"]
 
 
-def entries_of(scans: Path) -> list[Entry]:
+@dataclass(frozen=True)
+class Entry:
+    """A file or DICOM series of an upload: its place below the upload's folder, and what it is.
+
+    why: the reason where it cannot be read.
+    """
+
+    place: str
+    title: str
+    grid: str = ""
+    unit: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a model can synthesise images from scans, and why not.
+
+    inputs: as `voxlate synth RUN` takes them, relative to the upload's folder; used: places of the scans by modality;
+    warnings: with their grades, of which `worst` is the highest; answers: "mean" and "sample", as far as the model has
+    them, those with intervals first; intervals: the answers that are calibrated; samples, steps: of its recipe, None
+    where they have no effect; names: modalities by which its scans may be called; card: of a starter.
+    """
+
+    label: str
+    title: str = ""
+    source: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    why_not: str = ""
+    inputs: tuple[str, ...] = ()
+    used: Mapping[str, str] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+    warnings: tuple[tuple[Grade, str], ...] = ()
+    worst: Grade | None = None
+    answers: tuple[Answer, ...] = ()
+    samples: int | None = None
+    steps: int | None = None
+    intervals: tuple[Answer, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def scans_of(folder: Path, request: Mapping[str, Any]) -> Path:
+    """The folder of a job's scans: uploaded ones are in the folder of the check, others stay where they are."""
+    if request.get("place"):
+        return Path(request["place"])
+    return folder.parent / request.get("check", folder.name) / SCANS
+
+
+def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Find which files an upload has, and which models fit them, the best first."""
+    scans, runs = scans_of(folder, request), request["runs"]
+    entries = list_entries(scans)
+    fits = list[Fit]()
+    for number, (label, run) in enumerate(runs.items()):
+        reporter.step("models", number, len(runs))
+        fits.append(_fit(label, run, scans, entries, request))
+    fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
+    names = [*dict.fromkeys(chain.from_iterable(fit.names for fit in fits)), MASK]
+    stems = {entry.place: without_ending(entry.title).lower() for entry in entries}
+    return {
+        "entries": [asdict(entry) for entry in entries],
+        "fits": [asdict(fit) for fit in fits],
+        "others": [*_others(scans, request)],
+        "names": names,
+        "by_file": {place: stem for place, stem in stems.items() if stem in names},
+    }
+
+
+def _others(scans: Path, request: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on the files of an upload that are not used; those among DICOM files are left to the series."""
+    others = list[str]()
+    for path in sorted(scans.rglob("*")):
+        if path.is_file() and not format_by_ending(path.name) and not is_dicom_folder(path.parent):
+            others.append(path.relative_to(scans).as_posix())
+    if others:
+        are = "is no scan and is" if len(others) == 1 else "are no scans and are"
+        yield f"{plural(len(others), 'file')} {are} not used: {first_of(others)}."
+    if hidden := request.get("hidden", 0):
+        yield f"{plural(hidden, 'hidden file')} {'was' if hidden == 1 else 'were'} left out."
+
+
+def list_entries(scans: Path) -> list[Entry]:
     """The files and series of an upload, in the order of their places; raises BadInput for none and for too many."""
     found = list[Entry]()
     for folder in [scans, *sorted(path for path in scans.rglob("*") if path.is_dir())]:
@@ -49,15 +134,6 @@ def entries_of(scans: Path) -> list[Entry]:
     return found
 
 
-def other_files(scans: Path) -> list[str]:
-    """The files of an upload that are no scans, by their places; those among DICOM files are left to the series."""
-    found = list[str]()
-    for path in sorted(scans.rglob("*")):
-        if path.is_file() and not format_by_ending(path.name) and not is_dicom_folder(path.parent):
-            found.append(path.relative_to(scans).as_posix())
-    return found
-
-
 def _series_entries(folder: Path, scans: Path) -> list[Entry]:
     place = folder.relative_to(scans).as_posix()
     try:
@@ -66,11 +142,11 @@ def _series_entries(folder: Path, scans: Path) -> list[Entry]:
         return [Entry(place, "DICOM", why=str(error))]
     return [
         Entry(
-            one.path.relative_to(scans).as_posix() if len(series) > 1 else place,
-            f"{one.modality} {one.description}".strip(),
-            plural(one.images, "image"),
+            item.path.relative_to(scans).as_posix() if len(series) > 1 else place,
+            f"{item.modality} {item.description}".strip(),
+            plural(item.images, "image"),
         )
-        for one in series
+        for item in series
     ]
 
 
@@ -84,38 +160,13 @@ def _file_entry(path: Path, scans: Path) -> Entry:
     return Entry(place, path.name, str(volume.grid), volume.unit)
 
 
-def fits_of(
-    runs: Mapping[str, str],
-    scans: Path,
-    entries: Sequence[Entry],
-    names: Mapping[str, str],
-    device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Fit]:
-    """The fit of each run to the scans, the best first.
-
-    runs: by label; names: modalities by the place of an entry, as the user says them; {} where nothing was said.
-    """
-    results = list[Fit]()
-    for number, (label, run) in enumerate(runs.items()):
-        if progress is not None:
-            progress(number, len(runs))
-        results.append(_fit(label, run, scans, entries, names, device))
-    return sorted(results, key=lambda fit: fit.rank)
-
-
 def _fit(
-    label: str,
-    run: str,
-    scans: Path,
-    entries: Sequence[Entry],
-    names: Mapping[str, str],
-    device: str,
+    label: str, run: str, scans: Path, entries: Sequence[Entry], request: Mapping[str, Any]
 ) -> Fit:
     """The fit of one run; one that cannot be opened or compared is listed with the reason, and the others are checked."""
     found = Fit(label)
     try:
-        models = _by_answer(run, device)
+        models = _models_by_answer(run, request["device"])
         model = next(iter(models.values()))
         found = replace(
             found,
@@ -123,11 +174,10 @@ def _fit(
             source=tuple(model.recipe.data.source),
             target=tuple(model.recipe.data.target),
             names=accepted_names(model),
-            inputs=inputs_for(model, entries, names),
-            accepts=accepted_scans(model),
-            limits=limits_of(model.origin),
+            inputs=_inputs_for(model, entries, request.get("names", {})),
+            card=card_of(model),
         )
-        return replace(found, **_checked(model, found.inputs, scans), **_settings(models))
+        return replace(found, **_try(model, found.inputs, scans), **_settings(models))
     except Exception as error:
         return replace(found, why_not=_reason(label, error))
 
@@ -144,7 +194,7 @@ def _reason(label: str, error: Exception) -> str:
     return f"{label}: This should not happen: {type(error).__name__}. The messages of this job on the server show where."
 
 
-def _by_answer(run: str, device: str) -> dict[Answer, Model]:
+def _models_by_answer(run: str, device: str) -> dict[Answer, Model]:
     """The models of a run by their answers, calibrated ones first, because their images have a map of the uncertainty."""
     model = load(run, device)
     models: dict[Answer, Model] = {model.answer: model}
@@ -162,39 +212,36 @@ def _is_calibrated(model: Model) -> bool:
         return False
 
 
-def accepted_scans(model: Model | Ensemble) -> dict[str, tuple[str, ...]]:
-    """For each source of a starter, the names of scans that it stands for; {} of any other model."""
+def card_of(model: Model) -> dict[str, Any]:
+    """The limits of a starter and, for each of its sources, the names of scans that it accepts; of other models none."""
     sources = model.recipe.data.source
-    return {name: tuple(scans) for name, scans in model.aliases.items() if name in sources}
-
-
-def limits_of(origin: Path) -> tuple[str, ...]:
-    """The limits on the card of a starter; () of any other model."""
-    return () if name_of(origin) is None else tuple(read_card(origin).limits)
+    accepts = {name: [*scans] for name, scans in model.aliases.items() if name in sources}
+    limits = [] if name_of(model.origin) is None else [*read_card(model.origin).limits]
+    return {"accepts": accepts, "limits": limits}
 
 
 def accepted_names(model: Model) -> tuple[str, ...]:
     """The names of modalities that a model takes as scans, and those that a starter accepts in their place."""
-    aliases = [name for accepted in model.aliases.values() for name in accepted]
+    aliases = chain.from_iterable(model.aliases.values())
     return tuple(dict.fromkeys([*model.recipe.data.source, *aliases]))
 
 
-def inputs_for(model: Model, entries: Sequence[Entry], names: Mapping[str, str]) -> tuple[str, ...]:
-    """The inputs of `voxlate synth` for an upload: the scans that the user names, a lone scan, or the whole folder."""
+def _inputs_for(
+    model: Model, entries: Sequence[Entry], names: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The inputs of `voxlate synth` for an upload: the scans that the user names, a lone scan, or the whole folder.
+
+    names: modalities by the place of an entry, as the user says them.
+    """
     if names:
         accepted = {name.lower() for name in (*accepted_names(model), MASK)}
-        fitting = {place: name for place, name in names.items() if name.lower() in accepted}
-        return tuple(f"{name}={place}" for place, name in (fitting or names).items())
-    if len(entries) != 1 or len(model.recipe.data.source) != 1:
-        return (".",)
-    (lone,) = entries
-    stem = without_ending(lone.title).lower()
-    if stem in UNITS and stem not in {name.lower() for name in accepted_names(model)}:
-        return (f"{stem}={lone.place}",)  # its name says that it is another modality
-    return (lone.place,)
+        known = {place: name for place, name in names.items() if name.lower() in accepted}
+        return tuple(f"{name}={place}" for place, name in (known or names).items())
+    is_lone = len(entries) == len(model.recipe.data.source) == 1
+    return (entries[0].place if is_lone else ".",)
 
 
-def absolute(inputs: Sequence[str], scans: Path) -> list[str]:
+def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
     """Inputs with the upload's folder, as `voxlate synth` takes them."""
     found = list[str]()
     for text in inputs:
@@ -203,26 +250,27 @@ def absolute(inputs: Sequence[str], scans: Path) -> list[str]:
     return found
 
 
-def _checked(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
+def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
     """What a synthesis of these inputs would read and warn of; raises BadInput where it would refuse them."""
-    selected = select(model, absolute(inputs, scans), SynthOptions())
+    selected = select(model, absolute_inputs(inputs, scans), SynthOptions())
     if len(selected.scans) != 1:
         raise BadInput(
             f"upload: expected the scans of one case, found {len(selected.scans)} cases. Choose one, or use voxlate synth."
         )
-    (one,) = selected.scans
-    prepared = model.prepare(one.files, one.case)
+    (found,) = selected.scans
+    prepared = model.prepare(found.files, found.case)
     calibration = model.calibration()
-    warnings = [*one.notes, *prepared.warnings, *_unnamed(model, inputs, one.files)]
+    warnings = [*found.notes, *prepared.warnings, *_unnamed(model, inputs, found.files)]
     warnings += model.unchecked
     if calibration is not None:
         sources = sources_of(model.recipe, prepared.prepared)
         patches = patches_in(model.recipe, prepared.prepared, sources)
         warnings += verdict_on(calibration.references, patches).messages
     return {
-        "used": {name: _place(path, scans) for name, path in one.files.items()},
-        "targets": tuple(targets_for(model.recipe, one.files)),
-        "warnings": tuple((one.grade, str(one)) for one in warnings),
+        "used": {name: _place(path, scans) for name, path in found.files.items()},
+        "targets": tuple(targets_for(model.recipe, found.files)),
+        "warnings": tuple((said.grade, f"{said}") for said in warnings),
+        "worst": worst_grade(warnings),
     }
 
 
@@ -236,7 +284,7 @@ def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
         steps = None if chosen_by_sampler else drawn.recipe.synth.steps
     return {
         "answers": tuple(models),
-        "intervals": tuple(answer for answer, one in models.items() if _is_calibrated(one)),
+        "intervals": tuple(answer for answer, model in models.items() if _is_calibrated(model)),
         "samples": None if synth is None else synth.samples,
         "steps": steps,
     }

@@ -1,0 +1,105 @@
+"""The work of a synthesis: its images, their DICOM series, the report and what the page shows."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from voxlate.api.images import export, synthesise
+from voxlate.api.progress import Reporter
+from voxlate.formats.dicom import is_dicom_folder
+from voxlate.formats.io import location_of
+from voxlate.options.synthesise import SynthOptions
+from voxlate.reports.page import report
+from voxlate.scoring.provenance import provenance_of, source_paths
+from voxlate.synthesis.model import load
+from voxlate.system.errors import BadInput
+from voxlate.system.messages import message, read_messages
+from voxlate.trust.usability import usability
+from voxlate.web.check import absolute_inputs, card_of, scans_of
+from voxlate.web.folders import without_places
+from voxlate.web.jobs import DICOM_ZIP, OUT, REPORT
+from voxlate.web.views import write_views
+
+NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the number of samples and of steps empty for those of the calibration."
+
+
+def synthesise_case(
+    folder: Path, request: Mapping[str, Any], reporter: Reporter, places: Mapping[str, str]
+) -> dict[str, Any]:
+    """Synthesise the images of a case, then write the DICOM series and the report. places: see work.places_of."""
+    options = SynthOptions(**request["options"])
+    model = load(request["run"], options.device, answer=options.answer)
+    try:
+        model.with_options(**options.keys).calibration()
+    except BadInput as error:  # intervals hold for the settings of their calibration alone
+        chosen = options.samples is not None or options.steps is not None
+        text = NO_INTERVALS if chosen else f"No intervals: {error}"
+        reporter.say(message("no-intervals", text))
+        options = replace(options, intervals=False)
+    inputs = absolute_inputs(request["inputs"], scans_of(folder, request))
+    done = synthesise(model, inputs, folder / OUT, options, progress=reporter)
+    for sentence in done.left_out.values():
+        raise BadInput(sentence)
+    (case,) = done.folders
+    stated = provenance_of(case)
+    warnings = read_messages(stated.get("warnings", ()))
+    files = source_paths(stated)
+    reporter.step("views", 0, 3)
+    views = write_views(case, files, folder)
+    reporter.step("views", 1, 3)
+    missing = _write_dicom(folder, files)
+    reporter.step("views", 2, 3)
+    places = {**places, **dict.fromkeys(map(str, model.origins), request["label"])}
+    report(folder / OUT, folder / REPORT, places=places)
+    found = {
+        "case": case.name,
+        "images": [*stated["images"]],
+        "views": views,
+        "warnings": [[warning.grade, f"{warning}"] for warning in warnings],
+        "bounds": [line.strip() for line in done.bound_lines],
+        "missing": missing,
+        "settings": [*_settings(request, stated)],
+        "card": card_of(model),
+        "use": usability({case.name: warnings}),
+    }
+    return {key: without_places(value, places) for key, value in found.items()}
+
+
+def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
+    """Write the derived series of a result, where its source is a series; returns sentences on images without one."""
+    made = (folder / DICOM_ZIP).with_suffix("")
+    places = [location_of(path) for path in files.values()]
+    if not any(place.is_dir() and is_dicom_folder(place) for place in places):
+        return []
+    try:
+        exported = export(folder / OUT, made, progress=False)
+    except BadInput as error:  # the images are there, and only their DICOM objects are not
+        return [f"No DICOM: {error}"]
+    shutil.make_archive(str(made), "zip", made)
+    shutil.rmtree(made)
+    return [f"{name} has no DICOM series: {why}." for name, why in exported.left_out.items()]
+
+
+def _settings(request: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The settings with which images were synthesised, as their provenance states them."""
+    synth, model = stated.get("synth", {}), stated.get("model", {})
+    samples = synth.get("samples", 1)
+    several = f"mean of {samples} samples"
+    drawn = {
+        "prediction": "sharp (one sample)" if samples == 1 else several,
+        "samples": samples,
+        "steps": synth.get("steps") if request.get("has_steps", True) else None,
+        "seed": stated.get("seed"),
+    }
+    facts = {
+        "model": f"{request['label']}: {model.get('title', '')}",
+        **({"prediction": "mean"} if request["answer"] == "mean" else drawn),
+        "weights": model.get("weights"),
+        "voxlate": stated.get("voxlate"),
+        "computed on": stated.get("device"),
+    }
+    for name, value in facts.items():
+        if value is not None:
+            yield name, str(value)
