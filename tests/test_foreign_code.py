@@ -255,7 +255,9 @@ def test_a_function_imports_no_code_of_a_stranger(places, name, arguments):
 # Jobs of the page: the requests by which they open a run or take changes of a recipe.
 JOBS = {
     "check": [{"runs": {"theirs": "RUN"}, "place": "COHORT", "device": "cpu"}],
-    "synthesise": [{"run": "RUN", "place": "COHORT", "inputs": ["."], "options": {}}],
+    "synthesise": [
+        {"run": "RUN", "label": "run", "place": "COHORT", "inputs": ["."], "options": {}}
+    ],
     "train": [
         {"arguments": {"recipe": "RUN"}, "options": {"steps": "+1"}},
         {"arguments": {"recipe": "auto", "data": "PREPARED", "out": "RUN"}},

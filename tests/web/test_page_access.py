@@ -13,7 +13,7 @@ import voxlate
 from voxlate.options.share import ServeOptions
 from voxlate.system.errors import BadInput
 from voxlate.web.access import CONTENT_POLICY
-from voxlate.web.server import offer, serve
+from voxlate.web.server import check_server, serve
 from voxlate.web.settings import label_runs
 
 PATHS = (
@@ -210,11 +210,13 @@ def test_the_server_starts_without_torch():
 
 
 def test_the_printed_address_has_a_new_token_each_time(tmp_path):
-    one, other = (offer([tmp_path], ServeOptions()) for _ in range(2))
+    one, other = (check_server([tmp_path], ServeOptions()) for _ in range(2))
     assert one.address.startswith("http://127.0.0.1:8765/enter?token=")
     assert one.sessions.token != other.sessions.token
     assert len(one.sessions.token) >= 32
-    assert offer([tmp_path], ServeOptions(host="::1")).address.startswith("http://[::1]:8765/")
+    assert check_server([tmp_path], ServeOptions(host="::1")).address.startswith(
+        "http://[::1]:8765/"
+    )
 
 
 def test_runs_of_one_name_have_different_labels(tmp_path):

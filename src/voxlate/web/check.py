@@ -30,20 +30,7 @@ from voxlate.web.jobs import SCANS
 MOST_ENTRIES = 200  # files and series that are listed
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
 Answer = Literal["mean", "sample"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file or DICOM series of an upload: its place below the upload's folder, and what it is.
-
-    why: the reason where it cannot be read.
-    """
-
-    place: str
-    title: str
-    grid: str = ""
-    unit: str = ""
-    why: str = ""
+Entry = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -91,9 +78,9 @@ def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[
         fits.append(_fit(label, run, scans, entries, request))
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     names = [*dict.fromkeys(chain.from_iterable(fit.names for fit in fits)), MASK]
-    stems = {entry.place: without_ending(entry.title).lower() for entry in entries}
+    stems = {entry["place"]: without_ending(entry["title"]).lower() for entry in entries}
     return {
-        "entries": [asdict(entry) for entry in entries],
+        "entries": entries,
         "fits": [asdict(fit) for fit in fits],
         "others": [*_others(scans, request)],
         "names": names,
@@ -115,14 +102,17 @@ def _others(scans: Path, request: Mapping[str, Any]) -> Iterator[str]:
 
 
 def list_entries(scans: Path) -> list[Entry]:
-    """The files and series of an upload, in the order of their places; raises BadInput for none and for too many."""
+    """The files and series of an upload, in the order of their places; raises BadInput for none and for too many.
+
+    Each has its place below the upload's folder, a title, grid and unit; why: the reason where it cannot be read.
+    """
     found = list[Entry]()
     for folder in [scans, *sorted(path for path in scans.rglob("*") if path.is_dir())]:
         if is_dicom_folder(folder):
-            found += _series_entries(folder, scans)
+            found += _series_in(folder, scans)
             continue
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        found += [_file_entry(path, scans) for path in files if format_by_ending(path.name)]
+        found += [_describe(path, scans) for path in files if format_by_ending(path.name)]
         if len(found) > MOST_ENTRIES:
             raise BadInput(
                 f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case, or use voxlate synth."
@@ -134,30 +124,30 @@ def list_entries(scans: Path) -> list[Entry]:
     return found
 
 
-def _series_entries(folder: Path, scans: Path) -> list[Entry]:
-    place = folder.relative_to(scans).as_posix()
+def _entry(place: str, title: str, grid: str = "", unit: str = "", why: str = "") -> Entry:
+    return {"place": place, "title": title, "grid": grid, "unit": unit, "why": why}
+
+
+def _series_in(folder: Path, scans: Path) -> list[Entry]:
     try:
         series = list_series(folder)
     except BadInput as error:
-        return [Entry(place, "DICOM", why=str(error))]
-    return [
-        Entry(
-            item.path.relative_to(scans).as_posix() if len(series) > 1 else place,
-            f"{item.modality} {item.description}".strip(),
-            plural(item.images, "image"),
-        )
-        for item in series
-    ]
+        return [_entry(_place(folder, scans), "DICOM", why=str(error))]
+    entries = list[Entry]()
+    for found in series:
+        place = _place(found.path if len(series) > 1 else folder, scans)
+        title = f"{found.modality} {found.description}".strip()
+        entries.append(_entry(place, title, plural(found.images, "image")))
+    return entries
 
 
-def _file_entry(path: Path, scans: Path) -> Entry:
-    place = path.relative_to(scans).as_posix()
-    name = without_ending(path.name)
+def _describe(path: Path, scans: Path) -> Entry:
+    place = _place(path, scans)
     try:
-        volume = read_volume(path, name)
+        volume = read_volume(path, without_ending(path.name))
     except BadInput as error:
-        return Entry(place, path.name, why=str(error))
-    return Entry(place, path.name, str(volume.grid), volume.unit)
+        return _entry(place, path.name, why=str(error))
+    return _entry(place, path.name, f"{volume.grid}", volume.unit)
 
 
 def _fit(
@@ -173,7 +163,7 @@ def _fit(
             title=models.get("sample", model).recipe.title,
             source=tuple(model.recipe.data.source),
             target=tuple(model.recipe.data.target),
-            names=accepted_names(model),
+            names=names_for_scans(model),
             inputs=_inputs_for(model, entries, request.get("names", {})),
             card=card_of(model),
         )
@@ -220,7 +210,7 @@ def card_of(model: Model) -> dict[str, Any]:
     return {"accepts": accepts, "limits": limits}
 
 
-def accepted_names(model: Model) -> tuple[str, ...]:
+def names_for_scans(model: Model) -> tuple[str, ...]:
     """The names of modalities that a model takes as scans, and those that a starter accepts in their place."""
     aliases = chain.from_iterable(model.aliases.values())
     return tuple(dict.fromkeys([*model.recipe.data.source, *aliases]))
@@ -234,11 +224,11 @@ def _inputs_for(
     names: modalities by the place of an entry, as the user says them.
     """
     if names:
-        accepted = {name.lower() for name in (*accepted_names(model), MASK)}
+        accepted = {name.lower() for name in (*names_for_scans(model), MASK)}
         known = {place: name for place, name in names.items() if name.lower() in accepted}
         return tuple(f"{name}={place}" for place, name in (known or names).items())
     is_lone = len(entries) == len(model.recipe.data.source) == 1
-    return (entries[0].place if is_lone else ".",)
+    return (entries[0]["place"] if is_lone else ".",)
 
 
 def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
@@ -260,7 +250,7 @@ def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
     (found,) = selected.scans
     prepared = model.prepare(found.files, found.case)
     calibration = model.calibration()
-    warnings = [*found.notes, *prepared.warnings, *_unnamed(model, inputs, found.files)]
+    warnings = [*found.notes, *prepared.warnings, *_warn_of_names(model, inputs, found.files)]
     warnings += model.unchecked
     if calibration is not None:
         sources = sources_of(model.recipe, prepared.prepared)
@@ -290,11 +280,11 @@ def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
     }
 
 
-def _unnamed(model: Model, inputs: Sequence[str], files: Mapping[str, Path]) -> list[Message]:
+def _warn_of_names(model: Model, inputs: Sequence[str], files: Mapping[str, Path]) -> list[Message]:
     """A message on each scan that the model takes although neither the user nor a name says what it is."""
     if any("=" in text for text in inputs):
         return []
-    accepted = {name.lower() for name in accepted_names(model)}
+    accepted = {name.lower() for name in names_for_scans(model)}
     return [
         message(
             "only-scan",

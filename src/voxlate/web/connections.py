@@ -24,28 +24,32 @@ class Connection(H11Protocol):
         return cycle is None or cycle.response_complete or cycle.more_body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to watch a new connection, and end those that wait longest where there are too many."""
         super().connection_made(transport)
         self.since = self.loop.time()
         self._watch()
         waiting = [
-            one
-            for one in self.connections
-            if isinstance(one, Connection) and one.waits and not one.transport.is_closing()
+            other
+            for other in self.connections
+            if isinstance(other, Connection) and other.waits and not other.transport.is_closing()
         ]
-        waiting.sort(key=lambda one: one.since)
+        waiting.sort(key=lambda other: other.since)
         for oldest in waiting[: max(0, len(waiting) - MOST_WAITING)]:
             oldest.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        """Note that a request goes on."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self.since = self.loop.time()
 
     def on_response_complete(self) -> None:
+        """Note that the next request is awaited."""
         super().on_response_complete()
         self.since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Watch the connection no more."""
         self.watch.cancel()
         super().connection_lost(exc)
 

@@ -228,10 +228,10 @@ class Jobs:
 
     def progress(self, name: str) -> Progress | None:
         """How far the work of a job is; None before it has said so."""
-        stated = self.stated(name, PROGRESS)
+        stated = self.read_file(name, PROGRESS)
         return Progress(**stated) if stated else None
 
-    def stated(self, name: str, file: str) -> dict[str, Any]:
+    def read_file(self, name: str, file: str) -> dict[str, Any]:
         """The content of a file that the process of a job wrote; {} before it has."""
         try:
             content: dict[str, Any] = read_json(self.folder(name) / file)

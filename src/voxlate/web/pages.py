@@ -80,7 +80,7 @@ class Site:
 
     def job_page(self, request: Request, job: Job, **values: Any) -> HTMLResponse:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
-        found = self.jobs.stated(job.name, FOUND) if job.state == "done" else {}
+        found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
         page = self.page(f"{job.kind}.html", job=job, row=self.row_of(job), found=found, **values)
         if job.has_ended and "hx-request" in request.headers:
             page.headers["HX-Refresh"] = "true"
@@ -279,20 +279,20 @@ def _check_job(site: Site, name: str) -> Job:
     return job
 
 
-def _checked_scans(site: Site, job: Job) -> dict[str, Any]:
+def _result_of_check(site: Site, job: Job) -> dict[str, Any]:
     """What a finished check has found."""
     if job.state != "done":
         raise BadInput(
             f"job {job.name}: expected a finished check, found one that is {job.state}. Wait for it."
         )
-    return site.jobs.stated(job.name, FOUND)
+    return site.jobs.read_file(job.name, FOUND)
 
 
 @router.post("/uploads/{name}/names")
 def check_again(site: OfSite, form: Form, name: str) -> Response:
     """Take which file is which modality, and check again with these names."""
     job = _check_job(site, name)
-    found = _checked_scans(site, job)
+    found = _result_of_check(site, job)
     names = dict[str, str]()
     for number, entry in enumerate(found["entries"]):
         chosen = text_in(form, f"name_{number}")
@@ -314,7 +314,7 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
 def synthesise(site: OfSite, form: Form, name: str) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job, runs, label = _check_job(site, name), site.runs, text_in(form, "run")
-    fits = _checked_scans(site, job)["fits"]
+    fits = _result_of_check(site, job)["fits"]
     fit = next((fit for fit in fits if fit["label"] == label and not fit["why_not"]), None)
     if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
@@ -354,7 +354,7 @@ def result_page(request: Request, site: OfSite, name: str) -> Response:
         return site.go_to(job)
     folder = site.jobs.folder(name)
     others = {label: file for file, label in DOWNLOADS.items() if (folder / file).is_file()}
-    views = site.jobs.stated(name, FOUND).get("views", ())
+    views = site.jobs.read_file(name, FOUND).get("views", ())
     return site.job_page(
         request,
         job,
@@ -386,7 +386,7 @@ def image(site: OfSite, name: str, kind: str, file: str) -> Response:
         raise BadInput(
             f"job {name}: expected a finished synthesis, found another job or state. Go to its page."
         )
-    found = site.jobs.stated(name, FOUND)
+    found = site.jobs.read_file(name, FOUND)
     folders = {"images": f"{OUT}/{found['case']}", VIEWS: VIEWS}
     allowed = {"images": found["images"], VIEWS: [view["file"] for view in found["views"]]}
     if file not in allowed.get(kind, ()):

@@ -25,7 +25,7 @@ OTHERS = 0o077  # the permissions of all but the owner
 
 
 @dataclass(frozen=True)
-class Offer:
+class Server:
     """A server that is not running yet. address: the URL with the token."""
 
     settings: Settings
@@ -33,7 +33,7 @@ class Offer:
     address: str
 
 
-def offer(runs: Sequence[Path | str], options: ServeOptions) -> Offer:
+def check_server(runs: Sequence[Path | str], options: ServeOptions) -> Server:
     """Check the options of a server; raises BadInput where a run is absent, or where others could get in."""
     if options.token is not None and options.token_file is not None:
         raise BadInput("token: expected a token or a file with one, found both. Drop one.")
@@ -60,7 +60,7 @@ def offer(runs: Sequence[Path | str], options: ServeOptions) -> Offer:
     sessions = Sessions(token or secrets.token_urlsafe(32), reusable=token is not None)
     shown = next(iter(names), host)
     place = f"[{shown}]" if ":" in shown else shown
-    return Offer(settings, sessions, f"http://{place}:{options.port}/enter?token={sessions.token}")
+    return Server(settings, sessions, f"http://{place}:{options.port}/enter?token={sessions.token}")
 
 
 def read_token(file: Path) -> str:
@@ -86,18 +86,18 @@ def serve(
     progress: True for notes on stderr, False or a function for none.
     """
     asked = check_options(ServeOptions, options, changes)
-    offered = offer([runs] if isinstance(runs, Path | str) else runs, asked)
+    server = check_server([runs] if isinstance(runs, Path | str) else runs, asked)
     for package in PACKAGES:
         optional_package(package, "serve", "voxlate serve", f"the package {package}")
     from voxlate.web.app import run_server
 
-    settings = offered.settings
+    settings = server.settings
     with report_to(progress) as report:
         if settings.host not in LOOPBACK:
             report.say(message("not-encrypted", "The connection is not encrypted."))
     say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")
-    say(f"Open this page in a browser; Ctrl-C ends the server:  {offered.address}")
-    run_server(settings, offered.sessions)
+    say(f"Open this page in a browser; Ctrl-C ends the server:  {server.address}")
+    run_server(settings, server.sessions)
 
 
 def _check_runs(runs: Sequence[str]) -> list[str]:

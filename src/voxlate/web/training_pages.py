@@ -100,7 +100,7 @@ def _add(
     return site.add(kind, title, {**request, "shown": shown})
 
 
-def _ended_job(site: Site, name: str, kinds: tuple[Kind, ...], states: tuple[State, ...]) -> Job:
+def _find_job(site: Site, name: str, kinds: tuple[Kind, ...], states: tuple[State, ...]) -> Job:
     """A job of some kinds in one of some states; raises BadInput for any other."""
     job = site.jobs.read(name)
     if job.kind not in kinds or job.state not in states:
@@ -134,7 +134,7 @@ def survey(site: OfSite, form: Form) -> Response:
 @router.post("/jobs/{name}/prepare")
 def prepare(site: OfSite, form: Form, name: str) -> Response:
     """Prepare the cohort of a survey, with its options."""
-    asked = _ended_job(site, name, ("survey",), ("done",)).request
+    asked = _find_job(site, name, ("survey",), ("done",)).request
     cohort, root = asked["arguments"]["root"], _root(site)
     prepared = new_folder(root, text_in(form, "folder"), apart_from=Path(cohort))
     arguments = {"root": cohort, "out": str(prepared)}
@@ -143,7 +143,7 @@ def prepare(site: OfSite, form: Form, name: str) -> Response:
 
 
 @router.get("/prepared")
-def prepared(site: OfSite, place: str) -> Response:
+def prepared_page(site: OfSite, place: str) -> Response:
     """A prepared cohort: its table, how its scans are aligned, and the forms of a plan and of a recipe."""
     root, path = _root(site), _chosen(site, place, "prepared")
     from voxlate.web.facts import facts_of_prepared  # see its head
@@ -177,7 +177,7 @@ def plan(site: OfSite, form: Form) -> Response:
 @router.post("/jobs/{name}/start")
 def start_plan(site: OfSite, form: Form, name: str) -> Response:
     """Train a plan into a new folder, which becomes a planned run that `voxlate train auto` would train, too."""
-    prepared = _ended_job(site, name, ("plan",), ("done",)).request["arguments"]["data"]
+    prepared = _find_job(site, name, ("plan",), ("done",)).request["arguments"]["data"]
     run = new_folder(_root(site), text_in(form, "folder"), apart_from=Path(prepared))
     with lock(run):
         for file in sorted((site.jobs.folder(name) / PLANNED).iterdir()):
@@ -267,7 +267,7 @@ def stop(site: OfSite, name: str) -> Response:
 @router.post("/jobs/{name}/again")
 def again(site: OfSite, name: str) -> Response:
     """Put a stopped or failed job into the queue again, which resumes it."""
-    _ended_job(site, name, RESUMED, ("cancelled", "failed"))
+    _find_job(site, name, RESUMED, ("cancelled", "failed"))
     return site.go_to(site.jobs.change(name, state="queued", ended=0.0, attempts=0, why=""))
 
 

@@ -94,7 +94,7 @@ class Worker:
                 self.jobs.end(job.name, "failed", why)
                 return
         none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
-        why = self.jobs.stated(job.name, OUTCOME).get("why", none)
+        why = self.jobs.read_file(job.name, OUTCOME).get("why", none)
         self.jobs.end(job.name, "failed" if why else "done", why)
 
 
