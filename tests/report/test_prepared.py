@@ -62,14 +62,14 @@ def test_scans_that_are_not_registered_have_no_chequerboard() -> None:
         name: Volume(np.ones((1, 6, 6, 6), np.float32), np.eye(4), "a.u.", name)
         for name in ("t1", "t2")
     }
-    assert [one.role for one in scan_columns("a", scans, None, {})] == ["scan", "scan"]
+    assert [column["role"] for column in scan_columns("a", scans, None, {})] == ["scan", "scan"]
     columns = scan_columns("a", scans, "t2", {"t1": "rigid"})
-    assert [(one.role, one.title) for one in columns] == [
+    assert [(column["role"], column["title"]) for column in columns] == [
         ("fixed", "t2"),
         ("moving", "t1"),
         ("chequerboard", "t2 and t1"),
     ]
-    assert columns[2].notes == ["rigid"]
+    assert columns[2]["notes"] == ["rigid"]
 
 
 def test_report_shows_at_most_twelve_cases_of_a_prepared_cohort_and_prepare_accepts_its_page(

@@ -25,7 +25,6 @@ from voxlate.images.ranges import range_for
 from voxlate.reports import curves
 from voxlate.reports.page import report
 from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.metrics import METRICS
 from voxlate.system.errors import BadInput
 from voxlate.system.files import WRITING, read_json
 
@@ -373,16 +372,11 @@ def test_a_falling_curve_is_drawn_falling_in_the_pages_colours():
     assert points.max() <= 560
 
 
-def test_an_interval_is_drawn_to_scale_and_names_cannot_break_the_chart():
-    values = {
-        "synthesis": {"mean": 0.5, "sd": 0.1, "ci95": [0.4, 0.6]},
-        "<b>": {"mean": 0.2, "sd": None, "ci95": None},
-    }
-    svg = curves.score_chart(next(one for one in METRICS if one.key == "ssim_2d"), values)
-    (left, _), (right, _) = drawn(svg)
-    assert (left, right) == pytest.approx((138 + 0.4 * 160, 138 + 0.6 * 160))
-    assert "&lt;b&gt;" in svg
-    assert "<b>" not in svg
+def test_a_calibration_states_its_levels_in_the_pages_colours():
+    levels = {50: {"mean": 0.4, "ci95": None}, 90: {"mean": 0.9, "ci95": [0.8, 0.95]}}
+    svg = curves.calibration_chart(levels)
+    assert "90 % asked for: 90.0% inside" in svg
+    assert "var(--accent)" in svg
     assert not re.search(r"https?:|url\(|<style", svg)
 
 

@@ -135,17 +135,17 @@ def test_a_case_without_a_value_is_left_out_of_all_methods(tmp_path):
 
 
 def test_pooled_distances_are_in_the_table_without_a_test_where_they_compare(tmp_path):
-    one = {"texture_kd": {"mean": 0.5, "se": 0.1, "n": 80}}
-    other = {"texture_kd": {"mean": 0.7, "se": 0.1, "n": 80}}
-    fewer = {"texture_kd": {"mean": 0.7, "se": 0.1, "n": 20}}
+    one = {"texture_distance": {"mean": 0.5, "se": 0.1, "n": 80}}
+    other = {"texture_distance": {"mean": 0.7, "se": 0.1, "n": 80}}
+    fewer = {"texture_distance": {"mean": 0.7, "se": 0.1, "n": 20}}
     folders = [
         write(tmp_path / name, {"mae": [1, 2]}, None, p)
         for name, p in zip("abc", (one, other, fewer))
     ]
-    found = metrics(compare(folders[:2]))["texture_kd"]
+    found = metrics(compare(folders[:2]))["texture_distance"]
     assert found["best"] == "a"
     assert found["methods"]["b"] == {"mean": 0.7, "sd": None, "se": 0.1, "ci95": None}
-    assert "texture_kd" not in metrics(compare(folders[1:]))
+    assert "texture_distance" not in metrics(compare(folders[1:]))
 
 
 def test_scores_made_in_another_way_are_refused(folders, tmp_path):

@@ -11,7 +11,7 @@ from scipy.ndimage import convolve, gaussian_filter
 from voxlate.formats.io import content_hash, read_volume, write_volume
 from voxlate.images.grid import Volume, canonical
 from voxlate.phantoms.cohort import write_cohort
-from voxlate.scoring.captions import caption, short_caption, truth_messages
+from voxlate.scoring.captions import caption, truth_messages
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.outliers import find_outliers
 from voxlate.scoring.truths import SketchedTruth, check_scale, faults_of, sketch_of
@@ -265,7 +265,7 @@ def test_evaluate_names_a_case_whose_error_is_far_above_the_others_and_counts_it
     assert line.startswith("ct: 1 of 4 cases have an error of up to ")
     assert "times the median (phantom_003): is the truth, the image or the patient wrong?" in line
     assert line in caption(document)
-    assert line in short_caption(document)
+    assert line in caption(document, "main")
     assert document["modalities"]["ct"]["cases"] == CASES
 
 
@@ -291,7 +291,7 @@ def test_the_table_and_the_report_say_that_several_cases_are_of_one_patient():
         "cases": 20,
         "answers": {},
     }
-    lines = short_caption({"modalities": {"ct": part}, "cases": []})
+    lines = caption({"modalities": {"ct": part}, "cases": []}, "main")
 
     said = "ct: one patient, so the intervals describe these cases and not other patients."
     assert said in lines

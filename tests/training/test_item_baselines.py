@@ -8,9 +8,10 @@ import torch
 
 from voxlate.batch import Batch
 from voxlate.reports.page import report
-from voxlate.scoring.verdict import read_verdicts
+from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
 from voxlate.training.item_baselines import ItemErrors, fit_items
+from voxlate.training.log_file import read_verdicts
 from voxlate.training.run import Run
 
 SHAPE = (1, 24, 20)
@@ -99,14 +100,16 @@ def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, pre
     assert '<p class="verdict worse">✗ WORSE THAN the best naive baseline (intensity table' in head
 
 
-def test_lines_of_a_log_that_are_no_verdicts_are_left_out(tmp_path):
-    good = {"modality": "ct", "outcome": "better", "sentence": "beats it"}
-    lines = [
-        {"stage": "final", "verdict": {"ct": good}},
-        {"stage": "final", "verdict": {"ct": {"outcome": 3}}},
-        [],
-        3,
-    ]
-    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "fi')
-    assert [one.sentence for one in read_verdicts(tmp_path / "log.jsonl")["final"]] == ["beats it"]
-    assert read_verdicts(tmp_path / "none.jsonl") == {}
+def test_the_last_verdicts_of_a_log_are_read_and_a_cut_line_is_left_out(tmp_path):
+    log = tmp_path / "log.jsonl"
+    assert read_verdicts(log) == {}
+    bad, good = (
+        {"modality": "ct", "outcome": outcome, "sentence": outcome}
+        for outcome in ("worse", "better")
+    )
+    lines = [{"stage": "final", "step": 1, "verdict": {"ct": verdict}} for verdict in (bad, good)]
+    log.write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "fi')
+    assert [verdict.outcome for verdict in read_verdicts(log)["final"]] == ["better"]
+    log.write_text(json.dumps(lines[0] | {"verdict": {"ct": {"outcome": 3}}}))
+    with pytest.raises(BadInput, match="expected a line of a training's log"):
+        read_verdicts(log)

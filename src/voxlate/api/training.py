@@ -22,13 +22,14 @@ from voxlate.planning.pace import read_pace
 from voxlate.planning.plan import Plan, check_same, plan_once, plan_training
 from voxlate.recipe import Recipe, from_dict, head_of, read, to_dict
 from voxlate.recipe import text as recipe_text
-from voxlate.scoring.verdict import colour_lines, read_verdicts
+from voxlate.scoring.verdict import colour_lines
 from voxlate.synthesis.calibrate import calibrate as fit_intervals
 from voxlate.synthesis.calibrate import find_calibration_cases, own_copy
 from voxlate.synthesis.model import Model, load
 from voxlate.system.errors import BadInput
 from voxlate.system.messages import message
 from voxlate.training.continuing import train_further
+from voxlate.training.log_file import read_verdicts
 from voxlate.training.pretrained import import_autoencoder, net_changes
 from voxlate.training.published import import_run
 from voxlate.training.run import Run

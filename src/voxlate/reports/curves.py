@@ -1,4 +1,4 @@
-"""Charts as SVG in the page's own colours: training curves, and scores with their intervals."""
+"""Charts as SVG in the page's own colours: training curves, and the calibration of intervals."""
 
 import io
 import math
@@ -16,25 +16,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from voxlate.scoring.metrics import Metric
 from voxlate.system.arrays import AnyArray
 from voxlate.training.log_file import lines_of
 
 Style = Literal["plain", "smooth"]
 POINTS = 400  # a curve has fewer pixels
-LONGEST_NAME = 20
 STEPS = [1, 2, 2.5, 5, 10]  # allowed distances of ticks
 # These placeholders become the page's CSS variables, which differ between its light and dark mode.
 COLOURS = {f"#0000c{n}": f"--c{n}" for n in range(6)}
-INK, SOFT, FAINT, RULE, ACCENT, OTHER = (f"#0000d{n}" for n in range(6))
-COLOURS |= {
-    INK: "--ink",
-    SOFT: "--soft",
-    FAINT: "--faint",
-    RULE: "--rule",
-    ACCENT: "--accent",
-    OTHER: "--other",
-}
+SOFT, FAINT, RULE, ACCENT = (f"#0000d{n}" for n in range(4))
+COLOURS |= {SOFT: "--soft", FAINT: "--faint", RULE: "--rule", ACCENT: "--accent"}
 
 
 @dataclass(frozen=True)
@@ -98,40 +89,6 @@ def curve_chart(curves: Sequence[Curve], label: str, style: Style = "plain") -> 
     return _svg(chart, f"{label} over training steps")
 
 
-def score_chart(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """A chart with a line for each method: its name, its mean with the 95 % interval, and the number."""
-    height = 26 * len(values) + 20
-    chart, axes = _chart(360, height, (138, 62, 20, 0))
-    axes.set_ylim(len(values) - 0.5, -0.5)
-    axes.set_xlim(*_limits(metric, values))
-    axes.set_yticks([])
-    if metric.better == "one":
-        axes.axvline(1, color=FAINT, linewidth=1, linestyle="--")
-    for number, (name, value) in enumerate(values.items()):
-        ours = name == "synthesis"
-        colour, text = (ACCENT, INK) if ours else (OTHER, SOFT)
-        axes.axhline(number, color=RULE, linewidth=1)
-        if value["ci95"]:
-            axes.plot(
-                value["ci95"],
-                [number] * 2,
-                color=colour,
-                alpha=0.5,
-                linewidth=4,
-                solid_capstyle="round",
-            )
-        size = 11 if ours else 9
-        axes.plot(value["mean"], number, "o", color=colour, markersize=size, markeredgewidth=0)
-        how: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": text}
-        how |= {"va": "center", "size": 13, "weight": "bold" if ours else "normal"}
-        axes.text(-138 / 160, number, _short_name(name), ha="left", **how)
-        axes.text(1 + 62 / 160, number, metric.text(value["mean"]), ha="right", **how)
-    low, high = axes.get_xlim()
-    axes.set_xticks([low, high], [short(low), short(high)], size=11)
-    spoken = "; ".join(f"{name} {metric.mean_text(value)}" for name, value in values.items())
-    return _svg(chart, f"{metric.label}: {spoken}")
-
-
 def calibration_chart(levels_found: Mapping[int, Mapping[str, Any]]) -> Markup:
     """Measured coverage in per cent over the nominal coverage; on the dashed diagonal, both are equal."""
     chart, axes = _chart(360, 240, (46, 20, 40, 14))
@@ -189,28 +146,6 @@ def _svg(chart: Figure, label: str) -> Markup:
         width, height, label
     )
     return head + Markup(body)  # matplotlib has escaped the texts in it
-
-
-def _limits(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> tuple[float, float]:
-    """The limits of the axis: errors start at 0, similarity ends at 1, other scores have a margin around the values."""
-    ends = list[float]()
-    for value in values.values():
-        ends += value["ci95"] or [value["mean"]]
-    low = min(ends)
-    high = max(ends)
-    margin = (high - low) * 0.08 or abs(high) * 0.08 or 1.0
-    if metric.key.startswith("ssim"):
-        return min(0.0, low), 1.0
-    if metric.better == "lower":
-        return 0.0, high + margin
-    if metric.better == "one":
-        return 0.0, max(1.5, high + margin)
-    return (1.0 if metric.key == "nmi" else low - margin), high + margin
-
-
-def _short_name(name: str) -> str:
-    name = name.replace("intensity table", "table")
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _smooth(values: AnyArray, width: int) -> AnyArray:

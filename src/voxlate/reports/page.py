@@ -2,9 +2,7 @@
 
 import base64
 import datetime
-import html
 import itertools
-import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -17,38 +15,25 @@ from markupsafe import Markup
 from voxlate import __version__
 from voxlate.cohorts.pseudonyms import without_names
 from voxlate.recipe import text as recipe_text
-from voxlate.reports.curves import Style, calibration_chart, curve_chart, curves_of, score_chart
+from voxlate.reports.curves import Style, calibration_chart, curve_chart, curves_of
 from voxlate.reports.pictures import sections_of, warnings_of
 from voxlate.scoring.captions import training_note
 from voxlate.scoring.documents import read_scores
-from voxlate.scoring.metrics import LEVELS, METRIC_OF, METRICS
+from voxlate.scoring.metrics import LEVELS, METRIC_OF
 from voxlate.scoring.provenance import provenance_of, run_folders
 from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import score_tables
-from voxlate.scoring.verdict import read_verdicts, verdict_lines, verdicts
+from voxlate.scoring.verdict import verdict_lines, verdicts
 from voxlate.starters.names import is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock_if_free, read_json, write_text
+from voxlate.training.log_file import read_verdicts
 from voxlate.training.starter import run_folder
 from voxlate.trust.usability import usability
 
 MOST_CASES = 9
 MOST_PICTURES = 4  # of the validation
 LONGEST_LIST = 12
-CHART_METRICS = (
-    "mae",
-    "rmse",
-    "psnr",
-    "ssim_2d",
-    "ssim_3d",
-    "nmi",
-    "gradient_strength",
-)
-BETTER = {
-    "lower": "lower is better",
-    "higher": "higher is better",
-    "one": "1 is ideal; below is blur, above is noise",
-}
 CURVES: tuple[tuple[str, str, Style], ...] = (
     ("loss", "Training loss", "smooth"),
     ("validation", "Validation", "plain"),
@@ -56,7 +41,6 @@ CURVES: tuple[tuple[str, str, Style], ...] = (
     ("items_per_s", "Speed, items per second", "smooth"),
 )
 Table = dict[str, Any]
-Answer = Mapping[str, Mapping[str, Any]]  # summaries of scores by key
 ALL_CASES = "Errors and standard deviations each have one colour scale for all cases."
 
 
@@ -115,7 +99,7 @@ def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -
         "title": _toml(recipe).get("title"),
         "charts": charts_of(run / "log.jsonl") if run else [],
         "validation": _validation(folder) if is_run else [],
-        "recipe": toml_markup(recipe if places is None else without_names(recipe, places)),
+        "recipe": recipe.strip(),
         "recipe_note": _unlike_shipped(recipe),
         "provenance": flat(shown),
     }
@@ -236,43 +220,23 @@ def _title(scores: Table) -> str:
 
 
 def _summary(modality: str, part: Mapping[str, Any]) -> Table:
-    """A sentence on the uncertainty of one modality, and a chart of each main metric with all baselines."""
-    unit = part["unit"]
-    answers = dict[str, Answer]()
-    known = set[str]()
-    for name, scores in part["answers"].items():
-        answers[name] = {key: value for key, value in scores.items() if value["mean"] is not None}
-        known |= answers[name].keys()
-    own = answers.get("synthesis", {})
-    # Six charts fill the page.
-    keys = known & set(CHART_METRICS) - {"rmse" if "ssim_3d" in known else "ssim_3d"}
-    charts = []
-    for metric in [metric for metric in METRICS if metric.key in keys]:
-        values = {name: own[metric.key] for name, own in answers.items() if metric.key in own}
-        chart = score_chart(metric, values)
-        charts.append((metric.label, metric.unit_for(unit), BETTER[metric.better], chart))
+    """A sentence on the differences between samples of one modality, and a chart of the calibration of its intervals."""
+    scores = part["answers"].get("synthesis", {})
+    own = {key: value for key, value in scores.items() if value["mean"] is not None}
+    said = ""
+    if "std" in own:
+        spread = METRIC_OF["std"].text(own["std"]["mean"])
+        said = f"The samples of a case differ by {spread} {part['unit']} on average (standard deviation)"
+        if "std_error_r" in own:
+            r = METRIC_OF["std_error_r"].text(own["std_error_r"]["mean"])
+            said += f"; where they differ more, the error is larger with correlation {r}"
     levels = [level for level in LEVELS if f"coverage_{level}" in own]
     coverage = {level: own[f"coverage_{level}"] for level in levels}
     return {
         "modality": modality,
-        "uncertainty": _uncertainty(own, unit),
-        "charts": charts,
+        "uncertainty": f"{said}." if said else "",
         "calibration": calibration_chart(coverage) if len(coverage) > 1 else None,
     }
-
-
-def _uncertainty(scores: Answer, unit: str) -> str:
-    """A sentence on the differences between samples."""
-    if "std" not in scores:
-        return ""
-    spread, r = (
-        METRIC_OF[key].text(scores[key]["mean"]) if key in scores else ""
-        for key in ("std", "std_error_r")
-    )
-    related = f"; where they differ more, the error is larger with correlation {r}" if r else ""
-    return (
-        f"The samples of a case differ by {spread} {unit} on average (standard deviation){related}."
-    )
 
 
 def charts_of(log: Path) -> list[Table]:
@@ -322,18 +286,3 @@ def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     for key, part in value.items() if isinstance(value, dict) else enumerate(value):
         pairs += flat(part, f"{prefix}.{key}" if prefix else str(key))
     return pairs
-
-
-def toml_markup(text: str) -> Markup:
-    """TOML with markup of comments, tables, keys and strings for the page's style."""
-    lines = []
-    for line in text.strip().splitlines():
-        escaped = html.escape(line, quote=False)
-        if line.lstrip().startswith("#"):
-            lines.append(f'<span class="comment">{escaped}</span>')
-        elif line.lstrip().startswith("["):
-            lines.append(f'<span class="table">{escaped}</span>')
-        else:
-            marked = re.sub(r'("[^"]*")', r'<span class="string">\1</span>', escaped)
-            lines.append(re.sub(r"^(\s*[\w.-]+)(\s*=)", r'<span class="key">\1</span>\2', marked))
-    return Markup("\n".join(lines))

@@ -2,9 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,12 @@ SQUARES = 8  # squares of a chequerboard along its shorter side
 WIDEST = 7  # columns of a row; more columns have rows of about equal length
 CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "mae_z", "gradient_strength")
 METHOD_SCORES = ("mae", "ssim_2d")
-LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}
+LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}  # of a method's columns
 
 # Roles with a scale for all cases: the low end in units of the high one, and the colours.
 SHARED = (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error"))
 
 Table = Mapping[str, Any]
-Rows = Mapping[str, Table]  # scores of a case by method
 Methods = Mapping[str, tuple[Path, Table]]
 
 
@@ -97,28 +95,31 @@ class CaseImages:
     images: Sequence[CaseImage]
     warnings: Sequence[Message] = ()
 
-    def pixel_mm(self, plane: Plane) -> tuple[float, float]:
-        """Height and width of a pixel of a plane."""
-        return pictures.pixel_mm(self.grid.spacing_mm, plane)
+    def column(self, image: CaseImage, scales: Scales, **words: Any) -> Table:
+        """A column of pictures with a heading and a colour bar.
+
+        Each picture has a PNG (uri), a description (alt), and the letters of its left and right side (sides). words:
+        another role or title, notes, or another colour bar.
+        """
+        scale = image.scale or scales[image.role]
+        column = {"role": image.role, "title": image.name, "bars": [scale], **words}
+        about = (
+            f"{words['title']} ({image.name})"
+            if "title" in words
+            else f"{image.role} ({image.name})"
+        )
+        cells = list[Table]()
+        for plane, values in image.slices.items():
+            shades = pictures.shades(values, scale.low, scale.high)
+            pixel = pictures.pixel_mm(self.grid.spacing_mm, plane)
+            square = pictures.square_pixels(shades, pixel, SHORTEST_PIXELS)
+            alt = f"{about}, {plane} slice of {self.case}"
+            uri = pictures.data_uri(square, scale.colours)
+            cells.append({"uri": uri, "alt": alt, "sides": SIDES[plane]})
+        return {**column, "pictures": cells}
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of pictures with a heading, and colour bars with their labels.
-
-    pictures: each has a PNG (uri), a description (alt, label), and the letters of its left and right side (sides).
-    """
-
-    role: str
-    title: str
-    pictures: Sequence[Table]
-    bars: Sequence[tuple[str, ColourScale]]
-    notes: Sequence[str] = ()
-
-
-def read_case(
-    out: Path, scores: Table, case: str, modality: str, sources: bool = True
-) -> CaseImages | None:
+def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages | None:
     """The middle slices of one synthesis in OUT, its sources and its truth; None if the synthesis is absent.
 
     scores: its metrics.json with the range and the files of truth and sources; {} if it was not scored.
@@ -131,6 +132,7 @@ def read_case(
     of_network = part and part["unit"] == NETWORK_RANGE.unit
     networks = stated.get("network_units", {}) if of_network else {}
     units = {name: network_units(stated, name, out / case) for name in networks}
+    own = units.get(modality, OWN)
     image = read_canonical(files[modality], modality)
     # A CT may have grey values.
     image = replace(image, unit=stated.get("units", {}).get(modality, image.unit))
@@ -138,87 +140,70 @@ def read_case(
     file = out.resolve() / place if place else None
     truth = read_canonical(file, modality) if file and is_there(file) else None
     main = image if truth is None else truth
-    own = units.get(modality, OWN)
-    synthesis = return_to(own.synthesis(image), main.grid)
-    scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
-    shown = _Shown(synthesis, own, scale, foreground(main))
+    body = foreground(main)
     images = []
-    for name, path in _inputs(out, scores, case, stated).items() if sources else ():
+    # The paths that the scores state are relative to OUT, and of all images of the case.
+    named = source_paths(stated)
+    scored = scores.get("source_files", {}).get(case, {}).items()
+    placed = {name: out.resolve() / path for name, path in scored if name in named or not named}
+    for name, path in (placed or named).items():
         if is_there(path):
             scan = return_to(units.get(name, OWN).truth(read_canonical(path, name)), main.grid)
-            own_scale = NETWORK_RANGE if name in units else None
-            images.append(_scan("source", name, scan, shown.at, own_scale))
-    images += shown.read(files, stated, None if truth is None else own.truth(truth))
+            scale = NETWORK_RANGE if name in units else None
+            images.append(_scan("source", name, scan, _centre(body), scale))
+    scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
+    synthesis = return_to(own.synthesis(image), main.grid)
+    truth = None if truth is None else own.truth(truth)
+    images += _of_synthesis(synthesis, truth, own, scale, body, files, stated)
     return CaseImages(case, main.grid, images, stated.get("warnings", ()))
 
 
-@dataclass(frozen=True, eq=False)
-class _Shown:
-    """A synthesis on the grid, in the units and on the range of its pictures; body: the case's foreground."""
+def _of_synthesis(
+    synthesis: Volume,
+    truth: Volume | None,
+    units: Units,
+    scale: Range,
+    body: Bool,
+    files: Mapping[str, Path],
+    stated: Table,
+) -> Iterator[CaseImage]:
+    """A synthesis, its truth and error, and its maps, as far as they exist; files: of the case, by name."""
+    modality = synthesis.modality
+    values = synthesis.data[0]
+    at = _centre(body)
+    shades = display_scale(scale, modality)
 
-    synthesis: Volume
-    units: Units
-    scale: Range
-    body: Bool
-
-    @cached_property
-    def at(self) -> dict[Plane, int]:
-        """The slices that are shown."""
-        return _centre(self.body)
-
-    def read(
-        self, files: Mapping[str, Path], stated: Table, truth: Volume | None
-    ) -> Iterator[CaseImage]:
-        """A synthesis, its truth and error, and its maps, as far as they exist; files: of the case, by name."""
-        modality = self.synthesis.modality
-        values = self.synthesis.data[0]
-        scale = self.scale
-        shades = display_scale(scale, modality)
-        ours = scale.normalise(values, self.body)
-        yield self._image("synthesis", modality, ours, shades)
-        true = None if truth is None else scale.normalise(truth.data[0], self.body)
-        if true is not None:
-            yield self._image("truth", modality, true, shades)
-            yield self._image("error", "synthesis − truth", ours - true)
-        if (interval := interval_of(files, modality, stated)) is not None:
-            ends = [self._map(path, self.units.synthesis) for path in (interval.low, interval.high)]
-            low, high = (scale.normalise_map(end, values, self.body) for end in ends)
-            name = f"{interval.coverage:.0%} interval"
-            yield self._image("low", name, low, shades)
-            yield self._image("high", name, high, shades)
-            if true is not None:
-                beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
-                # Only voxels of the body count.
-                yield self._image("outside", "truth outside", np.where(self.body, beyond, 0))
-        if modality + UNFAMILIAR in files and stated.get("familiar", {}).get("unfamiliar"):
-            far = self._map(files[modality + UNFAMILIAR], OWN.synthesis)
-            name = "distance from training scans (1: the farthest of them)"
-            yield self._image("unfamiliar", name, far, ColourScale(0, 4, "magma", ""))
-        if (std := spread_of(modality, files)) is not None:
-            spread = self._map(std, self.units.spread) / scale.gain(values, self.body)
-            yield self._image("spread", "standard deviation", spread)
-
-    def _map(self, path: Path, convert: Conversion) -> Float32:
+    def read_map(path: Path, convert: Conversion) -> Float32:
         """The values of a map of the synthesis on its grid."""
-        stored = convert(read_canonical(path, self.synthesis.modality))
-        return return_to(stored, self.synthesis.grid).data[0]
+        return return_to(convert(read_canonical(path, modality)), synthesis.grid).data[0]
 
-    def _image(
-        self, role: str, name: str, values: AnyArray, scale: ColourScale | None = None
-    ) -> CaseImage:
-        return CaseImage(role, name, _slices(values, self.at), scale)
+    ours = scale.normalise(values, body)
+    yield CaseImage("synthesis", modality, _slices(ours, at), shades)
+    true = None if truth is None else scale.normalise(truth.data[0], body)
+    if true is not None:
+        yield CaseImage("truth", modality, _slices(true, at), shades)
+        yield CaseImage("error", "synthesis − truth", _slices(ours - true, at))
+    if (interval := interval_of(files, modality, stated)) is not None:
+        ends = [read_map(path, units.synthesis) for path in (interval.low, interval.high)]
+        low, high = (scale.normalise_map(end, values, body) for end in ends)
+        name = f"{interval.coverage:.0%} interval"
+        yield CaseImage("low", name, _slices(low, at), shades)
+        yield CaseImage("high", name, _slices(high, at), shades)
+        if true is not None:
+            beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
+            # Only voxels of the body count.
+            beyond = np.where(body, beyond, 0)
+            yield CaseImage("outside", "truth outside", _slices(beyond, at))
+    if modality + UNFAMILIAR in files and stated.get("familiar", {}).get("unfamiliar"):
+        far = read_map(files[modality + UNFAMILIAR], OWN.synthesis)
+        name = "distance from training scans (1: the farthest of them)"
+        yield CaseImage("unfamiliar", name, _slices(far, at), ColourScale(0, 4, "magma", ""))
+    if (std := spread_of(modality, files)) is not None:
+        spread = read_map(std, units.spread) / scale.gain(values, body)
+        yield CaseImage("spread", "standard deviation", _slices(spread, at))
 
 
-def _inputs(out: Path, scores: Table, case: str, stated: Table) -> dict[str, Path]:
-    """The source scans of an image by its provenance, at the places that its scores state."""
-    # These paths are relative to OUT, and of all images of the case.
-    scored = scores.get("source_files", {}).get(case, {})
-    own = source_paths(stated)
-    inputs = {name: out.resolve() / file for name, file in scored.items() if name in own or not own}
-    return inputs or own
-
-
-def share_scales(cases: Iterable[CaseImages]) -> Scales:
+def share_scales(cases: Sequence[CaseImages]) -> Scales:
     """One scale for all errors and one for all standard deviations of a modality, so that cases can be compared."""
     values = dict[str, list[AnyArray]]()
     unit = ""
@@ -238,8 +223,8 @@ def share_scales(cases: Iterable[CaseImages]) -> Scales:
 def sections_of(methods: Methods, most: int) -> list[Table]:
     """The page's sections of at most `most` cases, evenly from the lowest to the highest error (mean of the methods).
 
-    methods: folder and metrics.json ({} if there is none) by name; one method with a column for each image, or several
-    methods with a column for each method.
+    methods: folder and metrics.json ({} if there is none) by name. A section has a column for each image of one method;
+    of several methods it has the images, errors and standard deviations, after the sources and the truth.
     """
     folder, scores = next(iter(methods.values()))
     syntheses = _syntheses(folder)
@@ -265,38 +250,56 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
         return sum(own.get(case, {}).get("mae") or 0.0 for own in rows.values())
 
     ordered = sorted(cases, key=error)
-    ranks = evenly(len(ordered), most)
     last = len(ordered) - 1
     extremes = {0: " (lowest)", last: " (highest)"} if last else {}
-    shown = list[dict[str, CaseImages]]()
-    for rank in ranks:
-        images = dict[str, CaseImages]()
-        for name, (folder, own) in methods.items():
-            # The images of the first method include the sources.
-            if found := read_case(folder, own, ordered[rank], modality, sources=not images):
-                images[name] = found
-        shown.append(images)
-    scales = share_scales(itertools.chain.from_iterable(images.values() for images in shown))
-    layout = _alone if len(methods) == 1 else _several
-    for rank, images in zip(ranks, shown):
-        if images:
-            case = ordered[rank]
-            facts = [modality, str(next(iter(images.values())).grid)]
-            if part:
-                facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
-            said = itertools.chain.from_iterable(own.warnings for own in images.values())
-            own_rows = {name: rows[name].get(case, {}) for name in images}
-            yield {
-                "case": case,
-                "facts": facts,
-                "warnings": list(dict.fromkeys(map(str, said))),
-                **layout(images, scales, own_rows, part["unit"] if part else ""),
-            }
+    shown = dict[int, dict[str, CaseImages]]()
+    for rank in evenly(len(ordered), most):
+        every = {
+            name: read_case(folder, own, ordered[rank], modality)
+            for name, (folder, own) in methods.items()
+        }
+        if images := {name: own for name, own in every.items() if own}:
+            shown[rank] = images
+    scales = share_scales([*itertools.chain.from_iterable(own.values() for own in shown.values())])
+    for rank, images in shown.items():
+        case = ordered[rank]
+        first = next(iter(images.values()))
+        facts = [modality, str(first.grid)]
+        if part:
+            facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
+        said = itertools.chain.from_iterable(own.warnings for own in images.values())
+        unit = part["unit"] if part else ""
+        own_rows = {name: rows[name].get(case, {}) for name in images}
+        section = {"case": case, "facts": facts, "warnings": list(dict.fromkeys(map(str, said)))}
+        if len(methods) == 1:
+            (row,) = own_rows.values()
+            columns = [first.column(image, scales) for image in first.images]
+            yield {**section, "columns": columns, "scores": _score_texts(row, CASE_SCORES, unit)}
+        else:
+            yield {**section, **_several(images, scales, own_rows, unit)}
+
+
+def _several(
+    methods: Mapping[str, CaseImages], scales: Scales, rows: Mapping[str, Table], unit: str
+) -> Table:
+    """Sources and truth, then the image, error and standard deviation of each method."""
+    first = next(iter(methods.values()))
+    columns = [
+        first.column(image, scales) for image in first.images if image.role in ("source", "truth")
+    ]
+    for name, case in methods.items():
+        notes = [" ".join(text) for text in _score_texts(rows[name], METHOD_SCORES, unit)]
+        for image in case.images:
+            if label := LABELS.get(image.role):
+                title = f"{name}, {label}"
+                columns.append(case.column(image, scales, role="", title=title, notes=notes))
+                notes = []
+    return {"columns": columns, "in_a_row": in_a_row(len(columns))}
 
 
 def scan_columns(
     case: str, scans: Mapping[str, Volume], fixed: str | None, notes: Mapping[str, str]
-) -> list[Column]:
+) -> list[Table]:
     """The middle slices of scans on one grid in a column each, and chequerboards of `fixed` with each other scan.
 
     notes: text below the heading of a scan's chequerboard.
@@ -305,21 +308,26 @@ def scan_columns(
     main = scans[names[0]]
     about = CaseImages(case, main.grid, ())
     at = _centre(foreground(main))
-    images = dict[str, CaseImage]()
-    columns = list[Column]()
+    columns = list[Table]()
+    first = None
     for name in names:
         role = ("fixed" if name == fixed else "moving") if fixed else "scan"
-        image = images[name] = _scan(role, name, scans[name], at)
-        columns.append(_column(about, image, {}))
-        if fixed and name != fixed:
-            pair = f"{fixed} and {name}"
+        image = _scan(role, name, scans[name], at)
+        columns.append(about.column(image, {}))
+        if first is not None:
             board = {
-                plane: chequerboard(images[fixed], image, plane, about.pixel_mm(plane))
+                plane: chequerboard(
+                    first, image, plane, pictures.pixel_mm(main.grid.spacing_mm, plane)
+                )
                 for plane in at
             }
-            both = CaseImage("chequerboard", pair, board, ColourScale(0, 1, "gray", ""))
-            text = [notes[name]] if name in notes else []
-            columns.append(replace(_column(about, both, {}), bars=[], notes=text))
+            both = CaseImage(
+                "chequerboard", f"{fixed} and {name}", board, ColourScale(0, 1, "gray", "")
+            )
+            said = [notes[name]] if name in notes else []
+            columns.append(about.column(both, {}, bars=[], notes=said))
+        elif fixed:
+            first = image
     return columns
 
 
@@ -356,58 +364,9 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(number * (count - 1) / max(1, chosen - 1)) for number in range(chosen)]
 
 
-def _alone(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str) -> Table:
-    """A column for each image with its own colour bar."""
-    ((name, case),) = methods.items()
-    columns = [_column(case, image, scales) for image in case.images]
-    return {"columns": columns, "scores": _score_texts(rows[name], CASE_SCORES, unit)}
-
-
-def _several(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str) -> Table:
-    """Sources and truth, then a column for each method: its image, error and standard deviation."""
-    first = next(iter(methods.values()))
-    columns = [
-        _column(first, image, scales) for image in first.images if image.role in ("source", "truth")
-    ]
-    holder = next((n for n, column in enumerate(columns) if column.role == "truth"), len(columns))
-    bars: dict[str, tuple[str, ColourScale]] = {}
-    for name, case in methods.items():
-        shown = list[Table]()
-        for image in case.images:
-            if label := LABELS.get(image.role):
-                shown += _pictures(case, image, scales, name, label)
-                bars[image.role] = (label, image.scale or scales[image.role])
-        texts = _score_texts(rows[name], METHOD_SCORES, unit)
-        columns.append(Column("", name, shown, [], [" ".join(text) for text in texts]))
-    # All methods share colour bars, which are placed below the truth if there is one.
-    columns[holder] = replace(columns[holder], bars=list(bars.values()))
-    return {"columns": columns, "in_a_row": in_a_row(len(columns))}
-
-
 def in_a_row(columns: int) -> int:
     """The number of columns in a row, so that rows are about equally long."""
     return math.ceil(columns / math.ceil(columns / WIDEST))
-
-
-def _column(case: CaseImages, image: CaseImage, scales: Scales) -> Column:
-    scale = image.scale or scales[image.role]
-    shown = _pictures(case, image, scales, image.role)
-    return Column(image.role, image.name, shown, [("", scale)])
-
-
-def _pictures(
-    case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = ""
-) -> list[Table]:
-    """The slices of one image."""
-    scale = image.scale or scales[image.role]
-    cells = list[Table]()
-    for plane, values in image.slices.items():
-        shades = pictures.shades(values, scale.low, scale.high)
-        square = pictures.square_pixels(shades, case.pixel_mm(plane), SHORTEST_PIXELS)
-        alt = f"{title}{', ' if label else ''}{label} ({image.name}), {plane} slice of {case.case}"
-        uri = pictures.data_uri(square, scale.colours)
-        cells.append({"uri": uri, "alt": alt, "label": label, "sides": SIDES[plane]})
-    return cells
 
 
 def _score_texts(row: Table, keys: Sequence[str], unit: str) -> list[tuple[str, str]]:

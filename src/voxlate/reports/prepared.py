@@ -52,7 +52,7 @@ def report_prepared(
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
             *misalignment_lines(cohort.cases).items(),
-            *(("warning", str(one)) for one in cohort.warnings),
+            *(("warning", str(message)) for message in cohort.warnings),
         ],
         "cases": sections,
         "cases_total": len(sections),

@@ -1,17 +1,20 @@
 """The captions below tables of scores: sentences on the content of a metrics.json."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 
-from voxlate.scoring.documents import Document, Part, rows_of
+from voxlate.scoring.documents import Document, Part, Row, rows_of
 from voxlate.scoring.intervals import describe_bound
 from voxlate.scoring.lesion_counts import lesion_sentence
-from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
+from voxlate.scoring.metrics import LPIPS, METRIC_OF, SSIM, metrics_of, scope_label
 from voxlate.scoring.truths import KEPT, LEFT_OUT, Fault, fault_messages
 from voxlate.system.errors import first_of, plural
 from voxlate.system.messages import Message, read_messages, worst_grade
 
+MAE = METRIC_OF["mae"]
 FEW = 4  # notes on cases that are printed without --all
 WIDE = 0.6  # share of the scored range above which intervals carry hardly any information
 OWN_PEAK = "Each image is divided by its own peak, so its overall brightness does not change its scores; with --units network it does."
@@ -26,45 +29,38 @@ def keys_of(document: Document) -> set[str]:
     return keys
 
 
-def caption(document: Document) -> list[str]:
-    """The full caption: range, mask, window, units and numbers of cases."""
-    parts = document["modalities"]
-    lines = [*map(str, truth_messages(document)), training_note(document), *_on_intervals(document)]
-    for name, part in parts.items():
-        lines.append(
-            f"{range_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}."
-        )
-    lines += _on_cases(document)
-    if any(part["own_peak"] for part in parts.values()):
-        lines.append(OWN_PEAK)
-    lines += [*_on_metrics(document), *_on_areas(document)]
-    ours = [row for row in document["cases"] if row["answer"] == "synthesis"]
-    lines += [lesion_sentence(name, ours) for name in document.get("regions", {})]
-    return [*filter(None, lines), *_on_origins(document), *_group_notes(document)]
+def caption(document: Document, which: Literal["all", "main"] = "all") -> list[str]:
+    """The caption of a table: ranges, masks, numbers of cases, value of intervals, and notes on cases.
 
-
-def short_caption(document: Document) -> list[str]:
-    """The short caption: range, mask, numbers of cases, value of intervals, and number of cases with warnings."""
-    lines = [training_note(document), *_on_intervals(document)]
+    which: "main" leaves out the conventions and origins, and all but a few notes.
+    """
+    rules = which == "all"
+    lines = [*map(str, truth_messages(document))] if rules else []
+    lines += [training_note(document), *_on_intervals(document)]
     for name, part in document["modalities"].items():
-        lines.append(f"{range_note(name, part)}; mask: {part['mask']}.")
-    lines += [*_on_cases(document), *_on_areas(document)]
-    if without := document.get("without_truth"):
-        lines.append(f"Without truth, not scored: {plural(len(without), 'image')}.")
-    all_warnings = document.get("scan_warnings", {})
-    grades = {case: worst_grade(read_messages(some)) for case, some in all_warnings.items()}
-    warned = [case for case, grade in grades.items() if grade != "note"]
-    if warned:
-        lines.append(
-            f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why."
-        )
-    notes = list(_group_notes(document))
-    lines += notes[:FEW]
-    if more := notes[FEW:]:
-        lines.append(
-            f"{plural(len(more), 'further note')} on grids and baselines: --all prints all."
-        )
+        rule, drawn = (f" ({part['range_rule']})", f"; {part['bootstrap']}") if rules else ("", "")
+        lines.append(f"{range_note(name, part)}{rule}; mask: {part['mask']}{drawn}.")
+    lines += _on_cases(document)
+    if rules:
+        lines += [*_on_metrics(document), *_on_areas(document), *_on_origins(document)]
+    else:
+        lines += [*_on_areas(document), *_on_warnings(document)]
+    notes = _group_notes(document)
+    more = 0 if rules else len(notes[FEW:])
+    lines += notes[: len(notes) - more]
+    if more:
+        lines.append(f"{plural(more, 'further note')} on grids and baselines: --all prints all.")
     return [*filter(None, lines)]
+
+
+def _on_warnings(document: Document) -> Iterator[str]:
+    """The numbers of images without truth, and of cases of which the synthesis warned."""
+    if without := document.get("without_truth"):
+        yield f"Without truth, not scored: {plural(len(without), 'image')}."
+    warnings = document.get("scan_warnings", {}).items()
+    warned = [case for case, some in warnings if worst_grade(read_messages(some)) != "note"]
+    if warned:
+        yield f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why."
 
 
 def _on_cases(document: Document) -> Iterator[str]:
@@ -74,10 +70,10 @@ def _on_cases(document: Document) -> Iterator[str]:
             yield f"{name}: one patient, so the intervals describe these cases and not other patients."
         if part["patients"] == 2:
             yield f"{name}: two patients, so the intervals carry hardly any information on other patients."
-    for one in read_messages(document.get("messages", ())):
-        yield str(one)
-    for name, part in document.get("misaligned", {}).items():
-        yield _misalignment_note(name, part, document)
+    yield from map(str, read_messages(document.get("messages", ())))
+    for name, part in document["modalities"].items():
+        if floors := document.get("misaligned", {}).get(name):
+            yield _misalignment_note(name, floors, part["unit"], rows_of(document, name))
 
 
 def _on_areas(document: Document) -> Iterator[str]:
@@ -150,9 +146,11 @@ def _on_intervals(document: Document) -> Iterator[str]:
 
 
 def _on_metrics(document: Document) -> Iterator[str]:
-    """The conventions of SSIM, NMI, gradients, distances and LPIPS."""
+    """The conventions of peaks, SSIM, NMI, gradients, distances and LPIPS."""
     parts = document["modalities"].values()
     first = next(iter(parts))
+    if any(part["own_peak"] for part in parts):
+        yield OWN_PEAK
     keys = keys_of(document)
     windows = {"valid": "whole windows only", "same": "edges extended with zeros"}
     low = "; values measured from zero, not from the low end of the range"
@@ -163,19 +161,21 @@ def _on_metrics(document: Document) -> Iterator[str]:
     for part in parts:
         if features := part["features"]:
             kind = (
-                "FD, FD∞ and KD"
+                "FD and FD∞"
                 if features["kind"] == "fd"
                 else "Texture distances (not FD: other features, another scale)"
             )
             few = features["images"] < features["images_for_limit"]
             needed = f" ∞ needs {features['images_for_limit']} images." if few else ""
-            yield f"{kind}: features: {features['name']}; {features['dimensions']} numbers a slice; {features['images']} axial slices pooled, resize {features['resize']}; ± is the standard error ({features['errors']}). The plain distance is too high with few images, so it compares only between equal numbers of images; ∞ extrapolates it, and the kernel distance has no such bias.{needed}"
+            yield f"{kind}: features: {features['name']}; {features['dimensions']} numbers a slice; {features['images']} axial slices pooled, resize {features['resize']}; ± is the standard error ({features['errors']}). The plain distance is too high with few images, so it compares only between equal numbers of images; ∞ extrapolates it.{needed}"
     if first["lpips"]:
         yield f"LPIPS: {first['lpips']}; {LPIPS}."
 
 
 def _on_origins(document: Document) -> Iterator[str]:
-    """The origin of naive baselines and bounds, images that are not scored, and warnings of single cases."""
+    """Counts of lesions, the origin of baselines and bounds, images that are not scored, and warnings of single cases."""
+    ours = [row for row in document["cases"] if row["answer"] == "synthesis"]
+    yield from (lesion_sentence(name, ours) for name in document.get("regions", {}))
     if number := document.get("naive_cases"):
         if isinstance(number, dict):
             number = ", ".join(f"{count} ({name})" for name, count in number.items())
@@ -190,14 +190,13 @@ def _on_origins(document: Document) -> Iterator[str]:
         yield f"{case}: {' '.join(map(str, read_messages(warnings)))}"
 
 
-def _group_notes(document: Document) -> Iterator[str]:
+def _group_notes(document: Document) -> list[str]:
     """Notes on the alignment of images and on absent baselines, each with all of its cases."""
+    cases = dict[str, list[str]]()
     for key in ("moved", "naive_left_out"):
-        cases = dict[str, list[str]]()
         for case, note in document.get(key, {}).items():
-            cases.setdefault(note, []).append(case)
-        for note, of_note in cases.items():
-            yield f"{', '.join(of_note)}: {note.removesuffix('.')}."
+            cases.setdefault(note.removesuffix("."), []).append(case)
+    return [f"{', '.join(of_note)}: {note}." for note, of_note in cases.items()]
 
 
 def range_note(name: str, part: Part) -> str:
@@ -208,14 +207,14 @@ def range_note(name: str, part: Part) -> str:
     return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"
 
 
-def _misalignment_note(modality: str, part: Part, document: Document) -> str:
+def _misalignment_note(name: str, floors: Part, unit: str, rows: Mapping[str, Row]) -> str:
     """The part of the error that is due to misaligned scans, over the cases with misaligned scans."""
-    metric = metrics_of(document)["mae"]
-    unit = metric.unit_for(document["modalities"][modality]["unit"])
-    rows = rows_of(document, modality)
-    cases = part["cases"]
-    error = float(np.mean([row["mae"] for case, row in rows.items() if case in cases]))
-    due, of = (f"{metric.text(value, like=error)} {unit}" for value in (part["mae"], error))
-    share = f"about {due} are" if part["mae"] < error else f"nearly all ({due}) is"
-    source = next(iter(cases.values()))["source"]
-    return f"{modality}: {len(cases)} of {plural(len(rows), 'case')} are misaligned with {source}, by {part['mm']:.1f} mm on average (estimate of prepare). Of their MAE of {of}, {share} due to that: the truth differs by as much from a copy that is shifted by this distance."
+    cases = floors["cases"]
+    errors = [row.get("mae") for case, row in rows.items() if case in cases]
+    error = float(np.mean([error for error in errors if error is not None] or math.nan))
+    due, of = (
+        f"{MAE.text(value, like=error)} {MAE.unit_for(unit)}" for value in (floors["mae"], error)
+    )
+    share = f"about {due} are" if floors["mae"] < error else f"nearly all ({due}) is"
+    sources = ", ".join(sorted({floor["source"] for floor in cases.values()}))
+    return f"{name}: {len(cases)} of {plural(len(rows), 'case')} are misaligned with {sources}, by {floors['mm']:.1f} mm on average (estimate of prepare). Of their MAE of {of}, {share} due to that: the truth differs by as much from a copy that is shifted by this distance."

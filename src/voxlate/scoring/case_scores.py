@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from voxlate.cases.naive import Baselines
 from voxlate.formats.io import content_hash, is_there
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import foreground
@@ -17,7 +18,8 @@ from voxlate.images.ranges import Range
 from voxlate.options.evaluate import EvaluateOptions
 from voxlate.scoring.aligned import score_aligned
 from voxlate.scoring.alignment import Alignment, find_alignment
-from voxlate.scoring.distances import Cases, Pool
+from voxlate.scoring.distances import slices_of
+from voxlate.scoring.features import Features, Vectors
 from voxlate.scoring.intervals import interval_scores, is_changed, region_coverage
 from voxlate.scoring.metrics import ImagePair, Score, correlation, seam
 from voxlate.scoring.misaligned import Floor, estimate_for, floor_of
@@ -32,7 +34,7 @@ from voxlate.scoring.regions import (
     scale_to_peak,
 )
 from voxlate.scoring.scopes import MASK, CountedVoxels, Cut, Scope, score_scope
-from voxlate.scoring.scored_images import Item, RunFiles
+from voxlate.scoring.scored_images import Item
 from voxlate.scoring.tables import Row
 from voxlate.scoring.truths import SketchedTruth, has_other_size, shows_nothing, sketch_of
 from voxlate.scoring.units import OWN, Units, network_units, picture_units, shows_a_window
@@ -44,15 +46,18 @@ Functions = Mapping[str, Score]
 
 @dataclass(frozen=True)
 class Rules:
-    """What an evaluation scores, and how, by its checked options; pool: gathers features for distances."""
+    """What an evaluation scores, and how, by its checked options.
+
+    features: of slices in the layout `axes`, for distances.
+    """
 
     asked: EvaluateOptions
-    run_files: Mapping[Item, RunFiles]
     regions: tuple[Region, ...]
     scopes: tuple[Scope, ...]
     cut: Cut
     window_hu: tuple[float, float]
-    pool: Pool | None = None
+    features: Features | None
+    axes: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +102,8 @@ class Truth:
     def alignment_from(self, grid: Grid, frame: str | None = None) -> Alignment:
         """The alignment of an image on a grid, in the frame of a scan (default: that of the scored image)."""
         item = self.item
-        prepared = self.rules.run_files[item].prepared
-        return find_alignment(self.volume, grid, item.provenance, prepared, item.case.case, frame)
+        cohort = item.prepared
+        return find_alignment(self.volume, grid, item.provenance, cohort, item.case.case, frame)
 
     def read(self, path: Path, name: str) -> Volume:
         """Another scan of the case on the truth's grid; raises BadInput if the transform of its registration is lost."""
@@ -177,7 +182,8 @@ class ScoredItem:
     """The rows of a synthesis and its naive baselines, with a note on the alignment and on absent baselines.
 
     floor: the effect of misaligned scans, if they are misaligned; truth: what shows whether it is that of the image. There
-    are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices' features.
+    are no rows where the truth is so large or small that it does not lie on the image. vectors: of the slices of the truth
+    and of each answer.
     """
 
     rows: list[Row]
@@ -185,7 +191,7 @@ class ScoredItem:
     left_out: str
     floor: Floor | None
     truth: SketchedTruth
-    vectors: dict[tuple[str, str], Cases] = field(default_factory=dict)
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)
 
 
 def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> ScoredItem:
@@ -212,19 +218,25 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
             f"--units network: expected a truth in HU, as the image is, found the picture {truth.scan.origin}. Drop --units, and pass --window."
         )
     left_out = list[str]()
+    synthesis = truth.alignment.apply(image)
     naive = _naive_images(truth, left_out)
-    images = {"synthesis": truth.alignment.apply(image)}
+    known = item.baselines
+    own = {name: known.in_own_unit(image) for name, image in naive.items() if known}
     # In arbitrary units, baselines are stored in shares of a peak, as they are scored.
-    for name, baseline in naive.items():
-        images[name] = baseline if scale.own else units.synthesis(_in_own_unit(baseline, truth))
-    on_255 = _network_errors(truth, images["synthesis"], naive)
-    rows = [_score(truth, answer, volume, functions) for answer, volume in images.items()]
+    scored = naive if scale.own else {name: units.synthesis(image) for name, image in own.items()}
+    on_255 = _network_errors(truth, {"synthesis": synthesis, **own})
+    rows = []
+    vectors = dict[str, Vectors]()
+    for answer, volume in {"synthesis": synthesis, **scored}.items():
+        pair = ImagePair(truth.values, truth.on_range(volume), scale, truth.inside, asked.ssim_from)
+        rows.append(_score(truth, answer, volume, pair, functions))
+        for name, values in ((answer, pair.synthesis), ("truth", pair.truth)):
+            if rules.features is not None and name not in vectors:
+                vectors[name] = rules.features(slices_of(values, pair, rules.axes))
     for row in rows:
-        if row.answer in on_255:
-            row.scores["mae_network"] = on_255[row.answer]
-    rows[0].scores.update(_interval_scores(truth, images["synthesis"]))
-    rows[0].scores.update(_spread_scores(truth, images["synthesis"]))
-    return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth), sketch)
+        row.scores.update(on_255.get(row.answer, {}))
+    rows[0].scores.update(_interval_scores(truth, synthesis) | _spread_scores(truth, synthesis))
+    return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth), sketch, vectors)
 
 
 def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
@@ -263,10 +275,8 @@ def _where_covered(alignment: Alignment, image: Volume, mask: Bool | None = None
     return values
 
 
-def _network_errors(
-    truth: Truth, synthesis: Volume, baselines: Mapping[str, Volume]
-) -> dict[str, float]:
-    """MAE in network units of images in arbitrary units that are scored in shares of their own peaks.
+def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, dict[str, float]]:
+    """MAE in network units of images in arbitrary units that are scored in shares of their own peaks, by answer.
 
     A wrong overall brightness counts here and not in the other scores. No errors if no provenance states the units.
     """
@@ -275,11 +285,10 @@ def _network_errors(
         return {}
     units = network_units(item.provenance, item.modality, item.case.case)
     true_values = units.truth(truth.scan).data[0]
-    images = {name: _in_own_unit(image, truth) for name, image in baselines.items()}
-    errors = dict[str, float]()
-    for name, image in {"synthesis": synthesis, **images}.items():
+    errors = {}
+    for name, image in images.items():
         difference = np.abs(units.synthesis(image).data[0] - true_values)
-        errors[name] = _mean(difference, truth.inside)
+        errors[name] = {"mae_network": _mean(difference, truth.inside)}
     return errors
 
 
@@ -303,28 +312,23 @@ def _floor(truth: Truth) -> Floor | None:
     """The effect of scans that prepare found misaligned."""
     item = truth.item
     sources = item.inputs or {name for name in item.case.files if name != item.modality}
-    prepared = truth.rules.run_files[item].prepared
-    estimate = estimate_for(prepared, item.case.case, item.modality, sources)
+    estimate = estimate_for(item.prepared, item.case.case, item.modality, sources)
     if estimate is None:
         return None
     return floor_of(truth.values, truth.inside, truth.spacing_mm, estimate)
 
 
-def _score(truth: Truth, answer: str, image: Volume, functions: Functions) -> Row:
-    """All scores of one image of a case, and those of its pictures; its slices are added to the pool."""
+def _score(truth: Truth, answer: str, image: Volume, pair: ImagePair, functions: Functions) -> Row:
+    """All scores of one image of a case, and those of its pictures; pair: its values and the truth's on the range."""
     rules = truth.rules
     item = truth.item
     case = item.case
-    asked = rules.asked
-    values = truth.on_range(image)
-    pair = ImagePair(truth.values, values, truth.scale, truth.inside, asked.ssim_from)
-    if rules.pool:
-        rules.pool.add(item.modality, answer, (case.case, case.patient), pair)
+    values = pair.synthesis
     scores = {key: score(pair) for key, score in functions.items()}
     borders = window_borders(item.provenance, len(values))
     if borders and truth.alignment.keeps(truth.grid):
         scores["seam"] = seam(truth.values, values, borders, truth.inside)
-    if asked.align:
+    if rules.asked.align:
         scores |= score_aligned(pair, truth.outline, truth.spacing_mm, functions)
     voxel_ml = float(np.prod(truth.spacing_mm)) / 1000
     for region, inside in truth.regions:
@@ -388,12 +392,9 @@ def _mean(values: Float32, inside: Bool | None) -> float:
 def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
     """The images of the naive baselines by name, as they are stored; a sentence on each absent one is added to `left_out`."""
     item = truth.item
-    run_files = truth.rules.run_files
     target = item.modality
-    baselines = run_files[item].baselines
+    baselines = item.baselines
     if baselines is None:
-        if any(other.baselines for other in run_files.values()):
-            left_out.append("No naive baselines: the run of this image has none.")
         return {}
     files = {name: path for name, path in item.case.files.items() if name != target}
     inputs = item.inputs or files
@@ -401,7 +402,7 @@ def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
     sources = dict[str, Volume]()
     if target in baselines.means:
         try:
-            images["mean image"] = _mean_image(truth, files | inputs)
+            images["mean image"] = _mean_image(truth, baselines, files | inputs)
         except BadInput as error:
             left_out.append(f"No mean image: {error}")
     for name, path in inputs.items():
@@ -415,19 +416,8 @@ def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
     return images
 
 
-def _in_own_unit(image: Volume, truth: Truth) -> Volume:
-    """A baseline in the unit of the target's scans; in arbitrary units, a typical peak of the training scales it."""
-    baselines = truth.rules.run_files[truth.item].baselines
-    assert baselines is not None
-    known = baselines.in_own_unit(image)
-    assert known is not None  # baselines of a target state its typical peak
-    return known
-
-
-def _mean_image(truth: Truth, files: Mapping[str, Path]) -> Volume:
+def _mean_image(truth: Truth, baselines: Baselines, files: Mapping[str, Path]) -> Volume:
     """The mean image on the truth's grid; it fills the grid of the scan that defines the grid of prepared cases."""
-    baselines = truth.rules.run_files[truth.item].baselines
-    assert baselines is not None
     target = truth.item.modality
     fixed = baselines.fixed or target
     if fixed == target:

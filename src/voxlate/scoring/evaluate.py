@@ -22,10 +22,10 @@ from voxlate.options.evaluate import EvaluateOptions
 from voxlate.options.option import merge
 from voxlate.scoring.aligned import NAME, RULE, check_name, count_moved
 from voxlate.scoring.alignment import check_prepared
-from voxlate.scoring.case_scores import Functions, Rules, ScoredItem, score_item
-from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
+from voxlate.scoring.case_scores import Rules, ScoredItem, score_item
+from voxlate.scoring.distances import RADIOLOGICAL, describe_features, distances, slices_of
 from voxlate.scoring.documents import Table
-from voxlate.scoring.features import features_for
+from voxlate.scoring.features import Vectors, features_for
 from voxlate.scoring.metrics import METRICS, ImagePair
 from voxlate.scoring.misaligned import summarise_floors
 from voxlate.scoring.provenance import (
@@ -40,10 +40,10 @@ from voxlate.scoring.regions import Region, masks_of_several, regions_from
 from voxlate.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.scoring.scored_images import (
     Item,
+    add_run_files,
     find_items,
     items_by_modality,
     not_scored,
-    run_files_of,
 )
 from voxlate.scoring.tables import Row, Scores
 from voxlate.scoring.truths import LEFT_OUT, Fault, check_scale, fault_messages, faults_of
@@ -84,10 +84,11 @@ def evaluate(
     chosen = _in_split(asked.split, found, out) if cases is None else cases
     wanted = {case.case: case for case in found if case.case in chosen}
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
-    ranges = _ranges(images.items, asked)
-    rules = _rules(asked, out, images.items)
+    items = tuple(add_run_files(images.items, asked.naive, asked.prepared))
+    ranges = _ranges(items, asked)
+    rules = _rules(asked, out, items)
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
-    job = _ScoreJob(tuple(images.items), ranges, rules, weights)
+    job = _ScoreJob(items, ranges, rules, weights)
     failed = dict[str, str]()
     every = _score_items(job, executor or choose_executor(asked), progress, failed)
     faults = _faults(every, found)
@@ -95,7 +96,7 @@ def evaluate(
     scored = {item: result for item, result in every.items() if item.label not in left_out}
     if not scored:
         raise BadInput(" ".join(map(str, fault_messages(faults, len(every), LEFT_OUT))))
-    rows = list(chain.from_iterable(result.rows for result in scored.values()))
+    rows = tuple(chain.from_iterable(result.rows for result in scored.values()))
     _check_regions(rules.regions, rows)
     check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
     header = {
@@ -109,17 +110,22 @@ def evaluate(
         **_on_areas(rules, ranges, rows),
         **_on_windows(scored, ranges, asked.window),
     }
-    choices = {
+    said = check_scale({item.label: own.truth for item, own in scored.items()})
+    choices = _choices(asked, weights)
+    pooled = _distances(scored, rules)
+    scores = Scores(rows, header, choices, ranges, asked.seed, *pooled, said)
+    scores.write(out)
+    return scores
+
+
+def _choices(asked: EvaluateOptions, weights: Lpips | None) -> Table:
+    """The choices that must agree for a comparison."""
+    return {
         "mask": str(asked.mask or "whole image"),
         "ssim_padding": "valid",
         "ssim_from": asked.ssim_from,
         "lpips": weights.name if weights else None,
     }
-    features, distances = _distances(scored, rules)
-    said = check_scale({item.label: own.truth for item, own in scored.items()})
-    scores = Scores(tuple(rows), header, choices, ranges, asked.seed, features, distances, said)
-    scores.write(out)
-    return scores
 
 
 def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[str]:
@@ -148,12 +154,12 @@ def _rules(asked: EvaluateOptions, out: Path, items: Sequence[Item]) -> Rules:
     return Rules(
         # These two are part of the entries below.
         replace(asked, naive=None, features=None),
-        run_files_of(items, asked.naive, asked.prepared),
         regions,
         scopes,
         Cut(slices, asked.crop, asked.seed),
         window_of(asked.window),
-        None if features is None else Pool(features, asked.seed, axes),
+        features,
+        axes,
     )
 
 
@@ -224,17 +230,23 @@ def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
 
 def _distances(scored: Scored, rules: Rules) -> list[Table]:
     """What metrics.json states on features, and the distances of features, both by modality."""
-    if rules.pool is None:
-        return [{}, {}]
-    pool = replace(rules.pool, vectors={})
-    for result in scored.values():
-        pool.join(result.vectors)
-    features = {}
-    distances = {}
-    for item in scored:
-        features[item.modality] = pool.describe(item.modality)
-        distances[item.modality] = pool.distances(item.modality)
-    return [features, distances]
+    features: Table = {}
+    pooled: Table = {}
+    if rules.features is None:
+        return [features, pooled]
+    kind = rules.features.kind
+    for name, items in items_by_modality(scored).items():
+        vectors = dict[str, dict[tuple[str, str], Vectors]]()
+        for item in items:
+            for answer, values in scored[item].vectors.items():
+                vectors.setdefault(answer, {})[item.case.case, item.case.patient] = values
+        truth = vectors.pop("truth", {})
+        features[name] = describe_features(rules.features, rules.axes, truth)
+        seed = rules.asked.seed
+        pooled[name] = {
+            answer: distances(kind, truth, own, seed) for answer, own in vectors.items()
+        }
+    return [features, pooled]
 
 
 @dataclass(frozen=True)
@@ -252,15 +264,13 @@ class _ScoreJob:
         functions = {metric.key: metric.compute for metric in METRICS if metric.compute}
         if self.weights is not None:
             functions["lpips"] = partial(_lpips, self.weights)
-        return partial(self._score, functions)
 
-    def _score(self, functions: Functions, number: int, _: Context) -> ScoredItem:
-        """The scores of an image, and the feature vectors of its slices."""
-        item = self.items[number]
-        pool = None if self.rules.pool is None else replace(self.rules.pool, vectors={})
-        rules = replace(self.rules, pool=pool)
-        scored = score_item(item, self.ranges[item.modality], rules, functions)
-        return replace(scored, vectors={} if pool is None else pool.vectors)
+        def score(number: int, _: Context) -> ScoredItem:
+            """The scores of an image, and the feature vectors of its slices."""
+            item = self.items[number]
+            return score_item(item, self.ranges[item.modality], self.rules, functions)
+
+        return score
 
 
 def _lpips(weights: Lpips, pair: ImagePair) -> float:
@@ -334,13 +344,16 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
     learned = [(item.case.case, item.provenance) for item in scored]
     given = {item.modality for item in scored if item.modality in source_paths(item.provenance)}
     left_out = {item.label: result.left_out for item, result in scored.items()}
+    if naive_cases := _naive_cases(scored):
+        bare = [item.label for item in scored if item.baselines is None]
+        left_out |= dict.fromkeys(bare, "No naive baselines: the run of this image has none.")
     moved = {item.label: result.note for item, result in scored.items()}
     floors = {(item.modality, item.case.case): result.floor for item, result in scored.items()}
     truths = {item.label: item.case.files[item.modality] for item in scored}
     return {
         "trained_on": find_trained(learned),
         "calibrated_on": sorted({case for case, stated in learned if stated.get(TAUGHT)}),
-        "naive_cases": _naive_cases(rules),
+        "naive_cases": naive_cases,
         "moved": {label: note for label, note in moved.items() if note},
         "naive_left_out": {label: note for label, note in left_out.items() if note},
         "misaligned": summarise_floors({key: floor for key, floor in floors.items() if floor}),
@@ -357,7 +370,7 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
     calibrations = list[Table]()
     bounds = dict[str, float]()
     sources = dict[str, dict[str, str]]()
-    warnings = dict[str, dict[Message, None]]()
+    warnings = dict[str, dict[Message, Table]]()
     for item in items:
         stated = item.provenance
         case = item.case.case
@@ -375,22 +388,19 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
             text = f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
             said.append(message("other-sources", text))
         if said:
-            warnings.setdefault(case, {}).update(dict.fromkeys(said))
+            own_said = {warning: warning.stated for warning in said}
+            warnings.setdefault(case, {}).update(own_said)
     return {
         "calibrations": calibrations,
-        "scan_warnings": {case: [one.stated for one in said] for case, said in warnings.items()},
+        "scan_warnings": {case: [*said.values()] for case, said in warnings.items()},
         "bounds": bounds,
         "source_files": sources,
     }
 
 
-def _naive_cases(rules: Rules) -> int | dict[str, int] | None:
+def _naive_cases(items: Iterable[Item]) -> int | dict[str, int] | None:
     """Number of training cases of the naive baselines, by modality if runs differ; None without baselines."""
-    counts = {
-        item.modality: files.baselines.cases
-        for item, files in rules.run_files.items()
-        if files.baselines is not None
-    }
+    counts = {item.modality: item.baselines.cases for item in items if item.baselines is not None}
     return counts if len(set(counts.values())) > 1 else next(iter(counts.values()), None)
 
 

@@ -83,36 +83,31 @@ def _count_invented(inside: Bool, predicted: Bool) -> int:
 
 def lesion_sentence(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """A sentence with the counts of a region over cases; empty if there is no piece."""
-    totals = dict.fromkeys(COUNTS, 0.0)
-    patients = set()
-    can_invent = False
-    for number, row in enumerate(rows):
-        counts = {key: row.get(f"{name}.{key}") for key in COUNTS}
-        can_invent |= counts["invented"] is not None
-        for key, count in counts.items():
-            totals[key] += count or 0.0
-        if (counts["pieces"] or 0) > (counts["unseen"] or 0):
-            patients.add(row.get("patient") or number)
+    counts = {}
+    for key in COUNTS:
+        counts[key] = np.array([row.get(f"{name}.{key}") or 0.0 for row in rows])
+    totals = {key: float(values.sum()) for key, values in counts.items()}
     if not totals["pieces"]:
         return ""
+    shown = counts["pieces"] - counts["unseen"]
+    shown_by = {rows[number].get("patient") or number for number in np.flatnonzero(shown > 0)}
     fates = ", ".join(f"{totals[key]:.0f} {key}" for key in ("kept", "shrunk", "erased"))
-    kept = ""
-    if visible := totals["pieces"] - totals["unseen"]:
-        share = totals["kept"] / visible
-        low, high = _interval(share, len(patients))
+    kept = unseen = invented = ""
+    if shown_by:
+        share = min(totals["kept"] / shown.sum(), 1.0)
+        low, high = _wilson(share, len(shown_by))
         kept = f". Kept of those it shows: {share:.0%} ({low:.0%}-{high:.0%})"
-    unseen = (
-        f", {totals['unseen']:.0f} that the truth itself does not show" if totals["unseen"] else ""
-    )
-    invented = f"; {totals['invented']:.0f} invented where there is none" if can_invent else ""
+    if totals["unseen"]:
+        unseen = f", {totals['unseen']:.0f} that the truth itself does not show"
+    if any(row.get(f"{name}.invented") is not None for row in rows):
+        invented = f"; {totals['invented']:.0f} invented where there is none"
     return f"{name}, piece by piece: of {totals['pieces']:.0f} in {len(rows)} cases {fates}{unseen}{invented}{kept}."
 
 
-def _interval(share: float, patients: int) -> tuple[float, float]:
+def _wilson(share: float, patients: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927), with one trial per patient."""
     z = 1.96
     scale = 1 + z**2 / patients
     middle = (share + z**2 / (2 * patients)) / scale
-    variance = share * (1 - share) / patients + z**2 / (4 * patients**2)
-    half = z / scale * math.sqrt(variance)
+    half = z / scale * math.sqrt(share * (1 - share) / patients + z**2 / (4 * patients**2))
     return max(middle - half, 0.0), min(middle + half, 1.0)

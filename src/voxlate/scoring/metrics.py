@@ -150,11 +150,9 @@ mae_bound_held         Bound held                        %       truth   1      
 mae_bound_ratio        Bound/MAE                         –       lower   2       file    bound over the MAE inside the body
 fd                     FD                                –       lower   3       pooled  of the slices of all cases pooled; too high with few images
 fd_inf                 FD∞                               –       lower   3       pooled  of the slices of all cases pooled; extrapolated to infinitely many images
-kd                     KD                                –       lower   4       pooled  of the slices of all cases pooled; squared MMD with a cubic kernel, unbiased with few images
 fd_each                FD of each patient                –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
 texture_distance       Texture distance                  –       lower   3       pooled  of the slices of all cases pooled; too high with few images
 texture_distance_inf   Texture distance ∞                –       lower   3       pooled  of the slices of all cases pooled; extrapolated to infinitely many images
-texture_kd             Texture kernel distance           –       lower   4       pooled  of the slices of all cases pooled; squared MMD with a cubic kernel, unbiased with few images
 texture_distance_each  Texture distance of each patient  –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
 """
 _REGION_METRICS = """

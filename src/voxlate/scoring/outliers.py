@@ -17,12 +17,12 @@ DEVIATIONS = 5.0  # median absolute deviations above the median
 
 def outlier_messages(document: Mapping[str, Any]) -> list[Message]:
     """A message for each modality of a metrics.json with syntheses whose MAE is far above the median."""
-    found = list[Message]()
+    messages = list[Message]()
     for name in document["modalities"]:
         errors = {case: row.get("mae") for case, row in rows_of(document, name).items()}
         known = {case: error for case, error in errors.items() if error is not None}
-        found += find_outliers(name, known)
-    return found
+        messages += find_outliers(name, known)
+    return messages
 
 
 def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:

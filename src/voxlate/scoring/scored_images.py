@@ -4,7 +4,7 @@ import functools
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ BASELINES = "naive.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One synthesised image: its case, modality, files and provenance."""
+    """One synthesised image: its case, modality, files and provenance.
+
+    baselines, prepared: the naive baselines and the prepared cohort of its run, if they exist.
+    """
 
     case: CaseFiles
     modality: str
@@ -36,6 +39,8 @@ class Item:
     std: Path | None
     interval: Interval | None
     provenance: Mapping[str, Any]
+    baselines: Baselines | None = None
+    prepared: Path | None = None
 
     @property
     def label(self) -> str:
@@ -229,31 +234,23 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class RunFiles:
-    """The naive baselines and the prepared cohort of an image's run, if they exist."""
-
-    baselines: Baselines | None
-    prepared: Path | None
-
-
-def run_files_of(
+def add_run_files(
     items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None
-) -> dict[Item, RunFiles]:
-    """The files of each image's run; naive, prepared: files for all images instead."""
+) -> list[Item]:
+    """The images with the files of their runs; naive, prepared: files for all images instead."""
     given = naive if isinstance(naive, Baselines | None) else Baselines.load(naive)
-
-    @functools.cache
-    def read(folders: tuple[Path, ...]) -> RunFiles:
-        """The files of the first of these folders that have them."""
+    read = functools.cache(Baselines.load)
+    found = []
+    for item in items:
+        folders = run_folders(item.provenance)
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
-        baselines = Baselines.load(stored[0]) if stored and given is None else given
-        return RunFiles(baselines, prepared or _find_cohort(folders))
+        baselines = read(stored[0]) if stored and given is None else given
+        cohort = prepared or _find_cohort(tuple(folders))
+        found.append(replace(item, baselines=baselines, prepared=cohort))
+    return found
 
-    return {item: read(tuple(run_folders(item.provenance))) for item in items}
 
-
-def _find_cohort(folders: Iterable[Path]) -> Path | None:
+def _find_cohort(folders: tuple[Path, ...]) -> Path | None:
     for run in folders:
         path = run / "provenance.json"
         stated = read_run(path).get("prepared") if path.is_file() else None

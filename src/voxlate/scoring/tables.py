@@ -4,10 +4,10 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich import table as rich_table
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from voxlate import __version__
 from voxlate.images.ranges import Range
-from voxlate.scoring.captions import caption, keys_of, short_caption
+from voxlate.scoring.captions import caption, keys_of
 from voxlate.scoring.documents import Document, Part, Table
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.outliers import outlier_messages
@@ -30,6 +30,7 @@ NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
 MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")
 TITLE = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
+BEST = "best naive baseline"  # the second column of the short table
 COLUMNS = ("case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask")
 PLACE = ("scope", "slice", "row", "column")
 
@@ -41,6 +42,10 @@ class Cell:
     text: str
     below: str = ""
     bold: bool = False
+
+    def __rich__(self) -> Text:
+        below = f"\n{self.below}" if self.below else ""
+        return Text.assemble((self.text, "bold" if self.bold else ""), below)
 
 
 @dataclass(frozen=True)
@@ -76,64 +81,29 @@ class Tables:
         for modality, lines in self.lines.items():
             name = f"{modality} " if modality and len(self.modalities) > 1 else ""
             sections.append(
-                [(f"{name}{line.label}\n{line.unit}".rstrip(), line.cells) for line in lines]
+                [(Text(f"{name}{line.label}\n{line.unit}".rstrip()), line.cells) for line in lines]
             )
         rows = list(chain.from_iterable(sections))
-        head = max((_width(text) for text, _ in rows), default=0)
-        widths = [NARROWEST] * len(self.methods)
-        for _, cells in rows:
-            widths = list(map(max, widths, map(_cell_width, cells)))
+        head = max((console.measure(text).maximum for text, _ in rows), default=0)
+        cells = chain.from_iterable(cells for _, cells in rows)
+        width = max([NARROWEST, *(console.measure(cell).maximum for cell in cells)])
+        fitting = max(1, (options.max_width - head - 4) // (width + 3))
         yield Text(self.title, style="italic")
-        columns: list[int] = []
-        used = head + 4
-        for column, width in enumerate(widths):
-            if columns and used + width + 3 > options.max_width:
-                yield self._table(sections, columns, widths)
-                columns, used = [], head + 4
-            columns.append(column)
-            used += width + 3
-        if columns:
-            yield self._table(sections, columns, widths)
+        for first in range(0, len(self.methods), fitting):
+            columns = slice(first, first + fitting)
+            table = rich_table.Table("")
+            for method in self.methods[columns]:
+                table.add_column(method, justify="right", width=width, overflow="fold")
+            for section in sections:
+                for text, own in section:
+                    table.add_row(text, *own[columns])
+                table.add_section()
+            yield table
         yield Text("\n".join(self.caption), style="dim")
 
     def _repr_html_(self) -> str:
         """The terminal's output for a notebook."""
         return in_html(self)
-
-    def _table(
-        self,
-        sections: Iterable[Sequence[tuple[str, Sequence[Cell]]]],
-        columns: Iterable[int],
-        widths: Sequence[int],
-    ) -> rich_table.Table:
-        result = rich_table.Table("")
-        for column in columns:
-            width = widths[column]
-            result.add_column(
-                self.methods[column],
-                justify="right",
-                min_width=width,
-                max_width=width,
-                overflow="fold",
-            )
-        for rows in sections:
-            for head, cells in rows:
-                result.add_row(head, *(_print_cell(cells[column]) for column in columns))
-            result.add_section()
-        return result
-
-
-def _width(text: str) -> int:
-    return max(map(len, text.split("\n")))
-
-
-def _cell_width(cell: Cell) -> int:
-    return _width(f"{cell.text}\n{cell.below}")
-
-
-def _print_cell(cell: Cell) -> Text:
-    text = Text(cell.text, "bold" if cell.bold else "")
-    return text.append(f"\n{cell.below}", "not bold") if cell.below else text
 
 
 def in_html(*parts: RenderableType) -> str:
@@ -160,41 +130,29 @@ def metric_lines(
     return lines
 
 
-def score_tables(document: Document) -> Tables:
-    """The scores in a metrics.json: a column for the synthesis and for each naive baseline, mean ± sd over cases."""
-    keys = keys_of(document)
-    parts = document["modalities"].values()
-    answers = tuple(dict.fromkeys(chain.from_iterable(part["answers"] for part in parts)))
+def score_tables(document: Document, which: Literal["all", "main"] = "all") -> Tables:
+    """The scores in a metrics.json, mean ± sd over cases: a column for the synthesis and for each naive baseline.
 
-    def cells(_: str, part: Part, metric: Metric) -> Iterator[Cell]:
-        """The score of each answer."""
-        if metric.key in keys and metric.in_table:
-            for answer in answers:
-                yield _score_cell(part, answer, metric)
-
-    return Tables(TITLE, answers, metric_lines(document, cells), caption(document))
-
-
-def short_tables(document: Document) -> Tables:
-    """The main and the requested scores in a metrics.json for the synthesis and the best naive baseline.
-
-    The name of the baseline is printed below its first metric.
+    which: "main" has the main and the requested scores of the synthesis and of the best naive baseline alone, whose name
+    is printed below its first metric.
     """
     keys = keys_of(document)
     best = {verdict.modality: verdict.baseline or "" for verdict in verdicts(document)}
-    has_baseline = any(best.values())
+    if which == "all":
+        parts = document["modalities"].values()
+        methods = tuple(dict.fromkeys(chain.from_iterable(part["answers"] for part in parts)))
+    else:
+        methods = (SYNTHESIS, BEST) if any(best.values()) else (SYNTHESIS,)
 
     def cells(name: str, part: Part, metric: Metric) -> Iterator[Cell]:
-        """The score of the synthesis and of the best baseline."""
-        if metric.key in keys and metric.in_table and is_main(metric):
-            yield _score_cell(part, SYNTHESIS, metric)
-            if has_baseline:
-                naive = _score_cell(part, best[name], metric)
-                title = f"\n{best[name]}" if metric.key == MAIN[0] else ""
-                yield replace(naive, below=f"{naive.below}{title}".strip())
+        """The score of each method."""
+        if metric.key in keys and metric.in_table and (which == "all" or is_main(metric)):
+            for method in methods:
+                answer = best[name] if method == BEST else method
+                title = answer if method == BEST and metric.key == MAIN[0] else ""
+                yield _score_cell(part, answer, metric, title)
 
-    methods = (SYNTHESIS, "best naive baseline") if has_baseline else (SYNTHESIS,)
-    return Tables(TITLE, methods, metric_lines(document, cells), short_caption(document))
+    return Tables(TITLE, methods, metric_lines(document, cells), caption(document, which))
 
 
 def is_main(metric: Metric) -> bool:
@@ -202,12 +160,13 @@ def is_main(metric: Metric) -> bool:
     return metric.key in MAIN or "." in metric.key or metric.pooled or metric.key == "lpips"
 
 
-def _score_cell(part: Part, answer: str, metric: Metric) -> Cell:
+def _score_cell(part: Part, answer: str, metric: Metric, title: str) -> Cell:
     value = part["answers"].get(answer, {}).get(metric.key)
-    below = ""
+    interval = ""
     if value and value["mean"] is not None and value["ci95"]:
         low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
-        below = f"{low}…{high}" if low.startswith("-") else f"{low}–{high}"
+        interval = f"{low}{'…' if low.startswith('-') else '–'}{high}"
+    below = "\n".join(filter(None, (interval, title)))
     return Cell(metric.mean_text(value), below, bold=answer == SYNTHESIS)
 
 
@@ -230,8 +189,7 @@ class Row:
         """The row as a table's line, in which numbers that are not finite are None; scores: default the case's own."""
         line: Table = {key: getattr(self, key) for key in COLUMNS[:4]}
         for key, value in (self.scores if scores is None else scores).items():
-            infinite = isinstance(value, float) and not math.isfinite(value)
-            line[key] = None if infinite else value
+            line[key] = value if isinstance(value, str) or math.isfinite(value) else None
         return line
 
 
@@ -262,8 +220,9 @@ class Scores:
             "modalities": {name: self._modality(name) for name in modalities},
             "cases": [row.flat() for row in self.rows],
         }
+        messages = [*self.messages, *outlier_messages(document)]
         return document | {
-            "messages": [one.stated for one in [*self.messages, *outlier_messages(document)]],
+            "messages": [message.stated for message in messages],
             "verdict": {verdict.modality: verdict.document() for verdict in verdicts(document)},
         }
 
@@ -277,23 +236,22 @@ class Scores:
         return dataframe(row.flat() for row in self.rows)
 
     def _modality(self, name: str) -> Table:
+        rows = [row for row in self.rows if row.modality == name]
         by_answer: dict[str, list[Row]] = {}
-        for row in self.rows:
-            if row.modality == name:
-                by_answer.setdefault(row.answer, []).append(row)
-        rows = next(iter(by_answer.values()))
+        for row in rows:
+            by_answer.setdefault(row.answer, []).append(row)
         scale = self.ranges[name]
-        patients = {row.patient for row in chain.from_iterable(by_answer.values())}
-        over = "patients" if len(patients) > 1 else "cases"
+        patients = len({row.patient for row in rows})
+        over = "patients" if patients > 1 else "cases"
         stated = {
             "range": [scale.low, scale.high],
             "range_rule": scale.rule,
             "own_peak": scale.own,
             **self.choices,
             "features": self.features.get(name),
-            "cases": len({row.case for row in chain.from_iterable(by_answer.values())}),
-            "slices": sum(row.slices for row in rows),
-            "patients": len(patients),
+            "cases": len({row.case for row in rows}),
+            "slices": sum(row.slices for row in by_answer[rows[0].answer]),
+            "patients": patients,
             "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.seed}",
         }
         answers: Table = {}
@@ -301,8 +259,8 @@ class Scores:
             pooled = self.distances.get(name, {}).get(answer, {})
             scored = set(pooled).union(*(row.scores for row in own))
             answers[answer] = {
-                key: (pooled.get(key) or _summarise(own, metric, over, self.seed))
-                | _over_pictures(own, metric)
+                key: (pooled.get(key) or _summarise(own, key, over, self.seed))
+                | _over_pictures(own, key)
                 | _conventions(metric, scale, stated)
                 for key, metric in metrics_of(self.header).items()
                 if key in scored
@@ -315,27 +273,24 @@ class Scores:
 
     def short_table(self) -> Tables:
         """The main scores of the synthesis and of the best naive baseline."""
-        return short_tables(self.document())
+        return score_tables(self.document(), "main")
 
     def _repr_html_(self) -> str:
         return in_html(colour_lines(self.verdicts), self.table())
 
     def write(self, out: Path) -> None:
         """Write OUT/metrics.json, OUT/metrics.csv and, where scopes have pictures, OUT/pictures.csv."""
-        scored = set().union(*(row.scores for row in self.rows))
-        known = metrics_of(self.header)
-        keys = [
-            key
-            for key, metric in known.items()
-            if not metric.pooled and ("." not in key or key in scored)
-        ]
-        pictures = []
+        cases = [self._line(row) for row in self.rows]
+        pictures = list[Table]()
         for row in self.rows:
             pictures += [self._line(row, picture) for picture in row.pictures]
-        shown = set().union(*pictures)
+        scored, shown = (set[str]().union(*lines) for lines in (cases, pictures))
+        known = metrics_of(self.header)
+        # Scores of a scope have a column only where there are some.
+        own = [key for key in known if not known[key].pooled and ("." not in key or key in scored)]
         with lock_if_free(out):
             write_json(out / "metrics.json", self.document())
-            _write_csv(out / "metrics.csv", [*COLUMNS, *keys], map(self._line, self.rows))
+            _write_csv(out / "metrics.csv", [*COLUMNS, *own], cases)
             if pictures:
                 keys = [*COLUMNS, *PLACE, *(key for key in known if key in shown)]
                 _write_csv(out / "pictures.csv", keys, pictures)
@@ -346,12 +301,9 @@ class Scores:
     def _line(self, row: Row, scores: Document | None = None) -> Table:
         """A line of a CSV file."""
         scale = self.ranges[row.modality]
-        return row.flat(scores) | {
-            "unit": scale.unit,
-            "range_low": scale.low,
-            "range_high": scale.high,
-            "mask": self.choices["mask"],
-        }
+        low, high = scale.low, scale.high
+        stated = {"unit": scale.unit, "range_low": low, "range_high": high}
+        return row.flat(scores) | stated | {"mask": self.choices["mask"]}
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Document]) -> None:
@@ -364,24 +316,24 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Document]) -> 
         writer.writerows(rows)
 
 
-def _over_pictures(rows: Sequence[Row], metric: Metric) -> Table:
+def _over_pictures(rows: Sequence[Row], key: str) -> Table:
     """The entry "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state."""
-    scope, _, key = metric.key.rpartition(".")
+    scope, _, score = key.rpartition(".")
     pictures = chain.from_iterable(row.pictures for row in rows)
-    values = np.array([picture[key] for picture in pictures if picture["scope"] == scope])
+    values = np.array([picture[score] for picture in pictures if picture["scope"] == scope])
     kept = values[np.isfinite(values)]
     counts = {"n": len(kept), "not_finite": len(values) - len(kept)}
     return {"pictures": mean_and_sd(kept) | counts} if len(values) else {}
 
 
-def _summarise(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> Table:
+def _summarise(rows: Sequence[Row], key: str, over: str, seed: int) -> Table:
     """Mean, standard deviation between cases, and bootstrap interval of the mean over the finite values.
 
     Patients (or cases) are drawn with replacement, each with all its cases, because cases of one patient are not
     independent.
     """
-    kept = [row for row in rows if math.isfinite(row.scores.get(metric.key, math.nan))]
-    values = np.array([row.scores[metric.key] for row in kept])
+    kept = [row for row in rows if math.isfinite(row.scores.get(key, math.nan))]
+    values = np.array([row.scores[key] for row in kept])
     groups = [row.patient if over == "patients" else row.case for row in kept]
     return mean_and_sd(values) | {
         "ci95": bootstrap(values, groups, seed),

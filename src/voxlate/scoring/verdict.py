@@ -1,20 +1,15 @@
 """The verdict on syntheses: a sentence on whether their error is lower than that of the best naive baseline."""
 
-import contextlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 from rich.text import Text
 
 from voxlate.scoring.metrics import METRIC_OF
 from voxlate.scoring.statistics import SIGNIFICANT, bootstrap, too_few, wilcoxon_p
 from voxlate.system.arrays import Float64
-from voxlate.system.config import adapter
 from voxlate.system.errors import plural
 
 Outcome = Literal["better", "unclear", "worse", "unknown"]
@@ -85,34 +80,33 @@ def verdict_on(
     case; where: words on the voxels or items of the errors; not_held_out: a clause if cases were in the training.
     """
     own = errors.get(SYNTHESIS, {})
-    pairs = [
-        _pair(name, own, other, patients) for name, other in errors.items() if name != SYNTHESIS
-    ]
-    best = min(pairs, key=lambda pair: (-pair.cases, pair.other), default=None)
-    if best is None or not best.cases:
+    others = [name for name in errors if name != SYNTHESIS]
+    pairs = [_pair(name, own, errors[name], patients) for name in others]
+    shared = [pair for pair in pairs if pair.cases]
+    if not shared:
         said = "no verdict: no naive baseline was scored, so it is unknown whether the model is worth its training"
         return Verdict(modality, "unknown", said, unit=unit)
-    outcome = best.outcome
-    clauses = [best.describe(unit, where)]
+    best = min(shared, key=lambda pair: (-pair.cases, pair.naive.mean()))
+    outcome, said = _judge(best, unit, where)
     if not_held_out:
-        clauses.append(not_held_out)
+        said += f"; {not_held_out}"
         outcome = "unclear" if outcome == "better" else outcome
     if best.cases < len(own):
-        clauses.append(f"over the {best.cases} of {len(own)} cases that this baseline has")
-    numbers = [str(number) for number in range(best.patients)]
+        said += f"; over the {best.cases} of {len(own)} cases that this baseline has"
+    numbers = [str(number) for number in range(len(best.naive))]
     return Verdict(
         modality,
         outcome,
-        "; ".join(clauses),
+        said,
         unit=unit,
         baseline=best.baseline,
-        synthesis=best.own,
-        naive=best.other,
+        synthesis=float(best.synthesis.mean()),
+        naive=float(best.naive.mean()),
         share=best.share if np.isfinite(best.share) else None,
         lower_on=best.lower_on,
-        patients=best.patients,
+        patients=len(numbers),
         difference_ci95=bootstrap(best.synthesis - best.naive, numbers, seed=0),
-        p=best.p,
+        p=wilcoxon_p(best.synthesis, best.naive),
     )
 
 
@@ -126,66 +120,41 @@ class _Pair:
     cases: int
 
     @property
-    def own(self) -> float:
-        """The mean error of the synthesis."""
-        return float(self.synthesis.mean())
-
-    @property
-    def other(self) -> float:
-        """The mean error of the baseline; NaN without cases."""
-        return float(self.naive.mean()) if self.cases else np.nan
-
-    @property
-    def patients(self) -> int:
-        """Number of patients."""
-        return len(self.naive)
-
-    @property
     def share(self) -> float:
         """The relative reduction of the baseline's error; −∞ if the baseline has no error."""
-        if self.other > 0:
-            return 1 - self.own / self.other
-        return 0.0 if self.own == 0 else -np.inf
+        own, other = float(self.synthesis.mean()), float(self.naive.mean())
+        if other > 0:
+            return 1 - own / other
+        return 0.0 if own == 0 else -np.inf
 
     @property
     def lower_on(self) -> int:
         """Number of patients on whom the synthesis has the lower error."""
         return int((self.synthesis < self.naive).sum())
 
-    @property
-    def p(self) -> float:
-        """The p of a paired test over patients."""
-        return wilcoxon_p(self.synthesis, self.naive)
 
-    @property
-    def outcome(self) -> Outcome:
-        """Better needs most patients and a significant difference; worse needs most patients."""
-        half = self.patients / 2
-        if self.share <= -TIE and (self.synthesis > self.naive).sum() > half:
-            return "worse"
-        if self.share >= TIE and self.p < SIGNIFICANT and self.lower_on > half:
-            return "better"
-        return "unclear"
-
-    def describe(self, unit: str, where: str) -> str:
-        """The sentence of the outcome."""
-        own, other = (
-            f"{METRIC.text(error)} {METRIC.unit_for(unit)}".rstrip()
-            for error in (self.own, self.other)
-        )
-        best = f"the best naive baseline ({self.baseline}, {other})"
-        share = _percent(self.share)
-        patients = f"{self.lower_on} of {plural(self.patients, 'patient')}"
-        if self.outcome == "better":
-            return f"beats {best} by {share} on {patients}: MAE {own}, {where}"
-        side = "lower" if self.share > 0 else "higher"
-        means = f"MAE {own}, {where}, {side} by {share} on average, lower for {patients}"
-        if self.outcome == "worse":
-            alone = "; one patient does not represent others" if self.patients == 1 else ""
-            return f"WORSE THAN {best}: do not use; {means}{alone}"
-        if few := too_few(self.patients):
-            return f"CANNOT BE TOLD from {few} whether it is better than {best}: {means}"
-        return f"NOT CLEARLY BETTER than {best}: {means} (signed-rank test, p {self.p:.2g})"
+def _judge(pair: _Pair, unit: str, where: str) -> tuple[Outcome, str]:
+    """The outcome and its sentence: better needs most patients and a significant difference; worse needs most patients."""
+    own, other = (
+        f"{METRIC.text(float(values.mean()))} {METRIC.unit_for(unit)}".rstrip()
+        for values in (pair.synthesis, pair.naive)
+    )
+    best = f"the best naive baseline ({pair.baseline}, {other})"
+    size = len(pair.naive)
+    share = pair.share
+    by = _percent(share)
+    patients = f"{pair.lower_on} of {plural(size, 'patient')}"
+    side = "lower" if share > 0 else "higher"
+    means = f"MAE {own}, {where}, {side} by {by} on average, lower for {patients}"
+    if share <= -TIE and 2 * (pair.synthesis > pair.naive).sum() > size:
+        alone = "; one patient does not represent others" if size == 1 else ""
+        return "worse", f"WORSE THAN {best}: do not use; {means}{alone}"
+    p = wilcoxon_p(pair.synthesis, pair.naive)
+    if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
+        return "better", f"beats {best} by {by} on {patients}: MAE {own}, {where}"
+    if few := too_few(size):
+        return "unclear", f"CANNOT BE TOLD from {few} whether it is better than {best}: {means}"
+    return "unclear", f"NOT CLEARLY BETTER than {best}: {means} (signed-rank test, p {p:.2g})"
 
 
 def _pair(baseline: str, own: Errors, other: Errors, patients: Mapping[str, str]) -> _Pair:
@@ -195,10 +164,9 @@ def _pair(baseline: str, own: Errors, other: Errors, patients: Mapping[str, str]
         errors = [own[case], other.get(case, np.nan)]
         if np.isfinite(errors).all():
             by_patient.setdefault(patients[case], []).append(errors)
-    cases = sum(map(len, by_patient.values()))
     means = [np.mean(pairs, axis=0) for pairs in by_patient.values()]
     synthesis, naive = np.reshape(means, (-1, 2)).T
-    return _Pair(baseline, synthesis, naive, cases)
+    return _Pair(baseline, synthesis, naive, sum(map(len, by_patient.values())))
 
 
 def _percent(share: float) -> str:
@@ -228,19 +196,14 @@ def _of_modality(name: str, part: Table, document: Table) -> Verdict:
     own = _errors(rows, METRIC.key)
     patients = {row["case"]: row["patient"] for row in rows}
     cases = own.get(SYNTHESIS, {}).keys()
-    trained = len(cases & set(document.get("trained_on", ())))
-    clause = (
-        f"{trained} of {plural(len(cases), 'case')} in the training, so this is no result on other patients"
-        if trained
-        else ""
-    )
+    clause = ""
+    if trained := len(cases & set(document.get("trained_on", ()))):
+        clause = f"{trained} of {plural(len(cases), 'case')} in the training, so this is no result on other patients"
     mask = part["mask"]
     where = mask if mask == "whole image" else f"inside the mask {mask}"
     stated = verdict_on(name, own, patients, part["unit"], where, clause)
-    on_255 = _errors(rows, NETWORK_METRIC.key)
-    if not on_255:
-        return stated
     # Training judges in network units, in which a wrong overall brightness is an error.
+    on_255 = _errors(rows, NETWORK_METRIC.key)
     other = verdict_on(name, on_255, patients, NETWORK_METRIC.unit, where, clause)
     if "unknown" in (stated.outcome, other.outcome) or stated.outcome == other.outcome:
         return stated
@@ -255,21 +218,6 @@ def _errors(rows: Iterable[Table], key: str) -> dict[str, dict[str, float]]:
         if row.get(key) is not None:
             errors.setdefault(row["answer"], {})[row["case"]] = row[key]
     return errors
-
-
-def read_verdicts(log: Path) -> dict[str, list[Verdict]]:
-    """The last verdicts of each stage of a training by its log.jsonl; other lines are skipped."""
-    by_stage = dict[str, list[Verdict]]()
-    texts = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    for text in texts.splitlines():
-        # A killed run may end in half a line.
-        with contextlib.suppress(json.JSONDecodeError, ValidationError):
-            line = json.loads(text)
-            if isinstance(line, dict) and isinstance(line.get("verdict"), dict):
-                by_stage[str(line.get("stage", ""))] = adapter(list[Verdict]).validate_python(
-                    [*line["verdict"].values()]
-                )
-    return by_stage
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:

@@ -21,13 +21,13 @@ from voxlate.recipe import (
     with_trainings,
 )
 from voxlate.scoring.provenance import read_run
-from voxlate.scoring.verdict import Verdict, read_verdicts
+from voxlate.scoring.verdict import Verdict
 from voxlate.system.dataframe import dataframe
 from voxlate.system.errors import BadInput
 from voxlate.system.files import LOCK, write_json, write_text
 from voxlate.system.messages import FILE as MESSAGES
 from voxlate.training.changes import first_change
-from voxlate.training.log_file import lines_of
+from voxlate.training.log_file import lines_of, read_verdicts
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 # The pace of a planned training may change its steps by these factors.

@@ -14,9 +14,10 @@ from voxlate.cases.prepared import Cohort, open_cohort, registration_lines
 from voxlate.cases.survey import cohort_overview
 from voxlate.reports.page import charts_of, newest_pictures
 from voxlate.scoring.provenance import read_run
-from voxlate.scoring.verdict import read_verdicts, verdict_lines
+from voxlate.scoring.verdict import verdict_lines
 from voxlate.system.errors import BadInput
 from voxlate.training.continuing import training_cohort
+from voxlate.training.log_file import read_verdicts
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 from voxlate.web.folders import find_runs, place_of
