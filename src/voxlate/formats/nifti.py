@@ -12,7 +12,7 @@ import numpy as np
 
 from voxlate.formats.format import DynamicScan, Format, Stored, check_numbers, errors_as
 from voxlate.formats.limits import check_volume, most_bytes
-from voxlate.images.grid import Codes, Grid, Volume, check_affine, same_grid
+from voxlate.images.grid import Grid, Volume, check_affine, same_grid
 from voxlate.system.errors import BadInput
 from voxlate.system.slabs import empty, least_and_most, map_slabs, release
 
@@ -63,61 +63,45 @@ def _load(path: Path) -> Any:
     return image
 
 
-def _grid(image: Any, path: Path) -> Grid:
-    """The grid of a loaded header. Raises BadInput for colour, complex voxels and bad affines."""
-    shape = tuple(int(n) for n in image.shape)
-    if len(shape) < 2 or min(shape) < 1:
+def _grid(image: Any, path: Path) -> tuple[Grid, str]:
+    """The grid of a loaded header, and a sentence where it states no orientation, or two.
+
+    The affine is the sform where its code is set, else the qform, else the header's sizes; in millimetres. Raises
+    BadInput for colour, complex voxels and bad affines.
+    """
+    sizes = tuple(int(n) for n in image.shape)
+    if len(sizes) < 2 or min(sizes) < 1:
         raise BadInput(
-            f"{path}: expected a volume, found an image of size {_size(shape)}. Check the file."
+            f"{path}: expected a volume, found an image of size {_size(sizes)}. Check the file."
         )
     check_numbers(image.get_data_dtype(), path)
-    width, height, depth = (*shape, 1)[:3]
-    return Grid((depth, height, width), _affine(image, path))
+    width, height, depth = (*sizes, 1)[:3]
+    shape = depth, height, width
+    if not isinstance(image, NiftiImage):
+        return Grid(shape, check_affine(image.affine, path)), ""
+    header = image.header
+    scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
+    q, s = (_standard_code(int(header[key])) for key in ("qform_code", "sform_code"))
+    try:
+        affine = check_affine(scale @ image.affine, path)
+    except BadInput:
+        if not q:
+            raise
+        # a set sform may be all zero
+        affine = check_affine(scale @ header.get_qform(), path)
+    if not q and not s:
+        guess = "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right."
+        return Grid(shape, affine, (0, 0)), guess
+    grid = Grid(shape, affine, (q, s))
+    of_q, of_s = (_is_place(read, scale, grid) for read in (header.get_qform, header.get_sform))
+    if not (q and s) or (of_q and of_s):
+        return grid, ""
+    guess = f"its qform and sform give voxels different places; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
+    return Grid(shape, affine, (q * of_q, s * of_s)), guess
 
 
 def _size(shape: tuple[int, ...]) -> str:
     return "×".join(str(n) for n in shape) or "nothing"
-
-
-def _affine(image: Any, path: Path) -> np.ndarray:
-    """The sform where its code is set, else the qform, else the header's sizes; in millimetres."""
-    if not isinstance(image, NiftiImage):
-        return check_affine(image.affine, path)
-    scale = _scale_to_mm(image)
-    try:
-        return check_affine(scale @ image.affine, path)
-    except BadInput:
-        # A set sform may be all zero; then the qform counts, where it is set.
-        qform, code = image.header.get_qform(coded=True)
-        if not code:
-            raise
-        return check_affine(scale @ qform, path)
-
-
-def _place_in_header(image: Any, grid: Grid) -> tuple[Codes, str]:
-    """The codes of the affine that is read, and a sentence where the header states no affine, or two."""
-    if not isinstance(image, NiftiImage):
-        return grid.codes, ""
-    header = image.header
-    q, s = (_standard_code(int(header[key])) for key in ("qform_code", "sform_code"))
-    if not q and not s:
-        return (
-            (0, 0),
-            "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right.",
-        )
-    scale = _scale_to_mm(image)
-    places = [_is_place(read, scale, grid) for read in (header.get_qform, header.get_sform)]
-    if not (q and s) or all(places):
-        return (q, s), ""
-    taken = "sform" if places[1] else "qform"
-    return (
-        (q * places[0], s * places[1]),
-        f"its qform and sform give voxels different places; the {taken} was taken. Check its orientation, and write one of them into both.",
-    )
-
-
-def _scale_to_mm(image: Any) -> np.ndarray:
-    return np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
 
 
 def _standard_code(code: int) -> int:
@@ -147,11 +131,10 @@ def open_nifti(path: Path) -> DynamicScan:
     Raises BadInput for damaged files, colour, complex voxels and singular affines.
     """
     image = _load(path)
-    grid = _grid(image, path)
+    grid, guess = _grid(image, path)
     _check_size(image, grid, path)
     check_volume(grid.shape, path)
     count = math.prod(image.shape[3:])
-    codes, guess = _place_in_header(image, grid)
 
     def read(number: int) -> Stored:
         """A frame, counted from 0."""
@@ -162,7 +145,7 @@ def open_nifti(path: Path) -> DynamicScan:
             for z, plane in enumerate(planes):  # to its end
                 data[z] = plane
                 release(data)
-        return Stored(data, grid.affine, guesses=(guess,) if guess else (), codes=codes)
+        return Stored(data, grid.affine, guesses=(guess,) if guess else (), codes=grid.codes)
 
     return DynamicScan(
         grid,

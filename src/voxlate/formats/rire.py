@@ -13,6 +13,7 @@ VOXELS = "image.bin"  # always of this name, 16 bit two's complement, big-endian
 LONGEST_HEADER = 1 << 16  # bytes; real ones have about a thousand
 NEEDED = ("Rows", "Columns", "Slices", "Pixel size", "Slice thickness")
 FIXED = {"Bits allocated": 16, "Pixel representation": 1}  # the second: signed
+WHOLE = "a whole number"
 ORIENTATION, USUAL = "Patient Orientation", "L : P : H"
 AXES = ({"L", "R"}, {"P", "A"}, {"F", "H"})
 
@@ -24,12 +25,9 @@ def read_rire(path: Path) -> Stored:
     Source: the project's "Protocols for accessing information" (rire.insight-journal.org).
     """
     header = _header(path)
-    _check_header(path, header)
-    slices, rows, columns = (_count(path, header, key) for key in ("Slices", "Rows", "Columns"))
-    between_rows, between_columns = _numbers(
-        path, header, "Pixel size", 2, "two numbers of mm, a : b"
-    )
-    (between_slices,) = _numbers(path, header, "Slice thickness", 1)
+    shape = [int(*_numbers(path, header, key, WHOLE)) for key in ("Slices", "Rows", "Columns")]
+    between_rows, between_columns = _numbers(path, header, "Pixel size", "two numbers of mm, a : b")
+    (between_slices,) = _numbers(path, header, "Slice thickness", "a number of mm")
     stated = header.get(ORIENTATION.lower())
     affine = _directions(path, stated or USUAL) @ np.diag(
         [between_columns, between_rows, between_slices, 1.0]
@@ -46,7 +44,7 @@ def read_rire(path: Path) -> Stored:
             "the first number of its pixel size is assumed to be the distance of rows, as in ACR-NEMA."
         )
     return Stored(
-        _voxels(path.with_name(VOXELS), (slices, rows, columns)),
+        _voxels(path.with_name(VOXELS), shape),
         affine,
         guesses=tuple(guesses),
         as_hu="its header states no unit: the values are taken as Hounsfield units.",
@@ -54,7 +52,7 @@ def read_rire(path: Path) -> Stored:
 
 
 def _header(path: Path) -> dict[str, str]:
-    """Values by their keyword in lower case; where a keyword occurs twice, its first value."""
+    """Values by their keyword in lower case, the first of each; raises BadInput for a header of another kind."""
     with path.open("rb") as file:
         lines = file.read(LONGEST_HEADER).decode("latin-1").splitlines()
     values: dict[str, str] = {}
@@ -62,47 +60,33 @@ def _header(path: Path) -> dict[str, str]:
         key, mark, value = line.partition(":=")
         if mark:
             values.setdefault(" ".join(key.lower().split()), value.strip())
-    return values
-
-
-def _check_header(path: Path, header: dict[str, str]) -> None:
-    missing = [key for key in NEEDED if key.lower() not in header]
+    missing = [key for key in NEEDED if key.lower() not in values]
     if missing:
         raise BadInput(
             f"{path}: expected a header of RIRE with {', '.join(NEEDED)}, found no {' and no '.join(missing)}. Get the file again."
         )
     for key, fixed in FIXED.items():
-        stated = header.get(key.lower(), str(fixed))
+        stated = values.get(key.lower(), str(fixed))
         if stated != str(fixed):
             raise BadInput(
                 f"{path}: expected {key} := {fixed}, found {stated}. Convert it to NIfTI."
             )
+    return values
 
 
-def _count(path: Path, header: dict[str, str], key: str) -> int:
-    (number,) = _numbers(path, header, key, 1, "a whole number")
-    if number != int(number):
-        raise _wrong_value(path, header, key, "a whole number")
-    return int(number)
-
-
-def _numbers(
-    path: Path, header: dict[str, str], key: str, count: int, kind: str = "a number of mm"
-) -> list[float]:
-    """The positive numbers of a keyword, which ':' separates."""
+def _numbers(path: Path, header: dict[str, str], key: str, kind: str) -> list[float]:
+    """The positive numbers of a keyword, which ':' separates; kind: what they are, in words."""
+    text = header[key.lower()]
     try:
-        numbers = [float(part) for part in header[key.lower()].split(":")]
+        numbers = [float(part) for part in text.split(":")]
     except ValueError:
         numbers = []
-    if len(numbers) != count or not all(math.isfinite(n) and n > 0 for n in numbers):
-        raise _wrong_value(path, header, key, kind)
+    sound = all(math.isfinite(n) and n > 0 and (kind != WHOLE or n == int(n)) for n in numbers)
+    if not sound or len(numbers) != 1 + kind.startswith("two"):
+        raise BadInput(
+            f"{path}: expected {key} := {kind} above 0, found '{text[:40]}'. Get the file again."
+        )
     return numbers
-
-
-def _wrong_value(path: Path, header: dict[str, str], key: str, kind: str) -> BadInput:
-    return BadInput(
-        f"{path}: expected {key} := {kind} above 0, found '{header[key.lower()][:40]}'. Get the file again."
-    )
 
 
 def _directions(path: Path, text: str) -> np.ndarray:
@@ -115,7 +99,7 @@ def _directions(path: Path, text: str) -> np.ndarray:
     return directions("".join(letters).replace("F", "I").replace("H", "S"))
 
 
-def _voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _voxels(path: Path, shape: list[int]) -> np.ndarray:
     """float32 [D, H, W]; raises BadInput unless the file has as many bytes as the header says."""
     if not path.is_file():
         found = "none. Get it again"

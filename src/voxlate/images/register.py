@@ -131,10 +131,6 @@ def _one_thread() -> Iterator[None]:
         process.SetGlobalDefaultNumberOfThreads(threads)
 
 
-def _geometry(image: Any) -> tuple[Any, Any, Any]:
-    return image.GetOrigin(), image.GetSpacing(), image.GetDirection()
-
-
 def centre_mm(grid: Grid, mask: np.ndarray | None = None) -> np.ndarray:
     """The middle of a grid, or of the voxels of a mask [D, H, W], in LPS millimetres."""
     index = (np.array(grid.shape) - 1) / 2
@@ -157,14 +153,11 @@ def apply_transform(
     """
     interpolator = {0: itk.sitkNearestNeighbor, 1: itk.sitkLinear, 3: itk.sitkBSpline}[order]
     lowest = float(volume.data.min()) if fill is None else fill
-    geometry = _geometry(to_image(np.zeros((1, 1, 1), np.uint8), grid))
-    size = [int(n) for n in reversed(grid.shape)]
+    like = to_image(np.zeros(grid.shape, np.uint8), grid)
     channels = []
     for channel in volume.data:
         image = to_image(channel, volume.grid)
-        moved = itk.Resample(
-            image, size, transform, interpolator, *geometry, lowest, itk.sitkFloat32
-        )
+        moved = itk.Resample(image, like, transform, interpolator, lowest, itk.sitkFloat32)
         channels.append(itk.GetArrayFromImage(moved))
     return dataclasses.replace(volume, data=np.stack(channels), affine=grid.affine)
 
@@ -231,13 +224,9 @@ class CoarsePair:
 
     def folds(self, transform: Transform) -> bool:
         """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
-        image = self.images[1]
-        field = itk.TransformToDisplacementField(
-            transform,
-            itk.sitkVectorFloat64,
-            image.GetSize(),
-            *_geometry(image),
-        )
+        make_field = itk.TransformToDisplacementFieldFilter()
+        make_field.SetReferenceImage(self.images[1])
+        field = make_field.Execute(transform)
         # ITK's own determinant assumes that the image's axes are those of the patient
         displacement = itk.GetArrayViewFromImage(field)
         steps = np.stack([_differences(displacement, axis) for axis in range(3)], axis=-1)
