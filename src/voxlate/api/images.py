@@ -14,9 +14,9 @@ from voxlate.api.entry import command
 from voxlate.api.next_steps import after_completing, after_synthesis
 from voxlate.api.progress import Feedback, report_to
 from voxlate.delivery.archive import fetch_inputs, store_answers
+from voxlate.delivery.archive import serve as answer_studies
 from voxlate.delivery.delivery import deliver
 from voxlate.delivery.dicom_out import Exported, export_dicom
-from voxlate.delivery.serving import serve as answer_studies
 from voxlate.formats.io import read_volume, write_volume
 from voxlate.options.check import check_options
 from voxlate.options.evaluate import CompareOptions, EvaluateOptions, LikelihoodOptions

@@ -1,8 +1,8 @@
-"""Synthesis of studies in a picture archive: they are fetched, and the images go back as derived series."""
+"""Synthesis of studies in a picture archive: they are fetched or received, and the images go back as derived series."""
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,14 +10,17 @@ from voxlate.delivery.delivery import deliver
 from voxlate.delivery.dicom_out import Exported, export_case
 from voxlate.formats.io import location_of, read_volume
 from voxlate.images.grid import Grid, Volume, same_grid
+from voxlate.options.share import ListenOptions
 from voxlate.options.synthesise import SynthOptions
-from voxlate.pacs.address import StudyAddress, is_dicomweb, study_address
-from voxlate.pacs.queue import Answer, study_name
+from voxlate.pacs.address import StudyAddress, ae_title, is_dicomweb, node, study_address
+from voxlate.pacs.dimse import NodeArchive
+from voxlate.pacs.listen import listen
+from voxlate.pacs.queue import Answer, Queue, study_name
 from voxlate.pacs.sending import Ledger, send
 from voxlate.pacs.web import WebArchive, fetch_study
 from voxlate.scoring.provenance import provenance_of, source_paths
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.model import Model
+from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.selection import select
 from voxlate.system.errors import BadInput
@@ -110,7 +113,33 @@ def _source_on_grid(grids: Mapping[Path, Grid], volume: Volume) -> Path:
     )
 
 
-def answer_by(model: Model | Ensemble, options: SynthOptions, say: Say) -> Answer:
+def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_report) -> None:
+    """Answer studies until the process ends. queue: the folder of the queue; say: is called with each message."""
+    target = node(options.to)
+    own = ae_title(options.title, "--title")
+    options = replace(
+        options, title=own, allow=[ae_title(sender, "--allow") for sender in options.allow]
+    )
+    model = load(run, options.device)
+
+    def send_files(files: list[Path], ledger: Ledger) -> int:
+        """Send the files of an answer; returns the number of those that were sent now."""
+        archive = NodeArchive(target, own)
+        try:
+            return send(files, archive, ledger, target, say=say)
+        finally:
+            archive.close()
+
+    listen(
+        Queue(queue, options.idle),
+        _answer_by(model, SynthOptions(device=options.device), say),
+        send_files,
+        options,
+        say=say,
+    )
+
+
+def _answer_by(model: Model | Ensemble, options: SynthOptions, say: Say) -> Answer:
     """The answer of a model to a received study: the DICOM files of its images, written into a folder."""
 
     def answer(scans: Path, images: Path) -> list[Path]:

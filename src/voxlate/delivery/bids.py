@@ -75,15 +75,21 @@ def check_bids(out: Path, cases: Mapping[str, Collection[Path]], ending: str) ->
 
 def _check_owner(root: Path, case: str, entities: Entities) -> None:
     """Raise BadInput where images of another case have these entities."""
-    begin = f"{prefix_of(entities)}_"
-    for sidecar in (root / folder_of(entities)).glob(f"{begin}*desc-{IMAGE_LABEL}*.json"):
-        if _entities_before(sidecar.name) != _entities_before(f"{begin}desc-"):
+    for sidecar in _files_of(root, entities):
+        if sidecar.suffix != ".json":
             continue
         owner = json.loads(sidecar.read_text(encoding="utf-8")).get(CASE)
         if owner != case:
             raise BadInput(
                 f"{sidecar}: expected images of {case}, found those of {owner}, whose name has the same letters and digits. Rename one of the cases, or choose another --out."
             )
+
+
+def _files_of(root: Path, entities: Entities) -> list[Path]:
+    """The files of synthesised images with these entities."""
+    own = _entities_before(f"{prefix_of(entities)}_desc-")
+    files = (root / folder_of(entities)).glob(f"*desc-{IMAGE_LABEL}*")
+    return [path for path in files if _entities_before(path.name) == own]
 
 
 def _entities_before(name: str) -> list[str]:
@@ -140,7 +146,8 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
         written |= {path, sidecar}
         if not name.in_bids:
             outside.add(name.suffix)
-    _remove_others(root / folder_of(entities), entities, written)
+    for old in set(_files_of(root, entities)) - written:
+        old.unlink()
     return outside
 
 
@@ -153,13 +160,6 @@ def _end_of_map(image: str, images: Collection[str]) -> str:
     """The end that makes a name that of a map of another image; "" for an image."""
     ends = (end for end in MAP_LABELS if image.endswith(end) and image.removesuffix(end) in images)
     return next(ends, "")
-
-
-def _remove_others(folder: Path, entities: Entities, written: Collection[Path]) -> None:
-    own = _entities_before(f"{prefix_of(entities)}_desc-")
-    for path in folder.glob(f"*desc-{IMAGE_LABEL}*"):
-        if path not in written and _entities_before(path.name) == own:
-            path.unlink()
 
 
 def _sidecar(

@@ -1,6 +1,5 @@
 """DICOM: the series in a folder, a series as a volume, and the frames of a dynamic series."""
 
-import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -41,6 +40,7 @@ from voxlate.formats.dicom_volumes import (
     ORDERS,
     SEPARATING,
     check_single_volume,
+    digits_of,
     find_copies,
     keys_of_parts,
     order_in_time,
@@ -283,8 +283,7 @@ def _read_header(file: Path) -> Any:
 def _key(header: Any, file: Path) -> str:
     """Eight digits for a series. The UID itself would identify the patient's record in our files."""
     names = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
-    text = "\n".join(text_of(header, name, file) for name in names)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return digits_of(text_of(header, name, file) for name in names)
 
 
 def _keys(header: Any, image: Image) -> list[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,14 +45,15 @@ class Places(NamedTuple):
     seconds: dict[Image, float] | None
 
 
+def digits_of(lines: Iterable[str]) -> str:
+    """Eight hexadecimal digits for some lines of text."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
+
+
 def keys_of_parts(key: str, header: Any, image: Image) -> list[str]:
     """The keys of the parts of a series to which an image belongs; key: that of the series."""
     values = {name: text_of(header, name, image) for name in SEPARATING}
-    return [_key_of_part(key, name, value) for name, value in values.items() if value]
-
-
-def _key_of_part(key: str, name: str, value: str) -> str:
-    return hashlib.sha256(f"{key}\n{name}={value}".encode()).hexdigest()[:8]
+    return [digits_of([key, f"{name}={value}"]) for name, value in values.items() if value]
 
 
 def check_single_volume(headers: Headers, key: str, path: Path) -> None:
@@ -68,7 +69,7 @@ def check_single_volume(headers: Headers, key: str, path: Path) -> None:
         if name == "StackID" or not any(map(_repeats, parts.values())):
             folder = next(iter(headers)).file.parent
             lines = [
-                f"{name} {value}, {len(part)} images: {folder.name}#{_key_of_part(key, name, value)}"
+                f"{name} {value}, {len(part)} images: {folder.name}#{digits_of([key, f'{name}={value}'])}"
                 for value, part in parts.items()
             ]
             raise BadInput(

@@ -306,16 +306,11 @@ erode = partial(_box, scipy.ndimage.minimum_filter1d)
 
 def box_around(mask: np.ndarray) -> list[tuple[int, int]]:
     """First and end of the smallest box around a mask along each axis; the whole image around an empty one."""
-    box = []
-    along_d = by_plane(lambda slab: slab.any(axis=(1, 2)), mask)
-    along_h, along_w = (
-        np.logical_or.reduce(map_slabs(lambda slab, axes=axes: slab.any(axis=axes), mask))
-        for axes in ((0, 2), (0, 1))
-    )
-    for filled_rows, length in zip((along_d, along_h, along_w), mask.shape):
-        filled = np.flatnonzero(filled_rows)
-        box.append((int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, length))
-    return box
+    (box,) = scipy.ndimage.find_objects(mask.view(np.uint8), 1)
+    release(mask)
+    if box is None:
+        return [(0, length) for length in mask.shape]
+    return [(along.start, along.stop) for along in box]
 
 
 def body_box_mm(volume: Volume) -> Box:

@@ -96,8 +96,8 @@ def signature_of(field: Field) -> Signature:
         mirrored = np.roll(np.flip(magnitudes, axis), 1, axis)
         magnitudes = (magnitudes + mirrored) / 2
     low = magnitudes[tuple(slice(0, min(n, longest + 1)) for n in magnitudes.shape)]
-    length = np.sqrt(sum(k**2 for k in np.indices(low.shape)))
-    kept = (length >= SHORTEST) & (length <= longest)
+    length = _lengths(low.shape)
+    kept = length > 0
     logs = np.log(low[kept] + 0.02 * low[kept].mean())
     shell = np.round(length[kept]).astype(int)
     white = logs - (np.bincount(shell, logs) / np.maximum(np.bincount(shell), 1))[shell]
@@ -105,11 +105,19 @@ def signature_of(field: Field) -> Signature:
     return np.clip(np.round(levels), -127, 127).astype(np.int8)
 
 
+def _lengths(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The length of each frequency in periods of the grid; 0 for those that are no part of a signature."""
+    length = np.sqrt(sum(k**2 for k in np.indices(shape)))
+    return np.where((length >= SHORTEST) & (length <= shape[-1] - 1), length, 0)
+
+
 def as_text(signature: Signature) -> str:
+    """A signature as text in a file."""
     return base64.b64encode(signature.tobytes()).decode()
 
 
 def from_text(text: str) -> Signature:
+    """The signature of a text that `as_text` wrote."""
     return np.frombuffer(base64.b64decode(text), np.int8)
 
 
@@ -119,7 +127,9 @@ def similar(signatures: Signature, others: Signature, least: float) -> list[tupl
     found = list[tuple[float, int, int]]()
     for first in range(0, len(signatures), ROWS):
         rows = signatures[first : first + ROWS]
-        like = np.maximum(_unit(rows) @ columns, _unit(rows[:, _turned(rows.shape[1])]) @ columns)
+        like = np.maximum(
+            _unit(rows) @ columns, _unit(rows[:, _quarter_turn(rows.shape[1])]) @ columns
+        )
         for row, other in np.argwhere(like >= least):
             found.append((float(like[row, other]), first + int(row), int(other)))
     return sorted(found, key=lambda pair: (-pair[0], *pair[1:]))
@@ -130,14 +140,10 @@ def _unit(rows: Signature) -> Field:
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
 
 
-def _turned(count: int) -> NDArray[np.intp]:
+def _quarter_turn(count: int) -> NDArray[np.intp]:
     """The order in which the entries of a signature are those of the scan turned by 90° in its plane."""
-    for shape, longest in (
-        ((LONGEST + 1,) * 3, LONGEST),
-        ((1, FLAT_LONGEST + 1, FLAT_LONGEST + 1), FLAT_LONGEST),
-    ):
-        length = np.sqrt(sum(k**2 for k in np.indices(shape)))
-        kept = (length >= SHORTEST) & (length <= longest)
+    for shape in ((LONGEST + 1,) * 3, (1, FLAT_LONGEST + 1, FLAT_LONGEST + 1)):
+        kept = _lengths(shape) > 0
         if kept.sum() == count:
             places = np.zeros(shape, np.intp)
             places[kept] = np.arange(count)
