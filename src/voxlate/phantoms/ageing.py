@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from voxlate.phantoms.anatomy import Anatomy
-from voxlate.phantoms.shapes import Triple, triple
+from voxlate.phantoms.shapes import Rng, Triple, triple
 from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 Ball = tuple[Triple, Triple]  # centre and half axes in mm
@@ -38,7 +38,7 @@ class Ageing:
     falx: tuple[Ball, ...]
 
 
-def draw(rng: np.random.Generator, base: Anatomy) -> tuple[Ageing, Anatomy]:
+def draw(rng: Rng, base: Anatomy) -> tuple[Ageing, Anatomy]:
     """Draw an age from 20 to 90, and widen the fluid spaces of a head accordingly."""
     years = float(rng.uniform(20, 90))
     old = (years - 20) / 70
@@ -75,7 +75,7 @@ def draw(rng: np.random.Generator, base: Anatomy) -> tuple[Ageing, Anatomy]:
     return ageing, aged
 
 
-def _spot(rng: np.random.Generator, size: tuple[float, float], place: Ball) -> Ball:
+def _spot(rng: Rng, size: tuple[float, float], place: Ball) -> Ball:
     """A lesion of deep white matter; place: the corners of the box of its centre, on the right side."""
     side = rng.choice((-1, 1))
     x, y, z = rng.uniform(*place)
@@ -83,7 +83,7 @@ def _spot(rng: np.random.Generator, size: tuple[float, float], place: Ball) -> B
     return triple((side * x, y, z)), triple(radius * rng.uniform(0.7, 1.5, 3))
 
 
-def _plaque(rng: np.random.Generator) -> Ball:
+def _plaque(rng: Rng) -> Ball:
     """A calcification on the falx, below the vertex."""
     angle = rng.uniform(0.5, 2.3)
     y = 0.9 * CEREBRUM_AXES[1] * np.cos(angle)

@@ -10,6 +10,7 @@ import numpy as np
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.shapes import (
     NoiseField,
+    Rng,
     Space,
     Triple,
     join,
@@ -18,6 +19,7 @@ from voxlate.phantoms.shapes import (
     union,
 )
 from voxlate.phantoms.tissue import Label
+from voxlate.system.arrays import AnyArray
 
 SINUSES = ("frontal", "maxillary", "ethmoid", "sphenoid", "mastoid")
 
@@ -40,10 +42,10 @@ class Airways:
     pharynx: float
 
 
-def draw(rng: np.random.Generator, asymmetry: float) -> Airways:
+def draw(rng: Rng, asymmetry: float) -> Airways:
     """Draw the airways; asymmetry 0 gives both sides the same."""
 
-    def _pair(values: np.ndarray) -> tuple[float, float]:
+    def _pair(values: AnyArray) -> tuple[float, float]:
         left, right = values.tolist()
         return (left if asymmetry else right), right
 
@@ -72,8 +74,8 @@ def paint(
     canvas: Canvas,
     airways: Airways,
     points: Space,
-    cavity: np.ndarray,
-    outline: np.ndarray,
+    cavity: AnyArray,
+    outline: AnyArray,
 ) -> None:
     """Paint the air spaces of the face, with their bony walls and mucosa."""
     half = points.half
@@ -87,7 +89,7 @@ def paint(
     _pharynx(canvas, airways, points)
 
 
-def _by_side(right: np.ndarray, pair: tuple[float, float]) -> np.ndarray:
+def _by_side(right: AnyArray, pair: tuple[float, float]) -> AnyArray:
     return np.where(right, np.float32(pair[1]), np.float32(pair[0]))
 
 
@@ -95,10 +97,10 @@ def _sinus(
     canvas: Canvas,
     airways: Airways,
     name: str,
-    wall: np.ndarray,
+    wall: AnyArray,
     half: Space,
-    right: np.ndarray,
-    outside: np.ndarray,
+    right: AnyArray,
+    outside: AnyArray,
     back_mm: float,
 ) -> None:
     """Paint one sinus: bone around it, mucosa on its wall, fluid at its back, air; wall: distance to its bone."""
@@ -113,26 +115,26 @@ def _sinus(
         canvas.paint(Label.SINUS_FLUID, fluid, wet)
 
 
-def _ellipsoid_of_size(half: Space, size: np.ndarray, centre: Triple, axes: str) -> np.ndarray:
+def _ellipsoid_of_size(half: Space, size: AnyArray, centre: Triple, axes: str) -> AnyArray:
     """Distance to an ellipsoid with these half axes times size."""
     x, y, z = ((p - c) / size for p, c in zip(half, centre))
     return Space(x, y, z).ellipsoid(f"0 0 0 | {axes}") * size
 
 
-def _maxillary(half: Space, right: np.ndarray, airways: Airways) -> np.ndarray:
+def _maxillary(half: Space, right: AnyArray, airways: Airways) -> AnyArray:
     size = _by_side(right, airways.size["maxillary"])
     box = _ellipsoid_of_size(half, size, (29, 63, -65), "14.5 18 17")
     # The roof is the floor of the orbit, the inner wall that of the nose.
     return overlap(box, half.z + 54 - 0.12 * (half.y - 63), 15 - half.x)
 
 
-def _sphenoid(half: Space, right: np.ndarray, airways: Airways) -> np.ndarray:
+def _sphenoid(half: Space, right: AnyArray, airways: Airways) -> AnyArray:
     size = _by_side(right, airways.size["sphenoid"])
     return overlap(_ellipsoid_of_size(half, size, (8, 29, -39), "9.5 13 9.5"), 0.7 - half.x)
 
 
 def _frontal(
-    canvas: Canvas, airways: Airways, half: Space, right: np.ndarray, outside: np.ndarray
+    canvas: Canvas, airways: Airways, half: Space, right: AnyArray, outside: AnyArray
 ) -> None:
     size = _by_side(right, airways.size["frontal"])
     if size.max() == 0:
@@ -148,7 +150,7 @@ def _frontal(
 
 
 def _ethmoid(
-    canvas: Canvas, airways: Airways, half: Space, right: np.ndarray, outside: np.ndarray
+    canvas: Canvas, airways: Airways, half: Space, right: AnyArray, outside: AnyArray
 ) -> None:
     """Cells between nose and orbit, whose septa are thinner than a voxel."""
     x, y, z = half

@@ -10,6 +10,7 @@ import numpy as np
 
 from voxlate.phantoms.shapes import (
     NoiseField,
+    Rng,
     Space,
     Triple,
     Tube,
@@ -21,6 +22,7 @@ from voxlate.phantoms.shapes import (
 )
 from voxlate.phantoms.tissue import Label
 from voxlate.phantoms.vessels import vessels
+from voxlate.system.arrays import AnyArray
 
 LesionKind = Literal["none", "tumour", "stroke"]
 
@@ -45,14 +47,14 @@ class Anatomy:
     """All random numbers of one head's shape; they do not depend on the image's size."""
 
     asymmetry: float
-    scale: np.ndarray
-    tilt: np.ndarray
+    scale: AnyArray
+    tilt: AnyArray
     bend: tuple[NoiseField, ...]
     sway: tuple[NoiseField, ...]
     folds: NoiseField
     rough: NoiseField
     texture: NoiseField
-    fold_shift: np.ndarray
+    fold_shift: AnyArray
     skull_mm: float
     cortex_mm: float
     sulcus_mm: float
@@ -61,7 +63,7 @@ class Anatomy:
     lesion: Lesion
 
 
-def anatomy(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) -> Anatomy:
+def anatomy(rng: Rng, kind: LesionKind, asymmetry: float = 1.0) -> Anatomy:
     """Draw the shape of a head; asymmetry 0 gives a head that is symmetric except for its lesion."""
     rng, lesion_rng, vessel_rng, fold_rng = rng.spawn(4)
     lesion = _lesion(lesion_rng, kind)
@@ -85,7 +87,7 @@ def anatomy(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) 
     )
 
 
-def _lesion(rng: np.random.Generator, kind: LesionKind) -> Lesion:
+def _lesion(rng: Rng, kind: LesionKind) -> Lesion:
     side = int(rng.choice((-1, 1)))
     if kind == "tumour":
         x, y, z, radius = rng.uniform((26, -38, 12, 11), (38, 42, 42, 19)).tolist()
@@ -108,7 +110,7 @@ def upright(head: Anatomy, points: Space) -> Space:
     half = (np.sqrt(turned[0] ** 2 + 400), turned[1], turned[2])
     # A sideways bend must vanish in the mid-plane to stay symmetric.
     across = np.tanh(turned[0] / 20)
-    shifts: list[np.ndarray] = [1.9 * field.at(half) for field in head.bend]
+    shifts: list[AnyArray] = [1.9 * field.at(half) for field in head.bend]
     shifts[0] *= across
     if head.asymmetry:
         sway = (0.9 * head.asymmetry * field.at(turned) for field in head.sway)
@@ -117,7 +119,7 @@ def upright(head: Anatomy, points: Space) -> Space:
     return Space(x, y, z, points.straight)
 
 
-def _turn(axis: int, angle: float) -> np.ndarray:
+def _turn(axis: int, angle: float) -> AnyArray:
     i, j = [(1, 2), (0, 2), (0, 1)][axis]
     matrix = np.eye(3)
     matrix[[i, j], [i, j]] = np.cos(angle)
@@ -125,7 +127,7 @@ def _turn(axis: int, angle: float) -> np.ndarray:
     return matrix
 
 
-def before_tumour(lesion: Lesion, points: Space, depth: np.ndarray) -> Space:
+def before_tumour(lesion: Lesion, points: Space, depth: AnyArray) -> Space:
     """Points before the mass effect of a tumour, which displaces tissue away from it but not the skull."""
     if lesion.kind != "tumour":
         return points
@@ -137,7 +139,7 @@ def before_tumour(lesion: Lesion, points: Space, depth: np.ndarray) -> Space:
     return Space(x, y, z, points.straight)
 
 
-def deep_grey(points: Space) -> np.ndarray:
+def deep_grey(points: Space) -> AnyArray:
     """Caudate, lentiform nucleus and thalamus of both sides."""
     half = points.half
     x, y, z = half
@@ -154,7 +156,7 @@ _LATERAL = tubes_of("""
 """)
 
 
-def ventricles(head: Anatomy, points: Space) -> np.ndarray:
+def ventricles(head: Anatomy, points: Space) -> AnyArray:
     """Distance to the lateral, third and fourth ventricles and the aqueduct."""
     x = points.half.x
     grow = head.ventricle
@@ -171,7 +173,7 @@ def ventricles(head: Anatomy, points: Space) -> np.ndarray:
     return union(lateral, third, fourth, aqueduct)
 
 
-def territory(head: Anatomy, points: Space) -> tuple[np.ndarray, np.ndarray]:
+def territory(head: Anatomy, points: Space) -> tuple[AnyArray, AnyArray]:
     """Distances to the core and to all hypoperfused tissue of a stroke of the middle cerebral artery."""
     lesion = head.lesion
     sided = points.at(x=points.x * lesion.side)
@@ -184,7 +186,7 @@ def territory(head: Anatomy, points: Space) -> tuple[np.ndarray, np.ndarray]:
     return overlap(core + 2.5 * rough, whole + 4), whole
 
 
-def tumour(head: Anatomy, points: Space) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tumour(head: Anatomy, points: Space) -> tuple[AnyArray, AnyArray, AnyArray]:
     """Distances to necrosis, necrosis with its enhancing rim, and the oedema around them."""
     rough = head.rough.at(points)
     radius = head.lesion.radius_mm

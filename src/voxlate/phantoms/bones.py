@@ -7,8 +7,9 @@ import numpy as np
 from voxlate.phantoms import eyes
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Space, Triple, Tube, join, overlap, union
+from voxlate.phantoms.shapes import Rng, Space, Triple, Tube, join, overlap, union
 from voxlate.phantoms.tissue import Label
+from voxlate.system.arrays import AnyArray
 
 LOWEST_VAULT_MM = -62.0
 _TEETH = 8  # of a quarter
@@ -30,10 +31,10 @@ class Bones:
     table_mm: float
     density: float
     forehead_mm: float
-    teeth: np.ndarray
+    teeth: AnyArray
 
 
-def draw(rng: np.random.Generator, asymmetry: float) -> Bones:
+def draw(rng: Rng, asymmetry: float) -> Bones:
     """Draw a skeleton; asymmetry 0 gives both sides the same teeth."""
     lost, filled = (
         rng.choice((0.03, 0.1, 0.5, 1.0), p=(0.5, 0.3, 0.15, 0.05)),
@@ -54,7 +55,7 @@ def draw(rng: np.random.Generator, asymmetry: float) -> Bones:
 
 
 def paint_vault(
-    canvas: Canvas, bones: Bones, half: Space, cavity: np.ndarray, thick: np.ndarray, base: Anatomy
+    canvas: Canvas, bones: Bones, half: Space, cavity: AnyArray, thick: AnyArray, base: Anatomy
 ) -> None:
     """Paint the bone around the brain with its diploe; thick: mm of bone."""
     x, y, z = half
@@ -79,8 +80,8 @@ def paint_face(
     bones: Bones,
     half: Space,
     points: Space,
-    cavity: np.ndarray,
-    inside: np.ndarray,
+    cavity: AnyArray,
+    inside: AnyArray,
 ) -> None:
     """Paint the facial skeleton, the jaw and the outer skull base; inside: distance to the subcutaneous fat's depth."""
     outside = cavity > 0.5
@@ -123,7 +124,7 @@ _JAW = """
 """
 
 
-def _orbital_walls(half: Space) -> np.ndarray:
+def _orbital_walls(half: Space) -> AnyArray:
     """Paper-thin towards the nose, thick towards the temple."""
     x, y, _ = half
     lateral = np.clip((x - (14 + 0.42 * (y - 38))) / 14, 0, 1)
@@ -142,14 +143,14 @@ _BASE = """
 """
 
 
-def _skull_base(half: Space) -> np.ndarray:
+def _skull_base(half: Space) -> AnyArray:
     """Body and wings of the sphenoid, clivus, petrous bone, mastoid, and the occipital condyles."""
     sphenoid = half.ellipsoid("0 26 -38 | 21 18 12")
     wing = Space(half.x, half.y - 0.3 * half.x, half.z).ellipsoid("34 24 -41 | 24 10 7")
     return join(join(sphenoid, wing, 6), half.tubes(_BASE, 10), 4)
 
 
-def _maxilla(half: Space) -> np.ndarray:
+def _maxilla(half: Space) -> AnyArray:
     """Floor of the antra, whose walls airways.py paints, the alveolar process and the hard palate."""
     x, y, z = half
     body = half.ellipsoid("26 66 -75 | 17 18 8")
@@ -157,7 +158,7 @@ def _maxilla(half: Space) -> np.ndarray:
     return union(body, palate, overlap(_row(half, 5.0), np.abs(z + 78) - 5))
 
 
-def _row(half: Space, width_mm: float) -> np.ndarray:
+def _row(half: Space, width_mm: float) -> AnyArray:
     """Distance to the curved wall on which a row of teeth stands."""
     wide, deep = _ROW_MM
     curve = Space(half.x, half.y, np.zeros_like(half.z)).ellipsoid(

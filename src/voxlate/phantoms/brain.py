@@ -7,6 +7,7 @@ import numpy as np
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.shapes import Space, cut, ellipsoid, join, overlap, union
 from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
+from voxlate.system.arrays import AnyArray
 
 
 def _egg(points: Space) -> Space:
@@ -14,12 +15,12 @@ def _egg(points: Space) -> Space:
     return points.at(x=points.half.x / (1 - 0.0008 * np.clip(points.y, -100, 100)))
 
 
-def tentorium(y: np.ndarray) -> np.ndarray:
+def tentorium(y: AnyArray) -> AnyArray:
     """Height of the tentorium, the membrane between cerebrum and cerebellum."""
     return np.clip(-6 + 0.14 * (y + 45), -8, 0)
 
 
-def cerebrum(points: Space) -> np.ndarray:
+def cerebrum(points: Space) -> AnyArray:
     """Distance to the surface of the cerebrum without its folds."""
     egg = _egg(points)
     _, y, z = egg
@@ -32,7 +33,7 @@ def cerebrum(points: Space) -> np.ndarray:
     return join(upper, join(temporal, hippocampal, 5), 5)
 
 
-def cerebellum(points: Space) -> np.ndarray:
+def cerebellum(points: Space) -> AnyArray:
     """Distance to the surface of the cerebellum without its folia."""
     lobe = points.half.ellipsoid("21 -46 -31 | 30 28 24")
     whole = join(lobe, points.ellipsoid("0 -48 -31 | 16 24 23"), 6)
@@ -46,7 +47,7 @@ BRAINSTEM = """
 """
 
 
-def cavity(brain: np.ndarray, points: Space) -> np.ndarray:
+def cavity(brain: AnyArray, points: Space) -> AnyArray:
     """The cavity of the skull: the brain, a gap for CSF, and the cisterns at the base."""
     cisterns = join(
         points.ellipsoid("0 15 -17 | 15 17 10"),
@@ -69,9 +70,9 @@ def cavity(brain: np.ndarray, points: Space) -> np.ndarray:
 class Envelope:
     """Distances [D, H, W] in mm to the parts of the brain's outer shape and to the cavity of the skull."""
 
-    cerebellum: np.ndarray
-    stem: np.ndarray
-    cavity: np.ndarray
+    cerebellum: AnyArray
+    stem: AnyArray
+    cavity: AnyArray
 
 
 def envelope(points: Space) -> Envelope:
@@ -82,7 +83,7 @@ def envelope(points: Space) -> Envelope:
     return Envelope(lower, stem, cavity(whole, points))
 
 
-def cortex_depth(head: Anatomy, points: Space, envelope: np.ndarray) -> np.ndarray:
+def cortex_depth(head: Anatomy, points: Space, envelope: AnyArray) -> AnyArray:
     """Depth below the pial surface in mm (negative in CSF), with mid-line fissure, sulci and Sylvian fissure.
 
     Sulci are the zero surfaces of noise that hardly changes in the radial direction, so they are radial sheets.
@@ -110,13 +111,13 @@ def cortex_depth(head: Anatomy, points: Space, envelope: np.ndarray) -> np.ndarr
     return union(outer, sulci, _sylvian(half, y, z, head.sulcus_mm))
 
 
-def _sylvian(half: np.ndarray, y: np.ndarray, z: np.ndarray, sulcus_mm: float) -> np.ndarray:
+def _sylvian(half: AnyArray, y: AnyArray, z: AnyArray, sulcus_mm: float) -> AnyArray:
     course = -6 - 0.3 * (y - 12)
     beyond = overlap(37 - half, y - 24, -30 - y)
     return np.hypot(np.maximum(beyond, 0), (z - course) * 0.94) - (0.9 + sulcus_mm)
 
 
-def folia_depth(points: Space, envelope: np.ndarray) -> np.ndarray:
+def folia_depth(points: Space, envelope: AnyArray) -> AnyArray:
     """Depth below the surface of the cerebellum; its folia are sheets that diverge from the fourth ventricle."""
     x, y, z = points
     up = z + 31

@@ -3,6 +3,7 @@
 import numpy as np
 
 from voxlate.phantoms.tissue import Label
+from voxlate.system.arrays import AnyArray
 
 
 class Canvas:
@@ -14,7 +15,7 @@ class Canvas:
         self.share = np.ones(shape, dtype=np.float32)
         self.voxel_mm = voxel_mm
 
-    def paint(self, label: Label, distance: np.ndarray, where: np.ndarray | None = None) -> None:
+    def paint(self, label: Label, distance: AnyArray, where: AnyArray | None = None) -> None:
         """Paint where `distance` is negative; a voxel that the surface crosses is shared by two tissues."""
         touched = distance < self.voxel_mm / 2
         if where is not None:

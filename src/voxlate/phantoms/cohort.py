@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
@@ -14,20 +15,21 @@ from voxlate.images.units import unit_of
 from voxlate.options.option import merge
 from voxlate.options.phantom import PhantomOptions
 from voxlate.phantoms.anatomy import LesionKind
-from voxlate.phantoms.head import FIELD_MM, VERSIONS, Head, make_head
+from voxlate.phantoms.head import FIELD_MM, Head, make_head
 from voxlate.phantoms.maps import MAPS, tissue_map
 from voxlate.phantoms.scanner import image
 from voxlate.phantoms.signal import MODALITIES
 from voxlate.phantoms.tissue import ANATOMY_1, INTRACRANIAL, Label
+from voxlate.system.arrays import AnyArray
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, read_json, write_json
 from voxlate.system.machine import cores
 
-CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
 AIR_HU = -1000
 ALL_MAPS = "maps"
 MOST_THREADS = 4  # each thread holds one head in memory
+MIXED: tuple[LesionKind, ...] = ("tumour", "stroke", "none")  # a small cohort has each of them
 LESION_MAP = {
     "tumour": {"necrosis": 1, "oedema": 2, "enhancing rim": 3},
     "stroke": {"core": 1, "penumbra": 2},
@@ -50,28 +52,26 @@ def write_cohort(
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     asked = merge(PhantomOptions, options, changes)
-    wanted = _expand(asked.modalities or MODALITIES)
-    _check(asked, wanted)
-    settings = {
-        "seed": asked.seed,
-        "size": list(asked.size),
-        "lesion": asked.lesion,
-        "stripped": asked.stripped,
-    }
+    named = asked.modalities or MODALITIES
+    expanded = chain.from_iterable(MAPS if name == ALL_MAPS else [name] for name in named)
+    wanted = tuple(dict.fromkeys(expanded))
+    _check(asked.size, wanted)
+    settings = {name: getattr(asked, name) for name in ("seed", "size", "lesion", "stripped")}
 
     def _write(case: int) -> Path:
         folder = out / f"phantom_{case:03d}"
         names = (*wanted, "seg", "lesion")
         missing = [name for name in names if not (folder / f"{name}.nii.gz").exists()]
         if missing:
-            lesion = lesion_of(asked.lesion, case)
+            lesion = MIXED[case % 3] if asked.lesion == "mixed" else asked.lesion
             head = make_head(asked.seed, case, asked.size, lesion, version=asked.anatomy)
-            _write_case(folder, head, missing, asked.stripped)
+            brain = largest(np.isin(head.labels, INTRACRANIAL)) if asked.stripped else None
+            _write_case(folder, head, missing, brain)
         return folder
 
     folders = []
     with lock(out):
-        _claim(out, settings, asked.anatomy)
+        _claim(out, settings | {"size": list(asked.size)}, asked.anatomy)
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
             for folder in pool.map(_write, range(asked.cases)):
@@ -81,40 +81,13 @@ def write_cohort(
     return folders
 
 
-def lesion_of(lesion: CohortLesion, case: int) -> LesionKind:
-    """The lesion of a case; a mixed cohort alternates the types, so that a small cohort has each of them."""
-    if lesion != "mixed":
-        return lesion
-    kinds: tuple[LesionKind, ...] = ("tumour", "stroke", "none")
-    return kinds[case % 3]
-
-
-def _expand(modalities: Sequence[str]) -> tuple[str, ...]:
-    """The modalities with "maps" replaced by all maps, each once."""
-    names = list[str]()
-    for name in modalities:
-        names += MAPS if name == ALL_MAPS else [name]
-    return tuple(dict.fromkeys(names))
-
-
-def _check(asked: PhantomOptions, modalities: tuple[str, ...]) -> None:
+def _check(size: tuple[int, int, int], modalities: tuple[str, ...]) -> None:
     """Raise BadInput for a cohort that cannot be written."""
-    if asked.cases < 1:
-        raise BadInput(
-            f"cases: expected at least 1, found {asked.cases}. Ask for one case or more."
-        )
-    if len(asked.size) != 3 or min(asked.size) < 8 or max(asked.size) > 1024:
-        given = " ".join(map(str, asked.size))
+    if len(size) != 3 or min(size) < 8 or max(size) > 1024:
+        given = " ".join(map(str, size))
         raise BadInput(
             f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {given}. Try 128 128 64."
         )
-    kinds = get_args(CohortLesion)
-    if asked.lesion not in kinds:
-        raise BadInput(
-            f"lesion: expected one of {', '.join(kinds)}, found {asked.lesion}. Choose one of them."
-        )
-    if asked.anatomy not in VERSIONS:
-        raise BadInput(f"anatomy: expected 1 or 2, found {asked.anatomy}. Choose one of them.")
     unknown = [name for name in modalities if name not in (*MODALITIES, *MAPS)]
     if unknown:
         raise BadInput(
@@ -126,9 +99,9 @@ def _claim(out: Path, settings: dict[str, Any], anatomy: int) -> None:
     """Write `phantom.json`; raises BadInput if the file exists with other settings."""
     note = out / NOTE
     if not note.exists():
-        # Cohorts of anatomy 1 keep the text that they had before there was another.
+        # The note of anatomy 1 does not number it, like those of cohorts that are older than anatomy 2.
         numbered = settings if anatomy == 1 else {**settings, "anatomy": anatomy}
-        write_json(note, {**numbered, **_description(settings["size"], anatomy)})
+        write_json(note, {**numbered, **_describe(settings["size"], anatomy)})
         return
     stated = {"anatomy": 1, **read_json(note)}
     for name, value in {**settings, "anatomy": anatomy}.items():
@@ -138,7 +111,7 @@ def _claim(out: Path, settings: dict[str, Any], anatomy: int) -> None:
             )
 
 
-def _description(size: Sequence[int], anatomy: int) -> dict[str, Any]:
+def _describe(size: Sequence[int], anatomy: int) -> dict[str, Any]:
     return {
         "what": "Simulated heads, computed from equations without data of any patient.",
         "field_mm": list(FIELD_MM),
@@ -149,18 +122,15 @@ def _description(size: Sequence[int], anatomy: int) -> dict[str, Any]:
     }
 
 
-def _image_or_map(head: Head, name: str) -> np.ndarray:
-    return tissue_map(head, name) if name in MAPS else image(head, name)
-
-
-def _write_case(folder: Path, head: Head, names: Sequence[str], stripped: bool) -> None:
-    maps = {"seg": head.labels, "lesion": head.lesion_map}
-    inside = largest(np.isin(head.labels, INTRACRANIAL)) if stripped else None
+def _write_case(folder: Path, head: Head, names: Sequence[str], inside: AnyArray | None) -> None:
+    """Write images and label maps of a case; inside: outside of it images are empty."""
     for name in names:
         unit = unit_of(name)
-        data = maps[name] if name in maps else _image_or_map(head, name)
-        if inside is not None and name not in maps:
-            air = AIR_HU if unit == "HU" else 0
-            data = np.where(inside, data, air)
+        if name in ("seg", "lesion"):
+            data = head.labels if name == "seg" else head.lesion_map
+        else:
+            data = tissue_map(head, name) if name in MAPS else image(head, name)
+            if inside is not None:
+                data = np.where(inside, data, AIR_HU if unit == "HU" else 0)
         volume = Volume(data[None].astype(np.float32), head.affine, unit, name)
         write_volume(folder / f"{name}.nii.gz", volume)

@@ -11,8 +11,9 @@ from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.brain import Envelope
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.diseases import Diseases
-from voxlate.phantoms.shapes import Space, Tube, ellipsoid, join, overlap, union
+from voxlate.phantoms.shapes import Rng, Space, Tube, ellipsoid, join, overlap, union
 from voxlate.phantoms.tissue import BRAIN, OTHER_BRAIN, TUMOUR, Label
+from voxlate.system.arrays import AnyArray
 
 _ATRIUM = (22.0, -32.0, 8.0)
 
@@ -26,7 +27,7 @@ class Contents:
     diseases: Diseases
 
 
-def draw(rng: np.random.Generator, base: Anatomy) -> Contents:
+def draw(rng: Rng, base: Anatomy) -> Contents:
     """Draw age, atrophy and diseases."""
     age_rng, disease_rng = rng.spawn(2)
     age, base = ageing.draw(age_rng, base)
@@ -34,7 +35,7 @@ def draw(rng: np.random.Generator, base: Anatomy) -> Contents:
     return Contents(base, age, ill)
 
 
-def paint(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) -> np.ndarray:
+def paint(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) -> AnyArray:
     """Paint all inside the cavity of the skull; returns the lesion map. points: upright coordinates in mm."""
     base = contents.base
     canvas.paint(Label.CSF, outer.cavity)

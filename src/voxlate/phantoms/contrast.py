@@ -8,9 +8,10 @@ import numpy as np
 
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.phantoms import sequences as mr
+from voxlate.system.arrays import AnyArray
 
 Kind = Literal["spin_echo", "gradient_echo", "inversion_recovery", "mprage", "flair", "swi", "tof"]
-Maps = Mapping[str, np.ndarray]
+Maps = Mapping[str, AnyArray]
 
 STATIC_PULSES = 1e4  # of tissue that stays in the slab: steady state
 # Pulses that blood receives in SWI for each one of a time of flight, whose slabs are thin.
@@ -68,7 +69,7 @@ def maps_for(kind: Kind, agent: bool, fat_saturation: bool) -> tuple[str, ...]:
     return ("pd_map", "t1_map", "fluid_map", *_NEEDS[kind], *extra)
 
 
-def magnitude(protocol: Protocol, maps: Maps, b1: np.ndarray | float = 1.0) -> np.ndarray:
+def magnitude(protocol: Protocol, maps: Maps, b1: AnyArray | float = 1.0) -> AnyArray:
     """The signal without noise, as a share of that of water with its full magnetisation; float32, shaped as the maps.
 
     maps: at 3 T, those of `maps_for`; b1: the flip angle reached, as a share of the nominal one.
@@ -82,7 +83,7 @@ def magnitude(protocol: Protocol, maps: Maps, b1: np.ndarray | float = 1.0) -> n
     return signal
 
 
-def _of_tissue(protocol: Protocol, maps: Maps, b1: np.ndarray | float) -> np.ndarray:
+def _of_tissue(protocol: Protocol, maps: Maps, b1: AnyArray | float) -> AnyArray:
     """The signal of one compartment."""
     pd = maps["pd_map"]
     t1 = mr.t1_at_field(np.maximum(maps["t1_map"], SHORTEST_MS), protocol.field_t)
@@ -98,8 +99,8 @@ def _of_tissue(protocol: Protocol, maps: Maps, b1: np.ndarray | float) -> np.nda
 
 
 def _echo(
-    protocol: Protocol, maps: Maps, pd: np.ndarray, t1: np.ndarray, b1: np.ndarray | float
-) -> np.ndarray:
+    protocol: Protocol, maps: Maps, pd: AnyArray, t1: AnyArray, b1: AnyArray | float
+) -> AnyArray:
     """A spin echo with or without inversion; pulses of 90 and 180 degrees that are off by b1 leave sin³ (b1 · 90°)."""
     t2 = mr.t2_at_field(np.maximum(maps["t2_map"], SHORTEST_MS), protocol.field_t)
     if protocol.kind == "spin_echo":
@@ -113,8 +114,8 @@ def _echo(
 
 
 def _gradient(
-    protocol: Protocol, maps: Maps, pd: np.ndarray, t1: np.ndarray, b1: np.ndarray | float
-) -> np.ndarray:
+    protocol: Protocol, maps: Maps, pd: AnyArray, t1: AnyArray, b1: AnyArray | float
+) -> AnyArray:
     t2 = np.maximum(maps["t2_map"], SHORTEST_MS)
     t2star = np.maximum(maps["t2star_map"], SHORTEST_MS)
     t2star = mr.t2star_at_field(t2star, t2, protocol.field_t)
@@ -139,6 +140,6 @@ def _gradient(
             return np.asarray((1 - bound) * mr.inflow(pd, t1, t2star, pulses, tr, te, flip))
 
 
-def _pulses(inflow_per_s: np.ndarray, tr_ms: float) -> np.ndarray:
+def _pulses(inflow_per_s: AnyArray, tr_ms: float) -> AnyArray:
     """Pulses that blood has received since it entered the slab."""
     return 1000 / (tr_ms * np.maximum(inflow_per_s, 1000 / (tr_ms * STATIC_PULSES)))

@@ -11,7 +11,8 @@ from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.contents import Contents
 from voxlate.phantoms.face import Face
 from voxlate.phantoms.furniture import Furniture
-from voxlate.phantoms.shapes import Space, Triple
+from voxlate.phantoms.shapes import Rng, Space, Triple
+from voxlate.system.arrays import AnyArray
 
 # Field of view: its centre in upright coordinates lies between these.
 _LOWEST_MM = (-6.0, -14.0, -22.0)
@@ -33,7 +34,7 @@ class Detailed:
     centre_mm: Triple
 
 
-def draw(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) -> Detailed:
+def draw(rng: Rng, kind: LesionKind, asymmetry: float = 1.0) -> Detailed:
     """Draw a head; asymmetry 0 gives a head that is symmetric except for its lesions."""
     base_rng, pose_rng, face_rng, contents_rng, furniture_rng = rng.spawn(5)
     base = body.anatomy(base_rng, kind, asymmetry)
@@ -54,11 +55,11 @@ def draw(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) -> 
     )
 
 
-def _clip_normal(rng: np.random.Generator, count: int) -> np.ndarray:
+def _clip_normal(rng: Rng, count: int) -> AnyArray:
     return np.clip(rng.standard_normal(count), -2, 2)
 
 
-def paint(canvas: Canvas, shape: Detailed, points: Space, grid: Space) -> np.ndarray:
+def paint(canvas: Canvas, shape: Detailed, points: Space, grid: Space) -> AnyArray:
     """Paint a head of anatomy 2; returns the lesion map. points, grid: upright and scanner coordinates in mm."""
     base = shape.base
     outer = brain.envelope(points)

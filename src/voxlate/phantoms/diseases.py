@@ -9,8 +9,9 @@ from voxlate.phantoms import anatomy as body
 from voxlate.phantoms.ageing import Ball
 from voxlate.phantoms.anatomy import Anatomy, Lesion
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Space, ellipsoid, overlap, triple, union
+from voxlate.phantoms.shapes import Rng, Space, ellipsoid, overlap, triple, union
 from voxlate.phantoms.tissue import BRAIN, Label
+from voxlate.system.arrays import AnyArray
 
 Tumour = Literal["glioblastoma", "low grade", "meningioma", "metastases"]
 Remnant = Literal["none", "infarct", "haemorrhage", "resection", "hydrocephalus"]
@@ -31,7 +32,7 @@ class Diseases:
     has_shunt: bool
 
 
-def draw(rng: np.random.Generator, base: Anatomy) -> tuple[Diseases, Anatomy]:
+def draw(rng: Rng, base: Anatomy) -> tuple[Diseases, Anatomy]:
     """Draw the diseases of a head, and change its lesion and ventricles accordingly."""
     kinds: tuple[Tumour, ...] = ("glioblastoma", "low grade", "meningioma", "metastases")
     tumour = kinds[int(rng.choice(4, p=(0.5, 0.2, 0.15, 0.15)))]
@@ -53,7 +54,7 @@ def draw(rng: np.random.Generator, base: Anatomy) -> tuple[Diseases, Anatomy]:
     )
 
 
-def _ball(rng: np.random.Generator, radii: tuple[float, float]) -> Ball:
+def _ball(rng: Rng, radii: tuple[float, float]) -> Ball:
     """An ellipsoid anywhere in the cerebrum."""
     direction = rng.standard_normal(3)
     direction *= rng.uniform(0.35, 0.85) / np.linalg.norm(direction)
@@ -62,7 +63,7 @@ def _ball(rng: np.random.Generator, radii: tuple[float, float]) -> Ball:
     return triple((np.sign(x) * max(abs(x), 8), y, max(z, -4))), triple(axes)
 
 
-def _place(rng: np.random.Generator, lesion: Lesion, tumour: Tumour) -> Lesion:
+def _place(rng: Rng, lesion: Lesion, tumour: Tumour) -> Lesion:
     """A meningioma grows from the dura; metastases displace nothing."""
     x, y, z = rng.uniform((-0.9, -0.9, 0.0), (0.9, 0.9, 1.0))
     if lesion.kind != "tumour" or tumour in ("glioblastoma", "low grade"):
@@ -74,7 +75,7 @@ def _place(rng: np.random.Generator, lesion: Lesion, tumour: Tumour) -> Lesion:
     return replace(lesion, centre_mm=centre)
 
 
-def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Space) -> np.ndarray:
+def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Space) -> AnyArray:
     """Paint a tumour; returns the lesion map: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing."""
     soft = np.isin(canvas.label, _SOFT)
     white = np.isin(canvas.label, (Label.WHITE, Label.LEUKOARAIOSIS))

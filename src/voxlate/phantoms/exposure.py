@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from voxlate.phantoms.shapes import Rng, Triple
+from voxlate.system.arrays import AnyArray
+
 LEAST_HU, MOST_HU = -1024.0, 3071.0
 _BONE_HU = 300.0
 _DENSE_HU = 1500.0
@@ -38,7 +41,7 @@ class Exposure:
     slice_mm: float
 
 
-def draw(rng: np.random.Generator) -> Exposure:
+def draw(rng: Rng) -> Exposure:
     """Draw the parameters of a scanner."""
     edge = max(float(rng.uniform(-0.6, 0.6)), 0.0)
     thick = rng.random() < 0.5
@@ -46,27 +49,18 @@ def draw(rng: np.random.Generator) -> Exposure:
     blur, noise, grain = np.exp(rng.uniform(low, high)).tolist()
     lows, highs = (1, 2, 60, 2.5, 2), (6, 14, 500, 6, 9)
     cupping, band, streak, slice_mm, raised = rng.uniform(lows, highs).tolist()
-    return Exposure(
-        blur_mm=blur,
-        edge=edge,
-        noise_hu=noise,
-        grain_mm=grain,
-        cupping_hu=cupping,
-        band_hu=band,
-        raised_hu=raised,
-        streak_hu=streak,
-        slice_mm=slice_mm if thick else 0.6,
-    )
+    slice_mm = slice_mm if thick else 0.6
+    return Exposure(blur, edge, noise, grain, cupping, band, raised, streak, slice_mm)
 
 
 def expose(
-    clean: np.ndarray,
+    clean: AnyArray,
     exposure: Exposure,
     modality: str,
-    spacing_mm: tuple[float, float, float],
-    metal: np.ndarray,
-    rng: np.random.Generator,
-) -> np.ndarray:
+    spacing_mm: Triple,
+    metal: AnyArray,
+    rng: Rng,
+) -> AnyArray:
     """The CT image [D, H, W] of a scanner in whole HU; clean: its HU without any effect; metal: bool, [D, H, W]."""
     wider = _WIDER.get(modality, _CTA_WIDER)
     image = clean + beam_hardening(clean, exposure, spacing_mm)
@@ -79,7 +73,7 @@ def expose(
     return np.rint(np.clip(image, LEAST_HU, MOST_HU)).astype(np.float32)
 
 
-def thick_slices(image: np.ndarray, voxels: float) -> np.ndarray:
+def thick_slices(image: AnyArray, voxels: float) -> AnyArray:
     """Means over this many slices around each one: partial volume; 1 or less changes nothing."""
     if voxels <= 1:
         return image
@@ -90,49 +84,39 @@ def thick_slices(image: np.ndarray, voxels: float) -> np.ndarray:
     return ndimage.correlate1d(image, weights / weights.sum(), axis=0, mode="nearest")
 
 
-def _kernel(
-    image: np.ndarray, exposure: Exposure, spacing_mm: tuple[float, float, float], wider: float
-) -> np.ndarray:
-    _, dy, dx = spacing_mm
+def _kernel(image: AnyArray, exposure: Exposure, spacing_mm: Triple, wider: float) -> AnyArray:
     blur_mm = exposure.blur_mm * wider
-    soft = ndimage.gaussian_filter(image, (0, blur_mm / dy, blur_mm / dx))
+    soft = _smooth(image, (0, blur_mm, blur_mm), spacing_mm)
     if exposure.edge == 0 or wider > 1:
         return soft
-    softer = ndimage.gaussian_filter(soft, (0, 1.2 / dy, 1.2 / dx))
-    return soft + exposure.edge * (soft - softer)
+    return soft + exposure.edge * (soft - _smooth(soft, (0, 1.2, 1.2), spacing_mm))
 
 
-def grains(
-    shape: tuple[int, ...],
-    grain_mm: float,
-    spacing_mm: tuple[float, float, float],
-    rng: np.random.Generator,
-) -> np.ndarray:
+def _smooth(image: AnyArray, std_mm: Triple, spacing_mm: Triple) -> AnyArray:
+    return ndimage.gaussian_filter(image, np.divide(std_mm, spacing_mm))
+
+
+def grains(shape: tuple[int, ...], grain_mm: float, spacing_mm: Triple, rng: Rng) -> AnyArray:
     """Noise of unit variance without its lowest frequencies, as filtered back projection leaves it in a slice."""
     white = rng.standard_normal(shape, dtype=np.float32)
-    _, dy, dx = spacing_mm
-    fine = ndimage.gaussian_filter(white, (0, grain_mm / dy, grain_mm / dx))
-    coarse = ndimage.gaussian_filter(white, (0, 4 * grain_mm / dy, 4 * grain_mm / dx))
+    fine = _smooth(white, (0, grain_mm, grain_mm), spacing_mm)
+    coarse = _smooth(white, (0, 4 * grain_mm, 4 * grain_mm), spacing_mm)
     # Where a grain is smaller than a voxel, the fine noise is white.
     noise = fine - 0.9 * coarse
     return np.asarray(noise / max(float(noise.std()), 1e-6))
 
 
-def beam_hardening(
-    clean: np.ndarray, exposure: Exposure, spacing_mm: tuple[float, float, float]
-) -> np.ndarray:
+def beam_hardening(clean: AnyArray, exposure: Exposure, spacing_mm: Triple) -> AnyArray:
     """HU that are added: inside the skull, with cupping, and dark bands between bones on the left and on the right.
 
     The latter two are differences of Gaussians of the bone. Cupping is at most cupping_hu, the bands are at most band_hu dark.
     """
-    step = np.array(spacing_mm)
     bone = np.clip((clean - _BONE_HU) / 1000, 0, 1).astype(np.float32)
-    near = ndimage.gaussian_filter(bone, (4, 14, 14) / step)
-    far = ndimage.gaussian_filter(bone, (4, 38, 38) / step)
-    cup = near - far
+    far = _smooth(bone, (4, 38, 38), spacing_mm)
+    cup = _smooth(bone, (4, 14, 14), spacing_mm) - far
     dense = np.clip((clean - 600) / (_DENSE_HU - 600), 0, 1).astype(np.float32)
-    line = ndimage.gaussian_filter(dense, (1.5, 2.5, 24) / step)
-    around = ndimage.gaussian_filter(dense, (1.5, 10, 24) / step)
+    line = _smooth(dense, (1.5, 2.5, 24), spacing_mm)
+    around = _smooth(dense, (1.5, 10, 24), spacing_mm)
     # Bands lie between dense bones, not in them.
     band = np.clip(line - around, 0, None) * (1 - bone)
     matter = np.clip((clean + 500) / 500, 0, 1)  # air is clipped by scanners, and shows neither
@@ -141,12 +125,12 @@ def beam_hardening(
     return np.asarray(added * matter, np.float32)
 
 
-def _unit(field: np.ndarray) -> np.ndarray:
+def _unit(field: AnyArray) -> AnyArray:
     """The field with a largest absolute value of 1."""
     return field / max(float(np.abs(field).max()), 1e-6)
 
 
-def streaks(metal: np.ndarray, streak_hu: float) -> np.ndarray:
+def streaks(metal: AnyArray, streak_hu: float) -> AnyArray:
     """HU that are added by metal in its slices: filtered back projection of the error of its traces, [D, H, W]."""
     out = np.zeros(metal.shape, np.float32)
     for level in np.flatnonzero(metal.any((1, 2))):
@@ -154,7 +138,7 @@ def streaks(metal: np.ndarray, streak_hu: float) -> np.ndarray:
     return out
 
 
-def _slice_streaks(metal: np.ndarray) -> np.ndarray:
+def _slice_streaks(metal: AnyArray) -> AnyArray:
     """Streaks of one slice [H, W]; 99.9 % of the voxels outside the metal are within -1..1."""
     height, width = metal.shape
     y, x = np.mgrid[:height, :width]
@@ -175,7 +159,7 @@ def _slice_streaks(metal: np.ndarray) -> np.ndarray:
     return np.where(outside, image / max(float(scale), 1e-6), 0).astype(np.float32)
 
 
-def _trace(position: np.ndarray, bins: int) -> np.ndarray:
+def _trace(position: AnyArray, bins: int) -> AnyArray:
     """The projection of points at these positions, each shared by its two bins."""
     low = np.floor(position).astype(int)
     share = position - low

@@ -1,13 +1,12 @@
 """The orbits of anatomy 2: fat, eye, lens, optic nerve, muscles and the lacrimal gland, in bony walls."""
 
-import numpy as np
-
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.shapes import Space, overlap
 from voxlate.phantoms.tissue import Label
+from voxlate.system.arrays import AnyArray
 
 
-def cone(half: Space) -> np.ndarray:
+def cone(half: Space) -> AnyArray:
     """Distance to the inside of the orbit."""
     return overlap(half.tubes("14 38 -31, 29 68 -36, 33 82 -37 | 4.0 18.0", 12), half.y - 90)
 
@@ -21,7 +20,7 @@ _RECTI = """
 """
 
 
-def paint(canvas: Canvas, half: Space, cavity: np.ndarray) -> None:
+def paint(canvas: Canvas, half: Space, cavity: AnyArray) -> None:
     """Paint the contents of both orbits; their walls are there (bones.paint_face)."""
     if half.z.min() > 0 or half.z.max() < -70:
         return

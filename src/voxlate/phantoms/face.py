@@ -12,8 +12,9 @@ from voxlate.phantoms.airways import Airways
 from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.bones import Bones
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import NoiseField, Space, join, noise, overlap, union
+from voxlate.phantoms.shapes import NoiseField, Rng, Space, join, noise, overlap, union
 from voxlate.phantoms.tissue import Label
+from voxlate.system.arrays import AnyArray
 
 # Face and temples end below this height; slabs above it show the vault alone.
 HIGHEST_MM = 50.0
@@ -38,7 +39,7 @@ class Face:
     airways: Airways
 
 
-def draw(rng: np.random.Generator, asymmetry: float) -> Face:
+def draw(rng: Rng, asymmetry: float) -> Face:
     """Draw a skull and face; asymmetry 0 gives both sides the same sinuses and teeth."""
     own, bone_rng, air_rng = rng.spawn(3)
     lows, highs = (3.5, 0.5, 0.75, 0.8, -5), (8.5, 1.7, 1.15, 1.25, 4)
@@ -48,7 +49,7 @@ def draw(rng: np.random.Generator, asymmetry: float) -> Face:
     return Face(scalp, fat, muscle, nose, jaw, planes, skull, airways.draw(air_rng, asymmetry))
 
 
-def paint(canvas: Canvas, base: Anatomy, face: Face, points: Space, cavity: np.ndarray) -> None:
+def paint(canvas: Canvas, base: Anatomy, face: Face, points: Space, cavity: AnyArray) -> None:
     """Paint all outside the cavity of the skull; points: upright coordinates in mm."""
     half = points.half
     rough = base.rough.at(half)
@@ -87,14 +88,14 @@ def paint_ridges(canvas: Canvas, face: Face, points: Space) -> None:
         airways.paint_mastoid(canvas, face.airways, points)
 
 
-def _temple(half: Space) -> np.ndarray:
+def _temple(half: Space) -> AnyArray:
     """1 at the temples, 0 far from them."""
     x, y, z = half
     squared = ((x - 66) / 26) ** 2 + ((y - 26) / 30) ** 2 + ((z + 6) / 30) ** 2
     return np.exp(-squared)
 
 
-def _floor(half: Space) -> np.ndarray:
+def _floor(half: Space) -> AnyArray:
     """1 at the floor of the anterior and middle fossa, whose bone is thin; 0 at the vault."""
     x, y, z = half
     below = 1 / (1 + np.exp((z + 10) / 3))
@@ -103,7 +104,7 @@ def _floor(half: Space) -> np.ndarray:
     return below * front * middle
 
 
-def _outline(face: Face, half: Space, points: Space) -> np.ndarray:
+def _outline(face: Face, half: Space, points: Space) -> AnyArray:
     """Distance to the skin of face and neck."""
     wide = 2.5 * (face.fat - 1)
     whole = half.ellipsoid(f"0 34 -56 | {66 + wide} 59 60")
@@ -125,7 +126,7 @@ def _outline(face: Face, half: Space, points: Space) -> np.ndarray:
     return join(whole, join(tip, bridge, 6), 8)
 
 
-def _ear(half: Space, rough: np.ndarray) -> np.ndarray:
+def _ear(half: Space, rough: AnyArray) -> AnyArray:
     """The pinna: a thin plate that stands off backwards, with its folds."""
     x, y, z = half
     along = 0.3 * (x - 80) - 0.95 * (y + 20)
@@ -137,7 +138,7 @@ def _ear(half: Space, rough: np.ndarray) -> np.ndarray:
 
 
 def _scalp_muscle(
-    canvas: Canvas, face: Face, half: Space, outline: np.ndarray, skull: np.ndarray
+    canvas: Canvas, face: Face, half: Space, outline: AnyArray, skull: AnyArray
 ) -> None:
     """The thin muscles of forehead and occiput and the galea, close to the bone."""
     z = half.z
@@ -147,7 +148,7 @@ def _scalp_muscle(
     canvas.paint(Label.MUSCLE, overlap(temporal, outline + 3.2))
 
 
-def _deep_tissue(canvas: Canvas, face: Face, half: Space, inside: np.ndarray) -> None:
+def _deep_tissue(canvas: Canvas, face: Face, half: Space, inside: AnyArray) -> None:
     """Small muscles with planes of fat between them fill what the named organs leave free."""
     planes = face.planes.at(half)
     deep = inside + 5 * face.fat + 3 * planes
@@ -156,7 +157,7 @@ def _deep_tissue(canvas: Canvas, face: Face, half: Space, inside: np.ndarray) ->
     canvas.paint(Label.FAT, overlap(np.abs(planes) - 0.28 * face.fat, deep))
 
 
-def _muscles(canvas: Canvas, face: Face, half: Space, inside: np.ndarray) -> None:
+def _muscles(canvas: Canvas, face: Face, half: Space, inside: AnyArray) -> None:
     """Muscles of mastication and of the face, tongue and salivary glands."""
     big = face.muscle
     down = face.jaw_mm

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.phantoms.canvas import Canvas
-from voxlate.phantoms.shapes import Space, overlap
+from voxlate.phantoms.shapes import Rng, Space, overlap
 from voxlate.phantoms.tissue import Label
+from voxlate.system.arrays import AnyArray
 
 # Half width and half length of the outline of a head of average size, and its centre: `anatomy.upright`.
 _HALF_WIDTH_MM = 79.0
 _HALF_LENGTH_MM = 98.0
 _CENTRE_Y_MM = -6.0
-# Shares of scans. The field of view or the preparation of some leaves out what lies below the head.
-_WITHOUT, _HOLDER_ONLY, _TABLE_ONLY = 0.15, 0.45, 0.15
+# Shares of scans that show nothing, the holder, the table, or both. The field of view or the preparation of some leaves
+# out what lies below the head.
+_SHARES = (0.15, 0.45, 0.15, 1 - 0.15 - 0.45 - 0.15)
 
 
 @dataclass(frozen=True)
@@ -54,34 +56,25 @@ class Furniture:
     table: Table | None
 
 
-def draw(rng: np.random.Generator, scale: np.ndarray, asymmetry: float = 1.0) -> Furniture:
+def draw(rng: Rng, scale: AnyArray, asymmetry: float = 1.0) -> Furniture:
     """Draw the table and head holder of a scan; scale: that of the head in x, y, z, which the holder fits."""
-    shares = (_WITHOUT, _HOLDER_ONLY, _TABLE_ONLY, 1 - _WITHOUT - _HOLDER_ONLY - _TABLE_ONLY)
-    kind = int(rng.choice(4, p=shares))
+    kind = int(rng.choice(4, p=_SHARES))
     holder, table = _holder(rng, scale, asymmetry), _table(rng, scale)
-    return Furniture(
-        holder if kind in (1, 3) else None,
-        table if kind in (2, 3) else None,
-    )
+    return Furniture(holder if kind in (1, 3) else None, table if kind in (2, 3) else None)
 
 
-def _holder(rng: np.random.Generator, scale: np.ndarray, asymmetry: float) -> Holder:
+def _holder(rng: Rng, scale: AnyArray, asymmetry: float) -> Holder:
     # Real scans show the arc 10 to 40 mm from the skin.
     beside, behind = rng.uniform((12, 10), (45, 32))
-    half = (_HALF_WIDTH_MM * scale[0] + beside, _HALF_LENGTH_MM * scale[1] + behind)
+    half_width = float(_HALF_WIDTH_MM * scale[0] + beside)
+    half_depth = float(_HALF_LENGTH_MM * scale[1] + behind)
     lows, highs = (-8, -0.08, -75, 1.8, -6), (8, 0.08, -5, 4.5, 14)
     x, incline, top, shell, foam = rng.uniform(lows, highs).tolist()
-    return Holder(
-        centre_mm=(x * asymmetry, _CENTRE_Y_MM),
-        half_mm=(float(half[0]), float(half[1])),
-        incline=incline,
-        top_mm=top,
-        shell_mm=shell,
-        foam_mm=max(foam, 0.0),
-    )
+    centre = (x * asymmetry, _CENTRE_Y_MM)
+    return Holder(centre, (half_width, half_depth), incline, top, shell, max(foam, 0.0))
 
 
-def _table(rng: np.random.Generator, scale: np.ndarray) -> Table:
+def _table(rng: Rng, scale: AnyArray) -> Table:
     back = _CENTRE_Y_MM - _HALF_LENGTH_MM * scale[1]
     flat = rng.random() < 0.4
     lows, highs = (4, 190, 140, 14, 1), (30, 320, 210, 45, 3)
@@ -125,7 +118,7 @@ def _paint_holder(canvas: Canvas, holder: Holder, points: Space) -> None:
     canvas.paint(Label.TABLE, shell)
 
 
-def _ellipse(x: np.ndarray, y: np.ndarray, half_mm: tuple[float, float]) -> np.ndarray:
+def _ellipse(x: AnyArray, y: AnyArray, half_mm: tuple[float, float]) -> AnyArray:
     """Distance to an ellipse to first order, as `shapes.ellipsoid`."""
     a, b = x / half_mm[0], y / half_mm[1]
     k0 = np.hypot(a, b)

@@ -12,9 +12,9 @@ from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.exposure import Exposure
 from voxlate.phantoms.shapes import Points, Space
 from voxlate.phantoms.tissue import Tissue, patient
+from voxlate.system.arrays import AnyArray
 
-VERSIONS = (1, 2)
-Painter = Callable[..., np.ndarray]  # of a canvas; returns the lesion map
+Painter = Callable[..., AnyArray]  # of a canvas; returns the lesion map
 
 FIELD_MM = (200.0, 240.0, 168.0)  # x, y, z: an adult head from the upper jaw to the vertex
 _CENTRE_MM = (0.0, 0.0, 9.0)  # the field's centre in upright coordinates
@@ -30,12 +30,12 @@ class Head:
     unit variance. affine: 4 × 4, from the (x, y, z) index to RAS in mm. exposure: of its CT; None: that of anatomy 1.
     """
 
-    labels: np.ndarray
-    second: np.ndarray
-    share: np.ndarray
-    lesion_map: np.ndarray
-    texture: np.ndarray
-    affine: np.ndarray
+    labels: AnyArray
+    second: AnyArray
+    share: AnyArray
+    lesion_map: AnyArray
+    texture: AnyArray
+    affine: AnyArray
     lesion: Lesion
     tissue: Tissue
     seed: int
@@ -82,26 +82,11 @@ def make_head(
     thickness = max(1, _SLAB_VOXELS // (size[0] * size[1]))
     starts = range(0, size[2], thickness)
     slabs = [_slab(base, paint, (x, y, z[start : start + thickness]), voxel_mm) for start in starts]
-    labels, second, share, lesion_map, texture = (np.concatenate(parts) for parts in zip(*slabs))
-    tissue = patient(tissue_rng)
-    return Head(
-        labels,
-        second,
-        share,
-        lesion_map,
-        texture,
-        affine,
-        drawn,
-        tissue,
-        seed,
-        case,
-        scanner,
-    )
+    painted = map(np.concatenate, zip(*slabs))
+    return Head(*painted, affine, drawn, patient(tissue_rng), seed, case, scanner)
 
 
-def _slab(
-    base: Anatomy, paint: Painter, straight: Points, voxel_mm: float
-) -> tuple[np.ndarray, ...]:
+def _slab(base: Anatomy, paint: Painter, straight: Points, voxel_mm: float) -> tuple[AnyArray, ...]:
     """Labels, second labels, shares, lesion map and texture of a few slices; straight: x [W], y [H], z [D] in mm."""
     z, y, x = np.meshgrid(*straight[::-1], indexing="ij")
     grid = Space(x, y, z, straight)

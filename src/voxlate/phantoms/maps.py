@@ -15,6 +15,7 @@ from voxlate.phantoms import sequences as mr
 from voxlate.phantoms.head import Head
 from voxlate.phantoms.signal import PULSES_BEYOND_CLOT, Voxels, arterial_pulses, voxels_of
 from voxlate.phantoms.tissue import Label
+from voxlate.system.arrays import AnyArray
 
 MAPS = tuple(TISSUE_MAPS)
 FREE_WATER = (Label.CSF, Label.VENTRICLE, Label.SPINAL_FLUID)
@@ -27,7 +28,7 @@ METAL_T2STAR_MS = 0.2  # at the metal's surface
 LONG_T2STAR_MS = 50.0
 
 
-def tissue_map(head: Head, name: str) -> np.ndarray:
+def tissue_map(head: Head, name: str) -> AnyArray:
     """One of MAPS, [D, H, W] float32, in the unit that images.units states; inflow: see `inflow_rate`."""
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
@@ -40,7 +41,7 @@ def tissue_map(head: Head, name: str) -> np.ndarray:
     return out.astype(np.float16).astype(np.float32)
 
 
-def _dephase(head: Head, name: str, out: np.ndarray) -> None:
+def _dephase(head: Head, name: str, out: AnyArray) -> None:
     """Change T2* or the fluid's share around metal; nothing changes in a head without it."""
     rate = metal_rate_per_ms(head)
     if rate is None:
@@ -51,7 +52,7 @@ def _dephase(head: Head, name: str, out: np.ndarray) -> None:
         out[rate > 1 / LONG_T2STAR_MS] = 0
 
 
-def metal_rate_per_ms(head: Head) -> np.ndarray | None:
+def metal_rate_per_ms(head: Head) -> AnyArray | None:
     """The rate that metal adds to 1/T2*, [D, H, W], or None without metal.
 
     The field of a dipole falls with the third power of the distance, and its gradient, which dephases, with the fourth.
@@ -67,7 +68,7 @@ def metal_rate_per_ms(head: Head) -> np.ndarray | None:
     return rate
 
 
-def _mix(name: str, main: Voxels, second: Voxels, share: np.ndarray) -> np.ndarray:
+def _mix(name: str, main: Voxels, second: Voxels, share: AnyArray) -> AnyArray:
     protons = share * main.relaxation[0]
     other_protons = (1 - share) * second.relaxation[0]
     total = protons + other_protons
@@ -93,7 +94,7 @@ def _mix(name: str, main: Voxels, second: Voxels, share: np.ndarray) -> np.ndarr
     return np.where(there, mean, 0)
 
 
-def _per_proton(name: str, voxels: Voxels) -> np.ndarray:
+def _per_proton(name: str, voxels: Voxels) -> AnyArray:
     """The quantity whose mean over protons a voxel has: a rate for the relaxation times."""
     tissue = voxels.head.tissue
     _, t1, t2, t2star = voxels.relaxation
@@ -118,7 +119,7 @@ def _per_proton(name: str, voxels: Voxels) -> np.ndarray:
     raise ValueError(name)
 
 
-def inflow_rate(voxels: Voxels) -> np.ndarray:
+def inflow_rate(voxels: Voxels) -> AnyArray:
     """1 / s: the inverse of the time since blood entered the imaged slab from below; 0 in veins and at rest.
 
     Arterial blood has been in the slab for the pulses that the phantom's time of flight gives it.

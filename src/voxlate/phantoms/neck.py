@@ -5,11 +5,12 @@ import numpy as np
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.shapes import Space, overlap
 from voxlate.phantoms.tissue import Label
+from voxlate.system.arrays import AnyArray
 
 HIGHEST_MM = -46.0
 
 
-def paint(canvas: Canvas, half: Space, points: Space, muscle: float, inside: np.ndarray) -> None:
+def paint(canvas: Canvas, half: Space, points: Space, muscle: float, inside: AnyArray) -> None:
     """Paint muscles, vertebrae and spinal canal; inside: distance to the deep surface of the subcutaneous fat."""
     if points.z.min() > HIGHEST_MM:
         return
@@ -19,7 +20,7 @@ def paint(canvas: Canvas, half: Space, points: Space, muscle: float, inside: np.
     canvas.paint(Label.CORD, points.tubes("0 -16 -62, 0 -20 -92, 0 -21 -150 | 6.0 5.0", 6))
 
 
-def _muscles(canvas: Canvas, half: Space, muscle: float, inside: np.ndarray) -> None:
+def _muscles(canvas: Canvas, half: Space, muscle: float, inside: AnyArray) -> None:
     layers = (
         half.ellipsoid(f"13 -64 -108 | 12.5 {9 * muscle} 58"),
         half.ellipsoid(f"33 -56 -106 | 14 {10 * muscle} 60"),

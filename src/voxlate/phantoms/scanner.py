@@ -5,8 +5,10 @@ from scipy import ndimage
 
 from voxlate.phantoms.exposure import expose
 from voxlate.phantoms.head import Head
+from voxlate.phantoms.shapes import Rng
 from voxlate.phantoms.signal import MODALITIES, MR, PERFUSION, signal
 from voxlate.phantoms.tissue import BRAIN, METAL, TUMOUR, VESSEL
+from voxlate.system.arrays import AnyArray
 
 # Standard deviations are in the modality's unit.
 _NOISE = {"ct": 9.0, "ncct": 2.5, "cbf": 1.5, "cbv": 0.12, "tmax": 0.2}
@@ -16,7 +18,7 @@ _MR_NOISE = 0.012  # share of the signal's 99th percentile
 _BLUR_VOXELS = {"ct": 0.3, "ncct": 0.6, "tof": 0.35}
 
 
-def image(head: Head, modality: str) -> np.ndarray:
+def image(head: Head, modality: str) -> AnyArray:
     """One modality as a scanner gives it, [D, H, W] float32; MR (a.u.) and CT (HU) have whole numbers.
 
     MR gets Rician noise and a smooth shading, CT and perfusion get Gaussian noise. The same head gives the same image.
@@ -40,9 +42,7 @@ def image(head: Head, modality: str) -> np.ndarray:
     return np.rint(np.clip(clean, -1024, 3071))
 
 
-def _perfusion_map(
-    head: Head, modality: str, clean: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _perfusion_map(head: Head, modality: str, clean: AnyArray, rng: Rng) -> AnyArray:
     """A perfusion map with noise in the brain; noise never moves Tmax across the 6 s that define hypoperfusion."""
     inside = np.isin(head.labels, [*BRAIN, *TUMOUR, *VESSEL])
     noisy = clean + _NOISE[modality] * rng.standard_normal(clean.shape, dtype=np.float32)
@@ -54,20 +54,19 @@ def _perfusion_map(
 
 
 # Of the cosines along z, y and x whose sum is the coil's sensitivity.
-_ORDERS = tuple(
-    tuple(map(int, order)) for order in ["100", "010", "001", "200", "020", "002", "110", "011"]
-)
+_ORDERS = "100 010 001 200 020 002 110 011"
 
 
-def _coil(head: Head, rng: np.random.Generator) -> np.ndarray:
+def _coil(head: Head, rng: Rng) -> AnyArray:
     """The receive coil's sensitivity: a smooth positive field of about ±12 % and mean near 1."""
-    field: np.ndarray = np.zeros((1, 1, 1), dtype=np.float32)
-    for order in _ORDERS:
-        strength = rng.standard_normal() / sum(order)
-        wave: np.ndarray = np.full((1, 1, 1), strength, dtype=np.float32)
-        for axis, (k, n) in enumerate(zip(order, head.labels.shape)):
-            at = ((np.arange(n) + 0.5) / n).astype(np.float32)
-            shape = [n if a == axis else 1 for a in range(3)]
-            wave = wave * np.cos(np.pi * k * at).reshape(shape)
+    lengths = head.labels.shape
+    axes = np.ogrid[tuple(map(slice, lengths))]
+    places = [((at + 0.5) / n).astype(np.float32) for at, n in zip(axes, lengths)]
+    field: AnyArray = np.zeros((1, 1, 1), dtype=np.float32)
+    for order in _ORDERS.split():
+        powers = list(map(int, order))
+        wave: AnyArray = np.full((1, 1, 1), rng.standard_normal() / sum(powers), dtype=np.float32)
+        for k, at in zip(powers, places):
+            wave = wave * np.cos(np.pi * k * at)
         field = field + wave
     return np.exp(0.07 * field)

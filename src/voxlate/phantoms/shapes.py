@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from scipy import fft, ndimage
 
-Points = tuple[np.ndarray, np.ndarray, np.ndarray]
+from voxlate.system.arrays import AnyArray
+
+Rng = np.random.Generator
+Points = tuple[AnyArray, AnyArray, AnyArray]
 Triple = tuple[float, float, float]
 
 
@@ -22,12 +25,12 @@ class Space:
     straight: the axes x [W], y [H], z [D] of the grid before its bending, which limit the search for tubes.
     """
 
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
+    x: AnyArray
+    y: AnyArray
+    z: AnyArray
     straight: Points | None = None
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[AnyArray]:
         return iter((self.x, self.y, self.z))
 
     @functools.cached_property
@@ -39,12 +42,12 @@ class Space:
         """The same with other coordinates x, y or z."""
         return replace(self, **coordinates)
 
-    def ellipsoid(self, text: str) -> np.ndarray:
+    def ellipsoid(self, text: str) -> AnyArray:
         """Distance to the ellipsoid that a text states: its centre, a bar and its half axes, "x y z | a b c" in mm."""
         centre, _, axes = text.partition("|")
-        return ellipsoid(self, _numbers(centre), _numbers(axes))
+        return ellipsoid(self, numbers(centre), numbers(axes))
 
-    def tubes(self, parts: "str | Sequence[Tube]", reach_mm: float) -> np.ndarray:
+    def tubes(self, parts: "str | Sequence[Tube]", reach_mm: float) -> AnyArray:
         """Distance to the nearest tube, exact within `reach_mm` of a tube and `reach_mm` elsewhere.
 
         parts: a text is read by `tubes_of`. The straight axes limit the search, because bending moves a point by at
@@ -73,8 +76,8 @@ class Space:
 
 
 def ellipsoid(
-    points: Iterable[np.ndarray], centre: Sequence[float], axes: Sequence[float]
-) -> np.ndarray:
+    points: Iterable[AnyArray], centre: Sequence[float], axes: Sequence[float]
+) -> AnyArray:
     """Distance to an ellipsoid to first order, exact on its surface: k0 (k0 - 1) / k1.
 
     Source: Taubin 1991, "Estimation of planar curves, surfaces ...": f / |grad f| with f = |p / a| - 1.
@@ -85,23 +88,23 @@ def ellipsoid(
     return k0 * (k0 - 1) / np.maximum(k1, 1e-6)
 
 
-def union(*distances: np.ndarray) -> np.ndarray:
+def union(*distances: AnyArray) -> AnyArray:
     """Distance to the union of shapes."""
     return functools.reduce(np.minimum, distances)
 
 
-def overlap(*distances: np.ndarray) -> np.ndarray:
+def overlap(*distances: AnyArray) -> AnyArray:
     """Distance to what lies in all of these shapes."""
     return functools.reduce(np.maximum, distances)
 
 
-def join(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
+def join(a: AnyArray, b: AnyArray, blend_mm: float) -> AnyArray:
     """Union of two distances whose crease is rounded over `blend_mm` (a quadratic blend)."""
     near = np.maximum(blend_mm - np.abs(a - b), 0)
     return np.minimum(a, b) - near * near * (0.25 / blend_mm)
 
 
-def cut(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
+def cut(a: AnyArray, b: AnyArray, blend_mm: float) -> AnyArray:
     """Intersection of two distances with a rounded crease."""
     return -join(-a, -b, blend_mm)
 
@@ -113,7 +116,7 @@ class Tube:
     path: tuple[Triple, ...]
     radius_mm: tuple[float, float]
 
-    def segments(self) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
+    def segments(self) -> list[tuple[AnyArray, AnyArray, float, float]]:
         """The straight parts of the tube: both ends in mm, and the radius at each."""
         points = np.asarray(self.path, dtype=np.float64)
         steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
@@ -135,13 +138,14 @@ def tubes_of(text: str) -> tuple[Tube, ...]:
     parts = []
     for line in text.strip().splitlines():
         course, _, radii = line.partition("#")[0].partition("|")
-        path = tuple(triple(_numbers(point)) for point in course.split(","))
-        first, last = _numbers(radii)
+        path = tuple(triple(numbers(point)) for point in course.split(","))
+        first, last = numbers(radii)
         parts.append(Tube(path, (first, last)))
     return tuple(parts)
 
 
-def _numbers(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
+    """The numbers of a text, separated by spaces."""
     return [float(number) for number in text.split()]
 
 
@@ -151,9 +155,7 @@ def triple(numbers: Iterable[float]) -> Triple:
     return x, y, z
 
 
-def _capsule(
-    points: list[np.ndarray], a: np.ndarray, b: np.ndarray, ra: float, rb: float
-) -> np.ndarray:
+def _capsule(points: list[AnyArray], a: AnyArray, b: AnyArray, ra: float, rb: float) -> AnyArray:
     along = b - a
     from_a = [p - np.float32(c) for p, c in zip(points, a)]
     product = sum(d * np.float32(c) for d, c in zip(from_a, along))
@@ -167,10 +169,10 @@ def _capsule(
 class NoiseField:
     """Smooth periodic noise on a cube of points `pitch_mm` apart; it does not depend on the image's size."""
 
-    values: np.ndarray
+    values: AnyArray
     pitch_mm: float
 
-    def at(self, points: Iterable[np.ndarray]) -> np.ndarray:
+    def at(self, points: Iterable[AnyArray]) -> AnyArray:
         """The noise at points, [D, H, W] each."""
         index = np.stack([np.asarray(p, dtype=np.float32) / self.pitch_mm for p in points])
         return ndimage.map_coordinates(
@@ -190,7 +192,7 @@ class NoiseField:
 
 
 def noise(
-    rng: np.random.Generator,
+    rng: Rng,
     wavelength_mm: float,
     pitch_mm: float,
     points: int,

@@ -12,6 +12,7 @@ import numpy as np
 from voxlate.phantoms import sequences as mr
 from voxlate.phantoms.head import Head
 from voxlate.phantoms.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
+from voxlate.system.arrays import AnyArray
 
 PERFUSION = frozenset(("cbf", "cbv", "tmax"))
 # Phases are 8 s apart: Menon et al. 2015, Radiology 275:510.
@@ -26,63 +27,54 @@ class Voxels:
     """One tissue per voxel of a slice: its label, texture, height and the effect of a stroke."""
 
     head: Head
-    label: np.ndarray
-    texture: np.ndarray
-    core: np.ndarray
-    penumbra: np.ndarray
+    label: AnyArray
+    texture: AnyArray
+    core: AnyArray
+    penumbra: AnyArray
     height_mm: float
 
-    def of(
-        self, table: np.ndarray, texture: float | np.ndarray = 0.0, core: float = 0.0
-    ) -> np.ndarray:
+    def of(self, table: AnyArray, texture: float | AnyArray = 0.0, core: float = 0.0) -> AnyArray:
         """The values of a table for each voxel, with texture and the change in a stroke's core as shares."""
         return table[self.label] * (1 + texture * self.texture + core * self.core)
 
-    def has(self, *labels: Label) -> np.ndarray:
+    def has(self, *labels: Label) -> AnyArray:
         """Whether each voxel has one of these labels."""
         return np.isin(self.label, list(labels))
 
     @property
-    def relaxation(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def relaxation(self) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray]:
         """Proton density, T1, T2 and T2* of each voxel, in ms."""
         # Cytotoxic oedema raises T1 of the core by 12 % and T2 by 40 % (order of Ordidge et al. 1991, MRM 21:1).
         # Fluid has no texture, so FLAIR nulls it everywhere.
         tissue = self.head.tissue
         solid = 1 - self.has(*FLUID).astype(np.float32)
-        t1 = self.of(tissue.t1_ms, 0.02 * solid, 0.12)
-        t2 = self.of(tissue.t2_ms, 0.025 * solid, 0.4)
         return (
             self.of(tissue.pd, 0.005 * solid, 0.03),
-            t1,
-            t2,
+            self.of(tissue.t1_ms, 0.02 * solid, 0.12),
+            self.of(tissue.t2_ms, 0.025 * solid, 0.4),
             self.of(tissue.t2star_ms, 0.025 * solid, 0.1),
         )
 
 
-def _fat_saturation(voxels: Voxels, share: float) -> np.ndarray:
+def _fat_saturation(voxels: Voxels, share: float) -> AnyArray:
     """Factor of fat saturation, usual in head protocols at 3 T: `share` in fat and marrow, 1 elsewhere."""
     return np.where(voxels.has(Label.FAT, Label.DIPLOE), np.float32(share), np.float32(1))
 
 
-def _t1(voxels: Voxels) -> np.ndarray:
+def _t1(voxels: Voxels, dose: float = 0.0) -> AnyArray:
+    """T1, with gadolinium in vessels and where the blood-brain barrier leaks; dose: 1 for the usual one."""
     pd, t1, _, t2star = voxels.relaxation
+    if dose:
+        t1 = mr.with_gadolinium(t1, dose * voxels.of(voxels.head.tissue.gadolinium_mm))
     return _fat_saturation(voxels, 0.6) * mr.gradient_echo(pd, t1, t2star, *mr.T1)
 
 
-def _t1c(voxels: Voxels) -> np.ndarray:
-    """T1 with gadolinium, 1 / T1 + r1 · C, in vessels and where the blood-brain barrier leaks."""
-    pd, t1, _, t2star = voxels.relaxation
-    concentration = voxels.of(voxels.head.tissue.gadolinium_mm)
-    shortened = mr.with_gadolinium(t1, concentration)
-    return _fat_saturation(voxels, 0.6) * mr.gradient_echo(pd, shortened, t2star, *mr.T1)
-
-
-def _spin_echo(voxels: Voxels, protocol: tuple[float, float]) -> np.ndarray:
+def _spin_echo(voxels: Voxels, protocol: tuple[float, float]) -> AnyArray:
     pd, t1, t2, _ = voxels.relaxation
     return _flow_void(voxels) * mr.spin_echo(pd, t1, t2, *protocol)
 
 
-def _flair(voxels: Voxels) -> np.ndarray:
+def _flair(voxels: Voxels) -> AnyArray:
     pd, t1, t2, _ = voxels.relaxation
     still = mr.null_time_ms(float(voxels.head.tissue.t1_ms[Label.CSF]), mr.FLAIR[0])
     return (
@@ -92,7 +84,7 @@ def _flair(voxels: Voxels) -> np.ndarray:
     )
 
 
-def _flow_void(voxels: Voxels) -> np.ndarray:
+def _flow_void(voxels: Voxels) -> AnyArray:
     """Blood that leaves between excitation and refocusing gives no spin echo; behind a clot it is slow."""
     lost = (
         0.9 * voxels.has(Label.ARTERY)
@@ -102,7 +94,7 @@ def _flow_void(voxels: Voxels) -> np.ndarray:
     return (1 - lost).astype(np.float32)
 
 
-def _swi(voxels: Voxels) -> np.ndarray:
+def _swi(voxels: Voxels) -> AnyArray:
     """Magnitude times the fourth power of the phase mask. Source: Haacke et al. 2004, Magn Reson Med 52:612.
 
     Arteries are bright at the base and fade upward (Haacke et al. 2009, AJNR 30:19): at 10 cm/s and one slab over the
@@ -117,7 +109,7 @@ def _swi(voxels: Voxels) -> np.ndarray:
     return weight * mr.inflow(pd, t1, t2star, pulses, *mr.SWI)
 
 
-def _tof(voxels: Voxels) -> np.ndarray:
+def _tof(voxels: Voxels) -> AnyArray:
     """Time of flight: arterial blood enters from below and receives more pulses the higher it is.
 
     Veins flow in the opposite direction and are saturated. Magnetisation transfer reduces the signal of brain by about
@@ -130,12 +122,12 @@ def _tof(voxels: Voxels) -> np.ndarray:
     return transfer * _fat_saturation(voxels, 0.25) * mr.inflow(pd, t1, t2star, pulses, *mr.TOF)
 
 
-def arterial_pulses(height_mm: float) -> np.ndarray:
+def arterial_pulses(height_mm: float) -> AnyArray:
     """Pulses of the time of flight that arterial blood has received at a height."""
     return np.clip(5 + 0.09 * (height_mm + 50), 3, 20)
 
 
-def _hounsfield(voxels: Voxels) -> np.ndarray:
+def _hounsfield(voxels: Voxels) -> AnyArray:
     """HU with texture of ±0.6 HU in soft tissue and ±6 % in bone; the core is 5 HU darker.
 
     1 % of water reduces attenuation by 2.6 HU: Unger 1984.
@@ -147,7 +139,7 @@ def _hounsfield(voxels: Voxels) -> np.ndarray:
     return textured + 0.6 * soft * voxels.texture - 5 * voxels.core
 
 
-def _contrast_ct(voxels: Voxels, seconds: float) -> np.ndarray:
+def _contrast_ct(voxels: Voxels, seconds: float) -> AnyArray:
     """Plain HU plus iodine in arteries, in veins (5 s later), and in tissue by its blood volume and delay."""
     arteries = ARTERIAL_PEAK_HU * mr.bolus(seconds, 0.0, 8.0)
     delay = voxels.head.lesion.collateral_delay_s
@@ -167,7 +159,7 @@ def _contrast_ct(voxels: Voxels, seconds: float) -> np.ndarray:
     return _hounsfield(voxels) + tissue + leak + iodine
 
 
-def _perfusion(voxels: Voxels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _perfusion(voxels: Voxels) -> tuple[AnyArray, AnyArray, AnyArray]:
     """CBF (ml/100 g/min), CBV (ml/100 g) = CBF · MTT, and Tmax (s).
 
     CBF is below 30 % of normal in the core; Tmax is above 6 s in core and penumbra. Source: Albers et al. 2018, N Engl J
@@ -184,9 +176,13 @@ def _perfusion(voxels: Voxels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return cbf, cbf * mtt / 60, np.where(stroke > 0, late, normal)
 
 
-_MR: dict[str, Callable[[Voxels], np.ndarray]] = {
+def _perfusion_map(voxels: Voxels, name: str) -> AnyArray:
+    return _perfusion(voxels)[("cbf", "cbv", "tmax").index(name)]
+
+
+_MR: dict[str, Callable[[Voxels], AnyArray]] = {
     "t1": _t1,
-    "t1c": _t1c,
+    "t1c": partial(_t1, dose=1),
     "t2": partial(_spin_echo, protocol=mr.T2),
     "flair": _flair,
     "pd": partial(_spin_echo, protocol=mr.PD),
@@ -194,19 +190,17 @@ _MR: dict[str, Callable[[Voxels], np.ndarray]] = {
     "tof": _tof,
 }
 # The order seeds the noise of each modality.
-_EQUATIONS: dict[str, Callable[[Voxels], np.ndarray]] = {
+_EQUATIONS: dict[str, Callable[[Voxels], AnyArray]] = {
     **_MR,
     **dict.fromkeys(("ncct", "ct"), _hounsfield),
     **{name: partial(_contrast_ct, seconds=seconds) for name, seconds in PHASE_S.items()},
-    "cbf": lambda voxels: _perfusion(voxels)[0],
-    "cbv": lambda voxels: _perfusion(voxels)[1],
-    "tmax": lambda voxels: _perfusion(voxels)[2],
+    **{name: partial(_perfusion_map, name=name) for name in ("cbf", "cbv", "tmax")},
 }
 MODALITIES = tuple(_EQUATIONS)
 MR = frozenset(_MR)
 
 
-def signal(head: Head, modality: str) -> np.ndarray:
+def signal(head: Head, modality: str) -> AnyArray:
     """The image without noise, blur or shading, [D, H, W] float32: HU, ml/100 g(/min), s, or MR a.u.
 
     A voxel of two tissues has the weighted mean of their signals; its Tmax, a time, is that of its main tissue.
@@ -226,7 +220,7 @@ def signal(head: Head, modality: str) -> np.ndarray:
     return out
 
 
-def voxels_of(head: Head, level: int, label: np.ndarray, where: np.ndarray | slice) -> Voxels:
+def voxels_of(head: Head, level: int, label: AnyArray, where: AnyArray | slice) -> Voxels:
     """The voxels of a slice that `where` selects, with one tissue each."""
     height_mm = head.affine[2, 3] + level * head.affine[2, 2]
     stroke = (head.lesion.kind == "stroke") & np.isin(label, list(BRAIN))

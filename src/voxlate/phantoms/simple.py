@@ -8,9 +8,10 @@ from voxlate.phantoms.anatomy import Anatomy
 from voxlate.phantoms.canvas import Canvas
 from voxlate.phantoms.shapes import Space, join, overlap, union
 from voxlate.phantoms.tissue import BRAIN, TUMOUR, Label
+from voxlate.system.arrays import AnyArray
 
 
-def paint(canvas: Canvas, shape: Anatomy, points: Space, grid: Space) -> np.ndarray:
+def paint(canvas: Canvas, shape: Anatomy, points: Space, grid: Space) -> AnyArray:
     """Paint a head of anatomy 1; returns the lesion map. points: upright coordinates in mm; grid: unused here."""
     outer = brain.envelope(points)
     _face_and_skull(canvas, shape, points, outer.cavity)
@@ -29,7 +30,7 @@ def paint_vessels(canvas: Canvas, shape: Anatomy, points: Space) -> None:
             canvas.paint(label, points.tubes(vessels, 4))
 
 
-def _face_and_skull(canvas: Canvas, shape: Anatomy, points: Space, cavity: np.ndarray) -> None:
+def _face_and_skull(canvas: Canvas, shape: Anatomy, points: Space, cavity: AnyArray) -> None:
     _, y, z = points
     half = points.half
     rough = shape.rough.at(half)
@@ -67,7 +68,7 @@ _RECTI = """
 """
 
 
-def _orbits(canvas: Canvas, half: Space, cavity: np.ndarray) -> None:
+def _orbits(canvas: Canvas, half: Space, cavity: AnyArray) -> None:
     """Orbits with eyes, the airy spaces of the middle face, cheek bones and jaw."""
     x, y, _ = half
     outside = cavity > 2
@@ -116,7 +117,7 @@ def paint_brain(
     canvas.paint(Label.VENTRICLE, body.ventricles(shape, points))
 
 
-def paint_lesions(canvas: Canvas, shape: Anatomy, points: Space) -> np.ndarray:
+def paint_lesions(canvas: Canvas, shape: Anatomy, points: Space) -> AnyArray:
     """Paint a tumour, or map a stroke (its tissue keeps its labels); returns the lesion map."""
     lesion_map = np.zeros(canvas.label.shape, dtype=np.uint8)
     if shape.lesion.kind == "stroke":

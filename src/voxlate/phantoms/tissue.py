@@ -40,6 +40,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from voxlate.system.arrays import AnyArray
+
 
 class Label(IntEnum):
     """The values of `seg.nii.gz`."""
@@ -187,17 +189,17 @@ _VALUES = {
 class Tissue:
     """One patient's constants, each an array with one value per `Label`."""
 
-    pd: np.ndarray
-    t1_ms: np.ndarray
-    t2_ms: np.ndarray
-    t2star_ms: np.ndarray
-    hu: np.ndarray
-    cbf: np.ndarray
-    mtt_s: np.ndarray
-    tmax_s: np.ndarray
-    gadolinium_mm: np.ndarray
-    chi_ppm: np.ndarray
-    fat: np.ndarray
+    pd: AnyArray
+    t1_ms: AnyArray
+    t2_ms: AnyArray
+    t2star_ms: AnyArray
+    hu: AnyArray
+    cbf: AnyArray
+    mtt_s: AnyArray
+    tmax_s: AnyArray
+    gadolinium_mm: AnyArray
+    chi_ppm: AnyArray
+    fat: AnyArray
 
 
 def patient(rng: np.random.Generator) -> Tissue:
@@ -212,7 +214,7 @@ def patient(rng: np.random.Generator) -> Tissue:
     return Tissue(*(column.copy() for column in (*table.T, *constant.T)))
 
 
-def _vary(rng: np.random.Generator, labels: list[Label]) -> np.ndarray:
+def _vary(rng: np.random.Generator, labels: list[Label]) -> AnyArray:
     """The rows of these labels, multiplied by the patient's factors."""
     table = np.array([_VALUES[label][:_VARYING] for label in labels], dtype=np.float32)
     spread = np.array([0.01, 0.03, 0.04, 0.05, 0.0, 0.10, 0.05, 0.10, 0.10], dtype=np.float32)

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.phantoms.shapes import Triple, Tube, triple, tubes_of
+from voxlate.phantoms.shapes import Rng, Triple, Tube, numbers, triple, tubes_of
 from voxlate.phantoms.tissue import Label
+from voxlate.system.arrays import AnyArray
 
 CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
 CEREBRUM_AXES: Triple = (64.0, 83.0, 54.0)
 
 
-def vessels(rng: np.random.Generator, asymmetry: float, occluded: int) -> dict[Label, list[Tube]]:
+def vessels(rng: Rng, asymmetry: float, occluded: int) -> dict[Label, list[Tube]]:
     """All vessels by label, in the order in which they are painted.
 
     occluded: the side whose middle cerebral artery is closed by a clot (-1 left, 1 right, 0 neither). asymmetry: 0
@@ -50,11 +51,11 @@ def vessels(rng: np.random.Generator, asymmetry: float, occluded: int) -> dict[L
 class _Walk:
     """Random numbers of one side: those that both sides share, plus `asymmetry` times the side's own."""
 
-    shared: np.random.Generator
-    own: np.random.Generator
+    shared: Rng
+    own: Rng
     asymmetry: float
 
-    def jitter(self, size: int = 1) -> np.ndarray:
+    def jitter(self, size: int = 1) -> AnyArray:
         """Normal numbers [size] that both sides share as far as they are symmetric."""
         return self.shared.standard_normal(size) + self.asymmetry * self.own.standard_normal(size)
 
@@ -105,18 +106,15 @@ def _middle(walk: _Walk) -> list[Tube]:
     upper = (37.0, 12.0, -5.0)
     lower = (38.0, 6.0, -8.0)
     parts = [Tube((fork, upper), (1.3, 1.2)), Tube((fork, lower), (1.3, 1.2))]
-    for root, azimuth, rising in (
-        (upper, 0.75, 0.9),
-        (upper, 0.42, 1.0),
-        (upper, 0.12, 1.0),
-        (upper, -0.2, 0.95),
-        (upper, -0.5, 0.75),
-        (lower, 0.1, -0.35),
-        (lower, -0.45, -0.25),
-        (lower, -0.75, 0.2),
-    ):
-        parts += _convexity_branch(walk, root, azimuth, rising)
+    for root, courses in ((upper, _UPPER_BRANCHES), (lower, _LOWER_BRANCHES)):
+        for azimuth, rising in map(numbers, courses.split(",")):
+            parts += _convexity_branch(walk, root, azimuth, rising)
     return parts
+
+
+# Azimuth and rise (radians) of each branch over the convexity.
+_UPPER_BRANCHES = "0.75 0.9, 0.42 1.0, 0.12 1.0, -0.2 0.95, -0.5 0.75"
+_LOWER_BRANCHES = "0.1 -0.35, -0.45 -0.25, -0.75 0.2"
 
 
 def _convexity_branch(walk: _Walk, root: Triple, azimuth: float, rising: float) -> list[Tube]:
