@@ -11,6 +11,7 @@ from voxlate.nets.blocks import (
     NORM_EPS,
     Attention,
     BlockOptions,
+    Blocks,
     Groups,
     Kernel,
     Multipliers,
@@ -20,6 +21,7 @@ from voxlate.nets.blocks import (
     SliceConv,
     Up,
     VolumeConv,
+    Width,
     conv1,
     conv3,
     pad_far,
@@ -39,15 +41,9 @@ class KLAutoencoder(NetSettings):
 
     autoencodes: ClassVar[bool] = True
     kind: Literal["kl_autoencoder"] = "kl_autoencoder"
-    width: Annotated[int, setting("Number of channels at full resolution.", gt=0)] = 64
+    width: Width = 64
     multipliers: Multipliers = (1, 2, 4)
-    blocks: Annotated[
-        int,
-        setting(
-            "Number of residual blocks at each level of the encoder; the decoder has one more.",
-            gt=0,
-        ),
-    ] = 2
+    blocks: Blocks = 2
     latent: Annotated[int, setting("Number of channels of the latent.", gt=0)] = 3
     middle_attention: Annotated[
         bool,

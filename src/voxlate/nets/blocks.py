@@ -29,6 +29,13 @@ CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
 LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity (flow matching's limits) has no sine
 
 # keys of the networks that are made of these layers
+Width = Annotated[int, setting("Number of channels at full resolution.", gt=0)]
+Blocks = Annotated[
+    int,
+    setting(
+        "Number of residual blocks at each level of the encoder; the decoder has one more.", gt=0
+    ),
+]
 Multipliers = Annotated[
     Counts,
     setting("Channels of each level over width; each level halves the size.", min_length=1),
@@ -372,6 +379,10 @@ Of = Annotated[
         "Noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule."
     ),
 ]
+Size = Annotated[
+    int | None,
+    setting("Number of features; absent: the network's width.", gt=0, multiple_of=2),
+]
 Mlp = Annotated[
     int | None,
     setting(
@@ -394,10 +405,7 @@ class Sinusoidal:
             gt=0,
         ),
     ] = 25.0
-    size: Annotated[
-        int | None,
-        setting("Number of features; absent: the network's width.", gt=0, multiple_of=2),
-    ] = None
+    size: Size = None
     mlp: Mlp = None
 
 
@@ -414,10 +422,7 @@ class Fourier:
             gt=0,
         ),
     ] = 0.05
-    size: Annotated[
-        int | None,
-        setting("Number of features; absent: the network's width.", gt=0, multiple_of=2),
-    ] = 256
+    size: Size = 256
     std: Annotated[float, setting("Standard deviation of the frequencies.", gt=0)] = 30.0
     mlp: Mlp = 0
 

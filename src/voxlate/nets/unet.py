@@ -12,6 +12,7 @@ from voxlate.nets.asymmetry import AsymmetryPrior, Pyramid
 from voxlate.nets.blocks import (
     Attention,
     BlockOptions,
+    Blocks,
     Down,
     Embedding,
     Fourier,
@@ -23,6 +24,7 @@ from voxlate.nets.blocks import (
     ResBlock,
     Sinusoidal,
     Up,
+    Width,
     conv3,
     pad_far,
     to_slices,
@@ -40,15 +42,9 @@ class UNet(NetSettings):
 
     compares_sides: ClassVar[bool] = True
     kind: Literal["unet"] = "unet"
-    width: Annotated[int, setting("Number of channels at full resolution.", gt=0)] = 64
+    width: Width = 64
     multipliers: Multipliers = (1, 2, 3, 4)
-    blocks: Annotated[
-        int,
-        setting(
-            "Number of residual blocks at each level of the encoder; the decoder has one more.",
-            gt=0,
-        ),
-    ] = 2
+    blocks: Blocks = 2
     patch: Annotated[
         Literal[1, 2, 4],
         setting(

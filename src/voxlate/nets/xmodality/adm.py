@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from voxlate.nets.blocks import Multipliers, Width
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
     AttentionLayer,
     Backbone,
     Conv,
     ExactDense,
-    Multipliers,
 )
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 from voxlate.system.config import later_key, setting, settings
@@ -23,7 +23,7 @@ class ADM(NetSettings):
     """The published ADM: two residual blocks and attention a stage, RMS norms (paper 001)."""
 
     kind: Literal["adm"] = "adm"
-    width: Annotated[int, setting("Number of channels at full resolution.", gt=0)] = 128
+    width: Width = 128
     multipliers: Multipliers = (1, 2, 4)
     heads: Annotated[
         int,

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,8 @@ from torch import Tensor, nn
 from voxlate.nets import cpu
 from voxlate.nets.blocks import MAX_PERIOD, Norm, exact, noise_level, pad_far, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetworkInput, Output
-from voxlate.system.config import Counts, setting
 from voxlate.system.errors import BadInput
 
-Multipliers = Annotated[
-    Counts,
-    setting("Channels of each stage over width; each stage halves the size.", min_length=1),
-]
 EPS = cpu.RMS_EPS
 Init = Callable[[Tensor], object]
 MakeNorm = Callable[[int], nn.Module]

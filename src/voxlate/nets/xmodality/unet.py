@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from voxlate.nets.blocks import Multipliers, Width
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
     Backbone,
@@ -14,7 +15,6 @@ from voxlate.nets.xmodality.parts import (
     Down,
     ExactDense,
     GroupNorm,
-    Multipliers,
     ResNetBlock,
     Up,
 )
@@ -27,7 +27,7 @@ class PlainUNet(NetSettings):
     """The published U-Net: one residual block a stage, most without skip, group norm, no attention (paper 001)."""
 
     kind: Literal["xmodality_unet"] = "xmodality_unet"
-    width: Annotated[int, setting("Number of channels at full resolution.", gt=0)] = 128
+    width: Width = 128
     multipliers: Multipliers = (1, 2, 4)
     groups: Annotated[
         int,

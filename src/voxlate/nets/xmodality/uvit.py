@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from voxlate.nets.blocks import exact
+from voxlate.nets.blocks import Multipliers, exact
 from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality import wavelet
 from voxlate.nets.xmodality.parts import (
@@ -16,7 +16,6 @@ from voxlate.nets.xmodality.parts import (
     Conv,
     Dense,
     ExactDense,
-    Multipliers,
     RMSNorm,
     SwiGLU,
     position_embedding,
