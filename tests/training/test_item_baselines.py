@@ -10,7 +10,7 @@ from voxlate.batch import Batch
 from voxlate.reports.page import report
 from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
-from voxlate.training.item_baselines import ItemErrors, fit_items
+from voxlate.training.item_baselines import ItemErrors, sample_items
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.run import Run
 
@@ -38,7 +38,7 @@ def image(seed):
 
 def test_the_table_of_an_item_recovers_a_function_of_its_source():
     batches = [items({"t1": image(seed)}, {"ct": image(seed) ** 2}) for seed in range(4)]
-    measured = ItemErrors(fit_items(batches), ["p0"])
+    measured = ItemErrors(sample_items(batches), ["p0"])
     held_out = image(9)
     batch = items({"t1": held_out}, {"ct": held_out**2})
     measured.add(batch, batch, torch.zeros(1, 1, *SHAPE))
@@ -57,7 +57,7 @@ def test_least_squares_of_two_sources_recovers_their_sum():
     ]
     a, b = image(20), image(30)
     truth = items({"a": a, "b": b}, {"ct": 0.3 * a - 0.5 * b + 0.1})
-    measured = ItemErrors(fit_items(batches), ["p0"])
+    measured = ItemErrors(sample_items(batches), ["p0"])
     measured.add(truth, truth, truth.target)
     assert measured.errors["ct"]["least squares"]["0"] == pytest.approx(0, abs=1e-5)
     assert measured.errors["ct"]["synthesis"]["0"] == 0
@@ -67,7 +67,7 @@ def test_only_what_was_hidden_from_the_model_is_measured():
     both = {"t1": image(0), "t2": image(1)}
     batch = items(both, both)
     given = items(both, both, present=[True, False])
-    measured = ItemErrors(fit_items([batch]), ["p0"])
+    measured = ItemErrors(sample_items([batch]), ["p0"])
     measured.add(batch, given, batch.target)
     assert set(measured.errors) == {"t2"}
     assert set(measured.errors["t2"]) == {"synthesis", "copy of t1", "intensity table"}
@@ -75,7 +75,7 @@ def test_only_what_was_hidden_from_the_model_is_measured():
 
 def test_a_target_that_an_item_lacks_is_not_measured():
     batch = items({"t1": image(0)}, {"ct": image(1), "t2": image(2)}, target_present=[True, False])
-    measured = ItemErrors(fit_items([batch]), ["p0"])
+    measured = ItemErrors(sample_items([batch]), ["p0"])
     measured.add(batch, batch, batch.target)
     assert set(measured.errors) == {"ct"}
 

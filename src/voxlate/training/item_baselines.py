@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from voxlate.batches.batches import validation_batches
 from voxlate.cases.prepared import Cohort
 from voxlate.recipe import FullStage, Recipe
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, verdict_on
-from voxlate.system.arrays import Float32, Float64
+from voxlate.system.arrays import Float32
 from voxlate.training.validate import (
     has_pairs,
     in_pairs,
@@ -30,125 +29,15 @@ UNIT = "network units"
 Values = Float32
 
 
-@dataclass(frozen=True)
-class Table:
-    """The mean value of a target by the bin of a source between `low` and `high`."""
-
-    low: float
-    high: float
-    means: Values
-
-    def image(self, source: Values) -> Values:
-        """The image that the table makes of a source."""
-        return self.means[_bins(source, self.low, self.high)]
-
-
-@dataclass(frozen=True)
-class ItemBaselines:
-    """Naive baselines in network units, fitted to training items: copies, intensity tables, least squares."""
-
-    tables: Mapping[tuple[str, str], Table]
-    products: Mapping[tuple[str, ...], Float64]
-
-    def images(self, target: str, sources: Mapping[str, Values]) -> dict[str, Values]:
-        """The image of each baseline of a target; sources: those of the item, without the target itself."""
-        images = dict[str, Values]()
-        several = len(sources) > 1
-        for name, values in sources.items():
-            images[f"copy of {name}"] = values
-            if (name, target) in self.tables:
-                label = "intensity table" + (f" of {name}" if several else "")
-                images[label] = self.tables[name, target].image(values)
-        names = sorted(sources)
-        key = (*names, target)
-        if several and key in self.products:
-            *weights, constant = self.products[key]
-            fitted = sum(weight * sources[name] for weight, name in zip(weights, names))
-            images["least squares"] = np.asarray(fitted + constant, np.float32)
-        return images
-
-
-def fit_items(batches: Iterable[Batch]) -> ItemBaselines:
-    """Fit the baselines to training items; a voxel counts for the modalities of its item."""
-    columns = dict[str, list[Values]]()
-    for batch in batches:
-        for item in range(len(batch)):
-            there = {**_sources(batch, item), **_targets(batch, item)}
-            size = next(iter(there.values())).size
-            # The step is odd, so that it visits all columns of a slice.
-            step = max(1, size // VOXELS) | 1
-            absent = np.full(size, np.nan, np.float32)
-            for name in {*batch.source_names, *batch.target_names}:
-                column = there.get(name, absent).ravel()[::step]
-                columns.setdefault(name, []).append(column)
-    values = {name: np.concatenate(parts) for name, parts in columns.items()}
-    tables = dict[tuple[str, str], Table]()
-    products = dict[tuple[str, ...], Float64]()
-    for target in values:
-        for source in values.keys() - {target}:
-            if table := _table(values[source], values[target]):
-                tables[source, target] = table
-        products |= _least_squares_maps(values, target)
-    return ItemBaselines(tables, products)
-
-
-def _table(source: Values, target: Values) -> Table | None:
-    both = np.isfinite(source) & np.isfinite(target)
-    if not both.any():
-        return None
-    low = float(source[both].min())
-    high = float(source[both].max())
-    bins = _bins(source[both], low, high)
-    counts = np.bincount(bins, minlength=BINS)
-    sums = np.bincount(bins, target[both], BINS)
-    known = np.flatnonzero(counts)
-    means = np.interp(np.arange(BINS), known, sums[known] / counts[known])
-    return Table(low, high, means.astype(np.float32))
-
-
-def _bins(values: Values, low: float, high: float) -> NDArray[np.intp]:
-    width = max(high - low, 1e-6)
-    return np.clip((values - low) * (BINS / width), 0, BINS - 1).astype(np.intp)
-
-
-def _least_squares_maps(
-    values: Mapping[str, Values], target: str
-) -> dict[tuple[str, ...], Float64]:
-    """Weights of all other modalities and of 1 that predict a target, if some voxels have all of them."""
-    names = sorted(values.keys() - {target})
-    rows = np.stack([values[name] for name in (*names, target)]).astype(np.float64)
-    *sources, truth = rows[:, np.isfinite(rows).all(0)]
-    if len(names) < 2 or not truth.size:
-        return {}
-    matrix = np.stack([*sources, np.ones_like(truth)], 1)
-    return {(*names, target): np.linalg.lstsq(matrix, truth, rcond=1e-9)[0]}
-
-
-def _sources(batch: Batch, item: int) -> dict[str, Values]:
-    """The sources of an item; in a stack, these are its own slices, which come first."""
-    present = torch.nonzero(batch.present[item]).flatten().tolist()
-    names = batch.source_names
-    return {names[k]: _array(batch.source[item, k]) for k in present if k < len(names)}
-
-
-def _targets(batch: Batch, item: int) -> dict[str, Values]:
-    assert batch.target is not None
-    places = present_targets(batch, item)
-    return {batch.target_names[k]: _array(batch.target[item, k]) for k in places}
-
-
-def _array(values: Tensor) -> Values:
-    return values.detach().cpu().float().numpy()
-
-
 @dataclass
 class ItemErrors:
     """Mean absolute errors of items by target and answer (the model or a baseline) on the same voxels.
 
-    patients: the patient of each item in the order of `add`. A target that was an input of the model does not count.
+    samples: values of training items, to which the baselines are fitted (see `sample_items`); patients: the patient of
+    each item in the order of `add`. A target that was an input of the model does not count.
     """
 
-    baselines: ItemBaselines
+    samples: Mapping[str, Values]
     patients: Sequence[str]
     count: int = 0
     errors: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
@@ -163,10 +52,87 @@ class ItemErrors:
                 if name in sources:
                     continue
                 prediction = _array(image[item, batch.target_names.index(name)])
-                answers = {SYNTHESIS: prediction, **self.baselines.images(name, sources)}
+                answers = {SYNTHESIS: prediction, **_baselines(self.samples, name, sources)}
                 for answer, values in answers.items():
                     error = float(np.mean(np.abs(values - truth), dtype=np.float64))
                     self.errors.setdefault(name, {}).setdefault(answer, {})[label] = error
+
+
+def sample_items(batches: Iterable[Batch]) -> dict[str, Values]:
+    """About VOXELS values of each training item by modality, in one order; NaN where the item lacks it."""
+    columns = dict[str, list[Values]]()
+    for batch in batches:
+        for item in range(len(batch)):
+            there = {**_sources(batch, item), **_targets(batch, item)}
+            size = next(iter(there.values())).size
+            # The step is odd, so that it visits all columns of a slice.
+            step = max(1, size // VOXELS) | 1
+            absent = np.full(size, np.nan, np.float32)
+            for name in {*batch.source_names, *batch.target_names}:
+                column = there.get(name, absent).ravel()[::step]
+                columns.setdefault(name, []).append(column)
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
+
+
+def _baselines(
+    samples: Mapping[str, Values], target: str, sources: Mapping[str, Values]
+) -> dict[str, Values]:
+    """The image of each baseline of a target; sources: those of the item, without the target itself."""
+    images = dict[str, Values]()
+    names = sorted(sources)
+    for name, values in sources.items():
+        images[f"copy of {name}"] = values
+        label = f"intensity table of {name}" if len(names) > 1 else "intensity table"
+        if name in samples and target in samples:
+            table = _apply_table(samples[name], samples[target], values)
+            images |= {} if table is None else {label: table}
+    if len(names) > 1 and {*names, target} == samples.keys():
+        rows = np.stack([samples[name] for name in (*names, target)]).astype(np.float64)
+        *own, truth = rows[:, np.isfinite(rows).all(0)]
+        if truth.size:
+            matrix = np.stack([*own, np.ones_like(truth)], 1)
+            *weights, constant = np.linalg.lstsq(matrix, truth, rcond=1e-9)[0]
+            fitted = sum(weight * sources[name] for weight, name in zip(weights, names))
+            images["least squares"] = np.asarray(fitted + constant, np.float32)
+    return images
+
+
+def _apply_table(source: Values, target: Values, image: Values) -> Values | None:
+    """The mean of the target's samples in the bin of each value of an image; None if no sample has both modalities."""
+    both = np.isfinite(source) & np.isfinite(target)
+    if not both.any():
+        return None
+    low = float(source[both].min())
+    width = max(float(source[both].max()) - low, 1e-6)
+
+    def bins(values: Values) -> NDArray[np.intp]:
+        return np.clip((values - low) * (BINS / width), 0, BINS - 1).astype(np.intp)
+
+    counts = np.bincount(bins(source[both]), minlength=BINS)
+    sums = np.bincount(bins(source[both]), target[both], BINS)
+    known = np.flatnonzero(counts)
+    means = np.interp(np.arange(BINS), known, sums[known] / counts[known])
+    return means.astype(np.float32)[bins(image)]
+
+
+def _sources(batch: Batch, item: int) -> dict[str, Values]:
+    """The sources of an item; in a stack, these are its own slices, which come first."""
+    present = batch.present[item].tolist()
+    return {
+        name: _array(batch.source[item, place])
+        for place, name in enumerate(batch.source_names)
+        if present[place]
+    }
+
+
+def _targets(batch: Batch, item: int) -> dict[str, Values]:
+    assert batch.target is not None
+    places = present_targets(batch, item)
+    return {batch.target_names[k]: _array(batch.target[item, k]) for k in places}
+
+
+def _array(values: Tensor) -> Values:
+    return values.detach().cpu().float().numpy()
 
 
 def begin_errors(recipe: Recipe, stage: FullStage, cohort: Cohort) -> ItemErrors:
@@ -181,7 +147,7 @@ def begin_errors(recipe: Recipe, stage: FullStage, cohort: Cohort) -> ItemErrors
         )
     patients = {entry.case: entry.patient for entry in cohort.cases}
     places = validation_places(stage, cohort)
-    return ItemErrors(fit_items(training), [patients[case] for case, _ in places])
+    return ItemErrors(sample_items(training), [patients[case] for case, _ in places])
 
 
 def verdicts_on(errors: ItemErrors, stage: FullStage, cohort: Cohort) -> list[Verdict]:
