@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from voxlate.recipe.optimiser import COEFFICIENTS, MOMENTUM, RMS, ROUNDS, Optimiser, orthogonal
+from voxlate.recipe.optimiser import COEFFICIENTS, MOMENTUM, RMS, ROUNDS, Optimiser, factors
 
 
 def step(
@@ -15,6 +15,12 @@ def step(
     for parameter, grad in zip(parameters, grads):
         parameter.grad = grad.clone()
     optimiser.step()
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """The matrix with all singular values about 1."""
+    (factor,) = factors([matrix])
+    return factor @ matrix if len(factor) == len(matrix) else matrix @ factor
 
 
 def muon(

@@ -158,14 +158,9 @@ class Method(nn.Module, ABC):
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         """Images [B, T, D, H, W] in network units; the batch needs no target."""
 
-    def validation_loss(self, batch: Batch, noise: Noise) -> float:
-        """The loss of the turn that trains the synthesis, at the end of its training."""
-        *_, last = self.turns
-        return self.loss(last, batch, noise)["total"].item()
-
     def as_at_inference(self, batch: Batch) -> Batch:
         """A validation batch as synthesis would be given it."""
-        task: Task | None = getattr(self, "task", None)
+        task: Task | None = getattr(self.without_opponent, "task", None)
         return batch if task is None else task.as_at_inference(batch)
 
     def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:

@@ -1,6 +1,6 @@
 """A GAN of any method: a critic learns to distinguish true from synthesised images, and the method to mislead it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -91,7 +91,6 @@ class Opponent(Method):
 
     def __init__(self, options: OpponentSettings, generator: Method, critic: nn.Module):
         super().__init__()
-        self.training_rooms = dict(generator.training_rooms)
         self.turns = options.turns
         self.options = options
         self.generator = generator
@@ -175,26 +174,6 @@ class Opponent(Method):
         """The targets of a batch."""
         return self.generator.synthesise(batch, noise, sampling)
 
-    def as_at_inference(self, batch: Batch) -> Batch:
-        """The batch as it is at inference."""
-        return self.generator.as_at_inference(batch)
-
-    def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
-        """See Method.bits_per_dim."""
-        return self.generator.bits_per_dim(batch, noise, tolerance)
-
-    def training_state(self) -> dict[str, Tensor]:
-        """The state of the method without its critic."""
-        return self.generator.training_state()
-
-    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `training_state` gave."""
-        self.generator.load_training_state(state)
-
-    def finish(self, batches: Iterable[Batch]) -> None:
-        """See Method.finish."""
-        self.generator.finish(batches)
-
 
 def last_kernel(net: nn.Module) -> nn.Parameter:
     """The weights of a network's last layer, in the order of its parameters."""
@@ -234,8 +213,8 @@ def discriminator_loss(
     of_synthesised = critic(synthesised).float()
     half = 1.0 if kind == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
     loss = half * (
-        gan_loss(kind, of_true, True)
-        + gan_loss(kind, of_synthesised, False if scanned is None else scanned)
+        gan_loss(kind, of_true, 1.0)
+        + gan_loss(kind, of_synthesised, 0.0 if scanned is None else scanned)
     )
     return {"gan": loss, "apart": (of_true.mean() - of_synthesised.mean()).detach()}
 
@@ -247,32 +226,24 @@ def generator_loss(
 
     scanned: [B, K] bool, the maps that do not count, since nothing was synthesised in their channels (None: all count).
     """
-    outputs = with_frozen_weights(critic, synthesised)
-    errors = (
-        -outputs if kind == "hinge" else gan_errors(kind, outputs, True)
-    )  # no margin: Lim and Ye 2017, eq. 4
-    return (
-        errors.mean()
-        if scanned is None
-        else mean_in_mask(errors.flatten(2).mean(2), ~scanned).mean()
-    )
-
-
-def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:
-    """A critic's outputs for images, float32, with gradients for the images and none for its own weights."""
     fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
-    return functional_call(critic, fixed, (images,)).float()
+    outputs = functional_call(critic, fixed, (synthesised,)).float()
+    # The hinge loss has no margin here: Lim and Ye 2017, eq. 4.
+    errors = -outputs if kind == "hinge" else gan_errors(kind, outputs, 1.0)
+    if scanned is None:
+        return errors.mean()
+    return mean_in_mask(errors.flatten(2).mean(2), ~scanned).mean()
 
 
-def gan_loss(kind: GanLoss, outputs: Tensor, true: bool | Tensor) -> Tensor:
-    """The loss of a critic's outputs [B, K, …] for images that are true, or synthesised; true: for all, or [B, K] bool."""
+def gan_loss(kind: GanLoss, outputs: Tensor, true: float | Tensor) -> Tensor:
+    """The loss of a critic's outputs [B, K, …] for images that are true (1) or synthesised (0); true: for all, or [B, K] bool."""
     return gan_errors(kind, outputs, true).mean()
 
 
-def gan_errors(kind: GanLoss, outputs: Tensor, true: bool | Tensor) -> Tensor:
+def gan_errors(kind: GanLoss, outputs: Tensor, true: float | Tensor) -> Tensor:
     """The critic's loss of each of its outputs [B, K, …]; see `gan_loss`."""
-    if isinstance(true, bool):
-        wanted = torch.full_like(outputs, float(true))
+    if not isinstance(true, Tensor):
+        wanted = torch.full_like(outputs, true)
     else:
         wanted = true.to(outputs).reshape(*true.shape, *[1] * (outputs.ndim - 2)).expand_as(outputs)
     if kind == "wasserstein":

@@ -143,12 +143,6 @@ def _as_matrix(kernel: Tensor, like: Tensor) -> Tensor:
     return kernel.permute(0, *order).view(len(kernel), -1)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The matrix [N, M] with all singular values about 1."""
-    (factor,) = factors([matrix])
-    return factor @ matrix if len(factor) == len(matrix) else matrix @ factor
-
-
 def factors(matrices: Sequence[Tensor]) -> list[Tensor]:
     """What makes the singular values of each matrix [N, M] about 1: a symmetric factor [n, n] of its shorter side n.
 

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from voxlate.recipe.renamed import refuse_both_names, with_new_names
+from voxlate.recipe.renamed import with_new_names
 from voxlate.system.errors import BadInput, did_you_mean
 
 SHIPPED = resources.files("voxlate") / "recipe" / "shipped"
@@ -132,8 +132,7 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _over_base(stated: dict[str, Any], name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     """Stated tables over those of their base."""
-    refuse_both_names(stated, name)
-    values = with_new_names(stated)
+    values = with_new_names(stated, name)
     base = values.pop("base", None)
     return values if base is None else _update(_values(str(base), (*before, name)), values)
 

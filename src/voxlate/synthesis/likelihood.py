@@ -166,7 +166,7 @@ class _Estimator:
             present[:, hidden] = False
             patches = replace(batch, present=present).to(device)
             with torch.no_grad():
-                bits = self.model.bits_per_dim(
+                bits = self.model.without_opponent.bits_per_dim(
                     patches, Noise(self.asked.seed, patches.item), self.asked.tolerance
                 ).tolist()
             if self.recipe.task.inside:

@@ -251,7 +251,7 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None
     averages = job.stage.train.ema or learner.best is not None
     method = (learner.averaged if averages else learner.method).eval()
     slices = whole_slices(job.recipe, job.stage, job.cohort, "train", CALIBRATION_SLICES)
-    method.finish(batch.to(job.device) for batch in slices)
+    method.without_opponent.finish(batch.to(job.device) for batch in slices)
     if job.accelerator.is_main_process:
         recipe = stage_recipe(job.recipe, job.stage.name)
         header = make_header(recipe, method, job.cohort, learner.step, learner.seconds)

@@ -118,7 +118,8 @@ def validate(
     for batch in batches:
         batch = batch.to(device)
         with autocast(device, stage.train.precision):
-            losses.append(method.validation_loss(batch, Noise(SEED, batch.item)))
+            loss = method.loss([*method.turns][-1], batch, Noise(SEED, batch.item))
+            losses.append(loss["total"].item())
         with autocast(device, drawn_in):
             given = method.as_at_inference(batch)
             image = method.synthesise(given, Noise(SEED, batch.item), sampling).float()
