@@ -6,11 +6,14 @@ import sys
 import time
 
 import pytest
+from torch import nn
 
+import voxlate as package
 from rows import every_row
 from voxlate import recipe
 from voxlate.recipe.text import SMALL, small_variant, table_of_recipes
 from voxlate.system.errors import BadInput
+from voxlate.training.weights import read_header
 
 HEAVY = ("torch", "scipy", "voxlate.recipe.settings")
 
@@ -190,3 +193,47 @@ def test_data_of_a_stage_are_those_of_the_recipe_but_for_what_it_gives():
     autoencoder, slices, final = recipe.read("make_a_volume_t1_t2").all_stages
     assert autoencoder.data.source == slices.data.source == final.data.source == ["t1"]
     assert (autoencoder.data.patch[0], slices.data.patch[0], final.data.patch[0]) == (1, 1, 16)
+
+
+class Small(nn.Module):
+    """A network that a later command can import."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.layer = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, image):
+        return self.layer(image)
+
+
+def _of_a_script():
+    return type("Small", (Small,), {"__module__": "__main__"})
+
+
+def _of_a_function():
+    class Inner(Small):
+        pass
+
+    return Inner
+
+
+@every_row(
+    ("make", "name"),
+    [
+        (_of_a_script, "__main__:Small"),
+        (_of_a_function, f"{__name__}:_of_a_function.<locals>.Inner"),
+    ],
+)
+def test_a_network_that_no_later_command_can_import_is_refused(
+    prepared, tiny, tmp_path, make, name
+):
+    said = f"recipe: expected a class or function that a later command can import, found {name}. Write it into a module, at its top level."
+    with pytest.raises(BadInput, match=re.escape(said)):
+        package.train(tiny, prepared, tmp_path / "run", changes={"net": {"kind": make()}})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_at_the_top_level_of_a_module_is_trained(prepared, tiny, tmp_path):
+    changes = {"net": {"kind": Small}, "train.steps": 1}
+    run = package.train(tiny, prepared, tmp_path / "run", changes=changes, progress=False)
+    assert read_header(run.weights())["recipe"]["net"]["kind"] == f"{__name__}:Small"
