@@ -122,6 +122,6 @@ def test_a_file_that_states_a_key_by_both_names_is_refused(tmp_path):
     text = OLD.replace('game = "hinge"', 'game = "hinge"\ngan_loss = "least_squares"')
     (tmp_path / "both.toml").write_text(text)
     with pytest.raises(
-        BadInput, match=r"opponent\.gan_loss' once, found it also by an old name \\(game\\)"
+        BadInput, match=r"opponent\.gan_loss' once, found it also by an old name \(game\)"
     ):
         recipe.read(str(tmp_path / "both.toml"))

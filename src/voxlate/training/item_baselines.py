@@ -14,9 +14,9 @@ from voxlate.recipe import FullStage, Recipe
 from voxlate.scoring.verdict import SYNTHESIS, Verdict, verdict_on
 from voxlate.system.arrays import Float32
 from voxlate.training.validate import (
+    find_targets,
     has_pairs,
     in_pairs,
-    present_targets,
     validation_places,
     validation_split,
 )
@@ -127,7 +127,7 @@ def _sources(batch: Batch, item: int) -> dict[str, Values]:
 
 def _targets(batch: Batch, item: int) -> dict[str, Values]:
     assert batch.target is not None
-    places = present_targets(batch, item)
+    places = find_targets(batch, item)
     return {batch.target_names[k]: _array(batch.target[item, k]) for k in places}
 
 

@@ -83,9 +83,10 @@ def _weights_note(stage: FullStage, cohort: Cohort, teaching: Sequence[str]) -> 
 
 
 def _is_marked(case: PreparedCase, data: DataSettings) -> bool:
-    nothing = np.full(case.header.shape, NO_LABEL, np.float32)
     maps = [
-        case.arrays[LABEL + name][:] if name in case.header.labels else nothing
+        case.arrays[LABEL + name][:]
+        if name in case.header.labels
+        else np.full(case.header.shape, NO_LABEL)
         for name in data.labels
     ]
     weight = data.weight(torch.from_numpy(np.stack(maps).astype(np.float32))[None])

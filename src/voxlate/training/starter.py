@@ -12,7 +12,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
 from voxlate.starters.card import Card, read_card
-from voxlate.starters.names import CARD, PREFIX, folder_of, is_starter
+from voxlate.starters.names import PREFIX, folder_of, is_starter
 from voxlate.system.errors import BadInput
 from voxlate.system.records import Record, Shape, checksum
 from voxlate.training.run import Run, weights_of
@@ -44,17 +44,12 @@ def starter_hash(run: Path | str) -> str:
 
 def check_starter(folder: Path) -> Card:
     """Raise BadInput unless a starter's weights have the checksum of its card, and give the output of its self-test."""
-    files = (folder / CARD, Run(folder).weights(), folder / SELF_TEST)
-    for file in files:
-        if not file.is_file():
-            raise BadInput(
-                f"{PREFIX}{folder.name}: expected {file.name} in {folder}, found none. {AGAIN}"
-            )
-    return _checked(folder, tuple(file.stat().st_mtime_ns for file in files))
+    weights = Run(folder).weights()
+    return _check(folder, weights.stat().st_mtime_ns if weights.is_file() else 0)
 
 
 @lru_cache(maxsize=8)
-def _checked(folder: Path, mtimes_ns: tuple[int, ...]) -> Card:
+def _check(folder: Path, mtime_ns: int) -> Card:
     """Check a starter once in each process."""
     name = f"{PREFIX}{folder.name}"
     card = read_card(folder)
@@ -128,16 +123,13 @@ def copy_starter(starter: Path, out: Path) -> Path:
     Raises BadInput if the folder holds other files.
     """
     weights = weights_of(starter)
-    copied = Run(out)
-    if copied.weights().exists():
-        if read_header(copied.weights())["sha256"] == read_header(weights)["sha256"]:
-            return out
+    copied = Run(out).weights()
+    is_run = copied.exists()
+    if is_run and read_header(copied)["sha256"] == read_header(weights)["sha256"]:
+        return out
+    if is_run or (out.exists() and any(out.iterdir())):
         raise BadInput(
-            f"{out}: expected an empty folder or a copy of {PREFIX}{starter.name}, found another run. Choose another --out."
-        )
-    if out.exists() and any(out.iterdir()):
-        raise BadInput(
-            f"{out}: expected an empty folder or a copy of {PREFIX}{starter.name}, found other files. Choose another --out."
+            f"{out}: expected an empty folder or a copy of {PREFIX}{starter.name}, found {'another run' if is_run else 'other files'}. Choose another --out."
         )
     out.mkdir(parents=True, exist_ok=True)
     for file in (Run(starter).recipe, Run(starter).anatomy, weights):  # the weights make it a run

@@ -131,7 +131,7 @@ def validate(
         if measure is not None:
             measure(batch, given, image)
         for item in range(min(len(batch), PICTURED - len(rows))):
-            target = _pictured_target(batch, given, item)
+            target = _target_to_picture(batch, given, item)
             images = [image[item, target], batch.target[item, target]]
             rows.append(_row(given, images, item, stage.data))
             labels.append(batch.target_names[target])
@@ -141,20 +141,21 @@ def validate(
     return {"loss": sum(losses) / len(losses), "mae": sum(errors) / len(errors)}
 
 
-def present_targets(batch: Batch, item: int) -> list[int]:
+def find_targets(batch: Batch, item: int) -> list[int]:
     """The channels of the targets that an item has."""
     if batch.target_present is None:
         return list(range(len(batch.target_names)))
     return torch.nonzero(batch.target_present[item]).flatten().tolist()
 
 
-def _pictured_target(batch: Batch, given: Batch, item: int) -> int:
+def _target_to_picture(batch: Batch, given: Batch, item: int) -> int:
     """The first existing target of the item that was hidden from the model, or else its first existing target."""
     hidden = (batch.present & ~given.present)[item].tolist()
     names = list(itertools.compress(batch.source_names, hidden))
-    there = present_targets(batch, item)
-    among = [place for place in there if batch.target_names[place] in names]
-    return next(iter([*among, *there]), 0)
+    there = find_targets(batch, item)
+    # False is sorted before True.
+    there.sort(key=lambda place: batch.target_names[place] not in names)
+    return next(iter(there), 0)
 
 
 def _row(given: Batch, images: Sequence[Tensor], item: int, data: DataSettings) -> list[np.ndarray]:
