@@ -15,7 +15,7 @@ import typer
 from voxlate.cli.commands import app
 from voxlate.recipe import Recipe
 from voxlate.scoring.metrics import METRICS, REGION_METRICS, Metric
-from voxlate.system.codes import CODES
+from voxlate.system.codes import codes
 from voxlate.system.config import key_types, members
 
 DOCS = Path(__file__).parent
@@ -183,7 +183,7 @@ def messages() -> str:
     """Every code of a message with its grades, its meaning and what to do."""
     rows = [
         (code(name), ", ".join(entry.grades), escaped(entry.sentence), escaped(entry.action))
-        for name, entry in CODES.items()
+        for name, entry in codes().items()
     ]
     head = "A message has a code, a grade, a text, a case and numbers. Commands print equal ones once; `--verbose` prints all, and `OUT/messages.jsonl` keeps them."
     names = ("code", "grade", "meaning", "what to do")

@@ -1,6 +1,7 @@
 """Messages: one table of codes, grades that no text changes, and few lines."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 import voxlate
 from voxlate.cli.messages import MOST, keep_messages, shorten
-from voxlate.system.codes import CODES, GRADES
+from voxlate.system.codes import GRADES, codes
 from voxlate.system.messages import FILE, Message, message, read_messages, summarise, worst_grade
 
 ROOT = Path(voxlate.__file__).parent
@@ -33,10 +34,10 @@ def constants() -> tuple[set[str], set[str]]:
 def test_every_code_of_the_source_is_in_the_table_and_every_entry_is_used():
     called, texts = constants()
     assert len(called) > 60
-    assert called - CODES.keys() == set()
+    assert called - codes().keys() == set()
     known = texts | {f"{DYNAMIC}{text}" for text in texts}
-    assert [code for code in CODES if code not in known] == []
-    assert all(set(entry.grades) <= set(GRADES) for entry in CODES.values())
+    assert [code for code in codes() if code not in known] == []
+    assert all(set(entry.grades) <= set(GRADES) for entry in codes().values())
 
 
 def test_the_page_of_messages_is_the_table(monkeypatch):
@@ -44,7 +45,7 @@ def test_the_page_of_messages_is_the_table(monkeypatch):
     import generate
 
     rows = re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", generate.messages(), flags=re.M)
-    assert dict(rows) == {code: ", ".join(entry.grades) for code, entry in CODES.items()}
+    assert dict(rows) == {code: ", ".join(entry.grades) for code, entry in codes().items()}
 
 
 def test_a_folder_called_do_not_trust_changes_no_grade(tmp_path):
@@ -52,7 +53,7 @@ def test_a_folder_called_do_not_trust_changes_no_grade(tmp_path):
     one = message("unchecked", text)
     assert one.grade == "note"
     assert str(one) == text
-    assert read_messages([one.stated]) == [one]
+    assert read_messages([one.table]) == [one]
 
 
 @pytest.mark.parametrize(
@@ -83,8 +84,8 @@ def test_messages_of_one_code_are_one_line_with_three_cases():
 
 
 def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
-    codes = [code for code, entry in CODES.items() if not entry.detail][: 2 * MOST]
-    said = [message(code, "Text.", case=case) for code in codes for case in "abc"]
+    kinds = [code for code, entry in codes().items() if not entry.detail][: 2 * MOST]
+    said = [message(code, "Text.", case=case) for code in kinds for case in "abc"]
     assert shorten(said, tmp_path)[0].grade == "do not trust"
     for _ in range(2):  # the same command again replaces its own lines
         with keep_messages(tmp_path, "synth", verbose=False) as say:
@@ -96,3 +97,14 @@ def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
         for one in said:
             say(one)
     assert len(capfd.readouterr().err.splitlines()) == len(said)
+
+
+def test_a_damaged_file_of_messages_is_begun_anew_which_is_said(tmp_path, capsys):
+    (tmp_path / FILE).write_text('{"command": "prepare", "code"\n')
+    with keep_messages(tmp_path, "synth", verbose=False) as say:
+        say(message("plan", "A key."))
+    assert "had lines that are no messages, and is begun anew" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    lines = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
+    assert [line["code"] for line in lines] == ["plan", "messages-lost"]

@@ -31,7 +31,7 @@ def test_python_warns_of_a_strange_scan_once_and_repr_and_picture_say_it(run, co
         str(one) for one in made.warnings if one.grade == "do not trust"
     ]
     assert said[0].filename == __file__  # where it was called, not inside the package
-    assert made.provenance["warnings"] == [one.stated for one in made.warnings]
+    assert made.provenance["warnings"] == [one.table for one in made.warnings]
     assert made.warnings[0].text in repr(made)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
-from voxlate.system.config import key_types, members
+from voxlate.system.config import key_types, meaning_of, members
 
 
 def explain(recipe: Any) -> str:
@@ -18,22 +18,14 @@ def _lines(value: Any, name: str) -> Iterator[str]:
     for field in dataclasses.fields(value):
         key = f"{name}.{field.name}" if name else field.name
         held = getattr(value, field.name)
-        kinds = [getattr(one, "kind", None) for one in members(hints[field.name])]
+        kinds = [getattr(member, "kind", None) for member in members(hints[field.name])]
         choice = f" [kind: {', '.join(str(kind) for kind in kinds)}]" if len(kinds) > 1 else ""
-        text = f"{_meaning(hints[field.name])}{choice}".strip()
+        text = f"{meaning_of(hints[field.name])}{choice}".strip()
         if dataclasses.is_dataclass(held):
             yield f"# [{key}] {text}"
             yield from _lines(held, key)
         elif field.name != "kind":
             yield f"# {key} = {_plain(held)}{_default(field, held)}  {text}"
-
-
-def _meaning(hint: Any) -> str:
-    if get_origin(hint) is not Annotated:
-        return ""
-    return next(
-        (part.description for part in get_args(hint)[1:] if getattr(part, "description", None)), ""
-    )
 
 
 def _default(field: dataclasses.Field, held: Any) -> str:
@@ -46,9 +38,9 @@ def _plain(value: Any) -> str:
     if dataclasses.is_dataclass(value):
         value = vars(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_plain(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key} = {_plain(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_plain(one) for one in value) + "]"
+        return "[" + ", ".join(_plain(inner) for inner in value) + "]"
     if value is None:
         return "unset"
     return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')

@@ -20,7 +20,7 @@ from voxlate.cases.scan_numbers import FEWEST, ScanNumbers, numbers_of, oddities
 from voxlate.cases.sketch import Sketch, class_curve, mirrored_similarity, pair_similarity, sketches
 from voxlate.images.units import TISSUE_MAPS
 from voxlate.system.arrays import AnyArray, Bool, Float64
-from voxlate.system.codes import CODES
+from voxlate.system.codes import codes
 from voxlate.system.errors import first_of, plural
 from voxlate.system.messages import Message, message
 
@@ -97,7 +97,7 @@ def check_outliers(headers: Sequence[CaseHeader], read: Read) -> list[Message]:
         cases = sum(h.has_mask_file if name == MASK else name in h.units for h in headers)
         names = first_of([finding.case for finding in found], 3)
         numbers = f" ({found[0].numbers})" if found[0].numbers else ""
-        _, _, what = CODES[code].meaning.split(" ", 2)  # without "a scan"
+        _, _, what = codes()[code].meaning.split(" ", 2)  # without "a scan"
         text = f"{name} of {names} ({len(found)} of {plural(cases, 'case')}) {what.format(partner=partner)}{numbers}."
         messages.append(message(code, text, cases=len(found)))
     return messages

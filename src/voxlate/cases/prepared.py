@@ -352,7 +352,7 @@ def write_cohort(cohort: Cohort) -> None:
     """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
     value = asdict(replace(cohort, drawn=None))
     del value["folder"], value["drawn"]
-    value["warnings"] = [one.stated for one in cohort.warnings]
+    value["warnings"] = [one.table for one in cohort.warnings]
     value["made"] = value.pop("provenance")  # the key of version 0.6
     for case in value["cases"]:
         if case["fold"] is None:

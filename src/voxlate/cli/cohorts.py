@@ -86,7 +86,7 @@ def prepare(
             "out": str(to),
             "cases": counts,
             "modalities": list(prepared.modalities),
-            "warnings": [warning.stated for warning in prepared.warnings],
+            "warnings": [warning.table for warning in prepared.warnings],
             "overview": summary.table,
             "held_out": summary.held_out,
         }

@@ -57,7 +57,7 @@ def synth(
             "complete": list(done.complete),
             "bounds": done.bounds,
             "warnings": {
-                case: [warning.stated for warning in warnings]
+                case: [warning.table for warning in warnings]
                 for case, warnings in done.warnings.items()
             },
         }

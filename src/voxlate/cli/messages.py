@@ -7,7 +7,7 @@ from typing import Annotated
 
 from voxlate.api.console import note
 from voxlate.options.option import OUTPUT, Option
-from voxlate.system.codes import CODES
+from voxlate.system.codes import codes
 from voxlate.system.messages import FILE, Message, Say, message, summarise, write_messages
 
 MOST = 4  # lines of messages
@@ -22,25 +22,27 @@ def keep_messages(folder: Path, command: str, verbose: bool, wait: bool = True) 
     """
     kept = list[Message]()
 
-    def take(one: Message) -> None:
-        kept.append(one)
+    def take(said: Message) -> None:
+        """Keep a message, and print it where it does not wait."""
+        kept.append(said)
         if verbose:
-            note(one)
+            note(said)
         elif not wait:
-            note_briefly(one)
+            note_briefly(said)
 
     try:
         yield take
     finally:
-        for one in [] if verbose or not wait else shorten(kept, folder):
-            note(one)
-        if kept and folder.is_dir():
-            write_messages(folder, command, kept)
+        for said in [] if verbose or not wait else shorten(kept, folder):
+            note(said)
+        lost = write_messages(folder, command, kept) if kept and folder.is_dir() else None
+        if lost is not None:
+            note(lost)
 
 
 def shorten(messages: Sequence[Message], folder: Path, most: int = MOST) -> list[Message]:
     """The messages to print: one for each code without details, the gravest first, and the number of others."""
-    shown = summarise(one for one in messages if not _is_detail(one))
+    shown = summarise(said for said in messages if not _is_detail(said))
     if len(shown) <= most:
         return shown
     others = len(shown) - most + 1
@@ -48,11 +50,11 @@ def shorten(messages: Sequence[Message], folder: Path, most: int = MOST) -> list
     return [*shown[: most - 1], message("more", text)]
 
 
-def note_briefly(one: Message) -> None:
+def note_briefly(said: Message) -> None:
     """Print a message at once, unless it is a detail."""
-    if not _is_detail(one):
-        note(one)
+    if not _is_detail(said):
+        note(said)
 
 
-def _is_detail(one: Message) -> bool:
-    return one.code in CODES and CODES[one.code].detail
+def _is_detail(said: Message) -> bool:
+    return said.code in codes() and codes()[said.code].detail

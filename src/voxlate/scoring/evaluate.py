@@ -388,7 +388,7 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
             text = f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
             said.append(message("other-sources", text))
         if said:
-            own_said = {warning: warning.stated for warning in said}
+            own_said = {warning: warning.table for warning in said}
             warnings.setdefault(case, {}).update(own_said)
     return {
         "calibrations": calibrations,

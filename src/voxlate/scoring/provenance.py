@@ -182,12 +182,12 @@ def read_provenance(path: Path) -> Table:
         "Synthesise the image again, or remove this file.",
     )
     content: Table = read_json(path)
-    record.fill(_Stated, content, known=False)
+    record.fill(_Stated, content, others=None)
     pairs = [*content.get("range", {}).values()]
     pairs += [(units["low"], units["high"]) for units in content.get("network_units", {}).values()]
     record.check(all(low < high for low, high in pairs), "a range that ends before it begins")
     for own in content.get("made_without", {}).values():
-        record.fill(_Stated, own, known=False)
+        record.fill(_Stated, own, others=None)
     return content
 
 
@@ -196,7 +196,7 @@ def read_run(path: Path) -> Table:
     advice = "Restore the file: it states which cases were used for training."
     record = Record(path, "the provenance of a training", advice)
     content: Table = read_json(path)
-    record.fill(_Trained, content, known=False)
+    record.fill(_Trained, content, others=None)
     if "recipe" in content:
         content["recipe"] = with_new_names(content["recipe"])
     return content

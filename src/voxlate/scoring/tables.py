@@ -222,7 +222,7 @@ class Scores:
         }
         messages = [*self.messages, *outlier_messages(document)]
         return document | {
-            "messages": [message.stated for message in messages],
+            "messages": [message.table for message in messages],
             "verdict": {verdict.modality: verdict.document() for verdict in verdicts(document)},
         }
 

@@ -15,7 +15,7 @@ from voxlate.cases.scan_numbers import PADDING_HU
 from voxlate.images.grid import Grid, Volume
 from voxlate.images.mask import foreground
 from voxlate.scoring.same_patient import Likeness, foreign_truths, mirrored_truths
-from voxlate.system.codes import CODES
+from voxlate.system.codes import codes
 from voxlate.system.errors import first_of, plural
 from voxlate.system.messages import Message, message
 from voxlate.system.slabs import least_and_most, spread_values
@@ -289,7 +289,7 @@ def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Mess
     found = list[Message]()
     for kind, alike in by_kind.items():
         code = f"truth-{kind}"
-        text = f"THE TRUTH IS AT FAULT, not the model, in {len(alike)} of {plural(of, 'image')} ({first_of(list(alike))}): {CODES[code].meaning} (found {next(iter(alike.values())).found})."
+        text = f"THE TRUTH IS AT FAULT, not the model, in {len(alike)} of {plural(of, 'image')} ({first_of(list(alike))}): {codes()[code].meaning} (found {next(iter(alike.values())).found})."
         one = message(code, text, images=len(alike))
         found.append(replace(one, text=f"{one.text} {then}"))
     return found

@@ -221,7 +221,7 @@ def _synthesise_case(
     stated = _provenance_for(image, scans, folder, output)
     for warning in _faces(image) if output.hidden is not None else ():
         warn(warning)
-        stated["warnings"] = [*stated.get("warnings", ()), warning.stated]
+        stated["warnings"] = [*stated.get("warnings", ()), warning.table]
     split = splits.get(scans.known_as or scans.case)
     in_training = image.provenance.get("in_training")
     if split == "train" and in_training is False:

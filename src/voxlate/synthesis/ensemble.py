@@ -164,7 +164,7 @@ class Ensemble:
         for key in COST[:2]:  # the number of evaluations, and seconds
             provenance[key] = sum(entry[key] for entry in stated)
         if warnings:
-            provenance["warnings"] = [entry.stated for entry in warnings]
+            provenance["warnings"] = [entry.table for entry in warnings]
         if any(entry.get("in_training") for entry in stated):
             provenance["in_training"] = True
         return Synthesised(pool.mean, pool.std(), provenance, self.first.mark)

@@ -201,7 +201,7 @@ class Model:
         if empty.any:
             images = empty.fill(images)
             stated["empty"] = empty.entry
-            if said := [note.stated for note in empty.messages]:
+            if said := [note.table for note in empty.messages]:
                 stated["warnings"] = [*stated.get("warnings", ()), *said]
 
         volumes = output_grid.images({name: image.values for name, image in images.items()})
@@ -305,7 +305,7 @@ class Model:
             "bounds": bounds,
             "familiar": intervals.verdict and intervals.verdict.entry,
             TAUGHT: calibration is not None and calibration.has_case(inputs.files),
-            "warnings": [note.stated for note in warnings],
+            "warnings": [note.table for note in warnings],
             "bound": self.header.get("bound"),
         }
         entries |= {key: value for key, value in optional.items() if value}

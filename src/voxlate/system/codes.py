@@ -1,7 +1,7 @@
 """The codes of all messages: what each means, what to do, and the grades that it may have. They are stated in codes.toml."""
 
-import tomllib
-from importlib import resources
+import functools
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 Grade = Literal["note", "caution", "do not trust"]
@@ -23,5 +23,10 @@ class Code(NamedTuple):
         return f"{text[0].upper()}{text[1:]}."
 
 
-_stated = tomllib.loads((resources.files(__package__) / "codes.toml").read_text(encoding="utf-8"))
-CODES = {name: Code(**entry) for name, entry in _stated.items()}
+@functools.cache
+def codes() -> dict[str, Code]:
+    """Every code by its name."""
+    import tomllib  # here, because --help needs none of it
+
+    text = Path(__file__).with_name("codes.toml").read_text(encoding="utf-8")
+    return {name: Code(**entry) for name, entry in tomllib.loads(text).items()}

@@ -39,6 +39,8 @@ Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 UNSET = ("none", "unset")
 IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
+NO_KEY = ("missing", "missing_argument")
 MOST_MEANT = 3  # keys that an error suggests
 MOST_WRONG = 8  # wrong keys that an error lists
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
@@ -197,6 +199,12 @@ def key_types(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
+def meaning_of(hint: Any) -> str:
+    """The meaning that the annotation of a key states; "" where it states none."""
+    notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return next((note.description for note in notes if getattr(note, "description", None)), "")
+
+
 def members(kind: Any) -> tuple[Any, ...]:
     """The settings classes that a type may stand for: itself, or the members of a union, or a list's elements."""
     if get_origin(kind) is Annotated:
@@ -241,13 +249,10 @@ def _options(kind: Any) -> list[Any]:
 
 def _sentences(kind: Any, errors: Sequence[Any], change: str) -> str:
     """A sentence for each wrong key, the first ones of many."""
-    said = list(dict.fromkeys(_sentence(kind, error, change) for error in errors))
-    listed = " Also ".join(said[:MOST_WRONG])
-    return (
-        listed
-        if len(said) <= MOST_WRONG
-        else f"{listed} {len(said) - MOST_WRONG} more keys are wrong."
-    )
+    sentences = list(dict.fromkeys(_sentence(kind, error, change) for error in errors))
+    listed = " Also ".join(sentences[:MOST_WRONG])
+    more = len(sentences) - MOST_WRONG
+    return listed if more <= 0 else f"{listed} {more} more keys are wrong."
 
 
 def _sentence(kind: Any, error: Any, change: str) -> str:
@@ -264,13 +269,12 @@ def _sentence(kind: Any, error: Any, change: str) -> str:
         if part in known:
             owner = known[part]
     name = ".".join(path)
-    message = error["msg"]
     found = error.get("input")
     if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
         return str(own)  # the settings class states it more precisely
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if error["type"] in UNKNOWN_KEY:
         return _sentence_on_unknown(kind, name, path[-1], owner)
-    if error["type"] in ("missing", "missing_argument"):
+    if error["type"] in NO_KEY:
         keys = " (voxlate recipes NAME shows every key)" if change == IN_RECIPE else ""
         return f"expected the key '{name}', found none. Add it{keys}."
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -279,8 +283,12 @@ def _sentence(kind: Any, error: Any, change: str) -> str:
         return (
             f"expected {name}.kind to be one of {tags}, found {kind_found!r}. Choose one of these."
         )
-    message = message.removeprefix("Value error, ").removeprefix("Input ")
-    return f"expected of '{name}': {message}; found {found!r}. {change.replace('KEY', name)}"
+    return f"expected of '{name}': {what_is_wrong(error)}; found {found!r}. {change.replace('KEY', name)}"
+
+
+def what_is_wrong(error: Any) -> str:
+    """The text of one of pydantic's errors, such as "should be greater than 0"."""
+    return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
 
 
 def _sentence_on_unknown(kind: Any, name: str, key: str, owner: Any) -> str:
@@ -288,13 +296,12 @@ def _sentence_on_unknown(kind: Any, name: str, key: str, owner: Any) -> str:
     near = _elsewhere(
         key, kind, [name.removesuffix(key) + similar for similar in nearest(key, known)]
     )
+    listed = f"Known keys here: {', '.join(known)}."
     if name in near:
-        return f"expected a known key, found '{name}', which other kinds of this table have. Known keys here: {', '.join(known)}."
-    hint = (
-        f"Did you mean {' or '.join(map(repr, near[:MOST_MEANT]))}?"
-        if near
-        else f"Known keys here: {', '.join(known)}."
-    )
+        return (
+            f"expected a known key, found '{name}', which other kinds of this table have. {listed}"
+        )
+    hint = f"Did you mean {' or '.join(map(repr, near[:MOST_MEANT]))}?" if near else listed
     return f"expected a known key, found '{name}'. {hint}"
 
 
@@ -318,11 +325,7 @@ def _meanings(kind: Any, table: str = "") -> dict[str, str]:
     found = dict[str, str]()
     for owner in _options(kind):
         for name, hint in key_types(owner).items() if dataclasses.is_dataclass(owner) else ():
-            notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-            meaning = next(
-                (note.description for note in notes if getattr(note, "description", None)), ""
-            )
-            found.setdefault(f"{table}{name}", meaning)
+            found.setdefault(f"{table}{name}", meaning_of(hint))
             for path, inner in _meanings(hint, f"{table}{name}.").items():
                 found.setdefault(path, inner)
     return found

@@ -164,11 +164,8 @@ def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
             f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another folder."
         ) from error
     except OSError as error:
-        obstacle = (
-            "a file"
-            if isinstance(error, FileExistsError | NotADirectoryError)
-            else f"'{error.strerror}'"
-        )
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        obstacle = "a file" if is_file else f"'{error.strerror}'"
         raise BadInput(
             f"{folder}: expected a folder to write in, found {obstacle}. Choose another name."
         ) from error

@@ -1,6 +1,6 @@
 """Messages to the user as values: a code, a grade, a text, a case and measured numbers.
 
-Programs read code and grade, never the text. CODES has one entry for each code, from which the reference page is made.
+Programs read code and grade, never the text. codes.toml has one entry for each code, from which the reference page is made.
 """
 
 import json
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.system.codes import CODES, GRADES, Grade
+from voxlate.system.codes import GRADES, Grade, codes
 from voxlate.system.errors import first_of, plural
 from voxlate.system.files import write_text
 
@@ -40,7 +40,7 @@ class Message:
         return f"{case}{self.text} {ADVICE[self.grade]}".rstrip()
 
     @property
-    def stated(self) -> dict[str, Any]:
+    def table(self) -> dict[str, Any]:
         """The message as a table of plain values; empty entries are left out."""
         return {key: value for key, value in asdict(self).items() if value}
 
@@ -57,7 +57,7 @@ def message(
     code: str, text: str, *, grade: Grade | None = None, case: str = "", **numbers: float
 ) -> Message:
     """A message with the action of its code at the end of its text; grade: by default the usual one of the code."""
-    entry = CODES[code]
+    entry = codes()[code]
     rounded = {name: float(f"{value:.4g}") for name, value in numbers.items()}
     return Message(code, grade or entry.grades[0], f"{text} {entry.action}".rstrip(), case, rounded)
 
@@ -71,12 +71,12 @@ def grade_of_distance(times: float) -> Grade:
 
 def worst_grade(messages: Iterable[Message]) -> Grade | None:
     """The highest grade among messages; None where there are none."""
-    return max((one.grade for one in messages), key=GRADES.index, default=None)
+    return max((said.grade for said in messages), key=GRADES.index, default=None)
 
 
 def read_messages(stated: Iterable[Any]) -> list[Message]:
     """Messages from the plain values in a file; version 0.6 wrote sentences, whose grade is in their words."""
-    return [_of_sentence(one) if isinstance(one, str) else Message(**one) for one in stated]
+    return [_of_sentence(entry) if isinstance(entry, str) else Message(**entry) for entry in stated]
 
 
 def _of_sentence(sentence: str) -> Message:
@@ -87,38 +87,44 @@ def _of_sentence(sentence: str) -> Message:
     return Message(OLD, grade, text)
 
 
-def write_messages(folder: Path, command: str, messages: Iterable[Message]) -> None:
-    """Write the messages of a command into FOLDER/messages.jsonl, in place of those of the same command and cases."""
-    own = [{"command": command, **one.stated} for one in messages]
+def write_messages(folder: Path, command: str, messages: Iterable[Message]) -> Message | None:
+    """Write the messages of a command into FOLDER/messages.jsonl, in place of those of the same command and cases.
+
+    A file that cannot be read is begun anew, which the returned message states.
+    """
+    own = [{"command": command, **said.table} for said in messages]
     cases = {line.get("case", "") for line in own}
-    path = folder / FILE
-    before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = [
-        line
-        for line in map(json.loads, before)
-        if line["command"] != command or line.get("case", "") not in cases
-    ]
+    path, kept, lost = folder / FILE, list[dict[str, Any]](), None
+    try:
+        for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            line = json.loads(text)
+            if line["command"] != command or line.get("case", "") not in cases:
+                kept.append(line)
+    except (ValueError, KeyError, TypeError):
+        kept, text = [], f"{path} had lines that are no messages, and is begun anew."
+        lost = message("messages-lost", text)
+        own.append({"command": command, **lost.table})
     lines = [json.dumps(line, ensure_ascii=False) for line in [*kept, *own]]
     write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)))
+    return lost
 
 
 def summarise(messages: Iterable[Message]) -> list[Message]:
     """One message for all of a code and grade, the gravest first; of several, the text counts and names the cases."""
     groups = dict[tuple[str, Grade], list[Message]]()
-    for one in messages:
-        groups.setdefault((one.code, one.grade), []).append(one)
+    for said in messages:
+        groups.setdefault((said.code, said.grade), []).append(said)
     ordered = sorted(groups.values(), key=lambda group: -GRADES.index(group[0].grade))
-    return [_joined(group) for group in ordered]
+    return [_join(group) for group in ordered]
 
 
-def _joined(group: list[Message]) -> Message:
+def _join(group: list[Message]) -> Message:
     first = group[0]
-    cases = list(dict.fromkeys(one.case for one in group if one.case))
-    texts = list(dict.fromkeys(one.text for one in group))
-    if len(texts) == 1 and len(cases) < 2:
-        return first
+    cases = list(dict.fromkeys(said.case for said in group if said.case))
+    others = len({said.text for said in group}) - 1
     if len(cases) < 2:
-        return replace(first, text=f"{first.text} ({plural(len(texts) - 1, 'similar message')})")
-    such = "" if len(texts) == 1 else f", {cases[0]}"
+        more = f" ({plural(others, 'similar message')})" if others else ""
+        return replace(first, text=f"{first.text}{more}")
+    such = f", {cases[0]}" if others else ""
     text = f"{len(cases)} cases ({first_of(cases, 3)}){such}: {first.text}"
     return replace(first, case="", text=text)

@@ -7,11 +7,10 @@ the right types within stated bounds, finite, and arrays of the right shapes, so
 import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Required, TypeVar
+from typing import Annotated, Any, Literal, Required
 
 import numpy as np
 import safetensors
@@ -19,13 +18,12 @@ from pydantic import Field, StringConstraints, ValidationError
 from typing_extensions import TypedDict
 
 from voxlate.system.codes import Grade
-from voxlate.system.config import adapter
+from voxlate.system.config import NO_KEY, UNKNOWN_KEY, adapter, what_is_wrong
 from voxlate.system.errors import BadInput
 from voxlate.system.files import whole_file
 from voxlate.system.slabs import chunks
 
-T = TypeVar("T")
-
+Others = Literal["forbid"] | None
 LARGEST = 1e15  # of a number: squares of it are finite in float32, and no scan holds such values
 MOST = (
     2**48
@@ -67,11 +65,15 @@ class StatedMessage(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Record:
-    """A file that is read: its place, what it is, and what to do where it is not so; makes the sentences."""
+    """A file that is read: its place, what it is, and what to do where it is not so; makes the sentences.
+
+    infinite: numbers in it may be NaN or infinite.
+    """
 
     path: Path | str
     what: str
     advice: str
+    infinite: bool = False
 
     def wrong(self, found: object) -> BadInput:
         """The error of a file that is not as voxlate writes it."""
@@ -79,7 +81,7 @@ class Record:
             f"{self.path}: expected {self.what} as voxlate writes it, found {found}. {self.advice}"
         )
 
-    def check(self, sound: bool, found: object) -> None:
+    def check(self, sound: object, found: object) -> None:
         """Raise BadInput unless something holds; found: what was found where it does not."""
         if not sound:
             raise self.wrong(found)
@@ -88,32 +90,29 @@ class Record:
         """Raise BadInput unless the checksum that a file states is that of its content."""
         self.check(stated == computed, "a changed file (its checksum differs)")
 
-    def table(self, text: str | bytes, infinite: bool = False) -> Any:
-        """The content of JSON without NaN and infinity; infinite: these may be in it."""
-        strict: dict[str, Any] = (
-            {} if infinite else {"parse_constant": _refuse, "parse_float": _finite}
-        )
+    def table(self, text: str | bytes) -> Any:
+        """The content of JSON without integers that overflow, and without NaN and infinity where these may not be in it."""
         try:
-            return json.loads(text, parse_int=_whole, **strict)
+            value = json.loads(text, parse_int=_read_int)
+            json.dumps(value, allow_nan=self.infinite)
+            return value
         except (ValueError, RecursionError) as error:
             raise self.wrong(f"none that can be read ({error})") from error
 
-    def parse(
-        self, kind: Any, text: str | bytes, infinite: bool = False, known: bool = True
-    ) -> Any:
+    def parse(self, kind: Any, text: str | bytes, others: Others = "forbid") -> Any:
         """JSON as an object of a kind: no value is converted, no key may lack or be one too many.
 
-        known: False lets other keys through, which the type then states. Raises BadInput.
+        others: what becomes of other keys; None: as the kind states it. Raises BadInput.
         """
-        self.table(text, infinite)
+        self.table(text)
         try:
-            return adapter(kind).validate_json(text, strict=True, extra="forbid" if known else None)
+            return adapter(kind).validate_json(text, strict=True, extra=others)
         except ValidationError as error:
-            raise self.wrong(_in_words(error)) from error
+            raise self.wrong(_describe(error)) from error
 
-    def fill(self, kind: Any, value: Any, infinite: bool = False, known: bool = True) -> Any:
+    def fill(self, kind: Any, value: Any, others: Others = "forbid") -> Any:
         """`parse` of what was parsed before."""
-        return self.parse(kind, json.dumps(value), infinite, known)
+        return self.parse(kind, json.dumps(value), others)
 
     @contextlib.contextmanager
     def tensors(self, framework: str = "numpy") -> Iterator["Tensors"]:
@@ -260,33 +259,24 @@ def close(value: float, other: float, share: float = 1e-4) -> bool:
     return abs(value - other) <= share * max(abs(value), abs(other)) + 1e-6
 
 
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no number here")
-
-
-def _whole(text: str) -> int:
+def _read_int(text: str) -> int:
     """Beyond what any count is an integer would overflow as a float or as a tensor's."""
-    return int(text) if len(text) <= DIGITS else _refuse(f"{text[:DIGITS]}…")
+    if len(text) > DIGITS:
+        raise ValueError(f"{text[:DIGITS]}… is too long")
+    return int(text)
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _refuse(text[:20])
-
-
-def _in_words(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     """The first thing that is wrong: where, and what."""
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] in UNKNOWN_KEY:
         return f"a key '{place:.{LONGEST_SHOWN}}' that none has"
-    if first["type"] in ("missing", "missing_argument"):
+    if first["type"] in NO_KEY:
         return f"no '{place}'"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    wrong = what_is_wrong(first)
+    if not place:
+        return f"another content ({wrong})"
     value = repr(first.get("input"))
-    value = value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}…"
-    return (
-        f"{value} where '{place:.{LONGEST_SHOWN}}' {message}"
-        if place
-        else f"another content ({message})"
-    )
+    dots = "…" if len(value) > LONGEST_SHOWN else ""
+    return f"{value:.{LONGEST_SHOWN}}{dots} where '{place:.{LONGEST_SHOWN}}' {wrong}"

@@ -60,20 +60,23 @@ def scratch_folder() -> Path | None:
 
 def empty(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     """An array whose values are undefined: in a file where it is large and a scratch folder is set, else in memory."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    scratch = _scratch.get()
-    if scratch is None or size < max(1, scratch.least):
-        return np.empty(tuple(shape), dtype)
-    return np.ndarray(tuple(shape), dtype, buffer=_map_file(scratch.folder, size))
+    return _allocate(np.empty, shape, dtype)
 
 
 def zeros(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     """An array of zeros; where it is kept as for `empty`."""
+    return _allocate(np.zeros, shape, dtype)
+
+
+def _allocate(
+    in_memory: Callable[..., np.ndarray], shape: Sequence[int], dtype: DTypeLike
+) -> np.ndarray:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     scratch = _scratch.get()
     if scratch is None or size < max(1, scratch.least):
-        return np.zeros(tuple(shape), dtype)
-    return empty(shape, dtype)  # a new file holds zeros
+        return in_memory(tuple(shape), dtype)
+    # a new file holds zeros
+    return np.ndarray(tuple(shape), dtype, buffer=_map_file(scratch.folder, size))
 
 
 def _map_file(folder: Path, size: int) -> _ScratchMap:

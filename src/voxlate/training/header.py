@@ -119,7 +119,7 @@ def header_of(file: Tensors) -> dict[str, Any]:
     text = file.metadata["voxlate"]
     record.parse(Header, text)
     header: dict[str, Any] = record.table(text)
-    recipe = record.fill(_WithRecipe, {"recipe": header["recipe"]}, known=False)["recipe"]
+    recipe = record.fill(_WithRecipe, {"recipe": header["recipe"]}, others=None)["recipe"]
     targets = set(recipe["data"]["target"])
     names = targets.union(recipe["data"]["source"])
     for key, wanted in (("units", names), ("target_scales", targets), ("target_widths", targets)):

@@ -48,12 +48,12 @@ def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     texts = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     for number, text in enumerate(texts, start=1):
-        record = Record(f"{log}, line {number}", "a line of a training's log", "Remove it.")
+        record = Record(f"{log}, line {number}", "a line of a training's log", "Remove it.", True)
         try:
             json.loads(text)
         except (ValueError, RecursionError):  # a crash may cut a line short
             continue
-        line: dict[str, Any] = record.parse(Line, text, infinite=True)
+        line: dict[str, Any] = record.parse(Line, text)
         for name, value in {**line.get("loss", {}), **line.get("validation", {})}.items():
             sound = not math.isfinite(value) or abs(value) <= LARGEST_LOSS
             record.check(sound, f"{value:g} for {name:.80}")

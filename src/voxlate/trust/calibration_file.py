@@ -143,11 +143,11 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 def read_calibration(path: Path) -> Calibration:
     """The calibration in a file; raises BadInput where it is damaged, was changed, or is another file."""
-    record = Record(path, "a calibration", "Remove it, and calibrate again.")
+    record = Record(path, "a calibration", "Remove it, and calibrate again.", True)
     with record.tensors("pt") as file:
         stamped = record.parse(_Stamped, file.text("calibration"))
         text = stamped["header"]
-        header: Header = record.parse(Header, text, infinite=True)
+        header: Header = record.parse(Header, text)
         _check(record, header)
         mapped = file.read(_shapes(file, header))
         tensors = {name: tensor.clone() for name, tensor in mapped.items()}
