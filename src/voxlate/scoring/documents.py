@@ -135,7 +135,7 @@ def read_scores(path: Path) -> Table:
     """
     record = Record(path, "scores", "Run voxlate evaluate again.")
     document: Table = read_json(path)
-    record.fill(_Document, document, known=False)
+    record.fill(_Document, document, others=None)
     groups = dict[tuple[str, str], dict[str, Row]]()
     for row in document["cases"]:
         texts = {key for key, value in row.items() if isinstance(value, str)}
