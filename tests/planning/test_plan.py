@@ -310,7 +310,7 @@ class Clockwork:
     cohort: object
     limits: Limits
     device_name: str = "auto"
-    passed: float = 0.0
+    taken: float = 0.0
     most: float = 0.0
     last: Measured | None = None
     elsewhere: None = None

@@ -296,9 +296,9 @@ def test_levels_leave_about_eight_features_a_side(shape, size, multipliers):
     assert made.tables["net"]["multipliers"] == multipliers
 
 
-def test_the_running_average_spans_the_last_tenth():
+def test_the_average_decay_spans_the_last_tenth():
     for steps in (500, 2000, 10_000):
-        assert 1 / (1 - rules.running_average(steps)) == pytest.approx(steps / 10, rel=0.01)
+        assert 1 / (1 - rules.average_decay(steps)) == pytest.approx(steps / 10, rel=0.01)
 
 
 def test_cases_that_lack_a_modality_are_taken_by_a_completion():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from voxlate.formats.dicom import SeriesInfo
 from voxlate.system.errors import BadInput, did_you_mean, first_of
 
 MOST_QUOTED = 3  # names or paths in a message
@@ -16,14 +17,19 @@ MOST_QUOTED = 3  # names or paths in a message
 class Row:
     """A file of a cohort: what its path, its table or its tags state.
 
-    patient: None where nothing states the patient; description: of a DICOM series.
+    patient: None where nothing states the patient; series: the DICOM series, whose description counts in a choice.
     """
 
     patient: str | None
     case: str
     modality: str
     path: Path
-    description: str = ""
+    series: SeriesInfo | None = None
+
+    @property
+    def description(self) -> str:
+        """The description of a DICOM series."""
+        return self.series.description if self.series else ""
 
     def fits(self, pattern: str) -> bool:
         """Whether a pattern fits the path or the description."""

@@ -69,7 +69,6 @@ def find_cohort(
     Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
     asked = merge(Layout, options, changes)
-    patients = asked.patients
     root, table = root_and_manifest(root, asked.manifest)
     if not root.is_dir():
         raise BadInput(
@@ -78,46 +77,57 @@ def find_cohort(
     choice = Choice(as_names(asked.prefer), as_names(asked.exclude), as_names(asked.exclude_file))
     found = CohortFiles()
     layout = _layout(root, asked.pattern, asked.preset)
-    on_disk = partial(_on_disk, root, layout, patients, found, choice)
+    on_disk = partial(_on_disk, root, layout, asked.patients, found, choice)
     if table is None:
         cases = _leave_out(on_disk(), layout, found)
     else:
         cases = read_manifest(table, root, layout, on_disk, choice, found, asked.allow_outside)
+    cases = _take_owners(cases, asked.patients, table, layout, found)
+    refuse_leak(((case.patient, case.split) for case in cases), table or asked.patients or root)
+    # lists and names have stated the patients only now
+    cases = [case for case in cases if choice.keep_case(case.case, case.patient)]
+    choice.refuse_unused(root)
+    found.unclaimed += choice.sentences()
+    _check_names(cases, root, table or root, asked.patients or table or root)
+    cases = sorted(cases, key=lambda case: case.case)
+    found.cases = _unify_spelling([_take_frames(case, layout.frames) for case in cases], found)
+    if modalities is not None:
+        found.cases = _take_modalities(modalities, layout, root, found)
+    _state_assumptions(found, layout, root)
+    return found
+
+
+def _take_owners(
+    cases: list[CaseFiles],
+    patients: Path | str | None,
+    table: Path | None,
+    layout: Preset,
+    found: CohortFiles,
+) -> list[CaseFiles]:
+    """The cases with their patients, by a list or by their names; those of a manifest are checked."""
     if patients is not None:
         cases = take_patients(cases, patients)
     elif layout.arrays is None:
         cases = find_owners(cases, found)
     if table is not None:
         check_stated(cases, table)
-    refuse_leak(((case.patient, case.split) for case in cases), table or patients or root)
-    # lists and names have stated the patients only now
-    cases = [case for case in cases if choice.keep_case(case.case, case.patient)]
-    choice.refuse_unused(root)
-    found.unclaimed += choice.sentences()
+    return cases
+
+
+def _check_names(
+    cases: Sequence[CaseFiles], root: Path, cases_in: Path, patients_in: Path | str
+) -> None:
+    """Raise BadInput where no case is left, or where two names of cases or of patients differ by their spelling."""
     if not cases:
         raise BadInput(
             f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
         )
-    refuse_similar_names((case.case for case in cases), "case", table or root)
-    refuse_similar_names((case.patient for case in cases), "patient", patients or table or root)
-    _unify(cases, layout, modalities, root, found)
-    return found
+    refuse_similar_names((case.case for case in cases), "case", cases_in)
+    refuse_similar_names((case.patient for case in cases), "patient", patients_in)
 
 
-def _unify(
-    cases: list[CaseFiles],
-    layout: Preset,
-    modalities: Sequence[str] | None,
-    root: Path,
-    found: CohortFiles,
-) -> None:
-    """Give `found` the cases with frames, names and modalities as they are prepared, and what is assumed of them."""
-    cases = [
-        _take_frames(case, layout.frames) for case in sorted(cases, key=lambda case: case.case)
-    ]
-    found.cases = _unify_spelling(cases, found)
-    if modalities is not None:
-        found.cases = _take_modalities(modalities, layout, root, found)
+def _state_assumptions(found: CohortFiles, layout: Preset, root: Path) -> None:
+    """Note what is assumed of the cases; raises BadInput where slices of arrays do not fit together."""
     if layout.arrays is not None:
         refuse_unfit(found.cases, root)
         found.guessed += layout.arrays.guessed
@@ -130,12 +140,11 @@ def _unify(
 
 def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Preset:
     """The layout that the user names, or that the folder states, or the default one."""
-    layout = None
     if preset is not None:
         layout = load_preset(preset)
-    elif pattern is None:
-        layout = recognise(root)
-    layout = layout or Preset(patterns=DEFAULT_PATTERNS)
+    else:
+        known = recognise(root) if pattern is None else None
+        layout = known or Preset(patterns=DEFAULT_PATTERNS)
     if pattern is not None:
         layout = replace(layout, patterns=[pattern], files={})
     if layout.arrays is None and any(holds_slices(place) for place in layout.places):
@@ -165,15 +174,15 @@ def _take_modalities(
 ) -> list[CaseFiles]:
     """The cases with these modalities alone; a layout with gaps leaves out those that lack one, if some have all."""
     cases = found.cases
-    lacking = dict[str, str]()
-    for case in cases:
-        absent = [name for name in modalities if name not in case.files]
-        if absent:
-            lacking[case.case] = f"{case.case} has no {' and no '.join(absent)}"
-    if layout.gaps and 0 < len(lacking) < len(cases):
+    whole = [case for case in cases if case.files.keys() >= {*modalities}]
+    if layout.gaps and 0 < len(whole) < len(cases):
+        lacking = list[str]()
+        for case in cases:
+            absent = [name for name in modalities if name not in case.files]
+            lacking += [f"{case.case} has no {' and no '.join(absent)}"] if absent else []
         lack = f"{len(lacking)} of {len(cases)} cases that lack a modality which is asked for"
-        found.unclaimed.append(f"{lack} ({first_of([*lacking.values()], 3)})")
-        cases = [case for case in cases if case.case not in lacking]
+        found.unclaimed.append(f"{lack} ({first_of(lacking, 3)})")
+        cases = whole
     known = sorted(set(chain.from_iterable(case.files for case in cases)))
     for wanted in modalities:
         without = [case for case in cases if wanted not in case.files]

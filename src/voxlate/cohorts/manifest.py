@@ -16,7 +16,7 @@ from voxlate.cohorts.split import FOLDS, SPLITS
 from voxlate.cohorts.table import Cells, read_table
 from voxlate.formats.dicom import is_dicom_folder
 from voxlate.formats.io import format_by_ending, location_of, scan_endings
-from voxlate.system.errors import BadInput
+from voxlate.system.errors import BadInput, first_of
 from voxlate.system.files import inside, safe_name
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
@@ -91,10 +91,9 @@ def read_manifest(
     names = Counter(map(_name, rows))
     _check_form(path, is_long, scans, names)
     if is_long or scans:
-        entries = [(row, row["modality"], row["path"]) for row in rows if is_long]
-        entries += [(row, name, row[name]) for row, name in product(rows, scans)]
         files = list[Row]()
-        for row, name, cell in entries:
+        for row, column in product(rows, ["path"] if is_long else scans):
+            name, cell = row["modality"] if is_long else column, row[column]
             if cell and choice.keep_file(cell):
                 modality = modality_name(name, layout.aliases)
                 files.append(_file(path, bases, _name(row), modality, cell, allow_outside))
@@ -108,16 +107,22 @@ def read_manifest(
         raise BadInput(
             f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path."
         )
-    notes = sorted(columns.difference(scans))
+    _note_unused(found, path, columns.difference(scans), names.keys() - owners)
+    return _state_owners(path, rows, owners)
+
+
+def _note_unused(
+    found: CohortFiles, path: Path, columns: Collection[str], without: Collection[str]
+) -> None:
+    """Note the columns that name no scans, and the cases without a scan."""
+    notes = [f"'{name}'" for name in sorted(columns)]
+    missing = [f"'{name}'" for name in sorted(without)]
     if notes:
-        listed = ", ".join(f"'{name}'" for name in notes)
-        found.unclaimed.append(f"columns of {path.name} that name no scans ({listed})")
-    missing = [name for name in names if name not in owners]
+        found.unclaimed.append(f"columns of {path.name} that name no scans ({', '.join(notes)})")
     if missing:
         found.unclaimed.append(
-            f"{len(missing)} cases of {path.name} that have no scan in it ('{missing[0]}', …)"
+            f"{len(missing)} cases of {path.name} that have no scan in it ({first_of(missing, 1)})"
         )
-    return _state_owners(path, rows, owners)
 
 
 def _check_form(path: Path, is_long: bool, scans: Sequence[str], names: Counter[str]) -> None:

@@ -1,16 +1,16 @@
 """The cases of a cohort of DICOM series, each series chosen by its tags."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 
 from voxlate.cohorts.case_files import CaseFiles, cases_of
 from voxlate.cohorts.choice import Choice, Row, quote_some
 from voxlate.cohorts.patterns import fits_any, path_expression, study_of
 from voxlate.cohorts.presets import Preset, Tags
-from voxlate.formats.dicom import SeriesInfo, is_dicom_folder, list_series, listing
+from voxlate.formats.dicom import is_dicom_folder, list_series, listing
 from voxlate.system.errors import BadInput
 
 
@@ -30,26 +30,23 @@ def cases_by_series(
             places[name] = folder
     for pattern in layout.patterns:
         expression = path_expression(pattern)
-        by_case = defaultdict[tuple[str | None, str], list[SeriesInfo]](list)
-        for name, folder in places.items():
-            match = expression.fullmatch(name)
-            if match is not None:
-                by_case[study_of(match, root)] += [
-                    series
-                    for series in list_series(folder)
-                    if choice.keep_file(
-                        series.path,
-                        series.description,
-                        series.path.as_posix().removeprefix(f"{root.as_posix()}/"),
-                    )
-                ]
-        if by_case:
-            rows = _rows_of(by_case, layout.series)
-            if not rows:
-                raise _none_fits(root, by_case, layout.series)
-            listed = {series.path: series for series in chain.from_iterable(by_case.values())}
-            unclear = partial(_several_series, layout.series, listed)
-            return cases_of(rows, choice, layout.patient, unclear)
+        matches = {name: match for name in places if (match := expression.fullmatch(name))}
+        if not matches:
+            continue
+        listed = list[Row]()
+        for name, match in matches.items():
+            for series in list_series(places[name]):
+                shown = series.path.as_posix().removeprefix(f"{root.as_posix()}/")
+                if choice.keep_file(series.path, series.description, shown):
+                    listed.append(Row(*study_of(match, root), "", series.path, series))
+        rows = [
+            replace(row, modality=name.lower())
+            for (name, tags), row in product(layout.series.items(), listed)
+            if row.series and tags.fits(row.series)
+        ]
+        if not rows:
+            raise _none_fits(root, listed, layout.series)
+        return cases_of(rows, choice, layout.patient, partial(_several_series, layout.series))
     others = f"{len(places)} of another form ({quote_some([*places])})" if places else "none"
     expected = "' or '".join(layout.patterns)
     raise BadInput(
@@ -57,41 +54,24 @@ def cases_by_series(
     )
 
 
-def _rows_of(
-    by_case: Mapping[tuple[str | None, str], Sequence[SeriesInfo]], tables: Mapping[str, Tags]
-) -> list[Row]:
-    """A row for each modality that a series may be by its tags."""
-    rows = list[Row]()
-    for (key, of_case), (name, tags) in product(by_case.items(), tables.items()):
-        for series in of_case:
-            if tags.fits(series):
-                rows.append(Row(*key, name.lower(), series.path, series.description))
-    return rows
-
-
-def _several_series(
-    tables: Mapping[str, Tags], listed: Mapping[Path, SeriesInfo], rows: Sequence[Row]
-) -> BadInput:
+def _several_series(tables: Mapping[str, Tags], rows: Sequence[Row]) -> BadInput:
     """The error of a case with several series that fit the tags of one modality."""
     modality = rows[0].modality
     name, tags = next((name, tags) for name, tags in tables.items() if name.lower() == modality)
-    found = [listed[row.path] for row in rows]
+    found = [row.series for row in rows if row.series]
     folders = " and ".join(dict.fromkeys(str(series.folder) for series in found))
-    descriptions = [row.description for row in rows]
-    differ = len(set(descriptions)) == len(rows)
-    choice = descriptions[0] if differ else found[0].path.name
+    differ = len({row.description for row in rows}) == len(rows)
+    choice = rows[0].description if differ else rows[0].path.name
     return BadInput(
         f"{folders}: expected one series with {tags} to be {modality} of case {rows[0].case}, found {listing(found)}. Choose one (--prefer '{choice}'), leave others out (--exclude-file, by description or path), or narrow [series.{name}] in a TOML file of your own (--preset)."
     )
 
 
-def _none_fits(
-    root: Path,
-    by_case: Mapping[tuple[str | None, str], list[SeriesInfo]],
-    tables: Mapping[str, Tags],
-) -> BadInput:
-    (_, case), found = next(iter(by_case.items()))
+def _none_fits(root: Path, listed: Sequence[Row], tables: Mapping[str, Tags]) -> BadInput:
+    cases = [(row.patient, row.case) for row in listed]
+    found = [row.series for row, case in zip(listed, cases) if case == cases[0] and row.series]
     wanted = " or ".join(f"{tags} ({name})" for name, tags in tables.items())
+    shown = f"{listed[0].case} has {listing(found)}" if listed else "--exclude-file leaves none"
     return BadInput(
-        f"{root}: expected DICOM series with {wanted}, found none in {len(by_case)} cases; {case} has {listing(found)}. Check the path, or name the tags in a preset file of your own."
+        f"{root}: expected DICOM series with {wanted}, found none in {len({*cases})} cases; {shown}. Check the path, or name the tags in a preset file of your own."
     )

@@ -1,5 +1,6 @@
 """Adaptation: a run or starter that continues on a few cases of another site, without forgetting the old ones."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from voxlate.cases.case import PROTONS
 from voxlate.cases.prepared import Cohort, open_cohort
 from voxlate.options.option import merge
 from voxlate.options.train import AdaptOptions
-from voxlate.planning.facts import facts_of
+from voxlate.planning.facts import Scan, facts_of
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.planning.rules import STARTED, Tables
 from voxlate.planning.site import (
@@ -52,8 +53,8 @@ def adapt(
 
     The learning rate is a quarter of the run's. After every eighth of the steps the held-out cases of `data` are
     validated, and the weights of the least error are kept, those of the run itself among them. changes: fields of the
-    options. steps: instead of minutes, of the last stage; replay: the old prepared cohort, by default that of the run where it is still there;
-    share: of the items that are of it, 0 for none. The same call resumes. Raises BadInput if the run has an
+    options. steps: instead of minutes, of the last stage; replay: the old prepared cohort, by default that of the run
+    where it is still there; share: of the items that are of it, 0 for none. The same call resumes. Raises BadInput if the run has an
     autoencoder, and if the cohort does not fit or holds no validation case.
     """
     asked = merge(AdaptOptions, options, changes)
@@ -62,42 +63,14 @@ def adapt(
     own = Run(weights.parent)
     header = read_header(weights)
     cohort = open_cohort(data)
-    tables = (
-        _rename_modalities(header["recipe"], own.folder, cohort)
-        if is_starter(run)
-        else header["recipe"]
-    )
-    recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
-    if any(stage.task.encodes or not stage.method.makes_targets for stage in recipe.all_stages):
-        raise BadInput(
-            f"{own.folder}: expected a run without an autoencoder to adapt, found '{recipe.title}'. Train its stages on the new cohort with --reuse."
-        )
+    renamed = is_starter(run) and _rename_modalities(header["recipe"], own.folder, cohort)
+    recipe = from_dict(renamed or header["recipe"], f"{weights} (header)", asked.allow_code)
     theirs = header["recipe"]["data"]
-    units = {
-        name: header["units"][other]
-        for name, other in zip(
-            [*recipe.data.source, *recipe.data.target], [*theirs["source"], *theirs["target"]]
-        )
-    }
-    check_held_out(cohort)
-    check_units(recipe, units, cohort)
-    scans = facts_of(cohort).scans
-    check_values(recipe, units, scans, cohort.folder)
-    for caution in compare_truths(recipe, units, cohort):
-        say(caution)
-    preparation = vars(cohort.preparation)
-    earlier = header.get("preparation", {})
-    before = {key: earlier.get(key) for key in preparation}
-    if change := first_change(_as_lists(before), _as_lists(preparation)):
-        text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
-        say(message("other-preparation", text))
+    pairs = zip([*recipe.data.source, *recipe.data.target], [*theirs["source"], *theirs["target"]])
+    units = {name: header["units"][other] for name, other in pairs}
+    scans = _check_site(recipe, header, units, cohort, say)
     old = _find_replay(own, asked, say)
-    if Run(out).provenance.exists():
-        text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
-        say(message("resumed", text))
-        adapted = from_dict(read_run(Run(out).provenance)["recipe"], f"{out}", asked.allow_code)
-    else:
-        adapted = _adapt_recipe(recipe, cohort, old, asked)
+    adapted = _begun_recipe(out, asked, say) or _adapt_recipe(recipe, cohort, old, asked)
     origin = Beginning(
         head=f"# Adapted from {recipe.title}.\n",
         starts=_starts(recipe, own, weights),
@@ -121,6 +94,29 @@ def adapt(
         )
         say(message("not-calibrated", text))
     return done
+
+
+def _check_site(
+    recipe: Recipe, header: Mapping[str, Any], units: Mapping[str, str], cohort: Cohort, say: Say
+) -> dict[str, Scan]:
+    """The scans of the new site; raises BadInput if the run cannot learn from them, and states what may be wrong."""
+    if any(stage.task.encodes or not stage.method.makes_targets for stage in recipe.all_stages):
+        raise BadInput(
+            f"adapt: expected a run without an autoencoder, found '{recipe.title}'. Train its stages on the new cohort with --reuse."
+        )
+    check_held_out(cohort)
+    check_units(recipe, units, cohort)
+    scans = facts_of(cohort).scans
+    check_values(recipe, units, scans, cohort.folder)
+    for caution in compare_truths(recipe, units, cohort):
+        say(caution)
+    preparation = vars(cohort.preparation)
+    earlier = header.get("preparation", {})
+    before = {key: earlier.get(key) for key in preparation}
+    if change := first_change(_as_lists(before), _as_lists(preparation)):
+        text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
+        say(message("other-preparation", text))
+    return scans
 
 
 def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:
@@ -165,6 +161,16 @@ def _starts(recipe: Recipe, own: Run, weights: Path) -> dict[str, Path]:
                 f"{own.folder}: expected the weights of the stage '{name}', found none. Name the run's folder, in which they are."
             )
     return {**starts, "final": weights}
+
+
+def _begun_recipe(out: Path, asked: AdaptOptions, say: Say) -> Recipe | None:
+    """The recipe of an adaptation that has begun in this folder; None if there is none."""
+    place = Run(out).provenance
+    if not place.exists():
+        return None
+    text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
+    say(message("resumed", text))
+    return from_dict(read_run(place)["recipe"], f"{out}", asked.allow_code)
 
 
 def _adapt_recipe(

@@ -1,8 +1,9 @@
 """The numbers of a prepared cohort that decide about a plan, read from its headers alone."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import median
 
 import numpy as np
@@ -12,9 +13,10 @@ from voxlate.cases.case_header import CaseHeader
 from voxlate.cases.intensity_checks import check_one_scale
 from voxlate.cases.prepared import Cohort, Entry
 from voxlate.images.statistics import PERCENTILES, Distribution
-from voxlate.system.errors import BadInput
+from voxlate.system.errors import BadInput, first_of
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
+LEVELS = (10, 75, 90)  # percentiles of all voxels, in air and in the body
 OFFSET_HU = 600  # difference of percentiles above which a scan lacks the offset of 1024
 # The minimum of a scan with air is below the first value; above the second there is no air.
 AIR_HU = (-800, -200)
@@ -72,9 +74,9 @@ class Facts:
     cohort: Cohort
     training: tuple[Entry, ...]
     scans: dict[str, Scan]
-    spacing_mm: tuple[float, float, float]
-    shape: tuple[int, int, int]
-    box: tuple[int, int, int]
+    spacing_mm: tuple[float, ...]
+    shape: tuple[int, ...]
+    box: tuple[int, ...]
     brain: bool
     apart_mm: float = 0.0
     wide_mm: float = 0.0
@@ -103,7 +105,7 @@ class Facts:
     @property
     def gaps(self) -> dict[str, int]:
         """The number of training cases that lack a modality, for each modality that some lack."""
-        have = Counter(name for entry in self.training for name in entry.present)
+        have = Counter(chain.from_iterable(entry.present for entry in self.training))
         lacking = {name: len(self.training) - have[name] for name in self.scans}
         return {name: count for name, count in lacking.items() if count > 0}
 
@@ -130,24 +132,20 @@ def facts_of(cohort: Cohort) -> Facts:
 
 def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
     headers = [cohort.header(entry.case) for entry in training]
-    boxes = np.array([[end - first for first, end in header.mask_box] for header in headers])
+    boxes = np.diff([header.mask_box for header in headers])[..., 0]
     shapes = np.array([header.shape for header in headers])
     spacings = np.array([header.spacing_mm for header in headers])
-    spacing = np.median(spacings, axis=0)
-    named = {name for header in headers for name in header.statistics}
-    scans: dict[str, Scan] = {}
-    for name in cohort.modalities:
-        if name in named:
-            scans[name] = _scan(name, [header for header in headers if name in header.visible])
+    named = set[str]().union(*(header.statistics for header in headers))
+    scans = {name: _scan(name, headers) for name in cohort.modalities if name in named}
     return Facts(
         cohort=cohort,
         training=training,
         scans=scans,
-        spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        shape=_triple(shapes.max(axis=0)),
+        spacing_mm=tuple(map(float, np.median(spacings, axis=0))),
+        shape=tuple(map(int, shapes.max(axis=0))),
         wide_mm=float(np.percentile(boxes[:, 2] * spacings[:, 2], 95)),
         pixel_ratio=float((spacings[:, 1:].max(axis=0) / spacings[:, 1:].min(axis=0)).max()),
-        box=_triple(np.ceil(np.percentile(boxes, 95, axis=0))),
+        box=tuple(map(int, np.ceil(np.percentile(boxes, 95, axis=0)))),
         brain=cohort.provenance.get("mask") == "brain",
         apart_mm=_apart(
             cohort,
@@ -163,7 +161,8 @@ def _apart(cohort: Cohort, training: Sequence[Entry], names: Sequence[str]) -> f
     return median(known or [0.0])
 
 
-def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
+def _scan(name: str, everyone: Sequence[CaseHeader]) -> Scan:
+    headers = [header for header in everyone if name in header.visible]
     statistics = [header.statistics[name] for header in headers]
     if not statistics:
         raise BadInput(
@@ -201,7 +200,7 @@ def check_scales(facts: Facts, names: Sequence[str], targets: Sequence[str] = ()
     """Raise BadInput if one of these modalities is on several scales in the training cases; MR only as a target."""
     headers = [facts.cohort.header(entry.case) for entry in facts.training]
     check_one_scale(headers, targets, facts.cohort.folder)
-    for name in dict.fromkeys(names):
+    for name in names:
         _check_scale(name, [header for header in headers if name in header.visible])
 
 
@@ -209,44 +208,29 @@ def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
     """Raise BadInput if scans in Hounsfield units are on several scales, or on a scale that bodies do not have."""
     if headers[0].units[name] != "HU":
         return
-    inside = {header.case: header.statistics[name].foreground for header in headers}
+    inside = [header.statistics[name].foreground for header in headers]
     ends = {header.case: header.statistics[name].all for header in headers}
     grey = [
         case for case, values in ends.items() if values.at(0) >= 0 and values.at(100) <= GREY_LEVELS
     ]
-    widths = [values.at(99.9) - values.at(0.1) for values in inside.values()]
-    usual = {
-        percent: median(values.at(percent) for values in ends.values()) for percent in (10, 75, 90)
-    }
-    shifted = [case for case, values in ends.items() if _shifted(values, usual)]
+    widest = max(values.at(99.9) - values.at(0.1) for values in inside)
+    # Air and body differ from the usual values; the minimum alone may be padding.
+    points = {case: [values.at(percent) for percent in LEVELS] for case, values in ends.items()}
+    usual = np.median([*points.values()], axis=0)
+    shifted = [case for case, values in points.items() if np.abs(values - usual).min() > OFFSET_HU]
     low = min(ends, key=lambda case: ends[case].at(0))
     high = max(ends, key=lambda case: ends[case].at(0))
     if 0 < len(grey) < len(headers):
         other = next(case for case in ends if case not in grey)
-        contradiction = f"0 to {GREY_LEVELS} in {_some(grey)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
+        contradiction = f"0 to {GREY_LEVELS} in {first_of(grey, 3)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
     elif ends[low].at(0) < AIR_HU[0] and ends[high].at(0) > AIR_HU[1]:
         contradiction = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
     elif shifted:
-        contradiction = f"{ends[shifted[0]].at(75):.0f} as the upper quartile of {_some(shifted)} and {usual[75]:.0f} in others"
-    elif max(widths) < NARROWEST_HU:
-        contradiction = f"bodies that vary by {max(widths):.3g} at most"
+        contradiction = f"{points[shifted[0]][1]:.0f} as the upper quartile of {first_of(shifted, 3)} and {usual[1]:.0f} in others"
+    elif widest < NARROWEST_HU:
+        contradiction = f"bodies that vary by {widest:.3g} at most"
     else:
         return
     raise BadInput(
         f"{name}: expected Hounsfield units in every scan, found {contradiction}. Convert all to one scale, leave those cases out, or give the modality another name."
     )
-
-
-def _shifted(values: Distribution, usual: Mapping[int, float]) -> bool:
-    """Whether both air and body differ from the usual values; the minimum alone may be padding."""
-    return min(abs(values.at(percent) - value) for percent, value in usual.items()) > OFFSET_HU
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} others" if len(names) > 3 else shown
-
-
-def _triple(values: np.ndarray) -> tuple[int, int, int]:
-    depth, height, width = (int(value) for value in values)
-    return depth, height, width

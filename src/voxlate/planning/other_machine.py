@@ -104,11 +104,12 @@ class _Kernels(TorchDispatchMode):
 
 
 @contextmanager
-def _saved_bytes() -> Iterator[Callable[[], int]]:
+def _count_saved() -> Iterator[Callable[[], int]]:
     """Count the bytes of the tensors that are kept for backward passes; each storage counts once."""
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
+        """Count a tensor as it is kept."""
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
@@ -125,7 +126,7 @@ def count(step: Callable[[], object], parameters: int, copies: int) -> Cost:
     """
     kernels = _Kernels()
     flops = FlopCounterMode(display=False)
-    with _saved_bytes() as saved, kernels, flops:
+    with _count_saved() as saved, kernels, flops:
         step()
     weights = 4.0 * parameters
     total = float(flops.get_total_flops())

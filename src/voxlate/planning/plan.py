@@ -272,35 +272,38 @@ def plan_training(
     if at_once and "minutes" in draft.why:
         draft.why["minutes"] += f", or synthesise without a training: {at_once}"
     why = {"start_from": about, **draft.why} if about else draft.why
-    tables = draft.tables
-    stages = [*tables.get("stages", ()), {**tables, "name": "final"}]
     if elsewhere is None:
         precision = choose(find_device(asked.device))
-        for stage in stages:
+        for stage in (*draft.tables.get("stages", ()), draft.tables):
             stage["train"]["precision"] = precision.precision
         why["train.precision"] = precision.why
     else:
         why["planned for"] = (
             f"{elsewhere}: its steps are predicted from counted operations, and corrected there after a tenth of each stage"
         )
-    steps = {stage["name"]: stage["train"]["steps"] for stage in stages}
+    return replace(_predict(draft, probe), why=why, at_once=at_once)
+
+
+def _predict(draft: Draft, probe: Probe) -> Plan:
+    """The plan of a draft, with its predicted cost."""
     each = draft.step_seconds
+    stages = [*draft.tables.get("stages", ()), {**draft.tables, "name": "final"}]
+    seconds = sum(stage["train"]["steps"] * each[stage["name"]] for stage in stages)
     pace = PaceRecord(
-        minutes=limits.minutes,
-        probed_seconds=probe.passed,
+        minutes=probe.limits.minutes,
+        probed_seconds=probe.taken,
         step_seconds=each,
         most_steps={name: math.ceil(FILLED * most) for name, most in draft.most_steps.items()},
     )
     return Plan(
-        tables=tables,
-        why=why,
-        seconds=sum(steps[name] * each[name] for name in each) + probe.passed,
+        tables=draft.tables,
+        why=draft.why,
+        seconds=seconds + probe.taken,
         memory=probe.most,
-        limits=limits,
-        where=str(cohort.folder),
+        limits=probe.limits,
+        where=str(probe.cohort.folder),
         pace=pace,
-        elsewhere=elsewhere,
-        at_once=at_once,
+        elsewhere=probe.elsewhere,
     )
 
 
@@ -416,7 +419,7 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     if best.fitting >= wanted * 0.5:  # about half of the slices contain body
         return
     seconds = best.seconds / share
-    minutes = (wanted * 0.5 * seconds * 1.1 / (1 - SPARE) + probe.passed) / 60
+    minutes = (wanted * 0.5 * seconds * 1.1 / (1 - SPARE) + probe.taken) / 60
     at_once = without_training(facts, search.roles)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(

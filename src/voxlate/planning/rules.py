@@ -436,7 +436,7 @@ def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon
     return {
         "steps": steps,
         "batch": size.batch,
-        "ema": running_average(steps),
+        "ema": average_decay(steps),
         "save_every": max(min(steps // 4, 500), 1),
         "validate_every": steps // 4 if steps >= 4000 else 0,
         "optimiser": {
@@ -449,7 +449,7 @@ def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon
     }
 
 
-def running_average(steps: int) -> float:
+def average_decay(steps: int) -> float:
     """The decay of the average of weights, over the last tenth of the steps."""
     return round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
 

@@ -59,11 +59,11 @@ class Search:
         candidates = self._candidates(seconds, most_items)
         while candidates:
             untried = self._to_try(candidates)
-            if untried is None or not (self.probe.has_time or not self._fitting):
+            if untried is None or not (self.probe.has_time or not self._times):
                 break
             self._try(untried)
             candidates = self._candidates(seconds, most_items)
-        best = next((found for found in candidates if found.size in self._fitting), None)
+        best = next((found for found in candidates if found.size in self._times), None)
         if best is None:
             raise BadInput(
                 f"--memory: expected enough for the smallest network, found {self.probe.limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
@@ -78,7 +78,7 @@ class Search:
         return self.probe.seconds * (1 - SPARE) * share
 
     @property
-    def _fitting(self) -> Mapping[Size, float]:
+    def _times(self) -> Mapping[Size, float]:
         return {size: seconds for size, seconds in self.tried.items() if seconds < math.inf}
 
     def _recipe(self, size: Size) -> Tables:
@@ -113,7 +113,7 @@ class Search:
         every = product(rules.stems(self.facts), WIDTHS, BATCHES)
         sizes = [Size(width, stem, batch) for stem, width, batch in every]
         possible = [size for size in sizes if not self._is_too_large(size) and self._pays(size)]
-        if not self._fitting:  # the smallest network is tried first
+        if not self._times:  # the smallest network is tried first
             return [Candidate(size, math.inf, 1, math.inf) for size in possible[:1]]
         candidates = [
             self._candidate(size, self._seconds(size), seconds, most_items) for size in possible
@@ -128,7 +128,7 @@ class Search:
 
     def _is_too_large(self, size: Size) -> bool:
         """Whether this size, or one that needs less memory, did not fit."""
-        refused = self.tried.keys() - self._fitting.keys()
+        refused = self.tried.keys() - self._times.keys()
         return any(
             size.width >= other.width and size.stem <= other.stem and size.batch >= other.batch
             for other in refused
@@ -136,7 +136,7 @@ class Search:
 
     def _pays(self, size: Size) -> bool:
         """Whether the stem makes steps much faster than the next finer stem, as far as both were timed."""
-        times = self._fitting
+        times = self._times
         return not any(
             2 * fine.stem == size.stem
             and times.get(replace(fine, stem=size.stem), 0) * FASTER > seconds
@@ -145,7 +145,7 @@ class Search:
 
     def _seconds(self, size: Size) -> float:
         """Seconds of a step: measured, or extrapolated from the nearest networks that were timed."""
-        times = self._fitting
+        times = self._times
         if size in times:
             return times[size]
         near, *others = sorted(times, key=lambda other: _distance(other, size))

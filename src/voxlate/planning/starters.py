@@ -64,6 +64,7 @@ def rename(tables: Tables, names: Mapping[str, str]) -> Tables:
     """A recipe's tables with other names of its modalities; names: by the recipe's own."""
 
     def by_new_name(table: Mapping[str, Any]) -> dict[str, Any]:
+        """A table by the new names."""
         return {names.get(name, name): value for name, value in table.items()}
 
     changed = copy.deepcopy(tables)
@@ -293,7 +294,7 @@ def lower_rate(train: Tables, steps: int, rate: float, patience: int | None = PA
     table: Tables = {
         **kept,
         "steps": steps,
-        "ema": rules.running_average(steps),
+        "ema": rules.average_decay(steps),
         "optimiser": {**optimiser, "lr": rate * optimiser["lr"], "warm_up": warm_up},
     }
     if patience is not None:
