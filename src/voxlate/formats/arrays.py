@@ -76,8 +76,11 @@ def read_array(path: Path, text: str = "") -> Stored:
     read = {".npy": _from_npy, ".npz": _from_npz}.get(path.suffix.lower(), _from_stack)
     values = read(path, part)
     if values.ndim != 2 or not values.size:
+        advice = "Save slices one by one."
+        if path.suffix.lower() == ".npy" and values.ndim == 3:
+            advice = f"Name one channel: #channel=0 to {values.shape[-1] - 1}."
         raise BadInput(
-            f"{path}: expected a slice [H, W], found an array of {_shape(values)}. {_advice(path, values)}"
+            f"{path}: expected a slice [H, W], found an array of {_shape(values)}. {advice}"
         )
     # float64 beyond float32 becomes infinite, which is refused where it is checked
     with np.errstate(over="ignore"):
@@ -262,12 +265,6 @@ def _shape(values: Any) -> str:
 def _names(names: Any) -> str:
     quoted = [f"'{name}'" for name in sorted(map(str, names))]
     return first_of(quoted) or "nothing"
-
-
-def _advice(path: Path, values: np.ndarray) -> str:
-    if path.suffix.lower() == ".npy" and values.ndim == 3:
-        return f"Name one channel: #channel=0 to {values.shape[-1] - 1}."
-    return "Save slices one by one."
 
 
 ARRAY = Format(

@@ -154,11 +154,11 @@ def headers_of(path: Path) -> Headers:
     """
     place, key = folder_and_key(path)
     with _no_warnings():
-        headers = {
-            image: header
-            for image, header in _read_headers(place)
-            if not key or key in _keys(header, image)
-        }
+        headers = Headers()
+        for image, header in _read_headers(place):
+            whole = key and _key(header, image.file)
+            if not key or key in (whole, *keys_of_parts(whole, header, image)):
+                headers[image] = header
     if key and not headers:
         # a second pass, so that the first keeps no other series' headers
         others = listing(list_series(place))
@@ -284,12 +284,6 @@ def _key(header: Any, file: Path) -> str:
     """Eight digits for a series. The UID itself would identify the patient's record in our files."""
     names = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
     return digits_of(text_of(header, name, file) for name in names)
-
-
-def _keys(header: Any, image: Image) -> list[str]:
-    """The key of an image's series, and those of the parts of it to which the image belongs."""
-    key = _key(header, image.file)
-    return [key, *keys_of_parts(key, header, image)]
 
 
 def read_series(path: Path) -> Stored:

@@ -52,7 +52,11 @@ def planes_of(headers: Headers, path: Path) -> Planes:
         f"{path}: expected sound geometry in every header, found a bad value",
         "Get the series again.",
     ):
-        planes = np.array([_plane(header) for header in headers.values()]).astype(np.float64)
+        rows_of_numbers = [
+            [*header.ImageOrientationPatient, *header.PixelSpacing, header.Rows, header.Columns]
+            for header in headers.values()
+        ]
+        planes = np.array(rows_of_numbers).astype(np.float64)
         places = np.array(
             [header.ImagePositionPatient for header in headers.values()], dtype=np.float64
         )
@@ -78,10 +82,6 @@ def planes_of(headers: Headers, path: Path) -> Planes:
     return Planes(
         columns[0], rows[0], normal / np.linalg.norm(normal), spacing[0], (height, width), places
     )
-
-
-def _plane(header: Any) -> list[Any]:
-    return [*header.ImageOrientationPatient, *header.PixelSpacing, header.Rows, header.Columns]
 
 
 def stack_of(headers: Headers, path: Path, numbered: bool = True) -> Stack:

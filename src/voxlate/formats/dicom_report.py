@@ -61,6 +61,7 @@ def write_report(
     by_series = dict[str, list[Any]]()
     for image in evidence:
         by_series.setdefault(image.SeriesInstanceUID, []).append(image)
+    middles = [group[len(group) // 2] for group in by_series.values()]
     fill(
         report,
         SpecificCharacterSet=UTF_8,
@@ -74,7 +75,10 @@ def write_report(
         ValueType="CONTAINER",
         ContinuityOfContent="SEPARATE",
         ConceptNameCodeSequence=[code(*TITLE)],
-        ContentSequence=_content(sentences, by_series),
+        ContentSequence=[
+            *(_entry("TEXT", heading, TextValue=text) for heading, text in sentences),
+            *(_entry("IMAGE", IMAGE, ReferencedSOPSequence=[refer(image)]) for image in middles),
+        ],
     )
     if evidence:
         report.StudyInstanceUID = evidence[0].StudyInstanceUID
@@ -86,13 +90,6 @@ def write_report(
         report.CurrentRequestedProcedureEvidenceSequence = [study]
     as_file(report)
     return write_objects(out, report, 1, [report])
-
-
-def _content(sentences: Sequence[tuple[Code, str]], by_series: dict[str, list[Any]]) -> list[Any]:
-    """The sentences, and the middle image of each series."""
-    texts = [_entry("TEXT", heading, TextValue=text) for heading, text in sentences]
-    middles = [images[len(images) // 2] for images in by_series.values()]
-    return [*texts, *(_entry("IMAGE", IMAGE, ReferencedSOPSequence=[refer(m)]) for m in middles)]
 
 
 def _entry(kind: str, heading: Code, **content: Any) -> Any:

@@ -131,8 +131,10 @@ def new_series(source: Any, name: str, origin: Origin, digest: str, kind: str = 
     """
     series = item(**dict.fromkeys(NEEDED, ""))
     for keyword in KEPT:
-        if keyword in source and _is_sound(source[keyword]):
+        if keyword in source:
             series[keyword] = source[keyword]
+    if not re.fullmatch(r"(\d{3}[DWMY])?", str(series.get("PatientAge") or "")):
+        del series.PatientAge  # an age such as 42 without a unit
     part = str(series.get("BodyPartExamined", "")).upper()
     if part in UNPAIRED and not series.get("Laterality"):
         series.pop("Laterality", None)
@@ -175,11 +177,6 @@ def _write_uids(series: Any, source: Any, content: Sequence[str]) -> None:
         series.StudyInstanceUID = uid_of(*of_source, "study")
     if "FrameOfReferenceUID" not in series:
         series.FrameOfReferenceUID = uid_of(*of_source, "frame")
-
-
-def _is_sound(element: Any) -> bool:
-    """Whether a value has the form that its type asks for: an age such as 42 without a unit is not copied."""
-    return element.VR != "AS" or bool(re.fullmatch(r"(\d{3}[DWMY])?", str(element.value or "")))
 
 
 def as_file(series: Any, level: int = 0) -> None:

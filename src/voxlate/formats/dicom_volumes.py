@@ -136,7 +136,10 @@ def order_in_time(headers: Headers, path: Path) -> Places:
         )
     for name in ORDERS:
         moments = _moments(headers, name)
-        if len(moments) == len(images) and all(_differ(place, moments) for place in places):
+        if len(moments) < len(images):
+            continue
+        counts = [len({moments[image] for image in place}) for place in places]
+        if set(counts) == {len(full)}:
             ordered = [sorted(place, key=moments.__getitem__) for place in places]
             return Places(ordered, moments if name.endswith("Time") else None)
     raise BadInput(
@@ -154,10 +157,6 @@ def _moments(headers: Headers, name: str) -> dict[Image, float]:
         # past midnight
         return {image: value + DAY_S * (value < DAY_S / 2) for image, value in moments.items()}
     return moments
-
-
-def _differ(place: list[Image], moments: dict[Image, float]) -> bool:
-    return len({moments[image] for image in place}) == len(place)
 
 
 def _seconds(header: Any, name: str) -> float | None:

@@ -2,6 +2,7 @@
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 
@@ -38,7 +39,7 @@ def write_mgz(path: Path, volume: Volume, description: str = "") -> None:
 
 def mgz_description(path: Path) -> bytes:
     """The text after the voxels of a file that `write_mgz` wrote; empty for other files."""
-    header = nib.load(path).header
+    header: Any = nib.load(path).header
     with open_packed(path) as file:
         file.seek(header.get_footer_offset() + PARAMETERS_BYTES + TAG.size)
         return file.read(len(describe("")) + 80).rstrip(b"\0")

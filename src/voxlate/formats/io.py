@@ -58,8 +58,12 @@ def format_of(path: Path) -> Format:
     if location_of(file).is_dir():
         return DICOM
     if not file.exists():
+        whole, mark, _ = str(file).rpartition("#")
+        advice = "Check the path."
+        if mark and is_there(Path(whole)):
+            advice = "After '#' goes a series' key, frame=N, peak or peak+8s; of arrays channel=N, slice=N or array=NAME."
         raise BadInput(
-            f"{file}: expected an image file or a DICOM folder, found nothing there. {_advice(file)}"
+            f"{file}: expected an image file or a DICOM folder, found nothing there. {advice}"
         )
     if file.stat().st_size == 0:
         raise BadInput(
@@ -76,13 +80,6 @@ def format_of(path: Path) -> Format:
     raise BadInput(
         f"{file}: expected an image ({known} or a DICOM folder), found '{found}'. Convert it."
     )
-
-
-def _advice(path: Path) -> str:
-    whole, mark, _ = str(path).rpartition("#")
-    if mark and is_there(Path(whole)):
-        return "After '#' goes a series' key, frame=N, peak or peak+8s; of arrays channel=N, slice=N or array=NAME."
-    return "Check the path."
 
 
 def file_and_part(path: Path) -> tuple[Path, str]:

@@ -81,7 +81,9 @@ def _grid(image: Any, path: Path) -> tuple[Grid, str]:
         return Grid(shape, check_affine(image.affine, path)), ""
     header = image.header
     scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
-    q, s = (_standard_code(int(header[key])) for key in ("qform_code", "sform_code"))
+    codes = (int(header[key]) for key in ("qform_code", "sform_code"))
+    # of a code that the standard lacks it is known that the file states a place
+    q, s = (code if code in nib.nifti1.xform_codes.code else SCANNER for code in codes)
     try:
         affine = check_affine(scale @ image.affine, path)
     except BadInput:
@@ -102,11 +104,6 @@ def _grid(image: Any, path: Path) -> tuple[Grid, str]:
 
 def _size(shape: tuple[int, ...]) -> str:
     return "×".join(str(n) for n in shape) or "nothing"
-
-
-def _standard_code(code: int) -> int:
-    """A code of the standard; of another one it is known that the file states a place."""
-    return code if code in nib.nifti1.xform_codes.code else SCANNER
 
 
 def _is_place(read: Callable[[], np.ndarray], scale: np.ndarray, grid: Grid) -> bool:
@@ -195,19 +192,14 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
                 raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
             plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
             yield plane * slope + intercept if scaled else plane
-        if isinstance(file, gzip.GzipFile):
-            _read_to_end(file, path)
-
-
-def _read_to_end(file: gzip.GzipFile, path: Path) -> None:
-    """Read to the trailer, which has a checksum; raises BadInput where a small file expands without end."""
-    beyond = 0
-    while block := file.read(READ_BYTES):
-        beyond += len(block)
-        if beyond > most_bytes():
-            raise BadInput(
-                f"{path}: expected the file to end after its voxels, found more than {most_bytes() / 2**30:.3g} GB behind them. {AGAIN}"
-            )
+        # to the trailer, which has a checksum; a small file may expand without end
+        beyond = 0
+        while isinstance(file, gzip.GzipFile) and (block := file.read(READ_BYTES)):
+            beyond += len(block)
+            if beyond > most_bytes():
+                raise BadInput(
+                    f"{path}: expected the file to end after its voxels, found more than {most_bytes() / 2**30:.3g} GB behind them. {AGAIN}"
+                )
 
 
 def _check_start(path: Path) -> None:

@@ -154,17 +154,13 @@ def _background(image: np.ndarray) -> _Background:
     signal = background
     if values.max() > values.min():
         signal = float(values[values > otsu(values)].mean())
-    if constant and _is_clean(values, background, signal):
+    away = np.abs(values - background)
+    faint = (away > 0) & (away < 0.05 * (signal - background))
+    # next to no voxel is just above it: skull-stripped or masked, not noise cut at zero
+    if constant and faint.sum() < 0.05 * (away > 0).sum():
         return _Background(background, background + 1e-3 * (signal - background), clean=True)
     above = max(6 * spread, 0.1 * (signal - background))
     return _Background(background, background + above, clean=False)
-
-
-def _is_clean(values: np.ndarray, background: float, signal: float) -> bool:
-    """Whether next to no voxel is just above the background: skull-stripped or masked, not noise cut at zero."""
-    away = np.abs(values - background)
-    faint = (away > 0) & (away < 0.05 * (signal - background))
-    return bool(faint.sum() < 0.05 * (away > 0).sum())
 
 
 def _sample(array: np.ndarray) -> np.ndarray:

@@ -198,7 +198,8 @@ class CoarsePair:
         self.centre = centre_mm(fixed.grid, self.bodies[1])
         self.ranges = _range(moving), _range(fixed)
         self.images = tuple(
-            _clip_to_image(volume, *ends) for volume, ends in zip((moving, fixed), self.ranges)
+            to_image(volume.data[0].clip(*ends).astype(np.float32), volume.grid)
+            for volume, ends in zip((moving, fixed), self.ranges)
         )
 
     def compare(self, transform: Transform) -> Similarity:
@@ -242,10 +243,6 @@ def _differences(displacement: np.ndarray, axis: int) -> np.ndarray:
     if displacement.shape[axis] == 1:
         return np.zeros_like(displacement)
     return np.asarray(np.gradient(displacement, axis=axis))
-
-
-def _clip_to_image(volume: Volume, low: float, high: float) -> Any:
-    return to_image(volume.data[0].clip(low, high).astype(np.float32), volume.grid)
 
 
 def _range(volume: Volume) -> tuple[float, float]:
