@@ -185,7 +185,7 @@ def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, 
     }
     assert [path.name for path in done.masks] == ["mask"]
     assert [path.name for path in done.reports] == ["report"]
-    assert done.left_out == {}
+    assert not any(told.code == "no-dicom" for told in done.messages)
     assert done.summary == "1 series, 5 maps, 1 mask, 1 report"
     units = {"ct_low": "[hnsf'U]", "ct_unfamiliar": "1", "tmax": "s"}
     for name, unit in units.items():
@@ -303,9 +303,9 @@ def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     write_volume(case / "lesion.nii.gz", Volume(mask.data, away, "", "lesion"))
     done = export_dicom(case, tmp_path / "dicom", series)
     assert {path.name for path in done.masks} == {"mask", "brainmask"}
-    (reason,) = done.left_out.values()
+    (reason,) = (told.text for told in done.messages if told.code == "no-dicom")
     assert "no voxel of it lies within the source series" in reason
-    (note,) = (told.text for told in done.notes if "voxels lie within" in told.text)
+    (note,) = (told.text for told in done.messages if "voxels lie within" in told.text)
     assert "case/brainmask.nii.gz: " in note
 
 

@@ -23,6 +23,7 @@ from voxlate.formats.dicom_objects import (
 from voxlate.formats.dicom_placement import share_on
 from voxlate.formats.dicom_report import write_report
 from voxlate.formats.dicom_series import Origin
+from voxlate.formats.format import first_line
 from voxlate.formats.io import (
     content_hash,
     is_picture,
@@ -52,27 +53,17 @@ _STATED = ("model", "seed", "synth", "units", "warnings", "notice")
 
 @dataclass
 class Exported:
-    """The folders of written series by their kind, and the reasons why images have none.
+    """The folders of written series by their kind, and messages.
 
-    series: CT and MR; maps, masks and reports: Parametric Maps, Segmentations and summaries of trust. notes: what was
-    taken on the user's word.
+    series: CT and MR; maps, masks and reports: Parametric Maps, Segmentations and summaries of trust. messages: why
+    images have no object, and what was taken on the user's word.
     """
 
     series: list[Path] = field(default_factory=list)
     maps: list[Path] = field(default_factory=list)
     masks: list[Path] = field(default_factory=list)
     reports: list[Path] = field(default_factory=list)
-    notes: list[Message] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def messages(self) -> list[Message]:
-        """The notes, and a message on each image that has no object."""
-        left_out = [
-            message("no-dicom", f"{image} has no DICOM object: {reason}.")
-            for image, reason in self.left_out.items()
-        ]
-        return [*self.notes, *left_out]
+    messages: list[Message] = field(default_factory=list)
 
     @property
     def folders(self) -> list[Path]:
@@ -90,8 +81,7 @@ class Exported:
     def add(self, other: "Exported") -> None:
         """Add the objects of other cases."""
         for name, values in vars(other).items():
-            own = getattr(self, name)
-            own.update(values) if isinstance(own, dict) else own.extend(values)
+            getattr(self, name).extend(values)
 
     @property
     def summary(self) -> str:
@@ -131,21 +121,24 @@ def export_dicom(
     if not any(map(_images, cases)):
         raise BadInput(f"{out}: expected images that synth wrote, found none. Name its --out.")
     for case in cases:
-        _check_unchanged(case)
+        for name in _images(case):
+            if is_changed(case / name, provenance_of(case)):
+                raise BadInput(
+                    f"{case / name}: expected the image that synth wrote, found another content (its checksum differs). Synthesise it again."
+                )
     exported = Exported()
     done = 0
     with lock(to, SHARED_SECONDS):
         for case, files in names.items():
-            source = _check_source(case, like, exported.notes)
+            source = _check_source(case, like, exported.messages)
             for name in files:
                 progress(done, count)
                 done += 1
                 _export_image(case / name, source, to, exported, enhanced)
             _export_report(case, source, to, exported)
     if not exported.folders:
-        name, reason = next(iter(exported.left_out.items()))
         raise BadInput(
-            f"{out}: expected an image that a DICOM object can carry, found none ({name}: {reason}). Keep the images in their own files."
+            f"{out}: expected an image that a DICOM object can carry, found none ({first_line(exported.messages[-1].text)}). Keep the images in their own files."
         )
     progress(count, count)
     return exported
@@ -189,9 +182,10 @@ def _export_image(
             reason = f"no voxel of it lies within the source series {source}"
         elif share < MOST_OF_MASK:
             text = f"{label}: {share:.0%} of its voxels lie within the source series {source}."
-            exported.notes.append(message("mask-beyond-scan", text, share=share))
+            exported.messages.append(message("mask-beyond-scan", text, share=share))
     if reason:
-        exported.left_out[label] = reason
+        text = f"{label} has no DICOM object: {reason}."
+        exported.messages.append(message("no-dicom", text))
     elif is_mask:
         write_mask(volume, name, source, folder, origin)
         exported.masks.append(folder)
@@ -255,16 +249,6 @@ def _images(case: Path) -> list[str]:
     return [name for name in stated if not is_picture(Path(name)) and (case / name).is_file()]
 
 
-def _check_unchanged(case: Path) -> None:
-    """Raise BadInput for an image that was changed after the synthesis, as a series would state what voxlate did not make."""
-    provenance = provenance_of(case)
-    for name in _images(case):
-        if is_changed(case / name, provenance):
-            raise BadInput(
-                f"{case / name}: expected the image that synth wrote, found another content (its checksum differs). Synthesise it again."
-            )
-
-
 def _masks(case: Path) -> list[str]:
     """The names of masks and label maps that lie beside a case's images; synth itself writes none."""
     stated = _images(case)
@@ -272,7 +256,7 @@ def _masks(case: Path) -> list[str]:
     return [name for name in names if name not in stated and (case / name).is_file()]
 
 
-def _check_source(case: Path, like: Path | None, notes: list[Message]) -> Path:
+def _check_source(case: Path, like: Path | None, messages: list[Message]) -> Path:
     """The series whose patient and study the images of a case get; raises BadInput where it is not that of the case."""
     provenance = provenance_of(case)
     if like is not None and not is_there(like):
@@ -295,7 +279,7 @@ def _check_source(case: Path, like: Path | None, notes: list[Message]) -> Path:
                 f"--like: expected a series of the patient and frame of reference from which {case.name} was synthesised, found another in {like}. Name the right series, or leave --like out."
             )
     text = f"{like} is not the scan from which the images were synthesised (its files differ); they get its patient and study on your word."
-    notes.append(message("other-source", text, case=case.name))
+    messages.append(message("other-source", text, case=case.name))
     return source
 
 

@@ -54,19 +54,14 @@ def study_address(text: str) -> StudyAddress:
         raise BadInput(
             f"{_without_password(text)}: expected an address without a password, found one in it. Put the name and password of {parts.hostname} into the file .netrc in your home folder."
         )
-    return StudyAddress(f"{_scheme(text)}://{parts.netloc}{match[1]}", match[2], match[3] or "")
+    stated = parts.scheme.partition("+")[2]
+    scheme = stated or ("http" if _is_local(parts.hostname) else "https")
+    return StudyAddress(f"{scheme}://{parts.netloc}{match[1]}", match[2], match[3] or "")
 
 
 def _without_password(text: str) -> str:
     """An address without the name and password in it."""
     return re.sub(r"//[^/@]*@", "//", text)
-
-
-def _scheme(text: str) -> str:
-    kind = text.partition("://")[0].lower()
-    if kind != SCHEMES[0]:
-        return kind.partition("+")[2]
-    return "http" if _is_local(urlsplit(text).hostname or "") else "https"
 
 
 def _is_local(host: str) -> bool:

@@ -22,11 +22,6 @@ TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)  # HTTP states that pass
 NO_ACCESS = (401, 403)
 
 
-def _description(found: Any) -> str:
-    values = found.get(DESCRIPTION, {}).get("Value") or [""]
-    return str(values[0])
-
-
 @dataclass(frozen=True)
 class WebArchive:
     """The DICOMweb services below a URL."""
@@ -59,11 +54,12 @@ class WebArchive:
         series = self.client.search_for_series(
             study, fields=["SeriesDescription"], get_remaining=True
         )
-        return sorted(
-            entry[SERIES_UID]["Value"][0]
-            for entry in series
-            if not _description(entry).startswith(SYNTHETIC)
-        )
+        own = []
+        for entry in series:
+            description = entry.get(DESCRIPTION, {}).get("Value") or [""]
+            if not str(description[0]).startswith(SYNTHETIC):
+                own.append(entry[SERIES_UID]["Value"][0])
+        return sorted(own)
 
     def fetch(self, study: str, series: str) -> Iterator[Any]:
         """The images of a series, one after the other."""

@@ -79,7 +79,7 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
         return [f"No DICOM: {error}"]
     shutil.make_archive(str(made), "zip", made)
     shutil.rmtree(made)
-    return [f"{name} has no DICOM series: {why}." for name, why in exported.left_out.items()]
+    return [told.text for told in exported.messages]
 
 
 def _settings(request: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
