@@ -18,7 +18,6 @@ from voxlate.system import devices, machine
 from voxlate.system.devices import find_device, has_doubles, is_out_of_memory
 from voxlate.system.errors import BadInput
 from voxlate.training import job, train
-from voxlate.training.clock import Clock
 
 GIB = 2**30
 
@@ -197,17 +196,6 @@ def test_networks_are_compiled_only_where_there_is_a_compiler(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     assert devices.can_compile(torch.device("cuda"))
     assert not devices.can_compile(torch.device("mps"))
-
-
-def test_the_clock_waits_for_mps_at_every_lap(monkeypatch):
-    waited = []
-    monkeypatch.setattr("torch.accelerator.synchronize", waited.append)
-    clock = Clock(torch.device("mps"))
-    clock.start()
-    clock.lap("data")
-    clock.lap("forward")
-    assert waited == [torch.device("mps")] * 4
-    assert clock.seconds["forward"] > 0
 
 
 def test_what_mps_lacks_is_said_in_one_sentence(voxlate, run, cohort, tmp_path, monkeypatch):

@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from two_stages import TWO_STAGES
 
 from voxlate import recipe
+from voxlate.batches.batches import Batches
 from voxlate.recipe.optimiser import Optimiser
 from voxlate.system.errors import BadInput, Stopped
 from voxlate.training.learner import Average
+from voxlate.training.log_file import lines_of
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import load_method, save_weights, weights_checksum
@@ -274,3 +276,15 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
     save_file(tensors, tmp_path / "spoiled.safetensors", {"voxlate": json.dumps(whole)})
     with pytest.raises(BadInput, match="the training diverged"):
         load_method(tmp_path / "spoiled.safetensors")
+
+
+def test_a_training_says_once_how_long_it_waited_for_data(prepared, tiny, tmp_path, monkeypatch):
+    read, said = Batches.__getitem__, []
+    monkeypatch.setattr(
+        Batches, "__getitem__", lambda self, step: time.sleep(0.05) or read(self, step)
+    )
+    chosen = recipe.read(str(tiny))
+    run = train(chosen, prepared, tmp_path / "run", device="cpu", say=said.append)
+    (seconds,) = [line["time"] for _, line in lines_of(run.log) if "time" in line]
+    assert 6 * 0.05 <= seconds["data"] < seconds["all"]
+    assert sum("waiting for data" in note.text for note in said) == 1

@@ -27,7 +27,9 @@ def reconstructions(
 ) -> Tensor:
     """L1 of images of the input modalities, [B, N, D, H, W], against themselves, where available."""
     images, available = modality_images(replace(problem.inputs, state=problem.known))
-    return mean_in_mask((_one(extra) - images).abs(), available[:, :, None, None, None], reduction)
+    return mean_in_mask(
+        (_as_tensor(extra) - images).abs(), available[:, :, None, None, None], reduction
+    )
 
 
 def images_by_latent(
@@ -50,7 +52,7 @@ def latent_variance(
     extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction
 ) -> Tensor:
     """Mean of a map of variances across latents, [B, 1, D, H, W]."""
-    return _one(extra).flatten(1).mean(dim=1)
+    return _as_tensor(extra).flatten(1).mean(dim=1)
 
 
 def codes(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
@@ -66,7 +68,7 @@ def segmentation(
 
     labels: [B, 1, D, H, W], the number of each voxel's class, -1 where there is none.
     """
-    logits = _one(extra)
+    logits = _as_tensor(extra)
     wanted = require(labels)[:, 0].long()
     if (highest := int(wanted.max())) >= logits.shape[1]:
         raise BadInput(
@@ -90,7 +92,7 @@ def modality_logits(
 ) -> Tensor:
     """Cross entropy of which modality a latent is of, [B, N, N, …], logits before places, over those available."""
     logits, (_, available) = (
-        _one(extra),
+        _as_tensor(extra),
         modality_images(replace(problem.inputs, state=problem.known)),
     )
     each = logits.flatten(0, 1).flatten(2)  # [B * N, N, places]
@@ -113,6 +115,6 @@ LOSSES: Mapping[str, ExtraLoss] = {
 }
 
 
-def _one(extra: Extra) -> Tensor:
+def _as_tensor(extra: Extra) -> Tensor:
     assert isinstance(extra, Tensor)
     return extra.float()

@@ -17,7 +17,6 @@ from voxlate.methods.method import (
     Problem,
     StageSettings,
     Task,
-    regression_channels,
     require,
     with_total,
 )
@@ -79,7 +78,7 @@ class CycleSettings(MethodSettings):
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Cycle":
         """The method with fresh weights."""
-        forward = regression_channels(channels, known_in_state=False)
+        forward = replace(channels, state=0, noisy=False)
         targets = {f"target{number}": 1 for number in range(channels.out)}
         backward = Channels(images=targets, out=sum(channels.images.values()))
         return Cycle(self, net.build(forward), net.build(backward), task, forward)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -223,7 +223,7 @@ class StageSettings(Protocol):
         """The settings of its data."""
 
 
-class TaskSettings(ABC):
+class TaskSettings:
     """Settings of a task; a task without weights of its own is its own settings (`build` gives self)."""
 
     completes: ClassVar[bool] = False
@@ -231,9 +231,9 @@ class TaskSettings(ABC):
     encodes: ClassVar[bool] = False
     """Whether the task works with the latents of an autoencoder, which may be kept."""
 
-    @abstractmethod
     def build(self, earlier: Mapping[str, Method]) -> Task:
-        """The task, with the finished methods of the stages that it needs."""
+        """The task, with the finished methods of the stages that it needs; by default the settings themselves."""
+        return cast(Task, self)
 
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
         """Raise BadInput where the task does not fit the rest of its stage, or the stages before it."""
@@ -337,11 +337,6 @@ class MethodSettings(ABC):
     def check_sampler(self, sampling: SamplerSettings) -> None:
         """Raise BadInput where these sampler settings do not fit the method."""
         return None
-
-
-def regression_channels(channels: Channels, known_in_state: bool) -> Channels:
-    """Channels of a network that returns the image in one pass: no noise level, and a state only where that holds images."""
-    return replace(channels, state=channels.state if known_in_state else 0, noisy=False)
 
 
 def channels_by_name(

@@ -22,7 +22,6 @@ from voxlate.methods.method import (
     StageSettings,
     Task,
     pair_of,
-    regression_channels,
     require,
     with_total,
 )
@@ -110,9 +109,8 @@ class RegressionSettings(MethodSettings):
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Regression":
         """The method with fresh weights."""
-        method = Regression(
-            self, net.build(regression_channels(channels, task.known_in_state)), task
-        )
+        state = channels.state if task.known_in_state else 0
+        method = Regression(self, net.build(replace(channels, state=state, noisy=False)), task)
         method.pair_channels = (channels.out, sum(channels.images.values()))
         method.feature_channels = net.feature_channels
         return method

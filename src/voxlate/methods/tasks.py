@@ -15,7 +15,6 @@ from torch import Tensor
 from voxlate.batch import BACKGROUND, Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.methods.method import (
-    Method,
     Problem,
     StageSettings,
     Task,
@@ -55,10 +54,6 @@ class Translate(TaskSettings, Task):
             raise BadInput(
                 f"task.range: expected a lower and an upper end, found {list(self.range)}. Swap them."
             )
-
-    def build(self, earlier: Mapping[str, Method]) -> Task:
-        """The task itself, which needs no earlier method."""
-        return self
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         """Sources in, targets as the state."""
@@ -142,10 +137,6 @@ class Complete(TaskSettings, Task):
             raise BadInput(
                 f"task.curriculum: expected pairs [until, share] of rising progress up to 1 and shares up to 1, found {[list(pair) for pair in self.curriculum]}. Change them."
             )
-
-    def build(self, earlier: Mapping[str, Method]) -> Task:
-        """The task itself, which needs no earlier method."""
-        return self
 
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
         """Raise BadInput where the stage's modalities or data do not fit."""

@@ -1,6 +1,7 @@
 """Continuing a run by its folder alone: more steps of a finished run, or resuming a stopped one."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,26 +42,7 @@ def train_further(
     run = Run(Path(folder))
     accelerator, _ = processes(device)
 
-    def begin() -> Recipe:
-        if not run.provenance.is_file():
-            raise BadInput(
-                f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
-            )
-        with lock(run.folder):
-            recipe = _open_recipe(run, data, allow_code)
-            asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""
-            if not is_finished(run.weights(), recipe.train):
-                _check_resumable(run, asked)
-                text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
-                say(message("resumed", text))
-            elif asked:
-                recipe = _add_steps(run, recipe, asked, steps or _steps_in(run, minutes or 0, say))
-            else:
-                done = read_header(run.weights())["steps"]
-                text = f"{run.folder} is finished, with {done} steps; --steps +{recipe.train.steps} continues it."
-                say(message("finished", text))
-            return recipe
-
+    begin = partial(_begin, run, steps, minutes, data, allow_code, say)
     recipe = by_main(accelerator, begin)
     stated = read_run(run.provenance)
     replay = None
@@ -68,7 +50,7 @@ def train_further(
         replay = Path(os.path.normpath(run.folder / stated["replayed"]))
     return train(
         recipe,
-        _prepared_folder(run, stated),
+        _cohort_folder(run, stated),
         run.folder,
         beginning=Beginning(begun=stated["data"].get("start"), replay=replay),
         fold=stated["data"].get("fold"),
@@ -78,6 +60,35 @@ def train_further(
     )
 
 
+def _begin(
+    run: Run,
+    steps: int | None,
+    minutes: float | None,
+    data: Path | None,
+    allow_code: bool,
+    say: Say,
+) -> Recipe:
+    """The recipe by which a run continues, which is written to the run; see `train_further`."""
+    if not run.provenance.is_file():
+        raise BadInput(
+            f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
+        )
+    with lock(run.folder):
+        recipe = _open_recipe(run, data, allow_code)
+        asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""
+        if not is_finished(run.weights(), recipe.train):
+            _check_resumable(run, asked)
+            text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
+            say(message("resumed", text))
+        elif asked:
+            recipe = _add_steps(run, recipe, asked, steps or _steps_in(run, minutes or 0, say))
+        else:
+            done = read_header(run.weights())["steps"]
+            text = f"{run.folder} is finished, with {done} steps; --steps +{recipe.train.steps} continues it."
+            say(message("finished", text))
+        return recipe
+
+
 def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
     """The recipe of a run whose cohort is there; the place of a cohort that was moved is written to the provenance."""
     stated = read_run(run.provenance)
@@ -85,7 +96,7 @@ def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
         raise BadInput(
             f"{run.folder}: expected a run that voxlate trained, found none. Train a new one."
         )
-    place = (data or _prepared_folder(run, stated)).resolve()
+    place = (data or _cohort_folder(run, stated)).resolve()
     if not (place / "cohort.json").is_file():
         raise BadInput(
             f"{run.folder}: expected its prepared cohort in {place}, found none. Give its place with --data."
@@ -117,7 +128,7 @@ def _check_resumable(run: Run, asked: str) -> None:
         )
     if run.weights().exists():
         _check_state(run, None)
-    elif stated["data"].get("start") and _saved_step(run) is None:
+    elif stated["data"].get("start") and _step_in_state(run) is None:
         raise BadInput(
             f"{run.folder}: expected a last stage that had begun, found one that is yet to start from the weights of --init. Give the whole command that began this run."
         )
@@ -149,7 +160,7 @@ def _steps_in(run: Run, minutes: float, say: Say) -> int:
 
 def _check_state(run: Run, step: int | None) -> None:
     """Raise BadInput if state.pt is not of the last stage at this step; None: at any step."""
-    saved = _saved_step(run)
+    saved = _step_in_state(run)
     if saved is not None and step in (None, saved):
         return
     there = "none"
@@ -161,13 +172,13 @@ def _check_state(run: Run, step: int | None) -> None:
     )
 
 
-def _saved_step(run: Run) -> int | None:
+def _step_in_state(run: Run) -> int | None:
     """The step of state.pt if it is of the last stage."""
     state = load_state(run.state) if run.state.exists() else {}
     return state["step"] if state.get("stage") == "final" else None
 
 
-def _prepared_folder(run: Run, stated: dict[str, Any]) -> Path:
+def _cohort_folder(run: Run, stated: dict[str, Any]) -> Path:
     """The run's prepared cohort; its provenance states the place relative to the run."""
     if "prepared" not in stated:
         raise BadInput(
@@ -181,7 +192,7 @@ def training_cohort(run: Run) -> Path | None:
     stated = read_run(run.provenance) if run.provenance.is_file() else {}
     if "prepared" not in stated:
         return None
-    place = _prepared_folder(run, stated)
+    place = _cohort_folder(run, stated)
     if not (place / "cohort.json").is_file():
         return None
     return place if open_cohort(place).digest == stated.get("data", {}).get("cohort") else None

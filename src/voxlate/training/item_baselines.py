@@ -105,14 +105,14 @@ def _apply_table(source: Values, target: Values, image: Values) -> Values | None
     low = float(source[both].min())
     width = max(float(source[both].max()) - low, 1e-6)
 
-    def bins(values: Values) -> NDArray[np.intp]:
+    def _bins(values: Values) -> NDArray[np.intp]:
         return np.clip((values - low) * (BINS / width), 0, BINS - 1).astype(np.intp)
 
-    counts = np.bincount(bins(source[both]), minlength=BINS)
-    sums = np.bincount(bins(source[both]), target[both], BINS)
+    counts = np.bincount(_bins(source[both]), minlength=BINS)
+    sums = np.bincount(_bins(source[both]), target[both], BINS)
     known = np.flatnonzero(counts)
     means = np.interp(np.arange(BINS), known, sums[known] / counts[known])
-    return means.astype(np.float32)[bins(image)]
+    return means.astype(np.float32)[_bins(image)]
 
 
 def _sources(batch: Batch, item: int) -> dict[str, Values]:

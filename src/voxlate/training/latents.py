@@ -58,8 +58,8 @@ def keep_moments(
 ) -> None:
     """Encode the cases that are not in the folder yet."""
 
-    def encode(images: Tensor) -> Tensor:
+    def _encode(images: Tensor) -> Tensor:
         with autocast(device, stage.train.precision):
             return torch.cat(autoencoder.encode(images.to(device)), dim=1)
 
-    cache_moments(cohort, stage.data, intensity, encode, folder, progress)
+    cache_moments(cohort, stage.data, intensity, _encode, folder, progress)

@@ -67,10 +67,10 @@ class Log:
         self.latest = {**self.latest, **scores}
         self.previous = (self.learner.step, seconds)
 
-    def add_time(self, parts: Mapping[str, float]) -> float:
-        """Log the seconds of each part of the steps since the training began or resumed; returns their total time."""
+    def add_time(self, waited: float) -> float:
+        """Log the seconds since the training began or resumed, and those of waiting for data; returns the former."""
         seconds = time.monotonic() - self.begun - self.resumed
-        self.add(time={**parts, "all": seconds})
+        self.add(time={"data": waited, "all": seconds})
         return seconds
 
     def add_end(self, sentence: str) -> None:

@@ -82,7 +82,7 @@ def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[st
     net = _detect(source, {name: tuple(tensor.shape) for name, tensor in theirs.items()}, path)
     with torch.device("meta"):
         built = net.build(Channels(images={"image": 1}, out=1))
-    wanted = _published_names(net, built)
+    wanted = _names_in_file(net, built)
     names = list(chain.from_iterable(wanted.values()))
     where = f"{path}: expected the weights of {source}"
     if unknown := sorted(places[name] for name in theirs.keys() - names):
@@ -157,7 +157,7 @@ def _detect(source: Source, shapes: Mapping[str, tuple[int, ...]], where: Path) 
     )
 
 
-def _published_names(net: KLAutoencoder, built: AutoencoderNet) -> dict[str, list[str]]:
+def _names_in_file(net: KLAutoencoder, built: AutoencoderNet) -> dict[str, list[str]]:
     """CompVis' names of each of our parameters; ours of queries, keys and values has three of them."""
     last = len(net.multipliers) - 1
     down, up = list[str](), list[str]()

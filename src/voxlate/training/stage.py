@@ -1,13 +1,15 @@
 """The training of one stage: its loop of steps, validations and saved states, from the first step to its weights."""
 
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
 
+from voxlate.batch import Batch
 from voxlate.batches.patches import note_on_cut
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
@@ -17,7 +19,6 @@ from voxlate.scoring.provenance import read_run
 from voxlate.system.errors import BadInput, Stopped
 from voxlate.system.machine import interrupts_held
 from voxlate.system.messages import message
-from voxlate.training.clock import Clock, time_note
 from voxlate.training.item_baselines import begin_errors, verdicts_on
 from voxlate.training.job import Job, Session
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
@@ -52,19 +53,18 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     _resume(learner, job, session.run)
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, _cache_moments(job, method, session))
-    with interrupts_held():  # readers that start must not receive Ctrl-C
-        batches = iter(loader)
     watch = _Watch(job, session, learner)
+    with interrupts_held():  # readers that start must not receive Ctrl-C
+        batches = watch.time_waits(iter(loader))
     if learner.step == 0:
         watch.begin(started)
-    clock = Clock(job.device)
     while not learner.is_done(options):
-        losses = take_step(learner, parallel, options, job.seed, batches, job.device, clock)
+        losses = take_step(learner, parallel, options, job.seed, batches, job.device)
         learner.average.move(options.ema, options.part(learner.step)[0], options.keep_start)
         learner.step += 1
         stops = watch.add_step(losses)
         if learner.is_done(options):
-            watch.end(clock)
+            watch.end()
         elif stops:
             raise Stopped(f"stopped at step {learner.step} of {options.length} ({job.stage.name})")
         elif changed := watch.change_pace():
@@ -88,6 +88,17 @@ class _Watch:
         self.log = Log(job, session, learner)
         self.items = validation_items(job.recipe, job.stage, job.cohort)
         self.agreement = StopAgreement(job.accelerator, session.stop)
+        self.waited = 0.0  # seconds in which the training waited for data
+
+    def time_waits(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; the seconds in which the training waits for them are added up."""
+        while True:
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - begun
+            if batch is None:
+                return
+            yield batch
 
     def begin(self, started: str) -> None:
         """Log the start of a training; with train.best, validate the weights before the first step."""
@@ -158,7 +169,7 @@ class _Watch:
     def compare(self) -> None:
         """Validate the final weights, and compare them with naive baselines."""
 
-        def log_verdicts() -> None:
+        def _log_verdicts() -> None:
             stage, cohort = self.job.stage, self.job.cohort
             if not self.items or not stage.method.makes_targets:
                 self._log_validation()
@@ -168,7 +179,7 @@ class _Watch:
             verdicts = verdicts_on(errors, stage, cohort)
             self.log.add(verdict={verdict.modality: verdict.document() for verdict in verdicts})
 
-        by_main(self.job.accelerator, log_verdicts)
+        by_main(self.job.accelerator, _log_verdicts)
 
     def _log_validation(self, measure: Measure | None = None) -> float:
         """Validate the averaged method; returns the mean absolute error in network units."""
@@ -191,7 +202,7 @@ class _Watch:
         if pace is None or step != max(1, round(PACED * self.options.steps)):
             return None
 
-        def ask() -> Recipe | None:
+        def _ask() -> Recipe | None:
             noted = read_run(self.run.provenance).get("paced", {})
             if job.stage.name in noted:
                 return None
@@ -204,15 +215,15 @@ class _Watch:
                 self.save()
             return recipe
 
-        return by_main(job.accelerator, ask)
+        return by_main(job.accelerator, _ask)
 
-    def end(self, clock: Clock) -> None:
-        """Say where the time went, log why the training ended, and save its last state."""
+    def end(self) -> None:
+        """Say how long the training waited for data, log why the training ended, and save its last state."""
         if not self.main:
             return
         learner, best = self.learner, self.learner.best
-        seconds = self.log.add_time(clock.seconds)
-        text = time_note(self.job.stage.name, clock.seconds, seconds)
+        seconds = self.log.add_time(self.waited)
+        text = f"stage '{self.job.stage.name}': of {seconds:.3g} s, {self.waited / seconds:.0%} waiting for data."
         self.session.say(message("time", text))
         if self.options.stop and learner.step < self.options.length:
             self.log.add_end(self.options.stop.sentence(learner.epochs.losses, learner.step))
@@ -286,7 +297,7 @@ def _cache_moments(job: Job, method: Method, session: Session) -> Path | None:
     if autoencoder is None or job.replays or why_not_kept(stage, cohort):
         return None
 
-    def report(done: int, total: int) -> None:
+    def _report(done: int, total: int) -> None:
         session.progress(f"{stage.name} (latents)", done, total, {})
         if session.stop and done < total:
             raise Stopped(
@@ -296,6 +307,6 @@ def _cache_moments(job: Job, method: Method, session: Session) -> Path | None:
     folder = moments_folder(stage, cohort, maps, autoencoder)
     by_main(
         job.accelerator,
-        lambda: keep_moments(stage, cohort, maps, autoencoder, job.device, folder, report),
+        lambda: keep_moments(stage, cohort, maps, autoencoder, job.device, folder, _report),
     )
     return folder

@@ -13,7 +13,6 @@ from voxlate.methods.method import Method
 from voxlate.nets.cpu import volumes_in_float32
 from voxlate.recipe.training import Training
 from voxlate.system.devices import can_compile
-from voxlate.training.clock import Clock
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.validate import autocast
 
@@ -44,14 +43,11 @@ def take_step(
     seed: int,
     batches: Iterator[Batch],
     device: torch.device,
-    clock: Clock | None = None,
 ) -> Losses:
     """Run every turn of the method as often as it states; returns each turn's last losses, still on the device."""
     losses = {}
     progress = options.progress(learner.step)
     calls = itertools.count()
-    clock = clock or Clock(device)
-    clock.start()
     for turn, repeats in learner.method.turns.items():
         # The batches of a turn that is not taken are skipped, because batches depend on the step alone.
         if not learner.method.takes_turn(turn, progress):
@@ -66,19 +62,15 @@ def take_step(
             optimiser.zero_grad(set_to_none=True)
             for _ in range(options.accumulate):
                 batch = next(batches)
-                clock.lap("data")
                 noise = Noise(stable_id(seed, learner.step, next(calls)), batch.item)
                 _seed_dropout(device, stable_id(noise.seed, int(batch.item.flatten()[0])))
                 # This is around the backward pass, too, which may compute layers again.
                 with volumes_in_float32(device):
                     with autocast(device, options.precision):
                         parts = parallel(turn, batch.to(device), noise, progress)
-                    clock.lap("forward")
                     (parts["total"] / options.accumulate).backward()
-                clock.lap("backward")
             _clip(optimiser, options.clip_norm, device)
             optimiser.step()
-            clock.lap("backward")
         losses[turn] = {name: value.detach() for name, value in parts.items()}
     return losses
 

@@ -96,13 +96,13 @@ def train(
 
     with contextlib.ExitStack() as held:
 
-        def begin() -> None:
+        def _begin() -> None:
             held.enter_context(lock(out))
             _begin_run(run, jobs[-1], data, asked.fold, starts, beginning)
             for note in _notes(run, jobs[-1], asked.fold, others):
                 say(note)
 
-        by_main(jobs[0].accelerator, begin)
+        by_main(jobs[0].accelerator, _begin)
         stated = read_run(run.provenance)
         notes = {key: stated[key] for key in ("adapted",) if key in stated}
         stop = held.enter_context(stop_signal())
@@ -137,14 +137,14 @@ def _plan_jobs(first: Job, run: Run, say: Say) -> list[Job]:
         first.recipe, [job.epoch_steps for job in jobs], stage_steps(run, first.recipe)
     )
 
-    def decide() -> Recipe:
+    def _decide() -> Recipe:
         stated = stage_precisions(run)
         chosen = with_precision(recipe, first.device, stated)
         if chosen != recipe and not stated:
             say(message("precision", f"train.precision: {choose(first.device).why}."))
         return chosen
 
-    return first.of_stages(by_main(first.accelerator, decide))
+    return first.of_stages(by_main(first.accelerator, _decide))
 
 
 def _begin_run(
@@ -203,9 +203,8 @@ def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
         windows = ranges_of(recipe)
         naive.fit_cohort(cohort, data.source, data.target, windows).save(run.naive)
     if not run.anatomy.exists():
-        sources, targets = (
-            {name: recipe.intensity[name] for name in names} for names in (data.source, data.target)
-        )
+        sources = {name: recipe.intensity[name] for name in data.source}
+        targets = {name: recipe.intensity[name] for name in data.target}
         cases = training_cases(cohort, data)
         anatomy_of(cohort, cases, sources, targets).save(run.anatomy)
 
