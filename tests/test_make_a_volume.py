@@ -149,7 +149,7 @@ def test_kept_latents_that_are_cut_changed_or_gone_are_encoded_again(
 def test_kept_latents_train_what_encoding_at_every_step_does(
     voxlate, volume, prepared, tmp_path, monkeypatch
 ):
-    for module in ("stage", "messages"):
+    for module in ("latents", "messages"):
         monkeypatch.setattr(
             f"voxlate.training.{module}.why_not_kept", lambda stage, cohort: "a test"
         )

@@ -104,7 +104,8 @@ LIKE = [  # these train what another one trains, and draw otherwise
     for size in ("", "_small")
 ]
 WHOLE = [pytest.param(name, {}, id=f"{name} whole", marks=pytest.mark.slow) for name in NARROW]
-REPRESENTATIVES = (  # one recipe of each kind; the slow tests take a step of all others
+# One recipe of each kind; the slow tests take a step of all others.
+REPRESENTATIVES = [
     "coca_gan_small",
     "cyclegan_3d_swi_mra_small",
     "cyclegan_tmax_plain_small",
@@ -140,7 +141,7 @@ REPRESENTATIVES = (  # one recipe of each kind; the slow tests take a step of al
     "ucd_gan_small",
     "umm_csgm",
     "umm_csgm_small",
-)
+]
 TRAINED = [
     pytest.param(
         name,

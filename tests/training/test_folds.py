@@ -129,21 +129,9 @@ def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, tiny):
 
 
 def test_the_command_says_what_the_fold_holds_out(voxlate, prepared, tiny, tmp_path):
-    out = (
-        "--data",
-        prepared,
-        "--out",
-        tmp_path / "run",
-        "--device",
-        "cpu",
-        "--set",
-        "train.steps=1",
-    )
+    out = ("--data", prepared, "--out", tmp_path / "run", "--set", "train.steps=1")
     answer = voxlate("train", tiny, *out, "--fold", 4)
     assert answer.code == 0, answer.err
     (held_out,) = read_json(tmp_path / "run" / "provenance.json")["data"]["splits"]["val"]
-    words = " ".join(answer.err.split())
-    assert (
-        f"fold 4 of 5: 4 cases train, 1 validate ({held_out}); the test split (1) is not used."
-        in words
-    )
+    said = f"fold 4 of 5: 4 cases train, 1 validate ({held_out}); the test split (1) is not used."
+    assert said in " ".join(answer.err.split())

@@ -202,16 +202,6 @@ def test_a_file_that_is_not_as_published_is_refused_by_name(case, tmp_path):
     assert "\n" not in str(error.value)
 
 
-@every_row("name", SMALL)
-def test_any_missing_array_is_missed(name, tmp_path):
-    path = _file(tmp_path / "w.safetensors", name)
-    tensors = load_file(path)
-    for key in list(tensors)[::11]:
-        save_file({other: values for other, values in tensors.items() if other != key}, path)
-        with pytest.raises(BadInput):
-            load_network(path)
-
-
 def test_a_file_that_is_no_weights_is_refused(tmp_path):
     path = tmp_path / "w.safetensors"
     with pytest.raises(BadInput, match="no such file"):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def only_training(cohort, tmp_path) -> Path:
     return tmp_path / "ready"
 
 
-def test_without_validation_cases_training_items_are_looked_at_and_called_so(
+def test_without_validation_training_items_are_looked_at_and_cases_that_are_left_out_listed(
     voxlate, only_training, tiny, tmp_path
 ):
     answer = voxlate(
@@ -39,18 +40,10 @@ def test_without_validation_cases_training_items_are_looked_at_and_called_so(
     )
     assert answer.code == 0, answer.err
     assert answer.err.count("no validation cases: training items are used instead") == 1
+    assert "note: left out of training: case3 (no t2)." in answer.err
     lines = [json.loads(line) for line in Run(tmp_path / "run").log.read_text().splitlines()]
     names = [set(line["validation"]) for line in lines if "validation" in line]
     assert names == [{"training_items_loss", "training_items_mae"}] * 2
-
-
-def test_train_lists_the_cases_that_it_leaves_out_and_what_they_lack(
-    voxlate, only_training, tiny, tmp_path
-):
-    answer = voxlate(
-        "train", tiny, "--data", only_training, "--out", tmp_path / "run", "--device", "cpu"
-    )
-    assert "note: left out of training: case3 (no t2)." in answer.err
 
 
 def test_a_folder_that_another_training_writes_is_refused(prepared, tiny, tmp_path):
@@ -81,15 +74,8 @@ def test_a_start_that_failed_late_does_not_block_the_next(prepared, tiny, tmp_pa
 
 PORT = str(29600 + os.getpid() % 1000)
 LAUNCH = {
-    "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", PORT],
-    "accelerate": [
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--main_process_port",
-        PORT,
-    ],
+    "torchrun": f"torch.distributed.run --nproc-per-node 2 --master-port {PORT}".split(),
+    "accelerate": f"accelerate.commands.launch --cpu --num_processes 2 --main_process_port {PORT}".split(),
 }
 
 
@@ -126,56 +112,34 @@ def test_two_processes_that_start_at_once_make_one_run(prepared, tiny, tmp_path,
     assert len(steps) == len(set(steps))  # one process writes for both
 
 
+def launch(launcher: str, *arguments: object) -> subprocess.Popen:
+    """Two processes of `voxlate train`, whose output is read as one text."""
+    words = ["-m", *LAUNCH[launcher], "-m", "voxlate", "train", *arguments, "--device", "cpu"]
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", list(LAUNCH))
 def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
     for start in range(3):
         out = tmp_path / f"run{start}"
-        line = [
-            "-m",
-            *LAUNCH[launcher],
-            "-m",
-            "voxlate",
-            "train",
-            tiny,
-            "--data",
-            prepared,
-            "--out",
-            out,
-        ]
-        done = subprocess.run(
-            [sys.executable, *map(str, line), "--device", "cpu"],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("is the model. Next") == 1
+        done = launch(launcher, tiny, "--data", prepared, "--out", out)
+        said, _ = done.communicate(timeout=150)
+        assert done.returncode == 0, said
+        assert said.count("is the model. Next") == 1
         assert Run(out).weights().exists()
-
-
-def torchrun(*arguments: object) -> subprocess.Popen:
-    """Two processes of the command line, whose output is read as one text."""
-    line = [
-        sys.executable,
-        "-m",
-        *LAUNCH["torchrun"],
-        "-m",
-        "voxlate",
-        *map(str, arguments),
-        "--device",
-        "cpu",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 @pytest.mark.slow
 def test_two_processes_train_one_plan(prepared, tmp_path):
     wishes = ("--minutes", 0.2, "--mode", "mean")
-    done = torchrun("train", "auto", "--data", prepared, "--out", tmp_path / "run", *wishes)
+    done = launch("torchrun", "auto", "--data", prepared, "--out", tmp_path / "run", *wishes)
     said, _ = done.communicate(timeout=150)
     assert done.returncode == 0, said
     assert said.count("note: net.width:") == 1
@@ -192,7 +156,7 @@ def test_two_processes_train_a_plain_module(prepared, tiny, tmp_path, monkeypatc
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     net = ("--set", 'net={ kind = "plain_parts:Layer" }', "--allow-code")
-    done = torchrun("train", tiny, "--data", prepared, "--out", tmp_path / "run", *net)
+    done = launch("torchrun", tiny, "--data", prepared, "--out", tmp_path / "run", *net)
     said, _ = done.communicate(timeout=150)
     assert done.returncode == 0, said
     assert Run(tmp_path / "run").weights().exists()
@@ -200,15 +164,9 @@ def test_two_processes_train_a_plain_module(prepared, tiny, tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path):
-    lengths = (
-        "--set",
-        "train.steps=100000",
-        "--set",
-        "train.validate_every=0",
-        "--set",
-        "train.log_every=1000",
-    )
-    running = torchrun("train", tiny, "--data", prepared, "--out", tmp_path / "run", *lengths)
+    keys = ("steps=100000", "validate_every=0", "log_every=1000")
+    lengths = chain.from_iterable(("--set", f"train.{key}") for key in keys)
+    running = launch("torchrun", tiny, "--data", prepared, "--out", tmp_path / "run", *lengths)
     while not Run(tmp_path / "run").state.exists():
         assert running.poll() is None
         time.sleep(0.5)

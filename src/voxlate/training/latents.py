@@ -1,6 +1,5 @@
 """The latents of a cohort under a frozen autoencoder, encoded once for all trainings that use them."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -9,9 +8,12 @@ from torch import Tensor
 from voxlate.batches.latents import cache_moments, uncacheable
 from voxlate.batches.patches import usable_cases
 from voxlate.cases.prepared import Cohort
-from voxlate.images.intensity import IntensityMap
+from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import FullStage
+from voxlate.system.errors import Stopped
+from voxlate.training.job import Job, Session
+from voxlate.training.processes import by_main
 from voxlate.training.validate import autocast
 from voxlate.training.weights import weights_checksum
 
@@ -25,41 +27,45 @@ def why_not_kept(stage: FullStage, cohort: Cohort) -> str:
     return uncacheable(cohort, stage.data, usable_cases(cohort, stage.data, "train"))
 
 
-def moments_folder(
-    stage: FullStage,
-    cohort: Cohort,
-    intensity: Mapping[str, IntensityMap],
-    autoencoder: AutoencoderNet,
-) -> Path:
+def keep_moments(job: Job, method: Method, session: Session) -> Path | None:
+    """The folder with the moments of the training cases' latents, encoded once; None if there are none to keep."""
+    autoencoder = method.autoencoder
+    stage, cohort = job.stage, job.cohort
+    if autoencoder is None or job.replays or why_not_kept(stage, cohort):
+        return None
+
+    def _report(done: int, total: int) -> None:
+        session.progress(f"{stage.name} (latents)", done, total, {})
+        if session.stop and done < total:
+            raise Stopped(
+                f"stopped at case {done} of {total} whose latents are encoded ({stage.name})"
+            )
+
+    def _encode(images: Tensor) -> Tensor:
+        with autocast(job.device, stage.train.precision):
+            return torch.cat(autoencoder.encode(images.to(job.device)), dim=1)
+
+    folder = _moments_folder(job, autoencoder)
+    maps = job.recipe.intensity
+    by_main(
+        job.accelerator,
+        lambda: cache_moments(cohort, stage.data, maps, _encode, folder, _report),
+    )
+    return folder
+
+
+def _moments_folder(job: Job, autoencoder: AutoencoderNet) -> Path:
     """PREPARED/latents/<hash>, where the hash depends on the autoencoder and the reading of slices."""
     weights = {name: tensor.cpu() for name, tensor in autoencoder.state_dict().items()}
-    data = stage.data
+    data = job.stage.data
     read = {
         "version": VERSION,
         "names": sorted({*data.source, *data.target}),
         "patch": data.patch[1:],
         "axes": data.axes,
         "centred": data.centred,
-        "intensity": repr(dict(intensity)),
+        "intensity": repr(dict(job.recipe.intensity)),
         "net": repr(autoencoder.net),
-        "precision": stage.train.precision,
+        "precision": job.stage.train.precision,
     }
-    return cohort.folder / FOLDER / weights_checksum(read, weights)[:16]
-
-
-def keep_moments(
-    stage: FullStage,
-    cohort: Cohort,
-    intensity: Mapping[str, IntensityMap],
-    autoencoder: AutoencoderNet,
-    device: torch.device,
-    folder: Path,
-    progress: Callable[[int, int], None],
-) -> None:
-    """Encode the cases that are not in the folder yet."""
-
-    def _encode(images: Tensor) -> Tensor:
-        with autocast(device, stage.train.precision):
-            return torch.cat(autoencoder.encode(images.to(device)), dim=1)
-
-    cache_moments(cohort, stage.data, intensity, _encode, folder, progress)
+    return job.cohort.folder / FOLDER / weights_checksum(read, weights)[:16]

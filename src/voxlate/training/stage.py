@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,7 +20,7 @@ from voxlate.system.machine import interrupts_held
 from voxlate.system.messages import message
 from voxlate.training.item_baselines import begin_errors, verdicts_on
 from voxlate.training.job import Job, Session
-from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
+from voxlate.training.latents import keep_moments
 from voxlate.training.learner import Learner
 from voxlate.training.log import Log
 from voxlate.training.processes import StopAgreement, by_main
@@ -52,7 +51,7 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     learner = begin_learner(method, options, job.device, job.epoch_steps if options.stop else 0)
     _resume(learner, job, session.run)
     parallel = method if job.alone else job.accelerator.prepare(method)
-    loader = job.batches(learner.step, _cache_moments(job, method, session))
+    loader = job.batches(learner.step, keep_moments(job, method, session))
     watch = _Watch(job, session, learner)
     with interrupts_held():  # readers that start must not receive Ctrl-C
         batches = watch.time_waits(iter(loader))
@@ -288,25 +287,3 @@ def _bound(job: Job, method: Method, run: Run) -> dict[str, float]:
     batches = whole_slices(job.recipe, stage, job.cohort, split, BOUND_SLICES)
     net = cast(AutoencoderNet, method.net)  # such methods have this network
     return reconstruction_error(net, (batch.to(job.device) for batch in batches))
-
-
-def _cache_moments(job: Job, method: Method, session: Session) -> Path | None:
-    """The folder with the moments of the training cases' latents, encoded once; None if there are none to keep."""
-    autoencoder = method.autoencoder
-    stage, cohort, maps = job.stage, job.cohort, job.recipe.intensity
-    if autoencoder is None or job.replays or why_not_kept(stage, cohort):
-        return None
-
-    def _report(done: int, total: int) -> None:
-        session.progress(f"{stage.name} (latents)", done, total, {})
-        if session.stop and done < total:
-            raise Stopped(
-                f"stopped at case {done} of {total} whose latents are encoded ({stage.name})"
-            )
-
-    folder = moments_folder(stage, cohort, maps, autoencoder)
-    by_main(
-        job.accelerator,
-        lambda: keep_moments(stage, cohort, maps, autoencoder, job.device, folder, _report),
-    )
-    return folder
