@@ -25,7 +25,7 @@ from starter_pack import pack, with_measured
 from voxlate.cases.prepare import prepare
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.head import FIELD_MM
-from voxlate.recipe import Recipe, read_with_head
+from voxlate.recipe import Recipe, head_of, read
 from voxlate.scoring.evaluate import evaluate
 from voxlate.starters.card import Card, Measured, read_card
 from voxlate.starters.names import CARD, FOLDER
@@ -130,7 +130,8 @@ def make(
     wanted = WANTED[name]
     folder = work / name
     changes = {} if steps is None else {"train.steps": str(steps)}
-    recipe, head = read_with_head(str(RECIPES / f"{name.replace('-', '_')}.toml"), changes)
+    path = str(RECIPES / f"{name.replace('-', '_')}.toml")
+    recipe, head = read(path, changes), head_of(path)
     cohort = folder / "cohort"
     write_cohort(
         cohort,

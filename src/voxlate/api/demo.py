@@ -15,7 +15,7 @@ from voxlate.images.pictures import montage, palette, shades
 from voxlate.options.calibrate import CalibrateOptions
 from voxlate.options.phantom import PhantomOptions
 from voxlate.phantoms import write_cohort
-from voxlate.recipe import read_with_head
+from voxlate.recipe import head_of, read
 from voxlate.reports.comparison import write_page
 from voxlate.reports.page import report as write_report
 from voxlate.scoring.compare import Comparison, compare
@@ -61,7 +61,7 @@ def demo(out: Path, report: Reporter) -> Demo:
     heads = PhantomOptions(cases=CASES, size=SIZE, lesion="tumour", modalities=[SOURCE, TARGET])
     write_cohort(cohort, heads, progress=report.count("phantom"))
     prepared = prepare(cohort, ready, modalities=[SOURCE, TARGET], progress=report.count("prepare"))
-    recipe, head = read_with_head(RECIPE)
+    recipe, head = read(RECIPE), head_of(RECIPE)
     train(recipe, ready, run, beginning=Beginning(head), progress=report.step)
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:TEST_HEADS]
     regression = load(run, answer="mean")

@@ -25,7 +25,7 @@ from voxlate.planning.roles import Roles, refuse_maps, roles_of
 from voxlate.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Tables
 from voxlate.planning.search import FILLED, Candidate, Search, reason, useful_steps
 from voxlate.planning.starters import Starter, find_starter, plan_from_starter, without_training
-from voxlate.recipe import Recipe, from_dict, header, read_with_head
+from voxlate.recipe import Recipe, from_dict, head_of, header, read
 from voxlate.recipe import text as recipe_text
 from voxlate.scoring.provenance import read_run
 from voxlate.system.devices import find_device, peak_memory
@@ -188,7 +188,8 @@ def begun_recipe(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | No
     files = Run(run)
     if not files.recipe.exists():
         return None
-    recipe, head = read_with_head(str(files.recipe), allow_code=allow_code)
+    recipe = read(str(files.recipe), allow_code=allow_code)
+    head = head_of(str(files.recipe))
     stated = read_run(files.provenance) if files.provenance.exists() else {}
     if not stated.get("paced") or not isinstance(stated.get("recipe"), dict):
         return recipe, head

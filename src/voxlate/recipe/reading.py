@@ -7,7 +7,7 @@ from typing import Any
 from voxlate.recipe.checks import check
 from voxlate.recipe.renamed import with_new_names
 from voxlate.recipe.settings import SHARED, Recipe
-from voxlate.recipe.text import head_of, values_of
+from voxlate.recipe.text import values_of
 from voxlate.recipe.training import Training
 from voxlate.system.config import fill, imports, needs_code, to_tables
 from voxlate.system.errors import BadInput
@@ -20,13 +20,6 @@ def read(name: str, changes: Mapping[str, Any] | None = None, allow_code: bool =
     unknown key with the nearest known one, or a value out of range, or code that is not allowed.
     """
     return from_dict(values_of(name, changes), name, allow_code)
-
-
-def read_with_head(
-    name: str, changes: Mapping[str, Any] | None = None, allow_code: bool = False
-) -> tuple[Recipe, str]:
-    """Read a recipe as `read` does, and the comment lines at its head."""
-    return read(name, changes, allow_code), head_of(name)
 
 
 def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> Recipe:
