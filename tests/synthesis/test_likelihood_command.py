@@ -13,7 +13,6 @@ from voxlate.batches.batches import validation_batches
 from voxlate.cases.prepare import prepare
 from voxlate.cases.prepared import open_cohort
 from voxlate.synthesis.likelihood import _mean_and_sd, likelihood
-from voxlate.system.errors import BadInput
 from voxlate.system.files import read_json
 from voxlate.training.run import Run
 from voxlate.training.train import train
@@ -196,6 +195,4 @@ def test_a_cohort_that_is_not_prepared_is_refused(voxlate, silent, ready):
 
 
 def test_infinite_bits_are_no_number_in_the_file():
-    assert _mean_and_sd("mean", [1.0, np.inf]) == {"mean": None, "sd": None}
-    with pytest.raises(BadInput, match="at least 1"):
-        likelihood("run", "cohort", slices=0)
+    assert _mean_and_sd([1.0, np.inf]) == {"mean": None, "sd": None}

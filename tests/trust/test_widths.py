@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxlate.trust.widths import NARROWEST, SETTINGS, fit_widths, widths_from
+from voxlate.trust.widths import NARROWEST, SETTINGS, fit_widths, read_widths
 
 
 def errors_of(x, draw):
@@ -63,7 +63,7 @@ def test_a_kept_network_predicts_the_same_and_the_random_state_stays():
         "learned", features, features[:, 0] / 10, np.ones(2000, np.float32), 0.1, seed=3
     )
     assert torch.equal(before, torch.get_rng_state())
-    again = widths_from(widths.tensors("ct"), "ct")
+    again = read_widths("learned", widths.state_dict())
     for one, other in zip(widths.predict(features), again.predict(features)):
         np.testing.assert_array_equal(one, other)
         assert (one >= NARROWEST).all()

@@ -35,7 +35,7 @@ from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
 from voxlate.scoring.verdict import colour_lines
 from voxlate.synthesis.cohort import warnings_in
-from voxlate.synthesis.ensemble import Ensemble, members_and_scans
+from voxlate.synthesis.ensemble import members_and_scans
 from voxlate.synthesis.inputs import as_volume
 from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.likelihood import likelihood as compute_likelihood
@@ -142,7 +142,7 @@ class Syntheses:
 
 @command
 def synthesise(
-    run: Model | Ensemble | Path | str | Sequence[Path | str],
+    run: Model | Path | str | Sequence[Path | str],
     inputs: Path | str | Sequence[Path | str] | Mapping[str, Any],
     out: Path | str,
     options: SynthOptions | None = None,
@@ -163,7 +163,7 @@ def synthesise(
     own = {name: value for name, value in changes.items() if name in known}
     asked = check_options(SynthOptions, options, own)
     asked = replace(asked, synth={**(asked.synth or {}), **keys})
-    if isinstance(run, Model | Ensemble):  # which is on a device already
+    if isinstance(run, Model):  # which is on a device already
         asked = replace(asked, device=f"{run.device}")
     to = Path(out)
     with report_to(progress) as report:

@@ -398,11 +398,11 @@ def fit_calibration(
         model = model.with_options(asked.allow_code, **keys)
         cases = find_calibration_cases(model, cohort, asked)
         with report_to(progress) as report:
-            path, fitted = fit_intervals(model, cases, asked, progress=report.step, warn=report.say)
+            fitted = fit_intervals(model, cases, asked, progress=report.step, warn=report.say)
     except (BadInput, OSError):
         if new is not None:
             shutil.rmtree(new, ignore_errors=True)
         raise
     header = fitted.header
     samples = model.recipe.synth.samples
-    return Fitted(path, fitted.entry, table(header), sentences(header), samples)
+    return Fitted(model.calibration_file, fitted.entry, table(header), sentences(header), samples)

@@ -19,7 +19,6 @@ from voxlate.pacs.queue import Answer, Queue, study_name
 from voxlate.pacs.sending import Ledger, send
 from voxlate.pacs.web import WebArchive, fetch_study
 from voxlate.scoring.provenance import provenance_of, source_paths
-from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.selection import select
@@ -139,7 +138,7 @@ def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_re
     )
 
 
-def _answer_by(model: Model | Ensemble, options: SynthOptions, say: Say) -> Answer:
+def _answer_by(model: Model, options: SynthOptions, say: Say) -> Answer:
     """The answer of a model to a received study: the DICOM files of its images, written into a folder."""
 
     def answer(scans: Path, images: Path) -> list[Path]:

@@ -15,7 +15,6 @@ from voxlate.images.face import may_show_face
 from voxlate.options.option import merge
 from voxlate.options.synthesise import SynthOptions
 from voxlate.scoring.provenance import provenance_of
-from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.model_transfer import SentModel
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
@@ -182,7 +181,7 @@ class _SynthesisJob:
         return _CaseFolder(folder, False, recorded, removed)
 
 
-def _has_all_and_no_other(model: Model | Ensemble, scans: Scans, folder: Path, ending: str) -> bool:
+def _has_all_and_no_other(model: Model, scans: Scans, folder: Path, ending: str) -> bool:
     """Whether the folder has the images that are asked for, and none of those that --missing leaves out."""
     wanted = set(model.names_of(scans.files))
     possible = model.with_only(()).names_of(scans.files)
@@ -190,7 +189,7 @@ def _has_all_and_no_other(model: Model | Ensemble, scans: Scans, folder: Path, e
 
 
 def _synthesise_case(
-    model: Model | Ensemble,
+    model: Model,
     scans: Scans,
     folder: Path,
     output: OutputFolder,

@@ -24,7 +24,7 @@ from voxlate.images.intensity import Scale
 from voxlate.images.mask import dilate, fill_holes, find_tissue, foreground
 from voxlate.recipe import Recipe
 from voxlate.synthesis.inputs import visible_sources
-from voxlate.synthesis.intervals import OutputGrid
+from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
 from voxlate.synthesis.result import SynthesisedImage
 from voxlate.system.arrays import Bool
 from voxlate.system.errors import plural
@@ -38,6 +38,7 @@ DARK = -0.8  # network units: the background is -1, and a small network blurs th
 MOSTLY = 0.95  # share of the surroundings that must be dark: a scalp around the brain takes more than the rest
 LEAST_SURROUNDINGS = 0.1  # share of a volume that is exactly 0 around a stripped brain
 NEAR_MM = 5.0  # from the body, within which the network decides: only it may show scalp and skin
+COUNTS = ("slices", "noise", "slices_with_little_body")  # of an entry of the provenance
 MOST_BEYOND = (
     0.1  # of a target's body that no source of the training showed: a head to a stripped brain
 )
@@ -45,129 +46,56 @@ MOST_BEYOND = (
 
 @dataclass(frozen=True)
 class Empty:
-    """The slices [D] of the network's grid that are background, and those of them with noise in some source.
+    """The voxels [D, H, W] of each image that become background, and the value of the background in its unit.
 
-    outside: voxels [D, H, W] away from the body in other slices; little: those of these slices with little of it;
-    values: the background of each image in its unit; sources: the modalities that show nothing there; foreground: the
-    least share of body in a slice of the training; beyond: the images whose training showed a body where no source
-    did, in which only slices are filled. surroundings: voxels [D, H, W] around a stripped brain; above: by image whose
-    scale begins above 0, the beginning of this scale; these images are 0 in the surroundings.
+    entry: of the provenance, {} where no voxel becomes background; messages: on the slices that were filled.
     """
 
-    slices: Bool
-    noise: Bool
-    outside: Bool
-    little: Bool
+    voxels: Mapping[str, Bool]
     values: Mapping[str, float]
-    sources: tuple[str, ...]
-    foreground: float
-    beyond: frozenset[str]
-    surroundings: Bool
-    above: Mapping[str, float]
+    entry: Mapping[str, Any]
+    messages: Sequence[Message]
 
-    @property
-    def any(self) -> bool:
-        """Whether any voxel is set to background."""
-        return bool(self.slices.any() or _count(self.outside) or self.above)
-
-    def fill(self, images: Mapping[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
+    def fill(self, images: dict[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
         """The images with background in these voxels, and a standard deviation of 0."""
-        return {name: self._fill(image, name) for name, image in images.items()}
-
-    def _fill(self, image: SynthesisedImage, name: str) -> SynthesisedImage:
-        voxels = self._voxels(name)
-        values = _with(image.values, voxels, self.values[name])
-        sd = image.prediction.sd
-        if sd is not None:
-            sd = _with(sd, voxels, 0)
-        return replace(image, values=values, prediction=replace(image.prediction, sd=sd))
+        if not self.entry:
+            return images
+        filled = dict[str, SynthesisedImage]()
+        for name, image in images.items():
+            voxels, sd = self.voxels[name], image.prediction.sd
+            if sd is not None:
+                sd = _with(sd, voxels, 0)
+            values = _with(image.values, voxels, self.values[name])
+            prediction = replace(image.prediction, sd=sd)
+            filled[name] = replace(image, values=values, prediction=prediction)
+        return filled
 
     def close_intervals(
-        self,
-        low: dict[str, Volume],
-        high: dict[str, Volume],
-        volumes: Mapping[str, Volume],
-        output_grid: OutputGrid,
-    ) -> tuple[dict[str, Volume], dict[str, Volume]]:
-        """Lower and upper ends of intervals on the file's voxels: both are the background in these voxels.
+        self, intervals: CaseIntervals, volumes: Mapping[str, Volume], output_grid: OutputGrid
+    ) -> CaseIntervals:
+        """Intervals on the file's voxels: both ends are the background in these voxels.
 
         volumes: the images on the file's voxels. Where the file has other slices, and a voxel is partly in one of these
         slices, the ends are moved to contain the image.
         """
-        if not self.any:
-            return low, high
-        lower = dict[str, Volume]()
-        upper = dict[str, Volume]()
-        for name in low:
-            share = output_grid.write(self._voxels(name).astype(np.float32), "", "").data
-            inside = share > WHOLE
-            partly = share > 0
+        if not self.entry:
+            return intervals
+        ends = [dict[str, Volume](), dict[str, Volume]()]
+        limits = (intervals.low, np.minimum), (intervals.high, np.maximum)
+        for name in intervals.low:
+            share = output_grid.write(self.voxels[name].astype(np.float32), "", "").data
             image = volumes[name].data
-            least = np.where(partly, np.minimum(low[name].data, image), low[name].data)
-            most = np.where(partly, np.maximum(high[name].data, image), high[name].data)
-            lower[name] = replace(low[name], data=np.where(inside, image, least))
-            upper[name] = replace(high[name], data=np.where(inside, image, most))
-        return lower, upper
-
-    def _voxels(self, name: str) -> Bool:
-        """The voxels [D, H, W] that become background in an image."""
-        air = name not in self.beyond
-        slices = self.slices[:, None, None]
-        voxels = in_slabs(lambda away, whole: (away & air) | whole, self.outside, slices)
-        return in_slabs(np.logical_or, voxels, self.surroundings) if name in self.above else voxels
-
-    @property
-    def messages(self) -> list[Message]:
-        """A message on the voxels that were filled."""
-        parts = []
-        values = " and ".join(f"{value:.4g} in {name}" for name, value in self.values.items())
-        if self.slices.any():
-            noise = ""
-            if self.noise.any():
-                noise = f" ({int(self.noise.sum())} of them hold noise, or less than data.foreground = {self.foreground:g} of the slice outside the body)"
-            parts.append(
-                f"{int(self.slices.sum())} of {len(self.slices)} slices show only background in {' and '.join(self.sources)}{noise}: they were set to background, which is {values}"
-            )
-        little = int(self.little.sum())
-        if little:
-            parts.append(
-                f"{plural(little, 'slice')} {'has' if little == 1 else 'have'} less body than training usually saw (below {EDGE * self.foreground:.0%}): farther than {NEAR_MM:g} mm from it they were set to background"
-            )
-        for name, low in self.above.items():
-            parts.append(
-                f"{' and '.join(self.sources)} are exactly 0 around the brain: {name} was set to 0 there, too, in place of {low:.4g}, the darkest value of its scale"
-            )
-        if not parts:
-            return []
-        slices = int(self.slices.sum())
-        return [message("empty-slices", f"{'; '.join(parts)}.", slices=slices, little=little)]
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """The entry of a provenance; {} where nothing was filled."""
-        if not self.any:
-            return {}
-        stated = {
-            "slices": int(self.slices.sum()),
-            "noise": int(self.noise.sum()),
-            "slices_with_little_body": int(self.little.sum()),
-            "voxels": _count(in_slabs(np.logical_or, self.outside, self.slices[:, None, None])),
-            "values": {name: round(value, 4) for name, value in self.values.items()},
-        }
-        if self.above:
-            stated["surroundings"] = {name: _count(self.surroundings) for name in self.above}
-        return stated
+            for closed, (end, limit) in zip(ends, limits):
+                data = np.where(share > 0, limit(end[name].data, image), end[name].data)
+                closed[name] = replace(end[name], data=np.where(share > WHOLE, image, data))
+        low, high = ends
+        return replace(intervals, low=low, high=high)
 
 
 def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
     """A copy of values [D, H, W] with another value in some voxels."""
-
-    def _change(slab: np.ndarray, where: Bool) -> np.ndarray:
-        copy = slab.copy()
-        copy[where] = value
-        return copy
-
-    return in_slabs(_change, values, voxels)
+    number = values.dtype.type(value)
+    return in_slabs(lambda slab, where: np.where(where, number, slab), values, voxels)
 
 
 def _count(voxels: Bool) -> int:
@@ -176,62 +104,88 @@ def _count(voxels: Bool) -> int:
 
 def empty_slices(
     recipe: Recipe,
+    header: Mapping[str, Any],
     prepared: PreparedCase,
     anatomy: Anatomy | None,
-    scales: Mapping[str, Scale],
-    units: Mapping[str, str],
     images: Mapping[str, SynthesisedImage],
 ) -> Empty:
     """The background of a case on the network's grid: slices in which no source shows anything, and air in others.
 
-    scales: of the synthesised images, from network units; images: as the network makes them. A slice shows nothing where no voxel is above the background.
+    header: of the weights file; images: as the network makes them. A slice shows nothing where no voxel is above the background.
     Where the background is noise and data.foreground excludes slices, a slice also shows nothing where no voxel belongs
     to the body, and less than that share of the slice is above the background.
     """
-    shown = tuple(visible_sources(recipe, prepared))
+    shape = prepared.header.shape
     least = recipe.data.foreground
-    empty = np.ones(prepared.header.shape[0], bool)
-    constant = empty.copy()
-    volumes = [prepared.volume(name) for name in shown]
-    for volume in volumes:
-        blank, noise = _background_slices(volume, least)
-        empty &= blank | noise
-        constant &= blank
-    # the share of one slice does not exclude patches of several slices
-    little_share = EDGE * least if recipe.data.patch[0] == 1 else 0.0
-    outside = zeros(prepared.header.shape, bool)
+    shown = " and ".join(visible_sources(recipe, prepared))
+    volumes = [prepared.volume(name) for name in visible_sources(recipe, prepared)]
+    found = np.array([_background_slices(volume, least) for volume in volumes])
+    empty = np.asarray(found.any(axis=1).all(axis=0))
+    noise = int((empty & ~found[:, 0].all(axis=0)).sum())
+    slices = np.broadcast_to(empty[:, None, None], shape)
     little = np.zeros_like(empty)
+    air = slices
     if not recipe.ignores_outside:  # which makes background there itself
+        # the share of one slice does not exclude patches of several slices
+        little_share = EDGE * least if recipe.data.patch[0] == 1 else 0.0
         outside, little = _away_from_the_body(volumes, little_share)
-        outside[empty] = False
         little &= ~empty
+        air = in_slabs(np.logical_or, outside, slices)
+    scales = {name: image.scale for name, image in images.items()}
+    above = begins_above(recipe, scales)
+    surroundings = _around_a_stripped_brain(volumes) if above else slices
     trained = {} if anatomy is None else anatomy.backgrounds
     beyond = {} if anatomy is None else anatomy.beyond
-    values = {
-        name: background_of(scale, units[name], trained.get(name)) for name, scale in scales.items()
-    }
-    above = begins_above(recipe, scales)
-    surroundings = zeros(prepared.header.shape, bool)
+    if "imported" in header:  # what the targets of a published training show is not known
+        beyond = dict.fromkeys(images, 1.0)
+    voxels = dict[str, Bool]()
+    values = dict[str, float]()
+    for name, scale in scales.items():
+        voxels[name] = slices if beyond.get(name, 0) > MOST_BEYOND else air
+        values[name] = background_of(scale, header["units"][name], trained.get(name))
+        if name in above and _is_darkest(images[name], surroundings):
+            voxels[name] = in_slabs(np.logical_or, voxels[name], surroundings)
+            values[name] = 0.0
+        else:
+            above.pop(name, None)
+    entry: dict[str, Any] = {}
+    if (filled := _count(air)) or above:
+        entry = dict(zip(COUNTS, (int(empty.sum()), noise, int(little.sum()))))
+        entry["voxels"] = filled
+        entry["values"] = {name: round(value, 4) for name, value in values.items()}
     if above:
-        surroundings = _around_a_stripped_brain(volumes)
-        above = {
-            name: low
-            for name, low in above.items()
-            if name in images and _is_darkest(images[name], surroundings)
-        }
-    values |= dict.fromkeys(above, 0.0)
-    return Empty(
-        empty,
-        empty & ~constant,
-        outside,
-        little,
-        values,
-        shown,
-        least,
-        frozenset(name for name in scales if beyond.get(name, 0) > MOST_BEYOND),
-        surroundings,
-        above,
-    )
+        entry["surroundings"] = dict.fromkeys(above, _count(surroundings))
+    messages = _describe(entry, values, above, shown, f"of {len(empty)} slices", least)
+    return Empty(voxels, values, entry, messages)
+
+
+def _describe(
+    entry: Mapping[str, Any],
+    values: Mapping[str, float],
+    above: Mapping[str, float],
+    shown: str,
+    of_slices: str,
+    least: float,
+) -> list[Message]:
+    """A message on what an entry states; above: by image that is 0 around a brain, the beginning of its scale."""
+    count, noise, few = (entry.get(key, 0) for key in COUNTS)
+    parts = []
+    if count:
+        stated = " and ".join(f"{value:.4g} in {name}" for name, value in values.items())
+        noisy = f" ({noise} of them hold noise, or less than data.foreground = {least:g} of the slice outside the body)"
+        parts.append(
+            f"{count} {of_slices} show only background in {shown}{noisy if noise else ''}: they were set to background, which is {stated}"
+        )
+    if few:
+        parts.append(
+            f"{plural(few, 'slice')} {'has' if few == 1 else 'have'} less body than training usually saw (below {EDGE * least:.0%}): farther than {NEAR_MM:g} mm from it they were set to background"
+        )
+    for name, low in above.items():
+        parts.append(
+            f"{shown} are exactly 0 around the brain: {name} was set to 0 there, too, in place of {low:.4g}, the darkest value of its scale"
+        )
+    text = f"{'; '.join(parts)}."
+    return [message("empty-slices", text, slices=count, little=few)] if parts else []
 
 
 def begins_above(recipe: Recipe, scales: Mapping[str, Scale]) -> dict[str, float]:
@@ -307,7 +261,7 @@ def _nearer_to_border(near: Bool, pixel_mm: Sequence[float]) -> Bool:
 
 
 def _background_slices(volume: Volume, least: float) -> tuple[Bool, Bool]:
-    """The slices with nothing above the background, and the slices with nothing but noise."""
+    """The slices [D] with nothing above the background, and the slices with nothing but noise."""
     image = volume.data[0]
     above, clean = find_tissue(volume)
     share = by_plane(lambda slab: slab.mean(axis=(1, 2)), above)

@@ -2,14 +2,13 @@
 
 import hashlib
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from voxlate.images.grid import Volume
 from voxlate.recipe import Recipe
@@ -44,90 +43,55 @@ MOST_SHIFT = (
 OPTIONS_OF_MEMBERS = ("synth", "axes", "range")
 
 
-@dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Model):
     """Models of the same task, whose images are averaged; the spread is over members and samples.
 
     All members have the same noise. Raises BadInput where they differ in targets, sources or units; they may differ in
-    all else.
+    all else, which an ensemble has of its first member. There are no intervals, because calibrations do not hold for
+    the mean.
     """
 
-    members: tuple[Model, ...]
-
-    def __post_init__(self) -> None:
-        first, *others = self.members
+    def __init__(self, members: tuple[Model, ...]):
+        first, *others = members
         for member in others:
             if _task(member) != _task(first):
                 raise BadInput(
                     f"{member.origin}: expected a model that makes {_task(first)}, as {first.origin} does, found one that makes {_task(member)}. Leave it out, or run synth for each."
                 )
             _check_intensity(member, first)
+        super().__init__(**{**vars(first), "models": members, "calibrations": None})
 
     def __repr__(self) -> str:
         return f"Ensemble({', '.join(map(repr, self.members))})"
 
     @property
-    def first(self) -> Model:
-        """The first member."""
-        return self.members[0]
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the first member, on which all are."""
-        return self.first.device
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe of the first member; sources and targets are the same in all."""
-        return self.first.recipe
-
-    @property
-    def origins(self) -> tuple[Path, ...]:
-        """The run folders or weights files of the members."""
-        return tuple(member.origin for member in self.members)
-
-    @property
-    def scan_names(self) -> tuple[str, ...]:
-        """The scans of a case that any member reads."""
-        names = itertools.chain.from_iterable(member.scan_names for member in self.members)
-        return tuple(dict.fromkeys(names))
-
-    @property
-    def aliases(self) -> Mapping[str, Sequence[str]]:
-        """The names of scans that the modalities of the first member stand for (see Model.aliases)."""
-        return self.first.aliases
-
-    @property
     def unchecked(self) -> list[Message]:
         """A message where no member can check orientation, field of view and modality of scans."""
-        return self.first.unchecked if all(member.unchecked for member in self.members) else []
+        return super().unchecked if all(member.unchecked for member in self.members) else []
 
     def with_options(self, allow_code: bool = False, **changes: Any) -> "Ensemble":
         """The same models with other synthesis options (see Model.with_options)."""
-        return Ensemble(
-            tuple(member.with_options(allow_code, **changes) for member in self.members)
-        )
+        return self._each(lambda member: member.with_options(allow_code, **changes))
 
     def with_only(self, names: Collection[str]) -> "Ensemble":
         """The same models, which synthesise these missing modalities alone (see Model.with_only)."""
-        return Ensemble(tuple(member.with_only(names) for member in self.members))
+        return self._each(lambda member: member.with_only(names))
 
     def without_intervals(self) -> "Ensemble":
-        """The same models, because an ensemble has no intervals."""
-        return self
+        """The same models, whose members ignore their calibrations."""
+        return self._each(Model.without_intervals)
 
     def with_synthesis_of(self, other: Recipe) -> "Ensemble":
         """The same models with the [synth] of another recipe (see Model.with_synthesis_of)."""
-        return Ensemble(tuple(member.with_synthesis_of(other) for member in self.members))
+        return self._each(lambda member: member.with_synthesis_of(other))
+
+    def _each(self, change: Callable[[Model], Model]) -> "Ensemble":
+        return Ensemble(tuple(map(change, self.members)))
 
     def check_names(self, scans: Collection[str], case: str) -> None:
         """Raise BadInput where modalities that a member needs are not among a case's scans."""
         for member in self.members:
             member.check_names(scans, case)
-
-    def names_of(self, scans: Collection[str]) -> list[str]:
-        """The names of the image files for a case with these scans, without their ending."""
-        return self.first.names_of(scans)
 
     def synthesise(
         self,
@@ -167,14 +131,12 @@ class Ensemble:
             provenance["warnings"] = [entry.table for entry in warnings]
         if any(entry.get("in_training") for entry in stated):
             provenance["in_training"] = True
-        return Synthesised(pool.mean, pool.std(), provenance, self.first.mark)
+        return Synthesised(pool.mean, pool.std(), provenance, self.mark)
 
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
         """All that decides a case's images; `members` has the entries in which the models may differ."""
-        plans = [
-            self.first.plan(files, seed),
-            *(member.plan({}, seed) for member in self.members[1:]),
-        ]
+        first, *others = self.members
+        plans = [first.plan(files, seed), *(member.plan({}, seed) for member in others)]
         models = [plan["model"] for plan in plans]
         joined = "".join(model["weights"] for model in models)
         weights = hashlib.sha256(joined.encode()).hexdigest()[:16]
@@ -191,14 +153,10 @@ def load_members(
     device: str = "auto",
     allow_code: bool = False,
     answer: Answer | None = None,
-) -> Model | Ensemble:
+) -> Model:
     """Open a run or weights file, or several as an ensemble; raises BadInput (see model.load)."""
     models = tuple(load(run, device, allow_code, answer) for run in runs)
-    if len(models) == 1:
-        return models[0]
-    return Ensemble(
-        tuple(model.without_intervals() for model in models)
-    )  # calibrations do not hold for the mean
+    return models[0] if len(models) == 1 else Ensemble(models).without_intervals()
 
 
 def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -22,7 +22,7 @@ from voxlate.options.option import merge
 from voxlate.recipe import Recipe
 from voxlate.scoring.provenance import is_fold, splits_of_training
 from voxlate.synthesis.inputs import preparation_of
-from voxlate.synthesis.progress import Calls, PatchProgress, count_calls, no_report
+from voxlate.synthesis.progress import PatchProgress, count_calls, no_report
 from voxlate.system.config import kind_of
 from voxlate.system.dataframe import dataframe
 from voxlate.system.devices import find_device
@@ -40,7 +40,33 @@ class Likelihood:
 
     def table(self) -> Table:
         """A line for each case, and the mean of each density."""
-        return _table(self.document)
+        document = self.document
+        patches = document["pieces"]
+        lines = [
+            f"−log2 of the density of {document['of']}, over its voxels; values in network units [-1, 1]."
+        ]
+        result = Table(title="Bits per dimension (lower is better)", caption_justify="left")
+        for heading in ("target", "case", patches, "bits per dimension", f"sd of {patches}"):
+            left = heading in ("target", "case")
+            result.add_column(heading, justify="left" if left else "right")
+        for name, part in document["targets"].items():
+            for row in document["cases"]:
+                if row["target"] == name:
+                    numbers = map(_number, (row["bits_per_dim"], row["sd"]))
+                    result.add_row(name, row["case"], f"{row['pieces']}", *numbers)
+            mean = f"{_number(part['mean'])} ± {_number(part['sd'])}"
+            label = f"mean ± sd of {part['cases']} cases"
+            result.add_row(name, label, f"{part['pieces']}", mean, "", style="bold")
+            result.add_section()
+            if part["in_unit"]:
+                lines.append(
+                    f"{name}: the image's density in {part['in_unit']['unit']} has {part['in_unit']['adds']:+.3f} bits a voxel on top (log2 of the factor between the units; that of a typical scan where each has its own)."
+                )
+            lines.append(
+                f"{name}: {part['network_calls']:.0f} network evaluations and {part['seconds_per_piece']:.2g} s each of the {patches}, without those for gradients; tolerance {document['tolerance']:g}; {document['divergence']}, seed {document['seed']}."
+            )
+        result.caption = "\n".join(lines)
+        return result
 
     def to_frame(self) -> Any:
         """The cases as a pandas DataFrame."""
@@ -68,7 +94,10 @@ def likelihood(
     Source: Song et al. 2021, eq. 39.
     """
     asked = merge(LikelihoodOptions, options, changes)
-    _check_options(asked.slices, asked.tolerance)
+    if not (asked.tolerance > 0 and math.isfinite(asked.tolerance)):
+        raise BadInput(
+            f"--tolerance: expected a number above 0, found {asked.tolerance:g}. Give 1e-5, say."
+        )
     run = run_folder(run)
     method, recipe, header = load_method(run, asked.allow_code)
     if not recipe.method.has_density:
@@ -82,15 +111,7 @@ def likelihood(
         for name, cases in splits_of_training(folders).items():
             splits |= dict.fromkeys(cases, name)
         prepared = prepared.with_splits(splits)
-    _check_spacing(prepared, header)
-    # only existing images have a density, so that incomplete cases are excluded
-    places = whole_cases(prepared, replace(recipe.data, allow_missing=False), asked.split)
-    chosen = {
-        case: list(space_evenly(starts, asked.slices or len(starts)))
-        for case, starts in places.items()
-    }
-    model = method.to(find_device(asked.device))
-    estimator = _Estimator(model, recipe, prepared, asked)
+    _check_preparation(prepared, header)
     stated = {
         "voxlate": __version__,
         "note": "Research software, not a medical device.",
@@ -105,184 +126,113 @@ def likelihood(
         "seed": asked.seed,
         "divergence": "one random probe a patch (Hutchinson)",
     }
-    return Likelihood({**stated, **_estimates(estimator, chosen, header, progress)})
-
-
-def _estimates(
-    estimator: "_Estimator",
-    chosen: Mapping[str, list[Triple]],
-    header: Mapping[str, Any],
-    progress: PatchProgress,
-) -> dict[str, Any]:
-    """The mean of each density over cases, and a row for each case."""
-    recipe = estimator.recipe
-    names = recipe.data.target
-    # the hidden channels of each density, by the names of its targets
-    hidden_channels: dict[str, list[int]] = {", ".join(names): []}
-    if recipe.task.completes:
-        hidden_channels = {name: [k] for k, name in enumerate(names)}
-    total = len(hidden_channels) * sum(map(len, chosen.values()))
-    done = 0
-    means: dict[str, Any] = {}
-    rows: list[dict[str, Any]] = []
-    for name, hidden in hidden_channels.items():
-        begun = time.monotonic()
-        own = []
-        with count_calls(estimator.model.net) as calls:
-            for case, starts in chosen.items():
-                bits: list[float | None] = []
-                for values in estimator.bits(case, starts, hidden):
-                    bits += values
-                    done += len(values)
-                    progress(done, total)
-                own.append(_row(estimator.cohort, case, name, bits))
-        rows += own
-        in_unit = _in_unit([name] if hidden else names, recipe, header)
-        means[name] = _mean(own, calls, time.monotonic() - begun) | {"in_unit": in_unit}
-    return {"targets": means, "cases": rows}
+    model = method.to(find_device(asked.device))
+    return Likelihood(stated | _Estimator(model, recipe, header, prepared, asked).run(progress))
 
 
 @dataclass(frozen=True)
 class _Estimator:
-    """A model, a cohort and the options that decide the estimates."""
+    """A model, a cohort and the options that decide the estimates; header: of the weights file."""
 
     model: Method
     recipe: Recipe
+    header: Mapping[str, Any]
     cohort: Cohort
     asked: LikelihoodOptions
 
-    def bits(
-        self,
-        case: str,
-        starts: list[Triple],
-        hidden: list[int],
+    def run(self, progress: PatchProgress) -> dict[str, Any]:
+        """The mean of each density over cases, and a row for each case."""
+        names = self.recipe.data.target
+        # only existing images have a density, so that incomplete cases are excluded
+        data = replace(self.recipe.data, allow_missing=False)
+        chosen = dict[str, list[Triple]]()
+        for case, starts in whole_cases(self.cohort, data, self.asked.split).items():
+            chosen[case] = list(space_evenly(starts, self.asked.slices or len(starts)))
+        # the hidden channels of each density, by the names of its targets
+        hidden_channels: dict[str, list[int]] = {", ".join(names): []}
+        if self.recipe.task.completes:
+            hidden_channels = {name: [k] for k, name in enumerate(names)}
+        total = len(hidden_channels) * sum(map(len, chosen.values()))
+        done = 0
+        means: dict[str, Any] = {}
+        rows = list[dict[str, Any]]()
+        for name, hidden in hidden_channels.items():
+            begun = time.monotonic()
+            known, patches = [], 0
+            with count_calls(self.model.net) as calls:
+                for case, starts in chosen.items():
+                    bits = list[float | None]()
+                    for values in self._bits(case, starts, hidden):
+                        bits += values
+                        done += len(values)
+                        progress(done, total)
+                    inside = [value for value in bits if value is not None]
+                    patient, own = self.cohort.header(case).patient, _mean_and_sd(inside)
+                    row: dict[str, Any] = {"case": case, "patient": patient, "target": name}
+                    row |= {"bits_per_dim": own["mean"], "sd": own["sd"], "pieces": len(inside)}
+                    rows.append(row)
+                    patches += len(inside)
+                    known += [] if own["mean"] is None else [own["mean"]]
+            each = max(patches, 1)
+            means[name] = {
+                **_mean_and_sd(known),
+                "cases": len(known),
+                "pieces": patches,
+                "network_calls": calls.count / each,
+                "seconds_per_piece": (time.monotonic() - begun) / each,
+                "in_unit": self._in_unit([name] if hidden else names),
+            }
+        return {"targets": means, "cases": rows}
+
+    def _bits(
+        self, case: str, starts: list[Triple], hidden: list[int]
     ) -> Iterator[list[float | None]]:
         """Bits per dimension of the patches of a case, batch by batch; None for patches without a voxel to synthesise."""
         device = next(self.model.parameters()).device
         places = [(case, start) for start in starts]
-        size = self.asked.batch or self.recipe.synth.batch
-        for batch in batches_of(self.cohort, self.recipe.data, self.recipe.intensity, places, size):
+        data, asked = self.recipe.data, self.asked
+        size = asked.batch or self.recipe.synth.batch
+        for batch in batches_of(self.cohort, data, self.recipe.intensity, places, size):
             present = batch.present.clone()
             present[:, hidden] = False
             patches = replace(batch, present=present).to(device)
+            noise = Noise(asked.seed, patches.item)
             with torch.no_grad():
-                bits = self.model.without_opponent.bits_per_dim(
-                    patches, Noise(self.asked.seed, patches.item), self.asked.tolerance
-                ).tolist()
+                bits = self.model.without_opponent.bits_per_dim(patches, noise, asked.tolerance).tolist()
             if self.recipe.task.inside:
                 has_voxels = patches.mask.flatten(1).any(1).tolist()
                 bits = [value if inside else None for value, inside in zip(bits, has_voxels)]
             yield bits
 
-
-def _row(
-    cohort: Cohort,
-    case: str,
-    name: str,
-    bits: list[float | None],
-) -> dict[str, Any]:
-    """The mean over the patches with voxels to synthesise."""
-    values = [value for value in bits if value is not None]
-    own = {"case": case, "patient": cohort.header(case).patient, "target": name}
-    return {**own, **_mean_and_sd("bits_per_dim", values), "pieces": len(values)}
+    def _in_unit(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """The bits to add for images in physical units; None for a latent, whose density is not that of the image."""
+        scale = self.recipe.task.state_scale
+        if scale is None:
+            return None
+        ends = [self.header["target_scales"][name] for name in names]
+        bits = [math.log2((high - low) / 2 / scale) for low, high in ends]
+        units = dict.fromkeys(self.header["units"][name] for name in names)
+        return {"unit": ", ".join(units), "adds": float(np.mean(bits))}
 
 
-def _mean(
-    rows: list[dict[str, Any]],
-    calls: Calls,
-    seconds: float,
-) -> dict[str, Any]:
-    """The mean over cases, and the cost of each patch."""
-    values = [row["bits_per_dim"] for row in rows if row["bits_per_dim"] is not None]
-    patches = sum(row["pieces"] for row in rows)
-    return {
-        **_mean_and_sd("mean", values),
-        "cases": len(values),
-        "pieces": patches,
-        "network_calls": calls.count / max(patches, 1),
-        "seconds_per_piece": seconds / max(patches, 1),
-    }
-
-
-def _mean_and_sd(name: str, values: list[float]) -> dict[str, float | None]:
-    """Mean and standard deviation by name; None for too few values, or an infinite one."""
+def _mean_and_sd(values: list[float]) -> dict[str, float | None]:
+    """Mean and standard deviation; None for too few values, or an infinite one."""
     known = all(map(math.isfinite, values))
     return {
-        name: float(np.mean(values)) if known and values else None,
+        "mean": float(np.mean(values)) if known and values else None,
         "sd": float(np.std(values, ddof=1)) if known and len(values) > 1 else None,
     }
 
 
-def _in_unit(
-    names: Sequence[str],
-    recipe: Recipe,
-    header: Mapping[str, Any],
-) -> dict[str, Any] | None:
-    """The bits to add for images in physical units; None for a latent, whose density is not that of the image."""
-    scale = recipe.task.state_scale
-    if scale is None:
-        return None
-    ends = [header["target_scales"][name] for name in names]
-    halves = [(high - low) / 2 for low, high in ends]
-    units = dict.fromkeys(header["units"][name] for name in names)
-    bits = [math.log2(half / scale) for half in halves]
-    return {"unit": ", ".join(units), "adds": float(np.mean(bits))}
-
-
-def _check_options(slices: int | None, tolerance: float) -> None:
-    if not (tolerance > 0 and math.isfinite(tolerance)):
-        raise BadInput(
-            f"--tolerance: expected a number above 0, found {tolerance:g}. Give 1e-5, say."
-        )
-    if slices is not None and slices < 1:
-        raise BadInput(f"--slices: expected at least 1, found {slices}. Leave it out to take all.")
-
-
-def _check_spacing(cohort: Cohort, header: Mapping[str, Any]) -> None:
-    trained = preparation_of(header)
-    here = cohort.preparation
-    if trained.matrix != here.matrix:
-        raise BadInput(
-            f"{cohort.folder}: expected the matrix of the training (rows and columns {trained.matrix or 'as scanned'}), found {here.matrix or 'as scanned'}. Prepare it with the training's --matrix."
-        )
-    if trained.spacing_mm != here.spacing_mm:
-        raise BadInput(
-            f"{cohort.folder}: expected the spacing of the training (z y x {trained.spacing_mm or 'as scanned'}), found {here.spacing_mm or 'as scanned'}. Prepare it with the training's --spacing."
-        )
-
-
-def _table(document: Mapping[str, Any]) -> Table:
-    patches = document["pieces"]
-    lines = [
-        f"−log2 of the density of {document['of']}, over its voxels; values in network units [-1, 1]."
-    ]
-    result = Table(title="Bits per dimension (lower is better)", caption_justify="left")
-    for heading in ("target", "case", patches, "bits per dimension", f"sd of {patches}"):
-        result.add_column(heading, justify="left" if heading in ("target", "case") else "right")
-    for name, part in document["targets"].items():
-        for row in document["cases"]:
-            if row["target"] == name:
-                result.add_row(
-                    name,
-                    row["case"],
-                    f"{row['pieces']}",
-                    _number(row["bits_per_dim"]),
-                    _number(row["sd"]),
-                )
-        mean = f"{_number(part['mean'])} ± {_number(part['sd'])}"
-        result.add_row(
-            name, f"mean ± sd of {part['cases']} cases", f"{part['pieces']}", mean, "", style="bold"
-        )
-        result.add_section()
-        if part["in_unit"]:
-            lines.append(
-                f"{name}: the image's density in {part['in_unit']['unit']} has {part['in_unit']['adds']:+.3f} bits a voxel on top (log2 of the factor between the units; that of a typical scan where each has its own)."
+def _check_preparation(cohort: Cohort, header: Mapping[str, Any]) -> None:
+    """Raise BadInput where a cohort has another matrix or spacing than the training."""
+    for key, of in (("matrix", "rows and columns"), ("spacing_mm", "z y x")):
+        trained, here = (getattr(own, key) for own in (preparation_of(header), cohort.preparation))
+        if trained != here:
+            what = key.removesuffix("_mm")
+            raise BadInput(
+                f"{cohort.folder}: expected the {what} of the training ({of} {trained or 'as scanned'}), found {here or 'as scanned'}. Prepare it with the training's --{what}."
             )
-        lines.append(
-            f"{name}: {part['network_calls']:.0f} network evaluations and {part['seconds_per_piece']:.2g} s each of the {patches}, without those for gradients; tolerance {document['tolerance']:g}; {document['divergence']}, seed {document['seed']}."
-        )
-    result.caption = "\n".join(lines)
-    return result
 
 
 def _number(value: float | None) -> str:

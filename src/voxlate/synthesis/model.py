@@ -14,7 +14,6 @@ The path of a scan, in the order in which Model.synthesise calls these functions
 9. Result: result.Synthesised holds images and provenance, and writes them.
 """
 
-import itertools
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -61,7 +60,7 @@ from voxlate.system.config import adapter, fill
 from voxlate.system.devices import find_device, name_of
 from voxlate.system.errors import BadInput, did_you_mean, system_refusal
 from voxlate.system.files import SYNTHETIC
-from voxlate.system.messages import Message, Say, message, read_messages, worst_grade
+from voxlate.system.messages import Message, Say, message, worst_grade
 from voxlate.system.slabs import in_slabs
 from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, software, weights_of
@@ -83,7 +82,7 @@ COST = (
 class Model:
     """A trained method with its recipe, scales and units, which synthesises images in physical units from scans.
 
-    header: of the weights file; origin: the run folder or weights file; calibrations: the folder of calibrations, None disables intervals; anatomy: of the training patients, None where scans are not compared with it; only: of a completion, the modalities that are synthesised where they are missing, () for all.
+    header: of the weights file; origin: the run folder or weights file; calibrations: the folder of calibrations, None disables intervals; anatomy: of the training patients, None where scans are not compared with it; only: of a completion, the modalities that are synthesised where they are missing, () for all; models: of an ensemble, its members.
     """
 
     method: Method
@@ -94,6 +93,7 @@ class Model:
     calibrations: Path | None = None
     anatomy: Anatomy | None = None
     only: tuple[str, ...] = ()
+    models: tuple["Model", ...] = ()
 
     def __repr__(self) -> str:
         target = " + ".join(self.recipe.data.target)
@@ -101,9 +101,14 @@ class Model:
         return f"Model('{self.recipe.title}', {source} → {target}, {self.header['steps']} steps, {self.device})"
 
     @property
+    def members(self) -> tuple["Model", ...]:
+        """The models of which the images are a mean: this model alone, unless it is an ensemble."""
+        return self.models or (self,)
+
+    @property
     def origins(self) -> tuple[Path, ...]:
-        """The run folder or weights file, as the only entry; an ensemble has several."""
-        return (self.origin,)
+        """The run folder or weights file of each member."""
+        return tuple(member.origin for member in self.members)
 
     def with_options(self, allow_code: bool = False, **changes: Any) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's value.
@@ -180,51 +185,45 @@ class Model:
         network computes. options: as in the recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
         model = self.with_options(**options)
-        try:
-            inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
-        except OSError as error:
-            raise system_refusal(error) from error
-        calibration = None if model._lacks_several(inputs.files) else model.calibration()
-
+        inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
+        plan = model.plan(inputs.files, seed)  # refuses a calibration of other images
         with turn or nullcontext():
             begun = time.monotonic()
             images, calls = model.sample(inputs, seed, progress_function(progress))
-            shape = inputs.prepared.header.shape
-            seconds = (time.monotonic() - begun) / shape[0]
-
+        shape = inputs.prepared.header.shape
+        cost = dict(zip(COST, (calls, (time.monotonic() - begun) / shape[0], name_of(self.device))))
         output_grid = find_output_grid(
             inputs.prepared, model.recipe.data.axes, model.header["units"]
         )
+        calibration = model.calibration() if model._has_intervals(inputs.files) else None
         intervals = case_intervals(calibration, model.recipe, inputs.prepared, images, output_grid)
-        stated = model._provenance(inputs, images, intervals, calibration)
-        empty = model.empty(inputs.prepared, images)
-        if empty.any:
-            images = empty.fill(images)
-            stated["empty"] = empty.entry
-            if said := [note.table for note in empty.messages]:
-                stated["warnings"] = [*stated.get("warnings", ()), *said]
-
+        empty = empty_slices(model.recipe, model.header, inputs.prepared, model.anatomy, images)
+        own = model._provenance(inputs, images, intervals, calibration, empty)
+        images = empty.fill(images)
         volumes = output_grid.images({name: image.values for name, image in images.items()})
-        low, high = empty.close_intervals(intervals.low, intervals.high, volumes, output_grid)
-        for note in read_messages(stated.get("warnings", ())):
-            warn(note)
-        cost = dict(zip(COST, (calls, seconds, name_of(self.device))))
-        return Synthesised(
+        intervals = empty.close_intervals(intervals, volumes, output_grid)
+        result = Synthesised(
             volumes,
             output_grid.images({name: image.physical_sd for name, image in images.items()}),
-            {**software(), "case": case, **model.plan(inputs.files, seed), **cost, **stated},
+            {**software(), "case": case, **plan, **cost, **own},
             model.mark,
-            low,
-            high,
+            intervals.low,
+            intervals.high,
             output_grid.images(dict.fromkeys(images, intervals.distance_map(shape))),
         )
+        for note in result.warnings:
+            warn(note)
+        return result
 
     def prepare(self, scans: Mapping[str, Scan], case: str) -> CaseInputs:
         """The scans of a case as inputs of the network, with warnings of what differs from the training data."""
         self.check_names(scans, case)
         known = {name: scans[name] for name in self.scan_names if name in scans}
         targets = self._targets(known)
-        return prepare_inputs(self.recipe, self.header, known, case, self.anatomy, targets)
+        try:
+            return prepare_inputs(self.recipe, self.header, known, case, self.anatomy, targets)
+        except OSError as error:
+            raise system_refusal(error) from error
 
     def sample(
         self, inputs: CaseInputs, seed: int, progress: PatchProgress
@@ -262,39 +261,27 @@ class Model:
         """From network units to physical units of a target."""
         return Scale(*self.header["target_scales"][name])
 
-    def empty(self, prepared: PreparedCase, images: Mapping[str, SynthesisedImage]) -> Empty:
-        """The slices of a prepared case that show nothing, and the background of these images."""
-        scales = {name: self._target_scale(name) for name in images}
-        empty = empty_slices(
-            self.recipe, prepared, self.anatomy, scales, self.header["units"], images
-        )
-        # What the targets of a published training show beyond their sources is not known.
-        return replace(empty, beyond=frozenset(scales)) if "imported" in self.header else empty
-
     def _provenance(
         self,
         inputs: CaseInputs,
         images: Mapping[str, SynthesisedImage],
         intervals: CaseIntervals,
         calibration: Calibration | None,
+        empty: Empty,
     ) -> dict[str, Any]:
         """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
         peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
-        place = self.calibration_place
-        warnings = [
-            *inputs.warnings,
-            *([] if place is None else place.messages),
-            *self._lacks_several(inputs.files),
-            *self._note_unwanted(inputs.files),
-            *self._origin_notes(self.calibration() is not None),
-            *itertools.chain.from_iterable(peak.check(name) for name, peak in peaks.items()),
-            *([] if intervals.verdict is None else intervals.verdict.messages),
-        ]
+        warnings = [*inputs.warnings, *self._notes(inputs.files)]
+        for name, peak in peaks.items():
+            warnings += peak.check(name)
+        if intervals.verdict is not None:
+            warnings += intervals.verdict.messages
         bounds = intervals.bounds if any(intervals.bounds.values()) else None
         if bounds and worst_grade(warnings) == "do not trust":
             bounds = None  # they hold for scans like those of the calibration
             text = "Bounds of the error are not stated, because they hold for scans like those of the calibration."
             warnings.append(message("no-bounds", text))
+        warnings += empty.messages
         maps = {name: self.recipe.intensity[name] for name in self.recipe.data.target}
         entries: dict[str, Any] = {
             "prepared": inputs.preparation,
@@ -307,44 +294,43 @@ class Model:
             TAUGHT: calibration is not None and calibration.has_case(inputs.files),
             "warnings": [note.table for note in warnings],
             "bound": self.header.get("bound"),
+            "empty": empty.entry,
         }
         entries |= {key: value for key, value in optional.items() if value}
-        in_training = is_in_training(
-            self.header, inputs.prepared, visible_sources(self.recipe, inputs.prepared)
-        )
+        sources = visible_sources(self.recipe, inputs.prepared)
+        in_training = is_in_training(self.header, inputs.prepared, sources)
         if in_training is not None:
             entries["in_training"] = in_training
         return entries
 
-    def _note_unwanted(self, files: Collection[str]) -> list[Message]:
-        """A message on missing modalities that were not named, and could be synthesised."""
-        left = self._unwanted(files)
-        text = f"Only {' and '.join(self.only)} was asked for: {', '.join(left)} could be synthesised as well."
-        return [message("not-asked-for", text)] if left else []
+    def _has_intervals(self, files: Collection[str]) -> bool:
+        """Whether a calibration holds for a case: that of a completion holds for one missing modality."""
+        missing = set(self.recipe.data.source) - set(files)
+        return not self.recipe.task.completes or len(missing) < 2
 
-    def _lacks_several(self, files: Collection[str]) -> list[Message]:
-        """A message if a completion is calibrated, but not for a case that lacks several modalities."""
-        missing = [name for name in self.recipe.data.source if name not in files]
-        if not self.recipe.task.completes or len(missing) < 2 or self.calibration() is None:
-            return []
-        text = f"No intervals: the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
-        return [message("no-intervals", text)]
-
-    def _origin_notes(self, calibrated: bool) -> list[Message]:
-        """Messages on a starter's weights, and on a calibration that an adaptation has made stale."""
-        notes = list[Message]()
-        starter = self.header.get("starter")
+    def _notes(self, files: Collection[str]) -> list[Message]:
+        """Messages on why a case has no intervals, on missing modalities that were not named, and on a starter."""
+        place, calibrated = self.calibration_place, self.calibration() is not None
+        notes = [] if place is None else place.messages
+        texts = list[tuple[str, str]]()
+        if calibrated and not self._has_intervals(files):
+            missing = [name for name in self.recipe.data.source if name not in files]
+            why = f"No intervals: the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
+            texts.append(("no-intervals", why))
+        if left := self._unwanted(files):
+            why = f"Only {' and '.join(self.only)} was asked for: {', '.join(left)} could be synthesised as well."
+            texts.append(("not-asked-for", why))
+        starter, adapted = self.header.get("starter"), self.header.get("adapted")
         if starter is not None:
-            text = f"Synthesised by starter:{starter['name']}, which was trained on {starter['trained_on']}: research use only."
-            notes.append(message("starter", text))
+            why = f"Synthesised by starter:{starter['name']}, which was trained on {starter['trained_on']}: research use only."
+            texts.append(("starter", why))
             if not calibrated:
-                text = f"No intervals: a starter has no calibration; fit one on real cases (voxlate calibrate starter:{starter['name']} COHORT --out RUN)."
-                notes.append(message("no-intervals", text))
-        adapted = self.header.get("adapted")
+                why = f"No intervals: a starter has no calibration; fit one on real cases (voxlate calibrate starter:{starter['name']} COHORT --out RUN)."
+                texts.append(("no-intervals", why))
         if adapted is not None and adapted["calibrated"] and not calibrated:
-            text = "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more; run voxlate calibrate again."
-            notes.append(message("no-intervals", text))
-        return notes
+            why = "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more; run voxlate calibrate again."
+            texts.append(("no-intervals", why))
+        return [*notes, *(message(code, why) for code, why in texts)]
 
     @property
     def aliases(self) -> Mapping[str, Sequence[str]]:
@@ -428,9 +414,8 @@ class Model:
 
     def _targets(self, scans: Collection[str]) -> list[str]:
         """The modalities to synthesise for a case with these scans."""
-        return [
-            name for name in targets_for(self.recipe, scans) if name not in self._unwanted(scans)
-        ]
+        unwanted = self._unwanted(scans)
+        return [name for name in targets_for(self.recipe, scans) if name not in unwanted]
 
     def _unwanted(self, scans: Collection[str]) -> list[str]:
         """The modalities that a case lacks, too, and that `only` leaves out."""
@@ -445,9 +430,9 @@ class Model:
 
     @property
     def scan_names(self) -> tuple[str, ...]:
-        """The scans of a case that are read: the sources, and a mask where the method works inside one."""
-        sources = tuple(self.recipe.data.source)
-        return (*sources, MASK) if self.recipe.needs_mask else sources
+        """The scans of a case that are read: the sources, and a mask where the method of a member works inside one."""
+        needs_mask = any(member.recipe.needs_mask for member in self.members)
+        return (*self.recipe.data.source, *([MASK] if needs_mask else []))
 
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
         """All that decides the images of a case: model, options, seed, and contents of the inputs.

@@ -19,12 +19,12 @@ from voxlate.system.devices import find_device
 class SentModel:
     """A model that a worker receives on the device of this name there (such as auto); here it is the model itself."""
 
-    model: Model | Ensemble
+    model: Model
     device: str
 
     def __reduce__(self) -> tuple[Callable[[bytes, str], "SentModel"], tuple[bytes, str]]:
         """How pickle sends the model: with the precision of this machine, because "auto" may differ elsewhere."""
-        members = self.model.members if isinstance(self.model, Ensemble) else (self.model,)
+        members = self.model.members
         written = io.BytesIO()
         torch.save(
             [(member.method.state_dict(), _without_method(member)) for member in members], written

@@ -17,7 +17,6 @@ from voxlate.formats.io import is_there, location_of
 from voxlate.images.units import TISSUE_MAPS, UNITS
 from voxlate.scoring.provenance import is_fold, splits_of_training
 from voxlate.synthesis.dicom_study import pick_series, study_series
-from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.system.errors import BadInput, did_you_mean
 from voxlate.system.messages import Message, message
@@ -65,7 +64,7 @@ def part_of(text: str) -> Part:
 
 def find_scans(
     inputs: list[str],
-    model: Model | Ensemble,
+    model: Model,
     *,
     split: str | None = None,
     missing: Sequence[str] | None = None,
@@ -139,7 +138,7 @@ def by_accepted_names(
 
 def _name_scans(
     inputs: list[str],
-    model: Model | Ensemble,
+    model: Model,
     split: str | None,
     series: Sequence[str] | None,
     layout: Mapping[str, Any],
@@ -219,9 +218,7 @@ def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def in_split(
-    model: Model | Ensemble, cases: Iterable[CaseFiles], split: str | None
-) -> list[CaseFiles]:
+def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> list[CaseFiles]:
     """The cases of a split, or all; the fold of the model's training has priority over the splits of the cohort."""
     if split is None:
         return list(cases)
@@ -252,7 +249,7 @@ def _name_of(text: str) -> str:
 
 
 def _cohort_or_study(
-    path: Path, model: Model | Ensemble, named: Sequence[str] | None, layout: Mapping[str, Any]
+    path: Path, model: Model, named: Sequence[str] | None, layout: Mapping[str, Any]
 ) -> CohortFiles | list[SeriesInfo] | None:
     """The cohort in a folder, the series of its one study from which a model picks, or None where neither is sure.
 
@@ -284,12 +281,12 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
     return is_dicom_folder(path) and not by_series
 
 
-def _runs_of(model: Model | Ensemble) -> list[list[Path]]:
+def _runs_of(model: Model) -> list[list[Path]]:
     """The folder of each member's run, as a list each; a weights file is in the folder of its run."""
     return [[origin if origin.is_dir() else origin.parent] for origin in model.origins]
 
 
-def splits_of(model: Model | Ensemble) -> dict[str, str]:
+def splits_of(model: Model) -> dict[str, str]:
     """The split of each case in the model's training; a training case of any member is not held out."""
     splits: dict[str, str] = {}
     for run in _runs_of(model):
@@ -307,7 +304,7 @@ class Sorted:
     complete: list[str]
 
 
-def sort_out(model: Model | Ensemble, scans: list[Scans]) -> Sorted:
+def sort_out(model: Model, scans: list[Scans]) -> Sorted:
     """The cases by what the model can do with them.
 
     Raises BadInput where no case can be synthesised; for a single case with its own sentence.

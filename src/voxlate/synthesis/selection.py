@@ -7,7 +7,7 @@ from pathlib import Path
 from voxlate import recipe
 from voxlate.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.options.synthesise import SynthOptions
-from voxlate.synthesis.ensemble import Ensemble, load_members
+from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans, find_scans, part_of, sort_out
 
@@ -21,7 +21,7 @@ class Selection:
     cannot be synthesised, too. hidden: where cases have pseudonyms, what stands for each name and path.
     """
 
-    model: Model | Ensemble
+    model: Model
     scans: list[Scans]
     others: list[str] | None = None
     lacking: dict[str, str] = field(default_factory=dict)
@@ -32,10 +32,10 @@ class Selection:
 
 
 def select(
-    runs: Model | Ensemble | Sequence[Path | str], inputs: Sequence[str], options: SynthOptions
+    runs: Model | Sequence[Path | str], inputs: Sequence[str], options: SynthOptions
 ) -> Selection:
     """Open the runs, set the options of the sampling, and find the cases; raises BadInput if there are none."""
-    if isinstance(runs, Model | Ensemble):
+    if isinstance(runs, Model):
         model = runs
     else:
         model = load_members(runs, options.device, options.allow_code, options.answer)

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+import torch
 from pydantic import StrictStr
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
@@ -22,11 +24,11 @@ from voxlate.training.changes import first_change
 from voxlate.trust.calibration import BODY, Calibration, Header, Target
 from voxlate.trust.features import number_of_features
 from voxlate.trust.out_of_distribution import (
+    ReferencePatches,
     number_of_patch_features,
     reference_shapes,
-    references_from,
 )
-from voxlate.trust.widths import SETTINGS, widths_from, widths_shapes
+from voxlate.trust.widths import SETTINGS, read_widths, widths_shapes
 
 Answer = Literal["mean", "sample"]
 MEMORY = ".memory"  # begins the names of the reference patches' tensors, as no modality does
@@ -133,9 +135,11 @@ class _Stamped(TypedDict):
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration with a checksum of its whole content."""
-    tensors = calibration.references.tensors(MEMORY)
-    for name, widths in calibration.widths.items():
-        tensors |= widths.tensors(name)
+    tensors = dict[str, torch.Tensor]()
+    for name, array in vars(calibration.references).items():
+        tensors[f"{MEMORY}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    for target, widths in calibration.widths.items():
+        tensors |= widths.state_dict(prefix=f"{target}.")
     text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
     stated = json.dumps({"header": text, "sha256": checksum(text, tensors)})
     write_tensors(path, tensors, {"calibration": stated})
@@ -149,29 +153,35 @@ def read_calibration(path: Path) -> Calibration:
         text = stamped["header"]
         header: Header = record.parse(Header, text)
         _check(record, header)
-        mapped = file.read(_shapes(file, header))
-        tensors = {name: tensor.clone() for name, tensor in mapped.items()}
+        owners = _shapes(file, header)
+        wanted = dict[str, Shape]()
+        for owner, shapes in owners.items():
+            wanted |= {f"{owner}.{name}": shape for name, shape in shapes.items()}
+        tensors = {name: tensor.clone() for name, tensor in file.read(wanted).items()}
     record.check_checksum(stamped["sha256"], checksum(text, tensors))
-    references = references_from(tensors, MEMORY)
-    same = references.patients == header.patients
-    record.check(same, f"scans of {references.patients} patients, not of {header.patients}")
-    learned = [name for name, target in header.targets.items() if target.way in SETTINGS]
-    widths = {name: widths_from(tensors, name) for name in learned}
+    parts = dict[str, dict[str, torch.Tensor]]()
+    for owner, shapes in owners.items():
+        parts[owner] = {name: tensors[f"{owner}.{name}"] for name in shapes}
+    arrays = {name: tensor.numpy() for name, tensor in parts.pop(MEMORY).items()}
+    references = ReferencePatches(**arrays)
+    known = references.patients
+    record.check(known == header.patients, f"scans of {known} patients, not of {header.patients}")
+    widths = {name: read_widths(header.targets[name].way, own) for name, own in parts.items()}
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return Calibration(header, widths, references, digest)
 
 
-def _shapes(file: Tensors, header: Header) -> dict[str, Shape]:
-    """The shapes of the tensors: of the networks of targets with a learned method, and of the reference patches."""
-    points, _ = file.shapes.get(f"{MEMORY}.points", ((), ""))
+def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
+    """The shapes of the tensors, by what they belong to: the reference patches, and each target with a learned method."""
+    lengths = {name: shape for name, (shape, _) in file.shapes.items()}
+    points = lengths.get(f"{MEMORY}.points", ())
     file.record.check(len(points) == 2, "no patches of known scans")
-    shapes = {f"{MEMORY}.{name}": shape for name, shape in reference_shapes(points).items()}
+    shapes = {MEMORY: reference_shapes(points)}
     for name, target in header.targets.items():
         if target.way in SETTINGS:
-            features, _ = file.shapes.get(f"{name}.centre", ((), ""))
+            features = lengths.get(f"{name}.centre", ())
             file.record.check(len(features) == 1, f"no network for {name}")
-            own = widths_shapes(target.way, features[0])
-            shapes |= {f"{name}.{key}": shape for key, shape in own.items()}
+            shapes[name] = widths_shapes(target.way, features[0])
     return shapes
 
 
@@ -181,17 +191,13 @@ def _check(record: Record, header: Header) -> None:
     for kind, entries in (("units", header.units), ("scales", header.halves)):
         same = bool(names) and entries.keys() == names
         record.check(same, f"{kind} of {', '.join(entries) or 'nothing'}")
-    record.check(
-        len(header.cases) >= header.patients,
-        f"{header.patients} patients of {len(header.cases)} cases",
-    )
-    samples = header.synth.get("samples")
+    patients, cases = header.patients, len(header.cases)
+    samples: Any = header.synth.get("samples")
+    record.check(cases >= patients, f"{patients} patients of {cases} cases")
     record.check(type(samples) is int and samples >= 1, "options of no synthesis")
     for name, target in header.targets.items():
-        record.check(
-            target.way != "sd" or header.synth["samples"] > 1,
-            f"intervals of {name} by samples, of images of one",
-        )
+        sampled = target.way != "sd" or samples > 1
+        record.check(sampled, f"intervals of {name} by samples, of images of one")
         _check_target(record, name, target, header.coverage)
 
 

@@ -18,7 +18,7 @@ from voxlate.trust.conformal import (
     mean_interval,
     shares_outside,
 )
-from voxlate.trust.widths import SETTINGS, Learned, Widths, fit_widths
+from voxlate.trust.widths import SETTINGS, Widths, fit_widths
 
 Array = NDArray[np.float32]
 
@@ -110,7 +110,9 @@ def fit(
     alpha = 1 - coverage
     patients = sorted({case.patient for case in cases})
     ones = [np.ones((2, len(case.image)), np.float32) for case in cases]
-    methods: list[Learned] = ["difficulty"] if len(patients) < QUANTILES_FROM else [*SETTINGS]
+    methods: list[IntervalMethod] = ["learned", "difficulty"]
+    if len(patients) < QUANTILES_FROM:
+        methods.remove("learned")
     candidates: dict[IntervalMethod, _Candidate] = {
         method: _Candidate(cases, _cross_fit(method, cases, patients, alpha, seed), ends)
         for method in methods
@@ -141,7 +143,7 @@ def fit(
 
 
 def _cross_fit(
-    method: Learned,
+    method: str,
     cases: Sequence[CalibrationVoxels],
     patients: Sequence[str],
     alpha: float,
@@ -158,7 +160,7 @@ def _cross_fit(
     return [networks[fold[case.patient]].predict(case.features) for case in cases]
 
 
-def _learn(method: Learned, cases: Sequence[CalibrationVoxels], alpha: float, seed: int) -> Widths:
+def _learn(method: str, cases: Sequence[CalibrationVoxels], alpha: float, seed: int) -> Widths:
     """The network of distances; all patients have the same weight, and small regions more than their voxels' share."""
     counts = Counter(case.patient for case in cases)
     features = np.concatenate([case.features for case in cases])

@@ -5,8 +5,9 @@ features of intensity in place of a network's; a case is flagged by conformal pr
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.ndimage as ndimage
@@ -77,63 +78,39 @@ class Patches:
 class ReferencePatches:
     """Scaled patches of the calibration's cases, and the distribution of the distances between these cases.
 
-    centre, spread: of features; median, width: for each of STATISTICS, the median over cases and the distance above it
-    that a case in distribution rarely reaches; sizes: mean and deviation of the extents; near: the distance below which
-    a share of NEAR of the patches is; patients: their number.
+    The fields are arrays in files of calibrations, too. centre, spread: of features; usual, width: for each of
+    STATISTICS, the median over cases and the distance above it that a case in distribution rarely reaches; sizes: mean
+    and deviation of the extents; numbers: the distance below which a share of NEAR of the patches is, and the number of
+    patients.
     """
 
     points: Array
     centre: Array
     spread: Array
-    median: Array
+    usual: Array
     width: Array
     sizes: Array
-    near: float
-    patients: int
+    numbers: Array
 
-    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
-        """All values as tensors for a file, by names with a prefix."""
-        arrays = {
-            "points": self.points,
-            "centre": self.centre,
-            "spread": self.spread,
-            "usual": self.median,  # the name in files since version 0.6
-            "width": self.width,
-            "sizes": self.sizes,
-            "numbers": np.array([self.near, self.patients], np.float32),
-        }
-        tensors = dict[str, torch.Tensor]()
-        for name, array in arrays.items():
-            tensors[f"{prefix}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-        return tensors
+    @property
+    def patients(self) -> int:
+        """The number of patients of the calibration."""
+        return round(float(self.numbers[1]))
 
 
 def reference_shapes(points: Sequence[int]) -> dict[str, Shape]:
-    """The shapes of the tensors of reference patches; points: number of patches, and of features of each."""
-    features = points[-1]
-    statistics = len(STATISTICS)
+    """The shapes of the fields of reference patches; points: number of patches, and of features of each."""
+    features, statistics = (points[-1],), (len(STATISTICS),)
+    bounded = partial(Shape, low=-LARGEST, high=LARGEST)
     return {
-        "points": Shape(points, low=-LARGEST, high=LARGEST),
-        "centre": Shape((features,), low=-LARGEST, high=LARGEST),
-        "spread": Shape((features,), low=LEAST_SPREAD / 2, high=LARGEST),
-        "usual": Shape((statistics,), low=-LARGEST, high=LARGEST),
-        "width": Shape((statistics,), low=LEAST_WIDTH / 2, high=LARGEST),
-        "sizes": Shape((2, EXTENTS), low=-LARGEST, high=LARGEST),
-        "numbers": Shape((2,), low=1e-30, high=LARGEST),
+        "points": bounded(points),
+        "centre": bounded(features),
+        "spread": bounded(features, low=LEAST_SPREAD / 2),
+        "usual": bounded(statistics),
+        "width": bounded(statistics, low=LEAST_WIDTH / 2),
+        "sizes": bounded((2, EXTENTS)),
+        "numbers": bounded((2,), low=1e-30),
     }
-
-
-def references_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> ReferencePatches:
-    """The reference patches from the tensors of `ReferencePatches.tensors`."""
-    start = f"{prefix}."
-    own = {
-        name.removeprefix(start): tensor.numpy()
-        for name, tensor in tensors.items()
-        if name.startswith(start)
-    }
-    near, patients = own.pop("numbers").tolist()
-    own["sizes"][1] = np.maximum(own["sizes"][1], LEAST_SIZE)  # a file from elsewhere may have none
-    return ReferencePatches(median=own.pop("usual"), **own, near=near, patients=round(patients))
 
 
 @dataclass(frozen=True)
@@ -168,13 +145,11 @@ class Verdict:
         text = (
             f"The scan differs from those of the calibration: {STATISTICS[worst]}.{DOUBTFUL[grade]}"
         )
-        if self.patients < PROVING:
-            text += f" (The calibration had {plural(self.patients, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
-        return [
-            message(
-                "calibration-distance", text, grade=grade, score=self.score, patients=self.patients
-            )
-        ]
+        count = self.patients
+        if count < PROVING:
+            text += f" (The calibration had {plural(count, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
+        code = "calibration-distance"
+        return [message(code, text, grade=grade, score=self.score, patients=count)]
 
     @property
     def entry(self) -> dict[str, object]:
@@ -192,8 +167,7 @@ class Verdict:
         nearest = ndimage.distance_transform_edt(
             ~is_patch, return_distances=False, return_indices=True
         )
-        filled: Array = distances[tuple(nearest)]
-        return filled
+        return np.asarray(distances[tuple(nearest)])
 
 
 def patches_of(
@@ -282,18 +256,18 @@ def fit_references(
         distances.append(_distances((case.features - centre) / spread, points[owners != patient]))
         others = _size_distribution(sizes[names != patient], voxel_size)
         statistics.append(_statistics(distances[-1], case.size, others))
-    median = np.median(statistics, axis=0)
-    by_patients = by_patient(zip(patients, np.array(statistics) - median))
-    width = _limits([np.array(rows) for rows in by_patients.values()], median)
+    usual = np.median(statistics, axis=0)
+    by_patients = by_patient(zip(patients, np.array(statistics) - usual))
+    width = _limits([np.array(rows) for rows in by_patients.values()], usual)
+    near = np.quantile(np.concatenate(distances), NEAR)
     return ReferencePatches(
         points,
         centre,
         spread,
-        median.astype(np.float32),
+        usual.astype(np.float32),
         width.astype(np.float32),
         _size_distribution(sizes, voxel_size),
-        near=float(np.quantile(np.concatenate(distances), NEAR)),
-        patients=len(by_patients),
+        np.array([near, len(by_patients)], np.float32),
     )
 
 
@@ -334,10 +308,12 @@ def verdict_on(references: ReferencePatches, case: Patches) -> Verdict:
         (case.features - references.centre) / references.spread, references.points
     )
     statistics = np.array(_statistics(distances, case.size, references.sizes))
-    relative = (statistics - references.median) / references.width
-    by_name = {name: float(value) for name, value in zip(STATISTICS, relative)}
+    relative = (statistics - references.usual) / references.width
     return Verdict(
-        by_name, distances / np.float32(references.near), case.places, references.patients
+        dict(zip(STATISTICS, relative.tolist())),
+        distances / references.numbers[0],
+        case.places,
+        references.patients,
     )
 
 
@@ -345,7 +321,7 @@ def _statistics(distances: Array, size: Array, sizes: Array) -> list[float]:
     """The values of STATISTICS for a case."""
     count = max(1, round(FARTHEST * len(distances)))
     farthest = np.sort(distances)[-count:]
-    deviations = np.abs((size - sizes[0]) / sizes[1])
+    deviations = np.abs((size - sizes[0]) / np.maximum(sizes[1], LEAST_SIZE))
     return [float(distances.mean()), float(farthest.mean()), float(deviations.max())]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,14 +13,14 @@ from voxlate.system.arrays import Float32
 from voxlate.system.records import Shape
 
 Array = Float32
-Learned = Literal["learned", "difficulty"]
 
 BATCH = 2048
 LEARNING_RATE = 4e-3
 AT_ONCE = 1 << 18  # voxels in one prediction
 LEAST = 1e-4  # divisor of features and errors
-LARGEST = 1e4  # size of a weight: networks with such weights predict finite values
+LARGEST = 1e4  # size of a value: networks with such weights predict finite values
 NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
+LOWEST = {"spread": LEAST / 2, "unit": LEAST / 2, "least": 0.0}  # of the values of these tensors
 
 
 @dataclass(frozen=True)
@@ -34,78 +33,64 @@ class WidthSettings:
     least: float
 
 
-SETTINGS: dict[Learned, WidthSettings] = {
+SETTINGS: dict[str, WidthSettings] = {
     "learned": WidthSettings((48, 48), outputs=2, steps=800, least=NARROWEST),
     "difficulty": WidthSettings((32,), outputs=1, steps=800, least=0.02),
 }
 
 
-@dataclass(frozen=True)
-class Widths:
+class Widths(nn.Sequential):
     """A network of widths, the mean and spread of its features, the unit of its outputs, and what is added to them."""
 
-    net: nn.Sequential
     centre: Tensor
     spread: Tensor
     unit: Tensor
     least: Tensor
 
+    def __init__(self, method: str, features: int):
+        settings = SETTINGS[method]
+        layers = list[nn.Module]()
+        for inputs, outputs in pairwise([features, *settings.hidden, settings.outputs]):
+            layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+        super().__init__(*layers[:-1])
+        self.register_buffer("centre", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.register_buffer("unit", torch.ones(()))
+        self.register_buffer("least", torch.tensor(settings.least))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The outputs [N, 1 or 2] for features [N, F]."""
+        standardised = (features - self.centre) / self.spread
+        return F.softplus(super().forward(standardised)) * self.unit + self.least
+
     def predict(self, features: Array) -> Array:
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
         flat = torch.from_numpy(np.ascontiguousarray(features)).flatten(0, -2)
         with torch.inference_mode():
-            widths = torch.cat([self.widths(part) for part in flat.split(AT_ONCE)])
+            widths = torch.cat([self(part) for part in flat.split(AT_ONCE)])
         both_sides: Array = widths.expand(-1, 2).T.reshape(2, *features.shape[:-1]).numpy()
         return both_sides
 
-    def widths(self, features: Tensor) -> Tensor:
-        """The outputs [N, 1 or 2] for features [N, F]."""
-        standardised = (features - self.centre) / self.spread
-        return F.softplus(self.net(standardised)) * self.unit + self.least
 
-    def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """All tensors, by names that begin with a prefix."""
-        tensors = {
-            "centre": self.centre,
-            "spread": self.spread,
-            "unit": self.unit,
-            "least": self.least,
-        }
-        tensors |= self.net.state_dict()
-        return {f"{prefix}.{name}": tensor.contiguous() for name, tensor in tensors.items()}
-
-
-def widths_shapes(method: Learned, features: int) -> dict[str, Shape]:
+def widths_shapes(method: str, features: int) -> dict[str, Shape]:
     """The shapes of the tensors of a network of widths with so many features."""
-    sizes = [features, *SETTINGS[method].hidden, SETTINGS[method].outputs]
-    shapes = dict[str, Shape]()
-    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
-        shapes[f"{2 * number}.weight"] = Shape((outputs, inputs), low=-LARGEST, high=LARGEST)
-        shapes[f"{2 * number}.bias"] = Shape((outputs,), low=-LARGEST, high=LARGEST)
-    shapes["centre"] = Shape((features,), low=-(LARGEST**2), high=LARGEST**2)
-    shapes["spread"] = Shape((features,), low=LEAST / 2, high=LARGEST**2)
-    shapes["unit"] = Shape((), low=LEAST / 2, high=LARGEST**2)
-    shapes["least"] = Shape((), low=0, high=1)
-    return shapes
-
-
-def widths_from(tensors: Mapping[str, Tensor], prefix: str) -> Widths:
-    """The network from the tensors of `Widths.tensors`."""
-    start = f"{prefix}."
-    own = {
-        name.removeprefix(start): tensor
+    with torch.device("meta"):
+        tensors = Widths(method, features).state_dict()
+    return {
+        name: Shape(tensor.shape, low=LOWEST.get(name, -LARGEST), high=LARGEST)
         for name, tensor in tensors.items()
-        if name.startswith(start)
     }
-    centre, spread, unit, least = (own.pop(name) for name in ("centre", "spread", "unit", "least"))
-    biases = [tensor for name, tensor in sorted(own.items()) if name.endswith("bias")]
-    net = _network([len(centre), *map(len, biases)])
-    net.load_state_dict(own)
-    return Widths(net, centre, spread, unit, least)
+
+
+def read_widths(method: str, tensors: Mapping[str, Tensor]) -> Widths:
+    """The network with these tensors, which are on the CPU."""
+    widths = Widths(method, len(tensors["centre"]))
+    widths.load_state_dict(tensors)
+    return widths.requires_grad_(False)
 
 
 def fit_widths(
-    method: Learned,
+    method: str,
     features: Array,
     errors: Array,
     weights: Array,
@@ -119,20 +104,20 @@ def fit_widths(
     sides: Lei et al. 2018, sec. 5.2 (locally weighted conformal inference).
     """
     settings = SETTINGS[method]
-    all_features = torch.from_numpy(np.ascontiguousarray(features, np.float32))
-    all_errors = torch.from_numpy(np.ascontiguousarray(errors, np.float32))
+    all_features, all_errors, chances = (
+        torch.from_numpy(np.ascontiguousarray(values, np.float32))
+        for values in (features, errors, weights)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = _network([all_features.shape[1], *settings.hidden, settings.outputs])
-    spread = all_features.std(0).clamp_min(LEAST)
-    unit = all_errors.abs().mean().clamp_min(LEAST)
-    model = Widths(net, all_features.mean(0), spread, unit, torch.tensor(settings.least))
-    optimiser = torch.optim.Adam(net.parameters(), LEARNING_RATE, fused=True)
+        model = Widths(method, all_features.shape[1])
+    model.centre = all_features.mean(0)
+    model.spread = all_features.std(0).clamp_min(LEAST)
+    model.unit = unit = all_errors.abs().mean().clamp_min(LEAST)
+    optimiser = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
-    for chosen in _batches(
-        torch.from_numpy(np.ascontiguousarray(weights, np.float32)), settings.steps, seed
-    ):
-        widths = model.widths(all_features[chosen])
+    for chosen in _batches(chances, settings.steps, seed):
+        widths = model(all_features[chosen])
         error = all_errors[chosen]
         if method == "learned":
             loss = _interval_score(widths, error, alpha)
@@ -143,8 +128,7 @@ def fit_widths(
         (loss / unit).mean().backward()
         optimiser.step()
         schedule.step()
-    net.requires_grad_(False)
-    return model
+    return model.requires_grad_(False)
 
 
 def _interval_score(widths: Tensor, error: Tensor, alpha: float) -> Tensor:
@@ -159,10 +143,3 @@ def _batches(weights: Tensor, steps: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     positions = torch.rand(steps, BATCH, generator=generator, dtype=torch.float64) * ends[-1]
     return torch.searchsorted(ends, positions, right=True).clamp_max(len(weights) - 1)
-
-
-def _network(sizes: list[int]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.SiLU()]
-    return nn.Sequential(*layers[:-1])
