@@ -10,8 +10,8 @@ from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.scans import Part, Scans, find_scans, part_of
-from voxlate.synthesis.selection import Selection
+from voxlate.synthesis.scans import Scans, find_scans
+from voxlate.synthesis.selection import Selection, part_of
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, read_json
 
@@ -22,7 +22,7 @@ def names(scans):
 
 def test_parts_share_out_all_cases_and_each_once():
     scans = [Scans(f"case{number}", {}) for number in range(7)]
-    assert [names(Part(number, 3).choose(scans)) for number in (1, 2, 3)] == [
+    assert [names(scans[part_of(text)]) for text in ("1/3", "2/3", "3/3")] == [
         ["case0", "case3", "case6"],
         ["case1", "case4"],
         ["case2", "case5"],
@@ -106,14 +106,14 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
     run, cohort, tmp_path, monkeypatch
 ):
     out, model = tmp_path / "out", load_members([run])
-    own = Part(1, 2).choose(find_scans([str(cohort)], model))
+    own = find_scans([str(cohort)], model)[part_of("1/2")]
     others = [name for name in (f"case{k}" for k in range(6)) if name not in names(own)]
 
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as during:
-        during.setattr(cohorts, "_synthesise_case", killed)
+        during.setattr(Model, "synthesise", killed)
         with pytest.raises(KeyboardInterrupt):
             synthesise_cases(Selection(model, own, others), out)
     assert [
@@ -129,7 +129,7 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
 
 def test_a_calibration_is_part_of_the_way(run, cohort, tmp_path, monkeypatch):
     out, model = tmp_path / "out", load_members([run])
-    own = Part(1, 2).choose(find_scans([str(cohort)], model))
+    own = find_scans([str(cohort)], model)[part_of("1/2")]
     others = [name for name in (f"case{k}" for k in range(6)) if name not in names(own)]
     own, others = own[:1], [*names(own[1:]), *others]
     synthesise_cases(Selection(model, own, others), out)

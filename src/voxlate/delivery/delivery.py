@@ -5,9 +5,10 @@ from pathlib import Path
 from voxlate.cohorts.pseudonyms import check_outside
 from voxlate.delivery.bids import check_bids, write_bids
 from voxlate.delivery.dicom_out import check_dicom, export_dicom
+from voxlate.executors.job import NamedProgress
 from voxlate.formats.itk import ITK, load_writer
 from voxlate.options.synthesise import SynthOptions
-from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.progress import no_report, warn_unless_note
 from voxlate.synthesis.selection import Selection
 from voxlate.system.errors import BadInput

@@ -4,16 +4,19 @@ import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from voxlate.system.errors import BadInput, plural
-from voxlate.system.messages import Message, Say
+from voxlate.system.messages import Message, Say, message
 
 Case = TypeVar("Case")
 BUSY = 0.9  # share of time in which a GPU should compute
 Progress = Callable[[int, int], None]
+NamedProgress = Callable[[str, int, int], None]
 
 
 def no_report(*_: object) -> None:
@@ -152,6 +155,32 @@ class InProcess:
             except BadInput as error:
                 outcome = Outcome(error=error)
             yield number, outcome
+
+
+def run_cases(
+    executor: Executor,
+    job: Job,
+    cases: Sequence[Any],
+    progress: NamedProgress,
+    warn: Say,
+    fatal: type[Exception] | tuple[type[Exception], ...],
+) -> list[Outcome]:
+    """The outcomes of all cases in their order; raises an error of a fatal type at once.
+
+    progress: is called with "cases" or "slices", and the number of finished ones and of all.
+    """
+    outcomes = dict[int, Outcome]()
+    progress("cases", 0, len(cases))
+    slices = partial(progress, "slices")
+    with closing(executor.run(job, cases, progress=slices, warn=warn)) as running:
+        for number, outcome in running:
+            if isinstance(outcome.error, fatal):
+                raise outcome.error
+            outcomes[number] = outcome
+            progress("cases", len(outcomes), len(cases))
+    if busy := busy_line([outcome.cost for outcome in outcomes.values()]):
+        warn(message("workers", busy))
+    return [outcomes[number] for number in range(len(cases))]
 
 
 def case_sentence(case: str, error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.find import find_cohort
 from voxlate.executors.choose import choose_executor
-from voxlate.executors.job import no_report
+from voxlate.executors.job import NamedProgress, no_report
 from voxlate.images.intensity import network_ends
 from voxlate.options.calibrate import CalibrateOptions
 from voxlate.options.option import merge
@@ -17,7 +17,6 @@ from voxlate.starters.names import is_starter, name_of
 from voxlate.synthesis.calibration_job import (
     PARTS,
     CalibrationJob,
-    Progress,
     Rules,
     collect_cases,
 )
@@ -47,7 +46,7 @@ def calibrate(
     cases: Sequence[CaseFiles],
     options: CalibrateOptions | None = None,
     *,
-    progress: Progress = no_report,
+    progress: NamedProgress = no_report,
     warn: Say = warn_unless_note,
     **changes: Any,
 ) -> Calibration:
@@ -84,7 +83,7 @@ def _fit(
     data: Mapping[str, CaseData],
     rules: Rules,
     asked: CalibrateOptions,
-    progress: Progress,
+    progress: NamedProgress,
 ) -> Calibration:
     """The intervals of each target, and the reference patches, by the data of all cases."""
     header, seed = model.header, asked.seed

@@ -2,9 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from voxlate.cases.case import LABEL, MASK, prepare_case
 from voxlate.cases.layout import lay_out
 from voxlate.cohorts.case_files import CaseFiles
-from voxlate.executors.job import Context, Executor, busy_line, case_sentence
+from voxlate.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
 from voxlate.formats.io import content_hash, read_volume
 from voxlate.images.grid import Volume, orient, same_grid
 from voxlate.images.intensity import Scale
@@ -43,7 +41,6 @@ HOLD_BACK = "Hold back more: prepare with other --shares."
 CORRECT = "Correct the {} cases that are left out, or give others: the reason stands beside each."
 PARTS = ".parts"  # of the folder that keeps the data of cases until the calibration ends
 
-Progress = Callable[[str, int, int], None]
 Rules = Mapping[str, Mapping[str, str]]
 """The rules of regions, by target and name."""
 
@@ -227,7 +224,7 @@ def collect_cases(
     job: CalibrationJob,
     cases: Sequence[CaseFiles],
     executor: Executor,
-    progress: Progress,
+    progress: NamedProgress,
     warn: Say,
     *,
     any_truth: bool,
@@ -239,8 +236,24 @@ def collect_cases(
     patients = len({case.patient or case.case for case in cases})
     if patients < FEWEST:
         raise _too_few(job.rules, f"{patients} ({len(cases)} cases)", HOLD_BACK)
+    outcomes = run_cases(executor, job, cases, progress, warn, (InTraining, CannotWrite))
     failed = list[str]()
-    data = _synthesise_cases(job, cases, executor, progress, warn, failed)
+    data = dict[str, CaseData]()
+    for files, outcome in zip(cases, outcomes):
+        case, content = files.case, outcome.result
+        twin = next((name for name, other in data.items() if other.content == content), None)
+        if outcome.error is not None:
+            failed.append(f"{case} is left out: {case_sentence(case, outcome.error)}")
+            warn(message("case-left-out", failed[-1]))
+        elif twin is not None:
+            text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
+            warn(message("same-patient", text, case=case))
+        elif (own := job.read(files, content)) is not None:
+            data[case] = own
+        else:
+            raise CannotWrite(
+                f"{job.folder}: expected the data of {case} that were written, found others. Check the disk."
+            )
     wrong = set[str]()
     for name in job.rules:
         faults = faults_of({case: own.truths[name] for case, own in data.items()})
@@ -257,52 +270,6 @@ def collect_cases(
     for name, rules in job.rules.items():
         _check_voxels(name, kept, rules, warn)
     return kept
-
-
-def _synthesise_cases(
-    job: CalibrationJob,
-    cases: Sequence[CaseFiles],
-    executor: Executor,
-    progress: Progress,
-    warn: Say,
-    failed: list[str],
-) -> dict[str, CaseData]:
-    """The data of different cases by name; failed: receives a sentence for each case that cannot be synthesised."""
-    contents = dict[str, Mapping[str, str]]()
-    costs = []
-    progress("cases", 0, len(cases))
-    slices = partial(progress, "slices")
-    with closing(executor.run(job, cases, progress=slices, warn=warn)) as running:
-        for number, outcome in running:
-            case = cases[number].case
-            costs.append(outcome.cost)
-            if isinstance(outcome.error, InTraining | CannotWrite):
-                raise outcome.error
-            if outcome.error is None:
-                contents[case] = outcome.result
-            else:
-                failed.append(f"{case} is left out: {case_sentence(case, outcome.error)}")
-                warn(message("case-left-out", failed[-1]))
-            progress("cases", len(costs), len(cases))
-    if busy := busy_line(costs):
-        warn(message("workers", busy))
-    data = dict[str, CaseData]()
-    for files in cases:
-        content = contents.get(files.case)
-        if content is None:
-            continue
-        twin = next((name for name, other in data.items() if other.content == content), None)
-        if twin is not None:
-            text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
-            warn(message("same-patient", text, case=files.case))
-            continue
-        own = job.read(files, content)
-        if own is None:
-            raise CannotWrite(
-                f"{job.folder}: expected the data of {files.case} that were written, found others. Check the disk."
-            )
-        data[files.case] = own
-    return data
 
 
 def _check_voxels(

@@ -1,21 +1,26 @@
 """Synthesis of many cases into a folder; finished cases are kept, so that a stopped command resumes."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from voxlate.executors.choose import choose_executor
-from voxlate.executors.job import Context, Executor, InProcess, Outcome, busy_line, case_sentence
+from voxlate.executors.job import (
+    Context,
+    Executor,
+    InProcess,
+    NamedProgress,
+    case_sentence,
+    run_cases,
+)
 from voxlate.formats.io import is_picture
 from voxlate.images.face import may_show_face
 from voxlate.options.option import merge
 from voxlate.options.synthesise import SynthOptions
 from voxlate.scoring.provenance import provenance_of
-from voxlate.synthesis.model import Model
 from voxlate.synthesis.model_transfer import SentModel
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.progress import no_report, warn_unless_note
@@ -27,7 +32,6 @@ from voxlate.system.files import lock
 from voxlate.system.messages import Message, Say, message, read_messages
 from voxlate.system.slabs import scratch_in
 
-NamedProgress = Callable[[str, int, int], None]
 OTHER = "other"  # the split of a patient whose case has the name of a training case
 
 
@@ -51,47 +55,30 @@ def synthesise_cases(
     fails raises BadInput.
     """
     asked = merge(SynthOptions, options, changes)
-    model, scans, others, seed = selected.model, selected.scans, selected.others, asked.seed
+    model, scans, others = selected.model, selected.scans, selected.others
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
     for unchecked in model.unchecked:
         say(unchecked)
+    plan, ending = model.plan({}, asked.seed), f".{asked.format}"
+    output = OutputFolder(out, plan, model.origins, others, ending, selected.hidden, selected.parts)
     cases = [case.case for case in scans]
-    output = OutputFolder(
-        out,
-        model.plan({}, seed),
-        model.origins,
-        others,
-        f".{asked.format}",
-        selected.hidden,
-        selected.parts,
-    )
-    outcomes = dict[int, Outcome]()
     finished = dict[str, _CaseFolder]()
     failed = dict[str, str]()
     with lock(out) if others is None else nullcontext():
         _claim(output, cases, say)
         chosen = executor or choose_executor(asked, asked.device, say)
         apart = not isinstance(chosen, InProcess)
-        job = _SynthesisJob(SentModel(model, asked.device), output, splits_of(model), seed, apart)
-        progress("cases", 0, len(scans))
-        slices = partial(progress, "slices")
-        running = chosen.run(
-            job, scans, progress=slices, warn=lambda told: say(output.clean_message(told))
-        )
-        with closing(running):
-            for number, outcome in running:
-                if isinstance(outcome.error, CannotWrite):
-                    raise output.clean_error(outcome.error)
-                outcomes[number] = outcome
-                progress("cases", len(outcomes), len(scans))
-        for number, case in enumerate(cases):
-            error = outcomes[number].error
+        sent = SentModel(model, asked.device)
+        job = _SynthesisJob(sent, output, splits_of(model), asked.seed, apart)
+        outcomes = run_cases(chosen, job, scans, progress, say, CannotWrite)
+        for case, outcome in zip(cases, outcomes):
+            error = outcome.error
             if error is None:
-                finished[case] = outcomes[number].result
+                finished[case] = outcome.result
             elif isinstance(error, BadInput) and len(cases) == 1:
-                raise output.clean_error(error)
+                raise error
             else:
                 failed[case] = output.clean(case_sentence(case, error))
         folders = [done.folder for done in finished.values()]
@@ -100,8 +87,6 @@ def synthesise_cases(
                 output.write_provenance(folders[0], cases, selected.lacking, failed)
     for change in _changes(finished, len(cases)):
         say(change)
-    if busy := busy_line([outcome.cost for outcome in outcomes.values()]):
-        say(message("workers", busy))
     return folders, failed
 
 
@@ -163,78 +148,77 @@ class _SynthesisJob:
 
     def open(self) -> Callable[[Scans, Context], _CaseFolder]:
         """The work on one case."""
-        return self._synthesise_or_keep
+        return self._work
+
+    def _work(self, scans: Scans, context: Context) -> _CaseFolder:
+        """Synthesise a case, unless its images are there and unchanged; neither errors nor messages name hidden cases."""
+        try:
+            return self._synthesise_or_keep(scans, context)
+        except BadInput as error:
+            raise self.output.clean(error) from None
 
     def _synthesise_or_keep(self, scans: Scans, context: Context) -> _CaseFolder:
-        """Synthesise a case, unless its images are there and unchanged."""
         output = self.output
         folder = output.folder_of(scans.case)
         recorded = output.has_images_of(scans.case, scans.files)
         unchanged = recorded and is_unchanged(folder) and has_format(folder, output.ending)
-        if unchanged and _has_all_and_no_other(self.sent.model, scans, folder, output.ending):
+        if unchanged and self._has_all_and_no_other(scans, folder):
             return _CaseFolder(folder, True, False, [])
         hold = lock(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
         with hold, scratch_in(folder):
-            removed = _synthesise_case(
-                self.sent.model, scans, folder, output, self.splits, self.seed, context
+            removed = self._synthesise(scans, folder, context)
+        return _CaseFolder(folder, False, recorded, [f"{folder.name}/{name}" for name in removed])
+
+    def _has_all_and_no_other(self, scans: Scans, folder: Path) -> bool:
+        """Whether the folder has the images that are asked for, and none of those that --missing leaves out."""
+        model, ending = self.sent.model, self.output.ending
+        wanted = set(model.names_of(scans.files))
+        possible = model.with_only(()).names_of(scans.files)
+        return all((folder / f"{name}{ending}").exists() == (name in wanted) for name in possible)
+
+    def _synthesise(self, scans: Scans, folder: Path, context: Context) -> list[str]:
+        """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
+        model, output = self.sent.model, self.output
+
+        def warn(warning: Message) -> None:
+            """Report a warning on this case."""
+            context.warn(output.clean(warning.on(scans.case)))
+
+        check_free(folder, [f"{name}{output.ending}" for name in model.names_of(scans.files)])
+        image = model.synthesise(
+            scans.files,
+            case=scans.case,
+            seed=self.seed,
+            progress=context.progress,
+            warn=warn,
+            turn=context.turn,
+        )
+        for note in scans.notes:
+            warn(note)
+        if scans.others and model.recipe.task.completes:  # another name would count as missing
+            text = (
+                f"{', '.join(scans.others)} was not used: no modality of this model has that name."
             )
-        return _CaseFolder(folder, False, recorded, removed)
-
-
-def _has_all_and_no_other(model: Model, scans: Scans, folder: Path, ending: str) -> bool:
-    """Whether the folder has the images that are asked for, and none of those that --missing leaves out."""
-    wanted = set(model.names_of(scans.files))
-    possible = model.with_only(()).names_of(scans.files)
-    return all((folder / f"{name}{ending}").exists() == (name in wanted) for name in possible)
-
-
-def _synthesise_case(
-    model: Model,
-    scans: Scans,
-    folder: Path,
-    output: OutputFolder,
-    splits: Mapping[str, str],
-    seed: int,
-    context: Context,
-) -> list[str]:
-    """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
-
-    def warn(warning: Message) -> None:
-        """Report a warning on this case."""
-        context.warn(warning.on(scans.case))
-
-    check_free(folder, [f"{name}{output.ending}" for name in model.names_of(scans.files)])
-    image = model.synthesise(
-        scans.files,
-        case=scans.case,
-        seed=seed,
-        progress=context.progress,
-        warn=warn,
-        turn=context.turn,
-    )
-    for note in scans.notes:
-        warn(note)
-    if scans.others and model.recipe.task.completes:  # another name would count as missing
-        text = f"{', '.join(scans.others)} was not used: no modality of this model has that name."
-        warn(message("unused-scan", text))
-    stated = _provenance_for(image, scans, folder, output)
-    for warning in _faces(image) if output.hidden is not None else ():
-        warn(warning)
-        stated["warnings"] = [*stated.get("warnings", ()), warning.table]
-    split = splits.get(scans.known_as or scans.case)
-    in_training = image.provenance.get("in_training")
-    if split == "train" and in_training is False:
-        split = OTHER
-        text = "It has the name of a training case and other voxels: it counts as another patient."
-        warn(message("name-of-training-case", text))
-    elif in_training:
-        split = "train"
-    if split:  # in the provenance of the case, so that it stays with the image
-        stated["split"] = split
-    only_pictures = all(is_picture(path) for path in scans.files.values())
-    suffixes = (output.ending, ".png") if only_pictures else (output.ending,)
-    removed = replace(image, provenance=stated).write(folder, suffixes)
-    return [f"{folder.name}/{name}" for name in removed]
+            warn(message("unused-scan", text))
+        stated = _provenance_for(image, scans, folder, output)
+        for warning in _faces(image) if output.hidden is not None else ():
+            warn(warning)
+            stated["warnings"] = [*stated.get("warnings", ()), warning.table]
+        split = self.splits.get(scans.known_as or scans.case)
+        in_training = image.provenance.get("in_training")
+        if split == "train" and in_training is False:
+            split = OTHER
+            text = (
+                "It has the name of a training case and other voxels: it counts as another patient."
+            )
+            warn(message("name-of-training-case", text))
+        elif in_training:
+            split = "train"
+        if split:  # in the provenance of the case, so that it stays with the image
+            stated["split"] = split
+        only_pictures = all(is_picture(path) for path in scans.files.values())
+        suffixes = (output.ending, ".png") if only_pictures else (output.ending,)
+        return replace(image, provenance=stated).write(folder, suffixes)
 
 
 def _provenance_for(
@@ -246,21 +230,9 @@ def _provenance_for(
         place = {} if output.hidden is not None else {"path": place_from(scans.files[name], folder)}
         inputs[name] = {**scan, **place}
     stated = {**image.provenance, **output.runs_from(folder), "inputs": inputs}
-    if output.hidden is None:
-        return stated
-    kept = output.plan.keys() - {"inputs"}  # by which a stopped synthesis is resumed
-    return {key: value if key in kept else _clean(value, output) for key, value in stated.items()}
-
-
-def _clean(value: Any, output: OutputFolder) -> Any:
-    """A value of a provenance with clean texts."""
-    if isinstance(value, str):
-        return output.clean(value)
-    if isinstance(value, list | tuple):
-        return [_clean(entry, output) for entry in value]
-    if isinstance(value, dict):
-        return {key: _clean(entry, output) for key, entry in value.items()}
-    return value
+    # the entries of the plan stay as they are, because a stopped synthesis is resumed by them
+    own = {key: value for key, value in stated.items() if key not in output.plan}
+    return {**stated, **output.clean({**own, "inputs": inputs})}
 
 
 def _faces(image: Synthesised) -> list[Message]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
+from voxlate.executors.job import NamedProgress
 from voxlate.options.evaluate import EvaluateOptions
 from voxlate.options.executors import ExecutorOptions
 from voxlate.options.synthesise import SynthOptions
@@ -19,7 +20,7 @@ from voxlate.scoring.evaluate import evaluate, rules_of
 from voxlate.scoring.provenance import difference, provenance_of, source_paths
 from voxlate.scoring.regions import check_mask
 from voxlate.scoring.tables import Scores
-from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.output_folder import place_from
 from voxlate.synthesis.progress import no_report

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from voxlate.cohorts.pseudonyms import without_names
 from voxlate.scoring.provenance import difference, provenance_of, read_provenance
@@ -13,6 +13,8 @@ from voxlate.synthesis.result import check_folder, read_synthesis
 from voxlate.system.errors import BadInput
 from voxlate.system.files import lock, relative_to, safe_name, write_json
 from voxlate.system.messages import Message
+
+T = TypeVar("T")
 
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
 OF_ONE_CASE = {  # entries of a case's provenance that the folder's provenance does not have
@@ -43,21 +45,33 @@ class OutputFolder:
         """The folder of a case."""
         return self.path / safe_name(case, "case")
 
-    def clean(self, text: str) -> str:
-        """A sentence without the names and paths that pseudonyms stand for."""
-        return text if self.hidden is None else without_names(text, self.hidden)
-
-    def clean_message(self, message: Message) -> Message:
-        """A message without the names and paths that pseudonyms stand for."""
-        return replace(message, text=self.clean(message.text), case=self.clean(message.case))
-
-    def clean_error(self, error: BadInput) -> BadInput:
-        """The error without the names that pseudonyms stand for."""
-        return error if self.hidden is None else type(error)(self.clean(str(error)))
+    def clean(self, value: T) -> T:
+        """A text, message or error, or a table of them, without the names and paths that pseudonyms stand for."""
+        if self.hidden is None:
+            return value
+        cleaned: Any = value
+        match value:
+            case str():
+                cleaned = without_names(value, self.hidden)
+            case Message():
+                cleaned = replace(value, text=self.clean(value.text), case=self.clean(value.case))
+            case BadInput():
+                cleaned = type(value)(self.clean(str(value)))
+            case list() | tuple():
+                cleaned = [self.clean(entry) for entry in value]
+            case dict():
+                cleaned = {key: self.clean(entry) for key, entry in value.items()}
+        return cast(T, cleaned)
 
     def runs_from(self, folder: Path) -> dict[str, Any]:
-        """The entries of a provenance in this folder on where the models are; none where names are hidden."""
-        return runs_from(self.origins, folder) if self.hidden is None else {}
+        """The entries of a provenance on where models are: `run`, the first, and of an ensemble also `runs`, all of them.
+
+        The scores use the naive baselines of the first. There are none where names are hidden.
+        """
+        if self.hidden is not None:
+            return {}
+        places = [place_from(origin, folder) for origin in self.origins]
+        return {"run": places[0], **({"runs": places} if len(places) > 1 else {})}
 
     @contextmanager
     def lock(self, path: Path, wait_seconds: float = 0) -> Iterator[None]:
@@ -96,16 +110,7 @@ class OutputFolder:
         path = self.path / "provenance.json"
         if not path.is_file():
             shared = {key: value for key, value in self.plan.items() if key != "inputs"}
-            write_json(
-                path,
-                {
-                    **shared,
-                    **self.runs_from(self.path),
-                    "cases": list(cases),
-                    "failed": {},
-                    "parts": self.parts,
-                },
-            )
+            self._write(shared, cases, {})
             return
         stated = read_synthesis(path)
         if stated.get("parts", self.parts) != self.parts:
@@ -125,30 +130,22 @@ class OutputFolder:
         """
         folder = self.path / case
         check_folder(folder)
-        if not (folder / "provenance.json").exists():
+        path = folder / "provenance.json"
+        if not path.exists():
             return False
-        provenance_of(self.path, case)  # refuses what synth did not write
-        stated = read_provenance(folder / "provenance.json")
+        stated = read_provenance(path)
         inputs = stated.get("inputs", {})
-        contents = {name: scan.get("sha256") for name, scan in inputs.items()}
-        same_scans = contents == {
-            name: scan.get("sha256") for name, scan in contents_of(files).items()
-        }
+        same_scans = _hashes(inputs) == _hashes(contents_of(files))
         places = {name: scan["path"] for name, scan in inputs.items() if "path" in scan}
         elsewhere = all(
-            places.get(name) != place_from(path, folder) for name, path in files.items()
+            places.get(name) != place_from(file, folder) for name, file in files.items()
         )
         if places and elsewhere and not same_scans:
             raise BadInput(
                 f"{folder}: expected no image of another scan, found that of {' and '.join(map(str, places.values()))}. Choose another --out, or remove the folder."
             )
-        if stated.get("calibration") != self.plan.get(
-            "calibration"
-        ):  # a calibration that is missing is a difference
-            return False
-        return same_scans and all(
-            stated.get(key) == value for key, value in self.plan.items() if key != "inputs"
-        )
+        decisive = {*self.plan, "calibration"} - {"inputs"}  # a missing calibration is a difference
+        return same_scans and all(stated.get(key) == self.plan.get(key) for key in decisive)
 
     def write_provenance(
         self,
@@ -165,21 +162,17 @@ class OutputFolder:
         before = provenance_of(self.path)
         old = {case: why for case, why in lacking.items() if (self.path / case).is_dir()}
         still = {case: why for case, why in before.get("failed", {}).items() if case not in cases}
-        listed = [
-            *before.get("cases", []),
-            *cases,
-            *(self.others or ()),
-        ]  # evaluate states which have no image
-        write_json(
-            self.path / "provenance.json",
-            {
-                **{key: value for key, value in shared.items() if key not in OF_ONE_CASE},
-                **self.runs_from(self.path),
-                "cases": list(dict.fromkeys(listed)),
-                "failed": {**still, **old, **failed},
-                **({} if self.others is None else {"parts": self.parts}),
-            },
-        )
+        # evaluate states which have no image
+        listed = [*before.get("cases", []), *cases, *(self.others or ())]
+        entries = {key: value for key, value in shared.items() if key not in OF_ONE_CASE}
+        self._write(entries, list(dict.fromkeys(listed)), {**still, **old, **failed})
+
+    def _write(
+        self, entries: Mapping[str, Any], cases: Sequence[str], failed: Mapping[str, str]
+    ) -> None:
+        parts = {} if self.others is None else {"parts": self.parts}
+        own = {**self.runs_from(self.path), "cases": list(cases), "failed": failed}
+        write_json(self.path / "provenance.json", {**entries, **own, **parts})
 
 
 def _difference(stated: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
@@ -195,16 +188,9 @@ def _difference(stated: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     return " and ".join(names)
 
 
-def runs_from(origins: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """The entries of a provenance on where models are: `run`, the first, and of an ensemble also `runs`, all of them.
-
-    The scores use the naive baselines of the first.
-    """
-    places = [place_from(origin, folder) for origin in origins]
-    entries: dict[str, Any] = {"run": places[0]}
-    if len(places) > 1:
-        entries["runs"] = places
-    return entries
+def _hashes(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The hash of each input."""
+    return {name: scan.get("sha256") for name, scan in inputs.items()}
 
 
 def place_from(path: Path, folder: Path) -> str:

@@ -40,28 +40,6 @@ class Scans:
     known_as: str = ""
 
 
-@dataclass(frozen=True)
-class Part:
-    """One of several jobs that synthesise the cases of one cohort into one folder: its number, from 1, of so many."""
-
-    number: int
-    of: int
-
-    def choose(self, scans: Sequence[Scans]) -> list[Scans]:
-        """The cases of this part; neighbours, which are often similar, go to several."""
-        return list(scans[self.number - 1 :: self.of])
-
-
-def part_of(text: str) -> Part:
-    """The part that "3/8" names; raises BadInput for any other text."""
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise BadInput(
-            f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}."
-        )
-    return Part(int(match[1]), int(match[2]))
-
-
 def find_scans(
     inputs: list[str],
     model: Model,
@@ -293,38 +271,3 @@ def splits_of(model: Model) -> dict[str, str]:
         for split, cases in splits_of_training(run).items():
             splits |= {case: split for case in cases if split == "train" or case not in splits}
     return splits
-
-
-@dataclass(frozen=True)
-class Sorted:
-    """The cases that can be synthesised, by case why others cannot, and the cases in which nothing is missing."""
-
-    fitting: list[Scans]
-    lacking: dict[str, str]
-    complete: list[str]
-
-
-def sort_out(model: Model, scans: list[Scans]) -> Sorted:
-    """The cases by what the model can do with them.
-
-    Raises BadInput where no case can be synthesised; for a single case with its own sentence.
-    """
-    result = Sorted([], {}, [])
-    for case in scans:
-        try:
-            model.check_names(case.files, case.case)
-            result.fitting.append(case)
-        except BadInput as error:
-            if len(scans) == 1:
-                raise
-            if model.recipe.task.completes and set(model.recipe.data.source) <= set(case.files):
-                result.complete.append(case.case)
-            else:
-                result.lacking[case.case] = str(error)
-    if not result.fitting:
-        lacking = result.lacking
-        first = f" ({next(iter(lacking.values()))})" if lacking else ""
-        raise BadInput(
-            f"INPUT: expected cases to synthesise, found {len(lacking)} that lack scans{first} and {len(result.complete)} that lack none. Check INPUT, --split and --missing."
-        )
-    return result

@@ -1,5 +1,6 @@
 """From runs, inputs and options to the model and the cases that `synth` and voxlate.synthesise work on."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from voxlate.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.options.synthesise import SynthOptions
 from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.scans import Scans, find_scans, part_of, sort_out
+from voxlate.synthesis.scans import Scans, find_scans
+from voxlate.system.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,55 @@ def select(
     )
     if options.missing is not None and model.recipe.task.completes:
         model = model.with_only(options.missing)
-    cases = sort_out(model, found)
-    patients = {case.case: case.patient for case in found}
-    selected = Selection(model, cases.fitting, None, cases.lacking, cases.complete, patients)
+    selected = sort_cases(model, found)
     if options.part is not None:
         part = part_of(options.part)
-        own = part.choose(selected.scans)
-        names = {case.case for case in own}
-        others = [case.case for case in selected.scans if case.case not in names]
-        selected = replace(selected, scans=own, others=others, parts=part.of)
+        others = [case.case for case in selected.scans]
+        del others[part]
+        selected = replace(selected, scans=selected.scans[part], others=others, parts=part.step)
     if options.pseudonymise is None:
         return selected
     return _use_pseudonyms(selected, read_key(options.pseudonymise))
+
+
+def part_of(text: str) -> slice:
+    """The cases of the part that "3/8" names: neighbours, which are often similar, go to several parts.
+
+    Raises BadInput for any other text.
+    """
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise BadInput(
+            f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}."
+        )
+    return slice(int(match[1]) - 1, None, int(match[2]))
+
+
+def sort_cases(model: Model, scans: list[Scans]) -> Selection:
+    """The cases by what the model can do with them.
+
+    Raises BadInput where no case can be synthesised; for a single case with its own sentence.
+    """
+    patients = {case.case: case.patient for case in scans}
+    result = Selection(model, [], patients=patients)
+    for case in scans:
+        try:
+            model.check_names(case.files, case.case)
+            result.scans.append(case)
+        except BadInput as error:
+            if len(scans) == 1:
+                raise
+            if model.recipe.task.completes and set(model.recipe.data.source) <= set(case.files):
+                result.complete.append(case.case)
+            else:
+                result.lacking[case.case] = str(error)
+    if not result.scans:
+        lacking = result.lacking
+        first = f" ({next(iter(lacking.values()))})" if lacking else ""
+        raise BadInput(
+            f"INPUT: expected cases to synthesise, found {len(lacking)} that lack scans{first} and {len(result.complete)} that lack none. Check INPUT, --split and --missing."
+        )
+    return result
 
 
 def _use_pseudonyms(selected: Selection, pseudonyms: Pseudonyms) -> Selection:
