@@ -75,7 +75,7 @@ def main() -> None:
     cases: Any = TinyCases(asked.cases)
     began = first = time.monotonic()
     for done, (_, outcome) in enumerate(choose_executor(options).run(NoWork(), cases), start=1):
-        outcome.get()
+        assert outcome.error is None, outcome.error
         if done == 1:
             first = time.monotonic()
         if done % max(1, asked.cases // 10) == 0:

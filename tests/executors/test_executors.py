@@ -87,7 +87,7 @@ def test_workers_have_a_bounded_number_of_cases_and_no_case_is_taken_early():
     finished = list[int]()
     for number, outcome in schedule_cases(fleet, counted(1000, taken), 1000):
         finished.append(number)
-        assert outcome.get() == "done"
+        assert outcome.result == "done"
         assert len(taken) - len(finished) < 3 * (2 + 1)
     assert sorted(finished) == list(range(1000))
     assert finished != sorted(finished)
@@ -166,13 +166,13 @@ def test_a_process_that_is_killed_as_it_starts_is_replaced(monkeypatch):
 
     monkeypatch.setattr(BaseProcess, "start", start)
     outcomes = in_case_order(LocalExecutor(1).run(Stages(0, 0), [0, 1]))
-    assert [outcome.get() for outcome in outcomes] == [0, 1]
+    assert [outcome.result for outcome in outcomes] == [0, 1]
     assert len(starts) == 2
 
 
 def test_reading_and_writing_overlap_with_the_network():
     outcomes = in_case_order(LocalExecutor(1).run(Stages(0.05, 0.1), list(range(24))))
-    assert [outcome.get() for outcome in outcomes] == list(range(24))
+    assert [outcome.result for outcome in outcomes] == list(range(24))
     line = busy_line([outcome.cost for outcome in outcomes])
     found = re.fullmatch(
         r"The network computed during (\d+)% of the time of 1 worker \(cases: 24\)\.", line

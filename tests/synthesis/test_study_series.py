@@ -7,7 +7,7 @@ import pytest
 
 from rows import every_row
 from voxlate.formats.dicom import SeriesInfo
-from voxlate.synthesis.dicom_study import left_out, pick_series
+from voxlate.synthesis.dicom_study import pick_series, why_excluded
 from voxlate.system.errors import BadInput
 
 AXIAL = frozenset({"1.0 0.0 0.0 0.0 1.0 0.0"})
@@ -53,9 +53,9 @@ PICKED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 5, "ct": 9, "ncct": 9, "cta": Non
 
 
 def test_localisers_screenshots_derived_and_synthetic_series_are_no_candidates() -> None:
-    assert [left_out(one) for one in STUDY] == REASONS
-    assert left_out(series(1, "t1", images=2)) == "of fewer than 3 images"
-    assert left_out(series(1, "t1", directions=frozenset())) == "without a place in the patient"
+    assert [why_excluded(one) for one in STUDY] == REASONS
+    assert why_excluded(series(1, "t1", images=2)) == "of fewer than 3 images"
+    assert why_excluded(series(1, "t1", directions=frozenset())) == "without a place in the patient"
 
 
 @every_row("modality", list(PICKED))

@@ -117,9 +117,9 @@ def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
 
 
 def _series_line(series: SeriesInfo) -> str:
-    from voxlate.synthesis.dicom_study import left_out  # imported where a study asks for it
+    from voxlate.synthesis.dicom_study import why_excluded  # imported where a study asks for it
 
-    reason = left_out(series)
+    reason = why_excluded(series)
     number = f", number {series.number}" if series.number else ""
     choice = f"; {reason}: no candidate of a model" if reason else ""
     return f"{series.modality}, {series.description or 'no description'}, {series.images} images{number}{choice}"

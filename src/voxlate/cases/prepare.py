@@ -47,7 +47,7 @@ from voxlate.cases.survey import CaseProgress, Inputs, read_inputs
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.cohorts.choice import as_names
 from voxlate.cohorts.patient_names import EACH
-from voxlate.executors.choose import named_executor
+from voxlate.executors.choose import choose_named_executor
 from voxlate.executors.job import Executor, InProcess, Plain, case_sentence
 from voxlate.executors.local import LocalExecutor
 from voxlate.formats.io import content_hash, read_volume
@@ -97,7 +97,7 @@ def prepare(
     options.
     """
     asked = merge(PrepareOptions, options, changes)
-    executor = executor or named_executor(asked)
+    executor = executor or choose_named_executor(asked)
     inputs, out = read_inputs(root, asked), Path(out)
     cases, preparation = inputs.found.cases, inputs.preparation
     for warning in inputs.small:

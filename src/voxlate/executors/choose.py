@@ -22,40 +22,28 @@ def choose_executor(
         )
     if options.executor is None and options.workers is None:
         return InProcess()
-    threads = 1 if device is None else _torch_threads()
+    threads, gpus, several = 1, 0, device in ("auto", "cuda")
+    if device is not None:
+        import torch  # heavy
+
+        threads = torch.get_num_threads()
+        gpus = torch.cuda.device_count() if several and torch.cuda.is_available() else 0
     if options.executor == "ray":
         from voxlate.executors.ray_cluster import RayExecutor
 
-        uses_gpus = device in ("auto", "cuda")
-        return RayExecutor(options.address, options.workers, threads, uses_gpus, say)
+        return RayExecutor(options.address, options.workers, threads, several, say)
     from voxlate.executors.local import LocalExecutor
 
     if device is None:
         return LocalExecutor(options.workers or cores())
-    gpus = _gpus_for(device)
     workers = options.workers or max(1, gpus)
     if device in ("auto", "cpu") and not gpus:
         say_crowded(threads, max(1, cores() // workers), say)
     return LocalExecutor(workers, threads, gpus)
 
 
-def named_executor(options: ExecutorOptions) -> Executor | None:
+def choose_named_executor(options: ExecutorOptions) -> Executor | None:
     """The executor that the options name; None where they name none, as for the processes of a preparation."""
     if options.executor is None and options.address is None:
         return None
     return choose_executor(options)
-
-
-def _torch_threads() -> int:
-    """The threads of torch in this process."""
-    import torch  # heavy
-
-    return torch.get_num_threads()
-
-
-def _gpus_for(device: str) -> int:
-    """The number of GPUs among which workers are distributed: all where the device leaves it open."""
-    import torch  # heavy
-
-    several = device in ("auto", "cuda") and torch.cuda.is_available()
-    return torch.cuda.device_count() if several else 0

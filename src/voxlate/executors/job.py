@@ -106,12 +106,6 @@ class Outcome:
     warnings: tuple[Message, ...] = ()
     cost: Cost | None = None
 
-    def get(self) -> Any:
-        """The result; raises the error of the case."""
-        if self.error is not None:
-            raise self.error
-        return self.result
-
 
 Outcomes = Generator[tuple[int, Outcome], None, None]
 """The number and the outcome of each case, in the order in which they finish; closing it ends all workers."""

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from voxlate.executors.job import Case, Job, Outcomes, Progress, no_report
-from voxlate.executors.schedule import Died, Event, Finished, Ready, schedule_cases
+from voxlate.executors.schedule import Died, Event, event_of, schedule_cases
 from voxlate.executors.worker import CaseWorker, sendable, slots_of
 from voxlate.system.machine import begin_worker, interrupts_held
 from voxlate.system.messages import Say
@@ -107,9 +107,7 @@ def _event(worker: int, connection: "Connection[Any, Any]") -> Event:
         ticket, content = connection.recv()
     except (EOFError, OSError):
         return Died(worker)
-    if ticket is not None:
-        return Finished(worker, ticket, content)
-    return Ready(worker) if content is None else Died(worker, content)
+    return event_of(worker, ticket, content)
 
 
 def _serve(

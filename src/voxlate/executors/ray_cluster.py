@@ -15,7 +15,7 @@ from typing import Any
 
 from voxlate.executors.job import Case, Job, Outcome, Outcomes, Progress, no_report
 from voxlate.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
-from voxlate.executors.schedule import Died, Event, Finished, Ready, schedule_cases
+from voxlate.executors.schedule import Died, Event, event_of, schedule_cases
 from voxlate.executors.worker import CaseWorker, say_crowded, sendable, slots_of
 from voxlate.images.optional import optional_package
 from voxlate.system.errors import BadInput
@@ -144,9 +144,7 @@ class _Actors:
             self.ray.kill(self.actors.pop(worker))
             self.calls = {call: other for call, other in self.calls.items() if other[0] != worker}
             return [Died(worker)]
-        if ticket is not None:
-            return [Finished(worker, ticket, content)]
-        return [Ready(worker) if content is None else Died(worker, content)]
+        return [event_of(worker, ticket, content)]
 
     def close(self) -> None:
         """Kill all actors."""

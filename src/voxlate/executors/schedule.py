@@ -44,6 +44,13 @@ class Died:
 Event = Ready | Finished | Died
 
 
+def event_of(worker: int, ticket: int | None, content: Any) -> Event:
+    """The event of an answer: the outcome of a case, or without a ticket the error of opening the job, if any."""
+    if ticket is not None:
+        return Finished(worker, ticket, content)
+    return Ready(worker) if content is None else Died(worker, content)
+
+
 class Fleet(Protocol):
     """Workers of one job, each with a number.
 

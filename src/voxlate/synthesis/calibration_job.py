@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.cases.case import LABEL, MASK, prepare_case
+from voxlate.cases.case import LABEL, MASK, PreparedCase, prepare_case
 from voxlate.cases.layout import lay_out
 from voxlate.cohorts.case_files import CaseFiles
 from voxlate.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
@@ -159,32 +159,22 @@ class CalibrationJob:
         scans = {name: scan for name, scan in scans.items() if name != MASK}
         for name in data.target:
             _check_truth(case, scans[name], header["units"][name], output_grid)
-        sources = {name: scans[name] for name in data.source}
-        preparation = preparation_for(header, recipe, sources)
+        preparation = preparation_for(header, recipe, {name: scans[name] for name in data.source})
         whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
-        if is_in_training(header, whole, whole.arrays):
-            raise InTraining(
-                f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
-            )
-        if case in splits_of_training([self.folder.parent]).get("train", []):
-            text = (
-                "It has the name of a training case and other voxels: it counts as another patient."
-            )
-            warn(message("name-of-training-case", text, case=case))
+        self._check_training(case, whole, warn)
         prepared = lay_out(whole, data.axes)
         if not np.allclose(prepared.header.affine, output_grid.affine):
             raise BadInput(
                 f"{case}: expected the same grid whichever modality is missing, found another one. Calibrate on cases whose scans share a grid."
             )
-        registered = prepared.header.registered
 
         def write(own: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
             """The file itself where it has the image's voxels, and registration did not move it."""
             name = own.modality
-            moved = name in registered and registered[name].kept != "none"
+            registration = prepared.header.registered.get(name)
+            moved = registration is not None and registration.kept != "none"
             from_file = orient(own, data.axes[::-1])
-            written = output_grid.write(values, name, own.unit, order)
-            from_prepared = output_grid.reorient(written)
+            from_prepared = output_grid.reorient(output_grid.write(values, name, own.unit, order))
             same = not moved and same_grid(from_file.grid, from_prepared.grid)
             return from_file if same else from_prepared
 
@@ -205,6 +195,18 @@ class CalibrationJob:
             values = scale.forward(physical) if spec.window else scale.of(physical)
             truths[name] = TrueImage(volume, values, labels)
         return truths
+
+    def _check_training(self, case: str, prepared: PreparedCase, warn: Say) -> None:
+        """Raise InTraining for a patient of the training, whatever it is called; warn of an equal name."""
+        if is_in_training(self.model.header, prepared, prepared.arrays):
+            raise InTraining(
+                f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
+            )
+        if case in splits_of_training([self.folder.parent]).get("train", []):
+            text = (
+                "It has the name of a training case and other voxels: it counts as another patient."
+            )
+            warn(message("name-of-training-case", text, case=case))
 
 
 def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -> None:

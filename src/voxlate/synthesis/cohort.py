@@ -50,27 +50,24 @@ def synthesise_cases(
     Images that complete a case are called desc-synthetic_<modality>. Of the options, changed by `changes`, the seed, the
     format, the device and the workers count. Images in OUT of cases that cannot be synthesised are recorded as those of
     an earlier run; other processes may write the cases of other parts into OUT at the same time. say: is called with
-    each message, by default Python warns of those that are more than notes. executor: works on the cases instead of the
-    workers that the options state. Returns the folders, and a sentence for each case that failed; a single case that
-    fails raises BadInput.
+    each message, by default Python warns of all but notes. executor: works on the cases instead of the stated workers.
+    Returns the folders, and a sentence for each case that failed; a single case that fails raises BadInput.
     """
     asked = merge(SynthOptions, options, changes)
     model, scans, others = selected.model, selected.scans, selected.others
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
-    for unchecked in model.unchecked:
-        say(unchecked)
+    for missing in model.missing_checks:
+        say(missing)
     plan, ending = model.plan({}, asked.seed), f".{asked.format}"
     output = OutputFolder(out, plan, model.origins, others, ending, selected.hidden, selected.parts)
     cases = [case.case for case in scans]
-    finished = dict[str, _CaseFolder]()
-    failed = dict[str, str]()
+    finished, failed = dict[str, _CaseFolder](), dict[str, str]()
     with lock(out) if others is None else nullcontext():
         _claim(output, cases, say)
         chosen = executor or choose_executor(asked, asked.device, say)
-        apart = not isinstance(chosen, InProcess)
-        sent = SentModel(model, asked.device)
+        sent, apart = SentModel(model, asked.device), not isinstance(chosen, InProcess)
         job = _SynthesisJob(sent, output, splits_of(model), asked.seed, apart)
         outcomes = run_cases(chosen, job, scans, progress, say, CannotWrite)
         for case, outcome in zip(cases, outcomes):

@@ -54,7 +54,7 @@ class Picked:
     notes: tuple[Message, ...]
 
 
-def left_out(series: SeriesInfo) -> str:
+def why_excluded(series: SeriesInfo) -> str:
     """Why a series is no candidate, in a word or two; '' where it is one."""
     kinds = series.image_type.upper().split("\\")
     if "SYNTHETIC" in series.description.upper():
@@ -101,11 +101,11 @@ def pick_series(
         message("named-series", f"{name}: {_describe(candidate)}, as --series names it.")
         for name, candidate in chosen.items()
     ]
-    reasons = Counter(filter(None, map(left_out, series)))
+    reasons = Counter(filter(None, map(why_excluded, series)))
     candidates = [
         candidate
         for candidate in series
-        if not left_out(candidate) and candidate not in chosen.values()
+        if not why_excluded(candidate) and candidate not in chosen.values()
     ]
     aside = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
     for modality, aliases in modalities.items():
@@ -199,5 +199,5 @@ def _describe(series: SeriesInfo) -> str:
 
 
 def _with_reason(series: SeriesInfo) -> str:
-    reason = left_out(series)
+    reason = why_excluded(series)
     return f"{_describe(series)}, {reason}" if reason else _describe(series)

@@ -111,31 +111,27 @@ def empty_slices(
 ) -> Empty:
     """The background of a case on the network's grid: slices in which no source shows anything, and air in others.
 
-    header: of the weights file; images: as the network makes them. A slice shows nothing where no voxel is above the background.
-    Where the background is noise and data.foreground excludes slices, a slice also shows nothing where no voxel belongs
-    to the body, and less than that share of the slice is above the background.
+    header: of the weights file; images: as the network makes them. A slice shows nothing where no voxel is above the
+    background. Where the background is noise and data.foreground excludes slices, a slice also shows nothing where no
+    voxel belongs to the body, and less than that share of the slice is above the background.
     """
-    shape = prepared.header.shape
     least = recipe.data.foreground
     shown = " and ".join(visible_sources(recipe, prepared))
     volumes = [prepared.volume(name) for name in visible_sources(recipe, prepared)]
     found = np.array([_background_slices(volume, least) for volume in volumes])
     empty = np.asarray(found.any(axis=1).all(axis=0))
     noise = int((empty & ~found[:, 0].all(axis=0)).sum())
-    slices = np.broadcast_to(empty[:, None, None], shape)
-    little = np.zeros_like(empty)
-    air = slices
+    slices = np.broadcast_to(empty[:, None, None], prepared.header.shape)
+    air, little = slices, np.zeros_like(empty)
     if not recipe.ignores_outside:  # which makes background there itself
         # the share of one slice does not exclude patches of several slices
         little_share = EDGE * least if recipe.data.patch[0] == 1 else 0.0
         outside, little = _away_from_the_body(volumes, little_share)
-        little &= ~empty
         air = in_slabs(np.logical_or, outside, slices)
     scales = {name: image.scale for name, image in images.items()}
     above = begins_above(recipe, scales)
     surroundings = _around_a_stripped_brain(volumes) if above else slices
-    trained = {} if anatomy is None else anatomy.backgrounds
-    beyond = {} if anatomy is None else anatomy.beyond
+    trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
     if "imported" in header:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
     voxels = dict[str, Bool]()
@@ -150,11 +146,10 @@ def empty_slices(
             above.pop(name, None)
     entry: dict[str, Any] = {}
     if (filled := _count(air)) or above:
-        entry = dict(zip(COUNTS, (int(empty.sum()), noise, int(little.sum()))))
+        entry = dict(zip(COUNTS, (int(empty.sum()), noise, int((little & ~empty).sum()))))
         entry["voxels"] = filled
         entry["values"] = {name: round(value, 4) for name, value in values.items()}
-    if above:
-        entry["surroundings"] = dict.fromkeys(above, _count(surroundings))
+    entry |= {"surroundings": dict.fromkeys(above, _count(surroundings))} if above else {}
     messages = _describe(entry, values, above, shown, f"of {len(empty)} slices", least)
     return Empty(voxels, values, entry, messages)
 

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,11 @@ class Ensemble(Model):
         return f"Ensemble({', '.join(map(repr, self.members))})"
 
     @property
-    def unchecked(self) -> list[Message]:
+    def missing_checks(self) -> list[Message]:
         """A message where no member can check orientation, field of view and modality of scans."""
-        return super().unchecked if all(member.unchecked for member in self.members) else []
+        return (
+            super().missing_checks if all(member.missing_checks for member in self.members) else []
+        )
 
     def with_options(self, allow_code: bool = False, **changes: Any) -> "Ensemble":
         """The same models with other synthesis options (see Model.with_options)."""
@@ -109,10 +112,15 @@ class Ensemble(Model):
         pool = _Pool()
         stated = list[dict[str, Any]]()
         warnings = dict[Message, None]()
+        count = len(self.members)
         for number, member in enumerate(ensemble.members):
-            own_progress = _shift(progress_function(progress), number, len(self.members))
             image = member.synthesise(
-                scans, case=case, seed=seed, progress=own_progress, warn=no_report, turn=turn
+                scans,
+                case=case,
+                seed=seed,
+                progress=partial(_report_part, progress_function(progress), number, count),
+                warn=no_report,
+                turn=turn,
             )
             pool.add(image, member.recipe.synth.samples, case)
             stated.append(image.provenance)
@@ -122,8 +130,7 @@ class Ensemble(Model):
         first = stated[0]
         provenance = {**first, **ensemble.plan({}, seed), "inputs": first["inputs"]}
         for key in SHARED_IF_EQUAL:
-            values = [entry.get(key) for entry in stated]
-            if any(value != values[0] for value in values):
+            if any(entry.get(key) != first.get(key) for entry in stated):
                 provenance.pop(key, None)
         for key in COST[:2]:  # the number of evaluations, and seconds
             provenance[key] = sum(entry[key] for entry in stated)
@@ -137,10 +144,9 @@ class Ensemble(Model):
         """All that decides a case's images; `members` has the entries in which the models may differ."""
         first, *others = self.members
         plans = [first.plan(files, seed), *(member.plan({}, seed) for member in others)]
-        models = [plan["model"] for plan in plans]
-        joined = "".join(model["weights"] for model in models)
+        joined = "".join(plan["model"]["weights"] for plan in plans)
         weights = hashlib.sha256(joined.encode()).hexdigest()[:16]
-        title = f"{models[0]['title']} (ensemble of {len(models)})"
+        title = f"{plans[0]['model']['title']} (ensemble of {len(plans)})"
         members = []
         for plan in plans:
             options = {key: plan[key] for key in OPTIONS_OF_MEMBERS}
@@ -180,15 +186,15 @@ def _is_model(path: Path) -> bool:
 
 def _task(model: Model) -> str:
     """The targets and sources of a model with their units, in words."""
-    units = model.header["units"]
+    units, data = model.header["units"], model.recipe.data
 
     def _list(names: Sequence[str]) -> str:
         return " + ".join(f"{name} [{units.get(name, 'a.u.')}]" for name in names)
 
-    target = _list(model.recipe.data.target)
+    target = _list(data.target)
     if model.recipe.task.completes:
         return f"what is missing of {target}"
-    return f"{target} of {_list(model.recipe.data.source)}"
+    return f"{target} of {_list(data.source)}"
 
 
 def _check_intensity(member: Model, first: Model) -> None:
@@ -207,9 +213,9 @@ def _check_intensity(member: Model, first: Model) -> None:
             )
 
 
-def _shift(progress: PatchProgress, number: int, count: int) -> PatchProgress:
-    """The progress of one member as part of the progress of all."""
-    return lambda done, total: progress(number * total + done, count * total)
+def _report_part(progress: PatchProgress, number: int, count: int, done: int, total: int) -> None:
+    """Report the progress of one member as part of the progress of all."""
+    progress(number * total + done, count * total)
 
 
 @dataclass

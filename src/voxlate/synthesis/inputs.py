@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -55,17 +55,15 @@ def prepare_inputs(
     header: Mapping[str, Any],
     scans: Mapping[str, Scan],
     case: str,
-    anatomy: Anatomy | None = None,
-    targets: Sequence[str] | None = None,
+    anatomy: Anatomy | None,
+    targets: Sequence[str],
 ) -> CaseInputs:
     """Prepare a case's scans as those of the training were.
 
     header: of the weights file; anatomy: of the training patients, with which the scans are compared; targets: the
-    modalities that are synthesised, None for all that the case may need. Raises BadInput
-    where a scan shows nothing, or the scans do not fit together.
+    modalities that are synthesised. Raises BadInput where a scan shows nothing, or the scans do not fit together.
     """
     check_memory(scans, recipe)
-    wanted = targets_for(recipe, scans) if targets is None else targets
     volumes = {name: as_volume(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
@@ -73,10 +71,9 @@ def prepare_inputs(
         for volume in volumes.values():
             check_extent(anatomy, volume, case)
     key = _voxels_key(volumes.values())
-    trained = preparation_of(header)
-    used = preparation_for(header, recipe, volumes)
+    trained, used = preparation_of(header), preparation_for(header, recipe, volumes)
     prepared = prepare_case(case, volumes, used, mask=mask, masked=recipe.needs_mask)
-    warnings = _check_scans(recipe, header, prepared, anatomy, wanted)
+    warnings = _check_scans(recipe, header, prepared, anatomy, targets)
     if anatomy is not None and worst_grade(warnings) != "do not trust":
         for name, volume in volumes.items():  # before resampling, which hides noise
             scan = canonical_view(volume)
@@ -91,7 +88,7 @@ def prepare_inputs(
         text = f"{target} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
         warnings.append(message("reconstruction", text))
     widths = header.get("target_widths", {})
-    for name in wanted:
+    for name in targets:
         warnings += check_scales(name, widths.get(name, ()))
     return CaseInputs(
         lay_out(prepared, recipe.data.axes),  # its affine leads the images back to the scans
@@ -193,17 +190,17 @@ def _preparation_entries(
     trained: Preparation, used: Preparation, prepared: PreparedCase
 ) -> dict[str, Any]:
     """The entries of a provenance on how a case was prepared."""
-    moves = used.resample or used.register or used.align
-    note = f"{used.fixed} in place of the training's {trained.fixed}, which is no scan of this case"
     entries = asdict(used)
     if used.register:
         entries["on_grid_of"] = used.fixed
+    moves = used.resample or used.register or used.align
     if moves and trained.fixed not in (None, used.fixed):
-        entries["grid_of"] = note
-    registered = prepared.header.registered.items()
-    entries["registered"] = {
-        name: asdict(replace(scanned, transform="")) for name, scanned in registered
-    }
+        entries["grid_of"] = (
+            f"{used.fixed} in place of the training's {trained.fixed}, which is no scan of this case"
+        )
+    entries["registered"] = registered = dict[str, Any]()
+    for name, scanned in prepared.header.registered.items():
+        registered[name] = asdict(replace(scanned, transform=""))
     return entries
 
 
@@ -218,26 +215,26 @@ def _check_scans(
     warnings = list[Message]()
     case = prepared.header.case
     ranges = header.get("training_ranges", {})
-    for name, statistics in prepared.header.statistics.items():
+    scans = prepared.header.statistics
+    for name, statistics in scans.items():
         if statistics.blank:
-            found = f"every voxel {statistics.all.at(0):g}"
             raise BadInput(
-                f"{case}: expected {name} to show something, found {found}. Check the scan."
+                f"{case}: expected {name} to show something, found every voxel {statistics.all.at(0):g}. Check the scan."
             )
     of_kind = _check_synthetic_heads(recipe, prepared, targets, anatomy)
     # What a whole head has in the place of a brain's anatomy says nothing about its orientation.
-    of_another_kind = worst_grade(of_kind) == "do not trust"
-    for name, statistics in prepared.header.statistics.items():
+    compared = None if worst_grade(of_kind) == "do not trust" else anatomy
+    of_slices = "starter" in header and sees_single_slices(recipe)
+    height: Literal["any", "whole"] = "any" if of_slices else "whole"
+    for name, statistics in scans.items():
         spec = recipe.intensity[name]
         check_floor(name, spec, prepared.header, case)
-        for guess in prepared.header.origins[name].guesses:
-            warnings.append(message("guess", f"{name}: {guess}"))
+        guesses = prepared.header.origins[name].guesses
+        warnings += [message("guess", f"{name}: {guess}") for guess in guesses]
         warnings += check_kind(name, prepared.header.units[name], statistics)
         warnings += check_brightness(name, statistics, spec, ranges)
-        if anatomy is not None and not of_another_kind:
-            of_slices = "starter" in header and sees_single_slices(recipe)
-            body = body_of(prepared, name, spec)
-            warnings += check_body(anatomy, name, body, "any" if of_slices else "whole")
+        if compared is not None:
+            warnings += check_body(compared, name, body_of(prepared, name, spec), height)
     return [*warnings, *_check_spacing(header, prepared, recipe), *of_kind]
 
 
@@ -256,19 +253,15 @@ def _check_synthetic_heads(
         if check_content(anatomy, name, body):  # its ends are then not those of a head
             return []
     warnings = check_head(prepared.volume(name), "brain" if stripped else "head")
-    fluid_is_bright = [name for name in targets if name in FLUID_IS_BRIGHT]
+    made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
     # data.lift tells fluid from the background.
-    if warnings or not stripped or not fluid_is_bright or recipe.data.lift > 0:
+    if warnings or not stripped or not made or recipe.data.lift > 0:
         return warnings
     statistics = prepared.header.statistics
     scales = [recipe.intensity[name].scale(statistics[name]) for name in sources]
     volume_ml = black_pools_ml([prepared.volume(name) for name in sources], scales)
-    if volume_ml == 0:
-        return []
-    shown = " and ".join(sources)
-    made = " and ".join(fluid_is_bright)
-    text = f"{shown}: {volume_ml:.1f} ml inside the brain are as dark as the background, as fluid may be in T1 and FLAIR: ventricles may be black in {made}, where they should be bright."
-    return [message("dark-fluid", text, volume_ml=volume_ml)]
+    text = f"{' and '.join(sources)}: {volume_ml:.1f} ml inside the brain are as dark as the background, as fluid may be in T1 and FLAIR: ventricles may be black in {made}, where they should be bright."
+    return [message("dark-fluid", text, volume_ml=volume_ml)] if volume_ml else []
 
 
 def sees_single_slices(recipe: Recipe) -> bool:
@@ -337,18 +330,13 @@ def as_volume(scan: Scan, modality: str) -> Volume:
         raise BadInput(
             f"{modality}: expected an affine of the shape (4, 4), found {affine.shape}. Change it."
         )
-    found = ""
-    if values.ndim != 3:
-        found = f"the shape {values.shape}"
-    elif not np.isfinite(values).all():
-        found = "values that are not"
-    if found:
+    if values.ndim != 3 or not np.isfinite(values).all():
+        found = "values that are not" if values.ndim == 3 else f"the shape {values.shape}"
         raise BadInput(
             f"{modality}: expected an array [x, y, z] of finite values, found {found}. Change it."
         )
-    return Volume(
-        values.T[None].copy(), check_affine(affine, modality), unit_of(modality), modality
-    )
+    data = values.T[None].copy()
+    return Volume(data, check_affine(affine, modality), unit_of(modality), modality)
 
 
 def _check_plain(values: Any, modality: str) -> None:

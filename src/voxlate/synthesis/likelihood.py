@@ -198,7 +198,9 @@ class _Estimator:
             patches = replace(batch, present=present).to(device)
             noise = Noise(asked.seed, patches.item)
             with torch.no_grad():
-                bits = self.model.without_opponent.bits_per_dim(patches, noise, asked.tolerance).tolist()
+                bits = self.model.without_opponent.bits_per_dim(
+                    patches, noise, asked.tolerance
+                ).tolist()
             if self.recipe.task.inside:
                 has_voxels = patches.mask.flatten(1).any(1).tolist()
                 bits = [value if inside else None for value, inside in zip(bits, has_voxels)]

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain, combinations
 from operator import itemgetter
@@ -12,10 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
+from voxlate.executors.choose import choose_executor
 from voxlate.executors.job import NamedProgress
 from voxlate.options.evaluate import EvaluateOptions
-from voxlate.options.executors import ExecutorOptions
-from voxlate.options.synthesise import SynthOptions
 from voxlate.scoring.evaluate import evaluate, rules_of
 from voxlate.scoring.provenance import difference, provenance_of, source_paths
 from voxlate.scoring.regions import check_mask
@@ -38,7 +37,6 @@ from voxlate.system.files import lock, whole_file, write_json
 from voxlate.system.messages import Say
 
 HowMany = Literal["one", "all"]
-Images = Mapping[str, Path | str]  # by case: the folder of its images, or why they failed
 METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all
 
 
@@ -63,7 +61,7 @@ class Summary:
     """
 
     scores: Scores
-    rows: tuple[Mapping[str, Any], ...]
+    rows: Sequence[Mapping[str, Any]]
     incomplete: Mapping[str, str]
     failed: Mapping[str, str]
 
@@ -94,28 +92,32 @@ class Summary:
             table.add_row(f"{number} missing", "all", "", *(f"{means[key]:.4g}" for key in keys))
         return table
 
+    def write(self, path: Path) -> None:
+        """Write a line for each scenario and modality, the means by number, and why cases are left out, as JSON."""
+        by_number = {str(number): means for number, means in self.by_number().items()}
+        document = {"scenarios": self.rows, "by_number": by_number}
+        write_json(path, {**document, "left_out": {**self.incomplete, **self.failed}})
+
 
 def scenarios_of(models: Sequence[Model], how: HowMany) -> list[Scenario]:
     """A scenario for each non-empty proper subset of the modalities (how = "one": for each modality), with its model.
 
     Scenarios with the fewest missing modalities come first. Raises BadInput where no model fits one of them.
     """
-    names = list[str]()
-    for model in models:
-        names += model.recipe.data.source
-        names += model.recipe.data.target
-    names = list(dict.fromkeys(names))
+    tables = [model.recipe.data for model in models]
+    names = list(
+        dict.fromkeys(chain.from_iterable([*data.source, *data.target] for data in tables))
+    )
     sizes = (1,) if how == "one" else range(1, len(names))
     scenarios = []
-    for size in sizes:
-        for missing in combinations(names, size):
-            fitting = [model for model in models if _can_synthesise(model, missing)]
-            if not fitting:
-                runs = ", ".join(model.origin.name for model in models)
-                raise BadInput(
-                    f"--run: expected a model that makes {' and '.join(missing)} from the others, found none among {runs}. Add its run."
-                )
-            scenarios.append(Scenario(missing, fitting[0]))
+    for missing in chain.from_iterable(combinations(names, size) for size in sizes):
+        model = next((model for model in models if _can_synthesise(model, missing)), None)
+        if model is None:
+            runs = ", ".join(model.origin.name for model in models)
+            raise BadInput(
+                f"--run: expected a model that makes {' and '.join(missing)} from the others, found none among {runs}. Add its run."
+            )
+        scenarios.append(Scenario(missing, model))
     return scenarios
 
 
@@ -135,24 +137,6 @@ def score_run(
     progress: NamedProgress = no_report,
     say: Say = no_report,
 ) -> Summary:
-    """Open the runs that are to synthesise each modality from the others, and score them; see score_scenarios."""
-    runs = [options.run] if isinstance(options.run, Path | str) else options.run or []
-    models = []
-    for run in runs:
-        model = load(run, options.device, options.allow_code)
-        models.append(model.with_options(options.allow_code, **options.keys))
-    return score_scenarios(models, cohort, out, options, progress=progress, say=say)
-
-
-def score_scenarios(
-    models: Sequence[Model],
-    cohort: Path,
-    out: Path,
-    options: EvaluateOptions,
-    *,
-    progress: NamedProgress = no_report,
-    say: Say = no_report,
-) -> Summary:
     """Synthesise and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from complete cases.
 
     OUT itself then has each modality synthesised from all others, with scores: OUT/<case>/<modality>.nii.gz, as compare
@@ -161,55 +145,59 @@ def score_scenarios(
     are kept, and only cases of the split are scored. Raises BadInput where no case is complete, and where OUT has
     images of another model, whose scores would be lost.
     """
+    models = _load_models(options)
     scenarios = scenarios_of(models, options.missing or "one")
     _check_own(out, models, options.seed)
-    synthesis = SynthOptions(
+    scans_of = _find_cases(models, cohort, options)
+    synthesise = partial(
+        synthesise_cases,
+        progress=progress,
+        say=cache(say),
+        executor=choose_executor(options, options.device, say),
         seed=options.seed,
         device=options.device,
-        **{field.name: getattr(options, field.name) for field in fields(ExecutorOptions)},
     )
-    where = {"split": options.split, **options.layout}
-    scans_of = {model.origin: find_scans([str(cohort)], model, **where) for model in models}
-    # A rule that names nothing is refused before hours of synthesis.
-    rules_of(options)
-    for scans in scans_of.values():
-        check_mask(options.mask, scans[0].case)
-    say_once = cache(say)
-    several = list[dict[str, Any]]()
+    rows = list[dict[str, Any]]()
     incomplete = dict[str, str]()
     all_failed = dict[str, str]()
-    single = dict[str, Images]()
+    single = dict[str, dict[str, str]]()
     with lock(out):
         for number, scenario in enumerate(scenarios):
             progress("scenarios", number, len(scenarios))
             folder = out / scenario.folder
             scans = _complete_cases(scenario, scans_of[scenario.model.origin], cohort, incomplete)
-            _, failed = synthesise_cases(
-                Selection(scenario.model, scans),
-                folder,
-                synthesis,
-                progress=progress,
-                say=say_once,
-            )
-            all_failed |= failed
             cases = [case.case for case in scans]
+            _, failed = synthesise(Selection(scenario.model, scans), folder)
+            all_failed |= failed
             if len(scenario.missing) > 1:
-                several += _rows(evaluate(folder, cohort, options, cases=cases), scenario)
-                continue
-            (name,) = scenario.missing
-            single[name] = {case: failed.get(case, folder / case) for case in cases}
+                rows += _rows(evaluate(folder, cohort, options, cases=cases), scenario.missing)
+            else:
+                single[scenario.missing[0]] = {case: failed.get(case, "") for case in cases}
         scores = evaluate(out, cohort, options, cases=_gather(single, out))
-        rows = list[dict[str, Any]]()
-        for scenario in scenarios:
-            if len(scenario.missing) == 1:
-                rows += _rows(scores, scenario)
-        rows += several
-        summary = Summary(scores, tuple(rows), incomplete, all_failed)
-        by_number = {str(number): means for number, means in summary.by_number().items()}
-        document = {"scenarios": rows, "by_number": by_number, "left_out": incomplete | all_failed}
-        write_json(out / "scenarios.json", document)
+        rows = [*chain.from_iterable(_rows(scores, (name,)) for name in single), *rows]
+        summary = Summary(scores, rows, incomplete, all_failed)
+        summary.write(out / "scenarios.json")
     progress("scenarios", len(scenarios), len(scenarios))
     return summary
+
+
+def _load_models(options: EvaluateOptions) -> list[Model]:
+    """The models of the runs, with the options of the sampling."""
+    runs = [options.run] if isinstance(options.run, Path | str) else options.run or []
+    models = [load(run, options.device, options.allow_code) for run in runs]
+    return [model.with_options(options.allow_code, **options.keys) for model in models]
+
+
+def _find_cases(
+    models: Sequence[Model], cohort: Path, options: EvaluateOptions
+) -> dict[Path, list[Scans]]:
+    """The cases for each model; a rule or mask that names nothing is refused before hours of synthesis."""
+    rules_of(options)
+    where = {"split": options.split, **options.layout}
+    scans_of = {model.origin: find_scans([str(cohort)], model, **where) for model in models}
+    for scans in scans_of.values():
+        check_mask(options.mask, scans[0].case)
+    return scans_of
 
 
 def _check_own(out: Path, models: Sequence[Model], seed: int) -> None:
@@ -257,21 +245,24 @@ def _complete_cases(
     return kept
 
 
-def _gather(images: Mapping[str, Images], out: Path) -> list[str]:
-    """Copy the images of each scenario with one missing modality to OUT/<case>; returns the names of all cases."""
-    cases = list(dict.fromkeys(chain.from_iterable(images.values())))
+def _gather(single: Mapping[str, Mapping[str, str]], out: Path) -> list[str]:
+    """Copy the images of each scenario with one missing modality to OUT/<case>; returns the names of all cases.
+
+    single: by modality and case why the synthesis failed, "" where it did not.
+    """
+    cases = list(dict.fromkeys(chain.from_iterable(single.values())))
     failed = dict[str, str]()
     for case in cases:
-        own = {name: of_cases[case] for name, of_cases in images.items() if case in of_cases}
-        folders = {name: folder for name, folder in own.items() if isinstance(folder, Path)}
+        own = {name: of_cases[case] for name, of_cases in single.items() if case in of_cases}
+        made = [name for name, why in own.items() if not why]
         for name, why in own.items():
-            if isinstance(why, str):
-                failed[f"{case}/{name}" if folders else case] = why
-        if folders:
-            _gather_case(folders, out / case)
+            if why:
+                failed[f"{case}/{name}" if made else case] = why
+        if made:
+            _gather_case({name: out / f"without_{name}" / case for name in made}, out / case)
         else:
             remove_images(out / case)
-    common = _common([_relocate(out / f"without_{name}", out) for name in images])
+    common = _common([_relocate(out / f"without_{name}", out) for name in single])
     write_json(out / "provenance.json", {**common, "cases": cases, "failed": failed})
     return cases
 
@@ -284,11 +275,10 @@ def _gather_case(folders: Mapping[str, Path], out: Path) -> None:
     inputs = dict[str, Any]()
     own = dict[str, dict[str, Any]]()
     for name, entries in stated.items():
-        images |= {image: partial(_copy, folders[name] / image) for image in entries["images"]}
+        for image in entries.pop("images"):
+            images[image] = partial(_copy, folders[name] / image)
         inputs |= entries["inputs"]
-        own[name] = {
-            key: value for key, value in entries.items() if key not in common and key != "images"
-        }
+        own[name] = {key: value for key, value in entries.items() if key not in common}
     write_images(out, images, {**common, "inputs": inputs, "made_without": own})
 
 
@@ -315,14 +305,14 @@ def _copy(image: Path, to: Path) -> None:
         shutil.copyfile(image, temporary)
 
 
-def _rows(scores: Scores, scenario: Scenario) -> Iterator[dict[str, Any]]:
-    """Means over cases for each modality of a scenario."""
-    for name in scenario.missing:
-        rows = [row for row in scores.rows if row.answer == "synthesis"]
-        own = [row.scores for row in rows if row.modality == name]
-        means = {}
+def _rows(scores: Scores, missing: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Means over cases for each missing modality of a scenario."""
+    synthesised = [row for row in scores.rows if row.answer == "synthesis"]
+    for name in missing:
+        own = [row.scores for row in synthesised if row.modality == name]
+        means = dict[str, float]()
         for key in own[0] if own else ():
             known = [row[key] for row in own if not np.isnan(row.get(key, np.nan))]
             if known and (key in METRICS or "." in key):
                 means[key] = float(np.mean(known))
-        yield {"missing": "+".join(scenario.missing), "modality": name, "cases": len(own), **means}
+        yield {"missing": "+".join(missing), "modality": name, "cases": len(own), **means}

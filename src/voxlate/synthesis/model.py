@@ -175,14 +175,13 @@ class Model:
     ) -> Synthesised:
         """Synthesise the target modalities from scans {modality: scan}, or from one scan if the model has one source.
 
-        A scan is a path, a Volume, a nibabel image, or a pair of an array (NumPy, torch) [x, y, z] and its affine (to RAS mm). A scan
-        named "mask" is the mask, and replaces the one that would be computed.
-
-        The scans are resampled, registered, aligned and masked as in training; the images are on the grid of the first
-        source's own file. case: name in messages and provenance; the noise depends on the seed and the scans' voxels.
-        progress: is called with the number of finished slices or patches and their total; True and False report nothing. warn:
-        is called with each warning; by default Python warns of all that are more than notes. turn: is entered while the
-        network computes. options: as in the recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
+        A scan is a path, a Volume, a nibabel image, or a pair of an array (NumPy, torch) [x, y, z] and its affine (to RAS
+        mm). A scan named "mask" replaces the mask that would be computed. The scans are resampled, registered, aligned and
+        masked as in training; the images are on the grid of the first source's own file. case: name in messages and
+        provenance; the noise depends on the seed and the scans' voxels. progress: is called with the number of finished
+        slices or patches and their total; True and False report nothing. warn: is called with each warning; by default
+        Python warns of all that are more than notes. turn: is entered while the network computes. options: as in the
+        recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
         model = self.with_options(**options)
         inputs = model.prepare(by_name(scans, self.recipe.data.source), case)
@@ -192,9 +191,8 @@ class Model:
             images, calls = model.sample(inputs, seed, progress_function(progress))
         shape = inputs.prepared.header.shape
         cost = dict(zip(COST, (calls, (time.monotonic() - begun) / shape[0], name_of(self.device))))
-        output_grid = find_output_grid(
-            inputs.prepared, model.recipe.data.axes, model.header["units"]
-        )
+        axes, units = model.recipe.data.axes, model.header["units"]
+        output_grid = find_output_grid(inputs.prepared, axes, units)
         calibration = model.calibration() if model._has_intervals(inputs.files) else None
         intervals = case_intervals(calibration, model.recipe, inputs.prepared, images, output_grid)
         empty = empty_slices(model.recipe, model.header, inputs.prepared, model.anatomy, images)
@@ -317,7 +315,7 @@ class Model:
             missing = [name for name in self.recipe.data.source if name not in files]
             why = f"No intervals: the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
             texts.append(("no-intervals", why))
-        if left := self._unwanted(files):
+        if left := self._further_targets(files):
             why = f"Only {' and '.join(self.only)} was asked for: {', '.join(left)} could be synthesised as well."
             texts.append(("not-asked-for", why))
         starter, adapted = self.header.get("starter"), self.header.get("adapted")
@@ -338,7 +336,7 @@ class Model:
         return self.header.get("starter", {}).get("accepts", {})
 
     @property
-    def unchecked(self) -> list[Message]:
+    def missing_checks(self) -> list[Message]:
         """A message where orientation, field of view and modality of scans cannot be checked."""
         if self.anatomy is None:
             text = f"{self.origin.name}: expected anatomy.safetensors next to the weights, found none (an older run, or weights alone): orientation and field of view of scans are not checked. Give the train command of the run again, which adds it."
@@ -414,10 +412,10 @@ class Model:
 
     def _targets(self, scans: Collection[str]) -> list[str]:
         """The modalities to synthesise for a case with these scans."""
-        unwanted = self._unwanted(scans)
+        unwanted = self._further_targets(scans)
         return [name for name in targets_for(self.recipe, scans) if name not in unwanted]
 
-    def _unwanted(self, scans: Collection[str]) -> list[str]:
+    def _further_targets(self, scans: Collection[str]) -> list[str]:
         """The modalities that a case lacks, too, and that `only` leaves out."""
         if not self.only:
             return []
@@ -455,7 +453,7 @@ class Model:
         }
         if calibration is not None:
             plan["calibration"] = calibration.entry
-        if files and self._unwanted(files):
+        if files and self._further_targets(files):
             plan["only"] = list(self.only)
         scales = {name: self._target_scale(name) for name in recipe.data.target}
         if begins_above(recipe, scales):

@@ -251,7 +251,7 @@ def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
     prepared = model.prepare(found.files, found.case)
     calibration = model.calibration()
     warnings = [*found.notes, *prepared.warnings, *_warn_of_names(model, inputs, found.files)]
-    warnings += model.unchecked
+    warnings += model.missing_checks
     if calibration is not None:
         sources = sources_of(model.recipe, prepared.prepared)
         patches = patches_in(model.recipe, prepared.prepared, sources)
